@@ -1,0 +1,2 @@
+//! The `mutualstore` command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The MutualStore peer: shard store, transport, transfers and HTTP API.

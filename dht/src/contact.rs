@@ -1,0 +1,171 @@
+//! What one peer says of itself.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+
+use crate::Id;
+
+/// Virtual-node indices are below this: 8 candidates for each of at most 256 virtual nodes.
+pub const MAX_INDEX: u16 = 8 * MAX_VIRTUAL_NODES;
+/// A peer has at most this many virtual nodes.
+pub const MAX_VIRTUAL_NODES: u16 = 256;
+/// A contact carries at most this many addresses.
+pub const MAX_ADDRESSES: usize = 8;
+/// One address is at most this many bytes of text.
+pub const MAX_ADDRESS_LEN: usize = 256;
+
+/// Multihash and protobuf prefix that makes an ed25519 public key a libp2p peer id.
+const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+
+/// A peer: the 32 bytes of its ed25519 public key. Shown and parsed as the libp2p peer id (`12D3KooW…`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Peer([u8; 32]);
+
+impl Peer {
+    /// The peer with this ed25519 public key.
+    pub const fn new(public_key: [u8; 32]) -> Self {
+        Self(public_key)
+    }
+
+    /// The ed25519 public key.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The 38 bytes of the libp2p peer id.
+    pub fn to_peer_id_bytes(&self) -> [u8; 38] {
+        let mut out = [0; 38];
+        for (out, byte) in out.iter_mut().zip(PEER_ID_PREFIX.iter().chain(&self.0)) {
+            *out = *byte;
+        }
+        out
+    }
+
+    /// The ring identifier of this peer's virtual node `index`:
+    /// `SHA-256("mutualstore/vnode/1" ‖ peer id ‖ index)`, the index as two big-endian bytes.
+    pub fn virtual_node(&self, index: u16) -> Id {
+        let mut hash = Sha256::new();
+        hash.update(b"mutualstore/vnode/1");
+        hash.update(self.to_peer_id_bytes());
+        hash.update(index.to_be_bytes());
+        Id::new(hash.finalize().into())
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&bs58::encode(self.to_peer_id_bytes()).into_string())
+    }
+}
+
+impl fmt::Debug for Peer {
+    /// The last 6 characters of the peer id: the first ones are the same for all.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.to_string();
+        f.write_str(text.get(text.len().saturating_sub(6)..).unwrap_or(&text))
+    }
+}
+
+/// Text that is not the peer id of an ed25519 key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an ed25519 peer id (expected text that begins with 12D3KooW)")]
+pub struct ParsePeerError;
+
+impl FromStr for Peer {
+    type Err = ParsePeerError;
+
+    fn from_str(text: &str) -> Result<Self, ParsePeerError> {
+        let bytes = bs58::decode(text).into_vec().map_err(|_| ParsePeerError)?;
+        let key = bytes.strip_prefix(&PEER_ID_PREFIX).ok_or(ParsePeerError)?;
+        key.try_into().map(Self).map_err(|_| ParsePeerError)
+    }
+}
+
+/// Whether a peer takes new shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerState {
+    /// Takes new shards.
+    #[default]
+    Accepting,
+    /// Above 95 % of its capacity and not yet below 90 % again: serves and deletes, takes nothing.
+    Full,
+    /// About to leave: serves, takes nothing, wants to be relieved of what it holds.
+    Draining,
+}
+
+/// What one peer says of itself. Ring identifiers are never carried, always computed from `peer` and
+/// `virtual_nodes`, so nobody picks a place on the ring. `capacity` is believed for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// Who.
+    pub peer: Peer,
+    /// Rises with every change of the fields below; of two contacts of one peer the higher one counts.
+    /// Begins at the Unix time of the daemon's start in milliseconds.
+    pub version: u64,
+    /// Indices of the virtual nodes: ascending, distinct, each below [`MAX_INDEX`], 1 to
+    /// [`MAX_VIRTUAL_NODES`] of them.
+    pub virtual_nodes: Vec<u16>,
+    /// Multiaddresses the peer can be dialled at, best first, at most [`MAX_ADDRESSES`].
+    pub addresses: Vec<String>,
+    /// Bytes of disk given.
+    pub capacity: u64,
+    /// Bytes in use when the contact was made.
+    pub used: u64,
+    /// Whether the peer takes new shards.
+    pub state: PeerState,
+}
+
+impl Contact {
+    /// Ring identifiers of the virtual nodes, in the order of their indices.
+    pub fn ids(&self) -> impl Iterator<Item = Id> + '_ {
+        self.virtual_nodes
+            .iter()
+            .map(|index| self.peer.virtual_node(*index))
+    }
+
+    /// Whether the limits stated at the fields hold. A contact from the network that fails this is refused.
+    pub fn is_valid(&self) -> bool {
+        let count = self.virtual_nodes.len();
+        (1..=usize::from(MAX_VIRTUAL_NODES)).contains(&count)
+            && self.virtual_nodes.is_sorted_by(|a, b| a < b)
+            && self.virtual_nodes.last().is_some_and(|last| *last < MAX_INDEX)
+            && self.addresses.len() <= MAX_ADDRESSES
+            && self
+                .addresses
+                .iter()
+                .all(|address| address.len() <= MAX_ADDRESS_LEN)
+    }
+}
+
+/// How many virtual nodes a peer of `capacity` bytes has in a network of `unit` bytes:
+/// `clamp(round(capacity / unit), 1, 256)`.
+pub fn virtual_nodes_for(capacity: u64, unit: u64) -> u16 {
+    let unit = unit.max(1);
+    let rounded = capacity.saturating_add(unit / 2) / unit;
+    u16::try_from(rounded)
+        .unwrap_or(MAX_VIRTUAL_NODES)
+        .clamp(1, MAX_VIRTUAL_NODES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peer_ids_read_as_libp2p_shows_them() {
+        let peer = Peer::new([7; 32]);
+        assert!(peer.to_string().starts_with("12D3KooW"));
+        assert_eq!(peer.to_string().parse(), Ok(peer));
+        assert_eq!("12D3KooW".parse::<Peer>(), Err(ParsePeerError));
+    }
+
+    #[test]
+    fn virtual_nodes_follow_capacity() {
+        assert_eq!(virtual_nodes_for(0, 8), 1);
+        assert_eq!(virtual_nodes_for(12, 8), 2);
+        assert_eq!(virtual_nodes_for(11, 8), 1);
+        assert_eq!(virtual_nodes_for(u64::MAX, 1), 256);
+    }
+}

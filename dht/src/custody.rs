@@ -1,0 +1,1 @@
+//! Who must hold which shard.

@@ -1,0 +1,132 @@
+//! Identifiers on the circle modulo 2^256 (Stoica et al. 2003, §III).
+
+use std::fmt;
+
+/// Length of an identifier in bytes.
+pub const ID_LEN: usize = 32;
+
+/// A point on the circle: 256 bits, compared and computed with as a big-endian integer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Id([u8; ID_LEN]);
+
+impl Id {
+    /// The point with these 32 big-endian bytes.
+    pub const fn new(bytes: [u8; ID_LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 big-endian bytes.
+    pub const fn as_bytes(&self) -> &[u8; ID_LEN] {
+        &self.0
+    }
+
+    /// Whether this point lies on the open arc from `from` clockwise to `to`. When both ends are the same
+    /// point, the arc is the whole circle without it.
+    pub fn between(&self, from: &Self, to: &Self) -> bool {
+        if from < to {
+            from < self && self < to
+        } else {
+            from < self || self < to
+        }
+    }
+
+    /// Whether this point lies on the half-open arc `(from, to]`. When both ends are the same point, the arc
+    /// is the whole circle: a lone node is responsible for everything.
+    pub fn within(&self, from: &Self, to: &Self) -> bool {
+        self == to || self.between(from, to)
+    }
+
+    /// This point plus 2^`exponent`, modulo 2^256 (`exponent` is taken modulo 256).
+    #[must_use]
+    pub fn add_power_of_two(&self, exponent: u8) -> Self {
+        let mut bytes = self.0;
+        let mut carry = 1u16 << (exponent % 8);
+        let first = ID_LEN - 1 - usize::from(exponent / 8);
+        for byte in bytes.iter_mut().take(first + 1).rev() {
+            let sum = u16::from(*byte) + carry;
+            [_, *byte] = sum.to_be_bytes();
+            carry = sum >> 8;
+            if carry == 0 {
+                break;
+            }
+        }
+        Self(bytes)
+    }
+
+    /// The next point clockwise.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        self.add_power_of_two(0)
+    }
+
+    /// Clockwise distance from `from` to this point, modulo 2^256, as a point.
+    #[must_use]
+    pub fn distance_from(&self, from: &Self) -> Self {
+        let mut out = [0u8; ID_LEN];
+        let mut borrow = 0i16;
+        for ((out, a), b) in out.iter_mut().zip(&self.0).zip(&from.0).rev() {
+            let diff = i16::from(*a) - i16::from(*b) - borrow;
+            borrow = i16::from(diff < 0);
+            [_, *out] = diff.rem_euclid(256).to_be_bytes();
+        }
+        Self(out)
+    }
+}
+
+impl From<[u8; ID_LEN]> for Id {
+    fn from(bytes: [u8; ID_LEN]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Id {
+    /// 64 lower-case hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Id {
+    /// The first 8 hexadecimal digits: enough to tell points apart in a trace.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(low: u8) -> Id {
+        let mut bytes = [0; ID_LEN];
+        bytes[ID_LEN - 1] = low;
+        Id::new(bytes)
+    }
+
+    #[test]
+    fn arcs_wrap_around_zero() {
+        assert!(id(1).between(&id(250), &id(3)));
+        assert!(!id(3).between(&id(250), &id(3)));
+        assert!(id(3).within(&id(250), &id(3)));
+        assert!(id(9).between(&id(3), &id(3)));
+        assert!(!id(3).between(&id(3), &id(3)));
+        assert!(id(3).within(&id(3), &id(3)));
+    }
+
+    #[test]
+    fn powers_of_two_carry_and_wrap() {
+        assert_eq!(id(255).successor().as_bytes()[30], 1);
+        assert_eq!(Id::new([255; 32]).successor(), id(0));
+        assert_eq!(id(0).add_power_of_two(255).as_bytes()[0], 128);
+    }
+
+    proptest! {
+        #[test]
+        fn distance_undoes_addition(bytes: [u8; 32], exponent: u8) {
+            let start = Id::new(bytes);
+            let moved = start.add_power_of_two(exponent);
+            prop_assert_eq!(moved.distance_from(&start), Id::default().add_power_of_two(exponent));
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The Chord ring and shard custody, as sans-IO state machines.
+//!
+//! Nothing here reads a clock, opens a socket, spawns a thread or draws ambient randomness: time is an
+//! argument, randomness a seed given at construction, and messages are values taken from `poll_*` and
+//! handed to `handle_*`. The daemon drives these types over libp2p, the simulator over a virtual network.
+//!
+//! * [`id`]: the circle of 256-bit identifiers.
+//! * [`contact`]: what one peer says of itself: virtual nodes, addresses, capacity, state.
+//! * [`ring`]: membership and lookup.
+//! * [`custody`]: who must hold which shard, and what to do when somebody does not.
+
+pub mod contact;
+pub mod custody;
+pub mod id;
+pub mod ring;
+mod time;
+
+pub use contact::{Contact, Peer, PeerState};
+pub use id::Id;
+pub use time::Time;

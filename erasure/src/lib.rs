@@ -1,0 +1,1 @@
+//! Codes, stripes and verified shards.

@@ -1,0 +1,1 @@
+//! Wire messages of MutualStore and their validated conversions.

@@ -1,0 +1,1 @@
+//! Local networks of real daemons: start, kill, demonstrate, measure.
