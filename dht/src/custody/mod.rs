@@ -89,6 +89,8 @@ pub struct Custody {
     /// The moment of the last call.
     now: Time,
     settled: bool,
+    /// When an unsettled ring is looked at again.
+    recheck: Time,
     swept: Time,
 }
 
@@ -112,6 +114,7 @@ impl Custody {
             sequence: 0,
             now,
             settled: false,
+            recheck: now,
             swept: now,
             config,
         }
@@ -395,9 +398,9 @@ impl Custody {
             }
             if ring.is_settled() {
                 let listed = report.listings.iter().flat_map(|listing| &listing.entries);
-                let homes = listed.filter_map(|entry| Some((entry.stripe, ring.successors(entry.stripe, 1))));
-                elsewhere = homes
-                    .filter_map(|(stripe, first)| Some((stripe, first.first()?.peer)))
+                let home = |stripe| ring.successors(stripe, 1).first().map(|member| member.peer);
+                elsewhere = listed
+                    .filter_map(|entry| Some((entry.stripe, home(entry.stripe)?)))
                     .filter(|(_, home)| *home != ring.me())
                     .collect();
             }
@@ -544,6 +547,7 @@ impl Custody {
         self.now = now;
         let joined = ring.is_settled() && !std::mem::replace(&mut self.settled, ring.is_settled());
         if !self.settled {
+            self.recheck = now + self.config.exchange_dirty;
             return;
         }
         if joined || now >= self.sweep_due() {
@@ -610,7 +614,7 @@ impl Custody {
     /// When `handle_timeout` wants to be called; a time in the past: at once.
     pub fn poll_timeout(&self) -> Option<Time> {
         if !self.settled {
-            return Some(self.now + self.config.exchange_dirty);
+            return Some(self.recheck);
         }
         let busy = self.inventory.sweep.is_running()
             || self.home.sweep.is_running()
