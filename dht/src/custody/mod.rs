@@ -45,7 +45,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 pub use message::{
-    BUCKETS, Entry, Listing, MAX_ENTRIES, Report, Reported, Request, Response, Status, TrimOrder,
+    BUCKETS, Entry, Listing, MAX_ENTRIES, Question, Report, Reported, Request, Response, Status, TrimOrder,
 };
 pub use types::{
     CustodyConfig, Effect, Health, Holding, JobId, JobOutcome, RequestId, Shape, ShardRecord, Standing,
@@ -300,6 +300,7 @@ impl Custody {
             record.outgoing.soon(now + self.config.exchange_dirty);
         }
         if observed.changed {
+            self.trims.retain(|peer| self.peers.is_alive(peer));
             for peer in self.peers.all() {
                 self.peers.arm(peer);
             }
@@ -364,11 +365,12 @@ impl Custody {
                 }
                 Response::Taken
             }
-            Request::Confirm { shards } => {
-                let keys = shards
-                    .into_iter()
-                    .map(|(stripe, index)| ShardKey::new(stripe, index));
-                Response::Confirmed(keys.map(|key| self.confirm(now, key)).collect())
+            Request::Confirm { questions } => {
+                let answer = |question: Question| {
+                    let key = ShardKey::new(question.stripe, question.index);
+                    self.confirm(now, key, question.pin)
+                };
+                Response::Confirmed(questions.into_iter().map(answer).collect())
             }
             Request::Status { stripes } => {
                 Response::Statuses(stripes.into_iter().map(|stripe| self.status(stripe)).collect())
@@ -376,8 +378,8 @@ impl Custody {
         }
     }
 
-    fn confirm(&mut self, now: Time, key: ShardKey) -> bool {
-        self.inventory.has_committed(key) && self.trims.confirm(now, key)
+    fn confirm(&mut self, now: Time, key: ShardKey, pin: bool) -> bool {
+        self.inventory.has_committed(key) && self.trims.confirm(now, key, pin)
     }
 
     fn handle_report(
@@ -431,7 +433,7 @@ impl Custody {
             let shard = ShardKey::new(order.stripe, *index);
             if *peer != ring.me() {
                 waiting.insert((shard, self.peers.intern(now, *peer, ring.is_alive(*peer))));
-            } else if !self.confirm(now, shard) {
+            } else if !self.confirm(now, shard, false) {
                 return;
             }
         }
@@ -439,7 +441,7 @@ impl Custody {
             && self.trims.begin(now, key, waiting.clone())
         {
             for (shard, peer) in waiting {
-                self.peers.get_mut(peer).outbox.confirm(shard);
+                self.peers.get_mut(peer).outbox.confirm(shard, shard == key);
                 self.peers.arm(peer);
             }
         }
@@ -495,8 +497,9 @@ impl Custody {
             Asked::Commit | Asked::Trim => record.outbox.failed(retry),
             Asked::Confirm(keys) => {
                 record.outbox.failed(retry);
-                for key in keys {
-                    self.trims.denied(key, peer);
+                // Asked again for as long as a trim waits, which is not for long.
+                for key in keys.into_iter().filter(|key| self.trims.waits(*key, peer)) {
+                    record.outbox.confirm(key, true);
                 }
             }
             Asked::Status(stripes) => {

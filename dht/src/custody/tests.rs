@@ -333,12 +333,11 @@ fn a_stripe_at_exactly_k_does_not_wait_for_long() {
     let mut net = filled_with(12, 19, config);
     net.run(secs(3600));
     net.kill(peer(0));
-    net.run(secs(300));
-    assert_eq!(net.counters.jobs, 0);
+    net.run(secs(30));
     net.kill(peer(1));
-    net.run(secs(55));
+    net.run(secs(25));
     assert_eq!(net.counters.jobs, 0);
-    net.run_until(secs(30), |net| all(net, |net, id| net.distinct(id) > 4));
+    net.run_until(secs(60), |net| all(net, |net, id| net.distinct(id) > 4));
     net.run(secs(300));
     assert!(!all_whole(&net), "one index less is not urgent");
     net.run_until(secs(3600), all_whole);

@@ -29,7 +29,7 @@ enum Event {
     Response(Peer, u64, RequestId, Response),
     Failure(Peer, u64, RequestId),
     Work(Peer, u64, Effect),
-    Notice(Peer, Peer, bool),
+    Notice(Peer, Peer),
 }
 
 #[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,7 +223,7 @@ impl Net {
         node.custody = Some(custody);
         node.view = up.into_iter().collect();
         node.view.insert(peer);
-        self.tell_all(peer, true);
+        self.tell_all(peer);
         self.with(peer, |custody, now, ring| custody.membership_changed(now, ring));
     }
 
@@ -231,15 +231,16 @@ impl Net {
         let node = self.nodes.get_mut(&peer).unwrap();
         node.custody = None;
         node.incarnation += 1;
-        self.tell_all(peer, false);
+        self.tell_all(peer);
     }
 
-    fn tell_all(&mut self, about: Peer, up: bool) {
+    /// Everybody learns what is true of a peer by then.
+    fn tell_all(&mut self, about: Peer) {
         for other in self.up() {
             if other != about {
                 let after = self.notice;
                 let after = self.up_to(after);
-                self.schedule(after, Event::Notice(other, about, up));
+                self.schedule(after, Event::Notice(other, about));
             }
         }
     }
@@ -357,7 +358,8 @@ impl Net {
                     self.work(peer, effect);
                 }
             }
-            Event::Notice(to, about, up) => {
+            Event::Notice(to, about) => {
+                let up = self.is_up(about);
                 let node = self.nodes.get_mut(&to).unwrap();
                 if node.custody.is_none() || node.deluded {
                     return;
@@ -391,6 +393,15 @@ impl Net {
     }
 
     fn work(&mut self, peer: Peer, effect: Effect) {
+        if std::env::var("SHOW").is_ok() {
+            eprintln!("{:?} {peer:?} {effect:?}", self.now);
+            if let Effect::Regenerate { stripe, .. } = &effect {
+                eprintln!(
+                    "   {:?}",
+                    self.nodes[&peer].custody.as_ref().unwrap().stripe(*stripe)
+                );
+            }
+        }
         match effect {
             Effect::Regenerate {
                 job,
