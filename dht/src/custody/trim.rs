@@ -18,9 +18,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::Custody;
 use super::fingerprint::{ShardKey, Slot};
+use super::message::TrimOrder;
 use super::peers::Handle;
-use crate::Time;
+use crate::{Membership, Time};
 
 /// Trims begun at one time; orders beyond are ignored and come again.
 const MAX_ACTIVE: usize = 4096;
@@ -158,4 +160,53 @@ impl Trims {
 
 fn of(slot: Slot) -> std::ops::RangeInclusive<ShardKey> {
     ShardKey { slot, index: 0 }..=ShardKey { slot, index: u8::MAX }
+}
+
+impl Custody {
+    /// An order to drop a surplus shard came: the question goes to whoever must confirm.
+    pub(super) fn begin_trim(&mut self, now: Time, ring: &impl Membership, order: &TrimOrder) {
+        let key = ShardKey::new(order.stripe, order.index);
+        let Some(held) = self.inventory.shards.get(&key).filter(|held| held.is_committed()) else {
+            return;
+        };
+        let named: BTreeSet<u8> = order.others.iter().map(|(index, _)| *index).collect();
+        let whole = (0..held.shape.n).all(|index| index == order.index || named.contains(&index));
+        if !whole || order.keep == ring.me() {
+            return;
+        }
+        let mut waiting = BTreeSet::new();
+        let witnesses = order.others.iter().filter(|(index, _)| *index != order.index);
+        for (index, peer) in witnesses.chain([&(order.index, order.keep)]) {
+            let shard = ShardKey::new(order.stripe, *index);
+            if *peer != ring.me() {
+                waiting.insert((shard, self.peers.intern(now, *peer, ring.is_alive(*peer))));
+            } else if !self.confirm(now, shard, false) {
+                return;
+            }
+        }
+        if waiting.iter().all(|(_, peer)| self.peers.is_alive(*peer))
+            && self.trims.begin(now, key, waiting.clone())
+        {
+            for (shard, peer) in waiting {
+                self.peers.get_mut(peer).outbox.confirm(shard, shard == key);
+                self.peers.arm(peer);
+            }
+        }
+    }
+
+    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: bool) -> bool {
+        self.inventory.has_committed(key) && self.trims.confirm(now, key, pin)
+    }
+
+    pub(super) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ShardKey, yes: bool) {
+        if !yes {
+            self.trims.denied(key, peer);
+            return;
+        }
+        for surplus in self.trims.confirmed(now, key, peer) {
+            if self.inventory.has_committed(surplus) {
+                self.drop_shard(now, surplus);
+            }
+        }
+    }
 }

@@ -393,15 +393,6 @@ impl Net {
     }
 
     fn work(&mut self, peer: Peer, effect: Effect) {
-        if std::env::var("SHOW").is_ok() {
-            eprintln!("{:?} {peer:?} {effect:?}", self.now);
-            if let Effect::Regenerate { stripe, .. } = &effect {
-                eprintln!(
-                    "   {:?}",
-                    self.nodes[&peer].custody.as_ref().unwrap().stripe(*stripe)
-                );
-            }
-        }
         match effect {
             Effect::Regenerate {
                 job,
