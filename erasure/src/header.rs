@@ -119,7 +119,7 @@ pub enum Policy {
 }
 
 /// The text or number names no policy this version knows.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("unknown placement policy; expected successors, random, copysets or buddies")]
 pub struct PolicyError;
 
@@ -167,7 +167,7 @@ impl FromStr for Policy {
 }
 
 /// Why bytes are not a header. Nothing was kept of them.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HeaderError {
     /// Written by a version this one does not read.
     #[error("stripe header of version {0}; this program reads version {VERSION}")]

@@ -13,7 +13,7 @@ use crate::shard::sha256;
 use crate::{Code, CodeError, HASH_LEN, Header, Policy, Shard, StripeId, VerifiedShard};
 
 /// Why a block was not coded. Nothing was made of it.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EncodeError {
     /// The code is out of bounds.
     #[error(transparent)]
