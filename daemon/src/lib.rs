@@ -1,3 +1,4 @@
 //! The MutualStore peer: shard store, transport, transfers and HTTP API.
 
 pub mod net;
+pub mod store;
