@@ -3,10 +3,10 @@
 //pub mod config;
 pub mod crypt;
 pub mod error;
-//pub mod files;
+pub mod files;
 //pub mod journal;
 pub mod link;
 //pub mod list;
 //pub mod manifest;
-//pub mod network;
+pub mod network;
 pub mod units;
