@@ -1,6 +1,6 @@
 //! The MutualStore peer: shard store, transport, transfers and HTTP API.
 
-//pub mod config;
+pub mod config;
 pub mod crypt;
 pub mod error;
 pub mod files;
