@@ -7,6 +7,7 @@ pub mod files;
 pub mod journal;
 pub mod link;
 pub mod list;
+pub mod manifest;
 pub mod names;
 pub mod network;
 pub mod units;
