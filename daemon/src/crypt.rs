@@ -63,7 +63,7 @@ pub enum OpenError {
 
 /// Bytes of ciphertext that `plaintext` bytes are sealed into.
 pub const fn sealed_len(plaintext: u64) -> u64 {
-    plaintext + TAG as u64 * plaintext.div_ceil(SEGMENT_PLAINTEXT as u64)
+    plaintext.saturating_add(TAG as u64 * plaintext.div_ceil(SEGMENT_PLAINTEXT as u64))
 }
 
 /// The first 4 bytes of SHA-256(context ‖ bytes): against mistyping, not against malice.
