@@ -17,6 +17,9 @@ pub mod membership;
 pub mod ring;
 mod time;
 
+#[cfg(test)]
+mod testing;
+
 pub use contact::{Contact, Peer, PeerState};
 pub use id::Id;
 pub use membership::{Member, Membership};
