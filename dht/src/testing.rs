@@ -8,7 +8,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
 use crate::ring::{
-    BookEntry, Event, Failure, Found, LookupError, LookupId, Phase, Request, RequestId, Response, Ring, RingConfig,
+    BookEntry, Event, Failure, Found, LookupError, LookupId, Phase, Request, RequestId, Response, Ring,
+    RingConfig,
 };
 use crate::{Contact, Id, Peer, PeerState, Time};
 
@@ -123,7 +124,13 @@ impl Net {
         node.life += 1;
         node.frozen = false;
         node.contact.version = node.contact.version.max(1_000_000 + now.as_micros());
-        node.ring = Some(Ring::new(config, node.contact.clone(), node.book.clone(), seed, now));
+        node.ring = Some(Ring::new(
+            config,
+            node.contact.clone(),
+            node.book.clone(),
+            seed,
+            now,
+        ));
         self.settle(peer);
     }
 
@@ -245,6 +252,25 @@ impl Net {
             .collect()
     }
 
+    /// One living peer of each group that knows nobody living outside.
+    pub(crate) fn groups(&self) -> Vec<Peer> {
+        let living = self.alive();
+        let mut group: BTreeMap<Peer, Peer> = living.iter().map(|peer| (*peer, *peer)).collect();
+        for peer in &living {
+            for (known, _) in self.ring(*peer).peers() {
+                if let (Some(mine), Some(theirs)) =
+                    (group.get(peer).copied(), group.get(&known.peer).copied())
+                {
+                    group
+                        .values_mut()
+                        .filter(|of| **of == theirs)
+                        .for_each(|of| *of = mine);
+                }
+            }
+        }
+        group.into_values().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// Whether every virtual node of the living has the list it should have, and every contact in it is the
     /// latest; otherwise what is wrong.
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -259,7 +285,11 @@ impl Net {
         let peers: BTreeSet<Peer> = circle.values().copied().collect();
         for peer in &peers {
             let ring = self.ring(*peer);
-            let phase = if peers.len() == 1 { Phase::Alone } else { Phase::Joined };
+            let phase = if peers.len() == 1 {
+                Phase::Alone
+            } else {
+                Phase::Joined
+            };
             if ring.phase() != phase {
                 return Err(format!("{peer:?} is {}", ring.phase()));
             }
@@ -318,7 +348,11 @@ impl Net {
         self.wakes.extend(wake.map(|wake| (wake, peer)));
         for transmit in transmits {
             assert!(transmit.to.is_valid() && transmit.to.peer != peer);
-            self.post(peer, transmit.to.peer, Delivery::Request(transmit.id, transmit.request));
+            self.post(
+                peer,
+                transmit.to.peer,
+                Delivery::Request(transmit.id, transmit.request),
+            );
         }
     }
 
@@ -351,7 +385,11 @@ impl Net {
 
     fn deliver(&mut self, message: Message) {
         let Message { from, to, .. } = message;
-        self.trace.update(format!("{} {from} {to} {:?}", self.now.as_micros(), message.delivery));
+        self.trace.update(format!(
+            "{} {from} {to} {:?}",
+            self.now.as_micros(),
+            message.delivery
+        ));
         let (Some(source), Some(target)) = (self.nodes.get(&from), self.nodes.get(&to)) else {
             return;
         };
@@ -385,5 +423,8 @@ impl Net {
 pub(crate) fn successors(circle: &BTreeMap<Id, Peer>, target: Id) -> Vec<Peer> {
     let mut seen = BTreeSet::new();
     let nodes = circle.range(target..).chain(circle.range(..target));
-    nodes.map(|(_, peer)| *peer).filter(|peer| seen.insert(*peer)).collect()
+    nodes
+        .map(|(_, peer)| *peer)
+        .filter(|peer| seen.insert(*peer))
+        .collect()
 }

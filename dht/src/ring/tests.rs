@@ -56,8 +56,7 @@ fn peers_that_join_all_at_once_become_one_ring() {
             let newcomer = net.add(number, size(number));
             net.introduce(newcomer, first);
         }
-        let took = converge(&mut net, 30 * SECOND);
-        println!("{count} in {took:?}");
+        converge(&mut net, 30 * SECOND);
     }
 }
 
@@ -71,8 +70,7 @@ fn a_storm_of_200_peers_becomes_one_ring_with_fingers_that_shorten_lookups() {
         net.introduce(newcomer, via);
         net.run(Duration::from_millis(20));
     }
-    let took = converge(&mut net, 120 * SECOND);
-    println!("200 in {took:?}");
+    converge(&mut net, 120 * SECOND);
     net.run(60 * SECOND);
     let circle = net.circle(0);
     let mut most = 0;
@@ -85,7 +83,6 @@ fn a_storm_of_200_peers_becomes_one_ring_with_fingers_that_shorten_lookups() {
         assert_eq!(peers, successors(&circle, target)[..3]);
         most = most.max(found.hops);
     }
-    println!("most hops {most}");
     assert!(most <= 6, "{most} hops");
     assert!(net.ring(peer(0)).fingers().count() >= 3);
 }
@@ -112,8 +109,7 @@ fn five_of_twelve_killed_at_once_leave_one_ring() {
     for number in [0, 3, 4, 7, 11] {
         net.kill(peer(number));
     }
-    let took = converge(&mut net, 10 * SECOND);
-    println!("repaired in {took:?}");
+    converge(&mut net, 10 * SECOND);
     let living = net.alive();
     for at in living.clone() {
         let (answered, _) = net.walk(at);
@@ -132,8 +128,7 @@ fn silent_deaths_are_noticed_too() {
     for number in [1, 2, 3] {
         net.freeze(peer(number));
     }
-    let took = converge(&mut net, 60 * SECOND);
-    println!("repaired in {took:?}");
+    converge(&mut net, 60 * SECOND);
 }
 
 #[test]
@@ -152,8 +147,7 @@ fn more_deaths_in_a_row_than_a_list_is_long_still_leave_one_ring() {
     for dead in in_a_row {
         net.kill(dead);
     }
-    let took = converge(&mut net, 120 * SECOND);
-    println!("merged in {took:?}");
+    converge(&mut net, 120 * SECOND);
 }
 
 #[test]
@@ -167,8 +161,7 @@ fn a_healed_partition_becomes_one_ring_again() {
     for number in 0..5 {
         net.set_island(peer(number), 0);
     }
-    let took = converge(&mut net, 60 * SECOND);
-    println!("merged in {took:?}");
+    converge(&mut net, 60 * SECOND);
 }
 
 #[test]
@@ -192,8 +185,7 @@ fn all_restarted_at_once_find_each_other_without_anyone_being_alone() {
     for number in 0..12 {
         net.start(peer(number));
     }
-    let took = converge(&mut net, 10 * SECOND);
-    println!("restarted in {took:?}");
+    converge(&mut net, 10 * SECOND);
     let alone = |(_, event): &(Peer, Event)| *event == Event::PhaseChanged(Phase::Alone);
     assert!(!net.events.iter().any(alone));
 }
@@ -264,8 +256,7 @@ fn a_peer_that_leaves_is_forgotten_by_all_and_says_when() {
     assert!(net.events.contains(&(leaver, Event::Left)));
     assert_eq!(net.ring(leaver).phase(), Phase::Left);
     net.kill(leaver);
-    let took = converge(&mut net, 2 * SECOND);
-    println!("left in {took:?}");
+    converge(&mut net, 2 * SECOND);
 }
 
 #[test]
@@ -298,8 +289,7 @@ fn changes_of_a_contact_reach_everybody_and_move_its_virtual_nodes() {
     };
     net.with(peer(4), |ring, now| ring.update_self(now, change));
     assert_eq!(net.circle(0).len(), before - usize::from(size(4)) + 5);
-    let took = converge(&mut net, 10 * SECOND);
-    println!("known in {took:?}");
+    converge(&mut net, 10 * SECOND);
     let seen = net.ring(peer(9)).contact(peer(4)).unwrap();
     assert_eq!(seen.state, PeerState::Full);
 }
@@ -351,20 +341,32 @@ fn lookups_survive_the_death_of_those_they_ask() {
     let circle = net.circle(0);
     let at = peer(0);
     let ids: Vec<_> = (0..20)
-        .map(|number| (number, net.with(at, |ring, now| ring.lookup(now, point(number), 4))))
+        .map(|number| {
+            (
+                number,
+                net.with(at, |ring, now| ring.lookup(now, point(number), 4)),
+            )
+        })
         .collect();
     net.run(15 * SECOND);
     let events: Vec<_> = net.events.drain(..).collect();
     let mut failures = 0;
     for (number, wanted) in ids {
-        let outcome = events.iter().find_map(|(_, event)| match event {
-            Event::LookupDone { id, outcome } if *id == wanted => Some(outcome),
-            _ => None,
+        let outcome = events.iter().find_map(|(_, event)| {
+            let Event::LookupDone { id, outcome } = event else {
+                return None;
+            };
+            (*id == wanted).then_some(outcome)
         });
         let found = outcome.unwrap().as_ref().unwrap();
         failures += found.timeouts;
         let expected = &successors(&circle, point(number))[..4];
-        assert!(found.contacts.iter().any(|contact| expected.contains(&contact.peer)));
+        assert!(
+            found
+                .contacts
+                .iter()
+                .any(|contact| expected.contains(&contact.peer))
+        );
     }
     assert!(failures > 0, "no lookup met a dead peer");
 }
@@ -416,10 +418,97 @@ fn a_ring_at_rest_is_quiet() {
     let before = net.requests;
     net.events.clear();
     net.run(100 * SECOND);
-    let per_peer = (net.requests - before) as f64 / 100.0 / 24.0;
-    println!("{per_peer} requests a second and peer");
-    assert!(per_peer < 12.0, "{per_peer} requests a second and peer");
+    let requests = net.requests - before;
+    assert!(
+        requests < 12 * 100 * 24,
+        "{requests} requests in 100 s among 24 peers"
+    );
     let news = |(_, event): &(Peer, Event)| !matches!(event, Event::BookChanged);
     assert!(!net.events.iter().any(news), "{:?}", net.events);
     converge(&mut net, Duration::ZERO);
+}
+
+/// Kills, restarts, freezes, partitions and newcomers at random, then peace.
+fn turmoil(seed: u64) {
+    let mut net = Net::new(seed);
+    net.config.r = [4, 8, 16][usize::try_from(net.random(3)).unwrap()];
+    net.loss = net.random(2) * 20;
+    net.add(0, size(0));
+    let mut count = 1;
+    for _ in 0..60 {
+        let living = net.alive();
+        let any = living[usize::try_from(net.random(living.len() as u64)).unwrap()];
+        match net.random(8) {
+            0..=2 => {
+                let newcomer = net.add(count, size(count));
+                net.introduce(newcomer, any);
+                count += 1;
+            }
+            3 if living.len() > 1 => net.kill(any),
+            4 if living.len() > 1 => net.freeze(any),
+            5 => {
+                let back = peer(usize::try_from(net.random(count as u64)).unwrap());
+                if !living.contains(&back) {
+                    net.start(back);
+                }
+            }
+            6 => {
+                let island = u8::try_from(net.random(2)).unwrap();
+                net.set_island(any, island);
+            }
+            _ => {
+                let long = net.random(10);
+                net.run(SECOND * u32::try_from(long).unwrap());
+            }
+        }
+        let pause = net.random(1_500);
+        net.run(Duration::from_millis(pause));
+    }
+    for number in 0..count {
+        net.set_island(peer(number), 0);
+    }
+    net.loss = 0;
+    // Groups that never met need a word from outside: one introduction for each.
+    let mut groups = net.groups();
+    while let [first, second, ..] = *groups.as_slice() {
+        net.introduce(second, first);
+        groups = net.groups();
+    }
+    converge(&mut net, 400 * SECOND);
+}
+
+#[test]
+fn turmoil_ends_in_one_ring() {
+    for seed in 0..8 {
+        turmoil(seed);
+    }
+}
+
+#[test]
+fn lookups_take_few_hops_in_a_ring_much_larger_than_what_a_peer_knows() {
+    let mut net = Net::new(91);
+    net.config.r = 4;
+    net.config.max_learned = 4;
+    net.add(0, 1);
+    for number in 1..250 {
+        let newcomer = net.add(number, 1);
+        net.introduce(newcomer, peer(number / 2));
+        net.run(Duration::from_millis(100));
+    }
+    converge(&mut net, 300 * SECOND);
+    net.run(60 * SECOND);
+    let circle = net.circle(0);
+    let (mut sum, mut most) = (0, 0);
+    for number in 0..250 {
+        let at = peer(number);
+        let target = point(number as u64);
+        let id = net.with(at, |ring, now| ring.lookup(now, target, 3));
+        let found = net.outcome(id, at).unwrap();
+        let peers: Vec<Peer> = found.contacts.iter().map(|contact| contact.peer).collect();
+        assert_eq!(peers, successors(&circle, target)[..3]);
+        sum += found.hops;
+        most = most.max(found.hops);
+        assert!(net.ring(at).alive().count() < 40);
+    }
+    assert!(sum <= 250 * 5 && most <= 12, "{sum} hops in all, {most} at most");
 }
