@@ -234,7 +234,9 @@ mod tests {
         let (mut from, mut listed) = (Id::default(), Vec::new());
         loop {
             let listing = list(ME, &shards, Slot { bucket, stripe: from }, 4);
-            assert!(listing.is_valid() && listing.entries.len().is_multiple_of(3) && listing.entries.len() <= 6);
+            assert!(
+                listing.is_valid() && listing.entries.len().is_multiple_of(3) && listing.entries.len() <= 6
+            );
             listed.extend(listing.entries.iter().map(ShardKey::from));
             if listing.to == LAST {
                 break;

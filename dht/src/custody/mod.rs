@@ -40,7 +40,7 @@ mod timers;
 mod trim;
 mod types;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -54,7 +54,7 @@ pub use types::{
 };
 
 use crate::{Id, Membership, Peer, Time};
-use fingerprint::Slot;
+use fingerprint::{ShardKey, Slot};
 use home::{Class, Home};
 use inventory::Inventory;
 use lease::Inquiries;
@@ -79,6 +79,8 @@ pub struct Custody {
     home: Home,
     jobs: Jobs,
     trims: Trims,
+    /// Shards the driver was asked to drop and may still find in the store.
+    dropping: BTreeSet<ShardKey>,
     inquiries: Inquiries,
     requests: BTreeMap<RequestId, (Handle, Asked)>,
     transmits: VecDeque<Transmit>,
@@ -107,6 +109,7 @@ impl Custody {
             home: Home::default(),
             jobs: Jobs::default(),
             trims: Trims::new(config.pin),
+            dropping: BTreeSet::new(),
             inquiries: Inquiries::new(),
             requests: BTreeMap::new(),
             transmits: VecDeque::new(),
@@ -199,8 +202,11 @@ impl Custody {
             self.judge(now, ring, slot);
         }
         self.launch(now, ring);
-        while let Some(peer) = self.peers.pop_due(now) {
-            self.attend(now, peer);
+        // A report amid the first look at the inventory would withdraw what was not looked at yet.
+        if self.inventory.fresh.is_empty() {
+            while let Some(peer) = self.peers.pop_due(now) {
+                self.attend(now, peer);
+            }
         }
     }
 

@@ -195,7 +195,9 @@ impl Custody {
     }
 
     pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: bool) -> bool {
-        self.inventory.has_committed(key) && self.trims.confirm(now, key, pin)
+        self.inventory.has_committed(key)
+            && !self.dropping.contains(&key)
+            && self.trims.confirm(now, key, pin)
     }
 
     pub(super) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ShardKey, yes: bool) {

@@ -450,6 +450,7 @@ impl Net {
                         "{peer:?} dropped the last copy of {stripe:?}:{index}"
                     );
                 }
+                self.with(peer, |custody, now, _| custody.removed(now, stripe, index));
             }
             Effect::Commit { stripe } => {
                 let node = self.nodes.get_mut(&peer).unwrap();
