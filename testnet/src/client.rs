@@ -18,7 +18,9 @@ use serde::de::DeserializeOwned;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
-pub use error::{ClientError, FAILURE, NOT_ALLOWED, NOT_FOUND, NO_DAEMON, NO_SPACE, RETRY, UNRECOVERABLE, USAGE};
+pub use error::{
+    ClientError, FAILURE, NO_DAEMON, NO_SPACE, NOT_ALLOWED, NOT_FOUND, RETRY, UNRECOVERABLE, USAGE,
+};
 pub use reply::*;
 pub use transfer::{ByteRange, EventSink, GetOptions, ProgressSink, PutOptions};
 
@@ -60,7 +62,9 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
     }
 }
 
@@ -81,20 +85,27 @@ impl Client {
         let client = Self::with_token_file(&file.api, &data_dir.join("token"))?;
         let answering = match client.status() {
             Ok(status) => status.body.peer,
-            Err(ClientError::Refused { code: NOT_ALLOWED, .. }) => "another daemon".to_owned(),
+            Err(ClientError::Refused {
+                code: NOT_ALLOWED, ..
+            }) => "another daemon".to_owned(),
             Err(error) => return Err(error),
         };
         if answering == file.peer {
             Ok(client)
         } else {
-            Err(not_running(&format!("at {} answers {answering}, not {}", client.base, file.peer)))
+            Err(not_running(&format!(
+                "at {} answers {answering}, not {}",
+                client.base, file.peer
+            )))
         }
     }
 
     /// The daemon at `api` (`http://ADDR:PORT`), with the token in a file.
     pub fn with_token_file(api: &str, token_file: &Path) -> Result<Self, ClientError> {
-        let token = fs::read_to_string(token_file)
-            .map_err(|source| ClientError::Token { path: PathBuf::from(token_file), source })?;
+        let token = fs::read_to_string(token_file).map_err(|source| ClientError::Token {
+            path: PathBuf::from(token_file),
+            source,
+        })?;
         Ok(Self::new(api, token.trim()))
     }
 
@@ -111,7 +122,11 @@ impl Client {
             .build()
             .new_agent();
         let address = api.strip_prefix("http://").unwrap_or(api).trim_end_matches('/');
-        Self { agent, base: format!("http://{address}"), bearer: format!("Bearer {token}") }
+        Self {
+            agent,
+            base: format!("http://{address}"),
+            bearer: format!("Bearer {token}"),
+        }
     }
 
     /// Where the API is, `http://ADDR:PORT`.
@@ -127,15 +142,26 @@ impl Client {
     /// Whether the daemon is joined or alone, as `/health` says.
     pub fn healthy(&self) -> Result<bool, ClientError> {
         let request = self.agent.get(format!("{}/health", self.base));
-        let response = request.config().timeout_global(Some(CONNECT_TIMEOUT)).build().call();
-        Ok(response.map_err(|error| self.broken(error))?.status() == StatusCode::OK)
+        let response = request
+            .config()
+            .timeout_global(Some(CONNECT_TIMEOUT))
+            .build()
+            .call();
+        Ok(response.map_err(|error| self.broken(&error))?.status() == StatusCode::OK)
     }
 
     /// The ring as this peer knows it, or walked, with fingers, or checked.
     pub fn ring(&self, query: RingQuery) -> Result<Reply<Ring>, ClientError> {
-        let flags = [("walk", query.walk), ("fingers", query.fingers), ("check", query.check)];
-        let query: Vec<(&str, String)> =
-            flags.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| (*name, "1".to_owned())).collect();
+        let flags = [
+            ("walk", query.walk),
+            ("fingers", query.fingers),
+            ("check", query.check),
+        ];
+        let query: Vec<(&str, String)> = flags
+            .iter()
+            .filter(|(_, wanted)| *wanted)
+            .map(|(name, _)| (*name, "1".to_owned()))
+            .collect();
         self.ask(&with_query("/v1/ring", &query))
     }
 
@@ -146,7 +172,10 @@ impl Client {
 
     /// The files put through this daemon; `pattern` knows `*` and `?`.
     pub fn list(&self, pattern: Option<&str>) -> Result<Reply<FileList>, ClientError> {
-        let query: Vec<(&str, String)> = pattern.map(|text| ("pattern", text.to_owned())).into_iter().collect();
+        let query: Vec<(&str, String)> = pattern
+            .map(|text| ("pattern", text.to_owned()))
+            .into_iter()
+            .collect();
         self.ask(&with_query("/v1/files", &query))
     }
 
@@ -161,13 +190,20 @@ impl Client {
     }
 
     fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<Reply<T>, ClientError> {
-        let request = self.agent.get(format!("{}{path}", self.base)).header("Authorization", &self.bearer);
-        let response = request.config().timeout_global(Some(QUESTION_TIMEOUT)).build().call();
-        answer(accepted(response.map_err(|error| self.broken(error))?)?)
+        let request = self
+            .agent
+            .get(format!("{}{path}", self.base))
+            .header("Authorization", &self.bearer);
+        let response = request
+            .config()
+            .timeout_global(Some(QUESTION_TIMEOUT))
+            .build()
+            .call();
+        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
     }
 
     /// A request that got no answer at all.
-    fn broken(&self, error: ureq::Error) -> ClientError {
+    fn broken(&self, error: &ureq::Error) -> ClientError {
         error::without_answer(&self.base, error)
     }
 }
@@ -189,7 +225,12 @@ fn accepted(mut response: Response<Body>) -> Result<Response<Body>, ClientError>
     if status.is_success() {
         return Ok(response);
     }
-    let text = response.body_mut().with_config().limit(64 << 10).read_to_string().unwrap_or_default();
+    let text = response
+        .body_mut()
+        .with_config()
+        .limit(64 << 10)
+        .read_to_string()
+        .unwrap_or_default();
     Err(error::refusal(status, &text))
 }
 
@@ -205,12 +246,17 @@ fn answer<T: DeserializeOwned>(mut response: Response<Body>) -> Result<Reply<T>,
 
 /// Percent-encodes everything but RFC 3986 unreserved characters.
 fn encoded(text: &str) -> String {
+    let digit = |value: u8| {
+        char::from_digit(u32::from(value), 16)
+            .unwrap_or_default()
+            .to_ascii_uppercase()
+    };
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
         }
     }
     out

@@ -22,7 +22,10 @@ struct Registry {
     actions: Vec<(u64, Action)>,
 }
 
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry { next: 0, actions: Vec::new() });
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
+    next: 0,
+    actions: Vec::new(),
+});
 static WATCHER: OnceLock<Result<(), io::ErrorKind>> = OnceLock::new();
 
 /// Keeps an action registered; dropping it takes the action out again without running it.
@@ -53,7 +56,9 @@ impl Drop for OnInterrupt {
 
 /// Ends the process with [`INTERRUPTED`] on the watched signals even when nothing is registered.
 pub fn watch() -> io::Result<()> {
-    WATCHER.get_or_init(|| start().map_err(|error| error.kind())).map_err(io::Error::from)
+    WATCHER
+        .get_or_init(|| start().map_err(|error| error.kind()))
+        .map_err(io::Error::from)
 }
 
 fn start() -> io::Result<()> {

@@ -47,7 +47,11 @@ fn parse(text: &str) -> Option<Stat> {
     let user: u64 = fields.nth(10)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     let start_ticks = fields.nth(6)?.parse().ok()?;
-    Some(Stat { state, cpu_ticks: user + system, start_ticks })
+    Some(Stat {
+        state,
+        cpu_ticks: user + system,
+        start_ticks,
+    })
 }
 
 #[cfg(test)]
@@ -57,7 +61,14 @@ mod tests {
     #[test]
     fn stat_lines_parse_whatever_the_name() {
         let line = "42 (a) S (b) S 1 42 42 0 -1 4194560 100 0 0 0 7 5 0 0 20 0 3 0 987 1000 200 18446744073709551615";
-        assert_eq!(parse(line), Some(Stat { state: 'S', cpu_ticks: 12, start_ticks: 987 }));
+        assert_eq!(
+            parse(line),
+            Some(Stat {
+                state: 'S',
+                cpu_ticks: 12,
+                start_ticks: 987
+            })
+        );
         assert_eq!(parse("42 (x) S 1"), None);
         assert_eq!(parse(""), None);
     }

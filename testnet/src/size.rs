@@ -40,15 +40,23 @@ impl FromStr for Size {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let malformed = || SizeError::Malformed(text.to_owned());
         let trimmed = text.trim();
-        let digits = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
+        let digits = trimmed
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(trimmed.len());
         let (number, unit) = trimmed.split_at(digits);
         if number.is_empty() {
             return Err(malformed());
         }
         let unit = unit.trim().to_ascii_lowercase();
-        let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(malformed)?;
+        let (_, factor) = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(malformed)?;
         let number: u64 = number.parse().map_err(|_| SizeError::TooLarge(text.to_owned()))?;
-        number.checked_mul(*factor).map(Self).ok_or_else(|| SizeError::TooLarge(text.to_owned()))
+        number
+            .checked_mul(*factor)
+            .map(Self)
+            .ok_or_else(|| SizeError::TooLarge(text.to_owned()))
     }
 }
 
@@ -83,12 +91,20 @@ impl Capacities {
     /// A repeating list of capacities, in bytes; an empty list means 1 GiB for all.
     pub fn repeating(bytes: impl IntoIterator<Item = u64>) -> Self {
         let sizes: Vec<Size> = bytes.into_iter().map(Size).collect();
-        if sizes.is_empty() { Self::same(1 << 30) } else { Self(sizes) }
+        if sizes.is_empty() {
+            Self::same(1 << 30)
+        } else {
+            Self(sizes)
+        }
     }
 
     /// Capacity of peer `index`, in bytes.
     pub fn of(&self, index: usize) -> u64 {
-        self.0.iter().cycle().nth(index % self.0.len().max(1)).map_or(0, |size| size.0)
+        self.0
+            .iter()
+            .cycle()
+            .nth(index % self.0.len().max(1))
+            .map_or(0, |size| size.0)
     }
 
     /// The smallest capacity of the list, in bytes.
@@ -106,7 +122,10 @@ impl FromStr for Capacities {
     type Err = SizeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.split(',').map(str::parse).collect::<Result<_, _>>().map(Self)
+        text.split(',')
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -127,14 +146,25 @@ mod tests {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
         for text in ["", "GiB", "-1", "1.5GiB", "10 parsecs"] {
-            assert!(matches!(text.parse::<Size>(), Err(SizeError::Malformed(_))), "{text}");
+            assert!(
+                matches!(text.parse::<Size>(), Err(SizeError::Malformed(_))),
+                "{text}"
+            );
         }
-        assert!(matches!("99999999TiB".parse::<Size>(), Err(SizeError::TooLarge(_))));
+        assert!(matches!(
+            "99999999TiB".parse::<Size>(),
+            Err(SizeError::TooLarge(_))
+        ));
     }
 
     #[test]
     fn sizes_print_short() {
-        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (65_536, "64 KiB"), (1_610_612_736, "1.5 GiB")] {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (65_536, "64 KiB"),
+            (1_610_612_736, "1.5 GiB"),
+        ] {
             assert_eq!(Size(bytes).to_string(), text);
         }
         assert_eq!(Size(u64::MAX).to_string(), "16777215 TiB");

@@ -116,24 +116,53 @@ fn broken_off(moved: u64, total: Option<u64>, reason: Option<&str>) -> String {
 }
 
 /// A request without any answer.
-pub(super) fn without_answer(base: &str, error: ureq::Error) -> ClientError {
-    match error {
-        ureq::Error::Timeout(ureq::Timeout::Connect) | ureq::Error::ConnectionFailed => {
-            ClientError::NoDaemon { what: format!("no daemon answers at {base}") }
-        }
-        ureq::Error::Timeout(_) => ClientError::TimedOut { base: base.to_owned() },
-        ureq::Error::HostNotFound | ureq::Error::BadUri(_) => {
-            ClientError::NoDaemon { what: format!("{base} is not the address of an API (http://ADDR:PORT)") }
-        }
-        ureq::Error::Io(error) => ClientError::NoDaemon { what: format!("no daemon answers at {base}: {error}") },
-        other => ClientError::Unexpected { what: format!("the exchange with {base} failed: {other}") },
+pub(super) fn without_answer(base: &str, error: &ureq::Error) -> ClientError {
+    if connected_never(error) {
+        return ClientError::NoDaemon {
+            what: format!("no daemon answers at {base}"),
+        };
     }
+    if matches!(
+        error,
+        ureq::Error::HostNotFound | ureq::Error::BadUri(_) | ureq::Error::Http(_)
+    ) {
+        let what = format!("{base} is not the address of an API (http://ADDR:PORT)");
+        return ClientError::NoDaemon { what };
+    }
+    if matches!(error, ureq::Error::Timeout(_)) {
+        return ClientError::TimedOut {
+            base: base.to_owned(),
+        };
+    }
+    if let ureq::Error::Io(error) = error {
+        return ClientError::NoDaemon {
+            what: format!("the daemon at {base} went away: {error}"),
+        };
+    }
+    ClientError::Unexpected {
+        what: format!("the exchange with {base} failed: {error}"),
+    }
+}
+
+/// Whether nobody took the connection, so that nothing was asked.
+pub(super) fn connected_never(error: &ureq::Error) -> bool {
+    if let ureq::Error::Io(error) = error {
+        return error.kind() == io::ErrorKind::ConnectionRefused;
+    }
+    matches!(
+        error,
+        ureq::Error::Timeout(ureq::Timeout::Connect) | ureq::Error::ConnectionFailed
+    )
 }
 
 /// An answer with an error status: the daemon's own words, or the status when it has none.
 pub(super) fn refusal(status: StatusCode, text: &str) -> ClientError {
     match serde_json::from_str::<ErrorBody>(text) {
-        Ok(body) => ClientError::Refused { message: body.error, code: body.code, retry: body.retry },
+        Ok(body) => ClientError::Refused {
+            message: body.error,
+            code: body.code,
+            retry: body.retry,
+        },
         Err(_) => ClientError::Refused {
             message: format!("the daemon answered {status}"),
             code: code_of(status),

@@ -309,8 +309,8 @@ pub struct FileHead {
 /// A batch of events of one transfer.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Events {
-    #[serde(default)]
-    pub(super) events: Vec<String>,
+    #[serde(default, rename = "events")]
+    pub(super) lines: Vec<String>,
     #[serde(default)]
     pub(super) next: u64,
     #[serde(default)]

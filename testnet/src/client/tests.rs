@@ -51,13 +51,18 @@ fn receive(stream: &TcpStream) -> Option<Seen> {
         }
     }
     let mut lines = lines.into_iter();
-    let mut seen = Seen { line: lines.next()?, headers: lines.collect(), body: Vec::new() };
+    let mut seen = Seen {
+        line: lines.next()?,
+        headers: lines.collect(),
+        body: Vec::new(),
+    };
     if seen.has("expect: 100-continue") {
         (&*stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
     }
     let length = seen.headers.iter().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().unwrap())
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| value.trim().parse().unwrap())
     });
     if let Some(length) = length {
         seen.body = vec![0; length];
@@ -85,7 +90,12 @@ fn put_sends_length_options_and_token() {
         if seen.line.contains("/events") {
             return send(stream, "200 OK", "", OVER);
         }
-        assert!(seen.line.starts_with("PUT /v1/files?name=a%20b%26c&code=rs%3A4%2B2&degraded=1 "), "{}", seen.line);
+        assert!(
+            seen.line
+                .starts_with("PUT /v1/files?name=a%20b%26c&code=rs%3A4%2B2&degraded=1 "),
+            "{}",
+            seen.line
+        );
         assert!(seen.has("authorization: Bearer secret"));
         assert_eq!(seen.body, b"hello");
         send(stream, "201 Created", "", PUT);
@@ -98,7 +108,13 @@ fn put_sends_length_options_and_token() {
     };
     let mut last = (0, None);
     let reply = client
-        .put(&mut &b"hello"[..], Some(5), &options, Some(&|_| ()), &mut |done, total| last = (done, total))
+        .put(
+            &mut &b"hello"[..],
+            Some(5),
+            &options,
+            Some(&|_| ()),
+            &mut |done, total| last = (done, total),
+        )
         .unwrap();
     assert_eq!(reply.body.link, "mutual1abc");
     assert_eq!(reply.json["warning"], "one copy");
@@ -113,7 +129,9 @@ fn an_empty_file_and_a_longer_file_send_what_was_announced() {
             send(stream, "201 Created", "", PUT);
         });
         let options = PutOptions::default();
-        client.put(&mut &*input, Some(length as u64), &options, None, &mut |_, _| ()).unwrap();
+        client
+            .put(&mut &*input, Some(length as u64), &options, None, &mut |_, _| ())
+            .unwrap();
     }
 }
 
@@ -121,7 +139,13 @@ fn an_empty_file_and_a_longer_file_send_what_was_announced() {
 fn an_input_that_shrank_is_an_input_error() {
     let client = serve(|seen, _| panic!("a whole request arrived: {}", seen.line));
     let failure = client
-        .put(&mut &b"hell"[..], Some(5), &PutOptions::default(), None, &mut |_, _| ())
+        .put(
+            &mut &b"hell"[..],
+            Some(5),
+            &PutOptions::default(),
+            None,
+            &mut |_, _| (),
+        )
         .unwrap_err();
     assert!(matches!(failure, ClientError::Input(_)), "{failure}");
     assert_eq!(failure.exit_code(), USAGE);
@@ -130,7 +154,12 @@ fn an_input_that_shrank_is_an_input_error() {
 #[test]
 fn refusals_keep_the_daemons_words_and_code() {
     let client = serve(|_, stream| {
-        send(stream, "503 Service Unavailable", "", r#"{"error":"4 needed, 3 reachable","code":4,"retry":true}"#);
+        send(
+            stream,
+            "503 Service Unavailable",
+            "",
+            r#"{"error":"4 needed, 3 reachable","code":4,"retry":true}"#,
+        );
     });
     let failure = client.stat("mutual1x").unwrap_err();
     assert_eq!(failure.to_string(), "4 needed, 3 reachable");
@@ -144,7 +173,12 @@ fn refusals_keep_the_daemons_words_and_code() {
 fn links_are_one_path_segment() {
     let client = serve(|seen, stream| {
         assert_eq!(seen.line, "GET /v1/lookup/..%2F%3Fx%20y HTTP/1.1");
-        send(stream, "404 Not Found", "", r#"{"error":"no such link","code":3,"retry":false}"#);
+        send(
+            stream,
+            "404 Not Found",
+            "",
+            r#"{"error":"no such link","code":3,"retry":false}"#,
+        );
     });
     assert_eq!(client.lookup("../?x y").unwrap_err().exit_code(), NOT_FOUND);
 }
@@ -157,9 +191,16 @@ fn a_get_that_breaks_off_says_why_and_prints_events() {
             send(stream, "200 OK", "", body);
         } else if seen.line.contains("/events") {
             let error = r#"{"error":"4 needed, 3 reachable","code":4,"retry":true}"#;
-            send(stream, "200 OK", "", &format!(r#"{{"events":[],"next":1,"done":true,"error":{error}}}"#));
+            send(
+                stream,
+                "200 OK",
+                "",
+                &format!(r#"{{"events":[],"next":1,"done":true,"error":{error}}}"#),
+            );
         } else {
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n0123").unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n0123")
+                .unwrap();
         }
     });
     for watched in [true, false] {
@@ -168,7 +209,13 @@ fn a_get_that_breaks_off_says_why_and_prints_events() {
         let events: EventSink<'_> = if watched { Some(&sink) } else { None };
         let mut output = Vec::new();
         let failure = client
-            .get("mutual1x", &GetOptions::default(), &mut output, events, &mut |_, _| ())
+            .get(
+                "mutual1x",
+                &GetOptions::default(),
+                &mut output,
+                events,
+                &mut |_, _| (),
+            )
             .unwrap_err();
         assert_eq!(output, b"0123");
         assert_eq!(
@@ -187,8 +234,13 @@ fn ranges_are_asked_and_checked() {
         assert!(seen.line.contains("?without=1&without=2 "), "{}", seen.line);
         send(stream, "200 OK", "", "whole");
     });
-    let options = GetOptions { range: Some(ByteRange { first: 3, last: None }), without: vec![1, 2] };
-    let failure = client.get("mutual1x", &options, &mut Vec::new(), None, &mut |_, _| ()).unwrap_err();
+    let options = GetOptions {
+        range: Some(ByteRange { first: 3, last: None }),
+        without: vec![1, 2],
+    };
+    let failure = client
+        .get("mutual1x", &options, &mut Vec::new(), None, &mut |_, _| ())
+        .unwrap_err();
     assert!(matches!(failure, ClientError::Unexpected { .. }), "{failure}");
 }
 
@@ -199,13 +251,26 @@ fn heads_carry_the_name_and_errors_their_reason() {
             let headers = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\nx-mutualstore-name: a%2Fb%C3%A9\r\n\r\n";
             stream.write_all(headers.as_bytes()).unwrap();
         } else if seen.line.starts_with("HEAD") {
-            stream.write_all(b"HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n").unwrap();
+            stream
+                .write_all(b"HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n")
+                .unwrap();
         } else {
-            send(stream, "404 Not Found", "", r#"{"error":"no such file","code":3,"retry":false}"#);
+            send(
+                stream,
+                "404 Not Found",
+                "",
+                r#"{"error":"no such file","code":3,"retry":false}"#,
+            );
         }
     });
     let head = client.head("good").unwrap();
-    assert_eq!(head, FileHead { size_bytes: Some(7), name: Some("a/bé".to_owned()) });
+    assert_eq!(
+        head,
+        FileHead {
+            size_bytes: Some(7),
+            name: Some("a/bé".to_owned())
+        }
+    );
     assert_eq!(client.head("bad").unwrap_err().to_string(), "no such file");
 }
 
@@ -215,8 +280,18 @@ fn nobody_there_is_exit_6() {
     let client = Client::new(&format!("http://{free}"), "secret");
     let failures = [
         client.status().unwrap_err(),
-        client.get("x", &GetOptions::default(), &mut Vec::new(), Some(&|_| ()), &mut |_, _| ()).unwrap_err(),
-        client.put(&mut &b""[..], None, &PutOptions::default(), None, &mut |_, _| ()).unwrap_err(),
+        client
+            .get(
+                "x",
+                &GetOptions::default(),
+                &mut Vec::new(),
+                Some(&|_| ()),
+                &mut |_, _| (),
+            )
+            .unwrap_err(),
+        client
+            .put(&mut &b""[..], None, &PutOptions::default(), None, &mut |_, _| ())
+            .unwrap_err(),
         Client::open(Path::new("/nonexistent")).unwrap_err(),
     ];
     for failure in failures {
@@ -236,7 +311,10 @@ fn a_data_directory_names_the_daemon_that_answers() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("token"), "secret\n").unwrap();
     let write = |pid: u32, peer: &str| {
-        let text = format!(r#"{{"pid":{pid},"peer":"{peer}","api":"{}","listen":[]}}"#, client.base());
+        let text = format!(
+            r#"{{"pid":{pid},"peer":"{peer}","api":"{}","listen":[]}}"#,
+            client.base()
+        );
         fs::write(dir.path().join("daemon.json"), text).unwrap();
     };
     write(std::process::id(), "A");

@@ -59,7 +59,10 @@ impl PutOptions {
             ("shard_size", self.shard_size.map(|bytes| bytes.to_string())),
             ("degraded", self.degraded.then(|| "1".to_owned())),
         ];
-        pairs.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()
+        pairs
+            .into_iter()
+            .filter_map(|(name, value)| value.map(|value| (name, value)))
+            .collect()
     }
 }
 
@@ -94,33 +97,53 @@ impl Client {
         let url = format!("{}{}", self.base, with_query("/v1/files", &options.query()));
         self.watched(events, |id| {
             // With `Expect` the daemon can refuse before it is sent gigabytes.
-            let mut request = self.transfer(self.agent.put(url), id).header("Expect", "100-continue");
+            let mut request = self
+                .transfer(self.agent.put(url), id)
+                .header("Expect", "100-continue");
             if let Some(length) = length {
                 request = request.header(CONTENT_LENGTH, length);
             }
-            let mut upload = Upload { input, length, sent: 0, failure: None, progress };
+            let mut upload = Upload {
+                input,
+                length,
+                sent: 0,
+                failure: None,
+                progress,
+            };
             let sent = request.send(SendBody::from_reader(&mut upload));
             match (sent, upload.failure.take()) {
                 (_, Some(failure)) => Err(ClientError::Input(failure)),
                 (Ok(response), None) => answer(accepted(response)?),
-                (Err(error), None) => Err(self.broken_off(upload.sent, length, error)),
+                (Err(error), None) => Err(self.broken_off(upload.sent, length, &error)),
             }
         })
     }
 
     /// Size and name of a file.
     pub fn head(&self, link: &str) -> Result<FileHead, ClientError> {
-        let request = self.agent.head(format!("{}/v1/files/{}", self.base, encoded(link)));
+        let request = self
+            .agent
+            .head(format!("{}/v1/files/{}", self.base, encoded(link)));
         let request = request.header("Authorization", &self.bearer);
-        let response = request.config().timeout_global(Some(STALL_TIMEOUT)).build().call();
-        let response = response.map_err(|error| self.broken(error))?;
+        let response = request
+            .config()
+            .timeout_global(Some(STALL_TIMEOUT))
+            .build()
+            .call();
+        let response = response.map_err(|error| self.broken(&error))?;
         if response.status().is_success() {
             return Ok(head_of(&response));
         }
         // An answer to HEAD has no body: the reason comes with a request for one byte.
         self.get(
             link,
-            &GetOptions { range: Some(ByteRange { first: 0, last: Some(0) }), ..GetOptions::default() },
+            &GetOptions {
+                range: Some(ByteRange {
+                    first: 0,
+                    last: Some(0),
+                }),
+                ..GetOptions::default()
+            },
             &mut io::sink(),
             None,
             &mut |_, _| (),
@@ -138,15 +161,23 @@ impl Client {
         events: EventSink<'_>,
         progress: ProgressSink<'_>,
     ) -> Result<u64, ClientError> {
-        let without: Vec<_> = options.without.iter().map(|index| ("without", index.to_string())).collect();
-        let url = format!("{}{}", self.base, with_query(&format!("/v1/files/{}", encoded(link)), &without));
+        let without: Vec<_> = options
+            .without
+            .iter()
+            .map(|index| ("without", index.to_string()))
+            .collect();
+        let url = format!(
+            "{}{}",
+            self.base,
+            with_query(&format!("/v1/files/{}", encoded(link)), &without)
+        );
         self.watched(events, |id| {
             let mut request = self.transfer(self.agent.get(url), id);
             if let Some(ByteRange { first, last }) = options.range {
                 let last = last.map_or_else(String::new, |last| last.to_string());
                 request = request.header("Range", format!("bytes={first}-{last}"));
             }
-            let response = request.call().map_err(|error| self.broken(error))?;
+            let response = request.call().map_err(|error| self.broken(&error))?;
             let response = accepted(response)?;
             if options.range.is_some() && response.status() != StatusCode::PARTIAL_CONTENT {
                 let what = "the daemon sent the whole file instead of the range".to_owned();
@@ -163,19 +194,27 @@ impl Client {
         wait: bool,
         events: EventSink<'_>,
     ) -> Result<Reply<RepairReport>, ClientError> {
-        let pairs = [("peer", peer.map(str::to_owned)), ("wait", wait.then(|| "1".to_owned()))];
-        let query: Vec<_> = pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let pairs = [
+            ("peer", peer.map(str::to_owned)),
+            ("wait", wait.then(|| "1".to_owned())),
+        ];
+        let query: Vec<_> = pairs
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect();
         let url = format!("{}{}", self.base, with_query("/v1/repair", &query));
         self.watched(events, |id| {
             let request = self.agent.post(url).header("Authorization", &self.bearer);
             // Rebuilding a peer takes as long as it takes.
             let response = request.header("X-Mutualstore-Transfer", id).send_empty();
-            answer(accepted(response.map_err(|error| self.broken(error))?)?)
+            answer(accepted(response.map_err(|error| self.broken(&error))?)?)
         })
     }
 
     fn transfer<B>(&self, request: RequestBuilder<B>, id: &str) -> RequestBuilder<B> {
-        let request = request.header("Authorization", &self.bearer).header("X-Mutualstore-Transfer", id);
+        let request = request
+            .header("Authorization", &self.bearer)
+            .header("X-Mutualstore-Transfer", id);
         request
             .config()
             .timeout_recv_response(Some(STALL_TIMEOUT))
@@ -198,7 +237,7 @@ impl Client {
         loop {
             let chunk = match body.read(&mut buffer) {
                 Ok(count) => buffer.get(..count).unwrap_or_default(),
-                Err(error) => return Err(self.broken_off(moved, total, error.into())),
+                Err(error) => return Err(self.broken_off(moved, total, &error.into())),
             };
             if chunk.is_empty() {
                 break;
@@ -208,21 +247,27 @@ impl Client {
             progress(moved, total);
         }
         if total.is_some_and(|total| total != moved) {
-            return Err(self.broken_off(moved, total, ureq::Error::Io(io::ErrorKind::UnexpectedEof.into())));
+            return Err(self.broken_off(
+                moved,
+                total,
+                &ureq::Error::Io(io::ErrorKind::UnexpectedEof.into()),
+            ));
         }
         output.flush().map_err(ClientError::Output)?;
         Ok(moved)
     }
 
-    fn broken_off(&self, moved: u64, total: Option<u64>, error: ureq::Error) -> ClientError {
-        let never_begun = match &error {
-            ureq::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
-            ureq::Error::Timeout(ureq::Timeout::Connect) | ureq::Error::ConnectionFailed => true,
-            _ => false,
-        };
+    fn broken_off(&self, moved: u64, total: Option<u64>, error: &ureq::Error) -> ClientError {
+        let never_begun = error::connected_never(error);
         match self.broken(error) {
             error if never_begun => error,
-            error => ClientError::BrokenOff { moved, total, reason: None, code: FAILURE, retry: error.retry() },
+            error => ClientError::BrokenOff {
+                moved,
+                total,
+                reason: None,
+                code: FAILURE,
+                retry: error.retry(),
+            },
         }
     }
 
@@ -260,12 +305,17 @@ impl Client {
             let was_over = over.load(Ordering::Acquire);
             let url = format!("{}/v1/transfers/{id}/events?after={next}", self.base);
             let request = self.agent.get(url).header("Authorization", &self.bearer);
-            let response = request.config().timeout_global(Some(POLL_TIMEOUT)).build().call().ok()?;
+            let response = request
+                .config()
+                .timeout_global(Some(POLL_TIMEOUT))
+                .build()
+                .call()
+                .ok()?;
             match accepted(response).and_then(answer::<Events>) {
                 Ok(Reply { body, .. }) => {
-                    body.events.iter().for_each(|line| sink(line));
+                    body.lines.iter().for_each(|line| sink(line));
                     next = body.next;
-                    if body.done || body.error.is_some() || (was_over && body.events.is_empty()) {
+                    if body.done || body.error.is_some() || (was_over && body.lines.is_empty()) {
                         return body.error;
                     }
                 }
@@ -291,12 +341,24 @@ fn explained(error: ClientError, reason: Option<ErrorBody>) -> ClientError {
 }
 
 fn content_length(response: &ureq::http::Response<Body>) -> Option<u64> {
-    response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    response
+        .headers()
+        .get(CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 fn head_of(response: &ureq::http::Response<Body>) -> FileHead {
-    let name = response.headers().get("X-Mutualstore-Name").and_then(|value| value.to_str().ok());
-    FileHead { size_bytes: content_length(response), name: name.and_then(decoded) }
+    let name = response
+        .headers()
+        .get("X-Mutualstore-Name")
+        .and_then(|value| value.to_str().ok());
+    FileHead {
+        size_bytes: content_length(response),
+        name: name.and_then(decoded),
+    }
 }
 
 /// The body of a put: counts, and refuses an input that does not have the length it was announced with —
@@ -320,7 +382,10 @@ impl Upload<'_> {
             }
         };
         if count == 0 && room > 0 && self.length.is_some() {
-            let why = format!("it ended after {} bytes, shorter than when it was opened", self.sent);
+            let why = format!(
+                "it ended after {} bytes, shorter than when it was opened",
+                self.sent
+            );
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
         }
         self.sent += count as u64;
