@@ -1,1 +1,11 @@
 //! The MutualStore peer: shard store, transport, transfers and HTTP API.
+
+pub mod config;
+pub mod crypt;
+pub mod error;
+pub mod files;
+pub mod link;
+pub mod net;
+pub mod network;
+pub mod store;
+pub mod units;

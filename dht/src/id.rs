@@ -59,6 +59,26 @@ impl Id {
         self.add_power_of_two(0)
     }
 
+    /// The first 8 bytes as a big-endian number: enough to compare distances by size.
+    pub fn prefix(&self) -> u64 {
+        self.0
+            .iter()
+            .take(8)
+            .fold(0, |value, byte| (value << 8) | u64::from(*byte))
+    }
+
+    /// How many bits a number this large needs; 0 for zero.
+    pub fn bits(&self) -> u32 {
+        let mut bits = 256;
+        for byte in &self.0 {
+            if *byte != 0 {
+                return bits - byte.leading_zeros();
+            }
+            bits -= 8;
+        }
+        0
+    }
+
     /// Clockwise distance from `from` to this point, modulo 2^256, as a point.
     #[must_use]
     pub fn distance_from(&self, from: &Self) -> Self {
@@ -119,6 +139,15 @@ mod tests {
         assert_eq!(id(255).successor().as_bytes()[30], 1);
         assert_eq!(Id::new([255; 32]).successor(), id(0));
         assert_eq!(id(0).add_power_of_two(255).as_bytes()[0], 128);
+    }
+
+    #[test]
+    fn sizes_are_counted_in_bits() {
+        assert_eq!(id(0).bits(), 0);
+        assert_eq!(id(5).bits(), 3);
+        assert_eq!(id(0).add_power_of_two(200).bits(), 201);
+        assert_eq!(id(7).prefix(), 0);
+        assert_eq!(id(0).add_power_of_two(192).prefix(), 1);
     }
 
     proptest! {

@@ -7,14 +7,20 @@
 //! * [`id`]: the circle of 256-bit identifiers.
 //! * [`contact`]: what one peer says of itself: virtual nodes, addresses, capacity, state.
 //! * [`ring`]: membership and lookup.
+//! * [`membership`]: what custody needs to know of the ring.
 //! * [`custody`]: who must hold which shard, and what to do when somebody does not.
 
 pub mod contact;
 pub mod custody;
 pub mod id;
+pub mod membership;
 pub mod ring;
 mod time;
 
+#[cfg(test)]
+mod testing;
+
 pub use contact::{Contact, Peer, PeerState};
 pub use id::Id;
+pub use membership::{Member, Membership};
 pub use time::Time;

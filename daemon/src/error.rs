@@ -1,0 +1,155 @@
+//! The error as a user meets it: an exit code, an HTTP status, whether a retry may help, one clear line.
+//!
+//! Operations have error enums of their own; each is turned into a [`Failure`] where it leaves the daemon. The
+//! JSON body of an HTTP error is `{"error": message, "code": exit code, "retry": bool}`. Exit code 6 (no daemon
+//! answers) and 130 (interrupted) are the client's own and never come from here.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Exit code: something failed that should not.
+pub const EXIT_UNEXPECTED: u8 = 1;
+/// Exit code: the command, the configuration or the link is wrong; doing it again changes nothing.
+pub const EXIT_USAGE: u8 = 2;
+/// Exit code: all reachable holders deny and no known holder is unreachable.
+pub const EXIT_NOT_FOUND: u8 = 3;
+/// Exit code: fewer than k shards are reachable now.
+pub const EXIT_UNRECOVERABLE: u8 = 4;
+/// Exit code: refused for now, a retry may help.
+pub const EXIT_REFUSED: u8 = 5;
+/// Exit code: no space.
+pub const EXIT_NO_SPACE: u8 = 7;
+/// Exit code: not the owner, wrong key, wrong network or wrong token.
+pub const EXIT_NOT_ALLOWED: u8 = 8;
+
+/// What a user is told when an operation fails.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Exit code of the command line, one of the `EXIT_` constants.
+    pub exit: u8,
+    /// HTTP status.
+    pub status: u16,
+    /// Whether the same request may succeed later without anything else being changed.
+    pub retry: bool,
+    /// One line: what happened, what state remains.
+    pub message: String,
+}
+
+/// The JSON body of an HTTP error.
+#[derive(Serialize)]
+struct Body<'a> {
+    error: &'a str,
+    code: u8,
+    retry: bool,
+}
+
+impl Failure {
+    /// Nobody has it, and nobody who might have it is unreachable.
+    pub fn not_found(what: impl fmt::Display) -> Self {
+        Self::new(EXIT_NOT_FOUND, 404, false, format!("not found: {what}"))
+    }
+
+    /// Too few shards of a stripe are reachable now. It comes back when holders return.
+    pub fn unrecoverable(stripe: impl fmt::Display, needed: usize, reachable: usize) -> Self {
+        let message =
+            format!("cannot be recovered now: stripe {stripe}: {needed} needed, {reachable} reachable");
+        Self::new(EXIT_UNRECOVERABLE, 503, true, message)
+    }
+
+    /// Not now: not joined, too few peers, no quorum, time-out. A retry may help.
+    pub fn refused(why: impl fmt::Display) -> Self {
+        Self::new(EXIT_REFUSED, 503, true, format!("refused for now: {why}"))
+    }
+
+    /// The peers that were asked have no space left.
+    pub fn no_space(why: impl fmt::Display) -> Self {
+        Self::new(EXIT_NO_SPACE, 507, false, format!("no space: {why}"))
+    }
+
+    /// Not the owner, wrong key or wrong network.
+    pub fn not_allowed(why: impl fmt::Display) -> Self {
+        Self::new(EXIT_NOT_ALLOWED, 403, false, format!("not allowed: {why}"))
+    }
+
+    /// The request carries no token or a wrong one.
+    pub fn wrong_token() -> Self {
+        let message =
+            "not allowed: wrong or missing token (it stands in the data directory, in the file token)";
+        Self::new(EXIT_NOT_ALLOWED, 401, false, message.to_owned())
+    }
+
+    /// The request itself is wrong.
+    pub fn usage(why: impl fmt::Display) -> Self {
+        Self::new(EXIT_USAGE, 400, false, why.to_string())
+    }
+
+    /// The range asked for lies outside the file of `size` bytes.
+    pub fn bad_range(size: u64) -> Self {
+        Self::new(
+            EXIT_USAGE,
+            416,
+            false,
+            format!("the range lies outside the file of {size} bytes"),
+        )
+    }
+
+    /// Something failed that should not have.
+    pub fn unexpected(what: impl fmt::Display) -> Self {
+        Self::new(EXIT_UNEXPECTED, 500, false, what.to_string())
+    }
+
+    /// The JSON body of the HTTP error.
+    pub fn to_json(&self) -> String {
+        let body = Body {
+            error: &self.message,
+            code: self.exit,
+            retry: self.retry,
+        };
+        // A struct of text, a number and a boolean always has a JSON form.
+        serde_json::to_string(&body).unwrap_or_default()
+    }
+
+    fn new(exit: u8, status: u16, retry: bool, message: String) -> Self {
+        Self {
+            exit,
+            status,
+            retry,
+            message,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_are_as_documented() {
+        let body = Failure::unrecoverable("ab12", 4, 3).to_json();
+        let expected = r#"{"error":"cannot be recovered now: stripe ab12: 4 needed, 3 reachable","code":4,"retry":true}"#;
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn codes_and_statuses_agree_with_the_contract() {
+        for (failure, exit, status, retry) in [
+            (Failure::not_found("x"), 3, 404, false),
+            (Failure::unrecoverable("x", 2, 1), 4, 503, true),
+            (Failure::refused("x"), 5, 503, true),
+            (Failure::no_space("x"), 7, 507, false),
+            (Failure::not_allowed("x"), 8, 403, false),
+            (Failure::wrong_token(), 8, 401, false),
+            (Failure::usage("x"), 2, 400, false),
+            (Failure::bad_range(7), 2, 416, false),
+            (Failure::unexpected("x"), 1, 500, false),
+        ] {
+            assert_eq!(
+                (failure.exit, failure.status, failure.retry),
+                (exit, status, retry),
+                "{failure}"
+            );
+        }
+    }
+}

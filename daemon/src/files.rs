@@ -1,0 +1,453 @@
+//! The data directory and its small files.
+//!
+//! ```text
+//! DIR/lock             held by the running daemon
+//! DIR/identity         ed25519 seed, 64 hex digits               0600
+//! DIR/account          account secret, 64 hex digits             0600
+//! DIR/token            bearer token of the HTTP API, hex         0600
+//! DIR/network.json     network id, secret, parameters            0600
+//! DIR/config.toml      see `config`                              0600
+//! DIR/vnodes.json      indices of the virtual nodes, in the order they were chosen
+//! DIR/book.json        address book
+//! DIR/daemon.json      where the running daemon answers
+//! ```
+//!
+//! Files are replaced whole: a temporary file beside the target is written, synced and renamed, then the
+//! directory is synced; a crash leaves the old or the new content. What cannot be made again (identity, account
+//! secret, network, virtual nodes) is never regenerated when it is damaged: that is an error which names the file
+//! and the cure. The address book is a cache and is dropped with a warning.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use mutualstore_dht::contact::{MAX_INDEX, MAX_VIRTUAL_NODES};
+use mutualstore_dht::{Contact, PeerState};
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use crate::network::{Network, id_from_hex};
+
+/// What the names of temporary files begin and end with.
+const TEMPORARY: (&str, &str) = (".", ".tmp");
+
+/// Why a file of the data directory could not be used. Whatever it held is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: `read`, `write`, `create`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The content is not what was written there.
+    #[error("{} is damaged ({problem}); {cure}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What the user can do.
+        cure: &'static str,
+    },
+    /// Another daemon works in this directory.
+    #[error("the data directory {} is in use by another daemon; stop it or give another --data-dir", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Something else has the name of the data directory.
+    #[error("the data directory {} is not a directory", path.display())]
+    NotADirectory {
+        /// The path given.
+        path: PathBuf,
+    },
+}
+
+/// Replaces the content of `path` so that a crash leaves the old or the new one. `mode` are the permission bits.
+pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (begin, end) = TEMPORARY;
+    let temporary = directory.join(format!("{begin}{name}.{:016x}{end}", rand::random::<u64>()));
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| sync_directory(directory));
+    written.map_err(|source| {
+        // It is gone already if only the last step failed; a stale one is removed at the next start.
+        drop(fs::remove_file(&temporary));
+        FileError::Io {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        }
+    })
+}
+
+/// Makes creations, renames and removals in `directory` durable.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// The content of `path`, nothing if there is no such file.
+pub fn read_optional(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(Zeroizing::new(content))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Where a running daemon answers: `daemon.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonInfo {
+    /// Process id.
+    pub pid: u32,
+    /// Peer id as libp2p shows it.
+    pub peer: String,
+    /// Base of the HTTP API: `http://127.0.0.1:PORT`.
+    pub api: String,
+    /// Multiaddresses it listens on, with `/p2p/`.
+    pub listen: Vec<String>,
+    /// Start, Unix time in milliseconds.
+    pub started: u64,
+}
+
+/// A peer heard of, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BookEntry {
+    /// What it last said of itself.
+    pub contact: Contact,
+    /// When it last answered, Unix time in seconds; 0 if never.
+    pub last_seen: u64,
+}
+
+/// A data directory that this process has to itself.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// Locked while it is open.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Creates the directory (0700) where it is missing and locks it.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let io = |source| FileError::Io {
+            action: "create",
+            path: path.to_owned(),
+            source,
+        };
+        if path.exists() && !path.is_dir() {
+            return Err(FileError::NotADirectory {
+                path: path.to_owned(),
+            });
+        }
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io)?;
+        let lock = path.join("lock");
+        let io = |source| FileError::Io {
+            action: "write",
+            path: lock.clone(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock)
+            .map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(FileError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        let directory = Self {
+            path: path.to_owned(),
+            _lock: file,
+        };
+        directory.remove_temporaries()?;
+        Ok(directory)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The ed25519 seed that makes this peer who it is; made at the first start.
+    pub fn identity(&self) -> Result<Zeroizing<[u8; 32]>, FileError> {
+        self.secret(
+            "identity",
+            "restore it from a copy, or remove it to start as a new peer",
+        )
+    }
+
+    /// The account secret that owner keys are derived from; made at the first start.
+    pub fn account(&self) -> Result<Zeroizing<[u8; 32]>, FileError> {
+        self.secret(
+            "account",
+            "restore it from a copy; without it nothing stored from here can be removed",
+        )
+    }
+
+    /// The bearer token of the HTTP API, 64 hex digits; made at the first start.
+    pub fn token(&self) -> Result<Zeroizing<String>, FileError> {
+        let token = self.secret("token", "remove it; the daemon makes a new one")?;
+        Ok(Zeroizing::new(hex::encode(token.as_slice())))
+    }
+
+    /// The network this peer is in, none at the first start.
+    pub fn network(&self) -> Result<Option<Network>, FileError> {
+        let cure = "restore it from a copy, or remove it and start with --join or an invite";
+        self.parse("network.json", cure, Network::from_json)
+    }
+
+    /// Keeps the network.
+    pub fn save_network(&self, network: &Network) -> Result<(), FileError> {
+        write_atomic(
+            &self.path.join("network.json"),
+            network.to_json().as_bytes(),
+            0o600,
+        )
+    }
+
+    /// Where the daemon of this directory answers or last answered. A damaged file counts as none.
+    pub fn daemon_info(directory: &Path) -> Result<Option<DaemonInfo>, FileError> {
+        let content = read_optional(&directory.join("daemon.json"))?;
+        Ok(content.and_then(|content| serde_json::from_slice(&content).ok()))
+    }
+
+    /// Tells clients where this daemon answers.
+    pub fn save_daemon_info(&self, info: &DaemonInfo) -> Result<(), FileError> {
+        self.save_json("daemon.json", info)
+    }
+
+    /// Takes `daemon.json` away at a clean stop.
+    pub fn remove_daemon_info(&self) -> Result<(), FileError> {
+        let path = self.path.join("daemon.json");
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FileError::Io {
+                action: "remove",
+                path,
+                source,
+            }),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// `count` indices of virtual nodes, ascending. They are chosen once: a larger count adds to those of the
+    /// last time, a smaller one leaves out the youngest, which come back when the count grows again. `count` is
+    /// taken into 1 to [`MAX_VIRTUAL_NODES`].
+    pub fn virtual_nodes(&self, count: u16) -> Result<Vec<u16>, FileError> {
+        let cure = "restore it from a copy, or remove it: what this peer holds then belongs elsewhere and is \
+                    moved there";
+        let chosen = self.parse("vnodes.json", cure, indices_from_json)?;
+        let mut chosen = chosen.unwrap_or_default();
+        let count = usize::from(count.clamp(1, MAX_VIRTUAL_NODES));
+        if chosen.len() < count {
+            let mut taken: BTreeSet<u16> = chosen.iter().copied().collect();
+            let mut rng = rand::rng();
+            while chosen.len() < count {
+                let index = rng.random_range(0..MAX_INDEX);
+                if taken.insert(index) {
+                    chosen.push(index);
+                }
+            }
+            self.save_json("vnodes.json", &chosen)?;
+        }
+        chosen.truncate(count);
+        chosen.sort_unstable();
+        Ok(chosen)
+    }
+
+    /// The address book. Damaged, it is dropped with a warning: the peers of `--join` and those that call are
+    /// enough to fill it again.
+    pub fn book(&self) -> Result<Vec<BookEntry>, FileError> {
+        match self.parse("book.json", "", book_from_json) {
+            Ok(book) => Ok(book.unwrap_or_default()),
+            Err(FileError::Damaged { path, problem, .. }) => {
+                warn!(
+                    "{} is damaged ({problem}); starting with an empty address book",
+                    path.display()
+                );
+                Ok(Vec::new())
+            }
+            Err(
+                error @ (FileError::Io { .. } | FileError::InUse { .. } | FileError::NotADirectory { .. }),
+            ) => Err(error),
+        }
+    }
+
+    /// Keeps the address book.
+    pub fn save_book(&self, book: &[BookEntry]) -> Result<(), FileError> {
+        let stored: Vec<StoredEntry> = book.iter().map(StoredEntry::from).collect();
+        self.save_json("book.json", &stored)
+    }
+
+    fn secret(&self, name: &str, cure: &'static str) -> Result<Zeroizing<[u8; 32]>, FileError> {
+        let path = self.path.join(name);
+        let Some(content) = read_optional(&path)? else {
+            let secret = Zeroizing::new(rand::random::<[u8; 32]>());
+            let text = Zeroizing::new(hex::encode(secret.as_slice()) + "\n");
+            write_atomic(&path, text.as_bytes(), 0o600)?;
+            return Ok(secret);
+        };
+        let secret = str::from_utf8(&content)
+            .ok()
+            .and_then(|text| id_from_hex(text.trim_end()));
+        let problem = || "expected 64 hex digits".to_owned();
+        secret.map(Zeroizing::new).ok_or_else(|| FileError::Damaged {
+            path,
+            problem: problem(),
+            cure,
+        })
+    }
+
+    fn parse<T>(
+        &self,
+        name: &str,
+        cure: &'static str,
+        parse: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<Option<T>, FileError> {
+        let path = self.path.join(name);
+        let Some(content) = read_optional(&path)? else {
+            return Ok(None);
+        };
+        parse(&content)
+            .map(Some)
+            .map_err(|problem| FileError::Damaged { path, problem, cure })
+    }
+
+    fn save_json(&self, name: &str, value: &impl Serialize) -> Result<(), FileError> {
+        let path = self.path.join(name);
+        let json = serde_json::to_vec_pretty(value).map_err(io::Error::from);
+        let json = json.map_err(|source| FileError::Io {
+            action: "write",
+            path: path.clone(),
+            source,
+        })?;
+        write_atomic(&path, &json, 0o644)
+    }
+
+    /// Removes what a crash in [`write_atomic`] left.
+    fn remove_temporaries(&self) -> Result<(), FileError> {
+        let io = |source| FileError::Io {
+            action: "read",
+            path: self.path.clone(),
+            source,
+        };
+        let (begin, end) = TEMPORARY;
+        for entry in fs::read_dir(&self.path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = entry.file_name();
+            if name
+                .to_str()
+                .is_some_and(|name| name.starts_with(begin) && name.ends_with(end))
+            {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(|source| FileError::Io {
+                    action: "remove",
+                    path,
+                    source,
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn indices_from_json(content: &[u8]) -> Result<Vec<u16>, String> {
+    let indices: Vec<u16> = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    let distinct: BTreeSet<_> = indices.iter().collect();
+    let valid = distinct.len() == indices.len()
+        && indices.len() <= usize::from(MAX_VIRTUAL_NODES)
+        && indices.iter().all(|index| *index < MAX_INDEX);
+    if valid {
+        Ok(indices)
+    } else {
+        Err("not a list of distinct indices below the limit".to_owned())
+    }
+}
+
+/// The form of an entry in `book.json`.
+#[derive(Serialize, Deserialize)]
+struct StoredEntry {
+    peer: String,
+    version: u64,
+    virtual_nodes: Vec<u16>,
+    addresses: Vec<String>,
+    capacity: u64,
+    last_seen: u64,
+}
+
+impl From<&BookEntry> for StoredEntry {
+    fn from(entry: &BookEntry) -> Self {
+        let BookEntry { contact, last_seen } = entry;
+        Self {
+            peer: contact.peer.to_string(),
+            version: contact.version,
+            virtual_nodes: contact.virtual_nodes.clone(),
+            addresses: contact.addresses.clone(),
+            capacity: contact.capacity,
+            last_seen: *last_seen,
+        }
+    }
+}
+
+/// How full a peer was and whether it took shards are not kept: they are old news at the next start.
+fn book_from_json(content: &[u8]) -> Result<Vec<BookEntry>, String> {
+    let stored: Vec<StoredEntry> = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    let entry = |stored: StoredEntry| {
+        let peer = stored
+            .peer
+            .parse()
+            .map_err(|error| format!("'{}' is {error}", stored.peer))?;
+        let contact = Contact {
+            peer,
+            version: stored.version,
+            virtual_nodes: stored.virtual_nodes,
+            addresses: stored.addresses,
+            capacity: stored.capacity,
+            used: 0,
+            state: PeerState::default(),
+        };
+        let valid = contact.is_valid();
+        let entry = BookEntry {
+            contact,
+            last_seen: stored.last_seen,
+        };
+        valid
+            .then_some(entry)
+            .ok_or_else(|| format!("the entry of {peer} breaks a limit"))
+    };
+    stored.into_iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,586 @@
+//! libp2p: TCP, noise, yamux and the swarm that drives them.
+//!
+//! One connection carries one stream, which the dialer opens; whoever asked for the connection gets the
+//! stream as a [`Wire`] and everything after that (hello, frames, limits) happens in its task. Dropping the
+//! wire drops the connection at once, without waiting for the other side. No libp2p protocol but our own
+//! runs: no identify, ping or discovery.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Arc, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use libp2p::core::upgrade::{ReadyUpgrade, Version};
+use libp2p::core::{Endpoint, Transport as _, transport::PortUse};
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
+use libp2p::swarm::{
+    Config, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, DialError, FromSwarm,
+    NetworkBehaviour, Stream, StreamProtocol, StreamUpgradeError, SubstreamProtocol, Swarm, SwarmEvent,
+    THandlerInEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId, dns, identity, noise, tcp, yamux};
+use mutualstore_dht::Peer;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::StartError;
+
+const PROTOCOL: StreamProtocol = StreamProtocol::new("/mutualstore/1");
+
+/// The one stream of a connection.
+#[derive(Debug)]
+pub(super) struct Wire {
+    /// The other side, as the noise handshake proved.
+    pub(super) peer: Peer,
+    /// Bytes, both ways.
+    pub(super) stream: Stream,
+    /// Keeps the connection. Declared, and so dropped, after the stream.
+    pub(super) hold: Hold,
+}
+
+/// Keeps a connection alive until dropped.
+pub(super) type Hold = oneshot::Sender<Infallible>;
+
+/// A connection whose stream is about to come.
+#[derive(Debug)]
+pub(super) struct Opening {
+    peer: Peer,
+    stream: oneshot::Receiver<Result<Stream, OpenError>>,
+    hold: Hold,
+}
+
+impl Opening {
+    /// Waits for the stream. The caller bounds the time.
+    pub(super) async fn open(self) -> Result<Wire, OpenError> {
+        let stream = self.stream.await.map_err(|_| OpenError::Unreachable)??;
+        Ok(Wire {
+            peer: self.peer,
+            stream,
+            hold: self.hold,
+        })
+    }
+}
+
+/// An inbound connection; the permit counts it among the pending hellos.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    pub(super) opening: Opening,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// Why a dial gave no stream. Nothing of it remains.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum OpenError {
+    #[error("unreachable")]
+    Unreachable,
+    #[error("the address is our own")]
+    Own,
+    #[error("another peer answers at {0}")]
+    WrongPeer(Multiaddr),
+    #[error("does not speak our protocol")]
+    Foreign,
+}
+
+/// Asks the swarm for a connection. Dropping `reply`'s receiver gives it up.
+#[derive(Debug)]
+pub(super) struct Dial {
+    pub(super) peer: Option<Peer>,
+    pub(super) addresses: Vec<Multiaddr>,
+    pub(super) reply: oneshot::Sender<Result<Opening, OpenError>>,
+}
+
+/// Addresses listened on, as text without `/p2p`.
+pub(super) type Listening = Arc<RwLock<Vec<String>>>;
+
+/// What the swarm needs to run.
+pub(super) struct Driver {
+    swarm: Swarm<Behaviour>,
+    dials: mpsc::UnboundedReceiver<Dial>,
+    listening: Listening,
+}
+
+/// The other ends of a [`Driver`].
+pub(super) struct Handles {
+    pub(super) dials: mpsc::UnboundedSender<Dial>,
+    pub(super) inbound: mpsc::UnboundedReceiver<Inbound>,
+    pub(super) listening: Listening,
+}
+
+/// The keypair of an ed25519 secret key, and the peer it stands for.
+pub(super) fn keypair(mut seed: [u8; 32]) -> Result<(identity::Keypair, Peer), StartError> {
+    let unusable = |error: &dyn fmt::Display| StartError::Identity(error.to_string());
+    let keypair = identity::Keypair::ed25519_from_bytes(&mut seed).map_err(|error| unusable(&error))?;
+    let peer = to_peer(&keypair.public().to_peer_id()).ok_or_else(|| unusable(&"not an ed25519 key"))?;
+    Ok((keypair, peer))
+}
+
+fn to_peer(id: &PeerId) -> Option<Peer> {
+    id.to_base58().parse().ok()
+}
+
+/// Timeouts and limits of the driver; see [`NetConfig`](super::NetConfig).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DriverConfig {
+    pub(super) dial_timeout: Duration,
+    pub(super) hello_timeout: Duration,
+    pub(super) max_pending_hellos: usize,
+}
+
+impl Driver {
+    /// Binds every address of `listen`; accepts nothing before [`run`](Self::run).
+    pub(super) async fn bind(
+        keypair: &identity::Keypair,
+        listen: &[String],
+        config: DriverConfig,
+    ) -> Result<(Self, Handles), StartError> {
+        let (inbound_out, inbound) = mpsc::unbounded_channel();
+        let (dials_out, dials) = mpsc::unbounded_channel();
+        let behaviour = Behaviour {
+            pending: Arc::new(Semaphore::new(config.max_pending_hellos)),
+            pending_inbound: HashMap::new(),
+            dialling: HashMap::new(),
+            inbound: inbound_out,
+            hello_timeout: config.hello_timeout,
+        };
+        let transport = transport(keypair, config.dial_timeout)?;
+        let swarm_config = Config::with_tokio_executor()
+            .with_idle_connection_timeout(Duration::ZERO)
+            .with_max_negotiating_inbound_streams(1);
+        let peer_id = keypair.public().to_peer_id();
+        let swarm = Swarm::new(transport, behaviour, peer_id, swarm_config);
+        let listening = Listening::default();
+        let mut driver = Self {
+            swarm,
+            dials,
+            listening: Arc::clone(&listening),
+        };
+        driver.listen(listen).await?;
+        Ok((
+            driver,
+            Handles {
+                dials: dials_out,
+                inbound,
+                listening,
+            },
+        ))
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
+    async fn listen(&mut self, addresses: &[String]) -> Result<(), StartError> {
+        let mut parsed = Vec::new();
+        for text in addresses {
+            let bad = || StartError::BadAddress {
+                address: text.clone(),
+            };
+            let address: Multiaddr = text.parse().map_err(|_| bad())?;
+            ensure_free(&address, text)?;
+            parsed.push((address, text));
+        }
+        let mut waiting = Vec::new();
+        for (address, text) in parsed {
+            waiting.push(self.swarm.listen_on(address).map_err(|error| match error {
+                libp2p::TransportError::MultiaddrNotSupported(_) => StartError::BadAddress {
+                    address: text.clone(),
+                },
+                libp2p::TransportError::Other(source) => StartError::listen(text, source),
+            })?);
+        }
+        while !waiting.is_empty() {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::NewListenAddr { listener_id, address } => {
+                    waiting.retain(|id| *id != listener_id);
+                    self.add_listening(&address);
+                }
+                SwarmEvent::ListenerClosed {
+                    reason: Err(source), ..
+                }
+                | SwarmEvent::ListenerError { error: source, .. } => {
+                    return Err(StartError::listen(&addresses.join(", "), source));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until `stop`; then every connection and listener is gone.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                event = self.swarm.select_next_some() => self.handle_event(event),
+                dial = self.dials.recv() => match dial {
+                    Some(dial) => self.dial(dial),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn dial(&mut self, dial: Dial) {
+        let Some(options) = dial_options(dial.peer, dial.addresses) else {
+            reply(dial.reply, Err(OpenError::Unreachable));
+            return;
+        };
+        let id = options.connection_id();
+        self.swarm.behaviour_mut().dialling.insert(id, dial.reply);
+        if let Err(error) = self.swarm.dial(options) {
+            self.dial_failed(id, &error);
+        }
+    }
+
+    fn dial_failed(&mut self, id: ConnectionId, error: &DialError) {
+        let Some(waiting) = self.swarm.behaviour_mut().dialling.remove(&id) else {
+            return;
+        };
+        tracing::debug!(%error, "dial failed");
+        let error = match error {
+            DialError::LocalPeerId { .. } | DialError::NoAddresses => OpenError::Own,
+            DialError::WrongPeerId { address, .. } => OpenError::WrongPeer(without_peer(address.clone())),
+            DialError::DialPeerConditionFalse(_)
+            | DialError::Aborted
+            | DialError::Denied { .. }
+            | DialError::Transport(_) => OpenError::Unreachable,
+        };
+        reply(waiting, Err(error));
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
+    fn handle_event(&mut self, event: SwarmEvent<Infallible>) {
+        match event {
+            SwarmEvent::OutgoingConnectionError {
+                connection_id, error, ..
+            } => {
+                self.dial_failed(connection_id, &error);
+            }
+            SwarmEvent::NewListenAddr { address, .. } => self.add_listening(&address),
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.remove_listening(&address),
+            SwarmEvent::ListenerClosed {
+                addresses, reason, ..
+            } => {
+                tracing::warn!(?addresses, ?reason, "listener closed");
+                for address in &addresses {
+                    self.remove_listening(address);
+                }
+            }
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "listener"),
+            _ => {}
+        }
+    }
+
+    fn add_listening(&mut self, address: &Multiaddr) {
+        let text = without_peer(address.clone()).to_string();
+        let mut listening = write(&self.listening);
+        if !listening.contains(&text) {
+            listening.push(text);
+        }
+    }
+
+    fn remove_listening(&mut self, address: &Multiaddr) {
+        let text = without_peer(address.clone()).to_string();
+        write(&self.listening).retain(|known| *known != text);
+    }
+}
+
+/// How to dial `peer`, or whoever is at the first address; none without an address. Always on a new port: a
+/// reused one allows a single connection to each remote address.
+fn dial_options(peer: Option<Peer>, addresses: Vec<Multiaddr>) -> Option<DialOpts> {
+    let Some(peer) = peer else {
+        let address = addresses.into_iter().next()?;
+        return Some(
+            DialOpts::unknown_peer_id()
+                .address(address)
+                .allocate_new_port()
+                .build(),
+        );
+    };
+    let options = DialOpts::peer_id(PeerId::from_bytes(&peer.to_peer_id_bytes()).ok()?)
+        .condition(PeerCondition::Always)
+        .addresses(addresses)
+        .allocate_new_port()
+        .build();
+    Some(options)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Whoever asked may be gone; then nobody wants to know.
+fn reply<T>(to: oneshot::Sender<T>, value: T) {
+    drop(to.send(value));
+}
+
+/// The address without its last `/p2p/…`.
+pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    if let Some(Protocol::P2p(_)) = address.iter().last() {
+        address.pop();
+    }
+    address
+}
+
+/// Whether only this machine can reach the address.
+pub(super) fn is_loopback(address: &str) -> bool {
+    let first = address
+        .parse::<Multiaddr>()
+        .ok()
+        .and_then(|address| match address.iter().next() {
+            Some(Protocol::Ip4(ip)) => Some(ip.is_loopback()),
+            Some(Protocol::Ip6(ip)) => Some(ip.is_loopback()),
+            _ => None,
+        });
+    first.unwrap_or(false)
+}
+
+/// libp2p-tcp listens with `SO_REUSEPORT`, so a second daemon of the same user would get half of the
+/// first one's connections instead of an error. A plain bind tells.
+fn ensure_free(address: &Multiaddr, text: &str) -> Result<(), StartError> {
+    let mut parts = address.iter();
+    let ip: std::net::IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => {
+            return Err(StartError::BadAddress {
+                address: text.to_owned(),
+            });
+        }
+    };
+    let Some(Protocol::Tcp(port)) = parts.next() else {
+        return Err(StartError::BadAddress {
+            address: text.to_owned(),
+        });
+    };
+    match std::net::TcpListener::bind((ip, port)) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(StartError::listen(text, source)),
+    }
+}
+
+type Boxed = libp2p::core::transport::Boxed<(PeerId, libp2p::core::muxing::StreamMuxerBox)>;
+
+fn transport(keypair: &identity::Keypair, timeout: Duration) -> Result<Boxed, StartError> {
+    let tcp = || tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+    let resolved = dns::tokio::Transport::system(tcp()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "no name resolution: only numeric addresses can be dialled");
+        dns::tokio::Transport::custom(
+            tcp(),
+            dns::ResolverConfig::default(),
+            dns::ResolverOpts::default(),
+        )
+    });
+    let noise = noise::Config::new(keypair).map_err(|error| StartError::Identity(error.to_string()))?;
+    let mut yamux = yamux::Config::default();
+    yamux.set_max_num_streams(4);
+    Ok(resolved
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex(yamux)
+        .timeout(timeout)
+        .boxed())
+}
+
+/// Hands out one [`Handler`] per connection.
+struct Behaviour {
+    /// Permits for inbound connections without a finished hello.
+    pending: Arc<Semaphore>,
+    /// Inbound connections in the noise handshake.
+    pending_inbound: HashMap<ConnectionId, OwnedSemaphorePermit>,
+    /// Who waits for an outbound connection.
+    dialling: HashMap<ConnectionId, oneshot::Sender<Result<Opening, OpenError>>>,
+    /// Where inbound connections go.
+    inbound: mpsc::UnboundedSender<Inbound>,
+    hello_timeout: Duration,
+}
+
+/// Reasons a connection is turned away before its hello.
+#[derive(Debug, thiserror::Error)]
+enum Denied {
+    #[error("too many connections are in their hello")]
+    Busy,
+    #[error("not an ed25519 peer")]
+    Key,
+    #[error("nobody waits for this connection")]
+    Unwanted,
+}
+
+impl Behaviour {
+    /// A handler and what its counterpart in our code waits with.
+    fn connect(&self, peer: &PeerId, role: Role) -> Result<(Handler, Opening), ConnectionDenied> {
+        let peer = to_peer(peer).ok_or_else(|| ConnectionDenied::new(Denied::Key))?;
+        let (stream_out, stream) = oneshot::channel();
+        let (hold, released) = oneshot::channel();
+        let handler = Handler {
+            role,
+            stream: Some(stream_out),
+            released,
+            alive: true,
+            timeout: self.hello_timeout,
+        };
+        Ok((handler, Opening { peer, stream, hold }))
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        _local: &Multiaddr,
+        _remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let permit = Arc::clone(&self.pending)
+            .try_acquire_owned()
+            .map_err(|_| ConnectionDenied::new(Denied::Busy))?;
+        self.pending_inbound.insert(id, permit);
+        Ok(())
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _local: &Multiaddr,
+        _remote: &Multiaddr,
+    ) -> Result<Handler, ConnectionDenied> {
+        let permit = self.pending_inbound.remove(&id);
+        let permit = permit.ok_or_else(|| ConnectionDenied::new(Denied::Unwanted))?;
+        let (handler, opening) = self.connect(&peer, Role::Listener)?;
+        self.inbound
+            .send(Inbound { opening, permit })
+            .map_err(|_| ConnectionDenied::new(Denied::Unwanted))?;
+        Ok(handler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _address: &Multiaddr,
+        _role: Endpoint,
+        _port: PortUse,
+    ) -> Result<Handler, ConnectionDenied> {
+        let waiting = self.dialling.remove(&id);
+        let waiting = waiting.ok_or_else(|| ConnectionDenied::new(Denied::Unwanted))?;
+        let (handler, opening) = self.connect(&peer, Role::Dialer { asked: false })?;
+        waiting
+            .send(Ok(opening))
+            .map_err(|_| ConnectionDenied::new(Denied::Unwanted))?;
+        Ok(handler)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if let FromSwarm::ListenFailure(failure) = event {
+            self.pending_inbound.remove(&failure.connection_id);
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: Infallible) {
+        match event {}
+    }
+
+    /// Dials go through [`Swarm::dial`], everything else through the handlers.
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Dialer { asked: bool },
+    Listener,
+}
+
+/// Negotiates the one stream of a connection and hands it over.
+struct Handler {
+    role: Role,
+    /// Taken when the stream was handed over, or cannot come any more.
+    stream: Option<oneshot::Sender<Result<Stream, OpenError>>>,
+    /// Ends when the [`Hold`] is dropped.
+    released: oneshot::Receiver<Infallible>,
+    /// False after that; the swarm drops connections without stream or interest.
+    alive: bool,
+    timeout: Duration,
+}
+
+impl Handler {
+    fn hand_over(&mut self, stream: Result<Stream, OpenError>) {
+        if let Some(waiting) = self.stream.take() {
+            reply(waiting, stream);
+        }
+    }
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Infallible;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = ();
+
+    /// A second stream gets no time: it must not keep a connection that was given up.
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        let timeout = if self.stream.is_some() {
+            self.timeout
+        } else {
+            Duration::ZERO
+        };
+        SubstreamProtocol::new(ReadyUpgrade::new(PROTOCOL), ()).with_timeout(timeout)
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.alive
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Infallible>> {
+        if self.role == (Role::Dialer { asked: false }) {
+            self.role = Role::Dialer { asked: true };
+            let protocol = SubstreamProtocol::new(ReadyUpgrade::new(PROTOCOL), ()).with_timeout(self.timeout);
+            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
+        }
+        if self.alive && std::pin::Pin::new(&mut self.released).poll(cx).is_ready() {
+            self.alive = false;
+            self.stream = None;
+        }
+        Poll::Pending
+    }
+
+    fn on_behaviour_event(&mut self, event: Infallible) {
+        match event {}
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
+    ) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. })
+                if self.role == Role::Listener =>
+            {
+                self.hand_over(Ok(protocol));
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) => {
+                self.hand_over(Ok(protocol));
+            }
+            ConnectionEvent::DialUpgradeError(failure) => {
+                self.hand_over(Err(match failure.error {
+                    StreamUpgradeError::NegotiationFailed => OpenError::Foreign,
+                    StreamUpgradeError::Timeout | StreamUpgradeError::Io(_) => OpenError::Unreachable,
+                    StreamUpgradeError::Apply(never) => match never {},
+                }));
+            }
+            _ => {}
+        }
+    }
+}

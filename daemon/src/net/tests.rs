@@ -1,0 +1,843 @@
+//! Several peers in one process, over real sockets on 127.0.0.1.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, join_all};
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _};
+use mutualstore_proto::hello::{Hello, HelloMessage, VERSION};
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use super::frame::{Header, Kind};
+use super::hello::{self, Local};
+use super::swarm::Wire;
+use super::*;
+
+/// Long enough for any step on a loaded machine, short enough to end a hanging test.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Echoes. `stall` never answers, `panic` panics.
+struct Echo {
+    contact: Bytes,
+    seen: Mutex<Vec<Seen>>,
+    /// Shard requests being served now, and at most.
+    serving: Mutex<(usize, usize)>,
+    /// Shard requests with the head `gated` wait for one permit each.
+    gate: Semaphore,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    Hello(Peer, Bytes),
+    Disconnected(Peer),
+}
+
+impl Echo {
+    fn seen(&self, what: &Seen) -> usize {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|other| *other == what).count()
+    }
+}
+
+impl Service for Echo {
+    fn contact(&self) -> Bytes {
+        self.contact.clone()
+    }
+
+    fn hello(&self, peer: Peer, contact: Bytes) {
+        self.seen.lock().unwrap().push(Seen::Hello(peer, contact));
+    }
+
+    fn disconnected(&self, peer: Peer) {
+        self.seen.lock().unwrap().push(Seen::Disconnected(peer));
+    }
+
+    fn rpc(self: Arc<Self>, _: Peer, body: Bytes) -> BoxFuture<'static, Bytes> {
+        async move {
+            assert_ne!(body, "panic");
+            if body == "stall" {
+                std::future::pending::<()>().await;
+            }
+            if body == "too much" {
+                return vec![0; MAX_RPC_BODY + 1].into();
+            }
+            body
+        }
+        .boxed()
+    }
+
+    fn shard(self: Arc<Self>, _: Peer, head: Bytes, payload: Bytes) -> BoxFuture<'static, (Bytes, Bytes)> {
+        async move {
+            if head == "stall" {
+                std::future::pending::<()>().await;
+            }
+            {
+                let mut serving = self.serving.lock().unwrap();
+                serving.0 += 1;
+                serving.1 = serving.1.max(serving.0);
+            }
+            if head == "gated" {
+                self.gate.acquire().await.unwrap().forget();
+            }
+            self.serving.lock().unwrap().0 -= 1;
+            (head, payload)
+        }
+        .boxed()
+    }
+}
+
+struct TestPeer {
+    net: Net,
+    service: Arc<Echo>,
+}
+
+impl TestPeer {
+    fn target(&self) -> Target {
+        Target {
+            peer: self.net.peer(),
+            addresses: self.net.listen_addresses(),
+        }
+    }
+
+    fn address(&self) -> String {
+        self.net.listen_addresses().remove(0)
+    }
+
+    async fn call(&self, to: &TestPeer, body: &'static str) -> Result<Bytes, CallError> {
+        self.net
+            .call(&to.target(), Bytes::from_static(body.as_bytes()), PATIENCE)
+            .await
+    }
+
+    fn knows(&self, other: &TestPeer) -> usize {
+        let hello = Seen::Hello(other.net.peer(), other.service.contact.clone());
+        self.service.seen(&hello)
+    }
+
+    fn lost(&self, other: &TestPeer) -> usize {
+        self.service.seen(&Seen::Disconnected(other.net.peer()))
+    }
+}
+
+fn network() -> NetworkInfo {
+    NetworkInfo {
+        id: [9; 32],
+        secret: Zeroizing::new(b"secret".to_vec()),
+        unit: 1 << 30,
+        r: 16,
+    }
+}
+
+fn config() -> NetConfig {
+    NetConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
+        network: network(),
+        ..NetConfig::default()
+    }
+}
+
+async fn start(seed: u8, config: NetConfig) -> TestPeer {
+    let service = Arc::new(Echo {
+        contact: vec![seed; 100].into(),
+        seen: Mutex::default(),
+        serving: Mutex::default(),
+        gate: Semaphore::new(0),
+    });
+    let net = Net::start([seed; 32], config, Arc::clone(&service) as Arc<dyn Service>)
+        .await
+        .unwrap();
+    TestPeer { net, service }
+}
+
+async fn pair() -> (TestPeer, TestPeer) {
+    (start(1, config()).await, start(2, config()).await)
+}
+
+/// Polls until `condition` holds.
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Ends a test that hangs.
+async fn bounded<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("hangs")
+}
+
+/// A connection of `from` to `to` without hello.
+async fn raw(from: &TestPeer, to: &TestPeer) -> Wire {
+    let addresses = to
+        .net
+        .listen_addresses()
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+    bounded(from.net.node.connect(Some(to.net.peer()), addresses))
+        .await
+        .unwrap()
+}
+
+/// A connection with a good hello, driven by the test.
+async fn raw_after_hello(from: &TestPeer, to: &TestPeer, class: Class) -> Wire {
+    let mut wire = raw(from, to).await;
+    let local = Local {
+        peer: from.net.peer(),
+        network: network(),
+        instance: [7; 16],
+        contact: Bytes::from_static(b"raw"),
+    };
+    bounded(hello::dial(&mut wire.stream, to.net.peer(), &local, class))
+        .await
+        .unwrap();
+    wire
+}
+
+/// Reads until the other side hangs up, which it must.
+async fn hung_up(wire: &mut Wire) {
+    bounded(hello::drain(&mut wire.stream)).await;
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, DialError>) -> Reason {
+    match result {
+        Err(DialError::Refused(refusal)) => refusal.reason,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_go_both_ways_over_one_connection() {
+    let (a, b) = pair().await;
+    assert_eq!(a.call(&b, "there").await.unwrap(), "there");
+    let back = Target {
+        peer: a.net.peer(),
+        addresses: Vec::new(),
+    };
+    let answer = b.net.call(&back, Bytes::from_static(b"and back"), PATIENCE).await;
+    assert_eq!(answer.unwrap(), "and back");
+    let many = (0..64).map(|_| async {
+        let (there, back) = tokio::join!(a.call(&b, "x"), b.call(&a, "y"));
+        (there.unwrap(), back.unwrap())
+    });
+    assert!(
+        bounded(join_all(many))
+            .await
+            .iter()
+            .all(|(x, y)| x == "x" && y == "y")
+    );
+    assert_eq!((a.net.connections(), b.net.connections()), (1, 1));
+    assert!(a.net.is_connected(b.net.peer()) && b.net.is_connected(a.net.peer()));
+    assert_eq!((a.knows(&b), b.knows(&a)), (1, 1));
+    let counters = a.net.counters();
+    assert_eq!(counters.dials.load(std::sync::atomic::Ordering::Relaxed), 1);
+    let frames = counters.rpc.frames_in.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(frames, 1 + 1 + 2 * 64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_of_requests_may_wait_and_the_next_is_busy() {
+    let (a, b) = pair().await;
+    let limit = Duration::from_millis(300);
+    let target = b.target();
+    let stalled = (0..256).map(|_| a.net.call(&target, Bytes::from_static(b"stall"), limit).boxed());
+    let stalled = bounded(join_all(stalled)).await;
+    assert!(stalled.iter().all(|result| *result == Err(CallError::TimedOut)));
+    let next = a.net.call(&b.target(), Bytes::from_static(b"next"), limit).await;
+    assert_eq!(next, Err(CallError::Busy));
+    // The other direction has a window of its own.
+    assert_eq!(b.call(&a, "back").await.unwrap(), "back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_calls_share_a_dial_and_crossed_dials_settle() {
+    let quick = || NetConfig {
+        idle: Duration::from_millis(300),
+        ..config()
+    };
+    let (a, b) = (start(1, quick()).await, start(2, quick()).await);
+    let crossed = (0..16).map(|_| async { tokio::join!(a.call(&b, "x"), b.call(&a, "y")) });
+    for (there, back) in bounded(join_all(crossed)).await {
+        assert!(there.is_ok() && back.is_ok());
+    }
+    for peer in [&a, &b] {
+        assert!(
+            peer.net
+                .counters()
+                .dials
+                .load(std::sync::atomic::Ordering::Relaxed)
+                <= 1
+        );
+    }
+    // Kept in use, at most one remains; it is the one both prefer.
+    let deadline = Instant::now() + PATIENCE;
+    while a.net.connections() > 1 || b.net.connections() > 1 {
+        assert!(Instant::now() < deadline, "crossed connections never settle");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        a.call(&b, "x").await.unwrap();
+        b.call(&a, "y").await.unwrap();
+    }
+    // Left alone, it is closed, and neither side takes that for a death.
+    eventually("idle close", || {
+        a.net.connections() == 0 && b.net.connections() == 0
+    })
+    .await;
+    assert_eq!((a.lost(&b), b.lost(&a)), (0, 0));
+    assert_eq!(b.call(&a, "again").await.unwrap(), "again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_travel_in_a_window_and_do_not_hold_up_calls() {
+    let (a, b) = pair().await;
+    let calls = (0..64_u8).map(|i| {
+        let (net, target) = (a.net.clone(), b.target());
+        async move {
+            let payload = Bytes::from(vec![i; 1024 * 1024]);
+            let (head, back) = net
+                .shard_call(&target, vec![i].into(), payload.clone())
+                .await
+                .unwrap();
+            assert_eq!(head, vec![i]);
+            assert!(back == payload);
+        }
+    });
+    bounded(join_all(calls)).await;
+    assert!(b.service.serving.lock().unwrap().1 <= 16);
+    assert_eq!(a.net.connections(), 1);
+
+    // A full window of stuck requests, one more behind it, and an rpc beside them.
+    let gated = (0..17).map(|_| {
+        let (net, target) = (a.net.clone(), b.target());
+        tokio::spawn(async move {
+            net.shard_call(&target, Bytes::from_static(b"gated"), Bytes::new())
+                .await
+        })
+    });
+    let gated: Vec<_> = gated.collect();
+    eventually("16 are served", || b.service.serving.lock().unwrap().0 == 16).await;
+    assert_eq!(a.call(&b, "meanwhile").await.unwrap(), "meanwhile");
+    assert_eq!(b.service.serving.lock().unwrap().1, 16);
+    b.service.gate.add_permits(17);
+    for call in bounded(join_all(gated)).await {
+        assert_eq!(call.unwrap().unwrap().0, "gated");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_beyond_the_limits_are_not_sent_and_bad_answers_fail_the_call() {
+    let (a, b) = pair().await;
+    let large = Bytes::from(vec![0; MAX_RPC_BODY + 1]);
+    assert_eq!(
+        a.net.call(&b.target(), large, PATIENCE).await,
+        Err(CallError::TooLarge)
+    );
+    let large = Bytes::from(vec![0; MAX_SHARD_PAYLOAD + 1]);
+    assert_eq!(
+        a.net.shard_call(&b.target(), Bytes::new(), large).await,
+        Err(CallError::TooLarge)
+    );
+    assert_eq!(a.net.connections(), 0);
+    for body in ["too much", "panic"] {
+        assert!(
+            matches!(a.call(&b, body).await, Err(CallError::Refused(_))),
+            "{body}"
+        );
+    }
+    assert_eq!(a.call(&b, "still there").await.unwrap(), "still there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused_with_the_reason() {
+    let member = start(1, config()).await;
+    let stranger = |seed, change: fn(&mut NetworkInfo)| {
+        let mut config = config();
+        change(&mut config.network);
+        start(seed, config)
+    };
+    let cases: [(fn(&mut NetworkInfo), Reason); 4] = [
+        (|network| network.id = [8; 32], Reason::WrongNetwork),
+        (
+            |network| network.secret = Zeroizing::new(b"guess".to_vec()),
+            Reason::WrongSecret,
+        ),
+        (|network| network.unit = 1, Reason::ParametersDiffer),
+        (|network| network.r = 8, Reason::ParametersDiffer),
+    ];
+    for (seed, (change, reason)) in (10..).zip(cases) {
+        let other = stranger(seed, change).await;
+        assert_eq!(refused(other.net.dial(&member.address()).await), reason);
+        assert_eq!(refused(member.net.dial(&other.address()).await), reason);
+        let called = other.call(&member, "hello?").await;
+        assert!(matches!(called, Err(CallError::Refused(text)) if text.contains(&reason.to_string())));
+    }
+    assert_eq!(member.net.connections(), 0);
+    assert!(member.service.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_versions_and_other_protocols_are_refused() {
+    let (a, b) = pair().await;
+    let mut wire = raw(&a, &b).await;
+    let hello = HelloMessage::Hello(Hello {
+        version: VERSION + 2,
+        network: network().id,
+        nonce: [0; 16],
+        class: Class::Rpc,
+        instance: [0; 16],
+        unit: network().unit,
+        r: network().r,
+    });
+    for (message, reason) in [
+        (hello.encode(), Reason::Version),
+        (Bytes::from_static(b"GET /"), Reason::NotMutualStore),
+    ] {
+        let length = u32::try_from(message.len()).unwrap();
+        wire.stream.write_all(&length.to_be_bytes()).await.unwrap();
+        wire.stream.write_all(&message).await.unwrap();
+        wire.stream.flush().await.unwrap();
+        let mut answer = Vec::new();
+        bounded(wire.stream.read_to_end(&mut answer)).await.unwrap();
+        let HelloMessage::Refusal(refusal) = HelloMessage::decode(Bytes::from(answer).slice(4..)).unwrap()
+        else {
+            panic!("not refused");
+        };
+        assert_eq!(refusal.reason, reason);
+        wire = raw(&a, &b).await;
+    }
+    // A length beyond the limit is refused before the bytes come.
+    wire.stream.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
+    wire.stream.flush().await.unwrap();
+    hung_up(&mut wire).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joiner_learns_the_network_and_then_belongs_to_it() {
+    let member = start(1, config()).await;
+    let secret = network().secret;
+    let nothing = NetworkInfo {
+        secret: secret.clone(),
+        ..NetworkInfo::default()
+    };
+    let joiner = start(
+        2,
+        NetConfig {
+            network: nothing,
+            ..config()
+        },
+    )
+    .await;
+    assert!(matches!(
+        joiner.call(&member, "too early").await,
+        Err(CallError::Refused(_))
+    ));
+    assert_eq!(
+        refused(member.net.dial(&joiner.address()).await),
+        Reason::WrongNetwork
+    );
+
+    let dialed = joiner
+        .net
+        .dial(&joiner.net.with_peer("/ip4/127.0.0.1/tcp/1"))
+        .await;
+    assert_eq!(dialed, Err(DialError::Own));
+    let dialed = joiner
+        .net
+        .dial(&member.net.with_peer(&member.address()))
+        .await
+        .unwrap();
+    assert_eq!(
+        (dialed.peer, &dialed.contact),
+        (member.net.peer(), &member.service.contact)
+    );
+    assert_eq!(
+        (dialed.network.id, dialed.network.unit, dialed.network.r),
+        (network().id, 1 << 30, 16)
+    );
+    assert_eq!((joiner.net.connections(), member.net.connections()), (0, 0));
+    assert_eq!(member.knows(&joiner), 0);
+
+    joiner.net.adopt(NetworkInfo {
+        secret,
+        ..dialed.network
+    });
+    assert_eq!(joiner.call(&member, "hello").await.unwrap(), "hello");
+    assert_eq!((member.knows(&joiner), joiner.knows(&member)), (1, 1));
+
+    let uninvited = start(
+        3,
+        NetConfig {
+            network: NetworkInfo::default(),
+            ..config()
+        },
+    )
+    .await;
+    assert_eq!(
+        refused(uninvited.net.dial(&member.address()).await),
+        Reason::WrongSecret
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_instance_is_refused_until_the_first_is_dead() {
+    let b = start(2, config()).await;
+    let first = start(1, config()).await;
+    assert_eq!(first.call(&b, "first").await.unwrap(), "first");
+    let second = start(1, config()).await;
+    assert_eq!(
+        refused(second.net.dial(&b.address()).await),
+        Reason::DuplicateInstance
+    );
+    assert_eq!(first.call(&b, "still").await.unwrap(), "still");
+    first.net.shutdown().await;
+    let dialed = bounded(async {
+        loop {
+            if let Ok(dialed) = second.net.dial(&b.address()).await {
+                return dialed;
+            }
+        }
+    });
+    assert_eq!(dialed.await.peer, b.net.peer());
+    assert_eq!(second.call(&b, "mine now").await.unwrap(), "mine now");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_answers_no_ping_makes_room() {
+    let b = start(
+        2,
+        NetConfig {
+            instance_timeout: Duration::from_millis(100),
+            ..config()
+        },
+    )
+    .await;
+    let a = start(1, config()).await;
+    let mut silent = raw_after_hello(&a, &b, Class::Rpc).await;
+    eventually("connected", || b.net.connections() == 1).await;
+    assert_eq!(a.call(&b, "alive").await.unwrap(), "alive");
+    hung_up(&mut silent).await;
+    assert_eq!(b.net.connections(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn breaches_of_the_protocol_end_the_connection() {
+    let (a, b) = pair().await;
+    let header = |kind, id, head, payload| {
+        let mut bytes = Vec::new();
+        Header {
+            kind,
+            id,
+            head,
+            payload,
+        }
+        .put(&mut bytes);
+        bytes
+    };
+    let cases = [
+        (
+            "oversize request",
+            Class::Rpc,
+            header(Kind::Request, 1, 0, MAX_RPC_BODY + 1),
+        ),
+        (
+            "oversize shard",
+            Class::Shards,
+            header(Kind::Request, 1, 0, u32::MAX as usize),
+        ),
+        (
+            "oversize head",
+            Class::Shards,
+            header(Kind::Request, 1, MAX_SHARD_HEAD + 1, 0),
+        ),
+        ("unasked answer", Class::Rpc, header(Kind::Response, 1, 0, 0)),
+        ("unknown kind", Class::Rpc, vec![9; Header::LEN]),
+    ];
+    for (what, class, bytes) in cases {
+        // Nothing follows the header, so only its check can end the connection.
+        let mut wire = raw_after_hello(&a, &b, class).await;
+        eventually("connected", || b.net.connections() == 1).await;
+        wire.stream.write_all(&bytes).await.unwrap();
+        wire.stream.flush().await.unwrap();
+        hung_up(&mut wire).await;
+        eventually(what, || b.net.connections() == 0).await;
+    }
+    eventually("reported", || b.lost(&a) == 5).await;
+    // A window and one more request.
+    let mut wire = raw_after_hello(&a, &b, Class::Rpc).await;
+    for id in 1..=257 {
+        wire.stream
+            .write_all(&header(Kind::Request, id, 0, 5))
+            .await
+            .unwrap();
+        wire.stream.write_all(b"stall").await.unwrap();
+    }
+    wire.stream.flush().await.unwrap();
+    hung_up(&mut wire).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_that_does_not_go_on_ends_the_connection() {
+    let b = start(
+        2,
+        NetConfig {
+            progress_timeout: Duration::from_millis(100),
+            ..config()
+        },
+    )
+    .await;
+    let a = start(1, config()).await;
+    for length in [3, Header::LEN] {
+        let mut wire = raw_after_hello(&a, &b, Class::Shards).await;
+        let mut bytes = Vec::new();
+        Header {
+            kind: Kind::Request,
+            id: 1,
+            head: 0,
+            payload: 1000,
+        }
+        .put(&mut bytes);
+        wire.stream.write_all(&bytes[..length]).await.unwrap();
+        wire.stream.flush().await.unwrap();
+        hung_up(&mut wire).await;
+    }
+    eventually("counted", || {
+        b.net
+            .counters()
+            .stalled
+            .load(std::sync::atomic::Ordering::Relaxed)
+            == 2
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_service_that_stalls_fails_its_calls() {
+    let a = start(
+        1,
+        NetConfig {
+            progress_timeout: Duration::from_millis(200),
+            ..config()
+        },
+    )
+    .await;
+    let b = start(2, config()).await;
+    let target = b.target();
+    let calls = (0..3).map(|_| {
+        a.net
+            .shard_call(&target, Bytes::from_static(b"stall"), Bytes::new())
+            .boxed()
+    });
+    for result in bounded(join_all(calls)).await {
+        assert_eq!(result, Err(CallError::TimedOut));
+    }
+    eventually("given up", || {
+        a.net.connections() == 0 && b.net.connections() == 0
+    })
+    .await;
+    let (head, _) = a
+        .net
+        .shard_call(&target, Bytes::from_static(b"new"), Bytes::new())
+        .await
+        .unwrap();
+    assert_eq!(head, "new");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_peer_is_given_up_after_the_progress_timeout() {
+    let a = start(
+        1,
+        NetConfig {
+            progress_timeout: Duration::from_millis(200),
+            ..config()
+        },
+    )
+    .await;
+    let b = start(2, config()).await;
+    // The raw side accepted our hello and never answers.
+    let mut silent = raw_after_hello(&b, &a, Class::Rpc).await;
+    eventually("connected", || a.net.connections() == 1).await;
+    let to = Target {
+        peer: b.net.peer(),
+        addresses: Vec::new(),
+    };
+    bounded(async {
+        while a.net.is_connected(b.net.peer()) {
+            let answer = a
+                .net
+                .call(&to, Bytes::from_static(b"?"), Duration::from_millis(50))
+                .await;
+            assert_ne!(answer.map(drop), Ok(()));
+        }
+    })
+    .await;
+    hung_up(&mut silent).await;
+    eventually("reported", || a.lost(&b) == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_dies_fails_its_calls_and_is_reported() {
+    let (a, b) = pair().await;
+    let (net, target) = (a.net.clone(), b.target());
+    let rpc = tokio::spawn(async move {
+        net.call(&target, Bytes::from_static(b"stall"), PATIENCE * 2)
+            .await
+    });
+    let (net, target) = (a.net.clone(), b.target());
+    let shard = tokio::spawn(async move {
+        net.shard_call(&target, Bytes::from_static(b"gated"), Bytes::new())
+            .await
+    });
+    eventually("both classes", || a.net.connections() == 2).await;
+    eventually("served", || b.service.serving.lock().unwrap().0 == 1).await;
+    let rpc_in = || {
+        b.net
+            .counters()
+            .rpc
+            .frames_in
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    eventually("asked", || rpc_in() == 1).await;
+    b.net.shutdown().await;
+    assert_eq!(bounded(rpc).await.unwrap(), Err(CallError::Closed));
+    assert_eq!(bounded(shard).await.unwrap(), Err(CallError::Closed));
+    eventually("reported once", || a.lost(&b) == 1).await;
+    assert_eq!(a.net.connections(), 0);
+    assert_eq!(b.lost(&a), 0);
+    assert_eq!(a.call(&b, "anybody?").await, Err(CallError::Unreachable));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_ports_and_wrong_peers_are_unreachable_without_waiting() {
+    // Far longer than the test may take: only a refusal by the system can end these dials.
+    let slow = NetConfig {
+        dial_timeout: PATIENCE * 4,
+        ..config()
+    };
+    let a = start(1, slow).await;
+    let (b, c) = (start(2, config()).await, start(3, config()).await);
+    let dead = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port())
+    };
+    assert_eq!(bounded(a.net.dial(&dead)).await, Err(DialError::Unreachable));
+    assert_eq!(a.net.dial("nowhere").await, Err(DialError::BadAddress));
+    let call = |addresses| {
+        let to = Target {
+            peer: b.net.peer(),
+            addresses,
+        };
+        let net = a.net.clone();
+        async move { bounded(net.call(&to, Bytes::from_static(b"x"), PATIENCE)).await }
+    };
+    assert_eq!(call(vec![dead.clone()]).await, Err(CallError::Unreachable));
+    assert_eq!(call(vec![]).await, Err(CallError::Unreachable));
+    assert_eq!(call(vec![c.address()]).await, Err(CallError::Unreachable));
+    let all = vec![dead, c.address(), "nonsense".to_owned(), b.address()];
+    assert_eq!(call(all).await, Ok(Bytes::from_static(b"x")));
+    assert_eq!(a.net.dial(&a.address()).await, Err(DialError::Own));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_refuse_further_connections() {
+    let b = start(
+        2,
+        NetConfig {
+            max_connections_per_peer: 1,
+            ..config()
+        },
+    )
+    .await;
+    let a = start(1, config()).await;
+    let mut first = raw_after_hello(&a, &b, Class::Rpc).await;
+    let mut second = raw(&a, &b).await;
+    let local = Local {
+        peer: a.net.peer(),
+        network: network(),
+        instance: [7; 16],
+        contact: Bytes::new(),
+    };
+    let failure = hello::dial(&mut second.stream, b.net.peer(), &local, Class::Shards).await;
+    let Err(hello::HelloFailure::Refused(refusal)) = failure else {
+        panic!("not refused")
+    };
+    assert_eq!(refusal.reason, Reason::TooManyConnections);
+    hung_up(&mut second).await;
+    first.stream.close().await.unwrap();
+    eventually("room again", || b.net.connections() == 0).await;
+
+    let full = start(
+        3,
+        NetConfig {
+            max_connections: 0,
+            ..config()
+        },
+    )
+    .await;
+    assert!(matches!(a.call(&full, "x").await, Err(CallError::Refused(_))));
+    assert_eq!(full.call(&a, "x").await, Err(CallError::Busy));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pending_hellos_are_bounded_and_end() {
+    let few = NetConfig {
+        max_pending_hellos: 2,
+        hello_timeout: Duration::from_millis(500),
+        ..config()
+    };
+    let b = start(2, few).await;
+    let a = start(1, config()).await;
+    let mut waiting = vec![raw(&a, &b).await, raw(&a, &b).await];
+    assert_eq!(a.call(&b, "x").await, Err(CallError::Unreachable));
+    for wire in &mut waiting {
+        hung_up(wire).await;
+    }
+    // The permits come back after the connections went.
+    bounded(async { while a.call(&b, "x").await.is_err() {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starting_says_what_is_wrong_with_an_address() {
+    let a = start(1, config()).await;
+    let start = |address: String| {
+        let config = NetConfig {
+            listen: vec![address],
+            ..config()
+        };
+        Net::start([2; 32], config, Arc::clone(&a.service) as Arc<dyn Service>)
+    };
+    assert!(matches!(
+        start(a.address()).await,
+        Err(StartError::AddressInUse { .. })
+    ));
+    assert!(matches!(
+        start("/ip4/127.0.0.1/udp/1".to_owned()).await,
+        Err(StartError::BadAddress { .. })
+    ));
+    assert!(matches!(
+        start("127.0.0.1:1".to_owned()).await,
+        Err(StartError::BadAddress { .. })
+    ));
+    let everywhere = start("/ip4/0.0.0.0/tcp/0".to_owned()).await.unwrap();
+    let addresses = everywhere.contact_addresses();
+    assert!(
+        addresses
+            .iter()
+            .all(|address| !address.contains("0.0.0.0") && !address.ends_with("tcp/0"))
+    );
+    assert!(addresses.last().unwrap().contains("127.0.0.1"));
+    everywhere.shutdown().await;
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let text = format!(
+        "{:?}",
+        NetConfig {
+            network: network(),
+            ..NetConfig::default()
+        }
+    );
+    assert!(!text.contains("secret") && !text.contains("115, 101"), "{text}");
+}

@@ -1,0 +1,404 @@
+//! The task of an accepted connection: frames in, requests served, frames out.
+//!
+//! Invariants:
+//! * Memory for a frame is asked for only after its header passed the limits of the class and the budget
+//!   for inbound requests had room. Answers need no budget: only calls we made are answered.
+//! * The reader never waits for the writer, so two full links cannot block each other.
+//! * Nothing waits longer than `progress_timeout` for a byte once a frame has begun, and a frame that
+//!   trickles has an end too.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::config::{ClassCounters, NetCounters, count};
+use super::frame::{Frame, Header, HeaderError, Kind};
+use super::link::{Answer, AskError, Link};
+use super::swarm::Wire;
+use super::{Class, Service, hello};
+
+/// Payloads up to this many bytes are copied behind their header and written together.
+const INLINE: usize = 4096;
+/// Written in one go at most.
+const CHUNK: usize = 64 * 1024;
+/// A frame may take `progress_timeout` and this many bytes per second beyond it.
+const SLOWEST: u64 = 64 * 1024;
+/// How long a side that said goodbye waits for the other to hang up.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What the links of one [`Net`](super::Net) share.
+pub(super) struct LinkContext {
+    pub(super) service: Arc<dyn Service>,
+    pub(super) counters: Arc<NetCounters>,
+    /// Room for inbound rpc requests, in bytes.
+    pub(super) rpc_budget: Arc<Semaphore>,
+    /// Room for inbound shard requests, in requests.
+    pub(super) shard_budget: Arc<Semaphore>,
+    pub(super) max_rpc_bytes: u32,
+    pub(super) idle: Duration,
+    pub(super) progress_timeout: Duration,
+}
+
+/// How a link ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    /// One side said goodbye.
+    #[error("idle")]
+    Bye,
+    /// This side dropped it.
+    #[error("dropped")]
+    Stopped,
+    /// The connection broke or the other side hung up.
+    #[error("lost: {0}")]
+    Lost(io::Error),
+    /// Nothing moved although something was half way.
+    #[error("nothing moved")]
+    Stalled,
+    /// The other side broke the protocol.
+    #[error("breach of protocol: {0}")]
+    Breach(Breach),
+}
+
+/// What the other side did that the protocol does not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Breach {
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    #[error("a request beyond the window")]
+    Window,
+    #[error("an answer nobody waits for")]
+    Unasked,
+    #[error("a shard request from the side that was dialled")]
+    Direction,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::TimedOut {
+            Self::Stalled
+        } else {
+            Self::Lost(error)
+        }
+    }
+}
+
+/// Drives a link until it ends; the calls on it have failed and the connection is gone when this returns.
+pub(super) async fn run(
+    link: Arc<Link>,
+    wire: Wire,
+    mut queue: mpsc::Receiver<Frame>,
+    context: Arc<LinkContext>,
+) -> End {
+    let Wire { stream, hold, .. } = wire;
+    let (mut reader, writer) = stream.split();
+    let counters = context.counters.class(link.class);
+    let mut writer = Writer {
+        to: writer,
+        link: &link,
+        counters,
+        pause: context.progress_timeout,
+    };
+    let end = tokio::select! {
+        end = read_frames(&mut reader, &link, &context) => end,
+        end = writer.write_frames(&mut queue) => end,
+        () = idle(&link, context.idle) => {
+            match writer.say_bye().await {
+                Ok(()) => {
+                    // The other side hangs up when it has read the goodbye; not waiting for it for ever.
+                    drop(timeout(LINGER, hello::drain(&mut reader)).await);
+                    End::Bye
+                }
+                Err(end) => end,
+            }
+        }
+        () = link.stop.cancelled() => End::Stopped,
+    };
+    link.stop.cancel();
+    link.fail_calls(match end {
+        End::Bye => AskError::Retired,
+        End::Stalled => AskError::TimedOut,
+        End::Stopped | End::Lost(_) | End::Breach(_) => AskError::Lost,
+    });
+    // The stream goes before the hold: then the swarm drops the connection at once.
+    drop((reader, writer));
+    drop(hold);
+    end
+}
+
+/// Ends when a link that this side dialled may be closed.
+async fn idle(link: &Link, limit: Duration) {
+    if !link.dialled {
+        return std::future::pending().await;
+    }
+    let mut wait = limit;
+    loop {
+        tokio::time::sleep(wait).await;
+        match link.retire(limit) {
+            Ok(()) => return,
+            Err(again) => wait = again,
+        }
+    }
+}
+
+async fn read_frames<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    link: &Arc<Link>,
+    context: &Arc<LinkContext>,
+) -> End {
+    loop {
+        match read_frame(reader, link, context).await {
+            Ok(Kind::Bye) => return End::Bye,
+            Ok(Kind::Request | Kind::Response | Kind::Failed | Kind::Ping) => {}
+            Err(end) => return end,
+        }
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// Reads one frame and sees to it.
+async fn read_frame<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    link: &Arc<Link>,
+    context: &Arc<LinkContext>,
+) -> Result<Kind, End> {
+    let header = read_header(reader, link, context).await?;
+    let counters = context.counters.class(link.class);
+    count(&counters.frames_in, 1);
+    count(&counters.bytes_in, Header::LEN + header.head + header.payload);
+    match header.kind {
+        Kind::Request => {
+            if link.class == Class::Shards && link.dialled {
+                return Err(End::Breach(Breach::Direction));
+            }
+            let place = Arc::clone(&link.serving).try_acquire_owned();
+            let place = place.map_err(|_| End::Breach(Breach::Window))?;
+            let budget = budget(link.class, header, context).await;
+            let (head, payload) = read_body(reader, header, link, context).await?;
+            let reply = Reply {
+                link: Arc::clone(link),
+                id: header.id,
+                place: Some(place),
+                budget,
+            };
+            tokio::spawn(serve(reply, head, payload, Arc::clone(&context.service)));
+        }
+        Kind::Response => {
+            let call = link.take_call(header.id).ok_or(End::Breach(Breach::Unasked))?;
+            let answer = read_body(reader, header, link, context).await?;
+            // A caller that is gone does not mind.
+            drop(call.send(Ok(answer)));
+        }
+        Kind::Failed => {
+            let call = link.take_call(header.id).ok_or(End::Breach(Breach::Unasked))?;
+            drop(call.send(Err(AskError::Failed)));
+        }
+        Kind::Ping => {
+            // The last places are for requests and answers; a peer that floods pings gets no answer.
+            if link.out.capacity() > 2 * link.limits.window {
+                drop(link.out.try_send(Frame::empty(Kind::Response, header.id)));
+            }
+        }
+        Kind::Bye => {}
+    }
+    Ok(header.kind)
+}
+
+/// Waits for the first byte as long as it takes, for the rest of the header not.
+async fn read_header<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    link: &Link,
+    context: &LinkContext,
+) -> Result<Header, End> {
+    let mut bytes = [0; Header::LEN];
+    let got = reader.read(&mut bytes).await?;
+    if got == 0 {
+        return Err(End::Lost(io::ErrorKind::UnexpectedEof.into()));
+    }
+    link.activity.heard();
+    if let Some(rest) = bytes.get_mut(got..)
+        && !rest.is_empty()
+    {
+        let read = timeout(context.progress_timeout, reader.read_exact(rest)).await;
+        read.map_err(|_| End::Stalled)??;
+    }
+    Header::parse(&bytes, link.limits).map_err(|error| End::Breach(error.into()))
+}
+
+/// Room for a request. Held until its answer was written.
+async fn budget(class: Class, header: Header, context: &LinkContext) -> Option<OwnedSemaphorePermit> {
+    let permit = match class {
+        Class::Rpc => {
+            let bytes = u32::try_from(header.payload)
+                .unwrap_or(u32::MAX)
+                .min(context.max_rpc_bytes);
+            Arc::clone(&context.rpc_budget).acquire_many_owned(bytes).await
+        }
+        Class::Shards => Arc::clone(&context.shard_budget).acquire_owned().await,
+    };
+    // The budgets are never closed.
+    permit.ok()
+}
+
+/// Reads head and payload into one buffer of exactly their size.
+async fn read_body<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    header: Header,
+    link: &Link,
+    context: &LinkContext,
+) -> Result<Answer, End> {
+    let length = header.head + header.payload;
+    if length == 0 {
+        return Ok((Bytes::new(), Bytes::new()));
+    }
+    let pause = context.progress_timeout;
+    let deadline = Instant::now() + pause + Duration::from_secs(length as u64 / SLOWEST);
+    let mut body = BytesMut::zeroed(length);
+    let mut rest = body.as_mut();
+    while !rest.is_empty() {
+        let until = deadline.min(Instant::now() + pause);
+        let read = timeout_at(until, reader.read(rest)).await;
+        let got = read.map_err(|_| End::Stalled)??;
+        if got == 0 {
+            return Err(End::Lost(io::ErrorKind::UnexpectedEof.into()));
+        }
+        link.activity.heard();
+        rest = rest.get_mut(got..).unwrap_or_default();
+    }
+    let head = body.split_to(header.head).freeze();
+    Ok((head, body.freeze()))
+}
+
+/// Owes one answer; dropped without, for instance by a panic of the service, it says so.
+struct Reply {
+    link: Arc<Link>,
+    id: u64,
+    place: Option<OwnedSemaphorePermit>,
+    budget: Option<OwnedSemaphorePermit>,
+}
+
+impl Reply {
+    fn answer(mut self, head: Bytes, payload: Bytes) {
+        if self.link.limits.allow(head.len(), payload.len()) {
+            let budget = self.budget.take();
+            self.send(Frame {
+                kind: Kind::Response,
+                id: self.id,
+                head,
+                payload,
+                budget,
+            });
+        } else {
+            tracing::error!(
+                head = head.len(),
+                payload = payload.len(),
+                "answer exceeds the limits"
+            );
+        }
+    }
+
+    /// The place is free before the other side can know.
+    fn send(&mut self, frame: Frame) {
+        if self.place.take().is_some() {
+            // Full it cannot be; closed it is when the link is gone, and then nobody waits.
+            drop(self.link.out.try_send(frame));
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.send(Frame::empty(Kind::Failed, self.id));
+    }
+}
+
+async fn serve(reply: Reply, head: Bytes, payload: Bytes, service: Arc<dyn Service>) {
+    let from = reply.link.peer;
+    match reply.link.class {
+        Class::Rpc => {
+            let body = service.rpc(from, payload).await;
+            reply.answer(Bytes::new(), body);
+        }
+        Class::Shards => {
+            let (head, payload) = service.shard(from, head, payload).await;
+            reply.answer(head, payload);
+        }
+    }
+}
+
+/// The writing half of a link.
+struct Writer<'a, W> {
+    to: W,
+    link: &'a Link,
+    counters: &'a ClassCounters,
+    pause: Duration,
+}
+
+impl<W: AsyncWrite + Unpin> Writer<'_, W> {
+    /// Writes whatever is queued, then flushes once.
+    async fn write_frames(&mut self, queue: &mut mpsc::Receiver<Frame>) -> End {
+        let mut batch = Vec::new();
+        while queue.recv_many(&mut batch, 32).await > 0 {
+            if let Err(end) = self.write_batch(&mut batch).await {
+                return end;
+            }
+        }
+        End::Stopped
+    }
+
+    async fn write_batch(&mut self, batch: &mut Vec<Frame>) -> Result<(), End> {
+        let mut small = BytesMut::new();
+        for frame in batch.drain(..) {
+            let header = frame.header();
+            count(&self.counters.frames_out, 1);
+            count(
+                &self.counters.bytes_out,
+                Header::LEN + header.head + header.payload,
+            );
+            header.put(&mut small);
+            small.extend_from_slice(&frame.head);
+            let inline = frame.payload.len() <= INLINE;
+            if inline {
+                small.extend_from_slice(&frame.payload);
+            }
+            if !inline || small.len() >= CHUNK {
+                self.write_all(&small).await?;
+                small.clear();
+            }
+            if !inline {
+                self.write_all(&frame.payload).await?;
+            }
+            drop(frame.budget);
+        }
+        self.write_all(&small).await?;
+        timeout(self.pause, self.to.flush())
+            .await
+            .map_err(|_| End::Stalled)??;
+        Ok(())
+    }
+
+    async fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), End> {
+        while !bytes.is_empty() {
+            let written = timeout(self.pause, self.to.write(bytes)).await;
+            let written = written.map_err(|_| End::Stalled)??;
+            if written == 0 {
+                return Err(End::Lost(io::ErrorKind::WriteZero.into()));
+            }
+            self.link.activity.moved();
+            bytes = bytes.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    async fn say_bye(&mut self) -> Result<(), End> {
+        self.write_batch(&mut vec![Frame::empty(Kind::Bye, 0)]).await?;
+        timeout(self.pause, self.to.close())
+            .await
+            .map_err(|_| End::Stalled)??;
+        Ok(())
+    }
+}

@@ -1,0 +1,668 @@
+//! The log the store is: segments, the one that grows, and the group commit.
+//!
+//! Records are written in the order of their sequences and offsets under the lock, so that a kill leaves a prefix; the
+//! first writer that waits syncs for all that have written, without the lock and without a timer, and those who
+//! come meanwhile form the next group. Nothing is told to a caller, and nothing enters the index, before its group is
+//! durable. A key is claimed by one operation from its look at the index to its change there.
+//!
+//! After a failed sync nobody knows what reached the device: the groups in flight fail, their segments take no more
+//! records and are cut back to what was durable, and the store reads them again from the device.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use lru::LruCache;
+
+use super::disk::{Disk, DiskFile, PAGE};
+use super::index::Entry;
+use super::record::{HEADER_BYTES, Header, Kind};
+use super::recovery::Tally;
+use super::segment::{FOOTER_BASE_BYTES, FOOTER_ENTRY_BYTES, Trailer, file_name, write_footer};
+use super::{Key, State, Usage};
+
+/// Segments open for reading at a time.
+const OPEN_FILES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
+/// Keeps a tiny capacity from making a file of every shard.
+const MIN_SEGMENT: u64 = 256 << 10;
+/// Bounds the footer, and the memory it takes, at about 4.5 MB.
+const MAX_RECORDS: u32 = 32 << 10;
+/// What sled takes on disk for a shard, in bytes (measured: 200).
+const INDEX_BYTES: u64 = 200;
+
+/// What the log knows about a segment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segment {
+    pub(super) salt: u64,
+    pub(super) len: u64,
+    /// Prefix known to be durable, in bytes.
+    pub(super) synced: u64,
+    /// Bytes on the device: the length less the holes.
+    pub(super) occupied: u64,
+    /// Bytes of records the index points to, or is about to.
+    pub(super) live: u64,
+    /// Whether it has records other than puts. Those speak about records in older segments.
+    pub(super) controls: bool,
+    /// Sequence of the footer.
+    pub(super) footer: Option<u64>,
+}
+
+impl Segment {
+    pub(super) fn new(salt: u64, len: u64, occupied: u64, trailer: Option<&Trailer>) -> Self {
+        let controls = trailer.is_none_or(|trailer| trailer.controls > 0);
+        let footer = trailer.map(|trailer| trailer.sequence);
+        Self {
+            salt,
+            len,
+            synced: len,
+            occupied,
+            live: 0,
+            controls,
+            footer,
+        }
+    }
+}
+
+struct Active {
+    id: u32,
+    salt: u64,
+    file: Arc<dyn DiskFile>,
+    len: u64,
+    records: u32,
+}
+
+/// Writers whose records one sync makes durable.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    outcome: OnceLock<Result<(), Arc<io::Error>>>,
+}
+
+struct Inner {
+    capacity: u64,
+    closed: bool,
+    next_sequence: u64,
+    active: Option<Active>,
+    segments: BTreeMap<u32, Segment>,
+    /// The group that may still be joined.
+    group: Arc<Group>,
+    /// Segments with records of that group, and how far these reach.
+    dirty: BTreeMap<u32, (Arc<dyn DiskFile>, u64)>,
+    syncing: bool,
+    /// Full segments that want their footers.
+    full: BTreeSet<u32>,
+    /// Segments that lived through a failed sync.
+    suspects: BTreeSet<u32>,
+    busy: HashSet<Key>,
+    committed_bytes: u64,
+    pending_bytes: u64,
+    shards: u64,
+    reserved: u64,
+}
+
+impl Inner {
+    fn occupied(&self) -> u64 {
+        self.segments.values().map(|segment| segment.occupied).sum()
+    }
+
+    /// What puts may still take: the capacity less all there is, less the footer the active segment will get, less twice
+    /// the reserve (once for its file, once for the records that delete and commit).
+    fn free(&self) -> u64 {
+        let footer = self.active.as_ref().map_or(0, |active| {
+            FOOTER_BASE_BYTES + u64::from(active.records) * FOOTER_ENTRY_BYTES
+        });
+        let taken = self.occupied() + footer + self.shards * INDEX_BYTES + 2 * reserve_bytes(self.capacity);
+        self.capacity.saturating_sub(taken)
+    }
+}
+
+fn reserve_bytes(capacity: u64) -> u64 {
+    (capacity / 128).clamp(128 << 10, 8 << 20)
+}
+
+/// A record to be.
+pub(super) struct Draft<'a> {
+    pub(super) kind: Kind,
+    pub(super) key: Key,
+    pub(super) state: State,
+    pub(super) token: [u8; 16],
+    pub(super) header: &'a [u8],
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> Draft<'a> {
+    /// A batch of `kind` over the keys that `body` lists.
+    pub(super) fn batch(kind: Kind, state: State, body: &'a [u8]) -> Self {
+        let key = Key {
+            stripe: [0; 32],
+            index: 0,
+        };
+        Self {
+            kind,
+            key,
+            state,
+            token: [0; 16],
+            header: &[],
+            payload: body,
+        }
+    }
+
+    /// Whether it goes through on a full disk.
+    fn urgent(&self) -> bool {
+        match self.kind {
+            Kind::Put | Kind::Renew => false,
+            Kind::Drop | Kind::Commit | Kind::Restate | Kind::Footer => true,
+        }
+    }
+}
+
+/// A record written, durable only when its group is.
+pub(super) struct Placed {
+    pub(super) segment: u32,
+    pub(super) offset: u64,
+    pub(super) header: Header,
+    pub(super) group: Arc<Group>,
+}
+
+/// Why a record was not written. Nothing of it remains.
+pub(super) enum AppendError {
+    NoSpace { free: u64 },
+    Io(io::Error),
+}
+
+/// The store was closed.
+pub(super) struct Closed;
+
+/// The right to change keys, given back when dropped.
+pub(super) struct Claim<'a> {
+    log: &'a Log,
+    keys: &'a [Key],
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.log.lock();
+        for key in self.keys {
+            inner.busy.remove(key);
+        }
+        self.log.wake.notify_all();
+    }
+}
+
+/// Where the log begins after a start.
+pub(super) struct Start {
+    pub(super) tally: Tally,
+    pub(super) next_sequence: u64,
+    pub(super) capacity: u64,
+    pub(super) max_segment: u64,
+}
+
+/// The segments of a store.
+pub(super) struct Log {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    reserve: PathBuf,
+    max_segment: u64,
+    inner: Mutex<Inner>,
+    /// Told whenever a group has an outcome or a claim ends.
+    wake: Condvar,
+    files: Mutex<LruCache<u32, Arc<dyn DiskFile>>>,
+    syncs: AtomicU64,
+}
+
+impl Log {
+    /// A log over the segments in `dir`; the first record goes to a new one.
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, reserve: PathBuf, start: Start) -> Self {
+        let inner = Inner {
+            capacity: start.capacity,
+            closed: false,
+            next_sequence: start.next_sequence,
+            active: None,
+            segments: start.tally.segments,
+            group: Arc::default(),
+            dirty: BTreeMap::new(),
+            syncing: false,
+            full: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            busy: HashSet::new(),
+            committed_bytes: start.tally.committed_bytes,
+            pending_bytes: start.tally.pending_bytes,
+            shards: start.tally.shards,
+            reserved: 0,
+        };
+        let log = Self {
+            disk,
+            dir: dir.to_owned(),
+            reserve,
+            max_segment: start.max_segment,
+            inner: Mutex::new(inner),
+            wake: Condvar::new(),
+            files: Mutex::new(LruCache::new(OPEN_FILES)),
+            syncs: AtomicU64::new(0),
+        };
+        log.refill_reserve();
+        log
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No operation panics between two changes that belong together.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no other operation holds any of `keys` (each named once).
+    pub(super) fn claim<'a>(&'a self, keys: &'a [Key]) -> Result<Claim<'a>, Closed> {
+        let mut inner = self.lock();
+        while !inner.closed && keys.iter().any(|key| inner.busy.contains(key)) {
+            inner = self.wait(inner);
+        }
+        if inner.closed {
+            return Err(Closed);
+        }
+        inner.busy.extend(keys);
+        Ok(Claim { log: self, keys })
+    }
+
+    /// Writes a record behind all others.
+    pub(super) fn append(&self, draft: &Draft<'_>) -> Result<Placed, AppendError> {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(draft.header);
+        hasher.update(draft.payload);
+        let too_long = |_| AppendError::Io(io::ErrorKind::InvalidInput.into());
+        let mut header = Header {
+            kind: draft.kind,
+            sequence: 0,
+            key: draft.key,
+            state: draft.state,
+            token: draft.token,
+            header_len: u32::try_from(draft.header.len()).map_err(too_long)?,
+            payload_len: u32::try_from(draft.payload.len()).map_err(too_long)?,
+            body_crc: hasher.finalize(),
+        };
+        let mut inner = self.lock();
+        let free = inner.free();
+        if !draft.urgent() && free < header.record_bytes() + FOOTER_ENTRY_BYTES + INDEX_BYTES {
+            return Err(AppendError::NoSpace { free });
+        }
+        header.sequence = inner.next_sequence;
+        let mut written = self.write(&mut inner, draft, &header);
+        if draft.urgent() && written.as_ref().is_err_and(is_full) && inner.reserved > 0 {
+            inner.reserved = 0;
+            written = self
+                .disk
+                .remove(&self.reserve)
+                .and_then(|()| self.write(&mut inner, draft, &header));
+        }
+        let (segment, offset) = written.map_err(|error| {
+            if is_full(&error) {
+                AppendError::NoSpace { free: 0 }
+            } else {
+                AppendError::Io(error)
+            }
+        })?;
+        inner.next_sequence += 1;
+        Ok(Placed {
+            segment,
+            offset,
+            header,
+            group: Arc::clone(&inner.group),
+        })
+    }
+
+    fn write(&self, inner: &mut Inner, draft: &Draft<'_>, header: &Header) -> io::Result<(u32, u64)> {
+        let mut active = self.take_active(inner)?;
+        let (id, offset, bytes) = (active.id, active.len, header.record_bytes());
+        let pad = [0; 64];
+        let pad_len = usize::try_from(bytes - HEADER_BYTES as u64 - header.body_bytes()).unwrap_or(0);
+        let parts = [
+            &header.encode(active.salt),
+            draft.header,
+            draft.payload,
+            pad.get(..pad_len).unwrap_or(&pad),
+        ];
+        if let Err(error) = active.file.write_at(&parts, offset) {
+            // Should what was written of it stay, the next record covers it or a scan skips it.
+            if active.file.truncate(offset).is_ok() {
+                inner.active = Some(active);
+            } else {
+                inner.full.insert(id);
+            }
+            return Err(error);
+        }
+        active.len += bytes;
+        active.records += 1;
+        if let Some(segment) = inner.segments.get_mut(&id) {
+            segment.len = active.len;
+            segment.occupied += bytes;
+            if header.kind == Kind::Put {
+                segment.live += bytes;
+            } else {
+                segment.controls = true;
+            }
+        }
+        inner.dirty.insert(id, (Arc::clone(&active.file), active.len));
+        inner.active = Some(active);
+        Ok((id, offset))
+    }
+
+    /// The active segment, a new one if there is none with room.
+    fn take_active(&self, inner: &mut Inner) -> io::Result<Active> {
+        if let Some(active) = inner.active.take() {
+            let max_segment = self.max_segment.min(inner.capacity / 32).max(MIN_SEGMENT);
+            if active.len < max_segment && active.records < MAX_RECORDS {
+                return Ok(active);
+            }
+            inner.full.insert(active.id);
+        }
+        let id = inner.segments.last_key_value().map_or(1, |(&id, _)| id + 1);
+        let salt = rand::random();
+        let path = self.dir.join(file_name(id, salt));
+        let file = self.disk.create(&path)?;
+        self.disk.sync_dir(&self.dir)?;
+        inner.segments.insert(
+            id,
+            Segment {
+                controls: false,
+                ..Segment::new(salt, 0, 0, None)
+            },
+        );
+        Ok(Active {
+            id,
+            salt,
+            file,
+            len: 0,
+            records: 0,
+        })
+    }
+
+    /// Waits until `group` is durable; syncs for it, and for everyone who wrote, if nobody does.
+    pub(super) fn settle(&self, group: &Group) -> Result<(), Arc<io::Error>> {
+        let mut inner = self.lock();
+        loop {
+            if let Some(outcome) = group.outcome.get() {
+                return outcome.clone();
+            }
+            if !inner.syncing {
+                break;
+            }
+            inner = self.wait(inner);
+        }
+        // No outcome, and nobody syncing: it is the group that may still be joined.
+        inner.syncing = true;
+        let led = std::mem::take(&mut inner.group);
+        let dirty = std::mem::take(&mut inner.dirty);
+        drop(inner);
+        let synced = dirty
+            .values()
+            .try_for_each(|(file, _)| self.sync(file.as_ref()))
+            .map_err(Arc::new);
+        let mut inner = self.lock();
+        inner.syncing = false;
+        match &synced {
+            Ok(()) => {
+                for (id, (_, len)) in &dirty {
+                    if let Some(segment) = inner.segments.get_mut(id) {
+                        segment.synced = *len;
+                    }
+                }
+            }
+            Err(error) => fail(&mut inner, dirty, error),
+        }
+        let durable: Vec<_> = durable_full(&mut inner);
+        // Only the leader of a group sets its outcome.
+        drop(led.outcome.set(synced.clone()));
+        self.wake.notify_all();
+        drop(inner);
+        for id in durable {
+            self.seal(id, &BTreeSet::new());
+        }
+        synced
+    }
+
+    fn sync(&self, file: &dyn DiskFile) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        file.sync()
+    }
+
+    /// Ends a segment that takes no more records. Should that fail, the next start after a crash scans it.
+    pub(super) fn seal(&self, id: u32, except: &BTreeSet<u64>) {
+        let mut inner = self.lock();
+        let Some(&segment) = inner.segments.get(&id) else {
+            return;
+        };
+        let sequence = inner.next_sequence;
+        inner.next_sequence += 1;
+        drop(inner);
+        let sealed = self
+            .file(id)
+            .and_then(|file| write_footer(file.as_ref(), segment.salt, segment.len, sequence, except));
+        match sealed {
+            Ok((trailer, len)) => {
+                if let Some(segment) = self.lock().segments.get_mut(&id) {
+                    segment.occupied += len - segment.len;
+                    (segment.len, segment.synced) = (len, len);
+                    segment.footer = Some(trailer.sequence);
+                }
+            }
+            Err(error) => tracing::warn!(segment = id, %error, "segment left without a footer"),
+        }
+    }
+
+    /// Notes in the sums that a shard's entry changed. A record that is no longer pointed to is dead.
+    pub(super) fn account(&self, before: Option<&Entry>, after: Option<&Entry>) {
+        let mut inner = self.lock();
+        if let Some(before) = before {
+            let bytes = before.record_bytes();
+            match before.state {
+                State::Committed => inner.committed_bytes -= bytes,
+                State::Pending { .. } => inner.pending_bytes -= bytes,
+            }
+            inner.shards -= 1;
+            if after.is_none() {
+                release(&mut inner, before.segment, bytes);
+            }
+        }
+        if let Some(after) = after {
+            match after.state {
+                State::Committed => inner.committed_bytes += after.record_bytes(),
+                State::Pending { .. } => inner.pending_bytes += after.record_bytes(),
+            }
+            inner.shards += 1;
+        }
+    }
+
+    /// A put that no index entry will point to.
+    pub(super) fn abandon(&self, placed: &Placed) {
+        release(&mut self.lock(), placed.segment, placed.header.record_bytes());
+    }
+
+    /// Gives the whole pages of dead bodies back. Headers stay for the scan.
+    pub(super) fn punch(&self, entries: &[Entry]) {
+        for entry in entries {
+            let start = (entry.offset + HEADER_BYTES as u64).next_multiple_of(PAGE);
+            let end = (entry.offset + entry.record_bytes()) / PAGE * PAGE;
+            if start >= end {
+                continue;
+            }
+            match self
+                .file(entry.segment)
+                .and_then(|file| file.punch(start, end - start))
+            {
+                Ok(()) => {
+                    if let Some(segment) = self.lock().segments.get_mut(&entry.segment) {
+                        segment.occupied = segment.occupied.saturating_sub(end - start);
+                    }
+                }
+                // The space comes back with the segment.
+                Err(error) => tracing::debug!(segment = entry.segment, %error, "hole not punched"),
+            }
+        }
+    }
+
+    /// Removes segments whose every record is dead. One with records that speak about older segments goes only when
+    /// there are none.
+    pub(super) fn drop_dead(&self) {
+        let mut inner = self.lock();
+        loop {
+            let oldest = inner.segments.first_key_value().map(|(&id, _)| id);
+            let active = inner.active.as_ref().map(|active| active.id);
+            let dead = inner.segments.iter().find(|&(&id, segment)| {
+                segment.live == 0
+                    && segment.synced == segment.len
+                    && Some(id) != active
+                    && (!segment.controls || Some(id) == oldest)
+            });
+            let Some((id, salt)) = dead.map(|(&id, segment)| (id, segment.salt)) else {
+                break;
+            };
+            // Durable one by one: a tombstone must not go before what it hides.
+            let removed = self.disk.remove(&self.dir.join(file_name(id, salt)));
+            if let Err(error) = removed.and_then(|()| self.disk.sync_dir(&self.dir)) {
+                tracing::warn!(segment = id, %error, "dead segment not removed");
+                break;
+            }
+            inner.segments.remove(&id);
+            inner.full.remove(&id);
+            self.files.lock().unwrap_or_else(PoisonError::into_inner).pop(&id);
+        }
+    }
+
+    /// Takes the reserve again after a full disk ate it.
+    pub(super) fn refill_reserve(&self) {
+        let mut inner = self.lock();
+        if inner.reserved == 0 {
+            let bytes = reserve_bytes(inner.capacity);
+            match self.disk.reserve(&self.reserve, bytes) {
+                Ok(()) => inner.reserved = bytes,
+                Err(error) => tracing::debug!(%error, "no reserve"),
+            }
+        }
+    }
+
+    /// A segment open for reading; `NotFound` if it is gone.
+    pub(super) fn file(&self, id: u32) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(file) = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.disk.open(&self.path(id)?)?;
+        self.files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .put(id, Arc::clone(&file));
+        Ok(file)
+    }
+
+    fn path(&self, id: u32) -> io::Result<PathBuf> {
+        let salt = self.lock().segments.get(&id).ok_or(io::ErrorKind::NotFound)?.salt;
+        Ok(self.dir.join(file_name(id, salt)))
+    }
+
+    /// A segment read from the device itself, with its salt and length.
+    pub(super) fn uncached(&self, id: u32) -> io::Result<(Arc<dyn DiskFile>, u64, u64)> {
+        let file = self.disk.open_uncached(&self.path(id)?)?;
+        let segment = *self.lock().segments.get(&id).ok_or(io::ErrorKind::NotFound)?;
+        Ok((file, segment.salt, segment.len))
+    }
+
+    /// The salt of a segment.
+    pub(super) fn salt(&self, id: u32) -> Option<u64> {
+        self.lock().segments.get(&id).map(|segment| segment.salt)
+    }
+
+    pub(super) fn take_suspects(&self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.lock().suspects)
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let inner = self.lock();
+        let live: u64 = inner.segments.values().map(|segment| segment.live).sum();
+        Usage {
+            committed_bytes: inner.committed_bytes,
+            pending_bytes: inner.pending_bytes,
+            dead_bytes: inner.occupied().saturating_sub(live),
+            shards: inner.shards,
+            capacity: inner.capacity,
+            free: inner.free(),
+        }
+    }
+
+    pub(super) fn set_capacity(&self, capacity: u64) {
+        self.lock().capacity = capacity;
+    }
+
+    pub(super) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Refuses new operations, waits for those under way and ends the active segment. Returns the sequence of the last
+    /// footer (0 without segments) and the number of shards; no sequence if that footer could not be written.
+    pub(super) fn close(&self) -> (Option<u64>, u64) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        self.wake.notify_all();
+        while !inner.busy.is_empty() || inner.syncing {
+            inner = self.wait(inner);
+        }
+        let active = inner.active.take().map(|active| active.id);
+        let full = std::mem::take(&mut inner.full);
+        drop(inner);
+        for id in full.into_iter().chain(active) {
+            self.seal(id, &BTreeSet::new());
+        }
+        let inner = self.lock();
+        let last = inner
+            .segments
+            .values()
+            .next_back()
+            .map_or(Some(0), |segment| segment.footer);
+        (last, inner.shards)
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+fn release(inner: &mut Inner, segment: u32, bytes: u64) {
+    if let Some(segment) = inner.segments.get_mut(&segment) {
+        segment.live = segment.live.saturating_sub(bytes);
+    }
+}
+
+/// Full segments that have just become durable.
+fn durable_full(inner: &mut Inner) -> Vec<u32> {
+    let Inner { full, segments, .. } = inner;
+    full.extract_if(.., |id| {
+        segments
+            .get(id)
+            .is_none_or(|segment| segment.synced == segment.len)
+    })
+    .collect()
+}
+
+/// Fails the group that may still be joined along with the one whose sync failed: its records share the segments.
+fn fail(inner: &mut Inner, synced: BTreeMap<u32, (Arc<dyn DiskFile>, u64)>, error: &Arc<io::Error>) {
+    let joined = std::mem::take(&mut inner.group);
+    drop(joined.outcome.set(Err(Arc::clone(error))));
+    inner.active = None;
+    let later = std::mem::take(&mut inner.dirty);
+    for (id, (file, _)) in synced.into_iter().chain(later) {
+        inner.full.remove(&id);
+        inner.suspects.insert(id);
+        let Some(segment) = inner.segments.get_mut(&id) else {
+            continue;
+        };
+        if file.truncate(segment.synced).is_ok() {
+            segment.occupied = segment.occupied.saturating_sub(segment.len - segment.synced);
+            segment.len = segment.synced;
+        }
+    }
+}

@@ -1,0 +1,650 @@
+//! The shard store: keeps the shards this peer was given, under (stripe id, index), in append-only segments.
+//!
+//! Invariants:
+//! - What an operation acknowledged is on the device. Nothing else is ever served or listed.
+//! - Served bytes are the bytes that were put: every read checks its record's CRC-32. Whether they are the right shard
+//!   of the stripe is for the caller to verify.
+//! - The capacity bounds what puts take, overhead included; reads, commits and deletes go on when it is reached, and on
+//!   a full file system too, thanks to a reserve.
+//! - The index is a cache of the segments: after an unclean stop, and whenever it looks wrong, it is rebuilt.
+//!
+//! All operations block and may be called by many threads at once; the [`log`] has the rules by which they meet.
+//!
+//! In `dir`: `segments/` ([`segment`], [`record`]: the formats), `index/` ([`index`]), `lock`, `reserve`.
+//!
+//! Deliberately absent: a clock (leases are compared with the time the caller names), background threads, a cache
+//! of shards (the page cache does that), and copying of live records out of mostly dead segments: payload pages come back
+//! at once as holes, the rest when the last record of a segment dies.
+
+mod disk;
+mod index;
+mod log;
+mod record;
+mod recovery;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+
+use self::disk::{Disk, OsDisk};
+use self::index::{Entry, Index, Mark};
+use self::log::{AppendError, Closed, Draft, Log, Placed};
+use self::record::{HEADER_BYTES, Header, KEY_BYTES, Kind};
+use self::segment::Scanner;
+
+pub use self::recovery::{OpenError, OpenReport};
+
+/// Keys changed by one record.
+const BATCH_KEYS: usize = 1024;
+
+/// Names a shard: the stripe and the shard's place in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Stripe id.
+    pub stripe: [u8; 32],
+    /// Shard index.
+    pub index: u8,
+}
+
+impl Key {
+    fn to_bytes(self) -> [u8; KEY_BYTES] {
+        let mut bytes = [self.index; KEY_BYTES];
+        if let Some((stripe, _)) = bytes.split_first_chunk_mut() {
+            *stripe = self.stripe;
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (&stripe, &[index]) = bytes.split_first_chunk()? else {
+            return None;
+        };
+        Some(Self { stripe, index })
+    }
+}
+
+/// Whether a shard belongs to an acknowledged write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It does.
+    Committed,
+    /// Its write is unfinished.
+    Pending {
+        /// End of the lease, Unix milliseconds.
+        until_unix_ms: u64,
+        /// Public key of the peer that writes.
+        writer: [u8; 32],
+    },
+}
+
+/// What is known of a shard without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// Committed or pending.
+    pub state: State,
+    /// Token of the last put.
+    pub token: [u8; 16],
+    /// Header and payload, in bytes.
+    pub len: u32,
+}
+
+/// A shard as it was put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its state, token and length.
+    pub meta: Meta,
+    /// The stripe's header.
+    pub header: Bytes,
+    /// The shard itself.
+    pub payload: Bytes,
+}
+
+/// What a put found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// The shard was written.
+    Stored,
+    /// It was held already; a pending one now has the state and the token of this put.
+    AlreadyHeld,
+}
+
+/// What the store takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Records of committed shards, stripe headers and the store's overhead included.
+    pub committed_bytes: u64,
+    /// The same for pending shards.
+    pub pending_bytes: u64,
+    /// All else in the segments: tombstones, footers, what deleted shards left in partly used pages.
+    pub dead_bytes: u64,
+    /// Shards held, committed or pending.
+    pub shards: u64,
+    /// The bound on everything.
+    pub capacity: u64,
+    /// What puts may still take.
+    pub free: u64,
+}
+
+impl Usage {
+    /// Bytes of all shards held.
+    pub fn used(&self) -> u64 {
+        self.committed_bytes + self.pending_bytes
+    }
+}
+
+/// How a store is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Bound on the bytes taken on disk. Below some 16 MiB the fixed costs (index, reserve) leave little.
+    pub capacity: u64,
+    /// Length at which a segment ends, in bytes; a thirty-second of the capacity if that is less.
+    pub max_segment: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            capacity: 10 << 30,
+            max_segment: 256 << 20,
+        }
+    }
+}
+
+/// Why a put failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// The capacity or the file system is used up. Nothing changed.
+    #[error("no space: {free} bytes free")]
+    NoSpace {
+        /// What puts may still take, in bytes.
+        free: u64,
+    },
+    /// Writing failed. Nothing changed.
+    #[error("the shard could not be written")]
+    Io(#[source] io::Error),
+    /// Flushing failed. The shard is not held, but may be found at the next start.
+    #[error("the shard could not be flushed")]
+    Sync(#[source] Arc<io::Error>),
+    /// The index failed. If the shard was written, it is held from the next start on.
+    #[error("the index failed")]
+    Index(#[source] io::Error),
+    /// The store is closed. Nothing changed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Why a commit, a renewal or a removal failed. Of more than 1024 keys, those before the failing batch are done.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// The file system is full and the reserve used up (for a renewal: the capacity is reached). Nothing changed.
+    #[error("no space")]
+    NoSpace,
+    /// Writing failed. Nothing changed.
+    #[error("the change could not be written")]
+    Io(#[source] io::Error),
+    /// Flushing failed. The change does not hold, but may at the next start.
+    #[error("the change could not be flushed")]
+    Sync(#[source] Arc<io::Error>),
+    /// The index failed. If the change was written, it holds from the next start on.
+    #[error("the index failed")]
+    Index(#[source] io::Error),
+    /// The store is closed. Nothing changed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Why a shard could not be read. It stays listed.
+#[derive(Debug, thiserror::Error)]
+pub enum GetError {
+    /// The bytes on disk are not those that were put.
+    #[error("the shard is damaged on disk")]
+    Corrupt,
+    /// The disk or the index failed.
+    #[error("the shard could not be read")]
+    Io(#[from] io::Error),
+}
+
+/// Why a store could not be closed cleanly. Nothing is lost: the next start scans.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    /// The last segment's footer could not be written.
+    #[error("the last segment was left without a footer")]
+    Footer,
+    /// The index could not be flushed, or had failed before.
+    #[error("the index could not be flushed")]
+    Index(#[source] io::Error),
+}
+
+/// A shard store, open in one directory. Dropping it without [`Store::close`] is safe and costs the next start a scan.
+pub struct Store {
+    log: Log,
+    index: Index,
+    /// Whether an entry could not be written: the index must not be believed at the next start.
+    stale: AtomicBool,
+    /// Holds the lock on the directory.
+    _lock: File,
+}
+
+/// What becomes of an entry: `None` leaves it.
+type Change = Option<Option<Entry>>;
+
+impl Store {
+    /// Opens the store in `dir`, creating what is missing.
+    pub fn open(dir: &Path, config: StoreConfig) -> Result<(Self, OpenReport), OpenError> {
+        Self::open_on(Arc::new(OsDisk), dir, config)
+    }
+
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        config: StoreConfig,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        let lock = recovery::lock(dir)?;
+        let (log, index, report) = recovery::recover(disk, dir, config)?;
+        Ok((
+            Self {
+                log,
+                index,
+                stale: AtomicBool::new(false),
+                _lock: lock,
+            },
+            report,
+        ))
+    }
+
+    /// Stores a shard; durable on return. Of a shard already held only the state changes: pending becomes what `state`
+    /// says (the later lease wins), committed stays.
+    pub fn put(
+        &self,
+        key: Key,
+        state: State,
+        token: [u8; 16],
+        header: &[u8],
+        payload: &[u8],
+    ) -> Result<PutOutcome, PutError> {
+        let draft = Draft {
+            kind: Kind::Put,
+            key,
+            state,
+            token,
+            header,
+            payload,
+        };
+        let outcome = self.put_claimed(&draft);
+        if let Err(PutError::Sync(_)) = outcome {
+            self.reverify();
+        }
+        outcome
+    }
+
+    fn put_claimed(&self, draft: &Draft<'_>) -> Result<PutOutcome, PutError> {
+        let keys = [draft.key];
+        let _claim = self.log.claim(&keys)?;
+        match self.index.get(&draft.key).map_err(PutError::Index)? {
+            None => {
+                let placed = self.log.append(draft)?;
+                self.log
+                    .settle(&placed.group)
+                    .map_err(|error| self.abandon(&placed, error))?;
+                let entry = Entry::new(placed.segment, placed.offset, &placed.header);
+                self.replace(&draft.key, None, Some(&entry))
+                    .map_err(PutError::Index)?;
+                Ok(PutOutcome::Stored)
+            }
+            Some(held) => {
+                if let State::Pending {
+                    until_unix_ms: held_until,
+                    ..
+                } = held.state
+                {
+                    let state = match draft.state {
+                        State::Committed => State::Committed,
+                        State::Pending {
+                            until_unix_ms,
+                            writer,
+                        } => State::Pending {
+                            until_unix_ms: until_unix_ms.max(held_until),
+                            writer,
+                        },
+                    };
+                    let restate = Draft {
+                        kind: Kind::Restate,
+                        state,
+                        header: &[],
+                        payload: &[],
+                        ..*draft
+                    };
+                    let placed = self.log.append(&restate)?;
+                    self.log.settle(&placed.group).map_err(PutError::Sync)?;
+                    let entry = Entry {
+                        state,
+                        token: draft.token,
+                        ..held.clone()
+                    };
+                    self.replace(&draft.key, Some(&held), Some(&entry))
+                        .map_err(PutError::Index)?;
+                }
+                Ok(PutOutcome::AlreadyHeld)
+            }
+        }
+    }
+
+    fn abandon(&self, placed: &Placed, error: Arc<io::Error>) -> PutError {
+        self.log.abandon(placed);
+        PutError::Sync(error)
+    }
+
+    /// Changes an entry after the record that says so is durable, by the holder of the key's claim.
+    fn replace(&self, key: &Key, before: Option<&Entry>, after: Option<&Entry>) -> io::Result<()> {
+        let changed = match after {
+            Some(entry) => self.index.insert(key, entry),
+            None => self.index.remove(key),
+        };
+        if changed.is_err() {
+            self.stale.store(true, Ordering::Release);
+        }
+        changed?;
+        self.log.account(before, after);
+        Ok(())
+    }
+
+    /// Reads a shard; `None` if it is not held.
+    pub fn get(&self, key: Key) -> Result<Option<Stored>, GetError> {
+        let mut entry = self.index.get(&key)?;
+        while let Some(held) = entry {
+            let read = self.read(&key, &held);
+            if let Ok(Some(stored)) = read {
+                return Ok(Some(stored));
+            }
+            // It may have been removed while it was read; then that counts.
+            entry = self.index.get(&key)?;
+            if entry
+                .as_ref()
+                .is_some_and(|entry| entry.sequence == held.sequence)
+            {
+                return Err(read.err().map_or(GetError::Corrupt, GetError::Io));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The shard at an entry's place; `None` if another record or a damaged one is there.
+    fn read(&self, key: &Key, entry: &Entry) -> io::Result<Option<Stored>> {
+        let Some(salt) = self.log.salt(entry.segment) else {
+            return Ok(None);
+        };
+        let file = self.log.file(entry.segment)?;
+        let meta = entry.meta();
+        let body_bytes = usize::try_from(meta.len).map_err(io::Error::other)?;
+        let mut record = vec![0; HEADER_BYTES + body_bytes];
+        let read = file.read_at(&mut record, entry.offset)?;
+        let record = Bytes::from(record);
+        let Some(header) = Header::decode(&record, salt).filter(|_| read == record.len()) else {
+            return Ok(None);
+        };
+        let mut payload = record.slice(HEADER_BYTES..);
+        let sound = header.key == *key
+            && header.sequence == entry.sequence
+            && header.body_bytes() == payload.len() as u64
+            && header.body_crc == crc32fast::hash(&payload);
+        if !sound {
+            return Ok(None);
+        }
+        let header = payload.split_to(usize::try_from(header.header_len).map_err(io::Error::other)?);
+        Ok(Some(Stored {
+            meta,
+            header,
+            payload,
+        }))
+    }
+
+    /// State, token and length of a shard; `None` if it is not held, or if the index fails.
+    pub fn meta(&self, key: Key) -> Option<Meta> {
+        let entry = self
+            .index
+            .get(&key)
+            .inspect_err(|error| tracing::error!(%error, "index"));
+        Some(entry.ok()??.meta())
+    }
+
+    /// The shards held of a stripe, by index; none if the index fails.
+    pub fn indices(&self, stripe: &[u8; 32]) -> Vec<(u8, Meta)> {
+        let entries = self
+            .index
+            .stripe(stripe)
+            .inspect_err(|error| tracing::error!(%error, "index"));
+        entries
+            .into_iter()
+            .flatten()
+            .map(|(key, entry)| (key.index, entry.meta()))
+            .collect()
+    }
+
+    /// Commits pending shards, durably. Returns how many of the keys (each counted once) are now held committed.
+    pub fn commit(&self, keys: &[Key]) -> Result<usize, UpdateError> {
+        self.update(keys, Kind::Commit, State::Committed, |entry| match entry.state {
+            State::Committed => None,
+            State::Pending { .. } => Some(Some(Entry {
+                state: State::Committed,
+                ..entry.clone()
+            })),
+        })?;
+        let committed = |key: &Key| self.meta(*key).is_some_and(|meta| meta.state == State::Committed);
+        Ok(distinct(keys).iter().filter(|key| committed(key)).count())
+    }
+
+    /// Extends the leases of pending shards, durably; none gets shorter. Other keys are skipped.
+    pub fn renew(&self, keys: &[Key], until_unix_ms: u64) -> Result<(), UpdateError> {
+        let until = State::Pending {
+            until_unix_ms,
+            writer: [0; 32],
+        };
+        self.update(keys, Kind::Renew, until, |entry| match entry.state {
+            State::Pending {
+                until_unix_ms: held,
+                writer,
+            } if held < until_unix_ms => Some(Some(Entry {
+                state: State::Pending {
+                    until_unix_ms,
+                    writer,
+                },
+                ..entry.clone()
+            })),
+            State::Committed | State::Pending { .. } => None,
+        })?;
+        Ok(())
+    }
+
+    /// Removes shards, durably, and gives their space back. Returns the bytes of their records.
+    pub fn remove(&self, keys: &[Key]) -> Result<u64, UpdateError> {
+        self.remove_if(keys, |_| true)
+    }
+
+    /// Removes those of the shards that were last put with `token`.
+    pub fn discard(&self, keys: &[Key], token: [u8; 16]) -> Result<u64, UpdateError> {
+        self.remove_if(keys, |entry| entry.token == token)
+    }
+
+    /// Removes those of the shards that are pending under a lease that has ended by `now_unix_ms`.
+    pub fn expire(&self, keys: &[Key], now_unix_ms: u64) -> Result<u64, UpdateError> {
+        self.remove_if(keys, |entry| match entry.state {
+            State::Pending { until_unix_ms, .. } => until_unix_ms <= now_unix_ms,
+            State::Committed => false,
+        })
+    }
+
+    fn remove_if(&self, keys: &[Key], condition: impl Fn(&Entry) -> bool) -> Result<u64, UpdateError> {
+        let removed = self.update(keys, Kind::Drop, State::Committed, |entry| {
+            condition(entry).then_some(None)
+        })?;
+        self.log.punch(&removed);
+        self.log.drop_dead();
+        self.log.refill_reserve();
+        Ok(removed.iter().map(Entry::record_bytes).sum())
+    }
+
+    /// Changes entries, one durable record for a batch; returns what the changed ones were.
+    fn update(
+        &self,
+        keys: &[Key],
+        kind: Kind,
+        state: State,
+        change: impl Fn(&Entry) -> Change,
+    ) -> Result<Vec<Entry>, UpdateError> {
+        let mut changed = Vec::new();
+        for keys in distinct(keys).chunks(BATCH_KEYS) {
+            let outcome = self.update_claimed(keys, kind, state, &change, &mut changed);
+            if let Err(UpdateError::Sync(_)) = outcome {
+                self.reverify();
+            }
+            outcome?;
+        }
+        Ok(changed)
+    }
+
+    fn update_claimed(
+        &self,
+        keys: &[Key],
+        kind: Kind,
+        state: State,
+        change: &impl Fn(&Entry) -> Change,
+        changed: &mut Vec<Entry>,
+    ) -> Result<(), UpdateError> {
+        let _claim = self.log.claim(keys)?;
+        let mut changes = Vec::new();
+        for key in keys {
+            let Some(held) = self.index.get(key).map_err(UpdateError::Index)? else {
+                continue;
+            };
+            if let Some(after) = change(&held) {
+                changes.push((*key, held, after));
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let body: Vec<u8> = changes.iter().flat_map(|(key, ..)| key.to_bytes()).collect();
+        let placed = self.log.append(&Draft::batch(kind, state, &body))?;
+        self.log.settle(&placed.group).map_err(UpdateError::Sync)?;
+        for (key, held, after) in changes {
+            self.replace(&key, Some(&held), after.as_ref())
+                .map_err(UpdateError::Index)?;
+            changed.push(held);
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` for every shard held, in the order of the keys. Shards that come or go meanwhile may be missed.
+    pub fn for_each(&self, mut visit: impl FnMut(Key, Meta)) -> io::Result<()> {
+        self.index.walk(|key, entry| visit(key, entry.meta()))
+    }
+
+    /// What the store takes.
+    pub fn used(&self) -> Usage {
+        self.log.usage()
+    }
+
+    /// Changes the bound. Below what is held already, it only stops puts.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.log.set_capacity(bytes);
+    }
+
+    /// How often a segment was flushed, since the store was opened.
+    pub fn syncs(&self) -> u64 {
+        self.log.syncs()
+    }
+
+    /// Ends the store so that the next start need not scan; waits for the operations under way. Reads go on, all else is
+    /// refused.
+    pub fn close(&self) -> Result<(), CloseError> {
+        let (footer, shards) = self.log.close();
+        let sequence = footer.ok_or(CloseError::Footer)?;
+        if self.stale.load(Ordering::Acquire) {
+            return Err(CloseError::Index(io::ErrorKind::InvalidData.into()));
+        }
+        self.index
+            .set_mark(Mark { sequence, shards })
+            .map_err(CloseError::Index)
+    }
+
+    /// Reads segments that lived through a failed flush from the device, and forgets what is not there.
+    fn reverify(&self) {
+        for id in self.log.take_suspects() {
+            match self.reverify_segment(id) {
+                Ok(bad) => self.log.seal(id, &bad),
+                Err(error) => {
+                    tracing::error!(segment = id, %error, "segment not verified after a failed flush")
+                }
+            }
+        }
+    }
+
+    /// The offsets of records that are damaged on the device.
+    fn reverify_segment(&self, id: u32) -> io::Result<BTreeSet<u64>> {
+        let (file, salt, len) = self.log.uncached(id)?;
+        let mut bad = BTreeSet::new();
+        for (offset, header) in Scanner::new(file.as_ref(), salt, len) {
+            if segment::read_body(file.as_ref(), offset, &header).is_ok_and(|body| body.is_some()) {
+                continue;
+            }
+            bad.insert(offset);
+            let keys = [header.key];
+            let Ok(_claim) = self.log.claim(&keys) else {
+                continue;
+            };
+            let held = self.index.get(&header.key)?;
+            if let Some(held) = held.filter(|held| held.sequence == header.sequence) {
+                tracing::error!(segment = id, offset, "shard lost in a failed flush");
+                self.replace(&header.key, Some(&held), None)?;
+            }
+        }
+        Ok(bad)
+    }
+}
+
+/// `keys` in order, each once.
+fn distinct(keys: &[Key]) -> Vec<Key> {
+    keys.iter()
+        .copied()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
+}
+
+impl From<Closed> for PutError {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl From<Closed> for UpdateError {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl From<AppendError> for PutError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::NoSpace { free } => Self::NoSpace { free },
+            AppendError::Io(error) => Self::Io(error),
+        }
+    }
+}
+
+impl From<AppendError> for UpdateError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::NoSpace { .. } => Self::NoSpace,
+            AppendError::Io(error) => Self::Io(error),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Opening a store: believe the index after a clean stop, rebuild it from the segments otherwise.
+//!
+//! A segment with a footer is replayed from it. One without was open when the process or the machine died: its records
+//! are read whole, those with damaged bodies are left out, what follows the last record is cut off, and it gets a footer
+//! of its own; nothing is ever appended to it. Records are replayed in the order of the log, so the latest about a key
+//! wins. Where reading fails, a segment is left as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::disk::{Disk, DiskFile};
+use super::index::{Entry, Index};
+use super::log::{Log, Segment, Start};
+use super::record::{Header, Kind, decode_keys};
+use super::segment::{Scanner, Trailer, file_name, parse_name, read_body};
+use super::{Key, State, StoreConfig};
+
+/// Why a store could not be opened. Nothing on disk is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another store, perhaps in another process, has the directory open.
+    #[error("the directory is in use")]
+    DirInUse,
+    /// The directory or its files could not be read or created.
+    #[error("the shard store could not be opened")]
+    Io(#[from] io::Error),
+}
+
+/// What opening a store found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Whether the index was believed; it was rebuilt otherwise.
+    pub clean: bool,
+    /// Segments.
+    pub segments: usize,
+    /// Of these, segments that had to be read whole.
+    pub scanned: usize,
+    /// Shards held.
+    pub shards: u64,
+    /// Shards that are no longer held because their bytes are damaged: among them puts that were never acknowledged.
+    pub damaged: Vec<Key>,
+    /// Bytes between records in which none was found: a damaged header shows only here.
+    pub skipped_bytes: u64,
+    /// Reads that failed.
+    pub read_errors: u64,
+}
+
+/// Locks the directory, creating it if it is missing.
+pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
+    std::fs::create_dir_all(dir)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::DirInUse),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// Segments with what the index says about them, and its sums.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tally {
+    pub(super) segments: BTreeMap<u32, Segment>,
+    pub(super) committed_bytes: u64,
+    pub(super) pending_bytes: u64,
+    pub(super) shards: u64,
+}
+
+impl Tally {
+    /// Counts an entry; false if it points to nothing.
+    fn add(&mut self, entry: &Entry) -> bool {
+        let bytes = entry.record_bytes();
+        let Some(segment) = self
+            .segments
+            .get_mut(&entry.segment)
+            .filter(|segment| entry.offset + bytes <= segment.len)
+        else {
+            return false;
+        };
+        segment.live += bytes;
+        self.shards += 1;
+        match entry.state {
+            State::Committed => self.committed_bytes += bytes,
+            State::Pending { .. } => self.pending_bytes += bytes,
+        }
+        true
+    }
+}
+
+/// Brings log and index in `dir` to the state that was last acknowledged.
+pub(super) fn recover(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    config: StoreConfig,
+) -> Result<(Log, Index, OpenReport), OpenError> {
+    let (segments_dir, index_dir) = (dir.join("segments"), dir.join("index"));
+    std::fs::create_dir_all(&segments_dir)?;
+    disk.sync_dir(dir)?;
+    let mut replay = Replay::list(disk.as_ref(), &segments_dir)?;
+    let last = replay
+        .tally
+        .segments
+        .values()
+        .next_back()
+        .map_or(Some(0), |segment| segment.footer);
+    let mut tally = replay.tally.clone();
+    let marked =
+        last.and_then(|sequence| Index::open_marked(&index_dir, sequence, |_, entry| tally.add(entry)));
+    let clean = marked.is_some();
+    let index = match marked {
+        Some(index) => index,
+        None => {
+            let index = Index::create(&index_dir)?;
+            replay.run(&index)?;
+            tally = std::mem::take(&mut replay.tally);
+            index.walk(|_, entry| {
+                tally.add(&entry);
+            })?;
+            index
+        }
+    };
+    let report = OpenReport {
+        clean,
+        segments: tally.segments.len(),
+        scanned: replay.incomplete.len(),
+        shards: tally.shards,
+        damaged: replay.damaged.into_iter().collect(),
+        skipped_bytes: replay.skipped_bytes,
+        read_errors: replay.read_errors,
+    };
+    let start = Start {
+        tally,
+        next_sequence: replay.next_sequence,
+        capacity: config.capacity,
+        max_segment: config.max_segment,
+    };
+    let log = Log::new(Arc::clone(&disk), &segments_dir, dir.join("reserve"), start);
+    for (id, bad) in replay.incomplete {
+        log.seal(id, &bad);
+    }
+    log.drop_dead();
+    Ok((log, index, report))
+}
+
+/// The replay of the segments into an empty index.
+struct Replay<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
+    tally: Tally,
+    next_sequence: u64,
+    damaged: BTreeSet<Key>,
+    /// Segments without a footer that read well, with the offsets of their damaged records.
+    incomplete: BTreeMap<u32, BTreeSet<u64>>,
+    skipped_bytes: u64,
+    read_errors: u64,
+}
+
+impl<'a> Replay<'a> {
+    fn list(disk: &'a dyn Disk, dir: &'a Path) -> io::Result<Self> {
+        let mut replay = Self {
+            disk,
+            dir,
+            tally: Tally::default(),
+            next_sequence: 1,
+            damaged: BTreeSet::new(),
+            incomplete: BTreeMap::new(),
+            skipped_bytes: 0,
+            read_errors: 0,
+        };
+        for name in disk.list(dir)? {
+            let Some((id, salt)) = name.to_str().and_then(parse_name) else {
+                continue;
+            };
+            let file = disk.open(&dir.join(&name))?;
+            let len = file.len()?;
+            let trailer = Trailer::read(file.as_ref(), salt, len).unwrap_or_else(|_| {
+                replay.read_errors += 1;
+                None
+            });
+            if let Some(trailer) = &trailer {
+                replay.next_sequence = replay.next_sequence.max(trailer.sequence + 1);
+            }
+            replay
+                .tally
+                .segments
+                .insert(id, Segment::new(salt, len, file.allocated()?, trailer.as_ref()));
+        }
+        Ok(replay)
+    }
+
+    fn run(&mut self, index: &Index) -> io::Result<()> {
+        for (id, segment) in self.tally.segments.clone() {
+            let path = self.dir.join(file_name(id, segment.salt));
+            let file = self.disk.open(&path)?;
+            let file = file.as_ref();
+            let trailer = Trailer::read(file, segment.salt, segment.len).ok().flatten();
+            let records = trailer.and_then(|trailer| trailer.records(file, segment.salt).ok().flatten());
+            if let Some(records) = records {
+                for (offset, header) in records {
+                    self.apply(index, file, id, offset, &header)?;
+                }
+            } else {
+                self.scan(index, file, id, &segment)?;
+            }
+        }
+        self.damaged
+            .retain(|key| index.get(key).is_ok_and(|entry| entry.is_none()));
+        Ok(())
+    }
+
+    fn scan(&mut self, index: &Index, file: &dyn DiskFile, id: u32, segment: &Segment) -> io::Result<()> {
+        let (mut bad, mut end) = (BTreeSet::new(), 0);
+        let errors_before = self.read_errors;
+        let mut scanner = Scanner::new(file, segment.salt, segment.len);
+        for (offset, header) in scanner.by_ref() {
+            if header.kind == Kind::Footer {
+                break;
+            }
+            end = offset + header.record_bytes();
+            let body = read_body(file, offset, &header).unwrap_or_else(|_| {
+                self.read_errors += 1;
+                None
+            });
+            if body.is_some() {
+                self.apply(index, file, id, offset, &header)?;
+            } else {
+                bad.insert(offset);
+                if header.kind == Kind::Put {
+                    self.damaged.insert(header.key);
+                }
+            }
+        }
+        self.skipped_bytes += scanner.skipped;
+        self.read_errors += scanner.errors;
+        if self.read_errors > errors_before {
+            return Ok(());
+        }
+        if end == 0 {
+            self.tally.segments.remove(&id);
+            return self.disk.remove(&self.dir.join(file_name(id, segment.salt)));
+        }
+        file.truncate(end)?;
+        if let Some(segment) = self.tally.segments.get_mut(&id) {
+            (segment.len, segment.synced, segment.occupied) = (end, end, file.allocated()?);
+        }
+        self.incomplete.insert(id, bad);
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        index: &Index,
+        file: &dyn DiskFile,
+        id: u32,
+        offset: u64,
+        header: &Header,
+    ) -> io::Result<()> {
+        self.next_sequence = self.next_sequence.max(header.sequence + 1);
+        match header.kind {
+            Kind::Put => {
+                self.damaged.remove(&header.key);
+                index.insert(&header.key, &Entry::new(id, offset, header))
+            }
+            Kind::Restate => update(index, &header.key, |entry| {
+                Some(Entry {
+                    state: header.state,
+                    token: header.token,
+                    ..entry
+                })
+            }),
+            Kind::Drop | Kind::Commit | Kind::Renew => {
+                let body = read_body(file, offset, header).unwrap_or_else(|_| {
+                    self.read_errors += 1;
+                    None
+                });
+                for key in decode_keys(&body.unwrap_or_default()) {
+                    if header.kind == Kind::Drop {
+                        self.damaged.remove(&key);
+                    }
+                    update(index, &key, |entry| restated(header, entry))?;
+                }
+                Ok(())
+            }
+            Kind::Footer => Ok(()),
+        }
+    }
+}
+
+/// What a batch of `header`'s kind makes of an entry.
+fn restated(header: &Header, entry: Entry) -> Option<Entry> {
+    match (header.kind, header.state, entry.state) {
+        (Kind::Drop, _, _) => None,
+        (Kind::Commit, _, _) => Some(Entry {
+            state: State::Committed,
+            ..entry
+        }),
+        (
+            Kind::Renew,
+            State::Pending { until_unix_ms, .. },
+            State::Pending {
+                until_unix_ms: held,
+                writer,
+            },
+        ) => {
+            let until_unix_ms = until_unix_ms.max(held);
+            Some(Entry {
+                state: State::Pending {
+                    until_unix_ms,
+                    writer,
+                },
+                ..entry
+            })
+        }
+        (Kind::Put | Kind::Renew | Kind::Restate | Kind::Footer, _, _) => Some(entry),
+    }
+}
+
+fn update(index: &Index, key: &Key, change: impl FnOnce(Entry) -> Option<Entry>) -> io::Result<()> {
+    match index.get(key)?.map(change) {
+        Some(Some(entry)) => index.insert(key, &entry),
+        Some(None) => index.remove(key),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,194 @@
+//! Comparison of inventories between a holder and the homes of its shards.
+//!
+//! The holder drives: it sends the total fingerprint of what it reports to a home, with the full content of
+//! the buckets that changed since the two agreed. The home replaces what it knew of those buckets and compares
+//! totals; when they differ it answers with its own fingerprint per bucket and the holder lists the buckets
+//! that differ, page by page. A full listing of a bucket is idempotent and needs no history, so lost and
+//! repeated messages do no harm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::fingerprint::{Fingerprints, ShardKey, Slot};
+use super::inventory::Held;
+use super::message::{Entry, Listing};
+use super::peers::Handle;
+use super::types::CustodyConfig;
+use crate::{Id, Time};
+
+/// The holder's side: what this peer reports to one home.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    fingerprints: Fingerprints,
+    /// Buckets that changed, or differed, since they were listed.
+    dirty: BTreeSet<u8>,
+    /// Buckets listed to their end in the report in flight.
+    listed: BTreeSet<u8>,
+    /// Where the listing of a large bucket goes on.
+    cursor: Option<(u8, Id)>,
+    in_flight: bool,
+    /// Reports in a row that failed or brought nothing forward.
+    failures: u32,
+    due: Option<Time>,
+}
+
+impl Outgoing {
+    pub(super) fn add(&mut self, now: Time, key: ShardKey, committed: bool, config: &CustodyConfig) {
+        self.fingerprints.add(key, committed);
+        self.touch(now, key, config);
+    }
+
+    pub(super) fn remove(&mut self, now: Time, key: ShardKey, committed: bool, config: &CustodyConfig) {
+        self.fingerprints.remove(key, committed);
+        self.touch(now, key, config);
+    }
+
+    fn touch(&mut self, now: Time, key: ShardKey, config: &CustodyConfig) {
+        if self.dirty.is_empty() {
+            self.soon(now + backoff(config, self.failures));
+        }
+        self.dirty.insert(key.slot.bucket);
+    }
+
+    /// The home asked for a report, or must be asked whether it still agrees.
+    pub(super) fn soon(&mut self, at: Time) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// The home is unreachable. When it is back, the totals will tell what it missed.
+    pub(super) fn abandon(&mut self) {
+        self.dirty.clear();
+        self.cursor = None;
+        self.failures = 0;
+        self.due = None;
+    }
+
+    pub(super) fn due(&self) -> Option<Time> {
+        self.due.filter(|_| !self.in_flight)
+    }
+
+    /// The total, and listings of the dirty buckets up to a page, taken from `shards`.
+    pub(super) fn report(
+        &mut self,
+        home: Handle,
+        shards: &BTreeMap<ShardKey, Held>,
+        page: usize,
+    ) -> (u64, Vec<Listing>) {
+        self.due = None;
+        self.in_flight = true;
+        self.listed.clear();
+        let mut listings = Vec::new();
+        let mut room = page;
+        while room > 0
+            && let Some(bucket) = self.dirty.first().copied()
+        {
+            let from = self.cursor.take().filter(|(at, _)| *at == bucket);
+            let from = from.map_or(Id::default(), |(_, from)| from);
+            let listing = list(home, shards, Slot { bucket, stripe: from }, room);
+            room = room.saturating_sub(listing.entries.len());
+            if listing.to == LAST {
+                self.dirty.remove(&bucket);
+                self.listed.insert(bucket);
+            } else {
+                self.cursor = Some((bucket, listing.to.successor()));
+                room = 0;
+            }
+            listings.push(listing);
+        }
+        (self.fingerprints.total(), listings)
+    }
+
+    /// The home agrees with the total reported. `jitter` scales the time to the next idle report.
+    pub(super) fn agreed(&mut self, now: Time, config: &CustodyConfig, jitter: f64) {
+        self.in_flight = false;
+        self.failures = 0;
+        if !self.dirty.is_empty() {
+            self.soon(now + config.exchange_dirty);
+        } else if !self.fingerprints.is_empty() {
+            self.soon(now + config.exchange_idle.mul_f64(jitter));
+        }
+    }
+
+    /// The home knows something else: these fingerprints per bucket.
+    pub(super) fn differs(&mut self, now: Time, theirs: &[(u8, u64)], config: &CustodyConfig) {
+        self.in_flight = false;
+        let differing = self.fingerprints.differing(theirs);
+        let idle = differing.is_subset(&self.listed);
+        self.failures = if idle { self.failures + 1 } else { 0 };
+        self.dirty.extend(differing);
+        self.soon(if idle {
+            now + backoff(config, self.failures)
+        } else {
+            now
+        });
+    }
+
+    /// The report was not answered.
+    pub(super) fn failed(&mut self, now: Time, config: &CustodyConfig) {
+        self.in_flight = false;
+        self.cursor = None;
+        self.failures += 1;
+        self.dirty.append(&mut self.listed);
+        self.soon(now + backoff(config, self.failures));
+    }
+}
+
+fn backoff(config: &CustodyConfig, failures: u32) -> Duration {
+    (config.exchange_dirty * 2u32.pow(failures.min(10))).min(config.exchange_idle)
+}
+
+const LAST: Id = Id::new([0xff; crate::id::ID_LEN]);
+
+/// What is reported to `home` from `from` to the end of its bucket, or about `room` shards of it. A stripe is
+/// listed whole or not at all.
+fn list(home: Handle, shards: &BTreeMap<ShardKey, Held>, from: Slot, room: usize) -> Listing {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut to = LAST;
+    let first = ShardKey { slot: from, index: 0 };
+    let rest = shards.range(first..);
+    for (key, held) in rest.take_while(|(key, _)| key.slot.bucket == from.bucket) {
+        if held.home != Some(home) {
+            continue;
+        }
+        if let Some(last) = entries.last()
+            && entries.len() >= room
+            && last.stripe != key.slot.stripe
+        {
+            to = last.stripe;
+            break;
+        }
+        entries.push(Entry {
+            stripe: key.slot.stripe,
+            index: key.index,
+            shape: held.shape,
+            committed: held.is_committed(),
+        });
+    }
+    Listing {
+        bucket: from.bucket,
+        from: from.stripe,
+        to,
+        entries,
+    }
+}
+
+/// The home's side: the record of one holder.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    pub(super) fingerprints: Fingerprints,
+    /// Run and number of the last report applied.
+    last: Option<(u64, u64)>,
+}
+
+impl Incoming {
+    /// Whether a report is newer than the last one.
+    pub(super) fn admit(&mut self, instance: u64, sequence: u64) -> bool {
+        let overtaken = self
+            .last
+            .is_some_and(|(run, number)| run == instance && number >= sequence);
+        if !overtaken {
+            self.last = Some((instance, sequence));
+        }
+        !overtaken
+    }
+}

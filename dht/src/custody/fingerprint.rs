@@ -1,0 +1,159 @@
+//! Set fingerprints that are updated in constant time: sums of a hash of each member (Bellare & Micciancio
+//! 1997, AdHash). They guard against accidents; a holder that lies about itself hurts only itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest, Sha256};
+
+use super::message::Entry;
+use crate::Id;
+
+/// A stripe in the order of exchange: by bucket, which is the last byte of its id, then by id. Arcs of the
+/// circle are contiguous in the first bytes, so the last one spreads every arc over all buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Slot {
+    pub(super) bucket: u8,
+    pub(super) stripe: Id,
+}
+
+impl Slot {
+    pub(super) fn of(stripe: Id) -> Self {
+        let [.., bucket] = *stripe.as_bytes();
+        Self { bucket, stripe }
+    }
+}
+
+/// A shard in the order of exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ShardKey {
+    pub(super) slot: Slot,
+    pub(super) index: u8,
+}
+
+impl ShardKey {
+    pub(super) fn new(stripe: Id, index: u8) -> Self {
+        Self {
+            slot: Slot::of(stripe),
+            index,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    sum: u64,
+    count: u32,
+}
+
+/// The fingerprint of a set of (stripe, index, committed), in total and per bucket.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fingerprints {
+    total: u64,
+    buckets: BTreeMap<u8, Bucket>,
+}
+
+impl Fingerprints {
+    pub(super) fn add(&mut self, key: ShardKey, committed: bool) {
+        let hash = hash(key, committed);
+        self.total = self.total.wrapping_add(hash);
+        let bucket = self.buckets.entry(key.slot.bucket).or_default();
+        bucket.sum = bucket.sum.wrapping_add(hash);
+        bucket.count += 1;
+    }
+
+    /// Takes out what was added.
+    pub(super) fn remove(&mut self, key: ShardKey, committed: bool) {
+        let hash = hash(key, committed);
+        self.total = self.total.wrapping_sub(hash);
+        if let Some(bucket) = self.buckets.get_mut(&key.slot.bucket) {
+            bucket.sum = bucket.sum.wrapping_sub(hash);
+            bucket.count -= 1;
+            if bucket.count == 0 {
+                self.buckets.remove(&key.slot.bucket);
+            }
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+
+    /// Non-empty buckets, ascending.
+    pub(super) fn sums(&self) -> Vec<(u8, u64)> {
+        self.buckets
+            .iter()
+            .map(|(bucket, content)| (*bucket, content.sum))
+            .collect()
+    }
+
+    /// Buckets in which this set and the other one differ.
+    pub(super) fn differing(&self, other: &[(u8, u64)]) -> BTreeSet<u8> {
+        let other: BTreeMap<u8, u64> = other.iter().copied().collect();
+        let mine = |bucket: &u8| self.buckets.get(bucket).map(|content| content.sum);
+        self.buckets
+            .keys()
+            .chain(other.keys())
+            .filter(|bucket| mine(bucket) != other.get(*bucket).copied())
+            .copied()
+            .collect()
+    }
+}
+
+impl From<&Entry> for ShardKey {
+    fn from(entry: &Entry) -> Self {
+        Self::new(entry.stripe, entry.index)
+    }
+}
+
+fn hash(key: ShardKey, committed: bool) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(b"mutualstore/custody/1");
+    hash.update(key.slot.stripe.as_bytes());
+    hash.update([key.index, u8::from(committed)]);
+    let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = hash.finalize().into();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(first: u8, last: u8, index: u8) -> ShardKey {
+        let mut bytes = [first; 32];
+        bytes[31] = last;
+        ShardKey::new(Id::new(bytes), index)
+    }
+
+    #[test]
+    fn removal_undoes_addition_in_any_order() {
+        let mut set = Fingerprints::default();
+        set.add(key(1, 2, 3), true);
+        let one = set.total();
+        set.add(key(9, 2, 0), false);
+        set.add(key(9, 7, 0), true);
+        assert_ne!(set.total(), one);
+        set.remove(key(9, 7, 0), true);
+        set.remove(key(9, 2, 0), false);
+        assert_eq!((set.total(), set.sums().len()), (one, 1));
+        set.remove(key(1, 2, 3), true);
+        assert!(set.is_empty());
+    }
+
+    #[test]
+    fn differences_show_from_both_sides() {
+        let mut a = Fingerprints::default();
+        let mut b = Fingerprints::default();
+        a.add(key(1, 1, 0), true);
+        b.add(key(1, 1, 0), false);
+        a.add(key(1, 2, 0), true);
+        b.add(key(1, 3, 0), true);
+        a.add(key(1, 4, 0), true);
+        b.add(key(1, 4, 0), true);
+        assert_eq!(a.differing(&b.sums()), BTreeSet::from([1, 2, 3]));
+        assert_eq!(b.differing(&a.sums()), BTreeSet::from([1, 2, 3]));
+    }
+}

@@ -1,0 +1,84 @@
+//! The holder's inventory: every shard of the local store, whom it is reported to, and its lease.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::fingerprint::{ShardKey, Slot};
+use super::peers::Handle;
+use super::sweep::Sweep;
+use super::timers::Timers;
+use super::types::Shape;
+use crate::{Id, Time};
+
+/// How firmly a shard is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tenure {
+    Committed,
+    Pending { until: Time, writer: Handle },
+}
+
+/// One shard held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) shape: Shape,
+    pub(super) tenure: Tenure,
+    /// Whom it is reported to; none until the ring was asked.
+    pub(super) home: Option<Handle>,
+    /// The home was taken from another peer's hint, once per change of the membership.
+    pub(super) hinted: bool,
+    /// The lease timer.
+    pub(super) wake: Option<Time>,
+}
+
+impl Held {
+    pub(super) fn is_committed(&self) -> bool {
+        self.tenure == Tenure::Committed
+    }
+}
+
+/// All shards held.
+#[derive(Debug, Default)]
+pub(super) struct Inventory {
+    pub(super) shards: BTreeMap<ShardKey, Held>,
+    /// Shards whose home is not known yet.
+    pub(super) fresh: BTreeSet<ShardKey>,
+    pub(super) leases: Timers<ShardKey>,
+    pub(super) sweep: Sweep<ShardKey>,
+}
+
+impl Inventory {
+    /// The shards of one stripe.
+    pub(super) fn of(&self, stripe: Id) -> impl Iterator<Item = (ShardKey, &Held)> {
+        let slot = Slot::of(stripe);
+        let first = ShardKey { slot, index: 0 };
+        let last = ShardKey { slot, index: u8::MAX };
+        self.shards.range(first..=last).map(|(key, held)| (*key, held))
+    }
+
+    /// Whether this shard is held and committed.
+    pub(super) fn has_committed(&self, key: ShardKey) -> bool {
+        self.shards.get(&key).is_some_and(Held::is_committed)
+    }
+
+    /// Whether a pending shard of the stripe is held.
+    pub(super) fn has_pending(&self, stripe: Id) -> bool {
+        self.of(stripe).any(|(_, held)| !held.is_committed())
+    }
+
+    /// Arms the lease timer of a shard.
+    pub(super) fn arm(&mut self, key: ShardKey, at: Option<Time>) {
+        if let Some(held) = self.shards.get_mut(&key) {
+            self.leases.rearm(key, &mut held.wake, at);
+        }
+    }
+
+    /// The next shards whose home must be (re)considered, at most `limit`.
+    pub(super) fn unsettled(&mut self, limit: usize) -> Vec<ShardKey> {
+        let mut keys = self.sweep.slice(&self.shards, limit);
+        while keys.len() < limit
+            && let Some(key) = self.fresh.pop_first()
+        {
+            keys.push(key);
+        }
+        keys
+    }
+}

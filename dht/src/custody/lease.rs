@@ -1,0 +1,129 @@
+//! What becomes of a pending shard whose lease ended: whoever may know of a commit is asked first, and the
+//! shard is dropped only when nobody can know.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::fingerprint::{ShardKey, Slot};
+use super::inventory::Tenure;
+use super::message::Status;
+use super::peers::{Handle, ME};
+use super::{Custody, Effect};
+use crate::{Id, Membership, Time};
+
+/// Questions about one stripe on their way.
+#[derive(Debug)]
+pub(super) struct Inquiry {
+    waiting: BTreeSet<Handle>,
+    /// Somebody did not answer.
+    unsure: bool,
+}
+
+/// Inquiries by stripe.
+pub(super) type Inquiries = BTreeMap<Id, Inquiry>;
+
+impl Custody {
+    /// What this peer knows of a stripe.
+    pub(super) fn status(&self, stripe: Id) -> Status {
+        let told = self.home.stripes.get(&Slot::of(stripe));
+        let mut shards = self.inventory.of(stripe).peekable();
+        if told.is_some_and(super::home::Homed::is_committed) {
+            Status::Committed
+        } else if shards.peek().is_none() {
+            Status::None
+        } else if shards.any(|(_, held)| held.is_committed()) {
+            Status::Committed
+        } else {
+            Status::Pending
+        }
+    }
+
+    /// The timer of a pending shard fired.
+    pub(super) fn handle_lease(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
+        let Some(held) = self.inventory.shards.get_mut(&key) else {
+            return;
+        };
+        held.wake = None;
+        let Tenure::Pending { until, writer } = held.tenure else {
+            return;
+        };
+        if now < until {
+            self.inventory.arm(key, Some(until));
+            return;
+        }
+        // Whatever comes of the questions, the shard is looked at again.
+        self.inventory.arm(key, Some(now + self.config.pending_lease / 4));
+        let stripe = key.slot.stripe;
+        if self.status(stripe) == Status::Committed {
+            self.effects.push_back(Effect::Commit { stripe });
+            return;
+        }
+        let members = ring.successors(stripe, self.config.r);
+        let mut waiting: BTreeSet<Handle> = members
+            .iter()
+            .map(|member| self.peers.intern(now, member.peer, true))
+            .collect();
+        if self.peers.is_alive(writer) {
+            waiting.insert(writer);
+        }
+        waiting.remove(&ME);
+        for peer in &waiting {
+            self.peers.get_mut(*peer).outbox.status(stripe);
+            self.peers.arm(*peer);
+        }
+        let nobody = waiting.is_empty();
+        self.inquiries.insert(
+            stripe,
+            Inquiry {
+                waiting,
+                unsure: false,
+            },
+        );
+        if nobody {
+            self.conclude(now, stripe);
+        }
+    }
+
+    /// A peer answered the question about a stripe, or failed to.
+    pub(super) fn handle_status(&mut self, now: Time, from: Handle, stripe: Id, status: Option<Status>) {
+        let Some(inquiry) = self.inquiries.get_mut(&stripe) else {
+            return;
+        };
+        if !inquiry.waiting.remove(&from) {
+            return;
+        }
+        match status {
+            Some(Status::Committed) => {
+                self.inquiries.remove(&stripe);
+                if self.inventory.has_pending(stripe) {
+                    self.effects.push_back(Effect::Commit { stripe });
+                }
+                return;
+            }
+            Some(Status::None | Status::Pending) => {}
+            None => inquiry.unsure = true,
+        }
+        if inquiry.waiting.is_empty() {
+            self.conclude(now, stripe);
+        }
+    }
+
+    /// Everybody alive was asked and nobody knew of a commit.
+    fn conclude(&mut self, now: Time, stripe: Id) {
+        let unsure = self
+            .inquiries
+            .remove(&stripe)
+            .is_none_or(|inquiry| inquiry.unsure);
+        if unsure || self.peers.any_suspect(now) {
+            return;
+        }
+        let ended = |tenure| matches!(tenure, Tenure::Pending { until, .. } if until <= now);
+        let of_stripe = self.inventory.of(stripe);
+        let dropped: Vec<ShardKey> = of_stripe
+            .filter(|(_, held)| ended(held.tenure))
+            .map(|(key, _)| key)
+            .collect();
+        for key in dropped {
+            self.drop_shard(now, key);
+        }
+    }
+}

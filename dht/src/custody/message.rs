@@ -1,0 +1,143 @@
+//! What custody says to custody on another peer.
+//!
+//! Every request is idempotent: it may be lost, repeated or come late. Answers are given from local state.
+
+use super::Shape;
+use crate::{Id, Peer};
+
+/// A message carries at most this many listed shards, stripes, orders or questions.
+pub const MAX_ENTRIES: usize = 4096;
+/// Stripes fall into this many buckets by the last byte of their id.
+pub const BUCKETS: usize = 256;
+
+/// A question or an instruction of one peer to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Holder to home: what the sender holds of the receiver's stripes. Answered by [`Response::Reported`].
+    Report(Report),
+    /// Home to holder: report to me soon. Answered by [`Response::Taken`].
+    Solicit,
+    /// Home to holder: these stripes are committed. Answered by [`Response::Taken`], before it is durable.
+    Commit {
+        /// At most [`MAX_ENTRIES`].
+        stripes: Vec<Id>,
+    },
+    /// Home to holder: these shards look surplus; drop those that are. Answered by [`Response::Taken`].
+    Trim {
+        /// At most [`MAX_ENTRIES`] divided by n.
+        orders: Vec<TrimOrder>,
+    },
+    /// Holder to holder: do you hold these, committed, and keep them for the pin time? Answered by
+    /// [`Response::Confirmed`].
+    Confirm {
+        /// Stripe and index; at most [`MAX_ENTRIES`].
+        shards: Vec<(Id, u8)>,
+    },
+    /// Holder to anyone: what do you know of these stripes? Answered by [`Response::Statuses`].
+    Status {
+        /// At most [`MAX_ENTRIES`].
+        stripes: Vec<Id>,
+    },
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// To [`Request::Report`].
+    Reported(Reported),
+    /// The request was understood; what comes of it shows in later reports.
+    Taken,
+    /// To [`Request::Confirm`]: one answer per shard asked for, in order.
+    Confirmed(Vec<bool>),
+    /// To [`Request::Status`]: one answer per stripe asked for, in order.
+    Statuses(Vec<Status>),
+}
+
+/// The fingerprint of what a holder holds of one home's stripes, with the content of some buckets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Random number of the sender's run.
+    pub instance: u64,
+    /// Rises with each report of the run; an overtaken report is not applied.
+    pub sequence: u64,
+    /// Sum of the fingerprints of all shards the sender reports to the receiver, listed or not.
+    pub total: u64,
+    /// Replaces what the receiver knew of the sender in these ranges; at most [`MAX_ENTRIES`] entries in all.
+    pub listings: Vec<Listing>,
+}
+
+/// Everything the sender reports to the receiver in one bucket, between two stripe ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The last byte of the stripe ids.
+    pub bucket: u8,
+    /// First id of the range.
+    pub from: Id,
+    /// Last id of the range.
+    pub to: Id,
+    /// Ascending by stripe and index, distinct.
+    pub entries: Vec<Entry>,
+}
+
+impl Listing {
+    /// Whether the entries are in order, in range and in the bucket. A listing from the network that fails
+    /// this is refused.
+    pub fn is_valid(&self) -> bool {
+        self.entries
+            .is_sorted_by(|a, b| (a.stripe, a.index) < (b.stripe, b.index))
+            && self.entries.iter().all(|entry| {
+                entry.stripe.as_bytes().last() == Some(&self.bucket)
+                    && self.from <= entry.stripe
+                    && entry.stripe <= self.to
+                    && entry.shape.is_valid()
+                    && entry.index < entry.shape.n
+            })
+    }
+}
+
+/// One shard in a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The stripe.
+    pub stripe: Id,
+    /// Which of its n shards.
+    pub index: u8,
+    /// The stripe's shape.
+    pub shape: Shape,
+    /// Whether it is committed; otherwise pending.
+    pub committed: bool,
+}
+
+/// What the home makes of a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// None: the home's record of the sender has the fingerprint reported. Otherwise the record's
+    /// fingerprint of each non-empty bucket, ascending, at most [`BUCKETS`].
+    pub differs: Option<Vec<(u8, u64)>>,
+    /// Listed stripes whose home is another peer in the receiver's view, and who. At most [`MAX_ENTRIES`].
+    pub elsewhere: Vec<(Id, Peer)>,
+}
+
+/// An instruction to drop one shard if the safe rule allows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrimOrder {
+    /// The stripe.
+    pub stripe: Id,
+    /// The receiver's surplus index.
+    pub index: u8,
+    /// Who else holds that index.
+    pub keep: Peer,
+    /// One holder for each other index of the stripe.
+    pub others: Vec<(u8, Peer)>,
+}
+
+/// What a peer knows of a stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Nothing.
+    None,
+    /// It holds a pending shard and knows of no commit.
+    Pending,
+    /// It holds a committed shard, or as home knows of a holder of one.
+    Committed,
+}

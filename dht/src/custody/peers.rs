@@ -1,0 +1,269 @@
+//! What custody keeps per peer: whether it is there, and what is being exchanged with it.
+//!
+//! Suspicion. A peer that leaves the ring's view is suspect from then on, and gone after `repair_delay`.
+//! When a quarter of the known peers vanished within `repair_delay`, the likelier story is that this peer,
+//! or a switch, has the trouble: the suspicion of those starts anew with each further one that vanishes. The
+//! suspicion of others does not, so a flapping peer cannot put off the repair of a dead one for ever. A stall of
+//! this peer starts all suspicions anew.
+//!
+//! A peer that comes back counts as live once a report of it matched the record kept of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::exchange::{Incoming, Outgoing};
+use super::outbox::Outbox;
+use super::timers::Timers;
+use super::types::Standing;
+use crate::{Id, Member, Membership, Peer, Time};
+
+/// Peers of the ring looked at to notice changes.
+const VIEW: usize = 4096;
+
+/// A peer, in four bytes. Handles are never given back: a peer met once is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Handle(u32);
+
+/// This peer.
+pub(super) const ME: Handle = Handle(0);
+
+#[derive(Debug)]
+pub(super) struct PeerRecord {
+    pub(super) peer: Peer,
+    alive: bool,
+    /// The last report since the peer came (back) matched.
+    synced: bool,
+    /// When it left the view last.
+    vanished: Time,
+    /// When the present suspicion began.
+    since: Time,
+    /// It failed to take a shard: no target before this.
+    pub(super) refused_until: Time,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
+    pub(super) outbox: Outbox,
+    due: Option<Time>,
+}
+
+/// All peers ever met.
+#[derive(Debug)]
+pub(super) struct Peers {
+    handles: BTreeMap<Peer, Handle>,
+    records: Vec<PeerRecord>,
+    agenda: Timers<Handle>,
+    view: Vec<Member>,
+    changed: Time,
+    /// No suspicion is older than this.
+    floor: Time,
+    repair_delay: Duration,
+}
+
+/// What [`Peers::observe`] saw.
+#[derive(Default)]
+pub(super) struct Observed {
+    pub(super) changed: bool,
+    /// Peers that came, or came back.
+    pub(super) arrived: Vec<Handle>,
+}
+
+impl Peers {
+    pub(super) fn new(me: Peer, repair_delay: Duration, now: Time) -> Self {
+        let mut peers = Self {
+            handles: BTreeMap::new(),
+            records: Vec::new(),
+            agenda: Timers::default(),
+            view: Vec::new(),
+            changed: now,
+            floor: now,
+            repair_delay,
+        };
+        peers.intern(now, me, true);
+        peers
+    }
+
+    /// The handle of `peer`, which is `alive` in the ring's view if it was not met before.
+    pub(super) fn intern(&mut self, now: Time, peer: Peer, alive: bool) -> Handle {
+        if let Some(handle) = self.handles.get(&peer) {
+            return *handle;
+        }
+        let handle = Handle(u32::try_from(self.records.len()).unwrap_or(u32::MAX));
+        self.handles.insert(peer, handle);
+        self.records.push(PeerRecord {
+            peer,
+            alive,
+            synced: true,
+            vanished: now,
+            since: now,
+            refused_until: Time::ZERO,
+            incoming: Incoming::default(),
+            outgoing: Outgoing::default(),
+            outbox: Outbox::default(),
+            due: None,
+        });
+        handle
+    }
+
+    pub(super) fn find(&self, peer: Peer) -> Option<Handle> {
+        self.handles.get(&peer).copied()
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "only intern makes handles, records are never removed"
+    )]
+    pub(super) fn get(&self, handle: Handle) -> &PeerRecord {
+        &self.records[handle.0 as usize]
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "only intern makes handles, records are never removed"
+    )]
+    pub(super) fn get_mut(&mut self, handle: Handle) -> &mut PeerRecord {
+        &mut self.records[handle.0 as usize]
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = Handle> + use<> {
+        (0..u32::try_from(self.records.len()).unwrap_or(u32::MAX)).map(Handle)
+    }
+
+    /// When the membership changed last.
+    pub(super) fn changed(&self) -> Time {
+        self.changed
+    }
+
+    /// Takes over the ring's view.
+    pub(super) fn observe(&mut self, now: Time, ring: &impl Membership) -> Observed {
+        let view = ring.successors(Id::default(), VIEW);
+        let mut observed = Observed::default();
+        for member in &view {
+            if self.find(member.peer).is_none() {
+                observed.arrived.push(self.intern(now, member.peer, true));
+            }
+        }
+        let mut vanished = false;
+        for (index, record) in self.records.iter_mut().enumerate().skip(1) {
+            let alive = ring.is_alive(record.peer);
+            if alive == record.alive {
+                continue;
+            }
+            observed.changed = true;
+            record.alive = alive;
+            record.since = now;
+            if alive {
+                observed
+                    .arrived
+                    .push(Handle(u32::try_from(index).unwrap_or(u32::MAX)));
+            } else {
+                vanished = true;
+                record.vanished = now;
+                record.synced = false;
+                record.outgoing.abandon();
+                record.outbox.abandon();
+            }
+        }
+        if vanished {
+            self.doubt_mass_vanishing(now);
+        }
+        if view != self.view {
+            self.view = view;
+            observed.changed = true;
+        }
+        if observed.changed {
+            self.changed = now;
+        }
+        observed
+    }
+
+    fn doubt_mass_vanishing(&mut self, now: Time) {
+        let delay = self.repair_delay;
+        let others = || self.records.iter().skip(1);
+        let alive = others().filter(|record| record.alive).count();
+        let suspect = others()
+            .filter(|record| !record.alive && now.since(record.since) < delay)
+            .count();
+        let fresh = |record: &PeerRecord| !record.alive && now.since(record.vanished) < delay;
+        if 4 * others().filter(|record| fresh(record)).count() >= alive + suspect {
+            for record in self.records.iter_mut().skip(1).filter(|record| fresh(record)) {
+                record.since = now;
+            }
+        }
+    }
+
+    /// This peer was out of its wits for a while: all suspicions start anew.
+    pub(super) fn stalled(&mut self, now: Time) {
+        self.floor = now;
+    }
+
+    /// No suspicion or tracking counts from before this.
+    pub(super) fn floor(&self) -> Time {
+        self.floor
+    }
+
+    pub(super) fn is_alive(&self, handle: Handle) -> bool {
+        handle == ME || self.get(handle).alive
+    }
+
+    pub(super) fn is_live(&self, handle: Handle) -> bool {
+        let record = self.get(handle);
+        handle == ME || record.alive && record.synced
+    }
+
+    /// When the present suspicion of a peer that is not live began.
+    pub(super) fn suspect_since(&self, handle: Handle) -> Time {
+        self.get(handle).since.max(self.floor)
+    }
+
+    pub(super) fn is_gone(&self, now: Time, handle: Handle) -> bool {
+        !self.is_live(handle) && now.since(self.suspect_since(handle)) >= self.repair_delay
+    }
+
+    pub(super) fn standing(&self, now: Time, handle: Handle) -> Standing {
+        if self.is_live(handle) {
+            Standing::Live
+        } else if self.is_gone(now, handle) {
+            Standing::Gone
+        } else {
+            Standing::Suspect
+        }
+    }
+
+    /// Whether an unreachable peer may know what nobody reachable does: some peer is suspect, or this peer has
+    /// not been up long enough to know whom to suspect.
+    pub(super) fn any_suspect(&self, now: Time) -> bool {
+        now.since(self.floor) < self.repair_delay
+            || self
+                .records
+                .iter()
+                .skip(1)
+                .any(|record| !record.alive && now.since(record.since.max(self.floor)) < self.repair_delay)
+    }
+
+    /// A report of the peer matched. Whether that makes its shards count again.
+    pub(super) fn synced(&mut self, handle: Handle) -> bool {
+        !std::mem::replace(&mut self.get_mut(handle).synced, true)
+    }
+
+    /// Sets when the peer must be attended to next.
+    pub(super) fn arm(&mut self, handle: Handle) {
+        let Some(record) = self.records.get_mut(handle.0 as usize) else {
+            return;
+        };
+        let at = [record.outgoing.due(), record.outbox.due()]
+            .into_iter()
+            .flatten()
+            .min();
+        let at = at.filter(|_| record.alive && handle != ME);
+        self.agenda.rearm(handle, &mut record.due, at);
+    }
+
+    pub(super) fn next_due(&self) -> Option<Time> {
+        self.agenda.next()
+    }
+
+    pub(super) fn pop_due(&mut self, now: Time) -> Option<Handle> {
+        let handle = self.agenda.pop_due(now)?;
+        self.get_mut(handle).due = None;
+        Some(handle)
+    }
+}

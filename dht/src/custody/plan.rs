@@ -1,0 +1,262 @@
+//! What a stripe needs: pure judgement over what its home knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::home::{Class, Homed};
+use super::peers::{Handle, Peers};
+use super::types::CustodyConfig;
+use crate::{PeerState, Time};
+
+/// The first successors of a stripe, nearest first.
+pub(super) type Members = [(Handle, PeerState)];
+
+/// Which indices live, and which must be given up on.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// Index and live holder, committed or not.
+    pub(super) live: Vec<(u8, Handle)>,
+    /// Indices nobody live or merely suspect holds.
+    pub(super) missing: Vec<u8>,
+    /// Distinct live indices.
+    pub(super) distinct: usize,
+    /// Some index was never named, and may yet be.
+    pub(super) unsure: bool,
+    /// When an index that is neither live nor missing will be missing.
+    pub(super) wake: Option<Time>,
+}
+
+impl Survey {
+    pub(super) fn take(now: Time, homed: &Homed, peers: &Peers, config: &CustodyConfig) -> Self {
+        let mut survey = Self::default();
+        for claim in &homed.claims {
+            if peers.is_live(claim.peer) && claim.index < homed.shape.n {
+                survey.live.push((claim.index, claim.peer));
+            }
+        }
+        let live: BTreeSet<u8> = survey.live.iter().map(|(index, _)| *index).collect();
+        survey.distinct = live.len();
+        let delay = if survey.distinct == usize::from(homed.shape.k) {
+            config.repair_delay.min(config.exactly_k_delay)
+        } else {
+            config.repair_delay
+        };
+        let unheard =
+            (homed.tracked.unwrap_or(now).max(peers.floor()) + delay).max(homed.withdrawn + config.settle());
+        for index in (0..homed.shape.n).filter(|index| !live.contains(index)) {
+            let named = homed.claims.iter().filter(|claim| claim.index == index);
+            let suspected = named.map(|claim| peers.suspect_since(claim.peer) + delay).max();
+            let due = suspected.unwrap_or(unheard);
+            if due <= now {
+                survey.missing.push(index);
+            } else {
+                survey.unsure |= suspected.is_none();
+                survey.wake = Some(survey.wake.map_or(due, |wake| wake.min(due)));
+            }
+        }
+        survey
+    }
+
+    pub(super) fn class(&self, homed: &Homed) -> Class {
+        let (k, n) = (usize::from(homed.shape.k), usize::from(homed.shape.n));
+        let peers: BTreeSet<Handle> = self.live.iter().map(|(_, peer)| *peer).collect();
+        if !homed.is_committed() {
+            Class::Pending
+        } else if self.distinct == n && peers.len() >= n {
+            Class::Safe
+        } else if self.unsure {
+            Class::Unsure
+        } else if self.distinct < k {
+            Class::Lost
+        } else if self.distinct == k {
+            Class::Endangered
+        } else {
+            Class::Degraded
+        }
+    }
+
+    fn holds(&self, peer: Handle) -> usize {
+        self.live.iter().filter(|(_, holder)| *holder == peer).count()
+    }
+
+    fn holders(&self, index: u8) -> impl Iterator<Item = Handle> + '_ {
+        let of_index = self.live.iter().filter(move |(at, _)| *at == index);
+        of_index.map(|(_, peer)| *peer)
+    }
+}
+
+/// The next job for a stripe.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    Nothing,
+    Regenerate {
+        sources: Vec<(u8, Handle)>,
+        targets: Vec<(u8, Handle)>,
+    },
+    Copy {
+        index: u8,
+        from: Handle,
+        to: Handle,
+    },
+    /// Something is missing and nobody can take it. If a peer refused lately, it is asked again then.
+    Parked {
+        until: Option<Time>,
+    },
+}
+
+/// A surplus shard and why it is one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Surplus {
+    pub(super) victim: Handle,
+    pub(super) index: u8,
+    pub(super) keep: Handle,
+    pub(super) others: Vec<(u8, Handle)>,
+}
+
+fn position(members: &Members, peer: Handle) -> usize {
+    members
+        .iter()
+        .position(|(member, _)| *member == peer)
+        .unwrap_or(usize::MAX)
+}
+
+/// The n peers that should hold the stripe: in the order of the ring, those that take shards or hold one
+/// already and want to keep it. A full holder keeps its seat, or else a peer near its limit would be emptied
+/// and refilled in turns.
+fn seats(now: Time, homed: &Homed, peers: &Peers, members: &Members) -> Vec<Handle> {
+    let holds = |peer| homed.claims.iter().any(|claim| claim.peer == peer);
+    let sits = |peer, state| match state {
+        PeerState::Accepting => holds(peer) || peers.get(peer).refused_until <= now,
+        PeerState::Full => holds(peer),
+        PeerState::Draining => false,
+    };
+    let legal = members.iter().filter(|(peer, state)| sits(*peer, *state));
+    legal
+        .map(|(peer, _)| *peer)
+        .take(usize::from(homed.shape.n))
+        .collect()
+}
+
+/// What to do next for a committed stripe.
+pub(super) fn decide(
+    now: Time,
+    homed: &Homed,
+    survey: &Survey,
+    peers: &Peers,
+    members: &Members,
+) -> Decision {
+    if survey.distinct < usize::from(homed.shape.k) || homed.inconsistent {
+        Decision::Nothing
+    } else if !survey.missing.is_empty() {
+        regenerate(now, homed, survey, peers, members)
+    } else if survey.distinct < usize::from(homed.shape.n) {
+        Decision::Nothing
+    } else {
+        hand_in(homed, survey, members, &seats(now, homed, peers, members))
+    }
+}
+
+fn regenerate(now: Time, homed: &Homed, survey: &Survey, peers: &Peers, members: &Members) -> Decision {
+    let holds = |peer| homed.claims.iter().any(|claim| claim.peer == peer);
+    let willing = members
+        .iter()
+        .filter(|(peer, state)| *state == PeerState::Accepting && !holds(*peer));
+    let refused = |peer: &Handle| peers.get(*peer).refused_until > now;
+    let (refusing, able): (Vec<Handle>, Vec<Handle>) = willing.map(|(peer, _)| *peer).partition(refused);
+    if able.is_empty() {
+        let until = refusing.iter().map(|peer| peers.get(*peer).refused_until).min();
+        return Decision::Parked { until };
+    }
+    let mut nearest: BTreeMap<u8, (usize, Handle)> = BTreeMap::new();
+    for (index, peer) in &survey.live {
+        let rank = (position(members, *peer), *peer);
+        let best = nearest.entry(*index).or_insert(rank);
+        *best = rank.min(*best);
+    }
+    let mut sources: Vec<(u8, (usize, Handle))> = nearest.into_iter().collect();
+    sources.sort_by_key(|(_, (distance, peer))| (*peer != super::peers::ME, *distance));
+    Decision::Regenerate {
+        sources: sources
+            .into_iter()
+            .map(|(index, (_, peer))| (index, peer))
+            .collect(),
+        targets: survey.missing.iter().copied().zip(able).collect(),
+    }
+}
+
+/// A shard whose holder has no seat, or has one seat for two shards, goes to the first empty seat.
+fn hand_in(homed: &Homed, survey: &Survey, members: &Members, seats: &[Handle]) -> Decision {
+    let empty = |seat: &&Handle| !homed.claims.iter().any(|claim| claim.peer == **seat);
+    let Some(to) = seats.iter().find(empty) else {
+        return Decision::Nothing;
+    };
+    let misplaced = survey.live.iter().filter(|(index, peer)| {
+        survey.holders(*index).count() == 1 && (!seats.contains(peer) || survey.holds(*peer) > 1)
+    });
+    let farthest = misplaced.max_by_key(|(_, peer)| (!seats.contains(peer), position(members, *peer), *peer));
+    farthest.map_or(Decision::Nothing, |(index, from)| Decision::Copy {
+        index: *index,
+        from: *from,
+        to: *to,
+    })
+}
+
+/// Shards of a whole stripe that may go because another holder of the same index is better placed: one with a
+/// seat, then one that keeps no other index, then the nearer one.
+pub(super) fn surplus(
+    now: Time,
+    homed: &Homed,
+    survey: &Survey,
+    peers: &Peers,
+    members: &Members,
+) -> Vec<Surplus> {
+    let n = homed.shape.n;
+    let committed = |index: u8, peer: Handle| {
+        let claim = |claim: &&super::home::Claim| claim.index == index && claim.peer == peer;
+        homed
+            .claims
+            .iter()
+            .find(claim)
+            .is_some_and(|claim| claim.committed)
+    };
+    if survey.live.len() <= usize::from(n) || survey.distinct < usize::from(n) {
+        return Vec::new();
+    }
+    let seats = seats(now, homed, peers, members);
+    let mut holders: Vec<(u8, Vec<Handle>)> = (0..n)
+        .map(|index| {
+            let of_index = survey.holders(index).filter(|peer| committed(index, *peer));
+            (index, of_index.collect())
+        })
+        .collect();
+    holders.sort_by_key(|(_, peers)| peers.len());
+    let mut keepers: BTreeMap<u8, Handle> = BTreeMap::new();
+    for (index, peers) in &holders {
+        let rank = |peer: &&Handle| {
+            let doubled = keepers.values().any(|keeper| keeper == *peer);
+            (!seats.contains(peer), doubled, position(members, **peer), **peer)
+        };
+        let Some(keeper) = peers.iter().min_by_key(rank).copied() else {
+            return Vec::new();
+        };
+        keepers.insert(*index, keeper);
+    }
+    let keepers = &keepers;
+    let victims = holders
+        .iter()
+        .flat_map(|(index, peers)| peers.iter().map(move |peer| (*index, *peer)));
+    victims
+        .filter(|(index, peer)| keepers.get(index) != Some(peer))
+        .filter_map(|(index, victim)| {
+            Some(Surplus {
+                victim,
+                index,
+                keep: *keepers.get(&index)?,
+                others: keepers
+                    .iter()
+                    .map(|(other, peer)| (*other, *peer))
+                    .filter(|(other, _)| *other != index)
+                    .collect(),
+            })
+        })
+        .collect()
+}

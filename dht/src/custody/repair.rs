@@ -1,0 +1,391 @@
+//! The home at work: it judges its stripes one by one, queues what they need, and runs a bounded number of
+//! jobs, the most endangered stripe first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::fingerprint::{ShardKey, Slot};
+use super::home::{Claim, Class};
+use super::message::TrimOrder;
+use super::peers::{Handle, ME};
+use super::plan::{self, Decision, Survey};
+use super::{Custody, Effect, JobId, JobOutcome};
+use crate::{Membership, PeerState, Time};
+
+/// Time between two instructions about one stripe, to let the first be followed and reported.
+const NAG: Duration = Duration::from_secs(10);
+/// How long a peer that failed to take a shard is no target.
+const REFUSED: Duration = Duration::from_secs(10);
+/// First and longest wait after a failed job; doubled in between.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(10));
+/// Hand-ins come after all repairs; a repair's priority is how many indices more than k live.
+const HAND_IN: u16 = 256;
+
+#[derive(Debug)]
+struct Job {
+    slot: Slot,
+    targets: Vec<(u8, Handle)>,
+    regenerates: bool,
+}
+
+/// Jobs waiting and running.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    waiting: BTreeSet<(u16, Slot)>,
+    running: BTreeMap<JobId, Job>,
+    next: u64,
+    /// When the rate allows the next job: each takes its bytes divided by the rate (GCRA without burst).
+    free_at: Time,
+    pub(super) regenerated_total: u64,
+    pub(super) bytes_total: u64,
+}
+
+impl Jobs {
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(super) fn poll_timeout(&self, parallel: usize) -> Option<Time> {
+        (!self.waiting.is_empty() && self.running.len() < parallel).then_some(self.free_at)
+    }
+
+    fn charge(&mut self, now: Time, bytes: u64, rate: Option<u64>) {
+        if let Some(rate) = rate {
+            let micros = u128::from(bytes) * 1_000_000 / u128::from(rate.max(1));
+            let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+            self.free_at = self.free_at.max(now) + Duration::from_micros(micros);
+        }
+    }
+
+    fn begin(&mut self, job: Job) -> JobId {
+        let id = JobId(self.next);
+        self.next += 1;
+        self.running.insert(id, job);
+        id
+    }
+}
+
+impl Custody {
+    /// The first successors of a stripe.
+    fn members(&mut self, now: Time, ring: &impl Membership, slot: Slot) -> Vec<(Handle, PeerState)> {
+        let members = ring.successors(slot.stripe, self.config.r);
+        members
+            .into_iter()
+            .map(|member| (self.peers.intern(now, member.peer, true), member.state))
+            .collect()
+    }
+
+    /// Looks at one stripe: files it under its class, queues a job, tells holders what to do, and sets the time
+    /// of the next look.
+    pub(super) fn judge(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
+        let members = self.members(now, ring, slot);
+        let mine = members.first().is_some_and(|(home, _)| *home == ME);
+        self.prune(now, slot, mine);
+        let stable = self.peers.changed() + self.config.settle();
+        let Some(homed) = self.home.stripes.get_mut(&slot) else {
+            return;
+        };
+        if !mine {
+            homed.tracked = None;
+            self.enqueue(slot, None);
+            self.home.classify(slot, Class::Foreign, false);
+            self.home.wake(slot, None);
+            return;
+        }
+        homed.tracked.get_or_insert(now);
+        let survey = Survey::take(now, homed, &self.peers, &self.config);
+        let class = survey.class(homed);
+        let mut wakes = vec![survey.wake];
+        let mut priority = None;
+        let mut parked = false;
+        let orders = if self.config.repair && class != Class::Pending && !homed.running {
+            match plan::decide(now, homed, &survey, &self.peers, &members) {
+                Decision::Nothing => {}
+                Decision::Parked { until } => {
+                    parked = true;
+                    wakes.push(until);
+                }
+                Decision::Regenerate { .. } if homed.not_before > now => wakes.push(Some(homed.not_before)),
+                Decision::Regenerate { .. } => {
+                    let spare = survey.distinct.saturating_sub(usize::from(homed.shape.k));
+                    priority = u16::try_from(spare).ok();
+                }
+                Decision::Copy { .. } if homed.not_before.max(stable) > now => {
+                    wakes.push(Some(homed.not_before.max(stable)));
+                }
+                Decision::Copy { .. } => priority = Some(HAND_IN),
+            }
+            plan::surplus(now, homed, &survey, &self.peers, &members)
+        } else {
+            Vec::new()
+        };
+        self.home.classify(slot, class, parked);
+        self.enqueue(slot, priority);
+        wakes.push(self.instruct(now, ring, slot, orders, stable));
+        self.home.wake(slot, wakes.into_iter().flatten().min());
+    }
+
+    /// Spreads the commit and orders trims, unless that was done lately. Returns when to do it (again).
+    fn instruct(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        slot: Slot,
+        orders: Vec<plan::Surplus>,
+        stable: Time,
+    ) -> Option<Time> {
+        let homed = self.home.stripes.get_mut(&slot)?;
+        let pending: Vec<Handle> = if homed.is_committed() {
+            let pending = homed.claims.iter().filter(|claim| !claim.committed);
+            pending.map(|claim| claim.peer).collect()
+        } else {
+            Vec::new()
+        };
+        if pending.is_empty() && orders.is_empty() {
+            return None;
+        }
+        let due = if pending.is_empty() {
+            homed.nag.max(stable)
+        } else {
+            homed.nag
+        };
+        if now < due {
+            return Some(due);
+        }
+        homed.nag = now + NAG;
+        for peer in pending {
+            if peer == ME {
+                self.effects.push_back(Effect::Commit { stripe: slot.stripe });
+            } else if self.peers.is_alive(peer) {
+                self.peers.get_mut(peer).outbox.commit(slot.stripe);
+                self.peers.arm(peer);
+            }
+        }
+        for surplus in orders {
+            let name = |handle| self.peers.get(handle).peer;
+            let order = TrimOrder {
+                stripe: slot.stripe,
+                index: surplus.index,
+                keep: name(surplus.keep),
+                others: surplus
+                    .others
+                    .iter()
+                    .map(|(index, peer)| (*index, name(*peer)))
+                    .collect(),
+            };
+            if surplus.victim == ME {
+                self.begin_trim(now, ring, &order);
+            } else {
+                self.peers.get_mut(surplus.victim).outbox.trim(order);
+                self.peers.arm(surplus.victim);
+            }
+        }
+        Some(now + NAG)
+    }
+
+    /// Forgets claims of gone peers that nobody needs any more, and a stripe without claims.
+    fn prune(&mut self, now: Time, slot: Slot, mine: bool) {
+        let Some(homed) = self.home.stripes.get_mut(&slot) else {
+            return;
+        };
+        let live = |claim: &Claim| claim.committed && self.peers.is_live(claim.peer);
+        let replaced: BTreeSet<u8> = homed
+            .claims
+            .iter()
+            .filter(|claim| live(claim))
+            .map(|claim| claim.index)
+            .collect();
+        let all = !mine || !homed.is_committed();
+        let stale: Vec<Claim> = homed
+            .claims
+            .iter()
+            .filter(|claim| self.peers.is_gone(now, claim.peer) && (all || replaced.contains(&claim.index)))
+            .copied()
+            .collect();
+        homed.claims.retain(|claim| !stale.contains(claim));
+        let empty = homed.claims.is_empty();
+        for claim in stale {
+            let key = ShardKey {
+                slot,
+                index: claim.index,
+            };
+            let record = &mut self.peers.get_mut(claim.peer).incoming.fingerprints;
+            record.remove(key, claim.committed);
+        }
+        if empty {
+            self.enqueue(slot, None);
+            self.home.forget(slot);
+        }
+    }
+
+    fn enqueue(&mut self, slot: Slot, priority: Option<u16>) {
+        if let Some(homed) = self.home.stripes.get_mut(&slot) {
+            if let Some(old) = homed.queued.take() {
+                self.jobs.waiting.remove(&(old, slot));
+            }
+            if let Some(priority) = priority {
+                self.jobs.waiting.insert((priority, slot));
+                homed.queued = Some(priority);
+            }
+        }
+    }
+
+    /// Starts waiting jobs as far as the limits allow.
+    pub(super) fn launch(&mut self, now: Time, ring: &impl Membership) {
+        while self.jobs.running.len() < self.config.parallel
+            && self.jobs.free_at <= now
+            && let Some((_, slot)) = self.jobs.waiting.pop_first()
+        {
+            let members = self.members(now, ring, slot);
+            let Some(homed) = self.home.stripes.get_mut(&slot) else {
+                continue;
+            };
+            homed.queued = None;
+            // The stripe was judged a while ago: what it needs now counts.
+            self.home.dirty.insert(slot);
+            if members.first().is_some_and(|(home, _)| *home == ME) {
+                let survey = Survey::take(now, homed, &self.peers, &self.config);
+                let decision = plan::decide(now, homed, &survey, &self.peers, &members);
+                self.perform(now, slot, decision);
+            }
+        }
+    }
+
+    fn perform(&mut self, now: Time, slot: Slot, decision: Decision) {
+        let Some(homed) = self.home.stripes.get_mut(&slot) else {
+            return;
+        };
+        let shape = homed.shape;
+        let names = |shards: &[(u8, Handle)]| {
+            let named = shards
+                .iter()
+                .map(|(index, peer)| (*index, self.peers.get(*peer).peer));
+            named.collect::<Vec<_>>()
+        };
+        let stripe = slot.stripe;
+        let (effect, shards) = match decision {
+            Decision::Nothing | Decision::Parked { .. } => return,
+            Decision::Regenerate { sources, targets } => {
+                let (sources, named) = (names(&sources), names(&targets));
+                let shards = usize::from(shape.k) + targets.len();
+                let job = self.jobs.begin(Job {
+                    slot,
+                    targets,
+                    regenerates: true,
+                });
+                let effect = Effect::Regenerate {
+                    job,
+                    stripe,
+                    shape,
+                    sources,
+                    targets: named,
+                };
+                (effect, shards)
+            }
+            Decision::Copy { index, from, to } => {
+                let job = self.jobs.begin(Job {
+                    slot,
+                    targets: vec![(index, to)],
+                    regenerates: false,
+                });
+                let (from, to) = (self.peers.get(from).peer, self.peers.get(to).peer);
+                let effect = Effect::Copy {
+                    job,
+                    stripe,
+                    index,
+                    from,
+                    to,
+                };
+                (effect, 2)
+            }
+        };
+        homed.running = true;
+        let bytes = u64::from(shape.shard_len).saturating_mul(shards as u64);
+        self.jobs.charge(now, bytes, self.config.repair_rate);
+        self.effects.push_back(effect);
+    }
+
+    /// The driver did an effect, or failed. Unknown jobs are ignored.
+    pub fn handle_job(&mut self, now: Time, ring: &impl Membership, id: JobId, outcome: JobOutcome) {
+        self.now = now;
+        let Some(job) = self.jobs.running.remove(&id) else {
+            return;
+        };
+        self.jobs.bytes_total = self.jobs.bytes_total.saturating_add(outcome.bytes);
+        if job.regenerates {
+            self.jobs.regenerated_total += outcome.stored.len() as u64;
+        }
+        let stored: Vec<(u8, Handle)> = outcome
+            .stored
+            .into_iter()
+            .map(|(index, peer)| (index, self.peers.intern(now, peer, ring.is_alive(peer))))
+            .collect();
+        for (index, peer) in &job.targets {
+            let name = self.peers.get(*peer).peer;
+            if outcome.failed.contains(&(*index, name)) {
+                self.peers.get_mut(*peer).refused_until = now + REFUSED;
+            }
+        }
+        if outcome.inconsistent {
+            self.home.mark_inconsistent(job.slot);
+        }
+        let complete = job.targets.iter().all(|target| stored.contains(target));
+        let jitter = self.jitter();
+        let config = &self.config;
+        let Some(homed) = self.home.stripes.get_mut(&job.slot) else {
+            return;
+        };
+        homed.running = false;
+        homed.nag = now;
+        homed.failures = if complete { 0 } else { homed.failures + 1 };
+        homed.not_before = if complete {
+            now + config.exchange_dirty * 4
+        } else {
+            now + backoff(homed.failures).mul_f64(jitter)
+        };
+        let tracked = homed.tracked.is_some();
+        self.home.dirty.insert(job.slot);
+        if tracked {
+            self.believe(now, job.slot, &stored);
+        }
+    }
+
+    /// Takes the outcome of a job for the targets' own words, which follow. This peer's own came by `insert`.
+    fn believe(&mut self, now: Time, slot: Slot, stored: &[(u8, Handle)]) {
+        let Some(shape) = self.home.stripes.get(&slot).map(|homed| homed.shape) else {
+            return;
+        };
+        for (index, peer) in stored.iter().filter(|(_, peer)| *peer != ME) {
+            let claim = Claim {
+                peer: *peer,
+                index: *index,
+                committed: true,
+            };
+            let record = &mut self.peers.get_mut(*peer).incoming.fingerprints;
+            let key = ShardKey { slot, index: *index };
+            self.home.claim(key, shape, claim, record, now);
+        }
+    }
+
+    /// The stripe's next job may start at once.
+    pub(super) fn forgive(&mut self) {
+        for homed in self.home.stripes.values_mut() {
+            homed.not_before = Time::ZERO;
+            homed.nag = Time::ZERO;
+            homed.failures = 0;
+        }
+        for peer in self.peers.all() {
+            self.peers.get_mut(peer).refused_until = Time::ZERO;
+        }
+    }
+}
+
+fn backoff(failures: u32) -> Duration {
+    let (first, longest) = BACKOFF;
+    let doubled = first * 2u32.pow(failures.saturating_sub(1).min(16));
+    doubled.min(longest)
+}

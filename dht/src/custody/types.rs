@@ -1,0 +1,252 @@
+//! What custody is told and what it asks for.
+
+use std::time::Duration;
+
+use super::message::Request;
+use crate::{Id, Peer, Time};
+
+/// How custody behaves.
+#[derive(Clone, Debug)]
+pub struct CustodyConfig {
+    /// Whether to regenerate, hand in and trim. When off, custody still exchanges inventories, spreads
+    /// commits and expires leases.
+    pub repair: bool,
+    /// How long a holder is suspect before its shards count as missing.
+    pub repair_delay: Duration,
+    /// The same for a stripe of which exactly k distinct indices live, when shorter.
+    pub exactly_k_delay: Duration,
+    /// How long a holder that confirmed a shard will not trim it.
+    pub pin: Duration,
+    /// Shortest time between two reports to one home.
+    pub exchange_dirty: Duration,
+    /// Time between two reports to one home when nothing changed.
+    pub exchange_idle: Duration,
+    /// How long the membership must have been stable before shards are handed in, and an index that vanished
+    /// from a report unheard of before it is regenerated; `repair_delay` when that is shorter.
+    pub settle: Duration,
+    /// Lifetime of a pending shard that is not renewed.
+    pub pending_lease: Duration,
+    /// Bytes read and written by repair and hand-in per second; none: unlimited.
+    pub repair_rate: Option<u64>,
+    /// Repairs and hand-ins in flight at once.
+    pub parallel: usize,
+    /// How many successors of a stripe are looked at; at least n + 4.
+    pub r: usize,
+    /// Shards listed in one message, at most [`MAX_ENTRIES`](super::MAX_ENTRIES).
+    pub page: usize,
+}
+
+impl Default for CustodyConfig {
+    fn default() -> Self {
+        Self {
+            repair: true,
+            repair_delay: Duration::from_mins(15),
+            exactly_k_delay: Duration::from_mins(1),
+            pin: Duration::from_mins(1),
+            exchange_dirty: Duration::from_millis(500),
+            exchange_idle: Duration::from_secs(30),
+            settle: Duration::from_secs(5),
+            pending_lease: Duration::from_mins(10),
+            repair_rate: None,
+            parallel: 4,
+            r: 16,
+            page: super::MAX_ENTRIES,
+        }
+    }
+}
+
+impl CustodyConfig {
+    pub(super) fn settle(&self) -> Duration {
+        self.settle.min(self.repair_delay)
+    }
+}
+
+/// What custody must know of a stripe's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Shards needed.
+    pub k: u8,
+    /// Shards in all, at least k.
+    pub n: u8,
+    /// Length of a shard in bytes.
+    pub shard_len: u32,
+}
+
+impl Shape {
+    /// Whether 1 ≤ k ≤ n.
+    pub fn is_valid(&self) -> bool {
+        (1..=self.n).contains(&self.k)
+    }
+}
+
+/// How firmly a shard is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Part of an acknowledged file.
+    Committed,
+    /// Part of a put in progress.
+    Pending {
+        /// When the lease ends unless it is renewed.
+        until: Time,
+        /// Who puts.
+        writer: Peer,
+    },
+}
+
+/// A durable, verified shard in the local store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The stripe.
+    pub stripe: Id,
+    /// Which of its n shards, below n.
+    pub index: u8,
+    /// The stripe's shape.
+    pub shape: Shape,
+    /// Committed or pending.
+    pub state: State,
+}
+
+/// Names a request in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub(super) u64);
+
+/// Names a repair or hand-in in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub(super) u64);
+
+/// A request to deliver. The driver owes exactly one `handle_response` or `handle_failure` for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// To be named in the outcome.
+    pub id: RequestId,
+    /// The receiver.
+    pub to: Peer,
+    /// The request.
+    pub request: Request,
+    /// How long to wait for the answer.
+    pub deadline: Duration,
+}
+
+/// Work for the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Fetch any k of the sources, rebuild the target indices and put each, committed, to its peer. Ends with
+    /// `handle_job`.
+    Regenerate {
+        /// To be named in the outcome.
+        job: JobId,
+        /// The stripe.
+        stripe: Id,
+        /// Its shape.
+        shape: Shape,
+        /// At least k distinct indices and a live holder of each; this peer first, then the nearest.
+        sources: Vec<(u8, Peer)>,
+        /// Indices to rebuild and where to put them; this peer possible.
+        targets: Vec<(u8, Peer)>,
+    },
+    /// Fetch one shard and put it, committed, to another peer; one of them may be this peer. Ends with
+    /// `handle_job`.
+    Copy {
+        /// To be named in the outcome.
+        job: JobId,
+        /// The stripe.
+        stripe: Id,
+        /// The index.
+        index: u8,
+        /// Who holds it.
+        from: Peer,
+        /// Who shall hold it.
+        to: Peer,
+    },
+    /// Remove a shard from the local store. Custody has forgotten it already; if the removal fails, `insert`
+    /// it again.
+    Drop {
+        /// The stripe.
+        stripe: Id,
+        /// The index.
+        index: u8,
+    },
+    /// Commit all local shards of a stripe durably, then call `committed`. Asked again later if that does
+    /// not happen.
+    Commit {
+        /// The stripe.
+        stripe: Id,
+    },
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobOutcome {
+    /// Indices now durable at their target.
+    pub stored: Vec<(u8, Peer)>,
+    /// Shards that could not be fetched or stored, and from or at whom.
+    pub failed: Vec<(u8, Peer)>,
+    /// A rebuilt shard did not match its hash: the stripe is not repaired again.
+    pub inconsistent: bool,
+    /// Bytes fetched and sent.
+    pub bytes: u64,
+}
+
+/// The stripes this peer is home of, and its repairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Stripes with all n indices on distinct live peers.
+    pub safe: usize,
+    /// Stripes with more than k and fewer than n.
+    pub degraded: usize,
+    /// Stripes with exactly k.
+    pub endangered: usize,
+    /// Stripes with fewer than k: lost for now.
+    pub lost: usize,
+    /// Stripes of puts in progress.
+    pub pending: usize,
+    /// Stripes this peer became home of lately, below n as far as it has heard.
+    pub unsure: usize,
+    /// Stripes whose rebuilt shards do not match their hashes; counted above too.
+    pub inconsistent: usize,
+    /// Repairs and hand-ins that wait for their turn.
+    pub repairs_waiting: usize,
+    /// Repairs and hand-ins in flight.
+    pub repairs_running: usize,
+    /// Stripes with missing indices and no peer to take them.
+    pub parked: usize,
+    /// Shards regenerated since start.
+    pub regenerated_total: u64,
+    /// Bytes moved by repair and hand-in since start.
+    pub bytes_total: u64,
+}
+
+/// What the home thinks of a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// In the ring, and its last report matched.
+    Live,
+    /// Unreachable, or back without a matching report.
+    Suspect,
+    /// Suspect for `repair_delay`.
+    Gone,
+}
+
+/// One shard of a [`StripeRecord`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardRecord {
+    /// Which of the n shards.
+    pub index: u8,
+    /// Who says it holds it.
+    pub peer: Peer,
+    /// Whether it said committed.
+    pub committed: bool,
+    /// Whether that peer is there.
+    pub standing: Standing,
+}
+
+/// What this peer has been told of a stripe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StripeRecord {
+    /// The stripe's shape.
+    pub shape: Shape,
+    /// Whether this peer was home of the stripe when it last looked.
+    pub home: bool,
+    /// By index.
+    pub shards: Vec<ShardRecord>,
+}

@@ -1,0 +1,83 @@
+//! Fingers: the successors of points at growing distances from each own virtual node (Stoica 2003, §IV.D).
+//!
+//! Only points beyond the successor list need one, so small rings have none. They are refreshed one after the
+//! other by lookups, a bounded number per round.
+
+use super::Ring;
+use super::lookup::Aim;
+use crate::{Contact, Id, Time};
+
+/// Lookups for fingers per round.
+const PER_ROUND: usize = 2;
+
+/// The finger refreshed next: position of the own virtual node, exponent of the distance.
+#[derive(Debug, Default)]
+pub(super) struct Cursor {
+    own: usize,
+    exponent: u8,
+}
+
+impl Ring {
+    /// Refreshes the next fingers.
+    pub(super) fn refresh_fingers(&mut self, now: Time) {
+        if self.join.is_some() {
+            return;
+        }
+        for _ in 0..PER_ROUND {
+            let Some((own, exponent)) = self.next_finger() else {
+                return;
+            };
+            let target = own.add_power_of_two(exponent);
+            let id = self.next_lookup_id();
+            let nodes = self.nearest(target, self.table.me().peer);
+            self.begin_lookup(
+                now,
+                id,
+                (Aim::Finger(own, exponent), target, 1),
+                nodes,
+                Vec::new(),
+            );
+        }
+    }
+
+    /// The first point after the cursor that is not within its virtual node's successor list.
+    fn next_finger(&mut self) -> Option<(Id, u8)> {
+        for _ in 0..=self.table.own().len() {
+            let Some(own) = self.table.own().get(self.cursor.own).copied() else {
+                self.cursor = Cursor::default();
+                continue;
+            };
+            let least = self.first_exponent(own);
+            if let Some(exponent) = least.map(|least| least.max(self.cursor.exponent))
+                && !(exponent == u8::MAX && self.cursor.exponent == u8::MAX)
+            {
+                self.cursor.exponent = exponent.saturating_add(1);
+                return Some((own, exponent));
+            }
+            self.cursor = Cursor {
+                own: self.cursor.own + 1,
+                exponent: 0,
+            };
+        }
+        None
+    }
+
+    /// The least distance beyond the successor list, as a power of two; `None` if the list holds everybody.
+    fn first_exponent(&self, own: Id) -> Option<u8> {
+        let me = self.table.me().peer;
+        let (last, _) = self
+            .table
+            .distinct(own.successor())
+            .filter(|(_, peer)| *peer != me)
+            .nth(self.config.r - 1)?;
+        u8::try_from(last.distance_from(&own).bits()).ok()
+    }
+
+    pub(super) fn set_finger(&mut self, finger: (Id, u8), contacts: &[Contact]) {
+        let first = contacts.iter().map(|contact| contact.peer);
+        match first.into_iter().find(|peer| self.table.is_member(*peer)) {
+            Some(peer) => self.fingers.insert(finger, peer),
+            None => self.fingers.remove(&finger),
+        };
+    }
+}

@@ -1,0 +1,308 @@
+//! Who lives, judged per peer.
+//!
+//! Every request carries a deadline from the peer's measured round trips. A failed one makes the peer suspect
+//! and pings it until it answers or enough failures, spaced by the retry interval, have come in a row. The dead
+//! go to the graveyard: what others say of them is not believed, only what they say themselves.
+
+use std::time::Duration;
+
+use super::calls::{Purpose, Timer};
+use super::message::{Event, Failure, Request};
+use super::table::{Entry, Standing, Update};
+use super::{Phase, Ring};
+use crate::{Contact, Peer, Time};
+
+/// A peer is dead after this many failures in a row ...
+const FAILURES: u8 = 3;
+/// ... or when this many of them said that nothing listens there.
+const UNREACHABLE: u8 = 2;
+/// The dead are asked again when others still name them, at intervals of the time they have been dead so far
+/// within these bounds.
+const DEAD_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Contacts waiting for their first ping, at most.
+const MAX_CANDIDATES: usize = 256;
+
+/// Round trips count as this long at most, in microseconds.
+const LONGEST: u32 = 60_000_000;
+
+/// Smoothed round-trip time and its variance, in microseconds (RFC 6298).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RoundTrip {
+    smoothed: u32,
+    variance: u32,
+}
+
+impl RoundTrip {
+    pub(super) fn sample(&mut self, measured: Duration) {
+        let measured = u32::try_from(measured.as_micros()).map_or(LONGEST, |micros| micros.clamp(1, LONGEST));
+        if self.smoothed == 0 {
+            self.smoothed = measured;
+            self.variance = measured / 2;
+            return;
+        }
+        let off = measured.abs_diff(self.smoothed);
+        self.variance = self.variance - self.variance / 4 + off / 4;
+        self.smoothed = (self.smoothed - self.smoothed / 8 + measured / 8).max(1);
+    }
+
+    /// The time after which an answer is late; `None` before the first measurement.
+    fn deadline(self) -> Option<Duration> {
+        let micros = u64::from(self.smoothed) + 4 * u64::from(self.variance);
+        (self.smoothed > 0).then(|| Duration::from_micros(micros))
+    }
+}
+
+impl Ring {
+    /// How long an answer of `peer` may take, doubled for each failure in a row.
+    pub(super) fn deadline(&self, peer: Peer) -> Duration {
+        let entry = self.table.get(peer);
+        let (shortest, longest) = self.config.deadlines;
+        let measured = entry.and_then(|entry| entry.round_trip.deadline());
+        let failures = entry.map_or(0, |entry| u32::from(entry.failures)).min(8);
+        let base = measured.map_or(self.config.first_deadline, |deadline| deadline.max(shortest));
+        base.saturating_mul(1 << failures).min(longest)
+    }
+
+    /// Writes down the contact of a peer, by its own word or that of others; a newer one counts.
+    pub(super) fn note(&mut self, now: Time, contact: Contact) {
+        let peer = contact.peer;
+        if peer == self.table.me().peer {
+            self.outdo(contact.version);
+            return;
+        }
+        if self.table.get(peer).is_none() {
+            self.table.note(contact, now, Duration::ZERO);
+            self.book_changed = true;
+            return;
+        }
+        let update = self.table.update(contact);
+        if update == Update::Stale {
+            return;
+        }
+        self.book_changed |= update == Update::Major;
+        if self.table.is_member(peer) {
+            self.events.push_back(Event::PeerChanged(peer));
+            if update == Update::Major {
+                self.nudge(now);
+            }
+        }
+    }
+
+    /// The peer itself spoke: it is not dead. One off the circle is asked whether it is a member.
+    pub(super) fn spoke(&mut self, now: Time, peer: Peer) {
+        self.heard(now, peer);
+        if !self.table.is_member(peer) {
+            self.verify(now, peer);
+        }
+    }
+
+    pub(super) fn heard(&mut self, now: Time, peer: Peer) {
+        let Some(entry) = self.table.get_mut(peer) else {
+            return;
+        };
+        entry.heard = Some(now);
+        entry.failures = 0;
+        entry.unreachable = 0;
+        if entry.standing == Standing::Suspect {
+            entry.standing = Standing::Alive;
+        }
+    }
+
+    /// Pings a peer off the circle, not more often than every second; an answer as a member brings it in.
+    pub(super) fn verify(&mut self, now: Time, peer: Peer) {
+        let Some(entry) = self.table.get(peer) else {
+            return;
+        };
+        let soon = entry
+            .pinged
+            .is_some_and(|pinged| now.since(pinged) < DEAD_RETRY.0);
+        if !entry.standing.is_member() && !soon {
+            self.ping(now, peer);
+        }
+    }
+
+    /// Makes a known peer a candidate: pinged until it answers or is dead.
+    pub(super) fn propose(&mut self, now: Time, peer: Peer) {
+        let candidates = self
+            .table
+            .entries()
+            .filter(|(_, entry)| entry.standing == Standing::Candidate)
+            .count();
+        if candidates < MAX_CANDIDATES
+            && let Some(entry) = self.table.get_mut(peer)
+            && entry.standing == Standing::Known
+        {
+            entry.standing = Standing::Candidate;
+            entry.failures = 0;
+            entry.unreachable = 0;
+            self.ping(now, peer);
+        }
+    }
+
+    /// A dead peer is named by others: it is pinged, ever more seldom.
+    pub(super) fn doubt_death(&mut self, now: Time, peer: Peer) {
+        if let Some(entry) = self.table.get(peer)
+            && let Standing::Dead(since) = entry.standing
+        {
+            let last = entry.pinged.unwrap_or(since).max(since);
+            let (least, most) = DEAD_RETRY;
+            if now.since(last) >= last.since(since).clamp(least, most) {
+                self.ping(now, peer);
+            }
+        }
+    }
+
+    /// Sends a ping unless one is in flight or has its time set.
+    pub(super) fn ping(&mut self, now: Time, peer: Peer) {
+        let deadline = self.deadline(peer);
+        if let Some(entry) = self.table.get_mut(peer)
+            && !entry.pinging
+        {
+            entry.pinging = true;
+            entry.pinged = Some(now);
+            let to = entry.contact.clone();
+            self.send(now, (to, Request::Ping, Purpose::Ping), deadline);
+        }
+    }
+
+    /// The time for another ping of a peer that failed has come.
+    pub(super) fn on_ping_due(&mut self, now: Time, peer: Peer) {
+        let Some(entry) = self.table.get_mut(peer) else {
+            return;
+        };
+        entry.pinging = false;
+        match entry.standing {
+            Standing::Candidate | Standing::Suspect => self.ping(now, peer),
+            Standing::Known | Standing::Alive | Standing::Dead(_) => {}
+        }
+    }
+
+    /// An answer came after `took`.
+    pub(super) fn answered(&mut self, now: Time, peer: Peer, sent: Time) {
+        if let Some(entry) = self.table.get_mut(peer) {
+            entry.round_trip.sample(now.since(sent));
+        }
+        self.heard(now, peer);
+    }
+
+    /// A ping was answered.
+    pub(super) fn on_pong(&mut self, now: Time, peer: Peer, contact: Contact, member: bool) {
+        if let Some(entry) = self.table.get_mut(peer) {
+            entry.pinging = false;
+        }
+        self.note(now, contact);
+        if member {
+            self.admit(now, peer);
+        } else {
+            self.dismiss(now, peer);
+        }
+        self.seek_result(now, peer, Some(member));
+    }
+
+    /// A request got no answer.
+    pub(super) fn failed(&mut self, now: Time, peer: Peer, failure: Failure, ping: bool) {
+        let retry = self.config.retry;
+        if let Some(entry) = self.table.get_mut(peer) {
+            if ping {
+                entry.pinging = false;
+            }
+            let counts = match entry.standing {
+                Standing::Candidate | Standing::Alive | Standing::Suspect => true,
+                Standing::Known | Standing::Dead(_) => false,
+            };
+            if counts {
+                count_failure(entry, now, failure, retry);
+                self.judge(now, peer);
+            }
+        }
+        if ping {
+            self.seek_result(now, peer, None);
+        }
+    }
+
+    fn judge(&mut self, now: Time, peer: Peer) {
+        let later = now + self.config.retry + self.jitter(self.config.retry / 4);
+        let Some(entry) = self.table.get_mut(peer) else {
+            return;
+        };
+        if entry.failures >= FAILURES || entry.unreachable >= UNREACHABLE {
+            self.bury(now, peer);
+            return;
+        }
+        if entry.standing == Standing::Alive {
+            entry.standing = Standing::Suspect;
+        }
+        if !entry.pinging {
+            entry.pinging = true;
+            self.timers.set(later, Timer::Ping(peer));
+        }
+    }
+
+    /// A live member: onto the circle with it. The first one a lone peer meets is also its way into that ring.
+    pub(super) fn admit(&mut self, now: Time, peer: Peer) {
+        match self.phase {
+            Phase::Leaving | Phase::Left => return,
+            Phase::Alone | Phase::Joining | Phase::Joined => {}
+        }
+        if !self.member {
+            self.start_join(now, peer);
+            return;
+        }
+        let lone = self.table.members() == 0;
+        self.enter(now, peer);
+        if lone {
+            self.start_join(now, peer);
+        }
+    }
+
+    /// Puts a peer onto the circle.
+    pub(super) fn enter(&mut self, now: Time, peer: Peer) {
+        if self.table.enter(peer) {
+            self.events.push_back(Event::PeerUp(peer));
+            self.book_changed = true;
+            self.nudge(now);
+        }
+    }
+
+    /// A live peer that is no member, or not yet: off the circle, but not dead.
+    fn dismiss(&mut self, now: Time, peer: Peer) {
+        let Some(entry) = self.table.get(peer) else {
+            return;
+        };
+        match entry.standing {
+            Standing::Known | Standing::Dead(_) => {}
+            Standing::Candidate | Standing::Alive | Standing::Suspect => {
+                self.remove(now, peer, Standing::Known);
+            }
+        }
+    }
+
+    /// Off the circle and into the graveyard.
+    pub(super) fn bury(&mut self, now: Time, peer: Peer) {
+        self.remove(now, peer, Standing::Dead(now));
+    }
+
+    fn remove(&mut self, now: Time, peer: Peer, standing: Standing) {
+        if self.table.exit(peer, standing) {
+            self.events.push_back(Event::PeerDown(peer));
+            self.fingers.retain(|_, finger| *finger != peer);
+            self.book_changed = true;
+            self.nudge(now);
+            if self.table.members() == 0 {
+                self.on_lone(now);
+            }
+        }
+    }
+}
+
+fn count_failure(entry: &mut Entry, now: Time, failure: Failure, retry: Duration) {
+    if entry.failures > 0 && now.since(entry.failed) < retry {
+        return;
+    }
+    entry.failed = now;
+    entry.failures += 1;
+    match failure {
+        Failure::Unreachable => entry.unreachable += 1,
+        Failure::TimedOut | Failure::Refused => {}
+    }
+}

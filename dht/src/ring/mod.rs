@@ -1,0 +1,541 @@
+//! Membership and lookup: one Chord ring node per peer, for all its virtual nodes.
+//!
+//! **Duty.** Knows which peers live, which of them follow any point of the circle, and finds that out for
+//! points far away. **Not here**: stripes, connections, retries of anything but its own questions, and any
+//! protection against peers that lie about others.
+//!
+//! # Why it is correct
+//!
+//! The operations are those of Zave 2017 ("Reasoning about identifier spaces: how to make Chord correct"),
+//! because Chord as published (Stoica et al. 2003) can lose and disorder the ring. What carries over to peers
+//! with many virtual nodes, and what was changed:
+//!
+//! * *A successor list holds L + 1 live entries.* Lists count r distinct **peers**, not virtual nodes, for a
+//!   crash takes all virtual nodes of a peer at once; the assumption becomes "of r peers in a row at least one
+//!   lives until the next round". A contact carries all indices of its peer, so knowing the r peers that follow
+//!   a virtual node means knowing every virtual node on that arc: lists need not be stored, they are views of
+//!   one sorted table ([`table`](self)).
+//! * *A stable base of L + 1 members.* Zave needs it to rule out rings too small for their lists. Here a list
+//!   holds everybody when there are fewer than r + 1 peers, and a peer alone is a ring of one.
+//! * *Joins take the full list of a live member at once.* All virtual nodes of a peer join together: until each
+//!   has its list the peer answers questions of state `Busy` and nobody takes it over.
+//! * *A list is only ever replaced by what a live first successor said*, and a predecessor of it becomes the
+//!   new first successor only after it answered itself. Unlisted entries are pinged before they go, since the
+//!   table serves all lists and other knowledge besides.
+//! * *Dead members do not come back.* Zave's members fail for good; ours restart. A graveyard keeps the dead by
+//!   peer and version: the word of others does not bring one back, its own does.
+//! * Where the assumption fails (more than r peers in a row, a partition) the ring may split into several
+//!   consistent ones; asking the address book merges them, like one that never met.
+//!
+//! Time-outs follow measured round trips and questions repeat on a clock, not on news alone (Rhea et al. 2004,
+//! "Handling churn in a DHT"); news only makes the clock faster, a bounded number of times.
+//!
+//! # Use
+//!
+//! After each command or input take everything from [`Ring::poll_transmit`] and [`Ring::poll_event`], and call
+//! [`Ring::handle_timeout`] when [`Ring::poll_timeout`] has come.
+
+mod calls;
+mod fingers;
+mod join;
+mod liveness;
+mod lookup;
+mod message;
+mod stabilize;
+mod table;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use self::calls::{Call, Calls, Purpose, Timer, Timers};
+use self::fingers::Cursor;
+use self::join::{Join, Seek};
+use self::lookup::Lookup;
+use self::stabilize::Rounds;
+use self::table::{Standing, Table};
+use self::walk::Walk;
+use crate::membership::{Member, Membership};
+use crate::{Contact, Id, Peer, Time};
+
+pub use self::message::{
+    BookEntry, Event, Failure, Found, Liveness, LookupError, LookupId, MAX_CONTACTS, Phase, Request,
+    RequestId, Response, SelfChange, Transmit,
+};
+
+/// Parameters of a ring. `r` belongs to the network, the rest to the peer.
+#[derive(Clone, Debug)]
+pub struct RingConfig {
+    /// Distinct peers in a successor list, 4 to 256. 16.
+    pub r: usize,
+    /// Time between two rounds of stabilization at rest. 2 s.
+    pub stabilize: Duration,
+    /// Time between two rounds after a change. 200 ms.
+    pub quick: Duration,
+    /// Quick rounds in a row, at most. 10.
+    pub quick_rounds: u8,
+    /// Deadline of a request to a peer whose round trip is not known yet. 1 s.
+    pub first_deadline: Duration,
+    /// Bounds of every other deadline. 200 ms, 5 s.
+    pub deadlines: (Duration, Duration),
+    /// Time between a failure and the next question to that peer; failures nearer together count once. 200 ms.
+    pub retry: Duration,
+    /// A lookup ends after this time. 10 s.
+    pub lookup_timeout: Duration,
+    /// Questions of one lookup, at most. 64.
+    pub lookup_hops: usize,
+    /// A walk ends after this time. 20 s.
+    pub walk_timeout: Duration,
+    /// Mean time between two questions to entries of the address book. 5 s.
+    pub book_probe: Duration,
+    /// Longest wait between two passes of a lone peer through its address book. 10 s.
+    pub longest_backoff: Duration,
+    /// How long a restarted peer that finds others joining, but no member, waits before it founds a ring of its
+    /// own, unless it is the first among them by peer id. 5 s.
+    pub patience: Duration,
+    /// How long peers not heard stay in the address book. 30 days.
+    pub book_keep: Duration,
+    /// Peers known, at most; the dead and those silent the longest go first. 4096.
+    pub max_book: usize,
+    /// Peers on the circle beyond successor lists, predecessors and fingers, at most. 1024.
+    pub max_learned: usize,
+    /// How long a departure waits for acknowledgements. 2 s.
+    pub leave_timeout: Duration,
+}
+
+impl Default for RingConfig {
+    fn default() -> Self {
+        Self {
+            r: 16,
+            stabilize: Duration::from_secs(2),
+            quick: Duration::from_millis(200),
+            quick_rounds: 10,
+            first_deadline: Duration::from_secs(1),
+            deadlines: (Duration::from_millis(200), Duration::from_secs(5)),
+            retry: Duration::from_millis(200),
+            lookup_timeout: Duration::from_secs(10),
+            lookup_hops: 64,
+            walk_timeout: Duration::from_secs(20),
+            book_probe: Duration::from_secs(5),
+            longest_backoff: Duration::from_secs(10),
+            patience: Duration::from_secs(5),
+            book_keep: Duration::from_hours(30 * 24),
+            max_book: 4096,
+            max_learned: 1024,
+            leave_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// One peer's part of the ring; see the module head.
+#[derive(Debug)]
+pub struct Ring {
+    config: RingConfig,
+    table: Table,
+    phase: Phase,
+    /// Whether it answers questions of state and may be taken over by others.
+    member: bool,
+    rng: ChaCha8Rng,
+    calls: Calls,
+    timers: Timers,
+    events: VecDeque<Event>,
+    rounds: Rounds,
+    seek: Option<Seek>,
+    join: Option<Join>,
+    /// When the search for a ring began.
+    joining_since: Time,
+    /// Wait of a lone peer before the next pass through its address book.
+    backoff: Duration,
+    book_at: Time,
+    book_changed: bool,
+    book_told: Time,
+    lookups: BTreeMap<LookupId, Lookup>,
+    walks: BTreeMap<LookupId, Walk>,
+    last_lookup: u64,
+    fingers: BTreeMap<(Id, u8), Peer>,
+    cursor: Cursor,
+    /// Bytes in use as last reported by the daemon; the contact says what was published.
+    used: u64,
+}
+
+/// Commands.
+impl Ring {
+    /// A peer that has just started. With an empty `book` it is a ring of one; otherwise it looks for the ring
+    /// it was in. `seed` decides all its chances.
+    pub fn new(config: RingConfig, me: Contact, book: Vec<BookEntry>, seed: u64, now: Time) -> Self {
+        let used = me.used;
+        let mut table = Table::new(me);
+        for entry in book {
+            table.note(entry.contact, now, entry.age);
+        }
+        let lone = table.known() == 0;
+        let mut ring = Self {
+            backoff: config.retry,
+            config,
+            table,
+            phase: if lone { Phase::Alone } else { Phase::Joining },
+            member: lone,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            calls: Calls::default(),
+            timers: Timers::default(),
+            events: VecDeque::new(),
+            rounds: Rounds::default(),
+            seek: None,
+            join: None,
+            joining_since: now,
+            book_at: now,
+            book_changed: false,
+            book_told: now,
+            lookups: BTreeMap::new(),
+            walks: BTreeMap::new(),
+            last_lookup: 0,
+            fingers: BTreeMap::new(),
+            cursor: Cursor::default(),
+            used,
+        };
+        ring.set_book_timer(now);
+        let first_round = now + ring.jitter(ring.config.stabilize);
+        ring.set_round(first_round);
+        ring
+    }
+
+    /// Hearsay, as from an invitation: the contact goes into the address book and is asked.
+    pub fn add_contact(&mut self, now: Time, contact: Contact) {
+        let peer = contact.peer;
+        self.note(now, contact);
+        self.ask_newcomer(now, peer);
+    }
+
+    /// The peer proved itself to the transport just now. It is asked whether it is a member.
+    pub fn introduce(&mut self, now: Time, contact: Contact) {
+        let peer = contact.peer;
+        self.note(now, contact);
+        self.heard(now, peer);
+        self.ask_newcomer(now, peer);
+    }
+
+    fn ask_newcomer(&mut self, now: Time, peer: Peer) {
+        if self.is_over() || self.table.is_member(peer) {
+            return;
+        }
+        if self.member && self.table.members() > 0 {
+            self.verify(now, peer);
+        } else if self.join.is_none() {
+            self.seek_also(now, peer);
+        }
+    }
+
+    /// This peer changed. Everybody hears of it within some rounds; `used` alone may wait.
+    pub fn update_self(&mut self, now: Time, change: SelfChange) {
+        self.used = change.used.unwrap_or(self.used);
+        let old = self.table.me();
+        let mut me = old.clone();
+        me.state = change.state.unwrap_or(me.state);
+        me.capacity = change.capacity.unwrap_or(me.capacity);
+        me.addresses = change.addresses.unwrap_or(me.addresses);
+        me.virtual_nodes = change.virtual_nodes.unwrap_or(me.virtual_nodes);
+        if me != *old {
+            me.version += 1;
+            me.used = self.used;
+            self.table.set_me(me);
+            self.nudge(now);
+        }
+    }
+
+    /// Publishes the bytes in use when they moved by 1 % of the capacity, at most once a round.
+    fn publish_used(&mut self, now: Time) {
+        let me = self.table.me();
+        if self.used.abs_diff(me.used) > me.capacity / 100 {
+            let mut me = me.clone();
+            me.version += 1;
+            me.used = self.used;
+            self.table.set_me(me);
+            self.hurry(now);
+        }
+    }
+
+    /// Somebody holds a later version of this peer's contact, from before its clock went back.
+    fn outdo(&mut self, version: u64) {
+        if version > self.table.me().version {
+            let mut me = self.table.me().clone();
+            me.version = version.saturating_add(1);
+            self.table.set_me(me);
+        }
+    }
+
+    /// Announces to everybody on the circle that this peer leaves for good; [`Event::Left`] tells when they
+    /// know, or when the time for it is over.
+    pub fn leave(&mut self, now: Time) {
+        if self.is_over() {
+            return;
+        }
+        self.set_phase(Phase::Leaving);
+        self.member = false;
+        self.seek = None;
+        self.join = None;
+        let contacts: Vec<Contact> = self.alive().cloned().collect();
+        for to in contacts {
+            let request = Request::Leave {
+                contact: self.table.me().clone(),
+            };
+            let deadline = self.deadline(to.peer);
+            self.send(now, (to, request, Purpose::Leave), deadline);
+        }
+        self.timers.set(now + self.config.leave_timeout, Timer::Leave);
+        self.check_left(false);
+    }
+
+    fn check_left(&mut self, late: bool) {
+        if self.phase == Phase::Leaving && (late || self.calls.count(&Purpose::Leave) == 0) {
+            self.set_phase(Phase::Left);
+            self.events.push_back(Event::Left);
+        }
+    }
+}
+
+/// Inputs.
+impl Ring {
+    /// Answers a question of `from`, which the transport has proved to be the asker.
+    pub fn handle_request(&mut self, now: Time, from: Peer, request: Request) -> Response {
+        match request {
+            Request::Ping => {
+                self.spoke(now, from);
+                Response::Pong {
+                    contact: self.table.me().clone(),
+                    member: self.member,
+                }
+            }
+            Request::Neighbours {
+                contact,
+                member,
+                of,
+                digest,
+            } if contact.peer == from => self.on_neighbours(now, contact, member, (&of, digest)),
+            Request::Next { target, count } => {
+                self.spoke(now, from);
+                self.on_next(now, from, target, usize::from(count))
+            }
+            Request::Leave { contact } if contact.peer == from => {
+                self.note(now, contact);
+                self.bury(now, from);
+                Response::Ack
+            }
+            // Nobody speaks for somebody else.
+            Request::Neighbours { .. } | Request::Leave { .. } => Response::Busy,
+        }
+    }
+
+    /// An answer came. Those to requests that have ended, or of a kind that does not fit, change nothing.
+    pub fn handle_response(&mut self, now: Time, id: RequestId, response: Response) {
+        let Some(Call {
+            peer, purpose, sent, ..
+        }) = self.calls.end(&mut self.timers, id)
+        else {
+            return;
+        };
+        self.answered(now, peer, sent);
+        match (purpose, response) {
+            (Purpose::Ping, Response::Pong { contact, member }) if contact.peer == peer => {
+                self.on_pong(now, peer, contact, member);
+            }
+            (Purpose::Ping, _) => self.failed(now, peer, Failure::Refused, true),
+            (Purpose::Neighbours(of), Response::Contacts(contacts)) => {
+                self.on_contacts(now, peer, &of, contacts);
+            }
+            (Purpose::Neighbours(_), _) => {}
+            (Purpose::Lookup(lookup), response) => self.on_lookup_response(now, lookup, peer, response),
+            (Purpose::Walk(walk), response) => self.on_walk_response(now, walk, peer, response),
+            (Purpose::Leave, _) => self.check_left(false),
+        }
+    }
+
+    /// A request will have no answer.
+    pub fn handle_failure(&mut self, now: Time, id: RequestId, failure: Failure) {
+        if let Some(call) = self.calls.end(&mut self.timers, id) {
+            self.on_failure(now, call, failure);
+        }
+    }
+
+    fn on_failure(&mut self, now: Time, call: Call, failure: Failure) {
+        self.failed(now, call.peer, failure, call.purpose == Purpose::Ping);
+        match call.purpose {
+            Purpose::Ping | Purpose::Neighbours(_) => {}
+            Purpose::Lookup(lookup) => self.on_lookup_failure(now, lookup),
+            Purpose::Walk(walk) => self.on_walk_failure(now, walk, call.peer),
+            Purpose::Leave => self.check_left(false),
+        }
+    }
+
+    /// The transport lost its connection to `peer` unexpectedly.
+    pub fn handle_disconnect(&mut self, now: Time, peer: Peer) {
+        if self.table.is_member(peer) {
+            self.ping(now, peer);
+        }
+    }
+
+    /// Time has come to what [`Ring::poll_timeout`] said.
+    pub fn handle_timeout(&mut self, now: Time) {
+        while let Some(timer) = self.timers.due(now) {
+            match timer {
+                Timer::Round => self.on_round(now),
+                Timer::Book => self.on_book(now),
+                Timer::Ping(peer) => self.on_ping_due(now, peer),
+                Timer::Request(id) => self.handle_failure(now, id, Failure::TimedOut),
+                Timer::Lookup(id) => {
+                    self.on_lookup_deadline(now, id);
+                    self.end_walk(id);
+                }
+                Timer::Again(id) => self.on_lookup_again(now, id),
+                Timer::Leave => self.check_left(true),
+            }
+        }
+    }
+}
+
+/// Outputs and getters.
+impl Ring {
+    /// The next request to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.calls.next()
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Ring::handle_timeout`] wants to be called at the latest.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// This peer's own contact as others see it.
+    pub fn me(&self) -> &Contact {
+        self.table.me()
+    }
+
+    /// Where this peer stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The distinct live peers at or after `target` in the local view, this one included in its place; all of
+    /// them.
+    pub fn successors(&self, target: Id) -> impl Iterator<Item = &Contact> {
+        self.table
+            .distinct(target)
+            .filter_map(|(_, peer)| self.table.contact(peer))
+    }
+
+    /// The successor list of the virtual node `own`: distinct peers, without this one.
+    pub fn successor_list(&self, own: Id) -> impl Iterator<Item = &Contact> {
+        self.table
+            .list(own, self.table.me().peer, self.config.r)
+            .filter_map(|peer| self.table.contact(peer))
+    }
+
+    /// Fingers as own virtual node, exponent of the distance, peer found there.
+    pub fn fingers(&self) -> impl Iterator<Item = (Id, u8, &Contact)> {
+        self.fingers.iter().filter_map(|((own, exponent), peer)| {
+            let contact = self.table.contact(*peer)?;
+            Some((*own, *exponent, contact))
+        })
+    }
+
+    /// The last known contact of a peer, dead ones and this one included.
+    pub fn contact(&self, peer: Peer) -> Option<&Contact> {
+        self.table.contact(peer)
+    }
+
+    /// Whether `peer` is counted among the living; this one always is.
+    pub fn is_alive(&self, peer: Peer) -> bool {
+        self.table.is_member(peer)
+    }
+
+    /// Contacts of the living, without this peer.
+    pub fn alive(&self) -> impl Iterator<Item = &Contact> {
+        self.table
+            .entries()
+            .filter(|(_, entry)| entry.standing.is_member())
+            .map(|(_, entry)| &entry.contact)
+    }
+
+    /// Everybody known, the dead included, without this peer.
+    pub fn peers(&self) -> impl Iterator<Item = (&Contact, Liveness)> {
+        self.table.entries().map(|(_, entry)| {
+            let liveness = match entry.standing {
+                Standing::Alive => Liveness::Alive,
+                Standing::Known | Standing::Candidate | Standing::Suspect => Liveness::Suspect,
+                Standing::Dead(since) => Liveness::Dead { since },
+            };
+            (&entry.contact, liveness)
+        })
+    }
+
+    /// The address book to write down for the next start.
+    pub fn book(&self, now: Time) -> Vec<BookEntry> {
+        let entries = self.table.entries().map(|(_, entry)| BookEntry {
+            contact: entry.contact.clone(),
+            age: entry.age(now),
+        });
+        entries.collect()
+    }
+}
+
+/// Chances and sending.
+impl Ring {
+    fn send(&mut self, now: Time, what: (Contact, Request, Purpose), deadline: Duration) {
+        self.calls.send(now, &mut self.timers, what, deadline);
+    }
+
+    /// A random duration below `bound`.
+    fn jitter(&mut self, bound: Duration) -> Duration {
+        let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(self.rng.next_u64() % micros.max(1))
+    }
+
+    /// A random number below `bound`; 0 when there is none.
+    fn random(&mut self, bound: usize) -> usize {
+        let bound = u64::try_from(bound).unwrap_or(u64::MAX).max(1);
+        usize::try_from(self.rng.next_u64() % bound).unwrap_or(0)
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            let other = self.random(last + 1);
+            items.swap(last, other);
+        }
+    }
+}
+
+impl Membership for Ring {
+    fn me(&self) -> Peer {
+        self.table.me().peer
+    }
+
+    fn successors(&self, id: Id, limit: usize) -> Vec<Member> {
+        let peers = self.table.distinct(id).take(limit);
+        let members = peers.filter_map(|(_, peer)| {
+            let state = self.table.contact(peer)?.state;
+            Some(Member { peer, state })
+        });
+        members.collect()
+    }
+
+    fn is_alive(&self, peer: Peer) -> bool {
+        self.table.is_member(peer)
+    }
+
+    fn is_settled(&self) -> bool {
+        match self.phase {
+            Phase::Alone | Phase::Joined | Phase::Leaving => true,
+            Phase::Joining | Phase::Left => false,
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Keeping successor lists right: `stabilize` and `rectify` of Zave 2017, one question for both.
+//!
+//! Each round asks the first successor of every own virtual node, one message per peer, what follows those
+//! nodes in its view. What lies behind the head is taken over as it is (the head vouches for it); what would
+//! become a new head must first answer itself; what the head does not list is pinged, not dropped. Being asked
+//! is the notification: the asker lives and is a member. A peer whose surroundings changed tells its
+//! predecessors to ask soon, so news runs backwards around the circle as fast as messages do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::calls::{Purpose, Timer};
+use super::message::{Event, MAX_CONTACTS, Request, Response};
+use super::table::Standing;
+use super::{Phase, Ring};
+use crate::{Contact, Id, Peer, Time};
+
+/// Unlisted peers pinged per answer, at most.
+const MAX_DOUBTS: usize = 8;
+/// A neighbour is pinged when it was silent for this many rounds ...
+const SILENT_ROUNDS: u32 = 3;
+/// ... and any other peer on the circle when it was silent for this many.
+const STALE_ROUNDS: u32 = 15;
+
+/// When rounds come: quick ones after changes, a bounded number in a row, slow ones otherwise.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    /// When the next round is due.
+    next: Time,
+    /// Quick rounds still wanted.
+    wanted: u8,
+    /// Quick rounds since the last slow one.
+    spent: u8,
+    /// The surroundings changed since the predecessors were last told.
+    changed: bool,
+}
+
+impl Ring {
+    /// The circle changed: quick rounds, and word to the predecessors.
+    pub(super) fn nudge(&mut self, now: Time) {
+        self.rounds.changed = true;
+        self.hurry(now);
+    }
+
+    /// Quick rounds.
+    pub(super) fn hurry(&mut self, now: Time) {
+        self.rounds.wanted = 2;
+        let soon = now + self.config.quick / 4 + self.jitter(self.config.quick / 2);
+        if self.rounds.spent < self.config.quick_rounds && soon < self.rounds.next {
+            self.set_round(soon);
+        }
+    }
+
+    pub(super) fn set_round(&mut self, at: Time) {
+        self.timers.clear(self.rounds.next, Timer::Round);
+        self.rounds.next = at;
+        self.timers.set(at, Timer::Round);
+    }
+
+    pub(super) fn on_round(&mut self, now: Time) {
+        self.publish_used(now);
+        if self.member {
+            self.ask_heads(now);
+            self.tell_predecessors(now);
+            self.ping_the_silent(now);
+            self.refresh_fingers(now);
+        }
+        self.tidy(now);
+        let rounds = &mut self.rounds;
+        let wait = if rounds.wanted > 0 && rounds.spent < self.config.quick_rounds {
+            rounds.wanted -= 1;
+            rounds.spent += 1;
+            self.config.quick
+        } else {
+            rounds.wanted = 0;
+            rounds.spent = 0;
+            self.config.stabilize
+        };
+        let wait = wait * 9 / 10 + self.jitter(wait / 5);
+        self.set_round(now + wait);
+    }
+
+    /// The first successor peer of each own virtual node, suspects passed over.
+    fn heads(&self) -> BTreeMap<Peer, Vec<Id>> {
+        let me = self.table.me().peer;
+        let mut heads: BTreeMap<Peer, Vec<Id>> = BTreeMap::new();
+        for id in self.table.own() {
+            let head = self.table.list(*id, me, usize::MAX).find(|peer| {
+                self.table
+                    .get(*peer)
+                    .is_some_and(|entry| entry.standing == Standing::Alive)
+            });
+            if let Some(head) = head {
+                heads.entry(head).or_default().push(*id);
+            }
+        }
+        heads
+    }
+
+    fn ask_heads(&mut self, now: Time) {
+        for (head, of) in self.heads() {
+            if !self.calls.is_stabilizing(head) {
+                let union = self.table.union(&of, self.table.me().peer, self.config.r);
+                let digest = self.table.digest(&union);
+                self.ask_neighbours(now, head, of, digest);
+            }
+        }
+    }
+
+    fn ask_neighbours(&mut self, now: Time, peer: Peer, of: Vec<Id>, digest: u64) {
+        let deadline = self.deadline(peer);
+        let Some(to) = self.table.contact(peer).cloned() else {
+            return;
+        };
+        let request = Request::Neighbours {
+            contact: self.table.me().clone(),
+            member: self.member,
+            of: of.clone(),
+            digest,
+        };
+        self.send(now, (to, request, Purpose::Neighbours(of)), deadline);
+    }
+
+    fn tell_predecessors(&mut self, now: Time) {
+        if std::mem::take(&mut self.rounds.changed) {
+            let nothing = self.table.digest(&BTreeSet::new());
+            for peer in self.table.predecessors() {
+                self.ask_neighbours(now, peer, Vec::new(), nothing);
+            }
+        }
+    }
+
+    /// Pings neighbours not heard for a while, and the one peer on the circle silent the longest.
+    fn ping_the_silent(&mut self, now: Time) {
+        let mut silent: BTreeSet<Peer> = self.table.predecessors();
+        silent.extend(self.heads().into_keys());
+        let window = self.config.stabilize * SILENT_ROUNDS;
+        silent.retain(|peer| {
+            self.table
+                .get(*peer)
+                .is_some_and(|entry| !entry.heard_within(now, window))
+        });
+        let stalest = self
+            .table
+            .entries()
+            .filter(|(_, entry)| entry.standing == Standing::Alive)
+            .min_by_key(|(_, entry)| entry.heard.max(entry.pinged));
+        if let Some((peer, entry)) = stalest
+            && !entry.heard_within(now, self.config.stabilize * STALE_ROUNDS)
+        {
+            silent.insert(peer);
+        }
+        for peer in silent {
+            self.ping(now, peer);
+        }
+    }
+
+    /// Answers [`Request::Neighbours`] from `contact`, which speaks for itself.
+    pub(super) fn on_neighbours(
+        &mut self,
+        now: Time,
+        contact: Contact,
+        member: bool,
+        (of, digest): (&[Id], u64),
+    ) -> Response {
+        let (from, version) = (contact.peer, contact.version);
+        self.note(now, contact);
+        self.heard(now, from);
+        if member {
+            self.admit(now, from);
+        }
+        if !self.member {
+            return Response::Busy;
+        }
+        let known = self.table.contact(from);
+        if let Some(newer) = known.filter(|known| known.version > version) {
+            // Its clock went back: it will outdo this version and be believed again.
+            return Response::Contacts(vec![newer.clone()]);
+        }
+        if of.is_empty() {
+            if member {
+                self.hurry(now);
+            }
+            return Response::Same;
+        }
+        let union = self.table.union(of, from, self.config.r);
+        if self.table.digest(&union) == digest {
+            return Response::Same;
+        }
+        let contacts = union.iter().filter_map(|peer| self.table.contact(*peer));
+        Response::Contacts(contacts.take(MAX_CONTACTS).cloned().collect())
+    }
+
+    /// `head` answered what follows the own virtual nodes `of`.
+    pub(super) fn on_contacts(&mut self, now: Time, head: Peer, of: &[Id], contacts: Vec<Contact>) {
+        if !self.member || of.is_empty() {
+            for contact in contacts {
+                self.note(now, contact);
+            }
+            return;
+        }
+        let mut listed: BTreeSet<Peer> = contacts.iter().map(|contact| contact.peer).collect();
+        listed.insert(head);
+        for contact in contacts {
+            self.hear_of(now, contact);
+        }
+        for peer in self.unlisted(now, of, &listed) {
+            self.ping(now, peer);
+        }
+    }
+
+    /// Takes over a contact that a live member vouches for, unless it died here or would become a head.
+    pub(super) fn hear_of(&mut self, now: Time, contact: Contact) {
+        let peer = contact.peer;
+        let news = self
+            .table
+            .get(peer)
+            .is_none_or(|entry| contact.version > entry.contact.version);
+        self.note(now, contact);
+        let Some(entry) = self.table.get(peer) else {
+            return;
+        };
+        match entry.standing {
+            Standing::Alive | Standing::Suspect | Standing::Candidate => {}
+            Standing::Dead(_) if news => self.verify(now, peer),
+            Standing::Dead(_) => self.doubt_death(now, peer),
+            Standing::Known if self.table.would_be_head(&entry.contact) => self.propose(now, peer),
+            Standing::Known => self.enter(now, peer),
+        }
+    }
+
+    /// Peers here within the arcs an answer covers that the answer does not list and that were not heard
+    /// themselves just now.
+    fn unlisted(&self, now: Time, of: &[Id], listed: &BTreeSet<Peer>) -> BTreeSet<Peer> {
+        let me = self.table.me().peer;
+        let mut doubtful = BTreeSet::new();
+        for id in of {
+            let mut confirmed = 0;
+            for peer in self.table.list(*id, me, usize::MAX) {
+                if listed.contains(&peer) {
+                    confirmed += 1;
+                    if confirmed == self.config.r {
+                        break;
+                    }
+                } else {
+                    doubtful.insert(peer);
+                }
+            }
+        }
+        doubtful.retain(|peer| {
+            self.table
+                .get(*peer)
+                .is_some_and(|entry| !entry.heard_within(now, self.config.stabilize / 2))
+        });
+        doubtful.into_iter().take(MAX_DOUBTS).collect()
+    }
+
+    /// How far apart virtual nodes lie in the neighbourhood, as [`Id::prefix`] of the mean distance.
+    pub(super) fn mean_gap(&self) -> u64 {
+        let Some(first) = self.table.own().first() else {
+            return u64::MAX;
+        };
+        let mut end = None;
+        let mut nodes = 0u64;
+        let mut peers = BTreeSet::new();
+        for (id, peer) in self.table.clockwise(first.successor()) {
+            peers.insert(peer);
+            if peers.len() > self.config.r {
+                break;
+            }
+            nodes += 1;
+            end = Some(id);
+        }
+        match end {
+            Some(end) if end != *first => end.distance_from(first).prefix() / nodes.max(1),
+            _ => u64::MAX / nodes.max(1),
+        }
+    }
+
+    /// Whether `peer`, before or after an own virtual node, was heard so lately that no other peer is likely
+    /// to have come in between; in a ring small enough to be known as a whole every peer is.
+    pub(super) fn is_close_watched(&self, now: Time, peer: Peer) -> bool {
+        let window = self.config.stabilize * (SILENT_ROUNDS + 1);
+        self.table.members() < self.config.r
+            || peer == self.table.me().peer
+            || self
+                .table
+                .get(peer)
+                .is_some_and(|entry| entry.heard_within(now, window))
+    }
+
+    /// Says what has to be written down, and keeps the number of peers known within its bounds.
+    fn tidy(&mut self, now: Time) {
+        if self.table.members() > self.config.max_learned {
+            self.evict(now);
+        }
+        self.forget_old(now);
+        let hour = Duration::from_hours(1);
+        if (self.book_changed && now.since(self.book_told) >= self.config.stabilize)
+            || now.since(self.book_told) >= hour
+        {
+            self.book_changed = false;
+            self.book_told = now;
+            self.events.push_back(Event::BookChanged);
+        }
+    }
+
+    /// Takes the peers silent the longest off the circle, but for those in successor lists, before own virtual
+    /// nodes or used as fingers. They are not dead: no event tells.
+    fn evict(&mut self, now: Time) {
+        let me = self.table.me().peer;
+        let mut kept = self.table.union(self.table.own(), me, self.config.r);
+        kept.extend(self.table.predecessors());
+        kept.extend(self.fingers.values());
+        let mut learned: Vec<_> = self
+            .table
+            .entries()
+            .filter(|(peer, entry)| entry.standing.is_member() && !kept.contains(peer))
+            .map(|(peer, entry)| (entry.age(now), peer))
+            .collect();
+        learned.sort_unstable();
+        let surplus = learned.len().saturating_sub(self.config.max_learned);
+        for (_, peer) in learned.into_iter().rev().take(surplus) {
+            self.table.exit(peer, Standing::Known);
+        }
+    }
+
+    /// Forgets peers off the circle when they were not heard for the time the address book keeps them, or
+    /// when there are too many.
+    fn forget_old(&mut self, now: Time) {
+        let mut off: Vec<_> = self
+            .table
+            .entries()
+            .filter(|(_, entry)| match entry.standing {
+                Standing::Known | Standing::Dead(_) => true,
+                Standing::Candidate | Standing::Alive | Standing::Suspect => false,
+            })
+            .map(|(peer, entry)| (entry.age(now), peer))
+            .collect();
+        off.sort_unstable();
+        let surplus = self.table.known().saturating_sub(self.config.max_book);
+        for (at, (age, peer)) in off.into_iter().rev().enumerate() {
+            if at < surplus || age > self.config.book_keep {
+                self.table.forget(peer);
+                self.book_changed = true;
+            }
+        }
+    }
+
+    /// Whether the ring asks and answers questions of membership at all.
+    pub(super) fn is_over(&self) -> bool {
+        match self.phase {
+            Phase::Leaving | Phase::Left => true,
+            Phase::Alone | Phase::Joining | Phase::Joined => false,
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Everybody this peer knows, and the circle of those it judges alive.
+//!
+//! One sorted map of virtual nodes holds this peer's own and those of every member judged alive. Successor
+//! lists, predecessors and fingers are views of it: nothing is stored per virtual node of this peer. A peer is
+//! on the circle with all its virtual nodes or with none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::liveness::RoundTrip;
+use crate::{Contact, Id, Peer, Time};
+
+/// What this peer thinks of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Heard of, from the address book or from others; not on the circle.
+    Known,
+    /// To be taken onto the circle once it answers a ping as a member.
+    Candidate,
+    /// On the circle.
+    Alive,
+    /// On the circle, but does not answer at the moment.
+    Suspect,
+    /// In the graveyard since then: only its own word brings it back.
+    Dead(Time),
+}
+
+impl Standing {
+    /// Whether the virtual nodes of such a peer are on the circle.
+    pub(super) fn is_member(self) -> bool {
+        match self {
+            Self::Alive | Self::Suspect => true,
+            Self::Known | Self::Candidate | Self::Dead(_) => false,
+        }
+    }
+}
+
+/// What is known of one other peer.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) contact: Contact,
+    pub(super) standing: Standing,
+    /// When the peer itself last spoke to this one.
+    pub(super) heard: Option<Time>,
+    /// When the entry was made.
+    pub(super) noted: Time,
+    /// Age of the entry when it was made: it may come from the address book.
+    pub(super) age: Duration,
+    pub(super) round_trip: RoundTrip,
+    /// Failures since it was last heard, none of them within the retry interval of another.
+    pub(super) failures: u8,
+    /// How many of them said that nothing listens there.
+    pub(super) unreachable: u8,
+    /// When the last failure was counted.
+    pub(super) failed: Time,
+    /// When the last ping went out.
+    pub(super) pinged: Option<Time>,
+    /// A ping is in flight or has its time set.
+    pub(super) pinging: bool,
+}
+
+impl Entry {
+    fn new(contact: Contact, now: Time, age: Duration) -> Self {
+        Self {
+            contact,
+            standing: Standing::Known,
+            heard: None,
+            noted: now,
+            age,
+            round_trip: RoundTrip::default(),
+            failures: 0,
+            unreachable: 0,
+            failed: Time::ZERO,
+            pinged: None,
+            pinging: false,
+        }
+    }
+
+    /// Time since the peer was last heard, or heard of when it never spoke.
+    pub(super) fn age(&self, now: Time) -> Duration {
+        match self.heard {
+            Some(heard) => now.since(heard),
+            None => self.age.saturating_add(now.since(self.noted)),
+        }
+    }
+
+    /// Whether the peer itself spoke within `window` of now.
+    pub(super) fn heard_within(&self, now: Time, window: Duration) -> bool {
+        self.heard.is_some_and(|heard| now.since(heard) <= window)
+    }
+}
+
+/// How a newer contact differs from the one it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Update {
+    /// Not newer: nothing changed.
+    Stale,
+    /// Newer, in the same places at the same addresses.
+    Minor,
+    /// Addresses or virtual nodes changed.
+    Major,
+}
+
+/// See the module head.
+#[derive(Debug)]
+pub(super) struct Table {
+    me: Contact,
+    /// Own virtual nodes, ascending.
+    own: Vec<Id>,
+    nodes: BTreeMap<Id, Peer>,
+    peers: BTreeMap<Peer, Entry>,
+    /// Peers on the circle besides this one.
+    members: usize,
+}
+
+impl Table {
+    pub(super) fn new(me: Contact) -> Self {
+        let mut table = Self {
+            me: me.clone(),
+            own: Vec::new(),
+            nodes: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            members: 0,
+        };
+        table.set_me(me);
+        table
+    }
+
+    pub(super) fn me(&self) -> &Contact {
+        &self.me
+    }
+
+    /// Replaces this peer's own contact.
+    pub(super) fn set_me(&mut self, me: Contact) {
+        for id in &self.own {
+            self.nodes.remove(id);
+        }
+        self.own = me.ids().collect();
+        self.own.sort_unstable();
+        self.nodes.extend(self.own.iter().map(|id| (*id, me.peer)));
+        self.me = me;
+    }
+
+    /// Own virtual nodes, ascending.
+    pub(super) fn own(&self) -> &[Id] {
+        &self.own
+    }
+
+    /// Peers on the circle besides this one.
+    pub(super) fn members(&self) -> usize {
+        self.members
+    }
+
+    /// Peers known besides this one.
+    pub(super) fn known(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = (Peer, &Entry)> {
+        self.peers.iter().map(|(peer, entry)| (*peer, entry))
+    }
+
+    pub(super) fn get(&self, peer: Peer) -> Option<&Entry> {
+        self.peers.get(&peer)
+    }
+
+    pub(super) fn get_mut(&mut self, peer: Peer) -> Option<&mut Entry> {
+        self.peers.get_mut(&peer)
+    }
+
+    /// The contact of any known peer, this one included.
+    pub(super) fn contact(&self, peer: Peer) -> Option<&Contact> {
+        if peer == self.me.peer {
+            return Some(&self.me);
+        }
+        self.peers.get(&peer).map(|entry| &entry.contact)
+    }
+
+    pub(super) fn is_member(&self, peer: Peer) -> bool {
+        peer == self.me.peer
+            || self
+                .peers
+                .get(&peer)
+                .is_some_and(|entry| entry.standing.is_member())
+    }
+
+    /// Writes an entry for a peer not known yet.
+    pub(super) fn note(&mut self, contact: Contact, now: Time, age: Duration) {
+        if contact.peer != self.me.peer {
+            self.peers
+                .entry(contact.peer)
+                .or_insert_with(|| Entry::new(contact, now, age));
+        }
+    }
+
+    /// Replaces the contact of a known peer if `contact` is newer.
+    pub(super) fn update(&mut self, contact: Contact) -> Update {
+        let Some(entry) = self.peers.get_mut(&contact.peer) else {
+            return Update::Stale;
+        };
+        if contact.version <= entry.contact.version {
+            return Update::Stale;
+        }
+        let moved = contact.virtual_nodes != entry.contact.virtual_nodes;
+        let major = moved || contact.addresses != entry.contact.addresses;
+        let old = std::mem::replace(&mut entry.contact, contact);
+        if moved && entry.standing.is_member() {
+            for id in old.ids() {
+                self.nodes.remove(&id);
+            }
+            self.nodes.extend(entry.contact.ids().map(|id| (id, old.peer)));
+        }
+        if major { Update::Major } else { Update::Minor }
+    }
+
+    /// Puts a known peer onto the circle, alive. Says whether it was not there before.
+    pub(super) fn enter(&mut self, peer: Peer) -> bool {
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        let entered = !entry.standing.is_member();
+        entry.standing = Standing::Alive;
+        if entered {
+            self.nodes.extend(entry.contact.ids().map(|id| (id, peer)));
+            self.members += 1;
+        }
+        entered
+    }
+
+    /// Gives a known peer a standing off the circle. Says whether it was on it before.
+    pub(super) fn exit(&mut self, peer: Peer, standing: Standing) -> bool {
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        let left = entry.standing.is_member();
+        entry.standing = standing;
+        if left {
+            for id in entry.contact.ids() {
+                self.nodes.remove(&id);
+            }
+            self.members -= 1;
+        }
+        left
+    }
+
+    /// Forgets a peer that is not on the circle.
+    pub(super) fn forget(&mut self, peer: Peer) {
+        if self.get(peer).is_some_and(|entry| !entry.standing.is_member()) {
+            self.peers.remove(&peer);
+        }
+    }
+
+    /// Virtual nodes from `from` (included) once around the circle.
+    pub(super) fn clockwise(&self, from: Id) -> impl Iterator<Item = (Id, Peer)> + '_ {
+        let (ahead, behind) = (self.nodes.range(from..), self.nodes.range(..from));
+        ahead.chain(behind).map(|(id, peer)| (*id, *peer))
+    }
+
+    /// Virtual nodes from before `from` (excluded) once around the circle, backwards.
+    pub(super) fn counter_clockwise(&self, from: Id) -> impl Iterator<Item = (Id, Peer)> + '_ {
+        let (behind, ahead) = (self.nodes.range(..from).rev(), self.nodes.range(from..).rev());
+        behind.chain(ahead).map(|(id, peer)| (*id, *peer))
+    }
+
+    /// The distinct peers at or after `from`, this one included in its place, each with the first of its
+    /// virtual nodes there.
+    pub(super) fn distinct(&self, from: Id) -> impl Iterator<Item = (Id, Peer)> + '_ {
+        let mut seen = BTreeSet::new();
+        self.clockwise(from)
+            .filter(move |(_, peer)| seen.insert(*peer))
+            .take(self.members + 1)
+    }
+
+    /// The successor list of the point `id`: the first `r` distinct peers after it, without `but`.
+    pub(super) fn list(&self, id: Id, but: Peer, r: usize) -> impl Iterator<Item = Peer> + '_ {
+        self.distinct(id.successor())
+            .map(|(_, peer)| peer)
+            .filter(move |peer| *peer != but)
+            .take(r)
+    }
+
+    /// The union of the successor lists of `ids`.
+    pub(super) fn union(&self, ids: &[Id], but: Peer, r: usize) -> BTreeSet<Peer> {
+        let mut union = BTreeSet::new();
+        for id in ids {
+            union.extend(self.list(*id, but, r));
+        }
+        union
+    }
+
+    /// First 8 bytes of SHA-256 over peer and version (8 bytes, big-endian) of each, ascending, as a
+    /// big-endian number. Equal digests mean equal sets of contacts.
+    pub(super) fn digest(&self, peers: &BTreeSet<Peer>) -> u64 {
+        let mut hash = Sha256::new();
+        for contact in peers.iter().filter_map(|peer| self.contact(*peer)) {
+            hash.update(contact.peer.as_bytes());
+            hash.update(contact.version.to_be_bytes());
+        }
+        Id::new(hash.finalize().into()).prefix()
+    }
+
+    /// Whether one of these points would become the first successor of an own virtual node.
+    pub(super) fn would_be_head(&self, contact: &Contact) -> bool {
+        contact.ids().any(|id| {
+            self.counter_clockwise(id)
+                .next()
+                .is_none_or(|(_, peer)| peer == self.me.peer)
+        })
+    }
+
+    /// Owners of the first virtual node before each own one, without this peer.
+    pub(super) fn predecessors(&self) -> BTreeSet<Peer> {
+        self.own
+            .iter()
+            .filter_map(|id| {
+                self.counter_clockwise(*id)
+                    .find(|(_, peer)| *peer != self.me.peer)
+                    .map(|(_, peer)| peer)
+            })
+            .collect()
+    }
+}
