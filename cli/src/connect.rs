@@ -63,9 +63,14 @@ impl Connect {
                 None => return default_data_dir(env).map(Place::DataDir),
             },
         };
-        let token_file = self.token_file.clone().or_else(|| env("MUTUALSTORE_TOKEN").map(PathBuf::from));
+        let token_file = self
+            .token_file
+            .clone()
+            .or_else(|| env("MUTUALSTORE_TOKEN").map(PathBuf::from));
         let token_file = token_file.ok_or_else(|| {
-            CliError::Usage(format!("--api {url} needs --token-file: the file `token` in the data directory"))
+            CliError::Usage(format!(
+                "--api {url} needs --token-file: the file `token` in the data directory"
+            ))
         })?;
         Ok(Place::Api { url, token_file })
     }
@@ -88,7 +93,9 @@ pub(crate) fn default_testnet_dir() -> Result<PathBuf, CliError> {
 /// Relative XDG directories are to be ignored, says their specification.
 fn under_home(env: impl Fn(&str) -> Option<OsString>, xdg: &str, fallback: &str) -> Option<PathBuf> {
     let absolute = |value: OsString| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
-    env(xdg).and_then(absolute).or_else(|| env("HOME").and_then(absolute).map(|home| home.join(fallback)))
+    env(xdg)
+        .and_then(absolute)
+        .or_else(|| env("HOME").and_then(absolute).map(|home| home.join(fallback)))
 }
 
 #[cfg(test)]
@@ -104,7 +111,10 @@ mod tests {
     }
 
     fn api(url: &str, token: &str) -> Place {
-        Place::Api { url: url.to_owned(), token_file: token.into() }
+        Place::Api {
+            url: url.to_owned(),
+            token_file: token.into(),
+        }
     }
 
     #[test]
@@ -117,8 +127,14 @@ mod tests {
             _ => None,
         };
         let resolve = |connect: Connect| connect.resolve(everything).unwrap();
-        assert_eq!(resolve(connect(Some("/flag"), None, None)), Place::DataDir("/flag".into()));
-        assert_eq!(resolve(connect(None, Some("http://flag"), None)), api("http://flag", "/env/token"));
+        assert_eq!(
+            resolve(connect(Some("/flag"), None, None)),
+            Place::DataDir("/flag".into())
+        );
+        assert_eq!(
+            resolve(connect(None, Some("http://flag"), None)),
+            api("http://flag", "/env/token")
+        );
         assert_eq!(resolve(connect(None, None, None)), Place::DataDir("/env".into()));
 
         let without_dir = |name: &str| everything(name).filter(|_| name != "MUTUALSTORE_DATA_DIR");
@@ -132,7 +148,10 @@ mod tests {
         let place = connect(None, None, None).resolve(home).unwrap();
         assert_eq!(place, Place::DataDir("/home/me/.local/share/mutualstore".into()));
         let relative = |name: &str| (name == "XDG_DATA_HOME").then(|| OsString::from("here"));
-        assert!(matches!(connect(None, None, None).resolve(relative), Err(CliError::Usage(_))));
+        assert!(matches!(
+            connect(None, None, None).resolve(relative),
+            Err(CliError::Usage(_))
+        ));
         let tokenless = connect(None, Some("http://x"), None).resolve(|_| None);
         assert!(matches!(tokenless, Err(CliError::Usage(_))));
     }

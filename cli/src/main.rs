@@ -18,7 +18,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use mutualstore_testnet::interrupt;
 
-use crate::output::{CliError, Screen};
+use crate::output::{CliError, Screen, write_out};
 
 const EXIT_CODES: &str = "Exit codes:
   0 done                      5 refused for now, a retry may help
@@ -81,7 +81,9 @@ fn main() -> ExitCode {
     let outcome = if let Command::Daemon(args) = cli.command {
         daemon::run(*args)
     } else {
-        interrupt::watch().map_err(CliError::Signals).and_then(|()| run(cli.command, &screen))
+        interrupt::watch()
+            .map_err(CliError::Signals)
+            .and_then(|()| run(cli.command, &screen))
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -105,15 +107,15 @@ fn run(command: Command, screen: &Screen) -> Result<(), CliError> {
         Command::Repair(args) => peers::repair(&args, screen),
         Command::Invite(args) => peers::invite(&args, screen),
         Command::Doctor(args) => doctor::run(&args, screen),
-        Command::Completions { shell } => completions(shell, screen),
+        Command::Completions { shell } => completions(shell),
         Command::Testnet(args) => testnet::run(args, screen),
     }
 }
 
-fn completions(shell: Shell, screen: &Screen) -> Result<(), CliError> {
+fn completions(shell: Shell) -> Result<(), CliError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "mutualstore", &mut script);
-    screen.raw(&script)
+    write_out(&script)
 }
 
 #[cfg(test)]
@@ -148,7 +150,13 @@ mod tests {
             let words = std::iter::once("mutualstore").chain(line.split(' '));
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
-        for line in ["get", "get x --range 5-4", "testnet kill", "testnet kill --count 1 --peer 1", "rm x"] {
+        for line in [
+            "get",
+            "get x --range 5-4",
+            "testnet kill",
+            "testnet kill --count 1 --peer 1",
+            "rm x",
+        ] {
             let words = std::iter::once("mutualstore").chain(line.split(' '));
             assert_eq!(Cli::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -81,6 +81,7 @@ impl CliError {
 
 /// Where a command prints.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(crate) struct Screen {
     /// One JSON document instead of text.
     pub(crate) json: bool,
@@ -93,7 +94,8 @@ pub(crate) struct Screen {
 impl Screen {
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
         let unwanted = |name: &str, value: &str| std::env::var_os(name).is_some_and(|found| found == value);
-        let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !unwanted("TERM", "dumb");
+        let colours =
+            std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !unwanted("TERM", "dumb");
         Self {
             json,
             quiet,
@@ -104,14 +106,9 @@ impl Screen {
     }
 
     /// A line of the result.
+    #[expect(clippy::unused_self, reason = "whoever prints has a screen")]
     pub(crate) fn line(&self, text: impl Display) -> Result<(), CliError> {
-        self.raw(format!("{text}\n").as_bytes())
-    }
-
-    /// Bytes of the result.
-    pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), CliError> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(CliError::Output)
+        write_out(format!("{text}\n").as_bytes())
     }
 
     /// The result as the one JSON document.
@@ -129,30 +126,29 @@ impl Screen {
     /// A remark beside the result; `--quiet` and `--json` do without.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.quiet && !self.json {
-            self.error_line(&text.to_string());
+            error_line(&text.to_string());
         }
     }
 
     /// Something the user must hear of even with `--quiet`.
     pub(crate) fn warning(&self, text: impl Display) {
-        self.error_line(&format!("{} {text}", self.painted("warning:", YELLOW)));
-    }
-
-    /// A line of the transfer protocol (`CORRUPTED_BLOCK ...`): exact, whatever the options.
-    pub(crate) fn event(&self, text: &str, bar: &ProgressBar) {
-        bar.suspend(|| self.error_line(text));
+        error_line(&format!("{} {text}", self.painted("warning:", YELLOW)));
     }
 
     /// Says why the command failed, unless nobody listens.
     pub(crate) fn report(&self, error: &CliError) {
         if !error.is_broken_pipe() {
-            self.error_line(&format!("{} {error}", self.painted("error:", RED)));
+            error_line(&format!("{} {error}", self.painted("error:", RED)));
         }
     }
 
     /// A bar for a transfer; invisible without a terminal.
     pub(crate) fn bar(&self, what: &str) -> ProgressBar {
-        let target = if self.bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if self.bars {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(None, target).with_message(what.to_owned());
         bar.set_style(style("{msg} {decimal_bytes} {decimal_bytes_per_sec}"));
         bar
@@ -169,24 +165,40 @@ impl Screen {
     }
 
     fn painted(&self, text: &str, colour: &str) -> String {
-        if self.error_colour { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.error_colour {
+            format!("\x1b[{colour}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
+}
 
-    /// Standard error may be closed; there is nobody to tell then.
-    fn error_line(&self, text: &str) {
-        drop(writeln!(io::stderr().lock(), "{text}"));
-    }
+/// Writes bytes of the result.
+pub(crate) fn write_out(bytes: &[u8]) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(CliError::Output)
+}
+
+/// A line of the transfer protocol (`CORRUPTED_BLOCK ...`): exact, whatever the options.
+pub(crate) fn event(text: &str, bar: &ProgressBar) {
+    bar.suspend(|| error_line(text));
+}
+
+/// Standard error may be closed; there is nobody to tell then.
+fn error_line(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
 /// Moves a bar; shows it as a bar once the total is known.
 pub(crate) fn advance(bar: &ProgressBar, done: u64, total: Option<u64>) {
-    if bar.length() != total {
-        if let Some(total) = total {
-            bar.set_length(total);
-            bar.set_style(style(
-                "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
-            ));
-        }
+    if let Some(total) = total.filter(|total| bar.length() != Some(*total)) {
+        bar.set_length(total);
+        bar.set_style(style(
+            "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
+        ));
     }
     bar.set_position(done);
 }
@@ -239,15 +251,21 @@ pub(crate) struct Rows(Table);
 impl Rows {
     /// A header; columns named in `right` are numbers.
     pub(crate) fn new<const N: usize>(header: [&str; N], right: &[usize]) -> Self {
-        let mut table = Table::new();
-        table.load_style(NOTHING);
-        table.set_header(header);
-        for (index, column) in table.column_iter_mut().enumerate() {
+        let mut rows = Self::headless();
+        rows.0.set_header(header);
+        for (index, column) in rows.0.column_iter_mut().enumerate() {
             column.set_padding((0, 2));
             if right.contains(&index) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
+        rows
+    }
+
+    /// Names and values.
+    pub(crate) fn headless() -> Self {
+        let mut table = Table::new();
+        table.load_style(NOTHING);
         Self(table)
     }
 
@@ -288,7 +306,10 @@ mod tests {
         let mut rows = Rows::new(["name", "size"], &[1]);
         rows.add(["a".to_owned(), "10 KiB".to_owned()]);
         rows.add(["long name".to_owned(), "1 B".to_owned()]);
-        assert_eq!(rows.to_string(), "name         size\na          10 KiB\nlong name     1 B");
+        assert_eq!(
+            rows.to_string(),
+            "name         size\na          10 KiB\nlong name     1 B"
+        );
     }
 
     #[test]

@@ -40,7 +40,11 @@ impl Target {
                 return Err(CliError::Usage(format!("{} is a directory", path.display())));
             }
             Ok(meta) if !meta.is_file() => {
-                return OpenOptions::new().write(true).open(&path).map(Self::Device).map_err(refused);
+                return OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .map(Self::Device)
+                    .map_err(refused);
             }
             Ok(_) if !replace => {
                 let message = format!("{} exists; --force overwrites it", path.display());
@@ -51,7 +55,10 @@ impl Target {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(refused(error)),
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         let temp = tempfile::Builder::new()
             .prefix(".mutualstore-")
             .suffix(".part")
@@ -60,19 +67,34 @@ impl Target {
             .tempfile_in(folder)
             .map_err(refused)?;
         let doomed = temp.path().to_owned();
-        let on_interrupt = OnInterrupt::run(move || drop(fs::remove_file(doomed))).map_err(CliError::Signals)?;
-        Ok(Self::File { temp, path, replace, _on_interrupt: on_interrupt })
+        let on_interrupt =
+            OnInterrupt::run(move || drop(fs::remove_file(doomed))).map_err(CliError::Signals)?;
+        Ok(Self::File {
+            temp,
+            path,
+            replace,
+            _on_interrupt: on_interrupt,
+        })
     }
 
     /// Gives the complete file its name; answers where it is, if it is a file.
     pub(crate) fn finish(self) -> Result<Option<PathBuf>, CliError> {
-        let Self::File { temp, path, replace, .. } = self else { return Ok(None) };
-        let named = if replace { temp.persist(&path) } else { temp.persist_noclobber(&path) };
+        let Self::File {
+            temp, path, replace, ..
+        } = self
+        else {
+            return Ok(None);
+        };
+        let named = if replace {
+            temp.persist(&path)
+        } else {
+            temp.persist_noclobber(&path)
+        };
         match named {
             Ok(_) => Ok(Some(path)),
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(CliError::Usage(format!("{} exists by now; --force overwrites it", path.display())))
-            }
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(CliError::Usage(
+                format!("{} exists by now; --force overwrites it", path.display()),
+            )),
             Err(error) => Err(ClientError::Output(error.error).into()),
         }
     }
@@ -111,7 +133,11 @@ pub(crate) fn harmless(name: &str) -> String {
     while out.len() > LONGEST_NAME {
         out.pop();
     }
-    if out.trim().is_empty() { "unnamed".to_owned() } else { out }
+    if out.trim().is_empty() {
+        "unnamed".to_owned()
+    } else {
+        out
+    }
 }
 
 #[cfg(test)]
@@ -172,7 +198,10 @@ mod tests {
     fn links_devices_and_folders() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(Target::at(dir.path(), true), Err(CliError::Usage(_))));
-        assert!(matches!(Target::at(&dir.path().join("no/file"), false), Err(CliError::Usage(_))));
+        assert!(matches!(
+            Target::at(&dir.path().join("no/file"), false),
+            Err(CliError::Usage(_))
+        ));
         let mut null = Target::at(Path::new("/dev/null"), false).unwrap();
         null.write_all(b"x").unwrap();
         assert_eq!(null.finish().unwrap(), None);

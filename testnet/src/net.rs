@@ -253,6 +253,11 @@ pub enum Victims {
     },
 }
 
+/// A seed for a choice that need not be made again.
+pub fn random_seed() -> u64 {
+    rand::random()
+}
+
 /// Stops all daemons, with SIGKILL those that need more than 5 s. With `wipe` the directory goes too.
 pub fn down(dir: &Path, wipe: bool) -> Result<(), NetError> {
     let _lock = state::lock(dir)?;
