@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use mutualstore_daemon::config::Overrides;
@@ -87,7 +88,7 @@ pub(crate) struct Args {
 }
 
 /// Runs the daemon until it is told to stop.
-pub(crate) fn run(args: Args) -> Result<(), CliError> {
+pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let data_dir = match args
         .data_dir

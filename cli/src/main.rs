@@ -45,6 +45,13 @@ struct Cli {
 enum Command {
     /// Run a peer: serve disk to the others and an API to the commands below
     Daemon(Box<daemon::Args>),
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// What ends by itself.
+#[derive(Debug, Subcommand)]
+enum ClientCommand {
     /// Store a file and print its link
     Put(files::PutArgs),
     /// Fetch a file by its link
@@ -77,38 +84,32 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let screen = Screen::new(cli.json, cli.quiet);
-    // The daemon stops cleanly on its own terms.
-    let outcome = if let Command::Daemon(args) = cli.command {
-        daemon::run(*args)
-    } else {
-        interrupt::watch()
-            .map_err(CliError::Signals)
-            .and_then(|()| run(cli.command, &screen))
+    let outcome = match cli.command {
+        // It handles its signals itself.
+        Command::Daemon(args) => daemon::run(*args),
+        Command::Client(command) => run(command, &screen).map(|()| ExitCode::SUCCESS),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            screen.report(&error);
-            ExitCode::from(error.exit_code())
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        screen.report(&error);
+        ExitCode::from(error.exit_code())
+    })
 }
 
-fn run(command: Command, screen: &Screen) -> Result<(), CliError> {
+fn run(command: ClientCommand, screen: &Screen) -> Result<(), CliError> {
+    interrupt::watch().map_err(CliError::Signals)?;
     match command {
-        Command::Daemon(args) => daemon::run(*args),
-        Command::Put(args) => files::put(&args, screen),
-        Command::Get(args) => files::get(&args, screen),
-        Command::Ls(args) => files::ls(&args, screen),
-        Command::Stat(args) => files::stat(&args, screen),
-        Command::Status(args) => peers::status(&args, screen),
-        Command::Ring(args) => peers::ring(&args, screen),
-        Command::Lookup(args) => peers::lookup(&args, screen),
-        Command::Repair(args) => peers::repair(&args, screen),
-        Command::Invite(args) => peers::invite(&args, screen),
-        Command::Doctor(args) => doctor::run(&args, screen),
-        Command::Completions { shell } => completions(shell),
-        Command::Testnet(args) => testnet::run(args, screen),
+        ClientCommand::Put(args) => files::put(&args, screen),
+        ClientCommand::Get(args) => files::get(&args, screen),
+        ClientCommand::Ls(args) => files::ls(&args, screen),
+        ClientCommand::Stat(args) => files::stat(&args, screen),
+        ClientCommand::Status(args) => peers::status(&args, screen),
+        ClientCommand::Ring(args) => peers::ring(&args, screen),
+        ClientCommand::Lookup(args) => peers::lookup(&args, screen),
+        ClientCommand::Repair(args) => peers::repair(&args, screen),
+        ClientCommand::Invite(args) => peers::invite(&args, screen),
+        ClientCommand::Doctor(args) => doctor::run(&args, screen),
+        ClientCommand::Completions { shell } => completions(shell),
+        ClientCommand::Testnet(args) => testnet::run(args, screen),
     }
 }
 

@@ -123,8 +123,13 @@ fn put_sends_length_options_and_token() {
 
 #[test]
 fn an_empty_file_and_a_longer_file_send_what_was_announced() {
-    for (input, length) in [(&b""[..], 0), (&b"grown since"[..], 5)] {
+    for (input, length) in [
+        (&b""[..], 0),
+        (&b"grown since"[..], 5),
+        (&[7; 100_000][..], 70_000),
+    ] {
         let client = serve(move |seen, stream| {
+            assert_eq!(seen.has("expect: 100-continue"), length > 65_536);
             assert_eq!(seen.body.len(), length);
             send(stream, "201 Created", "", PUT);
         });

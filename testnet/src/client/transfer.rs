@@ -21,6 +21,9 @@ use super::{Client, ClientError, STALL_TIMEOUT, accepted, answer, decoded, encod
 const POLL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Pause before asking again about a transfer that the daemon has not seen yet.
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
+/// Larger uploads ask before they send, so that the daemon can refuse before it is sent gigabytes; smaller
+/// ones save the round trip.
+const ASK_FIRST: u64 = 64 << 10;
 const COPY_BUFFER: usize = 256 << 10;
 
 /// Takes each line the daemon reports beside a transfer; runs on another thread.
@@ -96,10 +99,10 @@ impl Client {
     ) -> Result<Reply<PutReport>, ClientError> {
         let url = format!("{}{}", self.base, with_query("/v1/files", &options.query()));
         self.watched(events, |id| {
-            // With `Expect` the daemon can refuse before it is sent gigabytes.
-            let mut request = self
-                .transfer(self.agent.put(url), id)
-                .header("Expect", "100-continue");
+            let mut request = self.transfer(self.agent.put(url), id);
+            if length.is_none_or(|length| length > ASK_FIRST) {
+                request = request.header("Expect", "100-continue");
+            }
             if let Some(length) = length {
                 request = request.header(CONTENT_LENGTH, length);
             }
