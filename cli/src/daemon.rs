@@ -98,9 +98,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
         Some(dir) => dir,
         None => default_data_dir(env)?,
     };
-    mutualstore_daemon::run(&data_dir, overrides(args)).map_err(|failure| CliError::Daemon {
-        message: failure.message,
-        code: failure.exit,
+    mutualstore_daemon::run(&data_dir, overrides(args)).map_err(|error| CliError::Daemon {
+        code: error.exit_code(),
+        message: error.to_string(),
     })
 }
 

@@ -123,11 +123,8 @@ fn put_sends_length_options_and_token() {
 
 #[test]
 fn an_empty_file_and_a_longer_file_send_what_was_announced() {
-    for (input, length) in [
-        (&b""[..], 0),
-        (&b"grown since"[..], 5),
-        (&[7; 100_000][..], 70_000),
-    ] {
+    let large = vec![7; 100_000];
+    for (input, length) in [(&b""[..], 0), (&b"grown since"[..], 5), (&large[..], 70_000)] {
         let client = serve(move |seen, stream| {
             assert_eq!(seen.has("expect: 100-continue"), length > 65_536);
             assert_eq!(seen.body.len(), length);
@@ -135,7 +132,13 @@ fn an_empty_file_and_a_longer_file_send_what_was_announced() {
         });
         let options = PutOptions::default();
         client
-            .put(&mut &*input, Some(length as u64), &options, None, &mut |_, _| ())
+            .put(
+                &mut { input },
+                Some(length as u64),
+                &options,
+                None,
+                &mut |_, _| (),
+            )
             .unwrap();
     }
 }
