@@ -44,7 +44,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a peer: serve disk to the others and an API to the commands below
-    Daemon(Box<daemon::Args>),
+    Daemon(daemon::Args),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -86,7 +86,7 @@ fn main() -> ExitCode {
     let screen = Screen::new(cli.json, cli.quiet);
     let outcome = match cli.command {
         // It handles its signals itself.
-        Command::Daemon(args) => daemon::run(*args),
+        Command::Daemon(args) => daemon::run(args),
         Command::Client(command) => run(command, &screen).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

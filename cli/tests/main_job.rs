@@ -1,4 +1,5 @@
 //! The main job: files survive killed peers, and the ring repairs itself.
+#![expect(clippy::cast_precision_loss, reason = "ratios")]
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
