@@ -99,60 +99,52 @@ fn wire_order(order: &TrimOrder) -> wire::TrimOrder {
     }
 }
 
-fn question(message: &wire::Question) -> Result<Question, Malformed> {
-    Ok(Question { stripe: id(&message.stripe)?, index: index(message.index)?, pin: message.pin })
-}
-
-fn wire_question(question: &Question) -> wire::Question {
-    wire::Question {
+/// A question as it travels.
+pub(super) fn wire_request(request: &Request) -> wire::CustodyRequest {
+    use wire::custody_request::Kind;
+    let ask = |question: &Question| wire::Question {
         stripe: wire_id(&question.stripe),
         index: u32::from(question.index),
         pin: question.pin,
-    }
+    };
+    let kind = match request {
+        Request::Report(report) => Kind::Report(wire::Report {
+            instance: report.instance,
+            sequence: report.sequence,
+            total: report.total,
+            listings: report.listings.iter().map(wire_listing).collect(),
+        }),
+        Request::Solicit => Kind::Solicit(wire::Solicit {}),
+        Request::Commit { stripes } => Kind::Commit(wire_stripes(stripes)),
+        Request::Trim { orders } => Kind::Trim(wire::Trim { orders: orders.iter().map(wire_order).collect() }),
+        Request::Confirm { questions } => {
+            Kind::Confirm(wire::Confirm { questions: questions.iter().map(ask).collect() })
+        }
+        Request::Status { stripes } => Kind::Status(wire_stripes(stripes)),
+    };
+    wire::CustodyRequest { kind: Some(kind) }
 }
 
-impl From<&Request> for wire::CustodyRequest {
-    fn from(request: &Request) -> Self {
-        use wire::custody_request::Kind;
-        let kind = match request {
-            Request::Report(report) => Kind::Report(wire::Report {
-                instance: report.instance,
-                sequence: report.sequence,
-                total: report.total,
-                listings: report.listings.iter().map(wire_listing).collect(),
-            }),
-            Request::Solicit => Kind::Solicit(wire::Solicit {}),
-            Request::Commit { stripes } => Kind::Commit(wire_stripes(stripes)),
-            Request::Trim { orders } => Kind::Trim(wire::Trim { orders: orders.iter().map(wire_order).collect() }),
-            Request::Confirm { questions } => {
-                Kind::Confirm(wire::Confirm { questions: questions.iter().map(wire_question).collect() })
-            }
-            Request::Status { stripes } => Kind::Status(wire_stripes(stripes)),
-        };
-        Self { kind: Some(kind) }
-    }
-}
-
-impl TryFrom<wire::CustodyRequest> for Request {
-    type Error = Malformed;
-
-    fn try_from(message: wire::CustodyRequest) -> Result<Self, Malformed> {
-        use wire::custody_request::Kind;
-        Ok(match message.kind.ok_or(Malformed("a custody request of no known kind"))? {
-            Kind::Report(m) => Self::Report(report(&m)?),
-            Kind::Solicit(wire::Solicit {}) => Self::Solicit,
-            Kind::Commit(m) => Self::Commit { stripes: stripes(&m)? },
-            Kind::Trim(m) => {
-                at_most(m.orders.len(), MAX_ENTRIES)?;
-                Self::Trim { orders: m.orders.iter().map(order).collect::<Result<_, _>>()? }
-            }
-            Kind::Confirm(m) => {
-                at_most(m.questions.len(), MAX_ENTRIES)?;
-                Self::Confirm { questions: m.questions.iter().map(question).collect::<Result<_, _>>()? }
-            }
-            Kind::Status(m) => Self::Status { stripes: stripes(&m)? },
-        })
-    }
+/// Validates a question.
+pub(super) fn request(message: wire::CustodyRequest) -> Result<Request, Malformed> {
+    use wire::custody_request::Kind;
+    Ok(match message.kind.ok_or(Malformed("a custody request of no known kind"))? {
+        Kind::Report(m) => Request::Report(report(&m)?),
+        Kind::Solicit(wire::Solicit {}) => Request::Solicit,
+        Kind::Commit(m) => Request::Commit { stripes: stripes(&m)? },
+        Kind::Trim(m) => {
+            at_most(m.orders.len(), MAX_ENTRIES)?;
+            Request::Trim { orders: m.orders.iter().map(order).collect::<Result<_, _>>()? }
+        }
+        Kind::Confirm(m) => {
+            at_most(m.questions.len(), MAX_ENTRIES)?;
+            let ask = |m: &wire::Question| {
+                Ok(Question { stripe: id(&m.stripe)?, index: index(m.index)?, pin: m.pin })
+            };
+            Request::Confirm { questions: m.questions.iter().map(ask).collect::<Result<_, Malformed>>()? }
+        }
+        Kind::Status(m) => Request::Status { stripes: stripes(&m)? },
+    })
 }
 
 fn wire_reported(reported: &Reported) -> wire::Reported {
@@ -181,51 +173,47 @@ fn reported(message: &wire::Reported) -> Result<Reported, Malformed> {
     })
 }
 
-impl From<&Response> for wire::CustodyResponse {
-    fn from(response: &Response) -> Self {
-        use wire::custody_response::Kind;
-        let status = |status: &Status| {
-            i32::from(match status {
-                Status::None => wire::StripeStatus::None,
-                Status::Pending => wire::StripeStatus::Pending,
-                Status::Committed => wire::StripeStatus::Committed,
-            })
-        };
-        let kind = match response {
-            Response::Reported(reported) => Kind::Reported(wire_reported(reported)),
-            Response::Taken => Kind::Taken(wire::Taken {}),
-            Response::Confirmed(held) => Kind::Confirmed(wire::Confirmed { held: held.clone() }),
-            Response::Statuses(statuses) => {
-                Kind::Statuses(wire::Statuses { statuses: statuses.iter().map(status).collect() })
-            }
-        };
-        Self { kind: Some(kind) }
-    }
+/// An answer as it travels.
+pub(super) fn wire_response(response: &Response) -> wire::CustodyResponse {
+    use wire::custody_response::Kind;
+    let status = |status: &Status| {
+        i32::from(match status {
+            Status::None => wire::StripeStatus::None,
+            Status::Pending => wire::StripeStatus::Pending,
+            Status::Committed => wire::StripeStatus::Committed,
+        })
+    };
+    let kind = match response {
+        Response::Reported(reported) => Kind::Reported(wire_reported(reported)),
+        Response::Taken => Kind::Taken(wire::Taken {}),
+        Response::Confirmed(held) => Kind::Confirmed(wire::Confirmed { held: held.clone() }),
+        Response::Statuses(statuses) => {
+            Kind::Statuses(wire::Statuses { statuses: statuses.iter().map(status).collect() })
+        }
+    };
+    wire::CustodyResponse { kind: Some(kind) }
 }
 
-impl TryFrom<wire::CustodyResponse> for Response {
-    type Error = Malformed;
-
-    fn try_from(message: wire::CustodyResponse) -> Result<Self, Malformed> {
-        use wire::custody_response::Kind;
-        Ok(match message.kind.ok_or(Malformed("a custody answer of no known kind"))? {
-            Kind::Reported(m) => Self::Reported(reported(&m)?),
-            Kind::Taken(wire::Taken {}) => Self::Taken,
-            Kind::Confirmed(m) => {
-                at_most(m.held.len(), MAX_ENTRIES)?;
-                Self::Confirmed(m.held)
-            }
-            Kind::Statuses(m) => {
-                at_most(m.statuses.len(), MAX_ENTRIES)?;
-                let status = |status| match status {
-                    wire::StripeStatus::None => Status::None,
-                    wire::StripeStatus::Pending => Status::Pending,
-                    wire::StripeStatus::Committed => Status::Committed,
-                };
-                Self::Statuses(m.statuses().map(status).collect())
-            }
-        })
-    }
+/// Validates an answer.
+pub(super) fn response(message: wire::CustodyResponse) -> Result<Response, Malformed> {
+    use wire::custody_response::Kind;
+    Ok(match message.kind.ok_or(Malformed("a custody answer of no known kind"))? {
+        Kind::Reported(m) => Response::Reported(reported(&m)?),
+        Kind::Taken(wire::Taken {}) => Response::Taken,
+        Kind::Confirmed(m) => {
+            at_most(m.held.len(), MAX_ENTRIES)?;
+            Response::Confirmed(m.held)
+        }
+        Kind::Statuses(m) => {
+            at_most(m.statuses.len(), MAX_ENTRIES)?;
+            let status = |status| match status {
+                wire::StripeStatus::None => Status::None,
+                wire::StripeStatus::Pending => Status::Pending,
+                wire::StripeStatus::Committed => Status::Committed,
+            };
+            Response::Statuses(m.statuses().map(status).collect())
+        }
+    })
 }
 
 #[cfg(test)]
@@ -298,8 +286,8 @@ mod tests {
     }
 
     fn parse(request: &Request) -> Result<Request, Malformed> {
-        let bytes = wire::CustodyRequest::from(request).encode_to_vec();
-        wire::CustodyRequest::decode(bytes.as_slice())?.try_into()
+        let bytes = wire_request(request).encode_to_vec();
+        super::request(wire::CustodyRequest::decode(bytes.as_slice())?)
     }
 
     proptest! {
@@ -310,15 +298,15 @@ mod tests {
 
         #[test]
         fn responses_come_back(response in any_response()) {
-            let bytes = wire::CustodyResponse::from(&response).encode_to_vec();
+            let bytes = wire_response(&response).encode_to_vec();
             let message = wire::CustodyResponse::decode(bytes.as_slice()).unwrap();
-            prop_assert_eq!(Response::try_from(message), Ok(response));
+            prop_assert_eq!(super::response(message), Ok(response));
         }
 
         #[test]
         fn garbage_is_refused_or_valid(bytes in vec(any::<u8>(), 0..256)) {
             if let Ok(message) = wire::CustodyRequest::decode(bytes.as_slice())
-                && let Ok(request) = Request::try_from(message)
+                && let Ok(request) = super::request(message)
             {
                 prop_assert_eq!(parse(&request), Ok(request));
             }
@@ -337,8 +325,8 @@ mod tests {
         assert_eq!(parse(&Request::Trim { orders: vec![order(Vec::new()); MAX_ENTRIES + 1] }), Err(TOO_MANY));
         assert_eq!(parse(&Request::Trim { orders: vec![order(vec![(0, peer); 257])] }), Err(TOO_MANY));
         let reported = Reported { differs: Some(vec![(0, 0); BUCKETS + 1]), elsewhere: Vec::new() };
-        let message = wire::CustodyResponse::from(&Response::Reported(reported));
-        assert_eq!(Response::try_from(message), Err(TOO_MANY));
+        let message = wire_response(&Response::Reported(reported));
+        assert_eq!(super::response(message), Err(TOO_MANY));
     }
 
     #[test]
@@ -357,6 +345,6 @@ mod tests {
         let shape = Shape { k: 3, n: 2, shard_len: 1 };
         assert!(report(0, vec![Entry { shape, ..entry(0) }]).is_err(), "k beyond n");
         let empty = wire::CustodyRequest { kind: None };
-        assert!(Request::try_from(empty).is_err());
+        assert!(super::request(empty).is_err());
     }
 }
