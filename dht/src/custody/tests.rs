@@ -3,6 +3,7 @@
 
 mod faults;
 pub(super) mod harness;
+mod together;
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! A network of custody machines in memory: virtual time, seeded delay and loss, disks that are sets of shards,
-//! and rings that are views of one truth, which every peer learns after a delay of its own.
+//! and rings that are views of one truth, which every peer learns after a delay of its own; or else real rings,
+//! on the ring's own network in memory, in step with this one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,6 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::custody::*;
+use crate::ring::{Event as RingEvent, Ring};
+use crate::testing;
 use crate::{Id, Member, Membership, Peer, PeerState, Time};
 
 /// A file system's worth of shards: what survives a kill.
@@ -58,40 +61,58 @@ pub(crate) struct Net {
     pub(crate) inconsistent: bool,
     /// Hash of everything that happened.
     pub(crate) trace: u64,
+    rings: Option<testing::Net>,
     rng: ChaCha8Rng,
     ids: BTreeMap<Id, Peer>,
     queue: BTreeMap<(Time, u64), Event>,
     next_event: u64,
 }
 
-pub(crate) struct View<'a> {
-    me: Peer,
-    ids: &'a BTreeMap<Id, Peer>,
-    living: &'a BTreeSet<Peer>,
-    states: &'a BTreeMap<Peer, PeerState>,
+pub(crate) enum View<'a> {
+    Oracle {
+        me: Peer,
+        ids: &'a BTreeMap<Id, Peer>,
+        living: &'a BTreeSet<Peer>,
+        states: &'a BTreeMap<Peer, PeerState>,
+    },
+    Ring(&'a Ring),
 }
 
 impl Membership for View<'_> {
     fn me(&self) -> Peer {
-        self.me
+        match self {
+            Self::Oracle { me, .. } => *me,
+            Self::Ring(ring) => Membership::me(*ring),
+        }
     }
 
     fn successors(&self, id: Id, limit: usize) -> Vec<Member> {
-        successors(self.ids, id, limit, |peer| self.living.contains(&peer))
-            .into_iter()
-            .map(|peer| Member {
-                peer,
-                state: self.states[&peer],
-            })
-            .collect()
+        match self {
+            Self::Oracle {
+                ids, living, states, ..
+            } => successors(ids, id, limit, |peer| living.contains(&peer))
+                .into_iter()
+                .map(|peer| Member {
+                    peer,
+                    state: states[&peer],
+                })
+                .collect(),
+            Self::Ring(ring) => Membership::successors(*ring, id, limit),
+        }
     }
 
     fn is_alive(&self, peer: Peer) -> bool {
-        self.living.contains(&peer)
+        match self {
+            Self::Oracle { living, .. } => living.contains(&peer),
+            Self::Ring(ring) => Membership::is_alive(*ring, peer),
+        }
     }
 
     fn is_settled(&self) -> bool {
-        true
+        match self {
+            Self::Oracle { .. } => true,
+            Self::Ring(ring) => ring.is_settled(),
+        }
     }
 }
 
@@ -126,6 +147,8 @@ pub(crate) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+const VIRTUAL_NODES: u16 = 6;
+
 /// Repair after 5 s, like a testnet.
 pub(crate) fn quick() -> CustodyConfig {
     CustodyConfig {
@@ -146,6 +169,7 @@ impl Net {
             notice: Duration::from_millis(300),
             inconsistent: false,
             trace: 0,
+            rings: None,
             rng: ChaCha8Rng::seed_from_u64(seed),
             ids: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -153,6 +177,23 @@ impl Net {
         };
         for number in 0..peers {
             net.join(peer(number));
+        }
+        net
+    }
+
+    /// Peers 0.. of the ring's network, each on a ring of its own that joined through the first.
+    pub(crate) fn on_rings(peers: usize, config: CustodyConfig, seed: u64) -> Self {
+        let mut net = Self::new(0, config, seed);
+        let mut rings = testing::Net::new(seed);
+        let peers: Vec<Peer> = (0..peers)
+            .map(|number| rings.add(number, VIRTUAL_NODES))
+            .collect();
+        for peer in &peers[1..] {
+            rings.introduce(*peer, peers[0]);
+        }
+        net.rings = Some(rings);
+        for peer in peers {
+            net.join(peer);
         }
         net
     }
@@ -176,7 +217,7 @@ impl Net {
 
     /// A new peer, up and empty.
     pub(crate) fn join(&mut self, peer: Peer) {
-        for index in 0..6 {
+        for index in 0..VIRTUAL_NODES {
             self.ids.insert(peer.virtual_node(index), peer);
         }
         self.nodes.insert(
@@ -204,6 +245,11 @@ impl Net {
 
     pub(crate) fn start(&mut self, peer: Peer) {
         assert!(!self.is_up(peer));
+        if let Some(rings) = &mut self.rings
+            && !rings.alive().contains(&peer)
+        {
+            rings.start(peer);
+        }
         let seed = u64::from(self.rng.next_u32());
         let mut custody = Custody::new(self.config.clone(), peer, seed, self.now);
         let up = self.up();
@@ -231,6 +277,9 @@ impl Net {
         let node = self.nodes.get_mut(&peer).unwrap();
         node.custody = None;
         node.incarnation += 1;
+        if let Some(rings) = &mut self.rings {
+            rings.kill(peer);
+        }
         self.tell_all(peer);
     }
 
@@ -279,11 +328,14 @@ impl Net {
         let node = self.nodes.get_mut(&peer).unwrap();
         let incarnation = node.incarnation;
         let custody = node.custody.as_mut().unwrap();
-        let view = View {
-            me: peer,
-            ids: &self.ids,
-            living: &node.view,
-            states: &states,
+        let view = match &self.rings {
+            Some(rings) => View::Ring(rings.ring(peer)),
+            None => View::Oracle {
+                me: peer,
+                ids: &self.ids,
+                living: &node.view,
+                states: &states,
+            },
         };
         let out = f(custody, self.now, &view);
         let transmits: Vec<Transmit> = std::iter::from_fn(|| custody.poll_transmit()).collect();
@@ -472,6 +524,38 @@ impl Net {
     /// Lets virtual time pass.
     pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
+        while self.rings.is_some() && self.now < end {
+            let step = end.since(self.now).min(Duration::from_millis(10));
+            self.run_rings(step);
+            self.run_custody(step);
+        }
+        self.run_custody(end.since(self.now));
+    }
+
+    fn run_rings(&mut self, span: Duration) {
+        let Some(rings) = &mut self.rings else {
+            return;
+        };
+        rings.run(span);
+        for (peer, event) in std::mem::take(&mut rings.events) {
+            let changed = match event {
+                RingEvent::PhaseChanged(_)
+                | RingEvent::PeerUp(_)
+                | RingEvent::PeerDown(_)
+                | RingEvent::PeerChanged(_) => true,
+                RingEvent::LookupDone { .. }
+                | RingEvent::WalkDone { .. }
+                | RingEvent::BookChanged
+                | RingEvent::Left => false,
+            };
+            if changed && self.is_up(peer) {
+                self.with(peer, |custody, now, ring| custody.membership_changed(now, ring));
+            }
+        }
+    }
+
+    fn run_custody(&mut self, span: Duration) {
+        let end = self.now + span;
         let mut calls = 0;
         loop {
             let due = |(peer, node): (&Peer, &Node)| {
@@ -506,6 +590,12 @@ impl Net {
             self.run(Duration::from_millis(250));
         }
         self.now.since(start)
+    }
+
+    /// How many peers the ring of `peer` counts, itself included.
+    pub(crate) fn knows(&self, peer: Peer) -> usize {
+        let ring = self.rings.as_ref().map(|rings| rings.ring(peer));
+        ring.map_or(0, |ring| Membership::successors(ring, Id::default(), 1000).len())
     }
 
     /// The first accepting peers that are up, nearest first.
