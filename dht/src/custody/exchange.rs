@@ -27,6 +27,8 @@ pub(super) struct Outgoing {
     /// Where the listing of a large bucket goes on.
     cursor: Option<(u8, Id)>,
     in_flight: bool,
+    /// How many buckets differed when the home last said so since the two agreed.
+    behind: Option<usize>,
     /// Reports in a row that failed or brought nothing forward.
     failures: u32,
     due: Option<Time>,
@@ -101,6 +103,7 @@ impl Outgoing {
     /// The home agrees with the total reported. `jitter` scales the time to the next idle report.
     pub(super) fn agreed(&mut self, now: Time, config: &CustodyConfig, jitter: f64) {
         self.in_flight = false;
+        self.behind = None;
         self.failures = 0;
         if !self.dirty.is_empty() {
             self.soon(now + config.exchange_dirty);
@@ -113,14 +116,16 @@ impl Outgoing {
     pub(super) fn differs(&mut self, now: Time, theirs: &[(u8, u64)], config: &CustodyConfig) {
         self.in_flight = false;
         let differing = self.fingerprints.differing(theirs);
-        let idle = differing.is_subset(&self.listed);
-        self.failures = if idle { self.failures + 1 } else { 0 };
+        let before = self.behind.replace(differing.len());
+        let forward = before.is_none_or(|before| differing.len() < before) || self.cursor.is_some();
         self.dirty.extend(differing);
-        self.soon(if idle {
-            now + backoff(config, self.failures)
+        if forward {
+            self.failures = 0;
+            self.soon(now);
         } else {
-            now
-        });
+            self.failures += 1;
+            self.soon(now + backoff(config, self.failures));
+        }
     }
 
     /// The report was not answered.
@@ -260,6 +265,11 @@ mod tests {
             assert_eq!(outgoing.due(), None, "one in flight");
             outgoing.differs(now, &[], &config);
         }
+        assert_eq!(
+            gaps.remove(1),
+            Duration::ZERO,
+            "the first time it is told more at once"
+        );
         assert!(gaps.is_sorted());
         assert_eq!(gaps.last(), Some(&config.exchange_idle));
     }

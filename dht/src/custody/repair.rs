@@ -203,7 +203,9 @@ impl Custody {
         let stale: Vec<Claim> = homed
             .claims
             .iter()
-            .filter(|claim| self.peers.is_gone(now, claim.peer) && (all || replaced.contains(&claim.index)))
+            .filter(|claim| all || replaced.contains(&claim.index))
+            // A peer that is back is still being heard: what it said so far must stay, or the two never agree.
+            .filter(|claim| self.peers.is_gone(now, claim.peer) && !self.peers.is_alive(claim.peer))
             .copied()
             .collect();
         homed.claims.retain(|claim| !stale.contains(claim));

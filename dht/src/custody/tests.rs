@@ -230,6 +230,24 @@ fn lost_messages_delay_and_nothing_else() {
 }
 
 #[test]
+fn a_peer_that_returns_is_heard_however_long_it_takes() {
+    // Small pages: it takes several reports until its word is complete.
+    let config = CustodyConfig { page: 1, ..quick() };
+    let mut net = filled_with(12, 34, config);
+    net.kill(peer(3));
+    net.run(secs(20));
+    net.loss = 230;
+    net.start(peer(3));
+    net.run(secs(60));
+    net.loss = 0;
+    let before = net.counters.requests;
+    net.run_until(secs(120), |net| all_placed(net) && all_known(net));
+    net.run(secs(600));
+    let sent = net.counters.requests - before;
+    assert!(sent < 12 * 11 * 40, "{sent} requests");
+}
+
+#[test]
 fn full_peers_are_passed_over() {
     let mut net = filled(12, 12);
     for full in 8..11 {
