@@ -8,10 +8,11 @@ use std::time::Duration;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use super::view::{View, successors};
 use crate::custody::*;
-use crate::ring::{Event as RingEvent, Ring};
+use crate::ring::Event as RingEvent;
 use crate::testing;
-use crate::{Id, Member, Membership, Peer, PeerState, Time};
+use crate::{Id, Membership, Peer, PeerState, Time};
 
 /// A file system's worth of shards: what survives a kill.
 pub(crate) type Disk = BTreeMap<(Id, u8), (Shape, State)>;
@@ -66,64 +67,6 @@ pub(crate) struct Net {
     ids: BTreeMap<Id, Peer>,
     queue: BTreeMap<(Time, u64), Event>,
     next_event: u64,
-}
-
-pub(crate) enum View<'a> {
-    Oracle {
-        me: Peer,
-        ids: &'a BTreeMap<Id, Peer>,
-        living: &'a BTreeSet<Peer>,
-        states: &'a BTreeMap<Peer, PeerState>,
-    },
-    Ring(&'a Ring),
-}
-
-impl Membership for View<'_> {
-    fn me(&self) -> Peer {
-        match self {
-            Self::Oracle { me, .. } => *me,
-            Self::Ring(ring) => Membership::me(*ring),
-        }
-    }
-
-    fn successors(&self, id: Id, limit: usize) -> Vec<Member> {
-        match self {
-            Self::Oracle {
-                ids, living, states, ..
-            } => successors(ids, id, limit, |peer| living.contains(&peer))
-                .into_iter()
-                .map(|peer| Member {
-                    peer,
-                    state: states[&peer],
-                })
-                .collect(),
-            Self::Ring(ring) => Membership::successors(*ring, id, limit),
-        }
-    }
-
-    fn is_alive(&self, peer: Peer) -> bool {
-        match self {
-            Self::Oracle { living, .. } => living.contains(&peer),
-            Self::Ring(ring) => Membership::is_alive(*ring, peer),
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        match self {
-            Self::Oracle { .. } => true,
-            Self::Ring(ring) => ring.is_settled(),
-        }
-    }
-}
-
-fn successors(ids: &BTreeMap<Id, Peer>, id: Id, limit: usize, counts: impl Fn(Peer) -> bool) -> Vec<Peer> {
-    let mut out: Vec<Peer> = Vec::new();
-    for (_, peer) in ids.range(id..).chain(ids.range(..id)) {
-        if out.len() < limit && counts(*peer) && !out.contains(peer) {
-            out.push(*peer);
-        }
-    }
-    out
 }
 
 pub(crate) fn peer(number: u8) -> Peer {
