@@ -79,9 +79,9 @@ impl Calls {
 
     /// Whether a question to stabilize is in flight to `peer`.
     pub(super) fn is_stabilizing(&self, peer: Peer) -> bool {
-        self.open
-            .values()
-            .any(|call| call.peer == peer && matches!(call.purpose, Purpose::Neighbours(_)))
+        self.open.values().any(|call| {
+            call.peer == peer && matches!(&call.purpose, Purpose::Neighbours(of) if !of.is_empty())
+        })
     }
 
     pub(super) fn count(&self, purpose: &Purpose) -> usize {

@@ -231,7 +231,8 @@ impl Ring {
         }
     }
 
-    /// This peer changed. Everybody hears of it within some rounds; `used` alone may wait.
+    /// This peer changed. Everybody hears of it within some rounds; `used` alone may wait. With other virtual
+    /// nodes than before it joins anew, a member all the while.
     pub fn update_self(&mut self, now: Time, change: SelfChange) {
         self.used = change.used.unwrap_or(self.used);
         let old = self.table.me();
@@ -240,12 +241,27 @@ impl Ring {
         me.capacity = change.capacity.unwrap_or(me.capacity);
         me.addresses = change.addresses.unwrap_or(me.addresses);
         me.virtual_nodes = change.virtual_nodes.unwrap_or(me.virtual_nodes);
-        if me != *old {
-            me.version += 1;
-            me.used = self.used;
-            self.table.set_me(me);
-            self.nudge(now);
+        if me == *old {
+            return;
         }
+        let moved = me.virtual_nodes != old.virtual_nodes;
+        me.version += 1;
+        me.used = self.used;
+        self.table.set_me(me);
+        self.nudge(now);
+        if moved {
+            let own = self.table.own();
+            self.fingers.retain(|(id, _), _| own.contains(id));
+            let via = self.alive().next().map(|contact| contact.peer);
+            if let Some(via) = via.filter(|_| self.member) {
+                self.start_join(now, via);
+            }
+        }
+    }
+
+    /// The network's list length, for a peer that has just adopted a network.
+    pub fn set_r(&mut self, r: usize) {
+        self.config.r = r.clamp(4, 256);
     }
 
     /// Publishes the bytes in use when they moved by 1 % of the capacity, at most once a round.
