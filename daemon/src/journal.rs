@@ -42,9 +42,12 @@ pub struct Journal {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} the journal {}: {source}", path.display())]
 pub struct JournalError {
-    action: &'static str,
-    path: PathBuf,
-    source: io::Error,
+    /// What was tried: `read`, `write`.
+    pub action: &'static str,
+    /// The file or directory.
+    pub path: PathBuf,
+    /// Why the operating system refused.
+    pub source: io::Error,
 }
 
 /// A put in progress. Dropped without [`Put::finish`], it stays in the journal.

@@ -13,3 +13,4 @@ pub mod net;
 pub mod network;
 pub mod store;
 pub mod units;
+pub mod wire;

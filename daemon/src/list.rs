@@ -175,7 +175,7 @@ impl FileList {
             }
             match serde_json::from_slice::<Listed>(&line) {
                 Ok(entry) if pattern.is_none_or(|pattern| matches(pattern, &entry.name)) => {
-                    entries.push(entry)
+                    entries.push(entry);
                 }
                 Ok(_) => {}
                 // The error is not shown: it could quote the link.
@@ -329,7 +329,9 @@ mod tests {
             for writer in 0..8 {
                 let list = &list;
                 scope.spawn(move || {
-                    (0..20).for_each(|i| list.append(&listed(&format!("{writer}-{i}"))).unwrap())
+                    for i in 0..20 {
+                        list.append(&listed(&format!("{writer}-{i}"))).unwrap();
+                    }
                 });
             }
         });

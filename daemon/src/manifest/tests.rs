@@ -49,7 +49,9 @@ fn golden_inline() {
 #[test]
 fn golden_list() {
     let bytes = "01 00000000003ffc01 0000000000000000 000102 00010000 0000 0000 01 00 0041";
-    let ids: String = (0..65).map(|number| format!("{number:016x}{:048x}", 0)).collect();
+    let ids = (0..65).fold(String::new(), |ids, number| {
+        ids + &hex::encode(id(number).as_bytes())
+    });
     let manifest = Manifest {
         size: 64 * 65520 + 1,
         created: 0,

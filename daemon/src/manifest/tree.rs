@@ -76,7 +76,7 @@ pub fn path(depth: u8, block: u64) -> (usize, Vec<IndexPlace>) {
 
 /// Levels of index blocks that a list of `blocks` ids needs.
 pub(super) fn depth(blocks: u64) -> u8 {
-    (0..)
+    (0..u8::MAX)
         .find(|depth| units(blocks, *depth) <= FANOUT as u64)
         .unwrap_or(u8::MAX)
 }
