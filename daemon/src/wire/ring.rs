@@ -102,3 +102,6 @@ impl TryFrom<wire::RingResponse> for Response {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
