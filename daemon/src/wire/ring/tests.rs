@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::*;
 
-fn contact() -> impl Strategy<Value = Contact> {
+fn any_contact() -> impl Strategy<Value = Contact> {
     let states = prop_oneof![
         Just(PeerState::Accepting),
         Just(PeerState::Full),
@@ -30,11 +30,14 @@ fn contact() -> impl Strategy<Value = Contact> {
     )
 }
 
-fn request() -> impl Strategy<Value = Request> {
-    let of = vec(any::<[u8; 32]>().prop_map(Id::new), 0..=usize::from(MAX_VIRTUAL_NODES));
+fn any_request() -> impl Strategy<Value = Request> {
+    let of = vec(
+        any::<[u8; 32]>().prop_map(Id::new),
+        0..=usize::from(MAX_VIRTUAL_NODES),
+    );
     prop_oneof![
         Just(Request::Ping),
-        (contact(), any::<bool>(), of, any::<u64>()).prop_map(|(contact, member, of, digest)| {
+        (any_contact(), any::<bool>(), of, any::<u64>()).prop_map(|(contact, member, of, digest)| {
             Request::Neighbours {
                 contact,
                 member,
@@ -46,28 +49,28 @@ fn request() -> impl Strategy<Value = Request> {
             target: Id::new(target),
             count,
         }),
-        contact().prop_map(|contact| Request::Leave { contact }),
+        any_contact().prop_map(|contact| Request::Leave { contact }),
     ]
 }
 
-fn response() -> impl Strategy<Value = Response> {
+fn any_response() -> impl Strategy<Value = Response> {
     prop_oneof![
-        (contact(), any::<bool>()).prop_map(|(contact, member)| Response::Pong { contact, member }),
+        (any_contact(), any::<bool>()).prop_map(|(contact, member)| Response::Pong { contact, member }),
         Just(Response::Same),
-        vec(contact(), 0..8).prop_map(Response::Contacts),
-        vec(contact(), 0..8).prop_map(Response::Found),
-        vec(contact(), 0..8).prop_map(Response::Closer),
+        vec(any_contact(), 0..8).prop_map(Response::Contacts),
+        vec(any_contact(), 0..8).prop_map(Response::Found),
+        vec(any_contact(), 0..8).prop_map(Response::Closer),
         Just(Response::Busy),
         Just(Response::Ack),
     ]
 }
 
 fn decode_request(bytes: &[u8]) -> Result<Request, Malformed> {
-    Request::try_from(wire::RingRequest::decode(bytes)?)
+    request(wire::RingRequest::decode(bytes)?)
 }
 
 fn decode_response(bytes: &[u8]) -> Result<Response, Malformed> {
-    Response::try_from(wire::RingResponse::decode(bytes)?)
+    response(wire::RingResponse::decode(bytes)?)
 }
 
 /// The contacts a message carries.
@@ -83,25 +86,25 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn requests_survive_the_wire(request in request()) {
-        let bytes = wire::RingRequest::from(&request).encode_to_vec();
-        prop_assert_eq!(decode_request(&bytes), Ok(request));
+    fn requests_survive_the_wire(sent in any_request()) {
+        let bytes = wire_request(&sent).encode_to_vec();
+        prop_assert_eq!(decode_request(&bytes), Ok(sent));
     }
 
     #[test]
-    fn answers_survive_the_wire(response in response()) {
-        let bytes = wire::RingResponse::from(&response).encode_to_vec();
-        prop_assert_eq!(decode_response(&bytes), Ok(response));
+    fn answers_survive_the_wire(sent in any_response()) {
+        let bytes = wire_response(&sent).encode_to_vec();
+        prop_assert_eq!(decode_response(&bytes), Ok(sent));
     }
 
     #[test]
     fn damaged_answers_are_refused_or_within_their_limits(
-        response in response(),
+        sent in any_response(),
         at: prop::sample::Index,
         flip in 1..=u8::MAX,
         cut: prop::sample::Index,
     ) {
-        let mut bytes = wire::RingResponse::from(&response).encode_to_vec();
+        let mut bytes = wire_response(&sent).encode_to_vec();
         let place = at.index(bytes.len());
         bytes[place] ^= flip;
         for bytes in [bytes.as_slice(), &bytes[..cut.index(bytes.len())]] {
@@ -137,9 +140,15 @@ fn contacts_beyond_their_limits_are_refused() {
     assert!(refused(|contact| contact.virtual_nodes = vec![1, 1]));
     assert!(refused(|contact| contact.virtual_nodes = vec![MAX_INDEX.into()]));
     assert!(refused(|contact| contact.virtual_nodes = vec![1 << 20]));
-    assert!(refused(|contact| contact.virtual_nodes = (0..=MAX_VIRTUAL_NODES.into()).collect()));
-    assert!(refused(|contact| contact.addresses = vec![String::new(); MAX_ADDRESSES + 1]));
-    assert!(refused(|contact| contact.addresses = vec!["a".repeat(MAX_ADDRESS_LEN + 1)]));
+    assert!(refused(
+        |contact| contact.virtual_nodes = (0..=MAX_VIRTUAL_NODES.into()).collect()
+    ));
+    assert!(refused(
+        |contact| contact.addresses = vec![String::new(); MAX_ADDRESSES + 1]
+    ));
+    assert!(refused(
+        |contact| contact.addresses = vec!["a".repeat(MAX_ADDRESS_LEN + 1)]
+    ));
 }
 
 #[test]
