@@ -347,12 +347,17 @@ impl Ring {
         }
     }
 
-    /// An answer came. Those to requests that have ended, or of a kind that does not fit, change nothing.
+    /// An answer came. One that is late only shows that the peer lives and how slow it is; one of a kind that
+    /// does not fit changes nothing.
     pub fn handle_response(&mut self, now: Time, id: RequestId, response: Response) {
         let Some(Call {
             peer, purpose, sent, ..
         }) = self.calls.end(&mut self.timers, id)
         else {
+            if let Some((peer, sent)) = self.calls.late(id) {
+                self.answered(now, peer, sent);
+                self.spoke(now, peer);
+            }
             return;
         };
         self.answered(now, peer, sent);
@@ -374,6 +379,9 @@ impl Ring {
     /// A request will have no answer.
     pub fn handle_failure(&mut self, now: Time, id: RequestId, failure: Failure) {
         if let Some(call) = self.calls.end(&mut self.timers, id) {
+            if failure == Failure::TimedOut {
+                self.calls.expire(id, &call);
+            }
             self.on_failure(now, &call, failure);
         }
     }

@@ -247,6 +247,18 @@ fn lost_messages_delay_but_do_not_break_the_ring() {
 }
 
 #[test]
+fn a_network_that_turns_slow_kills_nobody() {
+    let mut net = grown(56, 12);
+    net.run(10 * SECOND);
+    net.events.clear();
+    net.delay = Duration::from_millis(400);
+    net.run(60 * SECOND);
+    let down = |(_, event): &(Peer, Event)| matches!(event, Event::PeerDown(_));
+    assert!(!net.events.iter().any(down));
+    converge(&mut net, Duration::ZERO);
+}
+
+#[test]
 fn a_peer_that_leaves_is_forgotten_by_all_and_says_when() {
     let mut net = grown(61, 12);
     let leaver = peer(5);
