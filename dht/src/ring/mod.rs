@@ -14,7 +14,7 @@
 //!   crash takes all virtual nodes of a peer at once; the assumption becomes "of r peers in a row at least one
 //!   lives until the next round". A contact carries all indices of its peer, so knowing the r peers that follow
 //!   a virtual node means knowing every virtual node on that arc: lists need not be stored, they are views of
-//!   one sorted table ([`table`](self)).
+//!   one sorted table.
 //! * *A stable base of L + 1 members.* Zave needs it to rule out rings too small for their lists. Here a list
 //!   holds everybody when there are fewer than r + 1 peers, and a peer alone is a ring of one.
 //! * *Joins take the full list of a live member at once.* All virtual nodes of a peer join together: until each
