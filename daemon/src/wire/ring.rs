@@ -94,3 +94,6 @@ pub(super) fn response(message: wire::RingResponse) -> Result<Response, Malforme
         Kind::Ack(wire::Ack {}) => Response::Ack,
     })
 }
+
+#[cfg(test)]
+mod tests;
