@@ -192,3 +192,75 @@ impl Incoming {
         !overtaken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::custody::Shape;
+    use crate::custody::inventory::Tenure;
+    use crate::custody::peers::ME;
+    use crate::custody::tests::harness::stripe;
+
+    fn held() -> Held {
+        Held {
+            shape: Shape {
+                k: 1,
+                n: 3,
+                shard_len: 1,
+            },
+            tenure: Tenure::Committed,
+            home: Some(ME),
+            hinted: false,
+            wake: None,
+        }
+    }
+
+    #[test]
+    fn an_overtaken_report_is_not_admitted() {
+        let mut incoming = Incoming::default();
+        assert!(incoming.admit(7, 2) && incoming.admit(7, 5));
+        assert!(!incoming.admit(7, 5) && !incoming.admit(7, 4));
+        assert!(incoming.admit(8, 1), "a new run counts anew");
+    }
+
+    #[test]
+    fn pages_cover_a_bucket_without_splitting_a_stripe() {
+        let bucket = 9;
+        let ids = (0..4000u64).map(stripe);
+        let ids = ids.filter(|id| id.as_bytes().last() == Some(&bucket));
+        let keys = ids.flat_map(|id| (0..3).map(move |index| ShardKey::new(id, index)));
+        let shards: BTreeMap<ShardKey, Held> = keys.map(|key| (key, held())).collect();
+        assert!(shards.len() > 12);
+        let (mut from, mut listed) = (Id::default(), Vec::new());
+        loop {
+            let listing = list(ME, &shards, Slot { bucket, stripe: from }, 4);
+            assert!(
+                listing.is_valid() && listing.entries.len().is_multiple_of(3) && listing.entries.len() <= 6
+            );
+            listed.extend(listing.entries.iter().map(ShardKey::from));
+            if listing.to == LAST {
+                break;
+            }
+            from = listing.to.successor();
+        }
+        assert!(listed.iter().eq(shards.keys()));
+    }
+
+    #[test]
+    fn a_home_that_never_agrees_is_asked_ever_less_often() {
+        let config = CustodyConfig::default();
+        let (mut outgoing, mut now, mut gaps) = (Outgoing::default(), Time::ZERO, Vec::new());
+        outgoing.add(now, ShardKey::new(stripe(1), 0), true, &config);
+        let shards = BTreeMap::from([(ShardKey::new(stripe(1), 0), held())]);
+        for _ in 0..12 {
+            let due = outgoing.due().unwrap();
+            gaps.push(due.since(now));
+            now = due.max(now);
+            outgoing.report(ME, &shards, 100);
+            assert_eq!(outgoing.due(), None, "one in flight");
+            outgoing.differs(now, &[], &config);
+        }
+        assert!(gaps.is_sorted());
+        assert_eq!(gaps.last(), Some(&config.exchange_idle));
+    }
+}

@@ -63,6 +63,11 @@ impl Custody {
     pub fn removed(&mut self, now: Time, stripe: Id, index: u8) {
         self.now = now;
         let key = ShardKey::new(stripe, index);
+        self.dropping.remove(&key);
+        self.forget(now, key);
+    }
+
+    fn forget(&mut self, now: Time, key: ShardKey) {
         self.retract(now, key);
         self.inventory.arm(key, None);
         self.inventory.shards.remove(&key);
@@ -71,7 +76,8 @@ impl Custody {
     }
 
     pub(super) fn drop_shard(&mut self, now: Time, key: ShardKey) {
-        self.removed(now, key.slot.stripe, key.index);
+        self.forget(now, key);
+        self.dropping.insert(key);
         self.effects.push_back(Effect::Drop {
             stripe: key.slot.stripe,
             index: key.index,

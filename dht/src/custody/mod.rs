@@ -3,11 +3,11 @@
 //! Custody knows stripe ids and shard indices, never bytes. Every peer plays three parts at once:
 //!
 //! * The **holder** keeps the inventory of its own store and reports each shard to the shard's *home*, the first
-//!   successor of the stripe id in its view ([`exchange`]). It drops surplus shards by the safe rule ([`trim`])
-//!   and pending ones when their lease ended and nobody knows of a commit ([`lease`]).
-//! * The **home** puts the reports together ([`home`]), judges what each stripe needs ([`plan`]) and has
+//!   successor of the stripe id in its view (`exchange`). It drops surplus shards by the safe rule (`trim`)
+//!   and pending ones when their lease ended and nobody knows of a commit (`lease`).
+//! * The **home** puts the reports together (`home`), judges what each stripe needs (`plan`) and has
 //!   missing shards regenerated, misplaced ones copied to their place, surplus ones trimmed and commits
-//!   spread ([`repair`]).
+//!   spread (`repair`).
 //! * The **witness** answers questions about what it holds.
 //!
 //! Invariants. A shard that [`Effect::Drop`] names was either confirmed elsewhere, with n distinct indices
@@ -18,8 +18,9 @@
 //! Placement is `successors` alone. Deliberately absent so far: tombstones, locators of other policies, the
 //! take-over from a home that is alive but wedged.
 //!
-//! The driver calls `handle_timeout` at `poll_timeout`, and empties `poll_transmit` and `poll_effect` after every
-//! call.
+//! The driver inserts all its store holds before the first call that shows a settled ring: what is not reported
+//! counts as lost after `settle`. It calls `handle_timeout` at `poll_timeout`, and empties `poll_transmit` and
+//! `poll_effect` after every call.
 
 mod dialogue;
 mod exchange;
@@ -40,7 +41,7 @@ mod timers;
 mod trim;
 mod types;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -54,7 +55,7 @@ pub use types::{
 };
 
 use crate::{Id, Membership, Peer, Time};
-use fingerprint::Slot;
+use fingerprint::{ShardKey, Slot};
 use home::{Class, Home};
 use inventory::Inventory;
 use lease::Inquiries;
@@ -79,6 +80,8 @@ pub struct Custody {
     home: Home,
     jobs: Jobs,
     trims: Trims,
+    /// Shards the driver was asked to drop and may still find in the store.
+    dropping: BTreeSet<ShardKey>,
     inquiries: Inquiries,
     requests: BTreeMap<RequestId, (Handle, Asked)>,
     transmits: VecDeque<Transmit>,
@@ -95,7 +98,7 @@ pub struct Custody {
 }
 
 impl Custody {
-    /// Custody of an empty store. The driver inserts what the store holds.
+    /// Custody of an empty store. Next the driver inserts what the store holds.
     pub fn new(mut config: CustodyConfig, me: Peer, seed: u64, now: Time) -> Self {
         config.page = config.page.clamp(1, MAX_PAGE);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -107,6 +110,7 @@ impl Custody {
             home: Home::default(),
             jobs: Jobs::default(),
             trims: Trims::new(config.pin),
+            dropping: BTreeSet::new(),
             inquiries: Inquiries::new(),
             requests: BTreeMap::new(),
             transmits: VecDeque::new(),
@@ -199,8 +203,11 @@ impl Custody {
             self.judge(now, ring, slot);
         }
         self.launch(now, ring);
-        while let Some(peer) = self.peers.pop_due(now) {
-            self.attend(now, peer);
+        // A report amid the first look at the inventory would withdraw what was not looked at yet.
+        if self.inventory.fresh.is_empty() {
+            while let Some(peer) = self.peers.pop_due(now) {
+                self.attend(now, peer);
+            }
         }
     }
 

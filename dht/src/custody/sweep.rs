@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_start_on_the_way_makes_another_walk_follow() {
-        let map: BTreeMap<u8, ()> = (0..5).map(|key| (key, ())).collect();
+        let map: BTreeMap<u8, u8> = (0..5).map(|key| (key, key)).collect();
         let mut sweep = Sweep::default();
         assert!(sweep.slice(&map, 3).is_empty());
         sweep.start();

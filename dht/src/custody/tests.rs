@@ -2,7 +2,8 @@
 //! lies on another disk.
 
 mod faults;
-mod harness;
+pub(super) mod harness;
+mod together;
 
 use std::time::Duration;
 
@@ -565,4 +566,13 @@ fn the_same_seed_gives_the_same_trace() {
     };
     assert_eq!(run(32), run(32));
     assert_ne!(run(32).0, run(33).0);
+}
+
+#[test]
+fn what_is_kept_per_shard_and_stripe_is_bounded() {
+    // A full BTreeMap node wastes nothing, one after a split half of it: count half as much again.
+    let held = size_of::<(fingerprint::ShardKey, inventory::Held)>();
+    assert!(held * 3 / 2 <= 150, "{held}");
+    let homed = size_of::<(Slot, home::Homed)>() + 6 * size_of::<home::Claim>();
+    assert!(homed * 3 / 2 <= 300, "{homed}");
 }

@@ -195,7 +195,9 @@ impl Custody {
     }
 
     pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: bool) -> bool {
-        self.inventory.has_committed(key) && self.trims.confirm(now, key, pin)
+        self.inventory.has_committed(key)
+            && !self.dropping.contains(&key)
+            && self.trims.confirm(now, key, pin)
     }
 
     pub(super) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ShardKey, yes: bool) {
@@ -208,5 +210,84 @@ impl Custody {
                 self.drop_shard(now, surplus);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::custody::peers::ME;
+    use crate::custody::tests::harness::{secs, stripe};
+
+    const PIN: Duration = Duration::from_mins(1);
+
+    fn key(index: u8) -> ShardKey {
+        ShardKey::new(stripe(1), index)
+    }
+
+    /// Somebody asked to keep index 0, who has to confirm it.
+    fn asked() -> BTreeSet<(ShardKey, Handle)> {
+        BTreeSet::from([(key(0), ME)])
+    }
+
+    #[test]
+    fn two_that_trim_in_each_others_favour_both_give_up() {
+        let (mut x, mut y) = (Trims::new(PIN), Trims::new(PIN));
+        assert!(x.begin(Time::ZERO, key(0), asked()) && y.begin(Time::ZERO, key(0), asked()));
+        assert!(!y.confirm(Time::ZERO, key(0), true) && !x.confirm(Time::ZERO, key(0), true));
+        x.denied(key(0), ME);
+        assert!(x.confirmed(Time::ZERO, key(0), ME).is_empty());
+    }
+
+    #[test]
+    fn who_confirmed_does_not_begin_before_the_pin_ends() {
+        let mut y = Trims::new(PIN);
+        assert!(y.confirm(Time::ZERO, key(0), true));
+        assert!(!y.begin(Time::ZERO + secs(59), key(0), asked()));
+        assert!(y.begin(Time::ZERO + secs(60), key(0), asked()));
+    }
+
+    #[test]
+    fn a_question_without_a_pin_leaves_the_shard_free() {
+        let mut y = Trims::new(PIN);
+        assert!(y.confirm(Time::ZERO, key(0), false));
+        assert!(y.begin(Time::ZERO, key(0), asked()));
+    }
+
+    #[test]
+    fn every_witness_is_needed_and_half_the_pin_is_the_limit() {
+        let begin = |waiting| {
+            let mut trims = Trims::new(PIN);
+            assert!(trims.begin(Time::ZERO, key(0), waiting));
+            trims
+        };
+        let both = BTreeSet::from([(key(0), ME), (key(1), ME)]);
+        let mut trims = begin(both);
+        assert!(trims.confirmed(Time::ZERO, key(0), ME).is_empty());
+        assert_eq!(trims.confirmed(Time::ZERO, key(1), ME), [key(0)]);
+        assert!(!trims.is_active(key(0)));
+        assert_eq!(
+            begin(asked()).confirmed(Time::ZERO + secs(29), key(0), ME),
+            [key(0)]
+        );
+        assert!(
+            begin(asked())
+                .confirmed(Time::ZERO + secs(30), key(0), ME)
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_trim_ends_by_itself_and_with_its_witness() {
+        let mut trims = Trims::new(PIN);
+        assert!(trims.begin(Time::ZERO, key(0), asked()));
+        assert_eq!(trims.poll_timeout(), Some(Time::ZERO + secs(30)));
+        trims.handle_timeout(Time::ZERO + secs(30));
+        assert!(!trims.is_active(key(0)));
+        assert!(trims.begin(Time::ZERO, key(0), asked()));
+        trims.retain(|_| true);
+        assert!(trims.is_active(key(0)));
+        trims.retain(|peer| peer != ME);
+        assert!(!trims.is_active(key(0)) && trims.poll_timeout().is_none());
     }
 }

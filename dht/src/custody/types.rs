@@ -161,8 +161,8 @@ pub enum Effect {
         /// Who shall hold it.
         to: Peer,
     },
-    /// Remove a shard from the local store. Custody has forgotten it already; if the removal fails, `insert`
-    /// it again.
+    /// Remove a shard from the local store, then call `removed`; if that fails, `insert` it after that again.
+    /// Custody has forgotten the shard already, and confirms it to nobody before `removed`.
     Drop {
         /// The stripe.
         stripe: Id,

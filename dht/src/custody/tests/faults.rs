@@ -121,7 +121,6 @@ proptest! {
             stored.iter().all(|id| placed(net, stripe(*id), shape(*id).n))
         });
         net.run(secs(30));
-        for id in &stored { let id = stripe(*id); let c = net.nodes[&net.home(id)].custody.as_ref().unwrap(); let h = c.stripe(id).unwrap(); if h.shards.len() != net.live(id).len() || h.shards.iter().any(|s| s.standing != crate::custody::Standing::Live) { eprintln!("{id:?} {:?} {:?}", net.live(id), h); } }
         let quiet = net.counters;
         net.run(secs(120));
         prop_assert_eq!((quiet.jobs, quiet.dropped), (net.counters.jobs, net.counters.dropped));

@@ -1,5 +1,6 @@
 //! A network of custody machines in memory: virtual time, seeded delay and loss, disks that are sets of shards,
-//! and rings that are views of one truth, which every peer learns after a delay of its own.
+//! and rings that are views of one truth, which every peer learns after a delay of its own; or else real rings,
+//! on the ring's own network in memory, in step with this one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,19 +9,21 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::custody::*;
+use crate::ring::{Event as RingEvent, Ring};
+use crate::testing;
 use crate::{Id, Member, Membership, Peer, PeerState, Time};
 
 /// A file system's worth of shards: what survives a kill.
-pub(super) type Disk = BTreeMap<(Id, u8), (Shape, State)>;
+pub(crate) type Disk = BTreeMap<(Id, u8), (Shape, State)>;
 
-pub(super) struct Node {
-    pub(super) custody: Option<Custody>,
-    pub(super) disk: Disk,
-    pub(super) state: PeerState,
+pub(crate) struct Node {
+    pub(crate) custody: Option<Custody>,
+    pub(crate) disk: Disk,
+    pub(crate) state: PeerState,
     /// Whom this node thinks alive.
     view: BTreeSet<Peer>,
     /// A view that does not follow the truth.
-    pub(super) deluded: bool,
+    pub(crate) deluded: bool,
     incarnation: u64,
 }
 
@@ -33,65 +36,83 @@ enum Event {
 }
 
 #[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Counters {
-    pub(super) requests: u64,
-    pub(super) regenerated: u64,
-    pub(super) copied: u64,
-    pub(super) dropped: u64,
-    pub(super) jobs: u64,
+pub(crate) struct Counters {
+    pub(crate) requests: u64,
+    pub(crate) regenerated: u64,
+    pub(crate) copied: u64,
+    pub(crate) dropped: u64,
+    pub(crate) jobs: u64,
     /// Jobs the disks could not do.
-    pub(super) failed_jobs: u64,
+    pub(crate) failed_jobs: u64,
 }
 
-pub(super) struct Net {
-    pub(super) now: Time,
-    pub(super) config: CustodyConfig,
-    pub(super) nodes: BTreeMap<Peer, Node>,
-    pub(super) counters: Counters,
+pub(crate) struct Net {
+    pub(crate) now: Time,
+    pub(crate) config: CustodyConfig,
+    pub(crate) nodes: BTreeMap<Peer, Node>,
+    pub(crate) counters: Counters,
     /// Requests and responses lost, in 1/256.
-    pub(super) loss: u8,
+    pub(crate) loss: u8,
     /// How long a job takes.
-    pub(super) job_time: Duration,
+    pub(crate) job_time: Duration,
     /// How long a change of the ring takes to reach a peer, at most.
-    pub(super) notice: Duration,
+    pub(crate) notice: Duration,
     /// Rebuilt shards do not match their hashes.
-    pub(super) inconsistent: bool,
+    pub(crate) inconsistent: bool,
     /// Hash of everything that happened.
-    pub(super) trace: u64,
+    pub(crate) trace: u64,
+    rings: Option<testing::Net>,
     rng: ChaCha8Rng,
     ids: BTreeMap<Id, Peer>,
     queue: BTreeMap<(Time, u64), Event>,
     next_event: u64,
 }
 
-pub(super) struct View<'a> {
-    me: Peer,
-    ids: &'a BTreeMap<Id, Peer>,
-    view: &'a BTreeSet<Peer>,
-    states: &'a BTreeMap<Peer, PeerState>,
+pub(crate) enum View<'a> {
+    Oracle {
+        me: Peer,
+        ids: &'a BTreeMap<Id, Peer>,
+        living: &'a BTreeSet<Peer>,
+        states: &'a BTreeMap<Peer, PeerState>,
+    },
+    Ring(&'a Ring),
 }
 
 impl Membership for View<'_> {
     fn me(&self) -> Peer {
-        self.me
+        match self {
+            Self::Oracle { me, .. } => *me,
+            Self::Ring(ring) => Membership::me(*ring),
+        }
     }
 
     fn successors(&self, id: Id, limit: usize) -> Vec<Member> {
-        successors(self.ids, id, limit, |peer| self.view.contains(&peer))
-            .into_iter()
-            .map(|peer| Member {
-                peer,
-                state: self.states[&peer],
-            })
-            .collect()
+        match self {
+            Self::Oracle {
+                ids, living, states, ..
+            } => successors(ids, id, limit, |peer| living.contains(&peer))
+                .into_iter()
+                .map(|peer| Member {
+                    peer,
+                    state: states[&peer],
+                })
+                .collect(),
+            Self::Ring(ring) => Membership::successors(*ring, id, limit),
+        }
     }
 
     fn is_alive(&self, peer: Peer) -> bool {
-        self.view.contains(&peer)
+        match self {
+            Self::Oracle { living, .. } => living.contains(&peer),
+            Self::Ring(ring) => Membership::is_alive(*ring, peer),
+        }
     }
 
     fn is_settled(&self) -> bool {
-        true
+        match self {
+            Self::Oracle { .. } => true,
+            Self::Ring(ring) => ring.is_settled(),
+        }
     }
 }
 
@@ -105,29 +126,31 @@ fn successors(ids: &BTreeMap<Id, Peer>, id: Id, limit: usize, counts: impl Fn(Pe
     out
 }
 
-pub(super) fn peer(number: u8) -> Peer {
+pub(crate) fn peer(number: u8) -> Peer {
     Peer::new([number; 32])
 }
 
-pub(super) fn stripe(number: u64) -> Id {
+pub(crate) fn stripe(number: u64) -> Id {
     let mut rng = ChaCha8Rng::seed_from_u64(number);
     let mut bytes = [0; 32];
     rng.fill_bytes(&mut bytes);
     Id::new(bytes)
 }
 
-pub(super) const RS: Shape = Shape {
+pub(crate) const RS: Shape = Shape {
     k: 4,
     n: 6,
     shard_len: 1 << 20,
 };
 
-pub(super) fn secs(seconds: u64) -> Duration {
+pub(crate) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+const VIRTUAL_NODES: u16 = 6;
+
 /// Repair after 5 s, like a testnet.
-pub(super) fn quick() -> CustodyConfig {
+pub(crate) fn quick() -> CustodyConfig {
     CustodyConfig {
         repair_delay: secs(5),
         ..CustodyConfig::default()
@@ -135,7 +158,7 @@ pub(super) fn quick() -> CustodyConfig {
 }
 
 impl Net {
-    pub(super) fn new(peers: u8, config: CustodyConfig, seed: u64) -> Self {
+    pub(crate) fn new(peers: u8, config: CustodyConfig, seed: u64) -> Self {
         let mut net = Self {
             now: Time::from_micros(1_000_000),
             config,
@@ -146,6 +169,7 @@ impl Net {
             notice: Duration::from_millis(300),
             inconsistent: false,
             trace: 0,
+            rings: None,
             rng: ChaCha8Rng::seed_from_u64(seed),
             ids: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -153,6 +177,23 @@ impl Net {
         };
         for number in 0..peers {
             net.join(peer(number));
+        }
+        net
+    }
+
+    /// Peers 0.. of the ring's network, each on a ring of its own that joined through the first.
+    pub(crate) fn on_rings(peers: usize, config: CustodyConfig, seed: u64) -> Self {
+        let mut net = Self::new(0, config, seed);
+        let mut rings = testing::Net::new(seed);
+        let peers: Vec<Peer> = (0..peers)
+            .map(|number| rings.add(number, VIRTUAL_NODES))
+            .collect();
+        for peer in &peers[1..] {
+            rings.introduce(*peer, peers[0]);
+        }
+        net.rings = Some(rings);
+        for peer in peers {
+            net.join(peer);
         }
         net
     }
@@ -175,8 +216,8 @@ impl Net {
     }
 
     /// A new peer, up and empty.
-    pub(super) fn join(&mut self, peer: Peer) {
-        for index in 0..6 {
+    pub(crate) fn join(&mut self, peer: Peer) {
+        for index in 0..VIRTUAL_NODES {
             self.ids.insert(peer.virtual_node(index), peer);
         }
         self.nodes.insert(
@@ -193,17 +234,22 @@ impl Net {
         self.start(peer);
     }
 
-    pub(super) fn is_up(&self, peer: Peer) -> bool {
+    pub(crate) fn is_up(&self, peer: Peer) -> bool {
         self.nodes[&peer].custody.is_some()
     }
 
-    pub(super) fn up(&self) -> Vec<Peer> {
+    pub(crate) fn up(&self) -> Vec<Peer> {
         let up = self.nodes.iter().filter(|(_, node)| node.custody.is_some());
         up.map(|(peer, _)| *peer).collect()
     }
 
-    pub(super) fn start(&mut self, peer: Peer) {
+    pub(crate) fn start(&mut self, peer: Peer) {
         assert!(!self.is_up(peer));
+        if let Some(rings) = &mut self.rings
+            && !rings.alive().contains(&peer)
+        {
+            rings.start(peer);
+        }
         let seed = u64::from(self.rng.next_u32());
         let mut custody = Custody::new(self.config.clone(), peer, seed, self.now);
         let up = self.up();
@@ -227,10 +273,13 @@ impl Net {
         self.with(peer, |custody, now, ring| custody.membership_changed(now, ring));
     }
 
-    pub(super) fn kill(&mut self, peer: Peer) {
+    pub(crate) fn kill(&mut self, peer: Peer) {
         let node = self.nodes.get_mut(&peer).unwrap();
         node.custody = None;
         node.incarnation += 1;
+        if let Some(rings) = &mut self.rings {
+            rings.kill(peer);
+        }
         self.tell_all(peer);
     }
 
@@ -245,7 +294,7 @@ impl Net {
         }
     }
 
-    pub(super) fn set_state(&mut self, peer: Peer, state: PeerState) {
+    pub(crate) fn set_state(&mut self, peer: Peer, state: PeerState) {
         self.nodes.get_mut(&peer).unwrap().state = state;
         for other in self.up() {
             self.with(other, |custody, now, ring| custody.membership_changed(now, ring));
@@ -253,7 +302,7 @@ impl Net {
     }
 
     /// Makes `peer` believe for good that only `view` is alive.
-    pub(super) fn delude(&mut self, peer: Peer, view: impl IntoIterator<Item = Peer>) {
+    pub(crate) fn delude(&mut self, peer: Peer, view: impl IntoIterator<Item = Peer>) {
         let node = self.nodes.get_mut(&peer).unwrap();
         node.deluded = true;
         node.view = view.into_iter().collect();
@@ -261,7 +310,7 @@ impl Net {
     }
 
     /// Back to the truth.
-    pub(super) fn enlighten(&mut self, peer: Peer) {
+    pub(crate) fn enlighten(&mut self, peer: Peer) {
         let up = self.up();
         let node = self.nodes.get_mut(&peer).unwrap();
         node.deluded = false;
@@ -270,7 +319,7 @@ impl Net {
     }
 
     /// Runs `f` on a node and collects what it has to say.
-    pub(super) fn with<T>(&mut self, peer: Peer, f: impl FnOnce(&mut Custody, Time, &View<'_>) -> T) -> T {
+    pub(crate) fn with<T>(&mut self, peer: Peer, f: impl FnOnce(&mut Custody, Time, &View<'_>) -> T) -> T {
         let states: BTreeMap<Peer, PeerState> = self
             .nodes
             .iter()
@@ -279,11 +328,14 @@ impl Net {
         let node = self.nodes.get_mut(&peer).unwrap();
         let incarnation = node.incarnation;
         let custody = node.custody.as_mut().unwrap();
-        let view = View {
-            me: peer,
-            ids: &self.ids,
-            view: &node.view,
-            states: &states,
+        let view = match &self.rings {
+            Some(rings) => View::Ring(rings.ring(peer)),
+            None => View::Oracle {
+                me: peer,
+                ids: &self.ids,
+                living: &node.view,
+                states: &states,
+            },
         };
         let out = f(custody, self.now, &view);
         let transmits: Vec<Transmit> = std::iter::from_fn(|| custody.poll_transmit()).collect();
@@ -375,12 +427,12 @@ impl Net {
     }
 
     /// Whether a node that is up holds the shard.
-    pub(super) fn holds(&self, peer: Peer, stripe: Id, index: u8) -> bool {
+    pub(crate) fn holds(&self, peer: Peer, stripe: Id, index: u8) -> bool {
         self.is_up(peer) && self.nodes[&peer].disk.contains_key(&(stripe, index))
     }
 
     /// Puts a shard on a disk and tells its node. Whether the node was there and took it.
-    pub(super) fn store(&mut self, to: Peer, holding: Holding) -> bool {
+    pub(crate) fn store(&mut self, to: Peer, holding: Holding) -> bool {
         let node = self.nodes.get_mut(&to).unwrap();
         let key = (holding.stripe, holding.index);
         let held = node.disk.contains_key(&key);
@@ -392,6 +444,21 @@ impl Net {
         true
     }
 
+    /// Stores shards at their targets, unless there is nothing to store.
+    fn deliver(&mut self, stripe: Id, shape: Option<Shape>, targets: &[(u8, Peer)]) -> JobOutcome {
+        let mut outcome = JobOutcome::default();
+        for (index, to) in targets {
+            let stored = shape.is_some_and(|shape| self.store(*to, committed(stripe, *index, shape)));
+            let list = if stored {
+                &mut outcome.stored
+            } else {
+                &mut outcome.failed
+            };
+            list.push((*index, *to));
+        }
+        outcome
+    }
+
     fn work(&mut self, peer: Peer, effect: Effect) {
         match effect {
             Effect::Regenerate {
@@ -401,26 +468,14 @@ impl Net {
                 sources,
                 targets,
             } => {
-                let there: BTreeSet<u8> = sources
+                let there = sources
                     .iter()
-                    .filter(|(index, peer)| self.holds(*peer, stripe, *index))
-                    .map(|(index, _)| *index)
-                    .collect();
-                let able = there.len() >= usize::from(shape.k);
-                let mut outcome = JobOutcome {
-                    inconsistent: self.inconsistent,
-                    ..JobOutcome::default()
-                };
-                let able = able && !self.inconsistent;
-                for (index, to) in targets {
-                    let holding = committed(stripe, index, shape);
-                    if able && self.store(to, holding) {
-                        self.counters.regenerated += 1;
-                        outcome.stored.push((index, to));
-                    } else {
-                        outcome.failed.push((index, to));
-                    }
-                }
+                    .filter(|(index, peer)| self.holds(*peer, stripe, *index));
+                let there: BTreeSet<u8> = there.map(|(index, _)| *index).collect();
+                let able = there.len() >= usize::from(shape.k) && !self.inconsistent;
+                let mut outcome = self.deliver(stripe, Some(shape).filter(|_| able), &targets);
+                outcome.inconsistent = self.inconsistent;
+                self.counters.regenerated += outcome.stored.len() as u64;
                 self.finish(peer, job, outcome);
             }
             Effect::Copy {
@@ -430,19 +485,10 @@ impl Net {
                 from,
                 to,
             } => {
-                let mut outcome = JobOutcome::default();
-                let shape = self.nodes[&from]
-                    .disk
-                    .get(&(stripe, index))
-                    .map(|(shape, _)| *shape);
-                if let Some(shape) = shape.filter(|_| self.is_up(from))
-                    && self.store(to, committed(stripe, index, shape))
-                {
-                    self.counters.copied += 1;
-                    outcome.stored.push((index, to));
-                } else {
-                    outcome.failed.push((index, to));
-                }
+                let shard = self.nodes[&from].disk.get(&(stripe, index));
+                let shape = shard.map(|(shape, _)| *shape).filter(|_| self.is_up(from));
+                let outcome = self.deliver(stripe, shape, &[(index, to)]);
+                self.counters.copied += outcome.stored.len() as u64;
                 self.finish(peer, job, outcome);
             }
             Effect::Drop { stripe, index } => {
@@ -450,15 +496,13 @@ impl Net {
                 let node = self.nodes.get_mut(&peer).unwrap();
                 let dropped = node.disk.remove(&(stripe, index));
                 if let Some((_, State::Committed)) = dropped {
-                    let copies = self.nodes.values();
+                    let mut disks = self.nodes.values().map(|node| &node.disk);
                     assert!(
-                        copies
-                            .filter(|node| node.disk.contains_key(&(stripe, index)))
-                            .count()
-                            > 0,
+                        disks.any(|disk| disk.contains_key(&(stripe, index))),
                         "{peer:?} dropped the last copy of {stripe:?}:{index}"
                     );
                 }
+                self.with(peer, |custody, now, _| custody.removed(now, stripe, index));
             }
             Effect::Commit { stripe } => {
                 let node = self.nodes.get_mut(&peer).unwrap();
@@ -473,12 +517,44 @@ impl Net {
         self.note(1000 + outcome.stored.len() as u64);
         self.counters.failed_jobs += u64::from(!outcome.failed.is_empty());
         self.with(peer, |custody, now, ring| {
-            custody.handle_job(now, ring, job, outcome)
+            custody.handle_job(now, ring, job, outcome);
         });
     }
 
     /// Lets virtual time pass.
-    pub(super) fn run(&mut self, span: Duration) {
+    pub(crate) fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.rings.is_some() && self.now < end {
+            let step = end.since(self.now).min(Duration::from_millis(10));
+            self.run_rings(step);
+            self.run_custody(step);
+        }
+        self.run_custody(end.since(self.now));
+    }
+
+    fn run_rings(&mut self, span: Duration) {
+        let Some(rings) = &mut self.rings else {
+            return;
+        };
+        rings.run(span);
+        for (peer, event) in std::mem::take(&mut rings.events) {
+            let changed = match event {
+                RingEvent::PhaseChanged(_)
+                | RingEvent::PeerUp(_)
+                | RingEvent::PeerDown(_)
+                | RingEvent::PeerChanged(_) => true,
+                RingEvent::LookupDone { .. }
+                | RingEvent::WalkDone { .. }
+                | RingEvent::BookChanged
+                | RingEvent::Left => false,
+            };
+            if changed && self.is_up(peer) {
+                self.with(peer, |custody, now, ring| custody.membership_changed(now, ring));
+            }
+        }
+    }
+
+    fn run_custody(&mut self, span: Duration) {
         let end = self.now + span;
         let mut calls = 0;
         loop {
@@ -507,7 +583,7 @@ impl Net {
 
     /// Lets time pass until `done` holds, at most `limit`.
     #[track_caller]
-    pub(super) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> Duration {
+    pub(crate) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> Duration {
         let start = self.now;
         while !done(self) {
             assert!(self.now.since(start) < limit, "not within {limit:?}");
@@ -516,22 +592,28 @@ impl Net {
         self.now.since(start)
     }
 
+    /// How many peers the ring of `peer` counts, itself included.
+    pub(crate) fn knows(&self, peer: Peer) -> usize {
+        let ring = self.rings.as_ref().map(|rings| rings.ring(peer));
+        ring.map_or(0, |ring| Membership::successors(ring, Id::default(), 1000).len())
+    }
+
     /// The first accepting peers that are up, nearest first.
-    pub(super) fn seats(&self, stripe: Id, count: u8) -> Vec<Peer> {
+    pub(crate) fn seats(&self, stripe: Id, count: u8) -> Vec<Peer> {
         let accepting = |peer| self.is_up(peer) && self.nodes[&peer].state == PeerState::Accepting;
         successors(&self.ids, stripe, usize::from(count), accepting)
     }
 
-    pub(super) fn home(&self, stripe: Id) -> Peer {
+    pub(crate) fn home(&self, stripe: Id) -> Peer {
         successors(&self.ids, stripe, 1, |peer| self.is_up(peer))[0]
     }
 
     /// Stores a committed stripe at its place.
-    pub(super) fn put(&mut self, stripe: Id, shape: Shape) {
+    pub(crate) fn put(&mut self, stripe: Id, shape: Shape) {
         self.put_as(stripe, shape, State::Committed);
     }
 
-    pub(super) fn put_as(&mut self, stripe: Id, shape: Shape, state: State) {
+    pub(crate) fn put_as(&mut self, stripe: Id, shape: Shape, state: State) {
         let seats = self.seats(stripe, shape.n);
         assert_eq!(seats.len(), usize::from(shape.n));
         for (index, to) in (0..).zip(seats) {
@@ -546,7 +628,7 @@ impl Net {
     }
 
     /// Index and holder of the shards on nodes that are up.
-    pub(super) fn live(&self, stripe: Id) -> Vec<(u8, Peer)> {
+    pub(crate) fn live(&self, stripe: Id) -> Vec<(u8, Peer)> {
         let mut live: Vec<(u8, Peer)> = Vec::new();
         for peer in self.up() {
             let shards = self.nodes[&peer].disk.range((stripe, 0)..=(stripe, u8::MAX));
@@ -556,13 +638,13 @@ impl Net {
         live
     }
 
-    pub(super) fn distinct(&self, stripe: Id) -> usize {
+    pub(crate) fn distinct(&self, stripe: Id) -> usize {
         let indices: BTreeSet<u8> = self.live(stripe).into_iter().map(|(index, _)| index).collect();
         indices.len()
     }
 
     /// Whether every index lies on exactly one peer that is up, n peers in all.
-    pub(super) fn is_exact(&self, stripe: Id, n: u8) -> bool {
+    pub(crate) fn is_exact(&self, stripe: Id, n: u8) -> bool {
         let live = self.live(stripe);
         let peers: BTreeSet<Peer> = live.iter().map(|(_, peer)| *peer).collect();
         live.len() == usize::from(n)
@@ -571,12 +653,12 @@ impl Net {
     }
 
     /// Whether the stripe lies exactly on the peers it should.
-    pub(super) fn is_placed(&self, stripe: Id, n: u8) -> bool {
+    pub(crate) fn is_placed(&self, stripe: Id, n: u8) -> bool {
         let seats: BTreeSet<Peer> = self.seats(stripe, n).into_iter().collect();
         self.is_exact(stripe, n) && self.live(stripe).iter().all(|(_, peer)| seats.contains(peer))
     }
 
-    pub(super) fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         let mut sum = Health::default();
         for peer in self.up() {
             let health = self.nodes[&peer].custody.as_ref().unwrap().health();
@@ -595,7 +677,7 @@ impl Net {
     }
 }
 
-pub(super) fn committed(stripe: Id, index: u8, shape: Shape) -> Holding {
+pub(crate) fn committed(stripe: Id, index: u8, shape: Shape) -> Holding {
     Holding {
         stripe,
         index,

@@ -1,0 +1,71 @@
+//! Ring and custody together.
+
+use super::harness::{Net, RS, quick, secs, stripe};
+use crate::Id;
+use crate::testing::peer;
+
+const STRIPES: u64 = 40;
+
+fn filled(seed: u64) -> Net {
+    let mut net = Net::on_rings(12, quick(), seed);
+    net.run_until(secs(60), |net| net.up().iter().all(|peer| net.knows(*peer) == 12));
+    for number in 0..STRIPES {
+        net.put(stripe(number), RS);
+    }
+    net.run(secs(10));
+    assert_eq!((net.health().safe, net.counters.jobs), (40, 0));
+    net
+}
+
+fn all(net: &Net, check: impl Fn(&Net, Id) -> bool) -> bool {
+    (0..STRIPES).all(|number| check(net, stripe(number)))
+}
+
+fn whole(net: &Net) -> bool {
+    all(net, |net, id| net.distinct(id) == 6)
+}
+
+#[test]
+fn kills_are_noticed_and_repaired() {
+    let mut net = filled(1);
+    for pair in [[0, 1], [5, 6]] {
+        net.kill(peer(pair[0]));
+        net.kill(peer(pair[1]));
+        net.run_until(secs(90), whole);
+    }
+    for number in [0, 1, 5, 6] {
+        net.start(peer(number));
+    }
+    net.run_until(secs(600), |net| all(net, |net, id| net.is_placed(id, 6)));
+    net.run(secs(10));
+    assert_eq!(net.health().safe, 40);
+}
+
+#[test]
+fn five_of_twelve_return_to_a_ring_that_kept_everything() {
+    let mut net = filled(2);
+    for number in 0..5 {
+        net.kill(peer(number));
+    }
+    net.run(secs(60));
+    for number in 0..5 {
+        net.start(peer(number));
+    }
+    net.run_until(secs(600), |net| {
+        all(net, |net, id| net.is_placed(id, 6)) && net.health().safe == 40
+    });
+}
+
+#[test]
+fn all_restart_at_once_and_repair_nothing() {
+    let mut net = filled(3);
+    for number in 0..12 {
+        net.kill(peer(number));
+    }
+    net.run(secs(1));
+    for number in 0..12 {
+        net.start(peer(number));
+    }
+    net.run(secs(60));
+    assert_eq!((net.counters.jobs, net.health().safe), (0, 40));
+}
