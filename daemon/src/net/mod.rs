@@ -132,7 +132,7 @@ pub enum CallError {
     Busy,
 }
 
-/// Why [`Net::dial`] gave no connection. Nothing of it remains.
+/// Why [`Net::dial`] or [`Net::learn`] reached nobody. Nothing of it remains.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
     /// Nothing answers there, or not in time.
@@ -149,7 +149,7 @@ pub enum DialError {
     Own,
 }
 
-/// Who answered a [`Net::dial`].
+/// Who answered a [`Net::dial`] or [`Net::learn`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialed {
     /// The peer at that address.
@@ -256,11 +256,32 @@ impl Net {
         Err(CallError::Closed)
     }
 
-    /// Dials an address, with or without `/p2p/…`, and says who is there. A member keeps the connection
-    /// for calls; a peer without a network only learns the network there, and [`adopt`](Self::adopt)s it.
+    /// Dials an address, with or without `/p2p/…`, and says who is there. The connection is kept for calls,
+    /// unless this peer has no network yet: then it only learns the one there, to [`adopt`](Self::adopt) it.
     pub async fn dial(&self, address: &str) -> Result<Dialed, DialError> {
+        self.dial_as(address, self.node.network()).await
+    }
+
+    /// Asks whoever is at `address` for its network, whatever network this peer belongs to now. `invited`
+    /// carries the secret to prove and, unless all zero, the id the network must have; unit and r are not
+    /// looked at. The connection is not kept.
+    pub async fn learn(&self, address: &str, invited: &NetworkInfo) -> Result<Dialed, DialError> {
+        let NetworkInfo { id, secret, .. } = invited.clone();
+        self.dial_as(
+            address,
+            NetworkInfo {
+                id,
+                secret,
+                unit: 0,
+                r: 0,
+            },
+        )
+        .await
+    }
+
+    async fn dial_as(&self, address: &str, network: NetworkInfo) -> Result<Dialed, DialError> {
         let address: Multiaddr = address.parse().map_err(|_| DialError::BadAddress)?;
-        let dialed = self.node.dial(address).await;
+        let dialed = self.node.dial(address, network).await;
         dialed.map_err(|failure| match failure {
             OpenFailure::Unreachable | OpenFailure::Busy => DialError::Unreachable,
             OpenFailure::Own => DialError::Own,

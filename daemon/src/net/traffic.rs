@@ -303,6 +303,7 @@ impl Reply {
 
     /// The place is free before the other side can know.
     fn send(&mut self, frame: Frame) {
+        self.link.activity.moved();
         if self.place.take().is_some() {
             // Full it cannot be; closed it is when the link is gone, and then nobody waits.
             drop(self.link.out.try_send(frame));
