@@ -63,7 +63,7 @@ pub enum OpenError {
 
 /// Bytes of ciphertext that `plaintext` bytes are sealed into.
 pub const fn sealed_len(plaintext: u64) -> u64 {
-    plaintext + TAG as u64 * plaintext.div_ceil(SEGMENT_PLAINTEXT as u64)
+    plaintext.saturating_add(TAG as u64 * plaintext.div_ceil(SEGMENT_PLAINTEXT as u64))
 }
 
 /// The first 4 bytes of SHA-256(context ‖ bytes): against mistyping, not against malice.
@@ -73,8 +73,7 @@ pub(crate) fn short_hash(context: &[u8], bytes: &[u8]) -> [u8; 4] {
         .chain_update(bytes)
         .finalize()
         .into();
-    let [a, b, c, d, ..] = hash;
-    [a, b, c, d]
+    hash.first_chunk().copied().unwrap_or_default()
 }
 
 /// A new random key.
@@ -85,6 +84,7 @@ pub fn random_key() -> Zeroizing<[u8; 32]> {
 /// The ed25519 public key that owns the stripes of a file: its seed is HKDF-SHA256 with the salt
 /// "mutualstore/owner/1", the account secret as key material and the file key as info. Only the account's holder
 /// derives it again, and two files of one account show nothing in common.
+#[expect(clippy::missing_panics_doc, reason = "ed25519 takes every seed of 32 bytes")]
 pub fn owner_key(account: &[u8; 32], file_key: &[u8; 32]) -> [u8; 32] {
     let seed = owner_seed(account, file_key);
     let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice());
@@ -175,6 +175,7 @@ pub struct FileCipher {
 
 impl FileCipher {
     /// The cipher of the file with this key.
+    #[expect(clippy::missing_panics_doc, reason = "AES-256 takes every key of 32 bytes")]
     pub fn new(key: &[u8; 32]) -> Self {
         let key = UnboundKey::new(&aead::AES_256_GCM, key).expect("AES-256 takes every key of 32 bytes");
         Self {
@@ -183,6 +184,10 @@ impl FileCipher {
     }
 
     /// Seals a block whose first segment has the number `first_segment` among those of its kind and level.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "a segment is far below the limit of GCM"
+    )]
     pub fn seal_block(&self, kind: Kind, level: u8, first_segment: u64, buffer: BlockBuffer) -> Bytes {
         let BlockBuffer { mut bytes, len, .. } = buffer;
         if !len.is_multiple_of(SEGMENT_PLAINTEXT) {
@@ -267,9 +272,13 @@ impl fmt::Debug for FileCipher {
     }
 }
 
-const fn nonce(kind: Kind, level: u8, segment: u64) -> [u8; NONCE] {
-    let [a, b, c, d, e, f, g, h] = segment.to_be_bytes();
-    [kind as u8, level, 0, 0, a, b, c, d, e, f, g, h]
+fn nonce(kind: Kind, level: u8, segment: u64) -> [u8; NONCE] {
+    let mut out = [0; NONCE];
+    let fields = [kind as u8, level, 0, 0].into_iter().chain(segment.to_be_bytes());
+    for (out, byte) in out.iter_mut().zip(fields) {
+        *out = byte;
+    }
+    out
 }
 
 fn associated_data(nonce: [u8; NONCE]) -> [u8; CONTEXT.len() + NONCE] {
