@@ -3,11 +3,12 @@
 //! Two classes of connection keep bulk from delaying the ring: [`Net::call`] goes over `rpc` connections,
 //! one per pair of peers, in both directions whoever dialled; [`Net::shard_call`] over `shards`
 //! connections, one per direction, dialled by the side that calls. Both are dialled when first needed and
-//! closed by their dialer after [`NetConfig::idle`]. Every connection begins with the [`hello`], then
-//! carries [`frame`]s.
+//! closed by their dialer after [`NetConfig::idle`]. Every connection begins with the `hello`, then
+//! carries `frame`s.
 //!
-//! Layers: [`swarm`] is libp2p and gives one stream per connection; [`hello`] decides whether it is
-//! wanted; [`traffic`] runs it as a [`link`]; [`table`] knows them all, [`node`] ties them together. Nothing outside this folder names libp2p.
+//! Layers: `swarm` is libp2p and gives one stream per connection; `hello` decides whether it is wanted;
+//! `traffic` runs it as a `link`; `table` knows them all; `node` ties them together. Nothing outside this
+//! folder names libp2p.
 //!
 //! Absent: NAT traversal, peer discovery, retries after a lost answer (the caller knows what is
 //! idempotent).

@@ -107,14 +107,13 @@ pub(super) async fn run(
         end = read_frames(&mut reader, &link, &context) => end,
         end = writer.write_frames(&mut queue) => end,
         () = idle(&link, context.idle) => {
-            match writer.say_bye().await {
-                Ok(()) => {
-                    // The other side hangs up when it has read the goodbye; not waiting for it for ever.
-                    drop(timeout(LINGER, hello::drain(&mut reader)).await);
-                    End::Bye
-                }
-                Err(end) => end,
-            }
+            let goodbye = async {
+                writer.say_bye().await?;
+                // The other side hangs up when it has read the goodbye; not waiting for it for ever.
+                drop(timeout(LINGER, hello::drain(&mut reader)).await);
+                Ok(End::Bye)
+            };
+            link.stop.run_until_cancelled(goodbye).await.unwrap_or(Ok(End::Stopped)).unwrap_or_else(|end| end)
         }
         () = link.stop.cancelled() => End::Stopped,
     };
