@@ -134,11 +134,11 @@ impl HelloMessage {
     pub fn encode(&self) -> Bytes {
         let body = match self {
             Self::Hello(hello) => wire::hello_message::Body::Hello(hello.to_wire()),
-            Self::Proof(proof) => wire::hello_message::Body::Proof(wire::Proof {
+            Self::Proof(proof) => wire::hello_message::Body::Proof(wire::HelloProof {
                 mac: Bytes::copy_from_slice(&proof.mac),
                 contact: proof.contact.clone(),
             }),
-            Self::Refusal(refusal) => wire::hello_message::Body::Refusal(wire::Refusal {
+            Self::Refusal(refusal) => wire::hello_message::Body::Refusal(wire::HelloRefusal {
                 reason: reason_to_wire(refusal.reason).into(),
                 text: shortened(&refusal.text),
             }),
