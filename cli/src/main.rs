@@ -1,2 +1,165 @@
-//! The `mutualstore` command line.
-fn main() {}
+//! The `mutualstore` command line: parses, calls, prints, and ends with a documented exit code.
+//!
+//! Client commands are thin: what they do happens in the daemon, and
+//! [`mutualstore_testnet::client`] talks to it. Deliberately absent: state of its own.
+
+mod connect;
+mod daemon;
+mod doctor;
+mod files;
+mod output;
+mod peers;
+mod target;
+mod testnet;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use mutualstore_testnet::interrupt;
+
+use crate::output::{CliError, Screen, write_out};
+
+const EXIT_CODES: &str = "Exit codes:
+  0 done                      5 refused for now, a retry may help
+  1 unexpected failure        6 no daemon answers
+  2 usage or configuration    7 no space
+  3 not found                 8 not allowed
+  4 cannot be recovered now   130 interrupted";
+
+/// Peer-to-peer storage: give some disk, get reliable and private storage back.
+#[derive(Debug, Parser)]
+#[command(name = "mutualstore", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    /// Print one JSON document on standard output and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress and no remarks
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a peer: serve disk to the others and an API to the commands below
+    Daemon(daemon::Args),
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// What ends by itself.
+#[derive(Debug, Subcommand)]
+enum ClientCommand {
+    /// Store a file and print its link
+    Put(files::PutArgs),
+    /// Fetch a file by its link
+    Get(files::GetArgs),
+    /// List what was put through this daemon
+    Ls(files::LsArgs),
+    /// Show every stripe and shard of a file, asked now
+    Stat(files::StatArgs),
+    /// Show this peer: capacity, use, ring, repair
+    Status(peers::StatusArgs),
+    /// Show the peers of the ring
+    Ring(peers::RingArgs),
+    /// Show who is responsible for an identifier or a link
+    Lookup(peers::LookupArgs),
+    /// Rebuild what is missing now instead of in the background
+    Repair(peers::RepairArgs),
+    /// Print one line that lets another daemon join: addresses, network id and secret
+    Invite(peers::InviteArgs),
+    /// Check configuration, disk, clock and daemon; each finding with its cure
+    Doctor(doctor::Args),
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Run a local network of daemons: for trying, demonstrating and measuring
+    Testnet(testnet::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let screen = Screen::new(cli.json, cli.quiet);
+    let outcome = match cli.command {
+        // It handles its signals itself.
+        Command::Daemon(args) => daemon::run(args),
+        Command::Client(command) => run(command, &screen).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| {
+        screen.report(&error);
+        ExitCode::from(error.exit_code())
+    })
+}
+
+fn run(command: ClientCommand, screen: &Screen) -> Result<(), CliError> {
+    interrupt::watch().map_err(CliError::Signals)?;
+    match command {
+        ClientCommand::Put(args) => files::put(&args, screen),
+        ClientCommand::Get(args) => files::get(&args, screen),
+        ClientCommand::Ls(args) => files::ls(&args, screen),
+        ClientCommand::Stat(args) => files::stat(&args, screen),
+        ClientCommand::Status(args) => peers::status(&args, screen),
+        ClientCommand::Ring(args) => peers::ring(&args, screen),
+        ClientCommand::Lookup(args) => peers::lookup(&args, screen),
+        ClientCommand::Repair(args) => peers::repair(&args, screen),
+        ClientCommand::Invite(args) => peers::invite(&args, screen),
+        ClientCommand::Doctor(args) => doctor::run(&args, screen),
+        ClientCommand::Completions { shell } => completions(shell),
+        ClientCommand::Testnet(args) => testnet::run(args, screen),
+    }
+}
+
+fn completions(shell: Shell) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "mutualstore", &mut script);
+    write_out(&script)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn documented_forms_parse() {
+        for line in [
+            "put - --name x --code rs:4+2 --placement successors --shard-size 64KiB --degraded",
+            "put file --scope file --fragments 3 --data-dir /d",
+            "get mutual1abc -o - --range 0-99 --without 1 --without 2",
+            "get mutual1abc -o out --force --api http://127.0.0.1:1 --token-file t",
+            "ls *.txt --json",
+            "status --check --quiet",
+            "ring --walk --fingers --check",
+            "repair --peer 12D3 --wait",
+            "testnet up --peers 3 --capacity 1GiB,2GiB --api-base 7000 --seed 1 -- --repair off --repair-delay 1h",
+            "testnet kill --count 2 --seed 7",
+            "testnet kill --peer 1 --peer 2 --wipe",
+            "testnet start --dir /d --peer 1",
+            "testnet demo --peers 12 --kill 2 --file a --file b --json",
+            "testnet env --peer 3",
+            "completions bash",
+            "daemon --data-dir d --capacity 1GiB --listen /ip4/0.0.0.0/tcp/0 --join a --join b --api 127.0.0.1:0",
+        ] {
+            let words = std::iter::once("mutualstore").chain(line.split(' '));
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in [
+            "get",
+            "get x --range 5-4",
+            "testnet kill",
+            "testnet kill --count 1 --peer 1",
+            "rm x",
+        ] {
+            let words = std::iter::once("mutualstore").chain(line.split(' '));
+            assert_eq!(Cli::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

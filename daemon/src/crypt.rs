@@ -84,10 +84,14 @@ pub fn random_key() -> Zeroizing<[u8; 32]> {
 /// The ed25519 public key that owns the stripes of a file: its seed is HKDF-SHA256 with the salt
 /// "mutualstore/owner/1", the account secret as key material and the file key as info. Only the account's holder
 /// derives it again, and two files of one account show nothing in common.
-#[expect(clippy::missing_panics_doc, reason = "ed25519 takes every seed of 32 bytes")]
 pub fn owner_key(account: &[u8; 32], file_key: &[u8; 32]) -> [u8; 32] {
-    let seed = owner_seed(account, file_key);
-    let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice());
+    public_key(&owner_seed(account, file_key))
+}
+
+/// The ed25519 public key of a seed.
+#[expect(clippy::missing_panics_doc, reason = "ed25519 takes every seed of 32 bytes")]
+pub fn public_key(seed: &[u8; 32]) -> [u8; 32] {
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed);
     let public = pair
         .ok()
         .and_then(|pair| pair.public_key().as_ref().try_into().ok());
@@ -95,12 +99,58 @@ pub fn owner_key(account: &[u8; 32], file_key: &[u8; 32]) -> [u8; 32] {
 }
 
 fn owner_seed(account: &[u8; 32], file_key: &[u8; 32]) -> Zeroizing<[u8; 32]> {
-    let mut seed = Zeroizing::new([0; 32]);
-    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"mutualstore/owner/1").extract(account);
-    prk.expand(&[file_key], hkdf::HKDF_SHA256)
-        .and_then(|okm| okm.fill(seed.as_mut_slice()))
+    derive(b"mutualstore/owner/1", account, file_key)
+}
+
+fn derive(salt: &[u8], secret: &[u8; 32], info: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut key = Zeroizing::new([0; 32]);
+    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret);
+    prk.expand(&[info], hkdf::HKDF_SHA256)
+        .and_then(|okm| okm.fill(key.as_mut_slice()))
         .expect("HKDF-SHA256 gives 32 bytes");
-    seed
+    key
+}
+
+/// Seals the lines of local files that hold links and names, so that neither stands on a disk in the clear:
+/// AES-256-GCM under HKDF-SHA256(salt "mutualstore/line/1", account secret), a random nonce each, written as
+/// hex(nonce 12 ‖ ciphertext ‖ tag 16).
+#[derive(Clone)]
+pub struct LineCipher {
+    key: LessSafeKey,
+}
+
+impl LineCipher {
+    /// The cipher of this account.
+    pub fn new(account: &[u8; 32]) -> Self {
+        let key = derive(b"mutualstore/line/1", account, &[]);
+        let key = UnboundKey::new(&aead::AES_256_GCM, key.as_slice()).expect("AES-256 takes every key of 32 bytes");
+        Self { key: LessSafeKey::new(key) }
+    }
+
+    /// A line without its end.
+    pub fn seal(&self, plaintext: &[u8]) -> String {
+        let nonce: [u8; NONCE] = rand::random();
+        let mut bytes = plaintext.to_vec();
+        self.key
+            .seal_in_place_append_tag(aead::Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut bytes)
+            .expect("a line is far below the limit of GCM");
+        hex::encode(nonce) + &hex::encode(bytes)
+    }
+
+    /// What was sealed; `None` for anything else.
+    pub fn open(&self, line: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let mut bytes = hex::decode(line).ok()?;
+        let nonce = *bytes.first_chunk()?;
+        let sealed = bytes.get_mut(NONCE..)?;
+        let plaintext = self.key.open_in_place(aead::Nonce::assume_unique_for_key(nonce), Aad::empty(), sealed);
+        Some(Zeroizing::new(plaintext.ok()?.to_vec()))
+    }
+}
+
+impl fmt::Debug for LineCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LineCipher")
+    }
 }
 
 /// Plaintext of a block on its way to be sealed in place: what is pushed is copied once, to where its ciphertext

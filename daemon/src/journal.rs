@@ -64,8 +64,9 @@ pub struct Unfinished {
     pub token: PutToken,
     /// When it began, Unix time in milliseconds; 0 if that is damaged.
     pub started: u64,
-    /// Whether its commit had begun: then `stripes` is complete and it is to be finished, else to be discarded.
-    pub committing: bool,
+    /// The sealed entry of the file list, if its commit had begun: then `stripes` is complete and the put is to be
+    /// finished, else discarded.
+    pub committing: Option<String>,
     /// Stripes in the order they were written, with holders and the index each one has. A stripe may stand here
     /// more than once.
     pub stripes: Vec<(StripeId, Vec<(u8, Peer)>)>,
@@ -147,9 +148,10 @@ impl Put {
         self.append(&body)
     }
 
-    /// Notes that the commit begins. Durable on return: from here the put is finished after a crash.
-    pub fn mark_committing(&mut self) -> Result<(), JournalError> {
-        self.append(&[COMMITTING])?;
+    /// Notes that the commit begins, and the sealed entry of the file list that will be made. Durable on return:
+    /// from here the put is finished after a crash.
+    pub fn mark_committing(&mut self, sealed: &str) -> Result<(), JournalError> {
+        self.append(&[&[COMMITTING], sealed.as_bytes()].concat())?;
         let directory = self.path.parent().unwrap_or(Path::new("."));
         self.file
             .sync_all()
@@ -192,7 +194,7 @@ impl Unfinished {
         let mut out = Self {
             token,
             started: 0,
-            committing: false,
+            committing: None,
             stripes: Vec::new(),
             path,
         };
@@ -215,7 +217,7 @@ impl Unfinished {
         match *kind {
             BEGIN => self.started = u64::from_be_bytes(body.try_into().ok()?),
             STRIPE => self.stripes.push(stripe(body)?),
-            COMMITTING if body.is_empty() => self.committing = true,
+            COMMITTING => self.committing = Some(str::from_utf8(body).ok()?.to_owned()),
             _ => return None,
         }
         Some(())
@@ -265,7 +267,7 @@ mod tests {
             put.stripe(&id, &holders).unwrap();
         }
         if commit {
-            put.mark_committing().unwrap();
+            put.mark_committing("sealed").unwrap();
         }
         put.path
     }
@@ -278,7 +280,7 @@ mod tests {
             let (_, mut unfinished) = Journal::open(directory.path()).unwrap();
             let put = unfinished.pop().unwrap();
             assert!(unfinished.is_empty());
-            assert_eq!((put.token, put.started, put.committing), ([9; 16], 1234, commit));
+            assert_eq!((put.token, put.started, put.committing.clone()), ([9; 16], 1234, commit.then(|| "sealed".to_owned())));
             assert_eq!(put.stripes, stripes());
             put.finish().unwrap();
             assert!(Journal::open(directory.path()).unwrap().1.is_empty());
@@ -317,7 +319,7 @@ mod tests {
         let mut seen = 0;
         for end in 0..whole.len() {
             let put = Unfinished::parse([9; 16], path.clone(), &whole[..end]);
-            assert!(!put.committing, "cut at {end}");
+            assert!(put.committing.is_none(), "cut at {end}");
             assert!(put.stripes.len() >= seen);
             assert_eq!(put.stripes, stripes()[..put.stripes.len()], "cut at {end}");
             seen = put.stripes.len();
@@ -334,19 +336,19 @@ mod tests {
             let mut bad = whole.clone();
             bad[at] ^= 0x10;
             let put = Unfinished::parse([9; 16], path.clone(), &bad);
-            assert!(!put.committing, "byte {at}");
+            assert!(put.committing.is_none(), "byte {at}");
             assert_eq!(put.stripes, stripes()[..put.stripes.len()], "byte {at}");
         }
     }
 
     #[test]
     fn a_record_of_an_unknown_kind_or_shape_ends_the_reading() {
-        for body in [&[4][..], &[COMMITTING, 0], &[BEGIN, 1], &[STRIPE; 40], &[]] {
+        for body in [&[4][..], &[COMMITTING, 0xFF], &[BEGIN, 1], &[STRIPE; 40], &[]] {
             let crc = crc32fast::hash(body).to_be_bytes();
             let length = u32::try_from(body.len()).unwrap().to_be_bytes();
             let content = [&length, &crc, body].concat();
             let put = Unfinished::parse([9; 16], PathBuf::new(), &content);
-            assert!(!put.committing && put.stripes.is_empty() && put.started == 0);
+            assert!(put.committing.is_none() && put.stripes.is_empty() && put.started == 0);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The local file list: what was put through this daemon.
 //!
-//! `DIR/files.jsonl`, 0600 because it holds links: one JSON object per line, appended and synced before a put is
-//! acknowledged; puts that end together share a sync. A line that a crash cut short is skipped and closed by the
-//! next append. The list is read from the disk when asked for, so it takes no memory.
+//! `DIR/files`, one sealed JSON object per line (names and links do not stand on the disk in the clear), appended
+//! and synced before a put is acknowledged; puts that end together share a sync. A line that a crash cut short is
+//! skipped and closed by the next append. The list is read from the disk when asked for, so it takes no memory.
 //!
 //! Deliberately absent: what is stored elsewhere, and health, which is asked from the holders.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,12 +15,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+use zeroize::Zeroizing;
 
+use crate::crypt::LineCipher;
 use crate::files::sync_directory;
 use crate::link::Link;
 
 /// Name of the file in the data directory.
-const FILE: &str = "files.jsonl";
+const FILE: &str = "files";
 
 /// One put.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +67,7 @@ pub enum ListError {
 #[derive(Debug)]
 pub struct FileList {
     path: PathBuf,
+    cipher: LineCipher,
     written: Mutex<Written>,
     synced: Mutex<Synced>,
 }
@@ -86,7 +90,7 @@ struct Synced {
 
 impl FileList {
     /// Opens or creates the list in the data directory.
-    pub fn open(data_directory: &Path) -> Result<Self, ListError> {
+    pub fn open(data_directory: &Path, account: &[u8; 32]) -> Result<Self, ListError> {
         let path = data_directory.join(FILE);
         let open = || {
             let mut file = OpenOptions::new()
@@ -118,15 +122,28 @@ impl FileList {
         });
         Ok(Self {
             path,
+            cipher: LineCipher::new(account),
             written,
             synced: Mutex::default(),
         })
     }
 
+    /// An entry as it stands in the list.
+    pub fn seal(&self, entry: &Listed) -> String {
+        // Text, numbers and a link always have a JSON form.
+        let json = Zeroizing::new(serde_json::to_vec(entry).unwrap_or_default());
+        self.cipher.seal(&json)
+    }
+
     /// Notes a put. Durable on return.
     pub fn append(&self, entry: &Listed) -> Result<(), ListError> {
-        let mut line = serde_json::to_vec(entry).map_err(|error| self.error("write", error.into()))?;
-        line.push(b'\n');
+        self.append_sealed(&self.seal(entry))
+    }
+
+    /// Notes a put whose entry was [sealed](Self::seal) before. Durable on return. An entry may stand in the list
+    /// twice; it is shown once.
+    pub fn append_sealed(&self, sealed: &str) -> Result<(), ListError> {
+        let mut line = format!("{sealed}\n").into_bytes();
         let mine = {
             let mut written = lock(&self.written);
             if written.torn {
@@ -168,12 +185,18 @@ impl FileList {
     pub fn load(&self, pattern: Option<&str>) -> Result<Vec<Listed>, ListError> {
         let file = File::open(&self.path).map_err(|error| self.error("read", error))?;
         let mut entries = Vec::new();
+        // A line written twice begins with the same nonce.
+        let mut seen = BTreeSet::new();
         for (line, number) in BufReader::new(file).split(b'\n').zip(1u64..) {
             let line = line.map_err(|error| self.error("read", error))?;
             if line.is_empty() {
                 continue;
             }
-            match serde_json::from_slice::<Listed>(&line) {
+            if !seen.insert(line.get(..24).map(<[u8]>::to_vec)) {
+                continue;
+            }
+            let opened = self.cipher.open(&line).unwrap_or_default();
+            match serde_json::from_slice::<Listed>(&opened) {
                 Ok(entry) if pattern.is_none_or(|pattern| matches(pattern, &entry.name)) => {
                     entries.push(entry);
                 }
@@ -250,7 +273,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use proptest::prelude::*;
-    use zeroize::Zeroizing;
 
     use super::*;
 
@@ -280,13 +302,13 @@ mod tests {
     #[test]
     fn entries_are_found_again_in_order() {
         let directory = tempfile::tempdir().unwrap();
-        let list = FileList::open(directory.path()).unwrap();
+        let list = FileList::open(directory.path(), &[7; 32]).unwrap();
         assert_eq!(list.load(None).unwrap(), []);
         for name in ["b.txt", "a\nb", "", "c.txt"] {
             list.append(&listed(name)).unwrap();
         }
         drop(list);
-        let list = FileList::open(directory.path()).unwrap();
+        let list = FileList::open(directory.path(), &[7; 32]).unwrap();
         assert_eq!(
             list.load(None).unwrap(),
             ["b.txt", "a\nb", "", "c.txt"].map(listed)
@@ -303,14 +325,14 @@ mod tests {
     fn a_line_cut_anywhere_costs_only_itself() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
-        FileList::open(directory.path())
+        FileList::open(directory.path(), &[7; 32])
             .unwrap()
             .append(&listed("first"))
             .unwrap();
         let first = fs::read(&path).unwrap();
         for end in 1..first.len() {
             fs::write(&path, [&first, &first[..end]].concat()).unwrap();
-            let list = FileList::open(directory.path()).unwrap();
+            let list = FileList::open(directory.path(), &[7; 32]).unwrap();
             list.append(&listed("next")).unwrap();
             let expected: &[&str] = if end == first.len() - 1 {
                 &["first", "first", "next"]
@@ -324,7 +346,7 @@ mod tests {
     #[test]
     fn many_writers_lose_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let list = FileList::open(directory.path()).unwrap();
+        let list = FileList::open(directory.path(), &[7; 32]).unwrap();
         std::thread::scope(|scope| {
             for writer in 0..8 {
                 let list = &list;

@@ -1,1 +1,16 @@
 //! Local networks of real daemons: start, kill, demonstrate, measure.
+//!
+//! Knows the daemon only from outside: its command line, its files and its HTTP API. What may be written
+//! into a program's standard output is decided by the caller, so nothing here prints.
+pub mod bench;
+pub mod client;
+pub mod demo;
+pub mod interrupt;
+pub mod net;
+pub mod proc;
+pub mod scratch;
+pub mod size;
+pub mod spawn;
+pub mod state;
+pub mod stream;
+pub mod whole;

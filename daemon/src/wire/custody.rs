@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mutualstore_dht::custody::{
-    BUCKETS, Entry, Listing, MAX_ENTRIES, Report, Reported, Request, Response, Shape, Status, TrimOrder,
+    BUCKETS, Entry, Listing, MAX_ENTRIES, Question, Report, Reported, Request, Response, Shape, Status, TrimOrder,
 };
 use mutualstore_dht::{Id, Peer};
 use mutualstore_proto::wire;
@@ -99,50 +99,52 @@ fn wire_order(order: &TrimOrder) -> wire::TrimOrder {
     }
 }
 
-impl From<&Request> for wire::CustodyRequest {
-    fn from(request: &Request) -> Self {
-        use wire::custody_request::Kind;
-        let name = |(stripe, index): &(Id, u8)| wire::ShardName { stripe: wire_id(stripe), index: u32::from(*index) };
-        let kind = match request {
-            Request::Report(report) => Kind::Report(wire::Report {
-                instance: report.instance,
-                sequence: report.sequence,
-                total: report.total,
-                listings: report.listings.iter().map(wire_listing).collect(),
-            }),
-            Request::Solicit => Kind::Solicit(wire::Solicit {}),
-            Request::Commit { stripes } => Kind::Commit(wire_stripes(stripes)),
-            Request::Trim { orders } => Kind::Trim(wire::Trim { orders: orders.iter().map(wire_order).collect() }),
-            Request::Confirm { shards } => {
-                Kind::Confirm(wire::Confirm { shards: shards.iter().map(name).collect() })
-            }
-            Request::Status { stripes } => Kind::Status(wire_stripes(stripes)),
-        };
-        Self { kind: Some(kind) }
-    }
+/// A question as it travels.
+pub(super) fn wire_request(request: &Request) -> wire::CustodyRequest {
+    use wire::custody_request::Kind;
+    let ask = |question: &Question| wire::Question {
+        stripe: wire_id(&question.stripe),
+        index: u32::from(question.index),
+        pin: question.pin,
+    };
+    let kind = match request {
+        Request::Report(report) => Kind::Report(wire::Report {
+            instance: report.instance,
+            sequence: report.sequence,
+            total: report.total,
+            listings: report.listings.iter().map(wire_listing).collect(),
+        }),
+        Request::Solicit => Kind::Solicit(wire::Solicit {}),
+        Request::Commit { stripes } => Kind::Commit(wire_stripes(stripes)),
+        Request::Trim { orders } => Kind::Trim(wire::Trim { orders: orders.iter().map(wire_order).collect() }),
+        Request::Confirm { questions } => {
+            Kind::Confirm(wire::Confirm { questions: questions.iter().map(ask).collect() })
+        }
+        Request::Status { stripes } => Kind::Status(wire_stripes(stripes)),
+    };
+    wire::CustodyRequest { kind: Some(kind) }
 }
 
-impl TryFrom<wire::CustodyRequest> for Request {
-    type Error = Malformed;
-
-    fn try_from(message: wire::CustodyRequest) -> Result<Self, Malformed> {
-        use wire::custody_request::Kind;
-        Ok(match message.kind.ok_or(Malformed("a custody request of no known kind"))? {
-            Kind::Report(m) => Self::Report(report(&m)?),
-            Kind::Solicit(wire::Solicit {}) => Self::Solicit,
-            Kind::Commit(m) => Self::Commit { stripes: stripes(&m)? },
-            Kind::Trim(m) => {
-                at_most(m.orders.len(), MAX_ENTRIES)?;
-                Self::Trim { orders: m.orders.iter().map(order).collect::<Result<_, _>>()? }
-            }
-            Kind::Confirm(m) => {
-                at_most(m.shards.len(), MAX_ENTRIES)?;
-                let name = |m: &wire::ShardName| Ok((id(&m.stripe)?, index(m.index)?));
-                Self::Confirm { shards: m.shards.iter().map(name).collect::<Result<_, Malformed>>()? }
-            }
-            Kind::Status(m) => Self::Status { stripes: stripes(&m)? },
-        })
-    }
+/// Validates a question.
+pub(super) fn request(message: wire::CustodyRequest) -> Result<Request, Malformed> {
+    use wire::custody_request::Kind;
+    Ok(match message.kind.ok_or(Malformed("a custody request of no known kind"))? {
+        Kind::Report(m) => Request::Report(report(&m)?),
+        Kind::Solicit(wire::Solicit {}) => Request::Solicit,
+        Kind::Commit(m) => Request::Commit { stripes: stripes(&m)? },
+        Kind::Trim(m) => {
+            at_most(m.orders.len(), MAX_ENTRIES)?;
+            Request::Trim { orders: m.orders.iter().map(order).collect::<Result<_, _>>()? }
+        }
+        Kind::Confirm(m) => {
+            at_most(m.questions.len(), MAX_ENTRIES)?;
+            let ask = |m: &wire::Question| {
+                Ok(Question { stripe: id(&m.stripe)?, index: index(m.index)?, pin: m.pin })
+            };
+            Request::Confirm { questions: m.questions.iter().map(ask).collect::<Result<_, Malformed>>()? }
+        }
+        Kind::Status(m) => Request::Status { stripes: stripes(&m)? },
+    })
 }
 
 fn wire_reported(reported: &Reported) -> wire::Reported {
@@ -171,49 +173,45 @@ fn reported(message: &wire::Reported) -> Result<Reported, Malformed> {
     })
 }
 
-impl From<&Response> for wire::CustodyResponse {
-    fn from(response: &Response) -> Self {
-        use wire::custody_response::Kind;
-        let status = |status: &Status| {
-            i32::from(match status {
-                Status::None => wire::StripeStatus::None,
-                Status::Pending => wire::StripeStatus::Pending,
-                Status::Committed => wire::StripeStatus::Committed,
-            })
-        };
-        let kind = match response {
-            Response::Reported(reported) => Kind::Reported(wire_reported(reported)),
-            Response::Taken => Kind::Taken(wire::Taken {}),
-            Response::Confirmed(held) => Kind::Confirmed(wire::Confirmed { held: held.clone() }),
-            Response::Statuses(statuses) => {
-                Kind::Statuses(wire::Statuses { statuses: statuses.iter().map(status).collect() })
-            }
-        };
-        Self { kind: Some(kind) }
-    }
+/// An answer as it travels.
+pub(super) fn wire_response(response: &Response) -> wire::CustodyResponse {
+    use wire::custody_response::Kind;
+    let status = |status: &Status| {
+        i32::from(match status {
+            Status::None => wire::StripeStatus::None,
+            Status::Pending => wire::StripeStatus::Pending,
+            Status::Committed => wire::StripeStatus::Committed,
+        })
+    };
+    let kind = match response {
+        Response::Reported(reported) => Kind::Reported(wire_reported(reported)),
+        Response::Taken => Kind::Taken(wire::Taken {}),
+        Response::Confirmed(held) => Kind::Confirmed(wire::Confirmed { held: held.clone() }),
+        Response::Statuses(statuses) => {
+            Kind::Statuses(wire::Statuses { statuses: statuses.iter().map(status).collect() })
+        }
+    };
+    wire::CustodyResponse { kind: Some(kind) }
 }
 
-impl TryFrom<wire::CustodyResponse> for Response {
-    type Error = Malformed;
-
-    fn try_from(message: wire::CustodyResponse) -> Result<Self, Malformed> {
-        use wire::custody_response::Kind;
-        Ok(match message.kind.ok_or(Malformed("a custody answer of no known kind"))? {
-            Kind::Reported(m) => Self::Reported(reported(&m)?),
-            Kind::Taken(wire::Taken {}) => Self::Taken,
-            Kind::Confirmed(m) => {
-                at_most(m.held.len(), MAX_ENTRIES)?;
-                Self::Confirmed(m.held)
-            }
-            Kind::Statuses(m) => {
-                at_most(m.statuses.len(), MAX_ENTRIES)?;
-                let status = |status| match status {
-                    wire::StripeStatus::None => Status::None,
-                    wire::StripeStatus::Pending => Status::Pending,
-                    wire::StripeStatus::Committed => Status::Committed,
-                };
-                Self::Statuses(m.statuses().map(status).collect())
-            }
-        })
-    }
+/// Validates an answer.
+pub(super) fn response(message: wire::CustodyResponse) -> Result<Response, Malformed> {
+    use wire::custody_response::Kind;
+    Ok(match message.kind.ok_or(Malformed("a custody answer of no known kind"))? {
+        Kind::Reported(m) => Response::Reported(reported(&m)?),
+        Kind::Taken(wire::Taken {}) => Response::Taken,
+        Kind::Confirmed(m) => {
+            at_most(m.held.len(), MAX_ENTRIES)?;
+            Response::Confirmed(m.held)
+        }
+        Kind::Statuses(m) => {
+            at_most(m.statuses.len(), MAX_ENTRIES)?;
+            let status = |status| match status {
+                wire::StripeStatus::None => Status::None,
+                wire::StripeStatus::Pending => Status::Pending,
+                wire::StripeStatus::Committed => Status::Committed,
+            };
+            Response::Statuses(m.statuses().map(status).collect())
+        }
+    })
 }

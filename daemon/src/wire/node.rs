@@ -5,7 +5,7 @@ use mutualstore_dht::{Id, Peer, custody, ring};
 use mutualstore_proto::wire;
 use prost::Message;
 
-use super::Malformed;
+use super::{Malformed, custody as wire_custody, ring as wire_ring};
 use super::contact::{id, index, peer, wire_peer};
 
 /// One request names at most this many stripes.
@@ -85,8 +85,8 @@ impl NodeRequest {
     pub fn encode(&self) -> Bytes {
         use wire::node_request::Kind;
         let kind = match self {
-            Self::Ring(request) => Kind::Ring(request.into()),
-            Self::Custody(request) => Kind::Custody(request.into()),
+            Self::Ring(request) => Kind::Ring(wire_ring::wire_request(request)),
+            Self::Custody(request) => Kind::Custody(wire_custody::wire_request(request)),
             Self::Commit(token, stripes) => {
                 Kind::Commit(wire::Commit { token: wire_token(token), stripes: wire_ids(stripes) })
             }
@@ -109,8 +109,8 @@ impl NodeRequest {
         use wire::node_request::Kind;
         let kind = wire::NodeRequest::decode(bytes)?.kind.ok_or(Malformed("a request of no known kind"))?;
         Ok(match kind {
-            Kind::Ring(request) => Self::Ring(request.try_into()?),
-            Kind::Custody(request) => Self::Custody(request.try_into()?),
+            Kind::Ring(request) => Self::Ring(wire_ring::request(request)?),
+            Kind::Custody(request) => Self::Custody(wire_custody::request(request)?),
             Kind::Commit(m) => Self::Commit(token(&m.token)?, ids(&m.stripes)?),
             Kind::Discard(m) => Self::Discard(token(&m.token)?, ids(&m.stripes)?),
             Kind::Renew(m) => Self::Renew(token(&m.token)?, ids(&m.stripes)?, m.lease_ms),
@@ -125,8 +125,8 @@ impl NodeResponse {
     pub fn encode(&self) -> Bytes {
         use wire::node_response::Kind;
         let kind = match self {
-            Self::Ring(response) => Kind::Ring(response.into()),
-            Self::Custody(response) => Kind::Custody(response.into()),
+            Self::Ring(response) => Kind::Ring(wire_ring::wire_response(response)),
+            Self::Custody(response) => Kind::Custody(wire_custody::wire_response(response)),
             Self::Done(held) => Kind::Done(wire::Done { held: held.clone() }),
             Self::Holdings(stripes) => Kind::Holdings(wire::HoldingsAnswer {
                 stripes: stripes.iter().map(StripeHoldings::to_wire).collect(),
@@ -135,7 +135,7 @@ impl NodeResponse {
                 peers: peers.iter().map(wire_peer).collect(),
                 virtual_nodes: *virtual_nodes,
             }),
-            Self::Refused(reason) => Kind::Refusal(wire::Refusal { reason: reason.clone() }),
+            Self::Refused(reason) => Kind::Declined(wire::Declined { reason: reason.clone() }),
         };
         wire::NodeResponse { kind: Some(kind) }.encode_to_vec().into()
     }
@@ -145,8 +145,8 @@ impl NodeResponse {
         use wire::node_response::Kind;
         let kind = wire::NodeResponse::decode(bytes)?.kind.ok_or(Malformed("an answer of no known kind"))?;
         Ok(match kind {
-            Kind::Ring(response) => Self::Ring(response.try_into()?),
-            Kind::Custody(response) => Self::Custody(response.try_into()?),
+            Kind::Ring(response) => Self::Ring(wire_ring::response(response)?),
+            Kind::Custody(response) => Self::Custody(wire_custody::response(response)?),
             Kind::Done(m) if m.held.len() <= MAX_STRIPES => Self::Done(m.held),
             Kind::Done(_) => return Err(Malformed("more answers than stripes can be asked")),
             Kind::Holdings(m) if m.stripes.len() <= MAX_STRIPES => {
@@ -157,7 +157,7 @@ impl NodeResponse {
                 Self::Survey(m.peers.iter().map(peer).collect::<Result<_, _>>()?, m.virtual_nodes)
             }
             Kind::Survey(_) => return Err(Malformed("too many peers")),
-            Kind::Refusal(m) => Self::Refused(m.reason),
+            Kind::Declined(m) => Self::Refused(m.reason),
         })
     }
 }

@@ -23,82 +23,74 @@ fn wire_contacts(contacts: &[Contact]) -> wire::Contacts {
     wire::Contacts { contacts: contacts.iter().map(wire_contact).collect() }
 }
 
-impl From<&Request> for wire::RingRequest {
-    fn from(request: &Request) -> Self {
-        use wire::ring_request::Kind;
-        let kind = match request {
-            Request::Ping => Kind::Ping(wire::Ping {}),
-            Request::Neighbours { contact, member, of, digest } => Kind::Neighbours(wire::Neighbours {
-                contact: Some(wire_contact(contact)),
-                member: *member,
-                of: of.iter().map(wire_id).collect::<Vec<Bytes>>(),
-                digest: *digest,
-            }),
-            Request::Next { target, count } => {
-                Kind::Next(wire::Next { target: wire_id(target), count: u32::from(*count) })
-            }
-            Request::Leave { contact } => Kind::Leave(wire_contact(contact)),
-        };
-        Self { kind: Some(kind) }
-    }
+/// A question as it travels.
+pub(super) fn wire_request(request: &Request) -> wire::RingRequest {
+    use wire::ring_request::Kind;
+    let kind = match request {
+        Request::Ping => Kind::Ping(wire::Ping {}),
+        Request::Neighbours { contact, member, of, digest } => Kind::Neighbours(wire::Neighbours {
+            contact: Some(wire_contact(contact)),
+            member: *member,
+            of: of.iter().map(wire_id).collect::<Vec<Bytes>>(),
+            digest: *digest,
+        }),
+        Request::Next { target, count } => {
+            Kind::Next(wire::Next { target: wire_id(target), count: u32::from(*count) })
+        }
+        Request::Leave { contact } => Kind::Leave(wire_contact(contact)),
+    };
+    wire::RingRequest { kind: Some(kind) }
 }
 
-impl TryFrom<wire::RingRequest> for Request {
-    type Error = Malformed;
-
-    fn try_from(message: wire::RingRequest) -> Result<Self, Malformed> {
-        use wire::ring_request::Kind;
-        Ok(match message.kind.ok_or(Malformed("a ring request of no known kind"))? {
-            Kind::Ping(wire::Ping {}) => Self::Ping,
-            Kind::Neighbours(m) if m.of.len() > usize::from(MAX_VIRTUAL_NODES) => {
-                return Err(Malformed("more points than a peer has virtual nodes"));
-            }
-            Kind::Neighbours(m) => Self::Neighbours {
-                contact: required(m.contact)?,
-                member: m.member,
-                of: m.of.iter().map(id).collect::<Result<_, _>>()?,
-                digest: m.digest,
-            },
-            Kind::Next(m) => Self::Next {
-                target: id(&m.target)?,
-                count: u16::try_from(m.count).map_err(|_| Malformed("too many successors asked for"))?,
-            },
-            Kind::Leave(m) => Self::Leave { contact: contact(m)? },
-        })
-    }
+/// Validates a question.
+pub(super) fn request(message: wire::RingRequest) -> Result<Request, Malformed> {
+    use wire::ring_request::Kind;
+    Ok(match message.kind.ok_or(Malformed("a ring request of no known kind"))? {
+        Kind::Ping(wire::Ping {}) => Request::Ping,
+        Kind::Neighbours(m) if m.of.len() > usize::from(MAX_VIRTUAL_NODES) => {
+            return Err(Malformed("more points than a peer has virtual nodes"));
+        }
+        Kind::Neighbours(m) => Request::Neighbours {
+            contact: required(m.contact)?,
+            member: m.member,
+            of: m.of.iter().map(id).collect::<Result<_, _>>()?,
+            digest: m.digest,
+        },
+        Kind::Next(m) => Request::Next {
+            target: id(&m.target)?,
+            count: u16::try_from(m.count).map_err(|_| Malformed("too many successors asked for"))?,
+        },
+        Kind::Leave(m) => Request::Leave { contact: contact(m)? },
+    })
 }
 
-impl From<&Response> for wire::RingResponse {
-    fn from(response: &Response) -> Self {
-        use wire::ring_response::Kind;
-        let kind = match response {
-            Response::Pong { contact, member } => {
-                Kind::Pong(wire::Pong { contact: Some(wire_contact(contact)), member: *member })
-            }
-            Response::Same => Kind::Same(wire::Same {}),
-            Response::Contacts(contacts) => Kind::Contacts(wire_contacts(contacts)),
-            Response::Found(contacts) => Kind::Found(wire_contacts(contacts)),
-            Response::Closer(contacts) => Kind::Closer(wire_contacts(contacts)),
-            Response::Busy => Kind::Busy(wire::Busy {}),
-            Response::Ack => Kind::Ack(wire::Ack {}),
-        };
-        Self { kind: Some(kind) }
-    }
+/// An answer as it travels.
+pub(super) fn wire_response(response: &Response) -> wire::RingResponse {
+    use wire::ring_response::Kind;
+    let kind = match response {
+        Response::Pong { contact, member } => {
+            Kind::Pong(wire::Pong { contact: Some(wire_contact(contact)), member: *member })
+        }
+        Response::Same => Kind::Same(wire::Same {}),
+        Response::Contacts(contacts) => Kind::Contacts(wire_contacts(contacts)),
+        Response::Found(contacts) => Kind::Found(wire_contacts(contacts)),
+        Response::Closer(contacts) => Kind::Closer(wire_contacts(contacts)),
+        Response::Busy => Kind::Busy(wire::Busy {}),
+        Response::Ack => Kind::Ack(wire::Ack {}),
+    };
+    wire::RingResponse { kind: Some(kind) }
 }
 
-impl TryFrom<wire::RingResponse> for Response {
-    type Error = Malformed;
-
-    fn try_from(message: wire::RingResponse) -> Result<Self, Malformed> {
-        use wire::ring_response::Kind;
-        Ok(match message.kind.ok_or(Malformed("a ring answer of no known kind"))? {
-            Kind::Pong(m) => Self::Pong { contact: required(m.contact)?, member: m.member },
-            Kind::Same(wire::Same {}) => Self::Same,
-            Kind::Contacts(m) => Self::Contacts(contacts(m)?),
-            Kind::Found(m) => Self::Found(contacts(m)?),
-            Kind::Closer(m) => Self::Closer(contacts(m)?),
-            Kind::Busy(wire::Busy {}) => Self::Busy,
-            Kind::Ack(wire::Ack {}) => Self::Ack,
-        })
-    }
+/// Validates an answer.
+pub(super) fn response(message: wire::RingResponse) -> Result<Response, Malformed> {
+    use wire::ring_response::Kind;
+    Ok(match message.kind.ok_or(Malformed("a ring answer of no known kind"))? {
+        Kind::Pong(m) => Response::Pong { contact: required(m.contact)?, member: m.member },
+        Kind::Same(wire::Same {}) => Response::Same,
+        Kind::Contacts(m) => Response::Contacts(contacts(m)?),
+        Kind::Found(m) => Response::Found(contacts(m)?),
+        Kind::Closer(m) => Response::Closer(contacts(m)?),
+        Kind::Busy(wire::Busy {}) => Response::Busy,
+        Kind::Ack(wire::Ack {}) => Response::Ack,
+    })
 }

@@ -1,0 +1,397 @@
+//! `doctor`: what can be checked from here, each finding with its cure, and what cannot be found out.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mutualstore_testnet::client::{Client, ClientError, FAILURE, NO_DAEMON, Status};
+use mutualstore_testnet::size::Size;
+use serde::Serialize;
+
+use crate::connect::{Connect, Place};
+use crate::output::{CliError, Rows, Screen, percent};
+
+/// Published before this program was: an earlier clock is wrong. 2026-01-01 in Unix seconds.
+const EARLIEST: u64 = 1_767_225_600;
+
+const CANNOT_FIND: [&str; 4] = [
+    "whether peers outside can reach this peer: ask one of them for `mutualstore ring`",
+    "whether the clock agrees with the peers' clocks: look at `timedatectl`",
+    "whether the disk keeps what it acknowledges when the power fails",
+    "damage to shards at rest: every read verifies, nothing else does",
+];
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    Warning,
+    Bad,
+}
+
+impl State {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    state: State,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cure: Option<String>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            check,
+            state: State::Ok,
+            found: found.into(),
+            cure: None,
+        }
+    }
+
+    fn warning(check: &'static str, found: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self {
+            check,
+            state: State::Warning,
+            found: found.into(),
+            cure: Some(cure.into()),
+        }
+    }
+
+    fn bad(check: &'static str, found: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self {
+            check,
+            state: State::Bad,
+            found: found.into(),
+            cure: Some(cure.into()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    findings: Vec<Finding>,
+    cannot_find: [&'static str; 4],
+}
+
+/// Looks at everything it can; ends with 6 without a daemon, with 1 on another bad finding.
+pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
+    let mut findings = vec![processor(), clock(SystemTime::now())];
+    let client = match args.connect.place()? {
+        Place::DataDir(dir) => {
+            findings.extend(directory(&dir));
+            Client::open(&dir)
+        }
+        Place::Api { url, token_file } => Client::with_token_file(&url, &token_file),
+    };
+    let status = client.and_then(|client| client.status());
+    let reached = status.is_ok();
+    findings.extend(daemon(status.map(|reply| reply.body)));
+    if let Place::DataDir(dir) = args.connect.place()? {
+        findings.push(free_space(&dir));
+    }
+    let bad = findings
+        .iter()
+        .filter(|finding| finding.state == State::Bad)
+        .count();
+    show(
+        Report {
+            findings,
+            cannot_find: CANNOT_FIND,
+        },
+        screen,
+    )?;
+    match (bad, reached) {
+        (0, _) => Ok(()),
+        (_, reached) => Err(CliError::Found {
+            message: format!("{bad} of the findings need a cure"),
+            code: if reached { FAILURE } else { NO_DAEMON },
+        }),
+    }
+}
+
+fn show(report: Report, screen: &Screen) -> Result<(), CliError> {
+    if screen.json {
+        return screen.document(&report);
+    }
+    let mut rows = Rows::new(["CHECK", "STATE", "FOUND", "CURE"], &[]);
+    for finding in report.findings {
+        rows.add([
+            finding.check.to_owned(),
+            finding.state.as_str().to_owned(),
+            finding.found,
+            finding.cure.unwrap_or_default(),
+        ]);
+    }
+    screen.table(&rows)?;
+    screen.note("\nCannot be found out from here:");
+    report
+        .cannot_find
+        .iter()
+        .for_each(|line| screen.note(format!("  {line}")));
+    Ok(())
+}
+
+/// The erasure coder is compiled for AVX2.
+fn processor() -> Finding {
+    #[cfg(target_arch = "x86_64")]
+    if !std::is_x86_feature_detected!("avx2") {
+        return Finding::bad(
+            "processor",
+            "no AVX2",
+            "use a machine with AVX2 (Intel 2013, AMD 2015 or later)",
+        );
+    }
+    Finding::ok("processor", "has what the erasure coder needs")
+}
+
+fn clock(now: SystemTime) -> Finding {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let shown = humantime::format_rfc3339_seconds(UNIX_EPOCH + now);
+    if now < Duration::from_secs(EARLIEST) {
+        return Finding::bad(
+            "clock",
+            format!("says {shown}"),
+            "set it, best by NTP (`timedatectl set-ntp true`)",
+        );
+    }
+    Finding::ok("clock", format!("says {shown}"))
+}
+
+fn directory(dir: &Path) -> Vec<Finding> {
+    let name = dir.display();
+    let Ok(meta) = fs::metadata(dir) else {
+        let cure = format!("start a daemon: `mutualstore daemon --data-dir {name} --capacity 10GiB`");
+        return vec![Finding::bad(
+            "data directory",
+            format!("{name} does not exist"),
+            cure,
+        )];
+    };
+    let mut findings = Vec::new();
+    findings.push(match tempfile::tempfile_in(dir) {
+        Ok(_) => Finding::ok("data directory", format!("{name} is writable")),
+        Err(error) => {
+            let cure = format!("give its owner write permission: `chmod u+rwx {name}`");
+            Finding::bad("data directory", format!("{name}: {error}"), cure)
+        }
+    });
+    if meta.permissions().mode() & 0o077 != 0 {
+        let found = format!("others may look into {name}");
+        findings.push(Finding::warning(
+            "permissions",
+            found,
+            format!("`chmod 700 {name}`"),
+        ));
+    }
+    for secret in ["token", "identity", "account"] {
+        let path = dir.join(secret);
+        if fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
+            let found = format!("others may read {}", path.display());
+            findings.push(Finding::bad(
+                "permissions",
+                found,
+                format!("`chmod 600 {}`", path.display()),
+            ));
+        }
+    }
+    findings
+}
+
+/// What the daemon says of itself.
+fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => {
+            let cure = "start it: `mutualstore daemon`; if it runs, its log says what it waits for";
+            return vec![Finding::bad("daemon", error.to_string(), cure)];
+        }
+    };
+    vec![
+        Finding::ok("daemon", format!("version {} answers", status.version)),
+        ring(&status),
+        protection(&status),
+        room(&status),
+        health(&status),
+    ]
+}
+
+fn ring(status: &Status) -> Finding {
+    let found = format!("{}, {} peers known", status.ring, status.peers_known);
+    match status.ring.as_str() {
+        "joined" => Finding::ok("ring", found),
+        "alone" => Finding::warning(
+            "ring",
+            found,
+            "join others: `mutualstore daemon --join ADDRESS|INVITE`",
+        ),
+        _ => Finding::bad(
+            "ring",
+            found,
+            "see that the peers given to --join run and can be reached",
+        ),
+    }
+}
+
+fn protection(status: &Status) -> Finding {
+    let (code, losses) = match status.peers_known {
+        0 | 1 => ("copies:1", 0),
+        2 => ("copies:2", 1),
+        3 => ("xor:2", 1),
+        4..=5 => ("rs:2+2", 2),
+        6..=15 => ("rs:4+2", 2),
+        _ => ("rs:8+4", 4),
+    };
+    let found = format!("new files are put as {code}: they survive {losses} peers lost at once");
+    if losses == 0 {
+        return Finding::warning(
+            "protection",
+            found,
+            "join or invite more peers (`mutualstore invite`)",
+        );
+    }
+    Finding::ok("protection", found)
+}
+
+fn room(status: &Status) -> Finding {
+    let (used, capacity) = (status.used_bytes, status.capacity_bytes);
+    let found = format!(
+        "{} of {} given are used ({})",
+        Size(used),
+        Size(capacity),
+        percent(used, capacity)
+    );
+    if used >= capacity / 100 * 90 {
+        return Finding::warning(
+            "capacity",
+            found,
+            "give more: `mutualstore daemon --capacity SIZE`",
+        );
+    }
+    Finding::ok("capacity", found)
+}
+
+fn health(status: &Status) -> Finding {
+    let files = status.files;
+    let found = format!(
+        "{} safe, {} degraded, {} endangered, {} lost",
+        files.safe, files.degraded, files.endangered, files.lost
+    );
+    if files.lost > 0 {
+        return Finding::bad(
+            "files",
+            found,
+            "start the peers that are missing; `mutualstore ring` names them",
+        );
+    }
+    if files.degraded + files.endangered > 0 {
+        return Finding::warning(
+            "files",
+            found,
+            "repair is on its way; `mutualstore repair --wait` does it now",
+        );
+    }
+    Finding::ok("files", found)
+}
+
+/// Free disk against what is still promised, by the configuration the daemon keeps.
+fn free_space(dir: &Path) -> Finding {
+    let Ok(disk) = rustix::fs::statvfs(dir) else {
+        return Finding::warning(
+            "disk",
+            "free space is unknown",
+            format!("look at `df {}`", dir.display()),
+        );
+    };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let client = Client::open(dir).and_then(|client| client.status());
+    let Ok(status) = client.map(|reply| reply.body) else {
+        return Finding::ok("disk", format!("{} free", Size(free)));
+    };
+    let promised = status.capacity_bytes.saturating_sub(status.used_bytes);
+    let found = format!("{} free, {} promised", Size(free), Size(promised));
+    if free < promised {
+        return Finding::warning(
+            "disk",
+            found,
+            "free some, or promise less: `mutualstore daemon --capacity SIZE`",
+        );
+    }
+    Finding::ok("disk", found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(ring: &str, peers_known: u64, used_bytes: u64, lost: u64) -> Status {
+        serde_json::from_value(serde_json::json!({
+            "peer": "A", "version": "0", "capacity_bytes": 1000, "used_bytes": used_bytes, "shards": 0,
+            "virtual_nodes": 8, "ring": ring, "peers_known": peers_known,
+            "files": { "safe": 1, "degraded": 0, "endangered": 0, "lost": lost },
+            "repair": { "pending": 0, "regenerated_total": 0, "bytes_total": 0 },
+            "process": { "cpu_seconds": 0.0, "rss_bytes": 0 }, "uptime_seconds": 1.0
+        }))
+        .unwrap()
+    }
+
+    fn states(status: Status) -> Vec<State> {
+        daemon(Ok(status)).iter().map(|finding| finding.state).collect()
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_cure() {
+        use State::{Bad, Ok, Warning};
+        assert_eq!(states(status("joined", 12, 0, 0)), [Ok, Ok, Ok, Ok, Ok]);
+        assert_eq!(
+            states(status("alone", 1, 950, 1)),
+            [Ok, Warning, Warning, Warning, Bad]
+        );
+        let silent = daemon(Err(ClientError::TimedOut { base: "x".to_owned() }));
+        assert!(
+            silent
+                .iter()
+                .chain(&daemon(Result::Ok(status("joining", 1, 950, 1))))
+                .all(|finding| { finding.state == Ok || finding.cure.is_some() })
+        );
+        assert_eq!(silent[0].state, Bad);
+    }
+
+    #[test]
+    fn directories_and_secrets() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let found = directory(dir.path());
+        assert_eq!(
+            found.iter().map(|finding| finding.state).collect::<Vec<_>>(),
+            [State::Ok]
+        );
+        fs::write(dir.path().join("token"), "x").unwrap();
+        fs::set_permissions(dir.path().join("token"), fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(directory(dir.path())[1].state, State::Bad);
+        assert_eq!(directory(Path::new("/nonexistent"))[0].state, State::Bad);
+    }
+
+    #[test]
+    fn a_clock_before_this_program_is_wrong() {
+        assert_eq!(clock(UNIX_EPOCH).state, State::Bad);
+        assert_eq!(clock(UNIX_EPOCH + Duration::from_secs(EARLIEST)).state, State::Ok);
+    }
+}

@@ -1,0 +1,313 @@
+//! `put get ls stat`.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::builder::PossibleValuesParser;
+use mutualstore_testnet::client::{ByteRange, GetOptions, Health, PutOptions, StripeStat};
+use mutualstore_testnet::size::Size;
+
+use crate::connect::Connect;
+use crate::output::{CliError, Rows, Screen, advance, event, short_peer};
+use crate::target::{Target, harmless};
+
+/// Placement policies, as in the stripe header.
+const POLICIES: [&str; 4] = ["successors", "random", "copysets", "buddies"];
+/// Stripe ids are long; so much tells the stripes of one file apart.
+const ID_SHOWN: usize = 16;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct PutArgs {
+    /// The file, or - for standard input
+    path: PathBuf,
+    /// Name kept with the file [default: its own]
+    #[arg(long)]
+    name: Option<String>,
+    /// How it is protected: auto, copies:N, xor:K or rs:K+M
+    #[arg(long)]
+    code: Option<String>,
+    /// How peers are chosen
+    #[arg(long, value_parser = PossibleValuesParser::new(POLICIES))]
+    placement: Option<String>,
+    /// What stays together under copysets and buddies
+    #[arg(long, value_parser = ["file", "fragment"])]
+    scope: Option<String>,
+    /// Number of fragments
+    #[arg(long)]
+    fragments: Option<u32>,
+    /// Largest shard, 64KiB to 1MiB
+    #[arg(long, value_name = "SIZE")]
+    shard_size: Option<Size>,
+    /// Accept just enough shards to read it: unprotected until repaired
+    #[arg(long)]
+    degraded: bool,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Stores a file; the link is the only thing on standard output.
+pub(crate) fn put(args: &PutArgs, screen: &Screen) -> Result<(), CliError> {
+    let (mut input, length) = open(&args.path)?;
+    let own_name = args.path.file_name().filter(|_| !is_standard(&args.path));
+    let options = PutOptions {
+        name: args
+            .name
+            .clone()
+            .or_else(|| own_name.map(|name| name.to_string_lossy().into_owned())),
+        code: args.code.clone(),
+        placement: args.placement.clone(),
+        scope: args.scope.clone(),
+        fragments: args.fragments,
+        shard_size: args.shard_size.map(|size| size.0),
+        degraded: args.degraded,
+    };
+    let client = args.connect.client()?;
+    let bar = screen.bar("put");
+    let events = |line: &str| event(line, &bar);
+    let outcome = client.put(
+        &mut *input,
+        length,
+        &options,
+        Some(&events),
+        &mut |done, total| {
+            advance(&bar, done, total);
+        },
+    );
+    bar.finish_and_clear();
+    let reply = outcome?;
+    if let Some(warning) = &reply.body.warning {
+        screen.warning(warning);
+    }
+    if screen.json {
+        screen.document(&reply.json)
+    } else {
+        screen.line(&reply.body.link)
+    }
+}
+
+fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// The bytes to put and their number, when it is known.
+fn open(path: &Path) -> Result<(Box<dyn Read>, Option<u64>), CliError> {
+    if is_standard(path) {
+        return Ok((Box::new(io::stdin().lock()), None));
+    }
+    let unreadable = |error| CliError::Usage(format!("cannot read {}: {error}", path.display()));
+    let file = File::open(path).map_err(unreadable)?;
+    let meta = file.metadata().map_err(unreadable)?;
+    if meta.is_dir() {
+        let message = format!(
+            "{} is a directory; put stores one file (pack it first)",
+            path.display()
+        );
+        return Err(CliError::Usage(message));
+    }
+    Ok((Box::new(file), meta.is_file().then_some(meta.len())))
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct GetArgs {
+    /// The link that put printed
+    link: String,
+    /// Where to write it, - for standard output [default: its own name, here]
+    #[arg(long, short, value_name = "PATH")]
+    output: Option<PathBuf>,
+    /// Only these bytes, counted from 0, the last included
+    #[arg(long, value_name = "FIRST-LAST", value_parser = range)]
+    range: Option<ByteRange>,
+    /// Overwrite an existing file
+    #[arg(long)]
+    force: bool,
+    /// Do not read the shard with this index of any stripe, to exercise reconstruction
+    #[arg(long, value_name = "INDEX")]
+    without: Vec<u32>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Fetches a file; whatever goes wrong, no half file shows up under its name.
+pub(crate) fn get(args: &GetArgs, screen: &Screen) -> Result<(), CliError> {
+    let to_stdout = args.output.as_deref().is_some_and(is_standard);
+    if to_stdout && screen.json {
+        return Err(CliError::Usage(
+            "-o - and --json both want standard output".to_owned(),
+        ));
+    }
+    let client = args.connect.client()?;
+    let mut target = match &args.output {
+        Some(_) if to_stdout => Target::Stdout(io::stdout()),
+        Some(path) => Target::at(path, args.force)?,
+        None => {
+            let name = client.head(&args.link)?.name.unwrap_or_default();
+            Target::at(Path::new(&harmless(&name)), args.force)?
+        }
+    };
+    let options = GetOptions {
+        range: args.range,
+        without: args.without.clone(),
+    };
+    let bar = screen.bar("get");
+    let events = |line: &str| event(line, &bar);
+    let begun = Instant::now();
+    let outcome = client.get(
+        &args.link,
+        &options,
+        &mut target,
+        Some(&events),
+        &mut |done, total| {
+            advance(&bar, done, total);
+        },
+    );
+    bar.finish_and_clear();
+    let size_bytes = outcome?;
+    let path = target.finish()?;
+    if screen.json {
+        let seconds = begun.elapsed().as_secs_f64();
+        return screen
+            .document(&serde_json::json!({ "size_bytes": size_bytes, "seconds": seconds, "path": path }));
+    }
+    if let Some(path) = path {
+        screen.note(format!("{} ({})", path.display(), Size(size_bytes)));
+    }
+    Ok(())
+}
+
+/// `FIRST-LAST`, both included; `FIRST-` reaches to the end.
+fn range(text: &str) -> Result<ByteRange, String> {
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .map_err(|_| format!("{text:?} is not a byte number"))
+    };
+    let (first, last) = text.split_once('-').ok_or("a range is FIRST-LAST")?;
+    let first = number(first)?;
+    let last = if last.is_empty() {
+        None
+    } else {
+        Some(number(last)?)
+    };
+    if last.is_some_and(|last| last < first) {
+        return Err("a range ends after it begins".to_owned());
+    }
+    Ok(ByteRange { first, last })
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct LsArgs {
+    /// Only names like this; * and ? stand for anything
+    pattern: Option<String>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Lists what was put through the daemon.
+pub(crate) fn ls(args: &LsArgs, screen: &Screen) -> Result<(), CliError> {
+    let reply = args.connect.client()?.list(args.pattern.as_deref())?;
+    if screen.json {
+        return screen.document(&reply.json);
+    }
+    if reply.body.files.is_empty() {
+        screen.note("nothing was put through this daemon yet, or nothing matches");
+        return Ok(());
+    }
+    let mut rows = Rows::new(["NAME", "SIZE", "CREATED", "CODE", "HEALTH", "LINK"], &[1]);
+    for file in reply.body.files {
+        rows.add([
+            harmless(&file.name),
+            Size(file.size_bytes).to_string(),
+            file.created,
+            file.code,
+            file.health.map_or("-", Health::as_str).to_owned(),
+            file.link,
+        ]);
+    }
+    screen.table(&rows)
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct StatArgs {
+    /// The link that put printed
+    link: String,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Shows every stripe and shard of a file.
+pub(crate) fn stat(args: &StatArgs, screen: &Screen) -> Result<(), CliError> {
+    let reply = args.connect.client()?.stat(&args.link)?;
+    if screen.json {
+        return screen.document(&reply.json);
+    }
+    let file = reply.body;
+    let mut summary = Rows::new(["NAME", "SIZE", "CREATED", "CODE", "PLACEMENT", "HEALTH"], &[1]);
+    summary.add([
+        harmless(&file.name.unwrap_or_default()),
+        Size(file.size_bytes).to_string(),
+        file.created.unwrap_or_else(|| "-".to_owned()),
+        file.code,
+        file.placement,
+        file.health.as_str().to_owned(),
+    ]);
+    screen.table(&summary)?;
+    screen.line("")?;
+    let mut stripes = Rows::new(
+        ["STRIPE", "KIND", "LENGTH", "LIVE", "NEEDED", "SHARDS"],
+        &[2, 3, 4],
+    );
+    for stripe in &file.stripes {
+        stripes.add([
+            stripe.id.get(..ID_SHOWN).unwrap_or(&stripe.id).to_owned(),
+            stripe.kind.clone(),
+            Size(stripe.length_bytes).to_string(),
+            format!("{}/{}", stripe.live, stripe.shards.len()),
+            stripe.needed.to_string(),
+            shards(stripe),
+        ]);
+    }
+    screen.table(&stripes)
+}
+
+/// `0:kq3V9aXb 1:missing ...`: the holder, or what is wrong.
+fn shards(stripe: &StripeStat) -> String {
+    let shard = |shard: &mutualstore_testnet::client::ShardStat| {
+        let holder = shard.peer.as_deref().map_or("-", short_peer);
+        if shard.state == "ok" {
+            format!("{}:{holder}", shard.index)
+        } else {
+            format!("{}:{holder} {}", shard.index, shard.state)
+        }
+    };
+    stripe.shards.iter().map(shard).collect::<Vec<_>>().join("  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_parse() {
+        assert_eq!(
+            range("0-0"),
+            Ok(ByteRange {
+                first: 0,
+                last: Some(0)
+            })
+        );
+        assert_eq!(range("7-"), Ok(ByteRange { first: 7, last: None }));
+        for text in ["", "5", "-5", "5-4", "a-b", "1-2-3", "99999999999999999999-"] {
+            assert!(range(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_put_is_said_before_a_daemon_is_asked() {
+        let message = |path: &str| open(Path::new(path)).err().unwrap().to_string();
+        assert!(message("/").contains("is a directory"));
+        assert!(message("/nonexistent").starts_with("cannot read /nonexistent"));
+        let (_, length) = open(Path::new("/dev/null")).unwrap();
+        assert_eq!(length, None);
+    }
+}

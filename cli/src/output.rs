@@ -1,0 +1,322 @@
+//! What people and programs see: tables, colours, progress bars, JSON, errors and exit codes.
+//!
+//! Invariants: standard output carries the result and nothing else; progress, events and remarks go to
+//! standard error; colour and bars only where a terminal is. A reader that went away is not an error to
+//! talk about.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mutualstore_testnet::bench::BenchError;
+use mutualstore_testnet::client::{ClientError, FAILURE, USAGE};
+use mutualstore_testnet::demo::DemoError;
+use mutualstore_testnet::net::NetError;
+use serde::Serialize;
+
+/// Why a command failed, with its exit code.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// The daemon, or the way to it.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A testnet command.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The demonstration.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    /// The benchmark.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
+    /// The command cannot mean anything here; nothing was done.
+    #[error("{0}")]
+    Usage(String),
+    /// The command did its work and found what its exit code says.
+    #[error("{message}")]
+    Found {
+        /// What was found.
+        message: String,
+        /// The exit code.
+        code: u8,
+    },
+    /// The daemon process ended with a failure of its own.
+    #[error("{message}")]
+    Daemon {
+        /// What happened.
+        message: String,
+        /// The exit code.
+        code: u8,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot write the output: {0}")]
+    Output(io::Error),
+    /// Ctrl-C could not be tidied up after, so nothing was begun.
+    #[error("cannot watch for signals: {0}")]
+    Signals(io::Error),
+}
+
+impl CliError {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Client(error) if !self.is_broken_pipe() => error.exit_code(),
+            Self::Net(error) => error.exit_code(),
+            Self::Demo(error) => error.exit_code(),
+            Self::Bench(error) => error.exit_code(),
+            Self::Usage(_) => USAGE,
+            Self::Found { code, .. } | Self::Daemon { code, .. } => *code,
+            Self::Client(_) | Self::Output(_) | Self::Signals(_) => FAILURE,
+        }
+    }
+
+    /// Whoever read our output stopped reading.
+    fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) | Self::Client(ClientError::Output(error))
+            if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Where a command prints.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
+pub(crate) struct Screen {
+    /// One JSON document instead of text.
+    pub(crate) json: bool,
+    quiet: bool,
+    colour: bool,
+    error_colour: bool,
+    bars: bool,
+}
+
+impl Screen {
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        let unwanted = |name: &str, value: &str| std::env::var_os(name).is_some_and(|found| found == value);
+        let colours =
+            std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !unwanted("TERM", "dumb");
+        Self {
+            json,
+            quiet,
+            colour: colours && io::stdout().is_terminal(),
+            error_colour: colours && io::stderr().is_terminal(),
+            bars: io::stderr().is_terminal() && !quiet && !json,
+        }
+    }
+
+    /// A line of the result.
+    #[expect(clippy::unused_self, reason = "whoever prints has a screen")]
+    pub(crate) fn line(&self, text: impl Display) -> Result<(), CliError> {
+        write_out(format!("{text}\n").as_bytes())
+    }
+
+    /// The result as the one JSON document.
+    pub(crate) fn document(&self, value: &impl Serialize) -> Result<(), CliError> {
+        let text = serde_json::to_string_pretty(value).map_err(|error| CliError::Output(error.into()))?;
+        self.line(text)
+    }
+
+    /// A table of the result; words of health and state are coloured.
+    pub(crate) fn table(&self, table: &Rows) -> Result<(), CliError> {
+        let text = table.to_string();
+        self.line(if self.colour { coloured(&text) } else { text })
+    }
+
+    /// A remark beside the result; `--quiet` and `--json` do without.
+    pub(crate) fn note(&self, text: impl Display) {
+        if !self.quiet && !self.json {
+            error_line(&text.to_string());
+        }
+    }
+
+    /// Something the user must hear of even with `--quiet`.
+    pub(crate) fn warning(&self, text: impl Display) {
+        error_line(&format!("{} {text}", self.painted("warning:", YELLOW)));
+    }
+
+    /// Says why the command failed, unless nobody listens.
+    pub(crate) fn report(&self, error: &CliError) {
+        if !error.is_broken_pipe() {
+            error_line(&format!("{} {error}", self.painted("error:", RED)));
+        }
+    }
+
+    /// A bar for a transfer; invisible without a terminal.
+    pub(crate) fn bar(&self, what: &str) -> ProgressBar {
+        let target = if self.bars {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(None, target).with_message(what.to_owned());
+        bar.set_style(style("{msg} {decimal_bytes} {decimal_bytes_per_sec}"));
+        bar
+    }
+
+    /// Something that takes a while; invisible without a terminal.
+    pub(crate) fn spinner(&self, what: &str) -> ProgressBar {
+        let bar = self.bar(what);
+        bar.set_style(style("{spinner} {msg}"));
+        if self.bars {
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
+        bar
+    }
+
+    fn painted(&self, text: &str, colour: &str) -> String {
+        if self.error_colour {
+            format!("\x1b[{colour}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Writes bytes of the result.
+pub(crate) fn write_out(bytes: &[u8]) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(CliError::Output)
+}
+
+/// A line of the transfer protocol (`CORRUPTED_BLOCK ...`): exact, whatever the options.
+pub(crate) fn event(text: &str, bar: &ProgressBar) {
+    bar.suspend(|| error_line(text));
+}
+
+/// Standard error may be closed; there is nobody to tell then.
+fn error_line(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+/// Moves a bar; shows it as a bar once the total is known.
+pub(crate) fn advance(bar: &ProgressBar, done: u64, total: Option<u64>) {
+    if let Some(total) = total.filter(|total| bar.length() != Some(*total)) {
+        bar.set_length(total);
+        bar.set_style(style(
+            "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
+        ));
+    }
+    bar.set_position(done);
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+const RED: &str = "31;1";
+const YELLOW: &str = "33;1";
+const GREEN: &str = "32";
+
+/// Colours whole words after the layout, which would count escape codes as width.
+fn coloured(text: &str) -> String {
+    const WORDS: [(&str, &str); 16] = [
+        ("safe", GREEN),
+        ("ok", GREEN),
+        ("alive", GREEN),
+        ("joined", GREEN),
+        ("degraded", YELLOW),
+        ("pending", YELLOW),
+        ("suspect", YELLOW),
+        ("joining", YELLOW),
+        ("warning", YELLOW),
+        ("endangered", RED),
+        ("lost", RED),
+        ("corrupt", RED),
+        ("missing", RED),
+        ("unreachable", RED),
+        ("gone", RED),
+        ("dead", RED),
+    ];
+    let mut out = String::with_capacity(text.len() * 2);
+    for piece in text.split_inclusive([' ', '\n']) {
+        let word = piece.trim_end();
+        match WORDS.iter().find(|(known, _)| *known == word) {
+            Some((_, colour)) => {
+                let rest = piece.get(word.len()..).unwrap_or_default();
+                out.extend(["\x1b[", colour, "m", word, "\x1b[0m", rest]);
+            }
+            None => out.push_str(piece),
+        }
+    }
+    out
+}
+
+/// Rows under a header, aligned, without frames: also pleasant for `cut` and `awk`.
+pub(crate) struct Rows(Table);
+
+impl Rows {
+    /// A header; columns named in `right` are numbers.
+    pub(crate) fn new<const N: usize>(header: [&str; N], right: &[usize]) -> Self {
+        let mut rows = Self::headless();
+        rows.0.set_header(header);
+        for (index, column) in rows.0.column_iter_mut().enumerate() {
+            column.set_padding((0, 2));
+            if right.contains(&index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        rows
+    }
+
+    /// Names and values.
+    pub(crate) fn headless() -> Self {
+        let mut table = Table::new();
+        table.load_style(NOTHING);
+        Self(table)
+    }
+
+    pub(crate) fn add<const N: usize>(&mut self, row: [String; N]) {
+        self.0.add_row(row);
+    }
+}
+
+impl Display for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.trim_fmt())
+    }
+}
+
+/// Peer ids share their beginning; the end tells them apart.
+pub(crate) fn short_peer(peer: &str) -> &str {
+    peer.get(peer.len().saturating_sub(8)..).unwrap_or(peer)
+}
+
+/// Part of a whole, for people.
+#[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    format!("{:.1} %", part as f64 * 100.0 / whole.max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_words_are_coloured() {
+        let text = coloured("safe  safety\nlost");
+        assert_eq!(text, "\x1b[32msafe\x1b[0m  safety\n\x1b[31;1mlost\x1b[0m");
+    }
+
+    #[test]
+    fn rows_are_aligned_without_trailing_space() {
+        let mut rows = Rows::new(["name", "size"], &[1]);
+        rows.add(["a".to_owned(), "10 KiB".to_owned()]);
+        rows.add(["long name".to_owned(), "1 B".to_owned()]);
+        assert_eq!(
+            rows.to_string(),
+            "name         size\na          10 KiB\nlong name     1 B"
+        );
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_topic() {
+        let left = CliError::Output(io::ErrorKind::BrokenPipe.into());
+        assert!(left.is_broken_pipe());
+        assert_eq!(left.exit_code(), FAILURE);
+        assert!(!CliError::Usage(String::new()).is_broken_pipe());
+    }
+}

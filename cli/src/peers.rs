@@ -1,0 +1,255 @@
+//! `status ring lookup repair invite`: the peer and its ring.
+
+use std::time::Duration;
+
+use mutualstore_testnet::client::{FAILURE, RETRY, Ring, RingQuery, Status, UNRECOVERABLE};
+use mutualstore_testnet::size::Size;
+
+use crate::connect::Connect;
+use crate::output::{CliError, Rows, Screen, event, percent};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// End with 4 if any file put here is lost, with 5 if not all are safe
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Shows this peer.
+pub(crate) fn status(args: &StatusArgs, screen: &Screen) -> Result<(), CliError> {
+    let reply = args.connect.client()?.status()?;
+    if screen.json {
+        screen.document(&reply.json)?;
+    } else {
+        screen.table(&status_rows(&reply.body))?;
+    }
+    if args.check { verdict(&reply.body) } else { Ok(()) }
+}
+
+fn status_rows(status: &Status) -> Rows {
+    let Status {
+        capacity_bytes,
+        used_bytes,
+        files,
+        repair,
+        process,
+        ..
+    } = status;
+    let uptime = Duration::from_secs_f64(status.uptime_seconds.clamp(0.0, 1e12).round());
+    let used = format!(
+        "{} of {} ({})",
+        Size(*used_bytes),
+        Size(*capacity_bytes),
+        percent(*used_bytes, *capacity_bytes)
+    );
+    let health = format!(
+        "{} safe, {} degraded, {} endangered, {} lost",
+        files.safe, files.degraded, files.endangered, files.lost
+    );
+    let repaired = format!(
+        "{} pending, {} shards ({}) rebuilt",
+        repair.pending,
+        repair.regenerated_total,
+        Size(repair.bytes_total)
+    );
+    let used_process = format!(
+        "{} of memory, {:.1} s of CPU",
+        Size(process.rss_bytes),
+        process.cpu_seconds
+    );
+    let lines = [
+        ("peer", status.peer.clone()),
+        ("version", status.version.clone()),
+        ("up", humantime::format_duration(uptime).to_string()),
+        ("ring", status.ring.clone()),
+        ("peers known", status.peers_known.to_string()),
+        ("virtual nodes", status.virtual_nodes.to_string()),
+        ("stored", used),
+        ("shards", status.shards.to_string()),
+        ("files put here", health),
+        ("repair", repaired),
+        ("process", used_process),
+    ];
+    let mut rows = Rows::headless();
+    for (name, value) in lines {
+        rows.add([name.to_owned(), value]);
+    }
+    rows
+}
+
+fn verdict(status: &Status) -> Result<(), CliError> {
+    let files = status.files;
+    let found = |code, message| Err(CliError::Found { code, message });
+    if files.lost > 0 {
+        return found(
+            UNRECOVERABLE,
+            format!("{} files cannot be recovered now", files.lost),
+        );
+    }
+    let unsafe_files = files.degraded + files.endangered;
+    if unsafe_files > 0 {
+        return found(RETRY, format!("{unsafe_files} files are not fully protected now"));
+    }
+    Ok(())
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct RingArgs {
+    /// Follow the successors all around; list only peers that answered
+    #[arg(long)]
+    walk: bool,
+    /// Show this peer's routing shortcuts
+    #[arg(long)]
+    fingers: bool,
+    /// See that every virtual node reaches every other; ends with 1 if not
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Shows the ring.
+pub(crate) fn ring(args: &RingArgs, screen: &Screen) -> Result<(), CliError> {
+    let query = RingQuery {
+        walk: args.walk,
+        fingers: args.fingers,
+        check: args.check,
+    };
+    let spinner = screen.spinner("asking the ring");
+    let reply = args.connect.client()?.ring(query);
+    spinner.finish_and_clear();
+    let reply = reply?;
+    if screen.json {
+        screen.document(&reply.json)?;
+    } else {
+        show_ring(&reply.body, screen)?;
+    }
+    match &reply.body.check {
+        Some(check) if !check.ok => {
+            let message = format!("the ring is not consistent: {} problems", check.problems.len());
+            Err(CliError::Found {
+                code: FAILURE,
+                message,
+            })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn show_ring(ring: &Ring, screen: &Screen) -> Result<(), CliError> {
+    let header = ["PEER", "STATE", "VNODES", "CAPACITY", "USED", "SHARE", "ADDRESS"];
+    let mut rows = Rows::new(header, &[2, 3, 4, 5]);
+    let size = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| Size(bytes).to_string());
+    for peer in &ring.peers {
+        rows.add([
+            peer.peer.clone(),
+            peer.state.clone(),
+            peer.virtual_nodes.to_string(),
+            size(peer.capacity_bytes),
+            size(peer.used_bytes),
+            peer.share
+                .map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0)),
+            peer.addresses.first().cloned().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    screen.table(&rows)?;
+    if !ring.fingers.is_empty() {
+        let mut rows = Rows::new(["TARGET", "VIRTUAL NODE", "PEER"], &[]);
+        for finger in &ring.fingers {
+            rows.add([finger.target.clone(), finger.id.clone(), finger.peer.clone()]);
+        }
+        screen.line("")?;
+        screen.table(&rows)?;
+    }
+    if let Some(check) = &ring.check {
+        screen.line("")?;
+        for problem in &check.problems {
+            screen.line(problem)?;
+        }
+        let verdict = if check.ok {
+            "every virtual node reaches every other"
+        } else {
+            "not consistent"
+        };
+        screen.line(format!("{verdict} ({} lookups)", check.lookups))?;
+    }
+    Ok(())
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct LookupArgs {
+    /// An identifier (64 hexadecimal digits) or a link
+    #[arg(value_name = "ID|LINK")]
+    what: String,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Shows who is responsible for an identifier.
+pub(crate) fn lookup(args: &LookupArgs, screen: &Screen) -> Result<(), CliError> {
+    let reply = args.connect.client()?.lookup(&args.what)?;
+    if screen.json {
+        return screen.document(&reply.json);
+    }
+    let lookup = reply.body;
+    let mut rows = Rows::headless();
+    rows.add(["id".to_owned(), lookup.id]);
+    rows.add(["path".to_owned(), lookup.path.join("  ")]);
+    rows.add(["hops".to_owned(), lookup.hops.to_string()]);
+    rows.add(["time-outs".to_owned(), lookup.timeouts.to_string()]);
+    rows.add(["time".to_owned(), format!("{:.1} ms", lookup.milliseconds)]);
+    for holder in lookup.holders {
+        rows.add(["holder".to_owned(), holder]);
+    }
+    screen.table(&rows)
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct RepairArgs {
+    /// Rebuild what this peer held
+    #[arg(long)]
+    peer: Option<String>,
+    /// Come back when nothing is missing any more
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Rebuilds what is missing now.
+pub(crate) fn repair(args: &RepairArgs, screen: &Screen) -> Result<(), CliError> {
+    let client = args.connect.client()?;
+    let spinner = screen.spinner("repairing");
+    let events = |line: &str| event(line, &spinner);
+    let outcome = client.repair(args.peer.as_deref(), args.wait, Some(&events));
+    spinner.finish_and_clear();
+    let reply = outcome?;
+    if screen.json {
+        return screen.document(&reply.json);
+    }
+    let report = reply.body;
+    screen.line(format!(
+        "{} shards ({}) rebuilt, {} pending",
+        report.regenerated,
+        Size(report.bytes),
+        report.pending
+    ))
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct InviteArgs {
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Prints the line that lets another daemon join.
+pub(crate) fn invite(args: &InviteArgs, screen: &Screen) -> Result<(), CliError> {
+    let reply = args.connect.client()?.invite()?;
+    if screen.json {
+        screen.document(&reply.json)
+    } else {
+        screen.line(reply.body.invite)
+    }
+}

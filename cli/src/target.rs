@@ -1,0 +1,216 @@
+//! Where `get` writes: a file that appears under its name only when it is complete, a device, or standard
+//! output.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use mutualstore_testnet::client::ClientError;
+use mutualstore_testnet::interrupt::OnInterrupt;
+use tempfile::NamedTempFile;
+
+use crate::output::CliError;
+
+/// Longest file name of every common file system, bytes.
+const LONGEST_NAME: usize = 255;
+
+/// An output that was opened; dropping it unfinished leaves nothing behind.
+pub(crate) enum Target {
+    /// Standard output.
+    Stdout(io::Stdout),
+    /// Something that exists and is no file (`/dev/null`, a pipe): written to as it is.
+    Device(File),
+    /// A temporary file beside the one it becomes.
+    File {
+        temp: NamedTempFile,
+        path: PathBuf,
+        replace: bool,
+        _on_interrupt: OnInterrupt,
+    },
+}
+
+impl Target {
+    /// Opens the target for `path`. An existing file is refused unless `replace`.
+    pub(crate) fn at(path: &Path, replace: bool) -> Result<Self, CliError> {
+        let refused = |error: io::Error| CliError::Usage(format!("cannot write {}: {error}", path.display()));
+        let mut path = path.to_owned();
+        match fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => {
+                return Err(CliError::Usage(format!("{} is a directory", path.display())));
+            }
+            Ok(meta) if !meta.is_file() => {
+                return OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .map(Self::Device)
+                    .map_err(refused);
+            }
+            Ok(_) if !replace => {
+                let message = format!("{} exists; --force overwrites it", path.display());
+                return Err(CliError::Usage(message));
+            }
+            // A link keeps pointing where it points.
+            Ok(_) => path = fs::canonicalize(&path).map_err(refused)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(refused(error)),
+        }
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let temp = tempfile::Builder::new()
+            .prefix(".mutualstore-")
+            .suffix(".part")
+            // Less what the umask takes, as for any new file.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(refused)?;
+        let doomed = temp.path().to_owned();
+        let on_interrupt =
+            OnInterrupt::run(move || drop(fs::remove_file(doomed))).map_err(CliError::Signals)?;
+        Ok(Self::File {
+            temp,
+            path,
+            replace,
+            _on_interrupt: on_interrupt,
+        })
+    }
+
+    /// Gives the complete file its name; answers where it is, if it is a file.
+    pub(crate) fn finish(self) -> Result<Option<PathBuf>, CliError> {
+        let Self::File {
+            temp, path, replace, ..
+        } = self
+        else {
+            return Ok(None);
+        };
+        let named = if replace {
+            temp.persist(&path)
+        } else {
+            temp.persist_noclobber(&path)
+        };
+        match named {
+            Ok(_) => Ok(Some(path)),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(CliError::Usage(
+                format!("{} exists by now; --force overwrites it", path.display()),
+            )),
+            Err(error) => Err(ClientError::Output(error.error).into()),
+        }
+    }
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(stdout) => stdout.write(bytes),
+            Self::Device(file) => file.write(bytes),
+            Self::File { temp, .. } => temp.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(stdout) => stdout.flush(),
+            Self::Device(file) => file.flush(),
+            Self::File { temp, .. } => temp.flush(),
+        }
+    }
+}
+
+/// A file name that stays in the current directory and shows itself: the name came with the link, from
+/// somebody else.
+pub(crate) fn harmless(name: &str) -> String {
+    let deceptive = |c: char| {
+        c.is_control()
+            || matches!(c, '/' | '\\' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let mut out: String = name.chars().map(|c| if deceptive(c) { '_' } else { c }).collect();
+    // No hidden files, no `..`, nothing that looks like an option.
+    if out.starts_with(['.', '-']) {
+        out.replace_range(..1, "_");
+    }
+    while out.len() > LONGEST_NAME {
+        out.pop();
+    }
+    if out.trim().is_empty() {
+        "unnamed".to_owned()
+    } else {
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_harmless() {
+        for (name, expected) in [
+            ("plain name.txt", "plain name.txt"),
+            ("../../etc/passwd", "_._.._etc_passwd"),
+            ("..", "_."),
+            (".bashrc", "_bashrc"),
+            ("-rf", "_rf"),
+            ("a\nb\0c\\d", "a_b_c_d"),
+            ("exe\u{202e}txt", "exe_txt"),
+            ("", "unnamed"),
+            ("  ", "unnamed"),
+            ("é", "é"),
+        ] {
+            assert_eq!(harmless(name), expected, "{name:?}");
+        }
+        assert!("ö".repeat(300).starts_with(&harmless(&"ö".repeat(300))));
+        assert_eq!(harmless(&"ö".repeat(300)).len(), 254);
+    }
+
+    #[test]
+    fn nothing_shows_before_the_end_and_nothing_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut target = Target::at(&path, false).unwrap();
+        target.write_all(b"new").unwrap();
+        assert!(!path.exists());
+        assert_eq!(target.finish().unwrap(), Some(path.clone()));
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+
+        assert!(matches!(Target::at(&path, false), Err(CliError::Usage(_))));
+        drop(Target::at(&path, true).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        Target::at(&path, true).unwrap().finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_file_that_appeared_meanwhile_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let target = Target::at(&path, false).unwrap();
+        fs::write(&path, "mine").unwrap();
+        assert!(matches!(target.finish(), Err(CliError::Usage(_))));
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn links_devices_and_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Target::at(dir.path(), true), Err(CliError::Usage(_))));
+        assert!(matches!(
+            Target::at(&dir.path().join("no/file"), false),
+            Err(CliError::Usage(_))
+        ));
+        let mut null = Target::at(Path::new("/dev/null"), false).unwrap();
+        null.write_all(b"x").unwrap();
+        assert_eq!(null.finish().unwrap(), None);
+
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        Target::at(&link, true).unwrap().finish().unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+}

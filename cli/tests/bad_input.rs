@@ -1,0 +1,260 @@
+//! Bad input gets one clear line and the documented exit code, and loses nothing.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what fails here fails the test"
+)]
+
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+
+use common::{Net, eventually, mutualstore, noise, say};
+use mutualstore_daemon::link::Link;
+
+const MIB: usize = 1 << 20;
+
+/// A daemon in the foreground, killed in the end.
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(words: &[&str]) -> Self {
+        let mut command = mutualstore();
+        command.arg("daemon").args(words).arg("--exit-on-stdin-close");
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn links_paths_and_options() {
+    let net = Net::up(5, &["--seed", "1", "--", "--write-timeout", "2s"]);
+    let bytes = noise(1, 2 * MIB);
+    let link = net.put(0, &bytes, &[]);
+    let refused = |words: &[&str], code: i32| net.run(1, words).fails(code).stderr;
+
+    refused(&["get", "nonsense", "-o", "-"], 2);
+    refused(&["stat", "../../etc/passwd"], 2);
+    let truncated = &link[..link.len() - 3];
+    assert!(refused(&["get", truncated, "-o", "-"], 2).contains("truncated"));
+    refused(&["lookup", "zz"], 2);
+
+    // Right in form: another network's, and one that nobody stored.
+    let mut foreign: Link = link.parse().unwrap();
+    foreign.tag[0] ^= 1;
+    refused(&["get", &foreign.to_string(), "-o", "-"], 8);
+    let mut unknown: Link = link.parse().unwrap();
+    unknown.manifest[0] ^= 1;
+    refused(&["get", &unknown.to_string(), "-o", "-"], 3);
+    refused(&["stat", &unknown.to_string()], 3);
+
+    refused(&["put", "/nonexistent/file"], 2);
+    assert!(refused(&["put", "/"], 2).contains("directory"));
+    refused(&["put", "/etc/hostname", "--code", "rs:0+2"], 2);
+    refused(&["put", "/etc/hostname", "--code", "three"], 2);
+    refused(&["put", "/etc/hostname", "--shard-size", "1000"], 2);
+    let too_few = net.run(
+        1,
+        &["put", net.file("to-put").to_str().unwrap(), "--code", "rs:4+2"],
+    );
+    assert!([2, 5].contains(&too_few.code), "{too_few:?}");
+    refused(&["get", &link, "--range", "99999999-", "-o", "-"], 2);
+
+    // Nothing is overwritten, and nothing half shows up.
+    let mine = net.file("mine");
+    fs::write(&mine, "mine").unwrap();
+    refused(&["get", &link, "-o", mine.to_str().unwrap()], 2);
+    assert_eq!(fs::read(&mine).unwrap(), b"mine");
+    net.run(1, &["get", &link, "-o", mine.to_str().unwrap(), "--force"])
+        .ok();
+    assert!(fs::read(&mine).unwrap() == bytes);
+    refused(&["get", &link, "-o", "/nonexistent/file"], 2);
+
+    let empty = net.put(1, b"", &[]);
+    net.expect(4, &empty, b"");
+    assert_eq!(net.stat(2, &empty)["size_bytes"], 0);
+
+    // Only what was meant to be stored is listed.
+    assert_eq!(
+        net.run(1, &["ls", "--json"]).ok().json()["files"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    let told = net.testnet("ls", &["--json"]).ok().json();
+    let api = told["peers"][0]["api"].as_str().unwrap();
+    let token = net.file("token");
+    fs::write(&token, "wrong").unwrap();
+    say(["status", "--api", api, "--token-file", token.to_str().unwrap()]).fails(8);
+}
+
+#[test]
+fn daemons_that_cannot_start() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    say(["status", "--data-dir", &dir("none")]).fails(6);
+    say([
+        "status",
+        "--api",
+        "http://127.0.0.1:1",
+        "--token-file",
+        "/dev/null",
+    ])
+    .fails(6);
+    for words in [
+        &["--capacity", "0"][..],
+        &[],
+        &["--capacity", "64MiB", "--listen", "nowhere"],
+    ] {
+        let said = say([&["daemon", "--data-dir", &dir("bad")], words].concat());
+        assert_eq!(said.code, 2, "{words:?}: {}", said.stderr);
+    }
+    assert_eq!(
+        say(["daemon", "--data-dir", "/dev/null/dir", "--capacity", "64MiB"]).code,
+        2
+    );
+
+    // Joins a dead address: serves alone meanwhile, so that nobody waits for it.
+    let (one, two) = (dir("one"), dir("two"));
+    let dead = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
+    let loopback = "/ip4/127.0.0.1/tcp/0";
+    let _daemon = Daemon::start(&[
+        "--data-dir",
+        &one,
+        "--capacity",
+        "64MiB",
+        "--listen",
+        loopback,
+        "--join",
+        dead,
+    ]);
+    let status = eventually("the daemon answers", || {
+        let said = say(["status", "--data-dir", &one, "--json"]);
+        (said.code == 0).then(|| said.json())
+    });
+    assert!(
+        ["alone", "joining"].contains(&status["ring"].as_str().unwrap()),
+        "{status}"
+    );
+    say(["invite", "--data-dir", &one]).ok();
+
+    let in_use = say(["daemon", "--data-dir", &one, "--capacity", "64MiB"]);
+    assert_eq!(in_use.code, 2, "{}", in_use.stderr);
+    let daemon: serde_json::Value =
+        serde_json::from_slice(&fs::read(format!("{one}/daemon.json")).unwrap()).unwrap();
+    let api = daemon["api"].as_str().unwrap().trim_start_matches("http://");
+    let taken = say([
+        "daemon",
+        "--data-dir",
+        &two,
+        "--capacity",
+        "64MiB",
+        "--listen",
+        loopback,
+        "--api",
+        api,
+    ]);
+    assert_eq!(taken.code, 2, "{}", taken.stderr);
+}
+
+#[test]
+fn a_full_peer_refuses_and_keeps_what_it_has() {
+    let net = Net::up(1, &["--capacity", "32MiB", "--unit", "4MiB"]);
+    let small = noise(1, MIB);
+    let link = net.put(0, &small, &["--quiet"]);
+    let before = net.stored();
+    let path = net.file("big");
+    fs::write(&path, noise(2, 64 * MIB)).unwrap();
+    assert_eq!(net.run(0, &["put", path.to_str().unwrap(), "--quiet"]).code, 7);
+    eventually("the space is free again", || {
+        (net.stored() == before).then_some(())
+    });
+    net.expect(0, &link, &small);
+    let other = net.put(0, &noise(3, MIB), &["--quiet"]);
+    net.expect(0, &other, &noise(3, MIB));
+}
+
+/// A put from a pipe, of which the first bytes have been sent.
+fn begin_put(command: &mut Command, bytes: &[u8]) -> Child {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    child
+}
+
+#[test]
+fn clients_and_peers_killed_in_the_middle() {
+    let net = Net::up(
+        9,
+        &[
+            "--seed",
+            "3",
+            "--",
+            "--repair-delay",
+            "2s",
+            "--pending-lease",
+            "10s",
+        ],
+    );
+    let bytes = noise(1, 24 * MIB);
+    let (first, rest) = bytes.split_at(12 * MIB);
+    let before = net.stored();
+
+    // The client: nothing visible, space freed.
+    let mut child = begin_put(&mut net.command(0, &["put", "-", "--code", "rs:4+2"]), first);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(
+        net.run(0, &["ls", "--json"]).ok().json()["files"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    eventually("the space is free again", || {
+        let pending = |index| net.status(index)["pending_bytes"].as_u64().unwrap_or(0);
+        (net.stored() == before && (0..9).map(pending).sum::<u64>() == 0).then_some(())
+    });
+
+    // A peer in the middle of a put.
+    let mut child = begin_put(&mut net.command(0, &["put", "-", "--code", "rs:4+2"]), first);
+    net.testnet("kill", &["--peer", "4"]).ok();
+    child.stdin.take().unwrap().write_all(rest).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let link = String::from_utf8(output.stdout).unwrap().trim_end().to_owned();
+    net.expect(8, &link, &bytes);
+    net.becomes(8, &link, "safe");
+
+    // A peer in the middle of a get.
+    let mut get = net.command(1, &["get", &link, "-o", "-"]);
+    let mut child = get.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut got = vec![0; MIB];
+    stdout.read_exact(&mut got).unwrap();
+    net.testnet("kill", &["--peer", "6"]).ok();
+    stdout.read_to_end(&mut got).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(got == bytes);
+}

@@ -1,0 +1,425 @@
+//! How fast, and at what price: puts and gets of several sizes against real daemons, one CSV row per case.
+//!
+//! CPU is user plus system time of *all* daemons from `/proc`, so it counts hops, hashing and parity
+//! wherever they happen; the client's own work is not in it. Every byte got is compared with the byte put.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{ClientError, FAILURE, GetOptions, PutOptions};
+use crate::net::NetError;
+use crate::proc;
+use crate::scratch::{Scratch, ScratchOptions};
+use crate::size::{Capacities, Size};
+use crate::stream::{Expecting, Noise};
+
+/// Over which idle daemons are watched.
+const IDLE_WINDOW: Duration = Duration::from_secs(10);
+/// Daemons are quiet when together they use less of a core than this.
+const QUIET: f64 = 0.05;
+const QUIET_WINDOW: Duration = Duration::from_millis(500);
+const QUIET_LIMIT: Duration = Duration::from_secs(15);
+
+/// The first line of the output.
+pub const HEADER: &str = "case,size,concurrency,op,MBps,opsps,p50ms,p99ms,cpu_s_per_GiB";
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct BenchOptions {
+    /// The `mutualstore` binary.
+    pub binary: PathBuf,
+    /// Number of daemons.
+    pub peers: usize,
+    /// Code of every put.
+    pub code: String,
+    /// File sizes for one client, bytes.
+    pub sizes: Vec<u64>,
+    /// Fewer repetitions.
+    pub quick: bool,
+    /// Where the temporary directory is made; the system's place for such when absent.
+    pub place: Option<PathBuf>,
+    /// Flags handed to every daemon.
+    pub flags: Vec<String>,
+}
+
+/// The measurement failed. No process and no file is left.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The daemons did not come up or did not form one ring.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A put or get failed, or brought other bytes.
+    #[error("{op} of {size} failed: {source}")]
+    Client {
+        /// `put` or `get`.
+        op: &'static str,
+        /// File size.
+        size: Size,
+        /// Why.
+        source: ClientError,
+    },
+    /// A daemon's process cannot be looked at.
+    #[error("daemon {index} is gone")]
+    Gone {
+        /// Number of the peer.
+        index: usize,
+    },
+}
+
+impl BenchError {
+    /// The exit code the command ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Net(error) => error.exit_code(),
+            Self::Client { source, .. } => source.exit_code(),
+            Self::Gone { .. } => FAILURE,
+        }
+    }
+}
+
+/// One line of the output. Fields that a case does not have are empty.
+///
+/// Transfers: `size` is that of a file, `concurrency` the number of clients. Cases `fresh-*` (before any
+/// transfer) and `idle-*` (after all) have one row per daemon with its number as `concurrency`: of
+/// `*-rss`, `size` is its resident memory in bytes; of `*-cpu`, `p50ms` is the milliseconds of CPU it used
+/// per second of doing nothing (10 ms are 1 % of a core).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Name of the case.
+    pub case: String,
+    /// Bytes.
+    pub size: Option<u64>,
+    /// Clients, or number of the daemon.
+    pub concurrency: usize,
+    /// `put`, `get` or `idle`.
+    pub op: &'static str,
+    /// 10^6 bytes per second over all clients.
+    pub mb_per_s: Option<f64>,
+    /// Operations per second over all clients.
+    pub ops_per_s: Option<f64>,
+    /// Median latency, milliseconds.
+    pub p50_ms: Option<f64>,
+    /// 99th percentile of latency, milliseconds.
+    pub p99_ms: Option<f64>,
+    /// CPU seconds of all daemons per GiB of files.
+    pub cpu_s_per_gib: Option<f64>,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |value: Option<f64>, digits: usize| {
+            value.map_or_else(String::new, |value| format!("{value:.digits$}"))
+        };
+        write!(
+            f,
+            "{},{},{},{},{},{},{},{},{}",
+            self.case,
+            self.size.map_or_else(String::new, |size| size.to_string()),
+            self.concurrency,
+            self.op,
+            number(self.mb_per_s, 1),
+            number(self.ops_per_s, 1),
+            number(self.p50_ms, 2),
+            number(self.p99_ms, 2),
+            number(self.cpu_s_per_gib, 2)
+        )
+    }
+}
+
+struct Case {
+    name: String,
+    size: u64,
+    clients: usize,
+    repeat: usize,
+}
+
+const SMALL: u64 = 4096;
+
+fn cases(options: &BenchOptions) -> Vec<Case> {
+    let (budget, most) = if options.quick {
+        (128 << 20, 16)
+    } else {
+        (512 << 20, 64)
+    };
+    let single = options.sizes.iter().map(|size| Case {
+        name: Size(*size).to_string().replace(' ', ""),
+        size: *size,
+        clients: 1,
+        repeat: usize::try_from(budget / (*size).max(1))
+            .unwrap_or(most)
+            .clamp(1, most),
+    });
+    let small = [
+        (1, if options.quick { 50 } else { 300 }),
+        (16, if options.quick { 20 } else { 100 }),
+    ];
+    let small = small.map(|(clients, repeat)| Case {
+        name: "4KiB".to_owned(),
+        size: SMALL,
+        clients,
+        repeat,
+    });
+    single.chain(small).collect()
+}
+
+/// Measures every case; `emit` is given each row as it is known.
+pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), BenchError> {
+    let cases = cases(options);
+    let bytes: u64 = cases
+        .iter()
+        .map(|case| case.size * (case.clients * case.repeat) as u64)
+        .sum();
+    let scratch = Scratch::up(&ScratchOptions {
+        binary: options.binary.clone(),
+        peers: options.peers,
+        // A peer holds at most one shard of a stripe, so this fits whatever the code.
+        capacities: Capacities::same((bytes + bytes / 4).max(1 << 30)),
+        place: options.place.clone(),
+        prefix: "mutualstore-bench-",
+        seed: 0,
+        flags: options.flags.clone(),
+    })?;
+    settle(&scratch)?;
+    idle(&scratch, "fresh", emit)?;
+    let mut seed = 0;
+    for case in &cases {
+        let links = Mutex::new(Vec::new());
+        let put = |work: &Work| {
+            let client = scratch.client(work.client % options.peers)?;
+            let put = PutOptions {
+                code: Some(options.code.clone()),
+                ..PutOptions::default()
+            };
+            let mut noise = Noise::new(work.seed);
+            let stored = client.put(&mut noise, Some(case.size), &put, None, &mut |_, _| ());
+            let link = stored.map_err(failed("put", case.size))?.body.link;
+            links
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((work.seed, link));
+            Ok(())
+        };
+        emit(&measure(&scratch, case, "put", seed, &put)?);
+        settle(&scratch)?;
+        let links = links.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let get = |work: &Work| {
+            // Far from the writer, which may have the blocks in memory.
+            let client = scratch.client((work.client + options.peers / 2) % options.peers)?;
+            let link = links.iter().find(|(seed, _)| *seed == work.seed);
+            let link = link.map(|(_, link)| link.as_str()).unwrap_or_default();
+            let mut output = Expecting::new(work.seed);
+            client
+                .get(link, &GetOptions::default(), &mut output, None, &mut |_, _| ())
+                .map_err(failed("get", case.size))?;
+            Ok(())
+        };
+        emit(&measure(&scratch, case, "get", seed, &get)?);
+        settle(&scratch)?;
+        seed += (case.clients * case.repeat) as u64;
+    }
+    idle(&scratch, "idle", emit)
+}
+
+fn failed(op: &'static str, size: u64) -> impl FnOnce(ClientError) -> BenchError {
+    move |source| BenchError::Client {
+        op,
+        size: Size(size),
+        source,
+    }
+}
+
+/// One operation of one client.
+struct Work {
+    client: usize,
+    seed: u64,
+}
+
+/// Runs a case's clients side by side and times every operation.
+fn measure(
+    scratch: &Scratch,
+    case: &Case,
+    op: &'static str,
+    first_seed: u64,
+    operate: &(dyn Fn(&Work) -> Result<(), BenchError> + Sync),
+) -> Result<Row, BenchError> {
+    let cpu = cpu_times(scratch)?;
+    let begun = Instant::now();
+    let client_run = |client: usize| -> Result<Vec<Duration>, BenchError> {
+        let one = |number: usize| {
+            let seed = first_seed + (client * case.repeat + number) as u64;
+            let begun = Instant::now();
+            operate(&Work { client, seed })?;
+            Ok(begun.elapsed())
+        };
+        (0..case.repeat).map(one).collect()
+    };
+    let run = &client_run;
+    let mut latencies = thread::scope(|scope| {
+        let clients: Vec<_> = (0..case.clients)
+            .map(|client| scope.spawn(move || run(client)))
+            .collect();
+        let mut all = Vec::new();
+        for client in clients {
+            // A panic of a client goes on here.
+            all.extend(
+                client
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+            );
+        }
+        Ok::<_, BenchError>(all)
+    })?;
+    let seconds = begun.elapsed().as_secs_f64().max(1e-9);
+    let cpu_seconds = total(cpu_times(scratch)?)
+        .saturating_sub(total(cpu))
+        .as_secs_f64();
+    latencies.sort_unstable();
+    Ok(row(case, op, &latencies, seconds, cpu_seconds))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates for people")]
+fn row(case: &Case, op: &'static str, latencies: &[Duration], seconds: f64, cpu_seconds: f64) -> Row {
+    let operations = latencies.len() as f64;
+    let bytes = operations * case.size as f64;
+    Row {
+        case: case.name.clone(),
+        size: Some(case.size),
+        concurrency: case.clients,
+        op,
+        mb_per_s: Some(bytes / 1e6 / seconds),
+        ops_per_s: Some(operations / seconds),
+        p50_ms: percentile(latencies, 50),
+        p99_ms: percentile(latencies, 99),
+        cpu_s_per_gib: Some(cpu_seconds / (bytes / f64::from(1 << 30))),
+    }
+}
+
+/// Nearest-rank percentile of sorted latencies, in milliseconds.
+fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).map(|latency| latency.as_secs_f64() * 1e3)
+}
+
+fn cpu_times(scratch: &Scratch) -> Result<Vec<Duration>, BenchError> {
+    let time = |(index, pid): (usize, u32)| proc::cpu_time(pid).ok_or(BenchError::Gone { index });
+    scratch.pids().into_iter().map(time).collect()
+}
+
+fn total(times: Vec<Duration>) -> Duration {
+    times.into_iter().sum()
+}
+
+/// Waits until what a case left behind is done, so that it is not counted to the next; not for ever.
+fn settle(scratch: &Scratch) -> Result<(), BenchError> {
+    let begun = Instant::now();
+    let mut before = total(cpu_times(scratch)?);
+    loop {
+        thread::sleep(QUIET_WINDOW);
+        let now = total(cpu_times(scratch)?);
+        if now.saturating_sub(before).as_secs_f64() < QUIET * QUIET_WINDOW.as_secs_f64()
+            || begun.elapsed() > QUIET_LIMIT
+        {
+            return Ok(());
+        }
+        before = now;
+    }
+}
+
+/// Memory and CPU of daemons that have nothing to do.
+fn idle(scratch: &Scratch, name: &str, emit: &mut dyn FnMut(&Row)) -> Result<(), BenchError> {
+    let before = cpu_times(scratch)?;
+    let begun = Instant::now();
+    thread::sleep(IDLE_WINDOW);
+    let after = cpu_times(scratch)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    for (((index, pid), before), after) in scratch.pids().into_iter().zip(before).zip(after) {
+        let rss = proc::rss_bytes(pid).ok_or(BenchError::Gone { index })?;
+        let row = |kind: &str, size, cpu_ms| Row {
+            case: format!("{name}-{kind}"),
+            size,
+            concurrency: index,
+            op: "idle",
+            mb_per_s: None,
+            ops_per_s: None,
+            p50_ms: cpu_ms,
+            p99_ms: None,
+            cpu_s_per_gib: None,
+        };
+        emit(&row("rss", Some(rss), None));
+        emit(&row(
+            "cpu",
+            None,
+            Some(after.saturating_sub(before).as_secs_f64() * 1e3 / seconds),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(sizes: Vec<u64>, quick: bool) -> BenchOptions {
+        BenchOptions {
+            binary: "/bin/false".into(),
+            peers: 2,
+            code: "rs:4+2".to_owned(),
+            sizes,
+            quick,
+            place: None,
+            flags: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn percentiles_are_nearest_ranks() {
+        let latencies: Vec<Duration> = (1..=200).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&latencies, 50), Some(100.0));
+        assert_eq!(percentile(&latencies, 99), Some(198.0));
+        assert_eq!(percentile(&latencies[..1], 99), Some(1.0));
+        assert_eq!(percentile(&[], 50), None);
+    }
+
+    #[test]
+    fn cases_cover_sizes_and_both_small_loads() {
+        let cases = cases(&options(vec![1 << 20, 100 << 20, 1 << 30], false));
+        let shape: Vec<_> = cases
+            .iter()
+            .map(|case| (case.name.as_str(), case.clients, case.repeat))
+            .collect();
+        let expected = [
+            ("1MiB", 1, 64),
+            ("100MiB", 1, 5),
+            ("1GiB", 1, 1),
+            ("4KiB", 1, 300),
+            ("4KiB", 16, 100),
+        ];
+        assert_eq!(shape, expected);
+    }
+
+    #[test]
+    fn rows_have_as_many_fields_as_the_header() {
+        let case = Case {
+            name: "1MiB".to_owned(),
+            size: 1 << 20,
+            clients: 1,
+            repeat: 1,
+        };
+        let text = row(&case, "put", &[Duration::from_millis(500)], 0.5, 0.01).to_string();
+        assert_eq!(text, "1MiB,1048576,1,put,2.1,2.0,500.00,500.00,10.24");
+        assert_eq!(text.split(',').count(), HEADER.split(',').count());
+    }
+
+    #[test]
+    fn daemons_that_do_not_start_are_an_error() {
+        let failure = run(&options(vec![1], true), &mut |row| panic!("measured {row}")).unwrap_err();
+        assert!(
+            matches!(failure, BenchError::Net(NetError::Spawn(_))),
+            "{failure}"
+        );
+    }
+}

@@ -1,0 +1,292 @@
+//! A small blocking client of one daemon's loopback API: what the command line, the demo and the
+//! benchmark speak.
+//!
+//! Invariants: a token goes only to the daemon it belongs to — a data directory's `daemon.json` must name
+//! a live process and the peer that answers; no proxy, no redirect. Links and tokens never appear in
+//! errors. Deliberately absent: retries — the caller is told whether one may help.
+
+mod error;
+mod reply;
+mod transfer;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use ureq::http::{Response, StatusCode};
+use ureq::{Agent, Body};
+
+pub use error::{
+    ClientError, FAILURE, NO_DAEMON, NO_SPACE, NOT_ALLOWED, NOT_FOUND, RETRY, UNRECOVERABLE, USAGE,
+};
+pub use reply::*;
+pub use transfer::{ByteRange, EventSink, GetOptions, ProgressSink, PutOptions};
+
+/// A ring walk visits every peer, dead ones by time-out.
+const QUESTION_TIMEOUT: Duration = Duration::from_mins(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest silence in the middle of a transfer; the daemon gives up on its own long before.
+const STALL_TIMEOUT: Duration = Duration::from_mins(5);
+/// JSON answers are small; `stat` of a very large file is the largest.
+const ANSWER_LIMIT: u64 = 1 << 30;
+
+/// `DIR/daemon.json`: who serves a data directory.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DaemonFile {
+    /// Process id.
+    pub pid: u32,
+    /// Peer id.
+    pub peer: String,
+    /// `http://ADDR:PORT` of the API.
+    pub api: String,
+    /// Listen addresses with `/p2p/`.
+    pub listen: Vec<String>,
+}
+
+impl DaemonFile {
+    /// Reads `dir/daemon.json`; `None` when it is missing or being replaced.
+    pub fn read(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(dir.join("daemon.json")).ok()?).ok()
+    }
+}
+
+/// A daemon that was found.
+#[derive(Clone)]
+pub struct Client {
+    agent: Agent,
+    base: String,
+    bearer: String,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Finds the daemon that serves `data_dir` and makes sure that it is the one that answers.
+    pub fn open(data_dir: &Path) -> Result<Self, ClientError> {
+        let not_running = |why: &str| ClientError::NoDaemon {
+            what: format!(
+                "no daemon serves {}: {why}; start it with `mutualstore daemon --data-dir {}`",
+                data_dir.display(),
+                data_dir.display()
+            ),
+        };
+        let file = DaemonFile::read(data_dir).ok_or_else(|| not_running("it has no daemon.json"))?;
+        if crate::proc::start_ticks(file.pid).is_none() {
+            return Err(not_running(&format!("process {} is gone", file.pid)));
+        }
+        let client = Self::with_token_file(&file.api, &data_dir.join("token"))?;
+        let answering = match client.status() {
+            Ok(status) => status.body.peer,
+            Err(ClientError::Refused {
+                code: NOT_ALLOWED, ..
+            }) => "another daemon".to_owned(),
+            Err(error) => return Err(error),
+        };
+        if answering == file.peer {
+            Ok(client)
+        } else {
+            Err(not_running(&format!(
+                "at {} answers {answering}, not {}",
+                client.base, file.peer
+            )))
+        }
+    }
+
+    /// The daemon at `api` (`http://ADDR:PORT`), with the token in a file.
+    pub fn with_token_file(api: &str, token_file: &Path) -> Result<Self, ClientError> {
+        let token = fs::read_to_string(token_file).map_err(|source| ClientError::Token {
+            path: PathBuf::from(token_file),
+            source,
+        })?;
+        Ok(Self::new(api, token.trim()))
+    }
+
+    /// The daemon at `api` (`http://ADDR:PORT`), with a token.
+    pub fn new(api: &str, token: &str) -> Self {
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            // The token must not leave this machine, whatever the environment says.
+            .proxy(None)
+            .max_redirects(0)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_await_100(Some(CONNECT_TIMEOUT))
+            .user_agent(concat!("mutualstore/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        let address = api.strip_prefix("http://").unwrap_or(api).trim_end_matches('/');
+        Self {
+            agent,
+            base: format!("http://{address}"),
+            bearer: format!("Bearer {token}"),
+        }
+    }
+
+    /// Where the API is, `http://ADDR:PORT`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// This peer: capacity, use, ring, repair.
+    pub fn status(&self) -> Result<Reply<Status>, ClientError> {
+        self.ask("/v1/status")
+    }
+
+    /// Whether the daemon is joined or alone, as `/health` says.
+    pub fn healthy(&self) -> Result<bool, ClientError> {
+        let request = self.agent.get(format!("{}/health", self.base));
+        let response = request
+            .config()
+            .timeout_global(Some(CONNECT_TIMEOUT))
+            .build()
+            .call();
+        Ok(response.map_err(|error| self.broken(&error))?.status() == StatusCode::OK)
+    }
+
+    /// The ring as this peer knows it, or walked, with fingers, or checked.
+    pub fn ring(&self, query: RingQuery) -> Result<Reply<Ring>, ClientError> {
+        let flags = [
+            ("walk", query.walk),
+            ("fingers", query.fingers),
+            ("check", query.check),
+        ];
+        let query: Vec<(&str, String)> = flags
+            .iter()
+            .filter(|(_, wanted)| *wanted)
+            .map(|(name, _)| (*name, "1".to_owned()))
+            .collect();
+        self.ask(&with_query("/v1/ring", &query))
+    }
+
+    /// Who is responsible for an identifier (hexadecimal) or a link.
+    pub fn lookup(&self, id_or_link: &str) -> Result<Reply<Lookup>, ClientError> {
+        self.ask(&format!("/v1/lookup/{}", encoded(id_or_link)))
+    }
+
+    /// The files put through this daemon; `pattern` knows `*` and `?`.
+    pub fn list(&self, pattern: Option<&str>) -> Result<Reply<FileList>, ClientError> {
+        let query: Vec<(&str, String)> = pattern
+            .map(|text| ("pattern", text.to_owned()))
+            .into_iter()
+            .collect();
+        self.ask(&with_query("/v1/files", &query))
+    }
+
+    /// Every stripe and shard of a file, asked now.
+    pub fn stat(&self, link: &str) -> Result<Reply<FileStat>, ClientError> {
+        self.ask(&format!("/v1/files/{}/stat", encoded(link)))
+    }
+
+    /// The line that lets another daemon join.
+    pub fn invite(&self) -> Result<Reply<InviteReply>, ClientError> {
+        self.ask("/v1/invite")
+    }
+
+    fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<Reply<T>, ClientError> {
+        let request = self
+            .agent
+            .get(format!("{}{path}", self.base))
+            .header("Authorization", &self.bearer);
+        let response = request
+            .config()
+            .timeout_global(Some(QUESTION_TIMEOUT))
+            .build()
+            .call();
+        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+    }
+
+    /// A request that got no answer at all.
+    fn broken(&self, error: &ureq::Error) -> ClientError {
+        error::without_answer(&self.base, error)
+    }
+}
+
+/// What `ring` shows beside the peers this daemon knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RingQuery {
+    /// Follow the successors all around; list only peers that answered.
+    pub walk: bool,
+    /// List this peer's routing shortcuts.
+    pub fingers: bool,
+    /// Look up every virtual node from every other.
+    pub check: bool,
+}
+
+/// Turns an error status into the daemon's own words.
+fn accepted(mut response: Response<Body>) -> Result<Response<Body>, ClientError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let text = response
+        .body_mut()
+        .with_config()
+        .limit(64 << 10)
+        .read_to_string()
+        .unwrap_or_default();
+    Err(error::refusal(status, &text))
+}
+
+fn answer<T: DeserializeOwned>(mut response: Response<Body>) -> Result<Reply<T>, ClientError> {
+    let unexpected = |why: String| ClientError::Unexpected { what: why };
+    let reader = response.body_mut().with_config().limit(ANSWER_LIMIT).reader();
+    let json: serde_json::Value = serde_json::from_reader(io::BufReader::new(reader))
+        .map_err(|error| unexpected(format!("the daemon's answer is not JSON: {error}")))?;
+    let body = T::deserialize(&json)
+        .map_err(|error| unexpected(format!("the daemon's answer is not understood: {error}")))?;
+    Ok(Reply { json, body })
+}
+
+/// Percent-encodes everything but RFC 3986 unreserved characters.
+fn encoded(text: &str) -> String {
+    let digit = |value: u8| {
+        char::from_digit(u32::from(value), 16)
+            .unwrap_or_default()
+            .to_ascii_uppercase()
+    };
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+    out
+}
+
+/// Undoes [`encoded`]; `None` when an escape is malformed or the bytes are not UTF-8.
+fn decoded(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let (high, low) = (char::from(bytes.next()?), char::from(bytes.next()?));
+            out.push(u8::try_from(high.to_digit(16)? * 16 + low.to_digit(16)?).ok()?);
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+fn with_query(path: &str, pairs: &[(&str, String)]) -> String {
+    let mut out = path.to_owned();
+    for (index, (name, value)) in pairs.iter().enumerate() {
+        out.push(if index == 0 { '?' } else { '&' });
+        out.push_str(name);
+        out.push('=');
+        out.push_str(&encoded(value));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,413 @@
+//! `put`, `get` and `repair`: streams with a second conversation beside them.
+//!
+//! HTTP has no room for what the daemon notices while a body flows (a corrupted block, a peer that left,
+//! the reason for breaking off), so every transfer carries a random id in `X-Mutualstore-Transfer` and a
+//! second thread polls `/v1/transfers/{id}/events` until the daemon says that it is over.
+
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use ureq::http::StatusCode;
+use ureq::http::header::CONTENT_LENGTH;
+use ureq::{Body, RequestBuilder, SendBody};
+
+use super::error::{self, FAILURE};
+use super::reply::{ErrorBody, Events, FileHead, PutReport, RepairReport, Reply};
+use super::{Client, ClientError, STALL_TIMEOUT, accepted, answer, decoded, encoded, with_query};
+
+/// The daemon holds a poll for at most 10 s.
+const POLL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pause before asking again about a transfer that the daemon has not seen yet.
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
+/// Larger uploads ask before they send, so that the daemon can refuse before it is sent gigabytes; smaller
+/// ones save the round trip.
+const ASK_FIRST: u64 = 64 << 10;
+const COPY_BUFFER: usize = 256 << 10;
+
+/// Takes each line the daemon reports beside a transfer; runs on another thread.
+pub type EventSink<'a> = Option<&'a (dyn Fn(&str) + Sync)>;
+
+/// Takes the bytes moved so far and the total, when known.
+pub type ProgressSink<'a> = &'a mut dyn FnMut(u64, Option<u64>);
+
+/// What `put` may say beside the bytes.
+#[derive(Clone, Debug, Default)]
+pub struct PutOptions {
+    /// Base name kept with the file.
+    pub name: Option<String>,
+    /// Code; the daemon chooses when absent.
+    pub code: Option<String>,
+    /// Placement policy.
+    pub placement: Option<String>,
+    /// `file` or `fragment`, for policies with a scope.
+    pub scope: Option<String>,
+    /// Number of fragments.
+    pub fragments: Option<u32>,
+    /// Shard size in bytes.
+    pub shard_size: Option<u64>,
+    /// Accept exactly k durable shards.
+    pub degraded: bool,
+}
+
+impl PutOptions {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let pairs = [
+            ("name", self.name.clone()),
+            ("code", self.code.clone()),
+            ("placement", self.placement.clone()),
+            ("scope", self.scope.clone()),
+            ("fragments", self.fragments.map(|count| count.to_string())),
+            ("shard_size", self.shard_size.map(|bytes| bytes.to_string())),
+            ("degraded", self.degraded.then(|| "1".to_owned())),
+        ];
+        pairs
+            .into_iter()
+            .filter_map(|(name, value)| value.map(|value| (name, value)))
+            .collect()
+    }
+}
+
+/// Bytes `first..=last` of a file; to the end without `last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteRange {
+    /// First byte.
+    pub first: u64,
+    /// Last byte, included.
+    pub last: Option<u64>,
+}
+
+/// What `get` may ask for.
+#[derive(Clone, Debug, Default)]
+pub struct GetOptions {
+    /// Only a part of the file.
+    pub range: Option<ByteRange>,
+    /// Shard indices not to read, to exercise reconstruction.
+    pub without: Vec<u32>,
+}
+
+impl Client {
+    /// Stores what `input` yields. With `length` (bytes) the input must yield exactly that many.
+    pub fn put(
+        &self,
+        input: &mut dyn Read,
+        length: Option<u64>,
+        options: &PutOptions,
+        events: EventSink<'_>,
+        progress: ProgressSink<'_>,
+    ) -> Result<Reply<PutReport>, ClientError> {
+        let url = format!("{}{}", self.base, with_query("/v1/files", &options.query()));
+        self.watched(events, |id| {
+            let mut request = self.transfer(self.agent.put(url), id);
+            if length.is_none_or(|length| length > ASK_FIRST) {
+                request = request.header("Expect", "100-continue");
+            }
+            if let Some(length) = length {
+                request = request.header(CONTENT_LENGTH, length);
+            }
+            let mut upload = Upload {
+                input,
+                length,
+                sent: 0,
+                failure: None,
+                progress,
+            };
+            let sent = request.send(SendBody::from_reader(&mut upload));
+            match (sent, upload.failure.take()) {
+                (_, Some(failure)) => Err(ClientError::Input(failure)),
+                (Ok(response), None) => answer(accepted(response)?),
+                (Err(error), None) => Err(self.broken_off(upload.sent, length, &error)),
+            }
+        })
+    }
+
+    /// Size and name of a file.
+    pub fn head(&self, link: &str) -> Result<FileHead, ClientError> {
+        let request = self
+            .agent
+            .head(format!("{}/v1/files/{}", self.base, encoded(link)));
+        let request = request.header("Authorization", &self.bearer);
+        let response = request
+            .config()
+            .timeout_global(Some(STALL_TIMEOUT))
+            .build()
+            .call();
+        let response = response.map_err(|error| self.broken(&error))?;
+        if response.status().is_success() {
+            return Ok(head_of(&response));
+        }
+        // An answer to HEAD has no body: the reason comes with a request for one byte.
+        self.get(
+            link,
+            &GetOptions {
+                range: Some(ByteRange {
+                    first: 0,
+                    last: Some(0),
+                }),
+                ..GetOptions::default()
+            },
+            &mut io::sink(),
+            None,
+            &mut |_, _| (),
+        )?;
+        Err(error::refusal(response.status(), ""))
+    }
+
+    /// Writes a file, or a part of it, to `output` and returns the number of bytes written, which is the
+    /// number the daemon announced.
+    pub fn get(
+        &self,
+        link: &str,
+        options: &GetOptions,
+        output: &mut dyn Write,
+        events: EventSink<'_>,
+        progress: ProgressSink<'_>,
+    ) -> Result<u64, ClientError> {
+        let without: Vec<_> = options
+            .without
+            .iter()
+            .map(|index| ("without", index.to_string()))
+            .collect();
+        let url = format!(
+            "{}{}",
+            self.base,
+            with_query(&format!("/v1/files/{}", encoded(link)), &without)
+        );
+        self.watched(events, |id| {
+            let mut request = self.transfer(self.agent.get(url), id);
+            if let Some(ByteRange { first, last }) = options.range {
+                let last = last.map_or_else(String::new, |last| last.to_string());
+                request = request.header("Range", format!("bytes={first}-{last}"));
+            }
+            let response = request.call().map_err(|error| self.broken(&error))?;
+            let response = accepted(response)?;
+            if options.range.is_some() && response.status() != StatusCode::PARTIAL_CONTENT {
+                let what = "the daemon sent the whole file instead of the range".to_owned();
+                return Err(ClientError::Unexpected { what });
+            }
+            self.download(response, output, progress)
+        })
+    }
+
+    /// Checks arcs now, or rebuilds what `peer` held; with `wait` answers when nothing is missing.
+    pub fn repair(
+        &self,
+        peer: Option<&str>,
+        wait: bool,
+        events: EventSink<'_>,
+    ) -> Result<Reply<RepairReport>, ClientError> {
+        let pairs = [
+            ("peer", peer.map(str::to_owned)),
+            ("wait", wait.then(|| "1".to_owned())),
+        ];
+        let query: Vec<_> = pairs
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect();
+        let url = format!("{}{}", self.base, with_query("/v1/repair", &query));
+        self.watched(events, |id| {
+            let request = self.agent.post(url).header("Authorization", &self.bearer);
+            // Rebuilding a peer takes as long as it takes.
+            let response = request.header("X-Mutualstore-Transfer", id).send_empty();
+            answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+        })
+    }
+
+    fn transfer<B>(&self, request: RequestBuilder<B>, id: &str) -> RequestBuilder<B> {
+        let request = request
+            .header("Authorization", &self.bearer)
+            .header("X-Mutualstore-Transfer", id);
+        request
+            .config()
+            .timeout_recv_response(Some(STALL_TIMEOUT))
+            .timeout_per_read(Some(STALL_TIMEOUT))
+            .timeout_per_write(Some(STALL_TIMEOUT))
+            .build()
+    }
+
+    fn download(
+        &self,
+        response: ureq::http::Response<Body>,
+        output: &mut dyn Write,
+        progress: ProgressSink<'_>,
+    ) -> Result<u64, ClientError> {
+        let total = content_length(&response);
+        let mut body = response.into_body().into_reader();
+        let mut buffer = vec![0; COPY_BUFFER];
+        let mut moved = 0;
+        progress(moved, total);
+        loop {
+            let chunk = match body.read(&mut buffer) {
+                Ok(count) => buffer.get(..count).unwrap_or_default(),
+                Err(error) => return Err(self.broken_off(moved, total, &error.into())),
+            };
+            if chunk.is_empty() {
+                break;
+            }
+            output.write_all(chunk).map_err(ClientError::Output)?;
+            moved += chunk.len() as u64;
+            progress(moved, total);
+        }
+        if total.is_some_and(|total| total != moved) {
+            return Err(self.broken_off(
+                moved,
+                total,
+                &ureq::Error::Io(io::ErrorKind::UnexpectedEof.into()),
+            ));
+        }
+        output.flush().map_err(ClientError::Output)?;
+        Ok(moved)
+    }
+
+    fn broken_off(&self, moved: u64, total: Option<u64>, error: &ureq::Error) -> ClientError {
+        let never_begun = error::connected_never(error);
+        match self.broken(error) {
+            error if never_begun => error,
+            error => ClientError::BrokenOff {
+                moved,
+                total,
+                reason: None,
+                code: FAILURE,
+                retry: error.retry(),
+            },
+        }
+    }
+
+    /// Runs a transfer under a fresh id, hands on what the daemon reports beside it, and replaces a bare
+    /// "broke off" by the daemon's reason.
+    fn watched<T>(
+        &self,
+        events: EventSink<'_>,
+        run: impl FnOnce(&str) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let id = format!("{:016x}", rand::random::<u64>());
+        let over = AtomicBool::new(false);
+        let Some(sink) = events else {
+            return run(&id).map_err(|error| {
+                if !matches!(error, ClientError::BrokenOff { .. }) {
+                    return error;
+                }
+                over.store(true, Ordering::Release);
+                explained(error, self.follow(&id, &|_| (), &over))
+            });
+        };
+        thread::scope(|scope| {
+            let follower = scope.spawn(|| self.follow(&id, sink, &over));
+            let outcome = run(&id);
+            over.store(true, Ordering::Release);
+            let reason = follower.join().unwrap_or_default();
+            outcome.map_err(|error| explained(error, reason))
+        })
+    }
+
+    /// Polls the events of a transfer until it is over; answers the daemon's reason when it failed.
+    fn follow(&self, id: &str, sink: &(dyn Fn(&str) + Sync), over: &AtomicBool) -> Option<ErrorBody> {
+        let mut next = 0;
+        loop {
+            let was_over = over.load(Ordering::Acquire);
+            let url = format!("{}/v1/transfers/{id}/events?after={next}", self.base);
+            let request = self.agent.get(url).header("Authorization", &self.bearer);
+            let response = request
+                .config()
+                .timeout_global(Some(POLL_TIMEOUT))
+                .build()
+                .call()
+                .ok()?;
+            match accepted(response).and_then(answer::<Events>) {
+                Ok(Reply { body, .. }) => {
+                    body.lines.iter().for_each(|line| sink(line));
+                    next = body.next;
+                    if body.done || body.error.is_some() || (was_over && body.lines.is_empty()) {
+                        return body.error;
+                    }
+                }
+                // Not begun yet, or over and forgotten.
+                Err(ClientError::Refused { .. }) if !was_over => thread::sleep(UNKNOWN_PAUSE),
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+fn explained(error: ClientError, reason: Option<ErrorBody>) -> ClientError {
+    match (error, reason) {
+        (ClientError::BrokenOff { moved, total, .. }, Some(reason)) => ClientError::BrokenOff {
+            moved,
+            total,
+            reason: Some(reason.error),
+            code: reason.code,
+            retry: reason.retry,
+        },
+        (error, _) => error,
+    }
+}
+
+fn content_length(response: &ureq::http::Response<Body>) -> Option<u64> {
+    response
+        .headers()
+        .get(CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+fn head_of(response: &ureq::http::Response<Body>) -> FileHead {
+    let name = response
+        .headers()
+        .get("X-Mutualstore-Name")
+        .and_then(|value| value.to_str().ok());
+    FileHead {
+        size_bytes: content_length(response),
+        name: name.and_then(decoded),
+    }
+}
+
+/// The body of a put: counts, and refuses an input that does not have the length it was announced with —
+/// a file may change while it is read, and HTTP could not say so.
+struct Upload<'a> {
+    input: &'a mut dyn Read,
+    length: Option<u64>,
+    sent: u64,
+    failure: Option<io::Error>,
+    progress: ProgressSink<'a>,
+}
+
+impl Upload<'_> {
+    fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.length.map_or(u64::MAX, |length| length - self.sent);
+        let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = loop {
+            match self.input.read(buffer.get_mut(..room).unwrap_or_default()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        if count == 0 && room > 0 && self.length.is_some() {
+            let why = format!(
+                "it ended after {} bytes, shorter than when it was opened",
+                self.sent
+            );
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+        }
+        self.sent += count as u64;
+        Ok(count)
+    }
+}
+
+impl Read for Upload<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.next(buffer) {
+            Ok(count) => {
+                (self.progress)(self.sent, self.length);
+                Ok(count)
+            }
+            Err(error) => {
+                let kind = error.kind();
+                self.failure = Some(error);
+                Err(kind.into())
+            }
+        }
+    }
+}

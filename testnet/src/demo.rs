@@ -1,0 +1,488 @@
+//! The promise in one command: real daemons, a real file, killed peers, the same bytes again.
+
+mod report;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{io, iter};
+
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::client::{Client, ClientError, GetOptions, Health, PutOptions, USAGE};
+use crate::net::{self, NetError};
+use crate::scratch::{Scratch, ScratchOptions};
+use crate::size::{Capacities, Size};
+use crate::stream::Hashing;
+
+pub use report::{DemoFile, DemoPeer, DemoReport, Step};
+
+const MINIMUM_CAPACITY: u64 = 256 << 20;
+const POLL: Duration = Duration::from_millis(200);
+/// How long the survivors may take to rebuild, beside what the bytes need at the slowest rate thinkable.
+const REPAIR_LIMIT: Duration = Duration::from_mins(3);
+const SLOWEST_REPAIR: u64 = 1_000_000;
+
+/// What to demonstrate.
+#[derive(Clone, Debug)]
+pub struct DemoOptions {
+    /// The `mutualstore` binary.
+    pub binary: PathBuf,
+    /// Number of daemons.
+    pub peers: usize,
+    /// How many to kill at once, twice.
+    pub kill: usize,
+    /// Files to store; the binary itself when empty.
+    pub files: Vec<PathBuf>,
+    /// Where the temporary directory is made; the system's place for such when absent.
+    pub place: Option<PathBuf>,
+    /// Seed of who is killed; random when absent.
+    pub seed: Option<u64>,
+    /// Flags handed to every daemon.
+    pub flags: Vec<String>,
+}
+
+/// The demonstration could not be carried out. No process and no file is left.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// It cannot work with these options.
+    #[error("{0}")]
+    Usage(String),
+    /// A file to store cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The daemons did not come up or did not form one ring.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A put or a question failed.
+    #[error("{what} failed: {source}")]
+    Client {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: ClientError,
+    },
+    /// The survivors did not rebuild in time.
+    #[error("after {} s {incomplete} stripes still lack shards", waited.as_secs())]
+    NotRepaired {
+        /// Stripes that are not safe.
+        incomplete: usize,
+        /// How long was waited.
+        waited: Duration,
+    },
+}
+
+impl DemoError {
+    /// The exit code the command ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Input { .. } => USAGE,
+            Self::Net(error) => error.exit_code(),
+            Self::Client { source, .. } => source.exit_code(),
+            Self::NotRepaired { .. } => crate::client::FAILURE,
+        }
+    }
+}
+
+fn client_error(what: &'static str) -> impl FnOnce(ClientError) -> DemoError {
+    move |source| DemoError::Client { what, source }
+}
+
+/// Shards needed (k) and stored (n) per stripe of `auto` in a network of so many peers.
+fn auto_code(peers: usize) -> (usize, usize) {
+    match peers {
+        0 | 1 => (1, 1),
+        2 => (1, 2),
+        3 => (2, 3),
+        4..=5 => (2, 4),
+        6..=15 => (4, 6),
+        _ => (8, 12),
+    }
+}
+
+fn check(options: &DemoOptions) -> Result<(), DemoError> {
+    let DemoOptions { peers, kill, .. } = *options;
+    let (k, n) = auto_code(peers);
+    let usage = |why: String| Err(DemoError::Usage(why));
+    if kill == 0 {
+        return usage("kill at least one peer, or nothing is demonstrated".to_owned());
+    }
+    if kill > n - k {
+        return usage(format!(
+            "the code of {peers} peers survives {} killed at once, not {kill}",
+            n - k
+        ));
+    }
+    if peers < n + kill {
+        return usage(format!(
+            "{} survivors of {peers} peers cannot hold {n} shards each on a peer of its own; take at least {} peers",
+            peers - kill,
+            n + kill
+        ));
+    }
+    Ok(())
+}
+
+/// Runs the demonstration; `narrate` is given one line per step as it ends.
+pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, DemoError> {
+    check(options)?;
+    let paths = if options.files.is_empty() {
+        vec![options.binary.clone()]
+    } else {
+        options.files.clone()
+    };
+    let total = paths.iter().map(|path| size_of(path)).sum::<Result<u64, _>>()?;
+    let seed = options.seed.unwrap_or_else(rand::random);
+    // A peer holds at most one shard of a stripe, so this fits wherever the shards end up.
+    let base = MINIMUM_CAPACITY.max(total);
+    let begun = Instant::now();
+    let scratch = Scratch::up(&ScratchOptions {
+        binary: options.binary.clone(),
+        peers: options.peers,
+        capacities: Capacities::repeating((1..=4).map(|ratio| ratio * base)),
+        place: options.place.clone(),
+        prefix: "mutualstore-demo-",
+        seed,
+        flags: net::with_repair_delay(&options.flags, "2s"),
+    })?;
+    let ring_seconds = begun.elapsed().as_secs_f64();
+    narrate(&format!(
+        "ring whole       {ring_seconds:7.2} s  {} daemons with capacities 1:2:3:4 in {}",
+        options.peers,
+        scratch.dir().display()
+    ));
+    let rng = ChaCha8Rng::seed_from_u64(seed);
+    Demo {
+        scratch,
+        rng,
+        narrate,
+        files: Vec::new(),
+        failures: Vec::new(),
+        broken: BTreeSet::new(),
+    }
+    .play(options, &paths, ring_seconds)
+}
+
+fn size_of(path: &Path) -> Result<u64, DemoError> {
+    let input = |source| DemoError::Input {
+        path: path.to_owned(),
+        source,
+    };
+    let meta = File::open(path).and_then(|file| file.metadata()).map_err(input)?;
+    if meta.is_file() {
+        Ok(meta.len())
+    } else {
+        Err(DemoError::Usage(format!(
+            "{} is not a regular file",
+            path.display()
+        )))
+    }
+}
+
+struct Demo<'a> {
+    scratch: Scratch,
+    rng: ChaCha8Rng,
+    narrate: &'a dyn Fn(&str),
+    files: Vec<DemoFile>,
+    failures: Vec<String>,
+    broken: BTreeSet<usize>,
+}
+
+impl Demo<'_> {
+    fn play(
+        mut self,
+        options: &DemoOptions,
+        paths: &[PathBuf],
+        ring_seconds: f64,
+    ) -> Result<DemoReport, DemoError> {
+        let put = self.put_all(paths)?;
+        let mut peers = self.survey()?;
+        let get = self.get_all("get", &[0])?;
+        let victims: Vec<usize> = iter::once(0).chain(self.draw(options.kill - 1, &[0])?).collect();
+        let killed_at = self.kill(&victims, &mut peers, "killed first");
+        let degraded_get = self.get_all("degraded get", &[])?;
+        let repair = self.repair(killed_at, put.bytes)?;
+        let victims = self.draw(options.kill, &[])?;
+        self.kill(&victims, &mut peers, "killed second");
+        let final_get = self.get_all("get once more", &[])?;
+        Ok(DemoReport {
+            peers,
+            files_lost: self.broken.len(),
+            files: self.files,
+            ring_seconds,
+            put,
+            get,
+            degraded_get,
+            repair,
+            final_get,
+            failures: self.failures,
+        })
+    }
+
+    fn put_all(&mut self, paths: &[PathBuf]) -> Result<Step, DemoError> {
+        let client = self.scratch.client(0)?;
+        let begun = Instant::now();
+        for path in paths {
+            let input = |source| DemoError::Input {
+                path: path.clone(),
+                source,
+            };
+            let file = File::open(path).map_err(input)?;
+            let length = file.metadata().map_err(input)?.len();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let mut reader = Hashing::new(file);
+            let options = PutOptions {
+                name: name.clone(),
+                ..PutOptions::default()
+            };
+            let report = client
+                .put(&mut reader, Some(length), &options, None, &mut |_, _| ())
+                .map_err(client_error("put"))?
+                .body;
+            let (size_bytes, sha256) = reader.finish();
+            self.files.push(DemoFile {
+                name: name.unwrap_or_default(),
+                link: report.link,
+                size_bytes,
+                sha256,
+                code: report.code,
+                stripes: report.stripes,
+            });
+        }
+        let step = Step::new(begun.elapsed(), self.total());
+        let codes: BTreeSet<&str> = self.files.iter().map(|file| file.code.as_str()).collect();
+        let codes = codes.into_iter().collect::<Vec<_>>().join(", ");
+        self.tell("put", &step, &format!("through peer 0, {codes}"));
+        Ok(step)
+    }
+
+    fn total(&self) -> u64 {
+        self.files.iter().map(|file| file.size_bytes).sum()
+    }
+
+    /// Reads every file through a live peer not in `avoid` and compares.
+    fn get_all(&mut self, what: &'static str, avoid: &[usize]) -> Result<Step, DemoError> {
+        let readers: Vec<usize> = self
+            .scratch
+            .alive()
+            .into_iter()
+            .filter(|index| !avoid.contains(index))
+            .collect();
+        let reader = readers.choose(&mut self.rng).copied().unwrap_or_default();
+        let client = self.scratch.client(reader)?;
+        let begun = Instant::now();
+        for (number, file) in self.files.iter().enumerate() {
+            if let Err(why) = identical(&client, file) {
+                self.broken.insert(number);
+                self.failures
+                    .push(format!("{what} of {} through peer {reader}: {why}", file.name));
+            }
+        }
+        let step = Step::new(begun.elapsed(), self.total());
+        let verdict = if self.failures.is_empty() {
+            "every byte identical"
+        } else {
+            "NOT IDENTICAL"
+        };
+        self.tell(what, &step, &format!("through peer {reader}, {verdict}"));
+        Ok(step)
+    }
+
+    fn draw(&mut self, count: usize, avoid: &[usize]) -> Result<Vec<usize>, DemoError> {
+        let pool: Vec<usize> = self
+            .scratch
+            .alive()
+            .into_iter()
+            .filter(|index| !avoid.contains(index))
+            .collect();
+        Ok(net::draw(&pool, count, self.rng.next_u64())?)
+    }
+
+    fn kill(&mut self, victims: &[usize], peers: &mut [DemoPeer], fate: &'static str) -> Instant {
+        let killed_at = Instant::now();
+        for victim in victims {
+            self.scratch.kill(*victim);
+        }
+        peers
+            .iter_mut()
+            .filter(|peer| victims.contains(&peer.index))
+            .for_each(|peer| peer.fate = fate);
+        let names: Vec<String> = victims.iter().map(ToString::to_string).collect();
+        (self.narrate)(&format!(
+            "SIGKILL                     peers {}",
+            names.join(" and ")
+        ));
+        killed_at
+    }
+
+    /// Waits until every stripe has all its shards on live peers again.
+    fn repair(&self, killed_at: Instant, bytes: u64) -> Result<Step, DemoError> {
+        let clients: Vec<Client> = self
+            .scratch
+            .alive()
+            .into_iter()
+            .map(|index| self.scratch.client(index))
+            .collect::<Result<_, _>>()?;
+        let Some(client) = clients.first() else {
+            return Err(DemoError::Usage("nobody is left".to_owned()));
+        };
+        let limit = REPAIR_LIMIT + Duration::from_secs(bytes / SLOWEST_REPAIR);
+        loop {
+            let incomplete = self.incomplete(client)?;
+            let waited = killed_at.elapsed();
+            if incomplete == 0 {
+                break;
+            }
+            if waited > limit {
+                return Err(DemoError::NotRepaired { incomplete, waited });
+            }
+            thread::sleep(POLL);
+        }
+        let waited = killed_at.elapsed();
+        let mut rebuilt = 0;
+        for client in &clients {
+            rebuilt += client
+                .status()
+                .map_err(client_error("status"))?
+                .body
+                .repair
+                .bytes_total;
+        }
+        let step = Step::new(waited, rebuilt);
+        self.tell("repair", &step, "since the kill; every stripe is complete again");
+        Ok(step)
+    }
+
+    fn incomplete(&self, client: &Client) -> Result<usize, DemoError> {
+        let mut incomplete = 0;
+        for file in &self.files {
+            match client.stat(&file.link) {
+                Ok(stat) if stat.body.health == Health::Safe => {}
+                Ok(stat) => {
+                    let full =
+                        |stripe: &&crate::client::StripeStat| stripe.live as usize != stripe.shards.len();
+                    incomplete += stat.body.stripes.iter().filter(full).count().max(1);
+                }
+                // Shaken by the kill; it settles.
+                Err(error) if error.retry() => incomplete += 1,
+                Err(error) => return Err(client_error("stat")(error)),
+            }
+        }
+        Ok(incomplete)
+    }
+
+    /// What each peer holds now.
+    fn survey(&self) -> Result<Vec<DemoPeer>, DemoError> {
+        let mut peers = Vec::new();
+        for peer in self.scratch.peers() {
+            let status = self
+                .scratch
+                .client(peer.index)?
+                .status()
+                .map_err(client_error("status"))?
+                .body;
+            peers.push(DemoPeer {
+                index: peer.index,
+                peer: peer.peer.clone(),
+                capacity_bytes: peer.capacity_bytes,
+                stored_bytes: status.used_bytes,
+                share: 0.0,
+                fate: "",
+            });
+        }
+        report::fill_shares(&mut peers);
+        Ok(peers)
+    }
+
+    fn tell(&self, what: &str, step: &Step, note: &str) {
+        let Step {
+            seconds,
+            bytes,
+            mb_per_s,
+        } = step;
+        (self.narrate)(&format!(
+            "{what:<16} {seconds:7.2} s  {:>9}  {mb_per_s:6.0} MB/s  {note}",
+            Size(*bytes)
+        ));
+    }
+}
+
+fn identical(client: &Client, file: &DemoFile) -> Result<(), String> {
+    let mut output = Hashing::new(io::sink());
+    client
+        .get(
+            &file.link,
+            &GetOptions::default(),
+            &mut output,
+            None,
+            &mut |_, _| (),
+        )
+        .map_err(|error| error.to_string())?;
+    let (size, sha256) = output.finish();
+    if (size, &sha256) == (file.size_bytes, &file.sha256) {
+        Ok(())
+    } else {
+        Err(format!(
+            "{size} bytes with SHA-256 {sha256} instead of {} with {}",
+            file.size_bytes, file.sha256
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(peers: usize, kill: usize) -> DemoOptions {
+        DemoOptions {
+            binary: "/nonexistent".into(),
+            peers,
+            kill,
+            files: Vec::new(),
+            place: None,
+            seed: Some(1),
+            flags: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_kills_that_can_be_survived_are_accepted() {
+        for (peers, kill) in [(12, 2), (8, 2), (16, 4), (5, 1), (3, 1)] {
+            let accepted = check(&options(peers, kill)).is_ok();
+            assert_eq!(accepted, peers != 3, "{peers} peers, {kill} killed");
+        }
+        for (peers, kill) in [(12, 0), (12, 3), (7, 2), (1, 1), (0, 1)] {
+            assert_eq!(
+                check(&options(peers, kill)).unwrap_err().exit_code(),
+                USAGE,
+                "{peers}, {kill}"
+            );
+        }
+    }
+
+    #[test]
+    fn unreadable_files_are_named_before_anything_starts() {
+        let failure = run(&options(12, 2), &|_| ()).unwrap_err();
+        assert!(
+            failure.to_string().starts_with("cannot read /nonexistent"),
+            "{failure}"
+        );
+        let folder = DemoOptions {
+            files: vec!["/".into()],
+            ..options(12, 2)
+        };
+        assert_eq!(
+            run(&folder, &|_| ()).unwrap_err().to_string(),
+            "/ is not a regular file"
+        );
+    }
+}

@@ -1,0 +1,562 @@
+//! A testnet in a directory: daemons that run detached, one file that says which.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::client::{Client, ClientError, DaemonFile, FAILURE, RETRY, USAGE};
+use crate::proc;
+use crate::size::Capacities;
+use crate::spawn::{self, Fleet, Launch, Recipe, SpawnError};
+use crate::state::{self, Peer, StateError, Testnet};
+use crate::whole::{self, Member, NotWhole};
+
+/// Daemons started at the same time; more would only fight for the processors.
+const START_WIDTH: usize = 6;
+/// How many addresses a daemon is given to join.
+const JOIN_WIDTH: usize = 3;
+/// A stopping daemon has 5 s by contract.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// What `--wipe` keeps: who the peer is and which network it belongs to.
+const KEPT: [&str; 8] = [
+    "identity",
+    "account",
+    "network.json",
+    "vnodes.json",
+    "book.json",
+    "config.toml",
+    "token",
+    "log",
+];
+
+/// A testnet command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The command does not fit this testnet; nothing was changed.
+    #[error("{0}")]
+    Usage(String),
+    /// The description of the testnet cannot be used; nothing was changed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A daemon did not come up; those started by this command were killed.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The daemons found no common ring; those started by this command were killed.
+    #[error("{source}; its log says:\n{log}")]
+    NotWhole {
+        /// What was seen.
+        source: NotWhole,
+        /// The end of the log of the daemon that disagrees.
+        log: String,
+    },
+    /// A daemon's API failed.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A file or signal failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A process survived SIGKILL.
+    #[error("process {pid} of peer {index} does not die")]
+    Undead {
+        /// Number of the peer.
+        index: usize,
+        /// Process id.
+        pid: u32,
+    },
+}
+
+impl From<NotWhole> for NetError {
+    fn from(source: NotWhole) -> Self {
+        Self::NotWhole {
+            source,
+            log: String::new(),
+        }
+    }
+}
+
+impl NetError {
+    /// The exit code a command ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::State(_) => USAGE,
+            Self::NotWhole { .. } => RETRY,
+            Self::Client(error) => error.exit_code(),
+            Self::Spawn(_) | Self::Io { .. } | Self::Undead { .. } => FAILURE,
+        }
+    }
+
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// A new testnet.
+#[derive(Clone, Debug)]
+pub struct UpOptions {
+    /// The `mutualstore` binary.
+    pub binary: PathBuf,
+    /// Number of daemons.
+    pub peers: usize,
+    /// Their capacities.
+    pub capacities: Capacities,
+    /// Capacity of one virtual node in bytes; an eighth of the smallest capacity when absent.
+    pub unit_bytes: Option<u64>,
+    /// Peer i has its API on this port + i; any free port when absent.
+    pub api_base: Option<u16>,
+    /// Seed of the choices made here; random when absent.
+    pub seed: Option<u64>,
+    /// Flags handed to every daemon, now and later.
+    pub flags: Vec<String>,
+}
+
+impl UpOptions {
+    /// Capacity of one virtual node, bytes.
+    pub fn unit(&self) -> u64 {
+        self.unit_bytes
+            .unwrap_or_else(|| (self.capacities.smallest() / 8).max(1))
+    }
+}
+
+/// `flags` with a repair delay fit for a testnet, unless they name one themselves.
+pub(crate) fn with_repair_delay(flags: &[String], delay: &str) -> Vec<String> {
+    let given = |flag: &String| flag == "--repair-delay" || flag.starts_with("--repair-delay=");
+    let mut flags = flags.to_vec();
+    if !flags.iter().any(given) {
+        flags.extend(["--repair-delay".to_owned(), delay.to_owned()]);
+    }
+    flags
+}
+
+/// Starts a new testnet in `dir` and returns when its ring is whole.
+pub fn up(dir: &Path, options: &UpOptions) -> Result<Testnet, NetError> {
+    if options.peers == 0 {
+        return Err(NetError::Usage("a testnet needs at least one peer".to_owned()));
+    }
+    fs::create_dir_all(dir).map_err(NetError::io(format!("cannot make {}", dir.display())))?;
+    let dir = fs::canonicalize(dir).map_err(NetError::io(format!("cannot find {}", dir.display())))?;
+    let _lock = state::lock(&dir)?;
+    match Testnet::load(&dir) {
+        Ok(_) => {
+            let place = dir.display();
+            return Err(NetError::Usage(format!(
+                "{place} holds a testnet already; `testnet start` or `testnet down --wipe` it first"
+            )));
+        }
+        Err(StateError::Missing { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut testnet = Testnet {
+        peers: Vec::new(),
+        unit_bytes: options.unit(),
+        capacities: options.capacities.list(),
+        api_base: options.api_base,
+        seed: options.seed.unwrap_or_else(rand::random),
+        flags: with_repair_delay(&options.flags, "5s"),
+    };
+    let launches = launches(&dir, &testnet, 0..options.peers)?;
+    grow(&mut testnet, &options.binary, &launches)?;
+    testnet.save(&dir)?;
+    Ok(testnet)
+}
+
+/// Adds `count` daemons and returns when the ring is whole with them.
+pub fn add(dir: &Path, binary: &Path, count: usize) -> Result<Testnet, NetError> {
+    let _lock = state::lock(dir)?;
+    let mut testnet = Testnet::load(dir)?;
+    if testnet.alive().next().is_none() {
+        return Err(NetError::Usage(
+            "no peer is alive to join; `testnet start` some first".to_owned(),
+        ));
+    }
+    let next = testnet.peers.iter().map(|peer| peer.index + 1).max().unwrap_or(0);
+    let launches = launches(dir, &testnet, next..next + count)?;
+    grow(&mut testnet, binary, &launches)?;
+    testnet.save(dir)?;
+    Ok(testnet)
+}
+
+/// Starts dead daemons again, all dead ones when `indices` is empty, and returns when the ring of all
+/// live ones is whole.
+pub fn start(dir: &Path, binary: &Path, indices: &[usize]) -> Result<Testnet, NetError> {
+    let _lock = state::lock(dir)?;
+    let mut testnet = Testnet::load(dir)?;
+    let chosen = chosen(&testnet, indices)?;
+    let dead: Vec<&Peer> = chosen.into_iter().filter(|peer| !peer.alive).collect();
+    let launches: Vec<Launch> = dead.iter().map(|peer| relaunch(&testnet, peer)).collect();
+    grow(&mut testnet, binary, &launches)?;
+    testnet.save(dir)?;
+    Ok(testnet)
+}
+
+/// Kills daemons with SIGKILL and returns their numbers when they are gone. With `wipe` their data is
+/// removed but for identity and network files.
+pub fn kill(dir: &Path, victims: &Victims, wipe: bool) -> Result<Vec<usize>, NetError> {
+    let _lock = state::lock(dir)?;
+    let mut testnet = Testnet::load(dir)?;
+    let indices = match victims {
+        Victims::Peers(indices) => chosen(&testnet, indices)?.iter().map(|peer| peer.index).collect(),
+        Victims::Random { count, seed } => {
+            let alive: Vec<usize> = testnet.alive().map(|peer| peer.index).collect();
+            draw(&alive, *count, *seed)?
+        }
+    };
+    let peers: Vec<&Peer> = testnet
+        .peers
+        .iter()
+        .filter(|peer| indices.contains(&peer.index))
+        .collect();
+    for peer in peers.iter().filter(|peer| peer.runs()) {
+        signal(peer, Signal::KILL)?;
+    }
+    for peer in &peers {
+        gone(peer, KILL_LIMIT).ok_or(NetError::Undead {
+            index: peer.index,
+            pid: peer.pid,
+        })?;
+        if wipe {
+            empty(&peer.data_dir)?;
+        }
+    }
+    testnet.refresh();
+    testnet.save(dir)?;
+    Ok(indices)
+}
+
+/// Which daemons to kill.
+#[derive(Clone, Debug)]
+pub enum Victims {
+    /// These, dead or alive.
+    Peers(Vec<usize>),
+    /// So many of the live ones; the same seed chooses the same among the same.
+    Random {
+        /// How many.
+        count: usize,
+        /// Seed of the choice.
+        seed: u64,
+    },
+}
+
+/// A seed for a choice that need not be made again.
+pub fn random_seed() -> u64 {
+    rand::random()
+}
+
+/// Stops all daemons, with SIGKILL those that need more than 5 s. With `wipe` the directory goes too.
+pub fn down(dir: &Path, wipe: bool) -> Result<(), NetError> {
+    let _lock = state::lock(dir)?;
+    let mut testnet = Testnet::load(dir)?;
+    for peer in testnet.alive() {
+        signal(peer, Signal::TERM)?;
+    }
+    let deadline = Instant::now() + STOP_LIMIT;
+    for peer in testnet.alive() {
+        if gone(peer, deadline.saturating_duration_since(Instant::now())).is_none() {
+            signal(peer, Signal::KILL)?;
+            gone(peer, KILL_LIMIT).ok_or(NetError::Undead {
+                index: peer.index,
+                pid: peer.pid,
+            })?;
+        }
+    }
+    testnet.refresh();
+    testnet.save(dir)?;
+    if wipe {
+        fs::remove_dir_all(dir).map_err(NetError::io(format!("cannot remove {}", dir.display())))?;
+    }
+    Ok(())
+}
+
+/// The daemons that serve a testnet's live peers, and whether their ring is whole, are found here.
+pub fn members(testnet: &Testnet) -> Result<Vec<Member>, NetError> {
+    testnet.alive().map(member).collect()
+}
+
+/// Starts `launches` and waits for the ring of all live peers; on failure kills what it started.
+fn grow(testnet: &mut Testnet, binary: &Path, launches: &[Launch]) -> Result<(), NetError> {
+    if launches.is_empty() {
+        return Ok(());
+    }
+    let recipe = Recipe {
+        binary: binary.to_owned(),
+        unit_bytes: testnet.unit_bytes,
+        flags: testnet.flags.clone(),
+        tethered: false,
+    };
+    let fleet = Fleet::new(None).map_err(NetError::io("cannot watch for Ctrl-C"))?;
+    let alive: Vec<String> = testnet.alive().map(|peer| peer.listen.clone()).collect();
+    let started = start_all(&fleet, &recipe, launches, alive, testnet.seed)?;
+    testnet
+        .peers
+        .retain(|peer| started.iter().all(|new| new.index != peer.index));
+    testnet.peers.extend(started);
+    testnet.peers.sort_by_key(|peer| peer.index);
+    wait_whole(&fleet, &testnet.alive().cloned().collect::<Vec<_>>())?;
+    fleet.detach();
+    Ok(())
+}
+
+/// Waits until `peers` form one ring; a daemon of the fleet that ends meanwhile ends the wait.
+pub(crate) fn wait_whole(fleet: &Fleet, peers: &[Peer]) -> Result<(), NetError> {
+    let members: Vec<Member> = peers.iter().map(member).collect::<Result<_, _>>()?;
+    let limit =
+        Duration::from_mins(1) + Duration::from_secs(2) * u32::try_from(peers.len()).unwrap_or(u32::MAX);
+    whole::wait(&members, limit, || fleet.any_ended().map(NetError::from)).map_err(|error| {
+        let NetError::NotWhole { source, .. } = error else {
+            return error;
+        };
+        let peer = peers.iter().find(|peer| peer.index == source.index);
+        let log = peer.map_or_else(String::new, |peer| spawn::log_tail(&peer.data_dir));
+        NetError::NotWhole { source, log }
+    })
+}
+
+fn member(peer: &Peer) -> Result<Member, NetError> {
+    let client = Client::with_token_file(&peer.api, &peer.data_dir.join("token"))?;
+    Ok(Member {
+        index: peer.index,
+        peer: peer.peer.clone(),
+        client,
+    })
+}
+
+/// Starts daemons, a few at a time. Each joins `known` addresses or, lacking those, peers started before
+/// it; launches that bring addresses of their own use these. Returns when all serve, joined or not.
+pub(crate) fn start_all(
+    fleet: &Fleet,
+    recipe: &Recipe,
+    launches: &[Launch],
+    known: Vec<String>,
+    seed: u64,
+) -> Result<Vec<Peer>, NetError> {
+    let shared = Mutex::new(Starting {
+        next: 0,
+        known,
+        started: Vec::new(),
+        failure: None,
+    });
+    // Somebody has to be there first.
+    let alone = lock(&shared).known.is_empty() && launches.iter().all(|launch| launch.join.is_empty());
+    if alone {
+        start_next(&shared, fleet, recipe, launches, seed);
+    }
+    thread::scope(|scope| {
+        for _ in 0..START_WIDTH {
+            scope.spawn(|| while start_next(&shared, fleet, recipe, launches, seed) {});
+        }
+    });
+    let Starting {
+        mut started, failure, ..
+    } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(failure) = failure {
+        return Err(failure.into());
+    }
+    started.sort_by_key(|peer| peer.index);
+    Ok(started)
+}
+
+struct Starting {
+    next: usize,
+    known: Vec<String>,
+    started: Vec<Peer>,
+    failure: Option<SpawnError>,
+}
+
+fn lock(shared: &Mutex<Starting>) -> std::sync::MutexGuard<'_, Starting> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the next launch; false when none is left or one failed.
+fn start_next(
+    shared: &Mutex<Starting>,
+    fleet: &Fleet,
+    recipe: &Recipe,
+    launches: &[Launch],
+    seed: u64,
+) -> bool {
+    let launch = {
+        let mut starting = lock(shared);
+        let Some(launch) = launches.get(starting.next).filter(|_| starting.failure.is_none()) else {
+            return false;
+        };
+        starting.next += 1;
+        let mut launch = launch.clone();
+        if launch.join.is_empty() {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed.wrapping_add(launch.index as u64));
+            launch.join = starting.known.sample(&mut rng, JOIN_WIDTH).cloned().collect();
+        }
+        launch
+    };
+    let outcome = fleet.start(recipe, &launch);
+    let mut starting = lock(shared);
+    match outcome {
+        Ok(file) => {
+            let peer = peer_of(&launch, file);
+            starting.known.push(peer.listen.clone());
+            starting.started.push(peer);
+            true
+        }
+        Err(error) => {
+            starting.failure.get_or_insert(error);
+            false
+        }
+    }
+}
+
+fn peer_of(launch: &Launch, file: DaemonFile) -> Peer {
+    let local = file
+        .listen
+        .iter()
+        .find(|address| address.starts_with("/ip4/127."));
+    Peer {
+        index: launch.index,
+        pid: file.pid,
+        listen: local.or(file.listen.first()).cloned().unwrap_or_default(),
+        peer: file.peer,
+        api: file.api,
+        data_dir: launch.data_dir.clone(),
+        capacity_bytes: launch.capacity_bytes,
+        start_ticks: proc::start_ticks(file.pid).unwrap_or(0),
+        alive: true,
+    }
+}
+
+fn launches(dir: &Path, testnet: &Testnet, indices: std::ops::Range<usize>) -> Result<Vec<Launch>, NetError> {
+    let capacities = Capacities::repeating(testnet.capacities.iter().copied());
+    let mut taken = BTreeSet::new();
+    let launch = |index: usize| {
+        Ok(Launch {
+            index,
+            data_dir: dir.join(index.to_string()),
+            capacity_bytes: capacities.of(index),
+            api_port: api_port(testnet.api_base, index)?,
+            listen_port: spawn::free_port(&mut taken),
+            join: Vec::new(),
+        })
+    };
+    indices.map(launch).collect()
+}
+
+fn api_port(base: Option<u16>, index: usize) -> Result<u16, NetError> {
+    let Some(base) = base else { return Ok(0) };
+    u16::try_from(index)
+        .ok()
+        .and_then(|index| base.checked_add(index))
+        .ok_or_else(|| NetError::Usage(format!("API port {base} + {index} is beyond 65535")))
+}
+
+/// A daemon knows its ring from its address book; addresses are given all the same, for a wiped one. Dead
+/// ones serve too: their owners may be starting right now.
+fn relaunch(testnet: &Testnet, peer: &Peer) -> Launch {
+    let others: Vec<&Peer> = testnet
+        .peers
+        .iter()
+        .filter(|other| other.index != peer.index)
+        .collect();
+    let alive: Vec<&Peer> = others.iter().copied().filter(|other| other.alive).collect();
+    let pool = if alive.is_empty() { others } else { alive };
+    let mut rng = ChaCha8Rng::seed_from_u64(testnet.seed.wrapping_add(peer.index as u64));
+    Launch {
+        index: peer.index,
+        data_dir: peer.data_dir.clone(),
+        capacity_bytes: peer.capacity_bytes,
+        api_port: api_port(testnet.api_base, peer.index).unwrap_or(0),
+        listen_port: 0,
+        join: pool
+            .sample(&mut rng, JOIN_WIDTH)
+            .map(|other| other.listen.clone())
+            .collect(),
+    }
+}
+
+/// The peers with these numbers, all when none is given.
+fn chosen<'a>(testnet: &'a Testnet, indices: &[usize]) -> Result<Vec<&'a Peer>, NetError> {
+    if indices.is_empty() {
+        return Ok(testnet.peers.iter().collect());
+    }
+    let unique: BTreeSet<usize> = indices.iter().copied().collect();
+    let find = |index: usize| {
+        testnet
+            .peers
+            .iter()
+            .find(|peer| peer.index == index)
+            .ok_or_else(|| NetError::Usage(format!("this testnet has no peer {index}")))
+    };
+    unique.into_iter().map(find).collect()
+}
+
+/// `count` of `alive`, in ascending order.
+pub(crate) fn draw(alive: &[usize], count: usize, seed: u64) -> Result<Vec<usize>, NetError> {
+    if count > alive.len() {
+        return Err(NetError::Usage(format!(
+            "only {} peers are alive, not {count}",
+            alive.len()
+        )));
+    }
+    let mut pool = alive.to_vec();
+    pool.sort_unstable();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let (drawn, _) = pool.partial_shuffle(&mut rng, count);
+    let mut drawn = drawn.to_vec();
+    drawn.sort_unstable();
+    Ok(drawn)
+}
+
+fn signal(peer: &Peer, signal: Signal) -> Result<(), NetError> {
+    let pid = i32::try_from(peer.pid).ok().and_then(Pid::from_raw);
+    match pid.map_or(Err(rustix::io::Errno::SRCH), |pid| kill_process(pid, signal)) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(NetError::io(format!("cannot signal process {}", peer.pid))(
+            error.into(),
+        )),
+    }
+}
+
+/// Waits for the end of a process that need not be a child of ours.
+fn gone(peer: &Peer, limit: Duration) -> Option<()> {
+    let deadline = Instant::now() + limit;
+    while peer.runs() {
+        if Instant::now() > deadline {
+            return None;
+        }
+        thread::sleep(spawn::POLL);
+    }
+    Some(())
+}
+
+fn empty(data_dir: &Path) -> Result<(), NetError> {
+    let wipe = || -> io::Result<()> {
+        for entry in fs::read_dir(data_dir)? {
+            let entry = entry?;
+            if KEPT.iter().any(|kept| entry.file_name() == *kept) {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    wipe().map_err(NetError::io(format!("cannot empty {}", data_dir.display())))
+}
+
+#[cfg(test)]
+mod tests;
