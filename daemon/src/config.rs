@@ -8,6 +8,7 @@
 //! is `MUTUALSTORE_DAEMON_API`, because `MUTUALSTORE_API` says where clients find the daemon.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -369,7 +370,7 @@ impl Config {
     }
 }
 
-fn bounds(key: &'static str, value: impl ToString, bounds: impl Into<String>) -> ConfigError {
+fn bounds(key: &'static str, value: impl fmt::Display, bounds: impl Into<String>) -> ConfigError {
     ConfigError::Bounds {
         key,
         value: value.to_string(),

@@ -63,7 +63,7 @@ pub enum OpenError {
 
 /// Bytes of ciphertext that `plaintext` bytes are sealed into.
 pub const fn sealed_len(plaintext: u64) -> u64 {
-    plaintext + TAG as u64 * plaintext.div_ceil(SEGMENT_PLAINTEXT as u64)
+    plaintext.saturating_add(TAG as u64 * plaintext.div_ceil(SEGMENT_PLAINTEXT as u64))
 }
 
 /// The first 4 bytes of SHA-256(context ‖ bytes): against mistyping, not against malice.
@@ -73,8 +73,7 @@ pub(crate) fn short_hash(context: &[u8], bytes: &[u8]) -> [u8; 4] {
         .chain_update(bytes)
         .finalize()
         .into();
-    let [a, b, c, d, ..] = hash;
-    [a, b, c, d]
+    hash.first_chunk().copied().unwrap_or_default()
 }
 
 /// A new random key.
@@ -86,8 +85,13 @@ pub fn random_key() -> Zeroizing<[u8; 32]> {
 /// "mutualstore/owner/1", the account secret as key material and the file key as info. Only the account's holder
 /// derives it again, and two files of one account show nothing in common.
 pub fn owner_key(account: &[u8; 32], file_key: &[u8; 32]) -> [u8; 32] {
-    let seed = owner_seed(account, file_key);
-    let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice());
+    public_key(&owner_seed(account, file_key))
+}
+
+/// The ed25519 public key of a seed.
+#[expect(clippy::missing_panics_doc, reason = "ed25519 takes every seed of 32 bytes")]
+pub fn public_key(seed: &[u8; 32]) -> [u8; 32] {
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed);
     let public = pair
         .ok()
         .and_then(|pair| pair.public_key().as_ref().try_into().ok());
@@ -95,12 +99,58 @@ pub fn owner_key(account: &[u8; 32], file_key: &[u8; 32]) -> [u8; 32] {
 }
 
 fn owner_seed(account: &[u8; 32], file_key: &[u8; 32]) -> Zeroizing<[u8; 32]> {
-    let mut seed = Zeroizing::new([0; 32]);
-    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"mutualstore/owner/1").extract(account);
-    prk.expand(&[file_key], hkdf::HKDF_SHA256)
-        .and_then(|okm| okm.fill(seed.as_mut_slice()))
+    derive(b"mutualstore/owner/1", account, file_key)
+}
+
+fn derive(salt: &[u8], secret: &[u8; 32], info: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut key = Zeroizing::new([0; 32]);
+    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret);
+    prk.expand(&[info], hkdf::HKDF_SHA256)
+        .and_then(|okm| okm.fill(key.as_mut_slice()))
         .expect("HKDF-SHA256 gives 32 bytes");
-    seed
+    key
+}
+
+/// Seals the lines of local files that hold links and names, so that neither stands on a disk in the clear:
+/// AES-256-GCM under HKDF-SHA256(salt "mutualstore/line/1", account secret), a random nonce each, written as
+/// hex(nonce 12 ‖ ciphertext ‖ tag 16).
+#[derive(Clone)]
+pub struct LineCipher {
+    key: LessSafeKey,
+}
+
+impl LineCipher {
+    /// The cipher of this account.
+    pub fn new(account: &[u8; 32]) -> Self {
+        let key = derive(b"mutualstore/line/1", account, &[]);
+        let key = UnboundKey::new(&aead::AES_256_GCM, key.as_slice()).expect("AES-256 takes every key of 32 bytes");
+        Self { key: LessSafeKey::new(key) }
+    }
+
+    /// A line without its end.
+    pub fn seal(&self, plaintext: &[u8]) -> String {
+        let nonce: [u8; NONCE] = rand::random();
+        let mut bytes = plaintext.to_vec();
+        self.key
+            .seal_in_place_append_tag(aead::Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut bytes)
+            .expect("a line is far below the limit of GCM");
+        hex::encode(nonce) + &hex::encode(bytes)
+    }
+
+    /// What was sealed; `None` for anything else.
+    pub fn open(&self, line: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let mut bytes = hex::decode(line).ok()?;
+        let nonce = *bytes.first_chunk()?;
+        let sealed = bytes.get_mut(NONCE..)?;
+        let plaintext = self.key.open_in_place(aead::Nonce::assume_unique_for_key(nonce), Aad::empty(), sealed);
+        Some(Zeroizing::new(plaintext.ok()?.to_vec()))
+    }
+}
+
+impl fmt::Debug for LineCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LineCipher")
+    }
 }
 
 /// Plaintext of a block on its way to be sealed in place: what is pushed is copied once, to where its ciphertext
@@ -175,6 +225,7 @@ pub struct FileCipher {
 
 impl FileCipher {
     /// The cipher of the file with this key.
+    #[expect(clippy::missing_panics_doc, reason = "AES-256 takes every key of 32 bytes")]
     pub fn new(key: &[u8; 32]) -> Self {
         let key = UnboundKey::new(&aead::AES_256_GCM, key).expect("AES-256 takes every key of 32 bytes");
         Self {
@@ -183,6 +234,10 @@ impl FileCipher {
     }
 
     /// Seals a block whose first segment has the number `first_segment` among those of its kind and level.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "a segment is far below the limit of GCM"
+    )]
     pub fn seal_block(&self, kind: Kind, level: u8, first_segment: u64, buffer: BlockBuffer) -> Bytes {
         let BlockBuffer { mut bytes, len, .. } = buffer;
         if !len.is_multiple_of(SEGMENT_PLAINTEXT) {
@@ -267,9 +322,13 @@ impl fmt::Debug for FileCipher {
     }
 }
 
-const fn nonce(kind: Kind, level: u8, segment: u64) -> [u8; NONCE] {
-    let [a, b, c, d, e, f, g, h] = segment.to_be_bytes();
-    [kind as u8, level, 0, 0, a, b, c, d, e, f, g, h]
+fn nonce(kind: Kind, level: u8, segment: u64) -> [u8; NONCE] {
+    let mut out = [0; NONCE];
+    let fields = [kind as u8, level, 0, 0].into_iter().chain(segment.to_be_bytes());
+    for (out, byte) in out.iter_mut().zip(fields) {
+        *out = byte;
+    }
+    out
 }
 
 fn associated_data(nonce: [u8; NONCE]) -> [u8; CONTEXT.len() + NONCE] {

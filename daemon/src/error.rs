@@ -4,9 +4,16 @@
 //! JSON body of an HTTP error is `{"error": message, "code": exit code, "retry": bool}`. Exit code 6 (no daemon
 //! answers) and 130 (interrupted) are the client's own and never come from here.
 
-use std::fmt;
+use std::{fmt, io};
 
 use serde::Serialize;
+
+use crate::config::ConfigError;
+use crate::files::FileError;
+use crate::journal::JournalError;
+use crate::link::ParseLinkError;
+use crate::list::ListError;
+use crate::manifest::ManifestError;
 
 /// Exit code: something failed that should not.
 pub const EXIT_UNEXPECTED: u8 = 1;
@@ -100,6 +107,15 @@ impl Failure {
         Self::new(EXIT_UNEXPECTED, 500, false, what.to_string())
     }
 
+    /// A local disk refused: no space where that is why, else unexpected. `what` names the file and the cause.
+    pub fn disk(cause: io::ErrorKind, what: impl fmt::Display) -> Self {
+        if matches!(cause, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            Self::no_space(what)
+        } else {
+            Self::unexpected(what)
+        }
+    }
+
     /// The JSON body of the HTTP error.
     pub fn to_json(&self) -> String {
         let body = Body {
@@ -121,9 +137,110 @@ impl Failure {
     }
 }
 
+impl From<ParseLinkError> for Failure {
+    fn from(error: ParseLinkError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::File(error) => error.into(),
+            ConfigError::NoCapacity
+            | ConfigError::Bounds { .. }
+            | ConfigError::Address { .. }
+            | ConfigError::Join(_)
+            | ConfigError::Syntax { .. }
+            | ConfigError::Variable { .. }
+            | ConfigError::Missing { .. } => Self::usage(error),
+        }
+    }
+}
+
+impl From<FileError> for Failure {
+    /// What is wrong with a data directory is a matter of configuration, a full disk excepted.
+    fn from(error: FileError) -> Self {
+        match &error {
+            FileError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Self::no_space(error)
+            }
+            FileError::Io { .. }
+            | FileError::Damaged { .. }
+            | FileError::InUse { .. }
+            | FileError::NotADirectory { .. } => Self::usage(error),
+        }
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        Self::disk(error.source.kind(), error)
+    }
+}
+
+impl From<ListError> for Failure {
+    fn from(error: ListError) -> Self {
+        match &error {
+            ListError::Io { source, .. } => Self::disk(source.kind(), &error),
+            ListError::Broken { .. } => Self::unexpected(error),
+        }
+    }
+}
+
+impl From<ManifestError> for Failure {
+    /// Of a manifest that was read; what a user may have chosen, shard size and name, is a matter of usage.
+    fn from(error: ManifestError) -> Self {
+        match error {
+            ManifestError::ShardSize(_) | ManifestError::TooLong { .. } | ManifestError::Code(_) => {
+                Self::usage(error)
+            }
+            ManifestError::Truncated
+            | ManifestError::Trailing(_)
+            | ManifestError::Version(_)
+            | ManifestError::Text
+            | ManifestError::Kind(_)
+            | ManifestError::Content { .. }
+            | ManifestError::Index { .. } => Self::unexpected(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_of_operations_become_what_the_contract_says() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let file = |source| FileError::Io {
+            action: "write",
+            path: "x".into(),
+            source,
+        };
+        let list = |source| ListError::Io {
+            action: "write",
+            path: "x".into(),
+            source,
+        };
+        for (failure, exit) in [
+            (ParseLinkError::Damaged.into(), 2),
+            (ConfigError::NoCapacity.into(), 2),
+            (ConfigError::File(file(full())).into(), 7),
+            (FileError::InUse { path: "x".into() }.into(), 2),
+            (file(denied()).into(), 2),
+            (file(full()).into(), 7),
+            (list(full()).into(), 7),
+            (list(denied()).into(), 1),
+            (ListError::Broken { path: "x".into() }.into(), 1),
+            (ManifestError::ShardSize(1).into(), 2),
+            (ManifestError::Truncated.into(), 1),
+        ] {
+            let failure: Failure = failure;
+            assert_eq!(failure.exit, exit, "{failure}");
+        }
+    }
 
     #[test]
     fn bodies_are_as_documented() {

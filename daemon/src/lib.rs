@@ -1,11 +1,32 @@
 //! The MutualStore peer: shard store, transport, transfers and HTTP API.
+//!
+//! * [`run`]: from a data directory to a serving peer.
+//! * [`config`], [`files`], [`network`], [`journal`], [`list`]: what stands in the data directory besides shards.
+//! * [`store`]: shards on disk.
+//! * [`net`]: connections to other peers; [`wire`]: what goes over them.
+//! * `node`: ring and custody, driven.
+//! * `transfer`: files in and out; [`crypt`], [`link`], [`manifest`], [`names`]: their forms.
+//! * `api`: the HTTP API on loopback; [`error`]: failures as users see them; `metrics`, `process`.
 
+mod api;
 pub mod config;
 pub mod crypt;
 pub mod error;
 pub mod files;
+pub mod journal;
 pub mod link;
+pub mod list;
+pub mod manifest;
+mod metrics;
+pub mod names;
 pub mod net;
 pub mod network;
+mod node;
+mod process;
+mod run;
 pub mod store;
+mod transfer;
 pub mod units;
+pub mod wire;
+
+pub use run::run;

@@ -62,8 +62,8 @@ impl fmt::Display for Link {
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.manifest;
-        write!(f, "Link({}…)", hex::encode([a, b, c, d]))
+        let (begin, _) = self.manifest.split_at(4);
+        write!(f, "Link({}…)", hex::encode(begin))
     }
 }
 

@@ -447,9 +447,8 @@ pub(crate) fn split_address(address: &str) -> Result<AddressParts<'_>, AddressEr
     }
     let mut parts = address.strip_prefix('/').ok_or_else(form)?.split('/');
     let (kind, host) = parts.next().zip(parts.next()).ok_or_else(form)?;
-    let port = match (parts.next(), parts.next()) {
-        (Some("tcp"), Some(port)) => port,
-        (Some(_) | None, Some(_) | None) => return Err(form()),
+    let (Some("tcp"), Some(port)) = (parts.next(), parts.next()) else {
+        return Err(form());
     };
     let peer = match (parts.next(), parts.next(), parts.next()) {
         (None, None, None) => None,

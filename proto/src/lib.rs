@@ -1,9 +1,10 @@
 //! Wire messages of MutualStore and their validated conversions.
 //!
-//! The generated types stay inside this crate: each module turns bytes from the network into types whose
-//! limits were checked, and those back into bytes. Nothing is ever hashed or signed in protobuf form.
+//! Generated types go no further than conversions: those of the hello stand here, those that know the ring's
+//! and custody's types in the daemon. Nothing is ever hashed or signed in protobuf form.
 //!
-//! * [`hello`]: the first messages on every connection.
+//! * [`hello`]: the first messages on every connection, checked.
+//! * [`wire`]: the generated types.
 
 pub mod hello;
 
@@ -14,6 +15,7 @@ pub mod hello;
     clippy::pedantic,
     reason = "generated from proto/*.proto"
 )]
-mod wire {
+/// What prost makes of `proto/*.proto`; nothing in it has been checked.
+pub mod wire {
     include!(concat!(env!("OUT_DIR"), "/mutualstore.rs"));
 }

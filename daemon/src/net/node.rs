@@ -195,6 +195,9 @@ impl Node {
 
     /// Dials one address for [`Net::dial`](super::Net::dial).
     pub(super) async fn dial(self: &Arc<Self>, address: Multiaddr) -> Result<Dialed, OpenFailure> {
+        if swarm::named_peer(&address) == Some(self.peer) {
+            return Err(OpenFailure::Own);
+        }
         let (dialed, _) = self.open(None, vec![address], Class::Rpc).await?;
         Ok(dialed)
     }

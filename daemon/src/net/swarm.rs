@@ -324,6 +324,14 @@ pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
     address
 }
 
+/// The peer an address ends with, if it names one.
+pub(super) fn named_peer(address: &Multiaddr) -> Option<Peer> {
+    let Some(Protocol::P2p(id)) = address.iter().last() else {
+        return None;
+    };
+    to_peer(&id)
+}
+
 /// Whether only this machine can reach the address.
 pub(super) fn is_loopback(address: &str) -> bool {
     let first = address

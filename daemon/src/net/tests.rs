@@ -1,4 +1,6 @@
-//! Several peers in one process, over real sockets on 127.0.0.1.
+//! Several peers in one process, over real sockets on 127.0.0.1: what the tests share, and calls.
+
+mod admission;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -6,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _};
-use mutualstore_proto::hello::{Hello, HelloMessage, VERSION};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -243,6 +244,8 @@ async fn a_window_of_requests_may_wait_and_the_next_is_busy() {
     let (a, b) = pair().await;
     let limit = Duration::from_millis(300);
     let target = b.target();
+    // Connected, all of them are sent at once.
+    assert_eq!(a.call(&b, "first").await.unwrap(), "first");
     let stalled = (0..256).map(|_| a.net.call(&target, Bytes::from_static(b"stall"), limit).boxed());
     let stalled = bounded(join_all(stalled)).await;
     assert!(stalled.iter().all(|result| *result == Err(CallError::TimedOut)));
@@ -350,178 +353,6 @@ async fn requests_beyond_the_limits_are_not_sent_and_bad_answers_fail_the_call()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_are_refused_with_the_reason() {
-    let member = start(1, config()).await;
-    let stranger = |seed, change: fn(&mut NetworkInfo)| {
-        let mut config = config();
-        change(&mut config.network);
-        start(seed, config)
-    };
-    let cases: [(fn(&mut NetworkInfo), Reason); 4] = [
-        (|network| network.id = [8; 32], Reason::WrongNetwork),
-        (
-            |network| network.secret = Zeroizing::new(b"guess".to_vec()),
-            Reason::WrongSecret,
-        ),
-        (|network| network.unit = 1, Reason::ParametersDiffer),
-        (|network| network.r = 8, Reason::ParametersDiffer),
-    ];
-    for (seed, (change, reason)) in (10..).zip(cases) {
-        let other = stranger(seed, change).await;
-        assert_eq!(refused(other.net.dial(&member.address()).await), reason);
-        assert_eq!(refused(member.net.dial(&other.address()).await), reason);
-        let called = other.call(&member, "hello?").await;
-        assert!(matches!(called, Err(CallError::Refused(text)) if text.contains(&reason.to_string())));
-    }
-    assert_eq!(member.net.connections(), 0);
-    assert!(member.service.seen.lock().unwrap().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn other_versions_and_other_protocols_are_refused() {
-    let (a, b) = pair().await;
-    let mut wire = raw(&a, &b).await;
-    let hello = HelloMessage::Hello(Hello {
-        version: VERSION + 2,
-        network: network().id,
-        nonce: [0; 16],
-        class: Class::Rpc,
-        instance: [0; 16],
-        unit: network().unit,
-        r: network().r,
-    });
-    for (message, reason) in [
-        (hello.encode(), Reason::Version),
-        (Bytes::from_static(b"GET /"), Reason::NotMutualStore),
-    ] {
-        let length = u32::try_from(message.len()).unwrap();
-        wire.stream.write_all(&length.to_be_bytes()).await.unwrap();
-        wire.stream.write_all(&message).await.unwrap();
-        wire.stream.flush().await.unwrap();
-        let mut answer = Vec::new();
-        bounded(wire.stream.read_to_end(&mut answer)).await.unwrap();
-        let HelloMessage::Refusal(refusal) = HelloMessage::decode(Bytes::from(answer).slice(4..)).unwrap()
-        else {
-            panic!("not refused");
-        };
-        assert_eq!(refusal.reason, reason);
-        wire = raw(&a, &b).await;
-    }
-    // A length beyond the limit is refused before the bytes come.
-    wire.stream.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
-    wire.stream.flush().await.unwrap();
-    hung_up(&mut wire).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_joiner_learns_the_network_and_then_belongs_to_it() {
-    let member = start(1, config()).await;
-    let secret = network().secret;
-    let nothing = NetworkInfo {
-        secret: secret.clone(),
-        ..NetworkInfo::default()
-    };
-    let joiner = start(
-        2,
-        NetConfig {
-            network: nothing,
-            ..config()
-        },
-    )
-    .await;
-    assert!(matches!(
-        joiner.call(&member, "too early").await,
-        Err(CallError::Refused(_))
-    ));
-    assert_eq!(
-        refused(member.net.dial(&joiner.address()).await),
-        Reason::WrongNetwork
-    );
-
-    let dialed = joiner
-        .net
-        .dial(&joiner.net.with_peer("/ip4/127.0.0.1/tcp/1"))
-        .await;
-    assert_eq!(dialed, Err(DialError::Own));
-    let dialed = joiner
-        .net
-        .dial(&member.net.with_peer(&member.address()))
-        .await
-        .unwrap();
-    assert_eq!(
-        (dialed.peer, &dialed.contact),
-        (member.net.peer(), &member.service.contact)
-    );
-    assert_eq!(
-        (dialed.network.id, dialed.network.unit, dialed.network.r),
-        (network().id, 1 << 30, 16)
-    );
-    assert_eq!((joiner.net.connections(), member.net.connections()), (0, 0));
-    assert_eq!(member.knows(&joiner), 0);
-
-    joiner.net.adopt(NetworkInfo {
-        secret,
-        ..dialed.network
-    });
-    assert_eq!(joiner.call(&member, "hello").await.unwrap(), "hello");
-    assert_eq!((member.knows(&joiner), joiner.knows(&member)), (1, 1));
-
-    let uninvited = start(
-        3,
-        NetConfig {
-            network: NetworkInfo::default(),
-            ..config()
-        },
-    )
-    .await;
-    assert_eq!(
-        refused(uninvited.net.dial(&member.address()).await),
-        Reason::WrongSecret
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_instance_is_refused_until_the_first_is_dead() {
-    let b = start(2, config()).await;
-    let first = start(1, config()).await;
-    assert_eq!(first.call(&b, "first").await.unwrap(), "first");
-    let second = start(1, config()).await;
-    assert_eq!(
-        refused(second.net.dial(&b.address()).await),
-        Reason::DuplicateInstance
-    );
-    assert_eq!(first.call(&b, "still").await.unwrap(), "still");
-    first.net.shutdown().await;
-    let dialed = bounded(async {
-        loop {
-            if let Ok(dialed) = second.net.dial(&b.address()).await {
-                return dialed;
-            }
-        }
-    });
-    assert_eq!(dialed.await.peer, b.net.peer());
-    assert_eq!(second.call(&b, "mine now").await.unwrap(), "mine now");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_that_answers_no_ping_makes_room() {
-    let b = start(
-        2,
-        NetConfig {
-            instance_timeout: Duration::from_millis(100),
-            ..config()
-        },
-    )
-    .await;
-    let a = start(1, config()).await;
-    let mut silent = raw_after_hello(&a, &b, Class::Rpc).await;
-    eventually("connected", || b.net.connections() == 1).await;
-    assert_eq!(a.call(&b, "alive").await.unwrap(), "alive");
-    hung_up(&mut silent).await;
-    assert_eq!(b.net.connections(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn breaches_of_the_protocol_end_the_connection() {
     let (a, b) = pair().await;
     let header = |kind, id, head, payload| {
@@ -566,14 +397,14 @@ async fn breaches_of_the_protocol_end_the_connection() {
     eventually("reported", || b.lost(&a) == 5).await;
     // A window and one more request.
     let mut wire = raw_after_hello(&a, &b, Class::Rpc).await;
+    let mut flood = Vec::new();
     for id in 1..=257 {
-        wire.stream
-            .write_all(&header(Kind::Request, id, 0, 5))
-            .await
-            .unwrap();
-        wire.stream.write_all(b"stall").await.unwrap();
+        flood.extend(header(Kind::Request, id, 0, 5));
+        flood.extend(b"stall");
     }
-    wire.stream.flush().await.unwrap();
+    // The other side may hang up before all is written.
+    drop(wire.stream.write_all(&flood).await);
+    drop(wire.stream.flush().await);
     hung_up(&mut wire).await;
 }
 
@@ -636,12 +467,16 @@ async fn a_shard_service_that_stalls_fails_its_calls() {
         a.net.connections() == 0 && b.net.connections() == 0
     })
     .await;
-    let (head, _) = a
-        .net
-        .shard_call(&target, Bytes::from_static(b"new"), Bytes::new())
-        .await
-        .unwrap();
-    assert_eq!(head, "new");
+    // The next call gets a new connection; on a machine so slow that nothing moves for 200 ms, a later one.
+    bounded(async {
+        while a
+            .net
+            .shard_call(&target, Bytes::from_static(b"new"), Bytes::new())
+            .await
+            .is_err()
+        {}
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -737,107 +572,4 @@ async fn dead_ports_and_wrong_peers_are_unreachable_without_waiting() {
     let all = vec![dead, c.address(), "nonsense".to_owned(), b.address()];
     assert_eq!(call(all).await, Ok(Bytes::from_static(b"x")));
     assert_eq!(a.net.dial(&a.address()).await, Err(DialError::Own));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn limits_refuse_further_connections() {
-    let b = start(
-        2,
-        NetConfig {
-            max_connections_per_peer: 1,
-            ..config()
-        },
-    )
-    .await;
-    let a = start(1, config()).await;
-    let mut first = raw_after_hello(&a, &b, Class::Rpc).await;
-    let mut second = raw(&a, &b).await;
-    let local = Local {
-        peer: a.net.peer(),
-        network: network(),
-        instance: [7; 16],
-        contact: Bytes::new(),
-    };
-    let failure = hello::dial(&mut second.stream, b.net.peer(), &local, Class::Shards).await;
-    let Err(hello::HelloFailure::Refused(refusal)) = failure else {
-        panic!("not refused")
-    };
-    assert_eq!(refusal.reason, Reason::TooManyConnections);
-    hung_up(&mut second).await;
-    first.stream.close().await.unwrap();
-    eventually("room again", || b.net.connections() == 0).await;
-
-    let full = start(
-        3,
-        NetConfig {
-            max_connections: 0,
-            ..config()
-        },
-    )
-    .await;
-    assert!(matches!(a.call(&full, "x").await, Err(CallError::Refused(_))));
-    assert_eq!(full.call(&a, "x").await, Err(CallError::Busy));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pending_hellos_are_bounded_and_end() {
-    let few = NetConfig {
-        max_pending_hellos: 2,
-        hello_timeout: Duration::from_millis(500),
-        ..config()
-    };
-    let b = start(2, few).await;
-    let a = start(1, config()).await;
-    let mut waiting = vec![raw(&a, &b).await, raw(&a, &b).await];
-    assert_eq!(a.call(&b, "x").await, Err(CallError::Unreachable));
-    for wire in &mut waiting {
-        hung_up(wire).await;
-    }
-    // The permits come back after the connections went.
-    bounded(async { while a.call(&b, "x").await.is_err() {} }).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn starting_says_what_is_wrong_with_an_address() {
-    let a = start(1, config()).await;
-    let start = |address: String| {
-        let config = NetConfig {
-            listen: vec![address],
-            ..config()
-        };
-        Net::start([2; 32], config, Arc::clone(&a.service) as Arc<dyn Service>)
-    };
-    assert!(matches!(
-        start(a.address()).await,
-        Err(StartError::AddressInUse { .. })
-    ));
-    assert!(matches!(
-        start("/ip4/127.0.0.1/udp/1".to_owned()).await,
-        Err(StartError::BadAddress { .. })
-    ));
-    assert!(matches!(
-        start("127.0.0.1:1".to_owned()).await,
-        Err(StartError::BadAddress { .. })
-    ));
-    let everywhere = start("/ip4/0.0.0.0/tcp/0".to_owned()).await.unwrap();
-    let addresses = everywhere.contact_addresses();
-    assert!(
-        addresses
-            .iter()
-            .all(|address| !address.contains("0.0.0.0") && !address.ends_with("tcp/0"))
-    );
-    assert!(addresses.last().unwrap().contains("127.0.0.1"));
-    everywhere.shutdown().await;
-}
-
-#[test]
-fn secrets_are_not_printed() {
-    let text = format!(
-        "{:?}",
-        NetConfig {
-            network: network(),
-            ..NetConfig::default()
-        }
-    );
-    assert!(!text.contains("secret") && !text.contains("115, 101"), "{text}");
 }

@@ -406,6 +406,17 @@ impl Store {
         }))
     }
 
+    /// The stripe header of a shard, without its payload and unchecked but for its length; `None` if it is not held.
+    pub fn header(&self, key: Key) -> io::Result<Option<Bytes>> {
+        let Some(entry) = self.index.get(&key)? else {
+            return Ok(None);
+        };
+        let file = self.log.file(entry.segment)?;
+        let mut header = vec![0; usize::try_from(entry.header_len).map_err(io::Error::other)?];
+        let read = file.read_at(&mut header, entry.offset + HEADER_BYTES as u64)?;
+        Ok((read == header.len()).then(|| header.into()))
+    }
+
     /// State, token and length of a shard; `None` if it is not held, or if the index fails.
     pub fn meta(&self, key: Key) -> Option<Meta> {
         let entry = self

@@ -1,5 +1,5 @@
 //! Set fingerprints that are updated in constant time: sums of a hash of each member (Bellare & Micciancio
-//! 1997, AdHash). They guard against accidents; a holder that lies about itself hurts only itself.
+//! 1997). They guard against accidents; a holder that lies about itself hurts only itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,8 +114,10 @@ fn hash(key: ShardKey, committed: bool) -> u64 {
     hash.update(b"mutualstore/custody/1");
     hash.update(key.slot.stripe.as_bytes());
     hash.update([key.index, u8::from(committed)]);
-    let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = hash.finalize().into();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    let digest: [u8; 32] = hash.finalize().into();
+    digest
+        .first_chunk()
+        .map_or(0, |first: &[u8; 8]| u64::from_be_bytes(*first))
 }
 
 #[cfg(test)]

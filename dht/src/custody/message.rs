@@ -27,11 +27,11 @@ pub enum Request {
         /// At most [`MAX_ENTRIES`] divided by n.
         orders: Vec<TrimOrder>,
     },
-    /// Holder to holder: do you hold these, committed, and keep them for the pin time? Answered by
+    /// Holder to holder: do you hold these, committed, and are not dropping them? Answered by
     /// [`Response::Confirmed`].
     Confirm {
-        /// Stripe and index; at most [`MAX_ENTRIES`].
-        shards: Vec<(Id, u8)>,
+        /// At most [`MAX_ENTRIES`].
+        questions: Vec<Question>,
     },
     /// Holder to anyone: what do you know of these stripes? Answered by [`Response::Statuses`].
     Status {
@@ -47,7 +47,7 @@ pub enum Response {
     Reported(Reported),
     /// The request was understood; what comes of it shows in later reports.
     Taken,
-    /// To [`Request::Confirm`]: one answer per shard asked for, in order.
+    /// To [`Request::Confirm`]: one answer per question, in order.
     Confirmed(Vec<bool>),
     /// To [`Request::Status`]: one answer per stripe asked for, in order.
     Statuses(Vec<Status>),
@@ -129,6 +129,17 @@ pub struct TrimOrder {
     pub keep: Peer,
     /// One holder for each other index of the stripe.
     pub others: Vec<(u8, Peer)>,
+}
+
+/// Whether the receiver holds a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The stripe.
+    pub stripe: Id,
+    /// The index.
+    pub index: u8,
+    /// Whether a receiver that answers yes must not trim the shard for the pin time.
+    pub pin: bool,
 }
 
 /// What a peer knows of a stripe.

@@ -1,9 +1,9 @@
 //! Questions and instructions that wait for a peer, sent in batches, one message in flight at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fingerprint::ShardKey;
-use super::message::{MAX_ENTRIES, Request, TrimOrder};
+use super::message::{MAX_ENTRIES, Question, Request, TrimOrder};
 use crate::{Id, Time};
 
 /// Trim orders in one message: each names up to 255 other holders.
@@ -12,10 +12,12 @@ const MAX_ORDERS: usize = MAX_ENTRIES / 16;
 /// What waits for one peer.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    solicit: bool,
+    /// When to ask for a report.
+    solicit: Option<Time>,
     commits: BTreeSet<Id>,
     trims: Vec<TrimOrder>,
-    confirms: BTreeSet<ShardKey>,
+    /// Whether to pin the shard.
+    confirms: BTreeMap<ShardKey, bool>,
     statuses: BTreeSet<Id>,
     in_flight: bool,
     not_before: Time,
@@ -34,13 +36,12 @@ pub(super) enum Asked {
 
 impl Outbox {
     pub(super) fn solicit(&mut self, at: Time) {
-        self.solicit = true;
-        self.not_before = at;
+        self.solicit = Some(at);
     }
 
     /// The peer reported by itself.
     pub(super) fn reported(&mut self) {
-        self.solicit = false;
+        self.solicit = None;
     }
 
     pub(super) fn commit(&mut self, stripe: Id) {
@@ -51,8 +52,8 @@ impl Outbox {
         self.trims.push(order);
     }
 
-    pub(super) fn confirm(&mut self, key: ShardKey) {
-        self.confirms.insert(key);
+    pub(super) fn confirm(&mut self, key: ShardKey, pin: bool) {
+        *self.confirms.entry(key).or_default() |= pin;
     }
 
     pub(super) fn status(&mut self, stripe: Id) {
@@ -69,22 +70,33 @@ impl Outbox {
     }
 
     pub(super) fn due(&self) -> Option<Time> {
-        let waiting = self.solicit
-            || !self.commits.is_empty()
+        let waiting = !self.commits.is_empty()
             || !self.trims.is_empty()
             || !self.confirms.is_empty()
             || !self.statuses.is_empty();
-        (waiting && !self.in_flight).then_some(self.not_before)
+        let at = if waiting {
+            Some(self.not_before)
+        } else {
+            self.solicit.map(|at| at.max(self.not_before))
+        };
+        at.filter(|_| !self.in_flight)
     }
 
     /// The next message, answers that others wait for first.
     pub(super) fn next(&mut self) -> Option<(Request, Asked)> {
         let message = if !self.confirms.is_empty() {
-            let keys = take(&mut self.confirms, MAX_ENTRIES);
-            let shards = keys.iter().map(|key| (key.slot.stripe, key.index)).collect();
-            (Request::Confirm { shards }, Asked::Confirm(keys))
+            let asked = std::iter::from_fn(|| self.confirms.pop_first());
+            let asked: Vec<(ShardKey, bool)> = asked.take(MAX_ENTRIES).collect();
+            let question = |(key, pin): &(ShardKey, bool)| Question {
+                stripe: key.slot.stripe,
+                index: key.index,
+                pin: *pin,
+            };
+            let questions = asked.iter().map(question).collect();
+            let keys = asked.into_iter().map(|(key, _)| key).collect();
+            (Request::Confirm { questions }, Asked::Confirm(keys))
         } else if !self.statuses.is_empty() {
-            let stripes = take(&mut self.statuses, MAX_ENTRIES);
+            let stripes = take(&mut self.statuses);
             (
                 Request::Status {
                     stripes: stripes.clone(),
@@ -92,14 +104,14 @@ impl Outbox {
                 Asked::Status(stripes),
             )
         } else if !self.commits.is_empty() {
-            let stripes = take(&mut self.commits, MAX_ENTRIES);
+            let stripes = take(&mut self.commits);
             (Request::Commit { stripes }, Asked::Commit)
         } else if !self.trims.is_empty() {
             let rest = self.trims.split_off(self.trims.len().min(MAX_ORDERS));
             let orders = std::mem::replace(&mut self.trims, rest);
             (Request::Trim { orders }, Asked::Trim)
-        } else if self.solicit {
-            self.solicit = false;
+        } else if self.solicit.is_some() {
+            self.solicit = None;
             (Request::Solicit, Asked::Solicit)
         } else {
             return None;
@@ -119,6 +131,6 @@ impl Outbox {
     }
 }
 
-fn take<T: Ord>(set: &mut BTreeSet<T>, limit: usize) -> Vec<T> {
-    std::iter::from_fn(|| set.pop_first()).take(limit).collect()
+fn take(set: &mut BTreeSet<Id>) -> Vec<Id> {
+    std::iter::from_fn(|| set.pop_first()).take(MAX_ENTRIES).collect()
 }

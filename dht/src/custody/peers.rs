@@ -55,6 +55,8 @@ pub(super) struct Peers {
     changed: Time,
     /// No suspicion is older than this.
     floor: Time,
+    /// When so many had vanished together last that it was not believed.
+    doubted: Time,
     repair_delay: Duration,
 }
 
@@ -75,6 +77,7 @@ impl Peers {
             view: Vec::new(),
             changed: now,
             floor: now,
+            doubted: now,
             repair_delay,
         };
         peers.intern(now, me, true);
@@ -184,6 +187,7 @@ impl Peers {
             .count();
         let fresh = |record: &PeerRecord| !record.alive && now.since(record.vanished) < delay;
         if 4 * others().filter(|record| fresh(record)).count() >= alive + suspect {
+            self.doubted = now;
             for record in self.records.iter_mut().skip(1).filter(|record| fresh(record)) {
                 record.since = now;
             }
@@ -195,9 +199,15 @@ impl Peers {
         self.floor = now;
     }
 
-    /// No suspicion or tracking counts from before this.
-    pub(super) fn floor(&self) -> Time {
-        self.floor
+    /// From when a stripe tracked since `tracked` may be judged to have holders that never spoke. They may be
+    /// among those that vanished together since, which defers this once.
+    pub(super) fn tracked_since(&self, tracked: Time) -> Time {
+        let tracked = tracked.max(self.floor);
+        if self.doubted.since(tracked) < self.repair_delay {
+            tracked.max(self.doubted)
+        } else {
+            tracked
+        }
     }
 
     pub(super) fn is_alive(&self, handle: Handle) -> bool {

@@ -40,8 +40,8 @@ impl Survey {
         } else {
             config.repair_delay
         };
-        let unheard =
-            (homed.tracked.unwrap_or(now).max(peers.floor()) + delay).max(homed.withdrawn + config.settle());
+        let unheard = (peers.tracked_since(homed.tracked.unwrap_or(now)) + delay)
+            .max(homed.withdrawn + config.settle());
         for index in (0..homed.shape.n).filter(|index| !live.contains(index)) {
             let named = homed.claims.iter().filter(|claim| claim.index == index);
             let suspected = named.map(|claim| peers.suspect_since(claim.peer) + delay).max();
@@ -74,8 +74,15 @@ impl Survey {
         }
     }
 
-    fn holds(&self, peer: Handle) -> usize {
-        self.live.iter().filter(|(_, holder)| *holder == peer).count()
+    /// Whether nobody else live holds this index.
+    fn is_sole(&self, index: u8) -> bool {
+        self.holders(index).count() == 1
+    }
+
+    /// Whether the peer is the only holder of more than one index.
+    fn is_doubled(&self, peer: Handle) -> bool {
+        let sole = |shard: &&(u8, Handle)| shard.1 == peer && self.is_sole(shard.0);
+        self.live.iter().filter(sole).count() > 1
     }
 
     fn holders(&self, index: u8) -> impl Iterator<Item = Handle> + '_ {
@@ -190,7 +197,7 @@ fn hand_in(homed: &Homed, survey: &Survey, members: &Members, seats: &[Handle]) 
         return Decision::Nothing;
     };
     let misplaced = survey.live.iter().filter(|(index, peer)| {
-        survey.holders(*index).count() == 1 && (!seats.contains(peer) || survey.holds(*peer) > 1)
+        survey.is_sole(*index) && (!seats.contains(peer) || survey.is_doubled(*peer))
     });
     let farthest = misplaced.max_by_key(|(_, peer)| (!seats.contains(peer), position(members, *peer), *peer));
     farthest.map_or(Decision::Nothing, |(index, from)| Decision::Copy {

@@ -260,17 +260,17 @@ impl Custody {
             return;
         };
         let shape = homed.shape;
-        let names = |shards: &[(u8, Handle)]| {
-            let named = shards
+        let named = |shards: &[(u8, Handle)]| {
+            let shards = shards
                 .iter()
                 .map(|(index, peer)| (*index, self.peers.get(*peer).peer));
-            named.collect::<Vec<_>>()
+            shards.collect::<Vec<_>>()
         };
         let stripe = slot.stripe;
         let (effect, shards) = match decision {
             Decision::Nothing | Decision::Parked { .. } => return,
             Decision::Regenerate { sources, targets } => {
-                let (sources, named) = (names(&sources), names(&targets));
+                let (from, to) = (named(&sources), named(&targets));
                 let shards = usize::from(shape.k) + targets.len();
                 let job = self.jobs.begin(Job {
                     slot,
@@ -281,8 +281,8 @@ impl Custody {
                     job,
                     stripe,
                     shape,
-                    sources,
-                    targets: named,
+                    sources: from,
+                    targets: to,
                 };
                 (effect, shards)
             }

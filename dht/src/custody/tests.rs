@@ -1,1 +1,568 @@
-//! Tests.
+//! Custody on an in-memory network. At every drop of a committed shard the harness checks that the index still
+//! lies on another disk.
+
+mod faults;
+mod harness;
+
+use std::time::Duration;
+
+use super::*;
+use crate::PeerState;
+use harness::{Net, RS, committed, peer, quick, secs, stripe};
+
+const STRIPES: u64 = 60;
+
+fn filled_with(peers: u8, seed: u64, config: CustodyConfig) -> Net {
+    let mut net = Net::new(peers, config, seed);
+    net.run(secs(1));
+    for number in 0..STRIPES {
+        net.put(stripe(number), RS);
+    }
+    net.run(secs(10));
+    net
+}
+
+fn filled(peers: u8, seed: u64) -> Net {
+    filled_with(peers, seed, quick())
+}
+
+fn all(net: &Net, check: impl Fn(&Net, Id) -> bool) -> bool {
+    (0..STRIPES).all(|number| check(net, stripe(number)))
+}
+
+fn all_whole(net: &Net) -> bool {
+    all(net, |net, id| net.distinct(id) == 6)
+}
+
+fn all_exact(net: &Net) -> bool {
+    all(net, |net, id| net.is_exact(id, RS.n))
+}
+
+fn all_placed(net: &Net) -> bool {
+    all(net, |net, id| net.is_placed(id, RS.n))
+}
+
+/// Every home's record agrees with the disks, and nothing is on its way.
+fn all_known(net: &Net) -> bool {
+    all(net, |net, id| {
+        let home = net.nodes[&net.home(id)].custody.as_ref().unwrap();
+        let record = home.stripe(id).unwrap();
+        let told: Vec<_> = record
+            .shards
+            .iter()
+            .map(|shard| (shard.index, shard.peer))
+            .collect();
+        record.home && told == net.live(id)
+    })
+}
+
+fn pending(net: &Net, lease: Duration) -> State {
+    State::Pending {
+        until: net.now + lease,
+        writer: peer(0),
+    }
+}
+
+fn commit_at(net: &mut Net, peer: crate::Peer, id: Id) {
+    let disk = &mut net.nodes.get_mut(&peer).unwrap().disk;
+    for (_, (_, state)) in disk.range_mut((id, 0)..=(id, u8::MAX)) {
+        *state = State::Committed;
+    }
+    net.with(peer, |custody, now, _| custody.committed(now, id));
+}
+
+fn commits(net: &Net, id: Id) -> usize {
+    let shards = net.nodes.values().flat_map(|node| node.disk.iter());
+    shards
+        .filter(|((stripe, _), (_, state))| *stripe == id && *state == State::Committed)
+        .count()
+}
+
+#[test]
+fn homes_know_what_is_stored() {
+    let net = filled(12, 1);
+    assert!(all_known(&net));
+    let health = net.health();
+    assert_eq!((health.safe, health.unsure, health.lost), (60, 0, 0));
+    assert_eq!(net.counters.jobs, 0);
+}
+
+#[test]
+fn listings_go_page_by_page() {
+    let config = CustodyConfig { page: 3, ..quick() };
+    let net = filled_with(8, 3, config);
+    assert!(all_known(&net));
+    assert_eq!(net.counters.jobs, 0);
+}
+
+#[test]
+fn every_kill_within_tolerance_is_repaired() {
+    let mut net = filled(12, 2);
+    for round in 0..3 {
+        net.kill(peer(round * 2));
+        net.kill(peer(round * 2 + 1));
+        assert!(all(&net, |net, id| net.distinct(id) >= 4));
+        net.run_until(secs(60), all_whole);
+    }
+    net.run_until(secs(60), |net| all_exact(net) && net.health().safe == 60);
+    assert_eq!(net.counters.failed_jobs, 0);
+}
+
+#[test]
+fn staggered_kills_are_repaired() {
+    let mut net = filled(12, 4);
+    for victim in 0..5 {
+        net.kill(peer(victim));
+        net.run(secs(12));
+        assert!(all(&net, |net, id| net.distinct(id) >= 4));
+    }
+    net.run_until(secs(60), all_exact);
+}
+
+#[test]
+fn returning_peers_make_surplus_that_is_trimmed() {
+    let mut net = filled(12, 5);
+    net.kill(peer(3));
+    net.kill(peer(4));
+    net.run_until(secs(60), all_whole);
+    net.start(peer(3));
+    net.start(peer(4));
+    let start = net.now;
+    while !all_placed(&net) {
+        assert!(all_whole(&net));
+        assert!(net.now.since(start) < secs(300));
+        net.run(secs(1));
+    }
+    assert!(net.counters.dropped > 0);
+}
+
+#[test]
+fn new_peers_are_handed_their_share() {
+    let mut net = filled(6, 6);
+    for number in 6..12 {
+        net.join(peer(number));
+    }
+    let start = net.now;
+    while !all_placed(&net) {
+        assert!(all_whole(&net));
+        assert!(net.now.since(start) < secs(300));
+        net.run(secs(1));
+    }
+    let moved: usize = (6..12).map(|number| net.nodes[&peer(number)].disk.len()).sum();
+    assert!(moved > 60);
+    assert_eq!(net.counters.copied, moved as u64, "every shard moves once");
+    assert_eq!(net.counters.regenerated, 0);
+    assert_eq!(net.counters.dropped, moved as u64);
+}
+
+#[test]
+fn a_mass_kill_and_return_starts_no_repair() {
+    let mut net = filled(12, 7);
+    for victim in 0..5 {
+        net.kill(peer(victim));
+    }
+    net.run(secs(4));
+    for victim in 0..5 {
+        net.start(peer(victim));
+    }
+    net.run(secs(120));
+    assert_eq!(net.counters.jobs, 0);
+    assert!(all_placed(&net) && all_known(&net));
+    assert_eq!(net.health().safe, 60);
+}
+
+#[test]
+fn a_restart_of_all_starts_no_repair() {
+    let mut net = filled(12, 8);
+    for victim in 0..12 {
+        net.kill(peer(victim));
+    }
+    for victim in 0..12 {
+        net.run(Duration::from_millis(200));
+        net.start(peer(victim));
+    }
+    net.run(secs(60));
+    assert_eq!(net.counters.jobs, 0);
+    assert_eq!(net.health().safe, 60);
+}
+
+#[test]
+fn a_home_that_dies_amid_repair_is_replaced() {
+    let mut net = filled(12, 9);
+    net.job_time = secs(3);
+    net.kill(peer(1));
+    net.run_until(secs(20), |net| net.counters.jobs > 0);
+    let home = (0..STRIPES).map(|number| net.home(stripe(number))).find(|home| {
+        let custody = net.nodes[home].custody.as_ref().unwrap();
+        custody.health().repairs_running > 0
+    });
+    net.kill(home.unwrap());
+    net.run_until(secs(200), all_exact);
+}
+
+#[test]
+fn homes_that_disagree_lose_nothing() {
+    let mut net = filled(12, 10);
+    net.delude(peer(0), (0..6).map(peer));
+    net.delude(peer(6), (4..12).map(peer));
+    for _ in 0..60 {
+        net.run(secs(2));
+        assert!(all_whole(&net));
+    }
+    net.enlighten(peer(0));
+    net.enlighten(peer(6));
+    net.run_until(secs(300), |net| all_placed(net) && all_known(net));
+}
+
+#[test]
+fn lost_messages_delay_and_nothing_else() {
+    let mut net = filled(12, 11);
+    net.loss = 80;
+    net.kill(peer(0));
+    net.kill(peer(1));
+    net.run_until(secs(120), all_whole);
+    net.start(peer(0));
+    for number in 12..14 {
+        net.join(peer(number));
+    }
+    net.run_until(secs(900), |net| all_placed(net) && all_known(net));
+}
+
+#[test]
+fn full_peers_are_passed_over() {
+    let mut net = filled(12, 12);
+    for full in 8..11 {
+        net.set_state(peer(full), PeerState::Full);
+    }
+    let before: Vec<usize> = (8..11).map(|full| net.nodes[&peer(full)].disk.len()).collect();
+    net.kill(peer(0));
+    net.run_until(secs(60), all_whole);
+    net.run(secs(60));
+    let after: Vec<usize> = (8..11).map(|full| net.nodes[&peer(full)].disk.len()).collect();
+    assert_eq!(before, after, "a full peer keeps what it has and takes nothing");
+    assert_eq!(net.counters.failed_jobs, 0);
+    assert!(all_exact(&net));
+}
+
+#[test]
+fn a_draining_peer_is_relieved() {
+    let mut net = filled(12, 13);
+    net.set_state(peer(5), PeerState::Draining);
+    let start = net.now;
+    while !net.nodes[&peer(5)].disk.is_empty() {
+        assert!(all_whole(&net));
+        assert!(net.now.since(start) < secs(200));
+        net.run(secs(1));
+    }
+    assert!(all_placed(&net));
+}
+
+#[test]
+fn without_a_candidate_a_stripe_is_parked_until_one_comes() {
+    let mut net = filled(6, 14);
+    net.kill(peer(2));
+    net.run(secs(60));
+    let health = net.health();
+    assert_eq!((health.parked, health.degraded, net.counters.jobs), (60, 60, 0));
+    net.join(peer(6));
+    net.run_until(secs(60), all_exact);
+    net.run(secs(5));
+    assert_eq!((net.health().parked, net.health().safe), (0, 60));
+}
+
+#[test]
+fn too_few_are_lost_until_they_return() {
+    let mut net = filled(7, 15);
+    for victim in 0..4 {
+        net.kill(peer(victim));
+    }
+    net.run(secs(60));
+    assert_eq!(net.health().lost, 60);
+    assert_eq!(net.counters.jobs, 0, "nothing to rebuild from");
+    net.start(peer(0));
+    net.start(peer(1));
+    net.start(peer(2));
+    net.run_until(secs(120), |net| all_exact(net) && net.health().safe == 60);
+}
+
+#[test]
+fn a_wiped_disk_counts_as_lost() {
+    let mut net = filled(12, 16);
+    net.kill(peer(4));
+    net.nodes.get_mut(&peer(4)).unwrap().disk.clear();
+    net.run(secs(1));
+    net.start(peer(4));
+    net.run_until(secs(60), all_placed);
+}
+
+#[test]
+fn a_shard_lost_by_its_store_is_rebuilt() {
+    let mut net = filled(12, 17);
+    let (index, holder) = net.live(stripe(0))[2];
+    net.nodes
+        .get_mut(&holder)
+        .unwrap()
+        .disk
+        .remove(&(stripe(0), index));
+    net.with(holder, |custody, now, _| custody.removed(now, stripe(0), index));
+    net.run_until(secs(30), |net| net.is_placed(stripe(0), 6));
+    assert_eq!(net.counters.jobs, 1);
+}
+
+#[test]
+fn an_inconsistent_stripe_is_reported_and_not_retried() {
+    let mut net = filled(12, 18);
+    net.inconsistent = true;
+    let (index, holder) = net.live(stripe(0))[2];
+    net.nodes
+        .get_mut(&holder)
+        .unwrap()
+        .disk
+        .remove(&(stripe(0), index));
+    net.with(holder, |custody, now, _| custody.removed(now, stripe(0), index));
+    net.run(secs(600));
+    assert_eq!((net.counters.jobs, net.health().inconsistent), (1, 1));
+}
+
+#[test]
+fn a_stripe_at_exactly_k_does_not_wait_for_long() {
+    let config = CustodyConfig {
+        repair_delay: secs(3600),
+        ..CustodyConfig::default()
+    };
+    let mut net = filled_with(12, 19, config);
+    net.run(secs(3600));
+    net.kill(peer(0));
+    net.run(secs(30));
+    net.kill(peer(1));
+    net.run(secs(25));
+    assert_eq!(net.counters.jobs, 0);
+    net.run_until(secs(60), |net| all(net, |net, id| net.distinct(id) > 4));
+    net.run(secs(300));
+    assert!(!all_whole(&net), "one index less is not urgent");
+    net.run_until(secs(3600), all_whole);
+}
+
+#[test]
+fn when_a_quarter_vanishes_suspicion_starts_anew() {
+    let config = CustodyConfig {
+        repair_delay: secs(60),
+        ..CustodyConfig::default()
+    };
+    let run = |third: bool| {
+        let mut net = filled_with(12, 20, config.clone());
+        net.run(secs(60));
+        net.kill(peer(0));
+        net.run(secs(50));
+        net.kill(peer(1));
+        net.run(secs(5));
+        if third {
+            net.kill(peer(2));
+        }
+        net.run(secs(55));
+        let early = net.counters.jobs;
+        net.run(secs(60));
+        (early, net.counters.jobs)
+    };
+    let (early, late) = run(true);
+    assert_eq!(early, 0);
+    assert!(late > 0);
+    let (early, _) = run(false);
+    assert!(early > 0);
+}
+
+#[test]
+fn a_stall_starts_suspicion_anew() {
+    let mut net = filled(12, 21);
+    net.kill(peer(0));
+    for _ in 0..10 {
+        net.run(secs(4));
+        for up in net.up() {
+            net.with(up, |custody, now, _| custody.handle_stall(now));
+        }
+    }
+    assert_eq!(net.counters.jobs, 0);
+    net.run_until(secs(60), all_whole);
+}
+
+#[test]
+fn the_rate_bounds_repair_and_the_most_endangered_come_first() {
+    // A job moves 5 or 6 shards: at 6 MiB/s a home begins no more than one in 5/6 s.
+    let config = CustodyConfig {
+        repair_rate: Some(6 << 20),
+        ..quick()
+    };
+    let mut net = filled_with(12, 22, config);
+    net.kill(peer(0));
+    net.kill(peer(1));
+    net.run_until(secs(20), |net| net.counters.jobs > 0);
+    let (start, mut most) = (net.counters.jobs, 0);
+    for second in 1..=4 {
+        net.run(secs(1));
+        most = net.counters.jobs - start;
+        assert!(most <= 10 * (second * 6 / 5 + 1), "{most} jobs in {second} s");
+        for home in net.up() {
+            let custody = net.nodes[&home].custody.as_ref().unwrap();
+            let health = custody.health();
+            let repaired = |net: &Net, id| net.home(id) == home && net.distinct(id) == 6;
+            let touched = (0..STRIPES)
+                .filter(|number| repaired(&net, stripe(*number)))
+                .count();
+            assert!(health.endangered == 0 || health.repairs_waiting > 0 || touched > 0);
+        }
+    }
+    assert!(most > 0);
+    net.run_until(secs(120), all_whole);
+}
+
+#[test]
+fn an_idle_network_is_nearly_silent() {
+    let mut net = filled(24, 23);
+    net.run(secs(60));
+    let before = net.counters;
+    net.run(secs(300));
+    let sent = net.counters.requests - before.requests;
+    assert!(sent > 0 && sent <= 24 * 23 * 11, "{sent} requests in 300 s");
+    assert_eq!(net.counters.jobs, 0);
+}
+
+#[test]
+fn an_uncommitted_put_expires_everywhere() {
+    let mut net = Net::new(12, quick(), 24);
+    net.run(secs(1));
+    let (id, state) = (stripe(0), pending(&net, secs(30)));
+    net.put_as(id, RS, state);
+    net.run(secs(10));
+    assert_eq!(net.health().pending, 1);
+    net.run(secs(15));
+    assert_eq!(net.live(id).len(), 6);
+    net.run(secs(30));
+    assert!(net.live(id).is_empty());
+    assert_eq!(net.health(), Health::default());
+    assert_eq!(net.counters.jobs, 0);
+}
+
+#[test]
+fn a_renewed_lease_does_not_expire() {
+    let mut net = Net::new(12, quick(), 25);
+    net.run(secs(1));
+    let (id, state) = (stripe(0), pending(&net, secs(20)));
+    net.put_as(id, RS, state);
+    for _ in 0..10 {
+        net.run(secs(10));
+        let until = net.now + secs(20);
+        for up in net.up() {
+            net.with(up, |custody, now, _| custody.renew(now, id, until));
+        }
+    }
+    assert_eq!(net.live(id).len(), 6);
+    net.run(secs(30));
+    assert!(net.live(id).is_empty());
+}
+
+#[test]
+fn one_commit_spreads() {
+    let mut net = Net::new(12, quick(), 26);
+    net.run(secs(1));
+    let (id, state) = (stripe(0), pending(&net, secs(600)));
+    net.put_as(id, RS, state);
+    net.run(secs(1));
+    let (_, holder) = net.live(id)[3];
+    commit_at(&mut net, holder, id);
+    net.run_until(secs(60), |net| commits(net, id) == 6);
+    net.run(secs(10));
+    assert_eq!(net.health().safe, 1);
+}
+
+#[test]
+fn expiry_asks_for_the_commit_first() {
+    // The homes say nothing: only the question at the end of the lease can save the shards.
+    let config = CustodyConfig {
+        exchange_dirty: secs(4000),
+        exchange_idle: secs(4000),
+        ..quick()
+    };
+    let mut net = Net::new(12, config, 27);
+    net.run(secs(30));
+    let (id, state) = (stripe(0), pending(&net, secs(30)));
+    net.put_as(id, RS, state);
+    let (_, holder) = net.live(id)[5];
+    commit_at(&mut net, holder, id);
+    net.run(secs(40));
+    assert_eq!(commits(&net, id), 6);
+}
+
+#[test]
+fn nothing_expires_while_a_suspect_may_know_of_a_commit() {
+    let config = CustodyConfig {
+        repair_delay: secs(120),
+        pending_lease: secs(20),
+        exchange_dirty: secs(4000),
+        exchange_idle: secs(4000),
+        ..quick()
+    };
+    let mut net = Net::new(12, config, 28);
+    net.run(secs(300));
+    let (id, state) = (stripe(0), pending(&net, secs(30)));
+    net.put_as(id, RS, state);
+    let (_, holder) = net.live(id)[5];
+    commit_at(&mut net, holder, id);
+    net.kill(holder);
+    net.run(secs(100));
+    assert_eq!(net.live(id).len(), 5);
+    net.start(holder);
+    net.run_until(secs(30), |net| commits(net, id) == 6);
+}
+
+#[test]
+fn repair_off_leaves_everything_where_it_is() {
+    let config = CustodyConfig {
+        repair: false,
+        ..quick()
+    };
+    let mut net = filled_with(12, 29, config);
+    net.kill(peer(0));
+    net.join(peer(12));
+    net.run(secs(120));
+    assert_eq!((net.counters.jobs, net.counters.dropped), (0, 0));
+    assert!(net.health().degraded > 0);
+}
+
+#[test]
+fn a_peer_with_two_shards_gives_one_away() {
+    let mut net = Net::new(12, quick(), 30);
+    net.run(secs(1));
+    let (id, seats) = (stripe(0), net.seats(stripe(0), 6));
+    for index in 0..6 {
+        assert!(net.store(seats[usize::from(index / 2)], committed(id, index, RS)));
+    }
+    net.run(secs(3));
+    assert_eq!((net.health().safe, net.health().degraded), (0, 1));
+    net.run_until(secs(300), |net| net.is_placed(id, 6));
+    assert_eq!((net.counters.copied, net.counters.dropped), (3, 3));
+}
+
+#[test]
+fn check_now_does_not_wait() {
+    let mut net = filled(12, 31);
+    net.run(secs(60));
+    let before = net.counters.requests;
+    net.with(peer(0), |custody, now, ring| custody.check_now(now, ring));
+    net.run(Duration::from_millis(100));
+    assert!(net.counters.requests >= before + 11);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let run = |seed| {
+        let mut net = filled(9, seed);
+        net.loss = 20;
+        net.kill(peer(2));
+        net.run(secs(40));
+        net.start(peer(2));
+        net.run(secs(40));
+        (net.trace, net.counters)
+    };
+    assert_eq!(run(32), run(32));
+    assert_ne!(run(32).0, run(33).0);
+}

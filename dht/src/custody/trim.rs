@@ -3,7 +3,7 @@
 //! A holder x drops (S, i) only after, within half the pin time,
 //! 1. the holder y that the order says to keep answered that it holds (S, i) durable, verified and committed,
 //!    is not itself dropping it, and will not begin to for the pin time, and
-//! 2. one holder of each other index of S answered the same of its shard.
+//! 2. one holder of each other index of S answered that it holds its shard and is not dropping it.
 //!
 //! Hence a trim never takes the last copy of an index. When y answered it held (S, i), was not trimming it, and
 //! pinned it until after x drops: x counts half the pin time from before it asked, y the whole from the
@@ -18,9 +18,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::Custody;
 use super::fingerprint::{ShardKey, Slot};
+use super::message::TrimOrder;
 use super::peers::Handle;
-use crate::Time;
+use crate::{Membership, Time};
 
 /// Trims begun at one time; orders beyond are ignored and come again.
 const MAX_ACTIVE: usize = 4096;
@@ -28,7 +30,9 @@ const MAX_ACTIVE: usize = 4096;
 #[derive(Debug)]
 struct Trimming {
     begun: Time,
+    /// Who has not confirmed what yet.
     waiting: BTreeSet<(ShardKey, Handle)>,
+    witnesses: BTreeSet<Handle>,
 }
 
 /// Trims begun here, and shards pinned here in favour of others' trims.
@@ -57,7 +61,13 @@ impl Trims {
     pub(super) fn begin(&mut self, now: Time, key: ShardKey, waiting: BTreeSet<(ShardKey, Handle)>) -> bool {
         let free = !self.is_active(key) && !self.is_pinned(now, key) && self.active.len() < MAX_ACTIVE;
         if free {
-            self.active.insert(key, Trimming { begun: now, waiting });
+            let witnesses = waiting.iter().map(|(_, peer)| *peer).collect();
+            let trimming = Trimming {
+                begun: now,
+                waiting,
+                witnesses,
+            };
+            self.active.insert(key, trimming);
             self.begun.insert((now, key));
         }
         free
@@ -71,10 +81,10 @@ impl Trims {
         self.pins.get(&key).is_some_and(|until| now < *until)
     }
 
-    /// Answers for a committed shard held here: yes pins it.
-    pub(super) fn confirm(&mut self, now: Time, key: ShardKey) -> bool {
+    /// Answers for a committed shard held here; yes pins it if asked to.
+    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: bool) -> bool {
         let yes = !self.is_active(key);
-        if yes {
+        if yes && pin {
             self.pins.insert(key, now + self.pin);
         }
         yes
@@ -95,6 +105,12 @@ impl Trims {
         ready
     }
 
+    /// Whether a trim waits for `peer` to confirm `key`.
+    pub(super) fn waits(&self, key: ShardKey, peer: Handle) -> bool {
+        let mut active = self.active.range(of(key.slot));
+        active.any(|(_, trimming)| trimming.waiting.contains(&(key, peer)))
+    }
+
     /// `peer` did not confirm `key`: whatever needed that is off.
     pub(super) fn denied(&mut self, key: ShardKey, peer: Handle) {
         let waiting = self.active.range(of(key.slot));
@@ -104,6 +120,16 @@ impl Trims {
             .collect();
         for trimmed in off {
             self.forget(trimmed);
+        }
+    }
+
+    /// Gives up the trims that count on somebody who is not there any more.
+    pub(super) fn retain(&mut self, is_alive: impl Fn(Handle) -> bool) {
+        let gone = |trimming: &Trimming| !trimming.witnesses.iter().all(|peer| is_alive(*peer));
+        let off = self.active.iter().filter(|(_, trimming)| gone(trimming));
+        let off: Vec<ShardKey> = off.map(|(key, _)| *key).collect();
+        for key in off {
+            self.forget(key);
         }
     }
 
@@ -134,4 +160,53 @@ impl Trims {
 
 fn of(slot: Slot) -> std::ops::RangeInclusive<ShardKey> {
     ShardKey { slot, index: 0 }..=ShardKey { slot, index: u8::MAX }
+}
+
+impl Custody {
+    /// An order to drop a surplus shard came: the question goes to whoever must confirm.
+    pub(super) fn begin_trim(&mut self, now: Time, ring: &impl Membership, order: &TrimOrder) {
+        let key = ShardKey::new(order.stripe, order.index);
+        let Some(held) = self.inventory.shards.get(&key).filter(|held| held.is_committed()) else {
+            return;
+        };
+        let named: BTreeSet<u8> = order.others.iter().map(|(index, _)| *index).collect();
+        let whole = (0..held.shape.n).all(|index| index == order.index || named.contains(&index));
+        if !whole || order.keep == ring.me() {
+            return;
+        }
+        let mut waiting = BTreeSet::new();
+        let witnesses = order.others.iter().filter(|(index, _)| *index != order.index);
+        for (index, peer) in witnesses.chain([&(order.index, order.keep)]) {
+            let shard = ShardKey::new(order.stripe, *index);
+            if *peer != ring.me() {
+                waiting.insert((shard, self.peers.intern(now, *peer, ring.is_alive(*peer))));
+            } else if !self.confirm(now, shard, false) {
+                return;
+            }
+        }
+        if waiting.iter().all(|(_, peer)| self.peers.is_alive(*peer))
+            && self.trims.begin(now, key, waiting.clone())
+        {
+            for (shard, peer) in waiting {
+                self.peers.get_mut(peer).outbox.confirm(shard, shard == key);
+                self.peers.arm(peer);
+            }
+        }
+    }
+
+    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: bool) -> bool {
+        self.inventory.has_committed(key) && self.trims.confirm(now, key, pin)
+    }
+
+    pub(super) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ShardKey, yes: bool) {
+        if !yes {
+            self.trims.denied(key, peer);
+            return;
+        }
+        for surplus in self.trims.confirmed(now, key, peer) {
+            if self.inventory.has_committed(surplus) {
+                self.drop_shard(now, surplus);
+            }
+        }
+    }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use super::message::Request;
 use crate::{Id, Peer, Time};
 
-/// How custody behaves.
+/// A listing ends with a whole stripe, which has at most 255 shards.
+pub(super) const MAX_PAGE: usize = super::MAX_ENTRIES - 255;
+
+/// How custody behaves. No duration may be zero.
 #[derive(Clone, Debug)]
 pub struct CustodyConfig {
     /// Whether to regenerate, hand in and trim. When off, custody still exchanges inventories, spreads
@@ -32,7 +35,7 @@ pub struct CustodyConfig {
     pub parallel: usize,
     /// How many successors of a stripe are looked at; at least n + 4.
     pub r: usize,
-    /// Shards listed in one message, at most [`MAX_ENTRIES`](super::MAX_ENTRIES).
+    /// Shards listed in one message before the last stripe is completed; at most the default.
     pub page: usize,
 }
 
@@ -50,7 +53,7 @@ impl Default for CustodyConfig {
             repair_rate: None,
             parallel: 4,
             r: 16,
-            page: super::MAX_ENTRIES,
+            page: MAX_PAGE,
         }
     }
 }

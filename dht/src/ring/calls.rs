@@ -15,8 +15,8 @@ pub(super) enum Purpose {
     Neighbours(Vec<Id>),
     /// A step of a lookup.
     Lookup(LookupId),
-    /// A step of a walk.
-    Walk(LookupId),
+    /// A step of a walk: what follows these virtual nodes of the peer.
+    Walk(LookupId, Vec<Id>),
     /// To announce that this peer leaves.
     Leave,
 }

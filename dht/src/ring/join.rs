@@ -290,7 +290,8 @@ impl Ring {
             .entries()
             .map(|(peer, entry)| (entry.standing.is_member(), peer))
             .partition(|(member, _)| *member);
-        let pool = if others.is_empty() || self.random(2) == 0 {
+        // Another ring is more likely met through those that are not in this one.
+        let pool = if others.is_empty() || self.random(4) == 0 {
             living
         } else {
             others

@@ -18,7 +18,7 @@ const FAILURES: u8 = 3;
 const UNREACHABLE: u8 = 2;
 /// The dead are asked again when others still name them, at intervals of the time they have been dead so far
 /// within these bounds.
-const DEAD_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const DEAD_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// Contacts waiting for their first ping, at most.
 const MAX_CANDIDATES: usize = 256;
 
@@ -145,8 +145,7 @@ impl Ring {
             && let Standing::Dead(since) = entry.standing
         {
             let last = entry.pinged.unwrap_or(since).max(since);
-            let (least, most) = DEAD_RETRY;
-            if now.since(last) >= last.since(since).clamp(least, most) {
+            if now.since(last) >= last.since(since).clamp(DEAD_RETRY.0, DEAD_RETRY.1) {
                 self.ping(now, peer);
             }
         }

@@ -125,21 +125,18 @@ impl Ring {
         }
         let count = count.clamp(1, self.config.r);
         let me = self.table.me().peer;
-        match self.owned(now, target, count, None) {
-            Some(peers) => {
-                let contacts = peers.iter().filter_map(|peer| self.table.contact(*peer)).cloned();
-                let outcome = Ok(Found {
-                    contacts: contacts.collect(),
-                    path: Vec::new(),
-                    hops: 0,
-                    timeouts: 0,
-                });
-                self.events.push_back(Event::LookupDone { id, outcome });
-            }
-            None => {
-                let nodes = self.nearest(target, me);
-                self.begin_lookup(now, id, (Aim::Answer, target, count), nodes, Vec::new());
-            }
+        if let Some(peers) = self.owned(now, target, count, None) {
+            let contacts = peers.iter().filter_map(|peer| self.table.contact(*peer));
+            let outcome = Ok(Found {
+                contacts: contacts.cloned().collect(),
+                path: Vec::new(),
+                hops: 0,
+                timeouts: 0,
+            });
+            self.events.push_back(Event::LookupDone { id, outcome });
+        } else {
+            let nodes = self.nearest(target, me);
+            self.begin_lookup(now, id, (Aim::Answer, target, count), nodes, Vec::new());
         }
         id
     }
@@ -396,17 +393,14 @@ impl Ring {
             return Response::Busy;
         }
         let count = count.clamp(1, self.config.r);
-        match self.owned(now, target, count, Some(from)) {
-            Some(peers) => {
-                let contacts = peers.iter().filter_map(|peer| self.table.contact(*peer));
-                Response::Found(contacts.cloned().collect())
-            }
-            None => {
-                let nodes = self.nearest(target, from).into_iter();
-                let contacts = nodes.filter_map(|(_, peer)| self.table.contact(peer));
-                Response::Closer(contacts.cloned().collect())
-            }
+        if let Some(peers) = self.owned(now, target, count, Some(from)) {
+            let contacts = peers.iter().filter_map(|peer| self.table.contact(*peer));
+            return Response::Found(contacts.cloned().collect());
         }
+        let nearest = self.nearest(target, from).into_iter();
+        let peers: BTreeSet<Peer> = nearest.map(|(_, peer)| peer).collect();
+        let contacts = peers.iter().filter_map(|peer| self.table.contact(*peer));
+        Response::Closer(contacts.cloned().collect())
     }
 
     /// The first `count` distinct peers at or after the target, if this peer owns its arc: the target lies
@@ -428,22 +422,19 @@ impl Ring {
     /// node there.
     pub(super) fn nearest(&self, target: Id, but: Peer) -> Vec<(Id, Peer)> {
         let me = self.table.me().peer;
-        let mut seen = BTreeSet::from([but, me]);
-        let alive = |peer: &Peer| {
+        let alive = |peer: Peer| {
             self.table
-                .get(*peer)
+                .get(peer)
                 .is_some_and(|entry| entry.standing == Standing::Alive)
         };
-        let mut fresh = |(_, peer): &(Id, Peer)| seen.insert(*peer) && alive(peer);
+        let fresh = || {
+            let mut seen = BTreeSet::from([but, me]);
+            move |(_, peer): &(Id, Peer)| seen.insert(*peer) && alive(*peer)
+        };
         let (before, after) = CLOSER;
-        let mut nodes: Vec<_> = self
-            .table
-            .counter_clockwise(target)
-            .filter(&mut fresh)
-            .take(before)
-            .collect();
-        nodes.extend(self.table.clockwise(target).filter(&mut fresh).take(after));
-        nodes
+        let low = self.table.counter_clockwise(target).filter(fresh());
+        let high = self.table.clockwise(target).filter(fresh());
+        low.take(before).chain(high.take(after)).collect()
     }
 }
 

@@ -350,7 +350,7 @@ impl Ring {
             }
             (Purpose::Neighbours(_), _) => {}
             (Purpose::Lookup(lookup), response) => self.on_lookup_response(now, lookup, peer, response),
-            (Purpose::Walk(walk), response) => self.on_walk_response(now, walk, peer, response),
+            (Purpose::Walk(walk, _), response) => self.on_walk_response(now, walk, peer, response),
             (Purpose::Leave, _) => self.check_left(false),
         }
     }
@@ -358,16 +358,16 @@ impl Ring {
     /// A request will have no answer.
     pub fn handle_failure(&mut self, now: Time, id: RequestId, failure: Failure) {
         if let Some(call) = self.calls.end(&mut self.timers, id) {
-            self.on_failure(now, call, failure);
+            self.on_failure(now, &call, failure);
         }
     }
 
-    fn on_failure(&mut self, now: Time, call: Call, failure: Failure) {
+    fn on_failure(&mut self, now: Time, call: &Call, failure: Failure) {
         self.failed(now, call.peer, failure, call.purpose == Purpose::Ping);
-        match call.purpose {
+        match &call.purpose {
             Purpose::Ping | Purpose::Neighbours(_) => {}
-            Purpose::Lookup(lookup) => self.on_lookup_failure(now, lookup),
-            Purpose::Walk(walk) => self.on_walk_failure(now, walk, call.peer),
+            Purpose::Lookup(lookup) => self.on_lookup_failure(now, *lookup),
+            Purpose::Walk(walk, of) => self.on_walk_failure(now, *walk, (call.peer, of), failure),
             Purpose::Leave => self.check_left(false),
         }
     }

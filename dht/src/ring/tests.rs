@@ -1,1 +1,514 @@
+//! The ring on a network in memory.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::PeerState;
+use crate::testing::{Net, contact, peer, successors};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Virtual nodes of the peer with this number: capacities in ratio 1 to 4.
+fn size(number: usize) -> u16 {
+    [3, 6, 9, 12][number % 4]
+}
+
+fn point(number: u64) -> Id {
+    Id::new(Sha256::digest(number.to_be_bytes()).into())
+}
+
+/// Runs until every list is as it should be.
+fn converge(net: &mut Net, limit: Duration) -> Duration {
+    net.run_until(limit, |net| net.check().is_ok())
+        .unwrap_or_else(|| panic!("after {limit:?}: {}", net.check().unwrap_err()))
+}
+
+/// A ring of `count` peers that joined one by one through random members.
+fn grown(seed: u64, count: usize) -> Net {
+    let mut net = Net::new(seed);
+    net.add(0, size(0));
+    for number in 1..count {
+        let via = peer(usize::try_from(net.random(number as u64)).unwrap());
+        let newcomer = net.add(number, size(number));
+        net.introduce(newcomer, via);
+        net.run(SECOND / 2);
+    }
+    converge(&mut net, 30 * SECOND);
+    net
+}
+
+#[test]
+fn peers_that_join_one_by_one_become_one_ring() {
+    for (seed, count) in [(1, 1), (2, 2), (3, 3), (4, 12), (5, 50)] {
+        grown(seed, count);
+    }
+}
+
+#[test]
+fn peers_that_join_all_at_once_become_one_ring() {
+    for (seed, count) in [(1, 2), (2, 3), (3, 12), (4, 50)] {
+        let mut net = Net::new(seed);
+        let first = net.add(0, size(0));
+        for number in 1..count {
+            let newcomer = net.add(number, size(number));
+            net.introduce(newcomer, first);
+        }
+        converge(&mut net, 30 * SECOND);
+    }
+}
+
+#[test]
+fn a_storm_of_200_peers_becomes_one_ring_with_fingers_that_shorten_lookups() {
+    let mut net = Net::new(7);
+    let first = net.add(0, 1);
+    for number in 1..200 {
+        let newcomer = net.add(number, 1 + u16::from(number % 3 == 0));
+        let via = if number < 10 { first } else { peer(number / 10) };
+        net.introduce(newcomer, via);
+        net.run(Duration::from_millis(20));
+    }
+    converge(&mut net, 120 * SECOND);
+    net.run(60 * SECOND);
+    let circle = net.circle(0);
+    let mut most = 0;
+    for number in 0..200 {
+        let at = peer(number);
+        let target = point(number as u64);
+        let id = net.with(at, |ring, now| ring.lookup(now, target, 3));
+        let found = net.outcome(id, at).unwrap();
+        let peers: Vec<Peer> = found.contacts.iter().map(|contact| contact.peer).collect();
+        assert_eq!(peers, successors(&circle, target)[..3]);
+        most = most.max(found.hops);
+    }
+    assert!(most <= 6, "{most} hops");
+    assert!(net.ring(peer(0)).fingers().count() >= 3);
+}
+
+#[test]
+fn lookups_find_what_the_circle_says() {
+    let mut net = grown(11, 24);
+    let circle = net.circle(0);
+    for number in 0..200 {
+        let at = peer(usize::try_from(number % 24).unwrap());
+        let count = usize::try_from(1 + number % 12).unwrap();
+        let id = net.with(at, |ring, now| ring.lookup(now, point(number), count));
+        let found = net.outcome(id, at).unwrap();
+        let peers: Vec<Peer> = found.contacts.iter().map(|contact| contact.peer).collect();
+        assert_eq!(peers, successors(&circle, point(number))[..count]);
+        assert!(found.hops <= 2, "{} hops among 24", found.hops);
+        assert_eq!(found.timeouts, 0);
+    }
+}
+
+#[test]
+fn five_of_twelve_killed_at_once_leave_one_ring() {
+    let mut net = grown(21, 12);
+    for number in [0, 3, 4, 7, 11] {
+        net.kill(peer(number));
+    }
+    converge(&mut net, 10 * SECOND);
+    let living = net.alive();
+    for at in living.clone() {
+        let (answered, _) = net.walk(at);
+        let answered: BTreeSet<Peer> = answered.iter().map(|contact| contact.peer).collect();
+        assert_eq!(answered, living.iter().copied().collect());
+    }
+    for number in [0, 3, 4, 7, 11] {
+        net.start(peer(number));
+    }
+    converge(&mut net, 10 * SECOND);
+}
+
+#[test]
+fn silent_deaths_are_noticed_too() {
+    let mut net = grown(22, 12);
+    for number in [1, 2, 3] {
+        net.freeze(peer(number));
+    }
+    converge(&mut net, 60 * SECOND);
+}
+
+#[test]
+fn more_deaths_in_a_row_than_a_list_is_long_still_leave_one_ring() {
+    let mut net = Net::new(23);
+    net.config.r = 4;
+    net.add(0, 1);
+    for number in 1..40 {
+        let newcomer = net.add(number, 1);
+        net.introduce(newcomer, peer(0));
+        net.run(SECOND / 4);
+    }
+    converge(&mut net, 60 * SECOND);
+    net.run(30 * SECOND);
+    let in_a_row: Vec<Peer> = net.circle(0).into_values().take(9).collect();
+    for dead in in_a_row {
+        net.kill(dead);
+    }
+    converge(&mut net, 120 * SECOND);
+}
+
+#[test]
+fn a_healed_partition_becomes_one_ring_again() {
+    let mut net = grown(31, 12);
+    for number in 0..5 {
+        net.set_island(peer(number), 1);
+    }
+    converge(&mut net, 60 * SECOND);
+    net.run(120 * SECOND);
+    for number in 0..5 {
+        net.set_island(peer(number), 0);
+    }
+    converge(&mut net, 60 * SECOND);
+}
+
+#[test]
+fn a_peer_cut_off_alone_returns() {
+    let mut net = grown(32, 6);
+    net.set_island(peer(2), 1);
+    converge(&mut net, 60 * SECOND);
+    assert_eq!(net.ring(peer(2)).phase(), Phase::Alone);
+    net.run(60 * SECOND);
+    net.set_island(peer(2), 0);
+    converge(&mut net, 30 * SECOND);
+}
+
+#[test]
+fn all_restarted_at_once_find_each_other_without_anyone_being_alone() {
+    let mut net = grown(41, 12);
+    for number in 0..12 {
+        net.kill(peer(number));
+    }
+    net.events.clear();
+    for number in 0..12 {
+        net.start(peer(number));
+    }
+    converge(&mut net, 10 * SECOND);
+    let alone = |(_, event): &(Peer, Event)| *event == Event::PhaseChanged(Phase::Alone);
+    assert!(!net.events.iter().any(alone));
+}
+
+#[test]
+fn a_restarted_peer_whose_book_is_dead_is_alone_until_somebody_returns() {
+    let mut net = grown(42, 3);
+    for number in 0..3 {
+        net.kill(peer(number));
+    }
+    net.start(peer(1));
+    assert_eq!(net.ring(peer(1)).phase(), Phase::Joining);
+    converge(&mut net, 10 * SECOND);
+    assert_eq!(net.ring(peer(1)).phase(), Phase::Alone);
+    net.run(60 * SECOND);
+    net.start(peer(2));
+    converge(&mut net, 10 * SECOND);
+}
+
+#[test]
+fn a_contact_heard_of_is_enough_to_join() {
+    let mut net = Net::new(43);
+    net.add(0, 3);
+    net.add(1, 5);
+    let invitation = net.ring(peer(0)).me().clone();
+    net.with(peer(1), |ring, now| ring.add_contact(now, invitation));
+    converge(&mut net, 10 * SECOND);
+}
+
+#[test]
+fn joins_while_others_die_end_in_one_ring() {
+    for seed in 50..54 {
+        let mut net = grown(seed, 16);
+        for round in 0..8 {
+            let victim = peer(round * 2);
+            net.kill(victim);
+            let newcomer = net.add(100 + round, size(round));
+            net.introduce(newcomer, peer(round * 2 + 1));
+            let pause = net.random(700);
+            net.run(Duration::from_millis(pause));
+            if round % 3 == 0 {
+                net.start(victim);
+            }
+        }
+        converge(&mut net, 30 * SECOND);
+    }
+}
+
+#[test]
+fn lost_messages_delay_but_do_not_break_the_ring() {
+    let mut net = Net::new(55);
+    net.loss = 100;
+    net.add(0, 4);
+    for number in 1..12 {
+        let newcomer = net.add(number, size(number));
+        net.introduce(newcomer, peer(0));
+    }
+    converge(&mut net, 120 * SECOND);
+}
+
+#[test]
+fn a_peer_that_leaves_is_forgotten_by_all_and_says_when() {
+    let mut net = grown(61, 12);
+    let leaver = peer(5);
+    net.events.clear();
+    net.with(leaver, Ring::leave);
+    net.run(SECOND);
+    assert!(net.events.contains(&(leaver, Event::Left)));
+    assert_eq!(net.ring(leaver).phase(), Phase::Left);
+    net.kill(leaver);
+    converge(&mut net, 2 * SECOND);
+}
+
+#[test]
+fn the_word_of_others_does_not_bring_the_dead_back() {
+    let mut net = grown(62, 6);
+    net.kill(peer(3));
+    let dead = contact(3, 1, 12);
+    converge(&mut net, 10 * SECOND);
+    let zombie = net.ring(peer(0)).contact(peer(3)).unwrap().clone();
+    assert!(zombie.version > dead.version);
+    for gossip in [dead, zombie] {
+        net.with(peer(0), |ring, now| ring.hear_of(now, gossip));
+        assert!(!net.ring(peer(0)).is_alive(peer(3)));
+        net.run(5 * SECOND);
+        assert!(!net.ring(peer(0)).is_alive(peer(3)));
+    }
+    net.start(peer(3));
+    converge(&mut net, 10 * SECOND);
+    assert!(net.ring(peer(0)).is_alive(peer(3)));
+}
+
+#[test]
+fn changes_of_a_contact_reach_everybody_and_move_its_virtual_nodes() {
+    let mut net = grown(63, 12);
+    let before = net.circle(0).len();
+    let change = SelfChange {
+        state: Some(PeerState::Full),
+        virtual_nodes: Some(vec![1, 3, 5, 7, 2000]),
+        ..SelfChange::default()
+    };
+    net.with(peer(4), |ring, now| ring.update_self(now, change));
+    assert_eq!(net.circle(0).len(), before - usize::from(size(4)) + 5);
+    converge(&mut net, 10 * SECOND);
+    let seen = net.ring(peer(9)).contact(peer(4)).unwrap();
+    assert_eq!(seen.state, PeerState::Full);
+}
+
+#[test]
+fn small_changes_of_use_are_not_published() {
+    let mut net = grown(64, 4);
+    let capacity = net.ring(peer(1)).me().capacity;
+    let version = net.ring(peer(1)).me().version;
+    let used = |bytes| SelfChange {
+        used: Some(bytes),
+        ..SelfChange::default()
+    };
+    net.with(peer(1), |ring, now| ring.update_self(now, used(capacity / 200)));
+    net.run(10 * SECOND);
+    assert_eq!(net.ring(peer(1)).me().version, version);
+    net.with(peer(1), |ring, now| ring.update_self(now, used(capacity / 50)));
+    net.run(10 * SECOND);
+    assert_eq!(net.ring(peer(1)).me().version, version + 1);
+    assert_eq!(net.ring(peer(2)).contact(peer(1)).unwrap().used, capacity / 50);
+}
+
+#[test]
+fn a_peer_whose_clock_went_back_is_believed_again() {
+    let mut net = grown(65, 4);
+    let future = Contact {
+        version: u64::MAX / 2,
+        ..net.ring(peer(1)).me().clone()
+    };
+    net.with(peer(2), |ring, now| ring.note(now, future));
+    net.with(peer(1), |ring, now| {
+        ring.update_self(
+            now,
+            SelfChange {
+                state: Some(PeerState::Draining),
+                ..SelfChange::default()
+            },
+        );
+    });
+    converge(&mut net, 30 * SECOND);
+}
+
+#[test]
+fn lookups_survive_the_death_of_those_they_ask() {
+    let mut net = grown(66, 12);
+    for number in [1, 5, 9] {
+        net.kill(peer(number));
+    }
+    let circle = net.circle(0);
+    let at = peer(0);
+    let ids: Vec<_> = (0..20)
+        .map(|number| {
+            (
+                number,
+                net.with(at, |ring, now| ring.lookup(now, point(number), 4)),
+            )
+        })
+        .collect();
+    net.run(15 * SECOND);
+    let events: Vec<_> = net.events.drain(..).collect();
+    let mut failures = 0;
+    for (number, wanted) in ids {
+        let outcome = events.iter().find_map(|(_, event)| {
+            let Event::LookupDone { id, outcome } = event else {
+                return None;
+            };
+            (*id == wanted).then_some(outcome)
+        });
+        let found = outcome.unwrap().as_ref().unwrap();
+        failures += found.timeouts;
+        let expected = &successors(&circle, point(number))[..4];
+        assert!(
+            found
+                .contacts
+                .iter()
+                .any(|contact| expected.contains(&contact.peer))
+        );
+    }
+    assert!(failures > 0, "no lookup met a dead peer");
+}
+
+#[test]
+fn lookups_before_the_ring_is_joined_are_refused() {
+    let mut net = grown(67, 3);
+    net.kill(peer(1));
+    net.start(peer(1));
+    let id = net.with(peer(1), |ring, now| ring.lookup(now, point(1), 1));
+    assert_eq!(net.outcome(id, peer(1)), Err(LookupError::NotJoined));
+}
+
+#[test]
+fn a_walk_names_those_that_answer_in_the_order_of_the_circle() {
+    let mut net = grown(68, 30);
+    let (answered, silent) = net.walk(peer(7));
+    assert!(silent.is_empty());
+    let firsts: Vec<_> = answered.iter().map(|contact| contact.ids().min()).collect();
+    assert_eq!(answered.len(), 30);
+    assert!(firsts.is_sorted());
+    net.freeze(peer(8));
+    let (answered, silent) = net.walk(peer(7));
+    assert_eq!((answered.len(), silent), (29, vec![peer(8)]));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let trace = |seed| {
+        let mut net = grown(seed, 12);
+        net.kill(peer(3));
+        net.run(20 * SECOND);
+        net.trace()
+    };
+    assert_eq!(trace(71), trace(71));
+    assert_ne!(trace(71), trace(72));
+}
+
+#[test]
+fn a_ring_at_rest_is_quiet() {
+    let mut net = Net::new(81);
+    net.add(0, 8);
+    for number in 1..24 {
+        let newcomer = net.add(number, [8, 16, 24, 32][number % 4]);
+        net.introduce(newcomer, peer(0));
+    }
+    converge(&mut net, 60 * SECOND);
+    net.run(30 * SECOND);
+    let before = net.requests;
+    net.events.clear();
+    net.run(100 * SECOND);
+    let requests = net.requests - before;
+    assert!(
+        requests < 12 * 100 * 24,
+        "{requests} requests in 100 s among 24 peers"
+    );
+    let news = |(_, event): &(Peer, Event)| !matches!(event, Event::BookChanged);
+    assert!(!net.events.iter().any(news), "{:?}", net.events);
+    converge(&mut net, Duration::ZERO);
+}
+
+/// Kills, restarts, freezes, partitions and newcomers at random, then peace.
+fn turmoil(seed: u64) {
+    let mut net = Net::new(seed);
+    net.config.r = [4, 8, 16][usize::try_from(net.random(3)).unwrap()];
+    net.loss = net.random(2) * 20;
+    net.add(0, size(0));
+    let mut count = 1;
+    for _ in 0..60 {
+        let living = net.alive();
+        let any = living[usize::try_from(net.random(living.len() as u64)).unwrap()];
+        match net.random(8) {
+            0..=2 => {
+                let newcomer = net.add(count, size(count));
+                net.introduce(newcomer, any);
+                count += 1;
+            }
+            3 if living.len() > 1 => net.kill(any),
+            4 if living.len() > 1 => net.freeze(any),
+            5 => {
+                let back = peer(usize::try_from(net.random(count as u64)).unwrap());
+                if !living.contains(&back) {
+                    net.start(back);
+                }
+            }
+            6 => {
+                let island = u8::try_from(net.random(2)).unwrap();
+                net.set_island(any, island);
+            }
+            _ => {
+                let long = net.random(10);
+                net.run(SECOND * u32::try_from(long).unwrap());
+            }
+        }
+        let pause = net.random(1_500);
+        net.run(Duration::from_millis(pause));
+    }
+    for number in 0..count {
+        net.set_island(peer(number), 0);
+    }
+    net.loss = 0;
+    // Groups that never met need a word from outside: one introduction for each.
+    let mut groups = net.groups();
+    while let [first, second, ..] = *groups.as_slice() {
+        net.introduce(second, first);
+        groups = net.groups();
+    }
+    converge(&mut net, 400 * SECOND);
+}
+
+#[test]
+fn turmoil_ends_in_one_ring() {
+    for seed in 0..8 {
+        turmoil(seed);
+    }
+}
+
+#[test]
+fn lookups_take_few_hops_in_a_ring_much_larger_than_what_a_peer_knows() {
+    let mut net = Net::new(91);
+    net.config.r = 4;
+    net.config.max_learned = 4;
+    net.add(0, 1);
+    for number in 1..250 {
+        let newcomer = net.add(number, 1);
+        net.introduce(newcomer, peer(number / 2));
+        net.run(Duration::from_millis(100));
+    }
+    converge(&mut net, 300 * SECOND);
+    net.run(60 * SECOND);
+    let circle = net.circle(0);
+    let (mut sum, mut most) = (0, 0);
+    for number in 0..250 {
+        let at = peer(number);
+        let target = point(number as u64);
+        let id = net.with(at, |ring, now| ring.lookup(now, target, 3));
+        let found = net.outcome(id, at).unwrap();
+        let peers: Vec<Peer> = found.contacts.iter().map(|contact| contact.peer).collect();
+        assert_eq!(peers, successors(&circle, target)[..3]);
+        sum += found.hops;
+        most = most.max(found.hops);
+        assert!(net.ring(at).alive().count() < 40);
+    }
+    assert!(sum <= 250 * 5 && most <= 12, "{sum} hops in all, {most} at most");
+}

@@ -3,11 +3,11 @@
 //! Each member is asked what follows its own virtual nodes. The owner of the next virtual node after each one
 //! is in the answer, so the walk goes all around the circle. Only who answers this walk as a member counts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Ring;
 use super::calls::{Purpose, Timer};
-use super::message::{Event, LookupId, Request, Response};
+use super::message::{Event, Failure, LookupId, Request, Response};
 use crate::{Contact, Id, Peer, Time};
 
 /// Questions in flight at once.
@@ -23,6 +23,8 @@ pub(super) struct Walk {
     heard_of: BTreeMap<Peer, (Contact, bool)>,
     /// Questions not asked yet: to whom, about which of its virtual nodes.
     todo: VecDeque<(Peer, Vec<Id>)>,
+    /// Peers that were late once and asked again.
+    late: BTreeSet<Peer>,
     in_flight: usize,
 }
 
@@ -48,6 +50,7 @@ impl Ring {
             deadline: now + self.config.walk_timeout,
             heard_of: BTreeMap::from([(me.peer, (me.clone(), true))]),
             todo: VecDeque::new(),
+            late: BTreeSet::new(),
             in_flight: 0,
         };
         for contact in self.alive() {
@@ -70,11 +73,11 @@ impl Ring {
             let request = Request::Neighbours {
                 contact: self.table.me().clone(),
                 member: self.member,
-                of,
+                of: of.clone(),
                 digest: 0,
             };
             let deadline = self.deadline(peer);
-            self.send(now, (to, request, Purpose::Walk(id)), deadline);
+            self.send(now, (to, request, Purpose::Walk(id, of)), deadline);
         }
         if self.walks.get(&id).is_some_and(|walk| walk.in_flight == 0) {
             self.end_walk(id);
@@ -109,10 +112,16 @@ impl Ring {
         self.pump_walk(now, id);
     }
 
-    pub(super) fn on_walk_failure(&mut self, now: Time, id: LookupId, from: Peer) {
+    /// A late answer may have been lost: the question is asked once more.
+    pub(super) fn on_walk_failure(&mut self, now: Time, id: LookupId, of: (Peer, &[Id]), failure: Failure) {
         if let Some(walk) = self.walks.get_mut(&id) {
             walk.in_flight -= 1;
-            walk.todo.retain(|(peer, _)| *peer != from);
+            let (peer, ids) = of;
+            if failure == Failure::TimedOut && walk.late.insert(peer) {
+                walk.todo.push_back((peer, ids.to_vec()));
+            } else {
+                walk.todo.retain(|(other, _)| *other != peer);
+            }
             self.pump_walk(now, id);
         }
     }

@@ -1,0 +1,340 @@
+//! Files over HTTP: put, get (with ranges), list, stat.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, RawQuery, State};
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::Response;
+use mutualstore_erasure::{Code, Policy};
+use serde::{Deserialize, Serialize};
+
+use super::{Api, Refusal, json};
+use crate::error::Failure;
+use crate::link::Link;
+use crate::manifest::{MAX_SHARD_SIZE, check_shard_size};
+use crate::list::Listed as Entry;
+use crate::names::base_name;
+use crate::transfer::events::{Operation, Transfer};
+use crate::transfer::get::{self, OpenFile};
+use crate::transfer::health::{Health, ShardState, StripeHealth};
+use crate::transfer::put::{self, PutOptions};
+use crate::units::Size;
+
+const TRANSFER: &str = "x-mutualstore-transfer";
+const NAME: HeaderName = HeaderName::from_static("x-mutualstore-name");
+/// Bytes of a shard of a full block, unless asked otherwise.
+const SHARD_SIZE: u32 = MAX_SHARD_SIZE;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PutQuery {
+    #[serde(default)]
+    name: String,
+    code: Option<String>,
+    placement: Option<String>,
+    shard_size: Option<String>,
+    #[serde(default)]
+    degraded: u8,
+}
+
+fn named(headers: &HeaderMap) -> Option<&str> {
+    headers.get(TRANSFER).and_then(|value| value.to_str().ok()).filter(|name| name.len() <= 64)
+}
+
+impl PutQuery {
+    fn options(self) -> Result<PutOptions, Failure> {
+        let code = match self.code.as_deref() {
+            None | Some("auto") => None,
+            Some(text) => {
+                Some(text.parse::<Code>().map_err(|error| Failure::usage(format!("code {text}: {error}")))?)
+            }
+        };
+        match self.placement.as_deref().map(str::parse::<Policy>) {
+            None | Some(Ok(Policy::Successors)) => {}
+            Some(Ok(other @ (Policy::Random | Policy::Copysets | Policy::Buddies))) => {
+                return Err(Failure::usage(format!("placement {other} is not available in this version")));
+            }
+            Some(Err(error)) => return Err(Failure::usage(format!("placement: {error}"))),
+        }
+        let shard_size = self.shard_size.map_or(Ok(SHARD_SIZE), |text| shard_size(&text))?;
+        let name = base_name(&self.name).to_owned();
+        Ok(PutOptions { name, code, shard_size, degraded: self.degraded != 0 })
+    }
+}
+
+fn shard_size(text: &str) -> Result<u32, Failure> {
+    let Size(bytes) = text.parse().map_err(|error| Failure::usage(format!("shard size: {error}")))?;
+    let size = u32::try_from(bytes).unwrap_or(u32::MAX);
+    check_shard_size(size).map_err(Failure::usage)?;
+    Ok(size)
+}
+
+pub(super) async fn put_file(
+    State(api): State<Api>,
+    query: Result<Query<PutQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let Query(query) = query.map_err(|error| Failure::usage(error.body_text()))?;
+    let options = query.options()?;
+    let node = Arc::clone(&api.node);
+    let transfer = node.transfers.begin(named(&headers), Operation::Put);
+    // On a task of its own: a client that goes away breaks the body off, and the put then cleans up after itself.
+    let task = tokio::spawn(async move {
+        let outcome = put::put(&node, options, body.into_data_stream(), &transfer).await;
+        transfer.finish(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
+        outcome
+    });
+    let report = task.await.map_err(|_| Failure::unexpected("the put broke off; nothing was stored"))??;
+    let mut response = json(&report)?;
+    *response.status_mut() = StatusCode::CREATED;
+    Ok(response)
+}
+
+fn parse_link(text: &str) -> Result<Link, Failure> {
+    Ok(text.parse::<Link>()?)
+}
+
+/// Inclusive first and last byte of a `Range` header; `None` for the whole file. Several ranges and other
+/// units are ignored, as RFC 9110 allows.
+fn range_of(headers: &HeaderMap, size: u64) -> Result<Option<(u64, u64)>, Failure> {
+    let Some(text) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else {
+        return Ok(None);
+    };
+    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+        return Ok(None);
+    };
+    let end = size.saturating_sub(1);
+    let range = match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
+        (Ok(first), Ok(last)) if first <= last => (first, last.min(end)),
+        (Ok(first), Err(_)) if last.trim().is_empty() => (first, end),
+        (Err(_), Ok(suffix)) if first.trim().is_empty() && suffix > 0 => (size.saturating_sub(suffix), end),
+        _ => return Ok(None),
+    };
+    if range.0 >= size { Err(Failure::bad_range(size)) } else { Ok(Some(range)) }
+}
+
+/// Shard indices not to be used, as if they were lost: `without=0&without=3`.
+fn without_of(query: Option<&str>) -> Result<Vec<u8>, Failure> {
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    let index = |pair: &str| {
+        let value = pair.strip_prefix("without=").and_then(|value| value.parse().ok());
+        value.ok_or_else(|| Failure::usage(format!("{pair}: expected without=INDEX, from 0 to 255")))
+    };
+    pairs.map(index).collect()
+}
+
+pub(super) async fn get_file(
+    State(api): State<Api>,
+    Path(link): Path<String>,
+    RawQuery(query): RawQuery,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let transfer = api.node.transfers.begin(named(&headers), Operation::Get);
+    let outcome = match without_of(query.as_deref()) {
+        Ok(without) => answer(&api, &link, &without, (&method, &headers), &transfer).await,
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = &outcome {
+        transfer.finish(Err(failure.clone()));
+    }
+    outcome.map_err(Refusal)
+}
+
+async fn answer(
+    api: &Api,
+    link: &str,
+    without: &[u8],
+    (method, headers): (&Method, &HeaderMap),
+    transfer: &Arc<Transfer>,
+) -> Result<Response, Failure> {
+    let link = parse_link(link)?;
+    let file = get::open(&api.node, transfer, &link).await?;
+    let size = file.manifest.size;
+    let etag = format!("\"{}\"", hex::encode(link.manifest));
+    if headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == etag.as_bytes()) {
+        transfer.finish(Ok(()));
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    let range = range_of(headers, size)?;
+    let (first, last) = range.unwrap_or((0, size.saturating_sub(1)));
+    let length = if size == 0 { 0 } else { last - first + 1 };
+    let (name, mime) = (file.manifest.name.clone(), file.manifest.media_type.clone());
+    let body = if *method == Method::HEAD || length == 0 {
+        transfer.finish(Ok(()));
+        Body::empty()
+    } else {
+        Body::from_stream(get::stream(&api.node, Arc::clone(transfer), file, first..last + 1, without).await?)
+    };
+    let mut response = Response::new(body);
+    if range.is_some() {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        insert(&mut response, CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
+    }
+    insert(&mut response, CONTENT_LENGTH, &length.to_string());
+    insert(&mut response, CONTENT_TYPE, if mime.is_empty() { "application/octet-stream" } else { &mime });
+    insert(&mut response, ACCEPT_RANGES, "bytes");
+    insert(&mut response, ETAG, &etag);
+    insert(&mut response, NAME, &percent_encode(&name));
+    Ok(response)
+}
+
+fn insert(response: &mut Response, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+/// RFC 3986: everything but unreserved characters as %XX.
+fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push_str(&hex::encode_upper([byte]));
+        }
+    }
+    out
+}
+
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    pattern: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+    size_bytes: u64,
+    created: String,
+    code: String,
+    /// Absent when the file's manifest cannot be read now.
+    health: Option<Health>,
+    link: String,
+}
+
+pub(super) async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Result<Response, Refusal> {
+    let entries: Vec<Entry> = api.node.listed(query.pattern).await?;
+    let healths = api.node.health_of(&entries).await;
+    let listed = entries.into_iter().zip(healths).map(|(entry, health)| Listed {
+        name: entry.name,
+        size_bytes: entry.size_bytes,
+        created: timestamp(entry.created),
+        code: entry.code,
+        health,
+        link: entry.link.to_string(),
+    });
+    json(&BTreeMap::from([("files", listed.collect::<Vec<_>>())]))
+}
+
+/// RFC 3339 in UTC, to the second.
+fn timestamp(unix_ms: u64) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(unix_ms / 1000);
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+#[derive(Serialize)]
+struct Stat {
+    size_bytes: u64,
+    name: String,
+    created: String,
+    code: String,
+    placement: String,
+    health: Health,
+    stripes: Vec<StatStripe>,
+}
+
+#[derive(Serialize)]
+struct StatStripe {
+    id: String,
+    kind: &'static str,
+    length_bytes: u64,
+    live: usize,
+    needed: u8,
+    health: Health,
+    shards: Vec<StatShard>,
+}
+
+#[derive(Serialize)]
+struct StatShard {
+    index: u8,
+    peer: Option<String>,
+    state: ShardState,
+}
+
+pub(super) async fn stat(State(api): State<Api>, Path(link): Path<String>) -> Result<Response, Refusal> {
+    let link = parse_link(&link)?;
+    let transfer = Transfer::new(Operation::Get);
+    let file = get::open(&api.node, &transfer, &link).await?;
+    let healths = file.survey(&api.node).await;
+    json(&describe(&file, healths))
+}
+
+fn describe(file: &OpenFile, healths: Vec<StripeHealth>) -> Stat {
+    let manifest = &file.manifest;
+    let stripes: Vec<StatStripe> = file
+        .layout
+        .iter()
+        .zip(healths)
+        .map(|(stripe, health)| StatStripe {
+            id: stripe.asked.stripe.to_string(),
+            kind: if stripe.is_data { "data" } else { "manifest" },
+            length_bytes: stripe.length,
+            live: health.live,
+            needed: stripe.asked.k,
+            health: health.health,
+            shards: health.shards.into_iter().map(describe_shard).collect(),
+        })
+        .collect();
+    Stat {
+        size_bytes: manifest.size,
+        name: manifest.name.clone(),
+        created: timestamp(manifest.created),
+        code: manifest.code.to_string(),
+        placement: Policy::Successors.to_string(),
+        health: stripes.iter().map(|stripe| stripe.health).min().unwrap_or(Health::Safe),
+        stripes,
+    }
+}
+
+fn describe_shard(shard: crate::transfer::health::ShardHealth) -> StatShard {
+    StatShard { index: shard.index, peer: shard.peer.map(|peer| peer.to_string()), state: shard.state }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_inclusive_and_checked() {
+        let range = |text: &str, size| {
+            let headers = HeaderMap::from_iter([(RANGE, HeaderValue::from_str(text).unwrap())]);
+            range_of(&headers, size).map_err(|failure| failure.status)
+        };
+        assert_eq!(range("bytes=0-9", 100), Ok(Some((0, 9))));
+        assert_eq!(range("bytes=90-", 100), Ok(Some((90, 99))));
+        assert_eq!(range("bytes=-5", 100), Ok(Some((95, 99))));
+        assert_eq!(range("bytes=-500", 100), Ok(Some((0, 99))));
+        assert_eq!(range("bytes=5-500", 100), Ok(Some((5, 99))));
+        assert_eq!(range("bytes=100-", 100), Err(416));
+        assert_eq!(range("bytes=0-0", 0), Err(416));
+        assert_eq!(range("bytes=9-3", 100), Ok(None));
+        assert_eq!(range("lines=1-2", 100), Ok(None));
+    }
+
+    #[test]
+    fn names_travel_as_ascii() {
+        assert_eq!(percent_encode("a b/ü.txt"), "a%20b%2F%C3%BC.txt");
+    }
+}

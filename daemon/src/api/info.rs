@@ -1,0 +1,389 @@
+//! This peer and its ring over HTTP: status, ring, lookup, invite, repair, metrics, health.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::{Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use mutualstore_dht::ring::{Liveness, Phase};
+use mutualstore_dht::{Contact, Id};
+use serde::{Deserialize, Serialize};
+
+use super::{Api, Refusal, json};
+use crate::error::Failure;
+use crate::link::Link;
+use crate::network::Invite;
+use crate::node::Node;
+use crate::node::survey::{RingCheck, check_ring};
+use crate::process::{self, ProcessUse};
+
+/// A `repair --wait` looks this often whether anything is left to do, and gives up after that long.
+const REPAIR_POLL: Duration = Duration::from_millis(250);
+const REPAIR_WAIT: Duration = Duration::from_secs(600);
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Alone => "alone",
+        Phase::Joining => "joining",
+        Phase::Joined => "joined",
+        Phase::Leaving | Phase::Left => "leaving",
+    }
+}
+
+/// What the ring is to a user: a peer that was told to join a network and has not found it yet is joining.
+fn phase_of(node: &Node) -> &'static str {
+    phase_name(node.core.read(|state| state.ring.phase()))
+}
+
+#[derive(Serialize)]
+struct Status {
+    peer: String,
+    version: &'static str,
+    capacity_bytes: u64,
+    used_bytes: u64,
+    pending_bytes: u64,
+    shards: u64,
+    virtual_nodes: usize,
+    ring: &'static str,
+    network: String,
+    peers_known: usize,
+    files: Files,
+    repair: Repair,
+    stripes_home: StripesHome,
+    scrub: Scrub,
+    process: ProcessUse,
+    uptime_seconds: f64,
+}
+
+/// Files put through this peer, by health.
+#[derive(Default, Serialize)]
+struct Files {
+    safe: usize,
+    degraded: usize,
+    endangered: usize,
+    lost: usize,
+}
+
+#[derive(Serialize)]
+struct Repair {
+    pending: usize,
+    running: usize,
+    parked: usize,
+    regenerated_total: u64,
+    bytes_total: u64,
+}
+
+/// Stripes this peer is the home of, by health.
+#[derive(Serialize)]
+struct StripesHome {
+    safe: usize,
+    degraded: usize,
+    endangered: usize,
+    lost: usize,
+    pending: usize,
+}
+
+/// Shards re-read: every read verifies, and what does not verify is dropped and counted.
+#[derive(Serialize)]
+struct Scrub {
+    checked_total: u64,
+    bad_total: u64,
+}
+
+pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> {
+    let node = &api.node;
+    let files = files(node).await?;
+    let usage = node.shards.usage();
+    let (health, virtual_nodes, alive) = node.core.read(|state| {
+        let alive = state.ring.alive().count();
+        (state.custody.health(), state.ring.me().virtual_nodes.len(), alive + 1)
+    });
+    json(&Status {
+        peer: node.me.to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+        capacity_bytes: usage.capacity,
+        used_bytes: usage.committed_bytes,
+        pending_bytes: usage.pending_bytes,
+        shards: usage.shards,
+        virtual_nodes,
+        ring: phase_of(node),
+        network: hex::encode(node.network().id),
+        peers_known: alive,
+        files,
+        repair: Repair {
+            pending: health.repairs_waiting + health.repairs_running,
+            running: health.repairs_running,
+            parked: health.parked,
+            regenerated_total: health.regenerated_total,
+            bytes_total: health.bytes_total,
+        },
+        stripes_home: StripesHome {
+            safe: health.safe,
+            degraded: health.degraded,
+            endangered: health.endangered,
+            lost: health.lost,
+            pending: health.pending,
+        },
+        scrub: Scrub {
+            checked_total: node.metrics.shards_checked.get(),
+            bad_total: node.metrics.shards_bad.get(),
+        },
+        process: process::current(),
+        uptime_seconds: node.started.elapsed().as_secs_f64(),
+    })
+}
+
+async fn files(node: &std::sync::Arc<Node>) -> Result<Files, Failure> {
+    use crate::transfer::health::Health;
+    let entries = node.listed(None).await?;
+    let mut files = Files::default();
+    for health in node.health_of(&entries).await {
+        match health {
+            Some(Health::Safe) => files.safe += 1,
+            Some(Health::Degraded) => files.degraded += 1,
+            Some(Health::Endangered) => files.endangered += 1,
+            Some(Health::Lost) | None => files.lost += 1,
+        }
+    }
+    Ok(files)
+}
+
+#[derive(Deserialize)]
+pub(super) struct RingQuery {
+    #[serde(default)]
+    walk: u8,
+    #[serde(default)]
+    fingers: u8,
+    #[serde(default)]
+    check: u8,
+}
+
+#[derive(Serialize)]
+struct Ring {
+    peers: Vec<RingPeer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingers: Option<Vec<Finger>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<RingCheck>,
+}
+
+#[derive(Serialize)]
+struct RingPeer {
+    peer: String,
+    virtual_nodes: usize,
+    capacity_bytes: u64,
+    used_bytes: u64,
+    share: f64,
+    addresses: Vec<String>,
+    state: &'static str,
+}
+
+#[derive(Serialize)]
+struct Finger {
+    target: String,
+    id: String,
+    peer: String,
+}
+
+pub(super) async fn ring(State(api): State<Api>, Query(query): Query<RingQuery>) -> Result<Response, Refusal> {
+    let node = &api.node;
+    let known: Vec<(Contact, &'static str)> = if query.walk == 0 {
+        known_peers(node)
+    } else {
+        let walk = node.core.walk().await.ok_or_else(|| Failure::refused("the ring is being joined"))?;
+        walk.answered.into_iter().map(|contact| (contact, "alive")).collect()
+    };
+    let shares = shares(&known);
+    let peers = known.into_iter().zip(shares).map(|((contact, state), share)| RingPeer {
+        peer: contact.peer.to_string(),
+        virtual_nodes: contact.virtual_nodes.len(),
+        capacity_bytes: contact.capacity,
+        used_bytes: contact.used,
+        share,
+        addresses: contact.addresses,
+        state,
+    });
+    let peers = peers.collect();
+    let fingers = (query.fingers != 0).then(|| {
+        let finger = |(own, exponent, contact): (Id, u8, &Contact)| {
+            let target = own.add_power_of_two(exponent);
+            let nearest = contact.ids().min_by_key(|id| id.distance_from(&target));
+            Finger {
+                target: target.to_string(),
+                id: nearest.map(|id| id.to_string()).unwrap_or_default(),
+                peer: contact.peer.to_string(),
+            }
+        };
+        node.core.read(|state| state.ring.fingers().map(finger).collect())
+    });
+    let check = if query.check == 0 { None } else { Some(check_ring(node).await?) };
+    json(&Ring { peers, fingers, check })
+}
+
+fn known_peers(node: &Node) -> Vec<(Contact, &'static str)> {
+    let now = node.core.now();
+    let delay = node.config.repair_delay;
+    node.core.read(|state| {
+        let me = (state.ring.me().clone(), "alive");
+        let others = state.ring.peers().map(|(contact, liveness)| {
+            let name = match liveness {
+                Liveness::Alive => "alive",
+                Liveness::Suspect => "suspect",
+                Liveness::Dead { since } if now.since(since) < delay => "suspect",
+                Liveness::Dead { .. } => "gone",
+            };
+            (contact.clone(), name)
+        });
+        std::iter::once(me).chain(others).collect()
+    })
+}
+
+/// Which part of the circle each live peer is responsible for; 0 for those that are not alive.
+fn shares(peers: &[(Contact, &'static str)]) -> Vec<f64> {
+    let alive = peers.iter().enumerate().filter(|(_, (_, state))| *state == "alive");
+    let mut nodes: Vec<(Id, usize)> =
+        alive.flat_map(|(at, (contact, _))| contact.ids().map(move |id| (id, at))).collect();
+    nodes.sort_unstable();
+    let mut shares = vec![0.0; peers.len()];
+    let mut previous = nodes.last().map(|(id, _)| *id);
+    for (id, at) in &nodes {
+        if let (Some(from), Some(share)) = (previous.replace(*id), shares.get_mut(*at)) {
+            *share += if nodes.len() == 1 { 1.0 } else { fraction(&id.distance_from(&from)) };
+        }
+    }
+    shares
+}
+
+/// A distance as a part of the whole circle; the first 64 bits are enough.
+#[expect(clippy::cast_precision_loss, reason = "a share for people")]
+fn fraction(distance: &Id) -> f64 {
+    let [a, b, c, d, e, f, g, h, ..] = *distance.as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h]) as f64 / 2f64.powi(64)
+}
+
+#[derive(Serialize)]
+struct Lookup {
+    id: String,
+    hops: u32,
+    timeouts: u32,
+    milliseconds: f64,
+    path: Vec<String>,
+    holders: Vec<String>,
+}
+
+fn target_of(text: &str) -> Result<Id, Failure> {
+    if let Ok(link) = text.parse::<Link>() {
+        return Ok(Id::new(link.manifest));
+    }
+    let bytes = hex::decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    bytes.map(Id::new).ok_or_else(|| Failure::usage("neither a link nor an id of 64 hexadecimal digits"))
+}
+
+pub(super) async fn lookup(State(api): State<Api>, Path(target): Path<String>) -> Result<Response, Refusal> {
+    let id = target_of(&target)?;
+    let begun = Instant::now();
+    let count = usize::try_from(api.node.network().r).unwrap_or(usize::MAX);
+    let found = api.node.core.lookup(id, count).await.map_err(Failure::refused)?;
+    json(&Lookup {
+        id: id.to_string(),
+        hops: found.hops,
+        timeouts: found.timeouts,
+        milliseconds: begun.elapsed().as_secs_f64() * 1000.0,
+        path: found.path.iter().map(ToString::to_string).collect(),
+        holders: found.contacts.iter().map(|contact| contact.peer.to_string()).collect(),
+    })
+}
+
+#[derive(Serialize)]
+struct InviteReply {
+    invite: String,
+}
+
+pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> {
+    let network = api.node.network();
+    let addresses = api.node.core.read(|state| state.ring.me().addresses.clone());
+    let invite = Invite { network: network.id, secret: network.secret.clone(), addresses };
+    std::future::ready(json(&InviteReply { invite: invite.to_string() })).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct RepairQuery {
+    #[serde(default)]
+    wait: u8,
+}
+
+#[derive(Serialize)]
+struct RepairReport {
+    regenerated: u64,
+    bytes: u64,
+    pending: usize,
+}
+
+pub(super) async fn repair(
+    State(api): State<Api>,
+    Query(query): Query<RepairQuery>,
+) -> Result<Response, Refusal> {
+    let core = &api.node.core;
+    let before = core.with(|state, now| {
+        let crate::node::core::State { ring, custody, .. } = state;
+        custody.check_now(now, ring);
+        custody.health()
+    });
+    let until = Instant::now() + REPAIR_WAIT;
+    let after = loop {
+        let health = core.read(|state| state.custody.health());
+        let left = health.repairs_waiting + health.repairs_running;
+        if query.wait == 0 || left == 0 || Instant::now() >= until {
+            break health;
+        }
+        tokio::time::sleep(REPAIR_POLL).await;
+    };
+    json(&RepairReport {
+        regenerated: after.regenerated_total - before.regenerated_total,
+        bytes: after.bytes_total - before.bytes_total,
+        pending: after.repairs_waiting + after.repairs_running,
+    })
+}
+
+pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal> {
+    let text = api.node.metrics.render(&api.node).map_err(Failure::unexpected)?;
+    let mut response = text.into_response();
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    std::future::ready(Ok(response)).await
+}
+
+pub(super) async fn health(State(api): State<Api>) -> Response {
+    let phase = phase_of(&api.node);
+    let status = match phase {
+        "alone" | "joined" => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    std::future::ready((status, phase).into_response()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mutualstore_dht::{Peer, PeerState};
+
+    #[test]
+    fn shares_cover_the_circle() {
+        let contact = |n: u8, virtual_nodes: Vec<u16>| Contact {
+            peer: Peer::new([n; 32]),
+            version: 1,
+            virtual_nodes,
+            addresses: Vec::new(),
+            capacity: 1,
+            used: 0,
+            state: PeerState::Accepting,
+        };
+        let one = shares(&[(contact(1, vec![3]), "alive")]);
+        assert!((one[0] - 1.0).abs() < 1e-9);
+        let many = [(contact(1, vec![1, 2]), "alive"), (contact(2, vec![7]), "gone"), (contact(3, vec![9]), "alive")];
+        let shares = shares(&many);
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        assert!(shares[1].abs() < 1e-12);
+    }
+}

@@ -1,0 +1,327 @@
+//! Manifests: what a link points to.
+//!
+//! The root of a manifest is one block that holds the properties of a file and either its bytes (files of at most
+//! [`INLINE_MAX`]) or the ids of its data stripes. A list too long for the root becomes a tree: index blocks of
+//! level 1 hold ids of data stripes, those of level 2 ids of index blocks of level 1, and so on; see [`tree`].
+//! All of it is sealed under the file's key as [`Kind::Manifest`](crate::crypt::Kind::Manifest): the root at
+//! level 0 from segment 0, index block j of level l as segment j of level l.
+//!
+//! ```text
+//! root = version u8 = 1 ‖ size u64 ‖ created u64 ‖ code 3 ‖ shard size u32
+//!      ‖ name length u16 ‖ name ‖ media type length u16 ‖ media type
+//!      ‖ 0 ‖ the bytes of the file
+//!      | 1 ‖ depth u8 ‖ count u16 ‖ count × stripe id 32
+//! index block = version u8 = 1 ‖ count u16 ‖ count × stripe id 32
+//! ```
+//!
+//! Big-endian throughout; code as in a stripe's header; created in Unix milliseconds. Each manifest has one
+//! encoding: the depth is the least that serves, every index block but the last of its level is full, counts
+//! follow from the size. Anything else, trailing bytes too, is refused. How the bytes of a file lie in its
+//! stripes is [`Geometry`].
+//!
+//! Not here: where stripes are placed (their headers say), and making a name safe to write
+//! ([`safe_file_name`](crate::names::safe_file_name)), which readers do because a manifest may be a stranger's.
+
+pub mod geometry;
+pub mod tree;
+
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use mutualstore_erasure::{Code, CodeError, HASH_LEN, StripeId};
+
+pub use geometry::{Geometry, Piece, Window};
+pub use tree::{IndexBlock, IndexPlace, ManifestBuilder, Step};
+
+/// A file of at most this many bytes lies in its manifest. Blocks with no more plaintext than this take
+/// [`Code::small`].
+pub const INLINE_MAX: u64 = 16 << 10;
+/// A name is at most this many bytes.
+pub const MAX_NAME: usize = 1024;
+/// A media type is at most this many bytes.
+pub const MAX_MEDIA_TYPE: usize = 255;
+/// A shard size is a multiple of this, so that segments do not straddle shards.
+pub const SHARD_SIZE_STEP: u32 = 64 << 10;
+/// The greatest shard size, and the default.
+pub const MAX_SHARD_SIZE: u32 = 1 << 20;
+/// Ids in a list of the root and in a full index block: as many as fit one segment.
+pub const FANOUT: usize = 2047;
+
+const VERSION: u8 = 1;
+const INLINE: u8 = 0;
+const STRIPES: u8 = 1;
+
+/// What is known of a file by its link.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Bytes of the file.
+    pub size: u64,
+    /// When it was put, Unix time in milliseconds.
+    pub created: u64,
+    /// The code of its blocks, those of at most [`INLINE_MAX`] bytes of plaintext excepted.
+    pub code: Code,
+    /// Bytes of a shard of a full block: a multiple of [`SHARD_SIZE_STEP`], at most [`MAX_SHARD_SIZE`].
+    pub shard_size: u32,
+    /// The file's own name without directories, possibly empty; at most [`MAX_NAME`] bytes. Not to be trusted.
+    pub name: String,
+    /// Its media type, possibly empty; at most [`MAX_MEDIA_TYPE`] bytes. Not to be trusted.
+    pub media_type: String,
+    /// Its content.
+    pub body: Body,
+}
+
+/// Where the content of a file is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Body {
+    /// Here: at most [`INLINE_MAX`] bytes.
+    Inline(Bytes),
+    /// In stripes.
+    Stripes {
+        /// 0: `ids` are the data stripes; d: they are index blocks of level d.
+        depth: u8,
+        /// 1 to [`FANOUT`] ids, in the order of the file.
+        ids: Vec<StripeId>,
+    },
+}
+
+/// Why there is no such manifest. Nothing was made of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// It ends too early.
+    #[error("the manifest is truncated")]
+    Truncated,
+    /// It goes on after its end.
+    #[error("the manifest has {0} bytes too many")]
+    Trailing(usize),
+    /// It was written by a later version.
+    #[error("the manifest has version {0}; this program reads version {VERSION}")]
+    Version(u8),
+    /// Its code is none.
+    #[error("the manifest's code is none: {0}")]
+    Code(#[from] CodeError),
+    /// A shard size is not a multiple of 64 KiB up to 1 MiB.
+    #[error("a shard size of {0} bytes is not possible: give a multiple of 64 KiB, at most 1 MiB")]
+    ShardSize(u32),
+    /// A name or media type is too long.
+    #[error("the {what} is {length} bytes long; at most {limit} are possible")]
+    TooLong {
+        /// `name` or `media type`.
+        what: &'static str,
+        /// Its bytes.
+        length: usize,
+        /// Bytes possible.
+        limit: usize,
+    },
+    /// A name or media type is not UTF-8.
+    #[error("a text of the manifest is not UTF-8")]
+    Text,
+    /// The content is of an unknown kind.
+    #[error("the manifest's content is of the unknown kind {0}")]
+    Kind(u8),
+    /// The bytes, ids or levels given do not make up a file of this size.
+    #[error("the manifest's content does not fit its size of {size} bytes")]
+    Content {
+        /// Bytes of the file.
+        size: u64,
+    },
+    /// An index block does not hold as many ids as its place in the tree demands.
+    #[error("index block {number} of level {level} does not fit the size of its file")]
+    Index {
+        /// Level of the index block.
+        level: u8,
+        /// Its place in the level.
+        number: u64,
+    },
+}
+
+impl Manifest {
+    /// How the bytes of the file lie in its stripes.
+    pub const fn geometry(&self) -> Geometry {
+        Geometry::new(self.size, self.code, self.shard_size)
+    }
+
+    /// The plaintext of the root block. Fails where a field breaks its limits or the body does not fit the size.
+    pub fn encode(&self) -> Result<Bytes, ManifestError> {
+        self.check()?;
+        let content = match &self.body {
+            Body::Inline(bytes) => bytes.len(),
+            Body::Stripes { ids, .. } => ids.len() * HASH_LEN,
+        };
+        let mut out = BytesMut::with_capacity(32 + self.name.len() + self.media_type.len() + content);
+        out.put_u8(VERSION);
+        out.put_u64(self.size);
+        out.put_u64(self.created);
+        out.put_slice(&self.code.to_wire());
+        out.put_u32(self.shard_size);
+        put_text(&mut out, &self.name);
+        put_text(&mut out, &self.media_type);
+        match &self.body {
+            Body::Inline(bytes) => {
+                out.put_u8(INLINE);
+                out.put_slice(bytes);
+            }
+            Body::Stripes { depth, ids } => {
+                out.put_u8(STRIPES);
+                out.put_u8(*depth);
+                put_ids(&mut out, ids);
+            }
+        }
+        Ok(out.freeze())
+    }
+
+    /// Reads the plaintext of a root block.
+    pub fn parse(root: &Bytes) -> Result<Self, ManifestError> {
+        let mut reader = Reader(root);
+        let [version] = reader.array()?;
+        if version != VERSION {
+            return Err(ManifestError::Version(version));
+        }
+        let size = u64::from_be_bytes(reader.array()?);
+        let created = u64::from_be_bytes(reader.array()?);
+        let code = Code::from_wire(reader.array()?)?;
+        let shard_size = u32::from_be_bytes(reader.array()?);
+        let name = reader.text("name", MAX_NAME)?;
+        let media_type = reader.text("media type", MAX_MEDIA_TYPE)?;
+        let body = match reader.array()? {
+            [INLINE] => Body::Inline(root.slice_ref(reader.take(reader.0.len())?)),
+            [STRIPES] => {
+                let [depth] = reader.array()?;
+                Body::Stripes {
+                    depth,
+                    ids: reader.ids()?,
+                }
+            }
+            [kind] => return Err(ManifestError::Kind(kind)),
+        };
+        reader.end()?;
+        let manifest = Self {
+            size,
+            created,
+            code,
+            shard_size,
+            name,
+            media_type,
+            body,
+        };
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), ManifestError> {
+        self.code.check()?;
+        check_shard_size(self.shard_size)?;
+        check_length("name", self.name.len(), MAX_NAME)?;
+        check_length("media type", self.media_type.len(), MAX_MEDIA_TYPE)?;
+        let fits = match &self.body {
+            Body::Inline(bytes) => bytes.len() as u64 == self.size && self.size <= INLINE_MAX,
+            Body::Stripes { depth, ids } => {
+                let blocks = self.geometry().blocks();
+                blocks > 0 && *depth == tree::depth(blocks) && ids.len() as u64 == tree::units(blocks, *depth)
+            }
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(ManifestError::Content { size: self.size })
+        }
+    }
+}
+
+impl fmt::Debug for Manifest {
+    /// Without name and content.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (depth, ids) = match &self.body {
+            Body::Inline(_) => (0, 0),
+            Body::Stripes { depth, ids } => (*depth, ids.len()),
+        };
+        write!(
+            f,
+            "Manifest({} bytes, {}, depth {depth}, {ids} ids)",
+            self.size, self.code
+        )
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inline(bytes) => write!(f, "Inline({} bytes)", bytes.len()),
+            Self::Stripes { depth, ids } => write!(f, "Stripes(depth {depth}, {} ids)", ids.len()),
+        }
+    }
+}
+
+/// Checks a shard size as a user may give it.
+pub const fn check_shard_size(shard_size: u32) -> Result<(), ManifestError> {
+    if shard_size == 0 || shard_size > MAX_SHARD_SIZE || !shard_size.is_multiple_of(SHARD_SIZE_STEP) {
+        return Err(ManifestError::ShardSize(shard_size));
+    }
+    Ok(())
+}
+
+fn check_length(what: &'static str, length: usize, limit: usize) -> Result<(), ManifestError> {
+    if length > limit {
+        Err(ManifestError::TooLong { what, length, limit })
+    } else {
+        Ok(())
+    }
+}
+
+/// Texts and lists are checked to be far below 2^16 before they are written.
+fn put_length(out: &mut BytesMut, length: usize) {
+    out.put_u16(u16::try_from(length).unwrap_or(u16::MAX));
+}
+
+fn put_text(out: &mut BytesMut, text: &str) {
+    put_length(out, text.len());
+    out.put_slice(text.as_bytes());
+}
+
+fn put_ids(out: &mut BytesMut, ids: &[StripeId]) {
+    put_length(out, ids.len());
+    for id in ids {
+        out.put_slice(id.as_bytes());
+    }
+}
+
+/// What is left to read.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], ManifestError> {
+        let (array, rest) = self.0.split_first_chunk().ok_or(ManifestError::Truncated)?;
+        self.0 = rest;
+        Ok(*array)
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], ManifestError> {
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(ManifestError::Truncated)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn text(&mut self, what: &'static str, limit: usize) -> Result<String, ManifestError> {
+        let length = usize::from(u16::from_be_bytes(self.array()?));
+        check_length(what, length, limit)?;
+        let text = str::from_utf8(self.take(length)?).map_err(|_| ManifestError::Text)?;
+        Ok(text.to_owned())
+    }
+
+    fn ids(&mut self) -> Result<Vec<StripeId>, ManifestError> {
+        let count = usize::from(u16::from_be_bytes(self.array()?));
+        let bytes = self.take(count * HASH_LEN)?;
+        let (ids, _) = bytes.as_chunks();
+        Ok(ids.iter().map(|id| StripeId::from(*id)).collect())
+    }
+
+    const fn end(self) -> Result<(), ManifestError> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(ManifestError::Trailing(self.0.len()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,421 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::crypt::{BlockBuffer, FileCipher, Kind};
+
+const RS: Code = Code::ReedSolomon { data: 4, parity: 2 };
+
+fn id(number: u64) -> StripeId {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    StripeId::from(bytes)
+}
+
+fn inline(content: &'static [u8]) -> Manifest {
+    Manifest {
+        size: content.len() as u64,
+        created: 0x0102_0304_0506,
+        code: RS,
+        shard_size: 1 << 20,
+        name: "a.txt".to_owned(),
+        media_type: "text/plain".to_owned(),
+        body: Body::Inline(Bytes::from_static(content)),
+    }
+}
+
+fn list(blocks: u64) -> Manifest {
+    let size = blocks * Geometry::new(0, RS, 1 << 20).block_plaintext();
+    let ids = (0..tree::units(blocks, tree::depth(blocks))).map(id).collect();
+    Manifest {
+        size,
+        body: Body::Stripes {
+            depth: tree::depth(blocks),
+            ids,
+        },
+        ..inline(b"")
+    }
+}
+
+#[test]
+fn golden_inline() {
+    let bytes = "01 0000000000000002 0000010203040506 020402 00100000 0005612e747874 000a746578742f706c61696e 00 6869";
+    let manifest = inline(b"hi");
+    assert_eq!(hex::encode(manifest.encode().unwrap()), bytes.replace(' ', ""));
+    assert_eq!(Manifest::parse(&manifest.encode().unwrap()), Ok(manifest));
+}
+
+#[test]
+fn golden_list() {
+    let bytes = "01 00000000003ffc01 0000000000000000 000102 00010000 0000 0000 01 00 0041";
+    let ids = (0..65).fold(String::new(), |ids, number| {
+        ids + &hex::encode(id(number).as_bytes())
+    });
+    let manifest = Manifest {
+        size: 64 * 65520 + 1,
+        created: 0,
+        code: Code::Copies(3),
+        shard_size: 64 << 10,
+        name: String::new(),
+        media_type: String::new(),
+        body: Body::Stripes {
+            depth: 0,
+            ids: (0..65).map(id).collect(),
+        },
+    };
+    assert_eq!(
+        hex::encode(manifest.encode().unwrap()),
+        bytes.replace(' ', "") + &ids
+    );
+    let index = IndexBlock {
+        level: 1,
+        number: 0,
+        ids: vec![id(5)],
+    };
+    assert_eq!(hex::encode(index.encode()), format!("010001{:016x}{:048x}", 5, 0));
+}
+
+#[test]
+fn an_empty_file_is_inline() {
+    let manifest = inline(b"");
+    assert_eq!(Manifest::parse(&manifest.encode().unwrap()), Ok(manifest.clone()));
+    let list = Manifest {
+        body: Body::Stripes {
+            depth: 0,
+            ids: vec![],
+        },
+        ..manifest
+    };
+    assert_eq!(list.encode(), Err(ManifestError::Content { size: 0 }));
+}
+
+#[test]
+fn every_truncation_and_every_extension_is_refused() {
+    for manifest in [inline(b"hello"), list(3)] {
+        let root = manifest.encode().unwrap();
+        for end in 0..root.len() {
+            assert!(Manifest::parse(&root.slice(..end)).is_err(), "cut at {end}");
+        }
+        let longer = Bytes::from([&root[..], &[0]].concat());
+        assert!(Manifest::parse(&longer).is_err());
+    }
+}
+
+#[test]
+fn every_flipped_byte_is_refused_or_another_manifest() {
+    for manifest in [inline(b"hello"), list(3)] {
+        let root = manifest.encode().unwrap();
+        for at in 0..root.len() {
+            let mut bad = root.to_vec();
+            bad[at] ^= 1;
+            let bad = Bytes::from(bad);
+            if let Ok(other) = Manifest::parse(&bad) {
+                assert_ne!(other, manifest, "byte {at}");
+                assert_eq!(other.encode().unwrap(), bad, "one encoding each, byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn limits_are_named() {
+    let fails = |manifest: Manifest| manifest.encode().unwrap_err();
+    for shard_size in [0, 1, 65_535, 65_537, (1 << 20) + (64 << 10), u32::MAX] {
+        assert_eq!(
+            fails(Manifest {
+                shard_size,
+                ..inline(b"")
+            }),
+            ManifestError::ShardSize(shard_size)
+        );
+    }
+    let name = "n".repeat(MAX_NAME + 1);
+    assert!(matches!(
+        fails(Manifest { name, ..inline(b"") }),
+        ManifestError::TooLong { what: "name", .. }
+    ));
+    let media_type = "n".repeat(MAX_MEDIA_TYPE + 1);
+    assert!(matches!(
+        fails(Manifest {
+            media_type,
+            ..inline(b"")
+        }),
+        ManifestError::TooLong { .. }
+    ));
+    assert_eq!(
+        fails(Manifest {
+            size: 3,
+            ..inline(b"hi")
+        }),
+        ManifestError::Content { size: 3 }
+    );
+    let large = Bytes::from(vec![0; 16_385]);
+    let large = Manifest {
+        size: 16_385,
+        body: Body::Inline(large),
+        ..inline(b"")
+    };
+    assert_eq!(fails(large), ManifestError::Content { size: 16_385 });
+    let mut short = list(3);
+    short.size += 1;
+    assert_eq!(fails(short.clone()), ManifestError::Content { size: short.size });
+    let deep = Manifest {
+        body: Body::Stripes {
+            depth: 1,
+            ids: vec![id(0)],
+        },
+        ..list(3)
+    };
+    assert_eq!(
+        fails(deep.clone()),
+        ManifestError::Content { size: deep.size },
+        "not the least depth"
+    );
+}
+
+#[test]
+fn foreign_roots_are_refused_by_name() {
+    let good = inline(b"hi").encode().unwrap();
+    let parse = |at: usize, byte: u8| {
+        let mut bad = good.to_vec();
+        bad[at] = byte;
+        Manifest::parse(&bad.into()).unwrap_err()
+    };
+    assert_eq!(parse(0, 2), ManifestError::Version(2));
+    assert!(matches!(parse(17, 9), ManifestError::Code(_)));
+    assert!(matches!(parse(24, 0xFF), ManifestError::TooLong { .. }));
+    assert_eq!(parse(26, 0xFF), ManifestError::Text);
+    assert_eq!(parse(43, 7), ManifestError::Kind(7));
+}
+
+#[test]
+fn debug_shows_neither_name_nor_content() {
+    let shown = format!("{:?}", inline(b"secret"));
+    assert!(!shown.contains("a.txt") && !shown.contains("secret"));
+}
+
+#[test]
+fn roots_and_index_blocks_stay_small() {
+    let full = IndexBlock {
+        level: 1,
+        number: 0,
+        ids: (0..FANOUT as u64).map(id).collect(),
+    };
+    assert!(
+        full.encode().len() <= crate::crypt::SEGMENT_PLAINTEXT,
+        "one segment"
+    );
+    let name = "n".repeat(MAX_NAME);
+    let media_type = "n".repeat(MAX_MEDIA_TYPE);
+    let root = Manifest {
+        name,
+        media_type,
+        ..list(FANOUT as u64)
+    }
+    .encode()
+    .unwrap();
+    assert!(root.len() < 128 << 10);
+}
+
+/// Index blocks by level and number, as a reader finds them.
+struct Stored {
+    blocks: HashMap<(u8, u64), Bytes>,
+    next: u64,
+}
+
+impl Stored {
+    fn settle(&mut self, builder: &mut ManifestBuilder, block: Option<IndexBlock>) {
+        if let Some(block) = block {
+            let held = self.blocks.insert((block.level, block.number), block.encode());
+            assert_eq!(held, None, "a place, and so a nonce, is used once");
+            self.next += 1;
+            let more = builder.stored(block.level, id(1 << 40 | self.next));
+            self.settle(builder, more);
+        }
+    }
+}
+
+fn build(blocks: u64) -> (Body, Stored) {
+    let mut builder = ManifestBuilder::new();
+    let mut stored = Stored {
+        blocks: HashMap::new(),
+        next: 0,
+    };
+    for number in 0..blocks {
+        let index = builder.push(id(number));
+        stored.settle(&mut builder, index);
+    }
+    loop {
+        match builder.finish() {
+            Step::Store(block) => stored.settle(&mut builder, Some(block)),
+            Step::Done(body) => return (body, stored),
+        }
+    }
+}
+
+#[test]
+fn the_tree_leads_to_every_stripe() {
+    const F: u64 = FANOUT as u64;
+    for blocks in [1, 2, F - 1, F, F + 1, 2 * F, 2 * F + 1, F * F, F * F + 1] {
+        let (body, stored) = build(blocks);
+        let manifest = Manifest { body, ..list(blocks) };
+        manifest.encode().unwrap();
+        let Body::Stripes { depth, ids } = &manifest.body else {
+            panic!("a list")
+        };
+        let probes = [
+            0,
+            1,
+            F - 1,
+            F,
+            F + 1,
+            blocks / 2,
+            blocks.saturating_sub(2),
+            blocks - 1,
+        ];
+        for block in probes.into_iter().filter(|block| *block < blocks) {
+            let (slot, places) = tree::path(*depth, block);
+            assert_eq!(places.len(), usize::from(*depth));
+            let mut found = ids[slot];
+            for place in places {
+                let bytes = &stored.blocks[&(place.level, place.number)];
+                let index = IndexBlock::parse(place, blocks, bytes).unwrap();
+                found = index.ids[place.slot];
+            }
+            assert_eq!(found, id(block), "{block} of {blocks}");
+        }
+    }
+}
+
+#[test]
+fn index_blocks_of_another_size_or_place_are_refused() {
+    let place = IndexPlace {
+        level: 1,
+        number: 1,
+        slot: 0,
+    };
+    let blocks = FANOUT as u64 + 2;
+    let good = IndexBlock {
+        level: 1,
+        number: 1,
+        ids: vec![id(1), id(2)],
+    };
+    let bytes = good.encode();
+    assert_eq!(IndexBlock::parse(place, blocks, &bytes), Ok(good));
+    let misfit = ManifestError::Index { level: 1, number: 1 };
+    assert_eq!(IndexBlock::parse(place, blocks + 1, &bytes), Err(misfit));
+    assert!(IndexBlock::parse(IndexPlace { number: 0, ..place }, blocks, &bytes).is_err());
+    assert!(
+        IndexBlock::parse(
+            IndexPlace {
+                number: u64::MAX,
+                ..place
+            },
+            blocks,
+            &bytes
+        )
+        .is_err()
+    );
+    for end in 0..bytes.len() {
+        assert!(
+            IndexBlock::parse(place, blocks, &bytes[..end]).is_err(),
+            "cut at {end}"
+        );
+    }
+    assert!(IndexBlock::parse(place, blocks, &[&bytes[..], &[0]].concat()).is_err());
+    assert!(IndexBlock::parse(place, blocks, &[&[2], &bytes[1..]].concat()).is_err());
+}
+
+#[test]
+fn the_largest_file_has_a_shallow_tree() {
+    let geometry = Geometry::new(u64::MAX, Code::Copies(1), 64 << 10);
+    assert!(tree::depth(geometry.blocks()) <= 5);
+}
+
+#[test]
+fn full_blocks_put_segments_into_shards_whole() {
+    let geometry = Geometry::new(u64::MAX, RS, 1 << 20);
+    assert_eq!(geometry.block_plaintext(), 64 * 65_520);
+    assert_eq!(geometry.ciphertext_of(0), 4 << 20);
+    assert_eq!(geometry.first_segment(3), 192);
+    let window = geometry.window(3, 20 * 65_520 + 7..21 * 65_520);
+    let piece = Piece {
+        shard: 1,
+        range: 4 * 65_536..5 * 65_536,
+    };
+    assert_eq!(
+        window,
+        Window {
+            first_segment: 212,
+            pieces: vec![piece],
+            plaintext: 7..65_520
+        }
+    );
+    let last = Geometry::new(geometry.block_plaintext() + 16_384, RS, 1 << 20);
+    assert_eq!(
+        (last.blocks(), last.code_of(0), last.code_of(1)),
+        (2, RS, Code::Copies(3))
+    );
+    assert_eq!(Geometry::new(16_385, RS, 1 << 20).code_of(0), RS);
+}
+
+fn codes() -> impl Strategy<Value = Code> {
+    prop_oneof![
+        Just(Code::Copies(2)),
+        Just(Code::Xor(3)),
+        Just(RS),
+        Just(Code::ReedSolomon { data: 8, parity: 4 })
+    ]
+}
+
+proptest! {
+    #[test]
+    fn bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let bytes = Bytes::from(bytes);
+        if let Ok(manifest) = Manifest::parse(&bytes) {
+            prop_assert_eq!(manifest.encode(), Ok(bytes));
+        }
+    }
+
+    #[test]
+    fn manifests_round_trip(
+        created: u64, name in "\\PC{0,60}", media_type in "[a-z/]{0,20}", blocks in 0u64..3000, cut in 0u64..65_520,
+    ) {
+        let base = if blocks == 0 { inline(b"content") } else { list(blocks) };
+        let size = if blocks == 0 { base.size } else { base.size - cut };
+        let manifest = Manifest { size, created, name, media_type, ..base };
+        prop_assert_eq!(Manifest::parse(&manifest.encode().unwrap()), Ok(manifest));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Stores a file as a writer does and reads a range of it from the data shards alone.
+    #[test]
+    fn ranges_come_back_from_their_pieces(
+        code in codes(), size in 1u64..1_200_000, from in 0u64..1_300_000, length in 0u64..400_000,
+    ) {
+        let geometry = Geometry::new(size, code, 64 << 10);
+        let file: Vec<u8> = (0..size).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect();
+        let cipher = FileCipher::new(&[1; 32]);
+        let mut read = Vec::new();
+        for (block, part) in geometry.blocks_of(from..from + length) {
+            let start = usize::try_from(block * geometry.block_plaintext()).unwrap();
+            let len = usize::try_from(geometry.plaintext_of(block)).unwrap();
+            let mut buffer = BlockBuffer::new(len);
+            buffer.push(&file[start..start + len]);
+            let sealed = cipher.seal_block(Kind::Data, 0, geometry.first_segment(block), buffer);
+            prop_assert_eq!(sealed.len() as u64, geometry.ciphertext_of(block));
+            let k = usize::from(geometry.code_of(block).k());
+            let shards: Vec<Bytes> = sealed.chunks(sealed.len().div_ceil(k)).map(Bytes::copy_from_slice).collect();
+            let window = geometry.window(block, part);
+            let chunks = window.pieces.iter().map(|p| shards[usize::from(p.shard)].slice(p.range.clone())).collect();
+            let opened = cipher.open_block(Kind::Data, 0, window.first_segment, chunks).unwrap().concat();
+            prop_assert!(opened.len() < window.plaintext.len() + 2 * 65_520, "no more than the segments needed");
+            read.extend_from_slice(&opened[window.plaintext]);
+        }
+        let clip = |at: u64| usize::try_from(at.min(size)).unwrap();
+        prop_assert_eq!(&read, &file[clip(from)..clip(from + length)]);
+    }
+}

@@ -1,0 +1,177 @@
+//! Carries out what ring and custody want: sends their messages, keeps their timers, hands on their events.
+//!
+//! One task runs [`drive`]. It never blocks on the network: each message and each effect is a task of its
+//! own that ends with an input to the machine that asked for it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mutualstore_dht::{Time, custody, ring};
+
+use super::core::{State, Walk};
+use super::{AskError, Node};
+use crate::net::CallError;
+use crate::wire::node::{NodeRequest, NodeResponse};
+
+/// A timer this late means that the process or the machine stood still, so nobody's silence counts.
+const STALL: Duration = Duration::from_secs(3);
+
+/// What one look at the machines found to do.
+#[derive(Default)]
+struct Work {
+    ring: Vec<ring::Transmit>,
+    custody: Vec<custody::Transmit>,
+    effects: Vec<custody::Effect>,
+    book_changed: bool,
+}
+
+impl Work {
+    fn is_empty(&self) -> bool {
+        self.ring.is_empty() && self.custody.is_empty() && self.effects.is_empty()
+    }
+}
+
+/// Runs until the task is aborted.
+pub(crate) async fn drive(node: Arc<Node>) {
+    loop {
+        let next = pump(&node);
+        let deadline = next.map(|time| node.core.instant(time));
+        tokio::select! {
+            () = node.core.wake.notified() => {}
+            () = sleep_until(deadline) => {
+                let late = deadline.map_or(Duration::ZERO, |deadline| deadline.elapsed());
+                let mut state = node.core.lock();
+                let now = node.core.now();
+                if late > STALL {
+                    tracing::warn!(late_ms = late.as_millis(), "stood still; suspicions start anew");
+                    state.custody.handle_stall(now);
+                }
+                state.ring.handle_timeout(now);
+                let State { ring, custody, .. } = &mut *state;
+                custody.handle_timeout(now, ring);
+            }
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Empties the machines' outputs, starts a task for each, and says when the next timer is due.
+fn pump(node: &Arc<Node>) -> Option<Time> {
+    loop {
+        let (work, next) = {
+            let mut state = node.core.lock();
+            let now = node.core.now();
+            (collect(&mut state, now), earliest(state.ring.poll_timeout(), state.custody.poll_timeout()))
+        };
+        if work.book_changed {
+            node.book_dirty();
+        }
+        if work.is_empty() {
+            return next;
+        }
+        for transmit in work.ring {
+            tokio::spawn(send_ring(Arc::clone(node), transmit));
+        }
+        for transmit in work.custody {
+            tokio::spawn(send_custody(Arc::clone(node), transmit));
+        }
+        for effect in work.effects {
+            tokio::spawn(super::jobs::perform(Arc::clone(node), effect));
+        }
+    }
+}
+
+fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn collect(state: &mut State, now: Time) -> Work {
+    let mut work = Work::default();
+    let mut members_changed = false;
+    while let Some(event) = state.ring.poll_event() {
+        match event {
+            ring::Event::PhaseChanged(phase) => {
+                tracing::info!(?phase, "ring");
+                members_changed = true;
+            }
+            ring::Event::PeerUp(peer) => {
+                tracing::info!(%peer, "peer is up");
+                members_changed = true;
+            }
+            ring::Event::PeerDown(peer) => {
+                tracing::info!(%peer, "peer is down");
+                members_changed = true;
+            }
+            ring::Event::PeerChanged(_) => members_changed = true,
+            ring::Event::LookupDone { id, outcome } => {
+                if let Some(waiter) = state.lookups.remove(&id) {
+                    // Whoever asked may have given up meanwhile.
+                    drop(waiter.send(outcome));
+                }
+            }
+            ring::Event::WalkDone { id, answered, silent } => {
+                if let Some(waiter) = state.walks.remove(&id) {
+                    drop(waiter.send(Walk { answered, silent }));
+                }
+            }
+            ring::Event::BookChanged => work.book_changed = true,
+            ring::Event::Left => tracing::info!("left the ring"),
+        }
+    }
+    if members_changed {
+        state.custody.membership_changed(now, &state.ring);
+    }
+    while let Some(transmit) = state.ring.poll_transmit() {
+        work.ring.push(transmit);
+    }
+    while let Some(transmit) = state.custody.poll_transmit() {
+        work.custody.push(transmit);
+    }
+    while let Some(effect) = state.custody.poll_effect() {
+        work.effects.push(effect);
+    }
+    work
+}
+
+async fn send_ring(node: Arc<Node>, transmit: ring::Transmit) {
+    let ring::Transmit { id, to, request, deadline } = transmit;
+    let outcome = node.ask(&to, &NodeRequest::Ring(request), deadline).await;
+    node.core.with(|state, now| match outcome {
+        Ok(NodeResponse::Ring(response)) => state.ring.handle_response(now, id, response),
+        Ok(_) | Err(AskError::Refused(_)) => state.ring.handle_failure(now, id, ring::Failure::Refused),
+        Err(AskError::Silent(error)) => state.ring.handle_failure(now, id, failure(&error)),
+    });
+}
+
+fn failure(error: &CallError) -> ring::Failure {
+    match error {
+        CallError::Unreachable | CallError::Closed => ring::Failure::Unreachable,
+        CallError::TimedOut => ring::Failure::TimedOut,
+        CallError::Refused(_) | CallError::TooLarge | CallError::Busy => ring::Failure::Refused,
+    }
+}
+
+async fn send_custody(node: Arc<Node>, transmit: custody::Transmit) {
+    let custody::Transmit { id, to, request, deadline } = transmit;
+    let contact = node.core.contact(to);
+    let outcome = match contact {
+        Some(contact) => node.ask(&contact, &NodeRequest::Custody(request), deadline).await.ok(),
+        None => None,
+    };
+    node.core.with(|state, now| {
+        let State { ring, custody, .. } = state;
+        match outcome {
+            Some(NodeResponse::Custody(response)) => custody.handle_response(now, ring, id, response),
+            Some(_) | None => custody.handle_failure(now, ring, id),
+        }
+    });
+}

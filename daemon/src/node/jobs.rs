@@ -1,0 +1,140 @@
+//! Custody's effects on real shards: regenerate, copy, drop, commit.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use mutualstore_dht::custody::{Effect, JobId, JobOutcome, Shape};
+use mutualstore_dht::{Id, Peer};
+use mutualstore_erasure::{DecodeError, VerifiedShard, reconstruct};
+
+use super::Node;
+use super::core::State;
+use super::shards::Keep;
+use crate::transfer::events::Operation;
+use crate::transfer::exchange::{Fetched, fetch_from, store_at};
+use crate::wire::node::Token;
+
+/// Repaired shards belong to no put: nobody can discard them.
+const NO_TOKEN: Token = [0; 16];
+
+/// Does what custody asked for and tells it how that went.
+pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
+    match effect {
+        Effect::Regenerate { job, stripe, shape, sources, targets } => {
+            let outcome = regenerate(&node, stripe, shape, sources, targets).await;
+            finish(&node, job, outcome);
+        }
+        Effect::Copy { job, stripe, index, from, to } => {
+            let outcome = copy(&node, stripe, index, from, to).await;
+            finish(&node, job, outcome);
+        }
+        Effect::Drop { stripe, index } => {
+            node.shards.drop_shards(&node.core, vec![(stripe, index)]).await;
+            node.publish_usage();
+        }
+        Effect::Commit { stripe } => {
+            if let Err(error) = node.shards.commit(&node.core, vec![stripe], None).await {
+                tracing::warn!(%stripe, %error, "could not commit; the shard stays pending");
+            }
+        }
+    }
+}
+
+fn finish(node: &Node, job: JobId, outcome: JobOutcome) {
+    node.metrics.repaired(outcome.stored.len(), outcome.bytes);
+    node.core.with(|state, now| {
+        let State { ring, custody, .. } = state;
+        custody.handle_job(now, ring, job, outcome);
+    });
+}
+
+fn failed(targets: Vec<(u8, Peer)>) -> JobOutcome {
+    JobOutcome { stored: Vec::new(), failed: targets, inconsistent: false, bytes: 0 }
+}
+
+/// Fetches k shards, rebuilds the missing ones, and stores each with its new holder.
+async fn regenerate(
+    node: &Arc<Node>,
+    stripe: Id,
+    shape: Shape,
+    sources: Vec<(u8, Peer)>,
+    targets: Vec<(u8, Peer)>,
+) -> JobOutcome {
+    let Ok(_block) = node.blocks.acquire().await else {
+        return failed(targets);
+    };
+    let shards = gather(node, stripe, usize::from(shape.k), sources).await;
+    if shards.len() < usize::from(shape.k) {
+        return failed(targets);
+    }
+    let wanted: Vec<u8> = targets.iter().map(|(index, _)| *index).collect();
+    let rebuilt = tokio::task::spawn_blocking(move || reconstruct(&shards, &wanted)).await;
+    match rebuilt {
+        Ok(Ok(rebuilt)) => deliver(node, rebuilt, targets).await,
+        Ok(Err(DecodeError::Inconsistent { index, .. })) => {
+            tracing::error!(%stripe, index, "the stripe is inconsistent: its writer coded it wrongly");
+            JobOutcome { inconsistent: true, ..failed(targets) }
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%stripe, %error, "could not regenerate");
+            failed(targets)
+        }
+        Err(_stopping) => failed(targets),
+    }
+}
+
+/// Asks for shards of distinct indices until there are `k`, one source after the other's failure.
+async fn gather(node: &Arc<Node>, stripe: Id, k: usize, sources: Vec<(u8, Peer)>) -> Vec<VerifiedShard> {
+    let mut shards = Vec::with_capacity(k);
+    let mut waiting = FuturesUnordered::new();
+    let mut sources = sources.into_iter();
+    loop {
+        while shards.len() + waiting.len() < k
+            && let Some((index, peer)) = sources.next()
+        {
+            waiting.push(fetch_from(node, Operation::Repair, peer, stripe, index, true));
+        }
+        match waiting.next().await {
+            Some(Fetched::Shard(shard)) => shards.push(*shard),
+            Some(Fetched::None | Fetched::Corrupt | Fetched::Silent) => {}
+            None => return shards,
+        }
+    }
+}
+
+async fn deliver(node: &Arc<Node>, rebuilt: Vec<VerifiedShard>, targets: Vec<(u8, Peer)>) -> JobOutcome {
+    let mut outcome = failed(Vec::new());
+    let mut waiting = FuturesUnordered::new();
+    for shard in rebuilt {
+        let target = targets.iter().find(|(index, _)| *index == shard.index()).copied();
+        if let Some((index, peer)) = target {
+            let bytes = u64::try_from(shard.payload().len()).unwrap_or(u64::MAX);
+            waiting.push(async move {
+                let stored = store_at(node, Operation::Repair, peer, shard, Keep::Committed, NO_TOKEN).await;
+                (index, peer, bytes, stored.is_ok())
+            });
+        }
+    }
+    while let Some((index, peer, bytes, stored)) = waiting.next().await {
+        if stored {
+            outcome.stored.push((index, peer));
+            outcome.bytes = outcome.bytes.saturating_add(bytes);
+        } else {
+            outcome.failed.push((index, peer));
+        }
+    }
+    outcome
+}
+
+/// Copies one shard as it is from one holder to another.
+async fn copy(node: &Arc<Node>, stripe: Id, index: u8, from: Peer, to: Peer) -> JobOutcome {
+    let targets = vec![(index, to)];
+    let Ok(_block) = node.blocks.acquire().await else {
+        return failed(targets);
+    };
+    match fetch_from(node, Operation::Repair, from, stripe, index, true).await {
+        Fetched::Shard(shard) => deliver(node, vec![*shard], targets).await,
+        Fetched::None | Fetched::Corrupt | Fetched::Silent => failed(targets),
+    }
+}

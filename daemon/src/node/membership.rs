@@ -1,0 +1,195 @@
+//! Joining a network, and keeping the ring's picture of this peer true.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
+use mutualstore_dht::contact::virtual_nodes_for;
+use mutualstore_dht::{Contact, Id, Peer, PeerState};
+use zeroize::Zeroizing;
+
+use super::Node;
+use super::shards::unix_ms;
+use crate::files::BookEntry;
+use crate::net::{DialError, NetworkInfo};
+use crate::network::Join;
+use crate::wire::contact::decode_contact;
+
+/// Between two rounds over the join addresses: doubles up to the maximum.
+const JOIN_RETRY: Duration = Duration::from_millis(250);
+const JOIN_RETRY_MAX: Duration = Duration::from_secs(10);
+/// The address book is written at most this often.
+const BOOK_EVERY: Duration = Duration::from_secs(5);
+/// Above this share of its capacity a peer is full, in percent,
+const FULL_ABOVE: u64 = 95;
+/// until it is below this one again.
+const ACCEPTING_BELOW: u64 = 90;
+/// With an unknown code, a stripe's shards lie with this many successors or more.
+const LIKELY_HOLDERS: usize = 6;
+
+/// Dials the join addresses until one answers, adopting its network if this peer has none yet; then the ring
+/// knows somebody to ask and goes on by itself.
+pub(crate) async fn join(node: Arc<Node>) {
+    let addresses: Vec<String> = node.config.join.iter().flat_map(Join::addresses).cloned().collect();
+    if addresses.is_empty() {
+        return;
+    }
+    let mut wait = JOIN_RETRY;
+    let mut said = BTreeSet::new();
+    loop {
+        for address in &addresses {
+            match dial(&node, address).await {
+                Ok(()) => return,
+                Err(error) => {
+                    if said.insert((address.clone(), error.to_string())) {
+                        tracing::warn!("join: {address}: {error}; keeps trying, serves alone meanwhile");
+                    }
+                }
+            }
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(JOIN_RETRY_MAX);
+        if node.core.read(|state| state.ring.phase() == Phase::Joined) {
+            return;
+        }
+    }
+}
+
+async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
+    let Some(net) = node.net() else { return Ok(()) };
+    let dialed = net.dial(address).await?;
+    if !node.network().adopted {
+        node.adopt(&dialed.network);
+        // The connection was only for learning the network; this one is a member's.
+        net.dial(address).await?;
+    }
+    match decode_contact(dialed.contact) {
+        Ok(contact) => node.core.with(|state, now| state.ring.introduce(now, contact)),
+        Err(error) => tracing::warn!(peer = %dialed.peer, %error, "answered in a way not understood"),
+    }
+    tracing::info!(peer = %dialed.peer, address, "join: answered");
+    Ok(())
+}
+
+impl Node {
+    /// Where this peer would look for a stripe if everybody it ever knew were there: those of the first
+    /// likely holders that do not answer now.
+    pub(crate) fn absent_successors(&self, stripe: Id) -> Vec<Peer> {
+        self.core.read(|state| {
+            let place = |contact: &Contact| contact.ids().map(|id| id.distance_from(&stripe)).min();
+            let mut all: Vec<(Id, Peer, bool)> = state
+                .ring
+                .peers()
+                .filter_map(|(contact, liveness)| {
+                    Some((place(contact)?, contact.peer, liveness != Liveness::Alive))
+                })
+                .collect();
+            all.extend(place(state.ring.me()).map(|at| (at, self.me, false)));
+            all.sort_unstable();
+            all.into_iter().take(LIKELY_HOLDERS).filter(|(_, _, absent)| *absent).map(|(_, peer, _)| peer).collect()
+        })
+    }
+
+    /// Live and suspect peers, this one included: what a code is chosen for.
+    pub(crate) fn peers_counted(&self) -> usize {
+        let now = self.core.now();
+        let delay = self.config.repair_delay;
+        self.core.read(|state| {
+            let counts = |liveness| match liveness {
+                Liveness::Alive | Liveness::Suspect => true,
+                Liveness::Dead { since } => now.since(since) < delay,
+            };
+            1 + state.ring.peers().filter(|(_, liveness)| counts(*liveness)).count()
+        })
+    }
+
+    /// Every peer in the address book, this one included, however long it has been away.
+    pub(crate) fn peers_known(&self) -> usize {
+        self.core.read(|state| 1 + state.ring.peers().count())
+    }
+
+    /// Tells the ring how full this peer is, when that changed.
+    pub(crate) fn publish_usage(&self) {
+        let usage = self.shards.usage();
+        let used = usage.committed_bytes + usage.pending_bytes;
+        let percent = used.saturating_mul(100) / usage.capacity.max(1);
+        self.core.with(|state, now| {
+            let me = state.ring.me();
+            let next = match me.state {
+                PeerState::Accepting if percent >= FULL_ABOVE => PeerState::Full,
+                PeerState::Full if percent < ACCEPTING_BELOW => PeerState::Accepting,
+                same @ (PeerState::Accepting | PeerState::Full | PeerState::Draining) => same,
+            };
+            if me.state != next || me.used != used {
+                let change = SelfChange { state: Some(next), used: Some(used), ..SelfChange::default() };
+                state.ring.update_self(now, change);
+            }
+        });
+    }
+
+    /// The address book changed; it is written soon.
+    pub(super) fn book_dirty(&self) {
+        self.book_changed.notify_one();
+    }
+
+    /// Writes the address book now.
+    pub(crate) fn save_book(&self) {
+        let now = unix_ms() / 1000;
+        let book: Vec<BookEntry> = self.core.read(|state| {
+            let entries = state.ring.book(self.core.now()).into_iter();
+            entries
+                .map(|entry| BookEntry { last_seen: now.saturating_sub(entry.age.as_secs()), contact: entry.contact })
+                .collect()
+        });
+        if let Err(error) = self.data.save_book(&book) {
+            tracing::warn!(%error, "could not write the address book");
+        }
+    }
+
+    /// Becomes a peer of the network that answered a join address: its parameters decide how many virtual
+    /// nodes this peer has.
+    fn adopt(&self, found: &NetworkInfo) {
+        let mut network = self.network();
+        let secret = self.invited_secret();
+        if let Err(error) = network.adopt(found.id, secret, found.unit, found.r) {
+            tracing::error!(%error, "cannot join");
+            return;
+        }
+        let indices = virtual_nodes_for(self.config.capacity, network.unit);
+        let saved = self.data.save_network(&network).and_then(|()| self.data.virtual_nodes(indices));
+        let indices = match saved {
+            Ok(indices) => indices,
+            Err(error) => {
+                tracing::error!(%error, "cannot join");
+                return;
+            }
+        };
+        *self.network.write().unwrap_or_else(PoisonError::into_inner) = network;
+        if let Some(net) = self.net() {
+            net.adopt(self.network_info());
+        }
+        self.core.with(|state, now| {
+            let change = SelfChange { virtual_nodes: Some(indices), ..SelfChange::default() };
+            state.ring.update_self(now, change);
+        });
+    }
+
+    /// The secret that the configured invite carries; empty without one.
+    pub(crate) fn invited_secret(&self) -> Zeroizing<Vec<u8>> {
+        let mut secrets = self.config.join.iter().filter_map(|join| match join {
+            Join::Invite(invite) => Some(invite.secret.clone()),
+            Join::Address(_) => None,
+        });
+        secrets.next().unwrap_or_default()
+    }
+}
+
+/// Writes the address book when it changed, not too often.
+pub(crate) async fn keep_book(node: Arc<Node>) {
+    loop {
+        node.book_changed.notified().await;
+        node.save_book();
+        tokio::time::sleep(BOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,181 @@
+//! One running peer: what its parts share, and the tasks that move them.
+//!
+//! * [`core`]: ring and custody behind one lock.
+//! * [`driver`]: carries out what the two machines want: messages, timers, events.
+//! * [`jobs`]: custody's effects on real shards: regenerate, copy, drop, commit.
+//! * [`service`]: what other peers ask of this one.
+//! * [`shards`]: the one way to local shards; keeps store and custody in step.
+//! * [`membership`]: joining a network and telling the ring about ourselves.
+//! * [`survey`]: whether the ring is one, as its peers see it.
+
+pub(crate) mod core;
+pub(crate) mod driver;
+mod jobs;
+pub(crate) mod membership;
+pub(crate) mod survey;
+pub(crate) mod service;
+pub(crate) mod shards;
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mutualstore_dht::custody::Custody;
+use mutualstore_dht::ring::Ring;
+use mutualstore_dht::{Contact, Peer};
+use tokio::sync::{Notify, Semaphore};
+use zeroize::Zeroizing;
+
+use self::core::Core;
+use self::shards::Shards;
+use crate::config::Config;
+use crate::files::DataDir;
+use crate::journal::Journal;
+use crate::list::FileList;
+use crate::metrics::Metrics;
+use crate::net::{CallError, Net, Target};
+use crate::network::Network;
+use crate::store::Store;
+use crate::transfer::Transfers;
+use crate::transfer::cache::BlockCache;
+use crate::transfer::stripes::FetchTimes;
+use crate::wire::node::{NodeRequest, NodeResponse};
+use crate::wire::shard::{ShardRequest, ShardResponse};
+
+/// A block with its shards takes up to some 3 MiB for each MiB of a shard; this many are in memory at once.
+const BLOCKS: usize = 8;
+
+/// What every part of a running peer shares.
+pub(crate) struct Node {
+    pub(crate) me: Peer,
+    pub(crate) data: DataDir,
+    pub(crate) config: Config,
+    pub(crate) account: Zeroizing<[u8; 32]>,
+    pub(crate) core: Core,
+    pub(crate) shards: Shards,
+    pub(crate) files: FileList,
+    pub(crate) journal: Journal,
+    pub(crate) transfers: Transfers,
+    pub(crate) cache: BlockCache,
+    pub(crate) fetch_times: FetchTimes,
+    pub(crate) metrics: Metrics,
+    pub(crate) started: Instant,
+    /// Blocks being coded, decoded or repaired at once: what bounds the memory of transfers.
+    pub(crate) blocks: Arc<Semaphore>,
+    network: RwLock<Network>,
+    book_changed: Notify,
+    net: OnceLock<Net>,
+}
+
+/// What a node is made of.
+pub(crate) struct Parts {
+    pub(crate) me: Peer,
+    pub(crate) data: DataDir,
+    pub(crate) config: Config,
+    pub(crate) account: Zeroizing<[u8; 32]>,
+    pub(crate) network: Network,
+    pub(crate) ring: Ring,
+    pub(crate) custody: Custody,
+    pub(crate) started: Instant,
+    pub(crate) store: Store,
+    pub(crate) files: FileList,
+    pub(crate) journal: Journal,
+}
+
+/// Why a peer did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    /// It did not answer: unreachable, too slow, or the connection broke. Whether it acted is unknown.
+    #[error("{0}")]
+    Silent(CallError),
+    /// It answered that it will not. Nothing changed there.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl AskError {
+    /// Whether the peer stopped answering, as opposed to refusing or being busy.
+    pub(crate) fn is_disconnect(&self) -> bool {
+        match self {
+            Self::Silent(CallError::Unreachable | CallError::TimedOut | CallError::Closed) => true,
+            Self::Silent(CallError::Refused(_) | CallError::TooLarge | CallError::Busy) | Self::Refused(_) => false,
+        }
+    }
+}
+
+impl Node {
+    /// A node at rest: nothing runs yet.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let cache = usize::try_from(parts.config.cache).unwrap_or(usize::MAX);
+        Self {
+            me: parts.me,
+            data: parts.data,
+            config: parts.config,
+            account: parts.account,
+            core: Core::new(parts.ring, parts.custody, parts.started),
+            shards: Shards::new(parts.store),
+            files: parts.files,
+            journal: parts.journal,
+            transfers: Transfers::default(),
+            cache: BlockCache::new(cache),
+            fetch_times: FetchTimes::default(),
+            metrics: Metrics::default(),
+            started: parts.started,
+            blocks: Arc::new(Semaphore::new(BLOCKS)),
+            network: RwLock::new(parts.network),
+            book_changed: Notify::new(),
+            net: OnceLock::new(),
+        }
+    }
+
+    /// The transport. Set once, before the first task that could ask runs.
+    pub(crate) fn net(&self) -> Option<&Net> {
+        self.net.get()
+    }
+
+    /// Hands over the transport at start.
+    pub(crate) fn set_net(&self, net: Net) {
+        if self.net.set(net).is_err() {
+            tracing::error!("the transport was started twice");
+        }
+    }
+
+    /// The network as it is now.
+    pub(crate) fn network(&self) -> Network {
+        self.network.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn target(contact: &Contact) -> Target {
+        Target { peer: contact.peer, addresses: contact.addresses.clone() }
+    }
+
+    /// Asks another peer on its RPC stream.
+    pub(crate) async fn ask(
+        &self,
+        contact: &Contact,
+        request: &NodeRequest,
+        deadline: Duration,
+    ) -> Result<NodeResponse, AskError> {
+        let net = self.net().ok_or(AskError::Silent(CallError::Closed))?;
+        let body = net.call(&Self::target(contact), request.encode(), deadline).await.map_err(AskError::Silent)?;
+        match NodeResponse::decode(body) {
+            Ok(NodeResponse::Refused(reason)) => Err(AskError::Refused(reason)),
+            Ok(response) => Ok(response),
+            Err(malformed) => Err(AskError::Refused(malformed.to_string())),
+        }
+    }
+
+    /// Asks another peer on its shard stream.
+    pub(crate) async fn ask_shard(
+        &self,
+        contact: &Contact,
+        request: &ShardRequest,
+        payload: Bytes,
+    ) -> Result<(ShardResponse, Bytes), AskError> {
+        let net = self.net().ok_or(AskError::Silent(CallError::Closed))?;
+        let answer = net.shard_call(&Self::target(contact), request.encode(), payload).await;
+        let (head, payload) = answer.map_err(AskError::Silent)?;
+        let head = ShardResponse::decode(head).map_err(|malformed| AskError::Refused(malformed.to_string()))?;
+        Ok((head, payload))
+    }
+}

@@ -1,0 +1,195 @@
+//! What other peers ask of this one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use mutualstore_dht::{Id, Membership, Peer, PeerState};
+use mutualstore_erasure::{Header, Shard};
+
+use super::Node;
+use super::core::State;
+use super::shards::{Keep, KeepError, Local, header_bytes};
+use crate::net::Service;
+use crate::store::State as StoreState;
+use crate::wire::contact::{decode_contact, encode_contact};
+use crate::wire::node::{NodeRequest, NodeResponse, StripeHoldings};
+use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
+
+/// A writer cannot make a holder keep an unfinished put longer than this without asking again.
+const MAX_LEASE: Duration = Duration::from_secs(3600);
+
+/// The node as the transport sees it.
+pub(crate) struct PeerService(pub(crate) Arc<Node>);
+
+impl Service for PeerService {
+    fn contact(&self) -> Bytes {
+        self.0.core.read(|state| encode_contact(state.ring.me()))
+    }
+
+    fn hello(&self, peer: Peer, contact: Bytes) {
+        match decode_contact(contact) {
+            Ok(contact) if contact.peer == peer => {
+                self.0.core.with(|state, now| state.ring.introduce(now, contact));
+            }
+            Ok(_) => tracing::warn!(%peer, "a peer introduced itself as another one; its contact is ignored"),
+            Err(error) => tracing::warn!(%peer, %error, "a peer introduced itself in a way not understood"),
+        }
+    }
+
+    fn disconnected(&self, peer: Peer) {
+        self.0.core.with(|state, now| state.ring.handle_disconnect(now, peer));
+    }
+
+    fn rpc(self: Arc<Self>, from: Peer, body: Bytes) -> BoxFuture<'static, Bytes> {
+        let node = Arc::clone(&self.0);
+        async move {
+            let response = match NodeRequest::decode(body) {
+                Ok(request) => answer(&node, from, request).await,
+                Err(malformed) => NodeResponse::Refused(malformed.to_string()),
+            };
+            response.encode()
+        }
+        .boxed()
+    }
+
+    fn shard(self: Arc<Self>, from: Peer, head: Bytes, payload: Bytes) -> BoxFuture<'static, (Bytes, Bytes)> {
+        let node = Arc::clone(&self.0);
+        async move {
+            let (head, payload) = match ShardRequest::decode(head) {
+                Ok(request) => answer_shard(&node, from, request, payload).await,
+                Err(malformed) => {
+                    (ShardResponse::status(ShardStatus::Invalid, malformed.to_string()), Bytes::new())
+                }
+            };
+            (head.encode(), payload)
+        }
+        .boxed()
+    }
+}
+
+async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
+    match request {
+        NodeRequest::Ring(request) => {
+            NodeResponse::Ring(node.core.with(|state, now| state.ring.handle_request(now, from, request)))
+        }
+        NodeRequest::Custody(request) => NodeResponse::Custody(node.core.with(|state, now| {
+            let State { ring, custody, .. } = state;
+            custody.handle_request(now, ring, from, request)
+        })),
+        NodeRequest::Commit(token, stripes) => {
+            done(node.shards.commit(&node.core, stripes, Some(token)).await)
+        }
+        NodeRequest::Discard(token, stripes) => {
+            NodeResponse::Done(node.shards.discard(&node.core, stripes, token).await)
+        }
+        NodeRequest::Renew(token, stripes, lease_ms) => {
+            let lease = Duration::from_millis(lease_ms).min(MAX_LEASE);
+            done(node.shards.renew(&node.core, stripes, token, lease).await)
+        }
+        NodeRequest::Holdings(stripes) => NodeResponse::Holdings(holdings(node, &stripes)),
+        NodeRequest::Survey => match node.core.walk().await {
+            Some(walk) => {
+                let virtual_nodes: usize = walk.answered.iter().map(|c| c.virtual_nodes.len()).sum();
+                let peers = walk.answered.iter().map(|contact| contact.peer).collect();
+                NodeResponse::Survey(peers, u32::try_from(virtual_nodes).unwrap_or(u32::MAX))
+            }
+            None => NodeResponse::Refused("joining".into()),
+        },
+    }
+}
+
+fn done(outcome: Result<Vec<bool>, KeepError>) -> NodeResponse {
+    match outcome {
+        Ok(held) => NodeResponse::Done(held),
+        Err(error) => NodeResponse::Refused(error.to_string()),
+    }
+}
+
+/// What this peer holds of each stripe and, where it is the home, whom it has on record.
+pub(crate) fn holdings(node: &Node, stripes: &[Id]) -> Vec<StripeHoldings> {
+    let known = node.core.read(|state| {
+        let known = |stripe: &Id| {
+            let record = state.custody.stripe(*stripe);
+            record.map_or_else(Vec::new, |record| record.shards.iter().map(|shard| (shard.index, shard.peer)).collect())
+        };
+        stripes.iter().map(known).collect::<Vec<_>>()
+    });
+    let describe = |(stripe, known): (&Id, Vec<(u8, Peer)>)| {
+        let pending = |state| match state {
+            StoreState::Committed => false,
+            StoreState::Pending { .. } => true,
+        };
+        let held = node.shards.held(*stripe).into_iter().map(|(index, meta)| (index, pending(meta.state)));
+        StripeHoldings { held: held.collect(), known }
+    };
+    stripes.iter().zip(known).map(describe).collect()
+}
+
+async fn answer_shard(node: &Node, from: Peer, request: ShardRequest, payload: Bytes) -> (ShardResponse, Bytes) {
+    match request {
+        ShardRequest::Store { header, index, token, lease_ms } => {
+            let keep = match lease_ms {
+                0 => Keep::Committed,
+                ms => Keep::Pending { lease: Duration::from_millis(ms).min(MAX_LEASE), writer: from },
+            };
+            (store_shard(node, header, index, token, keep, payload).await, Bytes::new())
+        }
+        ShardRequest::Fetch { stripe, want, exact } => {
+            match node.shards.find(&node.core, stripe, want, exact).await {
+                Local::Found(shard) => {
+                    node.metrics.shard_served(shard.payload().len());
+                    let head = ShardResponse {
+                        status: ShardStatus::Ok,
+                        header: header_bytes(&shard),
+                        index: shard.index(),
+                        reason: String::new(),
+                    };
+                    (head, shard.payload().clone())
+                }
+                Local::None => (ShardResponse::status(ShardStatus::None, ""), Bytes::new()),
+                Local::Corrupt(index) => {
+                    let head = ShardResponse { index, ..ShardResponse::status(ShardStatus::Corrupt, "") };
+                    (head, Bytes::new())
+                }
+                Local::Failed(reason) => (ShardResponse::status(ShardStatus::Failed, reason), Bytes::new()),
+            }
+        }
+    }
+}
+
+async fn store_shard(
+    node: &Node,
+    header: Bytes,
+    index: u8,
+    token: [u8; 16],
+    keep: Keep,
+    payload: Bytes,
+) -> ShardResponse {
+    let state = node.core.read(|state| state.ring.me().state);
+    if state != PeerState::Accepting {
+        return ShardResponse::status(ShardStatus::Full, "takes no new shards");
+    }
+    let header = match Header::decode(&header) {
+        Ok(header) => header,
+        Err(error) => return ShardResponse::status(ShardStatus::Invalid, error.to_string()),
+    };
+    let shard = Shard { header, index, payload };
+    let (status, reason) = match node.shards.keep_foreign(&node.core, shard, keep, token).await {
+        Ok(()) => (ShardStatus::Ok, String::new()),
+        Err(error @ KeepError::Invalid) => (ShardStatus::Invalid, error.to_string()),
+        Err(error @ KeepError::Full) => (ShardStatus::Full, error.to_string()),
+        Err(error @ KeepError::Disk(_)) => (ShardStatus::Failed, error.to_string()),
+    };
+    node.publish_usage();
+    ShardResponse::status(status, reason)
+}
+
+impl Node {
+    /// Whether the ring part of this peer is settled, so that its answers about others count.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.core.read(|state| state.ring.is_settled())
+    }
+}

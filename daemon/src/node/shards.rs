@@ -1,0 +1,288 @@
+//! The one way to local shards. Keeps the store and custody's inventory in step: custody hears of a shard
+//! after it is durable, and of its end after the store dropped it.
+//!
+//! The store blocks (it waits for the disk), so each call runs on a bounded pool of blocking threads.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use mutualstore_dht::custody::{self, Holding, Shape};
+use mutualstore_dht::{Id, Peer};
+use mutualstore_erasure::{Header, Shard, VerifiedShard};
+use tokio::sync::Semaphore;
+
+use super::core::Core;
+use crate::store::{GetError, Key, Meta, PutError, State as StoreState, Store, UpdateError, Usage};
+use crate::wire::node::Token;
+
+/// Store calls that may wait for the disk at the same time; more queue up.
+const PARALLEL: usize = 32;
+
+/// The local shards.
+pub(crate) struct Shards {
+    store: Arc<Store>,
+    gate: Semaphore,
+}
+
+/// Why a shard could not be kept. Nothing of it remains.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeepError {
+    /// The shard does not match its header.
+    #[error("the shard does not match its header")]
+    Invalid,
+    /// No space is left.
+    #[error("no space")]
+    Full,
+    /// The disk failed.
+    #[error("disk: {0}")]
+    Disk(String),
+}
+
+/// What a look for a local shard found.
+#[derive(Debug)]
+pub(crate) enum Local {
+    /// A verified shard.
+    Found(Box<VerifiedShard>),
+    /// None of the stripe.
+    None,
+    /// It did not verify and was dropped.
+    Corrupt(u8),
+    /// The disk failed.
+    Failed(String),
+}
+
+/// How a shard is to be kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Keep {
+    /// For good.
+    Committed,
+    /// Until the lease runs out, unless committed before.
+    Pending {
+        /// From now.
+        lease: Duration,
+        /// Who puts it.
+        writer: Peer,
+    },
+}
+
+/// Milliseconds since the Unix epoch; 0 for a clock before it.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn key(stripe: Id, index: u8) -> Key {
+    Key { stripe: *stripe.as_bytes(), index }
+}
+
+impl From<PutError> for KeepError {
+    fn from(error: PutError) -> Self {
+        if let PutError::NoSpace { .. } = error { Self::Full } else { Self::Disk(error.to_string()) }
+    }
+}
+
+impl From<UpdateError> for KeepError {
+    fn from(error: UpdateError) -> Self {
+        if let UpdateError::NoSpace = error { Self::Full } else { Self::Disk(error.to_string()) }
+    }
+}
+
+impl Shards {
+    /// Wraps the opened store.
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store: Arc::new(store), gate: Semaphore::new(PARALLEL) }
+    }
+
+    /// Runs `work` where it may wait for the disk.
+    async fn blocking<R: Send + 'static>(&self, work: impl FnOnce(&Store) -> R + Send + 'static) -> Option<R> {
+        let _turn = self.gate.acquire().await.ok()?;
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || work(&store)).await.ok()
+    }
+
+    /// Bytes and shards in use.
+    pub(crate) fn usage(&self) -> Usage {
+        self.store.used()
+    }
+
+    /// Flushes and writes the marker of a clean stop.
+    pub(crate) async fn close(&self) {
+        if let Some(Err(error)) = self.blocking(Store::close).await {
+            tracing::warn!(%error, "the store did not close cleanly; the next start rescans it");
+        }
+    }
+
+    /// Tells custody of everything held, once, at start.
+    pub(crate) async fn announce_all(&self, core: &Core) -> std::io::Result<()> {
+        let held = self.blocking(|store| {
+            let mut held = Vec::new();
+            store.for_each(|key, meta| held.push((key, meta)))?;
+            let shaped = |(key, meta): (Key, Meta)| {
+                let header = store.header(key).ok().flatten()?;
+                let header = Header::decode(&header).ok()?;
+                Some((key, meta, shape_of(&header)))
+            };
+            Ok::<_, std::io::Error>(held.into_iter().filter_map(shaped).collect::<Vec<_>>())
+        });
+        for (key, meta, shape) in held.await.unwrap_or_else(|| Ok(Vec::new()))? {
+            announce(core, key, &meta, shape);
+        }
+        Ok(())
+    }
+
+    /// Verifies a shard that came from elsewhere and keeps it durably.
+    pub(crate) async fn keep_foreign(&self, core: &Core, shard: Shard, keep: Keep, token: Token) -> Result<(), KeepError> {
+        let verified = self.blocking(move |_| shard.verify()).await;
+        match verified {
+            Some(Ok(shard)) => self.keep(core, shard, keep, token).await,
+            Some(Err(_)) | None => Err(KeepError::Invalid),
+        }
+    }
+
+    /// Keeps a shard; durable when this returns.
+    pub(crate) async fn keep(&self, core: &Core, shard: VerifiedShard, keep: Keep, token: Token) -> Result<(), KeepError> {
+        let shape = shape_of(shard.header());
+        let key = Key { stripe: *shard.stripe().as_bytes(), index: shard.index() };
+        let state = match keep {
+            Keep::Committed => StoreState::Committed,
+            Keep::Pending { lease, writer } => StoreState::Pending {
+                until_unix_ms: unix_ms().saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
+                writer: *writer.as_bytes(),
+            },
+        };
+        let stored = self.blocking(move |store| {
+            store.put(key, state, token, &shard.header().encode(), shard.payload())?;
+            Ok::<_, PutError>(store.meta(key))
+        });
+        let meta = stored.await.ok_or_else(|| KeepError::Disk("stopping".into()))??;
+        if let Some(meta) = meta {
+            announce(core, key, &meta, shape);
+        }
+        Ok(())
+    }
+
+    /// Indices of `stripe` held here, with what the store knows of each.
+    pub(crate) fn held(&self, stripe: Id) -> Vec<(u8, Meta)> {
+        self.store.indices(stripe.as_bytes())
+    }
+
+    /// Finds a shard of `stripe`: `want` if held, else (unless `exact`) any other. A shard that does not
+    /// verify is dropped and counts as lost from then on.
+    pub(crate) async fn find(&self, core: &Core, stripe: Id, want: u8, exact: bool) -> Local {
+        let held = self.held(stripe);
+        let found = held.iter().find(|(index, _)| *index == want).or(if exact { None } else { held.first() });
+        let Some((index, _)) = found.copied() else {
+            return Local::None;
+        };
+        let read = self.blocking(move |store| {
+            let stored = store.get(key(stripe, index))?;
+            Ok::<_, GetError>(stored.map(|stored| {
+                let header = Header::decode(&stored.header).ok()?;
+                let shard = Shard { header, index, payload: stored.payload }.verify().ok()?;
+                (shard.stripe().as_bytes() == stripe.as_bytes()).then(|| Box::new(shard))
+            }))
+        });
+        match read.await {
+            Some(Ok(Some(Some(shard)))) => Local::Found(shard),
+            Some(Ok(None)) | None => Local::None,
+            Some(Ok(Some(None)) | Err(GetError::Corrupt { .. })) => {
+                tracing::warn!("CORRUPTED_BLOCK {stripe}:{index}");
+                self.drop_shards(core, vec![(stripe, index)]).await;
+                Local::Corrupt(index)
+            }
+            Some(Err(error @ GetError::Io(_))) => Local::Failed(error.to_string()),
+        }
+    }
+
+    /// Drops shards durably and tells custody.
+    pub(crate) async fn drop_shards(&self, core: &Core, shards: Vec<(Id, u8)>) {
+        let keys: Vec<Key> = shards.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
+        match self.blocking(move |store| store.remove(&keys)).await {
+            Some(Ok(_)) => core.with(|state, now| {
+                for (stripe, index) in &shards {
+                    state.custody.removed(now, *stripe, *index);
+                }
+            }),
+            Some(Err(error)) => tracing::warn!(%error, "could not drop shards; they stay until the next try"),
+            None => {}
+        }
+    }
+
+    /// Keys held of `stripes` that were put under `token` (any token if `None`).
+    fn keys_of(&self, stripes: &[Id], token: Option<Token>) -> (Vec<bool>, Vec<(Id, u8)>) {
+        let mut keys = Vec::new();
+        let mut held = Vec::with_capacity(stripes.len());
+        for stripe in stripes {
+            let before = keys.len();
+            let mine = self.held(*stripe).into_iter().filter(|(_, meta)| token.is_none_or(|token| meta.token == token));
+            keys.extend(mine.map(|(index, _)| (*stripe, index)));
+            held.push(keys.len() > before);
+        }
+        (held, keys)
+    }
+
+    /// Makes shards of these stripes permanent; durable when this returns. Which of the stripes are held.
+    pub(crate) async fn commit(&self, core: &Core, stripes: Vec<Id>, token: Option<Token>) -> Result<Vec<bool>, KeepError> {
+        let (held, keys) = self.keys_of(&stripes, token);
+        let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
+        let done = self.blocking(move |store| store.commit(&store_keys)).await;
+        done.ok_or_else(|| KeepError::Disk("stopping".into()))??;
+        core.with(|state, now| {
+            for (stripe, held) in stripes.iter().zip(&held) {
+                if *held {
+                    state.custody.committed(now, *stripe);
+                }
+            }
+        });
+        Ok(held)
+    }
+
+    /// Extends the lease of pending shards.
+    pub(crate) async fn renew(&self, core: &Core, stripes: Vec<Id>, token: Token, lease: Duration) -> Result<Vec<bool>, KeepError> {
+        let (held, keys) = self.keys_of(&stripes, Some(token));
+        let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
+        let until = unix_ms().saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
+        let done = self.blocking(move |store| store.renew(&store_keys, until)).await;
+        done.ok_or_else(|| KeepError::Disk("stopping".into()))??;
+        core.with(|state, now| {
+            for stripe in &stripes {
+                state.custody.renew(now, *stripe, now + lease);
+            }
+        });
+        Ok(held)
+    }
+
+    /// Drops what a writer put under `token` and gave up. Which of the stripes were held.
+    pub(crate) async fn discard(&self, core: &Core, stripes: Vec<Id>, token: Token) -> Vec<bool> {
+        let (held, keys) = self.keys_of(&stripes, Some(token));
+        self.drop_shards(core, keys).await;
+        held
+    }
+}
+
+/// What custody needs to know of a stripe.
+pub(crate) fn shape_of(header: &Header) -> Shape {
+    let code = header.code();
+    Shape { k: code.k(), n: code.n(), shard_len: u32::try_from(header.shard_len()).unwrap_or(u32::MAX) }
+}
+
+fn announce(core: &Core, key: Key, meta: &Meta, shape: Shape) {
+    core.with(|state, now| {
+        let holding_state = match meta.state {
+            StoreState::Committed => custody::State::Committed,
+            StoreState::Pending { until_unix_ms, writer } => custody::State::Pending {
+                until: now + Duration::from_millis(until_unix_ms.saturating_sub(unix_ms())),
+                writer: Peer::new(writer),
+            },
+        };
+        let holding = Holding { stripe: Id::new(key.stripe), index: key.index, shape, state: holding_state };
+        state.custody.insert(now, holding);
+    });
+}
+
+/// Bytes of a shard as it travels.
+pub(crate) fn header_bytes(shard: &VerifiedShard) -> Bytes {
+    shard.header().encode()
+}

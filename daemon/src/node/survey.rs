@@ -1,0 +1,72 @@
+//! Whether the ring is one: every peer walks it, and every virtual node is found from here.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+use mutualstore_dht::Peer;
+use serde::Serialize;
+
+use super::Node;
+use crate::error::Failure;
+use crate::wire::node::{NodeRequest, NodeResponse};
+
+/// A walk of a large ring takes a while.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Peers and lookups asked at the same time.
+const PARALLEL: usize = 8;
+
+/// What a check of the ring found.
+#[derive(Debug, Serialize)]
+pub(crate) struct RingCheck {
+    pub(crate) ok: bool,
+    /// Virtual nodes looked up from here.
+    pub(crate) lookups: usize,
+    /// One line for each peer that sees another ring and each virtual node that was not found.
+    pub(crate) problems: Vec<String>,
+}
+
+/// Has every peer walk the ring, compares what they met, and looks every virtual node up.
+pub(crate) async fn check_ring(node: &Arc<Node>) -> Result<RingCheck, Failure> {
+    let walk = node.core.walk().await.ok_or_else(|| Failure::refused("the ring is being joined"))?;
+    let expected: BTreeSet<Peer> = walk.answered.iter().map(|contact| contact.peer).collect();
+    let mut problems: Vec<String> = walk.silent.iter().map(|peer| format!("{peer} does not answer")).collect();
+    let mut others = walk.answered.clone();
+    others.retain(|contact| contact.peer != node.me);
+    let surveys = stream::iter(others).map(|contact| async move {
+        (contact.peer, node.ask(&contact, &NodeRequest::Survey, DEADLINE).await)
+    });
+    let mut surveys = surveys.buffer_unordered(PARALLEL);
+    while let Some((peer, answer)) = surveys.next().await {
+        match answer {
+            Ok(NodeResponse::Survey(met, _)) => {
+                let met: BTreeSet<Peer> = met.into_iter().collect();
+                for missed in expected.difference(&met) {
+                    problems.push(format!("{peer} does not reach {missed}"));
+                }
+                for extra in met.difference(&expected) {
+                    problems.push(format!("{peer} reaches {extra}, which is not met from here"));
+                }
+            }
+            Ok(_) => problems.push(format!("{peer} answers in a way not understood")),
+            Err(error) => problems.push(format!("{peer} did not walk the ring: {error}")),
+        }
+    }
+    let mut places = Vec::new();
+    for contact in &walk.answered {
+        places.extend(contact.ids().map(|id| (id, contact.peer)));
+    }
+    let lookups = stream::iter(places).map(|(id, peer)| async move { (id, peer, node.core.lookup(id, 1).await) });
+    let mut lookups = lookups.buffer_unordered(PARALLEL);
+    let mut count = 0;
+    while let Some((id, peer, found)) = lookups.next().await {
+        count += 1;
+        let first = found.ok().and_then(|found| found.contacts.first().map(|contact| contact.peer));
+        if first != Some(peer) {
+            problems.push(format!("virtual node {id} of {peer} is not found where it should be"));
+        }
+    }
+    Ok(RingCheck { ok: problems.is_empty(), lookups: count, problems })
+}

@@ -1,0 +1,280 @@
+//! From a data directory to a serving peer, and back to a clean stop.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mutualstore_dht::contact::virtual_nodes_for;
+use mutualstore_dht::custody::{Custody, CustodyConfig};
+use mutualstore_dht::ring::{self, Ring, RingConfig, SelfChange};
+use mutualstore_dht::{Contact, Peer, PeerState, Time};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::config::{Config, Overrides};
+use crate::crypt::public_key;
+use crate::error::Failure;
+use crate::files::{BookEntry, DaemonInfo, DataDir, FileError};
+use crate::journal::{Journal, Unfinished};
+use crate::list::FileList;
+use crate::net::{Net, NetConfig, NetworkInfo};
+use crate::network::Network;
+use crate::node::shards::unix_ms;
+use crate::node::{Node, Parts, driver, membership, service::PeerService};
+use crate::store::{OpenError, Store, StoreConfig};
+use crate::{api, transfer};
+
+/// A clean stop that takes longer than this is cut short: nothing acknowledged depends on it.
+const STOP: Duration = Duration::from_secs(4);
+/// Threads that may wait for the disk or compute.
+const BLOCKING_THREADS: usize = 48;
+
+/// Runs a daemon on `directory` until it is told to stop. Logs go to standard error, the `ready` line to
+/// standard output.
+pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
+    if !mutualstore_erasure::cpu_supported() {
+        return Err(Failure::usage("this processor has no AVX2, which the Reed-Solomon coder of this build needs"));
+    }
+    let data = DataDir::open(directory)?;
+    let config = Config::load(directory, overrides)?;
+    log_to_stderr(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 8)))
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(Duration::from_secs(5))
+        .enable_all()
+        .build()
+        .map_err(system)?;
+    let outcome = runtime.block_on(serve(data, config));
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    outcome
+}
+
+fn log_to_stderr(filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let logged = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    if let Err(error) = logged {
+        eprintln!("logging: {error}");
+    }
+}
+
+/// Everything that is opened before the first task runs.
+async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinished>), Failure> {
+    let seed = data.identity()?;
+    let account = data.account()?;
+    let network = network(&data, &config)?;
+    let started = Instant::now();
+    let directory = data.path().join("shards");
+    let store_config = StoreConfig { capacity: config.capacity, ..StoreConfig::default() };
+    let opened = tokio::task::spawn_blocking(move || Store::open(&directory, store_config)).await;
+    let (store, report) = opened.map_err(Failure::unexpected)?.map_err(store_failed)?;
+    tracing::info!(?report, "shard store");
+    let me = Peer::new(public_key(&seed));
+    let contact = contact(&data, &config, &network, me, store.used().committed_bytes)?;
+    let book = data.book()?.into_iter().map(remembered).collect();
+    let ring = Ring::new(ring_config(&config, &network), contact, book, rand::random(), Time::ZERO);
+    let custody = Custody::new(custody_config(&config, &network), me, rand::random(), Time::ZERO);
+    let list = FileList::open(data.path(), &account)?;
+    let (journal, unfinished) = Journal::open(data.path())?;
+    let parts =
+        Parts { me, data, config, account, network, ring, custody, started, store, files: list, journal };
+    let node = Arc::new(Node::new(parts));
+    let announced = node.shards.announce_all(&node.core).await;
+    announced.map_err(|error| Failure::disk(error.kind(), format!("cannot read the shard index: {error}")))?;
+    let net_config = net_config(&node);
+    let net = Net::start(*seed, net_config, Arc::new(PeerService(Arc::clone(&node)))).await;
+    let net = net.map_err(Failure::usage)?;
+    let addresses = net.contact_addresses();
+    node.set_net(net);
+    node.core.with(|state, now| {
+        let change = SelfChange { addresses: Some(addresses), ..SelfChange::default() };
+        state.ring.update_self(now, change);
+    });
+    Ok((node, unfinished))
+}
+
+/// The network of the data directory; founded here, for good or until another one is joined.
+fn network(files: &DataDir, config: &Config) -> Result<Network, Failure> {
+    if let Some(network) = files.network()? {
+        if config.network.is_some_and(|wanted| wanted != network.id) {
+            let text = "this data directory belongs to another network than the configured one; use another \
+                        directory, or drop `network` from the configuration";
+            return Err(Failure::usage(text));
+        }
+        return Ok(network);
+    }
+    let mut network = Network::found(config.founding_unit(), config.successors, config.join.is_empty());
+    if let Some(id) = config.network {
+        network.id = id;
+    }
+    files.save_network(&network)?;
+    Ok(network)
+}
+
+fn contact(
+    files: &DataDir,
+    config: &Config,
+    network: &Network,
+    peer: Peer,
+    used: u64,
+) -> Result<Contact, FileError> {
+    let count = virtual_nodes_for(config.capacity, network.unit);
+    Ok(Contact {
+        peer,
+        version: unix_ms(),
+        virtual_nodes: files.virtual_nodes(count)?,
+        addresses: Vec::new(),
+        capacity: config.capacity,
+        used,
+        state: PeerState::Accepting,
+    })
+}
+
+fn remembered(entry: BookEntry) -> ring::BookEntry {
+    let age = (unix_ms() / 1000).saturating_sub(entry.last_seen);
+    ring::BookEntry { contact: entry.contact, age: Duration::from_secs(age) }
+}
+
+fn successors(network: &Network) -> usize {
+    usize::try_from(network.r).unwrap_or(usize::MAX)
+}
+
+pub(crate) fn ring_config(config: &Config, network: &Network) -> RingConfig {
+    RingConfig { r: successors(network), stabilize: config.stabilize, ..RingConfig::default() }
+}
+
+fn custody_config(config: &Config, network: &Network) -> CustodyConfig {
+    CustodyConfig {
+        repair: config.repair,
+        repair_delay: config.repair_delay,
+        pending_lease: config.pending_lease,
+        repair_rate: config.repair_rate,
+        settle: config.repair_delay.min(Duration::from_secs(5)),
+        r: successors(network),
+        ..CustodyConfig::default()
+    }
+}
+
+fn net_config(node: &Node) -> NetConfig {
+    NetConfig {
+        listen: node.config.listen.clone(),
+        announce: node.config.announce.clone(),
+        network: node.network_info(),
+        ..NetConfig::default()
+    }
+}
+
+fn store_failed(error: OpenError) -> Failure {
+    match error {
+        OpenError::DirInUse => Failure::usage("the shard store is in use by another daemon"),
+        OpenError::Io(source) => {
+            let text = format!("cannot open the shard store: {source}; what it holds is untouched");
+            Failure::disk(source.kind(), text)
+        }
+    }
+}
+
+fn system(error: std::io::Error) -> Failure {
+    Failure::unexpected(format!("cannot start: {error}"))
+}
+
+async fn serve(data: DataDir, config: Config) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    let stdin_closed = Arc::new(Notify::new());
+    if config.exit_on_stdin_close {
+        watch_stdin(Arc::clone(&stdin_closed)).map_err(system)?;
+    }
+    let address = config.api;
+    let refused = |error| {
+        Failure::usage(format!("cannot serve the HTTP API on {address}: {error}; choose another with --api"))
+    };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let api = listener.local_addr().map_err(refused)?;
+    let (node, unfinished) = open(data, config).await?;
+    let token = node.data.token()?;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(driver::drive(Arc::clone(&node)));
+    tasks.spawn(membership::keep_book(Arc::clone(&node)));
+    tasks.spawn(membership::join(Arc::clone(&node)));
+    tasks.spawn(transfer::recover::recover(Arc::clone(&node), unfinished));
+    let serving = api::serve(Arc::clone(&node), listener, token);
+    tasks.spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the HTTP API stopped");
+        }
+    });
+    announce_ready(&node, api)?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM"),
+        _ = interrupt.recv() => tracing::info!("SIGINT"),
+        () = stdin_closed.notified() => tracing::info!("standard input closed"),
+    }
+    if tokio::time::timeout(STOP, stop(&node, &mut tasks)).await.is_err() {
+        tracing::warn!("stopped before everything was flushed; the next start rescans the shard store");
+    }
+    Ok(())
+}
+
+/// Stops without leaving the ring: the peer comes back.
+async fn stop(node: &Arc<Node>, tasks: &mut tokio::task::JoinSet<()>) {
+    tasks.shutdown().await;
+    if let Some(net) = node.net() {
+        net.shutdown().await;
+    }
+    node.save_book();
+    node.shards.close().await;
+    if let Err(error) = node.data.remove_daemon_info() {
+        tracing::warn!(%error, "daemon.json stays behind");
+    }
+}
+
+fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<(), Failure> {
+    let listen: Vec<String> = match node.net() {
+        Some(net) => net.listen_addresses().iter().map(|address| net.with_peer(address)).collect(),
+        None => Vec::new(),
+    };
+    let mut config = node.config.clone();
+    config.keep_ports(node.data.path(), &listen)?;
+    let info = DaemonInfo {
+        pid: std::process::id(),
+        peer: node.me.to_string(),
+        api: format!("http://{api}"),
+        listen,
+        started: unix_ms(),
+    };
+    node.data.save_daemon_info(&info)?;
+    let listen = info.listen.join(",");
+    let mut out = std::io::stdout().lock();
+    let written = writeln!(out, "ready peer={} api={} listen={listen}", info.peer, info.api);
+    if let Err(error) = written.and_then(|()| out.flush()) {
+        tracing::debug!(%error, "nobody reads standard output");
+    }
+    Ok(())
+}
+
+/// A thread, because a read of standard input cannot be cancelled.
+fn watch_stdin(closed: Arc<Notify>) -> std::io::Result<()> {
+    let watch = move || {
+        let mut sink = [0; 256];
+        while matches!(std::io::stdin().read(&mut sink), Ok(read) if read > 0) {}
+        closed.notify_one();
+    };
+    std::thread::Builder::new().name("stdin".to_owned()).spawn(watch).map(drop)
+}
+
+impl Node {
+    /// The network as the transport wants it: none yet when it is only provisional.
+    pub(crate) fn network_info(&self) -> NetworkInfo {
+        let network = self.network();
+        if network.adopted {
+            NetworkInfo { id: network.id, secret: network.secret, unit: network.unit, r: network.r }
+        } else {
+            NetworkInfo { secret: self.invited_secret(), ..NetworkInfo::default() }
+        }
+    }
+}
+

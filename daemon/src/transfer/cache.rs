@@ -1,0 +1,75 @@
+//! Decoded blocks, bounded in bytes: manifests and the neighbourhood of range reads. Holds ciphertext.
+
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use lru::LruCache;
+use mutualstore_dht::Id;
+
+/// The ciphertext of a block, as consecutive chunks.
+pub(crate) type Block = Vec<Bytes>;
+
+/// Least recently used blocks leave when the limit is reached.
+pub(crate) struct BlockCache {
+    inner: Mutex<Inner>,
+    limit: usize,
+}
+
+struct Inner {
+    blocks: LruCache<Id, Block>,
+    bytes: usize,
+}
+
+fn size(block: &Block) -> usize {
+    block.iter().map(Bytes::len).sum()
+}
+
+impl BlockCache {
+    /// A cache of at most `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { inner: Mutex::new(Inner { blocks: LruCache::unbounded(), bytes: 0 }), limit }
+    }
+
+    /// The block of `stripe`, if it is held.
+    pub(crate) fn get(&self, stripe: Id) -> Option<Block> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).blocks.get(&stripe).cloned()
+    }
+
+    /// Keeps `block`, unless it alone is over a quarter of the limit.
+    pub(crate) fn insert(&self, stripe: Id, block: &Block) {
+        let bytes = size(block);
+        if bytes > self.limit / 4 {
+            return;
+        }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = inner.blocks.put(stripe, block.clone()) {
+            inner.bytes -= size(&old);
+        }
+        inner.bytes += bytes;
+        while inner.bytes > self.limit
+            && let Some((_, old)) = inner.blocks.pop_lru()
+        {
+            inner.bytes -= size(&old);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_leaves_first() {
+        let cache = BlockCache::new(400);
+        let block = vec![Bytes::from(vec![0; 100])];
+        for n in 0..4 {
+            cache.insert(Id::new([n; 32]), &block);
+        }
+        assert!(cache.get(Id::new([0; 32])).is_some());
+        cache.insert(Id::new([4; 32]), &block);
+        assert!(cache.get(Id::new([0; 32])).is_some());
+        assert!(cache.get(Id::new([1; 32])).is_none());
+        cache.insert(Id::new([5; 32]), &vec![Bytes::from(vec![0; 101])]);
+        assert!(cache.get(Id::new([5; 32])).is_none(), "too large to be worth the room");
+    }
+}

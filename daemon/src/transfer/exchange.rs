@@ -1,0 +1,176 @@
+//! One shard to or from one peer, this one included.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mutualstore_dht::{Contact, Id, Peer};
+use mutualstore_erasure::{Header, Shard, VerifiedShard};
+
+use super::events::{Operation, Transfer};
+use crate::node::Node;
+use crate::node::shards::{Keep, KeepError, Local, header_bytes};
+use crate::wire::node::Token;
+use crate::wire::shard::{ShardRequest, ShardStatus};
+
+/// What came of asking one peer for a shard.
+#[derive(Debug)]
+pub(crate) enum Fetched {
+    /// A verified shard of the stripe.
+    Shard(Box<VerifiedShard>),
+    /// The peer answered that it has none (or will not give it).
+    None,
+    /// The peer's shard does not verify.
+    Corrupt,
+    /// No answer.
+    Silent,
+}
+
+/// Why a peer did not keep a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreError {
+    /// It has no room, is leaving, or its disk failed: the next successor, please.
+    Refused,
+    /// It has no room.
+    Full,
+    /// No answer. It may hold the shard all the same, pending.
+    Silent,
+}
+
+/// Asks `contact` for shard `want` of `stripe` (or another one unless `exact`), and tells the transfer of
+/// what is amiss.
+pub(crate) async fn fetch(
+    node: &Arc<Node>,
+    transfer: &Transfer,
+    contact: &Contact,
+    stripe: Id,
+    want: u8,
+    exact: bool,
+) -> Fetched {
+    if contact.peer == node.me {
+        return match node.shards.find(&node.core, stripe, want, exact).await {
+            Local::Found(shard) => Fetched::Shard(shard),
+            Local::None => Fetched::None,
+            Local::Corrupt(index) => {
+                transfer.corrupted(stripe, index);
+                Fetched::Corrupt
+            }
+            Local::Failed(reason) => {
+                tracing::error!(%stripe, reason, "could not read a local shard");
+                Fetched::None
+            }
+        };
+    }
+    let request = ShardRequest::Fetch { stripe, want, exact };
+    match node.ask_shard(contact, &request, Bytes::new()).await {
+        Ok((head, payload)) => match head.status {
+            ShardStatus::Ok => {
+                let shard = verify(stripe, head.header, head.index, payload).await;
+                shard.unwrap_or_else(|| {
+                    transfer.corrupted(stripe, head.index);
+                    Fetched::Corrupt
+                })
+            }
+            ShardStatus::Corrupt => {
+                transfer.corrupted(stripe, head.index);
+                Fetched::Corrupt
+            }
+            ShardStatus::None | ShardStatus::Full | ShardStatus::Invalid | ShardStatus::Failed => Fetched::None,
+        },
+        Err(error) => {
+            if error.is_disconnect() {
+                transfer.disconnected(contact.peer);
+                Fetched::Silent
+            } else {
+                tracing::debug!(peer = %contact.peer, %error, "refused a fetch");
+                Fetched::None
+            }
+        }
+    }
+}
+
+/// Hashing a shard takes long enough to be moved off the event loop.
+async fn verify(stripe: Id, header: Bytes, index: u8, payload: Bytes) -> Option<Fetched> {
+    let work = move || {
+        let header = Header::decode(&header).ok()?;
+        let shard = Shard { header, index, payload }.verify().ok()?;
+        (shard.stripe().as_bytes() == stripe.as_bytes()).then(|| Fetched::Shard(Box::new(shard)))
+    };
+    tokio::task::spawn_blocking(work).await.ok().flatten()
+}
+
+/// Like [`fetch`] for custody's jobs, which name peers and follow no transfer.
+pub(crate) async fn fetch_from(
+    node: &Arc<Node>,
+    operation: Operation,
+    peer: Peer,
+    stripe: Id,
+    want: u8,
+    exact: bool,
+) -> Fetched {
+    let transfer = Transfer::new(operation);
+    match node.core.contact(peer) {
+        Some(contact) => fetch(node, &transfer, &contact, stripe, want, exact).await,
+        None => Fetched::Silent,
+    }
+}
+
+/// Stores a shard with `contact`; durable there when this returns `Ok`.
+pub(crate) async fn store(
+    node: &Arc<Node>,
+    transfer: &Transfer,
+    contact: &Contact,
+    shard: VerifiedShard,
+    keep: Keep,
+    token: Token,
+) -> Result<(), StoreError> {
+    if contact.peer == node.me {
+        let kept = node.shards.keep(&node.core, shard, keep, token).await;
+        node.publish_usage();
+        return kept.map_err(|error| match error {
+            KeepError::Full => StoreError::Full,
+            KeepError::Invalid | KeepError::Disk(_) => {
+                tracing::error!(%error, "could not keep a shard here");
+                StoreError::Refused
+            }
+        });
+    }
+    let lease_ms = match keep {
+        Keep::Committed => 0,
+        Keep::Pending { lease, .. } => u64::try_from(lease.max(Duration::from_millis(1)).as_millis()).unwrap_or(u64::MAX),
+    };
+    let request = ShardRequest::Store { header: header_bytes(&shard), index: shard.index(), token, lease_ms };
+    match node.ask_shard(contact, &request, shard.payload().clone()).await {
+        Ok((head, _)) => match head.status {
+            ShardStatus::Ok => Ok(()),
+            ShardStatus::Full => Err(StoreError::Full),
+            ShardStatus::None | ShardStatus::Corrupt | ShardStatus::Invalid | ShardStatus::Failed => {
+                tracing::warn!(peer = %contact.peer, reason = head.reason, "did not keep a shard");
+                Err(StoreError::Refused)
+            }
+        },
+        Err(error) => {
+            if error.is_disconnect() {
+                transfer.disconnected(contact.peer);
+                Err(StoreError::Silent)
+            } else {
+                tracing::debug!(peer = %contact.peer, %error, "refused a shard");
+                Err(StoreError::Refused)
+            }
+        }
+    }
+}
+
+/// Like [`store`] for custody's jobs.
+pub(crate) async fn store_at(
+    node: &Arc<Node>,
+    operation: Operation,
+    peer: Peer,
+    shard: VerifiedShard,
+    keep: Keep,
+    token: Token,
+) -> Result<(), StoreError> {
+    let transfer = Transfer::new(operation);
+    let contact = node.core.contact(peer).ok_or(StoreError::Silent)?;
+    store(node, &transfer, &contact, shard, keep, token).await
+}

@@ -1,0 +1,290 @@
+//! A file out: link → manifest → blocks, verified, opened, in order, with bounded read-ahead.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, Stream};
+use futures::{StreamExt, TryStreamExt};
+use mutualstore_dht::Id;
+use mutualstore_erasure::Code;
+use tokio::sync::mpsc;
+
+use super::events::Transfer;
+use super::health::{Asked, StripeHealth, survey};
+use super::stripes::{Wanted, fetch_block, fetch_shard};
+use crate::crypt::{FileCipher, Kind, OpenError, sealed_len};
+use crate::error::Failure;
+use crate::link::Link;
+use crate::manifest::{Body, FANOUT, INLINE_MAX, IndexBlock, IndexPlace, Manifest, Window};
+use crate::node::Node;
+
+/// Blocks fetched ahead of the one being sent, per read.
+const READ_AHEAD: usize = 3;
+/// Chunks between the fetching task and the connection.
+const CHUNKS: usize = 4;
+/// Index blocks fetched at the same time.
+const INDEX_AHEAD: usize = 4;
+
+/// One stripe of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LaidOut {
+    pub(crate) asked: Asked,
+    pub(crate) is_data: bool,
+    /// Of the block it holds, in bytes of ciphertext.
+    pub(crate) length: u64,
+}
+
+/// A file whose manifest was read.
+pub(crate) struct OpenFile {
+    pub(crate) manifest: Manifest,
+    /// Every stripe, manifest first, then the data in the order of the file.
+    pub(crate) layout: Vec<LaidOut>,
+    cipher: FileCipher,
+}
+
+fn opened(error: OpenError) -> Failure {
+    match error {
+        OpenError::Segment { .. } => Failure::not_allowed("the key in the link does not open this file"),
+        OpenError::Length { .. } => Failure::unexpected(error),
+    }
+}
+
+fn damaged(error: impl std::fmt::Display) -> Failure {
+    Failure::unexpected(format!("the manifest is damaged: {error}"))
+}
+
+/// A stripe of the manifest that holds `plaintext` bytes of a file with this code.
+fn manifest_stripe(stripe: Id, plaintext: usize, code: Code) -> LaidOut {
+    let code = if plaintext as u64 <= INLINE_MAX { code.small() } else { code };
+    let asked = Asked { stripe, k: code.k(), n: code.n() };
+    LaidOut { asked, is_data: false, length: sealed_len(plaintext as u64) }
+}
+
+/// Reads the manifest behind a link.
+pub(crate) async fn open(node: &Arc<Node>, transfer: &Transfer, link: &Link) -> Result<OpenFile, Failure> {
+    if !node.network().knows_tag(link.tag) {
+        return Err(Failure::not_allowed("the link belongs to another network"));
+    }
+    let root = Id::new(link.manifest);
+    let cipher = FileCipher::new(&link.key);
+    let block = fetch_block(node, transfer, Wanted::of(root, 1), true).await?;
+    let plaintext = cipher.open_block(Kind::Manifest, 0, 0, block).map_err(opened)?.concat();
+    let length = plaintext.len();
+    let manifest = Manifest::parse(&Bytes::from(plaintext)).map_err(damaged)?;
+    let layout = vec![manifest_stripe(root, length, manifest.code)];
+    let mut file = OpenFile { manifest, layout, cipher };
+    let Body::Stripes { depth, ids } = &file.manifest.body else {
+        return Ok(file);
+    };
+    let depth = *depth;
+    let mut ids: Vec<Id> = ids.iter().map(|id| Id::new(*id.as_bytes())).collect();
+    for level in (1..=depth).rev() {
+        ids = file.index_level(node, transfer, level, &ids).await?;
+    }
+    let geometry = file.manifest.geometry();
+    file.layout.extend(ids.into_iter().zip(0..).map(|(stripe, block)| {
+        let code = geometry.code_of(block);
+        let asked = Asked { stripe, k: code.k(), n: code.n() };
+        LaidOut { asked, is_data: true, length: geometry.ciphertext_of(block) }
+    }));
+    Ok(file)
+}
+
+impl OpenFile {
+    /// Reads one level of index blocks, notes their stripes, and returns the ids they hold.
+    async fn index_level(
+        &mut self,
+        node: &Arc<Node>,
+        transfer: &Transfer,
+        level: u8,
+        stripes: &[Id],
+    ) -> Result<Vec<Id>, Failure> {
+        let blocks = self.manifest.geometry().blocks();
+        let (cipher, k) = (&self.cipher, self.manifest.code.k());
+        let fetches = stripes.to_vec().into_iter().zip(0..).map(|(stripe, number)| async move {
+            let block = fetch_block(node, transfer, Wanted::of(stripe, k), true).await?;
+            let plaintext = cipher.open_block(Kind::Manifest, level, number, block).map_err(opened)?.concat();
+            let place = IndexPlace { level, number, slot: 0 };
+            let index = IndexBlock::parse(place, blocks, &plaintext).map_err(damaged)?;
+            Ok::<_, Failure>((stripe, plaintext.len(), index))
+        });
+        let read: Vec<_> = stream::iter(fetches).buffered(INDEX_AHEAD).try_collect().await?;
+        let mut ids = Vec::with_capacity(read.len() * FANOUT);
+        for (stripe, length, index) in read {
+            self.layout.push(manifest_stripe(stripe, length, self.manifest.code));
+            ids.extend(index.ids.iter().map(|id| Id::new(*id.as_bytes())));
+        }
+        Ok(ids)
+    }
+
+    /// How every stripe is doing, in the order of the layout.
+    pub(crate) async fn survey(&self, node: &Arc<Node>) -> Vec<StripeHealth> {
+        let asked: Vec<Asked> = self.layout.iter().map(|stripe| stripe.asked).collect();
+        survey(node, &asked).await
+    }
+}
+
+/// A part of a block to read.
+struct Part {
+    wanted: Wanted,
+    window: Window,
+    /// Whether this is the whole block.
+    whole: bool,
+}
+
+/// Reads bytes `range` of a file, which lie within it. The first block is there when this returns, so that
+/// what cannot be read at all is refused before anything is sent.
+pub(crate) async fn stream(
+    node: &Arc<Node>,
+    transfer: Arc<Transfer>,
+    file: OpenFile,
+    range: Range<u64>,
+    without: &[u8],
+) -> Result<impl Stream<Item = Result<Bytes, io::Error>> + use<>, Failure> {
+    node.metrics.get_begun();
+    let (sender, mut receiver) = mpsc::channel(CHUNKS);
+    tokio::spawn(produce(Arc::clone(node), transfer, file, range, without.to_vec(), sender));
+    let first = receiver.recv().await.unwrap_or_else(|| Err(Failure::unexpected("the read broke off")))?;
+    let rest = stream::unfold(receiver, async |mut receiver| {
+        let chunk = receiver.recv().await?.map_err(io::Error::other);
+        Some((chunk, receiver))
+    });
+    Ok(stream::iter([Ok(first)]).chain(rest))
+}
+
+/// Sends the bytes of `range` in order, or the failure that ended them.
+async fn produce(
+    node: Arc<Node>,
+    transfer: Arc<Transfer>,
+    file: OpenFile,
+    range: Range<u64>,
+    without: Vec<u8>,
+    sender: mpsc::Sender<Result<Bytes, Failure>>,
+) {
+    let outcome = match &file.manifest.body {
+        Body::Inline(bytes) => {
+            let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            send(&node, &sender, bytes.slice(at(range.start)..at(range.end))).await
+        }
+        Body::Stripes { .. } => blocks(&node, &transfer, &file, range, &without, &sender).await,
+    };
+    if let Err(failure) = &outcome
+        && sender.send(Err(failure.clone())).await.is_err()
+    {
+        tracing::debug!("the client was gone before it could be told");
+    }
+    transfer.finish(outcome);
+}
+
+/// A client that has gone away ends the read without a failure of ours.
+async fn send(node: &Node, sender: &mpsc::Sender<Result<Bytes, Failure>>, bytes: Bytes) -> Result<(), Failure> {
+    node.metrics.get_bytes(bytes.len());
+    sender.send(Ok(bytes)).await.map_err(|_| Failure::refused("the client went away"))
+}
+
+async fn blocks(
+    node: &Arc<Node>,
+    transfer: &Arc<Transfer>,
+    file: &OpenFile,
+    range: Range<u64>,
+    without: &[u8],
+    sender: &mpsc::Sender<Result<Bytes, Failure>>,
+) -> Result<(), Failure> {
+    let geometry = file.manifest.geometry();
+    let stripes: Vec<Asked> =
+        file.layout.iter().filter(|stripe| stripe.is_data).map(|stripe| stripe.asked).collect();
+    let parts = geometry.blocks_of(range).filter_map(|(block, part)| {
+        let asked = stripes.get(usize::try_from(block).ok()?)?;
+        let whole = part == (0..geometry.plaintext_of(block));
+        let wanted = Wanted { without: without.to_vec(), ..Wanted::of(asked.stripe, asked.k) };
+        Some(Part { wanted, window: geometry.window(block, part), whole })
+    });
+    let reads = parts.map(|part| {
+        let (node, transfer, cipher) = (Arc::clone(node), Arc::clone(transfer), file.cipher.clone());
+        let task = tokio::spawn(async move { read(&node, &transfer, &cipher, part).await });
+        AbortOnDrop(task)
+    });
+    // `buffered` polls, and so starts, at most READ_AHEAD tasks: the iterator is lazy.
+    let mut reads = stream::iter(reads).map(AbortOnDrop::join).buffered(READ_AHEAD);
+    while let Some(chunks) = reads.next().await {
+        for chunk in chunks? {
+            send(node, sender, chunk).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A task that ends with whoever waits for it.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<T> AbortOnDrop<Result<T, Failure>> {
+    async fn join(mut self) -> Result<T, Failure> {
+        (&mut self.0).await.map_err(|_| Failure::unexpected("reading a block broke off"))?
+    }
+}
+
+/// Fetches and opens the segments of one block that are wanted.
+async fn read(node: &Arc<Node>, transfer: &Transfer, cipher: &FileCipher, part: Part) -> Result<Vec<Bytes>, Failure> {
+    let _permit = node.blocks.acquire().await.map_err(|_| Failure::refused("stopping"))?;
+    let Part { wanted, window, whole } = part;
+    let ciphertext = match window.pieces.as_slice() {
+        [piece] if !whole => match fetch_shard(node, transfer, &wanted, piece.shard).await {
+            Some(shard) => vec![shard.payload().slice(piece.range.clone())],
+            None => pieces(fetch_block(node, transfer, wanted, true).await?, &window),
+        },
+        _ if whole => fetch_block(node, transfer, wanted, false).await?,
+        _ => pieces(fetch_block(node, transfer, wanted, true).await?, &window),
+    };
+    let (cipher, first) = (cipher.clone(), window.first_segment);
+    let plain = tokio::task::spawn_blocking(move || cipher.open_block(Kind::Data, 0, first, ciphertext)).await;
+    let plain = plain.map_err(|_| Failure::refused("stopping"))?.map_err(opened)?;
+    Ok(cut(plain, window.plaintext))
+}
+
+/// The parts of a decoded block that a window names. A block's chunks are its data shards.
+fn pieces(block: Vec<Bytes>, window: &Window) -> Vec<Bytes> {
+    let part = |piece: &crate::manifest::Piece| {
+        let shard = block.get(usize::from(piece.shard))?;
+        let end = piece.range.end.min(shard.len());
+        Some(shard.slice(piece.range.start.min(end)..end))
+    };
+    window.pieces.iter().filter_map(part).collect()
+}
+
+/// Bytes `range` of consecutive chunks.
+fn cut(chunks: Vec<Bytes>, range: Range<usize>) -> Vec<Bytes> {
+    let mut start = 0;
+    let mut out = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        let end = start + chunk.len();
+        let from = range.start.clamp(start, end) - start;
+        let to = range.end.clamp(start, end) - start;
+        if from < to {
+            out.push(chunk.slice(from..to));
+        }
+        start = end;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_cut_out_of_chunks() {
+        let chunks = || vec![Bytes::from_static(b"abc"), Bytes::from_static(b"defg"), Bytes::from_static(b"h")];
+        assert_eq!(cut(chunks(), 0..8).concat(), b"abcdefgh");
+        assert_eq!(cut(chunks(), 2..5).concat(), b"cde");
+        assert_eq!(cut(chunks(), 7..9).concat(), b"h");
+        assert!(cut(chunks(), 3..3).is_empty());
+    }
+}

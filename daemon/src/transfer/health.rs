@@ -1,0 +1,214 @@
+//! How stripes are doing, asked of their holders when somebody wants to know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::{self, FuturesUnordered};
+use mutualstore_dht::{Contact, Id, Peer};
+use serde::Serialize;
+
+use super::events::{Operation, Transfer};
+use super::get;
+use crate::error::Failure;
+use crate::link::Link;
+use crate::list::Listed;
+use crate::node::Node;
+use crate::node::service::holdings;
+use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, StripeHoldings};
+
+/// A peer that does not answer within this counts as unreachable.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Manifests read at the same time.
+const OPENING: usize = 8;
+/// Rings up to this size are asked whole, so that shards off their place are seen too.
+const ASK_ALL: usize = 64;
+
+/// Worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Health {
+    /// Fewer than k shards are reachable.
+    Lost,
+    /// Exactly k: one more failure loses it for now.
+    Endangered,
+    /// More than k, fewer than n.
+    Degraded,
+    /// All n on distinct live peers.
+    Safe,
+}
+
+/// Where one shard is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ShardState {
+    /// Held by a live peer.
+    Ok,
+    /// Held, but its put is not finished.
+    Pending,
+    /// Nobody is known to hold it.
+    Missing,
+    /// Its holder does not answer.
+    Unreachable,
+}
+
+/// One shard of a stripe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ShardHealth {
+    pub(crate) index: u8,
+    pub(crate) peer: Option<Peer>,
+    pub(crate) state: ShardState,
+}
+
+/// One stripe as its holders tell.
+#[derive(Clone, Debug)]
+pub(crate) struct StripeHealth {
+    pub(crate) shards: Vec<ShardHealth>,
+    /// Distinct indices on live peers.
+    pub(crate) live: usize,
+    pub(crate) health: Health,
+}
+
+/// A stripe to ask about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) stripe: Id,
+    pub(crate) k: u8,
+    pub(crate) n: u8,
+}
+
+/// Asks the peers that may hold shards of `stripes` and puts their answers together, in order.
+pub(crate) async fn survey(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHealth> {
+    let mut answers: Vec<Vec<(Peer, StripeHoldings)>> = vec![Vec::new(); stripes.len()];
+    let mut waiting = FuturesUnordered::new();
+    for (contact, positions) in questions(node, stripes) {
+        for chunk in positions.chunks(MAX_STRIPES) {
+            let ids: Vec<Id> = chunk.iter().filter_map(|at| stripes.get(*at)).map(|asked| asked.stripe).collect();
+            let (contact, chunk) = (contact.clone(), chunk.to_vec());
+            waiting.push(async move { (contact.peer, chunk, ask(node, &contact, ids).await) });
+        }
+    }
+    while let Some((peer, positions, held)) = waiting.next().await {
+        for (at, holdings) in positions.into_iter().zip(held) {
+            if let Some(answers) = answers.get_mut(at) {
+                answers.push((peer, holdings));
+            }
+        }
+    }
+    stripes.iter().zip(answers).map(|(asked, answers)| judge(*asked, &answers)).collect()
+}
+
+async fn ask(node: &Arc<Node>, contact: &Contact, ids: Vec<Id>) -> Vec<StripeHoldings> {
+    if contact.peer == node.me {
+        return holdings(node, &ids);
+    }
+    match node.ask(contact, &NodeRequest::Holdings(ids), DEADLINE).await {
+        Ok(NodeResponse::Holdings(held)) => held,
+        Ok(_) => Vec::new(),
+        Err(error) => {
+            tracing::debug!(peer = %contact.peer, %error, "did not say what it holds");
+            Vec::new()
+        }
+    }
+}
+
+/// Whom to ask about which stripes: everybody in small rings, the first r successors of each in large ones.
+fn questions(node: &Node, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
+    let alive = node.core.alive();
+    if alive.len() <= ASK_ALL {
+        let all: Vec<usize> = (0..stripes.len()).collect();
+        return alive.into_iter().map(|contact| (contact, all.clone())).collect();
+    }
+    let r = usize::try_from(node.network().r).unwrap_or(usize::MAX);
+    let mut asked: BTreeMap<Peer, (Contact, Vec<usize>)> = BTreeMap::new();
+    for (at, stripe) in stripes.iter().enumerate() {
+        for contact in node.core.successors(stripe.stripe, r) {
+            asked.entry(contact.peer).or_insert_with(|| (contact, Vec::new())).1.push(at);
+        }
+    }
+    asked.into_values().collect()
+}
+
+fn judge(asked: Asked, answers: &[(Peer, StripeHoldings)]) -> StripeHealth {
+    let answered: BTreeSet<Peer> = answers.iter().map(|(peer, _)| *peer).collect();
+    let mut shards = Vec::with_capacity(usize::from(asked.n));
+    for index in 0..asked.n {
+        let before = shards.len();
+        for (peer, holdings) in answers {
+            for (held, pending) in &holdings.held {
+                if *held == index {
+                    let state = if *pending { ShardState::Pending } else { ShardState::Ok };
+                    shards.push(ShardHealth { index, peer: Some(*peer), state });
+                }
+            }
+        }
+        if shards.len() == before {
+            let mut known = answers.iter().flat_map(|(_, holdings)| &holdings.known);
+            let absent = known.find(|(known, peer)| *known == index && !answered.contains(peer));
+            shards.push(match absent {
+                Some((_, peer)) => ShardHealth { index, peer: Some(*peer), state: ShardState::Unreachable },
+                None => ShardHealth { index, peer: None, state: ShardState::Missing },
+            });
+        }
+    }
+    let is_live = |shard: &&ShardHealth| matches!(shard.state, ShardState::Ok | ShardState::Pending);
+    let live: BTreeSet<u8> = shards.iter().filter(is_live).map(|shard| shard.index).collect();
+    let holders: BTreeSet<Peer> = shards.iter().filter(is_live).filter_map(|shard| shard.peer).collect();
+    // An index counts once, and so does a peer: two shards on one peer die together.
+    let count = live.len().min(holders.len());
+    let (k, n) = (usize::from(asked.k), usize::from(asked.n));
+    let health = match live.len() {
+        live if live < k => Health::Lost,
+        _ if count >= n => Health::Safe,
+        _ if count <= k => Health::Endangered,
+        _ => Health::Degraded,
+    };
+    StripeHealth { shards, live: live.len(), health }
+}
+
+impl Node {
+    /// The files put through this peer whose names match.
+    pub(crate) async fn listed(self: &Arc<Self>, pattern: Option<String>) -> Result<Vec<Listed>, Failure> {
+        let node = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || node.files.load(pattern.as_deref())).await;
+        read.map_err(Failure::unexpected)?.map_err(Failure::unexpected)
+    }
+
+    /// Health of listed files, each the worst of its stripes; `None` where the manifest cannot be read now.
+    pub(crate) async fn health_of(self: &Arc<Self>, files: &[Listed]) -> Vec<Option<Health>> {
+        let transfer = Transfer::new(Operation::Get);
+        let links: Vec<Link> = files.iter().map(|file| file.link.clone()).collect();
+        let transfer = &transfer;
+        let opening = links.into_iter().map(|link| async move {
+            let file = get::open(self, transfer, &link).await.ok()?;
+            Some(file.layout.into_iter().map(|stripe| stripe.asked).collect::<Vec<_>>())
+        });
+        let opened: Vec<Option<Vec<Asked>>> = stream::iter(opening).buffered(OPENING).collect().await;
+        let asked: Vec<Asked> = opened.iter().flatten().flatten().copied().collect();
+        let mut healths = survey(self, &asked).await.into_iter().map(|stripe| stripe.health);
+        let mut worst = |stripes: &Vec<Asked>| healths.by_ref().take(stripes.len()).min().unwrap_or(Health::Safe);
+        opened.iter().map(|stripes| stripes.as_ref().map(&mut worst)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(peer: u8, held: &[u8]) -> (Peer, StripeHoldings) {
+        let held = held.iter().map(|index| (*index, false)).collect();
+        (Peer::new([peer; 32]), StripeHoldings { held, known: vec![(2, Peer::new([99; 32]))] })
+    }
+
+    #[test]
+    fn health_counts_indices_and_peers() {
+        let asked = Asked { stripe: Id::default(), k: 2, n: 3 };
+        assert_eq!(judge(asked, &[holds(1, &[0]), holds(2, &[1]), holds(3, &[2])]).health, Health::Safe);
+        assert_eq!(judge(asked, &[holds(1, &[0]), holds(2, &[1, 2])]).health, Health::Endangered);
+        assert_eq!(judge(asked, &[holds(1, &[0]), holds(2, &[0])]).health, Health::Lost);
+        let two = judge(asked, &[holds(1, &[0]), holds(2, &[1])]);
+        assert_eq!(two.health, Health::Endangered);
+        assert_eq!(two.shards.last().unwrap().state, ShardState::Unreachable);
+    }
+}

@@ -1,0 +1,20 @@
+//! Files in and out: encryption, stripes, manifests, and the shards' way to their holders and back.
+//!
+//! * [`events`]: what a person is told while a transfer runs.
+//! * [`exchange`]: one shard to or from one peer.
+//! * [`stripes`]: one block to or from its n holders.
+//! * [`put`], [`get`]: a file.
+//! * [`health`]: how a file's stripes are doing, asked of their holders.
+//! * [`recover`]: what a crash left of puts in progress.
+//! * [`cache`]: decoded blocks, bounded in bytes.
+
+pub(crate) mod cache;
+pub(crate) mod events;
+pub(crate) mod exchange;
+pub(crate) mod get;
+pub(crate) mod health;
+pub(crate) mod put;
+pub(crate) mod recover;
+pub(crate) mod stripes;
+
+pub(crate) use events::Transfers;

@@ -1,0 +1,551 @@
+//! A file in: bytes → sealed blocks → stripes → manifest → link.
+//!
+//! A put is all or nothing. Until the last stripe has its shards durable they are pending: leased, known to
+//! nobody. Then each holder commits in one batch, the file is noted in the local list, and the link goes out.
+//! Whatever ends a put before that discards what it stored. A file that lives in its manifest is one stripe
+//! and is committed with the put itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, Stream};
+use futures::{StreamExt, TryStreamExt};
+use mutualstore_dht::ring::Phase;
+use mutualstore_dht::{Id, Peer};
+use mutualstore_erasure::{Code, Policy, StripeId, encode};
+use serde::Serialize;
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
+
+use super::events::Transfer;
+use super::stripes::{Placed, TooFewHolders, Writing, store_stripe};
+use crate::crypt::{self, BlockBuffer, FileCipher, Kind};
+use crate::error::Failure;
+use crate::journal;
+use crate::link::Link;
+use crate::list::Listed;
+use crate::manifest::{Body, Geometry, INLINE_MAX, IndexBlock, Manifest, ManifestBuilder, Step};
+use crate::names::media_type_of;
+use crate::node::Node;
+use crate::node::shards::{Keep, unix_ms};
+use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, Token};
+
+/// Stripes on their way at the same time, per put.
+const WINDOW: usize = 3;
+/// One attempt at a commit; several fit into the write time-out.
+const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
+const COMMIT_AGAIN: Duration = Duration::from_millis(500);
+
+/// What the person asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct PutOptions {
+    pub(crate) name: String,
+    /// `None`: the code that fits the network.
+    pub(crate) code: Option<Code>,
+    pub(crate) shard_size: u32,
+    /// Cut into so many blocks of equal size instead of blocks of k shards; needs the file's size.
+    pub(crate) degraded: bool,
+}
+
+/// What a put did.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PutReport {
+    pub(crate) link: String,
+    pub(crate) size_bytes: u64,
+    pub(crate) stripes: usize,
+    pub(crate) code: String,
+    pub(crate) placement: String,
+    pub(crate) shards_stored: usize,
+    pub(crate) shards_total: usize,
+    pub(crate) seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) warning: Option<String>,
+}
+
+/// Holders of what was stored so far: whom to renew, commit with or discard at.
+type Holders = Arc<Mutex<BTreeMap<Peer, Vec<Id>>>>;
+
+fn note(holders: &Holders, placed: &Placed) {
+    let mut holders = holders.lock().unwrap_or_else(PoisonError::into_inner);
+    for (_, peer) in &placed.holders {
+        holders.entry(*peer).or_default().push(placed.stripe);
+    }
+}
+
+fn snapshot(holders: &Holders) -> BTreeMap<Peer, Vec<Id>> {
+    holders.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Stores what `body` yields as one file.
+pub(crate) async fn put<E: std::fmt::Display>(
+    node: &Arc<Node>,
+    options: PutOptions,
+    body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    transfer: &Arc<Transfer>,
+) -> Result<PutReport, Failure> {
+    let begun = Instant::now();
+    let (code, warning) = choose_code(node, &options)?;
+    let mut putting = Putting::new(node, options, code, transfer)?;
+    let outcome = match putting.run(body).await {
+        Ok(link) => Ok(link),
+        Err(failure) => {
+            putting.give_up().await;
+            Err(failure)
+        }
+    };
+    putting.renewing.abort();
+    node.publish_usage();
+    let link = outcome?;
+    node.metrics.put_done(putting.size);
+    Ok(putting.report(&link, warning, begun.elapsed()))
+}
+
+/// For what fails before anything is visible.
+fn nothing_stored(error: impl std::fmt::Display) -> Failure {
+    Failure::unexpected(format!("nothing was stored: {error}"))
+}
+
+/// The code to use, and what the person should know about it.
+fn choose_code(node: &Node, options: &PutOptions) -> Result<(Code, Option<String>), Failure> {
+    let r = usize::try_from(node.network().r).unwrap_or(usize::MAX);
+    let Some(code) = options.code else {
+        let joining = node.core.read(|state| state.ring.phase() == Phase::Joining);
+        if joining || !node.network().adopted {
+            return Err(Failure::refused("the ring is not joined yet, so no code can be chosen; try again"));
+        }
+        let code = Code::auto(node.peers_counted());
+        let warning = (code == Code::Copies(1))
+            .then(|| "this peer is alone: the file exists once and dies with this disk".to_owned());
+        return Ok((code, warning));
+    };
+    code.check_ring(r).map_err(|error| Failure::usage(format!("code {code}: {error}")))?;
+    let (known, needed) = (node.peers_known(), usize::from(code.n()));
+    if known < needed && !options.degraded {
+        return Err(Failure::refused(format!(
+            "code {code} needs {needed} peers and {known} are known; add peers, choose another code, or accept \
+             less with --degraded"
+        )));
+    }
+    Ok((code, None))
+}
+
+/// One put in progress.
+struct Putting<'a> {
+    node: &'a Arc<Node>,
+    options: PutOptions,
+    code: Code,
+    token: Token,
+    key: Zeroizing<[u8; 32]>,
+    owner: [u8; 32],
+    cipher: FileCipher,
+    writing: Arc<Writing>,
+    journal: Option<journal::Put>,
+    holders: Holders,
+    stripes: Vec<Placed>,
+    /// Data stripes on their way, in the order of the file.
+    window: VecDeque<JoinHandle<Result<Placed, TooFewHolders>>>,
+    tree: ManifestBuilder,
+    /// Data blocks sent off so far.
+    sent: u64,
+    renewing: JoinHandle<()>,
+    size: u64,
+    /// Unix milliseconds.
+    created: u64,
+}
+
+impl<'a> Putting<'a> {
+    fn new(node: &'a Arc<Node>, options: PutOptions, code: Code, transfer: &Arc<Transfer>) -> Result<Self, Failure> {
+        let token: Token = rand::random();
+        let key = crypt::random_key();
+        let keep = Keep::Pending { lease: node.config.pending_lease, writer: node.me };
+        let transfer = Arc::clone(transfer);
+        let writing = Writing::new(token, keep, options.degraded, node.config.write_timeout, transfer);
+        let holders = Holders::default();
+        let journal = node.journal.begin(&token, unix_ms()).map_err(nothing_stored)?;
+        Ok(Self {
+            owner: crypt::owner_key(&node.account, &key),
+            cipher: FileCipher::new(&key),
+            writing: Arc::new(writing),
+            journal: Some(journal),
+            renewing: tokio::spawn(renew(Arc::clone(node), token, Arc::clone(&holders))),
+            holders,
+            stripes: Vec::new(),
+            window: VecDeque::new(),
+            tree: ManifestBuilder::new(),
+            sent: 0,
+            size: 0,
+            node,
+            options,
+            code,
+            token,
+            key,
+            created: unix_ms(),
+        })
+    }
+
+    fn geometry(&self) -> Geometry {
+        Geometry::new(self.size, self.code, self.options.shard_size)
+    }
+
+    async fn run<E: std::fmt::Display>(
+        &mut self,
+        mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<Link, Failure> {
+        let block_len = usize::try_from(self.geometry().block_plaintext()).unwrap_or(usize::MAX);
+        let mut buffer = BlockBuffer::new(block_len);
+        let broken = |error: E| Failure::refused(format!("the upload broke off ({error}); nothing was stored"));
+        while let Some(chunk) = body.try_next().await.map_err(broken)? {
+            let mut rest: &[u8] = &chunk;
+            while !rest.is_empty() {
+                let taken = buffer.push(rest);
+                self.size += taken as u64;
+                rest = rest.get(taken..).unwrap_or_default();
+                if buffer.is_full() {
+                    let full = std::mem::replace(&mut buffer, BlockBuffer::new(block_len));
+                    self.data_block(full).await?;
+                }
+            }
+        }
+        match buffer.small() {
+            Some(inline) if self.size <= INLINE_MAX => {
+                let body = Body::Inline(Bytes::copy_from_slice(inline));
+                self.single(body).await
+            }
+            Some(_) | None => {
+                if !buffer.is_empty() {
+                    self.data_block(buffer).await?;
+                }
+                self.tree().await
+            }
+        }
+    }
+
+    /// Sends off one block of the file; waits when the window is full.
+    async fn data_block(&mut self, buffer: BlockBuffer) -> Result<(), Failure> {
+        while self.window.len() >= WINDOW {
+            self.land().await?;
+        }
+        let permit = Arc::clone(&self.node.blocks).acquire_owned().await;
+        let permit = permit.map_err(|_| Failure::refused("stopping"))?;
+        let segment = self.geometry().first_segment(self.sent);
+        self.sent += 1;
+        let (node, writing, cipher) = (Arc::clone(self.node), Arc::clone(&self.writing), self.cipher.clone());
+        let (code, owner) = (self.code_for(buffer.len()), self.owner);
+        self.window.push_back(tokio::spawn(async move {
+            let _permit = permit;
+            let coded = tokio::task::spawn_blocking(move || {
+                let block = cipher.seal_block(Kind::Data, 0, segment, buffer);
+                encode(code, Policy::Successors, [0; 32], owner, block)
+            });
+            // A block is never empty nor longer than k shards, so coding it cannot fail but by a panic.
+            let shards = coded.await.ok().and_then(Result::ok).unwrap_or_default();
+            store_stripe(&node, &writing, shards).await
+        }));
+        Ok(())
+    }
+
+    /// The file's code, or its small form for few bytes of plaintext.
+    fn code_for(&self, plaintext: usize) -> Code {
+        if plaintext as u64 <= INLINE_MAX { self.code.small() } else { self.code }
+    }
+
+    /// Waits for the oldest block on its way and gives it its place in the manifest.
+    async fn land(&mut self) -> Result<(), Failure> {
+        let Some(oldest) = self.window.pop_front() else {
+            return Ok(());
+        };
+        let stripe = self.landed(oldest.await)?;
+        let full = self.tree.push(stripe);
+        self.index_blocks(full).await
+    }
+
+    fn landed(
+        &mut self,
+        outcome: Result<Result<Placed, TooFewHolders>, tokio::task::JoinError>,
+    ) -> Result<StripeId, Failure> {
+        match outcome {
+            Ok(Ok(placed)) => {
+                note(&self.holders, &placed);
+                let stripe = StripeId::from(*placed.stripe.as_bytes());
+                if let Some(journal) = &mut self.journal {
+                    journal.stripe(&stripe, &placed.holders).map_err(nothing_stored)?;
+                }
+                self.stripes.push(placed);
+                Ok(stripe)
+            }
+            Ok(Err(short)) => {
+                note(&self.holders, &short.placed);
+                Err(self.too_few(&short))
+            }
+            Err(_) => Err(Failure::unexpected("coding a block failed; nothing was stored")),
+        }
+    }
+
+    fn too_few(&self, short: &TooFewHolders) -> Failure {
+        let TooFewHolders { placed, no_space } = short;
+        let (found, n) = (placed.holders.len(), placed.n);
+        let least = Placed::least(placed.k, placed.n, self.options.degraded);
+        if *no_space {
+            return Failure::no_space(format!(
+                "{found} of {n} peers took their shard of a stripe ({least} needed); nothing was stored; free \
+                 space, add peers, or choose a code with fewer shards"
+            ));
+        }
+        let hint = if self.options.degraded { "" } else { ", or accept less with --degraded" };
+        Failure::refused(format!(
+            "{found} of {n} peers took their shard of a stripe ({least} needed); nothing was stored; try again \
+             when more peers are up{hint}"
+        ))
+    }
+
+    /// Stores a full index block and those that become full by it.
+    async fn index_blocks(&mut self, mut next: Option<IndexBlock>) -> Result<(), Failure> {
+        while let Some(index) = next.take() {
+            let stripe = self.manifest_stripe(index.level, index.number, &index.encode()).await?;
+            next = self.tree.stored(index.level, stripe);
+        }
+        Ok(())
+    }
+
+    /// Seals and stores one block of the manifest: few bytes are copied, many are coded like the file.
+    async fn manifest_stripe(&mut self, level: u8, number: u64, plaintext: &[u8]) -> Result<StripeId, Failure> {
+        let block = self.cipher.seal_bytes(Kind::Manifest, level, number, plaintext);
+        let code = self.code_for(plaintext.len());
+        let shards = encode(code, Policy::Successors, [0; 32], self.owner, block).map_err(nothing_stored)?;
+        let outcome = store_stripe(self.node, &self.writing, shards).await;
+        self.landed(Ok(outcome))
+    }
+
+    fn root(&self, body: Body) -> Result<Bytes, Failure> {
+        let manifest = Manifest {
+            size: self.size,
+            created: self.created,
+            code: self.code,
+            shard_size: self.options.shard_size,
+            name: self.options.name.clone(),
+            media_type: media_type_of(&self.options.name).unwrap_or_default().to_owned(),
+            body,
+        };
+        manifest.encode().map_err(nothing_stored)
+    }
+
+    /// A file that lives in its manifest: one stripe, committed with the put.
+    async fn single(&mut self, body: Body) -> Result<Link, Failure> {
+        let (transfer, timeout) = (Arc::clone(&self.writing.transfer), self.writing.write_timeout);
+        self.writing =
+            Arc::new(Writing::new(self.token, Keep::Committed, self.options.degraded, timeout, transfer));
+        let root = self.root(body)?;
+        let stripe = self.manifest_stripe(0, 0, &root).await?;
+        let link = self.link(stripe);
+        self.list(&link).await?;
+        Ok(link)
+    }
+
+    /// The rest of a file of several stripes.
+    async fn tree(&mut self) -> Result<Link, Failure> {
+        while !self.window.is_empty() {
+            self.land().await?;
+        }
+        let body = loop {
+            match self.tree.finish() {
+                Step::Store(index) => self.index_blocks(Some(index)).await?,
+                Step::Done(body) => break body,
+            }
+        };
+        let root = self.root(body)?;
+        let stripe = self.manifest_stripe(0, 0, &root).await?;
+        let link = self.link(stripe);
+        self.commit(&link).await?;
+        Ok(link)
+    }
+
+    fn link(&self, manifest: StripeId) -> Link {
+        Link { manifest: *manifest.as_bytes(), key: self.key.clone(), tag: self.node.network().tag() }
+    }
+
+    fn listed(&self, link: &Link) -> Listed {
+        Listed {
+            name: self.options.name.clone(),
+            size_bytes: self.size,
+            created: self.created,
+            code: self.code.to_string(),
+            placement: Policy::Successors.to_string(),
+            link: link.clone(),
+        }
+    }
+
+    /// Notes the file in the local list; from here it is a file.
+    async fn list(&mut self, link: &Link) -> Result<(), Failure> {
+        let (node, listed) = (Arc::clone(self.node), self.listed(link));
+        let noted = tokio::task::spawn_blocking(move || node.files.append(&listed)).await;
+        noted.map_err(nothing_stored)?.map_err(nothing_stored)?;
+        self.journal_done();
+        Ok(())
+    }
+
+    fn journal_done(&mut self) {
+        if let Some(Err(error)) = self.journal.take().map(journal::Put::finish) {
+            tracing::warn!(%error, "an ended put stays in the journal; the next start sees to it");
+        }
+    }
+
+    /// The point of no return: every stripe is durable, so each holder makes its shards permanent.
+    async fn commit(&mut self, link: &Link) -> Result<(), Failure> {
+        let sealed = self.node.files.seal(&self.listed(link));
+        if let Some(journal) = &mut self.journal {
+            journal.mark_committing(&sealed).map_err(nothing_stored)?;
+        }
+        let holders = snapshot(&self.holders);
+        let committed = commit_all(self.node, self.token, holders, self.writing.write_timeout).await;
+        for placed in &mut self.stripes {
+            placed.holders.retain(|(_, peer)| committed.contains(&placed.stripe, *peer));
+        }
+        let short = |placed: &&Placed| {
+            placed.holders.len() < Placed::least(placed.k, placed.n, self.options.degraded)
+        };
+        if let Some(placed) = self.stripes.iter().find(short) {
+            let short = TooFewHolders { placed: placed.clone(), no_space: false };
+            return Err(self.too_few(&short));
+        }
+        self.list(link).await
+    }
+
+    /// Takes back everything stored.
+    async fn give_up(&mut self) {
+        while let Some(on_its_way) = self.window.pop_front() {
+            match on_its_way.await {
+                Ok(Ok(placed) | Err(TooFewHolders { placed, .. })) => note(&self.holders, &placed),
+                Err(_) => {}
+            }
+        }
+        discard_all(self.node, self.token, snapshot(&self.holders)).await;
+        self.journal_done();
+    }
+
+    fn report(&self, link: &Link, warning: Option<String>, took: Duration) -> PutReport {
+        let stored: usize = self.stripes.iter().map(|placed| placed.holders.len()).sum();
+        let total: usize = self.stripes.iter().map(|placed| usize::from(placed.n)).sum();
+        let bare = self.stripes.iter().any(|p| p.holders.len() <= usize::from(p.k) && p.n > p.k);
+        let warning = warning.or_else(|| match (stored < total, bare) {
+            (_, true) => Some(format!("{stored} of {total} shards stored: unprotected until repaired")),
+            (true, false) => Some(format!("{stored} of {total} shards stored; the rest follows when peers return")),
+            (false, false) => None,
+        });
+        PutReport {
+            link: link.to_string(),
+            size_bytes: self.size,
+            stripes: self.stripes.len(),
+            code: self.code.to_string(),
+            placement: Policy::Successors.to_string(),
+            shards_stored: stored,
+            shards_total: total,
+            seconds: took.as_secs_f64(),
+            warning,
+        }
+    }
+}
+
+/// Which shards were made permanent.
+#[derive(Default)]
+pub(crate) struct Committed(BTreeMap<Peer, Vec<Id>>);
+
+impl Committed {
+    pub(crate) fn contains(&self, stripe: &Id, peer: Peer) -> bool {
+        self.0.get(&peer).is_some_and(|stripes| stripes.binary_search(stripe).is_ok())
+    }
+}
+
+/// Tells one holder to commit; the stripes it confirmed. `None` when it did not answer.
+async fn commit_at(node: &Arc<Node>, token: Token, peer: Peer, stripes: &[Id]) -> Option<Vec<Id>> {
+    let held = if peer == node.me {
+        node.shards.commit(&node.core, stripes.to_vec(), Some(token)).await.ok()?
+    } else {
+        let contact = node.core.contact(peer)?;
+        let request = NodeRequest::Commit(token, stripes.to_vec());
+        match node.ask(&contact, &request, COMMIT_DEADLINE).await {
+            Ok(NodeResponse::Done(held)) => held,
+            Ok(_) | Err(_) => return None,
+        }
+    };
+    Some(stripes.iter().zip(held).filter(|(_, held)| *held).map(|(stripe, _)| *stripe).collect())
+}
+
+/// Commits with every holder, trying silent ones again until `patience` is over.
+pub(crate) async fn commit_all(
+    node: &Arc<Node>,
+    token: Token,
+    holders: BTreeMap<Peer, Vec<Id>>,
+    patience: Duration,
+) -> Committed {
+    let until = Instant::now() + patience;
+    let mut waiting = FuturesUnordered::new();
+    for (peer, stripes) in holders {
+        waiting.push(async move {
+            let mut done = Vec::new();
+            for chunk in stripes.chunks(MAX_STRIPES) {
+                loop {
+                    if let Some(held) = commit_at(node, token, peer, chunk).await {
+                        done.extend(held);
+                        break;
+                    }
+                    if Instant::now() >= until || !node.core.is_alive(peer) {
+                        break;
+                    }
+                    tokio::time::sleep(COMMIT_AGAIN).await;
+                }
+            }
+            done.sort_unstable();
+            (peer, done)
+        });
+    }
+    let mut committed = Committed::default();
+    while let Some((peer, done)) = waiting.next().await {
+        committed.0.insert(peer, done);
+    }
+    committed
+}
+
+/// Takes a put's shards back from every holder that answers; with the others their lease runs out.
+pub(crate) async fn discard_all(node: &Arc<Node>, token: Token, holders: BTreeMap<Peer, Vec<Id>>) {
+    let mut waiting = FuturesUnordered::new();
+    for (peer, stripes) in holders {
+        waiting.push(async move {
+            for chunk in stripes.chunks(MAX_STRIPES) {
+                if peer == node.me {
+                    node.shards.discard(&node.core, chunk.to_vec(), token).await;
+                } else if let Some(contact) = node.core.contact(peer) {
+                    let request = NodeRequest::Discard(token, chunk.to_vec());
+                    if let Err(error) = node.ask(&contact, &request, COMMIT_DEADLINE).await {
+                        tracing::debug!(%peer, %error, "keeps shards of a given-up put until their lease ends");
+                    }
+                }
+            }
+        });
+    }
+    while waiting.next().await.is_some() {}
+}
+
+/// Keeps the leases of a long put alive.
+async fn renew(node: Arc<Node>, token: Token, holders: Holders) {
+    let lease = node.config.pending_lease;
+    loop {
+        tokio::time::sleep(lease / 3).await;
+        for (peer, stripes) in snapshot(&holders) {
+            for chunk in stripes.chunks(MAX_STRIPES) {
+                if peer == node.me {
+                    if let Err(error) = node.shards.renew(&node.core, chunk.to_vec(), token, lease).await {
+                        tracing::warn!(%error, "could not renew a lease here");
+                    }
+                } else if let Some(contact) = node.core.contact(peer) {
+                    let ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+                    let request = NodeRequest::Renew(token, chunk.to_vec(), ms);
+                    if let Err(error) = node.ask(&contact, &request, COMMIT_DEADLINE).await {
+                        tracing::debug!(%peer, %error, "did not renew a lease");
+                    }
+                }
+            }
+        }
+    }
+}

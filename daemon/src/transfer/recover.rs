@@ -1,0 +1,53 @@
+//! What a crash left of puts in progress: finishes those that were committing, takes back the others.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mutualstore_dht::{Id, Peer};
+
+use super::put::{commit_all, discard_all};
+use crate::journal::Unfinished;
+use crate::node::Node;
+
+/// The ring is asked this often whether it is settled, so that holders can be found.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Goes once through what the journal held at the start.
+pub(crate) async fn recover(node: Arc<Node>, unfinished: Vec<Unfinished>) {
+    if unfinished.is_empty() {
+        return;
+    }
+    while !node.is_settled() {
+        tokio::time::sleep(POLL).await;
+    }
+    for put in unfinished {
+        finish(&node, put).await;
+    }
+}
+
+async fn finish(node: &Arc<Node>, put: Unfinished) {
+    let mut holders: BTreeMap<Peer, Vec<Id>> = BTreeMap::new();
+    for (stripe, shards) in &put.stripes {
+        for (_, peer) in shards {
+            holders.entry(*peer).or_default().push(Id::new(*stripe.as_bytes()));
+        }
+    }
+    match &put.committing {
+        Some(sealed) => {
+            commit_all(node, put.token, holders, node.config.write_timeout).await;
+            if let Err(error) = node.files.append_sealed(sealed) {
+                tracing::error!(%error, "a finished put could not be listed; its journal stays");
+                return;
+            }
+            tracing::info!("finished a put that was being committed when the daemon stopped");
+        }
+        None => {
+            discard_all(node, put.token, holders).await;
+            tracing::info!("took back a put that was not finished when the daemon stopped");
+        }
+    }
+    if let Err(error) = put.finish() {
+        tracing::warn!(%error, "the journal of an old put stays");
+    }
+}

@@ -1,0 +1,364 @@
+//! One stripe to or from its holders.
+//!
+//! Writing: the n shards go out in parallel to the first n accepting successors of the stripe's id; a holder
+//! that refuses or falls silent is replaced by the next one. Reading: k of the expected holders are asked, data
+//! shards first; one that has nothing, lies or is slow is made good by the next, along the ring and finally at
+//! every live peer, before "k needed, x reachable" is said.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use mutualstore_dht::{Contact, Id, Peer, PeerState};
+use mutualstore_erasure::{DecodeError, VerifiedShard, decode};
+use tokio::time::sleep_until;
+
+use super::cache::Block;
+use super::events::Transfer;
+use super::exchange::{Fetched, StoreError, fetch, store};
+use crate::error::Failure;
+use crate::node::Node;
+use crate::node::shards::Keep;
+use crate::wire::node::Token;
+
+/// Peers looked up beyond the n that are needed, to replace some that fail.
+const SPARE: usize = 4;
+/// Between two looks for new holders when there are too few.
+const AGAIN: Duration = Duration::from_millis(250);
+/// A read never asks more peers than this for one stripe.
+const MAX_ASKED: usize = 256;
+
+/// What all stripes of one put share.
+pub(crate) struct Writing {
+    pub(crate) token: Token,
+    pub(crate) keep: Keep,
+    /// Fewer distinct indices than this fail the put, however long it waited.
+    pub(crate) degraded: bool,
+    pub(crate) write_timeout: Duration,
+    pub(crate) transfer: Arc<Transfer>,
+    /// When the put first lacked holders: all its stripes together wait once for `write_timeout`.
+    short_since: Mutex<Option<Instant>>,
+}
+
+impl Writing {
+    pub(crate) fn new(token: Token, keep: Keep, degraded: bool, write_timeout: Duration, transfer: Arc<Transfer>) -> Self {
+        Self { token, keep, degraded, write_timeout, transfer, short_since: Mutex::new(None) }
+    }
+
+    /// Until when to wait for more holders.
+    fn patience(&self) -> Instant {
+        let mut since = self.short_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *since.get_or_insert_with(Instant::now);
+        if self.degraded { since } else { since + self.write_timeout }
+    }
+}
+
+/// A stripe and where its shards are, each durable.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    pub(crate) stripe: Id,
+    pub(crate) k: u8,
+    pub(crate) n: u8,
+    pub(crate) holders: Vec<(u8, Peer)>,
+}
+
+impl Placed {
+    /// The least number of shards that a put may end with.
+    pub(crate) fn least(k: u8, n: u8, degraded: bool) -> usize {
+        usize::from(if degraded { k } else { n.min(k.saturating_add(1)) })
+    }
+}
+
+/// Why a stripe did not find enough holders. The shards that were stored stay pending until discarded.
+#[derive(Debug)]
+pub(crate) struct TooFewHolders {
+    pub(crate) placed: Placed,
+    /// Whether a peer refused for want of space, and none for another reason.
+    pub(crate) no_space: bool,
+}
+
+/// The stripe's id as the ring knows it.
+pub(crate) fn ring_id(shard: &VerifiedShard) -> Id {
+    Id::new(*shard.stripe().as_bytes())
+}
+
+/// Accepting peers for a stripe, nearest first.
+async fn candidates(node: &Node, stripe: Id, count: usize) -> Vec<Contact> {
+    let found = match node.core.lookup(stripe, count).await {
+        Ok(found) => found.contacts,
+        Err(_) => node.core.successors(stripe, count),
+    };
+    found.into_iter().filter(|contact| contact.state == PeerState::Accepting).collect()
+}
+
+/// Stores the n shards of one stripe with distinct holders.
+pub(crate) async fn store_stripe(
+    node: &Arc<Node>,
+    writing: &Writing,
+    shards: Vec<VerifiedShard>,
+) -> Result<Placed, TooFewHolders> {
+    let Some(first) = shards.first() else {
+        return Err(TooFewHolders { placed: Placed { stripe: Id::default(), k: 0, n: 0, holders: vec![] }, no_space: false });
+    };
+    let (stripe, code) = (ring_id(first), first.header().code());
+    let count = usize::from(code.n()) + SPARE;
+    let mut placed = Placed { stripe, k: code.k(), n: code.n(), holders: Vec::with_capacity(shards.len()) };
+    let mut left: VecDeque<VerifiedShard> = shards.into();
+    let mut asked = BTreeSet::new();
+    let mut no_space = false;
+    let mut waiting = FuturesUnordered::new();
+    let mut queue: VecDeque<Contact> = candidates(node, stripe, count).await.into();
+    loop {
+        while !left.is_empty()
+            && let Some(contact) = queue.pop_front()
+        {
+            if asked.insert(contact.peer)
+                && let Some(shard) = left.pop_front()
+            {
+                waiting.push(async move {
+                    let stored =
+                        store(node, &writing.transfer, &contact, shard.clone(), writing.keep, writing.token).await;
+                    (contact.peer, shard, stored)
+                });
+            }
+        }
+        match waiting.next().await {
+            Some((peer, shard, Ok(()))) => placed.holders.push((shard.index(), peer)),
+            Some((_, shard, Err(error))) => {
+                no_space |= error == StoreError::Full;
+                left.push_front(shard);
+            }
+            None if left.is_empty() => return Ok(placed),
+            None if Instant::now() >= writing.patience() => break,
+            None => sleep_until((Instant::now() + AGAIN).into()).await,
+        }
+        if queue.is_empty() && !left.is_empty() && waiting.is_empty() {
+            queue = candidates(node, stripe, count + asked.len()).await.into();
+            queue.retain(|contact| !asked.contains(&contact.peer));
+        }
+    }
+    if placed.holders.len() >= Placed::least(code.k(), code.n(), writing.degraded) {
+        return Ok(placed);
+    }
+    Err(TooFewHolders { placed, no_space })
+}
+
+/// Remembers how long fetches took, to know when one is late.
+pub(crate) struct FetchTimes {
+    /// Decayed maximum in microseconds: close above the 95th percentile.
+    late_after_us: AtomicU64,
+}
+
+impl Default for FetchTimes {
+    fn default() -> Self {
+        Self { late_after_us: AtomicU64::new(500_000) }
+    }
+}
+
+impl FetchTimes {
+    /// A fetch that took longer than 95 of 100 moves the mark up, the others let it sink (a stochastic
+    /// quantile estimate: up by 19 parts for each part down).
+    fn record(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let mark = self.late_after_us.load(Ordering::Relaxed);
+        let step = mark / 100 + 1;
+        let next = if took > mark { mark + 19 * step } else { mark.saturating_sub(step) };
+        self.late_after_us.store(next.clamp(20_000, 5_000_000), Ordering::Relaxed);
+    }
+
+    fn late_after(&self) -> Duration {
+        Duration::from_micros(self.late_after_us.load(Ordering::Relaxed))
+    }
+}
+
+/// What is known of a stripe before it is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) stripe: Id,
+    /// Shards needed, 1 while unknown: the first shard's header tells.
+    pub(crate) k: u8,
+    /// Indices not to be used, as if they were lost.
+    pub(crate) without: Vec<u8>,
+}
+
+impl Wanted {
+    pub(crate) fn of(stripe: Id, k: u8) -> Self {
+        Self { stripe, k, without: Vec::new() }
+    }
+}
+
+/// Where a read stands.
+struct Reading {
+    k: u8,
+    have: BTreeMap<u8, VerifiedShard>,
+    asked: BTreeSet<Peer>,
+    silent: BTreeSet<Peer>,
+    queue: VecDeque<Contact>,
+    widened: u8,
+}
+
+impl Reading {
+    /// The index to wish for from the next peer: the data shard that lies with it if nothing moved, else the
+    /// first index that is neither here nor on its way.
+    fn wish(&self, in_flight: &[u8]) -> u8 {
+        let free = |index: &u8| !self.have.contains_key(index) && !in_flight.contains(index);
+        (0..u8::MAX).find(free).unwrap_or(0)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.have.len() >= usize::from(self.k)
+    }
+
+    /// The next peer to ask, from wider and wider circles.
+    async fn next(&mut self, node: &Node, stripe: Id) -> Option<Contact> {
+        loop {
+            while let Some(contact) = self.queue.pop_front() {
+                if self.asked.len() < MAX_ASKED && self.asked.insert(contact.peer) {
+                    return Some(contact);
+                }
+            }
+            let r = usize::try_from(node.network().r).unwrap_or(usize::MAX);
+            self.queue = match self.widened {
+                0 => node.core.lookup(stripe, r).await.map(|found| found.contacts).unwrap_or_default().into(),
+                1 => node.core.alive().into(),
+                _ => return None,
+            };
+            self.widened += 1;
+        }
+    }
+}
+
+/// Fetches k verified shards of a stripe.
+pub(crate) async fn fetch_stripe(
+    node: &Arc<Node>,
+    transfer: &Transfer,
+    wanted: Wanted,
+) -> Result<Vec<VerifiedShard>, Failure> {
+    let Wanted { stripe, k, without } = wanted;
+    let mut reading = Reading {
+        k,
+        have: BTreeMap::new(),
+        asked: BTreeSet::new(),
+        silent: BTreeSet::new(),
+        queue: node.core.successors(stripe, usize::from(k) + SPARE).into(),
+        widened: 0,
+    };
+    let mut waiting = FuturesUnordered::new();
+    let mut in_flight: Vec<u8> = Vec::new();
+    let mut hedges = 0;
+    let mut exhausted = false;
+    while !reading.is_complete() {
+        while !exhausted && reading.have.len() + waiting.len() < usize::from(reading.k) + hedges {
+            let Some(contact) = reading.next(node, stripe).await else {
+                exhausted = true;
+                break;
+            };
+            let wish = reading.wish(&in_flight);
+            in_flight.push(wish);
+            waiting.push(async move {
+                let begun = Instant::now();
+                let fetched = fetch(node, transfer, &contact, stripe, wish, false).await;
+                (contact.peer, wish, begun.elapsed(), fetched)
+            });
+        }
+        let late = Instant::now() + node.fetch_times.late_after();
+        tokio::select! {
+            answer = waiting.next() => {
+                let Some((peer, wish, took, fetched)) = answer else { break };
+                if let Some(at) = in_flight.iter().position(|index| *index == wish) {
+                    in_flight.swap_remove(at);
+                }
+                node.fetch_times.record(took);
+                match fetched {
+                    Fetched::Shard(shard) => {
+                        reading.k = shard.header().code().k();
+                        if !without.contains(&shard.index()) {
+                            reading.have.insert(shard.index(), *shard);
+                        }
+                    }
+                    Fetched::Silent => { reading.silent.insert(peer); }
+                    Fetched::None | Fetched::Corrupt => {}
+                }
+            }
+            () = sleep_until(late.into()), if !exhausted => hedges += 1,
+        }
+    }
+    if reading.is_complete() {
+        return Ok(reading.have.into_values().collect());
+    }
+    Err(unreachable(node, stripe, &reading, transfer))
+}
+
+/// Tells "nobody has it" from "those who have it do not answer".
+fn unreachable(node: &Node, stripe: Id, reading: &Reading, transfer: &Transfer) -> Failure {
+    let needed = usize::from(reading.k);
+    if !reading.have.is_empty() {
+        return Failure::unrecoverable(stripe, needed, reading.have.len());
+    }
+    let absent = node.absent_successors(stripe);
+    for peer in &absent {
+        transfer.disconnected(*peer);
+    }
+    if reading.silent.is_empty() && absent.is_empty() {
+        return Failure::not_found(format!("no peer has a shard of stripe {stripe}"));
+    }
+    Failure::unrecoverable(stripe, needed, 0)
+}
+
+/// Fetches one data shard of a stripe for a range read: from the holder where it lies if nothing moved, else
+/// from the next few. `None` means that the block has to be decoded instead.
+pub(crate) async fn fetch_shard(
+    node: &Arc<Node>,
+    transfer: &Transfer,
+    wanted: &Wanted,
+    index: u8,
+) -> Option<VerifiedShard> {
+    if wanted.without.contains(&index) {
+        return None;
+    }
+    let mut holders = node.core.successors(wanted.stripe, usize::from(wanted.k) + SPARE);
+    if usize::from(index) < holders.len() {
+        holders.rotate_left(usize::from(index));
+    }
+    for contact in holders.iter().take(2) {
+        match fetch(node, transfer, contact, wanted.stripe, index, true).await {
+            Fetched::Shard(shard) => return Some(*shard),
+            Fetched::None | Fetched::Corrupt | Fetched::Silent => {}
+        }
+    }
+    None
+}
+
+/// Fetches and decodes a block; `remember` keeps it for the next reader (manifests, range reads).
+pub(crate) async fn fetch_block(
+    node: &Arc<Node>,
+    transfer: &Transfer,
+    wanted: Wanted,
+    remember: bool,
+) -> Result<Block, Failure> {
+    if wanted.without.is_empty()
+        && let Some(block) = node.cache.get(wanted.stripe)
+    {
+        return Ok(block);
+    }
+    let stripe = wanted.stripe;
+    let shards = fetch_stripe(node, transfer, wanted).await?;
+    let decoded = tokio::task::spawn_blocking(move || decode(&shards)).await;
+    match decoded {
+        Ok(Ok(block)) => {
+            if remember {
+                node.cache.insert(stripe, &block);
+            }
+            Ok(block)
+        }
+        Ok(Err(error @ DecodeError::Inconsistent { .. })) => {
+            tracing::error!(%stripe, %error, "its writer coded it wrongly");
+            Err(Failure::unexpected(error))
+        }
+        Ok(Err(error)) => Err(Failure::unexpected(error)),
+        Err(_) => Err(Failure::refused("stopping")),
+    }
+}

@@ -1,0 +1,231 @@
+//! Requests and answers on the RPC stream.
+
+use bytes::Bytes;
+use mutualstore_dht::{Id, Peer, custody, ring};
+use mutualstore_proto::wire;
+use prost::Message;
+
+use super::{Malformed, custody as wire_custody, ring as wire_ring};
+use super::contact::{id, index, peer, wire_peer};
+
+/// One request names at most this many stripes.
+pub const MAX_STRIPES: usize = 2048;
+/// A survey names at most this many peers.
+const MAX_SURVEY: usize = 65_536;
+
+/// Chosen by a writer for one put; who knows it may commit, renew and discard the shards put under it.
+pub type Token = [u8; 16];
+
+/// What one daemon asks another.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NodeRequest {
+    /// A question of the ring.
+    Ring(ring::Request),
+    /// A question of custody.
+    Custody(custody::Request),
+    /// Make pending shards permanent. Answered by [`NodeResponse::Done`] once durable.
+    Commit(Token, Vec<Id>),
+    /// Drop the shards of a put that was given up. Answered by [`NodeResponse::Done`].
+    Discard(Token, Vec<Id>),
+    /// Extend the lease of pending shards to so many milliseconds from now.
+    Renew(Token, Vec<Id>, u64),
+    /// What do you hold of these stripes? Answered by [`NodeResponse::Holdings`].
+    Holdings(Vec<Id>),
+    /// Walk the ring. Answered by [`NodeResponse::Survey`].
+    Survey,
+}
+
+/// The answer to a [`NodeRequest`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum NodeResponse {
+    /// To a question of the ring.
+    Ring(ring::Response),
+    /// To a question of custody.
+    Custody(custody::Response),
+    /// For each stripe named, whether the receiver holds a shard of it under that token.
+    Done(Vec<bool>),
+    /// One for each stripe asked, in order.
+    Holdings(Vec<StripeHoldings>),
+    /// Peers that answered the walk, in ring order, and how many virtual nodes they have.
+    Survey(Vec<Peer>, u32),
+    /// Not now, for the reason given.
+    Refused(String),
+}
+
+/// What a peer holds and knows of one stripe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StripeHoldings {
+    /// Indices held by the peer itself, and whether they are pending.
+    pub held: Vec<(u8, bool)>,
+    /// Where it is the stripe's home: holders it has on record, also those that do not answer now.
+    pub known: Vec<(u8, Peer)>,
+}
+
+fn ids(list: &[Bytes]) -> Result<Vec<Id>, Malformed> {
+    if list.len() > MAX_STRIPES {
+        return Err(Malformed("too many stripes in one request"));
+    }
+    list.iter().map(id).collect()
+}
+
+fn token(bytes: &Bytes) -> Result<Token, Malformed> {
+    bytes.as_ref().try_into().map_err(|_| Malformed("a put token has 16 bytes"))
+}
+
+fn wire_ids(ids: &[Id]) -> Vec<Bytes> {
+    ids.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect()
+}
+
+fn wire_token(token: &Token) -> Bytes {
+    Bytes::copy_from_slice(token)
+}
+
+impl NodeRequest {
+    /// The message as bytes.
+    pub fn encode(&self) -> Bytes {
+        use wire::node_request::Kind;
+        let kind = match self {
+            Self::Ring(request) => Kind::Ring(wire_ring::wire_request(request)),
+            Self::Custody(request) => Kind::Custody(wire_custody::wire_request(request)),
+            Self::Commit(token, stripes) => {
+                Kind::Commit(wire::Commit { token: wire_token(token), stripes: wire_ids(stripes) })
+            }
+            Self::Discard(token, stripes) => {
+                Kind::Discard(wire::Discard { token: wire_token(token), stripes: wire_ids(stripes) })
+            }
+            Self::Renew(token, stripes, lease_ms) => Kind::Renew(wire::Renew {
+                token: wire_token(token),
+                stripes: wire_ids(stripes),
+                lease_ms: *lease_ms,
+            }),
+            Self::Holdings(stripes) => Kind::Holdings(wire::Holdings { stripes: wire_ids(stripes) }),
+            Self::Survey => Kind::Survey(wire::Survey {}),
+        };
+        wire::NodeRequest { kind: Some(kind) }.encode_to_vec().into()
+    }
+
+    /// Parses and validates.
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        use wire::node_request::Kind;
+        let kind = wire::NodeRequest::decode(bytes)?.kind.ok_or(Malformed("a request of no known kind"))?;
+        Ok(match kind {
+            Kind::Ring(request) => Self::Ring(wire_ring::request(request)?),
+            Kind::Custody(request) => Self::Custody(wire_custody::request(request)?),
+            Kind::Commit(m) => Self::Commit(token(&m.token)?, ids(&m.stripes)?),
+            Kind::Discard(m) => Self::Discard(token(&m.token)?, ids(&m.stripes)?),
+            Kind::Renew(m) => Self::Renew(token(&m.token)?, ids(&m.stripes)?, m.lease_ms),
+            Kind::Holdings(m) => Self::Holdings(ids(&m.stripes)?),
+            Kind::Survey(wire::Survey {}) => Self::Survey,
+        })
+    }
+}
+
+impl NodeResponse {
+    /// The message as bytes.
+    pub fn encode(&self) -> Bytes {
+        use wire::node_response::Kind;
+        let kind = match self {
+            Self::Ring(response) => Kind::Ring(wire_ring::wire_response(response)),
+            Self::Custody(response) => Kind::Custody(wire_custody::wire_response(response)),
+            Self::Done(held) => Kind::Done(wire::Done { held: held.clone() }),
+            Self::Holdings(stripes) => Kind::Holdings(wire::HoldingsAnswer {
+                stripes: stripes.iter().map(StripeHoldings::to_wire).collect(),
+            }),
+            Self::Survey(peers, virtual_nodes) => Kind::Survey(wire::SurveyAnswer {
+                peers: peers.iter().map(wire_peer).collect(),
+                virtual_nodes: *virtual_nodes,
+            }),
+            Self::Refused(reason) => Kind::Declined(wire::Declined { reason: reason.clone() }),
+        };
+        wire::NodeResponse { kind: Some(kind) }.encode_to_vec().into()
+    }
+
+    /// Parses and validates.
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        use wire::node_response::Kind;
+        let kind = wire::NodeResponse::decode(bytes)?.kind.ok_or(Malformed("an answer of no known kind"))?;
+        Ok(match kind {
+            Kind::Ring(response) => Self::Ring(wire_ring::response(response)?),
+            Kind::Custody(response) => Self::Custody(wire_custody::response(response)?),
+            Kind::Done(m) if m.held.len() <= MAX_STRIPES => Self::Done(m.held),
+            Kind::Done(_) => return Err(Malformed("more answers than stripes can be asked")),
+            Kind::Holdings(m) if m.stripes.len() <= MAX_STRIPES => {
+                Self::Holdings(m.stripes.iter().map(StripeHoldings::from_wire).collect::<Result<_, _>>()?)
+            }
+            Kind::Holdings(_) => return Err(Malformed("more answers than stripes can be asked")),
+            Kind::Survey(m) if m.peers.len() <= MAX_SURVEY => {
+                Self::Survey(m.peers.iter().map(peer).collect::<Result<_, _>>()?, m.virtual_nodes)
+            }
+            Kind::Survey(_) => return Err(Malformed("too many peers")),
+            Kind::Declined(m) => Self::Refused(m.reason),
+        })
+    }
+}
+
+impl StripeHoldings {
+    fn to_wire(&self) -> wire::StripeHoldings {
+        let held = |(index, pending): &(u8, bool)| wire::HeldShard { index: u32::from(*index), pending: *pending };
+        let known = |(index, peer): &(u8, Peer)| wire::KnownShard {
+            index: u32::from(*index),
+            peer: wire_peer(peer),
+        };
+        wire::StripeHoldings {
+            held: self.held.iter().map(held).collect(),
+            known: self.known.iter().map(known).collect(),
+        }
+    }
+
+    fn from_wire(message: &wire::StripeHoldings) -> Result<Self, Malformed> {
+        if message.held.len() > 256 || message.known.len() > 1024 {
+            return Err(Malformed("more shards than a stripe has"));
+        }
+        Ok(Self {
+            held: message.held.iter().map(|h| Ok((index(h.index)?, h.pending))).collect::<Result<_, Malformed>>()?,
+            known: message.known.iter().map(|k| Ok((index(k.index)?, peer(&k.peer)?))).collect::<Result<_, Malformed>>()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_survive_the_wire() {
+        let stripes = vec![Id::new([1; 32]), Id::new([2; 32])];
+        for request in [
+            NodeRequest::Commit([7; 16], stripes.clone()),
+            NodeRequest::Discard([7; 16], stripes.clone()),
+            NodeRequest::Renew([7; 16], stripes.clone(), 60_000),
+            NodeRequest::Holdings(stripes),
+            NodeRequest::Survey,
+        ] {
+            assert_eq!(NodeRequest::decode(request.encode()), Ok(request));
+        }
+        let holdings = StripeHoldings { held: vec![(3, true)], known: vec![(4, Peer::new([9; 32]))] };
+        for response in [
+            NodeResponse::Done(vec![true, false]),
+            NodeResponse::Holdings(vec![holdings, StripeHoldings::default()]),
+            NodeResponse::Survey(vec![Peer::new([1; 32])], 8),
+            NodeResponse::Refused("leaving".into()),
+        ] {
+            assert_eq!(NodeResponse::decode(response.encode()), Ok(response));
+        }
+    }
+
+    #[test]
+    fn limits_are_kept() {
+        let many = vec![Id::default(); MAX_STRIPES + 1];
+        assert!(NodeRequest::decode(NodeRequest::Holdings(many).encode()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let bytes = Bytes::from(bytes);
+            prop_assert!(NodeRequest::decode(bytes.clone()).is_ok() || NodeRequest::decode(bytes.clone()).is_err());
+            prop_assert!(NodeResponse::decode(bytes.clone()).is_ok() || NodeResponse::decode(bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Requests and responses, both ways.
+
+use std::time::Duration;
+
+use super::fingerprint::ShardKey;
+use super::outbox::Asked;
+use super::peers::Handle;
+use super::{Custody, Effect, Question, Report, Reported, Request, RequestId, Response, Transmit};
+use crate::{Membership, Peer, Time};
+
+/// How long a request may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+impl Custody {
+    /// Answers another peer.
+    pub fn handle_request(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        from: Peer,
+        request: Request,
+    ) -> Response {
+        self.now = now;
+        let peer = self.peers.intern(now, from, ring.is_alive(from));
+        match request {
+            Request::Report(report) => Response::Reported(self.handle_report(now, ring, peer, &report)),
+            Request::Solicit => {
+                self.peers.get_mut(peer).outgoing.soon(now);
+                self.peers.arm(peer);
+                Response::Taken
+            }
+            Request::Commit { stripes } => {
+                for stripe in stripes {
+                    if self.inventory.has_pending(stripe) {
+                        self.effects.push_back(Effect::Commit { stripe });
+                    }
+                }
+                Response::Taken
+            }
+            Request::Trim { orders } => {
+                for order in &orders {
+                    self.begin_trim(now, ring, order);
+                }
+                Response::Taken
+            }
+            Request::Confirm { questions } => {
+                let answer = |question: Question| {
+                    let key = ShardKey::new(question.stripe, question.index);
+                    self.confirm(now, key, question.pin)
+                };
+                Response::Confirmed(questions.into_iter().map(answer).collect())
+            }
+            Request::Status { stripes } => {
+                Response::Statuses(stripes.into_iter().map(|stripe| self.status(stripe)).collect())
+            }
+        }
+    }
+
+    pub(super) fn handle_report(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        holder: Handle,
+        report: &Report,
+    ) -> Reported {
+        let nag = now + self.config.settle();
+        let record = self.peers.get_mut(holder);
+        record.outbox.reported();
+        let mut elsewhere = Vec::new();
+        if record.incoming.admit(report.instance, report.sequence) {
+            for listing in &report.listings {
+                let fingerprints = &mut record.incoming.fingerprints;
+                self.home.replace(now, holder, listing, fingerprints, nag);
+            }
+            if ring.is_settled() {
+                let listed = report.listings.iter().flat_map(|listing| &listing.entries);
+                let home = |stripe| ring.successors(stripe, 1).first().map(|member| member.peer);
+                elsewhere = listed
+                    .filter_map(|entry| Some((entry.stripe, home(entry.stripe)?)))
+                    .filter(|(_, home)| *home != ring.me())
+                    .collect();
+            }
+        }
+        let fingerprints = &record.incoming.fingerprints;
+        let same = fingerprints.total() == report.total;
+        let differs = (!same).then(|| fingerprints.sums());
+        if same && self.peers.synced(holder) {
+            self.home.sweep.start();
+        }
+        Reported { differs, elsewhere }
+    }
+
+    /// A request was answered. Unknown ids are ignored.
+    pub fn handle_response(&mut self, now: Time, ring: &impl Membership, id: RequestId, response: Response) {
+        self.now = now;
+        let Some((peer, asked)) = self.requests.remove(&id) else {
+            return;
+        };
+        match (asked, response) {
+            (Asked::Report, Response::Reported(reported)) => self.handle_reported(now, ring, peer, &reported),
+            (Asked::Solicit | Asked::Commit | Asked::Trim, Response::Taken) => {
+                self.peers.get_mut(peer).outbox.answered();
+            }
+            (Asked::Confirm(keys), Response::Confirmed(answers)) if keys.len() == answers.len() => {
+                self.peers.get_mut(peer).outbox.answered();
+                for (key, yes) in keys.into_iter().zip(answers) {
+                    self.handle_confirmed(now, peer, key, yes);
+                }
+            }
+            (Asked::Status(stripes), Response::Statuses(answers)) if stripes.len() == answers.len() => {
+                self.peers.get_mut(peer).outbox.answered();
+                for (stripe, status) in stripes.into_iter().zip(answers) {
+                    self.handle_status(now, peer, stripe, Some(status));
+                }
+            }
+            (asked, _) => self.unanswered(now, peer, asked),
+        }
+        self.peers.arm(peer);
+    }
+
+    /// A request was not answered in time, or could not be delivered. Unknown ids are ignored.
+    pub fn handle_failure(&mut self, now: Time, _ring: &impl Membership, id: RequestId) {
+        self.now = now;
+        if let Some((peer, asked)) = self.requests.remove(&id) {
+            self.unanswered(now, peer, asked);
+            self.peers.arm(peer);
+        }
+    }
+
+    pub(super) fn unanswered(&mut self, now: Time, peer: Handle, asked: Asked) {
+        let retry = now + self.config.exchange_dirty * 2;
+        let record = self.peers.get_mut(peer);
+        match asked {
+            Asked::Report => record.outgoing.failed(now, &self.config),
+            Asked::Solicit => {
+                record.outbox.failed(retry);
+                record.outbox.solicit(retry);
+            }
+            // The home finds what is still to be done again.
+            Asked::Commit | Asked::Trim => record.outbox.failed(retry),
+            Asked::Confirm(keys) => {
+                record.outbox.failed(retry);
+                // Asked again for as long as a trim waits, which is not for long.
+                for key in keys.into_iter().filter(|key| self.trims.waits(*key, peer)) {
+                    record.outbox.confirm(key, true);
+                }
+            }
+            Asked::Status(stripes) => {
+                record.outbox.failed(retry);
+                for stripe in stripes {
+                    self.handle_status(now, peer, stripe, None);
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_reported(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        home: Handle,
+        reported: &Reported,
+    ) {
+        let jitter = self.jitter();
+        let outgoing = &mut self.peers.get_mut(home).outgoing;
+        match &reported.differs {
+            None => outgoing.agreed(now, &self.config, jitter),
+            Some(theirs) => outgoing.differs(now, theirs, &self.config),
+        }
+        for (stripe, peer) in &reported.elsewhere {
+            if !ring.is_alive(*peer) && *peer != ring.me() {
+                continue;
+            }
+            let hint = self.peers.intern(now, *peer, true);
+            for key in self.keys_of(*stripe) {
+                let held = self.inventory.shards.get(&key);
+                // A second hint would be a contradiction: this peer's own view has to settle it.
+                if held.is_some_and(|held| held.home == Some(home) && !held.hinted) {
+                    self.set_home(now, key, Some(hint), true);
+                }
+            }
+        }
+    }
+
+    /// Sends what waits for a peer.
+    pub(super) fn attend(&mut self, now: Time, peer: Handle) {
+        let record = self.peers.get_mut(peer);
+        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
+        let mut messages = Vec::new();
+        if due(record.outgoing.due()) {
+            let page = self.config.page;
+            let (total, listings) = record.outgoing.report(peer, &self.inventory.shards, page);
+            self.sequence += 1;
+            let report = Report {
+                instance: self.instance,
+                sequence: self.sequence,
+                total,
+                listings,
+            };
+            messages.push((Request::Report(report), Asked::Report));
+        }
+        if due(record.outbox.due()) {
+            messages.extend(record.outbox.next());
+        }
+        let to = record.peer;
+        self.peers.arm(peer);
+        for (request, asked) in messages {
+            let id = RequestId(self.next_request);
+            self.next_request += 1;
+            self.requests.insert(id, (peer, asked));
+            self.transmits.push_back(Transmit {
+                id,
+                to,
+                request,
+                deadline: DEADLINE,
+            });
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The holder: keeps the inventory in step with the local store, and each shard in what is reported to its home.
+
+use super::fingerprint::ShardKey;
+use super::home::Claim;
+use super::inventory::{Held, Tenure};
+use super::peers::{Handle, ME};
+use super::{Custody, Effect, Holding, State};
+use crate::{Id, Time};
+
+impl Custody {
+    /// The local store holds a shard, durable and verified. Again for a held one: a later lease end, or
+    /// committed; a committed one never becomes pending. An index that is not below n is ignored.
+    pub fn insert(&mut self, now: Time, holding: Holding) {
+        self.now = now;
+        let key = ShardKey::new(holding.stripe, holding.index);
+        if !holding.shape.is_valid() || holding.index >= holding.shape.n {
+            return;
+        }
+        let tenure = match holding.state {
+            State::Committed => Tenure::Committed,
+            State::Pending { until, writer } => Tenure::Pending {
+                until,
+                writer: self.peers.intern(now, writer, false),
+            },
+        };
+        if self.inventory.shards.contains_key(&key) {
+            self.set_tenure(now, key, tenure);
+            return;
+        }
+        let held = Held {
+            shape: holding.shape,
+            tenure,
+            home: None,
+            hinted: false,
+            wake: None,
+        };
+        self.inventory.shards.insert(key, held);
+        self.inventory.fresh.insert(key);
+        self.arm_lease(key);
+    }
+
+    /// The local store committed all its shards of a stripe.
+    pub fn committed(&mut self, now: Time, stripe: Id) {
+        self.now = now;
+        for key in self.keys_of(stripe) {
+            self.set_tenure(now, key, Tenure::Committed);
+        }
+        self.inquiries.remove(&stripe);
+    }
+
+    /// The writer renewed the lease of the pending shards of a stripe.
+    pub fn renew(&mut self, now: Time, stripe: Id, until: Time) {
+        self.now = now;
+        for key in self.keys_of(stripe) {
+            let tenure = self.inventory.shards.get(&key).map(|held| held.tenure);
+            if let Some(Tenure::Pending { writer, .. }) = tenure {
+                self.set_tenure(now, key, Tenure::Pending { until, writer });
+            }
+        }
+    }
+
+    /// The local store lost or removed a shard.
+    pub fn removed(&mut self, now: Time, stripe: Id, index: u8) {
+        self.now = now;
+        let key = ShardKey::new(stripe, index);
+        self.retract(now, key);
+        self.inventory.arm(key, None);
+        self.inventory.shards.remove(&key);
+        self.inventory.fresh.remove(&key);
+        self.trims.forget(key);
+    }
+
+    pub(super) fn drop_shard(&mut self, now: Time, key: ShardKey) {
+        self.removed(now, key.slot.stripe, key.index);
+        self.effects.push_back(Effect::Drop {
+            stripe: key.slot.stripe,
+            index: key.index,
+        });
+    }
+
+    pub(super) fn keys_of(&self, stripe: Id) -> Vec<ShardKey> {
+        self.inventory.of(stripe).map(|(key, _)| key).collect()
+    }
+
+    fn arm_lease(&mut self, key: ShardKey) {
+        let at = match self.inventory.shards.get(&key).map(|held| held.tenure) {
+            Some(Tenure::Pending { until, .. }) => Some(until),
+            Some(Tenure::Committed) | None => None,
+        };
+        self.inventory.arm(key, at);
+    }
+
+    fn set_tenure(&mut self, now: Time, key: ShardKey, tenure: Tenure) {
+        let Some(held) = self.inventory.shards.get_mut(&key) else {
+            return;
+        };
+        if held.is_committed() {
+            return;
+        }
+        held.tenure = tenure;
+        self.arm_lease(key);
+        if tenure == Tenure::Committed {
+            let home = self.inventory.shards.get(&key).and_then(|held| held.home);
+            if let Some(home) = home.filter(|home| *home != ME) {
+                let outgoing = &mut self.peers.get_mut(home).outgoing;
+                outgoing.remove(now, key, false, &self.config);
+            }
+            self.announce(now, key);
+        }
+    }
+
+    /// Takes a shard into what is reported to its home.
+    fn announce(&mut self, now: Time, key: ShardKey) {
+        let Some(held) = self.inventory.shards.get(&key) else {
+            return;
+        };
+        let committed = held.is_committed();
+        match held.home {
+            Some(ME) => {
+                let claim = Claim {
+                    peer: ME,
+                    index: key.index,
+                    committed,
+                };
+                let record = &mut self.peers.get_mut(ME).incoming.fingerprints;
+                let nag = now + self.config.settle();
+                self.home.claim(key, held.shape, claim, record, nag);
+            }
+            Some(home) => {
+                let outgoing = &mut self.peers.get_mut(home).outgoing;
+                outgoing.add(now, key, committed, &self.config);
+                self.peers.arm(home);
+            }
+            None => {}
+        }
+    }
+
+    /// Takes a shard out of what is reported to its home.
+    fn retract(&mut self, now: Time, key: ShardKey) {
+        let Some(held) = self.inventory.shards.get(&key) else {
+            return;
+        };
+        match held.home {
+            Some(ME) => {
+                let record = &mut self.peers.get_mut(ME).incoming.fingerprints;
+                self.home.withdraw(now, key, ME, record);
+            }
+            Some(home) => {
+                let outgoing = &mut self.peers.get_mut(home).outgoing;
+                outgoing.remove(now, key, held.is_committed(), &self.config);
+                self.peers.arm(home);
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn set_home(&mut self, now: Time, key: ShardKey, home: Option<Handle>, hinted: bool) {
+        let Some(held) = self.inventory.shards.get_mut(&key) else {
+            return;
+        };
+        held.hinted = hinted;
+        if held.home == home {
+            return;
+        }
+        self.retract(now, key);
+        if let Some(held) = self.inventory.shards.get_mut(&key) {
+            held.home = home;
+        }
+        self.announce(now, key);
+    }
+}

@@ -1,0 +1,605 @@
+//! A network of custody machines in memory: virtual time, seeded delay and loss, disks that are sets of shards,
+//! and rings that are views of one truth, which every peer learns after a delay of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::custody::*;
+use crate::{Id, Member, Membership, Peer, PeerState, Time};
+
+/// A file system's worth of shards: what survives a kill.
+pub(super) type Disk = BTreeMap<(Id, u8), (Shape, State)>;
+
+pub(super) struct Node {
+    pub(super) custody: Option<Custody>,
+    pub(super) disk: Disk,
+    pub(super) state: PeerState,
+    /// Whom this node thinks alive.
+    view: BTreeSet<Peer>,
+    /// A view that does not follow the truth.
+    pub(super) deluded: bool,
+    incarnation: u64,
+}
+
+enum Event {
+    Request(Peer, Peer, u64, RequestId, Request),
+    Response(Peer, u64, RequestId, Response),
+    Failure(Peer, u64, RequestId),
+    Work(Peer, u64, Effect),
+    Notice(Peer, Peer),
+}
+
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counters {
+    pub(super) requests: u64,
+    pub(super) regenerated: u64,
+    pub(super) copied: u64,
+    pub(super) dropped: u64,
+    pub(super) jobs: u64,
+    /// Jobs the disks could not do.
+    pub(super) failed_jobs: u64,
+}
+
+pub(super) struct Net {
+    pub(super) now: Time,
+    pub(super) config: CustodyConfig,
+    pub(super) nodes: BTreeMap<Peer, Node>,
+    pub(super) counters: Counters,
+    /// Requests and responses lost, in 1/256.
+    pub(super) loss: u8,
+    /// How long a job takes.
+    pub(super) job_time: Duration,
+    /// How long a change of the ring takes to reach a peer, at most.
+    pub(super) notice: Duration,
+    /// Rebuilt shards do not match their hashes.
+    pub(super) inconsistent: bool,
+    /// Hash of everything that happened.
+    pub(super) trace: u64,
+    rng: ChaCha8Rng,
+    ids: BTreeMap<Id, Peer>,
+    queue: BTreeMap<(Time, u64), Event>,
+    next_event: u64,
+}
+
+pub(super) struct View<'a> {
+    me: Peer,
+    ids: &'a BTreeMap<Id, Peer>,
+    view: &'a BTreeSet<Peer>,
+    states: &'a BTreeMap<Peer, PeerState>,
+}
+
+impl Membership for View<'_> {
+    fn me(&self) -> Peer {
+        self.me
+    }
+
+    fn successors(&self, id: Id, limit: usize) -> Vec<Member> {
+        successors(self.ids, id, limit, |peer| self.view.contains(&peer))
+            .into_iter()
+            .map(|peer| Member {
+                peer,
+                state: self.states[&peer],
+            })
+            .collect()
+    }
+
+    fn is_alive(&self, peer: Peer) -> bool {
+        self.view.contains(&peer)
+    }
+
+    fn is_settled(&self) -> bool {
+        true
+    }
+}
+
+fn successors(ids: &BTreeMap<Id, Peer>, id: Id, limit: usize, counts: impl Fn(Peer) -> bool) -> Vec<Peer> {
+    let mut out: Vec<Peer> = Vec::new();
+    for (_, peer) in ids.range(id..).chain(ids.range(..id)) {
+        if out.len() < limit && counts(*peer) && !out.contains(peer) {
+            out.push(*peer);
+        }
+    }
+    out
+}
+
+pub(super) fn peer(number: u8) -> Peer {
+    Peer::new([number; 32])
+}
+
+pub(super) fn stripe(number: u64) -> Id {
+    let mut rng = ChaCha8Rng::seed_from_u64(number);
+    let mut bytes = [0; 32];
+    rng.fill_bytes(&mut bytes);
+    Id::new(bytes)
+}
+
+pub(super) const RS: Shape = Shape {
+    k: 4,
+    n: 6,
+    shard_len: 1 << 20,
+};
+
+pub(super) fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Repair after 5 s, like a testnet.
+pub(super) fn quick() -> CustodyConfig {
+    CustodyConfig {
+        repair_delay: secs(5),
+        ..CustodyConfig::default()
+    }
+}
+
+impl Net {
+    pub(super) fn new(peers: u8, config: CustodyConfig, seed: u64) -> Self {
+        let mut net = Self {
+            now: Time::from_micros(1_000_000),
+            config,
+            nodes: BTreeMap::new(),
+            counters: Counters::default(),
+            loss: 0,
+            job_time: Duration::from_millis(20),
+            notice: Duration::from_millis(300),
+            inconsistent: false,
+            trace: 0,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            ids: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            next_event: 0,
+        };
+        for number in 0..peers {
+            net.join(peer(number));
+        }
+        net
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        self.next_event += 1;
+        self.queue.insert((self.now + after, self.next_event), event);
+    }
+
+    fn up_to(&mut self, limit: Duration) -> Duration {
+        limit.mul_f64(f64::from(self.rng.next_u32()) / f64::from(u32::MAX))
+    }
+
+    fn delay(&mut self) -> Duration {
+        Duration::from_millis(1) + self.up_to(Duration::from_millis(20))
+    }
+
+    fn lost(&mut self) -> bool {
+        self.rng.next_u32() % 256 < u32::from(self.loss)
+    }
+
+    /// A new peer, up and empty.
+    pub(super) fn join(&mut self, peer: Peer) {
+        for index in 0..6 {
+            self.ids.insert(peer.virtual_node(index), peer);
+        }
+        self.nodes.insert(
+            peer,
+            Node {
+                custody: None,
+                disk: Disk::new(),
+                state: PeerState::Accepting,
+                view: BTreeSet::new(),
+                deluded: false,
+                incarnation: 0,
+            },
+        );
+        self.start(peer);
+    }
+
+    pub(super) fn is_up(&self, peer: Peer) -> bool {
+        self.nodes[&peer].custody.is_some()
+    }
+
+    pub(super) fn up(&self) -> Vec<Peer> {
+        let up = self.nodes.iter().filter(|(_, node)| node.custody.is_some());
+        up.map(|(peer, _)| *peer).collect()
+    }
+
+    pub(super) fn start(&mut self, peer: Peer) {
+        assert!(!self.is_up(peer));
+        let seed = u64::from(self.rng.next_u32());
+        let mut custody = Custody::new(self.config.clone(), peer, seed, self.now);
+        let up = self.up();
+        let node = self.nodes.get_mut(&peer).unwrap();
+        for ((stripe, index), (shape, state)) in &node.disk {
+            let (stripe, index, shape, state) = (*stripe, *index, *shape, *state);
+            custody.insert(
+                self.now,
+                Holding {
+                    stripe,
+                    index,
+                    shape,
+                    state,
+                },
+            );
+        }
+        node.custody = Some(custody);
+        node.view = up.into_iter().collect();
+        node.view.insert(peer);
+        self.tell_all(peer);
+        self.with(peer, |custody, now, ring| custody.membership_changed(now, ring));
+    }
+
+    pub(super) fn kill(&mut self, peer: Peer) {
+        let node = self.nodes.get_mut(&peer).unwrap();
+        node.custody = None;
+        node.incarnation += 1;
+        self.tell_all(peer);
+    }
+
+    /// Everybody learns what is true of a peer by then.
+    fn tell_all(&mut self, about: Peer) {
+        for other in self.up() {
+            if other != about {
+                let after = self.notice;
+                let after = self.up_to(after);
+                self.schedule(after, Event::Notice(other, about));
+            }
+        }
+    }
+
+    pub(super) fn set_state(&mut self, peer: Peer, state: PeerState) {
+        self.nodes.get_mut(&peer).unwrap().state = state;
+        for other in self.up() {
+            self.with(other, |custody, now, ring| custody.membership_changed(now, ring));
+        }
+    }
+
+    /// Makes `peer` believe for good that only `view` is alive.
+    pub(super) fn delude(&mut self, peer: Peer, view: impl IntoIterator<Item = Peer>) {
+        let node = self.nodes.get_mut(&peer).unwrap();
+        node.deluded = true;
+        node.view = view.into_iter().collect();
+        self.with(peer, |custody, now, ring| custody.membership_changed(now, ring));
+    }
+
+    /// Back to the truth.
+    pub(super) fn enlighten(&mut self, peer: Peer) {
+        let up = self.up();
+        let node = self.nodes.get_mut(&peer).unwrap();
+        node.deluded = false;
+        node.view = up.into_iter().collect();
+        self.with(peer, |custody, now, ring| custody.membership_changed(now, ring));
+    }
+
+    /// Runs `f` on a node and collects what it has to say.
+    pub(super) fn with<T>(&mut self, peer: Peer, f: impl FnOnce(&mut Custody, Time, &View<'_>) -> T) -> T {
+        let states: BTreeMap<Peer, PeerState> = self
+            .nodes
+            .iter()
+            .map(|(peer, node)| (*peer, node.state))
+            .collect();
+        let node = self.nodes.get_mut(&peer).unwrap();
+        let incarnation = node.incarnation;
+        let custody = node.custody.as_mut().unwrap();
+        let view = View {
+            me: peer,
+            ids: &self.ids,
+            view: &node.view,
+            states: &states,
+        };
+        let out = f(custody, self.now, &view);
+        let transmits: Vec<Transmit> = std::iter::from_fn(|| custody.poll_transmit()).collect();
+        let effects: Vec<Effect> = std::iter::from_fn(|| custody.poll_effect()).collect();
+        for transmit in transmits {
+            self.counters.requests += 1;
+            let (id, deadline) = (transmit.id, transmit.deadline);
+            if self.lost() {
+                self.schedule(deadline, Event::Failure(peer, incarnation, id));
+            } else {
+                let delay = self.delay();
+                let event = Event::Request(peer, transmit.to, incarnation, id, transmit.request);
+                self.schedule(delay, event);
+            }
+        }
+        for effect in effects {
+            let after = match effect {
+                Effect::Regenerate { .. } | Effect::Copy { .. } => {
+                    self.counters.jobs += 1;
+                    self.job_time
+                }
+                Effect::Drop { .. } | Effect::Commit { .. } => Duration::ZERO,
+            };
+            self.schedule(after, Event::Work(peer, incarnation, effect));
+        }
+        out
+    }
+
+    fn is_incarnation(&self, peer: Peer, incarnation: u64) -> bool {
+        let node = &self.nodes[&peer];
+        node.custody.is_some() && node.incarnation == incarnation
+    }
+
+    fn note(&mut self, what: u64) {
+        self.trace = (self.trace ^ what ^ self.now.as_micros())
+            .wrapping_mul(0x0100_0000_01b3)
+            .rotate_left(29);
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Request(from, to, incarnation, id, request) => {
+                if !self.is_up(to) {
+                    let delay = self.delay();
+                    return self.schedule(delay, Event::Failure(from, incarnation, id));
+                }
+                self.note(1 + u64::from(to.as_bytes()[0]));
+                let response = self.with(to, |custody, now, ring| {
+                    custody.handle_request(now, ring, from, request)
+                });
+                if self.lost() {
+                    self.schedule(secs(5), Event::Failure(from, incarnation, id));
+                } else {
+                    let delay = self.delay();
+                    self.schedule(delay, Event::Response(from, incarnation, id, response));
+                }
+            }
+            Event::Response(to, incarnation, id, response) => {
+                if self.is_incarnation(to, incarnation) {
+                    self.with(to, |custody, now, ring| {
+                        custody.handle_response(now, ring, id, response);
+                    });
+                }
+            }
+            Event::Failure(to, incarnation, id) => {
+                if self.is_incarnation(to, incarnation) {
+                    self.with(to, |custody, now, ring| custody.handle_failure(now, ring, id));
+                }
+            }
+            Event::Work(peer, incarnation, effect) => {
+                if self.is_incarnation(peer, incarnation) {
+                    self.work(peer, effect);
+                }
+            }
+            Event::Notice(to, about) => {
+                let up = self.is_up(about);
+                let node = self.nodes.get_mut(&to).unwrap();
+                if node.custody.is_none() || node.deluded {
+                    return;
+                }
+                if up {
+                    node.view.insert(about);
+                } else {
+                    node.view.remove(&about);
+                }
+                self.with(to, |custody, now, ring| custody.membership_changed(now, ring));
+            }
+        }
+    }
+
+    /// Whether a node that is up holds the shard.
+    pub(super) fn holds(&self, peer: Peer, stripe: Id, index: u8) -> bool {
+        self.is_up(peer) && self.nodes[&peer].disk.contains_key(&(stripe, index))
+    }
+
+    /// Puts a shard on a disk and tells its node. Whether the node was there and took it.
+    pub(super) fn store(&mut self, to: Peer, holding: Holding) -> bool {
+        let node = self.nodes.get_mut(&to).unwrap();
+        let key = (holding.stripe, holding.index);
+        let held = node.disk.contains_key(&key);
+        if node.custody.is_none() || node.state != PeerState::Accepting && !held {
+            return false;
+        }
+        node.disk.insert(key, (holding.shape, holding.state));
+        self.with(to, |custody, now, _| custody.insert(now, holding));
+        true
+    }
+
+    fn work(&mut self, peer: Peer, effect: Effect) {
+        match effect {
+            Effect::Regenerate {
+                job,
+                stripe,
+                shape,
+                sources,
+                targets,
+            } => {
+                let there: BTreeSet<u8> = sources
+                    .iter()
+                    .filter(|(index, peer)| self.holds(*peer, stripe, *index))
+                    .map(|(index, _)| *index)
+                    .collect();
+                let able = there.len() >= usize::from(shape.k);
+                let mut outcome = JobOutcome {
+                    inconsistent: self.inconsistent,
+                    ..JobOutcome::default()
+                };
+                let able = able && !self.inconsistent;
+                for (index, to) in targets {
+                    let holding = committed(stripe, index, shape);
+                    if able && self.store(to, holding) {
+                        self.counters.regenerated += 1;
+                        outcome.stored.push((index, to));
+                    } else {
+                        outcome.failed.push((index, to));
+                    }
+                }
+                self.finish(peer, job, outcome);
+            }
+            Effect::Copy {
+                job,
+                stripe,
+                index,
+                from,
+                to,
+            } => {
+                let mut outcome = JobOutcome::default();
+                let shape = self.nodes[&from]
+                    .disk
+                    .get(&(stripe, index))
+                    .map(|(shape, _)| *shape);
+                if let Some(shape) = shape.filter(|_| self.is_up(from))
+                    && self.store(to, committed(stripe, index, shape))
+                {
+                    self.counters.copied += 1;
+                    outcome.stored.push((index, to));
+                } else {
+                    outcome.failed.push((index, to));
+                }
+                self.finish(peer, job, outcome);
+            }
+            Effect::Drop { stripe, index } => {
+                self.counters.dropped += 1;
+                let node = self.nodes.get_mut(&peer).unwrap();
+                let dropped = node.disk.remove(&(stripe, index));
+                if let Some((_, State::Committed)) = dropped {
+                    let copies = self.nodes.values();
+                    assert!(
+                        copies
+                            .filter(|node| node.disk.contains_key(&(stripe, index)))
+                            .count()
+                            > 0,
+                        "{peer:?} dropped the last copy of {stripe:?}:{index}"
+                    );
+                }
+            }
+            Effect::Commit { stripe } => {
+                let node = self.nodes.get_mut(&peer).unwrap();
+                let range = node.disk.range_mut((stripe, 0)..=(stripe, u8::MAX));
+                range.for_each(|(_, (_, state))| *state = State::Committed);
+                self.with(peer, |custody, now, _| custody.committed(now, stripe));
+            }
+        }
+    }
+
+    fn finish(&mut self, peer: Peer, job: JobId, outcome: JobOutcome) {
+        self.note(1000 + outcome.stored.len() as u64);
+        self.counters.failed_jobs += u64::from(!outcome.failed.is_empty());
+        self.with(peer, |custody, now, ring| {
+            custody.handle_job(now, ring, job, outcome)
+        });
+    }
+
+    /// Lets virtual time pass.
+    pub(super) fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        let mut calls = 0;
+        loop {
+            let due = |(peer, node): (&Peer, &Node)| {
+                let custody = node.custody.as_ref()?;
+                Some((custody.poll_timeout()?, *peer))
+            };
+            let timer = self.nodes.iter().filter_map(due).min();
+            let event = self.queue.first_key_value().map(|(key, _)| *key);
+            let at = [timer.map(|(at, _)| at), event.map(|(at, _)| at)];
+            let Some(at) = at.into_iter().flatten().min().filter(|at| *at <= end) else {
+                break;
+            };
+            calls = if at <= self.now { calls + 1 } else { 0 };
+            assert!(calls < 100_000, "time stands still");
+            self.now = self.now.max(at);
+            if event.is_some_and(|(due, _)| due <= self.now) {
+                let (_, event) = self.queue.pop_first().unwrap();
+                self.handle(event);
+            } else if let Some((_, peer)) = timer {
+                self.with(peer, |custody, now, ring| custody.handle_timeout(now, ring));
+            }
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until `done` holds, at most `limit`.
+    #[track_caller]
+    pub(super) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> Duration {
+        let start = self.now;
+        while !done(self) {
+            assert!(self.now.since(start) < limit, "not within {limit:?}");
+            self.run(Duration::from_millis(250));
+        }
+        self.now.since(start)
+    }
+
+    /// The first accepting peers that are up, nearest first.
+    pub(super) fn seats(&self, stripe: Id, count: u8) -> Vec<Peer> {
+        let accepting = |peer| self.is_up(peer) && self.nodes[&peer].state == PeerState::Accepting;
+        successors(&self.ids, stripe, usize::from(count), accepting)
+    }
+
+    pub(super) fn home(&self, stripe: Id) -> Peer {
+        successors(&self.ids, stripe, 1, |peer| self.is_up(peer))[0]
+    }
+
+    /// Stores a committed stripe at its place.
+    pub(super) fn put(&mut self, stripe: Id, shape: Shape) {
+        self.put_as(stripe, shape, State::Committed);
+    }
+
+    pub(super) fn put_as(&mut self, stripe: Id, shape: Shape, state: State) {
+        let seats = self.seats(stripe, shape.n);
+        assert_eq!(seats.len(), usize::from(shape.n));
+        for (index, to) in (0..).zip(seats) {
+            let holding = Holding {
+                stripe,
+                index,
+                shape,
+                state,
+            };
+            assert!(self.store(to, holding));
+        }
+    }
+
+    /// Index and holder of the shards on nodes that are up.
+    pub(super) fn live(&self, stripe: Id) -> Vec<(u8, Peer)> {
+        let mut live: Vec<(u8, Peer)> = Vec::new();
+        for peer in self.up() {
+            let shards = self.nodes[&peer].disk.range((stripe, 0)..=(stripe, u8::MAX));
+            live.extend(shards.map(|((_, index), _)| (*index, peer)));
+        }
+        live.sort_unstable();
+        live
+    }
+
+    pub(super) fn distinct(&self, stripe: Id) -> usize {
+        let indices: BTreeSet<u8> = self.live(stripe).into_iter().map(|(index, _)| index).collect();
+        indices.len()
+    }
+
+    /// Whether every index lies on exactly one peer that is up, n peers in all.
+    pub(super) fn is_exact(&self, stripe: Id, n: u8) -> bool {
+        let live = self.live(stripe);
+        let peers: BTreeSet<Peer> = live.iter().map(|(_, peer)| *peer).collect();
+        live.len() == usize::from(n)
+            && peers.len() == usize::from(n)
+            && self.distinct(stripe) == usize::from(n)
+    }
+
+    /// Whether the stripe lies exactly on the peers it should.
+    pub(super) fn is_placed(&self, stripe: Id, n: u8) -> bool {
+        let seats: BTreeSet<Peer> = self.seats(stripe, n).into_iter().collect();
+        self.is_exact(stripe, n) && self.live(stripe).iter().all(|(_, peer)| seats.contains(peer))
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let mut sum = Health::default();
+        for peer in self.up() {
+            let health = self.nodes[&peer].custody.as_ref().unwrap().health();
+            sum.safe += health.safe;
+            sum.degraded += health.degraded;
+            sum.endangered += health.endangered;
+            sum.lost += health.lost;
+            sum.pending += health.pending;
+            sum.unsure += health.unsure;
+            sum.inconsistent += health.inconsistent;
+            sum.repairs_waiting += health.repairs_waiting;
+            sum.repairs_running += health.repairs_running;
+            sum.parked += health.parked;
+        }
+        sum
+    }
+}
+
+pub(super) fn committed(stripe: Id, index: u8, shape: Shape) -> Holding {
+    Holding {
+        stripe,
+        index,
+        shape,
+        state: State::Committed,
+    }
+}
