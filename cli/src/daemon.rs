@@ -98,10 +98,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
         Some(dir) => dir,
         None => default_data_dir(env)?,
     };
-    mutualstore_daemon::run(&data_dir, overrides(args)).map_err(|error| CliError::Daemon {
-        code: error.exit_code(),
-        message: error.to_string(),
-    })
+    mutualstore_daemon::run(&data_dir, overrides(args)).map_err(|failure| CliError::Daemon {
+        code: failure.exit,
+        message: failure.message,
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn overrides(args: Args) -> Overrides {

@@ -121,18 +121,27 @@ pub struct LineCipher {
 
 impl LineCipher {
     /// The cipher of this account.
+    #[expect(clippy::missing_panics_doc, reason = "AES-256 takes every key of 32 bytes")]
     pub fn new(account: &[u8; 32]) -> Self {
         let key = derive(b"mutualstore/line/1", account, &[]);
-        let key = UnboundKey::new(&aead::AES_256_GCM, key.as_slice()).expect("AES-256 takes every key of 32 bytes");
-        Self { key: LessSafeKey::new(key) }
+        let key =
+            UnboundKey::new(&aead::AES_256_GCM, key.as_slice()).expect("AES-256 takes every key of 32 bytes");
+        Self {
+            key: LessSafeKey::new(key),
+        }
     }
 
     /// A line without its end.
+    #[expect(clippy::missing_panics_doc, reason = "a line is far below the limit of GCM")]
     pub fn seal(&self, plaintext: &[u8]) -> String {
         let nonce: [u8; NONCE] = rand::random();
         let mut bytes = plaintext.to_vec();
         self.key
-            .seal_in_place_append_tag(aead::Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut bytes)
+            .seal_in_place_append_tag(
+                aead::Nonce::assume_unique_for_key(nonce),
+                Aad::empty(),
+                &mut bytes,
+            )
             .expect("a line is far below the limit of GCM");
         hex::encode(nonce) + &hex::encode(bytes)
     }
@@ -142,7 +151,9 @@ impl LineCipher {
         let mut bytes = hex::decode(line).ok()?;
         let nonce = *bytes.first_chunk()?;
         let sealed = bytes.get_mut(NONCE..)?;
-        let plaintext = self.key.open_in_place(aead::Nonce::assume_unique_for_key(nonce), Aad::empty(), sealed);
+        let plaintext =
+            self.key
+                .open_in_place(aead::Nonce::assume_unique_for_key(nonce), Aad::empty(), sealed);
         Some(Zeroizing::new(plaintext.ok()?.to_vec()))
     }
 }

@@ -280,7 +280,10 @@ mod tests {
             let (_, mut unfinished) = Journal::open(directory.path()).unwrap();
             let put = unfinished.pop().unwrap();
             assert!(unfinished.is_empty());
-            assert_eq!((put.token, put.started, put.committing.clone()), ([9; 16], 1234, commit.then(|| "sealed".to_owned())));
+            assert_eq!(
+                (put.token, put.started, put.committing.clone()),
+                ([9; 16], 1234, commit.then(|| "sealed".to_owned()))
+            );
             assert_eq!(put.stripes, stripes());
             put.finish().unwrap();
             assert!(Journal::open(directory.path()).unwrap().1.is_empty());

@@ -1,4 +1,4 @@
-//! What this peer counts, and how it is shown: the OpenMetrics text of `GET /metrics`.
+//! What this peer counts, and how it is shown: the `OpenMetrics` text of `GET /metrics`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,7 +74,7 @@ impl Metrics {
         self.shards_repaired_bytes.add(bytes);
     }
 
-    /// The OpenMetrics text.
+    /// The `OpenMetrics` text.
     pub(crate) fn render(&self, node: &Node) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("mutualstore");
         self.transfers(&mut registry);
@@ -86,8 +86,18 @@ impl Metrics {
             let dials = counters.dials.load(Ordering::Relaxed);
             count(&mut registry, "dials", "Connections dialled", dials);
             let failed = counters.dials_failed.load(Ordering::Relaxed);
-            count(&mut registry, "dials_failed", "Dials without an accepted connection", failed);
-            gauge(&mut registry, "connections", "Open connections", len(net.connections()));
+            count(
+                &mut registry,
+                "dials_failed",
+                "Dials without an accepted connection",
+                failed,
+            );
+            gauge(
+                &mut registry,
+                "connections",
+                "Open connections",
+                len(net.connections()),
+            );
         }
         let mut text = String::new();
         encode(&mut text, &registry)?;
@@ -96,48 +106,150 @@ impl Metrics {
 
     fn transfers(&self, registry: &mut Registry) {
         count(registry, "puts", "Files stored from here", self.puts.get());
-        count_bytes(registry, "put", "Bytes of files stored from here", self.put_bytes.get());
+        count_bytes(
+            registry,
+            "put",
+            "Bytes of files stored from here",
+            self.put_bytes.get(),
+        );
         count(registry, "gets", "Files read from here", self.gets.get());
-        count_bytes(registry, "get", "Bytes of files read from here", self.get_bytes.get());
-        count(registry, "shards_served", "Shards sent to other peers", self.shards_served.get());
+        count_bytes(
+            registry,
+            "get",
+            "Bytes of files read from here",
+            self.get_bytes.get(),
+        );
+        count(
+            registry,
+            "shards_served",
+            "Shards sent to other peers",
+            self.shards_served.get(),
+        );
         let bytes = self.shards_served_bytes.get();
-        count_bytes(registry, "shards_served", "Bytes of shards sent to other peers", bytes);
-        count(registry, "shards_repaired", "Shards regenerated or copied from here", self.shards_repaired.get());
+        count_bytes(
+            registry,
+            "shards_served",
+            "Bytes of shards sent to other peers",
+            bytes,
+        );
+        count(
+            registry,
+            "shards_repaired",
+            "Shards regenerated or copied from here",
+            self.shards_repaired.get(),
+        );
         let bytes = self.shards_repaired_bytes.get();
-        count_bytes(registry, "shards_repaired", "Bytes of shards regenerated or copied from here", bytes);
-        count(registry, "shards_checked", "Local shards read and verified", self.shards_checked.get());
-        count(registry, "shards_bad", "Local shards that did not verify", self.shards_bad.get());
+        count_bytes(
+            registry,
+            "shards_repaired",
+            "Bytes of shards regenerated or copied from here",
+            bytes,
+        );
+        count(
+            registry,
+            "shards_checked",
+            "Local shards read and verified",
+            self.shards_checked.get(),
+        );
+        count(
+            registry,
+            "shards_bad",
+            "Local shards that did not verify",
+            self.shards_bad.get(),
+        );
     }
 }
 
 fn local(registry: &mut Registry, node: &Node) {
     let usage = node.shards.usage();
     gauge_bytes(registry, "capacity", "Bytes given to the network", usage.capacity);
-    gauge_bytes(registry, "used", "Bytes of committed shards", usage.committed_bytes);
-    gauge_bytes(registry, "pending", "Bytes of shards of unfinished puts", usage.pending_bytes);
+    gauge_bytes(
+        registry,
+        "used",
+        "Bytes of committed shards",
+        usage.committed_bytes,
+    );
+    gauge_bytes(
+        registry,
+        "pending",
+        "Bytes of shards of unfinished puts",
+        usage.pending_bytes,
+    );
     gauge(registry, "shards", "Shards held", usage.shards);
-    let (alive, health) = node.core.read(|state| (state.ring.alive().count(), state.custody.health()));
+    let (alive, health) = node
+        .core
+        .read(|state| (state.ring.alive().count(), state.custody.health()));
     gauge(registry, "peers_alive", "Peers that answer", len(alive));
-    gauge(registry, "stripes_safe", "Stripes at home here with all shards", len(health.safe));
-    gauge(registry, "stripes_degraded", "Stripes at home here that lack shards", len(health.degraded));
-    gauge(registry, "stripes_endangered", "Stripes at home here with exactly k shards", len(health.endangered));
-    gauge(registry, "stripes_lost", "Stripes at home here with fewer than k shards", len(health.lost));
-    gauge(registry, "repairs_waiting", "Stripes at home here that wait for repair", len(health.repairs_waiting));
+    gauge(
+        registry,
+        "stripes_safe",
+        "Stripes at home here with all shards",
+        len(health.safe),
+    );
+    gauge(
+        registry,
+        "stripes_degraded",
+        "Stripes at home here that lack shards",
+        len(health.degraded),
+    );
+    gauge(
+        registry,
+        "stripes_endangered",
+        "Stripes at home here with exactly k shards",
+        len(health.endangered),
+    );
+    gauge(
+        registry,
+        "stripes_lost",
+        "Stripes at home here with fewer than k shards",
+        len(health.lost),
+    );
+    gauge(
+        registry,
+        "repairs_waiting",
+        "Stripes at home here that wait for repair",
+        len(health.repairs_waiting),
+    );
     let process = crate::process::current();
     gauge_bytes(registry, "resident_memory", "Resident memory", process.rss_bytes);
     let seconds = ConstCounter::new(process.cpu_seconds);
-    registry.register_with_unit("cpu", "User and system time of this process", Unit::Seconds, seconds);
+    registry.register_with_unit(
+        "cpu",
+        "User and system time of this process",
+        Unit::Seconds,
+        seconds,
+    );
 }
 
 fn traffic(registry: &mut Registry, class: &str, counters: &ClassCounters) {
     let bytes_in = counters.bytes_in.load(Ordering::Relaxed);
     let bytes_out = counters.bytes_out.load(Ordering::Relaxed);
-    count_bytes(registry, &format!("{class}_received"), "Bytes read from peers", bytes_in);
-    count_bytes(registry, &format!("{class}_sent"), "Bytes sent to peers", bytes_out);
+    count_bytes(
+        registry,
+        &format!("{class}_received"),
+        "Bytes read from peers",
+        bytes_in,
+    );
+    count_bytes(
+        registry,
+        &format!("{class}_sent"),
+        "Bytes sent to peers",
+        bytes_out,
+    );
     let frames_in = counters.frames_in.load(Ordering::Relaxed);
     let frames_out = counters.frames_out.load(Ordering::Relaxed);
-    count(registry, &format!("{class}_frames_received"), "Frames read from peers", frames_in);
-    count(registry, &format!("{class}_frames_sent"), "Frames sent to peers", frames_out);
+    count(
+        registry,
+        &format!("{class}_frames_received"),
+        "Frames read from peers",
+        frames_in,
+    );
+    count(
+        registry,
+        &format!("{class}_frames_sent"),
+        "Frames sent to peers",
+        frames_out,
+    );
 }
 
 fn count(registry: &mut Registry, name: &str, help: &str, value: u64) {
@@ -149,7 +261,11 @@ fn count_bytes(registry: &mut Registry, name: &str, help: &str, value: u64) {
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
-    registry.register(name, help, ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)));
+    registry.register(
+        name,
+        help,
+        ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)),
+    );
 }
 
 fn gauge_bytes(registry: &mut Registry, name: &str, help: &str, value: u64) {

@@ -13,12 +13,18 @@ pub(crate) struct ProcessUse {
 
 /// Now; zeros where there is no `/proc`.
 pub(crate) fn current() -> ProcessUse {
-    ProcessUse { cpu_seconds: cpu_seconds().unwrap_or_default(), rss_bytes: rss_bytes().unwrap_or_default() }
+    ProcessUse {
+        cpu_seconds: cpu_seconds().unwrap_or_default(),
+        rss_bytes: rss_bytes().unwrap_or_default(),
+    }
 }
 
 fn cpu_seconds() -> Option<f64> {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let whole = std::time::Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?);
+    let whole = std::time::Duration::new(
+        u64::try_from(time.tv_sec).ok()?,
+        u32::try_from(time.tv_nsec).ok()?,
+    );
     Some(whole.as_secs_f64())
 }
 

@@ -35,7 +35,9 @@ const BLOCKING_THREADS: usize = 48;
 /// standard output.
 pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
     if !mutualstore_erasure::cpu_supported() {
-        return Err(Failure::usage("this processor has no AVX2, which the Reed-Solomon coder of this build needs"));
+        return Err(Failure::usage(
+            "this processor has no AVX2, which the Reed-Solomon coder of this build needs",
+        ));
     }
     let data = DataDir::open(directory)?;
     let config = Config::load(directory, overrides)?;
@@ -55,7 +57,10 @@ pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
 fn log_to_stderr(filter: &str) {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let logged = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let logged = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
     if let Err(error) = logged {
         eprintln!("logging: {error}");
     }
@@ -68,29 +73,53 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
     let network = network(&data, &config)?;
     let started = Instant::now();
     let directory = data.path().join("shards");
-    let store_config = StoreConfig { capacity: config.capacity, ..StoreConfig::default() };
+    let store_config = StoreConfig {
+        capacity: config.capacity,
+        ..StoreConfig::default()
+    };
     let opened = tokio::task::spawn_blocking(move || Store::open(&directory, store_config)).await;
     let (store, report) = opened.map_err(Failure::unexpected)?.map_err(store_failed)?;
     tracing::info!(?report, "shard store");
     let me = Peer::new(public_key(&seed));
     let contact = contact(&data, &config, &network, me, store.used().committed_bytes)?;
     let book = data.book()?.into_iter().map(remembered).collect();
-    let ring = Ring::new(ring_config(&config, &network), contact, book, rand::random(), Time::ZERO);
+    let ring = Ring::new(
+        ring_config(&config, &network),
+        contact,
+        book,
+        rand::random(),
+        Time::ZERO,
+    );
     let custody = Custody::new(custody_config(&config, &network), me, rand::random(), Time::ZERO);
     let list = FileList::open(data.path(), &account)?;
     let (journal, unfinished) = Journal::open(data.path())?;
-    let parts =
-        Parts { me, data, config, account, network, ring, custody, started, store, files: list, journal };
+    let parts = Parts {
+        me,
+        data,
+        config,
+        account,
+        network,
+        ring,
+        custody,
+        started,
+        store,
+        files: list,
+        journal,
+    };
     let node = Arc::new(Node::new(parts));
     let announced = node.shards.announce_all(&node.core).await;
-    announced.map_err(|error| Failure::disk(error.kind(), format!("cannot read the shard index: {error}")))?;
+    announced
+        .map_err(|error| Failure::disk(error.kind(), format!("cannot read the shard index: {error}")))?;
     let net_config = net_config(&node);
     let net = Net::start(*seed, net_config, Arc::new(PeerService(Arc::clone(&node)))).await;
     let net = net.map_err(Failure::usage)?;
     let addresses = net.contact_addresses();
     node.set_net(net);
     node.core.with(|state, now| {
-        let change = SelfChange { addresses: Some(addresses), ..SelfChange::default() };
+        let change = SelfChange {
+            addresses: Some(addresses),
+            ..SelfChange::default()
+        };
         state.ring.update_self(now, change);
     });
     Ok((node, unfinished))
@@ -135,7 +164,10 @@ fn contact(
 
 fn remembered(entry: BookEntry) -> ring::BookEntry {
     let age = (unix_ms() / 1000).saturating_sub(entry.last_seen);
-    ring::BookEntry { contact: entry.contact, age: Duration::from_secs(age) }
+    ring::BookEntry {
+        contact: entry.contact,
+        age: Duration::from_secs(age),
+    }
 }
 
 fn successors(network: &Network) -> usize {
@@ -143,7 +175,11 @@ fn successors(network: &Network) -> usize {
 }
 
 pub(crate) fn ring_config(config: &Config, network: &Network) -> RingConfig {
-    RingConfig { r: successors(network), stabilize: config.stabilize, ..RingConfig::default() }
+    RingConfig {
+        r: successors(network),
+        stabilize: config.stabilize,
+        ..RingConfig::default()
+    }
 }
 
 fn custody_config(config: &Config, network: &Network) -> CustodyConfig {
@@ -177,6 +213,7 @@ fn store_failed(error: OpenError) -> Failure {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn system(error: std::io::Error) -> Failure {
     Failure::unexpected(format!("cannot start: {error}"))
 }
@@ -190,7 +227,9 @@ async fn serve(data: DataDir, config: Config) -> Result<(), Failure> {
     }
     let address = config.api;
     let refused = |error| {
-        Failure::usage(format!("cannot serve the HTTP API on {address}: {error}; choose another with --api"))
+        Failure::usage(format!(
+            "cannot serve the HTTP API on {address}: {error}; choose another with --api"
+        ))
     };
     let listener = TcpListener::bind(address).await.map_err(refused)?;
     let api = listener.local_addr().map_err(refused)?;
@@ -234,7 +273,11 @@ async fn stop(node: &Arc<Node>, tasks: &mut tokio::task::JoinSet<()>) {
 
 fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<(), Failure> {
     let listen: Vec<String> = match node.net() {
-        Some(net) => net.listen_addresses().iter().map(|address| net.with_peer(address)).collect(),
+        Some(net) => net
+            .listen_addresses()
+            .iter()
+            .map(|address| net.with_peer(address))
+            .collect(),
         None => Vec::new(),
     };
     let mut config = node.config.clone();
@@ -263,7 +306,10 @@ fn watch_stdin(closed: Arc<Notify>) -> std::io::Result<()> {
         while matches!(std::io::stdin().read(&mut sink), Ok(read) if read > 0) {}
         closed.notify_one();
     };
-    std::thread::Builder::new().name("stdin".to_owned()).spawn(watch).map(drop)
+    std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(watch)
+        .map(drop)
 }
 
 impl Node {
@@ -271,10 +317,17 @@ impl Node {
     pub(crate) fn network_info(&self) -> NetworkInfo {
         let network = self.network();
         if network.adopted {
-            NetworkInfo { id: network.id, secret: network.secret, unit: network.unit, r: network.r }
+            NetworkInfo {
+                id: network.id,
+                secret: network.secret,
+                unit: network.unit,
+                r: network.r,
+            }
         } else {
-            NetworkInfo { secret: self.invited_secret(), ..NetworkInfo::default() }
+            NetworkInfo {
+                secret: self.invited_secret(),
+                ..NetworkInfo::default()
+            }
         }
     }
 }
-

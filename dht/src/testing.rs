@@ -64,6 +64,8 @@ pub(crate) struct Net {
     pub(crate) config: RingConfig,
     /// Messages lost per thousand.
     pub(crate) loss: u64,
+    /// Every message takes at least so long, and up to 5 ms more.
+    pub(crate) delay: Duration,
     pub(crate) events: VecDeque<(Peer, Event)>,
     /// Requests delivered so far.
     pub(crate) requests: u64,
@@ -82,6 +84,7 @@ impl Net {
             now: Time::ZERO,
             config: RingConfig::default(),
             loss: 0,
+            delay: Duration::ZERO,
             events: VecDeque::new(),
             requests: 0,
             seed,
@@ -315,7 +318,7 @@ impl Net {
     }
 
     fn post(&mut self, from: Peer, to: Peer, delivery: Delivery) {
-        let delay = Duration::from_micros(500 + self.random(4_500));
+        let delay = self.delay + Duration::from_micros(500 + self.random(4_500));
         if self.random(1_000) < self.loss {
             return;
         }

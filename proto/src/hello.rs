@@ -134,11 +134,11 @@ impl HelloMessage {
     pub fn encode(&self) -> Bytes {
         let body = match self {
             Self::Hello(hello) => wire::hello_message::Body::Hello(hello.to_wire()),
-            Self::Proof(proof) => wire::hello_message::Body::Proof(wire::Proof {
+            Self::Proof(proof) => wire::hello_message::Body::Proof(wire::HelloProof {
                 mac: Bytes::copy_from_slice(&proof.mac),
                 contact: proof.contact.clone(),
             }),
-            Self::Refusal(refusal) => wire::hello_message::Body::Refusal(wire::Refusal {
+            Self::Refusal(refusal) => wire::hello_message::Body::Refusal(wire::HelloRefusal {
                 reason: reason_to_wire(refusal.reason).into(),
                 text: shortened(&refusal.text),
             }),
@@ -243,6 +243,8 @@ fn reason_from_wire(reason: wire::RefusalReason) -> Result<Reason, HelloError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn hello() -> Hello {
@@ -325,5 +327,29 @@ mod tests {
         let at = |version| Hello { version, ..hello() };
         assert!(at(1).speaks_with(1) && at(2).speaks_with(1) && at(1).speaks_with(2));
         assert!(!at(0).speaks_with(1) && !at(3).speaks_with(1));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_to_something_bounded_or_fail(bytes: Vec<u8>) {
+            if let Ok(HelloMessage::Refusal(refusal)) = HelloMessage::decode(bytes.into()) {
+                prop_assert!(refusal.text.len() <= MAX_TEXT);
+            }
+        }
+
+        #[test]
+        fn damage_is_refused_or_decodes_to_what_encodes_again(
+            at in any::<prop::sample::Index>(),
+            to: u8,
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = HelloMessage::Hello(hello()).encode().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = to;
+            bytes.truncate(cut.index(bytes.len()) + 1);
+            if let Ok(message) = HelloMessage::decode(bytes.into()) {
+                prop_assert_eq!(HelloMessage::decode(message.encode()), Ok(message));
+            }
+        }
     }
 }

@@ -72,12 +72,6 @@ pub enum StateError {
         /// The directory.
         dir: PathBuf,
     },
-    /// Another command works on it.
-    #[error("another command works on the testnet in {}", dir.display())]
-    Busy {
-        /// The directory.
-        dir: PathBuf,
-    },
     /// It cannot be read or written.
     #[error("cannot use {}: {source}", path.display())]
     Io {
@@ -102,7 +96,7 @@ pub struct Lock {
     _file: File,
 }
 
-/// Waits for no one: a second command is told that the directory is busy.
+/// Waits for the command that holds it; every command ends in bounded time.
 pub fn lock(dir: &Path) -> Result<Lock, StateError> {
     let path = dir.join(LOCK);
     let io_error = |source| StateError::Io {
@@ -114,11 +108,8 @@ pub fn lock(dir: &Path) -> Result<Lock, StateError> {
         Err(error) if missing(&error) => return Err(StateError::Missing { dir: dir.to_owned() }),
         other => other.map_err(io_error)?,
     };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Lock { _file: file }),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::Busy { dir: dir.to_owned() }),
-        Err(error) => Err(io_error(error.into())),
-    }
+    flock(&file, FlockOperation::LockExclusive).map_err(|error| io_error(error.into()))?;
+    Ok(Lock { _file: file })
 }
 
 impl Testnet {
@@ -237,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_damaged_and_busy_are_told_apart() {
+    fn missing_and_damaged_are_told_apart() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(
             Testnet::load(dir.path()),
@@ -252,9 +243,16 @@ mod tests {
             Testnet::load(dir.path()),
             Err(StateError::Damaged { .. })
         ));
+    }
+
+    #[test]
+    fn commands_take_turns() {
+        let dir = tempfile::tempdir().unwrap();
         let held = lock(dir.path()).unwrap();
-        assert!(matches!(lock(dir.path()), Err(StateError::Busy { .. })));
+        let file = File::open(dir.path().join(LOCK)).unwrap();
+        let second = || flock(&file, FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(second(), Err(rustix::io::Errno::WOULDBLOCK));
         drop(held);
-        assert!(lock(dir.path()).is_ok());
+        assert_eq!(second(), Ok(()));
     }
 }

@@ -35,7 +35,12 @@ pub(super) async fn events(
 ) -> Result<Response, Refusal> {
     let follow = async { api.node.transfers.follow(&id).await.news(after).await };
     let Ok(news) = tokio::time::timeout(WAIT, follow).await else {
-        return json(&News { events: Vec::new(), next: after, done: false, error: None });
+        return json(&News {
+            events: Vec::new(),
+            next: after,
+            done: false,
+            error: None,
+        });
     };
     let failure = news.outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
     json(&News {

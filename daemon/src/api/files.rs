@@ -17,12 +17,12 @@ use serde::{Deserialize, Serialize};
 use super::{Api, Refusal, json};
 use crate::error::Failure;
 use crate::link::Link;
-use crate::manifest::{MAX_SHARD_SIZE, check_shard_size};
 use crate::list::Listed as Entry;
+use crate::manifest::{MAX_SHARD_SIZE, check_shard_size};
 use crate::names::base_name;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get::{self, OpenFile};
-use crate::transfer::health::{Health, ShardState, StripeHealth};
+use crate::transfer::health::{Health, ShardHealth, ShardState, StripeHealth};
 use crate::transfer::put::{self, PutOptions};
 use crate::units::Size;
 
@@ -44,32 +44,45 @@ pub(super) struct PutQuery {
 }
 
 fn named(headers: &HeaderMap) -> Option<&str> {
-    headers.get(TRANSFER).and_then(|value| value.to_str().ok()).filter(|name| name.len() <= 64)
+    headers
+        .get(TRANSFER)
+        .and_then(|value| value.to_str().ok())
+        .filter(|name| name.len() <= 64)
 }
 
 impl PutQuery {
     fn options(self) -> Result<PutOptions, Failure> {
         let code = match self.code.as_deref() {
             None | Some("auto") => None,
-            Some(text) => {
-                Some(text.parse::<Code>().map_err(|error| Failure::usage(format!("code {text}: {error}")))?)
-            }
+            Some(text) => Some(
+                text.parse::<Code>()
+                    .map_err(|error| Failure::usage(format!("code {text}: {error}")))?,
+            ),
         };
         match self.placement.as_deref().map(str::parse::<Policy>) {
             None | Some(Ok(Policy::Successors)) => {}
             Some(Ok(other @ (Policy::Random | Policy::Copysets | Policy::Buddies))) => {
-                return Err(Failure::usage(format!("placement {other} is not available in this version")));
+                return Err(Failure::usage(format!(
+                    "placement {other} is not available in this version"
+                )));
             }
             Some(Err(error)) => return Err(Failure::usage(format!("placement: {error}"))),
         }
         let shard_size = self.shard_size.map_or(Ok(SHARD_SIZE), |text| shard_size(&text))?;
         let name = base_name(&self.name).to_owned();
-        Ok(PutOptions { name, code, shard_size, degraded: self.degraded != 0 })
+        Ok(PutOptions {
+            name,
+            code,
+            shard_size,
+            degraded: self.degraded != 0,
+        })
     }
 }
 
 fn shard_size(text: &str) -> Result<u32, Failure> {
-    let Size(bytes) = text.parse().map_err(|error| Failure::usage(format!("shard size: {error}")))?;
+    let Size(bytes) = text
+        .parse()
+        .map_err(|error| Failure::usage(format!("shard size: {error}")))?;
     let size = u32::try_from(bytes).unwrap_or(u32::MAX);
     check_shard_size(size).map_err(Failure::usage)?;
     Ok(size)
@@ -91,7 +104,9 @@ pub(super) async fn put_file(
         transfer.finish(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
         outcome
     });
-    let report = task.await.map_err(|_| Failure::unexpected("the put broke off; nothing was stored"))??;
+    let report = task
+        .await
+        .map_err(|_| Failure::unexpected("the put broke off; nothing was stored"))??;
     let mut response = json(&report)?;
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
@@ -107,7 +122,10 @@ fn range_of(headers: &HeaderMap, size: u64) -> Result<Option<(u64, u64)>, Failur
     let Some(text) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else {
         return Ok(None);
     };
-    let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+    let Some((first, last)) = text
+        .strip_prefix("bytes=")
+        .and_then(|range| range.split_once('-'))
+    else {
         return Ok(None);
     };
     let end = size.saturating_sub(1);
@@ -117,12 +135,19 @@ fn range_of(headers: &HeaderMap, size: u64) -> Result<Option<(u64, u64)>, Failur
         (Err(_), Ok(suffix)) if first.trim().is_empty() && suffix > 0 => (size.saturating_sub(suffix), end),
         _ => return Ok(None),
     };
-    if range.0 >= size { Err(Failure::bad_range(size)) } else { Ok(Some(range)) }
+    if range.0 >= size {
+        Err(Failure::bad_range(size))
+    } else {
+        Ok(Some(range))
+    }
 }
 
 /// Shard indices not to be used, as if they were lost: `without=0&without=3`.
 fn without_of(query: Option<&str>) -> Result<Vec<u8>, Failure> {
-    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    let pairs = query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty());
     let index = |pair: &str| {
         let value = pair.strip_prefix("without=").and_then(|value| value.parse().ok());
         value.ok_or_else(|| Failure::usage(format!("{pair}: expected without=INDEX, from 0 to 255")))
@@ -159,7 +184,10 @@ async fn answer(
     let file = get::open(&api.node, transfer, &link).await?;
     let size = file.manifest.size;
     let etag = format!("\"{}\"", hex::encode(link.manifest));
-    if headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == etag.as_bytes()) {
+    if headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|value| value.as_bytes() == etag.as_bytes())
+    {
         transfer.finish(Ok(()));
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -178,10 +206,22 @@ async fn answer(
     let mut response = Response::new(body);
     if range.is_some() {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        insert(&mut response, CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
+        insert(
+            &mut response,
+            CONTENT_RANGE,
+            &format!("bytes {first}-{last}/{size}"),
+        );
     }
     insert(&mut response, CONTENT_LENGTH, &length.to_string());
-    insert(&mut response, CONTENT_TYPE, if mime.is_empty() { "application/octet-stream" } else { &mime });
+    insert(
+        &mut response,
+        CONTENT_TYPE,
+        if mime.is_empty() {
+            "application/octet-stream"
+        } else {
+            &mime
+        },
+    );
     insert(&mut response, ACCEPT_RANGES, "bytes");
     insert(&mut response, ETAG, &etag);
     insert(&mut response, NAME, &percent_encode(&name));
@@ -224,7 +264,10 @@ struct Listed {
     link: String,
 }
 
-pub(super) async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Result<Response, Refusal> {
+pub(super) async fn list(
+    State(api): State<Api>,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Refusal> {
     let entries: Vec<Entry> = api.node.listed(query.pattern).await?;
     let healths = api.node.health_of(&entries).await;
     let listed = entries.into_iter().zip(healths).map(|(entry, health)| Listed {
@@ -294,7 +337,7 @@ fn describe(file: &OpenFile, healths: Vec<StripeHealth>) -> Stat {
             live: health.live,
             needed: stripe.asked.k,
             health: health.health,
-            shards: health.shards.into_iter().map(describe_shard).collect(),
+            shards: health.shards.iter().map(describe_shard).collect(),
         })
         .collect();
     Stat {
@@ -303,13 +346,21 @@ fn describe(file: &OpenFile, healths: Vec<StripeHealth>) -> Stat {
         created: timestamp(manifest.created),
         code: manifest.code.to_string(),
         placement: Policy::Successors.to_string(),
-        health: stripes.iter().map(|stripe| stripe.health).min().unwrap_or(Health::Safe),
+        health: stripes
+            .iter()
+            .map(|stripe| stripe.health)
+            .min()
+            .unwrap_or(Health::Safe),
         stripes,
     }
 }
 
-fn describe_shard(shard: crate::transfer::health::ShardHealth) -> StatShard {
-    StatShard { index: shard.index, peer: shard.peer.map(|peer| peer.to_string()), state: shard.state }
+fn describe_shard(shard: &ShardHealth) -> StatShard {
+    StatShard {
+        index: shard.index,
+        peer: shard.peer.as_ref().map(ToString::to_string),
+        state: shard.state,
+    }
 }
 
 #[cfg(test)]

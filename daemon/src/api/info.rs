@@ -20,7 +20,7 @@ use crate::process::{self, ProcessUse};
 
 /// A `repair --wait` looks this often whether anything is left to do, and gives up after that long.
 const REPAIR_POLL: Duration = Duration::from_millis(250);
-const REPAIR_WAIT: Duration = Duration::from_secs(600);
+const REPAIR_WAIT: Duration = Duration::from_mins(10);
 
 fn phase_name(phase: Phase) -> &'static str {
     match phase {
@@ -97,7 +97,11 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
     let usage = node.shards.usage();
     let (health, virtual_nodes, alive) = node.core.read(|state| {
         let alive = state.ring.alive().count();
-        (state.custody.health(), state.ring.me().virtual_nodes.len(), alive + 1)
+        (
+            state.custody.health(),
+            state.ring.me().virtual_nodes.len(),
+            alive + 1,
+        )
     });
     json(&Status {
         peer: node.me.to_string(),
@@ -186,24 +190,37 @@ struct Finger {
     peer: String,
 }
 
-pub(super) async fn ring(State(api): State<Api>, Query(query): Query<RingQuery>) -> Result<Response, Refusal> {
+pub(super) async fn ring(
+    State(api): State<Api>,
+    Query(query): Query<RingQuery>,
+) -> Result<Response, Refusal> {
     let node = &api.node;
     let known: Vec<(Contact, &'static str)> = if query.walk == 0 {
         known_peers(node)
     } else {
-        let walk = node.core.walk().await.ok_or_else(|| Failure::refused("the ring is being joined"))?;
-        walk.answered.into_iter().map(|contact| (contact, "alive")).collect()
+        let walk = node
+            .core
+            .walk()
+            .await
+            .ok_or_else(|| Failure::refused("the ring is being joined"))?;
+        walk.answered
+            .into_iter()
+            .map(|contact| (contact, "alive"))
+            .collect()
     };
     let shares = shares(&known);
-    let peers = known.into_iter().zip(shares).map(|((contact, state), share)| RingPeer {
-        peer: contact.peer.to_string(),
-        virtual_nodes: contact.virtual_nodes.len(),
-        capacity_bytes: contact.capacity,
-        used_bytes: contact.used,
-        share,
-        addresses: contact.addresses,
-        state,
-    });
+    let peers = known
+        .into_iter()
+        .zip(shares)
+        .map(|((contact, state), share)| RingPeer {
+            peer: contact.peer.to_string(),
+            virtual_nodes: contact.virtual_nodes.len(),
+            capacity_bytes: contact.capacity,
+            used_bytes: contact.used,
+            share,
+            addresses: contact.addresses,
+            state,
+        });
     let peers = peers.collect();
     let fingers = (query.fingers != 0).then(|| {
         let finger = |(own, exponent, contact): (Id, u8, &Contact)| {
@@ -217,8 +234,16 @@ pub(super) async fn ring(State(api): State<Api>, Query(query): Query<RingQuery>)
         };
         node.core.read(|state| state.ring.fingers().map(finger).collect())
     });
-    let check = if query.check == 0 { None } else { Some(check_ring(node).await?) };
-    json(&Ring { peers, fingers, check })
+    let check = if query.check == 0 {
+        None
+    } else {
+        Some(check_ring(node).await?)
+    };
+    json(&Ring {
+        peers,
+        fingers,
+        check,
+    })
 }
 
 fn known_peers(node: &Node) -> Vec<(Contact, &'static str)> {
@@ -241,15 +266,23 @@ fn known_peers(node: &Node) -> Vec<(Contact, &'static str)> {
 
 /// Which part of the circle each live peer is responsible for; 0 for those that are not alive.
 fn shares(peers: &[(Contact, &'static str)]) -> Vec<f64> {
-    let alive = peers.iter().enumerate().filter(|(_, (_, state))| *state == "alive");
-    let mut nodes: Vec<(Id, usize)> =
-        alive.flat_map(|(at, (contact, _))| contact.ids().map(move |id| (id, at))).collect();
+    let alive = peers
+        .iter()
+        .enumerate()
+        .filter(|(_, (_, state))| *state == "alive");
+    let mut nodes: Vec<(Id, usize)> = alive
+        .flat_map(|(at, (contact, _))| contact.ids().map(move |id| (id, at)))
+        .collect();
     nodes.sort_unstable();
     let mut shares = vec![0.0; peers.len()];
     let mut previous = nodes.last().map(|(id, _)| *id);
     for (id, at) in &nodes {
         if let (Some(from), Some(share)) = (previous.replace(*id), shares.get_mut(*at)) {
-            *share += if nodes.len() == 1 { 1.0 } else { fraction(&id.distance_from(&from)) };
+            *share += if nodes.len() == 1 {
+                1.0
+            } else {
+                fraction(&id.distance_from(&from))
+            };
         }
     }
     shares
@@ -258,8 +291,8 @@ fn shares(peers: &[(Contact, &'static str)]) -> Vec<f64> {
 /// A distance as a part of the whole circle; the first 64 bits are enough.
 #[expect(clippy::cast_precision_loss, reason = "a share for people")]
 fn fraction(distance: &Id) -> f64 {
-    let [a, b, c, d, e, f, g, h, ..] = *distance.as_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h]) as f64 / 2f64.powi(64)
+    let (high, _) = distance.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
+    u64::from_be_bytes(*high) as f64 / 2f64.powi(64)
 }
 
 #[derive(Serialize)]
@@ -276,8 +309,12 @@ fn target_of(text: &str) -> Result<Id, Failure> {
     if let Ok(link) = text.parse::<Link>() {
         return Ok(Id::new(link.manifest));
     }
-    let bytes = hex::decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    bytes.map(Id::new).ok_or_else(|| Failure::usage("neither a link nor an id of 64 hexadecimal digits"))
+    let bytes = hex::decode(text)
+        .ok()
+        .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    bytes
+        .map(Id::new)
+        .ok_or_else(|| Failure::usage("neither a link nor an id of 64 hexadecimal digits"))
 }
 
 pub(super) async fn lookup(State(api): State<Api>, Path(target): Path<String>) -> Result<Response, Refusal> {
@@ -291,7 +328,11 @@ pub(super) async fn lookup(State(api): State<Api>, Path(target): Path<String>) -
         timeouts: found.timeouts,
         milliseconds: begun.elapsed().as_secs_f64() * 1000.0,
         path: found.path.iter().map(ToString::to_string).collect(),
-        holders: found.contacts.iter().map(|contact| contact.peer.to_string()).collect(),
+        holders: found
+            .contacts
+            .iter()
+            .map(|contact| contact.peer.to_string())
+            .collect(),
     })
 }
 
@@ -303,8 +344,15 @@ struct InviteReply {
 pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> {
     let network = api.node.network();
     let addresses = api.node.core.read(|state| state.ring.me().addresses.clone());
-    let invite = Invite { network: network.id, secret: network.secret.clone(), addresses };
-    std::future::ready(json(&InviteReply { invite: invite.to_string() })).await
+    let invite = Invite {
+        network: network.id,
+        secret: network.secret.clone(),
+        addresses,
+    };
+    std::future::ready(json(&InviteReply {
+        invite: invite.to_string(),
+    }))
+    .await
 }
 
 #[derive(Deserialize)]
@@ -381,7 +429,11 @@ mod tests {
         };
         let one = shares(&[(contact(1, vec![3]), "alive")]);
         assert!((one[0] - 1.0).abs() < 1e-9);
-        let many = [(contact(1, vec![1, 2]), "alive"), (contact(2, vec![7]), "gone"), (contact(3, vec![9]), "alive")];
+        let many = [
+            (contact(1, vec![1, 2]), "alive"),
+            (contact(2, vec![7]), "gone"),
+            (contact(3, vec![9]), "alive"),
+        ];
         let shares = shares(&many);
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
         assert!(shares[1].abs() < 1e-12);

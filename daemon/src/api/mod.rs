@@ -60,8 +60,15 @@ impl IntoResponse for Refusal {
 }
 
 /// Serves until the task is aborted.
-pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, token: Zeroizing<String>) -> std::io::Result<()> {
-    let api = Api { node, token: Arc::new(token) };
+pub(crate) async fn serve(
+    node: Arc<Node>,
+    listener: TcpListener,
+    token: Zeroizing<String>,
+) -> std::io::Result<()> {
+    let api = Api {
+        node,
+        token: Arc::new(token),
+    };
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "nodelay");
@@ -72,7 +79,10 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, token: Zeroizi
 
 fn router(api: Api) -> Router {
     let guarded = Router::new()
-        .route("/v1/files", put(files::put_file).post(files::put_file).get(files::list))
+        .route(
+            "/v1/files",
+            put(files::put_file).post(files::put_file).get(files::list),
+        )
         .route("/v1/files/{link}", get(files::get_file))
         .route("/v1/files/{link}/stat", get(files::stat))
         .route("/v1/transfers/{id}/events", get(events::events))
@@ -84,20 +94,35 @@ fn router(api: Api) -> Router {
         .route("/metrics", get(info::metrics))
         .layer(middleware::from_fn_with_state(api.clone(), authorize))
         .layer(DefaultBodyLimit::disable());
-    Router::new().route("/health", get(info::health)).merge(guarded).fallback(unknown).with_state(api)
+    Router::new()
+        .route("/health", get(info::health))
+        .merge(guarded)
+        .fallback(unknown)
+        .with_state(api)
 }
 
 async fn unknown(request: Request) -> Refusal {
     let path = request.uri().path();
-    Refusal(Failure { status: 404, ..Failure::usage(format!("no such resource: {path}")) })
+    Refusal(Failure {
+        status: 404,
+        ..Failure::usage(format!("no such resource: {path}"))
+    })
 }
 
 /// Lets a request with the right token pass; compares in a time that does not depend on where they differ.
 async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let given = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let given = given
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or_default();
     let same_len = given.len() == api.token.len();
-    let differing = given.bytes().zip(api.token.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
+    let differing = given
+        .bytes()
+        .zip(api.token.bytes())
+        .fold(0, |all, (a, b)| all | (a ^ b));
     if same_len && differing == 0 {
         next.run(request).await
     } else {
@@ -109,6 +134,8 @@ async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Resp
 fn json(value: &impl serde::Serialize) -> Result<Response, Refusal> {
     let text = serde_json::to_string(value).map_err(|error| Refusal(Failure::unexpected(error)))?;
     let mut response = Response::new(Body::from(text));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }

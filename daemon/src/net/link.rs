@@ -178,9 +178,12 @@ impl Link {
         (Arc::new(link), queue)
     }
 
-    /// Whether calls of `class` may go this way.
+    /// Whether calls of `class` may go this way. A link that says goodbye takes none although it is there.
     pub(super) fn takes(&self, class: Class) -> bool {
-        self.class == class && (class == Class::Rpc || self.dialled) && !self.stop.is_cancelled()
+        self.class == class
+            && (class == Class::Rpc || self.dialled)
+            && !self.stop.is_cancelled()
+            && self.calls().open
     }
 
     /// Sends a request within the limits of the class and waits for its answer.
@@ -308,18 +311,18 @@ impl Link {
 
     /// Takes no new calls if nothing is under way and nothing moved for `idle`; else when to ask again.
     pub(super) fn retire(&self, idle: Duration) -> Result<(), Duration> {
+        let mut calls = self.calls();
+        let nothing_served = self.serving.available_permits() == self.limits.window;
+        let nothing_queued = self.out.capacity() == self.out.max_capacity();
+        if !(calls.waiting.is_empty() && nothing_served && nothing_queued) {
+            return Err(idle);
+        }
+        // Last, because an answer is stamped as activity before its request counts as served.
         let still = self.activity.still();
         if still < idle {
             return Err(idle.saturating_sub(still));
         }
-        let mut calls = self.calls();
-        let nothing_served = self.serving.available_permits() == self.limits.window;
-        let nothing_queued = self.out.capacity() == self.out.max_capacity();
-        if calls.waiting.is_empty() && nothing_served && nothing_queued {
-            calls.open = false;
-            Ok(())
-        } else {
-            Err(idle)
-        }
+        calls.open = false;
+        Ok(())
     }
 }

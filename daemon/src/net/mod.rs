@@ -3,11 +3,12 @@
 //! Two classes of connection keep bulk from delaying the ring: [`Net::call`] goes over `rpc` connections,
 //! one per pair of peers, in both directions whoever dialled; [`Net::shard_call`] over `shards`
 //! connections, one per direction, dialled by the side that calls. Both are dialled when first needed and
-//! closed by their dialer after [`NetConfig::idle`]. Every connection begins with the [`hello`], then
-//! carries [`frame`]s.
+//! closed by their dialer after [`NetConfig::idle`]. Every connection begins with the `hello`, then
+//! carries `frame`s.
 //!
-//! Layers: [`swarm`] is libp2p and gives one stream per connection; [`hello`] decides whether it is
-//! wanted; [`traffic`] runs it as a [`link`]; [`table`] knows them all, [`node`] ties them together. Nothing outside this folder names libp2p.
+//! Layers: `swarm` is libp2p and gives one stream per connection; `hello` decides whether it is wanted;
+//! `traffic` runs it as a `link`; `table` knows them all; `node` ties them together. Nothing outside this
+//! folder names libp2p.
 //!
 //! Absent: NAT traversal, peer discovery, retries after a lost answer (the caller knows what is
 //! idempotent).
@@ -132,7 +133,7 @@ pub enum CallError {
     Busy,
 }
 
-/// Why [`Net::dial`] gave no connection. Nothing of it remains.
+/// Why [`Net::dial`] or [`Net::learn`] reached nobody. Nothing of it remains.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
     /// Nothing answers there, or not in time.
@@ -149,7 +150,7 @@ pub enum DialError {
     Own,
 }
 
-/// Who answered a [`Net::dial`].
+/// Who answered a [`Net::dial`] or [`Net::learn`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialed {
     /// The peer at that address.
@@ -256,11 +257,32 @@ impl Net {
         Err(CallError::Closed)
     }
 
-    /// Dials an address, with or without `/p2p/…`, and says who is there. A member keeps the connection
-    /// for calls; a peer without a network only learns the network there, and [`adopt`](Self::adopt)s it.
+    /// Dials an address, with or without `/p2p/…`, and says who is there. The connection is kept for calls,
+    /// unless this peer has no network yet: then it only learns the one there, to [`adopt`](Self::adopt) it.
     pub async fn dial(&self, address: &str) -> Result<Dialed, DialError> {
+        self.dial_as(address, self.node.network()).await
+    }
+
+    /// Asks whoever is at `address` for its network, whatever network this peer belongs to now. `invited`
+    /// carries the secret to prove and, unless all zero, the id the network must have; unit and r are not
+    /// looked at. The connection is not kept.
+    pub async fn learn(&self, address: &str, invited: &NetworkInfo) -> Result<Dialed, DialError> {
+        let NetworkInfo { id, secret, .. } = invited.clone();
+        self.dial_as(
+            address,
+            NetworkInfo {
+                id,
+                secret,
+                unit: 0,
+                r: 0,
+            },
+        )
+        .await
+    }
+
+    async fn dial_as(&self, address: &str, network: NetworkInfo) -> Result<Dialed, DialError> {
         let address: Multiaddr = address.parse().map_err(|_| DialError::BadAddress)?;
-        let dialed = self.node.dial(address).await;
+        let dialed = self.node.dial(address, network).await;
         dialed.map_err(|failure| match failure {
             OpenFailure::Unreachable | OpenFailure::Busy => DialError::Unreachable,
             OpenFailure::Own => DialError::Own,

@@ -174,7 +174,7 @@ impl Node {
         let node = Arc::clone(self);
         let peer = to.peer;
         let dialling = async move {
-            let opened = node.open(Some(peer), addresses, class).await;
+            let opened = node.open(Some(peer), addresses, class, node.network()).await;
             // Forgotten only now that the link, if any, is in the table.
             node.table().dials.remove(&(peer, class));
             match opened {
@@ -193,12 +193,16 @@ impl Node {
             .shared()
     }
 
-    /// Dials one address for [`Net::dial`](super::Net::dial).
-    pub(super) async fn dial(self: &Arc<Self>, address: Multiaddr) -> Result<Dialed, OpenFailure> {
+    /// Dials one address as a peer of `network`.
+    pub(super) async fn dial(
+        self: &Arc<Self>,
+        address: Multiaddr,
+        network: NetworkInfo,
+    ) -> Result<Dialed, OpenFailure> {
         if swarm::named_peer(&address) == Some(self.peer) {
             return Err(OpenFailure::Own);
         }
-        let (dialed, _) = self.open(None, vec![address], Class::Rpc).await?;
+        let (dialed, _) = self.open(None, vec![address], Class::Rpc, network).await?;
         Ok(dialed)
     }
 
@@ -208,11 +212,12 @@ impl Node {
         peer: Option<Peer>,
         addresses: Vec<Multiaddr>,
         class: Class,
+        network: NetworkInfo,
     ) -> Result<(Dialed, Option<Arc<Link>>), OpenFailure> {
         count(&self.counters.dials, 1);
         let opening = self
             .stop
-            .run_until_cancelled(self.try_open(peer, addresses, class));
+            .run_until_cancelled(self.try_open(peer, addresses, class, network));
         let opened = opening.await.unwrap_or(Err(OpenFailure::Unreachable));
         if let Err(failure) = &opened {
             tracing::debug!(?peer, ?failure, "no connection");
@@ -226,10 +231,11 @@ impl Node {
         peer: Option<Peer>,
         addresses: Vec<Multiaddr>,
         class: Class,
+        network: NetworkInfo,
     ) -> Result<(Dialed, Option<Arc<Link>>), OpenFailure> {
         let connecting = timeout(self.config.dial_timeout, self.connect(peer, addresses));
         let mut wire = connecting.await.unwrap_or(Err(OpenFailure::Unreachable))?;
-        let local = self.local();
+        let local = self.local(network);
         let hello = hello::dial(&mut wire.stream, wire.peer, &local, class);
         let remote = timeout(self.config.hello_timeout, hello).await;
         let remote = remote.map_err(|_| OpenFailure::Unreachable)??;
@@ -330,7 +336,7 @@ impl Node {
         self: &Arc<Self>,
         wire: &mut Wire,
     ) -> Result<Option<(Arc<Link>, mpsc::Receiver<Frame>, Bytes)>, HelloFailure> {
-        let proven = hello::listen(&mut wire.stream, wire.peer, &self.local()).await?;
+        let proven = hello::listen(&mut wire.stream, wire.peer, &self.local(self.network())).await?;
         if proven.remote.adopting {
             hello::accept(&mut wire.stream, &proven).await?;
             hello::drain(&mut wire.stream).await;
@@ -432,10 +438,10 @@ impl Node {
         self.table().remove(link)
     }
 
-    fn local(&self) -> Local {
+    fn local(&self, network: NetworkInfo) -> Local {
         Local {
             peer: self.peer,
-            network: self.network(),
+            network,
             instance: self.instance,
             contact: hello::bounded(self.context.service.contact()),
         }

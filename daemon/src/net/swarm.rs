@@ -78,7 +78,7 @@ pub(super) struct Inbound {
 pub(super) enum OpenError {
     #[error("unreachable")]
     Unreachable,
-    #[error("the address is our own")]
+    #[error("every address is our own")]
     Own,
     #[error("another peer answers at {0}")]
     WrongPeer(Multiaddr),
@@ -240,6 +240,7 @@ impl Driver {
         };
         tracing::debug!(%error, "dial failed");
         let error = match error {
+            // The swarm leaves out the addresses it listens on.
             DialError::LocalPeerId { .. } | DialError::NoAddresses => OpenError::Own,
             DialError::WrongPeerId { address, .. } => OpenError::WrongPeer(without_peer(address.clone())),
             DialError::DialPeerConditionFalse(_)

@@ -293,6 +293,23 @@ async fn concurrent_calls_share_a_dial_and_crossed_dials_settle() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_meets_an_idle_close_is_sent_again() {
+    let idle = Duration::from_millis(20);
+    let (a, b) = (
+        start(1, NetConfig { idle, ..config() }).await,
+        start(2, NetConfig { idle, ..config() }).await,
+    );
+    for round in 0..60_u64 {
+        // Dialled, and so closed, by one side, about when the other calls.
+        a.call(&b, "x").await.unwrap();
+        tokio::time::sleep(idle.saturating_sub(Duration::from_micros(100 * (round % 10)))).await;
+        assert_eq!(b.call(&a, "y").await.unwrap(), "y");
+        tokio::time::sleep(idle).await;
+    }
+    assert_eq!((a.lost(&b), b.lost(&a)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shards_travel_in_a_window_and_do_not_hold_up_calls() {
     let (a, b) = pair().await;
     let calls = (0..64_u8).map(|i| {

@@ -107,14 +107,13 @@ pub(super) async fn run(
         end = read_frames(&mut reader, &link, &context) => end,
         end = writer.write_frames(&mut queue) => end,
         () = idle(&link, context.idle) => {
-            match writer.say_bye().await {
-                Ok(()) => {
-                    // The other side hangs up when it has read the goodbye; not waiting for it for ever.
-                    drop(timeout(LINGER, hello::drain(&mut reader)).await);
-                    End::Bye
-                }
-                Err(end) => end,
-            }
+            let goodbye = async {
+                writer.say_bye().await?;
+                // The other side hangs up when it has read the goodbye; not waiting for it for ever.
+                drop(timeout(LINGER, hello::drain(&mut reader)).await);
+                Ok(End::Bye)
+            };
+            link.stop.run_until_cancelled(goodbye).await.unwrap_or(Ok(End::Stopped)).unwrap_or_else(|end| end)
         }
         () = link.stop.cancelled() => End::Stopped,
     };
@@ -303,6 +302,7 @@ impl Reply {
 
     /// The place is free before the other side can know.
     fn send(&mut self, frame: Frame) {
+        self.link.activity.moved();
         if self.place.take().is_some() {
             // Full it cannot be; closed it is when the link is gone, and then nobody waits.
             drop(self.link.out.try_send(frame));

@@ -39,8 +39,17 @@ pub(crate) struct Core {
 impl Core {
     /// `start` is the origin of the machines' time.
     pub(crate) fn new(ring: Ring, custody: Custody, start: Instant) -> Self {
-        let state = State { ring, custody, lookups: BTreeMap::new(), walks: BTreeMap::new() };
-        Self { state: Mutex::new(state), wake: Notify::new(), start }
+        let state = State {
+            ring,
+            custody,
+            lookups: BTreeMap::new(),
+            walks: BTreeMap::new(),
+        };
+        Self {
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            start,
+        }
     }
 
     /// Now, as the machines count it.
@@ -104,7 +113,12 @@ impl Core {
 
     /// Every live peer, this one first.
     pub(crate) fn alive(&self) -> Vec<Contact> {
-        self.read(|state| std::iter::once(state.ring.me()).chain(state.ring.alive()).cloned().collect())
+        self.read(|state| {
+            std::iter::once(state.ring.me())
+                .chain(state.ring.alive())
+                .cloned()
+                .collect()
+        })
     }
 
     /// Whether `peer` answers as far as the ring knows.

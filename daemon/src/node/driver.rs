@@ -16,6 +16,9 @@ use crate::wire::node::{NodeRequest, NodeResponse};
 /// A timer this late means that the process or the machine stood still, so nobody's silence counts.
 const STALL: Duration = Duration::from_secs(3);
 
+/// How long after the ring's own deadline an answer is still waited for.
+const LATE: Duration = Duration::from_secs(3);
+
 /// What one look at the machines found to do.
 #[derive(Default)]
 struct Work {
@@ -67,7 +70,10 @@ fn pump(node: &Arc<Node>) -> Option<Time> {
         let (work, next) = {
             let mut state = node.core.lock();
             let now = node.core.now();
-            (collect(&mut state, now), earliest(state.ring.poll_timeout(), state.custody.poll_timeout()))
+            (
+                collect(&mut state, now),
+                earliest(state.ring.poll_timeout(), state.custody.poll_timeout()),
+            )
         };
         if work.book_changed {
             node.book_dirty();
@@ -143,8 +149,14 @@ fn collect(state: &mut State, now: Time) -> Work {
 }
 
 async fn send_ring(node: Arc<Node>, transmit: ring::Transmit) {
-    let ring::Transmit { id, to, request, deadline } = transmit;
-    let outcome = node.ask(&to, &NodeRequest::Ring(request), deadline).await;
+    let ring::Transmit {
+        id,
+        to,
+        request,
+        deadline,
+    } = transmit;
+    // The ring keeps the deadline itself. A late answer still shows that a peer lives, and how slow it is.
+    let outcome = node.ask(&to, &NodeRequest::Ring(request), deadline + LATE).await;
     node.core.with(|state, now| match outcome {
         Ok(NodeResponse::Ring(response)) => state.ring.handle_response(now, id, response),
         Ok(_) | Err(AskError::Refused(_)) => state.ring.handle_failure(now, id, ring::Failure::Refused),
@@ -161,10 +173,18 @@ fn failure(error: &CallError) -> ring::Failure {
 }
 
 async fn send_custody(node: Arc<Node>, transmit: custody::Transmit) {
-    let custody::Transmit { id, to, request, deadline } = transmit;
+    let custody::Transmit {
+        id,
+        to,
+        request,
+        deadline,
+    } = transmit;
     let contact = node.core.contact(to);
     let outcome = match contact {
-        Some(contact) => node.ask(&contact, &NodeRequest::Custody(request), deadline).await.ok(),
+        Some(contact) => node
+            .ask(&contact, &NodeRequest::Custody(request), deadline)
+            .await
+            .ok(),
         None => None,
     };
     node.core.with(|state, now| {

@@ -21,16 +21,36 @@ const NO_TOKEN: Token = [0; 16];
 /// Does what custody asked for and tells it how that went.
 pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
     match effect {
-        Effect::Regenerate { job, stripe, shape, sources, targets } => {
+        Effect::Regenerate {
+            job,
+            stripe,
+            shape,
+            sources,
+            targets,
+        } => {
             let outcome = regenerate(&node, stripe, shape, sources, targets).await;
             finish(&node, job, outcome);
         }
-        Effect::Copy { job, stripe, index, from, to } => {
+        Effect::Copy {
+            job,
+            stripe,
+            index,
+            from,
+            to,
+        } => {
             let outcome = copy(&node, stripe, index, from, to).await;
             finish(&node, job, outcome);
         }
-        Effect::Drop { stripe, index } => {
-            node.shards.drop_shards(&node.core, vec![(stripe, index)]).await;
+        Effect::Drop {
+            stripe,
+            index,
+            expired,
+        } => {
+            if expired {
+                node.shards.expire(&node.core, stripe, index).await;
+            } else {
+                node.shards.drop_shards(&node.core, vec![(stripe, index)]).await;
+            }
             node.publish_usage();
         }
         Effect::Commit { stripe } => {
@@ -50,7 +70,12 @@ fn finish(node: &Node, job: JobId, outcome: JobOutcome) {
 }
 
 fn failed(targets: Vec<(u8, Peer)>) -> JobOutcome {
-    JobOutcome { stored: Vec::new(), failed: targets, inconsistent: false, bytes: 0 }
+    JobOutcome {
+        stored: Vec::new(),
+        failed: targets,
+        inconsistent: false,
+        bytes: 0,
+    }
 }
 
 /// Fetches k shards, rebuilds the missing ones, and stores each with its new holder.
@@ -74,7 +99,10 @@ async fn regenerate(
         Ok(Ok(rebuilt)) => deliver(node, rebuilt, targets).await,
         Ok(Err(DecodeError::Inconsistent { index, .. })) => {
             tracing::error!(%stripe, index, "the stripe is inconsistent: its writer coded it wrongly");
-            JobOutcome { inconsistent: true, ..failed(targets) }
+            JobOutcome {
+                inconsistent: true,
+                ..failed(targets)
+            }
         }
         Ok(Err(error)) => {
             tracing::warn!(%stripe, %error, "could not regenerate");

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
 use mutualstore_dht::contact::virtual_nodes_for;
+use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
 use zeroize::Zeroizing;
 
@@ -31,7 +31,13 @@ const LIKELY_HOLDERS: usize = 6;
 /// Dials the join addresses until one answers, adopting its network if this peer has none yet; then the ring
 /// knows somebody to ask and goes on by itself.
 pub(crate) async fn join(node: Arc<Node>) {
-    let addresses: Vec<String> = node.config.join.iter().flat_map(Join::addresses).cloned().collect();
+    let addresses: Vec<String> = node
+        .config
+        .join
+        .iter()
+        .flat_map(Join::addresses)
+        .cloned()
+        .collect();
     if addresses.is_empty() {
         return;
     }
@@ -87,7 +93,11 @@ impl Node {
                 .collect();
             all.extend(place(state.ring.me()).map(|at| (at, self.me, false)));
             all.sort_unstable();
-            all.into_iter().take(LIKELY_HOLDERS).filter(|(_, _, absent)| *absent).map(|(_, peer, _)| peer).collect()
+            all.into_iter()
+                .take(LIKELY_HOLDERS)
+                .filter(|(_, _, absent)| *absent)
+                .map(|(_, peer, _)| peer)
+                .collect()
         })
     }
 
@@ -100,7 +110,11 @@ impl Node {
                 Liveness::Alive | Liveness::Suspect => true,
                 Liveness::Dead { since } => now.since(since) < delay,
             };
-            1 + state.ring.peers().filter(|(_, liveness)| counts(*liveness)).count()
+            1 + state
+                .ring
+                .peers()
+                .filter(|(_, liveness)| counts(*liveness))
+                .count()
         })
     }
 
@@ -122,7 +136,11 @@ impl Node {
                 same @ (PeerState::Accepting | PeerState::Full | PeerState::Draining) => same,
             };
             if me.state != next || me.used != used {
-                let change = SelfChange { state: Some(next), used: Some(used), ..SelfChange::default() };
+                let change = SelfChange {
+                    state: Some(next),
+                    used: Some(used),
+                    ..SelfChange::default()
+                };
                 state.ring.update_self(now, change);
             }
         });
@@ -139,7 +157,10 @@ impl Node {
         let book: Vec<BookEntry> = self.core.read(|state| {
             let entries = state.ring.book(self.core.now()).into_iter();
             entries
-                .map(|entry| BookEntry { last_seen: now.saturating_sub(entry.age.as_secs()), contact: entry.contact })
+                .map(|entry| BookEntry {
+                    last_seen: now.saturating_sub(entry.age.as_secs()),
+                    contact: entry.contact,
+                })
                 .collect()
         });
         if let Err(error) = self.data.save_book(&book) {
@@ -157,7 +178,11 @@ impl Node {
             return;
         }
         let indices = virtual_nodes_for(self.config.capacity, network.unit);
-        let saved = self.data.save_network(&network).and_then(|()| self.data.virtual_nodes(indices));
+        let r = usize::try_from(network.r).unwrap_or(usize::MAX);
+        let saved = self
+            .data
+            .save_network(&network)
+            .and_then(|()| self.data.virtual_nodes(indices));
         let indices = match saved {
             Ok(indices) => indices,
             Err(error) => {
@@ -170,7 +195,11 @@ impl Node {
             net.adopt(self.network_info());
         }
         self.core.with(|state, now| {
-            let change = SelfChange { virtual_nodes: Some(indices), ..SelfChange::default() };
+            let change = SelfChange {
+                virtual_nodes: Some(indices),
+                ..SelfChange::default()
+            };
+            state.ring.set_r(r);
             state.ring.update_self(now, change);
         });
     }

@@ -12,9 +12,9 @@ pub(crate) mod core;
 pub(crate) mod driver;
 mod jobs;
 pub(crate) mod membership;
-pub(crate) mod survey;
 pub(crate) mod service;
 pub(crate) mod shards;
+pub(crate) mod survey;
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -98,7 +98,8 @@ impl AskError {
     pub(crate) fn is_disconnect(&self) -> bool {
         match self {
             Self::Silent(CallError::Unreachable | CallError::TimedOut | CallError::Closed) => true,
-            Self::Silent(CallError::Refused(_) | CallError::TooLarge | CallError::Busy) | Self::Refused(_) => false,
+            Self::Silent(CallError::Refused(_) | CallError::TooLarge | CallError::Busy)
+            | Self::Refused(_) => false,
         }
     }
 }
@@ -142,11 +143,17 @@ impl Node {
 
     /// The network as it is now.
     pub(crate) fn network(&self) -> Network {
-        self.network.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.network
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn target(contact: &Contact) -> Target {
-        Target { peer: contact.peer, addresses: contact.addresses.clone() }
+        Target {
+            peer: contact.peer,
+            addresses: contact.addresses.clone(),
+        }
     }
 
     /// Asks another peer on its RPC stream.
@@ -157,7 +164,10 @@ impl Node {
         deadline: Duration,
     ) -> Result<NodeResponse, AskError> {
         let net = self.net().ok_or(AskError::Silent(CallError::Closed))?;
-        let body = net.call(&Self::target(contact), request.encode(), deadline).await.map_err(AskError::Silent)?;
+        let body = net
+            .call(&Self::target(contact), request.encode(), deadline)
+            .await
+            .map_err(AskError::Silent)?;
         match NodeResponse::decode(body) {
             Ok(NodeResponse::Refused(reason)) => Err(AskError::Refused(reason)),
             Ok(response) => Ok(response),
@@ -173,9 +183,12 @@ impl Node {
         payload: Bytes,
     ) -> Result<(ShardResponse, Bytes), AskError> {
         let net = self.net().ok_or(AskError::Silent(CallError::Closed))?;
-        let answer = net.shard_call(&Self::target(contact), request.encode(), payload).await;
+        let answer = net
+            .shard_call(&Self::target(contact), request.encode(), payload)
+            .await;
         let (head, payload) = answer.map_err(AskError::Silent)?;
-        let head = ShardResponse::decode(head).map_err(|malformed| AskError::Refused(malformed.to_string()))?;
+        let head =
+            ShardResponse::decode(head).map_err(|malformed| AskError::Refused(malformed.to_string()))?;
         Ok((head, payload))
     }
 }

@@ -19,7 +19,7 @@ use crate::wire::node::{NodeRequest, NodeResponse, StripeHoldings};
 use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
 
 /// A writer cannot make a holder keep an unfinished put longer than this without asking again.
-const MAX_LEASE: Duration = Duration::from_secs(3600);
+const MAX_LEASE: Duration = Duration::from_hours(1);
 
 /// The node as the transport sees it.
 pub(crate) struct PeerService(pub(crate) Arc<Node>);
@@ -40,7 +40,9 @@ impl Service for PeerService {
     }
 
     fn disconnected(&self, peer: Peer) {
-        self.0.core.with(|state, now| state.ring.handle_disconnect(now, peer));
+        self.0
+            .core
+            .with(|state, now| state.ring.handle_disconnect(now, peer));
     }
 
     fn rpc(self: Arc<Self>, from: Peer, body: Bytes) -> BoxFuture<'static, Bytes> {
@@ -60,9 +62,10 @@ impl Service for PeerService {
         async move {
             let (head, payload) = match ShardRequest::decode(head) {
                 Ok(request) => answer_shard(&node, from, request, payload).await,
-                Err(malformed) => {
-                    (ShardResponse::status(ShardStatus::Invalid, malformed.to_string()), Bytes::new())
-                }
+                Err(malformed) => (
+                    ShardResponse::status(ShardStatus::Invalid, malformed.to_string()),
+                    Bytes::new(),
+                ),
             };
             (head.encode(), payload)
         }
@@ -72,9 +75,10 @@ impl Service for PeerService {
 
 async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
     match request {
-        NodeRequest::Ring(request) => {
-            NodeResponse::Ring(node.core.with(|state, now| state.ring.handle_request(now, from, request)))
-        }
+        NodeRequest::Ring(request) => NodeResponse::Ring(
+            node.core
+                .with(|state, now| state.ring.handle_request(now, from, request)),
+        ),
         NodeRequest::Custody(request) => NodeResponse::Custody(node.core.with(|state, now| {
             let State { ring, custody, .. } = state;
             custody.handle_request(now, ring, from, request)
@@ -113,7 +117,13 @@ pub(crate) fn holdings(node: &Node, stripes: &[Id]) -> Vec<StripeHoldings> {
     let known = node.core.read(|state| {
         let known = |stripe: &Id| {
             let record = state.custody.stripe(*stripe);
-            record.map_or_else(Vec::new, |record| record.shards.iter().map(|shard| (shard.index, shard.peer)).collect())
+            record.map_or_else(Vec::new, |record| {
+                record
+                    .shards
+                    .iter()
+                    .map(|shard| (shard.index, shard.peer))
+                    .collect()
+            })
         };
         stripes.iter().map(known).collect::<Vec<_>>()
     });
@@ -122,20 +132,43 @@ pub(crate) fn holdings(node: &Node, stripes: &[Id]) -> Vec<StripeHoldings> {
             StoreState::Committed => false,
             StoreState::Pending { .. } => true,
         };
-        let held = node.shards.held(*stripe).into_iter().map(|(index, meta)| (index, pending(meta.state)));
-        StripeHoldings { held: held.collect(), known }
+        let held = node
+            .shards
+            .held(*stripe)
+            .into_iter()
+            .map(|(index, meta)| (index, pending(meta.state)));
+        StripeHoldings {
+            held: held.collect(),
+            known,
+        }
     };
     stripes.iter().zip(known).map(describe).collect()
 }
 
-async fn answer_shard(node: &Node, from: Peer, request: ShardRequest, payload: Bytes) -> (ShardResponse, Bytes) {
+async fn answer_shard(
+    node: &Node,
+    from: Peer,
+    request: ShardRequest,
+    payload: Bytes,
+) -> (ShardResponse, Bytes) {
     match request {
-        ShardRequest::Store { header, index, token, lease_ms } => {
+        ShardRequest::Store {
+            header,
+            index,
+            token,
+            lease_ms,
+        } => {
             let keep = match lease_ms {
                 0 => Keep::Committed,
-                ms => Keep::Pending { lease: Duration::from_millis(ms).min(MAX_LEASE), writer: from },
+                ms => Keep::Pending {
+                    lease: Duration::from_millis(ms).min(MAX_LEASE),
+                    writer: from,
+                },
             };
-            (store_shard(node, header, index, token, keep, payload).await, Bytes::new())
+            (
+                store_shard(node, header, index, token, keep, payload).await,
+                Bytes::new(),
+            )
         }
         ShardRequest::Fetch { stripe, want, exact } => {
             match node.shards.find(&node.core, stripe, want, exact).await {
@@ -151,7 +184,10 @@ async fn answer_shard(node: &Node, from: Peer, request: ShardRequest, payload: B
                 }
                 Local::None => (ShardResponse::status(ShardStatus::None, ""), Bytes::new()),
                 Local::Corrupt(index) => {
-                    let head = ShardResponse { index, ..ShardResponse::status(ShardStatus::Corrupt, "") };
+                    let head = ShardResponse {
+                        index,
+                        ..ShardResponse::status(ShardStatus::Corrupt, "")
+                    };
                     (head, Bytes::new())
                 }
                 Local::Failed(reason) => (ShardResponse::status(ShardStatus::Failed, reason), Bytes::new()),
@@ -176,7 +212,11 @@ async fn store_shard(
         Ok(header) => header,
         Err(error) => return ShardResponse::status(ShardStatus::Invalid, error.to_string()),
     };
-    let shard = Shard { header, index, payload };
+    let shard = Shard {
+        header,
+        index,
+        payload,
+    };
     let (status, reason) = match node.shards.keep_foreign(&node.core, shard, keep, token).await {
         Ok(()) => (ShardStatus::Ok, String::new()),
         Err(error @ KeepError::Invalid) => (ShardStatus::Invalid, error.to_string()),

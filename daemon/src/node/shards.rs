@@ -74,29 +74,46 @@ pub(crate) fn unix_ms() -> u64 {
 }
 
 fn key(stripe: Id, index: u8) -> Key {
-    Key { stripe: *stripe.as_bytes(), index }
+    Key {
+        stripe: *stripe.as_bytes(),
+        index,
+    }
 }
 
 impl From<PutError> for KeepError {
     fn from(error: PutError) -> Self {
-        if let PutError::NoSpace { .. } = error { Self::Full } else { Self::Disk(error.to_string()) }
+        if let PutError::NoSpace { .. } = error {
+            Self::Full
+        } else {
+            Self::Disk(error.to_string())
+        }
     }
 }
 
 impl From<UpdateError> for KeepError {
     fn from(error: UpdateError) -> Self {
-        if let UpdateError::NoSpace = error { Self::Full } else { Self::Disk(error.to_string()) }
+        if let UpdateError::NoSpace = error {
+            Self::Full
+        } else {
+            Self::Disk(error.to_string())
+        }
     }
 }
 
 impl Shards {
     /// Wraps the opened store.
     pub(crate) fn new(store: Store) -> Self {
-        Self { store: Arc::new(store), gate: Semaphore::new(PARALLEL) }
+        Self {
+            store: Arc::new(store),
+            gate: Semaphore::new(PARALLEL),
+        }
     }
 
     /// Runs `work` where it may wait for the disk.
-    async fn blocking<R: Send + 'static>(&self, work: impl FnOnce(&Store) -> R + Send + 'static) -> Option<R> {
+    async fn blocking<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> R + Send + 'static,
+    ) -> Option<R> {
         let _turn = self.gate.acquire().await.ok()?;
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || work(&store)).await.ok()
@@ -133,7 +150,13 @@ impl Shards {
     }
 
     /// Verifies a shard that came from elsewhere and keeps it durably.
-    pub(crate) async fn keep_foreign(&self, core: &Core, shard: Shard, keep: Keep, token: Token) -> Result<(), KeepError> {
+    pub(crate) async fn keep_foreign(
+        &self,
+        core: &Core,
+        shard: Shard,
+        keep: Keep,
+        token: Token,
+    ) -> Result<(), KeepError> {
         let verified = self.blocking(move |_| shard.verify()).await;
         match verified {
             Some(Ok(shard)) => self.keep(core, shard, keep, token).await,
@@ -142,9 +165,18 @@ impl Shards {
     }
 
     /// Keeps a shard; durable when this returns.
-    pub(crate) async fn keep(&self, core: &Core, shard: VerifiedShard, keep: Keep, token: Token) -> Result<(), KeepError> {
+    pub(crate) async fn keep(
+        &self,
+        core: &Core,
+        shard: VerifiedShard,
+        keep: Keep,
+        token: Token,
+    ) -> Result<(), KeepError> {
         let shape = shape_of(shard.header());
-        let key = Key { stripe: *shard.stripe().as_bytes(), index: shard.index() };
+        let key = Key {
+            stripe: *shard.stripe().as_bytes(),
+            index: shard.index(),
+        };
         let state = match keep {
             Keep::Committed => StoreState::Committed,
             Keep::Pending { lease, writer } => StoreState::Pending {
@@ -172,7 +204,10 @@ impl Shards {
     /// verify is dropped and counts as lost from then on.
     pub(crate) async fn find(&self, core: &Core, stripe: Id, want: u8, exact: bool) -> Local {
         let held = self.held(stripe);
-        let found = held.iter().find(|(index, _)| *index == want).or(if exact { None } else { held.first() });
+        let found = held
+            .iter()
+            .find(|(index, _)| *index == want)
+            .or(if exact { None } else { held.first() });
         let Some((index, _)) = found.copied() else {
             return Local::None;
         };
@@ -180,14 +215,20 @@ impl Shards {
             let stored = store.get(key(stripe, index))?;
             Ok::<_, GetError>(stored.map(|stored| {
                 let header = Header::decode(&stored.header).ok()?;
-                let shard = Shard { header, index, payload: stored.payload }.verify().ok()?;
+                let shard = Shard {
+                    header,
+                    index,
+                    payload: stored.payload,
+                }
+                .verify()
+                .ok()?;
                 (shard.stripe().as_bytes() == stripe.as_bytes()).then(|| Box::new(shard))
             }))
         });
         match read.await {
             Some(Ok(Some(Some(shard)))) => Local::Found(shard),
             Some(Ok(None)) | None => Local::None,
-            Some(Ok(Some(None)) | Err(GetError::Corrupt { .. })) => {
+            Some(Ok(Some(None)) | Err(GetError::Corrupt)) => {
                 tracing::warn!("CORRUPTED_BLOCK {stripe}:{index}");
                 self.drop_shards(core, vec![(stripe, index)]).await;
                 Local::Corrupt(index)
@@ -198,7 +239,10 @@ impl Shards {
 
     /// Drops shards durably and tells custody.
     pub(crate) async fn drop_shards(&self, core: &Core, shards: Vec<(Id, u8)>) {
-        let keys: Vec<Key> = shards.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
+        let keys: Vec<Key> = shards
+            .iter()
+            .map(|(stripe, index)| key(*stripe, *index))
+            .collect();
         match self.blocking(move |store| store.remove(&keys)).await {
             Some(Ok(_)) => core.with(|state, now| {
                 for (stripe, index) in &shards {
@@ -210,13 +254,33 @@ impl Shards {
         }
     }
 
+    /// Drops a pending shard whose lease ended, unless it was committed or renewed while custody decided; then
+    /// custody is told again.
+    pub(super) async fn expire(&self, core: &Core, stripe: Id, index: u8) {
+        let key = key(stripe, index);
+        let left = self.blocking(move |store| {
+            if let Err(error) = store.expire(&[key], unix_ms()) {
+                tracing::warn!(%error, "could not drop an expired shard; it stays until the next try");
+            }
+            let header = store.header(key).ok().flatten()?;
+            Some((store.meta(key)?, shape_of(&Header::decode(&header).ok()?)))
+        });
+        match left.await.flatten() {
+            Some((meta, shape)) => announce(core, key, &meta, shape),
+            None => core.with(|state, now| state.custody.removed(now, stripe, index)),
+        }
+    }
+
     /// Keys held of `stripes` that were put under `token` (any token if `None`).
     fn keys_of(&self, stripes: &[Id], token: Option<Token>) -> (Vec<bool>, Vec<(Id, u8)>) {
         let mut keys = Vec::new();
         let mut held = Vec::with_capacity(stripes.len());
         for stripe in stripes {
             let before = keys.len();
-            let mine = self.held(*stripe).into_iter().filter(|(_, meta)| token.is_none_or(|token| meta.token == token));
+            let mine = self
+                .held(*stripe)
+                .into_iter()
+                .filter(|(_, meta)| token.is_none_or(|token| meta.token == token));
             keys.extend(mine.map(|(index, _)| (*stripe, index)));
             held.push(keys.len() > before);
         }
@@ -224,7 +288,12 @@ impl Shards {
     }
 
     /// Makes shards of these stripes permanent; durable when this returns. Which of the stripes are held.
-    pub(crate) async fn commit(&self, core: &Core, stripes: Vec<Id>, token: Option<Token>) -> Result<Vec<bool>, KeepError> {
+    pub(crate) async fn commit(
+        &self,
+        core: &Core,
+        stripes: Vec<Id>,
+        token: Option<Token>,
+    ) -> Result<Vec<bool>, KeepError> {
         let (held, keys) = self.keys_of(&stripes, token);
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
         let done = self.blocking(move |store| store.commit(&store_keys)).await;
@@ -240,7 +309,13 @@ impl Shards {
     }
 
     /// Extends the lease of pending shards.
-    pub(crate) async fn renew(&self, core: &Core, stripes: Vec<Id>, token: Token, lease: Duration) -> Result<Vec<bool>, KeepError> {
+    pub(crate) async fn renew(
+        &self,
+        core: &Core,
+        stripes: Vec<Id>,
+        token: Token,
+        lease: Duration,
+    ) -> Result<Vec<bool>, KeepError> {
         let (held, keys) = self.keys_of(&stripes, Some(token));
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
         let until = unix_ms().saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
@@ -265,19 +340,31 @@ impl Shards {
 /// What custody needs to know of a stripe.
 pub(crate) fn shape_of(header: &Header) -> Shape {
     let code = header.code();
-    Shape { k: code.k(), n: code.n(), shard_len: u32::try_from(header.shard_len()).unwrap_or(u32::MAX) }
+    Shape {
+        k: code.k(),
+        n: code.n(),
+        shard_len: u32::try_from(header.shard_len()).unwrap_or(u32::MAX),
+    }
 }
 
 fn announce(core: &Core, key: Key, meta: &Meta, shape: Shape) {
     core.with(|state, now| {
         let holding_state = match meta.state {
             StoreState::Committed => custody::State::Committed,
-            StoreState::Pending { until_unix_ms, writer } => custody::State::Pending {
+            StoreState::Pending {
+                until_unix_ms,
+                writer,
+            } => custody::State::Pending {
                 until: now + Duration::from_millis(until_unix_ms.saturating_sub(unix_ms())),
                 writer: Peer::new(writer),
             },
         };
-        let holding = Holding { stripe: Id::new(key.stripe), index: key.index, shape, state: holding_state };
+        let holding = Holding {
+            stripe: Id::new(key.stripe),
+            index: key.index,
+            shape,
+            state: holding_state,
+        };
         state.custody.insert(now, holding);
     });
 }

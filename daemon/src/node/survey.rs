@@ -30,13 +30,24 @@ pub(crate) struct RingCheck {
 
 /// Has every peer walk the ring, compares what they met, and looks every virtual node up.
 pub(crate) async fn check_ring(node: &Arc<Node>) -> Result<RingCheck, Failure> {
-    let walk = node.core.walk().await.ok_or_else(|| Failure::refused("the ring is being joined"))?;
+    let walk = node
+        .core
+        .walk()
+        .await
+        .ok_or_else(|| Failure::refused("the ring is being joined"))?;
     let expected: BTreeSet<Peer> = walk.answered.iter().map(|contact| contact.peer).collect();
-    let mut problems: Vec<String> = walk.silent.iter().map(|peer| format!("{peer} does not answer")).collect();
+    let mut problems: Vec<String> = walk
+        .silent
+        .iter()
+        .map(|peer| format!("{peer} does not answer"))
+        .collect();
     let mut others = walk.answered.clone();
     others.retain(|contact| contact.peer != node.me);
     let surveys = stream::iter(others).map(|contact| async move {
-        (contact.peer, node.ask(&contact, &NodeRequest::Survey, DEADLINE).await)
+        (
+            contact.peer,
+            node.ask(&contact, &NodeRequest::Survey, DEADLINE).await,
+        )
     });
     let mut surveys = surveys.buffer_unordered(PARALLEL);
     while let Some((peer, answer)) = surveys.next().await {
@@ -58,15 +69,24 @@ pub(crate) async fn check_ring(node: &Arc<Node>) -> Result<RingCheck, Failure> {
     for contact in &walk.answered {
         places.extend(contact.ids().map(|id| (id, contact.peer)));
     }
-    let lookups = stream::iter(places).map(|(id, peer)| async move { (id, peer, node.core.lookup(id, 1).await) });
+    let lookups =
+        stream::iter(places).map(|(id, peer)| async move { (id, peer, node.core.lookup(id, 1).await) });
     let mut lookups = lookups.buffer_unordered(PARALLEL);
     let mut count = 0;
     while let Some((id, peer, found)) = lookups.next().await {
         count += 1;
-        let first = found.ok().and_then(|found| found.contacts.first().map(|contact| contact.peer));
+        let first = found
+            .ok()
+            .and_then(|found| found.contacts.first().map(|contact| contact.peer));
         if first != Some(peer) {
-            problems.push(format!("virtual node {id} of {peer} is not found where it should be"));
+            problems.push(format!(
+                "virtual node {id} of {peer} is not found where it should be"
+            ));
         }
     }
-    Ok(RingCheck { ok: problems.is_empty(), lookups: count, problems })
+    Ok(RingCheck {
+        ok: problems.is_empty(),
+        lookups: count,
+        problems,
+    })
 }

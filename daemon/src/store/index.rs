@@ -7,18 +7,21 @@
 //! Entry: sequence u64, segment u32, offset u32 in units of 64 bytes, header length u32, payload length u32, token
 //! [16]; a pending one goes on with end of the lease u64 and writer [32]. All big-endian.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use super::record::{ALIGN, Fields, Header, record_bytes};
+use super::record::{ALIGN, Fields, RecordHeader, record_bytes};
 use super::{Key, Meta, State};
 
 /// Bounds sled's page cache, in bytes; its default is 1 GiB.
 const CACHE_BYTES: u64 = 8 << 20;
 /// Keys handed out at a time by a walk.
 const PAGE_KEYS: usize = 256;
+/// How long to wait for an index that this process has just let go.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 const MARK: &[u8] = b"mark";
 
 /// Where a shard lies, and under what state.
@@ -35,7 +38,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(segment: u32, offset: u64, header: &Header) -> Self {
+    pub(super) fn new(segment: u32, offset: u64, header: &RecordHeader) -> Self {
         Self {
             sequence: header.sequence,
             segment,
@@ -161,6 +164,7 @@ impl Index {
     }
 
     fn open_any(dir: &Path) -> io::Result<Self> {
+        await_release(&dir.join("db"));
         let db = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE_BYTES)
@@ -239,6 +243,16 @@ impl Index {
             .take(PAGE_KEYS)
             .map(parse)
             .collect()
+    }
+}
+
+/// sled's threads may hold its lock a little longer than the `Db` lived, and its `open` does not wait. Nobody else can
+/// hold it: the store's own lock is taken.
+fn await_release(db: &Path) {
+    let Ok(file) = File::open(db) else { return };
+    let deadline = Instant::now() + RELEASE_TIMEOUT;
+    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -8,20 +8,25 @@
 //! After a failed sync nobody knows what reached the device: the groups in flight fail, their segments take no more
 //! records and are cut back to what was durable, and the store reads them again from the device.
 
+mod commit;
+mod reclaim;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
-use super::disk::{Disk, DiskFile, PAGE};
+pub(super) use self::commit::Group;
+
+use super::disk::{Disk, DiskFile};
 use super::index::Entry;
-use super::record::{HEADER_BYTES, Header, Kind};
+use super::record::{HEADER_BYTES, Kind, RecordHeader};
 use super::recovery::Tally;
-use super::segment::{FOOTER_BASE_BYTES, FOOTER_ENTRY_BYTES, Trailer, file_name, write_footer};
+use super::segment::{FOOTER_BASE_BYTES, FOOTER_ENTRY_BYTES, Trailer, file_name};
 use super::{Key, State, Usage};
 
 /// Segments open for reading at a time.
@@ -72,12 +77,6 @@ struct Active {
     file: Arc<dyn DiskFile>,
     len: u64,
     records: u32,
-}
-
-/// Writers whose records one sync makes durable.
-#[derive(Debug, Default)]
-pub(super) struct Group {
-    outcome: OnceLock<Result<(), Arc<io::Error>>>,
 }
 
 struct Inner {
@@ -162,7 +161,7 @@ impl<'a> Draft<'a> {
 pub(super) struct Placed {
     pub(super) segment: u32,
     pub(super) offset: u64,
-    pub(super) header: Header,
+    pub(super) header: RecordHeader,
     pub(super) group: Arc<Group>,
 }
 
@@ -274,7 +273,7 @@ impl Log {
         hasher.update(draft.header);
         hasher.update(draft.payload);
         let too_long = |_| AppendError::Io(io::ErrorKind::InvalidInput.into());
-        let mut header = Header {
+        let mut header = RecordHeader {
             kind: draft.kind,
             sequence: 0,
             key: draft.key,
@@ -314,7 +313,7 @@ impl Log {
         })
     }
 
-    fn write(&self, inner: &mut Inner, draft: &Draft<'_>, header: &Header) -> io::Result<(u32, u64)> {
+    fn write(&self, inner: &mut Inner, draft: &Draft<'_>, header: &RecordHeader) -> io::Result<(u32, u64)> {
         let mut active = self.take_active(inner)?;
         let (id, offset, bytes) = (active.id, active.len, header.record_bytes());
         let pad = [0; 64];
@@ -380,79 +379,6 @@ impl Log {
         })
     }
 
-    /// Waits until `group` is durable; syncs for it, and for everyone who wrote, if nobody does.
-    pub(super) fn settle(&self, group: &Group) -> Result<(), Arc<io::Error>> {
-        let mut inner = self.lock();
-        loop {
-            if let Some(outcome) = group.outcome.get() {
-                return outcome.clone();
-            }
-            if !inner.syncing {
-                break;
-            }
-            inner = self.wait(inner);
-        }
-        // No outcome, and nobody syncing: it is the group that may still be joined.
-        inner.syncing = true;
-        let led = std::mem::take(&mut inner.group);
-        let dirty = std::mem::take(&mut inner.dirty);
-        drop(inner);
-        let synced = dirty
-            .values()
-            .try_for_each(|(file, _)| self.sync(file.as_ref()))
-            .map_err(Arc::new);
-        let mut inner = self.lock();
-        inner.syncing = false;
-        match &synced {
-            Ok(()) => {
-                for (id, (_, len)) in &dirty {
-                    if let Some(segment) = inner.segments.get_mut(id) {
-                        segment.synced = *len;
-                    }
-                }
-            }
-            Err(error) => fail(&mut inner, dirty, error),
-        }
-        let durable: Vec<_> = durable_full(&mut inner);
-        // Only the leader of a group sets its outcome.
-        drop(led.outcome.set(synced.clone()));
-        self.wake.notify_all();
-        drop(inner);
-        for id in durable {
-            self.seal(id, &BTreeSet::new());
-        }
-        synced
-    }
-
-    fn sync(&self, file: &dyn DiskFile) -> io::Result<()> {
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-        file.sync()
-    }
-
-    /// Ends a segment that takes no more records. Should that fail, the next start after a crash scans it.
-    pub(super) fn seal(&self, id: u32, except: &BTreeSet<u64>) {
-        let mut inner = self.lock();
-        let Some(&segment) = inner.segments.get(&id) else {
-            return;
-        };
-        let sequence = inner.next_sequence;
-        inner.next_sequence += 1;
-        drop(inner);
-        let sealed = self
-            .file(id)
-            .and_then(|file| write_footer(file.as_ref(), segment.salt, segment.len, sequence, except));
-        match sealed {
-            Ok((trailer, len)) => {
-                if let Some(segment) = self.lock().segments.get_mut(&id) {
-                    segment.occupied += len - segment.len;
-                    (segment.len, segment.synced) = (len, len);
-                    segment.footer = Some(trailer.sequence);
-                }
-            }
-            Err(error) => tracing::warn!(segment = id, %error, "segment left without a footer"),
-        }
-    }
-
     /// Notes in the sums that a shard's entry changed. A record that is no longer pointed to is dead.
     pub(super) fn account(&self, before: Option<&Entry>, after: Option<&Entry>) {
         let mut inner = self.lock();
@@ -479,69 +405,6 @@ impl Log {
     /// A put that no index entry will point to.
     pub(super) fn abandon(&self, placed: &Placed) {
         release(&mut self.lock(), placed.segment, placed.header.record_bytes());
-    }
-
-    /// Gives the whole pages of dead bodies back. Headers stay for the scan.
-    pub(super) fn punch(&self, entries: &[Entry]) {
-        for entry in entries {
-            let start = (entry.offset + HEADER_BYTES as u64).next_multiple_of(PAGE);
-            let end = (entry.offset + entry.record_bytes()) / PAGE * PAGE;
-            if start >= end {
-                continue;
-            }
-            match self
-                .file(entry.segment)
-                .and_then(|file| file.punch(start, end - start))
-            {
-                Ok(()) => {
-                    if let Some(segment) = self.lock().segments.get_mut(&entry.segment) {
-                        segment.occupied = segment.occupied.saturating_sub(end - start);
-                    }
-                }
-                // The space comes back with the segment.
-                Err(error) => tracing::debug!(segment = entry.segment, %error, "hole not punched"),
-            }
-        }
-    }
-
-    /// Removes segments whose every record is dead. One with records that speak about older segments goes only when
-    /// there are none.
-    pub(super) fn drop_dead(&self) {
-        let mut inner = self.lock();
-        loop {
-            let oldest = inner.segments.first_key_value().map(|(&id, _)| id);
-            let active = inner.active.as_ref().map(|active| active.id);
-            let dead = inner.segments.iter().find(|&(&id, segment)| {
-                segment.live == 0
-                    && segment.synced == segment.len
-                    && Some(id) != active
-                    && (!segment.controls || Some(id) == oldest)
-            });
-            let Some((id, salt)) = dead.map(|(&id, segment)| (id, segment.salt)) else {
-                break;
-            };
-            // Durable one by one: a tombstone must not go before what it hides.
-            let removed = self.disk.remove(&self.dir.join(file_name(id, salt)));
-            if let Err(error) = removed.and_then(|()| self.disk.sync_dir(&self.dir)) {
-                tracing::warn!(segment = id, %error, "dead segment not removed");
-                break;
-            }
-            inner.segments.remove(&id);
-            inner.full.remove(&id);
-            self.files.lock().unwrap_or_else(PoisonError::into_inner).pop(&id);
-        }
-    }
-
-    /// Takes the reserve again after a full disk ate it.
-    pub(super) fn refill_reserve(&self) {
-        let mut inner = self.lock();
-        if inner.reserved == 0 {
-            let bytes = reserve_bytes(inner.capacity);
-            match self.disk.reserve(&self.reserve, bytes) {
-                Ok(()) => inner.reserved = bytes,
-                Err(error) => tracing::debug!(%error, "no reserve"),
-            }
-        }
     }
 
     /// A segment open for reading; `NotFound` if it is gone.
@@ -598,30 +461,6 @@ impl Log {
     pub(super) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }
-
-    /// Refuses new operations, waits for those under way and ends the active segment. Returns the sequence of the last
-    /// footer (0 without segments) and the number of shards; no sequence if that footer could not be written.
-    pub(super) fn close(&self) -> (Option<u64>, u64) {
-        let mut inner = self.lock();
-        inner.closed = true;
-        self.wake.notify_all();
-        while !inner.busy.is_empty() || inner.syncing {
-            inner = self.wait(inner);
-        }
-        let active = inner.active.take().map(|active| active.id);
-        let full = std::mem::take(&mut inner.full);
-        drop(inner);
-        for id in full.into_iter().chain(active) {
-            self.seal(id, &BTreeSet::new());
-        }
-        let inner = self.lock();
-        let last = inner
-            .segments
-            .values()
-            .next_back()
-            .map_or(Some(0), |segment| segment.footer);
-        (last, inner.shards)
-    }
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -634,35 +473,5 @@ fn is_full(error: &io::Error) -> bool {
 fn release(inner: &mut Inner, segment: u32, bytes: u64) {
     if let Some(segment) = inner.segments.get_mut(&segment) {
         segment.live = segment.live.saturating_sub(bytes);
-    }
-}
-
-/// Full segments that have just become durable.
-fn durable_full(inner: &mut Inner) -> Vec<u32> {
-    let Inner { full, segments, .. } = inner;
-    full.extract_if(.., |id| {
-        segments
-            .get(id)
-            .is_none_or(|segment| segment.synced == segment.len)
-    })
-    .collect()
-}
-
-/// Fails the group that may still be joined along with the one whose sync failed: its records share the segments.
-fn fail(inner: &mut Inner, synced: BTreeMap<u32, (Arc<dyn DiskFile>, u64)>, error: &Arc<io::Error>) {
-    let joined = std::mem::take(&mut inner.group);
-    drop(joined.outcome.set(Err(Arc::clone(error))));
-    inner.active = None;
-    let later = std::mem::take(&mut inner.dirty);
-    for (id, (file, _)) in synced.into_iter().chain(later) {
-        inner.full.remove(&id);
-        inner.suspects.insert(id);
-        let Some(segment) = inner.segments.get_mut(&id) else {
-            continue;
-        };
-        if file.truncate(segment.synced).is_ok() {
-            segment.occupied = segment.occupied.saturating_sub(segment.len - segment.synced);
-            segment.len = segment.synced;
-        }
     }
 }

@@ -17,6 +17,7 @@
 //! at once as holes, the rest when the last record of a segment dies.
 
 mod disk;
+mod error;
 mod index;
 mod log;
 mod record;
@@ -36,11 +37,12 @@ use bytes::Bytes;
 
 use self::disk::{Disk, OsDisk};
 use self::index::{Entry, Index, Mark};
-use self::log::{AppendError, Closed, Draft, Log, Placed};
-use self::record::{HEADER_BYTES, Header, KEY_BYTES, Kind};
+use self::log::{Draft, Log, Placed};
+use self::record::{HEADER_BYTES, KEY_BYTES, Kind, RecordHeader};
 use self::segment::Scanner;
 
-pub use self::recovery::{OpenError, OpenReport};
+pub use self::error::{CloseError, GetError, OpenError, PutError, UpdateError};
+pub use self::recovery::OpenReport;
 
 /// Keys changed by one record.
 const BATCH_KEYS: usize = 1024;
@@ -158,71 +160,6 @@ impl Default for StoreConfig {
     }
 }
 
-/// Why a put failed.
-#[derive(Debug, thiserror::Error)]
-pub enum PutError {
-    /// The capacity or the file system is used up. Nothing changed.
-    #[error("no space: {free} bytes free")]
-    NoSpace {
-        /// What puts may still take, in bytes.
-        free: u64,
-    },
-    /// Writing failed. Nothing changed.
-    #[error("the shard could not be written")]
-    Io(#[source] io::Error),
-    /// Flushing failed. The shard is not held, but may be found at the next start.
-    #[error("the shard could not be flushed")]
-    Sync(#[source] Arc<io::Error>),
-    /// The index failed. If the shard was written, it is held from the next start on.
-    #[error("the index failed")]
-    Index(#[source] io::Error),
-    /// The store is closed. Nothing changed.
-    #[error("the store is closed")]
-    Closed,
-}
-
-/// Why a commit, a renewal or a removal failed. Of more than 1024 keys, those before the failing batch are done.
-#[derive(Debug, thiserror::Error)]
-pub enum UpdateError {
-    /// The file system is full and the reserve used up (for a renewal: the capacity is reached). Nothing changed.
-    #[error("no space")]
-    NoSpace,
-    /// Writing failed. Nothing changed.
-    #[error("the change could not be written")]
-    Io(#[source] io::Error),
-    /// Flushing failed. The change does not hold, but may at the next start.
-    #[error("the change could not be flushed")]
-    Sync(#[source] Arc<io::Error>),
-    /// The index failed. If the change was written, it holds from the next start on.
-    #[error("the index failed")]
-    Index(#[source] io::Error),
-    /// The store is closed. Nothing changed.
-    #[error("the store is closed")]
-    Closed,
-}
-
-/// Why a shard could not be read. It stays listed.
-#[derive(Debug, thiserror::Error)]
-pub enum GetError {
-    /// The bytes on disk are not those that were put.
-    #[error("the shard is damaged on disk")]
-    Corrupt,
-    /// The disk or the index failed.
-    #[error("the shard could not be read")]
-    Io(#[from] io::Error),
-}
-
-/// Why a store could not be closed cleanly. Nothing is lost: the next start scans.
-#[derive(Debug, thiserror::Error)]
-pub enum CloseError {
-    /// The last segment's footer could not be written.
-    #[error("the last segment was left without a footer")]
-    Footer,
-    /// The index could not be flushed, or had failed before.
-    #[error("the index could not be flushed")]
-    Index(#[source] io::Error),
-}
-
 /// A shard store, open in one directory. Dropping it without [`Store::close`] is safe and costs the next start a scan.
 pub struct Store {
     log: Log,
@@ -239,11 +176,11 @@ type Change = Option<Option<Entry>>;
 impl Store {
     /// Opens the store in `dir`, creating what is missing.
     pub fn open(dir: &Path, config: StoreConfig) -> Result<(Self, OpenReport), OpenError> {
-        Self::open_on(Arc::new(OsDisk), dir, config)
+        Self::open_on(&(Arc::new(OsDisk) as Arc<dyn Disk>), dir, config)
     }
 
     fn open_on(
-        disk: Arc<dyn Disk>,
+        disk: &Arc<dyn Disk>,
         dir: &Path,
         config: StoreConfig,
     ) -> Result<(Self, OpenReport), OpenError> {
@@ -387,7 +324,7 @@ impl Store {
         let mut record = vec![0; HEADER_BYTES + body_bytes];
         let read = file.read_at(&mut record, entry.offset)?;
         let record = Bytes::from(record);
-        let Some(header) = Header::decode(&record, salt).filter(|_| read == record.len()) else {
+        let Some(header) = RecordHeader::decode(&record, salt).filter(|_| read == record.len()) else {
             return Ok(None);
         };
         let mut payload = record.slice(HEADER_BYTES..);
@@ -530,22 +467,22 @@ impl Store {
         changed: &mut Vec<Entry>,
     ) -> Result<(), UpdateError> {
         let _claim = self.log.claim(keys)?;
-        let mut changes = Vec::new();
+        let mut due = Vec::new();
         for key in keys {
             let Some(held) = self.index.get(key).map_err(UpdateError::Index)? else {
                 continue;
             };
             if let Some(after) = change(&held) {
-                changes.push((*key, held, after));
+                due.push((*key, held, after));
             }
         }
-        if changes.is_empty() {
+        if due.is_empty() {
             return Ok(());
         }
-        let body: Vec<u8> = changes.iter().flat_map(|(key, ..)| key.to_bytes()).collect();
+        let body: Vec<u8> = due.iter().flat_map(|(key, ..)| key.to_bytes()).collect();
         let placed = self.log.append(&Draft::batch(kind, state, &body))?;
         self.log.settle(&placed.group).map_err(UpdateError::Sync)?;
-        for (key, held, after) in changes {
+        for (key, held, after) in due {
             self.replace(&key, Some(&held), after.as_ref())
                 .map_err(UpdateError::Index)?;
             changed.push(held);
@@ -592,7 +529,7 @@ impl Store {
             match self.reverify_segment(id) {
                 Ok(bad) => self.log.seal(id, &bad),
                 Err(error) => {
-                    tracing::error!(segment = id, %error, "segment not verified after a failed flush")
+                    tracing::error!(segment = id, %error, "segment not verified after a failed flush");
                 }
             }
         }
@@ -628,34 +565,4 @@ fn distinct(keys: &[Key]) -> Vec<Key> {
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect()
-}
-
-impl From<Closed> for PutError {
-    fn from(_: Closed) -> Self {
-        Self::Closed
-    }
-}
-
-impl From<Closed> for UpdateError {
-    fn from(_: Closed) -> Self {
-        Self::Closed
-    }
-}
-
-impl From<AppendError> for PutError {
-    fn from(error: AppendError) -> Self {
-        match error {
-            AppendError::NoSpace { free } => Self::NoSpace { free },
-            AppendError::Io(error) => Self::Io(error),
-        }
-    }
-}
-
-impl From<AppendError> for UpdateError {
-    fn from(error: AppendError) -> Self {
-        match error {
-            AppendError::NoSpace { .. } => Self::NoSpace,
-            AppendError::Io(error) => Self::Io(error),
-        }
-    }
 }

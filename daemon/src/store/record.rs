@@ -78,7 +78,7 @@ impl Kind {
 
 /// A record's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct RecordHeader {
     pub(super) kind: Kind,
     pub(super) sequence: u64,
     pub(super) key: Key,
@@ -91,7 +91,7 @@ pub(super) struct Header {
     pub(super) body_crc: u32,
 }
 
-impl Header {
+impl RecordHeader {
     pub(super) fn encode(&self, salt: u64) -> Vec<u8> {
         let (state, until, writer) = match self.state {
             State::Committed => (0, 0, [0; 32]),

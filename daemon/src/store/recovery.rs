@@ -12,22 +12,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
+use super::error::OpenError;
 use super::index::{Entry, Index};
 use super::log::{Log, Segment, Start};
-use super::record::{Header, Kind, decode_keys};
+use super::record::{Kind, RecordHeader, decode_keys};
 use super::segment::{Scanner, Trailer, file_name, parse_name, read_body};
 use super::{Key, State, StoreConfig};
-
-/// Why a store could not be opened. Nothing on disk is lost.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another store, perhaps in another process, has the directory open.
-    #[error("the directory is in use")]
-    DirInUse,
-    /// The directory or its files could not be read or created.
-    #[error("the shard store could not be opened")]
-    Io(#[from] io::Error),
-}
 
 /// What opening a store found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,7 +85,7 @@ impl Tally {
 
 /// Brings log and index in `dir` to the state that was last acknowledged.
 pub(super) fn recover(
-    disk: Arc<dyn Disk>,
+    disk: &Arc<dyn Disk>,
     dir: &Path,
     config: StoreConfig,
 ) -> Result<(Log, Index, OpenReport), OpenError> {
@@ -113,17 +103,16 @@ pub(super) fn recover(
     let marked =
         last.and_then(|sequence| Index::open_marked(&index_dir, sequence, |_, entry| tally.add(entry)));
     let clean = marked.is_some();
-    let index = match marked {
-        Some(index) => index,
-        None => {
-            let index = Index::create(&index_dir)?;
-            replay.run(&index)?;
-            tally = std::mem::take(&mut replay.tally);
-            index.walk(|_, entry| {
-                tally.add(&entry);
-            })?;
-            index
-        }
+    let index = if let Some(index) = marked {
+        index
+    } else {
+        let index = Index::create(&index_dir)?;
+        replay.run(&index)?;
+        tally = std::mem::take(&mut replay.tally);
+        index.walk(|_, entry| {
+            tally.add(&entry);
+        })?;
+        index
     };
     let report = OpenReport {
         clean,
@@ -140,7 +129,7 @@ pub(super) fn recover(
         capacity: config.capacity,
         max_segment: config.max_segment,
     };
-    let log = Log::new(Arc::clone(&disk), &segments_dir, dir.join("reserve"), start);
+    let log = Log::new(Arc::clone(disk), &segments_dir, dir.join("reserve"), start);
     for (id, bad) in replay.incomplete {
         log.seal(id, &bad);
     }
@@ -259,7 +248,7 @@ impl<'a> Replay<'a> {
         file: &dyn DiskFile,
         id: u32,
         offset: u64,
-        header: &Header,
+        header: &RecordHeader,
     ) -> io::Result<()> {
         self.next_sequence = self.next_sequence.max(header.sequence + 1);
         match header.kind {
@@ -293,7 +282,7 @@ impl<'a> Replay<'a> {
 }
 
 /// What a batch of `header`'s kind makes of an entry.
-fn restated(header: &Header, entry: Entry) -> Option<Entry> {
+fn restated(header: &RecordHeader, entry: Entry) -> Option<Entry> {
     match (header.kind, header.state, entry.state) {
         (Kind::Drop, _, _) => None,
         (Kind::Commit, _, _) => Some(Entry {

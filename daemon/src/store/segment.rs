@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::disk::{DiskFile, PAGE};
-use super::record::{ALIGN, Fields, HEADER_BYTES, Header, Kind, record_bytes};
+use super::record::{ALIGN, Fields, HEADER_BYTES, Kind, RecordHeader, record_bytes};
 use super::{Key, State};
 
 /// Bytes of a record's entry in a footer.
@@ -47,7 +47,11 @@ pub(super) fn parse_name(name: &str) -> Option<(u32, u64)> {
 }
 
 /// The body of the record with `header` at `offset`; `None` if it is not what the header says.
-pub(super) fn read_body(file: &dyn DiskFile, offset: u64, header: &Header) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_body(
+    file: &dyn DiskFile,
+    offset: u64,
+    header: &RecordHeader,
+) -> io::Result<Option<Vec<u8>>> {
     let mut body = vec![0; usize::try_from(header.body_bytes()).map_err(io::Error::other)?];
     let read = file.read_at(&mut body, offset + HEADER_BYTES as u64)?;
     Ok((read == body.len() && crc32fast::hash(&body) == header.body_crc).then_some(body))
@@ -87,7 +91,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn header(&mut self) -> io::Result<Option<Header>> {
+    fn header(&mut self) -> io::Result<Option<RecordHeader>> {
         let inside = |window: &[u8], window_at: u64, at: u64| -> Option<usize> {
             let skip = usize::try_from(at.checked_sub(window_at)?).ok()?;
             (skip + HEADER_BYTES <= window.len()).then_some(skip)
@@ -104,12 +108,12 @@ impl<'a> Scanner<'a> {
             self.window.truncate(read);
         }
         Ok(inside(&self.window, self.window_at, self.at)
-            .and_then(|skip| Header::decode(self.window.get(skip..)?, self.salt)))
+            .and_then(|skip| RecordHeader::decode(self.window.get(skip..)?, self.salt)))
     }
 }
 
 impl Iterator for Scanner<'_> {
-    type Item = (u64, Header);
+    type Item = (u64, RecordHeader);
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.at + HEADER_BYTES as u64 <= self.len {
@@ -185,12 +189,16 @@ impl Trailer {
     }
 
     /// The records before the footer; `None` if the footer is damaged.
-    pub(super) fn records(&self, file: &dyn DiskFile, salt: u64) -> io::Result<Option<Vec<(u64, Header)>>> {
+    pub(super) fn records(
+        &self,
+        file: &dyn DiskFile,
+        salt: u64,
+    ) -> io::Result<Option<Vec<(u64, RecordHeader)>>> {
         let mut head = [0; HEADER_BYTES];
         if file.read_at(&mut head, self.footer_at)? < HEADER_BYTES {
             return Ok(None);
         }
-        let Some(footer) = Header::decode(&head, salt).filter(|footer| {
+        let Some(footer) = RecordHeader::decode(&head, salt).filter(|footer| {
             footer.kind == Kind::Footer && footer.body_bytes() == u64::from(self.records) * FOOTER_ENTRY_BYTES
         }) else {
             return Ok(None);
@@ -200,7 +208,7 @@ impl Trailer {
         };
         let entry = |bytes: &[u8]| {
             let mut fields = Fields(bytes);
-            Some((fields.u64()?, Header::decode(fields.0, !salt)?))
+            Some((fields.u64()?, RecordHeader::decode(fields.0, !salt)?))
         };
         Ok(body.chunks_exact(HEADER_BYTES + 8).map(entry).collect())
     }
@@ -232,7 +240,7 @@ pub(super) fn write_footer(
     if scanner.errors > 0 {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let footer = Header {
+    let footer = RecordHeader {
         kind: Kind::Footer,
         sequence,
         key: Key {

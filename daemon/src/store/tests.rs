@@ -268,8 +268,7 @@ fn the_index_is_rebuilt_when_missing_or_garbled() {
     store.commit(&[key(1)]).unwrap();
     store.close().unwrap();
     drop(store);
-    type Damage = fn(&Path);
-    let damages: [Damage; 4] = [
+    let damages: [fn(&Path); 4] = [
         |index| fs::remove_dir_all(index).unwrap(),
         |index| fs::write(index.join("db"), b"nonsense").unwrap(),
         |index| {
@@ -284,7 +283,7 @@ fn the_index_is_rebuilt_when_missing_or_garbled() {
                 .open(index.join("db"))
                 .unwrap()
                 .set_len(1000)
-                .unwrap()
+                .unwrap();
         },
     ];
     for (which, damage) in damages.into_iter().enumerate() {
@@ -370,7 +369,7 @@ fn damage_costs_only_the_record_it_hits() {
 fn a_payload_that_imitates_records_is_not_believed() {
     let dir = TempDir::new().unwrap();
     let (store, _) = open(dir.path());
-    let victim = Header {
+    let victim = RecordHeader {
         kind: Kind::Drop,
         sequence: 1 << 40,
         key: key(1),

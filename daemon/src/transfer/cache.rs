@@ -27,12 +27,23 @@ fn size(block: &Block) -> usize {
 impl BlockCache {
     /// A cache of at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { inner: Mutex::new(Inner { blocks: LruCache::unbounded(), bytes: 0 }), limit }
+        Self {
+            inner: Mutex::new(Inner {
+                blocks: LruCache::unbounded(),
+                bytes: 0,
+            }),
+            limit,
+        }
     }
 
     /// The block of `stripe`, if it is held.
     pub(crate) fn get(&self, stripe: Id) -> Option<Block> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).blocks.get(&stripe).cloned()
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .blocks
+            .get(&stripe)
+            .cloned()
     }
 
     /// Keeps `block`, unless it alone is over a quarter of the limit.
@@ -70,6 +81,9 @@ mod tests {
         assert!(cache.get(Id::new([0; 32])).is_some());
         assert!(cache.get(Id::new([1; 32])).is_none());
         cache.insert(Id::new([5; 32]), &vec![Bytes::from(vec![0; 101])]);
-        assert!(cache.get(Id::new([5; 32])).is_none(), "too large to be worth the room");
+        assert!(
+            cache.get(Id::new([5; 32])).is_none(),
+            "too large to be worth the room"
+        );
     }
 }

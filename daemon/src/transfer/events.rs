@@ -59,7 +59,11 @@ pub(crate) struct News {
 impl Transfer {
     /// A transfer nobody has heard of yet.
     pub(crate) fn new(operation: Operation) -> Self {
-        Self { operation, log: Mutex::default(), changed: Notify::new() }
+        Self {
+            operation,
+            log: Mutex::default(),
+            changed: Notify::new(),
+        }
     }
 
     fn say(&self, line: String) {
@@ -91,7 +95,11 @@ impl Transfer {
     fn look(&self, after: usize) -> News {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let lines: Vec<String> = log.lines.iter().skip(after).cloned().collect();
-        News { next: log.lines.len().max(after), lines, outcome: log.outcome.clone() }
+        News {
+            next: log.lines.len().max(after),
+            lines,
+            outcome: log.outcome.clone(),
+        }
     }
 
     /// Waits for lines after the first `after` ones, or for the end.
@@ -133,7 +141,11 @@ impl Transfers {
 
     fn find(&self, name: &str) -> Option<Arc<Transfer>> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.iter().rev().find(|(known, _)| known == name).map(|(_, transfer)| Arc::clone(transfer))
+        latest
+            .iter()
+            .rev()
+            .find(|(known, _)| known == name)
+            .map(|(_, transfer)| Arc::clone(transfer))
     }
 
     /// Finds a transfer, waiting for it to begin: a client follows before its request has arrived.

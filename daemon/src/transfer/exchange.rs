@@ -75,7 +75,9 @@ pub(crate) async fn fetch(
                 transfer.corrupted(stripe, head.index);
                 Fetched::Corrupt
             }
-            ShardStatus::None | ShardStatus::Full | ShardStatus::Invalid | ShardStatus::Failed => Fetched::None,
+            ShardStatus::None | ShardStatus::Full | ShardStatus::Invalid | ShardStatus::Failed => {
+                Fetched::None
+            }
         },
         Err(error) => {
             if error.is_disconnect() {
@@ -93,7 +95,13 @@ pub(crate) async fn fetch(
 async fn verify(stripe: Id, header: Bytes, index: u8, payload: Bytes) -> Option<Fetched> {
     let work = move || {
         let header = Header::decode(&header).ok()?;
-        let shard = Shard { header, index, payload }.verify().ok()?;
+        let shard = Shard {
+            header,
+            index,
+            payload,
+        }
+        .verify()
+        .ok()?;
         (shard.stripe().as_bytes() == stripe.as_bytes()).then(|| Fetched::Shard(Box::new(shard)))
     };
     tokio::task::spawn_blocking(work).await.ok().flatten()
@@ -137,9 +145,16 @@ pub(crate) async fn store(
     }
     let lease_ms = match keep {
         Keep::Committed => 0,
-        Keep::Pending { lease, .. } => u64::try_from(lease.max(Duration::from_millis(1)).as_millis()).unwrap_or(u64::MAX),
+        Keep::Pending { lease, .. } => {
+            u64::try_from(lease.max(Duration::from_millis(1)).as_millis()).unwrap_or(u64::MAX)
+        }
     };
-    let request = ShardRequest::Store { header: header_bytes(&shard), index: shard.index(), token, lease_ms };
+    let request = ShardRequest::Store {
+        header: header_bytes(&shard),
+        index: shard.index(),
+        token,
+        lease_ms,
+    };
     match node.ask_shard(contact, &request, shard.payload().clone()).await {
         Ok((head, _)) => match head.status {
             ShardStatus::Ok => Ok(()),

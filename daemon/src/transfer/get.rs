@@ -57,9 +57,21 @@ fn damaged(error: impl std::fmt::Display) -> Failure {
 
 /// A stripe of the manifest that holds `plaintext` bytes of a file with this code.
 fn manifest_stripe(stripe: Id, plaintext: usize, code: Code) -> LaidOut {
-    let code = if plaintext as u64 <= INLINE_MAX { code.small() } else { code };
-    let asked = Asked { stripe, k: code.k(), n: code.n() };
-    LaidOut { asked, is_data: false, length: sealed_len(plaintext as u64) }
+    let code = if plaintext as u64 <= INLINE_MAX {
+        code.small()
+    } else {
+        code
+    };
+    let asked = Asked {
+        stripe,
+        k: code.k(),
+        n: code.n(),
+    };
+    LaidOut {
+        asked,
+        is_data: false,
+        length: sealed_len(plaintext as u64),
+    }
 }
 
 /// Reads the manifest behind a link.
@@ -70,25 +82,41 @@ pub(crate) async fn open(node: &Arc<Node>, transfer: &Transfer, link: &Link) -> 
     let root = Id::new(link.manifest);
     let cipher = FileCipher::new(&link.key);
     let block = fetch_block(node, transfer, Wanted::of(root, 1), true).await?;
-    let plaintext = cipher.open_block(Kind::Manifest, 0, 0, block).map_err(opened)?.concat();
+    let plaintext = cipher
+        .open_block(Kind::Manifest, 0, 0, block)
+        .map_err(opened)?
+        .concat();
     let length = plaintext.len();
     let manifest = Manifest::parse(&Bytes::from(plaintext)).map_err(damaged)?;
     let layout = vec![manifest_stripe(root, length, manifest.code)];
-    let mut file = OpenFile { manifest, layout, cipher };
+    let mut file = OpenFile {
+        manifest,
+        layout,
+        cipher,
+    };
     let Body::Stripes { depth, ids } = &file.manifest.body else {
         return Ok(file);
     };
     let depth = *depth;
     let mut ids: Vec<Id> = ids.iter().map(|id| Id::new(*id.as_bytes())).collect();
     for level in (1..=depth).rev() {
-        ids = file.index_level(node, transfer, level, &ids).await?;
+        ids = file.index_level(node, transfer, level, ids).await?;
     }
     let geometry = file.manifest.geometry();
-    file.layout.extend(ids.into_iter().zip(0..).map(|(stripe, block)| {
-        let code = geometry.code_of(block);
-        let asked = Asked { stripe, k: code.k(), n: code.n() };
-        LaidOut { asked, is_data: true, length: geometry.ciphertext_of(block) }
-    }));
+    file.layout
+        .extend(ids.into_iter().zip(0..).map(|(stripe, block)| {
+            let code = geometry.code_of(block);
+            let asked = Asked {
+                stripe,
+                k: code.k(),
+                n: code.n(),
+            };
+            LaidOut {
+                asked,
+                is_data: true,
+                length: geometry.ciphertext_of(block),
+            }
+        }));
     Ok(file)
 }
 
@@ -99,21 +127,29 @@ impl OpenFile {
         node: &Arc<Node>,
         transfer: &Transfer,
         level: u8,
-        stripes: &[Id],
+        stripes: Vec<Id>,
     ) -> Result<Vec<Id>, Failure> {
         let blocks = self.manifest.geometry().blocks();
         let (cipher, k) = (&self.cipher, self.manifest.code.k());
-        let fetches = stripes.to_vec().into_iter().zip(0..).map(|(stripe, number)| async move {
+        let fetches = stripes.into_iter().zip(0..).map(|(stripe, number)| async move {
             let block = fetch_block(node, transfer, Wanted::of(stripe, k), true).await?;
-            let plaintext = cipher.open_block(Kind::Manifest, level, number, block).map_err(opened)?.concat();
-            let place = IndexPlace { level, number, slot: 0 };
+            let plaintext = cipher
+                .open_block(Kind::Manifest, level, number, block)
+                .map_err(opened)?
+                .concat();
+            let place = IndexPlace {
+                level,
+                number,
+                slot: 0,
+            };
             let index = IndexBlock::parse(place, blocks, &plaintext).map_err(damaged)?;
             Ok::<_, Failure>((stripe, plaintext.len(), index))
         });
         let read: Vec<_> = stream::iter(fetches).buffered(INDEX_AHEAD).try_collect().await?;
         let mut ids = Vec::with_capacity(read.len() * FANOUT);
         for (stripe, length, index) in read {
-            self.layout.push(manifest_stripe(stripe, length, self.manifest.code));
+            self.layout
+                .push(manifest_stripe(stripe, length, self.manifest.code));
             ids.extend(index.ids.iter().map(|id| Id::new(*id.as_bytes())));
         }
         Ok(ids)
@@ -145,8 +181,18 @@ pub(crate) async fn stream(
 ) -> Result<impl Stream<Item = Result<Bytes, io::Error>> + use<>, Failure> {
     node.metrics.get_begun();
     let (sender, mut receiver) = mpsc::channel(CHUNKS);
-    tokio::spawn(produce(Arc::clone(node), transfer, file, range, without.to_vec(), sender));
-    let first = receiver.recv().await.unwrap_or_else(|| Err(Failure::unexpected("the read broke off")))?;
+    tokio::spawn(produce(
+        Arc::clone(node),
+        transfer,
+        file,
+        range,
+        without.to_vec(),
+        sender,
+    ));
+    let first = receiver
+        .recv()
+        .await
+        .unwrap_or_else(|| Err(Failure::unexpected("the read broke off")))?;
     let rest = stream::unfold(receiver, async |mut receiver| {
         let chunk = receiver.recv().await?.map_err(io::Error::other);
         Some((chunk, receiver))
@@ -179,9 +225,16 @@ async fn produce(
 }
 
 /// A client that has gone away ends the read without a failure of ours.
-async fn send(node: &Node, sender: &mpsc::Sender<Result<Bytes, Failure>>, bytes: Bytes) -> Result<(), Failure> {
+async fn send(
+    node: &Node,
+    sender: &mpsc::Sender<Result<Bytes, Failure>>,
+    bytes: Bytes,
+) -> Result<(), Failure> {
     node.metrics.get_bytes(bytes.len());
-    sender.send(Ok(bytes)).await.map_err(|_| Failure::refused("the client went away"))
+    sender
+        .send(Ok(bytes))
+        .await
+        .map_err(|_| Failure::refused("the client went away"))
 }
 
 async fn blocks(
@@ -193,13 +246,24 @@ async fn blocks(
     sender: &mpsc::Sender<Result<Bytes, Failure>>,
 ) -> Result<(), Failure> {
     let geometry = file.manifest.geometry();
-    let stripes: Vec<Asked> =
-        file.layout.iter().filter(|stripe| stripe.is_data).map(|stripe| stripe.asked).collect();
+    let stripes: Vec<Asked> = file
+        .layout
+        .iter()
+        .filter(|stripe| stripe.is_data)
+        .map(|stripe| stripe.asked)
+        .collect();
     let parts = geometry.blocks_of(range).filter_map(|(block, part)| {
         let asked = stripes.get(usize::try_from(block).ok()?)?;
         let whole = part == (0..geometry.plaintext_of(block));
-        let wanted = Wanted { without: without.to_vec(), ..Wanted::of(asked.stripe, asked.k) };
-        Some(Part { wanted, window: geometry.window(block, part), whole })
+        let wanted = Wanted {
+            without: without.to_vec(),
+            ..Wanted::of(asked.stripe, asked.k)
+        };
+        Some(Part {
+            wanted,
+            window: geometry.window(block, part),
+            whole,
+        })
     });
     let reads = parts.map(|part| {
         let (node, transfer, cipher) = (Arc::clone(node), Arc::clone(transfer), file.cipher.clone());
@@ -227,30 +291,46 @@ impl<T> Drop for AbortOnDrop<T> {
 
 impl<T> AbortOnDrop<Result<T, Failure>> {
     async fn join(mut self) -> Result<T, Failure> {
-        (&mut self.0).await.map_err(|_| Failure::unexpected("reading a block broke off"))?
+        (&mut self.0)
+            .await
+            .map_err(|_| Failure::unexpected("reading a block broke off"))?
     }
 }
 
 /// Fetches and opens the segments of one block that are wanted.
-async fn read(node: &Arc<Node>, transfer: &Transfer, cipher: &FileCipher, part: Part) -> Result<Vec<Bytes>, Failure> {
-    let _permit = node.blocks.acquire().await.map_err(|_| Failure::refused("stopping"))?;
-    let Part { wanted, window, whole } = part;
+async fn read(
+    node: &Arc<Node>,
+    transfer: &Transfer,
+    cipher: &FileCipher,
+    part: Part,
+) -> Result<Vec<Bytes>, Failure> {
+    let _permit = node
+        .blocks
+        .acquire()
+        .await
+        .map_err(|_| Failure::refused("stopping"))?;
+    let Part {
+        wanted,
+        window,
+        whole,
+    } = part;
     let ciphertext = match window.pieces.as_slice() {
         [piece] if !whole => match fetch_shard(node, transfer, &wanted, piece.shard).await {
             Some(shard) => vec![shard.payload().slice(piece.range.clone())],
-            None => pieces(fetch_block(node, transfer, wanted, true).await?, &window),
+            None => pieces(&fetch_block(node, transfer, wanted, true).await?, &window),
         },
         _ if whole => fetch_block(node, transfer, wanted, false).await?,
-        _ => pieces(fetch_block(node, transfer, wanted, true).await?, &window),
+        _ => pieces(&fetch_block(node, transfer, wanted, true).await?, &window),
     };
     let (cipher, first) = (cipher.clone(), window.first_segment);
-    let plain = tokio::task::spawn_blocking(move || cipher.open_block(Kind::Data, 0, first, ciphertext)).await;
+    let plain =
+        tokio::task::spawn_blocking(move || cipher.open_block(Kind::Data, 0, first, ciphertext)).await;
     let plain = plain.map_err(|_| Failure::refused("stopping"))?.map_err(opened)?;
     Ok(cut(plain, window.plaintext))
 }
 
 /// The parts of a decoded block that a window names. A block's chunks are its data shards.
-fn pieces(block: Vec<Bytes>, window: &Window) -> Vec<Bytes> {
+fn pieces(block: &[Bytes], window: &Window) -> Vec<Bytes> {
     let part = |piece: &crate::manifest::Piece| {
         let shard = block.get(usize::from(piece.shard))?;
         let end = piece.range.end.min(shard.len());
@@ -281,7 +361,13 @@ mod tests {
 
     #[test]
     fn a_range_is_cut_out_of_chunks() {
-        let chunks = || vec![Bytes::from_static(b"abc"), Bytes::from_static(b"defg"), Bytes::from_static(b"h")];
+        let chunks = || {
+            vec![
+                Bytes::from_static(b"abc"),
+                Bytes::from_static(b"defg"),
+                Bytes::from_static(b"h"),
+            ]
+        };
         assert_eq!(cut(chunks(), 0..8).concat(), b"abcdefgh");
         assert_eq!(cut(chunks(), 2..5).concat(), b"cde");
         assert_eq!(cut(chunks(), 7..9).concat(), b"h");

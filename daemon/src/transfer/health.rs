@@ -84,7 +84,11 @@ pub(crate) async fn survey(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHea
     let mut waiting = FuturesUnordered::new();
     for (contact, positions) in questions(node, stripes) {
         for chunk in positions.chunks(MAX_STRIPES) {
-            let ids: Vec<Id> = chunk.iter().filter_map(|at| stripes.get(*at)).map(|asked| asked.stripe).collect();
+            let ids: Vec<Id> = chunk
+                .iter()
+                .filter_map(|at| stripes.get(*at))
+                .map(|asked| asked.stripe)
+                .collect();
             let (contact, chunk) = (contact.clone(), chunk.to_vec());
             waiting.push(async move { (contact.peer, chunk, ask(node, &contact, ids).await) });
         }
@@ -96,7 +100,11 @@ pub(crate) async fn survey(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHea
             }
         }
     }
-    stripes.iter().zip(answers).map(|(asked, answers)| judge(*asked, &answers)).collect()
+    stripes
+        .iter()
+        .zip(answers)
+        .map(|(asked, answers)| judge(*asked, &answers))
+        .collect()
 }
 
 async fn ask(node: &Arc<Node>, contact: &Contact, ids: Vec<Id>) -> Vec<StripeHoldings> {
@@ -124,7 +132,11 @@ fn questions(node: &Node, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
     let mut asked: BTreeMap<Peer, (Contact, Vec<usize>)> = BTreeMap::new();
     for (at, stripe) in stripes.iter().enumerate() {
         for contact in node.core.successors(stripe.stripe, r) {
-            asked.entry(contact.peer).or_insert_with(|| (contact, Vec::new())).1.push(at);
+            asked
+                .entry(contact.peer)
+                .or_insert_with(|| (contact, Vec::new()))
+                .1
+                .push(at);
         }
     }
     asked.into_values().collect()
@@ -138,8 +150,16 @@ fn judge(asked: Asked, answers: &[(Peer, StripeHoldings)]) -> StripeHealth {
         for (peer, holdings) in answers {
             for (held, pending) in &holdings.held {
                 if *held == index {
-                    let state = if *pending { ShardState::Pending } else { ShardState::Ok };
-                    shards.push(ShardHealth { index, peer: Some(*peer), state });
+                    let state = if *pending {
+                        ShardState::Pending
+                    } else {
+                        ShardState::Ok
+                    };
+                    shards.push(ShardHealth {
+                        index,
+                        peer: Some(*peer),
+                        state,
+                    });
                 }
             }
         }
@@ -147,14 +167,26 @@ fn judge(asked: Asked, answers: &[(Peer, StripeHoldings)]) -> StripeHealth {
             let mut known = answers.iter().flat_map(|(_, holdings)| &holdings.known);
             let absent = known.find(|(known, peer)| *known == index && !answered.contains(peer));
             shards.push(match absent {
-                Some((_, peer)) => ShardHealth { index, peer: Some(*peer), state: ShardState::Unreachable },
-                None => ShardHealth { index, peer: None, state: ShardState::Missing },
+                Some((_, peer)) => ShardHealth {
+                    index,
+                    peer: Some(*peer),
+                    state: ShardState::Unreachable,
+                },
+                None => ShardHealth {
+                    index,
+                    peer: None,
+                    state: ShardState::Missing,
+                },
             });
         }
     }
     let is_live = |shard: &&ShardHealth| matches!(shard.state, ShardState::Ok | ShardState::Pending);
     let live: BTreeSet<u8> = shards.iter().filter(is_live).map(|shard| shard.index).collect();
-    let holders: BTreeSet<Peer> = shards.iter().filter(is_live).filter_map(|shard| shard.peer).collect();
+    let holders: BTreeSet<Peer> = shards
+        .iter()
+        .filter(is_live)
+        .filter_map(|shard| shard.peer)
+        .collect();
     // An index counts once, and so does a peer: two shards on one peer die together.
     let count = live.len().min(holders.len());
     let (k, n) = (usize::from(asked.k), usize::from(asked.n));
@@ -164,7 +196,11 @@ fn judge(asked: Asked, answers: &[(Peer, StripeHoldings)]) -> StripeHealth {
         _ if count <= k => Health::Endangered,
         _ => Health::Degraded,
     };
-    StripeHealth { shards, live: live.len(), health }
+    StripeHealth {
+        shards,
+        live: live.len(),
+        health,
+    }
 }
 
 impl Node {
@@ -182,13 +218,22 @@ impl Node {
         let transfer = &transfer;
         let opening = links.into_iter().map(|link| async move {
             let file = get::open(self, transfer, &link).await.ok()?;
-            Some(file.layout.into_iter().map(|stripe| stripe.asked).collect::<Vec<_>>())
+            Some(
+                file.layout
+                    .into_iter()
+                    .map(|stripe| stripe.asked)
+                    .collect::<Vec<_>>(),
+            )
         });
         let opened: Vec<Option<Vec<Asked>>> = stream::iter(opening).buffered(OPENING).collect().await;
         let asked: Vec<Asked> = opened.iter().flatten().flatten().copied().collect();
         let mut healths = survey(self, &asked).await.into_iter().map(|stripe| stripe.health);
-        let mut worst = |stripes: &Vec<Asked>| healths.by_ref().take(stripes.len()).min().unwrap_or(Health::Safe);
-        opened.iter().map(|stripes| stripes.as_ref().map(&mut worst)).collect()
+        let mut worst =
+            |stripes: &Vec<Asked>| healths.by_ref().take(stripes.len()).min().unwrap_or(Health::Safe);
+        opened
+            .iter()
+            .map(|stripes| stripes.as_ref().map(&mut worst))
+            .collect()
     }
 }
 
@@ -198,15 +243,34 @@ mod tests {
 
     fn holds(peer: u8, held: &[u8]) -> (Peer, StripeHoldings) {
         let held = held.iter().map(|index| (*index, false)).collect();
-        (Peer::new([peer; 32]), StripeHoldings { held, known: vec![(2, Peer::new([99; 32]))] })
+        (
+            Peer::new([peer; 32]),
+            StripeHoldings {
+                held,
+                known: vec![(2, Peer::new([99; 32]))],
+            },
+        )
     }
 
     #[test]
     fn health_counts_indices_and_peers() {
-        let asked = Asked { stripe: Id::default(), k: 2, n: 3 };
-        assert_eq!(judge(asked, &[holds(1, &[0]), holds(2, &[1]), holds(3, &[2])]).health, Health::Safe);
-        assert_eq!(judge(asked, &[holds(1, &[0]), holds(2, &[1, 2])]).health, Health::Endangered);
-        assert_eq!(judge(asked, &[holds(1, &[0]), holds(2, &[0])]).health, Health::Lost);
+        let asked = Asked {
+            stripe: Id::default(),
+            k: 2,
+            n: 3,
+        };
+        assert_eq!(
+            judge(asked, &[holds(1, &[0]), holds(2, &[1]), holds(3, &[2])]).health,
+            Health::Safe
+        );
+        assert_eq!(
+            judge(asked, &[holds(1, &[0]), holds(2, &[1, 2])]).health,
+            Health::Endangered
+        );
+        assert_eq!(
+            judge(asked, &[holds(1, &[0]), holds(2, &[0])]).health,
+            Health::Lost
+        );
         let two = judge(asked, &[holds(1, &[0]), holds(2, &[1])]);
         assert_eq!(two.health, Health::Endangered);
         assert_eq!(two.shards.last().unwrap().state, ShardState::Unreachable);

@@ -113,14 +113,17 @@ fn choose_code(node: &Node, options: &PutOptions) -> Result<(Code, Option<String
     let Some(code) = options.code else {
         let joining = node.core.read(|state| state.ring.phase() == Phase::Joining);
         if joining || !node.network().adopted {
-            return Err(Failure::refused("the ring is not joined yet, so no code can be chosen; try again"));
+            return Err(Failure::refused(
+                "the ring is not joined yet, so no code can be chosen; try again",
+            ));
         }
         let code = Code::auto(node.peers_counted());
         let warning = (code == Code::Copies(1))
             .then(|| "this peer is alone: the file exists once and dies with this disk".to_owned());
         return Ok((code, warning));
     };
-    code.check_ring(r).map_err(|error| Failure::usage(format!("code {code}: {error}")))?;
+    code.check_ring(r)
+        .map_err(|error| Failure::usage(format!("code {code}: {error}")))?;
     let (known, needed) = (node.peers_known(), usize::from(code.n()));
     if known < needed && !options.degraded {
         return Err(Failure::refused(format!(
@@ -156,10 +159,18 @@ struct Putting<'a> {
 }
 
 impl<'a> Putting<'a> {
-    fn new(node: &'a Arc<Node>, options: PutOptions, code: Code, transfer: &Arc<Transfer>) -> Result<Self, Failure> {
+    fn new(
+        node: &'a Arc<Node>,
+        options: PutOptions,
+        code: Code,
+        transfer: &Arc<Transfer>,
+    ) -> Result<Self, Failure> {
         let token: Token = rand::random();
         let key = crypt::random_key();
-        let keep = Keep::Pending { lease: node.config.pending_lease, writer: node.me };
+        let keep = Keep::Pending {
+            lease: node.config.pending_lease,
+            writer: node.me,
+        };
         let transfer = Arc::clone(transfer);
         let writing = Writing::new(token, keep, options.degraded, node.config.write_timeout, transfer);
         let holders = Holders::default();
@@ -195,7 +206,8 @@ impl<'a> Putting<'a> {
     ) -> Result<Link, Failure> {
         let block_len = usize::try_from(self.geometry().block_plaintext()).unwrap_or(usize::MAX);
         let mut buffer = BlockBuffer::new(block_len);
-        let broken = |error: E| Failure::refused(format!("the upload broke off ({error}); nothing was stored"));
+        let broken =
+            |error: E| Failure::refused(format!("the upload broke off ({error}); nothing was stored"));
         while let Some(chunk) = body.try_next().await.map_err(broken)? {
             let mut rest: &[u8] = &chunk;
             while !rest.is_empty() {
@@ -231,7 +243,11 @@ impl<'a> Putting<'a> {
         let permit = permit.map_err(|_| Failure::refused("stopping"))?;
         let segment = self.geometry().first_segment(self.sent);
         self.sent += 1;
-        let (node, writing, cipher) = (Arc::clone(self.node), Arc::clone(&self.writing), self.cipher.clone());
+        let (node, writing, cipher) = (
+            Arc::clone(self.node),
+            Arc::clone(&self.writing),
+            self.cipher.clone(),
+        );
         let (code, owner) = (self.code_for(buffer.len()), self.owner);
         self.window.push_back(tokio::spawn(async move {
             let _permit = permit;
@@ -248,7 +264,11 @@ impl<'a> Putting<'a> {
 
     /// The file's code, or its small form for few bytes of plaintext.
     fn code_for(&self, plaintext: usize) -> Code {
-        if plaintext as u64 <= INLINE_MAX { self.code.small() } else { self.code }
+        if plaintext as u64 <= INLINE_MAX {
+            self.code.small()
+        } else {
+            self.code
+        }
     }
 
     /// Waits for the oldest block on its way and gives it its place in the manifest.
@@ -293,7 +313,11 @@ impl<'a> Putting<'a> {
                  space, add peers, or choose a code with fewer shards"
             ));
         }
-        let hint = if self.options.degraded { "" } else { ", or accept less with --degraded" };
+        let hint = if self.options.degraded {
+            ""
+        } else {
+            ", or accept less with --degraded"
+        };
         Failure::refused(format!(
             "{found} of {n} peers took their shard of a stripe ({least} needed); nothing was stored; try again \
              when more peers are up{hint}"
@@ -303,14 +327,21 @@ impl<'a> Putting<'a> {
     /// Stores a full index block and those that become full by it.
     async fn index_blocks(&mut self, mut next: Option<IndexBlock>) -> Result<(), Failure> {
         while let Some(index) = next.take() {
-            let stripe = self.manifest_stripe(index.level, index.number, &index.encode()).await?;
+            let stripe = self
+                .manifest_stripe(index.level, index.number, &index.encode())
+                .await?;
             next = self.tree.stored(index.level, stripe);
         }
         Ok(())
     }
 
     /// Seals and stores one block of the manifest: few bytes are copied, many are coded like the file.
-    async fn manifest_stripe(&mut self, level: u8, number: u64, plaintext: &[u8]) -> Result<StripeId, Failure> {
+    async fn manifest_stripe(
+        &mut self,
+        level: u8,
+        number: u64,
+        plaintext: &[u8],
+    ) -> Result<StripeId, Failure> {
         let block = self.cipher.seal_bytes(Kind::Manifest, level, number, plaintext);
         let code = self.code_for(plaintext.len());
         let shards = encode(code, Policy::Successors, [0; 32], self.owner, block).map_err(nothing_stored)?;
@@ -334,8 +365,13 @@ impl<'a> Putting<'a> {
     /// A file that lives in its manifest: one stripe, committed with the put.
     async fn single(&mut self, body: Body) -> Result<Link, Failure> {
         let (transfer, timeout) = (Arc::clone(&self.writing.transfer), self.writing.write_timeout);
-        self.writing =
-            Arc::new(Writing::new(self.token, Keep::Committed, self.options.degraded, timeout, transfer));
+        self.writing = Arc::new(Writing::new(
+            self.token,
+            Keep::Committed,
+            self.options.degraded,
+            timeout,
+            transfer,
+        ));
         let root = self.root(body)?;
         let stripe = self.manifest_stripe(0, 0, &root).await?;
         let link = self.link(stripe);
@@ -362,7 +398,11 @@ impl<'a> Putting<'a> {
     }
 
     fn link(&self, manifest: StripeId) -> Link {
-        Link { manifest: *manifest.as_bytes(), key: self.key.clone(), tag: self.node.network().tag() }
+        Link {
+            manifest: *manifest.as_bytes(),
+            key: self.key.clone(),
+            tag: self.node.network().tag(),
+        }
     }
 
     fn listed(&self, link: &Link) -> Listed {
@@ -400,13 +440,18 @@ impl<'a> Putting<'a> {
         let holders = snapshot(&self.holders);
         let committed = commit_all(self.node, self.token, holders, self.writing.write_timeout).await;
         for placed in &mut self.stripes {
-            placed.holders.retain(|(_, peer)| committed.contains(&placed.stripe, *peer));
+            placed
+                .holders
+                .retain(|(_, peer)| committed.contains(&placed.stripe, *peer));
         }
         let short = |placed: &&Placed| {
             placed.holders.len() < Placed::least(placed.k, placed.n, self.options.degraded)
         };
         if let Some(placed) = self.stripes.iter().find(short) {
-            let short = TooFewHolders { placed: placed.clone(), no_space: false };
+            let short = TooFewHolders {
+                placed: placed.clone(),
+                no_space: false,
+            };
             return Err(self.too_few(&short));
         }
         self.list(link).await
@@ -415,9 +460,8 @@ impl<'a> Putting<'a> {
     /// Takes back everything stored.
     async fn give_up(&mut self) {
         while let Some(on_its_way) = self.window.pop_front() {
-            match on_its_way.await {
-                Ok(Ok(placed) | Err(TooFewHolders { placed, .. })) => note(&self.holders, &placed),
-                Err(_) => {}
+            if let Ok(Ok(placed) | Err(TooFewHolders { placed, .. })) = on_its_way.await {
+                note(&self.holders, &placed);
             }
         }
         discard_all(self.node, self.token, snapshot(&self.holders)).await;
@@ -427,10 +471,17 @@ impl<'a> Putting<'a> {
     fn report(&self, link: &Link, warning: Option<String>, took: Duration) -> PutReport {
         let stored: usize = self.stripes.iter().map(|placed| placed.holders.len()).sum();
         let total: usize = self.stripes.iter().map(|placed| usize::from(placed.n)).sum();
-        let bare = self.stripes.iter().any(|p| p.holders.len() <= usize::from(p.k) && p.n > p.k);
+        let bare = self
+            .stripes
+            .iter()
+            .any(|p| p.holders.len() <= usize::from(p.k) && p.n > p.k);
         let warning = warning.or_else(|| match (stored < total, bare) {
-            (_, true) => Some(format!("{stored} of {total} shards stored: unprotected until repaired")),
-            (true, false) => Some(format!("{stored} of {total} shards stored; the rest follows when peers return")),
+            (_, true) => Some(format!(
+                "{stored} of {total} shards stored: unprotected until repaired"
+            )),
+            (true, false) => Some(format!(
+                "{stored} of {total} shards stored; the rest follows when peers return"
+            )),
             (false, false) => None,
         });
         PutReport {
@@ -453,14 +504,19 @@ pub(crate) struct Committed(BTreeMap<Peer, Vec<Id>>);
 
 impl Committed {
     pub(crate) fn contains(&self, stripe: &Id, peer: Peer) -> bool {
-        self.0.get(&peer).is_some_and(|stripes| stripes.binary_search(stripe).is_ok())
+        self.0
+            .get(&peer)
+            .is_some_and(|stripes| stripes.binary_search(stripe).is_ok())
     }
 }
 
 /// Tells one holder to commit; the stripes it confirmed. `None` when it did not answer.
 async fn commit_at(node: &Arc<Node>, token: Token, peer: Peer, stripes: &[Id]) -> Option<Vec<Id>> {
     let held = if peer == node.me {
-        node.shards.commit(&node.core, stripes.to_vec(), Some(token)).await.ok()?
+        node.shards
+            .commit(&node.core, stripes.to_vec(), Some(token))
+            .await
+            .ok()?
     } else {
         let contact = node.core.contact(peer)?;
         let request = NodeRequest::Commit(token, stripes.to_vec());
@@ -469,7 +525,14 @@ async fn commit_at(node: &Arc<Node>, token: Token, peer: Peer, stripes: &[Id]) -
             Ok(_) | Err(_) => return None,
         }
     };
-    Some(stripes.iter().zip(held).filter(|(_, held)| *held).map(|(stripe, _)| *stripe).collect())
+    Some(
+        stripes
+            .iter()
+            .zip(held)
+            .filter(|(_, held)| *held)
+            .map(|(stripe, _)| *stripe)
+            .collect(),
+    )
 }
 
 /// Commits with every holder, trying silent ones again until `patience` is over.

@@ -30,22 +30,22 @@ async fn finish(node: &Arc<Node>, put: Unfinished) {
     let mut holders: BTreeMap<Peer, Vec<Id>> = BTreeMap::new();
     for (stripe, shards) in &put.stripes {
         for (_, peer) in shards {
-            holders.entry(*peer).or_default().push(Id::new(*stripe.as_bytes()));
+            holders
+                .entry(*peer)
+                .or_default()
+                .push(Id::new(*stripe.as_bytes()));
         }
     }
-    match &put.committing {
-        Some(sealed) => {
-            commit_all(node, put.token, holders, node.config.write_timeout).await;
-            if let Err(error) = node.files.append_sealed(sealed) {
-                tracing::error!(%error, "a finished put could not be listed; its journal stays");
-                return;
-            }
-            tracing::info!("finished a put that was being committed when the daemon stopped");
+    if let Some(sealed) = &put.committing {
+        commit_all(node, put.token, holders, node.config.write_timeout).await;
+        if let Err(error) = node.files.append_sealed(sealed) {
+            tracing::error!(%error, "a finished put could not be listed; its journal stays");
+            return;
         }
-        None => {
-            discard_all(node, put.token, holders).await;
-            tracing::info!("took back a put that was not finished when the daemon stopped");
-        }
+        tracing::info!("finished a put that was being committed when the daemon stopped");
+    } else {
+        discard_all(node, put.token, holders).await;
+        tracing::info!("took back a put that was not finished when the daemon stopped");
     }
     if let Err(error) = put.finish() {
         tracing::warn!(%error, "the journal of an old put stays");

@@ -44,15 +44,32 @@ pub(crate) struct Writing {
 }
 
 impl Writing {
-    pub(crate) fn new(token: Token, keep: Keep, degraded: bool, write_timeout: Duration, transfer: Arc<Transfer>) -> Self {
-        Self { token, keep, degraded, write_timeout, transfer, short_since: Mutex::new(None) }
+    pub(crate) fn new(
+        token: Token,
+        keep: Keep,
+        degraded: bool,
+        write_timeout: Duration,
+        transfer: Arc<Transfer>,
+    ) -> Self {
+        Self {
+            token,
+            keep,
+            degraded,
+            write_timeout,
+            transfer,
+            short_since: Mutex::new(None),
+        }
     }
 
     /// Until when to wait for more holders.
     fn patience(&self) -> Instant {
         let mut since = self.short_since.lock().unwrap_or_else(PoisonError::into_inner);
         let since = *since.get_or_insert_with(Instant::now);
-        if self.degraded { since } else { since + self.write_timeout }
+        if self.degraded {
+            since
+        } else {
+            since + self.write_timeout
+        }
     }
 }
 
@@ -91,7 +108,10 @@ async fn candidates(node: &Node, stripe: Id, count: usize) -> Vec<Contact> {
         Ok(found) => found.contacts,
         Err(_) => node.core.successors(stripe, count),
     };
-    found.into_iter().filter(|contact| contact.state == PeerState::Accepting).collect()
+    found
+        .into_iter()
+        .filter(|contact| contact.state == PeerState::Accepting)
+        .collect()
 }
 
 /// Stores the n shards of one stripe with distinct holders.
@@ -101,31 +121,51 @@ pub(crate) async fn store_stripe(
     shards: Vec<VerifiedShard>,
 ) -> Result<Placed, TooFewHolders> {
     let Some(first) = shards.first() else {
-        return Err(TooFewHolders { placed: Placed { stripe: Id::default(), k: 0, n: 0, holders: vec![] }, no_space: false });
+        return Err(TooFewHolders {
+            placed: Placed {
+                stripe: Id::default(),
+                k: 0,
+                n: 0,
+                holders: vec![],
+            },
+            no_space: false,
+        });
     };
     let (stripe, code) = (ring_id(first), first.header().code());
     let count = usize::from(code.n()) + SPARE;
-    let mut placed = Placed { stripe, k: code.k(), n: code.n(), holders: Vec::with_capacity(shards.len()) };
+    let mut placed = Placed {
+        stripe,
+        k: code.k(),
+        n: code.n(),
+        holders: Vec::with_capacity(shards.len()),
+    };
     let mut left: VecDeque<VerifiedShard> = shards.into();
-    let mut asked = BTreeSet::new();
+    let mut tried = BTreeSet::new();
     let mut no_space = false;
-    let mut waiting = FuturesUnordered::new();
+    let mut sends = FuturesUnordered::new();
     let mut queue: VecDeque<Contact> = candidates(node, stripe, count).await.into();
     loop {
         while !left.is_empty()
             && let Some(contact) = queue.pop_front()
         {
-            if asked.insert(contact.peer)
+            if tried.insert(contact.peer)
                 && let Some(shard) = left.pop_front()
             {
-                waiting.push(async move {
-                    let stored =
-                        store(node, &writing.transfer, &contact, shard.clone(), writing.keep, writing.token).await;
+                sends.push(async move {
+                    let stored = store(
+                        node,
+                        &writing.transfer,
+                        &contact,
+                        shard.clone(),
+                        writing.keep,
+                        writing.token,
+                    )
+                    .await;
                     (contact.peer, shard, stored)
                 });
             }
         }
-        match waiting.next().await {
+        match sends.next().await {
             Some((peer, shard, Ok(()))) => placed.holders.push((shard.index(), peer)),
             Some((_, shard, Err(error))) => {
                 no_space |= error == StoreError::Full;
@@ -135,9 +175,9 @@ pub(crate) async fn store_stripe(
             None if Instant::now() >= writing.patience() => break,
             None => sleep_until((Instant::now() + AGAIN).into()).await,
         }
-        if queue.is_empty() && !left.is_empty() && waiting.is_empty() {
-            queue = candidates(node, stripe, count + asked.len()).await.into();
-            queue.retain(|contact| !asked.contains(&contact.peer));
+        if queue.is_empty() && !left.is_empty() && sends.is_empty() {
+            queue = candidates(node, stripe, count + tried.len()).await.into();
+            queue.retain(|contact| !tried.contains(&contact.peer));
         }
     }
     if placed.holders.len() >= Placed::least(code.k(), code.n(), writing.degraded) {
@@ -154,7 +194,9 @@ pub(crate) struct FetchTimes {
 
 impl Default for FetchTimes {
     fn default() -> Self {
-        Self { late_after_us: AtomicU64::new(500_000) }
+        Self {
+            late_after_us: AtomicU64::new(500_000),
+        }
     }
 }
 
@@ -165,8 +207,13 @@ impl FetchTimes {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let mark = self.late_after_us.load(Ordering::Relaxed);
         let step = mark / 100 + 1;
-        let next = if took > mark { mark + 19 * step } else { mark.saturating_sub(step) };
-        self.late_after_us.store(next.clamp(20_000, 5_000_000), Ordering::Relaxed);
+        let next = if took > mark {
+            mark + 19 * step
+        } else {
+            mark.saturating_sub(step)
+        };
+        self.late_after_us
+            .store(next.clamp(20_000, 5_000_000), Ordering::Relaxed);
     }
 
     fn late_after(&self) -> Duration {
@@ -186,7 +233,11 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     pub(crate) fn of(stripe: Id, k: u8) -> Self {
-        Self { stripe, k, without: Vec::new() }
+        Self {
+            stripe,
+            k,
+            without: Vec::new(),
+        }
     }
 }
 
@@ -222,7 +273,13 @@ impl Reading {
             }
             let r = usize::try_from(node.network().r).unwrap_or(usize::MAX);
             self.queue = match self.widened {
-                0 => node.core.lookup(stripe, r).await.map(|found| found.contacts).unwrap_or_default().into(),
+                0 => node
+                    .core
+                    .lookup(stripe, r)
+                    .await
+                    .map(|found| found.contacts)
+                    .unwrap_or_default()
+                    .into(),
                 1 => node.core.alive().into(),
                 _ => return None,
             };

@@ -8,7 +8,10 @@ use prost::Message;
 use super::Malformed;
 
 pub(super) fn id(bytes: &Bytes) -> Result<Id, Malformed> {
-    let bytes: [u8; 32] = bytes.as_ref().try_into().map_err(|_| Malformed("an id has 32 bytes"))?;
+    let bytes: [u8; 32] = bytes
+        .as_ref()
+        .try_into()
+        .map_err(|_| Malformed("an id has 32 bytes"))?;
     Ok(Id::new(bytes))
 }
 
@@ -38,13 +41,19 @@ pub(super) fn contact(message: wire::Contact) -> Result<Contact, Malformed> {
     let contact = Contact {
         peer: peer(&message.peer)?,
         version: message.version,
-        virtual_nodes: indices.collect::<Result<_, _>>().map_err(|_| Malformed("a virtual node's index"))?,
+        virtual_nodes: indices
+            .collect::<Result<_, _>>()
+            .map_err(|_| Malformed("a virtual node's index"))?,
         addresses: message.addresses,
         capacity: message.capacity,
         used: message.used,
         state,
     };
-    if contact.is_valid() { Ok(contact) } else { Err(Malformed("a contact beyond its limits")) }
+    if contact.is_valid() {
+        Ok(contact)
+    } else {
+        Err(Malformed("a contact beyond its limits"))
+    }
 }
 
 pub(super) fn wire_contact(contact: &Contact) -> wire::Contact {
@@ -56,7 +65,11 @@ pub(super) fn wire_contact(contact: &Contact) -> wire::Contact {
     wire::Contact {
         peer: wire_peer(&contact.peer),
         version: contact.version,
-        virtual_nodes: contact.virtual_nodes.iter().map(|index| u32::from(*index)).collect(),
+        virtual_nodes: contact
+            .virtual_nodes
+            .iter()
+            .map(|index| u32::from(*index))
+            .collect(),
         addresses: contact.addresses.clone(),
         capacity: contact.capacity,
         used: contact.used,

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use mutualstore_dht::custody::{
-    BUCKETS, Entry, Listing, MAX_ENTRIES, Question, Report, Reported, Request, Response, Shape, Status, TrimOrder,
+    BUCKETS, Entry, Listing, MAX_ENTRIES, Question, Report, Reported, Request, Response, Shape, Status,
+    TrimOrder,
 };
 use mutualstore_dht::{Id, Peer};
 use mutualstore_proto::wire;
@@ -22,14 +23,20 @@ fn stripes(list: &wire::StripeList) -> Result<Vec<Id>, Malformed> {
 }
 
 fn wire_stripes(stripes: &[Id]) -> wire::StripeList {
-    wire::StripeList { stripes: stripes.iter().map(wire_id).collect::<Vec<Bytes>>() }
+    wire::StripeList {
+        stripes: stripes.iter().map(wire_id).collect::<Vec<Bytes>>(),
+    }
 }
 
 fn entry(message: &wire::ListedShard) -> Result<Entry, Malformed> {
     Ok(Entry {
         stripe: id(&message.stripe)?,
         index: index(message.index)?,
-        shape: Shape { k: index(message.k)?, n: index(message.n)?, shard_len: message.shard_len },
+        shape: Shape {
+            k: index(message.k)?,
+            n: index(message.n)?,
+            shard_len: message.shard_len,
+        },
         committed: message.committed,
     })
 }
@@ -52,7 +59,11 @@ fn listing(message: &wire::Listing) -> Result<Listing, Malformed> {
         to: id(&message.to)?,
         entries: message.entries.iter().map(entry).collect::<Result<_, _>>()?,
     };
-    if listing.is_valid() { Ok(listing) } else { Err(Malformed("a listing out of order or out of its range")) }
+    if listing.is_valid() {
+        Ok(listing)
+    } else {
+        Err(Malformed("a listing out of order or out of its range"))
+    }
 }
 
 fn wire_listing(listing: &Listing) -> wire::Listing {
@@ -66,7 +77,10 @@ fn wire_listing(listing: &Listing) -> wire::Listing {
 
 fn report(message: &wire::Report) -> Result<Report, Malformed> {
     at_most(message.listings.len(), MAX_ENTRIES)?;
-    at_most(message.listings.iter().map(|listing| listing.entries.len()).sum(), MAX_ENTRIES)?;
+    at_most(
+        message.listings.iter().map(|listing| listing.entries.len()).sum(),
+        MAX_ENTRIES,
+    )?;
     Ok(Report {
         instance: message.instance,
         sequence: message.sequence,
@@ -90,7 +104,10 @@ fn order(message: &wire::TrimOrder) -> Result<TrimOrder, Malformed> {
 }
 
 fn wire_order(order: &TrimOrder) -> wire::TrimOrder {
-    let at = |(index, peer): &(u8, Peer)| wire::ShardAt { index: u32::from(*index), peer: wire_peer(peer) };
+    let at = |(index, peer): &(u8, Peer)| wire::ShardAt {
+        index: u32::from(*index),
+        peer: wire_peer(peer),
+    };
     wire::TrimOrder {
         stripe: wire_id(&order.stripe),
         index: u32::from(order.index),
@@ -116,10 +133,12 @@ pub(super) fn wire_request(request: &Request) -> wire::CustodyRequest {
         }),
         Request::Solicit => Kind::Solicit(wire::Solicit {}),
         Request::Commit { stripes } => Kind::Commit(wire_stripes(stripes)),
-        Request::Trim { orders } => Kind::Trim(wire::Trim { orders: orders.iter().map(wire_order).collect() }),
-        Request::Confirm { questions } => {
-            Kind::Confirm(wire::Confirm { questions: questions.iter().map(ask).collect() })
-        }
+        Request::Trim { orders } => Kind::Trim(wire::Trim {
+            orders: orders.iter().map(wire_order).collect(),
+        }),
+        Request::Confirm { questions } => Kind::Confirm(wire::Confirm {
+            questions: questions.iter().map(ask).collect(),
+        }),
         Request::Status { stripes } => Kind::Status(wire_stripes(stripes)),
     };
     wire::CustodyRequest { kind: Some(kind) }
@@ -128,23 +147,40 @@ pub(super) fn wire_request(request: &Request) -> wire::CustodyRequest {
 /// Validates a question.
 pub(super) fn request(message: wire::CustodyRequest) -> Result<Request, Malformed> {
     use wire::custody_request::Kind;
-    Ok(match message.kind.ok_or(Malformed("a custody request of no known kind"))? {
-        Kind::Report(m) => Request::Report(report(&m)?),
-        Kind::Solicit(wire::Solicit {}) => Request::Solicit,
-        Kind::Commit(m) => Request::Commit { stripes: stripes(&m)? },
-        Kind::Trim(m) => {
-            at_most(m.orders.len(), MAX_ENTRIES)?;
-            Request::Trim { orders: m.orders.iter().map(order).collect::<Result<_, _>>()? }
-        }
-        Kind::Confirm(m) => {
-            at_most(m.questions.len(), MAX_ENTRIES)?;
-            let ask = |m: &wire::Question| {
-                Ok(Question { stripe: id(&m.stripe)?, index: index(m.index)?, pin: m.pin })
-            };
-            Request::Confirm { questions: m.questions.iter().map(ask).collect::<Result<_, Malformed>>()? }
-        }
-        Kind::Status(m) => Request::Status { stripes: stripes(&m)? },
-    })
+    Ok(
+        match message
+            .kind
+            .ok_or(Malformed("a custody request of no known kind"))?
+        {
+            Kind::Report(m) => Request::Report(report(&m)?),
+            Kind::Solicit(wire::Solicit {}) => Request::Solicit,
+            Kind::Commit(m) => Request::Commit {
+                stripes: stripes(&m)?,
+            },
+            Kind::Trim(m) => {
+                at_most(m.orders.len(), MAX_ENTRIES)?;
+                Request::Trim {
+                    orders: m.orders.iter().map(order).collect::<Result<_, _>>()?,
+                }
+            }
+            Kind::Confirm(m) => {
+                at_most(m.questions.len(), MAX_ENTRIES)?;
+                let ask = |m: &wire::Question| {
+                    Ok(Question {
+                        stripe: id(&m.stripe)?,
+                        index: index(m.index)?,
+                        pin: m.pin,
+                    })
+                };
+                Request::Confirm {
+                    questions: m.questions.iter().map(ask).collect::<Result<_, Malformed>>()?,
+                }
+            }
+            Kind::Status(m) => Request::Status {
+                stripes: stripes(&m)?,
+            },
+        },
+    )
 }
 
 fn wire_reported(reported: &Reported) -> wire::Reported {
@@ -153,7 +189,10 @@ fn wire_reported(reported: &Reported) -> wire::Reported {
         bucket: u32::from(*bucket),
         fingerprint: *fingerprint,
     };
-    let hint = |(stripe, home): &(Id, Peer)| wire::HomeHint { stripe: wire_id(stripe), home: wire_peer(home) };
+    let hint = |(stripe, home): &(Id, Peer)| wire::HomeHint {
+        stripe: wire_id(stripe),
+        home: wire_peer(home),
+    };
     wire::Reported {
         differs: reported.differs.is_some(),
         buckets: buckets.map(bucket).collect(),
@@ -166,10 +205,18 @@ fn reported(message: &wire::Reported) -> Result<Reported, Malformed> {
     at_most(message.elsewhere.len(), MAX_ENTRIES)?;
     let bucket = |m: &wire::BucketFingerprint| Ok((index(m.bucket)?, m.fingerprint));
     let hint = |m: &wire::HomeHint| Ok((id(&m.stripe)?, peer(&m.home)?));
-    let buckets = message.buckets.iter().map(bucket).collect::<Result<_, Malformed>>()?;
+    let buckets = message
+        .buckets
+        .iter()
+        .map(bucket)
+        .collect::<Result<_, Malformed>>()?;
     Ok(Reported {
         differs: message.differs.then_some(buckets),
-        elsewhere: message.elsewhere.iter().map(hint).collect::<Result<_, Malformed>>()?,
+        elsewhere: message
+            .elsewhere
+            .iter()
+            .map(hint)
+            .collect::<Result<_, Malformed>>()?,
     })
 }
 
@@ -187,9 +234,9 @@ pub(super) fn wire_response(response: &Response) -> wire::CustodyResponse {
         Response::Reported(reported) => Kind::Reported(wire_reported(reported)),
         Response::Taken => Kind::Taken(wire::Taken {}),
         Response::Confirmed(held) => Kind::Confirmed(wire::Confirmed { held: held.clone() }),
-        Response::Statuses(statuses) => {
-            Kind::Statuses(wire::Statuses { statuses: statuses.iter().map(status).collect() })
-        }
+        Response::Statuses(statuses) => Kind::Statuses(wire::Statuses {
+            statuses: statuses.iter().map(status).collect(),
+        }),
     };
     wire::CustodyResponse { kind: Some(kind) }
 }
@@ -197,23 +244,28 @@ pub(super) fn wire_response(response: &Response) -> wire::CustodyResponse {
 /// Validates an answer.
 pub(super) fn response(message: wire::CustodyResponse) -> Result<Response, Malformed> {
     use wire::custody_response::Kind;
-    Ok(match message.kind.ok_or(Malformed("a custody answer of no known kind"))? {
-        Kind::Reported(m) => Response::Reported(reported(&m)?),
-        Kind::Taken(wire::Taken {}) => Response::Taken,
-        Kind::Confirmed(m) => {
-            at_most(m.held.len(), MAX_ENTRIES)?;
-            Response::Confirmed(m.held)
-        }
-        Kind::Statuses(m) => {
-            at_most(m.statuses.len(), MAX_ENTRIES)?;
-            let status = |status| match status {
-                wire::StripeStatus::None => Status::None,
-                wire::StripeStatus::Pending => Status::Pending,
-                wire::StripeStatus::Committed => Status::Committed,
-            };
-            Response::Statuses(m.statuses().map(status).collect())
-        }
-    })
+    Ok(
+        match message
+            .kind
+            .ok_or(Malformed("a custody answer of no known kind"))?
+        {
+            Kind::Reported(m) => Response::Reported(reported(&m)?),
+            Kind::Taken(wire::Taken {}) => Response::Taken,
+            Kind::Confirmed(m) => {
+                at_most(m.held.len(), MAX_ENTRIES)?;
+                Response::Confirmed(m.held)
+            }
+            Kind::Statuses(m) => {
+                at_most(m.statuses.len(), MAX_ENTRIES)?;
+                let status = |status| match status {
+                    wire::StripeStatus::None => Status::None,
+                    wire::StripeStatus::Pending => Status::Pending,
+                    wire::StripeStatus::Committed => Status::Committed,
+                };
+                Response::Statuses(m.statuses().map(status).collect())
+            }
+        },
+    )
 }
 
 #[cfg(test)]
@@ -233,37 +285,77 @@ mod tests {
     }
 
     fn any_listing() -> impl Strategy<Value = Listing> {
-        let shard = (any::<[u8; 31]>(), 1..=255u8, any::<u8>(), any::<u8>(), any::<u32>(), any::<bool>());
+        let shard = (
+            any::<[u8; 31]>(),
+            1..=255u8,
+            any::<u8>(),
+            any::<u8>(),
+            any::<u32>(),
+            any::<bool>(),
+        );
         (any::<u8>(), vec(shard, 0..8)).prop_map(|(bucket, shards)| {
             let mut entries: Vec<Entry> = shards
                 .into_iter()
                 .map(|(prefix, n, k, index, shard_len, committed)| {
                     let mut stripe = [bucket; 32];
                     stripe[..31].copy_from_slice(&prefix);
-                    let shape = Shape { k: k % n + 1, n, shard_len };
-                    Entry { stripe: Id::new(stripe), index: index % n, shape, committed }
+                    let shape = Shape {
+                        k: k % n + 1,
+                        n,
+                        shard_len,
+                    };
+                    Entry {
+                        stripe: Id::new(stripe),
+                        index: index % n,
+                        shape,
+                        committed,
+                    }
                 })
                 .collect();
             entries.sort_by_key(|entry| (entry.stripe, entry.index));
             entries.dedup_by_key(|entry| (entry.stripe, entry.index));
-            Listing { bucket, from: Id::default(), to: Id::new([255; 32]), entries }
+            Listing {
+                bucket,
+                from: Id::default(),
+                to: Id::new([255; 32]),
+                entries,
+            }
         })
     }
 
     fn any_order() -> impl Strategy<Value = TrimOrder> {
-        (any_id(), any::<u8>(), any_peer(), vec((any::<u8>(), any_peer()), 0..8))
-            .prop_map(|(stripe, index, keep, others)| TrimOrder { stripe, index, keep, others })
+        (
+            any_id(),
+            any::<u8>(),
+            any_peer(),
+            vec((any::<u8>(), any_peer()), 0..8),
+        )
+            .prop_map(|(stripe, index, keep, others)| TrimOrder {
+                stripe,
+                index,
+                keep,
+                others,
+            })
     }
 
     fn any_question() -> impl Strategy<Value = Question> {
-        (any_id(), any::<u8>(), any::<bool>()).prop_map(|(stripe, index, pin)| Question { stripe, index, pin })
+        (any_id(), any::<u8>(), any::<bool>()).prop_map(|(stripe, index, pin)| Question {
+            stripe,
+            index,
+            pin,
+        })
     }
 
     fn any_request() -> impl Strategy<Value = Request> {
         let report = (any::<u64>(), any::<u64>(), any::<u64>(), vec(any_listing(), 0..4));
         prop_oneof![
             report.prop_map(|(instance, sequence, total, listings)| {
-                Request::Report(Report { instance, sequence, total, listings })
+                Request::Report(Report {
+                    instance,
+                    sequence,
+                    total,
+                    listings,
+                })
             }),
             Just(Request::Solicit),
             vec(any_id(), 0..8).prop_map(|stripes| Request::Commit { stripes }),
@@ -316,34 +408,90 @@ mod tests {
     #[test]
     fn limits_hold() {
         let beyond = vec![Id::default(); MAX_ENTRIES + 1];
-        assert_eq!(parse(&Request::Commit { stripes: beyond.clone() }), Err(TOO_MANY));
+        assert_eq!(
+            parse(&Request::Commit {
+                stripes: beyond.clone()
+            }),
+            Err(TOO_MANY)
+        );
         assert_eq!(parse(&Request::Status { stripes: beyond }), Err(TOO_MANY));
-        let question = Question { stripe: Id::default(), index: 0, pin: false };
-        assert_eq!(parse(&Request::Confirm { questions: vec![question; MAX_ENTRIES + 1] }), Err(TOO_MANY));
+        let question = Question {
+            stripe: Id::default(),
+            index: 0,
+            pin: false,
+        };
+        assert_eq!(
+            parse(&Request::Confirm {
+                questions: vec![question; MAX_ENTRIES + 1]
+            }),
+            Err(TOO_MANY)
+        );
         let peer = Peer::new([0; 32]);
-        let order = |others| TrimOrder { stripe: Id::default(), index: 0, keep: peer, others };
-        assert_eq!(parse(&Request::Trim { orders: vec![order(Vec::new()); MAX_ENTRIES + 1] }), Err(TOO_MANY));
-        assert_eq!(parse(&Request::Trim { orders: vec![order(vec![(0, peer); 257])] }), Err(TOO_MANY));
-        let reported = Reported { differs: Some(vec![(0, 0); BUCKETS + 1]), elsewhere: Vec::new() };
+        let order = |others| TrimOrder {
+            stripe: Id::default(),
+            index: 0,
+            keep: peer,
+            others,
+        };
+        assert_eq!(
+            parse(&Request::Trim {
+                orders: vec![order(Vec::new()); MAX_ENTRIES + 1]
+            }),
+            Err(TOO_MANY)
+        );
+        assert_eq!(
+            parse(&Request::Trim {
+                orders: vec![order(vec![(0, peer); 257])]
+            }),
+            Err(TOO_MANY)
+        );
+        let reported = Reported {
+            differs: Some(vec![(0, 0); BUCKETS + 1]),
+            elsewhere: Vec::new(),
+        };
         let message = wire_response(&Response::Reported(reported));
         assert_eq!(super::response(message), Err(TOO_MANY));
     }
 
     #[test]
     fn a_listing_must_keep_its_word() {
-        let shape = Shape { k: 1, n: 2, shard_len: 1 };
-        let entry = |index| Entry { stripe: Id::default(), index, shape, committed: true };
+        let shape = Shape {
+            k: 1,
+            n: 2,
+            shard_len: 1,
+        };
+        let entry = |index| Entry {
+            stripe: Id::default(),
+            index,
+            shape,
+            committed: true,
+        };
         let report = |bucket, entries| {
-            let listing = Listing { bucket, from: Id::default(), to: Id::default(), entries };
-            parse(&Request::Report(Report { listings: vec![listing], ..Report::default() }))
+            let listing = Listing {
+                bucket,
+                from: Id::default(),
+                to: Id::default(),
+                entries,
+            };
+            parse(&Request::Report(Report {
+                listings: vec![listing],
+                ..Report::default()
+            }))
         };
         assert!(report(0, vec![entry(0), entry(1)]).is_ok());
         assert!(report(0, vec![entry(1), entry(0)]).is_err(), "out of order");
         assert!(report(0, vec![entry(0), entry(0)]).is_err(), "twice");
         assert!(report(0, vec![entry(2)]).is_err(), "no such index");
         assert!(report(1, vec![entry(0)]).is_err(), "another bucket");
-        let shape = Shape { k: 3, n: 2, shard_len: 1 };
-        assert!(report(0, vec![Entry { shape, ..entry(0) }]).is_err(), "k beyond n");
+        let shape = Shape {
+            k: 3,
+            n: 2,
+            shard_len: 1,
+        };
+        assert!(
+            report(0, vec![Entry { shape, ..entry(0) }]).is_err(),
+            "k beyond n"
+        );
         let empty = wire::CustodyRequest { kind: None };
         assert!(super::request(empty).is_err());
     }

@@ -5,8 +5,8 @@ use mutualstore_dht::{Id, Peer, custody, ring};
 use mutualstore_proto::wire;
 use prost::Message;
 
-use super::{Malformed, custody as wire_custody, ring as wire_ring};
 use super::contact::{id, index, peer, wire_peer};
+use super::{Malformed, custody as wire_custody, ring as wire_ring};
 
 /// One request names at most this many stripes.
 pub const MAX_STRIPES: usize = 2048;
@@ -69,11 +69,16 @@ fn ids(list: &[Bytes]) -> Result<Vec<Id>, Malformed> {
 }
 
 fn token(bytes: &Bytes) -> Result<Token, Malformed> {
-    bytes.as_ref().try_into().map_err(|_| Malformed("a put token has 16 bytes"))
+    bytes
+        .as_ref()
+        .try_into()
+        .map_err(|_| Malformed("a put token has 16 bytes"))
 }
 
 fn wire_ids(ids: &[Id]) -> Vec<Bytes> {
-    ids.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect()
+    ids.iter()
+        .map(|id| Bytes::copy_from_slice(id.as_bytes()))
+        .collect()
 }
 
 fn wire_token(token: &Token) -> Bytes {
@@ -87,18 +92,22 @@ impl NodeRequest {
         let kind = match self {
             Self::Ring(request) => Kind::Ring(wire_ring::wire_request(request)),
             Self::Custody(request) => Kind::Custody(wire_custody::wire_request(request)),
-            Self::Commit(token, stripes) => {
-                Kind::Commit(wire::Commit { token: wire_token(token), stripes: wire_ids(stripes) })
-            }
-            Self::Discard(token, stripes) => {
-                Kind::Discard(wire::Discard { token: wire_token(token), stripes: wire_ids(stripes) })
-            }
+            Self::Commit(token, stripes) => Kind::Commit(wire::Commit {
+                token: wire_token(token),
+                stripes: wire_ids(stripes),
+            }),
+            Self::Discard(token, stripes) => Kind::Discard(wire::Discard {
+                token: wire_token(token),
+                stripes: wire_ids(stripes),
+            }),
             Self::Renew(token, stripes, lease_ms) => Kind::Renew(wire::Renew {
                 token: wire_token(token),
                 stripes: wire_ids(stripes),
                 lease_ms: *lease_ms,
             }),
-            Self::Holdings(stripes) => Kind::Holdings(wire::Holdings { stripes: wire_ids(stripes) }),
+            Self::Holdings(stripes) => Kind::Holdings(wire::Holdings {
+                stripes: wire_ids(stripes),
+            }),
             Self::Survey => Kind::Survey(wire::Survey {}),
         };
         wire::NodeRequest { kind: Some(kind) }.encode_to_vec().into()
@@ -107,7 +116,9 @@ impl NodeRequest {
     /// Parses and validates.
     pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
         use wire::node_request::Kind;
-        let kind = wire::NodeRequest::decode(bytes)?.kind.ok_or(Malformed("a request of no known kind"))?;
+        let kind = wire::NodeRequest::decode(bytes)?
+            .kind
+            .ok_or(Malformed("a request of no known kind"))?;
         Ok(match kind {
             Kind::Ring(request) => Self::Ring(wire_ring::request(request)?),
             Kind::Custody(request) => Self::Custody(wire_custody::request(request)?),
@@ -135,7 +146,9 @@ impl NodeResponse {
                 peers: peers.iter().map(wire_peer).collect(),
                 virtual_nodes: *virtual_nodes,
             }),
-            Self::Refused(reason) => Kind::Declined(wire::Declined { reason: reason.clone() }),
+            Self::Refused(reason) => Kind::Declined(wire::Declined {
+                reason: reason.clone(),
+            }),
         };
         wire::NodeResponse { kind: Some(kind) }.encode_to_vec().into()
     }
@@ -143,19 +156,26 @@ impl NodeResponse {
     /// Parses and validates.
     pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
         use wire::node_response::Kind;
-        let kind = wire::NodeResponse::decode(bytes)?.kind.ok_or(Malformed("an answer of no known kind"))?;
+        let kind = wire::NodeResponse::decode(bytes)?
+            .kind
+            .ok_or(Malformed("an answer of no known kind"))?;
         Ok(match kind {
             Kind::Ring(response) => Self::Ring(wire_ring::response(response)?),
             Kind::Custody(response) => Self::Custody(wire_custody::response(response)?),
             Kind::Done(m) if m.held.len() <= MAX_STRIPES => Self::Done(m.held),
-            Kind::Done(_) => return Err(Malformed("more answers than stripes can be asked")),
-            Kind::Holdings(m) if m.stripes.len() <= MAX_STRIPES => {
-                Self::Holdings(m.stripes.iter().map(StripeHoldings::from_wire).collect::<Result<_, _>>()?)
+            Kind::Holdings(m) if m.stripes.len() <= MAX_STRIPES => Self::Holdings(
+                m.stripes
+                    .iter()
+                    .map(StripeHoldings::from_wire)
+                    .collect::<Result<_, _>>()?,
+            ),
+            Kind::Done(_) | Kind::Holdings(_) => {
+                return Err(Malformed("more answers than stripes can be asked"));
             }
-            Kind::Holdings(_) => return Err(Malformed("more answers than stripes can be asked")),
-            Kind::Survey(m) if m.peers.len() <= MAX_SURVEY => {
-                Self::Survey(m.peers.iter().map(peer).collect::<Result<_, _>>()?, m.virtual_nodes)
-            }
+            Kind::Survey(m) if m.peers.len() <= MAX_SURVEY => Self::Survey(
+                m.peers.iter().map(peer).collect::<Result<_, _>>()?,
+                m.virtual_nodes,
+            ),
             Kind::Survey(_) => return Err(Malformed("too many peers")),
             Kind::Declined(m) => Self::Refused(m.reason),
         })
@@ -164,7 +184,10 @@ impl NodeResponse {
 
 impl StripeHoldings {
     fn to_wire(&self) -> wire::StripeHoldings {
-        let held = |(index, pending): &(u8, bool)| wire::HeldShard { index: u32::from(*index), pending: *pending };
+        let held = |(index, pending): &(u8, bool)| wire::HeldShard {
+            index: u32::from(*index),
+            pending: *pending,
+        };
         let known = |(index, peer): &(u8, Peer)| wire::KnownShard {
             index: u32::from(*index),
             peer: wire_peer(peer),
@@ -180,8 +203,16 @@ impl StripeHoldings {
             return Err(Malformed("more shards than a stripe has"));
         }
         Ok(Self {
-            held: message.held.iter().map(|h| Ok((index(h.index)?, h.pending))).collect::<Result<_, Malformed>>()?,
-            known: message.known.iter().map(|k| Ok((index(k.index)?, peer(&k.peer)?))).collect::<Result<_, Malformed>>()?,
+            held: message
+                .held
+                .iter()
+                .map(|h| Ok((index(h.index)?, h.pending)))
+                .collect::<Result<_, Malformed>>()?,
+            known: message
+                .known
+                .iter()
+                .map(|k| Ok((index(k.index)?, peer(&k.peer)?)))
+                .collect::<Result<_, Malformed>>()?,
         })
     }
 }
@@ -203,7 +234,10 @@ mod tests {
         ] {
             assert_eq!(NodeRequest::decode(request.encode()), Ok(request));
         }
-        let holdings = StripeHoldings { held: vec![(3, true)], known: vec![(4, Peer::new([9; 32]))] };
+        let holdings = StripeHoldings {
+            held: vec![(3, true)],
+            known: vec![(4, Peer::new([9; 32]))],
+        };
         for response in [
             NodeResponse::Done(vec![true, false]),
             NodeResponse::Holdings(vec![holdings, StripeHoldings::default()]),

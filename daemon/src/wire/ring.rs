@@ -20,7 +20,9 @@ fn contacts(message: wire::Contacts) -> Result<Vec<Contact>, Malformed> {
 }
 
 fn wire_contacts(contacts: &[Contact]) -> wire::Contacts {
-    wire::Contacts { contacts: contacts.iter().map(wire_contact).collect() }
+    wire::Contacts {
+        contacts: contacts.iter().map(wire_contact).collect(),
+    }
 }
 
 /// A question as it travels.
@@ -28,15 +30,21 @@ pub(super) fn wire_request(request: &Request) -> wire::RingRequest {
     use wire::ring_request::Kind;
     let kind = match request {
         Request::Ping => Kind::Ping(wire::Ping {}),
-        Request::Neighbours { contact, member, of, digest } => Kind::Neighbours(wire::Neighbours {
+        Request::Neighbours {
+            contact,
+            member,
+            of,
+            digest,
+        } => Kind::Neighbours(wire::Neighbours {
             contact: Some(wire_contact(contact)),
             member: *member,
             of: of.iter().map(wire_id).collect::<Vec<Bytes>>(),
             digest: *digest,
         }),
-        Request::Next { target, count } => {
-            Kind::Next(wire::Next { target: wire_id(target), count: u32::from(*count) })
-        }
+        Request::Next { target, count } => Kind::Next(wire::Next {
+            target: wire_id(target),
+            count: u32::from(*count),
+        }),
         Request::Leave { contact } => Kind::Leave(wire_contact(contact)),
     };
     wire::RingRequest { kind: Some(kind) }
@@ -45,32 +53,35 @@ pub(super) fn wire_request(request: &Request) -> wire::RingRequest {
 /// Validates a question.
 pub(super) fn request(message: wire::RingRequest) -> Result<Request, Malformed> {
     use wire::ring_request::Kind;
-    Ok(match message.kind.ok_or(Malformed("a ring request of no known kind"))? {
-        Kind::Ping(wire::Ping {}) => Request::Ping,
-        Kind::Neighbours(m) if m.of.len() > usize::from(MAX_VIRTUAL_NODES) => {
-            return Err(Malformed("more points than a peer has virtual nodes"));
-        }
-        Kind::Neighbours(m) => Request::Neighbours {
-            contact: required(m.contact)?,
-            member: m.member,
-            of: m.of.iter().map(id).collect::<Result<_, _>>()?,
-            digest: m.digest,
+    Ok(
+        match message.kind.ok_or(Malformed("a ring request of no known kind"))? {
+            Kind::Ping(wire::Ping {}) => Request::Ping,
+            Kind::Neighbours(m) if m.of.len() > usize::from(MAX_VIRTUAL_NODES) => {
+                return Err(Malformed("more points than a peer has virtual nodes"));
+            }
+            Kind::Neighbours(m) => Request::Neighbours {
+                contact: required(m.contact)?,
+                member: m.member,
+                of: m.of.iter().map(id).collect::<Result<_, _>>()?,
+                digest: m.digest,
+            },
+            Kind::Next(m) => Request::Next {
+                target: id(&m.target)?,
+                count: u16::try_from(m.count).map_err(|_| Malformed("too many successors asked for"))?,
+            },
+            Kind::Leave(m) => Request::Leave { contact: contact(m)? },
         },
-        Kind::Next(m) => Request::Next {
-            target: id(&m.target)?,
-            count: u16::try_from(m.count).map_err(|_| Malformed("too many successors asked for"))?,
-        },
-        Kind::Leave(m) => Request::Leave { contact: contact(m)? },
-    })
+    )
 }
 
 /// An answer as it travels.
 pub(super) fn wire_response(response: &Response) -> wire::RingResponse {
     use wire::ring_response::Kind;
     let kind = match response {
-        Response::Pong { contact, member } => {
-            Kind::Pong(wire::Pong { contact: Some(wire_contact(contact)), member: *member })
-        }
+        Response::Pong { contact, member } => Kind::Pong(wire::Pong {
+            contact: Some(wire_contact(contact)),
+            member: *member,
+        }),
         Response::Same => Kind::Same(wire::Same {}),
         Response::Contacts(contacts) => Kind::Contacts(wire_contacts(contacts)),
         Response::Found(contacts) => Kind::Found(wire_contacts(contacts)),
@@ -84,13 +95,21 @@ pub(super) fn wire_response(response: &Response) -> wire::RingResponse {
 /// Validates an answer.
 pub(super) fn response(message: wire::RingResponse) -> Result<Response, Malformed> {
     use wire::ring_response::Kind;
-    Ok(match message.kind.ok_or(Malformed("a ring answer of no known kind"))? {
-        Kind::Pong(m) => Response::Pong { contact: required(m.contact)?, member: m.member },
-        Kind::Same(wire::Same {}) => Response::Same,
-        Kind::Contacts(m) => Response::Contacts(contacts(m)?),
-        Kind::Found(m) => Response::Found(contacts(m)?),
-        Kind::Closer(m) => Response::Closer(contacts(m)?),
-        Kind::Busy(wire::Busy {}) => Response::Busy,
-        Kind::Ack(wire::Ack {}) => Response::Ack,
-    })
+    Ok(
+        match message.kind.ok_or(Malformed("a ring answer of no known kind"))? {
+            Kind::Pong(m) => Response::Pong {
+                contact: required(m.contact)?,
+                member: m.member,
+            },
+            Kind::Same(wire::Same {}) => Response::Same,
+            Kind::Contacts(m) => Response::Contacts(contacts(m)?),
+            Kind::Found(m) => Response::Found(contacts(m)?),
+            Kind::Closer(m) => Response::Closer(contacts(m)?),
+            Kind::Busy(wire::Busy {}) => Response::Busy,
+            Kind::Ack(wire::Ack {}) => Response::Ack,
+        },
+    )
 }
+
+#[cfg(test)]
+mod tests;

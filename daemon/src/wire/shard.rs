@@ -72,7 +72,12 @@ impl ShardRequest {
     pub fn encode(&self) -> Bytes {
         use wire::shard_request::Kind;
         let kind = match self {
-            Self::Store { header, index, token, lease_ms } => Kind::Store(wire::StoreShard {
+            Self::Store {
+                header,
+                index,
+                token,
+                lease_ms,
+            } => Kind::Store(wire::StoreShard {
                 header: header.clone(),
                 index: u32::from(*index),
                 token: Bytes::copy_from_slice(token),
@@ -90,18 +95,31 @@ impl ShardRequest {
     /// Parses and validates.
     pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
         use wire::shard_request::Kind;
-        let kind = wire::ShardRequest::decode(bytes)?.kind.ok_or(Malformed("a request of no known kind"))?;
+        let kind = wire::ShardRequest::decode(bytes)?
+            .kind
+            .ok_or(Malformed("a request of no known kind"))?;
         Ok(match kind {
             Kind::Store(m) => Self::Store {
                 header: m.header,
                 index: index(m.index)?,
-                token: m.token.as_ref().try_into().map_err(|_| Malformed("a put token has 16 bytes"))?,
+                token: m
+                    .token
+                    .as_ref()
+                    .try_into()
+                    .map_err(|_| Malformed("a put token has 16 bytes"))?,
                 lease_ms: m.lease_ms,
             },
             Kind::Fetch(m) => {
-                let stripe: [u8; 32] =
-                    m.stripe.as_ref().try_into().map_err(|_| Malformed("an id has 32 bytes"))?;
-                Self::Fetch { stripe: Id::new(stripe), want: index(m.want)?, exact: m.exact }
+                let stripe: [u8; 32] = m
+                    .stripe
+                    .as_ref()
+                    .try_into()
+                    .map_err(|_| Malformed("an id has 32 bytes"))?;
+                Self::Fetch {
+                    stripe: Id::new(stripe),
+                    want: index(m.want)?,
+                    exact: m.exact,
+                }
             }
         })
     }
@@ -110,7 +128,12 @@ impl ShardRequest {
 impl ShardResponse {
     /// An answer without a shard.
     pub fn status(status: ShardStatus, reason: impl Into<String>) -> Self {
-        Self { status, header: Bytes::new(), index: 0, reason: reason.into() }
+        Self {
+            status,
+            header: Bytes::new(),
+            index: 0,
+            reason: reason.into(),
+        }
     }
 
     /// The head as bytes.
@@ -144,7 +167,12 @@ impl ShardResponse {
             wire::ShardStatus::Invalid => ShardStatus::Invalid,
             wire::ShardStatus::Failed => ShardStatus::Failed,
         };
-        Ok(Self { status, index: index(message.index)?, header: message.header, reason: message.reason })
+        Ok(Self {
+            status,
+            index: index(message.index)?,
+            header: message.header,
+            reason: message.reason,
+        })
     }
 }
 
@@ -160,11 +188,20 @@ mod tests {
             token: [3; 16],
             lease_ms: 9,
         };
-        let fetch = ShardRequest::Fetch { stripe: Id::new([1; 32]), want: 2, exact: true };
+        let fetch = ShardRequest::Fetch {
+            stripe: Id::new([1; 32]),
+            want: 2,
+            exact: true,
+        };
         for request in [store, fetch] {
             assert_eq!(ShardRequest::decode(request.encode()), Ok(request));
         }
-        for status in [ShardStatus::Ok, ShardStatus::None, ShardStatus::Corrupt, ShardStatus::Full] {
+        for status in [
+            ShardStatus::Ok,
+            ShardStatus::None,
+            ShardStatus::Corrupt,
+            ShardStatus::Full,
+        ] {
             let response = ShardResponse::status(status, "why");
             assert_eq!(ShardResponse::decode(response.encode()), Ok(response));
         }

@@ -75,12 +75,14 @@ impl Custody {
         self.trims.forget(key);
     }
 
-    pub(super) fn drop_shard(&mut self, now: Time, key: ShardKey) {
+    /// Forgets a shard and has it removed; `expired` when its lease ended, as opposed to a surplus one.
+    pub(super) fn drop_shard(&mut self, now: Time, key: ShardKey, expired: bool) {
         self.forget(now, key);
         self.dropping.insert(key);
         self.effects.push_back(Effect::Drop {
             stripe: key.slot.stripe,
             index: key.index,
+            expired,
         });
     }
 

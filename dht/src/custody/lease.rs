@@ -123,7 +123,7 @@ impl Custody {
             .map(|(key, _)| key)
             .collect();
         for key in dropped {
-            self.drop_shard(now, key);
+            self.drop_shard(now, key, true);
         }
     }
 }

@@ -207,7 +207,7 @@ impl Custody {
         }
         for surplus in self.trims.confirmed(now, key, peer) {
             if self.inventory.has_committed(surplus) {
-                self.drop_shard(now, surplus);
+                self.drop_shard(now, surplus, false);
             }
         }
     }

@@ -168,6 +168,9 @@ pub enum Effect {
         stripe: Id,
         /// The index.
         index: u8,
+        /// Whether it is a pending shard whose lease ended: then a commit that was made durable meanwhile
+        /// keeps it, and it is to be inserted again.
+        expired: bool,
     },
     /// Commit all local shards of a stripe durably, then call `committed`. Asked again later if that does
     /// not happen.

@@ -30,11 +30,17 @@ pub(super) struct Call {
     deadline: Time,
 }
 
+/// Late requests remembered, at most.
+const MAX_LATE: usize = 128;
+
 /// Requests in flight, and those the driver has not taken yet.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     last: u64,
     open: BTreeMap<RequestId, Call>,
+    /// The last requests that timed out, to whom and when they were sent. Their answers mean nothing any more
+    /// but that the peer lives, and how slow it is.
+    late: VecDeque<(RequestId, Peer, Time)>,
     queue: VecDeque<Transmit>,
 }
 
@@ -73,15 +79,29 @@ impl Calls {
         Some(call)
     }
 
+    /// Remembers a request that timed out.
+    pub(super) fn expire(&mut self, id: RequestId, call: &Call) {
+        if self.late.len() == MAX_LATE {
+            self.late.pop_front();
+        }
+        self.late.push_back((id, call.peer, call.sent));
+    }
+
+    /// Whom a request that timed out was sent to, and when. Tells once.
+    pub(super) fn late(&mut self, id: RequestId) -> Option<(Peer, Time)> {
+        let at = self.late.iter().position(|(late, ..)| *late == id)?;
+        self.late.remove(at).map(|(_, peer, sent)| (peer, sent))
+    }
+
     pub(super) fn next(&mut self) -> Option<Transmit> {
         self.queue.pop_front()
     }
 
     /// Whether a question to stabilize is in flight to `peer`.
     pub(super) fn is_stabilizing(&self, peer: Peer) -> bool {
-        self.open
-            .values()
-            .any(|call| call.peer == peer && matches!(call.purpose, Purpose::Neighbours(_)))
+        self.open.values().any(|call| {
+            call.peer == peer && matches!(&call.purpose, Purpose::Neighbours(of) if !of.is_empty())
+        })
     }
 
     pub(super) fn count(&self, purpose: &Purpose) -> usize {

@@ -172,7 +172,7 @@ impl Ring {
         entry.pinging = false;
         match entry.standing {
             Standing::Candidate | Standing::Suspect => self.ping(now, peer),
-            Standing::Known | Standing::Alive | Standing::Dead(_) => {}
+            Standing::Known | Standing::Alive | Standing::Dead(_) => self.seek_result(now, peer, None),
         }
     }
 

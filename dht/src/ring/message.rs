@@ -93,8 +93,8 @@ pub struct Transmit {
     pub to: Contact,
     /// The question.
     pub request: Request,
-    /// How long an answer counts. The ring keeps this deadline itself: a driver may give up then, it need
-    /// not say so.
+    /// How long an answer counts. The ring keeps this deadline itself. A driver that waits a few seconds longer
+    /// and hands over late answers too keeps slow peers from being taken for dead.
     pub deadline: Duration,
 }
 

@@ -14,7 +14,7 @@
 //!   crash takes all virtual nodes of a peer at once; the assumption becomes "of r peers in a row at least one
 //!   lives until the next round". A contact carries all indices of its peer, so knowing the r peers that follow
 //!   a virtual node means knowing every virtual node on that arc: lists need not be stored, they are views of
-//!   one sorted table ([`table`](self)).
+//!   one sorted table.
 //! * *A stable base of L + 1 members.* Zave needs it to rule out rings too small for their lists. Here a list
 //!   holds everybody when there are fewer than r + 1 peers, and a peer alone is a ring of one.
 //! * *Joins take the full list of a live member at once.* All virtual nodes of a peer join together: until each
@@ -231,7 +231,8 @@ impl Ring {
         }
     }
 
-    /// This peer changed. Everybody hears of it within some rounds; `used` alone may wait.
+    /// This peer changed. Everybody hears of it within some rounds; `used` alone may wait. With other virtual
+    /// nodes than before it joins anew, a member all the while.
     pub fn update_self(&mut self, now: Time, change: SelfChange) {
         self.used = change.used.unwrap_or(self.used);
         let old = self.table.me();
@@ -240,12 +241,27 @@ impl Ring {
         me.capacity = change.capacity.unwrap_or(me.capacity);
         me.addresses = change.addresses.unwrap_or(me.addresses);
         me.virtual_nodes = change.virtual_nodes.unwrap_or(me.virtual_nodes);
-        if me != *old {
-            me.version += 1;
-            me.used = self.used;
-            self.table.set_me(me);
-            self.nudge(now);
+        if me == *old {
+            return;
         }
+        let moved = me.virtual_nodes != old.virtual_nodes;
+        me.version += 1;
+        me.used = self.used;
+        self.table.set_me(me);
+        self.nudge(now);
+        if moved {
+            let own = self.table.own();
+            self.fingers.retain(|(id, _), _| own.contains(id));
+            let via = self.alive().next().map(|contact| contact.peer);
+            if let Some(via) = via.filter(|_| self.member) {
+                self.start_join(now, via);
+            }
+        }
+    }
+
+    /// The network's list length, for a peer that has just adopted a network.
+    pub fn set_r(&mut self, r: usize) {
+        self.config.r = r.clamp(4, 256);
     }
 
     /// Publishes the bytes in use when they moved by 1 % of the capacity, at most once a round.
@@ -331,12 +347,17 @@ impl Ring {
         }
     }
 
-    /// An answer came. Those to requests that have ended, or of a kind that does not fit, change nothing.
+    /// An answer came. One that is late only shows that the peer lives and how slow it is; one of a kind that
+    /// does not fit changes nothing.
     pub fn handle_response(&mut self, now: Time, id: RequestId, response: Response) {
         let Some(Call {
             peer, purpose, sent, ..
         }) = self.calls.end(&mut self.timers, id)
         else {
+            if let Some((peer, sent)) = self.calls.late(id) {
+                self.answered(now, peer, sent);
+                self.spoke(now, peer);
+            }
             return;
         };
         self.answered(now, peer, sent);
@@ -358,6 +379,9 @@ impl Ring {
     /// A request will have no answer.
     pub fn handle_failure(&mut self, now: Time, id: RequestId, failure: Failure) {
         if let Some(call) = self.calls.end(&mut self.timers, id) {
+            if failure == Failure::TimedOut {
+                self.calls.expire(id, &call);
+            }
             self.on_failure(now, &call, failure);
         }
     }

@@ -247,6 +247,18 @@ fn lost_messages_delay_but_do_not_break_the_ring() {
 }
 
 #[test]
+fn a_network_that_turns_slow_kills_nobody() {
+    let mut net = grown(56, 12);
+    net.run(10 * SECOND);
+    net.events.clear();
+    net.delay = Duration::from_millis(400);
+    net.run(60 * SECOND);
+    let down = |(_, event): &(Peer, Event)| matches!(event, Event::PeerDown(_));
+    assert!(!net.events.iter().any(down));
+    converge(&mut net, Duration::ZERO);
+}
+
+#[test]
 fn a_peer_that_leaves_is_forgotten_by_all_and_says_when() {
     let mut net = grown(61, 12);
     let leaver = peer(5);
@@ -428,7 +440,33 @@ fn a_ring_at_rest_is_quiet() {
     converge(&mut net, Duration::ZERO);
 }
 
-/// Kills, restarts, freezes, partitions and newcomers at random, then peace.
+#[test]
+fn new_virtual_nodes_find_their_places_in_a_large_ring() {
+    let mut net = large(92, 60);
+    let change = SelfChange {
+        virtual_nodes: Some((0..12).collect()),
+        ..SelfChange::default()
+    };
+    net.with(peer(30), |ring, now| ring.update_self(now, change));
+    converge(&mut net, 60 * SECOND);
+}
+
+/// A ring in which nobody knows more than a small part.
+fn large(seed: u64, count: usize) -> Net {
+    let mut net = Net::new(seed);
+    net.config.r = 4;
+    net.config.max_learned = 4;
+    net.add(0, 1);
+    for number in 1..count {
+        let newcomer = net.add(number, 1);
+        net.introduce(newcomer, peer(number / 2));
+        net.run(Duration::from_millis(100));
+    }
+    converge(&mut net, 300 * SECOND);
+    net
+}
+
+/// Kills, restarts, freezes, partitions, moves and newcomers at random, then peace.
 fn turmoil(seed: u64) {
     let mut net = Net::new(seed);
     net.config.r = [4, 8, 16][usize::try_from(net.random(3)).unwrap()];
@@ -438,7 +476,7 @@ fn turmoil(seed: u64) {
     for _ in 0..60 {
         let living = net.alive();
         let any = living[usize::try_from(net.random(living.len() as u64)).unwrap()];
-        match net.random(8) {
+        match net.random(9) {
             0..=2 => {
                 let newcomer = net.add(count, size(count));
                 net.introduce(newcomer, any);
@@ -455,6 +493,14 @@ fn turmoil(seed: u64) {
             6 => {
                 let island = u8::try_from(net.random(2)).unwrap();
                 net.set_island(any, island);
+            }
+            7 => {
+                let first = u16::try_from(net.random(50)).unwrap();
+                let change = SelfChange {
+                    virtual_nodes: Some((first..first + 5).collect()),
+                    ..SelfChange::default()
+                };
+                net.with(any, |ring, now| ring.update_self(now, change));
             }
             _ => {
                 let long = net.random(10);
@@ -486,20 +532,11 @@ fn turmoil_ends_in_one_ring() {
 
 #[test]
 fn lookups_take_few_hops_in_a_ring_much_larger_than_what_a_peer_knows() {
-    let mut net = Net::new(91);
-    net.config.r = 4;
-    net.config.max_learned = 4;
-    net.add(0, 1);
-    for number in 1..250 {
-        let newcomer = net.add(number, 1);
-        net.introduce(newcomer, peer(number / 2));
-        net.run(Duration::from_millis(100));
-    }
-    converge(&mut net, 300 * SECOND);
+    let mut net = large(91, 150);
     net.run(60 * SECOND);
     let circle = net.circle(0);
     let (mut sum, mut most) = (0, 0);
-    for number in 0..250 {
+    for number in 0..150 {
         let at = peer(number);
         let target = point(number as u64);
         let id = net.with(at, |ring, now| ring.lookup(now, target, 3));
@@ -510,5 +547,5 @@ fn lookups_take_few_hops_in_a_ring_much_larger_than_what_a_peer_knows() {
         most = most.max(found.hops);
         assert!(net.ring(at).alive().count() < 40);
     }
-    assert!(sum <= 250 * 5 && most <= 12, "{sum} hops in all, {most} at most");
+    assert!(sum <= 150 * 5 && most <= 12, "{sum} hops in all, {most} at most");
 }

@@ -137,6 +137,44 @@ async fn a_joiner_learns_the_network_and_then_belongs_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_of_another_network_may_ask_for_this_one() {
+    let member = start(1, config()).await;
+    let provisional = NetworkInfo {
+        id: [5; 32],
+        unit: 1,
+        r: 1,
+        ..NetworkInfo::default()
+    };
+    let other = start(
+        2,
+        NetConfig {
+            network: provisional,
+            ..config()
+        },
+    )
+    .await;
+    let invited = NetworkInfo {
+        unit: 0,
+        r: 0,
+        ..network()
+    };
+    let dialed = other.net.learn(&member.address(), &invited).await.unwrap();
+    assert_eq!(
+        (dialed.network.id, dialed.network.unit, dialed.network.r),
+        (network().id, 1 << 30, 16)
+    );
+    assert_eq!((other.net.connections(), member.net.connections()), (0, 0));
+    let elsewhere = NetworkInfo {
+        id: [8; 32],
+        ..invited
+    };
+    let dialed = other.net.learn(&member.address(), &elsewhere).await;
+    assert_eq!(refused(dialed), Reason::WrongNetwork);
+    let uninvited = other.net.learn(&member.address(), &NetworkInfo::default()).await;
+    assert_eq!(refused(uninvited), Reason::WrongSecret);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_instance_is_refused_until_the_first_is_dead() {
     let b = start(2, config()).await;
     let first = start(1, config()).await;

@@ -115,10 +115,8 @@ impl DiskFile for FaultyFile {
 
 fn faulty(dir: &Path) -> (Store, Arc<Faults>) {
     let faults = Arc::new(Faults::default());
-    let store = Store::open_on(Arc::new(FaultyDisk(Arc::clone(&faults))), dir, config(64 * MIB))
-        .unwrap()
-        .0;
-    (store, faults)
+    let disk: Arc<dyn Disk> = Arc::new(FaultyDisk(Arc::clone(&faults)));
+    (Store::open_on(&disk, dir, config(64 * MIB)).unwrap().0, faults)
 }
 
 #[test]
@@ -176,7 +174,9 @@ fn after_a_failed_sync_the_device_is_asked_what_it_has() {
         "its record is not what was acknowledged"
     );
     assert_eq!(store.used().shards, 3);
-    [0, 1, 3].iter().for_each(|n| assert_held(&store, *n, 3_000));
+    for n in [0, 1, 3] {
+        assert_held(&store, n, 3_000);
+    }
 }
 
 #[test]

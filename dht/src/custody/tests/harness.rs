@@ -434,7 +434,7 @@ impl Net {
                 self.counters.copied += outcome.stored.len() as u64;
                 self.finish(peer, job, outcome);
             }
-            Effect::Drop { stripe, index } => {
+            Effect::Drop { stripe, index, .. } => {
                 self.counters.dropped += 1;
                 let node = self.nodes.get_mut(&peer).unwrap();
                 let dropped = node.disk.remove(&(stripe, index));

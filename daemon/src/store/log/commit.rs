@@ -1,0 +1,145 @@
+//! The group commit, and what follows when it fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+
+use super::super::disk::DiskFile;
+use super::super::segment::write_footer;
+use super::{Inner, Log};
+
+/// Writers whose records one sync makes durable.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Group {
+    outcome: OnceLock<Result<(), Arc<io::Error>>>,
+}
+
+impl Log {
+    /// Waits until `group` is durable; syncs for it, and for everyone who wrote, if nobody does.
+    pub(in crate::store) fn settle(&self, group: &Group) -> Result<(), Arc<io::Error>> {
+        let mut inner = self.lock();
+        loop {
+            if let Some(outcome) = group.outcome.get() {
+                return outcome.clone();
+            }
+            if !inner.syncing {
+                break;
+            }
+            inner = self.wait(inner);
+        }
+        // No outcome, and nobody syncing: it is the group that may still be joined.
+        inner.syncing = true;
+        let led = std::mem::take(&mut inner.group);
+        let dirty = std::mem::take(&mut inner.dirty);
+        drop(inner);
+        let synced = dirty
+            .values()
+            .try_for_each(|(file, _)| self.sync(file.as_ref()))
+            .map_err(Arc::new);
+        let mut inner = self.lock();
+        inner.syncing = false;
+        match &synced {
+            Ok(()) => {
+                for (id, (_, len)) in &dirty {
+                    if let Some(segment) = inner.segments.get_mut(id) {
+                        segment.synced = *len;
+                    }
+                }
+            }
+            Err(error) => fail(&mut inner, dirty, error),
+        }
+        let durable: Vec<_> = durable_full(&mut inner);
+        // Only the leader of a group sets its outcome.
+        drop(led.outcome.set(synced.clone()));
+        self.wake.notify_all();
+        drop(inner);
+        for id in durable {
+            self.seal(id, &BTreeSet::new());
+        }
+        synced
+    }
+
+    fn sync(&self, file: &dyn DiskFile) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        file.sync()
+    }
+
+    /// Ends a segment that takes no more records. Should that fail, the next start after a crash scans it.
+    pub(in crate::store) fn seal(&self, id: u32, except: &BTreeSet<u64>) {
+        let mut inner = self.lock();
+        let Some(&segment) = inner.segments.get(&id) else {
+            return;
+        };
+        let sequence = inner.next_sequence;
+        inner.next_sequence += 1;
+        drop(inner);
+        let sealed = self
+            .file(id)
+            .and_then(|file| write_footer(file.as_ref(), segment.salt, segment.len, sequence, except));
+        match sealed {
+            Ok((trailer, len)) => {
+                if let Some(segment) = self.lock().segments.get_mut(&id) {
+                    segment.occupied += len - segment.len;
+                    (segment.len, segment.synced) = (len, len);
+                    segment.footer = Some(trailer.sequence);
+                }
+            }
+            Err(error) => tracing::warn!(segment = id, %error, "segment left without a footer"),
+        }
+    }
+
+    /// Refuses new operations, waits for those under way and ends the active segment. Returns the sequence of the last
+    /// footer (0 without segments) and the number of shards; no sequence if that footer could not be written.
+    pub(in crate::store) fn close(&self) -> (Option<u64>, u64) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        self.wake.notify_all();
+        while !inner.busy.is_empty() || inner.syncing {
+            inner = self.wait(inner);
+        }
+        let active = inner.active.take().map(|active| active.id);
+        let full = std::mem::take(&mut inner.full);
+        drop(inner);
+        for id in full.into_iter().chain(active) {
+            self.seal(id, &BTreeSet::new());
+        }
+        let inner = self.lock();
+        let last = inner
+            .segments
+            .values()
+            .next_back()
+            .map_or(Some(0), |segment| segment.footer);
+        (last, inner.shards)
+    }
+}
+
+/// Full segments that have just become durable.
+fn durable_full(inner: &mut Inner) -> Vec<u32> {
+    let Inner { full, segments, .. } = inner;
+    full.extract_if(.., |id| {
+        segments
+            .get(id)
+            .is_none_or(|segment| segment.synced == segment.len)
+    })
+    .collect()
+}
+
+/// Fails the group that may still be joined along with the one whose sync failed: its records share the segments.
+fn fail(inner: &mut Inner, synced: BTreeMap<u32, (Arc<dyn DiskFile>, u64)>, error: &Arc<io::Error>) {
+    let joined = std::mem::take(&mut inner.group);
+    drop(joined.outcome.set(Err(Arc::clone(error))));
+    inner.active = None;
+    let later = std::mem::take(&mut inner.dirty);
+    for (id, (file, _)) in synced.into_iter().chain(later) {
+        inner.full.remove(&id);
+        inner.suspects.insert(id);
+        let Some(segment) = inner.segments.get_mut(&id) else {
+            continue;
+        };
+        if file.truncate(segment.synced).is_ok() {
+            segment.occupied = segment.occupied.saturating_sub(segment.len - segment.synced);
+            segment.len = segment.synced;
+        }
+    }
+}

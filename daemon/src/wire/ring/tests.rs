@@ -1,0 +1,182 @@
+//! What the ring says survives the wire; what it never says is refused.
+
+use mutualstore_dht::contact::{MAX_ADDRESS_LEN, MAX_ADDRESSES, MAX_INDEX};
+use mutualstore_dht::{Id, Peer, PeerState};
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+
+fn any_contact() -> impl Strategy<Value = Contact> {
+    let states = prop_oneof![
+        Just(PeerState::Accepting),
+        Just(PeerState::Full),
+        Just(PeerState::Draining),
+    ];
+    let indices = btree_set(0..MAX_INDEX, 1..=usize::from(MAX_VIRTUAL_NODES));
+    let addresses = vec("/[a-z0-9./]{0,40}", 0..=MAX_ADDRESSES);
+    let rest = (any::<u64>(), any::<u64>(), any::<u64>(), states);
+    (any::<[u8; 32]>(), indices, addresses, rest).prop_map(
+        |(peer, indices, addresses, (version, capacity, used, state))| Contact {
+            peer: Peer::new(peer),
+            version,
+            virtual_nodes: indices.into_iter().collect(),
+            addresses,
+            capacity,
+            used,
+            state,
+        },
+    )
+}
+
+fn any_request() -> impl Strategy<Value = Request> {
+    let of = vec(
+        any::<[u8; 32]>().prop_map(Id::new),
+        0..=usize::from(MAX_VIRTUAL_NODES),
+    );
+    prop_oneof![
+        Just(Request::Ping),
+        (any_contact(), any::<bool>(), of, any::<u64>()).prop_map(|(contact, member, of, digest)| {
+            Request::Neighbours {
+                contact,
+                member,
+                of,
+                digest,
+            }
+        }),
+        (any::<[u8; 32]>(), any::<u16>()).prop_map(|(target, count)| Request::Next {
+            target: Id::new(target),
+            count,
+        }),
+        any_contact().prop_map(|contact| Request::Leave { contact }),
+    ]
+}
+
+fn any_response() -> impl Strategy<Value = Response> {
+    prop_oneof![
+        (any_contact(), any::<bool>()).prop_map(|(contact, member)| Response::Pong { contact, member }),
+        Just(Response::Same),
+        vec(any_contact(), 0..8).prop_map(Response::Contacts),
+        vec(any_contact(), 0..8).prop_map(Response::Found),
+        vec(any_contact(), 0..8).prop_map(Response::Closer),
+        Just(Response::Busy),
+        Just(Response::Ack),
+    ]
+}
+
+fn decode_request(bytes: &[u8]) -> Result<Request, Malformed> {
+    request(wire::RingRequest::decode(bytes)?)
+}
+
+fn decode_response(bytes: &[u8]) -> Result<Response, Malformed> {
+    response(wire::RingResponse::decode(bytes)?)
+}
+
+/// The contacts a message carries.
+fn carried(response: Response) -> Vec<Contact> {
+    match response {
+        Response::Pong { contact, .. } => vec![contact],
+        Response::Contacts(contacts) | Response::Found(contacts) | Response::Closer(contacts) => contacts,
+        Response::Same | Response::Busy | Response::Ack => Vec::new(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn requests_survive_the_wire(sent in any_request()) {
+        let bytes = wire_request(&sent).encode_to_vec();
+        prop_assert_eq!(decode_request(&bytes), Ok(sent));
+    }
+
+    #[test]
+    fn answers_survive_the_wire(sent in any_response()) {
+        let bytes = wire_response(&sent).encode_to_vec();
+        prop_assert_eq!(decode_response(&bytes), Ok(sent));
+    }
+
+    #[test]
+    fn damaged_answers_are_refused_or_within_their_limits(
+        sent in any_response(),
+        at: prop::sample::Index,
+        flip in 1..=u8::MAX,
+        cut: prop::sample::Index,
+    ) {
+        let mut bytes = wire_response(&sent).encode_to_vec();
+        let place = at.index(bytes.len());
+        bytes[place] ^= flip;
+        for bytes in [bytes.as_slice(), &bytes[..cut.index(bytes.len())]] {
+            let contacts = decode_response(bytes).map(carried).unwrap_or_default();
+            prop_assert!(contacts.len() <= MAX_CONTACTS);
+            prop_assert!(contacts.iter().all(Contact::is_valid));
+        }
+    }
+}
+
+/// A contact that differs from a valid one in one field.
+fn refused(change: impl FnOnce(&mut wire::Contact)) -> bool {
+    let mut contact = wire::Contact {
+        peer: Bytes::from_static(&[1; 32]),
+        version: 1,
+        virtual_nodes: vec![1, 2, 3],
+        addresses: vec!["/memory/1".to_owned()],
+        capacity: 1,
+        used: 0,
+        state: 0,
+    };
+    change(&mut contact);
+    let kind = Some(wire::ring_request::Kind::Leave(contact));
+    decode_request(&wire::RingRequest { kind }.encode_to_vec()).is_err()
+}
+
+#[test]
+fn contacts_beyond_their_limits_are_refused() {
+    assert!(!refused(|_| {}));
+    assert!(refused(|contact| contact.peer = Bytes::from_static(&[1; 31])));
+    assert!(refused(|contact| contact.virtual_nodes = Vec::new()));
+    assert!(refused(|contact| contact.virtual_nodes = vec![2, 1]));
+    assert!(refused(|contact| contact.virtual_nodes = vec![1, 1]));
+    assert!(refused(|contact| contact.virtual_nodes = vec![MAX_INDEX.into()]));
+    assert!(refused(|contact| contact.virtual_nodes = vec![1 << 20]));
+    assert!(refused(
+        |contact| contact.virtual_nodes = (0..=MAX_VIRTUAL_NODES.into()).collect()
+    ));
+    assert!(refused(
+        |contact| contact.addresses = vec![String::new(); MAX_ADDRESSES + 1]
+    ));
+    assert!(refused(
+        |contact| contact.addresses = vec!["a".repeat(MAX_ADDRESS_LEN + 1)]
+    ));
+}
+
+#[test]
+fn messages_of_no_kind_and_too_many_points_or_contacts_are_refused() {
+    assert!(decode_request(&[]).is_err());
+    assert!(decode_response(&[]).is_err());
+    let contact = wire::Contact {
+        peer: Bytes::from_static(&[1; 32]),
+        virtual_nodes: vec![1],
+        ..wire::Contact::default()
+    };
+    let points = |count| {
+        let kind = Some(wire::ring_request::Kind::Neighbours(wire::Neighbours {
+            contact: Some(contact.clone()),
+            of: vec![Bytes::from_static(&[2; 32]); count],
+            ..wire::Neighbours::default()
+        }));
+        decode_request(&wire::RingRequest { kind }.encode_to_vec())
+    };
+    assert!(points(256).is_ok());
+    assert!(points(257).is_err());
+    let contacts = |count| {
+        let contacts = vec![contact.clone(); count];
+        let kind = Some(wire::ring_response::Kind::Found(wire::Contacts { contacts }));
+        decode_response(&wire::RingResponse { kind }.encode_to_vec())
+    };
+    assert!(contacts(MAX_CONTACTS).is_ok());
+    assert!(contacts(MAX_CONTACTS + 1).is_err());
+    let kind = Some(wire::ring_response::Kind::Pong(wire::Pong::default()));
+    assert!(decode_response(&wire::RingResponse { kind }.encode_to_vec()).is_err());
+}
