@@ -123,7 +123,13 @@ fn exactly_k_shards_suffice_and_one_less_comes_back() {
     assert_eq!(said.code, 4, "{}", said.stderr);
     assert!(said.stderr.contains("4 needed, 3 reachable"), "{}", said.stderr);
     assert_eq!(net.stat(reader, &link)["health"], "lost");
-    assert_eq!(net.run(reader, &["get", &link, "--quiet"]).code, 4);
+    let half = net.file("half");
+    assert_eq!(
+        net.run(reader, &["get", &link, "-o", half.to_str().unwrap(), "--quiet"])
+            .code,
+        4
+    );
+    assert!(!half.exists());
 
     net.testnet("start", &["--peer", &last.to_string()]).ok();
     net.expect(reader, &link, &bytes);
