@@ -10,7 +10,7 @@ use mutualstore_testnet::client::{ByteRange, GetOptions, Health, PutOptions, Str
 use mutualstore_testnet::size::Size;
 
 use crate::connect::Connect;
-use crate::output::{CliError, Rows, Screen, advance, event, short_peer};
+use crate::output::{CliError, Rows, Screen, advance, event_lines, short_peer};
 use crate::target::{Target, harmless};
 
 /// Placement policies, as in the stripe header.
@@ -65,16 +65,10 @@ pub(crate) fn put(args: &PutArgs, screen: &Screen) -> Result<(), CliError> {
     };
     let client = args.connect.client()?;
     let bar = screen.bar("put");
-    let events = |line: &str| event(line, &bar);
-    let outcome = client.put(
-        &mut *input,
-        length,
-        &options,
-        Some(&events),
-        &mut |done, total| {
-            advance(&bar, done, total);
-        },
-    );
+    let events = event_lines(&bar);
+    let outcome = client.put(&mut *input, length, &options, Some(events), &mut |done, total| {
+        advance(&bar, done, total);
+    });
     bar.finish_and_clear();
     let reply = outcome?;
     if let Some(warning) = &reply.body.warning {
@@ -151,13 +145,13 @@ pub(crate) fn get(args: &GetArgs, screen: &Screen) -> Result<(), CliError> {
         without: args.without.clone(),
     };
     let bar = screen.bar("get");
-    let events = |line: &str| event(line, &bar);
+    let events = event_lines(&bar);
     let begun = Instant::now();
     let outcome = client.get(
         &args.link,
         &options,
         &mut target,
-        Some(&events),
+        Some(events),
         &mut |done, total| {
             advance(&bar, done, total);
         },

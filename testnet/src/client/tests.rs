@@ -112,7 +112,7 @@ fn put_sends_length_options_and_token() {
             &mut &b"hello"[..],
             Some(5),
             &options,
-            Some(&|_| ()),
+            Some(Arc::new(|_| ())),
             &mut |done, total| last = (done, total),
         )
         .unwrap();
@@ -212,9 +212,11 @@ fn a_get_that_breaks_off_says_why_and_prints_events() {
         }
     });
     for watched in [true, false] {
-        let lines = Mutex::new(Vec::new());
-        let sink = |line: &str| lines.lock().unwrap().push(line.to_owned());
-        let events: EventSink<'_> = if watched { Some(&sink) } else { None };
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&lines);
+        let sink: Arc<dyn Fn(&str) + Send + Sync> =
+            Arc::new(move |line| kept.lock().unwrap().push(line.to_owned()));
+        let events = Some(sink).filter(|_| watched);
         let mut output = Vec::new();
         let failure = client
             .get(
@@ -293,7 +295,7 @@ fn nobody_there_is_exit_6() {
                 "x",
                 &GetOptions::default(),
                 &mut Vec::new(),
-                Some(&|_| ()),
+                Some(Arc::new(|_| ())),
                 &mut |_, _| (),
             )
             .unwrap_err(),

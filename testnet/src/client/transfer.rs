@@ -5,7 +5,9 @@
 //! second thread polls `/v1/transfers/{id}/events` until the daemon says that it is over.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
@@ -21,13 +23,17 @@ use super::{Client, ClientError, STALL_TIMEOUT, accepted, answer, decoded, encod
 const POLL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Pause before asking again about a transfer that the daemon has not seen yet.
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
+/// How long the last lines of a transfer that was answered are waited for; they come at once or never.
+const LINES_GRACE: Duration = Duration::from_secs(1);
+/// How long the reason of a transfer that broke off is waited for.
+const REASON_GRACE: Duration = Duration::from_secs(5);
 /// Larger uploads ask before they send, so that the daemon can refuse before it is sent gigabytes; smaller
 /// ones save the round trip.
 const ASK_FIRST: u64 = 64 << 10;
 const COPY_BUFFER: usize = 256 << 10;
 
 /// Takes each line the daemon reports beside a transfer; runs on another thread.
-pub type EventSink<'a> = Option<&'a (dyn Fn(&str) + Sync)>;
+pub type EventSink = Option<Arc<dyn Fn(&str) + Send + Sync>>;
 
 /// Takes the bytes moved so far and the total, when known.
 pub type ProgressSink<'a> = &'a mut dyn FnMut(u64, Option<u64>);
@@ -94,7 +100,7 @@ impl Client {
         input: &mut dyn Read,
         length: Option<u64>,
         options: &PutOptions,
-        events: EventSink<'_>,
+        events: EventSink,
         progress: ProgressSink<'_>,
     ) -> Result<Reply<PutReport>, ClientError> {
         let url = format!("{}{}", self.base, with_query("/v1/files", &options.query()));
@@ -161,7 +167,7 @@ impl Client {
         link: &str,
         options: &GetOptions,
         output: &mut dyn Write,
-        events: EventSink<'_>,
+        events: EventSink,
         progress: ProgressSink<'_>,
     ) -> Result<u64, ClientError> {
         let without: Vec<_> = options
@@ -195,7 +201,7 @@ impl Client {
         &self,
         peer: Option<&str>,
         wait: bool,
-        events: EventSink<'_>,
+        events: EventSink,
     ) -> Result<Reply<RepairReport>, ClientError> {
         let pairs = [
             ("peer", peer.map(str::to_owned)),
@@ -278,27 +284,23 @@ impl Client {
     /// "broke off" by the daemon's reason.
     fn watched<T>(
         &self,
-        events: EventSink<'_>,
+        events: EventSink,
         run: impl FnOnce(&str) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
         let id = format!("{:016x}", rand::random::<u64>());
-        let over = AtomicBool::new(false);
-        let Some(sink) = events else {
-            return run(&id).map_err(|error| {
-                if !matches!(error, ClientError::BrokenOff { .. }) {
-                    return error;
+        let follower = events.map(|sink| Follower::start(self, &id, sink));
+        match run(&id) {
+            Err(error @ ClientError::BrokenOff { .. }) => {
+                let follower = follower.unwrap_or_else(|| Follower::start(self, &id, Arc::new(|_| ())));
+                Err(explained(error, follower.end(REASON_GRACE)))
+            }
+            outcome => {
+                if let Some(follower) = follower {
+                    follower.end(LINES_GRACE);
                 }
-                over.store(true, Ordering::Release);
-                explained(error, self.follow(&id, &|_| (), &over))
-            });
-        };
-        thread::scope(|scope| {
-            let follower = scope.spawn(|| self.follow(&id, sink, &over));
-            let outcome = run(&id);
-            over.store(true, Ordering::Release);
-            let reason = follower.join().unwrap_or_default();
-            outcome.map_err(|error| explained(error, reason))
-        })
+                outcome
+            }
+        }
     }
 
     /// Polls the events of a transfer until it is over; answers the daemon's reason when it failed.
@@ -327,6 +329,32 @@ impl Client {
                 Err(_) => return None,
             }
         }
+    }
+}
+
+/// The second conversation. A daemon that never heard of the transfer holds a poll for its full length, so
+/// nobody waits for the thread itself: it ends with its poll.
+struct Follower {
+    over: Arc<AtomicBool>,
+    reason: Receiver<Option<ErrorBody>>,
+}
+
+impl Follower {
+    fn start(client: &Client, id: &str, sink: Arc<dyn Fn(&str) + Send + Sync>) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let (tell, reason) = mpsc::channel();
+        let (client, id, ended) = (client.clone(), id.to_owned(), Arc::clone(&over));
+        thread::spawn(move || {
+            // Nobody may listen any more.
+            drop(tell.send(client.follow(&id, &*sink, &ended)));
+        });
+        Self { over, reason }
+    }
+
+    /// The transfer is over: waits for its last lines, at most `grace`.
+    fn end(self, grace: Duration) -> Option<ErrorBody> {
+        self.over.store(true, Ordering::Release);
+        self.reason.recv_timeout(grace).ok().flatten()
     }
 }
 
