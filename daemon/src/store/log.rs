@@ -35,7 +35,7 @@ const OPEN_FILES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 const MIN_SEGMENT: u64 = 256 << 10;
 /// Bounds the footer, and the memory it takes, at about 4.5 MB.
 const MAX_RECORDS: u32 = 32 << 10;
-/// What sled takes on disk for a shard, in bytes (measured: 200).
+/// What the index takes on disk for a shard, in bytes (measured: 200).
 const INDEX_BYTES: u64 = 200;
 
 /// What the log knows about a segment.

@@ -328,6 +328,26 @@ fn a_torn_record_is_cut_off_wherever_it_ends() {
 }
 
 #[test]
+fn what_follows_the_last_record_is_cut_off_once() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(dir.path());
+    put(&store, 1, 500);
+    let copy = kill(dir.path());
+    let segment = &segment_files(copy.path())[0];
+    let len = fs::metadata(segment).unwrap().len();
+    fs::File::options()
+        .write(true)
+        .open(segment)
+        .unwrap()
+        .write_all_at(&payload(1, 50_000), len)
+        .unwrap();
+    assert_eq!(open(copy.path()).1.scanned, 1);
+    let (store, report) = open(copy.path());
+    assert_eq!((report.scanned, report.shards), (0, 1));
+    assert_held(&store, 1, 500);
+}
+
+#[test]
 fn damage_costs_only_the_record_it_hits() {
     let dir = TempDir::new().unwrap();
     let (store, _) = open(dir.path());

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::super::disk::DiskFile;
 use super::super::*;
-use super::{HEADER, LATER, MIB, assert_held, config, key, kill, open, payload, put};
+use super::{HEADER, LATER, MIB, assert_held, config, key, kill, open, payload, put, segment_files};
 
 /// What goes wrong.
 #[derive(Default)]
@@ -145,6 +145,9 @@ fn a_failed_sync_fails_what_waited_for_it_and_nothing_else() {
     let (killed, report) = open(copy.path());
     assert_eq!((report.shards, report.damaged.len()), (5, 0));
     (0..5).for_each(|n| assert_held(&killed, n, 3_000));
+    let suspect = segment_files(dir.path()).remove(0);
+    store.remove(&[0, 1, 2, 3].map(key)).unwrap();
+    assert!(!suspect.exists(), "nothing in it lives");
 }
 
 #[test]
