@@ -37,8 +37,6 @@ pub(crate) struct Metrics {
     shards_served_bytes: Count,
     shards_repaired: Count,
     shards_repaired_bytes: Count,
-    pub(crate) shards_checked: Count,
-    pub(crate) shards_bad: Count,
 }
 
 fn len(bytes: usize) -> u64 {
@@ -145,18 +143,6 @@ impl Metrics {
             "Bytes of shards regenerated or copied from here",
             bytes,
         );
-        count(
-            registry,
-            "shards_checked",
-            "Local shards read and verified",
-            self.shards_checked.get(),
-        );
-        count(
-            registry,
-            "shards_bad",
-            "Local shards that did not verify",
-            self.shards_bad.get(),
-        );
     }
 }
 
@@ -176,6 +162,14 @@ fn local(registry: &mut Registry, node: &Node) {
         usage.pending_bytes,
     );
     gauge(registry, "shards", "Shards held", usage.shards);
+    let (checked, bad) = (node.shards.checked.get(), node.shards.bad.get());
+    count(
+        registry,
+        "shards_checked",
+        "Local shards read and verified",
+        checked,
+    );
+    count(registry, "shards_bad", "Local shards that did not verify", bad);
     let (alive, health) = node
         .core
         .read(|state| (state.ring.alive().count(), state.custody.health()));

@@ -79,7 +79,17 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
     };
     let opened = tokio::task::spawn_blocking(move || Store::open(&directory, store_config)).await;
     let (store, report) = opened.map_err(Failure::unexpected)?.map_err(store_failed)?;
-    tracing::info!(?report, "shard store");
+    tracing::info!(
+        clean = report.clean,
+        shards = report.shards,
+        segments = report.segments,
+        scanned = report.scanned,
+        read_errors = report.read_errors,
+        "shard store"
+    );
+    for key in &report.damaged {
+        tracing::warn!("CORRUPTED_BLOCK {}:{}", hex::encode(key.stripe), key.index);
+    }
     let me = Peer::new(public_key(&seed));
     let contact = contact(&data, &config, &network, me, store.used().committed_bytes)?;
     let book = data.book()?.into_iter().map(remembered).collect();

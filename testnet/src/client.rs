@@ -83,8 +83,8 @@ impl Client {
             return Err(not_running(&format!("process {} is gone", file.pid)));
         }
         let client = Self::with_token_file(&file.api, &data_dir.join("token"))?;
-        let answering = match client.status() {
-            Ok(status) => status.body.peer,
+        let answering = match client.ask::<Identity>("/v1/identity") {
+            Ok(identity) => identity.body.peer,
             Err(ClientError::Refused {
                 code: NOT_ALLOWED, ..
             }) => "another daemon".to_owned(),

@@ -38,6 +38,8 @@ pub(super) struct PutQuery {
     name: String,
     code: Option<String>,
     placement: Option<String>,
+    scope: Option<String>,
+    fragments: Option<String>,
     shard_size: Option<String>,
     #[serde(default)]
     degraded: u8,
@@ -68,6 +70,10 @@ impl PutQuery {
             }
             Some(Err(error)) => return Err(Failure::usage(format!("placement: {error}"))),
         }
+        if self.scope.is_some() || self.fragments.is_some() {
+            let text = "scope and fragments belong to placement policies that this version does not have";
+            return Err(Failure::usage(text));
+        }
         let shard_size = self.shard_size.map_or(Ok(SHARD_SIZE), |text| shard_size(&text))?;
         let name = base_name(&self.name).to_owned();
         Ok(PutOptions {
@@ -94,10 +100,13 @@ pub(super) async fn put_file(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let Query(query) = query.map_err(|error| Failure::usage(error.body_text()))?;
-    let options = query.options()?;
     let node = Arc::clone(&api.node);
     let transfer = node.transfers.begin(named(&headers), Operation::Put);
+    let options = match query.map_err(|error| Failure::usage(error.body_text())) {
+        Ok(Query(query)) => query.options(),
+        Err(failure) => Err(failure),
+    };
+    let options = options.inspect_err(|failure| transfer.finish(Err(failure.clone())))?;
     // On a task of its own: a client that goes away breaks the body off, and the put then cleans up after itself.
     let task = tokio::spawn(async move {
         let outcome = put::put(&node, options, body.into_data_stream(), &transfer).await;

@@ -56,6 +56,21 @@ struct Status {
     uptime_seconds: f64,
 }
 
+/// Who answers: lets a client make sure that it talks to the daemon it means, at no cost.
+#[derive(Serialize)]
+struct Identity {
+    peer: String,
+    pid: u32,
+}
+
+pub(super) async fn identity(State(api): State<Api>) -> Result<Response, Refusal> {
+    let identity = Identity {
+        peer: api.node.me.to_string(),
+        pid: std::process::id(),
+    };
+    std::future::ready(json(&identity)).await
+}
+
 /// Files put through this peer, by health.
 #[derive(Default, Serialize)]
 struct Files {
@@ -130,8 +145,8 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
             pending: health.pending,
         },
         scrub: Scrub {
-            checked_total: node.metrics.shards_checked.get(),
-            bad_total: node.metrics.shards_bad.get(),
+            checked_total: node.shards.checked.get(),
+            bad_total: node.shards.bad.get(),
         },
         process: process::current(),
         uptime_seconds: node.started.elapsed().as_secs_f64(),
@@ -357,6 +372,7 @@ pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> 
 
 #[derive(Deserialize)]
 pub(super) struct RepairQuery {
+    peer: Option<String>,
     #[serde(default)]
     wait: u8,
 }
@@ -372,6 +388,11 @@ pub(super) async fn repair(
     State(api): State<Api>,
     Query(query): Query<RepairQuery>,
 ) -> Result<Response, Refusal> {
+    if query.peer.is_some() {
+        let text = "this version rebuilds what a peer held by itself, repair_delay after it was last seen; \
+                    `repair` without --peer checks now what is due";
+        return Err(Failure::usage(text).into());
+    }
     let core = &api.node.core;
     let before = core.with(|state, now| {
         let crate::node::core::State { ring, custody, .. } = state;

@@ -86,6 +86,7 @@ fn router(api: Api) -> Router {
         .route("/v1/files/{link}", get(files::get_file))
         .route("/v1/files/{link}/stat", get(files::stat))
         .route("/v1/transfers/{id}/events", get(events::events))
+        .route("/v1/identity", get(info::identity))
         .route("/v1/status", get(info::status))
         .route("/v1/ring", get(info::ring))
         .route("/v1/lookup/{target}", get(info::lookup))

@@ -13,6 +13,7 @@ use mutualstore_erasure::{Header, Shard, VerifiedShard};
 use tokio::sync::Semaphore;
 
 use super::core::Core;
+use crate::metrics::Count;
 use crate::store::{GetError, Key, Meta, PutError, State as StoreState, Store, UpdateError, Usage};
 use crate::wire::node::Token;
 
@@ -23,6 +24,10 @@ const PARALLEL: usize = 32;
 pub(crate) struct Shards {
     store: Arc<Store>,
     gate: Semaphore,
+    /// Shards read and verified.
+    pub(crate) checked: Count,
+    /// Of these, those that did not verify.
+    pub(crate) bad: Count,
 }
 
 /// Why a shard could not be kept. Nothing of it remains.
@@ -106,6 +111,8 @@ impl Shards {
         Self {
             store: Arc::new(store),
             gate: Semaphore::new(PARALLEL),
+            checked: Count::default(),
+            bad: Count::default(),
         }
     }
 
@@ -225,10 +232,12 @@ impl Shards {
                 (shard.stripe().as_bytes() == stripe.as_bytes()).then(|| Box::new(shard))
             }))
         });
+        self.checked.add(1);
         match read.await {
             Some(Ok(Some(Some(shard)))) => Local::Found(shard),
             Some(Ok(None)) | None => Local::None,
             Some(Ok(Some(None)) | Err(GetError::Corrupt)) => {
+                self.bad.add(1);
                 tracing::warn!("CORRUPTED_BLOCK {stripe}:{index}");
                 self.drop_shards(core, vec![(stripe, index)]).await;
                 Local::Corrupt(index)

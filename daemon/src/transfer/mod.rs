@@ -3,12 +3,13 @@
 //! * [`events`]: what a person is told while a transfer runs.
 //! * [`exchange`]: one shard to or from one peer.
 //! * [`stripes`]: one block to or from its n holders.
-//! * [`put`], [`get`]: a file.
+//! * [`put`], [`get`]: a file; [`commit`]: the end of a put at its holders.
 //! * [`health`]: how a file's stripes are doing, asked of their holders.
 //! * [`recover`]: what a crash left of puts in progress.
 //! * [`cache`]: decoded blocks, bounded in bytes.
 
 pub(crate) mod cache;
+pub(crate) mod commit;
 pub(crate) mod events;
 pub(crate) mod exchange;
 pub(crate) mod get;

@@ -6,11 +6,11 @@
 //! and is committed with the put itself.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::stream::{FuturesUnordered, Stream};
+use futures::stream::{self, Stream};
 use futures::{StreamExt, TryStreamExt};
 use mutualstore_dht::ring::Phase;
 use mutualstore_dht::{Id, Peer};
@@ -19,8 +19,9 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
+use super::commit::{Holders, commit_all, discard_all, note, renew, snapshot};
 use super::events::Transfer;
-use super::stripes::{Placed, TooFewHolders, Writing, store_stripe};
+use super::stripes::{Placed, TooFewHolders, Writing, complete_stripe, store_stripe};
 use crate::crypt::{self, BlockBuffer, FileCipher, Kind};
 use crate::error::Failure;
 use crate::journal;
@@ -30,13 +31,12 @@ use crate::manifest::{Body, Geometry, INLINE_MAX, IndexBlock, Manifest, Manifest
 use crate::names::media_type_of;
 use crate::node::Node;
 use crate::node::shards::{Keep, unix_ms};
-use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, Token};
+use crate::wire::node::Token;
 
 /// Stripes on their way at the same time, per put.
 const WINDOW: usize = 3;
-/// One attempt at a commit; several fit into the write time-out.
-const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
-const COMMIT_AGAIN: Duration = Duration::from_millis(500);
+/// Rounds of making good what was lost between a shard's being stored and committed.
+const ROUNDS: usize = 3;
 
 /// What the person asked for.
 #[derive(Clone, Debug)]
@@ -62,20 +62,6 @@ pub(crate) struct PutReport {
     pub(crate) seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) warning: Option<String>,
-}
-
-/// Holders of what was stored so far: whom to renew, commit with or discard at.
-type Holders = Arc<Mutex<BTreeMap<Peer, Vec<Id>>>>;
-
-fn note(holders: &Holders, placed: &Placed) {
-    let mut holders = holders.lock().unwrap_or_else(PoisonError::into_inner);
-    for (_, peer) in &placed.holders {
-        holders.entry(*peer).or_default().push(placed.stripe);
-    }
-}
-
-fn snapshot(holders: &Holders) -> BTreeMap<Peer, Vec<Id>> {
-    holders.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Stores what `body` yields as one file.
@@ -437,12 +423,13 @@ impl<'a> Putting<'a> {
         if let Some(journal) = &mut self.journal {
             journal.mark_committing(&sealed).map_err(nothing_stored)?;
         }
-        let holders = snapshot(&self.holders);
-        let committed = commit_all(self.node, self.token, holders, self.writing.write_timeout).await;
-        for placed in &mut self.stripes {
-            placed
-                .holders
-                .retain(|(_, peer)| committed.contains(&placed.stripe, *peer));
+        self.commit_at(snapshot(&self.holders)).await;
+        for _ in 0..ROUNDS {
+            let added = self.complete().await;
+            if added.is_empty() {
+                break;
+            }
+            self.commit_at(added).await;
         }
         let short = |placed: &&Placed| {
             placed.holders.len() < Placed::least(placed.k, placed.n, self.options.degraded)
@@ -455,6 +442,40 @@ impl<'a> Putting<'a> {
             return Err(self.too_few(&short));
         }
         self.list(link).await
+    }
+
+    /// Has these holders commit; what they do not confirm is no longer counted.
+    async fn commit_at(&mut self, asked: BTreeMap<Peer, Vec<Id>>) {
+        let lost = commit_all(self.node, self.token, asked, self.writing.write_timeout).await;
+        for placed in &mut self.stripes {
+            let stripe = placed.stripe;
+            placed
+                .holders
+                .retain(|(_, peer)| !lost.contains(&(*peer, stripe)));
+        }
+    }
+
+    /// Makes good shards whose holders were lost since they stored them; who holds what was added.
+    async fn complete(&mut self) -> BTreeMap<Peer, Vec<Id>> {
+        let mut added: BTreeMap<Peer, Vec<Id>> = BTreeMap::new();
+        let (node, writing) = (self.node, &self.writing);
+        let stripes = std::mem::take(&mut self.stripes);
+        let completed = stream::iter(stripes).map(|mut placed| async move {
+            let before = placed.holders.len();
+            if before < usize::from(placed.n) {
+                complete_stripe(node, writing, &mut placed).await;
+            }
+            (placed, before)
+        });
+        let completed: Vec<(Placed, usize)> = completed.buffered(WINDOW).collect().await;
+        for (placed, before) in completed {
+            for (_, peer) in placed.holders.iter().skip(before) {
+                added.entry(*peer).or_default().push(placed.stripe);
+            }
+            note(&self.holders, &placed);
+            self.stripes.push(placed);
+        }
+        added
     }
 
     /// Takes back everything stored.
@@ -494,121 +515,6 @@ impl<'a> Putting<'a> {
             shards_total: total,
             seconds: took.as_secs_f64(),
             warning,
-        }
-    }
-}
-
-/// Which shards were made permanent.
-#[derive(Default)]
-pub(crate) struct Committed(BTreeMap<Peer, Vec<Id>>);
-
-impl Committed {
-    pub(crate) fn contains(&self, stripe: &Id, peer: Peer) -> bool {
-        self.0
-            .get(&peer)
-            .is_some_and(|stripes| stripes.binary_search(stripe).is_ok())
-    }
-}
-
-/// Tells one holder to commit; the stripes it confirmed. `None` when it did not answer.
-async fn commit_at(node: &Arc<Node>, token: Token, peer: Peer, stripes: &[Id]) -> Option<Vec<Id>> {
-    let held = if peer == node.me {
-        node.shards
-            .commit(&node.core, stripes.to_vec(), Some(token))
-            .await
-            .ok()?
-    } else {
-        let contact = node.core.contact(peer)?;
-        let request = NodeRequest::Commit(token, stripes.to_vec());
-        match node.ask(&contact, &request, COMMIT_DEADLINE).await {
-            Ok(NodeResponse::Done(held)) => held,
-            Ok(_) | Err(_) => return None,
-        }
-    };
-    Some(
-        stripes
-            .iter()
-            .zip(held)
-            .filter(|(_, held)| *held)
-            .map(|(stripe, _)| *stripe)
-            .collect(),
-    )
-}
-
-/// Commits with every holder, trying silent ones again until `patience` is over.
-pub(crate) async fn commit_all(
-    node: &Arc<Node>,
-    token: Token,
-    holders: BTreeMap<Peer, Vec<Id>>,
-    patience: Duration,
-) -> Committed {
-    let until = Instant::now() + patience;
-    let mut waiting = FuturesUnordered::new();
-    for (peer, stripes) in holders {
-        waiting.push(async move {
-            let mut done = Vec::new();
-            for chunk in stripes.chunks(MAX_STRIPES) {
-                loop {
-                    if let Some(held) = commit_at(node, token, peer, chunk).await {
-                        done.extend(held);
-                        break;
-                    }
-                    if Instant::now() >= until || !node.core.is_alive(peer) {
-                        break;
-                    }
-                    tokio::time::sleep(COMMIT_AGAIN).await;
-                }
-            }
-            done.sort_unstable();
-            (peer, done)
-        });
-    }
-    let mut committed = Committed::default();
-    while let Some((peer, done)) = waiting.next().await {
-        committed.0.insert(peer, done);
-    }
-    committed
-}
-
-/// Takes a put's shards back from every holder that answers; with the others their lease runs out.
-pub(crate) async fn discard_all(node: &Arc<Node>, token: Token, holders: BTreeMap<Peer, Vec<Id>>) {
-    let mut waiting = FuturesUnordered::new();
-    for (peer, stripes) in holders {
-        waiting.push(async move {
-            for chunk in stripes.chunks(MAX_STRIPES) {
-                if peer == node.me {
-                    node.shards.discard(&node.core, chunk.to_vec(), token).await;
-                } else if let Some(contact) = node.core.contact(peer) {
-                    let request = NodeRequest::Discard(token, chunk.to_vec());
-                    if let Err(error) = node.ask(&contact, &request, COMMIT_DEADLINE).await {
-                        tracing::debug!(%peer, %error, "keeps shards of a given-up put until their lease ends");
-                    }
-                }
-            }
-        });
-    }
-    while waiting.next().await.is_some() {}
-}
-
-/// Keeps the leases of a long put alive.
-async fn renew(node: Arc<Node>, token: Token, holders: Holders) {
-    let lease = node.config.pending_lease;
-    loop {
-        tokio::time::sleep(lease / 3).await;
-        for (peer, stripes) in snapshot(&holders) {
-            for chunk in stripes.chunks(MAX_STRIPES) {
-                if peer == node.me {
-                    if let Err(error) = node.shards.renew(&node.core, chunk.to_vec(), token, lease).await {
-                        tracing::warn!(%error, "could not renew a lease here");
-                    }
-                } else if let Some(contact) = node.core.contact(peer) {
-                    let ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-                    let request = NodeRequest::Renew(token, chunk.to_vec(), ms);
-                    if let Err(error) = node.ask(&contact, &request, COMMIT_DEADLINE).await {
-                        tracing::debug!(%peer, %error, "did not renew a lease");
-                    }
-                }
-            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mutualstore_dht::{Id, Peer};
 
-use super::put::{commit_all, discard_all};
+use super::commit::{commit_all, discard_all};
 use crate::journal::Unfinished;
 use crate::node::Node;
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
-use mutualstore_erasure::{DecodeError, VerifiedShard, decode};
+use mutualstore_erasure::{DecodeError, VerifiedShard, decode, reconstruct};
 use tokio::time::sleep_until;
 
 use super::cache::Block;
@@ -74,7 +74,7 @@ impl Writing {
 }
 
 /// A stripe and where its shards are, each durable.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Placed {
     pub(crate) stripe: Id,
     pub(crate) k: u8,
@@ -90,7 +90,7 @@ impl Placed {
 }
 
 /// Why a stripe did not find enough holders. The shards that were stored stay pending until discarded.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct TooFewHolders {
     pub(crate) placed: Placed,
     /// Whether a peer refused for want of space, and none for another reason.
@@ -121,27 +121,45 @@ pub(crate) async fn store_stripe(
     shards: Vec<VerifiedShard>,
 ) -> Result<Placed, TooFewHolders> {
     let Some(first) = shards.first() else {
-        return Err(TooFewHolders {
-            placed: Placed {
-                stripe: Id::default(),
-                k: 0,
-                n: 0,
-                holders: vec![],
-            },
-            no_space: false,
-        });
+        return Err(TooFewHolders::default());
     };
-    let (stripe, code) = (ring_id(first), first.header().code());
-    let count = usize::from(code.n()) + SPARE;
+    let code = first.header().code();
     let mut placed = Placed {
-        stripe,
+        stripe: ring_id(first),
         k: code.k(),
         n: code.n(),
         holders: Vec::with_capacity(shards.len()),
     };
+    let no_space = place(node, writing, &mut placed, shards).await;
+    if placed.holders.len() >= Placed::least(code.k(), code.n(), writing.degraded) {
+        return Ok(placed);
+    }
+    Err(TooFewHolders { placed, no_space })
+}
+
+/// Rebuilds the shards of a stripe whose holders were lost since they were stored, from the others, and stores
+/// them with new ones.
+pub(crate) async fn complete_stripe(node: &Arc<Node>, writing: &Writing, placed: &mut Placed) {
+    let wanted = Wanted::of(placed.stripe, placed.k);
+    let Ok(shards) = fetch_stripe(node, &writing.transfer, wanted).await else {
+        return;
+    };
+    let held: BTreeSet<u8> = placed.holders.iter().map(|(index, _)| *index).collect();
+    let missing: Vec<u8> = (0..placed.n).filter(|index| !held.contains(index)).collect();
+    let rebuilt = tokio::task::spawn_blocking(move || reconstruct(&shards, &missing)).await;
+    if let Ok(Ok(rebuilt)) = rebuilt {
+        place(node, writing, placed, rebuilt).await;
+    }
+}
+
+/// Stores shards with the nearest accepting peers that do not hold one of the stripe yet, until all are placed
+/// or patience ends. Says whether want of space was the only reason for what is not placed.
+async fn place(node: &Arc<Node>, writing: &Writing, placed: &mut Placed, shards: Vec<VerifiedShard>) -> bool {
+    let (stripe, count) = (placed.stripe, usize::from(placed.n) + SPARE);
     let mut left: VecDeque<VerifiedShard> = shards.into();
-    let mut tried = BTreeSet::new();
-    let mut no_space = false;
+    let mut tried: BTreeSet<Peer> = placed.holders.iter().map(|(_, peer)| *peer).collect();
+    let mut silent = Vec::new();
+    let (mut no_space, mut may_return) = (false, false);
     let mut sends = FuturesUnordered::new();
     let mut queue: VecDeque<Contact> = candidates(node, stripe, count).await.into();
     loop {
@@ -151,39 +169,54 @@ pub(crate) async fn store_stripe(
             if tried.insert(contact.peer)
                 && let Some(shard) = left.pop_front()
             {
-                sends.push(async move {
-                    let stored = store(
-                        node,
-                        &writing.transfer,
-                        &contact,
-                        shard.clone(),
-                        writing.keep,
-                        writing.token,
-                    )
-                    .await;
-                    (contact.peer, shard, stored)
-                });
+                sends.push(send(node, writing, contact, shard));
             }
         }
         match sends.next().await {
             Some((peer, shard, Ok(()))) => placed.holders.push((shard.index(), peer)),
-            Some((_, shard, Err(error))) => {
+            Some((peer, shard, Err(error))) => {
                 no_space |= error == StoreError::Full;
+                may_return |= error != StoreError::Full;
+                if error == StoreError::Silent {
+                    silent.push(peer);
+                }
                 left.push_front(shard);
             }
-            None if left.is_empty() => return Ok(placed),
-            None if Instant::now() >= writing.patience() => break,
-            None => sleep_until((Instant::now() + AGAIN).into()).await,
+            None if left.is_empty() => return false,
+            // Full disks do not empty while a put waits.
+            None if no_space && !may_return => return true,
+            None if Instant::now() >= writing.patience() => return no_space && !may_return,
+            None => {
+                sleep_until((Instant::now() + AGAIN).into()).await;
+                for peer in silent.drain(..) {
+                    tried.remove(&peer);
+                }
+            }
         }
         if queue.is_empty() && !left.is_empty() && sends.is_empty() {
             queue = candidates(node, stripe, count + tried.len()).await.into();
             queue.retain(|contact| !tried.contains(&contact.peer));
         }
     }
-    if placed.holders.len() >= Placed::least(code.k(), code.n(), writing.degraded) {
-        return Ok(placed);
-    }
-    Err(TooFewHolders { placed, no_space })
+}
+
+/// One shard to one peer, and who it was.
+async fn send(
+    node: &Arc<Node>,
+    writing: &Writing,
+    contact: Contact,
+    shard: VerifiedShard,
+) -> (Peer, VerifiedShard, Result<(), StoreError>) {
+    let stored = store(
+        node,
+        &writing.transfer,
+        &contact,
+        shard.clone(),
+        writing.keep,
+        writing.token,
+    );
+    let stored = stored.await;
+    (contact.peer, shard, stored)
 }
 
 /// Remembers how long fetches took, to know when one is late.

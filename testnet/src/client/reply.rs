@@ -290,6 +290,13 @@ pub struct RepairReport {
     pub pending: u64,
 }
 
+/// Who answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its peer id.
+    pub peer: String,
+}
+
 /// Answer to `invite`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InviteReply {

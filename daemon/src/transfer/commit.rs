@@ -1,0 +1,143 @@
+//! The end of a put at its holders: committing, renewing until then, discarding instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use mutualstore_dht::{Id, Peer};
+
+use super::stripes::Placed;
+use crate::node::Node;
+use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, Token};
+
+/// One attempt at a commit; several fit into the write time-out.
+const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
+const COMMIT_AGAIN: Duration = Duration::from_millis(500);
+
+/// Holders of what was stored so far: whom to renew, commit with or discard at.
+pub(crate) type Holders = Arc<Mutex<BTreeMap<Peer, Vec<Id>>>>;
+
+/// Notes who holds a stripe.
+pub(crate) fn note(holders: &Holders, placed: &Placed) {
+    let mut holders = holders.lock().unwrap_or_else(PoisonError::into_inner);
+    for (_, peer) in &placed.holders {
+        holders.entry(*peer).or_default().push(placed.stripe);
+    }
+}
+
+/// As they are now.
+pub(crate) fn snapshot(holders: &Holders) -> BTreeMap<Peer, Vec<Id>> {
+    holders.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Tells one holder to commit; the stripes it confirmed. `None` when it did not answer.
+async fn commit_at(node: &Arc<Node>, token: Token, peer: Peer, stripes: &[Id]) -> Option<Vec<Id>> {
+    let held = if peer == node.me {
+        node.shards
+            .commit(&node.core, stripes.to_vec(), Some(token))
+            .await
+            .ok()?
+    } else {
+        let contact = node.core.contact(peer)?;
+        let request = NodeRequest::Commit(token, stripes.to_vec());
+        match node.ask(&contact, &request, COMMIT_DEADLINE).await {
+            Ok(NodeResponse::Done(held)) => held,
+            Ok(_) | Err(_) => return None,
+        }
+    };
+    Some(
+        stripes
+            .iter()
+            .zip(held)
+            .filter(|(_, held)| *held)
+            .map(|(stripe, _)| *stripe)
+            .collect(),
+    )
+}
+
+/// Commits with every holder, trying silent ones again until `patience` is over. Returns what was not committed.
+pub(crate) async fn commit_all(
+    node: &Arc<Node>,
+    token: Token,
+    holders: BTreeMap<Peer, Vec<Id>>,
+    patience: Duration,
+) -> BTreeSet<(Peer, Id)> {
+    let until = Instant::now() + patience;
+    let mut lost: BTreeSet<(Peer, Id)> = BTreeSet::new();
+    for (peer, stripes) in &holders {
+        lost.extend(stripes.iter().map(|stripe| (*peer, *stripe)));
+    }
+    let mut waiting = FuturesUnordered::new();
+    for (peer, stripes) in holders {
+        waiting.push(async move { (peer, commit_with(node, token, peer, &stripes, until).await) });
+    }
+    while let Some((peer, committed)) = waiting.next().await {
+        for stripe in committed {
+            lost.remove(&(peer, stripe));
+        }
+    }
+    lost
+}
+
+/// Commits with one holder; the stripes it confirmed.
+async fn commit_with(node: &Arc<Node>, token: Token, peer: Peer, stripes: &[Id], until: Instant) -> Vec<Id> {
+    let mut done = Vec::new();
+    for chunk in stripes.chunks(MAX_STRIPES) {
+        loop {
+            if let Some(held) = commit_at(node, token, peer, chunk).await {
+                done.extend(held);
+                break;
+            }
+            if Instant::now() >= until || !node.core.is_alive(peer) {
+                return done;
+            }
+            tokio::time::sleep(COMMIT_AGAIN).await;
+        }
+    }
+    done
+}
+
+/// Takes a put's shards back from every holder that answers; with the others their lease runs out.
+pub(crate) async fn discard_all(node: &Arc<Node>, token: Token, holders: BTreeMap<Peer, Vec<Id>>) {
+    let mut waiting = FuturesUnordered::new();
+    for (peer, stripes) in holders {
+        waiting.push(async move {
+            for chunk in stripes.chunks(MAX_STRIPES) {
+                if peer == node.me {
+                    node.shards.discard(&node.core, chunk.to_vec(), token).await;
+                } else if let Some(contact) = node.core.contact(peer) {
+                    let request = NodeRequest::Discard(token, chunk.to_vec());
+                    if let Err(error) = node.ask(&contact, &request, COMMIT_DEADLINE).await {
+                        tracing::debug!(%peer, %error, "keeps shards of a given-up put until their lease ends");
+                    }
+                }
+            }
+        });
+    }
+    while waiting.next().await.is_some() {}
+}
+
+/// Keeps the leases of a long put alive.
+pub(crate) async fn renew(node: Arc<Node>, token: Token, holders: Holders) {
+    let lease = node.config.pending_lease;
+    loop {
+        tokio::time::sleep(lease / 3).await;
+        for (peer, stripes) in snapshot(&holders) {
+            for chunk in stripes.chunks(MAX_STRIPES) {
+                if peer == node.me {
+                    if let Err(error) = node.shards.renew(&node.core, chunk.to_vec(), token, lease).await {
+                        tracing::warn!(%error, "could not renew a lease here");
+                    }
+                } else if let Some(contact) = node.core.contact(peer) {
+                    let ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+                    let request = NodeRequest::Renew(token, chunk.to_vec(), ms);
+                    if let Err(error) = node.ask(&contact, &request, COMMIT_DEADLINE).await {
+                        tracing::debug!(%peer, %error, "did not renew a lease");
+                    }
+                }
+            }
+        }
+    }
+}
