@@ -28,6 +28,9 @@ use crate::{api, transfer};
 
 /// A clean stop that takes longer than this is cut short: nothing acknowledged depends on it.
 const STOP: Duration = Duration::from_secs(4);
+/// Bounds of how long the ring waits for an answer: a peer on a busy machine is not dead, and one that was
+/// killed is noticed by its broken connection anyway.
+const DEADLINES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Threads that may wait for the disk or compute.
 const BLOCKING_THREADS: usize = 48;
 
@@ -188,6 +191,7 @@ pub(crate) fn ring_config(config: &Config, network: &Network) -> RingConfig {
     RingConfig {
         r: successors(network),
         stabilize: config.stabilize,
+        deadlines: DEADLINES,
         ..RingConfig::default()
     }
 }

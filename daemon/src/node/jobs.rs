@@ -13,10 +13,7 @@ use super::core::State;
 use super::shards::Keep;
 use crate::transfer::events::Operation;
 use crate::transfer::exchange::{Fetched, fetch_from, store_at};
-use crate::wire::node::Token;
-
-/// Repaired shards belong to no put: nobody can discard them.
-const NO_TOKEN: Token = [0; 16];
+use crate::wire::node::NO_TOKEN;
 
 /// Does what custody asked for and tells it how that went.
 pub(super) async fn perform(node: Arc<Node>, effect: Effect) {

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::core::Core;
 use crate::metrics::Count;
 use crate::store::{GetError, Key, Meta, PutError, State as StoreState, Store, UpdateError, Usage};
-use crate::wire::node::Token;
+use crate::wire::node::{NO_TOKEN, Token};
 
 /// Store calls that may wait for the disk at the same time; more queue up.
 const PARALLEL: usize = 32;
@@ -289,7 +289,7 @@ impl Shards {
             let mine = self
                 .held(*stripe)
                 .into_iter()
-                .filter(|(_, meta)| token.is_none_or(|token| meta.token == token));
+                .filter(|(_, meta)| token.is_none_or(|token| meta.token == token && token != NO_TOKEN));
             keys.extend(mine.map(|(index, _)| (*stripe, index)));
             held.push(keys.len() > before);
         }

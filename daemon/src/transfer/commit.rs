@@ -10,7 +10,7 @@ use mutualstore_dht::{Id, Peer};
 
 use super::stripes::Placed;
 use crate::node::Node;
-use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, Token};
+use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, PutSecret};
 
 /// One attempt at a commit; several fit into the write time-out.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
@@ -33,15 +33,15 @@ pub(crate) fn snapshot(holders: &Holders) -> BTreeMap<Peer, Vec<Id>> {
 }
 
 /// Tells one holder to commit; the stripes it confirmed. `None` when it did not answer.
-async fn commit_at(node: &Arc<Node>, token: Token, peer: Peer, stripes: &[Id]) -> Option<Vec<Id>> {
+async fn commit_at(node: &Arc<Node>, secret: PutSecret, peer: Peer, stripes: &[Id]) -> Option<Vec<Id>> {
     let held = if peer == node.me {
         node.shards
-            .commit(&node.core, stripes.to_vec(), Some(token))
+            .commit(&node.core, stripes.to_vec(), Some(secret.token(peer)))
             .await
             .ok()?
     } else {
         let contact = node.core.contact(peer)?;
-        let request = NodeRequest::Commit(token, stripes.to_vec());
+        let request = NodeRequest::Commit(secret.token(peer), stripes.to_vec());
         match node.ask(&contact, &request, COMMIT_DEADLINE).await {
             Ok(NodeResponse::Done(held)) => held,
             Ok(_) | Err(_) => return None,
@@ -60,7 +60,7 @@ async fn commit_at(node: &Arc<Node>, token: Token, peer: Peer, stripes: &[Id]) -
 /// Commits with every holder, trying silent ones again until `patience` is over. Returns what was not committed.
 pub(crate) async fn commit_all(
     node: &Arc<Node>,
-    token: Token,
+    secret: PutSecret,
     holders: BTreeMap<Peer, Vec<Id>>,
     patience: Duration,
 ) -> BTreeSet<(Peer, Id)> {
@@ -71,7 +71,7 @@ pub(crate) async fn commit_all(
     }
     let mut waiting = FuturesUnordered::new();
     for (peer, stripes) in holders {
-        waiting.push(async move { (peer, commit_with(node, token, peer, &stripes, until).await) });
+        waiting.push(async move { (peer, commit_with(node, secret, peer, &stripes, until).await) });
     }
     while let Some((peer, committed)) = waiting.next().await {
         for stripe in committed {
@@ -82,11 +82,17 @@ pub(crate) async fn commit_all(
 }
 
 /// Commits with one holder; the stripes it confirmed.
-async fn commit_with(node: &Arc<Node>, token: Token, peer: Peer, stripes: &[Id], until: Instant) -> Vec<Id> {
+async fn commit_with(
+    node: &Arc<Node>,
+    secret: PutSecret,
+    peer: Peer,
+    stripes: &[Id],
+    until: Instant,
+) -> Vec<Id> {
     let mut done = Vec::new();
     for chunk in stripes.chunks(MAX_STRIPES) {
         loop {
-            if let Some(held) = commit_at(node, token, peer, chunk).await {
+            if let Some(held) = commit_at(node, secret, peer, chunk).await {
                 done.extend(held);
                 break;
             }
@@ -100,15 +106,15 @@ async fn commit_with(node: &Arc<Node>, token: Token, peer: Peer, stripes: &[Id],
 }
 
 /// Takes a put's shards back from every holder that answers; with the others their lease runs out.
-pub(crate) async fn discard_all(node: &Arc<Node>, token: Token, holders: BTreeMap<Peer, Vec<Id>>) {
+pub(crate) async fn discard_all(node: &Arc<Node>, secret: PutSecret, holders: BTreeMap<Peer, Vec<Id>>) {
     let mut waiting = FuturesUnordered::new();
     for (peer, stripes) in holders {
         waiting.push(async move {
             for chunk in stripes.chunks(MAX_STRIPES) {
                 if peer == node.me {
-                    node.shards.discard(&node.core, chunk.to_vec(), token).await;
+                    node.shards.discard(&node.core, chunk.to_vec(), secret.token(peer)).await;
                 } else if let Some(contact) = node.core.contact(peer) {
-                    let request = NodeRequest::Discard(token, chunk.to_vec());
+                    let request = NodeRequest::Discard(secret.token(peer), chunk.to_vec());
                     if let Err(error) = node.ask(&contact, &request, COMMIT_DEADLINE).await {
                         tracing::debug!(%peer, %error, "keeps shards of a given-up put until their lease ends");
                     }
@@ -120,19 +126,23 @@ pub(crate) async fn discard_all(node: &Arc<Node>, token: Token, holders: BTreeMa
 }
 
 /// Keeps the leases of a long put alive.
-pub(crate) async fn renew(node: Arc<Node>, token: Token, holders: Holders) {
+pub(crate) async fn renew(node: Arc<Node>, secret: PutSecret, holders: Holders) {
     let lease = node.config.pending_lease;
     loop {
         tokio::time::sleep(lease / 3).await;
         for (peer, stripes) in snapshot(&holders) {
             for chunk in stripes.chunks(MAX_STRIPES) {
                 if peer == node.me {
-                    if let Err(error) = node.shards.renew(&node.core, chunk.to_vec(), token, lease).await {
+                    if let Err(error) = node
+                        .shards
+                        .renew(&node.core, chunk.to_vec(), secret.token(peer), lease)
+                        .await
+                    {
                         tracing::warn!(%error, "could not renew a lease here");
                     }
                 } else if let Some(contact) = node.core.contact(peer) {
                     let ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-                    let request = NodeRequest::Renew(token, chunk.to_vec(), ms);
+                    let request = NodeRequest::Renew(secret.token(peer), chunk.to_vec(), ms);
                     if let Err(error) = node.ask(&contact, &request, COMMIT_DEADLINE).await {
                         tracing::debug!(%peer, %error, "did not renew a lease");
                     }

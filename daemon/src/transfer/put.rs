@@ -31,7 +31,7 @@ use crate::manifest::{Body, Geometry, INLINE_MAX, IndexBlock, Manifest, Manifest
 use crate::names::media_type_of;
 use crate::node::Node;
 use crate::node::shards::{Keep, unix_ms};
-use crate::wire::node::Token;
+use crate::wire::node::PutSecret;
 
 /// Stripes on their way at the same time, per put.
 const WINDOW: usize = 3;
@@ -125,7 +125,7 @@ struct Putting<'a> {
     node: &'a Arc<Node>,
     options: PutOptions,
     code: Code,
-    token: Token,
+    secret: PutSecret,
     key: Zeroizing<[u8; 32]>,
     owner: [u8; 32],
     cipher: FileCipher,
@@ -151,22 +151,28 @@ impl<'a> Putting<'a> {
         code: Code,
         transfer: &Arc<Transfer>,
     ) -> Result<Self, Failure> {
-        let token: Token = rand::random();
+        let secret = PutSecret(rand::random());
         let key = crypt::random_key();
         let keep = Keep::Pending {
             lease: node.config.pending_lease,
             writer: node.me,
         };
         let transfer = Arc::clone(transfer);
-        let writing = Writing::new(token, keep, options.degraded, node.config.write_timeout, transfer);
+        let writing = Writing::new(
+            secret,
+            keep,
+            options.degraded,
+            node.config.write_timeout,
+            transfer,
+        );
         let holders = Holders::default();
-        let journal = node.journal.begin(&token, unix_ms()).map_err(nothing_stored)?;
+        let journal = node.journal.begin(&secret.0, unix_ms()).map_err(nothing_stored)?;
         Ok(Self {
             owner: crypt::owner_key(&node.account, &key),
             cipher: FileCipher::new(&key),
             writing: Arc::new(writing),
             journal: Some(journal),
-            renewing: tokio::spawn(renew(Arc::clone(node), token, Arc::clone(&holders))),
+            renewing: tokio::spawn(renew(Arc::clone(node), secret, Arc::clone(&holders))),
             holders,
             stripes: Vec::new(),
             window: VecDeque::new(),
@@ -176,7 +182,7 @@ impl<'a> Putting<'a> {
             node,
             options,
             code,
-            token,
+            secret,
             key,
             created: unix_ms(),
         })
@@ -352,7 +358,7 @@ impl<'a> Putting<'a> {
     async fn single(&mut self, body: Body) -> Result<Link, Failure> {
         let (transfer, timeout) = (Arc::clone(&self.writing.transfer), self.writing.write_timeout);
         self.writing = Arc::new(Writing::new(
-            self.token,
+            self.secret,
             Keep::Committed,
             self.options.degraded,
             timeout,
@@ -446,7 +452,7 @@ impl<'a> Putting<'a> {
 
     /// Has these holders commit; what they do not confirm is no longer counted.
     async fn commit_at(&mut self, asked: BTreeMap<Peer, Vec<Id>>) {
-        let lost = commit_all(self.node, self.token, asked, self.writing.write_timeout).await;
+        let lost = commit_all(self.node, self.secret, asked, self.writing.write_timeout).await;
         for placed in &mut self.stripes {
             let stripe = placed.stripe;
             placed
@@ -485,7 +491,7 @@ impl<'a> Putting<'a> {
                 note(&self.holders, &placed);
             }
         }
-        discard_all(self.node, self.token, snapshot(&self.holders)).await;
+        discard_all(self.node, self.secret, snapshot(&self.holders)).await;
         self.journal_done();
     }
 

@@ -9,6 +9,7 @@ use mutualstore_dht::{Id, Peer};
 use super::commit::{commit_all, discard_all};
 use crate::journal::Unfinished;
 use crate::node::Node;
+use crate::wire::node::PutSecret;
 
 /// The ring is asked this often whether it is settled, so that holders can be found.
 const POLL: Duration = Duration::from_millis(500);
@@ -37,14 +38,14 @@ async fn finish(node: &Arc<Node>, put: Unfinished) {
         }
     }
     if let Some(sealed) = &put.committing {
-        commit_all(node, put.token, holders, node.config.write_timeout).await;
+        commit_all(node, PutSecret(put.token), holders, node.config.write_timeout).await;
         if let Err(error) = node.files.append_sealed(sealed) {
             tracing::error!(%error, "a finished put could not be listed; its journal stays");
             return;
         }
         tracing::info!("finished a put that was being committed when the daemon stopped");
     } else {
-        discard_all(node, put.token, holders).await;
+        discard_all(node, PutSecret(put.token), holders).await;
         tracing::info!("took back a put that was not finished when the daemon stopped");
     }
     if let Err(error) = put.finish() {

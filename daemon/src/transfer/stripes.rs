@@ -22,7 +22,7 @@ use super::exchange::{Fetched, StoreError, fetch, store};
 use crate::error::Failure;
 use crate::node::Node;
 use crate::node::shards::Keep;
-use crate::wire::node::Token;
+use crate::wire::node::PutSecret;
 
 /// Peers looked up beyond the n that are needed, to replace some that fail.
 const SPARE: usize = 4;
@@ -33,7 +33,7 @@ const MAX_ASKED: usize = 256;
 
 /// What all stripes of one put share.
 pub(crate) struct Writing {
-    pub(crate) token: Token,
+    pub(crate) secret: PutSecret,
     pub(crate) keep: Keep,
     /// Fewer distinct indices than this fail the put, however long it waited.
     pub(crate) degraded: bool,
@@ -45,14 +45,14 @@ pub(crate) struct Writing {
 
 impl Writing {
     pub(crate) fn new(
-        token: Token,
+        secret: PutSecret,
         keep: Keep,
         degraded: bool,
         write_timeout: Duration,
         transfer: Arc<Transfer>,
     ) -> Self {
         Self {
-            token,
+            secret,
             keep,
             degraded,
             write_timeout,
@@ -213,7 +213,7 @@ async fn send(
         &contact,
         shard.clone(),
         writing.keep,
-        writing.token,
+        writing.secret.token(contact.peer),
     );
     let stored = stored.await;
     (contact.peer, shard, stored)

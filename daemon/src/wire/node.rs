@@ -4,6 +4,7 @@ use bytes::Bytes;
 use mutualstore_dht::{Id, Peer, custody, ring};
 use mutualstore_proto::wire;
 use prost::Message;
+use sha2::{Digest, Sha256};
 
 use super::contact::{id, index, peer, wire_peer};
 use super::{Malformed, custody as wire_custody, ring as wire_ring};
@@ -13,8 +14,28 @@ pub const MAX_STRIPES: usize = 2048;
 /// A survey names at most this many peers.
 const MAX_SURVEY: usize = 65_536;
 
-/// Chosen by a writer for one put; who knows it may commit, renew and discard the shards put under it.
+/// What one holder is given for the shards of one put: who knows it may commit, renew and discard them there.
 pub type Token = [u8; 16];
+
+/// The token of shards that belong to no put: nobody commits, renews or discards by it.
+pub const NO_TOKEN: Token = [0; 16];
+
+/// Drawn by a writer for one put and told to nobody. Each holder gets a token of its own made from it, so that
+/// no holder can discard what others hold.
+#[derive(Clone, Copy)]
+pub struct PutSecret(pub [u8; 16]);
+
+impl PutSecret {
+    /// The first 16 bytes of SHA-256("mutualstore/put-token/1" ‖ secret ‖ public key of the holder).
+    pub fn token(&self, holder: Peer) -> Token {
+        let mut hash = Sha256::new();
+        hash.update(b"mutualstore/put-token/1");
+        hash.update(self.0);
+        hash.update(holder.as_bytes());
+        let hash: [u8; 32] = hash.finalize().into();
+        hash.first_chunk().copied().unwrap_or(NO_TOKEN)
+    }
+}
 
 /// What one daemon asks another.
 #[derive(Clone, Debug, PartialEq)]
