@@ -237,12 +237,6 @@ impl DataDir {
         )
     }
 
-    /// Where the daemon of this directory answers or last answered. A damaged file counts as none.
-    pub fn daemon_info(directory: &Path) -> Result<Option<DaemonInfo>, FileError> {
-        let content = read_optional(&directory.join("daemon.json"))?;
-        Ok(content.and_then(|content| serde_json::from_slice(&content).ok()))
-    }
-
     /// Tells clients where this daemon answers.
     pub fn save_daemon_info(&self, info: &DaemonInfo) -> Result<(), FileError> {
         self.save_json("daemon.json", info)

@@ -20,7 +20,7 @@
 //! stripes is [`Geometry`].
 //!
 //! Not here: where stripes are placed (their headers say), and making a name safe to write
-//! ([`safe_file_name`](crate::names::safe_file_name)), which readers do because a manifest may be a stranger's.
+//! (), which readers do because a manifest may be a stranger's.
 
 pub mod geometry;
 pub mod tree;

@@ -162,6 +162,12 @@ fn local(registry: &mut Registry, node: &Node) {
         usage.pending_bytes,
     );
     gauge(registry, "shards", "Shards held", usage.shards);
+    count(
+        registry,
+        "store_syncs",
+        "Flushes of the shard store",
+        node.shards.syncs(),
+    );
     let (checked, bad) = (node.shards.checked.get(), node.shards.bad.get());
     count(
         registry,
@@ -204,9 +210,13 @@ fn local(registry: &mut Registry, node: &Node) {
         "Stripes at home here that wait for repair",
         len(health.repairs_waiting),
     );
-    let process = crate::process::current();
-    gauge_bytes(registry, "resident_memory", "Resident memory", process.rss_bytes);
-    let seconds = ConstCounter::new(process.cpu_seconds);
+    process(registry);
+}
+
+fn process(registry: &mut Registry) {
+    let used = crate::process::current();
+    gauge_bytes(registry, "resident_memory", "Resident memory", used.rss_bytes);
+    let seconds = ConstCounter::new(used.cpu_seconds);
     registry.register_with_unit(
         "cpu",
         "User and system time of this process",

@@ -338,10 +338,7 @@ impl Node {
                 r: network.r,
             }
         } else {
-            NetworkInfo {
-                secret: self.invited_secret(),
-                ..NetworkInfo::default()
-            }
+            NetworkInfo::default()
         }
     }
 }

@@ -59,7 +59,8 @@ pub struct IndexPlace {
 
 /// The entry of the root's list to follow to data stripe `block`, and the index blocks after it, top first. In
 /// a tree of depth 0 there are none, and the entry is the stripe itself.
-pub fn path(depth: u8, block: u64) -> (usize, Vec<IndexPlace>) {
+#[cfg(test)]
+pub(super) fn path(depth: u8, block: u64) -> (usize, Vec<IndexPlace>) {
     let places = (1..=depth).rev().map(|level| {
         let slot = block / span(level - 1) % FANOUT as u64;
         IndexPlace {

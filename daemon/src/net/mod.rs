@@ -33,7 +33,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use libp2p::Multiaddr;
 use mutualstore_dht::Peer;
-pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Reason, Refusal};
+pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Refusal};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::config::{ClassCounters, NetConfig, NetCounters, NetworkInfo};
@@ -295,13 +295,9 @@ impl Net {
         self.node.adopt(network);
     }
 
-    /// The network this peer belongs to.
-    pub fn network(&self) -> NetworkInfo {
-        self.node.network()
-    }
-
     /// Whether there is a connection of any class.
-    pub fn is_connected(&self, peer: Peer) -> bool {
+    #[cfg(test)]
+    fn is_connected(&self, peer: Peer) -> bool {
         self.node.is_connected(peer)
     }
 

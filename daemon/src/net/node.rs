@@ -128,6 +128,7 @@ impl Node {
         *self.network.write().unwrap_or_else(PoisonError::into_inner) = network;
     }
 
+    #[cfg(test)]
     pub(super) fn is_connected(&self, peer: Peer) -> bool {
         !self.table().of(peer).is_empty()
     }

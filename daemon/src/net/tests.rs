@@ -11,6 +11,8 @@ use futures::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use mutualstore_proto::hello::Reason;
+
 use super::frame::{Header, Kind};
 use super::hello::{self, Local};
 use super::swarm::Wire;

@@ -64,12 +64,11 @@ pub(crate) async fn join(node: Arc<Node>) {
 
 async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
     let Some(net) = node.net() else { return Ok(()) };
-    let dialed = net.dial(address).await?;
     if !node.network().adopted {
-        node.adopt(&dialed.network);
-        // The connection was only for learning the network; this one is a member's.
-        net.dial(address).await?;
+        let learned = net.learn(address, &node.invited()).await?;
+        node.adopt(&learned.network);
     }
+    let dialed = net.dial(address).await?;
     match decode_contact(dialed.contact) {
         Ok(contact) => node.core.with(|state, now| state.ring.introduce(now, contact)),
         Err(error) => tracing::warn!(peer = %dialed.peer, %error, "answered in a way not understood"),
@@ -126,7 +125,7 @@ impl Node {
     /// Tells the ring how full this peer is, when that changed.
     pub(crate) fn publish_usage(&self) {
         let usage = self.shards.usage();
-        let used = usage.committed_bytes + usage.pending_bytes;
+        let used = usage.used();
         let percent = used.saturating_mul(100) / usage.capacity.max(1);
         self.core.with(|state, now| {
             let me = state.ring.me();
@@ -172,7 +171,7 @@ impl Node {
     /// nodes this peer has.
     fn adopt(&self, found: &NetworkInfo) {
         let mut network = self.network();
-        let secret = self.invited_secret();
+        let NetworkInfo { secret, .. } = self.invited();
         if let Err(error) = network.adopt(found.id, secret, found.unit, found.r) {
             tracing::error!(%error, "cannot join");
             return;
@@ -204,13 +203,24 @@ impl Node {
         });
     }
 
-    /// The secret that the configured invite carries; empty without one.
-    pub(crate) fn invited_secret(&self) -> Zeroizing<Vec<u8>> {
-        let mut secrets = self.config.join.iter().filter_map(|join| match join {
-            Join::Invite(invite) => Some(invite.secret.clone()),
+    /// What the invite and the configuration say of the network to be joined: its id, all zero if any will do,
+    /// and its secret.
+    fn invited(&self) -> NetworkInfo {
+        let mut invites = self.config.join.iter().filter_map(|join| match join {
+            Join::Invite(invite) => Some(invite),
             Join::Address(_) => None,
         });
-        secrets.next().unwrap_or_default()
+        let (id, secret) = match invites.next() {
+            Some(invite) => (invite.network, invite.secret.clone()),
+            None => ([0; 32], Zeroizing::default()),
+        };
+        let id = self.config.network.unwrap_or(id);
+        NetworkInfo {
+            id,
+            secret,
+            unit: 0,
+            r: 0,
+        }
     }
 }
 

@@ -131,6 +131,11 @@ impl Shards {
         self.store.used()
     }
 
+    /// How often the store was flushed to the disk.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.store.syncs()
+    }
+
     /// Flushes and writes the marker of a clean stop.
     pub(crate) async fn close(&self) {
         if let Some(Err(error)) = self.blocking(Store::close).await {
@@ -341,7 +346,19 @@ impl Shards {
     /// Drops what a writer put under `token` and gave up. Which of the stripes were held.
     pub(crate) async fn discard(&self, core: &Core, stripes: Vec<Id>, token: Token) -> Vec<bool> {
         let (held, keys) = self.keys_of(&stripes, Some(token));
-        self.drop_shards(core, keys).await;
+        let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
+        match self
+            .blocking(move |store| store.discard(&store_keys, token))
+            .await
+        {
+            Some(Ok(_)) => core.with(|state, now| {
+                for (stripe, index) in &keys {
+                    state.custody.removed(now, *stripe, *index);
+                }
+            }),
+            Some(Err(error)) => tracing::warn!(%error, "could not discard shards; their lease will end"),
+            None => {}
+        }
         held
     }
 }

@@ -6,6 +6,7 @@ use mutualstore_proto::wire;
 use prost::Message;
 
 use super::Malformed;
+use super::contact::{id, index, wire_id};
 use super::node::Token;
 
 /// What is asked on a shard stream.
@@ -63,10 +64,6 @@ pub struct ShardResponse {
     pub reason: String,
 }
 
-fn index(number: u32) -> Result<u8, Malformed> {
-    u8::try_from(number).map_err(|_| Malformed("a shard index is below 256"))
-}
-
 impl ShardRequest {
     /// The head as bytes.
     pub fn encode(&self) -> Bytes {
@@ -84,7 +81,7 @@ impl ShardRequest {
                 lease_ms: *lease_ms,
             }),
             Self::Fetch { stripe, want, exact } => Kind::Fetch(wire::FetchShard {
-                stripe: Bytes::copy_from_slice(stripe.as_bytes()),
+                stripe: wire_id(stripe),
                 want: u32::from(*want),
                 exact: *exact,
             }),
@@ -109,18 +106,11 @@ impl ShardRequest {
                     .map_err(|_| Malformed("a put token has 16 bytes"))?,
                 lease_ms: m.lease_ms,
             },
-            Kind::Fetch(m) => {
-                let stripe: [u8; 32] = m
-                    .stripe
-                    .as_ref()
-                    .try_into()
-                    .map_err(|_| Malformed("an id has 32 bytes"))?;
-                Self::Fetch {
-                    stripe: Id::new(stripe),
-                    want: index(m.want)?,
-                    exact: m.exact,
-                }
-            }
+            Kind::Fetch(m) => Self::Fetch {
+                stripe: id(&m.stripe)?,
+                want: index(m.want)?,
+                exact: m.exact,
+            },
         })
     }
 }
