@@ -100,7 +100,9 @@ fn open(path: &Path) -> Result<(Box<dyn Read>, Option<u64>), CliError> {
         );
         return Err(CliError::Usage(message));
     }
-    Ok((Box::new(file), meta.is_file().then_some(meta.len())))
+    // Some files, those of /proc among them, say that they are empty and are not.
+    let length = (meta.is_file() && meta.len() > 0).then_some(meta.len());
+    Ok((Box::new(file), length))
 }
 
 #[derive(clap::Args, Debug)]

@@ -212,8 +212,9 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// The configuration of the daemon in `directory`, of all layers; what was given is kept for the next start.
-    pub fn load(directory: &Path, flags: Overrides) -> Result<Self, ConfigError> {
+    /// The configuration of the daemon in `directory`, of all layers, and what to [keep](Overrides::keep) of it once
+    /// the daemon has started.
+    pub fn load(directory: &Path, flags: Overrides) -> Result<(Self, Overrides), ConfigError> {
         Self::load_from(directory, flags, std::env::vars_os())
     }
 
@@ -221,10 +222,9 @@ impl Config {
         directory: &Path,
         flags: Overrides,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<(Self, Overrides), ConfigError> {
         let path = directory.join(FILE);
-        let kept = Overrides::read(&path)?.unwrap_or_default();
-        let mut merged = kept.clone();
+        let mut merged = Overrides::read(&path)?.unwrap_or_default();
         if let Some(file) = flags.file.clone() {
             let given = Overrides::read(&file)?.ok_or(ConfigError::Missing { path: file })?;
             merged = given.over(merged);
@@ -236,10 +236,7 @@ impl Config {
             exit_on_stdin_close,
             ..Self::from_overrides(merged.clone())?
         };
-        if merged != kept {
-            merged.write(&path)?;
-        }
-        Ok(config)
+        Ok((config, merged))
     }
 
     /// Keeps the ports that were free ones at the first start, so that peers find this one again. `bound` are the
@@ -379,6 +376,15 @@ fn bounds(key: &'static str, value: impl fmt::Display, bounds: impl Into<String>
 }
 
 impl Overrides {
+    /// Keeps these values for the next start; the file is left alone when it says so already.
+    pub fn keep(&self, directory: &Path) -> Result<(), ConfigError> {
+        let path = directory.join(FILE);
+        if Self::read(&path)?.as_ref() == Some(self) {
+            return Ok(());
+        }
+        self.write(&path)
+    }
+
     /// The values that the environment gives. An empty variable counts as none.
     pub fn from_env(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
         let mut out = Self::default();

@@ -1,6 +1,6 @@
 //! From a data directory to a serving peer, and back to a clean stop.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
         ));
     }
     let data = DataDir::open(directory)?;
-    let config = Config::load(directory, overrides)?;
+    let (config, given) = Config::load(directory, overrides)?;
     log_to_stderr(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 8)))
@@ -52,7 +52,7 @@ pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(system)?;
-    let outcome = runtime.block_on(serve(data, config));
+    let outcome = runtime.block_on(serve(data, config, given));
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome
 }
@@ -63,6 +63,7 @@ fn log_to_stderr(filter: &str) {
     let logged = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .try_init();
     if let Err(error) = logged {
         eprintln!("logging: {error}");
@@ -232,7 +233,7 @@ fn system(error: std::io::Error) -> Failure {
     Failure::unexpected(format!("cannot start: {error}"))
 }
 
-async fn serve(data: DataDir, config: Config) -> Result<(), Failure> {
+async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
     let stdin_closed = Arc::new(Notify::new());
@@ -260,6 +261,7 @@ async fn serve(data: DataDir, config: Config) -> Result<(), Failure> {
             tracing::error!(%error, "the HTTP API stopped");
         }
     });
+    given.keep(node.data.path())?;
     announce_ready(&node, api)?;
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM"),
@@ -274,6 +276,7 @@ async fn serve(data: DataDir, config: Config) -> Result<(), Failure> {
 
 /// Stops without leaving the ring: the peer comes back.
 async fn stop(node: &Arc<Node>, tasks: &mut tokio::task::JoinSet<()>) {
+    node.stop();
     tasks.shutdown().await;
     if let Some(net) = node.net() {
         net.shutdown().await;

@@ -26,6 +26,8 @@ pub use transfer::{ByteRange, EventSink, GetOptions, ProgressSink, PutOptions};
 
 /// A ring walk visits every peer, dead ones by time-out.
 const QUESTION_TIMEOUT: Duration = Duration::from_mins(2);
+/// A daemon that does not even say who it is within this hangs.
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest silence in the middle of a transfer; the daemon gives up on its own long before.
 const STALL_TIMEOUT: Duration = Duration::from_mins(5);
@@ -83,7 +85,7 @@ impl Client {
             return Err(not_running(&format!("process {} is gone", file.pid)));
         }
         let client = Self::with_token_file(&file.api, &data_dir.join("token"))?;
-        let answering = match client.ask::<Identity>("/v1/identity") {
+        let answering = match client.ask_within::<Identity>("/v1/identity", IDENTITY_TIMEOUT) {
             Ok(identity) => identity.body.peer,
             Err(ClientError::Refused {
                 code: NOT_ALLOWED, ..
@@ -190,15 +192,15 @@ impl Client {
     }
 
     fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<Reply<T>, ClientError> {
+        self.ask_within(path, QUESTION_TIMEOUT)
+    }
+
+    fn ask_within<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<Reply<T>, ClientError> {
         let request = self
             .agent
             .get(format!("{}{path}", self.base))
             .header("Authorization", &self.bearer);
-        let response = request
-            .config()
-            .timeout_global(Some(QUESTION_TIMEOUT))
-            .build()
-            .call();
+        let response = request.config().timeout_global(Some(limit)).build().call();
         answer(accepted(response.map_err(|error| self.broken(&error))?)?)
     }
 

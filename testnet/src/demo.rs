@@ -287,6 +287,7 @@ impl Demo<'_> {
                     .push(format!("{what} of {} through peer {reader}: {why}", file.name));
             }
         }
+        self.scratch.interrupted()?;
         let step = Step::new(begun.elapsed(), self.total());
         let verdict = if self.failures.is_empty() {
             "every byte identical"

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::client::Client;
 use crate::net::{self, NetError};
 use crate::size::Capacities;
-use crate::spawn::{self, Fleet, Launch, Recipe};
+use crate::spawn::{self, Fleet, Launch, Recipe, SpawnError};
 use crate::state::Peer;
 
 /// What a temporary testnet consists of.
@@ -110,6 +110,14 @@ impl Scratch {
             .iter_mut()
             .filter(|peer| peer.index == index)
             .for_each(|peer| peer.alive = false);
+    }
+
+    /// Fails once Ctrl-C or a signal takes the daemons down: what is seen of them then means nothing.
+    pub fn interrupted(&self) -> Result<(), NetError> {
+        if self.fleet.is_closed() {
+            return Err(SpawnError::Closed.into());
+        }
+        Ok(())
     }
 
     /// Process ids of the live daemons, with the peers' numbers.

@@ -327,6 +327,11 @@ impl Fleet {
             .ended()
     }
 
+    /// Whether the daemons are being, or were, taken down.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.roster).closed
+    }
+
     /// The daemons' process ids, with the peers' numbers.
     pub fn pids(&self) -> Vec<(usize, u32)> {
         lock(&self.roster)

@@ -18,7 +18,7 @@ use super::{Api, Refusal, json};
 use crate::error::Failure;
 use crate::link::Link;
 use crate::list::Listed as Entry;
-use crate::manifest::{MAX_SHARD_SIZE, check_shard_size};
+use crate::manifest::{MAX_NAME, MAX_SHARD_SIZE, check_shard_size};
 use crate::names::base_name;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get::{self, OpenFile};
@@ -76,6 +76,13 @@ impl PutQuery {
         }
         let shard_size = self.shard_size.map_or(Ok(SHARD_SIZE), |text| shard_size(&text))?;
         let name = base_name(&self.name).to_owned();
+        if name.len() > MAX_NAME {
+            let text = format!(
+                "the name is {} bytes long; at most {MAX_NAME} are possible",
+                name.len()
+            );
+            return Err(Failure::usage(text));
+        }
         Ok(PutOptions {
             name,
             code,
@@ -138,9 +145,17 @@ fn range_of(headers: &HeaderMap, size: u64) -> Result<Option<(u64, u64)>, Failur
         return Ok(None);
     };
     let end = size.saturating_sub(1);
-    let range = match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
+    let last = last.trim();
+    // Digits beyond 64 bits mean the end, as any number beyond the size does.
+    let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+    let last_byte = if is_number {
+        Ok(last.parse().unwrap_or(u64::MAX))
+    } else {
+        last.parse()
+    };
+    let range = match (first.trim().parse::<u64>(), last_byte) {
         (Ok(first), Ok(last)) if first <= last => (first, last.min(end)),
-        (Ok(first), Err(_)) if last.trim().is_empty() => (first, end),
+        (Ok(first), Err(_)) if last.is_empty() => (first, end),
         (Err(_), Ok(suffix)) if first.trim().is_empty() && suffix > 0 => (size.saturating_sub(suffix), end),
         _ => return Ok(None),
     };
@@ -387,6 +402,7 @@ mod tests {
         assert_eq!(range("bytes=-5", 100), Ok(Some((95, 99))));
         assert_eq!(range("bytes=-500", 100), Ok(Some((0, 99))));
         assert_eq!(range("bytes=5-500", 100), Ok(Some((5, 99))));
+        assert_eq!(range("bytes=0-18446744073709551616", 100), Ok(Some((0, 99))));
         assert_eq!(range("bytes=100-", 100), Err(416));
         assert_eq!(range("bytes=0-0", 0), Err(416));
         assert_eq!(range("bytes=9-3", 100), Ok(None));

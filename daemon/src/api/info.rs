@@ -320,9 +320,14 @@ struct Lookup {
     holders: Vec<String>,
 }
 
-fn target_of(text: &str) -> Result<Id, Failure> {
-    if let Ok(link) = text.parse::<Link>() {
-        return Ok(Id::new(link.manifest));
+fn target_of(node: &Node, text: &str) -> Result<Id, Failure> {
+    if text.starts_with("mutual") {
+        let link: Link = text.parse()?;
+        return if node.network().knows_tag(link.tag) {
+            Ok(Id::new(link.manifest))
+        } else {
+            Err(Failure::not_allowed("the link belongs to another network"))
+        };
     }
     let bytes = hex::decode(text)
         .ok()
@@ -333,7 +338,7 @@ fn target_of(text: &str) -> Result<Id, Failure> {
 }
 
 pub(super) async fn lookup(State(api): State<Api>, Path(target): Path<String>) -> Result<Response, Refusal> {
-    let id = target_of(&target)?;
+    let id = target_of(&api.node, &target)?;
     let begun = Instant::now();
     let count = usize::try_from(api.node.network().r).unwrap_or(usize::MAX);
     let found = api.node.core.lookup(id, count).await.map_err(Failure::refused)?;

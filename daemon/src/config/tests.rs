@@ -11,11 +11,10 @@ fn capacity() -> Overrides {
 }
 
 fn load(directory: &Path, flags: Overrides, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    Config::load_from(
-        directory,
-        flags,
-        variables.iter().map(|(name, value)| (name.into(), value.into())),
-    )
+    let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+    let (config, given) = Config::load_from(directory, flags, variables)?;
+    given.keep(directory)?;
+    Ok(config)
 }
 
 fn message(result: Result<Config, ConfigError>) -> String {

@@ -16,6 +16,7 @@ pub(crate) mod service;
 pub(crate) mod shards;
 pub(crate) mod survey;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ pub(crate) struct Node {
     pub(crate) blocks: Arc<Semaphore>,
     network: RwLock<Network>,
     book_changed: Notify,
+    /// Whether connections break because this peer stops.
+    stopping: AtomicBool,
     net: OnceLock<Net>,
 }
 
@@ -125,6 +128,7 @@ impl Node {
             blocks: Arc::new(Semaphore::new(BLOCKS)),
             network: RwLock::new(parts.network),
             book_changed: Notify::new(),
+            stopping: AtomicBool::new(false),
             net: OnceLock::new(),
         }
     }
@@ -139,6 +143,16 @@ impl Node {
         if self.net.set(net).is_err() {
             tracing::error!("the transport was started twice");
         }
+    }
+
+    /// From now on broken connections say nothing about other peers.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether this peer stops.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     /// The network as it is now.

@@ -87,7 +87,9 @@ async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
             done(node.shards.commit(&node.core, stripes, Some(token)).await)
         }
         NodeRequest::Discard(token, stripes) => {
-            NodeResponse::Done(node.shards.discard(&node.core, stripes, token).await)
+            let held = node.shards.discard(&node.core, stripes, token).await;
+            node.publish_usage();
+            NodeResponse::Done(held)
         }
         NodeRequest::Renew(token, stripes, lease_ms) => {
             let lease = Duration::from_millis(lease_ms).min(MAX_LEASE);

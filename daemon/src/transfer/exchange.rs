@@ -80,7 +80,7 @@ pub(crate) async fn fetch(
             }
         },
         Err(error) => {
-            if error.is_disconnect() {
+            if error.is_disconnect() && !node.is_stopping() {
                 transfer.disconnected(contact.peer);
                 Fetched::Silent
             } else {
@@ -165,7 +165,7 @@ pub(crate) async fn store(
             }
         },
         Err(error) => {
-            if error.is_disconnect() {
+            if error.is_disconnect() && !node.is_stopping() {
                 transfer.disconnected(contact.peer);
                 Err(StoreError::Silent)
             } else {

@@ -89,8 +89,12 @@ pub(crate) async fn put<E: std::fmt::Display>(
 }
 
 /// For what fails before anything is visible.
-fn nothing_stored(error: impl std::fmt::Display) -> Failure {
-    Failure::unexpected(format!("nothing was stored: {error}"))
+fn nothing_stored(error: impl Into<Failure>) -> Failure {
+    let failure = error.into();
+    Failure {
+        message: format!("nothing was stored: {}", failure.message),
+        ..failure
+    }
 }
 
 /// The code to use, and what the person should know about it.
@@ -100,7 +104,8 @@ fn choose_code(node: &Node, options: &PutOptions) -> Result<(Code, Option<String
         let joining = node.core.read(|state| state.ring.phase() == Phase::Joining);
         if joining || !node.network().adopted {
             return Err(Failure::refused(
-                "the ring is not joined yet, so no code can be chosen; try again",
+                "the ring is not joined yet, so no code can be chosen; try again, or give one with --code \
+                 (copies:1 stores on this peer alone)",
             ));
         }
         let code = Code::auto(node.peers_counted());
@@ -336,7 +341,8 @@ impl<'a> Putting<'a> {
     ) -> Result<StripeId, Failure> {
         let block = self.cipher.seal_bytes(Kind::Manifest, level, number, plaintext);
         let code = self.code_for(plaintext.len());
-        let shards = encode(code, Policy::Successors, [0; 32], self.owner, block).map_err(nothing_stored)?;
+        let shards =
+            encode(code, Policy::Successors, [0; 32], self.owner, block).map_err(Failure::unexpected)?;
         let outcome = store_stripe(self.node, &self.writing, shards).await;
         self.landed(Ok(outcome))
     }
@@ -412,7 +418,7 @@ impl<'a> Putting<'a> {
     async fn list(&mut self, link: &Link) -> Result<(), Failure> {
         let (node, listed) = (Arc::clone(self.node), self.listed(link));
         let noted = tokio::task::spawn_blocking(move || node.files.append(&listed)).await;
-        noted.map_err(nothing_stored)?.map_err(nothing_stored)?;
+        noted.map_err(Failure::unexpected)?.map_err(nothing_stored)?;
         self.journal_done();
         Ok(())
     }

@@ -102,16 +102,17 @@ pub(crate) fn ring_id(shard: &VerifiedShard) -> Id {
     Id::new(*shard.stripe().as_bytes())
 }
 
-/// Accepting peers for a stripe, nearest first.
-async fn candidates(node: &Node, stripe: Id, count: usize) -> Vec<Contact> {
+/// Accepting peers for a stripe, nearest first, and whether others are passed over because they are full.
+async fn candidates(node: &Node, stripe: Id, count: usize) -> (VecDeque<Contact>, bool) {
     let found = match node.core.lookup(stripe, count).await {
         Ok(found) => found.contacts,
         Err(_) => node.core.successors(stripe, count),
     };
-    found
+    let full = found.iter().any(|contact| contact.state == PeerState::Full);
+    let accepting = found
         .into_iter()
-        .filter(|contact| contact.state == PeerState::Accepting)
-        .collect()
+        .filter(|contact| contact.state == PeerState::Accepting);
+    (accepting.collect(), full)
 }
 
 /// Stores the n shards of one stripe with distinct holders.
@@ -159,9 +160,9 @@ async fn place(node: &Arc<Node>, writing: &Writing, placed: &mut Placed, shards:
     let mut left: VecDeque<VerifiedShard> = shards.into();
     let mut tried: BTreeSet<Peer> = placed.holders.iter().map(|(_, peer)| *peer).collect();
     let mut silent = Vec::new();
-    let (mut no_space, mut may_return) = (false, false);
     let mut sends = FuturesUnordered::new();
-    let mut queue: VecDeque<Contact> = candidates(node, stripe, count).await.into();
+    let (mut queue, mut no_space) = candidates(node, stripe, count).await;
+    let mut may_return = node.peers_counted() > node.core.alive().len();
     loop {
         while !left.is_empty()
             && let Some(contact) = queue.pop_front()
@@ -194,7 +195,9 @@ async fn place(node: &Arc<Node>, writing: &Writing, placed: &mut Placed, shards:
             }
         }
         if queue.is_empty() && !left.is_empty() && sends.is_empty() {
-            queue = candidates(node, stripe, count + tried.len()).await.into();
+            let (next, full) = candidates(node, stripe, count + tried.len()).await;
+            no_space |= full;
+            queue = next;
             queue.retain(|contact| !tried.contains(&contact.peer));
         }
     }
@@ -280,6 +283,7 @@ struct Reading {
     have: BTreeMap<u8, VerifiedShard>,
     asked: BTreeSet<Peer>,
     silent: BTreeSet<Peer>,
+    corrupt: bool,
     queue: VecDeque<Contact>,
     widened: u8,
 }
@@ -333,6 +337,7 @@ pub(crate) async fn fetch_stripe(
         have: BTreeMap::new(),
         asked: BTreeSet::new(),
         silent: BTreeSet::new(),
+        corrupt: false,
         queue: node.core.successors(stripe, usize::from(k) + SPARE).into(),
         widened: 0,
     };
@@ -370,7 +375,8 @@ pub(crate) async fn fetch_stripe(
                         }
                     }
                     Fetched::Silent => { reading.silent.insert(peer); }
-                    Fetched::None | Fetched::Corrupt => {}
+                    Fetched::Corrupt => reading.corrupt = true,
+                    Fetched::None => {}
                 }
             }
             () = sleep_until(late.into()), if !exhausted => hedges += 1,
@@ -392,7 +398,7 @@ fn unreachable(node: &Node, stripe: Id, reading: &Reading, transfer: &Transfer) 
     for peer in &absent {
         transfer.disconnected(*peer);
     }
-    if reading.silent.is_empty() && absent.is_empty() {
+    if reading.silent.is_empty() && absent.is_empty() && !reading.corrupt {
         return Failure::not_found(format!("no peer has a shard of stripe {stripe}"));
     }
     Failure::unrecoverable(stripe, needed, 0)

@@ -15,7 +15,7 @@ use ureq::http::StatusCode;
 use ureq::http::header::CONTENT_LENGTH;
 use ureq::{Body, RequestBuilder, SendBody};
 
-use super::error::{self, FAILURE};
+use super::error::{self, FAILURE, NO_DAEMON};
 use super::reply::{ErrorBody, Events, FileHead, PutReport, RepairReport, Reply};
 use super::{Client, ClientError, STALL_TIMEOUT, accepted, answer, decoded, encoded, with_query};
 
@@ -292,7 +292,11 @@ impl Client {
         match run(&id) {
             Err(error @ ClientError::BrokenOff { .. }) => {
                 let follower = follower.unwrap_or_else(|| Follower::start(self, &id, Arc::new(|_| ())));
-                Err(explained(error, follower.end(REASON_GRACE)))
+                let reason = follower.end(REASON_GRACE);
+                if reason.is_none() && self.healthy().is_err() {
+                    return Err(gone(error));
+                }
+                Err(explained(error, reason))
             }
             outcome => {
                 if let Some(follower) = follower {
@@ -369,6 +373,20 @@ fn explained(error: ClientError, reason: Option<ErrorBody>) -> ClientError {
         },
         (error, _) => error,
     }
+}
+
+/// A transfer that broke off because nobody answers any more.
+fn gone(error: ClientError) -> ClientError {
+    if let ClientError::BrokenOff { moved, total, .. } = error {
+        return ClientError::BrokenOff {
+            moved,
+            total,
+            reason: Some("the daemon is gone".to_owned()),
+            code: NO_DAEMON,
+            retry: true,
+        };
+    }
+    error
 }
 
 fn content_length(response: &ureq::http::Response<Body>) -> Option<u64> {
