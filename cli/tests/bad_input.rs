@@ -188,6 +188,21 @@ fn a_full_peer_refuses_and_keeps_what_it_has() {
     net.expect(0, &other, &noise(3, MIB));
 }
 
+/// What a failed put took and gave back is there for the next one, whichever peer filled up.
+#[test]
+fn full_peers_take_shards_again_when_space_returns() {
+    let net = Net::up(3, &["--capacity", "32MiB", "--unit", "4MiB"]);
+    let path = net.file("big");
+    fs::write(&path, noise(2, 64 * MIB)).unwrap();
+    let big = ["put", path.to_str().unwrap(), "--code", "copies:3", "--quiet"];
+    assert_eq!(net.run(0, &big).code, 7);
+    for peer in 0..3 {
+        let bytes = noise(peer as u64, MIB);
+        let link = net.put(peer, &bytes, &["--code", "copies:3", "--quiet"]);
+        net.expect((peer + 1) % 3, &link, &bytes);
+    }
+}
+
 /// A put from a pipe, of which the first bytes have been sent.
 fn begin_put(command: &mut Command, bytes: &[u8]) -> Child {
     let mut child = command

@@ -102,17 +102,15 @@ pub(crate) fn ring_id(shard: &VerifiedShard) -> Id {
     Id::new(*shard.stripe().as_bytes())
 }
 
-/// Accepting peers for a stripe, nearest first, and whether others are passed over because they are full.
-async fn candidates(node: &Node, stripe: Id, count: usize) -> (VecDeque<Contact>, bool) {
-    let found = match node.core.lookup(stripe, count).await {
+/// Peers for a stripe, nearest first; those that said they are full come last, for they may have room again.
+async fn candidates(node: &Node, stripe: Id, count: usize) -> VecDeque<Contact> {
+    let mut found = match node.core.lookup(stripe, count).await {
         Ok(found) => found.contacts,
         Err(_) => node.core.successors(stripe, count),
     };
-    let full = found.iter().any(|contact| contact.state == PeerState::Full);
-    let accepting = found
-        .into_iter()
-        .filter(|contact| contact.state == PeerState::Accepting);
-    (accepting.collect(), full)
+    found.retain(|contact| contact.state != PeerState::Draining);
+    found.sort_by_key(|contact| contact.state);
+    found.into()
 }
 
 /// Stores the n shards of one stripe with distinct holders.
@@ -161,7 +159,8 @@ async fn place(node: &Arc<Node>, writing: &Writing, placed: &mut Placed, shards:
     let mut tried: BTreeSet<Peer> = placed.holders.iter().map(|(_, peer)| *peer).collect();
     let mut silent = Vec::new();
     let mut sends = FuturesUnordered::new();
-    let (mut queue, mut no_space) = candidates(node, stripe, count).await;
+    let mut queue = candidates(node, stripe, count).await;
+    let mut no_space = false;
     let mut may_return = node.peers_counted() > node.core.alive().len();
     loop {
         while !left.is_empty()
@@ -195,9 +194,7 @@ async fn place(node: &Arc<Node>, writing: &Writing, placed: &mut Placed, shards:
             }
         }
         if queue.is_empty() && !left.is_empty() && sends.is_empty() {
-            let (next, full) = candidates(node, stripe, count + tried.len()).await;
-            no_space |= full;
-            queue = next;
+            queue = candidates(node, stripe, count + tried.len()).await;
             queue.retain(|contact| !tried.contains(&contact.peer));
         }
     }
