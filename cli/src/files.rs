@@ -108,6 +108,7 @@ fn open(path: &Path) -> Result<(Box<dyn Read>, Option<u64>), CliError> {
 #[derive(clap::Args, Debug)]
 pub(crate) struct GetArgs {
     /// The link that put printed
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     link: String,
     /// Where to write it, - for standard output [default: its own name, here]
     #[arg(long, short, value_name = "PATH")]
@@ -226,6 +227,7 @@ pub(crate) fn ls(args: &LsArgs, screen: &Screen) -> Result<(), CliError> {
 #[derive(clap::Args, Debug)]
 pub(crate) struct StatArgs {
     /// The link that put printed
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     link: String,
     #[command(flatten)]
     connect: Connect,

@@ -14,6 +14,7 @@ mod testnet;
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use mutualstore_testnet::interrupt;
@@ -29,7 +30,7 @@ const EXIT_CODES: &str = "Exit codes:
 
 /// Peer-to-peer storage: give some disk, get reliable and private storage back.
 #[derive(Debug, Parser)]
-#[command(name = "mutualstore", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "mutualstore", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
     /// Print one JSON document on standard output and nothing else there
     #[arg(long, global = true)]
@@ -82,7 +83,11 @@ enum ClientCommand {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if is_misuse(&error) => return misuse(&error),
+        Err(help) => help.exit(),
+    };
     let screen = Screen::new(cli.json, cli.quiet);
     let outcome = match cli.command {
         // It handles its signals itself.
@@ -93,6 +98,24 @@ fn main() -> ExitCode {
         screen.report(&error);
         ExitCode::from(error.exit_code())
     })
+}
+
+/// Whether something was wrong, as opposed to help being asked for or nothing being said at all.
+fn is_misuse(error: &clap::Error) -> bool {
+    error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+}
+
+/// One line for what is wrong with the command line; clap would add the usage to it.
+fn misuse(error: &clap::Error) -> ExitCode {
+    let text = error.to_string();
+    let first: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .collect();
+    let shown = if first.is_empty() { text } else { first.join(" ") };
+    eprintln!("{shown}; see --help");
+    ExitCode::from(2)
 }
 
 fn run(command: ClientCommand, screen: &Screen) -> Result<(), CliError> {

@@ -182,6 +182,7 @@ fn show_ring(ring: &Ring, screen: &Screen) -> Result<(), CliError> {
 pub(crate) struct LookupArgs {
     /// An identifier (64 hexadecimal digits) or a link
     #[arg(value_name = "ID|LINK")]
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     what: String,
     #[command(flatten)]
     connect: Connect,

@@ -9,6 +9,7 @@ use mutualstore_dht::contact::virtual_nodes_for;
 use mutualstore_dht::custody::{Custody, CustodyConfig};
 use mutualstore_dht::ring::{self, Ring, RingConfig, SelfChange};
 use mutualstore_dht::{Contact, Peer, PeerState, Time};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -42,6 +43,7 @@ pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
             "this processor has no AVX2, which the Reed-Solomon coder of this build needs",
         ));
     }
+    raise_file_limit();
     let data = DataDir::open(directory)?;
     let (config, given) = Config::load(directory, overrides)?;
     log_to_stderr(&config.log);
@@ -55,6 +57,18 @@ pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
     let outcome = runtime.block_on(serve(data, config, given));
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome
+}
+
+/// Connections of peers and clients together are more than the files many systems allow a process at first.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
 }
 
 fn log_to_stderr(filter: &str) {

@@ -6,10 +6,12 @@
 //! * [`files`]: put, get, list, stat.
 //! * [`info`]: status, ring, lookup, metrics, health.
 //! * [`events`]: what a running transfer noticed.
+//! * [`listen`]: how many connections are served.
 
 mod events;
 mod files;
 mod info;
+mod listen;
 
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ use axum::routing::{get, post, put};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
+use self::listen::Bounded;
 use crate::error::Failure;
 use crate::node::Node;
 
@@ -69,12 +72,7 @@ pub(crate) async fn serve(
         node,
         token: Arc::new(token),
     };
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "nodelay");
-        }
-    });
-    axum::serve(listener, router(api)).await
+    axum::serve(Bounded::new(listener), router(api)).await
 }
 
 fn router(api: Api) -> Router {
@@ -99,6 +97,7 @@ fn router(api: Api) -> Router {
         .route("/health", get(info::health))
         .merge(guarded)
         .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
         .with_state(api)
 }
 
@@ -107,6 +106,14 @@ async fn unknown(request: Request) -> Refusal {
     Refusal(Failure {
         status: 404,
         ..Failure::usage(format!("no such resource: {path}"))
+    })
+}
+
+async fn wrong_method(request: Request) -> Refusal {
+    let (method, path) = (request.method(), request.uri().path());
+    Refusal(Failure {
+        status: 405,
+        ..Failure::usage(format!("{method} is not possible for {path}"))
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use mutualstore_dht::contact::virtual_nodes_for;
-use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
+use mutualstore_dht::ring::{Liveness, SelfChange};
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
 use zeroize::Zeroizing;
 
@@ -19,8 +19,9 @@ use crate::wire::contact::decode_contact;
 /// Between two rounds over the join addresses: doubles up to the maximum.
 const JOIN_RETRY: Duration = Duration::from_millis(250);
 const JOIN_RETRY_MAX: Duration = Duration::from_secs(10);
-/// The address book is written at most this often.
-const BOOK_EVERY: Duration = Duration::from_secs(5);
+/// The address book is written this long after it changed: what changes together is written once, and a peer
+/// that is killed soon after it joined still finds the others again.
+const BOOK_AFTER: Duration = Duration::from_millis(250);
 /// Above this share of its capacity a peer is full, in percent,
 const FULL_ABOVE: u64 = 95;
 /// until it is below this one again.
@@ -28,37 +29,29 @@ const ACCEPTING_BELOW: u64 = 90;
 /// With an unknown code, a stripe's shards lie with this many successors or more.
 const LIKELY_HOLDERS: usize = 6;
 
-/// Dials the join addresses until one answers, adopting its network if this peer has none yet; then the ring
-/// knows somebody to ask and goes on by itself.
+/// Dials every join address until it has answered once, adopting the network of the first if this peer has none
+/// yet; then the ring knows somebody to ask and goes on by itself. One answer is not enough: after a mass restart
+/// an address that is still silent may lead to another ring that has to be merged with.
 pub(crate) async fn join(node: Arc<Node>) {
-    let addresses: Vec<String> = node
-        .config
-        .join
-        .iter()
-        .flat_map(Join::addresses)
-        .cloned()
-        .collect();
-    if addresses.is_empty() {
-        return;
-    }
+    let addresses = node.config.join.iter().flat_map(Join::addresses);
+    let mut addresses: Vec<String> = addresses.cloned().collect();
     let mut wait = JOIN_RETRY;
     let mut said = BTreeSet::new();
-    loop {
-        for address in &addresses {
-            match dial(&node, address).await {
-                Ok(()) => return,
-                Err(error) => {
-                    if said.insert((address.clone(), error.to_string())) {
-                        tracing::warn!("join: {address}: {error}; keeps trying, serves alone meanwhile");
-                    }
+    while !addresses.is_empty() {
+        let mut silent = Vec::new();
+        for address in addresses {
+            if let Err(error) = dial(&node, &address).await
+                && error != DialError::Own
+            {
+                if said.insert((address.clone(), error.to_string())) {
+                    tracing::warn!("join: {address}: {error}; keeps trying, serves meanwhile");
                 }
+                silent.push(address);
             }
         }
+        addresses = silent;
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(JOIN_RETRY_MAX);
-        if node.core.read(|state| state.ring.phase() == Phase::Joined) {
-            return;
-        }
     }
 }
 
@@ -224,11 +217,11 @@ impl Node {
     }
 }
 
-/// Writes the address book when it changed, not too often.
+/// Writes the address book soon after it changed.
 pub(crate) async fn keep_book(node: Arc<Node>) {
     loop {
         node.book_changed.notified().await;
+        tokio::time::sleep(BOOK_AFTER).await;
         node.save_book();
-        tokio::time::sleep(BOOK_EVERY).await;
     }
 }
