@@ -67,10 +67,10 @@ pub(crate) struct Args {
     /// How long a put waits for all shards of a stripe
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     write_timeout: Option<Duration>,
-    /// How long a deletion is remembered
+    /// How long a deletion is remembered (no effect yet: this version deletes nothing)
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     tombstone_retention: Option<Duration>,
-    /// Most bytes per second sent to peers, like 100Mbit
+    /// Most bytes per second sent to peers, like 100Mbit (no effect yet; a warning says so)
     #[arg(long, value_name = "RATE")]
     link_rate: Option<Rate>,
     /// Time between two rounds of ring maintenance

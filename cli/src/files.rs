@@ -28,13 +28,13 @@ pub(crate) struct PutArgs {
     /// How it is protected: auto, copies:N, xor:K or rs:K+M
     #[arg(long)]
     code: Option<String>,
-    /// How peers are chosen
+    /// How peers are chosen; this version has `successors` only
     #[arg(long, value_parser = PossibleValuesParser::new(POLICIES))]
     placement: Option<String>,
-    /// What stays together under copysets and buddies
+    /// What stays together under copysets and buddies (not in this version)
     #[arg(long, value_parser = ["file", "fragment"])]
     scope: Option<String>,
-    /// Number of fragments
+    /// Number of fragments (not in this version)
     #[arg(long)]
     fragments: Option<u32>,
     /// Largest shard, 64KiB to 1MiB

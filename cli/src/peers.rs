@@ -209,7 +209,7 @@ pub(crate) fn lookup(args: &LookupArgs, screen: &Screen) -> Result<(), CliError>
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct RepairArgs {
-    /// Rebuild what this peer held
+    /// Rebuild what this peer held (not in this version, which does so after `repair_delay`)
     #[arg(long)]
     peer: Option<String>,
     /// Come back when nothing is missing any more

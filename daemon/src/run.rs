@@ -47,6 +47,9 @@ pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
     let data = DataDir::open(directory)?;
     let (config, given) = Config::load(directory, overrides)?;
     log_to_stderr(&config.log);
+    if config.link_rate.is_some() {
+        tracing::warn!("link_rate has no effect in this version: nothing limits what is sent to peers");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 8)))
         .max_blocking_threads(BLOCKING_THREADS)

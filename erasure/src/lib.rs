@@ -27,7 +27,7 @@ pub use header::{
     Header, HeaderError, MAX_HEADER_LEN, MAX_SHARD_LEN, Policy, PolicyError, StripeId, StripeIdError,
 };
 pub use shard::{Shard, ShardError, VerifiedShard};
-pub use stripe::{DecodeError, EncodeError, concat, decode, encode, reconstruct};
+pub use stripe::{DecodeError, EncodeError, decode, encode, reconstruct};
 
 /// Length of a SHA-256 digest in bytes.
 pub const HASH_LEN: usize = 32;

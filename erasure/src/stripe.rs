@@ -218,14 +218,6 @@ fn rebuild(
         .collect()
 }
 
-/// The chunks of a block as one; a single chunk is not copied.
-pub fn concat(chunks: &[Bytes]) -> Bytes {
-    match chunks {
-        [whole] => whole.clone(),
-        _ => chunks.concat().into(),
-    }
-}
-
 /// Bytes [iL, (i+1)L) of the block, padded with zeros beyond its end.
 fn data_shard(block: &Bytes, index: usize, len: usize) -> Bytes {
     let start = (index * len).min(block.len());

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use mutualstore_dht::custody::{self, Holding, Shape};
 use mutualstore_dht::{Id, Peer};
-use mutualstore_erasure::{Header, Shard, VerifiedShard};
+use mutualstore_erasure::{Header, Shard, StripeId, VerifiedShard};
 use tokio::sync::Semaphore;
 
 use super::core::Core;
@@ -227,14 +227,14 @@ impl Shards {
             let stored = store.get(key(stripe, index))?;
             Ok::<_, GetError>(stored.map(|stored| {
                 let header = Header::decode(&stored.header).ok()?;
+                let payload = stored.payload;
                 let shard = Shard {
                     header,
                     index,
-                    payload: stored.payload,
-                }
-                .verify()
-                .ok()?;
-                (shard.stripe().as_bytes() == stripe.as_bytes()).then(|| Box::new(shard))
+                    payload,
+                };
+                let expected = StripeId::from(*stripe.as_bytes());
+                shard.verify_for(&expected).ok().map(Box::new)
             }))
         });
         self.checked.add(1);

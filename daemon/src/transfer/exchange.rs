@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mutualstore_dht::{Contact, Id, Peer};
-use mutualstore_erasure::{Header, Shard, VerifiedShard};
+use mutualstore_erasure::{Header, Shard, StripeId, VerifiedShard};
 
 use super::events::{Operation, Transfer};
 use crate::node::Node;
@@ -80,14 +80,21 @@ pub(crate) async fn fetch(
             }
         },
         Err(error) => {
-            if error.is_disconnect() && !node.is_stopping() {
-                transfer.disconnected(contact.peer);
+            if error.is_disconnect() {
+                fell_silent(node, transfer, contact.peer);
                 Fetched::Silent
             } else {
                 tracing::debug!(peer = %contact.peer, %error, "refused a fetch");
                 Fetched::None
             }
         }
+    }
+}
+
+/// Tells the transfer of a peer that stopped answering, unless it is this one that stops.
+fn fell_silent(node: &Node, transfer: &Transfer, peer: Peer) {
+    if !node.is_stopping() {
+        transfer.disconnected(peer);
     }
 }
 
@@ -99,10 +106,9 @@ async fn verify(stripe: Id, header: Bytes, index: u8, payload: Bytes) -> Option<
             header,
             index,
             payload,
-        }
-        .verify()
-        .ok()?;
-        (shard.stripe().as_bytes() == stripe.as_bytes()).then(|| Fetched::Shard(Box::new(shard)))
+        };
+        let expected = StripeId::from(*stripe.as_bytes());
+        Some(Fetched::Shard(Box::new(shard.verify_for(&expected).ok()?)))
     };
     tokio::task::spawn_blocking(work).await.ok().flatten()
 }
@@ -165,8 +171,8 @@ pub(crate) async fn store(
             }
         },
         Err(error) => {
-            if error.is_disconnect() && !node.is_stopping() {
-                transfer.disconnected(contact.peer);
+            if error.is_disconnect() {
+                fell_silent(node, transfer, contact.peer);
                 Err(StoreError::Silent)
             } else {
                 tracing::debug!(peer = %contact.peer, %error, "refused a shard");
