@@ -16,7 +16,7 @@ use std::process::Stdio;
 use std::thread;
 
 use common::{Net, eventually, mutualstore, noise, processes_at, say};
-use mutualstore_testnet::client::{Client, PutOptions};
+use mutualstore_testnet::client::{Client, PutOptions, Status};
 use serde_json::Value;
 
 const MIB: usize = 1 << 20;
@@ -258,21 +258,28 @@ fn load_follows_capacity_and_disks_tell_nothing() {
         .iter()
         .map(|client| client.status().unwrap().body)
         .collect();
-    let used = |residue: usize| -> u64 {
-        statuses
-            .iter()
-            .skip(residue)
-            .step_by(4)
-            .map(|status| status.used_bytes)
-            .sum()
+    // A peer of the smallest kind is given 33 files on average, by lot: of 1600 simulated runs the worst came to
+    // 1.71 times the mean, 0.4 % to more than 1.6. The three peers of a kind together vary less.
+    let per_byte = |few: &[&Status]| {
+        let used: u64 = few.iter().map(|status| status.used_bytes).sum();
+        let given: u64 = few.iter().map(|status| status.capacity_bytes).sum();
+        used as f64 / given as f64
     };
-    // Four times as much is expected. Places on the ring are drawn by lot: of 4000 simulated rings of this size
-    // the worst came to 1.86; a ring blind to capacity comes to 1.
-    let ratio = used(3) as f64 / used(0) as f64;
-    assert!(
-        ratio > 1.7,
-        "peers that give four times as much store {ratio:.2} times as much"
-    );
+    let all: Vec<&Status> = statuses.iter().collect();
+    let mean = per_byte(&all);
+    for kind in 0..4 {
+        let kind: Vec<&Status> = statuses.iter().skip(kind).step_by(4).collect();
+        let ratio = per_byte(&kind) / mean;
+        assert!(
+            (0.6..1.5).contains(&ratio),
+            "three like {:?}: {ratio:.2}",
+            kind[0]
+        );
+        for status in kind {
+            let ratio = per_byte(&[status]) / mean;
+            assert!(ratio < 1.9, "{status:?}: {ratio:.2} times the mean");
+        }
+    }
 
     let before = net.stored();
     let marker = b"a sentence nobody but the owner reads";

@@ -25,7 +25,6 @@ use std::path::{Path, PathBuf};
 
 use mutualstore_dht::contact::{MAX_INDEX, MAX_VIRTUAL_NODES};
 use mutualstore_dht::{Contact, PeerState};
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use zeroize::Zeroizing;
@@ -255,29 +254,20 @@ impl DataDir {
         }
     }
 
-    /// `count` indices of virtual nodes, ascending. They are chosen once: a larger count adds to those of the
-    /// last time, a smaller one leaves out the youngest, which come back when the count grows again. `count` is
-    /// taken into 1 to [`MAX_VIRTUAL_NODES`].
-    pub fn virtual_nodes(&self, count: u16) -> Result<Vec<u16>, FileError> {
+    /// The indices of the virtual nodes, in the order they were chosen; none at the first start. A peer whose
+    /// capacity was lowered leaves the youngest out, which come back when it grows again.
+    pub fn virtual_nodes(&self) -> Result<Vec<u16>, FileError> {
         let cure = "restore it from a copy, or remove it: what this peer holds then belongs elsewhere and is \
                     moved there";
         let chosen = self.parse("vnodes.json", cure, indices_from_json)?;
-        let mut chosen = chosen.unwrap_or_default();
-        let count = usize::from(count.clamp(1, MAX_VIRTUAL_NODES));
-        if chosen.len() < count {
-            let mut taken: BTreeSet<u16> = chosen.iter().copied().collect();
-            let mut rng = rand::rng();
-            while chosen.len() < count {
-                let index = rng.random_range(0..MAX_INDEX);
-                if taken.insert(index) {
-                    chosen.push(index);
-                }
-            }
-            self.save_json("vnodes.json", &chosen)?;
-        }
-        chosen.truncate(count);
-        chosen.sort_unstable();
-        Ok(chosen)
+        Ok(chosen.unwrap_or_default())
+    }
+
+    /// Keeps indices chosen in addition, in this order.
+    pub fn add_virtual_nodes(&self, new: &[u16]) -> Result<(), FileError> {
+        let mut chosen = self.virtual_nodes()?;
+        chosen.extend(new);
+        self.save_json("vnodes.json", &chosen)
     }
 
     /// The address book. Damaged, it is dropped with a warning: the peers of `--join` and those that call are

@@ -181,11 +181,13 @@ fn contact(
     peer: Peer,
     used: u64,
 ) -> Result<Contact, FileError> {
-    let count = virtual_nodes_for(config.capacity, network.unit);
+    let mut virtual_nodes = files.virtual_nodes()?;
+    virtual_nodes.truncate(usize::from(virtual_nodes_for(config.capacity, network.unit)));
+    virtual_nodes.sort_unstable();
     Ok(Contact {
         peer,
         version: unix_ms(),
-        virtual_nodes: files.virtual_nodes(count)?,
+        virtual_nodes,
         addresses: Vec::new(),
         capacity: config.capacity,
         used,
@@ -208,6 +210,7 @@ fn successors(network: &Network) -> usize {
 pub(crate) fn ring_config(config: &Config, network: &Network) -> RingConfig {
     RingConfig {
         r: successors(network),
+        virtual_nodes: virtual_nodes_for(config.capacity, network.unit),
         stabilize: config.stabilize,
         deadlines: DEADLINES,
         ..RingConfig::default()

@@ -6,10 +6,12 @@
 //!
 //! * [`id`]: the circle of 256-bit identifiers.
 //! * [`contact`]: what one peer says of itself: virtual nodes, addresses, capacity, state.
+//! * `choice`: where new virtual nodes lie.
 //! * [`ring`]: membership and lookup.
 //! * [`membership`]: what custody needs to know of the ring.
 //! * [`custody`]: who must hold which shard, and what to do when somebody does not.
 
+mod choice;
 pub mod contact;
 pub mod custody;
 pub mod id;

@@ -137,6 +137,13 @@ impl Net {
         self.settle(peer);
     }
 
+    /// Kills a peer and starts it with other virtual nodes.
+    pub(crate) fn restart_with(&mut self, peer: Peer, virtual_nodes: Vec<u16>) {
+        self.kill(peer);
+        self.nodes.get_mut(&peer).unwrap().contact.virtual_nodes = virtual_nodes;
+        self.start(peer);
+    }
+
     /// The transport of `peer` connected to that of `via`: both sides prove themselves.
     pub(crate) fn introduce(&mut self, peer: Peer, via: Peer) {
         for (here, there) in [(peer, via), (via, peer)] {

@@ -23,6 +23,8 @@ use crate::whole::{self, Member, NotWhole};
 
 /// Daemons started at the same time; more would only fight for the processors.
 const START_WIDTH: usize = 6;
+/// A newcomer that has not joined by then is left to itself.
+const PLACED_LIMIT: Duration = Duration::from_secs(10);
 /// How many addresses a daemon is given to join.
 const JOIN_WIDTH: usize = 3;
 /// A stopping daemon has 5 s by contract.
@@ -337,7 +339,8 @@ fn member(peer: &Peer) -> Result<Member, NetError> {
 }
 
 /// Starts daemons, a few at a time. Each joins `known` addresses or, lacking those, peers started before
-/// it; launches that bring addresses of their own use these. Returns when all serve, joined or not.
+/// it; launches that bring addresses of their own use these. Returns when all serve, joined or not. Newcomers
+/// start one after the other: each chooses its places on the ring among those that are taken.
 pub(crate) fn start_all(
     fleet: &Fleet,
     recipe: &Recipe,
@@ -351,13 +354,13 @@ pub(crate) fn start_all(
         started: Vec::new(),
         failure: None,
     });
-    // Somebody has to be there first.
-    let alone = lock(&shared).known.is_empty() && launches.iter().all(|launch| launch.join.is_empty());
-    if alone {
-        start_next(&shared, fleet, recipe, launches, seed);
-    }
+    let width = if launches.iter().any(|launch| is_newcomer(&launch.data_dir)) {
+        1
+    } else {
+        START_WIDTH
+    };
     thread::scope(|scope| {
-        for _ in 0..START_WIDTH {
+        for _ in 0..width {
             scope.spawn(|| while start_next(&shared, fleet, recipe, launches, seed) {});
         }
     });
@@ -369,6 +372,24 @@ pub(crate) fn start_all(
     }
     started.sort_by_key(|peer| peer.index);
     Ok(started)
+}
+
+/// Whether the daemon has no places on the ring yet.
+fn is_newcomer(data_dir: &Path) -> bool {
+    !data_dir.join("vnodes.json").exists()
+}
+
+/// Waits, not for long, until a newcomer has joined or is alone.
+fn wait_placed(fleet: &Fleet, peer: &Peer) {
+    let deadline = Instant::now() + PLACED_LIMIT;
+    let Ok(member) = member(peer) else { return };
+    let placed = || {
+        let status = member.client.status();
+        status.is_ok_and(|status| status.body.ring != "joining" && !is_newcomer(&peer.data_dir))
+    };
+    while !placed() && fleet.any_ended().is_none() && Instant::now() < deadline {
+        thread::sleep(spawn::POLL);
+    }
 }
 
 struct Starting {
@@ -403,11 +424,14 @@ fn start_next(
         }
         launch
     };
-    let outcome = fleet.start(recipe, &launch);
+    let newcomer = is_newcomer(&launch.data_dir);
+    let outcome = fleet.start(recipe, &launch).map(|file| peer_of(&launch, file));
+    if let (true, Ok(peer)) = (newcomer, &outcome) {
+        wait_placed(fleet, peer);
+    }
     let mut starting = lock(shared);
     match outcome {
-        Ok(file) => {
-            let peer = peer_of(&launch, file);
+        Ok(peer) => {
             starting.known.push(peer.listen.clone());
             starting.started.push(peer);
             true

@@ -109,27 +109,17 @@ fn what_a_crash_left_is_removed() {
 }
 
 #[test]
-fn virtual_nodes_survive_changes_of_capacity() {
+fn virtual_nodes_are_kept_in_the_order_they_were_chosen() {
     let (_root, directory) = open();
-    let eight = directory.virtual_nodes(8).unwrap();
-    assert_eq!(eight.len(), 8);
-    assert!(eight.is_sorted_by(|a, b| a < b) && eight.iter().all(|index| *index < MAX_INDEX));
-    let twelve = directory.virtual_nodes(12).unwrap();
-    assert!(eight.iter().all(|index| twelve.contains(index)), "growing adds");
-    let three = directory.virtual_nodes(3).unwrap();
-    assert!(three.iter().all(|index| eight.contains(index)), "shrinking keeps");
-    assert_eq!(
-        directory.virtual_nodes(12).unwrap(),
-        twelve,
-        "and growing again finds the old ones"
-    );
-    assert_eq!(directory.virtual_nodes(0).unwrap().len(), 1);
-    assert_eq!(directory.virtual_nodes(u16::MAX).unwrap().len(), 256);
+    assert!(directory.virtual_nodes().unwrap().is_empty());
+    directory.add_virtual_nodes(&[7, 3]).unwrap();
+    directory.add_virtual_nodes(&[MAX_INDEX - 1, 0]).unwrap();
+    assert_eq!(directory.virtual_nodes().unwrap(), [7, 3, MAX_INDEX - 1, 0]);
 
     for bad in ["[1,1]", "[2048]", "{}", "[1", "[-1]"] {
         fs::write(directory.path().join("vnodes.json"), bad).unwrap();
         assert!(
-            matches!(directory.virtual_nodes(1), Err(FileError::Damaged { .. })),
+            matches!(directory.virtual_nodes(), Err(FileError::Damaged { .. })),
             "{bad}"
         );
     }

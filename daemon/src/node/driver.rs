@@ -71,7 +71,7 @@ fn pump(node: &Arc<Node>) -> Option<Time> {
             let mut state = node.core.lock();
             let now = node.core.now();
             (
-                collect(&mut state, now),
+                collect(node, &mut state, now),
                 earliest(state.ring.poll_timeout(), state.custody.poll_timeout()),
             )
         };
@@ -100,7 +100,7 @@ fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
     }
 }
 
-fn collect(state: &mut State, now: Time) -> Work {
+fn collect(node: &Node, state: &mut State, now: Time) -> Work {
     let mut work = Work::default();
     let mut members_changed = false;
     while let Some(event) = state.ring.poll_event() {
@@ -117,6 +117,8 @@ fn collect(state: &mut State, now: Time) -> Work {
                 tracing::info!(%peer, "peer is down");
                 members_changed = true;
             }
+            // Written while the lock is held: nobody hears of them before they are kept. Once in a peer's life.
+            ring::Event::Placed(chosen) => node.keep_places(&chosen),
             ring::Event::PeerChanged(_) => members_changed = true,
             ring::Event::LookupDone { id, outcome } => {
                 if let Some(waiter) = state.lookups.remove(&id) {

@@ -169,31 +169,29 @@ impl Node {
             tracing::error!(%error, "cannot join");
             return;
         }
-        let indices = virtual_nodes_for(self.config.capacity, network.unit);
+        let count = virtual_nodes_for(self.config.capacity, network.unit);
         let r = usize::try_from(network.r).unwrap_or(usize::MAX);
-        let saved = self
-            .data
-            .save_network(&network)
-            .and_then(|()| self.data.virtual_nodes(indices));
-        let indices = match saved {
-            Ok(indices) => indices,
-            Err(error) => {
-                tracing::error!(%error, "cannot join");
-                return;
-            }
-        };
-        *self.network.write().unwrap_or_else(PoisonError::into_inner) = network;
+        if let Err(error) = self.data.save_network(&network) {
+            tracing::error!(%error, "cannot join");
+            return;
+        }
+        self.core.with(|state, now| {
+            // Together, so that what is kept from now on are places in the new network.
+            *self.network.write().unwrap_or_else(PoisonError::into_inner) = network;
+            state.ring.adopt(now, r, count);
+        });
         if let Some(net) = self.net() {
             net.adopt(self.network_info());
         }
-        self.core.with(|state, now| {
-            let change = SelfChange {
-                virtual_nodes: Some(indices),
-                ..SelfChange::default()
-            };
-            state.ring.set_r(r);
-            state.ring.update_self(now, change);
-        });
+    }
+
+    /// The ring chose virtual nodes. Those of a peer that has not found its network yet are not for long.
+    pub(super) fn keep_places(&self, chosen: &[u16]) {
+        if self.network().adopted
+            && let Err(error) = self.data.add_virtual_nodes(chosen)
+        {
+            tracing::error!(%error, "cannot keep the indices of the virtual nodes; the next start chooses others");
+        }
     }
 
     /// What the invite and the configuration say of the network to be joined: its id, all zero if any will do,

@@ -17,6 +17,8 @@ pub(super) enum Purpose {
     Lookup(LookupId),
     /// A step of a walk: what follows these virtual nodes of the peer.
     Walk(LookupId, Vec<Id>),
+    /// To see what lies around candidates for own virtual nodes.
+    Places,
     /// To announce that this peer leaves.
     Leave,
 }

@@ -149,7 +149,11 @@ impl Ring {
         }
         let patient = now.since(self.joining_since) < self.config.patience;
         let first = busy.first().is_none_or(|first| self.table.me().peer < *first);
-        self.member |= first || !patient;
+        let waits = patient && self.places.is_some();
+        self.member |= !waits && (first || !patient);
+        if self.member {
+            self.settle_places();
+        }
         if self.member && (busy.is_empty() || !patient) {
             self.set_phase(Phase::Alone);
         }
@@ -172,6 +176,9 @@ impl Ring {
             return;
         };
         self.seek = None;
+        if self.ask_places(now, &contact) {
+            return;
+        }
         if self.phase != Phase::Joining {
             self.joining_since = now;
             self.set_phase(Phase::Joining);

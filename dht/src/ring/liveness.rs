@@ -63,6 +63,16 @@ impl Ring {
         base.saturating_mul(1 << failures).min(longest)
     }
 
+    /// The peer itself told its contact.
+    pub(super) fn told(&mut self, now: Time, contact: Contact) {
+        let peer = contact.peer;
+        self.note(now, contact);
+        self.heard(now, peer);
+        if let Some(entry) = self.table.get_mut(peer) {
+            entry.told = Some(now);
+        }
+    }
+
     /// Writes down the contact of a peer, by its own word or that of others; a newer one counts.
     pub(super) fn note(&mut self, now: Time, contact: Contact) {
         let peer = contact.peer;
@@ -189,7 +199,7 @@ impl Ring {
         if let Some(entry) = self.table.get_mut(peer) {
             entry.pinging = false;
         }
-        self.note(now, contact);
+        self.told(now, contact);
         if member {
             self.admit(now, peer);
         } else {

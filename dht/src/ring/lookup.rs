@@ -283,8 +283,8 @@ impl Ring {
         }
     }
 
-    /// A peer answered as a member: it belongs to the learned contacts. A join keeps the circle as it is until
-    /// all lists are there.
+    /// A peer answered as a member: it belongs to the learned contacts, once a ping has told where it is now. A
+    /// join keeps the circle as it is until all lists are there.
     fn met(&mut self, now: Time, id: LookupId, from: Peer) {
         let Some(lookup) = self.lookups.get(&id) else {
             return;
@@ -294,8 +294,7 @@ impl Ring {
             (Aim::Join(_), _) | (_, None) => {}
             (Aim::Answer | Aim::Finger(..) | Aim::Merge, Some(contact)) => {
                 self.note(now, contact);
-                self.heard(now, from);
-                self.admit(now, from);
+                self.spoke(now, from);
             }
         }
     }

@@ -161,6 +161,9 @@ pub enum Event {
     PeerDown(Peer),
     /// The contact of a living peer has changed.
     PeerChanged(Peer),
+    /// New virtual nodes were chosen: these indices, in this order. The driver keeps them before it sends the
+    /// next request, and hands them back in the contact at the next start; they are chosen once.
+    Placed(Vec<u16>),
     /// A lookup begun by [`super::Ring::lookup`] ended.
     LookupDone {
         /// Which.
@@ -218,8 +221,6 @@ pub struct SelfChange {
     pub capacity: Option<u64>,
     /// Where it can be dialled, best first.
     pub addresses: Option<Vec<String>>,
-    /// Indices of its virtual nodes, as at [`Contact::virtual_nodes`].
-    pub virtual_nodes: Option<Vec<u16>>,
 }
 
 impl fmt::Display for Phase {

@@ -41,6 +41,7 @@ mod join;
 mod liveness;
 mod lookup;
 mod message;
+mod places;
 mod stabilize;
 mod table;
 mod walk;
@@ -58,6 +59,7 @@ use self::calls::{Call, Calls, Purpose, Timer, Timers};
 use self::fingers::Cursor;
 use self::join::{Join, Seek};
 use self::lookup::Lookup;
+use self::places::Places;
 use self::stabilize::Rounds;
 use self::table::{Standing, Table};
 use self::walk::Walk;
@@ -74,6 +76,9 @@ pub use self::message::{
 pub struct RingConfig {
     /// Distinct peers in a successor list, 4 to 256. 16.
     pub r: usize,
+    /// Virtual nodes this peer is to have, at most 256. Those its contact does not name yet are chosen before it
+    /// joins, see [`Event::Placed`]. 0: those of the contact.
+    pub virtual_nodes: u16,
     /// Time between two rounds of stabilization at rest. 2 s.
     pub stabilize: Duration,
     /// Time between two rounds after a change. 200 ms.
@@ -113,6 +118,7 @@ impl Default for RingConfig {
     fn default() -> Self {
         Self {
             r: 16,
+            virtual_nodes: 0,
             stabilize: Duration::from_secs(2),
             quick: Duration::from_millis(200),
             quick_rounds: 10,
@@ -148,6 +154,7 @@ pub struct Ring {
     rounds: Rounds,
     seek: Option<Seek>,
     join: Option<Join>,
+    places: Option<Places>,
     /// When the search for a ring began.
     joining_since: Time,
     /// Wait of a lone peer before the next pass through its address book.
@@ -188,6 +195,7 @@ impl Ring {
             rounds: Rounds::default(),
             seek: None,
             join: None,
+            places: None,
             joining_since: now,
             book_at: now,
             book_changed: false,
@@ -199,6 +207,11 @@ impl Ring {
             cursor: Cursor::default(),
             used,
         };
+        let kept = ring.table.me().virtual_nodes.clone();
+        ring.want_places(&kept);
+        if lone {
+            ring.settle_places();
+        }
         ring.set_book_timer(now);
         let first_round = now + ring.jitter(ring.config.stabilize);
         ring.set_round(first_round);
@@ -215,8 +228,7 @@ impl Ring {
     /// The peer proved itself to the transport just now. It is asked whether it is a member.
     pub fn introduce(&mut self, now: Time, contact: Contact) {
         let peer = contact.peer;
-        self.note(now, contact);
-        self.heard(now, peer);
+        self.told(now, contact);
         self.ask_newcomer(now, peer);
     }
 
@@ -231,8 +243,7 @@ impl Ring {
         }
     }
 
-    /// This peer changed. Everybody hears of it within some rounds; `used` alone may wait. With other virtual
-    /// nodes than before it joins anew, a member all the while.
+    /// This peer changed. Everybody hears of it within some rounds; `used` alone may wait.
     pub fn update_self(&mut self, now: Time, change: SelfChange) {
         self.used = change.used.unwrap_or(self.used);
         let old = self.table.me();
@@ -240,28 +251,13 @@ impl Ring {
         me.state = change.state.unwrap_or(me.state);
         me.capacity = change.capacity.unwrap_or(me.capacity);
         me.addresses = change.addresses.unwrap_or(me.addresses);
-        me.virtual_nodes = change.virtual_nodes.unwrap_or(me.virtual_nodes);
         if me == *old {
             return;
         }
-        let moved = me.virtual_nodes != old.virtual_nodes;
         me.version += 1;
         me.used = self.used;
         self.table.set_me(me);
         self.nudge(now);
-        if moved {
-            let own = self.table.own();
-            self.fingers.retain(|(id, _), _| own.contains(id));
-            let via = self.alive().next().map(|contact| contact.peer);
-            if let Some(via) = via.filter(|_| self.member) {
-                self.start_join(now, via);
-            }
-        }
-    }
-
-    /// The network's list length, for a peer that has just adopted a network.
-    pub fn set_r(&mut self, r: usize) {
-        self.config.r = r.clamp(4, 256);
     }
 
     /// Publishes the bytes in use when they moved by 1 % of the capacity, at most once a round.
@@ -372,6 +368,8 @@ impl Ring {
             (Purpose::Neighbours(_), _) => {}
             (Purpose::Lookup(lookup), response) => self.on_lookup_response(now, lookup, peer, response),
             (Purpose::Walk(walk, _), response) => self.on_walk_response(now, walk, peer, response),
+            (Purpose::Places, Response::Contacts(contacts)) => self.on_places(now, peer, Some(contacts)),
+            (Purpose::Places, _) => self.on_places(now, peer, None),
             (Purpose::Leave, _) => self.check_left(false),
         }
     }
@@ -392,6 +390,7 @@ impl Ring {
             Purpose::Ping | Purpose::Neighbours(_) => {}
             Purpose::Lookup(lookup) => self.on_lookup_failure(now, *lookup),
             Purpose::Walk(walk, of) => self.on_walk_failure(now, *walk, (call.peer, of), failure),
+            Purpose::Places => self.on_places(now, call.peer, None),
             Purpose::Leave => self.check_left(false),
         }
     }

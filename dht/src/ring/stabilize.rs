@@ -164,8 +164,7 @@ impl Ring {
         (of, digest): (&[Id], u64),
     ) -> Response {
         let (from, version) = (contact.peer, contact.version);
-        self.note(now, contact);
-        self.heard(now, from);
+        self.told(now, contact);
         if member {
             self.admit(now, from);
         }
@@ -200,7 +199,10 @@ impl Ring {
             return;
         }
         let mut listed: BTreeSet<Peer> = contacts.iter().map(|contact| contact.peer).collect();
-        listed.insert(head);
+        if listed.insert(head) {
+            // It is somewhere else now than its contact here says.
+            self.ping(now, head);
+        }
         for contact in contacts {
             self.hear_of(now, contact);
         }
@@ -229,8 +231,8 @@ impl Ring {
         }
     }
 
-    /// Peers here within the arcs an answer covers that the answer does not list and that were not heard
-    /// themselves just now.
+    /// Peers here within the arcs an answer covers that the answer does not list and that did not say themselves
+    /// just now where they are.
     fn unlisted(&self, now: Time, of: &[Id], listed: &BTreeSet<Peer>) -> BTreeSet<Peer> {
         let me = self.table.me().peer;
         let mut doubtful = BTreeSet::new();
@@ -250,7 +252,7 @@ impl Ring {
         doubtful.retain(|peer| {
             self.table
                 .get(*peer)
-                .is_some_and(|entry| !entry.heard_within(now, self.config.stabilize / 2))
+                .is_some_and(|entry| !entry.told_within(now, self.config.stabilize / 2))
         });
         doubtful.into_iter().take(MAX_DOUBTS).collect()
     }

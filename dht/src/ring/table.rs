@@ -44,6 +44,8 @@ pub(super) struct Entry {
     pub(super) standing: Standing,
     /// When the peer itself last spoke to this one.
     pub(super) heard: Option<Time>,
+    /// When the peer itself last told its contact: it may have other virtual nodes since its last life.
+    pub(super) told: Option<Time>,
     /// When the entry was made.
     pub(super) noted: Time,
     /// Age of the entry when it was made: it may come from the address book.
@@ -67,6 +69,7 @@ impl Entry {
             contact,
             standing: Standing::Known,
             heard: None,
+            told: None,
             noted: now,
             age,
             round_trip: RoundTrip::default(),
@@ -84,6 +87,11 @@ impl Entry {
             Some(heard) => now.since(heard),
             None => self.age.saturating_add(now.since(self.noted)),
         }
+    }
+
+    /// Whether the peer itself told its contact within `window` of now.
+    pub(super) fn told_within(&self, now: Time, window: Duration) -> bool {
+        self.told.is_some_and(|told| now.since(told) <= window)
     }
 
     /// Whether the peer itself spoke within `window` of now.

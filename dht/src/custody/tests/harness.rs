@@ -489,6 +489,7 @@ impl Net {
                 RingEvent::LookupDone { .. }
                 | RingEvent::WalkDone { .. }
                 | RingEvent::BookChanged
+                | RingEvent::Placed(_)
                 | RingEvent::Left => false,
             };
             if changed && self.is_up(peer) {

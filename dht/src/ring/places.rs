@@ -1,0 +1,276 @@
+//! What a newcomer does between meeting a ring and joining it: finding places for its virtual nodes.
+//!
+//! It asks the first member it meets what lies around its candidates, [chooses](crate::choice) among them, tells
+//! the driver ([`Event::Placed`], to be kept) and joins. In rings of up to r peers one answer names everybody; in
+//! larger ones the choice is as good as that member's view. A peer that founds a ring chooses among its own.
+//! Places are chosen once in the life of each virtual node.
+
+use std::collections::BTreeMap;
+
+use super::calls::Purpose;
+use super::message::{Event, Request};
+use super::{Phase, Ring};
+use crate::choice::{CANDIDATES, choose};
+use crate::contact::{MAX_INDEX, MAX_VIRTUAL_NODES};
+use crate::{Contact, Id, Peer, Time};
+
+/// Virtual nodes whose candidates are asked about in one question: bounds the answer.
+const CHUNK: usize = 2;
+/// After so many questions without an answer the choice is made with what is known.
+const FAILURES: u32 = 3;
+
+/// Virtual nodes still to be chosen.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// Indices chosen earlier, which stay.
+    kept: Vec<u16>,
+    /// What each new virtual node is chosen from.
+    candidates: Vec<Vec<u16>>,
+    /// How many of the candidates were asked about.
+    asked: usize,
+    /// Members heard of.
+    known: BTreeMap<Peer, Contact>,
+    failures: u32,
+    in_flight: bool,
+}
+
+impl Places {
+    /// Points to ask about next.
+    fn question(&self, me: Peer) -> Vec<Id> {
+        let next = self.candidates.iter().skip(self.asked).take(CHUNK);
+        next.flatten().map(|index| me.virtual_node(*index)).collect()
+    }
+}
+
+impl Ring {
+    /// This lone peer found the network it is to belong to, whose lists have length `r` and where it has `count`
+    /// virtual nodes. What it was alone ends: it looks for places there and joins through whomever it is
+    /// introduced to.
+    pub fn adopt(&mut self, now: Time, r: usize, count: u16) {
+        self.config.r = r.clamp(4, 256);
+        self.config.virtual_nodes = count;
+        if self.table.members() > 0 || self.is_over() {
+            return;
+        }
+        self.member = false;
+        self.joining_since = now;
+        self.set_phase(Phase::Joining);
+        self.events.retain(|event| !matches!(event, Event::Placed(_)));
+        self.want_places(&[]);
+    }
+
+    /// Makes `kept` and as many new ones as are wanted this peer's virtual nodes for now; when a member is met
+    /// the new ones are chosen again.
+    pub(super) fn want_places(&mut self, kept: &[u16]) {
+        let wanted = usize::from(self.config.virtual_nodes.min(MAX_VIRTUAL_NODES));
+        let Some(missing) = wanted.checked_sub(kept.len()).filter(|missing| *missing > 0) else {
+            return;
+        };
+        let mut unused: Vec<u16> = (0..MAX_INDEX).filter(|index| !kept.contains(index)).collect();
+        self.shuffle(&mut unused);
+        let known = self.table.entries();
+        let places = Places {
+            kept: kept.to_vec(),
+            candidates: unused
+                .chunks(CANDIDATES)
+                .take(missing)
+                .map(<[u16]>::to_vec)
+                .collect(),
+            asked: 0,
+            known: known.map(|(peer, entry)| (peer, entry.contact.clone())).collect(),
+            failures: 0,
+            in_flight: false,
+        };
+        self.take_places(&places);
+        self.places = Some(places);
+    }
+
+    fn take_places(&mut self, places: &Places) -> Vec<u16> {
+        let mut me = self.table.me().clone();
+        let known = places.known.values();
+        let chosen = choose(me.peer, &places.kept, &places.candidates, known);
+        me.virtual_nodes = places.kept.iter().chain(&chosen).copied().collect();
+        me.virtual_nodes.sort_unstable();
+        me.version += 1;
+        self.table.set_me(me);
+        chosen
+    }
+
+    /// The choice is made, with whatever is known.
+    pub(super) fn settle_places(&mut self) {
+        if let Some(places) = self.places.take() {
+            let chosen = self.take_places(&places);
+            self.events.push_back(Event::Placed(chosen));
+        }
+    }
+
+    /// Before this peer joins through the member `via`: asks it what lies around the candidates. False when
+    /// there is nothing to choose.
+    pub(super) fn ask_places(&mut self, now: Time, via: &Contact) -> bool {
+        let deadline = self.deadline(via.peer);
+        let me = self.table.me().clone();
+        let Some(places) = &mut self.places else {
+            return false;
+        };
+        if places.in_flight {
+            return true;
+        }
+        let of = places.question(me.peer);
+        if of.is_empty() || places.failures >= FAILURES {
+            self.settle_places();
+            return false;
+        }
+        places.in_flight = true;
+        let request = Request::Neighbours {
+            contact: me,
+            member: false,
+            of,
+            digest: 0,
+        };
+        self.send(now, (via.clone(), request, Purpose::Places), deadline);
+        true
+    }
+
+    /// A member told what lies around the candidates asked about; nothing when it did not.
+    pub(super) fn on_places(&mut self, now: Time, via: Peer, told: Option<Vec<Contact>>) {
+        let r = self.config.r;
+        let me = self.table.me().peer;
+        let told = told.filter(|contacts| {
+            let own = contacts.iter().find(|contact| contact.peer == me);
+            own.inspect(|own| self.outdo(own.version)).is_none()
+        });
+        let Some(places) = &mut self.places else {
+            return;
+        };
+        places.in_flight = false;
+        if let Some(contacts) = told {
+            // Fewer than r peers are the whole ring.
+            places.asked = if contacts.len() < r {
+                usize::MAX
+            } else {
+                places.asked + CHUNK
+            };
+            let told = contacts.into_iter().map(|contact| (contact.peer, contact));
+            places.known.extend(told);
+            self.start_join(now, via);
+        } else {
+            places.failures += 1;
+            let soon = now + self.config.retry + self.jitter(self.config.retry);
+            self.set_book_timer(soon);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ring::RingConfig;
+    use crate::testing::{Net, contact, peer};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The first peer founds a ring, the others join it one after the other, `size` virtual nodes each.
+    fn placed(seed: u64, count: usize, size: impl Fn(usize) -> u16) -> Net {
+        let mut net = Net::new(seed);
+        for number in 0..count {
+            net.config.virtual_nodes = size(number);
+            let newcomer = net.add(number, 0);
+            if number > 0 {
+                let r = net.config.r;
+                net.with(newcomer, |ring, now| ring.adopt(now, r, size(number)));
+                net.introduce(newcomer, peer(0));
+            }
+            net.run(SECOND);
+        }
+        assert!(net.run_until(60 * SECOND, |net| net.check().is_ok()).is_some());
+        net
+    }
+
+    #[test]
+    fn a_founder_has_its_places_at_once_and_keeps_those_of_before() {
+        let config = RingConfig {
+            virtual_nodes: 8,
+            ..RingConfig::default()
+        };
+        let mut me = contact(1, 1, 0);
+        me.virtual_nodes = vec![5, 9, 2000];
+        let mut ring = Ring::new(config, me, Vec::new(), 7, Time::ZERO);
+        let Some(Event::Placed(new)) = ring.poll_event() else {
+            panic!("no places");
+        };
+        assert_eq!((new.len(), ring.me().virtual_nodes.len()), (5, 8));
+        assert!(ring.me().is_valid());
+        assert!(
+            [5, 9, 2000]
+                .iter()
+                .chain(&new)
+                .all(|index| ring.me().virtual_nodes.contains(index))
+        );
+    }
+
+    #[test]
+    fn a_newcomer_is_no_member_before_it_has_its_places_and_is_placed_once() {
+        let mut net = placed(3, 5, |_| 4);
+        net.config.virtual_nodes = 40;
+        let newcomer = net.add(5, 0);
+        net.events.clear();
+        net.with(newcomer, |ring, now| ring.adopt(now, 16, 40));
+        assert_eq!(net.ring(newcomer).phase(), Phase::Joining);
+        net.introduce(newcomer, peer(2));
+        assert!(net.run_until(10 * SECOND, |net| net.check().is_ok()).is_some());
+        let placed: Vec<usize> = net
+            .events
+            .iter()
+            .filter_map(|(_, event)| {
+                if let Event::Placed(new) = event {
+                    Some(new.len())
+                } else {
+                    None
+                }
+            })
+            .collect();
+        assert_eq!(placed, [40]);
+        assert_eq!(net.ring(newcomer).me().virtual_nodes.len(), 40);
+    }
+
+    #[test]
+    fn a_newcomer_whose_only_acquaintance_falls_silent_is_alone_with_all_its_places() {
+        let mut net = placed(4, 1, |_| 4);
+        let newcomer = net.add(1, 0);
+        net.with(newcomer, |ring, now| ring.adopt(now, 16, 12));
+        net.introduce(newcomer, peer(0));
+        net.freeze(peer(0));
+        let alone = |net: &Net| net.ring(newcomer).phase() == Phase::Alone;
+        assert!(net.run_until(60 * SECOND, alone).is_some());
+        assert_eq!(net.ring(newcomer).me().virtual_nodes.len(), 12);
+    }
+
+    #[test]
+    fn in_a_ring_larger_than_a_list_the_candidates_are_asked_about_in_turn() {
+        let mut net = Net::new(9);
+        net.config.r = 4;
+        net.config.virtual_nodes = 1;
+        for number in 0..30 {
+            let newcomer = net.add(number, 0);
+            if number > 0 {
+                net.with(newcomer, |ring, now| ring.adopt(now, 4, 1));
+                net.introduce(newcomer, peer(number / 2));
+            }
+            net.run(SECOND / 2);
+        }
+        let done = net.run_until(200 * SECOND, |net| net.check().is_ok());
+        assert!(done.is_some(), "{:?}", net.check());
+        let newcomer = net.add(30, 0);
+        net.with(newcomer, |ring, now| ring.adopt(now, 4, 10));
+        let before = net.requests;
+        net.introduce(newcomer, peer(7));
+        assert!(net.run_until(60 * SECOND, |net| net.check().is_ok()).is_some());
+        assert!(
+            net.requests - before > 5,
+            "at least one for every two virtual nodes"
+        );
+        assert_eq!(net.ring(newcomer).me().virtual_nodes.len(), 10);
+    }
+}
