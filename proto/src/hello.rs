@@ -77,7 +77,7 @@ pub enum Reason {
     /// No protocol version in common.
     #[error("incompatible protocol version")]
     Version,
-    /// The sides belong to different networks, or the listener to none yet.
+    /// The sides belong to different networks.
     #[error("wrong network")]
     WrongNetwork,
     /// The proof of the network's secret failed.
@@ -92,6 +92,9 @@ pub enum Reason {
     /// The refusing side is at a limit; a retry may help.
     #[error("too many connections")]
     TooManyConnections,
+    /// The listener belongs to no network yet; a retry may help.
+    #[error("not in a network yet")]
+    NoNetwork,
 }
 
 /// The connection is not wanted.
@@ -225,6 +228,7 @@ fn reason_to_wire(reason: Reason) -> wire::RefusalReason {
         Reason::ParametersDiffer => wire::RefusalReason::ParametersDiffer,
         Reason::DuplicateInstance => wire::RefusalReason::DuplicateInstance,
         Reason::TooManyConnections => wire::RefusalReason::TooManyConnections,
+        Reason::NoNetwork => wire::RefusalReason::NoNetwork,
     }
 }
 
@@ -238,6 +242,7 @@ fn reason_from_wire(reason: wire::RefusalReason) -> Result<Reason, HelloError> {
         wire::RefusalReason::ParametersDiffer => Ok(Reason::ParametersDiffer),
         wire::RefusalReason::DuplicateInstance => Ok(Reason::DuplicateInstance),
         wire::RefusalReason::TooManyConnections => Ok(Reason::TooManyConnections),
+        wire::RefusalReason::NoNetwork => Ok(Reason::NoNetwork),
     }
 }
 

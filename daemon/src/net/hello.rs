@@ -189,8 +189,8 @@ fn check(theirs: &Hello, dialled: &Hello, listened: &Hello) -> Result<(), Refusa
     }
     if !is_member(listened) {
         return Err(refusal(
-            Reason::WrongNetwork,
-            "the dialled peer has not joined a network yet",
+            Reason::NoNetwork,
+            "the dialled peer waits to join one itself; the first peer of a network starts without --join",
         ));
     }
     let agree = |dialled: u64, listened: u64| dialled == 0 || dialled == listened;

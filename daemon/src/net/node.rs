@@ -256,7 +256,8 @@ impl Node {
             | Reason::WrongNetwork
             | Reason::WrongSecret
             | Reason::ParametersDiffer
-            | Reason::DuplicateInstance => OpenFailure::Refused(refusal),
+            | Reason::DuplicateInstance
+            | Reason::NoNetwork => OpenFailure::Refused(refusal),
         })?;
         self.spawn_link(Arc::clone(&link), wire, queue, remote.contact);
         Ok((dialed, Some(link)))

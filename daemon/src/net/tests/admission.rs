@@ -91,7 +91,7 @@ async fn a_joiner_learns_the_network_and_then_belongs_to_it() {
     ));
     assert_eq!(
         refused(member.net.dial(&joiner.address()).await),
-        Reason::WrongNetwork
+        Reason::NoNetwork
     );
 
     let dialed = joiner
