@@ -3,6 +3,9 @@
 //! `mutual1` + base58(manifest stripe id 32 ‖ file key 32 ‖ network tag 4 ‖ checksum 4), where the checksum is
 //! the first 4 bytes of SHA-256("mutualstore/link/1" ‖ the 68 bytes before it). Whoever has the link reads the
 //! file: it is a secret, never logged whole, and its `Debug` form shows only the beginning of the manifest id.
+//!
+//! The tag keeps a link from being looked for where it was not made. A peer that has not joined its network yet
+//! cannot name it; the links it makes carry [`ANY_NETWORK`], which every peer takes for its own network's.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +16,9 @@ use crate::crypt::short_hash;
 
 /// What every link of this version begins with.
 pub const PREFIX: &str = "mutual1";
+
+/// The tag of links made before their network was known.
+pub const ANY_NETWORK: [u8; 4] = [0; 4];
 
 const CHECKSUM: &[u8] = b"mutualstore/link/1";
 /// Bytes before the checksum.
@@ -29,7 +35,7 @@ pub struct Link {
     pub manifest: [u8; 32],
     /// Key the file's blocks and manifest are sealed with.
     pub key: Zeroizing<[u8; 32]>,
-    /// First bytes of the hash of the network id: [`Network::tag`](crate::network::Network::tag).
+    /// Where it was made, [`Network::tag`](crate::network::Network::tag), or [`ANY_NETWORK`].
     pub tag: [u8; 4],
 }
 

@@ -1,9 +1,9 @@
 //! The network a peer belongs to, and how another one is invited into it.
 //!
-//! A peer started alone founds a network with a random id. One started with `--join` does the same, but only
-//! provisionally: it serves alone until somebody of the other network answers, then adopts that network. Ids it
-//! had before stay as aliases, so that links made meanwhile remain valid here. A network that was founded or
-//! joined on purpose is never given up for another one.
+//! A peer started without `--join` founds a network with a random id. One started with `--join` waits for a
+//! network: it serves alone, provisionally, until somebody of a network answers, then adopts that one. Links it
+//! makes meanwhile are good in every network, and started again without `--join` it founds one. A network that was
+//! founded or joined is never given up for another one.
 //!
 //! The secret (empty in an open network) admits peers; it does not encrypt anything.
 
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::crypt::short_hash;
+use crate::link::ANY_NETWORK;
 
 /// Distinct peers a successor list reaches, unless the network was founded with another number.
 pub const DEFAULT_SUCCESSORS: u32 = 16;
@@ -26,7 +27,7 @@ pub const MAX_SECRET: usize = 255;
 /// What all peers of a network agree on.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Network {
-    /// Names the network: 32 random bytes.
+    /// Names the network: 32 random bytes; all zero while it is provisional.
     pub id: [u8; 32],
     /// Proved in the hello; empty in an open network; at most [`MAX_SECRET`] bytes.
     pub secret: Zeroizing<Vec<u8>>,
@@ -34,9 +35,7 @@ pub struct Network {
     pub unit: u64,
     /// Distinct peers a successor list reaches.
     pub r: u32,
-    /// Ids this peer's network had before it adopted the present one, oldest first.
-    pub aliases: Vec<[u8; 32]>,
-    /// Founded or joined; false while the id is only provisional.
+    /// Founded or joined; false while it is only provisional.
     pub adopted: bool,
 }
 
@@ -53,30 +52,42 @@ pub enum AdoptError {
 
 impl Network {
     /// A network with a random id, no secret and these parameters.
-    pub fn found(unit: u64, r: u32, adopted: bool) -> Self {
-        let secret = Zeroizing::default();
+    pub fn found(unit: u64, r: u32) -> Self {
         Self {
             id: rand::random(),
-            secret,
-            unit,
-            r,
-            aliases: Vec::new(),
-            adopted,
+            adopted: true,
+            ..Self::provisional(unit, r)
         }
     }
 
-    /// What links carry: the first 4 bytes of SHA-256("mutualstore/network-tag/1" ‖ id).
+    /// What a peer works with until it has joined a network.
+    pub fn provisional(unit: u64, r: u32) -> Self {
+        Self {
+            id: [0; 32],
+            secret: Zeroizing::default(),
+            unit,
+            r,
+            adopted: false,
+        }
+    }
+
+    /// What links carry: the first 4 bytes of SHA-256("mutualstore/network-tag/1" ‖ id), or [`ANY_NETWORK`] while
+    /// the network is provisional.
     pub fn tag(&self) -> [u8; 4] {
-        tag_of(&self.id)
+        if self.adopted {
+            tag_of(&self.id)
+        } else {
+            ANY_NETWORK
+        }
     }
 
-    /// Whether a link with this tag was made in this network, or here before the network was adopted.
+    /// Whether a link with this tag was made in this network, or before its network was known.
     pub fn knows_tag(&self, tag: [u8; 4]) -> bool {
-        self.tag() == tag || self.aliases.iter().any(|id| tag_of(id) == tag)
+        tag == ANY_NETWORK || tag == self.tag()
     }
 
-    /// Takes over the identity and parameters of the network that was joined; the provisional id becomes an
-    /// alias. Adopting the network the peer is in already changes nothing, also not its parameters.
+    /// Takes over the identity and parameters of the network that was joined. Adopting the network the peer is in
+    /// already changes nothing, also not its parameters.
     pub fn adopt(
         &mut self,
         id: [u8; 32],
@@ -90,16 +101,11 @@ impl Network {
         if self.adopted {
             return Err(AdoptError::Belongs { mine: self.tag() });
         }
-        if self.id != id {
-            self.aliases.push(self.id);
-        }
-        let aliases = std::mem::take(&mut self.aliases);
         *self = Self {
             id,
             secret,
             unit,
             r,
-            aliases,
             adopted: true,
         };
         Ok(())
@@ -122,15 +128,13 @@ fn tag_of(id: &[u8; 32]) -> [u8; 4] {
     short_hash(b"mutualstore/network-tag/1", id)
 }
 
-/// The form in `network.json`: byte strings in hex.
+/// The form in `network.json`: byte strings in hex. What else an older version wrote there is ignored.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Stored {
     id: String,
     secret: String,
     unit: u64,
     successors: u32,
-    aliases: Vec<String>,
     adopted: bool,
 }
 
@@ -142,7 +146,6 @@ impl Network {
             secret: hex::encode(self.secret.as_slice()),
             unit: self.unit,
             successors: self.r,
-            aliases: self.aliases.iter().map(hex::encode).collect(),
             adopted: self.adopted,
         };
         // Text, numbers and a boolean always have a JSON form.
@@ -164,12 +167,6 @@ impl Network {
             secret: Zeroizing::new(secret),
             unit: stored.unit,
             r: stored.successors,
-            aliases: stored
-                .aliases
-                .iter()
-                .map(|id| id_from_hex(id))
-                .collect::<Option<_>>()
-                .ok_or("bad alias")?,
             adopted: stored.adopted,
         })
     }

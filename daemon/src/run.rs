@@ -156,9 +156,9 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
     Ok((node, unfinished))
 }
 
-/// The network of the data directory; founded here, for good or until another one is joined.
+/// The network the data directory belongs to; else one founded here, or a provisional one with something to join.
 fn network(files: &DataDir, config: &Config) -> Result<Network, Failure> {
-    if let Some(network) = files.network()? {
+    if let Some(network) = files.network()?.filter(|network| network.adopted) {
         if config.network.is_some_and(|wanted| wanted != network.id) {
             let text = "this data directory belongs to another network than the configured one; use another \
                         directory, or drop `network` from the configuration";
@@ -166,10 +166,16 @@ fn network(files: &DataDir, config: &Config) -> Result<Network, Failure> {
         }
         return Ok(network);
     }
-    let mut network = Network::found(config.founding_unit(), config.successors, config.join.is_empty());
-    if let Some(id) = config.network {
-        network.id = id;
-    }
+    let (unit, r) = (config.founding_unit(), config.successors);
+    let network = if config.join.is_empty() {
+        let founded = Network::found(unit, r);
+        Network {
+            id: config.network.unwrap_or(founded.id),
+            ..founded
+        }
+    } else {
+        Network::provisional(unit, r)
+    };
     files.save_network(&network)?;
     Ok(network)
 }
@@ -363,5 +369,35 @@ impl Node {
         } else {
             NetworkInfo::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Join;
+
+    #[test]
+    fn a_peer_that_waited_to_join_founds_a_network_when_there_is_nothing_to_join_any_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::open(directory.path()).unwrap();
+        let joining = Config {
+            capacity: 64 << 20,
+            join: vec![Join::Address("/ip4/127.0.0.1/tcp/1".to_owned())],
+            ..Config::default()
+        };
+        assert!(!network(&data, &joining).unwrap().adopted);
+        let founding = Config {
+            join: Vec::new(),
+            ..joining.clone()
+        };
+        let founded = network(&data, &founding).unwrap();
+        assert!(founded.adopted);
+        assert_eq!(network(&data, &joining).unwrap(), founded);
+        let elsewhere = Config {
+            network: Some([7; 32]),
+            ..founding
+        };
+        assert!(network(&data, &elsewhere).is_err());
     }
 }

@@ -323,11 +323,8 @@ struct Lookup {
 fn target_of(node: &Node, text: &str) -> Result<Id, Failure> {
     if text.starts_with("mutual") {
         let link: Link = text.parse()?;
-        return if node.network().knows_tag(link.tag) {
-            Ok(Id::new(link.manifest))
-        } else {
-            Err(Failure::not_allowed("the link belongs to another network"))
-        };
+        node.check_link(&link)?;
+        return Ok(Id::new(link.manifest));
     }
     let bytes = hex::decode(text)
         .ok()

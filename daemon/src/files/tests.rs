@@ -169,7 +169,7 @@ fn the_book_reads_back_and_is_dropped_when_damaged() {
 fn the_network_is_kept_and_damage_is_an_error() {
     let (_root, directory) = open();
     assert_eq!(directory.network().unwrap(), None);
-    let network = Network::found(1 << 20, 16, true);
+    let network = Network::found(1 << 20, 16);
     directory.save_network(&network).unwrap();
     assert_eq!(directory.network().unwrap(), Some(network));
     let path = directory.path().join("network.json");

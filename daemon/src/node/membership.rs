@@ -11,7 +11,9 @@ use zeroize::Zeroizing;
 
 use super::Node;
 use super::shards::unix_ms;
+use crate::error::Failure;
 use crate::files::BookEntry;
+use crate::link::Link;
 use crate::net::{DialError, NetworkInfo};
 use crate::network::Join;
 use crate::wire::contact::decode_contact;
@@ -71,6 +73,20 @@ async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
 }
 
 impl Node {
+    /// Refuses links of other networks.
+    pub(crate) fn check_link(&self, link: &Link) -> Result<(), Failure> {
+        let network = self.network();
+        if network.knows_tag(link.tag) {
+            Ok(())
+        } else if network.adopted {
+            Err(Failure::not_allowed("the link belongs to another network"))
+        } else {
+            Err(Failure::refused(
+                "this peer has not joined the network of the link yet; `mutualstore doctor` says what it waits for",
+            ))
+        }
+    }
+
     /// Where this peer would look for a stripe if everybody it ever knew were there: those of the first
     /// likely holders that do not answer now.
     pub(crate) fn absent_successors(&self, stripe: Id) -> Vec<Peer> {

@@ -76,9 +76,7 @@ fn manifest_stripe(stripe: Id, plaintext: usize, code: Code) -> LaidOut {
 
 /// Reads the manifest behind a link.
 pub(crate) async fn open(node: &Arc<Node>, transfer: &Transfer, link: &Link) -> Result<OpenFile, Failure> {
-    if !node.network().knows_tag(link.tag) {
-        return Err(Failure::not_allowed("the link belongs to another network"));
-    }
+    node.check_link(link)?;
     let root = Id::new(link.manifest);
     let cipher = FileCipher::new(&link.key);
     let block = fetch_block(node, transfer, Wanted::of(root, 1), true).await?;
