@@ -234,6 +234,9 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
 }
 
 fn ring(status: &Status) -> Finding {
+    if status.ring == "joining" && status.network.is_none() {
+        return no_network(status);
+    }
     let found = format!("{}, {} peers known", status.ring, status.peers_known);
     match status.ring.as_str() {
         "joined" => Finding::ok("ring", found),
@@ -250,7 +253,32 @@ fn ring(status: &Status) -> Finding {
     }
 }
 
+/// A peer with something to join stays without a network until one of the addresses leads to one.
+fn no_network(status: &Status) -> Finding {
+    let tried = status
+        .join
+        .iter()
+        .map(|(address, error)| format!("{address} ({error})"));
+    let tried: Vec<String> = tried.collect();
+    Finding::bad(
+        "ring",
+        format!(
+            "in no network yet; none of the addresses given to --join leads to one: {}",
+            tried.join(", ")
+        ),
+        "see that these peers run and can be reached; if none is in a network, start one without --join (and \
+         without `join` in its config.toml): it founds the network and the others follow",
+    )
+}
+
 fn protection(status: &Status) -> Finding {
+    if status.ring == "joining" {
+        return Finding::warning(
+            "protection",
+            "no code can be chosen yet: new files are refused without --code",
+            "wait until the ring is joined",
+        );
+    }
     let (code, losses) = match status.peers_known {
         0 | 1 => ("copies:1", 0),
         2 => ("copies:2", 1),
@@ -372,6 +400,21 @@ mod tests {
                 .all(|finding| { finding.state == Ok || finding.cure.is_some() })
         );
         assert_eq!(silent[0].state, Bad);
+    }
+
+    #[test]
+    fn a_peer_without_a_network_says_what_it_tries_and_promises_nothing() {
+        let mut status = status("joining", 1, 0, 0);
+        let address = "/ip4/192.0.2.1/tcp/4001".to_owned();
+        status.join.insert(address, "unreachable".to_owned());
+        let found = daemon(Ok(status));
+        assert!(
+            found[1]
+                .found
+                .ends_with(": /ip4/192.0.2.1/tcp/4001 (unreachable)")
+        );
+        assert!(found[1].cure.as_ref().unwrap().contains("without --join"));
+        assert!(found[2].found.contains("refused without --code"));
     }
 
     #[test]

@@ -10,10 +10,14 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Net, eventually, mutualstore, noise, say};
+use common::{Net, Said, eventually, mutualstore, noise, say};
 use mutualstore_daemon::link::Link;
+use mutualstore_testnet::client::Client;
+use serde_json::Value;
 
 const MIB: usize = 1 << 20;
 
@@ -146,11 +150,7 @@ fn daemons_that_cannot_start() {
         let said = say(["status", "--data-dir", &one, "--json"]);
         (said.code == 0).then(|| said.json())
     });
-    assert!(
-        ["alone", "joining"].contains(&status["ring"].as_str().unwrap()),
-        "{status}"
-    );
-    say(["invite", "--data-dir", &one]).ok();
+    assert_eq!(status["ring"], "joining", "{status}");
 
     let in_use = say(["daemon", "--data-dir", &one, "--capacity", "64MiB"]);
     assert_eq!(in_use.code, 2, "{}", in_use.stderr);
@@ -169,6 +169,100 @@ fn daemons_that_cannot_start() {
         api,
     ]);
     assert_eq!(taken.code, 2, "{}", taken.stderr);
+}
+
+fn status(dir: &str) -> Value {
+    say(["status", "--data-dir", dir, "--json"]).ok().json()
+}
+
+fn get(dir: &str, link: &Link) -> Said {
+    say(["get", &link.to_string(), "-o", "-", "--data-dir", dir])
+}
+
+/// A change of `link`.
+fn other(link: &Link, change: impl FnOnce(&mut Link)) -> Link {
+    let mut other = link.clone();
+    change(&mut other);
+    other
+}
+
+/// Each says what it waits for, serves what it can, and follows as soon as one founds a network; links made
+/// before are good from then on.
+#[test]
+fn peers_that_wait_for_a_network() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let (x, y, founder) = (dir("x"), dir("y"), dir("founder"));
+    let start = |dir: &str, listen: &str, join: &[&str]| {
+        let own = ["--data-dir", dir, "--capacity", "64MiB", "--listen", listen];
+        let daemon = Daemon::start(&[&own, join].concat());
+        eventually("the daemon answers", || {
+            (say(["status", "--data-dir", dir]).code == 0).then_some(())
+        });
+        daemon
+    };
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", free.port());
+    let anywhere = "/ip4/127.0.0.1/tcp/0";
+    let _x = start(&x, anywhere, &["--join", &address]);
+    let daemon: Value = serde_json::from_slice(&fs::read(format!("{x}/daemon.json")).unwrap()).unwrap();
+    let x_address = daemon["listen"][0].as_str().unwrap();
+    let _y = start(&y, anywhere, &["--join", x_address]);
+
+    let error = eventually("y was refused", || {
+        let error = status(&y)["join"][x_address].as_str().unwrap().to_owned();
+        error.starts_with("refused: ").then_some(error)
+    });
+    assert!(error.starts_with("refused: not in a network yet: "), "{error}");
+    let found = say(["doctor", "--data-dir", &y]);
+    assert_eq!(found.code, 1, "{}", found.stderr);
+    let found = found.text();
+    assert!(
+        found.contains(x_address) && found.contains("start one without --join"),
+        "{found}"
+    );
+    assert!(!found.contains("copies:1"), "{found}");
+    for waiting in [&x, &y] {
+        let told = status(waiting);
+        assert_eq!(
+            (&told["ring"], &told["network"]),
+            (&"joining".into(), &Value::Null)
+        );
+        assert!(!Client::open(Path::new(waiting)).unwrap().healthy().unwrap());
+        say(["invite", "--data-dir", waiting]).fails(5);
+        say(["put", "/etc/hostname", "--data-dir", waiting]).fails(5);
+    }
+
+    let bytes = noise(1, MIB);
+    let path = dir("to-put");
+    fs::write(&path, &bytes).unwrap();
+    let put = ["put", &path, "--code", "copies:1", "--quiet", "--data-dir", &x];
+    let word = say(put).ok().word();
+    let link: Link = word.parse().unwrap();
+    assert!(get(&x, &link).ok().stdout == bytes);
+    let foreign = other(&link, |link| link.tag = [1; 4]);
+    get(&x, &foreign).fails(5);
+
+    let _founder = start(&founder, &address, &[]);
+    for peer in [&x, &y, &founder] {
+        eventually("all are joined", || {
+            let told = status(peer);
+            (told["ring"] == "joined" && told["peers_known"] == 3).then_some(())
+        });
+        assert!(Client::open(Path::new(peer)).unwrap().healthy().unwrap());
+        say(["invite", "--data-dir", peer]).ok();
+    }
+    for peer in [&founder, &y, &x] {
+        eventually("the file is there", || {
+            let got = get(peer, &link);
+            (got.code == 0).then(|| assert!(got.stdout == bytes))
+        });
+        say(["stat", &word, "--data-dir", peer]).ok();
+        say(["lookup", &word, "--data-dir", peer]).ok();
+        get(peer, &foreign).fails(8);
+        get(peer, &other(&link, |link| link.manifest[0] ^= 1)).fails(3);
+        get(peer, &other(&link, |link| link.key[0] ^= 1)).fails(8);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! This peer and its ring over HTTP: status, ring, lookup, invite, repair, metrics, health.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Path, Query, State};
@@ -31,11 +32,6 @@ fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-/// What the ring is to a user: a peer that was told to join a network and has not found it yet is joining.
-fn phase_of(node: &Node) -> &'static str {
-    phase_name(node.core.read(|state| state.ring.phase()))
-}
-
 #[derive(Serialize)]
 struct Status {
     peer: String,
@@ -46,7 +42,10 @@ struct Status {
     shards: u64,
     virtual_nodes: usize,
     ring: &'static str,
-    network: String,
+    /// None before one is joined.
+    network: Option<String>,
+    /// Join addresses through which nobody was met yet, each with how the last attempt ended.
+    join: BTreeMap<String, String>,
     peers_known: usize,
     files: Files,
     repair: Repair,
@@ -110,6 +109,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
     let node = &api.node;
     let files = files(node).await?;
     let usage = node.shards.usage();
+    let network = node.network();
     let (health, virtual_nodes, alive) = node.core.read(|state| {
         let alive = state.ring.alive().count();
         (
@@ -126,8 +126,9 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
         pending_bytes: usage.pending_bytes,
         shards: usage.shards,
         virtual_nodes,
-        ring: phase_of(node),
-        network: hex::encode(node.network().id),
+        ring: phase_name(node.phase()),
+        network: network.adopted.then(|| hex::encode(network.id)),
+        join: node.unanswered().clone(),
         peers_known: alive,
         files,
         repair: Repair {
@@ -360,6 +361,11 @@ struct InviteReply {
 
 pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> {
     let network = api.node.network();
+    if !network.adopted {
+        let text = "this peer has not joined a network yet, so it can invite nobody; `mutualstore doctor` says what \
+                    it waits for";
+        return Err(Failure::refused(text).into());
+    }
     let addresses = api.node.core.read(|state| state.ring.me().addresses.clone());
     let invite = Invite {
         network: network.id,
@@ -426,7 +432,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal>
 }
 
 pub(super) async fn health(State(api): State<Api>) -> Response {
-    let phase = phase_of(&api.node);
+    let phase = phase_name(api.node.phase());
     let status = match phase {
         "alone" | "joined" => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,

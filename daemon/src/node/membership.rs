@@ -1,11 +1,11 @@
 //! Joining a network, and keeping the ring's picture of this peer true.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mutualstore_dht::contact::virtual_nodes_for;
-use mutualstore_dht::ring::{Liveness, SelfChange};
+use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
 use zeroize::Zeroizing;
 
@@ -37,19 +37,27 @@ const LIKELY_HOLDERS: usize = 6;
 pub(crate) async fn join(node: Arc<Node>) {
     let addresses = node.config.join.iter().flat_map(Join::addresses);
     let mut addresses: Vec<String> = addresses.cloned().collect();
+    for address in &addresses {
+        node.unanswered()
+            .insert(address.clone(), "not tried yet".to_owned());
+    }
     let mut wait = JOIN_RETRY;
-    let mut said = BTreeSet::new();
     while !addresses.is_empty() {
         let mut silent = Vec::new();
         for address in addresses {
-            if let Err(error) = dial(&node, &address).await
-                && error != DialError::Own
-            {
-                if said.insert((address.clone(), error.to_string())) {
-                    tracing::warn!("join: {address}: {error}; keeps trying, serves meanwhile");
-                }
-                silent.push(address);
+            let Err(error) = dial(&node, &address).await else {
+                node.unanswered().remove(&address);
+                continue;
+            };
+            let text = error.to_string();
+            let before = node.unanswered().insert(address.clone(), text.clone());
+            if error == DialError::Own {
+                continue;
             }
+            if before != Some(text) {
+                tracing::warn!("join: {address}: {error}; keeps trying, serves meanwhile");
+            }
+            silent.push(address);
         }
         addresses = silent;
         tokio::time::sleep(wait).await;
@@ -73,6 +81,23 @@ async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
 }
 
 impl Node {
+    /// Join addresses through which nobody was met yet, and how the last attempt ended.
+    pub(crate) fn unanswered(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the ring is to a user: a peer that has not found its network yet is joining, although it serves
+    /// meanwhile as a ring of one.
+    pub(crate) fn phase(&self) -> Phase {
+        self.core.read(|state| {
+            if self.network().adopted {
+                state.ring.phase()
+            } else {
+                Phase::Joining
+            }
+        })
+    }
+
     /// Refuses links of other networks.
     pub(crate) fn check_link(&self, link: &Link) -> Result<(), Failure> {
         let network = self.network();

@@ -16,8 +16,9 @@ pub(crate) mod service;
 pub(crate) mod shards;
 pub(crate) mod survey;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -64,6 +65,8 @@ pub(crate) struct Node {
     /// Blocks being coded, decoded or repaired at once: what bounds the memory of transfers.
     pub(crate) blocks: Arc<Semaphore>,
     network: RwLock<Network>,
+    /// Join addresses through which nobody was met yet, and why.
+    unanswered: Mutex<BTreeMap<String, String>>,
     book_changed: Notify,
     /// Whether connections break because this peer stops.
     stopping: AtomicBool,
@@ -127,6 +130,7 @@ impl Node {
             started: parts.started,
             blocks: Arc::new(Semaphore::new(BLOCKS)),
             network: RwLock::new(parts.network),
+            unanswered: Mutex::default(),
             book_changed: Notify::new(),
             stopping: AtomicBool::new(false),
             net: OnceLock::new(),

@@ -101,8 +101,7 @@ fn nothing_stored(error: impl Into<Failure>) -> Failure {
 fn choose_code(node: &Node, options: &PutOptions) -> Result<(Code, Option<String>), Failure> {
     let r = usize::try_from(node.network().r).unwrap_or(usize::MAX);
     let Some(code) = options.code else {
-        let joining = node.core.read(|state| state.ring.phase() == Phase::Joining);
-        if joining || !node.network().adopted {
+        if node.phase() == Phase::Joining {
             return Err(Failure::refused(
                 "the ring is not joined yet, so no code can be chosen; try again, or give one with --code \
                  (copies:1 stores on this peer alone)",

@@ -1,5 +1,7 @@
 //! What the daemon answers, as types. Unknown fields are ignored: a newer daemon may say more.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -129,6 +131,12 @@ pub struct Status {
     pub virtual_nodes: u64,
     /// `alone`, `joining` or `joined`.
     pub ring: String,
+    /// Id of the network; none before one is joined.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// Join addresses through which nobody was met yet, each with how the last attempt ended.
+    #[serde(default)]
+    pub join: BTreeMap<String, String>,
     /// Peers known to live, this one included.
     pub peers_known: u64,
     /// Health of the files put here.
