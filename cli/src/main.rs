@@ -9,6 +9,7 @@ mod doctor;
 mod files;
 mod output;
 mod peers;
+mod sim;
 mod target;
 mod testnet;
 

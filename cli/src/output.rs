@@ -155,6 +155,14 @@ impl Screen {
         bar
     }
 
+    /// A bar for a number of runs; invisible without a terminal.
+    pub(crate) fn counter(&self, runs: u64) -> ProgressBar {
+        let bar = self.bar("scenarios");
+        bar.set_length(runs);
+        bar.set_style(style("{wide_bar} {pos} of {len} {msg} {eta}"));
+        bar
+    }
+
     /// Something that takes a while; invisible without a terminal.
     pub(crate) fn spinner(&self, what: &str) -> ProgressBar {
         let bar = self.bar(what);

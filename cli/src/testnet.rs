@@ -39,6 +39,8 @@ enum Command {
     /// Measure speed and cost with temporary daemons; prints CSV
     #[command(after_help = BENCH_HELP)]
     Bench(BenchArgs),
+    /// Simulate whole networks of this program's ring and custody
+    Sim(crate::sim::Args),
 }
 
 const BENCH_HELP: &str = "Columns: case,size,concurrency,op,MBps,opsps,p50ms,p99ms,cpu_s_per_GiB
@@ -220,6 +222,7 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         Command::Down(args) => Ok(net::down(&args.dir.path()?, args.wipe)?),
         Command::Demo(args) => demonstrate(args, screen),
         Command::Bench(args) => measure(args, screen),
+        Command::Sim(args) => crate::sim::run(args, screen),
     }
 }
 

@@ -141,6 +141,8 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
     let announced = node.shards.announce_all(&node.core).await;
     announced
         .map_err(|error| Failure::disk(error.kind(), format!("cannot read the shard index: {error}")))?;
+    // A peer that is full says so from the start.
+    node.publish_usage();
     let net_config = net_config(&node);
     let net = Net::start(*seed, net_config, Arc::new(PeerService(Arc::clone(&node)))).await;
     let net = net.map_err(Failure::usage)?;

@@ -9,6 +9,7 @@ pub mod interrupt;
 pub mod net;
 pub mod proc;
 pub mod scratch;
+pub mod sim;
 pub mod size;
 pub mod spawn;
 pub mod state;

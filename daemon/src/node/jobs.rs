@@ -15,6 +15,9 @@ use crate::transfer::events::Operation;
 use crate::transfer::exchange::{Fetched, fetch_from, store_at};
 use crate::wire::node::NO_TOKEN;
 
+/// Distinct peers looked up around a stripe.
+const EXPLORED: usize = 16;
+
 /// Does what custody asked for and tells it how that went.
 pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
     match effect {
@@ -49,6 +52,12 @@ pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
                 node.shards.drop_shards(&node.core, vec![(stripe, index)]).await;
             }
             node.publish_usage();
+        }
+        Effect::Explore { point } => {
+            // What it finds is the ring's to know; when it fails, custody asks again.
+            if let Err(error) = node.core.lookup(point, EXPLORED).await {
+                tracing::debug!(%point, %error, "could not look around");
+            }
         }
         Effect::Commit { stripe } => {
             if let Err(error) = node.shards.commit(&node.core, vec![stripe], None).await {

@@ -81,6 +81,7 @@ async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
         ),
         NodeRequest::Custody(request) => NodeResponse::Custody(node.core.with(|state, now| {
             let State { ring, custody, .. } = state;
+            ring.hear(now, from);
             custody.handle_request(now, ring, from, request)
         })),
         NodeRequest::Commit(token, stripes) => {

@@ -1,12 +1,15 @@
 //! Requests and responses, both ways.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::fingerprint::ShardKey;
 use super::outbox::Asked;
 use super::peers::Handle;
-use super::{Custody, Effect, Question, Report, Reported, Request, RequestId, Response, Transmit};
-use crate::{Membership, Peer, Time};
+use super::{
+    Custody, Effect, MAX_ENTRIES, Question, Report, Reported, Request, RequestId, Response, Transmit,
+};
+use crate::{Id, Membership, Peer, Time};
 
 /// How long a request may take.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -74,10 +77,14 @@ impl Custody {
             }
             if ring.is_settled() {
                 let listed = report.listings.iter().flat_map(|listing| &listing.entries);
+                let listed = listed.map(|entry| entry.stripe);
+                let stripes: BTreeSet<Id> = listed.chain(std::mem::take(&mut record.misled)).collect();
                 let home = |stripe| ring.successors(stripe, 1).first().map(|member| member.peer);
-                elsewhere = listed
-                    .filter_map(|entry| Some((entry.stripe, home(entry.stripe)?)))
+                elsewhere = stripes
+                    .into_iter()
+                    .filter_map(|stripe| Some((stripe, home(stripe)?)))
                     .filter(|(_, home)| *home != ring.me())
+                    .take(MAX_ENTRIES)
                     .collect();
             }
         }
@@ -169,6 +176,7 @@ impl Custody {
         }
         for (stripe, peer) in &reported.elsewhere {
             if !ring.is_alive(*peer) && *peer != ring.me() {
+                self.explore(now, *stripe);
                 continue;
             }
             let hint = self.peers.intern(now, *peer, true);

@@ -24,6 +24,7 @@
 
 mod dialogue;
 mod exchange;
+mod explore;
 mod fingerprint;
 mod holder;
 mod home;
@@ -55,6 +56,7 @@ pub use types::{
 };
 
 use crate::{Id, Membership, Peer, Time};
+use explore::Explored;
 use fingerprint::{ShardKey, Slot};
 use home::{Class, Home};
 use inventory::Inventory;
@@ -83,6 +85,7 @@ pub struct Custody {
     /// Shards the driver was asked to drop and may still find in the store.
     dropping: BTreeSet<ShardKey>,
     inquiries: Inquiries,
+    explored: Explored,
     requests: BTreeMap<RequestId, (Handle, Asked)>,
     transmits: VecDeque<Transmit>,
     effects: VecDeque<Effect>,
@@ -112,6 +115,7 @@ impl Custody {
             trims: Trims::new(config.pin),
             dropping: BTreeSet::new(),
             inquiries: Inquiries::new(),
+            explored: Explored::new(),
             requests: BTreeMap::new(),
             transmits: VecDeque::new(),
             effects: VecDeque::new(),

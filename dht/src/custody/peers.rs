@@ -8,7 +8,7 @@
 //!
 //! A peer that comes back counts as live once a report of it matched the record kept of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::exchange::{Incoming, Outgoing};
@@ -42,6 +42,8 @@ pub(super) struct PeerRecord {
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) outbox: Outbox,
+    /// Stripes it reports here whose home is another peer; it is told with its next report.
+    pub(super) misled: BTreeSet<Id>,
     due: Option<Time>,
 }
 
@@ -101,6 +103,7 @@ impl Peers {
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
             outbox: Outbox::default(),
+            misled: BTreeSet::new(),
             due: None,
         });
         handle

@@ -143,6 +143,12 @@ fn seats(now: Time, homed: &Homed, peers: &Peers, members: &Members) -> Vec<Hand
         .collect()
 }
 
+/// When the first of those that failed to take a shard lately may be asked again.
+pub(super) fn refusal(now: Time, peers: &Peers, members: &Members) -> Option<Time> {
+    let refused = members.iter().map(|(peer, _)| peers.get(*peer).refused_until);
+    refused.filter(|until| *until > now).min()
+}
+
 /// What to do next for a committed stripe.
 pub(super) fn decide(
     now: Time,
@@ -168,7 +174,15 @@ fn regenerate(now: Time, homed: &Homed, survey: &Survey, peers: &Peers, members:
         .iter()
         .filter(|(peer, state)| *state == PeerState::Accepting && !holds(*peer));
     let refused = |peer: &Handle| peers.get(*peer).refused_until > now;
-    let (refusing, able): (Vec<Handle>, Vec<Handle>) = willing.map(|(peer, _)| *peer).partition(refused);
+    let (refusing, mut able): (Vec<Handle>, Vec<Handle>) = willing.map(|(peer, _)| *peer).partition(refused);
+    if able.is_empty() {
+        // All that take shards hold some of this stripe: one whose shards are all surplus is as good as free.
+        let spare = members.iter().filter(|(peer, state)| {
+            let mut held = survey.live.iter().filter(|(_, holder)| holder == peer);
+            *state == PeerState::Accepting && !refused(peer) && held.all(|(index, _)| !survey.is_sole(*index))
+        });
+        able.extend(spare.map(|(peer, _)| *peer).take(1));
+    }
     if able.is_empty() {
         let until = refusing.iter().map(|peer| peers.get(*peer).refused_until).min();
         return Decision::Parked { until };
@@ -190,15 +204,18 @@ fn regenerate(now: Time, homed: &Homed, survey: &Survey, peers: &Peers, members:
     }
 }
 
-/// A shard whose holder has no seat, or has one seat for two shards, goes to the first empty seat.
+/// A shard none of whose holders has a seat, or whose one holder has one seat for two shards, goes to the first
+/// empty seat.
 fn hand_in(homed: &Homed, survey: &Survey, members: &Members, seats: &[Handle]) -> Decision {
     let empty = |seat: &&Handle| !homed.claims.iter().any(|claim| claim.peer == **seat);
     let Some(to) = seats.iter().find(empty) else {
         return Decision::Nothing;
     };
-    let misplaced = survey.live.iter().filter(|(index, peer)| {
-        survey.is_sole(*index) && (!seats.contains(peer) || survey.is_doubled(*peer))
-    });
+    let seated = |index| survey.holders(index).any(|peer| seats.contains(&peer));
+    let misplaced = survey
+        .live
+        .iter()
+        .filter(|(index, peer)| !seated(*index) || survey.is_sole(*index) && survey.is_doubled(*peer));
     let farthest = misplaced.max_by_key(|(_, peer)| (!seats.contains(peer), position(members, *peer), *peer));
     farthest.map_or(Decision::Nothing, |(index, from)| Decision::Copy {
         index: *index,

@@ -13,11 +13,11 @@ use super::{Custody, Effect, JobId, JobOutcome};
 use crate::{Membership, PeerState, Time};
 
 /// Time between two instructions about one stripe, to let the first be followed and reported.
-const NAG: Duration = Duration::from_secs(10);
+pub(super) const NAG: Duration = Duration::from_secs(10);
 /// How long a peer that failed to take a shard is no target.
 const REFUSED: Duration = Duration::from_secs(10);
 /// First and longest wait after a failed job; doubled in between.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(10));
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(2));
 /// Hand-ins come after all repairs; a repair's priority is how many indices more than k live.
 const HAND_IN: u16 = 256;
 
@@ -94,12 +94,20 @@ impl Custody {
             self.enqueue(slot, None);
             self.home.classify(slot, Class::Foreign, false);
             self.home.wake(slot, None);
+            let holders = self
+                .home
+                .stripes
+                .get(&slot)
+                .into_iter()
+                .flat_map(|homed| &homed.claims);
+            let holders: Vec<Handle> = holders.map(|claim| claim.peer).collect();
+            self.mislead(slot.stripe, holders);
             return;
         }
         homed.tracked.get_or_insert(now);
         let survey = Survey::take(now, homed, &self.peers, &self.config);
         let class = survey.class(homed);
-        let mut wakes = vec![survey.wake];
+        let mut wakes = vec![survey.wake, plan::refusal(now, &self.peers, &members)];
         let mut priority = None;
         let mut parked = false;
         let orders = if self.config.repair && class != Class::Pending && !homed.running {

@@ -184,9 +184,9 @@ impl Custody {
                 return;
             }
         }
-        if waiting.iter().all(|(_, peer)| self.peers.is_alive(*peer))
-            && self.trims.begin(now, key, waiting.clone())
-        {
+        if !waiting.iter().all(|(_, peer)| self.peers.is_alive(*peer)) {
+            self.explore(now, order.stripe);
+        } else if self.trims.begin(now, key, waiting.clone()) {
             for (shard, peer) in waiting {
                 self.peers.get_mut(peer).outbox.confirm(shard, shard == key);
                 self.peers.arm(peer);

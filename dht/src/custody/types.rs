@@ -172,6 +172,12 @@ pub enum Effect {
         /// keeps it, and it is to be inserted again.
         expired: bool,
     },
+    /// Have the ring look up who follows this point: somebody names peers there that the ring does not know. What
+    /// is found shows in the ring's view.
+    Explore {
+        /// A stripe id.
+        point: Id,
+    },
     /// Commit all local shards of a stripe durably, then call `committed`. Asked again later if that does
     /// not happen.
     Commit {

@@ -149,9 +149,10 @@ impl Ring {
         }
         let patient = now.since(self.joining_since) < self.config.patience;
         let first = busy.first().is_none_or(|first| self.table.me().peer < *first);
-        let waits = patient && self.places.is_some();
+        let waits = patient && (self.newcomer || self.places.is_some());
         self.member |= !waits && (first || !patient);
         if self.member {
+            self.newcomer = false;
             self.settle_places();
         }
         if self.member && (busy.is_empty() || !patient) {
@@ -267,6 +268,7 @@ impl Ring {
             return;
         };
         self.member = true;
+        self.newcomer = false;
         for contact in join.staged.into_values() {
             let peer = contact.peer;
             self.note(now, contact);

@@ -4,6 +4,7 @@
 //! and pings it until it answers or enough failures, spaced by the retry interval, have come in a row. The dead
 //! go to the graveyard: what others say of them is not believed, only what they say themselves.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::calls::{Purpose, Timer};
@@ -92,7 +93,7 @@ impl Ring {
         self.book_changed |= update == Update::Major;
         if self.table.is_member(peer) {
             self.events.push_back(Event::PeerChanged(peer));
-            if update == Update::Major {
+            if update == Update::Major && self.is_near(peer) {
                 self.nudge(now);
             }
         }
@@ -269,8 +270,28 @@ impl Ring {
         if self.table.enter(peer) {
             self.events.push_back(Event::PeerUp(peer));
             self.book_changed = true;
-            self.nudge(now);
+            if self.is_near(peer) {
+                self.nudge(now);
+            }
         }
+    }
+
+    /// Whether a peer on the circle is in a successor list of this one, or right before an own virtual node. What
+    /// happens to others is no news for the neighbourhood.
+    fn is_near(&self, peer: Peer) -> bool {
+        let me = self.table.me().peer;
+        self.table.contact(peer).is_some_and(|contact| {
+            contact.ids().any(|id| {
+                let after = self.table.clockwise(id.successor()).next();
+                let mut between = BTreeSet::new();
+                let mut before = self.table.counter_clockwise(id).map(|(_, other)| other);
+                after.is_some_and(|(_, next)| next == me)
+                    || before.find(|other| {
+                        between.insert(*other);
+                        *other == me || between.len() > self.config.r
+                    }) == Some(me)
+            })
+        })
     }
 
     /// A live peer that is no member, or not yet: off the circle, but not dead.
@@ -292,11 +313,14 @@ impl Ring {
     }
 
     fn remove(&mut self, now: Time, peer: Peer, standing: Standing) {
+        let near = self.table.is_member(peer) && self.is_near(peer);
         if self.table.exit(peer, standing) {
             self.events.push_back(Event::PeerDown(peer));
             self.fingers.retain(|_, finger| *finger != peer);
             self.book_changed = true;
-            self.nudge(now);
+            if near {
+                self.nudge(now);
+            }
             if self.table.members() == 0 {
                 self.on_lone(now);
             }

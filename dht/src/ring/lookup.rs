@@ -19,6 +19,9 @@ use crate::{Contact, Id, Peer, Time};
 /// Nodes named before and after the target by an answer, at most.
 const CLOSER: (usize, usize) = (6, 2);
 
+/// How often a lookup begins anew because an answer names a peer that counts as dead here.
+const DOUBTS: u32 = 2;
+
 /// What a lookup is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Aim {
@@ -247,11 +250,12 @@ impl Ring {
             }
             Response::Closer(contacts) => {
                 lookup.path.push(from);
-                let contacts = contacts.into_iter().take(MAX_CONTACTS);
-                let contacts = contacts
-                    .filter(|contact| !is_dead(&self.table, contact))
-                    .collect();
-                lookup.approach(from, contacts);
+                let mut contacts: Vec<Contact> = contacts.into_iter().take(MAX_CONTACTS).collect();
+                self.doubt(now, &contacts);
+                contacts.retain(|contact| !is_dead(&self.table, contact));
+                if let Some(lookup) = self.lookups.get_mut(&id) {
+                    lookup.approach(from, contacts);
+                }
                 self.met(now, id, from);
                 self.step(now, id);
             }
@@ -313,6 +317,10 @@ impl Ring {
         let responder = lookup.contacts.get(&from).cloned();
         match lookup.aim {
             Aim::Answer | Aim::Finger(..) => {
+                if lookup.aim == Aim::Answer && lookup.rounds < DOUBTS && self.doubt(now, &contacts) {
+                    self.timers.set(now + self.config.retry, Timer::Again(id));
+                    return;
+                }
                 contacts.retain(|contact| !is_dead(&self.table, contact));
                 for contact in &contacts {
                     self.hear_of(now, contact.clone());
@@ -325,6 +333,17 @@ impl Ring {
             Aim::Join(_) | Aim::Merge => contacts.extend(responder),
         }
         self.end_lookup(now, id, Ok(contacts));
+    }
+
+    /// A live member names peers that count as dead here: one of the two is wrong, so they are pinged. Whether
+    /// there are such.
+    fn doubt(&mut self, now: Time, contacts: &[Contact]) -> bool {
+        let dead = contacts.iter().filter(|contact| is_dead(&self.table, contact));
+        let dead: Vec<Peer> = dead.map(|contact| contact.peer).collect();
+        for peer in &dead {
+            self.verify(now, *peer);
+        }
+        !dead.is_empty()
     }
 
     /// Ends a lookup; what it found goes where it was wanted.

@@ -61,7 +61,7 @@ use self::join::{Join, Seek};
 use self::lookup::Lookup;
 use self::places::Places;
 use self::stabilize::Rounds;
-use self::table::{Standing, Table};
+use self::table::Table;
 use self::walk::Walk;
 use crate::membership::{Member, Membership};
 use crate::{Contact, Id, Peer, Time};
@@ -155,6 +155,8 @@ pub struct Ring {
     seek: Option<Seek>,
     join: Option<Join>,
     places: Option<Places>,
+    /// It adopted a network and has not been a member since.
+    newcomer: bool,
     /// When the search for a ring began.
     joining_since: Time,
     /// Wait of a lone peer before the next pass through its address book.
@@ -196,6 +198,7 @@ impl Ring {
             seek: None,
             join: None,
             places: None,
+            newcomer: false,
             joining_since: now,
             book_at: now,
             book_changed: false,
@@ -230,6 +233,14 @@ impl Ring {
         let peer = contact.peer;
         self.told(now, contact);
         self.ask_newcomer(now, peer);
+    }
+
+    /// The peer asked something else than the ring: it lives, and is asked whether it is a member if it is not on
+    /// the circle.
+    pub fn hear(&mut self, now: Time, peer: Peer) {
+        if !self.is_over() {
+            self.spoke(now, peer);
+        }
     }
 
     fn ask_newcomer(&mut self, now: Time, peer: Peer) {
@@ -491,14 +502,28 @@ impl Ring {
 
     /// Everybody known, the dead included, without this peer.
     pub fn peers(&self) -> impl Iterator<Item = (&Contact, Liveness)> {
-        self.table.entries().map(|(_, entry)| {
-            let liveness = match entry.standing {
-                Standing::Alive => Liveness::Alive,
-                Standing::Known | Standing::Candidate | Standing::Suspect => Liveness::Suspect,
-                Standing::Dead(since) => Liveness::Dead { since },
-            };
-            (&entry.contact, liveness)
-        })
+        let entries = self.table.entries();
+        entries.map(|(_, entry)| (&entry.contact, entry.standing.into()))
+    }
+
+    /// What this ring thinks of another peer; none if it does not know it.
+    pub fn liveness(&self, peer: Peer) -> Option<Liveness> {
+        self.table.get(peer).map(|entry| entry.standing.into())
+    }
+
+    /// All virtual nodes of members in the local view, own ones included, from zero clockwise.
+    pub fn circle(&self) -> impl Iterator<Item = (Id, Peer)> {
+        self.table.clockwise(Id::default())
+    }
+
+    /// Rises with every change of [`Ring::circle`] or of who counts as dead.
+    pub fn revision(&self) -> u64 {
+        self.table.revision()
+    }
+
+    /// Whether this peer answers questions of state and counts as part of a ring.
+    pub fn is_member(&self) -> bool {
+        self.member
     }
 
     /// The address book to write down for the next start.

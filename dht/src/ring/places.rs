@@ -53,6 +53,7 @@ impl Ring {
             return;
         }
         self.member = false;
+        self.newcomer = true;
         self.joining_since = now;
         self.set_phase(Phase::Joining);
         self.events.retain(|event| !matches!(event, Event::Placed(_)));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::liveness::RoundTrip;
+use super::message::Liveness;
 use crate::{Contact, Id, Peer, Time};
 
 /// What this peer thinks of another one.
@@ -33,6 +34,16 @@ impl Standing {
         match self {
             Self::Alive | Self::Suspect => true,
             Self::Known | Self::Candidate | Self::Dead(_) => false,
+        }
+    }
+}
+
+impl From<Standing> for Liveness {
+    fn from(standing: Standing) -> Self {
+        match standing {
+            Standing::Alive => Self::Alive,
+            Standing::Known | Standing::Candidate | Standing::Suspect => Self::Suspect,
+            Standing::Dead(since) => Self::Dead { since },
         }
     }
 }
@@ -121,6 +132,8 @@ pub(super) struct Table {
     peers: BTreeMap<Peer, Entry>,
     /// Peers on the circle besides this one.
     members: usize,
+    /// Rises with every change of the circle or of who counts as dead.
+    revision: u64,
 }
 
 impl Table {
@@ -131,6 +144,7 @@ impl Table {
             nodes: BTreeMap::new(),
             peers: BTreeMap::new(),
             members: 0,
+            revision: 0,
         };
         table.set_me(me);
         table
@@ -142,6 +156,7 @@ impl Table {
 
     /// Replaces this peer's own contact.
     pub(super) fn set_me(&mut self, me: Contact) {
+        self.revision += 1;
         for id in &self.own {
             self.nodes.remove(id);
         }
@@ -159,6 +174,11 @@ impl Table {
     /// Peers on the circle besides this one.
     pub(super) fn members(&self) -> usize {
         self.members
+    }
+
+    /// Rises with every change of the circle or of who counts as dead.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Peers known besides this one.
@@ -215,6 +235,7 @@ impl Table {
         let major = moved || contact.addresses != entry.contact.addresses;
         let old = std::mem::replace(&mut entry.contact, contact);
         if moved && entry.standing.is_member() {
+            self.revision += 1;
             for id in old.ids() {
                 self.nodes.remove(&id);
             }
@@ -229,6 +250,7 @@ impl Table {
             return false;
         };
         let entered = !entry.standing.is_member();
+        self.revision += u64::from(entered);
         entry.standing = Standing::Alive;
         if entered {
             self.nodes.extend(entry.contact.ids().map(|id| (id, peer)));
@@ -243,6 +265,7 @@ impl Table {
             return false;
         };
         let left = entry.standing.is_member();
+        self.revision += u64::from(entry.standing != standing);
         entry.standing = standing;
         if left {
             for id in entry.contact.ids() {

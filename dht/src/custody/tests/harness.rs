@@ -300,7 +300,7 @@ impl Net {
                     self.counters.jobs += 1;
                     self.job_time
                 }
-                Effect::Drop { .. } | Effect::Commit { .. } => Duration::ZERO,
+                Effect::Drop { .. } | Effect::Commit { .. } | Effect::Explore { .. } => Duration::ZERO,
             };
             self.schedule(after, Event::Work(peer, incarnation, effect));
         }
@@ -433,6 +433,11 @@ impl Net {
                 let outcome = self.deliver(stripe, shape, &[(index, to)]);
                 self.counters.copied += outcome.stored.len() as u64;
                 self.finish(peer, job, outcome);
+            }
+            Effect::Explore { point } => {
+                if let Some(rings) = &mut self.rings {
+                    rings.with(peer, |ring, now| ring.lookup(now, point, 16));
+                }
             }
             Effect::Drop { stripe, index, .. } => {
                 self.counters.dropped += 1;

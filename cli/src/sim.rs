@@ -1,0 +1,188 @@
+//! `testnet sim ...`: runs of the simulator and what came of them.
+
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use mutualstore_testnet::client::FAILURE;
+use mutualstore_testnet::sim::fuzz::{self, Batch};
+use mutualstore_testnet::sim::nemesis::{self, Outcome};
+use mutualstore_testnet::sim::scenario::Scenario;
+
+use crate::output::{CliError, Screen};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Run scenarios from files
+    Run(RunArgs),
+    /// Run random scenarios; the first that breaks an invariant is told with its replay
+    Fuzz(FuzzArgs),
+}
+
+#[derive(clap::Args, Debug)]
+struct RunArgs {
+    /// Scenario files, `-` for standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Seed of all chances [default: the one in the file, or 1]
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(clap::Args, Debug)]
+struct FuzzArgs {
+    /// How many scenarios
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// About how many peers in each
+    #[arg(long, default_value_t = 48, value_parser = clap::value_parser!(u16).range(2..=2000))]
+    peers: u16,
+    /// Seed of the first; the others follow
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print the scenario of the first seed as a file, and run nothing
+    #[arg(long)]
+    print: bool,
+}
+
+pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
+    match args.command {
+        Command::Run(args) => play(&args, screen),
+        Command::Fuzz(args) => fuzz(&args, screen),
+    }
+}
+
+fn play(args: &RunArgs, screen: &Screen) -> Result<(), CliError> {
+    let mut scenarios = Vec::new();
+    for file in &args.files {
+        let text = read(file)?;
+        let scenario = Scenario::parse(&text)
+            .map_err(|error| CliError::Usage(format!("{}: {error}; nothing was run", file.display())))?;
+        scenarios.push((file, scenario));
+    }
+    let mut batch = Batch::default();
+    for (file, scenario) in scenarios {
+        let seed = args.seed.or(scenario.seed).unwrap_or(1);
+        let begun = Instant::now();
+        let outcome = nemesis::run(&scenario, seed, true);
+        if !screen.json {
+            screen.line(format!(
+                "{}: {}; {} events, {:.0} s of virtual time in {:.2} s, all well {:.0} s after the last fault, trace {:016x}",
+                scenario.title,
+                if outcome.violation.is_none() { "holds" } else { "BROKEN" },
+                outcome.events,
+                outcome.virtual_s,
+                begun.elapsed().as_secs_f64(),
+                outcome.settled_s,
+                outcome.trace,
+            ))?;
+        }
+        let replay = format!("mutualstore testnet sim run {} --seed {seed}", file.display());
+        batch.add(seed, outcome.clone());
+        if outcome.violation.is_some() {
+            screen.note(told(seed, &outcome, &replay));
+        }
+    }
+    finish(&batch, screen)
+}
+
+fn read(file: &PathBuf) -> Result<String, CliError> {
+    let mut text = String::new();
+    let read = if file.as_os_str() == "-" {
+        std::io::stdin().read_to_string(&mut text).map(drop)
+    } else {
+        std::fs::read_to_string(file).map(|content| text = content)
+    };
+    match read {
+        Ok(()) => Ok(text),
+        Err(error) => Err(CliError::Usage(format!(
+            "cannot read {}: {error}",
+            file.display()
+        ))),
+    }
+}
+
+fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
+    let peers = usize::from(args.peers);
+    if args.print {
+        return screen.line(fuzz::draw(args.seed, peers).to_toml());
+    }
+    let begun = Instant::now();
+    let bar = screen.counter(args.seeds);
+    let batch = fuzz::batch(args.seed, args.seeds, peers, &|batch: &Batch| {
+        bar.set_position(batch.seeds);
+        false
+    });
+    bar.finish_and_clear();
+    for (seed, outcome) in &batch.failures {
+        let replay = format!("mutualstore testnet sim fuzz --seeds 1 --peers {peers} --seed {seed}");
+        screen.note(told(*seed, outcome, &replay));
+    }
+    if !screen.json {
+        let took = begun.elapsed().as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let rate = batch.events as f64 / took / 1e6;
+        screen.line(format!(
+            "{} scenarios: {} broken; {} events, {:.0} s of virtual time in {took:.1} s ({rate:.2} million events/s, {:.0} times real time), {} stripes acknowledged, trace {:016x}",
+            batch.seeds,
+            batch.failures.len(),
+            batch.events,
+            batch.virtual_s,
+            batch.virtual_s / took,
+            batch.acknowledged,
+            batch.trace,
+        ))?;
+    }
+    finish(&batch, screen)
+}
+
+/// A failure as a person wants to read it.
+fn told(seed: u64, outcome: &Outcome, replay: &str) -> String {
+    let mut text = String::new();
+    for line in &outcome.recent {
+        writeln!(text, "  {line}").unwrap_or_default();
+    }
+    if let Some(violation) = &outcome.violation {
+        writeln!(
+            text,
+            "seed {seed}: {} invariant broken at {:.6} s: {}\n  {}\nreplay: {replay}",
+            violation.part, violation.at, violation.invariant, violation.detail
+        )
+        .unwrap_or_default();
+    }
+    text
+}
+
+fn finish(batch: &Batch, screen: &Screen) -> Result<(), CliError> {
+    if screen.json {
+        let failures: Vec<serde_json::Value> = batch
+            .failures
+            .iter()
+            .filter_map(|(seed, outcome)| {
+                let violation = outcome.violation.as_ref()?;
+                Some(serde_json::json!({
+                    "seed": seed, "part": violation.part, "invariant": violation.invariant,
+                    "at_s": violation.at, "detail": violation.detail,
+                }))
+            })
+            .collect();
+        screen.document(&serde_json::json!({
+            "seeds": batch.seeds, "failures": failures, "events": batch.events,
+            "virtual_s": batch.virtual_s, "trace_hash": format!("{:016x}", batch.trace),
+        }))?;
+    }
+    match batch.failures.len() {
+        0 => Ok(()),
+        broken => Err(CliError::Found {
+            code: FAILURE,
+            message: format!("{broken} of {} scenarios broke an invariant", batch.seeds),
+        }),
+    }
+}

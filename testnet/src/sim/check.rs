@@ -1,0 +1,414 @@
+//! What must hold after every event, and what must hold once faults have stopped.
+//!
+//! **Ring, always** (Zave 2017's inductive invariant, stated for peers with many virtual nodes):
+//! * *lists*: the successor list of every own virtual node is the first r distinct other members of the local view
+//!   clockwise, or all of them; without self, without duplicates, in order;
+//! * *ordered ring*: following from each virtual node of a member its first successor that lives and is a member, every
+//!   cycle goes exactly once around the circle; what is on no cycle reaches one;
+//! * *one ring* (while the faults so far were within the assumption that of r peers in a row one lives): one cycle
+//!   has members that are not newcomers;
+//! * *the dead are not named*: no answer names a peer that the answerer counts as dead.
+//!
+//! **Custody, always**: see `disk`, where shards go.
+//!
+//! **In the end**: every list is what it should be and every contact in it the latest; every stripe of which k
+//! indices can be reached has n on the first n accepting peers, committed, and nowhere else; nothing is pending;
+//! traffic is back to idle.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mutualstore_dht::custody::{Custody, Shape};
+use mutualstore_dht::ring::{Liveness, Phase, Response};
+use mutualstore_dht::{Contact, Id, Peer, PeerState};
+
+use super::disk::Tenure;
+use super::host::Host;
+use super::world::{Who, World, seconds};
+
+/// Something that must not be.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// When, in seconds of virtual time.
+    pub at: f64,
+    /// `ring`, `custody` or `liveness`.
+    pub part: &'static str,
+    /// Which invariant.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl Violation {
+    pub(crate) fn ring(invariant: &'static str, detail: String) -> Self {
+        Self {
+            at: 0.0,
+            part: "ring",
+            invariant,
+            detail,
+        }
+    }
+
+    pub(crate) fn custody(invariant: &'static str, detail: String) -> Self {
+        Self {
+            part: "custody",
+            ..Self::ring(invariant, detail)
+        }
+    }
+
+    pub(crate) fn liveness(invariant: &'static str, detail: String) -> Self {
+        Self {
+            part: "liveness",
+            ..Self::ring(invariant, detail)
+        }
+    }
+}
+
+/// A host's circle as it was last looked at; none when the host is no member.
+#[derive(Debug, Default)]
+struct View {
+    circle: Vec<(Id, Who)>,
+    own: Vec<Id>,
+    /// When its process was started.
+    born: u64,
+    member: bool,
+}
+
+/// In larger networks rings are only checked in the end: every change costs a look at all of them.
+const MOST_CHECKED: usize = 200;
+/// Newcomers may meet each other before they meet the ring.
+const NEWCOMER: u64 = 30_000_000;
+
+/// State of the checks of one run.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    /// Whether there must be one ring all the time.
+    pub(crate) one_ring: bool,
+    pub(crate) violation: Option<Violation>,
+    r: usize,
+    views: BTreeMap<Who, View>,
+}
+
+impl Checks {
+    pub(crate) fn new(r: usize) -> Self {
+        Self {
+            one_ring: false,
+            violation: None,
+            r,
+            views: BTreeMap::new(),
+        }
+    }
+
+    /// A process started or ended.
+    pub(crate) fn host_changed(&mut self, who: Who) {
+        self.views.remove(&who);
+    }
+}
+
+impl World {
+    pub(crate) fn violate(&mut self, violation: Violation) {
+        let at = seconds(self.now);
+        self.checks.violation.get_or_insert(Violation { at, ..violation });
+    }
+
+    /// The local view of a host changed.
+    pub(crate) fn view_changed(&mut self, who: Who) {
+        if self.hosts.len() > MOST_CHECKED {
+            return;
+        }
+        let Some(ring) = self.host(who).and_then(|host| host.ring.as_ref()) else {
+            return;
+        };
+        let member = ring.is_member();
+        let born = self.host(who).map_or(0, |host| host.born);
+        let circle: Vec<(Id, Who)> = ring
+            .circle()
+            .filter_map(|(id, peer)| Some((id, self.who(peer)?)))
+            .collect();
+        let own: Vec<Id> = circle
+            .iter()
+            .filter(|(_, owner)| *owner == who)
+            .map(|(id, _)| *id)
+            .collect();
+        if let Some(problem) = list_problem(ring, &circle, &own, self.checks.r, who) {
+            self.violate(Violation::ring("lists", format!("host {who} {problem}")));
+            return;
+        }
+        let view = self.checks.views.entry(who).or_default();
+        *view = View {
+            circle,
+            own,
+            born,
+            member,
+        };
+        if let Err((invariant, problem)) = self.checks.cycles(self.now) {
+            self.violate(Violation::ring(invariant, problem));
+        }
+    }
+
+    /// A host is about to answer.
+    pub(crate) fn check_answer(&mut self, who: Who, asker: Peer, response: &Response) {
+        let (Response::Contacts(named) | Response::Found(named) | Response::Closer(named)) = response else {
+            return;
+        };
+        let Some(ring) = self.host(who).and_then(|host| host.ring.as_ref()) else {
+            return;
+        };
+        // An asker that is counted as dead is told the version it has to outdo.
+        let dead = |contact: &&Contact| {
+            contact.peer != asker && matches!(ring.liveness(contact.peer), Some(Liveness::Dead { .. }))
+        };
+        if let Some(dead) = named.iter().find(dead) {
+            let detail = format!("host {who} named {:?}, which it counts as dead", dead.peer);
+            self.violate(Violation::ring("the dead are not named", detail));
+        }
+    }
+}
+
+/// What is wrong with the successor lists of a host.
+fn list_problem(
+    ring: &mutualstore_dht::ring::Ring,
+    circle: &[(Id, Who)],
+    own: &[Id],
+    r: usize,
+    who: Who,
+) -> Option<String> {
+    let peers: BTreeMap<Who, Peer> = ring
+        .circle()
+        .zip(circle)
+        .map(|((_, peer), (_, who))| (*who, peer))
+        .collect();
+    for id in own {
+        let after = circle.partition_point(|(other, _)| other <= id);
+        let (low, high) = circle.split_at(after);
+        let mut expected: Vec<Peer> = Vec::new();
+        let mut seen = BTreeSet::from([who]);
+        for (_, owner) in high.iter().chain(low) {
+            if expected.len() < r && seen.insert(*owner) {
+                expected.extend(peers.get(owner));
+            }
+        }
+        let listed: Vec<Peer> = ring.successor_list(*id).map(|contact| contact.peer).collect();
+        if listed != expected {
+            return Some(format!(
+                "lists {listed:?} after {id:?}, where its view has {expected:?}"
+            ));
+        }
+    }
+    None
+}
+
+impl Checks {
+    /// Follows first live successors from every virtual node of every member.
+    fn cycles(&self, now: u64) -> Result<(), (&'static str, String)> {
+        let members = self.views.iter().filter(|(_, view)| view.member);
+        let mut nodes: Vec<(Id, &View, Who)> = members
+            .flat_map(|(who, view)| view.own.iter().map(move |id| (*id, view, *who)))
+            .collect();
+        nodes.sort_unstable_by_key(|(id, ..)| *id);
+        let ids: Vec<Id> = nodes.iter().map(|(id, ..)| *id).collect();
+        let next: Vec<usize> = nodes
+            .iter()
+            .map(|(id, view, _)| first_live(view, *id, &ids))
+            .collect();
+        let mut state = vec![0usize; nodes.len()];
+        let mut rings = 0;
+        for start in 0..nodes.len() {
+            let mut at = start;
+            while state.get(at) == Some(&0) {
+                set(&mut state, at, start + 1);
+                at = next.get(at).copied().unwrap_or(at);
+            }
+            if state.get(at) != Some(&(start + 1)) {
+                continue;
+            }
+            let (turns, owners, oldest) = lap(&nodes, &next, at);
+            if self.one_ring && turns != 1 {
+                return Err((
+                    "ordered ring",
+                    format!("a cycle through {owners:?} goes {turns} times around"),
+                ));
+            }
+            rings += usize::from(oldest + NEWCOMER < now);
+        }
+        if self.one_ring && rings > 1 {
+            return Err(("one ring", format!("{rings} rings of members")));
+        }
+        Ok(())
+    }
+}
+
+fn set(state: &mut [usize], at: usize, value: usize) {
+    if let Some(cell) = state.get_mut(at) {
+        *cell = value;
+    }
+}
+
+/// Position of the first node after `id` in this view that is there; `id` itself when there is none.
+fn first_live(view: &View, id: Id, ids: &[Id]) -> usize {
+    let after = view.circle.partition_point(|(other, _)| *other <= id);
+    let (low, high) = view.circle.split_at(after);
+    let mut found = high
+        .iter()
+        .chain(low)
+        .filter_map(|(other, _)| ids.binary_search(other).ok());
+    found.next().or_else(|| ids.binary_search(&id).ok()).unwrap_or(0)
+}
+
+/// How often the cycle through `start` goes around, whose nodes are on it, and when the oldest was started.
+fn lap(nodes: &[(Id, &View, Who)], next: &[usize], start: usize) -> (usize, BTreeSet<Who>, u64) {
+    let (mut at, mut turns, mut owners, mut oldest) = (start, 0, BTreeSet::new(), u64::MAX);
+    loop {
+        if let Some((_, view, who)) = nodes.get(at) {
+            owners.insert(*who);
+            oldest = oldest.min(view.born);
+        }
+        let then = next.get(at).copied().unwrap_or(start);
+        turns += usize::from(then <= at);
+        at = then;
+        if at == start {
+            return (turns, owners, oldest);
+        }
+    }
+}
+
+/// What must hold in the end.
+impl World {
+    /// What keeps the rings of all running hosts from being as they should.
+    pub(crate) fn ring_problem(&self) -> Option<String> {
+        let circle = self.true_circle();
+        let count = circle.values().collect::<BTreeSet<_>>().len();
+        for who in self.those(Host::is_running) {
+            let Some(host) = self.host(who) else { continue };
+            let Some(ring) = &host.ring else { continue };
+            let wanted = if count == 1 { Phase::Alone } else { Phase::Joined };
+            if ring.phase() != wanted {
+                return Some(format!("host {who} is {}", ring.phase()));
+            }
+            for (id, _) in circle.iter().filter(|(_, owner)| **owner == who) {
+                let expected: Vec<Who> = distinct(&circle, *id)
+                    .into_iter()
+                    .filter(|other| *other != who)
+                    .take(self.checks.r)
+                    .collect();
+                let list: Vec<&Contact> = ring.successor_list(*id).collect();
+                let found: Vec<Who> = list.iter().filter_map(|contact| self.who(contact.peer)).collect();
+                if found != expected {
+                    return Some(format!(
+                        "host {who} lists {found:?} after {id:?}, not {expected:?}"
+                    ));
+                }
+                let old = |contact: &&&Contact| {
+                    let owner = self.who(contact.peer).and_then(|who| self.host(who));
+                    owner
+                        .and_then(|owner| owner.ring.as_ref())
+                        .is_none_or(|ring| ring.me() != **contact)
+                };
+                if let Some(old) = list.iter().find(old) {
+                    return Some(format!(
+                        "host {who} has an old contact of {:?}",
+                        self.who(old.peer)
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// All virtual nodes of running hosts.
+    pub(crate) fn true_circle(&self) -> BTreeMap<Id, Who> {
+        let mut circle = BTreeMap::new();
+        for who in self.those(Host::is_running) {
+            if let Some(ring) = self.host(who).and_then(|host| host.ring.as_ref()) {
+                let me = ring.me().peer;
+                let own = ring.circle().filter(|(_, peer)| *peer == me);
+                circle.extend(own.map(|(id, _)| (id, who)));
+            }
+        }
+        circle
+    }
+
+    /// What keeps a stripe from being as it should.
+    pub(crate) fn stripe_problem(&self) -> Option<String> {
+        let circle = self.true_circle();
+        for (id, stripe) in &self.truth.stripes {
+            let reachable = |who: &Who| self.host(*who).is_some_and(Host::is_running);
+            let copies: Vec<(u8, Who)> = stripe
+                .copies
+                .iter()
+                .copied()
+                .filter(|(_, who)| reachable(who))
+                .collect();
+            let committed = copies.iter().any(|(index, who)| {
+                let stored = self.host(*who).and_then(|host| host.disk.get(&(*id, *index)));
+                stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
+            });
+            let indices: BTreeSet<u8> = copies.iter().map(|(index, _)| *index).collect();
+            if !committed {
+                if !copies.is_empty() {
+                    return Some(format!("stripe {id:?} is still pending on {copies:?}"));
+                }
+                continue;
+            }
+            if indices.len() < usize::from(stripe.shape.k) {
+                continue;
+            }
+            let seats = self.seats(&circle, *id, stripe.shape);
+            let holders: BTreeSet<Who> = copies.iter().map(|(_, who)| *who).collect();
+            if seats.len() < usize::from(stripe.shape.n) {
+                continue;
+            }
+            if indices.len() != usize::from(stripe.shape.n) || holders != seats || copies.len() != seats.len()
+            {
+                let told = self.told(&circle, *id);
+                return Some(format!(
+                    "stripe {id:?} lies as {copies:?}, its places are {seats:?}; {told}"
+                ));
+            }
+        }
+        None
+    }
+
+    /// What the home of a stripe was told of it.
+    fn told(&self, circle: &BTreeMap<Id, Who>, id: Id) -> String {
+        let home = distinct(circle, id).first().copied().unwrap_or(0);
+        let custody = self.host(home).and_then(|host| host.custody.as_ref());
+        let record = custody.and_then(|custody| custody.stripe(id));
+        let shards = record.map(|record| {
+            let known = record.shards.iter();
+            known
+                .map(|shard| (shard.index, self.who(shard.peer), shard.committed, shard.standing))
+                .collect::<Vec<_>>()
+        });
+        format!(
+            "its home {home} knows of {shards:?}, {:?}",
+            custody.map(Custody::health)
+        )
+    }
+
+    /// The first n hosts at or after a stripe that take shards, or are full and hold one of it.
+    fn seats(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape) -> BTreeSet<Who> {
+        let sits = |who: &Who| {
+            let Some(host) = self.host(*who) else { return false };
+            match host.ring.as_ref().map(|ring| ring.me().state) {
+                Some(PeerState::Accepting) => true,
+                Some(PeerState::Full) => host.disk.range((id, 0)..=(id, u8::MAX)).next().is_some(),
+                Some(PeerState::Draining) | None => false,
+            }
+        };
+        distinct(circle, id)
+            .into_iter()
+            .filter(sits)
+            .take(usize::from(shape.n))
+            .collect()
+    }
+}
+
+/// Distinct hosts after a point (at it included).
+pub(crate) fn distinct(circle: &BTreeMap<Id, Who>, from: Id) -> Vec<Who> {
+    let mut seen = BTreeSet::new();
+    let nodes = circle.range(from..).chain(circle.range(..from));
+    nodes
+        .map(|(_, who)| *who)
+        .filter(|who| seen.insert(*who))
+        .collect()
+}

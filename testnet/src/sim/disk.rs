@@ -1,0 +1,412 @@
+//! Disks as sets of shards, the truth about every stripe, and custody's effects carried out by bookkeeping.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mutualstore_dht::custody::{Effect, Holding, JobId, JobOutcome, Shape, State};
+use mutualstore_dht::{Id, Peer};
+
+use super::check::Violation;
+use super::host::Host;
+use super::world::{Event, Who, World, micros};
+
+/// Reading, computing and writing one shard.
+const WORK: Duration = Duration::from_millis(15);
+/// Removing or committing.
+const TOUCH: Duration = Duration::from_millis(1);
+
+/// What survives a crash of its host.
+pub(crate) type Disk = BTreeMap<(Id, u8), Stored>;
+
+/// One durable shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stored {
+    pub(crate) shape: Shape,
+    pub(crate) tenure: Tenure,
+}
+
+/// How firmly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tenure {
+    Committed,
+    Pending { until: u64, writer: Who },
+}
+
+impl Stored {
+    /// As custody of `host` counts time and names peers.
+    pub(crate) fn state(&self, host: &Host, hosts: &[Host]) -> State {
+        match self.tenure {
+            Tenure::Committed => State::Committed,
+            Tenure::Pending { until, writer } => State::Pending {
+                until: host.moment(until),
+                writer: hosts.get(writer as usize).map_or(host.peer, |writer| writer.peer),
+            },
+        }
+    }
+}
+
+/// All there is to know of one stripe.
+#[derive(Clone, Debug)]
+pub(crate) struct Stripe {
+    pub(crate) shape: Shape,
+    /// The client was told that it is stored.
+    pub(crate) acked: bool,
+    /// A holder was told to commit: the client may be told any time.
+    promised: bool,
+    /// Every durable shard, on hosts up or down.
+    pub(crate) copies: Vec<(u8, Who)>,
+    /// Indices of which a copy was destroyed lately: another one may be on its way out in favour of it.
+    risky: BTreeMap<u8, u64>,
+}
+
+impl Stripe {
+    /// Indices of which there is a durable copy.
+    pub(crate) fn distinct(&self) -> usize {
+        self.copies
+            .iter()
+            .map(|(index, _)| *index)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+}
+
+/// The truth about every stripe.
+#[derive(Debug, Default)]
+pub(crate) struct Truth {
+    pub(crate) stripes: BTreeMap<Id, Stripe>,
+}
+
+impl Truth {
+    fn add(&mut self, key: (Id, u8), shape: Shape, who: Who) {
+        let stripe = self.stripes.entry(key.0).or_insert_with(|| Stripe {
+            shape,
+            acked: false,
+            promised: false,
+            copies: Vec::new(),
+            risky: BTreeMap::new(),
+        });
+        if !stripe.copies.contains(&(key.1, who)) {
+            stripe.copies.push((key.1, who));
+        }
+    }
+
+    fn remove(&mut self, key: (Id, u8), who: Who) {
+        if let Some(stripe) = self.stripes.get_mut(&key.0) {
+            stripe.copies.retain(|copy| *copy != (key.1, who));
+        }
+    }
+}
+
+impl World {
+    /// Whether two running hosts reach each other.
+    pub(crate) fn reaches(&self, from: Who, to: Who) -> bool {
+        let running = |who| self.host(who).is_some_and(Host::is_running);
+        from == to
+            || running(from) && running(to) && self.links.passes(from, to) && self.links.passes(to, from)
+    }
+
+    /// Makes a shard durable on a running host and tells its custody. False: it is full.
+    pub(crate) fn store(&mut self, who: Who, key: (Id, u8), stored: Stored) -> bool {
+        let Some(host) = self.hosts.get(who as usize).filter(|host| host.is_running()) else {
+            return false;
+        };
+        let old = host.disk.get(&key).copied();
+        if old.is_none() && host.disk.len() >= host.capacity {
+            return false;
+        }
+        // A committed shard never becomes pending.
+        let stored = old
+            .filter(|old| old.tenure == Tenure::Committed)
+            .unwrap_or(stored);
+        let holding = Holding {
+            stripe: key.0,
+            index: key.1,
+            shape: stored.shape,
+            state: stored.state(host, &self.hosts),
+        };
+        if let Some(host) = self.host_mut(who) {
+            host.disk.insert(key, stored);
+        }
+        self.truth.add(key, stored.shape, who);
+        self.keep(who, |custody, now, _| custody.insert(now, holding));
+        self.publish(who);
+        true
+    }
+
+    /// Removes a shard from a disk.
+    fn discard(&mut self, who: Who, key: (Id, u8)) -> Option<Stored> {
+        let stored = self.host_mut(who)?.disk.remove(&key)?;
+        self.truth.remove(key, who);
+        Some(stored)
+    }
+
+    /// The writer gives up: its pending shards go.
+    pub(crate) fn take_back(&mut self, who: Who, stripe: Id) {
+        let Some(host) = self.host(who) else { return };
+        let shards = host.disk.range((stripe, 0)..=(stripe, u8::MAX));
+        let pending = shards.filter(|(_, stored)| stored.tenure != Tenure::Committed);
+        let keys: Vec<(Id, u8)> = pending.map(|(key, _)| *key).collect();
+        for key in keys {
+            self.discard(who, key);
+            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1));
+        }
+        self.publish(who);
+    }
+
+    /// Destroys all shards of a host; one that runs notices as if it had read them.
+    pub(crate) fn wipe(&mut self, who: Who) {
+        let keys: Vec<(Id, u8)> = self
+            .host(who)
+            .map(|host| host.disk.keys().copied().collect())
+            .unwrap_or_default();
+        let until = self.now
+            + self
+                .setup
+                .custody
+                .as_ref()
+                .map_or(0, |custody| micros(custody.pin));
+        for key in keys {
+            self.discard(who, key);
+            if let Some(stripe) = self.truth.stripes.get_mut(&key.0) {
+                stripe.risky.insert(key.1, until);
+            }
+            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1));
+        }
+    }
+
+    /// Whether every acknowledged stripe outlives the loss of this host's disk, whatever is being trimmed.
+    pub(crate) fn may_wipe(&self, who: Who) -> bool {
+        let Some(host) = self.host(who) else { return false };
+        let stripes: BTreeSet<Id> = host.disk.keys().map(|(stripe, _)| *stripe).collect();
+        stripes.into_iter().all(|id| self.outlives(id, who))
+    }
+
+    /// Whether enough indices of a stripe are committed elsewhere.
+    fn outlives(&self, id: Id, lost: Who) -> bool {
+        let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.promised) else {
+            return true;
+        };
+        let counts = |(index, at): &&(u8, Who)| {
+            let risky = stripe.risky.get(index).is_some_and(|until| *until > self.now);
+            let here = stripe.copies.contains(&(*index, lost));
+            let stored = self.host(*at).and_then(|host| host.disk.get(&(id, *index)));
+            !risky && !here && stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
+        };
+        let left: BTreeSet<u8> = stripe
+            .copies
+            .iter()
+            .filter(counts)
+            .map(|(index, _)| *index)
+            .collect();
+        left.len() >= usize::from(stripe.shape.k)
+    }
+
+    /// The client is told that its stripe is stored.
+    pub(crate) fn acknowledge(&mut self, id: Id) {
+        let Some(stripe) = self.truth.stripes.get_mut(&id) else {
+            return;
+        };
+        stripe.acked = true;
+        let stripe = stripe.clone();
+        let committed: BTreeSet<u8> = stripe
+            .copies
+            .iter()
+            .filter(|(index, who)| {
+                let stored = self.host(*who).and_then(|host| host.disk.get(&(id, *index)));
+                stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
+            })
+            .map(|(index, _)| *index)
+            .collect();
+        if committed.len() < usize::from(stripe.shape.k) {
+            self.violate(Violation::custody(
+                "acknowledged means committed",
+                format!(
+                    "stripe {id:?} was acknowledged with {} of {} needed shards committed",
+                    committed.len(),
+                    stripe.shape.k
+                ),
+            ));
+        }
+    }
+
+    /// Custody wants something done.
+    pub(crate) fn begin(&mut self, who: Who, life: u32, effect: Effect) {
+        let delay = match &effect {
+            Effect::Regenerate { sources, .. } => {
+                let far = sources.iter().filter_map(|(_, peer)| self.who(*peer));
+                let far: Vec<Who> = far.collect();
+                let trips = far
+                    .iter()
+                    .map(|from| self.links.delay(&mut self.rng, *from, who) * 2)
+                    .max();
+                WORK + trips.unwrap_or_default() * 2
+            }
+            Effect::Copy { from, to, .. } => {
+                let (from, to) = (self.who(*from).unwrap_or(who), self.who(*to).unwrap_or(who));
+                WORK + self.links.delay(&mut self.rng, from, to) * 4
+            }
+            Effect::Drop { .. } | Effect::Commit { .. } | Effect::Explore { .. } => TOUCH,
+        };
+        self.after(delay, Event::Work(who, life, Box::new(effect)));
+    }
+
+    /// Does it.
+    pub(crate) fn perform(&mut self, who: Who, effect: Effect) {
+        match effect {
+            Effect::Regenerate {
+                job,
+                stripe,
+                shape,
+                sources,
+                targets,
+            } => {
+                let there = sources
+                    .iter()
+                    .filter(|(index, peer)| self.serves(who, *peer, (stripe, *index)));
+                let there: BTreeSet<u8> = there.map(|(index, _)| *index).collect();
+                let able = there.len() >= usize::from(shape.k);
+                let outcome = self.hand_out(who, stripe, Some(shape).filter(|_| able), &targets);
+                self.counters.regenerated += outcome.stored.len() as u64;
+                self.finish(who, job, outcome);
+            }
+            Effect::Copy {
+                job,
+                stripe,
+                index,
+                from,
+                to,
+            } => {
+                let shape = self
+                    .serves(who, from, (stripe, index))
+                    .then(|| self.truth.stripes.get(&stripe));
+                let shape = shape.flatten().map(|stripe| stripe.shape);
+                let outcome = self.hand_out(who, stripe, shape, &[(index, to)]);
+                self.counters.copied += outcome.stored.len() as u64;
+                self.finish(who, job, outcome);
+            }
+            Effect::Drop {
+                stripe,
+                index,
+                expired,
+            } => self.drop_shard(who, (stripe, index), expired),
+            Effect::Explore { point } => {
+                let r = self.setup.ring.r;
+                self.act(who, |ring, now| ring.lookup(now, point, r));
+            }
+            Effect::Commit { stripe } => {
+                self.commit(who, stripe);
+            }
+        }
+    }
+
+    /// Commits all shards of a stripe on one disk; whether there are any.
+    pub(crate) fn commit(&mut self, who: Who, stripe: Id) -> bool {
+        let mut any = false;
+        if let Some(stripe) = self.truth.stripes.get_mut(&stripe) {
+            stripe.promised = true;
+        }
+        let Some(host) = self.host_mut(who) else {
+            return false;
+        };
+        for (_, stored) in host.disk.range_mut((stripe, 0)..=(stripe, u8::MAX)) {
+            stored.tenure = Tenure::Committed;
+            any = true;
+        }
+        if any {
+            self.keep(who, |custody, now, _| custody.committed(now, stripe));
+        }
+        any
+    }
+
+    fn serves(&self, asker: Who, peer: Peer, key: (Id, u8)) -> bool {
+        let holder = self.who(peer).filter(|holder| self.reaches(asker, *holder));
+        holder
+            .and_then(|holder| self.host(holder))
+            .is_some_and(|host| host.disk.contains_key(&key))
+    }
+
+    /// Stores shards at their targets, unless there is nothing to store.
+    fn hand_out(&mut self, who: Who, stripe: Id, shape: Option<Shape>, targets: &[(u8, Peer)]) -> JobOutcome {
+        let mut outcome = JobOutcome::default();
+        for (index, peer) in targets {
+            let to = self.who(*peer).filter(|to| self.reaches(who, *to));
+            let stored = match (shape, to) {
+                (Some(shape), Some(to)) => {
+                    let tenure = Tenure::Committed;
+                    let stored = self.store(to, (stripe, *index), Stored { shape, tenure });
+                    if stored {
+                        self.commit(to, stripe);
+                    }
+                    stored
+                }
+                (None, _) | (_, None) => false,
+            };
+            let list = if stored {
+                &mut outcome.stored
+            } else {
+                &mut outcome.failed
+            };
+            list.push((*index, *peer));
+        }
+        outcome
+    }
+
+    fn finish(&mut self, who: Who, job: JobId, outcome: JobOutcome) {
+        self.keep(who, |custody, now, ring| {
+            custody.handle_job(now, ring, job, outcome);
+        });
+    }
+
+    fn drop_shard(&mut self, who: Who, key: (Id, u8), expired: bool) {
+        let stored = self.host(who).and_then(|host| host.disk.get(&key).copied());
+        if let Some(stored) = stored.filter(|stored| expired && stored.tenure == Tenure::Committed) {
+            // The store knows better: the commit was made durable meanwhile.
+            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1));
+            self.store(who, key, stored);
+            return;
+        }
+        if self.discard(who, key).is_some() {
+            let count = if expired {
+                &mut self.counters.expired
+            } else {
+                &mut self.counters.dropped
+            };
+            *count += 1;
+            self.check_drop(who, key, expired);
+        }
+        self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1));
+        self.publish(who);
+    }
+
+    fn check_drop(&mut self, who: Who, (id, index): (Id, u8), expired: bool) {
+        let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.acked) else {
+            return;
+        };
+        let left = stripe.distinct();
+        let last = !stripe.copies.iter().any(|(other, _)| *other == index);
+        let risky = stripe.risky.get(&index).is_some_and(|until| *until > self.now);
+        let known = stripe.copies.iter().any(|(index, holder)| {
+            let stored = self.host(*holder).and_then(|host| host.disk.get(&(id, *index)));
+            stored.is_some_and(|stored| stored.tenure == Tenure::Committed) && self.reaches(who, *holder)
+        });
+        if left < usize::from(stripe.shape.k) && !risky {
+            self.violate(Violation::custody(
+                "k durable indices",
+                format!(
+                    "host {who} dropped {id:?}:{index} of which {left} indices are left, {} needed",
+                    stripe.shape.k
+                ),
+            ));
+        } else if last && !expired && !risky {
+            self.violate(Violation::custody(
+                "no trim drops the last copy",
+                format!("host {who} dropped {id:?}:{index}"),
+            ));
+        } else if expired && known && last {
+            self.violate(Violation::custody(
+                "no lease of an acknowledged stripe runs out",
+                format!("host {who} dropped {id:?}:{index}, others hold committed shards of it"),
+            ));
+        }
+    }
+}

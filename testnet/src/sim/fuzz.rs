@@ -1,0 +1,299 @@
+//! Random scenarios by the hundred, and what to say when one fails.
+
+use std::num::NonZero;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::link::Network;
+use super::nemesis::{self, Outcome};
+use super::scenario::{Action, Keeping, Pick, Scenario, Step};
+use super::{below, chance, generator, mix, pick, uniform};
+use rand_chacha::ChaCha8Rng;
+
+/// Draws the scenario of a seed with about so many peers.
+pub fn draw(seed: u64, peers: usize) -> Scenario {
+    let mut rng = generator(seed, 2);
+    let rng = &mut rng;
+    let r = one_of(rng, &[4, 6, 8, 12, 16]);
+    // One in three stays within what successor lists bear, so that one ring can be demanded all the time.
+    let gentle = chance(rng, 0.34);
+    let custody = chance(rng, 0.6).then(|| keeping(rng, r, peers));
+    let most = 1 + u16::try_from(below(rng, 5)).unwrap_or(0);
+    let mut scenario = Scenario {
+        title: format!("drawn from seed {seed}"),
+        source: format!("mutualstore testnet sim fuzz --peers {peers} --seed {seed} --seeds 1"),
+        seed: Some(seed),
+        peers: (peers / 2 + below(rng, peers / 2 + 1)).max(1),
+        virtual_nodes: [1, most],
+        r,
+        // Custody needs to know those who hold the same stripes.
+        max_learned: (custody.is_none() && chance(rng, 0.4)).then(|| 4 + below(rng, 16)),
+        choose: chance(rng, 0.3),
+        join_every_s: one_of(rng, &[0.0, 0.02, 0.2, 0.5]),
+        disconnects: chance(rng, 0.7),
+        one_ring: gentle,
+        settle_s: 400.0,
+        network: Network {
+            delay_ms: [0.2, one_of(rng, &[1.0, 5.0, 40.0, 120.0])],
+            jitter_ms: one_of(rng, &[0.5, 5.0, 50.0]),
+            slow: if chance(rng, 0.3) { 0.02 } else { 0.0 },
+            loss: if !gentle && chance(rng, 0.3) {
+                0.05 * uniform(rng)
+            } else {
+                0.0
+            },
+            duplicate: if chance(rng, 0.3) { 0.1 * uniform(rng) } else { 0.0 },
+        },
+        custody,
+        step: Vec::new(),
+    };
+    let faults = if gentle {
+        gentle_faults(rng, r)
+    } else {
+        wild_faults(rng, peers)
+    };
+    scenario.step = timetable(rng, faults, scenario.custody.is_some());
+    scenario
+}
+
+fn one_of<T: Copy + Default>(rng: &mut ChaCha8Rng, items: &[T]) -> T {
+    pick(rng, items).copied().unwrap_or_default()
+}
+
+fn keeping(rng: &mut ChaCha8Rng, r: usize, peers: usize) -> Keeping {
+    let codes: [(u8, u8); 6] = [(1, 2), (1, 3), (2, 3), (4, 5), (4, 6), (8, 12)];
+    let fitting: Vec<(u8, u8)> = codes
+        .into_iter()
+        .filter(|(_, n)| usize::from(*n) + 4 <= r.max(8) && usize::from(*n) <= peers / 3)
+        .collect();
+    let (k, n) = pick(rng, &fitting).copied().unwrap_or((1, 2));
+    Keeping {
+        k,
+        n,
+        capacity: if chance(rng, 0.2) {
+            12 + below(rng, 20)
+        } else {
+            1_000_000
+        },
+        ..Keeping::default()
+    }
+}
+
+/// What can happen, each with its mean time between two.
+type Fault = (Action, f64);
+
+fn count(rng: &mut ChaCha8Rng, most: usize) -> Pick {
+    Pick::Count(1 + below(rng, most))
+}
+
+/// Faults that leave of r peers in a row one alive until the next round.
+fn gentle_faults(rng: &mut ChaCha8Rng, r: usize) -> Vec<Fault> {
+    let few = (r / 4).max(1);
+    let all = vec![
+        (Action::Kill { who: count(rng, few) }, 25.0),
+        (Action::PowerOff { who: Pick::Count(1) }, 30.0),
+        (Action::Restart { who: count(rng, few) }, 20.0),
+        (
+            Action::Join {
+                count: 1 + below(rng, 4),
+                over_s: 0.5,
+            },
+            20.0,
+        ),
+        (Action::Leave { who: Pick::Count(1) }, 30.0),
+        (Action::Wipe { who: Pick::Count(1) }, 30.0),
+    ];
+    subset(rng, all)
+}
+
+fn wild_faults(rng: &mut ChaCha8Rng, peers: usize) -> Vec<Fault> {
+    let few = (peers / 8).max(1);
+    let size = 1 + u16::try_from(below(rng, 8)).unwrap_or(0);
+    let share = 0.2 + 0.4 * uniform(rng);
+    let all = vec![
+        (Action::Kill { who: count(rng, few) }, 12.0),
+        (
+            Action::Kill {
+                who: Pick::Share(share),
+            },
+            60.0,
+        ),
+        (Action::PowerOff { who: count(rng, few) }, 20.0),
+        (
+            Action::Restart {
+                who: Pick::Share(0.7),
+            },
+            12.0,
+        ),
+        (Action::RestartForgetful { who: count(rng, few) }, 20.0),
+        (Action::Freeze { who: count(rng, few) }, 15.0),
+        (
+            Action::Thaw {
+                who: Pick::Share(0.7),
+            },
+            12.0,
+        ),
+        (
+            Action::Join {
+                count: 1 + below(rng, few),
+                over_s: 1.0,
+            },
+            20.0,
+        ),
+        (Action::Leave { who: Pick::Count(1) }, 25.0),
+        (
+            Action::Part {
+                who: Pick::Share(share),
+                one_way: chance(rng, 0.3),
+            },
+            50.0,
+        ),
+        (Action::Heal, 30.0),
+        (
+            Action::Network {
+                loss: 0.2 * uniform(rng),
+                duplicate: 0.1,
+                slow: 0.05,
+            },
+            40.0,
+        ),
+        (Action::Wipe { who: count(rng, few) }, 20.0),
+        (Action::Retire { who: Pick::Count(1) }, 40.0),
+        (
+            Action::Resize {
+                who: count(rng, few),
+                virtual_nodes: size,
+            },
+            25.0,
+        ),
+        (
+            Action::Clock {
+                who: Pick::Share(0.3),
+                offset_s: one_of(rng, &[-86_400, -5, 5, 86_400]),
+            },
+            60.0,
+        ),
+    ];
+    subset(rng, all)
+}
+
+fn subset(rng: &mut ChaCha8Rng, all: Vec<Fault>) -> Vec<Fault> {
+    let share = 0.25 + 0.6 * uniform(rng);
+    all.into_iter().filter(|_| chance(rng, share)).collect()
+}
+
+/// When what happens.
+fn timetable(rng: &mut ChaCha8Rng, faults: Vec<Fault>, custody: bool) -> Vec<Step> {
+    let length = 60.0 + 120.0 * uniform(rng);
+    let calm = 15.0 * uniform(rng);
+    let mut steps = Vec::new();
+    let mut step = |at: f64, action: Action| {
+        steps.push(Step {
+            at: (at * 1000.0).round() / 1000.0,
+            every: None,
+            until: None,
+            action,
+        });
+    };
+    for (action, mean) in faults {
+        let rate = 0.5 + uniform(rng);
+        let mut at = calm;
+        loop {
+            at += -mean * rate * (1.0 - uniform(rng)).ln();
+            if at > length {
+                break;
+            }
+            step(at, action.clone());
+        }
+    }
+    if custody {
+        let puts = 2 + below(rng, 20);
+        for _ in 0..puts {
+            let at = length * uniform(rng);
+            let dawdle_s = if chance(rng, 0.2) {
+                30.0 * uniform(rng)
+            } else {
+                0.0
+            };
+            step(
+                at,
+                Action::Put {
+                    count: 1 + below(rng, 3),
+                    dawdle_s,
+                },
+            );
+        }
+    }
+    steps.sort_by(|a, b| a.at.total_cmp(&b.at));
+    steps
+}
+
+/// How a batch of seeds went.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Runs.
+    pub seeds: u64,
+    /// Runs in which an invariant did not hold, by seed.
+    pub failures: Vec<(u64, Outcome)>,
+    /// Events handled.
+    pub events: u64,
+    /// Virtual time, in seconds.
+    pub virtual_s: f64,
+    /// Stripes acknowledged.
+    pub acknowledged: u64,
+    /// Digest over all runs.
+    pub trace: u64,
+}
+
+impl Batch {
+    /// Counts a run.
+    pub fn add(&mut self, seed: u64, outcome: Outcome) {
+        self.seeds += 1;
+        self.events += outcome.events;
+        self.virtual_s += outcome.virtual_s;
+        self.acknowledged += outcome.acknowledged;
+        self.trace = self.trace.wrapping_add(mix(mix(seed) ^ outcome.trace));
+        if outcome.violation.is_some() {
+            self.failures.push((seed, outcome));
+            self.failures.sort_by_key(|(seed, _)| *seed);
+        }
+    }
+}
+
+/// Runs the scenarios of `seeds` seeds from `first` on, on all processors. After each run `stop` is asked whether
+/// to go on.
+pub fn batch(first: u64, seeds: u64, peers: usize, stop: &(dyn Fn(&Batch) -> bool + Sync)) -> Batch {
+    let shared = Mutex::new((Batch::default(), 0));
+    let width = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        for _ in 0..width {
+            scope.spawn(|| {
+                while let Some(seed) = next(&shared, first, seeds) {
+                    let scenario = draw(seed, peers);
+                    let mut outcome = nemesis::run(&scenario, seed, false);
+                    if outcome.violation.is_some() {
+                        // Once more, for the words.
+                        outcome = nemesis::run(&scenario, seed, true);
+                    }
+                    let mut shared = lock(&shared);
+                    shared.0.add(seed, outcome);
+                    if stop(&shared.0) {
+                        shared.1 = seeds;
+                    }
+                }
+            });
+        }
+    });
+    shared.into_inner().unwrap_or_else(PoisonError::into_inner).0
+}
+
+fn lock(shared: &Mutex<(Batch, u64)>) -> MutexGuard<'_, (Batch, u64)> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn next(shared: &Mutex<(Batch, u64)>, first: u64, seeds: u64) -> Option<u64> {
+    let mut shared = lock(shared);
+    let number = shared.1;
+    shared.1 = (number + 1).min(seeds);
+    (number < seeds).then(|| first.wrapping_add(number))
+}

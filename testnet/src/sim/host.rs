@@ -1,0 +1,136 @@
+//! One host: what it has on disk, and its process if it runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mutualstore_dht::custody::{self, Custody};
+use mutualstore_dht::ring::{self, BookEntry, Event as RingEvent, Ring};
+use mutualstore_dht::{Contact, Peer, Time};
+
+use super::disk::Disk;
+use super::world::{Body, Event, Message, Who};
+
+/// What a host has on disk, and its process if it runs.
+pub(crate) struct Host {
+    pub(crate) peer: Peer,
+    pub(crate) virtual_nodes: u16,
+    pub(crate) ring: Option<Ring>,
+    pub(crate) custody: Option<Custody>,
+    pub(crate) disk: Disk,
+    /// Shards it takes, at most.
+    pub(crate) capacity: usize,
+    pub(super) contact: Contact,
+    pub(super) book: Vec<BookEntry>,
+    pub(super) book_at: u64,
+    pub(super) joins: Vec<Who>,
+    pub(crate) life: u32,
+    pub(super) born: u64,
+    pub(super) wake: u64,
+    /// Difference of its wall clock to the truth in this life.
+    pub(super) clock: i64,
+    /// Messages that wait because the process is stopped.
+    pub(super) frozen: Option<Vec<Message>>,
+    /// What it was about to do then.
+    pub(super) stalled: Vec<Event>,
+    /// Nothing answers, not even its port.
+    pub(super) dark: bool,
+    pub(super) calls: BTreeSet<custody::RequestId>,
+    /// Who said hello to this life, in which life of its own.
+    pub(super) greeted: BTreeMap<Who, u32>,
+    pub(super) revision: u64,
+    /// Gone for good.
+    pub(crate) retired: bool,
+    /// Requests of ring and custody it sent.
+    pub(crate) sent: u64,
+}
+
+impl Host {
+    pub(crate) fn is_up(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.is_up() && self.frozen.is_none()
+    }
+
+    pub(crate) fn is_joined(&self) -> bool {
+        let phase = self.ring.as_ref().map(Ring::phase);
+        self.is_running() && phase == Some(ring::Phase::Joined)
+    }
+
+    pub(super) fn local(&self, now: u64) -> Time {
+        Time::from_micros(now.saturating_sub(self.born))
+    }
+
+    /// The moment of this life that is `at` for everybody.
+    pub(crate) fn moment(&self, at: u64) -> Time {
+        self.local(at)
+    }
+}
+
+/// A request of custody, and how long it waits for an answer.
+type Call = (custody::RequestId, Duration);
+
+/// What the machines of a host want done.
+#[derive(Default)]
+pub(super) struct Wants {
+    pub(super) messages: Vec<(Peer, Body, Option<Call>)>,
+    pub(super) effects: Vec<custody::Effect>,
+    pub(super) lookups: Vec<(ring::LookupId, Result<ring::Found, ring::LookupError>)>,
+    /// A wake-up earlier than the one that is set.
+    pub(super) wake: Option<u64>,
+    pub(super) view_changed: bool,
+    pub(super) left: bool,
+}
+
+impl Host {
+    /// Takes it out; nothing when the process does not run.
+    pub(super) fn wants(&mut self, now: u64) -> Option<Wants> {
+        let time = self.local(now);
+        let ring = self.ring.as_mut()?;
+        let mut wants = Wants::default();
+        let mut members_changed = false;
+        while let Some(event) = ring.poll_event() {
+            match event {
+                RingEvent::PhaseChanged(_)
+                | RingEvent::PeerUp(_)
+                | RingEvent::PeerDown(_)
+                | RingEvent::PeerChanged(_) => members_changed = true,
+                RingEvent::LookupDone { id, outcome } => wants.lookups.push((id, outcome)),
+                RingEvent::WalkDone { .. } | RingEvent::BookChanged | RingEvent::Placed(_) => {}
+                RingEvent::Left => wants.left = true,
+            }
+        }
+        if let Some(custody) = &mut self.custody {
+            if members_changed {
+                custody.membership_changed(time, ring);
+            }
+            while let Some(transmit) = custody.poll_transmit() {
+                let custody::Transmit {
+                    id,
+                    to,
+                    request,
+                    deadline,
+                } = transmit;
+                self.calls.insert(id);
+                let body = Body::CustodyRequest(id, request);
+                wants.messages.push((to, body, Some((id, deadline))));
+            }
+            wants.effects.extend(std::iter::from_fn(|| custody.poll_effect()));
+        }
+        while let Some(transmit) = ring.poll_transmit() {
+            let body = Body::RingRequest(transmit.id, transmit.request);
+            wants.messages.push((transmit.to.peer, body, None));
+        }
+        self.sent += wants.messages.len() as u64;
+        let revision = ring.revision();
+        wants.view_changed = members_changed || revision != self.revision;
+        self.revision = revision;
+        let custody_due = self.custody.as_ref().and_then(Custody::poll_timeout);
+        let due = [ring.poll_timeout(), custody_due].into_iter().flatten().min();
+        let due = due.map(|due| self.born.saturating_add(due.as_micros()).max(now));
+        wants.wake = due.filter(|due| *due < self.wake);
+        self.wake = wants.wake.unwrap_or(self.wake);
+        Some(wants)
+    }
+}

@@ -1,0 +1,431 @@
+//! Carries out the steps of a scenario, then lets faults stop and waits for peace.
+
+use std::time::Duration;
+
+use mutualstore_dht::Id;
+use mutualstore_dht::ring::{Found, LookupId, RingConfig};
+
+use super::check::{Violation, distinct};
+use super::host::Host;
+use super::scenario::{Action, Pick, Scenario, Step};
+use super::world::{Crash, Event, Who, World, micros, seconds};
+
+/// Between two looks at whether all is well.
+const LOOK: u64 = 1_000_000;
+/// How long idle traffic is counted.
+const IDLE: Duration = Duration::from_mins(1);
+/// Lookups compared with the truth in the end.
+const LOOKUPS: u64 = 40;
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The first invariant that did not hold.
+    pub violation: Option<Violation>,
+    /// Events handled.
+    pub events: u64,
+    /// Virtual time that passed, in seconds.
+    pub virtual_s: f64,
+    /// When all was well after faults stopped, in seconds since then.
+    pub settled_s: f64,
+    /// Digest of everything that happened.
+    pub trace: u64,
+    /// Stripes clients were told are stored.
+    pub acknowledged: u64,
+    /// The last events before the violation in words, if they were to be remembered.
+    pub recent: Vec<String>,
+}
+
+/// Runs a scenario with a seed. `remember` keeps the last events in words, which costs time.
+pub fn run(scenario: &Scenario, seed: u64, remember: bool) -> Outcome {
+    let mut world = World::new(scenario.setup(seed));
+    world.recent = remember.then(Default::default);
+    let mut run = Run {
+        scenario,
+        world,
+        begun: 0,
+        settled_s: 0.0,
+    };
+    run.play();
+    let world = run.world;
+    Outcome {
+        violation: world.checks.violation.clone(),
+        events: world.counters.events,
+        virtual_s: seconds(world.now),
+        settled_s: run.settled_s,
+        trace: world.trace(),
+        acknowledged: world.writers.acknowledged,
+        recent: world.recent.map(Vec::from).unwrap_or_default(),
+    }
+}
+
+struct Run<'a> {
+    scenario: &'a Scenario,
+    world: World,
+    /// When the steps' time began.
+    begun: u64,
+    settled_s: f64,
+}
+
+fn span(seconds: f64) -> u64 {
+    micros(Duration::from_secs_f64(seconds.clamp(0.0, 1e7)))
+}
+
+impl Run<'_> {
+    fn is_broken(&self) -> bool {
+        self.world.checks.violation.is_some()
+    }
+
+    fn play(&mut self) {
+        let every = span(self.scenario.join_every_s);
+        for _ in 0..self.scenario.peers {
+            self.join();
+            let end = self.world.now + every;
+            self.world.run(end);
+        }
+        if self.scenario.one_ring {
+            self.gather();
+        }
+        self.begun = self.world.now;
+        for (number, step) in self.scenario.step.iter().enumerate() {
+            self.world
+                .schedule(self.begun + span(step.at), Event::Step(number));
+        }
+        let last = |step: &Step| span(step.until.unwrap_or(step.at).max(step.at));
+        let end = self.begun + self.scenario.step.iter().map(last).max().unwrap_or(0) + 1;
+        while !self.is_broken() && self.world.now < end {
+            self.world.run(end);
+            while let Some(number) = self.world.steps.pop_front() {
+                self.step(number);
+            }
+        }
+        self.make_peace();
+        self.settle();
+        self.look_up();
+        self.listen();
+    }
+
+    /// Lets the initial hosts find each other: rings that form apart merge before there must be one.
+    fn gather(&mut self) {
+        let end = self.world.now + span(self.scenario.settle_s);
+        while !self.is_broken() && self.world.now < end && self.world.ring_problem().is_some() {
+            let next = self.world.now + LOOK;
+            self.world.run(next);
+        }
+        self.world.checks.one_ring = true;
+    }
+
+    fn join(&mut self) {
+        let [few, many] = self.scenario.virtual_nodes;
+        let more = self.world.random(usize::from(many - few) + 1);
+        let size = few + u16::try_from(more).unwrap_or(0);
+        // Those that join rings of their own meanwhile make rings that merge later.
+        let joined = self.world.checks.one_ring;
+        let known = |host: &Host| host.is_running() && (!joined || host.is_joined());
+        let mut vias = self.world.random_hosts(2, known);
+        if vias.is_empty() {
+            vias = self.world.random_hosts(2, |host| !host.retired);
+        }
+        let capacity = self
+            .scenario
+            .custody
+            .as_ref()
+            .map_or(0, |keeping| keeping.capacity);
+        self.world.add(size, capacity, &vias);
+    }
+
+    fn step(&mut self, number: usize) {
+        let Some(step) = self.scenario.step.get(number).cloned() else {
+            return;
+        };
+        if let Some(every) = step.every {
+            let next = self.world.now + span(every);
+            if next <= self.begun + span(step.until.unwrap_or(step.at)) {
+                self.world.schedule(next, Event::Step(number));
+            }
+        }
+        self.act(&step.action);
+    }
+
+    fn pick(&mut self, who: &Pick, wanted: impl Fn(&Host) -> bool) -> Vec<Who> {
+        match who {
+            Pick::Count(count) => self.world.random_hosts(*count, wanted),
+            Pick::Share(share) => {
+                let all = self.world.those(&wanted).len();
+                #[expect(
+                    clippy::cast_precision_loss,
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a share of a count"
+                )]
+                let count = (all as f64 * share).round() as usize;
+                self.world.random_hosts(count, wanted)
+            }
+            Pick::These(hosts) => {
+                let there = |who: &Who| self.world.host(*who).is_some_and(&wanted);
+                hosts.iter().copied().filter(there).collect()
+            }
+        }
+    }
+
+    fn act(&mut self, action: &Action) {
+        let down = |host: &Host| !host.is_up() && !host.retired;
+        match action {
+            Action::Join { count, over_s } => self.join_many(*count, *over_s),
+            Action::Kill { who } => self.crash(who, Crash::Process),
+            Action::PowerOff { who } => self.crash(who, Crash::Machine),
+            Action::Restart { who } => {
+                for who in self.pick(who, down) {
+                    self.world.start(who);
+                }
+            }
+            Action::RestartForgetful { who } => {
+                for who in self.pick(who, down) {
+                    self.world.forget_book(who);
+                    self.world.start(who);
+                }
+            }
+            Action::Wipe { who } => self.destroy(who, World::wipe),
+            Action::Retire { who } => self.destroy(who, World::retire),
+            Action::Freeze { who } => {
+                for who in self.pick(who, Host::is_running) {
+                    self.world.freeze(who);
+                }
+            }
+            Action::Thaw { who } => {
+                for who in self.pick(who, |host| host.is_up() && !host.is_running()) {
+                    self.world.thaw(who);
+                }
+            }
+            Action::Leave { who } => {
+                for who in self.pick(who, Host::is_running) {
+                    self.world.leave(who);
+                }
+            }
+            Action::Part { who, one_way } => {
+                let hosts = self.pick(who, |_| true);
+                self.world.links.part(hosts, *one_way);
+            }
+            Action::Heal => self.world.links.heal(),
+            Action::Network {
+                loss,
+                duplicate,
+                slow,
+            } => {
+                let network = &mut self.world.links.network;
+                (network.loss, network.duplicate, network.slow) = (*loss, *duplicate, *slow);
+            }
+            Action::Put { count, dawdle_s } => self.put(*count, *dawdle_s),
+            Action::Resize { who, virtual_nodes } => {
+                for who in self.pick(who, down) {
+                    self.world.resize(who, *virtual_nodes);
+                    self.world.start(who);
+                }
+            }
+            Action::Clock { who, offset_s } => {
+                for who in self.pick(who, |_| true) {
+                    self.world.set_clock(who, offset_s.saturating_mul(1000));
+                }
+            }
+        }
+    }
+
+    /// Takes disks, or hosts, that no acknowledged stripe depends on.
+    fn destroy(&mut self, who: &Pick, destroy: impl Fn(&mut World, Who)) {
+        for who in self.pick(who, |host| !host.retired) {
+            if self.world.may_wipe(who) && self.world.those(Host::is_running).len() > 1 {
+                destroy(&mut self.world, who);
+            }
+        }
+    }
+
+    fn crash(&mut self, who: &Pick, how: Crash) {
+        for who in self.pick(who, Host::is_up) {
+            self.world.crash(who, how);
+        }
+    }
+
+    fn join_many(&mut self, count: usize, over_s: f64) {
+        let each = span(over_s) / u64::try_from(count).unwrap_or(1).max(1);
+        for _ in 0..count {
+            self.join();
+            if each > 0 {
+                let end = self.world.now + each;
+                while !self.is_broken() && self.world.now < end {
+                    self.world.run(end);
+                    let due = std::mem::take(&mut self.world.steps);
+                    for number in due {
+                        // Steps that come meanwhile wait until all have joined.
+                        self.world.schedule(end + each, Event::Step(number));
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, count: usize, dawdle_s: f64) {
+        let Some(keeping) = &self.scenario.custody else {
+            return;
+        };
+        let shape = keeping.shape();
+        for _ in 0..count {
+            for writer in self.world.random_hosts(1, Host::is_running) {
+                self.world.put(writer, shape, Duration::from_secs_f64(dawdle_s));
+            }
+        }
+    }
+
+    /// Faults stop.
+    fn make_peace(&mut self) {
+        self.world.peace = true;
+        self.world.steps.clear();
+        self.world.links.heal();
+        let network = &mut self.world.links.network;
+        (network.loss, network.duplicate, network.slow) = (0.0, 0.0, 0.0);
+        for who in self.world.those(|host| host.is_up() && !host.is_running()) {
+            self.world.thaw(who);
+        }
+        for who in self.world.those(|host| !host.is_up() && !host.retired) {
+            self.world.start(who);
+        }
+        // Groups that know nobody outside, as when all whom a newcomer was told of are gone for good, need a word.
+        let groups = self.world.groups();
+        for pair in groups.windows(2) {
+            if let [one, other] = pair {
+                self.world.tell(*one, *other);
+            }
+        }
+    }
+
+    /// Waits until everything is as it should, no longer than the scenario allows.
+    fn settle(&mut self) {
+        let begun = self.world.now;
+        let end = begun + span(self.scenario.settle_s);
+        while !self.is_broken() {
+            let problem = match self.world.ring_problem() {
+                Some(problem) => Some(("the rings become one", problem)),
+                None if self.world.is_writing() => Some(("puts end", "clients still wait".to_owned())),
+                None => self
+                    .world
+                    .stripe_problem()
+                    .map(|problem| ("stripes come to their places", problem)),
+            };
+            let Some((invariant, problem)) = problem else {
+                self.settled_s = seconds(self.world.now - begun);
+                return;
+            };
+            if self.world.now >= end {
+                self.world.violate(Violation::liveness(invariant, problem));
+                return;
+            }
+            let next = self.world.now + LOOK;
+            self.world.run(next);
+        }
+    }
+
+    /// Lookups from anywhere find what is there.
+    fn look_up(&mut self) {
+        let circle = self.world.true_circle();
+        let mut wanted: Vec<(Who, LookupId, Id)> = Vec::new();
+        self.world.lookups.clear();
+        for number in 0..LOOKUPS {
+            let target = super::stripe_id(!self.world.setup.seed, number);
+            for who in self.world.random_hosts(1, Host::is_running) {
+                let id = self.world.act(who, |ring, now| ring.lookup(now, target, 3));
+                wanted.extend(id.map(|id| (who, id, target)));
+            }
+        }
+        let end = self.world.now + micros(RingConfig::default().lookup_timeout) + LOOK;
+        self.world.run(end);
+        let answers: Vec<(Who, LookupId, Result<Found, _>)> = self.world.lookups.drain(..).collect();
+        for (who, id, target) in wanted {
+            let answer = answers.iter().find(|(at, lookup, _)| (*at, *lookup) == (who, id));
+            let found: Option<Vec<Who>> = answer.and_then(|(.., outcome)| {
+                let found = outcome.as_ref().ok()?;
+                Some(
+                    found
+                        .contacts
+                        .iter()
+                        .filter_map(|contact| self.world.who(contact.peer))
+                        .collect(),
+                )
+            });
+            let mut expected = distinct(&circle, target);
+            expected.truncate(3);
+            if found.as_ref() != Some(&expected) {
+                let ended =
+                    answer.map(|(.., outcome)| outcome.as_ref().map(|found| (found.hops, found.timeouts)));
+                let detail = format!("host {who} found {found:?} at {target:?}, not {expected:?}: {ended:?}");
+                self.world
+                    .violate(Violation::liveness("lookups find the truth", detail));
+                return;
+            }
+        }
+    }
+
+    /// Traffic is back to idle.
+    fn listen(&mut self) {
+        if self.is_broken() {
+            return;
+        }
+        let sent = |world: &World| world.hosts.iter().map(|host| host.sent).sum::<u64>();
+        let before = sent(&self.world);
+        let kinds = self.world.counters.requests;
+        let work = self.world.counters;
+        let end = self.world.now + micros(IDLE);
+        self.world.run(end);
+        let after = self.world.counters;
+        let hosts = self.world.those(Host::is_running);
+        let bound = self.idle_bound(&hosts);
+        let requests = sent(&self.world) - before;
+        let kinds: Vec<u64> = after
+            .requests
+            .iter()
+            .zip(kinds)
+            .map(|(after, before)| after - before)
+            .collect();
+        if requests > bound {
+            let detail = format!(
+                "{requests} requests in {} s among {} hosts, expected {bound} at most; pings, neighbours, lookups, departures, custody: {kinds:?}",
+                IDLE.as_secs(),
+                hosts.len()
+            );
+            self.world
+                .violate(Violation::liveness("traffic is back to idle", detail));
+        } else if after.regenerated + after.copied + after.dropped
+            > work.regenerated + work.copied + work.dropped
+        {
+            let detail = format!(
+                "{} shards regenerated, {} copied, {} dropped while nothing happened",
+                after.regenerated - work.regenerated,
+                after.copied - work.copied,
+                after.dropped - work.dropped
+            );
+            self.world
+                .violate(Violation::liveness("repair is back to idle", detail));
+        }
+    }
+
+    /// Requests expected at most while nothing happens: per host one question for each virtual node and some more
+    /// each round, lookups for fingers, a report to every home each idle period and one more for doubt.
+    fn idle_bound(&self, hosts: &[Who]) -> u64 {
+        let config = &self.world.setup.ring;
+        let rounds = IDLE.as_millis() / config.stabilize.as_millis().max(1) + 2;
+        let rounds = u64::try_from(rounds).unwrap_or(u64::MAX);
+        let count = u64::try_from(hosts.len()).unwrap_or(u64::MAX);
+        let nodes: u64 = hosts
+            .iter()
+            .filter_map(|who| self.world.host(*who))
+            .map(|host| u64::from(host.virtual_nodes))
+            .sum();
+        let fingers = if count > u64::try_from(config.r).unwrap_or(u64::MAX) {
+            2 * 8
+        } else {
+            0
+        };
+        let reports = self.world.setup.custody.as_ref().map_or(0, |custody| {
+            IDLE.as_secs() / custody.exchange_idle.as_secs().max(1) + 2
+        });
+        rounds * (nodes + count * (4 + fingers)) + reports * count * count.min(64)
+    }
+}

@@ -1,0 +1,443 @@
+//! What happens in a run: a page of TOML, or drawn from a seed.
+//!
+//! ```toml
+//! title = "Three peers in a row die at once"
+//! source = "Zave 2017, section 3: successor lists must outlive what dies together"
+//! peers = 24
+//! virtual_nodes = [1, 4]
+//! r = 8
+//!
+//! [[step]]
+//! at = 30.0           # seconds after the last initial peer was started
+//! do = "kill"
+//! who = 3             # so many at random; 0.25 is a quarter of them; [0, 5] are hosts 0 and 5
+//! ```
+//!
+//! After the last step, faults stop: partitions heal, stopped processes go on, dead ones start again but for those
+//! retired, the network loses nothing. Within `settle_s` everything must be as it should.
+
+use std::time::Duration;
+
+use mutualstore_dht::custody::{CustodyConfig, Shape};
+use mutualstore_dht::ring::RingConfig;
+use serde::{Deserialize, Serialize};
+
+use super::link::Network;
+use super::world::{Setup, Who};
+
+/// Most hosts of a scenario.
+pub const MAX_PEERS: usize = 200_000;
+
+/// See the module head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What it is about.
+    pub title: String,
+    /// Where it comes from, or why it is here.
+    pub source: String,
+    /// Seed, when none is given on the command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Hosts in the beginning. The first founds the network.
+    pub peers: usize,
+    /// Fewest and most virtual nodes of a host.
+    #[serde(default = "one_each")]
+    pub virtual_nodes: [u16; 2],
+    /// Distinct peers in a successor list.
+    #[serde(default = "sixteen")]
+    pub r: usize,
+    /// Peers on a circle beyond lists, predecessors and fingers, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_learned: Option<usize>,
+    /// Whether newcomers choose their virtual nodes.
+    #[serde(default)]
+    pub choose: bool,
+    /// Seconds between two initial peers.
+    #[serde(default = "half")]
+    pub join_every_s: f64,
+    /// Whether whoever is connected to a killed process notices at once.
+    #[serde(default = "yes")]
+    pub disconnects: bool,
+    /// Whether there must be one ring all the time: the faults stay within what successor lists bear.
+    #[serde(default)]
+    pub one_ring: bool,
+    /// Seconds after the last step until everything must be as it should.
+    #[serde(default = "settle")]
+    pub settle_s: f64,
+    /// The network.
+    #[serde(default)]
+    pub network: Network,
+    /// Stripes and who keeps them; none: rings alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custody: Option<Keeping>,
+    /// What happens.
+    #[serde(default)]
+    pub step: Vec<Step>,
+}
+
+/// Custody in a scenario.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keeping {
+    /// Shards needed and in all of every stripe.
+    pub k: u8,
+    /// Shards in all.
+    pub n: u8,
+    /// Shards a host takes, at most.
+    pub capacity: usize,
+    /// How long a holder is suspect before its shards count as missing.
+    pub repair_delay_s: f64,
+    /// Lifetime of a pending shard.
+    pub pending_lease_s: f64,
+    /// How long a holder that confirmed a shard will not trim it.
+    pub pin_s: f64,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self {
+            k: 4,
+            n: 6,
+            capacity: 1_000_000,
+            repair_delay_s: 5.0,
+            pending_lease_s: 60.0,
+            pin_s: 20.0,
+        }
+    }
+}
+
+/// One thing that happens, once or again and again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Seconds after the last initial peer was started.
+    pub at: f64,
+    /// Again after so many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<f64>,
+    /// Not again after this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<f64>,
+    /// What.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+/// Which hosts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Pick {
+    /// So many at random.
+    Count(usize),
+    /// Such a share at random.
+    Share(f64),
+    /// These.
+    These(Vec<Who>),
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Action {
+    /// New hosts join, spread over some seconds.
+    Join {
+        /// How many.
+        count: usize,
+        /// Seconds from the first to the last.
+        #[serde(default)]
+        over_s: f64,
+    },
+    /// Processes die: connections break, ports refuse.
+    Kill {
+        /// Of those that run.
+        who: Pick,
+    },
+    /// Machines die: silence.
+    PowerOff {
+        /// Of those that run.
+        who: Pick,
+    },
+    /// Dead hosts start again.
+    Restart {
+        /// Of those that are down.
+        who: Pick,
+    },
+    /// Dead hosts start again without their address book.
+    RestartForgetful {
+        /// Of those that are down.
+        who: Pick,
+    },
+    /// Disks are emptied, as far as no acknowledged stripe falls below k.
+    Wipe {
+        /// Of all.
+        who: Pick,
+    },
+    /// Hosts are gone for good, as far as no acknowledged stripe falls below k.
+    Retire {
+        /// Of all.
+        who: Pick,
+    },
+    /// Processes stop (SIGSTOP).
+    Freeze {
+        /// Of those that run.
+        who: Pick,
+    },
+    /// Processes go on (SIGCONT).
+    Thaw {
+        /// Of those that are stopped.
+        who: Pick,
+    },
+    /// Hosts leave the ring in order.
+    Leave {
+        /// Of those that run.
+        who: Pick,
+    },
+    /// Hosts are cut off from the rest.
+    Part {
+        /// Of all.
+        who: Pick,
+        /// Only what they send is lost.
+        #[serde(default)]
+        one_way: bool,
+    },
+    /// All partitions end.
+    Heal,
+    /// The network changes.
+    Network {
+        /// Share of messages lost.
+        #[serde(default)]
+        loss: f64,
+        /// Share of messages delivered twice.
+        #[serde(default)]
+        duplicate: f64,
+        /// Share of messages that take ten times as long.
+        #[serde(default)]
+        slow: f64,
+    },
+    /// Clients put stripes.
+    Put {
+        /// How many, each through a host of its own.
+        count: usize,
+        /// Seconds writers wait between storing and committing.
+        #[serde(default)]
+        dawdle_s: f64,
+    },
+    /// Hosts that are down get another number of virtual nodes and start.
+    Resize {
+        /// Of those that are down.
+        who: Pick,
+        /// How many.
+        virtual_nodes: u16,
+    },
+    /// Wall clocks are off from the next start on.
+    Clock {
+        /// Of all.
+        who: Pick,
+        /// By so many seconds.
+        offset_s: i64,
+    },
+}
+
+fn one_each() -> [u16; 2] {
+    [1, 1]
+}
+
+fn sixteen() -> usize {
+    16
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn settle() -> f64 {
+    300.0
+}
+
+/// A scenario that cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The text is not a scenario.
+    #[error("{0}")]
+    Malformed(String),
+    /// A number is absurd.
+    #[error("{0}")]
+    Absurd(String),
+}
+
+impl Scenario {
+    /// Reads a scenario.
+    pub fn parse(text: &str) -> Result<Self, ScenarioError> {
+        let scenario: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map(|span| {
+                text.get(..span.start)
+                    .map_or(1, |before| before.lines().count().max(1))
+            });
+            let message = error.message().lines().next().unwrap_or_default().to_owned();
+            ScenarioError::Malformed(match line {
+                Some(line) => format!("line {line}: {message}"),
+                None => message,
+            })
+        })?;
+        match scenario.problem() {
+            None => Ok(scenario),
+            Some(problem) => Err(ScenarioError::Absurd(problem)),
+        }
+    }
+
+    /// As a file.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    /// What is absurd about it.
+    fn problem(&self) -> Option<String> {
+        let [few, many] = self.virtual_nodes;
+        let span = |name: &str, value: f64| {
+            let fine = (0.0..=1e7).contains(&value);
+            (!fine).then(|| format!("`{name}` is {value}, expected 0 to 10000000 seconds"))
+        };
+        if !(1..=MAX_PEERS).contains(&self.peers) {
+            return Some(format!("`peers` is {}, expected 1 to {MAX_PEERS}", self.peers));
+        }
+        if few == 0 || few > many || many > 256 {
+            return Some(format!(
+                "`virtual_nodes` is {few} to {many}, expected 1 to 256, the smaller first"
+            ));
+        }
+        if !(4..=256).contains(&self.r) {
+            return Some(format!("`r` is {}, expected 4 to 256", self.r));
+        }
+        span("settle_s", self.settle_s)
+            .or_else(|| span("join_every_s", self.join_every_s))
+            .or_else(|| self.network.problem())
+            .or_else(|| self.custody.as_ref().and_then(|keeping| keeping.problem(self.r)))
+            .or_else(|| self.step.iter().find_map(Step::problem))
+    }
+
+    pub(crate) fn setup(&self, seed: u64) -> Setup {
+        let ring = RingConfig {
+            r: self.r,
+            max_learned: self.max_learned.unwrap_or(RingConfig::default().max_learned),
+            ..RingConfig::default()
+        };
+        Setup {
+            ring,
+            custody: self.custody.as_ref().map(|keeping| keeping.config(self.r)),
+            network: self.network.clone(),
+            disconnects: self.disconnects,
+            hello: true,
+            choose: self.choose,
+            seed,
+        }
+    }
+}
+
+impl Keeping {
+    fn problem(&self, r: usize) -> Option<String> {
+        if self.k == 0 || self.k > self.n || usize::from(self.n) + 4 > r.max(10) {
+            return Some(format!(
+                "a code with k = {} and n = {} needs 1 <= k <= n <= r - 4",
+                self.k, self.n
+            ));
+        }
+        let seconds = [self.repair_delay_s, self.pending_lease_s, self.pin_s];
+        let fine = seconds.iter().all(|seconds| (0.1..=1e6).contains(seconds));
+        (!fine)
+            .then(|| "`repair_delay_s`, `pending_lease_s` and `pin_s` are 0.1 to 1000000 seconds".to_owned())
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            k: self.k,
+            n: self.n,
+            shard_len: 1 << 20,
+        }
+    }
+
+    fn config(&self, r: usize) -> CustodyConfig {
+        CustodyConfig {
+            repair_delay: Duration::from_secs_f64(self.repair_delay_s),
+            pending_lease: Duration::from_secs_f64(self.pending_lease_s),
+            pin: Duration::from_secs_f64(self.pin_s),
+            settle: Duration::from_secs_f64(self.repair_delay_s.min(5.0)),
+            r,
+            ..CustodyConfig::default()
+        }
+    }
+}
+
+impl Step {
+    fn problem(&self) -> Option<String> {
+        let time = |value: f64| (0.0..=1e7).contains(&value);
+        if !time(self.at) || !self.until.is_none_or(time) {
+            return Some(format!("a step at {} s is absurd", self.at));
+        }
+        if self.every.is_some_and(|every| !(0.001..=1e7).contains(&every)) {
+            return Some("`every` is 0.001 to 10000000 seconds".to_owned());
+        }
+        if self.every.is_some() && self.until.is_none() {
+            return Some(format!("the step at {} s with `every` needs `until`", self.at));
+        }
+        self.action.problem()
+    }
+}
+
+impl Action {
+    fn problem(&self) -> Option<String> {
+        match self {
+            Self::Join { count, over_s } => {
+                let fine = (1..=MAX_PEERS).contains(count) && (0.0..=1e7).contains(over_s);
+                (!fine).then(|| format!("{count} joins over {over_s} s are absurd"))
+            }
+            Self::Network {
+                loss,
+                duplicate,
+                slow,
+            } => {
+                let network = Network {
+                    loss: *loss,
+                    duplicate: *duplicate,
+                    slow: *slow,
+                    ..Network::default()
+                };
+                network.problem()
+            }
+            Self::Put { count, dawdle_s } => {
+                let fine = (1..=1_000_000).contains(count) && (0.0..=1e6).contains(dawdle_s);
+                (!fine).then(|| format!("{count} puts that wait {dawdle_s} s are absurd"))
+            }
+            Self::Resize { virtual_nodes, .. } => {
+                let fine = (1..=256).contains(virtual_nodes);
+                (!fine).then(|| format!("{virtual_nodes} virtual nodes, expected 1 to 256"))
+            }
+            Self::Kill { who }
+            | Self::PowerOff { who }
+            | Self::Restart { who }
+            | Self::RestartForgetful { who }
+            | Self::Wipe { who }
+            | Self::Retire { who }
+            | Self::Freeze { who }
+            | Self::Thaw { who }
+            | Self::Leave { who }
+            | Self::Part { who, .. }
+            | Self::Clock { who, .. } => who.problem(),
+            Self::Heal => None,
+        }
+    }
+}
+
+impl Pick {
+    fn problem(&self) -> Option<String> {
+        match self {
+            Self::Share(share) if !(0.0..=1.0).contains(share) => Some(format!(
+                "`who` is {share}: a share is 0.0 to 1.0, a count is whole"
+            )),
+            Self::Share(_) | Self::Count(_) | Self::These(_) => None,
+        }
+    }
+}

@@ -1,0 +1,874 @@
+//! Hosts, messages in flight and the clock; drives ring and custody of each host as the daemon's driver does.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::time::Duration;
+
+use mutualstore_dht::custody::{self, Custody, CustodyConfig, Holding};
+use mutualstore_dht::ring::{self, Failure, Ring, RingConfig, SelfChange};
+use mutualstore_dht::{Contact, Peer, PeerState, Time};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+
+use super::check::{Checks, Violation};
+use super::disk::{Disk, Truth};
+use super::host::Host;
+use super::link::{Links, Network};
+use super::writer::{self, Writers};
+use super::{below, generator, mix, sample};
+
+/// Number of a host.
+pub(crate) type Who = u32;
+
+/// Delivered events remembered for a failure's report.
+const REMEMBERED: usize = 60;
+/// More events than this at one moment are a loop.
+const STANDSTILL: u64 = 2_000_000;
+/// As in the daemon: a timer this late means that the process stood still.
+const STALL: u64 = 3_000_000;
+/// As in the daemon: between two calls to silent join addresses, doubled up to the maximum.
+const DIAL: (u64, u64) = (250_000, 10_000_000);
+
+/// What all hosts have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) ring: RingConfig,
+    pub(crate) custody: Option<CustodyConfig>,
+    pub(crate) network: Network,
+    /// Whether whoever was connected to a killed process notices at once.
+    pub(crate) disconnects: bool,
+    /// Whether connections begin with an exchange of contacts.
+    pub(crate) hello: bool,
+    /// Whether newcomers choose their virtual nodes.
+    pub(crate) choose: bool,
+    pub(crate) seed: u64,
+}
+
+/// How a host ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// The process: its connections break, its port refuses.
+    Process,
+    /// The machine: nothing answers any more.
+    Machine,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    RingRequest(ring::RequestId, ring::Request),
+    RingResponse(ring::RequestId, ring::Response),
+    RingFailure(ring::RequestId),
+    CustodyRequest(custody::RequestId, custody::Request),
+    CustodyResponse(custody::RequestId, custody::Response),
+    CustodyFailure(custody::RequestId),
+    Hello { contact: Contact, answer: bool },
+    Disconnect,
+    Writer(writer::Message),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) from: Who,
+    from_life: u32,
+    to: Who,
+    /// Answers belong to one life of whom they are for.
+    to_life: Option<u32>,
+    pub(crate) body: Body,
+}
+
+#[derive(Debug)]
+pub(crate) enum Event {
+    Arrive(Box<Message>),
+    Wake(Who),
+    CallEnds(Who, u32, custody::RequestId),
+    Dial(Who, u32, Who, u64),
+    Work(Who, u32, Box<custody::Effect>),
+    Writer(u64),
+    Step(usize),
+}
+
+struct Queued(Reverse<(u64, u64)>, Event);
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+impl Eq for Queued {}
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
+/// Counts of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) events: u64,
+    pub(crate) messages: u64,
+    pub(crate) regenerated: u64,
+    pub(crate) copied: u64,
+    pub(crate) dropped: u64,
+    pub(crate) expired: u64,
+    /// Requests that arrived: pings, questions to neighbours, steps of lookups, departures, custody.
+    pub(crate) requests: [u64; 5],
+}
+
+/// See the module head.
+pub(crate) struct World {
+    pub(crate) now: u64,
+    pub(crate) setup: Setup,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) links: Links,
+    pub(crate) truth: Truth,
+    pub(crate) writers: Writers,
+    pub(crate) checks: Checks,
+    pub(crate) counters: Counters,
+    pub(crate) rng: ChaCha8Rng,
+    /// Answers to lookups asked for, by host.
+    pub(crate) lookups: VecDeque<(Who, ring::LookupId, Result<ring::Found, ring::LookupError>)>,
+    /// Faults have stopped; steps that come late do not happen.
+    pub(crate) peace: bool,
+    /// Steps of the scenario that are due.
+    pub(crate) steps: VecDeque<usize>,
+    numbers: HashMap<Peer, Who>,
+    queue: BinaryHeap<Queued>,
+    sequence: u64,
+    /// Events since time went on.
+    still: u64,
+    trace: u64,
+    /// The last events in words, when somebody wants to read them.
+    pub(crate) recent: Option<VecDeque<String>>,
+}
+
+impl World {
+    pub(crate) fn new(setup: Setup) -> Self {
+        Self {
+            now: 1_000_000,
+            hosts: Vec::new(),
+            links: Links::new(setup.network.clone(), setup.seed),
+            truth: Truth::default(),
+            writers: Writers::default(),
+            checks: Checks::new(setup.ring.r),
+            counters: Counters::default(),
+            rng: generator(setup.seed, 1),
+            lookups: VecDeque::new(),
+            peace: false,
+            steps: VecDeque::new(),
+            numbers: HashMap::new(),
+            queue: BinaryHeap::new(),
+            sequence: 0,
+            still: 0,
+            trace: mix(setup.seed),
+            recent: None,
+            setup,
+        }
+    }
+
+    pub(crate) fn host(&self, who: Who) -> Option<&Host> {
+        self.hosts.get(who as usize)
+    }
+
+    pub(crate) fn host_mut(&mut self, who: Who) -> Option<&mut Host> {
+        self.hosts.get_mut(who as usize)
+    }
+
+    pub(crate) fn who(&self, peer: Peer) -> Option<Who> {
+        self.numbers.get(&peer).copied()
+    }
+
+    /// Numbers of the hosts for which `wanted` holds.
+    pub(crate) fn those(&self, wanted: impl Fn(&Host) -> bool) -> Vec<Who> {
+        let all = (0..).zip(&self.hosts);
+        all.filter(|(_, host)| wanted(host)).map(|(who, _)| who).collect()
+    }
+
+    /// A digest of everything that happened so far.
+    pub(crate) fn trace(&self) -> u64 {
+        self.trace
+    }
+
+    pub(crate) fn note(&mut self, what: u64) {
+        self.trace = mix(self.trace ^ what);
+    }
+
+    pub(crate) fn schedule(&mut self, at: u64, event: Event) {
+        self.sequence += 1;
+        self.queue
+            .push(Queued(Reverse((at.max(self.now), self.sequence)), event));
+    }
+
+    pub(crate) fn after(&mut self, delay: Duration, event: Event) {
+        self.schedule(self.now + micros(delay), event);
+    }
+}
+
+/// Lives of hosts.
+impl World {
+    /// A new host that joins through one of `vias`, or founds a network.
+    pub(crate) fn add(&mut self, virtual_nodes: u16, capacity: usize, vias: &[Who]) -> Who {
+        let who = Who::try_from(self.hosts.len()).unwrap_or(Who::MAX);
+        let mut hash = Sha256::new();
+        hash.update(b"simulated peer");
+        hash.update(self.setup.seed.to_be_bytes());
+        hash.update(who.to_be_bytes());
+        let peer = Peer::new(hash.finalize().into());
+        let indices = if self.setup.choose { 0 } else { virtual_nodes };
+        let contact = Contact {
+            peer,
+            version: 0,
+            virtual_nodes: (0..indices).collect(),
+            addresses: Vec::new(),
+            capacity: u64::from(virtual_nodes) << 30,
+            used: 0,
+            state: PeerState::Accepting,
+        };
+        self.numbers.insert(peer, who);
+        self.hosts.push(Host {
+            peer,
+            virtual_nodes,
+            ring: None,
+            custody: None,
+            disk: Disk::default(),
+            capacity,
+            contact,
+            book: Vec::new(),
+            book_at: 0,
+            joins: vias.to_vec(),
+            life: 0,
+            born: 0,
+            wake: u64::MAX,
+            clock: 0,
+            frozen: None,
+            stalled: Vec::new(),
+            dark: false,
+            calls: BTreeSet::new(),
+            greeted: BTreeMap::new(),
+            revision: 0,
+            retired: false,
+            sent: 0,
+        });
+        self.start(who);
+        who
+    }
+
+    /// Starts the process of a host.
+    pub(crate) fn start(&mut self, who: Who) {
+        let now = self.now;
+        let seed = mix(self.setup.seed ^ mix(u64::from(who) << 32 | now));
+        let mut config = self.setup.ring.clone();
+        let custody = self.setup.custody.clone();
+        let choose = self.setup.choose;
+        let Some(host) = self
+            .hosts
+            .get_mut(who as usize)
+            .filter(|host| !host.is_up() && !host.retired)
+        else {
+            return;
+        };
+        host.life += 1;
+        host.born = now;
+        host.dark = false;
+        host.frozen = None;
+        host.wake = u64::MAX;
+        host.greeted.clear();
+        host.contact.version = (1_600_000_000_000_i64 + host.clock).unsigned_abs() + now / 1000;
+        host.contact.used = 0;
+        host.contact.state = PeerState::Accepting;
+        if choose {
+            config.virtual_nodes = host.virtual_nodes;
+        }
+        let away = Duration::from_micros(now.saturating_sub(host.book_at));
+        let mut book = std::mem::take(&mut host.book);
+        for entry in &mut book {
+            entry.age = entry.age.saturating_add(away);
+        }
+        let first = host.life == 1 && !host.joins.is_empty();
+        let mut ring = Ring::new(config.clone(), host.contact.clone(), book, seed, Time::ZERO);
+        if first {
+            ring.adopt(Time::ZERO, config.r, config.virtual_nodes);
+        }
+        host.ring = Some(ring);
+        host.custody = custody.map(|custody| Custody::new(custody, host.peer, mix(seed), Time::ZERO));
+        host.revision = 0;
+        let (life, joins) = (host.life, host.joins.clone());
+        self.inventory(who);
+        self.checks.host_changed(who);
+        self.settle(who);
+        self.publish(who);
+        for via in joins {
+            self.schedule(now, Event::Dial(who, life, via, DIAL.0));
+        }
+    }
+
+    /// Tells custody what the disk holds.
+    fn inventory(&mut self, who: Who) {
+        let numbers: &Vec<Host> = &self.hosts;
+        let Some(host) = numbers.get(who as usize) else {
+            return;
+        };
+        let holdings: Vec<Holding> = host
+            .disk
+            .iter()
+            .map(|((stripe, index), stored)| Holding {
+                stripe: *stripe,
+                index: *index,
+                shape: stored.shape,
+                state: stored.state(host, &self.hosts),
+            })
+            .collect();
+        if let Some(custody) = self.host_mut(who).and_then(|host| host.custody.as_mut()) {
+            for holding in holdings {
+                custody.insert(Time::ZERO, holding);
+            }
+        }
+    }
+
+    /// Ends a process without a warning.
+    pub(crate) fn crash(&mut self, who: Who, how: Crash) {
+        let now = self.now;
+        let Some(host) = self.hosts.get_mut(who as usize) else {
+            return;
+        };
+        let Some(ring) = host.ring.take() else { return };
+        host.book = ring.book(host.local(now));
+        host.book_at = now;
+        host.contact = ring.me().clone();
+        host.custody = None;
+        host.frozen = None;
+        host.stalled.clear();
+        host.calls.clear();
+        host.dark = how == Crash::Machine;
+        self.checks.host_changed(who);
+        if how == Crash::Process && self.setup.disconnects {
+            for other in self.those(Host::is_up) {
+                self.send(who, other, None, Body::Disconnect);
+            }
+        }
+    }
+
+    /// Takes the address book of a host that is down.
+    pub(crate) fn forget_book(&mut self, who: Who) {
+        if let Some(host) = self.host_mut(who).filter(|host| !host.is_up()) {
+            host.book.clear();
+        }
+    }
+
+    /// Sets a host's wall clock off by `millis` from its next start on.
+    pub(crate) fn set_clock(&mut self, who: Who, millis: i64) {
+        if let Some(host) = self.host_mut(who) {
+            host.clock = millis;
+        }
+    }
+
+    /// Gives a host that is down other virtual nodes.
+    pub(crate) fn resize(&mut self, who: Who, virtual_nodes: u16) {
+        let choose = self.setup.choose;
+        if let Some(host) = self.host_mut(who).filter(|host| !host.is_up()) {
+            host.virtual_nodes = virtual_nodes;
+            let kept = usize::from(virtual_nodes);
+            if choose {
+                host.contact.virtual_nodes.truncate(kept);
+            } else {
+                host.contact.virtual_nodes = (0..virtual_nodes).collect();
+            }
+        }
+    }
+
+    /// SIGSTOP: messages wait, time goes on.
+    pub(crate) fn freeze(&mut self, who: Who) {
+        if let Some(host) = self.host_mut(who).filter(|host| host.is_running()) {
+            host.frozen = Some(Vec::new());
+        }
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&mut self, who: Who) {
+        let now = self.now;
+        let Some(host) = self.hosts.get_mut(who as usize) else {
+            return;
+        };
+        let Some(waiting) = host.frozen.take() else { return };
+        let wake = host.wake;
+        let stalled = std::mem::take(&mut host.stalled);
+        for message in waiting {
+            self.schedule(now, Event::Arrive(Box::new(message)));
+        }
+        for event in stalled {
+            self.schedule(now, event);
+        }
+        if wake != u64::MAX {
+            self.schedule(wake, Event::Wake(who));
+        }
+    }
+
+    /// Somebody gives a host the address of another one.
+    pub(crate) fn tell(&mut self, who: Who, via: Who) {
+        let life = self.host(who).map_or(0, |host| host.life);
+        if let Some(host) = self.host_mut(who) {
+            host.joins.push(via);
+        }
+        self.schedule(self.now, Event::Dial(who, life, via, DIAL.0));
+    }
+
+    /// One host of each group of running ones that know nobody outside.
+    pub(crate) fn groups(&self) -> Vec<Who> {
+        let running = self.those(Host::is_running);
+        let mut group: BTreeMap<Who, Who> = running.iter().map(|who| (*who, *who)).collect();
+        for who in &running {
+            let Some(host) = self.host(*who) else { continue };
+            let known = host
+                .ring
+                .iter()
+                .flat_map(Ring::peers)
+                .filter_map(|(contact, _)| self.who(contact.peer));
+            for other in known.chain(host.joins.iter().copied()) {
+                if let (Some(mine), Some(theirs)) = (group.get(who).copied(), group.get(&other).copied()) {
+                    group
+                        .values_mut()
+                        .filter(|of| **of == theirs)
+                        .for_each(|of| *of = mine);
+                }
+            }
+        }
+        group.into_values().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The ring announces its departure; the host is gone for good soon after.
+    pub(crate) fn leave(&mut self, who: Who) {
+        self.act(who, Ring::leave);
+    }
+
+    /// Gone for good, with its disk.
+    pub(crate) fn retire(&mut self, who: Who) {
+        self.crash(who, Crash::Machine);
+        self.wipe(who);
+        if let Some(host) = self.host_mut(who) {
+            host.retired = true;
+        }
+    }
+}
+
+/// Messages.
+impl World {
+    pub(crate) fn send(&mut self, from: Who, to: Who, to_life: Option<u32>, body: Body) {
+        let from_life = self.host(from).map_or(0, |host| host.life);
+        let message = Message {
+            from,
+            from_life,
+            to,
+            to_life,
+            body,
+        };
+        let [first, second] = self.links.arrivals(&mut self.rng, from, to);
+        if let Some(delay) = second {
+            self.after(delay, Event::Arrive(Box::new(message.clone())));
+        }
+        if let Some(delay) = first {
+            self.after(delay, Event::Arrive(Box::new(message)));
+        }
+    }
+
+    /// Runs until nothing is due before `end` or a check failed.
+    pub(crate) fn run(&mut self, end: u64) {
+        while self.checks.violation.is_none() && self.steps.is_empty() && self.step(end) {}
+        if self.checks.violation.is_none() && self.steps.is_empty() {
+            self.now = self.now.max(end);
+        }
+    }
+
+    fn step(&mut self, end: u64) -> bool {
+        if self.queue.peek().is_none_or(|next| next.0.0.0 > end) {
+            return false;
+        }
+        let Some(Queued(Reverse((at, _)), event)) = self.queue.pop() else {
+            return false;
+        };
+        self.still = if at > self.now { 0 } else { self.still + 1 };
+        self.now = at;
+        self.counters.events += 1;
+        if self.still > STANDSTILL {
+            self.violate(Violation::liveness(
+                "time goes on",
+                format!("{STANDSTILL} events at one moment, now {event:?}"),
+            ));
+        }
+        self.remember(&event);
+        match event {
+            Event::Arrive(message) => self.arrive(*message),
+            Event::Wake(who) => self.wake(who),
+            Event::CallEnds(who, life, id) => self.call_ends(who, life, id),
+            Event::Dial(who, life, via, wait) => self.dial(who, life, via, wait),
+            Event::Work(who, life, effect) => {
+                if self.lives(who, life) {
+                    self.perform(who, *effect);
+                } else {
+                    self.stall(who, life, Event::Work(who, life, effect));
+                }
+            }
+            Event::Writer(put) => self.writer_timeout(put),
+            Event::Step(_) if self.peace => {}
+            Event::Step(step) => self.steps.push_back(step),
+        }
+        true
+    }
+
+    fn remember(&mut self, event: &Event) {
+        let now = self.now;
+        if let Some(recent) = &mut self.recent {
+            if recent.len() == REMEMBERED {
+                recent.pop_front();
+            }
+            let mut text = format!("{event:?}");
+            if text.len() > 400 {
+                text.truncate((0..=400).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
+                text.push('…');
+            }
+            recent.push_back(format!("{:.6} s  {text}", seconds(now)));
+        }
+    }
+
+    /// What a stopped process was about to do, it does when it goes on.
+    fn stall(&mut self, who: Who, life: u32, event: Event) {
+        if let Some(host) = self
+            .host_mut(who)
+            .filter(|host| host.is_up() && host.life == life)
+        {
+            host.stalled.push(event);
+        }
+    }
+
+    /// Whether the host is in this life of it, and its process not stopped.
+    pub(crate) fn lives(&self, who: Who, life: u32) -> bool {
+        self.host(who)
+            .is_some_and(|host| host.is_running() && host.life == life)
+    }
+
+    fn arrive(&mut self, message: Message) {
+        let Some(host) = self.hosts.get_mut(message.to as usize) else {
+            return;
+        };
+        if let Some(waiting) = &mut host.frozen {
+            waiting.push(message);
+            return;
+        }
+        if message.to_life.is_some_and(|life| life != host.life) {
+            return;
+        }
+        let (up, dark) = (host.is_up(), host.dark);
+        self.counters.messages += 1;
+        if let Some(count) = sort(&message.body).and_then(|sort| self.counters.requests.get_mut(sort)) {
+            *count += 1;
+        }
+        self.note(
+            self.now
+                ^ u64::from(message.from) << 20
+                ^ u64::from(message.to) << 40
+                ^ kind(&message.body) << 60,
+        );
+        if up {
+            self.deliver(message);
+        } else if !dark {
+            self.refuse(&message);
+        }
+    }
+
+    /// The port is closed.
+    fn refuse(&mut self, message: &Message) {
+        let body = match &message.body {
+            Body::RingRequest(id, _) => Body::RingFailure(*id),
+            Body::CustodyRequest(id, _) => Body::CustodyFailure(*id),
+            Body::Writer(message) => match message.refused() {
+                Some(message) => Body::Writer(message),
+                None => return,
+            },
+            Body::RingResponse(..)
+            | Body::RingFailure(_)
+            | Body::CustodyResponse(..)
+            | Body::CustodyFailure(_)
+            | Body::Hello { .. }
+            | Body::Disconnect => return,
+        };
+        self.send(message.to, message.from, Some(message.from_life), body);
+    }
+
+    fn deliver(&mut self, message: Message) {
+        let Message {
+            from,
+            from_life,
+            to,
+            body,
+            ..
+        } = message;
+        let Some(sender) = self.host(from).map(|host| host.peer) else {
+            return;
+        };
+        self.greet(to, from, from_life);
+        match body {
+            Body::RingRequest(id, request) => {
+                let response = self.act(to, |ring, now| ring.handle_request(now, sender, request));
+                if let Some(response) = response {
+                    self.check_answer(to, sender, &response);
+                    self.send(to, from, Some(from_life), Body::RingResponse(id, response));
+                }
+            }
+            Body::RingResponse(id, response) => {
+                self.act(to, |ring, now| ring.handle_response(now, id, response));
+            }
+            Body::RingFailure(id) => {
+                self.act(to, |ring, now| ring.handle_failure(now, id, Failure::Unreachable));
+            }
+            Body::CustodyRequest(id, request) => {
+                self.act(to, |ring, now| ring.hear(now, sender));
+                let response = self.keep(to, |custody, now, ring| {
+                    custody.handle_request(now, ring, sender, request)
+                });
+                if let Some(response) = response {
+                    self.send(to, from, Some(from_life), Body::CustodyResponse(id, response));
+                }
+            }
+            Body::CustodyResponse(id, response) => {
+                if self.ended(to, id) {
+                    self.keep(to, |custody, now, ring| {
+                        custody.handle_response(now, ring, id, response);
+                    });
+                }
+            }
+            Body::CustodyFailure(id) => {
+                if self.ended(to, id) {
+                    self.keep(to, |custody, now, ring| custody.handle_failure(now, ring, id));
+                }
+            }
+            Body::Hello { contact, answer } => {
+                self.act(to, |ring, now| ring.introduce(now, contact));
+                if answer {
+                    let hello = self.hello(to, false);
+                    self.send(to, from, Some(from_life), hello);
+                }
+            }
+            Body::Disconnect => {
+                self.act(to, |ring, now| ring.handle_disconnect(now, sender));
+            }
+            Body::Writer(message) => self.writer_message(to, from, from_life, message),
+        }
+    }
+
+    /// A connection begins with a hello both ways: who was called learns the caller's contact, and the caller that
+    /// of who answers.
+    fn greet(&mut self, to: Who, from: Who, from_life: u32) {
+        if !self.setup.hello || !self.lives(from, from_life) {
+            return;
+        }
+        let new = self
+            .host_mut(to)
+            .is_some_and(|host| host.greeted.insert(from, from_life) != Some(from_life));
+        if new && let Body::Hello { contact, .. } = self.hello(from, false) {
+            self.act(to, |ring, now| ring.introduce(now, contact));
+        }
+    }
+
+    fn hello(&self, who: Who, answer: bool) -> Body {
+        let contact = self
+            .host(who)
+            .and_then(|host| host.ring.as_ref())
+            .map(|ring| ring.me().clone());
+        match contact {
+            Some(contact) => Body::Hello { contact, answer },
+            None => Body::Disconnect,
+        }
+    }
+
+    /// Calls a join address until the ring has members.
+    fn dial(&mut self, who: Who, life: u32, via: Who, wait: u64) {
+        if !self.lives(who, life) {
+            self.stall(who, life, Event::Dial(who, life, via, wait));
+            return;
+        }
+        let Some(peer) = self.host(via).map(|host| host.peer) else {
+            return;
+        };
+        let known = self
+            .host(who)
+            .and_then(|host| host.ring.as_ref())
+            .is_some_and(|ring| ring.is_alive(peer));
+        if !known {
+            let hello = self.hello(who, true);
+            self.send(who, via, None, hello);
+            self.schedule(
+                self.now + wait,
+                Event::Dial(who, life, via, (wait * 2).min(DIAL.1)),
+            );
+        }
+    }
+
+    fn ended(&mut self, who: Who, id: custody::RequestId) -> bool {
+        self.host_mut(who).is_some_and(|host| host.calls.remove(&id))
+    }
+
+    fn call_ends(&mut self, who: Who, life: u32, id: custody::RequestId) {
+        if !self.lives(who, life) {
+            self.stall(who, life, Event::CallEnds(who, life, id));
+        } else if self.ended(who, id) {
+            self.keep(who, |custody, now, ring| custody.handle_failure(now, ring, id));
+        }
+    }
+}
+
+/// The driver of one host.
+impl World {
+    /// Gives the ring of a running host an input.
+    pub(crate) fn act<R>(&mut self, who: Who, input: impl FnOnce(&mut Ring, Time) -> R) -> Option<R> {
+        let now = self.now;
+        let host = self.hosts.get_mut(who as usize)?;
+        let time = host.local(now);
+        let result = input(host.ring.as_mut()?, time);
+        self.settle(who);
+        Some(result)
+    }
+
+    /// Gives the custody of a running host an input.
+    pub(crate) fn keep<R>(
+        &mut self,
+        who: Who,
+        input: impl FnOnce(&mut Custody, Time, &Ring) -> R,
+    ) -> Option<R> {
+        let now = self.now;
+        let host = self.hosts.get_mut(who as usize)?;
+        let time = host.local(now);
+        let result = input(host.custody.as_mut()?, time, host.ring.as_ref()?);
+        self.settle(who);
+        Some(result)
+    }
+
+    fn wake(&mut self, who: Who) {
+        let now = self.now;
+        let Some(host) = self.hosts.get_mut(who as usize) else {
+            return;
+        };
+        if host.wake > now || host.frozen.is_some() {
+            return;
+        }
+        let late = now - host.wake > STALL;
+        host.wake = u64::MAX;
+        let time = host.local(now);
+        let Some(ring) = &mut host.ring else { return };
+        if let Some(custody) = host.custody.as_mut().filter(|_| late) {
+            custody.handle_stall(time);
+        }
+        ring.handle_timeout(time);
+        if let Some(custody) = &mut host.custody {
+            custody.handle_timeout(time, ring);
+        }
+        self.settle(who);
+    }
+
+    /// Takes out what the machines of a host want and hands it on.
+    fn settle(&mut self, who: Who) {
+        let now = self.now;
+        let Some(wants) = self.hosts.get_mut(who as usize).and_then(|host| host.wants(now)) else {
+            return;
+        };
+        let life = self.host(who).map_or(0, |host| host.life);
+        for (id, outcome) in wants.lookups {
+            self.lookups.push_back((who, id, outcome));
+            self.writer_found(who, id);
+        }
+        if let Some(wake) = wants.wake {
+            self.schedule(wake, Event::Wake(who));
+        }
+        for (to, body, call) in wants.messages {
+            if let Some((id, deadline)) = call {
+                self.after(deadline, Event::CallEnds(who, life, id));
+            }
+            if let Some(to) = self.numbers.get(&to).copied() {
+                self.send(who, to, None, body);
+            }
+        }
+        for effect in wants.effects {
+            self.begin(who, life, effect);
+        }
+        if wants.view_changed {
+            self.view_changed(who);
+        }
+        if wants.left {
+            self.crash(who, Crash::Process);
+        }
+    }
+}
+
+/// Choices.
+impl World {
+    pub(crate) fn random_hosts(&mut self, count: usize, wanted: impl Fn(&Host) -> bool) -> Vec<Who> {
+        let pool = self.those(wanted);
+        sample(&mut self.rng, &pool, count)
+    }
+
+    pub(crate) fn random(&mut self, bound: usize) -> usize {
+        below(&mut self.rng, bound)
+    }
+
+    /// Tells a ring how full its host is.
+    pub(crate) fn publish(&mut self, who: Who) {
+        let Some(host) = self.host(who) else { return };
+        let full = host.disk.len() >= host.capacity;
+        let Some(ring) = &host.ring else { return };
+        let state = match (ring.me().state, full) {
+            (PeerState::Draining, _) => PeerState::Draining,
+            (PeerState::Accepting | PeerState::Full, true) => PeerState::Full,
+            (PeerState::Accepting | PeerState::Full, false) => PeerState::Accepting,
+        };
+        if ring.me().state != state {
+            let change = SelfChange {
+                state: Some(state),
+                ..SelfChange::default()
+            };
+            self.act(who, |ring, now| ring.update_self(now, change));
+        }
+    }
+}
+
+/// Which of [`Counters::requests`] it is.
+fn sort(body: &Body) -> Option<usize> {
+    match body {
+        Body::RingRequest(_, ring::Request::Ping) => Some(0),
+        Body::RingRequest(_, ring::Request::Neighbours { .. }) => Some(1),
+        Body::RingRequest(_, ring::Request::Next { .. }) => Some(2),
+        Body::RingRequest(_, ring::Request::Leave { .. }) => Some(3),
+        Body::CustodyRequest(..) => Some(4),
+        Body::RingResponse(..)
+        | Body::RingFailure(_)
+        | Body::CustodyResponse(..)
+        | Body::CustodyFailure(_)
+        | Body::Hello { .. }
+        | Body::Disconnect
+        | Body::Writer(_) => None,
+    }
+}
+
+fn kind(body: &Body) -> u64 {
+    match body {
+        Body::RingRequest(..) => 1,
+        Body::RingResponse(..) => 2,
+        Body::RingFailure(_) => 3,
+        Body::CustodyRequest(..) => 4,
+        Body::CustodyResponse(..) => 5,
+        Body::CustodyFailure(_) => 6,
+        Body::Hello { .. } => 7,
+        Body::Disconnect => 8,
+        Body::Writer(_) => 9,
+    }
+}
+
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+pub(crate) fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
