@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use mutualstore_testnet::client::FAILURE;
+use mutualstore_testnet::sim::Flaw;
 use mutualstore_testnet::sim::fuzz::{self, Batch};
 use mutualstore_testnet::sim::nemesis::{self, Outcome};
 use mutualstore_testnet::sim::scenario::Scenario;
@@ -47,6 +48,9 @@ struct FuzzArgs {
     /// Seed of the first; the others follow
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Plant this flaw in every peer, until it is caught; `list` names them. Only in builds with `--features flaws`
+    #[arg(long, value_name = "NAME")]
+    flaw: Option<String>,
     /// Print the scenario of the first seed as a file, and run nothing
     #[arg(long)]
     print: bool,
@@ -71,7 +75,7 @@ fn play(args: &RunArgs, screen: &Screen) -> Result<(), CliError> {
     for (file, scenario) in scenarios {
         let seed = args.seed.or(scenario.seed).unwrap_or(1);
         let begun = Instant::now();
-        let outcome = nemesis::run(&scenario, seed, true);
+        let outcome = nemesis::run(&scenario, seed, None, true);
         if !screen.json {
             screen.line(format!(
                 "{}: {}; {} events, {:.0} s of virtual time in {:.2} s, all well {:.0} s after the last fault, trace {:016x}",
@@ -114,15 +118,26 @@ fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
     if args.print {
         return screen.line(fuzz::draw(args.seed, peers).to_toml());
     }
+    let flaw = match &args.flaw {
+        Some(name) if name == "list" => {
+            return Flaw::ALL.iter().try_for_each(|(name, _)| screen.line(name));
+        }
+        Some(name) => Some(planted(name)?),
+        None => None,
+    };
     let begun = Instant::now();
     let bar = screen.counter(args.seeds);
-    let batch = fuzz::batch(args.seed, args.seeds, peers, &|batch: &Batch| {
+    let batch = fuzz::batch((args.seed, args.seeds), peers, flaw, &|batch: &Batch| {
         bar.set_position(batch.seeds);
-        false
+        flaw.is_some() && !batch.failures.is_empty()
     });
     bar.finish_and_clear();
+    let planted = args
+        .flaw
+        .as_ref()
+        .map_or_else(String::new, |name| format!(" --flaw {name}"));
     for (seed, outcome) in &batch.failures {
-        let replay = format!("mutualstore testnet sim fuzz --seeds 1 --peers {peers} --seed {seed}");
+        let replay = format!("mutualstore testnet sim fuzz --seeds 1 --peers {peers} --seed {seed}{planted}");
         screen.note(told(*seed, outcome, &replay));
     }
     if !screen.json {
@@ -141,6 +156,19 @@ fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
         ))?;
     }
     finish(&batch, screen)
+}
+
+fn planted(name: &str) -> Result<Flaw, CliError> {
+    let known = Flaw::ALL.iter().find(|(known, _)| *known == name);
+    match known {
+        Some((_, flaw)) if cfg!(feature = "flaws") => Ok(*flaw),
+        Some(_) => Err(CliError::Usage(
+            "this build has no planted flaws; build one with `--features flaws`".to_owned(),
+        )),
+        None => Err(CliError::Usage(format!(
+            "no flaw is called {name:?}; `--flaw list` names them"
+        ))),
+    }
 }
 
 /// A failure as a person wants to read it.

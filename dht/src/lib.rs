@@ -10,10 +10,12 @@
 //! * [`ring`]: membership and lookup.
 //! * [`membership`]: what custody needs to know of the ring.
 //! * [`custody`]: who must hold which shard, and what to do when somebody does not.
+//! * [`flaw`]: wrong variants of both, for testing the tests.
 
 mod choice;
 pub mod contact;
 pub mod custody;
+pub mod flaw;
 pub mod id;
 pub mod membership;
 pub mod ring;
@@ -23,6 +25,7 @@ mod time;
 mod testing;
 
 pub use contact::{Contact, Peer, PeerState};
+pub use flaw::Flaw;
 pub use id::Id;
 pub use membership::{Member, Membership};
 pub use time::Time;

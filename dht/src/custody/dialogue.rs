@@ -9,7 +9,7 @@ use super::peers::Handle;
 use super::{
     Custody, Effect, MAX_ENTRIES, Question, Report, Reported, Request, RequestId, Response, Transmit,
 };
-use crate::{Id, Membership, Peer, Time};
+use crate::{Flaw, Id, Membership, Peer, Time};
 
 /// How long a request may take.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -138,6 +138,7 @@ impl Custody {
         let retry = now + self.config.exchange_dirty * 2;
         let record = self.peers.get_mut(peer);
         match asked {
+            Asked::Report if self.config.has(Flaw::ReportOnce) => {}
             Asked::Report => record.outgoing.failed(now, &self.config),
             Asked::Solicit => {
                 record.outbox.failed(retry);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::peers::{Handle, ME};
 use super::repair::NAG;
 use super::{Custody, Effect, MAX_ENTRIES};
-use crate::{Id, Time};
+use crate::{Flaw, Id, Time};
 
 /// Points remembered as explored lately, at most; while there are so many, no other is.
 const MAX_EXPLORED: usize = 256;
@@ -32,7 +32,8 @@ impl Custody {
 
     /// This peer is not the home of a stripe that these peers report to it.
     pub(super) fn mislead(&mut self, stripe: Id, holders: impl IntoIterator<Item = Handle>) {
-        for holder in holders.into_iter().filter(|holder| *holder != ME) {
+        let told = !self.config.has(Flaw::LeaveMisled);
+        for holder in holders.into_iter().filter(|holder| told && *holder != ME) {
             let misled = &mut self.peers.get_mut(holder).misled;
             if misled.len() < MAX_ENTRIES {
                 misled.insert(stripe);

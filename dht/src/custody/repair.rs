@@ -10,7 +10,7 @@ use super::message::TrimOrder;
 use super::peers::{Handle, ME};
 use super::plan::{self, Decision, Survey};
 use super::{Custody, Effect, JobId, JobOutcome};
-use crate::{Membership, PeerState, Time};
+use crate::{Flaw, Membership, PeerState, Time};
 
 /// Time between two instructions about one stripe, to let the first be followed and reported.
 pub(super) const NAG: Duration = Duration::from_secs(10);
@@ -118,6 +118,7 @@ impl Custody {
                     wakes.push(until);
                 }
                 Decision::Regenerate { .. } if homed.not_before > now => wakes.push(Some(homed.not_before)),
+                Decision::Regenerate { .. } if self.config.has(Flaw::NoRepair) => {}
                 Decision::Regenerate { .. } => {
                     let spare = survey.distinct.saturating_sub(usize::from(homed.shape.k));
                     priority = u16::try_from(spare).ok();
@@ -125,6 +126,7 @@ impl Custody {
                 Decision::Copy { .. } if homed.not_before.max(stable) > now => {
                     wakes.push(Some(homed.not_before.max(stable)));
                 }
+                Decision::Copy { .. } if self.config.has(Flaw::NoHandIn) => {}
                 Decision::Copy { .. } => priority = Some(HAND_IN),
             }
             plan::surplus(now, homed, &survey, &self.peers, &members)
@@ -166,6 +168,9 @@ impl Custody {
         }
         homed.nag = now + NAG;
         for peer in pending {
+            if self.config.has(Flaw::NoCommitSpread) {
+                continue;
+            }
             if peer == ME {
                 self.effects.push_back(Effect::Commit { stripe: slot.stripe });
             } else if self.peers.is_alive(peer) {
@@ -173,7 +178,8 @@ impl Custody {
                 self.peers.arm(peer);
             }
         }
-        for surplus in orders {
+        let orders = orders.into_iter().filter(|_| !self.config.has(Flaw::NoTrim));
+        for surplus in orders.collect::<Vec<_>>() {
             let name = |handle| self.peers.get(handle).peer;
             let order = TrimOrder {
                 stripe: slot.stripe,
@@ -337,7 +343,12 @@ impl Custody {
         for (index, peer) in &job.targets {
             let name = self.peers.get(*peer).peer;
             if outcome.failed.contains(&(*index, name)) {
-                self.peers.get_mut(*peer).refused_until = now + REFUSED;
+                let span = if self.config.has(Flaw::RefusedForEver) {
+                    REFUSED * 1000
+                } else {
+                    REFUSED
+                };
+                self.peers.get_mut(*peer).refused_until = now + span;
             }
         }
         if outcome.inconsistent {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::message::Request;
-use crate::{Id, Peer, Time};
+use crate::{Flaw, Id, Peer, Time};
 
 /// A listing ends with a whole stripe, which has at most 255 shards.
 pub(super) const MAX_PAGE: usize = super::MAX_ENTRIES - 255;
@@ -37,6 +37,9 @@ pub struct CustodyConfig {
     pub r: usize,
     /// Shards listed in one message before the last stripe is completed; at most the default.
     pub page: usize,
+    /// A planted flaw. None.
+    #[cfg(feature = "flaws")]
+    pub flaw: Option<Flaw>,
 }
 
 impl Default for CustodyConfig {
@@ -54,11 +57,20 @@ impl Default for CustodyConfig {
             parallel: 4,
             r: 16,
             page: MAX_PAGE,
+            #[cfg(feature = "flaws")]
+            flaw: None,
         }
     }
 }
 
 impl CustodyConfig {
+    pub(super) fn has(&self, flaw: Flaw) -> bool {
+        #[cfg(feature = "flaws")]
+        return self.flaw == Some(flaw);
+        #[cfg(not(feature = "flaws"))]
+        return flaw.is_planted();
+    }
+
     pub(super) fn settle(&self) -> Duration {
         self.settle.min(self.repair_delay)
     }

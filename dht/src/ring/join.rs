@@ -16,7 +16,7 @@ use super::lookup::Aim;
 use super::message::{Event, LookupId};
 use super::table::Standing;
 use super::{Phase, Ring};
-use crate::{Contact, Id, Peer, Time};
+use crate::{Contact, Flaw, Id, Peer, Time};
 
 /// Entries of the address book pinged at once.
 const SEEK_WINDOW: usize = 64;
@@ -177,6 +177,7 @@ impl Ring {
             return;
         };
         self.seek = None;
+        self.member |= self.config.has(Flaw::MemberTooEarly);
         if self.ask_places(now, &contact) {
             return;
         }

@@ -11,7 +11,7 @@ use super::calls::{Purpose, Timer};
 use super::message::{Event, Failure, Request};
 use super::table::{Entry, Standing, Update};
 use super::{Phase, Ring};
-use crate::{Contact, Peer, Time};
+use crate::{Contact, Flaw, Peer, Time};
 
 /// A peer is dead after this many failures in a row ...
 const FAILURES: u8 = 3;
@@ -235,7 +235,12 @@ impl Ring {
         let Some(entry) = self.table.get_mut(peer) else {
             return;
         };
-        if entry.failures >= FAILURES || entry.unreachable >= UNREACHABLE {
+        let enough = if self.config.has(Flaw::OneFailureIsDeath) {
+            1
+        } else {
+            FAILURES
+        };
+        if entry.failures >= enough || entry.unreachable >= UNREACHABLE {
             self.bury(now, peer);
             return;
         }
@@ -270,7 +275,7 @@ impl Ring {
         if self.table.enter(peer) {
             self.events.push_back(Event::PeerUp(peer));
             self.book_changed = true;
-            if self.is_near(peer) {
+            if self.is_near(peer) || self.config.has(Flaw::HurryForAll) {
                 self.nudge(now);
             }
         }
@@ -309,6 +314,9 @@ impl Ring {
 
     /// Off the circle and into the graveyard.
     pub(super) fn bury(&mut self, now: Time, peer: Peer) {
+        if self.config.has(Flaw::KeepTheDead) {
+            return;
+        }
         self.remove(now, peer, Standing::Dead(now));
     }
 
@@ -318,7 +326,7 @@ impl Ring {
             self.events.push_back(Event::PeerDown(peer));
             self.fingers.retain(|_, finger| *finger != peer);
             self.book_changed = true;
-            if near {
+            if near || self.config.has(Flaw::HurryForAll) {
                 self.nudge(now);
             }
             if self.table.members() == 0 {
@@ -333,9 +341,9 @@ fn count_failure(entry: &mut Entry, now: Time, failure: Failure, retry: Duration
         return;
     }
     entry.failed = now;
-    entry.failures += 1;
+    entry.failures = entry.failures.saturating_add(1);
     match failure {
-        Failure::Unreachable => entry.unreachable += 1,
+        Failure::Unreachable => entry.unreachable = entry.unreachable.saturating_add(1),
         Failure::TimedOut | Failure::Refused => {}
     }
 }

@@ -64,7 +64,7 @@ use self::stabilize::Rounds;
 use self::table::Table;
 use self::walk::Walk;
 use crate::membership::{Member, Membership};
-use crate::{Contact, Id, Peer, Time};
+use crate::{Contact, Flaw, Id, Peer, Time};
 
 pub use self::message::{
     BookEntry, Event, Failure, Found, Liveness, LookupError, LookupId, MAX_CONTACTS, Phase, Request,
@@ -112,6 +112,18 @@ pub struct RingConfig {
     pub max_learned: usize,
     /// How long a departure waits for acknowledgements. 2 s.
     pub leave_timeout: Duration,
+    /// A planted flaw. None.
+    #[cfg(feature = "flaws")]
+    pub flaw: Option<Flaw>,
+}
+
+impl RingConfig {
+    fn has(&self, flaw: Flaw) -> bool {
+        #[cfg(feature = "flaws")]
+        return self.flaw == Some(flaw);
+        #[cfg(not(feature = "flaws"))]
+        return flaw.is_planted();
+    }
 }
 
 impl Default for RingConfig {
@@ -135,6 +147,8 @@ impl Default for RingConfig {
             max_book: 4096,
             max_learned: 1024,
             leave_timeout: Duration::from_secs(2),
+            #[cfg(feature = "flaws")]
+            flaw: None,
         }
     }
 }
@@ -180,6 +194,8 @@ impl Ring {
     pub fn new(config: RingConfig, me: Contact, book: Vec<BookEntry>, seed: u64, now: Time) -> Self {
         let used = me.used;
         let mut table = Table::new(me);
+        #[cfg(feature = "flaws")]
+        table.plant(config.flaw);
         for entry in book {
             table.note(entry.contact, now, entry.age);
         }
@@ -375,6 +391,9 @@ impl Ring {
             (Purpose::Ping, _) => self.failed(now, peer, Failure::Refused, true),
             (Purpose::Neighbours(of), Response::Contacts(contacts)) => {
                 self.on_contacts(now, peer, &of, contacts);
+            }
+            (Purpose::Neighbours(_), Response::Busy) if self.config.has(Flaw::BusyIsDead) => {
+                self.bury(now, peer);
             }
             (Purpose::Neighbours(_), _) => {}
             (Purpose::Lookup(lookup), response) => self.on_lookup_response(now, lookup, peer, response),

@@ -13,7 +13,7 @@ use super::calls::{Purpose, Timer};
 use super::message::{Event, MAX_CONTACTS, Request, Response};
 use super::table::Standing;
 use super::{Phase, Ring};
-use crate::{Contact, Id, Peer, Time};
+use crate::{Contact, Flaw, Id, Peer, Time};
 
 /// Unlisted peers pinged per answer, at most.
 const MAX_DOUBTS: usize = 8;
@@ -165,7 +165,7 @@ impl Ring {
     ) -> Response {
         let (from, version) = (contact.peer, contact.version);
         self.told(now, contact);
-        if member {
+        if member && !self.config.has(Flaw::NoRectify) {
             self.admit(now, from);
         }
         if !self.member {
@@ -207,7 +207,11 @@ impl Ring {
             self.hear_of(now, contact);
         }
         for peer in self.unlisted(now, of, &listed) {
-            self.ping(now, peer);
+            if self.config.has(Flaw::OriginalOrder) {
+                self.bury(now, peer);
+            } else if !self.config.has(Flaw::NeverAskWhere) {
+                self.ping(now, peer);
+            }
         }
     }
 
@@ -224,6 +228,7 @@ impl Ring {
         };
         match entry.standing {
             Standing::Alive | Standing::Suspect | Standing::Candidate => {}
+            Standing::Dead(_) if self.config.has(Flaw::HearsayRevives) => self.enter(now, peer),
             Standing::Dead(_) if news => self.verify(now, peer),
             Standing::Dead(_) => self.doubt_death(now, peer),
             Standing::Known if self.table.would_be_head(&entry.contact) => self.propose(now, peer),

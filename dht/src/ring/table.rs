@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::liveness::RoundTrip;
 use super::message::Liveness;
-use crate::{Contact, Id, Peer, Time};
+use crate::{Contact, Flaw, Id, Peer, Time};
 
 /// What this peer thinks of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +134,8 @@ pub(super) struct Table {
     members: usize,
     /// Rises with every change of the circle or of who counts as dead.
     revision: u64,
+    /// The flaw planted here, if any.
+    flaw: Option<Flaw>,
 }
 
 impl Table {
@@ -145,9 +147,20 @@ impl Table {
             peers: BTreeMap::new(),
             members: 0,
             revision: 0,
+            flaw: None,
         };
         table.set_me(me);
         table
+    }
+
+    /// Plants a flaw.
+    #[cfg(feature = "flaws")]
+    pub(super) fn plant(&mut self, flaw: Option<Flaw>) {
+        self.flaw = flaw;
+    }
+
+    fn has(&self, flaw: Flaw) -> bool {
+        cfg!(feature = "flaws") && self.flaw == Some(flaw)
     }
 
     pub(super) fn me(&self) -> &Contact {
@@ -228,7 +241,9 @@ impl Table {
         let Some(entry) = self.peers.get_mut(&contact.peer) else {
             return Update::Stale;
         };
-        if contact.version <= entry.contact.version {
+        let older = contact.version <= entry.contact.version;
+        let takes_older = self.flaw == Some(Flaw::OldContactWins) && contact != entry.contact;
+        if older && !takes_older {
             return Update::Stale;
         }
         let moved = contact.virtual_nodes != entry.contact.virtual_nodes;
@@ -286,6 +301,7 @@ impl Table {
     /// Virtual nodes from `from` (included) once around the circle.
     pub(super) fn clockwise(&self, from: Id) -> impl Iterator<Item = (Id, Peer)> + '_ {
         let (ahead, behind) = (self.nodes.range(from..), self.nodes.range(..from));
+        let behind = behind.filter(|_| !self.has(Flaw::NoWrapAround));
         ahead.chain(behind).map(|(id, peer)| (*id, *peer))
     }
 
@@ -306,10 +322,17 @@ impl Table {
 
     /// The successor list of the point `id`: the first `r` distinct peers after it, without `but`.
     pub(super) fn list(&self, id: Id, but: Peer, r: usize) -> impl Iterator<Item = Peer> + '_ {
-        self.distinct(id.successor())
+        let nodes = if self.has(Flaw::CountVirtualNodes) {
+            r
+        } else {
+            usize::MAX
+        };
+        let mut seen = BTreeSet::from([but]);
+        self.clockwise(id.successor())
+            .take(nodes)
             .map(|(_, peer)| peer)
-            .filter(move |peer| *peer != but)
-            .take(r)
+            .filter(move |peer| seen.insert(*peer))
+            .take(r.min(self.members))
     }
 
     /// The union of the successor lists of `ids`.

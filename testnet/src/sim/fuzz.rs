@@ -8,6 +8,7 @@ use super::link::Network;
 use super::nemesis::{self, Outcome};
 use super::scenario::{Action, Keeping, Pick, Scenario, Step};
 use super::{below, chance, generator, mix, pick, uniform};
+use mutualstore_dht::Flaw;
 use rand_chacha::ChaCha8Rng;
 
 /// Draws the scenario of a seed with about so many peers.
@@ -262,7 +263,12 @@ impl Batch {
 
 /// Runs the scenarios of `seeds` seeds from `first` on, on all processors. After each run `stop` is asked whether
 /// to go on.
-pub fn batch(first: u64, seeds: u64, peers: usize, stop: &(dyn Fn(&Batch) -> bool + Sync)) -> Batch {
+pub fn batch(
+    (first, seeds): (u64, u64),
+    peers: usize,
+    flaw: Option<Flaw>,
+    stop: &(dyn Fn(&Batch) -> bool + Sync),
+) -> Batch {
     let shared = Mutex::new((Batch::default(), 0));
     let width = thread::available_parallelism().map_or(1, NonZero::get);
     thread::scope(|scope| {
@@ -270,10 +276,10 @@ pub fn batch(first: u64, seeds: u64, peers: usize, stop: &(dyn Fn(&Batch) -> boo
             scope.spawn(|| {
                 while let Some(seed) = next(&shared, first, seeds) {
                     let scenario = draw(seed, peers);
-                    let mut outcome = nemesis::run(&scenario, seed, false);
+                    let mut outcome = nemesis::run(&scenario, seed, flaw, false);
                     if outcome.violation.is_some() {
                         // Once more, for the words.
-                        outcome = nemesis::run(&scenario, seed, true);
+                        outcome = nemesis::run(&scenario, seed, flaw, true);
                     }
                     let mut shared = lock(&shared);
                     shared.0.add(seed, outcome);

@@ -25,6 +25,7 @@ mod tests;
 mod world;
 mod writer;
 
+pub use mutualstore_dht::Flaw;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use mutualstore_dht::Id;
 use mutualstore_dht::ring::{Found, LookupId, RingConfig};
+use mutualstore_dht::{Flaw, Id};
 
 use super::check::{Violation, distinct};
 use super::host::Host;
@@ -36,9 +36,10 @@ pub struct Outcome {
     pub recent: Vec<String>,
 }
 
-/// Runs a scenario with a seed. `remember` keeps the last events in words, which costs time.
-pub fn run(scenario: &Scenario, seed: u64, remember: bool) -> Outcome {
-    let mut world = World::new(scenario.setup(seed));
+/// Runs a scenario with a seed, with a flaw planted in every host if one is given and the build has them. `remember`
+/// keeps the last events in words, which costs time.
+pub fn run(scenario: &Scenario, seed: u64, flaw: Option<Flaw>, remember: bool) -> Outcome {
+    let mut world = World::new(scenario.setup(seed, flaw));
     world.recent = remember.then(Default::default);
     let mut run = Run {
         scenario,

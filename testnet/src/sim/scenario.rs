@@ -18,6 +18,7 @@
 
 use std::time::Duration;
 
+use mutualstore_dht::Flaw;
 use mutualstore_dht::custody::{CustodyConfig, Shape};
 use mutualstore_dht::ring::RingConfig;
 use serde::{Deserialize, Serialize};
@@ -319,15 +320,22 @@ impl Scenario {
             .or_else(|| self.step.iter().find_map(Step::problem))
     }
 
-    pub(crate) fn setup(&self, seed: u64) -> Setup {
+    pub(crate) fn setup(&self, seed: u64, flaw: Option<Flaw>) -> Setup {
         let ring = RingConfig {
+            #[cfg(any(test, feature = "flaws"))]
+            flaw,
             r: self.r,
             max_learned: self.max_learned.unwrap_or(RingConfig::default().max_learned),
             ..RingConfig::default()
         };
         Setup {
             ring,
-            custody: self.custody.as_ref().map(|keeping| keeping.config(self.r)),
+            custody: self.custody.as_ref().map(|keeping| CustodyConfig {
+                #[cfg(any(test, feature = "flaws"))]
+                flaw,
+                ..keeping.config(self.r)
+            }),
+            flaw,
             network: self.network.clone(),
             disconnects: self.disconnects,
             hello: true,

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use mutualstore_dht::Flaw;
+
 use super::fuzz;
 use super::nemesis::run;
 use super::scenario::Scenario;
@@ -14,7 +16,7 @@ fn every_scenario_in_the_tree_holds() {
     for file in files {
         let path = file.unwrap().path();
         let scenario = Scenario::parse(&fs::read_to_string(&path).unwrap()).unwrap();
-        let outcome = run(&scenario, 1, false);
+        let outcome = run(&scenario, 1, None, false);
         assert!(
             outcome.violation.is_none(),
             "{}: {:?}",
@@ -33,7 +35,7 @@ fn every_scenario_in_the_tree_holds() {
 
 #[test]
 fn random_scenarios_hold() {
-    let batch = fuzz::batch(1, 150, 24, &|_| false);
+    let batch = fuzz::batch((1, 150), 24, None, &|_| false);
     let broken: Vec<_> = batch
         .failures
         .iter()
@@ -45,11 +47,14 @@ fn random_scenarios_hold() {
 
 #[test]
 fn the_seed_decides_everything() {
-    let trace = |seed| run(&fuzz::draw(seed, 16), seed, false).trace;
+    let trace = |seed| run(&fuzz::draw(seed, 16), seed, None, false).trace;
     assert_eq!(trace(5), trace(5));
     assert_ne!(trace(5), trace(6));
     let scenario = fuzz::draw(5, 16);
-    assert_ne!(run(&scenario, 1, false).trace, run(&scenario, 2, false).trace);
+    assert_ne!(
+        run(&scenario, 1, None, false).trace,
+        run(&scenario, 2, None, false).trace
+    );
     assert_eq!(Scenario::parse(&scenario.to_toml()).unwrap(), scenario);
 }
 
@@ -84,4 +89,24 @@ fn broken_scenarios_are_refused_in_one_line() {
             "{text}: {problem}"
         );
     }
+}
+
+#[test]
+fn every_planted_flaw_is_caught() {
+    let mut missed = Vec::new();
+    for (name, flaw) in Flaw::ALL {
+        let batch = fuzz::batch((1, 150), 20, Some(flaw), &|batch| !batch.failures.is_empty());
+        match batch.failures.first() {
+            Some((seed, outcome)) => {
+                let invariant = outcome.violation.as_ref().map(|violation| violation.invariant);
+                println!(
+                    "{name}: seed {seed}, {} runs: {}",
+                    batch.seeds,
+                    invariant.unwrap_or_default()
+                );
+            }
+            None => missed.push(name),
+        }
+    }
+    assert!(missed.is_empty(), "{missed:?}");
 }

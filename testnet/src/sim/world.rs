@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mutualstore_dht::custody::{self, Custody, CustodyConfig, Holding};
 use mutualstore_dht::ring::{self, Failure, Ring, RingConfig, SelfChange};
-use mutualstore_dht::{Contact, Peer, PeerState, Time};
+use mutualstore_dht::{Contact, Flaw, Peer, PeerState, Time};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
@@ -42,6 +42,8 @@ pub(crate) struct Setup {
     /// Whether newcomers choose their virtual nodes.
     pub(crate) choose: bool,
     pub(crate) seed: u64,
+    /// The flaw planted in every host.
+    pub(crate) flaw: Option<Flaw>,
 }
 
 /// How a host ends.

@@ -1,0 +1,86 @@
+//! Planted flaws: wrong variants of the protocol, to show that the simulator's checks would notice.
+//!
+//! Only a build with the feature `flaws` can select one; in every other build [`Flaw`] is a list of names.
+
+/// A wrong variant. Each names what is done wrong, where the right way is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flaw {
+    /// A newcomer is a member before it has its lists.
+    MemberTooEarly,
+    /// Being asked by a predecessor is no news.
+    NoRectify,
+    /// What the first successor does not list is dropped, not asked (Stoica et al. 2003).
+    OriginalOrder,
+    /// Lists count virtual nodes, not peers.
+    CountVirtualNodes,
+    /// The circle ends at its highest point.
+    NoWrapAround,
+    /// The dead stay on the circle.
+    KeepTheDead,
+    /// Who is busy is dead.
+    BusyIsDead,
+    /// One failure is enough to bury a peer.
+    OneFailureIsDeath,
+    /// The word of others brings the dead back.
+    HearsayRevives,
+    /// An older contact replaces a newer one.
+    OldContactWins,
+    /// A peer that speaks is never asked where it is.
+    NeverAskWhere,
+    /// A lookup drops from answers whom the asker counts as dead, without asking them.
+    TrustTheGraveyard,
+    /// Every change anywhere makes the neighbourhood hurry.
+    HurryForAll,
+    /// A holder that confirms does not pin, and confirms what it is dropping itself.
+    ConfirmWithoutPin,
+    /// Shards whose holders lie elsewhere are not handed in.
+    NoHandIn,
+    /// Surplus shards stay.
+    NoTrim,
+    /// A report that failed is not repeated.
+    ReportOnce,
+    /// Reports to a peer that is not the home are not answered with the home.
+    LeaveMisled,
+    /// Commits are not spread.
+    NoCommitSpread,
+    /// Missing shards are not regenerated.
+    NoRepair,
+    /// A peer that refused a shard is never asked again.
+    RefusedForEver,
+    /// A put is acknowledged before its holders have committed.
+    AcknowledgeEarly,
+}
+
+impl Flaw {
+    /// No flaw is planted in a build without the feature.
+    #[cfg(not(feature = "flaws"))]
+    pub(crate) const fn is_planted(self) -> bool {
+        matches!(self, _ if false)
+    }
+
+    /// All of them, by name.
+    pub const ALL: [(&str, Self); 22] = [
+        ("member-too-early", Self::MemberTooEarly),
+        ("no-rectify", Self::NoRectify),
+        ("original-order", Self::OriginalOrder),
+        ("count-virtual-nodes", Self::CountVirtualNodes),
+        ("no-wrap-around", Self::NoWrapAround),
+        ("keep-the-dead", Self::KeepTheDead),
+        ("busy-is-dead", Self::BusyIsDead),
+        ("one-failure-is-death", Self::OneFailureIsDeath),
+        ("hearsay-revives", Self::HearsayRevives),
+        ("old-contact-wins", Self::OldContactWins),
+        ("never-ask-where", Self::NeverAskWhere),
+        ("trust-the-graveyard", Self::TrustTheGraveyard),
+        ("hurry-for-all", Self::HurryForAll),
+        ("confirm-without-pin", Self::ConfirmWithoutPin),
+        ("no-hand-in", Self::NoHandIn),
+        ("no-trim", Self::NoTrim),
+        ("report-once", Self::ReportOnce),
+        ("leave-misled", Self::LeaveMisled),
+        ("no-commit-spread", Self::NoCommitSpread),
+        ("no-repair", Self::NoRepair),
+        ("refused-for-ever", Self::RefusedForEver),
+        ("acknowledge-early", Self::AcknowledgeEarly),
+    ];
+}
