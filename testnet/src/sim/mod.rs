@@ -4,7 +4,7 @@
 //! the same seed gives the same trace, another seed another one.
 //!
 //! * `world`: hosts, messages in flight, the clock; drives the machines as the daemon does.
-//! * `host`: one of them.
+//! * `host`: one of them; `lives`: how they start and end.
 //! * [`link`]: delay, loss, duplication, partitions.
 //! * `disk`: what survives a crash; carries out custody's effects by bookkeeping.
 //! * `writer`: clients that put stripes, by the daemon's rules.
@@ -18,6 +18,7 @@ mod disk;
 pub mod fuzz;
 mod host;
 pub mod link;
+mod lives;
 pub mod nemesis;
 pub mod scenario;
 #[cfg(test)]

@@ -1,17 +1,16 @@
 //! Hosts, messages in flight and the clock; drives ring and custody of each host as the daemon's driver does.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
-use mutualstore_dht::custody::{self, Custody, CustodyConfig, Holding};
+use mutualstore_dht::custody::{self, Custody, CustodyConfig};
 use mutualstore_dht::ring::{self, Failure, Ring, RingConfig, SelfChange};
 use mutualstore_dht::{Contact, Flaw, Peer, PeerState, Time};
 use rand_chacha::ChaCha8Rng;
-use sha2::{Digest, Sha256};
 
 use super::check::{Checks, Violation};
-use super::disk::{Disk, Truth};
+use super::disk::Truth;
 use super::host::Host;
 use super::link::{Links, Network};
 use super::writer::{self, Writers};
@@ -27,7 +26,7 @@ const STANDSTILL: u64 = 2_000_000;
 /// As in the daemon: a timer this late means that the process stood still.
 const STALL: u64 = 3_000_000;
 /// As in the daemon: between two calls to silent join addresses, doubled up to the maximum.
-const DIAL: (u64, u64) = (250_000, 10_000_000);
+pub(super) const DIAL: (u64, u64) = (250_000, 10_000_000);
 
 /// What all hosts have in common.
 #[derive(Clone, Debug)]
@@ -138,7 +137,7 @@ pub(crate) struct World {
     pub(crate) peace: bool,
     /// Steps of the scenario that are due.
     pub(crate) steps: VecDeque<usize>,
-    numbers: HashMap<Peer, Who>,
+    pub(super) numbers: HashMap<Peer, Who>,
     queue: BinaryHeap<Queued>,
     sequence: u64,
     /// Events since time went on.
@@ -207,252 +206,6 @@ impl World {
 
     pub(crate) fn after(&mut self, delay: Duration, event: Event) {
         self.schedule(self.now + micros(delay), event);
-    }
-}
-
-/// Lives of hosts.
-impl World {
-    /// A new host that joins through one of `vias`, or founds a network.
-    pub(crate) fn add(&mut self, virtual_nodes: u16, capacity: usize, vias: &[Who]) -> Who {
-        let who = Who::try_from(self.hosts.len()).unwrap_or(Who::MAX);
-        let mut hash = Sha256::new();
-        hash.update(b"simulated peer");
-        hash.update(self.setup.seed.to_be_bytes());
-        hash.update(who.to_be_bytes());
-        let peer = Peer::new(hash.finalize().into());
-        let indices = if self.setup.choose { 0 } else { virtual_nodes };
-        let contact = Contact {
-            peer,
-            version: 0,
-            virtual_nodes: (0..indices).collect(),
-            addresses: Vec::new(),
-            capacity: u64::from(virtual_nodes) << 30,
-            used: 0,
-            state: PeerState::Accepting,
-        };
-        self.numbers.insert(peer, who);
-        self.hosts.push(Host {
-            peer,
-            virtual_nodes,
-            ring: None,
-            custody: None,
-            disk: Disk::default(),
-            capacity,
-            contact,
-            book: Vec::new(),
-            book_at: 0,
-            joins: vias.to_vec(),
-            life: 0,
-            born: 0,
-            wake: u64::MAX,
-            clock: 0,
-            frozen: None,
-            stalled: Vec::new(),
-            dark: false,
-            calls: BTreeSet::new(),
-            greeted: BTreeMap::new(),
-            revision: 0,
-            retired: false,
-            sent: 0,
-        });
-        self.start(who);
-        who
-    }
-
-    /// Starts the process of a host.
-    pub(crate) fn start(&mut self, who: Who) {
-        let now = self.now;
-        let seed = mix(self.setup.seed ^ mix(u64::from(who) << 32 | now));
-        let mut config = self.setup.ring.clone();
-        let custody = self.setup.custody.clone();
-        let choose = self.setup.choose;
-        let Some(host) = self
-            .hosts
-            .get_mut(who as usize)
-            .filter(|host| !host.is_up() && !host.retired)
-        else {
-            return;
-        };
-        host.life += 1;
-        host.born = now;
-        host.dark = false;
-        host.frozen = None;
-        host.wake = u64::MAX;
-        host.greeted.clear();
-        host.contact.version = (1_600_000_000_000_i64 + host.clock).unsigned_abs() + now / 1000;
-        host.contact.used = 0;
-        host.contact.state = PeerState::Accepting;
-        if choose {
-            config.virtual_nodes = host.virtual_nodes;
-        }
-        let away = Duration::from_micros(now.saturating_sub(host.book_at));
-        let mut book = std::mem::take(&mut host.book);
-        for entry in &mut book {
-            entry.age = entry.age.saturating_add(away);
-        }
-        let first = host.life == 1 && !host.joins.is_empty();
-        let mut ring = Ring::new(config.clone(), host.contact.clone(), book, seed, Time::ZERO);
-        if first {
-            ring.adopt(Time::ZERO, config.r, config.virtual_nodes);
-        }
-        host.ring = Some(ring);
-        host.custody = custody.map(|custody| Custody::new(custody, host.peer, mix(seed), Time::ZERO));
-        host.revision = 0;
-        let (life, joins) = (host.life, host.joins.clone());
-        self.inventory(who);
-        self.checks.host_changed(who);
-        self.settle(who);
-        self.publish(who);
-        for via in joins {
-            self.schedule(now, Event::Dial(who, life, via, DIAL.0));
-        }
-    }
-
-    /// Tells custody what the disk holds.
-    fn inventory(&mut self, who: Who) {
-        let numbers: &Vec<Host> = &self.hosts;
-        let Some(host) = numbers.get(who as usize) else {
-            return;
-        };
-        let holdings: Vec<Holding> = host
-            .disk
-            .iter()
-            .map(|((stripe, index), stored)| Holding {
-                stripe: *stripe,
-                index: *index,
-                shape: stored.shape,
-                state: stored.state(host, &self.hosts),
-            })
-            .collect();
-        if let Some(custody) = self.host_mut(who).and_then(|host| host.custody.as_mut()) {
-            for holding in holdings {
-                custody.insert(Time::ZERO, holding);
-            }
-        }
-    }
-
-    /// Ends a process without a warning.
-    pub(crate) fn crash(&mut self, who: Who, how: Crash) {
-        let now = self.now;
-        let Some(host) = self.hosts.get_mut(who as usize) else {
-            return;
-        };
-        let Some(ring) = host.ring.take() else { return };
-        host.book = ring.book(host.local(now));
-        host.book_at = now;
-        host.contact = ring.me().clone();
-        host.custody = None;
-        host.frozen = None;
-        host.stalled.clear();
-        host.calls.clear();
-        host.dark = how == Crash::Machine;
-        self.checks.host_changed(who);
-        if how == Crash::Process && self.setup.disconnects {
-            for other in self.those(Host::is_up) {
-                self.send(who, other, None, Body::Disconnect);
-            }
-        }
-    }
-
-    /// Takes the address book of a host that is down.
-    pub(crate) fn forget_book(&mut self, who: Who) {
-        if let Some(host) = self.host_mut(who).filter(|host| !host.is_up()) {
-            host.book.clear();
-        }
-    }
-
-    /// Sets a host's wall clock off by `millis` from its next start on.
-    pub(crate) fn set_clock(&mut self, who: Who, millis: i64) {
-        if let Some(host) = self.host_mut(who) {
-            host.clock = millis;
-        }
-    }
-
-    /// Gives a host that is down other virtual nodes.
-    pub(crate) fn resize(&mut self, who: Who, virtual_nodes: u16) {
-        let choose = self.setup.choose;
-        if let Some(host) = self.host_mut(who).filter(|host| !host.is_up()) {
-            host.virtual_nodes = virtual_nodes;
-            let kept = usize::from(virtual_nodes);
-            if choose {
-                host.contact.virtual_nodes.truncate(kept);
-            } else {
-                host.contact.virtual_nodes = (0..virtual_nodes).collect();
-            }
-        }
-    }
-
-    /// SIGSTOP: messages wait, time goes on.
-    pub(crate) fn freeze(&mut self, who: Who) {
-        if let Some(host) = self.host_mut(who).filter(|host| host.is_running()) {
-            host.frozen = Some(Vec::new());
-        }
-    }
-
-    /// SIGCONT.
-    pub(crate) fn thaw(&mut self, who: Who) {
-        let now = self.now;
-        let Some(host) = self.hosts.get_mut(who as usize) else {
-            return;
-        };
-        let Some(waiting) = host.frozen.take() else { return };
-        let wake = host.wake;
-        let stalled = std::mem::take(&mut host.stalled);
-        for message in waiting {
-            self.schedule(now, Event::Arrive(Box::new(message)));
-        }
-        for event in stalled {
-            self.schedule(now, event);
-        }
-        if wake != u64::MAX {
-            self.schedule(wake, Event::Wake(who));
-        }
-    }
-
-    /// Somebody gives a host the address of another one.
-    pub(crate) fn tell(&mut self, who: Who, via: Who) {
-        let life = self.host(who).map_or(0, |host| host.life);
-        if let Some(host) = self.host_mut(who) {
-            host.joins.push(via);
-        }
-        self.schedule(self.now, Event::Dial(who, life, via, DIAL.0));
-    }
-
-    /// One host of each group of running ones that know nobody outside.
-    pub(crate) fn groups(&self) -> Vec<Who> {
-        let running = self.those(Host::is_running);
-        let mut group: BTreeMap<Who, Who> = running.iter().map(|who| (*who, *who)).collect();
-        for who in &running {
-            let Some(host) = self.host(*who) else { continue };
-            let known = host
-                .ring
-                .iter()
-                .flat_map(Ring::peers)
-                .filter_map(|(contact, _)| self.who(contact.peer));
-            for other in known.chain(host.joins.iter().copied()) {
-                if let (Some(mine), Some(theirs)) = (group.get(who).copied(), group.get(&other).copied()) {
-                    group
-                        .values_mut()
-                        .filter(|of| **of == theirs)
-                        .for_each(|of| *of = mine);
-                }
-            }
-        }
-        group.into_values().collect::<BTreeSet<_>>().into_iter().collect()
-    }
-
-    /// The ring announces its departure; the host is gone for good soon after.
-    pub(crate) fn leave(&mut self, who: Who) {
-        self.act(who, Ring::leave);
-    }
-
-    /// Gone for good, with its disk.
-    pub(crate) fn retire(&mut self, who: Who) {
-        self.crash(who, Crash::Machine);
-        self.wipe(who);
-        if let Some(host) = self.host_mut(who) {
-            host.retired = true;
-        }
     }
 }
 
@@ -770,7 +523,7 @@ impl World {
     }
 
     /// Takes out what the machines of a host want and hands it on.
-    fn settle(&mut self, who: Who) {
+    pub(super) fn settle(&mut self, who: Who) {
         let now = self.now;
         let Some(wants) = self.hosts.get_mut(who as usize).and_then(|host| host.wants(now)) else {
             return;
