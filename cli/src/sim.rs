@@ -21,7 +21,7 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
-    /// Run scenarios from files
+    /// Run scenarios from files (`sim fuzz --print` prints one, testnet/scenarios has more)
     Run(RunArgs),
     /// Run random scenarios; the first that breaks an invariant is told with its replay
     Fuzz(FuzzArgs),

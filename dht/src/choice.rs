@@ -19,6 +19,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::circle::{clockwise, counter_clockwise};
 use crate::contact::{MAX_INDEX, MAX_VIRTUAL_NODES};
 use crate::{Contact, Id, Peer};
 
@@ -86,23 +87,13 @@ struct Circle {
 impl Circle {
     /// How well `id` splits the arc it lies on: the product of the two parts.
     fn split(&self, id: Id) -> u128 {
-        let after = self.clockwise(id).next();
-        match (self.counter_clockwise(id).next(), after) {
+        let after = clockwise(&self.nodes, id).next();
+        match (counter_clockwise(&self.nodes, id).next(), after) {
             (Some((before, _)), Some((after, _))) => {
                 u128::from(id.distance_from(&before).prefix()) * u128::from(after.distance_from(&id).prefix())
             }
             (None, _) | (_, None) => 0,
         }
-    }
-
-    fn clockwise(&self, from: Id) -> impl Iterator<Item = (Id, Peer)> + '_ {
-        let (ahead, behind) = (self.nodes.range(from..), self.nodes.range(..from));
-        ahead.chain(behind).map(|(id, peer)| (*id, *peer))
-    }
-
-    fn counter_clockwise(&self, from: Id) -> impl Iterator<Item = (Id, Peer)> + '_ {
-        let (behind, ahead) = (self.nodes.range(..from).rev(), self.nodes.range(from..).rev());
-        behind.chain(ahead).map(|(id, peer)| (*id, *peer))
     }
 
     /// Computes all loads.
@@ -115,7 +106,7 @@ impl Circle {
     /// Adds the arcs that end at these nodes to the loads, `sign` times.
     fn count(&mut self, ends: &[Id], sign: f64) {
         for end in ends {
-            let start = self.counter_clockwise(*end).next();
+            let start = counter_clockwise(&self.nodes, *end).next();
             let Some((start, _)) = start else { continue };
             #[expect(clippy::cast_precision_loss, reason = "a share")]
             let arc = end.distance_from(&start).prefix() as f64 / u64::MAX as f64 * sign;
@@ -131,7 +122,7 @@ impl Circle {
     /// The first distinct peers from `end` on.
     fn holders(&self, end: Id) -> Vec<Peer> {
         let mut holders: Vec<Peer> = Vec::with_capacity(MOST);
-        for (_, peer) in self.clockwise(end) {
+        for (_, peer) in clockwise(&self.nodes, end) {
             if !holders.contains(&peer) {
                 holders.push(peer);
                 if holders.len() == MOST {
@@ -145,9 +136,11 @@ impl Circle {
     /// Nodes other than `id` whose arcs or their holders depend on whether `me` has a node at `id`.
     fn around(&self, me: Peer, id: Id) -> Vec<Id> {
         let mut before: Vec<Peer> = Vec::with_capacity(MOST);
-        let next = self.clockwise(id).map(|(next, _)| next).find(|next| *next != id);
+        let next = clockwise(&self.nodes, id)
+            .map(|(next, _)| next)
+            .find(|next| *next != id);
         let mut ends: Vec<Id> = next.into_iter().collect();
-        for (end, peer) in self.counter_clockwise(id) {
+        for (end, peer) in counter_clockwise(&self.nodes, id) {
             if peer != me && !before.contains(&peer) {
                 before.push(peer);
             }

@@ -13,6 +13,7 @@
 //! * [`flaw`]: wrong variants of both, for testing the tests.
 
 mod choice;
+mod circle;
 pub mod contact;
 pub mod custody;
 pub mod flaw;

@@ -37,8 +37,7 @@ pub struct CustodyConfig {
     pub r: usize,
     /// Shards listed in one message before the last stripe is completed; at most the default.
     pub page: usize,
-    /// A planted flaw. None.
-    #[cfg(feature = "flaws")]
+    /// A planted flaw; ignored in builds without the feature `flaws`. None.
     pub flaw: Option<Flaw>,
 }
 
@@ -57,22 +56,14 @@ impl Default for CustodyConfig {
             parallel: 4,
             r: 16,
             page: MAX_PAGE,
-            #[cfg(feature = "flaws")]
             flaw: None,
         }
     }
 }
 
 impl CustodyConfig {
-    #[cfg_attr(
-        not(feature = "flaws"),
-        expect(clippy::unused_self, reason = "nothing is planted here")
-    )]
     pub(super) fn has(&self, flaw: Flaw) -> bool {
-        #[cfg(feature = "flaws")]
-        return self.flaw == Some(flaw);
-        #[cfg(not(feature = "flaws"))]
-        return flaw.is_planted();
+        flaw.is_planted(self.flaw)
     }
 
     pub(super) fn settle(&self) -> Duration {

@@ -4,8 +4,8 @@
 //! pings the book until a member answers, looks up the place of each own virtual node through it, and takes all
 //! lists at once; only then it answers questions of state and is taken over by others. When all peers restart
 //! together nobody is a member: among those that find only others joining, the one with the smallest peer id
-//! founds the ring. A ring of one joins in the same way, but stays a member of its own ring meanwhile. Every
-//! member asks a random entry of its book now and then for the successor of an own virtual node; members of
+//! founds the ring. A ring of one that meets another one joins in the same way, but stays a member of its own
+//! meanwhile; a newcomer that has just adopted a network is no member before. Every member asks a random entry of its book now and then for the successor of an own virtual node; members of
 //! another ring that turn up so are pinged and taken onto the circle, and stabilization does the rest.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -112,21 +112,13 @@ pub struct RingConfig {
     pub max_learned: usize,
     /// How long a departure waits for acknowledgements. 2 s.
     pub leave_timeout: Duration,
-    /// A planted flaw. None.
-    #[cfg(feature = "flaws")]
+    /// A planted flaw; ignored in builds without the feature `flaws`. None.
     pub flaw: Option<Flaw>,
 }
 
 impl RingConfig {
-    #[cfg_attr(
-        not(feature = "flaws"),
-        expect(clippy::unused_self, reason = "nothing is planted here")
-    )]
     fn has(&self, flaw: Flaw) -> bool {
-        #[cfg(feature = "flaws")]
-        return self.flaw == Some(flaw);
-        #[cfg(not(feature = "flaws"))]
-        return flaw.is_planted();
+        flaw.is_planted(self.flaw)
     }
 }
 
@@ -151,7 +143,6 @@ impl Default for RingConfig {
             max_book: 4096,
             max_learned: 1024,
             leave_timeout: Duration::from_secs(2),
-            #[cfg(feature = "flaws")]
             flaw: None,
         }
     }
@@ -197,9 +188,7 @@ impl Ring {
     /// it was in. `seed` decides all its chances.
     pub fn new(config: RingConfig, me: Contact, book: Vec<BookEntry>, seed: u64, now: Time) -> Self {
         let used = me.used;
-        let mut table = Table::new(me);
-        #[cfg(feature = "flaws")]
-        table.plant(config.flaw);
+        let mut table = Table::new(me, config.flaw);
         for entry in book {
             table.note(entry.contact, now, entry.age);
         }

@@ -60,8 +60,8 @@ impl Ring {
         self.want_places(&[]);
     }
 
-    /// Makes `kept` and as many new ones as are wanted this peer's virtual nodes for now; when a member is met
-    /// the new ones are chosen again.
+    /// Gives this peer the virtual nodes `kept` and as many new ones as it lacks. The new ones are chosen among what
+    /// the address book names, and once more when a member is met.
     pub(super) fn want_places(&mut self, kept: &[u16]) {
         let wanted = usize::from(self.config.virtual_nodes.min(MAX_VIRTUAL_NODES));
         let Some(missing) = wanted.checked_sub(kept.len()).filter(|missing| *missing > 0) else {

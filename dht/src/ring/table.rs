@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::liveness::RoundTrip;
 use super::message::Liveness;
+use crate::circle::{clockwise, counter_clockwise};
 use crate::{Contact, Flaw, Id, Peer, Time};
 
 /// What this peer thinks of another one.
@@ -139,7 +140,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(me: Contact) -> Self {
+    pub(super) fn new(me: Contact, flaw: Option<Flaw>) -> Self {
         let mut table = Self {
             me: me.clone(),
             own: Vec::new(),
@@ -147,20 +148,10 @@ impl Table {
             peers: BTreeMap::new(),
             members: 0,
             revision: 0,
-            flaw: None,
+            flaw,
         };
         table.set_me(me);
         table
-    }
-
-    /// Plants a flaw.
-    #[cfg(feature = "flaws")]
-    pub(super) fn plant(&mut self, flaw: Option<Flaw>) {
-        self.flaw = flaw;
-    }
-
-    fn has(&self, flaw: Flaw) -> bool {
-        cfg!(feature = "flaws") && self.flaw == Some(flaw)
     }
 
     pub(super) fn me(&self) -> &Contact {
@@ -242,7 +233,7 @@ impl Table {
             return Update::Stale;
         };
         let older = contact.version <= entry.contact.version;
-        let takes_older = self.flaw == Some(Flaw::OldContactWins) && contact != entry.contact;
+        let takes_older = Flaw::OldContactWins.is_planted(self.flaw) && contact != entry.contact;
         if older && !takes_older {
             return Update::Stale;
         }
@@ -300,15 +291,13 @@ impl Table {
 
     /// Virtual nodes from `from` (included) once around the circle.
     pub(super) fn clockwise(&self, from: Id) -> impl Iterator<Item = (Id, Peer)> + '_ {
-        let (ahead, behind) = (self.nodes.range(from..), self.nodes.range(..from));
-        let behind = behind.filter(|_| !self.has(Flaw::NoWrapAround));
-        ahead.chain(behind).map(|(id, peer)| (*id, *peer))
+        let stop = Flaw::NoWrapAround.is_planted(self.flaw);
+        clockwise(&self.nodes, from).take_while(move |(id, _)| !stop || *id >= from)
     }
 
     /// Virtual nodes from before `from` (excluded) once around the circle, backwards.
     pub(super) fn counter_clockwise(&self, from: Id) -> impl Iterator<Item = (Id, Peer)> + '_ {
-        let (behind, ahead) = (self.nodes.range(..from).rev(), self.nodes.range(from..).rev());
-        behind.chain(ahead).map(|(id, peer)| (*id, *peer))
+        counter_clockwise(&self.nodes, from)
     }
 
     /// The distinct peers at or after `from`, this one included in its place, each with the first of its
@@ -322,7 +311,7 @@ impl Table {
 
     /// The successor list of the point `id`: the first `r` distinct peers after it, without `but`.
     pub(super) fn list(&self, id: Id, but: Peer, r: usize) -> impl Iterator<Item = Peer> + '_ {
-        let nodes = if self.has(Flaw::CountVirtualNodes) {
+        let nodes = if Flaw::CountVirtualNodes.is_planted(self.flaw) {
             r
         } else {
             usize::MAX

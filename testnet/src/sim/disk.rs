@@ -366,12 +366,7 @@ impl World {
             return;
         }
         if self.discard(who, key).is_some() {
-            let count = if expired {
-                &mut self.counters.expired
-            } else {
-                &mut self.counters.dropped
-            };
-            *count += 1;
+            self.counters.dropped += u64::from(!expired);
             self.check_drop(who, key, expired);
         }
         self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1));

@@ -322,7 +322,6 @@ impl Scenario {
 
     pub(crate) fn setup(&self, seed: u64, flaw: Option<Flaw>) -> Setup {
         let ring = RingConfig {
-            #[cfg(any(test, feature = "flaws"))]
             flaw,
             r: self.r,
             max_learned: self.max_learned.unwrap_or(RingConfig::default().max_learned),
@@ -331,14 +330,12 @@ impl Scenario {
         Setup {
             ring,
             custody: self.custody.as_ref().map(|keeping| CustodyConfig {
-                #[cfg(any(test, feature = "flaws"))]
                 flaw,
                 ..keeping.config(self.r)
             }),
             flaw,
             network: self.network.clone(),
             disconnects: self.disconnects,
-            hello: true,
             choose: self.choose,
             seed,
         }

@@ -36,8 +36,6 @@ pub(crate) struct Setup {
     pub(crate) network: Network,
     /// Whether whoever was connected to a killed process notices at once.
     pub(crate) disconnects: bool,
-    /// Whether connections begin with an exchange of contacts.
-    pub(crate) hello: bool,
     /// Whether newcomers choose their virtual nodes.
     pub(crate) choose: bool,
     pub(crate) seed: u64,
@@ -111,11 +109,9 @@ impl Ord for Queued {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) events: u64,
-    pub(crate) messages: u64,
     pub(crate) regenerated: u64,
     pub(crate) copied: u64,
     pub(crate) dropped: u64,
-    pub(crate) expired: u64,
     /// Requests that arrived: pings, questions to neighbours, steps of lookups, departures, custody.
     pub(crate) requests: [u64; 5],
 }
@@ -316,7 +312,6 @@ impl World {
             return;
         }
         let (up, dark) = (host.is_up(), host.dark);
-        self.counters.messages += 1;
         if let Some(count) = sort(&message.body).and_then(|sort| self.counters.requests.get_mut(sort)) {
             *count += 1;
         }
@@ -416,7 +411,7 @@ impl World {
     /// A connection begins with a hello both ways: who was called learns the caller's contact, and the caller that
     /// of who answers.
     fn greet(&mut self, to: Who, from: Who, from_life: u32) {
-        if !self.setup.hello || !self.lives(from, from_life) {
+        if !self.lives(from, from_life) {
             return;
         }
         let new = self

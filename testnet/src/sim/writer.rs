@@ -109,7 +109,6 @@ pub(crate) struct Writers {
     looking: BTreeMap<(Who, u32, LookupId), u64>,
     next: u64,
     pub(crate) acknowledged: u64,
-    pub(crate) failed: u64,
 }
 
 impl World {
@@ -198,7 +197,6 @@ impl World {
             .is_none_or(|host| !host.is_up() || host.life != put.life)
         {
             // The writer died: the leases run out, or a commit that got through spreads.
-            self.writers.failed += 1;
             return;
         }
         let done = match put.stage {
@@ -236,7 +234,6 @@ impl World {
                     Body::Writer(Message::Discard { stripe: put.stripe }),
                 );
             }
-            self.writers.failed += 1;
             return true;
         }
         for index in 0..put.shape.n {
@@ -290,7 +287,6 @@ impl World {
             return true;
         }
         if late {
-            self.writers.failed += 1;
             return true;
         }
         for holder in missing {
