@@ -187,7 +187,7 @@ fn a_degraded_put_becomes_safe_when_the_peer_returns() {
             "--repair-delay",
             "5s",
             "--write-timeout",
-            "2s",
+            "5s",
         ],
     );
     net.testnet("kill", &["--peer", "2"]).ok();

@@ -153,7 +153,12 @@ impl Net {
     #[track_caller]
     pub(crate) fn expect(&self, index: usize, link: &str, bytes: &[u8]) {
         let said = self.run(index, &["get", link, "-o", "-"]);
-        assert_eq!(said.code, 0, "through peer {index}: {}", said.stderr);
+        let log = mutualstore_testnet::spawn::log_tail(&self.data_dir(index));
+        assert_eq!(
+            said.code, 0,
+            "through peer {index}: {}; it logged\n{log}",
+            said.stderr
+        );
         assert!(said.stdout == bytes, "through peer {index} other bytes came back");
     }
 

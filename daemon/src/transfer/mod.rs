@@ -2,7 +2,7 @@
 //!
 //! * [`events`]: what a person is told while a transfer runs.
 //! * [`exchange`]: one shard to or from one peer.
-//! * [`stripes`]: one block to or from its n holders.
+//! * [`stripes`]: one block to or from its n holders; [`second_look`]: what is asked before a read gives up.
 //! * [`put`], [`get`]: a file; [`commit`]: the end of a put at its holders.
 //! * [`health`]: how a file's stripes are doing, asked of their holders.
 //! * [`recover`]: what a crash left of puts in progress.
@@ -16,6 +16,7 @@ pub(crate) mod get;
 pub(crate) mod health;
 pub(crate) mod put;
 pub(crate) mod recover;
+mod second_look;
 pub(crate) mod stripes;
 
 pub(crate) use events::Transfers;

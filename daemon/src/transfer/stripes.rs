@@ -2,8 +2,8 @@
 //!
 //! Writing: the n shards go out in parallel to the first n accepting successors of the stripe's id; a holder
 //! that refuses or falls silent is replaced by the next one. Reading: k of the expected holders are asked, data
-//! shards first; one that has nothing, lies or is slow is made good by the next, along the ring and finally at
-//! every live peer, before "k needed, x reachable" is said.
+//! shards first; one that has nothing, lies or is slow is made good by the next, along the ring, at every live
+//! peer, and by a [second look](super::second_look), before "k needed, x reachable" is said.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,7 @@ use tokio::time::sleep_until;
 use super::cache::Block;
 use super::events::Transfer;
 use super::exchange::{Fetched, StoreError, fetch, store};
+use super::second_look::{FirstLook, second_look};
 use crate::error::Failure;
 use crate::node::Node;
 use crate::node::shards::Keep;
@@ -280,6 +281,7 @@ struct Reading {
     have: BTreeMap<u8, VerifiedShard>,
     asked: BTreeSet<Peer>,
     silent: BTreeSet<Peer>,
+    gave: BTreeSet<Peer>,
     corrupt: bool,
     queue: VecDeque<Contact>,
     widened: u8,
@@ -334,6 +336,7 @@ pub(crate) async fn fetch_stripe(
         have: BTreeMap::new(),
         asked: BTreeSet::new(),
         silent: BTreeSet::new(),
+        gave: BTreeSet::new(),
         corrupt: false,
         queue: node.core.successors(stripe, usize::from(k) + SPARE).into(),
         widened: 0,
@@ -367,6 +370,7 @@ pub(crate) async fn fetch_stripe(
                 match fetched {
                     Fetched::Shard(shard) => {
                         reading.k = shard.header().code().k();
+                        reading.gave.insert(peer);
                         if !without.contains(&shard.index()) {
                             reading.have.insert(shard.index(), *shard);
                         }
@@ -379,6 +383,17 @@ pub(crate) async fn fetch_stripe(
             () = sleep_until(late.into()), if !exhausted => hedges += 1,
         }
     }
+    drop(waiting);
+    if !reading.is_complete() {
+        let look = FirstLook {
+            stripe,
+            needed: usize::from(reading.k),
+            without: &without,
+            gave: &reading.gave,
+            silent: &reading.silent,
+        };
+        second_look(node, transfer, look, &mut reading.have).await;
+    }
     if reading.is_complete() {
         return Ok(reading.have.into_values().collect());
     }
@@ -388,6 +403,17 @@ pub(crate) async fn fetch_stripe(
 /// Tells "nobody has it" from "those who have it do not answer".
 fn unreachable(node: &Node, stripe: Id, reading: &Reading, transfer: &Transfer) -> Failure {
     let needed = usize::from(reading.k);
+    let (have, gave) = (reading.have.keys(), reading.gave.iter().map(Peer::to_string));
+    let silent = reading.silent.iter().map(Peer::to_string);
+    tracing::warn!(
+        %stripe,
+        needed,
+        have = ?have.collect::<Vec<_>>(),
+        gave = ?gave.collect::<Vec<_>>(),
+        silent = ?silent.collect::<Vec<_>>(),
+        asked = reading.asked.len(),
+        "a stripe cannot be read"
+    );
     if !reading.have.is_empty() {
         return Failure::unrecoverable(stripe, needed, reading.have.len());
     }

@@ -1,0 +1,76 @@
+//! What a read asks before it says "k needed, x reachable".
+//!
+//! The first pass of a read takes any shard from each live peer. It misses a peer wrongly thought dead or silent for
+//! a moment, and a holder of two indices whose first answer repeated another's: a put that replaced a slow holder,
+//! or a peer that came back, leaves such pairs until custody trims them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use mutualstore_dht::{Contact, Id, Peer};
+use mutualstore_erasure::VerifiedShard;
+
+use super::events::Transfer;
+use super::exchange::{Fetched, fetch};
+use crate::node::Node;
+
+/// Questions of a second look that are on their way at the same time.
+const PARALLEL: usize = 8;
+/// Questions of a second look, at most.
+const MAX_QUESTIONS: usize = 256;
+
+/// What the first pass found out.
+pub(super) struct FirstLook<'a> {
+    pub(super) stripe: Id,
+    pub(super) needed: usize,
+    /// Indices not to be used.
+    pub(super) without: &'a [u8],
+    /// Who gave a shard, of use or not.
+    pub(super) gave: &'a BTreeSet<Peer>,
+    /// Who did not answer.
+    pub(super) silent: &'a BTreeSet<Peer>,
+}
+
+/// Asks those who gave a shard for each index that is missing, and those who were silent or absent for any, until
+/// enough are there.
+pub(super) async fn second_look(
+    node: &Arc<Node>,
+    transfer: &Transfer,
+    look: FirstLook<'_>,
+    have: &mut BTreeMap<u8, VerifiedShard>,
+) {
+    let stripe = look.stripe;
+    let absent = node.absent_successors(stripe);
+    let quiet = look
+        .silent
+        .iter()
+        .chain(&absent)
+        .filter_map(|peer| node.core.contact(*peer));
+    let mut questions: Vec<(Contact, u8, bool)> = quiet.map(|contact| (contact, 0, false)).collect();
+    if let Some(n) = have.values().next().map(|shard| shard.header().code().n()) {
+        let missing: Vec<u8> = (0..n)
+            .filter(|index| !have.contains_key(index) && !look.without.contains(index))
+            .collect();
+        for contact in look.gave.iter().filter_map(|peer| node.core.contact(*peer)) {
+            questions.extend(missing.iter().map(|index| (contact.clone(), *index, true)));
+        }
+    }
+    questions.truncate(MAX_QUESTIONS);
+    let mut answers =
+        stream::iter(questions)
+            .map(|(contact, want, exact)| async move {
+                fetch(node, transfer, &contact, stripe, want, exact).await
+            })
+            .buffer_unordered(PARALLEL);
+    while have.len() < look.needed
+        && let Some(answer) = answers.next().await
+    {
+        match answer {
+            Fetched::Shard(shard) if !look.without.contains(&shard.index()) => {
+                have.insert(shard.index(), *shard);
+            }
+            Fetched::Shard(_) | Fetched::None | Fetched::Corrupt | Fetched::Silent => {}
+        }
+    }
+}
