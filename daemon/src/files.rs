@@ -396,8 +396,8 @@ impl From<&BookEntry> for StoredEntry {
         Self {
             peer: contact.peer.to_string(),
             version: contact.version,
-            virtual_nodes: contact.virtual_nodes.clone(),
-            addresses: contact.addresses.clone(),
+            virtual_nodes: contact.virtual_nodes.to_vec(),
+            addresses: contact.addresses.to_vec(),
             capacity: contact.capacity,
             last_seen: *last_seen,
         }
@@ -415,8 +415,8 @@ fn book_from_json(content: &[u8]) -> Result<Vec<BookEntry>, String> {
         let contact = Contact {
             peer,
             version: stored.version,
-            virtual_nodes: stored.virtual_nodes,
-            addresses: stored.addresses,
+            virtual_nodes: stored.virtual_nodes.into(),
+            addresses: stored.addresses.into(),
             capacity: stored.capacity,
             used: 0,
             state: PeerState::default(),

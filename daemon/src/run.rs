@@ -150,7 +150,7 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
     node.set_net(net);
     node.core.with(|state, now| {
         let change = SelfChange {
-            addresses: Some(addresses),
+            addresses: Some(addresses.into()),
             ..SelfChange::default()
         };
         state.ring.update_self(now, change);
@@ -195,8 +195,8 @@ fn contact(
     Ok(Contact {
         peer,
         version: unix_ms(),
-        virtual_nodes,
-        addresses: Vec::new(),
+        virtual_nodes: virtual_nodes.into(),
+        addresses: [].into(),
         capacity: config.capacity,
         used,
         state: PeerState::Accepting,

@@ -212,8 +212,9 @@ mod tests {
                 .map(<[u16]>::to_vec)
                 .collect();
             let mut newcomer = contact(number, 1, 0);
-            newcomer.virtual_nodes = choose(newcomer.peer, &[], &candidates, all.iter());
-            newcomer.virtual_nodes.sort_unstable();
+            let mut chosen = choose(newcomer.peer, &[], &candidates, all.iter());
+            chosen.sort_unstable();
+            newcomer.virtual_nodes = chosen.into();
             assert!(newcomer.is_valid());
             all.push(newcomer);
         }

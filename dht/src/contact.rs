@@ -1,11 +1,14 @@
 //! What one peer says of itself.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::Id;
+use crate::id::words;
+use crate::{Id, VirtualNodes};
 
 /// Virtual-node indices are below this: 8 candidates for each of at most 256 virtual nodes.
 pub const MAX_INDEX: u16 = 8 * MAX_VIRTUAL_NODES;
@@ -20,8 +23,20 @@ pub const MAX_ADDRESS_LEN: usize = 256;
 const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 
 /// A peer: the 32 bytes of its ed25519 public key. Shown and parsed as the libp2p peer id (`12D3KooW…`).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer([u8; 32]);
+
+impl Ord for Peer {
+    fn cmp(&self, other: &Self) -> Ordering {
+        words(&self.0).cmp(&words(&other.0))
+    }
+}
+
+impl PartialOrd for Peer {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Peer {
     /// The peer with this ed25519 public key.
@@ -106,9 +121,9 @@ pub struct Contact {
     pub version: u64,
     /// Indices of the virtual nodes: ascending, distinct, each below [`MAX_INDEX`], 1 to
     /// [`MAX_VIRTUAL_NODES`] of them.
-    pub virtual_nodes: Vec<u16>,
+    pub virtual_nodes: VirtualNodes,
     /// Multiaddresses the peer can be dialled at, best first, at most [`MAX_ADDRESSES`].
-    pub addresses: Vec<String>,
+    pub addresses: Arc<[String]>,
     /// Bytes of disk given.
     pub capacity: u64,
     /// Bytes in use when the contact was made.
@@ -119,10 +134,8 @@ pub struct Contact {
 
 impl Contact {
     /// Ring identifiers of the virtual nodes, in the order of their indices.
-    pub fn ids(&self) -> impl Iterator<Item = Id> + '_ {
-        self.virtual_nodes
-            .iter()
-            .map(|index| self.peer.virtual_node(*index))
+    pub fn ids(&self) -> impl Iterator<Item = Id> + Clone + '_ {
+        self.virtual_nodes.ids(self.peer)
     }
 
     /// Whether the limits stated at the fields hold. A contact from the network that fails this is refused.

@@ -5,6 +5,12 @@
 /// A wrong variant. Each names what is done wrong, where the right way is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flaw {
+    /// A pointer that would become a first successor is taken over before it answered.
+    AdoptUnverified,
+    /// A newcomer takes the first entry of a list, not the list.
+    JoinWithPart,
+    /// Members never ask their address books for other rings.
+    NoMerge,
     /// A newcomer is a member before it has its lists.
     MemberTooEarly,
     /// Being asked by a predecessor is no news.
@@ -31,6 +37,12 @@ pub enum Flaw {
     TrustTheGraveyard,
     /// Every change anywhere makes the neighbourhood hurry.
     HurryForAll,
+    /// Surplus shards go when the home says so, whatever other holders say.
+    TrimWithoutConfirmation,
+    /// A pending shard whose lease ended goes without a question whether its put was committed.
+    ExpireWithoutAsking,
+    /// Stripes are repaired before they are committed.
+    RepairBeforeCommit,
     /// A holder that confirms does not pin, and confirms what it is dropping itself.
     ConfirmWithoutPin,
     /// Shards whose holders lie elsewhere are not handed in.
@@ -58,7 +70,10 @@ impl Flaw {
     }
 
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 22] = [
+    pub const ALL: [(&str, Self); 28] = [
+        ("adopt-unverified", Self::AdoptUnverified),
+        ("join-with-part", Self::JoinWithPart),
+        ("no-merge", Self::NoMerge),
         ("member-too-early", Self::MemberTooEarly),
         ("no-rectify", Self::NoRectify),
         ("original-order", Self::OriginalOrder),
@@ -72,6 +87,9 @@ impl Flaw {
         ("never-ask-where", Self::NeverAskWhere),
         ("trust-the-graveyard", Self::TrustTheGraveyard),
         ("hurry-for-all", Self::HurryForAll),
+        ("trim-without-confirmation", Self::TrimWithoutConfirmation),
+        ("expire-without-asking", Self::ExpireWithoutAsking),
+        ("repair-before-commit", Self::RepairBeforeCommit),
         ("confirm-without-pin", Self::ConfirmWithoutPin),
         ("no-hand-in", Self::NoHandIn),
         ("no-trim", Self::NoTrim),

@@ -1,13 +1,36 @@
 //! Identifiers on the circle modulo 2^256 (Stoica et al. 2003, §III).
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// Length of an identifier in bytes.
 pub const ID_LEN: usize = 32;
 
 /// A point on the circle: 256 bits, compared and computed with as a big-endian integer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Id([u8; ID_LEN]);
+
+/// 32 big-endian bytes as four numbers, the highest first: they compare several times faster than bytes do.
+pub(crate) fn words(bytes: &[u8; 32]) -> [u64; 4] {
+    let (chunks, _) = bytes.as_chunks::<8>();
+    let mut words = [0; 4];
+    for (word, chunk) in words.iter_mut().zip(chunks) {
+        *word = u64::from_be_bytes(*chunk);
+    }
+    words
+}
+
+impl Ord for Id {
+    fn cmp(&self, other: &Self) -> Ordering {
+        words(&self.0).cmp(&words(&other.0))
+    }
+}
+
+impl PartialOrd for Id {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Id {
     /// The point with these 32 big-endian bytes.
@@ -61,10 +84,8 @@ impl Id {
 
     /// The first 8 bytes as a big-endian number: enough to compare distances by size.
     pub fn prefix(&self) -> u64 {
-        self.0
-            .iter()
-            .take(8)
-            .fold(0, |value, byte| (value << 8) | u64::from(*byte))
+        let [first, ..] = words(&self.0);
+        first
     }
 
     /// How many bits a number this large needs; 0 for zero.
@@ -83,11 +104,13 @@ impl Id {
     #[must_use]
     pub fn distance_from(&self, from: &Self) -> Self {
         let mut out = [0u8; ID_LEN];
-        let mut borrow = 0i16;
-        for ((out, a), b) in out.iter_mut().zip(&self.0).zip(&from.0).rev() {
-            let diff = i16::from(*a) - i16::from(*b) - borrow;
-            borrow = i16::from(diff < 0);
-            [_, *out] = diff.rem_euclid(256).to_be_bytes();
+        let mut borrow = false;
+        let pairs = words(&self.0).into_iter().zip(words(&from.0)).rev();
+        for (out, (a, b)) in out.rchunks_mut(8).zip(pairs) {
+            let (difference, first) = a.overflowing_sub(b);
+            let (difference, second) = difference.overflowing_sub(u64::from(borrow));
+            borrow = first | second;
+            out.copy_from_slice(&difference.to_be_bytes());
         }
         Self(out)
     }

@@ -6,7 +6,7 @@
 //!
 //! * [`id`]: the circle of 256-bit identifiers.
 //! * [`contact`]: what one peer says of itself: virtual nodes, addresses, capacity, state.
-//! * `choice`: where new virtual nodes lie.
+//! * `virtual_nodes`: which a peer has; `choice`: where new ones lie.
 //! * [`ring`]: membership and lookup.
 //! * [`membership`]: what custody needs to know of the ring.
 //! * [`custody`]: who must hold which shard, and what to do when somebody does not.
@@ -21,6 +21,7 @@ pub mod id;
 pub mod membership;
 pub mod ring;
 mod time;
+mod virtual_nodes;
 
 #[cfg(test)]
 mod testing;
@@ -30,3 +31,4 @@ pub use flaw::Flaw;
 pub use id::Id;
 pub use membership::{Member, Membership};
 pub use time::Time;
+pub use virtual_nodes::VirtualNodes;

@@ -24,7 +24,7 @@ pub(crate) fn contact(number: usize, version: u64, virtual_nodes: u16) -> Contac
         peer: peer(number),
         version,
         virtual_nodes: (0..virtual_nodes).collect(),
-        addresses: vec![format!("/memory/{number}")],
+        addresses: [format!("/memory/{number}")].into(),
         capacity: u64::from(virtual_nodes) << 30,
         used: 0,
         state: PeerState::Accepting,
@@ -140,7 +140,7 @@ impl Net {
     /// Kills a peer and starts it with other virtual nodes.
     pub(crate) fn restart_with(&mut self, peer: Peer, virtual_nodes: Vec<u16>) {
         self.kill(peer);
-        self.nodes.get_mut(&peer).unwrap().contact.virtual_nodes = virtual_nodes;
+        self.nodes.get_mut(&peer).unwrap().contact.virtual_nodes = virtual_nodes.into();
         self.start(peer);
     }
 

@@ -234,7 +234,7 @@ pub(super) async fn ring(
             capacity_bytes: contact.capacity,
             used_bytes: contact.used,
             share,
-            addresses: contact.addresses,
+            addresses: contact.addresses.to_vec(),
             state,
         });
     let peers = peers.collect();
@@ -370,7 +370,7 @@ pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> 
     let invite = Invite {
         network: network.id,
         secret: network.secret.clone(),
-        addresses,
+        addresses: addresses.to_vec(),
     };
     std::future::ready(json(&InviteReply {
         invite: invite.to_string(),
@@ -450,8 +450,8 @@ mod tests {
         let contact = |n: u8, virtual_nodes: Vec<u16>| Contact {
             peer: Peer::new([n; 32]),
             version: 1,
-            virtual_nodes,
-            addresses: Vec::new(),
+            virtual_nodes: virtual_nodes.into(),
+            addresses: [].into(),
             capacity: 1,
             used: 0,
             state: PeerState::Accepting,

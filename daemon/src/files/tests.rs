@@ -132,8 +132,8 @@ fn the_book_reads_back_and_is_dropped_when_damaged() {
     let contact = Contact {
         peer: Peer::new([3; 32]),
         version: 5,
-        virtual_nodes: vec![1, 9],
-        addresses: vec!["/ip4/192.0.2.1/tcp/1".to_owned()],
+        virtual_nodes: [1, 9].into(),
+        addresses: ["/ip4/192.0.2.1/tcp/1".to_owned()].into(),
         capacity: 1 << 30,
         used: 0,
         state: PeerState::Accepting,

@@ -193,7 +193,10 @@ async fn send_custody(node: Arc<Node>, transmit: custody::Transmit) {
         let State { ring, custody, .. } = state;
         match outcome {
             Some(NodeResponse::Custody(response)) => custody.handle_response(now, ring, id, response),
-            Some(_) | None => custody.handle_failure(now, ring, id),
+            Some(_) | None => {
+                ring.handle_disconnect(now, to);
+                custody.handle_failure(now, ring, id);
+            }
         }
     });
 }

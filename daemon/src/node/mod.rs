@@ -170,7 +170,7 @@ impl Node {
     fn target(contact: &Contact) -> Target {
         Target {
             peer: contact.peer,
-            addresses: contact.addresses.clone(),
+            addresses: contact.addresses.to_vec(),
         }
     }
 

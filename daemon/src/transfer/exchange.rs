@@ -91,10 +91,12 @@ pub(crate) async fn fetch(
     }
 }
 
-/// Tells the transfer of a peer that stopped answering, unless it is this one that stops.
+/// Tells the transfer, and the ring, of a peer that stopped answering, unless it is this one that stops.
 fn fell_silent(node: &Node, transfer: &Transfer, peer: Peer) {
     if !node.is_stopping() {
         transfer.disconnected(peer);
+        node.core
+            .with(|state, now| state.ring.handle_disconnect(now, peer));
     }
 }
 

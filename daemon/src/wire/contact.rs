@@ -44,7 +44,7 @@ pub(super) fn contact(message: wire::Contact) -> Result<Contact, Malformed> {
         virtual_nodes: indices
             .collect::<Result<_, _>>()
             .map_err(|_| Malformed("a virtual node's index"))?,
-        addresses: message.addresses,
+        addresses: message.addresses.into(),
         capacity: message.capacity,
         used: message.used,
         state,
@@ -70,7 +70,7 @@ pub(super) fn wire_contact(contact: &Contact) -> wire::Contact {
             .iter()
             .map(|index| u32::from(*index))
             .collect(),
-        addresses: contact.addresses.clone(),
+        addresses: contact.addresses.to_vec(),
         capacity: contact.capacity,
         used: contact.used,
         state: state.into(),

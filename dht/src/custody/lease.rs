@@ -8,7 +8,7 @@ use super::inventory::Tenure;
 use super::message::Status;
 use super::peers::{Handle, ME};
 use super::{Custody, Effect};
-use crate::{Id, Membership, Time};
+use crate::{Flaw, Id, Membership, Time};
 
 /// Questions about one stripe on their way.
 #[derive(Debug)]
@@ -55,6 +55,10 @@ impl Custody {
         let stripe = key.slot.stripe;
         if self.status(stripe) == Status::Committed {
             self.effects.push_back(Effect::Commit { stripe });
+            return;
+        }
+        if self.config.has(Flaw::ExpireWithoutAsking) {
+            self.drop_shard(now, key, true);
             return;
         }
         let members = ring.successors(stripe, self.config.r);

@@ -110,7 +110,8 @@ impl Custody {
         let mut wakes = vec![survey.wake, plan::refusal(now, &self.peers, &members)];
         let mut priority = None;
         let mut parked = false;
-        let orders = if self.config.repair && class != Class::Pending && !homed.running {
+        let due = class != Class::Pending || self.config.has(Flaw::RepairBeforeCommit);
+        let orders = if self.config.repair && due && !homed.running {
             match plan::decide(now, homed, &survey, &self.peers, &members) {
                 Decision::Nothing => {}
                 Decision::Parked { until } => {
@@ -375,7 +376,8 @@ impl Custody {
         }
     }
 
-    /// Takes the outcome of a job for the targets' own words, which follow. This peer's own came by `insert`.
+    /// Takes the outcome of a job for the targets' own words, which follow. One that sees another home reports to
+    /// that: it is asked, or what is believed here would never be corrected. This peer's own came by `insert`.
     fn believe(&mut self, now: Time, slot: Slot, stored: &[(u8, Handle)]) {
         let Some(shape) = self.home.stripes.get(&slot).map(|homed| homed.shape) else {
             return;
@@ -386,9 +388,12 @@ impl Custody {
                 index: *index,
                 committed: true,
             };
-            let record = &mut self.peers.get_mut(*peer).incoming.fingerprints;
+            let record = self.peers.get_mut(*peer);
+            record.outbox.solicit(now + self.config.exchange_idle);
             let key = ShardKey { slot, index: *index };
-            self.home.claim(key, shape, claim, record, now);
+            self.home
+                .claim(key, shape, claim, &mut record.incoming.fingerprints, now);
+            self.peers.arm(*peer);
         }
     }
 

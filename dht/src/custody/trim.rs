@@ -169,6 +169,10 @@ impl Custody {
         let Some(held) = self.inventory.shards.get(&key).filter(|held| held.is_committed()) else {
             return;
         };
+        if self.config.has(Flaw::TrimWithoutConfirmation) {
+            self.drop_shard(now, key, false);
+            return;
+        }
         let named: BTreeSet<u8> = order.others.iter().map(|(index, _)| *index).collect();
         let whole = (0..held.shape.n).all(|index| index == order.index || named.contains(&index));
         if !whole || order.keep == ring.me() {

@@ -47,7 +47,7 @@ impl Ring {
                 self.cursor = Cursor::default();
                 continue;
             };
-            let least = self.first_exponent(own);
+            let least = self.table.first_exponent(own, self.config.r);
             if let Some(exponent) = least.map(|least| least.max(self.cursor.exponent))
                 && !(exponent == u8::MAX && self.cursor.exponent == u8::MAX)
             {
@@ -60,17 +60,6 @@ impl Ring {
             };
         }
         None
-    }
-
-    /// The least distance beyond the successor list, as a power of two; `None` if the list holds everybody.
-    fn first_exponent(&self, own: Id) -> Option<u8> {
-        let me = self.table.me().peer;
-        let (last, _) = self
-            .table
-            .distinct(own.successor())
-            .filter(|(_, peer)| *peer != me)
-            .nth(self.config.r - 1)?;
-        u8::try_from(last.distance_from(&own).bits()).ok()
     }
 
     pub(super) fn set_finger(&mut self, finger: (Id, u8), contacts: &[Contact]) {

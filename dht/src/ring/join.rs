@@ -226,7 +226,10 @@ impl Ring {
         if join.lookups.remove(&id).is_none() {
             return;
         }
-        if let Some(contacts) = found {
+        if let Some(mut contacts) = found {
+            if self.config.has(Flaw::JoinWithPart) {
+                contacts.truncate(1);
+            }
             // The list and whoever gave it; fewer than r peers are the whole ring.
             let whole = contacts.len() < small;
             join.staged
@@ -295,6 +298,9 @@ impl Ring {
 
     /// Asks a random entry of the address book, living or dead, for the place of an own virtual node.
     fn probe_book(&mut self, now: Time) {
+        if self.config.has(Flaw::NoMerge) {
+            return;
+        }
         let (living, others): (Vec<_>, Vec<_>) = self
             .table
             .entries()

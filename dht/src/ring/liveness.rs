@@ -78,7 +78,7 @@ impl Ring {
     pub(super) fn note(&mut self, now: Time, contact: Contact) {
         let peer = contact.peer;
         if peer == self.table.me().peer {
-            self.outdo(contact.version);
+            self.outdo(&contact);
             return;
         }
         if self.table.get(peer).is_none() {
@@ -121,13 +121,18 @@ impl Ring {
 
     /// Pings a peer off the circle, not more often than every second; an answer as a member brings it in.
     pub(super) fn verify(&mut self, now: Time, peer: Peer) {
-        let Some(entry) = self.table.get(peer) else {
+        self.verify_again(now, peer, DEAD_RETRY.0);
+    }
+
+    /// Pings a peer off the circle unless that was done within `lately`. An older ping may be on its way still: it
+    /// was sent to one that did not answer, and its deadline is long.
+    pub(super) fn verify_again(&mut self, now: Time, peer: Peer, lately: Duration) {
+        let Some(entry) = self.table.get_mut(peer) else {
             return;
         };
-        let soon = entry
-            .pinged
-            .is_some_and(|pinged| now.since(pinged) < DEAD_RETRY.0);
+        let soon = entry.pinged.is_some_and(|pinged| now.since(pinged) < lately);
         if !entry.standing.is_member() && !soon {
+            entry.pinging = false;
             self.ping(now, peer);
         }
     }

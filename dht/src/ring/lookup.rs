@@ -173,7 +173,7 @@ impl Ring {
             gap: if self.table.members() == 0 {
                 0
             } else {
-                self.mean_gap()
+                self.table.mean_gap(self.config.r)
             },
         };
         lookup.know(&self.table, nodes);
@@ -251,7 +251,8 @@ impl Ring {
             Response::Closer(contacts) => {
                 lookup.path.push(from);
                 let mut contacts: Vec<Contact> = contacts.into_iter().take(MAX_CONTACTS).collect();
-                self.doubt(now, &contacts);
+                let urgent = lookup.aim == Aim::Answer;
+                self.doubt(now, &contacts, urgent);
                 contacts.retain(|contact| !is_dead(&self.table, contact));
                 if let Some(lookup) = self.lookups.get_mut(&id) {
                     lookup.approach(from, contacts);
@@ -317,7 +318,7 @@ impl Ring {
         let responder = lookup.contacts.get(&from).cloned();
         match lookup.aim {
             Aim::Answer | Aim::Finger(..) => {
-                if lookup.aim == Aim::Answer && lookup.rounds < DOUBTS && self.doubt(now, &contacts) {
+                if lookup.aim == Aim::Answer && lookup.rounds < DOUBTS && self.doubt(now, &contacts, true) {
                     self.timers.set(now + self.config.retry, Timer::Again(id));
                     return;
                 }
@@ -337,14 +338,19 @@ impl Ring {
 
     /// A live member names peers that count as dead here: one of the two is wrong, so they are pinged. Whether
     /// there are such.
-    fn doubt(&mut self, now: Time, contacts: &[Contact]) -> bool {
+    fn doubt(&mut self, now: Time, contacts: &[Contact], urgent: bool) -> bool {
         if self.config.has(Flaw::TrustTheGraveyard) {
             return false;
         }
         let dead = contacts.iter().filter(|contact| is_dead(&self.table, contact));
         let dead: Vec<Peer> = dead.map(|contact| contact.peer).collect();
         for peer in &dead {
-            self.verify(now, *peer);
+            // A lookup that somebody waits for has no time for the next ping that is due anyway.
+            if urgent {
+                self.verify_again(now, *peer, self.config.retry);
+            } else {
+                self.verify(now, *peer);
+            }
         }
         !dead.is_empty()
     }

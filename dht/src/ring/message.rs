@@ -1,6 +1,7 @@
 //! What rings say to each other and to their driver.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{Contact, Id, Peer, PeerState, Time};
@@ -220,7 +221,7 @@ pub struct SelfChange {
     /// Bytes of disk given.
     pub capacity: Option<u64>,
     /// Where it can be dialled, best first.
-    pub addresses: Option<Vec<String>>,
+    pub addresses: Option<Arc<[String]>>,
 }
 
 impl fmt::Display for Phase {

@@ -292,11 +292,13 @@ impl Ring {
         }
     }
 
-    /// Somebody holds a later version of this peer's contact, from before its clock went back.
-    fn outdo(&mut self, version: u64) {
-        if version > self.table.me().version {
-            let mut me = self.table.me().clone();
-            me.version = version.saturating_add(1);
+    /// Somebody holds a later version of this peer's contact, from before its clock went back, or another one of the
+    /// same version: it was raised to just that by somebody who held an older one.
+    fn outdo(&mut self, held: &Contact) {
+        let me = self.table.me();
+        if held.version > me.version || held.version == me.version && held != me {
+            let mut me = me.clone();
+            me.version = held.version.saturating_add(1);
             self.table.set_me(me);
         }
     }
@@ -418,7 +420,8 @@ impl Ring {
         }
     }
 
-    /// The transport lost its connection to `peer` unexpectedly.
+    /// The transport lost its connection to `peer` unexpectedly, or it left another question than the ring's without
+    /// an answer.
     pub fn handle_disconnect(&mut self, now: Time, peer: Peer) {
         if self.table.is_member(peer) {
             self.ping(now, peer);
@@ -521,6 +524,11 @@ impl Ring {
     /// What this ring thinks of another peer; none if it does not know it.
     pub fn liveness(&self, peer: Peer) -> Option<Liveness> {
         self.table.get(peer).map(|entry| entry.standing.into())
+    }
+
+    /// Whether another peer has spoken to this one since it started.
+    pub fn has_heard(&self, peer: Peer) -> bool {
+        self.table.get(peer).is_some_and(|entry| entry.heard.is_some())
     }
 
     /// All virtual nodes of members in the local view, own ones included, from zero clockwise.

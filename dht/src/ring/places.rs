@@ -90,8 +90,9 @@ impl Ring {
         let mut me = self.table.me().clone();
         let known = places.known.values();
         let chosen = choose(me.peer, &places.kept, &places.candidates, known);
-        me.virtual_nodes = places.kept.iter().chain(&chosen).copied().collect();
-        me.virtual_nodes.sort_unstable();
+        let mut all: Vec<u16> = places.kept.iter().chain(&chosen).copied().collect();
+        all.sort_unstable();
+        me.virtual_nodes = all.into();
         me.version += 1;
         self.table.set_me(me);
         chosen
@@ -138,7 +139,7 @@ impl Ring {
         let me = self.table.me().peer;
         let told = told.filter(|contacts| {
             let own = contacts.iter().find(|contact| contact.peer == me);
-            own.inspect(|own| self.outdo(own.version)).is_none()
+            own.inspect(|own| self.outdo(own)).is_none()
         });
         let Some(places) = &mut self.places else {
             return;
@@ -196,7 +197,7 @@ mod tests {
             ..RingConfig::default()
         };
         let mut me = contact(1, 1, 0);
-        me.virtual_nodes = vec![5, 9, 2000];
+        me.virtual_nodes = [5, 9, 2000].into();
         let mut ring = Ring::new(config, me, Vec::new(), 7, Time::ZERO);
         let Some(Event::Placed(new)) = ring.poll_event() else {
             panic!("no places");

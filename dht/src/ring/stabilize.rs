@@ -63,7 +63,9 @@ impl Ring {
             self.ask_heads(now);
             self.tell_predecessors(now);
             self.ping_the_silent(now);
-            self.refresh_fingers(now);
+            if self.rounds.wanted == 0 {
+                self.refresh_fingers(now);
+            }
         }
         self.tidy(now);
         let rounds = &mut self.rounds;
@@ -100,8 +102,7 @@ impl Ring {
     fn ask_heads(&mut self, now: Time) {
         for (head, of) in self.heads() {
             if !self.calls.is_stabilizing(head) {
-                let union = self.table.union(&of, self.table.me().peer, self.config.r);
-                let digest = self.table.digest(&union);
+                let digest = self.table.digest(&of, self.table.me().peer, self.config.r);
                 self.ask_neighbours(now, head, of, digest);
             }
         }
@@ -123,9 +124,8 @@ impl Ring {
 
     fn tell_predecessors(&mut self, now: Time) {
         if std::mem::take(&mut self.rounds.changed) {
-            let nothing = self.table.digest(&BTreeSet::new());
             for peer in self.table.predecessors() {
-                self.ask_neighbours(now, peer, Vec::new(), nothing);
+                self.ask_neighbours(now, peer, Vec::new(), 0);
             }
         }
     }
@@ -163,18 +163,17 @@ impl Ring {
         member: bool,
         (of, digest): (&[Id], u64),
     ) -> Response {
-        let (from, version) = (contact.peer, contact.version);
-        self.told(now, contact);
+        let from = contact.peer;
+        self.told(now, contact.clone());
         if member && !self.config.has(Flaw::NoRectify) {
             self.admit(now, from);
         }
         if !self.member {
             return Response::Busy;
         }
-        let known = self.table.contact(from);
-        if let Some(newer) = known.filter(|known| known.version > version) {
+        if let Some(held) = self.table.contact(from).filter(|held| **held != contact) {
             // Its clock went back: it will outdo this version and be believed again.
-            return Response::Contacts(vec![newer.clone()]);
+            return Response::Contacts(vec![held.clone()]);
         }
         if of.is_empty() {
             if member {
@@ -182,10 +181,10 @@ impl Ring {
             }
             return Response::Same;
         }
-        let union = self.table.union(of, from, self.config.r);
-        if self.table.digest(&union) == digest {
+        if self.table.digest(of, from, self.config.r) == digest {
             return Response::Same;
         }
+        let union = self.table.union(of, from, self.config.r);
         let contacts = union.iter().filter_map(|peer| self.table.contact(*peer));
         Response::Contacts(contacts.take(MAX_CONTACTS).cloned().collect())
     }
@@ -231,7 +230,11 @@ impl Ring {
             Standing::Dead(_) if self.config.has(Flaw::HearsayRevives) => self.enter(now, peer),
             Standing::Dead(_) if news => self.verify(now, peer),
             Standing::Dead(_) => self.doubt_death(now, peer),
-            Standing::Known if self.table.would_be_head(&entry.contact) => self.propose(now, peer),
+            Standing::Known
+                if self.table.would_be_head(&entry.contact) && !self.config.has(Flaw::AdoptUnverified) =>
+            {
+                self.propose(now, peer);
+            }
             Standing::Known => self.enter(now, peer),
         }
     }
@@ -260,28 +263,6 @@ impl Ring {
                 .is_some_and(|entry| !entry.told_within(now, self.config.stabilize / 2))
         });
         doubtful.into_iter().take(MAX_DOUBTS).collect()
-    }
-
-    /// How far apart virtual nodes lie in the neighbourhood, as [`Id::prefix`] of the mean distance.
-    pub(super) fn mean_gap(&self) -> u64 {
-        let Some(first) = self.table.own().first() else {
-            return u64::MAX;
-        };
-        let mut end = None;
-        let mut nodes = 0u64;
-        let mut peers = BTreeSet::new();
-        for (id, peer) in self.table.clockwise(first.successor()) {
-            peers.insert(peer);
-            if peers.len() > self.config.r {
-                break;
-            }
-            nodes += 1;
-            end = Some(id);
-        }
-        match end {
-            Some(end) if end != *first => end.distance_from(first).prefix() / nodes.max(1),
-            _ => u64::MAX / nodes.max(1),
-        }
     }
 
     /// Whether `peer`, before or after an own virtual node, was heard so lately that no other peer is likely

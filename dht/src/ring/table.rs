@@ -4,11 +4,12 @@
 //! lists, predecessors and fingers are views of it: nothing is stored per virtual node of this peer. A peer is
 //! on the circle with all its virtual nodes or with none.
 
+mod memo;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
+use self::memo::Memo;
 use super::liveness::RoundTrip;
 use super::message::Liveness;
 use crate::circle::{clockwise, counter_clockwise};
@@ -135,6 +136,7 @@ pub(super) struct Table {
     members: usize,
     /// Rises with every change of the circle or of who counts as dead.
     revision: u64,
+    memo: Memo,
     /// The flaw planted here, if any.
     flaw: Option<Flaw>,
 }
@@ -148,6 +150,7 @@ impl Table {
             peers: BTreeMap::new(),
             members: 0,
             revision: 0,
+            memo: Memo::default(),
             flaw,
         };
         table.set_me(me);
@@ -161,6 +164,7 @@ impl Table {
     /// Replaces this peer's own contact.
     pub(super) fn set_me(&mut self, me: Contact) {
         self.revision += 1;
+        self.memo = Memo::default();
         for id in &self.own {
             self.nodes.remove(id);
         }
@@ -240,6 +244,7 @@ impl Table {
         let moved = contact.virtual_nodes != entry.contact.virtual_nodes;
         let major = moved || contact.addresses != entry.contact.addresses;
         let old = std::mem::replace(&mut entry.contact, contact);
+        self.memo = Memo::default();
         if moved && entry.standing.is_member() {
             self.revision += 1;
             for id in old.ids() {
@@ -259,6 +264,7 @@ impl Table {
         self.revision += u64::from(entered);
         entry.standing = Standing::Alive;
         if entered {
+            self.memo = Memo::default();
             self.nodes.extend(entry.contact.ids().map(|id| (id, peer)));
             self.members += 1;
         }
@@ -274,6 +280,7 @@ impl Table {
         self.revision += u64::from(entry.standing != standing);
         entry.standing = standing;
         if left {
+            self.memo = Memo::default();
             for id in entry.contact.ids() {
                 self.nodes.remove(&id);
             }
@@ -331,17 +338,6 @@ impl Table {
             union.extend(self.list(*id, but, r));
         }
         union
-    }
-
-    /// First 8 bytes of SHA-256 over peer and version (8 bytes, big-endian) of each, ascending, as a
-    /// big-endian number. Equal digests mean equal sets of contacts.
-    pub(super) fn digest(&self, peers: &BTreeSet<Peer>) -> u64 {
-        let mut hash = Sha256::new();
-        for contact in peers.iter().filter_map(|peer| self.contact(*peer)) {
-            hash.update(contact.peer.as_bytes());
-            hash.update(contact.version.to_be_bytes());
-        }
-        Id::new(hash.finalize().into()).prefix()
     }
 
     /// Whether one of these points would become the first successor of an own virtual node.

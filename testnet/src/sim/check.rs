@@ -68,9 +68,13 @@ impl Violation {
 struct View {
     circle: Vec<(Id, Who)>,
     own: Vec<Id>,
+    /// Versions of the living, by peer.
+    versions: Vec<(Peer, u64)>,
     /// When its process was started.
     born: u64,
     member: bool,
+    /// Not on its way into a ring.
+    joined: bool,
 }
 
 /// In larger networks rings are only checked in the end: every change costs a look at all of them.
@@ -119,6 +123,7 @@ impl World {
             return;
         };
         let member = ring.is_member();
+        let joined = ring.phase() == Phase::Joined;
         let born = self.host(who).map_or(0, |host| host.born);
         let circle: Vec<(Id, Who)> = ring
             .circle()
@@ -133,13 +138,38 @@ impl World {
             self.violate(Violation::ring("lists", format!("host {who} {problem}")));
             return;
         }
-        let view = self.checks.views.entry(who).or_default();
-        *view = View {
+        let versions: Vec<(Peer, u64)> = ring
+            .alive()
+            .map(|contact| (contact.peer, contact.version))
+            .collect();
+        let old = self.checks.views.remove(&who).unwrap_or_default();
+        let stale = older(&old.versions, &versions);
+        let wrong = match (old.joined, joined) {
+            (true, true) => self.check_heads(who, &old.circle, &circle),
+            (false, true) => self.check_join(who, &circle),
+            (_, false) => None,
+        };
+        let view = View {
             circle,
             own,
+            versions,
             born,
             member,
+            joined,
         };
+        self.checks.views.insert(who, view);
+        if let Some(problem) = wrong {
+            let invariant = if old.joined {
+                "heads have answered"
+            } else {
+                "joins take the list"
+            };
+            self.violate(Violation::ring(invariant, problem));
+        }
+        if let Some(peer) = stale {
+            let detail = format!("host {who} took an older contact of {peer:?}");
+            self.violate(Violation::ring("contacts never get older", detail));
+        }
         if let Err((invariant, problem)) = self.checks.cycles(self.now) {
             self.violate(Violation::ring(invariant, problem));
         }
@@ -162,6 +192,18 @@ impl World {
             self.violate(Violation::ring("the dead are not named", detail));
         }
     }
+}
+
+/// Somebody of whom a version was known before and an older one is now; both in the order of the peers.
+fn older(before: &[(Peer, u64)], now: &[(Peer, u64)]) -> Option<Peer> {
+    let mut before = before.iter().peekable();
+    let mut back = now.iter().filter(|(peer, version)| {
+        while before.next_if(|(other, _)| other < peer).is_some() {}
+        before
+            .peek()
+            .is_some_and(|(other, known)| other == peer && known > version)
+    });
+    back.next().map(|(peer, _)| *peer)
 }
 
 /// What is wrong with the successor lists of a host.
@@ -385,7 +427,7 @@ impl World {
         )
     }
 
-    /// The first n hosts at or after a stripe that take shards, or are full and hold one of it.
+    /// The first n among the r hosts at or after a stripe that take shards, or are full and hold one of it.
     fn seats(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape) -> BTreeSet<Who> {
         let sits = |who: &Who| {
             let Some(host) = self.host(*who) else { return false };
@@ -397,6 +439,7 @@ impl World {
         };
         distinct(circle, id)
             .into_iter()
+            .take(self.setup.ring.r)
             .filter(sits)
             .take(usize::from(shape.n))
             .collect()

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mutualstore_dht::custody::{Effect, Holding, JobId, JobOutcome, Shape, State};
+use mutualstore_dht::custody::{Effect, Holding, JobId, JobOutcome, Request, Shape, State, TrimOrder};
 use mutualstore_dht::{Id, Peer};
 
 use super::check::Violation;
 use super::host::Host;
+use super::pick;
 use super::world::{Event, Who, World, micros};
 
 /// Reading, computing and writing one shard.
@@ -51,8 +52,8 @@ pub(crate) struct Stripe {
     pub(crate) shape: Shape,
     /// The client was told that it is stored.
     pub(crate) acked: bool,
-    /// A holder was told to commit: the client may be told any time.
-    promised: bool,
+    /// When a holder was first told to commit: the client may be told any time after.
+    pub(super) promised: Option<u64>,
     /// Every durable shard, on hosts up or down.
     pub(crate) copies: Vec<(u8, Who)>,
     /// Indices of which a copy was destroyed lately: another one may be on its way out in favour of it.
@@ -81,7 +82,7 @@ impl Truth {
         let stripe = self.stripes.entry(key.0).or_insert_with(|| Stripe {
             shape,
             acked: false,
-            promised: false,
+            promised: None,
             copies: Vec::new(),
             risky: BTreeMap::new(),
         });
@@ -155,6 +156,7 @@ impl World {
 
     /// Destroys all shards of a host; one that runs notices as if it had read them.
     pub(crate) fn wipe(&mut self, who: Who) {
+        self.unrest.last = self.now;
         let keys: Vec<(Id, u8)> = self
             .host(who)
             .map(|host| host.disk.keys().copied().collect())
@@ -183,7 +185,12 @@ impl World {
 
     /// Whether enough indices of a stripe are committed elsewhere.
     fn outlives(&self, id: Id, lost: Who) -> bool {
-        let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.promised) else {
+        let Some(stripe) = self
+            .truth
+            .stripes
+            .get(&id)
+            .filter(|stripe| stripe.promised.is_some())
+        else {
             return true;
         };
         let counts = |(index, at): &&(u8, Who)| {
@@ -199,6 +206,49 @@ impl World {
             .map(|(index, _)| *index)
             .collect();
         left.len() >= usize::from(stripe.shape.k)
+    }
+
+    /// Somebody orders the holders of a stripe to drop an index of which there is more than one copy in favour of each
+    /// other, or a random one in favour of somebody who may not have it.
+    pub(crate) fn forge_order(&mut self) {
+        let stripes: Vec<Id> = self.truth.stripes.keys().copied().collect();
+        let Some(id) = pick(&mut self.rng, &stripes).copied() else {
+            return;
+        };
+        let copies = self.truth.stripes.get(&id).map(|stripe| stripe.copies.clone());
+        let copies = copies.unwrap_or_default();
+        let Some((index, one)) = pick(&mut self.rng, &copies).copied() else {
+            return;
+        };
+        let other = copies.iter().find(|(of, who)| *of == index && *who != one);
+        let someone = self.random_hosts(1, |_| true);
+        let pair = match (other, someone.first()) {
+            (Some((_, other)), _) => [(one, *other), (*other, one)],
+            (None, Some(someone)) => [(one, *someone); 2],
+            (None, None) => return,
+        };
+        let name = |world: &Self, who: Who| world.host(who).map(|host| host.peer);
+        let mut others: BTreeMap<u8, Peer> = BTreeMap::new();
+        for (of, who) in copies.iter().filter(|(of, _)| *of != index) {
+            others.extend(name(self, *who).map(|peer| (*of, peer)));
+        }
+        for (victim, keep) in pair {
+            let (Some(keep), Some(sender)) = (name(self, keep), name(self, one)) else {
+                continue;
+            };
+            let order = TrimOrder {
+                stripe: id,
+                index,
+                keep,
+                others: others.iter().map(|(of, peer)| (*of, *peer)).collect(),
+            };
+            let request = Request::Trim { orders: vec![order] };
+            if self.host(victim).is_some_and(Host::is_running) {
+                self.keep(victim, |custody, now, ring| {
+                    custody.handle_request(now, ring, sender, request)
+                });
+            }
+        }
     }
 
     /// The client is told that its stripe is stored.
@@ -265,6 +315,7 @@ impl World {
                     .filter(|(index, peer)| self.serves(who, *peer, (stripe, *index)));
                 let there: BTreeSet<u8> = there.map(|(index, _)| *index).collect();
                 let able = there.len() >= usize::from(shape.k);
+                self.check_repair(who, stripe);
                 let outcome = self.hand_out(who, stripe, Some(shape).filter(|_| able), &targets);
                 self.counters.regenerated += outcome.stored.len() as u64;
                 self.finish(who, job, outcome);
@@ -302,8 +353,10 @@ impl World {
     /// Commits all shards of a stripe on one disk; whether there are any.
     pub(crate) fn commit(&mut self, who: Who, stripe: Id) -> bool {
         let mut any = false;
+        let now = self.now;
+        self.check_spread(who, stripe);
         if let Some(stripe) = self.truth.stripes.get_mut(&stripe) {
-            stripe.promised = true;
+            stripe.promised.get_or_insert(now);
         }
         let Some(host) = self.host_mut(who) else {
             return false;
@@ -367,6 +420,9 @@ impl World {
         }
         if self.discard(who, key).is_some() {
             self.counters.dropped += u64::from(!expired);
+            if expired {
+                self.check_expiry(who, key);
+            }
             self.check_drop(who, key, expired);
         }
         self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1));

@@ -28,7 +28,7 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
         virtual_nodes: [1, most],
         r,
         // Custody needs to know those who hold the same stripes.
-        max_learned: (custody.is_none() && chance(rng, 0.4)).then(|| 4 + below(rng, 16)),
+        max_learned: (custody.is_none() && chance(rng, 0.4)).then(|| below(rng, 16)),
         choose: chance(rng, 0.3),
         join_every_s: one_of(rng, &[0.0, 0.02, 0.2, 0.5]),
         disconnects: chance(rng, 0.7),
@@ -48,12 +48,22 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
         custody,
         step: Vec::new(),
     };
+    let mut puts = 2 + below(rng, 20);
     let faults = if gentle {
         gentle_faults(rng, r)
+    } else if scenario.custody.is_some() && chance(rng, 0.3) {
+        // Each side repairs what the other one has: afterwards there is much to trim, and two homes that order it.
+        puts += 30;
+        split_faults(rng)
     } else {
         wild_faults(rng, peers)
     };
-    scenario.step = timetable(rng, faults, scenario.custody.is_some());
+    let mut faults = faults;
+    if scenario.custody.is_some() && chance(rng, 0.6) {
+        faults.push((Action::ForgeOrders { count: 3 }, 5.0));
+    }
+    let puts = if scenario.custody.is_some() { puts } else { 0 };
+    scenario.step = timetable(rng, faults, puts);
     scenario
 }
 
@@ -76,6 +86,7 @@ fn keeping(rng: &mut ChaCha8Rng, r: usize, peers: usize) -> Keeping {
         } else {
             1_000_000
         },
+        pending_lease_s: one_of(rng, &[40.0, 60.0]),
         ..Keeping::default()
     }
 }
@@ -178,13 +189,41 @@ fn wild_faults(rng: &mut ChaCha8Rng, peers: usize) -> Vec<Fault> {
     subset(rng, all)
 }
 
+fn split_faults(rng: &mut ChaCha8Rng) -> Vec<Fault> {
+    let share = 0.3 + 0.3 * uniform(rng);
+    vec![
+        (
+            Action::Part {
+                who: Pick::Share(share),
+                one_way: chance(rng, 0.2),
+            },
+            30.0,
+        ),
+        (Action::Heal, 20.0),
+        (Action::Kill { who: Pick::Count(1) }, 20.0),
+        (
+            Action::Restart {
+                who: Pick::Share(0.7),
+            },
+            15.0,
+        ),
+        (
+            Action::Join {
+                count: 1,
+                over_s: 0.0,
+            },
+            20.0,
+        ),
+    ]
+}
+
 fn subset(rng: &mut ChaCha8Rng, all: Vec<Fault>) -> Vec<Fault> {
     let share = 0.25 + 0.6 * uniform(rng);
     all.into_iter().filter(|_| chance(rng, share)).collect()
 }
 
 /// When what happens.
-fn timetable(rng: &mut ChaCha8Rng, faults: Vec<Fault>, custody: bool) -> Vec<Step> {
+fn timetable(rng: &mut ChaCha8Rng, faults: Vec<Fault>, puts: usize) -> Vec<Step> {
     let length = 60.0 + 120.0 * uniform(rng);
     let calm = 15.0 * uniform(rng);
     let mut steps = Vec::new();
@@ -207,23 +246,20 @@ fn timetable(rng: &mut ChaCha8Rng, faults: Vec<Fault>, custody: bool) -> Vec<Ste
             step(at, action.clone());
         }
     }
-    if custody {
-        let puts = 2 + below(rng, 20);
-        for _ in 0..puts {
-            let at = length * uniform(rng);
-            let dawdle_s = if chance(rng, 0.2) {
-                30.0 * uniform(rng)
-            } else {
-                0.0
-            };
-            step(
-                at,
-                Action::Put {
-                    count: 1 + below(rng, 3),
-                    dawdle_s,
-                },
-            );
-        }
+    for _ in 0..puts {
+        let at = length * uniform(rng);
+        let dawdle_s = if chance(rng, 0.4) {
+            30.0 * uniform(rng)
+        } else {
+            0.0
+        };
+        step(
+            at,
+            Action::Put {
+                count: 1 + below(rng, 3),
+                dawdle_s,
+            },
+        );
     }
     steps.sort_by(|a, b| a.at.total_cmp(&b.at));
     steps

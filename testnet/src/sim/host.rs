@@ -1,6 +1,6 @@
 //! One host: what it has on disk, and its process if it runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mutualstore_dht::custody::{self, Custody};
@@ -8,7 +8,8 @@ use mutualstore_dht::ring::{self, BookEntry, Event as RingEvent, Ring};
 use mutualstore_dht::{Contact, Peer, Time};
 
 use super::disk::Disk;
-use super::world::{Body, Event, Message, Who};
+use super::message::{Body, Message};
+use super::world::{Event, Who};
 
 /// What a host has on disk, and its process if it runs.
 pub(crate) struct Host {
@@ -34,7 +35,8 @@ pub(crate) struct Host {
     pub(super) stalled: Vec<Event>,
     /// Nothing answers, not even its port.
     pub(super) dark: bool,
-    pub(super) calls: BTreeSet<custody::RequestId>,
+    /// Requests of custody without an answer yet, and whom they were sent to.
+    pub(super) calls: BTreeMap<custody::RequestId, Peer>,
     /// Who said hello to this life, in which life of its own.
     pub(super) greeted: BTreeMap<Who, u32>,
     pub(super) revision: u64,
@@ -80,6 +82,8 @@ pub(super) struct Wants {
     /// A wake-up earlier than the one that is set.
     pub(super) wake: Option<u64>,
     pub(super) view_changed: bool,
+    /// Peers it no longer counts among the living.
+    pub(super) buried: Vec<Peer>,
     pub(super) left: bool,
 }
 
@@ -92,10 +96,13 @@ impl Host {
         let mut members_changed = false;
         while let Some(event) = ring.poll_event() {
             match event {
-                RingEvent::PhaseChanged(_)
-                | RingEvent::PeerUp(_)
-                | RingEvent::PeerDown(_)
-                | RingEvent::PeerChanged(_) => members_changed = true,
+                RingEvent::PeerDown(peer) => {
+                    members_changed = true;
+                    wants.buried.push(peer);
+                }
+                RingEvent::PhaseChanged(_) | RingEvent::PeerUp(_) | RingEvent::PeerChanged(_) => {
+                    members_changed = true;
+                }
                 RingEvent::LookupDone { id, outcome } => wants.lookups.push((id, outcome)),
                 RingEvent::WalkDone { .. } | RingEvent::BookChanged | RingEvent::Placed(_) => {}
                 RingEvent::Left => wants.left = true,
@@ -112,7 +119,7 @@ impl Host {
                     request,
                     deadline,
                 } = transmit;
-                self.calls.insert(id);
+                self.calls.insert(id, to);
                 let body = Body::CustodyRequest(id, request);
                 wants.messages.push((to, body, Some((id, deadline))));
             }

@@ -99,6 +99,11 @@ impl Links {
         self.walls.clear();
     }
 
+    /// Whether nobody is cut off from anybody.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.walls.is_empty()
+    }
+
     /// Whether messages get from one host to the other.
     pub(crate) fn passes(&self, from: Who, to: Who) -> bool {
         if self.walls.is_empty() {

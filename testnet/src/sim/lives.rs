@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::disk::Disk;
 use super::host::Host;
+use super::message::Body;
 use super::mix;
-use super::world::{Body, Crash, DIAL, Event, Who, World};
+use super::world::{Crash, DIAL, Event, Who, World};
 
 impl World {
     /// A new host that joins through one of `vias`, or founds a network.
@@ -27,7 +28,7 @@ impl World {
             peer,
             version: 0,
             virtual_nodes: (0..indices).collect(),
-            addresses: Vec::new(),
+            addresses: [].into(),
             capacity: u64::from(virtual_nodes) << 30,
             used: 0,
             state: PeerState::Accepting,
@@ -51,7 +52,7 @@ impl World {
             frozen: None,
             stalled: Vec::new(),
             dark: false,
-            calls: BTreeSet::new(),
+            calls: BTreeMap::new(),
             greeted: BTreeMap::new(),
             revision: 0,
             retired: false,
@@ -77,6 +78,7 @@ impl World {
         };
         host.life += 1;
         host.born = now;
+        self.unrest.last = now;
         host.dark = false;
         host.frozen = None;
         host.wake = u64::MAX;
@@ -140,6 +142,8 @@ impl World {
             return;
         };
         let Some(ring) = host.ring.take() else { return };
+        self.unrest.last = now;
+        self.unrest.harmed = true;
         host.book = ring.book(host.local(now));
         host.book_at = now;
         host.contact = ring.me().clone();
@@ -149,6 +153,8 @@ impl World {
         host.calls.clear();
         host.dark = how == Crash::Machine;
         self.checks.host_changed(who);
+        // Nobody is left to keep the ring: several may come of it.
+        self.checks.one_ring &= self.hosts.iter().any(Host::is_running);
         if how == Crash::Process && self.setup.disconnects {
             for other in self.those(Host::is_up) {
                 self.send(who, other, None, Body::Disconnect);
@@ -177,7 +183,7 @@ impl World {
             host.virtual_nodes = virtual_nodes;
             let kept = usize::from(virtual_nodes);
             if choose {
-                host.contact.virtual_nodes.truncate(kept);
+                host.contact.virtual_nodes = host.contact.virtual_nodes.iter().take(kept).copied().collect();
             } else {
                 host.contact.virtual_nodes = (0..virtual_nodes).collect();
             }
@@ -188,6 +194,7 @@ impl World {
     pub(crate) fn freeze(&mut self, who: Who) {
         if let Some(host) = self.host_mut(who).filter(|host| host.is_running()) {
             host.frozen = Some(Vec::new());
+            self.unrest.harmed = true;
         }
     }
 
@@ -198,6 +205,7 @@ impl World {
             return;
         };
         let Some(waiting) = host.frozen.take() else { return };
+        self.unrest.last = now;
         let wake = host.wake;
         let stalled = std::mem::take(&mut host.stalled);
         for message in waiting {
@@ -245,6 +253,8 @@ impl World {
 
     /// The ring announces its departure; the host is gone for good soon after.
     pub(crate) fn leave(&mut self, who: Who) {
+        self.unrest.last = self.now;
+        self.unrest.harmed = true;
         self.act(who, Ring::leave);
     }
 

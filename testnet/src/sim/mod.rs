@@ -4,11 +4,12 @@
 //! the same seed gives the same trace, another seed another one.
 //!
 //! * `world`: hosts, messages in flight, the clock; drives the machines as the daemon does.
-//! * `host`: one of them; `lives`: how they start and end.
+//! * `message`: what they send; `host`: one of them; `lives`: how they start and end.
 //! * [`link`]: delay, loss, duplication, partitions.
 //! * `disk`: what survives a crash; carries out custody's effects by bookkeeping.
 //! * `writer`: clients that put stripes, by the daemon's rules.
 //! * `check`: what must hold after every event, and what must hold in the end.
+//! * `local`: what one host may do at one moment, judged by what all of them know.
 //! * [`scenario`]: what happens when, as a file or drawn at random.
 //! * `nemesis`: does it.
 //! * [`fuzz`]: many random scenarios, and what to do when one fails.
@@ -19,6 +20,8 @@ pub mod fuzz;
 mod host;
 pub mod link;
 mod lives;
+mod local;
+mod message;
 pub mod nemesis;
 pub mod scenario;
 #[cfg(test)]

@@ -223,6 +223,11 @@ pub enum Action {
         #[serde(default)]
         dawdle_s: f64,
     },
+    /// Somebody who is not the home orders holders to drop shards, most of which are not surplus.
+    ForgeOrders {
+        /// For so many stripes.
+        count: usize,
+    },
     /// Hosts that are down get another number of virtual nodes and start.
     Resize {
         /// Of those that are down.
@@ -415,6 +420,10 @@ impl Action {
             Self::Put { count, dawdle_s } => {
                 let fine = (1..=1_000_000).contains(count) && (0.0..=1e6).contains(dawdle_s);
                 (!fine).then(|| format!("{count} puts that wait {dawdle_s} s are absurd"))
+            }
+            Self::ForgeOrders { count } => {
+                let fine = (1..=1_000_000).contains(count);
+                (!fine).then(|| format!("{count} forged orders are absurd"))
             }
             Self::Resize { virtual_nodes, .. } => {
                 let fine = (1..=256).contains(virtual_nodes);

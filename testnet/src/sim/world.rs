@@ -2,18 +2,21 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
 use mutualstore_dht::custody::{self, Custody, CustodyConfig};
 use mutualstore_dht::ring::{self, Failure, Ring, RingConfig, SelfChange};
-use mutualstore_dht::{Contact, Flaw, Peer, PeerState, Time};
+use mutualstore_dht::{Flaw, Peer, PeerState, Time};
 use rand_chacha::ChaCha8Rng;
 
 use super::check::{Checks, Violation};
 use super::disk::Truth;
 use super::host::Host;
 use super::link::{Links, Network};
-use super::writer::{self, Writers};
+use super::local::Unrest;
+use super::message::{Body, Message, PeerHasher, kind, sort};
+use super::writer::Writers;
 use super::{below, generator, mix, sample};
 
 /// Number of a host.
@@ -50,29 +53,6 @@ pub(crate) enum Crash {
     Process,
     /// The machine: nothing answers any more.
     Machine,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Body {
-    RingRequest(ring::RequestId, ring::Request),
-    RingResponse(ring::RequestId, ring::Response),
-    RingFailure(ring::RequestId),
-    CustodyRequest(custody::RequestId, custody::Request),
-    CustodyResponse(custody::RequestId, custody::Response),
-    CustodyFailure(custody::RequestId),
-    Hello { contact: Contact, answer: bool },
-    Disconnect,
-    Writer(writer::Message),
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Message {
-    pub(crate) from: Who,
-    from_life: u32,
-    to: Who,
-    /// Answers belong to one life of whom they are for.
-    to_life: Option<u32>,
-    pub(crate) body: Body,
 }
 
 #[derive(Debug)]
@@ -129,11 +109,12 @@ pub(crate) struct World {
     pub(crate) rng: ChaCha8Rng,
     /// Answers to lookups asked for, by host.
     pub(crate) lookups: VecDeque<(Who, ring::LookupId, Result<ring::Found, ring::LookupError>)>,
+    pub(super) unrest: Unrest,
     /// Faults have stopped; steps that come late do not happen.
     pub(crate) peace: bool,
     /// Steps of the scenario that are due.
     pub(crate) steps: VecDeque<usize>,
-    pub(super) numbers: HashMap<Peer, Who>,
+    pub(super) numbers: HashMap<Peer, Who, BuildHasherDefault<PeerHasher>>,
     queue: BinaryHeap<Queued>,
     sequence: u64,
     /// Events since time went on.
@@ -155,9 +136,10 @@ impl World {
             counters: Counters::default(),
             rng: generator(setup.seed, 1),
             lookups: VecDeque::new(),
+            unrest: Unrest::default(),
             peace: false,
             steps: VecDeque::new(),
-            numbers: HashMap::new(),
+            numbers: HashMap::default(),
             queue: BinaryHeap::new(),
             sequence: 0,
             still: 0,
@@ -368,7 +350,9 @@ impl World {
                 }
             }
             Body::RingResponse(id, response) => {
+                self.unrest.answering = Some(sender);
                 self.act(to, |ring, now| ring.handle_response(now, id, response));
+                self.unrest.answering = None;
             }
             Body::RingFailure(id) => {
                 self.act(to, |ring, now| ring.handle_failure(now, id, Failure::Unreachable));
@@ -383,16 +367,14 @@ impl World {
                 }
             }
             Body::CustodyResponse(id, response) => {
-                if self.ended(to, id) {
+                if self.ended(to, id).is_some() {
                     self.keep(to, |custody, now, ring| {
                         custody.handle_response(now, ring, id, response);
                     });
                 }
             }
             Body::CustodyFailure(id) => {
-                if self.ended(to, id) {
-                    self.keep(to, |custody, now, ring| custody.handle_failure(now, ring, id));
-                }
+                self.call_fails(to, id);
             }
             Body::Hello { contact, answer } => {
                 self.act(to, |ring, now| ring.introduce(now, contact));
@@ -456,15 +438,23 @@ impl World {
         }
     }
 
-    fn ended(&mut self, who: Who, id: custody::RequestId) -> bool {
-        self.host_mut(who).is_some_and(|host| host.calls.remove(&id))
+    /// Whom a request of custody was sent to, unless it has ended before.
+    fn ended(&mut self, who: Who, id: custody::RequestId) -> Option<Peer> {
+        self.host_mut(who)?.calls.remove(&id)
+    }
+
+    fn call_fails(&mut self, who: Who, id: custody::RequestId) {
+        if let Some(peer) = self.ended(who, id) {
+            self.act(who, |ring, now| ring.handle_disconnect(now, peer));
+            self.keep(who, |custody, now, ring| custody.handle_failure(now, ring, id));
+        }
     }
 
     fn call_ends(&mut self, who: Who, life: u32, id: custody::RequestId) {
         if !self.lives(who, life) {
             self.stall(who, life, Event::CallEnds(who, life, id));
-        } else if self.ended(who, id) {
-            self.keep(who, |custody, now, ring| custody.handle_failure(now, ring, id));
+        } else {
+            self.call_fails(who, id);
         }
     }
 }
@@ -545,6 +535,9 @@ impl World {
         if wants.view_changed {
             self.view_changed(who);
         }
+        for peer in wants.buried {
+            self.check_burial(who, peer);
+        }
         if wants.left {
             self.crash(who, Crash::Process);
         }
@@ -579,38 +572,6 @@ impl World {
             };
             self.act(who, |ring, now| ring.update_self(now, change));
         }
-    }
-}
-
-/// Which of [`Counters::requests`] it is.
-fn sort(body: &Body) -> Option<usize> {
-    match body {
-        Body::RingRequest(_, ring::Request::Ping) => Some(0),
-        Body::RingRequest(_, ring::Request::Neighbours { .. }) => Some(1),
-        Body::RingRequest(_, ring::Request::Next { .. }) => Some(2),
-        Body::RingRequest(_, ring::Request::Leave { .. }) => Some(3),
-        Body::CustodyRequest(..) => Some(4),
-        Body::RingResponse(..)
-        | Body::RingFailure(_)
-        | Body::CustodyResponse(..)
-        | Body::CustodyFailure(_)
-        | Body::Hello { .. }
-        | Body::Disconnect
-        | Body::Writer(_) => None,
-    }
-}
-
-fn kind(body: &Body) -> u64 {
-    match body {
-        Body::RingRequest(..) => 1,
-        Body::RingResponse(..) => 2,
-        Body::RingFailure(_) => 3,
-        Body::CustodyRequest(..) => 4,
-        Body::CustodyResponse(..) => 5,
-        Body::CustodyFailure(_) => 6,
-        Body::Hello { .. } => 7,
-        Body::Disconnect => 8,
-        Body::Writer(_) => 9,
     }
 }
 

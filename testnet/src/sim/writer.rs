@@ -13,7 +13,8 @@ use mutualstore_dht::ring::LookupId;
 use mutualstore_dht::{Flaw, Id, Membership, PeerState};
 
 use super::disk::{Stored, Tenure};
-use super::world::{Body, Event, Who, World, micros};
+use super::message::Body;
+use super::world::{Event, Who, World, micros};
 
 /// As in the daemon: a put that lacks shards after this time makes do with fewer.
 const WRITE_TIMEOUT: u64 = 10_000_000;

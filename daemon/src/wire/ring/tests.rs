@@ -22,7 +22,7 @@ fn any_contact() -> impl Strategy<Value = Contact> {
             peer: Peer::new(peer),
             version,
             virtual_nodes: indices.into_iter().collect(),
-            addresses,
+            addresses: addresses.into(),
             capacity,
             used,
             state,
