@@ -31,8 +31,6 @@ pub enum Flaw {
     HearsayRevives,
     /// An older contact replaces a newer one.
     OldContactWins,
-    /// A peer that speaks is never asked where it is.
-    NeverAskWhere,
     /// A lookup drops from answers whom the asker counts as dead, without asking them.
     TrustTheGraveyard,
     /// Every change anywhere makes the neighbourhood hurry.
@@ -70,7 +68,7 @@ impl Flaw {
     }
 
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 28] = [
+    pub const ALL: [(&str, Self); 27] = [
         ("adopt-unverified", Self::AdoptUnverified),
         ("join-with-part", Self::JoinWithPart),
         ("no-merge", Self::NoMerge),
@@ -84,7 +82,6 @@ impl Flaw {
         ("one-failure-is-death", Self::OneFailureIsDeath),
         ("hearsay-revives", Self::HearsayRevives),
         ("old-contact-wins", Self::OldContactWins),
-        ("never-ask-where", Self::NeverAskWhere),
         ("trust-the-graveyard", Self::TrustTheGraveyard),
         ("hurry-for-all", Self::HurryForAll),
         ("trim-without-confirmation", Self::TrimWithoutConfirmation),

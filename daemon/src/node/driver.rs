@@ -191,12 +191,11 @@ async fn send_custody(node: Arc<Node>, transmit: custody::Transmit) {
     };
     node.core.with(|state, now| {
         let State { ring, custody, .. } = state;
-        match outcome {
-            Some(NodeResponse::Custody(response)) => custody.handle_response(now, ring, id, response),
-            Some(_) | None => {
-                ring.handle_disconnect(now, to);
-                custody.handle_failure(now, ring, id);
-            }
+        if let Some(NodeResponse::Custody(response)) = outcome {
+            custody.handle_response(now, ring, id, response);
+        } else {
+            ring.handle_disconnect(now, to);
+            custody.handle_failure(now, ring, id);
         }
     });
 }

@@ -350,7 +350,7 @@ impl Ring {
                 member,
                 of,
                 digest,
-            } if contact.peer == from => self.on_neighbours(now, contact, member, (&of, digest)),
+            } if contact.peer == from => self.on_neighbours(now, &contact, member, (&of, digest)),
             Request::Next { target, count } => {
                 self.spoke(now, from);
                 self.on_next(now, from, target, usize::from(count))

@@ -159,7 +159,7 @@ impl Ring {
     pub(super) fn on_neighbours(
         &mut self,
         now: Time,
-        contact: Contact,
+        contact: &Contact,
         member: bool,
         (of, digest): (&[Id], u64),
     ) -> Response {
@@ -171,7 +171,7 @@ impl Ring {
         if !self.member {
             return Response::Busy;
         }
-        if let Some(held) = self.table.contact(from).filter(|held| **held != contact) {
+        if let Some(held) = self.table.contact(from).filter(|held| *held != contact) {
             // Its clock went back: it will outdo this version and be believed again.
             return Response::Contacts(vec![held.clone()]);
         }
@@ -208,7 +208,7 @@ impl Ring {
         for peer in self.unlisted(now, of, &listed) {
             if self.config.has(Flaw::OriginalOrder) {
                 self.bury(now, peer);
-            } else if !self.config.has(Flaw::NeverAskWhere) {
+            } else {
                 self.ping(now, peer);
             }
         }

@@ -451,10 +451,10 @@ impl World {
     }
 
     fn call_ends(&mut self, who: Who, life: u32, id: custody::RequestId) {
-        if !self.lives(who, life) {
-            self.stall(who, life, Event::CallEnds(who, life, id));
-        } else {
+        if self.lives(who, life) {
             self.call_fails(who, id);
+        } else {
+            self.stall(who, life, Event::CallEnds(who, life, id));
         }
     }
 }
