@@ -272,6 +272,18 @@ impl Rows {
         rows
     }
 
+    /// Numbers under heads that are wrapped when the terminal is narrow.
+    pub(crate) fn numbers(header: &[String], rows: &[Vec<String>]) -> Self {
+        let mut all = Self::headless();
+        all.0.set_header(header);
+        all.0.add_rows(rows);
+        for column in all.0.column_iter_mut() {
+            column.set_padding((0, 2));
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        all
+    }
+
     /// Names and values.
     pub(crate) fn headless() -> Self {
         let mut table = Table::new();

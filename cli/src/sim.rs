@@ -1,5 +1,7 @@
 //! `testnet sim ...`: runs of the simulator and what came of them.
 
+mod measure;
+
 use std::fmt::Write as _;
 use std::io::Read;
 use std::path::PathBuf;
@@ -25,6 +27,10 @@ enum Command {
     Run(RunArgs),
     /// Run random scenarios; the first that breaks an invariant is told with its replay
     Fuzz(FuzzArgs),
+    /// Measure the ring as the Chord papers did, next to what they published: tables (a) to (g)
+    Tables(TablesArgs),
+    /// One large ring: a storm of joins, a tenth dies, many lookups; time and memory of each stage
+    Scale(ScaleArgs),
 }
 
 #[derive(clap::Args, Debug)]
@@ -56,10 +62,44 @@ struct FuzzArgs {
     print: bool,
 }
 
+#[derive(clap::Args, Debug)]
+struct TablesArgs {
+    /// Tables to measure, (e) is a column of (a) to (c) [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "LETTERS")]
+    only: Vec<char>,
+    /// Lines of comma-separated values instead of aligned columns
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+    /// Smaller networks and fewer lookups than published: a look in a minute
+    #[arg(long)]
+    quick: bool,
+    /// Seed of all chances
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(clap::Args, Debug)]
+struct ScaleArgs {
+    /// Peers
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(2..=200_000))]
+    peers: u32,
+    /// Virtual nodes of each
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    virtual_nodes: u16,
+    /// Lookups in the end
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    lookups: u64,
+    /// Seed of all chances
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
 pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
     match args.command {
         Command::Run(args) => play(&args, screen),
         Command::Fuzz(args) => fuzz(&args, screen),
+        Command::Tables(args) => measure::tables(&args, screen),
+        Command::Scale(args) => measure::scale(&args, screen),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::contact::{MAX_INDEX, MAX_VIRTUAL_NODES};
 use crate::{Contact, Id, Peer};
 
 /// Indices each new virtual node is chosen from.
-pub(crate) const CANDIDATES: usize = (MAX_INDEX / MAX_VIRTUAL_NODES) as usize;
+pub const CANDIDATES: usize = (MAX_INDEX / MAX_VIRTUAL_NODES) as usize;
 
 /// Shards per stripe the load is balanced for.
 const SHARDS: [usize; 3] = [2, 3, 6];
@@ -35,7 +35,7 @@ const SECOND_LOOKS: usize = 64;
 
 /// The best of each group of `candidates` for `me`, which keeps its virtual nodes `kept`, in a ring of `known`
 /// peers.
-pub(crate) fn choose<'a>(
+pub fn choose<'a>(
     me: Peer,
     kept: &[u16],
     candidates: &[Vec<u16>],

@@ -6,13 +6,13 @@
 //!
 //! * [`id`]: the circle of 256-bit identifiers.
 //! * [`contact`]: what one peer says of itself: virtual nodes, addresses, capacity, state.
-//! * `virtual_nodes`: which a peer has; `choice`: where new ones lie.
+//! * `virtual_nodes`: which a peer has; [`choice`]: where new ones lie.
 //! * [`ring`]: membership and lookup.
 //! * [`membership`]: what custody needs to know of the ring.
 //! * [`custody`]: who must hold which shard, and what to do when somebody does not.
 //! * [`flaw`]: wrong variants of both, for testing the tests.
 
-mod choice;
+pub mod choice;
 mod circle;
 pub mod contact;
 pub mod custody;

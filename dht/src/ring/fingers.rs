@@ -14,7 +14,8 @@ const PER_ROUND: usize = 2;
 #[derive(Debug, Default)]
 pub(super) struct Cursor {
     own: usize,
-    exponent: u8,
+    /// 256 when the farthest point was the last.
+    exponent: u16,
 }
 
 impl Ring {
@@ -48,10 +49,9 @@ impl Ring {
                 continue;
             };
             let least = self.table.first_exponent(own, self.config.r);
-            if let Some(exponent) = least.map(|least| least.max(self.cursor.exponent))
-                && !(exponent == u8::MAX && self.cursor.exponent == u8::MAX)
-            {
-                self.cursor.exponent = exponent.saturating_add(1);
+            let next = least.map(|least| u16::from(least).max(self.cursor.exponent));
+            if let Some(exponent) = next.and_then(|next| u8::try_from(next).ok()) {
+                self.cursor.exponent = u16::from(exponent) + 1;
                 return Some((own, exponent));
             }
             self.cursor = Cursor {

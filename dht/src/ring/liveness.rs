@@ -297,8 +297,7 @@ impl Ring {
                 let mut before = self.table.counter_clockwise(id).map(|(_, other)| other);
                 after.is_some_and(|(_, next)| next == me)
                     || before.find(|other| {
-                        between.insert(*other);
-                        *other == me || between.len() > self.config.r
+                        *other == me || between.insert(*other) && between.len() == self.config.r
                     }) == Some(me)
             })
         })

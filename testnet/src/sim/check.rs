@@ -318,42 +318,41 @@ impl World {
     /// What keeps the rings of all running hosts from being as they should.
     pub(crate) fn ring_problem(&self) -> Option<String> {
         let circle = self.true_circle();
-        let count = circle.values().collect::<BTreeSet<_>>().len();
-        for who in self.those(Host::is_running) {
-            let Some(host) = self.host(who) else { continue };
-            let Some(ring) = &host.ring else { continue };
-            let wanted = if count == 1 { Phase::Alone } else { Phase::Joined };
-            if ring.phase() != wanted {
+        let running = self.those(Host::is_running);
+        let wanted = if running.len() == 1 {
+            Phase::Alone
+        } else {
+            Phase::Joined
+        };
+        for who in running {
+            let ring = self.host(who).and_then(|host| host.ring.as_ref());
+            if let Some(ring) = ring.filter(|ring| ring.phase() != wanted) {
                 return Some(format!("host {who} is {}", ring.phase()));
             }
-            for (id, _) in circle.iter().filter(|(_, owner)| **owner == who) {
-                let expected: Vec<Who> = distinct(&circle, *id)
-                    .into_iter()
-                    .filter(|other| *other != who)
-                    .take(self.checks.r)
-                    .collect();
-                let list: Vec<&Contact> = ring.successor_list(*id).collect();
-                let found: Vec<Who> = list.iter().filter_map(|contact| self.who(contact.peer)).collect();
-                if found != expected {
-                    return Some(format!(
-                        "host {who} lists {found:?} after {id:?}, not {expected:?}"
-                    ));
-                }
-                let old = |contact: &&&Contact| {
-                    let owner = self.who(contact.peer).and_then(|who| self.host(who));
-                    owner
-                        .and_then(|owner| owner.ring.as_ref())
-                        .is_none_or(|ring| ring.me() != **contact)
-                };
-                if let Some(old) = list.iter().find(old) {
-                    return Some(format!(
-                        "host {who} has an old contact of {:?}",
-                        self.who(old.peer)
-                    ));
-                }
+        }
+        circle
+            .iter()
+            .find_map(|(id, who)| self.successors_problem(&circle, *id, *who))
+    }
+
+    /// What is wrong with the successor list of one virtual node.
+    fn successors_problem(&self, circle: &BTreeMap<Id, Who>, id: Id, who: Who) -> Option<String> {
+        let ring = self.host(who)?.ring.as_ref()?;
+        let others = distinct(circle, id).filter(|other| *other != who);
+        let mut expected = others.take(self.checks.r);
+        for contact in ring.successor_list(id) {
+            let listed = self.who(contact.peer)?;
+            let due = expected.next();
+            if due != Some(listed) {
+                return Some(format!("host {who} lists {listed} after {id:?}, not {due:?}"));
+            }
+            let latest = self.host(listed).and_then(|host| host.ring.as_ref());
+            if latest.is_none_or(|ring| ring.me() != contact) {
+                return Some(format!("host {who} has an old contact of {listed}"));
             }
         }
-        None
+        let missing = expected.next()?;
+        Some(format!("host {who} does not list {missing} after {id:?}"))
     }
 
     /// All virtual nodes of running hosts.
@@ -361,9 +360,7 @@ impl World {
         let mut circle = BTreeMap::new();
         for who in self.those(Host::is_running) {
             if let Some(ring) = self.host(who).and_then(|host| host.ring.as_ref()) {
-                let me = ring.me().peer;
-                let own = ring.circle().filter(|(_, peer)| *peer == me);
-                circle.extend(own.map(|(id, _)| (id, who)));
+                circle.extend(ring.me().ids().map(|id| (id, who)));
             }
         }
         circle
@@ -412,7 +409,7 @@ impl World {
 
     /// What the home of a stripe was told of it.
     fn told(&self, circle: &BTreeMap<Id, Who>, id: Id) -> String {
-        let home = distinct(circle, id).first().copied().unwrap_or(0);
+        let home = distinct(circle, id).next().unwrap_or(0);
         let custody = self.host(home).and_then(|host| host.custody.as_ref());
         let record = custody.and_then(|custody| custody.stripe(id));
         let shards = record.map(|record| {
@@ -438,7 +435,6 @@ impl World {
             }
         };
         distinct(circle, id)
-            .into_iter()
             .take(self.setup.ring.r)
             .filter(sits)
             .take(usize::from(shape.n))
@@ -447,11 +443,8 @@ impl World {
 }
 
 /// Distinct hosts after a point (at it included).
-pub(crate) fn distinct(circle: &BTreeMap<Id, Who>, from: Id) -> Vec<Who> {
+pub(crate) fn distinct(circle: &BTreeMap<Id, Who>, from: Id) -> impl Iterator<Item = Who> {
     let mut seen = BTreeSet::new();
     let nodes = circle.range(from..).chain(circle.range(..from));
-    nodes
-        .map(|(_, who)| *who)
-        .filter(|who| seen.insert(*who))
-        .collect()
+    nodes.map(|(_, who)| *who).filter(move |who| seen.insert(*who))
 }

@@ -28,7 +28,7 @@ impl World {
             peer,
             version: 0,
             virtual_nodes: (0..indices).collect(),
-            addresses: [].into(),
+            addresses: self.setup.addresses.clone(),
             capacity: u64::from(virtual_nodes) << 30,
             used: 0,
             state: PeerState::Accepting,

@@ -159,9 +159,8 @@ impl World {
         });
         if let Some((_, holder)) = committed.copied()
             && distinct(&self.true_circle(), id)
-                .iter()
                 .take(self.setup.ring.r)
-                .any(|near| *near == holder)
+                .any(|near| near == holder)
         {
             let detail = format!("host {who} dropped {id:?}:{index}, committed on host {holder}");
             self.violate(Violation::custody(

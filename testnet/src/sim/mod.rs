@@ -12,18 +12,23 @@
 //! * `local`: what one host may do at one moment, judged by what all of them know.
 //! * [`scenario`]: what happens when, as a file or drawn at random.
 //! * `nemesis`: does it.
+//! * [`lab`]: large rings to measure; [`tables`]: what the papers measured, on them; [`scale`]: how
+//!   large they can be.
 //! * [`fuzz`]: many random scenarios, and what to do when one fails.
 
 pub mod check;
 mod disk;
 pub mod fuzz;
 mod host;
+pub mod lab;
 pub mod link;
 mod lives;
 mod local;
 mod message;
 pub mod nemesis;
+pub mod scale;
 pub mod scenario;
+pub mod tables;
 #[cfg(test)]
 mod tests;
 mod world;

@@ -364,8 +364,7 @@ impl Run<'_> {
                         .collect(),
                 )
             });
-            let mut expected = distinct(&circle, target);
-            expected.truncate(3);
+            let expected: Vec<Who> = distinct(&circle, target).take(3).collect();
             if found.as_ref() != Some(&expected) {
                 let ended =
                     answer.map(|(.., outcome)| outcome.as_ref().map(|found| (found.hops, found.timeouts)));

@@ -342,6 +342,8 @@ impl Scenario {
             network: self.network.clone(),
             disconnects: self.disconnects,
             choose: self.choose,
+            addresses: [].into(),
+            weigh: None,
             seed,
         }
     }

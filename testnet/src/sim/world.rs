@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mutualstore_dht::custody::{self, Custody, CustodyConfig};
@@ -13,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use super::check::{Checks, Violation};
 use super::disk::Truth;
 use super::host::Host;
+use super::lab::{Weigh, Weighed};
 use super::link::{Links, Network};
 use super::local::Unrest;
 use super::message::{Body, Message, PeerHasher, kind, sort};
@@ -41,6 +43,10 @@ pub(crate) struct Setup {
     pub(crate) disconnects: bool,
     /// Whether newcomers choose their virtual nodes.
     pub(crate) choose: bool,
+    /// What contacts carry, for those who count bytes.
+    pub(crate) addresses: Arc<[String]>,
+    /// How many bytes a message of the ring is on the wire, if anybody counts.
+    pub(crate) weigh: Option<Weigh>,
     pub(crate) seed: u64,
     /// The flaw planted in every host.
     pub(crate) flaw: Option<Flaw>,
@@ -94,6 +100,9 @@ pub(crate) struct Counters {
     pub(crate) dropped: u64,
     /// Requests that arrived: pings, questions to neighbours, steps of lookups, departures, custody.
     pub(crate) requests: [u64; 5],
+    /// Messages of rings sent, and their bytes if they were weighed.
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
 }
 
 /// See the module head.
@@ -191,6 +200,21 @@ impl World {
 impl World {
     pub(crate) fn send(&mut self, from: Who, to: Who, to_life: Option<u32>, body: Body) {
         let from_life = self.host(from).map_or(0, |host| host.life);
+        let weighed = match &body {
+            Body::RingRequest(_, request) => Some(Weighed::Request(request)),
+            Body::RingResponse(_, response) => Some(Weighed::Response(response)),
+            Body::RingFailure(_)
+            | Body::CustodyRequest(..)
+            | Body::CustodyResponse(..)
+            | Body::CustodyFailure(_)
+            | Body::Hello { .. }
+            | Body::Disconnect
+            | Body::Writer(_) => None,
+        };
+        if let Some(weighed) = weighed {
+            self.counters.messages += 1;
+            self.counters.bytes += self.setup.weigh.map_or(0, |weigh| weigh(weighed) as u64);
+        }
         let message = Message {
             from,
             from_life,

@@ -1,0 +1,119 @@
+//! What the Chord papers measured, measured on the daemon's own ring, next to what they published.
+//!
+//! Stoica et al. 2003 is "Chord: a scalable peer-to-peer lookup protocol for Internet applications" (IEEE/ACM
+//! Transactions on Networking 11, 1). A hop is a peer that answered; asking the peer that was looked for is none. A
+//! time-out is a question nobody answered.
+//!
+//! * `routing`: (a) path lengths, (b) after many died at once, (c) under churn, each with (e) beside it;
+//! * `balance`: (d) keys per peer, (f) bytes per capacity;
+//! * `upkeep`: (g) maintenance.
+
+mod balance;
+mod routing;
+mod upkeep;
+
+use std::fmt;
+
+use super::lab::Weigh;
+
+/// How much is measured. The default is what was published.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Most peers in (a), a power of two.
+    pub largest: usize,
+    /// Peers in (b) and (c).
+    pub peers: usize,
+    /// Lookups behind each row of (a), (b) and (c).
+    pub lookups: u64,
+    /// Peers in (d), and most in (f).
+    pub keepers: (usize, usize),
+    /// Most peers in (g).
+    pub kept: usize,
+    /// Of all chances.
+    pub seed: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            largest: 1 << 14,
+            peers: 1000,
+            lookups: 10_000,
+            keepers: (10_000, 1000),
+            kept: 1024,
+            seed: 1,
+        }
+    }
+}
+
+impl Sizes {
+    /// Enough for a look.
+    pub fn quick() -> Self {
+        Self {
+            largest: 256,
+            peers: 200,
+            lookups: 500,
+            keepers: (1000, 36),
+            kept: 64,
+            ..Self::default()
+        }
+    }
+}
+
+/// One table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its letter.
+    pub name: char,
+    /// What it shows.
+    pub title: String,
+    /// Heads of the columns.
+    pub columns: Vec<String>,
+    /// As many fields each as there are columns.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(name: char, title: impl Into<String>, columns: &[&str]) -> Self {
+        Self {
+            name,
+            title: title.into(),
+            columns: columns.iter().map(|head| (*head).to_owned()).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    fn row(&mut self, fields: &[&dyn fmt::Display]) {
+        self.rows.push(fields.iter().map(ToString::to_string).collect());
+    }
+
+    /// The table as lines of comma-separated values, the heads first, each line with the table's letter before it.
+    pub fn csv(&self) -> String {
+        let lines = std::iter::once(&self.columns).chain(&self.rows);
+        let lines = lines.map(|fields| {
+            let fields = fields.iter().map(|field| field.replace(',', ";"));
+            format!("{},{}\n", self.name, fields.collect::<Vec<_>>().join(","))
+        });
+        lines.collect()
+    }
+}
+
+/// The tables there are, by letter.
+pub const ALL: [char; 6] = ['a', 'b', 'c', 'd', 'f', 'g'];
+
+/// Measures one table; `none` for a letter that names none. `weigh` tells the bytes of messages for (g).
+pub fn measure(name: char, sizes: Sizes, weigh: Weigh) -> Option<Table> {
+    match name {
+        'a' => Some(routing::paths(sizes)),
+        'b' => Some(routing::failures(sizes)),
+        'c' => Some(routing::churn(sizes)),
+        'd' => Some(balance::keys(sizes)),
+        'f' => Some(balance::bytes(sizes)),
+        'g' => Some(upkeep::maintenance(sizes, weigh)),
+        _ => None,
+    }
+}
+
+fn two(value: f64) -> String {
+    format!("{value:.2}")
+}
