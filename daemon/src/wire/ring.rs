@@ -1,12 +1,12 @@
 //! What rings say to each other.
 
 use bytes::Bytes;
-use mutualstore_dht::ring::{MAX_CONTACTS, Request, Response};
+use mutualstore_dht::ring::{MAX_CONTACTS, MAX_WITHOUT, Request, Response};
 use mutualstore_dht::{Contact, contact::MAX_VIRTUAL_NODES};
 use mutualstore_proto::wire;
 
 use super::Malformed;
-use super::contact::{contact, id, wire_contact, wire_id};
+use super::contact::{contact, id, peer, wire_contact, wire_id, wire_peer};
 
 fn required(message: Option<wire::Contact>) -> Result<Contact, Malformed> {
     contact(message.ok_or(Malformed("a contact is missing"))?)
@@ -41,9 +41,14 @@ pub(super) fn wire_request(request: &Request) -> wire::RingRequest {
             of: of.iter().map(wire_id).collect::<Vec<Bytes>>(),
             digest: *digest,
         }),
-        Request::Next { target, count } => Kind::Next(wire::Next {
+        Request::Next {
+            target,
+            count,
+            without,
+        } => Kind::Next(wire::Next {
             target: wire_id(target),
             count: u32::from(*count),
+            without: without.iter().map(wire_peer).collect(),
         }),
         Request::Leave { contact } => Kind::Leave(wire_contact(contact)),
     };
@@ -65,9 +70,13 @@ pub(super) fn request(message: wire::RingRequest) -> Result<Request, Malformed> 
                 of: m.of.iter().map(id).collect::<Result<_, _>>()?,
                 digest: m.digest,
             },
+            Kind::Next(m) if m.without.len() > MAX_WITHOUT => {
+                return Err(Malformed("too many peers to do without"));
+            }
             Kind::Next(m) => Request::Next {
                 target: id(&m.target)?,
                 count: u16::try_from(m.count).map_err(|_| Malformed("too many successors asked for"))?,
+                without: m.without.iter().map(peer).collect::<Result<_, _>>()?,
             },
             Kind::Leave(m) => Request::Leave { contact: contact(m)? },
         },

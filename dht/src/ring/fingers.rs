@@ -30,7 +30,7 @@ impl Ring {
             };
             let target = own.add_power_of_two(exponent);
             let id = self.next_lookup_id();
-            let nodes = self.nearest(target, self.table.me().peer);
+            let nodes = self.nearest(target, &[]);
             self.begin_lookup(
                 now,
                 id,

@@ -4,14 +4,16 @@
 //! the one before the target, or the one after it when the neighbourhood is as dense there as at home and that
 //! node therefore likely the successor itself. The owner of the arc answers `Found`; others name nodes nearer
 //! than their own, and what is not nearer is dropped, so answers that contradict each other cannot send a
-//! lookup around in circles. Nobody is asked twice; a late or failed answer moves on to the next. When nobody
+//! lookup around in circles. A late or failed answer moves on to the next, and every question names those that did
+//! not answer: whoever is asked does without them, so the one before the target names who follows although nobody has
+//! repaired anything yet. It alone is asked twice, when all it named before are silent. When nobody
 //! is left, because many died at once, a lookup for the driver begins anew a little later, until its time or
 //! its questions are used up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::calls::{Purpose, Timer};
-use super::message::{Event, Found, LookupError, LookupId, MAX_CONTACTS, Request, Response};
+use super::message::{Event, Found, LookupError, LookupId, MAX_CONTACTS, MAX_WITHOUT, Request, Response};
 use super::table::{Standing, Table};
 use super::{Phase, Ring};
 use crate::{Contact, Flaw, Id, Peer, Time};
@@ -46,6 +48,10 @@ pub(super) struct Lookup {
     nodes: BTreeMap<Id, Peer>,
     contacts: BTreeMap<Peer, Contact>,
     asked: BTreeSet<Peer>,
+    /// Who did not answer.
+    silent: BTreeSet<Peer>,
+    /// How many of them whoever was asked a second time was told of.
+    insisted: BTreeMap<Peer, usize>,
     /// Questions sent.
     questions: usize,
     /// How often it began anew after nobody was left to ask.
@@ -81,6 +87,16 @@ impl Lookup {
         let ((before, predecessor), (after, successor)) = (before?, after?);
         let dense = after.distance_from(&before).prefix() / 4 <= self.gap;
         Some(if dense { successor } else { predecessor })
+    }
+
+    /// Everybody was asked. The nearest before the target that answered may have named only peers that are silent: it
+    /// is asked again, to do without those.
+    fn insist(&mut self) -> Option<Peer> {
+        let (low, high) = (self.nodes.range(..self.target), self.nodes.range(self.target..));
+        let mut before = low.rev().chain(high.rev()).map(|(_, peer)| *peer);
+        let nearest = before.find(|peer| self.asked.contains(peer) && !self.silent.contains(peer))?;
+        let told = self.insisted.insert(nearest, self.silent.len()).unwrap_or(0);
+        (told < self.silent.len()).then_some(nearest)
     }
 
     /// Takes over the contacts that lie nearer to the target, on either side, than `from` does.
@@ -127,8 +143,7 @@ impl Ring {
             return id;
         }
         let count = count.clamp(1, self.config.r);
-        let me = self.table.me().peer;
-        if let Some(peers) = self.owned(now, target, count, None) {
+        if let Some(peers) = self.owned(now, target, count, &[]) {
             let contacts = peers.iter().filter_map(|peer| self.table.contact(*peer));
             let outcome = Ok(Found {
                 contacts: contacts.cloned().collect(),
@@ -138,7 +153,7 @@ impl Ring {
             });
             self.events.push_back(Event::LookupDone { id, outcome });
         } else {
-            let nodes = self.nearest(target, me);
+            let nodes = self.nearest(target, &[]);
             self.begin_lookup(now, id, (Aim::Answer, target, count), nodes, Vec::new());
         }
         id
@@ -166,6 +181,8 @@ impl Ring {
             nodes: BTreeMap::new(),
             contacts: BTreeMap::new(),
             asked: BTreeSet::from([self.table.me().peer]),
+            silent: BTreeSet::new(),
+            insisted: BTreeMap::new(),
             questions: 0,
             rounds: 0,
             path: Vec::new(),
@@ -195,7 +212,8 @@ impl Ring {
             self.end_lookup(now, id, Err(LookupError::TimedOut { hops, timeouts }));
             return;
         }
-        let next = lookup.next().and_then(|peer| lookup.contacts.get(&peer)).cloned();
+        let next = lookup.next().or_else(|| lookup.insist());
+        let next = next.and_then(|peer| lookup.contacts.get(&peer)).cloned();
         let Some(to) = next else {
             if lookup.aim == Aim::Answer {
                 let wait = self.config.retry * (1 << lookup.rounds.min(8));
@@ -210,6 +228,7 @@ impl Ring {
         let request = Request::Next {
             target: lookup.target,
             count: u16::try_from(lookup.count).unwrap_or(u16::MAX),
+            without: lookup.silent.iter().copied().take(MAX_WITHOUT).collect(),
         };
         let deadline = self.deadline(to.peer);
         self.send(now, (to, request, Purpose::Lookup(id)), deadline);
@@ -221,16 +240,18 @@ impl Ring {
         let Some((target, count)) = self.lookups.get(&id).map(|lookup| (lookup.target, lookup.count)) else {
             return;
         };
-        if let Some(peers) = self.owned(now, target, count, None) {
+        if let Some(peers) = self.owned(now, target, count, &[]) {
             let contacts = peers.iter().filter_map(|peer| self.table.contact(*peer));
             let contacts = contacts.cloned().collect();
             self.end_lookup(now, id, Ok(contacts));
             return;
         }
-        let nodes = self.nearest(target, me);
+        let nodes = self.nearest(target, &[]);
         if let Some(lookup) = self.lookups.get_mut(&id) {
             lookup.rounds += 1;
             lookup.asked = BTreeSet::from([me]);
+            lookup.silent.clear();
+            lookup.insisted.clear();
             lookup.nodes.clear();
             lookup.contacts.clear();
             lookup.know(&self.table, nodes);
@@ -268,9 +289,10 @@ impl Ring {
         }
     }
 
-    pub(super) fn on_lookup_failure(&mut self, now: Time, id: LookupId) {
+    pub(super) fn on_lookup_failure(&mut self, now: Time, id: LookupId, peer: Peer) {
         if let Some(lookup) = self.lookups.get_mut(&id) {
             lookup.timeouts += 1;
+            lookup.silent.insert(peer);
             self.step(now, id);
         }
     }
@@ -415,16 +437,28 @@ impl Ring {
     }
 
     /// Answers [`Request::Next`].
-    pub(super) fn on_next(&mut self, now: Time, from: Peer, target: Id, count: usize) -> Response {
+    pub(super) fn on_next(
+        &mut self,
+        now: Time,
+        from: Peer,
+        (target, count): (Id, usize),
+        mut without: Vec<Peer>,
+    ) -> Response {
         if !self.member {
             return Response::Busy;
         }
+        without.truncate(MAX_WITHOUT);
+        for peer in &without {
+            self.handle_disconnect(now, *peer);
+        }
+        // The asker may have been here before and be joining again.
+        without.push(from);
         let count = count.clamp(1, self.config.r);
-        if let Some(peers) = self.owned(now, target, count, Some(from)) {
+        if let Some(peers) = self.owned(now, target, count, &without) {
             let contacts = peers.iter().filter_map(|peer| self.table.contact(*peer));
             return Response::Found(contacts.cloned().collect());
         }
-        let nearest = self.nearest(target, from).into_iter();
+        let nearest = self.nearest(target, &without).into_iter();
         let peers: BTreeSet<Peer> = nearest.map(|(_, peer)| peer).collect();
         let contacts = peers.iter().filter_map(|peer| self.table.contact(*peer));
         Response::Closer(contacts.cloned().collect())
@@ -432,22 +466,25 @@ impl Ring {
 
     /// The first `count` distinct peers at or after the target, if this peer owns its arc: the target lies
     /// between an own virtual node and its successor, or between an own virtual node and a predecessor known
-    /// well. The asker, who may have been here before and be joining again, counts as absent.
-    fn owned(&self, now: Time, target: Id, count: usize, asker: Option<Peer>) -> Option<Vec<Peer>> {
+    /// well, those in `without` not regarded. They are named all the same, in their places: one answer that was late
+    /// does not take a peer out of what is found. The asker, who may have been here before and be joining again,
+    /// comes last in `without` and is not named.
+    fn owned(&self, now: Time, target: Id, count: usize, without: &[Peer]) -> Option<Vec<Peer>> {
         let me = self.table.me().peer;
-        let present = |(_, peer): &(Id, Peer)| Some(*peer) != asker;
+        let asker = without.last().copied();
+        let present = |(_, peer): &(Id, Peer)| *peer == me || !without.contains(peer);
         let (_, before) = self.table.counter_clockwise(target).find(present)?;
         let (_, after) = self.table.clockwise(target).find(present)?;
         if before != me && (after != me || !self.is_close_watched(now, before)) {
             return None;
         }
-        let peers = self.table.distinct(target).filter(present).map(|(_, peer)| peer);
-        Some(peers.take(count).collect())
+        let peers = self.table.distinct(target).map(|(_, peer)| peer);
+        Some(peers.filter(|peer| Some(*peer) != asker).take(count).collect())
     }
 
     /// The live peers nearest to the target, some before and fewer after it, each with its nearest virtual
-    /// node there.
-    pub(super) fn nearest(&self, target: Id, but: Peer) -> Vec<(Id, Peer)> {
+    /// node there; nobody in `without`.
+    pub(super) fn nearest(&self, target: Id, without: &[Peer]) -> Vec<(Id, Peer)> {
         let me = self.table.me().peer;
         let alive = |peer: Peer| {
             self.table
@@ -455,7 +492,7 @@ impl Ring {
                 .is_some_and(|entry| entry.standing == Standing::Alive)
         };
         let fresh = || {
-            let mut seen = BTreeSet::from([but, me]);
+            let mut seen: BTreeSet<Peer> = without.iter().copied().chain([me]).collect();
             move |(_, peer): &(Id, Peer)| seen.insert(*peer) && alive(*peer)
         };
         let (before, after) = CLOSER;

@@ -9,6 +9,9 @@ use crate::{Contact, Id, Peer, PeerState, Time};
 /// An answer carries at most this many contacts.
 pub const MAX_CONTACTS: usize = 256;
 
+/// A step of a lookup names at most this many peers that did not answer.
+pub const MAX_WITHOUT: usize = 32;
+
 /// Names one request of this ring, so that the driver can hand back what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
@@ -40,6 +43,8 @@ pub enum Request {
         target: Id,
         /// How many distinct peers at or after it are wanted.
         count: u16,
+        /// Peers that did not answer the asker: no hops for it, and worth a ping. At most [`MAX_WITHOUT`].
+        without: Vec<Peer>,
     },
     /// The sender leaves the ring for good.
     Leave {

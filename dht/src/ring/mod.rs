@@ -67,8 +67,8 @@ use crate::membership::{Member, Membership};
 use crate::{Contact, Flaw, Id, Peer, Time};
 
 pub use self::message::{
-    BookEntry, Event, Failure, Found, Liveness, LookupError, LookupId, MAX_CONTACTS, Phase, Request,
-    RequestId, Response, SelfChange, Transmit,
+    BookEntry, Event, Failure, Found, Liveness, LookupError, LookupId, MAX_CONTACTS, MAX_WITHOUT, Phase,
+    Request, RequestId, Response, SelfChange, Transmit,
 };
 
 /// Parameters of a ring. `r` belongs to the network, the rest to the peer.
@@ -351,9 +351,13 @@ impl Ring {
                 of,
                 digest,
             } if contact.peer == from => self.on_neighbours(now, &contact, member, (&of, digest)),
-            Request::Next { target, count } => {
+            Request::Next {
+                target,
+                count,
+                without,
+            } => {
                 self.spoke(now, from);
-                self.on_next(now, from, target, usize::from(count))
+                self.on_next(now, from, (target, usize::from(count)), without)
             }
             Request::Leave { contact } if contact.peer == from => {
                 self.note(now, contact);
@@ -413,7 +417,7 @@ impl Ring {
         self.failed(now, call.peer, failure, call.purpose == Purpose::Ping);
         match &call.purpose {
             Purpose::Ping | Purpose::Neighbours(_) => {}
-            Purpose::Lookup(lookup) => self.on_lookup_failure(now, *lookup),
+            Purpose::Lookup(lookup) => self.on_lookup_failure(now, *lookup, call.peer),
             Purpose::Walk(walk, of) => self.on_walk_failure(now, *walk, (call.peer, of), failure),
             Purpose::Places => self.on_places(now, call.peer, None),
             Purpose::Leave => self.check_left(false),

@@ -351,8 +351,13 @@ impl World {
                 return Some(format!("host {who} has an old contact of {listed}"));
             }
         }
-        let missing = expected.next()?;
-        Some(format!("host {who} does not list {missing} after {id:?}"))
+        if let Some(missing) = expected.next() {
+            return Some(format!("host {who} does not list {missing} after {id:?}"));
+        }
+        let mut before = circle.range(..id).rev().chain(circle.range(id..).rev());
+        let before = before.find_map(|(_, other)| (*other != who).then_some(*other))?;
+        let known = self.host(before).is_some_and(|host| ring.is_alive(host.peer));
+        (!known).then(|| format!("host {who} does not know {before} before {id:?}"))
     }
 
     /// All virtual nodes of running hosts.

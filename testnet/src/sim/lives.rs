@@ -14,6 +14,9 @@ use super::message::Body;
 use super::mix;
 use super::world::{Crash, DIAL, Event, Who, World};
 
+/// Fewer hosts than this may not keep a ring one.
+const LEAST: usize = 3;
+
 impl World {
     /// A new host that joins through one of `vias`, or founds a network.
     pub(crate) fn add(&mut self, virtual_nodes: u16, capacity: usize, vias: &[Who]) -> Who {
@@ -153,8 +156,8 @@ impl World {
         host.calls.clear();
         host.dark = how == Crash::Machine;
         self.checks.host_changed(who);
-        // Nobody is left to keep the ring: several may come of it.
-        self.checks.one_ring &= self.hosts.iter().any(Host::is_running);
+        // Hardly anybody is left to keep the ring: several may come of it.
+        self.checks.one_ring &= self.those(Host::is_running).len() >= LEAST;
         if how == Crash::Process && self.setup.disconnects {
             for other in self.those(Host::is_up) {
                 self.send(who, other, None, Body::Disconnect);

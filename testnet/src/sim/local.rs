@@ -23,6 +23,8 @@ use super::world::{Who, World, seconds};
 
 /// Calm has lasted when nothing happened for so long, in microseconds.
 const CALM: u64 = 30_000_000;
+/// In calm a commit has spread after so long: a home asks who has not reported for half a minute.
+const SPREAD: u64 = 45_000_000;
 /// Links slower than this, in milliseconds, make deadlines pass now and then.
 const SLOW_MS: f64 = 60.0;
 
@@ -129,7 +131,7 @@ impl World {
     /// A host is about to commit what it holds of a stripe.
     pub(super) fn check_spread(&mut self, who: Who, id: Id) {
         let promised = self.truth.stripes.get(&id).and_then(|stripe| stripe.promised);
-        let late = promised.is_some_and(|promised| self.now - promised >= CALM) && self.is_calm();
+        let late = promised.is_some_and(|promised| self.now - promised >= SPREAD) && self.is_calm();
         let pending = self.host(who).is_some_and(|host| {
             let mut shards = host.disk.range((id, 0)..=(id, u8::MAX));
             shards.any(|(_, stored)| stored.tenure != Tenure::Committed)

@@ -45,10 +45,13 @@ fn any_request() -> impl Strategy<Value = Request> {
                 digest,
             }
         }),
-        (any::<[u8; 32]>(), any::<u16>()).prop_map(|(target, count)| Request::Next {
-            target: Id::new(target),
-            count,
-        }),
+        (any::<[u8; 32]>(), any::<u16>(), vec(any::<[u8; 32]>(), 0..8)).prop_map(
+            |(target, count, without)| Request::Next {
+                target: Id::new(target),
+                count,
+                without: without.into_iter().map(Peer::new).collect(),
+            },
+        ),
         any_contact().prop_map(|contact| Request::Leave { contact }),
     ]
 }
