@@ -165,7 +165,7 @@ pub enum Event {
     PeerUp(Peer),
     /// The peer died or left.
     PeerDown(Peer),
-    /// The contact of a living peer has changed.
+    /// The contact of a living peer has changed, or what this one says of itself but its use.
     PeerChanged(Peer),
     /// New virtual nodes were chosen: these indices, in this order. The driver keeps them before it sends the
     /// next request, and hands them back in the contact at the next start; they are chosen once.

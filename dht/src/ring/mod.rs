@@ -4,36 +4,12 @@
 //! points far away. **Not here**: stripes, connections, retries of anything but its own questions, and any
 //! protection against peers that lie about others.
 //!
-//! # Why it is correct
-//!
-//! The operations are those of Zave 2017 ("Reasoning about identifier spaces: how to make Chord correct"),
-//! because Chord as published (Stoica et al. 2003) can lose and disorder the ring. What carries over to peers
-//! with many virtual nodes, and what was changed:
-//!
-//! * *A successor list holds L + 1 live entries.* Lists count r distinct **peers**, not virtual nodes, for a
-//!   crash takes all virtual nodes of a peer at once; the assumption becomes "of r peers in a row at least one
-//!   lives until the next round". A contact carries all indices of its peer, so knowing the r peers that follow
-//!   a virtual node means knowing every virtual node on that arc: lists need not be stored, they are views of
-//!   one sorted table.
-//! * *A stable base of L + 1 members.* Zave needs it to rule out rings too small for their lists. Here a list
-//!   holds everybody when there are fewer than r + 1 peers, and a peer alone is a ring of one.
-//! * *Joins take the full list of a live member at once.* All virtual nodes of a peer join together: until each
-//!   has its list the peer answers questions of state `Busy` and nobody takes it over.
-//! * *A list is only ever replaced by what a live first successor said*, and a predecessor of it becomes the
-//!   new first successor only after it answered itself. Unlisted entries are pinged before they go, since the
-//!   table serves all lists and other knowledge besides.
-//! * *Dead members do not come back.* Zave's members fail for good; ours restart. A graveyard keeps the dead by
-//!   peer and version: the word of others does not bring one back, its own does.
-//! * Where the assumption fails (more than r peers in a row, a partition) the ring may split into several
-//!   consistent ones; asking the address book merges them, like one that never met.
-//!
-//! Time-outs follow measured round trips and questions repeat on a clock, not on news alone (Rhea et al. 2004,
-//! "Handling churn in a DHT"); news only makes the clock faster, a bounded number of times.
-//!
 //! # Use
 //!
 //! After each command or input take everything from [`Ring::poll_transmit`] and [`Ring::poll_event`], and call
 //! [`Ring::handle_timeout`] when [`Ring::poll_timeout`] has come.
+
+#![doc = include_str!("correctness.md")]
 
 mod calls;
 mod fingers;
@@ -276,6 +252,7 @@ impl Ring {
         }
         me.version += 1;
         me.used = self.used;
+        self.events.push_back(Event::PeerChanged(me.peer));
         self.table.set_me(me);
         self.nudge(now);
     }

@@ -4,6 +4,7 @@
 //! wrong. They catch wrong steps that a later one would have made good:
 //! * *the living are not buried*: while nothing ever failed, nobody counts a running host as dead;
 //! * *who answers lives*: an answer never makes its sender dead;
+//! * *who asks lives*: a member that asks another one for its list is on that one's circle;
 //! * *heads have answered*: what becomes a first successor of a member has spoken to it;
 //! * *joins take the list*: a newcomer that joins alone lists as many peers as its first successor would for it;
 //! * *contacts never get older*;
@@ -80,6 +81,15 @@ impl World {
         if dead && self.host(buried).is_some_and(lives) {
             let detail = format!("host {who} counts host {buried} as dead; nothing ever failed");
             self.violate(Violation::ring("the living are not buried", detail));
+        }
+    }
+
+    /// A member was asked by another one what follows it: that is Zave's notification.
+    pub(super) fn check_asker(&mut self, who: Who, asker: Peer) {
+        let ring = self.host(who).and_then(|host| host.ring.as_ref());
+        if ring.is_some_and(|ring| ring.is_member() && !ring.is_alive(asker)) {
+            let detail = format!("host {who} was asked by {asker:?} and does not count it among the living");
+            self.violate(Violation::ring("who asks lives", detail));
         }
     }
 

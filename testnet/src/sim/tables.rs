@@ -117,3 +117,63 @@ pub fn measure(name: char, sizes: Sizes, weigh: Weigh) -> Option<Table> {
 fn two(value: f64) -> String {
     format!("{value:.2}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Sizes = Sizes {
+        largest: 32,
+        peers: 60,
+        lookups: 200,
+        keepers: (500, 36),
+        kept: 16,
+        seed: 3,
+    };
+
+    fn numbers(name: char) -> Vec<Vec<f64>> {
+        let table = measure(name, SMALL, |_| 100).unwrap();
+        assert_eq!(table.csv().lines().count(), table.rows.len() + 1);
+        let number = |field: &String| field.parse().unwrap_or(f64::NAN);
+        table
+            .rows
+            .iter()
+            .map(|row| row.iter().map(number).collect())
+            .collect()
+    }
+
+    #[test]
+    fn paths_grow_with_the_ring_and_learning_shortens_them() {
+        let rows = numbers('a');
+        assert_eq!(rows.len(), 3);
+        assert!(rows[0][2] < rows[2][2] && rows[2][4] < rows[2][2], "{rows:?}");
+    }
+
+    #[test]
+    fn time_outs_grow_with_the_dead() {
+        let rows = numbers('b');
+        assert!(
+            rows[0][5] == 0.0 && rows[0][7] == 0.0 && rows[5][5] > rows[1][5],
+            "{rows:?}"
+        );
+    }
+
+    #[test]
+    fn virtual_nodes_and_choice_even_the_load() {
+        let keys = numbers('d');
+        assert!(keys[4][3] < keys[0][3] / 2.0, "{keys:?}");
+        let bytes = numbers('f');
+        // The last row: 36 peers, 6 copies.
+        let six = bytes.last().unwrap();
+        assert!(six[4] <= 1.25 && six[4] < six[2], "{six:?}");
+    }
+
+    #[test]
+    fn churn_costs_messages() {
+        let rows = numbers('g');
+        assert!(
+            rows.iter().all(|row| row[4] > row[2] && row[3] > row[2]),
+            "{rows:?}"
+        );
+    }
+}

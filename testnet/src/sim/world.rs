@@ -367,9 +367,13 @@ impl World {
         self.greet(to, from, from_life);
         match body {
             Body::RingRequest(id, request) => {
+                let member = matches!(&request, ring::Request::Neighbours { member: true, .. });
                 let response = self.act(to, |ring, now| ring.handle_request(now, sender, request));
                 if let Some(response) = response {
                     self.check_answer(to, sender, &response);
+                    if member {
+                        self.check_asker(to, sender);
+                    }
                     self.send(to, from, Some(from_life), Body::RingResponse(id, response));
                 }
             }
