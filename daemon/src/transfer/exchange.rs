@@ -18,11 +18,11 @@ use crate::wire::shard::{ShardRequest, ShardStatus};
 pub(crate) enum Fetched {
     /// A verified shard of the stripe.
     Shard(Box<VerifiedShard>),
-    /// The peer answered that it has none (or will not give it).
+    /// The peer answered that it has none.
     None,
     /// The peer's shard does not verify.
     Corrupt,
-    /// No answer.
+    /// No answer, or not now.
     Silent,
 }
 
@@ -84,8 +84,9 @@ pub(crate) async fn fetch(
                 fell_silent(node, transfer, contact.peer);
                 Fetched::Silent
             } else {
-                tracing::debug!(peer = %contact.peer, %error, "refused a fetch");
-                Fetched::None
+                // Too many requests, or both dialled at once: that says nothing of what the peer holds.
+                tracing::info!(peer = %contact.peer, %error, "refused a fetch");
+                Fetched::Silent
             }
         }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use mutualstore_dht::{Contact, Id, Peer};
@@ -20,7 +21,11 @@ const PARALLEL: usize = 8;
 /// Questions of a second look, at most.
 const MAX_QUESTIONS: usize = 256;
 
+/// How often a read looks again, and how long it waits before each look.
+const LOOKS: (u32, Duration) = (3, Duration::from_millis(250));
+
 /// What the first pass found out.
+#[derive(Clone, Copy)]
 pub(super) struct FirstLook<'a> {
     pub(super) stripe: Id,
     pub(super) needed: usize,
@@ -32,9 +37,25 @@ pub(super) struct FirstLook<'a> {
     pub(super) silent: &'a BTreeSet<Peer>,
 }
 
+/// Looks again, a few times, until enough shards are there.
+pub(super) async fn look_again(
+    node: &Arc<Node>,
+    transfer: &Transfer,
+    look: FirstLook<'_>,
+    have: &mut BTreeMap<u8, VerifiedShard>,
+) {
+    let (looks, wait) = LOOKS;
+    for _ in 0..looks {
+        if have.len() < look.needed {
+            tokio::time::sleep(wait).await;
+            second_look(node, transfer, look, have).await;
+        }
+    }
+}
+
 /// Asks those who gave a shard for each index that is missing, and those who were silent or absent for any, until
 /// enough are there.
-pub(super) async fn second_look(
+async fn second_look(
     node: &Arc<Node>,
     transfer: &Transfer,
     look: FirstLook<'_>,

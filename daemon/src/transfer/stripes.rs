@@ -19,7 +19,7 @@ use tokio::time::sleep_until;
 use super::cache::Block;
 use super::events::Transfer;
 use super::exchange::{Fetched, StoreError, fetch, store};
-use super::second_look::{FirstLook, second_look};
+use super::second_look::{FirstLook, look_again};
 use crate::error::Failure;
 use crate::node::Node;
 use crate::node::shards::Keep;
@@ -392,7 +392,7 @@ pub(crate) async fn fetch_stripe(
             gave: &reading.gave,
             silent: &reading.silent,
         };
-        second_look(node, transfer, look, &mut reading.have).await;
+        look_again(node, transfer, look, &mut reading.have).await;
     }
     if reading.is_complete() {
         return Ok(reading.have.into_values().collect());
