@@ -1,6 +1,6 @@
 //! What a read asks before it says "k needed, x reachable".
 //!
-//! The first pass of a read takes any shard from each live peer. It misses a peer wrongly thought dead or silent for
+//! The first pass of a read takes any shard from each live peer. It misses a peer thought dead, or silent or refusing for
 //! a moment, and a holder of two indices whose first answer repeated another's: a put that replaced a slow holder,
 //! or a peer that came back, leaves such pairs until custody trims them.
 
