@@ -29,7 +29,7 @@ fn wire_contacts(contacts: &[Contact]) -> wire::Contacts {
 pub(super) fn wire_request(request: &Request) -> wire::RingRequest {
     use wire::ring_request::Kind;
     let kind = match request {
-        Request::Ping => Kind::Ping(wire::Ping {}),
+        Request::Ping { known } => Kind::Ping(wire::Ping { known: *known }),
         Request::Neighbours {
             contact,
             member,
@@ -60,7 +60,7 @@ pub(super) fn request(message: wire::RingRequest) -> Result<Request, Malformed> 
     use wire::ring_request::Kind;
     Ok(
         match message.kind.ok_or(Malformed("a ring request of no known kind"))? {
-            Kind::Ping(wire::Ping {}) => Request::Ping,
+            Kind::Ping(wire::Ping { known }) => Request::Ping { known },
             Kind::Neighbours(m) if m.of.len() > usize::from(MAX_VIRTUAL_NODES) => {
                 return Err(Malformed("more points than a peer has virtual nodes"));
             }

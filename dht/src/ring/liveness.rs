@@ -67,18 +67,22 @@ impl Ring {
     /// The peer itself told its contact.
     pub(super) fn told(&mut self, now: Time, contact: Contact) {
         let peer = contact.peer;
-        self.note(now, contact);
+        self.write_down(now, contact, true);
         self.heard(now, peer);
         if let Some(entry) = self.table.get_mut(peer) {
             entry.told = Some(now);
         }
     }
 
-    /// Writes down the contact of a peer, by its own word or that of others; a newer one counts.
+    /// Writes down what others say is the contact of a peer, if it is newer.
     pub(super) fn note(&mut self, now: Time, contact: Contact) {
+        self.write_down(now, contact, false);
+    }
+
+    fn write_down(&mut self, now: Time, contact: Contact, own_word: bool) {
         let peer = contact.peer;
         if peer == self.table.me().peer {
-            self.outdo(&contact);
+            self.outdo_contact(&contact);
             return;
         }
         if self.table.get(peer).is_none() {
@@ -86,7 +90,7 @@ impl Ring {
             self.book_changed = true;
             return;
         }
-        let update = self.table.update(contact);
+        let update = self.table.update(contact, own_word);
         if update == Update::Stale {
             return;
         }
@@ -176,7 +180,8 @@ impl Ring {
             entry.pinging = true;
             entry.pinged = Some(now);
             let to = entry.contact.clone();
-            self.send(now, (to, Request::Ping, Purpose::Ping), deadline);
+            let known = to.version;
+            self.send(now, (to, Request::Ping { known }, Purpose::Ping), deadline);
         }
     }
 

@@ -24,7 +24,11 @@ pub struct LookupId(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Are you there?
-    Ping,
+    Ping {
+        /// The latest version of the receiver's contact the asker has seen; 0 for none. A receiver whose clock went
+        /// back outdoes it before it answers.
+        known: u64,
+    },
     /// Stabilize and notify in one (Zave 2017): here I am; who follows these points in your view?
     Neighbours {
         /// The asker.

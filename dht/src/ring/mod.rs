@@ -20,6 +20,7 @@ mod message;
 mod places;
 mod stabilize;
 mod table;
+mod tidy;
 mod walk;
 
 #[cfg(test)]
@@ -38,6 +39,7 @@ use self::lookup::Lookup;
 use self::places::Places;
 use self::stabilize::Rounds;
 use self::table::Table;
+use self::tidy::Upkeep;
 use self::walk::Walk;
 use crate::membership::{Member, Membership};
 use crate::{Contact, Flaw, Id, Peer, Time};
@@ -137,6 +139,7 @@ pub struct Ring {
     timers: Timers,
     events: VecDeque<Event>,
     rounds: Rounds,
+    upkeep: Upkeep,
     seek: Option<Seek>,
     join: Option<Join>,
     places: Option<Places>,
@@ -180,6 +183,7 @@ impl Ring {
             timers: Timers::default(),
             events: VecDeque::new(),
             rounds: Rounds::default(),
+            upkeep: Upkeep::default(),
             seek: None,
             join: None,
             places: None,
@@ -269,15 +273,26 @@ impl Ring {
         }
     }
 
-    /// Somebody holds a later version of this peer's contact, from before its clock went back, or another one of the
-    /// same version: it was raised to just that by somebody who held an older one.
-    fn outdo(&mut self, held: &Contact) {
+    /// Somebody has seen this version of this peer's contact, from before its clock went back perhaps.
+    fn outdo(&mut self, seen: u64) {
+        if seen > self.table.me().version {
+            self.rise_above(seen);
+        }
+    }
+
+    /// Somebody holds this as this peer's contact. One of the same version that says something else was raised to just
+    /// that by somebody who held an older one.
+    fn outdo_contact(&mut self, held: &Contact) {
         let me = self.table.me();
         if held.version > me.version || held.version == me.version && held != me {
-            let mut me = me.clone();
-            me.version = held.version.saturating_add(1);
-            self.table.set_me(me);
+            self.rise_above(held.version);
         }
+    }
+
+    fn rise_above(&mut self, version: u64) {
+        let mut me = self.table.me().clone();
+        me.version = version.saturating_add(1);
+        self.table.set_me(me);
     }
 
     /// Announces to everybody on the circle that this peer leaves for good; [`Event::Left`] tells when they
@@ -315,7 +330,8 @@ impl Ring {
     /// Answers a question of `from`, which the transport has proved to be the asker.
     pub fn handle_request(&mut self, now: Time, from: Peer, request: Request) -> Response {
         match request {
-            Request::Ping => {
+            Request::Ping { known } => {
+                self.outdo(known);
                 self.spoke(now, from);
                 Response::Pong {
                     contact: self.table.me().clone(),

@@ -139,7 +139,7 @@ impl Ring {
         let me = self.table.me().peer;
         let told = told.filter(|contacts| {
             let own = contacts.iter().find(|contact| contact.peer == me);
-            own.inspect(|own| self.outdo(own)).is_none()
+            own.inspect(|own| self.outdo_contact(own)).is_none()
         });
         let Some(places) = &mut self.places else {
             return;

@@ -7,20 +7,17 @@
 //! predecessors to ask soon, so news runs backwards around the circle as fast as messages do.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::calls::{Purpose, Timer};
-use super::message::{Event, MAX_CONTACTS, Request, Response};
+use super::message::{MAX_CONTACTS, Request, Response};
 use super::table::Standing;
 use super::{Phase, Ring};
 use crate::{Contact, Flaw, Id, Peer, Time};
 
 /// Unlisted peers pinged per answer, at most.
 const MAX_DOUBTS: usize = 8;
-/// A neighbour is pinged when it was silent for this many rounds ...
+/// A neighbour is pinged when it was silent for this many rounds.
 const SILENT_ROUNDS: u32 = 3;
-/// ... and any other peer on the circle when it was silent for this many.
-const STALE_ROUNDS: u32 = 15;
 
 /// When rounds come: quick ones after changes, a bounded number in a row, slow ones otherwise.
 #[derive(Debug, Default)]
@@ -59,17 +56,19 @@ impl Ring {
 
     pub(super) fn on_round(&mut self, now: Time) {
         self.publish_used(now);
+        let quick = self.rounds.wanted > 0 && self.rounds.spent < self.config.quick_rounds;
         if self.member {
-            self.ask_heads(now);
+            let heads = self.heads();
+            self.ping_the_silent(now, heads.keys());
+            self.ask_heads(now, heads);
             self.tell_predecessors(now);
-            self.ping_the_silent(now);
-            if self.rounds.wanted == 0 {
+            if !quick {
                 self.refresh_fingers(now);
             }
         }
         self.tidy(now);
         let rounds = &mut self.rounds;
-        let wait = if rounds.wanted > 0 && rounds.spent < self.config.quick_rounds {
+        let wait = if quick {
             rounds.wanted -= 1;
             rounds.spent += 1;
             self.config.quick
@@ -99,8 +98,8 @@ impl Ring {
         heads
     }
 
-    fn ask_heads(&mut self, now: Time) {
-        for (head, of) in self.heads() {
+    fn ask_heads(&mut self, now: Time, heads: BTreeMap<Peer, Vec<Id>>) {
+        for (head, of) in heads {
             if !self.calls.is_stabilizing(head) {
                 let digest = self.table.digest(&of, self.table.me().peer, self.config.r);
                 self.ask_neighbours(now, head, of, digest);
@@ -130,26 +129,16 @@ impl Ring {
         }
     }
 
-    /// Pings neighbours not heard for a while, and the one peer on the circle silent the longest.
-    fn ping_the_silent(&mut self, now: Time) {
+    /// Pings neighbours not heard for a while.
+    fn ping_the_silent<'a>(&mut self, now: Time, heads: impl Iterator<Item = &'a Peer>) {
         let mut silent: BTreeSet<Peer> = self.table.predecessors();
-        silent.extend(self.heads().into_keys());
+        silent.extend(heads);
         let window = self.config.stabilize * SILENT_ROUNDS;
         silent.retain(|peer| {
             self.table
                 .get(*peer)
                 .is_some_and(|entry| !entry.heard_within(now, window))
         });
-        let stalest = self
-            .table
-            .entries()
-            .filter(|(_, entry)| entry.standing == Standing::Alive)
-            .min_by_key(|(_, entry)| entry.heard.max(entry.pinged));
-        if let Some((peer, entry)) = stalest
-            && !entry.heard_within(now, self.config.stabilize * STALE_ROUNDS)
-        {
-            silent.insert(peer);
-        }
         for peer in silent {
             self.ping(now, peer);
         }
@@ -275,64 +264,6 @@ impl Ring {
                 .table
                 .get(peer)
                 .is_some_and(|entry| entry.heard_within(now, window))
-    }
-
-    /// Says what has to be written down, and keeps the number of peers known within its bounds.
-    fn tidy(&mut self, now: Time) {
-        if self.table.members() > self.config.max_learned {
-            self.evict(now);
-        }
-        self.forget_old(now);
-        let hour = Duration::from_hours(1);
-        if (self.book_changed && now.since(self.book_told) >= self.config.stabilize)
-            || now.since(self.book_told) >= hour
-        {
-            self.book_changed = false;
-            self.book_told = now;
-            self.events.push_back(Event::BookChanged);
-        }
-    }
-
-    /// Takes the peers silent the longest off the circle, but for those in successor lists, before own virtual
-    /// nodes or used as fingers. They are not dead: no event tells.
-    fn evict(&mut self, now: Time) {
-        let me = self.table.me().peer;
-        let mut kept = self.table.union(self.table.own(), me, self.config.r);
-        kept.extend(self.table.predecessors());
-        kept.extend(self.fingers.values());
-        let mut learned: Vec<_> = self
-            .table
-            .entries()
-            .filter(|(peer, entry)| entry.standing.is_member() && !kept.contains(peer))
-            .map(|(peer, entry)| (entry.age(now), peer))
-            .collect();
-        learned.sort_unstable();
-        let surplus = learned.len().saturating_sub(self.config.max_learned);
-        for (_, peer) in learned.into_iter().rev().take(surplus) {
-            self.table.exit(peer, Standing::Known);
-        }
-    }
-
-    /// Forgets peers off the circle when they were not heard for the time the address book keeps them, or
-    /// when there are too many.
-    fn forget_old(&mut self, now: Time) {
-        let mut off: Vec<_> = self
-            .table
-            .entries()
-            .filter(|(_, entry)| match entry.standing {
-                Standing::Known | Standing::Dead(_) => true,
-                Standing::Candidate | Standing::Alive | Standing::Suspect => false,
-            })
-            .map(|(peer, entry)| (entry.age(now), peer))
-            .collect();
-        off.sort_unstable();
-        let surplus = self.table.known().saturating_sub(self.config.max_book);
-        for (at, (age, peer)) in off.into_iter().rev().enumerate() {
-            if at < surplus || age > self.config.book_keep {
-                self.table.forget(peer);
-                self.book_changed = true;
-            }
-        }
     }
 
     /// Whether the ring asks and answers questions of membership at all.

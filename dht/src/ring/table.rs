@@ -7,6 +7,7 @@
 mod memo;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use self::memo::Memo;
@@ -198,6 +199,12 @@ impl Table {
         self.peers.iter().map(|(peer, entry)| (*peer, entry))
     }
 
+    /// All peers known besides this one, each once, in the order of their ids from the one after `last`.
+    pub(super) fn after(&self, last: Peer) -> impl Iterator<Item = Peer> + '_ {
+        let after = self.peers.range((Bound::Excluded(last), Bound::Unbounded));
+        after.chain(self.peers.range(..=last)).map(|(peer, _)| *peer)
+    }
+
     pub(super) fn get(&self, peer: Peer) -> Option<&Entry> {
         self.peers.get(&peer)
     }
@@ -231,14 +238,15 @@ impl Table {
         }
     }
 
-    /// Replaces the contact of a known peer if `contact` is newer.
-    pub(super) fn update(&mut self, contact: Contact) -> Update {
+    /// Replaces the contact of a known peer if `contact` is newer, or the peer's own word on the same version.
+    pub(super) fn update(&mut self, contact: Contact, own_word: bool) -> Update {
         let Some(entry) = self.peers.get_mut(&contact.peer) else {
             return Update::Stale;
         };
-        let older = contact.version <= entry.contact.version;
-        let takes_older = Flaw::OldContactWins.is_planted(self.flaw) && contact != entry.contact;
-        if older && !takes_older {
+        let newer = contact.version > entry.contact.version;
+        let same = contact.version == entry.contact.version;
+        let takes = newer || same && own_word || Flaw::OldContactWins.is_planted(self.flaw);
+        if !takes || contact == entry.contact {
             return Update::Stale;
         }
         let moved = contact.virtual_nodes != entry.contact.virtual_nodes;

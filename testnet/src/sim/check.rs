@@ -348,7 +348,10 @@ impl World {
             }
             let latest = self.host(listed).and_then(|host| host.ring.as_ref());
             if latest.is_none_or(|ring| ring.me() != contact) {
-                return Some(format!("host {who} has an old contact of {listed}"));
+                return Some(format!(
+                    "host {who} has an old contact of {listed}: {contact:?}, not {:?}",
+                    latest.map(mutualstore_dht::ring::Ring::me)
+                ));
             }
         }
         if let Some(missing) = expected.next() {

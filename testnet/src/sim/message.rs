@@ -51,7 +51,7 @@ impl Hasher for PeerHasher {
 /// Which of the counters of requests it belongs to, if it is one.
 pub(super) fn sort(body: &Body) -> Option<usize> {
     match body {
-        Body::RingRequest(_, ring::Request::Ping) => Some(0),
+        Body::RingRequest(_, ring::Request::Ping { .. }) => Some(0),
         Body::RingRequest(_, ring::Request::Neighbours { .. }) => Some(1),
         Body::RingRequest(_, ring::Request::Next { .. }) => Some(2),
         Body::RingRequest(_, ring::Request::Leave { .. }) => Some(3),

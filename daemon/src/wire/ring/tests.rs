@@ -36,7 +36,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         0..=usize::from(MAX_VIRTUAL_NODES),
     );
     prop_oneof![
-        Just(Request::Ping),
+        any::<u64>().prop_map(|known| Request::Ping { known }),
         (any_contact(), any::<bool>(), of, any::<u64>()).prop_map(|(contact, member, of, digest)| {
             Request::Neighbours {
                 contact,
