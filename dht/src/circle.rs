@@ -18,3 +18,28 @@ pub(crate) fn counter_clockwise(
     let (behind, ahead) = (nodes.range(..from).rev(), nodes.range(from..).rev());
     behind.chain(ahead).map(|(id, peer)| (*id, *peer))
 }
+
+/// Peers met on a walk around the circle: few, so a sorted list is faster than a tree.
+#[derive(Debug, Default)]
+pub(crate) struct Met(Vec<Peer>);
+
+impl Met {
+    pub(crate) fn with(peer: Peer) -> Self {
+        Self(vec![peer])
+    }
+
+    /// Adds a peer. Says whether it was not met before.
+    pub(crate) fn insert(&mut self, peer: Peer) -> bool {
+        match self.0.binary_search(&peer) {
+            Ok(_) => false,
+            Err(at) => {
+                self.0.insert(at, peer);
+                true
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}

@@ -4,16 +4,16 @@
 //! and pings it until it answers or enough failures, spaced by the retry interval, have come in a row. The dead
 //! go to the graveyard: what others say of them is not believed, only what they say themselves.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::calls::{Purpose, Timer};
 use super::message::{Event, Failure, Request};
 use super::table::{Entry, Standing, Update};
 use super::{Phase, Ring};
+use crate::circle::Met;
 use crate::{Contact, Flaw, Peer, Time};
 
-/// A peer is dead after this many failures in a row ...
+/// A peer is dead after this many failures in a row, after one when the head of a list gave it up before ...
 const FAILURES: u8 = 3;
 /// ... or when this many of them said that nothing listens there.
 const UNREACHABLE: u8 = 2;
@@ -118,6 +118,7 @@ impl Ring {
         entry.heard = Some(now);
         entry.failures = 0;
         entry.unreachable = 0;
+        entry.unlisted = false;
         if entry.standing == Standing::Suspect {
             entry.standing = Standing::Alive;
         }
@@ -245,7 +246,7 @@ impl Ring {
         let Some(entry) = self.table.get_mut(peer) else {
             return;
         };
-        let enough = if self.config.has(Flaw::OneFailureIsDeath) {
+        let enough = if entry.unlisted || self.config.has(Flaw::OneFailureIsDeath) {
             1
         } else {
             FAILURES
@@ -298,7 +299,7 @@ impl Ring {
         self.table.contact(peer).is_some_and(|contact| {
             contact.ids().any(|id| {
                 let after = self.table.clockwise(id.successor()).next();
-                let mut between = BTreeSet::new();
+                let mut between = Met::default();
                 let mut before = self.table.counter_clockwise(id).map(|(_, other)| other);
                 after.is_some_and(|(_, next)| next == me)
                     || before.find(|other| {

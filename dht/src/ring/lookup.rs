@@ -6,7 +6,7 @@
 //! than their own, and what is not nearer is dropped, so answers that contradict each other cannot send a
 //! lookup around in circles. A late or failed answer moves on to the next, and every question names those that did
 //! not answer: whoever is asked does without them, so the one before the target names who follows although nobody has
-//! repaired anything yet. It alone is asked twice, when all it named before are silent. When nobody
+//! repaired anything yet. The nearest one before the target is asked again when all it named are silent. When nobody
 //! is left, because many died at once, a lookup for the driver begins anew a little later, until its time or
 //! its questions are used up.
 
@@ -16,6 +16,7 @@ use super::calls::{Purpose, Timer};
 use super::message::{Event, Found, LookupError, LookupId, MAX_CONTACTS, MAX_WITHOUT, Request, Response};
 use super::table::{Standing, Table};
 use super::{Phase, Ring};
+use crate::circle::Met;
 use crate::{Contact, Flaw, Id, Peer, Time};
 
 /// Nodes named before and after the target by an answer, at most.
@@ -50,8 +51,8 @@ pub(super) struct Lookup {
     asked: BTreeSet<Peer>,
     /// Who did not answer.
     silent: BTreeSet<Peer>,
-    /// How many of them whoever was asked a second time was told of.
-    insisted: BTreeMap<Peer, usize>,
+    /// How many of them whoever was asked was told of.
+    told: BTreeMap<Peer, usize>,
     /// Questions sent.
     questions: usize,
     /// How often it began anew after nobody was left to ask.
@@ -89,14 +90,14 @@ impl Lookup {
         Some(if dense { successor } else { predecessor })
     }
 
-    /// Everybody was asked. The nearest before the target that answered may have named only peers that are silent: it
-    /// is asked again, to do without those.
-    fn insist(&mut self) -> Option<Peer> {
+    /// The nearest before the target that answered named only peers nearer that are silent: it is asked again, to do
+    /// without those. Going back to others would find nobody who knows more.
+    fn insist(&self) -> Option<Peer> {
         let (low, high) = (self.nodes.range(..self.target), self.nodes.range(self.target..));
         let mut before = low.rev().chain(high.rev()).map(|(_, peer)| *peer);
-        let nearest = before.find(|peer| self.asked.contains(peer) && !self.silent.contains(peer))?;
-        let told = self.insisted.insert(nearest, self.silent.len()).unwrap_or(0);
-        (told < self.silent.len()).then_some(nearest)
+        let nearest = before.find(|peer| !self.silent.contains(peer))?;
+        let told = self.told.get(&nearest)?;
+        (self.path.contains(&nearest) && *told < self.silent.len()).then_some(nearest)
     }
 
     /// Takes over the contacts that lie nearer to the target, on either side, than `from` does.
@@ -182,7 +183,7 @@ impl Ring {
             contacts: BTreeMap::new(),
             asked: BTreeSet::from([self.table.me().peer]),
             silent: BTreeSet::new(),
-            insisted: BTreeMap::new(),
+            told: BTreeMap::new(),
             questions: 0,
             rounds: 0,
             path: Vec::new(),
@@ -212,7 +213,7 @@ impl Ring {
             self.end_lookup(now, id, Err(LookupError::TimedOut { hops, timeouts }));
             return;
         }
-        let next = lookup.next().or_else(|| lookup.insist());
+        let next = lookup.insist().or_else(|| lookup.next());
         let next = next.and_then(|peer| lookup.contacts.get(&peer)).cloned();
         let Some(to) = next else {
             if lookup.aim == Aim::Answer {
@@ -224,6 +225,7 @@ impl Ring {
             return;
         };
         lookup.asked.insert(to.peer);
+        lookup.told.insert(to.peer, lookup.silent.len());
         lookup.questions += 1;
         let request = Request::Next {
             target: lookup.target,
@@ -251,7 +253,7 @@ impl Ring {
             lookup.rounds += 1;
             lookup.asked = BTreeSet::from([me]);
             lookup.silent.clear();
-            lookup.insisted.clear();
+            lookup.told.clear();
             lookup.nodes.clear();
             lookup.contacts.clear();
             lookup.know(&self.table, nodes);
@@ -454,7 +456,14 @@ impl Ring {
         // The asker may have been here before and be joining again.
         without.push(from);
         let count = count.clamp(1, self.config.r);
-        if let Some(peers) = self.owned(now, target, count, &without) {
+        if let Some(mut peers) = self.owned(now, target, count, &without) {
+            let me = self.table.me().peer;
+            let before = self.table.counter_clockwise(target).next();
+            if let Some((_, before)) = before.filter(|(_, peer)| *peer != from && peers.first() == Some(&me))
+            {
+                // Who joins here wants to tell it.
+                peers.push(before);
+            }
             let contacts = peers.iter().filter_map(|peer| self.table.contact(*peer));
             return Response::Found(contacts.cloned().collect());
         }
@@ -465,18 +474,22 @@ impl Ring {
     }
 
     /// The first `count` distinct peers at or after the target, if this peer owns its arc: the target lies
-    /// between an own virtual node and its successor, or between an own virtual node and a predecessor known
-    /// well, those in `without` not regarded. They are named all the same, in their places: one answer that was late
-    /// does not take a peer out of what is found. The asker, who may have been here before and be joining again,
+    /// between an own virtual node and its successor, those in `without` not regarded, or between a predecessor known
+    /// well and an own virtual node. Those in `without` are named all the same, in their places: one answer that was
+    /// late does not take a peer out of what is found. The asker, who may have been here before and be joining again,
     /// comes last in `without` and is not named.
     fn owned(&self, now: Time, target: Id, count: usize, without: &[Peer]) -> Option<Vec<Peer>> {
         let me = self.table.me().peer;
         let asker = without.last().copied();
         let present = |(_, peer): &(Id, Peer)| *peer == me || !without.contains(peer);
         let (_, before) = self.table.counter_clockwise(target).find(present)?;
-        let (_, after) = self.table.clockwise(target).find(present)?;
-        if before != me && (after != me || !self.is_close_watched(now, before)) {
-            return None;
+        if before != me {
+            // What lies behind a predecessor that is silent is not known here.
+            let before = self.table.counter_clockwise(target).next()?;
+            let (own, after) = self.table.clockwise(target).next()?;
+            if after != me || without.contains(&before.1) || !self.is_predecessor(now, before, own) {
+                return None;
+            }
         }
         let peers = self.table.distinct(target).map(|(_, peer)| peer);
         Some(peers.filter(|peer| Some(*peer) != asker).take(count).collect())
@@ -492,8 +505,8 @@ impl Ring {
                 .is_some_and(|entry| entry.standing == Standing::Alive)
         };
         let fresh = || {
-            let mut seen: BTreeSet<Peer> = without.iter().copied().chain([me]).collect();
-            move |(_, peer): &(Id, Peer)| seen.insert(*peer) && alive(*peer)
+            let mut met = Met::with(me);
+            move |(_, peer): &(Id, Peer)| met.insert(*peer) && !without.contains(peer) && alive(*peer)
         };
         let (before, after) = CLOSER;
         let low = self.table.counter_clockwise(target).filter(fresh());

@@ -73,7 +73,8 @@ pub enum Response {
     /// each, without the asker and with the receiver in its place. At most [`MAX_CONTACTS`].
     Contacts(Vec<Contact>),
     /// To [`Request::Next`]: the receiver owns the arc of the target. The first distinct peers at or after the
-    /// target in the order of the circle, without the asker, with the receiver in its place.
+    /// target in the order of the circle, without the asker, with the receiver in its place; in the end the one before
+    /// the target if the receiver is the first after it.
     Found(Vec<Contact>),
     /// To [`Request::Next`]: peers nearer to the target, at most 8.
     Closer(Vec<Contact>),

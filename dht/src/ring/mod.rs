@@ -84,7 +84,8 @@ pub struct RingConfig {
     pub patience: Duration,
     /// How long peers not heard stay in the address book. 30 days.
     pub book_keep: Duration,
-    /// Peers known, at most; the dead and those silent the longest go first. 4096.
+    /// Peers known besides those on the circle, at most; those not heard of for the longest time go first. Too few, and
+    /// the dead are forgotten before the last one who still names them has noticed. 4096.
     pub max_book: usize,
     /// Peers on the circle beyond successor lists, predecessors and fingers, at most. 1024.
     pub max_learned: usize,
@@ -155,6 +156,9 @@ pub struct Ring {
     lookups: BTreeMap<LookupId, Lookup>,
     walks: BTreeMap<LookupId, Walk>,
     last_lookup: u64,
+    /// Per own virtual node, the virtual node whose peer last asked what follows it there, and when: Chord's
+    /// predecessor.
+    predecessors: BTreeMap<Id, (Id, Time)>,
     fingers: BTreeMap<(Id, u8), Peer>,
     cursor: Cursor,
     /// Bytes in use as last reported by the daemon; the contact says what was published.
@@ -195,6 +199,7 @@ impl Ring {
             lookups: BTreeMap::new(),
             walks: BTreeMap::new(),
             last_lookup: 0,
+            predecessors: BTreeMap::new(),
             fingers: BTreeMap::new(),
             cursor: Cursor::default(),
             used,

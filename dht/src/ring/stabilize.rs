@@ -170,6 +170,9 @@ impl Ring {
             }
             return Response::Same;
         }
+        if member {
+            self.follow(now, of);
+        }
         if self.table.digest(of, from, self.config.r) == digest {
             return Response::Same;
         }
@@ -197,9 +200,12 @@ impl Ring {
         for peer in self.unlisted(now, of, &listed) {
             if self.config.has(Flaw::OriginalOrder) {
                 self.bury(now, peer);
-            } else {
-                self.ping(now, peer);
+                continue;
             }
+            if let Some(entry) = self.table.get_mut(peer) {
+                entry.unlisted = true;
+            }
+            self.ping(now, peer);
         }
     }
 
@@ -233,12 +239,14 @@ impl Ring {
     fn unlisted(&self, now: Time, of: &[Id], listed: &BTreeSet<Peer>) -> BTreeSet<Peer> {
         let me = self.table.me().peer;
         let mut doubtful = BTreeSet::new();
+        // Those listed that are not on the circle here are not met on the way; behind the list nobody is in doubt.
+        let absent = listed.iter().filter(|peer| !self.table.is_member(**peer)).count();
         for id in of {
-            let mut confirmed = 0;
+            let mut confirmed = absent;
             for peer in self.table.list(*id, me, usize::MAX) {
                 if listed.contains(&peer) {
                     confirmed += 1;
-                    if confirmed == self.config.r {
+                    if confirmed >= self.config.r {
                         break;
                     }
                 } else {
@@ -254,16 +262,25 @@ impl Ring {
         doubtful.into_iter().take(MAX_DOUBTS).collect()
     }
 
-    /// Whether `peer`, before or after an own virtual node, was heard so lately that no other peer is likely
-    /// to have come in between; in a ring small enough to be known as a whole every peer is.
-    pub(super) fn is_close_watched(&self, now: Time, peer: Peer) -> bool {
+    /// Whether nobody is likely to lie between the virtual node `before` and the own one: the peer there was the last
+    /// to ask what follows, and that lately. In a ring small enough to be known as a whole it need not have.
+    pub(super) fn is_predecessor(&self, now: Time, (before, peer): (Id, Peer), own: Id) -> bool {
         let window = self.config.stabilize * (SILENT_ROUNDS + 1);
+        let asked = self.predecessors.get(&own);
         self.table.members() < self.config.r
             || peer == self.table.me().peer
-            || self
-                .table
-                .get(peer)
-                .is_some_and(|entry| entry.heard_within(now, window))
+            || asked.is_some_and(|(last, at)| *last == before && now.since(*at) <= window)
+    }
+
+    /// A member has asked what follows these virtual nodes of its own: this peer does, in its view.
+    fn follow(&mut self, now: Time, of: &[Id]) {
+        for id in of {
+            let own = self.table.own();
+            let after = own.partition_point(|own| own <= id);
+            if let Some(own) = own.get(after).or(own.first()) {
+                self.predecessors.insert(*own, (*id, now));
+            }
+        }
     }
 
     /// Whether the ring asks and answers questions of membership at all.

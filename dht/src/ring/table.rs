@@ -13,7 +13,7 @@ use std::time::Duration;
 use self::memo::Memo;
 use super::liveness::RoundTrip;
 use super::message::Liveness;
-use crate::circle::{clockwise, counter_clockwise};
+use crate::circle::{Met, clockwise, counter_clockwise};
 use crate::{Contact, Flaw, Id, Peer, Time};
 
 /// What this peer thinks of another one.
@@ -75,6 +75,8 @@ pub(super) struct Entry {
     pub(super) pinged: Option<Time>,
     /// A ping is in flight or has its time set.
     pub(super) pinging: bool,
+    /// A head that should list the peer does not, and the peer has not been heard since.
+    pub(super) unlisted: bool,
 }
 
 impl Entry {
@@ -92,6 +94,7 @@ impl Entry {
             failed: Time::ZERO,
             pinged: None,
             pinging: false,
+            unlisted: false,
         }
     }
 
@@ -318,9 +321,9 @@ impl Table {
     /// The distinct peers at or after `from`, this one included in its place, each with the first of its
     /// virtual nodes there.
     pub(super) fn distinct(&self, from: Id) -> impl Iterator<Item = (Id, Peer)> + '_ {
-        let mut seen = BTreeSet::new();
+        let mut met = Met::default();
         self.clockwise(from)
-            .filter(move |(_, peer)| seen.insert(*peer))
+            .filter(move |(_, peer)| met.insert(*peer))
             .take(self.members + 1)
     }
 
@@ -331,20 +334,20 @@ impl Table {
         } else {
             usize::MAX
         };
-        let mut seen = BTreeSet::from([but]);
+        let mut met = Met::with(but);
         self.clockwise(id.successor())
             .take(nodes)
             .map(|(_, peer)| peer)
-            .filter(move |peer| seen.insert(*peer))
+            .filter(move |peer| met.insert(*peer))
             .take(r.min(self.members))
     }
 
-    /// The union of the successor lists of `ids`.
-    pub(super) fn union(&self, ids: &[Id], but: Peer, r: usize) -> BTreeSet<Peer> {
-        let mut union = BTreeSet::new();
-        for id in ids {
-            union.extend(self.list(*id, but, r));
-        }
+    /// The union of the successor lists of `ids`, in the order of the peers' ids.
+    pub(super) fn union(&self, ids: &[Id], but: Peer, r: usize) -> Vec<Peer> {
+        let lists = ids.iter().flat_map(|id| self.list(*id, but, r));
+        let mut union: Vec<Peer> = lists.collect();
+        union.sort_unstable();
+        union.dedup();
         union
     }
 

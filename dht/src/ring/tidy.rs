@@ -3,6 +3,7 @@
 //! Each round looks at a few entries, one after the other around the table; what has to look at all of them waits
 //! until a share of them has come anew.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Ring;
@@ -36,7 +37,7 @@ impl Ring {
             self.evict(now);
             self.upkeep.evicted = self.table.members();
         }
-        if self.table.known() > self.config.max_book {
+        if self.off_circle() > self.config.max_book {
             self.forget_oldest(now);
         }
         let hour = Duration::from_hours(1);
@@ -79,7 +80,8 @@ impl Ring {
     /// nodes or used as fingers. They are not dead: no event tells.
     fn evict(&mut self, now: Time) {
         let me = self.table.me().peer;
-        let mut kept = self.table.union(self.table.own(), me, self.config.r);
+        let lists = self.table.union(self.table.own(), me, self.config.r);
+        let mut kept = BTreeSet::from_iter(lists);
         kept.extend(self.table.predecessors());
         kept.extend(self.fingers.values());
         let mut learned: Vec<_> = self
@@ -94,6 +96,11 @@ impl Ring {
         }
     }
 
+    /// Peers known that are not on the circle.
+    fn off_circle(&self) -> usize {
+        self.table.known() - self.table.members()
+    }
+
     /// Forgets peers off the circle, those not heard for the longest time first, until there is room again.
     fn forget_oldest(&mut self, now: Time) {
         let mut off: Vec<_> = self
@@ -104,7 +111,7 @@ impl Ring {
             .collect();
         off.sort_unstable();
         let room = self.config.max_book - self.config.max_book / SLACK;
-        let surplus = self.table.known().saturating_sub(room);
+        let surplus = self.off_circle().saturating_sub(room);
         for (_, peer) in off.into_iter().rev().take(surplus) {
             self.table.forget(peer);
             self.book_changed = true;

@@ -78,7 +78,7 @@ impl Lab {
     /// One host.
     pub(crate) fn new(plan: Plan) -> Self {
         let address = "/ip4/203.0.113.77/tcp/4701".to_owned();
-        let world = World::new(Setup {
+        let mut world = World::new(Setup {
             ring: plan.ring.clone(),
             custody: None,
             // About the round trips of Stoica et al. 2003: 50 ms one way.
@@ -93,6 +93,7 @@ impl Lab {
             seed: plan.seed,
             flaw: None,
         });
+        world.checks.patient = true;
         let mut lab = Self {
             world,
             plan,

@@ -44,6 +44,11 @@ const LOOK: (Duration, u32) = (Duration::from_secs(4), 150);
 /// All newcomers come within this time.
 const STORM: Duration = Duration::from_secs(10);
 
+/// Bounds of what a peer knows beyond its lists and fingers: a daemon has a machine of its own, these share one.
+const MAX_LEARNED: usize = 64;
+/// The same, the dead and those off the circle included.
+const MAX_BOOK: usize = 256;
+
 struct Clock {
     begun: Instant,
     virtual_s: f64,
@@ -76,7 +81,11 @@ impl Clock {
 /// Goes through all stages and tells each one as it ends.
 pub fn run(size: Size, mut tell: impl FnMut(Stage)) {
     let mut lab = Lab::new(Plan {
-        ring: RingConfig::default(),
+        ring: RingConfig {
+            max_learned: MAX_LEARNED,
+            max_book: MAX_BOOK,
+            ..RingConfig::default()
+        },
         virtual_nodes: size.virtual_nodes,
         weigh: None,
         seed: size.seed,

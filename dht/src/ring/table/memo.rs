@@ -1,10 +1,11 @@
 //! What is asked of the circle again and again, computed once until something changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
 use super::Table;
+use crate::circle::Met;
 use crate::{Id, Peer};
 
 /// Digests kept, at most.
@@ -56,7 +57,7 @@ impl Table {
         };
         let mut end = None;
         let mut nodes = 0u64;
-        let mut peers = BTreeSet::new();
+        let mut peers = Met::default();
         for (id, peer) in self.clockwise(first.successor()) {
             peers.insert(peer);
             if peers.len() > r {
