@@ -206,15 +206,18 @@ impl Ring {
         self.heard(now, peer);
     }
 
-    /// A ping was answered.
-    pub(super) fn on_pong(&mut self, now: Time, peer: Peer, contact: Contact, member: bool) {
+    /// A ping of this time was answered.
+    pub(super) fn on_pong(&mut self, now: Time, peer: Peer, sent: Time, (contact, member): (Contact, bool)) {
+        let mut overtaken = false;
         if let Some(entry) = self.table.get_mut(peer) {
             entry.pinging = false;
+            overtaken = entry.told.is_some_and(|told| told > sent);
         }
         self.told(now, contact);
         if member {
             self.admit(now, peer);
-        } else {
+        } else if !overtaken {
+            // One that has become a member since would have said so by now, and perhaps has.
             self.dismiss(now, peer);
         }
         self.seek_result(now, peer, Some(member));

@@ -383,7 +383,7 @@ impl Ring {
         self.answered(now, peer, sent);
         match (purpose, response) {
             (Purpose::Ping, Response::Pong { contact, member }) if contact.peer == peer => {
-                self.on_pong(now, peer, contact, member);
+                self.on_pong(now, peer, sent, (contact, member));
             }
             (Purpose::Ping, _) => self.failed(now, peer, Failure::Refused, true),
             (Purpose::Neighbours(of), Response::Contacts(contacts)) => {

@@ -342,6 +342,53 @@ fn a_peer_whose_clock_went_back_is_believed_again() {
 }
 
 #[test]
+fn a_newcomers_word_counts_against_what_it_answered_before() {
+    let mut ring = Ring::new(RingConfig::default(), contact(0, 1, 1), Vec::new(), 1, Time::ZERO);
+    let newcomer = contact(1, 1, 1);
+    let at = |millis: u64| Time::from_micros(millis * 1000);
+    ring.introduce(at(1), newcomer.clone());
+    let ping = std::iter::from_fn(|| ring.poll_transmit())
+        .find(|transmit| matches!(transmit.request, Request::Ping { .. }))
+        .unwrap();
+    let asks = Request::Neighbours {
+        contact: newcomer.clone(),
+        member: true,
+        of: newcomer.ids().collect(),
+        digest: 0,
+    };
+    ring.handle_request(at(2), newcomer.peer, asks);
+    assert!(ring.is_alive(newcomer.peer));
+    let before = Response::Pong {
+        contact: newcomer.clone(),
+        member: false,
+    };
+    ring.handle_response(at(3), ping.id, before);
+    assert!(ring.is_alive(newcomer.peer));
+}
+
+#[test]
+fn the_dead_are_remembered_where_more_live_than_the_book_holds() {
+    let mut net = Net::new(29);
+    net.config.max_book = 16;
+    let first = net.add(0, 1);
+    for number in 1..40 {
+        let newcomer = net.add(number, 1);
+        net.introduce(newcomer, first);
+        net.run(SECOND / 4);
+    }
+    converge(&mut net, 60 * SECOND);
+    for number in 10..15 {
+        net.kill(peer(number));
+    }
+    converge(&mut net, 60 * SECOND);
+    net.run(10 * SECOND);
+    for number in 10..15 {
+        let liveness = net.ring(first).liveness(peer(number));
+        assert!(matches!(liveness, Some(Liveness::Dead { .. })), "{liveness:?}");
+    }
+}
+
+#[test]
 fn lookups_survive_the_death_of_those_they_ask() {
     let mut net = grown(66, 12);
     for number in [1, 5, 9] {

@@ -14,6 +14,9 @@ use super::link::Network;
 use super::world::{Counters, Crash, Setup, Who, World, micros, seconds};
 use super::{stripe_id, uniform};
 
+/// Members a newcomer is told of: one of them may die before it has joined.
+const INVITING: usize = 3;
+
 /// Bytes of questions and answers on the wire.
 pub type Weigh = fn(Weighed<'_>) -> usize;
 
@@ -106,16 +109,16 @@ impl Lab {
         lab
     }
 
-    /// A newcomer joins through a random member, if there is one.
+    /// A newcomer joins through some random members, if there are any.
     pub(crate) fn join(&mut self) {
-        let via = self.member();
-        let who = self.world.add(self.plan.virtual_nodes, 0, via.as_slice());
+        let via: Vec<Who> = (0..INVITING).filter_map(|_| self.member()).collect();
+        let who = self.world.add(self.plan.virtual_nodes, 0, &via);
         let ring = self.world.host(who).and_then(|host| host.ring.as_ref());
         let ids: Vec<Id> = ring.map(|ring| ring.me().ids().collect()).unwrap_or_default();
         self.circle.extend(ids.into_iter().map(|id| (id, who)));
     }
 
-    /// A random host that runs and is no newcomer.
+    /// A random host that runs and is no newcomer, if there is one but for the first.
     fn member(&mut self) -> Option<Who> {
         let hosts = self.world.hosts.len();
         for _ in 0..1000 {
@@ -124,7 +127,8 @@ impl Lab {
                 return Some(who);
             }
         }
-        self.world.those(is_member).first().copied()
+        let first = self.world.those(is_member).first().copied();
+        first.or_else(|| self.world.those(Host::is_running).first().copied())
     }
 
     /// Until there are so many hosts, newcomers join, one after `every`.
@@ -268,10 +272,8 @@ impl Lab {
     }
 }
 
+/// Whether it is a member of the ring, not of one of its own.
 fn is_member(host: &Host) -> bool {
-    host.is_running()
-        && host
-            .ring
-            .as_ref()
-            .is_some_and(mutualstore_dht::ring::Ring::is_member)
+    let ring = host.ring.as_ref().filter(|_| host.is_running());
+    ring.is_some_and(|ring| ring.is_member() && ring.alive().next().is_some())
 }
