@@ -59,6 +59,10 @@ pub enum Flaw {
     RefusedForEver,
     /// A put is acknowledged before its holders have committed.
     AcknowledgeEarly,
+    /// A tombstone stays with the home it was first reported to.
+    TombstoneStays,
+    /// Tombstones are not spread: whoever holds a shard keeps it.
+    IgnoreTombstones,
 }
 
 impl Flaw {
@@ -68,7 +72,7 @@ impl Flaw {
     }
 
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 27] = [
+    pub const ALL: [(&str, Self); 29] = [
         ("adopt-unverified", Self::AdoptUnverified),
         ("join-with-part", Self::JoinWithPart),
         ("no-merge", Self::NoMerge),
@@ -96,5 +100,7 @@ impl Flaw {
         ("no-repair", Self::NoRepair),
         ("refused-for-ever", Self::RefusedForEver),
         ("acknowledge-early", Self::AcknowledgeEarly),
+        ("tombstone-stays", Self::TombstoneStays),
+        ("ignore-tombstones", Self::IgnoreTombstones),
     ];
 }

@@ -4,25 +4,27 @@ use super::fingerprint::ShardKey;
 use super::home::Claim;
 use super::inventory::{Held, Tenure};
 use super::peers::{Handle, ME};
-use super::{Custody, Effect, Holding, State};
-use crate::{Id, Time};
+use super::{Custody, Effect, Holding, State, TOMBSTONE};
+use crate::{Flaw, Id, Time};
 
 impl Custody {
     /// The local store holds a shard, durable and verified. Again for a held one: a later lease end, or
-    /// committed; a committed one never becomes pending. An index that is not below n is ignored.
+    /// committed; a committed one never becomes pending. An index that is not below n is ignored. A tombstone beats
+    /// shards, whichever came first: those are to be dropped.
     pub fn insert(&mut self, now: Time, holding: Holding) {
         self.now = now;
         let key = ShardKey::new(holding.stripe, holding.index);
-        if !holding.shape.is_valid() || holding.index >= holding.shape.n {
+        let (tenure, fits) = match holding.state {
+            State::Committed => (Tenure::Committed, holding.index < holding.shape.n),
+            State::Pending { until, writer } => {
+                let writer = self.peers.intern(now, writer, false);
+                (Tenure::Pending { until, writer }, holding.index < holding.shape.n)
+            }
+            State::Deleted { until } => (Tenure::Deleted { until }, holding.index == TOMBSTONE),
+        };
+        if !holding.shape.is_valid() || !fits {
             return;
         }
-        let tenure = match holding.state {
-            State::Committed => Tenure::Committed,
-            State::Pending { until, writer } => Tenure::Pending {
-                until,
-                writer: self.peers.intern(now, writer, false),
-            },
-        };
         if self.inventory.shards.contains_key(&key) {
             self.set_tenure(now, key, tenure);
             return;
@@ -37,6 +39,12 @@ impl Custody {
         self.inventory.shards.insert(key, held);
         self.inventory.fresh.insert(key);
         self.arm_lease(key);
+        if self.inventory.is_deleted(holding.stripe) {
+            let shards = self.keys_of(holding.stripe).into_iter();
+            for key in shards.filter(|key| key.index != TOMBSTONE) {
+                self.drop_shard(now, key, false);
+            }
+        }
     }
 
     /// The local store committed all its shards of a stripe.
@@ -92,7 +100,7 @@ impl Custody {
 
     fn arm_lease(&mut self, key: ShardKey) {
         let at = match self.inventory.shards.get(&key).map(|held| held.tenure) {
-            Some(Tenure::Pending { until, .. }) => Some(until),
+            Some(Tenure::Pending { until, .. } | Tenure::Deleted { until }) => Some(until),
             Some(Tenure::Committed) | None => None,
         };
         self.inventory.arm(key, at);
@@ -167,7 +175,8 @@ impl Custody {
             return;
         };
         held.hinted = hinted;
-        if held.home == home {
+        let stays = key.index == TOMBSTONE && held.home.is_some() && self.config.has(Flaw::TombstoneStays);
+        if held.home == home || stays {
             return;
         }
         self.retract(now, key);

@@ -11,7 +11,7 @@ use super::message::{Entry, Listing};
 use super::peers::Handle;
 use super::sweep::Sweep;
 use super::timers::Timers;
-use super::types::Shape;
+use super::types::{Shape, TOMBSTONE};
 use crate::Time;
 
 /// One holder's word for one index.
@@ -28,6 +28,8 @@ pub(super) enum Class {
     /// Another peer is home of it.
     #[default]
     Foreign,
+    /// This peer holds its tombstone, or somebody says that he does.
+    Deleted,
     Pending,
     /// This peer has not been home for long enough to have heard of all its shards.
     Unsure,
@@ -79,7 +81,8 @@ impl Homed {
     }
 
     pub(super) fn is_committed(&self) -> bool {
-        self.claims.iter().any(|claim| claim.committed)
+        let mut shards = self.claims.iter().filter(|claim| claim.index != TOMBSTONE);
+        shards.any(|claim| claim.committed)
     }
 }
 

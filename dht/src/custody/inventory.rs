@@ -6,14 +6,21 @@ use super::fingerprint::{ShardKey, Slot};
 use super::peers::Handle;
 use super::sweep::Sweep;
 use super::timers::Timers;
-use super::types::Shape;
+use super::types::{Shape, TOMBSTONE};
 use crate::{Id, Time};
 
 /// How firmly a shard is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tenure {
     Committed,
-    Pending { until: Time, writer: Handle },
+    Pending {
+        until: Time,
+        writer: Handle,
+    },
+    /// A tombstone.
+    Deleted {
+        until: Time,
+    },
 }
 
 /// One shard held.
@@ -30,8 +37,12 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// Whether it is there to stay; tombstones are.
     pub(super) fn is_committed(&self) -> bool {
-        self.tenure == Tenure::Committed
+        match self.tenure {
+            Tenure::Committed | Tenure::Deleted { .. } => true,
+            Tenure::Pending { .. } => false,
+        }
     }
 }
 
@@ -57,6 +68,11 @@ impl Inventory {
     /// Whether this shard is held and committed.
     pub(super) fn has_committed(&self, key: ShardKey) -> bool {
         self.shards.get(&key).is_some_and(Held::is_committed)
+    }
+
+    /// Whether the tombstone of the stripe is held.
+    pub(super) fn is_deleted(&self, stripe: Id) -> bool {
+        self.shards.contains_key(&ShardKey::new(stripe, TOMBSTONE))
     }
 
     /// Whether a pending shard of the stripe is held.

@@ -24,6 +24,9 @@ pub(super) type Inquiries = BTreeMap<Id, Inquiry>;
 impl Custody {
     /// What this peer knows of a stripe.
     pub(super) fn status(&self, stripe: Id) -> Status {
+        if self.inventory.is_deleted(stripe) {
+            return Status::None;
+        }
         let told = self.home.stripes.get(&Slot::of(stripe));
         let mut shards = self.inventory.of(stripe).peekable();
         if told.is_some_and(super::home::Homed::is_committed) {
@@ -37,14 +40,17 @@ impl Custody {
         }
     }
 
-    /// The timer of a pending shard fired.
+    /// The timer of a pending shard or of a tombstone fired.
     pub(super) fn handle_lease(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
         let Some(held) = self.inventory.shards.get_mut(&key) else {
             return;
         };
         held.wake = None;
-        let Tenure::Pending { until, writer } = held.tenure else {
-            return;
+        let (until, writer) = match held.tenure {
+            Tenure::Pending { until, writer } => (until, writer),
+            Tenure::Deleted { until } if until <= now => return self.drop_shard(now, key, false),
+            Tenure::Deleted { until } => return self.inventory.arm(key, Some(until)),
+            Tenure::Committed => return,
         };
         if now < until {
             self.inventory.arm(key, Some(until));

@@ -2,7 +2,7 @@
 //!
 //! Every request is idempotent: it may be lost, repeated or come late. Answers are given from local state.
 
-use super::Shape;
+use super::{Shape, TOMBSTONE};
 use crate::{Id, Peer};
 
 /// A message carries at most this many listed shards, stripes, orders or questions.
@@ -90,7 +90,7 @@ impl Listing {
                     && self.from <= entry.stripe
                     && entry.stripe <= self.to
                     && entry.shape.is_valid()
-                    && entry.index < entry.shape.n
+                    && (entry.index < entry.shape.n || entry.index == TOMBSTONE)
             })
     }
 }
@@ -100,7 +100,7 @@ impl Listing {
 pub struct Entry {
     /// The stripe.
     pub stripe: Id,
-    /// Which of its n shards.
+    /// Which of its n shards, or [`TOMBSTONE`].
     pub index: u8,
     /// The stripe's shape.
     pub shape: Shape,

@@ -15,8 +15,13 @@
 //! might. No home ever needs to be right: two that disagree waste work and lose nothing. No call
 //! costs more than a bounded slice of the inventory.
 //!
-//! Placement is `successors` alone. Deliberately absent so far: tombstones, locators of other policies, the
-//! take-over from a home that is alive but wedged.
+//! A deleted stripe leaves a *tombstone*: held, reported to the home and handed on like a shard, by an index no shard
+//! has. A home that hears of one fetches it, for nobody's word is enough, and has it copied to the n peers that should
+//! hold the stripe and to whoever says that it holds a shard of it; whoever gets it drops its shards. Tombstones move
+//! with the arc, are not trimmed, and age from their receipt.
+//!
+//! Placement is `successors` alone. Deliberately absent so far: locators of other policies, the take-over from a home
+//! that is alive but wedged.
 //!
 //! The driver inserts all its store holds before the first call that shows a settled ring: what is not reported
 //! counts as lost after `settle`. It calls `handle_timeout` at `poll_timeout`, and empties `poll_transmit` and
@@ -52,7 +57,7 @@ pub use message::{
 };
 pub use types::{
     CustodyConfig, Effect, Health, Holding, JobId, JobOutcome, RequestId, Shape, ShardRecord, Standing,
-    State, StripeRecord, Transmit,
+    State, StripeRecord, TOMBSTONE, Transmit,
 };
 
 use crate::{Id, Membership, Peer, Time};
@@ -274,6 +279,7 @@ impl Custody {
         let mut shards: Vec<ShardRecord> = homed
             .claims
             .iter()
+            .filter(|claim| claim.index != TOMBSTONE)
             .map(|claim| ShardRecord {
                 index: claim.index,
                 peer: self.peers.get(claim.peer).peer,

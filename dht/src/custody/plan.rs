@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::home::{Class, Homed};
-use super::peers::{Handle, Peers};
-use super::types::CustodyConfig;
+use super::home::{Claim, Class, Homed};
+use super::peers::{Handle, ME, Peers};
+use super::types::{CustodyConfig, TOMBSTONE};
 use crate::{PeerState, Time};
 
 /// The first successors of a stripe, nearest first.
@@ -149,6 +149,39 @@ pub(super) fn refusal(now: Time, peers: &Peers, members: &Members) -> Option<Tim
     refused.filter(|until| *until > now).min()
 }
 
+/// Where the tombstone of a stripe goes next: to this peer, which believes nobody's word for it, then to the peers that
+/// should hold shards and those that say they do. None if nobody is known to have one.
+pub(super) fn bury(
+    now: Time,
+    homed: &Homed,
+    peers: &Peers,
+    members: &Members,
+    deleted: bool,
+) -> Option<Decision> {
+    let able = |peer: Handle| peers.is_alive(peer) && peers.get(peer).refused_until <= now;
+    let (tombs, shards): (Vec<&Claim>, Vec<&Claim>) =
+        homed.claims.iter().partition(|claim| claim.index == TOMBSTONE);
+    let (from, to) = if deleted {
+        let seats = members
+            .iter()
+            .map(|(peer, _)| *peer)
+            .take(usize::from(homed.shape.n));
+        let has = |peer: Handle| peer == ME || tombs.iter().any(|claim| claim.peer == peer);
+        let mut wanted = seats.chain(shards.iter().map(|claim| claim.peer));
+        let Some(to) = wanted.find(|peer| !has(*peer) && able(*peer)) else {
+            return Some(Decision::Nothing);
+        };
+        (ME, to)
+    } else {
+        (tombs.iter().find(|claim| able(claim.peer))?.peer, ME)
+    };
+    Some(Decision::Copy {
+        index: TOMBSTONE,
+        from,
+        to,
+    })
+}
+
 /// What to do next for a committed stripe.
 pub(super) fn decide(
     now: Time,
@@ -194,7 +227,7 @@ fn regenerate(now: Time, homed: &Homed, survey: &Survey, peers: &Peers, members:
         *best = rank.min(*best);
     }
     let mut sources: Vec<(u8, (usize, Handle))> = nearest.into_iter().collect();
-    sources.sort_by_key(|(_, (distance, peer))| (*peer != super::peers::ME, *distance));
+    sources.sort_by_key(|(_, (distance, peer))| (*peer != ME, *distance));
     Decision::Regenerate {
         sources: sources
             .into_iter()

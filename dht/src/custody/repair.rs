@@ -9,7 +9,7 @@ use super::home::{Claim, Class};
 use super::message::TrimOrder;
 use super::peers::{Handle, ME};
 use super::plan::{self, Decision, Survey};
-use super::{Custody, Effect, JobId, JobOutcome};
+use super::{Custody, Effect, JobId, JobOutcome, TOMBSTONE};
 use crate::{Flaw, Membership, PeerState, Time};
 
 /// Time between two instructions about one stripe, to let the first be followed and reported.
@@ -18,13 +18,16 @@ pub(super) const NAG: Duration = Duration::from_secs(10);
 const REFUSED: Duration = Duration::from_secs(10);
 /// First and longest wait after a failed job; doubled in between.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(2));
-/// Hand-ins come after all repairs; a repair's priority is how many indices more than k live.
+/// Hand-ins come after all repairs and tombstones; a repair's priority is how many indices more than k live.
 const HAND_IN: u16 = 256;
+const BURY: u16 = 255;
 
 #[derive(Debug)]
 struct Job {
     slot: Slot,
     targets: Vec<(u8, Handle)>,
+    /// Where a copy comes from.
+    source: Option<Handle>,
     regenerates: bool,
 }
 
@@ -105,6 +108,12 @@ impl Custody {
             return;
         }
         homed.tracked.get_or_insert(now);
+        let deleted = self.inventory.is_deleted(slot.stripe);
+        let burial = plan::bury(now, homed, &self.peers, &members, deleted);
+        if let Some(decision) = burial.filter(|_| !self.config.has(Flaw::IgnoreTombstones)) {
+            self.judge_deleted(now, slot, &decision, &members);
+            return;
+        }
         let survey = Survey::take(now, homed, &self.peers, &self.config);
         let class = survey.class(homed);
         let mut wakes = vec![survey.wake, plan::refusal(now, &self.peers, &members)];
@@ -138,6 +147,27 @@ impl Custody {
         self.enqueue(slot, priority);
         wakes.push(self.instruct(now, ring, slot, orders, stable));
         self.home.wake(slot, wakes.into_iter().flatten().min());
+    }
+
+    /// Queues the next copy of a tombstone.
+    fn judge_deleted(&mut self, now: Time, slot: Slot, decision: &Decision, members: &plan::Members) {
+        let Some(homed) = self.home.stripes.get(&slot) else {
+            return;
+        };
+        // What was stored is believed at once: nothing is waited for but after a failure.
+        let due = homed.not_before.max(now);
+        let due = if homed.failures == 0 { now } else { due };
+        let (priority, wake) = match decision {
+            Decision::Copy { .. } if homed.running => (None, None),
+            Decision::Copy { .. } if due > now => (None, Some(due)),
+            Decision::Copy { .. } => (Some(BURY), None),
+            Decision::Nothing | Decision::Regenerate { .. } | Decision::Parked { .. } => {
+                (None, plan::refusal(now, &self.peers, members))
+            }
+        };
+        self.home.classify(slot, Class::Deleted, false);
+        self.enqueue(slot, priority);
+        self.home.wake(slot, wake);
     }
 
     /// Spreads the commit and orders trims, unless that was done lately. Returns when to do it (again).
@@ -265,8 +295,13 @@ impl Custody {
             // The stripe was judged a while ago: what it needs now counts.
             self.home.dirty.insert(slot);
             if members.first().is_some_and(|(home, _)| *home == ME) {
-                let survey = Survey::take(now, homed, &self.peers, &self.config);
-                let decision = plan::decide(now, homed, &survey, &self.peers, &members);
+                let deleted = self.inventory.is_deleted(slot.stripe);
+                let burial = plan::bury(now, homed, &self.peers, &members, deleted);
+                let burial = burial.filter(|_| !self.config.has(Flaw::IgnoreTombstones));
+                let decision = burial.unwrap_or_else(|| {
+                    let survey = Survey::take(now, homed, &self.peers, &self.config);
+                    plan::decide(now, homed, &survey, &self.peers, &members)
+                });
                 self.perform(now, slot, decision);
             }
         }
@@ -292,6 +327,7 @@ impl Custody {
                 let job = self.jobs.begin(Job {
                     slot,
                     targets,
+                    source: None,
                     regenerates: true,
                 });
                 let effect = Effect::Regenerate {
@@ -307,6 +343,7 @@ impl Custody {
                 let job = self.jobs.begin(Job {
                     slot,
                     targets: vec![(index, to)],
+                    source: Some(from),
                     regenerates: false,
                 });
                 let (from, to) = (self.peers.get(from).peer, self.peers.get(to).peer);
@@ -349,7 +386,9 @@ impl Custody {
                 } else {
                     REFUSED
                 };
-                self.peers.get_mut(*peer).refused_until = now + span;
+                // Whoever says that it has a tombstone and has none is not believed for a while.
+                let source = job.source.filter(|_| *index == TOMBSTONE && *peer == ME);
+                self.peers.get_mut(source.unwrap_or(*peer)).refused_until = now + span;
             }
         }
         if outcome.inconsistent {

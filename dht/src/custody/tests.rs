@@ -4,6 +4,7 @@
 mod faults;
 pub(super) mod harness;
 mod together;
+mod tombs;
 mod view;
 
 use std::time::Duration;

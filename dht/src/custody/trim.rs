@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::Custody;
 use super::fingerprint::{ShardKey, Slot};
+use super::inventory::Tenure;
 use super::message::TrimOrder;
 use super::peers::Handle;
 use crate::{Flaw, Membership, Time};
@@ -166,7 +167,12 @@ impl Custody {
     /// An order to drop a surplus shard came: the question goes to whoever must confirm.
     pub(super) fn begin_trim(&mut self, now: Time, ring: &impl Membership, order: &TrimOrder) {
         let key = ShardKey::new(order.stripe, order.index);
-        let Some(held) = self.inventory.shards.get(&key).filter(|held| held.is_committed()) else {
+        let Some(held) = self
+            .inventory
+            .shards
+            .get(&key)
+            .filter(|held| held.tenure == Tenure::Committed)
+        else {
             return;
         };
         if self.config.has(Flaw::TrimWithoutConfirmation) {

@@ -89,6 +89,10 @@ impl Shape {
     }
 }
 
+/// The index under which the tombstone of a deleted stripe is held, reported and copied. No shard has it: n is at most
+/// 255.
+pub const TOMBSTONE: u8 = u8::MAX;
+
 /// How firmly a shard is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -101,6 +105,11 @@ pub enum State {
         /// Who puts.
         writer: Peer,
     },
+    /// No shard, but the word of its owner that the stripe is deleted, which the driver has verified.
+    Deleted {
+        /// How long it is kept.
+        until: Time,
+    },
 }
 
 /// A durable, verified shard in the local store.
@@ -108,11 +117,11 @@ pub enum State {
 pub struct Holding {
     /// The stripe.
     pub stripe: Id,
-    /// Which of its n shards, below n.
+    /// Which of its n shards, below n; [`TOMBSTONE`] if deleted.
     pub index: u8,
     /// The stripe's shape.
     pub shape: Shape,
-    /// Committed or pending.
+    /// Committed, pending or deleted.
     pub state: State,
 }
 
@@ -154,8 +163,8 @@ pub enum Effect {
         /// Indices to rebuild and where to put them; this peer possible.
         targets: Vec<(u8, Peer)>,
     },
-    /// Fetch one shard and put it, committed, to another peer; one of them may be this peer. Ends with
-    /// `handle_job`.
+    /// Fetch one shard, or the tombstone, and put it, committed, to another peer; one of them may be this peer. Ends
+    /// with `handle_job`.
     Copy {
         /// To be named in the outcome.
         job: JobId,

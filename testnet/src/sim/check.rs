@@ -387,6 +387,12 @@ impl World {
     pub(crate) fn stripe_problem(&self) -> Option<String> {
         let circle = self.true_circle();
         for (id, stripe) in &self.truth.stripes {
+            if stripe.deleted {
+                match self.deletion_problem(&circle, *id, &stripe.copies, stripe.shape) {
+                    Some(problem) => return Some(problem),
+                    None => continue,
+                }
+            }
             let reachable = |who: &Who| self.host(*who).is_some_and(Host::is_running);
             let copies: Vec<(u8, Who)> = stripe
                 .copies
@@ -422,6 +428,27 @@ impl World {
             }
         }
         None
+    }
+
+    /// What keeps a deleted stripe from being gone, as long as anybody has its tombstone.
+    fn deletion_problem(
+        &self,
+        circle: &BTreeMap<Id, Who>,
+        id: Id,
+        copies: &[(u8, Who)],
+        shape: Shape,
+    ) -> Option<String> {
+        let running = |who: Who| self.host(who).filter(|host| host.is_running());
+        let aware = |who: Who| running(who).is_some_and(|host| host.is_deleted(id));
+        if !circle.values().any(|who| aware(*who)) {
+            return None;
+        }
+        let seats = distinct(circle, id).take(self.setup.ring.r.min(usize::from(shape.n)));
+        let unaware: Vec<Who> = seats.filter(|who| !aware(*who)).collect();
+        let left: Vec<&(u8, Who)> = copies.iter().filter(|(_, who)| running(*who).is_some()).collect();
+        (!unaware.is_empty() || !left.is_empty()).then(|| {
+            format!("stripe {id:?} is deleted, but lies as {left:?}, and hosts {unaware:?} do not know")
+        })
     }
 
     /// What the home of a stripe was told of it.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mutualstore_dht::custody::{Effect, Holding, JobId, JobOutcome, Request, Shape, State, TrimOrder};
+use mutualstore_dht::custody::{
+    Effect, Holding, JobId, JobOutcome, Request, Shape, State, TOMBSTONE, TrimOrder,
+};
 use mutualstore_dht::{Id, Peer};
 
 use super::check::Violation;
@@ -13,6 +15,8 @@ use super::world::{Event, Who, World, micros};
 
 /// Reading, computing and writing one shard.
 const WORK: Duration = Duration::from_millis(15);
+/// How long tombstones are kept: longer than a scenario is.
+pub(super) const RETENTION: Duration = Duration::from_hours(24);
 /// Removing or committing.
 const TOUCH: Duration = Duration::from_millis(1);
 
@@ -30,7 +34,14 @@ pub(crate) struct Stored {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tenure {
     Committed,
-    Pending { until: u64, writer: Who },
+    Pending {
+        until: u64,
+        writer: Who,
+    },
+    /// No shard, but a tombstone.
+    Deleted {
+        until: u64,
+    },
 }
 
 impl Stored {
@@ -41,6 +52,9 @@ impl Stored {
             Tenure::Pending { until, writer } => State::Pending {
                 until: host.moment(until),
                 writer: hosts.get(writer as usize).map_or(host.peer, |writer| writer.peer),
+            },
+            Tenure::Deleted { until } => State::Deleted {
+                until: host.moment(until),
             },
         }
     }
@@ -56,11 +70,20 @@ pub(crate) struct Stripe {
     pub(super) promised: Option<u64>,
     /// Every durable shard, on hosts up or down.
     pub(crate) copies: Vec<(u8, Who)>,
+    /// Somebody holds a tombstone of it, or did.
+    pub(crate) deleted: bool,
+    /// Fewer than k indices were left where no tombstone is: it must not come back.
+    gone: bool,
     /// Indices of which a copy was destroyed lately: another one may be on its way out in favour of it.
     risky: BTreeMap<u8, u64>,
 }
 
 impl Stripe {
+    /// Whether it must be there: somebody may have been told that it is stored, and nobody has deleted it.
+    pub(super) fn is_promised(&self) -> bool {
+        self.promised.is_some() && !self.deleted
+    }
+
     /// Indices of which there is a durable copy.
     pub(crate) fn distinct(&self) -> usize {
         self.copies
@@ -84,9 +107,12 @@ impl Truth {
             acked: false,
             promised: None,
             copies: Vec::new(),
+            deleted: false,
+            gone: false,
             risky: BTreeMap::new(),
         });
-        if !stripe.copies.contains(&(key.1, who)) {
+        stripe.deleted |= key.1 == TOMBSTONE;
+        if key.1 != TOMBSTONE && !stripe.copies.contains(&(key.1, who)) {
             stripe.copies.push((key.1, who));
         }
     }
@@ -112,7 +138,9 @@ impl World {
             return false;
         };
         let old = host.disk.get(&key).copied();
-        if old.is_none() && host.disk.len() >= host.capacity {
+        let tombstone = key.1 == TOMBSTONE;
+        let full = old.is_none() && host.is_full();
+        if !tombstone && (full || host.is_deleted(key.0)) {
             return false;
         }
         // A committed shard never becomes pending.
@@ -129,9 +157,41 @@ impl World {
             host.disk.insert(key, stored);
         }
         self.truth.add(key, stored.shape, who);
+        self.check_deleted(key.0);
         self.keep(who, |custody, now, _| custody.insert(now, holding));
         self.publish(who);
         true
+    }
+
+    /// Makes a tombstone durable on a running host.
+    pub(crate) fn bury(&mut self, who: Who, stripe: Id, shape: Shape) -> bool {
+        let tenure = Tenure::Deleted {
+            until: self.now + micros(RETENTION),
+        };
+        self.store(who, (stripe, TOMBSTONE), Stored { shape, tenure })
+    }
+
+    /// Once fewer than k indices of a deleted stripe, pending ones included, lie on hosts without its tombstone, it can
+    /// never be rebuilt from them again.
+    fn check_deleted(&mut self, id: Id) {
+        let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.deleted) else {
+            return;
+        };
+        let (mut left, mut committed) = (BTreeSet::new(), BTreeSet::new());
+        for (index, who) in &stripe.copies {
+            let host = self.host(*who).filter(|host| !host.is_deleted(id));
+            if let Some(stored) = host.and_then(|host| host.disk.get(&(id, *index))) {
+                left.insert(*index);
+                committed.extend((stored.tenure == Tenure::Committed).then_some(*index));
+            }
+        }
+        let k = usize::from(stripe.shape.k);
+        if stripe.gone && committed.len() >= k {
+            let detail = format!("of {id:?} the indices {committed:?} lie where no tombstone is");
+            self.violate(Violation::custody("the deleted do not come back", detail));
+        } else if let Some(stripe) = self.truth.stripes.get_mut(&id) {
+            stripe.gone |= left.len() < k;
+        }
     }
 
     /// Removes a shard from a disk.
@@ -145,7 +205,7 @@ impl World {
     pub(crate) fn take_back(&mut self, who: Who, stripe: Id) {
         let Some(host) = self.host(who) else { return };
         let shards = host.disk.range((stripe, 0)..=(stripe, u8::MAX));
-        let pending = shards.filter(|(_, stored)| stored.tenure != Tenure::Committed);
+        let pending = shards.filter(|(_, stored)| matches!(stored.tenure, Tenure::Pending { .. }));
         let keys: Vec<(Id, u8)> = pending.map(|(key, _)| *key).collect();
         for key in keys {
             self.discard(who, key);
@@ -185,12 +245,7 @@ impl World {
 
     /// Whether enough indices of a stripe are committed elsewhere.
     fn outlives(&self, id: Id, lost: Who) -> bool {
-        let Some(stripe) = self
-            .truth
-            .stripes
-            .get(&id)
-            .filter(|stripe| stripe.promised.is_some())
-        else {
+        let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.is_promised()) else {
             return true;
         };
         let counts = |(index, at): &&(u8, Who)| {
@@ -361,7 +416,7 @@ impl World {
         let Some(host) = self.host_mut(who) else {
             return false;
         };
-        for (_, stored) in host.disk.range_mut((stripe, 0)..=(stripe, u8::MAX)) {
+        for (_, stored) in host.disk.range_mut((stripe, 0)..(stripe, TOMBSTONE)) {
             stored.tenure = Tenure::Committed;
             any = true;
         }
@@ -373,9 +428,9 @@ impl World {
 
     fn serves(&self, asker: Who, peer: Peer, key: (Id, u8)) -> bool {
         let holder = self.who(peer).filter(|holder| self.reaches(asker, *holder));
-        holder
-            .and_then(|holder| self.host(holder))
-            .is_some_and(|host| host.disk.contains_key(&key))
+        holder.and_then(|holder| self.host(holder)).is_some_and(|host| {
+            host.disk.contains_key(&key) && (key.1 == TOMBSTONE || !host.is_deleted(key.0))
+        })
     }
 
     /// Stores shards at their targets, unless there is nothing to store.
@@ -384,6 +439,7 @@ impl World {
         for (index, peer) in targets {
             let to = self.who(*peer).filter(|to| self.reaches(who, *to));
             let stored = match (shape, to) {
+                (Some(shape), Some(to)) if *index == TOMBSTONE => self.bury(to, stripe, shape),
                 (Some(shape), Some(to)) => {
                     let tenure = Tenure::Committed;
                     let stored = self.store(to, (stripe, *index), Stored { shape, tenure });
@@ -430,7 +486,8 @@ impl World {
     }
 
     fn check_drop(&mut self, who: Who, (id, index): (Id, u8), expired: bool) {
-        let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.acked) else {
+        let undeleted = |stripe: &&Stripe| stripe.acked && !stripe.deleted;
+        let Some(stripe) = self.truth.stripes.get(&id).filter(undeleted) else {
             return;
         };
         let left = stripe.distinct();

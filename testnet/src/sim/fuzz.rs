@@ -62,6 +62,9 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
     if scenario.custody.is_some() && chance(rng, 0.6) {
         faults.push((Action::ForgeOrders { count: 3 }, 5.0));
     }
+    if scenario.custody.is_some() && chance(rng, 0.5) {
+        faults.push((Action::Delete { count: 2 }, 20.0));
+    }
     let puts = if scenario.custody.is_some() { puts } else { 0 };
     scenario.step = timetable(rng, faults, puts);
     scenario

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mutualstore_dht::custody::{self, Custody};
+use mutualstore_dht::custody::{self, Custody, TOMBSTONE};
 use mutualstore_dht::ring::{self, BookEntry, Event as RingEvent, Ring};
-use mutualstore_dht::{Contact, Peer, Time};
+use mutualstore_dht::{Contact, Id, Peer, Time};
 
 use super::disk::Disk;
 use super::message::{Body, Message};
@@ -58,6 +58,17 @@ impl Host {
     pub(crate) fn is_joined(&self) -> bool {
         let phase = self.ring.as_ref().map(Ring::phase);
         self.is_running() && phase == Some(ring::Phase::Joined)
+    }
+
+    /// Whether it takes no more shards; tombstones take no room.
+    pub(crate) fn is_full(&self) -> bool {
+        let shards = || self.disk.keys().filter(|(_, index)| *index != TOMBSTONE).count();
+        self.disk.len() >= self.capacity && shards() >= self.capacity
+    }
+
+    /// Whether a tombstone of the stripe is on its disk.
+    pub(crate) fn is_deleted(&self, stripe: Id) -> bool {
+        self.disk.contains_key(&(stripe, TOMBSTONE))
     }
 
     pub(super) fn local(&self, now: u64) -> Time {

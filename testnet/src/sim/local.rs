@@ -144,7 +144,7 @@ impl World {
         let late = promised.is_some_and(|promised| self.now - promised >= SPREAD) && self.is_calm();
         let pending = self.host(who).is_some_and(|host| {
             let mut shards = host.disk.range((id, 0)..=(id, u8::MAX));
-            shards.any(|(_, stored)| stored.tenure != Tenure::Committed)
+            shards.any(|(_, stored)| matches!(stored.tenure, Tenure::Pending { .. }))
         });
         if late && pending {
             let since = seconds(self.now - promised.unwrap_or_default());

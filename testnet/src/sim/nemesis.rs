@@ -223,6 +223,11 @@ impl Run<'_> {
                 self.world.unrest.harmed = true;
             }
             Action::Put { count, dawdle_s } => self.put(*count, *dawdle_s),
+            Action::Delete { count } => {
+                for through in self.world.random_hosts(*count, Host::is_running) {
+                    self.world.delete(through);
+                }
+            }
             Action::ForgeOrders { count } => {
                 for _ in 0..*count {
                     self.world.forge_order();

@@ -223,6 +223,11 @@ pub enum Action {
         #[serde(default)]
         dawdle_s: f64,
     },
+    /// Owners delete acknowledged stripes.
+    Delete {
+        /// How many, each through a host of its own.
+        count: usize,
+    },
     /// Somebody who is not the home orders holders to drop shards, most of which are not surplus.
     ForgeOrders {
         /// For so many stripes.
@@ -423,9 +428,9 @@ impl Action {
                 let fine = (1..=1_000_000).contains(count) && (0.0..=1e6).contains(dawdle_s);
                 (!fine).then(|| format!("{count} puts that wait {dawdle_s} s are absurd"))
             }
-            Self::ForgeOrders { count } => {
+            Self::ForgeOrders { count } | Self::Delete { count } => {
                 let fine = (1..=1_000_000).contains(count);
-                (!fine).then(|| format!("{count} forged orders are absurd"))
+                (!fine).then(|| format!("{count} of them at once are absurd"))
             }
             Self::Resize { virtual_nodes, .. } => {
                 let fine = (1..=256).contains(virtual_nodes);

@@ -586,7 +586,7 @@ impl World {
     /// Tells a ring how full its host is.
     pub(crate) fn publish(&mut self, who: Who) {
         let Some(host) = self.host(who) else { return };
-        let full = host.disk.len() >= host.capacity;
+        let full = host.is_full();
         let Some(ring) = &host.ring else { return };
         let state = match (ring.me().state, full) {
             (PeerState::Draining, _) => PeerState::Draining,

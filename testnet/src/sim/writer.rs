@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use mutualstore_dht::custody::Shape;
 use mutualstore_dht::ring::LookupId;
-use mutualstore_dht::{Flaw, Id, Membership, PeerState};
+use mutualstore_dht::{Flaw, Id, Membership, Peer, PeerState};
 
-use super::disk::{Stored, Tenure};
+use super::disk::{Stored, Stripe, Tenure};
 use super::message::Body;
+use super::pick;
 use super::world::{Event, Who, World, micros};
 
 /// As in the daemon: a put that lacks shards after this time makes do with fewer.
@@ -47,6 +48,10 @@ pub(crate) enum Message {
     Discard {
         stripe: Id,
     },
+    Bury {
+        stripe: Id,
+        shape: Shape,
+    },
 }
 
 impl Message {
@@ -58,7 +63,11 @@ impl Message {
                 index: *index,
                 stored: false,
             }),
-            Self::Kept { .. } | Self::Commit { .. } | Self::Committed { .. } | Self::Discard { .. } => None,
+            Self::Kept { .. }
+            | Self::Commit { .. }
+            | Self::Committed { .. }
+            | Self::Discard { .. }
+            | Self::Bury { .. } => None,
         }
     }
 }
@@ -149,6 +158,25 @@ impl World {
             self.writer_found(writer, lookup);
         }
         self.schedule(self.now + WRITE_TIMEOUT, Event::Writer(number));
+    }
+
+    /// The owner of an acknowledged stripe deletes it through some host: those that follow the stripe in its view get a
+    /// tombstone each, if the message comes through. The rest is up to custody.
+    pub(crate) fn delete(&mut self, through: Who) {
+        let deletable = |stripe: &Stripe| stripe.acked && !stripe.deleted;
+        let stripes = self.truth.stripes.iter().filter(|(_, stripe)| deletable(stripe));
+        let stripes: Vec<(Id, Shape)> = stripes.map(|(id, stripe)| (*id, stripe.shape)).collect();
+        let Some((stripe, shape)) = pick(&mut self.rng, &stripes).copied() else {
+            return;
+        };
+        let ring = self.host(through).and_then(|host| host.ring.as_ref());
+        let near = ring.map(|ring| ring.successors(stripe).take(self.setup.ring.r));
+        let near: Vec<Peer> = near.into_iter().flatten().map(|contact| contact.peer).collect();
+        for to in near {
+            if let Some(to) = self.who(to) {
+                self.send(through, to, None, Body::Writer(Message::Bury { stripe, shape }));
+            }
+        }
     }
 
     /// A lookup ended: if it was for a put, that goes on.
@@ -319,6 +347,10 @@ impl World {
             },
             Message::Discard { stripe } => {
                 self.take_back(to, stripe);
+                return;
+            }
+            Message::Bury { stripe, shape } => {
+                self.bury(to, stripe, shape);
                 return;
             }
             Message::Kept { put, index, stored } => {
