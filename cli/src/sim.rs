@@ -46,7 +46,7 @@ struct RunArgs {
 #[derive(clap::Args, Debug)]
 struct FuzzArgs {
     /// How many scenarios
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// About how many peers in each
     #[arg(long, default_value_t = 48, value_parser = clap::value_parser!(u16).range(2..=2000))]

@@ -7,7 +7,7 @@ use std::thread;
 use super::link::Network;
 use super::nemesis::{self, Outcome};
 use super::scenario::{Action, Keeping, Pick, Scenario, Step};
-use super::{below, chance, generator, mix, pick, uniform};
+use super::{below, chance, generator, pick, uniform};
 use mutualstore_dht::Flaw;
 use rand_chacha::ChaCha8Rng;
 
@@ -163,7 +163,7 @@ fn wild_faults(rng: &mut ChaCha8Rng, peers: usize) -> Vec<Fault> {
             },
             50.0,
         ),
-        (Action::Heal, 30.0),
+        (Action::Heal {}, 30.0),
         (
             Action::Network {
                 loss: 0.2 * uniform(rng),
@@ -202,7 +202,7 @@ fn split_faults(rng: &mut ChaCha8Rng) -> Vec<Fault> {
             },
             30.0,
         ),
-        (Action::Heal, 20.0),
+        (Action::Heal {}, 20.0),
         (Action::Kill { who: Pick::Count(1) }, 20.0),
         (
             Action::Restart {
@@ -292,7 +292,7 @@ impl Batch {
         self.events += outcome.events;
         self.virtual_s += outcome.virtual_s;
         self.acknowledged += outcome.acknowledged;
-        self.trace = self.trace.wrapping_add(mix(mix(seed) ^ outcome.trace));
+        self.trace = self.trace.wrapping_add(outcome.trace);
         if outcome.violation.is_some() {
             self.failures.push((seed, outcome));
             self.failures.sort_by_key(|(seed, _)| *seed);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mutualstore_dht::custody::{Custody, Holding};
-use mutualstore_dht::ring::Ring;
+use mutualstore_dht::ring::{Phase, Ring};
 use mutualstore_dht::{Contact, Peer, PeerState, Time};
 use sha2::{Digest, Sha256};
 
@@ -233,7 +233,12 @@ impl World {
 
     /// One host of each group of running ones that know nobody outside.
     pub(crate) fn groups(&self) -> Vec<Who> {
-        let running = self.those(Host::is_running);
+        // Those about to leave join nobody to anybody.
+        let stays = |host: &Host| {
+            let phase = host.ring.as_ref().map(Ring::phase);
+            host.is_running() && !matches!(phase, Some(Phase::Leaving | Phase::Left))
+        };
+        let running = self.those(stays);
         let mut group: BTreeMap<Who, Who> = running.iter().map(|who| (*who, *who)).collect();
         for who in &running {
             let Some(host) = self.host(*who) else { continue };

@@ -28,6 +28,10 @@ use super::world::{Setup, Who};
 
 /// Most hosts of a scenario.
 pub const MAX_PEERS: usize = 200_000;
+/// Most steps of a scenario, every repetition counted.
+const MAX_STEPS: f64 = 1e6;
+/// Most virtual nodes of all hosts there ever are.
+const MAX_NODES: f64 = 4e6;
 
 /// See the module head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -202,7 +206,7 @@ pub enum Action {
         one_way: bool,
     },
     /// All partitions end.
-    Heal,
+    Heal {},
     /// The network changes.
     Network {
         /// Share of messages lost.
@@ -285,8 +289,8 @@ impl Scenario {
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
         let scenario: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map(|span| {
-                text.get(..span.start)
-                    .map_or(1, |before| before.lines().count().max(1))
+                let before = text.get(..span.start).unwrap_or_default();
+                before.matches('\n').count() + 1
             });
             let message = error.message().lines().next().unwrap_or_default().to_owned();
             ScenarioError::Malformed(match line {
@@ -328,6 +332,37 @@ impl Scenario {
             .or_else(|| self.network.problem())
             .or_else(|| self.custody.as_ref().and_then(|keeping| keeping.problem(self.r)))
             .or_else(|| self.step.iter().find_map(Step::problem))
+            .or_else(|| self.excess())
+    }
+
+    /// What there is too much of in all, or missing.
+    #[expect(clippy::cast_precision_loss, reason = "counts")]
+    fn excess(&self) -> Option<String> {
+        let stripes = |step: &Step| {
+            matches!(
+                step.action,
+                Action::Put { .. } | Action::Delete { .. } | Action::ForgeOrders { .. }
+            )
+        };
+        if self.custody.is_none() && self.step.iter().any(stripes) {
+            return Some("steps that put, delete or forge orders need a [custody] section".to_owned());
+        }
+        let steps: f64 = self.step.iter().map(Step::times).sum();
+        if steps > MAX_STEPS {
+            return Some(format!(
+                "{steps:.0} steps in all, expected at most {MAX_STEPS:.0}"
+            ));
+        }
+        let mut hosts = self.peers as f64;
+        for step in &self.step {
+            if let Action::Join { count, .. } = step.action {
+                hosts += count as f64 * step.times();
+            }
+        }
+        let nodes = hosts * f64::from(self.virtual_nodes[1]);
+        (nodes > MAX_NODES).then(|| {
+            format!("{hosts:.0} hosts with {nodes:.0} virtual nodes in all, expected at most {MAX_NODES:.0}")
+        })
     }
 
     pub(crate) fn setup(&self, seed: u64, flaw: Option<Flaw>) -> Setup {
@@ -389,16 +424,31 @@ impl Keeping {
 }
 
 impl Step {
+    /// How often it happens.
+    fn times(&self) -> f64 {
+        match (self.every, self.until) {
+            (Some(every), Some(until)) => ((until - self.at) / every).max(0.0).floor() + 1.0,
+            (_, None) | (None, Some(_)) => 1.0,
+        }
+    }
+
     fn problem(&self) -> Option<String> {
         let time = |value: f64| (0.0..=1e7).contains(&value);
-        if !time(self.at) || !self.until.is_none_or(time) {
-            return Some(format!("a step at {} s is absurd", self.at));
+        let begins = self.at..=1e7;
+        if !time(self.at) || self.until.is_some_and(|until| !begins.contains(&until)) {
+            return Some(format!(
+                "the step at {:.0} s: `at` and `until` are 0 to 10000000, `until` not before `at`",
+                self.at
+            ));
         }
         if self.every.is_some_and(|every| !(0.001..=1e7).contains(&every)) {
             return Some("`every` is 0.001 to 10000000 seconds".to_owned());
         }
-        if self.every.is_some() && self.until.is_none() {
-            return Some(format!("the step at {} s with `every` needs `until`", self.at));
+        if self.every.is_some() != self.until.is_some() {
+            return Some(format!(
+                "the step at {} s: `every` and `until` go together",
+                self.at
+            ));
         }
         self.action.problem()
     }
@@ -447,7 +497,7 @@ impl Action {
             | Self::Leave { who }
             | Self::Part { who, .. }
             | Self::Clock { who, .. } => who.problem(),
-            Self::Heal => None,
+            Self::Heal {} => None,
         }
     }
 }
