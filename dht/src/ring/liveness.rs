@@ -216,8 +216,10 @@ impl Ring {
         self.told(now, contact);
         if member {
             self.admit(now, peer);
-        } else if !overtaken {
-            // One that has become a member since would have said so by now, and perhaps has.
+        } else if overtaken {
+            // It may have become a member since and have said so.
+            self.ping(now, peer);
+        } else {
             self.dismiss(now, peer);
         }
         self.seek_result(now, peer, Some(member));
