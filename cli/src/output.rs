@@ -158,8 +158,8 @@ impl Screen {
     /// A bar for a number of runs; invisible without a terminal.
     pub(crate) fn counter(&self, runs: u64) -> ProgressBar {
         let bar = self.bar("scenarios");
-        bar.set_length(runs);
         bar.set_style(style("{wide_bar} {pos} of {len} {msg} {eta}"));
+        bar.set_length(runs);
         bar
     }
 

@@ -58,7 +58,7 @@ struct FuzzArgs {
     #[arg(long, value_name = "NAME")]
     flaw: Option<String>,
     /// Print the scenario of the first seed as a file, and run nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["json", "seeds"])]
     print: bool,
 }
 
@@ -118,13 +118,16 @@ fn play(args: &RunArgs, screen: &Screen) -> Result<(), CliError> {
         let outcome = nemesis::run(&scenario, seed, None, true);
         if !screen.json {
             screen.line(format!(
-                "{}: {}; {} events, {:.0} s of virtual time in {:.2} s, all well {:.0} s after the last fault, trace {:016x}",
+                "{}: {}; {} events, {:.0} s of virtual time in {:.2} s, {} stripes acknowledged, trace {:016x}",
                 scenario.title,
-                if outcome.violation.is_none() { "holds" } else { "BROKEN" },
+                match outcome.violation {
+                    None => format!("holds, all well {:.0} s after the last fault", outcome.settled_s),
+                    Some(_) => "BROKEN".to_owned(),
+                },
                 outcome.events,
                 outcome.virtual_s,
                 begun.elapsed().as_secs_f64(),
-                outcome.settled_s,
+                outcome.acknowledged,
                 outcome.trace,
             ))?;
         }

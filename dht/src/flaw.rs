@@ -25,8 +25,6 @@ pub enum Flaw {
     KeepTheDead,
     /// Who is busy is dead.
     BusyIsDead,
-    /// One failure is enough to bury a peer.
-    OneFailureIsDeath,
     /// The word of others brings the dead back.
     HearsayRevives,
     /// An older contact replaces a newer one.
@@ -72,7 +70,7 @@ impl Flaw {
     }
 
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 29] = [
+    pub const ALL: [(&str, Self); 28] = [
         ("adopt-unverified", Self::AdoptUnverified),
         ("join-with-part", Self::JoinWithPart),
         ("no-merge", Self::NoMerge),
@@ -83,7 +81,6 @@ impl Flaw {
         ("no-wrap-around", Self::NoWrapAround),
         ("keep-the-dead", Self::KeepTheDead),
         ("busy-is-dead", Self::BusyIsDead),
-        ("one-failure-is-death", Self::OneFailureIsDeath),
         ("hearsay-revives", Self::HearsayRevives),
         ("old-contact-wins", Self::OldContactWins),
         ("trust-the-graveyard", Self::TrustTheGraveyard),

@@ -64,7 +64,16 @@ fn show(table: &Table, screen: &Screen) -> Result<(), CliError> {
     screen.line("")
 }
 
+/// More virtual nodes in all are more than a machine holds.
+const MOST_NODES: u32 = 4_000_000;
+
 pub(super) fn scale(args: &ScaleArgs, screen: &Screen) -> Result<(), CliError> {
+    let nodes = args.peers.saturating_mul(u32::from(args.virtual_nodes));
+    if nodes > MOST_NODES {
+        return Err(CliError::Usage(format!(
+            "{nodes} virtual nodes in all are too many, expected at most {MOST_NODES}; each takes about 100 KiB"
+        )));
+    }
     let size = Size {
         peers: args.peers as usize,
         virtual_nodes: args.virtual_nodes,

@@ -251,11 +251,7 @@ impl Ring {
         let Some(entry) = self.table.get_mut(peer) else {
             return;
         };
-        let enough = if entry.unlisted || self.config.has(Flaw::OneFailureIsDeath) {
-            1
-        } else {
-            FAILURES
-        };
+        let enough = if entry.unlisted { 1 } else { FAILURES };
         if entry.failures >= enough || entry.unreachable >= UNREACHABLE {
             self.bury(now, peer);
             return;

@@ -24,8 +24,9 @@ use super::world::{Who, World, seconds};
 
 /// Calm has lasted when nothing happened for so long, in microseconds.
 const CALM: u64 = 30_000_000;
-/// In calm a commit has spread after so long: a home asks who has not reported for half a minute.
-const SPREAD: u64 = 45_000_000;
+/// In calm a commit has spread after so long: a holder reports after half a minute at the latest, and a report that was
+/// lost before the calm is repeated after less than that again.
+const SPREAD: u64 = 56_000_000;
 /// Links slower than this, in milliseconds, make deadlines pass now and then.
 const SLOW_MS: f64 = 60.0;
 
@@ -140,7 +141,8 @@ impl World {
 
     /// A host is about to commit what it holds of a stripe.
     pub(super) fn check_spread(&mut self, who: Who, id: Id) {
-        let promised = self.truth.stripes.get(&id).and_then(|stripe| stripe.promised);
+        let stripe = self.truth.stripes.get(&id).filter(|stripe| stripe.is_promised());
+        let promised = stripe.and_then(|stripe| stripe.promised);
         let late = promised.is_some_and(|promised| self.now - promised >= SPREAD) && self.is_calm();
         let pending = self.host(who).is_some_and(|host| {
             let mut shards = host.disk.range((id, 0)..=(id, u8::MAX));

@@ -130,7 +130,10 @@ pub struct Step {
 
 /// Which hosts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "`who` is a count, a share like 0.3, or a list of hosts like [0, 5]"
+)]
 pub enum Pick {
     /// So many at random.
     Count(usize),
@@ -393,7 +396,7 @@ impl Keeping {
     fn problem(&self, r: usize) -> Option<String> {
         if self.k == 0 || self.k > self.n || usize::from(self.n) + 4 > r.max(10) {
             return Some(format!(
-                "a code with k = {} and n = {} needs 1 <= k <= n <= r - 4",
+                "a code with k = {} and n = {} needs 1 <= k <= n <= r - 4, or n <= 6 where r is below 10",
                 self.k, self.n
             ));
         }

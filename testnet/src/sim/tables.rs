@@ -170,9 +170,8 @@ mod tests {
     #[test]
     fn churn_costs_messages() {
         let rows = numbers('g');
-        assert!(
-            rows.iter().all(|row| row[4] > row[2] && row[3] > row[2]),
-            "{rows:?}"
-        );
+        // Columns: peers, virtual nodes, messages and bytes at rest, the same under churn.
+        let (one, eight) = (&rows[0], &rows[1]);
+        assert!(eight[4] > eight[2] && eight[2] > one[2], "{rows:?}");
     }
 }
