@@ -20,13 +20,13 @@ fn tombstone(id: Id, until: Time) -> Holding {
 }
 
 fn drops(custody: &mut Custody) -> Vec<u8> {
-    let effects = std::iter::from_fn(|| custody.poll_effect());
-    effects
-        .filter_map(|effect| match effect {
-            Effect::Drop { index, .. } => Some(index),
-            _ => None,
-        })
-        .collect()
+    let mut dropped = Vec::new();
+    while let Some(effect) = custody.poll_effect() {
+        if let Effect::Drop { index, .. } = effect {
+            dropped.push(index);
+        }
+    }
+    dropped
 }
 
 /// Custody of peer 0, home of stripe 0, in a ring with peer 1; runs `until` all that is due.
@@ -52,17 +52,20 @@ fn drive(custody: &mut Custody, until: Time) -> Vec<Effect> {
 }
 
 fn copies_of_tombstones(effects: &[Effect]) -> Vec<(JobId, Peer, Peer)> {
-    let copies = effects.iter().filter_map(|effect| match effect {
-        Effect::Copy {
+    let mut copies = Vec::new();
+    for effect in effects {
+        if let Effect::Copy {
             job,
             index: TOMBSTONE,
             from,
             to,
             ..
-        } => Some((*job, *from, *to)),
-        _ => None,
-    });
-    copies.collect()
+        } = effect
+        {
+            copies.push((*job, *from, *to));
+        }
+    }
+    copies
 }
 
 #[test]
