@@ -459,7 +459,8 @@ impl Ring {
         if let Some(mut peers) = self.owned(now, target, count, &without) {
             let me = self.table.me().peer;
             let before = self.table.counter_clockwise(target).next();
-            if let Some((_, before)) = before.filter(|(_, peer)| *peer != from && peers.first() == Some(&me))
+            if let Some((_, before)) = before
+                .filter(|(_, peer)| *peer != from && peers.first() == Some(&me) && peers.len() < MAX_CONTACTS)
             {
                 // Who joins here wants to tell it.
                 peers.push(before);

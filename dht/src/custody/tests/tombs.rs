@@ -29,26 +29,32 @@ fn drops(custody: &mut Custody) -> Vec<u8> {
     dropped
 }
 
-/// Custody of peer 0, home of stripe 0, in a ring with peer 1; runs `until` all that is due.
-fn drive(custody: &mut Custody, until: Time) -> Vec<Effect> {
+/// In the view of peer 0, which is home of stripe 0, in a ring with peer 1.
+fn at_home<T>(act: impl FnOnce(&View<'_>) -> T) -> T {
     let home = stripe(0);
     let ids = BTreeMap::from([(home, peer(0)), (home.successor(), peer(1))]);
     let states = BTreeMap::from([(peer(0), PeerState::Accepting), (peer(1), PeerState::Accepting)]);
-    let ring = View::Oracle {
+    act(&View::Oracle {
         me: peer(0),
         ids: &ids,
         living: &BTreeSet::from([peer(0), peer(1)]),
         states: &states,
-    };
-    let mut effects = Vec::new();
-    while let Some(due) = custody.poll_timeout().filter(|due| *due <= until) {
-        custody.handle_timeout(due.max(custody.now), &ring);
-        while let Some(transmit) = custody.poll_transmit() {
-            custody.handle_failure(custody.now, &ring, transmit.id);
+    })
+}
+
+/// Custody of peer 0 does `until` then all that is due.
+fn drive(custody: &mut Custody, until: Time) -> Vec<Effect> {
+    at_home(|ring| {
+        let mut effects = Vec::new();
+        while let Some(due) = custody.poll_timeout().filter(|due| *due <= until) {
+            custody.handle_timeout(due.max(custody.now), ring);
+            while let Some(transmit) = custody.poll_transmit() {
+                custody.handle_failure(custody.now, ring, transmit.id);
+            }
+            effects.extend(std::iter::from_fn(|| custody.poll_effect()));
         }
-        effects.extend(std::iter::from_fn(|| custody.poll_effect()));
-    }
-    effects
+        effects
+    })
 }
 
 fn copies_of_tombstones(effects: &[Effect]) -> Vec<(JobId, Peer, Peer)> {
@@ -127,15 +133,7 @@ fn nobodys_word_for_a_tombstone_is_enough() {
             entries: vec![entry],
         }],
     };
-    let ids = BTreeMap::from([(id, peer(0)), (id.successor(), peer(1))]);
-    let states = BTreeMap::from([(peer(0), PeerState::Accepting), (peer(1), PeerState::Accepting)]);
-    let ring = View::Oracle {
-        me: peer(0),
-        ids: &ids,
-        living: &BTreeSet::from([peer(0), peer(1)]),
-        states: &states,
-    };
-    custody.handle_request(at(6), &ring, peer(1), Request::Report(report));
+    at_home(|ring| custody.handle_request(at(6), ring, peer(1), Request::Report(report)));
     let asked = drive(&mut custody, at(10));
     // It wants to see the tombstone, and drops nothing before it has.
     let copies = copies_of_tombstones(&asked);
@@ -148,7 +146,7 @@ fn nobodys_word_for_a_tombstone_is_enough() {
         failed: vec![(TOMBSTONE, peer(0))],
         ..JobOutcome::default()
     };
-    custody.handle_job(at(10), &ring, *job, outcome);
+    at_home(|ring| custody.handle_job(at(10), ring, *job, outcome));
     // Who says so and has none is not believed for a while, and the stripe is what it was.
     assert_eq!(copies_of_tombstones(&drive(&mut custody, at(15))), []);
     assert!(
