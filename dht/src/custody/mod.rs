@@ -12,8 +12,8 @@
 //!
 //! Invariants. A shard that [`Effect::Drop`] names was either confirmed elsewhere, with n distinct indices
 //! answering, or pending past its lease with no living peer that knows of a commit and no suspect one that
-//! might, or its stripe is deleted and the tombstone is held here. No home ever needs to be right: two that disagree waste work and lose nothing. No call
-//! costs more than a bounded slice of the inventory.
+//! might, or its stripe is deleted and the tombstone is held here. No home ever needs to be right: two that
+//! disagree waste work and lose nothing. No call costs more than a bounded slice of the inventory.
 //!
 //! A deleted stripe leaves a *tombstone*: held, reported to the home and handed on like a shard, by an index no shard
 //! has. A home that hears of one fetches it, for nobody's word is enough, and has it copied to the n peers that should
