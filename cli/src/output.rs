@@ -136,6 +136,12 @@ impl Screen {
         error_line(&format!("{} {text}", self.painted("warning:", YELLOW)));
     }
 
+    /// What is wrong with what was examined, in lines; the user must read it even with `--quiet`.
+    #[expect(clippy::unused_self, reason = "whoever prints has a screen")]
+    pub(crate) fn complaint(&self, text: impl Display) {
+        error_line(text.to_string().trim_end());
+    }
+
     /// Says why the command failed, unless nobody listens.
     pub(crate) fn report(&self, error: &CliError) {
         if !error.is_broken_pipe() {

@@ -41,6 +41,9 @@ struct RunArgs {
     /// Seed of all chances [default: the one in the file, or 1]
     #[arg(long)]
     seed: Option<u64>,
+    /// Plant this flaw in every peer; `sim fuzz --flaw list` names them. Only in builds with `--features flaws`
+    #[arg(long, value_name = "NAME")]
+    flaw: Option<String>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -111,11 +114,13 @@ fn play(args: &RunArgs, screen: &Screen) -> Result<(), CliError> {
             .map_err(|error| CliError::Usage(format!("{}: {error}; nothing was run", file.display())))?;
         scenarios.push((file, scenario));
     }
+    let flaw = args.flaw.as_deref().map(planted).transpose()?;
     let mut batch = Batch::default();
+    let mut failures = Vec::new();
     for (file, scenario) in scenarios {
         let seed = args.seed.or(scenario.seed).unwrap_or(1);
         let begun = Instant::now();
-        let outcome = nemesis::run(&scenario, seed, None, true);
+        let outcome = nemesis::run(&scenario, seed, flaw);
         if !screen.json {
             screen.line(format!(
                 "{}: {}; {} events, {:.0} s of virtual time in {:.2} s, {} stripes acknowledged, trace {:016x}",
@@ -131,13 +136,22 @@ fn play(args: &RunArgs, screen: &Screen) -> Result<(), CliError> {
                 outcome.trace,
             ))?;
         }
-        let replay = format!("mutualstore testnet sim run {} --seed {seed}", file.display());
-        batch.add(seed, outcome.clone());
+        let planted = option(args.flaw.as_ref());
+        let replay = format!(
+            "mutualstore testnet sim run {} --seed {seed}{planted}",
+            file.display()
+        );
         if outcome.violation.is_some() {
-            screen.note(told(seed, &outcome, &replay));
+            failures.push((seed, outcome.clone(), replay));
         }
+        batch.add(seed, outcome);
     }
-    finish(&batch, screen)
+    finish(&batch, &failures, screen)
+}
+
+/// The option that plants the flaw again.
+fn option(flaw: Option<&String>) -> String {
+    flaw.map_or_else(String::new, |name| format!(" --flaw {name}"))
 }
 
 fn read(file: &PathBuf) -> Result<String, CliError> {
@@ -168,6 +182,14 @@ fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
         Some(name) => Some(planted(name)?),
         None => None,
     };
+    if args.seed.checked_add(args.seeds - 1).is_none() {
+        return Err(CliError::Usage(format!(
+            "seeds end at {}: {} from {} on are too many; nothing was run",
+            u64::MAX,
+            args.seeds,
+            args.seed
+        )));
+    }
     let begun = Instant::now();
     let bar = screen.counter(args.seeds);
     let batch = fuzz::batch((args.seed, args.seeds), peers, flaw, &|batch: &Batch| {
@@ -175,14 +197,12 @@ fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
         flaw.is_some() && !batch.failures.is_empty()
     });
     bar.finish_and_clear();
-    let planted = args
-        .flaw
-        .as_ref()
-        .map_or_else(String::new, |name| format!(" --flaw {name}"));
-    for (seed, outcome) in &batch.failures {
+    let planted = option(args.flaw.as_ref());
+    let told = |(seed, outcome): &(u64, Outcome)| {
         let replay = format!("mutualstore testnet sim fuzz --seeds 1 --peers {peers} --seed {seed}{planted}");
-        screen.note(told(*seed, outcome, &replay));
-    }
+        (*seed, outcome.clone(), replay)
+    };
+    let failures: Vec<_> = batch.failures.iter().map(told).collect();
     if !screen.json {
         let took = begun.elapsed().as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "for people")]
@@ -198,7 +218,7 @@ fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
             batch.trace,
         ))?;
     }
-    finish(&batch, screen)
+    finish(&batch, &failures, screen)
 }
 
 fn planted(name: &str) -> Result<Flaw, CliError> {
@@ -231,16 +251,16 @@ fn told(seed: u64, outcome: &Outcome, replay: &str) -> String {
     text
 }
 
-fn finish(batch: &Batch, screen: &Screen) -> Result<(), CliError> {
+fn finish(batch: &Batch, failures: &[(u64, Outcome, String)], screen: &Screen) -> Result<(), CliError> {
     if screen.json {
-        let failures: Vec<serde_json::Value> = batch
-            .failures
+        let failures: Vec<serde_json::Value> = failures
             .iter()
-            .filter_map(|(seed, outcome)| {
+            .filter_map(|(seed, outcome, replay)| {
                 let violation = outcome.violation.as_ref()?;
                 Some(serde_json::json!({
                     "seed": seed, "part": violation.part, "invariant": violation.invariant,
-                    "at_s": violation.at, "detail": violation.detail,
+                    "at_s": violation.at, "detail": violation.detail, "replay": replay,
+                    "last_events": outcome.recent,
                 }))
             })
             .collect();
@@ -249,7 +269,12 @@ fn finish(batch: &Batch, screen: &Screen) -> Result<(), CliError> {
             "virtual_s": batch.virtual_s, "trace_hash": format!("{:016x}", batch.trace),
         }))?;
     }
-    match batch.failures.len() {
+    if !screen.json {
+        for (seed, outcome, replay) in failures {
+            screen.complaint(told(*seed, outcome, replay));
+        }
+    }
+    match failures.len() {
         0 => Ok(()),
         broken => Err(CliError::Found {
             code: FAILURE,

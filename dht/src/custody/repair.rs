@@ -378,6 +378,7 @@ impl Custody {
             .into_iter()
             .map(|(index, peer)| (index, self.peers.intern(now, peer, ring.is_alive(peer))))
             .collect();
+        let mut unproven = false;
         for (index, peer) in &job.targets {
             let name = self.peers.get(*peer).peer;
             if outcome.failed.contains(&(*index, name)) {
@@ -386,8 +387,9 @@ impl Custody {
                 } else {
                     REFUSED
                 };
-                // Whoever says that it has a tombstone and has none is not believed for a while.
+                // Whoever says that it has a tombstone and has none is not believed for a while; repairs need not wait.
                 let source = job.source.filter(|_| *index == TOMBSTONE && *peer == ME);
+                unproven |= source.is_some();
                 self.peers.get_mut(source.unwrap_or(*peer)).refused_until = now + span;
             }
         }
@@ -402,12 +404,13 @@ impl Custody {
         };
         homed.running = false;
         homed.nag = now;
-        homed.failures = if complete { 0 } else { homed.failures + 1 };
-        homed.not_before = if complete {
-            now + config.exchange_dirty * 4
-        } else {
-            now + backoff(homed.failures).mul_f64(jitter)
-        };
+        if complete {
+            homed.failures = 0;
+            homed.not_before = now + config.exchange_dirty * 4;
+        } else if !unproven {
+            homed.failures += 1;
+            homed.not_before = now + backoff(homed.failures).mul_f64(jitter);
+        }
         let tracked = homed.tracked.is_some();
         self.home.dirty.insert(job.slot);
         if tracked {

@@ -10,7 +10,6 @@ use super::calls::{Purpose, Timer};
 use super::message::{Event, Failure, Request};
 use super::table::{Entry, Standing, Update};
 use super::{Phase, Ring};
-use crate::circle::Met;
 use crate::{Contact, Flaw, Peer, Time};
 
 /// A peer is dead after this many failures in a row, after one when the head of a list gave it up before ...
@@ -293,21 +292,9 @@ impl Ring {
         }
     }
 
-    /// Whether a peer on the circle is in a successor list of this one, or right before an own virtual node. What
-    /// happens to others is no news for the neighbourhood.
+    /// See [`Table::is_near`](super::table::Table::is_near).
     fn is_near(&self, peer: Peer) -> bool {
-        let me = self.table.me().peer;
-        self.table.contact(peer).is_some_and(|contact| {
-            contact.ids().any(|id| {
-                let after = self.table.clockwise(id.successor()).next();
-                let mut between = Met::default();
-                let mut before = self.table.counter_clockwise(id).map(|(_, other)| other);
-                after.is_some_and(|(_, next)| next == me)
-                    || before.find(|other| {
-                        *other == me || between.insert(*other) && between.len() == self.config.r
-                    }) == Some(me)
-            })
-        })
+        self.table.is_near(peer, self.config.r)
     }
 
     /// A live peer that is no member, or not yet: off the circle, but not dead.

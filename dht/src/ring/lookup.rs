@@ -16,7 +16,6 @@ use super::calls::{Purpose, Timer};
 use super::message::{Event, Found, LookupError, LookupId, MAX_CONTACTS, MAX_WITHOUT, Request, Response};
 use super::table::{Standing, Table};
 use super::{Phase, Ring};
-use crate::circle::Met;
 use crate::{Contact, Flaw, Id, Peer, Time};
 
 /// Nodes named before and after the target by an answer, at most.
@@ -407,26 +406,11 @@ impl Ring {
         if self.member {
             contacts.push(self.table.me().clone());
         }
-        // Where the table has the same virtual nodes, it has their identifiers too.
-        let same: BTreeSet<Peer> = contacts
-            .iter()
-            .filter(|contact| {
-                let known = self.table.contact(contact.peer);
-                self.table.is_member(contact.peer)
-                    && known.is_some_and(|known| known.virtual_nodes == contact.virtual_nodes)
-            })
-            .map(|contact| contact.peer)
-            .collect();
-        let known: BTreeMap<Peer, Id> = self
-            .table
-            .distinct(lookup.target)
-            .filter(|(_, peer)| same.contains(peer))
-            .take(same.len())
-            .map(|(id, peer)| (peer, id.distance_from(&lookup.target)))
-            .collect();
-        let place = |contact: &Contact| match known.get(&contact.peer) {
-            Some(distance) => *distance,
-            None => reach(contact, lookup.target).1,
+        let place = |contact: &Contact| {
+            // Where the table has the same virtual nodes, it has their identifiers too.
+            let known = self.table.contact(contact.peer);
+            let known = known.filter(|known| known.virtual_nodes == contact.virtual_nodes);
+            reach(known.unwrap_or(contact), lookup.target).1
         };
         let mut placed: Vec<_> = contacts
             .into_iter()
@@ -463,7 +447,9 @@ impl Ring {
                 .filter(|(_, peer)| *peer != from && peers.first() == Some(&me) && peers.len() < MAX_CONTACTS)
             {
                 // Who joins here wants to tell it.
-                peers.push(before);
+                if !peers.contains(&before) {
+                    peers.push(before);
+                }
             }
             let contacts = peers.iter().filter_map(|peer| self.table.contact(*peer));
             return Response::Found(contacts.cloned().collect());
@@ -499,20 +485,7 @@ impl Ring {
     /// The live peers nearest to the target, some before and fewer after it, each with its nearest virtual
     /// node there; nobody in `without`.
     pub(super) fn nearest(&self, target: Id, without: &[Peer]) -> Vec<(Id, Peer)> {
-        let me = self.table.me().peer;
-        let alive = |peer: Peer| {
-            self.table
-                .get(peer)
-                .is_some_and(|entry| entry.standing == Standing::Alive)
-        };
-        let fresh = || {
-            let mut met = Met::with(me);
-            move |(_, peer): &(Id, Peer)| met.insert(*peer) && !without.contains(peer) && alive(*peer)
-        };
-        let (before, after) = CLOSER;
-        let low = self.table.counter_clockwise(target).filter(fresh());
-        let high = self.table.clockwise(target).filter(fresh());
-        low.take(before).chain(high.take(after)).collect()
+        self.table.nearest(target, CLOSER, without)
     }
 }
 

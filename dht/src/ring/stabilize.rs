@@ -83,15 +83,9 @@ impl Ring {
 
     /// The first successor peer of each own virtual node, suspects passed over.
     fn heads(&self) -> BTreeMap<Peer, Vec<Id>> {
-        let me = self.table.me().peer;
         let mut heads: BTreeMap<Peer, Vec<Id>> = BTreeMap::new();
         for id in self.table.own() {
-            let head = self.table.list(*id, me, usize::MAX).find(|peer| {
-                self.table
-                    .get(*peer)
-                    .is_some_and(|entry| entry.standing == Standing::Alive)
-            });
-            if let Some(head) = head {
+            if let Some(head) = self.table.head(*id) {
                 heads.entry(head).or_default().push(*id);
             }
         }
@@ -176,9 +170,8 @@ impl Ring {
         if self.table.digest(of, from, self.config.r) == digest {
             return Response::Same;
         }
-        let union = self.table.union(of, from, self.config.r);
-        let contacts = union.iter().filter_map(|peer| self.table.contact(*peer));
-        Response::Contacts(contacts.take(MAX_CONTACTS).cloned().collect())
+        let union = self.table.union(of, from, self.config.r).into_iter();
+        Response::Contacts(union.take(MAX_CONTACTS).cloned().collect())
     }
 
     /// `head` answered what follows the own virtual nodes `of`.

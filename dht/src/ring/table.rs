@@ -2,18 +2,21 @@
 //!
 //! One sorted map of virtual nodes holds this peer's own and those of every member judged alive. Successor
 //! lists, predecessors and fingers are views of it: nothing is stored per virtual node of this peer. A peer is
-//! on the circle with all its virtual nodes or with none.
+//! on the circle with all its virtual nodes or with none. Inside the table peers go by small numbers: in large rings
+//! it is walked all the time, and its cost is that of the memory it touches.
 
 mod memo;
+mod views;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
+
+use slab::Slab;
 
 use self::memo::Memo;
 use super::liveness::RoundTrip;
 use super::message::Liveness;
-use crate::circle::{Met, clockwise, counter_clockwise};
 use crate::{Contact, Flaw, Id, Peer, Time};
 
 /// What this peer thinks of another one.
@@ -128,14 +131,28 @@ pub(super) enum Update {
     Major,
 }
 
+/// A peer's place among the entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Slot(u32);
+
+/// This peer, which has no entry.
+const ME: Slot = Slot(u32::MAX);
+
+impl Slot {
+    fn key(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// See the module head.
 #[derive(Debug)]
 pub(super) struct Table {
     me: Contact,
     /// Own virtual nodes, ascending.
     own: Vec<Id>,
-    nodes: BTreeMap<Id, Peer>,
-    peers: BTreeMap<Peer, Entry>,
+    nodes: BTreeMap<Id, Slot>,
+    slots: BTreeMap<Peer, Slot>,
+    entries: Slab<Entry>,
     /// Peers on the circle besides this one.
     members: usize,
     /// Rises with every change of the circle or of who counts as dead.
@@ -151,7 +168,8 @@ impl Table {
             me: me.clone(),
             own: Vec::new(),
             nodes: BTreeMap::new(),
-            peers: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            entries: Slab::new(),
             members: 0,
             revision: 0,
             memo: Memo::default(),
@@ -174,7 +192,7 @@ impl Table {
         }
         self.own = me.ids().collect();
         self.own.sort_unstable();
-        self.nodes.extend(self.own.iter().map(|id| (*id, me.peer)));
+        self.nodes.extend(self.own.iter().map(|id| (*id, ME)));
         self.me = me;
     }
 
@@ -195,25 +213,27 @@ impl Table {
 
     /// Peers known besides this one.
     pub(super) fn known(&self) -> usize {
-        self.peers.len()
+        self.entries.len()
     }
 
+    /// What is known of all others, in the order of their ids.
     pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = (Peer, &Entry)> {
-        self.peers.iter().map(|(peer, entry)| (*peer, entry))
+        let slots = self.slots.iter();
+        slots.filter_map(|(peer, slot)| Some((*peer, self.entries.get(slot.key())?)))
     }
 
     /// All peers known besides this one, each once, in the order of their ids from the one after `last`.
     pub(super) fn after(&self, last: Peer) -> impl Iterator<Item = Peer> + '_ {
-        let after = self.peers.range((Bound::Excluded(last), Bound::Unbounded));
-        after.chain(self.peers.range(..=last)).map(|(peer, _)| *peer)
+        let after = self.slots.range((Bound::Excluded(last), Bound::Unbounded));
+        after.chain(self.slots.range(..=last)).map(|(peer, _)| *peer)
     }
 
     pub(super) fn get(&self, peer: Peer) -> Option<&Entry> {
-        self.peers.get(&peer)
+        self.entries.get(self.slots.get(&peer)?.key())
     }
 
     pub(super) fn get_mut(&mut self, peer: Peer) -> Option<&mut Entry> {
-        self.peers.get_mut(&peer)
+        self.entries.get_mut(self.slots.get(&peer)?.key())
     }
 
     /// The contact of any known peer, this one included.
@@ -221,62 +241,68 @@ impl Table {
         if peer == self.me.peer {
             return Some(&self.me);
         }
-        self.peers.get(&peer).map(|entry| &entry.contact)
+        self.get(peer).map(|entry| &entry.contact)
+    }
+
+    /// The contact of who has a virtual node on the circle.
+    fn owner(&self, slot: Slot) -> &Contact {
+        self.entries
+            .get(slot.key())
+            .map_or(&self.me, |entry| &entry.contact)
     }
 
     pub(super) fn is_member(&self, peer: Peer) -> bool {
-        peer == self.me.peer
-            || self
-                .peers
-                .get(&peer)
-                .is_some_and(|entry| entry.standing.is_member())
+        peer == self.me.peer || self.get(peer).is_some_and(|entry| entry.standing.is_member())
     }
 
     /// Writes an entry for a peer not known yet.
     pub(super) fn note(&mut self, contact: Contact, now: Time, age: Duration) {
-        if contact.peer != self.me.peer {
-            self.peers
-                .entry(contact.peer)
-                .or_insert_with(|| Entry::new(contact, now, age));
+        let peer = contact.peer;
+        if peer == self.me.peer || self.slots.contains_key(&peer) {
+            return;
+        }
+        let vacant = self.entries.vacant_entry();
+        if let Ok(slot) = u32::try_from(vacant.key()).map(Slot) {
+            vacant.insert(Entry::new(contact, now, age));
+            self.slots.insert(peer, slot);
         }
     }
 
     /// Replaces the contact of a known peer if `contact` is newer, or the peer's own word on the same version.
     pub(super) fn update(&mut self, contact: Contact, own_word: bool) -> Update {
-        let Some(entry) = self.peers.get_mut(&contact.peer) else {
+        let any = Flaw::OldContactWins.is_planted(self.flaw);
+        let Some((slot, entry)) = self.locate(contact.peer) else {
             return Update::Stale;
         };
         let newer = contact.version > entry.contact.version;
         let same = contact.version == entry.contact.version;
-        let takes = newer || same && own_word || Flaw::OldContactWins.is_planted(self.flaw);
-        if !takes || contact == entry.contact {
+        if !(newer || same && own_word || any) || contact == entry.contact {
             return Update::Stale;
         }
         let moved = contact.virtual_nodes != entry.contact.virtual_nodes;
         let major = moved || contact.addresses != entry.contact.addresses;
+        let member = entry.standing.is_member();
         let old = std::mem::replace(&mut entry.contact, contact);
         self.memo = Memo::default();
-        if moved && entry.standing.is_member() {
+        if moved && member {
             self.revision += 1;
-            for id in old.ids() {
-                self.nodes.remove(&id);
-            }
-            self.nodes.extend(entry.contact.ids().map(|id| (id, old.peer)));
+            self.lift(slot, &old);
+            self.set(slot);
         }
         if major { Update::Major } else { Update::Minor }
     }
 
     /// Puts a known peer onto the circle, alive. Says whether it was not there before.
     pub(super) fn enter(&mut self, peer: Peer) -> bool {
-        let Some(entry) = self.peers.get_mut(&peer) else {
+        let Some((slot, entry)) = self.locate(peer) else {
             return false;
         };
         let entered = !entry.standing.is_member();
-        self.revision += u64::from(entered);
         entry.standing = Standing::Alive;
         if entered {
+            self.revision += 1;
             self.memo = Memo::default();
-            self.nodes.extend(entry.contact.ids().map(|id| (id, peer)));
+            self.set(slot);
             self.members += 1;
         }
         entered
@@ -284,17 +310,17 @@ impl Table {
 
     /// Gives a known peer a standing off the circle. Says whether it was on it before.
     pub(super) fn exit(&mut self, peer: Peer, standing: Standing) -> bool {
-        let Some(entry) = self.peers.get_mut(&peer) else {
+        let Some((slot, entry)) = self.locate(peer) else {
             return false;
         };
         let left = entry.standing.is_member();
-        self.revision += u64::from(entry.standing != standing);
+        let changed = entry.standing != standing;
         entry.standing = standing;
+        self.revision += u64::from(changed);
         if left {
             self.memo = Memo::default();
-            for id in entry.contact.ids() {
-                self.nodes.remove(&id);
-            }
+            let contact = self.owner(slot).clone();
+            self.lift(slot, &contact);
             self.members -= 1;
         }
         left
@@ -302,73 +328,31 @@ impl Table {
 
     /// Forgets a peer that is not on the circle.
     pub(super) fn forget(&mut self, peer: Peer) {
-        if self.get(peer).is_some_and(|entry| !entry.standing.is_member()) {
-            self.peers.remove(&peer);
+        if self.get(peer).is_some_and(|entry| !entry.standing.is_member())
+            && let Some(slot) = self.slots.remove(&peer)
+        {
+            self.entries.remove(slot.key());
         }
     }
 
-    /// Virtual nodes from `from` (included) once around the circle.
-    pub(super) fn clockwise(&self, from: Id) -> impl Iterator<Item = (Id, Peer)> + '_ {
-        let stop = Flaw::NoWrapAround.is_planted(self.flaw);
-        clockwise(&self.nodes, from).take_while(move |(id, _)| !stop || *id >= from)
+    fn locate(&mut self, peer: Peer) -> Option<(Slot, &mut Entry)> {
+        let slot = *self.slots.get(&peer)?;
+        Some((slot, self.entries.get_mut(slot.key())?))
     }
 
-    /// Virtual nodes from before `from` (excluded) once around the circle, backwards.
-    pub(super) fn counter_clockwise(&self, from: Id) -> impl Iterator<Item = (Id, Peer)> + '_ {
-        counter_clockwise(&self.nodes, from)
+    /// Puts a peer's virtual nodes onto the circle.
+    fn set(&mut self, slot: Slot) {
+        if let Some(entry) = self.entries.get(slot.key()) {
+            self.nodes.extend(entry.contact.ids().map(|id| (id, slot)));
+        }
     }
 
-    /// The distinct peers at or after `from`, this one included in its place, each with the first of its
-    /// virtual nodes there.
-    pub(super) fn distinct(&self, from: Id) -> impl Iterator<Item = (Id, Peer)> + '_ {
-        let mut met = Met::default();
-        self.clockwise(from)
-            .filter(move |(_, peer)| met.insert(*peer))
-            .take(self.members + 1)
-    }
-
-    /// The successor list of the point `id`: the first `r` distinct peers after it, without `but`.
-    pub(super) fn list(&self, id: Id, but: Peer, r: usize) -> impl Iterator<Item = Peer> + '_ {
-        let nodes = if Flaw::CountVirtualNodes.is_planted(self.flaw) {
-            r
-        } else {
-            usize::MAX
-        };
-        let mut met = Met::with(but);
-        self.clockwise(id.successor())
-            .take(nodes)
-            .map(|(_, peer)| peer)
-            .filter(move |peer| met.insert(*peer))
-            .take(r.min(self.members))
-    }
-
-    /// The union of the successor lists of `ids`, in the order of the peers' ids.
-    pub(super) fn union(&self, ids: &[Id], but: Peer, r: usize) -> Vec<Peer> {
-        let lists = ids.iter().flat_map(|id| self.list(*id, but, r));
-        let mut union: Vec<Peer> = lists.collect();
-        union.sort_unstable();
-        union.dedup();
-        union
-    }
-
-    /// Whether one of these points would become the first successor of an own virtual node.
-    pub(super) fn would_be_head(&self, contact: &Contact) -> bool {
-        contact.ids().any(|id| {
-            self.counter_clockwise(id)
-                .next()
-                .is_none_or(|(_, peer)| peer == self.me.peer)
-        })
-    }
-
-    /// Owners of the first virtual node before each own one, without this peer.
-    pub(super) fn predecessors(&self) -> BTreeSet<Peer> {
-        self.own
-            .iter()
-            .filter_map(|id| {
-                self.counter_clockwise(*id)
-                    .find(|(_, peer)| *peer != self.me.peer)
-                    .map(|(_, peer)| peer)
-            })
-            .collect()
+    /// Takes the virtual nodes of a peer's contact off the circle.
+    fn lift(&mut self, slot: Slot, contact: &Contact) {
+        for id in contact.ids() {
+            if self.nodes.get(&id) == Some(&slot) {
+                self.nodes.remove(&id);
+            }
+        }
     }
 }

@@ -33,6 +33,7 @@ impl Ring {
     pub(super) fn tidy(&mut self, now: Time) {
         self.look_at_some(now);
         let learned = self.config.max_learned;
+        self.upkeep.evicted = self.upkeep.evicted.min(self.table.members());
         if self.table.members() > learned.max(self.upkeep.evicted + learned / SLACK) {
             self.evict(now);
             self.upkeep.evicted = self.table.members();
@@ -81,7 +82,7 @@ impl Ring {
     fn evict(&mut self, now: Time) {
         let me = self.table.me().peer;
         let lists = self.table.union(self.table.own(), me, self.config.r);
-        let mut kept = BTreeSet::from_iter(lists);
+        let mut kept: BTreeSet<Peer> = lists.into_iter().map(|contact| contact.peer).collect();
         kept.extend(self.table.predecessors());
         kept.extend(self.fingers.values());
         let mut learned: Vec<_> = self

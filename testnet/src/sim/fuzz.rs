@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use super::link::Network;
+use super::link::{Change, Network};
 use super::nemesis::{self, Outcome};
 use super::scenario::{Action, Keeping, Pick, Scenario, Step};
 use super::{below, chance, generator, pick, uniform};
@@ -165,11 +165,12 @@ fn wild_faults(rng: &mut ChaCha8Rng, peers: usize) -> Vec<Fault> {
         ),
         (Action::Heal {}, 30.0),
         (
-            Action::Network {
+            Action::Network(Change {
                 loss: 0.2 * uniform(rng),
                 duplicate: 0.1,
                 slow: 0.05,
-            },
+                ..Change::default()
+            }),
             40.0,
         ),
         (Action::Wipe { who: count(rng, few) }, 20.0),
@@ -315,11 +316,7 @@ pub fn batch(
             scope.spawn(|| {
                 while let Some(seed) = next(&shared, first, seeds) {
                     let scenario = draw(seed, peers);
-                    let mut outcome = nemesis::run(&scenario, seed, flaw, false);
-                    if outcome.violation.is_some() {
-                        // Once more, for the words.
-                        outcome = nemesis::run(&scenario, seed, flaw, true);
-                    }
+                    let outcome = nemesis::run(&scenario, seed, flaw);
                     let mut shared = lock(&shared);
                     shared.0.add(seed, outcome);
                     if stop(&shared.0) {

@@ -60,6 +60,43 @@ impl Network {
     }
 }
 
+/// What a step changes about the network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Change {
+    /// Share of messages lost.
+    pub loss: f64,
+    /// Share of messages delivered twice.
+    pub duplicate: f64,
+    /// Share of messages that take ten times as long.
+    pub slow: f64,
+    /// Shortest and longest base delay, as in [`Network`]; none: as before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<[f64; 2]>,
+    /// Most that a message takes longer, as in [`Network`]; none: as before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter_ms: Option<f64>,
+}
+
+impl Change {
+    pub(crate) fn apply(&self, network: &mut Network) {
+        *network = Network {
+            delay_ms: self.delay_ms.unwrap_or(network.delay_ms),
+            jitter_ms: self.jitter_ms.unwrap_or(network.jitter_ms),
+            slow: self.slow,
+            loss: self.loss,
+            duplicate: self.duplicate,
+        };
+    }
+
+    /// What is absurd about it.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let mut network = Network::default();
+        self.apply(&mut network);
+        network.problem()
+    }
+}
+
 /// The links: parameters, and who is cut off from whom.
 #[derive(Debug)]
 pub(crate) struct Links {

@@ -10,6 +10,7 @@
 //! * `writer`: clients that put stripes, by the daemon's rules.
 //! * `check`: what must hold after every event, and what must hold in the end.
 //! * `local`: what one host may do at one moment, judged by what all of them know.
+//! * `memory`: the last events before a failure, in words.
 //! * [`scenario`]: what happens when, as a file or drawn at random.
 //! * `nemesis`: does it.
 //! * [`lab`]: large rings to measure; [`tables`]: what the papers measured, on them; [`scale`]: how
@@ -24,6 +25,7 @@ pub mod lab;
 pub mod link;
 mod lives;
 mod local;
+mod memory;
 mod message;
 pub mod nemesis;
 pub mod scale;

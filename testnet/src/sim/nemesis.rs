@@ -7,6 +7,7 @@ use mutualstore_dht::{Flaw, Id};
 
 use super::check::{Violation, distinct};
 use super::host::Host;
+use super::memory::Memory;
 use super::scenario::{Action, Pick, Scenario, Step};
 use super::world::{Crash, Event, Who, World, micros, seconds};
 
@@ -32,15 +33,28 @@ pub struct Outcome {
     pub trace: u64,
     /// Stripes clients were told are stored.
     pub acknowledged: u64,
-    /// The last events before the violation in words, if they were to be remembered.
+    /// The last events before the violation that concern the hosts or stripes it names, in words.
     pub recent: Vec<String>,
 }
 
-/// Runs a scenario with a seed, with a flaw planted in every host if one is given and the build has them. `remember`
-/// keeps the last events in words, which costs time.
-pub fn run(scenario: &Scenario, seed: u64, flaw: Option<Flaw>, remember: bool) -> Outcome {
+/// Runs a scenario with a seed, with a flaw planted in every host if one is given and the build has them; once more if
+/// an invariant does not hold, for the last events of those concerned.
+pub fn run(scenario: &Scenario, seed: u64, flaw: Option<Flaw>) -> Outcome {
+    let mut outcome = run_once(scenario, (seed, flaw), None).0;
+    if let Some(violation) = &outcome.violation {
+        let again = run_once(scenario, (seed, flaw), Some(Memory::about(violation))).1;
+        outcome.recent = again.memory.map(Memory::into_lines).unwrap_or_default();
+    }
+    outcome
+}
+
+fn run_once(
+    scenario: &Scenario,
+    (seed, flaw): (u64, Option<Flaw>),
+    memory: Option<Memory>,
+) -> (Outcome, World) {
     let mut world = World::new(scenario.setup(seed, flaw));
-    world.recent = remember.then(Default::default);
+    world.memory = memory;
     let mut run = Run {
         scenario,
         world,
@@ -49,15 +63,16 @@ pub fn run(scenario: &Scenario, seed: u64, flaw: Option<Flaw>, remember: bool) -
     };
     run.play();
     let world = run.world;
-    Outcome {
+    let outcome = Outcome {
         violation: world.checks.violation.clone(),
         events: world.counters.events,
         virtual_s: seconds(world.now),
         settled_s: run.settled_s,
         trace: world.trace(),
         acknowledged: world.writers.acknowledged,
-        recent: world.recent.map(Vec::from).unwrap_or_default(),
-    }
+        recent: Vec::new(),
+    };
+    (outcome, world)
 }
 
 struct Run<'a> {
@@ -166,6 +181,9 @@ impl Run<'_> {
                 self.world.schedule(next, Event::Step(number));
             }
         }
+        if let Some(memory) = &mut self.world.memory {
+            memory.step(self.world.now, format!("{:?}", step.action));
+        }
         self.act(&step.action);
     }
 
@@ -234,11 +252,11 @@ impl Run<'_> {
                 self.world.unrest.last = self.world.now;
                 self.world.unrest.healed = self.world.now;
             }
-            Action::Network {
-                loss,
-                duplicate,
-                slow,
-            } => self.change_network([*loss, *duplicate, *slow]),
+            Action::Network(change) => {
+                change.apply(&mut self.world.links.network);
+                self.world.unrest.last = self.world.now;
+                self.world.unrest.harmed = true;
+            }
             Action::Put { count, dawdle_s } => self.put(*count, *dawdle_s),
             Action::Delete { count } => self.delete(*count),
             Action::ForgeOrders { count } => {
@@ -288,13 +306,6 @@ impl Run<'_> {
         }
     }
 
-    fn change_network(&mut self, [loss, duplicate, slow]: [f64; 3]) {
-        let network = &mut self.world.links.network;
-        (network.loss, network.duplicate, network.slow) = (loss, duplicate, slow);
-        self.world.unrest.last = self.world.now;
-        self.world.unrest.harmed = true;
-    }
-
     fn delete(&mut self, count: usize) {
         for through in self.world.random_hosts(count, Host::is_running) {
             self.world.delete(through);
@@ -323,6 +334,8 @@ impl Run<'_> {
         let network = &mut self.world.links.network;
         self.world.unrest.harmed |= network.loss > 0.0 || network.slow > 0.0;
         (network.loss, network.duplicate, network.slow) = (0.0, 0.0, 0.0);
+        (network.delay_ms, network.jitter_ms) =
+            (self.scenario.network.delay_ms, self.scenario.network.jitter_ms);
         for who in self.world.those(|host| host.is_up() && !host.is_running()) {
             self.world.thaw(who);
         }

@@ -23,7 +23,7 @@ use mutualstore_dht::custody::{CustodyConfig, Shape};
 use mutualstore_dht::ring::RingConfig;
 use serde::{Deserialize, Serialize};
 
-use super::link::Network;
+use super::link::{Change, Network};
 use super::world::{Setup, Who};
 
 /// Most hosts of a scenario.
@@ -211,17 +211,7 @@ pub enum Action {
     /// All partitions end.
     Heal {},
     /// The network changes.
-    Network {
-        /// Share of messages lost.
-        #[serde(default)]
-        loss: f64,
-        /// Share of messages delivered twice.
-        #[serde(default)]
-        duplicate: f64,
-        /// Share of messages that take ten times as long.
-        #[serde(default)]
-        slow: f64,
-    },
+    Network(Change),
     /// Clients put stripes.
     Put {
         /// How many, each through a host of its own.
@@ -334,7 +324,7 @@ impl Scenario {
             .or_else(|| span("join_every_s", self.join_every_s))
             .or_else(|| self.network.problem())
             .or_else(|| self.custody.as_ref().and_then(|keeping| keeping.problem(self.r)))
-            .or_else(|| self.step.iter().find_map(Step::problem))
+            .or_else(|| self.step.iter().find_map(|step| step.problem(self.hosts())))
             .or_else(|| self.excess())
     }
 
@@ -356,16 +346,23 @@ impl Scenario {
                 "{steps:.0} steps in all, expected at most {MAX_STEPS:.0}"
             ));
         }
+        let hosts = self.hosts();
+        let nodes = hosts * f64::from(self.virtual_nodes[1]);
+        (nodes > MAX_NODES).then(|| {
+            format!("{hosts:.0} hosts with {nodes:.0} virtual nodes in all, expected at most {MAX_NODES:.0}")
+        })
+    }
+
+    /// Hosts there ever are.
+    #[expect(clippy::cast_precision_loss, reason = "counts")]
+    fn hosts(&self) -> f64 {
         let mut hosts = self.peers as f64;
         for step in &self.step {
             if let Action::Join { count, .. } = step.action {
                 hosts += count as f64 * step.times();
             }
         }
-        let nodes = hosts * f64::from(self.virtual_nodes[1]);
-        (nodes > MAX_NODES).then(|| {
-            format!("{hosts:.0} hosts with {nodes:.0} virtual nodes in all, expected at most {MAX_NODES:.0}")
-        })
+        hosts
     }
 
     pub(crate) fn setup(&self, seed: u64, flaw: Option<Flaw>) -> Setup {
@@ -435,7 +432,7 @@ impl Step {
         }
     }
 
-    fn problem(&self) -> Option<String> {
+    fn problem(&self, hosts: f64) -> Option<String> {
         let time = |value: f64| (0.0..=1e7).contains(&value);
         let begins = self.at..=1e7;
         if !time(self.at) || self.until.is_some_and(|until| !begins.contains(&until)) {
@@ -453,30 +450,19 @@ impl Step {
                 self.at
             ));
         }
-        self.action.problem()
+        self.action.problem(hosts)
     }
 }
 
 impl Action {
-    fn problem(&self) -> Option<String> {
+    /// What is absurd about it where there are never more than so many `hosts`.
+    fn problem(&self, hosts: f64) -> Option<String> {
         match self {
             Self::Join { count, over_s } => {
                 let fine = (1..=MAX_PEERS).contains(count) && (0.0..=1e7).contains(over_s);
                 (!fine).then(|| format!("{count} joins over {over_s} s are absurd"))
             }
-            Self::Network {
-                loss,
-                duplicate,
-                slow,
-            } => {
-                let network = Network {
-                    loss: *loss,
-                    duplicate: *duplicate,
-                    slow: *slow,
-                    ..Network::default()
-                };
-                network.problem()
-            }
+            Self::Network(change) => change.problem(),
             Self::Put { count, dawdle_s } => {
                 let fine = (1..=1_000_000).contains(count) && (0.0..=1e6).contains(dawdle_s);
                 (!fine).then(|| format!("{count} puts that wait {dawdle_s} s are absurd"))
@@ -499,19 +485,29 @@ impl Action {
             | Self::Thaw { who }
             | Self::Leave { who }
             | Self::Part { who, .. }
-            | Self::Clock { who, .. } => who.problem(),
+            | Self::Clock { who, .. } => who.problem(hosts),
             Self::Heal {} => None,
         }
     }
 }
 
 impl Pick {
-    fn problem(&self) -> Option<String> {
+    fn problem(&self, hosts: f64) -> Option<String> {
         match self {
             Self::Share(share) if !(0.0..=1.0).contains(share) => Some(format!(
                 "`who` is {share}: a share is 0.0 to 1.0, a count is whole"
             )),
-            Self::Share(_) | Self::Count(_) | Self::These(_) => None,
+            Self::Count(0) => Some("`who` is 0: nobody; expected a count from 1".to_owned()),
+            Self::These(these) if these.is_empty() => {
+                Some("`who` is []: nobody; expected numbers of hosts".to_owned())
+            }
+            Self::These(these) => {
+                let absent = these.iter().find(|who| f64::from(**who) >= hosts)?;
+                Some(format!(
+                    "`who` names host {absent}, but there are {hosts:.0}, the first being 0"
+                ))
+            }
+            Self::Share(_) | Self::Count(_) => None,
         }
     }
 }

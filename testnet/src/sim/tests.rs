@@ -16,7 +16,7 @@ fn every_scenario_in_the_tree_holds() {
     for file in files {
         let path = file.unwrap().path();
         let scenario = Scenario::parse(&fs::read_to_string(&path).unwrap()).unwrap();
-        let outcome = run(&scenario, 1, None, false);
+        let outcome = run(&scenario, 1, None);
         assert!(
             outcome.violation.is_none(),
             "{}: {:?}",
@@ -47,14 +47,11 @@ fn random_scenarios_hold() {
 
 #[test]
 fn the_seed_decides_everything() {
-    let trace = |seed| run(&fuzz::draw(seed, 16), seed, None, false).trace;
+    let trace = |seed| run(&fuzz::draw(seed, 16), seed, None).trace;
     assert_eq!(trace(5), trace(5));
     assert_ne!(trace(5), trace(6));
     let scenario = fuzz::draw(5, 16);
-    assert_ne!(
-        run(&scenario, 1, None, false).trace,
-        run(&scenario, 2, None, false).trace
-    );
+    assert_ne!(run(&scenario, 1, None).trace, run(&scenario, 2, None).trace);
     assert_eq!(Scenario::parse(&scenario.to_toml()).unwrap(), scenario);
 }
 
@@ -78,6 +75,11 @@ fn broken_scenarios_are_refused_in_one_line() {
         step("do = \"explode\""),
         step("do = \"kill\""),
         step("do = \"kill\"\nwho = 1.5"),
+        step("do = \"kill\"\nwho = 0"),
+        step("do = \"kill\"\nwho = []"),
+        step("do = \"kill\"\nwho = [0, 77777]"),
+        step("do = \"network\"\ndelay_ms = [9.0, 1.0]"),
+        step("do = \"network\"\nlos = 0.1"),
         step("do = \"kill\"\nwho = 1\nwhom = 2"),
         step("do = \"join\"\ncount = 0"),
         step("do = \"kill\"\nwho = 1\nevery = 1.0"),
@@ -92,6 +94,20 @@ fn broken_scenarios_are_refused_in_one_line() {
 }
 
 #[test]
+fn a_step_changes_delays_until_the_peace() {
+    let text = |delay: &str| {
+        format!(
+            "title = \"slow\"\nsource = \"here\"\npeers = 6\n[[step]]\nat = 5.0\ndo = \"network\"\n{delay}\n\
+             [[step]]\nat = 60.0\ndo = \"heal\"\n"
+        )
+    };
+    let ended = |delay| run(&Scenario::parse(&text(delay)).unwrap(), 1, None);
+    let (quick, slow) = (ended(""), ended("delay_ms = [300.0, 600.0]"));
+    assert!(slow.violation.is_none(), "{:?}", slow.violation);
+    assert_ne!(quick.trace, slow.trace);
+}
+
+#[test]
 fn every_planted_flaw_is_caught() {
     let mut missed = Vec::new();
     for (name, flaw) in Flaw::ALL {
@@ -99,6 +115,7 @@ fn every_planted_flaw_is_caught() {
         match batch.failures.first() {
             Some((seed, outcome)) => {
                 let invariant = outcome.violation.as_ref().map(|violation| violation.invariant);
+                assert!(!outcome.recent.is_empty(), "{name}: nothing to read");
                 println!(
                     "{name}: seed {seed}, {} runs: {}",
                     batch.seeds,

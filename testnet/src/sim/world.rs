@@ -17,6 +17,7 @@ use super::host::Host;
 use super::lab::{Weigh, Weighed};
 use super::link::{Links, Network};
 use super::local::Unrest;
+use super::memory::Memory;
 use super::message::{Body, Message, PeerHasher, kind, sort};
 use super::writer::Writers;
 use super::{below, generator, mix, sample};
@@ -24,8 +25,6 @@ use super::{below, generator, mix, sample};
 /// Number of a host.
 pub(crate) type Who = u32;
 
-/// Delivered events remembered for a failure's report.
-const REMEMBERED: usize = 60;
 /// More events than this at one moment are a loop.
 const STANDSTILL: u64 = 2_000_000;
 /// As in the daemon: a timer this late means that the process stood still.
@@ -70,6 +69,18 @@ pub(crate) enum Event {
     Work(Who, u32, Box<custody::Effect>),
     Writer(u64),
     Step(usize),
+}
+
+impl Event {
+    /// Whom it happens to.
+    pub(super) fn hosts(&self) -> [Option<Who>; 2] {
+        match self {
+            Self::Arrive(message) => [Some(message.from), Some(message.to)],
+            Self::Wake(who) | Self::CallEnds(who, ..) | Self::Work(who, ..) => [Some(*who), None],
+            Self::Dial(who, _, other, _) => [Some(*who), Some(*other)],
+            Self::Writer(_) | Self::Step(_) => [None, None],
+        }
+    }
 }
 
 struct Queued(Reverse<(u64, u64)>, Event);
@@ -129,8 +140,8 @@ pub(crate) struct World {
     /// Events since time went on.
     still: u64,
     trace: u64,
-    /// The last events in words, when somebody wants to read them.
-    pub(crate) recent: Option<VecDeque<String>>,
+    /// When somebody wants to read the last events.
+    pub(super) memory: Option<Memory>,
 }
 
 impl World {
@@ -153,7 +164,7 @@ impl World {
             sequence: 0,
             still: 0,
             trace: mix(setup.seed),
-            recent: None,
+            memory: None,
             setup,
         }
     }
@@ -255,7 +266,9 @@ impl World {
                 format!("{STANDSTILL} events at one moment, now {event:?}"),
             ));
         }
-        self.remember(&event);
+        if let Some(memory) = &mut self.memory {
+            memory.event(at, &event);
+        }
         match event {
             Event::Arrive(message) => self.arrive(*message),
             Event::Wake(who) => self.wake(who),
@@ -273,21 +286,6 @@ impl World {
             Event::Step(step) => self.steps.push_back(step),
         }
         true
-    }
-
-    fn remember(&mut self, event: &Event) {
-        let now = self.now;
-        if let Some(recent) = &mut self.recent {
-            if recent.len() == REMEMBERED {
-                recent.pop_front();
-            }
-            let mut text = format!("{event:?}");
-            if text.len() > 400 {
-                text.truncate((0..=400).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
-                text.push('…');
-            }
-            recent.push_back(format!("{:.6} s  {text}", seconds(now)));
-        }
     }
 
     /// What a stopped process was about to do, it does when it goes on.

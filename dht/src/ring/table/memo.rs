@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use super::Table;
-use crate::circle::Met;
+use crate::circle::{Met, clockwise};
 use crate::{Id, Peer};
 
 /// Digests kept, at most.
@@ -28,8 +28,7 @@ impl Table {
             return *digest;
         }
         let mut hash = Sha256::new();
-        let union = self.union(ids, but, r);
-        for contact in union.iter().filter_map(|peer| self.contact(*peer)) {
+        for contact in self.union(ids, but, r) {
             hash.update(contact.peer.as_bytes());
             hash.update(contact.version.to_be_bytes());
         }
@@ -57,10 +56,10 @@ impl Table {
         };
         let mut end = None;
         let mut nodes = 0u64;
-        let mut peers = Met::default();
-        for (id, peer) in self.clockwise(first.successor()) {
-            peers.insert(peer);
-            if peers.len() > r {
+        let mut owners = Met::nobody(r.min(self.members) + 1);
+        for (id, owner) in clockwise(&self.nodes, first.successor()) {
+            owners.insert(owner);
+            if owners.len() > r {
                 break;
             }
             nodes += 1;
