@@ -18,9 +18,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mutualstore_dht::custody::{Custody, Shape};
-use mutualstore_dht::ring::{Liveness, Phase, Response};
+use mutualstore_dht::ring::{Liveness, Phase, Response, Ring};
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
 
+use super::cycles::Cycles;
 use super::disk::Tenure;
 use super::host::Host;
 use super::world::{Who, World, seconds};
@@ -65,22 +66,20 @@ impl Violation {
 
 /// A host's circle as it was last looked at; none when the host is no member.
 #[derive(Debug, Default)]
-struct View {
-    circle: Vec<(Id, Who)>,
-    own: Vec<Id>,
+pub(super) struct View {
+    pub(super) circle: Vec<(Id, Who)>,
+    pub(super) own: Vec<Id>,
     /// Versions of the living, by peer.
     versions: Vec<(Peer, u64)>,
     /// When its process was started.
-    born: u64,
-    member: bool,
+    pub(super) born: u64,
+    pub(super) member: bool,
     /// Not on its way into a ring.
     joined: bool,
 }
 
-/// In larger networks rings are only checked in the end: every change costs a look at all of them.
-const MOST_CHECKED: usize = 200;
-/// Newcomers may meet each other before they meet the ring.
-const NEWCOMER: u64 = 30_000_000;
+/// In larger networks rings are only checked in the end: every change of a view costs a look at all of it.
+const MOST_CHECKED: usize = 1200;
 
 /// State of the checks of one run.
 #[derive(Debug)]
@@ -92,6 +91,7 @@ pub(crate) struct Checks {
     pub(crate) violation: Option<Violation>,
     r: usize,
     views: BTreeMap<Who, View>,
+    cycles: Cycles,
 }
 
 impl Checks {
@@ -102,12 +102,15 @@ impl Checks {
             violation: None,
             r,
             views: BTreeMap::new(),
+            cycles: Cycles::default(),
         }
     }
 
     /// A process started or ended.
     pub(crate) fn host_changed(&mut self, who: Who) {
-        self.views.remove(&who);
+        if self.views.remove(&who).is_some_and(|view| view.member) {
+            self.cycles.forget();
+        }
     }
 }
 
@@ -139,7 +142,8 @@ impl World {
             .collect();
         let old = self.checks.views.get(&who);
         let same = old.is_some_and(|old| old.circle == circle && old.member == member);
-        let problem = (!same).then(|| list_problem(ring, &circle, &own, self.checks.r, who));
+        let problem =
+            (!same).then(|| list_problem(ring, (&circle, &own), self.checks.r, who, |peer| self.who(peer)));
         if let Some(problem) = problem.flatten() {
             self.violate(Violation::ring("lists", format!("host {who} {problem}")));
             return;
@@ -163,6 +167,9 @@ impl World {
             member,
             joined,
         };
+        if old.member != view.member || view.member && (old.own != view.own || old.born != view.born) {
+            self.checks.cycles.forget();
+        }
         self.checks.views.insert(who, view);
         if let Some(problem) = wrong {
             let invariant = if old.joined {
@@ -178,7 +185,7 @@ impl World {
         }
         if !same
             && self.checks.one_ring
-            && let Err((invariant, problem)) = self.checks.cycles(self.now)
+            && let Err((invariant, problem)) = self.checks.cycles.check(self.now, &self.checks.views, who)
         {
             self.violate(Violation::ring(invariant, problem));
         }
@@ -217,109 +224,33 @@ fn older(before: &[(Peer, u64)], now: &[(Peer, u64)]) -> Option<Peer> {
 
 /// What is wrong with the successor lists of a host.
 fn list_problem(
-    ring: &mutualstore_dht::ring::Ring,
-    circle: &[(Id, Who)],
-    own: &[Id],
+    ring: &Ring,
+    (circle, own): (&[(Id, Who)], &[Id]),
     r: usize,
     who: Who,
+    host: impl Fn(Peer) -> Option<Who>,
 ) -> Option<String> {
-    let peers: BTreeMap<Who, Peer> = ring
-        .circle()
-        .zip(circle)
-        .map(|((_, peer), (_, who))| (*who, peer))
-        .collect();
     for id in own {
         let after = circle.partition_point(|(other, _)| other <= id);
         let (low, high) = circle.split_at(after);
-        let mut expected: Vec<Peer> = Vec::new();
-        let mut seen = BTreeSet::from([who]);
+        let mut expected: Vec<Who> = Vec::new();
         for (_, owner) in high.iter().chain(low) {
-            if expected.len() < r && seen.insert(*owner) {
-                expected.extend(peers.get(owner));
+            if expected.len() == r {
+                break;
+            }
+            if *owner != who && !expected.contains(owner) {
+                expected.push(*owner);
             }
         }
-        let listed: Vec<Peer> = ring.successor_list(*id).map(|contact| contact.peer).collect();
-        if listed != expected {
+        let listed = || ring.successor_list(*id).map(|contact| host(contact.peer));
+        if !listed().eq(expected.iter().map(|who| Some(*who))) {
+            let listed: Vec<_> = listed().flatten().collect();
             return Some(format!(
-                "lists {listed:?} after {id:?}, where its view has {expected:?}"
+                "lists hosts {listed:?} after {id:?}, where its view has {expected:?}"
             ));
         }
     }
     None
-}
-
-impl Checks {
-    /// Follows first live successors from every virtual node of every member: there must be one ring, in order.
-    fn cycles(&self, now: u64) -> Result<(), (&'static str, String)> {
-        let members = self.views.iter().filter(|(_, view)| view.member);
-        let mut nodes: Vec<(Id, &View, Who)> = members
-            .flat_map(|(who, view)| view.own.iter().map(move |id| (*id, view, *who)))
-            .collect();
-        nodes.sort_unstable_by_key(|(id, ..)| *id);
-        let ids: Vec<Id> = nodes.iter().map(|(id, ..)| *id).collect();
-        let next: Vec<usize> = nodes
-            .iter()
-            .map(|(id, view, _)| first_live(view, *id, &ids))
-            .collect();
-        let mut state = vec![0usize; nodes.len()];
-        let mut rings = 0;
-        for start in 0..nodes.len() {
-            let mut at = start;
-            while state.get(at) == Some(&0) {
-                set(&mut state, at, start + 1);
-                at = next.get(at).copied().unwrap_or(at);
-            }
-            if state.get(at) != Some(&(start + 1)) {
-                continue;
-            }
-            let (turns, owners, oldest) = lap(&nodes, &next, at);
-            if turns != 1 {
-                return Err((
-                    "ordered ring",
-                    format!("a cycle through {owners:?} goes {turns} times around"),
-                ));
-            }
-            rings += usize::from(oldest + NEWCOMER < now);
-        }
-        if rings > 1 {
-            return Err(("one ring", format!("{rings} rings of members")));
-        }
-        Ok(())
-    }
-}
-
-fn set(state: &mut [usize], at: usize, value: usize) {
-    if let Some(cell) = state.get_mut(at) {
-        *cell = value;
-    }
-}
-
-/// Position of the first node after `id` in this view that is there; `id` itself when there is none.
-fn first_live(view: &View, id: Id, ids: &[Id]) -> usize {
-    let after = view.circle.partition_point(|(other, _)| *other <= id);
-    let (low, high) = view.circle.split_at(after);
-    let mut found = high
-        .iter()
-        .chain(low)
-        .filter_map(|(other, _)| ids.binary_search(other).ok());
-    found.next().or_else(|| ids.binary_search(&id).ok()).unwrap_or(0)
-}
-
-/// How often the cycle through `start` goes around, whose nodes are on it, and when the oldest was started.
-fn lap(nodes: &[(Id, &View, Who)], next: &[usize], start: usize) -> (usize, BTreeSet<Who>, u64) {
-    let (mut at, mut turns, mut owners, mut oldest) = (start, 0, BTreeSet::new(), u64::MAX);
-    loop {
-        if let Some((_, view, who)) = nodes.get(at) {
-            owners.insert(*who);
-            oldest = oldest.min(view.born);
-        }
-        let then = next.get(at).copied().unwrap_or(start);
-        turns += usize::from(then <= at);
-        at = then;
-        if at == start {
-            return (turns, owners, oldest);
-        }
-    }
 }
 
 /// What must hold in the end.

@@ -9,6 +9,7 @@
 //! * `disk`: what survives a crash; carries out custody's effects by bookkeeping.
 //! * `writer`: clients that put stripes, by the daemon's rules.
 //! * `check`: what must hold after every event, and what must hold in the end.
+//! * `cycles`: whether following successors leads once around.
 //! * `local`: what one host may do at one moment, judged by what all of them know.
 //! * `memory`: the last events before a failure, in words.
 //! * [`scenario`]: what happens when, as a file or drawn at random.
@@ -18,6 +19,7 @@
 //! * [`fuzz`]: many random scenarios, and what to do when one fails.
 
 pub mod check;
+mod cycles;
 mod disk;
 pub mod fuzz;
 mod host;

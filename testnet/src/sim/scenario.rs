@@ -329,7 +329,6 @@ impl Scenario {
     }
 
     /// What there is too much of in all, or missing.
-    #[expect(clippy::cast_precision_loss, reason = "counts")]
     fn excess(&self) -> Option<String> {
         let stripes = |step: &Step| {
             matches!(
