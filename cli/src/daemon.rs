@@ -67,7 +67,7 @@ pub(crate) struct Args {
     /// How long a put waits for all shards of a stripe
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     write_timeout: Option<Duration>,
-    /// How long a deletion is remembered (no effect yet: this version deletes nothing)
+    /// How long a deletion is remembered
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     tombstone_retention: Option<Duration>,
     /// Most bytes per second sent to peers, like 100Mbit (no effect yet; a warning says so)

@@ -1,4 +1,4 @@
-//! `put get ls stat`.
+//! `put get ls stat rm`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -266,6 +266,32 @@ pub(crate) fn stat(args: &StatArgs, screen: &Screen) -> Result<(), CliError> {
         ]);
     }
     screen.table(&stripes)
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct RmArgs {
+    /// The link that put printed
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    link: String,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Deletes a file on every holder.
+pub(crate) fn rm(args: &RmArgs, screen: &Screen) -> Result<(), CliError> {
+    let reply = args.connect.client()?.delete(&args.link)?;
+    if screen.json {
+        return screen.document(&reply.json);
+    }
+    let deleted = reply.body;
+    let (name, size) = (harmless(&deleted.name), Size(deleted.size_bytes));
+    match deleted.shards_left {
+        0 => screen.note(format!("deleted {name} ({size})")),
+        left => screen.note(format!(
+            "deleted {name} ({size}); {left} of its shards, too few to read it, go when their peers are back"
+        )),
+    }
+    Ok(())
 }
 
 /// `0:kq3V9aXb 1:missing ...`: the holder, or what is wrong.

@@ -62,6 +62,8 @@ enum ClientCommand {
     Ls(files::LsArgs),
     /// Show every stripe and shard of a file, asked now
     Stat(files::StatArgs),
+    /// Delete a file on every holder (only the account that put it can)
+    Rm(files::RmArgs),
     /// Show this peer: capacity, use, ring, repair
     Status(peers::StatusArgs),
     /// Show the peers of the ring
@@ -126,6 +128,7 @@ fn run(command: ClientCommand, screen: &Screen) -> Result<(), CliError> {
         ClientCommand::Get(args) => files::get(&args, screen),
         ClientCommand::Ls(args) => files::ls(&args, screen),
         ClientCommand::Stat(args) => files::stat(&args, screen),
+        ClientCommand::Rm(args) => files::rm(&args, screen),
         ClientCommand::Status(args) => peers::status(&args, screen),
         ClientCommand::Ring(args) => peers::ring(&args, screen),
         ClientCommand::Lookup(args) => peers::lookup(&args, screen),
@@ -160,6 +163,7 @@ mod tests {
             "get mutual1abc -o - --range 0-99 --without 1 --without 2",
             "get mutual1abc -o out --force --api http://127.0.0.1:1 --token-file t",
             "ls *.txt --json",
+            "rm mutual1abc",
             "status --check --quiet",
             "ring --walk --fingers --check",
             "repair --peer 12D3 --wait",
@@ -180,7 +184,6 @@ mod tests {
             "get x --range 5-4",
             "testnet kill",
             "testnet kill --count 1 --peer 1",
-            "rm x",
         ] {
             let words = std::iter::once("mutualstore").chain(line.split(' '));
             assert_eq!(Cli::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");

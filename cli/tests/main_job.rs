@@ -393,6 +393,73 @@ fn files_come_by_name_by_range_and_without_shards() {
 }
 
 #[test]
+fn a_deleted_file_goes_everywhere_and_stays_gone() {
+    let net = Net::up(
+        7,
+        &[
+            "--seed",
+            "9",
+            "--",
+            "--repair-delay",
+            "2s",
+            "--write-timeout",
+            "5s",
+        ],
+    );
+    let bytes = noise(3, 3 * MIB + 77);
+    let kept = net.put(0, &bytes, &["--code", "rs:2+2"]);
+    let links: Vec<String> = ["rs:2+2", "copies:3", "xor:3"]
+        .iter()
+        .map(|code| net.put(0, &noise(4, 2 * MIB), &["--code", code]))
+        .collect();
+    let small = net.put(0, b"small", &["--code", "copies:3"]);
+
+    // One of the holders is away meanwhile.
+    let away = net.index_of(
+        net.stat(0, &links[1])["stripes"][1]["shards"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|shard| shard["peer"].as_str().unwrap())
+            .find(|peer| net.index_of(peer) != 0)
+            .unwrap(),
+    );
+    for link in &links {
+        net.becomes(0, link, "safe");
+    }
+    net.testnet("kill", &["--peer", &away.to_string()]).ok();
+    let other = net.alive()[1];
+    for link in links.iter().chain([&small]) {
+        // Another account cannot, and nothing is lost by its trying.
+        net.run(other, &["rm", link]).fails(8);
+        // `copies` can be read from the one that is away, until repair has others count.
+        let said = eventually("rm", || {
+            let said = net.run(0, &["rm", link, "--json"]);
+            assert!(said.code == 0 || said.code == 5, "{}", said.stderr);
+            (said.code == 0).then_some(said)
+        });
+        assert!(said.json()["stripes"].as_u64().unwrap() > 0);
+        net.run(0, &["rm", link]).fails(3);
+        for survivor in net.alive() {
+            assert_eq!(net.run(survivor, &["get", link, "-o", "-"]).code, 3);
+        }
+    }
+    let listed = net.run(0, &["ls", "--json"]).ok().json();
+    assert_eq!(listed["files"].as_array().unwrap().len(), 1);
+    net.becomes(0, &kept, "safe");
+    let left = net.stored();
+
+    net.testnet("start", &["--peer", &away.to_string()]).ok();
+    eventually("what was away drops what was deleted", || {
+        (net.stored() <= left + bytes.len() as u64).then_some(())
+    });
+    for link in &links {
+        assert_eq!(net.run(away, &["get", link, "-o", "-"]).code, 3);
+    }
+    net.expect(away, &kept, &bytes);
+}
+
+#[test]
 fn the_demo_shows_it_and_leaves_nothing() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("file");

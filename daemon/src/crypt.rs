@@ -21,7 +21,7 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 use ring::aead::{self, Aad, LessSafeKey, UnboundKey};
 use ring::hkdf;
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -32,6 +32,9 @@ pub const TAG: usize = 16;
 /// Bytes of plaintext in a full segment.
 pub const SEGMENT_PLAINTEXT: usize = SEGMENT - TAG;
 
+/// Bytes of a signature.
+pub const SIGNATURE: usize = 64;
+const DELETION: &[u8] = b"mutualstore/delete/1";
 const CONTEXT: &[u8; 21] = b"mutualstore/segment/1";
 const NONCE: usize = 12;
 
@@ -86,6 +89,24 @@ pub fn random_key() -> Zeroizing<[u8; 32]> {
 /// derives it again, and two files of one account show nothing in common.
 pub fn owner_key(account: &[u8; 32], file_key: &[u8; 32]) -> [u8; 32] {
     public_key(&owner_seed(account, file_key))
+}
+
+/// Signs that the owner of a file wants a stripe of it deleted: ed25519 over "mutualstore/delete/1" ‖ stripe id.
+#[expect(clippy::missing_panics_doc, reason = "ed25519 takes every seed of 32 bytes")]
+pub fn sign_deletion(account: &[u8; 32], file_key: &[u8; 32], stripe: &[u8; 32]) -> [u8; SIGNATURE] {
+    let pair = Ed25519KeyPair::from_seed_unchecked(owner_seed(account, file_key).as_slice())
+        .expect("ed25519 takes every seed of 32 bytes");
+    let signature = pair.sign(&[DELETION, stripe].concat());
+    signature
+        .as_ref()
+        .try_into()
+        .expect("signatures of ed25519 have 64 bytes")
+}
+
+/// Whether `owner` signed that the stripe is to be deleted.
+pub fn is_deletion(owner: &[u8; 32], stripe: &[u8; 32], signature: &[u8]) -> bool {
+    let owner = UnparsedPublicKey::new(&ED25519, owner);
+    owner.verify(&[DELETION, stripe].concat(), signature).is_ok()
 }
 
 /// The ed25519 public key of a seed.

@@ -1,15 +1,16 @@
-//! The journal of puts in progress: what a crash leaves behind is finished or deleted at the next start.
+//! The journal of puts and deletions in progress: what a crash leaves behind is finished or taken back at the next start.
 //!
-//! One file per put, `DIR/journal/<put token in hex>`, of records appended in order:
+//! One file for each, `DIR/journal/<token in hex>`, of records appended in order:
 //!
 //! ```text
 //! record = length u32 ‖ CRC-32 of the body u32 ‖ body          length: of the body; big-endian
 //! body   = 1 ‖ started u64                                     Unix time in milliseconds; the first record
 //!        | 2 ‖ stripe id 32 ‖ count u8 ‖ count × (index u8 ‖ peer 32)
-//!        | 3                                                   committing: every stripe stands before it
+//!        | 3 ‖ sealed entry of the file list                   committing: every stripe stands before it
+//!        | 4 ‖ sealed deletion as in the file list              a file is being deleted; the second and last record
 //! ```
 //!
-//! Only the commit mark is made durable. Stripes noted before a power failure may be missing, which is harmless:
+//! Only the marks 3 and 4 are made durable. Stripes noted before a power failure may be missing, which is harmless:
 //! without the mark a put is discarded, and shards nobody discards go when their lease ends. After the mark, all
 //! stripes are there. A damaged tail is cut off where it begins.
 
@@ -30,6 +31,7 @@ pub type PutToken = [u8; 16];
 const BEGIN: u8 = 1;
 const STRIPE: u8 = 2;
 const COMMITTING: u8 = 3;
+const DELETING: u8 = 4;
 
 /// The directory of the journal.
 #[derive(Debug)]
@@ -67,6 +69,8 @@ pub struct Unfinished {
     /// The sealed entry of the file list, if its commit had begun: then `stripes` is complete and the put is to be
     /// finished, else discarded.
     pub committing: Option<String>,
+    /// The sealed deletion, if it was one.
+    pub deleting: Option<String>,
     /// Stripes in the order they were written, with holders and the index each one has. A stripe may stand here
     /// more than once.
     pub stripes: Vec<(StripeId, Vec<(u8, Peer)>)>,
@@ -151,7 +155,16 @@ impl Put {
     /// Notes that the commit begins, and the sealed entry of the file list that will be made. Durable on return:
     /// from here the put is finished after a crash.
     pub fn mark_committing(&mut self, sealed: &str) -> Result<(), JournalError> {
-        self.append(&[&[COMMITTING], sealed.as_bytes()].concat())?;
+        self.mark(COMMITTING, sealed)
+    }
+
+    /// Notes that a file is being deleted. Durable on return: from here the deletion is finished after a crash.
+    pub fn mark_deleting(&mut self, sealed: &str) -> Result<(), JournalError> {
+        self.mark(DELETING, sealed)
+    }
+
+    fn mark(&mut self, kind: u8, sealed: &str) -> Result<(), JournalError> {
+        self.append(&[&[kind], sealed.as_bytes()].concat())?;
         let directory = self.path.parent().unwrap_or(Path::new("."));
         self.file
             .sync_all()
@@ -159,7 +172,7 @@ impl Put {
             .map_err(|source| self.error(source))
     }
 
-    /// Takes the put out of the journal: it is committed, or discarded everywhere.
+    /// Takes it out of the journal: a put is committed, or discarded everywhere; a deletion is done, or given up.
     pub fn finish(self) -> Result<(), JournalError> {
         fs::remove_file(&self.path).map_err(|source| self.error(source))
     }
@@ -195,6 +208,7 @@ impl Unfinished {
             token,
             started: 0,
             committing: None,
+            deleting: None,
             stripes: Vec::new(),
             path,
         };
@@ -217,6 +231,7 @@ impl Unfinished {
         match *kind {
             BEGIN => self.started = u64::from_be_bytes(body.try_into().ok()?),
             STRIPE => self.stripes.push(stripe(body)?),
+            DELETING => self.deleting = Some(str::from_utf8(body).ok()?.to_owned()),
             COMMITTING => self.committing = Some(str::from_utf8(body).ok()?.to_owned()),
             _ => return None,
         }

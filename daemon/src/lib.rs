@@ -5,7 +5,7 @@
 //! * [`store`]: shards on disk.
 //! * [`net`]: connections to other peers; [`wire`]: what goes over them.
 //! * `node`: ring and custody, driven.
-//! * `transfer`: files in and out; [`crypt`], [`link`], [`manifest`], [`names`]: their forms.
+//! * `transfer`: files in and out; [`crypt`], [`link`], [`manifest`], [`names`], [`tombstone`]: their forms.
 //! * `api`: the HTTP API on loopback; [`error`]: failures as users see them; `metrics`, `process`.
 
 mod api;
@@ -25,6 +25,7 @@ mod node;
 mod process;
 mod run;
 pub mod store;
+pub mod tombstone;
 mod transfer;
 pub mod units;
 pub mod wire;

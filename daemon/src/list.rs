@@ -1,7 +1,7 @@
-//! The local file list: what was put through this daemon.
+//! The local file list: what was put through this daemon and not deleted through it.
 //!
-//! `DIR/files`, one sealed JSON object per line (names and links do not stand on the disk in the clear), appended
-//! and synced before a put is acknowledged; puts that end together share a sync. A line that a crash cut short is
+//! `DIR/files`, one sealed JSON object per line (names and links do not stand on the disk in the clear): the file that
+//! was put, or `{"deleted": link}`. Appended and synced before a put or a deletion is acknowledged; puts that end together share a sync. A line that a crash cut short is
 //! skipped and closed by the next append. The list is read from the disk when asked for, so it takes no memory.
 //!
 //! Deliberately absent: what is stored elsewhere, and health, which is asked from the holders.
@@ -40,6 +40,21 @@ pub struct Listed {
     /// What it is found and opened by.
     #[serde(with = "link_text")]
     pub link: Link,
+}
+
+/// A line of the list.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Put(Listed),
+    Deleted(Deletion),
+}
+
+/// A file was deleted.
+#[derive(Serialize, Deserialize)]
+struct Deletion {
+    #[serde(with = "link_text")]
+    deleted: Link,
 }
 
 /// Why the list could not be read or an entry not be noted.
@@ -135,6 +150,22 @@ impl FileList {
         self.cipher.seal(&json)
     }
 
+    /// A deletion as it stands in the list.
+    pub fn seal_deletion(&self, link: &Link) -> String {
+        let entry = Deletion {
+            deleted: link.clone(),
+        };
+        let json = Zeroizing::new(serde_json::to_vec(&entry).unwrap_or_default());
+        self.cipher.seal(&json)
+    }
+
+    /// The link in a [sealed](Self::seal_deletion) deletion, if it is undamaged and of this account.
+    pub fn open_deletion(&self, sealed: &str) -> Option<Link> {
+        let opened = self.cipher.open(sealed.as_bytes())?;
+        let entry: Deletion = serde_json::from_slice(&opened).ok()?;
+        Some(entry.deleted)
+    }
+
     /// Notes a put. Durable on return.
     pub fn append(&self, entry: &Listed) -> Result<(), ListError> {
         self.append_sealed(&self.seal(entry))
@@ -180,11 +211,12 @@ impl FileList {
         Ok(())
     }
 
-    /// The entries whose name matches `pattern` (all without one), in the order they were put. Lines that do not
+    /// The files not deleted whose name matches `pattern` (all without one), in the order they were put. Lines that do not
     /// parse are skipped with a warning.
     pub fn load(&self, pattern: Option<&str>) -> Result<Vec<Listed>, ListError> {
         let file = File::open(&self.path).map_err(|error| self.error("read", error))?;
         let mut entries = Vec::new();
+        let mut deleted = BTreeSet::new();
         // A line written twice begins with the same nonce.
         let mut seen = BTreeSet::new();
         for (line, number) in BufReader::new(file).split(b'\n').zip(1u64..) {
@@ -196,15 +228,19 @@ impl FileList {
                 continue;
             }
             let opened = self.cipher.open(&line).unwrap_or_default();
-            match serde_json::from_slice::<Listed>(&opened) {
-                Ok(entry) if pattern.is_none_or(|pattern| matches(pattern, &entry.name)) => {
+            match serde_json::from_slice::<Line>(&opened) {
+                Ok(Line::Put(entry)) if pattern.is_none_or(|pattern| matches(pattern, &entry.name)) => {
                     entries.push(entry);
                 }
-                Ok(_) => {}
+                Ok(Line::Put(_)) => {}
+                Ok(Line::Deleted(entry)) => {
+                    deleted.insert(entry.deleted.manifest);
+                }
                 // The error is not shown: it could quote the link.
                 Err(_) => warn!("line {number} of {} is damaged; skipped", self.path.display()),
             }
         }
+        entries.retain(|entry: &Listed| !deleted.contains(&entry.link.manifest));
         Ok(entries)
     }
 

@@ -186,6 +186,20 @@ impl Client {
         self.ask(&format!("/v1/files/{}/stat", encoded(link)))
     }
 
+    /// Deletes a file on every holder; its owner's daemon alone can.
+    pub fn delete(&self, link: &str) -> Result<Reply<Deleted>, ClientError> {
+        let request = self
+            .agent
+            .delete(format!("{}/v1/files/{}", self.base, encoded(link)))
+            .header("Authorization", &self.bearer);
+        let response = request
+            .config()
+            .timeout_global(Some(STALL_TIMEOUT))
+            .build()
+            .call();
+        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+    }
+
     /// The line that lets another daemon join.
     pub fn invite(&self) -> Result<Reply<InviteReply>, ClientError> {
         self.ask("/v1/invite")

@@ -1,4 +1,4 @@
-//! Files over HTTP: put, get (with ranges), list, stat.
+//! Files over HTTP: put, get (with ranges), list, stat, delete.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::link::Link;
 use crate::list::Listed as Entry;
 use crate::manifest::{MAX_NAME, MAX_SHARD_SIZE, check_shard_size};
 use crate::names::base_name;
+use crate::transfer::delete;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get::{self, OpenFile};
 use crate::transfer::health::{Health, ShardHealth, ShardState, StripeHealth};
@@ -346,6 +347,18 @@ pub(super) async fn stat(State(api): State<Api>, Path(link): Path<String>) -> Re
     let file = get::open(&api.node, &transfer, &link).await?;
     let healths = file.survey(&api.node).await;
     json(&describe(&file, healths))
+}
+
+pub(super) async fn delete_file(
+    State(api): State<Api>,
+    Path(link): Path<String>,
+) -> Result<Response, Refusal> {
+    let (node, link) = (Arc::clone(&api.node), parse_link(&link)?);
+    // On a task of its own: a client that goes away does not interrupt it.
+    let task = tokio::spawn(async move { delete::delete_listed(&node, &link).await });
+    let broke_off =
+        |_| Failure::unexpected("the deletion broke off; the next start of the daemon finishes it");
+    json(&task.await.map_err(broke_off)??)
 }
 
 fn describe(file: &OpenFile, healths: Vec<StripeHealth>) -> Stat {

@@ -81,7 +81,10 @@ fn router(api: Api) -> Router {
             "/v1/files",
             put(files::put_file).post(files::put_file).get(files::list),
         )
-        .route("/v1/files/{link}", get(files::get_file))
+        .route(
+            "/v1/files/{link}",
+            get(files::get_file).delete(files::delete_file),
+        )
         .route("/v1/files/{link}/stat", get(files::stat))
         .route("/v1/transfers/{id}/events", get(events::events))
         .route("/v1/identity", get(info::identity))

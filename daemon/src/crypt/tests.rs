@@ -180,3 +180,19 @@ proptest! {
         prop_assert_eq!(opened.concat(), &plain[skip * SEGMENT_PLAINTEXT..]);
     }
 }
+
+#[test]
+fn only_the_owner_signs_a_deletion() {
+    let (account, file, stripe) = ([1; 32], [2; 32], [3; 32]);
+    let owner = owner_key(&account, &file);
+    let signature = sign_deletion(&account, &file, &stripe);
+    assert!(is_deletion(&owner, &stripe, &signature));
+    assert!(!is_deletion(&owner, &[4; 32], &signature));
+    assert!(!is_deletion(
+        &owner,
+        &stripe,
+        &sign_deletion(&[9; 32], &file, &stripe)
+    ));
+    assert!(!is_deletion(&owner, &stripe, &signature[..63]));
+    assert!(!is_deletion(&[0; 32], &stripe, &signature));
+}

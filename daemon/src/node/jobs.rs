@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use mutualstore_dht::custody::{Effect, JobId, JobOutcome, Shape};
+use mutualstore_dht::custody::{Effect, JobId, JobOutcome, Shape, TOMBSTONE};
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::{DecodeError, VerifiedShard, reconstruct};
 
 use super::Node;
 use super::core::State;
 use super::shards::Keep;
+use crate::transfer::delete::bury_at;
 use crate::transfer::events::Operation;
 use crate::transfer::exchange::{Fetched, fetch_from, store_at};
 use crate::wire::node::NO_TOKEN;
@@ -131,7 +132,7 @@ async fn gather(node: &Arc<Node>, stripe: Id, k: usize, sources: Vec<(u8, Peer)>
         }
         match waiting.next().await {
             Some(Fetched::Shard(shard)) => shards.push(*shard),
-            Some(Fetched::None | Fetched::Corrupt | Fetched::Silent) => {}
+            Some(Fetched::Deleted(_) | Fetched::None | Fetched::Corrupt | Fetched::Silent) => {}
             None => return shards,
         }
     }
@@ -161,7 +162,7 @@ async fn deliver(node: &Arc<Node>, rebuilt: Vec<VerifiedShard>, targets: Vec<(u8
     outcome
 }
 
-/// Copies one shard as it is from one holder to another.
+/// Copies one shard, or the tombstone, as it is from one holder to another.
 async fn copy(node: &Arc<Node>, stripe: Id, index: u8, from: Peer, to: Peer) -> JobOutcome {
     let targets = vec![(index, to)];
     let Ok(_block) = node.blocks.acquire().await else {
@@ -169,6 +170,16 @@ async fn copy(node: &Arc<Node>, stripe: Id, index: u8, from: Peer, to: Peer) -> 
     };
     match fetch_from(node, Operation::Repair, from, stripe, index, true).await {
         Fetched::Shard(shard) => deliver(node, vec![*shard], targets).await,
-        Fetched::None | Fetched::Corrupt | Fetched::Silent => failed(targets),
+        Fetched::Deleted(tombstone) if index == TOMBSTONE => {
+            if bury_at(node, &tombstone, to).await {
+                JobOutcome {
+                    stored: targets,
+                    ..failed(Vec::new())
+                }
+            } else {
+                failed(targets)
+            }
+        }
+        Fetched::Deleted(_) | Fetched::None | Fetched::Corrupt | Fetched::Silent => failed(targets),
     }
 }

@@ -151,6 +151,16 @@ impl Node {
         })
     }
 
+    /// Whether a peer has been silent for so long that its shards are made anew elsewhere.
+    pub(crate) fn is_gone(&self, peer: Peer) -> bool {
+        let now = self.core.now();
+        self.core.read(|state| match state.ring.liveness(peer) {
+            Some(Liveness::Alive | Liveness::Suspect) => false,
+            Some(Liveness::Dead { since }) => now.since(since) >= self.config.repair_delay,
+            None => !state.ring.is_alive(peer),
+        })
+    }
+
     /// Every peer in the address book, this one included, however long it has been away.
     pub(crate) fn peers_known(&self) -> usize {
         self.core.read(|state| 1 + state.ring.peers().count())

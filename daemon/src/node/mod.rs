@@ -117,10 +117,10 @@ impl Node {
         Self {
             me: parts.me,
             data: parts.data,
+            shards: Shards::new(parts.store, parts.config.tombstone_retention),
             config: parts.config,
             account: parts.account,
             core: Core::new(parts.ring, parts.custody, parts.started),
-            shards: Shards::new(parts.store),
             files: parts.files,
             journal: parts.journal,
             transfers: Transfers::default(),

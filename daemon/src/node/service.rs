@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use mutualstore_dht::custody::TOMBSTONE;
 use mutualstore_dht::{Id, Membership, Peer, PeerState};
 use mutualstore_erasure::{Header, Shard};
 
@@ -14,8 +15,9 @@ use super::core::State;
 use super::shards::{Keep, KeepError, Local, header_bytes};
 use crate::net::Service;
 use crate::store::State as StoreState;
+use crate::tombstone::Tombstone;
 use crate::wire::contact::{decode_contact, encode_contact};
-use crate::wire::node::{NodeRequest, NodeResponse, StripeHoldings};
+use crate::wire::node::{Burial, NodeRequest, NodeResponse, StripeHoldings};
 use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
 
 /// A writer cannot make a holder keep an unfinished put longer than this without asking again.
@@ -96,6 +98,14 @@ async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
             let lease = Duration::from_millis(lease_ms).min(MAX_LEASE);
             done(node.shards.renew(&node.core, stripes, token, lease).await)
         }
+        NodeRequest::Bury(burials) => {
+            let mut held = Vec::with_capacity(burials.len());
+            for burial in burials {
+                held.push(bury(node, burial).await);
+            }
+            node.publish_usage();
+            NodeResponse::Done(held)
+        }
         NodeRequest::Holdings(stripes) => NodeResponse::Holdings(holdings(node, &stripes)),
         NodeRequest::Survey => match node.core.walk().await {
             Some(walk) => {
@@ -105,6 +115,38 @@ async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
             }
             None => NodeResponse::Refused("joining".into()),
         },
+    }
+}
+
+/// Keeps a tombstone if it proves itself, by the header that comes with it or that of a shard held here. Whether the
+/// stripe is deleted here afterwards.
+pub(crate) async fn bury(node: &Node, burial: Burial) -> bool {
+    let Burial {
+        stripe,
+        header,
+        signature,
+    } = burial;
+    if node.shards.is_deleted(stripe) {
+        return true;
+    }
+    let header = if header.is_empty() {
+        node.shards.header(stripe).await
+    } else {
+        Header::decode(&header).ok()
+    };
+    let tombstone = header.and_then(|header| Tombstone::verify(header, &signature));
+    let Some(tombstone) = tombstone.filter(|tombstone| tombstone.stripe() == stripe) else {
+        return false;
+    };
+    match node.shards.bury(&node.core, tombstone).await {
+        Ok(()) => {
+            node.cache.remove(stripe);
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%stripe, %error, "could not keep a tombstone");
+            false
+        }
     }
 }
 
@@ -132,18 +174,15 @@ pub(crate) fn holdings(node: &Node, stripes: &[Id]) -> Vec<StripeHoldings> {
     });
     let describe = |(stripe, known): (&Id, Vec<(u8, Peer)>)| {
         let pending = |state| match state {
-            StoreState::Committed => false,
+            StoreState::Committed | StoreState::Deleted { .. } => false,
             StoreState::Pending { .. } => true,
         };
-        let held = node
-            .shards
-            .held(*stripe)
-            .into_iter()
-            .map(|(index, meta)| (index, pending(meta.state)));
-        StripeHoldings {
-            held: held.collect(),
-            known,
+        let shards = node.shards.held(*stripe).into_iter();
+        let mut held: Vec<(u8, bool)> = shards.map(|(index, meta)| (index, pending(meta.state))).collect();
+        if node.shards.is_deleted(*stripe) {
+            held.push((TOMBSTONE, false));
         }
+        StripeHoldings { held, known }
     };
     stripes.iter().zip(known).map(describe).collect()
 }
@@ -185,6 +224,14 @@ async fn answer_shard(
                     };
                     (head, shard.payload().clone())
                 }
+                Local::Deleted(tombstone) => {
+                    let head = ShardResponse {
+                        header: tombstone.header().encode(),
+                        index: TOMBSTONE,
+                        ..ShardResponse::status(ShardStatus::Deleted, "")
+                    };
+                    (head, Bytes::copy_from_slice(tombstone.signature()))
+                }
                 Local::None => (ShardResponse::status(ShardStatus::None, ""), Bytes::new()),
                 Local::Corrupt(index) => {
                     let head = ShardResponse {
@@ -224,6 +271,7 @@ async fn store_shard(
         Ok(()) => (ShardStatus::Ok, String::new()),
         Err(error @ KeepError::Invalid) => (ShardStatus::Invalid, error.to_string()),
         Err(error @ KeepError::Full) => (ShardStatus::Full, error.to_string()),
+        Err(error @ KeepError::Deleted) => (ShardStatus::Deleted, error.to_string()),
         Err(error @ KeepError::Disk(_)) => (ShardStatus::Failed, error.to_string()),
     };
     node.publish_usage();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use mutualstore_dht::custody::{self, Holding, Shape};
+use mutualstore_dht::custody::{self, Holding, Shape, TOMBSTONE};
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::{Header, Shard, StripeId, VerifiedShard};
 use tokio::sync::Semaphore;
@@ -15,15 +15,21 @@ use tokio::sync::Semaphore;
 use super::core::Core;
 use crate::metrics::Count;
 use crate::store::{GetError, Key, Meta, PutError, State as StoreState, Store, UpdateError, Usage};
+use crate::tombstone::Tombstone;
 use crate::wire::node::{NO_TOKEN, Token};
 
 /// Store calls that may wait for the disk at the same time; more queue up.
 const PARALLEL: usize = 32;
 
+/// Custody and store mean the same by it.
+const _: () = assert!(TOMBSTONE == crate::store::TOMBSTONE);
+
 /// The local shards.
 pub(crate) struct Shards {
     store: Arc<Store>,
     gate: Semaphore,
+    /// How long a tombstone is kept after it came here.
+    retention: Duration,
     /// Shards read and verified.
     pub(crate) checked: Count,
     /// Of these, those that did not verify.
@@ -39,6 +45,9 @@ pub(crate) enum KeepError {
     /// No space is left.
     #[error("no space")]
     Full,
+    /// The stripe was deleted by its owner.
+    #[error("the stripe is deleted")]
+    Deleted,
     /// The disk failed.
     #[error("disk: {0}")]
     Disk(String),
@@ -49,6 +58,8 @@ pub(crate) enum KeepError {
 pub(crate) enum Local {
     /// A verified shard.
     Found(Box<VerifiedShard>),
+    /// The stripe was deleted by its owner.
+    Deleted(Box<Tombstone>),
     /// None of the stripe.
     None,
     /// It did not verify and was dropped.
@@ -87,10 +98,12 @@ fn key(stripe: Id, index: u8) -> Key {
 
 impl From<PutError> for KeepError {
     fn from(error: PutError) -> Self {
-        if let PutError::NoSpace { .. } = error {
-            Self::Full
-        } else {
-            Self::Disk(error.to_string())
+        match error {
+            PutError::NoSpace { .. } => Self::Full,
+            PutError::Deleted => Self::Deleted,
+            PutError::Io(_) | PutError::Sync(_) | PutError::Index(_) | PutError::Closed => {
+                Self::Disk(error.to_string())
+            }
         }
     }
 }
@@ -106,11 +119,12 @@ impl From<UpdateError> for KeepError {
 }
 
 impl Shards {
-    /// Wraps the opened store.
-    pub(crate) fn new(store: Store) -> Self {
+    /// Wraps the opened store; tombstones are kept for `retention` after they came.
+    pub(crate) fn new(store: Store, retention: Duration) -> Self {
         Self {
             store: Arc::new(store),
             gate: Semaphore::new(PARALLEL),
+            retention,
             checked: Count::default(),
             bad: Count::default(),
         }
@@ -156,7 +170,7 @@ impl Shards {
             Ok::<_, std::io::Error>(held.into_iter().filter_map(shaped).collect::<Vec<_>>())
         });
         for (key, meta, shape) in held.await.unwrap_or_else(|| Ok(Vec::new()))? {
-            announce(core, key, &meta, shape);
+            self.announce(core, key, &meta, shape);
         }
         Ok(())
     }
@@ -202,9 +216,60 @@ impl Shards {
         });
         let meta = stored.await.ok_or_else(|| KeepError::Disk("stopping".into()))??;
         if let Some(meta) = meta {
-            announce(core, key, &meta, shape);
+            self.announce(core, key, &meta, shape);
         }
         Ok(())
+    }
+
+    /// Keeps a tombstone and drops the stripe's shards; durable when this returns.
+    pub(crate) async fn bury(&self, core: &Core, tombstone: Tombstone) -> Result<(), KeepError> {
+        let (stripe, shape) = (tombstone.stripe(), shape_of(tombstone.header()));
+        let buried = self.blocking(move |store| {
+            let (header, signature) = (tombstone.header().encode(), tombstone.signature());
+            let removed = store.bury(*stripe.as_bytes(), &header, signature, unix_ms())?;
+            Ok::<_, PutError>((removed, store.meta(key(stripe, TOMBSTONE))))
+        });
+        let (removed, meta) = buried.await.ok_or_else(|| KeepError::Disk("stopping".into()))??;
+        if let Some(meta) = meta {
+            self.announce(core, key(stripe, TOMBSTONE), &meta, shape);
+        }
+        core.with(|state, now| {
+            for index in removed {
+                state.custody.removed(now, stripe, index);
+            }
+        });
+        Ok(())
+    }
+
+    /// The tombstone of a stripe, if it is held; one that is damaged is dropped and comes again from others.
+    pub(crate) async fn tombstone(&self, core: &Core, stripe: Id) -> Option<Tombstone> {
+        self.store.meta(key(stripe, TOMBSTONE))?;
+        let read = self.blocking(move |store| {
+            let stored = store.get(key(stripe, TOMBSTONE)).ok()??;
+            let header = Header::decode(&stored.header).ok()?;
+            let tombstone = Tombstone::verify(header, &stored.payload)?;
+            (tombstone.stripe() == stripe).then_some(tombstone)
+        });
+        let tombstone = read.await?;
+        if tombstone.is_none() {
+            self.bad.add(1);
+            tracing::warn!("CORRUPTED_BLOCK {stripe}:{TOMBSTONE}");
+            self.drop_shards(core, vec![(stripe, TOMBSTONE)]).await;
+        }
+        tombstone
+    }
+
+    /// The header of a stripe of which something is held.
+    pub(crate) async fn header(&self, stripe: Id) -> Option<Header> {
+        let (index, _) = self.held(stripe).first().copied()?;
+        let read = self.blocking(move |store| Header::decode(&store.header(key(stripe, index)).ok()??).ok());
+        let header = read.await??;
+        (header.id().as_bytes() == stripe.as_bytes()).then_some(header)
+    }
+
+    /// Whether the tombstone of a stripe is held.
+    pub(crate) fn is_deleted(&self, stripe: Id) -> bool {
+        self.store.meta(key(stripe, TOMBSTONE)).is_some()
     }
 
     /// Indices of `stripe` held here, with what the store knows of each.
@@ -215,6 +280,9 @@ impl Shards {
     /// Finds a shard of `stripe`: `want` if held, else (unless `exact`) any other. A shard that does not
     /// verify is dropped and counts as lost from then on.
     pub(crate) async fn find(&self, core: &Core, stripe: Id, want: u8, exact: bool) -> Local {
+        if let Some(tombstone) = self.tombstone(core, stripe).await {
+            return Local::Deleted(Box::new(tombstone));
+        }
         let held = self.held(stripe);
         let found = held
             .iter()
@@ -280,7 +348,7 @@ impl Shards {
             Some((store.meta(key)?, shape_of(&Header::decode(&header).ok()?)))
         });
         match left.await.flatten() {
-            Some((meta, shape)) => announce(core, key, &meta, shape),
+            Some((meta, shape)) => self.announce(core, key, &meta, shape),
             None => core.with(|state, now| state.custody.removed(now, stripe, index)),
         }
     }
@@ -363,6 +431,37 @@ impl Shards {
     }
 }
 
+impl Shards {
+    /// Tells custody of a shard, or a tombstone, that is durable here.
+    fn announce(&self, core: &Core, key: Key, meta: &Meta, shape: Shape) {
+        core.with(|state, now| {
+            let holding_state = match meta.state {
+                StoreState::Committed => custody::State::Committed,
+                StoreState::Pending {
+                    until_unix_ms,
+                    writer,
+                } => custody::State::Pending {
+                    until: now + Duration::from_millis(until_unix_ms.saturating_sub(unix_ms())),
+                    writer: Peer::new(writer),
+                },
+                StoreState::Deleted { since_unix_ms } => {
+                    let age = Duration::from_millis(unix_ms().saturating_sub(since_unix_ms));
+                    custody::State::Deleted {
+                        until: now + self.retention.saturating_sub(age),
+                    }
+                }
+            };
+            let holding = Holding {
+                stripe: Id::new(key.stripe),
+                index: key.index,
+                shape,
+                state: holding_state,
+            };
+            state.custody.insert(now, holding);
+        });
+    }
+}
+
 /// What custody needs to know of a stripe.
 pub(crate) fn shape_of(header: &Header) -> Shape {
     let code = header.code();
@@ -371,28 +470,6 @@ pub(crate) fn shape_of(header: &Header) -> Shape {
         n: code.n(),
         shard_len: u32::try_from(header.shard_len()).unwrap_or(u32::MAX),
     }
-}
-
-fn announce(core: &Core, key: Key, meta: &Meta, shape: Shape) {
-    core.with(|state, now| {
-        let holding_state = match meta.state {
-            StoreState::Committed => custody::State::Committed,
-            StoreState::Pending {
-                until_unix_ms,
-                writer,
-            } => custody::State::Pending {
-                until: now + Duration::from_millis(until_unix_ms.saturating_sub(unix_ms())),
-                writer: Peer::new(writer),
-            },
-        };
-        let holding = Holding {
-            stripe: Id::new(key.stripe),
-            index: key.index,
-            shape,
-            state: holding_state,
-        };
-        state.custody.insert(now, holding);
-    });
 }
 
 /// Bytes of a shard as it travels.

@@ -34,6 +34,9 @@ pub enum PutError {
     /// The index failed. If the shard was written, it is held from the next start on.
     #[error("the index failed")]
     Index(#[source] io::Error),
+    /// The stripe was deleted by its owner. The shard is not held.
+    #[error("the stripe is deleted")]
+    Deleted,
     /// The store is closed. Nothing changed.
     #[error("the store is closed")]
     Closed,

@@ -5,7 +5,8 @@
 //! may panic on a damaged file.
 //!
 //! Entry: sequence u64, segment u32, offset u32 in units of 64 bytes, header length u32, payload length u32, token
-//! [16]; a pending one goes on with end of the lease u64 and writer [32]. All big-endian.
+//! [16]; a pending one goes on with end of the lease u64 and writer [32], a tombstone with the time it came u64. All
+//! big-endian.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -58,6 +59,11 @@ impl Entry {
         }
     }
 
+    /// Whether it is a shard; a tombstone is none.
+    pub(super) fn is_shard(&self) -> bool {
+        !matches!(self.state, State::Deleted { .. })
+    }
+
     pub(super) fn record_bytes(&self) -> u64 {
         record_bytes(u64::from(self.header_len) + u64::from(self.payload_len))
     }
@@ -75,13 +81,16 @@ impl Entry {
         out.extend(self.header_len.to_be_bytes());
         out.extend(self.payload_len.to_be_bytes());
         out.extend(self.token);
-        if let State::Pending {
-            until_unix_ms,
-            writer,
-        } = self.state
-        {
-            out.extend(until_unix_ms.to_be_bytes());
-            out.extend(writer);
+        match self.state {
+            State::Committed => {}
+            State::Pending {
+                until_unix_ms,
+                writer,
+            } => {
+                out.extend(until_unix_ms.to_be_bytes());
+                out.extend(writer);
+            }
+            State::Deleted { since_unix_ms } => out.extend(since_unix_ms.to_be_bytes()),
         }
         out
     }
@@ -96,13 +105,15 @@ impl Entry {
                 header_len: fields.u32()?,
                 payload_len: fields.u32()?,
                 token: fields.take()?,
-                state: if fields.0.is_empty() {
-                    State::Committed
-                } else {
-                    State::Pending {
+                state: match fields.0.len() {
+                    0 => State::Committed,
+                    8 => State::Deleted {
+                        since_unix_ms: fields.u64()?,
+                    },
+                    _ => State::Pending {
                         until_unix_ms: fields.u64()?,
                         writer: fields.take()?,
-                    }
+                    },
                 },
             })
         })();
@@ -117,6 +128,7 @@ impl Entry {
 pub(super) struct Mark {
     /// Of the last segment's footer; 0 without segments.
     pub(super) sequence: u64,
+    /// Entries, tombstones included.
     pub(super) shards: u64,
 }
 

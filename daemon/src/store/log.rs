@@ -98,6 +98,7 @@ struct Inner {
     committed_bytes: u64,
     pending_bytes: u64,
     shards: u64,
+    tombstones: u64,
     reserved: u64,
 }
 
@@ -112,7 +113,10 @@ impl Inner {
         let footer = self.active.as_ref().map_or(0, |active| {
             FOOTER_BASE_BYTES + u64::from(active.records) * FOOTER_ENTRY_BYTES
         });
-        let taken = self.occupied() + footer + self.shards * INDEX_BYTES + 2 * reserve_bytes(self.capacity);
+        let taken = self.occupied()
+            + footer
+            + (self.shards + self.tombstones) * INDEX_BYTES
+            + 2 * reserve_bytes(self.capacity);
         self.capacity.saturating_sub(taken)
     }
 }
@@ -151,7 +155,8 @@ impl<'a> Draft<'a> {
     /// Whether it goes through on a full disk.
     fn urgent(&self) -> bool {
         match self.kind {
-            Kind::Put | Kind::Renew => false,
+            Kind::Put => matches!(self.state, State::Deleted { .. }),
+            Kind::Renew => false,
             Kind::Drop | Kind::Commit | Kind::Restate | Kind::Footer => true,
         }
     }
@@ -229,6 +234,7 @@ impl Log {
             committed_bytes: start.tally.committed_bytes,
             pending_bytes: start.tally.pending_bytes,
             shards: start.tally.shards,
+            tombstones: start.tally.tombstones,
             reserved: 0,
         };
         let log = Self {
@@ -387,8 +393,9 @@ impl Log {
             match before.state {
                 State::Committed => inner.committed_bytes -= bytes,
                 State::Pending { .. } => inner.pending_bytes -= bytes,
+                State::Deleted { .. } => inner.tombstones -= 1,
             }
-            inner.shards -= 1;
+            inner.shards -= u64::from(before.is_shard());
             if after.is_none() {
                 release(&mut inner, before.segment, bytes);
             }
@@ -397,8 +404,9 @@ impl Log {
             match after.state {
                 State::Committed => inner.committed_bytes += after.record_bytes(),
                 State::Pending { .. } => inner.pending_bytes += after.record_bytes(),
+                State::Deleted { .. } => inner.tombstones += 1,
             }
-            inner.shards += 1;
+            inner.shards += u64::from(after.is_shard());
         }
     }
 
@@ -449,6 +457,7 @@ impl Log {
             pending_bytes: inner.pending_bytes,
             dead_bytes: inner.occupied().saturating_sub(live),
             shards: inner.shards,
+            tombstones: inner.tombstones,
             capacity: inner.capacity,
             free: inner.free(),
         }

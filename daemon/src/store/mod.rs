@@ -4,6 +4,7 @@
 //! - What an operation acknowledged is on the device. Nothing else is ever served or listed.
 //! - Served bytes are the bytes that were put: every read checks its record's CRC-32. Whether they are the right shard
 //!   of the stripe is for the caller to verify.
+//! - Of a stripe whose tombstone is held no shard is served, listed or taken, whatever ends the process when.
 //! - The capacity bounds what puts take, overhead included; reads, commits and deletes go on when it is reached, and on
 //!   a full file system too, thanks to a reserve.
 //! - The index is a cache of the segments: after an unclean stop, and whenever it looks wrong, it is rebuilt.
@@ -43,6 +44,9 @@ use self::segment::Scanner;
 
 pub use self::error::{CloseError, GetError, OpenError, PutError, UpdateError};
 pub use self::recovery::OpenReport;
+
+/// Index under which the tombstone of a deleted stripe is kept; no shard has it.
+pub const TOMBSTONE: u8 = u8::MAX;
 
 /// Keys changed by one record.
 const BATCH_KEYS: usize = 1024;
@@ -85,6 +89,11 @@ pub enum State {
         /// Public key of the peer that writes.
         writer: [u8; 32],
     },
+    /// It is no shard, but the tombstone of its stripe.
+    Deleted {
+        /// When it came here, Unix milliseconds.
+        since_unix_ms: u64,
+    },
 }
 
 /// What is known of a shard without reading it.
@@ -125,10 +134,12 @@ pub struct Usage {
     pub committed_bytes: u64,
     /// The same for pending shards.
     pub pending_bytes: u64,
-    /// All else in the segments: tombstones, footers, what deleted shards left in partly used pages.
+    /// All else in the segments: records of deletions, footers, what deleted shards left in partly used pages.
     pub dead_bytes: u64,
     /// Shards held, committed or pending.
     pub shards: u64,
+    /// Deleted stripes whose tombstones are held.
+    pub tombstones: u64,
     /// The bound on everything.
     pub capacity: u64,
     /// What puts may still take.
@@ -186,15 +197,64 @@ impl Store {
     ) -> Result<(Self, OpenReport), OpenError> {
         let lock = recovery::lock(dir)?;
         let (log, index, report) = recovery::recover(disk, dir, config)?;
-        Ok((
-            Self {
-                log,
-                index,
-                stale: AtomicBool::new(false),
-                _lock: lock,
-            },
-            report,
-        ))
+        let store = Self {
+            log,
+            index,
+            stale: AtomicBool::new(false),
+            _lock: lock,
+        };
+        store.finish_burials();
+        Ok((store, report))
+    }
+
+    /// Removes what a crash left between a tombstone and the end of its stripe's shards.
+    fn finish_burials(&self) {
+        let mut left = Vec::new();
+        let mut shards: Vec<Key> = Vec::new();
+        // A tombstone comes after the shards of its stripe, if any.
+        let walked = self.for_each(|key, meta| {
+            shards.retain(|shard| shard.stripe == key.stripe);
+            match meta.state {
+                State::Deleted { .. } => left.append(&mut shards),
+                State::Committed | State::Pending { .. } => shards.push(key),
+            }
+        });
+        if let Err(error) = walked {
+            tracing::error!(%error, "index");
+        } else if let Err(error) = self.remove(&left) {
+            tracing::warn!(%error, "shards of deleted stripes stay until the next start");
+        }
+    }
+
+    /// Keeps the tombstone of a stripe and removes its shards; durable on return. Goes through on a full disk as long as
+    /// the reserve lasts. `since_unix_ms` is now; an earlier one that is held already stays. Returns the shards removed.
+    /// Whether the signature is the owner's is for the caller to verify.
+    pub fn bury(
+        &self,
+        stripe: [u8; 32],
+        header: &[u8],
+        signature: &[u8],
+        since_unix_ms: u64,
+    ) -> Result<Vec<u8>, PutError> {
+        let key = Key {
+            stripe,
+            index: TOMBSTONE,
+        };
+        self.put(key, State::Deleted { since_unix_ms }, [0; 16], header, signature)?;
+        let held = self.index.stripe(&stripe).map_err(PutError::Index)?;
+        let shards = held.into_iter().map(|(key, _)| key);
+        let shards: Vec<Key> = shards.filter(|key| key.index != TOMBSTONE).collect();
+        if let Err(error) = self.remove(&shards) {
+            // They are neither served nor listed, and go at the next start.
+            tracing::warn!(%error, "shards of a deleted stripe take space until the next start");
+        }
+        Ok(shards.into_iter().map(|key| key.index).collect())
+    }
+
+    /// Whether the tombstone of a stripe is held.
+    fn is_deleted(&self, stripe: [u8; 32]) -> io::Result<bool> {
+        let index = TOMBSTONE;
+        Ok(self.index.get(&Key { stripe, index })?.is_some())
     }
 
     /// Stores a shard; durable on return. Of a shard already held only the state changes: pending becomes what `state`
@@ -224,7 +284,23 @@ impl Store {
 
     fn put_claimed(&self, draft: &Draft<'_>) -> Result<PutOutcome, PutError> {
         let keys = [draft.key];
-        let _claim = self.log.claim(&keys)?;
+        let claim = self.log.claim(&keys)?;
+        let shard = draft.key.index != TOMBSTONE;
+        if shard && self.is_deleted(draft.key.stripe).map_err(PutError::Index)? {
+            return Err(PutError::Deleted);
+        }
+        let outcome = self.put_record(draft)?;
+        // A tombstone that came meanwhile may have missed the shard; a later one finds it.
+        if shard && self.is_deleted(draft.key.stripe).map_err(PutError::Index)? {
+            drop(claim);
+            self.remove(&keys).map_err(|_| PutError::Deleted)?;
+            return Err(PutError::Deleted);
+        }
+        Ok(outcome)
+    }
+
+    /// By the holder of the key's claim.
+    fn put_record(&self, draft: &Draft<'_>) -> Result<PutOutcome, PutError> {
         match self.index.get(&draft.key).map_err(PutError::Index)? {
             None => {
                 let placed = self.log.append(draft)?;
@@ -243,7 +319,6 @@ impl Store {
                 } = held.state
                 {
                     let state = match draft.state {
-                        State::Committed => State::Committed,
                         State::Pending {
                             until_unix_ms,
                             writer,
@@ -251,6 +326,7 @@ impl Store {
                             until_unix_ms: until_unix_ms.max(held_until),
                             writer,
                         },
+                        State::Committed | State::Deleted { .. } => draft.state,
                     };
                     let restate = Draft {
                         kind: Kind::Restate,
@@ -296,6 +372,9 @@ impl Store {
     /// Reads a shard; `None` if it is not held.
     pub fn get(&self, key: Key) -> Result<Option<Stored>, GetError> {
         let mut entry = self.index.get(&key)?;
+        if key.index != TOMBSTONE && self.is_deleted(key.stripe)? {
+            return Ok(None);
+        }
         while let Some(held) = entry {
             let read = self.read(&key, &held);
             if let Ok(Some(stored)) = read {
@@ -363,23 +442,24 @@ impl Store {
         Some(entry.ok()??.meta())
     }
 
-    /// The shards held of a stripe, by index; none if the index fails.
+    /// The shards held of a stripe, by index; none if it is deleted or the index fails.
     pub fn indices(&self, stripe: &[u8; 32]) -> Vec<(u8, Meta)> {
         let entries = self
             .index
             .stripe(stripe)
             .inspect_err(|error| tracing::error!(%error, "index"));
-        entries
-            .into_iter()
-            .flatten()
-            .map(|(key, entry)| (key.index, entry.meta()))
-            .collect()
+        let mut entries = entries.unwrap_or_default();
+        if entries.last().is_some_and(|(key, _)| key.index == TOMBSTONE) {
+            entries.clear();
+        }
+        let shards = entries.into_iter();
+        shards.map(|(key, entry)| (key.index, entry.meta())).collect()
     }
 
     /// Commits pending shards, durably. Returns how many of the keys (each counted once) are now held committed.
     pub fn commit(&self, keys: &[Key]) -> Result<usize, UpdateError> {
         self.update(keys, Kind::Commit, State::Committed, |entry| match entry.state {
-            State::Committed => None,
+            State::Committed | State::Deleted { .. } => None,
             State::Pending { .. } => Some(Some(Entry {
                 state: State::Committed,
                 ..entry.clone()
@@ -406,7 +486,7 @@ impl Store {
                 },
                 ..entry.clone()
             })),
-            State::Committed | State::Pending { .. } => None,
+            State::Committed | State::Pending { .. } | State::Deleted { .. } => None,
         })?;
         Ok(())
     }
@@ -425,7 +505,7 @@ impl Store {
     pub fn expire(&self, keys: &[Key], now_unix_ms: u64) -> Result<u64, UpdateError> {
         self.remove_if(keys, |entry| match entry.state {
             State::Pending { until_unix_ms, .. } => until_unix_ms <= now_unix_ms,
-            State::Committed => false,
+            State::Committed | State::Deleted { .. } => false,
         })
     }
 
@@ -490,7 +570,7 @@ impl Store {
         Ok(())
     }
 
-    /// Calls `visit` for every shard held, in the order of the keys. Shards that come or go meanwhile may be missed.
+    /// Calls `visit` for every shard and every tombstone held, in the order of the keys. Shards that come or go meanwhile may be missed.
     pub fn for_each(&self, mut visit: impl FnMut(Key, Meta)) -> io::Result<()> {
         self.index.walk(|key, entry| visit(key, entry.meta()))
     }

@@ -5,20 +5,20 @@
 //! | 0 | 4 | magic `MSR1` |
 //! | 4 | 1 | version, 1 |
 //! | 5 | 1 | kind |
-//! | 6 | 1 | state: 0 committed, 1 pending |
-//! | 7 | 1 | shard index |
+//! | 6 | 1 | state: 0 committed, 1 pending, 2 tombstone |
+//! | 7 | 1 | shard index, 255 for a tombstone |
 //! | 8 | 8 | salt of the segment |
 //! | 16 | 8 | sequence |
 //! | 24 | 32 | stripe id |
 //! | 56 | 4 | length of the shard's header |
 //! | 60 | 4 | length of the payload |
-//! | 64 | 8 | end of the lease, Unix milliseconds (0 if committed) |
-//! | 72 | 32 | writer's public key (0 if committed) |
+//! | 64 | 8 | end of the lease, or when the tombstone came, Unix milliseconds (0 if committed) |
+//! | 72 | 32 | writer's public key (0 unless pending) |
 //! | 104 | 16 | put token |
 //! | 120 | 4 | CRC-32 (IEEE) of header ‖ payload |
 //! | 124 | 4 | CRC-32 of the 124 bytes before |
 //!
-//! The body (the shard's header, then its payload; for the other kinds a list of keys or of headers) follows, then
+//! The body (the stripe's header, then the payload, which is the owner's signature in a tombstone; for the other kinds a list of keys or of headers) follows, then
 //! zeros up to the alignment. A body is a stranger's bytes and may imitate a record; the salt, random for each segment
 //! and never shown to anybody, keeps a scan after damage from believing one.
 
@@ -37,7 +37,7 @@ const VERSION: u8 = 1;
 /// What a record does to the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A shard.
+    /// A shard, or a tombstone.
     Put,
     /// This peer no longer holds the shards of the keys in the body.
     Drop,
@@ -99,6 +99,7 @@ impl RecordHeader {
                 until_unix_ms,
                 writer,
             } => (1, until_unix_ms, writer),
+            State::Deleted { since_unix_ms } => (2, since_unix_ms, [0; 32]),
         };
         let mut out = Vec::with_capacity(HEADER_BYTES);
         out.extend(MAGIC);
@@ -141,6 +142,9 @@ impl RecordHeader {
             1 => State::Pending {
                 until_unix_ms,
                 writer,
+            },
+            2 => State::Deleted {
+                since_unix_ms: until_unix_ms,
             },
             _ => return None,
         };

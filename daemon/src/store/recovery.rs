@@ -60,6 +60,7 @@ pub(super) struct Tally {
     pub(super) committed_bytes: u64,
     pub(super) pending_bytes: u64,
     pub(super) shards: u64,
+    pub(super) tombstones: u64,
 }
 
 impl Tally {
@@ -74,11 +75,15 @@ impl Tally {
             return false;
         };
         segment.live += bytes;
-        self.shards += 1;
         match entry.state {
             State::Committed => self.committed_bytes += bytes,
             State::Pending { .. } => self.pending_bytes += bytes,
+            State::Deleted { .. } => {
+                self.tombstones += 1;
+                return true;
+            }
         }
+        self.shards += 1;
         true
     }
 }

@@ -557,3 +557,66 @@ fn puts_and_removals_of_one_key_take_turns() {
     let copy = kill(dir.path());
     assert_held(&open(copy.path()).0, 1, 9_000);
 }
+
+#[test]
+fn a_burial_that_was_cut_short_is_finished_by_the_next_start() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(dir.path());
+    put(&store, 1, 9_000);
+    put(&store, 2, 9_000);
+    let Key { stripe, index } = key(1);
+    // The tombstone alone is what a crash leaves in the middle of `bury`.
+    let tombstone = Key {
+        stripe,
+        index: TOMBSTONE,
+    };
+    let state = State::Deleted { since_unix_ms: 5 };
+    store.put(tombstone, state, [0; 16], HEADER, &[3; 64]).unwrap();
+    assert_eq!(
+        (store.get(key(1)).unwrap(), store.indices(&stripe)),
+        (None, vec![])
+    );
+    let refused = store.put(
+        Key {
+            stripe,
+            index: index + 1,
+        },
+        State::Committed,
+        [1; 16],
+        HEADER,
+        b"x",
+    );
+    assert!(matches!(refused, Err(PutError::Deleted)));
+    let copy = TempDir::new().unwrap();
+    copy_dir(dir.path(), copy.path());
+    let (store, report) = open(copy.path());
+    assert!(!report.clean);
+    let usage = store.used();
+    assert_eq!((usage.shards, usage.tombstones), (1, 1));
+    assert_held(&store, 2, 9_000);
+    assert_eq!(store.bury(stripe, HEADER, &[3; 64], 9).unwrap(), vec![]);
+    assert_eq!(store.meta(tombstone).unwrap().state, state);
+}
+
+#[test]
+fn tombstones_go_through_when_shards_do_not() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = Store::open(dir.path(), config(4 * MIB)).unwrap();
+    let mut held = Vec::new();
+    for n in 0u32.. {
+        match store.put(key(n), State::Committed, [1; 16], HEADER, &payload(n, 100_000)) {
+            Ok(_) => held.push(n),
+            Err(PutError::NoSpace { .. }) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(held.len() > 5);
+    for n in held {
+        assert_eq!(
+            store.bury(key(n).stripe, HEADER, &[3; 64], 9).unwrap(),
+            vec![key(n).index]
+        );
+    }
+    assert_eq!(store.used().used(), 0);
+    put(&store, 1_000, 100_000);
+}

@@ -1,6 +1,8 @@
-//! Decoded blocks, bounded in bytes: manifests and the neighbourhood of range reads. Holds ciphertext.
+//! Decoded blocks, bounded in bytes: manifests and the neighbourhood of range reads. Holds ciphertext, for seconds: a
+//! file deleted elsewhere must not live on here.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lru::LruCache;
@@ -9,6 +11,9 @@ use mutualstore_dht::Id;
 /// The ciphertext of a block, as consecutive chunks.
 pub(crate) type Block = Vec<Bytes>;
 
+/// Blocks older than this are fetched again.
+const FRESH: Duration = Duration::from_secs(5);
+
 /// Least recently used blocks leave when the limit is reached.
 pub(crate) struct BlockCache {
     inner: Mutex<Inner>,
@@ -16,7 +21,7 @@ pub(crate) struct BlockCache {
 }
 
 struct Inner {
-    blocks: LruCache<Id, Block>,
+    blocks: LruCache<Id, (Block, Instant)>,
     bytes: usize,
 }
 
@@ -38,12 +43,17 @@ impl BlockCache {
 
     /// The block of `stripe`, if it is held.
     pub(crate) fn get(&self, stripe: Id) -> Option<Block> {
-        self.inner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .blocks
-            .get(&stripe)
-            .cloned()
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let (block, since) = inner.blocks.get(&stripe)?;
+        (since.elapsed() < FRESH).then(|| block.clone())
+    }
+
+    /// Forgets a block.
+    pub(crate) fn remove(&self, stripe: Id) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((old, _)) = inner.blocks.pop(&stripe) {
+            inner.bytes -= size(&old);
+        }
     }
 
     /// Keeps `block`, unless it alone is over a quarter of the limit.
@@ -53,12 +63,12 @@ impl BlockCache {
             return;
         }
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = inner.blocks.put(stripe, block.clone()) {
+        if let Some((old, _)) = inner.blocks.put(stripe, (block.clone(), Instant::now())) {
             inner.bytes -= size(&old);
         }
         inner.bytes += bytes;
         while inner.bytes > self.limit
-            && let Some((_, old)) = inner.blocks.pop_lru()
+            && let Some((_, (old, _))) = inner.blocks.pop_lru()
         {
             inner.bytes -= size(&old);
         }
@@ -80,6 +90,8 @@ mod tests {
         cache.insert(Id::new([4; 32]), &block);
         assert!(cache.get(Id::new([0; 32])).is_some());
         assert!(cache.get(Id::new([1; 32])).is_none());
+        cache.remove(Id::new([4; 32]));
+        assert!(cache.get(Id::new([4; 32])).is_none());
         cache.insert(Id::new([5; 32]), &vec![Bytes::from(vec![0; 101])]);
         assert!(
             cache.get(Id::new([5; 32])).is_none(),

@@ -22,6 +22,8 @@ pub(crate) enum Operation {
     Get,
     /// Rebuilding shards.
     Repair,
+    /// Deleting a file.
+    Delete,
 }
 
 impl Operation {
@@ -30,6 +32,7 @@ impl Operation {
             Self::Put => "PUT",
             Self::Get => "GET",
             Self::Repair => "REPAIR",
+            Self::Delete => "DELETE",
         }
     }
 }

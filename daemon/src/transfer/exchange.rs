@@ -10,6 +10,7 @@ use mutualstore_erasure::{Header, Shard, StripeId, VerifiedShard};
 use super::events::{Operation, Transfer};
 use crate::node::Node;
 use crate::node::shards::{Keep, KeepError, Local, header_bytes};
+use crate::tombstone::Tombstone;
 use crate::wire::node::Token;
 use crate::wire::shard::{ShardRequest, ShardStatus};
 
@@ -18,6 +19,8 @@ use crate::wire::shard::{ShardRequest, ShardStatus};
 pub(crate) enum Fetched {
     /// A verified shard of the stripe.
     Shard(Box<VerifiedShard>),
+    /// The peer proved that the stripe was deleted by its owner.
+    Deleted(Box<Tombstone>),
     /// The peer answered that it has none.
     None,
     /// The peer's shard does not verify.
@@ -50,6 +53,7 @@ pub(crate) async fn fetch(
     if contact.peer == node.me {
         return match node.shards.find(&node.core, stripe, want, exact).await {
             Local::Found(shard) => Fetched::Shard(shard),
+            Local::Deleted(tombstone) => Fetched::Deleted(tombstone),
             Local::None => Fetched::None,
             Local::Corrupt(index) => {
                 transfer.corrupted(stripe, index);
@@ -75,6 +79,7 @@ pub(crate) async fn fetch(
                 transfer.corrupted(stripe, head.index);
                 Fetched::Corrupt
             }
+            ShardStatus::Deleted => deleted(node, stripe, &head.header, &payload).await,
             ShardStatus::None | ShardStatus::Full | ShardStatus::Invalid | ShardStatus::Failed => {
                 Fetched::None
             }
@@ -90,6 +95,21 @@ pub(crate) async fn fetch(
             }
         }
     }
+}
+
+/// A peer says that the stripe was deleted: if it can prove that, shards held here go too.
+async fn deleted(node: &Node, stripe: Id, header: &[u8], signature: &[u8]) -> Fetched {
+    let header = Header::decode(header).ok();
+    let tombstone = header.and_then(|header| Tombstone::verify(header, signature));
+    let Some(tombstone) = tombstone.filter(|tombstone| tombstone.stripe() == stripe) else {
+        return Fetched::None;
+    };
+    if !node.shards.held(stripe).is_empty()
+        && let Err(error) = node.shards.bury(&node.core, tombstone.clone()).await
+    {
+        tracing::warn!(%stripe, %error, "could not keep a tombstone");
+    }
+    Fetched::Deleted(Box::new(tombstone))
 }
 
 /// Tells the transfer, and the ring, of a peer that stopped answering, unless it is this one that stops.
@@ -146,6 +166,7 @@ pub(crate) async fn store(
         node.publish_usage();
         return kept.map_err(|error| match error {
             KeepError::Full => StoreError::Full,
+            KeepError::Deleted => StoreError::Refused,
             KeepError::Invalid | KeepError::Disk(_) => {
                 tracing::error!(%error, "could not keep a shard here");
                 StoreError::Refused
@@ -168,7 +189,11 @@ pub(crate) async fn store(
         Ok((head, _)) => match head.status {
             ShardStatus::Ok => Ok(()),
             ShardStatus::Full => Err(StoreError::Full),
-            ShardStatus::None | ShardStatus::Corrupt | ShardStatus::Invalid | ShardStatus::Failed => {
+            ShardStatus::None
+            | ShardStatus::Corrupt
+            | ShardStatus::Deleted
+            | ShardStatus::Invalid
+            | ShardStatus::Failed => {
                 tracing::warn!(peer = %contact.peer, reason = head.reason, "did not keep a shard");
                 Err(StoreError::Refused)
             }

@@ -4,12 +4,14 @@
 //! * [`exchange`]: one shard to or from one peer.
 //! * [`stripes`]: one block to or from its n holders; [`second_look`]: what is asked before a read gives up.
 //! * [`put`], [`get`]: a file; [`commit`]: the end of a put at its holders.
+//! * [`delete`]: the end of a file, by its owner.
 //! * [`health`]: how a file's stripes are doing, asked of their holders.
-//! * [`recover`]: what a crash left of puts in progress.
+//! * [`recover`]: what a crash left of puts and deletions in progress.
 //! * [`cache`]: decoded blocks, bounded in bytes.
 
 pub(crate) mod cache;
 pub(crate) mod commit;
+pub(crate) mod delete;
 pub(crate) mod events;
 pub(crate) mod exchange;
 pub(crate) mod get;

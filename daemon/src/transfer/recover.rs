@@ -1,4 +1,5 @@
-//! What a crash left of puts in progress: finishes those that were committing, takes back the others.
+//! What a crash left of puts and deletions in progress: finishes deletions and puts that were committing, takes back the
+//! other puts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use mutualstore_dht::{Id, Peer};
 
 use super::commit::{commit_all, discard_all};
+use super::delete;
 use crate::journal::Unfinished;
 use crate::node::Node;
 use crate::wire::node::PutSecret;
@@ -22,8 +24,17 @@ pub(crate) async fn recover(node: Arc<Node>, unfinished: Vec<Unfinished>) {
     while !node.is_settled() {
         tokio::time::sleep(POLL).await;
     }
-    for put in unfinished {
+    let (deletions, puts): (Vec<Unfinished>, Vec<Unfinished>) =
+        unfinished.into_iter().partition(|one| one.deleting.is_some());
+    for put in puts {
         finish(&node, put).await;
+    }
+    for deletion in deletions {
+        let sealed = deletion.deleting.as_deref().unwrap_or_default();
+        delete::resume(&node, sealed).await;
+        if let Err(error) = deletion.finish() {
+            tracing::warn!(%error, "the journal of an old deletion stays");
+        }
     }
 }
 

@@ -91,7 +91,7 @@ async fn second_look(
             Fetched::Shard(shard) if !look.without.contains(&shard.index()) => {
                 have.insert(shard.index(), *shard);
             }
-            Fetched::Shard(_) | Fetched::None | Fetched::Corrupt | Fetched::Silent => {}
+            Fetched::Shard(_) | Fetched::Deleted(_) | Fetched::None | Fetched::Corrupt | Fetched::Silent => {}
         }
     }
 }

@@ -288,6 +288,19 @@ struct Reading {
 }
 
 impl Reading {
+    fn new(node: &Node, stripe: Id, k: u8) -> Self {
+        Self {
+            k,
+            have: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            gave: BTreeSet::new(),
+            corrupt: false,
+            queue: node.core.successors(stripe, usize::from(k) + SPARE).into(),
+            widened: 0,
+        }
+    }
+
     /// The index to wish for from the next peer: the data shard that lies with it if nothing moved, else the
     /// first index that is neither here nor on its way.
     fn wish(&self, in_flight: &[u8]) -> u8 {
@@ -331,16 +344,7 @@ pub(crate) async fn fetch_stripe(
     wanted: Wanted,
 ) -> Result<Vec<VerifiedShard>, Failure> {
     let Wanted { stripe, k, without } = wanted;
-    let mut reading = Reading {
-        k,
-        have: BTreeMap::new(),
-        asked: BTreeSet::new(),
-        silent: BTreeSet::new(),
-        gave: BTreeSet::new(),
-        corrupt: false,
-        queue: node.core.successors(stripe, usize::from(k) + SPARE).into(),
-        widened: 0,
-    };
+    let mut reading = Reading::new(node, stripe, k);
     let mut waiting = FuturesUnordered::new();
     let mut in_flight: Vec<u8> = Vec::new();
     let mut hedges = 0;
@@ -374,6 +378,9 @@ pub(crate) async fn fetch_stripe(
                         if !without.contains(&shard.index()) {
                             reading.have.insert(shard.index(), *shard);
                         }
+                    }
+                    Fetched::Deleted(_) => {
+                        return Err(Failure::not_found("it was deleted by its owner"));
                     }
                     Fetched::Silent => { reading.silent.insert(peer); }
                     Fetched::Corrupt => reading.corrupt = true,
@@ -445,7 +452,7 @@ pub(crate) async fn fetch_shard(
     for contact in holders.iter().take(2) {
         match fetch(node, transfer, contact, wanted.stripe, index, true).await {
             Fetched::Shard(shard) => return Some(*shard),
-            Fetched::None | Fetched::Corrupt | Fetched::Silent => {}
+            Fetched::Deleted(_) | Fetched::None | Fetched::Corrupt | Fetched::Silent => {}
         }
     }
     None

@@ -6,11 +6,14 @@ use mutualstore_proto::wire;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::contact::{id, index, peer, wire_peer};
+use super::contact::{id, index, peer, wire_id, wire_peer};
 use super::{Malformed, custody as wire_custody, ring as wire_ring};
+use crate::crypt::SIGNATURE;
 
 /// One request names at most this many stripes.
 pub const MAX_STRIPES: usize = 2048;
+/// One request deletes at most this many stripes: each costs the receiver a write, together a flush.
+pub const MAX_BURIALS: usize = 256;
 /// A survey names at most this many peers.
 const MAX_SURVEY: usize = 65_536;
 
@@ -50,10 +53,23 @@ pub enum NodeRequest {
     Discard(Token, Vec<Id>),
     /// Extend the lease of pending shards to so many milliseconds from now.
     Renew(Token, Vec<Id>, u64),
+    /// Delete stripes. Answered by [`NodeResponse::Done`] once durable.
+    Bury(Vec<Burial>),
     /// What do you hold of these stripes? Answered by [`NodeResponse::Holdings`].
     Holdings(Vec<Id>),
     /// Walk the ring. Answered by [`NodeResponse::Survey`].
     Survey,
+}
+
+/// The tombstone of a stripe, not yet verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Burial {
+    /// The stripe.
+    pub stripe: Id,
+    /// Its canonical header; empty where the receiver holds a shard of it.
+    pub header: Bytes,
+    /// The owner's signature, 64 bytes.
+    pub signature: Bytes,
 }
 
 /// The answer to a [`NodeRequest`].
@@ -63,7 +79,7 @@ pub enum NodeResponse {
     Ring(ring::Response),
     /// To a question of custody.
     Custody(custody::Response),
-    /// For each stripe named, whether the receiver holds a shard of it under that token.
+    /// For each stripe named, whether the receiver holds a shard of it under that token, or its tombstone now.
     Done(Vec<bool>),
     /// One for each stripe asked, in order.
     Holdings(Vec<StripeHoldings>),
@@ -126,6 +142,9 @@ impl NodeRequest {
                 stripes: wire_ids(stripes),
                 lease_ms: *lease_ms,
             }),
+            Self::Bury(burials) => Kind::Bury(wire::Bury {
+                burials: burials.iter().map(Burial::to_wire).collect(),
+            }),
             Self::Holdings(stripes) => Kind::Holdings(wire::Holdings {
                 stripes: wire_ids(stripes),
             }),
@@ -146,6 +165,15 @@ impl NodeRequest {
             Kind::Commit(m) => Self::Commit(token(&m.token)?, ids(&m.stripes)?),
             Kind::Discard(m) => Self::Discard(token(&m.token)?, ids(&m.stripes)?),
             Kind::Renew(m) => Self::Renew(token(&m.token)?, ids(&m.stripes)?, m.lease_ms),
+            Kind::Bury(m) if m.burials.len() > MAX_BURIALS => {
+                return Err(Malformed("too many burials in one request"));
+            }
+            Kind::Bury(m) => Self::Bury(
+                m.burials
+                    .iter()
+                    .map(Burial::from_wire)
+                    .collect::<Result<_, _>>()?,
+            ),
             Kind::Holdings(m) => Self::Holdings(ids(&m.stripes)?),
             Kind::Survey(wire::Survey {}) => Self::Survey,
         })
@@ -203,6 +231,27 @@ impl NodeResponse {
     }
 }
 
+impl Burial {
+    fn to_wire(&self) -> wire::Burial {
+        wire::Burial {
+            stripe: wire_id(&self.stripe),
+            header: self.header.clone(),
+            signature: self.signature.clone(),
+        }
+    }
+
+    fn from_wire(message: &wire::Burial) -> Result<Self, Malformed> {
+        if message.signature.len() != SIGNATURE {
+            return Err(Malformed("a signature has 64 bytes"));
+        }
+        Ok(Self {
+            stripe: id(&message.stripe)?,
+            header: message.header.clone(),
+            signature: message.signature.clone(),
+        })
+    }
+}
+
 impl StripeHoldings {
     fn to_wire(&self) -> wire::StripeHoldings {
         let held = |(index, pending): &(u8, bool)| wire::HeldShard {
@@ -252,6 +301,11 @@ mod tests {
             NodeRequest::Renew([7; 16], stripes.clone(), 60_000),
             NodeRequest::Holdings(stripes),
             NodeRequest::Survey,
+            NodeRequest::Bury(vec![Burial {
+                stripe: Id::new([3; 32]),
+                header: Bytes::from_static(b"header"),
+                signature: vec![4; SIGNATURE].into(),
+            }]),
         ] {
             assert_eq!(NodeRequest::decode(request.encode()), Ok(request));
         }

@@ -43,6 +43,8 @@ pub enum ShardStatus {
     None,
     /// It was held but does not verify any more.
     Corrupt,
+    /// The stripe was deleted by its owner.
+    Deleted,
     /// No space, or leaving.
     Full,
     /// The shard does not match its header, or the request is malformed.
@@ -51,12 +53,12 @@ pub enum ShardStatus {
     Failed,
 }
 
-/// The head of an answer; a fetched shard is its payload.
+/// The head of an answer; a fetched shard is its payload, or the owner's signature under a deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardResponse {
     /// How it went.
     pub status: ShardStatus,
-    /// Canonical stripe header of a fetched shard, else empty.
+    /// Canonical stripe header of a fetched shard or of a deleted stripe, else empty.
     pub header: Bytes,
     /// Index of a fetched or corrupt shard.
     pub index: u8,
@@ -135,6 +137,7 @@ impl ShardResponse {
             ShardStatus::Full => wire::ShardStatus::Full,
             ShardStatus::Invalid => wire::ShardStatus::Invalid,
             ShardStatus::Failed => wire::ShardStatus::Failed,
+            ShardStatus::Deleted => wire::ShardStatus::Deleted,
         };
         let message = wire::ShardResponse {
             status: status.into(),
@@ -156,6 +159,7 @@ impl ShardResponse {
             wire::ShardStatus::Full => ShardStatus::Full,
             wire::ShardStatus::Invalid => ShardStatus::Invalid,
             wire::ShardStatus::Failed => ShardStatus::Failed,
+            wire::ShardStatus::Deleted => ShardStatus::Deleted,
         };
         Ok(Self {
             status,
@@ -191,6 +195,7 @@ mod tests {
             ShardStatus::None,
             ShardStatus::Corrupt,
             ShardStatus::Full,
+            ShardStatus::Deleted,
         ] {
             let response = ShardResponse::status(status, "why");
             assert_eq!(ShardResponse::decode(response.encode()), Ok(response));

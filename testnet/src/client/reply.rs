@@ -64,6 +64,19 @@ pub struct PutReport {
     pub warning: Option<String>,
 }
 
+/// Answer to `rm`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Base name given at `put`.
+    pub name: String,
+    /// File size in bytes.
+    pub size_bytes: u64,
+    /// Stripes deleted, those of the manifest included.
+    pub stripes: u64,
+    /// Shards at peers that did not answer; they go when these come back.
+    pub shards_left: u64,
+}
+
 /// Answer to `stat`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileStat {

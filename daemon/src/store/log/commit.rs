@@ -110,7 +110,7 @@ impl Log {
             .values()
             .next_back()
             .map_or(Some(0), |segment| segment.footer);
-        (last, inner.shards)
+        (last, inner.shards + inner.tombstones)
     }
 }
 

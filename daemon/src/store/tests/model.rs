@@ -16,6 +16,7 @@ enum Op {
     Renew(Vec<u32>, u64),
     Remove(Vec<u32>),
     Expire(Vec<u32>, u64),
+    Bury(u32),
     Reopen(End),
 }
 
@@ -32,11 +33,12 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let keys = vec(n.clone(), 0..4);
     let len = prop_oneof![0usize..300, 4000usize..14_000];
     let op = prop_oneof![
-        12 => (n, len, proptest::option::of(0u64..100)).prop_map(|(n, len, lease)| Op::Put { n, len, lease }),
+        12 => (n.clone(), len, proptest::option::of(0u64..100)).prop_map(|(n, len, lease)| Op::Put { n, len, lease }),
         3 => keys.clone().prop_map(Op::Commit),
         2 => (keys.clone(), 0u64..100).prop_map(|(keys, until)| Op::Renew(keys, until)),
         5 => keys.clone().prop_map(Op::Remove),
         1 => (keys, 0u64..100).prop_map(|(keys, now)| Op::Expire(keys, now)),
+        1 => n.prop_map(Op::Bury),
         1 => Just(Op::Reopen(End::Stop)),
         1 => Just(Op::Reopen(End::Kill)),
         1 => Just(Op::Reopen(End::LoseIndex)),
@@ -44,8 +46,12 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     vec(op, 1..40)
 }
 
-/// Lease (`None`: committed) and payload.
-type Model = BTreeMap<Key, (Option<u64>, Vec<u8>)>;
+/// Lease (`None`: committed) and payload of shards; of deleted stripes, which have one key each here, when.
+#[derive(Default)]
+struct Model {
+    shards: BTreeMap<Key, (Option<u64>, Vec<u8>)>,
+    deleted: BTreeMap<Key, u64>,
+}
 
 struct Subject {
     dir: TempDir,
@@ -92,64 +98,107 @@ impl Subject {
                     until_unix_ms,
                     writer: [3; 32],
                 });
-                let outcome = self
-                    .store()
-                    .put(key(*n), state, [time; 16], b"header", &payload)
-                    .unwrap();
-                assert_eq!(outcome == PutOutcome::AlreadyHeld, model.contains_key(&key(*n)));
-                let held = model.entry(key(*n)).or_insert((*lease, payload));
+                let outcome = self.store().put(key(*n), state, [time; 16], b"header", &payload);
+                if model.deleted.contains_key(&key(*n)) {
+                    assert!(matches!(outcome, Err(PutError::Deleted)));
+                    return;
+                }
+                let outcome = outcome.unwrap();
+                assert_eq!(
+                    outcome == PutOutcome::AlreadyHeld,
+                    model.shards.contains_key(&key(*n))
+                );
+                let held = model.shards.entry(key(*n)).or_insert((*lease, payload));
                 held.0 = held.0.zip(*lease).map(|(held, new)| held.max(new));
             }
             Op::Commit(numbers) => {
                 let committed = self.store().commit(&keys(numbers)).unwrap();
                 let held = distinct(&keys(numbers))
                     .into_iter()
-                    .filter(|key| model.contains_key(key));
+                    .filter(|key| model.shards.contains_key(key));
                 assert_eq!(committed, held.count());
                 for key in keys(numbers) {
-                    model.entry(key).and_modify(|held| held.0 = None);
+                    model.shards.entry(key).and_modify(|held| held.0 = None);
                 }
             }
             Op::Renew(numbers, until) => {
                 self.store().renew(&keys(numbers), *until).unwrap();
                 for key in keys(numbers) {
                     model
+                        .shards
                         .entry(key)
                         .and_modify(|held| held.0 = held.0.map(|held| held.max(*until)));
                 }
             }
             Op::Remove(numbers) => {
                 self.store().remove(&keys(numbers)).unwrap();
-                model.retain(|key, _| !keys(numbers).contains(key));
+                model.shards.retain(|key, _| !keys(numbers).contains(key));
             }
             Op::Expire(numbers, now) => {
                 self.store().expire(&keys(numbers), *now).unwrap();
-                model.retain(|key, held| {
+                model.shards.retain(|key, held| {
                     !(keys(numbers).contains(key) && held.0.is_some_and(|until| until <= *now))
                 });
+            }
+            Op::Bury(n) => {
+                let Key { stripe, index } = key(*n);
+                let removed = self
+                    .store()
+                    .bury(stripe, b"header", &[7; 64], u64::from(time))
+                    .unwrap();
+                let shard = model.shards.remove(&key(*n)).map(|_| index);
+                assert_eq!(removed, Vec::from_iter(shard));
+                model.deleted.entry(key(*n)).or_insert(u64::from(time));
             }
             Op::Reopen(end) => self.reopen(*end),
         }
     }
 
     fn check(&self, model: &Model) {
-        let mut listed = BTreeMap::new();
-        self.store()
-            .for_each(|key, meta| assert_eq!(listed.insert(key, meta), None))
-            .unwrap();
-        assert!(listed.keys().eq(model.keys()));
-        for (key, (lease, payload)) in model {
+        let (mut listed, mut deleted) = (BTreeMap::new(), BTreeMap::new());
+        let visit = |key: Key, meta: Meta| match meta.state {
+            State::Deleted { since_unix_ms } => {
+                assert_eq!((key.index, meta.len), (TOMBSTONE, 70));
+                assert_eq!(deleted.insert(key.stripe, since_unix_ms), None);
+            }
+            State::Committed | State::Pending { .. } => assert_eq!(listed.insert(key, meta), None),
+        };
+        self.store().for_each(visit).unwrap();
+        assert!(listed.keys().eq(model.shards.keys()));
+        assert!(
+            deleted
+                .into_iter()
+                .eq(model.deleted.iter().map(|(key, since)| (key.stripe, *since)))
+        );
+        for (key, (lease, payload)) in &model.shards {
             let stored = self.store().get(*key).unwrap().unwrap();
             assert!(stored.payload == *payload);
             let until = match stored.meta.state {
                 State::Committed => None,
                 State::Pending { until_unix_ms, .. } => Some(until_unix_ms),
+                State::Deleted { .. } => panic!("a shard that is a tombstone"),
             };
             assert_eq!((until, &stored.meta), (*lease, &listed[key]));
         }
+        for key in model.deleted.keys() {
+            let tombstone = Key {
+                index: TOMBSTONE,
+                ..*key
+            };
+            let stored = self.store().get(tombstone).unwrap().unwrap();
+            assert_eq!(
+                (stored.header.as_ref(), stored.payload.as_ref()),
+                (b"header".as_slice(), [7; 64].as_slice())
+            );
+            assert_eq!(self.store().get(*key).unwrap(), None);
+        }
+        self.check_usage(model);
+    }
+
+    fn check_usage(&self, model: &Model) {
         let usage = self.store().used();
         let bytes = |pending: bool| -> u64 {
-            let chosen = model.values().filter(|held| held.0.is_some() == pending);
+            let chosen = model.shards.values().filter(|held| held.0.is_some() == pending);
             chosen
                 .map(|held| record::record_bytes(held.1.len() as u64 + 6))
                 .sum()
@@ -158,7 +207,8 @@ impl Subject {
             (usage.committed_bytes, usage.pending_bytes),
             (bytes(false), bytes(true))
         );
-        assert_eq!(usage.shards, model.len() as u64);
+        let counted = (usage.shards, usage.tombstones);
+        assert_eq!(counted, (model.shards.len() as u64, model.deleted.len() as u64));
     }
 }
 
@@ -169,7 +219,7 @@ proptest! {
         let dir = TempDir::new().unwrap();
         let store = Store::open(dir.path(), CONFIG).unwrap().0;
         let mut subject = Subject { dir, store: Some(store) };
-        let mut model = Model::new();
+        let mut model = Model::default();
         for (time, op) in (0u8..).zip(&ops) {
             subject.apply(op, &mut model, time);
         }
