@@ -594,7 +594,7 @@ fn a_burial_that_was_cut_short_is_finished_by_the_next_start() {
     let usage = store.used();
     assert_eq!((usage.shards, usage.tombstones), (1, 1));
     assert_held(&store, 2, 9_000);
-    assert_eq!(store.bury(stripe, HEADER, &[3; 64], 9).unwrap(), vec![]);
+    assert_eq!(store.bury(stripe, HEADER, &[3; 64], 9).unwrap(), Vec::<u8>::new());
     assert_eq!(store.meta(tombstone).unwrap().state, state);
 }
 
