@@ -258,7 +258,8 @@ fn ranges_are_asked_and_checked() {
 fn heads_carry_the_name_and_errors_their_reason() {
     let client = serve(|seen, stream| {
         if seen.line.starts_with("HEAD /v1/files/good") {
-            let headers = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\nx-mutualstore-name: a%2Fb%C3%A9\r\n\r\n";
+            let headers = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\
+                           x-mutualstore-name: a%2Fb%C3%A9\r\n\r\n";
             stream.write_all(headers.as_bytes()).unwrap();
         } else if seen.line.starts_with("HEAD") {
             stream
