@@ -238,17 +238,26 @@ fn regenerate(now: Time, homed: &Homed, survey: &Survey, peers: &Peers, members:
 }
 
 /// A shard none of whose holders has a seat, or whose one holder has one seat for two shards, goes to the first
-/// empty seat.
+/// empty seat. Where there is none, one without a seat goes to a seat that only keeps what others with seats keep too:
+/// its own would go as surplus, but for holders so far away that those at the seats do not know them.
 fn hand_in(homed: &Homed, survey: &Survey, members: &Members, seats: &[Handle]) -> Decision {
     let empty = |seat: &&Handle| !homed.claims.iter().any(|claim| claim.peer == **seat);
-    let Some(to) = seats.iter().find(empty) else {
-        return Decision::Nothing;
-    };
     let seated = |index| survey.holders(index).any(|peer| seats.contains(&peer));
-    let misplaced = survey
-        .live
-        .iter()
-        .filter(|(index, peer)| !seated(*index) || survey.is_sole(*index) && survey.is_doubled(*peer));
+    let twice = |index| survey.holders(index).filter(|peer| seats.contains(peer)).count() > 1;
+    let spare = |seat: &&Handle| {
+        let mut held = survey.live.iter().filter(|(_, peer)| peer == *seat);
+        held.all(|(index, _)| twice(*index))
+    };
+    let (to, crowded) = match seats.iter().find(empty) {
+        Some(to) => (to, true),
+        None => match seats.iter().rfind(spare) {
+            Some(to) => (to, false),
+            None => return Decision::Nothing,
+        },
+    };
+    let misplaced = survey.live.iter().filter(|(index, peer)| {
+        !seated(*index) || crowded && survey.is_sole(*index) && survey.is_doubled(*peer)
+    });
     let farthest = misplaced.max_by_key(|(_, peer)| (!seats.contains(peer), position(members, *peer), *peer));
     farthest.map_or(Decision::Nothing, |(index, from)| Decision::Copy {
         index: *index,
@@ -316,4 +325,69 @@ pub(super) fn surplus(
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::custody::Shape;
+    use crate::custody::fingerprint::{Fingerprints, ShardKey, Slot};
+    use crate::custody::home::Home;
+    use crate::custody::tests::harness::{peer, stripe};
+
+    const SHAPE: Shape = Shape {
+        k: 1,
+        n: 3,
+        shard_len: 1,
+    };
+
+    /// What a home does that has the first of `seats` when `live` is what it was told.
+    fn decided(live: &[(u8, u8)]) -> (Decision, impl Fn(u8) -> Handle) {
+        let mut peers = Peers::new(peer(0), Duration::from_secs(5), Time::ZERO);
+        let handles: Vec<Handle> = (0..8)
+            .map(|number| peers.intern(Time::ZERO, peer(number), true))
+            .collect();
+        let handle = move |number: u8| handles.get(usize::from(number)).copied().unwrap_or(ME);
+        let mut home = Home::default();
+        let slot = Slot::of(stripe(1));
+        for (index, holder) in live {
+            let claim = Claim {
+                peer: handle(*holder),
+                index: *index,
+                committed: true,
+            };
+            let key = ShardKey { slot, index: *index };
+            home.claim(key, SHAPE, claim, &mut Fingerprints::default(), Time::ZERO);
+        }
+        let survey = Survey {
+            live: live
+                .iter()
+                .map(|(index, holder)| (*index, handle(*holder)))
+                .collect(),
+            distinct: 3,
+            ..Survey::default()
+        };
+        let members: Vec<(Handle, PeerState)> = (0..8).map(|n| (handle(n), PeerState::Accepting)).collect();
+        let homed = home.stripes.get(&slot).unwrap();
+        (decide(Time::ZERO, homed, &survey, &peers, &members), handle)
+    }
+
+    #[test]
+    fn a_shard_off_its_place_goes_to_a_seat_that_keeps_what_others_keep() {
+        // Peers 0 to 2 have the seats; peer 7 is too far away for them to know it, so what is double stays for ever.
+        let (decision, handle) = decided(&[(0, 0), (0, 1), (1, 2), (1, 5), (2, 7)]);
+        let expected = Decision::Copy {
+            index: 2,
+            from: handle(7),
+            to: handle(1),
+        };
+        assert_eq!(decision, expected);
+        // An empty seat is better, and a seat whose shard is the only one with a seat is none to use.
+        let (decision, _) = decided(&[(0, 0), (1, 1), (0, 2), (2, 7)]);
+        assert!(matches!(decision, Decision::Copy { index: 2, to, .. } if to == handle(2)));
+        let (decision, _) = decided(&[(0, 0), (1, 1), (2, 2), (2, 7)]);
+        assert_eq!(decision, Decision::Nothing);
+    }
 }
