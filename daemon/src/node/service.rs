@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use mutualstore_dht::custody::TOMBSTONE;
 use mutualstore_dht::{Id, Membership, Peer, PeerState};
 use mutualstore_erasure::{Header, Shard};
@@ -22,6 +22,9 @@ use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
 
 /// A writer cannot make a holder keep an unfinished put longer than this without asking again.
 const MAX_LEASE: Duration = Duration::from_hours(1);
+
+/// Tombstones of one request written at the same time.
+const BURIALS: usize = 16;
 
 /// The node as the transport sees it.
 pub(crate) struct PeerService(pub(crate) Arc<Node>);
@@ -99,12 +102,9 @@ async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
             done(node.shards.renew(&node.core, stripes, token, lease).await)
         }
         NodeRequest::Bury(burials) => {
-            let mut held = Vec::with_capacity(burials.len());
-            for burial in burials {
-                held.push(bury(node, burial).await);
-            }
+            let done = bury_all(node, burials).await;
             node.publish_usage();
-            NodeResponse::Done(held)
+            NodeResponse::Done(done)
         }
         NodeRequest::Holdings(stripes) => NodeResponse::Holdings(holdings(node, &stripes)),
         NodeRequest::Survey => match node.core.walk().await {
@@ -118,9 +118,16 @@ async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
     }
 }
 
+/// Keeps those of these tombstones that prove themselves. Whether each stripe is deleted here afterwards.
+pub(crate) async fn bury_all(node: &Node, burials: Vec<Burial>) -> Vec<bool> {
+    // Those written at the same time share a flush.
+    let burials = stream::iter(burials).map(|burial| bury(node, burial));
+    burials.buffered(BURIALS).collect().await
+}
+
 /// Keeps a tombstone if it proves itself, by the header that comes with it or that of a shard held here. Whether the
 /// stripe is deleted here afterwards.
-pub(crate) async fn bury(node: &Node, burial: Burial) -> bool {
+async fn bury(node: &Node, burial: Burial) -> bool {
     let Burial {
         stripe,
         header,

@@ -245,12 +245,20 @@ impl Shards {
     pub(crate) async fn tombstone(&self, core: &Core, stripe: Id) -> Option<Tombstone> {
         self.store.meta(key(stripe, TOMBSTONE))?;
         let read = self.blocking(move |store| {
-            let stored = store.get(key(stripe, TOMBSTONE)).ok()??;
-            let header = Header::decode(&stored.header).ok()?;
-            let tombstone = Tombstone::verify(header, &stored.payload)?;
-            (tombstone.stripe() == stripe).then_some(tombstone)
+            let stored = match store.get(key(stripe, TOMBSTONE)) {
+                Ok(stored) => stored?,
+                Err(GetError::Corrupt) => return Some(None),
+                // What the disk does not give now it may give later.
+                Err(GetError::Io(error)) => {
+                    tracing::error!(%stripe, %error, "could not read a tombstone");
+                    return None;
+                }
+            };
+            let header = Header::decode(&stored.header).ok();
+            let tombstone = header.and_then(|header| Tombstone::verify(header, &stored.payload));
+            Some(tombstone.filter(|tombstone| tombstone.stripe() == stripe))
         });
-        let tombstone = read.await?;
+        let tombstone = read.await??;
         if tombstone.is_none() {
             self.bad.add(1);
             tracing::warn!("CORRUPTED_BLOCK {stripe}:{TOMBSTONE}");

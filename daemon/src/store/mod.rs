@@ -209,6 +209,9 @@ impl Store {
 
     /// Removes what a crash left between a tombstone and the end of its stripe's shards.
     fn finish_burials(&self) {
+        if self.used().tombstones == 0 {
+            return;
+        }
         let mut left = Vec::new();
         let mut shards: Vec<Key> = Vec::new();
         // A tombstone comes after the shards of its stripe, if any.
@@ -570,7 +573,8 @@ impl Store {
         Ok(())
     }
 
-    /// Calls `visit` for every shard and every tombstone held, in the order of the keys. Shards that come or go meanwhile may be missed.
+    /// Calls `visit` for every shard and every tombstone held, in the order of the keys. What comes or goes meanwhile may
+    /// be missed.
     pub fn for_each(&self, mut visit: impl FnMut(Key, Meta)) -> io::Result<()> {
         self.index.walk(|key, entry| visit(key, entry.meta()))
     }

@@ -22,7 +22,7 @@ use crate::crypt::{owner_key, sign_deletion};
 use crate::error::{EXIT_NOT_FOUND, Failure};
 use crate::link::Link;
 use crate::node::Node;
-use crate::node::service::bury;
+use crate::node::service;
 use crate::node::shards::unix_ms;
 use crate::tombstone::Tombstone;
 use crate::wire::node::{Burial, MAX_BURIALS, NodeRequest, NodeResponse};
@@ -207,11 +207,7 @@ async fn bury_all(node: &Arc<Node>, link: &Link, stripes: &[Id], peer: Peer) -> 
 /// Which of the burials `peer` has done; none when it does not answer.
 async fn send(node: &Arc<Node>, burials: Vec<Burial>, peer: Peer) -> Vec<bool> {
     if peer == node.me {
-        let mut done = Vec::with_capacity(burials.len());
-        for burial in burials {
-            done.push(bury(node, burial).await);
-        }
-        return done;
+        return service::bury_all(node, burials).await;
     }
     let Some(contact) = node.core.contact(peer) else {
         return Vec::new();

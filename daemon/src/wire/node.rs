@@ -12,7 +12,7 @@ use crate::crypt::SIGNATURE;
 
 /// One request names at most this many stripes.
 pub const MAX_STRIPES: usize = 2048;
-/// One request deletes at most this many stripes: each costs the receiver a write, together a flush.
+/// One request deletes at most this many stripes: each costs the receiver two writes.
 pub const MAX_BURIALS: usize = 256;
 /// A survey names at most this many peers.
 const MAX_SURVEY: usize = 65_536;
