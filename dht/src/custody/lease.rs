@@ -1,10 +1,11 @@
 //! What becomes of a pending shard whose lease ended: whoever may know of a commit is asked first, and the
-//! shard is dropped only when nobody can know.
+//! shard is dropped only when nobody can know. A peer that forgot the others and is alone, or with few of them, since
+//! cannot tell: it keeps the shard until it has met as many as a stripe has holders.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fingerprint::{ShardKey, Slot};
-use super::inventory::Tenure;
+use super::inventory::{Held, Tenure};
 use super::message::Status;
 use super::peers::{Handle, ME};
 use super::{Custody, Effect};
@@ -126,10 +127,15 @@ impl Custody {
         if unsure || self.peers.any_suspect(now) {
             return;
         }
-        let ended = |tenure| matches!(tenure, Tenure::Pending { until, .. } if until <= now);
+        let met = self.peers.met();
+        let ended = |held: &Held| {
+            let past = matches!(held.tenure, Tenure::Pending { until, .. } if until <= now);
+            // One that has met fewer than hold the other shards never asked all who may know.
+            past && met + 1 >= usize::from(held.shape.n)
+        };
         let of_stripe = self.inventory.of(stripe);
         let dropped: Vec<ShardKey> = of_stripe
-            .filter(|(_, held)| ended(held.tenure))
+            .filter(|(_, held)| ended(held))
             .map(|(key, _)| key)
             .collect();
         for key in dropped {

@@ -252,6 +252,13 @@ impl Peers {
                 .any(|record| !record.alive && now.since(record.since.max(self.floor)) < self.repair_delay)
     }
 
+    /// How many other peers this one has met alive since it started.
+    pub(super) fn met(&self) -> usize {
+        // What vanished is not in step until it is back.
+        let met = |record: &&PeerRecord| record.alive || !record.synced;
+        self.records.iter().skip(1).filter(met).count()
+    }
+
     /// A report of the peer matched. Whether that makes its shards count again.
     pub(super) fn synced(&mut self, handle: Handle) -> bool {
         !std::mem::replace(&mut self.get_mut(handle).synced, true)

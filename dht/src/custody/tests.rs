@@ -536,6 +536,29 @@ fn nothing_expires_while_a_suspect_may_know_of_a_commit() {
 }
 
 #[test]
+fn who_woke_alone_keeps_what_may_be_committed() {
+    let mut net = Net::new(12, quick(), 36);
+    net.run(secs(1));
+    let (id, state) = (stripe(0), pending(&net, secs(30)));
+    net.put_as(id, RS, state);
+    let holders = net.live(id);
+    for (_, holder) in &holders[1..] {
+        commit_at(&mut net, *holder, id);
+    }
+    for up in net.up() {
+        net.kill(up);
+    }
+    let (index, alone) = holders[0];
+    net.start(alone);
+    net.run(secs(120));
+    assert!(net.holds(alone, id, index));
+    for (_, holder) in &holders[1..] {
+        net.start(*holder);
+    }
+    net.run_until(secs(60), |net| commits(net, id) == 6);
+}
+
+#[test]
 fn repair_off_leaves_everything_where_it_is() {
     let config = CustodyConfig {
         repair: false,

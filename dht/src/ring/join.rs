@@ -279,7 +279,7 @@ impl Ring {
             let Some(entry) = self.table.get(peer) else {
                 continue;
             };
-            if let Standing::Dead(_) = entry.standing {
+            if entry.outside || matches!(entry.standing, Standing::Dead(_)) {
                 self.ping(now, peer);
             } else {
                 self.enter(now, peer);

@@ -48,7 +48,7 @@ pub(super) struct Lookup {
     nodes: BTreeMap<Id, Peer>,
     contacts: BTreeMap<Peer, Contact>,
     asked: BTreeSet<Peer>,
-    /// Who did not answer.
+    /// Who did not answer, or is no member.
     silent: BTreeSet<Peer>,
     /// How many of them whoever was asked was told of.
     told: BTreeMap<Peer, usize>,
@@ -282,11 +282,14 @@ impl Ring {
                 self.met(now, id, from);
                 self.step(now, id);
             }
-            Response::Busy
-            | Response::Pong { .. }
-            | Response::Same
-            | Response::Contacts(_)
-            | Response::Ack => self.step(now, id),
+            Response::Busy => {
+                lookup.silent.insert(from);
+                self.handle_disconnect(now, from);
+                self.step(now, id);
+            }
+            Response::Pong { .. } | Response::Same | Response::Contacts(_) | Response::Ack => {
+                self.step(now, id)
+            }
         }
     }
 

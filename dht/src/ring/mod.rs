@@ -392,6 +392,8 @@ impl Ring {
             (Purpose::Neighbours(_), Response::Busy) if self.config.has(Flaw::BusyIsDead) => {
                 self.bury(now, peer);
             }
+            // It has started anew: what is no member is no head.
+            (Purpose::Neighbours(_), Response::Busy) => self.handle_disconnect(now, peer),
             (Purpose::Neighbours(_), _) => {}
             (Purpose::Lookup(lookup), response) => self.on_lookup_response(now, lookup, peer, response),
             (Purpose::Walk(walk, _), response) => self.on_walk_response(now, walk, peer, response),

@@ -80,6 +80,8 @@ pub(super) struct Entry {
     pub(super) pinging: bool,
     /// A head that should list the peer does not, and the peer has not been heard since.
     pub(super) unlisted: bool,
+    /// It said last that it is no member.
+    pub(super) outside: bool,
 }
 
 impl Entry {
@@ -98,6 +100,7 @@ impl Entry {
             pinged: None,
             pinging: false,
             unlisted: false,
+            outside: false,
         }
     }
 

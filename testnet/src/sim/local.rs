@@ -143,13 +143,15 @@ impl World {
     pub(super) fn check_spread(&mut self, who: Who, id: Id) {
         let stripe = self.truth.stripes.get(&id).filter(|stripe| stripe.is_promised());
         let promised = stripe.and_then(|stripe| stripe.promised);
-        let late = promised.is_some_and(|promised| self.now - promised >= SPREAD) && self.is_calm();
+        let born = self.host(who).map_or(0, |host| host.born);
+        let since = promised.map_or(self.now, |promised| promised.max(born));
+        let late = self.now - since >= SPREAD && self.is_calm();
         let pending = self.host(who).is_some_and(|host| {
             let mut shards = host.disk.range((id, 0)..=(id, u8::MAX));
             shards.any(|(_, stored)| matches!(stored.tenure, Tenure::Pending { .. }))
         });
         if late && pending {
-            let since = seconds(self.now - promised.unwrap_or_default());
+            let since = seconds(self.now - since);
             let detail = format!("host {who} learned of the commit of {id:?} after {since} s");
             self.violate(Violation::custody("commits spread", detail));
         }
