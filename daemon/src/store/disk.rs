@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 
+use super::tree::{SledTree, Tree};
+
 /// Unit in which space is given back, and the alignment of direct reads, in bytes.
 pub(super) const PAGE: u64 = 4096;
 
@@ -25,6 +27,10 @@ pub(super) trait Disk: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// A file of `bytes` allocated bytes.
     fn reserve(&self, path: &Path, bytes: u64) -> io::Result<()>;
+    /// The ordered map in `dir`, an empty one if there is none.
+    fn tree(&self, dir: &Path) -> io::Result<Box<dyn Tree>>;
+    /// Removes the map in `dir`, whatever state it is in.
+    fn remove_tree(&self, dir: &Path) -> io::Result<()>;
 }
 
 /// An open segment.
@@ -93,6 +99,17 @@ impl Disk for OsDisk {
             .truncate(true)
             .open(path)?;
         Ok(rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)?)
+    }
+
+    fn tree(&self, dir: &Path) -> io::Result<Box<dyn Tree>> {
+        Ok(Box::new(SledTree::open(dir)?))
+    }
+
+    fn remove_tree(&self, dir: &Path) -> io::Result<()> {
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 

@@ -19,13 +19,14 @@ pub enum OpenError {
 /// Why a put failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
-    /// The capacity or the file system is used up. Nothing changed.
+    /// The capacity or the file system is used up. Nothing changed, but should power be lost now, the next start may find
+    /// the shard.
     #[error("no space: {free} bytes free")]
     NoSpace {
         /// What puts may still take, in bytes.
         free: u64,
     },
-    /// Writing failed. Nothing changed.
+    /// Writing failed. Nothing changed, but should power be lost now, the next start may find the shard.
     #[error("the shard could not be written")]
     Io(#[source] io::Error),
     /// Flushing failed. The shard is not held, but may be found at the next start.
@@ -45,10 +46,11 @@ pub enum PutError {
 /// Why a commit, a renewal or a removal failed. Of more than 1024 keys, those before the failing batch are done.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
-    /// The file system is full and the reserve used up (for a renewal: the capacity is reached). Nothing changed.
+    /// The file system is full and the reserve used up (for a renewal: the capacity is reached). Nothing changed, but
+    /// should power be lost now, the next start may find the change.
     #[error("no space")]
     NoSpace,
-    /// Writing failed. Nothing changed.
+    /// Writing failed. Nothing changed, but should power be lost now, the next start may find the change.
     #[error("the change could not be written")]
     Io(#[source] io::Error),
     /// Flushing failed. The change does not hold, but may at the next start.

@@ -1,29 +1,24 @@
-//! Which shard lies where: a sled tree that a rescan of the segments rebuilds at any time.
+//! Which shard lies where: a map on disk that a rescan of the segments rebuilds at any time.
 //!
-//! sled holds nothing else and is named nowhere else. Its files are believed only after a clean stop, told by a mark
-//! that is the same here and in the last segment's footer: its `flush` alone does not survive a loss of power, and it
-//! may panic on a damaged file.
+//! Its files are believed only after a clean stop, told by a mark that is the same here and in the last segment's footer:
+//! the [`tree`](super::tree) alone promises too little.
 //!
 //! Entry: sequence u64, segment u32, offset u32 in units of 64 bytes, header length u32, payload length u32, token
 //! [16]; a pending one goes on with end of the lease u64 and writer [32], a tombstone with the time it came u64. All
 //! big-endian.
 
-use std::fs::{File, TryLockError};
 use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
+use super::disk::Disk;
 use super::record::{ALIGN, Fields, RecordHeader, record_bytes};
+use super::tree::Tree;
 use super::{Key, Meta, State};
 
-/// Bounds sled's page cache, in bytes; its default is 1 GiB.
-const CACHE_BYTES: u64 = 8 << 20;
 /// Keys handed out at a time by a walk.
 const PAGE_KEYS: usize = 256;
-/// How long to wait for an index that this process has just let go.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
-const MARK: &[u8] = b"mark";
 
 /// Where a shard lies, and under what state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +63,7 @@ impl Entry {
         record_bytes(u64::from(self.header_len) + u64::from(self.payload_len))
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(80);
         out.extend(self.sequence.to_be_bytes());
         out.extend(self.segment.to_be_bytes());
@@ -95,7 +90,7 @@ impl Entry {
         out
     }
 
-    fn decode(bytes: &[u8]) -> io::Result<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
         let mut fields = Fields(bytes);
         let entry = (|| {
             Some(Self {
@@ -133,36 +128,26 @@ pub(super) struct Mark {
 }
 
 /// The index. Every write is visible to every read that begins after it returned.
-pub(super) struct Index {
-    dir: PathBuf,
-    db: sled::Db,
-    shards: sled::Tree,
-    marks: sled::Tree,
-}
+pub(super) struct Index(Box<dyn Tree>);
 
 impl Index {
     /// An empty index in place of whatever lies in `dir`.
-    pub(super) fn create(dir: &Path) -> io::Result<Self> {
-        match std::fs::remove_dir_all(dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        Self::open_any(dir)
+    pub(super) fn create(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
+        disk.remove_tree(dir)?;
+        disk.tree(dir).map(Self)
     }
 
     /// The index in `dir`, if it carries the mark of a clean stop after the footer `sequence` and `check` accepts all
     /// its entries.
     pub(super) fn open_marked(
+        disk: &dyn Disk,
         dir: &Path,
         sequence: u64,
         mut check: impl FnMut(&Key, &Entry) -> bool,
     ) -> Option<Self> {
-        if !dir.exists() {
-            return None;
-        }
         let attempt = catch_unwind(AssertUnwindSafe(|| -> io::Result<Option<Self>> {
-            let index = Self::open_any(dir)?;
-            let Some(mark) = index.mark()?.filter(|mark| mark.sequence == sequence) else {
+            let index = Self(disk.tree(dir)?);
+            let Some(mark) = index.0.mark()?.filter(|mark| mark.sequence == sequence) else {
                 return Ok(None);
             };
             let (mut shards, mut sound) = (0, true);
@@ -175,101 +160,41 @@ impl Index {
         attempt.ok()?.ok()?
     }
 
-    fn open_any(dir: &Path) -> io::Result<Self> {
-        await_release(&dir.join("db"));
-        let db = sled::Config::new()
-            .path(dir)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None)
-            .open()?;
-        let (shards, marks) = (db.open_tree("shards")?, db.open_tree("marks")?);
-        Ok(Self {
-            dir: dir.to_owned(),
-            db,
-            shards,
-            marks,
-        })
-    }
-
-    fn mark(&self) -> io::Result<Option<Mark>> {
-        Ok(self.marks.get(MARK)?.and_then(|bytes| {
-            let mut fields = Fields(&bytes);
-            Some(Mark {
-                sequence: fields.u64()?,
-                shards: fields.u64()?,
-            })
-        }))
-    }
-
     /// Durably notes that nothing will change until `mark` stands in the last footer too.
     pub(super) fn set_mark(&self, mark: Mark) -> io::Result<()> {
-        let bytes = [mark.sequence.to_be_bytes(), mark.shards.to_be_bytes()].concat();
-        self.marks.insert(MARK, bytes)?;
-        self.db.flush()?;
-        for entry in std::fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            if path.is_file() {
-                File::open(path)?.sync_all()?;
-            }
-        }
-        File::open(&self.dir)?.sync_all()
+        self.0.set_mark(mark)
     }
 
     pub(super) fn get(&self, key: &Key) -> io::Result<Option<Entry>> {
-        self.shards
-            .get(key.to_bytes())?
-            .map(|bytes| Entry::decode(&bytes))
-            .transpose()
+        self.0.get(key)
     }
 
     pub(super) fn insert(&self, key: &Key, entry: &Entry) -> io::Result<()> {
-        self.shards.insert(key.to_bytes(), entry.encode())?;
-        Ok(())
+        self.0.insert(key, entry)
     }
 
     pub(super) fn remove(&self, key: &Key) -> io::Result<()> {
-        self.shards.remove(key.to_bytes())?;
-        Ok(())
+        self.0.remove(key)
     }
 
-    /// All shards of a stripe, by index.
+    /// All shards of a stripe, by index, and its tombstone at the end.
     pub(super) fn stripe(&self, stripe: &[u8; 32]) -> io::Result<Vec<(Key, Entry)>> {
-        self.shards.scan_prefix(stripe).map(parse).collect()
+        let first = Key {
+            stripe: *stripe,
+            index: 0,
+        };
+        let mut entries = self.0.page(Bound::Included(first), PAGE_KEYS)?;
+        entries.retain(|(key, _)| key.stripe == *stripe);
+        Ok(entries)
     }
 
     /// All entries in the order of their keys, without holding a lock while `visit` runs.
     pub(super) fn walk(&self, mut visit: impl FnMut(Key, Entry)) -> io::Result<()> {
-        let mut page = self.page(None)?;
+        let mut page = self.0.page(Bound::Unbounded, PAGE_KEYS)?;
         while let Some(&(last, _)) = page.last() {
             page.drain(..).for_each(|(key, entry)| visit(key, entry));
-            page = self.page(Some(last))?;
+            page = self.0.page(Bound::Excluded(last), PAGE_KEYS)?;
         }
         Ok(())
     }
-
-    fn page(&self, after: Option<Key>) -> io::Result<Vec<(Key, Entry)>> {
-        use std::ops::Bound;
-        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.to_bytes()));
-        self.shards
-            .range((start, Bound::Unbounded))
-            .take(PAGE_KEYS)
-            .map(parse)
-            .collect()
-    }
-}
-
-/// sled's threads may hold its lock a little longer than the `Db` lived, and its `open` does not wait. Nobody else can
-/// hold it: the store's own lock is taken.
-fn await_release(db: &Path) {
-    let Ok(file) = File::open(db) else { return };
-    let deadline = Instant::now() + RELEASE_TIMEOUT;
-    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn parse(item: sled::Result<(sled::IVec, sled::IVec)>) -> io::Result<(Key, Entry)> {
-    let (key, entry) = item?;
-    let key = Key::from_bytes(&key).ok_or(io::ErrorKind::InvalidData)?;
-    Ok((key, Entry::decode(&entry)?))
 }

@@ -53,6 +53,8 @@ pub(super) struct Segment {
     pub(super) controls: bool,
     /// Sequence of the footer.
     pub(super) footer: Option<u64>,
+    /// Whether a read failed: what it holds is not all known, so it stays.
+    pub(super) unread: bool,
 }
 
 impl Segment {
@@ -67,6 +69,7 @@ impl Segment {
             live: 0,
             controls,
             footer,
+            unread: false,
         }
     }
 }
@@ -94,6 +97,8 @@ struct Inner {
     full: BTreeSet<u32>,
     /// Segments that lived through a failed sync.
     suspects: BTreeSet<u32>,
+    /// Segments with headers of dead records that may not be durable yet.
+    marked: BTreeSet<u32>,
     busy: HashSet<Key>,
     committed_bytes: u64,
     pending_bytes: u64,
@@ -157,7 +162,7 @@ impl<'a> Draft<'a> {
         match self.kind {
             Kind::Put => matches!(self.state, State::Deleted { .. }),
             Kind::Renew => false,
-            Kind::Drop | Kind::Commit | Kind::Restate | Kind::Footer => true,
+            Kind::Drop | Kind::Commit | Kind::Restate | Kind::Footer | Kind::Dead => true,
         }
     }
 }
@@ -230,6 +235,7 @@ impl Log {
             syncing: false,
             full: BTreeSet::new(),
             suspects: BTreeSet::new(),
+            marked: BTreeSet::new(),
             busy: HashSet::new(),
             committed_bytes: start.tally.committed_bytes,
             pending_bytes: start.tally.pending_bytes,
@@ -358,7 +364,7 @@ impl Log {
     /// The active segment, a new one if there is none with room.
     fn take_active(&self, inner: &mut Inner) -> io::Result<Active> {
         if let Some(active) = inner.active.take() {
-            let max_segment = self.max_segment.min(inner.capacity / 32).max(MIN_SEGMENT);
+            let max_segment = self.max_segment.min((inner.capacity / 32).max(MIN_SEGMENT));
             if active.len < max_segment && active.records < MAX_RECORDS {
                 return Ok(active);
             }
@@ -396,7 +402,7 @@ impl Log {
                 State::Deleted { .. } => inner.tombstones -= 1,
             }
             inner.shards -= u64::from(before.is_shard());
-            if after.is_none() {
+            if after.is_none_or(|after| after.sequence != before.sequence) {
                 release(&mut inner, before.segment, bytes);
             }
         }

@@ -26,6 +26,7 @@ mod recovery;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -304,14 +305,17 @@ impl Store {
 
     /// By the holder of the key's claim.
     fn put_record(&self, draft: &Draft<'_>) -> Result<PutOutcome, PutError> {
-        match self.index.get(&draft.key).map_err(PutError::Index)? {
+        let held = self.index.get(&draft.key).map_err(PutError::Index)?;
+        let sound = |held: &&Entry| matches!(self.read(&draft.key, held), Ok(Some(_)));
+        match held.as_ref().filter(sound) {
+            // Not held, or damaged.
             None => {
                 let placed = self.log.append(draft)?;
                 self.log
                     .settle(&placed.group)
                     .map_err(|error| self.abandon(&placed, error))?;
                 let entry = Entry::new(placed.segment, placed.offset, &placed.header);
-                self.replace(&draft.key, None, Some(&entry))
+                self.replace(&draft.key, held.as_ref(), Some(&entry))
                     .map_err(PutError::Index)?;
                 Ok(PutOutcome::Stored)
             }
@@ -345,7 +349,7 @@ impl Store {
                         token: draft.token,
                         ..held.clone()
                     };
-                    self.replace(&draft.key, Some(&held), Some(&entry))
+                    self.replace(&draft.key, Some(held), Some(&entry))
                         .map_err(PutError::Index)?;
                 }
                 Ok(PutOutcome::AlreadyHeld)
@@ -516,7 +520,7 @@ impl Store {
         let removed = self.update(keys, Kind::Drop, State::Committed, |entry| {
             condition(entry).then_some(None)
         })?;
-        self.log.punch(&removed);
+        self.log.retire(&removed);
         self.log.drop_dead();
         self.log.refill_reserve();
         Ok(removed.iter().map(Entry::record_bytes).sum())
@@ -624,6 +628,9 @@ impl Store {
         let (file, salt, len) = self.log.uncached(id)?;
         let mut bad = BTreeSet::new();
         for (offset, header) in Scanner::new(file.as_ref(), salt, len) {
+            if header.kind == Kind::Dead {
+                continue;
+            }
             if segment::read_body(file.as_ref(), offset, &header).is_ok_and(|body| body.is_some()) {
                 continue;
             }

@@ -19,7 +19,7 @@
 //! | 124 | 4 | CRC-32 of the 124 bytes before |
 //!
 //! The body (the stripe's header, then the payload, which is the owner's signature in a tombstone; for the other kinds a list of keys or of headers) follows, then
-//! zeros up to the alignment. A body is a stranger's bytes and may imitate a record; the salt, random for each segment
+//! zeros up to the alignment. Of a removed shard the header says so, over what it said before. A body is a stranger's bytes and may imitate a record; the salt, random for each segment
 //! and never shown to anybody, keeps a scan after damage from believing one.
 
 use super::{Key, State};
@@ -49,6 +49,9 @@ pub(super) enum Kind {
     Restate,
     /// The last record of a closed segment: the headers of all others.
     Footer,
+    /// A put whose shard was removed: written over its header once a drop is durable, so that damage to the drop brings
+    /// nothing back.
+    Dead,
 }
 
 impl Kind {
@@ -60,6 +63,7 @@ impl Kind {
             Self::Renew => 4,
             Self::Restate => 5,
             Self::Footer => 6,
+            Self::Dead => 7,
         }
     }
 
@@ -71,6 +75,7 @@ impl Kind {
             4 => Self::Renew,
             5 => Self::Restate,
             6 => Self::Footer,
+            7 => Self::Dead,
             _ => return None,
         })
     }

@@ -105,13 +105,14 @@ pub(super) fn recover(
         .next_back()
         .map_or(Some(0), |segment| segment.footer);
     let mut tally = replay.tally.clone();
-    let marked =
-        last.and_then(|sequence| Index::open_marked(&index_dir, sequence, |_, entry| tally.add(entry)));
+    let marked = last.and_then(|sequence| {
+        Index::open_marked(disk.as_ref(), &index_dir, sequence, |_, entry| tally.add(entry))
+    });
     let clean = marked.is_some();
     let index = if let Some(index) = marked {
         index
     } else {
-        let index = Index::create(&index_dir)?;
+        let index = Index::create(disk.as_ref(), &index_dir)?;
         replay.run(&index)?;
         tally = std::mem::take(&mut replay.tally);
         index.walk(|_, entry| {
@@ -138,6 +139,8 @@ pub(super) fn recover(
     for (id, bad) in replay.incomplete {
         log.seal(id, &bad);
     }
+    // The process may have died before it did so, and what says that they are dead is durable by now.
+    log.retire(&replay.dropped);
     log.drop_dead();
     Ok((log, index, report))
 }
@@ -153,6 +156,8 @@ struct Replay<'a> {
     incomplete: BTreeMap<u32, BTreeSet<u64>>,
     skipped_bytes: u64,
     read_errors: u64,
+    /// Records removed by later ones.
+    dropped: Vec<Entry>,
 }
 
 impl<'a> Replay<'a> {
@@ -166,6 +171,7 @@ impl<'a> Replay<'a> {
             incomplete: BTreeMap::new(),
             skipped_bytes: 0,
             read_errors: 0,
+            dropped: Vec::new(),
         };
         for name in disk.list(dir)? {
             let Some((id, salt)) = name.to_str().and_then(parse_name) else {
@@ -217,6 +223,9 @@ impl<'a> Replay<'a> {
                 break;
             }
             end = offset + header.record_bytes();
+            if header.kind == Kind::Dead {
+                continue;
+            }
             let body = read_body(file, offset, &header).unwrap_or_else(|_| {
                 self.read_errors += 1;
                 None
@@ -233,11 +242,16 @@ impl<'a> Replay<'a> {
         self.skipped_bytes += scanner.skipped;
         self.read_errors += scanner.errors;
         if self.read_errors > errors_before {
+            if let Some(segment) = self.tally.segments.get_mut(&id) {
+                segment.unread = true;
+            }
             return Ok(());
         }
         if end == 0 {
             self.tally.segments.remove(&id);
-            return self.disk.remove(&self.dir.join(file_name(id, segment.salt)));
+            // Durably, or else what was written and given up might be found by a later start.
+            self.disk.remove(&self.dir.join(file_name(id, segment.salt)))?;
+            return self.disk.sync_dir(self.dir);
         }
         file.truncate(end)?;
         if let Some(segment) = self.tally.segments.get_mut(&id) {
@@ -276,12 +290,13 @@ impl<'a> Replay<'a> {
                 for key in decode_keys(&body.unwrap_or_default()) {
                     if header.kind == Kind::Drop {
                         self.damaged.remove(&key);
+                        self.dropped.extend(index.get(&key)?);
                     }
                     update(index, &key, |entry| restated(header, entry))?;
                 }
                 Ok(())
             }
-            Kind::Footer => Ok(()),
+            Kind::Footer | Kind::Dead => Ok(()),
         }
     }
 }
@@ -311,7 +326,7 @@ fn restated(header: &RecordHeader, entry: Entry) -> Option<Entry> {
                 ..entry
             })
         }
-        (Kind::Put | Kind::Renew | Kind::Restate | Kind::Footer, _, _) => Some(entry),
+        (Kind::Put | Kind::Renew | Kind::Restate | Kind::Footer | Kind::Dead, _, _) => Some(entry),
     }
 }
 

@@ -11,7 +11,7 @@
 //! | 12 | 8 | offset of the footer record |
 //! | 20 | 8 | sequence of the footer record |
 //! | 28 | 4 | records before the footer |
-//! | 32 | 4 | those of them that are not puts |
+//! | 32 | 4 | those of them that are neither puts nor dead |
 //! | 36 | 24 | zero |
 //! | 60 | 4 | CRC-32 of the 60 bytes before |
 //!
@@ -122,7 +122,10 @@ impl Iterator for Scanner<'_> {
                 self.at = (self.at + 1).next_multiple_of(PAGE) - ALIGN;
                 None
             });
-            if let Some(header) = header.filter(|header| self.at + header.record_bytes() <= self.len) {
+            // The zeros behind a body may be missing.
+            let fits =
+                |header: &RecordHeader| self.at + HEADER_BYTES as u64 + header.body_bytes() <= self.len;
+            if let Some(header) = header.filter(fits) {
                 let offset = self.at;
                 self.skipped += offset - self.end;
                 self.at += header.record_bytes();
@@ -233,7 +236,7 @@ pub(super) fn write_footer(
     let mut scanner = Scanner::new(file, salt, end);
     for (offset, header) in scanner.by_ref().filter(|(offset, _)| !except.contains(offset)) {
         trailer.records += 1;
-        trailer.controls += u32::from(header.kind != Kind::Put);
+        trailer.controls += u32::from(!matches!(header.kind, Kind::Put | Kind::Dead));
         body.extend(offset.to_be_bytes());
         body.extend(header.encode(!salt));
     }

@@ -1,7 +1,9 @@
 //! A kill is a copy of the directory taken while the store is open: what a dead process leaves behind.
 
 mod faults;
+mod memory;
 mod model;
+mod storms;
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -288,7 +288,7 @@ impl Ring {
                 self.step(now, id);
             }
             Response::Pong { .. } | Response::Same | Response::Contacts(_) | Response::Ack => {
-                self.step(now, id)
+                self.step(now, id);
             }
         }
     }

@@ -100,7 +100,13 @@ impl Log {
         }
         let active = inner.active.take().map(|active| active.id);
         let full = std::mem::take(&mut inner.full);
+        let marked = std::mem::take(&mut inner.marked);
         drop(inner);
+        for id in marked {
+            if let Err(error) = self.file(id).and_then(|file| file.sync()) {
+                tracing::debug!(segment = id, %error, "dead records may come back should their removals be damaged");
+            }
+        }
         for id in full.into_iter().chain(active) {
             self.seal(id, &BTreeSet::new());
         }

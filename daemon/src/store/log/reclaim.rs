@@ -2,14 +2,26 @@
 
 use super::super::disk::PAGE;
 use super::super::index::Entry;
-use super::super::record::HEADER_BYTES;
+use super::super::record::{HEADER_BYTES, Kind, RecordHeader};
 use super::super::segment::file_name;
+use super::super::{Key, State};
 use super::{Log, PoisonError, reserve_bytes};
 
 impl Log {
-    /// Gives the whole pages of dead bodies back. Headers stay for the scan.
-    pub(in crate::store) fn punch(&self, entries: &[Entry]) {
+    /// Marks records dead whose removal is durable, and gives the whole pages of their bodies back.
+    pub(in crate::store) fn retire(&self, entries: &[Entry]) {
         for entry in entries {
+            let Some(salt) = self.salt(entry.segment) else {
+                continue;
+            };
+            let marked = self
+                .file(entry.segment)
+                .and_then(|file| file.write_at(&[&dead(entry).encode(salt)], entry.offset));
+            match marked {
+                Ok(()) => drop(self.lock().marked.insert(entry.segment)),
+                // The record of the removal says it too.
+                Err(error) => tracing::debug!(segment = entry.segment, %error, "dead record not marked"),
+            }
             let start = (entry.offset + HEADER_BYTES as u64).next_multiple_of(PAGE);
             let end = (entry.offset + entry.record_bytes()) / PAGE * PAGE;
             if start >= end {
@@ -39,6 +51,7 @@ impl Log {
             let active = inner.active.as_ref().map(|active| active.id);
             let dead = inner.segments.iter().find(|&(&id, segment)| {
                 segment.live == 0
+                    && !segment.unread
                     && segment.synced == segment.len
                     && Some(id) != active
                     && (!segment.controls || Some(id) == oldest)
@@ -68,5 +81,22 @@ impl Log {
                 Err(error) => tracing::debug!(%error, "no reserve"),
             }
         }
+    }
+}
+
+/// The header over a record that is dead: of the same length, so that a scan steps over it.
+fn dead(entry: &Entry) -> RecordHeader {
+    RecordHeader {
+        kind: Kind::Dead,
+        sequence: entry.sequence,
+        key: Key {
+            stripe: [0; 32],
+            index: 0,
+        },
+        state: State::Committed,
+        token: [0; 16],
+        header_len: entry.header_len,
+        payload_len: entry.payload_len,
+        body_crc: 0,
     }
 }

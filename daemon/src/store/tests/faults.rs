@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use tempfile::TempDir;
 
 use super::super::disk::DiskFile;
+use super::super::tree::Tree;
 use super::super::*;
 use super::{HEADER, LATER, MIB, assert_held, config, key, kill, open, payload, put, segment_files};
 
@@ -70,6 +71,14 @@ impl Disk for FaultyDisk {
         self.0.written.fetch_add(bytes, Ordering::Relaxed);
         self.0.reserved.store(bytes, Ordering::Relaxed);
         OsDisk.reserve(path, bytes)
+    }
+
+    fn tree(&self, dir: &Path) -> io::Result<Box<dyn Tree>> {
+        OsDisk.tree(dir)
+    }
+
+    fn remove_tree(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.remove_tree(dir)
     }
 }
 
