@@ -4,14 +4,17 @@
 //! [`mutualstore_testnet::client`] talks to it. Deliberately absent: state of its own.
 
 mod connect;
+mod corrupt;
 mod daemon;
 mod doctor;
 mod files;
+mod key;
 mod output;
 mod peers;
 mod sim;
 mod target;
 mod testnet;
+mod upkeep;
 
 use std::process::ExitCode;
 
@@ -71,7 +74,15 @@ enum ClientCommand {
     /// Show who is responsible for an identifier or a link
     Lookup(peers::LookupArgs),
     /// Rebuild what is missing now instead of in the background
-    Repair(peers::RepairArgs),
+    Repair(upkeep::RepairArgs),
+    /// Read and verify every shard the daemon holds
+    Scrub(upkeep::ScrubArgs),
+    /// Hand everything over, then leave the ring and end the daemon
+    Leave(upkeep::LeaveArgs),
+    /// A peer is gone for good: rebuild what it held now instead of after `repair_delay`
+    Forget(upkeep::ForgetArgs),
+    /// Keep identity and account secret elsewhere, or bring them back
+    Key(key::Args),
     /// Print one line that lets another daemon join: addresses, network id and secret
     Invite(peers::InviteArgs),
     /// Check configuration, disk, clock and daemon; each finding with its cure
@@ -132,7 +143,11 @@ fn run(command: ClientCommand, screen: &Screen) -> Result<(), CliError> {
         ClientCommand::Status(args) => peers::status(&args, screen),
         ClientCommand::Ring(args) => peers::ring(&args, screen),
         ClientCommand::Lookup(args) => peers::lookup(&args, screen),
-        ClientCommand::Repair(args) => peers::repair(&args, screen),
+        ClientCommand::Repair(args) => upkeep::repair(&args, screen),
+        ClientCommand::Scrub(args) => upkeep::scrub(&args, screen),
+        ClientCommand::Leave(args) => upkeep::leave(&args, screen),
+        ClientCommand::Forget(args) => upkeep::forget(&args, screen),
+        ClientCommand::Key(args) => key::run(&args, screen),
         ClientCommand::Invite(args) => peers::invite(&args, screen),
         ClientCommand::Doctor(args) => doctor::run(&args, screen),
         ClientCommand::Completions { shell } => completions(shell),
@@ -167,6 +182,13 @@ mod tests {
             "status --check --quiet",
             "ring --walk --fingers --check",
             "repair --peer 12D3 --wait",
+            "scrub --wait",
+            "leave --wait --force",
+            "forget 12D3KooWabc",
+            "key export k",
+            "key import k --data-dir d",
+            "testnet corrupt --peer 1 --count 3 --seed 4",
+            "testnet corrupt --peer 1 --shard ab:2",
             "testnet up --peers 3 --capacity 1GiB,2GiB --api-base 7000 --seed 1 -- --repair off --repair-delay 1h",
             "testnet kill --count 2 --seed 7",
             "testnet kill --peer 1 --peer 2 --wipe",

@@ -1,4 +1,4 @@
-//! `status ring lookup repair invite`: the peer and its ring.
+//! `status ring lookup invite`: the peer and its ring.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use mutualstore_testnet::client::{FAILURE, RETRY, Ring, RingQuery, Status, UNREC
 use mutualstore_testnet::size::Size;
 
 use crate::connect::Connect;
-use crate::output::{CliError, Rows, Screen, event_lines, percent};
+use crate::output::{CliError, Rows, Screen, percent};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct StatusArgs {
@@ -210,38 +210,6 @@ pub(crate) fn lookup(args: &LookupArgs, screen: &Screen) -> Result<(), CliError>
         rows.add(["holder".to_owned(), holder]);
     }
     screen.table(&rows)
-}
-
-#[derive(clap::Args, Debug)]
-pub(crate) struct RepairArgs {
-    /// Rebuild what this peer held (not in this version, which does so after `repair_delay`)
-    #[arg(long)]
-    peer: Option<String>,
-    /// Come back when nothing is missing any more
-    #[arg(long)]
-    wait: bool,
-    #[command(flatten)]
-    connect: Connect,
-}
-
-/// Rebuilds what is missing now.
-pub(crate) fn repair(args: &RepairArgs, screen: &Screen) -> Result<(), CliError> {
-    let client = args.connect.client()?;
-    let spinner = screen.spinner("repairing");
-    let events = event_lines(&spinner);
-    let outcome = client.repair(args.peer.as_deref(), args.wait, Some(events));
-    spinner.finish_and_clear();
-    let reply = outcome?;
-    if screen.json {
-        return screen.document(&reply.json);
-    }
-    let report = reply.body;
-    screen.line(format!(
-        "{} shards ({}) rebuilt, {} pending",
-        report.regenerated,
-        Size(report.bytes),
-        report.pending
-    ))
 }
 
 #[derive(clap::Args, Debug)]

@@ -32,6 +32,8 @@ enum Command {
     Kill(KillArgs),
     /// Start killed daemons again
     Start(StartArgs),
+    /// Flip bytes of shards on a daemon's disk, to see what happens
+    Corrupt(crate::corrupt::Args),
     /// Stop all daemons
     Down(DownArgs),
     /// Watch a file survive killed peers: temporary daemons, gone at the end
@@ -51,14 +53,14 @@ const BENCH_HELP: &str = "Columns: case,size,concurrency,op,MBps,opsps,p50ms,p99
 
 /// Where the testnet is.
 #[derive(clap::Args, Debug)]
-struct Dir {
+pub(crate) struct Dir {
     /// Directory of the testnet [default: `mutualstore/testnet` in the XDG state directory]
     #[arg(long)]
     dir: Option<PathBuf>,
 }
 
 impl Dir {
-    fn path(&self) -> Result<PathBuf, CliError> {
+    pub(crate) fn path(&self) -> Result<PathBuf, CliError> {
         match &self.dir {
             Some(dir) => Ok(dir.clone()),
             None => default_testnet_dir(),
@@ -219,6 +221,7 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
             spinner.finish_and_clear();
             show(&started?, screen)
         }
+        Command::Corrupt(args) => crate::corrupt::run(&args, screen),
         Command::Down(args) => Ok(net::down(&args.dir.path()?, args.wipe)?),
         Command::Demo(args) => demonstrate(args, screen),
         Command::Bench(args) => measure(args, screen),

@@ -1,7 +1,7 @@
 //! The MutualStore peer: shard store, transport, transfers and HTTP API.
 //!
 //! * [`run`]: from a data directory to a serving peer.
-//! * [`config`], [`files`], [`network`], [`journal`], [`list`]: what stands in the data directory besides shards.
+//! * [`config`], [`files`], [`keys`], [`network`], [`journal`], [`list`]: what stands in the data directory besides shards.
 //! * [`store`]: shards on disk.
 //! * [`net`]: connections to other peers; [`wire`]: what goes over them.
 //! * `node`: ring and custody, driven.
@@ -14,6 +14,7 @@ pub mod crypt;
 pub mod error;
 pub mod files;
 pub mod journal;
+pub mod keys;
 pub mod link;
 pub mod list;
 pub mod manifest;

@@ -23,7 +23,7 @@ use crate::list::FileList;
 use crate::net::{Net, NetConfig, NetworkInfo};
 use crate::network::Network;
 use crate::node::shards::unix_ms;
-use crate::node::{Node, Parts, driver, membership, service::PeerService};
+use crate::node::{Node, Parts, driver, membership, scrub, service::PeerService};
 use crate::store::{OpenError, Store, StoreConfig};
 use crate::{api, transfer};
 
@@ -282,6 +282,7 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     tasks.spawn(driver::drive(Arc::clone(&node)));
     tasks.spawn(membership::keep_book(Arc::clone(&node)));
     tasks.spawn(membership::join(Arc::clone(&node)));
+    tasks.spawn(scrub::run(Arc::clone(&node)));
     tasks.spawn(transfer::recover::recover(Arc::clone(&node), unfinished));
     let serving = api::serve(Arc::clone(&node), listener, token);
     tasks.spawn(async move {
@@ -295,6 +296,7 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
         _ = terminate.recv() => tracing::info!("SIGTERM"),
         _ = interrupt.recv() => tracing::info!("SIGINT"),
         () = stdin_closed.notified() => tracing::info!("standard input closed"),
+        () = node.quit.notified() => tracing::info!("left the ring"),
     }
     if tokio::time::timeout(STOP, stop(&node, &mut tasks)).await.is_err() {
         tracing::warn!("stopped before everything was flushed; the next start rescans the shard store");

@@ -8,6 +8,7 @@
 mod error;
 mod reply;
 mod transfer;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub use error::{
 };
 pub use reply::*;
 pub use transfer::{ByteRange, EventSink, GetOptions, ProgressSink, PutOptions};
+pub use upkeep::{Departure, Forgotten, LeaveReport, ScrubReport};
 
 /// A ring walk visits every peer, dead ones by time-out.
 const QUESTION_TIMEOUT: Duration = Duration::from_mins(2);

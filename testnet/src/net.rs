@@ -533,13 +533,18 @@ pub(crate) fn draw(alive: &[usize], count: usize, seed: u64) -> Result<Vec<usize
             alive.len()
         )));
     }
-    let mut pool = alive.to_vec();
+    Ok(pick(alive, count, seed))
+}
+
+/// `count` of these, or all if there are fewer, in ascending order; the same seed picks the same of the same.
+pub fn pick<T: Copy + Ord>(from: &[T], count: usize, seed: u64) -> Vec<T> {
+    let mut pool = from.to_vec();
     pool.sort_unstable();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (drawn, _) = pool.partial_shuffle(&mut rng, count);
     let mut drawn = drawn.to_vec();
     drawn.sort_unstable();
-    Ok(drawn)
+    drawn
 }
 
 fn signal(peer: &Peer, signal: Signal) -> Result<(), NetError> {

@@ -1,7 +1,7 @@
-//! This peer and its ring over HTTP: status, ring, lookup, invite, repair, metrics, health.
+//! This peer and its ring over HTTP: status, ring, lookup, invite, metrics, health.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
@@ -18,10 +18,6 @@ use crate::network::Invite;
 use crate::node::Node;
 use crate::node::survey::{RingCheck, check_ring};
 use crate::process::{self, ProcessUse};
-
-/// A `repair --wait` looks this often whether anything is left to do, and gives up after that long.
-const REPAIR_POLL: Duration = Duration::from_millis(250);
-const REPAIR_WAIT: Duration = Duration::from_mins(10);
 
 fn phase_name(phase: Phase) -> &'static str {
     match phase {
@@ -376,51 +372,6 @@ pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> 
         invite: invite.to_string(),
     }))
     .await
-}
-
-#[derive(Deserialize)]
-pub(super) struct RepairQuery {
-    peer: Option<String>,
-    #[serde(default)]
-    wait: u8,
-}
-
-#[derive(Serialize)]
-struct RepairReport {
-    regenerated: u64,
-    bytes: u64,
-    pending: usize,
-}
-
-pub(super) async fn repair(
-    State(api): State<Api>,
-    Query(query): Query<RepairQuery>,
-) -> Result<Response, Refusal> {
-    if query.peer.is_some() {
-        let text = "this version rebuilds what a peer held by itself, repair_delay after it was last seen; \
-                    `repair` without --peer checks now what is due";
-        return Err(Failure::usage(text).into());
-    }
-    let core = &api.node.core;
-    let before = core.with(|state, now| {
-        let crate::node::core::State { ring, custody, .. } = state;
-        custody.check_now(now, ring);
-        custody.health()
-    });
-    let until = Instant::now() + REPAIR_WAIT;
-    let after = loop {
-        let health = core.read(|state| state.custody.health());
-        let left = health.repairs_waiting + health.repairs_running;
-        if query.wait == 0 || left == 0 || Instant::now() >= until {
-            break health;
-        }
-        tokio::time::sleep(REPAIR_POLL).await;
-    };
-    json(&RepairReport {
-        regenerated: after.regenerated_total - before.regenerated_total,
-        bytes: after.bytes_total - before.bytes_total,
-        pending: after.repairs_waiting + after.repairs_running,
-    })
 }
 
 pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal> {

@@ -5,6 +5,7 @@
 //!
 //! * [`files`]: put, get, list, stat.
 //! * [`info`]: status, ring, lookup, metrics, health.
+//! * [`upkeep`]: repair, forget, scrub, leave.
 //! * [`events`]: what a running transfer noticed.
 //! * [`listen`]: how many connections are served.
 
@@ -12,6 +13,7 @@ mod events;
 mod files;
 mod info;
 mod listen;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -92,7 +94,10 @@ fn router(api: Api) -> Router {
         .route("/v1/ring", get(info::ring))
         .route("/v1/lookup/{target}", get(info::lookup))
         .route("/v1/invite", get(info::invite))
-        .route("/v1/repair", post(info::repair))
+        .route("/v1/repair", post(upkeep::repair))
+        .route("/v1/scrub", post(upkeep::scrub))
+        .route("/v1/forget/{peer}", post(upkeep::forget))
+        .route("/v1/leave", post(upkeep::leave).get(upkeep::leaving))
         .route("/metrics", get(info::metrics))
         .layer(middleware::from_fn_with_state(api.clone(), authorize))
         .layer(DefaultBodyLimit::disable());

@@ -4,17 +4,21 @@
 //! * [`driver`]: carries out what the two machines want: messages, timers, events.
 //! * [`jobs`]: custody's effects on real shards: regenerate, copy, drop, commit.
 //! * [`service`]: what other peers ask of this one.
+//! * [`scrub`]: reads all shards again from time to time.
 //! * [`shards`]: the one way to local shards; keeps store and custody in step.
 //! * [`membership`]: joining a network and telling the ring about ourselves.
+//! * [`upkeep`]: repair now, forget a peer, leave.
 //! * [`survey`]: whether the ring is one, as its peers see it.
 
 pub(crate) mod core;
 pub(crate) mod driver;
 mod jobs;
 pub(crate) mod membership;
+pub(crate) mod scrub;
 pub(crate) mod service;
 pub(crate) mod shards;
 pub(crate) mod survey;
+pub(crate) mod upkeep;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +33,9 @@ use tokio::sync::{Notify, Semaphore};
 use zeroize::Zeroizing;
 
 use self::core::Core;
+use self::scrub::Scrub;
 use self::shards::Shards;
+use self::upkeep::Departure;
 use crate::config::Config;
 use crate::files::DataDir;
 use crate::journal::Journal;
@@ -61,6 +67,7 @@ pub(crate) struct Node {
     pub(crate) cache: BlockCache,
     pub(crate) fetch_times: FetchTimes,
     pub(crate) metrics: Metrics,
+    pub(crate) scrub: Scrub,
     pub(crate) started: Instant,
     /// Blocks being coded, decoded or repaired at once: what bounds the memory of transfers.
     pub(crate) blocks: Arc<Semaphore>,
@@ -68,6 +75,10 @@ pub(crate) struct Node {
     /// Join addresses through which nobody was met yet, and why.
     unanswered: Mutex<BTreeMap<String, String>>,
     book_changed: Notify,
+    departure: Mutex<Departure>,
+    leave_by_force: AtomicBool,
+    /// This peer left the ring: the process ends.
+    pub(crate) quit: Notify,
     /// Whether connections break because this peer stops.
     stopping: AtomicBool,
     net: OnceLock<Net>,
@@ -127,11 +138,15 @@ impl Node {
             cache: BlockCache::new(cache),
             fetch_times: FetchTimes::default(),
             metrics: Metrics::default(),
+            scrub: Scrub::default(),
             started: parts.started,
             blocks: Arc::new(Semaphore::new(BLOCKS)),
             network: RwLock::new(parts.network),
             unanswered: Mutex::default(),
             book_changed: Notify::new(),
+            departure: Mutex::default(),
+            leave_by_force: AtomicBool::new(false),
+            quit: Notify::new(),
             stopping: AtomicBool::new(false),
             net: OnceLock::new(),
         }

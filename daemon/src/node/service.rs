@@ -115,6 +115,8 @@ async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
             }
             None => NodeResponse::Refused("joining".into()),
         },
+        NodeRequest::Mending => NodeResponse::Mending(node.mending()),
+        NodeRequest::Mend(gone) => NodeResponse::Mending(node.mend(gone)),
     }
 }
 

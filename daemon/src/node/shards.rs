@@ -157,6 +157,19 @@ impl Shards {
         }
     }
 
+    /// The first `limit` shards and tombstones behind `after`, with their lengths in bytes; none where the index fails.
+    pub(crate) async fn keys_after(&self, after: Option<Key>, limit: usize) -> Vec<(Key, u32)> {
+        let page = self.blocking(move |store| store.keys_after(after, limit)).await;
+        match page {
+            Some(Ok(page)) => page,
+            Some(Err(error)) => {
+                tracing::error!(%error, "index");
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
     /// Tells custody of everything held, once, at start.
     pub(crate) async fn announce_all(&self, core: &Core) -> std::io::Result<()> {
         let held = self.blocking(|store| {

@@ -188,12 +188,17 @@ impl Index {
         Ok(entries)
     }
 
+    /// The first `limit` entries behind a key.
+    pub(super) fn after(&self, key: Option<Key>, limit: usize) -> io::Result<Vec<(Key, Entry)>> {
+        self.0.page(key.map_or(Bound::Unbounded, Bound::Excluded), limit)
+    }
+
     /// All entries in the order of their keys, without holding a lock while `visit` runs.
     pub(super) fn walk(&self, mut visit: impl FnMut(Key, Entry)) -> io::Result<()> {
-        let mut page = self.0.page(Bound::Unbounded, PAGE_KEYS)?;
+        let mut page = self.after(None, PAGE_KEYS)?;
         while let Some(&(last, _)) = page.last() {
             page.drain(..).for_each(|(key, entry)| visit(key, entry));
-            page = self.0.page(Bound::Excluded(last), PAGE_KEYS)?;
+            page = self.after(Some(last), PAGE_KEYS)?;
         }
         Ok(())
     }

@@ -20,6 +20,7 @@
 mod disk;
 mod error;
 mod index;
+mod locate;
 mod log;
 mod record;
 mod recovery;
@@ -44,6 +45,7 @@ use self::record::{HEADER_BYTES, KEY_BYTES, Kind, RecordHeader};
 use self::segment::Scanner;
 
 pub use self::error::{CloseError, GetError, OpenError, PutError, UpdateError};
+pub use self::locate::{Located, locate};
 pub use self::recovery::OpenReport;
 
 /// Index under which the tombstone of a deleted stripe is kept; no shard has it.
@@ -62,7 +64,8 @@ pub struct Key {
 }
 
 impl Key {
-    fn to_bytes(self) -> [u8; KEY_BYTES] {
+    /// Stripe id, then index.
+    pub fn to_bytes(self) -> [u8; KEY_BYTES] {
         let mut bytes = [self.index; KEY_BYTES];
         if let Some((stripe, _)) = bytes.split_first_chunk_mut() {
             *stripe = self.stripe;
@@ -70,7 +73,8 @@ impl Key {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    /// See [`Key::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (&stripe, &[index]) = bytes.split_first_chunk()? else {
             return None;
         };
@@ -581,6 +585,12 @@ impl Store {
     /// be missed.
     pub fn for_each(&self, mut visit: impl FnMut(Key, Meta)) -> io::Result<()> {
         self.index.walk(|key, entry| visit(key, entry.meta()))
+    }
+
+    /// The first `limit` shards and tombstones behind `after`, with their lengths.
+    pub fn keys_after(&self, after: Option<Key>, limit: usize) -> io::Result<Vec<(Key, u32)>> {
+        let entries = self.index.after(after, limit)?.into_iter();
+        Ok(entries.map(|(key, entry)| (key, entry.meta().len)).collect())
     }
 
     /// What the store takes.

@@ -59,6 +59,22 @@ pub enum NodeRequest {
     Holdings(Vec<Id>),
     /// Walk the ring. Answered by [`NodeResponse::Survey`].
     Survey,
+    /// What is there to rebuild? Answered by [`NodeResponse::Mending`].
+    Mending,
+    /// Rebuild what is missing now, and do not wait for this peer any longer unless it answers. Answered by
+    /// [`NodeResponse::Mending`].
+    Mend(Option<Peer>),
+}
+
+/// What a peer has to rebuild and has rebuilt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mending {
+    /// Stripes that wait for it or are being repaired.
+    pub pending: u64,
+    /// Shards since its start.
+    pub regenerated: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// The tombstone of a stripe, not yet verified.
@@ -85,6 +101,8 @@ pub enum NodeResponse {
     Holdings(Vec<StripeHoldings>),
     /// Peers that answered the walk, in ring order, and how many virtual nodes they have.
     Survey(Vec<Peer>, u32),
+    /// What is to be rebuilt, and was.
+    Mending(Mending),
     /// Not now, for the reason given.
     Refused(String),
 }
@@ -149,6 +167,11 @@ impl NodeRequest {
                 stripes: wire_ids(stripes),
             }),
             Self::Survey => Kind::Survey(wire::Survey {}),
+            Self::Mending => Kind::Mend(wire::Mend::default()),
+            Self::Mend(gone) => Kind::Mend(wire::Mend {
+                gone: gone.as_ref().map(wire_peer).unwrap_or_default(),
+                now: true,
+            }),
         };
         wire::NodeRequest { kind: Some(kind) }.encode_to_vec().into()
     }
@@ -176,6 +199,9 @@ impl NodeRequest {
             ),
             Kind::Holdings(m) => Self::Holdings(ids(&m.stripes)?),
             Kind::Survey(wire::Survey {}) => Self::Survey,
+            Kind::Mend(m) if !m.now => Self::Mending,
+            Kind::Mend(m) if m.gone.is_empty() => Self::Mend(None),
+            Kind::Mend(m) => Self::Mend(Some(peer(&m.gone)?)),
         })
     }
 }
@@ -194,6 +220,11 @@ impl NodeResponse {
             Self::Survey(peers, virtual_nodes) => Kind::Survey(wire::SurveyAnswer {
                 peers: peers.iter().map(wire_peer).collect(),
                 virtual_nodes: *virtual_nodes,
+            }),
+            Self::Mending(mending) => Kind::Mending(wire::Mending {
+                pending: mending.pending,
+                regenerated_total: mending.regenerated,
+                bytes_total: mending.bytes,
             }),
             Self::Refused(reason) => Kind::Declined(wire::Declined {
                 reason: reason.clone(),
@@ -226,6 +257,11 @@ impl NodeResponse {
                 m.virtual_nodes,
             ),
             Kind::Survey(_) => return Err(Malformed("too many peers")),
+            Kind::Mending(m) => Self::Mending(Mending {
+                pending: m.pending,
+                regenerated: m.regenerated_total,
+                bytes: m.bytes_total,
+            }),
             Kind::Declined(m) => Self::Refused(m.reason),
         })
     }
@@ -301,6 +337,9 @@ mod tests {
             NodeRequest::Renew([7; 16], stripes.clone(), 60_000),
             NodeRequest::Holdings(stripes),
             NodeRequest::Survey,
+            NodeRequest::Mending,
+            NodeRequest::Mend(None),
+            NodeRequest::Mend(Some(Peer::new([8; 32]))),
             NodeRequest::Bury(vec![Burial {
                 stripe: Id::new([3; 32]),
                 header: Bytes::from_static(b"header"),
@@ -317,6 +356,11 @@ mod tests {
             NodeResponse::Done(vec![true, false]),
             NodeResponse::Holdings(vec![holdings, StripeHoldings::default()]),
             NodeResponse::Survey(vec![Peer::new([1; 32])], 8),
+            NodeResponse::Mending(Mending {
+                pending: 1,
+                regenerated: 2,
+                bytes: 3,
+            }),
             NodeResponse::Refused("leaving".into()),
         ] {
             assert_eq!(NodeResponse::decode(response.encode()), Ok(response));

@@ -72,10 +72,10 @@ impl Custody {
         self.now = now;
         let key = ShardKey::new(stripe, index);
         self.dropping.remove(&key);
-        self.forget(now, key);
+        self.erase(now, key);
     }
 
-    fn forget(&mut self, now: Time, key: ShardKey) {
+    fn erase(&mut self, now: Time, key: ShardKey) {
         self.retract(now, key);
         self.inventory.arm(key, None);
         self.inventory.shards.remove(&key);
@@ -85,7 +85,7 @@ impl Custody {
 
     /// Forgets a shard and has it removed; `expired` when its lease ended, as opposed to a surplus one.
     pub(super) fn drop_shard(&mut self, now: Time, key: ShardKey, expired: bool) {
-        self.forget(now, key);
+        self.erase(now, key);
         self.dropping.insert(key);
         self.effects.push_back(Effect::Drop {
             stripe: key.slot.stripe,

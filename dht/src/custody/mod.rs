@@ -187,6 +187,17 @@ impl Custody {
         self.sweep(now);
     }
 
+    /// Somebody says that a peer will not be back: unless the ring knows better, its shards count as lost from now on.
+    /// Whether they do.
+    pub fn forget(&mut self, now: Time, ring: &impl Membership, peer: Peer) -> bool {
+        self.membership_changed(now, ring);
+        let forgotten = self.peers.find(peer).is_some_and(|peer| self.peers.forget(peer));
+        if forgotten {
+            self.home.sweep.start();
+        }
+        forgotten
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time, ring: &impl Membership) {
         self.now = now;
@@ -253,6 +264,13 @@ impl Custody {
     /// The next piece of work for the driver.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
+    }
+
+    /// The most shards that a stripe has of which one is held here; 0 if there is none.
+    pub fn widest(&self) -> u8 {
+        let shards = self.inventory.shards.iter();
+        let shards = shards.filter(|(key, held)| key.index != TOMBSTONE && held.is_committed());
+        shards.map(|(_, held)| held.shape.n).max().unwrap_or(0)
     }
 
     /// The stripes this peer is home of, and its repairs.

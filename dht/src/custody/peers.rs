@@ -37,6 +37,8 @@ pub(super) struct PeerRecord {
     vanished: Time,
     /// When the present suspicion began.
     since: Time,
+    /// Somebody said that it will not be back.
+    forgotten: bool,
     /// It failed to take a shard: no target before this.
     pub(super) refused_until: Time,
     pub(super) incoming: Incoming,
@@ -99,6 +101,7 @@ impl Peers {
             synced: true,
             vanished: now,
             since: now,
+            forgotten: false,
             refused_until: Time::ZERO,
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
@@ -156,6 +159,7 @@ impl Peers {
             observed.changed = true;
             record.alive = alive;
             record.since = now;
+            record.forgotten = false;
             if alive {
                 observed
                     .arrived
@@ -222,13 +226,24 @@ impl Peers {
         handle == ME || record.alive && record.synced
     }
 
-    /// When the present suspicion of a peer that is not live began.
-    pub(super) fn suspect_since(&self, handle: Handle) -> Time {
-        self.get(handle).since.max(self.floor)
+    /// When a peer that is not live is missed for so long that its shards count as lost, if that is after `delay`.
+    pub(super) fn gone_at(&self, handle: Handle, delay: Duration) -> Time {
+        let record = self.get(handle);
+        if record.forgotten {
+            return Time::ZERO;
+        }
+        record.since.max(self.floor) + delay
     }
 
     pub(super) fn is_gone(&self, now: Time, handle: Handle) -> bool {
-        !self.is_live(handle) && now.since(self.suspect_since(handle)) >= self.repair_delay
+        !self.is_live(handle) && self.gone_at(handle, self.repair_delay) <= now
+    }
+
+    /// A peer that is not alive is not waited for any longer. Whether it is such a one.
+    pub(super) fn forget(&mut self, handle: Handle) -> bool {
+        let record = self.get_mut(handle);
+        record.forgotten |= !record.alive;
+        record.forgotten
     }
 
     pub(super) fn standing(&self, now: Time, handle: Handle) -> Standing {
@@ -245,11 +260,10 @@ impl Peers {
     /// not been up long enough to know whom to suspect.
     pub(super) fn any_suspect(&self, now: Time) -> bool {
         now.since(self.floor) < self.repair_delay
-            || self
-                .records
-                .iter()
-                .skip(1)
-                .any(|record| !record.alive && now.since(record.since.max(self.floor)) < self.repair_delay)
+            || self.records.iter().skip(1).any(|record| {
+                let since = record.since.max(self.floor);
+                !record.alive && !record.forgotten && now.since(since) < self.repair_delay
+            })
     }
 
     /// How many other peers this one has met alive since it started.

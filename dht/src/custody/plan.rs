@@ -44,7 +44,7 @@ impl Survey {
             .max(homed.withdrawn + config.settle());
         for index in (0..homed.shape.n).filter(|index| !live.contains(index)) {
             let named = homed.claims.iter().filter(|claim| claim.index == index);
-            let suspected = named.map(|claim| peers.suspect_since(claim.peer) + delay).max();
+            let suspected = named.map(|claim| peers.gone_at(claim.peer, delay)).max();
             let due = suspected.unwrap_or(unheard);
             if due <= now {
                 survey.missing.push(index);

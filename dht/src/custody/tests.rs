@@ -365,6 +365,29 @@ fn a_stripe_at_exactly_k_does_not_wait_for_long() {
 }
 
 #[test]
+fn who_is_forgotten_is_not_waited_for() {
+    let config = CustodyConfig {
+        repair_delay: secs(3600),
+        ..quick()
+    };
+    let mut net = filled_with(12, 37, config);
+    net.run(secs(10));
+    let (_, victim) = net.live(stripe(0))[0];
+    let forgets = |net: &mut Net, about| {
+        let told = net.up();
+        let told = told.into_iter().filter(|up| *up != about);
+        let tell = |up| net.with(up, |custody, now, ring| custody.forget(now, ring, about));
+        told.map(tell).all(|forgotten| forgotten)
+    };
+    assert!(!forgets(&mut net, victim), "it is there");
+    net.kill(victim);
+    net.run(secs(60));
+    assert!(!all_whole(&net));
+    assert!(forgets(&mut net, victim));
+    net.run_until(secs(60), all_whole);
+}
+
+#[test]
 fn when_a_quarter_vanishes_suspicion_starts_anew() {
     let config = CustodyConfig {
         repair_delay: secs(60),

@@ -309,6 +309,9 @@ pub struct RepairReport {
     /// Shards still to be rebuilt.
     #[serde(default)]
     pub pending: u64,
+    /// Peers that could not be asked.
+    #[serde(default)]
+    pub silent: Vec<String>,
 }
 
 /// Who answers.

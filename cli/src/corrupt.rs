@@ -1,0 +1,108 @@
+//! `testnet corrupt`: flips bytes on a daemon's disk.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use mutualstore_daemon::store::{Key, Located, TOMBSTONE, locate};
+use mutualstore_testnet::net::{NetError, pick, random_seed};
+use mutualstore_testnet::state::Testnet;
+use serde_json::json;
+
+use crate::output::{CliError, Screen};
+use crate::testnet::Dir;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    dir: Dir,
+    /// The daemon, running or not
+    #[arg(long, value_name = "I")]
+    peer: usize,
+    #[command(flatten)]
+    what: What,
+    /// Seed of the choice [default: random]
+    #[arg(long, conflicts_with = "shard")]
+    seed: Option<u64>,
+}
+
+#[derive(clap::Args, Debug)]
+#[group(required = true, multiple = false)]
+struct What {
+    /// So many of its shards
+    #[arg(long, value_name = "N")]
+    count: Option<usize>,
+    /// This shard: the stripe id in hexadecimal, a colon, the index
+    #[arg(long, value_name = "STRIPE:INDEX", value_parser = shard)]
+    shard: Option<Key>,
+}
+
+fn shard(text: &str) -> Result<Key, String> {
+    let parse = || {
+        let (stripe, index) = text.rsplit_once(':')?;
+        let mut key = hex(stripe)?;
+        key.push(index.parse().ok()?);
+        Key::from_bytes(&key)
+    };
+    parse().ok_or_else(|| "expected 64 hexadecimal digits, a colon and a number".to_owned())
+}
+
+fn hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().chunks(2);
+    let bytes = digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok());
+    bytes.collect()
+}
+
+/// Flips a byte in the middle of each chosen shard.
+pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
+    let testnet = Testnet::load(&args.dir.path()?).map_err(NetError::from)?;
+    let peer = testnet.peers.iter().find(|peer| peer.index == args.peer);
+    let peer = peer.ok_or_else(|| CliError::Usage(format!("this testnet has no peer {}", args.peer)))?;
+    let failed = |source| {
+        CliError::Net(NetError::Io {
+            what: format!("cannot damage the shards in {}", peer.data_dir.display()),
+            source,
+        })
+    };
+    let mut held = locate(&peer.data_dir.join("shards")).map_err(failed)?;
+    held.retain(|key, place| key.index != TOMBSTONE && place.len > 0);
+    let chosen: Vec<Key> = match (args.what.shard, args.what.count) {
+        (Some(key), _) => vec![key],
+        (None, count) => {
+            let all: Vec<Key> = held.keys().copied().collect();
+            pick(&all, count.unwrap_or(0), args.seed.unwrap_or_else(random_seed))
+        }
+    };
+    if let Some(missing) = chosen.iter().find(|key| !held.contains_key(key)) {
+        return Err(CliError::Usage(format!(
+            "peer {} does not hold {}",
+            args.peer,
+            name(missing)
+        )));
+    }
+    let mut damaged = Vec::new();
+    for key in chosen {
+        if let Some(place) = held.get(&key) {
+            flip(place).map_err(failed)?;
+            damaged.push(name(&key));
+        }
+    }
+    if screen.json {
+        return screen.document(&json!({ "peer": args.peer, "shards": damaged }));
+    }
+    damaged.iter().try_for_each(|shard| screen.line(shard))
+}
+
+fn name(key: &Key) -> String {
+    let digits: Vec<String> = key.stripe.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}:{}", digits.concat(), key.index)
+}
+
+fn flip(place: &Located) -> io::Result<()> {
+    let file = File::options().read(true).write(true).open(&place.file)?;
+    let at = place.offset + place.len / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at)?;
+    file.write_all_at(&byte.map(|byte| !byte), at)?;
+    file.sync_data()
+}

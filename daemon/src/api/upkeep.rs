@@ -1,0 +1,191 @@
+//! Looking after the network over HTTP: repair, forget, scrub, leave.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use mutualstore_dht::Peer;
+use serde::{Deserialize, Serialize};
+
+use super::{Api, Refusal, json};
+use crate::error::Failure;
+use crate::node::Node;
+use crate::node::scrub::Findings;
+use crate::node::upkeep::Departure;
+use crate::wire::node::NodeRequest;
+
+/// A `repair --wait` looks this often whether anything is left to do, and gives up after that long.
+const REPAIR_POLL: Duration = Duration::from_millis(250);
+const REPAIR_WAIT: Duration = Duration::from_mins(10);
+/// So often in a row nothing may be left before that is believed: reports are on their way.
+const QUIET: u32 = 4;
+/// Letters of a peer's id that are enough to name it.
+const ENOUGH: usize = 6;
+
+#[derive(Deserialize)]
+pub(super) struct RepairQuery {
+    peer: Option<String>,
+    #[serde(default)]
+    wait: u8,
+}
+
+#[derive(Serialize)]
+struct RepairReport {
+    regenerated: u64,
+    bytes: u64,
+    pending: u64,
+    /// Live peers that were not told.
+    silent: Vec<String>,
+}
+
+/// Rebuilds what is missing: as this peer is its home, or of what a peer held as any peer is.
+pub(super) async fn repair(
+    State(api): State<Api>,
+    Query(query): Query<RepairQuery>,
+) -> Result<Response, Refusal> {
+    let node = &api.node;
+    let everywhere = query.peer.is_some();
+    let (before, silent) = if let Some(peer) = &query.peer {
+        node.mend_all(NodeRequest::Mend(Some(named(node, peer)?))).await
+    } else {
+        (node.mend(None), Vec::new())
+    };
+    let until = Instant::now() + REPAIR_WAIT;
+    let mut quiet = 0;
+    let after = loop {
+        let now = if everywhere {
+            node.mend_all(NodeRequest::Mending).await.0
+        } else {
+            node.mending()
+        };
+        quiet = if now.pending == 0 { quiet + 1 } else { 0 };
+        let needed = if everywhere { QUIET } else { 1 };
+        if query.wait == 0 || quiet >= needed || Instant::now() >= until {
+            break now;
+        }
+        tokio::time::sleep(REPAIR_POLL).await;
+    };
+    json(&RepairReport {
+        regenerated: after.regenerated.saturating_sub(before.regenerated),
+        bytes: after.bytes.saturating_sub(before.bytes),
+        pending: after.pending,
+        silent: silent.iter().map(Peer::to_string).collect(),
+    })
+}
+
+#[derive(Serialize)]
+struct Forgotten {
+    peer: String,
+    /// Peers that do not wait for it any longer.
+    told: usize,
+    silent: Vec<String>,
+}
+
+/// A peer is gone for good: nobody waits for it any longer.
+pub(super) async fn forget(State(api): State<Api>, Path(peer): Path<String>) -> Result<Response, Refusal> {
+    let node = &api.node;
+    let peer = named(node, &peer)?;
+    if node.core.is_alive(peer) {
+        let text = format!("{peer} answers; `mutualstore leave` there, or stop it first");
+        return Err(Failure::refused(text).into());
+    }
+    let (_, silent) = node.mend_all(NodeRequest::Mend(Some(peer))).await;
+    json(&Forgotten {
+        peer: peer.to_string(),
+        told: node.core.alive().len().saturating_sub(silent.len()),
+        silent: silent.iter().map(Peer::to_string).collect(),
+    })
+}
+
+/// The peer known here whose id is this text, or alone begins or ends so.
+fn named(node: &Node, text: &str) -> Result<Peer, Failure> {
+    let known = node.core.read(|state| {
+        let others = state.ring.peers().map(|(contact, _)| contact.peer);
+        others.chain([node.me]).collect::<Vec<_>>()
+    });
+    let fits = |peer: &&Peer| {
+        let id = peer.to_string();
+        id == text || text.len() >= ENOUGH && (id.starts_with(text) || id.ends_with(text))
+    };
+    let mut fitting = known.iter().filter(fits);
+    match (fitting.next(), fitting.next()) {
+        (Some(peer), None) => Ok(*peer),
+        (Some(_), Some(_)) => Err(Failure::usage(format!("more than one peer is named like {text}"))),
+        (None, _) => Err(Failure::not_found(format!(
+            "no peer {text} is known here; `mutualstore ring` lists them"
+        ))),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct ScrubQuery {
+    #[serde(default)]
+    wait: u8,
+}
+
+#[derive(Serialize)]
+struct ScrubReport {
+    /// Whether everything was read before this answer.
+    done: bool,
+    #[serde(flatten)]
+    findings: Findings,
+}
+
+/// Reads every shard held here, beginning now.
+pub(super) async fn scrub(
+    State(api): State<Api>,
+    Query(query): Query<ScrubQuery>,
+) -> Result<Response, Refusal> {
+    let pass = api.node.scrub.begin();
+    let done = query.wait != 0;
+    let findings = if done {
+        api.node.scrub.wait(pass).await
+    } else {
+        Findings::default()
+    };
+    json(&ScrubReport { done, findings })
+}
+
+#[derive(Deserialize)]
+pub(super) struct LeaveQuery {
+    #[serde(default)]
+    force: u8,
+}
+
+#[derive(Serialize)]
+struct LeaveReport {
+    /// `stays`, `draining`, `stuck` or `left`.
+    state: &'static str,
+    shards: u64,
+    committed_bytes: u64,
+    /// Why it is stuck.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// Hands everything over, then leaves the ring and ends the process.
+pub(super) async fn leave(
+    State(api): State<Api>,
+    Query(query): Query<LeaveQuery>,
+) -> Result<Response, Refusal> {
+    api.node.leave(query.force != 0)?;
+    leaving(State(api)).await
+}
+
+/// How far that is.
+pub(super) async fn leaving(State(api): State<Api>) -> Result<Response, Refusal> {
+    let usage = api.node.shards.usage();
+    let (state, reason) = match api.node.departure() {
+        Departure::Stays => ("stays", None),
+        Departure::Draining => ("draining", None),
+        Departure::Stuck(reason) => ("stuck", Some(reason)),
+        Departure::Left => ("left", None),
+    };
+    let report = LeaveReport {
+        state,
+        shards: usage.shards,
+        committed_bytes: usage.committed_bytes,
+        reason,
+    };
+    std::future::ready(json(&report)).await
+}

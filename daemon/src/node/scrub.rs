@@ -1,0 +1,164 @@
+//! Reads every shard held here again and again, so that what rots is noticed while others can still replace it.
+//!
+//! One pass after the other, in the order of the keys: slowly, with a day between two of them, or at once when somebody
+//! asks. The place reached is kept in the file `scrub` of the data directory (a key, 33 bytes in hexadecimal), so a daemon
+//! that is restarted often still comes around. A shard that does not verify, or that the disk fails to give twice, is
+//! logged as `CORRUPTED_BLOCK`, counted and dropped; its stripe's home then has it regenerated like one that was lost.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mutualstore_dht::Id;
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+
+use super::Node;
+use super::shards::Local;
+use crate::files::write_atomic;
+use crate::store::{Key, TOMBSTONE};
+
+/// Bytes read per second by a pass nobody waits for.
+const RATE: u64 = 1 << 20;
+/// From the end of a pass to the next.
+const PAUSE: Duration = Duration::from_hours(24);
+/// Shards between two notes of the place reached.
+const NOTED: usize = 256;
+/// Damaged shards named in a report.
+const NAMED: usize = 1000;
+const FILE: &str = "scrub";
+
+/// What a pass found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Findings {
+    /// Shards and tombstones read.
+    pub(crate) checked: u64,
+    /// Of these, those that were damaged.
+    pub(crate) bad: u64,
+    /// The first of them, `<stripe id>:<index>`.
+    pub(crate) bad_shards: Vec<String>,
+}
+
+/// The scrub as others see it.
+#[derive(Default)]
+pub(crate) struct Scrub {
+    /// Passes asked for.
+    asked: Mutex<u64>,
+    ask: Notify,
+    /// Passes asked for that have ended, and what the last one found.
+    done: watch::Sender<(u64, Findings)>,
+}
+
+impl Scrub {
+    /// Begins a pass over everything at full speed, which also answers those who asked while another one ran. Returns
+    /// its number.
+    pub(crate) fn begin(&self) -> u64 {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        *asked += 1;
+        self.ask.notify_one();
+        *asked
+    }
+
+    /// Waits for the end of a pass.
+    pub(crate) async fn wait(&self, pass: u64) -> Findings {
+        let mut done = self.done.subscribe();
+        let ended = done.wait_for(|(ended, _)| *ended >= pass).await;
+        ended.map(|ended| ended.1.clone()).unwrap_or_default()
+    }
+
+    fn asked(&self) -> u64 {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs until the task is aborted.
+pub(crate) async fn run(node: Arc<Node>) {
+    let mut answered = 0;
+    loop {
+        let asked = node.scrub.asked();
+        let hurry = asked > answered;
+        let from = if hurry { None } else { place(&node) };
+        let Some(findings) = pass(&node, from, hurry.then_some(asked)).await else {
+            // Somebody asked for a whole one.
+            continue;
+        };
+        note(&node, None).await;
+        if hurry {
+            answered = asked;
+            node.scrub.done.send_replace((asked, findings));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = node.scrub.ask.notified() => {}
+        }
+    }
+}
+
+/// Reads everything behind `after`; in a hurry because of a request, or else slowly until there is one.
+async fn pass(node: &Node, mut after: Option<Key>, hurry: Option<u64>) -> Option<Findings> {
+    let mut findings = Findings::default();
+    loop {
+        let keys = node.shards.keys_after(after, NOTED).await;
+        let Some(last) = keys.last().copied() else {
+            return Some(findings);
+        };
+        for (key, bytes) in &keys {
+            check(node, *key, &mut findings).await;
+            if hurry.is_none() {
+                let pause = Duration::from_millis(u64::from(*bytes) * 1000 / RATE);
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = node.scrub.ask.notified() => return None,
+                }
+            }
+        }
+        after = Some(last.0);
+        if hurry.is_none() {
+            note(node, after).await;
+        }
+    }
+}
+
+async fn check(node: &Node, key: Key, findings: &mut Findings) {
+    let stripe = Id::new(key.stripe);
+    findings.checked += 1;
+    let bad = if key.index == TOMBSTONE {
+        node.shards.tombstone(&node.core, stripe).await.is_none() && !node.shards.is_deleted(stripe)
+    } else {
+        match node.shards.find(&node.core, stripe, key.index, true).await {
+            Local::Found(_) | Local::None | Local::Deleted(_) => false,
+            Local::Corrupt(_) => true,
+            Local::Failed(_) => {
+                let again = node.shards.find(&node.core, stripe, key.index, true).await;
+                if let Local::Failed(error) = &again {
+                    node.shards.bad.add(1);
+                    tracing::warn!(error, "CORRUPTED_BLOCK {stripe}:{}", key.index);
+                    node.shards
+                        .drop_shards(&node.core, vec![(stripe, key.index)])
+                        .await;
+                }
+                matches!(again, Local::Failed(_) | Local::Corrupt(_))
+            }
+        }
+    };
+    if bad {
+        findings.bad += 1;
+        if findings.bad_shards.len() < NAMED {
+            findings.bad_shards.push(format!("{stripe}:{}", key.index));
+        }
+    }
+}
+
+/// Where the last pass was; none at its beginning, or if that is not known.
+fn place(node: &Node) -> Option<Key> {
+    let text = std::fs::read_to_string(node.data.path().join(FILE)).ok()?;
+    Key::from_bytes(&hex::decode(text.trim_end()).ok()?)
+}
+
+async fn note(node: &Node, place: Option<Key>) {
+    let path = node.data.path().join(FILE);
+    let text = place.map_or_else(String::new, |key| hex::encode(key.to_bytes())) + "\n";
+    let written = tokio::task::spawn_blocking(move || write_atomic(&path, text.as_bytes(), 0o600)).await;
+    if let Ok(Err(error)) = written {
+        tracing::debug!(%error, "the next start scrubs from the beginning");
+    }
+}

@@ -1,0 +1,185 @@
+//! What people ask for who look after the network: repair now, forget a peer, leave.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use mutualstore_dht::ring::{Phase, SelfChange};
+use mutualstore_dht::{Peer, PeerState};
+
+use super::Node;
+use super::core::State;
+use crate::error::Failure;
+use crate::wire::node::{Mending, NodeRequest, NodeResponse};
+
+/// How long a peer may take to answer.
+const ASK: Duration = Duration::from_secs(5);
+/// The least time without progress after which a peer that leaves gives up.
+const STUCK: Duration = Duration::from_secs(60);
+/// How often it looks whether it is rid of its shards.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long its goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// How long it still answers those who watch it leave.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How far a departure is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// Nobody asked for it.
+    #[default]
+    Stays,
+    /// Shards go to others.
+    Draining,
+    /// It stays, for this reason.
+    Stuck(String),
+    /// It left the ring and ends soon.
+    Left,
+}
+
+impl Node {
+    /// What this peer rebuilds.
+    pub(crate) fn mending(&self) -> Mending {
+        let health = self.core.read(|state| state.custody.health());
+        Mending {
+            pending: (health.repairs_waiting + health.repairs_running) as u64,
+            regenerated: health.regenerated_total,
+            bytes: health.bytes_total,
+        }
+    }
+
+    /// Looks at every stripe now; `gone` counts as lost if it does not answer.
+    pub(crate) fn mend(&self, gone: Option<Peer>) -> Mending {
+        let before = self.mending();
+        self.core.with(|state, now| {
+            let State { ring, custody, .. } = state;
+            if let Some(peer) = gone {
+                custody.forget(now, ring, peer);
+            }
+            custody.check_now(now, ring);
+        });
+        before
+    }
+
+    /// Asks all live peers, this one included: the sum of what they answered, and who did not.
+    pub(crate) async fn mend_all(&self, request: NodeRequest) -> (Mending, Vec<Peer>) {
+        let others: Vec<_> = self.core.alive().into_iter().skip(1).collect();
+        let asked = others.iter().map(|contact| self.ask(contact, &request, ASK));
+        let mut sum = match request {
+            NodeRequest::Mend(gone) => self.mend(gone),
+            _ => self.mending(),
+        };
+        let mut silent = Vec::new();
+        for (contact, answer) in others.iter().zip(join_all(asked).await) {
+            if let Ok(NodeResponse::Mending(theirs)) = answer {
+                sum.pending += theirs.pending;
+                sum.regenerated += theirs.regenerated;
+                sum.bytes += theirs.bytes;
+            } else {
+                silent.push(contact.peer);
+            }
+        }
+        (sum, silent)
+    }
+
+    /// How far the departure is.
+    pub(crate) fn departure(&self) -> Departure {
+        self.departure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_departure(&self, departure: Departure) {
+        *self.departure.lock().unwrap_or_else(PoisonError::into_inner) = departure;
+    }
+
+    fn set_state(&self, to: PeerState) {
+        self.core.with(|state, now| {
+            let change = SelfChange {
+                state: Some(to),
+                ..SelfChange::default()
+            };
+            state.ring.update_self(now, change);
+        });
+    }
+
+    /// Why nobody could take over what this peer holds; none if they could.
+    fn irreplaceable(&self) -> Option<String> {
+        let (widest, takers) = self.core.read(|state| {
+            let takers = state
+                .ring
+                .alive()
+                .filter(|contact| contact.state == PeerState::Accepting);
+            (usize::from(state.custody.widest()), takers.count())
+        });
+        (takers < widest).then(|| {
+            format!(
+                "stripes of {widest} shards need as many peers, and of the others {takers} take shards now"
+            )
+        })
+    }
+
+    /// Begins to hand over everything; the process ends when that is done. With `force` it also ends when nothing can
+    /// be handed over any more.
+    pub(crate) fn leave(self: &Arc<Self>, force: bool) -> Result<(), Failure> {
+        if let Some(reason) = self.irreplaceable().filter(|_| !force) {
+            let cure = "add peers, or leave with --force: what this peer holds is then rebuilt from what the others hold";
+            return Err(Failure::refused(format!("{reason}; {cure}")));
+        }
+        self.leave_by_force.fetch_or(force, Ordering::AcqRel);
+        let mut departure = self.departure.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = matches!(*departure, Departure::Stays | Departure::Stuck(_));
+        if idle {
+            *departure = Departure::Draining;
+            tokio::spawn(depart(Arc::clone(self)));
+        }
+        Ok(())
+    }
+}
+
+async fn depart(node: Arc<Node>) {
+    tracing::info!("leaving: handing over what is held here");
+    node.set_state(PeerState::Draining);
+    if let Err(reason) = drained(&node).await {
+        if !node.leave_by_force.load(Ordering::Acquire) {
+            tracing::warn!("not left: {reason}");
+            node.set_state(PeerState::Accepting);
+            node.publish_usage();
+            node.set_departure(Departure::Stuck(reason));
+            return;
+        }
+        tracing::warn!("leaving all the same: {reason}");
+    }
+    node.core.with(|state, now| state.ring.leave(now));
+    let until = Instant::now() + GOODBYE;
+    while node.phase() != Phase::Left && Instant::now() < until {
+        tokio::time::sleep(LOOK).await;
+    }
+    node.set_departure(Departure::Left);
+    tokio::time::sleep(LINGER).await;
+    node.quit.notify_one();
+}
+
+/// Waits until this peer is rid of its committed shards: a holder drops one only when another peer keeps it and all of its
+/// stripe are there without it.
+async fn drained(node: &Node) -> Result<(), String> {
+    let patience = STUCK.max(node.config.repair_delay.min(STUCK) * 2);
+    let (mut least, mut since) = (u64::MAX, Instant::now());
+    loop {
+        let usage = node.shards.usage();
+        if usage.committed_bytes == 0 {
+            return Ok(());
+        }
+        if usage.committed_bytes < least {
+            (least, since) = (usage.committed_bytes, Instant::now());
+        } else if since.elapsed() >= patience {
+            let why = node
+                .irreplaceable()
+                .unwrap_or_else(|| "nobody has taken any for a while".to_owned());
+            return Err(format!("{} shards are still only here: {why}", usage.shards));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
