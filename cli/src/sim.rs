@@ -3,6 +3,7 @@
 mod measure;
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -14,6 +15,10 @@ use mutualstore_testnet::sim::nemesis::{self, Outcome};
 use mutualstore_testnet::sim::scenario::Scenario;
 
 use crate::output::{CliError, Screen};
+use crate::testnet::quoted;
+
+/// The longest scenario file, in bytes.
+const LONGEST: u64 = 1 << 20;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -124,7 +129,7 @@ fn play(args: &RunArgs, screen: &Screen) -> Result<(), CliError> {
         if !screen.json {
             screen.line(format!(
                 "{}: {}; {} events, {:.0} s of virtual time in {:.2} s, {} stripes acknowledged, trace {:016x}",
-                scenario.title,
+                scenario.title.replace(char::is_control, " "),
                 match outcome.violation {
                     None => format!("holds, all well {:.0} s after the last fault", outcome.settled_s),
                     Some(_) => "BROKEN".to_owned(),
@@ -139,7 +144,7 @@ fn play(args: &RunArgs, screen: &Screen) -> Result<(), CliError> {
         let planted = option(args.flaw.as_ref());
         let replay = format!(
             "mutualstore testnet sim run {} --seed {seed}{planted}",
-            file.display()
+            quoted(file)
         );
         if outcome.violation.is_some() {
             failures.push((seed, outcome.clone(), replay));
@@ -157,17 +162,19 @@ fn option(flaw: Option<&String>) -> String {
 fn read(file: &PathBuf) -> Result<String, CliError> {
     let mut text = String::new();
     let read = if file.as_os_str() == "-" {
-        std::io::stdin().read_to_string(&mut text).map(drop)
+        std::io::stdin().take(LONGEST + 1).read_to_string(&mut text)
     } else {
-        std::fs::read_to_string(file).map(|content| text = content)
+        File::open(file).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text))
     };
-    match read {
-        Ok(()) => Ok(text),
-        Err(error) => Err(CliError::Usage(format!(
-            "cannot read {}: {error}",
-            file.display()
-        ))),
-    }
+    let problem = match read {
+        Ok(length) if length as u64 <= LONGEST => return Ok(text),
+        Ok(_) => format!("it is longer than {LONGEST} bytes"),
+        Err(error) => error.to_string(),
+    };
+    Err(CliError::Usage(format!(
+        "cannot read {}: {problem}; nothing was run",
+        file.display()
+    )))
 }
 
 fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
@@ -177,7 +184,11 @@ fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
     }
     let flaw = match &args.flaw {
         Some(name) if name == "list" => {
-            return Flaw::ALL.iter().try_for_each(|(name, _)| screen.line(name));
+            let names: Vec<&str> = Flaw::ALL.iter().map(|(name, _)| *name).collect();
+            if screen.json {
+                return screen.document(&serde_json::json!({ "flaws": names }));
+            }
+            return names.iter().try_for_each(|name| screen.line(name));
         }
         Some(name) => Some(planted(name)?),
         None => None,

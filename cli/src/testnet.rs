@@ -329,7 +329,7 @@ fn variables(peer: &Peer) -> [(&'static str, PathBuf); 3] {
 }
 
 /// In single quotes for a POSIX shell, when it needs any.
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@+".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

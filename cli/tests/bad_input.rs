@@ -5,7 +5,6 @@
     reason = "what fails here fails the test"
 )]
 
-#[allow(dead_code, reason = "each test binary uses its part")]
 mod common;
 
 use std::fs;

@@ -74,7 +74,7 @@ impl Keys {
 
     /// The text to keep.
     pub fn to_text(&self) -> Zeroizing<String> {
-        let (identity, account) = (hex::encode(&*self.identity), hex::encode(&*self.account));
+        let (identity, account) = (hex::encode(*self.identity), hex::encode(*self.account));
         let lines = Zeroizing::new(format!("{FIRST_LINE}\nidentity {identity}\naccount {account}\n"));
         Zeroizing::new(format!("{}check {}\n", *lines, check(&lines)))
     }
@@ -165,7 +165,8 @@ mod tests {
     fn every_changed_digit_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        (data.identity().unwrap(), data.account().unwrap());
+        data.identity().unwrap();
+        data.account().unwrap();
         let text = Keys::read(dir.path()).unwrap().unwrap().to_text();
         for at in 0..text.len() {
             let mut changed = text.as_bytes().to_vec();

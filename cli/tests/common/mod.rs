@@ -1,5 +1,7 @@
 //! Testnets in temporary directories, driven through the binary as a person would.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};

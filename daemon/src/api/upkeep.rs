@@ -12,7 +12,6 @@ use crate::error::Failure;
 use crate::node::Node;
 use crate::node::scrub::Findings;
 use crate::node::upkeep::Departure;
-use crate::wire::node::NodeRequest;
 
 /// A `repair --wait` looks this often whether anything is left to do, and gives up after that long.
 const REPAIR_POLL: Duration = Duration::from_millis(250);
@@ -46,7 +45,7 @@ pub(super) async fn repair(
     let node = &api.node;
     let everywhere = query.peer.is_some();
     let (before, silent) = if let Some(peer) = &query.peer {
-        node.mend_all(NodeRequest::Mend(Some(named(node, peer)?))).await
+        node.mend_all(Some(named(node, peer)?)).await
     } else {
         (node.mend(None), Vec::new())
     };
@@ -54,7 +53,7 @@ pub(super) async fn repair(
     let mut quiet = 0;
     let after = loop {
         let now = if everywhere {
-            node.mend_all(NodeRequest::Mending).await.0
+            node.mend_all(None).await.0
         } else {
             node.mending()
         };
@@ -89,7 +88,7 @@ pub(super) async fn forget(State(api): State<Api>, Path(peer): Path<String>) -> 
         let text = format!("{peer} answers; `mutualstore leave` there, or stop it first");
         return Err(Failure::refused(text).into());
     }
-    let (_, silent) = node.mend_all(NodeRequest::Mend(Some(peer))).await;
+    let (_, silent) = node.mend_all(Some(peer)).await;
     json(&Forgotten {
         peer: peer.to_string(),
         told: node.core.alive().len().saturating_sub(silent.len()),

@@ -16,7 +16,7 @@ use crate::wire::node::{Mending, NodeRequest, NodeResponse};
 /// How long a peer may take to answer.
 const ASK: Duration = Duration::from_secs(5);
 /// The least time without progress after which a peer that leaves gives up.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_mins(1);
 /// How often it looks whether it is rid of its shards.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long its goodbye may take.
@@ -62,13 +62,16 @@ impl Node {
         before
     }
 
-    /// Asks all live peers, this one included: the sum of what they answered, and who did not.
-    pub(crate) async fn mend_all(&self, request: NodeRequest) -> (Mending, Vec<Peer>) {
+    /// Has all live peers, this one included, rebuild what `gone` held, or if it is none only asks them: the sum of what
+    /// they answered, and who did not.
+    pub(crate) async fn mend_all(&self, gone: Option<Peer>) -> (Mending, Vec<Peer>) {
+        let request = gone.map_or(NodeRequest::Mending, |peer| NodeRequest::Mend(Some(peer)));
         let others: Vec<_> = self.core.alive().into_iter().skip(1).collect();
         let asked = others.iter().map(|contact| self.ask(contact, &request, ASK));
-        let mut sum = match request {
-            NodeRequest::Mend(gone) => self.mend(gone),
-            _ => self.mending(),
+        let mut sum = if gone.is_some() {
+            self.mend(gone)
+        } else {
+            self.mending()
         };
         let mut silent = Vec::new();
         for (contact, answer) in others.iter().zip(join_all(asked).await) {

@@ -12,7 +12,7 @@ use super::{
 use crate::{Flaw, Id, Membership, Peer, Time};
 
 /// How long a request may take.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
 impl Custody {
     /// Answers another peer.

@@ -1,9 +1,10 @@
 //! What becomes of a pending shard whose lease ended: whoever may know of a commit is asked first, and the
 //! shard is dropped only when nobody can know. A peer that forgot the others and is alone, or with few of them, since
-//! cannot tell: it keeps the shard until it has met as many as a stripe has holders.
+//! cannot tell: it keeps the shard until it has met as many as a stripe has holders, or for very long.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::dialogue::DEADLINE;
 use super::fingerprint::{ShardKey, Slot};
 use super::inventory::{Held, Tenure};
 use super::message::Status;
@@ -11,10 +12,14 @@ use super::peers::{Handle, ME};
 use super::{Custody, Effect};
 use crate::{Flaw, Id, Membership, Time};
 
+/// Repair delays for which a peer that has met few others keeps what nobody it knows has heard of.
+const LONELY_DELAYS: u32 = 10;
+
 /// Questions about one stripe on their way.
 #[derive(Debug)]
 pub(super) struct Inquiry {
     waiting: BTreeSet<Handle>,
+    begun: Time,
     /// Somebody did not answer.
     unsure: bool,
 }
@@ -86,6 +91,7 @@ impl Custody {
             stripe,
             Inquiry {
                 waiting,
+                begun: now,
                 unsure: false,
             },
         );
@@ -120,18 +126,26 @@ impl Custody {
 
     /// Everybody alive was asked and nobody knew of a commit.
     fn conclude(&mut self, now: Time, stripe: Id) {
+        // Old answers count for nothing: this process may have stood still since, and a commit have come to the others.
         let unsure = self
             .inquiries
             .remove(&stripe)
-            .is_none_or(|inquiry| inquiry.unsure);
+            .is_none_or(|inquiry| inquiry.unsure || now.since(inquiry.begun) > DEADLINE);
         if unsure || self.peers.any_suspect(now) {
             return;
         }
         let met = self.peers.met();
-        let ended = |held: &Held| {
-            let past = matches!(held.tenure, Tenure::Pending { until, .. } if until <= now);
+        let lonely = self
+            .config
+            .pending_lease
+            .max(self.config.repair_delay * LONELY_DELAYS);
+        let ended = |held: &Held| match held.tenure {
             // One that has met fewer than hold the other shards never asked all who may know.
-            past && met + 1 >= usize::from(held.shape.n)
+            Tenure::Pending { until, .. } if met + 1 < usize::from(held.shape.n) => {
+                self.peers.awake_since(until) + lonely <= now
+            }
+            Tenure::Pending { until, .. } => until <= now,
+            Tenure::Committed | Tenure::Deleted { .. } => false,
         };
         let of_stripe = self.inventory.of(stripe);
         let dropped: Vec<ShardKey> = of_stripe

@@ -187,11 +187,14 @@ impl Custody {
         self.sweep(now);
     }
 
-    /// Somebody says that a peer will not be back: unless the ring knows better, its shards count as lost from now on.
-    /// Whether they do.
+    /// Somebody says that a peer will not be back: its shards count as lost as soon as the ring knows that it does not
+    /// answer. Whether it does by now.
     pub fn forget(&mut self, now: Time, ring: &impl Membership, peer: Peer) -> bool {
         self.membership_changed(now, ring);
-        let forgotten = self.peers.find(peer).is_some_and(|peer| self.peers.forget(peer));
+        let forgotten = self
+            .peers
+            .find(peer)
+            .is_some_and(|peer| self.peers.forget(now, peer));
         if forgotten {
             self.home.sweep.start();
         }

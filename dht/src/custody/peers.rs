@@ -20,6 +20,9 @@ use crate::{Id, Member, Membership, Peer, Time};
 /// Peers of the ring looked at to notice changes.
 const VIEW: usize = 4096;
 
+/// One that is said to be gone may be thought alive here for so long.
+const UNNOTICED: Duration = Duration::from_mins(1);
+
 /// A peer, in four bytes. Handles are never given back: a peer met once is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Handle(u32);
@@ -37,8 +40,8 @@ pub(super) struct PeerRecord {
     vanished: Time,
     /// When the present suspicion began.
     since: Time,
-    /// Somebody said that it will not be back.
-    forgotten: bool,
+    /// When somebody said that it will not be back.
+    forgotten: Option<Time>,
     /// It failed to take a shard: no target before this.
     pub(super) refused_until: Time,
     pub(super) incoming: Incoming,
@@ -47,6 +50,13 @@ pub(super) struct PeerRecord {
     /// Stripes it reports here whose home is another peer; it is told with its next report.
     pub(super) misled: BTreeSet<Id>,
     due: Option<Time>,
+}
+
+impl PeerRecord {
+    fn is_forgotten(&self) -> bool {
+        let in_time = |at| self.vanished <= at + UNNOTICED;
+        !self.alive && self.forgotten.is_some_and(in_time)
+    }
 }
 
 /// All peers ever met.
@@ -101,7 +111,7 @@ impl Peers {
             synced: true,
             vanished: now,
             since: now,
-            forgotten: false,
+            forgotten: None,
             refused_until: Time::ZERO,
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
@@ -159,7 +169,7 @@ impl Peers {
             observed.changed = true;
             record.alive = alive;
             record.since = now;
-            record.forgotten = false;
+            record.forgotten = record.forgotten.filter(|_| !alive);
             if alive {
                 observed
                     .arrived
@@ -229,7 +239,7 @@ impl Peers {
     /// When a peer that is not live is missed for so long that its shards count as lost, if that is after `delay`.
     pub(super) fn gone_at(&self, handle: Handle, delay: Duration) -> Time {
         let record = self.get(handle);
-        if record.forgotten {
+        if record.is_forgotten() {
             return Time::ZERO;
         }
         record.since.max(self.floor) + delay
@@ -239,11 +249,11 @@ impl Peers {
         !self.is_live(handle) && self.gone_at(handle, self.repair_delay) <= now
     }
 
-    /// A peer that is not alive is not waited for any longer. Whether it is such a one.
-    pub(super) fn forget(&mut self, handle: Handle) -> bool {
+    /// A peer that is not alive, or will be found not to be within a minute, is not waited for. Whether it is gone now.
+    pub(super) fn forget(&mut self, now: Time, handle: Handle) -> bool {
         let record = self.get_mut(handle);
-        record.forgotten |= !record.alive;
-        record.forgotten
+        record.forgotten = Some(now);
+        record.is_forgotten()
     }
 
     pub(super) fn standing(&self, now: Time, handle: Handle) -> Standing {
@@ -259,11 +269,15 @@ impl Peers {
     /// Whether an unreachable peer may know what nobody reachable does: some peer is suspect, or this peer has
     /// not been up long enough to know whom to suspect.
     pub(super) fn any_suspect(&self, now: Time) -> bool {
-        now.since(self.floor) < self.repair_delay
-            || self.records.iter().skip(1).any(|record| {
-                let since = record.since.max(self.floor);
-                !record.alive && !record.forgotten && now.since(since) < self.repair_delay
-            })
+        now.since(self.floor) < self.repair_delay || self.misses_any(now)
+    }
+
+    /// Whether some peer is suspect.
+    fn misses_any(&self, now: Time) -> bool {
+        self.records.iter().skip(1).any(|record| {
+            let since = record.since.max(self.floor);
+            !record.alive && !record.is_forgotten() && now.since(since) < self.repair_delay
+        })
     }
 
     /// How many other peers this one has met alive since it started.
@@ -271,6 +285,16 @@ impl Peers {
         // What vanished is not in step until it is back.
         let met = |record: &&PeerRecord| record.alive || !record.synced;
         self.records.iter().skip(1).filter(met).count()
+    }
+
+    /// When this peer had its wits about it, from `at` on.
+    pub(super) fn awake_since(&self, at: Time) -> Time {
+        at.max(self.floor)
+    }
+
+    /// Whether peers are missed, and all of them said to be gone for good.
+    pub(super) fn misses_only_forgotten(&self, now: Time) -> bool {
+        self.records.iter().any(PeerRecord::is_forgotten) && !self.misses_any(now)
     }
 
     /// A report of the peer matched. Whether that makes its shards count again.

@@ -40,7 +40,13 @@ impl Survey {
         } else {
             config.repair_delay
         };
-        let unheard = (peers.tracked_since(homed.tracked.unwrap_or(now)) + delay)
+        // Where all that are missed are forgotten, those that are there have spoken soon.
+        let patience = if peers.misses_only_forgotten(now) {
+            delay.min(config.exchange_idle * 2)
+        } else {
+            delay
+        };
+        let unheard = (peers.tracked_since(homed.tracked.unwrap_or(now)) + patience)
             .max(homed.withdrawn + config.settle());
         for index in (0..homed.shape.n).filter(|index| !live.contains(index)) {
             let named = homed.claims.iter().filter(|claim| claim.index == index);

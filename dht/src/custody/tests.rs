@@ -377,14 +377,22 @@ fn who_is_forgotten_is_not_waited_for() {
         let told = net.up();
         let told = told.into_iter().filter(|up| *up != about);
         let tell = |up| net.with(up, |custody, now, ring| custody.forget(now, ring, about));
-        told.map(tell).all(|forgotten| forgotten)
+        let answers: Vec<bool> = told.map(tell).collect();
+        answers.into_iter().all(|forgotten| forgotten)
     };
     assert!(!forgets(&mut net, victim), "it is there");
+    net.run(secs(120));
     net.kill(victim);
     net.run(secs(60));
     assert!(!all_whole(&net));
     assert!(forgets(&mut net, victim));
     net.run_until(secs(60), all_whole);
+    // Said before it was noticed.
+    let (_, victim) = net.live(stripe(0))[0];
+    net.kill(victim);
+    forgets(&mut net, victim);
+    net.run(secs(2));
+    net.run_until(secs(120), all_whole);
 }
 
 #[test]

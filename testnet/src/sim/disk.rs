@@ -8,7 +8,7 @@ use mutualstore_dht::custody::{
 };
 use mutualstore_dht::{Id, Peer};
 
-use super::check::Violation;
+use super::check::{Violation, distinct};
 use super::host::Host;
 use super::pick;
 use super::world::{Event, Who, World, micros};
@@ -493,9 +493,13 @@ impl World {
         let left = stripe.distinct();
         let last = !stripe.copies.iter().any(|(other, _)| *other == index);
         let risky = stripe.risky.get(&index).is_some_and(|until| *until > self.now);
+        // Those far away, where newcomers pushed them, are not asked: repair replaces what is dropped.
+        let circle = self.true_circle();
+        let near: Vec<Who> = distinct(&circle, id).take(self.setup.ring.r).collect();
         let known = stripe.copies.iter().any(|(index, holder)| {
             let stored = self.host(*holder).and_then(|host| host.disk.get(&(id, *index)));
-            stored.is_some_and(|stored| stored.tenure == Tenure::Committed) && self.reaches(who, *holder)
+            let committed = stored.is_some_and(|stored| stored.tenure == Tenure::Committed);
+            committed && near.contains(holder) && self.reaches(who, *holder)
         });
         if left < usize::from(stripe.shape.k) && !risky {
             self.violate(Violation::custody(

@@ -30,6 +30,10 @@ use super::world::{Setup, Who};
 pub const MAX_PEERS: usize = 200_000;
 /// Most steps of a scenario, every repetition counted.
 const MAX_STEPS: f64 = 1e6;
+/// With custody a host must hear of so many peers beyond its lists.
+const MIN_LEARNED: usize = 16;
+/// A lease must outlast the deadlines of the questions that are asked at its end, in seconds.
+const MIN_LEASE_S: f64 = 15.0;
 /// Most virtual nodes of all hosts there ever are.
 const MAX_NODES: f64 = 4e6;
 
@@ -52,7 +56,7 @@ pub struct Scenario {
     /// Distinct peers in a successor list.
     #[serde(default = "sixteen")]
     pub r: usize,
-    /// Peers on a circle beyond lists, predecessors and fingers, at most.
+    /// Peers on a circle beyond lists, predecessors and fingers, at most; with custody 16 or more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_learned: Option<usize>,
     /// Whether newcomers choose their virtual nodes.
@@ -93,9 +97,9 @@ pub struct Keeping {
     pub capacity: usize,
     /// How long a holder is suspect before its shards count as missing.
     pub repair_delay_s: f64,
-    /// Lifetime of a pending shard.
+    /// Lifetime of a pending shard: at least 15 seconds, and 10 of the longest round trips.
     pub pending_lease_s: f64,
-    /// How long a holder that confirmed a shard will not trim it.
+    /// How long a holder that confirmed a shard will not trim it: at least 3 of the longest round trips.
     pub pin_s: f64,
 }
 
@@ -324,8 +328,46 @@ impl Scenario {
             .or_else(|| span("join_every_s", self.join_every_s))
             .or_else(|| self.network.problem())
             .or_else(|| self.custody.as_ref().and_then(|keeping| keeping.problem(self.r)))
+            .or_else(|| self.haste())
             .or_else(|| self.step.iter().find_map(|step| step.problem(self.hosts())))
             .or_else(|| self.excess())
+    }
+
+    /// What custody cannot do with these numbers: its holders must hear of each other, and within its times.
+    fn haste(&self) -> Option<String> {
+        let keeping = self.custody.as_ref()?;
+        if self.max_learned.is_some_and(|learned| learned < MIN_LEARNED) {
+            return Some(format!(
+                "`max_learned` is below {MIN_LEARNED}: with custody homes must hear of holders far away"
+            ));
+        }
+        let trip = self.round_trip_s();
+        let (pin, lease) = (3.0 * trip, (10.0 * trip).max(MIN_LEASE_S));
+        if keeping.pin_s < pin {
+            return Some(format!(
+                "`pin_s` is {}, expected 3 round trips at least, {pin:.1} s here",
+                keeping.pin_s
+            ));
+        }
+        (keeping.pending_lease_s < lease).then(|| {
+            format!(
+                "`pending_lease_s` is {}, expected {MIN_LEASE_S} and 10 round trips at least, {lease:.1} s here",
+                keeping.pending_lease_s
+            )
+        })
+    }
+
+    /// The longest round trip there ever is but for messages that take ten times as long, in seconds.
+    pub(crate) fn round_trip_s(&self) -> f64 {
+        let later = self.step.iter().filter_map(|step| {
+            let Action::Network(change) = &step.action else {
+                return None;
+            };
+            let delay = change.delay_ms.unwrap_or(self.network.delay_ms);
+            Some(delay[1] + change.jitter_ms.unwrap_or(self.network.jitter_ms))
+        });
+        let at_first = self.network.delay_ms[1] + self.network.jitter_ms;
+        later.fold(at_first, f64::max) * 2.0 / 1000.0
     }
 
     /// What there is too much of in all, or missing.

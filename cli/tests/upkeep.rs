@@ -1,0 +1,225 @@
+//! What keeps files whole over years: scrub, leave, forget, keys, deletions that were cut short.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what fails here fails the test"
+)]
+
+mod common;
+
+use std::fs;
+use std::process::Stdio;
+
+use common::{Net, eventually, mutualstore, noise, say};
+use serde_json::Value;
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn damage_is_found_and_healed() {
+    // Nothing but the scrub can notice: nobody goes, and nobody reads.
+    let net = Net::up(8, &["--seed", "21", "--", "--repair-delay", "10s"]);
+    let bytes = noise(5, 9 * MIB + 1);
+    let link = net.put(0, &bytes, &["--code", "rs:4+2"]);
+    net.becomes(0, &link, "safe");
+    let held = net.status(2)["shards"].as_u64().unwrap();
+    assert!(held > 0);
+    let damaged = net
+        .testnet("corrupt", &["--peer", "2", "--count", "1000", "--json"])
+        .ok()
+        .json();
+    let damaged = damaged["shards"].as_array().unwrap();
+    assert_eq!(damaged.len() as u64, held);
+    let report = net.run(2, &["scrub", "--wait", "--json"]).ok().json();
+    assert_eq!(
+        (report["checked"].as_u64(), report["bad"].as_u64()),
+        (Some(held), Some(held))
+    );
+    let found: Vec<&Value> = report["bad_shards"].as_array().unwrap().iter().collect();
+    assert!(damaged.iter().all(|shard| found.contains(&shard)));
+    net.becomes(1, &link, "safe");
+    for index in net.alive() {
+        net.expect(index, &link, &bytes);
+    }
+    let scrub = net.status(2)["scrub"].clone();
+    assert!(scrub["bad_total"].as_u64() >= Some(held), "{scrub}");
+
+    // By name, noticed by whoever reads: the bytes are right all the same.
+    let shard = net.stat(0, &link)["stripes"][1]["shards"][0].clone();
+    let stripe = net.stat(0, &link)["stripes"][1]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let holder = net.index_of(shard["peer"].as_str().unwrap()).to_string();
+    let name = format!("{stripe}:{}", shard["index"]);
+    net.testnet("corrupt", &["--peer", &holder, "--shard", &name])
+        .ok();
+    for index in net.alive() {
+        net.expect(index, &link, &bytes);
+    }
+    net.becomes(0, &link, "safe");
+}
+
+#[test]
+fn the_only_copy_is_handed_over() {
+    let net = Net::up(8, &["--seed", "22", "--", "--repair-delay", "1h"]);
+    let files: Vec<(String, Vec<u8>)> = (0..12)
+        .map(|seed| {
+            let bytes = noise(seed, 1 + usize::try_from(seed).unwrap() * 300_000);
+            (net.put(0, &bytes, &["--code", "copies:1"]), bytes)
+        })
+        .collect();
+    for leaver in ["3", "5", "6"] {
+        let index = leaver.parse().unwrap();
+        let said = net.run(index, &["leave", "--wait", "--json"]).ok().json();
+        assert_eq!(
+            (said["state"].as_str(), said["committed_bytes"].as_u64()),
+            (Some("left"), Some(0))
+        );
+    }
+    eventually("their processes end", || (net.alive().len() == 5).then_some(()));
+    for index in net.alive() {
+        for (link, bytes) in &files {
+            net.expect(index, link, bytes);
+        }
+    }
+    eventually("all walk around without them", || {
+        let alive = net.alive();
+        alive
+            .iter()
+            .all(|index| net.walk(*index).len() == 5)
+            .then_some(())
+    });
+
+    // Five shards on five peers: nobody can go, unless by force.
+    let bytes = noise(99, 2 * MIB);
+    let wide = net.put(0, &bytes, &["--code", "rs:3+2"]);
+    net.becomes(0, &wide, "safe");
+    let leaver = net.alive()[1];
+    net.run(leaver, &["leave", "--wait"]).fails(5);
+    net.run(leaver, &["leave"]).fails(5);
+    net.becomes(0, &wide, "safe");
+}
+
+#[test]
+fn who_is_forgotten_is_replaced_at_once() {
+    let net = Net::up(8, &["--seed", "23", "--", "--repair-delay", "1h"]);
+    let bytes = noise(7, 5 * MIB);
+    let link = net.put(0, &bytes, &["--code", "rs:4+2"]);
+    net.becomes(0, &link, "safe");
+    let holder = |stripe: usize, shard: usize| {
+        net.stat(0, &link)["stripes"][stripe]["shards"][shard]["peer"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let victims: Vec<String> = {
+        let all = (0..6).map(|shard| holder(1, shard));
+        all.filter(|peer| net.index_of(peer) != 0).take(2).collect()
+    };
+    net.run(0, &["forget", &victims[0]]).fails(5);
+    net.run(0, &["forget", "12D3KooWNobodyIsCalledThis"]).fails(3);
+    for victim in &victims {
+        let index = net.index_of(victim).to_string();
+        net.testnet("kill", &["--peer", &index, "--wipe"]).ok();
+    }
+    eventually("they are missed", || {
+        let said = net.run(0, &["forget", &victims[0], "--json"]);
+        assert!(said.code == 0 || said.code == 5, "{}", said.stderr);
+        (said.code == 0).then_some(())
+    });
+    // The second one by what `repair` is told.
+    let report = eventually("the second one is missed too", || {
+        let said = net
+            .run(0, &["repair", "--peer", &victims[1], "--wait", "--json"])
+            .ok();
+        (net.stat(0, &link)["health"] == "safe").then(|| said.json())
+    });
+    assert_eq!(report["pending"], 0);
+    net.expect(0, &link, &bytes);
+}
+
+#[test]
+fn a_deletion_that_was_cut_short_is_finished_and_a_key_moves() {
+    let flags = ["--seed", "24", "--", "--repair-delay", "5s"];
+    let net = Net::up(7, &flags);
+    let bytes = noise(8, 64 * MIB);
+    let small_shards = ["--code", "rs:2+2", "--shard-size", "64KiB"];
+    let link = net.put(0, &bytes, &small_shards);
+    let kept = net.put(0, b"kept", &["--code", "copies:3"]);
+    let before = net.stored();
+    let mut rm = net.command(0, &["rm", &link]);
+    let mut rm = rm.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // The journal says so before the first tombstone goes out.
+    eventually("tombstones spread", || (net.stored() < before).then_some(()));
+    net.testnet("kill", &["--peer", "0"]).ok();
+    assert!(
+        !rm.wait().unwrap().success(),
+        "the file was too small to be deleted slowly"
+    );
+
+    let key = net.file("key");
+    let key = key.to_str().unwrap();
+    net.run(0, &["key", "export", key]).ok();
+    net.run(0, &["key", "export", key]).fails(2);
+    net.testnet("start", &["--peer", "0"]).ok();
+    let rest = 3 * 4096;
+    eventually("the next start finishes it", || {
+        (net.stored() <= rest).then_some(())
+    });
+    for index in net.alive() {
+        assert_eq!(net.run(index, &["get", &link, "-o", "-"]).code, 3);
+        net.expect(index, &kept, b"kept");
+    }
+
+    net.run(1, &["rm", &kept]).fails(8);
+    deletes_elsewhere(&net, key, &kept);
+}
+
+/// Another daemon with that key may delete what this account put.
+fn deletes_elsewhere(net: &Net, key: &str, kept: &str) {
+    let elsewhere = net.file("elsewhere");
+    let elsewhere = elsewhere.to_str().unwrap();
+    say(["key", "import", key, "--data-dir", elsewhere]).ok();
+    assert_eq!(
+        fs::read(net.data_dir(0).join("account")).unwrap(),
+        fs::read(format!("{elsewhere}/account")).unwrap()
+    );
+    net.run(0, &["key", "import", key]).fails(2);
+    net.testnet("kill", &["--peer", "0"]).ok();
+    let invite = net.run(1, &["invite"]).ok().word();
+    let mut daemon = mutualstore();
+    daemon.args([
+        "daemon",
+        "--data-dir",
+        elsewhere,
+        "--capacity",
+        "1GiB",
+        "--api",
+        "127.0.0.1:0",
+    ]);
+    daemon.args([
+        "--listen",
+        "/ip4/127.0.0.1/tcp/0",
+        "--join",
+        &invite,
+        "--exit-on-stdin-close",
+    ]);
+    let mut daemon = daemon
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("it is joined and may delete", || {
+        let said = say(["rm", kept, "--data-dir", elsewhere]);
+        (said.code == 0).then_some(())
+    });
+    // What was read lately is remembered for some seconds.
+    eventually("it is gone for others too", || {
+        (net.run(1, &["get", kept, "-o", "-"]).code == 3).then_some(())
+    });
+    drop(daemon.stdin.take());
+    assert!(daemon.wait().unwrap().success());
+}
