@@ -8,7 +8,7 @@ use mutualstore_dht::custody::{
 };
 use mutualstore_dht::{Id, Peer};
 
-use super::check::{Violation, distinct};
+use super::check::Violation;
 use super::host::Host;
 use super::pick;
 use super::world::{Event, Who, World, micros};
@@ -493,14 +493,6 @@ impl World {
         let left = stripe.distinct();
         let last = !stripe.copies.iter().any(|(other, _)| *other == index);
         let risky = stripe.risky.get(&index).is_some_and(|until| *until > self.now);
-        // Those far away, where newcomers pushed them, are not asked: repair replaces what is dropped.
-        let circle = self.true_circle();
-        let near: Vec<Who> = distinct(&circle, id).take(self.setup.ring.r).collect();
-        let known = stripe.copies.iter().any(|(index, holder)| {
-            let stored = self.host(*holder).and_then(|host| host.disk.get(&(id, *index)));
-            let committed = stored.is_some_and(|stored| stored.tenure == Tenure::Committed);
-            committed && near.contains(holder) && self.reaches(who, *holder)
-        });
         if left < usize::from(stripe.shape.k) && !risky {
             self.violate(Violation::custody(
                 "k durable indices",
@@ -513,11 +505,6 @@ impl World {
             self.violate(Violation::custody(
                 "no trim drops the last copy",
                 format!("host {who} dropped {id:?}:{index}"),
-            ));
-        } else if expired && known && last {
-            self.violate(Violation::custody(
-                "no lease of an acknowledged stripe runs out",
-                format!("host {who} dropped {id:?}:{index}, others hold committed shards of it"),
             ));
         }
     }
