@@ -249,6 +249,9 @@ fn net_config(node: &Node) -> NetConfig {
 fn store_failed(error: OpenError) -> Failure {
     match error {
         OpenError::DirInUse => Failure::usage("the shard store is in use by another daemon"),
+        error @ OpenError::Format(_) => Failure::usage(format!(
+            "{error}; what it holds is untouched; start the version that wrote it"
+        )),
         OpenError::Io(source) => {
             let text = format!("cannot open the shard store: {source}; what it holds is untouched");
             Failure::disk(source.kind(), text)

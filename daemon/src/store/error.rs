@@ -11,6 +11,9 @@ pub enum OpenError {
     /// Another store, perhaps in another process, has the directory open.
     #[error("the directory is in use")]
     DirInUse,
+    /// What is in it was written by another version.
+    #[error("the shard store has the format {0:?}, which this version does not know")]
+    Format(String),
     /// The directory or its files could not be read or created.
     #[error("the shard store could not be opened")]
     Io(#[from] io::Error),

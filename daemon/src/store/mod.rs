@@ -11,7 +11,8 @@
 //!
 //! All operations block and may be called by many threads at once; the [`log`] has the rules by which they meet.
 //!
-//! In `dir`: `segments/` ([`segment`], [`record`]: the formats), `index/` ([`index`]), `lock`, `reserve`.
+//! In `dir`: `segments/` ([`segment`], [`record`]: the formats), `index/` ([`index`]), `lock`, `reserve`, `format` (one
+//! line that names the version of all this).
 //!
 //! Deliberately absent: a clock (leases are compared with the time the caller names), background threads, a cache
 //! of shards (the page cache does that), and copying of live records out of mostly dead segments: payload pages come back
@@ -201,6 +202,7 @@ impl Store {
         config: StoreConfig,
     ) -> Result<(Self, OpenReport), OpenError> {
         let lock = recovery::lock(dir)?;
+        recovery::check_format(dir)?;
         let (log, index, report) = recovery::recover(disk, dir, config)?;
         let store = Self {
             log,

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +18,9 @@ use super::log::{Log, Segment, Start};
 use super::record::{Kind, RecordHeader, decode_keys};
 use super::segment::{Scanner, Trailer, file_name, parse_name, read_body};
 use super::{Key, State, StoreConfig};
+
+/// The content of the file `format`. The number rises when older versions would misread what newer ones write.
+const FORMAT: &[u8] = b"mutualstore shard store 1\n";
 
 /// What opening a store found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +54,29 @@ pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::DirInUse),
         Err(TryLockError::Error(error)) => Err(error.into()),
     }
+}
+
+/// Refuses a directory laid out by a version that this one would misread, and marks a new one as its own.
+pub(super) fn check_format(dir: &Path) -> Result<(), OpenError> {
+    let path = dir.join("format");
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    if text == FORMAT {
+        return Ok(());
+    }
+    // A crash may have left a part of it.
+    if !FORMAT.starts_with(&text) {
+        let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let found = String::from_utf8_lossy(first.get(..FORMAT.len() * 2).unwrap_or(first));
+        return Err(OpenError::Format(found.escape_debug().to_string()));
+    }
+    let mut file = File::create(&path)?;
+    file.write_all(FORMAT)?;
+    file.sync_all()?;
+    Ok(())
 }
 
 /// Segments with what the index says about them, and its sums.

@@ -309,6 +309,9 @@ fn a_torn_record_is_cut_off_wherever_it_ends() {
     let start = place(&store, 2);
     let copy = kill(dir.path());
     let len = fs::metadata(&segment_files(copy.path())[0]).unwrap().len();
+    // Behind the body nothing is missed.
+    let end = start + (HEADER_BYTES + HEADER.len() + 500) as u64;
+    assert!(end < len);
     for cut in start..len {
         let torn = TempDir::new().unwrap();
         fs::create_dir(torn.path().join("segments")).unwrap();
@@ -323,8 +326,10 @@ fn a_torn_record_is_cut_off_wherever_it_ends() {
             .unwrap();
         // The smallest capacity spares the loop the cost of the reserve.
         let (store, report) = Store::open(torn.path(), config(MIB)).unwrap();
-        assert_eq!((report.shards, report.damaged.len()), (2, 0), "cut at {cut}");
-        assert_eq!(store.get(key(2)).unwrap(), None);
+        let whole = cut >= end;
+        let shards = 2 + u64::from(whole);
+        assert_eq!((report.shards, report.damaged.len()), (shards, 0), "cut at {cut}");
+        assert_eq!(store.get(key(2)).unwrap().is_some(), whole);
         assert_held(&store, 1, 500);
     }
 }
@@ -490,6 +495,26 @@ fn dead_segments_go() {
     let (killed, report) = Store::open(copy.path(), config).unwrap();
     assert_eq!(report.shards, 1);
     assert_held(&killed, 2000, 10);
+}
+
+#[test]
+fn a_store_of_another_version_is_refused_and_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = open(dir.path());
+    put(&store, 1, 3_000);
+    drop(store);
+    let file = dir.path().join("format");
+    let ours = fs::read(&file).unwrap();
+    fs::write(&file, "mutualstore shard store 2\nmore").unwrap();
+    let before = du(dir.path());
+    let refused = Store::open(dir.path(), config(64 * MIB)).err().unwrap();
+    assert!(matches!(&refused, OpenError::Format(found) if found == "mutualstore shard store 2"));
+    assert_eq!(du(dir.path()), before);
+    for torn in [&ours[..9], &[]] {
+        fs::write(&file, torn).unwrap();
+        assert_held(&open(dir.path()).0, 1, 3_000);
+        assert_eq!(fs::read(&file).unwrap(), ours);
+    }
 }
 
 #[test]
