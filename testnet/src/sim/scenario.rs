@@ -32,6 +32,8 @@ pub const MAX_PEERS: usize = 200_000;
 const MAX_STEPS: f64 = 1e6;
 /// With custody a host must hear of so many peers beyond its lists.
 const MIN_LEARNED: usize = 16;
+/// Writers commit so long before the leases end, in seconds.
+const MARGIN_S: f64 = 10.0;
 /// A lease must outlast the deadlines of the questions that are asked at its end, in seconds.
 const MIN_LEASE_S: f64 = 15.0;
 /// Most virtual nodes of all hosts there ever are.
@@ -220,7 +222,7 @@ pub enum Action {
     Put {
         /// How many, each through a host of its own.
         count: usize,
-        /// Seconds writers wait between storing and committing.
+        /// Seconds writers wait between storing and committing: at least 10 less than `pending_lease_s`.
         #[serde(default)]
         dawdle_s: f64,
     },
@@ -347,6 +349,17 @@ impl Scenario {
             return Some(format!(
                 "`pin_s` is {}, expected 3 round trips at least, {pin:.1} s here",
                 keeping.pin_s
+            ));
+        }
+        let late = self.step.iter().find_map(|step| {
+            let Action::Put { dawdle_s, .. } = step.action else {
+                return None;
+            };
+            (dawdle_s + MARGIN_S > keeping.pending_lease_s).then_some(dawdle_s)
+        });
+        if let Some(dawdle) = late {
+            return Some(format!(
+                "a put dawdles {dawdle} s, expected {MARGIN_S} s less than `pending_lease_s`: leases are not renewed here"
             ));
         }
         (keeping.pending_lease_s < lease).then(|| {
