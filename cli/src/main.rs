@@ -188,7 +188,7 @@ mod tests {
             "key export k",
             "key import k --data-dir d",
             "testnet corrupt --peer 1 --count 3 --seed 4",
-            "testnet corrupt --peer 1 --shard ab:2",
+            "testnet corrupt --peer 1 --shard 0011223344556677889900aabbccddeeff0011223344556677889900aabbccdd:2",
             "testnet up --peers 3 --capacity 1GiB,2GiB --api-base 7000 --seed 1 -- --repair off --repair-delay 1h",
             "testnet kill --count 2 --seed 7",
             "testnet kill --peer 1 --peer 2 --wipe",
@@ -206,6 +206,8 @@ mod tests {
             "get x --range 5-4",
             "testnet kill",
             "testnet kill --count 1 --peer 1",
+            "testnet corrupt --peer 1 --shard ab:2",
+            "testnet corrupt --peer 1",
         ] {
             let words = std::iter::once("mutualstore").chain(line.split(' '));
             assert_eq!(Cli::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
