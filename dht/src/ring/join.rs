@@ -279,7 +279,7 @@ impl Ring {
             let Some(entry) = self.table.get(peer) else {
                 continue;
             };
-            if entry.outside || matches!(entry.standing, Standing::Dead(_)) {
+            if let Standing::Dead(_) = entry.standing {
                 self.ping(now, peer);
             } else {
                 self.enter(now, peer);

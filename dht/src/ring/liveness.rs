@@ -266,9 +266,6 @@ impl Ring {
 
     /// A live member: onto the circle with it. The first one a lone peer meets is also its way into that ring.
     pub(super) fn admit(&mut self, now: Time, peer: Peer) {
-        if let Some(entry) = self.table.get_mut(peer) {
-            entry.outside = false;
-        }
         match self.phase {
             Phase::Leaving | Phase::Left => return,
             Phase::Alone | Phase::Joining | Phase::Joined => {}
@@ -302,10 +299,9 @@ impl Ring {
 
     /// A live peer that is no member, or not yet: off the circle, but not dead.
     fn dismiss(&mut self, now: Time, peer: Peer) {
-        let Some(entry) = self.table.get_mut(peer) else {
+        let Some(entry) = self.table.get(peer) else {
             return;
         };
-        entry.outside = true;
         match entry.standing {
             Standing::Known | Standing::Dead(_) => {}
             Standing::Candidate | Standing::Alive | Standing::Suspect => {

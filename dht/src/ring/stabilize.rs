@@ -223,8 +223,6 @@ impl Ring {
             {
                 self.propose(now, peer);
             }
-            // Those who still list one that has started anew would vouch for each other's mistake for ever.
-            Standing::Known if entry.outside => self.verify(now, peer),
             Standing::Known => self.enter(now, peer),
         }
     }

@@ -80,8 +80,6 @@ pub(super) struct Entry {
     pub(super) pinging: bool,
     /// A head that should list the peer does not, and the peer has not been heard since.
     pub(super) unlisted: bool,
-    /// It said last that it is no member.
-    pub(super) outside: bool,
 }
 
 impl Entry {
@@ -100,7 +98,6 @@ impl Entry {
             pinged: None,
             pinging: false,
             unlisted: false,
-            outside: false,
         }
     }
 
