@@ -4,7 +4,7 @@
 //! is checked against the process that serves it, while an exported address may be of a former start.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mutualstore_testnet::client::Client;
@@ -76,8 +76,18 @@ impl Connect {
     }
 }
 
+/// The data directory given, or else the one in the environment, or else the default.
+pub(crate) fn data_dir(given: Option<&Path>) -> Result<PathBuf, CliError> {
+    let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    match (given, env("MUTUALSTORE_DATA_DIR")) {
+        (Some(dir), _) => Ok(dir.to_owned()),
+        (None, Some(dir)) => Ok(dir.into()),
+        (None, None) => default_data_dir(env),
+    }
+}
+
 /// `$XDG_DATA_HOME/mutualstore`, or the same under `~/.local/share`.
-pub(crate) fn default_data_dir(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, CliError> {
+fn default_data_dir(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, CliError> {
     under_home(env, "XDG_DATA_HOME", ".local/share")
         .map(|base| base.join("mutualstore"))
         .ok_or_else(|| CliError::Usage("there is no HOME; say --data-dir DIR".to_owned()))

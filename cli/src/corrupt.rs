@@ -40,17 +40,11 @@ struct What {
 fn shard(text: &str) -> Result<Key, String> {
     let parse = || {
         let (stripe, index) = text.rsplit_once(':')?;
-        let mut key = hex(stripe)?;
+        let mut key = hex::decode(stripe).ok()?;
         key.push(index.parse().ok()?);
         Key::from_bytes(&key)
     };
     parse().ok_or_else(|| "expected 64 hexadecimal digits, a colon and a number".to_owned())
-}
-
-fn hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes().chunks(2);
-    let bytes = digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok());
-    bytes.collect()
 }
 
 /// Flips a byte in the middle of each chosen shard.
@@ -94,8 +88,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
 }
 
 fn name(key: &Key) -> String {
-    let digits: Vec<String> = key.stripe.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}:{}", digits.concat(), key.index)
+    format!("{}:{}", hex::encode(key.stripe), key.index)
 }
 
 fn flip(place: &Located) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mutualstore_daemon::config::Overrides;
 use mutualstore_daemon::units::{Rate, Size, Switch};
 
-use crate::connect::default_data_dir;
+use crate::connect::data_dir;
 use crate::output::CliError;
 
 /// Every key of the configuration; what is not given comes from `MUTUALSTORE_*`, then from the file given
@@ -89,15 +89,7 @@ pub(crate) struct Args {
 
 /// Runs the daemon until it is told to stop.
 pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
-    let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let data_dir = match args
-        .data_dir
-        .clone()
-        .or_else(|| env("MUTUALSTORE_DATA_DIR").map(PathBuf::from))
-    {
-        Some(dir) => dir,
-        None => default_data_dir(env)?,
-    };
+    let data_dir = data_dir(args.data_dir.as_deref())?;
     mutualstore_daemon::run(&data_dir, overrides(args)).map_err(|failure| CliError::Daemon {
         code: failure.exit,
         message: failure.message,

@@ -8,7 +8,7 @@ use mutualstore_daemon::keys::Keys;
 use mutualstore_testnet::client::NOT_FOUND;
 use serde_json::json;
 
-use crate::connect::default_data_dir;
+use crate::connect::data_dir;
 use crate::output::{CliError, Screen};
 
 #[derive(clap::Args, Debug)]
@@ -34,17 +34,6 @@ struct FileArgs {
     data_dir: Option<PathBuf>,
 }
 
-impl FileArgs {
-    fn dir(&self) -> Result<PathBuf, CliError> {
-        let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        match (&self.data_dir, env("MUTUALSTORE_DATA_DIR")) {
-            (Some(dir), _) => Ok(dir.clone()),
-            (None, Some(dir)) => Ok(dir.into()),
-            (None, None) => default_data_dir(env),
-        }
-    }
-}
-
 /// Runs a key command.
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
     match &args.command {
@@ -54,7 +43,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
 }
 
 fn export(args: &FileArgs, screen: &Screen) -> Result<(), CliError> {
-    let dir = args.dir()?;
+    let dir = data_dir(args.data_dir.as_deref())?;
     let Some(keys) = Keys::read(&dir).map_err(usage)? else {
         return Err(CliError::Found {
             code: NOT_FOUND,
@@ -88,7 +77,7 @@ fn import(args: &FileArgs, screen: &Screen) -> Result<(), CliError> {
             args.file.display()
         ))
     })?;
-    let dir = DataDir::open(&args.dir()?).map_err(usage)?;
+    let dir = DataDir::open(&data_dir(args.data_dir.as_deref())?).map_err(usage)?;
     dir.import(&keys).map_err(usage)?;
     done(
         screen,

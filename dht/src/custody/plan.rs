@@ -40,18 +40,20 @@ impl Survey {
         } else {
             config.repair_delay
         };
-        // Where all that are missed are forgotten, those that are there have spoken soon.
-        let patience = if peers.misses_only_forgotten(now) {
-            delay.min(config.exchange_idle * 2)
-        } else {
-            delay
+        let unheard = || {
+            // Where all that are missed are forgotten, those that are there have spoken soon.
+            let patience = if peers.misses_only_forgotten(now) {
+                delay.min(config.exchange_idle * 2)
+            } else {
+                delay
+            };
+            let tracked = peers.tracked_since(homed.tracked.unwrap_or(now));
+            (tracked + patience).max(homed.withdrawn + config.settle())
         };
-        let unheard = (peers.tracked_since(homed.tracked.unwrap_or(now)) + patience)
-            .max(homed.withdrawn + config.settle());
         for index in (0..homed.shape.n).filter(|index| !live.contains(index)) {
             let named = homed.claims.iter().filter(|claim| claim.index == index);
             let suspected = named.map(|claim| peers.gone_at(claim.peer, delay)).max();
-            let due = suspected.unwrap_or(unheard);
+            let due = suspected.unwrap_or_else(unheard);
             if due <= now {
                 survey.missing.push(index);
             } else {

@@ -16,9 +16,9 @@ const LOOK: u64 = 1_000_000;
 /// How long idle traffic is counted.
 const IDLE: Duration = Duration::from_mins(1);
 /// Lookups compared with the truth in the end.
+const LOOKUPS: u64 = 40;
 /// Round trips above this, in seconds, may make lookups end without an answer.
 const LONG_TRIP_S: f64 = 1.0;
-const LOOKUPS: u64 = 40;
 
 /// How a run ended.
 #[derive(Clone, Debug)]
