@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use mutualstore_daemon::store::{Key, Located, TOMBSTONE, locate};
 use mutualstore_testnet::net::{NetError, pick, random_seed};
@@ -47,7 +48,7 @@ fn shard(text: &str) -> Result<Key, String> {
     parse().ok_or_else(|| "expected 64 hexadecimal digits, a colon and a number".to_owned())
 }
 
-/// Flips a byte in the middle of each chosen shard.
+/// The command.
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
     let testnet = Testnet::load(&args.dir.path()?).map_err(NetError::from)?;
     let peer = testnet.peers.iter().find(|peer| peer.index == args.peer);
@@ -58,33 +59,53 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
             source,
         })
     };
-    let mut held = locate(&peer.data_dir.join("shards")).map_err(failed)?;
-    held.retain(|key, place| key.index != TOMBSTONE && place.len > 0);
-    let chosen: Vec<Key> = match (args.what.shard, args.what.count) {
-        (Some(key), _) => vec![key],
-        (None, count) => {
-            let all: Vec<Key> = held.keys().copied().collect();
-            pick(&all, count.unwrap_or(0), args.seed.unwrap_or_else(random_seed))
-        }
+    let chosen = match args.what {
+        What { shard: Some(key), .. } => Choice::This(key),
+        What { count, .. } => Choice::Some {
+            count: count.unwrap_or(0),
+            seed: args.seed.unwrap_or_else(random_seed),
+        },
     };
-    if let Some(missing) = chosen.iter().find(|key| !held.contains_key(key)) {
-        return Err(CliError::Usage(format!(
-            "peer {} does not hold {}",
-            args.peer,
-            name(missing)
-        )));
+    let damaged = damage(&peer.data_dir, chosen).map_err(failed)?;
+    if let (Choice::This(key), []) = (chosen, damaged.as_slice()) {
+        let (peer, name) = (args.peer, name(&key));
+        return Err(CliError::Usage(format!("peer {peer} does not hold {name}")));
     }
-    let mut damaged = Vec::new();
-    for key in chosen {
-        if let Some(place) = held.get(&key) {
-            flip(place).map_err(failed)?;
-            damaged.push(name(&key));
-        }
-    }
+    let damaged: Vec<String> = damaged.iter().map(name).collect();
     if screen.json {
         return screen.document(&json!({ "peer": args.peer, "shards": damaged }));
     }
     damaged.iter().try_for_each(|shard| screen.line(shard))
+}
+
+/// Which shards to damage.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Choice {
+    /// This one.
+    This(Key),
+    /// So many, chosen by a seed.
+    Some {
+        /// How many.
+        count: usize,
+        /// The same seed chooses the same of the same.
+        seed: u64,
+    },
+}
+
+/// Flips a byte in the middle of shards that a daemon, running or not, keeps in `data_dir`; answers which.
+pub(crate) fn damage(data_dir: &Path, choice: Choice) -> io::Result<Vec<Key>> {
+    let mut held = locate(&data_dir.join("shards"))?;
+    held.retain(|key, place| key.index != TOMBSTONE && place.len > 0);
+    let mut chosen = match choice {
+        Choice::This(key) => vec![key],
+        Choice::Some { count, seed } => {
+            let all: Vec<Key> = held.keys().copied().collect();
+            pick(&all, count, seed)
+        }
+    };
+    chosen.retain(|key| held.contains_key(key));
+    chosen.iter().filter_map(|key| held.get(key)).try_for_each(flip)?;
+    Ok(chosen)
 }
 
 fn name(key: &Key) -> String {
@@ -92,7 +113,11 @@ fn name(key: &Key) -> String {
 }
 
 fn flip(place: &Located) -> io::Result<()> {
-    let file = File::options().read(true).write(true).open(&place.file)?;
+    let file = match File::options().read(true).write(true).open(&place.file) {
+        // Its segment went meanwhile, and the shard with it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
     let at = place.offset + place.len / 2;
     let mut byte = [0];
     file.read_exact_at(&mut byte, at)?;

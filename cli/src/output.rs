@@ -13,6 +13,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mutualstore_testnet::bench::BenchError;
+use mutualstore_testnet::chaos::ChaosError;
 use mutualstore_testnet::client::{ClientError, FAILURE, USAGE};
 use mutualstore_testnet::demo::DemoError;
 use mutualstore_testnet::net::NetError;
@@ -33,6 +34,9 @@ pub(crate) enum CliError {
     /// The benchmark.
     #[error(transparent)]
     Bench(#[from] BenchError),
+    /// Chaos.
+    #[error(transparent)]
+    Chaos(#[from] ChaosError),
     /// The command cannot mean anything here; nothing was done.
     #[error("{0}")]
     Usage(String),
@@ -67,6 +71,7 @@ impl CliError {
             Self::Net(error) => error.exit_code(),
             Self::Demo(error) => error.exit_code(),
             Self::Bench(error) => error.exit_code(),
+            Self::Chaos(error) => error.exit_code(),
             Self::Usage(_) => USAGE,
             Self::Found { code, .. } | Self::Daemon { code, .. } => *code,
             Self::Client(_) | Self::Output(_) | Self::Signals(_) => FAILURE,

@@ -41,6 +41,8 @@ enum Command {
     /// Measure speed and cost with temporary daemons; prints CSV
     #[command(after_help = BENCH_HELP)]
     Bench(BenchArgs),
+    /// Hurt temporary daemons in every way while clients use them, and check what the clients were told
+    Chaos(crate::chaos::Args),
     /// Simulate whole networks of this program's ring and custody
     Sim(crate::sim::Args),
 }
@@ -225,12 +227,13 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         Command::Down(args) => Ok(net::down(&args.dir.path()?, args.wipe)?),
         Command::Demo(args) => demonstrate(args, screen),
         Command::Bench(args) => measure(args, screen),
+        Command::Chaos(args) => crate::chaos::run(args, screen),
         Command::Sim(args) => crate::sim::run(args, screen),
     }
 }
 
 /// This very program: the daemons must speak the same contract.
-fn binary() -> Result<PathBuf, CliError> {
+pub(crate) fn binary() -> Result<PathBuf, CliError> {
     std::env::current_exe().map_err(|source| {
         NetError::Io {
             what: "cannot find this program".to_owned(),

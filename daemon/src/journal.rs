@@ -8,9 +8,11 @@
 //!        | 2 ‖ stripe id 32 ‖ count u8 ‖ count × (index u8 ‖ peer 32)
 //!        | 3 ‖ sealed entry of the file list                   committing: every stripe stands before it
 //!        | 4 ‖ sealed deletion as in the file list              a file is being deleted; the second and last record
+//!        | 5 ‖ length u16 ‖ stripe header ‖ sealed deletion      a file of one stripe, committed as it is stored
 //! ```
 //!
-//! Only the marks 3 and 4 are made durable. Stripes noted before a power failure may be missing, which is harmless:
+//! Only the marks 3 and 4 are made durable: 5 would cost every small put a flush before it begins, so a power failure
+//! of the writer in the middle of one can leave a small file that nobody knows. Stripes noted before a power failure may be missing, which is harmless:
 //! without the mark a put is discarded, and shards nobody discards go when their lease ends. After the mark, all
 //! stripes are there. A damaged tail is cut off where it begins.
 
@@ -32,6 +34,7 @@ const BEGIN: u8 = 1;
 const STRIPE: u8 = 2;
 const COMMITTING: u8 = 3;
 const DELETING: u8 = 4;
+const EXPOSED: u8 = 5;
 
 /// The directory of the journal.
 #[derive(Debug)]
@@ -71,10 +74,21 @@ pub struct Unfinished {
     pub committing: Option<String>,
     /// The sealed deletion, if it was one.
     pub deleting: Option<String>,
+    /// If its one stripe was committed as it was stored: unless the file is listed, it is to be taken back.
+    pub exposed: Option<Exposed>,
     /// Stripes in the order they were written, with holders and the index each one has. A stripe may stand here
     /// more than once.
     pub stripes: Vec<(StripeId, Vec<(u8, Peer)>)>,
     path: PathBuf,
+}
+
+/// What it takes to take back a file that was visible before it was complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposed {
+    /// The encoded header of its one stripe.
+    pub header: Vec<u8>,
+    /// The sealed deletion.
+    pub deletion: String,
 }
 
 impl Journal {
@@ -163,6 +177,22 @@ impl Put {
         self.mark(DELETING, sealed)
     }
 
+    /// Notes that the one stripe of the file will be stored committed, with the sealed deletion that takes it back.
+    /// Outlives this process on return, but not a power failure.
+    pub fn mark_exposed(&mut self, header: &[u8], deletion: &str) -> Result<(), JournalError> {
+        let length =
+            u16::try_from(header.len()).map_err(|_| self.error(io::ErrorKind::InvalidInput.into()))?;
+        self.append(
+            &[
+                &[EXPOSED],
+                length.to_be_bytes().as_slice(),
+                header,
+                deletion.as_bytes(),
+            ]
+            .concat(),
+        )
+    }
+
     fn mark(&mut self, kind: u8, sealed: &str) -> Result<(), JournalError> {
         self.append(&[&[kind], sealed.as_bytes()].concat())?;
         let directory = self.path.parent().unwrap_or(Path::new("."));
@@ -209,6 +239,7 @@ impl Unfinished {
             started: 0,
             committing: None,
             deleting: None,
+            exposed: None,
             stripes: Vec::new(),
             path,
         };
@@ -232,6 +263,7 @@ impl Unfinished {
             BEGIN => self.started = u64::from_be_bytes(body.try_into().ok()?),
             STRIPE => self.stripes.push(stripe(body)?),
             DELETING => self.deleting = Some(str::from_utf8(body).ok()?.to_owned()),
+            EXPOSED => self.exposed = Some(exposed(body)?),
             COMMITTING => self.committing = Some(str::from_utf8(body).ok()?.to_owned()),
             _ => return None,
         }
@@ -245,6 +277,15 @@ fn record(content: &[u8]) -> Option<(&[u8], &[u8])> {
     let (crc, rest) = rest.split_first_chunk()?;
     let (body, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
     (crc32fast::hash(body) == u32::from_be_bytes(*crc)).then_some((body, rest))
+}
+
+fn exposed(body: &[u8]) -> Option<Exposed> {
+    let (length, rest) = body.split_first_chunk()?;
+    let (header, deletion) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    Some(Exposed {
+        header: header.to_vec(),
+        deletion: str::from_utf8(deletion).ok()?.to_owned(),
+    })
 }
 
 fn stripe(body: &[u8]) -> Option<(StripeId, Vec<(u8, Peer)>)> {
@@ -300,6 +341,7 @@ mod tests {
                 ([9; 16], 1234, commit.then(|| "sealed".to_owned()))
             );
             assert_eq!(put.stripes, stripes());
+            assert_eq!(put.exposed, None);
             put.finish().unwrap();
             assert!(Journal::open(directory.path()).unwrap().1.is_empty());
         }
@@ -314,6 +356,28 @@ mod tests {
         assert!(journal.begin(&[1; 16], 0).is_err(), "a token is used once");
         put.finish().unwrap();
         assert!(Journal::open(directory.path()).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn what_takes_a_small_file_back_is_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(directory.path()).unwrap();
+        let mut put = journal.begin(&[1; 16], 0).unwrap();
+        put.mark_exposed(b"header", "sealed").unwrap();
+        let path = put.path.clone();
+        let (_, unfinished) = Journal::open(directory.path()).unwrap();
+        let exposed = unfinished.first().and_then(|put| put.exposed.clone()).unwrap();
+        assert_eq!(
+            (exposed.header.as_slice(), exposed.deletion.as_str()),
+            (&b"header"[..], "sealed")
+        );
+        let whole = fs::read(&path).unwrap();
+        for end in 0..whole.len() {
+            assert_eq!(
+                Unfinished::parse([1; 16], path.clone(), &whole[..end]).exposed,
+                None
+            );
+        }
     }
 
     #[test]
@@ -361,7 +425,14 @@ mod tests {
 
     #[test]
     fn a_record_of_an_unknown_kind_or_shape_ends_the_reading() {
-        for body in [&[4][..], &[COMMITTING, 0xFF], &[BEGIN, 1], &[STRIPE; 40], &[]] {
+        for body in [
+            &[6][..],
+            &[EXPOSED, 0, 9, 1],
+            &[COMMITTING, 0xFF],
+            &[BEGIN, 1],
+            &[STRIPE; 40],
+            &[],
+        ] {
             let crc = crc32fast::hash(body).to_be_bytes();
             let length = u32::try_from(body.len()).unwrap().to_be_bytes();
             let content = [&length, &crc, body].concat();

@@ -3,6 +3,7 @@
 //! Knows the daemon only from outside: its command line, its files and its HTTP API. What may be written
 //! into a program's standard output is decided by the caller, so nothing here prints.
 pub mod bench;
+pub mod chaos;
 pub mod client;
 pub mod demo;
 pub mod interrupt;

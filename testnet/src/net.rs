@@ -472,6 +472,7 @@ fn launches(dir: &Path, testnet: &Testnet, indices: std::ops::Range<usize>) -> R
             api_port: api_port(testnet.api_base, index)?,
             listen_port: spawn::free_port(&mut taken),
             join: Vec::new(),
+            flags: Vec::new(),
         })
     };
     indices.map(launch).collect()
@@ -506,6 +507,7 @@ fn relaunch(testnet: &Testnet, peer: &Peer) -> Launch {
             .sample(&mut rng, JOIN_WIDTH)
             .map(|other| other.listen.clone())
             .collect(),
+        flags: Vec::new(),
     }
 }
 
@@ -569,7 +571,8 @@ fn gone(peer: &Peer, limit: Duration) -> Option<()> {
     Some(())
 }
 
-fn empty(data_dir: &Path) -> Result<(), NetError> {
+/// Removes all that a daemon stored; it remains who it was.
+pub(crate) fn empty(data_dir: &Path) -> Result<(), NetError> {
     let wipe = || -> io::Result<()> {
         for entry in fs::read_dir(data_dir)? {
             let entry = entry?;

@@ -70,6 +70,7 @@ impl Scratch {
                 // Never restarted, so any port will do.
                 listen_port: 0,
                 join: Vec::new(),
+                flags: Vec::new(),
             })
             .collect();
         scratch.peers = net::start_all(&scratch.fleet, &recipe, &launches, Vec::new(), options.seed)?;

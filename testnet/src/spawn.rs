@@ -18,6 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::client::DaemonFile;
 use crate::interrupt::OnInterrupt;
 
@@ -54,6 +57,8 @@ pub struct Launch {
     pub listen_port: u16,
     /// Addresses to join.
     pub join: Vec<String>,
+    /// Further flags of this daemon alone.
+    pub flags: Vec<String>,
 }
 
 /// A daemon did not come up. Others of the fleet are not affected.
@@ -184,7 +189,7 @@ fn arguments(recipe: &Recipe, launch: &Launch) -> Vec<OsString> {
     if recipe.tethered {
         arguments.push("--exit-on-stdin-close".into());
     }
-    arguments.extend(recipe.flags.iter().map(OsString::from));
+    arguments.extend(recipe.flags.iter().chain(&launch.flags).map(OsString::from));
     arguments
 }
 
@@ -314,6 +319,32 @@ impl Fleet {
         roster.running.retain(|daemon| daemon.index != index);
     }
 
+    /// Sends a signal to one daemon, if it runs.
+    pub fn signal(&self, index: usize, signal: Signal) -> io::Result<()> {
+        let roster = lock(&self.roster);
+        let running = roster.running.iter().find(|daemon| daemon.index == index);
+        let pid = running.and_then(|daemon| Pid::from_raw(i32::try_from(daemon.child.id()).ok()?));
+        Ok(kill_process(pid.ok_or(Errno::SRCH)?, signal)?)
+    }
+
+    /// Waits for the end of a daemon that is about to end by itself; `None` when it does not within `limit`.
+    pub fn end(&self, index: usize, limit: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let mut roster = lock(&self.roster);
+            let daemon = roster.running.iter_mut().find(|daemon| daemon.index == index)?;
+            if let Some(status) = daemon.child.try_wait().ok().flatten() {
+                roster.running.retain(|daemon| daemon.index != index);
+                return Some(status);
+            }
+            drop(roster);
+            if Instant::now() > deadline {
+                return None;
+            }
+            thread::sleep(POLL);
+        }
+    }
+
     /// The first daemon found that ended by itself.
     pub fn any_ended(&self) -> Option<SpawnError> {
         lock(&self.roster).running.iter_mut().find_map(Running::ended)
@@ -369,6 +400,7 @@ mod tests {
             api_port: 7003,
             listen_port: 9,
             join: vec!["/ip4/127.0.0.1/tcp/1/p2p/A".to_owned(), "B".to_owned()],
+            flags: vec!["--cache".to_owned(), "0".to_owned()],
         }
     }
 
@@ -395,11 +427,11 @@ mod tests {
         assert_eq!(
             text(&recipe("x", false)),
             "--capacity 1000 --unit 125 --api 127.0.0.1:7003 --listen /ip4/127.0.0.1/tcp/9 \
-             --join /ip4/127.0.0.1/tcp/1/p2p/A --join B --repair off"
+             --join /ip4/127.0.0.1/tcp/1/p2p/A --join B --repair off --cache 0"
         );
         fs::write(dir.path().join("config.toml"), "").unwrap();
         assert!(!text(&recipe("x", false)).contains("--listen"));
-        assert!(text(&recipe("x", true)).ends_with("--exit-on-stdin-close --repair off"));
+        assert!(text(&recipe("x", true)).ends_with("--exit-on-stdin-close --repair off --cache 0"));
     }
 
     #[test]

@@ -29,7 +29,7 @@ const FULL_ABOVE: u64 = 95;
 /// until it is below this one again.
 const ACCEPTING_BELOW: u64 = 90;
 /// With an unknown code, a stripe's shards lie with this many successors or more.
-const LIKELY_HOLDERS: usize = 6;
+pub(crate) const LIKELY_HOLDERS: usize = 6;
 
 /// Dials every join address until it has answered once, adopting the network of the first if this peer has none
 /// yet; then the ring knows somebody to ask and goes on by itself. One answer is not enough: after a mass restart
@@ -113,8 +113,8 @@ impl Node {
     }
 
     /// Where this peer would look for a stripe if everybody it ever knew were there: those of the first
-    /// likely holders that do not answer now.
-    pub(crate) fn absent_successors(&self, stripe: Id) -> Vec<Peer> {
+    /// `count` that do not answer now.
+    pub(crate) fn absent_successors(&self, stripe: Id, count: usize) -> Vec<Peer> {
         self.core.read(|state| {
             let place = |contact: &Contact| contact.ids().map(|id| id.distance_from(&stripe)).min();
             let mut all: Vec<(Id, Peer, bool)> = state
@@ -127,7 +127,7 @@ impl Node {
             all.extend(place(state.ring.me()).map(|at| (at, self.me, false)));
             all.sort_unstable();
             all.into_iter()
-                .take(LIKELY_HOLDERS)
+                .take(count)
                 .filter(|(_, _, absent)| *absent)
                 .map(|(_, peer, _)| peer)
                 .collect()

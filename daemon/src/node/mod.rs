@@ -52,6 +52,8 @@ use crate::wire::shard::{ShardRequest, ShardResponse};
 
 /// A block with its shards takes up to some 3 MiB for each MiB of a shard; this many are in memory at once.
 const BLOCKS: usize = 8;
+/// Beyond it, small files whose puts failed are taken back at the next start.
+const TAKING_BACK: usize = 64;
 
 /// What every part of a running peer shares.
 pub(crate) struct Node {
@@ -71,6 +73,8 @@ pub(crate) struct Node {
     pub(crate) started: Instant,
     /// Blocks being coded, decoded or repaired at once: what bounds the memory of transfers.
     pub(crate) blocks: Arc<Semaphore>,
+    /// Small files whose puts failed, being taken back at once.
+    pub(crate) taking_back: Arc<Semaphore>,
     network: RwLock<Network>,
     /// Join addresses through which nobody was met yet, and why.
     unanswered: Mutex<BTreeMap<String, String>>,
@@ -141,6 +145,7 @@ impl Node {
             scrub: Scrub::default(),
             started: parts.started,
             blocks: Arc::new(Semaphore::new(BLOCKS)),
+            taking_back: Arc::new(Semaphore::new(TAKING_BACK)),
             network: RwLock::new(parts.network),
             unanswered: Mutex::default(),
             book_changed: Notify::new(),

@@ -31,7 +31,10 @@ pub fn locate(dir: &Path) -> io::Result<BTreeMap<Key, Located>> {
     segments.sort();
     let mut found = BTreeMap::new();
     for (_, salt, path) in segments {
-        let file = OsDisk.open(&path)?;
+        let file = match OsDisk.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
         let len = file.len()?;
         for (at, header) in Scanner::new(file.as_ref(), salt, len) {
             match header.kind {

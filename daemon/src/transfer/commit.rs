@@ -105,11 +105,16 @@ async fn commit_with(
     done
 }
 
-/// Takes a put's shards back from every holder that answers; with the others their lease runs out.
-pub(crate) async fn discard_all(node: &Arc<Node>, secret: PutSecret, holders: BTreeMap<Peer, Vec<Id>>) {
+/// Takes a put's shards back from every holder that answers; with the others their lease runs out. Whether all answered.
+pub(crate) async fn discard_all(
+    node: &Arc<Node>,
+    secret: PutSecret,
+    holders: BTreeMap<Peer, Vec<Id>>,
+) -> bool {
     let mut waiting = FuturesUnordered::new();
     for (peer, stripes) in holders {
         waiting.push(async move {
+            let mut answered = true;
             for chunk in stripes.chunks(MAX_STRIPES) {
                 if peer == node.me {
                     node.shards.discard(&node.core, chunk.to_vec(), secret.token(peer)).await;
@@ -117,12 +122,20 @@ pub(crate) async fn discard_all(node: &Arc<Node>, secret: PutSecret, holders: BT
                     let request = NodeRequest::Discard(secret.token(peer), chunk.to_vec());
                     if let Err(error) = node.ask(&contact, &request, COMMIT_DEADLINE).await {
                         tracing::debug!(%peer, %error, "keeps shards of a given-up put until their lease ends");
+                        answered = false;
                     }
+                } else {
+                    answered = false;
                 }
             }
+            answered
         });
     }
-    while waiting.next().await.is_some() {}
+    let mut all = true;
+    while let Some(answered) = waiting.next().await {
+        all &= answered;
+    }
+    all
 }
 
 /// Keeps the leases of a long put alive.

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use mutualstore_dht::{Id, Peer};
+use mutualstore_erasure::Header;
 use serde::Serialize;
 
 use super::events::{Operation, Transfer};
@@ -20,6 +22,7 @@ use super::health::{Asked, ShardState, StripeHealth, survey};
 use super::stripes::{Wanted, fetch_stripe};
 use crate::crypt::{owner_key, sign_deletion};
 use crate::error::{EXIT_NOT_FOUND, Failure};
+use crate::journal::Exposed;
 use crate::link::Link;
 use crate::node::Node;
 use crate::node::service;
@@ -33,6 +36,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const RESUME: Duration = Duration::from_secs(10);
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(500);
+/// Places behind those of a stripe's shards where a shard may lie too.
+const SPARE: usize = 4;
 
 /// What was deleted.
 #[derive(Clone, Debug, Serialize)]
@@ -120,21 +125,59 @@ pub(crate) async fn resume(node: &Arc<Node>, sealed: &str) {
     }
 }
 
+/// Takes back a file of one stripe whose put ended before it was told of: holders that are away may have a committed
+/// shard, so tombstones go to all who would be asked for it. Returns when they have them; until then it tries again.
+pub(crate) async fn take_back(node: &Arc<Node>, exposed: &Exposed) {
+    let link = node.files.open_deletion(&exposed.deletion);
+    let header = Header::decode(&exposed.header).ok();
+    let (Some(link), Some(header)) = (link, header) else {
+        tracing::warn!("a small put in the journal is damaged or of another account; what it stored stays");
+        return;
+    };
+    let stripe = Id::new(*header.id().as_bytes());
+    let burial = Burial {
+        stripe,
+        header: header.encode(),
+        signature: Bytes::copy_from_slice(&sign_deletion(&node.account, &link.key, stripe.as_bytes())),
+    };
+    let seats = usize::from(header.code().n());
+    loop {
+        node.cache.remove(stripe);
+        let seated = node.core.lookup(stripe, seats).await.map(|found| found.contacts);
+        let telling = seated.unwrap_or_default().into_iter().map(|seat| {
+            let burial = burial.clone();
+            async move { send(node, vec![burial], seat.peer).await == [true] }
+        });
+        let told = join_all(telling).await;
+        if !told.is_empty() && told.iter().all(|told| *told) {
+            return;
+        }
+        tokio::time::sleep(RESUME).await;
+    }
+}
+
 /// Deletes stripes. Returns how many shards are left at peers that did not answer.
 async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Result<usize, Failure> {
     let until = Instant::now() + node.config.write_timeout;
+    let mut buried: BTreeMap<Id, BTreeSet<u8>> = BTreeMap::new();
     loop {
         let found = survey(node, stripes).await;
-        let unaware = tell_holders(node, link, stripes, &found).await;
-        let left = |asked: &Asked| unaware.get(&asked.stripe).map_or(0, BTreeSet::len);
-        let undone = stripes.iter().filter(|asked| left(asked) >= usize::from(asked.k));
-        let undone = undone.count();
+        tell_holders(node, link, stripes, &found, &mut buried).await;
+        let left = stripes.iter().zip(&found).map(|(asked, health)| {
+            let gone = buried.entry(asked.stripe).or_default();
+            (asked, unaware(node, *asked, health, gone))
+        });
+        let left: Vec<(&Asked, usize)> = left.collect();
+        let undone = left
+            .iter()
+            .filter(|(asked, left)| *left >= usize::from(asked.k))
+            .count();
         if undone == 0 {
-            return Ok(unaware.values().map(BTreeSet::len).sum());
+            return Ok(left.iter().map(|(_, left)| left).sum());
         }
         if Instant::now() >= until {
             return Err(Failure::refused(format!(
-                "{undone} of {} stripes can still be read from peers that do not answer; what is deleted stays so, \
+                "{undone} of {} stripes may still be read from peers that do not answer; what is deleted stays so, \
                  try again when they are back",
                 stripes.len()
             )));
@@ -143,29 +186,46 @@ async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Res
     }
 }
 
-/// Gives every live holder the tombstones of what it holds. Returns, for each stripe, the indices of shards at peers that
-/// did not take them.
+/// Shards of a stripe that may lie where no tombstone is: those known to, and as many that nobody spoke of as there are
+/// peers near it that did not answer. Who is gone for long finds the tombstones at the seats of the stripe when it comes
+/// back, as readers do.
+fn unaware(node: &Node, asked: Asked, health: &StripeHealth, buried: &BTreeSet<u8>) -> usize {
+    let (mut known, mut missing) = (BTreeSet::new(), BTreeSet::new());
+    let mut silent = health.silent.clone();
+    let absent = node.absent_successors(asked.stripe, usize::from(asked.n) + SPARE);
+    silent.extend(absent.into_iter().filter(|peer| !node.is_gone(*peer)));
+    for shard in health
+        .shards
+        .iter()
+        .filter(|shard| !buried.contains(&shard.index))
+    {
+        match (shard.state, shard.peer) {
+            (ShardState::Ok | ShardState::Pending, _) => drop(known.insert(shard.index)),
+            (ShardState::Unreachable, Some(peer)) if !node.is_gone(peer) => {
+                known.insert(shard.index);
+                silent.remove(&peer);
+            }
+            (ShardState::Unreachable | ShardState::Missing, _) => drop(missing.insert(shard.index)),
+        }
+    }
+    known.len() + missing.len().min(silent.len())
+}
+
+/// Gives every live holder the tombstones of what it holds, and notes in `buried` the indices of shards that are gone by it.
 async fn tell_holders(
     node: &Arc<Node>,
     link: &Link,
     stripes: &[Asked],
     found: &[StripeHealth],
-) -> BTreeMap<Id, BTreeSet<u8>> {
-    let mut unaware: BTreeMap<Id, BTreeSet<u8>> = BTreeMap::new();
+    buried: &mut BTreeMap<Id, BTreeSet<u8>>,
+) {
     let mut holders: BTreeMap<Peer, BTreeMap<Id, BTreeSet<u8>>> = BTreeMap::new();
     for (asked, health) in stripes.iter().zip(found) {
         node.cache.remove(asked.stripe);
         for shard in &health.shards {
-            match (shard.state, shard.peer) {
-                (ShardState::Ok | ShardState::Pending, Some(peer)) => {
-                    let held = holders.entry(peer).or_default().entry(asked.stripe).or_default();
-                    held.insert(shard.index);
-                }
-                // Who is gone finds the tombstones at the seats of the stripe when it comes back, as readers do.
-                (ShardState::Unreachable, Some(peer)) if !node.is_gone(peer) => {
-                    unaware.entry(asked.stripe).or_default().insert(shard.index);
-                }
-                (ShardState::Unreachable | ShardState::Missing, _) | (_, None) => {}
+            if let (ShardState::Ok | ShardState::Pending, Some(peer)) = (shard.state, shard.peer) {
+                let held = holders.entry(peer).or_default().entry(asked.stripe).or_default();
+                held.insert(shard.index);
             }
         }
     }
@@ -174,18 +234,24 @@ async fn tell_holders(
         waiting.push(async move {
             let ids: Vec<Id> = held.keys().copied().collect();
             let taken = bury_all(node, link, &ids, peer).await;
-            let missed = held
-                .into_iter()
-                .filter(move |(stripe, _)| !taken.contains(stripe));
-            missed.collect::<Vec<_>>()
+            held.into_iter()
+                .map(move |(stripe, indices)| (taken.contains(&stripe), stripe, indices))
+                .collect::<Vec<_>>()
         });
     }
-    while let Some(missed) = waiting.next().await {
-        for (stripe, indices) in missed {
-            unaware.entry(stripe).or_default().extend(indices);
+    let mut missed: BTreeMap<Id, BTreeSet<u8>> = BTreeMap::new();
+    while let Some(told) = waiting.next().await {
+        for (taken, stripe, indices) in told {
+            let noted = if taken { &mut *buried } else { &mut missed };
+            noted.entry(stripe).or_default().extend(indices);
         }
     }
-    unaware
+    // Two peers may hold the same one.
+    for (stripe, indices) in missed {
+        if let Some(buried) = buried.get_mut(&stripe) {
+            buried.retain(|index| !indices.contains(index));
+        }
+    }
 }
 
 /// Signs the deletion of stripes for a holder of their shards. Returns those it confirmed.

@@ -68,6 +68,8 @@ pub(crate) struct StripeHealth {
     /// Distinct indices on live peers.
     pub(crate) live: usize,
     pub(crate) health: Health,
+    /// Peers that were asked and did not answer.
+    pub(crate) silent: BTreeSet<Peer>,
 }
 
 /// A stripe to ask about.
@@ -81,6 +83,7 @@ pub(crate) struct Asked {
 /// Asks the peers that may hold shards of `stripes` and puts their answers together, in order.
 pub(crate) async fn survey(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHealth> {
     let mut answers: Vec<Vec<(Peer, StripeHoldings)>> = vec![Vec::new(); stripes.len()];
+    let mut silent: Vec<BTreeSet<Peer>> = vec![BTreeSet::new(); stripes.len()];
     let mut waiting = FuturesUnordered::new();
     for (contact, positions) in questions(node, stripes) {
         for chunk in positions.chunks(MAX_STRIPES) {
@@ -94,16 +97,23 @@ pub(crate) async fn survey(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHea
         }
     }
     while let Some((peer, positions, held)) = waiting.next().await {
-        for (at, holdings) in positions.into_iter().zip(held) {
-            if let Some(answers) = answers.get_mut(at) {
-                answers.push((peer, holdings));
+        let mut held = held.into_iter();
+        for at in positions {
+            match (held.next(), answers.get_mut(at), silent.get_mut(at)) {
+                (Some(holdings), Some(answers), _) => answers.push((peer, holdings)),
+                (None, _, Some(silent)) => drop(silent.insert(peer)),
+                (_, None, _) | (_, _, None) => {}
             }
         }
     }
     stripes
         .iter()
         .zip(answers)
-        .map(|(asked, answers)| judge(*asked, &answers))
+        .zip(silent)
+        .map(|((asked, answers), silent)| StripeHealth {
+            silent,
+            ..judge(*asked, &answers)
+        })
         .collect()
 }
 
@@ -200,6 +210,7 @@ fn judge(asked: Asked, answers: &[(Peer, StripeHoldings)]) -> StripeHealth {
         shards,
         live: live.len(),
         health,
+        silent: BTreeSet::new(),
     }
 }
 

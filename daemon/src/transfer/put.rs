@@ -14,17 +14,18 @@ use futures::stream::{self, Stream};
 use futures::{StreamExt, TryStreamExt};
 use mutualstore_dht::ring::Phase;
 use mutualstore_dht::{Id, Peer};
-use mutualstore_erasure::{Code, Policy, StripeId, encode};
+use mutualstore_erasure::{Code, Policy, StripeId, VerifiedShard, encode};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use super::commit::{Holders, commit_all, discard_all, note, renew, snapshot};
+use super::delete;
 use super::events::Transfer;
 use super::stripes::{Placed, TooFewHolders, Writing, complete_stripe, store_stripe};
 use crate::crypt::{self, BlockBuffer, FileCipher, Kind};
-use crate::error::Failure;
-use crate::journal;
+use crate::error::{EXIT_NO_SPACE, Failure};
+use crate::journal::{self, Exposed};
 use crate::link::Link;
 use crate::list::Listed;
 use crate::manifest::{Body, Geometry, INLINE_MAX, IndexBlock, Manifest, ManifestBuilder, Step};
@@ -77,7 +78,7 @@ pub(crate) async fn put<E: std::fmt::Display>(
     let outcome = match putting.run(body).await {
         Ok(link) => Ok(link),
         Err(failure) => {
-            putting.give_up().await;
+            putting.give_up(&failure).await;
             Err(failure)
         }
     };
@@ -86,6 +87,12 @@ pub(crate) async fn put<E: std::fmt::Display>(
     let link = outcome?;
     node.metrics.put_done(putting.size);
     Ok(putting.report(&link, warning, begun.elapsed()))
+}
+
+fn journal_done(journal: Option<journal::Put>) {
+    if let Some(Err(error)) = journal.map(journal::Put::finish) {
+        tracing::warn!(%error, "an ended put stays in the journal; the next start sees to it");
+    }
 }
 
 /// For what fails before anything is visible.
@@ -135,6 +142,8 @@ struct Putting<'a> {
     cipher: FileCipher,
     writing: Arc<Writing>,
     journal: Option<journal::Put>,
+    /// How to take back what was committed as it was stored.
+    exposed: Option<Exposed>,
     holders: Holders,
     stripes: Vec<Placed>,
     /// Data stripes on their way, in the order of the file.
@@ -176,6 +185,7 @@ impl<'a> Putting<'a> {
             cipher: FileCipher::new(&key),
             writing: Arc::new(writing),
             journal: Some(journal),
+            exposed: None,
             renewing: tokio::spawn(renew(Arc::clone(node), secret, Arc::clone(&holders))),
             holders,
             stripes: Vec::new(),
@@ -338,10 +348,22 @@ impl<'a> Putting<'a> {
         number: u64,
         plaintext: &[u8],
     ) -> Result<StripeId, Failure> {
+        let shards = self.manifest_shards(level, number, plaintext)?;
+        self.store(shards).await
+    }
+
+    fn manifest_shards(
+        &self,
+        level: u8,
+        number: u64,
+        plaintext: &[u8],
+    ) -> Result<Vec<VerifiedShard>, Failure> {
         let block = self.cipher.seal_bytes(Kind::Manifest, level, number, plaintext);
         let code = self.code_for(plaintext.len());
-        let shards =
-            encode(code, Policy::Successors, [0; 32], self.owner, block).map_err(Failure::unexpected)?;
+        encode(code, Policy::Successors, [0; 32], self.owner, block).map_err(Failure::unexpected)
+    }
+
+    async fn store(&mut self, shards: Vec<VerifiedShard>) -> Result<StripeId, Failure> {
         let outcome = store_stripe(self.node, &self.writing, shards).await;
         self.landed(Ok(outcome))
     }
@@ -370,10 +392,29 @@ impl<'a> Putting<'a> {
             transfer,
         ));
         let root = self.root(body)?;
-        let stripe = self.manifest_stripe(0, 0, &root).await?;
+        let shards = self.manifest_shards(0, 0, &root)?;
+        self.expose(&shards)?;
+        let stripe = self.store(shards).await?;
         let link = self.link(stripe);
         self.list(&link).await?;
         Ok(link)
+    }
+
+    /// Notes how to take the stripe back before anybody holds a shard of it.
+    fn expose(&mut self, shards: &[VerifiedShard]) -> Result<(), Failure> {
+        let Some(header) = shards.first().map(VerifiedShard::header) else {
+            return Ok(());
+        };
+        let exposed = Exposed {
+            header: header.encode().to_vec(),
+            deletion: self.node.files.seal_deletion(&self.link(header.id())),
+        };
+        if let Some(journal) = &mut self.journal {
+            let marked = journal.mark_exposed(&exposed.header, &exposed.deletion);
+            marked.map_err(nothing_stored)?;
+        }
+        self.exposed = Some(exposed);
+        Ok(())
     }
 
     /// The rest of a file of several stripes.
@@ -418,14 +459,8 @@ impl<'a> Putting<'a> {
         let (node, listed) = (Arc::clone(self.node), self.listed(link));
         let noted = tokio::task::spawn_blocking(move || node.files.append(&listed)).await;
         noted.map_err(Failure::unexpected)?.map_err(nothing_stored)?;
-        self.journal_done();
+        journal_done(self.journal.take());
         Ok(())
-    }
-
-    fn journal_done(&mut self) {
-        if let Some(Err(error)) = self.journal.take().map(journal::Put::finish) {
-            tracing::warn!(%error, "an ended put stays in the journal; the next start sees to it");
-        }
     }
 
     /// The point of no return: every stripe is durable, so each holder makes its shards permanent.
@@ -490,14 +525,26 @@ impl<'a> Putting<'a> {
     }
 
     /// Takes back everything stored.
-    async fn give_up(&mut self) {
+    async fn give_up(&mut self, failure: &Failure) {
         while let Some(on_its_way) = self.window.pop_front() {
             if let Ok(Ok(placed) | Err(TooFewHolders { placed, .. })) = on_its_way.await {
                 note(&self.holders, &placed);
             }
         }
-        discard_all(self.node, self.secret, snapshot(&self.holders)).await;
-        self.journal_done();
+        let all = discard_all(self.node, self.secret, snapshot(&self.holders)).await;
+        // Who was only full holds nothing; of who was silent nobody knows.
+        if let (Some(exposed), false) = (self.exposed.take(), all && failure.exit == EXIT_NO_SPACE) {
+            let (node, journal) = (Arc::clone(self.node), self.journal.take());
+            // Beyond so many at once, the next start sees to it.
+            if let Ok(permit) = Arc::clone(&node.taking_back).try_acquire_owned() {
+                tokio::spawn(async move {
+                    delete::take_back(&node, &exposed).await;
+                    journal_done(journal);
+                    drop(permit);
+                });
+            }
+        }
+        journal_done(self.journal.take());
     }
 
     fn report(&self, link: &Link, warning: Option<String>, took: Duration) -> PutReport {

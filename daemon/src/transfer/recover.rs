@@ -1,10 +1,12 @@
 //! What a crash left of puts and deletions in progress: finishes deletions and puts that were committing, takes back the
 //! other puts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream;
 use mutualstore_dht::{Id, Peer};
 
 use super::commit::{commit_all, discard_all};
@@ -15,6 +17,8 @@ use crate::wire::node::PutSecret;
 
 /// The ring is asked this often whether it is settled, so that holders can be found.
 const POLL: Duration = Duration::from_millis(500);
+/// Puts finished or taken back at the same time.
+const WIDTH: usize = 8;
 
 /// Goes once through what the journal held at the start.
 pub(crate) async fn recover(node: Arc<Node>, unfinished: Vec<Unfinished>) {
@@ -24,21 +28,28 @@ pub(crate) async fn recover(node: Arc<Node>, unfinished: Vec<Unfinished>) {
     while !node.is_settled() {
         tokio::time::sleep(POLL).await;
     }
+    let listed = match node.listed(None).await {
+        Ok(files) => files.into_iter().map(|file| file.link.manifest).collect(),
+        Err(error) => {
+            tracing::error!(%error, "what a crash left in the journal stays there");
+            return;
+        }
+    };
     let (deletions, puts): (Vec<Unfinished>, Vec<Unfinished>) =
         unfinished.into_iter().partition(|one| one.deleting.is_some());
-    for put in puts {
-        finish(&node, put).await;
-    }
+    let (node, listed) = (&node, &listed);
+    let finishing = stream::iter(puts).for_each_concurrent(WIDTH, |put| finish(node, put, listed));
+    finishing.await;
     for deletion in deletions {
         let sealed = deletion.deleting.as_deref().unwrap_or_default();
-        delete::resume(&node, sealed).await;
+        delete::resume(node, sealed).await;
         if let Err(error) = deletion.finish() {
             tracing::warn!(%error, "the journal of an old deletion stays");
         }
     }
 }
 
-async fn finish(node: &Arc<Node>, put: Unfinished) {
+async fn finish(node: &Arc<Node>, put: Unfinished, listed: &BTreeSet<[u8; 32]>) {
     let mut holders: BTreeMap<Peer, Vec<Id>> = BTreeMap::new();
     for (stripe, shards) in &put.stripes {
         for (_, peer) in shards {
@@ -55,6 +66,12 @@ async fn finish(node: &Arc<Node>, put: Unfinished) {
             return;
         }
         tracing::info!("finished a put that was being committed when the daemon stopped");
+    } else if let Some(exposed) = &put.exposed {
+        let link = node.files.open_deletion(&exposed.deletion);
+        if link.is_none_or(|link| !listed.contains(&link.manifest)) {
+            delete::take_back(node, exposed).await;
+            tracing::info!("took back a small put that was not finished when the daemon stopped");
+        }
     } else {
         discard_all(node, PutSecret(put.token), holders).await;
         tracing::info!("took back a put that was not finished when the daemon stopped");

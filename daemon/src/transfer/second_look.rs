@@ -15,6 +15,7 @@ use mutualstore_erasure::VerifiedShard;
 use super::events::Transfer;
 use super::exchange::{Fetched, fetch};
 use crate::node::Node;
+use crate::node::membership::LIKELY_HOLDERS;
 
 /// Questions of a second look that are on their way at the same time.
 const PARALLEL: usize = 8;
@@ -62,7 +63,7 @@ async fn second_look(
     have: &mut BTreeMap<u8, VerifiedShard>,
 ) {
     let stripe = look.stripe;
-    let absent = node.absent_successors(stripe);
+    let absent = node.absent_successors(stripe, LIKELY_HOLDERS);
     let quiet = look
         .silent
         .iter()

@@ -22,6 +22,7 @@ use super::exchange::{Fetched, StoreError, fetch, store};
 use super::second_look::{FirstLook, look_again};
 use crate::error::Failure;
 use crate::node::Node;
+use crate::node::membership::LIKELY_HOLDERS;
 use crate::node::shards::Keep;
 use crate::wire::node::PutSecret;
 
@@ -424,7 +425,7 @@ fn unreachable(node: &Node, stripe: Id, reading: &Reading, transfer: &Transfer) 
     if !reading.have.is_empty() {
         return Failure::unrecoverable(stripe, needed, reading.have.len());
     }
-    let absent = node.absent_successors(stripe);
+    let absent = node.absent_successors(stripe, LIKELY_HOLDERS);
     for peer in &absent {
         transfer.disconnected(*peer);
     }

@@ -1,0 +1,267 @@
+//! `testnet chaos`: clients that use a network of real daemons all the time while a nemesis hurts it, and an audit
+//! of what the clients were told.
+//!
+//! What is asserted: no read ever brings wrong bytes, nor a file that was deleted; in the end every file that was
+//! acknowledged and not deleted is identical, every deleted one is gone, the ring is one, every stripe has all
+//! its shards, and daemons hold no shard that belongs to no file. Operations may fail meanwhile; they are counted.
+//! Who is hurt when and how follows from the seed, what happens between does not: daemons are real.
+
+mod audit;
+mod cast;
+mod disk;
+mod journal;
+mod nemesis;
+mod proxy;
+mod report;
+mod tolerance;
+mod traffic;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{ClientError, FAILURE, RETRY, USAGE};
+use crate::net::{self, NetError};
+use crate::size::Capacities;
+use crate::spawn::Recipe;
+use crate::whole::NotWhole;
+
+use audit::{Audit, Stock};
+use cast::Cast;
+use journal::{Fate, Journal};
+use nemesis::Nemesis;
+use tolerance::{FEWEST, Tolerance};
+use traffic::Traffic;
+
+pub use nemesis::{Damage, Fault, Toll};
+pub use proxy::Passed;
+pub use report::ChaosReport;
+pub use traffic::{Count, Operations};
+
+const CLIENTS: u64 = 4;
+/// Peers have 1, 2 or 3 times that.
+const CAPACITY: u64 = 256 << 20;
+/// The longest run; what it puts must fit.
+const LONGEST: f64 = 24.0 * 60.0;
+/// For daemons that come and go by the second. A lease must outlast ten repair delays.
+const FLAGS: [[&str; 2]; 3] = [
+    ["--repair-delay", "2s"],
+    ["--pending-lease", "20s"],
+    ["--write-timeout", "5s"],
+];
+
+/// What to do to whom.
+#[derive(Clone, Debug)]
+pub struct ChaosOptions {
+    /// The `mutualstore` binary.
+    pub binary: PathBuf,
+    /// How long the network is hurt, in minutes.
+    pub minutes: f64,
+    /// It goes on after that until so many daemons were killed.
+    pub kills: u64,
+    /// Number of daemons at the start.
+    pub peers: usize,
+    /// Seed of who is hurt, when and how; random when absent.
+    pub seed: Option<u64>,
+    /// Where the temporary directory is made; the system's place for such when absent.
+    pub place: Option<PathBuf>,
+    /// Flags handed to every daemon.
+    pub flags: Vec<String>,
+}
+
+/// The run could not be carried to its end. No process is left.
+#[derive(Debug, thiserror::Error)]
+pub enum ChaosError {
+    /// It cannot work with these options; nothing was started.
+    #[error("{0}")]
+    Usage(String),
+    /// Daemons did not start, or one ended by itself.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// Something that must happen did not.
+    #[error("waited {} s for {what}", waited.as_secs())]
+    Late {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        waited: Duration,
+    },
+    /// A daemon refused what it must not refuse.
+    #[error("waiting for {what}: {source}")]
+    Client {
+        /// What was wanted.
+        what: String,
+        /// Why not.
+        source: ClientError,
+    },
+    /// A file, process or socket of this machine.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Any of these, after daemons ran.
+    #[error("{error}\nseed {seed}; journal and logs are kept in {}", place.display())]
+    Broken {
+        /// What happened.
+        error: Box<ChaosError>,
+        /// Seed of the run.
+        seed: u64,
+        /// Where they are.
+        place: PathBuf,
+    },
+}
+
+impl From<NotWhole> for ChaosError {
+    fn from(error: NotWhole) -> Self {
+        Self::Net(error.into())
+    }
+}
+
+impl ChaosError {
+    /// The exit code the command ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::Net(error) => error.exit_code(),
+            Self::Late { .. } => RETRY,
+            Self::Client { source, .. } => source.exit_code(),
+            Self::Io { .. } => FAILURE,
+            Self::Broken { error, .. } => error.exit_code(),
+        }
+    }
+
+    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// Runs chaos; `narrate` is told what happens. `damage` flips bytes of shards on disk.
+pub fn run(
+    options: &ChaosOptions,
+    damage: Damage<'_>,
+    narrate: &dyn Fn(&str),
+) -> Result<ChaosReport, ChaosError> {
+    if options.peers < FEWEST {
+        let why = format!("take at least {FEWEST} peers: fewer cannot lose one and be whole again");
+        return Err(ChaosError::Usage(why));
+    }
+    if !(options.minutes > 0.0 && options.minutes <= LONGEST) {
+        let why = format!("minutes must be more than 0 and at most {LONGEST}");
+        return Err(ChaosError::Usage(why));
+    }
+    let seed = options.seed.unwrap_or_else(net::random_seed);
+    let capacities = Capacities::repeating((1..=3).map(|ratio| ratio * CAPACITY));
+    let mut flags: Vec<String> = FLAGS.iter().flatten().map(|&word| word.to_owned()).collect();
+    flags.extend_from_slice(&options.flags);
+    let recipe = Recipe {
+        binary: options.binary.clone(),
+        unit_bytes: capacities.smallest() / 8,
+        flags,
+        tethered: true,
+    };
+    narrate(&format!("starting {} daemons", options.peers));
+    let cast = Cast::raise(recipe, capacities, options.place.as_deref(), seed, options.peers)?;
+    match rage(&cast, options, seed, damage, narrate) {
+        Ok(mut report) => {
+            if !report.operations.violations.is_empty() {
+                report.kept = Some(cast.keep());
+            }
+            Ok(report)
+        }
+        Err(error) => Err(ChaosError::Broken {
+            error: Box::new(error),
+            seed,
+            place: cast.keep(),
+        }),
+    }
+}
+
+fn rage(
+    cast: &Cast,
+    options: &ChaosOptions,
+    seed: u64,
+    damage: Damage<'_>,
+    narrate: &dyn Fn(&str),
+) -> Result<ChaosReport, ChaosError> {
+    let begun = Instant::now();
+    cast.whole()?;
+    let journal = Journal::create(&cast.dir().join("journal"));
+    let journal = journal.map_err(ChaosError::io("cannot write the journal"))?;
+    let tolerance = Tolerance::of(options.peers);
+    let audit = Audit::new(cast, &journal);
+    let traffic = Traffic::new(cast, &journal, &tolerance);
+    let nemesis = Nemesis::new(cast, &audit, &tolerance, options.peers);
+    let deadline = begun + Duration::from_secs_f64(options.minutes * 60.0);
+    thread::scope(|scope| {
+        let traffic = &traffic;
+        for client in 0..CLIENTS {
+            scope.spawn(move || traffic.run(seed.wrapping_mul(CLIENTS).wrapping_add(client)));
+        }
+        let hurt = nemesis.run(seed, deadline, options.kills, damage, narrate);
+        traffic.over.store(true, Ordering::Release);
+        hurt
+    })?;
+    narrate("the audit");
+    cast.whole()?;
+    finish_deletions(&journal, &traffic);
+    audit.wait_safe()?;
+    audit.read_all(&traffic);
+    let stock = settle(&audit, &traffic)?;
+    journal
+        .check()
+        .map_err(ChaosError::io("cannot write the journal"))?;
+    let count = |wanted: fn(&Fate) -> bool| journal.count(|file| wanted(&file.fate)) as u64;
+    Ok(ChaosReport {
+        seed,
+        seconds: begun.elapsed().as_secs_f64(),
+        peers: cast.members().len(),
+        faults: nemesis.tolls(),
+        disks: cast::has_disks(),
+        files_stored: count(|fate| *fate == Fate::Stored),
+        files_deleted: count(|fate| matches!(fate, Fate::Deleted(_))),
+        files_half_deleted: count(|fate| *fate == Fate::Doomed),
+        shards_expected: stock.expected.values().sum(),
+        shards_held: stock.held.values().sum(),
+        passed: cast.passed(),
+        operations: traffic.operations(),
+        kept: None,
+    })
+}
+
+/// Deletions whose outcome is not known are asked for again, where the owner is still there.
+fn finish_deletions(journal: &Journal, traffic: &Traffic<'_>) {
+    for file in journal.all(|file| file.fate == Fate::Doomed) {
+        traffic.remove(&file);
+    }
+}
+
+/// Waits until daemons hold exactly the shards that files have. What never goes is a violation.
+fn settle(audit: &Audit<'_>, traffic: &Traffic<'_>) -> Result<Stock, ChaosError> {
+    let spare = traffic.operations().unaccounted_shards;
+    let mut last = Stock::default();
+    let fits = |stock: &Stock| {
+        let left = |number: &usize, held: &u64| held - stock.expected.get(number).unwrap_or(&0).min(held);
+        let over: u64 = stock.held.iter().map(|(number, held)| left(number, held)).sum();
+        let there = |(number, expected): (&usize, &u64)| stock.held.get(number).unwrap_or(&0) >= expected;
+        over <= spare && stock.expected.iter().all(there)
+    };
+    let settled = audit.cast.until("shards to be where they belong", || {
+        last = audit.stock()?;
+        fits(&last).then_some(())
+    });
+    match settled {
+        Ok(()) => {}
+        Err(ChaosError::Late { .. }) => traffic.violation(format!(
+            "shards that belong to no file, or belong elsewhere: expected {:?}, held {:?}",
+            last.expected, last.held
+        )),
+        Err(error) => return Err(error),
+    }
+    Ok(last)
+}

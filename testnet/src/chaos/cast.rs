@@ -1,0 +1,400 @@
+//! The daemons of a chaos run, each behind a proxy, some on a disk of their own: what can be done to them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::ChaosError;
+use super::disk::Disk;
+use super::proxy::{Passed, Proxies, Proxy, Weather};
+use crate::client::Client;
+use crate::net::{self, NetError};
+use crate::size::Capacities;
+use crate::spawn::{self, Fleet, Launch, Recipe};
+use crate::whole::{self, Member};
+
+/// How long anything that must happen may take; far more than it does.
+pub(super) const LIMIT: Duration = Duration::from_mins(3);
+/// One in so many daemons has a small disk of its own, where that can be made.
+const DISK_EVERY: usize = 4;
+/// What such a disk has beside the daemon's capacity.
+const DISK_SPARE: u64 = 24 << 20;
+const JOIN_WIDTH: usize = 3;
+
+/// One daemon.
+#[derive(Debug)]
+struct Seat {
+    launch: Launch,
+    proxy: Proxy,
+    disk: Option<Disk>,
+    peer: String,
+    /// While it answers.
+    client: Option<Client>,
+    /// It left for good.
+    departed: bool,
+    /// What it knows is about to be thrown away.
+    doomed: bool,
+}
+
+/// All daemons, by number; those that departed keep theirs.
+#[derive(Debug)]
+pub(super) struct Cast {
+    // Dropped in this order: nobody writes into what is being removed.
+    fleet: Fleet,
+    seats: RwLock<Vec<Seat>>,
+    dir: TempDir,
+    proxies: Proxies,
+    recipe: Recipe,
+    capacities: Capacities,
+    seed: u64,
+}
+
+impl Cast {
+    /// Starts `count` daemons.
+    pub(super) fn raise(
+        recipe: Recipe,
+        capacities: Capacities,
+        place: Option<&Path>,
+        seed: u64,
+        count: usize,
+    ) -> Result<Self, ChaosError> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("mutualstore-chaos-");
+        let dir = match place {
+            Some(place) => builder.tempdir_in(place),
+            None => builder.tempdir(),
+        };
+        let dir = dir.map_err(ChaosError::io("cannot make a temporary directory"))?;
+        let scratch = Some(dir.path().to_owned());
+        let cast = Self {
+            fleet: Fleet::new(scratch).map_err(ChaosError::io("cannot watch for Ctrl-C"))?,
+            seats: RwLock::default(),
+            dir,
+            proxies: Proxies::start().map_err(ChaosError::io("cannot start the proxies"))?,
+            recipe,
+            capacities,
+            seed,
+        };
+        cast.enter(count)?;
+        Ok(cast)
+    }
+
+    /// Adds `count` daemons and returns their numbers once they joined.
+    pub(super) fn enter(&self, count: usize) -> Result<Vec<usize>, ChaosError> {
+        let mut numbers = Vec::new();
+        for _ in 0..count {
+            let number = self.seats().len();
+            let seat = self.seat(number)?;
+            self.seats_mut().push(seat);
+            numbers.push(number);
+        }
+        self.start(&numbers)?;
+        Ok(numbers)
+    }
+
+    fn seat(&self, index: usize) -> Result<Seat, ChaosError> {
+        let capacity_bytes = self.capacities.of(index);
+        let mut data_dir = self.dir.path().join(index.to_string());
+        let disk = if index % DISK_EVERY == 1 && has_disks() {
+            let made =
+                fs::create_dir(&data_dir).and_then(|()| Disk::make(&data_dir, capacity_bytes + DISK_SPARE));
+            let disk = made.map_err(ChaosError::io("cannot make a disk in memory"))?;
+            data_dir = disk.path().join("data");
+            Some(disk)
+        } else {
+            None
+        };
+        let port = spawn::free_port(&mut BTreeSet::new());
+        let proxy = self
+            .proxies
+            .open(port)
+            .map_err(ChaosError::io("cannot open a proxy"))?;
+        let announced = format!("/ip4/127.0.0.1/tcp/{}", proxy.port());
+        Ok(Seat {
+            launch: Launch {
+                index,
+                data_dir,
+                capacity_bytes,
+                api_port: 0,
+                listen_port: port,
+                join: Vec::new(),
+                flags: vec!["--announce".to_owned(), announced],
+            },
+            proxy,
+            disk,
+            peer: String::new(),
+            client: None,
+            departed: false,
+            doomed: false,
+        })
+    }
+
+    /// Starts daemons that do not run, all at once, and returns when each has joined.
+    pub(super) fn start(&self, numbers: &[usize]) -> Result<(), ChaosError> {
+        let launches: Vec<Launch> = numbers.iter().filter_map(|number| self.launch(*number)).collect();
+        let started = net::start_all(&self.fleet, &self.recipe, &launches, Vec::new(), self.seed)?;
+        for peer in started {
+            let client = Client::with_token_file(&peer.api, &peer.data_dir.join("token"));
+            let client = client.map_err(NetError::from)?;
+            self.with(peer.index, |seat| {
+                seat.peer = peer.peer;
+                seat.client = Some(client);
+                seat.doomed = false;
+            });
+        }
+        numbers.iter().try_for_each(|number| self.joined(*number))
+    }
+
+    /// Joins through the proxies of some that were there before, whether they run or not.
+    fn launch(&self, number: usize) -> Option<Launch> {
+        let seats = self.seats();
+        let others: Vec<&Seat> = seats
+            .iter()
+            .filter(|seat| seat.launch.index != number && !seat.departed && !seat.peer.is_empty())
+            .collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(number as u64));
+        let mut launch = seats.get(number)?.launch.clone();
+        launch.join = others
+            .sample(&mut rng, JOIN_WIDTH)
+            .map(|other| format!("/ip4/127.0.0.1/tcp/{}", other.proxy.port()))
+            .collect();
+        // The very first start, one after the other: as the addresses of those just started.
+        if launch.join.is_empty() && number > 0 {
+            let earlier = seats.get(..number).unwrap_or_default();
+            launch.join = earlier
+                .iter()
+                .take(JOIN_WIDTH)
+                .map(|other| format!("/ip4/127.0.0.1/tcp/{}", other.proxy.port()))
+                .collect();
+        }
+        Some(launch)
+    }
+
+    fn joined(&self, number: usize) -> Result<(), ChaosError> {
+        let alone = self.members().len() == 1;
+        self.until(&format!("peer {number} to join"), || {
+            let status = self.client(number)?.status().ok()?.body;
+            (status.ring == "joined" || alone && status.ring == "alone").then_some(())
+        })
+    }
+
+    /// Asks `done` again and again. A daemon that ends meanwhile without being told to ends the wait.
+    pub(super) fn until<T>(&self, what: &str, mut done: impl FnMut() -> Option<T>) -> Result<T, ChaosError> {
+        let begun = Instant::now();
+        loop {
+            if let Some(outcome) = done() {
+                return Ok(outcome);
+            }
+            self.check()?;
+            if begun.elapsed() > LIMIT {
+                return Err(ChaosError::Late {
+                    what: what.to_owned(),
+                    waited: begun.elapsed(),
+                });
+            }
+            thread::sleep(spawn::POLL);
+        }
+    }
+
+    /// Fails when a daemon ended by itself or the run is being interrupted.
+    pub(super) fn check(&self) -> Result<(), ChaosError> {
+        if let Some(error) = self.fleet.any_ended() {
+            return Err(NetError::from(error).into());
+        }
+        if self.fleet.is_closed() {
+            return Err(NetError::from(spawn::SpawnError::Closed).into());
+        }
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&self, number: usize) {
+        self.hide(number);
+        self.fleet.kill(number);
+    }
+
+    /// SIGTERM; returns when the process has ended.
+    pub(super) fn stop(&self, number: usize) -> Result<(), ChaosError> {
+        self.hide(number);
+        self.signal(number, Signal::TERM)?;
+        self.ended(number)
+    }
+
+    /// SIGSTOP: it keeps its connections and answers nothing.
+    pub(super) fn pause(&self, number: usize) -> Result<Option<Client>, ChaosError> {
+        let client = self.hide(number);
+        self.signal(number, Signal::STOP)?;
+        Ok(client)
+    }
+
+    /// SIGCONT.
+    pub(super) fn resume(&self, number: usize, client: Option<Client>) -> Result<(), ChaosError> {
+        self.signal(number, Signal::CONT)?;
+        self.with(number, |seat| seat.client = client);
+        self.joined(number)
+    }
+
+    /// Waits for the end of a daemon that said it would leave.
+    pub(super) fn departed(&self, number: usize) -> Result<(), ChaosError> {
+        self.hide(number);
+        self.ended(number)?;
+        self.with(number, |seat| seat.departed = true);
+        Ok(())
+    }
+
+    fn ended(&self, number: usize) -> Result<(), ChaosError> {
+        let Some(status) = self.fleet.end(number, LIMIT) else {
+            let what = format!("peer {number} to end");
+            return Err(ChaosError::Late { what, waited: LIMIT });
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let log = self.with(number, |seat| spawn::log_tail(&seat.launch.data_dir));
+        let (index, log) = (number, log.unwrap_or_default());
+        Err(NetError::from(spawn::SpawnError::Exited { index, status, log }).into())
+    }
+
+    /// Kills a daemon and removes all it stored.
+    pub(super) fn wipe(&self, number: usize) -> Result<(), ChaosError> {
+        self.doom(number);
+        self.kill(number);
+        let dir = self.with(number, |seat| seat.launch.data_dir.clone());
+        Ok(dir.map_or(Ok(()), |dir| net::empty(&dir))?)
+    }
+
+    /// From now on what is put through this daemon may be forgotten with it.
+    pub(super) fn doom(&self, number: usize) {
+        self.with(number, |seat| seat.doomed = true);
+    }
+
+    /// Whether what the daemon knows is lost, or soon will be.
+    pub(super) fn is_doomed(&self, number: usize) -> bool {
+        self.seats()
+            .get(number)
+            .is_none_or(|seat| seat.doomed || seat.departed)
+    }
+
+    pub(super) fn weather(&self, number: usize, weather: Weather) {
+        self.with(number, |seat| seat.proxy.set(weather));
+    }
+
+    /// Fills a daemon's disk, or frees it. Nothing happens to those that share one.
+    pub(super) fn flood(&self, number: usize, full: bool) -> Result<(), ChaosError> {
+        let seats = self.seats();
+        let Some(disk) = seats.get(number).and_then(|seat| seat.disk.as_ref()) else {
+            return Ok(());
+        };
+        let done = if full { disk.fill() } else { disk.free() };
+        done.map_err(ChaosError::io("cannot fill or free a disk"))
+    }
+
+    pub(super) fn has_disk(&self, number: usize) -> bool {
+        self.seats().get(number).is_some_and(|seat| seat.disk.is_some())
+    }
+
+    pub(super) fn data_dir(&self, number: usize) -> Option<PathBuf> {
+        self.with(number, |seat| seat.launch.data_dir.clone())
+    }
+
+    /// The number of a peer.
+    pub(super) fn number_of(&self, peer: &str) -> Option<usize> {
+        self.seats().iter().position(|seat| seat.peer == peer)
+    }
+
+    /// Those that did not depart.
+    pub(super) fn members(&self) -> Vec<usize> {
+        let seats = self.seats();
+        let there = seats.iter().filter(|seat| !seat.departed);
+        there.map(|seat| seat.launch.index).collect()
+    }
+
+    /// Those that can be asked now.
+    pub(super) fn serving(&self) -> Vec<(usize, Client)> {
+        let seats = self.seats();
+        let serving = seats
+            .iter()
+            .filter_map(|seat| Some((seat.launch.index, seat.client.clone()?)));
+        serving.collect()
+    }
+
+    /// The API of a daemon, while it can be asked.
+    pub(super) fn client(&self, number: usize) -> Option<Client> {
+        self.seats().get(number)?.client.clone()
+    }
+
+    /// Waits until all members form one ring.
+    pub(super) fn whole(&self) -> Result<(), ChaosError> {
+        let members: Vec<Member> = {
+            let seats = self.seats();
+            let member = |seat: &Seat| {
+                Some(Member {
+                    index: seat.launch.index,
+                    peer: seat.peer.clone(),
+                    client: seat.client.clone()?,
+                })
+            };
+            seats.iter().filter_map(member).collect()
+        };
+        let ended = || self.fleet.any_ended().map(NetError::from);
+        Ok(whole::wait(&members, LIMIT, ended)?)
+    }
+
+    /// Leaves the directory where it is, with the logs of all daemons.
+    pub(super) fn keep(self) -> PathBuf {
+        for seat in self.seats().iter().filter(|seat| seat.disk.is_some()) {
+            let log = self.dir.path().join(format!("{}.log", seat.launch.index));
+            // A log more or less: what failed is known already.
+            drop(fs::copy(seat.launch.data_dir.join("log"), log));
+        }
+        let Self { fleet, dir, .. } = self;
+        drop(fleet);
+        dir.keep()
+    }
+
+    /// What the network between them carried.
+    pub(super) fn passed(&self) -> Passed {
+        self.proxies.passed()
+    }
+
+    /// Where everything lies.
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn signal(&self, number: usize, signal: Signal) -> Result<(), ChaosError> {
+        let sent = self.fleet.signal(number, signal);
+        sent.map_err(ChaosError::io(format!("cannot signal peer {number}")))
+    }
+
+    /// Nobody asks it any more.
+    fn hide(&self, number: usize) -> Option<Client> {
+        self.with(number, |seat| seat.client.take()).flatten()
+    }
+
+    fn with<T>(&self, number: usize, change: impl FnOnce(&mut Seat) -> T) -> Option<T> {
+        self.seats_mut().get_mut(number).map(change)
+    }
+
+    fn seats(&self) -> RwLockReadGuard<'_, Vec<Seat>> {
+        self.seats.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seats_mut(&self) -> RwLockWriteGuard<'_, Vec<Seat>> {
+        self.seats.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether some daemons have disks of their own.
+pub(super) fn has_disks() -> bool {
+    rustix::process::geteuid().is_root()
+}

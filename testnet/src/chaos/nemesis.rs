@@ -1,0 +1,507 @@
+//! Who hurts the network, in rounds. In most rounds as many peers as the codes tolerate are hurt at once, each in
+//! a way of its own that leaves its disk as it is. Before a disk is wiped or corrupted or a peer leaves for good,
+//! everybody is well and every file has all its shards, and afterwards the round ends only when it has them again:
+//! so what is lost is lost by the network, not by a killer without measure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use super::ChaosError;
+use super::audit::Audit;
+use super::cast::{Cast, LIMIT, has_disks};
+use super::proxy::Weather;
+use super::tolerance::Tolerance;
+use crate::client::{Departure, RETRY};
+use crate::spawn::POLL;
+
+/// Flips bytes of so many shards in a data directory, chosen by a seed; answers how many it found.
+pub type Damage<'a> = &'a (dyn Fn(&Path, usize, u64) -> std::io::Result<usize> + Sync);
+
+/// Kills of each victim in a storm.
+const STORM: usize = 5;
+/// Shards corrupted at one peer.
+const CORRUPTED: usize = 40;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// SIGKILL, started again later.
+    Kill,
+    /// All daemons at once: SIGKILL, then all started again.
+    KillAll,
+    /// SIGTERM, started again.
+    Restart,
+    /// SIGSTOP, SIGCONT later.
+    Pause,
+    /// Connections to it end.
+    Cut,
+    /// They are slow.
+    Slow,
+    /// They carry nothing.
+    Stall,
+    /// Bits flip in them.
+    Garble,
+    /// Its disk is full.
+    FillDisk,
+    /// SIGKILL, and its disk is wiped.
+    WipeDisk,
+    /// Bytes of its shards flip on the disk.
+    Corrupt,
+    /// A newcomer joins.
+    Add,
+    /// It hands over all it holds and leaves.
+    Drain,
+}
+
+impl Fault {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::Kill,
+        Self::KillAll,
+        Self::Restart,
+        Self::Pause,
+        Self::Cut,
+        Self::Slow,
+        Self::Stall,
+        Self::Garble,
+        Self::FillDisk,
+        Self::WipeDisk,
+        Self::Corrupt,
+        Self::Add,
+        Self::Drain,
+    ];
+
+    /// What is done, in a few words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kill => "SIGKILL",
+            Self::KillAll => "SIGKILL of all at once",
+            Self::Restart => "SIGTERM and start",
+            Self::Pause => "SIGSTOP",
+            Self::Cut => "connections cut",
+            Self::Slow => "connections slow",
+            Self::Stall => "connections stalled",
+            Self::Garble => "bits flipped in transit",
+            Self::FillDisk => "disk full",
+            Self::WipeDisk => "disk wiped",
+            Self::Corrupt => "shards corrupted on disk",
+            Self::Add => "peer added",
+            Self::Drain => "peer drained",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How often a kind of fault happened, and how often the network was well again after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Toll {
+    /// Times it was injected.
+    pub injected: u64,
+    /// Times the peer was back (or gone as it should be) and, where a disk suffered, every file whole again.
+    pub survived: u64,
+    /// Daemons killed by it.
+    pub kills: u64,
+}
+
+/// What happens in a round.
+#[derive(Clone, Copy, Debug)]
+enum Round {
+    /// Several peers, each in a way of its own.
+    Blips,
+    /// Several peers, killed again and again.
+    Storm,
+    KillAll,
+    Wipe,
+    Corrupt,
+    Add,
+    Drain,
+}
+
+/// The order of a cycle is drawn; then the next one begins.
+const CYCLE: [Round; 13] = [
+    Round::Blips,
+    Round::Blips,
+    Round::Blips,
+    Round::Blips,
+    Round::Blips,
+    Round::Storm,
+    Round::Storm,
+    Round::KillAll,
+    Round::Wipe,
+    Round::Corrupt,
+    Round::Add,
+    Round::Drain,
+    Round::Storm,
+];
+
+const BLIPS: [Fault; 9] = [
+    Fault::Kill,
+    Fault::Kill,
+    Fault::Restart,
+    Fault::Pause,
+    Fault::Cut,
+    Fault::Slow,
+    Fault::Stall,
+    Fault::Garble,
+    Fault::FillDisk,
+];
+
+/// Hands out what it was given in a random order, again and again.
+#[derive(Debug)]
+struct Deck<T> {
+    all: Vec<T>,
+    left: Vec<T>,
+}
+
+impl<T: Copy> Deck<T> {
+    fn new(all: &[T]) -> Self {
+        Self {
+            all: all.to_vec(),
+            left: Vec::new(),
+        }
+    }
+
+    fn draw(&mut self, rng: &mut ChaCha8Rng) -> Option<T> {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.all);
+            self.left.shuffle(rng);
+        }
+        self.left.pop()
+    }
+}
+
+/// The nemesis of one run.
+#[derive(Debug)]
+pub(super) struct Nemesis<'a> {
+    pub(super) cast: &'a Cast,
+    pub(super) audit: &'a Audit<'a>,
+    pub(super) tolerance: &'a Tolerance,
+    /// Members there are when nobody came or went.
+    pub(super) peers: usize,
+    tolls: Mutex<BTreeMap<Fault, Toll>>,
+}
+
+impl<'a> Nemesis<'a> {
+    pub(super) fn new(cast: &'a Cast, audit: &'a Audit<'a>, tolerance: &'a Tolerance, peers: usize) -> Self {
+        Self {
+            cast,
+            audit,
+            tolerance,
+            peers,
+            tolls: Mutex::default(),
+        }
+    }
+
+    /// Hurts until `deadline` and until so many were killed, and returns when everybody is well again.
+    pub(super) fn run(
+        &self,
+        seed: u64,
+        deadline: Instant,
+        kills: u64,
+        damage: Damage<'_>,
+        narrate: &dyn Fn(&str),
+    ) -> Result<(), ChaosError> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut rounds = Deck::new(&CYCLE);
+        let mut blips = Deck::new(&BLIPS);
+        if !has_disks() {
+            blips.all.retain(|fault| *fault != Fault::FillDisk);
+        }
+        while Instant::now() < deadline || self.kills() < kills {
+            let Some(round) = rounds.draw(&mut rng) else { break };
+            narrate(&format!(
+                "{} s left, {round:?}",
+                deadline.saturating_duration_since(Instant::now()).as_secs()
+            ));
+            self.play(round, &mut blips, &mut rng, damage)?;
+            self.cast.check()?;
+        }
+        Ok(())
+    }
+
+    fn kills(&self) -> u64 {
+        self.tolls().values().map(|toll| toll.kills).sum()
+    }
+
+    fn play(
+        &self,
+        round: Round,
+        blips: &mut Deck<Fault>,
+        rng: &mut ChaCha8Rng,
+        damage: Damage<'_>,
+    ) -> Result<(), ChaosError> {
+        match round {
+            Round::Blips => self.blips(blips, rng),
+            Round::Storm => self.storm(rng),
+            Round::KillAll => self.kill_all(rng),
+            Round::Wipe => self.wipe(rng),
+            Round::Corrupt => self.corrupt(rng, damage),
+            Round::Add => self.add(),
+            Round::Drain => self.drain(rng),
+        }
+    }
+
+    fn victims(&self, count: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+        self.cast.members().sample(rng, count).copied().collect()
+    }
+
+    fn blips(&self, deck: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
+        let mut chosen: Vec<(usize, Fault, Duration)> = Vec::new();
+        for victim in self.victims(self.tolerance.hurt, rng) {
+            let Some(fault) = deck.draw(rng) else { break };
+            let length = Duration::from_millis(rng.random_range(300..9_000));
+            let with_disk = |number: &usize| {
+                self.cast.has_disk(*number) && chosen.iter().all(|(taken, _, _)| taken != number)
+            };
+            let victim = if fault == Fault::FillDisk {
+                self.cast
+                    .members()
+                    .into_iter()
+                    .filter(with_disk)
+                    .max()
+                    .unwrap_or(victim)
+            } else {
+                victim
+            };
+            if chosen.iter().all(|(taken, _, _)| *taken != victim) {
+                chosen.push((victim, fault, length));
+            }
+        }
+        together(&chosen, |(victim, fault, length)| {
+            self.blip(*victim, *fault, *length)
+        })
+    }
+
+    /// One fault from its beginning to the peer's recovery.
+    fn blip(&self, victim: usize, fault: Fault, length: Duration) -> Result<(), ChaosError> {
+        self.note(fault, |toll| toll.injected += 1);
+        let cast = self.cast;
+        match fault {
+            Fault::Kill => {
+                cast.kill(victim);
+                self.note(fault, |toll| toll.kills += 1);
+                thread::sleep(length);
+                cast.start(&[victim])?;
+            }
+            Fault::Restart => {
+                cast.stop(victim)?;
+                cast.start(&[victim])?;
+            }
+            Fault::Pause => {
+                let client = cast.pause(victim)?;
+                thread::sleep(length);
+                cast.resume(victim, client)?;
+            }
+            Fault::FillDisk => {
+                cast.flood(victim, true)?;
+                thread::sleep(length);
+                cast.flood(victim, false)?;
+            }
+            Fault::Cut => self.storm_over(victim, Weather::Cut, length),
+            Fault::Slow => self.storm_over(victim, Weather::Slow, length),
+            Fault::Stall => self.storm_over(victim, Weather::Stalled, length),
+            Fault::Garble => self.storm_over(victim, Weather::Garbled, length),
+            Fault::KillAll | Fault::WipeDisk | Fault::Corrupt | Fault::Add | Fault::Drain => return Ok(()),
+        }
+        cast.until(&format!("peer {victim} to be well after: {fault}"), || {
+            cast.client(victim)?.healthy().ok()?.then_some(())
+        })?;
+        self.note(fault, |toll| toll.survived += 1);
+        Ok(())
+    }
+
+    fn storm_over(&self, victim: usize, weather: Weather, length: Duration) {
+        self.cast.weather(victim, weather);
+        thread::sleep(length);
+        self.cast.weather(victim, Weather::Clear);
+    }
+
+    fn storm(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
+        for _ in 0..STORM {
+            let chosen: Vec<(usize, Duration)> = self
+                .victims(self.tolerance.hurt, rng)
+                .into_iter()
+                .map(|victim| (victim, Duration::from_millis(rng.random_range(0..1_500))))
+                .collect();
+            together(&chosen, |(victim, length)| {
+                self.blip(*victim, Fault::Kill, *length)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn kill_all(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
+        let mut all = self.cast.members();
+        all.shuffle(rng);
+        self.note(Fault::KillAll, |toll| {
+            toll.injected += 1;
+            toll.kills += all.len() as u64;
+        });
+        thread::scope(|scope| {
+            for victim in &all {
+                scope.spawn(|| self.cast.kill(*victim));
+            }
+        });
+        self.cast.start(&all)?;
+        self.cast.whole()?;
+        self.note(Fault::KillAll, |toll| toll.survived += 1);
+        Ok(())
+    }
+
+    fn wipe(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
+        self.audit.wait_safe()?;
+        let count = rng.random_range(1..=self.tolerance.hurt);
+        let victims = self.victims(count, rng);
+        self.note(Fault::WipeDisk, |toll| {
+            toll.injected += victims.len() as u64;
+            toll.kills += victims.len() as u64;
+        });
+        together(&victims, |victim| self.cast.wipe(*victim))?;
+        self.cast.start(&victims)?;
+        self.audit.wait_safe()?;
+        self.note(Fault::WipeDisk, |toll| toll.survived += victims.len() as u64);
+        Ok(())
+    }
+
+    /// The daemons run on meanwhile; then each is told to look.
+    fn corrupt(&self, rng: &mut ChaCha8Rng, damage: Damage<'_>) -> Result<(), ChaosError> {
+        self.audit.wait_safe()?;
+        let count = rng.random_range(1..=self.tolerance.hurt);
+        let chosen: Vec<(usize, u64)> = self
+            .victims(count, rng)
+            .into_iter()
+            .map(|victim| (victim, rng.random()))
+            .collect();
+        self.note(Fault::Corrupt, |toll| toll.injected += chosen.len() as u64);
+        together(&chosen, |(victim, seed)| {
+            let dir = self.cast.data_dir(*victim).unwrap_or_default();
+            damage(&dir, CORRUPTED, *seed).map_err(ChaosError::io(format!(
+                "cannot damage the shards of peer {victim}"
+            )))?;
+            self.cast
+                .until(&format!("peer {victim} to re-read its shards"), || {
+                    self.cast.client(*victim)?.scrub(true).ok()
+                })?;
+            Ok(())
+        })?;
+        self.audit.wait_safe()?;
+        self.note(Fault::Corrupt, |toll| toll.survived += chosen.len() as u64);
+        Ok(())
+    }
+
+    /// Newcomers come while there are not more than one too many.
+    fn add(&self) -> Result<(), ChaosError> {
+        if self.cast.members().len() > self.peers {
+            return Ok(());
+        }
+        self.note(Fault::Add, |toll| toll.injected += 1);
+        self.cast.enter(1)?;
+        self.note(Fault::Add, |toll| toll.survived += 1);
+        Ok(())
+    }
+
+    /// One leaves while another is killed.
+    fn drain(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
+        if self.cast.members().len() <= self.tolerance.needed().min(self.peers) {
+            return Ok(());
+        }
+        self.audit.wait_safe()?;
+        let victims = self.victims(2, rng);
+        let [leaver, killed] = victims.as_slice() else {
+            return Ok(());
+        };
+        self.note(Fault::Drain, |toll| toll.injected += 1);
+        self.cast.doom(*leaver);
+        self.audit.claim(*leaver);
+        together(&[true, false], |leaves| {
+            if *leaves {
+                return self.leave(*leaver);
+            }
+            self.blip(*killed, Fault::Kill, Duration::from_millis(500))
+        })?;
+        self.audit.wait_safe()?;
+        self.note(Fault::Drain, |toll| toll.survived += 1);
+        Ok(())
+    }
+
+    fn leave(&self, leaver: usize) -> Result<(), ChaosError> {
+        let begun = |client: crate::client::Client| match client.leave(false) {
+            Ok(reply) => Some(Ok(reply.body.state)),
+            Err(error) if error.retry() || error.exit_code() == RETRY => None,
+            Err(error) => Some(Err(error)),
+        };
+        let what = format!("peer {leaver} to hand over");
+        self.cast
+            .until(&what, || begun(self.cast.client(leaver)?))
+            .and_then(|begun| {
+                begun.map_err(|source| ChaosError::Client {
+                    what: what.clone(),
+                    source,
+                })
+            })?;
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let Some(client) = self.cast.client(leaver) else {
+                break;
+            };
+            match client.leaving().map(|reply| reply.body.state) {
+                Ok(Departure::Left) | Err(_) => break,
+                Ok(Departure::Stuck | Departure::Stays) => {
+                    // Somebody was missing for too long: once more.
+                    self.cast
+                        .until(&what, || begun(self.cast.client(leaver)?))?
+                        .map_err(|source| ChaosError::Client {
+                            what: what.clone(),
+                            source,
+                        })?;
+                }
+                Ok(Departure::Draining) => {}
+            }
+            if Instant::now() > deadline {
+                return Err(ChaosError::Late { what, waited: LIMIT });
+            }
+            thread::sleep(POLL);
+        }
+        self.cast.departed(leaver)
+    }
+
+    fn note(&self, fault: Fault, change: impl FnOnce(&mut Toll)) {
+        let mut tolls = self.tolls.lock().unwrap_or_else(PoisonError::into_inner);
+        change(tolls.entry(fault).or_default());
+    }
+
+    /// What happened so far.
+    pub(super) fn tolls(&self) -> BTreeMap<Fault, Toll> {
+        self.tolls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Does `work` with all items at the same time; the first failure, when all are through.
+fn together<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<(), ChaosError> + Sync,
+) -> Result<(), ChaosError> {
+    let work = &work;
+    thread::scope(|scope| {
+        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
+        let outcomes: Vec<_> = threads.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        outcomes
+            .into_iter()
+            .try_for_each(|outcome| outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}

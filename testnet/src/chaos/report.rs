@@ -1,0 +1,147 @@
+//! What a chaos run has to say in the end.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::nemesis::{Fault, Toll};
+use super::proxy::Passed;
+use super::traffic::{Count, Operations};
+use crate::size::Size;
+
+/// The outcome of a run. It is good when `operations.violations` is empty.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChaosReport {
+    /// Seed of who was hurt, when and how.
+    pub seed: u64,
+    /// Seconds from the whole ring to the end of the audit.
+    pub seconds: f64,
+    /// Daemons in the end.
+    pub peers: usize,
+    /// What was injected, and survived.
+    pub faults: BTreeMap<Fault, Toll>,
+    /// Whether some daemons had small disks of their own that could be filled.
+    pub disks: bool,
+    /// Files in the end, each identical.
+    pub files_stored: u64,
+    /// Files deleted, each gone.
+    pub files_deleted: u64,
+    /// Files whose owner left before it could delete them: there or not.
+    pub files_half_deleted: u64,
+    /// Shards that all files have together.
+    pub shards_expected: u64,
+    /// Shards that all daemons hold.
+    pub shards_held: u64,
+    /// What the network between the daemons carried.
+    pub passed: Passed,
+    /// What the clients did and saw.
+    pub operations: Operations,
+    /// Where journal and logs are, when something was wrong.
+    pub kept: Option<PathBuf>,
+}
+
+impl ChaosReport {
+    /// Whether everything was as it should be.
+    pub fn is_good(&self) -> bool {
+        self.operations.violations.is_empty()
+    }
+
+    /// Faults of all kinds injected.
+    pub fn injected(&self) -> u64 {
+        self.faults.values().map(|toll| toll.injected).sum()
+    }
+
+    /// Daemons killed by SIGKILL.
+    pub fn kills(&self) -> u64 {
+        self.faults.values().map(|toll| toll.kills).sum()
+    }
+}
+
+impl fmt::Display for ChaosReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<26} {:>8} {:>8}", "fault", "injected", "survived")?;
+        for fault in Fault::ALL {
+            let toll = self.faults.get(&fault).copied().unwrap_or_default();
+            let why = if fault == Fault::FillDisk && !self.disks {
+                "  (needs root, for disks of their own)"
+            } else {
+                ""
+            };
+            writeln!(f, "{fault:<26} {:>8} {:>8}{why}", toll.injected, toll.survived)?;
+        }
+        writeln!(
+            f,
+            "{:<26} {:>8}           {} of them SIGKILLs of daemons, in {:.0} s",
+            "all",
+            self.injected(),
+            self.kills(),
+            self.seconds
+        )?;
+        self.fmt_operations(f)?;
+        self.fmt_outcome(f)
+    }
+}
+
+impl ChaosReport {
+    fn fmt_operations(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Operations {
+            puts,
+            gets,
+            deletes,
+            checks,
+            ..
+        } = &self.operations;
+        writeln!(f)?;
+        let line = |what: &str, Count { done, failed }: &Count, note: String| {
+            format!("{what:<26} {done:>8} {failed:>8} refused or broken off{note}")
+        };
+        let size = Size(self.operations.put_bytes);
+        let few = self.operations.puts_with_warning;
+        writeln!(
+            f,
+            "{}",
+            line(
+                "puts",
+                puts,
+                format!("; {size}, {few} with fewer shards and told so")
+            )
+        )?;
+        writeln!(f, "{}", line("gets, compared", gets, String::new()))?;
+        writeln!(f, "{}", line("deletions", deletes, String::new()))?;
+        writeln!(f, "{}", line("reads of deleted files", checks, String::new()))?;
+        writeln!(f)
+    }
+
+    fn fmt_outcome(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} files identical, {} deleted ones gone, {} whose deletion nobody could finish",
+            self.files_stored, self.files_deleted, self.files_half_deleted
+        )?;
+        writeln!(
+            f,
+            "{} daemons hold {} shards; files have {}; {} may be left of puts that ended with their daemon",
+            self.peers, self.shards_held, self.shards_expected, self.operations.unaccounted_shards
+        )?;
+        let Passed {
+            bytes,
+            flipped_bits,
+            cut_connections,
+        } = self.passed;
+        writeln!(
+            f,
+            "{} went between daemons; {flipped_bits} bits flipped, {cut_connections} connections cut",
+            Size(bytes)
+        )?;
+        for violation in &self.operations.violations {
+            writeln!(f, "VIOLATION {violation}")?;
+        }
+        write!(f, "seed {}", self.seed)?;
+        if let Some(kept) = &self.kept {
+            write!(f, "; journal and logs are kept in {}", kept.display())?;
+        }
+        Ok(())
+    }
+}

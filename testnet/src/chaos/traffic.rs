@@ -1,0 +1,246 @@
+//! The clients: they put, read, delete and check all the time, through any daemon that answers, and believe
+//! nothing but what they are told.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use super::cast::Cast;
+use super::journal::{Fate, Journal, Kept};
+use super::tolerance::Tolerance;
+use crate::client::{Client, ClientError, GetOptions, NOT_FOUND, PutOptions};
+use crate::stream::{Expecting, Noise};
+
+/// What one client keeps between two operations, so that the faults get their share of the processor.
+const PAUSE: Duration = Duration::from_millis(15);
+/// Files that are kept; above it deletions outweigh puts.
+const KEPT: usize = 120;
+/// What was deleted may be read from a cache for 5 s.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// Shards have 1 MiB by default, blocks have as many times that as a code has data shards.
+const SMALLEST_BLOCK: u64 = 1 << 20;
+
+/// How often an operation was tried, and how it went.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Count {
+    /// Times it did what it should.
+    pub done: u64,
+    /// Times it was refused or broken off.
+    pub failed: u64,
+}
+
+/// What the clients did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Operations {
+    /// Files put; done means acknowledged.
+    pub puts: Count,
+    /// Of these, those acknowledged with fewer shards than the code has, and told so.
+    pub puts_with_warning: u64,
+    /// Bytes of the files put.
+    pub put_bytes: u64,
+    /// Files read and compared with what was put.
+    pub gets: Count,
+    /// Files deleted.
+    pub deletes: Count,
+    /// Attempts to read what was deleted; done means not found.
+    pub checks: Count,
+    /// Shards that puts without an answer may have left with a daemon that was then wiped or left: nobody can
+    /// know of them.
+    pub unaccounted_shards: u64,
+    /// What must never happen.
+    pub violations: Vec<String>,
+}
+
+/// What all clients share.
+#[derive(Debug)]
+pub(super) struct Traffic<'a> {
+    pub(super) cast: &'a Cast,
+    pub(super) journal: &'a Journal,
+    pub(super) tolerance: &'a Tolerance,
+    pub(super) over: AtomicBool,
+    operations: Mutex<Operations>,
+}
+
+impl<'a> Traffic<'a> {
+    pub(super) fn new(cast: &'a Cast, journal: &'a Journal, tolerance: &'a Tolerance) -> Self {
+        Self {
+            cast,
+            journal,
+            tolerance,
+            over: AtomicBool::new(false),
+            operations: Mutex::default(),
+        }
+    }
+
+    /// One client; ends when the traffic is over.
+    pub(super) fn run(&self, seed: u64) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        while !self.over.load(Ordering::Acquire) {
+            let stored = self.journal.count(|file| file.fate == Fate::Stored);
+            match rng.random_range(0..100) {
+                0..40 if stored < KEPT => self.put(&mut rng),
+                0..20 | 40..48 => self.delete(&mut rng),
+                48..56 => self.check_deleted(&mut rng),
+                _ => self.get(&mut rng),
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    pub(super) fn operations(&self) -> Operations {
+        self.lock().clone()
+    }
+
+    pub(super) fn violation(&self, what: String) {
+        self.lock().violations.push(what);
+    }
+
+    fn put(&self, rng: &mut ChaCha8Rng) {
+        let Some((owner, client)) = self.cast.serving().choose(rng).cloned() else {
+            return;
+        };
+        let (noise, size) = (rng.random(), size(rng));
+        let options = PutOptions {
+            code: self.tolerance.codes.choose(rng).map(|code| (*code).to_owned()),
+            ..PutOptions::default()
+        };
+        let mut bytes = io::Read::take(Noise::new(noise), size);
+        let outcome = client.put(&mut bytes, Some(size), &options, None, &mut |_, _| ());
+        let lost = self.cast.is_doomed(owner);
+        let mut operations = self.lock();
+        let Ok(reply) = outcome else {
+            operations.puts.failed += 1;
+            if lost {
+                operations.unaccounted_shards += (size / SMALLEST_BLOCK + 2) * self.tolerance.widest;
+            }
+            return;
+        };
+        operations.puts.done += 1;
+        operations.put_bytes += size;
+        operations.puts_with_warning += u64::from(reply.body.warning.is_some());
+        drop(operations);
+        self.journal.acknowledged(Kept {
+            noise,
+            size,
+            link: reply.body.link,
+            fate: Fate::Stored,
+            owner,
+        });
+    }
+
+    fn get(&self, rng: &mut ChaCha8Rng) {
+        let Some(file) = self.journal.any(rng, |file| file.fate == Fate::Stored) else {
+            return;
+        };
+        let Some((number, client)) = self.cast.serving().choose(rng).cloned() else {
+            return;
+        };
+        match read(&client, &file) {
+            Ok(()) => self.lock().gets.done += 1,
+            Err(error) if is_wrong(&error) => {
+                self.violation(format!(
+                    "peer {number} served wrong bytes of file {}: {error}",
+                    file.noise
+                ));
+            }
+            Err(_) => self.lock().gets.failed += 1,
+        }
+    }
+
+    fn delete(&self, rng: &mut ChaCha8Rng) {
+        let unwanted = |file: &Kept| !matches!(file.fate, Fate::Deleted(_));
+        if let Some(file) = self.journal.any(rng, unwanted) {
+            let done = self.remove(&file);
+            let mut operations = self.lock();
+            operations.deletes.done += u64::from(done);
+            operations.deletes.failed += u64::from(!done);
+        }
+    }
+
+    /// Deletes a file through its owner; whether that was acknowledged.
+    pub(super) fn remove(&self, file: &Kept) -> bool {
+        let Some(client) = self.cast.client(file.owner) else {
+            return false;
+        };
+        self.journal.doomed(file);
+        match client.delete(&file.link) {
+            Ok(_) => self.journal.deleted(file),
+            // An earlier attempt got through without an answer.
+            Err(error) if error.exit_code() == NOT_FOUND && file.fate == Fate::Doomed => {
+                self.journal.deleted(file);
+            }
+            Err(_) => return false,
+        }
+        true
+    }
+
+    fn check_deleted(&self, rng: &mut ChaCha8Rng) {
+        let long_gone = |file: &Kept| matches!(file.fate, Fate::Deleted(at) if at.elapsed() > REMEMBERED);
+        let Some(file) = self.journal.any(rng, long_gone) else {
+            return;
+        };
+        let Some((number, client)) = self.cast.serving().choose(rng).cloned() else {
+            return;
+        };
+        match read(&client, &file) {
+            Ok(()) => self.violation(format!(
+                "peer {number} served file {}, which was deleted",
+                file.noise
+            )),
+            Err(error) if is_wrong(&error) => {
+                self.violation(format!(
+                    "peer {number} served wrong bytes of file {}: {error}",
+                    file.noise
+                ));
+            }
+            Err(error) if error.exit_code() == NOT_FOUND => self.lock().checks.done += 1,
+            Err(_) => self.lock().checks.failed += 1,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Operations> {
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// From nothing to a few blocks; half of them small enough to lie in their manifests.
+fn size(rng: &mut ChaCha8Rng) -> u64 {
+    let most = match rng.random_range(0..10) {
+        0..5 => 16 << 10,
+        5..9 => 512 << 10,
+        _ => 9 << 20,
+    };
+    rng.random_range(0..=most)
+}
+
+/// Reads a file and compares it with what was put.
+pub(super) fn read(client: &Client, file: &Kept) -> Result<(), ClientError> {
+    let mut expected = Expecting::new(file.noise);
+    let moved = client.get(
+        &file.link,
+        &GetOptions::default(),
+        &mut expected,
+        None,
+        &mut |_, _| (),
+    )?;
+    if moved == file.size {
+        return Ok(());
+    }
+    let what = format!("{moved} bytes instead of {}", file.size);
+    Err(ClientError::Output(io::Error::new(
+        io::ErrorKind::InvalidData,
+        what,
+    )))
+}
+
+/// Whether a read failed because of what was read.
+pub(super) fn is_wrong(error: &ClientError) -> bool {
+    matches!(error, ClientError::Output(_))
+}
