@@ -168,14 +168,7 @@ fn local(registry: &mut Registry, node: &Node) {
         "Flushes of the shard store",
         node.shards.syncs(),
     );
-    let (checked, bad) = (node.shards.checked.get(), node.shards.bad.get());
-    count(
-        registry,
-        "shards_checked",
-        "Local shards read and verified",
-        checked,
-    );
-    count(registry, "shards_bad", "Local shards that did not verify", bad);
+    upkeep(registry, node);
     let (alive, health) = node
         .core
         .read(|state| (state.ring.alive().count(), state.custody.health()));
@@ -211,6 +204,33 @@ fn local(registry: &mut Registry, node: &Node) {
         len(health.repairs_waiting),
     );
     process(registry);
+}
+
+fn upkeep(registry: &mut Registry, node: &Node) {
+    let (checked, bad) = (node.shards.checked.get(), node.shards.bad.get());
+    count(
+        registry,
+        "shards_checked",
+        "Local shards read and verified",
+        checked,
+    );
+    count(registry, "shards_bad", "Local shards that did not verify", bad);
+    let (copied, gained) = (
+        node.shards.compaction_copied.get(),
+        node.shards.compaction_gained.get(),
+    );
+    count(
+        registry,
+        "compaction_copied_bytes",
+        "Bytes of records that compaction wrote again",
+        copied,
+    );
+    count(
+        registry,
+        "compaction_gained_bytes",
+        "Bytes that compaction gave back",
+        gained,
+    );
 }
 
 fn process(registry: &mut Registry) {

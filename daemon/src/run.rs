@@ -23,7 +23,7 @@ use crate::list::FileList;
 use crate::net::{Net, NetConfig, NetworkInfo};
 use crate::network::Network;
 use crate::node::shards::unix_ms;
-use crate::node::{Node, Parts, driver, membership, scrub, service::PeerService};
+use crate::node::{Node, Parts, compaction, driver, membership, scrub, service::PeerService};
 use crate::store::{OpenError, Store, StoreConfig};
 use crate::{api, transfer};
 
@@ -286,6 +286,7 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     tasks.spawn(membership::keep_book(Arc::clone(&node)));
     tasks.spawn(membership::join(Arc::clone(&node)));
     tasks.spawn(scrub::run(Arc::clone(&node)));
+    tasks.spawn(compaction::run(Arc::clone(&node)));
     tasks.spawn(transfer::recover::recover(Arc::clone(&node), unfinished));
     let serving = api::serve(Arc::clone(&node), listener, token);
     tasks.spawn(async move {

@@ -41,6 +41,10 @@ pub use report::ChaosReport;
 pub use traffic::{Count, Operations};
 
 const CLIENTS: u64 = 4;
+/// What a store may take on disk beside its shards: a twentieth of them,
+const OVERHEAD: u64 = 20;
+/// and its reserve, its index and what is not worth compacting.
+const FIXED_OVERHEAD: u64 = 6 << 20;
 /// Peers have 1, 2 or 3 times that.
 const CAPACITY: u64 = 256 << 20;
 /// The longest run; what it puts must fit.
@@ -228,6 +232,8 @@ fn rage(
         files_half_deleted: count(|fate| *fate == Fate::Doomed),
         shards_expected: stock.expected.values().sum(),
         shards_held: stock.held.values().sum(),
+        used_bytes: stock.used_bytes,
+        disk_bytes: stock.disk_bytes,
         passed: cast.passed(),
         operations: traffic.operations(),
         kept: None,
@@ -249,7 +255,8 @@ fn settle(audit: &Audit<'_>, traffic: &Traffic<'_>) -> Result<Stock, ChaosError>
         let left = |number: &usize, held: &u64| held - stock.expected.get(number).unwrap_or(&0).min(held);
         let over: u64 = stock.held.iter().map(|(number, held)| left(number, held)).sum();
         let there = |(number, expected): (&usize, &u64)| stock.held.get(number).unwrap_or(&0) >= expected;
-        over <= spare && stock.expected.iter().all(there)
+        let disk = stock.used_bytes / OVERHEAD + FIXED_OVERHEAD * audit.cast.members().len() as u64;
+        over <= spare && stock.disk_bytes <= stock.used_bytes + disk && stock.expected.iter().all(there)
     };
     let settled = audit.cast.until("shards to be where they belong", || {
         last = audit.stock()?;
@@ -258,8 +265,9 @@ fn settle(audit: &Audit<'_>, traffic: &Traffic<'_>) -> Result<Stock, ChaosError>
     match settled {
         Ok(()) => {}
         Err(ChaosError::Late { .. }) => traffic.violation(format!(
-            "shards that belong to no file, or belong elsewhere: expected {:?}, held {:?}",
-            last.expected, last.held
+            "shards that belong to no file, or belong elsewhere, or take too much: expected {:?}, held {:?}, {} bytes \
+             of shards, {} on disk",
+            last.expected, last.held, last.used_bytes, last.disk_bytes
         )),
         Err(error) => return Err(error),
     }

@@ -1,6 +1,7 @@
 //! One running peer: what its parts share, and the tasks that move them.
 //!
 //! * [`core`]: ring and custody behind one lock.
+//! * [`compaction`]: gives dead space of the shard store back.
 //! * [`driver`]: carries out what the two machines want: messages, timers, events.
 //! * [`jobs`]: custody's effects on real shards: regenerate, copy, drop, commit.
 //! * [`service`]: what other peers ask of this one.
@@ -10,6 +11,7 @@
 //! * [`upkeep`]: repair now, forget a peer, leave.
 //! * [`survey`]: whether the ring is one, as its peers see it.
 
+pub(crate) mod compaction;
 pub(crate) mod core;
 pub(crate) mod driver;
 mod jobs;

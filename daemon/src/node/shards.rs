@@ -14,7 +14,9 @@ use tokio::sync::Semaphore;
 
 use super::core::Core;
 use crate::metrics::Count;
-use crate::store::{GetError, Key, Meta, PutError, State as StoreState, Store, UpdateError, Usage};
+use crate::store::{
+    Compacted, GetError, Key, Meta, PutError, State as StoreState, Store, UpdateError, Usage,
+};
 use crate::tombstone::Tombstone;
 use crate::wire::node::{NO_TOKEN, Token};
 
@@ -34,6 +36,10 @@ pub(crate) struct Shards {
     pub(crate) checked: Count,
     /// Of these, those that did not verify.
     pub(crate) bad: Count,
+    /// Bytes of records that compaction wrote again.
+    pub(crate) compaction_copied: Count,
+    /// Bytes that compaction gave back.
+    pub(crate) compaction_gained: Count,
 }
 
 /// Why a shard could not be kept. Nothing of it remains.
@@ -127,6 +133,8 @@ impl Shards {
             retention,
             checked: Count::default(),
             bad: Count::default(),
+            compaction_copied: Count::default(),
+            compaction_gained: Count::default(),
         }
     }
 
@@ -138,6 +146,17 @@ impl Shards {
         let _turn = self.gate.acquire().await.ok()?;
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || work(&store)).await.ok()
+    }
+
+    /// Compacts one segment, if that is worth it.
+    pub(crate) async fn compact(&self) -> Result<Option<Compacted>, UpdateError> {
+        let done = self.blocking(Store::compact).await;
+        let done = done.unwrap_or(Err(UpdateError::Closed))?;
+        if let Some(Compacted { copied, gained }) = done {
+            self.compaction_copied.add(copied);
+            self.compaction_gained.add(gained);
+        }
+        Ok(done)
     }
 
     /// Bytes and shards in use.

@@ -9,6 +9,7 @@
 //! records and are cut back to what was durable, and the store reads them again from the device.
 
 mod commit;
+mod compact;
 mod reclaim;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -53,14 +54,19 @@ pub(super) struct Segment {
     pub(super) controls: bool,
     /// Sequence of the footer.
     pub(super) footer: Option<u64>,
+    /// Bytes of the footer.
+    pub(super) footer_bytes: u64,
     /// Whether a read failed: what it holds is not all known, so it stays.
     pub(super) unread: bool,
+    /// Dead bytes that compacting it did not give back.
+    pub(super) stuck: u64,
 }
 
 impl Segment {
     pub(super) fn new(salt: u64, len: u64, occupied: u64, trailer: Option<&Trailer>) -> Self {
         let controls = trailer.is_none_or(|trailer| trailer.controls > 0);
         let footer = trailer.map(|trailer| trailer.sequence);
+        let footer_bytes = trailer.map_or(0, |trailer| len.saturating_sub(trailer.footer_at));
         Self {
             salt,
             len,
@@ -69,7 +75,9 @@ impl Segment {
             live: 0,
             controls,
             footer,
+            footer_bytes,
             unread: false,
+            stuck: 0,
         }
     }
 }
@@ -127,10 +135,11 @@ impl Inner {
 }
 
 fn reserve_bytes(capacity: u64) -> u64 {
-    (capacity / 128).clamp(128 << 10, 8 << 20)
+    (capacity / 256).clamp(128 << 10, 2 << 20)
 }
 
 /// A record to be.
+#[derive(Clone, Copy)]
 pub(super) struct Draft<'a> {
     pub(super) kind: Kind,
     pub(super) key: Key,
@@ -138,7 +147,12 @@ pub(super) struct Draft<'a> {
     pub(super) token: [u8; 16],
     pub(super) header: &'a [u8],
     pub(super) payload: &'a [u8],
+    /// Whether it replaces one that goes: then the capacity does not count.
+    pub(super) moved: bool,
 }
+
+/// A record of a segment that is written again, and its body.
+pub(super) type Relic = (RecordHeader, Vec<u8>);
 
 impl<'a> Draft<'a> {
     /// A batch of `kind` over the keys that `body` lists.
@@ -154,6 +168,7 @@ impl<'a> Draft<'a> {
             token: [0; 16],
             header: &[],
             payload: body,
+            moved: false,
         }
     }
 
@@ -297,12 +312,13 @@ impl Log {
         };
         let mut inner = self.lock();
         let free = inner.free();
-        if !draft.urgent() && free < header.record_bytes() + FOOTER_ENTRY_BYTES + INDEX_BYTES {
+        if !draft.urgent() && !draft.moved && free < header.record_bytes() + FOOTER_ENTRY_BYTES + INDEX_BYTES
+        {
             return Err(AppendError::NoSpace { free });
         }
         header.sequence = inner.next_sequence;
         let mut written = self.write(&mut inner, draft, &header);
-        if draft.urgent() && written.as_ref().is_err_and(is_full) && inner.reserved > 0 {
+        if draft.urgent() && !draft.moved && written.as_ref().is_err_and(is_full) && inner.reserved > 0 {
             inner.reserved = 0;
             written = self
                 .disk

@@ -14,10 +14,12 @@
 //! In `dir`: `segments/` ([`segment`], [`record`]: the formats), `index/` ([`index`]), `lock`, `reserve`, `format` (one
 //! line that names the version of all this).
 //!
-//! Deliberately absent: a clock (leases are compared with the time the caller names), background threads, a cache
-//! of shards (the page cache does that), and copying of live records out of mostly dead segments: payload pages come back
-//! at once as holes, the rest when the last record of a segment dies.
+//! Whole pages of a removed shard come back at once as holes, the rest by [`compact`].
+//!
+//! Deliberately absent: a clock (leases are compared with the time the caller names), background threads (whoever owns
+//! the store calls [`Store::compact`] now and then), and a cache of shards (the page cache does that).
 
+mod compact;
 mod disk;
 mod error;
 mod index;
@@ -45,6 +47,7 @@ use self::log::{Draft, Log, Placed};
 use self::record::{HEADER_BYTES, KEY_BYTES, Kind, RecordHeader};
 use self::segment::Scanner;
 
+pub use self::compact::Compacted;
 pub use self::error::{CloseError, GetError, OpenError, PutError, UpdateError};
 pub use self::locate::{Located, locate};
 pub use self::recovery::OpenReport;
@@ -284,6 +287,7 @@ impl Store {
             token,
             header,
             payload,
+            moved: false,
         };
         let outcome = self.put_claimed(&draft);
         if let Err(PutError::Sync(_)) = outcome {

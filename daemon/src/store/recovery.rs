@@ -182,7 +182,7 @@ struct Replay<'a> {
     incomplete: BTreeMap<u32, BTreeSet<u64>>,
     skipped_bytes: u64,
     read_errors: u64,
-    /// Records removed by later ones.
+    /// Records that later ones removed or replaced.
     dropped: Vec<Entry>,
 }
 
@@ -212,12 +212,28 @@ impl<'a> Replay<'a> {
             if let Some(trailer) = &trailer {
                 replay.next_sequence = replay.next_sequence.max(trailer.sequence + 1);
             }
-            replay
-                .tally
-                .segments
-                .insert(id, Segment::new(salt, len, file.allocated()?, trailer.as_ref()));
+            let segment = Segment::new(salt, len, file.allocated()?, trailer.as_ref());
+            if let Some(other) = replay.tally.segments.insert(id, segment) {
+                replay.choose(id, other, segment)?;
+            }
         }
         Ok(replay)
+    }
+
+    /// Of a segment that was being compacted, keeps the version whose footer is the later one. Without any, nothing was
+    /// read, so the longer one is taken and both stay.
+    fn choose(&mut self, id: u32, one: Segment, other: Segment) -> io::Result<()> {
+        let (kept, left) = if (one.footer, one.len) > (other.footer, other.len) {
+            (one, other)
+        } else {
+            (other, one)
+        };
+        self.tally.segments.insert(id, kept);
+        if kept.footer.is_some() {
+            self.disk.remove(&self.dir.join(file_name(id, left.salt)))?;
+            self.disk.sync_dir(self.dir)?;
+        }
+        Ok(())
     }
 
     fn run(&mut self, index: &Index) -> io::Result<()> {
@@ -299,6 +315,7 @@ impl<'a> Replay<'a> {
         match header.kind {
             Kind::Put => {
                 self.damaged.remove(&header.key);
+                self.dropped.extend(index.get(&header.key)?);
                 index.insert(&header.key, &Entry::new(id, offset, header))
             }
             Kind::Restate => update(index, &header.key, |entry| {

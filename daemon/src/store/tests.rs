@@ -1,5 +1,6 @@
 //! A kill is a copy of the directory taken while the store is open: what a dead process leaves behind.
 
+mod compact;
 mod faults;
 mod memory;
 mod model;

@@ -1,6 +1,9 @@
 //! What the network is held to: every acknowledged file whole, every deleted one gone, every shard accounted for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -32,6 +35,10 @@ pub(super) struct Stock {
     pub(super) expected: BTreeMap<usize, u64>,
     /// Per daemon, by what its `status` says.
     pub(super) held: BTreeMap<usize, u64>,
+    /// Bytes of all shards, by what each `status` says.
+    pub(super) used_bytes: u64,
+    /// Bytes that the daemons' shard stores take on disk.
+    pub(super) disk_bytes: u64,
 }
 
 impl<'a> Audit<'a> {
@@ -113,9 +120,11 @@ impl<'a> Audit<'a> {
             }
         }
         for (number, client) in self.cast.serving() {
-            let shards = client.status().ok()?.body.shards;
-            if shards > 0 {
-                stock.held.insert(number, shards);
+            let status = client.status().ok()?.body;
+            stock.used_bytes += status.used_bytes;
+            stock.disk_bytes += on_disk(&self.cast.data_dir(number)?.join("shards"));
+            if status.shards > 0 {
+                stock.held.insert(number, status.shards);
             }
         }
         Some(stock)
@@ -188,4 +197,15 @@ fn stat(client: &Client, link: &str) -> Option<Vec<String>> {
 fn holders(stat: &FileStat) -> Vec<String> {
     let shards = stat.stripes.iter().flat_map(|stripe| &stripe.shards);
     shards.filter_map(|shard| shard.peer.clone()).collect()
+}
+
+/// Bytes allocated to all files below a directory; what vanishes meanwhile takes none.
+fn on_disk(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => on_disk(&entry.path()),
+        Ok(found) => found.blocks() * 512,
+        Err(_) => 0,
+    });
+    bytes.sum()
 }

@@ -34,6 +34,10 @@ pub struct ChaosReport {
     pub shards_expected: u64,
     /// Shards that all daemons hold.
     pub shards_held: u64,
+    /// Bytes of these, headers included.
+    pub used_bytes: u64,
+    /// Bytes that all shard stores take on disk, reserves and indices included.
+    pub disk_bytes: u64,
     /// What the network between the daemons carried.
     pub passed: Passed,
     /// What the clients did and saw.
@@ -122,8 +126,13 @@ impl ChaosReport {
         )?;
         writeln!(
             f,
-            "{} daemons hold {} shards; files have {}; {} may be left of puts that ended with their daemon",
-            self.peers, self.shards_held, self.shards_expected, self.operations.unaccounted_shards
+            "{} daemons hold {} shards ({}, {} on disk); files have {}; {} may be left of puts that ended with their daemon",
+            self.peers,
+            self.shards_held,
+            Size(self.used_bytes),
+            Size(self.disk_bytes),
+            self.shards_expected,
+            self.operations.unaccounted_shards
         )?;
         let Passed {
             bytes,

@@ -83,6 +83,7 @@ impl Log {
                     segment.occupied += len - segment.len;
                     (segment.len, segment.synced) = (len, len);
                     segment.footer = Some(trailer.sequence);
+                    segment.footer_bytes = len - trailer.footer_at;
                 }
             }
             Err(error) => tracing::warn!(segment = id, %error, "segment left without a footer"),

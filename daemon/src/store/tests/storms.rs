@@ -20,6 +20,7 @@ enum Op {
     Remove(Vec<u8>),
     Expire(Vec<u8>, u64),
     Bury(u8),
+    Compact,
     Fault(Fault),
     Damage(Damage),
     Reopen(End),
@@ -90,6 +91,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         5 => keys.clone().prop_map(Op::Remove),
         1 => (keys, 0u64..100).prop_map(|(keys, now)| Op::Expire(keys, now)),
         1 => n.prop_map(Op::Bury),
+        3 => Just(Op::Compact),
         3 => fault.prop_map(Op::Fault),
         1 => damage.prop_map(Op::Damage),
         3 => end.prop_map(Op::Reopen),
@@ -293,6 +295,7 @@ impl Subject<'_> {
                 });
             }
             Op::Bury(n) => self.bury(key(*n).stripe),
+            Op::Compact => self.compact(),
             Op::Fault(fault) => self.fault(*fault),
             Op::Damage(damage) => self.damage(*damage),
             Op::Reopen(end) => self.reopen(*end),
@@ -346,6 +349,14 @@ impl Subject<'_> {
                 self.model.maybe_deleted.insert(stripe);
             }
             Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Nothing changes, whatever comes of it.
+    fn compact(&self) {
+        match self.store().compact_above(0) {
+            Ok(_) | Err(UpdateError::Sync(_) | UpdateError::NoSpace | UpdateError::Io(_)) => {}
+            Err(error @ (UpdateError::Index(_) | UpdateError::Closed)) => panic!("{error}"),
         }
     }
 
