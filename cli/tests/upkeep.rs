@@ -103,6 +103,30 @@ fn the_only_copy_is_handed_over() {
 }
 
 #[test]
+fn a_peer_that_gives_less_than_it_holds_is_relieved() {
+    let net = Net::up(9, &["--capacity", "256MiB", "--seed", "25"]);
+    let bytes = noise(9, 200 * MIB);
+    let link = net.put(0, &bytes, &["--code", "rs:4+2"]);
+    net.becomes(0, &link, "safe");
+    let used = |index: usize| net.status(index)["used_bytes"].as_u64().unwrap();
+    let fullest = (1..9).max_by_key(|index| used(*index)).unwrap();
+    let before = used(fullest);
+    let capacity = before / 2;
+    assert!(capacity > 16 << 20, "{before}");
+    net.testnet("kill", &["--peer", &fullest.to_string()]).ok();
+    let file = net.data_dir(0).parent().unwrap().join("testnet.json");
+    let mut testnet: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    testnet["peers"][fullest]["capacity_bytes"] = capacity.into();
+    fs::write(&file, testnet.to_string()).unwrap();
+    net.testnet("start", &["--peer", &fullest.to_string()]).ok();
+    eventually("it holds what fits", || (used(fullest) <= capacity).then_some(()));
+    net.becomes(0, &link, "safe");
+    for index in net.alive() {
+        net.expect(index, &link, &bytes);
+    }
+}
+
+#[test]
 fn who_is_forgotten_is_replaced_at_once() {
     let net = Net::up(8, &["--seed", "23", "--", "--repair-delay", "1h"]);
     let bytes = noise(7, 5 * MIB);

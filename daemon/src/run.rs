@@ -285,6 +285,7 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     tasks.spawn(driver::drive(Arc::clone(&node)));
     tasks.spawn(membership::keep_book(Arc::clone(&node)));
     tasks.spawn(membership::join(Arc::clone(&node)));
+    tasks.spawn(membership::tell_usage(Arc::clone(&node)));
     tasks.spawn(scrub::run(Arc::clone(&node)));
     tasks.spawn(compaction::run(Arc::clone(&node)));
     tasks.spawn(transfer::recover::recover(Arc::clone(&node), unfinished));

@@ -21,11 +21,15 @@ use crate::wire::contact::decode_contact;
 /// Between two rounds over the join addresses: doubles up to the maximum.
 const JOIN_RETRY: Duration = Duration::from_millis(250);
 const JOIN_RETRY_MAX: Duration = Duration::from_secs(10);
+/// How full this peer is, and whether others could relieve it, is looked at this often even when nothing comes or goes.
+const USAGE_EVERY: Duration = Duration::from_secs(5);
 /// The address book is written this long after it changed: what changes together is written once, and a peer
 /// that is killed soon after it joined still finds the others again.
 const BOOK_AFTER: Duration = Duration::from_millis(250);
 /// Above this share of its capacity a peer is full, in percent,
 const FULL_ABOVE: u64 = 95;
+/// Only less capacity than before leads above this one.
+const OVERFULL_ABOVE: u64 = 100;
 /// until it is below this one again.
 const ACCEPTING_BELOW: u64 = 90;
 /// With an unknown code, a stripe's shards lie with this many successors or more.
@@ -62,6 +66,14 @@ pub(crate) async fn join(node: Arc<Node>) {
         addresses = silent;
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(JOIN_RETRY_MAX);
+    }
+}
+
+/// Keeps the ring informed of how full this peer is.
+pub(crate) async fn tell_usage(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(USAGE_EVERY).await;
+        node.publish_usage();
     }
 }
 
@@ -166,16 +178,23 @@ impl Node {
         self.core.read(|state| 1 + state.ring.peers().count())
     }
 
-    /// Tells the ring how full this peer is, when that changed.
+    /// Tells the ring how full this peer is, when that changed. One whose capacity was lowered below what it holds is
+    /// relieved of shards like one that leaves, until the rest fits.
     pub(crate) fn publish_usage(&self) {
         let usage = self.shards.usage();
         let used = usage.used();
         let percent = used.saturating_mul(100) / usage.capacity.max(1);
+        let relieved = percent > FULL_ABOVE && self.irreplaceable().is_none();
+        let leaving = self.is_leaving();
         self.core.with(|state, now| {
             let me = state.ring.me();
             let next = match me.state {
+                PeerState::Accepting | PeerState::Full if relieved && percent > OVERFULL_ABOVE => {
+                    PeerState::Draining
+                }
                 PeerState::Accepting if percent >= FULL_ABOVE => PeerState::Full,
                 PeerState::Full if percent < ACCEPTING_BELOW => PeerState::Accepting,
+                PeerState::Draining if !leaving && !relieved => PeerState::Full,
                 same @ (PeerState::Accepting | PeerState::Full | PeerState::Draining) => same,
             };
             if me.state != next || me.used != used {

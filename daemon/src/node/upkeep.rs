@@ -94,6 +94,11 @@ impl Node {
             .clone()
     }
 
+    /// Whether it is to leave, and not only too full.
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.departure(), Departure::Draining | Departure::Left)
+    }
+
     fn set_departure(&self, departure: Departure) {
         *self.departure.lock().unwrap_or_else(PoisonError::into_inner) = departure;
     }
@@ -109,7 +114,7 @@ impl Node {
     }
 
     /// Why nobody could take over what this peer holds; none if they could.
-    fn irreplaceable(&self) -> Option<String> {
+    pub(super) fn irreplaceable(&self) -> Option<String> {
         let (widest, takers) = self.core.read(|state| {
             let takers = state
                 .ring

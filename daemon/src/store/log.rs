@@ -135,7 +135,7 @@ impl Inner {
 }
 
 fn reserve_bytes(capacity: u64) -> u64 {
-    (capacity / 256).clamp(128 << 10, 2 << 20)
+    (capacity / 512).clamp(128 << 10, 1 << 20)
 }
 
 /// A record to be.
