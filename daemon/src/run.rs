@@ -80,10 +80,12 @@ fn log_to_stderr(filter: &str) {
     let logged = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Or it says on standard error that it could not write there, which panics: the log's disk may be full.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .try_init();
     if let Err(error) = logged {
-        eprintln!("logging: {error}");
+        drop(writeln!(std::io::stderr(), "logging: {error}"));
     }
 }
 
@@ -297,7 +299,14 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     });
     given.keep(node.data.path())?;
     announce_ready(&node, api)?;
+    let mut ended = Ok(());
     tokio::select! {
+        part = panicked(&mut tasks) => {
+            // Half a peer is worse than none: others would wait for it.
+            ended = Err(Failure::unexpected(format!(
+                "a part of the daemon failed ({part}); what is stored is safe, start it again"
+            )));
+        }
         _ = terminate.recv() => tracing::info!("SIGTERM"),
         _ = interrupt.recv() => tracing::info!("SIGINT"),
         () = stdin_closed.notified() => tracing::info!("standard input closed"),
@@ -306,7 +315,18 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     if tokio::time::timeout(STOP, stop(&node, &mut tasks)).await.is_err() {
         tracing::warn!("stopped before everything was flushed; the next start rescans the shard store");
     }
-    Ok(())
+    ended
+}
+
+/// Waits for a task that panics; others may end.
+async fn panicked(tasks: &mut tokio::task::JoinSet<()>) -> tokio::task::JoinError {
+    loop {
+        match tasks.join_next().await {
+            Some(Err(error)) if error.is_panic() => return error,
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Stops without leaving the ring: the peer comes back.

@@ -2,6 +2,9 @@
 //!
 //! A change of one view moves the pointers of its own virtual nodes; only members that come or go make everything be
 //! looked at again.
+//!
+//! A process that was started and has not met the others yet is a ring of its own, alone or with others like it, for as
+//! long as those it knows are away: that is no second ring. One that it has been on a cycle with is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,18 +23,24 @@ struct Node {
     owner: Who,
     /// When its process was started.
     born: u64,
+    /// Whether it has been on a cycle with those that were there before.
+    met: bool,
     /// Position of the first node after it that is on its owner's circle; its own when there is none.
     next: usize,
 }
 
 /// Virtual nodes of members, ascending; empty when they must be collected anew.
 #[derive(Debug, Default)]
-pub(super) struct Cycles(Vec<Node>);
+pub(super) struct Cycles {
+    nodes: Vec<Node>,
+    /// Processes that met the others: host, and when it was started.
+    met: BTreeSet<(Who, u64)>,
+}
 
 impl Cycles {
     /// Members came or went.
     pub(super) fn forget(&mut self) {
-        self.0.clear();
+        self.nodes.clear();
     }
 
     /// Follows the pointers after the view of `changed` did.
@@ -41,7 +50,7 @@ impl Cycles {
         views: &BTreeMap<Who, View>,
         changed: Who,
     ) -> Result<(), (&'static str, String)> {
-        if self.0.is_empty() {
+        if self.nodes.is_empty() {
             self.collect(views);
         } else if let Some(view) = views.get(&changed).filter(|view| view.member) {
             for id in &view.own {
@@ -58,11 +67,12 @@ impl Cycles {
                 id: *id,
                 owner: *owner,
                 born: view.born,
+                met: self.met.contains(&(*owner, view.born)),
                 next: 0,
             })
         });
-        self.0 = nodes.collect();
-        self.0.sort_unstable_by_key(|node| node.id);
+        self.nodes = nodes.collect();
+        self.nodes.sort_unstable_by_key(|node| node.id);
         for (_, view) in views.iter().filter(|(_, view)| view.member) {
             for id in &view.own {
                 self.point(view, *id);
@@ -71,7 +81,7 @@ impl Cycles {
     }
 
     fn position(&self, id: &Id) -> Option<usize> {
-        self.0.binary_search_by_key(id, |node| node.id).ok()
+        self.nodes.binary_search_by_key(id, |node| node.id).ok()
     }
 
     /// Sets the pointer of a node by its owner's view.
@@ -83,19 +93,19 @@ impl Cycles {
             .chain(low)
             .filter_map(|(other, _)| self.position(other));
         let next = found.next().or_else(|| self.position(&id)).unwrap_or(0);
-        if let Some(node) = self.position(&id).and_then(|at| self.0.get_mut(at)) {
+        if let Some(node) = self.position(&id).and_then(|at| self.nodes.get_mut(at)) {
             node.next = next;
         }
     }
 
-    fn follow(&self, now: u64) -> Result<(), (&'static str, String)> {
-        let mut visit = vec![0u32; self.0.len()];
-        let mut rings = 0;
-        for (start, number) in (0..self.0.len()).zip(1u32..) {
+    fn follow(&mut self, now: u64) -> Result<(), (&'static str, String)> {
+        let mut visit = vec![0u32; self.nodes.len()];
+        let mut starts = Vec::new();
+        for (start, number) in (0..self.nodes.len()).zip(1u32..) {
             let mut at = start;
             while let Some(free) = visit.get_mut(at).filter(|visit| **visit == 0) {
                 *free = number;
-                at = self.0.get(at).map_or(at, |node| node.next);
+                at = self.nodes.get(at).map_or(at, |node| node.next);
             }
             if visit.get(at) != Some(&number) {
                 continue;
@@ -110,21 +120,52 @@ impl Cycles {
                     format!("a cycle through hosts {owners:?} goes {turns} times around"),
                 ));
             }
-            let oldest = cycle().map(|(_, node)| node.born).min().unwrap_or(now);
-            rings += usize::from(oldest + NEWCOMER < now);
+            starts.push(at);
         }
-        if rings > 1 {
-            return Err(("one ring", format!("{rings} rings of members")));
+        self.meet(&starts);
+        let old = |(_, node): (usize, &Node)| node.met && node.born + NEWCOMER < now;
+        starts.retain(|start| self.cycle(*start).any(old));
+        if starts.len() > 1 {
+            let owners = |start: &usize| self.cycle(*start).map(|(_, node)| node.owner).collect();
+            let rings: Vec<BTreeSet<Who>> = starts.iter().map(owners).collect();
+            return Err(("one ring", format!("rings of members {rings:?}")));
         }
         Ok(())
     }
 
+    /// Whoever is on a cycle with one that met the others has met them too. Where none did, the longest cycle begins.
+    fn meet(&mut self, starts: &[usize]) {
+        let has_met = |start: &&usize| self.cycle(**start).any(|(_, node)| node.met);
+        let mut meeting: Vec<usize> = starts.iter().filter(has_met).copied().collect();
+        if meeting.is_empty() {
+            meeting.extend(
+                starts
+                    .iter()
+                    .copied()
+                    .max_by_key(|start| self.cycle(*start).count()),
+            );
+        }
+        for start in meeting {
+            let new: Vec<usize> = self
+                .cycle(start)
+                .filter(|(_, node)| !node.met)
+                .map(|(at, _)| at)
+                .collect();
+            for at in new {
+                if let Some(node) = self.nodes.get_mut(at) {
+                    node.met = true;
+                    self.met.insert((node.owner, node.born));
+                }
+            }
+        }
+    }
+
     /// The nodes of the cycle that `start` is on, with their positions.
     fn cycle(&self, start: usize) -> impl Iterator<Item = (usize, &Node)> {
-        let first = self.0.get(start).map(|node| (start, node));
+        let first = self.nodes.get(start).map(|node| (start, node));
         std::iter::successors(first, move |(_, node)| {
             let next = (node.next != start).then_some(node.next)?;
-            Some((next, self.0.get(next)?))
+            Some((next, self.nodes.get(next)?))
         })
     }
 }
