@@ -165,23 +165,24 @@ async fn connect(
     let mut other = weather.clone();
     // When one direction is cut, both are.
     tokio::select! {
-        () = carry(near_in, far_out, &mut weather, &counters) => (),
-        () = carry(far_in, near_out, &mut other, &counters) => (),
+        () = carry(near_in, far_out, &mut weather, &counters, 0) => (),
+        // Not in step with the other direction, or an echo would undo it.
+        () = carry(far_in, near_out, &mut other, &counters, FLIP_EVERY / 2) => (),
     }
     if *weather.borrow() == Weather::Cut {
         counters.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Carries bytes until the connection or the network ends.
+/// Carries bytes until the connection or the network ends; `chunks` is the number of the first one.
 async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     weather: &mut watch::Receiver<Weather>,
     counters: &Counters,
+    mut chunks: u32,
 ) {
     let mut buffer = vec![0; CHUNK];
-    let mut chunks = 0_u32;
     loop {
         let count = tokio::select! {
             read = from.read(&mut buffer) => match read {
@@ -205,7 +206,7 @@ async fn carry(
             }
             Weather::Cut => return,
             Weather::Garbled => {
-                chunks += 1;
+                chunks = chunks.wrapping_add(1);
                 if let Some(byte) = chunk.last_mut().filter(|_| chunks.is_multiple_of(FLIP_EVERY)) {
                     *byte ^= 1;
                     counters.flipped.fetch_add(1, Ordering::Relaxed);

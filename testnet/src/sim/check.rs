@@ -70,12 +70,12 @@ pub(super) struct View {
     pub(super) circle: Vec<(Id, Who)>,
     pub(super) own: Vec<Id>,
     /// Versions of the living, by peer.
-    versions: Vec<(Peer, u64)>,
+    pub(super) versions: Vec<(Peer, u64)>,
     /// When its process was started.
     pub(super) born: u64,
     pub(super) member: bool,
     /// Not on its way into a ring.
-    joined: bool,
+    pub(super) joined: bool,
 }
 
 /// In larger networks rings are only checked in the end: every change of a view costs a look at all of it.

@@ -169,3 +169,44 @@ impl Cycles {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u8) -> Id {
+        Id::new([n; 32])
+    }
+
+    /// A member with one virtual node that knows those of `known`.
+    fn view(n: u8, known: &[u8]) -> (Who, View) {
+        let circle = known
+            .iter()
+            .map(|other| (id(*other), Who::from(*other)))
+            .collect();
+        let own = vec![id(n)];
+        let view = View {
+            circle,
+            own,
+            member: true,
+            ..View::default()
+        };
+        (Who::from(n), view)
+    }
+
+    fn rings(cycles: &mut Cycles, views: &[(u8, &[u8])]) -> Result<(), (&'static str, String)> {
+        let views: BTreeMap<Who, View> = views.iter().map(|(n, known)| view(*n, known)).collect();
+        cycles.forget();
+        cycles.check(NEWCOMER + 1, &views, 0)
+    }
+
+    #[test]
+    fn who_has_not_met_the_others_is_no_second_ring_and_who_has_is() {
+        let cycles = &mut Cycles::default();
+        let apart: [(u8, &[u8]); 3] = [(1, &[1, 2]), (2, &[1, 2]), (3, &[3])];
+        rings(cycles, &apart).unwrap();
+        rings(cycles, &apart).unwrap();
+        rings(cycles, &[(1, &[1, 2, 3]), (2, &[1, 2, 3]), (3, &[1, 2, 3])]).unwrap();
+        assert_eq!(rings(cycles, &apart).unwrap_err().0, "one ring");
+    }
+}
