@@ -1,9 +1,10 @@
 //! `doctor`: what can be checked from here, each finding with its cure, and what cannot be found out.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mutualstore_testnet::client::{Client, ClientError, FAILURE, NO_DAEMON, Status};
 use mutualstore_testnet::size::Size;
@@ -15,11 +16,18 @@ use crate::output::{CliError, Rows, Screen, percent};
 /// Published before this program was: an earlier clock is wrong. 2026-01-01 in Unix seconds.
 const EARLIEST: u64 = 1_767_225_600;
 
+/// Clocks this far apart confuse leases and the ages of tombstones.
+const CLOCKS_APART: Duration = Duration::from_mins(1);
+/// A disk that takes longer to flush a page holds every put up.
+const SLOW_FLUSH: Duration = Duration::from_millis(100);
+/// Flushes measured.
+const FLUSHES: usize = 9;
+
 const CANNOT_FIND: [&str; 4] = [
-    "whether peers outside can reach this peer: ask one of them for `mutualstore ring`",
-    "whether the clock agrees with the peers' clocks: look at `timedatectl`",
+    "whether peers that do not know this one could reach it: only some of those in the ring were asked",
+    "whether the clocks of all peers are wrong together: look at `timedatectl`",
     "whether the disk keeps what it acknowledges when the power fails",
-    "damage to shards at rest: every read verifies, nothing else does",
+    "damage that no read has met yet: `mutualstore scrub --wait` reads everything",
 ];
 
 #[derive(clap::Args, Debug)]
@@ -101,9 +109,20 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
         }
         Place::Api { url, token_file } => Client::with_token_file(&url, &token_file),
     };
-    let status = client.and_then(|client| client.status());
-    let reached = status.is_ok();
-    findings.extend(daemon(status.map(|reply| reply.body)));
+    let reached = match client {
+        Ok(client) => {
+            let status = client.status();
+            let reached = status.is_ok();
+            findings.extend(daemon(status.map(|reply| reply.body)));
+            findings.extend(outside(&client));
+            findings.extend(codes(&client));
+            reached
+        }
+        Err(error) => {
+            findings.extend(daemon(Err(error)));
+            false
+        }
+    };
     if let Place::DataDir(dir) = args.connect.place()? {
         findings.push(free_space(&dir));
     }
@@ -186,13 +205,16 @@ fn directory(dir: &Path) -> Vec<Finding> {
         )];
     };
     let mut findings = Vec::new();
-    findings.push(match tempfile::tempfile_in(dir) {
-        Ok(_) => Finding::ok("data directory", format!("{name} is writable")),
+    match tempfile::tempfile_in(dir) {
+        Ok(file) => {
+            findings.push(Finding::ok("data directory", format!("{name} is writable")));
+            findings.push(flushes(file));
+        }
         Err(error) => {
             let cure = format!("give its owner write permission: `chmod u+rwx {name}`");
-            Finding::bad("data directory", format!("{name}: {error}"), cure)
+            findings.push(Finding::bad("data directory", format!("{name}: {error}"), cure));
         }
-    });
+    }
     if meta.permissions().mode() & 0o077 != 0 {
         let found = format!("others may look into {name}");
         findings.push(Finding::warning(
@@ -230,6 +252,7 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
         protection(&status),
         room(&status),
         health(&status),
+        damage(&status),
     ]
 }
 
@@ -339,6 +362,113 @@ fn health(status: &Status) -> Finding {
     Finding::ok("files", found)
 }
 
+/// Shards that did not verify since the daemon started.
+fn damage(status: &Status) -> Finding {
+    let found = format!(
+        "{} shards read, {} of them damaged",
+        status.scrub.checked_total, status.scrub.bad_total
+    );
+    if status.scrub.bad_total > 0 {
+        let cure = "they are being replaced; look at the disk: `dmesg`, `smartctl -a`";
+        return Finding::warning("shards", found, cure);
+    }
+    Finding::ok("shards", found)
+}
+
+/// What some others say of this peer.
+fn outside(client: &Client) -> Vec<Finding> {
+    let Ok(seen) = client.outside().map(|reply| reply.body) else {
+        return Vec::new();
+    };
+    let Some(ahead) = seen.clock_ahead_ms else {
+        return Vec::new();
+    };
+    let apart = Duration::from_millis(ahead.unsigned_abs());
+    let way = if ahead < 0 { "ahead of" } else { "behind" };
+    let found = format!("{} {way} the others", humantime::format_duration(apart));
+    let clock = if apart > CLOCKS_APART {
+        Finding::bad(
+            "peers' clocks",
+            found,
+            "set the clock, best by NTP (`timedatectl set-ntp true`)",
+        )
+    } else {
+        Finding::ok("peers' clocks", found)
+    };
+    let found = format!(
+        "{} of {} peers can open connections to this one",
+        seen.reached, seen.answered
+    );
+    let reach = if seen.reached == 0 {
+        let cure =
+            "open the listen port in the firewall, or name the address others see: `--announce MULTIADDR`";
+        Finding::bad("reachability", found, cure)
+    } else if seen.reached < seen.answered {
+        Finding::warning(
+            "reachability",
+            found,
+            "see which networks the announced addresses are for",
+        )
+    } else {
+        Finding::ok("reachability", found)
+    };
+    vec![clock, reach]
+}
+
+/// Whether there are peers enough for the codes of the files put here.
+fn codes(client: &Client) -> Option<Finding> {
+    let files = client.list(None).ok()?.body.files;
+    let known = client.status().ok()?.body.peers_known;
+    let widest = files
+        .iter()
+        .filter_map(|file| Some((shards(&file.code)?, &file.code)))
+        .max()?;
+    let (needed, code) = widest;
+    let found = format!("the widest code of your files, {code}, needs {needed} peers; {known} are there");
+    Some(if needed > known {
+        Finding::warning(
+            "codes",
+            found,
+            "add peers, or put the files again with another code",
+        )
+    } else {
+        Finding::ok("codes", found)
+    })
+}
+
+/// Shards per stripe of a code by its name.
+fn shards(code: &str) -> Option<u64> {
+    let (kind, counts) = code.split_once(':')?;
+    let mut counts = counts.split('+').map(str::parse::<u64>);
+    let first = counts.next()?.ok()?;
+    match (kind, counts.next()) {
+        ("copies", None) => Some(first),
+        ("xor", None) => Some(first + 1),
+        ("rs", Some(parity)) => Some(first + parity.ok()?),
+        _ => None,
+    }
+}
+
+/// How long the disk takes to make a page durable, the middle of some tries.
+fn flushes(mut file: File) -> Finding {
+    let mut took = Vec::new();
+    for _ in 0..FLUSHES {
+        let begun = Instant::now();
+        let flushed = file.write_all(&[0; 4096]).and_then(|()| file.sync_data());
+        if let Err(error) = flushed {
+            return Finding::bad("flush", error.to_string(), "look at the disk: `dmesg`, `df`");
+        }
+        took.push(begun.elapsed());
+    }
+    took.sort_unstable();
+    let middle = took.get(took.len() / 2).copied().unwrap_or_default();
+    let found = format!("a page is durable after {:.1} ms", middle.as_secs_f64() * 1000.0);
+    if middle > SLOW_FLUSH {
+        return Finding::warning("flush", found, "every put waits for that: use a faster disk");
+    }
+    Finding::ok("flush", found)
+}
+
 /// Free disk against what is still promised, by the configuration the daemon keeps.
 fn free_space(dir: &Path) -> Finding {
     let Ok(disk) = rustix::fs::statvfs(dir) else {
@@ -387,10 +517,10 @@ mod tests {
     #[test]
     fn what_is_wrong_has_a_cure() {
         use State::{Bad, Ok, Warning};
-        assert_eq!(states(status("joined", 12, 0, 0)), [Ok, Ok, Ok, Ok, Ok]);
+        assert_eq!(states(status("joined", 12, 0, 0)), [Ok, Ok, Ok, Ok, Ok, Ok]);
         assert_eq!(
             states(status("alone", 1, 950, 1)),
-            [Ok, Warning, Warning, Warning, Bad]
+            [Ok, Warning, Warning, Warning, Bad, Ok]
         );
         let silent = daemon(Err(ClientError::TimedOut { base: "x".to_owned() }));
         assert!(
@@ -424,12 +554,30 @@ mod tests {
         let found = directory(dir.path());
         assert_eq!(
             found.iter().map(|finding| finding.state).collect::<Vec<_>>(),
-            [State::Ok]
+            [State::Ok, State::Ok]
         );
         fs::write(dir.path().join("token"), "x").unwrap();
         fs::set_permissions(dir.path().join("token"), fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(directory(dir.path())[1].state, State::Bad);
+        assert_eq!(directory(dir.path())[2].state, State::Bad);
         assert_eq!(directory(Path::new("/nonexistent"))[0].state, State::Bad);
+    }
+
+    #[test]
+    fn codes_say_how_many_peers_they_need() {
+        let needed = ["copies:3", "xor:4", "rs:8+4"].map(shards);
+        assert_eq!(needed, [Some(3), Some(5), Some(12)]);
+        assert!(
+            ["", "rs:4", "xor:a", "copies:1+1"]
+                .iter()
+                .all(|code| shards(code).is_none())
+        );
+    }
+
+    #[test]
+    fn damaged_shards_are_a_warning() {
+        let mut status = status("joined", 12, 0, 0);
+        status.scrub.bad_total = 1;
+        assert_eq!(damage(&status).state, State::Warning);
     }
 
     #[test]

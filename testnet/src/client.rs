@@ -202,6 +202,11 @@ impl Client {
         answer(accepted(response.map_err(|error| self.broken(&error))?)?)
     }
 
+    /// How the peer looks to a few others, asked now.
+    pub fn outside(&self) -> Result<Reply<Outside>, ClientError> {
+        self.ask("/v1/outside")
+    }
+
     /// The line that lets another daemon join.
     pub fn invite(&self) -> Result<Reply<InviteReply>, ClientError> {
         self.ask("/v1/invite")

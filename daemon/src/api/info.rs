@@ -101,6 +101,11 @@ struct Scrub {
     bad_total: u64,
 }
 
+/// How this peer looks to a few others, asked now.
+pub(super) async fn outside(State(api): State<Api>) -> Result<Response, Refusal> {
+    json(&crate::node::outside::look(&api.node).await)
+}
+
 pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> {
     let node = &api.node;
     let files = files(node).await?;

@@ -94,6 +94,7 @@ fn router(api: Api) -> Router {
         .route("/v1/ring", get(info::ring))
         .route("/v1/lookup/{target}", get(info::lookup))
         .route("/v1/invite", get(info::invite))
+        .route("/v1/outside", get(info::outside))
         .route("/v1/repair", post(upkeep::repair))
         .route("/v1/scrub", post(upkeep::scrub))
         .route("/v1/forget/{peer}", post(upkeep::forget))

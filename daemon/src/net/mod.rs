@@ -37,6 +37,8 @@ pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Refusal};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::config::{ClassCounters, NetConfig, NetCounters, NetworkInfo};
+pub(crate) use self::swarm::{is_loopback, tcp_target};
+
 pub use self::frame::{MAX_RPC_BODY, MAX_SHARD_HEAD, MAX_SHARD_PAYLOAD};
 use self::link::{AskError, Patience};
 use self::node::{Node, OpenFailure};

@@ -333,8 +333,25 @@ pub(super) fn named_peer(address: &Multiaddr) -> Option<Peer> {
     to_peer(&id)
 }
 
+/// Host and port of an address; none if it is not one for TCP.
+pub(crate) fn tcp_target(address: &str) -> Option<(String, u16)> {
+    let address: Multiaddr = address.parse().ok()?;
+    let mut parts = address.iter();
+    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
+    let host = match parts.next()? {
+        Protocol::Ip4(ip) => ip.to_string(),
+        Protocol::Ip6(ip) => ip.to_string(),
+        Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => name.into_owned(),
+        _ => return None,
+    };
+    let Some(Protocol::Tcp(port)) = parts.next() else {
+        return None;
+    };
+    Some((host, port))
+}
+
 /// Whether only this machine can reach the address.
-pub(super) fn is_loopback(address: &str) -> bool {
+pub(crate) fn is_loopback(address: &str) -> bool {
     let first = address
         .parse::<Multiaddr>()
         .ok()

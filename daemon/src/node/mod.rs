@@ -4,6 +4,7 @@
 //! * [`compaction`]: gives dead space of the shard store back.
 //! * [`driver`]: carries out what the two machines want: messages, timers, events.
 //! * [`jobs`]: custody's effects on real shards: regenerate, copy, drop, commit.
+//! * [`outside`]: how this peer looks to others.
 //! * [`service`]: what other peers ask of this one.
 //! * [`scrub`]: reads all shards again from time to time.
 //! * [`shards`]: the one way to local shards; keeps store and custody in step.
@@ -16,6 +17,7 @@ pub(crate) mod core;
 pub(crate) mod driver;
 mod jobs;
 pub(crate) mod membership;
+pub(crate) mod outside;
 pub(crate) mod scrub;
 pub(crate) mod service;
 pub(crate) mod shards;

@@ -12,6 +12,7 @@ use mutualstore_erasure::{Header, Shard};
 
 use super::Node;
 use super::core::State;
+use super::outside;
 use super::shards::{Keep, KeepError, Local, header_bytes};
 use crate::net::Service;
 use crate::store::State as StoreState;
@@ -117,6 +118,7 @@ async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
         },
         NodeRequest::Mending => NodeResponse::Mending(node.mending()),
         NodeRequest::Mend(gone) => NodeResponse::Mending(node.mend(gone)),
+        NodeRequest::Probe => outside::probe(node, from).await,
     }
 }
 

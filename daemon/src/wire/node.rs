@@ -64,6 +64,8 @@ pub enum NodeRequest {
     /// Rebuild what is missing now, and do not wait for this peer any longer unless it answers. Answered by
     /// [`NodeResponse::Mending`].
     Mend(Option<Peer>),
+    /// How do I look from there? Answered by [`NodeResponse::Probed`].
+    Probe,
 }
 
 /// What a peer has to rebuild and has rebuilt.
@@ -103,6 +105,13 @@ pub enum NodeResponse {
     Survey(Vec<Peer>, u32),
     /// What is to be rebuilt, and was.
     Mending(Mending),
+    /// The clock there, in Unix milliseconds, and whether a new connection to the asker was taken.
+    Probed {
+        /// The clock.
+        unix_ms: u64,
+        /// Whether it was taken.
+        reached: bool,
+    },
     /// Not now, for the reason given.
     Refused(String),
 }
@@ -172,6 +181,7 @@ impl NodeRequest {
                 gone: gone.as_ref().map(wire_peer).unwrap_or_default(),
                 now: true,
             }),
+            Self::Probe => Kind::Probe(wire::Probe {}),
         };
         wire::NodeRequest { kind: Some(kind) }.encode_to_vec().into()
     }
@@ -202,6 +212,7 @@ impl NodeRequest {
             Kind::Mend(m) if !m.now => Self::Mending,
             Kind::Mend(m) if m.gone.is_empty() => Self::Mend(None),
             Kind::Mend(m) => Self::Mend(Some(peer(&m.gone)?)),
+            Kind::Probe(wire::Probe {}) => Self::Probe,
         })
     }
 }
@@ -225,6 +236,10 @@ impl NodeResponse {
                 pending: mending.pending,
                 regenerated_total: mending.regenerated,
                 bytes_total: mending.bytes,
+            }),
+            Self::Probed { unix_ms, reached } => Kind::Probed(wire::Probed {
+                unix_ms: *unix_ms,
+                reached: *reached,
             }),
             Self::Refused(reason) => Kind::Declined(wire::Declined {
                 reason: reason.clone(),
@@ -262,6 +277,10 @@ impl NodeResponse {
                 regenerated: m.regenerated_total,
                 bytes: m.bytes_total,
             }),
+            Kind::Probed(m) => Self::Probed {
+                unix_ms: m.unix_ms,
+                reached: m.reached,
+            },
             Kind::Declined(m) => Self::Refused(m.reason),
         })
     }
@@ -340,6 +359,7 @@ mod tests {
             NodeRequest::Mending,
             NodeRequest::Mend(None),
             NodeRequest::Mend(Some(Peer::new([8; 32]))),
+            NodeRequest::Probe,
             NodeRequest::Bury(vec![Burial {
                 stripe: Id::new([3; 32]),
                 header: Bytes::from_static(b"header"),
@@ -361,6 +381,10 @@ mod tests {
                 regenerated: 2,
                 bytes: 3,
             }),
+            NodeResponse::Probed {
+                unix_ms: 5,
+                reached: true,
+            },
             NodeResponse::Refused("leaving".into()),
         ] {
             assert_eq!(NodeResponse::decode(response.encode()), Ok(response));

@@ -156,10 +156,36 @@ pub struct Status {
     pub files: FileHealth,
     /// Repair work.
     pub repair: RepairCounters,
+    /// What the scrub and other reads found.
+    #[serde(default)]
+    pub scrub: ScrubCounters,
     /// The daemon process.
     pub process: ProcessUse,
     /// Seconds since the daemon started.
     pub uptime_seconds: f64,
+}
+
+/// How a peer looks to others.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Outside {
+    /// Peers that were asked.
+    pub asked: u64,
+    /// Peers that answered.
+    pub answered: u64,
+    /// Of these, those that could open a connection to an address it announces.
+    pub reached: u64,
+    /// How far their clocks are ahead of its own, the middle of them; none if nobody answered.
+    #[serde(default)]
+    pub clock_ahead_ms: Option<i64>,
+}
+
+/// Shards read again since the daemon started.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct ScrubCounters {
+    /// Shards read.
+    pub checked_total: u64,
+    /// Of these, those that were damaged, and dropped for others to replace.
+    pub bad_total: u64,
 }
 
 /// Number of files put through a daemon, by health.

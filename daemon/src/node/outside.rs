@@ -1,0 +1,106 @@
+//! How this peer looks from outside: what its clock is to others, and whether they can open connections to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join_all, select_ok};
+use mutualstore_dht::Peer;
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::Node;
+use super::shards::unix_ms;
+use crate::error::Failure;
+use crate::net::{is_loopback, tcp_target};
+use crate::wire::node::{NodeRequest, NodeResponse};
+
+/// Peers asked.
+const ASKED: usize = 5;
+/// How long a connection may take,
+const CONNECT: Duration = Duration::from_secs(3);
+/// and an answer.
+const DEADLINE: Duration = Duration::from_secs(8);
+/// Addresses of one peer that are tried.
+const TRIED: usize = 8;
+
+/// What some others said.
+#[derive(Debug, Serialize)]
+pub(crate) struct Outside {
+    /// Peers that were asked.
+    asked: usize,
+    /// Peers that answered.
+    answered: usize,
+    /// Of these, those that could open a connection to an address this peer announces.
+    reached: usize,
+    /// How far their clocks are ahead of this one, the middle of them; none if nobody answered.
+    clock_ahead_ms: Option<i64>,
+}
+
+/// Asks a few peers.
+pub(crate) async fn look(node: &Arc<Node>) -> Outside {
+    let others: Vec<_> = node.core.alive().into_iter().skip(1).take(ASKED).collect();
+    let questions = others.iter().map(|contact| async move {
+        let sent = unix_ms();
+        let answer = node.ask(contact, &NodeRequest::Probe, DEADLINE).await;
+        match answer {
+            Ok(NodeResponse::Probed {
+                unix_ms: theirs,
+                reached,
+            }) => Some((sent, unix_ms(), theirs, reached)),
+            Ok(_) | Err(_) => None,
+        }
+    });
+    let answers: Vec<_> = join_all(questions).await.into_iter().flatten().collect();
+    // It took that clock's time to reach out before it answered: the answer is the youngest thing known.
+    let ahead = |(_, came, theirs, _): &(u64, u64, u64, bool)| {
+        let (came, theirs) = (i64::try_from(*came), i64::try_from(*theirs));
+        theirs
+            .unwrap_or(i64::MAX)
+            .saturating_sub(came.unwrap_or(i64::MAX))
+    };
+    let mut aheads: Vec<i64> = answers.iter().map(ahead).collect();
+    aheads.sort_unstable();
+    Outside {
+        asked: others.len(),
+        answered: answers.len(),
+        reached: answers.iter().filter(|(.., reached)| *reached).count(),
+        clock_ahead_ms: aheads.get(aheads.len() / 2).copied(),
+    }
+}
+
+/// Tries the addresses that the asker announces. Those of this machine only if there are no others: the same port may
+/// be somebody else's here.
+pub(super) async fn probe(node: &Node, from: Peer) -> NodeResponse {
+    let Some(contact) = node.core.contact(from) else {
+        return NodeResponse::Refused("not known yet".to_owned());
+    };
+    let elsewhere: Vec<&String> = contact
+        .addresses
+        .iter()
+        .filter(|text| !is_loopback(text))
+        .collect();
+    let tried = if elsewhere.is_empty() {
+        contact.addresses.iter().collect()
+    } else {
+        elsewhere
+    };
+    let connecting = tried
+        .into_iter()
+        .take(TRIED)
+        .filter_map(|text| tcp_target(text))
+        .map(|target| {
+            Box::pin(async move {
+                let connected = timeout(CONNECT, TcpStream::connect(target)).await;
+                connected
+                    .map_err(Failure::unexpected)?
+                    .map_err(Failure::unexpected)
+            })
+        });
+    let connecting: Vec<_> = connecting.collect();
+    let reached = !connecting.is_empty() && select_ok(connecting).await.is_ok();
+    NodeResponse::Probed {
+        unix_ms: unix_ms(),
+        reached,
+    }
+}
