@@ -13,6 +13,7 @@ mod key;
 mod output;
 mod peers;
 mod sim;
+mod store_bench;
 mod target;
 mod testnet;
 mod upkeep;

@@ -11,6 +11,7 @@ use mutualstore_testnet::state::{Peer, Testnet};
 
 use crate::connect::default_testnet_dir;
 use crate::output::{CliError, Rows, Screen};
+use crate::store_bench;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -51,7 +52,9 @@ const BENCH_HELP: &str = "Columns: case,size,concurrency,op,MBps,opsps,p50ms,p99
   Transfers: size in bytes, concurrency = clients, MB = 10^6 bytes, CPU of all daemons.
   fresh-*/idle-* (before/after the transfers), one row per daemon, concurrency = its number:
     *-rss: size = resident memory in bytes
-    *-cpu: p50ms = milliseconds of CPU per second of doing nothing (10 = 1 % of a core)";
+    *-cpu: p50ms = milliseconds of CPU per second of doing nothing (10 = 1 % of a core)
+  --store: 16 writers, op append = a file and fdatasync after each, put = the store; the best of three turns;
+    restart-*: op open = after a clean stop, rescan = after a kill; p50ms = how long it took";
 
 /// Where the testnet is.
 #[derive(clap::Args, Debug)]
@@ -193,6 +196,12 @@ struct BenchArgs {
         default_value = "1MiB,100MiB,1GiB"
     )]
     sizes: Vec<Size>,
+    /// Measure the shard store alone: puts beside plain appends with fdatasync, and restarts
+    #[arg(long, conflicts_with_all = ["peers", "code", "sizes", "quick", "flags"])]
+    store: bool,
+    /// Shards of the store that is restarted
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, requires = "store")]
+    shards: u64,
     /// Fewer repetitions, and 1GiB only when asked for
     #[arg(long)]
     quick: bool,
@@ -387,6 +396,10 @@ fn demonstrate(args: DemoArgs, screen: &Screen) -> Result<(), CliError> {
 }
 
 fn measure(args: BenchArgs, screen: &Screen) -> Result<(), CliError> {
+    if args.store {
+        screen.line(bench::HEADER)?;
+        return store_bench::run(args.dir.as_deref(), args.shards, &mut |row| screen.line(row));
+    }
     let options = BenchOptions {
         binary: binary()?,
         peers: args.peers,
