@@ -3,7 +3,8 @@
 //! Records are written in the order of their sequences and offsets under the lock, so that a kill leaves a prefix; the
 //! first writer that waits syncs for all that have written, without the lock and without a timer, and those who
 //! come meanwhile form the next group. Nothing is told to a caller, and nothing enters the index, before its group is
-//! durable. A key is claimed by one operation from its look at the index to its change there.
+//! durable. A key is claimed by one operation from its look at the index to its change there. While a sync runs, a group
+//! that has grown to a MiB is synced beside it: a device does several things at once.
 //!
 //! After a failed sync nobody knows what reached the device: the groups in flight fail, their segments take no more
 //! records and are cut back to what was durable, and the store reads them again from the device.
@@ -100,7 +101,14 @@ struct Inner {
     group: Arc<Group>,
     /// Segments with records of that group, and how far these reach.
     dirty: BTreeMap<u32, (Arc<dyn DiskFile>, u64)>,
-    syncing: bool,
+    /// Bytes of the records of that group.
+    group_bytes: u64,
+    /// Syncs under way, by the order in which they began.
+    syncing: BTreeSet<u64>,
+    /// Syncs begun, ever.
+    syncs_begun: u64,
+    /// Syncs that failed, ever.
+    failures: u64,
     /// Full segments that want their footers.
     full: BTreeSet<u32>,
     /// Segments that lived through a failed sync.
@@ -247,7 +255,10 @@ impl Log {
             segments: start.tally.segments,
             group: Arc::default(),
             dirty: BTreeMap::new(),
-            syncing: false,
+            group_bytes: 0,
+            syncing: BTreeSet::new(),
+            syncs_begun: 0,
+            failures: 0,
             full: BTreeSet::new(),
             suspects: BTreeSet::new(),
             marked: BTreeSet::new(),
@@ -373,6 +384,7 @@ impl Log {
             }
         }
         inner.dirty.insert(id, (Arc::clone(&active.file), active.len));
+        inner.group_bytes += bytes;
         inner.active = Some(active);
         Ok((id, offset))
     }

@@ -3,11 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, MutexGuard, OnceLock};
 
 use super::super::disk::DiskFile;
 use super::super::segment::write_footer;
 use super::{Inner, Log};
+
+/// A group of so many bytes does not wait for a sync under way,
+const BESIDE_BYTES: u64 = 1 << 20;
+/// if there are fewer than so many.
+const MAX_SYNCS: usize = 4;
 
 /// Writers whose records one sync makes durable.
 #[derive(Debug, Default)]
@@ -23,13 +28,19 @@ impl Log {
             if let Some(outcome) = group.outcome.get() {
                 return outcome.clone();
             }
-            if !inner.syncing {
+            // No outcome, and nobody's yet: it may still be joined, and be led by this writer.
+            let open = std::ptr::eq(&raw const *inner.group, group);
+            let syncing = inner.syncing.len();
+            if open && (syncing == 0 || inner.group_bytes >= BESIDE_BYTES && syncing < MAX_SYNCS) {
                 break;
             }
             inner = self.wait(inner);
         }
-        // No outcome, and nobody syncing: it is the group that may still be joined.
-        inner.syncing = true;
+        let turn = inner.syncs_begun;
+        inner.syncs_begun += 1;
+        inner.syncing.insert(turn);
+        inner.group_bytes = 0;
+        let failures = inner.failures;
         let led = std::mem::take(&mut inner.group);
         let dirty = std::mem::take(&mut inner.dirty);
         drop(inner);
@@ -37,13 +48,12 @@ impl Log {
             .values()
             .try_for_each(|(file, _)| self.sync(file.as_ref()))
             .map_err(Arc::new);
-        let mut inner = self.lock();
-        inner.syncing = false;
+        let (mut inner, synced) = self.agree(turn, failures, synced);
         match &synced {
             Ok(()) => {
                 for (id, (_, len)) in &dirty {
                     if let Some(segment) = inner.segments.get_mut(id) {
-                        segment.synced = *len;
+                        segment.synced = segment.synced.max(*len);
                     }
                 }
             }
@@ -58,6 +68,31 @@ impl Log {
             self.seal(id, &BTreeSet::new());
         }
         synced
+    }
+
+    /// The outcome of a sync once those beside it are known. The system may tell of a failure but once, to whichever
+    /// of them ends first, so nobody believes a success before all have ended that were under way at its end.
+    fn agree(
+        &self,
+        turn: u64,
+        failures: u64,
+        synced: Result<(), Arc<io::Error>>,
+    ) -> (MutexGuard<'_, Inner>, Result<(), Arc<io::Error>>) {
+        let mut inner = self.lock();
+        inner.syncing.remove(&turn);
+        if synced.is_err() {
+            inner.failures += 1;
+        }
+        self.wake.notify_all();
+        let later = inner.syncs_begun;
+        while inner.syncing.first().is_some_and(|first| *first < later) {
+            inner = self.wait(inner);
+        }
+        if synced.is_ok() && inner.failures > failures {
+            let beside = io::Error::other("a flush beside this one failed");
+            return (inner, Err(Arc::new(beside)));
+        }
+        (inner, synced)
     }
 
     fn sync(&self, file: &dyn DiskFile) -> io::Result<()> {
@@ -96,7 +131,7 @@ impl Log {
         let mut inner = self.lock();
         inner.closed = true;
         self.wake.notify_all();
-        while !inner.busy.is_empty() || inner.syncing {
+        while !inner.busy.is_empty() || !inner.syncing.is_empty() {
             inner = self.wait(inner);
         }
         let active = inner.active.take().map(|active| active.id);
@@ -134,6 +169,7 @@ fn durable_full(inner: &mut Inner) -> Vec<u32> {
 
 /// Fails the group that may still be joined along with the one whose sync failed: its records share the segments.
 fn fail(inner: &mut Inner, synced: BTreeMap<u32, (Arc<dyn DiskFile>, u64)>, error: &Arc<io::Error>) {
+    inner.group_bytes = 0;
     let joined = std::mem::take(&mut inner.group);
     drop(joined.outcome.set(Err(Arc::clone(error))));
     inner.active = None;

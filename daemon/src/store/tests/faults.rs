@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -15,10 +17,49 @@ use super::{HEADER, LATER, MIB, assert_held, config, key, kill, open, payload, p
 struct Faults {
     /// Every sync fails, and what was written since the last good one never reached the device.
     fail_syncs: AtomicBool,
+    /// The next sync waits a moment for one beside it, and that one is told of a failure, as by a system that tells but
+    /// once.
+    pair: Mutex<Pair>,
+    met: Condvar,
     /// Writes beyond the file system's size fail; 0 is no bound.
     size: AtomicU64,
     written: AtomicU64,
     reserved: AtomicU64,
+}
+
+#[derive(Default, PartialEq)]
+enum Pair {
+    #[default]
+    Idle,
+    Wanted,
+    Waiting,
+    Met,
+}
+
+impl Faults {
+    fn meet(&self) -> io::Result<()> {
+        let mut pair = self.pair.lock().unwrap();
+        match *pair {
+            Pair::Wanted => {
+                *pair = Pair::Waiting;
+                let alone = |pair: &mut Pair| *pair == Pair::Waiting;
+                let (mut pair, _) = self
+                    .met
+                    .wait_timeout_while(pair, Duration::from_millis(300), alone)
+                    .unwrap();
+                if *pair == Pair::Waiting {
+                    *pair = Pair::Wanted;
+                }
+                Ok(())
+            }
+            Pair::Waiting => {
+                *pair = Pair::Met;
+                self.met.notify_all();
+                Err(io::Error::other("the device said no"))
+            }
+            Pair::Idle | Pair::Met => Ok(()),
+        }
+    }
 }
 
 struct FaultyDisk(Arc<Faults>);
@@ -102,6 +143,7 @@ impl DiskFile for FaultyFile {
         if self.faults.fail_syncs.load(Ordering::Relaxed) {
             return Err(io::Error::other("the device said no"));
         }
+        self.faults.meet()?;
         self.file.sync()
     }
 
@@ -157,6 +199,38 @@ fn a_failed_sync_fails_what_waited_for_it_and_nothing_else() {
     let suspect = segment_files(dir.path()).remove(0);
     store.remove(&[0, 1, 2, 3].map(key)).unwrap();
     assert!(!suspect.exists(), "nothing in it lives");
+}
+
+#[test]
+fn nobody_believes_a_sync_beside_one_that_failed() {
+    let dir = TempDir::new().unwrap();
+    let (store, faults) = faulty(dir.path());
+    (0..4).for_each(|n| put(&store, n, 3_000));
+    let mut met = 0;
+    for round in 1..200 {
+        if met == 5 {
+            return;
+        }
+        *faults.pair.lock().unwrap() = Pair::Wanted;
+        let outcomes = std::thread::scope(|scope| {
+            let put = |n: u32| {
+                store
+                    .put(key(n), LATER, [0; 16], HEADER, &payload(n, 1_100_000))
+                    .is_ok()
+            };
+            [0, 1]
+                .map(|n| scope.spawn(move || put(round * 10 + n)))
+                .map(|put| put.join().unwrap())
+        });
+        let pair = std::mem::take(&mut *faults.pair.lock().unwrap());
+        // Else one sync was for both.
+        let together = pair == Pair::Met;
+        assert_eq!(outcomes, [!together; 2]);
+        met += u32::from(together);
+        (0..4).for_each(|n| assert_held(&store, n, 3_000));
+        store.remove(&[0, 1].map(|n| key(round * 10 + n))).unwrap();
+    }
+    panic!("no two syncs were under way together");
 }
 
 #[test]
