@@ -63,7 +63,7 @@ pub struct Config {
     pub pending_lease: Duration,
     /// How long a put waits for all n shards of a stripe, at least 100 ms. Default 10 s.
     pub write_timeout: Duration,
-    /// How long a deletion is remembered, at least 1 s. Default 30 days. No effect yet: nothing is deleted.
+    /// How long a deletion is remembered, at least 1 s. Default 30 days.
     pub tombstone_retention: Duration,
     /// Bytes per second sent to peers at most, at least 64 KiB; none: no limit. No effect yet.
     pub link_rate: Option<u64>,

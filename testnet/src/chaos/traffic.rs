@@ -1,6 +1,7 @@
 //! The clients: they put, read, delete and check all the time, through any daemon that answers, and believe
 //! nothing but what they are told.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -155,7 +156,8 @@ impl<'a> Traffic<'a> {
     }
 
     fn delete(&self, rng: &mut ChaCha8Rng) {
-        let unwanted = |file: &Kept| !matches!(file.fate, Fate::Deleted(_));
+        let serving: BTreeSet<usize> = self.cast.serving().iter().map(|(number, _)| *number).collect();
+        let unwanted = |file: &Kept| !matches!(file.fate, Fate::Deleted(_)) && serving.contains(&file.owner);
         if let Some(file) = self.journal.any(rng, unwanted) {
             let done = self.remove(&file);
             let mut operations = self.lock();
