@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream;
+use mutualstore_dht::ring::Phase;
 use mutualstore_dht::{Id, Peer};
 
 use super::commit::{commit_all, discard_all};
@@ -17,6 +18,8 @@ use crate::wire::node::PutSecret;
 
 /// The ring is asked this often whether it is settled, so that holders can be found.
 const POLL: Duration = Duration::from_millis(500);
+/// How long a peer that finds nobody waits for those it knows.
+const LONE: Duration = Duration::from_mins(1);
 /// Puts finished or taken back at the same time.
 const WIDTH: usize = 8;
 
@@ -25,7 +28,9 @@ pub(crate) async fn recover(node: Arc<Node>, unfinished: Vec<Unfinished>) {
     if unfinished.is_empty() {
         return;
     }
-    while !node.is_settled() {
+    let patience = Instant::now() + LONE;
+    let lone = || node.phase() == Phase::Alone && node.peers_known() > 1 && Instant::now() < patience;
+    while !node.is_settled() || lone() {
         tokio::time::sleep(POLL).await;
     }
     let listed = match node.listed(None).await {

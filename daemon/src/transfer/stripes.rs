@@ -429,7 +429,10 @@ fn unreachable(node: &Node, stripe: Id, reading: &Reading, transfer: &Transfer) 
     for peer in &absent {
         transfer.disconnected(*peer);
     }
-    if reading.silent.is_empty() && absent.is_empty() && !reading.corrupt {
+    // Who came up meanwhile was not asked.
+    let likely = node.core.successors(stripe, LIKELY_HOLDERS);
+    let all_asked = likely.iter().all(|contact| reading.asked.contains(&contact.peer));
+    if reading.silent.is_empty() && absent.is_empty() && all_asked && !reading.corrupt {
         return Failure::not_found(format!("no peer has a shard of stripe {stripe}"));
     }
     Failure::unrecoverable(stripe, needed, 0)
