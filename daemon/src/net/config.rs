@@ -62,7 +62,8 @@ pub struct NetConfig {
     pub instance_timeout: Duration,
     /// Accepted connections in total.
     pub max_connections: usize,
-    /// Accepted connections with one peer. Two classes dialled by both sides at once are 4.
+    /// Accepted connections with one peer. Two classes dialled by both sides at once are 4; as many again that the other
+    /// side has given up already may not have ended here yet.
     pub max_connections_per_peer: usize,
     /// Inbound connections that have not finished their hello.
     pub max_pending_hellos: usize,
@@ -85,7 +86,7 @@ impl Default for NetConfig {
             progress_timeout: Duration::from_secs(10),
             instance_timeout: Duration::from_secs(2),
             max_connections: 1024,
-            max_connections_per_peer: 4,
+            max_connections_per_peer: 8,
             max_pending_hellos: 64,
             max_rpc_bytes: 16 * 1024 * 1024,
             max_shard_requests: 64,
