@@ -28,10 +28,10 @@ const USAGE_EVERY: Duration = Duration::from_secs(5);
 const BOOK_AFTER: Duration = Duration::from_millis(250);
 /// Above this share of its capacity a peer is full, in percent,
 const FULL_ABOVE: u64 = 95;
-/// Only less capacity than before leads above this one.
-const OVERFULL_ABOVE: u64 = 100;
 /// until it is below this one again.
 const ACCEPTING_BELOW: u64 = 90;
+/// Above this one, where only less capacity than before leads, it is relieved of shards until it is merely full.
+const OVERFULL_ABOVE: u64 = 100;
 /// With an unknown code, a stripe's shards lie with this many successors or more.
 pub(crate) const LIKELY_HOLDERS: usize = 6;
 

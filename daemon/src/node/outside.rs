@@ -41,19 +41,18 @@ pub(crate) struct Outside {
 pub(crate) async fn look(node: &Arc<Node>) -> Outside {
     let others: Vec<_> = node.core.alive().into_iter().skip(1).take(ASKED).collect();
     let questions = others.iter().map(|contact| async move {
-        let sent = unix_ms();
         let answer = node.ask(contact, &NodeRequest::Probe, DEADLINE).await;
         match answer {
             Ok(NodeResponse::Probed {
                 unix_ms: theirs,
                 reached,
-            }) => Some((sent, unix_ms(), theirs, reached)),
+            }) => Some((unix_ms(), theirs, reached)),
             Ok(_) | Err(_) => None,
         }
     });
     let answers: Vec<_> = join_all(questions).await.into_iter().flatten().collect();
-    // It took that clock's time to reach out before it answered: the answer is the youngest thing known.
-    let ahead = |(_, came, theirs, _): &(u64, u64, u64, bool)| {
+    // The clock is read there last, so only the way back is in the difference.
+    let ahead = |(came, theirs, _): &(u64, u64, bool)| {
         let (came, theirs) = (i64::try_from(*came), i64::try_from(*theirs));
         theirs
             .unwrap_or(i64::MAX)

@@ -7,9 +7,9 @@
 //! the later one. A removal still means something while an older segment has a record of its shard, dead or not;
 //! a change of state while the index points to an older segment.
 //!
-//! Write amplification: a segment is compacted when more than [`DEAD_SHARE`] of the whole store is dead space, the one
-//! with most of it in its size first. A shard of some pages leaves holes when it is removed and next to nothing to
-//! compact. At worst, small shards removed at random, about 1 / `DEAD_SHARE` / 2 bytes are copied for one gained.
+//! Write amplification: when more than one in 32 bytes of the whole store is dead, the segment with most of it in its size
+//! is compacted first. A shard of some pages leaves holes when it is removed and next to nothing to compact. At worst,
+//! small shards removed at random, some sixteen bytes are copied for one gained.
 
 use std::collections::{BTreeMap, HashSet};
 
