@@ -48,17 +48,7 @@ impl Log {
             .values()
             .try_for_each(|(file, _)| self.sync(file.as_ref()))
             .map_err(Arc::new);
-        let (mut inner, synced) = self.agree(turn, failures, synced);
-        match &synced {
-            Ok(()) => {
-                for (id, (_, len)) in &dirty {
-                    if let Some(segment) = inner.segments.get_mut(id) {
-                        segment.synced = segment.synced.max(*len);
-                    }
-                }
-            }
-            Err(error) => fail(&mut inner, dirty, error),
-        }
+        let (mut inner, synced) = self.agree(turn, failures, dirty, synced);
         let durable: Vec<_> = durable_full(&mut inner);
         // Only the leader of a group sets its outcome.
         drop(led.outcome.set(synced.clone()));
@@ -71,28 +61,38 @@ impl Log {
     }
 
     /// The outcome of a sync once those beside it are known. The system may tell of a failure but once, to whichever
-    /// of them ends first, so nobody believes a success before all have ended that were under way at its end.
+    /// of them ends first, so nobody believes a success before all have ended that were under way at its end. A failure
+    /// counts at once: what was appended meanwhile may share pages with what failed.
     fn agree(
         &self,
         turn: u64,
         failures: u64,
+        dirty: BTreeMap<u32, (Arc<dyn DiskFile>, u64)>,
         synced: Result<(), Arc<io::Error>>,
     ) -> (MutexGuard<'_, Inner>, Result<(), Arc<io::Error>>) {
         let mut inner = self.lock();
         inner.syncing.remove(&turn);
-        if synced.is_err() {
-            inner.failures += 1;
-        }
         self.wake.notify_all();
+        if let Err(error) = synced {
+            inner.failures += 1;
+            fail(&mut inner, dirty, &error);
+            return (inner, Err(error));
+        }
         let later = inner.syncs_begun;
         while inner.syncing.first().is_some_and(|first| *first < later) {
             inner = self.wait(inner);
         }
-        if synced.is_ok() && inner.failures > failures {
-            let beside = io::Error::other("a flush beside this one failed");
-            return (inner, Err(Arc::new(beside)));
+        if inner.failures > failures {
+            let error = Arc::new(io::Error::other("a flush beside this one failed"));
+            fail(&mut inner, dirty, &error);
+            return (inner, Err(error));
         }
-        (inner, synced)
+        for (id, (_, len)) in dirty {
+            if let Some(segment) = inner.segments.get_mut(&id) {
+                segment.synced = segment.synced.max(len);
+            }
+        }
+        (inner, Ok(()))
     }
 
     fn sync(&self, file: &dyn DiskFile) -> io::Result<()> {
