@@ -247,3 +247,31 @@ fn deletes_elsewhere(net: &Net, key: &str, kept: &str) {
     drop(daemon.stdin.take());
     assert!(daemon.wait().unwrap().success());
 }
+
+#[test]
+fn others_repair_where_homes_do_not() {
+    let net = Net::up(9, &["--seed", "26", "--", "--repair-delay", "2s"]);
+    let bytes = noise(26, 120 * MIB);
+    let link = net.put(0, &bytes, &["--code", "rs:3+2"]);
+    // Three of nine live, hold shards, answer, and never repair anything.
+    for idle in [1, 4, 7] {
+        net.testnet("kill", &["--peer", &idle.to_string()]).ok();
+        let file = net.data_dir(idle).join("config.toml");
+        let kept = fs::read_to_string(&file).unwrap();
+        let kept: Vec<&str> = kept
+            .lines()
+            .filter(|line| !line.starts_with("repair ="))
+            .collect();
+        fs::write(&file, format!("repair = \"off\"\n{}", kept.join("\n"))).unwrap();
+        net.testnet("start", &["--peer", &idle.to_string()]).ok();
+    }
+    net.becomes(0, &link, "safe");
+    net.testnet("kill", &["--peer", "2"]).ok();
+    net.becomes(0, &link, "degraded");
+    net.becomes(0, &link, "safe");
+    let taken_over = |index: &usize| net.status(*index)["repair"]["taken_over_total"].as_u64().unwrap();
+    assert!(net.alive().iter().map(taken_over).sum::<u64>() > 0);
+    for index in net.alive() {
+        net.expect(index, &link, &bytes);
+    }
+}

@@ -187,6 +187,18 @@ fn local(registry: &mut Registry, node: &Node) {
     );
     gauge(
         registry,
+        "stripes_uncounted",
+        "Stripes at home here that it has repaired and no other peer has counted since",
+        len(health.uncounted),
+    );
+    count(
+        registry,
+        "repairs_taken_over",
+        "Repairs begun in place of a home that did not",
+        health.taken_over_total,
+    );
+    gauge(
+        registry,
         "stripes_endangered",
         "Stripes at home here with exactly k shards",
         len(health.endangered),

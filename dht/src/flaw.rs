@@ -61,6 +61,8 @@ pub enum Flaw {
     TombstoneStays,
     /// Tombstones are not spread: whoever holds a shard keeps it.
     IgnoreTombstones,
+    /// Nobody repairs in place of a home that does not.
+    NoTakeOver,
 }
 
 impl Flaw {
@@ -70,7 +72,7 @@ impl Flaw {
     }
 
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 28] = [
+    pub const ALL: [(&str, Self); 29] = [
         ("adopt-unverified", Self::AdoptUnverified),
         ("join-with-part", Self::JoinWithPart),
         ("no-merge", Self::NoMerge),
@@ -99,5 +101,6 @@ impl Flaw {
         ("acknowledge-early", Self::AcknowledgeEarly),
         ("tombstone-stays", Self::TombstoneStays),
         ("ignore-tombstones", Self::IgnoreTombstones),
+        ("no-take-over", Self::NoTakeOver),
     ];
 }

@@ -81,6 +81,8 @@ struct Repair {
     running: usize,
     parked: usize,
     regenerated_total: u64,
+    /// Begun in place of a home that did not.
+    taken_over_total: u64,
     bytes_total: u64,
 }
 
@@ -89,6 +91,8 @@ struct Repair {
 struct StripesHome {
     safe: usize,
     degraded: usize,
+    /// Repaired here and not yet counted by another peer.
+    uncounted: usize,
     endangered: usize,
     lost: usize,
     pending: usize,
@@ -137,11 +141,13 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
             running: health.repairs_running,
             parked: health.parked,
             regenerated_total: health.regenerated_total,
+            taken_over_total: health.taken_over_total,
             bytes_total: health.bytes_total,
         },
         stripes_home: StripesHome {
             safe: health.safe,
             degraded: health.degraded,
+            uncounted: health.uncounted,
             endangered: health.endangered,
             lost: health.lost,
             pending: health.pending,

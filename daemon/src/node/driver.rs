@@ -70,10 +70,10 @@ fn pump(node: &Arc<Node>) -> Option<Time> {
         let (work, next) = {
             let mut state = node.core.lock();
             let now = node.core.now();
-            (
-                collect(node, &mut state, now),
-                earliest(state.ring.poll_timeout(), state.custody.poll_timeout()),
-            )
+            let work = collect(node, &mut state, now);
+            let next = earliest(state.ring.poll_timeout(), state.custody.poll_timeout());
+            // A timer of the past means "at once"; it is late only from now on.
+            (work, next.map(|next| next.max(now)))
         };
         if work.book_changed {
             node.book_dirty();

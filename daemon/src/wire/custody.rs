@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use mutualstore_dht::custody::{
-    BUCKETS, Entry, Listing, MAX_ENTRIES, Question, Report, Reported, Request, Response, Shape, Status,
-    TrimOrder,
+    BUCKETS, Entry, Holds, Listing, MAX_ASKED, MAX_ENTRIES, Question, Report, Reported, Request, Response,
+    Shape, Status, TrimOrder,
 };
 use mutualstore_dht::{Id, Peer};
 use mutualstore_proto::wire;
@@ -124,6 +124,10 @@ pub(super) fn wire_request(request: &Request) -> wire::CustodyRequest {
         index: u32::from(question.index),
         pin: question.pin,
     };
+    let total = |(stripe, total): &(Id, u8)| wire::StripeTotal {
+        stripe: wire_id(stripe),
+        total: u32::from(*total),
+    };
     let kind = match request {
         Request::Report(report) => Kind::Report(wire::Report {
             instance: report.instance,
@@ -140,6 +144,11 @@ pub(super) fn wire_request(request: &Request) -> wire::CustodyRequest {
             questions: questions.iter().map(ask).collect(),
         }),
         Request::Status { stripes } => Kind::Status(wire_stripes(stripes)),
+        Request::Count { stripes } => Kind::Count(wire_stripes(stripes)),
+        Request::Held { stripes } => Kind::Held(wire_stripes(stripes)),
+        Request::Counted { totals } => Kind::Counted(wire::Counted {
+            totals: totals.iter().map(total).collect(),
+        }),
     };
     wire::CustodyRequest { kind: Some(kind) }
 }
@@ -179,6 +188,22 @@ pub(super) fn request(message: wire::CustodyRequest) -> Result<Request, Malforme
             Kind::Status(m) => Request::Status {
                 stripes: stripes(&m)?,
             },
+            Kind::Count(m) => Request::Count {
+                stripes: stripes(&m)?,
+            },
+            Kind::Held(m) => {
+                at_most(m.stripes.len(), MAX_ASKED)?;
+                Request::Held {
+                    stripes: stripes(&m)?,
+                }
+            }
+            Kind::Counted(m) => {
+                at_most(m.totals.len(), MAX_ENTRIES)?;
+                let total = |m: &wire::StripeTotal| Ok((id(&m.stripe)?, index(m.total)?));
+                Request::Counted {
+                    totals: m.totals.iter().map(total).collect::<Result<_, Malformed>>()?,
+                }
+            }
         },
     )
 }
@@ -220,6 +245,17 @@ fn reported(message: &wire::Reported) -> Result<Reported, Malformed> {
     })
 }
 
+fn holds(message: &wire::Holds) -> Result<Holds, Malformed> {
+    let indices = message.indices.to_vec();
+    if !indices.is_sorted_by(|a, b| a < b) {
+        return Err(Malformed("indices out of order"));
+    }
+    Ok(Holds {
+        indices,
+        minded: message.minded,
+    })
+}
+
 /// An answer as it travels.
 pub(super) fn wire_response(response: &Response) -> wire::CustodyResponse {
     use wire::custody_response::Kind;
@@ -230,12 +266,19 @@ pub(super) fn wire_response(response: &Response) -> wire::CustodyResponse {
             Status::Committed => wire::StripeStatus::Committed,
         })
     };
+    let holds = |holds: &Holds| wire::Holds {
+        indices: Bytes::copy_from_slice(&holds.indices),
+        minded: holds.minded,
+    };
     let kind = match response {
         Response::Reported(reported) => Kind::Reported(wire_reported(reported)),
         Response::Taken => Kind::Taken(wire::Taken {}),
         Response::Confirmed(held) => Kind::Confirmed(wire::Confirmed { held: held.clone() }),
         Response::Statuses(statuses) => Kind::Statuses(wire::Statuses {
             statuses: statuses.iter().map(status).collect(),
+        }),
+        Response::Held(stripes) => Kind::Held(wire::Held {
+            stripes: stripes.iter().map(holds).collect(),
         }),
     };
     wire::CustodyResponse { kind: Some(kind) }
@@ -263,6 +306,10 @@ pub(super) fn response(message: wire::CustodyResponse) -> Result<Response, Malfo
                     wire::StripeStatus::Committed => Status::Committed,
                 };
                 Response::Statuses(m.statuses().map(status).collect())
+            }
+            Kind::Held(m) => {
+                at_most(m.stripes.len(), MAX_ASKED)?;
+                Response::Held(m.stripes.iter().map(holds).collect::<Result<_, _>>()?)
             }
         },
     )
@@ -362,11 +409,20 @@ mod tests {
             vec(any_order(), 0..8).prop_map(|orders| Request::Trim { orders }),
             vec(any_question(), 0..8).prop_map(|questions| Request::Confirm { questions }),
             vec(any_id(), 0..8).prop_map(|stripes| Request::Status { stripes }),
+            vec(any_id(), 0..8).prop_map(|stripes| Request::Count { stripes }),
+            vec(any_id(), 0..8).prop_map(|stripes| Request::Held { stripes }),
+            vec((any_id(), any::<u8>()), 0..8).prop_map(|totals| Request::Counted { totals }),
         ]
     }
 
     fn any_response() -> impl Strategy<Value = Response> {
         let differs = proptest::option::of(vec(any::<(u8, u64)>(), 0..8));
+        let holds = (proptest::collection::btree_set(any::<u8>(), 0..8), any::<bool>()).prop_map(
+            |(indices, minded)| Holds {
+                indices: indices.into_iter().collect(),
+                minded,
+            },
+        );
         let status = prop_oneof![Just(Status::None), Just(Status::Pending), Just(Status::Committed)];
         prop_oneof![
             (differs, vec((any_id(), any_peer()), 0..8))
@@ -374,6 +430,7 @@ mod tests {
             Just(Response::Taken),
             vec(any::<bool>(), 0..8).prop_map(Response::Confirmed),
             vec(status, 0..8).prop_map(Response::Statuses),
+            vec(holds, 0..8).prop_map(Response::Held),
         ]
     }
 
@@ -415,6 +472,12 @@ mod tests {
             Err(TOO_MANY)
         );
         assert_eq!(parse(&Request::Status { stripes: beyond }), Err(TOO_MANY));
+        let stripes = vec![Id::default(); MAX_ASKED + 1];
+        assert_eq!(parse(&Request::Held { stripes }), Err(TOO_MANY));
+        let totals = vec![(Id::default(), 0); MAX_ENTRIES + 1];
+        assert_eq!(parse(&Request::Counted { totals }), Err(TOO_MANY));
+        let message = wire_response(&Response::Held(vec![Holds::default(); MAX_ASKED + 1]));
+        assert_eq!(super::response(message), Err(TOO_MANY));
         let question = Question {
             stripe: Id::default(),
             index: 0,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::fingerprint::ShardKey;
+use super::fingerprint::{ShardKey, Slot};
 use super::outbox::Asked;
 use super::peers::Handle;
 use super::{
@@ -56,6 +56,30 @@ impl Custody {
             Request::Status { stripes } => {
                 Response::Statuses(stripes.into_iter().map(|stripe| self.status(stripe)).collect())
             }
+            Request::Count { stripes } => {
+                for slot in stripes.into_iter().map(Slot::of) {
+                    if self
+                        .members(now, ring, slot)
+                        .iter()
+                        .any(|(member, _)| *member == peer)
+                    {
+                        self.begin_count(now, ring, slot, None, Some(peer));
+                    }
+                }
+                Response::Taken
+            }
+            Request::Held { stripes } => Response::Held(
+                stripes
+                    .into_iter()
+                    .map(|stripe| self.holds(now, stripe))
+                    .collect(),
+            ),
+            Request::Counted { totals } => {
+                for (stripe, total) in totals {
+                    self.handle_counted(now, peer, Slot::of(stripe), total);
+                }
+                Response::Taken
+            }
         }
     }
 
@@ -105,7 +129,10 @@ impl Custody {
         };
         match (asked, response) {
             (Asked::Report, Response::Reported(reported)) => self.handle_reported(now, ring, peer, &reported),
-            (Asked::Solicit | Asked::Commit | Asked::Trim, Response::Taken) => {
+            (
+                Asked::Solicit | Asked::Commit | Asked::Trim | Asked::Count | Asked::Counted,
+                Response::Taken,
+            ) => {
                 self.peers.get_mut(peer).outbox.answered();
             }
             (Asked::Confirm(keys), Response::Confirmed(answers)) if keys.len() == answers.len() => {
@@ -120,21 +147,27 @@ impl Custody {
                     self.handle_status(now, peer, stripe, Some(status));
                 }
             }
-            (asked, _) => self.unanswered(now, peer, asked),
+            (Asked::Held(stripes), Response::Held(answers)) if stripes.len() == answers.len() => {
+                self.peers.get_mut(peer).outbox.answered();
+                for (stripe, holds) in stripes.into_iter().zip(answers) {
+                    self.handle_holds(now, ring, peer, Slot::of(stripe), Some(holds));
+                }
+            }
+            (asked, _) => self.unanswered(now, ring, peer, asked),
         }
         self.peers.arm(peer);
     }
 
     /// A request was not answered in time, or could not be delivered. Unknown ids are ignored.
-    pub fn handle_failure(&mut self, now: Time, _ring: &impl Membership, id: RequestId) {
+    pub fn handle_failure(&mut self, now: Time, ring: &impl Membership, id: RequestId) {
         self.now = now;
         if let Some((peer, asked)) = self.requests.remove(&id) {
-            self.unanswered(now, peer, asked);
+            self.unanswered(now, ring, peer, asked);
             self.peers.arm(peer);
         }
     }
 
-    pub(super) fn unanswered(&mut self, now: Time, peer: Handle, asked: Asked) {
+    fn unanswered(&mut self, now: Time, ring: &impl Membership, peer: Handle, asked: Asked) {
         let retry = now + self.config.exchange_dirty * 2;
         let record = self.peers.get_mut(peer);
         match asked {
@@ -145,7 +178,7 @@ impl Custody {
                 record.outbox.solicit(retry);
             }
             // The home finds what is still to be done again.
-            Asked::Commit | Asked::Trim => record.outbox.failed(retry),
+            Asked::Commit | Asked::Trim | Asked::Count | Asked::Counted => record.outbox.failed(retry),
             Asked::Confirm(keys) => {
                 record.outbox.failed(retry);
                 // Asked again for as long as a trim waits, which is not for long.
@@ -157,6 +190,12 @@ impl Custody {
                 record.outbox.failed(retry);
                 for stripe in stripes {
                     self.handle_status(now, peer, stripe, None);
+                }
+            }
+            Asked::Held(stripes) => {
+                record.outbox.failed(retry);
+                for stripe in stripes {
+                    self.handle_holds(now, ring, peer, Slot::of(stripe), None);
                 }
             }
         }

@@ -36,6 +36,8 @@ pub(super) enum Class {
     Lost,
     Endangered,
     Degraded,
+    /// Whole as far as this peer knows, which has repaired it; nobody else has counted it yet.
+    Uncounted,
     Safe,
 }
 
@@ -59,6 +61,17 @@ pub(super) struct Homed {
     pub(super) running: bool,
     pub(super) parked: bool,
     pub(super) inconsistent: bool,
+    /// Repaired here, and nobody else has counted all n since.
+    pub(super) uncounted: Option<Box<Uncounted>>,
+}
+
+/// Who is asked to count a stripe.
+#[derive(Debug, Default)]
+pub(super) struct Uncounted {
+    pub(super) counter: Option<Handle>,
+    pub(super) asked: usize,
+    /// When the next one is asked.
+    pub(super) due: Time,
 }
 
 impl Homed {
@@ -77,6 +90,15 @@ impl Homed {
             running: false,
             parked: false,
             inconsistent: false,
+            uncounted: None,
+        }
+    }
+
+    /// A stripe with these claims alone.
+    pub(super) fn of(shape: Shape, claims: impl Iterator<Item = Claim>) -> Self {
+        Self {
+            claims: claims.collect(),
+            ..Self::new(shape)
         }
     }
 

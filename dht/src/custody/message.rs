@@ -7,6 +7,8 @@ use crate::{Id, Peer};
 
 /// A message carries at most this many listed shards, stripes, orders or questions.
 pub const MAX_ENTRIES: usize = 4096;
+/// Stripes that one peer asks another about at once in [`Request::Held`]: the answer names up to 256 indices of each.
+pub const MAX_ASKED: usize = MAX_ENTRIES / 4;
 /// Stripes fall into this many buckets by the last byte of their id.
 pub const BUCKETS: usize = 256;
 
@@ -38,6 +40,23 @@ pub enum Request {
         /// At most [`MAX_ENTRIES`].
         stripes: Vec<Id>,
     },
+    /// Home to another peer: count these stripes, which I have repaired. Answered by [`Response::Taken`]; what is found
+    /// follows as [`Request::Counted`].
+    Count {
+        /// At most [`MAX_ENTRIES`].
+        stripes: Vec<Id>,
+    },
+    /// To a holder: what do you hold of these stripes, committed, and are not dropping? Answered by
+    /// [`Response::Held`].
+    Held {
+        /// At most [`MAX_ASKED`].
+        stripes: Vec<Id>,
+    },
+    /// To the home: so many distinct indices on as many peers answered. Answered by [`Response::Taken`].
+    Counted {
+        /// At most [`MAX_ENTRIES`].
+        totals: Vec<(Id, u8)>,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -51,6 +70,17 @@ pub enum Response {
     Confirmed(Vec<bool>),
     /// To [`Request::Status`]: one answer per stripe asked for, in order.
     Statuses(Vec<Status>),
+    /// To [`Request::Held`]: one answer per stripe asked for, in order.
+    Held(Vec<Holds>),
+}
+
+/// What a peer holds of a stripe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// Ascending; [`TOMBSTONE`] where it holds that.
+    pub indices: Vec<u8>,
+    /// It is home of the stripe and at it: about to repair, and its repairs succeed, or the stripe cannot be repaired.
+    pub minded: bool,
 }
 
 /// The fingerprint of what a holder holds of one home's stripes, with the content of some buckets.

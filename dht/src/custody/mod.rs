@@ -8,7 +8,8 @@
 //! * The **home** puts the reports together (`home`), judges what each stripe needs (`plan`) and has
 //!   missing shards regenerated, misplaced ones copied to their place, surplus ones trimmed and commits
 //!   spread (`repair`).
-//! * The **witness** answers questions about what it holds.
+//! * The **witness** answers questions about what it holds, counts for the home what that has repaired, and takes over
+//!   where a home does not repair (`count`).
 //!
 //! Invariants. A shard that [`Effect::Drop`] names was either confirmed elsewhere, with n distinct indices
 //! answering, or pending past its lease with no living peer that knows of a commit and no suspect one that
@@ -20,13 +21,13 @@
 //! hold the stripe and to whoever says that it holds a shard of it; whoever gets it drops its shards. Tombstones move
 //! with the arc, are not trimmed, and age from their receipt.
 //!
-//! Placement is `successors` alone. Deliberately absent so far: locators of other policies, the take-over from a home
-//! that is alive but wedged.
+//! Placement is `successors` alone. Deliberately absent so far: locators of other policies.
 //!
 //! The driver inserts all its store holds before the first call that shows a settled ring: what is not reported
 //! counts as lost after `settle`. It calls `handle_timeout` at `poll_timeout`, and empties `poll_transmit` and
 //! `poll_effect` after every call.
 
+mod count;
 mod dialogue;
 mod exchange;
 mod explore;
@@ -53,7 +54,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 pub use message::{
-    BUCKETS, Entry, Listing, MAX_ENTRIES, Question, Report, Reported, Request, Response, Status, TrimOrder,
+    BUCKETS, Entry, Holds, Listing, MAX_ASKED, MAX_ENTRIES, Question, Report, Reported, Request, Response,
+    Status, TrimOrder,
 };
 pub use types::{
     CustodyConfig, Effect, Health, Holding, JobId, JobOutcome, RequestId, Shape, ShardRecord, Standing,
@@ -61,6 +63,7 @@ pub use types::{
 };
 
 use crate::{Id, Membership, Peer, Time};
+use count::Counts;
 use explore::Explored;
 use fingerprint::{ShardKey, Slot};
 use home::{Class, Home};
@@ -91,6 +94,7 @@ pub struct Custody {
     dropping: BTreeSet<ShardKey>,
     inquiries: Inquiries,
     explored: Explored,
+    counts: Counts,
     requests: BTreeMap<RequestId, (Handle, Asked)>,
     transmits: VecDeque<Transmit>,
     effects: VecDeque<Effect>,
@@ -121,6 +125,7 @@ impl Custody {
             dropping: BTreeSet::new(),
             inquiries: Inquiries::new(),
             explored: Explored::new(),
+            counts: Counts::new(now),
             requests: BTreeMap::new(),
             transmits: VecDeque::new(),
             effects: VecDeque::new(),
@@ -152,6 +157,9 @@ impl Custody {
             record.outbox.solicit(now + self.config.exchange_dirty * 2);
             record.outgoing.soon(now + self.config.exchange_dirty);
         }
+        if observed.vanished {
+            self.recount(now);
+        }
         if observed.changed {
             self.trims.retain(|peer| self.peers.is_alive(peer));
             for peer in self.peers.all() {
@@ -171,6 +179,7 @@ impl Custody {
     pub fn handle_stall(&mut self, now: Time) {
         self.now = now;
         self.peers.stalled(now);
+        self.counts.stalled();
         self.sweep(now);
     }
 
@@ -226,6 +235,7 @@ impl Custody {
             self.judge(now, ring, slot);
         }
         self.launch(now, ring);
+        self.handle_counts(now, ring);
         // A report amid the first look at the inventory would withdraw what was not looked at yet.
         if self.inventory.fresh.is_empty() {
             while let Some(peer) = self.peers.pop_due(now) {
@@ -254,6 +264,7 @@ impl Custody {
             self.home.wakes.next(),
             self.jobs.poll_timeout(self.config.parallel),
             self.trims.poll_timeout(),
+            self.counts.poll_timeout(),
             self.peers.next_due(),
         ];
         timers.into_iter().flatten().min()
@@ -281,6 +292,7 @@ impl Custody {
         Health {
             safe: self.home.count(Class::Safe),
             degraded: self.home.count(Class::Degraded),
+            uncounted: self.home.count(Class::Uncounted),
             endangered: self.home.count(Class::Endangered),
             lost: self.home.count(Class::Lost),
             pending: self.home.count(Class::Pending),
@@ -291,6 +303,7 @@ impl Custody {
             parked: self.home.parked(),
             regenerated_total: self.jobs.regenerated_total,
             bytes_total: self.jobs.bytes_total,
+            taken_over_total: self.counts.taken_over_total,
         }
     }
 

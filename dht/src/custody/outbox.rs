@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fingerprint::ShardKey;
-use super::message::{MAX_ENTRIES, Question, Request, TrimOrder};
+use super::message::{MAX_ASKED, MAX_ENTRIES, Question, Request, TrimOrder};
 use crate::{Id, Time};
 
 /// Trim orders in one message: each names up to 255 other holders.
@@ -19,6 +19,9 @@ pub(super) struct Outbox {
     /// Whether to pin the shard.
     confirms: BTreeMap<ShardKey, bool>,
     statuses: BTreeSet<Id>,
+    counts: BTreeSet<Id>,
+    helds: BTreeSet<Id>,
+    totals: BTreeMap<Id, u8>,
     in_flight: bool,
     not_before: Time,
 }
@@ -32,6 +35,9 @@ pub(super) enum Asked {
     Trim,
     Confirm(Vec<ShardKey>),
     Status(Vec<Id>),
+    Count,
+    Held(Vec<Id>),
+    Counted,
 }
 
 impl Outbox {
@@ -60,6 +66,18 @@ impl Outbox {
         self.statuses.insert(stripe);
     }
 
+    pub(super) fn count(&mut self, stripe: Id) {
+        self.counts.insert(stripe);
+    }
+
+    pub(super) fn held(&mut self, stripe: Id) {
+        self.helds.insert(stripe);
+    }
+
+    pub(super) fn counted(&mut self, stripe: Id, total: u8) {
+        self.totals.insert(stripe, total);
+    }
+
     /// The peer is unreachable. Whoever waits for its answers has a deadline of its own.
     pub(super) fn abandon(&mut self) {
         let in_flight = self.in_flight;
@@ -73,7 +91,10 @@ impl Outbox {
         let waiting = !self.commits.is_empty()
             || !self.trims.is_empty()
             || !self.confirms.is_empty()
-            || !self.statuses.is_empty();
+            || !self.statuses.is_empty()
+            || !self.counts.is_empty()
+            || !self.helds.is_empty()
+            || !self.totals.is_empty();
         let at = if waiting {
             Some(self.not_before)
         } else {
@@ -96,7 +117,7 @@ impl Outbox {
             let keys = asked.into_iter().map(|(key, _)| key).collect();
             (Request::Confirm { questions }, Asked::Confirm(keys))
         } else if !self.statuses.is_empty() {
-            let stripes = take(&mut self.statuses);
+            let stripes = take(&mut self.statuses, MAX_ENTRIES);
             (
                 Request::Status {
                     stripes: stripes.clone(),
@@ -104,12 +125,27 @@ impl Outbox {
                 Asked::Status(stripes),
             )
         } else if !self.commits.is_empty() {
-            let stripes = take(&mut self.commits);
+            let stripes = take(&mut self.commits, MAX_ENTRIES);
             (Request::Commit { stripes }, Asked::Commit)
         } else if !self.trims.is_empty() {
             let rest = self.trims.split_off(self.trims.len().min(MAX_ORDERS));
             let orders = std::mem::replace(&mut self.trims, rest);
             (Request::Trim { orders }, Asked::Trim)
+        } else if !self.totals.is_empty() {
+            let totals = std::iter::from_fn(|| self.totals.pop_first());
+            let totals = totals.take(MAX_ENTRIES).collect();
+            (Request::Counted { totals }, Asked::Counted)
+        } else if !self.counts.is_empty() {
+            let stripes = take(&mut self.counts, MAX_ENTRIES);
+            (Request::Count { stripes }, Asked::Count)
+        } else if !self.helds.is_empty() {
+            let stripes = take(&mut self.helds, MAX_ASKED);
+            (
+                Request::Held {
+                    stripes: stripes.clone(),
+                },
+                Asked::Held(stripes),
+            )
         } else if self.solicit.is_some() {
             self.solicit = None;
             (Request::Solicit, Asked::Solicit)
@@ -131,6 +167,6 @@ impl Outbox {
     }
 }
 
-fn take(set: &mut BTreeSet<Id>) -> Vec<Id> {
-    std::iter::from_fn(|| set.pop_first()).take(MAX_ENTRIES).collect()
+fn take(set: &mut BTreeSet<Id>, limit: usize) -> Vec<Id> {
+    std::iter::from_fn(|| set.pop_first()).take(limit).collect()
 }

@@ -44,6 +44,8 @@ pub(super) struct PeerRecord {
     forgotten: Option<Time>,
     /// It failed to take a shard: no target before this.
     pub(super) refused_until: Time,
+    /// When it last said what it holds.
+    pub(super) answered: Option<Time>,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) outbox: Outbox,
@@ -80,6 +82,8 @@ pub(super) struct Observed {
     pub(super) changed: bool,
     /// Peers that came, or came back.
     pub(super) arrived: Vec<Handle>,
+    /// Some peer is not there any more.
+    pub(super) vanished: bool,
 }
 
 impl Peers {
@@ -113,6 +117,7 @@ impl Peers {
             since: now,
             forgotten: None,
             refused_until: Time::ZERO,
+            answered: None,
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
             outbox: Outbox::default(),
@@ -160,7 +165,6 @@ impl Peers {
                 observed.arrived.push(self.intern(now, member.peer, true));
             }
         }
-        let mut vanished = false;
         for (index, record) in self.records.iter_mut().enumerate().skip(1) {
             let alive = ring.is_alive(record.peer);
             if alive == record.alive {
@@ -175,14 +179,14 @@ impl Peers {
                     .arrived
                     .push(Handle(u32::try_from(index).unwrap_or(u32::MAX)));
             } else {
-                vanished = true;
+                observed.vanished = true;
                 record.vanished = now;
                 record.synced = false;
                 record.outgoing.abandon();
                 record.outbox.abandon();
             }
         }
-        if vanished {
+        if observed.vanished {
             self.doubt_mass_vanishing(now);
         }
         if view != self.view {

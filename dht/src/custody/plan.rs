@@ -69,6 +69,8 @@ impl Survey {
         let peers: BTreeSet<Handle> = self.live.iter().map(|(_, peer)| *peer).collect();
         if !homed.is_committed() {
             Class::Pending
+        } else if self.distinct == n && peers.len() >= n && homed.uncounted.is_some() {
+            Class::Uncounted
         } else if self.distinct == n && peers.len() >= n {
             Class::Safe
         } else if self.unsure {
@@ -209,7 +211,14 @@ pub(super) fn decide(
     }
 }
 
-fn regenerate(now: Time, homed: &Homed, survey: &Survey, peers: &Peers, members: &Members) -> Decision {
+/// The missing indices of a stripe, rebuilt from the nearest holders on peers that hold nothing of it.
+pub(super) fn regenerate(
+    now: Time,
+    homed: &Homed,
+    survey: &Survey,
+    peers: &Peers,
+    members: &Members,
+) -> Decision {
     let holds = |peer| homed.claims.iter().any(|claim| claim.peer == peer);
     let willing = members
         .iter()

@@ -9,7 +9,7 @@ use super::home::{Claim, Class};
 use super::message::TrimOrder;
 use super::peers::{Handle, ME};
 use super::plan::{self, Decision, Survey};
-use super::{Custody, Effect, JobId, JobOutcome, TOMBSTONE};
+use super::{Custody, Effect, JobId, JobOutcome, Shape, TOMBSTONE};
 use crate::{Flaw, Membership, PeerState, Time};
 
 /// Time between two instructions about one stripe, to let the first be followed and reported.
@@ -74,7 +74,12 @@ impl Jobs {
 
 impl Custody {
     /// The first successors of a stripe.
-    fn members(&mut self, now: Time, ring: &impl Membership, slot: Slot) -> Vec<(Handle, PeerState)> {
+    pub(super) fn members(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        slot: Slot,
+    ) -> Vec<(Handle, PeerState)> {
         let members = ring.successors(slot.stripe, self.config.r);
         members
             .into_iter()
@@ -94,6 +99,8 @@ impl Custody {
         };
         if !mine {
             homed.tracked = None;
+            // Its new home counts by itself.
+            homed.uncounted = None;
             self.enqueue(slot, None);
             self.home.classify(slot, Class::Foreign, false);
             self.home.wake(slot, None);
@@ -143,6 +150,9 @@ impl Custody {
         } else {
             Vec::new()
         };
+        if class == Class::Uncounted {
+            wakes.push(self.want_count(now, slot, &members));
+        }
         self.home.classify(slot, class, parked);
         self.enqueue(slot, priority);
         wakes.push(self.instruct(now, ring, slot, orders, stable));
@@ -281,10 +291,14 @@ impl Custody {
         }
     }
 
+    /// Whether the limits allow another job.
+    pub(super) fn has_room(&self, now: Time) -> bool {
+        self.jobs.running.len() < self.config.parallel && self.jobs.free_at <= now
+    }
+
     /// Starts waiting jobs as far as the limits allow.
     pub(super) fn launch(&mut self, now: Time, ring: &impl Membership) {
-        while self.jobs.running.len() < self.config.parallel
-            && self.jobs.free_at <= now
+        while self.has_room(now)
             && let Some((_, slot)) = self.jobs.waiting.pop_first()
         {
             let members = self.members(now, ring, slot);
@@ -302,16 +316,17 @@ impl Custody {
                     let survey = Survey::take(now, homed, &self.peers, &self.config);
                     plan::decide(now, homed, &survey, &self.peers, &members)
                 });
-                self.perform(now, slot, decision);
+                let shape = homed.shape;
+                let begun = self.perform(now, slot, shape, decision);
+                if let Some(homed) = self.home.stripes.get_mut(&slot) {
+                    homed.running |= begun;
+                }
             }
         }
     }
 
-    fn perform(&mut self, now: Time, slot: Slot, decision: Decision) {
-        let Some(homed) = self.home.stripes.get_mut(&slot) else {
-            return;
-        };
-        let shape = homed.shape;
+    /// Begins what was decided about a stripe; whether there was something to begin.
+    pub(super) fn perform(&mut self, now: Time, slot: Slot, shape: Shape, decision: Decision) -> bool {
         let named = |shards: &[(u8, Handle)]| {
             let shards = shards
                 .iter()
@@ -320,7 +335,7 @@ impl Custody {
         };
         let stripe = slot.stripe;
         let (effect, shards) = match decision {
-            Decision::Nothing | Decision::Parked { .. } => return,
+            Decision::Nothing | Decision::Parked { .. } => return false,
             Decision::Regenerate { sources, targets } => {
                 let (from, to) = (named(&sources), named(&targets));
                 let shards = usize::from(shape.k) + targets.len();
@@ -357,10 +372,10 @@ impl Custody {
                 (effect, 2)
             }
         };
-        homed.running = true;
         let bytes = u64::from(shape.shard_len).saturating_mul(shards as u64);
         self.jobs.charge(now, bytes, self.config.repair_rate);
         self.effects.push_back(effect);
+        true
     }
 
     /// The driver did an effect, or failed. Unknown jobs are ignored.
@@ -395,6 +410,7 @@ impl Custody {
         }
         if outcome.inconsistent {
             self.home.mark_inconsistent(job.slot);
+            self.counts.give_up(job.slot);
         }
         let complete = job.targets.iter().all(|target| stored.contains(target));
         let jitter = self.jitter();
@@ -404,7 +420,11 @@ impl Custody {
         };
         homed.running = false;
         homed.nag = now;
+        if job.regenerates && !stored.is_empty() {
+            homed.uncounted = Some(Box::default());
+        }
         if complete {
+            self.counts.repaired = self.counts.repaired.max(job.regenerates.then_some(now));
             homed.failures = 0;
             homed.not_before = now + config.exchange_dirty * 4;
         } else if !unproven {

@@ -1,6 +1,7 @@
 //! Custody on an in-memory network. At every drop of a committed shard the harness checks that the index still
 //! lies on another disk.
 
+mod counts;
 mod faults;
 pub(super) mod harness;
 mod together;

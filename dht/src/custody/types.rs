@@ -222,6 +222,8 @@ pub struct Health {
     pub safe: usize,
     /// Stripes with more than k and fewer than n.
     pub degraded: usize,
+    /// Stripes that this peer has repaired and nobody else has counted since.
+    pub uncounted: usize,
     /// Stripes with exactly k.
     pub endangered: usize,
     /// Stripes with fewer than k: lost for now.
@@ -242,6 +244,8 @@ pub struct Health {
     pub regenerated_total: u64,
     /// Bytes moved by repair and hand-in since start.
     pub bytes_total: u64,
+    /// Repairs begun since start in place of a home that did not.
+    pub taken_over_total: u64,
 }
 
 /// What the home thinks of a holder.

@@ -171,8 +171,8 @@ impl World {
         self.store(who, (stripe, TOMBSTONE), Stored { shape, tenure })
     }
 
-    /// Once fewer than k indices of a deleted stripe, pending ones included, lie on hosts without its tombstone, it can
-    /// never be rebuilt from them again.
+    /// Once fewer than k indices of a deleted stripe, pending ones included, lie on hosts without its tombstone, or wait
+    /// for a stopped one to take them, it can never be rebuilt from them again.
     fn check_deleted(&mut self, id: Id) {
         let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.deleted) else {
             return;
@@ -185,6 +185,9 @@ impl World {
                 committed.extend((stored.tenure == Tenure::Committed).then_some(*index));
             }
         }
+        let stopped = self.hosts.iter().filter(|host| !host.is_deleted(id));
+        let waiting = stopped.filter_map(|host| host.frozen.as_ref()).flatten();
+        left.extend(waiting.filter_map(|message| message.shard_of(id)));
         let k = usize::from(stripe.shape.k);
         if stripe.gone && committed.len() >= k {
             let detail = format!("of {id:?} the indices {committed:?} lie where no tombstone is");
@@ -355,9 +358,20 @@ impl World {
         self.after(delay, Event::Work(who, life, Box::new(effect)));
     }
 
+    /// Has every repair and copy of a host fail from now on, or none.
+    pub(crate) fn wedge(&mut self, who: Who, wedged: bool) {
+        if let Some(host) = self.host_mut(who) {
+            host.wedged = wedged;
+        }
+    }
+
     /// Does it.
     pub(crate) fn perform(&mut self, who: Who, effect: Effect) {
+        let wedged = self.host(who).is_some_and(|host| host.wedged);
         match effect {
+            Effect::Regenerate { job, .. } | Effect::Copy { job, .. } if wedged => {
+                self.finish(who, job, JobOutcome::default());
+            }
             Effect::Regenerate {
                 job,
                 stripe,

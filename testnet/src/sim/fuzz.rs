@@ -67,7 +67,48 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
     }
     let puts = if scenario.custody.is_some() { puts } else { 0 };
     scenario.step = timetable(rng, faults, puts);
+    if scenario.custody.is_some() && chance(rng, 0.12) {
+        scenario.step.extend(wedged_homes(rng, &scenario.step));
+    }
     scenario
+}
+
+/// A calm in the end, but that some homes do not repair and a few hosts die.
+fn wedged_homes(rng: &mut ChaCha8Rng, before: &[Step]) -> Vec<Step> {
+    let begin = before.last().map_or(0.0, |step| step.at) + 1.0;
+    let all = || Pick::Share(1.0);
+    let quiet = Change {
+        loss: 0.0,
+        duplicate: 0.0,
+        slow: 0.0,
+        ..Change::default()
+    };
+    let share = 0.1 + 0.3 * uniform(rng);
+    let put = Action::Put {
+        count: 1,
+        dawdle_s: 0.0,
+    };
+    let steps = [
+        (0.0, Action::Heal {}),
+        (0.0, Action::Network(quiet)),
+        (0.0, Action::Thaw { who: all() }),
+        (0.0, Action::Restart { who: all() }),
+        (
+            60.0,
+            Action::Wedge {
+                who: Pick::Share(share),
+            },
+        ),
+        (61.0, Action::Kill { who: count(rng, 2) }),
+        (400.0, put),
+    ];
+    let step = |(after, action)| Step {
+        at: begin + after,
+        every: None,
+        until: None,
+        action,
+    };
+    steps.into_iter().map(step).collect()
 }
 
 fn one_of<T: Copy + Default>(rng: &mut ChaCha8Rng, items: &[T]) -> T {

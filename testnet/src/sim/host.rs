@@ -40,6 +40,8 @@ pub(crate) struct Host {
     /// Who said hello to this life, in which life of its own.
     pub(super) greeted: BTreeMap<Who, u32>,
     pub(super) revision: u64,
+    /// Its repairs and copies fail.
+    pub(crate) wedged: bool,
     /// Gone for good.
     pub(crate) retired: bool,
     /// Requests of ring and custody it sent.

@@ -58,6 +58,7 @@ impl World {
             calls: BTreeMap::new(),
             greeted: BTreeMap::new(),
             revision: 0,
+            wedged: false,
             retired: false,
             sent: 0,
         });
@@ -83,6 +84,7 @@ impl World {
         host.born = now;
         self.unrest.last = now;
         host.dark = false;
+        host.wedged = false;
         host.frozen = None;
         host.wake = u64::MAX;
         host.greeted.clear();

@@ -10,7 +10,8 @@
 //! * *contacts never get older*;
 //! * *commits spread*: in calm, a holder learns of a commit long before its lease ends;
 //! * *no lease of a committed stripe runs out* while somebody near knows better;
-//! * *no repair before the commit*.
+//! * *no repair before the commit*;
+//! * *others take over*: after a long calm every stripe is whole, whatever wedged homes do not do.
 
 use std::collections::BTreeSet;
 
@@ -20,13 +21,15 @@ use mutualstore_dht::{Id, Peer};
 use super::check::{Violation, distinct};
 use super::disk::Tenure;
 use super::host::Host;
-use super::world::{Who, World, seconds};
+use super::world::{Who, World, micros, seconds};
 
 /// Calm has lasted when nothing happened for so long, in microseconds.
 const CALM: u64 = 30_000_000;
 /// In calm a commit has spread after so long: a holder reports after half a minute at the latest, and a report that was
 /// lost before the calm is repeated after less than that again.
 const SPREAD: u64 = 56_000_000;
+/// In calm any holder of a stripe has taken over after so many repair delays.
+const TAKEN_OVER: u32 = 60;
 /// Links slower than this, in milliseconds, make deadlines pass now and then.
 const SLOW_MS: f64 = 60.0;
 
@@ -183,6 +186,44 @@ impl World {
                 "no lease of a committed stripe runs out",
                 detail,
             ));
+        }
+    }
+
+    /// Nothing happened for long, but that some hosts were wedged.
+    pub(super) fn check_taken_over(&mut self) {
+        let Some(custody) = &self.setup.custody else {
+            return;
+        };
+        let span = micros(custody.repair_delay * TAKEN_OVER);
+        let (wedged, able): (Vec<Who>, Vec<Who>) = self
+            .those(Host::is_joined)
+            .into_iter()
+            .partition(|who| self.host(*who).is_some_and(|host| host.wedged));
+        if wedged.is_empty() || self.now - self.unrest.last < span || !self.is_calm() {
+            return;
+        }
+        let circle = self.true_circle();
+        for (id, stripe) in &self.truth.stripes {
+            let there = |who: &Who| wedged.contains(who) || able.contains(who);
+            let live = stripe.copies.iter().filter(|(_, who)| there(who));
+            let indices: BTreeSet<u8> = live.clone().map(|(index, _)| *index).collect();
+            let near: Vec<Who> = distinct(&circle, *id).take(self.setup.ring.r).collect();
+            let watched = live
+                .clone()
+                .any(|(_, who)| able.contains(who) && near.contains(who));
+            let (k, n) = (usize::from(stripe.shape.k), usize::from(stripe.shape.n));
+            let possible = watched && indices.len() >= k && n <= wedged.len() + able.len();
+            let room = self.hosts.iter().all(|host| !host.is_full());
+            let old = stripe
+                .promised
+                .is_some_and(|promised| promised + span <= self.now);
+            if possible && room && old && stripe.is_promised() && indices.len() < n {
+                let detail = format!(
+                    "{id:?} has {} of {n} indices, hosts {wedged:?} being wedged",
+                    indices.len()
+                );
+                return self.violate(Violation::custody("others take over", detail));
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::hash::Hasher;
 
-use mutualstore_dht::{Contact, custody, ring};
+use mutualstore_dht::{Contact, Id, custody, ring};
 
 use super::world::Who;
 use super::writer;
@@ -30,6 +30,24 @@ pub(crate) struct Message {
     /// Answers belong to one life of whom they are for.
     pub(super) to_life: Option<u32>,
     pub(crate) body: Body,
+}
+
+impl Message {
+    /// The index of the stripe that it brings.
+    pub(super) fn shard_of(&self, id: Id) -> Option<u8> {
+        match &self.body {
+            Body::Writer(writer::Message::Keep { stripe, index, .. }) if *stripe == id => Some(*index),
+            Body::Writer(_)
+            | Body::RingRequest(..)
+            | Body::RingResponse(..)
+            | Body::RingFailure(_)
+            | Body::CustodyRequest(..)
+            | Body::CustodyResponse(..)
+            | Body::CustodyFailure(_)
+            | Body::Hello { .. }
+            | Body::Disconnect => None,
+        }
+    }
 }
 
 /// Peers of the simulator are random numbers: a part of one is a good hash of it.

@@ -216,11 +216,7 @@ impl Run<'_> {
             Action::Join { count, over_s } => self.join_many(*count, *over_s),
             Action::Kill { who } => self.crash(who, Crash::Process),
             Action::PowerOff { who } => self.crash(who, Crash::Machine),
-            Action::Restart { who } => {
-                for who in self.pick(who, down) {
-                    self.world.start(who);
-                }
-            }
+            Action::Restart { who } => self.each(who, down, World::start),
             Action::RestartForgetful { who } => {
                 for who in self.pick(who, down) {
                     self.world.forget_book(who);
@@ -229,21 +225,16 @@ impl Run<'_> {
             }
             Action::Wipe { who } => self.destroy(who, World::wipe),
             Action::Retire { who } => self.destroy(who, World::retire),
-            Action::Freeze { who } => {
-                for who in self.pick(who, Host::is_running) {
-                    self.world.freeze(who);
-                }
-            }
+            Action::Freeze { who } => self.each(who, Host::is_running, World::freeze),
             Action::Thaw { who } => {
                 for who in self.pick(who, |host| host.is_up() && !host.is_running()) {
                     self.world.thaw(who);
                 }
             }
-            Action::Leave { who } => {
-                for who in self.pick(who, Host::is_running) {
-                    self.world.leave(who);
-                }
+            Action::Wedge { who } => {
+                self.each(who, Host::is_running, |world, who| world.wedge(who, true));
             }
+            Action::Leave { who } => self.each(who, Host::is_running, World::leave),
             Action::Part { who, one_way } => {
                 let hosts = self.pick(who, |_| true);
                 self.world.links.part(hosts, *one_way);
@@ -277,6 +268,12 @@ impl Run<'_> {
                     self.world.set_clock(who, offset_s.saturating_mul(1000));
                 }
             }
+        }
+    }
+
+    fn each(&mut self, who: &Pick, wanted: impl Fn(&Host) -> bool, act: impl Fn(&mut World, Who)) {
+        for who in self.pick(who, wanted) {
+            act(&mut self.world, who);
         }
     }
 
@@ -328,6 +325,10 @@ impl Run<'_> {
 
     /// Faults stop.
     fn make_peace(&mut self) {
+        self.world.check_taken_over();
+        for who in self.world.those(|host| host.wedged) {
+            self.world.wedge(who, false);
+        }
         self.world.peace = true;
         self.world.unrest.last = self.world.now;
         self.world.unrest.healed = self.world.now;

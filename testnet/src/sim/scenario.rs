@@ -201,6 +201,12 @@ pub enum Action {
         /// Of those that are stopped.
         who: Pick,
     },
+    /// Hosts go on but do nothing more as homes: each repair or copy they begin fails. Ends with their process, or with
+    /// the last step.
+    Wedge {
+        /// Of those that run.
+        who: Pick,
+    },
     /// Hosts leave the ring in order.
     Leave {
         /// Of those that run.
@@ -538,6 +544,7 @@ impl Action {
             | Self::Freeze { who }
             | Self::Thaw { who }
             | Self::Leave { who }
+            | Self::Wedge { who }
             | Self::Part { who, .. }
             | Self::Clock { who, .. } => who.problem(hosts),
             Self::Heal {} => None,

@@ -25,6 +25,8 @@ pub(crate) struct Node {
     view: BTreeSet<Peer>,
     /// A view that does not follow the truth.
     pub(crate) deluded: bool,
+    /// Its jobs fail.
+    pub(crate) wedged: bool,
     incarnation: u64,
 }
 
@@ -60,6 +62,8 @@ pub(crate) struct Net {
     pub(crate) notice: Duration,
     /// Rebuilt shards do not match their hashes.
     pub(crate) inconsistent: bool,
+    /// Nobody hears what others have counted.
+    pub(crate) counts_lost: bool,
     /// Hash of everything that happened.
     pub(crate) trace: u64,
     rings: Option<testing::Net>,
@@ -111,6 +115,7 @@ impl Net {
             job_time: Duration::from_millis(20),
             notice: Duration::from_millis(300),
             inconsistent: false,
+            counts_lost: false,
             trace: 0,
             rings: None,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -171,6 +176,7 @@ impl Net {
                 state: PeerState::Accepting,
                 view: BTreeSet::new(),
                 deluded: false,
+                wedged: false,
                 incarnation: 0,
             },
         );
@@ -286,7 +292,8 @@ impl Net {
         for transmit in transmits {
             self.counters.requests += 1;
             let (id, deadline) = (transmit.id, transmit.deadline);
-            if self.lost() {
+            let count = matches!(transmit.request, Request::Counted { .. });
+            if self.lost() || self.counts_lost && count {
                 self.schedule(deadline, Event::Failure(peer, incarnation, id));
             } else {
                 let delay = self.delay();
@@ -403,7 +410,11 @@ impl Net {
     }
 
     fn work(&mut self, peer: Peer, effect: Effect) {
+        let wedged = self.nodes[&peer].wedged;
         match effect {
+            Effect::Regenerate { job, .. } | Effect::Copy { job, .. } if wedged => {
+                self.finish(peer, job, JobOutcome::default());
+            }
             Effect::Regenerate {
                 job,
                 stripe,
@@ -613,6 +624,8 @@ impl Net {
             let health = self.nodes[&peer].custody.as_ref().unwrap().health();
             sum.safe += health.safe;
             sum.degraded += health.degraded;
+            sum.uncounted += health.uncounted;
+            sum.taken_over_total += health.taken_over_total;
             sum.endangered += health.endangered;
             sum.lost += health.lost;
             sum.pending += health.pending;
