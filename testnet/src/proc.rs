@@ -9,14 +9,17 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
     state: char,
+    threads: u64,
     cpu_ticks: u64,
     start_ticks: u64,
 }
 
-/// Start time of a live process in clock ticks since boot; `None` when it is gone or a zombie.
+/// Start time of a live process in clock ticks since boot; `None` when it is gone or a zombie. One whose first thread has
+/// ended lives, and keeps its ports, until the others have too.
 pub fn start_ticks(pid: u32) -> Option<u64> {
     let stat = read(pid)?;
-    (!matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat.start_ticks)
+    let ended = matches!(stat.state, 'Z' | 'X' | 'x') && stat.threads <= 1;
+    (!ended).then_some(stat.start_ticks)
 }
 
 /// User and system CPU time a process has used so far.
@@ -43,12 +46,14 @@ fn parse(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
-    // Fields 14 and 15 of proc(5), counted from field 4 on; field 22 follows six later.
+    // Fields 14, 15, 20 and 22 of proc(5), counted from field 4 on.
     let user: u64 = fields.nth(10)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
-    let start_ticks = fields.nth(6)?.parse().ok()?;
+    let threads = fields.nth(4)?.parse().ok()?;
+    let start_ticks = fields.nth(1)?.parse().ok()?;
     Some(Stat {
         state,
+        threads,
         cpu_ticks: user + system,
         start_ticks,
     })
@@ -65,6 +70,7 @@ mod tests {
             parse(line),
             Some(Stat {
                 state: 'S',
+                threads: 3,
                 cpu_ticks: 12,
                 start_ticks: 987
             })
