@@ -19,6 +19,8 @@ use crate::store::{Key, TOMBSTONE};
 
 /// Bytes read per second by a pass nobody waits for.
 const RATE: u64 = 1 << 20;
+/// From one shard to the next in such a pass, at least: small ones cost what large ones do.
+const LEAST: Duration = Duration::from_millis(50);
 /// From the end of a pass to the next.
 const PAUSE: Duration = Duration::from_hours(24);
 /// Shards between two notes of the place reached.
@@ -104,7 +106,7 @@ async fn pass(node: &Node, mut after: Option<Key>, hurry: Option<u64>) -> Option
         for (key, bytes) in &keys {
             check(node, *key, &mut findings).await;
             if hurry.is_none() {
-                let pause = Duration::from_millis(u64::from(*bytes) * 1000 / RATE);
+                let pause = Duration::from_millis(u64::from(*bytes) * 1000 / RATE).max(LEAST);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = node.scrub.ask.notified() => return None,
