@@ -204,6 +204,8 @@ impl Custody {
             if let Some(short) = self.counts.short.get_mut(&slot) {
                 short.wake = None;
             }
+            // Should the count be given up, or not begin, there is another one.
+            self.counts.wake(slot, Some(now + LIMIT * 2));
             self.count_held(now, ring, slot);
         }
         if self.counts.vanished.is_some_and(|at| at <= now) {
