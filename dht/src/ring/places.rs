@@ -3,8 +3,8 @@
 //! It asks the first member it meets what lies around its candidates, [chooses](crate::choice) among them, tells
 //! the driver ([`Event::Placed`], to be kept) and joins. In rings of up to r peers one answer names everybody; in
 //! larger ones the choice is as good as that member's view. A peer that founds a ring chooses among its own.
-//! Newcomers that come at the same time do not know each other's choice, which costs half of its worth: each waits a
-//! random part of a second first. Places are chosen once in the life of each virtual node.
+//! Newcomers that come at the same time do not know each other's choice: each waits a random part of a second first.
+//! Places are chosen once in the life of each virtual node.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
