@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use mutualstore_dht::custody::{
-    BUCKETS, Entry, Holds, Listing, MAX_ASKED, MAX_ENTRIES, Question, Report, Reported, Request, Response,
-    Shape, Status, TrimOrder,
+    BUCKETS, Entry, Holds, Listing, MAX_ASKED, MAX_ENTRIES, Pin, Question, Report, Reported, Request,
+    Response, Shape, Status, TrimOrder,
 };
 use mutualstore_dht::{Id, Peer};
 use mutualstore_proto::wire;
@@ -122,7 +122,12 @@ pub(super) fn wire_request(request: &Request) -> wire::CustodyRequest {
     let ask = |question: &Question| wire::Question {
         stripe: wire_id(&question.stripe),
         index: u32::from(question.index),
-        pin: question.pin,
+        trim: question.trim.unwrap_or(0),
+    };
+    let pin = |pin: &Pin| wire::Pin {
+        stripe: wire_id(&pin.stripe),
+        index: u32::from(pin.index),
+        trim: pin.trim,
     };
     let total = |(stripe, total): &(Id, u8)| wire::StripeTotal {
         stripe: wire_id(stripe),
@@ -146,6 +151,9 @@ pub(super) fn wire_request(request: &Request) -> wire::CustodyRequest {
         Request::Status { stripes } => Kind::Status(wire_stripes(stripes)),
         Request::Count { stripes } => Kind::Count(wire_stripes(stripes)),
         Request::Held { stripes } => Kind::Held(wire_stripes(stripes)),
+        Request::Release { pins } => Kind::Release(wire::Release {
+            pins: pins.iter().map(pin).collect(),
+        }),
         Request::Counted { totals } => Kind::Counted(wire::Counted {
             totals: totals.iter().map(total).collect(),
         }),
@@ -178,11 +186,17 @@ pub(super) fn request(message: wire::CustodyRequest) -> Result<Request, Malforme
                     Ok(Question {
                         stripe: id(&m.stripe)?,
                         index: index(m.index)?,
-                        pin: m.pin,
+                        trim: (m.trim > 0).then_some(m.trim),
                     })
                 };
                 Request::Confirm {
                     questions: m.questions.iter().map(ask).collect::<Result<_, Malformed>>()?,
+                }
+            }
+            Kind::Release(m) => {
+                at_most(m.pins.len(), MAX_ENTRIES)?;
+                Request::Release {
+                    pins: m.pins.iter().map(pin).collect::<Result<_, _>>()?,
                 }
             }
             Kind::Status(m) => Request::Status {
@@ -206,6 +220,14 @@ pub(super) fn request(message: wire::CustodyRequest) -> Result<Request, Malforme
             }
         },
     )
+}
+
+fn pin(m: &wire::Pin) -> Result<Pin, Malformed> {
+    Ok(Pin {
+        stripe: id(&m.stripe)?,
+        index: index(m.index)?,
+        trim: m.trim,
+    })
 }
 
 fn wire_reported(reported: &Reported) -> wire::Reported {
@@ -386,11 +408,12 @@ mod tests {
     }
 
     fn any_question() -> impl Strategy<Value = Question> {
-        (any_id(), any::<u8>(), any::<bool>()).prop_map(|(stripe, index, pin)| Question {
-            stripe,
-            index,
-            pin,
-        })
+        let trim = proptest::option::of(1..=u64::MAX);
+        (any_id(), any::<u8>(), trim).prop_map(|(stripe, index, trim)| Question { stripe, index, trim })
+    }
+
+    fn any_pin() -> impl Strategy<Value = Pin> {
+        (any_id(), any::<u8>(), any::<u64>()).prop_map(|(stripe, index, trim)| Pin { stripe, index, trim })
     }
 
     fn any_request() -> impl Strategy<Value = Request> {
@@ -408,6 +431,7 @@ mod tests {
             vec(any_id(), 0..8).prop_map(|stripes| Request::Commit { stripes }),
             vec(any_order(), 0..8).prop_map(|orders| Request::Trim { orders }),
             vec(any_question(), 0..8).prop_map(|questions| Request::Confirm { questions }),
+            vec(any_pin(), 0..8).prop_map(|pins| Request::Release { pins }),
             vec(any_id(), 0..8).prop_map(|stripes| Request::Status { stripes }),
             vec(any_id(), 0..8).prop_map(|stripes| Request::Count { stripes }),
             vec(any_id(), 0..8).prop_map(|stripes| Request::Held { stripes }),
@@ -481,7 +505,7 @@ mod tests {
         let question = Question {
             stripe: Id::default(),
             index: 0,
-            pin: false,
+            trim: None,
         };
         assert_eq!(
             parse(&Request::Confirm {
@@ -489,6 +513,13 @@ mod tests {
             }),
             Err(TOO_MANY)
         );
+        let pin = Pin {
+            stripe: Id::default(),
+            index: 0,
+            trim: 1,
+        };
+        let pins = vec![pin; MAX_ENTRIES + 1];
+        assert_eq!(parse(&Request::Release { pins }), Err(TOO_MANY));
         let peer = Peer::new([0; 32]);
         let order = |others| TrimOrder {
             stripe: Id::default(),

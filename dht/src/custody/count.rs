@@ -180,7 +180,7 @@ impl Custody {
     /// What is held here of a stripe, there to stay.
     pub(super) fn holds(&mut self, now: Time, stripe: crate::Id) -> Holds {
         let keys = self.keys_of(stripe).into_iter();
-        let indices = keys.filter(|key| self.confirm(now, *key, false));
+        let indices = keys.filter(|key| self.confirm(now, *key, None));
         let indices = indices.map(|key| key.index).collect();
         let homed = self.home.stripes.get(&Slot::of(stripe));
         let due = homed.is_some_and(|homed| homed.running || homed.queued.is_some());

@@ -49,9 +49,16 @@ impl Custody {
             Request::Confirm { questions } => {
                 let answer = |question: Question| {
                     let key = ShardKey::new(question.stripe, question.index);
-                    self.confirm(now, key, question.pin)
+                    self.confirm(now, key, question.trim.map(|trim| (peer, trim)))
                 };
                 Response::Confirmed(questions.into_iter().map(answer).collect())
+            }
+            Request::Release { pins } => {
+                for pin in pins {
+                    let key = ShardKey::new(pin.stripe, pin.index);
+                    self.trims.release(key, peer, pin.trim);
+                }
+                Response::Taken
             }
             Request::Status { stripes } => {
                 Response::Statuses(stripes.into_iter().map(|stripe| self.status(stripe)).collect())
@@ -130,14 +137,14 @@ impl Custody {
         match (asked, response) {
             (Asked::Report, Response::Reported(reported)) => self.handle_reported(now, ring, peer, &reported),
             (
-                Asked::Solicit | Asked::Commit | Asked::Trim | Asked::Count | Asked::Counted,
+                Asked::Solicit | Asked::Commit | Asked::Trim | Asked::Release | Asked::Count | Asked::Counted,
                 Response::Taken,
             ) => {
                 self.peers.get_mut(peer).outbox.answered();
             }
             (Asked::Confirm(keys), Response::Confirmed(answers)) if keys.len() == answers.len() => {
                 self.peers.get_mut(peer).outbox.answered();
-                for (key, yes) in keys.into_iter().zip(answers) {
+                for ((key, _), yes) in keys.into_iter().zip(answers) {
                     self.handle_confirmed(now, peer, key, yes);
                 }
             }
@@ -177,13 +184,15 @@ impl Custody {
                 record.outbox.failed(retry);
                 record.outbox.solicit(retry);
             }
-            // The home finds what is still to be done again.
-            Asked::Commit | Asked::Trim | Asked::Count | Asked::Counted => record.outbox.failed(retry),
+            // The home finds what is still to be done again, and a pin ends by itself.
+            Asked::Commit | Asked::Trim | Asked::Release | Asked::Count | Asked::Counted => {
+                record.outbox.failed(retry);
+            }
             Asked::Confirm(keys) => {
                 record.outbox.failed(retry);
                 // Asked again for as long as a trim waits, which is not for long.
-                for key in keys.into_iter().filter(|key| self.trims.waits(*key, peer)) {
-                    record.outbox.confirm(key, true);
+                for (key, trim) in keys.into_iter().filter(|(key, _)| self.trims.waits(*key, peer)) {
+                    record.outbox.confirm(key, trim);
                 }
             }
             Asked::Status(stripes) => {

@@ -52,6 +52,11 @@ pub enum Request {
         /// At most [`MAX_ASKED`].
         stripes: Vec<Id>,
     },
+    /// Holder to holder: these trims are done, so what was pinned for them is free. Answered by [`Response::Taken`].
+    Release {
+        /// At most [`MAX_ENTRIES`].
+        pins: Vec<Pin>,
+    },
     /// To the home: so many distinct indices on as many peers answered. Answered by [`Response::Taken`].
     Counted {
         /// At most [`MAX_ENTRIES`].
@@ -168,8 +173,20 @@ pub struct Question {
     pub stripe: Id,
     /// The index.
     pub index: u8,
-    /// Whether a receiver that answers yes must not trim the shard for the pin time.
-    pub pin: bool,
+    /// The asker's trim that counts on it: a receiver that answers yes must not trim the shard for the pin time, or until
+    /// it is [released](Request::Release). Not 0. None: nothing is pinned.
+    pub trim: Option<u64>,
+}
+
+/// A shard that the receiver pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The stripe.
+    pub stripe: Id,
+    /// The index.
+    pub index: u8,
+    /// The sender's trim that it was pinned for.
+    pub trim: u64,
 }
 
 /// What a peer knows of a stripe.

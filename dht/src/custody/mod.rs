@@ -54,8 +54,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 pub use message::{
-    BUCKETS, Entry, Holds, Listing, MAX_ASKED, MAX_ENTRIES, Question, Report, Reported, Request, Response,
-    Status, TrimOrder,
+    BUCKETS, Entry, Holds, Listing, MAX_ASKED, MAX_ENTRIES, Pin, Question, Report, Reported, Request,
+    Response, Status, TrimOrder,
 };
 pub use types::{
     CustodyConfig, Effect, Health, Holding, JobId, JobOutcome, RequestId, Shape, ShardRecord, Standing,
@@ -114,14 +114,15 @@ impl Custody {
     pub fn new(mut config: CustodyConfig, me: Peer, seed: u64, now: Time) -> Self {
         config.page = config.page.clamp(1, MAX_PAGE);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let instance = rng.next_u64();
         Self {
-            instance: rng.next_u64(),
+            instance,
             rng,
             peers: Peers::new(me, config.repair_delay, now),
             inventory: Inventory::default(),
             home: Home::default(),
             jobs: Jobs::default(),
-            trims: Trims::new(config.pin),
+            trims: Trims::new(config.pin, instance),
             dropping: BTreeSet::new(),
             inquiries: Inquiries::new(),
             explored: Explored::new(),

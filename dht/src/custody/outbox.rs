@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fingerprint::ShardKey;
-use super::message::{MAX_ASKED, MAX_ENTRIES, Question, Request, TrimOrder};
+use super::message::{MAX_ASKED, MAX_ENTRIES, Pin, Question, Request, TrimOrder};
 use crate::{Id, Time};
 
 /// Trim orders in one message: each names up to 255 other holders.
@@ -16,8 +16,9 @@ pub(super) struct Outbox {
     solicit: Option<Time>,
     commits: BTreeSet<Id>,
     trims: Vec<TrimOrder>,
-    /// Whether to pin the shard.
-    confirms: BTreeMap<ShardKey, bool>,
+    /// With the trim to pin the shard for.
+    confirms: BTreeMap<ShardKey, Option<u64>>,
+    releases: Vec<Pin>,
     statuses: BTreeSet<Id>,
     counts: BTreeSet<Id>,
     helds: BTreeSet<Id>,
@@ -33,7 +34,8 @@ pub(super) enum Asked {
     Solicit,
     Commit,
     Trim,
-    Confirm(Vec<ShardKey>),
+    Confirm(Vec<(ShardKey, Option<u64>)>),
+    Release,
     Status(Vec<Id>),
     Count,
     Held(Vec<Id>),
@@ -58,8 +60,13 @@ impl Outbox {
         self.trims.push(order);
     }
 
-    pub(super) fn confirm(&mut self, key: ShardKey, pin: bool) {
-        *self.confirms.entry(key).or_default() |= pin;
+    pub(super) fn confirm(&mut self, key: ShardKey, trim: Option<u64>) {
+        let latest = self.confirms.entry(key).or_default();
+        *latest = trim.max(*latest);
+    }
+
+    pub(super) fn release(&mut self, pin: Pin) {
+        self.releases.push(pin);
     }
 
     pub(super) fn status(&mut self, stripe: Id) {
@@ -91,6 +98,7 @@ impl Outbox {
         let waiting = !self.commits.is_empty()
             || !self.trims.is_empty()
             || !self.confirms.is_empty()
+            || !self.releases.is_empty()
             || !self.statuses.is_empty()
             || !self.counts.is_empty()
             || !self.helds.is_empty()
@@ -107,15 +115,14 @@ impl Outbox {
     pub(super) fn next(&mut self) -> Option<(Request, Asked)> {
         let message = if !self.confirms.is_empty() {
             let asked = std::iter::from_fn(|| self.confirms.pop_first());
-            let asked: Vec<(ShardKey, bool)> = asked.take(MAX_ENTRIES).collect();
-            let question = |(key, pin): &(ShardKey, bool)| Question {
+            let asked: Vec<(ShardKey, Option<u64>)> = asked.take(MAX_ENTRIES).collect();
+            let question = |(key, trim): &(ShardKey, Option<u64>)| Question {
                 stripe: key.slot.stripe,
                 index: key.index,
-                pin: *pin,
+                trim: *trim,
             };
             let questions = asked.iter().map(question).collect();
-            let keys = asked.into_iter().map(|(key, _)| key).collect();
-            (Request::Confirm { questions }, Asked::Confirm(keys))
+            (Request::Confirm { questions }, Asked::Confirm(asked))
         } else if !self.statuses.is_empty() {
             let stripes = take(&mut self.statuses, MAX_ENTRIES);
             (
@@ -131,6 +138,10 @@ impl Outbox {
             let rest = self.trims.split_off(self.trims.len().min(MAX_ORDERS));
             let orders = std::mem::replace(&mut self.trims, rest);
             (Request::Trim { orders }, Asked::Trim)
+        } else if !self.releases.is_empty() {
+            let rest = self.releases.split_off(self.releases.len().min(MAX_ENTRIES));
+            let pins = std::mem::replace(&mut self.releases, rest);
+            (Request::Release { pins }, Asked::Release)
         } else if !self.totals.is_empty() {
             let totals = std::iter::from_fn(|| self.totals.pop_first());
             let totals = totals.take(MAX_ENTRIES).collect();

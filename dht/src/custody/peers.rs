@@ -27,6 +27,11 @@ const UNNOTICED: Duration = Duration::from_mins(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Handle(u32);
 
+impl Handle {
+    /// No other is greater.
+    pub(super) const MAX: Self = Self(u32::MAX);
+}
+
 /// This peer.
 pub(super) const ME: Handle = Handle(0);
 

@@ -11,7 +11,8 @@
 //! trim in each other's favour both give up, and around a cycle of them nobody gets past the first that has begun.
 //! A restart of y loses the pin, yet y can then drop only in favour of a third holder z that held and
 //! answered yes later than y did; x and all that dropped before answer no, so the chain of favours ends at
-//! a holder that still has the shard. Clocks must run at rates within a factor of two of each other.
+//! a holder that still has the shard. Once x has dropped the shard it tells y, whose pin is of no more use: that of
+//! this trim ends, by its number, so that a word that comes late ends no other. Clocks must run at rates within a factor of two of each other.
 //!
 //! Nothing here survives a restart and nothing needs to: a trim forgotten is a surplus found again.
 
@@ -21,16 +22,21 @@ use std::time::Duration;
 use super::Custody;
 use super::fingerprint::{ShardKey, Slot};
 use super::inventory::Tenure;
-use super::message::TrimOrder;
-use super::peers::Handle;
+use super::message::{Pin, TrimOrder};
+use super::peers::{Handle, ME};
 use crate::{Flaw, Membership, Time};
 
 /// Trims begun at one time; orders beyond are ignored and come again.
 const MAX_ACTIVE: usize = 4096;
+/// Pins at one time; who asks for another is told no and asks again later.
+const MAX_PINS: usize = 1 << 16;
 
 #[derive(Debug)]
-struct Trimming {
+pub(super) struct Trimming {
+    number: u64,
     begun: Time,
+    /// Who keeps the index.
+    keep: Handle,
     /// Who has not confirmed what yet.
     waiting: BTreeSet<(ShardKey, Handle)>,
     witnesses: BTreeSet<Handle>,
@@ -42,14 +48,18 @@ pub(super) struct Trims {
     pin: Duration,
     active: BTreeMap<ShardKey, Trimming>,
     begun: BTreeSet<(Time, ShardKey)>,
-    pins: BTreeMap<ShardKey, Time>,
+    /// By whose trim, and until when.
+    pins: BTreeMap<(ShardKey, Handle, u64), Time>,
     pruned: Time,
+    /// Number of the last trim. They begin at random, so that those of two runs differ.
+    last: u64,
 }
 
 impl Trims {
-    pub(super) fn new(pin: Duration) -> Self {
+    pub(super) fn new(pin: Duration, instance: u64) -> Self {
         Self {
             pin,
+            last: instance >> 1,
             active: BTreeMap::new(),
             begun: BTreeSet::new(),
             pins: BTreeMap::new(),
@@ -57,21 +67,29 @@ impl Trims {
         }
     }
 
-    /// Begins to trim a committed shard held here, once all of `waiting` have confirmed. Whether it began: not
-    /// when it has already, or the shard is pinned, or there are too many.
-    pub(super) fn begin(&mut self, now: Time, key: ShardKey, waiting: BTreeSet<(ShardKey, Handle)>) -> bool {
-        let free = !self.is_active(key) && !self.is_pinned(now, key) && self.active.len() < MAX_ACTIVE;
-        if free {
-            let witnesses = waiting.iter().map(|(_, peer)| *peer).collect();
-            let trimming = Trimming {
-                begun: now,
-                waiting,
-                witnesses,
-            };
-            self.active.insert(key, trimming);
-            self.begun.insert((now, key));
+    /// Begins to trim a committed shard held here, which `keep` keeps, once all of `waiting` have confirmed. The number of
+    /// the trim; none when it has begun already, or the shard is pinned, or there are too many.
+    pub(super) fn begin(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        keep: Handle,
+        waiting: BTreeSet<(ShardKey, Handle)>,
+    ) -> Option<u64> {
+        if self.is_active(key) || self.is_pinned(now, key) || self.active.len() >= MAX_ACTIVE {
+            return None;
         }
-        free
+        self.last += 1;
+        let trimming = Trimming {
+            number: self.last,
+            begun: now,
+            keep,
+            witnesses: waiting.iter().map(|(_, peer)| *peer).collect(),
+            waiting,
+        };
+        self.active.insert(key, trimming);
+        self.begun.insert((now, key));
+        Some(self.last)
     }
 
     pub(super) fn is_active(&self, key: ShardKey) -> bool {
@@ -79,31 +97,48 @@ impl Trims {
     }
 
     fn is_pinned(&self, now: Time, key: ShardKey) -> bool {
-        self.pins.get(&key).is_some_and(|until| now < *until)
+        let all = (key, ME, 0)..=(key, Handle::MAX, u64::MAX);
+        self.pins.range(all).any(|(_, until)| now < *until)
     }
 
-    /// Answers for a committed shard held here; yes pins it if asked to.
-    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: bool) -> bool {
-        let yes = !self.is_active(key);
-        if yes && pin {
-            self.pins.insert(key, now + self.pin);
+    /// Answers for a committed shard held here; yes pins it for the trim of another peer, if there is one.
+    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: Option<(Handle, u64)>) -> bool {
+        if self.is_active(key) {
+            return false;
         }
-        yes
+        if let Some((peer, trim)) = pin {
+            if self.pins.len() >= MAX_PINS {
+                return false;
+            }
+            self.pins.insert((key, peer, trim), now + self.pin);
+        }
+        true
     }
 
-    /// `peer` confirmed `key`. Returns the shards that may be dropped now.
-    pub(super) fn confirmed(&mut self, now: Time, key: ShardKey, peer: Handle) -> Vec<ShardKey> {
+    /// The trim of `peer` is done.
+    pub(super) fn release(&mut self, key: ShardKey, peer: Handle, trim: u64) {
+        self.pins.remove(&(key, peer, trim));
+    }
+
+    /// `peer` confirmed `key`. Returns the shards that may be dropped now, with who keeps them and the number of the trim.
+    pub(super) fn confirmed(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        peer: Handle,
+    ) -> Vec<(ShardKey, Handle, u64)> {
         let mut ready = Vec::new();
         for (trimmed, trimming) in self.active.range_mut(of(key.slot)) {
             if trimming.waiting.remove(&(key, peer)) && trimming.waiting.is_empty() {
                 ready.push(*trimmed);
             }
         }
-        ready.retain(|trimmed| {
-            let begun = self.forget(*trimmed);
-            begun.is_some_and(|begun| now < begun + self.pin / 2)
+        let done = ready.into_iter().filter_map(|trimmed| {
+            let trimming = self.forget(trimmed)?;
+            let in_time = now < trimming.begun + self.pin / 2;
+            in_time.then_some((trimmed, trimming.keep, trimming.number))
         });
-        ready
+        done.collect()
     }
 
     /// Whether a trim waits for `peer` to confirm `key`.
@@ -134,11 +169,11 @@ impl Trims {
         }
     }
 
-    /// Gives up a trim. Returns when it began.
-    pub(super) fn forget(&mut self, key: ShardKey) -> Option<Time> {
-        let begun = self.active.remove(&key)?.begun;
-        self.begun.remove(&(begun, key));
-        Some(begun)
+    /// Gives up a trim.
+    pub(super) fn forget(&mut self, key: ShardKey) -> Option<Trimming> {
+        let trimming = self.active.remove(&key)?;
+        self.begun.remove(&(trimming.begun, key));
+        Some(trimming)
     }
 
     /// Gives up trims that took too long, and forgets pins that ended.
@@ -184,27 +219,29 @@ impl Custody {
         if !whole || order.keep == ring.me() {
             return;
         }
+        let keep = self.peers.intern(now, order.keep, ring.is_alive(order.keep));
         let mut waiting = BTreeSet::new();
         let witnesses = order.others.iter().filter(|(index, _)| *index != order.index);
         for (index, peer) in witnesses.chain([&(order.index, order.keep)]) {
             let shard = ShardKey::new(order.stripe, *index);
             if *peer != ring.me() {
                 waiting.insert((shard, self.peers.intern(now, *peer, ring.is_alive(*peer))));
-            } else if !self.confirm(now, shard, false) {
+            } else if !self.confirm(now, shard, None) {
                 return;
             }
         }
         if !waiting.iter().all(|(_, peer)| self.peers.is_alive(*peer)) {
             self.explore(now, order.stripe);
-        } else if self.trims.begin(now, key, waiting.clone()) {
+        } else if let Some(trim) = self.trims.begin(now, key, keep, waiting.clone()) {
             for (shard, peer) in waiting {
-                self.peers.get_mut(peer).outbox.confirm(shard, shard == key);
+                let pin = (shard == key).then_some(trim);
+                self.peers.get_mut(peer).outbox.confirm(shard, pin);
                 self.peers.arm(peer);
             }
         }
     }
 
-    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: bool) -> bool {
+    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: Option<(Handle, u64)>) -> bool {
         if self.config.has(Flaw::ConfirmWithoutPin) {
             return self.inventory.has_committed(key);
         }
@@ -218,10 +255,16 @@ impl Custody {
             self.trims.denied(key, peer);
             return;
         }
-        for surplus in self.trims.confirmed(now, key, peer) {
+        for (surplus, keep, trim) in self.trims.confirmed(now, key, peer) {
             if self.inventory.has_committed(surplus) {
                 self.drop_shard(now, surplus, false);
             }
+            self.peers.get_mut(keep).outbox.release(Pin {
+                stripe: surplus.slot.stripe,
+                index: surplus.index,
+                trim,
+            });
+            self.peers.arm(keep);
         }
     }
 }
@@ -229,7 +272,6 @@ impl Custody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::custody::peers::ME;
     use crate::custody::tests::harness::{secs, stripe};
 
     const PIN: Duration = Duration::from_mins(1);
@@ -238,66 +280,77 @@ mod tests {
         ShardKey::new(stripe(1), index)
     }
 
-    /// Somebody asked to keep index 0, who has to confirm it.
-    fn asked() -> BTreeSet<(ShardKey, Handle)> {
-        BTreeSet::from([(key(0), ME)])
+    /// A trim of index 0 begins, which one other peer keeps and confirms.
+    fn begin(trims: &mut Trims, at: Time) -> Option<u64> {
+        trims.begin(at, key(0), ME, BTreeSet::from([(key(0), ME)]))
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "what `confirm` takes")]
+    fn asker(trim: u64) -> Option<(Handle, u64)> {
+        Some((ME, trim))
     }
 
     #[test]
     fn two_that_trim_in_each_others_favour_both_give_up() {
-        let (mut x, mut y) = (Trims::new(PIN), Trims::new(PIN));
-        assert!(x.begin(Time::ZERO, key(0), asked()) && y.begin(Time::ZERO, key(0), asked()));
-        assert!(!y.confirm(Time::ZERO, key(0), true) && !x.confirm(Time::ZERO, key(0), true));
+        let (mut x, mut y) = (Trims::new(PIN, 0), Trims::new(PIN, 0));
+        begin(&mut x, Time::ZERO).unwrap();
+        begin(&mut y, Time::ZERO).unwrap();
+        assert!(!y.confirm(Time::ZERO, key(0), asker(1)) && !x.confirm(Time::ZERO, key(0), asker(1)));
         x.denied(key(0), ME);
         assert!(x.confirmed(Time::ZERO, key(0), ME).is_empty());
     }
 
     #[test]
     fn who_confirmed_does_not_begin_before_the_pin_ends() {
-        let mut y = Trims::new(PIN);
-        assert!(y.confirm(Time::ZERO, key(0), true));
-        assert!(!y.begin(Time::ZERO + secs(59), key(0), asked()));
-        assert!(y.begin(Time::ZERO + secs(60), key(0), asked()));
+        let mut y = Trims::new(PIN, 0);
+        assert!(y.confirm(Time::ZERO, key(0), asker(1)));
+        assert_eq!(begin(&mut y, Time::ZERO + secs(59)), None);
+        begin(&mut y, Time::ZERO + secs(60)).unwrap();
+    }
+
+    #[test]
+    fn a_pin_ends_when_its_own_trim_is_done() {
+        let mut y = Trims::new(PIN, 0);
+        assert!(y.confirm(Time::ZERO, key(0), asker(1)) && y.confirm(Time::ZERO, key(0), asker(2)));
+        // Two trims count on it; the word of a third, or of another peer, ends neither.
+        y.release(key(0), ME, 3);
+        y.release(key(0), Handle::MAX, 1);
+        y.release(key(0), ME, 1);
+        assert_eq!(begin(&mut y, Time::ZERO), None);
+        y.release(key(0), ME, 2);
+        begin(&mut y, Time::ZERO).unwrap();
     }
 
     #[test]
     fn a_question_without_a_pin_leaves_the_shard_free() {
-        let mut y = Trims::new(PIN);
-        assert!(y.confirm(Time::ZERO, key(0), false));
-        assert!(y.begin(Time::ZERO, key(0), asked()));
+        let mut y = Trims::new(PIN, 0);
+        assert!(y.confirm(Time::ZERO, key(0), None));
+        begin(&mut y, Time::ZERO).unwrap();
     }
 
     #[test]
     fn every_witness_is_needed_and_half_the_pin_is_the_limit() {
-        let begin = |waiting| {
-            let mut trims = Trims::new(PIN);
-            assert!(trims.begin(Time::ZERO, key(0), waiting));
-            trims
-        };
+        let mut trims = Trims::new(PIN, 0);
         let both = BTreeSet::from([(key(0), ME), (key(1), ME)]);
-        let mut trims = begin(both);
+        let number = trims.begin(Time::ZERO, key(0), ME, both).unwrap();
         assert!(trims.confirmed(Time::ZERO, key(0), ME).is_empty());
-        assert_eq!(trims.confirmed(Time::ZERO, key(1), ME), [key(0)]);
+        assert_eq!(trims.confirmed(Time::ZERO, key(1), ME), [(key(0), ME, number)]);
         assert!(!trims.is_active(key(0)));
-        assert_eq!(
-            begin(asked()).confirmed(Time::ZERO + secs(29), key(0), ME),
-            [key(0)]
-        );
-        assert!(
-            begin(asked())
-                .confirmed(Time::ZERO + secs(30), key(0), ME)
-                .is_empty()
-        );
+        let mut confirmed = |after: u64| {
+            begin(&mut trims, Time::ZERO).unwrap();
+            trims.confirmed(Time::ZERO + secs(after), key(0), ME).len()
+        };
+        assert_eq!((confirmed(29), confirmed(30)), (1, 0));
     }
 
     #[test]
     fn a_trim_ends_by_itself_and_with_its_witness() {
-        let mut trims = Trims::new(PIN);
-        assert!(trims.begin(Time::ZERO, key(0), asked()));
+        let mut trims = Trims::new(PIN, 0);
+        begin(&mut trims, Time::ZERO).unwrap();
         assert_eq!(trims.poll_timeout(), Some(Time::ZERO + secs(30)));
         trims.handle_timeout(Time::ZERO + secs(30));
         assert!(!trims.is_active(key(0)));
-        assert!(trims.begin(Time::ZERO, key(0), asked()));
+        begin(&mut trims, Time::ZERO).unwrap();
         trims.retain(|_| true);
         assert!(trims.is_active(key(0)));
         trims.retain(|peer| peer != ME);

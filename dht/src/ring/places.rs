@@ -3,11 +3,9 @@
 //! It asks the first member it meets what lies around its candidates, [chooses](crate::choice) among them, tells
 //! the driver ([`Event::Placed`], to be kept) and joins. In rings of up to r peers one answer names everybody; in
 //! larger ones the choice is as good as that member's view. A peer that founds a ring chooses among its own.
-//! Newcomers that come at the same time do not know each other's choice: each waits a random part of a second first.
 //! Places are chosen once in the life of each virtual node.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::calls::Purpose;
 use super::message::{Event, Request};
@@ -20,8 +18,6 @@ use crate::{Contact, Id, Peer, Time};
 const CHUNK: usize = 2;
 /// After so many questions without an answer the choice is made with what is known.
 const FAILURES: u32 = 3;
-/// Longest wait before a newcomer asks.
-const SPREAD: Duration = Duration::from_secs(1);
 
 /// Virtual nodes still to be chosen.
 #[derive(Debug)]
@@ -36,8 +32,6 @@ pub(super) struct Places {
     known: BTreeMap<Peer, Contact>,
     failures: u32,
     in_flight: bool,
-    /// When to ask.
-    at: Time,
 }
 
 impl Places {
@@ -64,11 +58,6 @@ impl Ring {
         self.set_phase(Phase::Joining);
         self.events.retain(|event| !matches!(event, Event::Placed(_)));
         self.want_places(&[]);
-        let wait = self.jitter(SPREAD);
-        if let Some(places) = &mut self.places {
-            places.at = now + wait;
-            self.set_book_timer(now + wait);
-        }
     }
 
     /// Gives this peer the virtual nodes `kept` and as many new ones as it lacks. The new ones are chosen among what
@@ -92,7 +81,6 @@ impl Ring {
             known: known.map(|(peer, entry)| (peer, entry.contact.clone())).collect(),
             failures: 0,
             in_flight: false,
-            at: Time::ZERO,
         };
         self.take_places(&places);
         self.places = Some(places);
@@ -126,7 +114,7 @@ impl Ring {
         let Some(places) = &mut self.places else {
             return false;
         };
-        if places.in_flight || now < places.at {
+        if places.in_flight {
             return true;
         }
         let of = places.question(me.peer);
