@@ -1,7 +1,10 @@
-//! How fast, and at what price: puts and gets of several sizes against real daemons, one CSV row per case.
+//! How fast, and at what price: puts and gets of several sizes against real daemons, and the repair of a killed one; one
+//! CSV row per case.
 //!
 //! CPU is user plus system time of *all* daemons from `/proc`, so it counts hops, hashing and parity
 //! wherever they happen; the client's own work is not in it. Every byte got is compared with the byte put.
+
+mod repair;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::{ClientError, FAILURE, GetOptions, PutOptions};
-use crate::net::NetError;
+use crate::net::{self, NetError};
 use crate::proc;
 use crate::scratch::{Scratch, ScratchOptions};
 use crate::size::{Capacities, Size};
@@ -52,10 +55,10 @@ pub enum BenchError {
     /// The daemons did not come up or did not form one ring.
     #[error(transparent)]
     Net(#[from] NetError),
-    /// A put or get failed, or brought other bytes.
+    /// A request failed, or brought other bytes.
     #[error("{op} of {size} failed: {source}")]
     Client {
-        /// `put` or `get`.
+        /// `put`, `get` or `status`.
         op: &'static str,
         /// File size.
         size: Size,
@@ -86,7 +89,8 @@ impl BenchError {
 /// Transfers: `size` is that of a file, `concurrency` the number of clients. Cases `fresh-*` (before any
 /// transfer) and `idle-*` (after all) have one row per daemon with its number as `concurrency`: of
 /// `*-rss`, `size` is its resident memory in bytes; of `*-cpu`, `p50ms` is the milliseconds of CPU it used
-/// per second of doing nothing (10 ms are 1 % of a core).
+/// per second of doing nothing (10 ms are 1 % of a core). The last row is the repair of a killed peer, by `concurrency` others:
+/// bytes and shards rebuilt per second; none where too few peers are left.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Name of the case.
@@ -95,7 +99,7 @@ pub struct Row {
     pub size: Option<u64>,
     /// Clients, or number of the daemon.
     pub concurrency: usize,
-    /// `put`, `get` or `idle`.
+    /// `put`, `get`, `idle` or `repair`.
     pub op: &'static str,
     /// 10^6 bytes per second over all clients.
     pub mb_per_s: Option<f64>,
@@ -173,7 +177,7 @@ pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), Ben
         .iter()
         .map(|case| case.size * (case.clients * case.repeat) as u64)
         .sum();
-    let scratch = Scratch::up(&ScratchOptions {
+    let mut scratch = Scratch::up(&ScratchOptions {
         binary: options.binary.clone(),
         peers: options.peers,
         // A peer holds at most one shard of a stripe, so this fits whatever the code.
@@ -181,7 +185,7 @@ pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), Ben
         place: options.place.clone(),
         prefix: "mutualstore-bench-",
         seed: 0,
-        flags: options.flags.clone(),
+        flags: net::with_repair_delay(&options.flags, "2s"),
     })?;
     settle(&scratch)?;
     idle(&scratch, "fresh", emit)?;
@@ -221,7 +225,11 @@ pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), Ben
         settle(&scratch)?;
         seed += (case.clients * case.repeat) as u64;
     }
-    idle(&scratch, "idle", emit)
+    idle(&scratch, "idle", emit)?;
+    if let Some(row) = repair::measure(&mut scratch)? {
+        emit(&row);
+    }
+    Ok(())
 }
 
 fn failed(op: &'static str, size: u64) -> impl FnOnce(ClientError) -> BenchError {
