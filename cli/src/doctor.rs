@@ -246,14 +246,16 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
             return vec![Finding::bad("daemon", error.to_string(), cure)];
         }
     };
-    vec![
+    let mut findings = vec![
         Finding::ok("daemon", format!("version {} answers", status.version)),
         ring(&status),
         protection(&status),
         room(&status),
         health(&status),
         damage(&status),
-    ]
+    ];
+    findings.extend(writes(&status));
+    findings
 }
 
 fn ring(status: &Status) -> Finding {
@@ -373,6 +375,17 @@ fn damage(status: &Status) -> Finding {
         return Finding::warning("shards", found, cure);
     }
     Finding::ok("shards", found)
+}
+
+/// Writes of the daemon that its disk failed.
+fn writes(status: &Status) -> Option<Finding> {
+    let found = format!(
+        "{} writes of the daemon failed since it started",
+        status.write_failures_total
+    );
+    let cure =
+        "shards it could not write lie elsewhere; look at the disk (`dmesg`, `df`), then restart the daemon";
+    (status.write_failures_total > 0).then(|| Finding::bad("disk", found, cure))
 }
 
 /// What some others say of this peer.
@@ -578,6 +591,14 @@ mod tests {
         let mut status = status("joined", 12, 0, 0);
         status.scrub.bad_total = 1;
         assert_eq!(damage(&status).state, State::Warning);
+    }
+
+    #[test]
+    fn writes_that_failed_are_told() {
+        let mut status = status("joined", 12, 0, 0);
+        assert!(writes(&status).is_none());
+        status.write_failures_total = 3;
+        assert_eq!(writes(&status).map(|finding| finding.state), Some(State::Bad));
     }
 
     #[test]

@@ -92,6 +92,11 @@ pub(crate) struct ForgetArgs {
 
 /// Tells all peers that one is gone for good.
 pub(crate) fn forget(args: &ForgetArgs, screen: &Screen) -> Result<(), CliError> {
+    if args.peer.is_empty() {
+        return Err(CliError::Usage(
+            "whom? give the peer's id, or 6 letters of its beginning or end".to_owned(),
+        ));
+    }
     let reply = args.connect.client()?.forget(&args.peer)?;
     if screen.json {
         return screen.document(&reply.json);
@@ -142,6 +147,10 @@ pub(crate) fn leave(args: &LeaveArgs, screen: &Screen) -> Result<(), CliError> {
         return screen.document(&reply.json);
     }
     screen.line(match report.state {
+        Departure::Left if report.shards > 0 => format!(
+            "left with {} shards that nobody has taken: the others rebuild them from theirs where they can; the daemon has ended",
+            report.shards
+        ),
         Departure::Left => "left: all it held is with others, and the daemon has ended".to_owned(),
         Departure::Stays | Departure::Draining | Departure::Stuck => format!(
             "leaving: {} shards ({}) are handed over, then the daemon ends",

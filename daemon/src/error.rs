@@ -110,7 +110,7 @@ impl Failure {
     /// A local disk refused: no space where that is why, else unexpected. `what` names the file and the cause.
     pub fn disk(cause: io::ErrorKind, what: impl fmt::Display) -> Self {
         if matches!(cause, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            Self::no_space(what)
+            Self::no_space(format!("{what}; free space on that file system"))
         } else {
             Self::unexpected(what)
         }
@@ -163,7 +163,7 @@ impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
         match &error {
             FileError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Self::no_space(error)
+                Self::no_space(format!("{error}; free space on that file system"))
             }
             FileError::Io { .. }
             | FileError::Damaged { .. }

@@ -145,8 +145,13 @@ impl Journal {
             }),
             Ok(file) => {
                 let mut put = Put { path, file };
-                put.append(&[&[BEGIN], started.to_be_bytes().as_slice()].concat())?;
-                Ok(put)
+                match put.append(&[&[BEGIN], started.to_be_bytes().as_slice()].concat()) {
+                    Ok(()) => Ok(put),
+                    Err(error) => {
+                        put.finish()?;
+                        Err(error)
+                    }
+                }
             }
         }
     }

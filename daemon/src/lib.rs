@@ -25,6 +25,7 @@ pub mod network;
 mod node;
 mod process;
 mod run;
+mod spare;
 pub mod store;
 pub mod tombstone;
 mod transfer;

@@ -25,7 +25,7 @@ use crate::network::Network;
 use crate::node::shards::unix_ms;
 use crate::node::{Node, Parts, compaction, driver, membership, scrub, service::PeerService};
 use crate::store::{OpenError, Store, StoreConfig};
-use crate::{api, transfer};
+use crate::{api, spare, transfer};
 
 /// A clean stop that takes longer than this is cut short: nothing acknowledged depends on it.
 const STOP: Duration = Duration::from_secs(4);
@@ -100,8 +100,10 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
         capacity: config.capacity,
         ..StoreConfig::default()
     };
-    let opened = tokio::task::spawn_blocking(move || Store::open(&directory, store_config)).await;
-    let (store, report) = opened.map_err(Failure::unexpected)?.map_err(store_failed)?;
+    let opening =
+        move || Store::open(&directory, store_config).map_err(|error| store_failed(error, &directory));
+    let opened = tokio::task::spawn_blocking(opening).await;
+    let (store, report) = opened.map_err(Failure::unexpected)??;
     tracing::info!(
         clean = report.clean,
         shards = report.shards,
@@ -248,14 +250,18 @@ fn net_config(node: &Node) -> NetConfig {
     }
 }
 
-fn store_failed(error: OpenError) -> Failure {
+fn store_failed(error: OpenError, dir: &Path) -> Failure {
     match error {
         OpenError::DirInUse => Failure::usage("the shard store is in use by another daemon"),
         error @ OpenError::Format(_) => Failure::usage(format!(
             "{error}; what it holds is untouched; start the version that wrote it"
         )),
         OpenError::Io(source) => {
-            let text = format!("cannot open the shard store: {source}; what it holds is untouched");
+            let text = format!(
+                "cannot open the shard store in {}: {source}; what it holds is untouched; is everything in it readable, and \
+                 `segments` and `index` directories? The index may be removed: it is made again",
+                dir.display()
+            );
             Failure::disk(source.kind(), text)
         }
     }
@@ -361,7 +367,7 @@ fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<(), Failure>
         listen,
         started: unix_ms(),
     };
-    node.data.save_daemon_info(&info)?;
+    spare::with(node.data.path(), || Ok(node.data.save_daemon_info(&info)?))?;
     let listen = info.listen.join(",");
     let mut out = std::io::stdout().lock();
     let written = writeln!(out, "ready peer={} api={} listen={listen}", info.peer, info.api);

@@ -202,9 +202,10 @@ pub fn start(dir: &Path, binary: &Path, indices: &[usize]) -> Result<Testnet, Ne
     let chosen = chosen(&testnet, indices)?;
     let dead: Vec<&Peer> = chosen.into_iter().filter(|peer| !peer.alive).collect();
     let launches: Vec<Launch> = dead.iter().map(|peer| relaunch(&testnet, peer)).collect();
-    grow(&mut testnet, binary, &launches)?;
+    let grown = grow(&mut testnet, binary, &launches);
+    testnet.refresh();
     testnet.save(dir)?;
-    Ok(testnet)
+    grown.map(|()| testnet)
 }
 
 /// Kills daemons with SIGKILL and returns their numbers when they are gone. With `wipe` their data is
@@ -290,7 +291,8 @@ pub fn members(testnet: &Testnet) -> Result<Vec<Member>, NetError> {
     testnet.alive().map(member).collect()
 }
 
-/// Starts `launches` and waits for the ring of all live peers; on failure kills what it started.
+/// Starts `launches` and waits for the ring of all live peers. Where a daemon that was there before does not start, those
+/// that did go on; on any other failure what was started is killed.
 fn grow(testnet: &mut Testnet, binary: &Path, launches: &[Launch]) -> Result<(), NetError> {
     if launches.is_empty() {
         return Ok(());
@@ -303,12 +305,19 @@ fn grow(testnet: &mut Testnet, binary: &Path, launches: &[Launch]) -> Result<(),
     };
     let fleet = Fleet::new(None).map_err(NetError::io("cannot watch for Ctrl-C"))?;
     let alive: Vec<String> = testnet.alive().map(|peer| peer.listen.clone()).collect();
-    let started = start_all(&fleet, &recipe, launches, alive, testnet.seed)?;
+    let (started, failure) = start_each(&fleet, &recipe, launches, alive, testnet.seed);
     testnet
         .peers
         .retain(|peer| started.iter().all(|new| new.index != peer.index));
     testnet.peers.extend(started);
     testnet.peers.sort_by_key(|peer| peer.index);
+    if let Some(failure) = failure {
+        // What was there before goes on without the one that does not start; a new network is given up.
+        if launches.iter().any(|launch| !is_newcomer(&launch.data_dir)) {
+            fleet.detach();
+        }
+        return Err(failure.into());
+    }
     wait_whole(&fleet, &testnet.alive().cloned().collect::<Vec<_>>())?;
     fleet.detach();
     Ok(())
@@ -348,6 +357,20 @@ pub(crate) fn start_all(
     known: Vec<String>,
     seed: u64,
 ) -> Result<Vec<Peer>, NetError> {
+    match start_each(fleet, recipe, launches, known, seed) {
+        (_, Some(failure)) => Err(failure.into()),
+        (started, None) => Ok(started),
+    }
+}
+
+/// Starts daemons until one fails; which ones were started, by number.
+fn start_each(
+    fleet: &Fleet,
+    recipe: &Recipe,
+    launches: &[Launch],
+    known: Vec<String>,
+    seed: u64,
+) -> (Vec<Peer>, Option<SpawnError>) {
     let shared = Mutex::new(Starting {
         next: 0,
         known,
@@ -367,11 +390,8 @@ pub(crate) fn start_all(
     let Starting {
         mut started, failure, ..
     } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some(failure) = failure {
-        return Err(failure.into());
-    }
     started.sort_by_key(|peer| peer.index);
-    Ok(started)
+    (started, failure)
 }
 
 /// Whether the daemon has no places on the ring yet.

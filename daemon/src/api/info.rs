@@ -47,6 +47,7 @@ struct Status {
     repair: Repair,
     stripes_home: StripesHome,
     scrub: Scrub,
+    write_failures_total: u64,
     process: ProcessUse,
     uptime_seconds: f64,
 }
@@ -156,6 +157,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
             checked_total: node.shards.checked.get(),
             bad_total: node.shards.bad.get(),
         },
+        write_failures_total: node.shards.write_failures.get(),
         process: process::current(),
         uptime_seconds: node.started.elapsed().as_secs_f64(),
     })

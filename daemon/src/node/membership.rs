@@ -16,6 +16,7 @@ use crate::files::BookEntry;
 use crate::link::Link;
 use crate::net::{DialError, NetworkInfo};
 use crate::network::Join;
+use crate::spare;
 use crate::wire::contact::decode_contact;
 
 /// Between two rounds over the join addresses: doubles up to the maximum.
@@ -69,11 +70,12 @@ pub(crate) async fn join(node: Arc<Node>) {
     }
 }
 
-/// Keeps the ring informed of how full this peer is.
+/// Keeps the ring informed of how full this peer is, and some space back.
 pub(crate) async fn tell_usage(node: Arc<Node>) {
     loop {
-        tokio::time::sleep(USAGE_EVERY).await;
         node.publish_usage();
+        spare::keep(node.data.path());
+        tokio::time::sleep(USAGE_EVERY).await;
     }
 }
 

@@ -98,6 +98,11 @@ pub(crate) async fn run(node: Arc<Node>) {
 /// Reads everything behind `after`; in a hurry because of a request, or else slowly until there is one.
 async fn pass(node: &Node, mut after: Option<Key>, hurry: Option<u64>) -> Option<Findings> {
     let mut findings = Findings::default();
+    let mut believed = node.shards.reconcile(&node.core, None, NOTED);
+    while believed.is_some() {
+        believed = node.shards.reconcile(&node.core, believed, NOTED);
+        tokio::task::yield_now().await;
+    }
     loop {
         let keys = node.shards.keys_after(after, NOTED).await;
         let Some(last) = keys.last().copied() else {
@@ -127,7 +132,11 @@ async fn check(node: &Node, key: Key, findings: &mut Findings) {
         node.shards.tombstone(&node.core, stripe).await.is_none() && !node.shards.is_deleted(stripe)
     } else {
         match node.shards.find(&node.core, stripe, key.index, true).await {
-            Local::Found(_) | Local::None | Local::Deleted(_) => false,
+            Local::Found(shard) => {
+                node.shards.acknowledge(&node.core, &shard);
+                false
+            }
+            Local::None | Local::Deleted(_) => false,
             Local::Corrupt(_) => true,
             Local::Failed(_) => {
                 let again = node.shards.find(&node.core, stripe, key.index, true).await;
@@ -135,7 +144,7 @@ async fn check(node: &Node, key: Key, findings: &mut Findings) {
                     node.shards.bad.add(1);
                     tracing::warn!(error, "CORRUPTED_BLOCK {stripe}:{}", key.index);
                     node.shards
-                        .drop_shards(&node.core, vec![(stripe, key.index)])
+                        .drop_damaged(&node.core, stripe, key.index, true)
                         .await;
                 }
                 matches!(again, Local::Failed(_) | Local::Corrupt(_))

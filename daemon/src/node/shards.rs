@@ -8,14 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use mutualstore_dht::custody::{self, Holding, Shape, TOMBSTONE};
-use mutualstore_dht::{Id, Peer};
+use mutualstore_dht::{Id, Peer, Time};
 use mutualstore_erasure::{Header, Shard, StripeId, VerifiedShard};
 use tokio::sync::Semaphore;
 
-use super::core::Core;
+use super::core::{Core, State};
 use crate::metrics::Count;
 use crate::store::{
-    Compacted, GetError, Key, Meta, PutError, State as StoreState, Store, UpdateError, Usage,
+    Compacted, GetError, Key, Meta, PutError, State as StoreState, Store, Stored, UpdateError, Usage,
 };
 use crate::tombstone::Tombstone;
 use crate::wire::node::{NO_TOKEN, Token};
@@ -36,6 +36,8 @@ pub(crate) struct Shards {
     pub(crate) checked: Count,
     /// Of these, those that did not verify.
     pub(crate) bad: Count,
+    /// Changes of the store that its disk failed.
+    pub(crate) write_failures: Count,
     /// Bytes of records that compaction wrote again.
     pub(crate) compaction_copied: Count,
     /// Bytes that compaction gave back.
@@ -133,6 +135,7 @@ impl Shards {
             retention,
             checked: Count::default(),
             bad: Count::default(),
+            write_failures: Count::default(),
             compaction_copied: Count::default(),
             compaction_gained: Count::default(),
         }
@@ -146,6 +149,22 @@ impl Shards {
         let _turn = self.gate.acquire().await.ok()?;
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || work(&store)).await.ok()
+    }
+
+    /// Has `work` change the store, and tells custody of what turned out to be lost on the way.
+    async fn change<R: Send + 'static, E: Into<KeepError> + Send + 'static>(
+        &self,
+        core: &Core,
+        work: impl FnOnce(&Store) -> Result<R, E> + Send + 'static,
+    ) -> Result<R, KeepError> {
+        let done = self.blocking(move |store| (work(store), store.take_lost())).await;
+        let (result, lost) = done.ok_or_else(|| KeepError::Disk("stopping".into()))?;
+        self.tell_removed(core, lost);
+        let result = result.map_err(Into::into);
+        if let Err(KeepError::Disk(_)) = result {
+            self.write_failures.add(1);
+        }
+        result
     }
 
     /// Compacts one segment, if that is worth it.
@@ -193,16 +212,12 @@ impl Shards {
     pub(crate) async fn announce_all(&self, core: &Core) -> std::io::Result<()> {
         let held = self.blocking(|store| {
             let mut held = Vec::new();
-            store.for_each(|key, meta| held.push((key, meta)))?;
-            let shaped = |(key, meta): (Key, Meta)| {
-                let header = store.header(key).ok().flatten()?;
-                let header = Header::decode(&header).ok()?;
-                Some((key, meta, shape_of(&header)))
-            };
+            store.for_each(|key, _| held.push(key))?;
+            let shaped = |key: Key| Some((key, shape_held(store, key)?));
             Ok::<_, std::io::Error>(held.into_iter().filter_map(shaped).collect::<Vec<_>>())
         });
-        for (key, meta, shape) in held.await.unwrap_or_else(|| Ok(Vec::new()))? {
-            self.announce(core, key, &meta, shape);
+        for (key, shape) in held.await.unwrap_or_else(|| Ok(Vec::new()))? {
+            self.tell(core, key, shape);
         }
         Ok(())
     }
@@ -242,34 +257,24 @@ impl Shards {
                 writer: *writer.as_bytes(),
             },
         };
-        let stored = self.blocking(move |store| {
-            store.put(key, state, token, &shard.header().encode(), shard.payload())?;
-            Ok::<_, PutError>(store.meta(key))
+        let stored = self.change(core, move |store| {
+            store.put(key, state, token, &shard.header().encode(), shard.payload())
         });
-        let meta = stored.await.ok_or_else(|| KeepError::Disk("stopping".into()))??;
-        if let Some(meta) = meta {
-            self.announce(core, key, &meta, shape);
-        }
+        stored.await?;
+        self.tell(core, key, shape);
         Ok(())
     }
 
     /// Keeps a tombstone and drops the stripe's shards; durable when this returns.
     pub(crate) async fn bury(&self, core: &Core, tombstone: Tombstone) -> Result<(), KeepError> {
         let (stripe, shape) = (tombstone.stripe(), shape_of(tombstone.header()));
-        let buried = self.blocking(move |store| {
+        let buried = self.change(core, move |store| {
             let (header, signature) = (tombstone.header().encode(), tombstone.signature());
-            let removed = store.bury(*stripe.as_bytes(), &header, signature, unix_ms())?;
-            Ok::<_, PutError>((removed, store.meta(key(stripe, TOMBSTONE))))
+            store.bury(*stripe.as_bytes(), &header, signature, unix_ms())
         });
-        let (removed, meta) = buried.await.ok_or_else(|| KeepError::Disk("stopping".into()))??;
-        if let Some(meta) = meta {
-            self.announce(core, key(stripe, TOMBSTONE), &meta, shape);
-        }
-        core.with(|state, now| {
-            for index in removed {
-                state.custody.removed(now, stripe, index);
-            }
-        });
+        let removed = buried.await?;
+        self.tell(core, key(stripe, TOMBSTONE), shape);
+        self.tell_removed(core, removed.into_iter().map(|index| key(stripe, index)));
         Ok(())
     }
 
@@ -286,15 +291,13 @@ impl Shards {
                     return None;
                 }
             };
-            let header = Header::decode(&stored.header).ok();
-            let tombstone = header.and_then(|header| Tombstone::verify(header, &stored.payload));
-            Some(tombstone.filter(|tombstone| tombstone.stripe() == stripe))
+            Some(tombstone_of(&stored, stripe))
         });
         let tombstone = read.await??;
         if tombstone.is_none() {
             self.bad.add(1);
             tracing::warn!("CORRUPTED_BLOCK {stripe}:{TOMBSTONE}");
-            self.drop_shards(core, vec![(stripe, TOMBSTONE)]).await;
+            self.drop_damaged(core, stripe, TOMBSTONE, false).await;
         }
         tombstone
     }
@@ -333,17 +336,7 @@ impl Shards {
         };
         let read = self.blocking(move |store| {
             let stored = store.get(key(stripe, index))?;
-            Ok::<_, GetError>(stored.map(|stored| {
-                let header = Header::decode(&stored.header).ok()?;
-                let payload = stored.payload;
-                let shard = Shard {
-                    header,
-                    index,
-                    payload,
-                };
-                let expected = StripeId::from(*stripe.as_bytes());
-                shard.verify_for(&expected).ok().map(Box::new)
-            }))
+            Ok::<_, GetError>(stored.map(|stored| verified(&stored, stripe, index).map(Box::new)))
         });
         self.checked.add(1);
         match read.await {
@@ -352,7 +345,7 @@ impl Shards {
             Some(Ok(Some(None)) | Err(GetError::Corrupt)) => {
                 self.bad.add(1);
                 tracing::warn!("CORRUPTED_BLOCK {stripe}:{index}");
-                self.drop_shards(core, vec![(stripe, index)]).await;
+                self.drop_damaged(core, stripe, index, false).await;
                 Local::Corrupt(index)
             }
             Some(Err(error @ GetError::Io(_))) => Local::Failed(error.to_string()),
@@ -365,32 +358,49 @@ impl Shards {
             .iter()
             .map(|(stripe, index)| key(*stripe, *index))
             .collect();
-        match self.blocking(move |store| store.remove(&keys)).await {
-            Some(Ok(_)) => core.with(|state, now| {
-                for (stripe, index) in &shards {
-                    state.custody.removed(now, *stripe, *index);
-                }
-            }),
-            Some(Err(error)) => tracing::warn!(%error, "could not drop shards; they stay until the next try"),
-            None => {}
+        let removed = {
+            let keys = keys.clone();
+            self.change(core, move |store| store.remove(&keys)).await
+        };
+        self.tell_dropped(core, keys, removed).await;
+    }
+
+    /// Drops a shard or tombstone that was seen damaged, unless a sound one has come in its place, and tells custody. One
+    /// that cannot be read goes only if that says `unreadable`.
+    pub(super) async fn drop_damaged(&self, core: &Core, stripe: Id, index: u8, unreadable: bool) {
+        let key = key(stripe, index);
+        let sound = move |stored: &Stored| match index {
+            TOMBSTONE => tombstone_of(stored, stripe).is_some(),
+            _ => verified(stored, stripe, index).is_some(),
+        };
+        let removed = self.change(core, move |store| store.remove_damaged(key, sound, unreadable));
+        let removed = removed.await;
+        self.tell_dropped(core, vec![key], removed).await;
+    }
+
+    /// Custody forgot `keys`, or is to: tells it what became of them.
+    async fn tell_dropped(&self, core: &Core, keys: Vec<Key>, removed: Result<u64, KeepError>) {
+        if let Err(error) = removed {
+            tracing::warn!(%error, "could not drop shards; they stay until the next try");
         }
+        for key in &keys {
+            let key = *key;
+            let left = self.blocking(move |store| shape_held(store, key));
+            if let Some(shape) = left.await.flatten() {
+                self.tell(core, key, shape);
+            }
+        }
+        self.tell_removed(core, keys);
     }
 
     /// Drops a pending shard whose lease ended, unless it was committed or renewed while custody decided; then
     /// custody is told again.
     pub(super) async fn expire(&self, core: &Core, stripe: Id, index: u8) {
         let key = key(stripe, index);
-        let left = self.blocking(move |store| {
-            if let Err(error) = store.expire(&[key], unix_ms()) {
-                tracing::warn!(%error, "could not drop an expired shard; it stays until the next try");
-            }
-            let header = store.header(key).ok().flatten()?;
-            Some((store.meta(key)?, shape_of(&Header::decode(&header).ok()?)))
-        });
-        match left.await.flatten() {
-            Some((meta, shape)) => self.announce(core, key, &meta, shape),
-            None => core.with(|state, now| state.custody.removed(now, stripe, index)),
-        }
+        let removed = self
+            .change(core, move |store| store.expire(&[key], unix_ms()))
+            .await;
+        self.tell_dropped(core, vec![key], removed).await;
     }
 
     /// Keys held of `stripes` that were put under `token` (any token if `None`).
@@ -418,8 +428,8 @@ impl Shards {
     ) -> Result<Vec<bool>, KeepError> {
         let (held, keys) = self.keys_of(&stripes, token);
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
-        let done = self.blocking(move |store| store.commit(&store_keys)).await;
-        done.ok_or_else(|| KeepError::Disk("stopping".into()))??;
+        let done = self.change(core, move |store| store.commit(&store_keys)).await;
+        done?;
         core.with(|state, now| {
             for (stripe, held) in stripes.iter().zip(&held) {
                 if *held {
@@ -441,8 +451,10 @@ impl Shards {
         let (held, keys) = self.keys_of(&stripes, Some(token));
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
         let until = unix_ms().saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
-        let done = self.blocking(move |store| store.renew(&store_keys, until)).await;
-        done.ok_or_else(|| KeepError::Disk("stopping".into()))??;
+        let done = self
+            .change(core, move |store| store.renew(&store_keys, until))
+            .await;
+        done?;
         core.with(|state, now| {
             for stripe in &stripes {
                 state.custody.renew(now, *stripe, now + lease);
@@ -455,51 +467,123 @@ impl Shards {
     pub(crate) async fn discard(&self, core: &Core, stripes: Vec<Id>, token: Token) -> Vec<bool> {
         let (held, keys) = self.keys_of(&stripes, Some(token));
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
-        match self
-            .blocking(move |store| store.discard(&store_keys, token))
-            .await
-        {
-            Some(Ok(_)) => core.with(|state, now| {
-                for (stripe, index) in &keys {
-                    state.custody.removed(now, *stripe, *index);
-                }
-            }),
-            Some(Err(error)) => tracing::warn!(%error, "could not discard shards; their lease will end"),
-            None => {}
+        let told = store_keys.clone();
+        let done = self
+            .change(core, move |store| store.discard(&store_keys, token))
+            .await;
+        if let Err(error) = done {
+            tracing::warn!(%error, "could not discard shards; their lease will end");
         }
+        self.tell_removed(core, told);
         held
     }
 }
 
 impl Shards {
-    /// Tells custody of a shard, or a tombstone, that is durable here.
-    fn announce(&self, core: &Core, key: Key, meta: &Meta, shape: Shape) {
+    /// Tells custody of a shard or tombstone that was stored; nothing if it has been removed since. Custody learns what the
+    /// store holds at that moment, whatever other changes of the same shard are about to be told: the last one told is true.
+    fn tell(&self, core: &Core, key: Key, shape: Shape) {
         core.with(|state, now| {
-            let holding_state = match meta.state {
-                StoreState::Committed => custody::State::Committed,
-                StoreState::Pending {
-                    until_unix_ms,
-                    writer,
-                } => custody::State::Pending {
-                    until: now + Duration::from_millis(until_unix_ms.saturating_sub(unix_ms())),
-                    writer: Peer::new(writer),
-                },
-                StoreState::Deleted { since_unix_ms } => {
-                    let age = Duration::from_millis(unix_ms().saturating_sub(since_unix_ms));
-                    custody::State::Deleted {
-                        until: now + self.retention.saturating_sub(age),
-                    }
-                }
-            };
-            let holding = Holding {
-                stripe: Id::new(key.stripe),
-                index: key.index,
-                shape,
-                state: holding_state,
-            };
-            state.custody.insert(now, holding);
+            if let Some(meta) = self.store.meta(key) {
+                self.insert(state, now, key, &meta, shape);
+            }
         });
     }
+
+    /// Tells custody of shards that were removed; those that the store holds again it goes on believing in.
+    fn tell_removed(&self, core: &Core, keys: impl IntoIterator<Item = Key>) {
+        let mut keys = keys.into_iter().peekable();
+        if keys.peek().is_none() {
+            return;
+        }
+        core.with(|state, now| {
+            for key in keys {
+                let stripe = Id::new(key.stripe);
+                if self.store.meta(key).is_none() {
+                    state.custody.removed(now, stripe, key.index);
+                } else {
+                    state.custody.spared(stripe, key.index);
+                }
+            }
+        });
+    }
+
+    /// Has custody forget what it believes to be held and the store does not have, among the next `limit` behind `after` in
+    /// custody's order. Returns the last one looked at.
+    pub(super) fn reconcile(&self, core: &Core, after: Option<(Id, u8)>, limit: usize) -> Option<(Id, u8)> {
+        let believed = core.read(|state| state.custody.held_after(after, limit));
+        let gone = believed
+            .iter()
+            .filter(|(stripe, index)| self.store.meta(key(*stripe, *index)).is_none());
+        let gone: Vec<Key> = gone.map(|(stripe, index)| key(*stripe, *index)).collect();
+        for key in &gone {
+            tracing::warn!(
+                "lost {}:{}, which was believed to be held",
+                Id::new(key.stripe),
+                key.index
+            );
+        }
+        self.tell_removed(core, gone);
+        believed.last().copied()
+    }
+
+    /// Tells custody of a shard that was found, if it has never heard of it.
+    pub(super) fn acknowledge(&self, core: &Core, shard: &VerifiedShard) {
+        let stripe = Id::new(*shard.stripe().as_bytes());
+        if !core.read(|state| state.custody.believes(stripe, shard.index())) {
+            self.tell(core, key(stripe, shard.index()), shape_of(shard.header()));
+        }
+    }
+
+    fn insert(&self, state: &mut State, now: Time, key: Key, meta: &Meta, shape: Shape) {
+        let holding_state = match meta.state {
+            StoreState::Committed => custody::State::Committed,
+            StoreState::Pending {
+                until_unix_ms,
+                writer,
+            } => custody::State::Pending {
+                until: now + Duration::from_millis(until_unix_ms.saturating_sub(unix_ms())),
+                writer: Peer::new(writer),
+            },
+            StoreState::Deleted { since_unix_ms } => {
+                let age = Duration::from_millis(unix_ms().saturating_sub(since_unix_ms));
+                custody::State::Deleted {
+                    until: now + self.retention.saturating_sub(age),
+                }
+            }
+        };
+        let holding = Holding {
+            stripe: Id::new(key.stripe),
+            index: key.index,
+            shape,
+            state: holding_state,
+        };
+        state.custody.insert(now, holding);
+    }
+}
+
+/// The shape of what is held under a key.
+fn shape_held(store: &Store, key: Key) -> Option<Shape> {
+    let header = store.header(key).ok().flatten()?;
+    Some(shape_of(&Header::decode(&header).ok()?))
+}
+
+/// A stored shard, if it is what its stripe says.
+fn verified(stored: &Stored, stripe: Id, index: u8) -> Option<VerifiedShard> {
+    let header = Header::decode(&stored.header).ok()?;
+    let shard = Shard {
+        header,
+        index,
+        payload: stored.payload.clone(),
+    };
+    shard.verify_for(&StripeId::from(*stripe.as_bytes())).ok()
+}
+
+/// A stored tombstone, if its owner signed it.
+fn tombstone_of(stored: &Stored, stripe: Id) -> Option<Tombstone> {
+    let header = Header::decode(&stored.header).ok()?;
+    let tombstone = Tombstone::verify(header, &stored.payload)?;
+    Some(tombstone).filter(|tombstone| tombstone.stripe() == stripe)
 }
 
 /// What custody needs to know of a stripe.
@@ -516,3 +600,6 @@ pub(crate) fn shape_of(header: &Header) -> Shape {
 pub(crate) fn header_bytes(shard: &VerifiedShard) -> Bytes {
     shard.header().encode()
 }
+
+#[cfg(test)]
+mod tests;

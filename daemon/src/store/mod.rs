@@ -36,8 +36,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -186,6 +186,8 @@ pub struct Store {
     index: Index,
     /// Whether an entry could not be written: the index must not be believed at the next start.
     stale: AtomicBool,
+    /// Forgotten, and nobody was told.
+    lost: Mutex<Vec<Key>>,
     /// Holds the lock on the directory.
     _lock: File,
 }
@@ -211,6 +213,7 @@ impl Store {
             log,
             index,
             stale: AtomicBool::new(false),
+            lost: Mutex::default(),
             _lock: lock,
         };
         store.finish_burials();
@@ -513,6 +516,25 @@ impl Store {
         self.remove_if(keys, |_| true)
     }
 
+    /// Removes a shard if it is damaged now: one that came in its place since somebody saw the damage stays. `sound` judges
+    /// what was read; `unreadable` is what counts where the disk gives nothing.
+    pub fn remove_damaged(
+        &self,
+        key: Key,
+        sound: impl Fn(&Stored) -> bool,
+        unreadable: bool,
+    ) -> Result<u64, UpdateError> {
+        self.remove_if(&[key], |entry| match self.read(&key, entry) {
+            Ok(stored) => !stored.is_some_and(|stored| sound(&stored)),
+            Err(_) => unreadable,
+        })
+    }
+
+    /// Shards that turned out to be lost in failed flushes since this was asked last.
+    pub fn take_lost(&self) -> Vec<Key> {
+        std::mem::take(&mut self.lost.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Removes those of the shards that were last put with `token`.
     pub fn discard(&self, keys: &[Key], token: [u8; 16]) -> Result<u64, UpdateError> {
         self.remove_if(keys, |entry| entry.token == token)
@@ -659,6 +681,8 @@ impl Store {
             if let Some(held) = held.filter(|held| held.sequence == header.sequence) {
                 tracing::error!(segment = id, offset, "shard lost in a failed flush");
                 self.replace(&header.key, Some(&held), None)?;
+                let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+                lost.push(header.key);
             }
         }
         Ok(bad)

@@ -27,6 +27,7 @@ use crate::link::Link;
 use crate::node::Node;
 use crate::node::service;
 use crate::node::shards::unix_ms;
+use crate::spare;
 use crate::tombstone::Tombstone;
 use crate::wire::node::{Burial, MAX_BURIALS, NodeRequest, NodeResponse};
 
@@ -86,15 +87,21 @@ pub(crate) async fn delete(node: &Arc<Node>, link: &Link, transfer: &Transfer) -
 pub(crate) async fn delete_listed(node: &Arc<Node>, link: &Link) -> Result<Deleted, Failure> {
     node.check_link(link)?;
     let sealed = node.files.seal_deletion(link);
-    let mut journal = node.journal.begin(&rand::random(), unix_ms())?;
-    let marked = journal.mark_deleting(&sealed).map_err(Failure::from);
-    let deleted = match marked {
-        Ok(()) => delete(node, link, &Transfer::new(Operation::Delete)).await,
-        Err(failure) => Err(failure),
-    };
+    let journal = spare::with(node.data.path(), || {
+        let mut journal = node.journal.begin(&rand::random(), unix_ms())?;
+        match journal.mark_deleting(&sealed) {
+            Ok(()) => Ok(journal),
+            Err(error) => {
+                journal.finish()?;
+                Err(error.into())
+            }
+        }
+    })?;
+    let deleted = delete(node, link, &Transfer::new(Operation::Delete)).await;
     if deleted.is_ok() {
         let node = Arc::clone(node);
-        let noted = tokio::task::spawn_blocking(move || node.files.append_sealed(&sealed)).await;
+        let take_off = move || spare::with(node.data.path(), || Ok(node.files.append_sealed(&sealed)?));
+        let noted = tokio::task::spawn_blocking(take_off).await;
         noted.map_err(Failure::unexpected)??;
     }
     if let Err(error) = journal.finish() {

@@ -32,8 +32,10 @@ pub(crate) enum Fetched {
 /// Why a peer did not keep a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreError {
-    /// It has no room, is leaving, or its disk failed: the next successor, please.
+    /// It is leaving, or busy: the next successor, please.
     Refused,
+    /// Its disk failed.
+    Broken,
     /// It has no room.
     Full,
     /// No answer. It may hold the shard all the same, pending.
@@ -169,7 +171,7 @@ pub(crate) async fn store(
             KeepError::Deleted => StoreError::Refused,
             KeepError::Invalid | KeepError::Disk(_) => {
                 tracing::error!(%error, "could not keep a shard here");
-                StoreError::Refused
+                StoreError::Broken
             }
         });
     }
@@ -195,7 +197,11 @@ pub(crate) async fn store(
             | ShardStatus::Invalid
             | ShardStatus::Failed => {
                 tracing::warn!(peer = %contact.peer, reason = head.reason, "did not keep a shard");
-                Err(StoreError::Refused)
+                Err(if head.status == ShardStatus::Failed {
+                    StoreError::Broken
+                } else {
+                    StoreError::Refused
+                })
             }
         },
         Err(error) => {

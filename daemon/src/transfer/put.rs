@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::commit::{Holders, commit_all, discard_all, note, renew, snapshot};
 use super::delete;
 use super::events::Transfer;
-use super::stripes::{Placed, TooFewHolders, Writing, complete_stripe, store_stripe};
+use super::stripes::{Lacking, Placed, TooFewHolders, Writing, complete_stripe, store_stripe};
 use crate::crypt::{self, BlockBuffer, FileCipher, Kind};
 use crate::error::{EXIT_NO_SPACE, Failure};
 use crate::journal::{self, Exposed};
@@ -310,10 +310,10 @@ impl<'a> Putting<'a> {
     }
 
     fn too_few(&self, short: &TooFewHolders) -> Failure {
-        let TooFewHolders { placed, no_space } = short;
+        let TooFewHolders { placed, why } = short;
         let (found, n) = (placed.holders.len(), placed.n);
         let least = Placed::least(placed.k, placed.n, self.options.degraded);
-        if *no_space {
+        if why.no_space {
             return Failure::no_space(format!(
                 "{found} of {n} peers took their shard of a stripe ({least} needed); nothing was stored; free \
                  space, add peers, or choose a code with fewer shards"
@@ -324,9 +324,15 @@ impl<'a> Putting<'a> {
         } else {
             ", or accept less with --degraded"
         };
+        let cure = match why.broken_disks {
+            0 => "try again when more peers are up".to_owned(),
+            1 => "the disk of one peer fails (its log says how); try again when that is mended".to_owned(),
+            many => {
+                format!("the disks of {many} peers fail (their logs say how); try again when that is mended")
+            }
+        };
         Failure::refused(format!(
-            "{found} of {n} peers took their shard of a stripe ({least} needed); nothing was stored; try again \
-             when more peers are up{hint}"
+            "{found} of {n} peers took their shard of a stripe ({least} needed); nothing was stored; {cure}{hint}"
         ))
     }
 
@@ -483,7 +489,7 @@ impl<'a> Putting<'a> {
         if let Some(placed) = self.stripes.iter().find(short) {
             let short = TooFewHolders {
                 placed: placed.clone(),
-                no_space: false,
+                why: Lacking::default(),
             };
             return Err(self.too_few(&short));
         }

@@ -95,8 +95,16 @@ impl Placed {
 #[derive(Debug, Default)]
 pub(crate) struct TooFewHolders {
     pub(crate) placed: Placed,
-    /// Whether a peer refused for want of space, and none for another reason.
+    pub(crate) why: Lacking,
+}
+
+/// Why shards were not placed, as far as it is not that peers are away.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lacking {
+    /// A peer refused for want of space, and none for another reason.
     pub(crate) no_space: bool,
+    /// So many times a peer's disk failed.
+    pub(crate) broken_disks: usize,
 }
 
 /// The stripe's id as the ring knows it.
@@ -131,11 +139,11 @@ pub(crate) async fn store_stripe(
         n: code.n(),
         holders: Vec::with_capacity(shards.len()),
     };
-    let no_space = place(node, writing, &mut placed, shards).await;
+    let why = place(node, writing, &mut placed, shards).await;
     if placed.holders.len() >= Placed::least(code.k(), code.n(), writing.degraded) {
         return Ok(placed);
     }
-    Err(TooFewHolders { placed, no_space })
+    Err(TooFewHolders { placed, why })
 }
 
 /// Rebuilds the shards of a stripe whose holders were lost since they were stored, from the others, and stores
@@ -154,14 +162,20 @@ pub(crate) async fn complete_stripe(node: &Arc<Node>, writing: &Writing, placed:
 }
 
 /// Stores shards with the nearest accepting peers that do not hold one of the stripe yet, until all are placed
-/// or patience ends. Says whether want of space was the only reason for what is not placed.
-async fn place(node: &Arc<Node>, writing: &Writing, placed: &mut Placed, shards: Vec<VerifiedShard>) -> bool {
+/// or patience ends. Says why some are not placed.
+async fn place(
+    node: &Arc<Node>,
+    writing: &Writing,
+    placed: &mut Placed,
+    shards: Vec<VerifiedShard>,
+) -> Lacking {
     let (stripe, count) = (placed.stripe, usize::from(placed.n) + SPARE);
     let mut left: VecDeque<VerifiedShard> = shards.into();
     let mut tried: BTreeSet<Peer> = placed.holders.iter().map(|(_, peer)| *peer).collect();
     let mut silent = Vec::new();
     let mut sends = FuturesUnordered::new();
     let mut queue = candidates(node, stripe, count).await;
+    let mut broken = BTreeSet::new();
     let mut no_space = false;
     let mut may_return = node.peers_counted() > node.core.alive().len();
     loop {
@@ -178,16 +192,23 @@ async fn place(node: &Arc<Node>, writing: &Writing, placed: &mut Placed, shards:
             Some((peer, shard, Ok(()))) => placed.holders.push((shard.index(), peer)),
             Some((peer, shard, Err(error))) => {
                 no_space |= error == StoreError::Full;
+                if error == StoreError::Broken {
+                    broken.insert(peer);
+                }
                 may_return |= error != StoreError::Full;
                 if error == StoreError::Silent {
                     silent.push(peer);
                 }
                 left.push_front(shard);
             }
-            None if left.is_empty() => return false,
+            None if left.is_empty() => return Lacking::default(),
             // Full disks do not empty while a put waits.
-            None if no_space && !may_return => return true,
-            None if Instant::now() >= writing.patience() => return no_space && !may_return,
+            None if no_space && !may_return || Instant::now() >= writing.patience() => {
+                return Lacking {
+                    no_space: no_space && !may_return,
+                    broken_disks: broken.len(),
+                };
+            }
             None => {
                 sleep_until((Instant::now() + AGAIN).into()).await;
                 for peer in silent.drain(..) {

@@ -1,5 +1,7 @@
 //! The holder: keeps the inventory in step with the local store, and each shard in what is reported to its home.
 
+use std::ops::Bound;
+
 use super::fingerprint::ShardKey;
 use super::home::Claim;
 use super::inventory::{Held, Tenure};
@@ -73,6 +75,25 @@ impl Custody {
         let key = ShardKey::new(stripe, index);
         self.dropping.remove(&key);
         self.erase(now, key);
+    }
+
+    /// The local store holds a shard that was to be dropped, still or again.
+    pub fn spared(&mut self, stripe: Id, index: u8) {
+        self.dropping.remove(&ShardKey::new(stripe, index));
+    }
+
+    /// The next shards and tombstones that are believed to be held, at most `limit`, behind `after` in an order of its own.
+    pub fn held_after(&self, after: Option<(Id, u8)>, limit: usize) -> Vec<(Id, u8)> {
+        let after = after.map_or(Bound::Unbounded, |(stripe, index)| {
+            Bound::Excluded(ShardKey::new(stripe, index))
+        });
+        let held = self.inventory.shards.range((after, Bound::Unbounded)).take(limit);
+        held.map(|(key, _)| (key.slot.stripe, key.index)).collect()
+    }
+
+    /// Whether a shard or tombstone is believed to be held.
+    pub fn believes(&self, stripe: Id, index: u8) -> bool {
+        self.inventory.shards.contains_key(&ShardKey::new(stripe, index))
     }
 
     fn erase(&mut self, now: Time, key: ShardKey) {

@@ -159,6 +159,9 @@ pub struct Status {
     /// What the scrub and other reads found.
     #[serde(default)]
     pub scrub: ScrubCounters,
+    /// Changes of the shard store that its disk failed, since the daemon started.
+    #[serde(default)]
+    pub write_failures_total: u64,
     /// The daemon process.
     pub process: ProcessUse,
     /// Seconds since the daemon started.

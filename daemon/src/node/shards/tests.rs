@@ -1,0 +1,122 @@
+//! The store and custody side by side, with changes of one shard that meet.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Instant;
+
+use mutualstore_dht::custody::{Custody, CustodyConfig};
+use mutualstore_dht::ring::{Ring, RingConfig};
+use mutualstore_dht::{Contact, PeerState, VirtualNodes};
+use mutualstore_erasure::{Code, Policy, encode};
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::StoreConfig;
+
+const FILL: u8 = 0xa7;
+
+fn machines() -> Core {
+    let peer = Peer::new([1; 32]);
+    let contact = Contact {
+        peer,
+        version: 1,
+        virtual_nodes: [0].into_iter().collect::<VirtualNodes>(),
+        addresses: ["/ip4/127.0.0.1/tcp/1".to_owned()].into(),
+        capacity: 1 << 30,
+        used: 0,
+        state: PeerState::Accepting,
+    };
+    let ring = Ring::new(RingConfig::default(), contact, Vec::new(), 1, Time::ZERO);
+    let custody = Custody::new(CustodyConfig::default(), peer, 1, Time::ZERO);
+    Core::new(ring, custody, Instant::now())
+}
+
+fn shard() -> VerifiedShard {
+    let block = Bytes::from(vec![FILL; 2000]);
+    let mut shards = encode(Code::Copies(1), Policy::Successors, [0; 32], [3; 32], block).unwrap();
+    shards.remove(0)
+}
+
+/// Flips the last byte of everything that looks like the shard's payload.
+fn damage(segments: &Path) {
+    for file in fs::read_dir(segments).unwrap() {
+        let path = file.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let ends: Vec<usize> = bytes
+            .windows(2)
+            .enumerate()
+            .filter(|(_, pair)| pair[0] == FILL && pair[1] != FILL)
+            .map(|(at, _)| at)
+            .collect();
+        for at in ends {
+            bytes[at] ^= 1;
+        }
+        // In place: the store keeps its files open.
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn custody_believes_what_the_store_holds_whoever_drops_and_repairs_at_once() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = Store::open(dir.path(), StoreConfig::default()).unwrap();
+    let shards = Arc::new(Shards::new(store, Duration::from_hours(1)));
+    let core = Arc::new(machines());
+    let (stripe, index) = (Id::new(*shard().stripe().as_bytes()), shard().index());
+    let mut dropped = 0;
+    for round in 0..300 {
+        shards
+            .keep(&core, shard(), Keep::Committed, NO_TOKEN)
+            .await
+            .unwrap();
+        damage(&dir.path().join("segments"));
+        let mut tasks = Vec::new();
+        for reader in 0..4 {
+            let (shards, core) = (Arc::clone(&shards), Arc::clone(&core));
+            tasks.push(tokio::spawn(async move {
+                if reader == 3 {
+                    shards
+                        .keep(&core, shard(), Keep::Committed, NO_TOKEN)
+                        .await
+                        .unwrap();
+                } else {
+                    shards.find(&core, stripe, index, true).await;
+                }
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let held = shards.store.meta(key(stripe, index)).is_some();
+        dropped += u32::from(!held);
+        let believed = core.read(|state| state.custody.believes(stripe, index));
+        assert_eq!(believed, held, "round {round}");
+        // What was stored while others looked at the damaged one is not dropped in its place.
+        if held {
+            let found = shards.find(&core, stripe, index, true).await;
+            assert!(matches!(found, Local::Found(_)), "round {round}: {found:?}");
+        }
+    }
+    assert!(dropped < 300);
+    assert!(shards.bad.get() > 0);
+}
+
+#[tokio::test]
+async fn a_shard_the_store_lost_unnoticed_is_missed_by_the_next_comparison() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = Store::open(dir.path(), StoreConfig::default()).unwrap();
+    let shards = Shards::new(store, Duration::from_hours(1));
+    let core = machines();
+    let (stripe, index) = (Id::new(*shard().stripe().as_bytes()), shard().index());
+    shards
+        .keep(&core, shard(), Keep::Committed, NO_TOKEN)
+        .await
+        .unwrap();
+    assert!(core.read(|state| state.custody.believes(stripe, index)));
+    shards.store.remove(&[key(stripe, index)]).unwrap();
+    assert_eq!(shards.reconcile(&core, None, 10), Some((stripe, index)));
+    assert!(!core.read(|state| state.custody.believes(stripe, index)));
+    assert_eq!(shards.reconcile(&core, None, 10), None);
+}
