@@ -517,8 +517,8 @@ impl Shards {
             .filter(|(stripe, index)| self.store.meta(key(*stripe, *index)).is_none());
         let gone: Vec<Key> = gone.map(|(stripe, index)| key(*stripe, *index)).collect();
         for key in &gone {
-            tracing::warn!(
-                "lost {}:{}, which was believed to be held",
+            tracing::info!(
+                "{}:{} is not held any more, although it was believed to be",
                 Id::new(key.stripe),
                 key.index
             );

@@ -73,6 +73,7 @@ pub(super) struct Peers {
     records: Vec<PeerRecord>,
     agenda: Timers<Handle>,
     view: Vec<Member>,
+    moves: u64,
     changed: Time,
     /// No suspicion is older than this.
     floor: Time,
@@ -98,6 +99,7 @@ impl Peers {
             records: Vec::new(),
             agenda: Timers::default(),
             view: Vec::new(),
+            moves: 0,
             changed: now,
             floor: now,
             doubted: now,
@@ -194,8 +196,10 @@ impl Peers {
         if observed.vanished {
             self.doubt_mass_vanishing(now);
         }
-        if view != self.view {
+        let moves = ring.moves();
+        if view != self.view || moves != self.moves {
             self.view = view;
+            self.moves = moves;
             observed.changed = true;
         }
         if observed.changed {

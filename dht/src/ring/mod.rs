@@ -604,6 +604,10 @@ impl Membership for Ring {
         self.table.is_member(peer)
     }
 
+    fn moves(&self) -> u64 {
+        self.table.moves()
+    }
+
     fn is_settled(&self) -> bool {
         match self.phase {
             Phase::Alone | Phase::Joined | Phase::Leaving => true,

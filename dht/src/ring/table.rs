@@ -157,6 +157,8 @@ pub(super) struct Table {
     members: usize,
     /// Rises with every change of the circle or of who counts as dead.
     revision: u64,
+    /// How often a peer on the circle changed its virtual nodes.
+    moves: u64,
     memo: Memo,
     /// The flaw planted here, if any.
     flaw: Option<Flaw>,
@@ -172,6 +174,7 @@ impl Table {
             entries: Slab::new(),
             members: 0,
             revision: 0,
+            moves: 0,
             memo: Memo::default(),
             flaw,
         };
@@ -190,8 +193,9 @@ impl Table {
         for id in &self.own {
             self.nodes.remove(id);
         }
-        self.own = me.ids().collect();
+        let before = std::mem::replace(&mut self.own, me.ids().collect());
         self.own.sort_unstable();
+        self.moves += u64::from(self.own != before);
         self.nodes.extend(self.own.iter().map(|id| (*id, ME)));
         self.me = me;
     }
@@ -207,6 +211,10 @@ impl Table {
     }
 
     /// Rises with every change of the circle or of who counts as dead.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves
+    }
+
     pub(super) fn revision(&self) -> u64 {
         self.revision
     }
@@ -286,6 +294,7 @@ impl Table {
         self.memo = Memo::default();
         if moved && member {
             self.revision += 1;
+            self.moves += 1;
             self.lift(slot, &old);
             self.set(slot);
         }

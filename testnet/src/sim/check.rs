@@ -347,7 +347,8 @@ impl World {
             }
             let seats = self.seats(&circle, *id, stripe.shape);
             let holders: BTreeSet<Who> = copies.iter().map(|(_, who)| *who).collect();
-            if seats.len() < usize::from(stripe.shape.n) {
+            let lacks = indices.len() < usize::from(stripe.shape.n);
+            if seats.len() < usize::from(stripe.shape.n) || lacks && !self.has_taker(&circle, *id) {
                 continue;
             }
             if indices.len() != usize::from(stripe.shape.n) || holders != seats || copies.len() != seats.len()
@@ -397,6 +398,18 @@ impl World {
             "its home {home} knows of {shards:?}, {:?}",
             custody.map(Custody::health)
         )
+    }
+
+    /// Whether somebody among the r hosts can take a missing shard: full hosts that hold the same index twice between them
+    /// cannot.
+    fn has_taker(&self, circle: &BTreeMap<Id, Who>, id: Id) -> bool {
+        let takes = |who: &Who| {
+            let ring = self.host(*who).and_then(|host| host.ring.as_ref());
+            ring.is_some_and(|ring| ring.me().state == PeerState::Accepting)
+        };
+        distinct(circle, id)
+            .take(self.setup.ring.r)
+            .any(|who| takes(&who))
     }
 
     /// The first n among the r hosts at or after a stripe that take shards, or are full and hold one of it.

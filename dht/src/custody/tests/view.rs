@@ -45,6 +45,13 @@ impl Membership for View<'_> {
         }
     }
 
+    fn moves(&self) -> u64 {
+        match self {
+            Self::Oracle { .. } => 0,
+            Self::Ring(ring) => ring.moves(),
+        }
+    }
+
     fn is_settled(&self) -> bool {
         match self {
             Self::Oracle { .. } => true,
