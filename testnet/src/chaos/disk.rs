@@ -59,9 +59,12 @@ impl Disk {
         Ok(())
     }
 
-    /// Gives it back.
+    /// Gives it back, at once: a process that is being started may still have the ballast open.
     pub(super) fn free(&self) -> io::Result<()> {
-        fs::remove_file(self.path().join(BALLAST))
+        let ballast = self.path().join(BALLAST);
+        // Creating truncates.
+        drop(File::create(&ballast)?);
+        fs::remove_file(ballast)
     }
 }
 
