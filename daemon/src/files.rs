@@ -10,6 +10,7 @@
 //! DIR/vnodes.json      indices of the virtual nodes, in the order they were chosen
 //! DIR/book.json        address book
 //! DIR/daemon.json      where the running daemon answers
+//! DIR/spare            64 KiB kept back, see `spare`
 //! ```
 //!
 //! Files are replaced whole: a temporary file beside the target is written, synced and renamed, then the
