@@ -147,9 +147,9 @@ pub(crate) fn leave(args: &LeaveArgs, screen: &Screen) -> Result<(), CliError> {
         return screen.document(&reply.json);
     }
     screen.line(match report.state {
-        Departure::Left if report.shards > 0 => format!(
-            "left with {} shards that nobody has taken: the others rebuild them from theirs where they can; the daemon has ended",
-            report.shards
+        Departure::Left if report.committed_bytes > 0 => format!(
+            "left with {} that nobody has taken: the others rebuild it from theirs where they can; the daemon has ended",
+            Size(report.committed_bytes)
         ),
         Departure::Left => "left: all it held is with others, and the daemon has ended".to_owned(),
         Departure::Stays | Departure::Draining | Departure::Stuck => format!(

@@ -148,7 +148,8 @@ impl Journal {
                 match put.append(&[&[BEGIN], started.to_be_bytes().as_slice()].concat()) {
                     Ok(()) => Ok(put),
                     Err(error) => {
-                        put.finish()?;
+                        // Should it stay, the next start finds nothing in it to do.
+                        drop(put.finish());
                         Err(error)
                     }
                 }

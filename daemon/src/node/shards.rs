@@ -499,7 +499,7 @@ impl Shards {
         core.with(|state, now| {
             for key in keys {
                 let stripe = Id::new(key.stripe);
-                if self.store.meta(key).is_none() {
+                if self.has_not(key) {
                     state.custody.removed(now, stripe, key.index);
                 } else {
                     state.custody.spared(stripe, key.index);
@@ -508,13 +508,20 @@ impl Shards {
         });
     }
 
+    /// Whether the store does not hold a shard; an index that cannot be read says nothing.
+    fn has_not(&self, key: Key) -> bool {
+        let held = self.store.holds(key);
+        held.inspect_err(|error| tracing::error!(%error, "index"))
+            .is_ok_and(|held| !held)
+    }
+
     /// Has custody forget what it believes to be held and the store does not have, among the next `limit` behind `after` in
     /// custody's order. Returns the last one looked at.
     pub(super) fn reconcile(&self, core: &Core, after: Option<(Id, u8)>, limit: usize) -> Option<(Id, u8)> {
         let believed = core.read(|state| state.custody.held_after(after, limit));
         let gone = believed
             .iter()
-            .filter(|(stripe, index)| self.store.meta(key(*stripe, *index)).is_none());
+            .filter(|(stripe, index)| self.has_not(key(*stripe, *index)));
         let gone: Vec<Key> = gone.map(|(stripe, index)| key(*stripe, *index)).collect();
         for key in &gone {
             tracing::info!(

@@ -453,6 +453,11 @@ impl Store {
         Ok((read == header.len()).then(|| header.into()))
     }
 
+    /// Whether a shard or tombstone is held.
+    pub fn holds(&self, key: Key) -> io::Result<bool> {
+        Ok(self.index.get(&key)?.is_some())
+    }
+
     /// State, token and length of a shard; `None` if it is not held, or if the index fails.
     pub fn meta(&self, key: Key) -> Option<Meta> {
         let entry = self

@@ -92,7 +92,8 @@ pub(crate) async fn delete_listed(node: &Arc<Node>, link: &Link) -> Result<Delet
         match journal.mark_deleting(&sealed) {
             Ok(()) => Ok(journal),
             Err(error) => {
-                journal.finish()?;
+                // Should it stay, the next start goes on with the deletion that was asked for.
+                drop(journal.finish());
                 Err(error.into())
             }
         }

@@ -32,7 +32,7 @@ pub(crate) enum Fetched {
 /// Why a peer did not keep a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreError {
-    /// It is leaving, or busy: the next successor, please.
+    /// It is leaving or busy, or takes this shard for none: the next successor, please.
     Refused,
     /// Its disk failed.
     Broken,
@@ -168,8 +168,8 @@ pub(crate) async fn store(
         node.publish_usage();
         return kept.map_err(|error| match error {
             KeepError::Full => StoreError::Full,
-            KeepError::Deleted => StoreError::Refused,
-            KeepError::Invalid | KeepError::Disk(_) => {
+            KeepError::Deleted | KeepError::Invalid => StoreError::Refused,
+            KeepError::Disk(_) => {
                 tracing::error!(%error, "could not keep a shard here");
                 StoreError::Broken
             }

@@ -103,7 +103,7 @@ pub(crate) struct TooFewHolders {
 pub(crate) struct Lacking {
     /// A peer refused for want of space, and none for another reason.
     pub(crate) no_space: bool,
-    /// So many times a peer's disk failed.
+    /// So many peers' disks failed.
     pub(crate) broken_disks: usize,
 }
 

@@ -210,11 +210,12 @@ impl Table {
         self.members
     }
 
-    /// Rises with every change of the circle or of who counts as dead.
+    /// How often a peer on the circle changed its virtual nodes.
     pub(super) fn moves(&self) -> u64 {
         self.moves
     }
 
+    /// Rises with every change of the circle or of who counts as dead.
     pub(super) fn revision(&self) -> u64 {
         self.revision
     }
