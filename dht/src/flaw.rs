@@ -63,6 +63,10 @@ pub enum Flaw {
     IgnoreTombstones,
     /// Nobody repairs in place of a home that does not.
     NoTakeOver,
+    /// Locators that are missing are not written.
+    NoLocators,
+    /// Repairs follow `successors`, whatever the policy.
+    ForgetPolicy,
 }
 
 impl Flaw {
@@ -72,7 +76,7 @@ impl Flaw {
     }
 
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 29] = [
+    pub const ALL: [(&str, Self); 31] = [
         ("adopt-unverified", Self::AdoptUnverified),
         ("join-with-part", Self::JoinWithPart),
         ("no-merge", Self::NoMerge),
@@ -102,5 +106,7 @@ impl Flaw {
         ("tombstone-stays", Self::TombstoneStays),
         ("ignore-tombstones", Self::IgnoreTombstones),
         ("no-take-over", Self::NoTakeOver),
+        ("no-locators", Self::NoLocators),
+        ("forget-policy", Self::ForgetPolicy),
     ];
 }

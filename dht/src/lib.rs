@@ -8,6 +8,7 @@
 //! * [`contact`]: what one peer says of itself: virtual nodes, addresses, capacity, state.
 //! * `virtual_nodes`: which a peer has; [`choice`]: where new ones lie.
 //! * [`ring`]: membership and lookup.
+//! * [`placement`]: which peers should hold a stripe.
 //! * [`membership`]: what custody needs to know of the ring.
 //! * [`custody`]: who must hold which shard, and what to do when somebody does not.
 //! * [`flaw`]: wrong variants of both, for testing the tests.
@@ -19,6 +20,7 @@ pub mod custody;
 pub mod flaw;
 pub mod id;
 pub mod membership;
+pub mod placement;
 pub mod ring;
 mod time;
 mod virtual_nodes;

@@ -11,7 +11,8 @@
 //!   rebuilds itself, unless the home says that it is at work.
 //!
 //! A peer that the ring counts as alive and that answers no such question any more counts as holding nothing; a count
-//! that lacks another's answer says nothing. Two that repair the same stripe waste work and lose nothing: what is double
+//! that lacks another's answer says nothing. Under other policies than `successors` those that the policy names are
+//! asked, and whoever holds the stripe's locator counts. Two that repair the same stripe waste work and lose nothing: what is double
 //! a home has trimmed. A stripe's far holders, beyond the first r peers, are not asked; hand-in brings them nearer.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,8 +26,8 @@ use super::plan::{self, Members, Survey};
 use super::repair::NAG;
 use super::sweep::Sweep;
 use super::timers::Timers;
-use super::{Custody, SLICE, Shape, TOMBSTONE};
-use crate::{Flaw, Membership, Time};
+use super::{Custody, LOCATOR, SLICE, Shape, TOMBSTONE};
+use crate::{Flaw, Membership, PeerState, Time};
 
 /// A stripe may be short for so many repair delays before the first other peer takes over.
 const PATIENCE: u32 = 4;
@@ -67,7 +68,7 @@ impl Count {
     fn take(&mut self, holds: Holds, from: Handle) {
         self.answered.insert(from);
         self.deleted |= holds.indices.contains(&TOMBSTONE);
-        let n = self.shape.map_or(TOMBSTONE, |shape| shape.n);
+        let n = self.shape.map_or(LOCATOR, |shape| shape.n);
         let indices = holds.indices.into_iter().filter(|index| *index < n);
         self.held.extend(indices.map(|index| (index, from)));
     }
@@ -250,7 +251,7 @@ impl Custody {
         }
     }
 
-    /// Counts a stripe of which a committed shard is held here; forgets it if there is none.
+    /// Counts a stripe of which a committed shard, or its locator, is held here; forgets it if there is none.
     fn count_held(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
         let shape = {
             let mut shards = self.inventory.of(slot.stripe);
@@ -296,9 +297,20 @@ impl Custody {
         self.counts.begun.insert((now, slot));
         self.counts.open.insert(slot, count);
         let first = shape.map_or(usize::MAX, |shape| usize::from(shape.n));
-        let members = self.members(now, ring, slot);
-        self.ask(now, slot, members.iter().take(first).map(|(peer, _)| *peer));
+        let peers = self.asked(now, ring, slot);
+        self.ask(now, slot, peers.iter().take(first).map(|(peer, _)| *peer));
         self.conclude_count(now, ring, slot);
+    }
+
+    /// Who is asked what it holds of a stripe, in this order.
+    fn asked(&mut self, now: Time, ring: &impl Membership, slot: Slot) -> Vec<(Handle, PeerState)> {
+        let held = self.inventory.of(slot.stripe).next();
+        let told = self.home.stripes.get(&slot);
+        let shape = held.map(|(_, held)| held.shape).or(told.map(|homed| homed.shape));
+        match shape {
+            Some(shape) => self.named(now, ring, slot, shape),
+            None => self.members(now, ring, slot),
+        }
     }
 
     fn ask(&mut self, now: Time, slot: Slot, peers: impl Iterator<Item = Handle>) {
@@ -360,8 +372,8 @@ impl Custody {
         let n = count.shape.map_or(0, |shape| usize::from(shape.n));
         let enough = count.deleted || count.indices().len() >= n;
         if let Some(asked) = count.asked.take().filter(|_| !enough) {
-            let members = self.members(now, ring, slot);
-            self.ask(now, slot, members.iter().skip(asked).map(|(peer, _)| *peer));
+            let peers = self.asked(now, ring, slot);
+            self.ask(now, slot, peers.iter().skip(asked).map(|(peer, _)| *peer));
             return self.conclude_count(now, ring, slot);
         }
         let Some(count) = self.counts.open.remove(&slot) else {
@@ -422,7 +434,8 @@ impl Custody {
         } else if !self.has_room(now) {
             now + NO_ROOM
         } else {
-            self.take_over(now, slot, (shape, missing), &members, count);
+            let named = self.named(now, ring, slot, shape);
+            self.take_over(now, slot, (shape, missing), &named, count);
             now + NAG.max(patience)
         };
         self.counts.wake(slot, Some(next));

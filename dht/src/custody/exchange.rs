@@ -212,6 +212,7 @@ mod tests {
                 k: 1,
                 n: 3,
                 shard_len: 1,
+                placement: crate::placement::Placement::Successors,
             },
             tenure: Tenure::Committed,
             home: Some(ME),

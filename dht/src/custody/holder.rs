@@ -11,22 +11,23 @@ use crate::{Flaw, Id, Time};
 
 impl Custody {
     /// The local store holds a shard, durable and verified. Again for a held one: a later lease end, or
-    /// committed; a committed one never becomes pending. An index that is not below n is ignored. A tombstone beats
+    /// committed; a committed one never becomes pending. An index that the stripe does not have is ignored. A tombstone beats
     /// shards, whichever came first: those are to be dropped.
     pub fn insert(&mut self, now: Time, holding: Holding) {
         self.now = now;
         let key = ShardKey::new(holding.stripe, holding.index);
         let (tenure, fits) = match holding.state {
-            State::Committed => (Tenure::Committed, holding.index < holding.shape.n),
+            State::Committed => (Tenure::Committed, holding.index != TOMBSTONE),
             State::Pending { until, writer } => {
                 let writer = self.peers.intern(now, writer, false);
-                (Tenure::Pending { until, writer }, holding.index < holding.shape.n)
+                (Tenure::Pending { until, writer }, holding.index != TOMBSTONE)
             }
             State::Deleted { until } => (Tenure::Deleted { until }, holding.index == TOMBSTONE),
         };
-        if !holding.shape.is_valid() || !fits {
+        if !holding.shape.is_valid() || !holding.shape.has(holding.index) || !fits {
             return;
         }
+        self.needs_roster |= holding.shape.placement.needs_roster();
         if self.inventory.shards.contains_key(&key) {
             self.set_tenure(now, key, tenure);
             return;

@@ -11,7 +11,7 @@ use super::message::{Entry, Listing};
 use super::peers::Handle;
 use super::sweep::Sweep;
 use super::timers::Timers;
-use super::types::{Shape, TOMBSTONE};
+use super::types::{LOCATOR, Shape, TOMBSTONE, is_shard};
 use crate::Time;
 
 /// One holder's word for one index.
@@ -63,6 +63,8 @@ pub(super) struct Homed {
     pub(super) inconsistent: bool,
     /// Repaired here, and nobody else has counted all n since.
     pub(super) uncounted: Option<Box<Uncounted>>,
+    /// Shards were moved, and these peers have a locator written since.
+    pub(super) located: Option<Box<BTreeSet<Handle>>>,
 }
 
 /// Who is asked to count a stripe.
@@ -91,6 +93,7 @@ impl Homed {
             parked: false,
             inconsistent: false,
             uncounted: None,
+            located: None,
         }
     }
 
@@ -99,6 +102,33 @@ impl Homed {
         Self {
             claims: claims.collect(),
             ..Self::new(shape)
+        }
+    }
+
+    /// Whether the peer says that it holds a shard.
+    pub(super) fn holds(&self, peer: Handle) -> bool {
+        let mut claims = self.claims.iter();
+        claims.any(|claim| claim.peer == peer && is_shard(claim.index))
+    }
+
+    /// Whether the peer says that it holds the locator.
+    pub(super) fn is_located_at(&self, peer: Handle) -> bool {
+        let mut claims = self.claims.iter();
+        claims.any(|claim| claim.peer == peer && claim.index == LOCATOR)
+    }
+
+    /// A job ended: what it moved is not in the locators, or those it wrote are up to date.
+    pub(super) fn note_located(&mut self, targets: &[(u8, Handle)], stored: &[(u8, Handle)]) {
+        if !self.shape.placement.needs_locators() {
+            return;
+        }
+        if stored.iter().any(|(index, _)| is_shard(*index)) {
+            self.located = Some(Box::default());
+        } else if targets.iter().any(|(index, _)| *index == LOCATOR) && targets.len() == stored.len() {
+            self.located = None;
+        } else if let Some(told) = &mut self.located {
+            let written = stored.iter().filter(|(index, _)| *index == LOCATOR);
+            told.extend(written.map(|(_, peer)| *peer));
         }
     }
 

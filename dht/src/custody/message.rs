@@ -2,7 +2,7 @@
 //!
 //! Every request is idempotent: it may be lost, repeated or come late. Answers are given from local state.
 
-use super::{Shape, TOMBSTONE};
+use super::Shape;
 use crate::{Id, Peer};
 
 /// A message carries at most this many listed shards, stripes, orders or questions.
@@ -125,7 +125,7 @@ impl Listing {
                     && self.from <= entry.stripe
                     && entry.stripe <= self.to
                     && entry.shape.is_valid()
-                    && (entry.index < entry.shape.n || entry.index == TOMBSTONE)
+                    && entry.shape.has(entry.index)
             })
     }
 }
@@ -135,7 +135,7 @@ impl Listing {
 pub struct Entry {
     /// The stripe.
     pub stripe: Id,
-    /// Which of its n shards, or [`TOMBSTONE`].
+    /// Which of its n shards, [`TOMBSTONE`](super::TOMBSTONE) or [`LOCATOR`](super::LOCATOR).
     pub index: u8,
     /// The stripe's shape.
     pub shape: Shape,

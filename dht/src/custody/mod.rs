@@ -21,7 +21,8 @@
 //! hold the stripe and to whoever says that it holds a shard of it; whoever gets it drops its shards. Tombstones move
 //! with the arc, are not trimmed, and age from their receipt.
 //!
-//! Placement is `successors` alone. Deliberately absent so far: locators of other policies.
+//! Where shards go is the policy's business (`places`, [`placement`](crate::placement)), and so is the locator that is
+//! left with the first peers from the id of a stripe whose holders lie elsewhere.
 //!
 //! The driver inserts all its store holds before the first call that shows a settled ring: what is not reported
 //! counts as lost after `settle`. It calls `handle_timeout` at `poll_timeout`, and empties `poll_transmit` and
@@ -39,6 +40,7 @@ mod lease;
 mod message;
 mod outbox;
 mod peers;
+mod places;
 mod plan;
 mod repair;
 mod sweep;
@@ -58,10 +60,11 @@ pub use message::{
     Response, Status, TrimOrder,
 };
 pub use types::{
-    CustodyConfig, Effect, Health, Holding, JobId, JobOutcome, RequestId, Shape, ShardRecord, Standing,
-    State, StripeRecord, TOMBSTONE, Transmit,
+    CustodyConfig, Effect, Health, Holding, JobId, JobOutcome, LOCATOR, RequestId, Shape, ShardRecord,
+    Standing, State, StripeRecord, TOMBSTONE, Transmit,
 };
 
+use crate::placement::Roster;
 use crate::{Id, Membership, Peer, Time};
 use count::Counts;
 use explore::Explored;
@@ -73,7 +76,7 @@ use outbox::Asked;
 use peers::{Handle, Peers};
 use repair::Jobs;
 use trim::Trims;
-use types::MAX_PAGE;
+use types::{MAX_PAGE, is_shard};
 
 /// Shards or stripes looked at in one `handle_timeout`.
 const SLICE: usize = 512;
@@ -95,6 +98,9 @@ pub struct Custody {
     inquiries: Inquiries,
     explored: Explored,
     counts: Counts,
+    /// All peers in the order of runs, where a policy asked for it since the membership changed.
+    roster: Option<Roster>,
+    needs_roster: bool,
     requests: BTreeMap<RequestId, (Handle, Asked)>,
     transmits: VecDeque<Transmit>,
     effects: VecDeque<Effect>,
@@ -127,6 +133,8 @@ impl Custody {
             inquiries: Inquiries::new(),
             explored: Explored::new(),
             counts: Counts::new(now),
+            roster: None,
+            needs_roster: false,
             requests: BTreeMap::new(),
             transmits: VecDeque::new(),
             effects: VecDeque::new(),
@@ -162,6 +170,7 @@ impl Custody {
             self.recount(now);
         }
         if observed.changed {
+            self.roster = None;
             self.trims.retain(|peer| self.peers.is_alive(peer));
             for peer in self.peers.all() {
                 self.peers.arm(peer);
@@ -284,7 +293,7 @@ impl Custody {
     /// The most shards that a stripe has of which one is held here; 0 if there is none.
     pub fn widest(&self) -> u8 {
         let shards = self.inventory.shards.iter();
-        let shards = shards.filter(|(key, held)| key.index != TOMBSTONE && held.is_committed());
+        let shards = shards.filter(|(key, held)| is_shard(key.index) && held.is_committed());
         shards.map(|(_, held)| held.shape.n).max().unwrap_or(0)
     }
 
@@ -314,7 +323,7 @@ impl Custody {
         let mut shards: Vec<ShardRecord> = homed
             .claims
             .iter()
-            .filter(|claim| claim.index != TOMBSTONE)
+            .filter(|claim| is_shard(claim.index))
             .map(|claim| ShardRecord {
                 index: claim.index,
                 peer: self.peers.get(claim.peer).peer,

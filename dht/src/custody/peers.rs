@@ -15,7 +15,7 @@ use super::exchange::{Incoming, Outgoing};
 use super::outbox::Outbox;
 use super::timers::Timers;
 use super::types::Standing;
-use crate::{Id, Member, Membership, Peer, Time};
+use crate::{Id, Member, Membership, Peer, PeerState, Time};
 
 /// Peers of the ring looked at to notice changes.
 const VIEW: usize = 4096;
@@ -38,6 +38,8 @@ pub(super) const ME: Handle = Handle(0);
 #[derive(Debug)]
 pub(super) struct PeerRecord {
     pub(super) peer: Peer,
+    /// As the ring said last.
+    pub(super) state: PeerState,
     alive: bool,
     /// The last report since the peer came (back) matched.
     synced: bool,
@@ -118,6 +120,7 @@ impl Peers {
         self.handles.insert(peer, handle);
         self.records.push(PeerRecord {
             peer,
+            state: PeerState::Accepting,
             alive,
             synced: true,
             vanished: now,
@@ -158,6 +161,11 @@ impl Peers {
         (0..u32::try_from(self.records.len()).unwrap_or(u32::MAX)).map(Handle)
     }
 
+    /// The living, as the ring said last, this peer included.
+    pub(super) fn view(&self) -> &[Member] {
+        &self.view
+    }
+
     /// When the membership changed last.
     pub(super) fn changed(&self) -> Time {
         self.changed
@@ -168,9 +176,12 @@ impl Peers {
         let view = ring.successors(Id::default(), VIEW);
         let mut observed = Observed::default();
         for member in &view {
-            if self.find(member.peer).is_none() {
-                observed.arrived.push(self.intern(now, member.peer, true));
-            }
+            let handle = self.find(member.peer).unwrap_or_else(|| {
+                let handle = self.intern(now, member.peer, true);
+                observed.arrived.push(handle);
+                handle
+            });
+            self.get_mut(handle).state = member.state;
         }
         for (index, record) in self.records.iter_mut().enumerate().skip(1) {
             let alive = ring.is_alive(record.peer);

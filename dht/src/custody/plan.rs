@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::home::{Claim, Class, Homed};
 use super::peers::{Handle, ME, Peers};
+use super::places;
 use super::types::{CustodyConfig, TOMBSTONE};
 use crate::{PeerState, Time};
 
-/// The first successors of a stripe, nearest first.
+/// The first successors of a stripe, or those that may hold its shards, best first.
 pub(super) type Members = [(Handle, PeerState)];
 
 /// Which indices live, and which must be given up on.
@@ -114,6 +115,11 @@ pub(super) enum Decision {
         from: Handle,
         to: Handle,
     },
+    /// Write the locator.
+    Locate {
+        to: Vec<Handle>,
+        holders: Vec<(u8, Handle)>,
+    },
     /// Something is missing and nobody can take it. If a peer refused lately, it is asked again then.
     Parked {
         until: Option<Time>,
@@ -140,7 +146,7 @@ fn position(members: &Members, peer: Handle) -> usize {
 /// already and want to keep it. A full holder keeps its seat, or else a peer near its limit would be emptied
 /// and refilled in turns.
 fn seats(now: Time, homed: &Homed, peers: &Peers, members: &Members) -> Vec<Handle> {
-    let holds = |peer| homed.claims.iter().any(|claim| claim.peer == peer);
+    let holds = |peer| homed.holds(peer);
     let sits = |peer, state| match state {
         PeerState::Accepting => holds(peer) || peers.get(peer).refused_until <= now,
         PeerState::Full => holds(peer),
@@ -192,14 +198,22 @@ pub(super) fn bury(
     })
 }
 
-/// What to do next for a committed stripe.
+/// What to do next for a committed stripe: first its shards, then its locator with `members`, its first peers.
 pub(super) fn decide(
     now: Time,
     homed: &Homed,
     survey: &Survey,
     peers: &Peers,
-    members: &Members,
+    (places, members): (&Members, &Members),
 ) -> Decision {
+    match place(now, homed, survey, peers, places) {
+        Decision::Nothing => places::locate(now, homed, survey, peers, members).unwrap_or(Decision::Nothing),
+        decision => decision,
+    }
+}
+
+/// What to do next for the shards of a committed stripe.
+fn place(now: Time, homed: &Homed, survey: &Survey, peers: &Peers, members: &Members) -> Decision {
     if survey.distinct < usize::from(homed.shape.k) || homed.inconsistent {
         Decision::Nothing
     } else if !survey.missing.is_empty() {
@@ -219,7 +233,7 @@ pub(super) fn regenerate(
     peers: &Peers,
     members: &Members,
 ) -> Decision {
-    let holds = |peer| homed.claims.iter().any(|claim| claim.peer == peer);
+    let holds = |peer| homed.holds(peer);
     let willing = members
         .iter()
         .filter(|(peer, state)| *state == PeerState::Accepting && !holds(*peer));
@@ -258,7 +272,7 @@ pub(super) fn regenerate(
 /// empty seat. Where there is none, one without a seat goes to a seat that only keeps what others with seats keep too:
 /// its own would go as surplus, but for holders so far away that those at the seats do not know them.
 fn hand_in(homed: &Homed, survey: &Survey, members: &Members, seats: &[Handle]) -> Decision {
-    let empty = |seat: &&Handle| !homed.claims.iter().any(|claim| claim.peer == **seat);
+    let empty = |seat: &&Handle| !homed.holds(**seat);
     let seated = |index| survey.holders(index).any(|peer| seats.contains(&peer));
     let twice = |index| survey.holders(index).filter(|peer| seats.contains(peer)).count() > 1;
     let spare = |seat: &&Handle| {
@@ -353,11 +367,13 @@ mod tests {
     use crate::custody::fingerprint::{Fingerprints, ShardKey, Slot};
     use crate::custody::home::Home;
     use crate::custody::tests::harness::{peer, stripe};
+    use crate::placement::Placement;
 
     const SHAPE: Shape = Shape {
         k: 1,
         n: 3,
         shard_len: 1,
+        placement: Placement::Successors,
     };
 
     /// What a home does that has the first of `seats` when `live` is what it was told.
@@ -388,7 +404,8 @@ mod tests {
         };
         let members: Vec<(Handle, PeerState)> = (0..8).map(|n| (handle(n), PeerState::Accepting)).collect();
         let homed = home.stripes.get(&slot).unwrap();
-        (decide(Time::ZERO, homed, &survey, &peers, &members), handle)
+        let decision = decide(Time::ZERO, homed, &survey, &peers, (&members, &members));
+        (decision, handle)
     }
 
     #[test]

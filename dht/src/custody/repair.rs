@@ -8,9 +8,10 @@ use super::fingerprint::{ShardKey, Slot};
 use super::home::{Claim, Class};
 use super::message::TrimOrder;
 use super::peers::{Handle, ME};
+use super::places;
 use super::plan::{self, Decision, Survey};
-use super::{Custody, Effect, JobId, JobOutcome, Shape, TOMBSTONE};
-use crate::{Flaw, Membership, PeerState, Time};
+use super::{Custody, Effect, JobId, JobOutcome, LOCATOR, Shape, TOMBSTONE};
+use crate::{Flaw, Membership, Time};
 
 /// Time between two instructions about one stripe, to let the first be followed and reported.
 pub(super) const NAG: Duration = Duration::from_secs(10);
@@ -18,7 +19,9 @@ pub(super) const NAG: Duration = Duration::from_secs(10);
 const REFUSED: Duration = Duration::from_secs(10);
 /// First and longest wait after a failed job; doubled in between.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(2));
-/// Hand-ins come after all repairs and tombstones; a repair's priority is how many indices more than k live.
+/// Hand-ins come after all repairs and tombstones, and locators last; a repair's priority is how many indices more than k
+/// live.
+const LOCATE: u16 = 257;
 const HAND_IN: u16 = 256;
 const BURY: u16 = 255;
 
@@ -73,20 +76,6 @@ impl Jobs {
 }
 
 impl Custody {
-    /// The first successors of a stripe.
-    pub(super) fn members(
-        &mut self,
-        now: Time,
-        ring: &impl Membership,
-        slot: Slot,
-    ) -> Vec<(Handle, PeerState)> {
-        let members = ring.successors(slot.stripe, self.config.r);
-        members
-            .into_iter()
-            .map(|member| (self.peers.intern(now, member.peer, true), member.state))
-            .collect()
-    }
-
     /// Looks at one stripe: files it under its class, queues a job, tells holders what to do, and sets the time
     /// of the next look.
     pub(super) fn judge(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
@@ -94,6 +83,7 @@ impl Custody {
         let mine = members.first().is_some_and(|(home, _)| *home == ME);
         self.prune(now, slot, mine);
         let stable = self.peers.changed() + self.config.settle();
+        let places = self.places(now, ring, slot, &members);
         let Some(homed) = self.home.stripes.get_mut(&slot) else {
             return;
         };
@@ -123,12 +113,12 @@ impl Custody {
         }
         let survey = Survey::take(now, homed, &self.peers, &self.config);
         let class = survey.class(homed);
-        let mut wakes = vec![survey.wake, plan::refusal(now, &self.peers, &members)];
+        let mut wakes = vec![survey.wake, plan::refusal(now, &self.peers, &places)];
         let mut priority = None;
         let mut parked = false;
         let due = class != Class::Pending || self.config.has(Flaw::RepairBeforeCommit);
         let orders = if self.config.repair && due && !homed.running {
-            match plan::decide(now, homed, &survey, &self.peers, &members) {
+            match plan::decide(now, homed, &survey, &self.peers, (&places, &members)) {
                 Decision::Nothing => {}
                 Decision::Parked { until } => {
                     parked = true;
@@ -140,13 +130,17 @@ impl Custody {
                     let spare = survey.distinct.saturating_sub(usize::from(homed.shape.k));
                     priority = u16::try_from(spare).ok();
                 }
-                Decision::Copy { .. } if homed.not_before.max(stable) > now => {
+                Decision::Copy { .. } | Decision::Locate { .. } if homed.not_before.max(stable) > now => {
                     wakes.push(Some(homed.not_before.max(stable)));
                 }
                 Decision::Copy { .. } if self.config.has(Flaw::NoHandIn) => {}
                 Decision::Copy { .. } => priority = Some(HAND_IN),
+                Decision::Locate { .. } if self.config.has(Flaw::NoLocators) => {}
+                Decision::Locate { .. } => priority = Some(LOCATE),
             }
-            plan::surplus(now, homed, &survey, &self.peers, &members)
+            let mut orders = plan::surplus(now, homed, &survey, &self.peers, &places);
+            orders.extend(places::strays(homed, &self.peers, &members));
+            orders
         } else {
             Vec::new()
         };
@@ -171,9 +165,10 @@ impl Custody {
             Decision::Copy { .. } if homed.running => (None, None),
             Decision::Copy { .. } if due > now => (None, Some(due)),
             Decision::Copy { .. } => (Some(BURY), None),
-            Decision::Nothing | Decision::Regenerate { .. } | Decision::Parked { .. } => {
-                (None, plan::refusal(now, &self.peers, members))
-            }
+            Decision::Nothing
+            | Decision::Regenerate { .. }
+            | Decision::Locate { .. }
+            | Decision::Parked { .. } => (None, plan::refusal(now, &self.peers, members)),
         };
         self.home.classify(slot, Class::Deleted, false);
         self.enqueue(slot, priority);
@@ -302,6 +297,7 @@ impl Custody {
             && let Some((_, slot)) = self.jobs.waiting.pop_first()
         {
             let members = self.members(now, ring, slot);
+            let places = self.places(now, ring, slot, &members);
             let Some(homed) = self.home.stripes.get_mut(&slot) else {
                 continue;
             };
@@ -314,7 +310,7 @@ impl Custody {
                 let burial = burial.filter(|_| !self.config.has(Flaw::IgnoreTombstones));
                 let decision = burial.unwrap_or_else(|| {
                     let survey = Survey::take(now, homed, &self.peers, &self.config);
-                    plan::decide(now, homed, &survey, &self.peers, &members)
+                    plan::decide(now, homed, &survey, &self.peers, (&places, &members))
                 });
                 let shape = homed.shape;
                 let begun = self.perform(now, slot, shape, decision);
@@ -371,6 +367,23 @@ impl Custody {
                 };
                 (effect, 2)
             }
+            Decision::Locate { to, holders } => {
+                let holders = named(&holders);
+                let peers = to.iter().map(|peer| self.peers.get(*peer).peer).collect();
+                let job = self.jobs.begin(Job {
+                    slot,
+                    targets: to.into_iter().map(|peer| (LOCATOR, peer)).collect(),
+                    source: None,
+                    regenerates: false,
+                });
+                let effect = Effect::Locate {
+                    job,
+                    stripe,
+                    holders,
+                    to: peers,
+                };
+                (effect, 0)
+            }
         };
         let bytes = u64::from(shape.shard_len).saturating_mul(shards as u64);
         self.jobs.charge(now, bytes, self.config.repair_rate);
@@ -423,6 +436,7 @@ impl Custody {
         if job.regenerates && !stored.is_empty() {
             homed.uncounted = Some(Box::default());
         }
+        homed.note_located(&job.targets, &stored);
         if complete {
             self.counts.repaired = self.counts.repaired.max(job.regenerates.then_some(now));
             homed.failures = 0;

@@ -4,6 +4,7 @@
 mod counts;
 mod faults;
 pub(super) mod harness;
+mod policies;
 mod together;
 mod tombs;
 mod view;

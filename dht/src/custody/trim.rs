@@ -19,12 +19,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::Custody;
 use super::fingerprint::{ShardKey, Slot};
 use super::inventory::Tenure;
 use super::message::{Pin, TrimOrder};
 use super::peers::{Handle, ME};
-use crate::{Flaw, Membership, Time};
+use super::{Custody, LOCATOR};
+use crate::{Flaw, Membership, PeerState, Time};
 
 /// Trims begun at one time; orders beyond are ignored and come again.
 const MAX_ACTIVE: usize = 4096;
@@ -210,6 +210,15 @@ impl Custody {
         else {
             return;
         };
+        if key.index == LOCATOR {
+            // Nothing rests on it: whoever belongs to the first peers has it written again.
+            let members = ring.successors(order.stripe, self.config.r);
+            let mut first = members.iter().filter(|member| member.peer == ring.me());
+            if !first.any(|member| member.state != PeerState::Draining) {
+                self.drop_shard(now, key, false);
+            }
+            return;
+        }
         if self.config.has(Flaw::TrimWithoutConfirmation) {
             self.drop_shard(now, key, false);
             return;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::message::Request;
+use crate::placement::Placement;
 use crate::{Flaw, Id, Peer, Time};
 
 /// A listing ends with a whole stripe, which has at most 255 shards.
@@ -71,7 +72,7 @@ impl CustodyConfig {
     }
 }
 
-/// What custody must know of a stripe's code.
+/// What custody must know of a stripe's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Shards needed.
@@ -80,18 +81,42 @@ pub struct Shape {
     pub n: u8,
     /// Length of a shard in bytes.
     pub shard_len: u32,
+    /// How its holders are chosen.
+    pub placement: Placement,
 }
 
 impl Shape {
-    /// Whether 1 ≤ k ≤ n.
+    /// Whether 1 ≤ k ≤ n, and n fit into a run.
     pub fn is_valid(&self) -> bool {
-        (1..=self.n).contains(&self.k)
+        let fits = match self.placement {
+            Placement::Successors | Placement::Random | Placement::Copysets { .. } => true,
+            Placement::Buddies { group, .. } => self.n <= group,
+        };
+        (1..=self.n).contains(&self.k) && self.n < LOCATOR && fits
+    }
+
+    /// Whether something of the stripe may be held under this index.
+    pub(super) fn has(&self, index: u8) -> bool {
+        match index {
+            TOMBSTONE => true,
+            LOCATOR => self.placement.needs_locators(),
+            shard => shard < self.n,
+        }
     }
 }
 
 /// The index under which the tombstone of a deleted stripe is held, reported and copied. No shard has it: n is at most
-/// 255.
+/// 254.
 pub const TOMBSTONE: u8 = u8::MAX;
+
+/// The index under which the locator of a stripe is held and reported, where holders cannot be found from its id alone. No
+/// shard has it.
+pub const LOCATOR: u8 = TOMBSTONE - 1;
+
+/// Whether an index is that of a shard.
+pub(super) fn is_shard(index: u8) -> bool {
+    index < LOCATOR
+}
 
 /// How firmly a shard is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +142,7 @@ pub enum State {
 pub struct Holding {
     /// The stripe.
     pub stripe: Id,
-    /// Which of its n shards, below n; [`TOMBSTONE`] if deleted.
+    /// Which of its n shards, below n; [`TOMBSTONE`] if deleted; [`LOCATOR`].
     pub index: u8,
     /// The stripe's shape.
     pub shape: Shape,
@@ -176,6 +201,18 @@ pub enum Effect {
         from: Peer,
         /// Who shall hold it.
         to: Peer,
+    },
+    /// Write the stripe's locator, committed and in place of an older one, at other peers or here. Ends with
+    /// `handle_job`; the index is [`LOCATOR`].
+    Locate {
+        /// To be named in the outcome.
+        job: JobId,
+        /// The stripe.
+        stripe: Id,
+        /// Which shards live where.
+        holders: Vec<(u8, Peer)>,
+        /// Who shall know.
+        to: Vec<Peer>,
     },
     /// Remove a shard from the local store, then call `removed`; if that fails, `insert` it after that again.
     /// Custody has forgotten the shard already, and confirms it to nobody before `removed`.

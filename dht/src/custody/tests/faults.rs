@@ -6,17 +6,20 @@ use proptest::prelude::*;
 
 use super::harness::{Net, RS, peer, quick, secs, stripe};
 use crate::custody::Shape;
+use crate::placement::Placement;
 use crate::{Id, PeerState};
 
 const COPIES: Shape = Shape {
     k: 1,
     n: 3,
     shard_len: 16 << 10,
+    placement: Placement::Successors,
 };
 const XOR: Shape = Shape {
     k: 4,
     n: 5,
     shard_len: 1 << 20,
+    placement: Placement::Successors,
 };
 const PEERS: u8 = 12;
 

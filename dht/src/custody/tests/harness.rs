@@ -10,6 +10,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::view::{View, successors};
 use crate::custody::*;
+use crate::placement::{Placement, Roster, candidates};
 use crate::ring::Event as RingEvent;
 use crate::testing;
 use crate::{Id, Membership, Peer, PeerState, Time};
@@ -43,6 +44,7 @@ pub(crate) struct Counters {
     pub(crate) requests: u64,
     pub(crate) regenerated: u64,
     pub(crate) copied: u64,
+    pub(crate) located: u64,
     pub(crate) dropped: u64,
     pub(crate) jobs: u64,
     /// Jobs the disks could not do.
@@ -88,6 +90,7 @@ pub(crate) const RS: Shape = Shape {
     k: 4,
     n: 6,
     shard_len: 1 << 20,
+    placement: Placement::Successors,
 };
 
 pub(crate) fn secs(seconds: u64) -> Duration {
@@ -303,7 +306,7 @@ impl Net {
         }
         for effect in effects {
             let after = match effect {
-                Effect::Regenerate { .. } | Effect::Copy { .. } => {
+                Effect::Regenerate { .. } | Effect::Copy { .. } | Effect::Locate { .. } => {
                     self.counters.jobs += 1;
                     self.job_time
                 }
@@ -412,7 +415,9 @@ impl Net {
     fn work(&mut self, peer: Peer, effect: Effect) {
         let wedged = self.nodes[&peer].wedged;
         match effect {
-            Effect::Regenerate { job, .. } | Effect::Copy { job, .. } if wedged => {
+            Effect::Regenerate { job, .. } | Effect::Copy { job, .. } | Effect::Locate { job, .. }
+                if wedged =>
+            {
                 self.finish(peer, job, JobOutcome::default());
             }
             Effect::Regenerate {
@@ -445,6 +450,15 @@ impl Net {
                 self.counters.copied += outcome.stored.len() as u64;
                 self.finish(peer, job, outcome);
             }
+            Effect::Locate { job, stripe, to, .. } => {
+                let shapes = self.nodes.values().flat_map(|node| node.disk.iter());
+                let shape = shapes.filter(|((other, _), _)| *other == stripe);
+                let shape = shape.map(|(_, (shape, _))| *shape).next();
+                let targets: Vec<(u8, Peer)> = to.into_iter().map(|peer| (LOCATOR, peer)).collect();
+                let outcome = self.deliver(stripe, shape, &targets);
+                self.counters.located += outcome.stored.len() as u64;
+                self.finish(peer, job, outcome);
+            }
             Effect::Explore { point } => {
                 if let Some(rings) = &mut self.rings {
                     rings.with(peer, |ring, now| ring.lookup(now, point, 16));
@@ -454,7 +468,7 @@ impl Net {
                 self.counters.dropped += 1;
                 let node = self.nodes.get_mut(&peer).unwrap();
                 let dropped = node.disk.remove(&(stripe, index));
-                if let Some((_, State::Committed)) = dropped {
+                if let Some((_, State::Committed)) = dropped.filter(|_| index != LOCATOR) {
                     let mut disks = self.nodes.values().map(|node| &node.disk);
                     assert!(
                         disks.any(|disk| disk.contains_key(&(stripe, index))),
@@ -558,6 +572,25 @@ impl Net {
         ring.map_or(0, |ring| Membership::successors(ring, Id::default(), 1000).len())
     }
 
+    /// The first accepting peers that are up and that the policy names, best first.
+    pub(crate) fn named(&self, stripe: Id, shape: Shape) -> Vec<Peer> {
+        let up = self.up();
+        let living: BTreeSet<Peer> = up.iter().copied().collect();
+        let states: BTreeMap<Peer, PeerState> = self.nodes.iter().map(|(p, node)| (*p, node.state)).collect();
+        let view = View::Oracle {
+            me: up[0],
+            ids: &self.ids,
+            living: &living,
+            states: &states,
+        };
+        let roster = Roster::new(view.successors(stripe, up.len()));
+        let named = candidates(shape.placement, stripe, shape.n, &view, &roster, 16);
+        named
+            .into_iter()
+            .filter(|peer| states[peer] == PeerState::Accepting)
+            .collect()
+    }
+
     /// The first accepting peers that are up, nearest first.
     pub(crate) fn seats(&self, stripe: Id, count: u8) -> Vec<Peer> {
         let accepting = |peer| self.is_up(peer) && self.nodes[&peer].state == PeerState::Accepting;
@@ -574,9 +607,9 @@ impl Net {
     }
 
     pub(crate) fn put_as(&mut self, stripe: Id, shape: Shape, state: State) {
-        let seats = self.seats(stripe, shape.n);
-        assert_eq!(seats.len(), usize::from(shape.n));
-        for (index, to) in (0..).zip(seats) {
+        let seats = self.named(stripe, shape);
+        assert!(seats.len() >= usize::from(shape.n));
+        for (index, to) in (0..shape.n).zip(seats) {
             let holding = Holding {
                 stripe,
                 index,
@@ -591,7 +624,7 @@ impl Net {
     pub(crate) fn live(&self, stripe: Id) -> Vec<(u8, Peer)> {
         let mut live: Vec<(u8, Peer)> = Vec::new();
         for peer in self.up() {
-            let shards = self.nodes[&peer].disk.range((stripe, 0)..=(stripe, u8::MAX));
+            let shards = self.nodes[&peer].disk.range((stripe, 0)..(stripe, LOCATOR));
             live.extend(shards.map(|((_, index), _)| (*index, peer)));
         }
         live.sort_unstable();

@@ -1,0 +1,148 @@
+//! Who should hold a stripe's shards in its home's view: those that do and stay, then those its policy names.
+//!
+//! Under `successors` these are the first peers from the stripe's id, and what lies elsewhere is handed in. Under the other
+//! policies a holder that lives and stays is at its place wherever it is, whatever has become of runs since; so only
+//! what replaces the dead and the leaving is placed anew, near the others of its run.
+//!
+//! Whoever is to read such a stripe knows its id alone. So the first r peers from there hold its *locator*, the stripe's
+//! header and who held which shard when it was written: under an index no shard has, reported to the home like a shard. The
+//! home has it written where it is missing, and again after it has moved shards. Locators are hints: the home itself knows
+//! better, and no decision rests on one but that whoever holds it watches over the stripe (`count`).
+
+use super::fingerprint::Slot;
+use super::home::Homed;
+use super::peers::{Handle, Peers};
+use super::plan::{Decision, Members, Surplus, Survey};
+use super::types::{LOCATOR, is_shard};
+use super::{Custody, Shape};
+use crate::placement::{self, Placement, Roster};
+use crate::{Flaw, Membership, PeerState, Time};
+
+impl Custody {
+    /// The first r peers from the stripe's id: its home, and who holds its locator.
+    pub(super) fn members(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        slot: Slot,
+    ) -> Vec<(Handle, PeerState)> {
+        let members = ring.successors(slot.stripe, self.config.r);
+        members
+            .into_iter()
+            .map(|member| (self.peers.intern(now, member.peer, true), member.state))
+            .collect()
+    }
+
+    /// The peers that the policy names for a stripe, best first.
+    pub(super) fn named(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        slot: Slot,
+        shape: Shape,
+    ) -> Vec<(Handle, PeerState)> {
+        if shape.placement == Placement::Successors || self.config.has(Flaw::ForgetPolicy) {
+            return self.members(now, ring, slot);
+        }
+        if shape.placement.needs_roster() {
+            self.needs_roster = true;
+            if self.roster.is_none() {
+                self.roster = Some(Roster::new(self.peers.view().iter().copied()));
+            }
+        }
+        let none = Roster::default();
+        let roster = self.roster.as_ref().unwrap_or(&none);
+        let peers = placement::candidates(shape.placement, slot.stripe, shape.n, ring, roster, self.config.r);
+        let peers = peers.into_iter().map(|peer| {
+            let handle = self.peers.intern(now, peer, true);
+            (handle, self.peers.get(handle).state)
+        });
+        peers.collect()
+    }
+
+    /// Who may hold the stripe's shards, best first; `members` are its first peers.
+    pub(super) fn places(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        slot: Slot,
+        members: &Members,
+    ) -> Vec<(Handle, PeerState)> {
+        let shape = self.home.stripes.get(&slot).map(|homed| homed.shape);
+        let Some(shape) = shape.filter(|shape| shape.placement != Placement::Successors) else {
+            return members.to_vec();
+        };
+        let named = self.named(now, ring, slot, shape);
+        let Some(homed) = self.home.stripes.get(&slot) else {
+            return named;
+        };
+        let stays = |peer: Handle| {
+            homed.holds(peer)
+                && self.peers.is_alive(peer)
+                && self.peers.get(peer).state != PeerState::Draining
+        };
+        let (mut places, others): (Vec<_>, Vec<_>) = named.into_iter().partition(|(peer, _)| stays(*peer));
+        let shards = homed.claims.iter().filter(|claim| is_shard(claim.index));
+        for peer in shards.map(|claim| claim.peer).filter(|peer| stays(*peer)) {
+            if !places.iter().any(|(other, _)| *other == peer) {
+                places.push((peer, self.peers.get(peer).state));
+            }
+        }
+        places.extend(others);
+        places
+    }
+
+    /// Whether some stripe's policy needs the list of all peers: then the driver sees to it that the ring knows them.
+    pub fn needs_roster(&self) -> bool {
+        self.needs_roster
+    }
+}
+
+/// Where the stripe's locator is to be written: with those of its first peers that have none, or one from before shards
+/// were moved.
+pub(super) fn locate(
+    now: Time,
+    homed: &Homed,
+    survey: &Survey,
+    peers: &Peers,
+    members: &Members,
+) -> Option<Decision> {
+    if !homed.shape.placement.needs_locators() || survey.live.is_empty() {
+        return None;
+    }
+    let able = |peer: Handle, state| {
+        state == PeerState::Accepting && peers.is_alive(peer) && peers.get(peer).refused_until <= now
+    };
+    let outdated = |peer: Handle| homed.located.as_ref().is_some_and(|told| !told.contains(&peer));
+    let lacking = members
+        .iter()
+        .filter(|(peer, state)| able(*peer, *state) && (!homed.is_located_at(*peer) || outdated(*peer)));
+    let to: Vec<Handle> = lacking.map(|(peer, _)| *peer).collect();
+    (!to.is_empty()).then(|| Decision::Locate {
+        to,
+        holders: survey.live.clone(),
+    })
+}
+
+/// Locators with peers that are not, or not for long, among the stripe's first, where those have theirs.
+pub(super) fn strays(homed: &Homed, peers: &Peers, members: &Members) -> Vec<Surplus> {
+    let stays = |peer: Handle| {
+        let member = members.iter().find(|(member, _)| *member == peer);
+        member.is_some_and(|(_, state)| *state != PeerState::Draining)
+    };
+    let located = |peer: Handle| homed.is_located_at(peer) && stays(peer);
+    let Some((keep, _)) = members.iter().find(|(peer, _)| located(*peer)) else {
+        return Vec::new();
+    };
+    let located = homed.claims.iter().filter(|claim| claim.index == LOCATOR);
+    let victims = located
+        .map(|claim| claim.peer)
+        .filter(|peer| peer != keep && !stays(*peer) && peers.is_alive(*peer));
+    let surplus = |victim| Surplus {
+        victim,
+        index: LOCATOR,
+        keep: *keep,
+        others: Vec::new(),
+    };
+    victims.map(surplus).collect()
+}

@@ -1,0 +1,178 @@
+//! Stripes whose holders another policy than `successors` chose: repaired under it, found by their locators.
+
+use std::collections::BTreeSet;
+
+use super::harness::{Net, RS, peer, quick, secs, stripe};
+use super::*;
+use crate::placement::{Placement, Roster};
+use crate::{Member, PeerState};
+
+const STRIPES: u64 = 12;
+
+fn copies(placement: Placement) -> Shape {
+    Shape {
+        k: 1,
+        n: 3,
+        placement,
+        ..RS
+    }
+}
+
+/// The policies for a stripe of three copies.
+fn policies(anchor: Id) -> [Placement; 3] {
+    [
+        Placement::Random,
+        Placement::Copysets { anchor },
+        Placement::Buddies { group: 6, anchor },
+    ]
+}
+
+/// Some stripes of each policy, stored.
+fn loaded(net: &mut Net) -> Vec<(Id, Shape)> {
+    let placements = (0..STRIPES).flat_map(|file| policies(stripe(1000 + file)));
+    let stripes: Vec<(Id, Shape)> = placements
+        .zip(0..)
+        .map(|(placement, number)| (stripe(number), copies(placement)))
+        .collect();
+    for (id, shape) in &stripes {
+        net.put(*id, *shape);
+    }
+    stripes
+}
+
+fn located(net: &Net, id: Id) -> BTreeSet<Peer> {
+    let up = net.up().into_iter();
+    up.filter(|peer| net.holds(*peer, id, LOCATOR)).collect()
+}
+
+fn are_whole(net: &Net, stripes: &[(Id, Shape)]) -> bool {
+    stripes.iter().all(|(id, shape)| {
+        let first: BTreeSet<Peer> = net.seats(*id, 16).into_iter().collect();
+        net.is_exact(*id, shape.n) && located(net, *id) == first
+    })
+}
+
+#[test]
+fn holders_stay_where_they_were_chosen_and_the_first_peers_know() {
+    let mut net = Net::new(20, quick(), 1);
+    let stripes = loaded(&mut net);
+    let before: Vec<_> = stripes.iter().map(|(id, _)| net.live(*id)).collect();
+    net.run_until(secs(60), |net| are_whole(net, &stripes));
+    net.run(secs(60));
+    let after: Vec<_> = stripes.iter().map(|(id, _)| net.live(*id)).collect();
+    assert_eq!(before, after, "nothing was moved");
+    assert_eq!(net.counters.regenerated + net.counters.copied, 0);
+    let (located, health) = (net.counters.located, net.health());
+    assert_eq!(
+        located,
+        stripes.len() as u64 * 16,
+        "each locator was written once"
+    );
+    assert_eq!(health.safe, stripes.len());
+}
+
+#[test]
+fn what_replaces_the_dead_is_placed_by_the_policy_among_those_left() {
+    let mut net = Net::new(13, quick(), 2);
+    let stripes = loaded(&mut net);
+    net.run_until(secs(60), |net| are_whole(net, &stripes));
+    let before: Vec<BTreeSet<Peer>> = stripes
+        .iter()
+        .map(|(id, _)| net.live(*id).into_iter().map(|(_, peer)| peer).collect())
+        .collect();
+    net.kill(peer(4));
+    net.run_until(secs(120), |net| {
+        are_whole(net, &stripes) && net.health().safe == stripes.len()
+    });
+    let mut moved = 0;
+    for ((id, shape), before) in stripes.iter().zip(before) {
+        let after: BTreeSet<Peer> = net.live(*id).into_iter().map(|(_, peer)| peer).collect();
+        let stayed: BTreeSet<Peer> = before
+            .iter()
+            .copied()
+            .filter(|holder| *holder != peer(4))
+            .collect();
+        assert!(
+            stayed.is_subset(&after),
+            "{:?}: who lives stays a holder",
+            shape.placement
+        );
+        let new: Vec<Peer> = after.difference(&before).copied().collect();
+        assert_eq!(new.len(), 3 - stayed.len());
+        // The new one is the first that the policy names now and that held nothing.
+        let named = net.named(*id, *shape);
+        let expected = named.into_iter().filter(|peer| !stayed.contains(peer));
+        assert_eq!(new, expected.take(new.len()).collect::<Vec<_>>());
+        moved += new.len();
+    }
+    assert!(moved > 3, "{moved}");
+}
+
+#[test]
+fn a_run_that_lost_a_peer_keeps_its_stripes_together() {
+    let mut net = Net::new(12, quick(), 3);
+    let shape = |anchor| copies(Placement::Copysets { anchor });
+    let stripes: Vec<(Id, Shape)> = (0..60)
+        .map(|number| (stripe(number), shape(stripe(number))))
+        .collect();
+    for (id, shape) in &stripes {
+        net.put(*id, *shape);
+    }
+    net.run(secs(20));
+    net.kill(peer(7));
+    net.run_until(secs(120), |net| net.health().safe == stripes.len());
+    let members = net.up().into_iter().map(|peer| Member {
+        peer,
+        state: PeerState::Accepting,
+    });
+    let runs: Vec<Vec<Peer>> = Roster::new(members).runs(3).collect();
+    let holders = |id| {
+        net.live(id)
+            .into_iter()
+            .map(|(_, peer)| peer)
+            .collect::<BTreeSet<Peer>>()
+    };
+    let sets: BTreeSet<BTreeSet<Peer>> = stripes.iter().map(|(id, _)| holders(*id)).collect();
+    // Runs of 3, 4 and 4: of the stripes of a longer one those that were there stay together.
+    assert!(sets.len() <= 8, "{} copysets of {:?}", sets.len(), runs);
+}
+
+#[test]
+fn locators_follow_the_ring_and_go_where_they_are_of_no_use() {
+    let mut net = Net::new(30, quick(), 4);
+    let stripes = loaded(&mut net);
+    net.run_until(secs(60), |net| are_whole(net, &stripes));
+    for number in 30..36 {
+        net.join(peer(number));
+    }
+    net.run_until(secs(120), |net| are_whole(net, &stripes));
+    net.set_state(peer(3), PeerState::Draining);
+    net.run_until(secs(240), |net| {
+        stripes.iter().all(|(id, shape)| {
+            net.is_exact(*id, shape.n) && net.live(*id).iter().all(|(_, holder)| *holder != peer(3))
+        }) && stripes
+            .iter()
+            .all(|(id, _)| !located(net, *id).contains(&peer(3)))
+    });
+}
+
+#[test]
+fn a_home_that_does_not_repair_is_taken_over_from_under_every_policy() {
+    let mut net = Net::new(14, quick(), 5);
+    let stripes = loaded(&mut net);
+    net.run_until(secs(60), |net| are_whole(net, &stripes));
+    let wedged = net.home(stripes[0].0);
+    net.nodes.get_mut(&wedged).unwrap().wedged = true;
+    let victim = net
+        .live(stripes[0].0)
+        .into_iter()
+        .map(|(_, peer)| peer)
+        .find(|peer| *peer != wedged);
+    net.kill(victim.unwrap());
+    net.run_until(secs(600), |net| {
+        stripes
+            .iter()
+            .all(|(id, shape)| net.distinct(*id) == usize::from(shape.n))
+    });
+    assert!(net.health().taken_over_total > 0);
+}
