@@ -647,8 +647,9 @@ fn the_same_seed_gives_the_same_trace() {
 #[test]
 fn what_is_kept_per_shard_and_stripe_is_bounded() {
     // A full BTreeMap node wastes nothing, one after a split half of it: count half as much again.
+    // The anchor of a policy is 34 bytes of each.
     let held = size_of::<(fingerprint::ShardKey, inventory::Held)>();
-    assert!(held * 3 / 2 <= 150, "{held}");
+    assert!(held * 3 / 2 <= 210, "{held}");
     let homed = size_of::<(Slot, home::Homed)>() + 6 * size_of::<home::Claim>();
-    assert!(homed * 3 / 2 <= 300, "{homed}");
+    assert!(homed * 3 / 2 <= 360, "{homed}");
 }
