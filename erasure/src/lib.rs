@@ -25,9 +25,7 @@ mod shard;
 mod stripe;
 
 pub use code::{Code, CodeError, MAX_SHARDS};
-pub use header::{
-    Header, HeaderError, MAX_HEADER_LEN, MAX_SHARD_LEN, StripeId, StripeIdError,
-};
+pub use header::{Header, HeaderError, MAX_HEADER_LEN, MAX_SHARD_LEN, StripeId, StripeIdError};
 pub use policy::{GroupError, GroupSize, MAX_GROUP, Policy, PolicyError};
 pub use shard::{Shard, ShardError, VerifiedShard};
 pub use stripe::{DecodeError, EncodeError, decode, encode, reconstruct};

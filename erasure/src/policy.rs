@@ -218,10 +218,7 @@ mod tests {
         assert_eq!(Policy::Copysets.group(code), Some(6));
         assert_eq!(Policy::Buddies { group: None }.group(code), Some(12));
         assert_eq!(buddies(7).group(code), Some(7));
-        assert_eq!(
-            Policy::Buddies { group: None }.group(Code::Copies(64)),
-            Some(128)
-        );
+        assert_eq!(Policy::Buddies { group: None }.group(Code::Copies(64)), Some(128));
         assert_eq!(buddies(6).check(code), Ok(buddies(6)));
         assert_eq!(buddies(5).check(code), Err(GroupError { group: 5, code }));
     }

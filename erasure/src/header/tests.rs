@@ -154,10 +154,7 @@ fn groups_hold_the_stripe() {
     assert_eq!(with(0x84).unwrap().policy(), group(4));
     assert_eq!(with(0xff).unwrap().policy(), group(127));
     let code = header().code();
-    assert_eq!(
-        with(0x83),
-        Err(HeaderError::Group(GroupError { group: 3, code }))
-    );
+    assert_eq!(with(0x83), Err(HeaderError::Group(GroupError { group: 3, code })));
     assert_eq!(with(0x80), Err(HeaderError::Policy(PolicyError)));
 }
 
