@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mutualstore_daemon::config::Overrides;
 use mutualstore_daemon::units::{Rate, Size, Switch};
+use mutualstore_erasure::Policy;
 
 use crate::connect::data_dir;
 use crate::output::CliError;
@@ -79,6 +80,9 @@ pub(crate) struct Args {
     /// Memory for decoded blocks
     #[arg(long, value_name = "SIZE")]
     cache: Option<Size>,
+    /// How peers are chosen for files put here: successors, random, copysets, buddies or buddies:G
+    #[arg(long, value_name = "POLICY")]
+    placement: Option<Policy>,
     /// What is logged, in the form of `RUST_LOG`
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -117,6 +121,7 @@ fn overrides(args: Args) -> Overrides {
         link_rate: args.link_rate,
         stabilize: args.stabilize,
         cache: args.cache,
+        placement: args.placement.map(|policy| policy.to_string()),
         log: args.log,
         exit_on_stdin_close: args.exit_on_stdin_close,
         file: args.config,
@@ -150,6 +155,8 @@ mod tests {
         assert_eq!(given.repair_delay, Some(Duration::from_hours(1)));
         assert_eq!(given.link_rate, Some(Rate(12_500_000)));
         assert_eq!(given.join, Some(vec!["a".to_owned(), "b".to_owned()]));
+        let placed = parse("--placement random --placement buddies:9").unwrap();
+        assert_eq!(placed.placement, Some("buddies:9".to_owned()));
         assert_eq!(parse("").unwrap(), Overrides::default());
     }
 
@@ -162,6 +169,7 @@ mod tests {
         for line in [
             "--capacity lots",
             "--repair maybe",
+            "--placement nearby",
             "--api nowhere",
             "--repair-delay soon",
             "--nonsense",

@@ -1,20 +1,19 @@
 //! `put get ls stat rm`.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::builder::PossibleValuesParser;
-use mutualstore_testnet::client::{ByteRange, GetOptions, Health, PutOptions, StripeStat};
+use mutualstore_daemon::manifest::MAX_FRAGMENTS;
+use mutualstore_erasure::Policy;
+use mutualstore_testnet::client::{ByteRange, ClientError, GetOptions, Health, PutOptions, StripeStat};
 use mutualstore_testnet::size::Size;
 
 use crate::connect::Connect;
 use crate::output::{CliError, Rows, Screen, advance, event_lines, short_peer};
 use crate::target::{Target, harmless};
 
-/// Placement policies, as in the stripe header.
-const POLICIES: [&str; 4] = ["successors", "random", "copysets", "buddies"];
 /// Stripe ids are long; so much tells the stripes of one file apart.
 const ID_SHOWN: usize = 16;
 
@@ -28,14 +27,15 @@ pub(crate) struct PutArgs {
     /// How it is protected: auto, copies:N, xor:K or rs:K+M
     #[arg(long)]
     code: Option<String>,
-    /// How peers are chosen; this version has `successors` only
-    #[arg(long, value_parser = PossibleValuesParser::new(POLICIES))]
-    placement: Option<String>,
-    /// What stays together under copysets and buddies (not in this version)
+    /// How peers are chosen: successors, random, copysets, buddies or buddies:G, groups of G peers
+    /// [default: what the daemon was started with, successors]
+    #[arg(long, value_name = "POLICY")]
+    placement: Option<Policy>,
+    /// What keeps to one group under copysets and buddies, the file or each of its fragments [default: file]
     #[arg(long, value_parser = ["file", "fragment"])]
     scope: Option<String>,
-    /// Number of fragments (not in this version)
-    #[arg(long)]
+    /// Cut it into F fragments of equal length instead of blocks of full shards
+    #[arg(long, value_name = "F", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_FRAGMENTS)))]
     fragments: Option<u32>,
     /// Largest shard, 64KiB to 1MiB
     #[arg(long, value_name = "SIZE")]
@@ -49,7 +49,7 @@ pub(crate) struct PutArgs {
 
 /// Stores a file; the link is the only thing on standard output.
 pub(crate) fn put(args: &PutArgs, screen: &Screen) -> Result<(), CliError> {
-    let (mut input, length) = open(&args.path)?;
+    let (mut input, mut length) = open(&args.path)?;
     let own_name = args.path.file_name().filter(|_| !is_standard(&args.path));
     let options = PutOptions {
         name: args
@@ -57,13 +57,16 @@ pub(crate) fn put(args: &PutArgs, screen: &Screen) -> Result<(), CliError> {
             .clone()
             .or_else(|| own_name.map(|name| name.to_string_lossy().into_owned())),
         code: args.code.clone(),
-        placement: args.placement.clone(),
+        placement: args.placement.map(|policy| policy.to_string()),
         scope: args.scope.clone(),
         fragments: args.fragments,
         shard_size: args.shard_size.map(|size| size.0),
         degraded: args.degraded,
     };
     let client = args.connect.client()?;
+    if args.fragments.is_some() && length.is_none() {
+        (input, length) = spooled(&mut *input)?;
+    }
     let bar = screen.bar("put");
     let events = event_lines(&bar);
     let outcome = client.put(&mut *input, length, &options, Some(events), &mut |done, total| {
@@ -103,6 +106,22 @@ fn open(path: &Path) -> Result<(Box<dyn Read>, Option<u64>), CliError> {
     // Some files, those of /proc among them, say that they are empty and are not.
     let length = (meta.is_file() && meta.len() > 0).then_some(meta.len());
     Ok((Box::new(file), length))
+}
+
+/// The same bytes from a file without a name, for where their number has to be known beforehand.
+fn spooled(input: &mut dyn Read) -> Result<(Box<dyn Read>, Option<u64>), CliError> {
+    let mut copy = || {
+        let mut file = tempfile::tempfile()?;
+        let length = io::copy(input, &mut file)?;
+        file.rewind()?;
+        Ok((file, length))
+    };
+    let unkept = |error: io::Error| {
+        let why = format!("it goes to a temporary file first, because of its fragments: {error}");
+        ClientError::Input(io::Error::new(error.kind(), why))
+    };
+    let (file, length) = copy().map_err(unkept)?;
+    Ok((Box::new(file), Some(length)))
 }
 
 #[derive(clap::Args, Debug)]
@@ -240,13 +259,15 @@ pub(crate) fn stat(args: &StatArgs, screen: &Screen) -> Result<(), CliError> {
         return screen.document(&reply.json);
     }
     let file = reply.body;
-    let mut summary = Rows::new(["NAME", "SIZE", "CREATED", "CODE", "PLACEMENT", "HEALTH"], &[1]);
+    let heads = ["NAME", "SIZE", "CREATED", "CODE", "PLACEMENT", "SCOPE", "HEALTH"];
+    let mut summary = Rows::new(heads, &[1]);
     summary.add([
         harmless(&file.name.unwrap_or_default()),
         Size(file.size_bytes).to_string(),
         file.created.unwrap_or_else(|| "-".to_owned()),
         file.code,
         file.placement,
+        file.scope.unwrap_or_else(|| "-".to_owned()),
         file.health.as_str().to_owned(),
     ]);
     screen.table(&summary)?;
@@ -324,6 +345,15 @@ mod tests {
         for text in ["", "5", "-5", "5-4", "a-b", "1-2-3", "99999999999999999999-"] {
             assert!(range(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_spooled_is_the_same_and_counted() {
+        let bytes = vec![7; 100_000];
+        let (mut file, length) = spooled(&mut &bytes[..]).unwrap();
+        let mut read = Vec::new();
+        file.read_to_end(&mut read).unwrap();
+        assert_eq!((read, length), (bytes, Some(100_000)));
     }
 
     #[test]

@@ -176,7 +176,7 @@ mod tests {
     fn documented_forms_parse() {
         for line in [
             "put - --name x --code rs:4+2 --placement successors --shard-size 64KiB --degraded",
-            "put file --scope file --fragments 3 --data-dir /d",
+            "put file --placement buddies:9 --scope file --fragments 3 --data-dir /d",
             "get mutual1abc -o - --range 0-99 --without 1 --without 2",
             "get mutual1abc -o out --force --api http://127.0.0.1:1 --token-file t",
             "ls *.txt --json",
@@ -206,6 +206,11 @@ mod tests {
         for line in [
             "get",
             "get x --range 5-4",
+            "put x --placement nearby",
+            "put x --placement buddies:0",
+            "put x --scope all",
+            "put x --fragments 0",
+            "put x --fragments 65537",
             "testnet kill",
             "testnet kill --count 1 --peer 1",
             "testnet corrupt --peer 1 --shard ab:2",

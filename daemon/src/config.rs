@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use mutualstore_erasure::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{FileError, read_optional, write_atomic};
@@ -71,6 +72,8 @@ pub struct Config {
     pub stabilize: Duration,
     /// Bytes of decoded blocks held for reads. Default 32 MiB.
     pub cache: u64,
+    /// How the holders of files are chosen that are put here without saying it. Default successors.
+    pub placement: Policy,
     /// What is logged, in the form of `RUST_LOG`. Default `info`.
     pub log: String,
     /// Whether the daemon stops when its standard input closes; never kept. Default no.
@@ -97,6 +100,7 @@ impl Default for Config {
             link_rate: None,
             stabilize: Duration::from_secs(1),
             cache: 32 << 20,
+            placement: Policy::Successors,
             log: "info".to_owned(),
             exit_on_stdin_close: false,
         }
@@ -147,6 +151,8 @@ pub struct Overrides {
     pub stabilize: Option<Duration>,
     /// See [`Config::cache`].
     pub cache: Option<Size>,
+    /// See [`Config::placement`].
+    pub placement: Option<String>,
     /// See [`Config::log`].
     pub log: Option<String>,
     /// See [`Config::exit_on_stdin_close`]. Only a flag.
@@ -281,6 +287,10 @@ impl Config {
         let network = given.network.map(|text| {
             id_from_hex(&text).ok_or_else(|| bounds("network", text, "it is an id of 64 hex digits"))
         });
+        let placement = given.placement.map(|text| {
+            let parsed = text.parse::<Policy>();
+            parsed.map_err(|error| bounds("placement", text, error.to_string()))
+        });
         let config = Self {
             capacity: given.capacity.ok_or(ConfigError::NoCapacity)?.0,
             listen: given.listen.unwrap_or(default.listen),
@@ -299,6 +309,7 @@ impl Config {
             link_rate: given.link_rate.map(|rate| rate.0),
             stabilize: given.stabilize.unwrap_or(default.stabilize),
             cache: given.cache.map_or(default.cache, |cache| cache.0),
+            placement: placement.transpose()?.unwrap_or(default.placement),
             log: given.log.unwrap_or(default.log),
             exit_on_stdin_close: false,
         };
@@ -425,6 +436,7 @@ impl Overrides {
             "LINK_RATE" => self.link_rate = Some(text.parse().map_err(size)?),
             "STABILIZE" => self.stabilize = Some(duration(text)?),
             "CACHE" => self.cache = Some(text.parse().map_err(size)?),
+            "PLACEMENT" => self.placement = Some(text.to_owned()),
             "LOG" => self.log = Some(text.to_owned()),
             _ => {}
         }
@@ -451,6 +463,7 @@ impl Overrides {
             link_rate: self.link_rate.or(below.link_rate),
             stabilize: self.stabilize.or(below.stabilize),
             cache: self.cache.or(below.cache),
+            placement: self.placement.or(below.placement),
             log: self.log.or(below.log),
             exit_on_stdin_close: false,
             file: None,

@@ -192,14 +192,18 @@ impl From<ManifestError> for Failure {
     /// Of a manifest that was read; what a user may have chosen, shard size and name, is a matter of usage.
     fn from(error: ManifestError) -> Self {
         match error {
-            ManifestError::ShardSize(_) | ManifestError::TooLong { .. } | ManifestError::Code(_) => {
-                Self::usage(error)
-            }
+            ManifestError::ShardSize(_)
+            | ManifestError::TooLong { .. }
+            | ManifestError::Code(_)
+            | ManifestError::Group(_)
+            | ManifestError::Fragments(_) => Self::usage(error),
             ManifestError::Truncated
             | ManifestError::Trailing(_)
             | ManifestError::Version(_)
             | ManifestError::Text
             | ManifestError::Kind(_)
+            | ManifestError::Policy(_)
+            | ManifestError::Placement
             | ManifestError::Content { .. }
             | ManifestError::Index { .. } => Self::unexpected(error),
         }

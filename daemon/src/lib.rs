@@ -5,7 +5,7 @@
 //! * [`store`]: shards on disk.
 //! * [`net`]: connections to other peers; [`wire`]: what goes over them.
 //! * `node`: ring and custody, driven.
-//! * `transfer`: files in and out; [`crypt`], [`link`], [`manifest`], [`names`], [`tombstone`]: their forms.
+//! * `transfer`: files in and out; [`crypt`], [`link`], [`manifest`], [`names`], [`placement`], [`tombstone`]: their forms.
 //! * `api`: the HTTP API on loopback; [`error`]: failures as users see them; `metrics`, `process`.
 
 mod api;
@@ -23,6 +23,7 @@ pub mod names;
 pub mod net;
 pub mod network;
 mod node;
+pub mod placement;
 mod process;
 mod run;
 mod spare;

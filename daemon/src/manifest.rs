@@ -9,29 +9,34 @@
 //! ```text
 //! root = version u8 = 1 ‖ size u64 ‖ created u64 ‖ code 3 ‖ shard size u32
 //!      ‖ name length u16 ‖ name ‖ media type length u16 ‖ media type
-//!      ‖ 0 ‖ the bytes of the file
-//!      | 1 ‖ depth u8 ‖ count u16 ‖ count × stripe id 32
+//!      ‖ content
+//! content = 0 ‖ the bytes of the file
+//!         | 1 ‖ depth u8 ‖ count u16 ‖ count × stripe id 32
+//!         | 2 ‖ policy u8 ‖ anchor 32 ‖ fragments u32 ‖ content of kind 0 or 1
 //! index block = version u8 = 1 ‖ count u16 ‖ count × stripe id 32
 //! ```
 //!
-//! Big-endian throughout; code as in a stripe's header; created in Unix milliseconds. Each manifest has one
-//! encoding: the depth is the least that serves, every index block but the last of its level is full, counts
-//! follow from the size. Anything else, trailing bytes too, is refused. How the bytes of a file lie in its
-//! stripes is [`Geometry`].
+//! Big-endian throughout; code, policy and anchor as in a stripe's header; created in Unix milliseconds. Each manifest
+//! has one encoding: the depth is the least that serves, every index block but the last of its level is full, counts
+//! follow from the size, and kind 2 stands only where a file is not under `successors` or is in fragments (0: it is
+//! not). Anything else, trailing bytes too, is refused. A file in fragments is never in its manifest. How the bytes of
+//! a file lie in its stripes is [`Geometry`]; where these are, [`Placement`].
 //!
-//! Not here: where stripes are placed (their headers say), and making a name safe to write
-//! (), which readers do because a manifest may be a stranger's.
+//! Not here: making a name safe to write, which readers do because a manifest may be a stranger's.
 
 pub mod geometry;
 pub mod tree;
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use mutualstore_erasure::{Code, CodeError, HASH_LEN, StripeId};
+use mutualstore_erasure::{Code, CodeError, GroupError, HASH_LEN, Policy, PolicyError, StripeId};
 
-pub use geometry::{Geometry, Piece, Window};
+pub use geometry::{FragmentsError, Geometry, MAX_FRAGMENTS, Piece, Window};
 pub use tree::{IndexBlock, IndexPlace, ManifestBuilder, Step};
+
+use crate::placement::Placement;
 
 /// A file of at most this many bytes lies in its manifest. Blocks with no more plaintext than this take
 /// [`Code::small`].
@@ -50,6 +55,7 @@ pub const FANOUT: usize = 2047;
 const VERSION: u8 = 1;
 const INLINE: u8 = 0;
 const STRIPES: u8 = 1;
+const PLACED: u8 = 2;
 
 /// What is known of a file by its link.
 #[derive(Clone, PartialEq, Eq)]
@@ -66,6 +72,10 @@ pub struct Manifest {
     pub name: String,
     /// Its media type, possibly empty; at most [`MAX_MEDIA_TYPE`] bytes. Not to be trusted.
     pub media_type: String,
+    /// Where its stripes are placed, those of the manifest included.
+    pub placement: Placement,
+    /// The blocks it is cut into, none longer than one of full shards; none: blocks of full shards.
+    pub fragments: Option<NonZeroU32>,
     /// Its content.
     pub body: Body,
 }
@@ -99,6 +109,18 @@ pub enum ManifestError {
     /// Its code is none.
     #[error("the manifest's code is none: {0}")]
     Code(#[from] CodeError),
+    /// Its placement policy is none.
+    #[error("the manifest's placement is none: {0}")]
+    Policy(#[from] PolicyError),
+    /// A group of its placement policy is smaller than a stripe.
+    #[error("placement {0}")]
+    Group(#[from] GroupError),
+    /// There is an anchor where the policy has no groups, or a placement where there is nothing to say.
+    #[error("the manifest's placement is not in its one form")]
+    Placement,
+    /// It cannot be cut into so many fragments.
+    #[error(transparent)]
+    Fragments(#[from] FragmentsError),
     /// A shard size is not a multiple of 64 KiB up to 1 MiB.
     #[error("a shard size of {0} bytes is not possible: give a multiple of 64 KiB, at most 1 MiB")]
     ShardSize(u32),
@@ -137,7 +159,12 @@ pub enum ManifestError {
 impl Manifest {
     /// How the bytes of the file lie in its stripes.
     pub const fn geometry(&self) -> Geometry {
-        Geometry::new(self.size, self.code, self.shard_size)
+        Geometry::new(self.size, self.code, self.shard_size).cut(self.fragments)
+    }
+
+    /// Whether the content has to be preceded by placement and fragments.
+    fn is_placed(&self) -> bool {
+        self.placement != Placement::default() || self.fragments.is_some()
     }
 
     /// The plaintext of the root block. Fails where a field breaks its limits or the body does not fit the size.
@@ -147,7 +174,7 @@ impl Manifest {
             Body::Inline(bytes) => bytes.len(),
             Body::Stripes { ids, .. } => ids.len() * HASH_LEN,
         };
-        let mut out = BytesMut::with_capacity(32 + self.name.len() + self.media_type.len() + content);
+        let mut out = BytesMut::with_capacity(96 + self.name.len() + self.media_type.len() + content);
         out.put_u8(VERSION);
         out.put_u64(self.size);
         out.put_u64(self.created);
@@ -155,6 +182,12 @@ impl Manifest {
         out.put_u32(self.shard_size);
         put_text(&mut out, &self.name);
         put_text(&mut out, &self.media_type);
+        if self.is_placed() {
+            out.put_u8(PLACED);
+            out.put_u8(self.placement.policy.to_wire());
+            out.put_slice(&self.placement.anchor);
+            out.put_u32(self.fragments.map_or(0, NonZeroU32::get));
+        }
         match &self.body {
             Body::Inline(bytes) => {
                 out.put_u8(INLINE);
@@ -182,16 +215,26 @@ impl Manifest {
         let shard_size = u32::from_be_bytes(reader.array()?);
         let name = reader.text("name", MAX_NAME)?;
         let media_type = reader.text("media type", MAX_MEDIA_TYPE)?;
-        let body = match reader.array()? {
-            [INLINE] => Body::Inline(root.slice_ref(reader.take(reader.0.len())?)),
-            [STRIPES] => {
+        let [mut kind] = reader.array()?;
+        let is_placed = kind == PLACED;
+        let (mut placement, mut fragments) = (Placement::default(), None);
+        if is_placed {
+            let [policy] = reader.array()?;
+            placement.policy = Policy::from_wire(policy)?;
+            placement.anchor = reader.array()?;
+            fragments = NonZeroU32::new(u32::from_be_bytes(reader.array()?));
+            [kind] = reader.array()?;
+        }
+        let body = match kind {
+            INLINE => Body::Inline(root.slice_ref(reader.take(reader.0.len())?)),
+            STRIPES => {
                 let [depth] = reader.array()?;
                 Body::Stripes {
                     depth,
                     ids: reader.ids()?,
                 }
             }
-            [kind] => return Err(ManifestError::Kind(kind)),
+            kind => return Err(ManifestError::Kind(kind)),
         };
         reader.end()?;
         let manifest = Self {
@@ -201,8 +244,13 @@ impl Manifest {
             shard_size,
             name,
             media_type,
+            placement,
+            fragments,
             body,
         };
+        if is_placed != manifest.is_placed() {
+            return Err(ManifestError::Placement);
+        }
         manifest.check()?;
         Ok(manifest)
     }
@@ -212,8 +260,15 @@ impl Manifest {
         check_shard_size(self.shard_size)?;
         check_length("name", self.name.len(), MAX_NAME)?;
         check_length("media type", self.media_type.len(), MAX_MEDIA_TYPE)?;
+        let policy = self.placement.policy.check(self.code)?;
+        if self.placement.has_anchor() && !policy.has_groups() {
+            return Err(ManifestError::Placement);
+        }
+        self.geometry().check()?;
         let fits = match &self.body {
-            Body::Inline(bytes) => bytes.len() as u64 == self.size && self.size <= INLINE_MAX,
+            Body::Inline(bytes) => {
+                bytes.len() as u64 == self.size && self.size <= INLINE_MAX && self.fragments.is_none()
+            }
             Body::Stripes { depth, ids } => {
                 let blocks = self.geometry().blocks();
                 blocks > 0 && *depth == tree::depth(blocks) && ids.len() as u64 == tree::units(blocks, *depth)

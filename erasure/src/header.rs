@@ -7,7 +7,7 @@
 //! | 1 | version, 1 |
 //! | 1 | kind, 0 = immutable; all others are reserved |
 //! | 3 | code number, k, m, as [`Code::to_wire`] |
-//! | 1 | placement policy, as [`Policy`] |
+//! | 1 | placement policy, as [`Policy::to_wire`] |
 //! | 32 | anchor, 0 = the stripe id |
 //! | 4 | block length in bytes, 1 to k MiB |
 //! | 32 | owner key |
@@ -29,6 +29,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::code::MAX_SHARDS;
+use crate::policy::{GroupError, Policy, PolicyError};
 use crate::{Code, CodeError, HASH_LEN};
 
 /// Longest shard payload in bytes.
@@ -103,69 +104,6 @@ impl FromStr for StripeId {
     }
 }
 
-/// How the holders of a stripe are chosen; the number is its header byte.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
-#[repr(u8)]
-pub enum Policy {
-    /// The first n distinct peers from the successor of the stripe id.
-    #[default]
-    Successors = 0,
-    /// A pseudo-random place for each shard.
-    Random = 1,
-    /// The run of n peers that the anchor falls into (Cidon et al. 2013).
-    Copysets = 2,
-    /// n members of the run of 2n peers that the anchor falls into.
-    Buddies = 3,
-}
-
-/// The text or number names no policy this version knows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("unknown placement policy; expected successors, random, copysets or buddies")]
-pub struct PolicyError;
-
-impl Policy {
-    const ALL: [Self; 4] = [Self::Successors, Self::Random, Self::Copysets, Self::Buddies];
-
-    /// The header byte.
-    pub const fn to_wire(self) -> u8 {
-        self as u8
-    }
-
-    /// The policy with this header byte.
-    pub fn from_wire(number: u8) -> Result<Self, PolicyError> {
-        Self::ALL
-            .into_iter()
-            .find(|policy| policy.to_wire() == number)
-            .ok_or(PolicyError)
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Successors => "successors",
-            Self::Random => "random",
-            Self::Copysets => "copysets",
-            Self::Buddies => "buddies",
-        }
-    }
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Policy {
-    type Err = PolicyError;
-
-    fn from_str(text: &str) -> Result<Self, PolicyError> {
-        Self::ALL
-            .into_iter()
-            .find(|policy| policy.name() == text)
-            .ok_or(PolicyError)
-    }
-}
-
 /// Why bytes are not a header. Nothing was kept of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HeaderError {
@@ -181,6 +119,9 @@ pub enum HeaderError {
     /// The placement policy is unknown.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A group of the policy is smaller than the stripe.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// A stripe of nothing.
     #[error("stripe of an empty block")]
     EmptyBlock,
@@ -218,8 +159,8 @@ struct Fields {
 }
 
 impl Header {
-    /// The header of an immutable stripe, for a code within bounds, a block that it takes and the SHA-256 of each
-    /// of its n shards, by index.
+    /// The header of an immutable stripe, for a code within bounds, a policy whose groups hold it, a block that it
+    /// takes and the SHA-256 of each of its n shards, by index.
     pub(crate) fn new(
         code: Code,
         policy: Policy,
@@ -236,7 +177,7 @@ impl Header {
         bytes.extend(block_len.to_be_bytes());
         bytes.extend(owner);
         bytes.extend(hashes.as_flattened());
-        Self::decode(&bytes).expect("the caller checked code, block length and number of hashes")
+        Self::decode(&bytes).expect("the caller checked code, policy, block length and number of hashes")
     }
 
     /// Reads a header, which must be all of `bytes`. They are copied.
@@ -259,7 +200,7 @@ impl Header {
         let (&owner, hashes) = rest.split_first_chunk().ok_or_else(cut)?;
 
         let code = Code::from_wire(code)?;
-        let policy = Policy::from_wire(policy)?;
+        let policy = Policy::from_wire(policy)?.check(code)?;
         let block_len = u32::from_be_bytes(block_len);
         if block_len == 0 {
             return Err(HeaderError::EmptyBlock);

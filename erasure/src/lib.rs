@@ -5,7 +5,8 @@
 //! [`StripeId`]; so any shard verifies alone, and any k rebuild *and verify* the rest.
 //!
 //! * [`Code`]: how many shards there are and how many are needed.
-//! * [`Header`], [`StripeId`], [`Policy`]: the canonical description of a stripe.
+//! * [`Header`], [`StripeId`]: the canonical description of a stripe.
+//! * [`Policy`]: how its holders are chosen, as far as its header says.
 //! * [`Shard`] → [`VerifiedShard`]: from foreign bytes to bytes that belong to their stripe.
 //! * [`encode`], [`decode`], [`reconstruct`]: between blocks and shards.
 //!
@@ -19,13 +20,13 @@
 mod code;
 mod galois;
 mod header;
+mod policy;
 mod shard;
 mod stripe;
 
 pub use code::{Code, CodeError, MAX_SHARDS};
-pub use header::{
-    Header, HeaderError, MAX_HEADER_LEN, MAX_SHARD_LEN, Policy, PolicyError, StripeId, StripeIdError,
-};
+pub use header::{Header, HeaderError, MAX_HEADER_LEN, MAX_SHARD_LEN, StripeId, StripeIdError};
+pub use policy::{GroupError, GroupSize, MAX_GROUP, Policy, PolicyError};
 pub use shard::{Shard, ShardError, VerifiedShard};
 pub use stripe::{DecodeError, EncodeError, decode, encode, reconstruct};
 

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use crate::galois::{combinations, combine, generator};
 use crate::header::MAX_SHARD_LEN;
 use crate::shard::sha256;
-use crate::{Code, CodeError, HASH_LEN, Header, Policy, Shard, StripeId, VerifiedShard};
+use crate::{Code, CodeError, GroupError, HASH_LEN, Header, Policy, Shard, StripeId, VerifiedShard};
 
 /// Why a block was not coded. Nothing was made of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -18,6 +18,9 @@ pub enum EncodeError {
     /// The code is out of bounds.
     #[error(transparent)]
     Code(#[from] CodeError),
+    /// A group of the policy is smaller than the stripe.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// There is nothing to code. (An empty file lives in its manifest.)
     #[error("an empty block has no stripe")]
     Empty,
@@ -78,6 +81,7 @@ pub fn encode(
     block: Bytes,
 ) -> Result<Vec<VerifiedShard>, EncodeError> {
     let code = code.check()?;
+    let policy = policy.check(code)?;
     let k = usize::from(code.k());
     let max = k * MAX_SHARD_LEN;
     let block_len = match u32::try_from(block.len()) {

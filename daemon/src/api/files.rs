@@ -1,6 +1,7 @@
 //! Files over HTTP: put, get (with ranges), list, stat, delete.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -11,20 +12,21 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
-use mutualstore_erasure::{Code, Policy};
+use mutualstore_erasure::{Code, HASH_LEN, Policy};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, Refusal, json};
 use crate::error::Failure;
 use crate::link::Link;
 use crate::list::Listed as Entry;
-use crate::manifest::{MAX_NAME, MAX_SHARD_SIZE, check_shard_size};
+use crate::manifest::{MAX_FRAGMENTS, MAX_NAME, MAX_SHARD_SIZE, check_shard_size};
 use crate::names::base_name;
+use crate::placement::{Placement, Scope};
 use crate::transfer::delete;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get::{self, OpenFile};
 use crate::transfer::health::{Health, ShardHealth, ShardState, StripeHealth};
-use crate::transfer::put::{self, PutOptions};
+use crate::transfer::put::{self, Fragments, PutOptions};
 use crate::units::Size;
 
 const TRANSFER: &str = "x-mutualstore-transfer";
@@ -54,7 +56,8 @@ fn named(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl PutQuery {
-    fn options(self) -> Result<PutOptions, Failure> {
+    /// `default` is the policy where none is named, `length` the bytes of the body where they are known.
+    fn options(self, default: Policy, length: Option<u64>) -> Result<PutOptions, Failure> {
         let code = match self.code.as_deref() {
             None | Some("auto") => None,
             Some(text) => Some(
@@ -62,19 +65,15 @@ impl PutQuery {
                     .map_err(|error| Failure::usage(format!("code {text}: {error}")))?,
             ),
         };
-        match self.placement.as_deref().map(str::parse::<Policy>) {
-            None | Some(Ok(Policy::Successors)) => {}
-            Some(Ok(other @ (Policy::Random | Policy::Copysets | Policy::Buddies))) => {
-                return Err(Failure::usage(format!(
-                    "placement {other} is not available in this version"
-                )));
-            }
-            Some(Err(error)) => return Err(Failure::usage(format!("placement: {error}"))),
-        }
-        if self.scope.is_some() || self.fragments.is_some() {
-            let text = "scope and fragments belong to placement policies that this version does not have";
-            return Err(Failure::usage(text));
-        }
+        let policy = self.placement.map_or(Ok(default), |text| {
+            let named = |error| Failure::usage(format!("placement {text}: {error}"));
+            text.parse().map_err(named)
+        })?;
+        let scope = self
+            .scope
+            .map_or(Ok(Scope::default()), |text| scope(&text, policy))?;
+        let cut = |text: String| fragments(&text, length);
+        let fragments = self.fragments.map(cut).transpose()?;
         let shard_size = self.shard_size.map_or(Ok(SHARD_SIZE), |text| shard_size(&text))?;
         let name = base_name(&self.name).to_owned();
         if name.len() > MAX_NAME {
@@ -88,9 +87,45 @@ impl PutQuery {
             name,
             code,
             shard_size,
+            policy,
+            scope,
+            fragments,
             degraded: self.degraded != 0,
         })
     }
+}
+
+/// The scope that `text` names, of a policy that has one.
+fn scope(text: &str, policy: Policy) -> Result<Scope, Failure> {
+    let scope = text
+        .parse()
+        .map_err(|error| Failure::usage(format!("scope {text}: {error}")))?;
+    if policy.has_groups() {
+        Ok(scope)
+    } else {
+        Err(Failure::usage(format!(
+            "scope {text}: placement {policy} has no groups for a file to keep to; copysets and buddies have"
+        )))
+    }
+}
+
+fn fragments(text: &str, length: Option<u64>) -> Result<Fragments, Failure> {
+    let count = text.parse::<NonZeroU32>().ok();
+    let count = count
+        .filter(|count| count.get() <= MAX_FRAGMENTS)
+        .ok_or_else(|| {
+            Failure::usage(format!(
+                "fragments {text}: expected a number from 1 to {MAX_FRAGMENTS}"
+            ))
+        })?;
+    let size = length.ok_or_else(|| {
+        Failure::usage("fragments need the size of the file beforehand: send it with Content-Length")
+    })?;
+    Ok(Fragments { count, size })
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn shard_size(text: &str) -> Result<u32, Failure> {
@@ -111,7 +146,7 @@ pub(super) async fn put_file(
     let node = Arc::clone(&api.node);
     let transfer = node.transfers.begin(named(&headers), Operation::Put);
     let options = match query.map_err(|error| Failure::usage(error.body_text())) {
-        Ok(Query(query)) => query.options(),
+        Ok(Query(query)) => query.options(node.config.placement, content_length(&headers)),
         Err(failure) => Err(failure),
     };
     let options = options.inspect_err(|failure| transfer.finish(Err(failure.clone())))?;
@@ -319,6 +354,8 @@ struct Stat {
     created: String,
     code: String,
     placement: String,
+    /// None where the policy has no groups.
+    scope: Option<Scope>,
     health: Health,
     stripes: Vec<StatStripe>,
 }
@@ -328,6 +365,8 @@ struct StatStripe {
     id: String,
     kind: &'static str,
     length_bytes: u64,
+    /// None where the stripe is placed by its own id.
+    anchor: Option<String>,
     live: usize,
     needed: u8,
     health: Health,
@@ -363,6 +402,11 @@ pub(super) async fn delete_file(
 
 fn describe(file: &OpenFile, healths: Vec<StripeHealth>) -> Stat {
     let manifest = &file.manifest;
+    let Placement { policy, .. } = manifest.placement;
+    let anchor: Option<[u8; HASH_LEN]> = manifest
+        .placement
+        .has_anchor()
+        .then_some(manifest.placement.anchor);
     let stripes: Vec<StatStripe> = file
         .layout
         .iter()
@@ -371,6 +415,7 @@ fn describe(file: &OpenFile, healths: Vec<StripeHealth>) -> Stat {
             id: stripe.asked.stripe.to_string(),
             kind: if stripe.is_data { "data" } else { "manifest" },
             length_bytes: stripe.length,
+            anchor: anchor.map(hex::encode),
             live: health.live,
             needed: stripe.asked.k,
             health: health.health,
@@ -382,7 +427,8 @@ fn describe(file: &OpenFile, healths: Vec<StripeHealth>) -> Stat {
         name: manifest.name.clone(),
         created: timestamp(manifest.created),
         code: manifest.code.to_string(),
-        placement: Policy::Successors.to_string(),
+        placement: policy.to_string(),
+        scope: manifest.placement.scope(),
         health: stripes
             .iter()
             .map(|stripe| stripe.health)
@@ -420,6 +466,62 @@ mod tests {
         assert_eq!(range("bytes=0-0", 0), Err(416));
         assert_eq!(range("bytes=9-3", 100), Ok(None));
         assert_eq!(range("lines=1-2", 100), Ok(None));
+    }
+
+    /// Options of a query with these parts, or what is wrong with them.
+    fn options(
+        placement: Option<&str>,
+        scope: Option<&str>,
+        fragments: Option<&str>,
+        length: Option<u64>,
+    ) -> Result<PutOptions, String> {
+        let query = PutQuery {
+            name: String::new(),
+            code: None,
+            placement: placement.map(str::to_owned),
+            scope: scope.map(str::to_owned),
+            fragments: fragments.map(str::to_owned),
+            shard_size: None,
+            degraded: 0,
+        };
+        query.options(Policy::Random, length).map_err(|failure| {
+            assert_eq!((failure.exit, failure.status), (2, 400));
+            failure.message
+        })
+    }
+
+    #[test]
+    fn placement_and_scope_of_a_put() {
+        let chosen = |placement, scope| {
+            options(placement, scope, None, None).map(|options| (options.policy.to_string(), options.scope))
+        };
+        let ok = |policy: &str, scope| Ok((policy.to_owned(), scope));
+        assert_eq!(chosen(None, None), ok("random", Scope::File), "the default");
+        assert_eq!(chosen(Some("buddies:9"), None), ok("buddies:9", Scope::File));
+        assert_eq!(
+            chosen(Some("copysets"), Some("fragment")),
+            ok("copysets", Scope::Fragment)
+        );
+        let refused = |placement, scope| chosen(placement, scope).unwrap_err();
+        assert!(refused(None, Some("file")).contains("placement random has no groups"));
+        assert!(refused(Some("successors"), Some("fragment")).contains("no groups"));
+        assert!(refused(Some("copysets"), Some("all")).contains("file or fragment"));
+        assert!(refused(Some("buddies:128"), None).contains("buddies:128"));
+        assert!(refused(Some("first"), None).contains("successors, random, copysets"));
+    }
+
+    #[test]
+    fn fragments_of_a_put() {
+        let cut = |fragments, length| {
+            options(None, None, Some(fragments), length)
+                .map(|options| options.fragments.map(|cut| (cut.count.get(), cut.size)))
+        };
+        assert_eq!(cut("4", Some(100)), Ok(Some((4, 100))));
+        assert_eq!(cut("65536", Some(0)), Ok(Some((65_536, 0))));
+        assert!(cut("4", None).unwrap_err().contains("Content-Length"));
+        for text in ["0", "65537", "-1", "four", ""] {
+            assert!(cut(text, Some(100)).unwrap_err().contains("1 to 65536"), "{text}");
+        }
     }
 
     #[test]

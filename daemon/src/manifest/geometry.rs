@@ -3,13 +3,22 @@
 //! A file is cut into blocks whose ciphertext is k shards of the shard size, so that shards end on segment
 //! boundaries and a small range needs one of them. The last block may be shorter; its ciphertext is spread over
 //! all k shards, ceil(length / k) bytes each, and its segments may straddle them.
+//!
+//! Or it is cut into F *fragments*: blocks whose lengths differ by a byte at most, none longer than a block would be,
+//! none empty. Block i is bytes [⌊size·i / F⌋, ⌊size·(i+1) / F⌋). All are like a last block.
+//!
+//! Invariant: no two blocks of a file have a segment number, and so a nonce, in common.
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 use mutualstore_erasure::Code;
 
 use super::INLINE_MAX;
 use crate::crypt::{SEGMENT, SEGMENT_PLAINTEXT, sealed_len};
+
+/// A file is cut into at most this many fragments.
+pub const MAX_FRAGMENTS: u32 = 65_536;
 
 const SEGMENT_64: u64 = SEGMENT as u64;
 const SEGMENT_PLAINTEXT_64: u64 = SEGMENT_PLAINTEXT as u64;
@@ -20,6 +29,7 @@ pub struct Geometry {
     size: u64,
     code: Code,
     shard_size: u32,
+    fragments: Option<NonZeroU32>,
 }
 
 /// What is needed of a block to read a range of it.
@@ -43,6 +53,44 @@ pub struct Piece {
     pub range: Range<usize>,
 }
 
+/// Why a file cannot be cut into so many fragments. Another number may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FragmentsError {
+    /// More than any file is cut into.
+    #[error("{0} fragments are not possible: give 1 to {MAX_FRAGMENTS}")]
+    Count(u32),
+    /// Some would be empty.
+    #[error("a file of {size} bytes cannot be cut into {fragments} fragments: each holds a byte at least")]
+    Empty {
+        /// Bytes of the file.
+        size: u64,
+        /// Fragments asked for.
+        fragments: NonZeroU32,
+    },
+    /// They would be longer than a block.
+    #[error(
+        "a file of {size} bytes cannot be cut into {fragments} fragments: under {code} each holds {longest} bytes at \
+         most, so give {least} or more{}",
+        if *.least > u64::from(MAX_FRAGMENTS) {
+            format!(", which is beyond the {MAX_FRAGMENTS} possible: put it without fragments")
+        } else {
+            String::new()
+        }
+    )]
+    TooLong {
+        /// Bytes of the file.
+        size: u64,
+        /// Fragments asked for.
+        fragments: NonZeroU32,
+        /// The code of the file.
+        code: Code,
+        /// Bytes that one fragment holds at most.
+        longest: u64,
+        /// The least number that is enough.
+        least: u64,
+    },
+}
+
 impl Geometry {
     /// The layout of a file of `size` bytes; `shard_size` as
     /// [`check_shard_size`](super::check_shard_size) wants it.
@@ -51,28 +99,93 @@ impl Geometry {
             size,
             code,
             shard_size,
+            fragments: None,
         }
     }
 
-    /// Segments of a full block.
-    pub const fn segments_per_block(&self) -> u64 {
-        self.code.k() as u64 * (self.shard_size as u64 / SEGMENT_64)
+    /// The layout of the same file cut into fragments, if there is a number; to be [checked](Self::check).
+    #[must_use]
+    pub const fn cut(self, fragments: Option<NonZeroU32>) -> Self {
+        Self { fragments, ..self }
     }
 
-    /// Plaintext of a full block: k × shard size / 65,536 × 65,520.
+    /// Whether the file can be cut as asked.
+    pub fn check(&self) -> Result<(), FragmentsError> {
+        let (size, longest) = (self.size, self.full_block());
+        let Some(fragments) = self.fragments else {
+            return Ok(());
+        };
+        if fragments.get() > MAX_FRAGMENTS {
+            return Err(FragmentsError::Count(fragments.get()));
+        }
+        if size < u64::from(fragments.get()) {
+            return Err(FragmentsError::Empty { size, fragments });
+        }
+        if self.block_plaintext() > longest {
+            return Err(FragmentsError::TooLong {
+                size,
+                fragments,
+                code: self.code,
+                longest,
+                least: size.div_ceil(longest),
+            });
+        }
+        Ok(())
+    }
+
+    /// Plaintext of k shards of the shard size: k × shard size / 65,536 × 65,520.
+    const fn full_block(&self) -> u64 {
+        self.code.k() as u64 * (self.shard_size as u64 / SEGMENT_64) * SEGMENT_PLAINTEXT_64
+    }
+
+    /// Plaintext of the longest block.
     pub const fn block_plaintext(&self) -> u64 {
-        self.segments_per_block() * SEGMENT_PLAINTEXT_64
+        match self.fragments {
+            Some(fragments) => self.size.div_ceil(fragments.get() as u64),
+            None => self.full_block(),
+        }
+    }
+
+    /// Segment numbers that a block has for itself.
+    const fn segments_per_block(&self) -> u64 {
+        self.block_plaintext().div_ceil(SEGMENT_PLAINTEXT_64)
     }
 
     /// Data stripes of the file, unless its manifest holds its bytes.
     pub const fn blocks(&self) -> u64 {
-        self.size.div_ceil(self.block_plaintext())
+        match self.fragments {
+            Some(fragments) => fragments.get() as u64,
+            None => self.size.div_ceil(self.block_plaintext()),
+        }
+    }
+
+    /// Where block `block` begins in the file; the size of the file behind its end.
+    pub fn start_of(&self, block: u64) -> u64 {
+        match self.fragments {
+            Some(fragments) => {
+                let start = u128::from(self.size) * u128::from(block) / u128::from(fragments.get());
+                u64::try_from(start).unwrap_or(u64::MAX).min(self.size)
+            }
+            None => block.saturating_mul(self.block_plaintext()).min(self.size),
+        }
+    }
+
+    /// The block that byte `offset` of the file, which lies within it, is in: the last that begins at or before it.
+    fn block_at(&self, offset: u64) -> u64 {
+        match self.fragments {
+            // size·i / F ≤ offset is size·i < F·(offset + 1), rounded down or not.
+            Some(fragments) => {
+                let bound = u128::from(fragments.get()) * (u128::from(offset) + 1);
+                let block = bound.div_ceil(u128::from(self.size.max(1))).saturating_sub(1);
+                u64::try_from(block).unwrap_or(u64::MAX)
+            }
+            None => offset / self.block_plaintext(),
+        }
     }
 
     /// Plaintext of block `block`, 0 behind the end.
     pub fn plaintext_of(&self, block: u64) -> u64 {
-        let start = block.saturating_mul(self.block_plaintext());
-        self.size.saturating_sub(start).min(self.block_plaintext())
+        self.start_of(block.saturating_add(1)) - self.start_of(block)
     }
 
     /// Ciphertext of block `block`: the block length in its stripe's header.
@@ -97,16 +210,17 @@ impl Geometry {
     /// The blocks that hold the bytes of `range`, clipped to the file: each with the part of it that is wanted,
     /// in bytes of its plaintext.
     pub fn blocks_of(&self, range: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> + use<> {
-        let length = self.block_plaintext();
         let end = range.end.min(self.size);
         let range = range.start.min(end)..end;
         let blocks = if range.is_empty() {
             0..0
         } else {
-            range.start / length..range.end.div_ceil(length)
+            self.block_at(range.start)..self.block_at(range.end - 1) + 1
         };
+        let geometry = *self;
         blocks.map(move |block| {
-            let start = block * length;
+            let start = geometry.start_of(block);
+            let length = geometry.plaintext_of(block);
             (
                 block,
                 range.start.saturating_sub(start)..(range.end - start).min(length),

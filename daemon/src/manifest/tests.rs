@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::crypt::{BlockBuffer, FileCipher, Kind};
+use crate::placement::Scope;
 
 const RS: Code = Code::ReedSolomon { data: 4, parity: 2 };
 
@@ -21,6 +22,8 @@ fn inline(content: &'static [u8]) -> Manifest {
         shard_size: 1 << 20,
         name: "a.txt".to_owned(),
         media_type: "text/plain".to_owned(),
+        placement: Placement::default(),
+        fragments: None,
         body: Body::Inline(Bytes::from_static(content)),
     }
 }
@@ -36,6 +39,42 @@ fn list(blocks: u64) -> Manifest {
         },
         ..inline(b"")
     }
+}
+
+fn fragments(count: u32) -> Option<NonZeroU32> {
+    Some(NonZeroU32::new(count).unwrap())
+}
+
+fn anchored() -> Placement {
+    Placement {
+        policy: Policy::Copysets,
+        anchor: [0xAB; 32],
+    }
+}
+
+/// A file of `count` fragments of 100 bytes.
+fn in_fragments(count: u32) -> Manifest {
+    Manifest {
+        size: 100 * u64::from(count),
+        fragments: fragments(count),
+        ..list(u64::from(count))
+    }
+}
+
+/// A manifest of each form.
+fn forms() -> Vec<Manifest> {
+    let placed = |manifest: Manifest| Manifest {
+        placement: anchored(),
+        ..manifest
+    };
+    vec![
+        inline(b"hello"),
+        list(3),
+        in_fragments(3),
+        placed(inline(b"hello")),
+        placed(list(3)),
+        placed(in_fragments(3)),
+    ]
 }
 
 #[test]
@@ -59,6 +98,8 @@ fn golden_list() {
         shard_size: 64 << 10,
         name: String::new(),
         media_type: String::new(),
+        placement: Placement::default(),
+        fragments: None,
         body: Body::Stripes {
             depth: 0,
             ids: (0..65).map(id).collect(),
@@ -77,6 +118,60 @@ fn golden_list() {
 }
 
 #[test]
+fn golden_placed() {
+    let head =
+        "01 0000000000000002 0000010203040506 020402 00100000 0005612e747874 000a746578742f706c61696e 02 02";
+    let bytes = head.replace(' ', "") + &"ab".repeat(32) + "00000000" + "006869";
+    let manifest = Manifest {
+        placement: anchored(),
+        ..inline(b"hi")
+    };
+    assert_eq!(hex::encode(manifest.encode().unwrap()), bytes);
+    let head =
+        "01 00000000000000c8 0000010203040506 020402 00100000 0005612e747874 000a746578742f706c61696e 02 00";
+    let ids = hex::encode(id(0).as_bytes()) + &hex::encode(id(1).as_bytes());
+    let bytes = head.replace(' ', "") + &"00".repeat(32) + "00000002" + "01000002" + &ids;
+    assert_eq!(hex::encode(in_fragments(2).encode().unwrap()), bytes);
+}
+
+#[test]
+fn a_placement_has_one_form() {
+    let plain = inline(b"hi").encode().unwrap();
+    let (head, content) = plain.split_at(plain.len() - 3);
+    let parse = |policy: u8, anchor: u8, fragments: u8, content: &[u8]| {
+        let placed = [&[2, policy], &[anchor; 32][..], &[0, 0, 0, fragments]].concat();
+        Manifest::parse(&[head, &placed, content].concat().into())
+    };
+    assert_eq!(
+        parse(0, 0, 0, content),
+        Err(ManifestError::Placement),
+        "nothing to say"
+    );
+    let deeper = [&[2, 1], &[0; 32][..], &[0; 4], content].concat();
+    assert_eq!(parse(1, 0, 0, &deeper), Err(ManifestError::Kind(2)), "said twice");
+    for policy in [0, 1] {
+        assert_eq!(
+            parse(policy, 1, 0, content),
+            Err(ManifestError::Placement),
+            "an anchor without groups"
+        );
+    }
+    assert_eq!(parse(4, 0, 0, content), Err(ManifestError::Policy(PolicyError)));
+    let group = GroupError { group: 5, code: RS };
+    assert_eq!(parse(0x85, 0, 0, content), Err(ManifestError::Group(group)));
+    assert_eq!(
+        parse(1, 0, 1, content),
+        Err(ManifestError::Content { size: 2 }),
+        "fragments are not inline"
+    );
+    for (policy, anchor) in [(1, 0), (2, 0), (2, 9), (3, 9), (0x86, 9)] {
+        let read = parse(policy, anchor, 0, content).unwrap();
+        assert_eq!(read.placement.policy.to_wire(), policy);
+        assert_eq!(read.placement.anchor, [anchor; 32]);
+    }
+}
+
+#[test]
 fn an_empty_file_is_inline() {
     let manifest = inline(b"");
     assert_eq!(Manifest::parse(&manifest.encode().unwrap()), Ok(manifest.clone()));
@@ -92,7 +187,7 @@ fn an_empty_file_is_inline() {
 
 #[test]
 fn every_truncation_and_every_extension_is_refused() {
-    for manifest in [inline(b"hello"), list(3)] {
+    for manifest in forms() {
         let root = manifest.encode().unwrap();
         for end in 0..root.len() {
             assert!(Manifest::parse(&root.slice(..end)).is_err(), "cut at {end}");
@@ -104,7 +199,7 @@ fn every_truncation_and_every_extension_is_refused() {
 
 #[test]
 fn every_flipped_byte_is_refused_or_another_manifest() {
-    for manifest in [inline(b"hello"), list(3)] {
+    for manifest in forms() {
         let root = manifest.encode().unwrap();
         for at in 0..root.len() {
             let mut bad = root.to_vec();
@@ -360,6 +455,78 @@ fn full_blocks_put_segments_into_shards_whole() {
     assert_eq!(Geometry::new(16_385, RS, 1 << 20).code_of(0), RS);
 }
 
+#[test]
+fn fragments_are_equal_and_share_no_segment() {
+    for (size, count) in [
+        (1, 1),
+        (4, 4),
+        (5, 4),
+        (100_000, 4),
+        (100_003, 4),
+        (4 * 65_520 + 1, 4),
+        (u64::from(u32::MAX), 65_536),
+    ] {
+        let geometry = Geometry::new(size, RS, 1 << 20).cut(fragments(count));
+        geometry.check().unwrap();
+        assert_eq!(geometry.blocks(), u64::from(count));
+        let (mut end, mut next_segment) = (0, 0);
+        for block in 0..u64::from(count) {
+            assert_eq!(geometry.start_of(block), end);
+            let length = geometry.plaintext_of(block);
+            assert!(
+                length == size / u64::from(count) || length == size.div_ceil(u64::from(count)),
+                "{size}/{count}"
+            );
+            end += length;
+            assert!(geometry.first_segment(block) >= next_segment, "{size}/{count}");
+            next_segment = geometry.first_segment(block) + length.div_ceil(65_520);
+        }
+        assert_eq!(end, size);
+        assert_eq!(geometry.plaintext_of(u64::from(count)), 0);
+    }
+}
+
+#[test]
+fn fragments_out_of_bounds_say_what_would_do() {
+    let check = |size: u64, count: u32| {
+        Geometry::new(size, RS, 1 << 20)
+            .cut(fragments(count))
+            .check()
+            .map_err(|error| error.to_string())
+    };
+    let longest = 64 * 65_520;
+    assert_eq!(check(4 * longest, 4), Ok(()));
+    let long = check(4 * longest + 1, 4).unwrap_err();
+    assert!(
+        long.contains("give 5 or more") && !long.contains("beyond"),
+        "{long}"
+    );
+    assert_eq!(check(4 * longest + 1, 5), Ok(()));
+    let empty = check(3, 4).unwrap_err();
+    assert!(
+        empty.contains("3 bytes") && empty.contains("4 fragments"),
+        "{empty}"
+    );
+    assert_eq!(check(65_536 * longest, 65_536), Ok(()));
+    let huge = check(65_536 * longest + 1, 4).unwrap_err();
+    assert!(huge.contains("without fragments"), "{huge}");
+    assert!(check(1 << 40, 65_537).unwrap_err().contains("1 to 65536"));
+    assert_eq!(
+        check(u64::MAX, u32::MAX).unwrap_err(),
+        check(0, u32::MAX).unwrap_err()
+    );
+}
+
+#[test]
+fn a_manifest_in_impossible_fragments_is_refused() {
+    let mut manifest = in_fragments(4);
+    manifest.size = 3;
+    assert!(matches!(manifest.encode(), Err(ManifestError::Fragments(_))));
+    let mut manifest = in_fragments(4);
+    manifest.fragments = fragments(5);
+    assert_eq!(manifest.encode(), Err(ManifestError::Content { size: 400 }));
+}
+
 fn codes() -> impl Strategy<Value = Code> {
     prop_oneof![
         Just(Code::Copies(2)),
@@ -367,6 +534,24 @@ fn codes() -> impl Strategy<Value = Code> {
         Just(RS),
         Just(Code::ReedSolomon { data: 8, parity: 4 })
     ]
+}
+
+fn placements() -> impl Strategy<Value = Placement> {
+    let policies = [
+        "successors",
+        "random",
+        "copysets",
+        "buddies",
+        "buddies:6",
+        "buddies:127",
+    ];
+    let policy = prop::sample::select(policies.map(|policy| policy.parse::<Policy>().unwrap()).to_vec());
+    (
+        policy,
+        prop_oneof![Just(Scope::File), Just(Scope::Fragment)],
+        any::<[u8; 32]>(),
+    )
+        .prop_map(|(policy, scope, owner)| Placement::new(policy, scope, &owner))
 }
 
 proptest! {
@@ -380,11 +565,16 @@ proptest! {
 
     #[test]
     fn manifests_round_trip(
-        created: u64, name in "\\PC{0,60}", media_type in "[a-z/]{0,20}", blocks in 0u64..3000, cut in 0u64..65_520,
+        created: u64, name in "\\PC{0,60}", media_type in "[a-z/]{0,20}", blocks in 0u32..3000, cut in 0u64..65_520,
+        placement in placements(), is_cut: bool,
     ) {
-        let base = if blocks == 0 { inline(b"content") } else { list(blocks) };
-        let size = if blocks == 0 { base.size } else { base.size - cut };
-        let manifest = Manifest { size, created, name, media_type, ..base };
+        let base = match blocks {
+            0 => inline(b"content"),
+            _ if is_cut => in_fragments(blocks),
+            _ => list(blocks.into()),
+        };
+        let size = if blocks == 0 || is_cut { base.size } else { base.size - cut };
+        let manifest = Manifest { size, created, name, media_type, placement, ..base };
         prop_assert_eq!(Manifest::parse(&manifest.encode().unwrap()), Ok(manifest));
     }
 }
@@ -394,14 +584,16 @@ proptest! {
     /// Stores a file as a writer does and reads a range of it from the data shards alone.
     #[test]
     fn ranges_come_back_from_their_pieces(
-        code in codes(), size in 1u64..1_200_000, from in 0u64..1_300_000, length in 0u64..400_000,
+        code in codes(), size in 1u64..1_200_000, fragments in prop_oneof![Just(0), 1u32..200],
+        from in 0u64..1_300_000, length in 0u64..400_000,
     ) {
-        let geometry = Geometry::new(size, code, 64 << 10);
+        let geometry = Geometry::new(size, code, 64 << 10).cut(NonZeroU32::new(fragments));
+        prop_assume!(geometry.check().is_ok());
         let file: Vec<u8> = (0..size).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect();
         let cipher = FileCipher::new(&[1; 32]);
         let mut read = Vec::new();
         for (block, part) in geometry.blocks_of(from..from + length) {
-            let start = usize::try_from(block * geometry.block_plaintext()).unwrap();
+            let start = usize::try_from(geometry.start_of(block)).unwrap();
             let len = usize::try_from(geometry.plaintext_of(block)).unwrap();
             let mut buffer = BlockBuffer::new(len);
             buffer.push(&file[start..start + len]);

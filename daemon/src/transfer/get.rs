@@ -19,6 +19,7 @@ use crate::error::Failure;
 use crate::link::Link;
 use crate::manifest::{Body, FANOUT, INLINE_MAX, IndexBlock, IndexPlace, Manifest, Window};
 use crate::node::Node;
+use crate::placement::Placement;
 
 /// Blocks fetched ahead of the one being sent, per read.
 const READ_AHEAD: usize = 3;
@@ -55,20 +56,24 @@ fn damaged(error: impl std::fmt::Display) -> Failure {
     Failure::unexpected(format!("the manifest is damaged: {error}"))
 }
 
-/// A stripe of the manifest that holds `plaintext` bytes of a file with this code.
-fn manifest_stripe(stripe: Id, plaintext: usize, code: Code) -> LaidOut {
-    let code = if plaintext as u64 <= INLINE_MAX {
-        code.small()
-    } else {
-        code
-    };
-    let asked = Asked {
+fn asked(stripe: Id, code: Code, placement: Placement) -> Asked {
+    Asked {
         stripe,
         k: code.k(),
         n: code.n(),
+        placement,
+    }
+}
+
+/// A stripe of the manifest of a file that holds `plaintext` bytes of it.
+fn manifest_stripe(stripe: Id, plaintext: usize, file: &Manifest) -> LaidOut {
+    let code = if plaintext as u64 <= INLINE_MAX {
+        file.code.small()
+    } else {
+        file.code
     };
     LaidOut {
-        asked,
+        asked: asked(stripe, code, file.placement),
         is_data: false,
         length: sealed_len(plaintext as u64),
     }
@@ -79,14 +84,14 @@ pub(crate) async fn open(node: &Arc<Node>, transfer: &Transfer, link: &Link) -> 
     node.check_link(link)?;
     let root = Id::new(link.manifest);
     let cipher = FileCipher::new(&link.key);
-    let block = fetch_block(node, transfer, Wanted::of(root, 1), true).await?;
+    let block = fetch_block(node, transfer, Wanted::of(root, 1, None), true).await?;
     let plaintext = cipher
         .open_block(Kind::Manifest, 0, 0, block)
         .map_err(opened)?
         .concat();
     let length = plaintext.len();
     let manifest = Manifest::parse(&Bytes::from(plaintext)).map_err(damaged)?;
-    let layout = vec![manifest_stripe(root, length, manifest.code)];
+    let layout = vec![manifest_stripe(root, length, &manifest)];
     let mut file = OpenFile {
         manifest,
         layout,
@@ -100,20 +105,12 @@ pub(crate) async fn open(node: &Arc<Node>, transfer: &Transfer, link: &Link) -> 
     for level in (1..=depth).rev() {
         ids = file.index_level(node, transfer, level, ids).await?;
     }
-    let geometry = file.manifest.geometry();
+    let (geometry, placement) = (file.manifest.geometry(), file.manifest.placement);
     file.layout
-        .extend(ids.into_iter().zip(0..).map(|(stripe, block)| {
-            let code = geometry.code_of(block);
-            let asked = Asked {
-                stripe,
-                k: code.k(),
-                n: code.n(),
-            };
-            LaidOut {
-                asked,
-                is_data: true,
-                length: geometry.ciphertext_of(block),
-            }
+        .extend(ids.into_iter().zip(0..).map(|(stripe, block)| LaidOut {
+            asked: asked(stripe, geometry.code_of(block), placement),
+            is_data: true,
+            length: geometry.ciphertext_of(block),
         }));
     Ok(file)
 }
@@ -128,9 +125,9 @@ impl OpenFile {
         stripes: Vec<Id>,
     ) -> Result<Vec<Id>, Failure> {
         let blocks = self.manifest.geometry().blocks();
-        let (cipher, k) = (&self.cipher, self.manifest.code.k());
+        let (cipher, k, placement) = (&self.cipher, self.manifest.code.k(), self.manifest.placement);
         let fetches = stripes.into_iter().zip(0..).map(|(stripe, number)| async move {
-            let block = fetch_block(node, transfer, Wanted::of(stripe, k), true).await?;
+            let block = fetch_block(node, transfer, Wanted::of(stripe, k, Some(placement)), true).await?;
             let plaintext = cipher
                 .open_block(Kind::Manifest, level, number, block)
                 .map_err(opened)?
@@ -146,8 +143,7 @@ impl OpenFile {
         let read: Vec<_> = stream::iter(fetches).buffered(INDEX_AHEAD).try_collect().await?;
         let mut ids = Vec::with_capacity(read.len() * FANOUT);
         for (stripe, length, index) in read {
-            self.layout
-                .push(manifest_stripe(stripe, length, self.manifest.code));
+            self.layout.push(manifest_stripe(stripe, length, &self.manifest));
             ids.extend(index.ids.iter().map(|id| Id::new(*id.as_bytes())));
         }
         Ok(ids)
@@ -255,7 +251,7 @@ async fn blocks(
         let whole = part == (0..geometry.plaintext_of(block));
         let wanted = Wanted {
             without: without.to_vec(),
-            ..Wanted::of(asked.stripe, asked.k)
+            ..Wanted::of(asked.stripe, asked.k, Some(asked.placement))
         };
         Some(Part {
             wanted,

@@ -16,6 +16,7 @@ use crate::link::Link;
 use crate::list::Listed;
 use crate::node::Node;
 use crate::node::service::holdings;
+use crate::placement::Placement;
 use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, StripeHoldings};
 
 /// A peer that does not answer within this counts as unreachable.
@@ -78,6 +79,8 @@ pub(crate) struct Asked {
     pub(crate) stripe: Id,
     pub(crate) k: u8,
     pub(crate) n: u8,
+    /// That of its file.
+    pub(crate) placement: Placement,
 }
 
 /// Asks the peers that may hold shards of `stripes` and puts their answers together, in order.
@@ -269,6 +272,7 @@ mod tests {
             stripe: Id::default(),
             k: 2,
             n: 3,
+            placement: Placement::default(),
         };
         assert_eq!(
             judge(asked, &[holds(1, &[0]), holds(2, &[1]), holds(3, &[2])]).health,

@@ -3,9 +3,10 @@
 //! A put is all or nothing. Until the last stripe has its shards durable they are pending: leased, known to
 //! nobody. Then each holder commits in one batch, the file is noted in the local list, and the link goes out.
 //! Whatever ends a put before that discards what it stored. A file that lives in its manifest is one stripe
-//! and is committed with the put itself.
+//! and is committed with the put itself. All stripes of a file, those of its manifest too, have its placement.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ use crate::manifest::{Body, Geometry, INLINE_MAX, IndexBlock, Manifest, Manifest
 use crate::names::media_type_of;
 use crate::node::Node;
 use crate::node::shards::{Keep, unix_ms};
+use crate::placement::{Placement, Scope};
 use crate::wire::node::PutSecret;
 
 /// Stripes on their way at the same time, per put.
@@ -45,9 +47,22 @@ pub(crate) struct PutOptions {
     pub(crate) name: String,
     /// `None`: the code that fits the network.
     pub(crate) code: Option<Code>,
+    /// Bytes of a shard at most.
     pub(crate) shard_size: u32,
-    /// Cut into so many blocks of equal size instead of blocks of k shards; needs the file's size.
+    pub(crate) policy: Policy,
+    /// Of policies with groups.
+    pub(crate) scope: Scope,
+    /// Cut into blocks of equal size instead of blocks of full shards.
+    pub(crate) fragments: Option<Fragments>,
     pub(crate) degraded: bool,
+}
+
+/// Into how many fragments to cut a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fragments {
+    pub(crate) count: NonZeroU32,
+    /// Bytes of the file: they end the fragments.
+    pub(crate) size: u64,
 }
 
 /// What a put did.
@@ -58,6 +73,8 @@ pub(crate) struct PutReport {
     pub(crate) stripes: usize,
     pub(crate) code: String,
     pub(crate) placement: String,
+    /// None where the policy has no groups.
+    pub(crate) scope: Option<Scope>,
     pub(crate) shards_stored: usize,
     pub(crate) shards_total: usize,
     pub(crate) seconds: f64,
@@ -74,6 +91,9 @@ pub(crate) async fn put<E: std::fmt::Display>(
 ) -> Result<PutReport, Failure> {
     let begun = Instant::now();
     let (code, warning) = choose_code(node, &options)?;
+    let policy = options.policy.check(code);
+    policy.map_err(|error| Failure::usage(format!("placement {error}")))?;
+    layout(&options, code, 0).check().map_err(Failure::usage)?;
     let mut putting = Putting::new(node, options, code, transfer)?;
     let outcome = match putting.run(body).await {
         Ok(link) => Ok(link),
@@ -87,6 +107,12 @@ pub(crate) async fn put<E: std::fmt::Display>(
     let link = outcome?;
     node.metrics.put_done(putting.size);
     Ok(putting.report(&link, warning, begun.elapsed()))
+}
+
+/// How a file is laid out of which `size` bytes were seen.
+fn layout(options: &PutOptions, code: Code, size: u64) -> Geometry {
+    let size = options.fragments.map_or(size, |fragments| fragments.size);
+    Geometry::new(size, code, options.shard_size).cut(options.fragments.map(|fragments| fragments.count))
 }
 
 fn journal_done(journal: Option<journal::Put>) {
@@ -139,6 +165,7 @@ struct Putting<'a> {
     secret: PutSecret,
     key: Zeroizing<[u8; 32]>,
     owner: [u8; 32],
+    placement: Placement,
     cipher: FileCipher,
     writing: Arc<Writing>,
     journal: Option<journal::Put>,
@@ -180,8 +207,10 @@ impl<'a> Putting<'a> {
         );
         let holders = Holders::default();
         let journal = node.journal.begin(&secret.0, unix_ms()).map_err(nothing_stored)?;
+        let owner = crypt::owner_key(&node.account, &key);
         Ok(Self {
-            owner: crypt::owner_key(&node.account, &key),
+            placement: Placement::new(options.policy, options.scope, &owner),
+            owner,
             cipher: FileCipher::new(&key),
             writing: Arc::new(writing),
             journal: Some(journal),
@@ -203,31 +232,46 @@ impl<'a> Putting<'a> {
     }
 
     fn geometry(&self) -> Geometry {
-        Geometry::new(self.size, self.code, self.options.shard_size)
+        layout(&self.options, self.code, self.size)
+    }
+
+    /// Room for the next block of the file: none when all fragments are sent off.
+    fn next_buffer(&self) -> BlockBuffer {
+        let geometry = self.geometry();
+        let len = match self.options.fragments {
+            Some(_) => geometry.plaintext_of(self.sent),
+            None => geometry.block_plaintext(),
+        };
+        BlockBuffer::new(usize::try_from(len).unwrap_or(usize::MAX))
     }
 
     async fn run<E: std::fmt::Display>(
         &mut self,
         mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Link, Failure> {
-        let block_len = usize::try_from(self.geometry().block_plaintext()).unwrap_or(usize::MAX);
-        let mut buffer = BlockBuffer::new(block_len);
+        let mut buffer = self.next_buffer();
         let broken =
             |error: E| Failure::refused(format!("the upload broke off ({error}); nothing was stored"));
         while let Some(chunk) = body.try_next().await.map_err(broken)? {
             let mut rest: &[u8] = &chunk;
             while !rest.is_empty() {
                 let taken = buffer.push(rest);
+                if taken == 0 {
+                    return Err(self.other_size("more"));
+                }
                 self.size += taken as u64;
                 rest = rest.get(taken..).unwrap_or_default();
                 if buffer.is_full() {
-                    let full = std::mem::replace(&mut buffer, BlockBuffer::new(block_len));
-                    self.data_block(full).await?;
+                    self.data_block(buffer).await?;
+                    buffer = self.next_buffer();
                 }
             }
         }
+        if self.options.fragments.is_some_and(|cut| cut.size != self.size) {
+            return Err(self.other_size("fewer"));
+        }
         match buffer.small() {
-            Some(inline) if self.size <= INLINE_MAX => {
+            Some(inline) if self.size <= INLINE_MAX && self.options.fragments.is_none() => {
                 let body = Body::Inline(Bytes::copy_from_slice(inline));
                 self.single(body).await
             }
@@ -238,6 +282,14 @@ impl<'a> Putting<'a> {
                 self.tree().await
             }
         }
+    }
+
+    fn other_size(&self, which: &str) -> Failure {
+        let announced = self.options.fragments.map_or(self.size, |cut| cut.size);
+        Failure::usage(format!(
+            "nothing was stored: the file has {which} bytes than the {announced} that were announced and cut into \
+             fragments"
+        ))
     }
 
     /// Sends off one block of the file; waits when the window is full.
@@ -255,13 +307,15 @@ impl<'a> Putting<'a> {
             self.cipher.clone(),
         );
         let (code, owner) = (self.code_for(buffer.len()), self.owner);
+        let Placement { policy, anchor } = self.placement;
         self.window.push_back(tokio::spawn(async move {
             let _permit = permit;
             let coded = tokio::task::spawn_blocking(move || {
                 let block = cipher.seal_block(Kind::Data, 0, segment, buffer);
-                encode(code, Policy::Successors, [0; 32], owner, block)
+                encode(code, policy, anchor, owner, block)
             });
-            // A block is never empty nor longer than k shards, so coding it cannot fail but by a panic.
+            // A block is never empty nor longer than k shards, and its group was checked, so coding it cannot fail but
+            // by a panic.
             let shards = coded.await.ok().and_then(Result::ok).unwrap_or_default();
             store_stripe(&node, &writing, shards).await
         }));
@@ -366,7 +420,8 @@ impl<'a> Putting<'a> {
     ) -> Result<Vec<VerifiedShard>, Failure> {
         let block = self.cipher.seal_bytes(Kind::Manifest, level, number, plaintext);
         let code = self.code_for(plaintext.len());
-        encode(code, Policy::Successors, [0; 32], self.owner, block).map_err(Failure::unexpected)
+        let Placement { policy, anchor } = self.placement;
+        encode(code, policy, anchor, self.owner, block).map_err(Failure::unexpected)
     }
 
     async fn store(&mut self, shards: Vec<VerifiedShard>) -> Result<StripeId, Failure> {
@@ -382,6 +437,8 @@ impl<'a> Putting<'a> {
             shard_size: self.options.shard_size,
             name: self.options.name.clone(),
             media_type: media_type_of(&self.options.name).unwrap_or_default().to_owned(),
+            placement: self.placement,
+            fragments: self.options.fragments.map(|cut| cut.count),
             body,
         };
         manifest.encode().map_err(nothing_stored)
@@ -455,7 +512,7 @@ impl<'a> Putting<'a> {
             size_bytes: self.size,
             created: self.created,
             code: self.code.to_string(),
-            placement: Policy::Successors.to_string(),
+            placement: self.placement.policy.to_string(),
             link: link.clone(),
         }
     }
@@ -574,7 +631,8 @@ impl<'a> Putting<'a> {
             size_bytes: self.size,
             stripes: self.stripes.len(),
             code: self.code.to_string(),
-            placement: Policy::Successors.to_string(),
+            placement: self.placement.policy.to_string(),
+            scope: self.placement.scope(),
             shards_stored: stored,
             shards_total: total,
             seconds: took.as_secs_f64(),

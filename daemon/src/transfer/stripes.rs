@@ -24,6 +24,7 @@ use crate::error::Failure;
 use crate::node::Node;
 use crate::node::membership::LIKELY_HOLDERS;
 use crate::node::shards::Keep;
+use crate::placement::Placement;
 use crate::wire::node::PutSecret;
 
 /// Peers looked up beyond the n that are needed, to replace some that fail.
@@ -149,7 +150,7 @@ pub(crate) async fn store_stripe(
 /// Rebuilds the shards of a stripe whose holders were lost since they were stored, from the others, and stores
 /// them with new ones.
 pub(crate) async fn complete_stripe(node: &Arc<Node>, writing: &Writing, placed: &mut Placed) {
-    let wanted = Wanted::of(placed.stripe, placed.k);
+    let wanted = Wanted::of(placed.stripe, placed.k, None);
     let Ok(shards) = fetch_stripe(node, &writing.transfer, wanted).await else {
         return;
     };
@@ -283,15 +284,19 @@ pub(crate) struct Wanted {
     pub(crate) stripe: Id,
     /// Shards needed, 1 while unknown: the first shard's header tells.
     pub(crate) k: u8,
+    /// That of its file; none while its manifest is not read.
+    #[expect(dead_code, reason = "shards still lie with the successors of their stripe")]
+    pub(crate) placement: Option<Placement>,
     /// Indices not to be used, as if they were lost.
     pub(crate) without: Vec<u8>,
 }
 
 impl Wanted {
-    pub(crate) fn of(stripe: Id, k: u8) -> Self {
+    pub(crate) fn of(stripe: Id, k: u8, placement: Option<Placement>) -> Self {
         Self {
             stripe,
             k,
+            placement,
             without: Vec::new(),
         }
     }
@@ -365,7 +370,9 @@ pub(crate) async fn fetch_stripe(
     transfer: &Transfer,
     wanted: Wanted,
 ) -> Result<Vec<VerifiedShard>, Failure> {
-    let Wanted { stripe, k, without } = wanted;
+    let Wanted {
+        stripe, k, without, ..
+    } = wanted;
     let mut reading = Reading::new(node, stripe, k);
     let mut waiting = FuturesUnordered::new();
     let mut in_flight: Vec<u8> = Vec::new();

@@ -141,17 +141,21 @@ fn longest() {
 }
 
 #[test]
-fn policies() {
-    for (number, name) in (0..).zip(["successors", "random", "copysets", "buddies"]) {
-        let policy: Policy = name.parse().unwrap();
-        assert_eq!(policy.to_string(), name);
-        assert_eq!(policy.to_wire(), number);
-        assert_eq!(Policy::from_wire(number), Ok(policy));
-    }
-    for name in ["", "Successors", "random ", "first"] {
-        assert_eq!(name.parse::<Policy>(), Err(PolicyError));
-    }
-    assert_eq!(Policy::from_wire(4), Err(PolicyError));
+fn groups_hold_the_stripe() {
+    let with = |policy: u8| {
+        let mut bytes = header().encode().to_vec();
+        bytes[5] = policy;
+        Header::decode(&bytes)
+    };
+    let group = |peers: u8| Policy::Buddies {
+        group: Some(peers.try_into().unwrap()),
+    };
+    assert_eq!(with(3).unwrap().policy(), Policy::Buddies { group: None });
+    assert_eq!(with(0x84).unwrap().policy(), group(4));
+    assert_eq!(with(0xff).unwrap().policy(), group(127));
+    let code = header().code();
+    assert_eq!(with(0x83), Err(HeaderError::Group(GroupError { group: 3, code })));
+    assert_eq!(with(0x80), Err(HeaderError::Policy(PolicyError)));
 }
 
 #[test]
@@ -188,7 +192,7 @@ proptest! {
         code in 0u8..4,
         k in 0u8..6,
         m in 0u8..6,
-        policy in 0u8..5,
+        policy in prop_oneof![0u8..6, 0x7f..0x8cu8, Just(0xff)],
         len in prop::sample::select(vec![0, 1, 5, 1 << 20, 1 << 22, u32::MAX]),
         hashes in 0usize..12,
         extra in prop::sample::select(vec![0, 0, 0, 1, 31]),

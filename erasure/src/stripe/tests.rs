@@ -434,3 +434,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_group_smaller_than_the_stripe_is_refused() {
+    let coded = |peers: u8| {
+        let group = Some(peers.try_into().unwrap());
+        let block = Bytes::from_static(b"hello");
+        encode(
+            Code::Copies(3),
+            Policy::Buddies { group },
+            [0; 32],
+            [0; 32],
+            block,
+        )
+    };
+    assert_eq!(coded(3).unwrap().len(), 3);
+    let error = GroupError {
+        group: 2,
+        code: Code::Copies(3),
+    };
+    assert_eq!(coded(2), Err(EncodeError::Group(error)));
+}

@@ -53,6 +53,9 @@ pub struct PutReport {
     pub code: String,
     /// The placement policy used.
     pub placement: String,
+    /// `file` or `fragment`, what keeps to one group; none where the policy has no groups.
+    #[serde(default)]
+    pub scope: Option<String>,
     /// Shards that are durable.
     pub shards_stored: u64,
     /// Shards the code asks for.
@@ -92,6 +95,9 @@ pub struct FileStat {
     pub code: String,
     /// Placement policy.
     pub placement: String,
+    /// `file` or `fragment`, what keeps to one group; none where the policy has no groups.
+    #[serde(default)]
+    pub scope: Option<String>,
     /// The worst stripe's health.
     pub health: Health,
     /// Every stripe.
@@ -107,6 +113,9 @@ pub struct StripeStat {
     pub kind: String,
     /// Bytes of the block it holds.
     pub length_bytes: u64,
+    /// What its group is found by, hexadecimal; none where that is the stripe id, or there are no groups.
+    #[serde(default)]
+    pub anchor: Option<String>,
     /// Distinct shards on live peers.
     pub live: u32,
     /// Shards needed to read it (k).

@@ -45,11 +45,11 @@ pub struct PutOptions {
     pub name: Option<String>,
     /// Code; the daemon chooses when absent.
     pub code: Option<String>,
-    /// Placement policy.
+    /// Placement policy; the daemon's own when absent.
     pub placement: Option<String>,
-    /// `file` or `fragment`, for policies with a scope.
+    /// `file` or `fragment`, for `copysets` and `buddies`.
     pub scope: Option<String>,
-    /// Number of fragments.
+    /// Number of fragments; needs a length.
     pub fragments: Option<u32>,
     /// Shard size in bytes.
     pub shard_size: Option<u64>,
