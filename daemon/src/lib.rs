@@ -17,6 +17,7 @@ pub mod journal;
 pub mod keys;
 pub mod link;
 pub mod list;
+pub mod locator;
 pub mod manifest;
 mod metrics;
 pub mod names;

@@ -10,7 +10,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use mutualstore_erasure::{HASH_LEN, Policy};
+use mutualstore_dht::{Id, placement};
+use mutualstore_erasure::{Code, HASH_LEN, Header, Policy};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -67,6 +68,32 @@ impl Placement {
             [0; HASH_LEN]
         };
         Self { policy, anchor }
+    }
+
+    /// What a stripe's header says.
+    pub fn of(header: &Header) -> Self {
+        Self {
+            policy: header.policy(),
+            anchor: *header.anchor(),
+        }
+    }
+
+    /// How the holders of a stripe of this code are chosen among peers.
+    pub fn rule(&self, stripe: Id, code: Code) -> placement::Placement {
+        let anchor = if self.has_anchor() {
+            Id::new(self.anchor)
+        } else {
+            stripe
+        };
+        match self.policy {
+            Policy::Successors => placement::Placement::Successors,
+            Policy::Random => placement::Placement::Random,
+            Policy::Copysets => placement::Placement::Copysets { anchor },
+            Policy::Buddies { .. } => placement::Placement::Buddies {
+                group: self.policy.group(code).unwrap_or(code.n()),
+                anchor,
+            },
+        }
     }
 
     /// What stays together; none where the policy has no groups.

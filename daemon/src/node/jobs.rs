@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use mutualstore_dht::custody::{Effect, JobId, JobOutcome, Shape, TOMBSTONE};
+use mutualstore_dht::custody::{Effect, JobId, JobOutcome, LOCATOR, Shape, TOMBSTONE};
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::{DecodeError, VerifiedShard, reconstruct};
 
 use super::Node;
 use super::core::State;
 use super::shards::Keep;
+use crate::locator::Locator;
 use crate::transfer::delete::bury_at;
 use crate::transfer::events::Operation;
 use crate::transfer::exchange::{Fetched, fetch_from, store_at};
+use crate::transfer::locate::locate_at;
 use crate::wire::node::NO_TOKEN;
 
 /// Distinct peers looked up around a stripe.
@@ -40,6 +42,15 @@ pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
             to,
         } => {
             let outcome = copy(&node, stripe, index, from, to).await;
+            finish(&node, job, outcome);
+        }
+        Effect::Locate {
+            job,
+            stripe,
+            holders,
+            to,
+        } => {
+            let outcome = locate(&node, stripe, holders, to).await;
             finish(&node, job, outcome);
         }
         Effect::Drop {
@@ -132,7 +143,7 @@ async fn gather(node: &Arc<Node>, stripe: Id, k: usize, sources: Vec<(u8, Peer)>
         }
         match waiting.next().await {
             Some(Fetched::Shard(shard)) => shards.push(*shard),
-            Some(Fetched::Deleted(_) | Fetched::None | Fetched::Corrupt | Fetched::Silent) => {}
+            Some(Fetched::Deleted(_) | Fetched::None(_) | Fetched::Corrupt | Fetched::Silent) => {}
             None => return shards,
         }
     }
@@ -162,6 +173,44 @@ async fn deliver(node: &Arc<Node>, rebuilt: Vec<VerifiedShard>, targets: Vec<(u8
     outcome
 }
 
+/// Writes the locator of a stripe at some of its first peers.
+async fn locate(node: &Arc<Node>, stripe: Id, holders: Vec<(u8, Peer)>, to: Vec<Peer>) -> JobOutcome {
+    let targets: Vec<(u8, Peer)> = to.iter().map(|peer| (LOCATOR, *peer)).collect();
+    let mut header = node.shards.header(stripe).await;
+    let mut sources = holders.iter();
+    while header.is_none()
+        && let Some((index, peer)) = sources.next()
+    {
+        if let Fetched::Shard(shard) = fetch_from(node, Operation::Repair, *peer, stripe, *index, true).await
+        {
+            header = Some(shard.header().clone());
+        }
+    }
+    let Some(locator) = header.and_then(|header| Locator::new(header, holders)) else {
+        return failed(targets);
+    };
+    let mut outcome = failed(Vec::new());
+    let mut waiting = FuturesUnordered::new();
+    for peer in to {
+        let locators = vec![locator.clone()];
+        waiting.push(async move {
+            (
+                peer,
+                locate_at(node, peer, locators, Keep::Committed, NO_TOKEN).await,
+            )
+        });
+    }
+    while let Some((peer, kept)) = waiting.next().await {
+        let list = if kept == [true] {
+            &mut outcome.stored
+        } else {
+            &mut outcome.failed
+        };
+        list.push((LOCATOR, peer));
+    }
+    outcome
+}
+
 /// Copies one shard, or the tombstone, as it is from one holder to another.
 async fn copy(node: &Arc<Node>, stripe: Id, index: u8, from: Peer, to: Peer) -> JobOutcome {
     let targets = vec![(index, to)];
@@ -180,6 +229,6 @@ async fn copy(node: &Arc<Node>, stripe: Id, index: u8, from: Peer, to: Peer) -> 
                 failed(targets)
             }
         }
-        Fetched::Deleted(_) | Fetched::None | Fetched::Corrupt | Fetched::Silent => failed(targets),
+        Fetched::Deleted(_) | Fetched::None(_) | Fetched::Corrupt | Fetched::Silent => failed(targets),
     }
 }

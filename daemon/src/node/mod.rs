@@ -1,6 +1,7 @@
 //! One running peer: what its parts share, and the tasks that move them.
 //!
 //! * [`core`]: ring and custody behind one lock.
+//! * [`census`]: who is in the ring, for policies that place by all peers.
 //! * [`compaction`]: gives dead space of the shard store back.
 //! * [`driver`]: carries out what the two machines want: messages, timers, events.
 //! * [`jobs`]: custody's effects on real shards: regenerate, copy, drop, commit.
@@ -12,6 +13,7 @@
 //! * [`upkeep`]: repair now, forget a peer, leave.
 //! * [`survey`]: whether the ring is one, as its peers see it.
 
+pub(crate) mod census;
 pub(crate) mod compaction;
 pub(crate) mod core;
 pub(crate) mod driver;
@@ -36,6 +38,7 @@ use mutualstore_dht::{Contact, Peer};
 use tokio::sync::{Notify, Semaphore};
 use zeroize::Zeroizing;
 
+use self::census::Census;
 use self::core::Core;
 use self::scrub::Scrub;
 use self::shards::Shards;
@@ -79,6 +82,9 @@ pub(crate) struct Node {
     pub(crate) blocks: Arc<Semaphore>,
     /// Small files whose puts failed, being taken back at once.
     pub(crate) taking_back: Arc<Semaphore>,
+    census: Mutex<Option<Arc<Census>>>,
+    /// Taken by who walks the ring for it.
+    counting: tokio::sync::Mutex<()>,
     network: RwLock<Network>,
     /// Join addresses through which nobody was met yet, and why.
     unanswered: Mutex<BTreeMap<String, String>>,
@@ -150,6 +156,8 @@ impl Node {
             started: parts.started,
             blocks: Arc::new(Semaphore::new(BLOCKS)),
             taking_back: Arc::new(Semaphore::new(TAKING_BACK)),
+            census: Mutex::default(),
+            counting: tokio::sync::Mutex::default(),
             network: RwLock::new(parts.network),
             unanswered: Mutex::default(),
             book_changed: Notify::new(),

@@ -16,6 +16,7 @@ use super::Node;
 use super::shards::Local;
 use crate::files::write_atomic;
 use crate::store::{Key, TOMBSTONE};
+use mutualstore_dht::custody::LOCATOR;
 
 /// Bytes read per second by a pass nobody waits for.
 const RATE: u64 = 1 << 20;
@@ -130,6 +131,8 @@ async fn check(node: &Node, key: Key, findings: &mut Findings) {
     findings.checked += 1;
     let bad = if key.index == TOMBSTONE {
         node.shards.tombstone(&node.core, stripe).await.is_none() && !node.shards.is_deleted(stripe)
+    } else if key.index == LOCATOR {
+        node.shards.locator(&node.core, stripe).await.is_none() && !node.shards.is_located(stripe)
     } else {
         match node.shards.find(&node.core, stripe, key.index, true).await {
             Local::Found(shard) => {

@@ -14,11 +14,12 @@ use super::Node;
 use super::core::State;
 use super::outside;
 use super::shards::{Keep, KeepError, Local, header_bytes};
+use crate::locator::{Locator, write_holders};
 use crate::net::Service;
 use crate::store::State as StoreState;
 use crate::tombstone::Tombstone;
 use crate::wire::contact::{decode_contact, encode_contact};
-use crate::wire::node::{Burial, NodeRequest, NodeResponse, StripeHoldings};
+use crate::wire::node::{Burial, NodeRequest, NodeResponse, StripeHoldings, Token, WireLocator};
 use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
 
 /// A writer cannot make a holder keep an unfinished put longer than this without asking again.
@@ -107,7 +108,13 @@ async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
             node.publish_usage();
             NodeResponse::Done(done)
         }
-        NodeRequest::Holdings(stripes) => NodeResponse::Holdings(holdings(node, &stripes)),
+        NodeRequest::Locate(token, lease_ms, locators) => {
+            let keep = Keep::asked(lease_ms, from);
+            let kept = locate_all(node, locators, keep, token).await;
+            node.publish_usage();
+            NodeResponse::Done(kept)
+        }
+        NodeRequest::Holdings(stripes) => NodeResponse::Holdings(holdings(node, &stripes).await),
         NodeRequest::Survey => match node.core.walk().await {
             Some(walk) => {
                 let virtual_nodes: usize = walk.answered.iter().map(|c| c.virtual_nodes.len()).sum();
@@ -161,6 +168,28 @@ async fn bury(node: &Node, burial: Burial) -> bool {
     }
 }
 
+/// Keeps those of these locators that are some. Whether each is held here afterwards.
+pub(crate) async fn locate_all(
+    node: &Node,
+    locators: Vec<WireLocator>,
+    keep: Keep,
+    token: Token,
+) -> Vec<bool> {
+    let takes = node.core.read(|state| state.ring.me().state) == PeerState::Accepting;
+    // Those written at the same time share a flush.
+    let locators = stream::iter(locators).map(|locator| async move {
+        let header = Header::decode(&locator.header).ok();
+        let locator = header.and_then(|header| Locator::parse(header, &locator.holders));
+        let Some(locator) = locator.filter(|_| takes) else {
+            return false;
+        };
+        let kept = node.shards.keep_locator(&node.core, locator, keep, token).await;
+        kept.inspect_err(|error| tracing::debug!(%error, "did not keep a locator"))
+            .is_ok()
+    });
+    locators.buffered(BURIALS).collect().await
+}
+
 fn done(outcome: Result<Vec<bool>, KeepError>) -> NodeResponse {
     match outcome {
         Ok(held) => NodeResponse::Done(held),
@@ -168,22 +197,26 @@ fn done(outcome: Result<Vec<bool>, KeepError>) -> NodeResponse {
     }
 }
 
-/// What this peer holds of each stripe and, where it is the home, whom it has on record.
-pub(crate) fn holdings(node: &Node, stripes: &[Id]) -> Vec<StripeHoldings> {
-    let known = node.core.read(|state| {
-        let known = |stripe: &Id| {
-            let record = state.custody.stripe(*stripe);
-            record.map_or_else(Vec::new, |record| {
-                record
-                    .shards
-                    .iter()
-                    .map(|shard| (shard.index, shard.peer))
-                    .collect()
-            })
-        };
-        stripes.iter().map(known).collect::<Vec<_>>()
-    });
-    let describe = |(stripe, known): (&Id, Vec<(u8, Peer)>)| {
+/// Who holds which shard of a stripe, as far as this peer has it on record as the home, or in a locator.
+pub(crate) async fn known(node: &Node, stripe: Id) -> Vec<(u8, Peer)> {
+    let record = node.core.read(|state| state.custody.stripe(stripe));
+    let shards = record.into_iter().flat_map(|record| record.shards);
+    let mut known: Vec<(u8, Peer)> = shards.map(|shard| (shard.index, shard.peer)).collect();
+    if let Some(locator) = node.shards.locator(&node.core, stripe).await {
+        for holder in locator.holders() {
+            if !known.contains(holder) {
+                known.push(*holder);
+            }
+        }
+    }
+    known
+}
+
+/// What this peer holds of each stripe, and what it knows of others.
+pub(crate) async fn holdings(node: &Node, stripes: &[Id]) -> Vec<StripeHoldings> {
+    let mut described = Vec::with_capacity(stripes.len());
+    for stripe in stripes {
+        let known = known(node, *stripe).await;
         let pending = |state| match state {
             StoreState::Committed | StoreState::Deleted { .. } => false,
             StoreState::Pending { .. } => true,
@@ -193,9 +226,9 @@ pub(crate) fn holdings(node: &Node, stripes: &[Id]) -> Vec<StripeHoldings> {
         if node.shards.is_deleted(*stripe) {
             held.push((TOMBSTONE, false));
         }
-        StripeHoldings { held, known }
-    };
-    stripes.iter().zip(known).map(describe).collect()
+        described.push(StripeHoldings { held, known });
+    }
+    described
 }
 
 async fn answer_shard(
@@ -211,13 +244,7 @@ async fn answer_shard(
             token,
             lease_ms,
         } => {
-            let keep = match lease_ms {
-                0 => Keep::Committed,
-                ms => Keep::Pending {
-                    lease: Duration::from_millis(ms).min(MAX_LEASE),
-                    writer: from,
-                },
-            };
+            let keep = Keep::asked(lease_ms, from);
             (
                 store_shard(node, header, index, token, keep, payload).await,
                 Bytes::new(),
@@ -243,7 +270,13 @@ async fn answer_shard(
                     };
                     (head, Bytes::copy_from_slice(tombstone.signature()))
                 }
-                Local::None => (ShardResponse::status(ShardStatus::None, ""), Bytes::new()),
+                Local::None => {
+                    let known = known(node, stripe).await;
+                    (
+                        ShardResponse::status(ShardStatus::None, ""),
+                        write_holders(&known),
+                    )
+                }
                 Local::Corrupt(index) => {
                     let head = ShardResponse {
                         index,
@@ -287,6 +320,19 @@ async fn store_shard(
     };
     node.publish_usage();
     ShardResponse::status(status, reason)
+}
+
+impl Keep {
+    /// As another peer wants it: pending for so many milliseconds, or committed at 0.
+    fn asked(lease_ms: u64, writer: Peer) -> Self {
+        match lease_ms {
+            0 => Self::Committed,
+            ms => Self::Pending {
+                lease: Duration::from_millis(ms).min(MAX_LEASE),
+                writer,
+            },
+        }
+    }
 }
 
 impl Node {

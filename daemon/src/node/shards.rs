@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use mutualstore_dht::custody::{self, Holding, Shape, TOMBSTONE};
+use mutualstore_dht::custody::{self, Holding, LOCATOR, Shape, TOMBSTONE};
 use mutualstore_dht::{Id, Peer, Time};
 use mutualstore_erasure::{Header, Shard, StripeId, VerifiedShard};
 use tokio::sync::Semaphore;
 
 use super::core::{Core, State};
+use crate::locator::Locator;
 use crate::metrics::Count;
+use crate::placement::Placement;
 use crate::store::{
     Compacted, GetError, Key, Meta, PutError, State as StoreState, Store, Stored, UpdateError, Usage,
 };
@@ -88,6 +90,29 @@ pub(crate) enum Keep {
         /// Who puts it.
         writer: Peer,
     },
+}
+
+impl Keep {
+    /// Milliseconds of the lease; 0: committed.
+    pub(crate) fn lease_ms(self) -> u64 {
+        match self {
+            Self::Committed => 0,
+            Self::Pending { lease, .. } => {
+                u64::try_from(lease.max(Duration::from_millis(1)).as_millis()).unwrap_or(u64::MAX)
+            }
+        }
+    }
+
+    /// From now on.
+    fn state(self) -> StoreState {
+        match self {
+            Self::Committed => StoreState::Committed,
+            Self::Pending { lease, writer } => StoreState::Pending {
+                until_unix_ms: unix_ms().saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
+                writer: *writer.as_bytes(),
+            },
+        }
+    }
 }
 
 /// Milliseconds since the Unix epoch; 0 for a clock before it.
@@ -250,19 +275,64 @@ impl Shards {
             stripe: *shard.stripe().as_bytes(),
             index: shard.index(),
         };
-        let state = match keep {
-            Keep::Committed => StoreState::Committed,
-            Keep::Pending { lease, writer } => StoreState::Pending {
-                until_unix_ms: unix_ms().saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
-                writer: *writer.as_bytes(),
-            },
-        };
+        let state = keep.state();
         let stored = self.change(core, move |store| {
             store.put(key, state, token, &shard.header().encode(), shard.payload())
         });
         stored.await?;
         self.tell(core, key, shape);
         Ok(())
+    }
+
+    /// Keeps a locator in place of an older one; durable when this returns.
+    pub(crate) async fn keep_locator(
+        &self,
+        core: &Core,
+        locator: Locator,
+        keep: Keep,
+        token: Token,
+    ) -> Result<(), KeepError> {
+        let key = key(locator.stripe(), LOCATOR);
+        let (shape, state) = (shape_of(locator.header()), keep.state());
+        let stored = self.change(core, move |store| {
+            let payload = locator.payload();
+            let other = |stored: Stored| stored.payload != payload;
+            // Between the two the stripe has one locator less, which its home makes good.
+            if matches!(state, StoreState::Committed) && store.get(key).ok().flatten().is_some_and(other) {
+                store.remove(&[key])?;
+            }
+            let put = store.put(key, state, token, &locator.header().encode(), &payload);
+            put.map_err(KeepError::from)
+        });
+        stored.await?;
+        self.tell(core, key, shape);
+        Ok(())
+    }
+
+    /// The locator of a stripe, if it is held; one that is damaged is dropped and comes again from the stripe's home.
+    pub(crate) async fn locator(&self, core: &Core, stripe: Id) -> Option<Locator> {
+        self.store.meta(key(stripe, LOCATOR))?;
+        let read = self.blocking(move |store| match store.get(key(stripe, LOCATOR)) {
+            Ok(stored) => Some(locator_of(&stored?, stripe)),
+            Err(GetError::Corrupt) => Some(None),
+            // What the disk does not give now it may give later.
+            Err(GetError::Io(error)) => {
+                tracing::error!(%stripe, %error, "could not read a locator");
+                None
+            }
+        });
+        let locator = read.await??;
+        if locator.is_none() {
+            self.bad.add(1);
+            tracing::warn!("CORRUPTED_BLOCK {stripe}:{LOCATOR}");
+            self.drop_damaged(core, stripe, LOCATOR, false).await;
+        }
+        locator
+    }
+
+    /// Whether the locator of a stripe is held.
+    pub(crate) fn is_located(&self, stripe: Id) -> bool {
+        self.store.meta(key(stripe, LOCATOR)).is_some()
     }
 
     /// Keeps a tombstone and drops the stripe's shards; durable when this returns.
@@ -315,7 +385,7 @@ impl Shards {
         self.store.meta(key(stripe, TOMBSTONE)).is_some()
     }
 
-    /// Indices of `stripe` held here, with what the store knows of each.
+    /// Indices of `stripe` held here, that of the locator among them, with what the store knows of each.
     pub(crate) fn held(&self, stripe: Id) -> Vec<(u8, Meta)> {
         self.store.indices(stripe.as_bytes())
     }
@@ -326,7 +396,8 @@ impl Shards {
         if let Some(tombstone) = self.tombstone(core, stripe).await {
             return Local::Deleted(Box::new(tombstone));
         }
-        let held = self.held(stripe);
+        let mut held = self.held(stripe);
+        held.retain(|(index, _)| *index != LOCATOR);
         let found = held
             .iter()
             .find(|(index, _)| *index == want)
@@ -371,6 +442,7 @@ impl Shards {
         let key = key(stripe, index);
         let sound = move |stored: &Stored| match index {
             TOMBSTONE => tombstone_of(stored, stripe).is_some(),
+            LOCATOR => locator_of(stored, stripe).is_some(),
             _ => verified(stored, stripe, index).is_some(),
         };
         let removed = self.change(core, move |store| store.remove_damaged(key, sound, unreadable));
@@ -593,6 +665,12 @@ fn tombstone_of(stored: &Stored, stripe: Id) -> Option<Tombstone> {
     Some(tombstone).filter(|tombstone| tombstone.stripe() == stripe)
 }
 
+/// A stored locator, if it is one of its stripe.
+fn locator_of(stored: &Stored, stripe: Id) -> Option<Locator> {
+    let locator = Locator::parse(Header::decode(&stored.header).ok()?, &stored.payload)?;
+    Some(locator).filter(|locator| locator.stripe() == stripe)
+}
+
 /// What custody needs to know of a stripe.
 pub(crate) fn shape_of(header: &Header) -> Shape {
     let code = header.code();
@@ -600,6 +678,7 @@ pub(crate) fn shape_of(header: &Header) -> Shape {
         k: code.k(),
         n: code.n(),
         shard_len: u32::try_from(header.shard_len()).unwrap_or(u32::MAX),
+        placement: Placement::of(header).rule(Id::new(*header.id().as_bytes()), code),
     }
 }
 

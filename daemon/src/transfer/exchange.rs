@@ -1,14 +1,15 @@
 //! One shard to or from one peer, this one included.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::{Header, Shard, StripeId, VerifiedShard};
 
 use super::events::{Operation, Transfer};
+use crate::locator::parse_holders;
 use crate::node::Node;
+use crate::node::service::known;
 use crate::node::shards::{Keep, KeepError, Local, header_bytes};
 use crate::tombstone::Tombstone;
 use crate::wire::node::Token;
@@ -21,8 +22,8 @@ pub(crate) enum Fetched {
     Shard(Box<VerifiedShard>),
     /// The peer proved that the stripe was deleted by its owner.
     Deleted(Box<Tombstone>),
-    /// The peer answered that it has none.
-    None,
+    /// The peer answered that it has none, and who may have one.
+    None(Vec<Peer>),
     /// The peer's shard does not verify.
     Corrupt,
     /// No answer, or not now.
@@ -56,14 +57,14 @@ pub(crate) async fn fetch(
         return match node.shards.find(&node.core, stripe, want, exact).await {
             Local::Found(shard) => Fetched::Shard(shard),
             Local::Deleted(tombstone) => Fetched::Deleted(tombstone),
-            Local::None => Fetched::None,
+            Local::None => elsewhere(known(node, stripe).await),
             Local::Corrupt(index) => {
                 transfer.corrupted(stripe, index);
                 Fetched::Corrupt
             }
             Local::Failed(reason) => {
                 tracing::error!(%stripe, reason, "could not read a local shard");
-                Fetched::None
+                Fetched::None(Vec::new())
             }
         };
     }
@@ -82,9 +83,8 @@ pub(crate) async fn fetch(
                 Fetched::Corrupt
             }
             ShardStatus::Deleted => deleted(node, stripe, &head.header, &payload).await,
-            ShardStatus::None | ShardStatus::Full | ShardStatus::Invalid | ShardStatus::Failed => {
-                Fetched::None
-            }
+            ShardStatus::None => elsewhere(parse_holders(&payload).unwrap_or_default()),
+            ShardStatus::Full | ShardStatus::Invalid | ShardStatus::Failed => Fetched::None(Vec::new()),
         },
         Err(error) => {
             if error.is_disconnect() {
@@ -99,12 +99,17 @@ pub(crate) async fn fetch(
     }
 }
 
+/// Hints, which nobody vouches for.
+fn elsewhere(holders: Vec<(u8, Peer)>) -> Fetched {
+    Fetched::None(holders.into_iter().map(|(_, peer)| peer).collect())
+}
+
 /// A peer says that the stripe was deleted: if it can prove that, shards held here go too.
 async fn deleted(node: &Node, stripe: Id, header: &[u8], signature: &[u8]) -> Fetched {
     let header = Header::decode(header).ok();
     let tombstone = header.and_then(|header| Tombstone::verify(header, signature));
     let Some(tombstone) = tombstone.filter(|tombstone| tombstone.stripe() == stripe) else {
-        return Fetched::None;
+        return Fetched::None(Vec::new());
     };
     if !node.shards.held(stripe).is_empty()
         && let Err(error) = node.shards.bury(&node.core, tombstone.clone()).await
@@ -175,17 +180,11 @@ pub(crate) async fn store(
             }
         });
     }
-    let lease_ms = match keep {
-        Keep::Committed => 0,
-        Keep::Pending { lease, .. } => {
-            u64::try_from(lease.max(Duration::from_millis(1)).as_millis()).unwrap_or(u64::MAX)
-        }
-    };
     let request = ShardRequest::Store {
         header: header_bytes(&shard),
         index: shard.index(),
         token,
-        lease_ms,
+        lease_ms: keep.lease_ms(),
     };
     match node.ask_shard(contact, &request, shard.payload().clone()).await {
         Ok((head, _)) => match head.status {

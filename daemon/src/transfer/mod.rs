@@ -4,6 +4,7 @@
 //! * [`exchange`]: one shard to or from one peer.
 //! * [`stripes`]: one block to or from its n holders; [`second_look`]: what is asked before a read gives up.
 //! * [`put`], [`get`]: a file; [`commit`]: the end of a put at its holders.
+//! * [`locate`]: what is left with the first peers of a stripe whose holders lie elsewhere.
 //! * [`delete`]: the end of a file, by its owner.
 //! * [`health`]: how a file's stripes are doing, asked of their holders.
 //! * [`recover`]: what a crash left of puts and deletions in progress.
@@ -16,6 +17,7 @@ pub(crate) mod events;
 pub(crate) mod exchange;
 pub(crate) mod get;
 pub(crate) mod health;
+pub(crate) mod locate;
 pub(crate) mod put;
 pub(crate) mod recover;
 mod second_look;

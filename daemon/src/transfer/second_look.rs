@@ -92,7 +92,11 @@ async fn second_look(
             Fetched::Shard(shard) if !look.without.contains(&shard.index()) => {
                 have.insert(shard.index(), *shard);
             }
-            Fetched::Shard(_) | Fetched::Deleted(_) | Fetched::None | Fetched::Corrupt | Fetched::Silent => {}
+            Fetched::Shard(_)
+            | Fetched::Deleted(_)
+            | Fetched::None(_)
+            | Fetched::Corrupt
+            | Fetched::Silent => {}
         }
     }
 }

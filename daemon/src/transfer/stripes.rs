@@ -484,7 +484,7 @@ pub(crate) async fn fetch_shard(
     for contact in holders.iter().take(2) {
         match fetch(node, transfer, contact, wanted.stripe, index, true).await {
             Fetched::Shard(shard) => return Some(*shard),
-            Fetched::Deleted(_) | Fetched::None | Fetched::Corrupt | Fetched::Silent => {}
+            Fetched::Deleted(_) | Fetched::None(_) | Fetched::Corrupt | Fetched::Silent => {}
         }
     }
     None

@@ -5,6 +5,7 @@ use mutualstore_dht::custody::{
     BUCKETS, Entry, Holds, Listing, MAX_ASKED, MAX_ENTRIES, Pin, Question, Report, Reported, Request,
     Response, Shape, Status, TrimOrder,
 };
+use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Id, Peer};
 use mutualstore_proto::wire;
 
@@ -36,12 +37,39 @@ fn entry(message: &wire::ListedShard) -> Result<Entry, Malformed> {
             k: index(message.k)?,
             n: index(message.n)?,
             shard_len: message.shard_len,
+            placement: placement(message)?,
         },
         committed: message.committed,
     })
 }
 
+/// The policy's number is its header byte without a group, which stands beside it.
+fn placement(message: &wire::ListedShard) -> Result<Placement, Malformed> {
+    let anchor = || id(&message.anchor);
+    match message.policy {
+        0 => Ok(Placement::Successors),
+        1 => Ok(Placement::Random),
+        2 => Ok(Placement::Copysets { anchor: anchor()? }),
+        3 => Ok(Placement::Buddies {
+            group: index(message.group)?,
+            anchor: anchor()?,
+        }),
+        _ => Err(Malformed("a placement policy of no known kind")),
+    }
+}
+
+/// Number, group and anchor.
+fn wire_placement(placement: Placement) -> (u32, u32, Bytes) {
+    match placement {
+        Placement::Successors => (0, 0, Bytes::new()),
+        Placement::Random => (1, 0, Bytes::new()),
+        Placement::Copysets { anchor } => (2, 0, wire_id(&anchor)),
+        Placement::Buddies { group, anchor } => (3, u32::from(group), wire_id(&anchor)),
+    }
+}
+
 fn wire_entry(entry: &Entry) -> wire::ListedShard {
+    let (policy, group, anchor) = wire_placement(entry.shape.placement);
     wire::ListedShard {
         stripe: wire_id(&entry.stripe),
         index: u32::from(entry.index),
@@ -49,6 +77,9 @@ fn wire_entry(entry: &Entry) -> wire::ListedShard {
         n: u32::from(entry.shape.n),
         shard_len: entry.shape.shard_len,
         committed: entry.committed,
+        policy,
+        group,
+        anchor,
     }
 }
 
@@ -372,6 +403,7 @@ mod tests {
                         k: k % n + 1,
                         n,
                         shard_len,
+                        placement: Placement::Successors,
                     };
                     Entry {
                         stripe: Id::new(stripe),
@@ -553,6 +585,7 @@ mod tests {
             k: 1,
             n: 2,
             shard_len: 1,
+            placement: Placement::Successors,
         };
         let entry = |index| Entry {
             stripe: Id::default(),
@@ -581,6 +614,7 @@ mod tests {
             k: 3,
             n: 2,
             shard_len: 1,
+            placement: Placement::Successors,
         };
         assert!(
             report(0, vec![Entry { shape, ..entry(0) }]).is_err(),

@@ -14,6 +14,8 @@ use crate::crypt::SIGNATURE;
 pub const MAX_STRIPES: usize = 2048;
 /// One request deletes at most this many stripes: each costs the receiver two writes.
 pub const MAX_BURIALS: usize = 256;
+/// One request brings at most this many locators, of up to some 6 KiB each.
+pub const MAX_LOCATORS: usize = 1024;
 /// A survey names at most this many peers.
 const MAX_SURVEY: usize = 65_536;
 
@@ -55,6 +57,8 @@ pub enum NodeRequest {
     Renew(Token, Vec<Id>, u64),
     /// Delete stripes. Answered by [`NodeResponse::Done`] once durable.
     Bury(Vec<Burial>),
+    /// Keep locators, pending for so many milliseconds, or committed at 0. Answered by [`NodeResponse::Done`] once durable.
+    Locate(Token, u64, Vec<WireLocator>),
     /// What do you hold of these stripes? Answered by [`NodeResponse::Holdings`].
     Holdings(Vec<Id>),
     /// Walk the ring. Answered by [`NodeResponse::Survey`].
@@ -88,6 +92,15 @@ pub struct Burial {
     pub header: Bytes,
     /// The owner's signature, 64 bytes.
     pub signature: Bytes,
+}
+
+/// A locator, not yet verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WireLocator {
+    /// Canonical stripe header.
+    pub header: Bytes,
+    /// As [`Locator::payload`](crate::locator::Locator::payload).
+    pub holders: Bytes,
 }
 
 /// The answer to a [`NodeRequest`].
@@ -172,6 +185,11 @@ impl NodeRequest {
             Self::Bury(burials) => Kind::Bury(wire::Bury {
                 burials: burials.iter().map(Burial::to_wire).collect(),
             }),
+            Self::Locate(token, lease_ms, locators) => Kind::Locate(wire::Locate {
+                token: wire_token(token),
+                lease_ms: *lease_ms,
+                locators: locators.iter().map(WireLocator::to_wire).collect(),
+            }),
             Self::Holdings(stripes) => Kind::Holdings(wire::Holdings {
                 stripes: wire_ids(stripes),
             }),
@@ -206,6 +224,14 @@ impl NodeRequest {
                     .iter()
                     .map(Burial::from_wire)
                     .collect::<Result<_, _>>()?,
+            ),
+            Kind::Locate(m) if m.locators.len() > MAX_LOCATORS => {
+                return Err(Malformed("too many locators in one request"));
+            }
+            Kind::Locate(m) => Self::Locate(
+                token(&m.token)?,
+                m.lease_ms,
+                m.locators.into_iter().map(WireLocator::from_wire).collect(),
             ),
             Kind::Holdings(m) => Self::Holdings(ids(&m.stripes)?),
             Kind::Survey(wire::Survey {}) => Self::Survey,
@@ -307,6 +333,22 @@ impl Burial {
     }
 }
 
+impl WireLocator {
+    fn to_wire(&self) -> wire::Locator {
+        wire::Locator {
+            header: self.header.clone(),
+            holders: self.holders.clone(),
+        }
+    }
+
+    fn from_wire(message: wire::Locator) -> Self {
+        Self {
+            header: message.header,
+            holders: message.holders,
+        }
+    }
+}
+
 impl StripeHoldings {
     fn to_wire(&self) -> wire::StripeHoldings {
         let held = |(index, pending): &(u8, bool)| wire::HeldShard {
@@ -360,6 +402,14 @@ mod tests {
             NodeRequest::Mend(None),
             NodeRequest::Mend(Some(Peer::new([8; 32]))),
             NodeRequest::Probe,
+            NodeRequest::Locate(
+                [7; 16],
+                9,
+                vec![WireLocator {
+                    header: Bytes::from_static(b"header"),
+                    holders: Bytes::from_static(b"holders"),
+                }],
+            ),
             NodeRequest::Bury(vec![Burial {
                 stripe: Id::new([3; 32]),
                 header: Bytes::from_static(b"header"),

@@ -1,0 +1,99 @@
+//! Locators of the stripes of a put, and of repaired ones, to the peers that are asked for the stripes first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use mutualstore_dht::{Contact, Id, Peer, PeerState};
+
+use crate::locator::Locator;
+use crate::node::Node;
+use crate::node::service::locate_all;
+use crate::node::shards::Keep;
+use crate::wire::node::{MAX_LOCATORS, NodeRequest, NodeResponse, Token, WireLocator};
+
+/// A peer that does not answer within this has no locator from us; the stripe's home sees to it.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Has `peer` keep locators. Which of them it keeps; none when it does not answer.
+pub(crate) async fn locate_at(
+    node: &Arc<Node>,
+    peer: Peer,
+    locators: Vec<Locator>,
+    keep: Keep,
+    token: Token,
+) -> Vec<bool> {
+    let wired = locators.iter().map(|locator| WireLocator {
+        header: locator.header().encode(),
+        holders: locator.payload(),
+    });
+    let wired: Vec<WireLocator> = wired.collect();
+    if peer == node.me {
+        return locate_all(node, wired, keep, token).await;
+    }
+    let Some(contact) = node.core.contact(peer) else {
+        return Vec::new();
+    };
+    let mut kept = Vec::with_capacity(wired.len());
+    for chunk in wired.chunks(MAX_LOCATORS) {
+        let request = NodeRequest::Locate(token, keep.lease_ms(), chunk.to_vec());
+        match node.ask(&contact, &request, DEADLINE).await {
+            Ok(NodeResponse::Done(done)) if done.len() == chunk.len() => kept.extend(done),
+            Ok(_) => kept.resize(kept.len() + chunk.len(), false),
+            Err(error) => {
+                tracing::debug!(%peer, %error, "did not take locators");
+                return kept;
+            }
+        }
+    }
+    kept
+}
+
+/// Has the first peers of each stripe keep its locator. Who keeps which: hints, so that the put need not wait for those
+/// that do not answer.
+pub(crate) async fn locate_stripes(
+    node: &Arc<Node>,
+    locators: Vec<Locator>,
+    keep: Keep,
+    token: impl Fn(Peer) -> Token,
+) -> BTreeMap<Peer, Vec<Id>> {
+    let mut first: BTreeMap<Peer, Vec<Locator>> = BTreeMap::new();
+    for locator in locators {
+        for contact in first_peers(node, locator.stripe()).await {
+            if contact.state == PeerState::Accepting {
+                first.entry(contact.peer).or_default().push(locator.clone());
+            }
+        }
+    }
+    let mut waiting = FuturesUnordered::new();
+    for (peer, locators) in first {
+        let token = token(peer);
+        waiting.push(async move {
+            let ids: Vec<Id> = locators.iter().map(Locator::stripe).collect();
+            (peer, ids, locate_at(node, peer, locators, keep, token).await)
+        });
+    }
+    let mut kept = BTreeMap::new();
+    while let Some((peer, ids, done)) = waiting.next().await {
+        let ids = ids.into_iter().zip(done).filter(|(_, kept)| *kept);
+        let ids: Vec<Id> = ids.map(|(id, _)| id).collect();
+        if !ids.is_empty() {
+            kept.insert(peer, ids);
+        }
+    }
+    kept
+}
+
+/// The first r peers from a stripe's id.
+async fn first_peers(node: &Arc<Node>, stripe: Id) -> Vec<Contact> {
+    let r = usize::try_from(node.network().r).unwrap_or(usize::MAX);
+    if node.knows_everybody() {
+        return node.core.successors(stripe, r);
+    }
+    match node.core.lookup(stripe, r).await {
+        Ok(found) => found.contacts,
+        Err(_) => node.core.successors(stripe, r),
+    }
+}
