@@ -3,6 +3,7 @@
 //! * [`events`]: what a person is told while a transfer runs.
 //! * [`exchange`]: one shard to or from one peer.
 //! * [`stripes`]: one block to or from its n holders; [`second_look`]: what is asked before a read gives up.
+//! * [`options`]: what a put is asked to do.
 //! * [`put`], [`get`]: a file; [`commit`]: the end of a put at its holders.
 //! * [`delete`]: the end of a file, by its owner.
 //! * [`health`]: how a file's stripes are doing, asked of their holders.
@@ -16,6 +17,7 @@ pub(crate) mod events;
 pub(crate) mod exchange;
 pub(crate) mod get;
 pub(crate) mod health;
+pub(crate) mod options;
 pub(crate) mod put;
 pub(crate) mod recover;
 mod second_look;
