@@ -26,7 +26,8 @@ use crate::transfer::delete;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get::{self, OpenFile};
 use crate::transfer::health::{Health, ShardHealth, ShardState, StripeHealth};
-use crate::transfer::put::{self, Fragments, PutOptions};
+use crate::transfer::options::{Fragments, PutOptions};
+use crate::transfer::put;
 use crate::units::Size;
 
 const TRANSFER: &str = "x-mutualstore-transfer";

@@ -266,3 +266,72 @@ impl Geometry {
 fn index(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RS: Code = Code::ReedSolomon { data: 4, parity: 2 };
+
+    #[test]
+    fn fragments_are_equal_and_share_no_segment() {
+        for (size, count) in [
+            (1, 1),
+            (4, 4),
+            (5, 4),
+            (100_000, 4),
+            (100_003, 4),
+            (4 * 65_520 + 1, 4),
+            (u64::from(u32::MAX), 65_536),
+        ] {
+            let geometry = Geometry::new(size, RS, 1 << 20).cut(NonZeroU32::new(count));
+            geometry.check().unwrap();
+            assert_eq!(geometry.blocks(), u64::from(count));
+            let (mut end, mut next_segment) = (0, 0);
+            for block in 0..u64::from(count) {
+                assert_eq!(geometry.start_of(block), end);
+                let length = geometry.plaintext_of(block);
+                assert!(
+                    length == size / u64::from(count) || length == size.div_ceil(u64::from(count)),
+                    "{size}/{count}"
+                );
+                end += length;
+                assert!(geometry.first_segment(block) >= next_segment, "{size}/{count}");
+                next_segment = geometry.first_segment(block) + length.div_ceil(65_520);
+            }
+            assert_eq!(end, size);
+            assert_eq!(geometry.plaintext_of(u64::from(count)), 0);
+        }
+    }
+
+    #[test]
+    fn fragments_out_of_bounds_say_what_would_do() {
+        let check = |size: u64, count: u32| {
+            Geometry::new(size, RS, 1 << 20)
+                .cut(NonZeroU32::new(count))
+                .check()
+                .map_err(|error| error.to_string())
+        };
+        let longest = 64 * 65_520;
+        assert_eq!(check(4 * longest, 4), Ok(()));
+        let long = check(4 * longest + 1, 4).unwrap_err();
+        assert!(
+            long.contains("give 5 or more") && !long.contains("beyond"),
+            "{long}"
+        );
+        assert_eq!(check(4 * longest + 1, 5), Ok(()));
+        let empty = check(3, 4).unwrap_err();
+        assert!(
+            empty.contains("3 bytes") && empty.contains("4 fragments"),
+            "{empty}"
+        );
+        assert_eq!(check(65_536 * longest, 65_536), Ok(()));
+        let huge = check(65_536 * longest + 1, 4).unwrap_err();
+        assert!(huge.contains("without fragments"), "{huge}");
+        assert!(check(1 << 40, 65_537).unwrap_err().contains("1 to 65536"));
+        assert_eq!(
+            check(u64::MAX, u32::MAX).unwrap_err(),
+            check(0, u32::MAX).unwrap_err()
+        );
+    }
+}

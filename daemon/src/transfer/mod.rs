@@ -3,6 +3,7 @@
 //! * [`events`]: what a person is told while a transfer runs.
 //! * [`exchange`]: one shard to or from one peer.
 //! * [`stripes`]: one block to or from its n holders; [`second_look`]: what is asked before a read gives up.
+//! * [`options`]: what a put is asked to do.
 //! * [`put`], [`get`]: a file; [`commit`]: the end of a put at its holders.
 //! * [`locate`]: what is left with the first peers of a stripe whose holders lie elsewhere.
 //! * [`delete`]: the end of a file, by its owner.
@@ -18,6 +19,7 @@ pub(crate) mod exchange;
 pub(crate) mod get;
 pub(crate) mod health;
 pub(crate) mod locate;
+pub(crate) mod options;
 pub(crate) mod put;
 pub(crate) mod recover;
 mod second_look;

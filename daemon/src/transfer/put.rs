@@ -6,16 +6,14 @@
 //! and is committed with the put itself. All stripes of a file, those of its manifest too, have its placement.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
 use futures::{StreamExt, TryStreamExt};
-use mutualstore_dht::ring::Phase;
 use mutualstore_dht::{Id, Peer};
-use mutualstore_erasure::{Code, Policy, StripeId, VerifiedShard, encode};
+use mutualstore_erasure::{Code, StripeId, VerifiedShard, encode};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
@@ -23,6 +21,7 @@ use zeroize::Zeroizing;
 use super::commit::{Holders, commit_all, discard_all, note, renew, snapshot};
 use super::delete;
 use super::events::Transfer;
+use super::options::PutOptions;
 use super::stripes::{Lacking, Placed, TooFewHolders, Writing, complete_stripe, store_stripe};
 use crate::crypt::{self, BlockBuffer, FileCipher, Kind};
 use crate::error::{EXIT_NO_SPACE, Failure};
@@ -40,30 +39,6 @@ use crate::wire::node::PutSecret;
 const WINDOW: usize = 3;
 /// Rounds of making good what was lost between a shard's being stored and committed.
 const ROUNDS: usize = 3;
-
-/// What the person asked for.
-#[derive(Clone, Debug)]
-pub(crate) struct PutOptions {
-    pub(crate) name: String,
-    /// `None`: the code that fits the network.
-    pub(crate) code: Option<Code>,
-    /// Bytes of a shard at most.
-    pub(crate) shard_size: u32,
-    pub(crate) policy: Policy,
-    /// Of policies with groups.
-    pub(crate) scope: Scope,
-    /// Cut into blocks of equal size instead of blocks of full shards.
-    pub(crate) fragments: Option<Fragments>,
-    pub(crate) degraded: bool,
-}
-
-/// Into how many fragments to cut a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fragments {
-    pub(crate) count: NonZeroU32,
-    /// Bytes of the file: they end the fragments.
-    pub(crate) size: u64,
-}
 
 /// What a put did.
 #[derive(Clone, Debug, Serialize)]
@@ -90,10 +65,7 @@ pub(crate) async fn put<E: std::fmt::Display>(
     transfer: &Arc<Transfer>,
 ) -> Result<PutReport, Failure> {
     let begun = Instant::now();
-    let (code, warning) = choose_code(node, &options)?;
-    let policy = options.policy.check(code);
-    policy.map_err(|error| Failure::usage(format!("placement {error}")))?;
-    layout(&options, code, 0).check().map_err(Failure::usage)?;
+    let (code, warning) = options.decide(node)?;
     let mut putting = Putting::new(node, options, code, transfer)?;
     let outcome = match putting.run(body).await {
         Ok(link) => Ok(link),
@@ -109,12 +81,6 @@ pub(crate) async fn put<E: std::fmt::Display>(
     Ok(putting.report(&link, warning, begun.elapsed()))
 }
 
-/// How a file is laid out of which `size` bytes were seen.
-fn layout(options: &PutOptions, code: Code, size: u64) -> Geometry {
-    let size = options.fragments.map_or(size, |fragments| fragments.size);
-    Geometry::new(size, code, options.shard_size).cut(options.fragments.map(|fragments| fragments.count))
-}
-
 fn journal_done(journal: Option<journal::Put>) {
     if let Some(Err(error)) = journal.map(journal::Put::finish) {
         tracing::warn!(%error, "an ended put stays in the journal; the next start sees to it");
@@ -128,33 +94,6 @@ fn nothing_stored(error: impl Into<Failure>) -> Failure {
         message: format!("nothing was stored: {}", failure.message),
         ..failure
     }
-}
-
-/// The code to use, and what the person should know about it.
-fn choose_code(node: &Node, options: &PutOptions) -> Result<(Code, Option<String>), Failure> {
-    let r = usize::try_from(node.network().r).unwrap_or(usize::MAX);
-    let Some(code) = options.code else {
-        if node.phase() == Phase::Joining {
-            return Err(Failure::refused(
-                "the ring is not joined yet, so no code can be chosen; try again, or give one with --code \
-                 (copies:1 stores on this peer alone)",
-            ));
-        }
-        let code = Code::auto(node.peers_counted());
-        let warning = (code == Code::Copies(1))
-            .then(|| "this peer is alone: the file exists once and dies with this disk".to_owned());
-        return Ok((code, warning));
-    };
-    code.check_ring(r)
-        .map_err(|error| Failure::usage(format!("code {code}: {error}")))?;
-    let (known, needed) = (node.peers_known(), usize::from(code.n()));
-    if known < needed && !options.degraded {
-        return Err(Failure::refused(format!(
-            "code {code} needs {needed} peers and {known} are known; add peers, choose another code, or accept \
-             less with --degraded"
-        )));
-    }
-    Ok((code, None))
 }
 
 /// One put in progress.
@@ -232,7 +171,7 @@ impl<'a> Putting<'a> {
     }
 
     fn geometry(&self) -> Geometry {
-        layout(&self.options, self.code, self.size)
+        self.options.layout(self.code, self.size)
     }
 
     /// Room for the next block of the file: none when all fragments are sent off.
