@@ -292,7 +292,7 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(driver::drive(Arc::clone(&node)));
     tasks.spawn(membership::keep_book(Arc::clone(&node)));
-    tasks.spawn(census::keep(Arc::clone(&node)));
+    tasks.spawn(crate::node::census::keep(Arc::clone(&node)));
     tasks.spawn(membership::join(Arc::clone(&node)));
     tasks.spawn(membership::tell_usage(Arc::clone(&node)));
     tasks.spawn(scrub::run(Arc::clone(&node)));

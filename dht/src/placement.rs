@@ -4,12 +4,12 @@
 //! All policies name distinct peers, and in all of them virtual nodes decide where a stripe begins, so that a peer that
 //! gives twice the disk is twice as often the first.
 //!
-//! * *successors*: the first peers from the stripe's id (Stoica et al. 2003, DHash). With V virtual nodes a peer shares
+//! * *successors*: the first peers from the stripe's id (Stoica et al. 2003, `DHash`). With V virtual nodes a peer shares
 //!   stripes with the peers behind each of them, so nearly any n peers that die together take a stripe with them.
 //! * *random*: shard i with the successor of `SHA-256(stripe id ‖ i)`, i one byte, that has none yet.
 //!   What Cidon et al. 2013 call random replication: every n peers are as likely as any other to hold a stripe.
 //! * *copysets*: all peers, in the order of `SHA-256(peer id)`, fall into consecutive runs of n.
-//!   The run of the peer that follows the anchor has the stripe. The MinCopysets of Cidon et al. 2013 §6: N / n sets of
+//!   The run of the peer that follows the anchor has the stripe. The `MinCopysets` of Cidon et al. 2013 §6: N / n sets of
 //!   peers whose death together loses data, the fewest there can be.
 //! * *buddies*: the same with runs of g > n, by default 2n, of which each stripe takes n at random: the order of
 //!   `SHA-256(stripe id ‖ peer id)`.

@@ -100,7 +100,7 @@ impl Node {
     /// Whether the ring is so small that its lists name everybody.
     pub(crate) fn knows_everybody(&self) -> bool {
         let others = self.core.read(|state| state.ring.alive().count());
-        u64::try_from(others).is_ok_and(|others| others < self.network().r)
+        u32::try_from(others).is_ok_and(|others| others < self.network().r)
     }
 
     /// Everybody in the ring; walks it if the last walk was long ago. Those that were found dead since are not in it.

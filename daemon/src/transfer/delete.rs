@@ -55,7 +55,7 @@ pub(crate) struct Deleted {
 /// on peers that do not know; when it fails, what is deleted stays so and the rest can be deleted by another attempt.
 pub(crate) async fn delete(node: &Arc<Node>, link: &Link, transfer: &Transfer) -> Result<Deleted, Failure> {
     node.check_link(link)?;
-    let root = Wanted::of(Id::new(link.manifest), 1, None);
+    let root = Wanted::of(Id::new(link.manifest), 1);
     let shards = fetch_stripe(node, transfer, root).await?;
     let owner = owner_key(&node.account, &link.key);
     if shards.iter().any(|shard| *shard.header().owner() != owner) {

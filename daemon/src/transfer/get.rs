@@ -61,7 +61,7 @@ fn asked(stripe: Id, code: Code, placement: Placement) -> Asked {
         stripe,
         k: code.k(),
         n: code.n(),
-        placement,
+        placement: placement.rule(stripe, code),
     }
 }
 
@@ -84,7 +84,7 @@ pub(crate) async fn open(node: &Arc<Node>, transfer: &Transfer, link: &Link) -> 
     node.check_link(link)?;
     let root = Id::new(link.manifest);
     let cipher = FileCipher::new(&link.key);
-    let block = fetch_block(node, transfer, Wanted::of(root, 1, None), true).await?;
+    let block = fetch_block(node, transfer, Wanted::of(root, 1), true).await?;
     let plaintext = cipher
         .open_block(Kind::Manifest, 0, 0, block)
         .map_err(opened)?
@@ -125,9 +125,10 @@ impl OpenFile {
         stripes: Vec<Id>,
     ) -> Result<Vec<Id>, Failure> {
         let blocks = self.manifest.geometry().blocks();
-        let (cipher, k, placement) = (&self.cipher, self.manifest.code.k(), self.manifest.placement);
+        let (cipher, code, placement) = (&self.cipher, self.manifest.code, self.manifest.placement);
         let fetches = stripes.into_iter().zip(0..).map(|(stripe, number)| async move {
-            let block = fetch_block(node, transfer, Wanted::of(stripe, k, Some(placement)), true).await?;
+            let wanted = asked(stripe, code, placement).wanted();
+            let block = fetch_block(node, transfer, wanted, true).await?;
             let plaintext = cipher
                 .open_block(Kind::Manifest, level, number, block)
                 .map_err(opened)?
@@ -251,7 +252,7 @@ async fn blocks(
         let whole = part == (0..geometry.plaintext_of(block));
         let wanted = Wanted {
             without: without.to_vec(),
-            ..Wanted::of(asked.stripe, asked.k, Some(asked.placement))
+            ..asked.wanted()
         };
         Some(Part {
             wanted,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
+use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Contact, Id, Peer};
 use serde::Serialize;
 
@@ -16,7 +17,6 @@ use crate::link::Link;
 use crate::list::Listed;
 use crate::node::Node;
 use crate::node::service::holdings;
-use crate::placement::Placement;
 use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, StripeHoldings};
 
 /// A peer that does not answer within this counts as unreachable.
@@ -79,7 +79,7 @@ pub(crate) struct Asked {
     pub(crate) stripe: Id,
     pub(crate) k: u8,
     pub(crate) n: u8,
-    /// That of its file.
+    /// How its holders were chosen.
     pub(crate) placement: Placement,
 }
 
@@ -87,8 +87,32 @@ pub(crate) struct Asked {
 pub(crate) async fn survey(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHealth> {
     let mut answers: Vec<Vec<(Peer, StripeHoldings)>> = vec![Vec::new(); stripes.len()];
     let mut silent: Vec<BTreeSet<Peer>> = vec![BTreeSet::new(); stripes.len()];
+    ask_all(node, stripes, questions(node, stripes), &mut answers, &mut silent).await;
+    let named = named(node, &answers, &silent);
+    if !named.is_empty() {
+        ask_all(node, stripes, named, &mut answers, &mut silent).await;
+    }
+    stripes
+        .iter()
+        .zip(answers)
+        .zip(silent)
+        .map(|((asked, answers), silent)| StripeHealth {
+            silent,
+            ..judge(*asked, &answers)
+        })
+        .collect()
+}
+
+/// Asks peers about stripes, given by their positions, and files what they say.
+async fn ask_all(
+    node: &Arc<Node>,
+    stripes: &[Asked],
+    questions: Vec<(Contact, Vec<usize>)>,
+    answers: &mut [Vec<(Peer, StripeHoldings)>],
+    silent: &mut [BTreeSet<Peer>],
+) {
     let mut waiting = FuturesUnordered::new();
-    for (contact, positions) in questions(node, stripes) {
+    for (contact, positions) in questions {
         for chunk in positions.chunks(MAX_STRIPES) {
             let ids: Vec<Id> = chunk
                 .iter()
@@ -109,20 +133,32 @@ pub(crate) async fn survey(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHea
             }
         }
     }
-    stripes
-        .iter()
-        .zip(answers)
-        .zip(silent)
-        .map(|((asked, answers), silent)| StripeHealth {
-            silent,
-            ..judge(*asked, &answers)
-        })
+}
+
+/// Whom those that were asked name as holders, without having been asked: where a stripe's holders lie elsewhere, its first
+/// peers have them on record and in its locator.
+fn named(
+    node: &Node,
+    answers: &[Vec<(Peer, StripeHoldings)>],
+    silent: &[BTreeSet<Peer>],
+) -> Vec<(Contact, Vec<usize>)> {
+    let mut named: BTreeMap<Peer, BTreeSet<usize>> = BTreeMap::new();
+    for (at, (answers, silent)) in answers.iter().zip(silent).enumerate() {
+        let asked = |peer: &Peer| answers.iter().any(|(other, _)| other == peer) || silent.contains(peer);
+        let known = answers.iter().flat_map(|(_, holdings)| &holdings.known);
+        for (_, peer) in known.filter(|(_, peer)| !asked(peer)) {
+            named.entry(*peer).or_default().insert(at);
+        }
+    }
+    let alive = named.into_iter().filter(|(peer, _)| node.core.is_alive(*peer));
+    alive
+        .filter_map(|(peer, at)| Some((node.core.contact(peer)?, at.into_iter().collect())))
         .collect()
 }
 
 async fn ask(node: &Arc<Node>, contact: &Contact, ids: Vec<Id>) -> Vec<StripeHoldings> {
     if contact.peer == node.me {
-        return holdings(node, &ids);
+        return holdings(node, &ids).await;
     }
     match node.ask(contact, &NodeRequest::Holdings(ids), DEADLINE).await {
         Ok(NodeResponse::Holdings(held)) => held,

@@ -6,7 +6,7 @@
 //! and is committed with the put itself. All stripes of a file, those of its manifest too, have its placement.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::commit::{Holders, commit_all, discard_all, note, renew, snapshot};
 use super::delete;
 use super::events::Transfer;
+use super::locate::locate_stripes;
 use super::options::PutOptions;
 use super::stripes::{Lacking, Placed, TooFewHolders, Writing, complete_stripe, store_stripe};
 use crate::crypt::{self, BlockBuffer, FileCipher, Kind};
@@ -28,6 +29,7 @@ use crate::error::{EXIT_NO_SPACE, Failure};
 use crate::journal::{self, Exposed};
 use crate::link::Link;
 use crate::list::Listed;
+use crate::locator::Locator;
 use crate::manifest::{Body, Geometry, INLINE_MAX, IndexBlock, Manifest, ManifestBuilder, Step};
 use crate::names::media_type_of;
 use crate::node::Node;
@@ -397,6 +399,7 @@ impl<'a> Putting<'a> {
         let shards = self.manifest_shards(0, 0, &root)?;
         self.expose(&shards)?;
         let stripe = self.store(shards).await?;
+        self.locate().await;
         let link = self.link(stripe);
         self.list(&link).await?;
         Ok(link)
@@ -432,9 +435,22 @@ impl<'a> Putting<'a> {
         };
         let root = self.root(body)?;
         let stripe = self.manifest_stripe(0, 0, &root).await?;
+        self.locate().await;
         let link = self.link(stripe);
         self.commit(&link).await?;
         Ok(link)
+    }
+
+    /// Leaves locators with the first peers of each stripe, where the policy wants that; they commit with the shards.
+    async fn locate(&self) {
+        let locator = |placed: &Placed| Locator::new(placed.header.clone()?, placed.holders.clone());
+        let locators: Vec<Locator> = self.stripes.iter().filter_map(locator).collect();
+        let token = |peer| self.secret.token(peer);
+        let kept = locate_stripes(self.node, locators, self.writing.keep, token).await;
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        for (peer, stripes) in kept {
+            holders.entry(peer).or_default().extend(stripes);
+        }
     }
 
     fn link(&self, manifest: StripeId) -> Link {

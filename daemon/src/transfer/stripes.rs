@@ -12,19 +12,21 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
-use mutualstore_erasure::{DecodeError, VerifiedShard, decode, reconstruct};
+use mutualstore_erasure::{DecodeError, Header, Policy, VerifiedShard, decode, reconstruct};
 use tokio::time::sleep_until;
 
 use super::cache::Block;
 use super::events::Transfer;
 use super::exchange::{Fetched, StoreError, fetch, store};
+use super::health::Asked;
 use super::second_look::{FirstLook, look_again};
 use crate::error::Failure;
 use crate::node::Node;
 use crate::node::membership::LIKELY_HOLDERS;
 use crate::node::shards::Keep;
-use crate::placement::Placement;
+use crate::placement;
 use crate::wire::node::PutSecret;
 
 /// Peers looked up beyond the n that are needed, to replace some that fail.
@@ -83,6 +85,8 @@ pub(crate) struct Placed {
     pub(crate) k: u8,
     pub(crate) n: u8,
     pub(crate) holders: Vec<(u8, Peer)>,
+    /// Where a locator is to be left.
+    pub(crate) header: Option<Header>,
 }
 
 impl Placed {
@@ -113,11 +117,18 @@ pub(crate) fn ring_id(shard: &VerifiedShard) -> Id {
     Id::new(*shard.stripe().as_bytes())
 }
 
-/// Peers for a stripe, nearest first; those that said they are full come last, for they may have room again.
-async fn candidates(node: &Node, stripe: Id, count: usize) -> VecDeque<Contact> {
-    let mut found = match node.core.lookup(stripe, count).await {
-        Ok(found) => found.contacts,
-        Err(_) => node.core.successors(stripe, count),
+/// Peers for a stripe, best first; those that said they are full come last, for they may have room again.
+async fn candidates(node: &Node, header: &Header, count: usize) -> VecDeque<Contact> {
+    let stripe = Id::new(*header.id().as_bytes());
+    let placement = placement::Placement::of(header).rule(stripe, header.code());
+    let mut found = if placement.needs_locators() {
+        let census = node.census().await;
+        census.candidates(placement, stripe, header.code().n(), count)
+    } else {
+        match node.core.lookup(stripe, count).await {
+            Ok(found) => found.contacts,
+            Err(_) => node.core.successors(stripe, count),
+        }
     };
     found.retain(|contact| contact.state != PeerState::Draining);
     found.sort_by_key(|contact| contact.state);
@@ -139,6 +150,7 @@ pub(crate) async fn store_stripe(
         k: code.k(),
         n: code.n(),
         holders: Vec::with_capacity(shards.len()),
+        header: Some(first.header().clone()).filter(|header| header.policy() != Policy::Successors),
     };
     let why = place(node, writing, &mut placed, shards).await;
     if placed.holders.len() >= Placed::least(code.k(), code.n(), writing.degraded) {
@@ -150,7 +162,7 @@ pub(crate) async fn store_stripe(
 /// Rebuilds the shards of a stripe whose holders were lost since they were stored, from the others, and stores
 /// them with new ones.
 pub(crate) async fn complete_stripe(node: &Arc<Node>, writing: &Writing, placed: &mut Placed) {
-    let wanted = Wanted::of(placed.stripe, placed.k, None);
+    let wanted = Wanted::of(placed.stripe, placed.k);
     let Ok(shards) = fetch_stripe(node, &writing.transfer, wanted).await else {
         return;
     };
@@ -170,12 +182,15 @@ async fn place(
     placed: &mut Placed,
     shards: Vec<VerifiedShard>,
 ) -> Lacking {
-    let (stripe, count) = (placed.stripe, usize::from(placed.n) + SPARE);
+    let Some(header) = shards.first().map(|shard| shard.header().clone()) else {
+        return Lacking::default();
+    };
+    let count = usize::from(placed.n) + SPARE;
     let mut left: VecDeque<VerifiedShard> = shards.into();
     let mut tried: BTreeSet<Peer> = placed.holders.iter().map(|(_, peer)| *peer).collect();
     let mut silent = Vec::new();
     let mut sends = FuturesUnordered::new();
-    let mut queue = candidates(node, stripe, count).await;
+    let mut queue = candidates(node, &header, count).await;
     let mut broken = BTreeSet::new();
     let mut no_space = false;
     let mut may_return = node.peers_counted() > node.core.alive().len();
@@ -218,7 +233,7 @@ async fn place(
             }
         }
         if queue.is_empty() && !left.is_empty() && sends.is_empty() {
-            queue = candidates(node, stripe, count + tried.len()).await;
+            queue = candidates(node, &header, count + tried.len()).await;
             queue.retain(|contact| !tried.contains(&contact.peer));
         }
     }
@@ -284,20 +299,40 @@ pub(crate) struct Wanted {
     pub(crate) stripe: Id,
     /// Shards needed, 1 while unknown: the first shard's header tells.
     pub(crate) k: u8,
-    /// That of its file; none while its manifest is not read.
-    #[expect(dead_code, reason = "shards still lie with the successors of their stripe")]
-    pub(crate) placement: Option<Placement>,
+    /// How its holders were chosen, and how many they are; none while the manifest of its file is not read.
+    pub(crate) placement: Option<(Placement, u8)>,
     /// Indices not to be used, as if they were lost.
     pub(crate) without: Vec<u8>,
 }
 
 impl Wanted {
-    pub(crate) fn of(stripe: Id, k: u8, placement: Option<Placement>) -> Self {
+    pub(crate) fn of(stripe: Id, k: u8) -> Self {
         Self {
             stripe,
             k,
-            placement,
+            placement: None,
             without: Vec::new(),
+        }
+    }
+
+    /// Whom to ask first: those who hold it if nothing moved, or who know where it is.
+    fn likely(&self, node: &Node) -> Vec<Contact> {
+        let count = usize::from(self.k) + SPARE;
+        match self.placement.zip(node.last_census()) {
+            Some(((placement, n), census)) if placement.needs_locators() => {
+                census.candidates(placement, self.stripe, n, count)
+            }
+            Some(_) | None => node.core.successors(self.stripe, count),
+        }
+    }
+}
+
+impl Asked {
+    /// To read it.
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted {
+            placement: Some((self.placement, self.n)),
+            ..Wanted::of(self.stripe, self.k)
         }
     }
 }
@@ -315,15 +350,15 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(node: &Node, stripe: Id, k: u8) -> Self {
+    fn new(node: &Node, wanted: &Wanted) -> Self {
         Self {
-            k,
+            k: wanted.k,
             have: BTreeMap::new(),
             asked: BTreeSet::new(),
             silent: BTreeSet::new(),
             gave: BTreeSet::new(),
             corrupt: false,
-            queue: node.core.successors(stripe, usize::from(k) + SPARE).into(),
+            queue: wanted.likely(node).into(),
             widened: 0,
         }
     }
@@ -337,6 +372,24 @@ impl Reading {
 
     fn is_complete(&self) -> bool {
         self.have.len() >= usize::from(self.k)
+    }
+
+    /// Somebody has none and knows who may: those are asked next.
+    async fn hinted(&mut self, node: &Node, holders: Vec<Peer>) {
+        for peer in holders {
+            if self.asked.contains(&peer) || self.queue.iter().any(|contact| contact.peer == peer) {
+                continue;
+            }
+            let contact = match node.core.contact(peer) {
+                Some(contact) => Some(contact),
+                None if node.knows_everybody() => None,
+                None => node.census().await.contact(peer).cloned(),
+            };
+            match contact.filter(|contact| node.core.is_alive(contact.peer)) {
+                Some(contact) => self.queue.push_front(contact),
+                None => drop(self.silent.insert(peer)),
+            }
+        }
     }
 
     /// The next peer to ask, from wider and wider circles.
@@ -370,10 +423,8 @@ pub(crate) async fn fetch_stripe(
     transfer: &Transfer,
     wanted: Wanted,
 ) -> Result<Vec<VerifiedShard>, Failure> {
-    let Wanted {
-        stripe, k, without, ..
-    } = wanted;
-    let mut reading = Reading::new(node, stripe, k);
+    let mut reading = Reading::new(node, &wanted);
+    let Wanted { stripe, without, .. } = wanted;
     let mut waiting = FuturesUnordered::new();
     let mut in_flight: Vec<u8> = Vec::new();
     let mut hedges = 0;
@@ -413,7 +464,10 @@ pub(crate) async fn fetch_stripe(
                     }
                     Fetched::Silent => { reading.silent.insert(peer); }
                     Fetched::Corrupt => reading.corrupt = true,
-                    Fetched::None => {}
+                    Fetched::None(holders) => {
+                        exhausted &= holders.is_empty();
+                        reading.hinted(node, holders).await;
+                    }
                 }
             }
             () = sleep_until(late.into()), if !exhausted => hedges += 1,
@@ -477,7 +531,7 @@ pub(crate) async fn fetch_shard(
     if wanted.without.contains(&index) {
         return None;
     }
-    let mut holders = node.core.successors(wanted.stripe, usize::from(wanted.k) + SPARE);
+    let mut holders = wanted.likely(node);
     if usize::from(index) < holders.len() {
         holders.rotate_left(usize::from(index));
     }

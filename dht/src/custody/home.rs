@@ -64,7 +64,7 @@ pub(super) struct Homed {
     /// Repaired here, and nobody else has counted all n since.
     pub(super) uncounted: Option<Box<Uncounted>>,
     /// Shards were moved, and these peers have a locator written since.
-    pub(super) located: Option<Box<BTreeSet<Handle>>>,
+    pub(super) located: Option<BTreeSet<Handle>>,
 }
 
 /// Who is asked to count a stripe.
@@ -123,7 +123,7 @@ impl Homed {
             return;
         }
         if stored.iter().any(|(index, _)| is_shard(*index)) {
-            self.located = Some(Box::default());
+            self.located = Some(BTreeSet::new());
         } else if targets.iter().any(|(index, _)| *index == LOCATOR) && targets.len() == stored.len() {
             self.located = None;
         } else if let Some(told) = &mut self.located {

@@ -206,10 +206,11 @@ pub(super) fn decide(
     peers: &Peers,
     (places, members): (&Members, &Members),
 ) -> Decision {
-    match place(now, homed, survey, peers, places) {
-        Decision::Nothing => places::locate(now, homed, survey, peers, members).unwrap_or(Decision::Nothing),
-        decision => decision,
+    let decision = place(now, homed, survey, peers, places);
+    if decision != Decision::Nothing {
+        return decision;
     }
+    places::locate(now, homed, survey, peers, members).unwrap_or(decision)
 }
 
 /// What to do next for the shards of a committed stripe.
@@ -297,9 +298,22 @@ fn hand_in(homed: &Homed, survey: &Survey, members: &Members, seats: &[Handle]) 
     })
 }
 
+/// What may go of a stripe: surplus shards, and locators where they are of no use.
+pub(super) fn surplus(
+    now: Time,
+    homed: &Homed,
+    survey: &Survey,
+    peers: &Peers,
+    (places, members): (&Members, &Members),
+) -> Vec<Surplus> {
+    let mut surplus = surplus_shards(now, homed, survey, peers, places);
+    surplus.extend(places::strays(homed, peers, members));
+    surplus
+}
+
 /// Shards of a whole stripe that may go because another holder of the same index is better placed: one with a
 /// seat, then one that keeps no other index, then the nearer one.
-pub(super) fn surplus(
+fn surplus_shards(
     now: Time,
     homed: &Homed,
     survey: &Survey,

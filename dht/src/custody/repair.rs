@@ -8,7 +8,6 @@ use super::fingerprint::{ShardKey, Slot};
 use super::home::{Claim, Class};
 use super::message::TrimOrder;
 use super::peers::{Handle, ME};
-use super::places;
 use super::plan::{self, Decision, Survey};
 use super::{Custody, Effect, JobId, JobOutcome, LOCATOR, Shape, TOMBSTONE};
 use crate::{Flaw, Membership, Time};
@@ -138,9 +137,7 @@ impl Custody {
                 Decision::Locate { .. } if self.config.has(Flaw::NoLocators) => {}
                 Decision::Locate { .. } => priority = Some(LOCATE),
             }
-            let mut orders = plan::surplus(now, homed, &survey, &self.peers, &places);
-            orders.extend(places::strays(homed, &self.peers, &members));
-            orders
+            plan::surplus(now, homed, &survey, &self.peers, (&places, &members))
         } else {
             Vec::new()
         };
