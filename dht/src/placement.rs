@@ -18,8 +18,9 @@
 //! the peer on that follows the anchor. With fewer peers than one run needs there is one run of all.
 //!
 //! Peers come and go, and runs change with them, so runs say only where shards *go*: a holder that lives stays one
-//! ([`Custody`](crate::custody::Custody) keeps to that), and only those that replace the dead are chosen anew. Where a run
-//! cannot take all shards, the peers behind it in the order follow: shards off their run are better than none.
+//! ([`Custody`](crate::custody::Custody) keeps to that), and only those that replace the dead are chosen anew
+//! ([`replacements`]): under *copysets* the next ones in the run of the first that is left, so that stripes that had the
+//! same holders have the same ones again, and there are no more copysets than before. Where a run cannot take all shards, the peers behind it in the order follow: shards off their run are better than none.
 //!
 //! Deliberately absent: any list of peers that has to be agreed on. Two peers that see different members choose
 //! different runs for a moment; what that costs is that some stripe lies across two runs, never a shard.
@@ -214,6 +215,25 @@ pub fn candidates(
     }
     peers.truncate(limit.max(run));
     peers
+}
+
+/// Like [`candidates`], for a stripe that these peers hold shards of and go on to.
+pub fn replacements(
+    placement: Placement,
+    stripe: Id,
+    n: u8,
+    (ring, roster): (&impl Membership, &Roster),
+    limit: usize,
+    holders: &[Peer],
+) -> Vec<Peer> {
+    match (placement, holders.iter().min_by_key(|peer| order(**peer))) {
+        (Placement::Copysets { .. }, Some(first)) => {
+            let (mut peers, run) = roster.from(*first, usize::from(n));
+            peers.truncate(limit.max(run));
+            peers
+        }
+        _ => candidates(placement, stripe, n, ring, roster, limit),
+    }
 }
 
 /// The successors of a stripe's points, each the first that was not met before.

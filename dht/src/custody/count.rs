@@ -308,7 +308,7 @@ impl Custody {
         let told = self.home.stripes.get(&slot);
         let shape = held.map(|(_, held)| held.shape).or(told.map(|homed| homed.shape));
         match shape {
-            Some(shape) => self.named(now, ring, slot, shape),
+            Some(shape) => self.named(now, ring, slot, shape, &[]),
             None => self.members(now, ring, slot),
         }
     }
@@ -434,7 +434,8 @@ impl Custody {
         } else if !self.has_room(now) {
             now + NO_ROOM
         } else {
-            let named = self.named(now, ring, slot, shape);
+            let holders: Vec<Handle> = count.held.iter().map(|(_, peer)| *peer).collect();
+            let named = self.named(now, ring, slot, shape, &holders);
             self.take_over(now, slot, (shape, missing), &named, count);
             now + NAG.max(patience)
         };

@@ -9,6 +9,8 @@
 //! home has it written where it is missing, and again after it has moved shards. Locators are hints: the home itself knows
 //! better, and no decision rests on one but that whoever holds it watches over the stripe (`count`).
 
+use std::collections::BTreeSet;
+
 use super::fingerprint::Slot;
 use super::home::Homed;
 use super::peers::{Handle, Peers};
@@ -16,7 +18,7 @@ use super::plan::{Decision, Members, Surplus, Survey};
 use super::types::{LOCATOR, is_shard};
 use super::{Custody, Shape};
 use crate::placement::{self, Placement, Roster};
-use crate::{Flaw, Membership, PeerState, Time};
+use crate::{Flaw, Membership, Peer, PeerState, Time};
 
 impl Custody {
     /// The first r peers from the stripe's id: its home, and who holds its locator.
@@ -33,13 +35,14 @@ impl Custody {
             .collect()
     }
 
-    /// The peers that the policy names for a stripe, best first.
+    /// The peers that the policy names for a stripe that these hold shards of, best first.
     pub(super) fn named(
         &mut self,
         now: Time,
         ring: &impl Membership,
         slot: Slot,
         shape: Shape,
+        holders: &[Handle],
     ) -> Vec<(Handle, PeerState)> {
         if shape.placement == Placement::Successors || self.config.has(Flaw::ForgetPolicy) {
             return self.members(now, ring, slot);
@@ -52,7 +55,15 @@ impl Custody {
         }
         let none = Roster::default();
         let roster = self.roster.as_ref().unwrap_or(&none);
-        let peers = placement::candidates(shape.placement, slot.stripe, shape.n, ring, roster, self.config.r);
+        let holders: Vec<Peer> = holders.iter().map(|peer| self.peers.get(*peer).peer).collect();
+        let peers = placement::replacements(
+            shape.placement,
+            slot.stripe,
+            shape.n,
+            (ring, roster),
+            self.config.r,
+            &holders,
+        );
         let peers = peers.into_iter().map(|peer| {
             let handle = self.peers.intern(now, peer, true);
             (handle, self.peers.get(handle).state)
@@ -72,22 +83,22 @@ impl Custody {
         let Some(shape) = shape.filter(|shape| shape.placement != Placement::Successors) else {
             return members.to_vec();
         };
-        let named = self.named(now, ring, slot, shape);
-        let Some(homed) = self.home.stripes.get(&slot) else {
-            return named;
-        };
-        let stays = |peer: Handle| {
-            homed.holds(peer)
-                && self.peers.is_alive(peer)
-                && self.peers.get(peer).state != PeerState::Draining
-        };
-        let (mut places, others): (Vec<_>, Vec<_>) = named.into_iter().partition(|(peer, _)| stays(*peer));
-        let shards = homed.claims.iter().filter(|claim| is_shard(claim.index));
-        for peer in shards.map(|claim| claim.peer).filter(|peer| stays(*peer)) {
-            if !places.iter().any(|(other, _)| *other == peer) {
-                places.push((peer, self.peers.get(peer).state));
-            }
-        }
+        let claims = self
+            .home
+            .stripes
+            .get(&slot)
+            .into_iter()
+            .flat_map(|homed| &homed.claims);
+        let shards = claims.filter(|claim| is_shard(claim.index));
+        let stays =
+            |peer: &Handle| self.peers.is_alive(*peer) && self.peers.get(*peer).state != PeerState::Draining;
+        let staying: BTreeSet<Handle> = shards.map(|claim| claim.peer).filter(stays).collect();
+        let mut staying: Vec<Handle> = staying.into_iter().collect();
+        let named = self.named(now, ring, slot, shape, &staying);
+        let (mut places, others): (Vec<_>, Vec<_>) =
+            named.into_iter().partition(|(peer, _)| staying.contains(peer));
+        staying.retain(|peer| !places.iter().any(|(other, _)| other == peer));
+        places.extend(staying.into_iter().map(|peer| (peer, self.peers.get(peer).state)));
         places.extend(others);
         places
     }

@@ -10,7 +10,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::view::{View, successors};
 use crate::custody::*;
-use crate::placement::{Placement, Roster, candidates};
+use crate::placement::{Placement, Roster, replacements};
 use crate::ring::Event as RingEvent;
 use crate::testing;
 use crate::{Id, Membership, Peer, PeerState, Time};
@@ -573,7 +573,7 @@ impl Net {
     }
 
     /// The first accepting peers that are up and that the policy names, best first.
-    pub(crate) fn named(&self, stripe: Id, shape: Shape) -> Vec<Peer> {
+    pub(crate) fn named(&self, stripe: Id, shape: Shape, holders: &[Peer]) -> Vec<Peer> {
         let up = self.up();
         let living: BTreeSet<Peer> = up.iter().copied().collect();
         let states: BTreeMap<Peer, PeerState> = self.nodes.iter().map(|(p, node)| (*p, node.state)).collect();
@@ -584,7 +584,7 @@ impl Net {
             states: &states,
         };
         let roster = Roster::new(view.successors(stripe, up.len()));
-        let named = candidates(shape.placement, stripe, shape.n, &view, &roster, 16);
+        let named = replacements(shape.placement, stripe, shape.n, (&view, &roster), 16, holders);
         named
             .into_iter()
             .filter(|peer| states[peer] == PeerState::Accepting)
@@ -607,7 +607,7 @@ impl Net {
     }
 
     pub(crate) fn put_as(&mut self, stripe: Id, shape: Shape, state: State) {
-        let seats = self.named(stripe, shape);
+        let seats = self.named(stripe, shape, &[]);
         assert!(seats.len() >= usize::from(shape.n));
         for (index, to) in (0..shape.n).zip(seats) {
             let holding = Holding {
