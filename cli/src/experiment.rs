@@ -131,7 +131,7 @@ struct ChurnArgs {
     /// Codes [default: copies:3,xor:4,rs:4+2,rs:4+4; quick: copies:3,rs:4+2]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     codes: Option<Vec<String>>,
-    /// Mean session lengths in seconds [default: 60,120,240; quick: 60]
+    /// Mean session lengths in seconds [default: 60,120,240; quick: 30]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     sessions: Option<Vec<u64>>,
     /// Repair delays in seconds [default: 2,10; quick: 2]
@@ -146,7 +146,7 @@ struct ChurnArgs {
     /// Size of each [default: 1MB]
     #[arg(long, value_name = "SIZE")]
     file_size: Option<Size>,
-    /// How long peers come and go for each case [default: 120; quick: 15]
+    /// How long peers come and go for each case [default: 120; quick: 20]
     #[arg(long)]
     seconds: Option<u64>,
     /// Repetitions, with other events [default: 1]

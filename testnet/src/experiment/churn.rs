@@ -4,7 +4,7 @@
 //! often, is killed and its disk is gone; a new and empty one joins in its place. Departures of all peers together are so
 //! a Poisson process of rate N / session. A daemon takes seconds to start, and sessions are scaled to minutes to fit.
 //!
-//! Blake and Rodrigues 2003 ("High Availability, Scalable Storage, Dynamic Peer Networks: Pick Two", HotOS IX): whatever the
+//! Blake and Rodrigues 2003 ("High Availability, Scalable Storage, Dynamic Peer Networks: Pick Two", `HotOS` IX): whatever the
 //! scheme, in a steady state each peer's stored bytes must be sent to somebody in every session, so that its link carries
 //! at least 2 × stored bytes / session, once up and once down. What the daemons send and receive on their connections for
 //! shards stands beside that.
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some};
 
 /// Seconds to start a network, and to look for what was lost.
-const AROUND_SECONDS: f64 = 15.0;
+const AROUND_SECONDS: f64 = 12.0;
 
 /// Parameters.
 #[derive(Clone, Debug, Serialize)]
@@ -63,14 +63,14 @@ impl Churn {
         }
     }
 
-    /// A glimpse: half a minute of heavy churn for two codes.
+    /// A glimpse: twenty seconds of heavy churn for two codes.
     pub fn quick() -> Self {
         Self {
             codes: ["copies:3", "rs:4+2"].map(str::to_owned).into(),
-            sessions_seconds: vec![60],
+            sessions_seconds: vec![30],
             repair_delays_seconds: vec![2],
             files: 10,
-            duration_seconds: 15,
+            duration_seconds: 20,
             ..Self::full()
         }
     }
@@ -183,7 +183,7 @@ impl Experiment for Churn {
     }
 
     fn cost(&self, cell: &Cell) -> Duration {
-        let seconds = self.duration_seconds + cell.repair_delay_seconds;
+        let seconds = self.duration_seconds + 2 * cell.repair_delay_seconds;
         Duration::from_secs(seconds) + Duration::from_secs_f64(AROUND_SECONDS)
     }
 

@@ -218,9 +218,13 @@ impl Experiment for Load {
             Case::Small => 1.5 + self.small_files as f64 * 0.05,
             Case::Degraded => 5.0 + moved,
         };
-        // The first of a network waits for it.
-        let starts = cell.repetition == 0 && matches!(cell.case, Case::Weighted | Case::Single);
-        Duration::from_secs_f64(seconds + if starts { self.peers as f64 * START } else { 0.0 })
+        // The first on a network waits for it.
+        let starts = match cell.case {
+            Case::Weighted if cell.repetition == 0 && self.codes.first() == Some(&cell.code) => self.peers,
+            Case::Single => 1,
+            Case::Equal | Case::Small | Case::Degraded | Case::Weighted => 0,
+        };
+        Duration::from_secs_f64(seconds + starts as f64 * START)
     }
 
     fn label(&self, cell: &Cell) -> String {

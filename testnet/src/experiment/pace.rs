@@ -72,7 +72,9 @@ mod tests {
     fn cells_count_by_their_cost() {
         let mut pace = Pace::default();
         assert_eq!(pace.left(), Duration::ZERO);
-        [10, 10, 80].into_iter().for_each(|cost| pace.add(s(cost)));
+        for cost in [10, 10, 80] {
+            pace.add(s(cost));
+        }
         assert_eq!((pace.count(), pace.left()), ((0, 3), s(100)));
         pace.finish(s(10), s(10));
         assert_eq!((pace.count(), pace.left()), ((1, 3), s(90)));
@@ -85,7 +87,9 @@ mod tests {
     #[test]
     fn a_slow_machine_is_noticed_but_not_from_one_short_cell() {
         let mut pace = Pace::default();
-        [1, 49, 50].into_iter().for_each(|cost| pace.add(s(cost)));
+        for cost in [1, 49, 50] {
+            pace.add(s(cost));
+        }
         pace.finish(s(1), s(4));
         let early = pace.left();
         assert!(early > s(99) && early < s(4 * 99), "{early:?}");

@@ -113,7 +113,9 @@ pub fn run(
     progress: ProgressSink<'_>,
 ) -> Result<Vec<Outcome>, ExperimentError> {
     let mut pace = Pace::default();
-    planned.iter().for_each(|Planned(plan)| plan.announce(&mut pace));
+    for Planned(plan) in &planned {
+        plan.announce(&mut pace);
+    }
     let mut stage = Stage::new(options);
     let carry_out = |Planned(mut plan)| plan.carry_out(&mut stage, &mut pace, progress);
     planned.into_iter().map(carry_out).collect()

@@ -254,8 +254,7 @@ impl Experiment for Timing {
     }
 
     fn label(&self, cell: &Cell) -> String {
-        let mut label = format!("{} ", cell.code);
-        label += &match cell.load {
+        let load = match cell.load {
             Load::Files {
                 clients,
                 files,
@@ -265,13 +264,11 @@ impl Experiment for Timing {
             }
             Load::Ranges => "ranges".to_owned(),
         };
-        if let Some(bytes) = cell.shard_size_bytes {
-            label += &format!(", shards of {}", Size(bytes));
-        }
-        if !cell.cache {
-            label += ", no cache";
-        }
-        label
+        let shard = cell
+            .shard_size_bytes
+            .map(|bytes| format!(", shards of {}", Size(bytes)));
+        let cache = if cell.cache { "" } else { ", no cache" };
+        format!("{} {load}{}{cache}", cell.code, shard.unwrap_or_default())
     }
 
     fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
@@ -295,22 +292,17 @@ mod tests {
         let distinct = super::super::findings::distinct(cells.clone());
         assert_eq!(distinct.len(), cells.len());
         for published in PUBLISHED {
-            let same = |cell: &&Cell| {
-                let load = Load::Files {
-                    clients: published.clients,
-                    files: published.files,
-                    bytes: published.file_bytes,
-                };
-                // The published small files have no size.
-                cell.load == load
-                    || published.files > 1
-                        && cell.load
-                            == Load::Files {
-                                clients: published.clients,
-                                files: published.files,
-                                bytes: full.small_bytes,
-                            }
+            // The published small files have no size.
+            let bytes = match published.file_bytes {
+                0 => full.small_bytes,
+                bytes => bytes,
             };
+            let load = Load::Files {
+                clients: published.clients,
+                files: published.files,
+                bytes,
+            };
+            let same = |cell: &&Cell| cell.load == load && cell.shard_size_bytes.is_none();
             let found = cells.iter().filter(same).count();
             assert_eq!(found, full.codes.len() * full.repeat, "{published:?}");
         }

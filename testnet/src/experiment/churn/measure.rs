@@ -19,13 +19,16 @@ const LEAST_CAPACITY: u64 = 256 << 20;
 /// Between two looks at what the daemons count: what a killed one counted since the last is not known.
 const LOOK: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(50);
+/// Without a repair for so long, beside the repair delay, there is none to come.
+const QUIET: Duration = Duration::from_secs(3);
 /// A peer that has not left by then is killed.
 const LEAVE_LIMIT: Duration = Duration::from_secs(20);
 /// How long files are looked for, beside eight repair delays.
 const READ_LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Reading, ExperimentError> {
-    let seed = stage.seed(cell, "events");
+    // The same sessions for every code and delay.
+    let seed = stage.seed(&(cell.session_seconds, cell.repetition), "events");
     let files_seed = stage.seed(cell, "files");
     let bytes = churn.file_bytes * churn.files as u64;
     let delay = Duration::from_secs(cell.repair_delay_seconds);
@@ -38,21 +41,7 @@ pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Read
             format!("{}s", cell.repair_delay_seconds),
         ],
     })?;
-    let mut links = Vec::new();
-    for number in 0..churn.files {
-        let options = PutOptions {
-            code: Some(cell.code.clone()),
-            ..PutOptions::default()
-        };
-        let seed = files_seed.wrapping_add(number as u64);
-        let stored = put(
-            &scratch.client(number % churn.peers)?,
-            seed,
-            churn.file_bytes,
-            &options,
-        );
-        links.push((seed, stored.map_err(ExperimentError::client("put"))?.0.link));
-    }
+    let links = store(churn, cell, scratch, files_seed)?;
     scratch.settle()?;
     let mut book = Book::default();
     book.look(scratch);
@@ -76,10 +65,9 @@ pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Read
     let (joins, leaves, kills) = (turmoil.joins, turmoil.leaves, turmoil.kills);
     let stored_bytes = mean(&turmoil.stored).unwrap_or(0.0);
     let mut book = turmoil.book;
-    let files_lost = lost(scratch, &links, churn.file_bytes, delay)?;
-    // Repairs that the last departures asked for belong to them.
-    book.look(scratch);
+    book.close(scratch, delay)?;
     let after = book.total();
+    let files_lost = lost(scratch, &links, churn.file_bytes, delay)?;
     Ok(Reading {
         peers: churn.peers,
         code: cell.code.clone(),
@@ -102,6 +90,26 @@ pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Read
             precise(leaves + kills) / precise(churn.peers as u64),
         ),
     })
+}
+
+/// Puts all files, each through another peer: their seeds and links.
+fn store(
+    churn: &Churn,
+    cell: &Cell,
+    scratch: &Scratch,
+    seed: u64,
+) -> Result<Vec<(u64, String)>, ExperimentError> {
+    let options = PutOptions {
+        code: Some(cell.code.clone()),
+        ..PutOptions::default()
+    };
+    let one = |number: usize| {
+        let seed = seed.wrapping_add(number as u64);
+        let client = scratch.client(number % churn.peers)?;
+        let stored = put(&client, seed, churn.file_bytes, &options);
+        Ok((seed, stored.map_err(ExperimentError::client("put"))?.0.link))
+    };
+    (0..churn.files).map(one).collect()
 }
 
 /// Blake and Rodrigues 2003: while every peer is replaced so many times, all together send and receive that much.
@@ -143,6 +151,22 @@ impl Book {
                 self.used += used;
             }
         }
+    }
+
+    /// Repairs that the last departures ask for belong to them: waits until nothing was repaired for longer than the delay.
+    fn close(&mut self, scratch: &Scratch, repair_delay: Duration) -> Result<(), ExperimentError> {
+        let begun = Instant::now();
+        let (mut last, mut changed) = (self.total().shards, Instant::now());
+        while changed.elapsed() < repair_delay + QUIET && begun.elapsed() < READ_LIMIT + 8 * repair_delay {
+            scratch.interrupted()?;
+            thread::sleep(LOOK);
+            self.look(scratch);
+            let now = self.total().shards;
+            if now != last {
+                (last, changed) = (now, Instant::now());
+            }
+        }
+        Ok(())
     }
 
     fn total(&self) -> Counts {
@@ -357,6 +381,6 @@ mod tests {
 
     #[test]
     fn the_bound_counts_both_directions() {
-        assert_eq!(bound(1e6, 3.0), 6e6);
+        assert_eq!(Some(bound(1e6, 3.0)), Some(6e6));
     }
 }

@@ -174,8 +174,13 @@ mod tests {
             found.tables[0].rows[0][10..13],
             [10.0.into(), 100.0.into(), 50.0.into()]
         );
-        assert_eq!(found.figures[0].series[0].points[0].y, 100.0);
-        assert_eq!(found.figures[0].series[1].points[0].y, 50.0);
+        let point = |y| Point {
+            x: 60.0,
+            y,
+            range: None,
+        };
+        assert_eq!(found.figures[0].series[0].points, [point(100.0)]);
+        assert_eq!(found.figures[0].series[1].points, [point(50.0)]);
         assert!(
             found
                 .notes

@@ -49,12 +49,8 @@ pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         stored.push(work.put(scratch, writer, number)?);
         Ok(())
     })?;
-    let mut stats = Vec::new();
-    for (_, link) in &stored {
-        let stat = scratch.client(writer)?.stat(link);
-        stats.push(stat.map_err(ExperimentError::client("stat"))?.body);
-    }
-    let mut readings = work.readings(scratch, "write", writer, &written, &stats);
+    let stats = stats(scratch, writer, &stored)?;
+    let mut readings = work.readings(scratch, Op::Write, writer, &written, &stats);
     let victims = if cell.case == Case::Degraded {
         let others: Vec<usize> = scratch
             .alive()
@@ -65,7 +61,9 @@ pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
     } else {
         Vec::new()
     };
-    victims.iter().for_each(|victim| scratch.kill(*victim));
+    for victim in &victims {
+        scratch.kill(*victim);
+    }
     scratch.settle()?;
     let read = counted(scratch, work.files, |scratch, number| {
         let Some((seed, link)) = stored.get(number) else {
@@ -75,7 +73,13 @@ pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         got.map_err(ExperimentError::client("get"))?;
         Ok(())
     })?;
-    readings.extend(work.readings(scratch, "read", reader, &read, &stats));
+    // The writer has the manifests in its cache since it was asked for the stat.
+    let op = if reader == writer {
+        Op::ReadOfWriter
+    } else {
+        Op::Read
+    };
+    readings.extend(work.readings(scratch, op, reader, &read, &stats));
     scratch.restart(&victims)?;
     scratch.wait_whole()?;
     for (_, link) in &stored {
@@ -83,6 +87,27 @@ pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         deleted.map_err(ExperimentError::client("delete"))?;
     }
     Ok(readings)
+}
+
+fn stats(
+    scratch: &Scratch,
+    through: usize,
+    stored: &[(u64, String)],
+) -> Result<Vec<FileStat>, ExperimentError> {
+    let client = scratch.client(through)?;
+    let ask = |(_, link): &(u64, String)| {
+        let stat = client.stat(link);
+        Ok(stat.map_err(ExperimentError::client("stat"))?.body)
+    };
+    stored.iter().map(ask).collect()
+}
+
+/// What was done to the files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Op {
+    Write,
+    Read,
+    ReadOfWriter,
 }
 
 struct Work<'a> {
@@ -187,16 +212,16 @@ impl Work<'_> {
     fn readings(
         &self,
         scratch: &Scratch,
-        op: &str,
+        op: Op,
         asked: usize,
         counted: &Counted,
         stats: &[FileStat],
     ) -> Vec<Reading> {
-        let is_write = op == "write";
+        let is_write = op == Op::Write;
         let alive: Vec<_> = scratch.peers().iter().filter(|peer| peer.alive).collect();
         let capacity: u64 = alive.iter().map(|peer| peer.capacity_bytes).sum();
         let ids: Vec<&str> = alive.iter().map(|peer| peer.peer.as_str()).collect();
-        let expected = Expected::of(stats, &ids, is_write);
+        let expected = Expected::of(stats, &ids, op);
         let took_part = if is_write {
             counted.took_part.0
         } else {
@@ -208,7 +233,7 @@ impl Work<'_> {
             let share = peer.capacity_bytes as f64 / capacity.max(1) as f64;
             Reading {
                 case: self.cell.case,
-                op: op.to_owned(),
+                op: if is_write { "write" } else { "read" }.to_owned(),
                 code: self.cell.code.clone(),
                 code_used: stats.first().map(|stat| stat.code.clone()).unwrap_or_default(),
                 shard_size_bytes: self.cell.shard_size_bytes,
@@ -243,15 +268,16 @@ impl<'a> Expected<'a> {
     /// A write stores every shard of a stripe, a read needs k of them. The shard that `stat` names as whole at a live peer
     /// can be read there.
     #[expect(clippy::cast_precision_loss, reason = "expectations")]
-    fn of(stats: &'a [FileStat], alive: &[&str], is_write: bool) -> Self {
+    fn of(stats: &'a [FileStat], alive: &[&str], op: Op) -> Self {
         let mut expected = Self::default();
-        for stripe in stats.iter().flat_map(|stat| &stat.stripes) {
+        let stripes = stats.iter().flat_map(|stat| &stat.stripes);
+        for stripe in stripes.filter(|stripe| op != Op::ReadOfWriter || stripe.kind != "manifest") {
             let holders = stripe.shards.iter().filter(|shard| shard.state == "ok");
             let holders: Vec<&str> = holders
                 .filter_map(|shard| shard.peer.as_deref())
                 .filter(|holder| alive.contains(holder))
                 .collect();
-            let needed = if is_write {
+            let needed = if op == Op::Write {
                 holders.len() as f64
             } else {
                 f64::from(stripe.needed)
@@ -272,7 +298,7 @@ mod tests {
     use super::*;
     use crate::client::{Health, ShardStat, StripeStat};
 
-    fn stat(needed: u32, length_bytes: u64, holders: &[&str]) -> FileStat {
+    fn stat(kind: &str, needed: u32, length_bytes: u64, holders: &[&str]) -> FileStat {
         let shards = holders.iter().zip(0..).map(|(holder, index)| ShardStat {
             index,
             peer: Some((*holder).to_owned()),
@@ -280,7 +306,7 @@ mod tests {
         });
         let stripe = StripeStat {
             id: String::new(),
-            kind: "data".to_owned(),
+            kind: kind.to_owned(),
             length_bytes,
             live: 3,
             needed,
@@ -299,16 +325,24 @@ mod tests {
 
     #[test]
     fn reads_need_k_shards_and_writes_all() {
-        let stats = [stat(2, 101, &["a", "b", "c"]), stat(1, 10, &["a"])];
-        let read = Expected::of(&stats, &["a", "b", "c"], false);
+        let stats = [
+            stat("data", 2, 101, &["a", "b", "c"]),
+            stat("manifest", 1, 10, &["a"]),
+        ];
+        let read = Expected::of(&stats, &["a", "b", "c"], Op::Read);
         assert_eq!((read.requests, read.bytes), (3.0, 2.0 * 51.0 + 10.0));
-        assert_eq!(read.placed["b"], 2.0 / 3.0);
-        assert_eq!(read.placed["a"], 2.0 / 3.0 + 1.0);
-        let write = Expected::of(&stats, &["a", "b", "c"], true);
+        let third = 2.0 / 3.0;
+        assert_eq!(
+            read.placed,
+            BTreeMap::from([("a", third + 1.0), ("b", third), ("c", third)])
+        );
+        let write = Expected::of(&stats, &["a", "b", "c"], Op::Write);
         assert_eq!((write.requests, write.bytes), (4.0, 3.0 * 51.0 + 10.0));
-        assert_eq!(write.placed["a"], 2.0);
+        assert_eq!(write.placed.get("a"), Some(&2.0));
+        let known = Expected::of(&stats, &["a", "b", "c"], Op::ReadOfWriter);
+        assert_eq!((known.requests, known.bytes), (2.0, 2.0 * 51.0));
         // Of a dead holder nothing is expected: the others have its part.
-        let degraded = Expected::of(&stats[..1], &["a", "c"], false);
+        let degraded = Expected::of(&stats[..1], &["a", "c"], Op::Read);
         assert_eq!((degraded.requests, degraded.placed["c"]), (2.0, 1.0));
     }
 
