@@ -8,6 +8,7 @@ mod connect;
 mod corrupt;
 mod daemon;
 mod doctor;
+mod experiment;
 mod files;
 mod key;
 mod output;
@@ -197,6 +198,10 @@ mod tests {
             "testnet start --dir /d --peer 1",
             "testnet demo --peers 12 --kill 2 --file a --file b --json",
             "testnet env --peer 3",
+            "testnet experiment timing --quick --out o --sizes 10MB,15kB --repeat 2 --seed 3 --json -- --stabilize 2s",
+            "testnet experiment load --codes copies:3,auto --shard-sizes 256KiB,1MiB --dir /tmp",
+            "testnet experiment churn --sessions 30,60 --repair-delays 2,10 --quiet",
+            "testnet experiment all --quick",
             "completions bash",
             "daemon --data-dir d --capacity 1GiB --listen /ip4/0.0.0.0/tcp/0 --join a --join b --api 127.0.0.1:0",
         ] {

@@ -6,16 +6,17 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use mutualstore_testnet::bench::BenchError;
 use mutualstore_testnet::chaos::ChaosError;
 use mutualstore_testnet::client::{ClientError, FAILURE, USAGE};
 use mutualstore_testnet::demo::DemoError;
+use mutualstore_testnet::experiment::ExperimentError;
 use mutualstore_testnet::net::NetError;
 use serde::Serialize;
 
@@ -37,6 +38,9 @@ pub(crate) enum CliError {
     /// Chaos.
     #[error(transparent)]
     Chaos(#[from] ChaosError),
+    /// An experiment.
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
     /// The command cannot mean anything here; nothing was done.
     #[error("{0}")]
     Usage(String),
@@ -72,6 +76,7 @@ impl CliError {
             Self::Demo(error) => error.exit_code(),
             Self::Bench(error) => error.exit_code(),
             Self::Chaos(error) => error.exit_code(),
+            Self::Experiment(error) => error.exit_code(),
             Self::Usage(_) => USAGE,
             Self::Found { code, .. } | Self::Daemon { code, .. } => *code,
             Self::Client(_) | Self::Output(_) | Self::Signals(_) => FAILURE,
@@ -136,6 +141,16 @@ impl Screen {
         }
     }
 
+    /// [`Self::note`] for later, on whatever thread.
+    pub(crate) fn note_later(&self, text: String) -> impl FnOnce() + Send + 'static {
+        let silent = self.quiet || self.json;
+        move || {
+            if !silent {
+                error_line(&text);
+            }
+        }
+    }
+
     /// Something the user must hear of even with `--quiet`.
     pub(crate) fn warning(&self, text: impl Display) {
         error_line(&format!("{} {text}", self.painted("warning:", YELLOW)));
@@ -174,6 +189,26 @@ impl Screen {
         bar
     }
 
+    /// A bar for unequal steps, with the time left as somebody else estimates it; invisible without a terminal.
+    pub(crate) fn steps(&self) -> Steps {
+        let bar = self.bar("");
+        let end = Arc::new(Mutex::new(None::<Instant>));
+        let shown = Arc::clone(&end);
+        let left = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let end = *shown.lock().unwrap_or_else(PoisonError::into_inner);
+            let text = end.map_or_else(String::new, |end| {
+                left(end.saturating_duration_since(Instant::now()))
+            });
+            // A bar that cannot be drawn is not missed.
+            out.write_str(&text).unwrap_or_default();
+        };
+        bar.set_style(style("{msg}\n{wide_bar} {pos} of {len}, {left}").with_key("left", left));
+        if self.bars {
+            bar.enable_steady_tick(Duration::from_secs(1));
+        }
+        Steps { bar, end }
+    }
+
     /// Something that takes a while; invisible without a terminal.
     pub(crate) fn spinner(&self, what: &str) -> ProgressBar {
         let bar = self.bar(what);
@@ -190,6 +225,37 @@ impl Screen {
         } else {
             text.to_owned()
         }
+    }
+}
+
+/// See [`Screen::steps`].
+pub(crate) struct Steps {
+    bar: ProgressBar,
+    end: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Steps {
+    /// So many are done; `what` is being done.
+    pub(crate) fn show(&self, done: usize, all: usize, left: Duration, what: String) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(left);
+        self.bar.set_length(all as u64);
+        self.bar.set_position(done as u64);
+        self.bar.set_message(what);
+    }
+
+    /// The bar itself.
+    pub(crate) fn bar(&self) -> &ProgressBar {
+        &self.bar
+    }
+}
+
+/// Time left, no finer than it is known.
+fn left(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s left"),
+        60..3600 => format!("{} min left", seconds.div_ceil(60)),
+        _ => format!("{} h {} min left", seconds / 3600, seconds % 3600 / 60),
     }
 }
 
@@ -343,6 +409,21 @@ mod tests {
             rows.to_string(),
             "name         size\na          10 KiB\nlong name     1 B"
         );
+    }
+
+    #[test]
+    fn time_left_is_no_finer_than_known() {
+        let shown = [0, 59, 60, 61, 3599, 3600, 9000].map(|seconds| left(Duration::from_secs(seconds)));
+        let expected = [
+            "0 s",
+            "59 s",
+            "1 min",
+            "2 min",
+            "60 min",
+            "1 h 0 min",
+            "2 h 30 min",
+        ];
+        assert_eq!(shown, expected.map(|text| format!("{text} left")));
     }
 
     #[test]

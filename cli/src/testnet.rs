@@ -44,6 +44,8 @@ enum Command {
     Bench(BenchArgs),
     /// Hurt temporary daemons in every way while clients use them, and check what the clients were told
     Chaos(crate::chaos::Args),
+    /// Measure what redundancy and its placement cost, on temporary daemons, beside what theory predicts
+    Experiment(crate::experiment::Args),
     /// Simulate whole networks of this program's ring and custody
     Sim(crate::sim::Args),
 }
@@ -237,6 +239,7 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         Command::Demo(args) => demonstrate(args, screen),
         Command::Bench(args) => measure(args, screen),
         Command::Chaos(args) => crate::chaos::run(args, screen),
+        Command::Experiment(args) => crate::experiment::run(args, screen),
         Command::Sim(args) => crate::sim::run(args, screen),
     }
 }

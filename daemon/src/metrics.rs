@@ -35,6 +35,10 @@ pub(crate) struct Metrics {
     get_bytes: Count,
     shards_served: Count,
     shards_served_bytes: Count,
+    shards_read_here: Count,
+    shards_read_here_bytes: Count,
+    shards_stored: Count,
+    shards_stored_bytes: Count,
     shards_repaired: Count,
     shards_repaired_bytes: Count,
 }
@@ -64,6 +68,18 @@ impl Metrics {
     pub(crate) fn shard_served(&self, bytes: usize) {
         self.shards_served.add(1);
         self.shards_served_bytes.add(len(bytes));
+    }
+
+    /// A shard held here was read for a client or a repair of this peer: what it served to itself.
+    pub(crate) fn shard_read_here(&self, bytes: usize) {
+        self.shards_read_here.add(1);
+        self.shards_read_here_bytes.add(len(bytes));
+    }
+
+    /// A shard was stored here, whoever sent it.
+    pub(crate) fn shard_stored(&self, bytes: usize) {
+        self.shards_stored.add(1);
+        self.shards_stored_bytes.add(len(bytes));
     }
 
     /// Shards were regenerated or copied from here.
@@ -117,32 +133,40 @@ impl Metrics {
             "Bytes of files read from here",
             self.get_bytes.get(),
         );
-        count(
-            registry,
-            "shards_served",
-            "Shards sent to other peers",
-            self.shards_served.get(),
-        );
-        let bytes = self.shards_served_bytes.get();
-        count_bytes(
-            registry,
-            "shards_served",
-            "Bytes of shards sent to other peers",
-            bytes,
-        );
-        count(
-            registry,
-            "shards_repaired",
-            "Shards regenerated or copied from here",
-            self.shards_repaired.get(),
-        );
-        let bytes = self.shards_repaired_bytes.get();
-        count_bytes(
-            registry,
-            "shards_repaired",
-            "Bytes of shards regenerated or copied from here",
-            bytes,
-        );
+        self.shards(registry);
+    }
+
+    fn shards(&self, registry: &mut Registry) {
+        let all = [
+            (
+                "shards_served",
+                "shards sent to other peers",
+                &self.shards_served,
+                &self.shards_served_bytes,
+            ),
+            (
+                "shards_read_here",
+                "shards read here for this peer itself",
+                &self.shards_read_here,
+                &self.shards_read_here_bytes,
+            ),
+            (
+                "shards_stored",
+                "shards stored here",
+                &self.shards_stored,
+                &self.shards_stored_bytes,
+            ),
+            (
+                "shards_repaired",
+                "shards regenerated or copied from here",
+                &self.shards_repaired,
+                &self.shards_repaired_bytes,
+            ),
+        ];
+        for (name, what, shards, bytes) in all {
+            count(registry, name, &format!("Number of {what}"), shards.get());
+            count_bytes(registry, name, &format!("Bytes of {what}"), bytes.get());
+        }
     }
 }
 

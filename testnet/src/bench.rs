@@ -22,10 +22,6 @@ use crate::stream::{Expecting, Noise};
 
 /// Over which idle daemons are watched.
 const IDLE_WINDOW: Duration = Duration::from_secs(10);
-/// Daemons are quiet when together they use less of a core than this.
-const QUIET: f64 = 0.05;
-const QUIET_WINDOW: Duration = Duration::from_millis(500);
-const QUIET_LIMIT: Duration = Duration::from_secs(15);
 
 /// The first line of the output.
 pub const HEADER: &str = "case,size,concurrency,op,MBps,opsps,p50ms,p99ms,cpu_s_per_GiB";
@@ -187,7 +183,7 @@ pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), Ben
         seed: 0,
         flags: net::with_repair_delay(&options.flags, "2s"),
     })?;
-    settle(&scratch)?;
+    scratch.settle()?;
     idle(&scratch, "fresh", emit)?;
     let mut seed = 0;
     for case in &cases {
@@ -208,7 +204,7 @@ pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), Ben
             Ok(())
         };
         emit(&measure(&scratch, case, "put", seed, &put)?);
-        settle(&scratch)?;
+        scratch.settle()?;
         let links = links.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let get = |work: &Work| {
             // Far from the writer, which may have the blocks in memory.
@@ -222,7 +218,7 @@ pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), Ben
             Ok(())
         };
         emit(&measure(&scratch, case, "get", seed, &get)?);
-        settle(&scratch)?;
+        scratch.settle()?;
         seed += (case.clients * case.repeat) as u64;
     }
     idle(&scratch, "idle", emit)?;
@@ -319,22 +315,6 @@ fn cpu_times(scratch: &Scratch) -> Result<Vec<Duration>, BenchError> {
 
 fn total(times: Vec<Duration>) -> Duration {
     times.into_iter().sum()
-}
-
-/// Waits until what a case left behind is done, so that it is not counted to the next; not for ever.
-fn settle(scratch: &Scratch) -> Result<(), BenchError> {
-    let begun = Instant::now();
-    let mut before = total(cpu_times(scratch)?);
-    loop {
-        thread::sleep(QUIET_WINDOW);
-        let now = total(cpu_times(scratch)?);
-        if now.saturating_sub(before).as_secs_f64() < QUIET * QUIET_WINDOW.as_secs_f64()
-            || begun.elapsed() > QUIET_LIMIT
-        {
-            return Ok(());
-        }
-        before = now;
-    }
 }
 
 /// Memory and CPU of daemons that have nothing to do.

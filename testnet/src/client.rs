@@ -6,6 +6,7 @@
 //! errors. Deliberately absent: retries — the caller is told whether one may help.
 
 mod error;
+mod metrics;
 mod reply;
 mod transfer;
 mod upkeep;
@@ -22,6 +23,7 @@ use ureq::{Agent, Body};
 pub use error::{
     ClientError, FAILURE, NO_DAEMON, NO_SPACE, NOT_ALLOWED, NOT_FOUND, RETRY, UNRECOVERABLE, USAGE,
 };
+pub use metrics::Metrics;
 pub use reply::*;
 pub use transfer::{ByteRange, EventSink, GetOptions, ProgressSink, PutOptions};
 pub use upkeep::{Departure, Forgotten, LeaveReport, ScrubReport};

@@ -6,6 +6,7 @@ pub mod bench;
 pub mod chaos;
 pub mod client;
 pub mod demo;
+pub mod experiment;
 pub mod interrupt;
 pub mod net;
 pub mod proc;

@@ -1,14 +1,23 @@
 //! A testnet that exists only while a command runs: in a temporary directory, gone with it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::net::{self, NetError};
+use crate::proc;
 use crate::size::Capacities;
 use crate::spawn::{self, Fleet, Launch, Recipe, SpawnError};
 use crate::state::Peer;
+
+/// Daemons are quiet when together they use less of a core than this.
+const QUIET: f64 = 0.05;
+const QUIET_WINDOW: Duration = Duration::from_millis(500);
+const QUIET_LIMIT: Duration = Duration::from_secs(15);
 
 /// What a temporary testnet consists of.
 #[derive(Clone, Debug)]
@@ -36,6 +45,9 @@ pub struct Scratch {
     fleet: Fleet,
     peers: Vec<Peer>,
     dir: TempDir,
+    recipe: Recipe,
+    capacities: Capacities,
+    seed: u64,
 }
 
 impl Scratch {
@@ -50,32 +62,75 @@ impl Scratch {
         let dir = dir.map_err(NetError::io("cannot make a temporary directory"))?;
         let fleet =
             Fleet::new(Some(dir.path().to_owned())).map_err(NetError::io("cannot watch for Ctrl-C"))?;
-        let mut scratch = Self {
-            fleet,
-            peers: Vec::new(),
-            dir,
-        };
         let recipe = Recipe {
             binary: options.binary.clone(),
             unit_bytes: (options.capacities.smallest() / 8).max(1),
             flags: options.flags.clone(),
             tethered: true,
         };
-        let launches: Vec<Launch> = (0..options.peers)
-            .map(|index| Launch {
-                index,
-                data_dir: scratch.dir.path().join(index.to_string()),
-                capacity_bytes: options.capacities.of(index),
-                api_port: 0,
-                // Never restarted, so any port will do.
-                listen_port: 0,
-                join: Vec::new(),
-                flags: Vec::new(),
-            })
-            .collect();
-        scratch.peers = net::start_all(&scratch.fleet, &recipe, &launches, Vec::new(), options.seed)?;
-        net::wait_whole(&scratch.fleet, &scratch.peers)?;
+        let mut scratch = Self {
+            fleet,
+            peers: Vec::new(),
+            dir,
+            recipe,
+            capacities: options.capacities.clone(),
+            seed: options.seed,
+        };
+        scratch.enter(options.peers)?;
+        scratch.wait_whole()?;
         Ok(scratch)
+    }
+
+    /// Starts `count` newcomers and returns their numbers when they serve; [`Self::wait_whole`] waits for the ring.
+    pub fn enter(&mut self, count: usize) -> Result<Vec<usize>, NetError> {
+        let next = self.peers.iter().map(|peer| peer.index + 1).max().unwrap_or(0);
+        let numbers: Vec<usize> = (next..next + count).collect();
+        let mut taken = BTreeSet::new();
+        let launch = |index: &usize| Launch {
+            index: *index,
+            data_dir: self.dir.path().join(index.to_string()),
+            capacity_bytes: self.capacities.of(*index),
+            api_port: 0,
+            listen_port: spawn::free_port(&mut taken),
+            join: Vec::new(),
+            flags: Vec::new(),
+        };
+        let launches: Vec<Launch> = numbers.iter().map(launch).collect();
+        self.launch(&launches)?;
+        Ok(numbers)
+    }
+
+    /// Starts those of these peers that do not run, with what is on their disks, and returns when they serve.
+    pub fn restart(&mut self, numbers: &[usize]) -> Result<(), NetError> {
+        let dead = |peer: &&Peer| !peer.alive && numbers.contains(&peer.index);
+        let launch = |peer: &Peer| Launch {
+            index: peer.index,
+            data_dir: peer.data_dir.clone(),
+            capacity_bytes: peer.capacity_bytes,
+            api_port: 0,
+            listen_port: 0,
+            join: Vec::new(),
+            flags: Vec::new(),
+        };
+        let launches: Vec<Launch> = self.peers.iter().filter(dead).map(launch).collect();
+        self.launch(&launches)
+    }
+
+    fn launch(&mut self, launches: &[Launch]) -> Result<(), NetError> {
+        let known = self.peers.iter().filter(|peer| peer.alive);
+        let known = known.map(|peer| peer.listen.clone()).collect();
+        let started = net::start_all(&self.fleet, &self.recipe, launches, known, self.seed)?;
+        self.peers
+            .retain(|peer| started.iter().all(|new| new.index != peer.index));
+        self.peers.extend(started);
+        self.peers.sort_by_key(|peer| peer.index);
+        Ok(())
+    }
+
+    /// Waits until the peers that were not killed form one ring.
+    pub fn wait_whole(&self) -> Result<(), NetError> {
+        let alive: Vec<Peer> = self.peers.iter().filter(|peer| peer.alive).cloned().collect();
+        net::wait_whole(&self.fleet, &alive)
     }
 
     /// Where the daemons keep their data.
@@ -111,6 +166,40 @@ impl Scratch {
             .iter_mut()
             .filter(|peer| peer.index == index)
             .for_each(|peer| peer.alive = false);
+    }
+
+    /// Whether a peer that was told to leave has ended; it counts as killed then.
+    pub fn has_left(&mut self, index: usize) -> bool {
+        let left = self.fleet.end(index, Duration::ZERO).is_some();
+        if left {
+            self.kill(index);
+        }
+        left
+    }
+
+    /// CPU time that the live daemons have used so far. Fails when one is gone by itself.
+    pub fn cpu_time(&self) -> Result<Duration, NetError> {
+        let time = |(_, pid)| proc::cpu_time(pid).unwrap_or_default();
+        let sum = self.pids().into_iter().map(time).sum();
+        match self.any_ended() {
+            Some(ended) => Err(ended.into()),
+            None => Ok(sum),
+        }
+    }
+
+    /// Waits until the daemons have done what was left behind, so that it is not counted to what follows; not for ever.
+    pub fn settle(&self) -> Result<(), NetError> {
+        let begun = Instant::now();
+        let mut before = self.cpu_time()?;
+        loop {
+            thread::sleep(QUIET_WINDOW);
+            let now = self.cpu_time()?;
+            let used = now.saturating_sub(before).as_secs_f64();
+            if used < QUIET * QUIET_WINDOW.as_secs_f64() || begun.elapsed() > QUIET_LIMIT {
+                return Ok(());
+            }
+            before = now;
+        }
     }
 
     /// Fails once Ctrl-C or a signal takes the daemons down: what is seen of them then means nothing.

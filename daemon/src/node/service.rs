@@ -311,8 +311,12 @@ async fn store_shard(
         index,
         payload,
     };
+    let bytes = shard.payload.len();
     let (status, reason) = match node.shards.keep_foreign(&node.core, shard, keep, token).await {
-        Ok(()) => (ShardStatus::Ok, String::new()),
+        Ok(()) => {
+            node.metrics.shard_stored(bytes);
+            (ShardStatus::Ok, String::new())
+        }
         Err(error @ KeepError::Invalid) => (ShardStatus::Invalid, error.to_string()),
         Err(error @ KeepError::Full) => (ShardStatus::Full, error.to_string()),
         Err(error @ KeepError::Deleted) => (ShardStatus::Deleted, error.to_string()),

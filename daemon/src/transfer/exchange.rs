@@ -55,7 +55,10 @@ pub(crate) async fn fetch(
 ) -> Fetched {
     if contact.peer == node.me {
         return match node.shards.find(&node.core, stripe, want, exact).await {
-            Local::Found(shard) => Fetched::Shard(shard),
+            Local::Found(shard) => {
+                node.metrics.shard_read_here(shard.payload().len());
+                Fetched::Shard(shard)
+            }
             Local::Deleted(tombstone) => Fetched::Deleted(tombstone),
             Local::None => elsewhere(known(node, stripe).await),
             Local::Corrupt(index) => {
@@ -169,8 +172,12 @@ pub(crate) async fn store(
     token: Token,
 ) -> Result<(), StoreError> {
     if contact.peer == node.me {
+        let bytes = shard.payload().len();
         let kept = node.shards.keep(&node.core, shard, keep, token).await;
         node.publish_usage();
+        if kept.is_ok() {
+            node.metrics.shard_stored(bytes);
+        }
         return kept.map_err(|error| match error {
             KeepError::Full => StoreError::Full,
             KeepError::Deleted | KeepError::Invalid => StoreError::Refused,

@@ -1,0 +1,338 @@
+//! `testnet experiment ...`: flags into parameters of [`mutualstore_testnet::experiment`], outcomes into tables.
+
+use std::path::PathBuf;
+
+use mutualstore_testnet::experiment::churn::Churn;
+use mutualstore_testnet::experiment::load::Load;
+use mutualstore_testnet::experiment::timing::Timing;
+use mutualstore_testnet::experiment::{self, ExperimentError, Options, Outcome, Planned};
+use mutualstore_testnet::interrupt::OnInterrupt;
+use mutualstore_testnet::size::Size;
+
+use crate::output::{CliError, Screen};
+use crate::testnet::{binary, quoted};
+
+const HELP: &str = "Readings are kept in OUT/EXPERIMENT/cells.jsonl as they come, and in OUT/EXPERIMENT.csv.
+After Ctrl-C or a failure the same command goes on where it ended.";
+
+#[derive(clap::Args, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// How long puts and gets take: sizes, clients, shard sizes, cache; beside published figures
+    #[command(after_help = HELP)]
+    Timing(TimingArgs),
+    /// Which peers serve how much when files are read and written, beside what their capacity lets expect
+    #[command(after_help = HELP)]
+    Load(LoadArgs),
+    /// What is lost and what repair moves while peers come, leave and die
+    #[command(after_help = HELP)]
+    Churn(ChurnArgs),
+    /// All of them
+    #[command(after_help = HELP)]
+    All(RunArgs),
+}
+
+/// What every experiment takes.
+#[derive(clap::Args, Debug)]
+struct RunArgs {
+    /// Where results are kept
+    #[arg(long, default_value = "mutualstore-experiment")]
+    out: PathBuf,
+    /// Less of everything, to see how it looks; so marked in every output
+    #[arg(long)]
+    quick: bool,
+    /// Seed of all bytes and choices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where to make temporary directories for daemons [default: the system's place for such]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Flags for every daemon
+    #[arg(last = true, value_name = "DAEMON FLAGS")]
+    flags: Vec<String>,
+}
+
+#[derive(clap::Args, Debug)]
+struct TimingArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Number of daemons [default: 12]
+    #[arg(long)]
+    peers: Option<usize>,
+    /// Codes [default: copies:1,auto]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    codes: Option<Vec<String>>,
+    /// File sizes for one client [default: 10MB,100MB,500MB,1500MB; quick: the first two]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    sizes: Option<Vec<Size>>,
+    /// Numbers of clients at the same time [default: 1,10]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    clients: Option<Vec<usize>>,
+    /// Size of the file of each of several clients [default: 500MB; quick: 20MB]
+    #[arg(long, value_name = "SIZE")]
+    large: Option<Size>,
+    /// Small files of each client [default: 100; quick: 20]
+    #[arg(long, value_name = "N")]
+    small_files: Option<usize>,
+    /// Size of a small file [default: 10kB]
+    #[arg(long, value_name = "SIZE")]
+    small: Option<Size>,
+    /// Shard sizes [default: 64KiB,128KiB,256KiB,512KiB,1MiB; quick: first and last]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    shard_sizes: Option<Vec<Size>>,
+    /// Size of the file for shard sizes [default: 100MB; quick: 50MB]
+    #[arg(long, value_name = "SIZE")]
+    shard_file: Option<Size>,
+    /// Repetitions, of which the median counts [default: 3; quick: 1]
+    #[arg(long, value_name = "N")]
+    repeat: Option<usize>,
+}
+
+#[derive(clap::Args, Debug)]
+struct LoadArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Number of daemons [default: 12]
+    #[arg(long)]
+    peers: Option<usize>,
+    /// Codes [default: copies:3,auto]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    codes: Option<Vec<String>>,
+    /// Shard sizes [default: 256KiB,1MiB]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    shard_sizes: Option<Vec<Size>>,
+    /// File sizes [default: 32MiB,128MiB; quick: 8MiB,32MiB]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    sizes: Option<Vec<Size>>,
+    /// Number of small files [default: 100; quick: 40]
+    #[arg(long, value_name = "N")]
+    small_files: Option<usize>,
+    /// Size of a small file [default: 4KiB]
+    #[arg(long, value_name = "SIZE")]
+    small: Option<Size>,
+    /// Repetitions, with other bytes [default: 3; quick: 1]
+    #[arg(long, value_name = "N")]
+    repeat: Option<usize>,
+}
+
+#[derive(clap::Args, Debug)]
+struct ChurnArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Number of daemons at any time [default: 12]
+    #[arg(long)]
+    peers: Option<usize>,
+    /// Codes [default: copies:3,xor:4,rs:4+2,rs:4+4; quick: copies:3,rs:4+2]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    codes: Option<Vec<String>>,
+    /// Mean session lengths in seconds [default: 60,120,240; quick: 30]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    sessions: Option<Vec<u64>>,
+    /// Repair delays in seconds [default: 2,10; quick: 2]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    repair_delays: Option<Vec<u64>>,
+    /// Of 100 sessions, how many end with a departure in order instead of a kill [default: 25]
+    #[arg(long, value_name = "PERCENT")]
+    leave: Option<u8>,
+    /// Number of files [default: 40; quick: 10]
+    #[arg(long, value_name = "N")]
+    files: Option<usize>,
+    /// Size of each [default: 1MB]
+    #[arg(long, value_name = "SIZE")]
+    file_size: Option<Size>,
+    /// How long peers come and go for each case [default: 120; quick: 20]
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Repetitions, with other events [default: 1]
+    #[arg(long, value_name = "N")]
+    repeat: Option<usize>,
+}
+
+/// Overwrites what was given.
+fn set<T>(parameter: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *parameter = given;
+    }
+}
+
+fn bytes(sizes: Option<Vec<Size>>) -> Option<Vec<u64>> {
+    sizes.map(|sizes| sizes.into_iter().map(|size| size.0).collect())
+}
+
+impl TimingArgs {
+    fn parameters(self) -> (RunArgs, Timing) {
+        let mut timing = if self.run.quick {
+            Timing::quick()
+        } else {
+            Timing::full()
+        };
+        set(&mut timing.peers, self.peers);
+        set(&mut timing.codes, self.codes);
+        set(&mut timing.sizes_bytes, bytes(self.sizes));
+        set(&mut timing.clients, self.clients);
+        set(&mut timing.large_bytes, self.large.map(|size| size.0));
+        set(&mut timing.small_files, self.small_files);
+        set(&mut timing.small_bytes, self.small.map(|size| size.0));
+        set(&mut timing.shard_sizes_bytes, bytes(self.shard_sizes));
+        set(&mut timing.shard_file_bytes, self.shard_file.map(|size| size.0));
+        set(&mut timing.repeat, self.repeat);
+        (self.run, timing)
+    }
+}
+
+impl LoadArgs {
+    fn parameters(self) -> (RunArgs, Load) {
+        let mut load = if self.run.quick {
+            Load::quick()
+        } else {
+            Load::full()
+        };
+        set(&mut load.peers, self.peers);
+        set(&mut load.codes, self.codes);
+        set(&mut load.shard_sizes_bytes, bytes(self.shard_sizes));
+        set(&mut load.sizes_bytes, bytes(self.sizes));
+        set(&mut load.small_files, self.small_files);
+        set(&mut load.small_bytes, self.small.map(|size| size.0));
+        set(&mut load.repeat, self.repeat);
+        (self.run, load)
+    }
+}
+
+impl ChurnArgs {
+    fn parameters(self) -> (RunArgs, Churn) {
+        let mut churn = if self.run.quick {
+            Churn::quick()
+        } else {
+            Churn::full()
+        };
+        set(&mut churn.peers, self.peers);
+        set(&mut churn.codes, self.codes);
+        set(&mut churn.sessions_seconds, self.sessions);
+        set(&mut churn.repair_delays_seconds, self.repair_delays);
+        set(&mut churn.leave_percent, self.leave);
+        set(&mut churn.files, self.files);
+        set(&mut churn.file_bytes, self.file_size.map(|size| size.0));
+        set(&mut churn.duration_seconds, self.seconds);
+        set(&mut churn.repeat, self.repeat);
+        (self.run, churn)
+    }
+}
+
+/// Runs an experiment, or goes on with it.
+pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
+    match args.command {
+        Command::Timing(args) => {
+            let (run, timing) = args.parameters();
+            carry_out(run, screen, |options| {
+                Ok(vec![experiment::plan(timing, options)?])
+            })
+        }
+        Command::Load(args) => {
+            let (run, load) = args.parameters();
+            carry_out(run, screen, |options| Ok(vec![experiment::plan(load, options)?]))
+        }
+        Command::Churn(args) => {
+            let (run, churn) = args.parameters();
+            carry_out(run, screen, |options| Ok(vec![experiment::plan(churn, options)?]))
+        }
+        Command::All(run) => carry_out(run, screen, all),
+    }
+}
+
+/// Every experiment; none starts when one cannot be written.
+fn all(options: &Options) -> Result<Vec<Planned>, ExperimentError> {
+    let (timing, load, churn) = if options.quick {
+        (Timing::quick(), Load::quick(), Churn::quick())
+    } else {
+        (Timing::full(), Load::full(), Churn::full())
+    };
+    Ok(vec![
+        experiment::plan(timing, options)?,
+        experiment::plan(load, options)?,
+        experiment::plan(churn, options)?,
+    ])
+}
+
+fn carry_out(
+    args: RunArgs,
+    screen: &Screen,
+    plan: impl FnOnce(&Options) -> Result<Vec<Planned>, ExperimentError>,
+) -> Result<(), CliError> {
+    let options = Options {
+        binary: binary()?,
+        out: args.out,
+        place: args.dir,
+        seed: args.seed,
+        quick: args.quick,
+        flags: args.flags,
+    };
+    let planned = plan(&options)?;
+    let kept = format!(
+        "what was measured is kept in {}; the same command goes on",
+        quoted(&options.out)
+    );
+    let steps = screen.steps();
+    let (bar, told) = (
+        steps.bar().clone(),
+        screen.note_later(format!("interrupted: {kept}")),
+    );
+    let interrupted = OnInterrupt::run(move || {
+        bar.finish_and_clear();
+        told();
+    });
+    let interrupted = interrupted.map_err(CliError::Signals)?;
+    let outcomes = experiment::run(planned, &options, &mut |progress| {
+        let what = format!("{}: {}", progress.experiment, progress.cell);
+        steps.show(progress.done, progress.all, progress.left, what);
+    });
+    drop(interrupted);
+    steps.bar().finish_and_clear();
+    match outcomes {
+        Ok(outcomes) => print(&options, &outcomes, screen),
+        Err(error) => {
+            screen.note(kept);
+            Err(error.into())
+        }
+    }
+}
+
+fn print(options: &Options, outcomes: &[Outcome], screen: &Screen) -> Result<(), CliError> {
+    if screen.json {
+        return screen.document(&serde_json::json!({
+            "quick": options.quick,
+            "seed": options.seed,
+            "out": options.out,
+            "experiments": outcomes,
+        }));
+    }
+    for outcome in outcomes {
+        let quick = if outcome.quick {
+            ", quick: cut down to be short"
+        } else {
+            ""
+        };
+        screen.line(format!(
+            "{} ({} cells{quick})\n",
+            outcome.experiment, outcome.cells
+        ))?;
+        for table in outcome
+            .findings
+            .tables
+            .iter()
+            .filter(|table| !table.rows.is_empty())
+        {
+            screen.line(format!("{table}\n"))?;
+        }
+        for note in &outcome.findings.notes {
+            screen.line(note)?;
+        }
+        screen.line(format!("\nAll readings: {}\n", quoted(&outcome.csv)))?;
+    }
+    Ok(())
+}
