@@ -353,7 +353,7 @@ impl World {
                 let (from, to) = (self.who(*from).unwrap_or(who), self.who(*to).unwrap_or(who));
                 WORK + self.links.delay(&mut self.rng, from, to) * 4
             }
-            Effect::Drop { .. } | Effect::Commit { .. } | Effect::Explore { .. } => TOUCH,
+            Effect::Drop { .. } | Effect::Commit { .. } | Effect::Explore { .. } | Effect::Locate { .. } => TOUCH,
         };
         self.after(delay, Event::Work(who, life, Box::new(effect)));
     }
@@ -369,6 +369,7 @@ impl World {
     pub(crate) fn perform(&mut self, who: Who, effect: Effect) {
         let wedged = self.host(who).is_some_and(|host| host.wedged);
         match effect {
+            Effect::Locate { job, .. } => self.finish(who, job, JobOutcome::default()),
             Effect::Regenerate { job, .. } | Effect::Copy { job, .. } if wedged => {
                 self.finish(who, job, JobOutcome::default());
             }

@@ -468,6 +468,7 @@ impl Keeping {
             k: self.k,
             n: self.n,
             shard_len: 1 << 20,
+            placement: mutualstore_dht::placement::Placement::Successors,
         }
     }
 
