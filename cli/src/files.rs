@@ -286,7 +286,19 @@ pub(crate) fn stat(args: &StatArgs, screen: &Screen) -> Result<(), CliError> {
             shards(stripe),
         ]);
     }
-    screen.table(&stripes)
+    screen.table(&stripes)?;
+    let mut groups: Vec<&Vec<String>> = file
+        .stripes
+        .iter()
+        .filter_map(|stripe| stripe.group.as_ref())
+        .collect();
+    groups.sort_unstable();
+    groups.dedup();
+    for group in groups {
+        let peers: Vec<&str> = group.iter().map(|peer| short_peer(peer)).collect();
+        screen.line(format!("group: {}", peers.join(" ")))?;
+    }
+    Ok(())
 }
 
 #[derive(clap::Args, Debug)]

@@ -209,6 +209,10 @@ pub(crate) fn lookup(args: &LookupArgs, screen: &Screen) -> Result<(), CliError>
     for holder in lookup.holders {
         rows.add(["holder".to_owned(), holder]);
     }
+    for shard in lookup.shards {
+        let held = format!("{} {}", shard.peer.unwrap_or_default(), shard.state);
+        rows.add([format!("shard {}", shard.index), held]);
+    }
     screen.table(&rows)
 }
 

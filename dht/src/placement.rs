@@ -134,6 +134,14 @@ impl Roster {
         })
     }
 
+    /// The run of `group` in which the peer lies, or would lie, in its order.
+    pub fn run_of(&self, peer: Peer, group: usize) -> Vec<Peer> {
+        let (peers, run) = self.from(peer, group);
+        let mut run: Vec<Peer> = peers.into_iter().take(run).collect();
+        run.sort_by_cached_key(|peer| order(*peer));
+        run
+    }
+
     /// The peers from `peer` on around its run of `group`, then those behind the run, once around; `peer` need not be
     /// among them. With the length of the run.
     fn from(&self, peer: Peer, group: usize) -> (Vec<Peer>, usize) {

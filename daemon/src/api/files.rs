@@ -21,11 +21,12 @@ use crate::link::Link;
 use crate::list::Listed as Entry;
 use crate::manifest::{MAX_FRAGMENTS, MAX_NAME, MAX_SHARD_SIZE, check_shard_size};
 use crate::names::base_name;
+use crate::node::census::Census;
 use crate::placement::{Placement, Scope};
 use crate::transfer::delete;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get::{self, OpenFile};
-use crate::transfer::health::{Health, ShardHealth, ShardState, StripeHealth};
+use crate::transfer::health::{Asked, Health, ShardHealth, ShardState, StripeHealth};
 use crate::transfer::options::{Fragments, PutOptions};
 use crate::transfer::put;
 use crate::units::Size;
@@ -368,6 +369,8 @@ struct StatStripe {
     length_bytes: u64,
     /// None where the stripe is placed by its own id.
     anchor: Option<String>,
+    /// Peers of the group that it goes by as it is now; none where the policy has no groups.
+    group: Option<Vec<String>>,
     live: usize,
     needed: u8,
     health: Health,
@@ -375,7 +378,7 @@ struct StatStripe {
 }
 
 #[derive(Serialize)]
-struct StatShard {
+pub(super) struct StatShard {
     index: u8,
     peer: Option<String>,
     state: ShardState,
@@ -386,7 +389,8 @@ pub(super) async fn stat(State(api): State<Api>, Path(link): Path<String>) -> Re
     let transfer = Transfer::new(Operation::Get);
     let file = get::open(&api.node, &transfer, &link).await?;
     let healths = file.survey(&api.node).await;
-    json(&describe(&file, healths))
+    let census = api.node.census().await;
+    json(&describe(&file, healths, &census))
 }
 
 pub(super) async fn delete_file(
@@ -401,7 +405,11 @@ pub(super) async fn delete_file(
     json(&task.await.map_err(broke_off)??)
 }
 
-fn describe(file: &OpenFile, healths: Vec<StripeHealth>) -> Stat {
+fn describe(file: &OpenFile, healths: Vec<StripeHealth>, census: &Census) -> Stat {
+    let group = |asked: &Asked| {
+        let peers = census.group(asked.placement, asked.stripe, asked.n)?;
+        Some(peers.iter().map(ToString::to_string).collect())
+    };
     let manifest = &file.manifest;
     let Placement { policy, .. } = manifest.placement;
     let anchor: Option<[u8; HASH_LEN]> = manifest
@@ -417,10 +425,11 @@ fn describe(file: &OpenFile, healths: Vec<StripeHealth>) -> Stat {
             kind: if stripe.is_data { "data" } else { "manifest" },
             length_bytes: stripe.length,
             anchor: anchor.map(hex::encode),
+            group: group(&stripe.asked),
             live: health.live,
             needed: stripe.asked.k,
             health: health.health,
-            shards: health.shards.iter().map(describe_shard).collect(),
+            shards: health.shards.iter().map(StatShard::from).collect(),
         })
         .collect();
     Stat {
@@ -439,11 +448,13 @@ fn describe(file: &OpenFile, healths: Vec<StripeHealth>) -> Stat {
     }
 }
 
-fn describe_shard(shard: &ShardHealth) -> StatShard {
-    StatShard {
-        index: shard.index,
-        peer: shard.peer.as_ref().map(ToString::to_string),
-        state: shard.state,
+impl From<&ShardHealth> for StatShard {
+    fn from(shard: &ShardHealth) -> Self {
+        Self {
+            index: shard.index,
+            peer: shard.peer.as_ref().map(ToString::to_string),
+            state: shard.state,
+        }
     }
 }
 

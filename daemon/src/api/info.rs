@@ -11,6 +11,7 @@ use mutualstore_dht::ring::{Liveness, Phase};
 use mutualstore_dht::{Contact, Id};
 use serde::{Deserialize, Serialize};
 
+use super::files::StatShard;
 use super::{Api, Refusal, json};
 use crate::error::Failure;
 use crate::link::Link;
@@ -18,6 +19,7 @@ use crate::network::Invite;
 use crate::node::Node;
 use crate::node::survey::{RingCheck, check_ring};
 use crate::process::{self, ProcessUse};
+use crate::transfer::health;
 
 fn phase_name(phase: Phase) -> &'static str {
     match phase {
@@ -328,6 +330,8 @@ struct Lookup {
     milliseconds: f64,
     path: Vec<String>,
     holders: Vec<String>,
+    /// What holders, homes and locators say of the stripe with that id.
+    shards: Vec<StatShard>,
 }
 
 fn target_of(node: &Node, text: &str) -> Result<Id, Failure> {
@@ -349,17 +353,20 @@ pub(super) async fn lookup(State(api): State<Api>, Path(target): Path<String>) -
     let begun = Instant::now();
     let count = usize::try_from(api.node.network().r).unwrap_or(usize::MAX);
     let found = api.node.core.lookup(id, count).await.map_err(Failure::refused)?;
+    let milliseconds = begun.elapsed().as_secs_f64() * 1000.0;
+    let shards = health::shards_of(&api.node, id).await;
     json(&Lookup {
         id: id.to_string(),
         hops: found.hops,
         timeouts: found.timeouts,
-        milliseconds: begun.elapsed().as_secs_f64() * 1000.0,
+        milliseconds,
         path: found.path.iter().map(ToString::to_string).collect(),
         holders: found
             .contacts
             .iter()
             .map(|contact| contact.peer.to_string())
             .collect(),
+        shards: shards.iter().map(StatShard::from).collect(),
     })
 }
 

@@ -61,6 +61,13 @@ impl Census {
             .collect()
     }
 
+    /// The peers of the group that new shards of a stripe are chosen from; none where the policy has no groups.
+    pub(crate) fn group(&self, placement: Placement, stripe: Id, n: u8) -> Option<Vec<Peer>> {
+        let group = placement.group(n)?;
+        let first = self.candidates(placement, stripe, n, 1).first()?.peer;
+        Some(self.roster.run_of(first, group))
+    }
+
     /// Somebody in the ring.
     pub(crate) fn contact(&self, peer: Peer) -> Option<&Contact> {
         self.contacts.get(&peer)

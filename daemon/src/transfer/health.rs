@@ -8,6 +8,7 @@ use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
 use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Contact, Id, Peer};
+use mutualstore_erasure::MAX_SHARDS;
 use serde::Serialize;
 
 use super::events::{Operation, Transfer};
@@ -101,6 +102,21 @@ pub(crate) async fn survey(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHea
             ..judge(*asked, &answers)
         })
         .collect()
+}
+
+/// The shards of a stripe of which nothing but the id is known: those that somebody holds, or has on record with a peer
+/// that does not answer.
+pub(crate) async fn shards_of(node: &Arc<Node>, stripe: Id) -> Vec<ShardHealth> {
+    let asked = Asked {
+        stripe,
+        k: 1,
+        n: MAX_SHARDS,
+        placement: Placement::Successors,
+    };
+    let mut health = survey(node, &[asked]).await;
+    let shards = health.pop().map(|health| health.shards).unwrap_or_default();
+    let known = shards.into_iter().filter(|shard| shard.peer.is_some());
+    known.collect()
 }
 
 /// Asks peers about stripes, given by their positions, and files what they say.

@@ -116,6 +116,9 @@ pub struct StripeStat {
     /// What its group is found by, hexadecimal; none where that is the stripe id, or there are no groups.
     #[serde(default)]
     pub anchor: Option<String>,
+    /// Peers of its group as it is now; none where there are no groups.
+    #[serde(default)]
+    pub group: Option<Vec<String>>,
     /// Distinct shards on live peers.
     pub live: u32,
     /// Shards needed to read it (k).
@@ -308,6 +311,9 @@ pub struct Lookup {
     pub path: Vec<String>,
     /// The peers responsible, nearest first.
     pub holders: Vec<String>,
+    /// The shards of the stripe with that id that somebody reachable has, or knows of.
+    #[serde(default)]
+    pub shards: Vec<ShardStat>,
 }
 
 /// Answer to `ls`.

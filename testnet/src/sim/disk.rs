@@ -353,7 +353,9 @@ impl World {
                 let (from, to) = (self.who(*from).unwrap_or(who), self.who(*to).unwrap_or(who));
                 WORK + self.links.delay(&mut self.rng, from, to) * 4
             }
-            Effect::Drop { .. } | Effect::Commit { .. } | Effect::Explore { .. } | Effect::Locate { .. } => TOUCH,
+            Effect::Drop { .. } | Effect::Commit { .. } | Effect::Explore { .. } | Effect::Locate { .. } => {
+                TOUCH
+            }
         };
         self.after(delay, Event::Work(who, life, Box::new(effect)));
     }
