@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use mutualstore_testnet::experiment::churn::Churn;
 use mutualstore_testnet::experiment::load::Load;
+use mutualstore_testnet::experiment::loss::{Loss, Scheme};
 use mutualstore_testnet::experiment::timing::Timing;
 use mutualstore_testnet::experiment::{self, ExperimentError, Options, Outcome, Planned};
 use mutualstore_testnet::interrupt::OnInterrupt;
@@ -24,6 +25,9 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
+    /// How many files are lost when peers die together, by code and placement, beside the closed forms
+    #[command(after_help = HELP)]
+    Loss(LossArgs),
     /// How long puts and gets take: sizes, clients, shard sizes, cache; beside published figures
     #[command(after_help = HELP)]
     Timing(TimingArgs),
@@ -56,6 +60,42 @@ struct RunArgs {
     /// Flags for every daemon
     #[arg(last = true, value_name = "DAEMON FLAGS")]
     flags: Vec<String>,
+}
+
+#[derive(clap::Args, Debug)]
+struct LossArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Numbers of daemons [default: 12,24,36; quick: 12]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    peers: Option<Vec<usize>>,
+    /// Code of schemes that name none [default: copies:3]
+    #[arg(long)]
+    code: Option<String>,
+    /// The same as --code copies:K
+    #[arg(short, long, value_name = "K", conflicts_with = "code")]
+    k: Option<u8>,
+    /// What to compare, each [CODE@]POLICY[/SCOPE], as copysets/fragment or rs:4+2@successors
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    schemes: Option<Vec<Scheme>>,
+    /// Number of files [default: 100]
+    #[arg(long, value_name = "N")]
+    files: Option<usize>,
+    /// Size of each [default: 100kB]
+    #[arg(long, value_name = "SIZE")]
+    file_size: Option<Size>,
+    /// Fragments of each file [default: 4]
+    #[arg(long, value_name = "F")]
+    fragments: Option<u32>,
+    /// How many peers are killed at once [default: 2,3,4,6,8,10, as far as one is left; quick: 3,6]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    kill: Option<Vec<usize>>,
+    /// How often, for each number [default: 3; quick: 1]
+    #[arg(long, value_name = "N")]
+    patterns: Option<usize>,
+    /// Patterns counted on the shard map where there are more than that [default: 100000]
+    #[arg(long, value_name = "N")]
+    sample: Option<u64>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -165,6 +205,33 @@ fn bytes(sizes: Option<Vec<Size>>) -> Option<Vec<u64>> {
     sizes.map(|sizes| sizes.into_iter().map(|size| size.0).collect())
 }
 
+impl LossArgs {
+    fn parameters(self) -> (RunArgs, Loss) {
+        let mut loss = if self.run.quick {
+            Loss::quick()
+        } else {
+            Loss::full()
+        };
+        set(&mut loss.peers, self.peers);
+        set(&mut loss.code, self.k.map(|k| format!("copies:{k}")));
+        set(&mut loss.code, self.code);
+        set(&mut loss.files, self.files);
+        set(&mut loss.file_bytes, self.file_size.map(|size| size.0));
+        set(&mut loss.fragments, self.fragments);
+        set(&mut loss.patterns, self.patterns);
+        set(&mut loss.sampled, self.sample);
+        match self.kill {
+            Some(kill) => loss.kills = kill,
+            None => loss.keep_possible_kills(),
+        }
+        match self.schemes {
+            Some(schemes) => loss.schemes = schemes,
+            None => loss.keep_possible_schemes(),
+        }
+        (self.run, loss)
+    }
+}
+
 impl TimingArgs {
     fn parameters(self) -> (RunArgs, Timing) {
         let mut timing = if self.run.quick {
@@ -227,6 +294,10 @@ impl ChurnArgs {
 /// Runs an experiment, or goes on with it.
 pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
     match args.command {
+        Command::Loss(args) => {
+            let (run, loss) = args.parameters();
+            carry_out(run, screen, |options| Ok(vec![experiment::plan(loss, options)?]))
+        }
         Command::Timing(args) => {
             let (run, timing) = args.parameters();
             carry_out(run, screen, |options| {
@@ -247,12 +318,13 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
 
 /// Every experiment; none starts when one cannot be written.
 fn all(options: &Options) -> Result<Vec<Planned>, ExperimentError> {
-    let (timing, load, churn) = if options.quick {
-        (Timing::quick(), Load::quick(), Churn::quick())
+    let (loss, timing, load, churn) = if options.quick {
+        (Loss::quick(), Timing::quick(), Load::quick(), Churn::quick())
     } else {
-        (Timing::full(), Load::full(), Churn::full())
+        (Loss::full(), Timing::full(), Load::full(), Churn::full())
     };
     Ok(vec![
+        experiment::plan(loss, options)?,
         experiment::plan(timing, options)?,
         experiment::plan(load, options)?,
         experiment::plan(churn, options)?,

@@ -12,8 +12,12 @@ pub mod churn;
 pub mod findings;
 mod journal;
 pub mod load;
+pub mod loss;
 mod pace;
+pub mod patterns;
+mod peer_set;
 mod run;
+pub mod shard_map;
 mod stage;
 #[cfg(test)]
 mod testing;

@@ -32,6 +32,7 @@ pub struct Stage {
     place: Option<PathBuf>,
     flags: Vec<String>,
     seed: u64,
+    out: PathBuf,
     standing: Option<(Network, Scratch)>,
 }
 
@@ -42,6 +43,7 @@ impl Stage {
             place: options.place.clone(),
             flags: options.flags.clone(),
             seed: options.seed,
+            out: options.out.clone(),
             standing: None,
         }
     }
@@ -85,6 +87,29 @@ impl Stage {
             Some((_, scratch)) => Ok(scratch.interrupted()?),
             None => Ok(()),
         }
+    }
+
+    /// Keeps something beside the readings of an experiment, as `OUT/EXPERIMENT/NAME.json`; an older one is replaced.
+    pub(super) fn keep(
+        &self,
+        experiment: &str,
+        name: &str,
+        what: &impl Serialize,
+    ) -> Result<(), ExperimentError> {
+        let harmless = |c: char| {
+            if c.is_ascii_alphanumeric() || "+-.".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        };
+        let name: String = name.chars().map(harmless).collect();
+        let path = self.out.join(experiment).join(format!("{name}.json"));
+        let fresh = path.with_extension("json.new");
+        let bytes = serde_json::to_vec(what).map_err(std::io::Error::from);
+        let written = bytes.and_then(|bytes| std::fs::write(&fresh, bytes));
+        let renamed = written.and_then(|()| std::fs::rename(&fresh, &path));
+        renamed.map_err(ExperimentError::out(path))
     }
 
     /// Seed for something that belongs to `cell`, the same in every run with the same `--seed`.

@@ -1,0 +1,411 @@
+//! One cell of `loss`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Cell, Loss, Reading};
+use crate::client::{Client, ClientError, FileStat, Health, NOT_FOUND, PutOptions, RETRY, UNRECOVERABLE};
+use crate::experiment::patterns::{self, Patterns};
+use crate::experiment::shard_map::{FileMap, Kind, PeerSet, ShardMap, StripeMap};
+use crate::experiment::stage::{get, put, side_by_side};
+use crate::experiment::{ExperimentError, Network, Stage};
+use crate::net;
+use crate::scratch::Scratch;
+use crate::size::Capacities;
+
+/// Far more than the files of a cell take.
+const CAPACITY: u64 = 1 << 30;
+/// Files worked on at the same time.
+const CLIENTS: usize = 8;
+/// A survivor that says "try again" has found its feet by then.
+const PATIENCE: Duration = Duration::from_mins(2);
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// A file in the network.
+struct Stored {
+    /// Of its bytes.
+    seed: u64,
+    /// Through which peer.
+    writer: usize,
+    link: String,
+    /// Stripe ids in the order of its map.
+    stripes: Vec<String>,
+}
+
+/// A verdict on each file, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Verdicts {
+    fragments: Vec<bool>,
+    manifests: Vec<bool>,
+}
+
+impl Verdicts {
+    fn unreadable(&self) -> Vec<bool> {
+        let both = self.fragments.iter().zip(&self.manifests);
+        both.map(|(fragment, manifest)| *fragment || *manifest).collect()
+    }
+}
+
+pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
+    let seed = stage.seed(cell, "files and victims");
+    let network = Network {
+        peers: cell.peers,
+        capacities: Capacities::same(CAPACITY),
+        flags: vec!["--repair".to_owned(), "off".to_owned()],
+    };
+    let scratch = stage.network(&network)?;
+    let begun = Instant::now();
+    let mut stored = store(loss, cell, scratch, seed)?;
+    let put_seconds = begun.elapsed();
+    let map = look(scratch, &mut stored)?;
+    let begun = Instant::now();
+    let missing = read(loss, scratch, &stored)?;
+    let get_seconds = begun.elapsed();
+    if missing.contains(&true) {
+        return Err(unexpected("a file that was just stored cannot be read"));
+    }
+    let rows = Rows {
+        loss,
+        cell,
+        code: loss.code_of(&cell.scheme)?.to_string(),
+        copysets: map.copysets(),
+        file_sets: map.file_sets(),
+    };
+    let mut readings = vec![rows.timed("put", put_seconds), rows.timed("get", get_seconds)];
+    for dead in &loss.kills {
+        for pattern in 0..loss.patterns {
+            let everybody: Vec<usize> = scratch.alive();
+            let seed = seed.wrapping_add((*dead * 1000 + pattern) as u64);
+            let victims = net::pick(&everybody, *dead, seed);
+            readings.extend(pattern_of(&rows, scratch, &stored, &map, (pattern, &victims))?);
+        }
+    }
+    let all_patterns = loss.kills.iter().map(|dead| {
+        let begun = Instant::now();
+        let patterns = Patterns::choose(cell.peers, *dead, loss.sampled, seed);
+        let counted = patterns::count(&map, &patterns);
+        rows.counted(*dead, &patterns, &counted, begun.elapsed())
+    });
+    readings.extend(all_patterns);
+    let clean = |number: usize| {
+        let mine = stored.iter().skip(number).step_by(CLIENTS);
+        mine.into_iter().try_for_each(|file| {
+            let deleted = scratch.client(file.writer)?.delete(&file.link);
+            deleted.map_err(ExperimentError::client("delete")).map(drop)
+        })
+    };
+    side_by_side(CLIENTS, &clean)?;
+    let name = format!("{}-{}", cell.peers, cell.scheme);
+    stage.keep("loss", &format!("map-{name}"), &map)?;
+    Ok(readings)
+}
+
+fn unexpected(what: &str) -> ExperimentError {
+    ExperimentError::client("loss")(ClientError::Unexpected {
+        what: what.to_owned(),
+    })
+}
+
+/// Stores all files, each through the next peer.
+fn store(loss: &Loss, cell: &Cell, scratch: &Scratch, seed: u64) -> Result<Vec<Stored>, ExperimentError> {
+    let options = PutOptions {
+        code: Some(cell.scheme.code.clone().unwrap_or_else(|| loss.code.clone())),
+        placement: Some(cell.scheme.placement.clone()),
+        scope: cell.scheme.scope.clone(),
+        fragments: Some(loss.fragments),
+        ..PutOptions::default()
+    };
+    let alive = scratch.alive();
+    let client = |number: usize| {
+        let mut stored = Vec::new();
+        for file in (number..loss.files).step_by(CLIENTS) {
+            let writer = alive.get(file % alive.len().max(1)).copied().unwrap_or(0);
+            let seed = seed.wrapping_add(file as u64);
+            let (report, _) = put(&scratch.client(writer)?, seed, loss.file_bytes, &options)
+                .map_err(ExperimentError::client("put"))?;
+            let link = report.link;
+            stored.push((
+                file,
+                Stored {
+                    seed,
+                    writer,
+                    link,
+                    stripes: Vec::new(),
+                },
+            ));
+        }
+        Ok(stored)
+    };
+    let stored: BTreeMap<usize, Stored> = side_by_side(CLIENTS, &client)?.into_iter().flatten().collect();
+    Ok(stored.into_values().collect())
+}
+
+/// Asks where every shard is, when all are there.
+fn look(scratch: &Scratch, stored: &mut [Stored]) -> Result<ShardMap, ExperimentError> {
+    let numbers: BTreeMap<&str, usize> = scratch
+        .peers()
+        .iter()
+        .map(|p| (p.peer.as_str(), p.index))
+        .collect();
+    let mut files = Vec::with_capacity(stored.len());
+    for file in stored {
+        let stat = whole(&scratch.client(file.writer)?, &file.link)?;
+        file.stripes = stat.stripes.iter().map(|stripe| stripe.id.clone()).collect();
+        files.push(file_map(&stat, &numbers));
+    }
+    Ok(ShardMap {
+        peers: scratch.peers().len(),
+        files,
+    })
+}
+
+/// The stat of a file whose shards are all there: commits spread for a moment after the put.
+fn whole(client: &Client, link: &str) -> Result<FileStat, ExperimentError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let stat = client.stat(link).map_err(ExperimentError::client("stat"))?.body;
+        if stat.health == Health::Safe {
+            return Ok(stat);
+        }
+        if Instant::now() >= until {
+            return Err(ExperimentError::Late {
+                what: "a file is not whole".to_owned(),
+                waited: PATIENCE,
+            });
+        }
+        thread::sleep(AGAIN);
+    }
+}
+
+fn file_map(stat: &FileStat, numbers: &BTreeMap<&str, usize>) -> FileMap {
+    let stripe = |stripe: &crate::client::StripeStat| {
+        let mut holders: Vec<Vec<usize>> = Vec::new();
+        for shard in stripe.shards.iter().filter(|shard| shard.state == "ok") {
+            let index = shard.index as usize;
+            holders.resize(holders.len().max(index + 1), Vec::new());
+            let holder = shard.peer.as_deref().and_then(|peer| numbers.get(peer));
+            if let (Some(holder), Some(of_index)) = (holder, holders.get_mut(index)) {
+                of_index.push(*holder);
+            }
+        }
+        StripeMap {
+            kind: if stripe.kind == "data" {
+                Kind::Data
+            } else {
+                Kind::Manifest
+            },
+            needed: u8::try_from(stripe.needed).unwrap_or(u8::MAX),
+            holders,
+        }
+    };
+    FileMap {
+        stripes: stat.stripes.iter().map(stripe).collect(),
+    }
+}
+
+/// Kills, counts in three ways, and starts the dead again.
+fn pattern_of(
+    rows: &Rows<'_>,
+    scratch: &mut Scratch,
+    stored: &[Stored],
+    map: &ShardMap,
+    (pattern, victims): (usize, &[usize]),
+) -> Result<Vec<Reading>, ExperimentError> {
+    for victim in victims {
+        scratch.kill(*victim);
+    }
+    scratch.wait_whole()?;
+    let begun = Instant::now();
+    let unread = read(rows.loss, scratch, stored)?;
+    let read_seconds = begun.elapsed();
+    let begun = Instant::now();
+    let asked = ask(scratch, stored, map)?;
+    let asked_seconds = begun.elapsed();
+    let begun = Instant::now();
+    let dead: PeerSet = victims.iter().copied().collect();
+    let mapped = Verdicts {
+        fragments: map.files.iter().map(|file| file.loses_fragment(&dead)).collect(),
+        manifests: map.files.iter().map(|file| file.loses_manifest(&dead)).collect(),
+    };
+    let map_seconds = begun.elapsed();
+    scratch.restart(victims)?;
+    scratch.wait_whole()?;
+    if unread != mapped.unreadable() || asked != mapped {
+        let counts = [&unread, &asked.unreadable(), &mapped.unreadable()];
+        let counts = counts.map(|files| files.iter().filter(|lost| **lost).count());
+        let [read, asked, map] = counts;
+        return Err(unexpected(&format!(
+            "with the peers {victims:?} dead {read} files cannot be read, {asked} are lost by inventories and \
+             {map} by the map: these must be the same files"
+        )));
+    }
+    let told =
+        |verdicts: &Verdicts, method, seconds| rows.killed(method, pattern, victims, verdicts, seconds);
+    let mut readings = vec![told(&mapped, "read", read_seconds)];
+    for reading in &mut readings {
+        // What cannot be read is not known to lack one or the other.
+        (reading.files_lost, reading.manifests_lost, reading.any_lost) = (None, None, None);
+    }
+    readings.push(told(&asked, "asked", asked_seconds));
+    readings.push(told(&mapped, "map", map_seconds));
+    Ok(readings)
+}
+
+/// Reads every file through survivors in turn. Which cannot be read; anything but loss is a failure.
+fn read(loss: &Loss, scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, ExperimentError> {
+    let alive = scratch.alive();
+    each(stored, &|number, file| {
+        // Not the writer, who has the manifest in its cache.
+        let others: Vec<usize> = alive
+            .iter()
+            .copied()
+            .filter(|peer| *peer != file.writer)
+            .collect();
+        let others = if others.is_empty() { &alive } else { &others };
+        let reader = others.get(number % others.len().max(1)).copied().unwrap_or(0);
+        let client = scratch.client(reader)?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            return match get(&client, &file.link, file.seed, loss.file_bytes) {
+                Ok(_) => Ok(false),
+                Err(error) if [NOT_FOUND, UNRECOVERABLE].contains(&error.exit_code()) => Ok(true),
+                Err(error) if error.exit_code() == RETRY && Instant::now() < until => {
+                    thread::sleep(AGAIN);
+                    continue;
+                }
+                Err(error) => Err(ExperimentError::client("get")(error)),
+            };
+        }
+    })
+}
+
+/// Asks inventories and locators for every stripe by its id.
+fn ask(scratch: &Scratch, stored: &[Stored], map: &ShardMap) -> Result<Verdicts, ExperimentError> {
+    let alive = scratch.alive();
+    let verdicts = each(stored, &|number, file| {
+        let asked = alive.get(number % alive.len().max(1)).copied().unwrap_or(0);
+        let client = scratch.client(asked)?;
+        let of_file = map.files.get(number);
+        let stripes = of_file.into_iter().flat_map(|file| &file.stripes);
+        let (mut fragment, mut manifest) = (false, false);
+        for (id, stripe) in file.stripes.iter().zip(stripes) {
+            let told = client.lookup(id).map_err(ExperimentError::client("lookup"))?.body;
+            let held = told.shards.iter().filter(|shard| shard.state == "ok");
+            let mut indices: Vec<u32> = held.map(|shard| shard.index).collect();
+            indices.sort_unstable();
+            indices.dedup();
+            let lost = indices.len() < usize::from(stripe.needed);
+            match stripe.kind {
+                Kind::Data => fragment |= lost,
+                Kind::Manifest => manifest |= lost,
+            }
+        }
+        Ok((fragment, manifest))
+    })?;
+    let (fragments, manifests) = verdicts.into_iter().unzip();
+    Ok(Verdicts { fragments, manifests })
+}
+
+/// Does something to every file, several at a time; what came of each, in order.
+fn each<T: Send>(
+    stored: &[Stored],
+    work: &(dyn Fn(usize, &Stored) -> Result<T, ExperimentError> + Sync),
+) -> Result<Vec<T>, ExperimentError> {
+    let next = AtomicUsize::new(0);
+    let client = |_| {
+        let mut done = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(file) = stored.get(number) else {
+                return Ok(done);
+            };
+            done.push((number, work(number, file)?));
+        }
+    };
+    let done: BTreeMap<usize, T> = side_by_side(CLIENTS, &client)?.into_iter().flatten().collect();
+    Ok(done.into_values().collect())
+}
+
+/// What all rows of a cell have in common.
+struct Rows<'a> {
+    loss: &'a Loss,
+    cell: &'a Cell,
+    code: String,
+    copysets: usize,
+    file_sets: usize,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of files")]
+fn count(files: &[bool]) -> f64 {
+    files.iter().filter(|lost| **lost).count() as f64
+}
+
+impl Rows<'_> {
+    fn row(&self, method: &str, dead: usize, took: Duration) -> Reading {
+        Reading {
+            peers: self.cell.peers,
+            code: self.code.clone(),
+            placement: self.cell.scheme.placement.clone(),
+            scope: self.cell.scheme.scope.clone(),
+            files: self.loss.files,
+            fragments: self.loss.fragments,
+            method: method.to_owned(),
+            dead,
+            pattern: None,
+            patterns: 1,
+            victims: String::new(),
+            files_lost: None,
+            manifests_lost: None,
+            unreadable: None,
+            any_lost: None,
+            copysets: self.copysets,
+            file_sets: self.file_sets,
+            seconds: took.as_secs_f64(),
+        }
+    }
+
+    fn timed(&self, method: &str, took: Duration) -> Reading {
+        self.row(method, 0, took)
+    }
+
+    fn killed(
+        &self,
+        method: &str,
+        pattern: usize,
+        victims: &[usize],
+        verdicts: &Verdicts,
+        took: Duration,
+    ) -> Reading {
+        let names: Vec<String> = victims.iter().map(ToString::to_string).collect();
+        let lost = count(&verdicts.fragments);
+        Reading {
+            pattern: Some(pattern),
+            victims: names.join(" "),
+            files_lost: Some(lost),
+            manifests_lost: Some(count(&verdicts.manifests)),
+            unreadable: Some(count(&verdicts.unreadable())),
+            any_lost: Some(f64::from(u8::from(lost > 0.0))),
+            ..self.row(method, victims.len(), took)
+        }
+    }
+
+    fn counted(
+        &self,
+        dead: usize,
+        patterns: &Patterns,
+        counted: &patterns::Counted,
+        took: Duration,
+    ) -> Reading {
+        let method = if patterns.is_exhaustive() { "all" } else { "sample" };
+        Reading {
+            patterns: patterns.len(),
+            files_lost: Some(counted.files_lost),
+            manifests_lost: Some(counted.manifests_lost),
+            unreadable: Some(counted.unreadable),
+            any_lost: Some(counted.any_lost),
+            ..self.row(method, dead, took)
+        }
+    }
+}
