@@ -8,6 +8,7 @@
 //! set of parameters, and to one process at a time. Every byte that is read back is compared. Nothing here prints: whoever
 //! calls [`run`] is told how far it is.
 
+pub mod analysis;
 pub mod churn;
 pub mod findings;
 mod journal;

@@ -28,6 +28,16 @@ impl Patterns {
         }
     }
 
+    /// So many drawn with `seed`, however many there are.
+    pub fn sample(peers: usize, dead: usize, count: u64, seed: u64) -> Self {
+        Self {
+            peers,
+            dead: dead.min(peers),
+            sample: Some((count, seed)),
+            count,
+        }
+    }
+
     /// Whether these are all there are.
     pub fn is_exhaustive(&self) -> bool {
         self.sample.is_none()

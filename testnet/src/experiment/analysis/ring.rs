@@ -1,0 +1,231 @@
+//! Copysets of successor placement: they are counted from a ring, there is no closed form for them.
+//!
+//! A stripe lies with the first n distinct peers that follow its identifier, so every arc between two virtual nodes makes one
+//! set of holders. With one virtual node each, N peers make N sets; with V each up to N·V different ones, and the more
+//! there are, the more placement behaves like a random one (Cidon et al. 2013 §3 on scatter width).
+
+use std::collections::BTreeMap;
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::ModelError;
+use crate::experiment::peer_set::PeerSet;
+
+/// Virtual nodes of numbered peers at random points of a circle.
+#[derive(Clone, Debug)]
+pub struct Ring {
+    peers: usize,
+    /// Point and owner, ascending.
+    nodes: Vec<(u64, usize)>,
+}
+
+impl Ring {
+    /// `virtual_nodes` of each of `peers` at uniformly random points.
+    pub fn draw(peers: usize, virtual_nodes: usize, rng: &mut ChaCha8Rng) -> Self {
+        let owners = (0..peers).flat_map(|peer| std::iter::repeat_n(peer, virtual_nodes));
+        Self::new(peers, owners.map(|peer| (rng.random(), peer)))
+    }
+
+    /// The virtual nodes of a ring as points (of 2^64) with the numbers of their owners, below `peers`.
+    pub fn new(peers: usize, nodes: impl IntoIterator<Item = (u64, usize)>) -> Self {
+        let mut nodes: Vec<_> = nodes.into_iter().collect();
+        nodes.sort_unstable();
+        Self { peers, nodes }
+    }
+
+    /// Who holds what lies on each arc, for stripes of `shards`.
+    pub fn holder_sets(&self, shards: usize) -> Result<HolderSets, ModelError> {
+        let before = self.nodes.iter().cycle().skip(self.nodes.len().max(1) - 1);
+        let arcs = self.nodes.iter().zip(before).enumerate();
+        let sets = arcs.map(|(start, ((point, _), (last, _)))| {
+            let mut holders = Vec::new();
+            for (_, owner) in self.nodes.iter().cycle().skip(start).take(self.nodes.len()) {
+                if holders.len() == shards {
+                    break;
+                }
+                if !holders.contains(owner) {
+                    holders.push(*owner);
+                }
+            }
+            // The only node of a ring follows itself: the arc is the whole circle.
+            let arc = point.wrapping_sub(*last);
+            (
+                holders,
+                if arc == 0 {
+                    f64::from(self.nodes.len() == 1)
+                } else {
+                    share(arc)
+                },
+            )
+        });
+        HolderSets::new(self.peers, shards, sets)
+    }
+}
+
+/// Part of the circle of 2^64.
+#[expect(clippy::cast_precision_loss, reason = "a share")]
+fn share(arc: u64) -> f64 {
+    arc as f64 / 2f64.powi(64)
+}
+
+/// The different sets of holders of a ring, each with the share of all stripes that it holds.
+#[derive(Clone, Debug)]
+pub struct HolderSets {
+    peers: usize,
+    shards: usize,
+    sets: Vec<(PeerSet, f64)>,
+}
+
+impl HolderSets {
+    /// From the holders of each arc and its length in any unit, as read from a ring. Equal sets become one, arcs of no length
+    /// none.
+    pub fn new(
+        peers: usize,
+        shards: usize,
+        arcs: impl IntoIterator<Item = (Vec<usize>, f64)>,
+    ) -> Result<Self, ModelError> {
+        if peers > PeerSet::CAPACITY {
+            return Err(ModelError::TooManyPeers { peers });
+        }
+        let mut sets: BTreeMap<PeerSet, f64> = BTreeMap::new();
+        for (holders, weight) in arcs {
+            let set: PeerSet = holders.iter().copied().collect();
+            if set.len() != shards || holders.iter().any(|peer| *peer >= peers) {
+                return Err(ModelError::Holders { shards, holders });
+            }
+            if weight > 0.0 {
+                *sets.entry(set).or_default() += weight;
+            }
+        }
+        let sum: f64 = sets.values().sum();
+        if sets.is_empty() || !sum.is_finite() {
+            return Err(ModelError::EmptyRing);
+        }
+        let sets = sets
+            .into_iter()
+            .map(|(set, weight)| (set, weight / sum))
+            .collect();
+        Ok(Self { peers, shards, sets })
+    }
+
+    /// Peers of the ring.
+    pub fn peers(&self) -> usize {
+        self.peers
+    }
+
+    /// Shards of a stripe: members of each set.
+    pub fn shards(&self) -> usize {
+        self.shards
+    }
+
+    /// Number of different sets.
+    pub fn distinct(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// The sets with their shares, which sum to 1.
+    pub fn iter(&self) -> impl Iterator<Item = (PeerSet, f64)> {
+        self.sets.iter().copied()
+    }
+
+    /// Share of all stripes of which more than `tolerated` holders are dead.
+    pub fn lost(&self, dead: &PeerSet, tolerated: usize) -> f64 {
+        let lost = self
+            .sets
+            .iter()
+            .filter(|(set, _)| set.and(dead).len() > tolerated);
+        lost.map(|(_, weight)| weight).sum()
+    }
+
+    /// The holders of a stripe with a random identifier.
+    pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> PeerSet {
+        let mut point: f64 = rng.random();
+        let hit = self.sets.iter().find(|(_, weight)| {
+            point -= weight;
+            point < 0.0
+        });
+        // Rounding may leave a point beyond the last set.
+        hit.or(self.sets.last())
+            .map_or(PeerSet::default(), |(set, _)| *set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::experiment::analysis::binomial::tail;
+    use crate::experiment::patterns::Patterns;
+
+    #[test]
+    fn one_virtual_node_each_makes_as_many_copysets_as_peers() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let sets = Ring::draw(12, 1, &mut rng).holder_sets(3).unwrap();
+        assert_eq!(sets.distinct(), 12);
+        assert!((sets.iter().map(|(_, weight)| weight).sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn more_virtual_nodes_make_more_copysets() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let count = |nodes, rng: &mut _| Ring::draw(36, nodes, rng).holder_sets(3).unwrap().distinct();
+        let counts = [1, 4, 16, 64].map(|nodes| count(nodes, &mut rng));
+        assert!(counts.is_sorted_by(|a, b| a < b), "{counts:?}");
+        assert!(
+            counts
+                .iter()
+                .zip([1, 4, 16, 64])
+                .all(|(count, nodes)| *count <= 36 * nodes)
+        );
+    }
+
+    #[test]
+    fn arcs_weigh_what_they_are_long() {
+        let quarter = 1 << 62;
+        let ring = Ring::new(3, [(0, 0), (quarter, 1), (3 * quarter, 2)]);
+        let sets: BTreeMap<PeerSet, f64> = ring.holder_sets(2).unwrap().iter().collect();
+        let set = |peers: [usize; 2]| peers.into_iter().collect::<PeerSet>();
+        // An identifier up to a node's point belongs to that node.
+        let expected = [([0, 1], 0.25), ([1, 2], 0.25), ([0, 2], 0.5)];
+        assert_eq!(sets, expected.map(|(peers, weight)| (set(peers), weight)).into());
+    }
+
+    #[test]
+    fn on_any_ring_the_mean_share_lost_is_the_tail() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for (peers, shards, tolerated, killed) in [(9, 3, 2, 4), (10, 5, 1, 3), (12, 6, 2, 5)] {
+            let sets = Ring::draw(peers, 3, &mut rng).holder_sets(shards).unwrap();
+            let patterns = Patterns::choose(peers, killed, u64::MAX, 0);
+            let mut sum = 0.0;
+            patterns.for_each(|dead| sum += sets.lost(dead, tolerated));
+            let mean = sum / f64::from(u32::try_from(patterns.len()).unwrap());
+            assert!((mean - tail(peers, shards, killed, tolerated)).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn what_is_no_ring_is_refused() {
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let small = Ring::draw(2, 4, &mut rng).holder_sets(3);
+        assert!(matches!(small, Err(ModelError::Holders { shards: 3, .. })));
+        let empty = Ring::new(3, []).holder_sets(3);
+        assert!(matches!(empty, Err(ModelError::EmptyRing)));
+        let large = Ring::draw(300, 1, &mut rng).holder_sets(3);
+        assert!(matches!(large, Err(ModelError::TooManyPeers { peers: 300 })));
+        let unknown = HolderSets::new(3, 2, [(vec![0, 3], 1.0)]);
+        assert!(matches!(unknown, Err(ModelError::Holders { .. })));
+    }
+
+    #[test]
+    fn stripes_are_drawn_in_proportion() {
+        let arcs = [(vec![0, 1], 1.0), (vec![1, 2], 3.0), (vec![1, 0], 1.0)];
+        let sets = HolderSets::new(3, 2, arcs).unwrap();
+        assert_eq!(sets.distinct(), 2);
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let first: PeerSet = [0, 1].into_iter().collect();
+        let drawn = (0..10_000).filter(|_| sets.draw(&mut rng) == first).count();
+        assert!((3_800..4_200).contains(&drawn), "{drawn}");
+    }
+}
