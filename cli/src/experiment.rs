@@ -186,7 +186,7 @@ struct ChurnArgs {
     /// Size of each [default: 1MB]
     #[arg(long, value_name = "SIZE")]
     file_size: Option<Size>,
-    /// How long peers come and go for each case [default: 120; quick: 20]
+    /// How long peers come and go for each case [default: 120; quick: 15]
     #[arg(long)]
     seconds: Option<u64>,
     /// Repetitions, with other events [default: 1]

@@ -63,14 +63,14 @@ impl Churn {
         }
     }
 
-    /// A glimpse: twenty seconds of heavy churn for two codes.
+    /// A glimpse: a quarter of a minute of heavy churn for two codes.
     pub fn quick() -> Self {
         Self {
             codes: ["copies:3", "rs:4+2"].map(str::to_owned).into(),
             sessions_seconds: vec![30],
             repair_delays_seconds: vec![2],
             files: 10,
-            duration_seconds: 20,
+            duration_seconds: 15,
             ..Self::full()
         }
     }

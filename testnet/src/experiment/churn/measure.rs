@@ -23,8 +23,10 @@ const POLL: Duration = Duration::from_millis(50);
 const QUIET: Duration = Duration::from_secs(3);
 /// A peer that has not left by then is killed.
 const LEAVE_LIMIT: Duration = Duration::from_secs(20);
-/// How long files are looked for, beside eight repair delays.
-const READ_LIMIT: Duration = Duration::from_secs(30);
+/// How long files are looked for that all who were asked deny, beside four repair delays.
+const DENIED_LIMIT: Duration = Duration::from_secs(5);
+/// How long repairs, and files of which nobody says anything, are waited for, beside eight repair delays.
+const LIMIT: Duration = Duration::from_mins(1);
 
 pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Reading, ExperimentError> {
     // The same sessions for every code and delay.
@@ -157,7 +159,7 @@ impl Book {
     fn close(&mut self, scratch: &Scratch, repair_delay: Duration) -> Result<(), ExperimentError> {
         let begun = Instant::now();
         let (mut last, mut changed) = (self.total().shards, Instant::now());
-        while changed.elapsed() < repair_delay + QUIET && begun.elapsed() < READ_LIMIT + 8 * repair_delay {
+        while changed.elapsed() < repair_delay + QUIET && begun.elapsed() < LIMIT + 8 * repair_delay {
             scratch.interrupted()?;
             thread::sleep(LOOK);
             self.look(scratch);
@@ -300,7 +302,7 @@ fn lost(
     bytes: u64,
     repair_delay: Duration,
 ) -> Result<usize, ExperimentError> {
-    let (begun, limit) = (Instant::now(), READ_LIMIT + 8 * repair_delay);
+    let begun = Instant::now();
     let mut missing: Vec<&(u64, String)> = links.iter().collect();
     let mut turn = 0;
     loop {
@@ -326,11 +328,12 @@ fn lost(
         if still.is_empty() {
             return Ok(0);
         }
-        if begun.elapsed() > limit {
-            return match unclear {
-                Some(error) => Err(ExperimentError::client("get")(error)),
-                None => Ok(still.len()),
-            };
+        match unclear {
+            None if begun.elapsed() > DENIED_LIMIT + 4 * repair_delay => return Ok(still.len()),
+            Some(error) if begun.elapsed() > LIMIT + 8 * repair_delay => {
+                return Err(ExperimentError::client("get")(error));
+            }
+            None | Some(_) => {}
         }
         missing = still;
         thread::sleep(POLL);

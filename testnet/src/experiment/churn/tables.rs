@@ -115,7 +115,7 @@ fn notes(readings: &[Reading]) -> Vec<String> {
     let mut notes = vec![
         "Bound: Blake and Rodrigues 2003, 2 × stored bytes per peer / session. After a kill, a code with k data shards reads k \
          for each that it rebuilds and sends one, up to k + 1 times the bound; copies, and departures in order, move each \
-         shard once."
+         shard once. What comes on top are shards that move to newcomers nearer to their stripes."
             .to_owned(),
         "What a killed peer counted in its last half second is not known, and is left out.".to_owned(),
     ];

@@ -300,12 +300,13 @@ fn notes(operations: &[Vec<Operation<'_>>]) -> Vec<String> {
             "less even than chance"
         };
         notes.push(format!(
-            "{} read of {} as {} with shards of {}: busiest peer {:.2} times its part, {verdict} (deviation {deviation:.2}, by chance {chance:.2}).",
+            "{} read of {} as {} with shards of {}: busiest peer {:.2} times its part ({:.2} by where the shards lie), {verdict} (deviation {deviation:.2}, by chance {chance:.2}).",
             first.case.as_str(),
             files(first),
             code(first),
             Size(first.shard_size_bytes),
             values(|even| even.largest),
+            values(|even| even.placed_largest),
         ));
     }
     notes

@@ -19,6 +19,7 @@ pub(super) fn decimal(bytes: u64) -> String {
 }
 
 /// Readings of the same code, shards, cache, clients and files.
+#[derive(PartialEq)]
 struct Case<'a>(Vec<&'a Reading>);
 
 impl<'a> Case<'a> {
@@ -35,21 +36,10 @@ impl<'a> Case<'a> {
         Self(readings.iter().filter(|reading| key(reading) == wanted).collect())
     }
 
+    /// Every case of the chosen readings, in the order in which they come.
     fn all(readings: &'a [Reading], chosen: impl Fn(&Reading) -> bool) -> Vec<Self> {
-        let of = |reading: &&'a Reading| Self::of(readings, reading);
-        let mut cases: Vec<Self> = readings
-            .iter()
-            .filter(|reading| chosen(reading))
-            .map(|reading| of(&reading))
-            .collect();
-        cases.dedup_by(|one, other| one.0 == other.0);
-        let mut found: Vec<Self> = Vec::new();
-        for case in cases {
-            if found.iter().all(|known| known.0 != case.0) {
-                found.push(case);
-            }
-        }
-        found
+        let chosen = readings.iter().filter(|reading| chosen(reading));
+        distinct(chosen.map(|reading| Self::of(readings, reading)))
     }
 
     fn values(&self, op: &str, value: impl Fn(&Reading) -> f64) -> Vec<f64> {
