@@ -71,7 +71,7 @@ pub(crate) struct Args {
     /// How long a deletion is remembered
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     tombstone_retention: Option<Duration>,
-    /// Most bytes per second sent to peers, like 100Mbit (no effect yet; a warning says so)
+    /// Most that is sent to all peers together per second, and as much received, like 100Mbit; 1Mbit at least
     #[arg(long, value_name = "RATE")]
     link_rate: Option<Rate>,
     /// Time between two rounds of ring maintenance

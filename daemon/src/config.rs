@@ -28,6 +28,11 @@ use crate::units::{Rate, Size, Switch, UnitError, optional_duration};
 pub const FILE: &str = "config.toml";
 /// The least a peer gives: a shard of 1 MiB has to be a small part of it.
 pub const MIN_CAPACITY: u64 = 16 << 20;
+/// The least [`Config::link_rate`], 1 Mbit/s: below, the ring's own messages and a few shards at once take so long
+/// that peers are taken for dead.
+pub const MIN_LINK_RATE: u64 = 125_000;
+/// Stripes of one transfer are on their way together for this long at most at the link's rate, or one alone.
+const LINK_AHEAD: Duration = Duration::from_secs(30);
 /// Bounds of the number of distinct peers in a successor list.
 pub const SUCCESSORS: std::ops::RangeInclusive<u32> = 5..=64;
 
@@ -66,7 +71,9 @@ pub struct Config {
     pub write_timeout: Duration,
     /// How long a deletion is remembered, at least 1 s. Default 30 days.
     pub tombstone_retention: Duration,
-    /// Bytes per second sent to peers at most, at least 64 KiB; none: no limit. No effect yet.
+    /// Bytes per second sent to all peers together at most, and as many received from them, at least
+    /// [`MIN_LINK_RATE`]; none: no limit. Requests of ring and custody go before shards. Not counted are handshakes
+    /// and what encryption and TCP add, about 2 %; a burst of 64 KiB or 10 ms of the rate may go beyond it.
     pub link_rate: Option<u64>,
     /// Time between two rounds of ring maintenance, 50 ms to 1 h. Default 1 s.
     pub stabilize: Duration,
@@ -245,6 +252,21 @@ impl Config {
         Ok((config, merged))
     }
 
+    /// How long `bytes` take over the link at least; zero when nothing limits it.
+    pub fn link_time(&self, bytes: u64) -> Duration {
+        self.link_rate.map_or(Duration::ZERO, |rate| {
+            Duration::from_millis(bytes.saturating_mul(1000) / rate.max(1))
+        })
+    }
+
+    /// How many stripes of `bytes` each, all shards together, a transfer has on their way at once: `most`, and fewer
+    /// on a slow link, where more would only make each of them late.
+    pub(crate) fn stripes_ahead(&self, bytes: u64, most: usize) -> usize {
+        let each = self.link_time(bytes).as_millis().max(1);
+        let fit = LINK_AHEAD.as_millis() / each;
+        usize::try_from(fit).unwrap_or(usize::MAX).clamp(1, most)
+    }
+
     /// Keeps the ports that were free ones at the first start, so that peers find this one again. `bound` are the
     /// addresses really listened on; one of the same host stands for each entry with port 0, any one of the
     /// family where the entry is the unspecified address.
@@ -339,7 +361,13 @@ impl Config {
         least("capacity", self.capacity, MIN_CAPACITY)?;
         least("unit", self.unit.unwrap_or(u64::MAX), 1 << 20)?;
         least("repair_rate", self.repair_rate.unwrap_or(u64::MAX), MIN_RATE)?;
-        least("link_rate", self.link_rate.unwrap_or(u64::MAX), MIN_RATE)?;
+        if let Some(rate) = self.link_rate.filter(|rate| *rate < MIN_LINK_RATE) {
+            let text = format!(
+                "at least {} is needed, or peers would be taken for dead",
+                Rate(MIN_LINK_RATE)
+            );
+            return Err(bounds("link_rate", Rate(rate), text));
+        }
         at_least("repair_delay", self.repair_delay, Duration::from_millis(100))?;
         at_least("pending_lease", self.pending_lease, Duration::from_secs(1))?;
         at_least("write_timeout", self.write_timeout, Duration::from_millis(100))?;

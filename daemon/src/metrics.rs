@@ -1,6 +1,7 @@
 //! What this peer counts, and how it is shown: the `OpenMetrics` text of `GET /metrics`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -97,6 +98,14 @@ impl Metrics {
             let counters = net.counters();
             traffic(&mut registry, "rpc", &counters.rpc);
             traffic(&mut registry, "shard", &counters.shards);
+            if let Some(rate) = node.config.link_rate {
+                gauge(
+                    &mut registry,
+                    "link_rate_bytes_per_second",
+                    "What is sent to peers at most, and as much received",
+                    rate,
+                );
+            }
             let dials = counters.dials.load(Ordering::Relaxed);
             count(&mut registry, "dials", "Connections dialled", dials);
             let failed = counters.dials_failed.load(Ordering::Relaxed);
@@ -296,6 +305,18 @@ fn traffic(registry: &mut Registry, class: &str, counters: &ClassCounters) {
         "Bytes sent to peers",
         bytes_out,
     );
+    seconds(
+        registry,
+        &format!("{class}_receive_wait"),
+        "Time that frames waited for the link's rate when they were read, the sum over the connections",
+        &counters.waited_in_us,
+    );
+    seconds(
+        registry,
+        &format!("{class}_send_wait"),
+        "Time that frames to send waited for the link's rate, the sum over the connections",
+        &counters.waited_out_us,
+    );
     let frames_in = counters.frames_in.load(Ordering::Relaxed);
     let frames_out = counters.frames_out.load(Ordering::Relaxed);
     count(
@@ -318,6 +339,11 @@ fn count(registry: &mut Registry, name: &str, help: &str, value: u64) {
 
 fn count_bytes(registry: &mut Registry, name: &str, help: &str, value: u64) {
     registry.register_with_unit(name, help, Unit::Bytes, ConstCounter::new(value));
+}
+
+fn seconds(registry: &mut Registry, name: &str, help: &str, micros: &AtomicU64) {
+    let time = Duration::from_micros(micros.load(Ordering::Relaxed));
+    registry.register_with_unit(name, help, Unit::Seconds, ConstCounter::new(time.as_secs_f64()));
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {

@@ -47,9 +47,6 @@ pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
     let data = DataDir::open(directory)?;
     let (config, given) = Config::load(directory, overrides)?;
     log_to_stderr(&config.log);
-    if config.link_rate.is_some() {
-        tracing::warn!("link_rate has no effect in this version: nothing limits what is sent to peers");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 8)))
         .max_blocking_threads(BLOCKING_THREADS)
@@ -246,6 +243,7 @@ fn net_config(node: &Node) -> NetConfig {
         listen: node.config.listen.clone(),
         announce: node.config.announce.clone(),
         network: node.network_info(),
+        link_rate: node.config.link_rate,
         ..NetConfig::default()
     }
 }

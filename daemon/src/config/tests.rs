@@ -162,6 +162,7 @@ fn values_out_of_bounds_are_named_and_nothing_is_kept() {
         ("REPAIR_DELAY", "soon", "not a duration"),
         ("REPAIR_RATE", "1", "repair_rate"),
         ("LINK_RATE", "1bit", "link_rate"),
+        ("LINK_RATE", "124999B/s", "at least 1Mbit"),
         ("PENDING_LEASE", "1ms", "pending_lease"),
         ("WRITE_TIMEOUT", "1ms", "write_timeout"),
         ("TOMBSTONE_RETENTION", "1ms", "tombstone_retention"),
@@ -281,4 +282,19 @@ fn the_unit_of_a_new_network_follows_its_founder() {
         .founding_unit(),
         7
     );
+}
+
+#[test]
+fn a_slow_link_has_fewer_stripes_on_their_way() {
+    let config = |link_rate| Config {
+        link_rate,
+        ..Config::default()
+    };
+    let stripe = 6 << 20;
+    assert_eq!(config(None).stripes_ahead(stripe, 3), 3);
+    assert_eq!(config(None).link_time(stripe), Duration::ZERO);
+    assert_eq!(config(Some(12_500_000)).stripes_ahead(stripe, 3), 3);
+    assert_eq!(config(Some(4 * MIN_LINK_RATE)).stripes_ahead(stripe, 3), 2);
+    assert_eq!(config(Some(MIN_LINK_RATE)).stripes_ahead(stripe, 3), 1);
+    assert_eq!(config(Some(MIN_LINK_RATE)).link_time(250_000), Duration::from_secs(2));
 }

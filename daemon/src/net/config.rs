@@ -72,6 +72,10 @@ pub struct NetConfig {
     /// Inbound shard requests being read, served and answered, all peers; each is at most 1 MiB + 128 KiB
     /// both ways.
     pub max_shard_requests: usize,
+    /// Bytes per second that all connections together send at most, and as many that they receive; none: no limit.
+    /// Counts what [`ClassCounters`] count: frames with their headers, not the hello, nor what encryption,
+    /// multiplexing (some 0.2 %) and TCP add. A burst of up to 64 KiB and 10 ms of the rate may go beyond it.
+    pub link_rate: Option<u64>,
 }
 
 impl Default for NetConfig {
@@ -90,6 +94,7 @@ impl Default for NetConfig {
             max_pending_hellos: 64,
             max_rpc_bytes: 16 * 1024 * 1024,
             max_shard_requests: 64,
+            link_rate: None,
         }
     }
 }
@@ -105,6 +110,10 @@ pub struct ClassCounters {
     pub frames_in: AtomicU64,
     /// Frames handed to the connection.
     pub frames_out: AtomicU64,
+    /// Microseconds that frames read waited for [`NetConfig::link_rate`], the sum over the connections.
+    pub waited_in_us: AtomicU64,
+    /// Microseconds that frames to send waited for [`NetConfig::link_rate`], the sum over the connections.
+    pub waited_out_us: AtomicU64,
 }
 
 /// Totals since the start.

@@ -60,7 +60,8 @@ pub(super) enum Kind {
     Response,
     /// The request of that id could not be answered. Empty.
     Failed,
-    /// Is the process behind the connection alive? Empty; answered with an empty response.
+    /// Is the process behind the connection alive? Empty; answered with an empty response. With id 0 it asks
+    /// nothing and is not answered: the sender lives, although it reads slowly.
     Ping,
     /// The sender closes the connection, which was idle, and will not look at what is still under way.
     /// Empty, id 0.

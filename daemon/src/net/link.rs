@@ -94,6 +94,8 @@ pub(super) struct Activity {
     heard: AtomicU64,
     /// First request since the last byte in.
     asked: AtomicU64,
+    /// Last [reassurance](Link::reassure).
+    reassured: AtomicU64,
 }
 
 impl Activity {
@@ -103,6 +105,7 @@ impl Activity {
             moved: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             asked: AtomicU64::new(0),
+            reassured: AtomicU64::new(0),
         }
     }
 
@@ -129,6 +132,16 @@ impl Activity {
     /// Since the last byte in either direction.
     fn still(&self) -> Duration {
         self.since(self.moved.load(Ordering::Relaxed))
+    }
+
+    /// Since the last byte in.
+    pub(super) fn unheard(&self) -> Duration {
+        self.since(self.heard.load(Ordering::Relaxed))
+    }
+
+    /// Since the last reassurance.
+    pub(super) fn unreassured(&self) -> Duration {
+        self.since(self.reassured.load(Ordering::Relaxed))
     }
 
     /// Since the first request that nothing was heard after.
@@ -208,6 +221,22 @@ impl Link {
     pub(super) async fn ping(&self) -> Result<(), AskError> {
         let answer = self.send(Kind::Ping, Bytes::new(), Bytes::new(), None)?;
         answer.await.unwrap_or(Err(AskError::Lost)).map(drop)
+    }
+
+    /// Shows the other side that this one lives although it does not read.
+    pub(super) fn reassure(&self) {
+        let activity = &self.activity;
+        activity.reassured.store(activity.now(), Ordering::Relaxed);
+        self.send_spare(Frame::empty(Kind::Ping, 0));
+    }
+
+    /// Sends a frame that is of no importance when much is to be sent: the last places in the queue are for
+    /// requests and answers.
+    pub(super) fn send_spare(&self, frame: Frame) {
+        if self.out.capacity() > 2 * self.limits.window {
+            // Closed it is when the link is gone.
+            drop(self.out.try_send(frame));
+        }
     }
 
     /// Gives the link up if the other side has been silent for `limit` although it was asked something.

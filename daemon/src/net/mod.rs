@@ -7,8 +7,8 @@
 //! carries `frame`s.
 //!
 //! Layers: `swarm` is libp2p and gives one stream per connection; `hello` decides whether it is wanted;
-//! `traffic` runs it as a `link`; `table` knows them all; `node` ties them together. Nothing outside this
-//! folder names libp2p.
+//! `traffic` runs it as a `link`, at the `rate` of [`NetConfig::link_rate`]; `table` knows them all; `node` ties
+//! them together. Nothing outside this folder names libp2p.
 //!
 //! Absent: NAT traversal, peer discovery, retries after a lost answer (the caller knows what is
 //! idempotent).
@@ -18,6 +18,7 @@ mod frame;
 mod hello;
 mod link;
 mod node;
+mod rate;
 mod swarm;
 mod table;
 #[cfg(test)]

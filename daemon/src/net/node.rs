@@ -16,6 +16,7 @@ use super::config::count;
 use super::frame::Frame;
 use super::hello::{self, HelloFailure, Local, Remote};
 use super::link::Link;
+use super::rate::LinkRate;
 use super::swarm::{self, Dial, Driver, DriverConfig, Inbound, Listening, OpenError, Wire};
 use super::table::{AddError, SharedDial, Table};
 use super::traffic::{self, End, LinkContext};
@@ -70,6 +71,7 @@ impl Node {
             max_rpc_bytes: config.max_rpc_bytes,
             idle: config.idle,
             progress_timeout: config.progress_timeout,
+            rate: config.link_rate.map(LinkRate::new),
         });
         let node = Arc::new(Self {
             peer,

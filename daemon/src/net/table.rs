@@ -52,10 +52,11 @@ impl Table {
         self.total
     }
 
-    /// A link of another instance of `peer` than `instance`.
+    /// A link of another instance of `peer` than `instance`; one of class rpc if there is one, because there
+    /// a ping is answered soonest.
     pub(super) fn other_instance(&self, peer: Peer, instance: [u8; 16]) -> Option<Arc<Link>> {
-        let mut others = self.of(peer).iter().filter(|link| link.instance != instance);
-        others.next().cloned()
+        let others = self.of(peer).iter().filter(|link| link.instance != instance);
+        others.max_by_key(|link| link.class == Class::Rpc).cloned()
     }
 
     /// Adds a link within the limits.

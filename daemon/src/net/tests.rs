@@ -1,6 +1,7 @@
 //! Several peers in one process, over real sockets on 127.0.0.1: what the tests share, and calls.
 
 mod admission;
+mod rate;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use super::*;
 /// Long enough for any step on a loaded machine, short enough to end a hanging test.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Echoes. `stall` never answers, `panic` panics.
+/// Echoes. `stall` never answers, `panic` panics, `swallow` answers with the head alone.
 struct Echo {
     contact: Bytes,
     seen: Mutex<Vec<Seen>>,
@@ -85,6 +86,9 @@ impl Service for Echo {
                 self.gate.acquire().await.unwrap().forget();
             }
             self.serving.lock().unwrap().0 -= 1;
+            if head == "swallow" {
+                return (head, Bytes::new());
+            }
             (head, payload)
         }
         .boxed()

@@ -5,10 +5,15 @@
 //!   for inbound requests had room. Answers need no budget: only calls we made are answered.
 //! * The reader never waits for the writer, so two full links cannot block each other.
 //! * Nothing waits longer than `progress_timeout` for a byte once a frame has begun, and a frame that
-//!   trickles has an end too.
+//!   trickles has an end too. A writer waits on while it hears from the other side.
+//! * Every byte of a frame passes the link's [`rate`](super::rate): before it is written, and before more is
+//!   read, so that the connection's window (256 KiB at first, then four round trips) is what runs ahead of the
+//!   rate. A reader whom this side's rate, or its budget, holds up lets the other side hear of it.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::config::{ClassCounters, NetCounters, count};
 use super::frame::{Frame, Header, HeaderError, Kind};
 use super::link::{Answer, AskError, Link};
+use super::rate::{Bucket, LinkRate};
 use super::swarm::Wire;
 use super::{Class, Service, hello};
 
@@ -26,8 +32,11 @@ use super::{Class, Service, hello};
 const INLINE: usize = 4096;
 /// Written in one go at most.
 const CHUNK: usize = 64 * 1024;
-/// A frame may take `progress_timeout` and this many bytes per second beyond it.
-const SLOWEST: u64 = 64 * 1024;
+/// A frame may take `progress_timeout` and this many bytes per second beyond it: what 100 busy connections
+/// have each of a link of 1 Mbit/s.
+const SLOWEST: u64 = 1024;
+/// A side that cannot read is heard this many times in `progress_timeout`.
+const REASSURED: u32 = 4;
 /// How long a side that said goodbye waits for the other to hang up.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -42,6 +51,8 @@ pub(super) struct LinkContext {
     pub(super) max_rpc_bytes: u32,
     pub(super) idle: Duration,
     pub(super) progress_timeout: Duration,
+    /// What this peer's link carries; none: all.
+    pub(super) rate: Option<LinkRate>,
 }
 
 /// How a link ended.
@@ -102,6 +113,7 @@ pub(super) async fn run(
         link: &link,
         counters,
         pause: context.progress_timeout,
+        bucket: context.rate.as_ref().map(|rate| &rate.sending),
     };
     let end = tokio::select! {
         end = read_frames(&mut reader, &link, &context) => end,
@@ -176,7 +188,8 @@ async fn read_frame<R: AsyncRead + Unpin>(
             }
             let place = Arc::clone(&link.serving).try_acquire_owned();
             let place = place.map_err(|_| End::Breach(Breach::Window))?;
-            let budget = budget(link.class, header, context).await;
+            let budget = budget(link.class, header, context);
+            let budget = reassuring(link, context.progress_timeout, budget).await;
             let (head, payload) = read_body(reader, header, link, context).await?;
             let reply = Reply {
                 link: Arc::clone(link),
@@ -197,9 +210,9 @@ async fn read_frame<R: AsyncRead + Unpin>(
             drop(call.send(Err(AskError::Failed)));
         }
         Kind::Ping => {
-            // The last places are for requests and answers; a peer that floods pings gets no answer.
-            if link.out.capacity() > 2 * link.limits.window {
-                drop(link.out.try_send(Frame::empty(Kind::Response, header.id)));
+            // A peer that floods pings gets no answer.
+            if header.id != 0 {
+                link.send_spare(Frame::empty(Kind::Response, header.id));
             }
         }
         Kind::Bye => {}
@@ -225,6 +238,7 @@ async fn read_header<R: AsyncRead + Unpin>(
         let read = timeout(context.progress_timeout, reader.read_exact(rest)).await;
         read.map_err(|_| End::Stalled)??;
     }
+    received(Header::LEN, link, context).await;
     Header::parse(&bytes, link.limits).map_err(|error| End::Breach(error.into()))
 }
 
@@ -255,21 +269,59 @@ async fn read_body<R: AsyncRead + Unpin>(
         return Ok((Bytes::new(), Bytes::new()));
     }
     let pause = context.progress_timeout;
-    let deadline = Instant::now() + pause + Duration::from_secs(length as u64 / SLOWEST);
+    let deadline = slowest(length, pause);
+    let piece = context.rate.as_ref().map_or(length, |rate| rate.receiving.piece());
     let mut body = BytesMut::zeroed(length);
     let mut rest = body.as_mut();
     while !rest.is_empty() {
         let until = deadline.min(Instant::now() + pause);
-        let read = timeout_at(until, reader.read(rest)).await;
+        let now = rest.len().min(piece);
+        let read = timeout_at(until, reader.read(rest.get_mut(..now).unwrap_or_default())).await;
         let got = read.map_err(|_| End::Stalled)??;
         if got == 0 {
             return Err(End::Lost(io::ErrorKind::UnexpectedEof.into()));
         }
         link.activity.heard();
+        received(got, link, context).await;
         rest = rest.get_mut(got..).unwrap_or_default();
     }
     let head = body.split_to(header.head).freeze();
     Ok((head, body.freeze()))
+}
+
+/// When a frame of `length` bytes that begins now must have come to its end.
+fn slowest(length: usize, pause: Duration) -> Instant {
+    Instant::now() + pause + Duration::from_secs(length as u64 / SLOWEST)
+}
+
+/// Waits until the link's rate allows for `bytes` that were read.
+async fn received(bytes: usize, link: &Link, context: &LinkContext) {
+    if let Some(rate) = &context.rate {
+        let waited = &context.counters.class(link.class).waited_in_us;
+        let passing = pass(&rate.receiving, bytes, link.class, waited);
+        reassuring(link, context.progress_timeout, passing).await;
+    }
+}
+
+/// Takes `bytes` from a bucket and counts the time that took.
+async fn pass(bucket: &Bucket, bytes: usize, class: Class, waited: &AtomicU64) {
+    let begun = Instant::now();
+    bucket.take(bytes, class).await;
+    let took = begun.elapsed().as_micros();
+    count(waited, usize::try_from(took).unwrap_or(usize::MAX));
+}
+
+/// Waits for something of this side. The other side must not take that for death, so it hears from this one
+/// from time to time.
+async fn reassuring<T>(link: &Link, pause: Duration, waiting: impl Future<Output = T>) -> T {
+    let mut waiting = pin!(waiting);
+    loop {
+        let silence = (pause / REASSURED).saturating_sub(link.activity.unreassured());
+        match timeout(silence, &mut waiting).await {
+            Ok(done) => return done,
+            Err(_) => link.reassure(),
+        }
+    }
 }
 
 /// Owes one answer; dropped without, for instance by a panic of the service, it says so.
@@ -336,6 +388,7 @@ struct Writer<'a, W> {
     link: &'a Link,
     counters: &'a ClassCounters,
     pause: Duration,
+    bucket: Option<&'a Bucket>,
 }
 
 impl<W: AsyncWrite + Unpin> Writer<'_, W> {
@@ -381,17 +434,39 @@ impl<W: AsyncWrite + Unpin> Writer<'_, W> {
         Ok(())
     }
 
-    async fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), End> {
-        while !bytes.is_empty() {
-            let written = timeout(self.pause, self.to.write(bytes)).await;
-            let written = written.map_err(|_| End::Stalled)??;
-            if written == 0 {
-                return Err(End::Lost(io::ErrorKind::WriteZero.into()));
+    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), End> {
+        let deadline = slowest(bytes.len(), self.pause);
+        let piece = self.bucket.map_or(bytes.len(), Bucket::piece);
+        for piece in bytes.chunks(piece.max(1)) {
+            if let Some(bucket) = self.bucket {
+                pass(bucket, piece.len(), self.link.class, &self.counters.waited_out_us).await;
             }
-            self.link.activity.moved();
-            bytes = bytes.get(written..).unwrap_or_default();
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let written = self.write(rest, deadline).await?;
+                rest = rest.get(written..).unwrap_or_default();
+            }
         }
         Ok(())
+    }
+
+    /// Writes some bytes. A side that cannot take them now, but is heard, lives.
+    async fn write(&mut self, bytes: &[u8], deadline: Instant) -> Result<usize, End> {
+        let begun = Instant::now();
+        let still = || begun.elapsed().min(self.link.activity.unheard());
+        let mut writing = self.to.write(bytes);
+        loop {
+            let until = deadline.min(Instant::now() + self.pause.saturating_sub(still()));
+            match timeout_at(until, &mut writing).await {
+                Ok(Ok(0)) => return Err(End::Lost(io::ErrorKind::WriteZero.into())),
+                Ok(written) => {
+                    self.link.activity.moved();
+                    return Ok(written?);
+                }
+                Err(_) if still() >= self.pause || Instant::now() >= deadline => return Err(End::Stalled),
+                Err(_) => {}
+            }
+        }
     }
 
     async fn say_bye(&mut self) -> Result<(), End> {

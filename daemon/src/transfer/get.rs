@@ -21,7 +21,7 @@ use crate::manifest::{Body, FANOUT, INLINE_MAX, IndexBlock, IndexPlace, Manifest
 use crate::node::Node;
 use crate::placement::Placement;
 
-/// Blocks fetched ahead of the one being sent, per read.
+/// Blocks fetched ahead of the one being sent, per read; fewer on a slow link.
 const READ_AHEAD: usize = 3;
 /// Chunks between the fetching task and the connection.
 const CHUNKS: usize = 4;
@@ -265,8 +265,10 @@ async fn blocks(
         let task = tokio::spawn(async move { read(&node, &transfer, &cipher, part).await });
         AbortOnDrop(task)
     });
-    // `buffered` polls, and so starts, at most READ_AHEAD tasks: the iterator is lazy.
-    let mut reads = stream::iter(reads).map(AbortOnDrop::join).buffered(READ_AHEAD);
+    let bytes = u64::from(file.manifest.code.k()) * u64::from(file.manifest.shard_size);
+    let ahead = node.config.stripes_ahead(bytes, READ_AHEAD);
+    // `buffered` polls, and so starts, at most so many tasks: the iterator is lazy.
+    let mut reads = stream::iter(reads).map(AbortOnDrop::join).buffered(ahead);
     while let Some(chunks) = reads.next().await {
         for chunk in chunks? {
             send(node, sender, chunk).await?;

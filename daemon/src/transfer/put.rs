@@ -37,7 +37,7 @@ use crate::node::shards::{Keep, unix_ms};
 use crate::placement::{Placement, Scope};
 use crate::wire::node::PutSecret;
 
-/// Stripes on their way at the same time, per put.
+/// Stripes on their way at the same time, per put; fewer on a slow link.
 const WINDOW: usize = 3;
 /// Rounds of making good what was lost between a shard's being stored and committed.
 const ROUNDS: usize = 3;
@@ -125,6 +125,11 @@ struct Putting<'a> {
     created: u64,
 }
 
+/// Bytes of all shards of a whole stripe.
+fn coded_bytes(code: Code, options: &PutOptions) -> u64 {
+    u64::from(code.n()) * u64::from(options.shard_size)
+}
+
 impl<'a> Putting<'a> {
     fn new(
         node: &'a Arc<Node>,
@@ -134,8 +139,10 @@ impl<'a> Putting<'a> {
     ) -> Result<Self, Failure> {
         let secret = PutSecret(rand::random());
         let key = crypt::random_key();
+        // The first shard of a stripe lies there, not renewed, until the last of those on their way are stored.
+        let sending = node.config.link_time(coded_bytes(code, &options) * WINDOW as u64);
         let keep = Keep::Pending {
-            lease: node.config.pending_lease,
+            lease: node.config.pending_lease + sending,
             writer: node.me,
         };
         let transfer = Arc::clone(transfer);
@@ -235,7 +242,8 @@ impl<'a> Putting<'a> {
 
     /// Sends off one block of the file; waits when the window is full.
     async fn data_block(&mut self, buffer: BlockBuffer) -> Result<(), Failure> {
-        while self.window.len() >= WINDOW {
+        let bytes = coded_bytes(self.code, &self.options);
+        while self.window.len() >= self.node.config.stripes_ahead(bytes, WINDOW) {
             self.land().await?;
         }
         let permit = Arc::clone(&self.node.blocks).acquire_owned().await;

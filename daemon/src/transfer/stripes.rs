@@ -6,7 +6,7 @@
 //! peer, and by a [second look](super::second_look), before "k needed, x reachable" is said.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,9 @@ use super::events::Transfer;
 use super::exchange::{Fetched, StoreError, fetch, store};
 use super::health::Asked;
 use super::second_look::{FirstLook, look_again};
+use crate::config::Config;
 use crate::error::Failure;
+use crate::manifest::MAX_SHARD_SIZE;
 use crate::node::Node;
 use crate::node::membership::LIKELY_HOLDERS;
 use crate::node::shards::Keep;
@@ -262,12 +264,24 @@ async fn send(
 pub(crate) struct FetchTimes {
     /// Decayed maximum in microseconds: close above the 95th percentile.
     late_after_us: AtomicU64,
+    /// Shards asked for and not here yet, by all reads.
+    asked: AtomicUsize,
+}
+
+/// A fetch under way, until dropped.
+struct Asked<'a>(&'a FetchTimes);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.asked.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for FetchTimes {
     fn default() -> Self {
         Self {
             late_after_us: AtomicU64::new(500_000),
+            asked: AtomicUsize::new(0),
         }
     }
 }
@@ -288,8 +302,17 @@ impl FetchTimes {
             .store(next.clamp(20_000, 5_000_000), Ordering::Relaxed);
     }
 
-    fn late_after(&self) -> Duration {
-        Duration::from_micros(self.late_after_us.load(Ordering::Relaxed))
+    fn begin(&self) -> Asked<'_> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Asked(self)
+    }
+
+    /// No shard is late before this side's own link could have brought all that were asked for: on a slow one,
+    /// asking more peers would make everything later.
+    fn late_after(&self, config: &Config) -> Duration {
+        let asked = self.asked.load(Ordering::Relaxed) as u64;
+        let link = config.link_time(asked.saturating_mul(u64::from(MAX_SHARD_SIZE)));
+        link + Duration::from_micros(self.late_after_us.load(Ordering::Relaxed))
     }
 }
 
@@ -437,13 +460,15 @@ pub(crate) async fn fetch_stripe(
             };
             let wish = reading.wish(&in_flight);
             in_flight.push(wish);
+            let asked = node.fetch_times.begin();
             waiting.push(async move {
+                let _asked = asked;
                 let begun = Instant::now();
                 let fetched = fetch(node, transfer, &contact, stripe, wish, false).await;
                 (contact.peer, wish, begun.elapsed(), fetched)
             });
         }
-        let late = Instant::now() + node.fetch_times.late_after();
+        let late = Instant::now() + node.fetch_times.late_after(&node.config);
         tokio::select! {
             answer = waiting.next() => {
                 let Some((peer, wish, took, fetched)) = answer else { break };
