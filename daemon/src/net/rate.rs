@@ -278,7 +278,10 @@ mod tests {
         let bucket = Bucket::new(RATE);
         for _ in 0..3 {
             let mut at_once = 0;
-            while timeout(Duration::ZERO, bucket.take(1024, Class::Shards)).await.is_ok() {
+            while timeout(Duration::ZERO, bucket.take(1024, Class::Shards))
+                .await
+                .is_ok()
+            {
                 at_once += 1024;
             }
             assert_eq!(at_once, BURST);

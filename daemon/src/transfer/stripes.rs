@@ -20,7 +20,6 @@ use tokio::time::sleep_until;
 use super::cache::Block;
 use super::events::Transfer;
 use super::exchange::{Fetched, StoreError, fetch, store};
-use super::health::Asked;
 use super::second_look::{FirstLook, look_again};
 use crate::config::Config;
 use crate::error::Failure;
@@ -341,16 +340,24 @@ impl Wanted {
     /// Whom to ask first: those who hold it if nothing moved, or who know where it is.
     fn likely(&self, node: &Node) -> Vec<Contact> {
         let count = usize::from(self.k) + SPARE;
-        match self.placement.zip(node.last_census()) {
+        let mut likely = match self.placement.zip(node.last_census()) {
             Some(((placement, n), census)) if placement.needs_locators() => {
                 census.candidates(placement, self.stripe, n, count)
             }
             Some(_) | None => node.core.successors(self.stripe, count),
+        };
+        // Of copies all are as good as the first, and each holder is to bear its part of a large read.
+        if let (1, Some((_, n))) = (self.k, self.placement)
+            && let Some(holders) = likely.get_mut(..usize::from(n))
+        {
+            let first = rand::random_range(0..holders.len().max(1));
+            holders.rotate_left(first.min(holders.len()));
         }
+        likely
     }
 }
 
-impl Asked {
+impl super::health::Asked {
     /// To read it.
     pub(crate) fn wanted(&self) -> Wanted {
         Wanted {

@@ -41,7 +41,7 @@ pub use self::ring::{HolderSets, Ring};
 /// Drawn placements behind an interval.
 const DRAWS: u32 = 400;
 /// Patterns of one draw, at most: beyond, what is left of their chance is far below that of placement.
-const DRAWN_PATTERNS: u64 = 1500;
+const DRAWN_PATTERNS: u64 = 400;
 /// Rings drawn where there is no closed form, and patterns on each.
 const RINGS: u64 = 40;
 const RING_PATTERNS: u64 = 2000;

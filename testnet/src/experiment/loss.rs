@@ -30,10 +30,15 @@ use std::time::Duration;
 use mutualstore_erasure::{Code, Policy};
 use serde::{Deserialize, Serialize};
 
+use super::analysis::{self, Model, Scope};
 use super::{Experiment, ExperimentError, Findings, Stage, check_some};
 
 /// Most peers of a map.
 const MAX_PEERS: usize = 256;
+/// Blocks of at most so many bytes are copied.
+const SMALL: u64 = 16 << 10;
+/// Of each peer of a testnet in which all give the same.
+const VIRTUAL_NODES: usize = 8;
 
 /// A code and where its shards go: `[CODE@]POLICY[/SCOPE]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,7 +146,7 @@ impl Loss {
             file_bytes: 100_000,
             fragments: 4,
             kills: vec![2, 3, 4, 6, 8, 10],
-            patterns: 3,
+            patterns: 4,
             sampled: 100_000,
         }
     }
@@ -174,6 +179,34 @@ impl Loss {
         let code = scheme.code.as_ref().unwrap_or(&self.code);
         code.parse()
             .map_err(|error| ExperimentError::Usage(format!("{code}: {error}")))
+    }
+
+    /// What theory says of a scheme.
+    fn model(&self, peers: usize, scheme: &Scheme) -> Result<Model, ExperimentError> {
+        let usage = |error: &dyn fmt::Display| ExperimentError::Usage(format!("{scheme}: {error}"));
+        let mut code = self.code_of(scheme)?;
+        // Small fragments are copied, whatever the code.
+        if self.file_bytes.div_ceil(u64::from(self.fragments.max(1))) <= SMALL {
+            code = code.small();
+        }
+        let policy: Policy = scheme.placement.parse().map_err(|error| usage(&error))?;
+        let scope = match scheme.scope.as_deref() {
+            Some("fragment") => Scope::Fragment,
+            Some(_) | None => Scope::File,
+        };
+        let placed = match policy {
+            Policy::Successors => analysis::Scheme::Successors(VIRTUAL_NODES),
+            Policy::Random => analysis::Scheme::Random,
+            Policy::Copysets => analysis::Scheme::Copysets(scope),
+            Policy::Buddies { .. } => {
+                let group = policy.group(code).unwrap_or(code.n());
+                analysis::Scheme::Buddies(usize::from(group), scope)
+            }
+        };
+        let (k, n) = (usize::from(code.k()), usize::from(code.n()));
+        let code = analysis::Code::new(k, n).map_err(|error| usage(&error))?;
+        let fragments = usize::try_from(self.fragments).unwrap_or(usize::MAX);
+        Model::new(peers, code, placed, fragments).map_err(|error| usage(&error))
     }
 
     fn check_scheme(&self, scheme: &Scheme) -> Result<(), ExperimentError> {
@@ -220,7 +253,7 @@ pub struct Reading {
     /// Fragments of each.
     pub fragments: u32,
     /// `put` and `get`: how long it took to store all files and to read them back; `read`, `asked`, `map`: one pattern;
-    /// `all`, `sample`: all patterns of so many dead, or a sample, on the map.
+    /// `killed`: all patterns of so many dead that were killed; `all`, `sample`: all that are possible, or a sample, on the map.
     pub method: String,
     /// Peers dead.
     pub dead: usize,
@@ -230,6 +263,8 @@ pub struct Reading {
     pub patterns: u64,
     /// Numbers of the dead peers.
     pub victims: String,
+    /// Fragments lost; the mean over the patterns.
+    pub fragments_lost: Option<f64>,
     /// Files that lost a fragment; the mean over the patterns.
     pub files_lost: Option<f64>,
     /// Files whose manifest is lost; the mean over the patterns.
@@ -238,6 +273,14 @@ pub struct Reading {
     pub unreadable: Option<f64>,
     /// Part of the patterns that cost at least one file a fragment.
     pub any_lost: Option<f64>,
+    /// Files that the closed form expects to lose a fragment.
+    pub predicted: Option<f64>,
+    /// In 95 of 100 networks the mean over so many patterns is not below this,
+    pub predicted_low: Option<f64>,
+    /// and not above this.
+    pub predicted_high: Option<f64>,
+    /// Chance that at least one file loses a fragment.
+    pub predicted_any: Option<f64>,
     /// Distinct sets of peers that hold a fragment.
     pub copysets: usize,
     /// Distinct sets of such sets, over the files.

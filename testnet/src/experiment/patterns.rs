@@ -110,6 +110,8 @@ fn combinations(peers: usize, dead: usize) -> Option<u64> {
 /// Means over patterns.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Counted {
+    /// Fragments that are lost.
+    pub fragments_lost: f64,
     /// Files that lose a fragment.
     pub files_lost: f64,
     /// Files that lose their manifest.
@@ -169,10 +171,17 @@ fn bits(stripe: &super::shard_map::StripeMap) -> Bits {
 pub fn count(map: &ShardMap, patterns: &Patterns) -> Counted {
     let files: Vec<Quick> = map.files.iter().map(Quick::of).collect();
     let (mut fragments, mut manifests, mut either, mut any) = (0u64, 0u64, 0u64, 0u64);
+    let mut pieces = 0usize;
     patterns.for_each(|dead| {
         let before = fragments;
         for file in &files {
-            let fragment = file.fragments.iter().any(|stripe| stripe.is_lost(dead));
+            let lost = file
+                .fragments
+                .iter()
+                .filter(|stripe| stripe.is_lost(dead))
+                .count();
+            pieces += lost;
+            let fragment = lost > 0;
             let manifest = file.manifests.iter().any(|stripe| stripe.is_lost(dead));
             fragments += u64::from(fragment);
             manifests += u64::from(manifest);
@@ -182,6 +191,7 @@ pub fn count(map: &ShardMap, patterns: &Patterns) -> Counted {
     });
     let mean = |total: u64| total as f64 / patterns.len().max(1) as f64;
     Counted {
+        fragments_lost: mean(pieces as u64),
         files_lost: mean(fragments),
         manifests_lost: mean(manifests),
         unreadable: mean(either),
@@ -274,6 +284,15 @@ mod tests {
         for (mean, expected) in means.iter().zip(expected) {
             assert!((mean - expected / 35.0).abs() < 1e-12, "{means:?}");
         }
+        let lost = |dead: &PeerSet| {
+            map.files
+                .iter()
+                .flat_map(|file| &file.stripes)
+                .filter(|stripe| stripe.kind == Kind::Data && stripe.is_lost(dead))
+                .count() as f64
+        };
+        let fragments: f64 = all(&patterns).iter().map(lost).sum();
+        assert!((counted.fragments_lost - fragments / 35.0).abs() < 1e-12);
         assert!(counted.files_lost > 0.0 && counted.unreadable > counted.files_lost);
     }
 }

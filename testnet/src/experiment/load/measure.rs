@@ -308,6 +308,8 @@ mod tests {
             id: String::new(),
             kind: kind.to_owned(),
             length_bytes,
+            anchor: None,
+            group: None,
             live: 3,
             needed,
             shards: shards.collect(),
@@ -318,6 +320,7 @@ mod tests {
             created: None,
             code: String::new(),
             placement: String::new(),
+            scope: None,
             health: Health::Safe,
             stripes: vec![stripe],
         }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::{Cell, Loss, Reading};
 use crate::client::{Client, ClientError, FileStat, Health, NOT_FOUND, PutOptions, RETRY, UNRECOVERABLE};
+use crate::experiment::analysis::Model;
+use crate::experiment::findings::mean;
 use crate::experiment::patterns::{self, Patterns};
 use crate::experiment::shard_map::{FileMap, Kind, PeerSet, ShardMap, StripeMap};
 use crate::experiment::stage::{get, put, side_by_side};
@@ -72,6 +74,8 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         code: loss.code_of(&cell.scheme)?.to_string(),
         copysets: map.copysets(),
         file_sets: map.file_sets(),
+        model: loss.model(cell.peers, &cell.scheme)?,
+        seed,
     };
     let mut readings = vec![rows.timed("put", put_seconds), rows.timed("get", get_seconds)];
     for dead in &loss.kills {
@@ -81,6 +85,7 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
             let victims = net::pick(&everybody, *dead, seed);
             readings.extend(pattern_of(&rows, scratch, &stored, &map, (pattern, &victims))?);
         }
+        readings.push(rows.summary(*dead, &readings));
     }
     let all_patterns = loss.kills.iter().map(|dead| {
         let begun = Instant::now();
@@ -335,6 +340,8 @@ struct Rows<'a> {
     code: String,
     copysets: usize,
     file_sets: usize,
+    model: Model,
+    seed: u64,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of files")]
@@ -356,6 +363,11 @@ impl Rows<'_> {
             pattern: None,
             patterns: 1,
             victims: String::new(),
+            fragments_lost: None,
+            predicted: None,
+            predicted_low: None,
+            predicted_high: None,
+            predicted_any: None,
             files_lost: None,
             manifests_lost: None,
             unreadable: None,
@@ -401,11 +413,47 @@ impl Rows<'_> {
         let method = if patterns.is_exhaustive() { "all" } else { "sample" };
         Reading {
             patterns: patterns.len(),
+            fragments_lost: Some(counted.fragments_lost),
             files_lost: Some(counted.files_lost),
             manifests_lost: Some(counted.manifests_lost),
             unreadable: Some(counted.unreadable),
             any_lost: Some(counted.any_lost),
-            ..self.row(method, dead, took)
+            ..self.expected(self.row(method, dead, took), None)
+        }
+    }
+
+    /// The mean over the patterns that were killed.
+    fn summary(&self, dead: usize, readings: &[Reading]) -> Reading {
+        let of = |reading: &&Reading| reading.method == "asked" && reading.dead == dead;
+        let asked: Vec<&Reading> = readings.iter().filter(of).collect();
+        let average = |value: fn(&Reading) -> Option<f64>| {
+            let values: Vec<f64> = asked.iter().filter_map(|reading| value(reading)).collect();
+            mean(&values)
+        };
+        let patterns = asked.len() as u64;
+        let took = Duration::from_secs_f64(asked.iter().map(|reading| reading.seconds).sum());
+        Reading {
+            patterns,
+            files_lost: average(|reading| reading.files_lost),
+            manifests_lost: average(|reading| reading.manifests_lost),
+            unreadable: average(|reading| reading.unreadable),
+            any_lost: average(|reading| reading.any_lost),
+            ..self.expected(self.row("killed", dead, took), Some(patterns))
+        }
+    }
+
+    /// Adds what theory says of the mean over so many patterns, or over all.
+    fn expected(&self, row: Reading, patterns: Option<u64>) -> Reading {
+        let files = self.loss.files;
+        let of_files = |part: f64| Some(part * count(&vec![true; files]));
+        let seed = self.seed.wrapping_add(row.dead as u64);
+        let (low, high) = self.model.interval(files, row.dead, patterns, seed);
+        Reading {
+            predicted: of_files(self.model.file_lost(row.dead)),
+            predicted_low: of_files(low),
+            predicted_high: of_files(high),
+            predicted_any: Some(self.model.any_lost(files, row.dead)),
+            ..row
         }
     }
 }

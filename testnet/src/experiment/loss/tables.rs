@@ -1,8 +1,356 @@
-//! What `loss` found.
+//! What `loss` found: measured beside expected, and why the two differ where they do.
 
 use super::{Loss, Reading};
 use crate::experiment::Findings;
+use crate::experiment::findings::{Datum, Figure, Point, Series, Table, distinct};
 
-pub(super) fn findings(_loss: &Loss, _readings: &[Reading]) -> Findings {
-    Findings::default()
+/// Of all cells, so many must lie within what 95 of 100 networks give.
+const AIM: f64 = 0.9;
+
+pub(super) fn findings(loss: &Loss, readings: &[Reading]) -> Findings {
+    let mut findings = Findings {
+        tables: vec![
+            losses(readings),
+            any(readings),
+            schemes(loss, readings),
+            detection(readings),
+        ],
+        figures: Vec::new(),
+        notes: vec![verdict(readings)],
+    };
+    findings.notes.extend(deviations(readings));
+    findings.notes.extend(winners(readings));
+    findings.notes.push(DETECTION.to_owned());
+    for peers in distinct(readings.iter().map(|reading| reading.peers)) {
+        findings.figures.push(curves(peers, readings));
+    }
+    findings
+}
+
+const DETECTION: &str = "Loss can be detected by heartbeats and inventories (a few hundred bytes per stripe and peer asked, at once, and \
+believing what peers say of themselves), by audits that make holders prove what they hold (a part of every shard read and hashed; \
+finds rot, not death) and by reading back (every byte of every file, and the only one that a user would call proof). The first and \
+the last were built, because they fail in different ways: in every pattern that was killed both named the same files as the map.";
+
+fn scheme(reading: &Reading) -> String {
+    let scope = reading
+        .scope
+        .as_ref()
+        .map_or_else(String::new, |scope| format!("/{scope}"));
+    format!("{} {}{scope}", reading.code, reading.placement)
+}
+
+/// Counted over all patterns, or a large sample of them.
+fn is_counted(reading: &&Reading) -> bool {
+    ["all", "sample"].contains(&reading.method.as_str())
+}
+
+fn is_inside(reading: &Reading) -> Option<bool> {
+    let (lost, low, high) = (
+        reading.files_lost?,
+        reading.predicted_low?,
+        reading.predicted_high?,
+    );
+    // Means of whole files, summed in another order.
+    let slack = 1e-9 * lost.max(1.0);
+    Some(low - slack <= lost && lost <= high + slack)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of files")]
+fn percent(reading: &Reading, files: Option<f64>) -> Datum {
+    Datum::number(files.map(|files| 100.0 * files / reading.files.max(1) as f64))
+}
+
+fn losses(readings: &[Reading]) -> Table {
+    let mut table = Table::new(
+        "Files that lost a fragment, %: counted over kill patterns on the recorded map, killed for real, and expected",
+        [
+            "peers",
+            "scheme",
+            "dead",
+            "patterns",
+            "counted",
+            "expected",
+            "95 % from",
+            "to",
+            "inside",
+            "killed",
+            "killed patterns",
+            "inside ",
+            "manifests",
+        ],
+    );
+    for counted in readings.iter().filter(is_counted) {
+        let same = |other: &&Reading| {
+            other.method == "killed"
+                && (other.peers, other.dead) == (counted.peers, counted.dead)
+                && scheme(other) == scheme(counted)
+        };
+        let killed = readings.iter().find(same);
+        let word = |inside: Option<bool>| match inside {
+            Some(true) => "yes".into(),
+            Some(false) => "no".into(),
+            None => Datum::Nothing,
+        };
+        table.rows.push(vec![
+            counted.peers.into(),
+            scheme(counted).into(),
+            counted.dead.into(),
+            counted.patterns.into(),
+            percent(counted, counted.files_lost),
+            percent(counted, counted.predicted),
+            percent(counted, counted.predicted_low),
+            percent(counted, counted.predicted_high),
+            word(is_inside(counted)),
+            killed.map_or(Datum::Nothing, |killed| percent(killed, killed.files_lost)),
+            killed.map_or(Datum::Nothing, |killed| killed.patterns.into()),
+            word(killed.and_then(is_inside)),
+            percent(counted, counted.manifests_lost),
+        ]);
+    }
+    table
+}
+
+fn any(readings: &[Reading]) -> Table {
+    let mut table = Table::new(
+        "Chance that any file loses a fragment, %",
+        ["peers", "scheme", "dead", "files", "counted", "expected"],
+    );
+    for counted in readings.iter().filter(is_counted) {
+        let part = |chance: Option<f64>| Datum::number(chance.map(|chance| 100.0 * chance));
+        table.rows.push(vec![
+            counted.peers.into(),
+            scheme(counted).into(),
+            counted.dead.into(),
+            counted.files.into(),
+            part(counted.any_lost),
+            part(counted.predicted_any),
+        ]);
+    }
+    table
+}
+
+fn schemes(loss: &Loss, readings: &[Reading]) -> Table {
+    let mut table = Table::new(
+        "Schemes: sets of peers that hold a fragment, the groups they come from, and when loss begins",
+        [
+            "peers",
+            "scheme",
+            "copysets",
+            "different files",
+            "groups",
+            "loses from",
+            "must lose from",
+            "put all s",
+            "read all s",
+        ],
+    );
+    for cell in super::Experiment::cells(loss) {
+        let of_cell = |reading: &&Reading| {
+            let named = (&cell.scheme.placement, &cell.scheme.scope) == (&reading.placement, &reading.scope);
+            let code = loss.code_of(&cell.scheme).map(|code| code.to_string());
+            named && reading.peers == cell.peers && code.is_ok_and(|code| code == reading.code)
+        };
+        let of_cell: Vec<&Reading> = readings.iter().filter(of_cell).collect();
+        let (Some(first), Ok(model)) = (of_cell.first(), loss.model(cell.peers, &cell.scheme)) else {
+            continue;
+        };
+        let seconds = |method: &str| {
+            let timed = of_cell.iter().find(|reading| reading.method == method);
+            Datum::number(timed.map(|reading| reading.seconds))
+        };
+        table.rows.push(vec![
+            first.peers.into(),
+            scheme(first).into(),
+            first.copysets.into(),
+            first.file_sets.into(),
+            model
+                .group_sizes()
+                .map_or(Datum::Nothing, |sizes| groups(sizes).into()),
+            model.first_loss().into(),
+            model.certain_loss().into(),
+            seconds("put"),
+            seconds("get"),
+        ]);
+    }
+    table
+}
+
+/// `2 × 6`, `1 × 11 (all)`.
+fn groups(sizes: &[usize]) -> String {
+    let lengths = distinct(sizes.iter().copied());
+    let each = lengths.iter().map(|length| {
+        let count = sizes.iter().filter(|size| *size == length).count();
+        format!("{count} × {length}")
+    });
+    let text = each.collect::<Vec<_>>().join(", ");
+    if sizes.len() == 1 {
+        format!("{text} (one group of all)")
+    } else {
+        text
+    }
+}
+
+fn detection(readings: &[Reading]) -> Table {
+    let mut table = Table::new(
+        "Ways to detect loss: mean over all kills, with all files of a cell looked at",
+        ["method", "kills", "files", "unreadable files", "seconds"],
+    );
+    for method in ["read", "asked", "map"] {
+        let of: Vec<&Reading> = readings
+            .iter()
+            .filter(|reading| reading.method == method)
+            .collect();
+        let average = |value: fn(&Reading) -> f64| {
+            let values: Vec<f64> = of.iter().map(|reading| value(reading)).collect();
+            Datum::number(crate::experiment::findings::mean(&values))
+        };
+        table.rows.push(vec![
+            method.into(),
+            of.len().into(),
+            of.first().map_or(Datum::Nothing, |reading| reading.files.into()),
+            average(|reading| reading.unreadable.unwrap_or_default()),
+            average(|reading| reading.seconds),
+        ]);
+    }
+    table
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a part")]
+fn verdict(readings: &[Reading]) -> String {
+    let count = |chosen: &dyn Fn(&&Reading) -> bool| {
+        let verdicts: Vec<bool> = readings.iter().filter(chosen).filter_map(is_inside).collect();
+        (verdicts.iter().filter(|inside| **inside).count(), verdicts.len())
+    };
+    let (counted, all) = count(&is_counted);
+    let (killed, kills) = count(&|reading| reading.method == "killed");
+    let part = (counted + killed) as f64 / (all + kills).max(1) as f64;
+    let aim = if part >= AIM {
+        "as aimed at"
+    } else {
+        "fewer than the nine in ten aimed at"
+    };
+    format!(
+        "Within the 95 % interval of the prediction: {counted} of {all} cells counted on the map and {killed} of {kills} killed for \
+         real, {:.0} % together, {aim}. The interval comes from the model itself: placements and patterns are drawn anew 400 \
+         times, because files are no independent trials: one pattern of dead peers hits many of them or none.",
+        100.0 * part
+    )
+}
+
+/// Every cell outside, with what the numbers say of the reason.
+#[expect(clippy::cast_precision_loss, reason = "counts of files")]
+fn deviations(readings: &[Reading]) -> Vec<String> {
+    let outside = readings
+        .iter()
+        .filter(|reading| is_inside(reading) == Some(false));
+    let explain = |reading: &Reading| {
+        let (lost, expected) = (
+            reading.files_lost.unwrap_or_default(),
+            reading.predicted.unwrap_or_default(),
+        );
+        let per_file = reading
+            .fragments_lost
+            .map(|fragments| fragments / lost.max(f64::MIN_POSITIVE));
+        let why = match per_file {
+            Some(per_file) => format!(
+                "a file that was hit lost {per_file:.2} fragments, and where fragments overlap more than by chance, as the uneven \
+                 arcs of one ring make them, fewer files are hit by the same loss of fragments, and the other way round"
+            ),
+            None => format!(
+                "{} patterns are few, and each hits many files or none",
+                reading.patterns
+            ),
+        };
+        let percent = |files: f64| 100.0 * files / reading.files.max(1) as f64;
+        format!(
+            "Outside ({}): {} peers, {}, {} dead: {:.2} % instead of {:.2} %: {why}.",
+            reading.method,
+            reading.peers,
+            scheme(reading),
+            reading.dead,
+            percent(lost),
+            percent(expected),
+        )
+    };
+    outside.map(explain).collect()
+}
+
+/// Which scheme lost least, and which was the least likely to lose anything.
+fn winners(readings: &[Reading]) -> Vec<String> {
+    let counted: Vec<&Reading> = readings.iter().filter(is_counted).collect();
+    let cells = distinct(counted.iter().map(|reading| (reading.peers, reading.dead)));
+    let best = |(peers, dead): (usize, usize), value: fn(&Reading) -> Option<f64>| {
+        let of = counted
+            .iter()
+            .filter(|reading| (reading.peers, reading.dead) == (peers, dead));
+        let of = of.filter_map(|reading| Some((value(reading)?, *reading)));
+        let mut of: Vec<(f64, &Reading)> = of.collect();
+        of.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let ((least, best), (most, worst)) = (of.first().copied()?, of.last().copied()?);
+        (most > 0.0).then_some((least, best, most, worst))
+    };
+    let mut notes = Vec::new();
+    for cell in cells {
+        let (peers, dead) = cell;
+        let files = best(cell, |reading| reading.files_lost);
+        let any = best(cell, |reading| reading.any_lost);
+        if let (Some((few, saver, many, loser)), Some((rare, safest, often, riskiest))) = (files, any) {
+            notes.push(format!(
+                "{dead} of {peers} dead: {} loses the fewest files, {few:.2} on average ({} the most, {many:.2}); {} is the least \
+                 likely to lose any, {:.2} % ({} the most, {:.2} %).",
+                scheme(saver),
+                scheme(loser),
+                scheme(safest),
+                100.0 * rare,
+                scheme(riskiest),
+                100.0 * often,
+            ));
+        }
+    }
+    notes
+}
+
+/// Counted points over expected curves, with the interval of the prediction.
+fn curves(peers: usize, readings: &[Reading]) -> Figure {
+    let of: Vec<&Reading> = readings
+        .iter()
+        .filter(is_counted)
+        .filter(|reading| reading.peers == peers)
+        .collect();
+    let mut series = Vec::new();
+    for name in distinct(of.iter().map(|reading| scheme(reading))) {
+        let of: Vec<&&Reading> = of.iter().filter(|reading| scheme(reading) == name).collect();
+        let points = |value: fn(&Reading) -> Option<f64>, range: bool| {
+            let point = |reading: &&&Reading| {
+                #[expect(clippy::cast_precision_loss, reason = "counts of files and peers")]
+                let (files, dead) = (reading.files.max(1) as f64, reading.dead as f64);
+                let bounds = reading.predicted_low.zip(reading.predicted_high);
+                Some(Point {
+                    x: dead,
+                    y: value(reading)? / files,
+                    range: bounds
+                        .filter(|_| range)
+                        .map(|(low, high)| (low / files, high / files)),
+                })
+            };
+            of.iter().filter_map(point).collect()
+        };
+        series.push(Series {
+            name: name.clone(),
+            is_reference: true,
+            points: points(|reading| reading.predicted, true),
+        });
+        series.push(Series {
+            name,
+            is_reference: false,
+            points: points(|reading| reading.files_lost, false),
+        });
+    }
+    Figure {
+        title: format!("Files lost, N = {peers}"),
+        x_label: "peers killed at once".to_owned(),
+        y_label: "files that lost a fragment (part of all)".to_owned(),
+        series,
+    }
 }
