@@ -9,6 +9,7 @@ pub mod demo;
 pub mod interrupt;
 pub mod net;
 pub mod proc;
+pub mod report;
 pub mod scratch;
 pub mod sim;
 pub mod size;
