@@ -200,7 +200,8 @@ impl Figure {
             .map(Series::name)
     }
 
-    /// The caption, and how many values are missing in the figure because they are no numbers.
+    /// The caption, and what else a reader must know: what was moved, and how many values are missing because
+    /// they are no numbers.
     pub(super) fn full_caption(&self) -> String {
         let missing: usize = self
             .panels
@@ -208,12 +209,19 @@ impl Figure {
             .flat_map(|panel| &panel.series)
             .map(Series::dropped)
             .sum();
+        let points = |series: &&Series| matches!(series, Series::Points { .. });
+        let mut panels = self.panels.iter();
+        let mut caption = self.caption.clone();
+        if panels.any(|panel| panel.series.iter().filter(points).count() > 1) {
+            caption.push_str(" Points of the same place are drawn side by side.");
+        }
         let note = match missing {
-            0 => return self.caption.clone(),
-            1 => "1 value is not a number and not shown.".to_owned(),
-            _ => format!("{missing} values are not numbers and not shown."),
+            0 => String::new(),
+            1 => " 1 value is not a number and not shown.".to_owned(),
+            _ => format!(" {missing} values are not numbers and not shown."),
         };
-        format!("{} {note}", self.caption).trim().to_owned()
+        caption.push_str(&note);
+        caption.trim().to_owned()
     }
 }
 

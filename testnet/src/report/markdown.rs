@@ -1,4 +1,4 @@
-//! The report as Markdown (CommonMark with the tables of GitHub), with figures as files beside it.
+//! The report as Markdown (`CommonMark` with the tables of GitHub), with figures as files beside it.
 
 use super::{Anchors, Block, Report, Section, Table, pieces, svg};
 
@@ -67,13 +67,12 @@ fn list(section: &Section, depth: usize, links: &mut Anchors, into: &mut String)
     }
 }
 
-/// Whether a letter means something to Markdown.
-fn special(letter: char) -> bool {
-    letter.is_ascii_punctuation()
-        && !matches!(
-            letter,
-            '.' | ',' | ';' | ':' | '\'' | '"' | '%' | '?' | '/' | '(' | ')'
-        )
+/// Whether a letter means something to Markdown; some do at the start of a line alone.
+fn special(letter: char, first: bool) -> bool {
+    matches!(
+        letter,
+        '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '&' | '|' | '~' | '$'
+    ) || (first && matches!(letter, '#' | '>' | '-' | '+' | '='))
 }
 
 /// One line of text in which nothing but code between backticks means anything.
@@ -98,12 +97,14 @@ fn rich(text: &str) -> String {
 }
 
 fn escape(text: &str, into: &mut String) {
-    for letter in text.chars() {
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
         // A number with a point or bracket begins a list.
         let listed = matches!(letter, '.' | ')')
-            && !into.is_empty()
-            && into.chars().all(|digit| digit.is_ascii_digit());
-        if special(letter) || listed {
+            && letters.peek().is_none_or(|next| next.is_whitespace())
+            && !into.trim().is_empty()
+            && into.trim().chars().all(|digit| digit.is_ascii_digit());
+        if special(letter, into.trim().is_empty()) || listed {
             into.push('\\');
         }
         into.push(if letter.is_control() { ' ' } else { letter });
@@ -183,8 +184,8 @@ impl Writer {
             match block {
                 Block::Paragraph(text) => self.block(&rich(text)),
                 Block::List(items) => {
-                    let items: String = items.iter().map(|item| format!("- {}\n", rich(item))).collect();
-                    self.block(&items);
+                    let items: Vec<_> = items.iter().map(|item| format!("- {}", rich(item))).collect();
+                    self.block(&items.join("\n"));
                 }
                 Block::Table(table) => {
                     self.tables += 1;
@@ -210,12 +211,8 @@ impl Writer {
         self.block(&line);
         if !figure.command.is_empty() {
             // Indented, as no fence is longer than every text.
-            let command: String = figure
-                .command
-                .lines()
-                .map(|line| format!("    {line}\n"))
-                .collect();
-            self.block(&command);
+            let command: Vec<String> = figure.command.lines().map(|line| format!("    {line}")).collect();
+            self.block(&command.join("\n"));
         }
     }
 }
@@ -228,13 +225,16 @@ mod tests {
 
     fn read(markdown: &str) -> String {
         let events = Parser::new_ext(markdown, Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH);
-        events
-            .filter_map(|event| match event {
-                Event::Text(text) | Event::Code(text) => Some(text.to_string()),
-                Event::Html(html) | Event::InlineHtml(html) => panic!("markup got through: {html}"),
-                _ => None,
-            })
-            .collect()
+        let said = |event| {
+            if let Event::Html(html) | Event::InlineHtml(html) = &event {
+                panic!("markup got through: {html}");
+            }
+            if let Event::Text(text) | Event::Code(text) = event {
+                return Some(text.to_string());
+            }
+            None
+        };
+        events.filter_map(said).collect()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::markup::Element;
 use super::palette::Palette;
 use super::{Anchors, Block, Report, Section, Table, pieces, svg};
 
-/// Without `<`, `>` and `&`: see the head of `markup`.
+/// Without `<`, `>`, `&` and `"`: see the head of `markup`.
 const STYLE: &str = include_str!("page.css");
 
 struct Writer {

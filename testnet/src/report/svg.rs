@@ -100,7 +100,7 @@ pub(super) fn document(figure: &Figure, palette: &Palette) -> String {
     let width = (real(columns) * (format.width + GAP) + GAP).max(2.0 * GAP + 320.0);
     let mut body = Vec::new();
     let mut top = GAP;
-    for line in text::wrap(&figure.title, 15.0, width - 2.0 * GAP) {
+    for line in text::wrap(&figure.title, 16.5, width - 2.0 * GAP) {
         top += 16.0;
         let heading = Element::new("text").at("x", GAP).at("y", top);
         body.push(heading.set("font-size", 15).set("font-weight", 600).text(line));
@@ -203,94 +203,55 @@ fn entries(figure: &Figure, palette: &Palette) -> Vec<Entry> {
                 Series::Histogram { .. } | Series::Bars { .. } => swatch.filled = true,
             }
         }
-        both |= swatch.line && (swatch.marker || swatch.filled);
+        both |= swatch.line && swatch.marker;
         let label = name.to_owned();
         entries.push(Entry { swatch, label });
     }
-    let has = |test: &dyn Fn(&Series) -> bool| all.iter().any(|series| test(series));
+    let beyond = figure.panels.iter().any(marks::has_beyond);
+    entries.extend(keys(&all, both, beyond));
+    entries
+}
+
+/// What marks mean whatever their colour; `both`: some name has a curve and points.
+fn keys(all: &[&Series], both: bool, beyond: bool) -> Vec<Entry> {
     let spread = |wanted: Spread| {
-        has(&|series| {
+        all.iter().any(|series| {
             matches!(series, Series::Points { spread, values, .. }
                 if *spread == wanted && values.iter().any(|point| point.interval.is_some()))
         })
     };
-    let histogram = has(&|series| matches!(series, Series::Histogram { .. }));
-    let expected = has(
-        &|series| matches!(series, Series::Bars { bars, .. } if bars.iter().any(|bar| bar.expected.is_some())),
+    let histogram = all
+        .iter()
+        .any(|series| matches!(series, Series::Histogram { .. }));
+    let expected = all.iter().any(
+        |series| matches!(series, Series::Bars { bars, .. } if bars.iter().any(|bar| bar.expected.is_some())),
     );
-    let points = has(&|series| matches!(series, Series::Points { .. }));
-    let beyond = figure.panels.iter().any(|panel| marks::has_beyond(panel));
-    let keys = [
-        (
-            both,
-            Swatch {
-                line: true,
-                ..Swatch::default()
-            },
-            "predicted",
-        ),
-        (
-            both && points,
-            Swatch {
-                marker: true,
-                ..Swatch::default()
-            },
-            "measured",
-        ),
-        (
-            spread(Spread::Confidence95),
-            Swatch {
-                interval: true,
-                ..Swatch::default()
-            },
-            "95 % confidence interval",
-        ),
-        (
-            spread(Spread::Quartiles),
-            Swatch {
-                interval: true,
-                ..Swatch::default()
-            },
-            "median and quartiles",
-        ),
-        (
-            beyond,
-            Swatch {
-                hollow: true,
-                ..Swatch::default()
-            },
-            "beyond the axis (0 on a log axis)",
-        ),
-        (
-            histogram,
-            Swatch {
-                upright: true,
-                ..Swatch::default()
-            },
-            "mean",
-        ),
-        (
-            histogram,
-            Swatch {
-                upright: true,
-                dotted: true,
-                ..Swatch::default()
-            },
-            "median",
-        ),
-        (
-            expected,
-            Swatch {
-                expected: true,
-                ..Swatch::default()
-            },
-            "expected",
-        ),
-    ];
-    let keys = keys.into_iter().filter(|(shown, ..)| *shown);
-    entries.extend(keys.map(|(_, swatch, label)| Entry {
-        swatch,
-        label: label.to_owned(),
-    }));
-    entries
+    let mut keys = Vec::new();
+    let mut key = |shown: bool, label: &str, mark: fn(&mut Swatch)| {
+        if shown {
+            let mut swatch = Swatch::default();
+            mark(&mut swatch);
+            let label = label.to_owned();
+            keys.push(Entry { swatch, label });
+        }
+    };
+    key(both, "predicted", |swatch| swatch.line = true);
+    key(both, "measured", |swatch| swatch.marker = true);
+    key(
+        spread(Spread::Confidence95),
+        "95 % confidence interval",
+        |swatch| swatch.interval = true,
+    );
+    key(spread(Spread::Quartiles), "median and quartiles", |swatch| {
+        swatch.interval = true;
+    });
+    key(beyond, "beyond the axis (0 on a log axis)", |swatch| {
+        swatch.hollow = true;
+    });
+    key(histogram, "mean", |swatch| swatch.upright = true);
+    key(histogram, "median", |swatch| {
+        (swatch.upright, swatch.dotted) = (true, true);
+    });
+    key(expected, "expected", |swatch| swatch.expected = true);
+    keys
 }

@@ -129,10 +129,7 @@ fn every_figure_has_labels_units_legend_and_a_title() {
             ("title", Some(figure.title.as_str()))
         );
         assert!(root.has_attribute("viewBox"));
-        let labels: Vec<_> = class(&document, "label")
-            .iter()
-            .filter_map(|node| node.text())
-            .collect();
+        let labels: Vec<_> = class(&document, "label").iter().filter_map(Node::text).collect();
         for panel in &figure.panels {
             for axis in [&panel.x, &panel.y] {
                 assert!(axis.text().ends_with(&format!("({})", axis.unit)));
@@ -328,11 +325,11 @@ fn files_are_written_and_markdown_links_to_them() {
     let written = report().write(&out).unwrap();
     let markdown = fs::read_to_string(&written.markdown).unwrap();
     let links: Vec<_> = pulldown_cmark::Parser::new(&markdown)
-        .filter_map(|event| match event {
-            pulldown_cmark::Event::Start(pulldown_cmark::Tag::Image { dest_url, .. }) => {
-                Some(out.join(&*dest_url))
-            }
-            _ => None,
+        .filter_map(|event| {
+            let pulldown_cmark::Event::Start(pulldown_cmark::Tag::Image { dest_url, .. }) = event else {
+                return None;
+            };
+            Some(out.join(&*dest_url))
         })
         .collect();
     assert_eq!(links, written.figures);

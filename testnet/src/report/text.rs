@@ -3,14 +3,14 @@
 /// Width in units of the font size, of common sans-serif faces, rather too wide than too narrow.
 fn em(letter: char) -> f64 {
     match letter {
-        'i' | 'j' | 'l' | '.' | ',' | ':' | ';' | '|' | '\'' | '!' | ' ' => 0.32,
-        'f' | 't' | 'r' | '(' | ')' | '[' | ']' | '-' | '/' | '"' => 0.41,
-        'm' | 'w' | 'M' | 'W' | '%' | '@' => 0.92,
+        'i' | 'j' | 'l' | '.' | ',' | ':' | ';' | '|' | '\'' | '!' | ' ' => 0.36,
+        'f' | 't' | 'r' | '(' | ')' | '[' | ']' | '-' | '/' | '"' => 0.45,
+        'm' | 'w' | 'M' | 'W' | '%' | '@' => 0.98,
         '⁰' | '¹' | '²' | '³' | '⁴'..='⁹' | '⁻' => 0.42,
-        other if other.is_uppercase() => 0.71,
-        other if other.is_ascii() => 0.6,
+        other if other.is_uppercase() => 0.76,
+        other if other.is_ascii() => 0.64,
         other if other > '\u{2e80}' => 1.0,
-        _ => 0.68,
+        _ => 0.72,
     }
 }
 
@@ -41,7 +41,7 @@ pub(super) fn short(value: f64) -> String {
     let size = value.abs();
     if size < 1e-300 {
         "0".to_owned()
-    } else if size >= 9.995e5 || size < 1e-3 {
+    } else if !(1e-3..9.995e5).contains(&size) {
         let text = format!("{value:.2e}");
         let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
         format!("{digits}×10{}", superscript(power))

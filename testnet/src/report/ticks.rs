@@ -98,6 +98,11 @@ fn log_range(low: f64, high: f64, room: Room) -> (f64, f64) {
         }
         Room::Padded | Room::Tight => (low - 0.5, high + 0.5),
         Room::Ticked | Room::FromZero => {
+            if room == Room::Ticked && high - low > 1e-9 && high - low < 1.5 {
+                // Whole decades would leave most of the axis empty.
+                let (low, high) = (10_f64.powf(low), 10_f64.powf(high));
+                return (1.0 / round_up(1.0 / low), round_up(high));
+            }
             let (low, high) = ((low + 1e-9).floor(), (high - 1e-9).ceil());
             if high > low {
                 (low, high)
@@ -136,7 +141,7 @@ fn linear_range(low: f64, high: f64, room: Room, whole: bool) -> (f64, f64) {
         Room::Ticked | Room::FromZero => {
             let step = step(low, high, 5, whole);
             let (first, last) = ((low / step + 1e-9).floor(), (high / step - 1e-9).ceil());
-            (first * step, last * step)
+            (first * step, last.max(first + 1.0) * step)
         }
     }
 }
@@ -336,6 +341,11 @@ mod tests {
         }
         assert_eq!(range(&linear(), &[0.0, 0.0], Room::Ticked), (0.0, 1.0));
         assert_eq!(range(&linear(), &[1.0, 9.3], Room::Ticked), (0.0, 10.0));
+        let (low, high) = range(&log, &[0.9, 3.0], Room::Ticked);
+        assert!(
+            (low - 0.5).abs() < 1e-9 && (high - 5.0).abs() < 1e-9,
+            "{low} {high}"
+        );
         assert_eq!(range(&linear(), &[95.0, 99.0], Room::FromZero), (0.0, 100.0));
     }
 

@@ -10,6 +10,8 @@ use super::{Format, marks};
 const LINE: f64 = 1.25;
 const TICK: f64 = 4.0;
 const EDGE: f64 = 4.0;
+/// How much wider bold letters are.
+const BOLD: f64 = 1.1;
 
 /// Space around the rectangle between the axes, the same for all panels of a figure so that they align.
 #[derive(Clone, Copy, Debug, Default)]
@@ -152,7 +154,7 @@ fn notes(panel: &Panel) -> Vec<String> {
         };
         let (mean, median) = (text::short(histogram.mean), text::short(histogram.median));
         Some(format!(
-            "{name}n {} · mean {mean} · median {median}",
+            "{name}n = {} · mean {mean} · median {median}",
             histogram.count
         ))
     };
@@ -161,7 +163,7 @@ fn notes(panel: &Panel) -> Vec<String> {
 
 fn heads(panel: &Panel, format: Format) -> (Vec<String>, Vec<String>) {
     let width = format.width - 2.0 * EDGE;
-    let title = text::wrap(&panel.title, format.title, width);
+    let title = text::wrap(&panel.title, format.title * BOLD, width);
     let notes = notes(panel)
         .into_iter()
         .flat_map(|note| text::wrap(&note, format.tick, width));
@@ -170,6 +172,25 @@ fn heads(panel: &Panel, format: Format) -> (Vec<String>, Vec<String>) {
 
 fn lines(count: usize, size: f64) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX)) * size * LINE
+}
+
+/// Height of what stands between the x axis and its label.
+fn below(ticks: &[Tick], format: Format, turned: bool) -> f64 {
+    let tall = if turned {
+        widest(ticks, format.tick) * 0.6
+    } else {
+        0.0
+    };
+    TICK + 3.0 + tall + format.tick + 4.0
+}
+
+/// Every how manieth name has room for its label.
+fn thinned(ticks: &[Tick], format: Format, length: f64) -> usize {
+    let count = f64::from(u32::try_from(ticks.len().max(1)).unwrap_or(u32::MAX));
+    let needed = (widest(ticks, format.tick) + format.tick * 0.5) * count / length;
+    (1..ticks.len())
+        .find(|every| f64::from(u32::try_from(*every).unwrap_or(u32::MAX)) >= needed)
+        .unwrap_or(1)
 }
 
 /// The margins that the neediest panel needs.
@@ -187,12 +208,8 @@ pub(super) fn margins(panels: &[Panel], format: Format) -> Margins {
         let left = EDGE + lines(y_label, format.label) + 6.0 + widest(&y_ticks, format.tick) + TICK + 3.0;
         let x_ticks = letters(&panel.x, x_range, across, format.tick * 3.2);
         let x_label = text::wrap(&panel.x.text(), format.label, across).len();
-        let tall = if turned(panel, format, across) {
-            widest(&x_ticks, format.tick) * 0.6 + format.tick
-        } else {
-            format.tick
-        };
-        let bottom = TICK + 3.0 + tall + 4.0 + lines(x_label, format.label) + EDGE;
+        let turned = turned(panel, format, across);
+        let bottom = below(&x_ticks, format, turned) + lines(x_label, format.label) + EDGE;
         all.left = all.left.max(left);
         all.right = all
             .right
@@ -316,9 +333,14 @@ fn x_axis(panel: &Panel, format: Format, area: Area, range: (f64, f64)) -> Eleme
     let found = letters(&panel.x, range, length, format.tick * 3.2);
     let named = matches!(panel.x.scale, Scale::Names(_));
     let base = area.y.from;
+    let every = if named && !turned {
+        thinned(&found, format, length)
+    } else {
+        1
+    };
     // Labels that would touch the last one are left out.
     let mut free = f64::NEG_INFINITY;
-    for tick in &found {
+    for (at, tick) in found.iter().enumerate() {
         let place = area.x.inside(tick.value);
         let Some(label) = &tick.label else {
             axis.push(stroke(place, base, place, base + TICK / 2.0, 0.7));
@@ -332,7 +354,7 @@ fn x_axis(panel: &Panel, format: Format, area: Area, range: (f64, f64)) -> Eleme
             1.0,
         ));
         let half = text::width(label, format.tick) / 2.0;
-        if !turned && place - half < free {
+        if at % every != 0 || (!turned && place - half < free) {
             continue;
         }
         free = place + half + format.tick * 0.5;
@@ -353,7 +375,7 @@ fn x_axis(panel: &Panel, format: Format, area: Area, range: (f64, f64)) -> Eleme
         });
     }
     let label = text::wrap(&panel.x.text(), format.label, format.width * 0.75);
-    let mut low = format.height - EDGE - lines(label.len(), format.label);
+    let mut low = base + below(&found, format, turned);
     for line in label {
         low += format.label * LINE;
         let text = Element::new("text")

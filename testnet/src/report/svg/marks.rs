@@ -153,7 +153,7 @@ fn step_aside(panel: &Panel, area: Area, clouds: f64) -> f64 {
     let most = if matches!(panel.x.scale, Scale::Names(_)) {
         12.0
     } else {
-        4.0
+        3.0
     };
     (gap * 0.6 / clouds).min(most)
 }
@@ -283,9 +283,10 @@ fn marker(look: Look, (x, y): (f64, f64), hollow: bool) -> Element {
         Element::new("path").set("d", format!("M{}Z", corners.join("L")))
     };
     let bars = |ends: [(f64, f64); 4]| {
-        let [a, b, c, d] = ends.map(|(dx, dy)| format!("{} {}", px(x + dx * RADIUS), px(y + dy * RADIUS)));
+        let [left, right, upper, lower] =
+            ends.map(|(dx, dy)| format!("{} {}", px(x + dx * RADIUS), px(y + dy * RADIUS)));
         Element::new("path")
-            .set("d", format!("M{a}L{b}M{c}L{d}"))
+            .set("d", format!("M{left}L{right}M{upper}L{lower}"))
             .at("stroke-width", 2.0)
     };
     let shape = match look.marker {
