@@ -10,6 +10,7 @@ pub mod experiment;
 pub mod interrupt;
 pub mod net;
 pub mod proc;
+pub mod report;
 pub mod scratch;
 pub mod sim;
 pub mod size;

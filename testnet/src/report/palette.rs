@@ -1,0 +1,73 @@
+//! Which series has which colour and marker.
+
+/// Okabe & Ito 2008, "Color Universal Design", without black, which is the text's colour and the last.
+/// Yellow stands late: on white it is faint.
+const COLOURS: [&str; 8] = [
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#E69F00",
+    "#CC79A7",
+    "#56B4E9",
+    "currentColor",
+    "#F0E442",
+];
+
+/// Shape of a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Marker {
+    Circle,
+    Square,
+    Triangle,
+    Diamond,
+    TriangleDown,
+    Plus,
+    Cross,
+}
+
+// As many as have no divisor in common with the colours: 56 pairs before one comes again.
+const MARKERS: [Marker; 7] = [
+    Marker::Circle,
+    Marker::Square,
+    Marker::Triangle,
+    Marker::Diamond,
+    Marker::TriangleDown,
+    Marker::Plus,
+    Marker::Cross,
+];
+
+/// How a series looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    pub(super) colour: &'static str,
+    pub(super) marker: Marker,
+    /// Dashes of its curves, from the second round of colours on.
+    pub(super) dashes: Option<&'static str>,
+}
+
+/// Looks by name.
+pub(super) struct Palette(Vec<String>);
+
+impl Palette {
+    /// Gives looks in the order of first appearance.
+    pub(super) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut known: Vec<String> = Vec::new();
+        for name in names {
+            if !known.iter().any(|other| other == name) {
+                known.push(name.to_owned());
+            }
+        }
+        Self(known)
+    }
+
+    /// The look of a series; of an unknown one that after the last.
+    pub(super) fn look(&self, name: &str) -> Look {
+        let known = self.0.iter().position(|other| other == name);
+        let at = known.unwrap_or(self.0.len());
+        Look {
+            colour: COLOURS.get(at % COLOURS.len()).copied().unwrap_or("currentColor"),
+            marker: MARKERS.get(at % MARKERS.len()).copied().unwrap_or(Marker::Circle),
+            dashes: (at >= COLOURS.len()).then_some("6 3"),
+        }
+    }
+}
