@@ -292,5 +292,8 @@ fn a_slow_link_has_fewer_stripes_on_their_way() {
     assert_eq!(config(Some(12_500_000)).stripes_ahead(stripe, 3), 3);
     assert_eq!(config(Some(4 * MIN_LINK_RATE)).stripes_ahead(stripe, 3), 2);
     assert_eq!(config(Some(MIN_LINK_RATE)).stripes_ahead(stripe, 3), 1);
-    assert_eq!(config(Some(MIN_LINK_RATE)).link_time(250_000), Duration::from_secs(2));
+    assert_eq!(
+        config(Some(MIN_LINK_RATE)).link_time(250_000),
+        Duration::from_secs(2)
+    );
 }

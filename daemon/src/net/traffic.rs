@@ -270,7 +270,10 @@ async fn read_body<R: AsyncRead + Unpin>(
     }
     let pause = context.progress_timeout;
     let deadline = slowest(length, pause);
-    let piece = context.rate.as_ref().map_or(length, |rate| rate.receiving.piece());
+    let piece = context
+        .rate
+        .as_ref()
+        .map_or(length, |rate| rate.receiving.piece());
     let mut body = BytesMut::zeroed(length);
     let mut rest = body.as_mut();
     while !rest.is_empty() {
