@@ -73,7 +73,7 @@ pub struct Config {
     pub tombstone_retention: Duration,
     /// Bytes per second sent to all peers together at most, and as many received from them, at least
     /// [`MIN_LINK_RATE`]; none: no limit. Requests of ring and custody go before shards. Not counted are handshakes
-    /// and what encryption and TCP add, about 2 %; a burst of 64 KiB or 10 ms of the rate may go beyond it.
+    /// and what encryption and TCP add, about 4 %; a burst of 64 KiB, or of 10 ms if that is more, may go beyond it.
     pub link_rate: Option<u64>,
     /// Time between two rounds of ring maintenance, 50 ms to 1 h. Default 1 s.
     pub stabilize: Duration,

@@ -74,7 +74,8 @@ pub struct NetConfig {
     pub max_shard_requests: usize,
     /// Bytes per second that all connections together send at most, and as many that they receive; none: no limit.
     /// Counts what [`ClassCounters`] count: frames with their headers, not the hello, nor what encryption,
-    /// multiplexing (some 0.2 %) and TCP add. A burst of up to 64 KiB and 10 ms of the rate may go beyond it.
+    /// multiplexing (some 0.2 %) and TCP (some 4 %) add. A burst of 64 KiB, or of what flows in 10 ms if that is
+    /// more, may go beyond it.
     pub link_rate: Option<u64>,
 }
 

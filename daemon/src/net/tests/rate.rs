@@ -19,9 +19,10 @@ async fn limited(seed: u8, rate: u64) -> TestPeer {
 /// Sends a shard of `bytes` that comes back as an empty answer.
 async fn swallow(from: &TestPeer, to: &TestPeer, bytes: usize) {
     let payload = Bytes::from(vec![7; bytes]);
+    let target = to.target();
     let sent = from
         .net
-        .shard_call(&to.target(), Bytes::from_static(b"swallow"), payload);
+        .shard_call(&target, Bytes::from_static(b"swallow"), payload);
     assert_eq!(bounded(sent).await.unwrap().1, "");
 }
 
