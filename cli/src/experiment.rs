@@ -366,7 +366,16 @@ fn carry_out(
     drop(interrupted);
     steps.bar().finish_and_clear();
     match outcomes {
-        Ok(outcomes) => print(&options, &outcomes, screen),
+        Ok(outcomes) => {
+            let command: Vec<String> = std::env::args().skip(1).collect();
+            let command = format!("mutualstore {}", command.join(" "));
+            let written = experiment::publish(&outcomes, &options, &command)?;
+            print(&options, &outcomes, screen)?;
+            if !screen.json {
+                screen.line(format!("Report: {}", quoted(&written.html)))?;
+            }
+            Ok(())
+        }
         Err(error) => {
             screen.note(kept);
             Err(error.into())
@@ -380,6 +389,7 @@ fn print(options: &Options, outcomes: &[Outcome], screen: &Screen) -> Result<(),
             "quick": options.quick,
             "seed": options.seed,
             "out": options.out,
+            "report": options.out.join("report.html"),
             "experiments": outcomes,
         }));
     }

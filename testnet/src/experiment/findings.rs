@@ -156,6 +156,17 @@ pub struct Figure {
     pub series: Vec<Series>,
 }
 
+/// Values of which a histogram can be drawn.
+#[derive(Clone, Debug, Serialize)]
+pub struct Histogram {
+    /// What they are of.
+    pub title: String,
+    /// Their unit.
+    pub unit: String,
+    /// All of them, in the order of measuring.
+    pub values: Vec<f64>,
+}
+
 /// What an experiment found.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Findings {
@@ -165,6 +176,9 @@ pub struct Findings {
     pub figures: Vec<Figure>,
     /// What has to be known to read them, a sentence or two each.
     pub notes: Vec<String>,
+    /// How values are distributed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub histograms: Vec<Histogram>,
 }
 
 /// The middle of some values; of an even number, the mean of the two in the middle.

@@ -281,6 +281,10 @@ pub struct Reading {
     pub predicted_high: Option<f64>,
     /// Chance that at least one file loses a fragment.
     pub predicted_any: Option<f64>,
+    /// The 95 % confidence interval of `files_lost` over the patterns that were killed begins here,
+    pub mean_low: Option<f64>,
+    /// and ends here (Student's t; the pattern is the unit).
+    pub mean_high: Option<f64>,
     /// Distinct sets of peers that hold a fragment.
     pub copysets: usize,
     /// Distinct sets of such sets, over the files.

@@ -17,6 +17,7 @@ pub mod loss;
 mod pace;
 pub mod patterns;
 mod peer_set;
+mod publish;
 mod run;
 pub mod shard_map;
 mod stage;
@@ -38,6 +39,7 @@ use crate::spawn::SpawnError;
 
 pub use findings::Findings;
 pub use pace::Progress;
+pub use publish::publish;
 pub use run::{Outcome, Planned, ProgressSink, plan, run};
 pub use stage::{Network, Stage};
 

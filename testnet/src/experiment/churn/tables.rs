@@ -61,6 +61,7 @@ pub(super) fn findings(readings: &[Reading]) -> Findings {
             .map(|delay| figure(readings, delay))
             .collect(),
         notes: notes(readings),
+        ..Findings::default()
     }
 }
 

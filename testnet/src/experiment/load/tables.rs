@@ -97,6 +97,7 @@ pub(super) fn findings(readings: &[Reading]) -> Findings {
         tables: vec![summary(&operations), small(&operations), busiest(&operations)],
         figures: figures(&operations),
         notes: notes(&operations),
+        ..Findings::default()
     }
 }
 

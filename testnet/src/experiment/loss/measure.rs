@@ -6,6 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Cell, Loss, Reading};
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
 use crate::client::{Client, ClientError, FileStat, Health, NOT_FOUND, PutOptions, RETRY, UNRECOVERABLE};
 use crate::experiment::analysis::Model;
 use crate::experiment::findings::mean;
@@ -333,6 +335,18 @@ fn each<T: Send>(
     Ok(done.into_values().collect())
 }
 
+/// The 95 % confidence interval of a mean by Student's t; none of fewer than two values.
+fn confidence(values: &[f64]) -> Option<(f64, f64)> {
+    let mean = mean(values)?;
+    #[expect(clippy::cast_precision_loss, reason = "a few values")]
+    let count = values.len() as f64;
+    let freedom = count - 1.0;
+    let student = StudentsT::new(0.0, 1.0, freedom).ok()?;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / freedom;
+    let half = student.inverse_cdf(0.975) * (variance / count).sqrt();
+    Some((mean - half, mean + half))
+}
+
 /// What all rows of a cell have in common.
 struct Rows<'a> {
     loss: &'a Loss,
@@ -368,6 +382,8 @@ impl Rows<'_> {
             predicted_low: None,
             predicted_high: None,
             predicted_any: None,
+            mean_low: None,
+            mean_high: None,
             files_lost: None,
             manifests_lost: None,
             unreadable: None,
@@ -431,6 +447,9 @@ impl Rows<'_> {
             mean(&values)
         };
         let patterns = asked.len() as u64;
+        let lost: Vec<f64> = asked.iter().filter_map(|reading| reading.files_lost).collect();
+        let interval = confidence(&lost)
+            .map(|(low, high)| (low.max(0.0), high.min(count(&vec![true; self.loss.files]))));
         let took = Duration::from_secs_f64(asked.iter().map(|reading| reading.seconds).sum());
         Reading {
             patterns,
@@ -438,6 +457,8 @@ impl Rows<'_> {
             manifests_lost: average(|reading| reading.manifests_lost),
             unreadable: average(|reading| reading.unreadable),
             any_lost: average(|reading| reading.any_lost),
+            mean_low: interval.map(|(low, _)| low),
+            mean_high: interval.map(|(_, high)| high),
             ..self.expected(self.row("killed", dead, took), Some(patterns))
         }
     }
@@ -455,5 +476,22 @@ impl Rows<'_> {
             predicted_any: Some(self.model.any_lost(files, row.dead)),
             ..row
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confidence_is_that_of_the_tables() {
+        let (low, high) = confidence(&[1.0, 2.0, 3.0, 4.0]).unwrap();
+        // t(3) = 3.1824, s = 1.2910.
+        assert!(
+            (low - 0.4457).abs() < 1e-3 && (high - 4.5543).abs() < 1e-3,
+            "{low} {high}"
+        );
+        assert_eq!(confidence(&[1.0]), None);
+        assert_eq!(confidence(&[2.0, 2.0]), Some((2.0, 2.0)));
     }
 }

@@ -15,14 +15,20 @@ pub(super) fn findings(loss: &Loss, readings: &[Reading]) -> Findings {
             schemes(loss, readings),
             detection(readings),
         ],
-        figures: Vec::new(),
         notes: vec![verdict(readings)],
+        ..Findings::default()
     };
     findings.notes.extend(deviations(readings));
     findings.notes.extend(winners(readings));
     findings.notes.push(DETECTION.to_owned());
-    for peers in distinct(readings.iter().map(|reading| reading.peers)) {
-        findings.figures.push(curves(peers, readings));
+    let networks = distinct(readings.iter().map(|reading| reading.peers));
+    for (kind, method, value) in FIGURES {
+        let of = networks
+            .iter()
+            .map(|peers| curves(kind, *peers, readings, (method, value)));
+        findings
+            .figures
+            .extend(of.filter(|figure| figure.series.iter().any(|series| !series.is_reference)));
     }
     findings
 }
@@ -311,46 +317,115 @@ fn winners(readings: &[Reading]) -> Vec<String> {
     notes
 }
 
-/// Counted points over expected curves, with the interval of the prediction.
-fn curves(peers: usize, readings: &[Reading]) -> Figure {
-    let of: Vec<&Reading> = readings
-        .iter()
-        .filter(is_counted)
-        .filter(|reading| reading.peers == peers)
-        .collect();
+/// What is drawn of which rows.
+type Drawn = (&'static str, fn(&Reading) -> Option<(f64, Option<(f64, f64)>)>);
+
+/// Kind of figure, whether its points are rows that were `counted` or `killed`, and the point with its interval.
+const FIGURES: [(&str, &str, fn(&Reading) -> Option<(f64, Option<(f64, f64)>)>); 3] = [
+    (
+        "Files that lost a fragment, counted on the map over kill patterns",
+        "counted",
+        counted_point,
+    ),
+    (
+        "Files that lost a fragment, peers killed for real",
+        "killed",
+        killed_point,
+    ),
+    ("Chance that any file loses a fragment", "counted", any_point),
+];
+
+#[expect(clippy::cast_precision_loss, reason = "a count of files")]
+fn files(reading: &Reading) -> f64 {
+    reading.files.max(1) as f64
+}
+
+/// Around it as far as networks of the model scatter around what the model expects.
+fn counted_point(reading: &Reading) -> Option<(f64, Option<(f64, f64)>)> {
+    let lost = reading.files_lost?;
+    let bounds = reading
+        .predicted_low
+        .zip(reading.predicted_high)
+        .zip(reading.predicted);
+    let around = bounds.map(|((low, high), expected)| {
+        let (down, up) = (high - expected, expected - low);
+        (
+            ((lost - down) / files(reading)).max(0.0),
+            ((lost + up) / files(reading)).min(1.0),
+        )
+    });
+    Some((lost / files(reading), around))
+}
+
+fn killed_point(reading: &Reading) -> Option<(f64, Option<(f64, f64)>)> {
+    let bounds = reading.mean_low.zip(reading.mean_high);
+    let around = bounds.map(|(low, high)| (low / files(reading), high / files(reading)));
+    Some((reading.files_lost? / files(reading), around))
+}
+
+fn any_point(reading: &Reading) -> Option<(f64, Option<(f64, f64)>)> {
+    Some((reading.any_lost?, None))
+}
+
+/// Measured points over expected curves.
+fn curves(kind: &str, peers: usize, readings: &[Reading], (method, value): Drawn) -> Figure {
+    let is_any = kind.starts_with("Chance");
+    let here = |reading: &&Reading| reading.peers == peers;
+    let counted: Vec<&Reading> = readings.iter().filter(here).filter(is_counted).collect();
+    let chosen = |reading: &&Reading| match method {
+        "killed" => reading.method == "killed",
+        _ => is_counted(reading),
+    };
+    let chosen: Vec<&Reading> = readings.iter().filter(here).filter(chosen).collect();
     let mut series = Vec::new();
-    for name in distinct(of.iter().map(|reading| scheme(reading))) {
-        let of: Vec<&&Reading> = of.iter().filter(|reading| scheme(reading) == name).collect();
-        let points = |value: fn(&Reading) -> Option<f64>, range: bool| {
-            let point = |reading: &&&Reading| {
-                #[expect(clippy::cast_precision_loss, reason = "counts of files and peers")]
-                let (files, dead) = (reading.files.max(1) as f64, reading.dead as f64);
-                let bounds = reading.predicted_low.zip(reading.predicted_high);
-                Some(Point {
-                    x: dead,
-                    y: value(reading)? / files,
-                    range: bounds
-                        .filter(|_| range)
-                        .map(|(low, high)| (low / files, high / files)),
-                })
-            };
-            of.iter().filter_map(point).collect()
-        };
+    for name in distinct(counted.iter().map(|reading| scheme(reading))) {
+        let expected = counted
+            .iter()
+            .filter(|reading| scheme(reading) == name)
+            .filter_map(|reading| {
+                let all = if is_any { 1.0 } else { files(reading) };
+                let expected = if is_any {
+                    reading.predicted_any
+                } else {
+                    reading.predicted
+                };
+                Some(point(reading.dead, (expected? / all, None)))
+            });
         series.push(Series {
             name: name.clone(),
             is_reference: true,
-            points: points(|reading| reading.predicted, true),
+            points: expected.collect(),
         });
-        series.push(Series {
-            name,
-            is_reference: false,
-            points: points(|reading| reading.files_lost, false),
-        });
+        let measured = chosen.iter().filter(|reading| scheme(reading) == name);
+        let measured: Vec<Point> = measured
+            .filter_map(|reading| Some(point(reading.dead, value(reading)?)))
+            .collect();
+        if !measured.is_empty() {
+            series.push(Series {
+                name,
+                is_reference: false,
+                points: measured,
+            });
+        }
     }
     Figure {
-        title: format!("Files lost, N = {peers}"),
-        x_label: "peers killed at once".to_owned(),
-        y_label: "files that lost a fragment (part of all)".to_owned(),
+        title: format!("{kind}, N = {peers}"),
+        x_label: "killed at once, peers".to_owned(),
+        y_label: if is_any {
+            "chance, part of all patterns"
+        } else {
+            "lost, part of all files"
+        }
+        .to_owned(),
         series,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of peers")]
+fn point(dead: usize, (y, range): (f64, Option<(f64, f64)>)) -> Point {
+    Point {
+        x: dead as f64,
+        y,
+        range,
     }
 }

@@ -77,6 +77,7 @@ pub(super) fn findings(readings: &[Reading]) -> Findings {
             sizes_figure(readings, files, "get"),
         ],
         notes: notes(readings, files),
+        ..Findings::default()
     }
 }
 
