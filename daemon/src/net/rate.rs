@@ -241,7 +241,7 @@ mod tests {
                 }
             });
         }
-        sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_mins(1)).await;
         let counts: Vec<u64> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
         assert!(*least > 100 && most - least <= 1, "{counts:?}");

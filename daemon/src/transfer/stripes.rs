@@ -606,3 +606,28 @@ pub(crate) async fn fetch_block(
         Err(_) => Err(Failure::refused("stopping")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MIN_LINK_RATE;
+
+    #[test]
+    fn a_fetch_is_not_late_before_the_own_link_could_bring_what_was_asked_for() {
+        let times = FetchTimes::default();
+        let (free, slow) = (
+            Config::default(),
+            Config {
+                link_rate: Some(MIN_LINK_RATE),
+                ..Config::default()
+            },
+        );
+        let mark = times.late_after(&free);
+        assert_eq!(times.late_after(&slow), mark);
+        let asked: Vec<_> = (0..4).map(|_| times.begin()).collect();
+        assert_eq!(times.late_after(&free), mark);
+        assert_eq!(times.late_after(&slow), mark + slow.link_time(4 << 20));
+        drop(asked);
+        assert_eq!(times.late_after(&slow), mark);
+    }
+}
