@@ -32,6 +32,8 @@ use super::{Class, Service, hello};
 const INLINE: usize = 4096;
 /// Written in one go at most.
 const CHUNK: usize = 64 * 1024;
+/// What runs ahead of a side that reads slowly, in the buffers between, at most.
+const AHEAD: usize = 256 * 1024;
 /// A frame may take `progress_timeout` and this many bytes per second beyond it: what 100 busy connections
 /// have each of a link of 1 Mbit/s.
 const SLOWEST: u64 = 1024;
@@ -199,6 +201,8 @@ async fn read_frame<R: AsyncRead + Unpin>(
             };
             tokio::spawn(serve(reply, head, payload, Arc::clone(&context.service)));
         }
+        // What an older peer answers to the ping that only says that we live.
+        Kind::Response if (header.id, header.head, header.payload) == (0, 0, 0) => {}
         Kind::Response => {
             let call = link.take_call(header.id).ok_or(End::Breach(Breach::Unasked))?;
             let answer = read_body(reader, header, link, context).await?;
@@ -438,7 +442,8 @@ impl<W: AsyncWrite + Unpin> Writer<'_, W> {
     }
 
     async fn write_all(&mut self, bytes: &[u8]) -> Result<(), End> {
-        let deadline = slowest(bytes.len(), self.pause);
+        // A short frame may wait for long ones before it that a slow side has not taken yet.
+        let deadline = slowest(bytes.len().max(AHEAD), self.pause);
         let piece = self.bucket.map_or(bytes.len(), Bucket::piece);
         for piece in bytes.chunks(piece.max(1)) {
             if let Some(bucket) = self.bucket {
