@@ -310,6 +310,7 @@ mod tests {
             length_bytes,
             live: 3,
             needed,
+            anchor: None,
             shards: shards.collect(),
         };
         FileStat {
@@ -318,6 +319,7 @@ mod tests {
             created: None,
             code: String::new(),
             placement: String::new(),
+            scope: None,
             health: Health::Safe,
             stripes: vec![stripe],
         }
