@@ -185,8 +185,8 @@ impl Model {
         let (mut sum, mut count) = (0.0, 0.0);
         for seed in 0..RINGS {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let ring = Ring::draw(self.peers, virtual_nodes, &mut rng);
-            let Ok(sets) = ring.holder_sets(self.code.shards()) else {
+            let circle = Ring::draw(self.peers, virtual_nodes, &mut rng);
+            let Ok(sets) = circle.holder_sets(self.code.shards()) else {
                 continue;
             };
             let patterns = Patterns::choose(self.peers, killed, RING_PATTERNS, seed);
@@ -250,8 +250,8 @@ impl Model {
     fn draw_files(&self, files: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<PeerSet>> {
         let sets = match self.scheme {
             Scheme::Successors(virtual_nodes) => {
-                let ring = Ring::draw(self.peers, virtual_nodes, rng);
-                ring.holder_sets(self.code.shards()).ok()
+                let circle = Ring::draw(self.peers, virtual_nodes, rng);
+                circle.holder_sets(self.code.shards()).ok()
             }
             Scheme::Random | Scheme::Copysets(_) | Scheme::Buddies(..) => None,
         };

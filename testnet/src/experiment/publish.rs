@@ -118,7 +118,7 @@ fn about(name: &str) -> (&'static str, &'static [&'static str]) {
     }
 }
 
-fn section(outcome: &Outcome, options: &Options) -> Section {
+fn section(outcome: &Outcome, command: &str) -> Section {
     let (heading, paragraphs) = about(outcome.experiment);
     let mut section = Section::new(heading);
     for paragraph in paragraphs {
@@ -369,7 +369,7 @@ mod tests {
         ] {
             assert!(page.contains(expected), "{expected}");
         }
-        assert_eq!(written.figures.len(), 2, "one of two panels, one histogram");
+        assert_eq!(written.figures.len(), 4, "of each one of two panels and one of a histogram");
         assert!(
             std::fs::read_to_string(&written.markdown)
                 .unwrap()

@@ -9,15 +9,16 @@
 //!   has members that are not newcomers;
 //! * *the dead are not named*: no answer names a peer that the answerer counts as dead.
 //!
-//! **Custody, always**: see `disk`, where shards go.
+//! **Custody, always**: see `disk`, where shards go, and `placed`, what policies demand.
 //!
 //! **In the end**: every list is what it should be and every contact in it the latest; every stripe of which k
-//! indices can be reached has n on the first n accepting peers, committed, and nowhere else; nothing is pending;
-//! traffic is back to idle.
+//! indices can be reached has n on the first n accepting peers, or under another policy than `successors` on n that
+//! stay, committed, and nowhere else; locators are with the first r; nothing is pending; traffic is back to idle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mutualstore_dht::custody::{Custody, Shape};
+use mutualstore_dht::custody::{Custody, LOCATOR, Shape};
+use mutualstore_dht::placement::Placement;
 use mutualstore_dht::ring::{Liveness, Phase, Response, Ring};
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
 
@@ -345,6 +346,12 @@ impl World {
             if indices.len() < usize::from(stripe.shape.k) {
                 continue;
             }
+            if stripe.shape.placement != Placement::Successors {
+                match self.policy_problem(&circle, *id, stripe.shape, &copies) {
+                    Some(problem) => return Some(format!("{problem}; {}", self.told(&circle, *id))),
+                    None => continue,
+                }
+            }
             let seats = self.seats(&circle, *id, stripe.shape);
             let holders: BTreeSet<Who> = copies.iter().map(|(_, who)| *who).collect();
             let lacks = indices.len() < usize::from(stripe.shape.n);
@@ -378,8 +385,11 @@ impl World {
         let seats = distinct(circle, id).take(self.setup.ring.r.min(usize::from(shape.n)));
         let unaware: Vec<Who> = seats.filter(|who| !aware(*who)).collect();
         let left: Vec<&(u8, Who)> = copies.iter().filter(|(_, who)| running(*who).is_some()).collect();
-        (!unaware.is_empty() || !left.is_empty()).then(|| {
-            format!("stripe {id:?} is deleted, but lies as {left:?}, and hosts {unaware:?} do not know")
+        let located = self.those(|host| host.is_running() && host.disk.contains_key(&(id, LOCATOR)));
+        (!unaware.is_empty() || !left.is_empty() || !located.is_empty()).then(|| {
+            format!(
+                "stripe {id:?} is deleted, but lies as {left:?}, its locator on {located:?}, and hosts {unaware:?} do not know"
+            )
         })
     }
 

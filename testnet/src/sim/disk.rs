@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mutualstore_dht::custody::{
-    Effect, Holding, JobId, JobOutcome, Request, Shape, State, TOMBSTONE, TrimOrder,
+    Effect, Holding, JobId, JobOutcome, LOCATOR, Request, Shape, State, TOMBSTONE, TrimOrder,
 };
 use mutualstore_dht::{Id, Peer};
 
@@ -28,6 +28,11 @@ pub(crate) type Disk = BTreeMap<(Id, u8), Stored>;
 pub(crate) struct Stored {
     pub(crate) shape: Shape,
     pub(crate) tenure: Tenure,
+}
+
+/// Whether what is under this index counts as a part of the stripe: neither a tombstone nor a locator.
+pub(super) fn is_shard(index: u8) -> bool {
+    index < LOCATOR
 }
 
 /// How firmly.
@@ -112,7 +117,7 @@ impl Truth {
             risky: BTreeMap::new(),
         });
         stripe.deleted |= key.1 == TOMBSTONE;
-        if key.1 != TOMBSTONE && !stripe.copies.contains(&(key.1, who)) {
+        if is_shard(key.1) && !stripe.copies.contains(&(key.1, who)) {
             stripe.copies.push((key.1, who));
         }
     }
@@ -199,7 +204,11 @@ impl World {
 
     /// Removes a shard from a disk.
     fn discard(&mut self, who: Who, key: (Id, u8)) -> Option<Stored> {
-        let stored = self.host_mut(who)?.disk.remove(&key)?;
+        let host = self.host_mut(who)?;
+        let stored = host.disk.remove(&key)?;
+        if key.1 == LOCATOR {
+            host.locators.remove(&key.0);
+        }
         self.truth.remove(key, who);
         Some(stored)
     }
@@ -339,6 +348,7 @@ impl World {
 
     /// Custody wants something done.
     pub(crate) fn begin(&mut self, who: Who, life: u32, effect: Effect) {
+        self.check_choice(who, &effect);
         let delay = match &effect {
             Effect::Regenerate { sources, .. } => {
                 let far = sources.iter().filter_map(|(_, peer)| self.who(*peer));
@@ -353,9 +363,8 @@ impl World {
                 let (from, to) = (self.who(*from).unwrap_or(who), self.who(*to).unwrap_or(who));
                 WORK + self.links.delay(&mut self.rng, from, to) * 4
             }
-            Effect::Drop { .. } | Effect::Commit { .. } | Effect::Explore { .. } | Effect::Locate { .. } => {
-                TOUCH
-            }
+            Effect::Locate { .. } => WORK,
+            Effect::Drop { .. } | Effect::Commit { .. } | Effect::Explore { .. } => TOUCH,
         };
         self.after(delay, Event::Work(who, life, Box::new(effect)));
     }
@@ -371,8 +380,9 @@ impl World {
     pub(crate) fn perform(&mut self, who: Who, effect: Effect) {
         let wedged = self.host(who).is_some_and(|host| host.wedged);
         match effect {
-            Effect::Locate { job, .. } => self.finish(who, job, JobOutcome::default()),
-            Effect::Regenerate { job, .. } | Effect::Copy { job, .. } if wedged => {
+            Effect::Regenerate { job, .. } | Effect::Copy { job, .. } | Effect::Locate { job, .. }
+                if wedged =>
+            {
                 self.finish(who, job, JobOutcome::default());
             }
             Effect::Regenerate {
@@ -405,6 +415,15 @@ impl World {
                 let shape = shape.flatten().map(|stripe| stripe.shape);
                 let outcome = self.hand_out(who, stripe, shape, &[(index, to)]);
                 self.counters.copied += outcome.stored.len() as u64;
+                self.finish(who, job, outcome);
+            }
+            Effect::Locate {
+                job,
+                stripe,
+                holders,
+                to,
+            } => {
+                let outcome = self.locate(who, stripe, &holders, &to);
                 self.finish(who, job, outcome);
             }
             Effect::Drop {
@@ -503,7 +522,7 @@ impl World {
     }
 
     fn check_drop(&mut self, who: Who, (id, index): (Id, u8), expired: bool) {
-        let undeleted = |stripe: &&Stripe| stripe.acked && !stripe.deleted;
+        let undeleted = |stripe: &&Stripe| stripe.acked && !stripe.deleted && is_shard(index);
         let Some(stripe) = self.truth.stripes.get(&id).filter(undeleted) else {
             return;
         };

@@ -6,6 +6,7 @@ use std::thread;
 
 use super::link::{Change, Network};
 use super::nemesis::{self, Outcome};
+use super::policy::Policy;
 use super::scenario::{Action, Keeping, Pick, Scenario, Step};
 use super::{below, chance, generator, pick, uniform};
 use mutualstore_dht::Flaw;
@@ -48,6 +49,10 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
         custody,
         step: Vec::new(),
     };
+    let drains = scenario
+        .custody
+        .as_mut()
+        .and_then(|custody| lay_out(custody, seed));
     let mut puts = 2 + below(rng, 20);
     let faults = if gentle {
         gentle_faults(rng, r)
@@ -67,6 +72,18 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
     }
     let puts = if scenario.custody.is_some() { puts } else { 0 };
     scenario.step = timetable(rng, faults, puts);
+    if let (Some(share), Some(last)) = (drains, scenario.step.last().map(|step| step.at)) {
+        let at = (last * share * 1000.0).round() / 1000.0;
+        let before = scenario.step.partition_point(|step| step.at <= at);
+        let action = Action::Drain { who: Pick::Count(1) };
+        let step = Step {
+            at,
+            every: None,
+            until: None,
+            action,
+        };
+        scenario.step.insert(before, step);
+    }
     if scenario.custody.is_some() && chance(rng, 0.12) {
         scenario.step.extend(wedged_homes(rng, &scenario.step));
     }
@@ -133,6 +150,32 @@ fn keeping(rng: &mut ChaCha8Rng, r: usize, peers: usize) -> Keeping {
         pending_lease_s: one_of(rng, &[40.0, 60.0]),
         ..Keeping::default()
     }
+}
+
+/// Draws the policies, and when a host is drained, if one is: from numbers of their own, so that everything else in a
+/// seed's scenario is what it was before there were policies.
+fn lay_out(custody: &mut Keeping, seed: u64) -> Option<f64> {
+    let mut rng = generator(seed, 5);
+    let rng = &mut rng;
+    let policies = [
+        Policy::Successors,
+        Policy::Successors,
+        Policy::Random,
+        Policy::Copysets,
+        Policy::Buddies,
+        Policy::Mixed,
+        Policy::Mixed,
+    ];
+    custody.placement = pick(rng, &policies).copied().unwrap_or_default();
+    if custody.placement == Policy::Buddies && chance(rng, 0.5) {
+        let wider = u8::try_from(below(rng, 1 + usize::from(custody.n))).unwrap_or(0);
+        custody.group = Some(custody.n + wider);
+    }
+    if custody.placement.needs_roster() && chance(rng, 0.5) {
+        custody.stripes_per_anchor = 4;
+    }
+    let drained = custody.placement != Policy::Successors && chance(rng, 0.25);
+    drained.then(|| uniform(rng))
 }
 
 /// What can happen, each with its mean time between two.

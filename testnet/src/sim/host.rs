@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mutualstore_dht::custody::{self, Custody, TOMBSTONE};
+use mutualstore_dht::placement::Roster;
 use mutualstore_dht::ring::{self, BookEntry, Event as RingEvent, Ring};
-use mutualstore_dht::{Contact, Id, Peer, Time};
+use mutualstore_dht::{Contact, Id, Membership, Peer, Time};
 
-use super::disk::Disk;
+use super::disk::{Disk, is_shard};
 use super::message::{Body, Message};
 use super::world::{Event, Who};
 
@@ -18,6 +19,8 @@ pub(crate) struct Host {
     pub(crate) ring: Option<Ring>,
     pub(crate) custody: Option<Custody>,
     pub(crate) disk: Disk,
+    /// What its locators say: who holds which shard.
+    pub(super) locators: BTreeMap<Id, Vec<(u8, Who)>>,
     /// Shards it takes, at most.
     pub(crate) capacity: usize,
     pub(super) contact: Contact,
@@ -27,6 +30,10 @@ pub(crate) struct Host {
     pub(crate) life: u32,
     pub(super) born: u64,
     pub(super) wake: u64,
+    /// When it walks around the ring next; none where nobody must know all.
+    pub(super) walk: Option<u64>,
+    /// Whom custody knew at its last two looks, where that decides.
+    pub(super) rosters: [Roster; 2],
     /// Difference of its wall clock to the truth in this life.
     pub(super) clock: i64,
     /// Messages that wait because the process is stopped.
@@ -62,9 +69,9 @@ impl Host {
         self.is_running() && phase == Some(ring::Phase::Joined)
     }
 
-    /// Whether it takes no more shards; tombstones take no room.
+    /// Whether it takes no more shards; tombstones and locators take no room.
     pub(crate) fn is_full(&self) -> bool {
-        let shards = || self.disk.keys().filter(|(_, index)| *index != TOMBSTONE).count();
+        let shards = || self.disk.keys().filter(|(_, index)| is_shard(*index)).count();
         self.disk.len() >= self.capacity && shards() >= self.capacity
     }
 
@@ -81,6 +88,11 @@ impl Host {
     pub(crate) fn moment(&self, at: u64) -> Time {
         self.local(at)
     }
+}
+
+/// All peers a ring counts among the living.
+pub(super) fn everybody(ring: &Ring) -> Roster {
+    Roster::new(Membership::successors(ring, Id::default(), usize::MAX))
 }
 
 /// A request of custody, and how long it waits for an answer.
@@ -124,6 +136,11 @@ impl Host {
         if let Some(custody) = &mut self.custody {
             if members_changed {
                 custody.membership_changed(time, ring);
+                if self.walk.is_some() {
+                    let [last, before] = &mut self.rosters;
+                    std::mem::swap(last, before);
+                    *last = everybody(ring);
+                }
             }
             while let Some(transmit) = custody.poll_transmit() {
                 let custody::Transmit {
@@ -149,6 +166,7 @@ impl Host {
         let custody_due = self.custody.as_ref().and_then(Custody::poll_timeout);
         let due = [ring.poll_timeout(), custody_due].into_iter().flatten().min();
         let due = due.map(|due| self.born.saturating_add(due.as_micros()).max(now));
+        let due = [due, self.walk].into_iter().flatten().min();
         wants.wake = due.filter(|due| *due < self.wake);
         self.wake = wants.wake.unwrap_or(self.wake);
         Some(wants)

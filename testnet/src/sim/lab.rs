@@ -90,6 +90,7 @@ impl Lab {
                 ..Network::default()
             },
             disconnects: false,
+            roster: false,
             choose: false,
             addresses: [address].into(),
             weigh: plan.weigh,

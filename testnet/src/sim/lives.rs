@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mutualstore_dht::custody::{Custody, Holding};
-use mutualstore_dht::ring::{Phase, Ring};
+use mutualstore_dht::ring::{Phase, Ring, SelfChange};
 use mutualstore_dht::{Contact, Peer, PeerState, Time};
 use sha2::{Digest, Sha256};
 
@@ -43,6 +43,7 @@ impl World {
             ring: None,
             custody: None,
             disk: Disk::default(),
+            locators: BTreeMap::new(),
             capacity,
             contact,
             book: Vec::new(),
@@ -51,6 +52,8 @@ impl World {
             life: 0,
             born: 0,
             wake: u64::MAX,
+            walk: None,
+            rosters: <[_; 2]>::default(),
             clock: 0,
             frozen: None,
             stalled: Vec::new(),
@@ -72,7 +75,7 @@ impl World {
         let seed = mix(self.setup.seed ^ mix(u64::from(who) << 32 | now));
         let mut config = self.setup.ring.clone();
         let custody = self.setup.custody.clone();
-        let choose = self.setup.choose;
+        let (choose, roster) = (self.setup.choose, self.setup.roster);
         let Some(host) = self
             .hosts
             .get_mut(who as usize)
@@ -87,6 +90,8 @@ impl World {
         host.wedged = false;
         host.frozen = None;
         host.wake = u64::MAX;
+        host.walk = roster.then_some(now + DIAL.0);
+        host.rosters = <[_; 2]>::default();
         host.greeted.clear();
         host.contact.version = (1_600_000_000_000_i64 + host.clock).unsigned_abs() + now / 1000;
         host.contact.used = 0;
@@ -259,6 +264,16 @@ impl World {
             }
         }
         group.into_values().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// A host takes no more shards, and wants to be rid of those it has.
+    pub(crate) fn drain(&mut self, who: Who) {
+        self.unrest.last = self.now;
+        let change = SelfChange {
+            state: Some(PeerState::Draining),
+            ..SelfChange::default()
+        };
+        self.act(who, |ring, now| ring.update_self(now, change));
     }
 
     /// The ring announces its departure; the host is gone for good soon after.

@@ -8,6 +8,7 @@
 //! * [`link`]: delay, loss, duplication, partitions.
 //! * `disk`: what survives a crash; carries out custody's effects by bookkeeping.
 //! * `writer`: clients that put stripes, by the daemon's rules.
+//! * [`policy`]: the placement policy of a put; `placed`: what must hold of it, and of locators.
 //! * `check`: what must hold after every event, and what must hold in the end.
 //! * `cycles`: whether following successors leads once around.
 //! * `local`: what one host may do at one moment, judged by what all of them know.
@@ -30,6 +31,8 @@ mod local;
 mod memory;
 mod message;
 pub mod nemesis;
+mod placed;
+pub mod policy;
 pub mod scale;
 pub mod scenario;
 pub mod tables;

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use mutualstore_dht::ring::{Found, LookupId, RingConfig};
 use mutualstore_dht::{Flaw, Id};
+use rand_chacha::ChaCha8Rng;
 
 use super::check::{Violation, distinct};
+use super::generator;
 use super::host::Host;
 use super::memory::Memory;
 use super::scenario::{Action, Pick, Scenario, Step};
-use super::world::{Crash, Event, Who, World, micros, seconds};
+use super::world::{Crash, Event, WALK, Who, World, micros, seconds};
 
 /// Between two looks at whether all is well.
 const LOOK: u64 = 1_000_000;
@@ -60,6 +62,7 @@ fn run_once(
     let mut run = Run {
         scenario,
         world,
+        lots: generator(seed, 4),
         begun: 0,
         settled_s: 0.0,
     };
@@ -80,6 +83,8 @@ fn run_once(
 struct Run<'a> {
     scenario: &'a Scenario,
     world: World,
+    /// Draws the policies of puts: what else is drawn is the same under all.
+    lots: ChaCha8Rng,
     /// When the steps' time began.
     begun: u64,
     settled_s: f64,
@@ -234,6 +239,7 @@ impl Run<'_> {
             Action::Wedge { who } => {
                 self.each(who, Host::is_running, |world, who| world.wedge(who, true));
             }
+            Action::Drain { who } => self.each(who, Host::is_running, World::drain),
             Action::Leave { who } => self.each(who, Host::is_running, World::leave),
             Action::Part { who, one_way } => {
                 let hosts = self.pick(who, |_| true);
@@ -252,6 +258,11 @@ impl Run<'_> {
             }
             Action::Put { count, dawdle_s } => self.put(*count, *dawdle_s),
             Action::Delete { count } => self.delete(*count),
+            Action::Read { count } => {
+                for through in self.world.random_hosts(*count, Host::is_joined) {
+                    self.world.read(through);
+                }
+            }
             Action::ForgeOrders { count } => {
                 for _ in 0..*count {
                     self.world.forge_order();
@@ -315,10 +326,11 @@ impl Run<'_> {
         let Some(keeping) = &self.scenario.custody else {
             return;
         };
-        let shape = keeping.shape();
         for _ in 0..count {
             for writer in self.world.random_hosts(1, Host::is_running) {
-                self.world.put(writer, shape, Duration::from_secs_f64(dawdle_s));
+                let policy = keeping.placement.draw(&mut self.lots);
+                self.world
+                    .put(writer, (keeping, policy), Duration::from_secs_f64(dawdle_s));
             }
         }
     }
@@ -497,14 +509,15 @@ impl Run<'_> {
             self.world
                 .violate(Violation::liveness("traffic is back to idle", detail));
         } else if !short
-            && after.regenerated + after.copied + after.dropped
-                > work.regenerated + work.copied + work.dropped
+            && after.regenerated + after.copied + after.dropped + after.located
+                > work.regenerated + work.copied + work.dropped + work.located
         {
             let detail = format!(
-                "{} shards regenerated, {} copied, {} dropped while nothing happened",
+                "{} shards regenerated, {} copied, {} dropped, {} locators written while nothing happened",
                 after.regenerated - work.regenerated,
                 after.copied - work.copied,
-                after.dropped - work.dropped
+                after.dropped - work.dropped,
+                after.located - work.located
             );
             self.world
                 .violate(Violation::liveness("repair is back to idle", detail));
@@ -531,6 +544,11 @@ impl Run<'_> {
         let reports = self.world.setup.custody.as_ref().map_or(0, |custody| {
             IDLE.as_secs() / custody.exchange_idle.as_secs().max(1) + 2
         });
-        rounds * (nodes + count * (4 + fingers)) + reports * count * count.min(64)
+        let walks = if self.world.setup.roster {
+            (micros(IDLE) / WALK + 1) * count * (count + nodes / 16)
+        } else {
+            0
+        };
+        rounds * (nodes + count * (4 + fingers)) + reports * count * count.min(64) + walks
     }
 }

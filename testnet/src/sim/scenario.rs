@@ -19,11 +19,12 @@
 use std::time::Duration;
 
 use mutualstore_dht::Flaw;
-use mutualstore_dht::custody::{CustodyConfig, Shape};
+use mutualstore_dht::custody::CustodyConfig;
 use mutualstore_dht::ring::RingConfig;
 use serde::{Deserialize, Serialize};
 
 use super::link::{Change, Network};
+use super::policy::Policy;
 use super::world::{Setup, Who};
 
 /// Most hosts of a scenario.
@@ -103,6 +104,14 @@ pub struct Keeping {
     pub pending_lease_s: f64,
     /// How long a holder that confirmed a shard will not trim it: at least 3 of the longest round trips.
     pub pin_s: f64,
+    /// How the holders of a stripe are chosen.
+    pub placement: Policy,
+    /// Peers in a run of `buddies`, at least n; if not given twice n.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<u8>,
+    /// So many stripes in a row share an anchor, as those of one file do; 1: each is its own. For `copysets` and
+    /// `buddies`.
+    pub stripes_per_anchor: u64,
 }
 
 impl Default for Keeping {
@@ -114,6 +123,9 @@ impl Default for Keeping {
             repair_delay_s: 5.0,
             pending_lease_s: 60.0,
             pin_s: 20.0,
+            placement: Policy::Successors,
+            group: None,
+            stripes_per_anchor: 1,
         }
     }
 }
@@ -207,6 +219,11 @@ pub enum Action {
         /// Of those that run.
         who: Pick,
     },
+    /// Hosts take no more shards and are relieved of those they have, until their process ends.
+    Drain {
+        /// Of those that run.
+        who: Pick,
+    },
     /// Hosts leave the ring in order.
     Leave {
         /// Of those that run.
@@ -234,6 +251,12 @@ pub enum Action {
     },
     /// Owners delete acknowledged stripes.
     Delete {
+        /// How many, each through a host of its own.
+        count: usize,
+    },
+    /// Clients read acknowledged stripes by what the first r peers say of them, and must find k shards of each. Only where
+    /// nothing else hides shards: no partition, and fewer than n - k holders of any stripe down.
+    Read {
         /// How many, each through a host of its own.
         count: usize,
     },
@@ -344,6 +367,16 @@ impl Scenario {
     /// What custody cannot do with these numbers: its holders must hear of each other, and within its times.
     fn haste(&self) -> Option<String> {
         let keeping = self.custody.as_ref()?;
+        let learned = self.max_learned.unwrap_or(RingConfig::default().max_learned);
+        if keeping.placement.needs_roster()
+            && f64::from(u32::try_from(learned).unwrap_or(u32::MAX)) < self.hosts()
+        {
+            return Some(format!(
+                "`placement` is {}, for which all must know all, but {:.0} hosts are more than `max_learned`, {learned}",
+                keeping.placement,
+                self.hosts()
+            ));
+        }
         if self.max_learned.is_some_and(|learned| learned < MIN_LEARNED) {
             return Some(format!(
                 "`max_learned` is below {MIN_LEARNED}: with custody homes must hear of holders far away"
@@ -394,11 +427,11 @@ impl Scenario {
         let stripes = |step: &Step| {
             matches!(
                 step.action,
-                Action::Put { .. } | Action::Delete { .. } | Action::ForgeOrders { .. }
+                Action::Put { .. } | Action::Delete { .. } | Action::Read { .. } | Action::ForgeOrders { .. }
             )
         };
         if self.custody.is_none() && self.step.iter().any(stripes) {
-            return Some("steps that put, delete or forge orders need a [custody] section".to_owned());
+            return Some("steps that put, delete, read or forge orders need a [custody] section".to_owned());
         }
         let steps: f64 = self.step.iter().map(Step::times).sum();
         if steps > MAX_STEPS {
@@ -442,6 +475,10 @@ impl Scenario {
             network: self.network.clone(),
             disconnects: self.disconnects,
             choose: self.choose,
+            roster: self
+                .custody
+                .as_ref()
+                .is_some_and(|keeping| keeping.placement.needs_roster()),
             addresses: [].into(),
             weigh: None,
             seed,
@@ -459,17 +496,12 @@ impl Keeping {
         }
         let seconds = [self.repair_delay_s, self.pending_lease_s, self.pin_s];
         let fine = seconds.iter().all(|seconds| (0.1..=1e6).contains(seconds));
-        (!fine)
-            .then(|| "`repair_delay_s`, `pending_lease_s` and `pin_s` are 0.1 to 1000000 seconds".to_owned())
-    }
-
-    pub(crate) fn shape(&self) -> Shape {
-        Shape {
-            k: self.k,
-            n: self.n,
-            shard_len: 1 << 20,
-            placement: mutualstore_dht::placement::Placement::Successors,
+        if !fine {
+            return Some(
+                "`repair_delay_s`, `pending_lease_s` and `pin_s` are 0.1 to 1000000 seconds".to_owned(),
+            );
         }
+        self.placement_problem()
     }
 
     fn config(&self, r: usize) -> CustodyConfig {
@@ -528,7 +560,7 @@ impl Action {
                 let fine = (1..=1_000_000).contains(count) && (0.0..=1e6).contains(dawdle_s);
                 (!fine).then(|| format!("{count} puts that wait {dawdle_s} s are absurd"))
             }
-            Self::ForgeOrders { count } | Self::Delete { count } => {
+            Self::ForgeOrders { count } | Self::Delete { count } | Self::Read { count } => {
                 let fine = (1..=1_000_000).contains(count);
                 (!fine).then(|| format!("{count} of them at once are absurd"))
             }
@@ -544,6 +576,7 @@ impl Action {
             | Self::Retire { who }
             | Self::Freeze { who }
             | Self::Thaw { who }
+            | Self::Drain { who }
             | Self::Leave { who }
             | Self::Wedge { who }
             | Self::Part { who, .. }

@@ -32,6 +32,9 @@ const STALL: u64 = 3_000_000;
 /// As in the daemon: between two calls to silent join addresses, doubled up to the maximum.
 pub(super) const DIAL: (u64, u64) = (250_000, 10_000_000);
 
+/// Between two walks around the ring by hosts that must know all others.
+pub(super) const WALK: u64 = 30_000_000;
+
 /// What all hosts have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
@@ -42,6 +45,8 @@ pub(crate) struct Setup {
     pub(crate) disconnects: bool,
     /// Whether newcomers choose their virtual nodes.
     pub(crate) choose: bool,
+    /// Whether hosts see to it that they know all others, for policies that need it.
+    pub(crate) roster: bool,
     /// What contacts carry, for those who count bytes.
     pub(crate) addresses: Arc<[String]>,
     /// How many bytes a message of the ring is on the wire, if anybody counts.
@@ -109,6 +114,8 @@ pub(crate) struct Counters {
     pub(crate) regenerated: u64,
     pub(crate) copied: u64,
     pub(crate) dropped: u64,
+    /// Locators written by homes.
+    pub(crate) located: u64,
     /// Requests that arrived: pings, questions to neighbours, steps of lookups, departures, custody.
     pub(crate) requests: [u64; 5],
     /// Messages of rings sent, and their bytes if they were weighed.
@@ -529,6 +536,12 @@ impl World {
         ring.handle_timeout(time);
         if let Some(custody) = &mut host.custody {
             custody.handle_timeout(time, ring);
+        }
+        if host.walk.is_some_and(|due| due <= now) {
+            host.walk = Some(now + WALK);
+            if ring.is_member() {
+                ring.walk(time);
+            }
         }
         self.settle(who);
     }

@@ -8,13 +8,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mutualstore_dht::custody::Shape;
+use mutualstore_dht::custody::{LOCATOR, Shape};
 use mutualstore_dht::ring::LookupId;
 use mutualstore_dht::{Flaw, Id, Membership, Peer, PeerState};
 
 use super::disk::{Stored, Stripe, Tenure};
 use super::message::Body;
 use super::pick;
+use super::policy::Policy;
+use super::scenario::Keeping;
 use super::world::{Event, Who, World, micros};
 
 /// As in the daemon: a put that lacks shards after this time makes do with fewer.
@@ -23,7 +25,7 @@ const WRITE_TIMEOUT: u64 = 10_000_000;
 const PATIENCE: u64 = 1_000_000;
 
 /// Between a writer and holders.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Message {
     Keep {
         put: u64,
@@ -36,6 +38,14 @@ pub(crate) enum Message {
         put: u64,
         index: u8,
         stored: bool,
+    },
+    /// Answered by `Kept` with the index of locators.
+    Locate {
+        put: u64,
+        stripe: Id,
+        shape: Shape,
+        until: u64,
+        holders: Vec<(u8, Who)>,
     },
     Commit {
         put: u64,
@@ -64,6 +74,7 @@ impl Message {
                 stored: false,
             }),
             Self::Kept { .. }
+            | Self::Locate { .. }
             | Self::Commit { .. }
             | Self::Committed { .. }
             | Self::Discard { .. }
@@ -90,8 +101,10 @@ struct Put {
     asked: BTreeMap<u8, (Who, u64, bool)>,
     tried: BTreeSet<Who>,
     committed: BTreeSet<Who>,
-    /// What the lookup found: accepting peers, nearest first.
+    /// Accepting peers, best first: those that the lookup found, or that the policy names.
     found: Vec<Who>,
+    /// Who is to hold the locator: accepting peers that the lookup found, where that is not who holds the shards.
+    near: Vec<Who>,
     /// The writer pauses before it commits, as one that uploads more first.
     dawdle: u64,
     rest: u64,
@@ -123,7 +136,7 @@ pub(crate) struct Writers {
 
 impl World {
     /// A client puts a stripe through `writer`. Nothing happens unless that host is in a ring with k + 1 peers.
-    pub(crate) fn put(&mut self, writer: Who, shape: Shape, dawdle: Duration) {
+    pub(crate) fn put(&mut self, writer: Who, (keeping, policy): (&Keeping, Policy), dawdle: Duration) {
         let Some((life, ring)) = self
             .host(writer)
             .and_then(|host| Some((host.life, host.ring.as_ref()?)))
@@ -136,6 +149,7 @@ impl World {
         self.writers.next += 1;
         let number = self.writers.next;
         let stripe = super::stripe_id(self.setup.seed, number);
+        let shape = keeping.shape(policy, self.setup.seed, number);
         let put = Put {
             writer,
             life,
@@ -147,6 +161,7 @@ impl World {
             tried: BTreeSet::new(),
             committed: BTreeSet::new(),
             found: Vec::new(),
+            near: Vec::new(),
             dawdle: micros(dawdle),
             rest: 0,
         };
@@ -202,8 +217,14 @@ impl World {
             .iter()
             .filter(|contact| contact.state == PeerState::Accepting);
         let found: Vec<Who> = accepting.filter_map(|contact| self.who(contact.peer)).collect();
+        let wanted = self.writers.puts.get(&number).map(|put| (put.stripe, put.shape));
+        let scattered = wanted.filter(|(_, shape)| shape.placement.needs_locators());
+        let named = scattered.map(|(stripe, shape)| self.candidates(who, stripe, shape));
         if let Some(put) = self.writers.puts.get_mut(&number) {
-            put.found = found;
+            match named {
+                Some(named) => (put.found, put.near) = (named, found),
+                None => put.found = found,
+            }
             self.schedule(self.now, Event::Writer(number));
         }
     }
@@ -252,6 +273,7 @@ impl World {
         if put.stored() == n || late && put.stored() >= enough.min(n) {
             put.stage = Stage::Committing;
             put.until = self.now + WRITE_TIMEOUT;
+            self.tell_near(number, put);
             return self.advance_committing(number, put);
         }
         if late {
@@ -273,17 +295,12 @@ impl World {
             if !waits && let Some(holder) = Self::candidate(put) {
                 put.tried.insert(holder);
                 put.asked.insert(index, (holder, self.now, false));
-                let lease = self
-                    .setup
-                    .custody
-                    .as_ref()
-                    .map_or(0, |custody| micros(custody.pending_lease));
                 let message = Message::Keep {
                     put: number,
                     stripe: put.stripe,
                     index,
                     shape: put.shape,
-                    until: self.now + lease,
+                    until: self.now + self.lease(),
                 };
                 self.send(put.writer, holder, None, Body::Writer(message));
             }
@@ -294,6 +311,27 @@ impl World {
     /// The next accepting successor not tried yet.
     fn candidate(put: &Put) -> Option<Who> {
         put.found.iter().copied().find(|who| !put.tried.contains(who))
+    }
+
+    /// Has those near the stripe's id keep its locator: once, and nothing waits for it.
+    fn tell_near(&mut self, number: u64, put: &Put) {
+        let stored = put.asked.iter().filter(|(_, (.., stored))| *stored);
+        let holders: Vec<(u8, Who)> = stored.map(|(index, (who, ..))| (*index, *who)).collect();
+        for near in &put.near {
+            let message = Message::Locate {
+                put: number,
+                stripe: put.stripe,
+                shape: put.shape,
+                until: self.now + self.lease(),
+                holders: holders.clone(),
+            };
+            self.send(put.writer, *near, None, Body::Writer(message));
+        }
+    }
+
+    fn lease(&self) -> u64 {
+        let custody = self.setup.custody.as_ref();
+        custody.map_or(0, |custody| micros(custody.pending_lease))
     }
 
     fn advance_committing(&mut self, number: u64, put: &Put) -> bool {
@@ -341,6 +379,22 @@ impl World {
                 let stored = until > self.now && self.store(to, (stripe, index), Stored { shape, tenure });
                 Message::Kept { put, index, stored }
             }
+            Message::Locate {
+                put,
+                stripe,
+                shape,
+                until,
+                holders,
+            } => {
+                let tenure = Tenure::Pending { until, writer: from };
+                let stored =
+                    until > self.now && self.keep_locator(to, stripe, Stored { shape, tenure }, holders);
+                Message::Kept {
+                    put,
+                    index: LOCATOR,
+                    stored,
+                }
+            }
             Message::Commit { put, stripe } => Message::Committed {
                 put,
                 held: self.commit(to, stripe),
@@ -351,6 +405,17 @@ impl World {
             }
             Message::Bury { stripe, shape } => {
                 self.bury(to, stripe, shape);
+                return;
+            }
+            Message::Kept {
+                put,
+                index: LOCATOR,
+                stored,
+            } => {
+                let stripe = self.writers.puts.get(&put).map(|put| put.stripe);
+                if let Some(stripe) = stripe.filter(|_| stored) {
+                    self.send(to, from, None, Body::Writer(Message::Commit { put, stripe }));
+                }
                 return;
             }
             Message::Kept { put, index, stored } => {
@@ -368,7 +433,8 @@ impl World {
                 return;
             }
             Message::Committed { put, held } => {
-                if let Some(waiting) = self.writers.puts.get_mut(&put).filter(|_| held) {
+                let waiting = self.writers.puts.get_mut(&put);
+                if let Some(waiting) = waiting.filter(|put| held && put.holders().contains(&from)) {
                     waiting.committed.insert(from);
                     self.advance(put);
                 }

@@ -312,6 +312,7 @@ mod tests {
             group: None,
             live: 3,
             needed,
+            anchor: None,
             shards: shards.collect(),
         };
         FileStat {
