@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     fn header(policy: Policy) -> Header {
-        let block = vec![Bytes::from_static(b"block")];
+        let block = Bytes::from_static(b"block");
         let shards = encode(Code::Copies(3), policy, [0; 32], [1; 32], block).unwrap();
         shards[0].header().clone()
     }

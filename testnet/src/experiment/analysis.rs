@@ -129,9 +129,8 @@ impl Model {
             return too_few(peers);
         }
         let groups = match scheme {
-            Scheme::Random => None,
-            Scheme::Successors(virtual_nodes) if virtual_nodes == 0 => return Err(ModelError::EmptyRing),
-            Scheme::Successors(_) => None,
+            Scheme::Successors(0) => return Err(ModelError::EmptyRing),
+            Scheme::Random | Scheme::Successors(_) => None,
             Scheme::Copysets(_) => {
                 let groups = Groups::of_runs(peers, code);
                 Some(groups.map_err(|size| ModelError::LongRun { size })?)

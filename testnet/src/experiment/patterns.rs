@@ -242,6 +242,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::cast_precision_loss, reason = "a few files")]
     fn counting_bits_is_looking_at_stripes() {
         let stripe = |kind, needed, holders: &[usize]| StripeMap {
             kind,

@@ -59,7 +59,12 @@ fn report(outcomes: &[Outcome], options: &Options, command: &str) -> Report {
         report = report.setup("Flags of every daemon", options.flags.join(" "));
     }
     for outcome in outcomes {
-        report = report.section(section(outcome, options));
+        // Of several experiments each has a command of its own; one alone was given it.
+        let own = match outcomes {
+            [_] => command.to_owned(),
+            _ => again(outcome, options),
+        };
+        report = report.section(section(outcome, &own));
     }
     report
 }
@@ -125,8 +130,7 @@ fn section(outcome: &Outcome, command: &str) -> Section {
         section = section.paragraph(paragraph.replace('*', ""));
     }
     section = section.table(parameters(outcome));
-    let command = command(outcome, options);
-    for figure in figures(outcome, &command) {
+    for figure in figures(outcome, command) {
         section = section.figure(figure);
     }
     for table in outcome
@@ -144,7 +148,7 @@ fn section(outcome: &Outcome, command: &str) -> Section {
 }
 
 /// The command that measures this experiment again.
-fn command(outcome: &Outcome, options: &Options) -> String {
+fn again(outcome: &Outcome, options: &Options) -> String {
     let quick = if outcome.quick { " --quick" } else { "" };
     format!(
         "mutualstore testnet experiment {}{quick} --seed {}",
@@ -163,7 +167,10 @@ fn parameters(outcome: &Outcome) -> Table {
                     |item: &serde_json::Value| item.as_str().map_or_else(|| scheme(item), str::to_owned);
                 items.iter().map(item).collect::<Vec<_>>().join(", ")
             }
-            other => other.to_string(),
+            other @ (serde_json::Value::Null
+            | serde_json::Value::Bool(_)
+            | serde_json::Value::Number(_)
+            | serde_json::Value::Object(_)) => other.to_string(),
         };
         table = table.row([name.replace('_', " "), text]);
     }
@@ -351,12 +358,14 @@ mod tests {
             quick: true,
             flags: Vec::new(),
         };
-        let written = publish(
-            &[outcome()],
-            &options,
-            "mutualstore testnet experiment all --quick",
-        )
-        .unwrap();
+        let both = [
+            outcome(),
+            Outcome {
+                experiment: "churn",
+                ..outcome()
+            },
+        ];
+        let written = publish(&both, &options, "mutualstore testnet experiment all --quick").unwrap();
         let page = std::fs::read_to_string(&written.html).unwrap();
         for expected in [
             "mutualstore testnet experiment loss --quick --seed 7",
@@ -369,7 +378,11 @@ mod tests {
         ] {
             assert!(page.contains(expected), "{expected}");
         }
-        assert_eq!(written.figures.len(), 4, "of each one of two panels and one of a histogram");
+        assert_eq!(
+            written.figures.len(),
+            4,
+            "of each one of two panels and one of a histogram"
+        );
         assert!(
             std::fs::read_to_string(&written.markdown)
                 .unwrap()

@@ -72,22 +72,28 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
     }
     let puts = if scenario.custody.is_some() { puts } else { 0 };
     scenario.step = timetable(rng, faults, puts);
-    if let (Some(share), Some(last)) = (drains, scenario.step.last().map(|step| step.at)) {
-        let at = (last * share * 1000.0).round() / 1000.0;
-        let before = scenario.step.partition_point(|step| step.at <= at);
-        let action = Action::Drain { who: Pick::Count(1) };
-        let step = Step {
-            at,
-            every: None,
-            until: None,
-            action,
-        };
-        scenario.step.insert(before, step);
+    if let Some(share) = drains {
+        drain(&mut scenario.step, share);
     }
     if scenario.custody.is_some() && chance(rng, 0.12) {
         scenario.step.extend(wedged_homes(rng, &scenario.step));
     }
     scenario
+}
+
+/// One host leaves in order after this part of all steps.
+fn drain(steps: &mut Vec<Step>, share: f64) {
+    let Some(last) = steps.last().map(|step| step.at) else {
+        return;
+    };
+    let at = (last * share * 1000.0).round() / 1000.0;
+    let step = Step {
+        at,
+        every: None,
+        until: None,
+        action: Action::Drain { who: Pick::Count(1) },
+    };
+    steps.insert(steps.partition_point(|step| step.at <= at), step);
 }
 
 /// A calm in the end, but that some homes do not repair and a few hosts die.

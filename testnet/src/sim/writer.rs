@@ -418,20 +418,7 @@ impl World {
                 }
                 return;
             }
-            Message::Kept { put, index, stored } => {
-                let Some(waiting) = self.writers.puts.get_mut(&put) else {
-                    return;
-                };
-                if let Some((who, at, done)) = waiting.asked.get_mut(&index).filter(|(who, ..)| *who == from)
-                {
-                    debug_assert_eq!(*who, from);
-                    *done |= stored;
-                    // Refused: the next candidate at once.
-                    *at = if stored { *at } else { 0 };
-                    self.advance(put);
-                }
-                return;
-            }
+            Message::Kept { put, index, stored } => return self.kept(put, index, from, stored),
             Message::Committed { put, held } => {
                 let waiting = self.writers.puts.get_mut(&put);
                 if let Some(waiting) = waiting.filter(|put| held && put.holders().contains(&from)) {
@@ -442,5 +429,18 @@ impl World {
             }
         };
         self.send(to, from, Some(from_life), Body::Writer(answer));
+    }
+
+    /// A holder took a shard, or refused it.
+    fn kept(&mut self, put: u64, index: u8, from: Who, stored: bool) {
+        let Some(waiting) = self.writers.puts.get_mut(&put) else {
+            return;
+        };
+        if let Some((_, at, done)) = waiting.asked.get_mut(&index).filter(|(who, ..)| *who == from) {
+            *done |= stored;
+            // Refused: the next candidate at once.
+            *at = if stored { *at } else { 0 };
+            self.advance(put);
+        }
     }
 }

@@ -412,6 +412,17 @@ impl Net {
         outcome
     }
 
+    /// Writes locators, if anybody has something of the stripe.
+    fn locate(&mut self, stripe: Id, to: Vec<Peer>) -> JobOutcome {
+        let held = self.nodes.values().flat_map(|node| node.disk.iter());
+        let mut of_stripe = held.filter(|((other, _), _)| *other == stripe);
+        let shape = of_stripe.next().map(|(_, (shape, _))| *shape);
+        let targets: Vec<(u8, Peer)> = to.into_iter().map(|peer| (LOCATOR, peer)).collect();
+        let outcome = self.deliver(stripe, shape, &targets);
+        self.counters.located += outcome.stored.len() as u64;
+        outcome
+    }
+
     fn work(&mut self, peer: Peer, effect: Effect) {
         let wedged = self.nodes[&peer].wedged;
         match effect {
@@ -451,12 +462,7 @@ impl Net {
                 self.finish(peer, job, outcome);
             }
             Effect::Locate { job, stripe, to, .. } => {
-                let shapes = self.nodes.values().flat_map(|node| node.disk.iter());
-                let shape = shapes.filter(|((other, _), _)| *other == stripe);
-                let shape = shape.map(|(_, (shape, _))| *shape).next();
-                let targets: Vec<(u8, Peer)> = to.into_iter().map(|peer| (LOCATOR, peer)).collect();
-                let outcome = self.deliver(stripe, shape, &targets);
-                self.counters.located += outcome.stored.len() as u64;
+                let outcome = self.locate(stripe, to);
                 self.finish(peer, job, outcome);
             }
             Effect::Explore { point } => {

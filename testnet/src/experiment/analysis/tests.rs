@@ -1,3 +1,4 @@
+use super::binomial::real;
 use super::*;
 
 fn copies(n: usize) -> Code {
@@ -34,7 +35,7 @@ fn counted(model: &Model, files: i32, killed: usize) -> f64 {
         let lost = places
             .iter()
             .filter(|holders| holders.and(dead).len() > tolerated);
-        lost.count() as f64 / places.len() as f64
+        real(lost.count()) / real(places.len())
     };
     let sum: f64 = all
         .iter()
@@ -46,21 +47,26 @@ fn counted(model: &Model, files: i32, killed: usize) -> f64 {
                         let run = (0..shards).map(|step| first + (primary - first + step) % size);
                         share(&[run.collect()], dead)
                     }
-                    _ => share(&subsets(first, size, shards), dead),
+                    Scheme::Random | Scheme::Buddies(..) | Scheme::Successors(_) => {
+                        share(&subsets(first, size, shards), dead)
+                    }
                 }
             };
             let peers = (0..model.peers).map(of_peer);
             let mean =
-                |chance: &dyn Fn(f64) -> f64| peers.clone().map(chance).sum::<f64>() / model.peers as f64;
+                |chance: &dyn Fn(f64) -> f64| peers.clone().map(chance).sum::<f64>() / real(model.peers);
             let file = match model.scheme {
                 Scheme::Copysets(Scope::File) => mean(&|lost| lost),
                 Scheme::Buddies(_, Scope::File) => mean(&|lost| 1.0 - (1.0 - lost).powi(fragments)),
-                _ => 1.0 - (1.0 - mean(&|lost| lost)).powi(fragments),
+                Scheme::Random
+                | Scheme::Copysets(Scope::Fragment)
+                | Scheme::Buddies(_, Scope::Fragment)
+                | Scheme::Successors(_) => 1.0 - (1.0 - mean(&|lost| lost)).powi(fragments),
             };
             1.0 - (1.0 - file).powi(files)
         })
         .sum();
-    sum / all.len() as f64
+    sum / real(all.len())
 }
 
 #[test]

@@ -312,7 +312,6 @@ mod tests {
             group: None,
             live: 3,
             needed,
-            anchor: None,
             shards: shards.collect(),
         };
         FileStat {

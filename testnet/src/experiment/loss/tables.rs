@@ -47,7 +47,7 @@ fn scheme(reading: &Reading) -> String {
 }
 
 /// Counted over all patterns, or a large sample of them.
-fn is_counted(reading: &&Reading) -> bool {
+fn is_counted(reading: &Reading) -> bool {
     ["all", "sample"].contains(&reading.method.as_str())
 }
 
@@ -86,7 +86,7 @@ fn losses(readings: &[Reading]) -> Table {
             "manifests",
         ],
     );
-    for counted in readings.iter().filter(is_counted) {
+    for counted in readings.iter().filter(|reading| is_counted(reading)) {
         let same = |other: &&Reading| {
             other.method == "killed"
                 && (other.peers, other.dead) == (counted.peers, counted.dead)
@@ -122,7 +122,7 @@ fn any(readings: &[Reading]) -> Table {
         "Chance that any file loses a fragment, %",
         ["peers", "scheme", "dead", "files", "counted", "expected"],
     );
-    for counted in readings.iter().filter(is_counted) {
+    for counted in readings.iter().filter(|reading| is_counted(reading)) {
         let part = |chance: Option<f64>| Datum::number(chance.map(|chance| 100.0 * chance));
         table.rows.push(vec![
             counted.peers.into(),
@@ -228,7 +228,7 @@ fn verdict(readings: &[Reading]) -> String {
         let verdicts: Vec<bool> = readings.iter().filter(chosen).filter_map(is_inside).collect();
         (verdicts.iter().filter(|inside| **inside).count(), verdicts.len())
     };
-    let (counted, all) = count(&is_counted);
+    let (counted, all) = count(&|reading| is_counted(reading));
     let (killed, kills) = count(&|reading| reading.method == "killed");
     let part = (counted + killed) as f64 / (all + kills).max(1) as f64;
     let aim = if part >= AIM {
@@ -284,7 +284,7 @@ fn deviations(readings: &[Reading]) -> Vec<String> {
 
 /// Which scheme lost least, and which was the least likely to lose anything.
 fn winners(readings: &[Reading]) -> Vec<String> {
-    let counted: Vec<&Reading> = readings.iter().filter(is_counted).collect();
+    let counted: Vec<&Reading> = readings.iter().filter(|reading| is_counted(reading)).collect();
     let cells = distinct(counted.iter().map(|reading| (reading.peers, reading.dead)));
     let best = |(peers, dead): (usize, usize), value: fn(&Reading) -> Option<f64>| {
         let of = counted
@@ -317,11 +317,11 @@ fn winners(readings: &[Reading]) -> Vec<String> {
     notes
 }
 
-/// What is drawn of which rows.
-type Drawn = (&'static str, fn(&Reading) -> Option<(f64, Option<(f64, f64)>)>);
+/// A value with its interval, if a row has one.
+type Value = fn(&Reading) -> Option<(f64, Option<(f64, f64)>)>;
 
 /// Kind of figure, whether its points are rows that were `counted` or `killed`, and the point with its interval.
-const FIGURES: [(&str, &str, fn(&Reading) -> Option<(f64, Option<(f64, f64)>)>); 3] = [
+const FIGURES: [(&str, &str, Value); 3] = [
     (
         "Files that lost a fragment, counted on the map over kill patterns",
         "counted",
@@ -368,10 +368,14 @@ fn any_point(reading: &Reading) -> Option<(f64, Option<(f64, f64)>)> {
 }
 
 /// Measured points over expected curves.
-fn curves(kind: &str, peers: usize, readings: &[Reading], (method, value): Drawn) -> Figure {
+fn curves(kind: &str, peers: usize, readings: &[Reading], (method, value): (&str, Value)) -> Figure {
     let is_any = kind.starts_with("Chance");
     let here = |reading: &&Reading| reading.peers == peers;
-    let counted: Vec<&Reading> = readings.iter().filter(here).filter(is_counted).collect();
+    let counted: Vec<&Reading> = readings
+        .iter()
+        .filter(here)
+        .filter(|reading| is_counted(reading))
+        .collect();
     let chosen = |reading: &&Reading| match method {
         "killed" => reading.method == "killed",
         _ => is_counted(reading),
