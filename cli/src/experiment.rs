@@ -75,7 +75,7 @@ struct LossArgs {
     /// The same as --code copies:K
     #[arg(short, long, value_name = "K", conflicts_with = "code")]
     k: Option<u8>,
-    /// What to compare, each [CODE@]POLICY[/SCOPE], as copysets/fragment or rs:4+2@successors
+    /// What to compare: policies, with `CODE@` before or `/SCOPE` behind, as rs:4+2@successors, copysets/fragment
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     schemes: Option<Vec<Scheme>>,
     /// Number of files [default: 100]

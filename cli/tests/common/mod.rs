@@ -81,6 +81,11 @@ pub(crate) fn say<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Said {
     Said::of(mutualstore().args(words).output().unwrap())
 }
 
+/// For tests that start daemons otherwise than by [`Net::up`]: one at a time.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A testnet; dropping it stops the daemons and removes the directory.
 pub(crate) struct Net {
     dir: TempDir,
@@ -91,7 +96,7 @@ impl Net {
     /// `testnet up` with these flags.
     #[track_caller]
     pub(crate) fn up(peers: usize, flags: &[&str]) -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turn();
         let net = Self {
             dir: tempfile::tempdir().unwrap(),
             _turn: turn,
