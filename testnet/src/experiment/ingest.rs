@@ -295,7 +295,7 @@ fn rate(bits: u64) -> String {
     ];
     let exact = units
         .into_iter()
-        .find(|(factor, _)| bits > 0 && bits % factor == 0);
+        .find(|(factor, _)| bits > 0 && bits.is_multiple_of(*factor));
     let (factor, unit) = exact.unwrap_or((1, "bit/s"));
     format!("{} {unit}", bits / factor)
 }

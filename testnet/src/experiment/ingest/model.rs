@@ -17,7 +17,7 @@
 //!   to be durable: **max(m·u, (m − (q − 1)·W)·u + (q − 1)·(u + L)) + L**, the link never being idle while (W − 1)·u ≥ L.
 //!   Where W blocks share the link fairly and so end together, it is idle for L after each W of them: **m·u + q·L**. Connections
 //!   decide which it is: to one holder blocks go in order, to different ones side by side. Then follow, each for
-//!   L, the manifest and the commit.
+//!   L, the manifest, locators where the policy needs them, and the commit.
 //!   With L = 0 both are direct fan-out: copies cost the same uplink wherever they go. What spreading them
 //!   brings is a share of the *downlinks* when several write at once, and of the uplinks when many read.
 //! * *Download*: the reader has a share s of the file on its own disk; the rest, (1 − s)·B, passes its downlink, and of each of

@@ -299,6 +299,7 @@ fn notes(ingest: &Ingest, readings: &[Reading], cases: &[Case<'_>]) -> Vec<Strin
     let mut notes = vec![
         "Full redundancy: all copies of every block and of the manifest are flushed to disk on distinct peers; the daemon acknowledges no sooner.".to_owned(),
         "All peers and the client share this machine: without a limit it is its processors and its disk that are measured, and more peers do not make it faster.".to_owned(),
+        "Cells are measured one after the other, so what else the machine does meanwhile falls on some of them and not on others.".to_owned(),
         "The writer keeps, the reader has: the mean part of the file that is on that peer's own disk, so that it passes no link.".to_owned(),
     ];
     let short = readings.iter().filter(|reading| !is_full(reading)).count();
@@ -341,31 +342,39 @@ fn notes(ingest: &Ingest, readings: &[Reading], cases: &[Case<'_>]) -> Vec<Strin
     notes
 }
 
-/// Which placement was fastest and slowest, for the largest file on the largest network.
+/// Which placement was fastest and slowest, for the largest file on the largest network; none where the quartiles of these
+/// two overlap.
 fn policies(cases: &[Case<'_>], op: Op) -> Vec<String> {
     let limits = distinct(cases.iter().map(|case| case.key.rate_bits));
     let of_limit = |limit: Option<u64>| {
-        let largest = limited(cases, limit)
-            .map(|case| (case.key.peers, case.key.file_bytes))
-            .max()?;
-        let same = limited(cases, limit).filter(|case| (case.key.peers, case.key.file_bytes) == largest);
-        let mut medians: Vec<(f64, &str)> = same
-            .filter_map(|case| Some((case.median(op)?, case.key.placement.as_str())))
-            .collect();
+        let key = |case: &Case<'_>| (case.key.peers, case.key.file_bytes);
+        let largest = limited(cases, limit).map(key).max()?;
+        let same = limited(cases, limit).filter(|case| key(case) == largest);
+        let mut medians: Vec<(f64, &Case<'_>)> =
+            same.filter_map(|case| Some((case.median(op)?, case))).collect();
         medians.sort_by(|one, other| one.0.total_cmp(&other.0));
-        let (fastest, slowest) = (medians.first()?, medians.last()?);
-        (fastest.1 != slowest.1).then(|| {
+        let ((least, fastest), (most, slowest)) = (*medians.first()?, *medians.last()?);
+        if fastest.key == slowest.key {
+            return None;
+        }
+        let of = format!(
+            "{} of {} with {} peers, {}",
+            op.as_str(),
+            decimal(largest.1),
+            largest.0,
+            at(limit)
+        );
+        let apart = quantile(&fastest.seconds(op), 0.75)? < quantile(&slowest.seconds(op), 0.25)?;
+        let (low, high) = (Datum::from(least), Datum::from(most));
+        Some(if apart {
             format!(
-                "{} of {} with {} peers, {}: {} is fastest with {} s, {} takes {:.2} times as long.",
-                op.as_str(),
-                decimal(largest.1),
-                largest.0,
-                at(limit),
-                fastest.1,
-                Datum::from(fastest.0),
-                slowest.1,
-                slowest.0 / fastest.0.max(1e-9)
+                "{of}: {} is fastest with {low} s, {} takes {:.2} times as long.",
+                fastest.key.placement,
+                slowest.key.placement,
+                most / least.max(1e-9)
             )
+        } else {
+            format!("{of}: no placement stands out: medians from {low} to {high} s, quartiles overlap.")
         })
     };
     limits.into_iter().filter_map(of_limit).collect()

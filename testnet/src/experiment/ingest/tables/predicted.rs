@@ -13,8 +13,11 @@ use crate::experiment::ingest::{Reading, rate};
 const TOLERANCE: f64 = 0.05;
 /// Plaintext of a whole block.
 const BLOCK_BYTES: f64 = 16.0 * 65_520.0;
-/// What a put of one block has to wait for: its block, its manifest, the commit.
-const STEPS: f64 = 3.0;
+/// What a put of one block waits for, one after the other: its block, its manifest, locators where the holders cannot be found
+/// without, the commit.
+fn steps(placement: &str) -> f64 {
+    if placement == "successors" { 3.0 } else { 4.0 }
+}
 
 #[expect(clippy::cast_precision_loss, reason = "a rate")]
 fn link(bits: u64) -> Link {
@@ -99,8 +102,8 @@ impl From<Verdict> for Datum {
     fn from(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Link => "the link alone".into(),
-            Verdict::Faster => "pauses fill the bucket again".into(),
-            Verdict::Fixed => "fixed costs".into(),
+            Verdict::Faster => "less than predicted".into(),
+            Verdict::Fixed => "within fixed costs".into(),
             Verdict::More(seconds) => format!("{} s more than both", Self::Number(seconds)).into(),
             Verdict::Unknown => "not measured without limit".into(),
         }
@@ -117,7 +120,7 @@ fn step(cases: &[Case<'_>], key: &Key) -> Option<f64> {
             && case.key.file_bytes as f64 <= BLOCK_BYTES
     });
     let smallest = same.min_by_key(|case| case.key.file_bytes)?;
-    Some(smallest.median(Op::Ingest)? / STEPS)
+    Some(smallest.median(Op::Ingest)? / steps(&key.placement))
 }
 
 pub(super) fn table(cases: &[Case<'_>], op: Op) -> Table {
@@ -176,7 +179,7 @@ fn ingest(cases: &[Case<'_>]) -> Table {
         let placed = |bound: fn((f64, f64)) -> f64| match step {
             Some(step) => of_all(&|file| {
                 let window = Window::of_daemon(file, &link, step);
-                bound(file.placed(&link, &window)) + (STEPS - 1.0) * step
+                bound(file.placed(&link, &window)) + (steps(&case.key.placement) - 1.0) * step
             }),
             None => Datum::Nothing,
         };
@@ -281,7 +284,7 @@ pub(super) fn notes(cases: &[Case<'_>], op: Op) -> Vec<String> {
         let compared: Vec<(&Case<'_>, Comparison)> = compared.collect();
         let verdicts: Vec<Verdict> = compared.iter().map(|(_, one)| one.verdict()).collect();
         let count = |wanted: Verdict| verdicts.iter().filter(|verdict| **verdict == wanted).count();
-        let mut note = format!(
+        let mut parts = vec![format!(
             "{} at {}: of {} cells, {} take what the link alone takes (± {:.0} %); {} take longer by no more than the same takes without a limit (sealing, hashing, flushing, messages to and fro)",
             op.as_str(),
             rate(bits),
@@ -289,10 +292,12 @@ pub(super) fn notes(cases: &[Case<'_>], op: Op) -> Vec<String> {
             count(Verdict::Link),
             100.0 * TOLERANCE,
             count(Verdict::Fixed),
-        );
+        )];
         let faster = count(Verdict::Faster);
         if faster > 0 {
-            note += &format!("; {faster} are faster, since a link that pauses gets its burst again");
+            parts.push(format!(
+                "{faster} take less: a link that pauses gets its burst again, which is not predicted"
+            ));
         }
         let more = |(case, one): &(&Case<'_>, Comparison)| match one.verdict() {
             Verdict::More(seconds) => Some((seconds / one.measured.max(1e-9), case.key.clone())),
@@ -301,21 +306,20 @@ pub(super) fn notes(cases: &[Case<'_>], op: Op) -> Vec<String> {
         let more: Vec<(f64, Key)> = compared.iter().filter_map(more).collect();
         let worst = more.iter().max_by(|one, other| one.0.total_cmp(&other.0));
         if let Some((part, key)) = worst {
-            note += &format!(
-                "; {} take longer than both one after the other, most of all {} of {} with {} peers, by {:.0} % of its time",
+            parts.push(format!("{} take longer than both one after the other, most of all {} of {} with {} peers, by {:.0} % of its time",
                 more.len(),
                 key.placement,
                 decimal(key.file_bytes),
                 key.peers,
                 100.0 * part
-            );
+            ));
         }
-        note + "."
+        format!("{}.", parts.join("; "))
     };
     let rates = distinct(limited(cases).map(|(_, _, bits)| bits));
     let mut notes: Vec<String> = rates.into_iter().map(of_rate).collect();
     if op == Op::Ingest && !notes.is_empty() {
-        notes.push("Copies cost the receiving peer's uplink the same wherever they go, so placements differ only by what the writer keeps itself; a pipelined chain would take about 1/(k - h) of the time, for a hop more in latency with each copy.".to_owned());
+        notes.push("By the links alone, copies cost the receiving peer the same wherever they go, so placements differ by what the writer keeps itself; the rest is not the links': all but successors leave locators with other peers before the commit. A pipelined chain would take about 1/(k - h) of the links' time.".to_owned());
     }
     notes
 }
