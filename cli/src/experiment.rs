@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use mutualstore_daemon::units::Rate;
 use mutualstore_testnet::experiment::churn::Churn;
+use mutualstore_testnet::experiment::ingest::Ingest;
 use mutualstore_testnet::experiment::load::Load;
 use mutualstore_testnet::experiment::loss::{Loss, Scheme};
 use mutualstore_testnet::experiment::timing::Timing;
@@ -34,6 +36,9 @@ enum Command {
     /// Which peers serve how much when files are read and written, beside what their capacity lets expect
     #[command(after_help = HELP)]
     Load(LoadArgs),
+    /// How long files take to full redundancy and back, by placement, with and without limited links; beside predictions
+    #[command(after_help = HELP)]
+    Ingest(IngestArgs),
     /// What is lost and what repair moves while peers come, leave and die
     #[command(after_help = HELP)]
     Churn(ChurnArgs),
@@ -162,6 +167,33 @@ struct LoadArgs {
 }
 
 #[derive(clap::Args, Debug)]
+struct IngestArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Copies of each block [default: 3]
+    #[arg(short, long, value_name = "K")]
+    k: Option<u8>,
+    /// Numbers of daemons [default: 3,6,12,24; quick: 3,12]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    peers: Option<Vec<usize>>,
+    /// Placements to compare [default: successors,random,copysets,buddies]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    placements: Option<Vec<String>>,
+    /// File sizes [default: 100kB,1MB,10MB,100MB; quick: the first two]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    sizes: Option<Vec<Size>>,
+    /// Limits of every daemon's link, each way; none is always measured too [default: 100Mbit; quick: with most daemons]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    rate: Option<Vec<Rate>>,
+    /// Repetitions [default: 100; quick: 5]
+    #[arg(long, value_name = "N")]
+    repeat: Option<usize>,
+    /// Fewer repetitions where they would take longer; a limit under which not even one fits is left out [default: 40]
+    #[arg(long, value_name = "SECONDS")]
+    cell_seconds: Option<u64>,
+}
+
+#[derive(clap::Args, Debug)]
 struct ChurnArgs {
     #[command(flatten)]
     run: RunArgs,
@@ -271,6 +303,26 @@ impl LoadArgs {
     }
 }
 
+impl IngestArgs {
+    fn parameters(self) -> (RunArgs, Ingest) {
+        let mut ingest = if self.run.quick {
+            Ingest::quick()
+        } else {
+            Ingest::full()
+        };
+        let bits = |rate: Rate| rate.0.saturating_mul(8);
+        let rates = self.rate.map(|rates| rates.into_iter().map(bits).collect());
+        set(&mut ingest.copies, self.k);
+        set(&mut ingest.peers, self.peers);
+        set(&mut ingest.placements, self.placements);
+        set(&mut ingest.sizes_bytes, bytes(self.sizes));
+        set(&mut ingest.rates_bits, rates);
+        set(&mut ingest.repeat, self.repeat);
+        set(&mut ingest.cell_seconds, self.cell_seconds);
+        (self.run, ingest)
+    }
+}
+
 impl ChurnArgs {
     fn parameters(self) -> (RunArgs, Churn) {
         let mut churn = if self.run.quick {
@@ -308,6 +360,12 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
             let (run, load) = args.parameters();
             carry_out(run, screen, |options| Ok(vec![experiment::plan(load, options)?]))
         }
+        Command::Ingest(args) => {
+            let (run, ingest) = args.parameters();
+            carry_out(run, screen, |options| {
+                Ok(vec![experiment::plan(ingest, options)?])
+            })
+        }
         Command::Churn(args) => {
             let (run, churn) = args.parameters();
             carry_out(run, screen, |options| Ok(vec![experiment::plan(churn, options)?]))
@@ -318,13 +376,26 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
 
 /// Every experiment; none starts when one cannot be written.
 fn all(options: &Options) -> Result<Vec<Planned>, ExperimentError> {
-    let (loss, timing, load, churn) = if options.quick {
-        (Loss::quick(), Timing::quick(), Load::quick(), Churn::quick())
+    let (loss, ingest, timing, load, churn) = if options.quick {
+        (
+            Loss::quick(),
+            Ingest::quick(),
+            Timing::quick(),
+            Load::quick(),
+            Churn::quick(),
+        )
     } else {
-        (Loss::full(), Timing::full(), Load::full(), Churn::full())
+        (
+            Loss::full(),
+            Ingest::full(),
+            Timing::full(),
+            Load::full(),
+            Churn::full(),
+        )
     };
     Ok(vec![
         experiment::plan(loss, options)?,
+        experiment::plan(ingest, options)?,
         experiment::plan(timing, options)?,
         experiment::plan(load, options)?,
         experiment::plan(churn, options)?,

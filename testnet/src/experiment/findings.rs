@@ -193,6 +193,34 @@ pub(super) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
+/// The value that a part `at` of all lies below, from 0 to 1; between two, as far along (Hyndman and Fan 1996, type 7).
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a place in a list"
+)]
+pub(super) fn quantile(values: &[f64], at: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = sorted.len().checked_sub(1)? as f64 * at.clamp(0.0, 1.0);
+    let below = *sorted.get(place.floor() as usize)?;
+    let above = *sorted.get(place.ceil() as usize)?;
+    Some(below + (above - below) * place.fract())
+}
+
+/// Decimal, as sizes of files are published: `10 MB`.
+pub(super) fn decimal(bytes: u64) -> String {
+    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    let Some((factor, unit)) = units.into_iter().find(|(factor, _)| bytes >= *factor) else {
+        return format!("{bytes} B");
+    };
+    match bytes % factor / (factor / 10) {
+        0 => format!("{} {unit}", bytes / factor),
+        tenths => format!("{}.{tenths} {unit}", bytes / factor),
+    }
+}
+
 /// The mean of some values.
 #[expect(clippy::cast_precision_loss, reason = "a mean")]
 pub(super) fn mean(values: &[f64]) -> Option<f64> {
@@ -221,6 +249,22 @@ mod tests {
         assert_eq!(median([4.0, 1.0, 3.0, 2.0]), Some(2.5));
         assert_eq!(mean(&[1.0, 2.0]), Some(1.5));
         assert_eq!(distinct([2, 1, 2, 3, 1]), [2, 1, 3]);
+    }
+
+    #[test]
+    fn quantiles_lie_between() {
+        assert_eq!(quantile(&[], 0.5), None);
+        let values = [5.0, 1.0, 4.0, 2.0];
+        let found = [0.0, 0.5, 0.9, 1.0].map(|at| quantile(&values, at).unwrap());
+        assert_eq!(found[..2], [1.0, 3.0]);
+        assert!((found[2] - 4.7).abs() < 1e-9);
+        assert_eq!(found[3], 5.0);
+    }
+
+    #[test]
+    fn sizes_are_decimal() {
+        let shown = [10_000, 10_000_000, 1_500_000_000, 12].map(decimal);
+        assert_eq!(shown, ["10 kB", "10 MB", "1.5 GB", "12 B"]);
     }
 
     #[test]

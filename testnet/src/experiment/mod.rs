@@ -11,6 +11,7 @@
 pub mod analysis;
 pub mod churn;
 pub mod findings;
+pub mod ingest;
 mod journal;
 pub mod load;
 pub mod loss;
@@ -37,7 +38,7 @@ use crate::client::{ClientError, RETRY, USAGE};
 use crate::net::NetError;
 use crate::spawn::SpawnError;
 
-pub use findings::Findings;
+pub use findings::{Findings, Histogram};
 pub use pace::Progress;
 pub use publish::publish;
 pub use run::{Outcome, Planned, ProgressSink, plan, run};
@@ -90,6 +91,11 @@ pub trait Experiment: Serialize {
 
     /// What the readings say.
     fn findings(&self, readings: &[Self::Reading]) -> Findings;
+
+    /// The values of which histograms are worth drawing, if any.
+    fn histograms(&self, _readings: &[Self::Reading]) -> Vec<Histogram> {
+        Vec::new()
+    }
 }
 
 /// An experiment was not carried to its end. No process is left; the cells measured so far are kept.

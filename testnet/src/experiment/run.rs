@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::findings::Histogram;
 use super::journal::{Done, Journal};
 use super::pace::{Pace, Progress};
 use super::stage::Stage;
@@ -46,6 +47,9 @@ pub struct Outcome {
     /// What the readings say.
     #[serde(flatten)]
     pub findings: Findings,
+    /// How readings are distributed, where that was worth looking at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub histograms: Vec<Histogram>,
 }
 
 struct Plan<E: Experiment> {
@@ -206,6 +210,7 @@ impl<E: Experiment> CarryOut for Plan<E> {
             cells: self.cells.len(),
             csv: self.csv.clone(),
             findings: self.experiment.findings(&readings),
+            histograms: self.experiment.histograms(&readings),
         })
     }
 }

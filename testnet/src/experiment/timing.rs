@@ -260,7 +260,7 @@ impl Experiment for Timing {
                 files,
                 bytes,
             } => {
-                format!("{clients} × {files} × {}", tables::decimal(bytes))
+                format!("{clients} × {files} × {}", super::findings::decimal(bytes))
             }
             Load::Ranges => "ranges".to_owned(),
         };

@@ -3,20 +3,8 @@
 use super::Reading;
 use super::published;
 use crate::experiment::Findings;
-use crate::experiment::findings::{Datum, Figure, Point, Series, Table, distinct, median};
+use crate::experiment::findings::{Datum, Figure, Point, Series, Table, decimal, distinct, median};
 use crate::size::Size;
-
-/// Decimal, as the published sizes are: `10 MB`.
-pub(super) fn decimal(bytes: u64) -> String {
-    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
-    let Some((factor, unit)) = units.into_iter().find(|(factor, _)| bytes >= *factor) else {
-        return format!("{bytes} B");
-    };
-    match bytes % factor / (factor / 10) {
-        0 => format!("{} {unit}", bytes / factor),
-        tenths => format!("{}.{tenths} {unit}", bytes / factor),
-    }
-}
 
 /// Readings of the same code, shards, cache, clients and files.
 #[derive(PartialEq)]
@@ -320,11 +308,5 @@ mod tests {
                 .iter()
                 .any(|note| note == "rs:4+2 put of 1 × 1 × 100 MB: 2.0 times as slow as published.")
         );
-    }
-
-    #[test]
-    fn sizes_are_decimal() {
-        let shown = [10_000, 10_000_000, 1_500_000_000, 12].map(decimal);
-        assert_eq!(shown, ["10 kB", "10 MB", "1.5 GB", "12 B"]);
     }
 }
