@@ -145,9 +145,12 @@ impl Roster {
     /// The peers from `peer` on around its run of `group`, then those behind the run, once around; `peer` need not be
     /// among them. With the length of the run.
     fn from(&self, peer: Peer, group: usize) -> (Vec<Peer>, usize) {
+        if self.is_empty() {
+            return (Vec::new(), 0);
+        }
         let place = order(peer);
         let at = self.0.partition_point(|(other, _)| *other < place);
-        let at = at.min(self.len().saturating_sub(1));
+        let at = at.min(self.len() - 1);
         let cut = Cut::new(self.len(), group);
         let (start, len) = cut.bounds(cut.run_of(at));
         let peers = |from: usize, count: usize| self.0.iter().cycle().skip(from).take(count);

@@ -306,6 +306,7 @@ fn holds(message: &wire::Holds) -> Result<Holds, Malformed> {
     Ok(Holds {
         indices,
         minded: message.minded,
+        told: message.told.iter().map(peer).collect::<Result<_, Malformed>>()?,
     })
 }
 
@@ -322,6 +323,7 @@ pub(super) fn wire_response(response: &Response) -> wire::CustodyResponse {
     let holds = |holds: &Holds| wire::Holds {
         indices: Bytes::copy_from_slice(&holds.indices),
         minded: holds.minded,
+        told: holds.told.iter().map(wire_peer).collect(),
     };
     let kind = match response {
         Response::Reported(reported) => Kind::Reported(wire_reported(reported)),
@@ -473,12 +475,13 @@ mod tests {
 
     fn any_response() -> impl Strategy<Value = Response> {
         let differs = proptest::option::of(vec(any::<(u8, u64)>(), 0..8));
-        let holds = (proptest::collection::btree_set(any::<u8>(), 0..8), any::<bool>()).prop_map(
-            |(indices, minded)| Holds {
+        let indices = proptest::collection::btree_set(any::<u8>(), 0..8);
+        let holds =
+            (indices, any::<bool>(), vec(any_peer(), 0..8)).prop_map(|(indices, minded, told)| Holds {
                 indices: indices.into_iter().collect(),
                 minded,
-            },
-        );
+                told,
+            });
         let status = prop_oneof![Just(Status::None), Just(Status::Pending), Just(Status::Committed)];
         prop_oneof![
             (differs, vec((any_id(), any_peer()), 0..8))

@@ -12,7 +12,7 @@
 //!
 //! A peer that the ring counts as alive and that answers no such question any more counts as holding nothing; a count
 //! that lacks another's answer says nothing. Under other policies than `successors` those that the policy names are
-//! asked, and whoever holds the stripe's locator counts. Two that repair the same stripe waste work and lose nothing: what is double
+//! asked, and those whom the home names, for runs change and holders stay; whoever holds the stripe's locator counts. Two that repair the same stripe waste work and lose nothing: what is double
 //! a home has trimmed. A stripe's far holders, beyond the first r peers, are not asked; hand-in brings them nearer.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +26,9 @@ use super::plan::{self, Members, Survey};
 use super::repair::NAG;
 use super::sweep::Sweep;
 use super::timers::Timers;
+use super::types::is_shard;
 use super::{Custody, LOCATOR, SLICE, Shape, TOMBSTONE};
-use crate::{Flaw, Membership, PeerState, Time};
+use crate::{Flaw, Membership, Peer, Time};
 
 /// A stripe may be short for so many repair delays before the first other peer takes over.
 const PATIENCE: u32 = 4;
@@ -187,9 +188,17 @@ impl Custody {
         let due = homed.is_some_and(|homed| homed.running || homed.queued.is_some());
         let hopeless = homed.is_some_and(|homed| homed.inconsistent);
         let lately = |at: Time| now < at + self.patience();
+        let known = homed.filter(|homed| homed.tracked.is_some() && homed.shape.placement.needs_locators());
+        let shards = known.into_iter().flat_map(|homed| &homed.claims);
+        let shards = shards.filter(|claim| is_shard(claim.index) && self.peers.is_live(claim.peer));
+        let others: BTreeSet<Handle> = shards
+            .map(|claim| claim.peer)
+            .filter(|peer| *peer != ME)
+            .collect();
         Holds {
             indices,
             minded: hopeless || due && self.counts.repaired.is_some_and(lately),
+            told: others.into_iter().map(|peer| self.peers.get(peer).peer).collect(),
         }
     }
 
@@ -281,6 +290,9 @@ impl Custody {
         if self.counts.open.len() >= MAX_COUNTS {
             return;
         }
+        // Where others than the named are asked, these are the home and this peer itself.
+        let first =
+            shape.map(|shape| usize::from(shape.n) + if shape.placement.needs_locators() { 2 } else { 0 });
         let count = Count {
             begun: now,
             shape,
@@ -290,39 +302,70 @@ impl Custody {
             again: BTreeSet::new(),
             doubtful: false,
             held: BTreeSet::new(),
-            asked: shape.map(|shape| usize::from(shape.n)),
+            asked: first,
             minded: false,
             deleted: false,
         };
         self.counts.begun.insert((now, slot));
         self.counts.open.insert(slot, count);
-        let first = shape.map_or(usize::MAX, |shape| usize::from(shape.n));
-        let peers = self.asked(now, ring, slot);
-        self.ask(now, slot, peers.iter().take(first).map(|(peer, _)| *peer));
+        let peers = self.asked(now, ring, slot).into_iter();
+        self.ask(now, ring, slot, peers.take(first.unwrap_or(usize::MAX)));
         self.conclude_count(now, ring, slot);
     }
 
-    /// Who is asked what it holds of a stripe, in this order.
-    fn asked(&mut self, now: Time, ring: &impl Membership, slot: Slot) -> Vec<(Handle, PeerState)> {
+    /// Who is asked what it holds of a stripe, in this order: where its id does not tell who holds it, the home first, and
+    /// this peer.
+    fn asked(&mut self, now: Time, ring: &impl Membership, slot: Slot) -> Vec<Handle> {
         let held = self.inventory.of(slot.stripe).next();
         let told = self.home.stripes.get(&slot);
         let shape = held.map(|(_, held)| held.shape).or(told.map(|homed| homed.shape));
-        match shape {
-            Some(shape) => self.named(now, ring, slot, shape, &[]),
-            None => self.members(now, ring, slot),
+        let members = self.members(now, ring, slot);
+        let scattered = shape.filter(|shape| shape.placement.needs_locators());
+        let Some(shape) = scattered else {
+            return members.into_iter().map(|(peer, _)| peer).collect();
+        };
+        let mut peers: Vec<Handle> = members.into_iter().take(1).map(|(peer, _)| peer).collect();
+        let named = self.named(now, ring, slot, shape, &[]).into_iter();
+        for peer in std::iter::once(ME).chain(named.map(|(peer, _)| peer)) {
+            if !peers.contains(&peer) {
+                peers.push(peer);
+            }
         }
+        peers
     }
 
-    fn ask(&mut self, now: Time, slot: Slot, peers: impl Iterator<Item = Handle>) {
+    fn ask(&mut self, now: Time, ring: &impl Membership, slot: Slot, peers: impl Iterator<Item = Handle>) {
         for peer in peers {
             let own = (peer == ME).then(|| self.holds(now, slot.stripe));
             let Some(count) = self.counts.open.get_mut(&slot) else {
                 return;
             };
-            if let Some(own) = own {
+            if let Some(mut own) = own {
+                let told = std::mem::take(&mut own.told);
                 count.take(own, ME);
-            } else {
-                count.waiting.insert(peer);
+                self.ask_told(now, ring, slot, &told);
+            } else if !count.answered.contains(&peer) && count.waiting.insert(peer) {
+                self.peers.get_mut(peer).outbox.held(slot.stripe);
+                self.peers.arm(peer);
+            }
+        }
+    }
+
+    /// Asks those whom the home of a stripe names as holders.
+    fn ask_told(&mut self, now: Time, ring: &impl Membership, slot: Slot, told: &[Peer]) {
+        for name in told.iter().filter(|peer| **peer != ring.me()) {
+            let peer = self.peers.intern(now, *name, ring.is_alive(*name));
+            if !self.peers.is_alive(peer) {
+                // The home knows better than this peer who lives, or that it is dead yet.
+                self.explore(now, name.virtual_node(0));
+            }
+            let there = self.peers.is_alive(peer);
+            let Some(count) = self.counts.open.get_mut(&slot) else {
+                return;
+            };
+            if !there {
+                count.doubtful = true;
+            } else if !count.answered.contains(&peer) && count.waiting.insert(peer) {
                 self.peers.get_mut(peer).outbox.held(slot.stripe);
                 self.peers.arm(peer);
             }
@@ -347,9 +390,13 @@ impl Custody {
         if !count.waiting.contains(&from) {
             return;
         }
-        if let Some(holds) = holds {
+        let mut told = Vec::new();
+        if let Some(mut holds) = holds {
             self.peers.get_mut(from).answered = Some(now);
-            count.minded |= holds.minded && home == Some(from);
+            if home == Some(from) {
+                count.minded |= holds.minded;
+                told = std::mem::take(&mut holds.told);
+            }
             count.take(holds, from);
         } else if count.again.insert(from) && self.peers.is_alive(from) {
             self.peers.get_mut(from).outbox.held(slot.stripe);
@@ -358,6 +405,7 @@ impl Custody {
             count.doubtful |= answers;
         }
         count.waiting.remove(&from);
+        self.ask_told(now, ring, slot, &told);
         self.conclude_count(now, ring, slot);
     }
 
@@ -373,7 +421,7 @@ impl Custody {
         let enough = count.deleted || count.indices().len() >= n;
         if let Some(asked) = count.asked.take().filter(|_| !enough) {
             let peers = self.asked(now, ring, slot);
-            self.ask(now, slot, peers.iter().skip(asked).map(|(peer, _)| *peer));
+            self.ask(now, ring, slot, peers.into_iter().skip(asked));
             return self.conclude_count(now, ring, slot);
         }
         let Some(count) = self.counts.open.remove(&slot) else {

@@ -75,12 +75,16 @@ impl Custody {
                 }
                 Response::Taken
             }
-            Request::Held { stripes } => Response::Held(
-                stripes
-                    .into_iter()
-                    .map(|stripe| self.holds(now, stripe))
-                    .collect(),
-            ),
+            Request::Held { stripes } => {
+                let mut room = MAX_ENTRIES;
+                let mut answer = |stripe| {
+                    let mut holds = self.holds(now, stripe);
+                    holds.told.truncate(room);
+                    room -= holds.told.len();
+                    holds
+                };
+                Response::Held(stripes.into_iter().map(&mut answer).collect())
+            }
             Request::Counted { totals } => {
                 for (stripe, total) in totals {
                     self.handle_counted(now, peer, Slot::of(stripe), total);

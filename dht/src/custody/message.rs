@@ -86,6 +86,9 @@ pub struct Holds {
     pub indices: Vec<u8>,
     /// It is home of the stripe and at it: about to repair, and its repairs succeed, or the stripe cannot be repaired.
     pub minded: bool,
+    /// What its home says besides, where holders cannot be found from the stripe's id: who else lives and holds shards,
+    /// as far as it was told. All answers of one response name at most [`MAX_ENTRIES`].
+    pub told: Vec<Peer>,
 }
 
 /// The fingerprint of what a holder holds of one home's stripes, with the content of some buckets.

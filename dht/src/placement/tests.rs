@@ -163,6 +163,24 @@ fn a_leaving_peer_is_in_no_run_and_a_full_one_stays_in_its_run() {
 }
 
 #[test]
+fn where_all_leave_no_run_names_anybody() {
+    let mut town = Town::of(&[1; 8]);
+    town.states
+        .values_mut()
+        .for_each(|state| *state = PeerState::Draining);
+    let roster = town.roster();
+    let anchor = stripe(1);
+    for placement in [
+        Placement::Copysets { anchor },
+        Placement::Buddies { group: 6, anchor },
+    ] {
+        let named = candidates(placement, stripe(1), 3, &town, &roster, 16);
+        assert!(named.is_empty(), "{named:?}");
+        assert!(replacements(placement, stripe(1), 3, (&town, &roster), 16, &[peer(2)]).is_empty());
+    }
+}
+
+#[test]
 fn the_rest_is_spread_over_the_last_runs() {
     let town = Town::of(&[1; 11]);
     let roster = town.roster();

@@ -153,6 +153,22 @@ fn locators_follow_the_ring_and_go_where_they_are_of_no_use() {
 }
 
 #[test]
+fn holders_that_runs_have_left_behind_are_counted_too() {
+    let config = CustodyConfig { r: 8, ..quick() };
+    let mut net = Net::new(14, config, 6);
+    let stripes = loaded(&mut net);
+    net.run(secs(60));
+    for number in 14..34 {
+        net.join(peer(number));
+    }
+    let before: Vec<_> = stripes.iter().map(|(id, _)| net.live(*id)).collect();
+    net.run(secs(900));
+    let after: Vec<_> = stripes.iter().map(|(id, _)| net.live(*id)).collect();
+    assert_eq!(before, after, "nothing was moved");
+    assert_eq!((net.counters.regenerated, net.health().taken_over_total), (0, 0));
+}
+
+#[test]
 fn a_home_that_does_not_repair_is_taken_over_from_under_every_policy() {
     let mut net = Net::new(14, quick(), 5);
     let stripes = loaded(&mut net);
