@@ -176,9 +176,6 @@ pub struct Findings {
     pub figures: Vec<Figure>,
     /// What has to be known to read them, a sentence or two each.
     pub notes: Vec<String>,
-    /// How values are distributed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub histograms: Vec<Histogram>,
 }
 
 /// The middle of some values; of an even number, the mean of the two in the middle.
@@ -258,7 +255,7 @@ mod tests {
         let found = [0.0, 0.5, 0.9, 1.0].map(|at| quantile(&values, at).unwrap());
         assert_eq!(found[..2], [1.0, 3.0]);
         assert!((found[2] - 4.7).abs() < 1e-9);
-        assert_eq!(found[3], 5.0);
+        assert!((found[3] - 5.0).abs() < 1e-12);
     }
 
     #[test]

@@ -357,7 +357,7 @@ mod tests {
         let (quick, full) = (total(&Ingest::quick()), total(&Ingest::full()));
         Ingest::quick().check().unwrap();
         assert!(quick < Duration::from_mins(1), "{quick:?}");
-        assert!(full > 5 * quick && full < Duration::from_mins(60), "{full:?}");
+        assert!(full > 5 * quick && full < Duration::from_hours(1), "{full:?}");
     }
 
     #[test]

@@ -224,7 +224,7 @@ fn figures(outcome: &Outcome, command: &str) -> Vec<Figure> {
             None => kinds.push((kind, vec![panel])),
         }
     }
-    let histograms = outcome.findings.histograms.chunks(PANELS);
+    let histograms = outcome.histograms.chunks(PANELS);
     kinds.extend(histograms.map(|chunk| {
         let panels = chunk.iter().map(histogram).collect();
         ("Distribution over the repetitions".to_owned(), panels)
@@ -334,14 +334,14 @@ mod tests {
             parameters: json!({"peers": [12, 24], "schemes": [{"placement": "random", "scope": null}], "file_bytes": 7}),
             cells: 2,
             csv: "loss.csv".into(),
+            histograms: vec![findings::Histogram {
+                title: "put".to_owned(),
+                unit: "s".to_owned(),
+                values: vec![1.0, 2.0, 2.0],
+            }],
             findings: Findings {
                 tables: vec![table],
                 figures: vec![figure(12, true), figure(24, false)],
-                histograms: vec![findings::Histogram {
-                    title: "put".to_owned(),
-                    unit: "s".to_owned(),
-                    values: vec![1.0, 2.0, 2.0],
-                }],
                 notes: vec!["random lost more".to_owned()],
             },
         }

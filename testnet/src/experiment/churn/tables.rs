@@ -61,7 +61,6 @@ pub(super) fn findings(readings: &[Reading]) -> Findings {
             .map(|delay| figure(readings, delay))
             .collect(),
         notes: notes(readings),
-        ..Findings::default()
     }
 }
 

@@ -97,7 +97,6 @@ pub(super) fn findings(readings: &[Reading]) -> Findings {
         tables: vec![summary(&operations), small(&operations), busiest(&operations)],
         figures: figures(&operations),
         notes: notes(&operations),
-        ..Findings::default()
     }
 }
 

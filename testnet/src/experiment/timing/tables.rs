@@ -65,7 +65,6 @@ pub(super) fn findings(readings: &[Reading]) -> Findings {
             sizes_figure(readings, files, "get"),
         ],
         notes: notes(readings, files),
-        ..Findings::default()
     }
 }
 

@@ -1,3 +1,10 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "small whole numbers"
+)]
+
 use super::*;
 
 const MB: f64 = 1e6;
