@@ -357,18 +357,17 @@ mod tests {
         let (quick, full) = (total(&Ingest::quick()), total(&Ingest::full()));
         Ingest::quick().check().unwrap();
         assert!(quick < Duration::from_mins(1), "{quick:?}");
-        assert!(full > 5 * quick && full < Duration::from_mins(60), "{full:?}");
+        assert!(full > 5 * quick && full < Duration::from_hours(1), "{full:?}");
     }
 
     #[test]
     fn what_cannot_be_measured_is_refused() {
         let quick = Ingest::quick;
-        let refused = |ingest: Ingest, why: &str| {
+        let bad = |ingest: Ingest, why: &str| {
             let error = ingest.check().unwrap_err();
             assert!(matches!(error, ExperimentError::Usage(_)), "{error}");
             assert!(error.to_string().contains(why), "{error}");
         };
-        let bad = |ingest: Ingest, why| refused(ingest, why);
         bad(
             Ingest { copies: 4, ..quick() },
             "copies:4 needs 4 peers; there are 3",
