@@ -82,7 +82,7 @@ pub enum Response {
 /// What a peer holds of a stripe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holds {
-    /// Ascending; [`TOMBSTONE`] where it holds that.
+    /// Ascending; [`TOMBSTONE`](super::TOMBSTONE) where it holds that.
     pub indices: Vec<u8>,
     /// It is home of the stripe and at it: about to repair, and its repairs succeed, or the stripe cannot be repaired.
     pub minded: bool,

@@ -363,12 +363,11 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_is_refused() {
         let quick = Ingest::quick;
-        let refused = |ingest: Ingest, why: &str| {
+        let bad = |ingest: Ingest, why: &str| {
             let error = ingest.check().unwrap_err();
             assert!(matches!(error, ExperimentError::Usage(_)), "{error}");
             assert!(error.to_string().contains(why), "{error}");
         };
-        let bad = |ingest: Ingest, why| refused(ingest, why);
         bad(
             Ingest { copies: 4, ..quick() },
             "copies:4 needs 4 peers; there are 3",

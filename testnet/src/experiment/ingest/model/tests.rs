@@ -7,6 +7,17 @@
 
 use super::*;
 
+/// Small whole numbers, counted.
+fn whole(number: f64) -> usize {
+    (1..10_000_u32)
+        .take_while(|count| f64::from(*count) <= number)
+        .count()
+}
+
+fn number(whole: usize) -> f64 {
+    f64::from(u32::try_from(whole).unwrap())
+}
+
 const MB: f64 = 1e6;
 /// 100 Mbit/s.
 const RATE: f64 = 12.5e6;
@@ -70,7 +81,7 @@ const PIECE: f64 = 20_000.0;
 
 /// Passes a block in pieces.
 fn pass_block(bucket: &mut Bucket, bytes: f64, ready: f64) -> f64 {
-    let pieces = (bytes / PIECE).round() as usize;
+    let pieces = whole(bytes / PIECE);
     (0..pieces).fold(ready, |_, _| bucket.pass(PIECE, ready))
 }
 
@@ -156,9 +167,9 @@ fn a_chain_of_buckets_gains_the_burst_at_each_hop() {
         };
         for (megabytes, kept) in [(1.0, 0.0), (5.0, 0.0), (5.0, 1.0)] {
             let file = file(megabytes, kept);
-            let mut hops: Vec<Bucket> = (0..3 - kept as usize).map(|_| Bucket::new(link)).collect();
+            let mut hops: Vec<Bucket> = (0..3 - whole(kept)).map(|_| Bucket::new(link)).collect();
             let mut last: f64 = 0.0;
-            for _ in 0..megabytes as usize {
+            for _ in 0..whole(megabytes) {
                 let mut ready = 0.0;
                 for hop in &mut hops {
                     ready = pass_block(hop, MB, ready);
@@ -176,7 +187,7 @@ fn windows_are_what_a_sender_block_by_block_takes() {
         for blocks in 1..=12_usize {
             for window in 1..=4_usize {
                 let link = no_burst(10.0 * MB);
-                let file = file(blocks as f64, 0.0);
+                let file = file(number(blocks), 0.0);
                 let each = 0.3;
                 let mut durable: Vec<f64> = Vec::new();
                 let mut free: f64 = 0.0;
@@ -188,12 +199,12 @@ fn windows_are_what_a_sender_block_by_block_takes() {
                 // All of a round begin together and share the link.
                 let rounds: f64 = (0..blocks)
                     .step_by(window)
-                    .map(|first| (blocks - first).min(window) as f64 * each + step)
+                    .map(|first| number((blocks - first).min(window)) * each + step)
                     .sum();
                 let (least, most) = file.placed(
                     &link,
                     &Window {
-                        blocks: window as f64,
+                        blocks: number(window),
                         step_seconds: step,
                     },
                 );

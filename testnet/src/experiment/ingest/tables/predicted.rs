@@ -151,7 +151,7 @@ fn deviation(comparison: &Comparison) -> Datum {
 
 fn ingest(cases: &[Case<'_>]) -> Table {
     let mut table = Table::new(
-        "Ingest over limited links, medians in seconds: chain and direct fan-out by the link alone; placed, with a wait for each durable block, its manifest and the commit; beside the measurement",
+        "Ingest over limited links, medians in seconds: chain and direct fan-out by the link alone; placed, with a wait for each durable block, its manifest and the commit, each a part of what the smallest file takes without limit; beside the measurement",
         [
             "N",
             "placement",
