@@ -356,8 +356,8 @@ impl Custody {
         for name in told.iter().filter(|peer| **peer != ring.me()) {
             let peer = self.peers.intern(now, *name, ring.is_alive(*name));
             if !self.peers.is_alive(peer) {
-                // The home knows better than this peer who lives, or that it is dead yet.
-                self.explore(now, name.virtual_node(0));
+                // A stranger to this peer, and it may be anywhere, or dead and its home does not know yet.
+                self.needs_roster = true;
             }
             let there = self.peers.is_alive(peer);
             let Some(count) = self.counts.open.get_mut(&slot) else {

@@ -103,7 +103,8 @@ impl Custody {
         places
     }
 
-    /// Whether some stripe's policy needs the list of all peers: then the driver sees to it that the ring knows them.
+    /// Whether some stripe's policy needs the list of all peers, or holders far away were strangers: then the driver sees to
+    /// it that the ring knows all.
     pub fn needs_roster(&self) -> bool {
         self.needs_roster
     }

@@ -210,6 +210,7 @@ impl Custody {
         else {
             return;
         };
+        let scattered = held.shape.placement.needs_locators();
         if key.index == LOCATOR {
             // Nothing rests on it: whoever belongs to the first peers has it written again.
             let members = ring.successors(order.stripe, self.config.r);
@@ -241,6 +242,8 @@ impl Custody {
         }
         if !waiting.iter().all(|(_, peer)| self.peers.is_alive(*peer)) {
             self.explore(now, order.stripe);
+            // They may be anywhere: the ring finds them only by getting to know all.
+            self.needs_roster |= scattered;
         } else if let Some(trim) = self.trims.begin(now, key, keep, waiting.clone()) {
             for (shard, peer) in waiting {
                 let pin = (shard == key).then_some(trim);

@@ -393,6 +393,13 @@ impl World {
         })
     }
 
+    /// Where a stripe lies, and what its home was told of it.
+    pub(crate) fn whereabouts(&self, id: Id) -> String {
+        let stripe = self.truth.stripes.get(&id);
+        let lies = stripe.map(|stripe| (&stripe.copies, stripe.shape));
+        format!("lies as {lies:?}; {}", self.told(&self.true_circle(), id))
+    }
+
     /// What the home of a stripe was told of it.
     fn told(&self, circle: &BTreeMap<Id, Who>, id: Id) -> String {
         let home = distinct(circle, id).next().unwrap_or(0);

@@ -400,6 +400,7 @@ impl World {
                 self.check_repair(who, stripe);
                 let outcome = self.hand_out(who, stripe, Some(shape).filter(|_| able), &targets);
                 self.counters.regenerated += outcome.stored.len() as u64;
+                self.counters.moved = Some(stripe);
                 self.finish(who, job, outcome);
             }
             Effect::Copy {
@@ -415,6 +416,7 @@ impl World {
                 let shape = shape.flatten().map(|stripe| stripe.shape);
                 let outcome = self.hand_out(who, stripe, shape, &[(index, to)]);
                 self.counters.copied += outcome.stored.len() as u64;
+                self.counters.moved = Some(stripe);
                 self.finish(who, job, outcome);
             }
             Effect::Locate {
@@ -441,7 +443,7 @@ impl World {
         }
     }
 
-    /// Commits all shards of a stripe on one disk; whether there are any.
+    /// Commits all shards of a stripe on one disk, and its locator; whether there are any shards.
     pub(crate) fn commit(&mut self, who: Who, stripe: Id) -> bool {
         let mut any = false;
         let now = self.now;
@@ -452,11 +454,13 @@ impl World {
         let Some(host) = self.host_mut(who) else {
             return false;
         };
-        for (_, stored) in host.disk.range_mut((stripe, 0)..(stripe, TOMBSTONE)) {
+        let mut located = false;
+        for ((_, index), stored) in host.disk.range_mut((stripe, 0)..(stripe, TOMBSTONE)) {
             stored.tenure = Tenure::Committed;
-            any = true;
+            any |= is_shard(*index);
+            located |= !is_shard(*index);
         }
-        if any {
+        if any || located {
             self.keep(who, |custody, now, _| custody.committed(now, stripe));
         }
         any
@@ -512,6 +516,7 @@ impl World {
         }
         if self.discard(who, key).is_some() {
             self.counters.dropped += u64::from(!expired);
+            self.counters.moved = Some(key.0);
             if expired {
                 self.check_expiry(who, key);
             }

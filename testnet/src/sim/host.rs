@@ -134,6 +134,9 @@ impl Host {
             }
         }
         if let Some(custody) = &mut self.custody {
+            if custody.needs_roster() {
+                self.walk.get_or_insert(now);
+            }
             if members_changed {
                 custody.membership_changed(time, ring);
                 if self.walk.is_some() {

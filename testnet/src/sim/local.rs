@@ -15,8 +15,9 @@
 
 use std::collections::BTreeSet;
 
+use mutualstore_dht::custody::LOCATOR;
 use mutualstore_dht::ring::{Liveness, Phase, Ring};
-use mutualstore_dht::{Id, Peer};
+use mutualstore_dht::{Id, Peer, PeerState};
 
 use super::check::{Violation, distinct};
 use super::disk::Tenure;
@@ -208,12 +209,16 @@ impl World {
             let live = stripe.copies.iter().filter(|(_, who)| there(who));
             let indices: BTreeSet<u8> = live.clone().map(|(index, _)| *index).collect();
             let near: Vec<Who> = distinct(&circle, *id).take(self.setup.ring.r).collect();
-            let watched = live
-                .clone()
-                .any(|(_, who)| able.contains(who) && near.contains(who));
+            let counts = |who: &Who| {
+                let host = self.host(*who).filter(|_| able.contains(who));
+                let held = |host: &Host| host.disk.range((*id, 0)..=(*id, LOCATOR)).next().is_some();
+                host.is_some_and(held)
+            };
+            let watched = near.iter().any(counts);
             let (k, n) = (usize::from(stripe.shape.k), usize::from(stripe.shape.n));
             let possible = watched && indices.len() >= k && n <= wedged.len() + able.len();
-            let room = self.hosts.iter().all(|host| !host.is_full());
+            let takes = |who: &Who| self.state(*who) == Some(PeerState::Accepting);
+            let room = wedged.iter().chain(&able).all(takes);
             let old = stripe
                 .promised
                 .is_some_and(|promised| promised + span <= self.now);

@@ -513,11 +513,15 @@ impl Run<'_> {
                 > work.regenerated + work.copied + work.dropped + work.located
         {
             let detail = format!(
-                "{} shards regenerated, {} copied, {} dropped, {} locators written while nothing happened",
+                "{} shards regenerated, {} copied, {} dropped, {} locators written while nothing happened, last of {}",
                 after.regenerated - work.regenerated,
                 after.copied - work.copied,
                 after.dropped - work.dropped,
-                after.located - work.located
+                after.located - work.located,
+                after
+                    .moved
+                    .map(|moved| format!("{moved:?}: {}", self.world.whereabouts(moved)))
+                    .unwrap_or_default()
             );
             self.world
                 .violate(Violation::liveness("repair is back to idle", detail));
@@ -544,7 +548,7 @@ impl Run<'_> {
         let reports = self.world.setup.custody.as_ref().map_or(0, |custody| {
             IDLE.as_secs() / custody.exchange_idle.as_secs().max(1) + 2
         });
-        let walks = if self.world.setup.roster {
+        let walks = if self.world.hosts.iter().any(|host| host.walk.is_some()) {
             (micros(IDLE) / WALK + 1) * count * (count + nodes / 16)
         } else {
             0

@@ -29,11 +29,9 @@ pub(super) struct Whole<'a> {
 
 impl Whole<'_> {
     fn member(&self, who: Who) -> Option<Member> {
-        let host = self.world.host(who)?;
-        let state = host.ring.as_ref()?.me().state;
         Some(Member {
-            peer: host.peer,
-            state,
+            peer: self.world.host(who)?.peer,
+            state: self.world.state(who)?,
         })
     }
 }
@@ -66,6 +64,11 @@ impl Membership for Whole<'_> {
 
 /// Writers, readers and locators.
 impl World {
+    /// What a host that is up says of itself.
+    pub(super) fn state(&self, who: Who) -> Option<PeerState> {
+        Some(self.host(who)?.ring.as_ref()?.me().state)
+    }
+
     /// Accepting peers that a stripe's policy names in the view of one host, best first.
     pub(super) fn candidates(&self, who: Who, stripe: Id, shape: Shape) -> Vec<Who> {
         let Some(ring) = self.host(who).and_then(|host| host.ring.as_ref()) else {
@@ -116,6 +119,7 @@ impl World {
                 self.replace_locator(target, stripe, Stored { shape, tenure }, holders.clone())
             });
             self.counters.located += u64::from(stored);
+            self.counters.moved = Some(stripe);
             let list = if stored {
                 &mut outcome.stored
             } else {
@@ -261,13 +265,9 @@ impl World {
         copies: &[(u8, Who)],
     ) -> Option<String> {
         let n = usize::from(shape.n);
-        let state = |who: &Who| {
-            let ring = self.host(*who).and_then(|host| host.ring.as_ref());
-            ring.map_or(PeerState::Draining, |ring| ring.me().state)
-        };
         let indices: BTreeSet<u8> = copies.iter().map(|(index, _)| *index).collect();
         let holders: BTreeSet<Who> = copies.iter().map(|(_, who)| *who).collect();
-        let stays = |who: &&Who| state(who) != PeerState::Draining;
+        let stays = |who: &&Who| self.state(**who) != Some(PeerState::Draining);
         let staying: Vec<Who> = holders.iter().filter(stays).copied().collect();
         let takers = self.takers(circle, id, shape, &staying);
         let able = takers.iter().chain(&staying).collect::<BTreeSet<_>>().len();
@@ -299,21 +299,15 @@ impl World {
         let r = self.setup.ring.r;
         let named = placement::replacements(shape.placement, id, shape.n, (&whole, &roster), r, &peers);
         let named = named.into_iter().filter_map(|peer| self.who(peer));
-        let accepts = |who: &Who| {
-            let member = whole.member(*who);
-            member.is_some_and(|member| member.state == PeerState::Accepting)
-        };
-        named.filter(accepts).collect()
+        named
+            .filter(|who| self.state(*who) == Some(PeerState::Accepting))
+            .collect()
     }
 
     /// What is wrong with the locators of a stripe in the end: each of the first r peers that take shards has one, peers
     /// beyond those, or leaving, have none, and they and the home lead to k shards.
     fn locator_problem(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape) -> Option<String> {
         let near: Vec<Who> = distinct(circle, id).take(self.setup.ring.r).collect();
-        let state = |who: &Who| {
-            let ring = self.host(*who).and_then(|host| host.ring.as_ref());
-            ring.map_or(PeerState::Draining, |ring| ring.me().state)
-        };
         let has = |host: &Host| {
             let stored = host.disk.get(&(id, LOCATOR));
             host.is_running().then_some(())?;
@@ -321,11 +315,11 @@ impl World {
         };
         let located = self.those(|host| has(host).is_some());
         let pending = self.those(|host| has(host) == Some(false));
-        let lacking = |who: &&Who| state(who) == PeerState::Accepting && !located.contains(who);
+        let lacking = |who: &&Who| self.state(**who) == Some(PeerState::Accepting) && !located.contains(who);
         let lacking: Vec<&Who> = near.iter().filter(lacking).collect();
         let (fit, stray): (Vec<Who>, Vec<Who>) = located
             .iter()
-            .partition(|who| near.contains(who) && state(who) != PeerState::Draining);
+            .partition(|who| near.contains(who) && self.state(**who) != Some(PeerState::Draining));
         if !lacking.is_empty() || !pending.is_empty() || !fit.is_empty() && !stray.is_empty() {
             return Some(format!(
                 "the locator of {id:?} lies on hosts {located:?}, pending on {pending:?}, the first being {near:?}"

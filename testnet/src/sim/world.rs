@@ -116,6 +116,8 @@ pub(crate) struct Counters {
     pub(crate) dropped: u64,
     /// Locators written by homes.
     pub(crate) located: u64,
+    /// The stripe that was repaired, copied, trimmed or located last.
+    pub(crate) moved: Option<mutualstore_dht::Id>,
     /// Requests that arrived: pings, questions to neighbours, steps of lookups, departures, custody.
     pub(crate) requests: [u64; 5],
     /// Messages of rings sent, and their bytes if they were weighed.
