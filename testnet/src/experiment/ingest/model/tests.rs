@@ -1,10 +1,3 @@
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "small whole numbers"
-)]
-
 use super::*;
 
 /// Small whole numbers, counted.
