@@ -511,7 +511,9 @@ impl Custody {
             committed: true,
         });
         let homed = Homed::of(shape, claims);
-        let there = members.iter().filter(|(peer, _)| count.answered.contains(peer));
+        // Whom the policy names in place of the dead need not be whom it named for the count.
+        let silent = |peer: &Handle| count.again.contains(peer) && !count.answered.contains(peer);
+        let there = members.iter().filter(|(peer, _)| !silent(peer));
         let there: Vec<_> = there.copied().collect();
         let decision = plan::regenerate(now, &homed, &survey, &self.peers, &there);
         self.counts.taken_over_total += u64::from(self.perform(now, slot, shape, decision));

@@ -166,6 +166,24 @@ fn holders_that_runs_have_left_behind_are_counted_too() {
     let after: Vec<_> = stripes.iter().map(|(id, _)| net.live(*id)).collect();
     assert_eq!(before, after, "nothing was moved");
     assert_eq!((net.counters.regenerated, net.health().taken_over_total), (0, 0));
+    // Where one of them dies and the home does nothing, the others replace it by a peer that no count asked.
+    for home in stripes
+        .iter()
+        .map(|(id, _)| net.home(*id))
+        .collect::<BTreeSet<Peer>>()
+    {
+        net.nodes.get_mut(&home).unwrap().wedged = true;
+    }
+    let wedged = |net: &Net, peer: Peer| net.nodes.get(&peer).is_some_and(|node| node.wedged);
+    let holders = stripes.iter().flat_map(|(id, _)| net.live(*id));
+    let mut holders = holders.map(|(_, peer)| peer);
+    let victim = holders.find(|peer| !wedged(&net, *peer)).unwrap();
+    net.kill(victim);
+    net.run_until(secs(900), |net| {
+        stripes
+            .iter()
+            .all(|(id, shape)| net.distinct(*id) == usize::from(shape.n))
+    });
 }
 
 #[test]
