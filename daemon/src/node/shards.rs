@@ -3,6 +3,7 @@
 //!
 //! The store blocks (it waits for the disk), so each call runs on a bounded pool of blocking threads.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -475,7 +476,8 @@ impl Shards {
         self.tell_dropped(core, vec![key], removed).await;
     }
 
-    /// Keys held of `stripes` that were put under `token` (any token if `None`).
+    /// Keys held of `stripes` that were put under `token` (any token if `None`), and of which stripes a shard is: a locator is
+    /// none.
     fn keys_of(&self, stripes: &[Id], token: Option<Token>) -> (Vec<bool>, Vec<(Id, u8)>) {
         let mut keys = Vec::new();
         let mut held = Vec::with_capacity(stripes.len());
@@ -486,7 +488,7 @@ impl Shards {
                 .into_iter()
                 .filter(|(_, meta)| token.is_none_or(|token| meta.token == token && token != NO_TOKEN));
             keys.extend(mine.map(|(index, _)| (*stripe, index)));
-            held.push(keys.len() > before);
+            held.push(keys.iter().skip(before).any(|(_, index)| *index != LOCATOR));
         }
         (held, keys)
     }
@@ -503,10 +505,10 @@ impl Shards {
         let done = self.change(core, move |store| store.commit(&store_keys)).await;
         done?;
         core.with(|state, now| {
-            for (stripe, held) in stripes.iter().zip(&held) {
-                if *held {
-                    state.custody.committed(now, *stripe);
-                }
+            // Of shards, and of locators.
+            let of: BTreeSet<Id> = keys.iter().map(|(stripe, _)| *stripe).collect();
+            for stripe in of {
+                state.custody.committed(now, stripe);
             }
         });
         Ok(held)
