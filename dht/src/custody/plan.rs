@@ -207,10 +207,13 @@ pub(super) fn decide(
     (places, members): (&Members, &Members),
 ) -> Decision {
     let decision = place(now, homed, survey, peers, places);
-    if decision != Decision::Nothing {
-        return decision;
+    match decision {
+        // What nobody can take now is to be found all the same.
+        Decision::Nothing | Decision::Parked { .. } => {
+            places::locate(now, homed, survey, peers, members).unwrap_or(decision)
+        }
+        Decision::Regenerate { .. } | Decision::Copy { .. } | Decision::Locate { .. } => decision,
     }
-    places::locate(now, homed, survey, peers, members).unwrap_or(decision)
 }
 
 /// What to do next for the shards of a committed stripe.
