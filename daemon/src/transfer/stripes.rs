@@ -1,8 +1,8 @@
 //! One stripe to or from its holders.
 //!
-//! Writing: the n shards go out in parallel to the first n accepting successors of the stripe's id; a holder
+//! Writing: the n shards go out in parallel to the first n accepting peers that the stripe's policy names; a holder
 //! that refuses or falls silent is replaced by the next one. Reading: k of the expected holders are asked, data
-//! shards first; one that has nothing, lies or is slow is made good by the next, along the ring, at every live
+//! shards first, of copies any holder; who has none may name who does; one that has nothing, lies or is slow is made good by the next, along the ring, at every live
 //! peer, and by a [second look](super::second_look), before "k needed, x reachable" is said.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
