@@ -66,7 +66,8 @@ impl Log {
         self.lock().segments.range(..id).map(|(&id, _)| id).collect()
     }
 
-    /// The records of a segment that takes no more; `None` when not all can be known.
+    /// The records of a segment that takes no more; `None` when not all can be known. Those that it shows as dead are dead
+    /// for good, and what removed them may be forgotten.
     pub(in crate::store) fn records(&self, id: u32) -> io::Result<Option<Vec<(u64, RecordHeader)>>> {
         let Some(segment) = self.lock().segments.get(&id).copied() else {
             return Ok(Some(Vec::new()));
@@ -83,7 +84,18 @@ impl Log {
         }
         let mut scanner = Scanner::new(file.as_ref(), segment.salt, segment.len);
         let records = scanner.by_ref().collect();
-        Ok((scanner.errors == 0).then_some(records))
+        if scanner.errors > 0 {
+            return Ok(None);
+        }
+        // Headers written over dead records are not made durable by whoever writes them.
+        if let Err(error) = file.sync() {
+            // Whether they ever will be nobody can know now.
+            if let Some(segment) = self.lock().segments.get_mut(&id) {
+                segment.unread = true;
+            }
+            return Err(error);
+        }
+        Ok(Some(records))
     }
 
     /// The body of a record; `None` if it is damaged.
