@@ -203,6 +203,8 @@ struct Ring {
 struct RingPeer {
     peer: String,
     virtual_nodes: usize,
+    /// Of its virtual nodes: their ids are computed from these.
+    indices: Vec<u16>,
     capacity_bytes: u64,
     used_bytes: u64,
     share: f64,
@@ -242,6 +244,7 @@ pub(super) async fn ring(
         .map(|((contact, state), share)| RingPeer {
             peer: contact.peer.to_string(),
             virtual_nodes: contact.virtual_nodes.len(),
+            indices: contact.virtual_nodes.to_vec(),
             capacity_bytes: contact.capacity,
             used_bytes: contact.used,
             share,

@@ -256,6 +256,9 @@ pub struct RingPeer {
     pub peer: String,
     /// Its places on the ring.
     pub virtual_nodes: u64,
+    /// The indices of these; with the peer's id they make the ids on the ring.
+    #[serde(default)]
+    pub indices: Vec<u16>,
     /// Bytes it gives.
     #[serde(default)]
     pub capacity_bytes: Option<u64>,

@@ -21,6 +21,7 @@
 //! each stripe for itself the manifest is one more.
 
 mod measure;
+mod rings;
 mod tables;
 
 use std::fmt;
@@ -289,6 +290,12 @@ pub struct Reading {
     pub copysets: usize,
     /// Distinct sets of such sets, over the files.
     pub file_sets: usize,
+    /// `put` under `successors`: distinct sets of holders that the living ring makes, of whatever is stored.
+    pub ring_copysets: Option<usize>,
+    /// `read`, `asked`: frames that peers sent to each other meanwhile,
+    pub messages: Option<u64>,
+    /// and their bytes.
+    pub message_bytes: Option<u64>,
     /// How long it took.
     pub seconds: f64,
 }

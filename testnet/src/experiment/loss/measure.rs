@@ -5,15 +5,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Cell, Loss, Reading};
+use mutualstore_erasure::Policy;
+
+use super::{Cell, Loss, Reading, rings};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use crate::client::{Client, ClientError, FileStat, Health, NOT_FOUND, PutOptions, RETRY, UNRECOVERABLE};
+use crate::client::{
+    Client, ClientError, FileStat, Health, NOT_FOUND, PutOptions, RETRY, RingQuery, UNRECOVERABLE,
+};
 use crate::experiment::analysis::Model;
 use crate::experiment::findings::mean;
 use crate::experiment::patterns::{self, Patterns};
 use crate::experiment::shard_map::{FileMap, Kind, PeerSet, ShardMap, StripeMap};
-use crate::experiment::stage::{get, put, side_by_side};
+use crate::experiment::stage::{get, metrics, put, side_by_side};
 use crate::experiment::{ExperimentError, Network, Stage};
 use crate::net;
 use crate::scratch::Scratch;
@@ -26,6 +30,9 @@ const CLIENTS: usize = 8;
 /// A survivor that says "try again" has found its feet by then.
 const PATIENCE: Duration = Duration::from_mins(2);
 const AGAIN: Duration = Duration::from_millis(250);
+/// Nothing is rebuilt while dead peers are counted, and nobody reads from memory what no disk holds any more: whoever read a
+/// file before keeps its manifest in a cache.
+const FLAGS: [&str; 4] = ["--repair", "off", "--cache", "0"];
 
 /// A file in the network.
 struct Stored {
@@ -57,7 +64,7 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
     let network = Network {
         peers: cell.peers,
         capacities: Capacities::same(CAPACITY),
-        flags: vec!["--repair".to_owned(), "off".to_owned()],
+        flags: FLAGS.map(str::to_owned).to_vec(),
     };
     let scratch = stage.network(&network)?;
     let begun = Instant::now();
@@ -79,7 +86,11 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         model: loss.model(cell.peers, &cell.scheme)?,
         seed,
     };
-    let mut readings = vec![rows.timed("put", put_seconds), rows.timed("get", get_seconds)];
+    let put_row = Reading {
+        ring_copysets: ring_copysets(loss, cell, scratch)?,
+        ..rows.timed("put", put_seconds)
+    };
+    let mut readings = vec![put_row, rows.timed("get", get_seconds)];
     for dead in &loss.kills {
         for pattern in 0..loss.patterns {
             let everybody: Vec<usize> = scratch.alive();
@@ -107,6 +118,21 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
     let name = format!("{}-{}", cell.peers, cell.scheme);
     stage.keep("loss", &format!("map-{name}"), &map)?;
     Ok(readings)
+}
+
+/// How many sets of holders the ring makes for the code of this cell; none where something else chooses them.
+fn ring_copysets(loss: &Loss, cell: &Cell, scratch: &Scratch) -> Result<Option<usize>, ExperimentError> {
+    if cell.scheme.placement != Policy::Successors.to_string() {
+        return Ok(None);
+    }
+    let shards = usize::from(loss.code_of(&cell.scheme)?.n());
+    let query = RingQuery {
+        walk: true,
+        ..RingQuery::default()
+    };
+    let ring = scratch.client(0)?.ring(query);
+    let counted = ring.and_then(|ring| rings::of_living(&ring.body, shards));
+    counted.map(Some).map_err(ExperimentError::client("ring"))
 }
 
 fn unexpected(what: &str) -> ExperimentError {
@@ -224,12 +250,8 @@ fn pattern_of(
         scratch.kill(*victim);
     }
     scratch.wait_whole()?;
-    let begun = Instant::now();
-    let unread = read(rows.loss, scratch, stored)?;
-    let read_seconds = begun.elapsed();
-    let begun = Instant::now();
-    let asked = ask(scratch, stored, map)?;
-    let asked_seconds = begun.elapsed();
+    let (unread, read_cost) = at_cost(scratch, || read(rows.loss, scratch, stored))?;
+    let (asked, asked_cost) = at_cost(scratch, || ask(scratch, stored, map))?;
     let begun = Instant::now();
     let dead: PeerSet = victims.iter().copied().collect();
     let mapped = Verdicts {
@@ -248,30 +270,65 @@ fn pattern_of(
              {map} by the map: these must be the same files"
         )));
     }
-    let told =
-        |verdicts: &Verdicts, method, seconds| rows.killed(method, pattern, victims, verdicts, seconds);
-    let mut readings = vec![told(&mapped, "read", read_seconds)];
+    let told = |verdicts: &Verdicts, method, cost| rows.killed(method, (pattern, victims), verdicts, cost);
+    let mut readings = vec![told(&mapped, "read", read_cost)];
     for reading in &mut readings {
         // What cannot be read is not known to lack one or the other.
         (reading.files_lost, reading.manifests_lost, reading.any_lost) = (None, None, None);
     }
-    readings.push(told(&asked, "asked", asked_seconds));
-    readings.push(told(&mapped, "map", map_seconds));
+    readings.push(told(&asked, "asked", asked_cost));
+    readings.push(told(&mapped, "map", Cost::time(map_seconds)));
     Ok(readings)
+}
+
+/// What it took to find out.
+#[derive(Clone, Copy)]
+struct Cost {
+    took: Duration,
+    /// Frames between peers, and their bytes, whatever else went on included.
+    sent: Option<(u64, u64)>,
+}
+
+impl Cost {
+    fn time(took: Duration) -> Self {
+        Self { took, sent: None }
+    }
+}
+
+fn at_cost<T>(
+    scratch: &Scratch,
+    work: impl FnOnce() -> Result<T, ExperimentError>,
+) -> Result<(T, Cost), ExperimentError> {
+    let before = sent(scratch)?;
+    let begun = Instant::now();
+    let outcome = work()?;
+    let took = begun.elapsed();
+    let after = sent(scratch)?;
+    let sent = Some((after.0.saturating_sub(before.0), after.1.saturating_sub(before.1)));
+    Ok((outcome, Cost { took, sent }))
+}
+
+/// Frames that the live daemons have sent to each other, and bytes.
+fn sent(scratch: &Scratch) -> Result<(u64, u64), ExperimentError> {
+    let mut sum = (0, 0);
+    for (_, counted) in metrics(scratch)? {
+        for class in ["rpc", "shard"] {
+            let get = |what: &str| {
+                let counted = counted.get(&format!("{class}_{what}"));
+                counted.map_err(ExperimentError::client("metrics"))
+            };
+            sum.0 += get("frames_sent_total")?;
+            sum.1 += get("sent_bytes_total")?;
+        }
+    }
+    Ok(sum)
 }
 
 /// Reads every file through survivors in turn. Which cannot be read; anything but loss is a failure.
 fn read(loss: &Loss, scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, ExperimentError> {
     let alive = scratch.alive();
     each(stored, &|number, file| {
-        // Not the writer, who has the manifest in its cache.
-        let others: Vec<usize> = alive
-            .iter()
-            .copied()
-            .filter(|peer| *peer != file.writer)
-            .collect();
-        let others = if others.is_empty() { &alive } else { &others };
-        let reader = others.get(number % others.len().max(1)).copied().unwrap_or(0);
+        let reader = alive.get(number % alive.len().max(1)).copied().unwrap_or(0);
         let client = scratch.client(reader)?;
         let until = Instant::now() + PATIENCE;
         loop {
@@ -390,6 +447,9 @@ impl Rows<'_> {
             any_lost: None,
             copysets: self.copysets,
             file_sets: self.file_sets,
+            ring_copysets: None,
+            messages: None,
+            message_bytes: None,
             seconds: took.as_secs_f64(),
         }
     }
@@ -401,10 +461,9 @@ impl Rows<'_> {
     fn killed(
         &self,
         method: &str,
-        pattern: usize,
-        victims: &[usize],
+        (pattern, victims): (usize, &[usize]),
         verdicts: &Verdicts,
-        took: Duration,
+        cost: Cost,
     ) -> Reading {
         let names: Vec<String> = victims.iter().map(ToString::to_string).collect();
         let lost = count(&verdicts.fragments);
@@ -415,7 +474,9 @@ impl Rows<'_> {
             manifests_lost: Some(count(&verdicts.manifests)),
             unreadable: Some(count(&verdicts.unreadable())),
             any_lost: Some(f64::from(u8::from(lost > 0.0))),
-            ..self.row(method, victims.len(), took)
+            messages: cost.sent.map(|(frames, _)| frames),
+            message_bytes: cost.sent.map(|(_, bytes)| bytes),
+            ..self.row(method, victims.len(), cost.took)
         }
     }
 

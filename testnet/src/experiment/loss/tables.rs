@@ -1,6 +1,6 @@
 //! What `loss` found: measured beside expected, and why the two differ where they do.
 
-use super::{Loss, Reading};
+use super::{Loss, Reading, rings};
 use crate::experiment::Findings;
 use crate::experiment::findings::{Datum, Figure, Point, Series, Table, distinct};
 
@@ -21,6 +21,11 @@ pub(super) fn findings(loss: &Loss, readings: &[Reading]) -> Findings {
     findings.notes.extend(deviations(readings));
     findings.notes.extend(winners(readings));
     findings.notes.push(DETECTION.to_owned());
+    if let Some((table, figure, note)) = rings::of_virtual_nodes(loss, readings) {
+        findings.tables.push(table);
+        findings.figures.push(figure);
+        findings.notes.push(note);
+    }
     let networks = distinct(readings.iter().map(|reading| reading.peers));
     for (kind, method, value) in FIGURES {
         let of = networks
@@ -33,10 +38,11 @@ pub(super) fn findings(loss: &Loss, readings: &[Reading]) -> Findings {
     findings
 }
 
-const DETECTION: &str = "Loss can be detected by heartbeats and inventories (a few hundred bytes per stripe and peer asked, at once, and \
-believing what peers say of themselves), by audits that make holders prove what they hold (a part of every shard read and hashed; \
-finds rot, not death) and by reading back (every byte of every file, and the only one that a user would call proof). The first and \
-the last were built, because they fail in different ways: in every pattern that was killed both named the same files as the map.";
+const DETECTION: &str = "Loss can be detected by heartbeats and inventories (small messages to each peer that may hold a shard of the \
+stripe, all at once, believing what peers say of themselves), by audits that make holders prove what they hold (as many messages, but \
+a part of every shard read and hashed; finds rot, not death) and by reading back (every byte of every file, and the only one that a \
+user would call proof). The first and the last were built, because they fail in different ways: in every pattern that was killed both \
+named the same files as the map. Their messages and bytes are those of the table, background traffic of the ring included.";
 
 fn scheme(reading: &Reading) -> String {
     let scope = reading
@@ -199,8 +205,16 @@ fn groups(sizes: &[usize]) -> String {
 
 fn detection(readings: &[Reading]) -> Table {
     let mut table = Table::new(
-        "Ways to detect loss: mean over all kills, with all files of a cell looked at",
-        ["method", "kills", "files", "unreadable files", "seconds"],
+        "Ways to detect loss, and what they cost: mean over all kills, with all files of a cell looked at",
+        [
+            "method",
+            "kills",
+            "files",
+            "unreadable files",
+            "seconds",
+            "messages per file",
+            "bytes per file",
+        ],
     );
     for method in ["read", "asked", "map"] {
         let of: Vec<&Reading> = readings
@@ -217,9 +231,19 @@ fn detection(readings: &[Reading]) -> Table {
             of.first().map_or(Datum::Nothing, |reading| reading.files.into()),
             average(|reading| reading.unreadable.unwrap_or_default()),
             average(|reading| reading.seconds),
+            per_file(&of, |reading| reading.messages),
+            per_file(&of, |reading| reading.message_bytes),
         ]);
     }
     table
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of messages and bytes")]
+fn per_file(readings: &[&Reading], value: fn(&Reading) -> Option<u64>) -> Datum {
+    let of = readings
+        .iter()
+        .filter_map(|reading| Some(value(reading)? as f64 / files(reading)));
+    Datum::number(crate::experiment::findings::mean(&of.collect::<Vec<_>>()))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a part")]

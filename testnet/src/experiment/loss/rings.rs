@@ -1,0 +1,232 @@
+//! Copysets of `successors` as a function of virtual nodes: of drawn rings, and of the living one.
+
+use std::collections::BTreeMap;
+
+use mutualstore_dht::Peer;
+use mutualstore_erasure::Policy;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use statrs::function::factorial::binomial;
+
+use super::{Loss, Reading, VIRTUAL_NODES};
+use crate::client::{self, ClientError};
+use crate::experiment::analysis::{self, Model, Ring};
+use crate::experiment::findings::{Datum, Figure, Point, Series, Table, distinct, mean};
+
+/// Virtual nodes of each peer.
+const STEPS: [usize; 7] = [1, 2, 4, VIRTUAL_NODES, 16, 32, 64];
+/// Rings drawn for each.
+const DRAWN: u64 = 20;
+
+/// Different sets of holders on the living ring, for stripes of `shards`.
+pub(super) fn of_living(ring: &client::Ring, shards: usize) -> Result<usize, ClientError> {
+    let unexpected = |what: String| ClientError::Unexpected { what };
+    let mut nodes = Vec::new();
+    for (number, listed) in ring.peers.iter().enumerate() {
+        let peer: Peer = listed
+            .peer
+            .parse()
+            .map_err(|error| unexpected(format!("{}: {error}", listed.peer)))?;
+        let point = |index: &u16| {
+            let id = peer.virtual_node(*index);
+            let first = id.as_bytes().first_chunk().copied().unwrap_or_default();
+            (u64::from_be_bytes(first), number)
+        };
+        nodes.extend(listed.indices.iter().map(point));
+    }
+    let sets = Ring::new(ring.peers.len(), nodes).holder_sets(shards);
+    sets.map(|sets| sets.distinct())
+        .map_err(|error| unexpected(error.to_string()))
+}
+
+/// What virtual nodes make of a network.
+struct Row {
+    peers: usize,
+    code: String,
+    virtual_nodes: usize,
+    drawn: f64,
+    living: Option<usize>,
+    possible: f64,
+    dead: usize,
+    any: f64,
+}
+
+/// The table, the figure and the sentence; nothing where no scheme is `successors`.
+pub(super) fn of_virtual_nodes(loss: &Loss, readings: &[Reading]) -> Option<(Table, Figure, String)> {
+    let rows = rows(loss, readings);
+    let last = rows.last()?;
+    let of_last: Vec<&Row> = rows
+        .iter()
+        .filter(|row| (row.peers, &row.code) == (last.peers, &last.code))
+        .collect();
+    let first = of_last.first()?;
+    let note = format!(
+        "Virtual nodes under `successors`, {} on {} peers: with one each {:.0} copysets and {:.0} % of a chance to lose any of {} files when \
+         {} peers die, with {} each {:.0} copysets of {:.0} that are possible, and {:.0} %: more virtual nodes even out load and \
+         spread risk at the same time.",
+        last.code,
+        last.peers,
+        first.drawn,
+        100.0 * first.any,
+        loss.files,
+        last.dead,
+        last.virtual_nodes,
+        last.drawn,
+        last.possible,
+        100.0 * last.any,
+    );
+    Some((table(loss, &rows), figure(&rows), note))
+}
+
+fn rows(loss: &Loss, readings: &[Reading]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let successors = Policy::Successors.to_string();
+    let measured = readings.iter().filter(|reading| reading.placement == successors);
+    for (peers, code) in distinct(measured.map(|reading| (reading.peers, reading.code.clone()))) {
+        let living = readings
+            .iter()
+            .filter(|reading| (reading.peers, &reading.code) == (peers, &code));
+        let living = living.filter_map(|reading| reading.ring_copysets).next();
+        let Some(code) = code.parse::<mutualstore_erasure::Code>().ok() else {
+            continue;
+        };
+        for virtual_nodes in STEPS {
+            let living = living.filter(|_| virtual_nodes == VIRTUAL_NODES);
+            rows.extend(row(loss, (peers, code), virtual_nodes, living));
+        }
+    }
+    rows
+}
+
+fn row(
+    loss: &Loss,
+    (peers, code): (usize, mutualstore_erasure::Code),
+    virtual_nodes: usize,
+    living: Option<usize>,
+) -> Option<Row> {
+    let (k, n) = (usize::from(code.k()), usize::from(code.n()));
+    let shape = analysis::Code::new(k, n).ok()?;
+    let fragments = usize::try_from(loss.fragments).ok()?;
+    let scheme = analysis::Scheme::Successors(virtual_nodes);
+    let model = Model::new(peers, shape, scheme, fragments).ok()?;
+    let dead = model.first_loss();
+    let drawn: Vec<f64> = (0..DRAWN)
+        .filter_map(|seed| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let sets = Ring::draw(peers, virtual_nodes, &mut rng).holder_sets(n).ok()?;
+            #[expect(clippy::cast_precision_loss, reason = "a count of sets")]
+            Some(sets.distinct() as f64)
+        })
+        .collect();
+    Some(Row {
+        peers,
+        code: code.to_string(),
+        virtual_nodes,
+        drawn: mean(&drawn)?,
+        living,
+        possible: binomial(peers as u64, n as u64),
+        dead,
+        any: model.any_lost(loss.files, dead),
+    })
+}
+
+fn table(loss: &Loss, rows: &[Row]) -> Table {
+    let mut table = Table::new(
+        format!(
+            "Copysets of `successors` by virtual nodes: of {DRAWN} drawn rings, of the living one, and what they cost {} files when as \
+             many peers die as one stripe does not bear",
+            loss.files
+        ),
+        [
+            "peers",
+            "code",
+            "virtual nodes each",
+            "copysets, drawn",
+            "of the living ring",
+            "possible",
+            "dead",
+            "any file lost, expected %",
+        ],
+    );
+    table.rows = rows
+        .iter()
+        .map(|row| {
+            vec![
+                row.peers.into(),
+                row.code.as_str().into(),
+                row.virtual_nodes.into(),
+                row.drawn.into(),
+                row.living.map_or(Datum::Nothing, Datum::from),
+                row.possible.into(),
+                row.dead.into(),
+                (100.0 * row.any).into(),
+            ]
+        })
+        .collect();
+    table
+}
+
+#[expect(clippy::cast_precision_loss, reason = "small counts")]
+fn figure(rows: &[Row]) -> Figure {
+    let mut series: BTreeMap<String, (Vec<Point>, Vec<Point>)> = BTreeMap::new();
+    for row in rows {
+        let name = format!("{}, {} peers", row.code, row.peers);
+        let (drawn, living) = series.entry(name).or_default();
+        let point = |y| Point {
+            x: row.virtual_nodes as f64,
+            y,
+            range: None,
+        };
+        drawn.push(point(row.drawn));
+        living.extend(row.living.map(|count| point(count as f64)));
+    }
+    let both = series.into_iter().flat_map(|(name, (drawn, living))| {
+        let of = |is_reference, points: Vec<Point>| Series {
+            name: name.clone(),
+            is_reference,
+            points,
+        };
+        [of(true, drawn), of(false, living)]
+    });
+    Figure {
+        title: "Copysets of `successors`: drawn rings, and the living ones".to_owned(),
+        x_label: "virtual nodes of each peer".to_owned(),
+        y_label: "copysets".to_owned(),
+        series: both.filter(|series| !series.points.is_empty()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(peer: u8, indices: &[u16]) -> client::RingPeer {
+        client::RingPeer {
+            peer: Peer::new([peer; 32]).to_string(),
+            virtual_nodes: indices.len() as u64,
+            indices: indices.to_vec(),
+            capacity_bytes: None,
+            used_bytes: None,
+            share: None,
+            addresses: Vec::new(),
+            state: "alive".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_living_ring_has_the_sets_its_virtual_nodes_make() {
+        let ring = |indices: &[u16]| client::Ring {
+            peers: (1..=9).map(|peer| listed(peer, indices)).collect(),
+            fingers: Vec::new(),
+            check: None,
+        };
+        assert_eq!(of_living(&ring(&[0]), 3).unwrap(), 9);
+        let more = of_living(&ring(&[0, 1, 2, 3]), 3).unwrap();
+        assert!((10..=36).contains(&more), "{more}");
+        assert_eq!(of_living(&ring(&[0, 1]), 9).unwrap(), 1);
+        of_living(&ring(&[0]), 10).unwrap_err();
+        let mut odd = ring(&[0]);
+        odd.peers[3].peer = "12D3KooW".to_owned();
+        of_living(&odd, 3).unwrap_err();
+    }
+}
