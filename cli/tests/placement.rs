@@ -110,6 +110,10 @@ fn shards_go_where_the_policy_says_and_stay_there_when_a_peer_dies() {
     });
     let after = distinct(&sets(&net, &spread));
     assert_eq!(after.len(), 4, "what lay together lies together again: {after:?}");
+    for file in sets(&net, &buddies) {
+        let peers: BTreeSet<&String> = file.iter().flatten().collect();
+        assert!(peers.len() <= 6, "a file of buddies on {} peers", peers.len());
+    }
     let (link, bytes) = all[0];
     net.expect(8, link, bytes);
 }

@@ -20,10 +20,15 @@
 //! Peers come and go, and runs change with them, so runs say only where shards *go*: a holder that lives stays one
 //! ([`Custody`](crate::custody::Custody) keeps to that), and only those that replace the dead are chosen anew
 //! ([`replacements`]): under *copysets* the next ones in the run of the first that is left, so that stripes that had the
-//! same holders have the same ones again, and there are no more copysets than before. Where a run cannot take all shards, the peers behind it in the order follow: shards off their run are better than none.
+//! same holders have the same ones again, and there are no more copysets than before; under *buddies* peers of the run in
+//! which most of the holders lie that are left. While less than half a run is missing those runs are cut as if nobody were, so
+//! that who dies moves only those behind it, by one, and a file keeps to as many peers as it had. Where a run cannot take all
+//! shards, the peers behind it in the order follow: shards off their run are better than none.
 //!
 //! Deliberately absent: any list of peers that has to be agreed on. Two peers that see different members choose
 //! different runs for a moment; what that costs is that some stripe lies across two runs, never a shard.
+
+use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
@@ -142,6 +147,34 @@ impl Roster {
         run
     }
 
+    /// The run of `group` in which most of these peers are, of runs that hardly move when a peer dies: while less than half a
+    /// run is missing the others are cut as if nobody were, from the first peer on. The later run where that is even, because
+    /// a death moves who follows to the front.
+    fn run_of_most(&self, peers: &[Peer], group: usize) -> impl Iterator<Item = Peer> + '_ {
+        let (group, len) = (group.max(1), self.len());
+        let runs = (len + group / 2) / group;
+        let cut = if runs * group > len {
+            Cut {
+                runs,
+                base: group,
+                longer: 0,
+            }
+        } else {
+            Cut::new(len, group)
+        };
+        let mut found: BTreeMap<usize, usize> = BTreeMap::new();
+        for peer in peers {
+            let place = order(*peer);
+            let at = self.0.partition_point(|(other, _)| *other < place);
+            *found
+                .entry(cut.run_of(at.min(len.saturating_sub(1))))
+                .or_default() += 1;
+        }
+        let most = found.into_iter().max_by_key(|(run, count)| (*count, *run));
+        let (start, taken) = most.map_or((0, 0), |(run, _)| cut.bounds(run));
+        self.0.iter().skip(start).take(taken).map(|(_, peer)| *peer)
+    }
+
     /// The peers from `peer` on around its run of `group`, then those behind the run, once around; `peer` need not be
     /// among them. With the length of the run.
     fn from(&self, peer: Peer, group: usize) -> (Vec<Peer>, usize) {
@@ -241,6 +274,16 @@ pub fn replacements(
         (Placement::Copysets { .. }, Some(first)) => {
             let (mut peers, run) = roster.from(*first, usize::from(n));
             peers.truncate(limit.max(run));
+            peers
+        }
+        (Placement::Buddies { group, .. }, Some(_)) => {
+            let mut peers: Vec<Peer> = roster.run_of_most(holders, usize::from(group.max(n))).collect();
+            peers.sort_by_cached_key(|peer| lot(stripe, *peer));
+            for other in candidates(placement, stripe, n, ring, roster, limit) {
+                if !peers.contains(&other) {
+                    peers.push(other);
+                }
+            }
             peers
         }
         _ => candidates(placement, stripe, n, ring, roster, limit),

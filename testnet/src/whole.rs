@@ -65,22 +65,18 @@ fn look(members: &[Member]) -> Result<(), (usize, String)> {
     Ok(())
 }
 
+/// What the member knows without asking anybody; not `status`, which asks for the health of all files put through it.
 fn state(member: &Member, count: usize) -> Result<(), String> {
-    let status = member
-        .client
-        .status()
-        .map_err(|error| format!("does not answer: {error}"))?
-        .body;
-    let settled = match status.ring.as_str() {
-        "joined" => true,
-        "alone" => count == 1,
-        _ => false,
-    };
-    match settled {
-        true if status.peers_known >= count as u64 => Ok(()),
-        true => Err(format!("knows {} of {count} peers", status.peers_known)),
-        false => Err(format!("is {}", status.ring)),
+    let silent = |error| format!("does not answer: {error}");
+    if !member.client.healthy().map_err(silent)? {
+        return Err("is joining".to_owned());
     }
+    let ring = member.client.ring(RingQuery::default()).map_err(silent)?.body;
+    let known = ring.peers.iter().filter(|peer| peer.state == "alive").count();
+    if known < count {
+        return Err(format!("knows {known} of {count} peers"));
+    }
+    Ok(())
 }
 
 fn walk(member: &Member, expected: &BTreeSet<&str>) -> Result<(), String> {

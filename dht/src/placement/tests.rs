@@ -125,6 +125,56 @@ fn buddies_stay_in_their_run_and_use_all_of_it() {
     assert_eq!(of_file.collect::<BTreeSet<Peer>>().len(), 6);
 }
 
+/// What repair makes of the holders of a stripe on this ring.
+fn repaired(town: &Town, placement: Placement, stripe: Id, n: u8, holders: &[Peer]) -> Vec<Peer> {
+    let mut left: Vec<Peer> = holders
+        .iter()
+        .copied()
+        .filter(|peer| town.is_alive(*peer))
+        .collect();
+    let named = replacements(placement, stripe, n, (town, &town.roster()), 16, &left);
+    for peer in named {
+        if left.len() < usize::from(n) && !left.contains(&peer) {
+            left.push(peer);
+        }
+    }
+    left
+}
+
+#[test]
+fn a_file_of_buddies_keeps_to_as_many_peers_when_one_dies_and_nearly_when_more_do() {
+    for (peers, group, n) in [(12, 6, 3), (36, 6, 3), (24, 12, 6), (30, 12, 3)] {
+        let (mut pairs, mut wider) = (0, 0);
+        for anchor in (0..12).map(stripe) {
+            let placement = Placement::Buddies { group, anchor };
+            let town = Town::of(&vec![4; peers]);
+            let stripes: Vec<Id> = (100..160).map(stripe).collect();
+            let before: Vec<Vec<Peer>> = stripes.iter().map(|id| town.holders(placement, *id, n)).collect();
+            let spread = |holders: &[Vec<Peer>]| holders.iter().flatten().collect::<BTreeSet<_>>().len();
+            let had = spread(&before);
+            let mend = |town: &Town, before: &[Vec<Peer>]| -> Vec<Vec<Peer>> {
+                let both = stripes.iter().zip(before);
+                both.map(|(id, holders)| repaired(town, placement, *id, n, holders))
+                    .collect()
+            };
+            for first in 0..peers {
+                let town = Town::of(&vec![4; peers]).without(peer(first));
+                let after = mend(&town, &before);
+                assert!(after.iter().all(|holders| holders.len() == usize::from(n)));
+                assert!(spread(&after) <= had, "{had} -> {}", spread(&after));
+                for second in (first + 1..peers).step_by(5) {
+                    let town = Town::of(&vec![4; peers])
+                        .without(peer(first))
+                        .without(peer(second));
+                    pairs += 1;
+                    wider += u32::from(spread(&mend(&town, &after)) > had);
+                }
+            }
+        }
+        assert!(wider * 20 <= pairs, "{peers} peers: {wider} of {pairs}");
+    }
+}
+
 #[test]
 fn random_spreads_and_successors_do_less() {
     let town = Town::of(&[1; 36]);
