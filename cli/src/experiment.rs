@@ -95,7 +95,7 @@ struct LossArgs {
     /// How many peers are killed at once [default: 2,3,4,6,8,10, as far as one is left; quick: 3,6]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     kill: Option<Vec<usize>>,
-    /// How often, for each number [default: 3; quick: 1]
+    /// How often, for each number [default: 2; quick: 1]
     #[arg(long, value_name = "N")]
     patterns: Option<usize>,
     /// Patterns counted on the shard map where there are more than that [default: 100000]
@@ -134,7 +134,7 @@ struct TimingArgs {
     /// Size of the file for shard sizes [default: 100MB; quick: 50MB]
     #[arg(long, value_name = "SIZE")]
     shard_file: Option<Size>,
-    /// Repetitions, of which the median counts [default: 3; quick: 1]
+    /// Repetitions, of which the median counts [default: 2; quick: 1]
     #[arg(long, value_name = "N")]
     repeat: Option<usize>,
 }
@@ -188,7 +188,7 @@ struct IngestArgs {
     /// Repetitions [default: 100; quick: 5]
     #[arg(long, value_name = "N")]
     repeat: Option<usize>,
-    /// Fewer repetitions where they would take longer; a limit under which not even one fits is left out [default: 40]
+    /// Fewer repetitions under a limit where they would take longer; a limit under which not even one fits is left out [default: 40]
     #[arg(long, value_name = "SECONDS")]
     cell_seconds: Option<u64>,
 }
@@ -203,7 +203,7 @@ struct ChurnArgs {
     /// Codes [default: copies:3,xor:4,rs:4+2,rs:4+4; quick: copies:3,rs:4+2]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     codes: Option<Vec<String>>,
-    /// Mean session lengths in seconds [default: 60,120,240; quick: 30]
+    /// Mean session lengths in seconds [default: 60,240; quick: 30]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     sessions: Option<Vec<u64>>,
     /// Repair delays in seconds [default: 2,10; quick: 2]
@@ -218,7 +218,7 @@ struct ChurnArgs {
     /// Size of each [default: 1MB]
     #[arg(long, value_name = "SIZE")]
     file_size: Option<Size>,
-    /// How long peers come and go for each case [default: 120; quick: 15]
+    /// How long peers come and go for each case [default: 60; quick: 15]
     #[arg(long)]
     seconds: Option<u64>,
     /// Repetitions, with other events [default: 1]

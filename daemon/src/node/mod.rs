@@ -54,6 +54,7 @@ use crate::store::Store;
 use crate::transfer::Transfers;
 use crate::transfer::cache::BlockCache;
 use crate::transfer::stripes::FetchTimes;
+use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};
 
@@ -75,6 +76,8 @@ pub(crate) struct Node {
     pub(crate) transfers: Transfers,
     pub(crate) cache: BlockCache,
     pub(crate) fetch_times: FetchTimes,
+    /// Whom this peer reads copies from.
+    pub(crate) turns: Turns,
     pub(crate) metrics: Metrics,
     pub(crate) scrub: Scrub,
     pub(crate) started: Instant,
@@ -151,6 +154,7 @@ impl Node {
             transfers: Transfers::default(),
             cache: BlockCache::new(cache),
             fetch_times: FetchTimes::default(),
+            turns: Turns::default(),
             metrics: Metrics::default(),
             scrub: Scrub::default(),
             started: parts.started,

@@ -3,6 +3,7 @@
 //! * [`events`]: what a person is told while a transfer runs.
 //! * [`exchange`]: one shard to or from one peer.
 //! * [`stripes`]: one block to or from its n holders; [`second_look`]: what is asked before a read gives up.
+//! * [`turns`]: whose copy is read.
 //! * [`options`]: what a put is asked to do.
 //! * [`put`], [`get`]: a file; [`commit`]: the end of a put at its holders.
 //! * [`locate`]: what is left with the first peers of a stripe whose holders lie elsewhere.
@@ -24,5 +25,6 @@ pub(crate) mod put;
 pub(crate) mod recover;
 mod second_look;
 pub(crate) mod stripes;
+pub(crate) mod turns;
 
 pub(crate) use events::Transfers;

@@ -350,8 +350,8 @@ impl Wanted {
         if let (1, Some((_, n))) = (self.k, self.placement)
             && let Some(holders) = likely.get_mut(..usize::from(n))
         {
-            let first = rand::random_range(0..holders.len().max(1));
-            holders.rotate_left(first.min(holders.len()));
+            let first = node.turns.next(holders);
+            holders.rotate_left(first);
         }
         likely
     }

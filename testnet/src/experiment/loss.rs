@@ -147,7 +147,7 @@ impl Loss {
             file_bytes: 100_000,
             fragments: 4,
             kills: vec![2, 3, 4, 6, 8, 10],
-            patterns: 4,
+            patterns: 2,
             sampled: 100_000,
         }
     }

@@ -62,7 +62,7 @@ impl Timing {
             small_bytes: 10_000,
             shard_sizes_bytes: vec![64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20],
             shard_file_bytes: 100_000_000,
-            repeat: 3,
+            repeat: 2,
         }
     }
 

@@ -26,7 +26,7 @@ use crate::size::Capacities;
 /// Far more than the files of a cell take.
 const CAPACITY: u64 = 1 << 30;
 /// Files worked on at the same time.
-const CLIENTS: usize = 16;
+const CLIENTS: usize = 32;
 /// A survivor that says "try again" has found its feet by then.
 const PATIENCE: Duration = Duration::from_mins(2);
 const AGAIN: Duration = Duration::from_millis(250);

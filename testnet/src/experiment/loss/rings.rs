@@ -85,8 +85,8 @@ fn rows(loss: &Loss, readings: &[Reading]) -> Vec<Row> {
     for (peers, code) in distinct(measured.map(|reading| (reading.peers, reading.code.clone()))) {
         let living = readings
             .iter()
-            .filter(|reading| (reading.peers, &reading.code) == (peers, &code));
-        let living = living.filter_map(|reading| reading.ring_copysets).next();
+            .filter(|reading| (reading.peers, &reading.code) == (peers, &code))
+            .find_map(|reading| reading.ring_copysets);
         let Some(code) = code.parse::<mutualstore_erasure::Code>().ok() else {
             continue;
         };
