@@ -194,7 +194,14 @@ fn local(registry: &mut Registry, node: &Node) {
         "Bytes of shards of unfinished puts",
         usage.pending_bytes,
     );
-    gauge(registry, "shards", "Shards held", usage.shards);
+    let shards = usage.shards.saturating_sub(usage.locators);
+    gauge(registry, "shards", "Shards held", shards);
+    gauge(
+        registry,
+        "locators",
+        "Lists held of who has the shards of a stripe",
+        usage.locators,
+    );
     count(
         registry,
         "store_syncs",
@@ -202,6 +209,11 @@ fn local(registry: &mut Registry, node: &Node) {
         node.shards.syncs(),
     );
     upkeep(registry, node);
+    ring(registry, node);
+    process(registry);
+}
+
+fn ring(registry: &mut Registry, node: &Node) {
     let (alive, health) = node
         .core
         .read(|state| (state.ring.alive().count(), state.custody.health()));
@@ -248,7 +260,6 @@ fn local(registry: &mut Registry, node: &Node) {
         "Stripes at home here that wait for repair",
         len(health.repairs_waiting),
     );
-    process(registry);
 }
 
 fn upkeep(registry: &mut Registry, node: &Node) {

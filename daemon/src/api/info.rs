@@ -38,6 +38,7 @@ struct Status {
     used_bytes: u64,
     pending_bytes: u64,
     shards: u64,
+    locators: u64,
     virtual_nodes: usize,
     ring: &'static str,
     /// None before one is joined.
@@ -132,7 +133,8 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
         capacity_bytes: usage.capacity,
         used_bytes: usage.committed_bytes,
         pending_bytes: usage.pending_bytes,
-        shards: usage.shards,
+        shards: usage.shards.saturating_sub(usage.locators),
+        locators: usage.locators,
         virtual_nodes,
         ring: phase_name(node.phase()),
         network: network.adopted.then(|| hex::encode(network.id)),

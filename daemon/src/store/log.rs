@@ -29,7 +29,7 @@ use super::index::Entry;
 use super::record::{HEADER_BYTES, Kind, RecordHeader};
 use super::recovery::Tally;
 use super::segment::{FOOTER_BASE_BYTES, FOOTER_ENTRY_BYTES, Trailer, file_name};
-use super::{Key, State, Usage};
+use super::{Key, LOCATOR, State, Usage};
 
 /// Segments open for reading at a time.
 const OPEN_FILES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
@@ -119,6 +119,7 @@ struct Inner {
     committed_bytes: u64,
     pending_bytes: u64,
     shards: u64,
+    locators: u64,
     tombstones: u64,
     reserved: u64,
 }
@@ -266,6 +267,7 @@ impl Log {
             committed_bytes: start.tally.committed_bytes,
             pending_bytes: start.tally.pending_bytes,
             shards: start.tally.shards,
+            locators: start.tally.locators,
             tombstones: start.tally.tombstones,
             reserved: 0,
         };
@@ -420,8 +422,12 @@ impl Log {
     }
 
     /// Notes in the sums that a shard's entry changed. A record that is no longer pointed to is dead.
-    pub(super) fn account(&self, before: Option<&Entry>, after: Option<&Entry>) {
+    pub(super) fn account(&self, key: &Key, before: Option<&Entry>, after: Option<&Entry>) {
         let mut inner = self.lock();
+        if key.index == LOCATOR {
+            inner.locators += u64::from(after.is_some());
+            inner.locators -= u64::from(before.is_some());
+        }
         if let Some(before) = before {
             let bytes = before.record_bytes();
             match before.state {
@@ -491,6 +497,7 @@ impl Log {
             pending_bytes: inner.pending_bytes,
             dead_bytes: inner.occupied().saturating_sub(live),
             shards: inner.shards,
+            locators: inner.locators,
             tombstones: inner.tombstones,
             capacity: inner.capacity,
             free: inner.free(),

@@ -54,6 +54,8 @@ pub use self::recovery::OpenReport;
 
 /// Index under which the tombstone of a deleted stripe is kept; no shard has it.
 pub const TOMBSTONE: u8 = u8::MAX;
+/// The index of records that are kept like shards, and counted apart from them: who holds the shards of a stripe.
+pub const LOCATOR: u8 = TOMBSTONE - 1;
 
 /// Keys changed by one record.
 const BATCH_KEYS: usize = 1024;
@@ -145,8 +147,10 @@ pub struct Usage {
     pub pending_bytes: u64,
     /// All else in the segments: records of deletions, footers, what deleted shards left in partly used pages.
     pub dead_bytes: u64,
-    /// Shards held, committed or pending.
+    /// Shards held, committed or pending, and locators.
     pub shards: u64,
+    /// Locators among them.
+    pub locators: u64,
     /// Deleted stripes whose tombstones are held.
     pub tombstones: u64,
     /// The bound on everything.
@@ -385,7 +389,7 @@ impl Store {
             self.stale.store(true, Ordering::Release);
         }
         changed?;
-        self.log.account(before, after);
+        self.log.account(key, before, after);
         Ok(())
     }
 

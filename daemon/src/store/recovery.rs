@@ -17,7 +17,7 @@ use super::index::{Entry, Index};
 use super::log::{Log, Segment, Start};
 use super::record::{Kind, RecordHeader, decode_keys};
 use super::segment::{Scanner, Trailer, file_name, parse_name, read_body};
-use super::{Key, State, StoreConfig};
+use super::{Key, LOCATOR, State, StoreConfig};
 
 /// The content of the file `format`. The number rises when older versions would misread what newer ones write.
 const FORMAT: &[u8] = b"mutualstore shard store 1\n";
@@ -86,12 +86,14 @@ pub(super) struct Tally {
     pub(super) committed_bytes: u64,
     pub(super) pending_bytes: u64,
     pub(super) shards: u64,
+    /// Counted among the shards too.
+    pub(super) locators: u64,
     pub(super) tombstones: u64,
 }
 
 impl Tally {
     /// Counts an entry; false if it points to nothing.
-    fn add(&mut self, entry: &Entry) -> bool {
+    fn add(&mut self, key: &Key, entry: &Entry) -> bool {
         let bytes = entry.record_bytes();
         let Some(segment) = self
             .segments
@@ -110,6 +112,7 @@ impl Tally {
             }
         }
         self.shards += 1;
+        self.locators += u64::from(key.index == LOCATOR);
         true
     }
 }
@@ -132,7 +135,9 @@ pub(super) fn recover(
         .map_or(Some(0), |segment| segment.footer);
     let mut tally = replay.tally.clone();
     let marked = last.and_then(|sequence| {
-        Index::open_marked(disk.as_ref(), &index_dir, sequence, |_, entry| tally.add(entry))
+        Index::open_marked(disk.as_ref(), &index_dir, sequence, |key, entry| {
+            tally.add(key, entry)
+        })
     });
     let clean = marked.is_some();
     let index = if let Some(index) = marked {
@@ -141,8 +146,8 @@ pub(super) fn recover(
         let index = Index::create(disk.as_ref(), &index_dir)?;
         replay.run(&index)?;
         tally = std::mem::take(&mut replay.tally);
-        index.walk(|_, entry| {
-            tally.add(&entry);
+        index.walk(|key, entry| {
+            tally.add(&key, &entry);
         })?;
         index
     };

@@ -21,6 +21,8 @@ use crate::stream::{Expecting, Noise};
 
 /// What one client keeps between two operations, so that the faults get their share of the processor.
 const PAUSE: Duration = Duration::from_millis(15);
+/// Where shards go.
+const PLACEMENTS: [&str; 4] = ["successors", "random", "copysets", "buddies"];
 /// Files that are kept; above it deletions outweigh puts.
 const KEPT: usize = 120;
 /// What was deleted may be read from a cache for 5 s.
@@ -110,6 +112,7 @@ impl<'a> Traffic<'a> {
         let (noise, size) = (rng.random(), size(rng));
         let options = PutOptions {
             code: self.tolerance.codes.choose(rng).map(|code| (*code).to_owned()),
+            placement: PLACEMENTS.choose(rng).map(|policy| (*policy).to_owned()),
             ..PutOptions::default()
         };
         let mut bytes = io::Read::take(Noise::new(noise), size);

@@ -120,3 +120,39 @@ async fn a_shard_the_store_lost_unnoticed_is_missed_by_the_next_comparison() {
     assert!(!core.read(|state| state.custody.believes(stripe, index)));
     assert_eq!(shards.reconcile(&core, None, 10), None);
 }
+
+/// A writer takes the answer for shards that are kept for good.
+#[tokio::test]
+async fn a_locator_is_committed_with_the_shards_and_is_none_itself() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = Store::open(dir.path(), StoreConfig::default()).unwrap();
+    let shards = Shards::new(store, Duration::from_hours(1));
+    let core = machines();
+    let block = Bytes::from(vec![FILL; 2000]);
+    let shard = encode(Code::Copies(2), Policy::Random, [0; 32], [3; 32], block)
+        .unwrap()
+        .remove(0);
+    let (stripe, writer) = (Id::new(*shard.stripe().as_bytes()), Peer::new([1; 32]));
+    let locator = Locator::new(shard.header().clone(), vec![(0, writer)]).unwrap();
+    let (token, lease) = ([5; 16], Duration::from_mins(1));
+    let pending = Keep::Pending { lease, writer };
+    let is_pending = |index| {
+        let meta = shards.store.meta(key(stripe, index)).unwrap();
+        matches!(meta.state, StoreState::Pending { .. })
+    };
+    shards.keep_locator(&core, locator, pending, token).await.unwrap();
+    for answer in [
+        shards.renew(&core, vec![stripe], token, lease).await.unwrap(),
+        shards.commit(&core, vec![stripe], Some(token)).await.unwrap(),
+    ] {
+        assert_eq!(answer, [false]);
+    }
+    assert!(!is_pending(LOCATOR));
+    shards.keep(&core, shard, pending, token).await.unwrap();
+    assert!(is_pending(0));
+    assert_eq!(
+        shards.commit(&core, vec![stripe], Some(token)).await.unwrap(),
+        [true]
+    );
+    assert!(!is_pending(0));
+}
