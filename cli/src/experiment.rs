@@ -430,7 +430,9 @@ fn carry_out(
         told();
     });
     let interrupted = interrupted.map_err(CliError::Signals)?;
+    let mut measured = false;
     let outcomes = experiment::run(planned, &options, &mut |progress| {
+        measured |= progress.done > 0;
         let what = format!("{}: {}", progress.experiment, progress.cell);
         steps.show(progress.done, progress.all, progress.left, what);
     });
@@ -448,7 +450,9 @@ fn carry_out(
             Ok(())
         }
         Err(error) => {
-            screen.note(kept);
+            if measured {
+                screen.note(kept);
+            }
             Err(error.into())
         }
     }

@@ -27,8 +27,8 @@ pub(crate) struct PutArgs {
     /// How it is protected: auto, copies:N, xor:K or rs:K+M
     #[arg(long)]
     code: Option<String>,
-    /// How peers are chosen: successors, random, copysets, buddies or buddies:G, groups of G peers
-    /// [default: what the daemon was started with, successors]
+    /// How peers are chosen: successors, random, copysets, buddies or buddies:G, groups of G peers, the last ones of
+    /// more where that does not come out even, one of all where there are fewer [default: what the daemon was started with, successors]
     #[arg(long, value_name = "POLICY")]
     placement: Option<Policy>,
     /// What keeps to one group under copysets and buddies, the file or each of its fragments [default: file]
@@ -296,7 +296,7 @@ pub(crate) fn stat(args: &StatArgs, screen: &Screen) -> Result<(), CliError> {
     groups.dedup();
     for group in groups {
         let peers: Vec<&str> = group.iter().map(|peer| short_peer(peer)).collect();
-        screen.line(format!("group: {}", peers.join(" ")))?;
+        screen.line(format!("group of {}: {}", peers.len(), peers.join(" ")))?;
     }
     Ok(())
 }

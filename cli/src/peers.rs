@@ -207,7 +207,7 @@ pub(crate) fn lookup(args: &LookupArgs, screen: &Screen) -> Result<(), CliError>
     rows.add(["time-outs".to_owned(), lookup.timeouts.to_string()]);
     rows.add(["time".to_owned(), format!("{:.1} ms", lookup.milliseconds)]);
     for holder in lookup.holders {
-        rows.add(["holder".to_owned(), holder]);
+        rows.add(["responsible".to_owned(), holder]);
     }
     for shard in lookup.shards {
         let held = format!("{} {}", shard.peer.unwrap_or_default(), shard.state);

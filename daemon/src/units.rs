@@ -211,13 +211,16 @@ impl fmt::Display for Size {
 }
 
 impl fmt::Display for Rate {
-    /// In `Mbit` where that is exact, else as a size per second; `{:#}` rounds.
+    /// In `Mbit` or `kbit` where that is exact, else as a size per second; `{:#}` rounds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MBIT: u64 = 125_000;
+        const KBIT: u64 = 125;
         if f.alternate() {
             write!(f, "{:#}/s", Size(self.0))
         } else if self.0 > 0 && self.0.is_multiple_of(MBIT) {
             write!(f, "{}Mbit", self.0 / MBIT)
+        } else if self.0 > 0 && self.0.is_multiple_of(KBIT) {
+            write!(f, "{}kbit", self.0 / KBIT)
         } else {
             write!(f, "{}/s", Size(self.0))
         }
@@ -409,6 +412,7 @@ mod tests {
         assert!("fast".parse::<Rate>().is_err());
         assert_eq!(Rate(12_500_000).to_string(), "100Mbit");
         assert_eq!(Rate(10 << 20).to_string(), "10MiB/s");
+        assert_eq!(Rate(124_875).to_string(), "999kbit");
     }
 
     #[test]

@@ -99,6 +99,7 @@ impl NetError {
             Self::Usage(_) | Self::State(_) => USAGE,
             Self::NotWhole { .. } => RETRY,
             Self::Client(error) => error.exit_code(),
+            Self::Spawn(error) if error.is_usage() => USAGE,
             Self::Spawn(_) | Self::Io { .. } | Self::Undead { .. } => FAILURE,
         }
     }

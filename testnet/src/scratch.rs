@@ -59,7 +59,8 @@ impl Scratch {
             Some(place) => builder.tempdir_in(place),
             None => builder.tempdir(),
         };
-        let dir = dir.map_err(NetError::io("cannot make a temporary directory"))?;
+        let dir =
+            dir.map_err(|error| NetError::Usage(format!("cannot make a temporary directory: {error}")))?;
         let fleet =
             Fleet::new(Some(dir.path().to_owned())).map_err(NetError::io("cannot watch for Ctrl-C"))?;
         let recipe = Recipe {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::client::DaemonFile;
+use crate::client::{DaemonFile, USAGE};
 use crate::interrupt::OnInterrupt;
 
 /// Pause between two looks at something another process does.
@@ -99,12 +99,24 @@ pub enum SpawnError {
     Closed,
 }
 
+impl SpawnError {
+    /// Whether the daemon refused the way it was called.
+    pub(crate) fn is_usage(&self) -> bool {
+        matches!(self, Self::Exited { status, .. } if status.code() == Some(i32::from(USAGE)))
+    }
+}
+
 /// The last lines of a daemon's log.
 pub fn log_tail(data_dir: &Path) -> String {
+    log_since(data_dir, 0)
+}
+
+/// The same without what was there before: a daemon that started earlier may have complained of something else.
+fn log_since(data_dir: &Path, before: u64) -> String {
     let read = || -> io::Result<String> {
         let mut file = File::open(data_dir.join("log"))?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL).max(before)))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
@@ -197,6 +209,8 @@ struct Running {
     index: usize,
     data_dir: PathBuf,
     child: Child,
+    /// Bytes of its log when it was started.
+    log_before: u64,
 }
 
 impl Running {
@@ -205,7 +219,7 @@ impl Running {
         Some(SpawnError::Exited {
             index: self.index,
             status,
-            log: log_tail(&self.data_dir),
+            log: log_since(&self.data_dir, self.log_before),
         })
     }
 
@@ -296,6 +310,7 @@ impl Fleet {
         if roster.closed {
             return Err(SpawnError::Closed);
         }
+        let log_before = fs::metadata(launch.data_dir.join("log")).map_or(0, |log| log.len());
         let child = command(recipe, launch)
             .and_then(|mut command| command.spawn())
             .map_err(failed)?;
@@ -304,6 +319,7 @@ impl Fleet {
             index: launch.index,
             data_dir: launch.data_dir.clone(),
             child,
+            log_before,
         });
         Ok(pid)
     }

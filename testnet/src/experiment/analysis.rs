@@ -25,17 +25,21 @@ mod code;
 mod groups;
 mod ring;
 
-use rand::seq::index;
+use std::sync::OnceLock;
+
+use rand::seq::{IndexedRandom, index};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use self::binomial::{at_least_one, tail};
 use self::groups::Groups;
+use super::findings::mean;
 use super::patterns::Patterns;
 use super::peer_set::PeerSet;
 
 pub use self::code::{Code, CodeError};
 pub use self::groups::partition;
+pub(super) use self::ring::point;
 pub use self::ring::{HolderSets, Ring};
 
 /// Drawn placements behind an interval.
@@ -43,7 +47,7 @@ const DRAWS: u32 = 400;
 /// Patterns of one draw, at most: beyond, what is left of their chance is far below that of placement.
 const DRAWN_PATTERNS: u64 = 400;
 /// Rings drawn where there is no closed form, and patterns on each.
-const RINGS: u64 = 40;
+const RINGS: u64 = 8;
 const RING_PATTERNS: u64 = 2000;
 
 /// What stays in one group.
@@ -115,6 +119,8 @@ pub struct Model {
     scheme: Scheme,
     fragments: usize,
     groups: Option<Groups>,
+    /// Of `successors`, drawn when they are first asked for.
+    rings: OnceLock<Vec<HolderSets>>,
 }
 
 impl Model {
@@ -144,6 +150,7 @@ impl Model {
             scheme,
             fragments,
             groups,
+            rings: OnceLock::new(),
         })
     }
 
@@ -164,7 +171,7 @@ impl Model {
 
     /// Chance that any of so many files is lost.
     pub fn any_lost(&self, files: usize, killed: usize) -> f64 {
-        match (&self.groups, self.scheme) {
+        let chance = match (&self.groups, self.scheme) {
             (None, Scheme::Successors(virtual_nodes)) => self.on_rings(virtual_nodes, files, killed),
             (None, _) => at_least_one(self.fragment_lost(killed), self.fragments * files),
             // One holder set for the whole file.
@@ -176,18 +183,39 @@ impl Model {
                 1.0 - groups.none_lost(files, killed, |lost| (1.0 - lost).powi(fragments))
             }
             (Some(groups), _) => 1.0 - groups.none_lost(files * self.fragments, killed, |lost| 1.0 - lost),
-        }
+        };
+        // Sums of small parts end beside 0 and 1; and no negative zero.
+        chance.clamp(0.0, 1.0) + 0.0
+    }
+
+    /// Different sets of holders that a ring makes, the mean over drawn ones; none where there is no ring.
+    pub fn copysets(&self) -> Option<f64> {
+        let Scheme::Successors(virtual_nodes) = self.scheme else {
+            return None;
+        };
+        #[expect(clippy::cast_precision_loss, reason = "counts of sets")]
+        let counts: Vec<f64> = self
+            .rings(virtual_nodes)
+            .iter()
+            .map(|sets| sets.distinct() as f64)
+            .collect();
+        mean(&counts)
+    }
+
+    /// Drawn once.
+    fn rings(&self, virtual_nodes: usize) -> &[HolderSets] {
+        let draw = |seed| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let circle = Ring::draw(self.peers, virtual_nodes, &mut rng);
+            circle.holder_sets(self.code.shards()).ok()
+        };
+        self.rings.get_or_init(|| (0..RINGS).filter_map(draw).collect())
     }
 
     /// The mean over drawn rings and patterns.
     fn on_rings(&self, virtual_nodes: usize, files: usize, killed: usize) -> f64 {
         let (mut sum, mut count) = (0.0, 0.0);
-        for seed in 0..RINGS {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let circle = Ring::draw(self.peers, virtual_nodes, &mut rng);
-            let Ok(sets) = circle.holder_sets(self.code.shards()) else {
-                continue;
-            };
+        for (sets, seed) in self.rings(virtual_nodes).iter().zip(0..) {
             let patterns = Patterns::choose(self.peers, killed, RING_PATTERNS, seed);
             patterns.for_each(|dead| {
                 let lost = sets.lost(dead, self.code.tolerated());
@@ -248,13 +276,10 @@ impl Model {
     /// Holders of the fragments of so many files; fragments with the same holders once.
     fn draw_files(&self, files: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<PeerSet>> {
         let sets = match self.scheme {
-            Scheme::Successors(virtual_nodes) => {
-                let circle = Ring::draw(self.peers, virtual_nodes, rng);
-                circle.holder_sets(self.code.shards()).ok()
-            }
+            Scheme::Successors(virtual_nodes) => self.rings(virtual_nodes).choose(rng),
             Scheme::Random | Scheme::Copysets(_) | Scheme::Buddies(..) => None,
         };
-        (0..files).map(|_| self.draw_file(sets.as_ref(), rng)).collect()
+        (0..files).map(|_| self.draw_file(sets, rng)).collect()
     }
 
     fn draw_file(&self, sets: Option<&HolderSets>, rng: &mut ChaCha8Rng) -> Vec<PeerSet> {

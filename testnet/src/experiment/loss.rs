@@ -36,6 +36,8 @@ use super::{Experiment, ExperimentError, Findings, Stage, check_some};
 
 /// Most peers of a map.
 const MAX_PEERS: usize = 256;
+/// Most files of a network: each is read after every kill.
+const MAX_FILES: usize = 100_000;
 /// Blocks of at most so many bytes are copied.
 const SMALL: u64 = 16 << 10;
 /// Of each peer of a testnet in which all give the same.
@@ -318,6 +320,9 @@ impl Experiment for Loss {
         let (least, most) = (self.peers.iter().min(), self.peers.iter().max());
         if most.is_some_and(|most| *most > MAX_PEERS) {
             return usage(format!("at most {MAX_PEERS} peers"));
+        }
+        if self.files > MAX_FILES {
+            return usage(format!("at most {MAX_FILES} files"));
         }
         if let (Some(most), Some(least)) = (self.kills.iter().max(), least)
             && most >= least

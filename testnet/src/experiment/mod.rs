@@ -34,7 +34,7 @@ use mutualstore_erasure::Code;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::client::{ClientError, RETRY, USAGE};
+use crate::client::{ClientError, NO_SPACE, RETRY, USAGE};
 use crate::net::NetError;
 use crate::spawn::SpawnError;
 
@@ -164,6 +164,7 @@ impl ExperimentError {
     /// The exit code the command ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Out { source, .. } if source.kind() == io::ErrorKind::StorageFull => NO_SPACE,
             Self::Usage(_) | Self::Out { .. } | Self::OtherParameters { .. } | Self::Damaged { .. } => USAGE,
             Self::Busy { .. } | Self::Late { .. } => RETRY,
             Self::Net { source, .. } => source.exit_code(),

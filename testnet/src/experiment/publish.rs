@@ -213,7 +213,7 @@ fn figures(outcome: &Outcome, command: &str) -> Vec<Figure> {
     for drawn in &outcome.findings.figures {
         let (kind, panel) = match drawn.title.rsplit_once(", N = ") {
             Some((kind, peers)) => (kind.to_owned(), format!("N = {peers}")),
-            None => (about(outcome.experiment).0.to_owned(), drawn.title.clone()),
+            None => (drawn.title.clone(), String::new()),
         };
         let panel = panel_of(drawn, panel, spread);
         match kinds
@@ -224,10 +224,16 @@ fn figures(outcome: &Outcome, command: &str) -> Vec<Figure> {
             None => kinds.push((kind, vec![panel])),
         }
     }
-    let histograms = outcome.histograms.chunks(PANELS);
-    kinds.extend(histograms.map(|chunk| {
+    let count = outcome.histograms.len().div_ceil(PANELS);
+    let histograms = outcome.histograms.chunks(PANELS).zip(1..);
+    kinds.extend(histograms.map(|(chunk, number)| {
         let panels = chunk.iter().map(histogram).collect();
-        ("Distribution over the repetitions".to_owned(), panels)
+        let part = if count > 1 {
+            format!(", {number} of {count}")
+        } else {
+            String::new()
+        };
+        (format!("Distribution over the repetitions{part}"), panels)
     }));
     let figure = |(number, (kind, panels)): (usize, (String, Vec<Panel>))| {
         let mut figure = Figure::new(format!("{}-{}", outcome.experiment, number + 1), kind).command(command);

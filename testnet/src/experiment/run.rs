@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::findings::Histogram;
+use super::findings::{Histogram, distinct};
 use super::journal::{Done, Journal};
 use super::pace::{Pace, Progress};
 use super::stage::Stage;
@@ -98,7 +98,7 @@ pub fn plan<E: Experiment + 'static>(experiment: E, options: &Options) -> Result
     let (journal, done) = Journal::open::<E>(&options.out, &parameters)?;
     let csv = options.out.join(format!("{}.csv", E::NAME));
     let plan = Plan {
-        cells: experiment.cells(),
+        cells: distinct(experiment.cells()),
         quick: options.quick,
         parameters,
         csv,

@@ -528,8 +528,21 @@ impl Run<'_> {
         }
     }
 
+    /// Questions of counts: whoever holds the locator of a stripe as the i-th peer asks its holders in every i-th round, of
+    /// which two may begin in the idle time.
+    fn counts(&self, hosts: u64) -> u64 {
+        let ranks = hosts.min(u64::try_from(self.world.setup.ring.r).unwrap_or(u64::MAX));
+        let turns: u64 = (1..ranks).map(|rank| 2u64.div_ceil(rank)).sum();
+        let stripes = self.world.truth.stripes.values();
+        let scattered = stripes.filter(|stripe| !stripe.deleted && stripe.shape.placement.needs_locators());
+        scattered
+            .map(|stripe| turns * (u64::from(stripe.shape.n) + 2))
+            .sum()
+    }
+
     /// Requests expected at most while nothing happens: per host one question for each virtual node and some more
-    /// each round, lookups for fingers, a report to every home each idle period and one more for doubt.
+    /// each round, lookups for fingers, a report to every home each idle period and one more for doubt; and counts of
+    /// stripes whose locators all have.
     fn idle_bound(&self, hosts: &[Who]) -> u64 {
         let config = &self.world.setup.ring;
         let rounds = IDLE.as_millis() / config.stabilize.as_millis().max(1) + 2;
@@ -553,6 +566,9 @@ impl Run<'_> {
         } else {
             0
         };
-        rounds * (nodes + count * (4 + fingers)) + reports * count * count.min(64) + walks
+        rounds * (nodes + count * (4 + fingers))
+            + reports * count * count.min(64)
+            + walks
+            + self.counts(count)
     }
 }

@@ -138,7 +138,7 @@ fn loss_begins() {
 #[test]
 fn successors_lie_between_copysets_and_random() {
     let any = |scheme| model(24, copies(3), scheme, 4).any_lost(100, 3);
-    let (few, many) = (any(Scheme::Successors(1)), any(Scheme::Successors(64)));
+    let (few, many) = (any(Scheme::Successors(1)), any(Scheme::Successors(16)));
     assert!(any(Scheme::Copysets(Scope::File)) < few && few < many && many < any(Scheme::Random) * 1.05);
     // A file's fragments overlap on a ring, so a little less is lost than if they did not.
     let file = model(24, copies(3), Scheme::Successors(8), 4).file_lost(6);

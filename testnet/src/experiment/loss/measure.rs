@@ -14,7 +14,7 @@ use crate::client::{
     Client, ClientError, FileStat, Health, NOT_FOUND, PutOptions, RETRY, RingQuery, UNRECOVERABLE,
 };
 use crate::experiment::analysis::Model;
-use crate::experiment::findings::mean;
+use crate::experiment::findings::{distinct, mean};
 use crate::experiment::patterns::{self, Patterns};
 use crate::experiment::shard_map::{FileMap, Kind, PeerSet, ShardMap, StripeMap};
 use crate::experiment::stage::{get, metrics, put, side_by_side};
@@ -91,7 +91,8 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         ..rows.timed("put", put_seconds)
     };
     let mut readings = vec![put_row, rows.timed("get", get_seconds)];
-    for dead in &loss.kills {
+    let kills = distinct(loss.kills.iter().copied());
+    for dead in &kills {
         for pattern in 0..loss.patterns {
             let everybody: Vec<usize> = scratch.alive();
             let seed = seed.wrapping_add((*dead * 1000 + pattern) as u64);
@@ -100,7 +101,7 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         }
         readings.push(rows.summary(*dead, &readings));
     }
-    let all_patterns = loss.kills.iter().map(|dead| {
+    let all_patterns = kills.iter().map(|dead| {
         let begun = Instant::now();
         let patterns = Patterns::choose(cell.peers, *dead, loss.sampled, seed);
         let counted = patterns::count(&map, &patterns);

@@ -4,19 +4,15 @@ use std::collections::BTreeMap;
 
 use mutualstore_dht::Peer;
 use mutualstore_erasure::Policy;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use statrs::function::factorial::binomial;
 
 use super::{Loss, Reading, VIRTUAL_NODES};
 use crate::client::{self, ClientError};
-use crate::experiment::analysis::{self, Model, Ring};
-use crate::experiment::findings::{Datum, Figure, Point, Series, Table, distinct, mean};
+use crate::experiment::analysis::{self, Model, Ring, point};
+use crate::experiment::findings::{Datum, Figure, Point, Series, Table, distinct};
 
 /// Virtual nodes of each peer.
-const STEPS: [usize; 7] = [1, 2, 4, VIRTUAL_NODES, 16, 32, 64];
-/// Rings drawn for each.
-const DRAWN: u64 = 20;
+const STEPS: [usize; 5] = [1, 2, 4, VIRTUAL_NODES, 16];
 
 /// Different sets of holders on the living ring, for stripes of `shards`.
 pub(super) fn of_living(ring: &client::Ring, shards: usize) -> Result<usize, ClientError> {
@@ -27,11 +23,7 @@ pub(super) fn of_living(ring: &client::Ring, shards: usize) -> Result<usize, Cli
             .peer
             .parse()
             .map_err(|error| unexpected(format!("{}: {error}", listed.peer)))?;
-        let point = |index: &u16| {
-            let id = peer.virtual_node(*index);
-            let first = id.as_bytes().first_chunk().copied().unwrap_or_default();
-            (u64::from_be_bytes(first), number)
-        };
+        let point = |index: &u16| (point(&peer.virtual_node(*index)), number);
         nodes.extend(listed.indices.iter().map(point));
     }
     let sets = Ring::new(ring.peers.len(), nodes).holder_sets(shards);
@@ -110,19 +102,11 @@ fn row(
     let scheme = analysis::Scheme::Successors(virtual_nodes);
     let model = Model::new(peers, shape, scheme, fragments).ok()?;
     let dead = model.first_loss();
-    let drawn: Vec<f64> = (0..DRAWN)
-        .filter_map(|seed| {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let sets = Ring::draw(peers, virtual_nodes, &mut rng).holder_sets(n).ok()?;
-            #[expect(clippy::cast_precision_loss, reason = "a count of sets")]
-            Some(sets.distinct() as f64)
-        })
-        .collect();
     Some(Row {
         peers,
         code: code.to_string(),
         virtual_nodes,
-        drawn: mean(&drawn)?,
+        drawn: model.copysets()?,
         living,
         possible: binomial(peers as u64, n as u64),
         dead,
@@ -133,7 +117,7 @@ fn row(
 fn table(loss: &Loss, rows: &[Row]) -> Table {
     let mut table = Table::new(
         format!(
-            "Copysets of `successors` by virtual nodes: of {DRAWN} drawn rings, of the living one, and what they cost {} files when as \
+            "Copysets of successors by virtual nodes: of drawn rings (the mean), of the living one, and what they cost {} files when as \
              many peers die as one stripe does not bear",
             loss.files
         ),
@@ -189,7 +173,7 @@ fn figure(rows: &[Row]) -> Figure {
         [of(true, drawn), of(false, living)]
     });
     Figure {
-        title: "Copysets of `successors`: drawn rings, and the living ones".to_owned(),
+        title: "Copysets of successors by virtual nodes: drawn rings, and the living ones".to_owned(),
         x_label: "virtual nodes of each peer".to_owned(),
         y_label: "copysets".to_owned(),
         series: both.filter(|series| !series.points.is_empty()).collect(),

@@ -21,11 +21,6 @@ pub(super) fn findings(loss: &Loss, readings: &[Reading]) -> Findings {
     findings.notes.extend(deviations(readings));
     findings.notes.extend(winners(readings));
     findings.notes.push(DETECTION.to_owned());
-    if let Some((table, figure, note)) = rings::of_virtual_nodes(loss, readings) {
-        findings.tables.push(table);
-        findings.figures.push(figure);
-        findings.notes.push(note);
-    }
     let networks = distinct(readings.iter().map(|reading| reading.peers));
     for (kind, method, value) in FIGURES {
         let of = networks
@@ -34,6 +29,11 @@ pub(super) fn findings(loss: &Loss, readings: &[Reading]) -> Findings {
         findings
             .figures
             .extend(of.filter(|figure| figure.series.iter().any(|series| !series.is_reference)));
+    }
+    if let Some((table, figure, note)) = rings::of_virtual_nodes(loss, readings) {
+        findings.tables.push(table);
+        findings.figures.push(figure);
+        findings.notes.push(note);
     }
     findings
 }
@@ -306,6 +306,19 @@ fn deviations(readings: &[Reading]) -> Vec<String> {
     outside.map(explain).collect()
 }
 
+/// Values nearer to each other count as the same.
+const EVEN: f64 = 1e-6;
+/// Schemes named where several are alike.
+const NAMED: usize = 3;
+
+fn all_of(schemes: &[String]) -> String {
+    let named = schemes.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match schemes.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
 /// Which scheme lost least, and which was the least likely to lose anything.
 fn winners(readings: &[Reading]) -> Vec<String> {
     let counted: Vec<&Reading> = readings.iter().filter(|reading| is_counted(reading)).collect();
@@ -314,26 +327,31 @@ fn winners(readings: &[Reading]) -> Vec<String> {
         let of = counted
             .iter()
             .filter(|reading| (reading.peers, reading.dead) == (peers, dead));
-        let of = of.filter_map(|reading| Some((value(reading)?, *reading)));
-        let mut of: Vec<(f64, &Reading)> = of.collect();
-        of.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let ((least, best), (most, worst)) = (of.first().copied()?, of.last().copied()?);
-        (most > 0.0).then_some((least, best, most, worst))
+        let of: Vec<(f64, &Reading)> = of
+            .filter_map(|reading| Some((value(reading)?, *reading)))
+            .collect();
+        let least = of.iter().map(|(value, _)| *value).min_by(f64::total_cmp)?;
+        let most = of.iter().map(|(value, _)| *value).max_by(f64::total_cmp)?;
+        let named = |wanted: f64| {
+            let same = of.iter().filter(|(value, _)| (value - wanted).abs() < EVEN);
+            all_of(&same.map(|(_, reading)| scheme(reading)).collect::<Vec<_>>())
+        };
+        // Where all are alike nobody has won.
+        (most - least >= EVEN).then(|| (least, named(least), most, named(most)))
     };
     let mut notes = Vec::new();
     for cell in cells {
         let (peers, dead) = cell;
-        let files = best(cell, |reading| reading.files_lost);
-        let any = best(cell, |reading| reading.any_lost);
-        if let (Some((few, saver, many, loser)), Some((rare, safest, often, riskiest))) = (files, any) {
+        if let Some((few, savers, many, losers)) = best(cell, |reading| reading.files_lost) {
             notes.push(format!(
-                "{dead} of {peers} dead: {} loses the fewest files, {few:.2} on average ({} the most, {many:.2}); {} is the least \
-                 likely to lose any, {:.2} % ({} the most, {:.2} %).",
-                scheme(saver),
-                scheme(loser),
-                scheme(safest),
+                "{dead} of {peers} dead, files lost on average: fewest, {few:.2}, with {savers}; most, {many:.2}, with {losers}."
+            ));
+        }
+        if let Some((rare, safest, often, riskiest)) = best(cell, |reading| reading.any_lost) {
+            notes.push(format!(
+                "{dead} of {peers} dead, chance that any file is lost: least, {:.2} %, with {safest}; greatest, {:.2} %, with \
+                 {riskiest}.",
                 100.0 * rare,
-                scheme(riskiest),
                 100.0 * often,
             ));
         }

@@ -104,7 +104,10 @@ pub(super) fn draw(panel: &Panel, palette: &Palette, area: Area) -> Element {
     for series in &panel.series {
         let look = palette.look(series.name());
         match series {
-            Series::Curve { values, .. } => all.push(dashed(curve(values, look, area, 1.8), look.dashes)),
+            Series::Curve { values, .. } => {
+                all.push(dashed(curve(values, look, area, 1.8), look.dashes));
+                all = all.children(lone(values, look, area));
+            }
             Series::Points {
                 name, values, joined, ..
             } => {
@@ -175,14 +178,36 @@ fn dashed(line: Element, dashes: Option<&str>) -> Element {
     }
 }
 
-/// A line through values, cut at the axes.
-fn curve(values: &[(f64, f64)], look: Look, area: Area, width: f64) -> Element {
+/// Where values are drawn, where they can be.
+fn places(values: &[(f64, f64)], area: Area) -> Vec<Option<(f64, f64)>> {
     let place = |value: &(f64, f64)| {
         let place = (area.x.place(value.0), area.y.place(value.1));
         (plottable(value.0) && plottable(value.1) && place.0.is_finite() && place.1.is_finite())
             .then_some(place)
     };
-    let places: Vec<_> = values.iter().map(place).collect();
+    values.iter().map(place).collect()
+}
+
+/// Half of the dash that stands for a curve of one value, pixels.
+const DASH: f64 = 14.0;
+
+/// Short level lines for values of a curve that have none beside them to be joined with.
+fn lone(values: &[(f64, f64)], look: Look, area: Area) -> Vec<Element> {
+    let places = places(values, area);
+    let is_there = |at: Option<usize>| at.and_then(|at| places.get(at)).copied().flatten().is_some();
+    let alone = |at: usize| !is_there(at.checked_sub(1)) && !is_there(at.checked_add(1));
+    let lone = places.iter().enumerate().filter(|(at, _)| alone(*at));
+    let dash = |(_, place): (usize, &Option<(f64, f64)>)| {
+        let (x, y) = (*place)?;
+        let (from, to) = clip((x - DASH, y), (x + DASH, y), area)?;
+        Some(segment(from, to, look.colour, 1.8).set("class", "curve"))
+    };
+    lone.filter_map(dash).collect()
+}
+
+/// A line through values, cut at the axes.
+fn curve(values: &[(f64, f64)], look: Look, area: Area, width: f64) -> Element {
+    let places = places(values, area);
     let mut path = String::new();
     let mut pen = None;
     for pair in places.windows(2) {
