@@ -189,7 +189,7 @@ fn places(values: &[(f64, f64)], area: Area) -> Vec<Option<(f64, f64)>> {
 }
 
 /// Half of the dash that stands for a curve of one value, pixels.
-const DASH: f64 = 14.0;
+const DASH: f64 = 18.0;
 
 /// Short level lines for values of a curve that have none beside them to be joined with.
 fn lone(values: &[(f64, f64)], look: Look, area: Area) -> Vec<Element> {
@@ -200,7 +200,10 @@ fn lone(values: &[(f64, f64)], look: Look, area: Area) -> Vec<Element> {
     let dash = |(_, place): (usize, &Option<(f64, f64)>)| {
         let (x, y) = (*place)?;
         let (from, to) = clip((x - DASH, y), (x + DASH, y), area)?;
-        Some(segment(from, to, look.colour, 1.8).set("class", "curve"))
+        Some(dashed(
+            segment(from, to, look.colour, 1.8).set("class", "curve"),
+            look.dashes,
+        ))
     };
     lone.filter_map(dash).collect()
 }
