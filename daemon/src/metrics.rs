@@ -202,6 +202,12 @@ fn local(registry: &mut Registry, node: &Node) {
         "Lists held of who has the shards of a stripe",
         usage.locators,
     );
+    gauge(
+        registry,
+        "tombstones",
+        "Deleted stripes remembered",
+        usage.tombstones,
+    );
     count(
         registry,
         "store_syncs",

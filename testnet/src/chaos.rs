@@ -43,8 +43,10 @@ pub use traffic::{Count, Operations};
 const CLIENTS: u64 = 4;
 /// What a store may take on disk beside its shards: a twentieth of them,
 const OVERHEAD: u64 = 20;
-/// and its reserve, its index and what is not worth compacting.
+/// its reserve, its index and what is not worth compacting,
 const FIXED_OVERHEAD: u64 = 6 << 20;
+/// and for each tombstone and locator its record and its place in the index.
+const OF_SMALL_RECORD: u64 = 1 << 10;
 /// Peers have 1, 2 or 3 times that.
 const CAPACITY: u64 = 256 << 20;
 /// The longest run; what it puts must fit.
@@ -255,7 +257,8 @@ fn settle(audit: &Audit<'_>, traffic: &Traffic<'_>) -> Result<Stock, ChaosError>
         let left = |number: &usize, held: &u64| held - stock.expected.get(number).unwrap_or(&0).min(held);
         let over: u64 = stock.held.iter().map(|(number, held)| left(number, held)).sum();
         let there = |(number, expected): (&usize, &u64)| stock.held.get(number).unwrap_or(&0) >= expected;
-        let disk = stock.used_bytes / OVERHEAD + FIXED_OVERHEAD * audit.cast.members().len() as u64;
+        let fixed = FIXED_OVERHEAD * audit.cast.members().len() as u64;
+        let disk = stock.used_bytes / OVERHEAD + fixed + OF_SMALL_RECORD * stock.small_records;
         over <= spare && stock.disk_bytes <= stock.used_bytes + disk && stock.expected.iter().all(there)
     };
     let settled = audit.cast.until("shards to be where they belong", || {
@@ -266,8 +269,8 @@ fn settle(audit: &Audit<'_>, traffic: &Traffic<'_>) -> Result<Stock, ChaosError>
         Ok(()) => {}
         Err(ChaosError::Late { .. }) => traffic.violation(format!(
             "shards that belong to no file, or belong elsewhere, or take too much: expected {:?}, held {:?}, {} bytes \
-             of shards, {} on disk",
-            last.expected, last.held, last.used_bytes, last.disk_bytes
+             of shards, {} on disk, {} tombstones and locators",
+            last.expected, last.held, last.used_bytes, last.disk_bytes, last.small_records
         )),
         Err(error) => return Err(error),
     }

@@ -35,6 +35,8 @@ pub(super) struct Stock {
     pub(super) expected: BTreeMap<usize, u64>,
     /// Per daemon, by what its `status` says.
     pub(super) held: BTreeMap<usize, u64>,
+    /// Tombstones and locators, of all daemons.
+    pub(super) small_records: u64,
     /// Bytes of all shards, by what each `status` says.
     pub(super) used_bytes: u64,
     /// Bytes that the daemons' shard stores take on disk.
@@ -122,6 +124,8 @@ impl<'a> Audit<'a> {
         for (number, client) in self.cast.serving() {
             let status = client.status().ok()?.body;
             stock.used_bytes += status.used_bytes;
+            let counted = client.metrics().ok()?;
+            stock.small_records += counted.get("tombstones").ok()? + counted.get("locators").ok()?;
             stock.disk_bytes += on_disk(&self.cast.data_dir(number)?.join("shards"));
             if status.shards > 0 {
                 stock.held.insert(number, status.shards);
