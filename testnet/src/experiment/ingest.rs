@@ -27,7 +27,7 @@ use super::{Experiment, ExperimentError, Findings, Histogram, Stage, check_code,
 pub const LEAST_RATE: u64 = 1_000_000;
 
 /// What two cores do without a limit, bytes per second: for the a-priori cost of a cell. Stored bytes count for each copy.
-const STORE_RATE: f64 = 150e6;
+const STORE_RATE: f64 = 260e6;
 const READ_RATE: f64 = 250e6;
 /// Seconds of one repetition of an empty file.
 const EACH: f64 = 0.06;
