@@ -215,11 +215,12 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MBIT: u64 = 125_000;
         const KBIT: u64 = 125;
+        let in_bits = self.0 > 0 && self.0.checked_mul(8).is_some();
         if f.alternate() {
             write!(f, "{:#}/s", Size(self.0))
-        } else if self.0 > 0 && self.0.is_multiple_of(MBIT) {
+        } else if in_bits && self.0.is_multiple_of(MBIT) {
             write!(f, "{}Mbit", self.0 / MBIT)
-        } else if self.0 > 0 && self.0.is_multiple_of(KBIT) {
+        } else if in_bits && self.0.is_multiple_of(KBIT) {
             write!(f, "{}kbit", self.0 / KBIT)
         } else {
             write!(f, "{}/s", Size(self.0))

@@ -357,7 +357,9 @@ impl Experiment for Loss {
         let first = self.schemes.first() == Some(&cell.scheme);
         let start = if first { 1.0 + peers * 0.1 } else { 0.0 };
         let dead = self.kills.iter().sum::<usize>() as f64 / self.kills.len().max(1) as f64;
-        Duration::from_secs_f64(start + files * 0.1 + kills * (1.0 + files * 0.02 + dead * 0.3 + peers * 0.03))
+        Duration::from_secs_f64(
+            start + files * 0.1 + kills * (1.0 + files * 0.02 + dead * 0.3 + peers * 0.03),
+        )
     }
 
     fn label(&self, cell: &Cell) -> String {
