@@ -28,7 +28,8 @@ pub(crate) struct PutArgs {
     #[arg(long)]
     code: Option<String>,
     /// How peers are chosen: successors, random, copysets, buddies or buddies:G, groups of G peers, the last ones of
-    /// more where that does not come out even, one of all where there are fewer [default: what the daemon was started with, successors]
+    /// more where that does not come out even, one of all where there are fewer
+    /// [default: what the daemon was started with, successors]
     #[arg(long, value_name = "POLICY")]
     placement: Option<Policy>,
     /// What keeps to one group under copysets and buddies, the file or each of its fragments [default: file]

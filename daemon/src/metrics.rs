@@ -194,8 +194,7 @@ fn local(registry: &mut Registry, node: &Node) {
         "Bytes of shards of unfinished puts",
         usage.pending_bytes,
     );
-    let shards = usage.shards.saturating_sub(usage.locators);
-    gauge(registry, "shards", "Shards held", shards);
+    gauge(registry, "shards", "Shards held", usage.shards);
     gauge(
         registry,
         "locators",

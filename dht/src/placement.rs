@@ -147,6 +147,13 @@ impl Roster {
         run
     }
 
+    /// Where a peer stands, or whoever would follow it; the last one of all if nobody does.
+    fn place_of(&self, peer: Peer) -> usize {
+        let place = order(peer);
+        let at = self.0.partition_point(|(other, _)| *other < place);
+        at.min(self.len().saturating_sub(1))
+    }
+
     /// The run of `group` in which most of these peers are, of runs that hardly move when a peer dies: while less than half a
     /// run is missing the others are cut as if nobody were, from the first peer on. The later run where that is even, because
     /// a death moves who follows to the front.
@@ -164,11 +171,7 @@ impl Roster {
         };
         let mut found: BTreeMap<usize, usize> = BTreeMap::new();
         for peer in peers {
-            let place = order(*peer);
-            let at = self.0.partition_point(|(other, _)| *other < place);
-            *found
-                .entry(cut.run_of(at.min(len.saturating_sub(1))))
-                .or_default() += 1;
+            *found.entry(cut.run_of(self.place_of(*peer))).or_default() += 1;
         }
         let most = found.into_iter().max_by_key(|(run, count)| (*count, *run));
         let (start, taken) = most.map_or((0, 0), |(run, _)| cut.bounds(run));
@@ -181,9 +184,7 @@ impl Roster {
         if self.is_empty() {
             return (Vec::new(), 0);
         }
-        let place = order(peer);
-        let at = self.0.partition_point(|(other, _)| *other < place);
-        let at = at.min(self.len() - 1);
+        let at = self.place_of(peer);
         let cut = Cut::new(self.len(), group);
         let (start, len) = cut.bounds(cut.run_of(at));
         let peers = |from: usize, count: usize| self.0.iter().cycle().skip(from).take(count);

@@ -133,7 +133,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
         capacity_bytes: usage.capacity,
         used_bytes: usage.committed_bytes,
         pending_bytes: usage.pending_bytes,
-        shards: usage.shards.saturating_sub(usage.locators),
+        shards: usage.shards,
         locators: usage.locators,
         virtual_nodes,
         ring: phase_name(node.phase()),

@@ -27,7 +27,7 @@ use crate::wire::node::{NO_TOKEN, Token};
 const PARALLEL: usize = 32;
 
 /// Custody and store mean the same by it.
-const _: () = assert!(TOMBSTONE == crate::store::TOMBSTONE);
+const _: () = assert!(TOMBSTONE == crate::store::TOMBSTONE && LOCATOR == crate::store::LOCATOR);
 
 /// The local shards.
 pub(crate) struct Shards {

@@ -119,6 +119,7 @@ struct Inner {
     committed_bytes: u64,
     pending_bytes: u64,
     shards: u64,
+    /// Counted among the shards too.
     locators: u64,
     tombstones: u64,
     reserved: u64,
@@ -496,7 +497,7 @@ impl Log {
             committed_bytes: inner.committed_bytes,
             pending_bytes: inner.pending_bytes,
             dead_bytes: inner.occupied().saturating_sub(live),
-            shards: inner.shards,
+            shards: inner.shards - inner.locators,
             locators: inner.locators,
             tombstones: inner.tombstones,
             capacity: inner.capacity,

@@ -47,7 +47,7 @@ const DRAWS: u32 = 400;
 /// Patterns of one draw, at most: beyond, what is left of their chance is far below that of placement.
 const DRAWN_PATTERNS: u64 = 400;
 /// Rings drawn where there is no closed form, and patterns on each.
-const RINGS: u64 = 8;
+const RINGS: u64 = 20;
 const RING_PATTERNS: u64 = 2000;
 
 /// What stays in one group.

@@ -157,8 +157,13 @@ fn curves_stay_between_the_axes() {
         .filter(|part| !part.is_empty())
         .map(|part| part.parse().unwrap())
         .collect();
-    // Up to the upper edge, and down from it again; what stands alone between gaps has no line.
+    // Up to the upper edge, and down from it again; what stands alone between gaps has a dash of its own.
     assert_eq!(numbers.len(), 8, "{path}");
+    let lone = class(&document, "lone");
+    assert_eq!(lone.len(), 1);
+    let end = |name| lone[0].attribute(name).unwrap().parse::<f64>().unwrap();
+    assert!(left <= end("x1") && end("x1") < end("x2") && end("x2") <= right);
+    assert!(lone[0].attribute("y1") == lone[0].attribute("y2") && end("y1") >= top && end("y1") <= bottom);
     for place in numbers.chunks(2) {
         assert!(place[0] >= left - 0.01 && place[0] <= right + 0.01, "{place:?}");
         assert!(place[1] >= top - 0.01 && place[1] <= bottom + 0.01, "{place:?}");

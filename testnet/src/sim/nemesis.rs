@@ -528,16 +528,15 @@ impl Run<'_> {
         }
     }
 
-    /// Questions of counts: whoever holds the locator of a stripe as the i-th peer asks its holders in every i-th round, of
-    /// which two may begin in the idle time.
+    /// Questions of counts: whoever holds the locator of a stripe as the i-th peer asks its holders, the home and itself in
+    /// every i-th of its rounds, which last as long as the idle time; half as many again for rounds that begin early and
+    /// for what is lost and asked again.
     fn counts(&self, hosts: u64) -> u64 {
         let ranks = hosts.min(u64::try_from(self.world.setup.ring.r).unwrap_or(u64::MAX));
-        let turns: u64 = (1..ranks).map(|rank| 2u64.div_ceil(rank)).sum();
         let stripes = self.world.truth.stripes.values();
         let scattered = stripes.filter(|stripe| !stripe.deleted && stripe.shape.placement.needs_locators());
-        scattered
-            .map(|stripe| turns * (u64::from(stripe.shape.n) + 2))
-            .sum()
+        let asked: u64 = scattered.map(|stripe| u64::from(stripe.shape.n) + 1).sum();
+        (1..ranks).map(|rank| 3 * asked / (2 * rank)).sum()
     }
 
     /// Requests expected at most while nothing happens: per host one question for each virtual node and some more

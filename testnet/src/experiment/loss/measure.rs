@@ -259,7 +259,10 @@ fn pattern_of(
         fragments: map.files.iter().map(|file| file.loses_fragment(&dead)).collect(),
         manifests: map.files.iter().map(|file| file.loses_manifest(&dead)).collect(),
     };
-    let map_seconds = begun.elapsed();
+    let map_cost = Cost {
+        took: begun.elapsed(),
+        sent: None,
+    };
     scratch.restart(victims)?;
     scratch.wait_whole()?;
     if unread != mapped.unreadable() || asked != mapped {
@@ -278,7 +281,7 @@ fn pattern_of(
         (reading.files_lost, reading.manifests_lost, reading.any_lost) = (None, None, None);
     }
     readings.push(told(&asked, "asked", asked_cost));
-    readings.push(told(&mapped, "map", Cost::time(map_seconds)));
+    readings.push(told(&mapped, "map", map_cost));
     Ok(readings)
 }
 
@@ -288,12 +291,6 @@ struct Cost {
     took: Duration,
     /// Frames between peers, and their bytes, whatever else went on included.
     sent: Option<(u64, u64)>,
-}
-
-impl Cost {
-    fn time(took: Duration) -> Self {
-        Self { took, sent: None }
-    }
 }
 
 fn at_cost<T>(

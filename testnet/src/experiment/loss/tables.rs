@@ -287,6 +287,7 @@ fn deviations(readings: &[Reading]) -> Vec<String> {
                 "a file that was hit lost {per_file:.2} fragments, and where fragments overlap more than by chance, as the uneven \
                  arcs of one ring make them, fewer files are hit by the same loss of fragments, and the other way round"
             ),
+            None if reading.patterns == 1 => "one pattern hits many files or none".to_owned(),
             None => format!(
                 "{} patterns are few, and each hits many files or none",
                 reading.patterns

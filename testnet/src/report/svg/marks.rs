@@ -201,7 +201,7 @@ fn lone(values: &[(f64, f64)], look: Look, area: Area) -> Vec<Element> {
         let (x, y) = (*place)?;
         let (from, to) = clip((x - DASH, y), (x + DASH, y), area)?;
         Some(dashed(
-            segment(from, to, look.colour, 1.8).set("class", "curve"),
+            segment(from, to, look.colour, 1.8).set("class", "lone"),
             look.dashes,
         ))
     };
