@@ -389,7 +389,7 @@ mod tests {
     fn any_listing() -> impl Strategy<Value = Listing> {
         let shard = (
             any::<[u8; 31]>(),
-            1..=255u8,
+            1..mutualstore_dht::custody::LOCATOR,
             any::<u8>(),
             any::<u8>(),
             any::<u32>(),
