@@ -7,13 +7,15 @@
 //!   the stripe is not safe in the home's health.
 //! * A home may live and yet repair nothing: it hangs, its jobs fail, or it was told not to. So whoever holds a shard
 //!   as the i-th peer after the home counts the stripe in every i-th of its rounds, and when a peer vanished. Where an
-//!   index is missing it counts again each `repair_delay`, and what no count has seen for i × 4 repair delays it
-//!   rebuilds itself, unless the home says that it is at work.
+//!   index is missing it counts again after i repair delays, and what no count has seen for i × 4 repair delays it
+//!   rebuilds itself, unless the home says that it is at work: all counts of a short stripe together are few times those of
+//!   the first to take over, however many hold its locator.
 //!
 //! A peer that the ring counts as alive and that answers no such question any more counts as holding nothing; a count
 //! that lacks another's answer says nothing. Under other policies than `successors` those that the policy names are
-//! asked, and those whom the home names, for runs change and holders stay; whoever holds the stripe's locator counts. Two that repair the same stripe waste work and lose nothing: what is double
-//! a home has trimmed. A stripe's far holders, beyond the first r peers, are not asked; hand-in brings them nearer.
+//! asked, and those whom the home names, for runs change and holders stay; whoever holds the stripe's locator counts. Two
+//! that repair the same stripe waste work and lose nothing: what is double a home has trimmed. A stripe's far holders,
+//! beyond the first r peers, are not asked; hand-in brings them nearer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -476,7 +478,7 @@ impl Custody {
         let next = if count.minded {
             now + patience
         } else if missing.is_empty() {
-            now + delay
+            now + delay * rank
         } else if !able {
             now + patience * rank
         } else if !self.has_room(now) {

@@ -105,12 +105,11 @@ impl Shape {
     }
 }
 
-/// The index under which the tombstone of a deleted stripe is held, reported and copied. No shard has it: n is at most
-/// 254.
+/// The index under which the tombstone of a deleted stripe is held, reported and copied. No shard has it.
 pub const TOMBSTONE: u8 = u8::MAX;
 
 /// The index under which the locator of a stripe is held and reported, where holders cannot be found from its id alone. No
-/// shard has it.
+/// shard has it: n is less.
 pub const LOCATOR: u8 = TOMBSTONE - 1;
 
 /// Whether an index is that of a shard.

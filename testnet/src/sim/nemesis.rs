@@ -528,20 +528,8 @@ impl Run<'_> {
         }
     }
 
-    /// Questions of counts: whoever holds the locator of a stripe as the i-th peer asks its holders, the home and itself in
-    /// every i-th of its rounds, which last as long as the idle time; half as many again for rounds that begin early and
-    /// for what is lost and asked again.
-    fn counts(&self, hosts: u64) -> u64 {
-        let ranks = hosts.min(u64::try_from(self.world.setup.ring.r).unwrap_or(u64::MAX));
-        let stripes = self.world.truth.stripes.values();
-        let scattered = stripes.filter(|stripe| !stripe.deleted && stripe.shape.placement.needs_locators());
-        let asked: u64 = scattered.map(|stripe| u64::from(stripe.shape.n) + 1).sum();
-        (1..ranks).map(|rank| 3 * asked / (2 * rank)).sum()
-    }
-
     /// Requests expected at most while nothing happens: per host one question for each virtual node and some more
-    /// each round, lookups for fingers, a report to every home each idle period and one more for doubt; and counts of
-    /// stripes whose locators all have.
+    /// each round, lookups for fingers, a report to every home each idle period and one more for doubt.
     fn idle_bound(&self, hosts: &[Who]) -> u64 {
         let config = &self.world.setup.ring;
         let rounds = IDLE.as_millis() / config.stabilize.as_millis().max(1) + 2;
@@ -565,9 +553,6 @@ impl Run<'_> {
         } else {
             0
         };
-        rounds * (nodes + count * (4 + fingers))
-            + reports * count * count.min(64)
-            + walks
-            + self.counts(count)
+        rounds * (nodes + count * (4 + fingers)) + reports * count * count.min(64) + walks
     }
 }
