@@ -53,7 +53,7 @@ use crate::network::Network;
 use crate::store::Store;
 use crate::transfer::Transfers;
 use crate::transfer::cache::BlockCache;
-use crate::transfer::stripes::FetchTimes;
+use crate::transfer::fetch_times::FetchTimes;
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};

@@ -2,6 +2,7 @@
 //!
 //! * [`events`]: what a person is told while a transfer runs.
 //! * [`exchange`]: one shard to or from one peer.
+//! * [`fetch_times`]: when a shard is late.
 //! * [`stripes`]: one block to or from its n holders; [`second_look`]: what is asked before a read gives up.
 //! * [`turns`]: whose copy is read.
 //! * [`options`]: what a put is asked to do.
@@ -17,6 +18,7 @@ pub(crate) mod commit;
 pub(crate) mod delete;
 pub(crate) mod events;
 pub(crate) mod exchange;
+pub(crate) mod fetch_times;
 pub(crate) mod get;
 pub(crate) mod health;
 pub(crate) mod locate;

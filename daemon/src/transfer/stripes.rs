@@ -6,7 +6,6 @@
 //! peer, and by a [second look](super::second_look), before "k needed, x reachable" is said.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,9 +20,7 @@ use super::cache::Block;
 use super::events::Transfer;
 use super::exchange::{Fetched, StoreError, fetch, store};
 use super::second_look::{FirstLook, look_again};
-use crate::config::Config;
 use crate::error::Failure;
-use crate::manifest::MAX_SHARD_SIZE;
 use crate::node::Node;
 use crate::node::membership::LIKELY_HOLDERS;
 use crate::node::shards::Keep;
@@ -257,62 +254,6 @@ async fn send(
     );
     let stored = stored.await;
     (contact.peer, shard, stored)
-}
-
-/// Remembers how long fetches took, to know when one is late.
-pub(crate) struct FetchTimes {
-    /// Decayed maximum in microseconds: close above the 95th percentile.
-    late_after_us: AtomicU64,
-    /// Shards asked for and not here yet, by all reads.
-    asked: AtomicUsize,
-}
-
-/// A fetch under way, until dropped.
-struct Asked<'a>(&'a FetchTimes);
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        self.0.asked.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Default for FetchTimes {
-    fn default() -> Self {
-        Self {
-            late_after_us: AtomicU64::new(500_000),
-            asked: AtomicUsize::new(0),
-        }
-    }
-}
-
-impl FetchTimes {
-    /// A fetch that took longer than 95 of 100 moves the mark up, the others let it sink (a stochastic
-    /// quantile estimate: up by 19 parts for each part down).
-    fn record(&self, took: Duration) {
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let mark = self.late_after_us.load(Ordering::Relaxed);
-        let step = mark / 100 + 1;
-        let next = if took > mark {
-            mark + 19 * step
-        } else {
-            mark.saturating_sub(step)
-        };
-        self.late_after_us
-            .store(next.clamp(20_000, 5_000_000), Ordering::Relaxed);
-    }
-
-    fn begin(&self) -> Asked<'_> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        Asked(self)
-    }
-
-    /// No shard is late before this side's own link could have brought all that were asked for: on a slow one,
-    /// asking more peers would make everything later.
-    fn late_after(&self, config: &Config) -> Duration {
-        let asked = self.asked.load(Ordering::Relaxed) as u64;
-        let link = config.link_time(asked.saturating_mul(u64::from(MAX_SHARD_SIZE)));
-        link + Duration::from_micros(self.late_after_us.load(Ordering::Relaxed))
-    }
 }
 
 /// What is known of a stripe before it is read.
@@ -604,30 +545,5 @@ pub(crate) async fn fetch_block(
         }
         Ok(Err(error)) => Err(Failure::unexpected(error)),
         Err(_) => Err(Failure::refused("stopping")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::MIN_LINK_RATE;
-
-    #[test]
-    fn a_fetch_is_not_late_before_the_own_link_could_bring_what_was_asked_for() {
-        let times = FetchTimes::default();
-        let (free, slow) = (
-            Config::default(),
-            Config {
-                link_rate: Some(MIN_LINK_RATE),
-                ..Config::default()
-            },
-        );
-        let mark = times.late_after(&free);
-        assert_eq!(times.late_after(&slow), mark);
-        let asked: Vec<_> = (0..4).map(|_| times.begin()).collect();
-        assert_eq!(times.late_after(&free), mark);
-        assert_eq!(times.late_after(&slow), mark + slow.link_time(4 << 20));
-        drop(asked);
-        assert_eq!(times.late_after(&slow), mark);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use mutualstore_dht::custody::{Custody, CustodyConfig};
 use mutualstore_dht::ring::{Ring, RingConfig};
-use mutualstore_dht::{Contact, PeerState, VirtualNodes};
+use mutualstore_dht::{Contact, PeerState, Time, VirtualNodes};
 use mutualstore_erasure::{Code, Policy, encode};
 use tempfile::TempDir;
 

@@ -1,0 +1,106 @@
+//! What custody is told of the store: shards that came, shards that went, and what one believes and the other does not have.
+
+use std::time::Duration;
+
+use mutualstore_dht::custody::{self, Holding, Shape};
+use mutualstore_dht::{Id, Peer, Time};
+use mutualstore_erasure::VerifiedShard;
+
+use super::{Shards, key, shape_of, unix_ms};
+use crate::node::core::{Core, State};
+use crate::store::{Key, Meta, State as StoreState};
+
+impl Shards {
+    /// Tells custody of a shard or tombstone that was stored; nothing if it has been removed since. Custody learns what the
+    /// store holds at that moment, whatever other changes of the same shard are about to be told: the last one told is true.
+    pub(super) fn tell(&self, core: &Core, key: Key, shape: Shape) {
+        core.with(|state, now| {
+            if let Some(meta) = self.store.meta(key) {
+                self.insert(state, now, key, &meta, shape);
+            }
+        });
+    }
+
+    /// Tells custody of shards that were removed; those that the store holds again it goes on believing in.
+    pub(super) fn tell_removed(&self, core: &Core, keys: impl IntoIterator<Item = Key>) {
+        let mut keys = keys.into_iter().peekable();
+        if keys.peek().is_none() {
+            return;
+        }
+        core.with(|state, now| {
+            for key in keys {
+                let stripe = Id::new(key.stripe);
+                if self.has_not(key) {
+                    state.custody.removed(now, stripe, key.index);
+                } else {
+                    state.custody.spared(stripe, key.index);
+                }
+            }
+        });
+    }
+
+    /// Whether the store does not hold a shard; an index that cannot be read says nothing.
+    fn has_not(&self, key: Key) -> bool {
+        let held = self.store.holds(key);
+        held.inspect_err(|error| tracing::error!(%error, "index"))
+            .is_ok_and(|held| !held)
+    }
+
+    /// Has custody forget what it believes to be held and the store does not have, among the next `limit` behind `after` in
+    /// custody's order. Returns the last one looked at.
+    pub(in crate::node) fn reconcile(
+        &self,
+        core: &Core,
+        after: Option<(Id, u8)>,
+        limit: usize,
+    ) -> Option<(Id, u8)> {
+        let believed = core.read(|state| state.custody.held_after(after, limit));
+        let gone = believed
+            .iter()
+            .filter(|(stripe, index)| self.has_not(key(*stripe, *index)));
+        let gone: Vec<Key> = gone.map(|(stripe, index)| key(*stripe, *index)).collect();
+        for key in &gone {
+            tracing::info!(
+                "{}:{} is not held any more, although it was believed to be",
+                Id::new(key.stripe),
+                key.index
+            );
+        }
+        self.tell_removed(core, gone);
+        believed.last().copied()
+    }
+
+    /// Tells custody of a shard that was found, if it has never heard of it.
+    pub(in crate::node) fn acknowledge(&self, core: &Core, shard: &VerifiedShard) {
+        let stripe = Id::new(*shard.stripe().as_bytes());
+        if !core.read(|state| state.custody.believes(stripe, shard.index())) {
+            self.tell(core, key(stripe, shard.index()), shape_of(shard.header()));
+        }
+    }
+
+    pub(super) fn insert(&self, state: &mut State, now: Time, key: Key, meta: &Meta, shape: Shape) {
+        let holding_state = match meta.state {
+            StoreState::Committed => custody::State::Committed,
+            StoreState::Pending {
+                until_unix_ms,
+                writer,
+            } => custody::State::Pending {
+                until: now + Duration::from_millis(until_unix_ms.saturating_sub(unix_ms())),
+                writer: Peer::new(writer),
+            },
+            StoreState::Deleted { since_unix_ms } => {
+                let age = Duration::from_millis(unix_ms().saturating_sub(since_unix_ms));
+                custody::State::Deleted {
+                    until: now + self.retention.saturating_sub(age),
+                }
+            }
+        };
+        let holding = Holding {
+            stripe: Id::new(key.stripe),
+            index: key.index,
+            shape,
+            state: holding_state,
+        };
+        state.custody.insert(now, holding);
+    }
+}
