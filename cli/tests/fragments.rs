@@ -201,4 +201,22 @@ fn placement_is_what_the_file_has() {
             assert!(anchors(&stat).iter().all(|anchor| anchor.is_null() != has_groups));
         }
     }
+    for (policy, is_one_group) in [("buddies:6", false), ("buddies:7", true)] {
+        let words = [
+            "put",
+            path.to_str().unwrap(),
+            "--code",
+            "copies:3",
+            "--placement",
+            policy,
+            "--quiet",
+        ];
+        let put = net.run(0, &words).ok();
+        assert_eq!(
+            put.stderr.contains("6 are there: all are one group"),
+            is_one_group,
+            "{}",
+            put.stderr
+        );
+    }
 }

@@ -188,6 +188,12 @@ impl Scratch {
         }
     }
 
+    /// Resident memory of all live daemons, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let pids = self.pids().into_iter();
+        pids.filter_map(|(_, pid)| proc::rss_bytes(pid)).sum()
+    }
+
     /// Waits until the daemons have done what was left behind, so that it is not counted to what follows; not for ever.
     pub fn settle(&self) -> Result<(), NetError> {
         let begun = Instant::now();

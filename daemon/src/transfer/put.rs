@@ -573,22 +573,22 @@ impl<'a> Putting<'a> {
         journal_done(self.journal.take());
     }
 
-    fn report(&self, link: &Link, warning: Option<String>, took: Duration) -> PutReport {
+    fn report(&self, link: &Link, known_before: Option<String>, took: Duration) -> PutReport {
         let stored: usize = self.stripes.iter().map(|placed| placed.holders.len()).sum();
         let total: usize = self.stripes.iter().map(|placed| usize::from(placed.n)).sum();
         let bare = self
             .stripes
             .iter()
             .any(|p| p.holders.len() <= usize::from(p.k) && p.n > p.k);
-        let warning = warning.or_else(|| match (stored < total, bare) {
+        let warning = match (stored < total, bare) {
             (_, true) => Some(format!(
                 "{stored} of {total} shards stored: unprotected until repaired"
             )),
             (true, false) => Some(format!(
                 "{stored} of {total} shards stored; the rest follows when peers return"
             )),
-            (false, false) => None,
-        });
+            (false, false) => known_before,
+        };
         PutReport {
             link: link.to_string(),
             size_bytes: self.size,

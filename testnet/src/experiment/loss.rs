@@ -294,6 +294,8 @@ pub struct Reading {
     pub file_sets: usize,
     /// `put` under `successors`: distinct sets of holders that the living ring makes, of whatever is stored.
     pub ring_copysets: Option<usize>,
+    /// `get`: resident memory of all daemons after that.
+    pub resident_bytes: Option<u64>,
     /// `read`, `asked`: frames that peers sent to each other meanwhile,
     pub messages: Option<u64>,
     /// and their bytes.

@@ -90,7 +90,11 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         ring_copysets: ring_copysets(loss, cell, scratch)?,
         ..rows.timed("put", put_seconds)
     };
-    let mut readings = vec![put_row, rows.timed("get", get_seconds)];
+    let get_row = Reading {
+        resident_bytes: Some(scratch.resident_bytes()),
+        ..rows.timed("get", get_seconds)
+    };
+    let mut readings = vec![put_row, get_row];
     let kills = distinct(loss.kills.iter().copied());
     for dead in &kills {
         for pattern in 0..loss.patterns {
@@ -446,6 +450,7 @@ impl Rows<'_> {
             copysets: self.copysets,
             file_sets: self.file_sets,
             ring_copysets: None,
+            resident_bytes: None,
             messages: None,
             message_bytes: None,
             seconds: took.as_secs_f64(),

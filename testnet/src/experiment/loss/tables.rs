@@ -142,6 +142,7 @@ fn any(readings: &[Reading]) -> Table {
     table
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a number of bytes")]
 fn schemes(loss: &Loss, readings: &[Reading]) -> Table {
     let mut table = Table::new(
         "Schemes: sets of peers that hold a fragment, the groups they come from, and when loss begins",
@@ -155,6 +156,7 @@ fn schemes(loss: &Loss, readings: &[Reading]) -> Table {
             "must lose from",
             "put all s",
             "read all s",
+            "memory of all daemons MB",
         ],
     );
     for cell in super::Experiment::cells(loss) {
@@ -167,10 +169,9 @@ fn schemes(loss: &Loss, readings: &[Reading]) -> Table {
         let (Some(first), Ok(model)) = (of_cell.first(), loss.model(cell.peers, &cell.scheme)) else {
             continue;
         };
-        let seconds = |method: &str| {
-            let timed = of_cell.iter().find(|reading| reading.method == method);
-            Datum::number(timed.map(|reading| reading.seconds))
-        };
+        let row = |method: &str| of_cell.iter().find(|reading| reading.method == method);
+        let seconds = |method: &str| Datum::number(row(method).map(|reading| reading.seconds));
+        let memory = row("get").and_then(|reading| reading.resident_bytes);
         table.rows.push(vec![
             first.peers.into(),
             scheme(first).into(),
@@ -183,6 +184,7 @@ fn schemes(loss: &Loss, readings: &[Reading]) -> Table {
             model.certain_loss().into(),
             seconds("put"),
             seconds("get"),
+            Datum::number(memory.map(|bytes| bytes as f64 / 1e6)),
         ]);
     }
     table
