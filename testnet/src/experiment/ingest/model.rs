@@ -23,7 +23,7 @@
 //! * *Download*: the reader has a share s of the file on its own disk; the rest, (1 − s)·B, passes its downlink, and of each of
 //!   f holders that serve evenly the f-th part passes the uplink: **max((1 − s)·B/R, (1 − s)·B/(f·R))**. For one reader it is
 //!   the downlink, whatever N and k. A reader that took its own copy wherever it has one would have s = k/N; the daemon
-//!   asks one of a block's holders, drawn anew for each, which it is itself for 1/N of them.
+//!   asks the holders of blocks by turns, so that it is itself for 1/N of the blocks.
 //!
 //! *The bucket's burst.* A link is limited by a token bucket that is full, b bytes, when a transfer begins, so X bytes pass in
 //! max(X − b, 0)/R: the arrival curve b + R·t (Le Boudec and Thiran 2001, §1.2). What one bucket has shaped passes an equal one

@@ -2,6 +2,8 @@
 
 mod predicted;
 
+use mutualstore_erasure::Policy;
+
 use super::{Ingest, Reading, rate};
 use crate::experiment::Findings;
 use crate::experiment::findings::{
@@ -302,6 +304,16 @@ fn notes(ingest: &Ingest, readings: &[Reading], cases: &[Case<'_>]) -> Vec<Strin
         "Cells are measured one after the other, so what else the machine does meanwhile falls on some of them and not on others.".to_owned(),
         "The writer keeps, the reader has: the mean part of the file that is on that peer's own disk, so that it passes no link.".to_owned(),
     ];
+    if cases
+        .iter()
+        .any(|case| case.key.placement != Policy::Successors.to_string())
+    {
+        notes.push(
+            "Under all placements but successors the daemon also flushes a locator of every block with the first r peers from the \
+             block's id, 16 unless the network has another r, or all where there are fewer: more small writes the more peers \
+             there are, and next to no bytes.".to_owned(),
+        );
+    }
     let short = readings.iter().filter(|reading| !is_full(reading)).count();
     if short > 0 {
         notes.push(format!(
