@@ -68,6 +68,11 @@ impl Census {
         Some(self.roster.run_of(first, group))
     }
 
+    /// How many peers groups are made of.
+    pub(crate) fn peers(&self) -> usize {
+        self.roster.len()
+    }
+
     /// Somebody in the ring.
     pub(crate) fn contact(&self, peer: Peer) -> Option<&Contact> {
         self.contacts.get(&peer)

@@ -3,6 +3,8 @@
 //!
 //! The store blocks (it waits for the disk), so each call runs on a bounded pool of blocking threads.
 
+mod inventory;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -599,6 +601,5 @@ pub(crate) fn header_bytes(shard: &VerifiedShard) -> Bytes {
     shard.header().encode()
 }
 
-mod inventory;
 #[cfg(test)]
 mod tests;

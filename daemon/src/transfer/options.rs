@@ -41,21 +41,7 @@ impl PutOptions {
         let policy = self.policy.check(code);
         policy.map_err(|error| Failure::usage(format!("placement {error}")))?;
         self.layout(code, 0).check().map_err(Failure::usage)?;
-        Ok((
-            code,
-            warning.or_else(|| self.one_group(code, node.peers_counted())),
-        ))
-    }
-
-    /// Groups that cannot be told apart are no groups.
-    fn one_group(&self, code: Code, peers: usize) -> Option<String> {
-        let group = self.policy.group(code)?;
-        (peers < usize::from(group)).then(|| {
-            format!(
-                "placement {} needs {group} peers for a group and {peers} are there: all are one group",
-                self.policy
-            )
-        })
+        Ok((code, warning))
     }
 
     /// How a file is laid out of which `size` bytes were seen.

@@ -573,22 +573,31 @@ impl<'a> Putting<'a> {
         journal_done(self.journal.take());
     }
 
-    fn report(&self, link: &Link, known_before: Option<String>, took: Duration) -> PutReport {
+    /// Groups that cannot be told apart are no groups.
+    fn one_group(&self) -> Option<String> {
+        let policy = self.placement.policy;
+        let (group, peers) = (policy.group(self.code)?, self.node.last_census()?.peers());
+        (peers < usize::from(group)).then(|| {
+            format!("placement {policy} has groups of {group} peers and {peers} are there: all are one group")
+        })
+    }
+
+    fn report(&self, link: &Link, warning: Option<String>, took: Duration) -> PutReport {
         let stored: usize = self.stripes.iter().map(|placed| placed.holders.len()).sum();
         let total: usize = self.stripes.iter().map(|placed| usize::from(placed.n)).sum();
         let bare = self
             .stripes
             .iter()
             .any(|p| p.holders.len() <= usize::from(p.k) && p.n > p.k);
-        let warning = match (stored < total, bare) {
+        let warning = warning.or_else(|| match (stored < total, bare) {
             (_, true) => Some(format!(
                 "{stored} of {total} shards stored: unprotected until repaired"
             )),
             (true, false) => Some(format!(
                 "{stored} of {total} shards stored; the rest follows when peers return"
             )),
-            (false, false) => known_before,
-        };
+            (false, false) => self.one_group(),
+        });
         PutReport {
             link: link.to_string(),
             size_bytes: self.size,

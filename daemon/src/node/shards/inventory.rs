@@ -78,7 +78,7 @@ impl Shards {
         }
     }
 
-    pub(super) fn insert(&self, state: &mut State, now: Time, key: Key, meta: &Meta, shape: Shape) {
+    fn insert(&self, state: &mut State, now: Time, key: Key, meta: &Meta, shape: Shape) {
         let holding_state = match meta.state {
             StoreState::Committed => custody::State::Committed,
             StoreState::Pending {
