@@ -319,7 +319,7 @@ pub(super) fn notes(cases: &[Case<'_>], op: Op) -> Vec<String> {
     let rates = distinct(limited(cases).map(|(_, _, bits)| bits));
     let mut notes: Vec<String> = rates.into_iter().map(of_rate).collect();
     if op == Op::Ingest && !notes.is_empty() {
-        notes.push("By the links alone, copies cost the receiving peer the same wherever they go, so placements differ by what the writer keeps itself; the rest is not the links': all but successors leave locators with other peers before the commit. A pipelined chain would take about 1/(k - h) of the links' time.".to_owned());
+        notes.push("By the links alone, copies cost the receiving peer the same wherever they go, so placements differ by what the writer keeps itself; the rest is not the links'. A pipelined chain would take about 1/(k - h) of the links' time.".to_owned());
     }
     notes
 }
