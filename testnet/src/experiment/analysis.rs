@@ -46,8 +46,7 @@ pub use self::ring::{HolderSets, Ring};
 const DRAWS: u32 = 400;
 /// Patterns of one draw, at most: beyond, what is left of their chance is far below that of placement.
 const DRAWN_PATTERNS: u64 = 400;
-/// Rings drawn where there is no closed form, and patterns on each.
-const RINGS: u64 = 20;
+/// Patterns on each drawn ring.
 const RING_PATTERNS: u64 = 2000;
 
 /// What stays in one group.
@@ -202,14 +201,13 @@ impl Model {
         mean(&counts)
     }
 
-    /// Drawn once.
+    /// Of the drawn rings.
     fn rings(&self, virtual_nodes: usize) -> &[HolderSets] {
-        let draw = |seed| {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let circle = Ring::draw(self.peers, virtual_nodes, &mut rng);
-            circle.holder_sets(self.code.shards()).ok()
-        };
-        self.rings.get_or_init(|| (0..RINGS).filter_map(draw).collect())
+        self.rings.get_or_init(|| {
+            let rings = ring::drawn(self.peers, virtual_nodes);
+            let sets = rings.iter().map(|ring| ring.holder_sets(self.code.shards()));
+            sets.filter_map(Result::ok).collect()
+        })
     }
 
     /// The mean over drawn rings and patterns.

@@ -5,14 +5,32 @@
 //! there are, the more placement behaves like a random one (Cidon et al. 2013 §3 on scatter width).
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mutualstore_dht::choice::{CANDIDATES, choose};
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
-use rand::RngExt;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::ModelError;
 use crate::experiment::peer_set::PeerSet;
+
+/// Rings drawn to find a mean.
+const RINGS: u64 = 20;
+
+/// Numbers of peers and of the virtual nodes of each.
+type Size = (usize, usize);
+
+/// Rings that were drawn.
+static DRAWN: Mutex<BTreeMap<Size, Arc<[Ring]>>> = Mutex::new(BTreeMap::new());
+
+/// Always the same rings of that size. They take seconds to draw, and every code asks for them, so they are remembered.
+pub(super) fn drawn(peers: usize, virtual_nodes: usize) -> Arc<[Ring]> {
+    let draw = |seed| Ring::draw(peers, virtual_nodes, &mut ChaCha8Rng::seed_from_u64(seed));
+    let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let rings = drawn.entry((peers, virtual_nodes));
+    Arc::clone(rings.or_insert_with(|| (0..RINGS).map(draw).collect()))
+}
 
 /// Virtual nodes of numbered peers at random points of a circle.
 #[derive(Clone, Debug)]
@@ -178,8 +196,6 @@ impl HolderSets {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-
     use super::*;
     use crate::experiment::analysis::binomial::tail;
     use crate::experiment::patterns::Patterns;
