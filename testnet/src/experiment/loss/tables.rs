@@ -1,5 +1,7 @@
 //! What `loss` found: measured beside expected, and why the two differ where they do.
 
+mod winners;
+
 use super::{Loss, Reading, rings};
 use crate::experiment::Findings;
 use crate::experiment::findings::{Datum, Figure, Point, Series, Table, distinct};
@@ -19,7 +21,7 @@ pub(super) fn findings(loss: &Loss, readings: &[Reading]) -> Findings {
         ..Findings::default()
     };
     findings.notes.extend(deviations(readings));
-    findings.notes.extend(winners(readings));
+    findings.notes.extend(winners::notes(readings));
     findings.notes.push(DETECTION.to_owned());
     let networks = distinct(readings.iter().map(|reading| reading.peers));
     for (kind, method, value) in FIGURES {
@@ -45,11 +47,15 @@ user would call proof). The first and the last were built, because they fail in 
 named the same files as the map. Their messages and bytes are those of the table, background traffic of the ring included.";
 
 fn scheme(reading: &Reading) -> String {
+    format!("{} {}", reading.code, placement(reading))
+}
+
+fn placement(reading: &Reading) -> String {
     let scope = reading
         .scope
         .as_ref()
         .map_or_else(String::new, |scope| format!("/{scope}"));
-    format!("{} {}{scope}", reading.code, reading.placement)
+    format!("{}{scope}", reading.placement)
 }
 
 /// Counted over all patterns, or a large sample of them.
@@ -307,59 +313,6 @@ fn deviations(readings: &[Reading]) -> Vec<String> {
         )
     };
     outside.map(explain).collect()
-}
-
-/// Values nearer to each other count as the same.
-const EVEN: f64 = 1e-6;
-/// Schemes named where several are alike.
-const NAMED: usize = 3;
-
-fn all_of(schemes: &[String]) -> String {
-    let named = schemes.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    match schemes.len().saturating_sub(NAMED) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
-}
-
-/// Which scheme lost least, and which was the least likely to lose anything.
-fn winners(readings: &[Reading]) -> Vec<String> {
-    let counted: Vec<&Reading> = readings.iter().filter(|reading| is_counted(reading)).collect();
-    let cells = distinct(counted.iter().map(|reading| (reading.peers, reading.dead)));
-    let best = |(peers, dead): (usize, usize), value: fn(&Reading) -> Option<f64>| {
-        let of = counted
-            .iter()
-            .filter(|reading| (reading.peers, reading.dead) == (peers, dead));
-        let of: Vec<(f64, &Reading)> = of
-            .filter_map(|reading| Some((value(reading)?, *reading)))
-            .collect();
-        let least = of.iter().map(|(value, _)| *value).min_by(f64::total_cmp)?;
-        let most = of.iter().map(|(value, _)| *value).max_by(f64::total_cmp)?;
-        let named = |wanted: f64| {
-            let same = of.iter().filter(|(value, _)| (value - wanted).abs() < EVEN);
-            all_of(&same.map(|(_, reading)| scheme(reading)).collect::<Vec<_>>())
-        };
-        // Where all are alike nobody has won.
-        (most - least >= EVEN).then(|| (least, named(least), most, named(most)))
-    };
-    let mut notes = Vec::new();
-    for cell in cells {
-        let (peers, dead) = cell;
-        if let Some((few, savers, many, losers)) = best(cell, |reading| reading.files_lost) {
-            notes.push(format!(
-                "{dead} of {peers} dead, files lost on average: fewest, {few:.2}, with {savers}; most, {many:.2}, with {losers}."
-            ));
-        }
-        if let Some((rare, safest, often, riskiest)) = best(cell, |reading| reading.any_lost) {
-            notes.push(format!(
-                "{dead} of {peers} dead, chance that any file is lost: least, {:.2} %, with {safest}; greatest, {:.2} %, with \
-                 {riskiest}.",
-                100.0 * rare,
-                100.0 * often,
-            ));
-        }
-    }
-    notes
 }
 
 /// A value with its interval, if a row has one.
