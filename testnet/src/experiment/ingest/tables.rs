@@ -257,7 +257,7 @@ fn against_peers(cases: &[Case<'_>], op: Op, limit: Option<u64>) -> Option<Figur
             at(limit)
         ),
         x_label: "peers N".to_owned(),
-        y_label: "seconds, median and quartiles".to_owned(),
+        y_label: "time, seconds".to_owned(),
         series: all,
     })
 }
@@ -272,7 +272,7 @@ fn against_size(cases: &[Case<'_>], op: Op, limit: Option<u64>) -> Option<Figure
     Some(Figure {
         title: format!("{} with {peers} peers, {}, by size", op.as_str(), at(limit)),
         x_label: "file size, bytes".to_owned(),
-        y_label: "seconds, median and quartiles".to_owned(),
+        y_label: "time, seconds".to_owned(),
         series: series(&shown, op, |case| case.key.file_bytes as f64),
     })
 }

@@ -224,7 +224,7 @@ fn sizes_figure(readings: &[Reading], chosen: impl Fn(&Reading) -> bool, op: &st
     Figure {
         title: format!("{op} of one file by one client"),
         x_label: "file size, bytes".to_owned(),
-        y_label: "seconds".to_owned(),
+        y_label: "time, seconds".to_owned(),
         series: all,
     }
 }
