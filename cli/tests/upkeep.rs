@@ -275,3 +275,30 @@ fn others_repair_where_homes_do_not() {
         net.expect(index, &link, &bytes);
     }
 }
+
+/// After a restart it stands in the address book only.
+#[test]
+fn who_was_gone_before_a_restart_is_not_waited_for() {
+    let net = Net::up(5, &["--seed", "27", "--", "--repair-delay", "2s"]);
+    let bytes = noise(27, 3 * MIB);
+    let link = net.put(0, &bytes, &["--code", "xor:2"]);
+    let lost = net.ids(&[4]).remove(0);
+    let is_gone = |index: usize| {
+        let ring = net.run(index, &["ring", "--json"]).ok().json();
+        let found = ring["peers"]
+            .as_array()?
+            .iter()
+            .find(|peer| peer["peer"] == *lost)?;
+        (found["state"] == "gone").then_some(())
+    };
+    net.testnet("kill", &["--peer", "4"]).ok();
+    eventually("all miss it", || net.alive().into_iter().try_for_each(is_gone));
+    net.testnet("kill", &["--peer", "0"]).ok();
+    net.testnet("start", &["--peer", "0"]).ok();
+    eventually("it is gone for who just started", || is_gone(0));
+    // As many peers are counted as by those who saw it go.
+    let code = |index: usize| net.stat(index, &net.put(index, b"small", &[]))["code"].clone();
+    assert_eq!(code(0), code(1));
+    net.becomes(0, &link, "safe");
+    net.run(0, &["rm", &link]).ok();
+}

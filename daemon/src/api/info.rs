@@ -7,7 +7,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use mutualstore_dht::ring::{Liveness, Phase};
+use mutualstore_dht::custody::Standing;
+use mutualstore_dht::ring::Phase;
 use mutualstore_dht::{Contact, Id};
 use serde::{Deserialize, Serialize};
 
@@ -279,21 +280,16 @@ pub(super) async fn ring(
 }
 
 fn known_peers(node: &Node) -> Vec<(Contact, &'static str)> {
-    let now = node.core.now();
-    let delay = node.config.repair_delay;
-    node.core.read(|state| {
-        let me = (state.ring.me().clone(), "alive");
-        let others = state.ring.peers().map(|(contact, liveness)| {
-            let name = match liveness {
-                Liveness::Alive => "alive",
-                Liveness::Suspect => "suspect",
-                Liveness::Dead { since } if now.since(since) < delay => "suspect",
-                Liveness::Dead { .. } => "gone",
-            };
-            (contact.clone(), name)
-        });
-        std::iter::once(me).chain(others).collect()
-    })
+    let me = node.core.read(|state| state.ring.me().clone());
+    let others = node.standings().into_iter().map(|(contact, standing)| {
+        let name = match standing {
+            Standing::Live => "alive",
+            Standing::Suspect => "suspect",
+            Standing::Gone => "gone",
+        };
+        (contact, name)
+    });
+    std::iter::once((me, "alive")).chain(others).collect()
 }
 
 /// Which part of the circle each live peer is responsible for; 0 for those that are not alive.

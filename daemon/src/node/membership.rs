@@ -5,8 +5,9 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mutualstore_dht::contact::virtual_nodes_for;
+use mutualstore_dht::custody::Standing;
 use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
-use mutualstore_dht::{Contact, Id, Peer, PeerState};
+use mutualstore_dht::{Contact, Id, Peer, PeerState, Time};
 use zeroize::Zeroizing;
 
 use super::Node;
@@ -94,6 +95,17 @@ async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
     Ok(())
 }
 
+/// What a peer is to users.
+fn standing(liveness: Liveness, now: Time, repair_delay: Duration) -> Standing {
+    match liveness {
+        Liveness::Alive => Standing::Live,
+        Liveness::Unmet { since } | Liveness::Dead { since } if now.since(since) >= repair_delay => {
+            Standing::Gone
+        }
+        Liveness::Suspect | Liveness::Unmet { .. } | Liveness::Dead { .. } => Standing::Suspect,
+    }
+}
+
 impl Node {
     /// Join addresses through which nobody was met yet, and how the last attempt ended.
     pub(crate) fn unanswered(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
@@ -150,27 +162,31 @@ impl Node {
 
     /// Live and suspect peers, this one included: what a code is chosen for.
     pub(crate) fn peers_counted(&self) -> usize {
+        let standings = self.standings();
+        let counted = standings
+            .iter()
+            .filter(|(_, standing)| *standing != Standing::Gone);
+        1 + counted.count()
+    }
+
+    /// All others ever known, as users see them: suspect until their shards are made anew elsewhere, then gone.
+    pub(crate) fn standings(&self) -> Vec<(Contact, Standing)> {
         let now = self.core.now();
         let delay = self.config.repair_delay;
         self.core.read(|state| {
-            let counts = |liveness| match liveness {
-                Liveness::Alive | Liveness::Suspect => true,
-                Liveness::Dead { since } => now.since(since) < delay,
-            };
-            1 + state
-                .ring
-                .peers()
-                .filter(|(_, liveness)| counts(*liveness))
-                .count()
+            let others = state.ring.peers();
+            others
+                .map(|(contact, liveness)| (contact.clone(), standing(liveness, now, delay)))
+                .collect()
         })
     }
 
-    /// Whether a peer has been silent for so long that its shards are made anew elsewhere.
+    /// Whether a peer has been silent for so long that its shards are made anew elsewhere. One that was not met since
+    /// this peer started may have been silent before.
     pub(crate) fn is_gone(&self, peer: Peer) -> bool {
         let now = self.core.now();
         self.core.read(|state| match state.ring.liveness(peer) {
-            Some(Liveness::Alive | Liveness::Suspect) => false,
-            Some(Liveness::Dead { since }) => now.since(since) >= self.config.repair_delay,
+            Some(liveness) => standing(liveness, now, self.config.repair_delay) == Standing::Gone,
             None => !state.ring.is_alive(peer),
         })
     }

@@ -5,6 +5,7 @@
 //! next attempt. Custody takes the tombstones on to the stripes' seats, and to holders that were away.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,26 +112,27 @@ pub(crate) async fn delete_listed(node: &Arc<Node>, link: &Link) -> Result<Delet
     deleted
 }
 
-/// Finishes a deletion that a crash interrupted, as soon as enough holders answer.
-pub(crate) async fn resume(node: &Arc<Node>, sealed: &str) {
+/// Tries to finish a deletion that a crash interrupted. It is to be continued while too few holders answer.
+pub(crate) async fn resume(node: &Arc<Node>, sealed: &str) -> ControlFlow<()> {
     let Some(link) = node.files.open_deletion(sealed) else {
         tracing::warn!("a deletion in the journal is damaged or of another account; given up");
-        return;
+        return ControlFlow::Break(());
     };
-    loop {
-        match delete(node, &link, &Transfer::new(Operation::Delete)).await {
-            Err(failure) if failure.retry => tokio::time::sleep(RESUME).await,
-            Err(failure) if failure.exit != EXIT_NOT_FOUND => {
-                tracing::warn!(%failure, "a deletion that was interrupted is given up");
-                return;
-            }
-            Ok(_) | Err(_) => break,
+    match delete(node, &link, &Transfer::new(Operation::Delete)).await {
+        Err(failure) if failure.retry => {
+            tracing::debug!(%failure, "a deletion in the journal cannot be finished yet");
+            return ControlFlow::Continue(());
         }
+        Err(failure) if failure.exit != EXIT_NOT_FOUND => {
+            tracing::warn!(%failure, "a deletion that was interrupted is given up");
+            return ControlFlow::Break(());
+        }
+        Ok(_) | Err(_) => tracing::info!("finished a deletion that was in progress when the daemon stopped"),
     }
-    tracing::info!("finished a deletion that was in progress when the daemon stopped");
     if let Err(error) = node.files.append_sealed(sealed) {
         tracing::error!(%error, "a deleted file stays in the list");
     }
+    ControlFlow::Break(())
 }
 
 /// Takes back a file of one stripe whose put ended before it was told of: holders that are away may have a committed

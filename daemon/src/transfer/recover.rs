@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
-use futures::stream;
+use futures::future::ready;
+use futures::{StreamExt, stream};
 use mutualstore_dht::ring::Phase;
 use mutualstore_dht::{Id, Peer};
 
@@ -20,8 +20,10 @@ use crate::wire::node::PutSecret;
 const POLL: Duration = Duration::from_millis(500);
 /// How long a peer that finds nobody waits for those it knows.
 const LONE: Duration = Duration::from_mins(1);
-/// Puts finished or taken back at the same time.
+/// Puts finished or taken back, or deletions finished, at the same time.
 const WIDTH: usize = 8;
+/// Between two attempts to finish deletions.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Goes once through what the journal held at the start.
 pub(crate) async fn recover(node: Arc<Node>, unfinished: Vec<Unfinished>) {
@@ -40,18 +42,29 @@ pub(crate) async fn recover(node: Arc<Node>, unfinished: Vec<Unfinished>) {
             return;
         }
     };
-    let (deletions, puts): (Vec<Unfinished>, Vec<Unfinished>) =
+    let (mut deletions, puts): (Vec<Unfinished>, Vec<Unfinished>) =
         unfinished.into_iter().partition(|one| one.deleting.is_some());
     let (node, listed) = (&node, &listed);
     let finishing = stream::iter(puts).for_each_concurrent(WIDTH, |put| finish(node, put, listed));
     finishing.await;
-    for deletion in deletions {
-        let sealed = deletion.deleting.as_deref().unwrap_or_default();
-        delete::resume(node, sealed).await;
-        if let Err(error) = deletion.finish() {
-            tracing::warn!(%error, "the journal of an old deletion stays");
-        }
+    while !deletions.is_empty() {
+        // One that has to wait for a peer does not keep the others waiting.
+        let attempts = stream::iter(deletions).map(|deletion| resume(node, deletion));
+        deletions = attempts.buffer_unordered(WIDTH).filter_map(ready).collect().await;
+        tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// Tries to finish a deletion. Returns it if another attempt may succeed.
+async fn resume(node: &Arc<Node>, deletion: Unfinished) -> Option<Unfinished> {
+    let sealed = deletion.deleting.as_deref().unwrap_or_default();
+    if delete::resume(node, sealed).await.is_continue() {
+        return Some(deletion);
+    }
+    if let Err(error) = deletion.finish() {
+        tracing::warn!(%error, "the journal of an old deletion stays");
+    }
+    None
 }
 
 async fn finish(node: &Arc<Node>, put: Unfinished, listed: &BTreeSet<[u8; 32]>) {

@@ -203,8 +203,13 @@ pub enum Event {
 pub enum Liveness {
     /// Counted among the living.
     Alive,
-    /// Does not answer at the moment, or was never asked since this peer started.
+    /// Does not answer at the moment.
     Suspect,
+    /// From the address book or heard of, and not met: it may live, but who is in the ring is met before long.
+    Unmet {
+        /// When it was last heard, or noted by this peer since it started.
+        since: Time,
+    },
     /// Did not answer, or left.
     Dead {
         /// When it was given up.

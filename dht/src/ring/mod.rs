@@ -522,12 +522,12 @@ impl Ring {
     /// Everybody known, the dead included, without this peer.
     pub fn peers(&self) -> impl Iterator<Item = (&Contact, Liveness)> {
         let entries = self.table.entries();
-        entries.map(|(_, entry)| (&entry.contact, entry.standing.into()))
+        entries.map(|(_, entry)| (&entry.contact, entry.liveness()))
     }
 
     /// What this ring thinks of another peer; none if it does not know it.
     pub fn liveness(&self, peer: Peer) -> Option<Liveness> {
-        self.table.get(peer).map(|entry| entry.standing.into())
+        self.table.get(peer).map(table::Entry::liveness)
     }
 
     /// Whether another peer has spoken to this one since it started.

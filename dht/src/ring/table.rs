@@ -44,16 +44,6 @@ impl Standing {
     }
 }
 
-impl From<Standing> for Liveness {
-    fn from(standing: Standing) -> Self {
-        match standing {
-            Standing::Alive => Self::Alive,
-            Standing::Known | Standing::Candidate | Standing::Suspect => Self::Suspect,
-            Standing::Dead(since) => Self::Dead { since },
-        }
-    }
-}
-
 /// What is known of one other peer.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -98,6 +88,17 @@ impl Entry {
             pinged: None,
             pinging: false,
             unlisted: false,
+        }
+    }
+
+    pub(super) fn liveness(&self) -> Liveness {
+        match self.standing {
+            Standing::Alive => Liveness::Alive,
+            Standing::Suspect => Liveness::Suspect,
+            Standing::Known | Standing::Candidate => Liveness::Unmet {
+                since: self.heard.unwrap_or(self.noted),
+            },
+            Standing::Dead(since) => Liveness::Dead { since },
         }
     }
 
