@@ -1,8 +1,15 @@
 //! `testnet chaos`.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use mutualstore_testnet::chaos::{self, ChaosOptions};
+use mutualstore_daemon::files::DataDir;
+use mutualstore_daemon::journal::Journal;
+use mutualstore_daemon::list::FileList;
+use mutualstore_daemon::store::{LOCATOR, TOMBSTONE, locate};
+use mutualstore_erasure::Header;
+use mutualstore_testnet::chaos::{self, ChaosOptions, Estate, Inside, ShardName};
 use mutualstore_testnet::client::FAILURE;
 
 use crate::corrupt::{Choice, damage};
@@ -43,8 +50,9 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         flags: args.flags,
     };
     let spinner = screen.spinner("chaos");
-    let corrupt = |dir: &std::path::Path, count, seed| Ok(damage(dir, Choice::Some { count, seed })?.len());
-    let report = chaos::run(&options, &corrupt, &|text| spinner.set_message(text.to_owned()));
+    let report = chaos::run(&options, &DaemonCode, &|text| {
+        spinner.set_message(text.to_owned());
+    });
     spinner.finish_and_clear();
     let report = report?;
     if screen.json {
@@ -60,4 +68,50 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         code: FAILURE,
         message,
     })
+}
+
+/// Reads data directories as daemons do.
+#[derive(Debug)]
+struct DaemonCode;
+
+impl Inside for DaemonCode {
+    fn damage(&self, data_dir: &Path, count: usize, seed: u64) -> io::Result<usize> {
+        Ok(damage(data_dir, Choice::Some { count, seed })?.len())
+    }
+
+    fn shards(&self, data_dir: &Path) -> io::Result<BTreeSet<ShardName>> {
+        let held = locate(&data_dir.join("shards"))?;
+        let shards = held
+            .into_keys()
+            .filter(|key| ![TOMBSTONE, LOCATOR].contains(&key.index));
+        Ok(shards
+            .map(|key| (hex::encode(key.stripe), u32::from(key.index)))
+            .collect())
+    }
+
+    fn estate(&self, data_dir: &Path) -> io::Result<Estate> {
+        let account = DataDir::open(data_dir)
+            .and_then(|dir| dir.account())
+            .map_err(io::Error::other)?;
+        let files = FileList::open(data_dir, &account).and_then(|list| list.load(None));
+        let (_, unfinished) = Journal::open(data_dir).map_err(io::Error::other)?;
+        let mut estate = Estate::default();
+        for file in files.map_err(io::Error::other)? {
+            estate.links.insert(file.link.to_string());
+        }
+        for put in unfinished {
+            let written = put
+                .stripes
+                .iter()
+                .map(|(stripe, _)| hex::encode(stripe.as_bytes()));
+            estate.stripes.extend(written);
+            let exposed = put
+                .exposed
+                .and_then(|exposed| Header::decode(&exposed.header).ok());
+            estate
+                .stripes
+                .extend(exposed.map(|header| hex::encode(header.id().as_bytes())));
+        }
+        Ok(estate)
+    }
 }

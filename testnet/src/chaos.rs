@@ -9,6 +9,7 @@
 mod audit;
 mod cast;
 mod disk;
+mod inside;
 mod journal;
 mod nemesis;
 mod proxy;
@@ -16,6 +17,7 @@ mod report;
 mod tolerance;
 mod traffic;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -35,7 +37,8 @@ use nemesis::Nemesis;
 use tolerance::{FEWEST, Tolerance};
 use traffic::Traffic;
 
-pub use nemesis::{Damage, Fault, Toll};
+pub use inside::{Estate, Inside, ShardName};
+pub use nemesis::{Fault, Toll};
 pub use proxy::Passed;
 pub use report::ChaosReport;
 pub use traffic::{Count, Operations};
@@ -147,10 +150,10 @@ impl ChaosError {
     }
 }
 
-/// Runs chaos; `narrate` is told what happens. `damage` flips bytes of shards on disk.
+/// Runs chaos; `narrate` is told what happens.
 pub fn run(
     options: &ChaosOptions,
-    damage: Damage<'_>,
+    inside: &dyn Inside,
     narrate: &dyn Fn(&str),
 ) -> Result<ChaosReport, ChaosError> {
     if options.peers < FEWEST {
@@ -173,7 +176,7 @@ pub fn run(
     };
     narrate(&format!("starting {} daemons", options.peers));
     let cast = Cast::raise(recipe, capacities, options.place.as_deref(), seed, options.peers)?;
-    match rage(&cast, options, seed, damage, narrate) {
+    match rage(&cast, options, seed, inside, narrate) {
         Ok(mut report) => {
             if !report.operations.violations.is_empty() {
                 report.kept = Some(cast.keep());
@@ -192,7 +195,7 @@ fn rage(
     cast: &Cast,
     options: &ChaosOptions,
     seed: u64,
-    damage: Damage<'_>,
+    inside: &dyn Inside,
     narrate: &dyn Fn(&str),
 ) -> Result<ChaosReport, ChaosError> {
     let begun = Instant::now();
@@ -200,22 +203,22 @@ fn rage(
     let journal = Journal::create(&cast.dir().join("journal"));
     let journal = journal.map_err(ChaosError::io("cannot write the journal"))?;
     let tolerance = Tolerance::of(options.peers);
-    let audit = Audit::new(cast, &journal);
+    let audit = Audit::new(cast, &journal, inside);
     let traffic = Traffic::new(cast, &journal, &tolerance);
-    let nemesis = Nemesis::new(cast, &audit, &tolerance, options.peers);
+    let nemesis = Nemesis::new(cast, &audit, &tolerance, inside, options.peers);
     let deadline = begun + Duration::from_secs_f64(options.minutes * 60.0);
     thread::scope(|scope| {
         let traffic = &traffic;
         for client in 0..CLIENTS {
             scope.spawn(move || traffic.run(seed.wrapping_mul(CLIENTS).wrapping_add(client)));
         }
-        let hurt = nemesis.run(seed, deadline, options.kills, damage, narrate);
+        let hurt = nemesis.run(seed, deadline, options.kills, narrate);
         traffic.over.store(true, Ordering::Release);
         hurt
     })?;
     narrate("the audit");
     cast.whole()?;
-    finish_deletions(&journal, &traffic);
+    finish_deletions(&journal, &traffic)?;
     audit.wait_safe()?;
     audit.read_all(&traffic);
     let stock = settle(&audit, &traffic)?;
@@ -232,8 +235,9 @@ fn rage(
         files_stored: count(|fate| *fate == Fate::Stored),
         files_deleted: count(|fate| matches!(fate, Fate::Deleted(_))),
         files_half_deleted: count(|fate| *fate == Fate::Doomed),
-        shards_expected: stock.expected.values().sum(),
+        shards_expected: stock.expected(),
         shards_held: stock.held.values().sum(),
+        orphans: stock.orphans,
         used_bytes: stock.used_bytes,
         disk_bytes: stock.disk_bytes,
         passed: cast.passed(),
@@ -242,24 +246,47 @@ fn rage(
     })
 }
 
-/// Deletions whose outcome is not known are asked for again, where the owner is still there.
-fn finish_deletions(journal: &Journal, traffic: &Traffic<'_>) {
-    for file in journal.all(|file| file.fate == Fate::Doomed) {
-        traffic.remove(&file);
+/// Deletions whose outcome is not known are asked for again, where the owner is still there. What never goes is a
+/// violation.
+fn finish_deletions(journal: &Journal, traffic: &Traffic<'_>) -> Result<(), ChaosError> {
+    let mut last = String::new();
+    let finished = traffic.cast.until("deletions to be finished", || {
+        let begun = journal.all(|file| file.fate == Fate::Doomed);
+        let mut left = begun
+            .iter()
+            .filter(|file| traffic.cast.client(file.owner).is_some());
+        left.all(|file| {
+            let removed = traffic.remove(file);
+            if let Err(error) = &removed {
+                last = format!(
+                    "file {} ({} bytes) through peer {}: {error}",
+                    file.noise, file.size, file.owner
+                );
+            }
+            removed.is_ok()
+        })
+        .then_some(())
+    });
+    if let Err(ChaosError::Late { .. }) = finished {
+        traffic.violation(format!("a deletion cannot be finished: {last}"));
+        return Ok(());
     }
+    finished
 }
 
 /// Waits until daemons hold exactly the shards that files have. What never goes is a violation.
 fn settle(audit: &Audit<'_>, traffic: &Traffic<'_>) -> Result<Stock, ChaosError> {
-    let spare = traffic.operations().unaccounted_shards;
     let mut last = Stock::default();
     let fits = |stock: &Stock| {
-        let left = |number: &usize, held: &u64| held - stock.expected.get(number).unwrap_or(&0).min(held);
-        let over: u64 = stock.held.iter().map(|(number, held)| left(number, held)).sum();
-        let there = |(number, expected): (&usize, &u64)| stock.held.get(number).unwrap_or(&0) >= expected;
+        let (held, expected) = (stock.held.values().sum::<u64>(), stock.expected());
+        let there = |(number, expected): (&usize, &BTreeSet<ShardName>)| {
+            stock.held.get(number).unwrap_or(&0) >= &(expected.len() as u64)
+        };
         let fixed = FIXED_OVERHEAD * audit.cast.members().len() as u64;
         let disk = stock.used_bytes / OVERHEAD + fixed + OF_SMALL_RECORD * stock.small_records;
-        over <= spare && stock.disk_bytes <= stock.used_bytes + disk && stock.expected.iter().all(there)
+        held <= expected + stock.orphans
+            && stock.disk_bytes <= stock.used_bytes + disk
+            && stock.expected.iter().all(there)
     };
     let settled = audit.cast.until("shards to be where they belong", || {
         last = audit.stock()?;
@@ -268,9 +295,7 @@ fn settle(audit: &Audit<'_>, traffic: &Traffic<'_>) -> Result<Stock, ChaosError>
     match settled {
         Ok(()) => {}
         Err(ChaosError::Late { .. }) => traffic.violation(format!(
-            "shards that belong to no file, or belong elsewhere, or take too much: expected {:?}, held {:?}, {} bytes \
-             of shards, {} on disk, {} tombstones and locators",
-            last.expected, last.held, last.used_bytes, last.disk_bytes, last.small_records
+            "shards that belong to no file, or belong elsewhere, or take too much: {last}"
         )),
         Err(error) => return Err(error),
     }

@@ -1,18 +1,20 @@
 //! What the network is held to: every acknowledged file whole, every deleted one gone, every shard accounted for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::ChaosError;
 use super::cast::Cast;
+use super::inside::{Estate, Inside, ShardName};
 use super::journal::{Fate, Journal, Kept};
 use super::traffic::{Traffic, is_wrong, read};
-use crate::client::{Client, FileStat, Health, NOT_FOUND, UNRECOVERABLE};
+use crate::client::{Client, FileStat, Health, NOT_FOUND, StripeStat, UNRECOVERABLE};
 
 /// Questions asked at the same time.
 const WIDTH: usize = 4;
@@ -20,21 +22,26 @@ const WIDTH: usize = 4;
 const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Who looks.
-#[derive(Debug)]
 pub(super) struct Audit<'a> {
     pub(super) cast: &'a Cast,
     pub(super) journal: &'a Journal,
-    /// Links that daemons list and no client was told: puts that broke off and were finished by a journal.
-    unclaimed: Mutex<BTreeSet<String>>,
+    inside: &'a dyn Inside,
+    /// Of all daemons that ended for good: links that no client may have been told of, since a put broke off and was
+    /// finished by the daemon's journal, and stripes of puts that nobody will finish or take back.
+    estate: Mutex<Estate>,
 }
 
 /// Shards that should be there, and those that are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stock {
     /// Per daemon, by what `stat` of all files says.
-    pub(super) expected: BTreeMap<usize, u64>,
+    pub(super) expected: BTreeMap<usize, BTreeSet<ShardName>>,
     /// Per daemon, by what its `status` says.
     pub(super) held: BTreeMap<usize, u64>,
+    /// Per daemon, those in its store that no file has; looked up only where it holds more than expected.
+    pub(super) strays: BTreeMap<usize, BTreeSet<ShardName>>,
+    /// Of these, shards of puts that ended with their daemon.
+    pub(super) orphans: u64,
     /// Tombstones and locators, of all daemons.
     pub(super) small_records: u64,
     /// Bytes of all shards, by what each `status` says.
@@ -43,12 +50,38 @@ pub(super) struct Stock {
     pub(super) disk_bytes: u64,
 }
 
+impl Stock {
+    /// Shards that all files have together.
+    pub(super) fn expected(&self) -> u64 {
+        self.expected.values().map(|shards| shards.len() as u64).sum()
+    }
+}
+
+impl fmt::Display for Stock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, held) in &self.held {
+            let expected = self.expected.get(number).map_or(0, BTreeSet::len);
+            write!(f, "peer {number} holds {held} of {expected}")?;
+            for (stripe, index) in self.strays.get(number).into_iter().flatten() {
+                write!(f, " {stripe:.8}:{index}")?;
+            }
+            f.write_str("; ")?;
+        }
+        write!(
+            f,
+            "{} of puts that ended with their daemon; {} bytes of shards, {} on disk, {} tombstones and locators",
+            self.orphans, self.used_bytes, self.disk_bytes, self.small_records
+        )
+    }
+}
+
 impl<'a> Audit<'a> {
-    pub(super) fn new(cast: &'a Cast, journal: &'a Journal) -> Self {
+    pub(super) fn new(cast: &'a Cast, journal: &'a Journal, inside: &'a dyn Inside) -> Self {
         Self {
             cast,
             journal,
-            unclaimed: Mutex::default(),
+            inside,
+            estate: Mutex::default(),
         }
     }
 
@@ -77,16 +110,15 @@ impl<'a> Audit<'a> {
         })
     }
 
-    /// Takes note of files that a daemon lists and nobody was told of, before it is gone.
-    pub(super) fn claim(&self, number: usize) {
-        let Some(files) = self.cast.client(number).and_then(|client| client.list(None).ok()) else {
-            return;
-        };
-        let known = self.journal.all(|_| true);
-        let known: BTreeSet<&str> = known.iter().map(|file| file.link.as_str()).collect();
-        let found = files.body.files.into_iter().map(|file| file.link);
-        self.unclaimed()
-            .extend(found.filter(|link| !known.contains(link.as_str())));
+    /// Takes note of what a daemon knew that ended for good.
+    pub(super) fn inherit(&self, number: usize) -> Result<(), ChaosError> {
+        let dir = self.cast.data_dir(number).unwrap_or_default();
+        let left = self.inside.estate(&dir);
+        let left = left.map_err(ChaosError::io(format!("cannot read what peer {number} left")))?;
+        let mut estate = self.estate.lock().unwrap_or_else(PoisonError::into_inner);
+        estate.links.extend(left.links);
+        estate.stripes.extend(left.stripes);
+        Ok(())
     }
 
     /// Reads every file there should be through two daemons, and tries to read every file there should not be.
@@ -103,11 +135,19 @@ impl<'a> Audit<'a> {
 
     /// Compares the shards that daemons hold with those that files have; what is left over may still go.
     pub(super) fn stock(&self) -> Option<Stock> {
-        let mut links: BTreeSet<String> = self.unclaimed().clone();
-        for number in self.cast.members() {
-            self.claim(number);
+        let Estate { mut links, stripes } =
+            self.estate.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (_, client) in self.cast.serving() {
+            links.extend(
+                client
+                    .list(None)
+                    .ok()?
+                    .body
+                    .files
+                    .into_iter()
+                    .map(|file| file.link),
+            );
         }
-        links.extend(self.unclaimed().iter().cloned());
         for file in self.journal.all(|_| true) {
             match file.fate {
                 Fate::Stored | Fate::Doomed => links.insert(file.link),
@@ -117,8 +157,9 @@ impl<'a> Audit<'a> {
         let links: Vec<String> = links.into_iter().collect();
         let mut stock = Stock::default();
         for (_, stat) in self.ask(&links, |client, link| stat(client, link)) {
-            for peer in stat? {
-                *stock.expected.entry(self.cast.number_of(&peer)?).or_default() += 1;
+            for (peer, shard) in stat? {
+                let number = self.cast.number_of(&peer)?;
+                stock.expected.entry(number).or_default().insert(shard);
             }
         }
         for (number, client) in self.cast.serving() {
@@ -126,10 +167,18 @@ impl<'a> Audit<'a> {
             stock.used_bytes += status.used_bytes;
             let counted = client.metrics().ok()?;
             stock.small_records += counted.get("tombstones").ok()? + counted.get("locators").ok()?;
-            stock.disk_bytes += on_disk(&self.cast.data_dir(number)?.join("shards"));
-            if status.shards > 0 {
-                stock.held.insert(number, status.shards);
+            let dir = self.cast.data_dir(number)?;
+            stock.disk_bytes += on_disk(&dir.join("shards"));
+            let expected = stock.expected.entry(number).or_default();
+            if status.shards > expected.len() as u64 {
+                let strays = &self.inside.shards(&dir).ok()? - expected;
+                stock.orphans += strays
+                    .iter()
+                    .filter(|(stripe, _)| stripes.contains(stripe))
+                    .count() as u64;
+                stock.strays.insert(number, strays);
             }
+            stock.held.insert(number, status.shards);
         }
         Some(stock)
     }
@@ -159,10 +208,6 @@ impl<'a> Audit<'a> {
                 .collect()
         })
     }
-
-    fn unclaimed(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Why a file is not safe, if it is not.
@@ -188,8 +233,8 @@ fn problem(client: &Client, file: &Kept) -> Option<String> {
     }
 }
 
-/// The holders of a file's shards, one entry each; `None` when that cannot be said now.
-fn stat(client: &Client, link: &str) -> Option<Vec<String>> {
+/// The shards of a file, each with its holder; `None` when that cannot be said now.
+fn stat(client: &Client, link: &str) -> Option<Vec<(String, ShardName)>> {
     match client.stat(link) {
         Ok(reply) => Some(holders(&reply.body)),
         // Deleted, or a deletion that nobody can finish was begun.
@@ -198,9 +243,16 @@ fn stat(client: &Client, link: &str) -> Option<Vec<String>> {
     }
 }
 
-fn holders(stat: &FileStat) -> Vec<String> {
-    let shards = stat.stripes.iter().flat_map(|stripe| &stripe.shards);
-    shards.filter_map(|shard| shard.peer.clone()).collect()
+fn holders(stat: &FileStat) -> Vec<(String, ShardName)> {
+    let of = |stripe: &StripeStat| {
+        let held = stripe
+            .shards
+            .iter()
+            .filter_map(|shard| Some((shard.peer.clone()?, shard.index)));
+        held.map(|(peer, index)| (peer, (stripe.id.clone(), index)))
+            .collect::<Vec<_>>()
+    };
+    stat.stripes.iter().flat_map(of).collect()
 }
 
 /// Bytes allocated to all files below a directory; what vanishes meanwhile takes none.

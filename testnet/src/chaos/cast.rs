@@ -41,8 +41,6 @@ struct Seat {
     client: Option<Client>,
     /// It left for good.
     departed: bool,
-    /// What it knows is about to be thrown away.
-    doomed: bool,
 }
 
 /// All daemons, by number; those that departed keep theirs.
@@ -113,7 +111,8 @@ impl Cast {
         } else {
             None
         };
-        let port = spawn::free_port(&mut BTreeSet::new());
+        let mut taken: BTreeSet<u16> = self.seats().iter().map(|seat| seat.launch.listen_port).collect();
+        let port = spawn::free_port(&mut taken);
         let proxy = self
             .proxies
             .open(port)
@@ -134,7 +133,6 @@ impl Cast {
             peer: String::new(),
             client: None,
             departed: false,
-            doomed: false,
         })
     }
 
@@ -148,7 +146,6 @@ impl Cast {
             self.with(peer.index, |seat| {
                 seat.peer = peer.peer;
                 seat.client = Some(client);
-                seat.doomed = false;
             });
         }
         numbers.iter().try_for_each(|number| self.joined(*number))
@@ -264,24 +261,10 @@ impl Cast {
         Err(NetError::from(spawn::SpawnError::Exited { index, status, log }).into())
     }
 
-    /// Kills a daemon and removes all it stored.
+    /// Removes all that a daemon stored which was killed.
     pub(super) fn wipe(&self, number: usize) -> Result<(), ChaosError> {
-        self.doom(number);
-        self.kill(number);
-        let dir = self.with(number, |seat| seat.launch.data_dir.clone());
+        let dir = self.data_dir(number);
         Ok(dir.map_or(Ok(()), |dir| net::empty(&dir))?)
-    }
-
-    /// From now on what is put through this daemon may be forgotten with it.
-    pub(super) fn doom(&self, number: usize) {
-        self.with(number, |seat| seat.doomed = true);
-    }
-
-    /// Whether what the daemon knows is lost, or soon will be.
-    pub(super) fn is_doomed(&self, number: usize) -> bool {
-        self.seats()
-            .get(number)
-            .is_none_or(|seat| seat.doomed || seat.departed)
     }
 
     pub(super) fn weather(&self, number: usize, weather: Weather) {

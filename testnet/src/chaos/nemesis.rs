@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,13 +17,11 @@ use serde::Serialize;
 use super::ChaosError;
 use super::audit::Audit;
 use super::cast::{Cast, LIMIT, has_disks};
+use super::inside::Inside;
 use super::proxy::Weather;
 use super::tolerance::Tolerance;
 use crate::client::{Departure, RETRY};
 use crate::spawn::POLL;
-
-/// Flips bytes of so many shards in a data directory, chosen by a seed; answers how many it found.
-pub type Damage<'a> = &'a (dyn Fn(&Path, usize, u64) -> std::io::Result<usize> + Sync);
 
 /// Kills of each victim in a storm.
 const STORM: usize = 5;
@@ -186,22 +183,29 @@ impl<T: Copy> Deck<T> {
 }
 
 /// The nemesis of one run.
-#[derive(Debug)]
 pub(super) struct Nemesis<'a> {
     pub(super) cast: &'a Cast,
     pub(super) audit: &'a Audit<'a>,
     pub(super) tolerance: &'a Tolerance,
+    inside: &'a dyn Inside,
     /// Members there are when nobody came or went.
     pub(super) peers: usize,
     tolls: Mutex<BTreeMap<Fault, Toll>>,
 }
 
 impl<'a> Nemesis<'a> {
-    pub(super) fn new(cast: &'a Cast, audit: &'a Audit<'a>, tolerance: &'a Tolerance, peers: usize) -> Self {
+    pub(super) fn new(
+        cast: &'a Cast,
+        audit: &'a Audit<'a>,
+        tolerance: &'a Tolerance,
+        inside: &'a dyn Inside,
+        peers: usize,
+    ) -> Self {
         Self {
             cast,
             audit,
             tolerance,
+            inside,
             peers,
             tolls: Mutex::default(),
         }
@@ -213,7 +217,6 @@ impl<'a> Nemesis<'a> {
         seed: u64,
         deadline: Instant,
         kills: u64,
-        damage: Damage<'_>,
         narrate: &dyn Fn(&str),
     ) -> Result<(), ChaosError> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -228,7 +231,7 @@ impl<'a> Nemesis<'a> {
                 "{} s left, {round:?}",
                 deadline.saturating_duration_since(Instant::now()).as_secs()
             ));
-            self.play(round, &mut blips, &mut rng, damage)?;
+            self.play(round, &mut blips, &mut rng)?;
             self.cast.check()?;
         }
         Ok(())
@@ -238,19 +241,13 @@ impl<'a> Nemesis<'a> {
         self.tolls().values().map(|toll| toll.kills).sum()
     }
 
-    fn play(
-        &self,
-        round: Round,
-        blips: &mut Deck<Fault>,
-        rng: &mut ChaCha8Rng,
-        damage: Damage<'_>,
-    ) -> Result<(), ChaosError> {
+    fn play(&self, round: Round, blips: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
         match round {
             Round::Blips => self.blips(blips, rng),
             Round::Storm => self.storm(rng),
             Round::KillAll => self.kill_all(rng),
             Round::Wipe => self.wipe(rng),
-            Round::Corrupt => self.corrupt(rng, damage),
+            Round::Corrupt => self.corrupt(rng),
             Round::Add => self.add(),
             Round::Drain => self.drain(rng),
         }
@@ -371,7 +368,11 @@ impl<'a> Nemesis<'a> {
             toll.injected += victims.len() as u64;
             toll.kills += victims.len() as u64;
         });
-        together(&victims, |victim| self.cast.wipe(*victim))?;
+        together(&victims, |victim| {
+            self.cast.kill(*victim);
+            self.audit.inherit(*victim)?;
+            self.cast.wipe(*victim)
+        })?;
         self.cast.start(&victims)?;
         self.audit.wait_safe()?;
         self.note(Fault::WipeDisk, |toll| toll.survived += victims.len() as u64);
@@ -379,7 +380,7 @@ impl<'a> Nemesis<'a> {
     }
 
     /// The daemons run on meanwhile; then each is told to look.
-    fn corrupt(&self, rng: &mut ChaCha8Rng, damage: Damage<'_>) -> Result<(), ChaosError> {
+    fn corrupt(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
         self.audit.wait_safe()?;
         let count = rng.random_range(1..=self.tolerance.hurt);
         let chosen: Vec<(usize, u64)> = self
@@ -390,7 +391,8 @@ impl<'a> Nemesis<'a> {
         self.note(Fault::Corrupt, |toll| toll.injected += chosen.len() as u64);
         together(&chosen, |(victim, seed)| {
             let dir = self.cast.data_dir(*victim).unwrap_or_default();
-            damage(&dir, CORRUPTED, *seed).map_err(ChaosError::io(format!(
+            let damaged = self.inside.damage(&dir, CORRUPTED, *seed);
+            damaged.map_err(ChaosError::io(format!(
                 "cannot damage the shards of peer {victim}"
             )))?;
             self.cast
@@ -426,8 +428,6 @@ impl<'a> Nemesis<'a> {
             return Ok(());
         };
         self.note(Fault::Drain, |toll| toll.injected += 1);
-        self.cast.doom(*leaver);
-        self.audit.claim(*leaver);
         together(&[true, false], |leaves| {
             if *leaves {
                 return self.leave(*leaver);
@@ -477,7 +477,8 @@ impl<'a> Nemesis<'a> {
             }
             thread::sleep(POLL);
         }
-        self.cast.departed(leaver)
+        self.cast.departed(leaver)?;
+        self.audit.inherit(leaver)
     }
 
     fn note(&self, fault: Fault, change: impl FnOnce(&mut Toll)) {

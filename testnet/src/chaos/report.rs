@@ -34,6 +34,8 @@ pub struct ChaosReport {
     pub shards_expected: u64,
     /// Shards that all daemons hold.
     pub shards_held: u64,
+    /// Of these, shards of puts that ended with their daemon: only its journal knew of them.
+    pub orphans: u64,
     /// Bytes of these, headers included.
     pub used_bytes: u64,
     /// Bytes that all shard stores take on disk, reserves and indices included.
@@ -126,13 +128,13 @@ impl ChaosReport {
         )?;
         writeln!(
             f,
-            "{} daemons hold {} shards ({}, {} on disk); files have {}; {} may be left of puts that ended with their daemon",
+            "{} daemons hold {} shards ({}, {} on disk); files have {}; {} are of puts that ended with their daemon",
             self.peers,
             self.shards_held,
             Size(self.used_bytes),
             Size(self.disk_bytes),
             self.shards_expected,
-            self.operations.unaccounted_shards
+            self.orphans
         )?;
         let Passed {
             bytes,

@@ -27,8 +27,6 @@ const PLACEMENTS: [&str; 4] = ["successors", "random", "copysets", "buddies"];
 const KEPT: usize = 120;
 /// What was deleted may be read from a cache for 5 s.
 const REMEMBERED: Duration = Duration::from_secs(10);
-/// Shards have 1 MiB by default, blocks have as many times that as a code has data shards.
-const SMALLEST_BLOCK: u64 = 1 << 20;
 
 /// How often an operation was tried, and how it went.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -54,9 +52,6 @@ pub struct Operations {
     pub deletes: Count,
     /// Attempts to read what was deleted; done means not found.
     pub checks: Count,
-    /// Shards that puts without an answer may have left with a daemon that was then wiped or left: nobody can
-    /// know of them.
-    pub unaccounted_shards: u64,
     /// What must never happen.
     pub violations: Vec<String>,
 }
@@ -117,13 +112,9 @@ impl<'a> Traffic<'a> {
         };
         let mut bytes = io::Read::take(Noise::new(noise), size);
         let outcome = client.put(&mut bytes, Some(size), &options, None, &mut |_, _| ());
-        let lost = self.cast.is_doomed(owner);
         let mut operations = self.lock();
         let Ok(reply) = outcome else {
             operations.puts.failed += 1;
-            if lost {
-                operations.unaccounted_shards += (size / SMALLEST_BLOCK + 2) * self.tolerance.widest;
-            }
             return;
         };
         operations.puts.done += 1;
@@ -162,28 +153,25 @@ impl<'a> Traffic<'a> {
         let serving: BTreeSet<usize> = self.cast.serving().iter().map(|(number, _)| *number).collect();
         let unwanted = |file: &Kept| !matches!(file.fate, Fate::Deleted(_)) && serving.contains(&file.owner);
         if let Some(file) = self.journal.any(rng, unwanted) {
-            let done = self.remove(&file);
+            let done = self.remove(&file).is_ok();
             let mut operations = self.lock();
             operations.deletes.done += u64::from(done);
             operations.deletes.failed += u64::from(!done);
         }
     }
 
-    /// Deletes a file through its owner; whether that was acknowledged.
-    pub(super) fn remove(&self, file: &Kept) -> bool {
-        let Some(client) = self.cast.client(file.owner) else {
-            return false;
-        };
+    /// Deletes a file through its owner.
+    pub(super) fn remove(&self, file: &Kept) -> Result<(), String> {
+        let client = self.cast.client(file.owner).ok_or("its daemon is down")?;
         self.journal.doomed(file);
         match client.delete(&file.link) {
-            Ok(_) => self.journal.deleted(file),
             // An earlier attempt got through without an answer.
-            Err(error) if error.exit_code() == NOT_FOUND && file.fate == Fate::Doomed => {
-                self.journal.deleted(file);
+            Err(error) if error.exit_code() != NOT_FOUND || file.fate != Fate::Doomed => {
+                return Err(error.to_string());
             }
-            Err(_) => return false,
+            Ok(_) | Err(_) => self.journal.deleted(file),
         }
-        true
+        Ok(())
     }
 
     fn check_deleted(&self, rng: &mut ChaCha8Rng) {
