@@ -115,3 +115,46 @@ impl Inside for DaemonCode {
         Ok(estate)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mutualstore_daemon::link::{ANY_NETWORK, Link};
+    use mutualstore_daemon::list::Listed;
+    use mutualstore_erasure::StripeId;
+
+    use super::*;
+
+    #[test]
+    fn what_only_a_dead_daemon_knew_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let account = DataDir::open(dir.path()).unwrap().account().unwrap();
+        let list = FileList::open(dir.path(), &account).unwrap();
+        let link = |byte: u8| Link {
+            manifest: [byte; 32],
+            key: [byte; 32].into(),
+            tag: ANY_NETWORK,
+        };
+        for byte in [1, 2] {
+            let entry = Listed {
+                name: String::new(),
+                size_bytes: 1,
+                created: 1,
+                code: "copies:2".to_owned(),
+                placement: "random".to_owned(),
+                link: link(byte),
+            };
+            list.append(&entry).unwrap();
+        }
+        list.append_sealed(&list.seal_deletion(&link(1))).unwrap();
+        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let mut open = journal.begin(&[1; 16], 1).unwrap();
+        open.stripe(&StripeId::from([3; 32]), &[]).unwrap();
+        let mut finished = journal.begin(&[2; 16], 1).unwrap();
+        finished.stripe(&StripeId::from([4; 32]), &[]).unwrap();
+        finished.finish().unwrap();
+
+        let estate = DaemonCode.estate(dir.path()).unwrap();
+        assert_eq!(estate.links, BTreeSet::from([link(2).to_string()]));
+        assert_eq!(estate.stripes, BTreeSet::from([hex::encode([3; 32])]));
+    }
+}

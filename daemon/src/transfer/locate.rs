@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{StreamExt, stream};
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
 
 use crate::locator::Locator;
@@ -16,6 +16,8 @@ use crate::wire::node::{MAX_LOCATORS, NodeRequest, NodeResponse, Token, WireLoca
 
 /// A peer that does not answer within this has no locator from us; the stripe's home sees to it.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Stripes whose first peers are looked up at the same time, per put.
+const LOOKUPS: usize = 16;
 
 /// Has `peer` keep locators. Which of them it keeps; none when it does not answer.
 pub(crate) async fn locate_at(
@@ -60,8 +62,11 @@ pub(crate) async fn locate_stripes(
     token: impl Fn(Peer) -> Token,
 ) -> BTreeMap<Peer, Vec<Id>> {
     let mut first: BTreeMap<Peer, Vec<Locator>> = BTreeMap::new();
-    for locator in locators {
-        for contact in first_peers(node, locator.stripe()).await {
+    let asking = stream::iter(locators)
+        .map(|locator| async move { (first_peers(node, locator.stripe()).await, locator) });
+    let mut found = asking.buffer_unordered(LOOKUPS);
+    while let Some((contacts, locator)) = found.next().await {
+        for contact in contacts {
             if contact.state == PeerState::Accepting {
                 first.entry(contact.peer).or_default().push(locator.clone());
             }
