@@ -302,3 +302,40 @@ fn who_was_gone_before_a_restart_is_not_waited_for() {
     net.becomes(0, &link, "safe");
     net.run(0, &["rm", &link]).ok();
 }
+
+/// Nobody has met it, and nobody waits for it to delete what it may hold.
+#[test]
+fn who_was_gone_before_all_restarted_can_be_forgotten() {
+    let net = Net::up(6, &["--seed", "28", "--", "--repair-delay", "1h"]);
+    let bytes = noise(28, 3 * MIB);
+    let link = net.put(0, &bytes, &["--code", "copies:3"]);
+    net.becomes(0, &link, "safe");
+    let stat = net.stat(0, &link);
+    let holders = stat["stripes"][1]["shards"].as_array().unwrap().iter();
+    let holders = holders.map(|shard| shard["peer"].as_str().unwrap());
+    let lost = holders
+        .map(|peer| (net.index_of(peer), peer))
+        .find(|(index, _)| *index != 0);
+    let (victim, lost) = lost.unwrap();
+    let knows = |index: usize| {
+        let book = fs::read_to_string(net.data_dir(index).join("book.json"));
+        book.unwrap_or_default().contains(lost).then_some(())
+    };
+    eventually("it is in an address book", || knows(0));
+    net.testnet("kill", &["--peer", &victim.to_string(), "--wipe"])
+        .ok();
+    for index in net.alive() {
+        net.testnet("kill", &["--peer", &index.to_string()]).ok();
+    }
+    for index in (0..6).filter(|index| *index != victim) {
+        net.testnet("start", &["--peer", &index.to_string()]).ok();
+    }
+    net.becomes(0, &link, "degraded");
+    net.run(0, &["rm", &link]).fails(5);
+    let told = net.run(0, &["forget", lost, "--json"]).ok().json();
+    assert_eq!(
+        (told["told"].as_u64(), told["silent"].as_array().map(Vec::len)),
+        (Some(5), Some(0))
+    );
+    net.run(0, &["rm", &link]).ok();
+}

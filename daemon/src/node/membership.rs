@@ -181,12 +181,16 @@ impl Node {
         })
     }
 
-    /// Whether a peer has been silent for so long that its shards are made anew elsewhere. One that was not met since
-    /// this peer started may have been silent before.
+    /// Whether a peer has been silent for so long, or is said to be gone for good, that its shards are made anew
+    /// elsewhere. One that was not met since this peer started may have been silent before.
     pub(crate) fn is_gone(&self, peer: Peer) -> bool {
         let now = self.core.now();
         self.core.read(|state| match state.ring.liveness(peer) {
-            Some(liveness) => standing(liveness, now, self.config.repair_delay) == Standing::Gone,
+            Some(Liveness::Alive) => false,
+            Some(liveness) => {
+                standing(liveness, now, self.config.repair_delay) == Standing::Gone
+                    || state.custody.is_gone(now, peer)
+            }
             None => !state.ring.is_alive(peer),
         })
     }

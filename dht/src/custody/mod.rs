@@ -207,17 +207,23 @@ impl Custody {
     }
 
     /// Somebody says that a peer will not be back: its shards count as lost as soon as the ring knows that it does not
-    /// answer. Whether it does by now.
+    /// answer. Whether that is so by now. One that was not met since the start is missed too: what it holds nobody has
+    /// spoken of.
     pub fn forget(&mut self, now: Time, ring: &impl Membership, peer: Peer) -> bool {
         self.membership_changed(now, ring);
-        let forgotten = self
-            .peers
-            .find(peer)
-            .is_some_and(|peer| self.peers.forget(now, peer));
+        let met = self.peers.find(peer);
+        let handle = met.or_else(|| self.peers.note_unmet(now, peer, ring.is_alive(peer)));
+        let forgotten = handle.is_some_and(|handle| self.peers.forget(now, handle));
         if forgotten {
             self.home.sweep.start();
         }
         forgotten
+    }
+
+    /// Whether a peer is missed for `repair_delay`, or said to be gone for good.
+    pub fn is_gone(&self, now: Time, peer: Peer) -> bool {
+        let handle = self.peers.find(peer);
+        handle.is_some_and(|handle| self.peers.is_gone(now, handle))
     }
 
     /// Does what is due.

@@ -20,6 +20,9 @@ use crate::{Id, Member, Membership, Peer, PeerState, Time};
 /// Peers of the ring looked at to notice changes.
 const VIEW: usize = 4096;
 
+/// Peers that others may name before they are met.
+const MAX_UNMET: usize = 1024;
+
 /// One that is said to be gone may be thought alive here for so long.
 const UNNOTICED: Duration = Duration::from_mins(1);
 
@@ -75,6 +78,8 @@ pub(super) struct Peers {
     records: Vec<PeerRecord>,
     agenda: Timers<Handle>,
     view: Vec<Member>,
+    /// How many of them were heard of before they were met.
+    unmet: usize,
     moves: u64,
     changed: Time,
     /// No suspicion is older than this.
@@ -101,6 +106,7 @@ impl Peers {
             records: Vec::new(),
             agenda: Timers::default(),
             view: Vec::new(),
+            unmet: 0,
             moves: 0,
             changed: now,
             floor: now,
@@ -135,6 +141,19 @@ impl Peers {
             due: None,
         });
         handle
+    }
+
+    /// The handle of a peer that was not met but heard of; none when there are too many.
+    pub(super) fn note_unmet(&mut self, now: Time, peer: Peer, alive: bool) -> Option<Handle> {
+        if self.unmet >= MAX_UNMET {
+            return None;
+        }
+        self.unmet += 1;
+        let handle = self.intern(now, peer, alive);
+        let record = self.get_mut(handle);
+        // It did not vanish now.
+        (record.vanished, record.since) = (Time::ZERO, Time::ZERO);
+        Some(handle)
     }
 
     pub(super) fn find(&self, peer: Peer) -> Option<Handle> {

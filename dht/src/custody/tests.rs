@@ -398,6 +398,33 @@ fn who_is_forgotten_is_not_waited_for() {
 }
 
 #[test]
+fn who_was_not_met_can_be_forgotten() {
+    let config = CustodyConfig {
+        repair_delay: secs(3600),
+        ..quick()
+    };
+    let mut net = filled_with(12, 38, config);
+    net.run(secs(10));
+    let (_, victim) = net.live(stripe(0))[0];
+    let others: Vec<Peer> = net.up().into_iter().filter(|up| *up != victim).collect();
+    net.kill(victim);
+    for other in &others {
+        net.kill(*other);
+    }
+    net.run(secs(10));
+    for other in &others {
+        net.start(*other);
+    }
+    net.run(secs(600));
+    assert!(!all_whole(&net));
+    for other in others {
+        assert!(net.with(other, |custody, now, ring| custody.forget(now, ring, victim)));
+        assert!(net.with(other, |custody, now, _| custody.is_gone(now, victim)));
+    }
+    net.run_until(secs(60), all_whole);
+}
+
+#[test]
 fn when_a_quarter_vanishes_suspicion_starts_anew() {
     let config = CustodyConfig {
         repair_delay: secs(60),
