@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mutualstore_daemon::manifest::MAX_FRAGMENTS;
+use mutualstore_daemon::manifest::{MAX_FRAGMENTS, MAX_NAME};
 use mutualstore_erasure::Policy;
 use mutualstore_testnet::client::{ByteRange, ClientError, GetOptions, Health, PutOptions, StripeStat};
 use mutualstore_testnet::size::Size;
@@ -22,7 +22,7 @@ pub(crate) struct PutArgs {
     /// The file, or - for standard input
     path: PathBuf,
     /// Name kept with the file [default: its own]
-    #[arg(long)]
+    #[arg(long, value_parser = name)]
     name: Option<String>,
     /// How it is protected: auto, copies:N, xor:K or rs:K+M
     #[arg(long)]
@@ -46,6 +46,16 @@ pub(crate) struct PutArgs {
     degraded: bool,
     #[command(flatten)]
     connect: Connect,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if text.len() <= MAX_NAME {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "it is {} bytes long; at most {MAX_NAME} are possible",
+        text.len()
+    ))
 }
 
 /// Stores a file; the link is the only thing on standard output.

@@ -339,3 +339,45 @@ fn who_was_gone_before_all_restarted_can_be_forgotten() {
     );
     net.run(0, &["rm", &link]).ok();
 }
+
+/// Its holder was away in between, so that only a tombstone is left to begin with.
+#[test]
+fn a_deletion_that_was_refused_is_finished_when_asked_again() {
+    let net = Net::up(
+        7,
+        &[
+            "--seed",
+            "29",
+            "--",
+            "--repair-delay",
+            "1h",
+            "--write-timeout",
+            "2s",
+        ],
+    );
+    for placement in ["successors", "random", "copysets", "buddies"] {
+        let link = net.put(
+            0,
+            &noise(30, 9000),
+            &["--code", "copies:2", "--placement", placement],
+        );
+        let stat = net.stat(0, &link);
+        let holders = stat["stripes"][0]["shards"].as_array().unwrap().iter();
+        let mut holders = holders.map(|shard| net.index_of(shard["peer"].as_str().unwrap()));
+        let away = holders.find(|index| *index != 0).unwrap().to_string();
+        net.testnet("kill", &["--peer", &away]).ok();
+        for _ in 0..2 {
+            net.run(0, &["rm", &link]).fails(5);
+        }
+        net.testnet("start", &["--peer", &away]).ok();
+        eventually("it is gone", || {
+            let said = net.run(0, &["rm", &link]);
+            assert!(said.code == 0 || said.code == 5, "{placement}: {}", said.stderr);
+            (said.code == 0).then_some(())
+        });
+        net.run(0, &["rm", &link]).fails(3);
+        net.run(0, &["status", "--check"]).ok();
+    }
+    let listed = net.run(0, &["ls", "--json"]).ok().json();
+    assert_eq!(listed["files"].as_array().map(Vec::len), Some(0), "{listed}");
+}

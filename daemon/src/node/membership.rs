@@ -11,6 +11,7 @@ use mutualstore_dht::{Contact, Id, Peer, PeerState, Time};
 use zeroize::Zeroizing;
 
 use super::Node;
+use super::core::State;
 use super::shards::unix_ms;
 use crate::error::Failure;
 use crate::files::BookEntry;
@@ -34,6 +35,8 @@ const FULL_ABOVE: u64 = 95;
 const ACCEPTING_BELOW: u64 = 90;
 /// Above this one, where only less capacity than before leads, it is relieved of shards until it is merely full.
 const OVERFULL_ABOVE: u64 = 100;
+/// Who is there is met within this after a start.
+const MET_WITHIN: Duration = Duration::from_mins(1);
 /// With an unknown code, a stripe's shards lie with this many successors or more.
 pub(crate) const LIKELY_HOLDERS: usize = 6;
 
@@ -96,13 +99,19 @@ async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
 }
 
 /// What a peer is to users.
-fn standing(liveness: Liveness, now: Time, repair_delay: Duration) -> Standing {
+fn standing(state: &State, peer: Peer, liveness: Liveness, now: Time, repair_delay: Duration) -> Standing {
     match liveness {
         Liveness::Alive => Standing::Live,
         Liveness::Unmet { since } | Liveness::Dead { since } if now.since(since) >= repair_delay => {
             Standing::Gone
         }
-        Liveness::Suspect | Liveness::Unmet { .. } | Liveness::Dead { .. } => Standing::Suspect,
+        Liveness::Suspect | Liveness::Unmet { .. } | Liveness::Dead { .. } => {
+            if state.custody.is_forgotten(peer) {
+                Standing::Gone
+            } else {
+                Standing::Suspect
+            }
+        }
     }
 }
 
@@ -160,13 +169,24 @@ impl Node {
         })
     }
 
-    /// Live and suspect peers, this one included: what a code is chosen for.
+    /// Live and suspect peers, this one included: what a code is chosen for. Those in the address book only count until
+    /// they would have been met.
     pub(crate) fn peers_counted(&self) -> usize {
-        let standings = self.standings();
-        let counted = standings
-            .iter()
-            .filter(|(_, standing)| *standing != Standing::Gone);
-        1 + counted.count()
+        let now = self.core.now();
+        let delay = self.config.repair_delay;
+        self.core.read(|state| {
+            let counts = |peer, liveness| {
+                let delay = match liveness {
+                    Liveness::Unmet { .. } => delay.min(MET_WITHIN),
+                    Liveness::Alive | Liveness::Suspect | Liveness::Dead { .. } => delay,
+                };
+                standing(state, peer, liveness, now, delay) != Standing::Gone
+            };
+            let others = state.ring.peers();
+            1 + others
+                .filter(|(contact, liveness)| counts(contact.peer, *liveness))
+                .count()
+        })
     }
 
     /// All others ever known, as users see them: suspect until their shards are made anew elsewhere, then gone.
@@ -176,7 +196,12 @@ impl Node {
         self.core.read(|state| {
             let others = state.ring.peers();
             others
-                .map(|(contact, liveness)| (contact.clone(), standing(liveness, now, delay)))
+                .map(|(contact, liveness)| {
+                    (
+                        contact.clone(),
+                        standing(state, contact.peer, liveness, now, delay),
+                    )
+                })
                 .collect()
         })
     }
@@ -186,10 +211,8 @@ impl Node {
     pub(crate) fn is_gone(&self, peer: Peer) -> bool {
         let now = self.core.now();
         self.core.read(|state| match state.ring.liveness(peer) {
-            Some(Liveness::Alive) => false,
             Some(liveness) => {
-                standing(liveness, now, self.config.repair_delay) == Standing::Gone
-                    || state.custody.is_gone(now, peer)
+                standing(state, peer, liveness, now, self.config.repair_delay) == Standing::Gone
             }
             None => !state.ring.is_alive(peer),
         })

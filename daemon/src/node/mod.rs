@@ -53,6 +53,7 @@ use crate::network::Network;
 use crate::store::Store;
 use crate::transfer::Transfers;
 use crate::transfer::cache::BlockCache;
+use crate::transfer::delete::Away;
 use crate::transfer::fetch_times::FetchTimes;
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
@@ -85,6 +86,8 @@ pub(crate) struct Node {
     pub(crate) blocks: Arc<Semaphore>,
     /// Small files whose puts failed, being taken back at once.
     pub(crate) taking_back: Arc<Semaphore>,
+    /// What deletions that were refused know.
+    pub(crate) away: Mutex<Away>,
     census: Mutex<Option<Arc<Census>>>,
     /// Taken by who walks the ring for it.
     counting: tokio::sync::Mutex<()>,
@@ -160,6 +163,7 @@ impl Node {
             started: parts.started,
             blocks: Arc::new(Semaphore::new(BLOCKS)),
             taking_back: Arc::new(Semaphore::new(TAKING_BACK)),
+            away: Mutex::default(),
             census: Mutex::default(),
             counting: tokio::sync::Mutex::default(),
             network: RwLock::new(parts.network),

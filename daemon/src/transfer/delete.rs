@@ -6,25 +6,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
+use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::Header;
 use serde::Serialize;
 
 use super::events::{Operation, Transfer};
 use super::get;
-use super::health::{Asked, ShardState, StripeHealth, survey};
-use super::stripes::{Wanted, fetch_stripe};
+use super::health::{Asked, ShardState, StripeHealth, survey_with};
+use super::stripes::{Unread, Wanted, fetch_stripe};
 use crate::crypt::{owner_key, sign_deletion};
-use crate::error::{EXIT_NOT_FOUND, Failure};
+use crate::error::{EXIT_NOT_FOUND, EXIT_UNRECOVERABLE, Failure};
 use crate::journal::Exposed;
 use crate::link::Link;
+use crate::list::Listed;
 use crate::node::Node;
 use crate::node::service;
 use crate::node::shards::unix_ms;
@@ -38,18 +40,34 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const RESUME: Duration = Duration::from_secs(10);
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(500);
+/// Stripes of deletions that were refused of which is remembered who holds shards.
+const REMEMBERED: usize = 1 << 16;
 /// Places behind those of a stripe's shards where a shard may lie too.
 const SPARE: usize = 4;
+
+/// By stripe and index, who holds a shard of what is being deleted and does not answer.
+pub(crate) type Away = BTreeMap<Id, BTreeMap<u8, Peer>>;
 
 /// What was deleted.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Deleted {
     pub(crate) name: String,
     pub(crate) size_bytes: u64,
-    /// Stripes, those of the manifest included.
+    /// Stripes, those of the manifest included; 0 if an earlier attempt had deleted them all.
     pub(crate) stripes: usize,
     /// Shards known at peers that did not answer: they go when these come back.
     pub(crate) shards_left: usize,
+}
+
+impl Deleted {
+    fn before(entry: Listed) -> Self {
+        Self {
+            name: entry.name,
+            size_bytes: entry.size_bytes,
+            stripes: 0,
+            shards_left: 0,
+        }
+    }
 }
 
 /// Deletes the file behind a link. Only the account that put it can. On return fewer than k shards of each stripe lie
@@ -57,8 +75,23 @@ pub(crate) struct Deleted {
 pub(crate) async fn delete(node: &Arc<Node>, link: &Link, transfer: &Transfer) -> Result<Deleted, Failure> {
     node.check_link(link)?;
     let root = Wanted::of(Id::new(link.manifest), 1);
-    let shards = fetch_stripe(node, transfer, root).await?;
     let owner = owner_key(&node.account, &link.key);
+    let shards = match fetch_stripe(node, transfer, root).await {
+        Ok(shards) => shards,
+        Err(Unread::Deleted(tombstone)) if *tombstone.header().owner() == owner => {
+            finish_root(node, link, tombstone.header()).await?;
+            return Err(Unread::Deleted(tombstone).into());
+        }
+        Err(Unread::Short(failure)) if failure.exit == EXIT_UNRECOVERABLE => {
+            let message = format!(
+                "{}, of the manifest, without which nobody knows what else to delete; nothing was deleted; try again \
+                 when peers that are missing are back",
+                failure.message
+            );
+            return Err(Failure { message, ..failure });
+        }
+        Err(unread) => return Err(unread.into()),
+    };
     if shards.iter().any(|shard| *shard.header().owner() != owner) {
         return Err(Failure::not_allowed(
             "the file was put by another account; only that one can delete it",
@@ -84,7 +117,19 @@ pub(crate) async fn delete(node: &Arc<Node>, link: &Link, transfer: &Transfer) -
     })
 }
 
-/// Deletes a file and takes it off the list of files. After a crash the deletion is finished.
+/// The root of the manifest has a tombstone already: an earlier attempt came so far, or all the way.
+async fn finish_root(node: &Arc<Node>, link: &Link, header: &Header) -> Result<(), Failure> {
+    let root = Asked {
+        stripe: Id::new(link.manifest),
+        k: header.code().k(),
+        n: header.code().n(),
+        placement: Placement::Successors,
+    };
+    delete_stripes(node, link, &[root]).await.map(drop)
+}
+
+/// Deletes a file and takes it off the list of files. After a crash the deletion is finished. One on the list of which
+/// nothing is left is deleted.
 pub(crate) async fn delete_listed(node: &Arc<Node>, link: &Link) -> Result<Deleted, Failure> {
     node.check_link(link)?;
     let sealed = node.files.seal_deletion(link);
@@ -99,7 +144,14 @@ pub(crate) async fn delete_listed(node: &Arc<Node>, link: &Link) -> Result<Delet
             }
         }
     })?;
-    let deleted = delete(node, link, &Transfer::new(Operation::Delete)).await;
+    let deleted = match delete(node, link, &Transfer::new(Operation::Delete)).await {
+        Err(failure) if failure.exit == EXIT_NOT_FOUND => {
+            let listed = node.listed(None).await?.into_iter();
+            let entry = listed.rev().find(|entry| entry.link.manifest == link.manifest);
+            entry.map(Deleted::before).ok_or(failure)
+        }
+        outcome => outcome,
+    };
     if deleted.is_ok() {
         let node = Arc::clone(node);
         let take_off = move || spare::with(node.data.path(), || Ok(node.files.append_sealed(&sealed)?));
@@ -170,12 +222,18 @@ pub(crate) async fn take_back(node: &Arc<Node>, exposed: &Exposed) {
 async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Result<usize, Failure> {
     let until = Instant::now() + node.config.write_timeout;
     let mut buried: BTreeMap<Id, BTreeSet<u8>> = BTreeMap::new();
+    let mut away = node.away_from(stripes);
     loop {
-        let found = survey(node, stripes).await;
+        let found = survey_with(node, stripes, &away).await;
         tell_holders(node, link, stripes, &found, &mut buried).await;
+        for (asked, health) in stripes.iter().zip(&found) {
+            note_away(node, health, away.entry(asked.stripe).or_default());
+        }
+        node.note_away_from(&away);
         let left = stripes.iter().zip(&found).map(|(asked, health)| {
             let gone = buried.entry(asked.stripe).or_default();
-            (asked, unaware(node, *asked, health, gone))
+            let away = away.entry(asked.stripe).or_default();
+            (asked, unaware(node, *asked, health, gone, away))
         });
         let left: Vec<(&Asked, usize)> = left.collect();
         let undone = left
@@ -196,10 +254,51 @@ async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Res
     }
 }
 
-/// Shards of a stripe that may lie where no tombstone is: those known to, and as many that nobody spoke of as there are
-/// peers near it that did not answer. Who is gone for long finds the tombstones at the seats of the stripe when it comes
-/// back, as readers do.
-fn unaware(node: &Node, asked: Asked, health: &StripeHealth, buried: &BTreeSet<u8>) -> usize {
+/// Takes over who holds a shard and does not answer, and forgets who did or is gone for long.
+fn note_away(node: &Node, health: &StripeHealth, away: &mut BTreeMap<u8, Peer>) {
+    let answers = |peer: &Peer| node.core.is_alive(*peer) && !health.silent.contains(peer);
+    away.retain(|_, peer| !answers(peer));
+    for shard in &health.shards {
+        if let (ShardState::Unreachable, Some(peer)) = (shard.state, shard.peer) {
+            away.insert(shard.index, peer);
+        }
+    }
+    away.retain(|_, peer| !node.is_gone(*peer));
+}
+
+impl Node {
+    /// What earlier attempts to delete these stripes knew: who held a shard and did not answer.
+    fn away_from(&self, stripes: &[Asked]) -> Away {
+        let all = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = stripes
+            .iter()
+            .filter_map(|asked| Some((asked.stripe, all.get(&asked.stripe)?.clone())));
+        known.collect()
+    }
+
+    /// Remembers that for the next attempt: by then nobody may have it on record.
+    fn note_away_from(&self, away: &Away) {
+        let mut all = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        for (stripe, holders) in away {
+            if holders.is_empty() {
+                all.remove(stripe);
+            } else if all.len() < REMEMBERED || all.contains_key(stripe) {
+                all.insert(*stripe, holders.clone());
+            }
+        }
+    }
+}
+
+/// Shards of a stripe that may lie where no tombstone is: those known to, also by who is under a tombstone now, and as
+/// many that nobody spoke of as there are peers near it that did not answer. Who is gone for long finds the tombstones at
+/// the seats of the stripe when it comes back, as readers do.
+fn unaware(
+    node: &Node,
+    asked: Asked,
+    health: &StripeHealth,
+    buried: &BTreeSet<u8>,
+    away: &BTreeMap<u8, Peer>,
+) -> usize {
     let (mut known, mut missing) = (BTreeSet::new(), BTreeSet::new());
     let mut silent = health.silent.clone();
     let absent = node.absent_successors(asked.stripe, usize::from(asked.n) + SPARE);
@@ -209,13 +308,13 @@ fn unaware(node: &Node, asked: Asked, health: &StripeHealth, buried: &BTreeSet<u
         .iter()
         .filter(|shard| !buried.contains(&shard.index))
     {
-        match (shard.state, shard.peer) {
+        match (shard.state, away.get(&shard.index)) {
             (ShardState::Ok | ShardState::Pending, _) => drop(known.insert(shard.index)),
-            (ShardState::Unreachable, Some(peer)) if !node.is_gone(peer) => {
+            (ShardState::Unreachable | ShardState::Missing, Some(peer)) => {
                 known.insert(shard.index);
-                silent.remove(&peer);
+                silent.remove(peer);
             }
-            (ShardState::Unreachable | ShardState::Missing, _) => drop(missing.insert(shard.index)),
+            (ShardState::Unreachable | ShardState::Missing, None) => drop(missing.insert(shard.index)),
         }
     }
     known.len() + missing.len().min(silent.len())

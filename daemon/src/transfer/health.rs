@@ -18,10 +18,12 @@ use crate::link::Link;
 use crate::list::Listed;
 use crate::node::Node;
 use crate::node::service::holdings;
-use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, StripeHoldings};
+use crate::wire::node::{NodeRequest, NodeResponse, StripeHoldings};
 
 /// A peer that does not answer within this counts as unreachable.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Stripes that a peer is asked about at once: so many that it answers in time while it does much else.
+const AT_ONCE: usize = 256;
 /// Manifests read at the same time.
 const OPENING: usize = 8;
 /// Rings up to this size are asked whole, so that shards off their place are seen too.
@@ -86,10 +88,19 @@ pub(crate) struct Asked {
 
 /// Asks the peers that may hold shards of `stripes` and puts their answers together, in order.
 pub(crate) async fn survey(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHealth> {
+    survey_with(node, stripes, &BTreeMap::new()).await
+}
+
+/// Like [`survey`]; asks peers too that are said to hold shards of stripes.
+pub(crate) async fn survey_with(
+    node: &Arc<Node>,
+    stripes: &[Asked],
+    said: &BTreeMap<Id, BTreeMap<u8, Peer>>,
+) -> Vec<StripeHealth> {
     let mut answers: Vec<Vec<(Peer, StripeHoldings)>> = vec![Vec::new(); stripes.len()];
     let mut silent: Vec<BTreeSet<Peer>> = vec![BTreeSet::new(); stripes.len()];
     ask_all(node, stripes, questions(node, stripes), &mut answers, &mut silent).await;
-    let named = named(node, &answers, &silent);
+    let named = named(node, stripes, &answers, &silent, said);
     if !named.is_empty() {
         ask_all(node, stripes, named, &mut answers, &mut silent).await;
     }
@@ -127,18 +138,25 @@ async fn ask_all(
     answers: &mut [Vec<(Peer, StripeHoldings)>],
     silent: &mut [BTreeSet<Peer>],
 ) {
-    let mut waiting = FuturesUnordered::new();
-    for (contact, positions) in questions {
-        for chunk in positions.chunks(MAX_STRIPES) {
-            let ids: Vec<Id> = chunk
-                .iter()
-                .filter_map(|at| stripes.get(*at))
-                .map(|asked| asked.stripe)
-                .collect();
-            let (contact, chunk) = (contact.clone(), chunk.to_vec());
-            waiting.push(async move { (contact.peer, chunk, ask(node, &contact, ids).await) });
-        }
-    }
+    let mut waiting: FuturesUnordered<_> = questions
+        .into_iter()
+        .map(|(contact, positions)| async move {
+            let mut held = Vec::with_capacity(positions.len());
+            for chunk in positions.chunks(AT_ONCE) {
+                let ids = chunk
+                    .iter()
+                    .filter_map(|at| stripes.get(*at))
+                    .map(|asked| asked.stripe);
+                let said = ask(node, &contact, ids.collect()).await;
+                let all = said.len() == chunk.len();
+                held.extend(said);
+                if !all {
+                    break;
+                }
+            }
+            (contact.peer, positions, held)
+        })
+        .collect();
     while let Some((peer, positions, held)) = waiting.next().await {
         let mut held = held.into_iter();
         for at in positions {
@@ -155,14 +173,18 @@ async fn ask_all(
 /// peers have them on record and in its locator.
 fn named(
     node: &Node,
+    stripes: &[Asked],
     answers: &[Vec<(Peer, StripeHoldings)>],
     silent: &[BTreeSet<Peer>],
+    said: &BTreeMap<Id, BTreeMap<u8, Peer>>,
 ) -> Vec<(Contact, Vec<usize>)> {
     let mut named: BTreeMap<Peer, BTreeSet<usize>> = BTreeMap::new();
-    for (at, (answers, silent)) in answers.iter().zip(silent).enumerate() {
+    for (at, ((stripe, answers), silent)) in stripes.iter().zip(answers).zip(silent).enumerate() {
         let asked = |peer: &Peer| answers.iter().any(|(other, _)| other == peer) || silent.contains(peer);
         let known = answers.iter().flat_map(|(_, holdings)| &holdings.known);
-        for (_, peer) in known.filter(|(_, peer)| !asked(peer)) {
+        let known = known.map(|(_, peer)| peer);
+        let said = said.get(&stripe.stripe).into_iter().flat_map(BTreeMap::values);
+        for peer in known.chain(said).filter(|peer| !asked(peer)) {
             named.entry(*peer).or_default().insert(at);
         }
     }

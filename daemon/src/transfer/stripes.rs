@@ -25,6 +25,7 @@ use crate::node::Node;
 use crate::node::membership::LIKELY_HOLDERS;
 use crate::node::shards::Keep;
 use crate::placement;
+use crate::tombstone::Tombstone;
 use crate::wire::node::PutSecret;
 
 /// Peers looked up beyond the n that are needed, to replace some that fail.
@@ -388,12 +389,29 @@ impl Reading {
     }
 }
 
+/// Why a stripe was not read.
+pub(crate) enum Unread {
+    /// Its owner deleted it: somebody has this tombstone.
+    Deleted(Box<Tombstone>),
+    /// Too few shards were found.
+    Short(Failure),
+}
+
+impl From<Unread> for Failure {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Deleted(_) => Self::not_found("it was deleted by its owner"),
+            Unread::Short(failure) => failure,
+        }
+    }
+}
+
 /// Fetches k verified shards of a stripe.
 pub(crate) async fn fetch_stripe(
     node: &Arc<Node>,
     transfer: &Transfer,
     wanted: Wanted,
-) -> Result<Vec<VerifiedShard>, Failure> {
+) -> Result<Vec<VerifiedShard>, Unread> {
     let mut reading = Reading::new(node, &wanted);
     let Wanted { stripe, without, .. } = wanted;
     let mut waiting = FuturesUnordered::new();
@@ -432,9 +450,7 @@ pub(crate) async fn fetch_stripe(
                             reading.have.insert(shard.index(), *shard);
                         }
                     }
-                    Fetched::Deleted(_) => {
-                        return Err(Failure::not_found("it was deleted by its owner"));
-                    }
+                    Fetched::Deleted(tombstone) => return Err(Unread::Deleted(tombstone)),
                     Fetched::Silent => { reading.silent.insert(peer); }
                     Fetched::Corrupt => reading.corrupt = true,
                     Fetched::None(holders) => {
@@ -460,7 +476,7 @@ pub(crate) async fn fetch_stripe(
     if reading.is_complete() {
         return Ok(reading.have.into_values().collect());
     }
-    Err(unreachable(node, stripe, &reading, transfer))
+    Err(Unread::Short(unreachable(node, stripe, &reading, transfer)))
 }
 
 /// Tells "nobody has it" from "those who have it do not answer".

@@ -220,10 +220,10 @@ impl Custody {
         forgotten
     }
 
-    /// Whether a peer is missed for `repair_delay`, or said to be gone for good.
-    pub fn is_gone(&self, now: Time, peer: Peer) -> bool {
+    /// Whether somebody said that a peer, which is missed, will not be back.
+    pub fn is_forgotten(&self, peer: Peer) -> bool {
         let handle = self.peers.find(peer);
-        handle.is_some_and(|handle| self.peers.is_gone(now, handle))
+        handle.is_some_and(|handle| self.peers.get(handle).is_forgotten())
     }
 
     /// Does what is due.

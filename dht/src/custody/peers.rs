@@ -65,7 +65,7 @@ pub(super) struct PeerRecord {
 }
 
 impl PeerRecord {
-    fn is_forgotten(&self) -> bool {
+    pub(super) fn is_forgotten(&self) -> bool {
         let in_time = |at| self.vanished <= at + UNNOTICED;
         !self.alive && self.forgotten.is_some_and(in_time)
     }

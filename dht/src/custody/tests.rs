@@ -419,7 +419,7 @@ fn who_was_not_met_can_be_forgotten() {
     assert!(!all_whole(&net));
     for other in others {
         assert!(net.with(other, |custody, now, ring| custody.forget(now, ring, victim)));
-        assert!(net.with(other, |custody, now, _| custody.is_gone(now, victim)));
+        assert!(net.with(other, |custody, _, _| custody.is_forgotten(victim)));
     }
     net.run_until(secs(60), all_whole);
 }

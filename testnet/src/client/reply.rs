@@ -74,7 +74,7 @@ pub struct Deleted {
     pub name: String,
     /// File size in bytes.
     pub size_bytes: u64,
-    /// Stripes deleted, those of the manifest included.
+    /// Stripes deleted, those of the manifest included; 0 if an earlier attempt had deleted them all.
     pub stripes: u64,
     /// Shards at peers that did not answer; they go when these come back.
     pub shards_left: u64,
