@@ -337,6 +337,8 @@ fn who_was_gone_before_all_restarted_can_be_forgotten() {
         (told["told"].as_u64(), told["silent"].as_array().map(Vec::len)),
         (Some(5), Some(0))
     );
+    let fitting = net.put(0, b"small", &[]);
+    assert_eq!(net.stat(0, &fitting)["code"], "rs:2+2");
     net.run(0, &["rm", &link]).ok();
 }
 

@@ -218,9 +218,10 @@ pub(crate) async fn take_back(node: &Arc<Node>, exposed: &Exposed) {
     }
 }
 
-/// Deletes stripes. Returns how many shards are left at peers that did not answer.
+/// Deletes stripes; tries again until `write_timeout` passes without progress. Returns how many shards are left at peers
+/// that did not answer.
 async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Result<usize, Failure> {
-    let until = Instant::now() + node.config.write_timeout;
+    let (mut least, mut until) = (usize::MAX, Instant::now());
     let mut buried: BTreeMap<Id, BTreeSet<u8>> = BTreeMap::new();
     let mut away = node.away_from(stripes);
     loop {
@@ -243,7 +244,9 @@ async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Res
         if undone == 0 {
             return Ok(left.iter().map(|(_, left)| left).sum());
         }
-        if Instant::now() >= until {
+        if undone < least {
+            (least, until) = (undone, Instant::now() + node.config.write_timeout);
+        } else if Instant::now() >= until {
             return Err(Failure::refused(format!(
                 "{undone} of {} stripes may still be read from peers that do not answer; what is deleted stays so, \
                  try again when they are back",
