@@ -189,6 +189,18 @@ impl Node {
         })
     }
 
+    /// Whether this peer is in touch with at least half of the others that it knows and nobody said to be gone for good.
+    pub(crate) fn sees_most(&self) -> bool {
+        self.core.read(|state| {
+            let all = state.ring.peers();
+            let all = all.filter(|(contact, _)| !state.custody.is_forgotten(contact.peer));
+            let (alive, others): (Vec<_>, Vec<_>) = all
+                .map(|(_, liveness)| liveness)
+                .partition(|liveness| *liveness == Liveness::Alive);
+            alive.len() >= others.len()
+        })
+    }
+
     /// All others ever known, as users see them: suspect until their shards are made anew elsewhere, then gone.
     pub(crate) fn standings(&self) -> Vec<(Contact, Standing)> {
         let now = self.core.now();

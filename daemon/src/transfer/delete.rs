@@ -218,8 +218,10 @@ pub(crate) async fn take_back(node: &Arc<Node>, exposed: &Exposed) {
     }
 }
 
-/// Deletes stripes; tries again until `write_timeout` passes without progress. Returns how many shards are left at peers
-/// that did not answer.
+/// Deletes stripes, until of each fewer than k shards lie where no tombstone is, and somebody has its tombstone. Where no
+/// holder is there to take one, those who are there must be most of all: a peer that is cut off from the others would
+/// take them for gone and everything for deleted. Tries again until `write_timeout` passes without progress. Returns how
+/// many shards are left at peers that did not answer.
 async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Result<usize, Failure> {
     let (mut least, mut until) = (usize::MAX, Instant::now());
     let mut buried: BTreeMap<Id, BTreeSet<u8>> = BTreeMap::new();
@@ -231,25 +233,25 @@ async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Res
             note_away(node, health, away.entry(asked.stripe).or_default());
         }
         node.note_away_from(&away);
-        let left = stripes.iter().zip(&found).map(|(asked, health)| {
+        let sees_most = node.sees_most();
+        let (mut undone, mut left) = (0, 0);
+        for (asked, health) in stripes.iter().zip(&found) {
             let gone = buried.entry(asked.stripe).or_default();
             let away = away.entry(asked.stripe).or_default();
-            (asked, unaware(node, *asked, health, gone, away))
-        });
-        let left: Vec<(&Asked, usize)> = left.collect();
-        let undone = left
-            .iter()
-            .filter(|(asked, left)| *left >= usize::from(asked.k))
-            .count();
+            let unaware = unaware(node, *asked, health, gone, away);
+            let is_known = health.is_deleted || !gone.is_empty() || sees_most;
+            undone += usize::from(unaware >= usize::from(asked.k) || !is_known);
+            left += unaware;
+        }
         if undone == 0 {
-            return Ok(left.iter().map(|(_, left)| left).sum());
+            return Ok(left);
         }
         if undone < least {
             (least, until) = (undone, Instant::now() + node.config.write_timeout);
         } else if Instant::now() >= until {
             return Err(Failure::refused(format!(
                 "{undone} of {} stripes may still be read from peers that do not answer; what is deleted stays so, \
-                 try again when they are back",
+                 try again when they are back, or `mutualstore forget` those that will not be",
                 stripes.len()
             )));
         }

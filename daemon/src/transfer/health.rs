@@ -18,6 +18,7 @@ use crate::link::Link;
 use crate::list::Listed;
 use crate::node::Node;
 use crate::node::service::holdings;
+use crate::store::TOMBSTONE;
 use crate::wire::node::{NodeRequest, NodeResponse, StripeHoldings};
 
 /// A peer that does not answer within this counts as unreachable.
@@ -74,6 +75,8 @@ pub(crate) struct StripeHealth {
     pub(crate) health: Health,
     /// Peers that were asked and did not answer.
     pub(crate) silent: BTreeSet<Peer>,
+    /// Somebody has its tombstone.
+    pub(crate) is_deleted: bool,
 }
 
 /// A stripe to ask about.
@@ -288,6 +291,10 @@ fn judge(asked: Asked, answers: &[(Peer, StripeHoldings)]) -> StripeHealth {
         live: live.len(),
         health,
         silent: BTreeSet::new(),
+        is_deleted: answers
+            .iter()
+            .flat_map(|(_, holdings)| &holdings.held)
+            .any(|(index, _)| *index == TOMBSTONE),
     }
 }
 
