@@ -383,3 +383,57 @@ fn a_deletion_that_was_refused_is_finished_when_asked_again() {
     let listed = net.run(0, &["ls", "--json"]).ok().json();
     assert_eq!(listed["files"].as_array().map(Vec::len), Some(0), "{listed}");
 }
+
+/// It would take all others for gone, and what they hold for deleted.
+#[test]
+fn who_is_cut_off_deletes_nothing_that_others_hold() {
+    let net = Net::up(
+        7,
+        &[
+            "--seed",
+            "31",
+            "--",
+            "--repair-delay",
+            "2s",
+            "--write-timeout",
+            "2s",
+        ],
+    );
+    let bytes = noise(31, 64 << 10);
+    let me = net.ids(&[0]).remove(0);
+    let holds = |stripe: &Value| {
+        let mut shards = stripe["shards"].as_array().unwrap().iter();
+        shards.any(|shard| shard["peer"] == *me)
+    };
+    // Its manifest can be read here, and what it consists of lies elsewhere.
+    let link = eventually("a file lies so", || {
+        let link = net.put(0, &bytes, &["--code", "copies:2"]);
+        let stat = net.stat(0, &link);
+        if holds(&stat["stripes"][0]) && !holds(&stat["stripes"][1]) {
+            return Some(link);
+        }
+        net.run(0, &["rm", &link]).ok();
+        None
+    });
+    for index in 1..7 {
+        net.testnet("kill", &["--peer", &index.to_string()]).ok();
+    }
+    eventually("all are gone", || {
+        let ring = net.run(0, &["ring", "--json"]).ok().json();
+        let mut others = ring["peers"]
+            .as_array()?
+            .iter()
+            .filter(|peer| peer["peer"] != *me);
+        others.all(|peer| peer["state"] == "gone").then_some(())
+    });
+    net.run(0, &["rm", &link]).fails(5);
+    for index in 1..7 {
+        net.testnet("start", &["--peer", &index.to_string()]).ok();
+    }
+    net.becomes(0, &link, "safe");
+    net.run(0, &["rm", &link]).ok();
+    eventually("nothing is left", || {
+        let held = |index: usize| net.status(index)["shards"].as_u64().unwrap();
+        (net.alive().into_iter().map(held).sum::<u64>() == 0).then_some(())
+    });
+}
