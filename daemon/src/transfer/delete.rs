@@ -21,12 +21,11 @@ use serde::Serialize;
 use super::events::{Operation, Transfer};
 use super::get;
 use super::health::{Asked, ShardState, StripeHealth, survey_with};
-use super::stripes::{Unread, Wanted, fetch_stripe};
+use super::stripes::{BY_OWNER, Unread, Wanted, fetch_stripe};
 use crate::crypt::{owner_key, sign_deletion};
 use crate::error::{EXIT_NOT_FOUND, EXIT_UNRECOVERABLE, Failure};
 use crate::journal::Exposed;
 use crate::link::Link;
-use crate::list::Listed;
 use crate::node::Node;
 use crate::node::service;
 use crate::node::shards::unix_ms;
@@ -59,20 +58,14 @@ pub(crate) struct Deleted {
     pub(crate) shards_left: usize,
 }
 
-impl Deleted {
-    fn before(entry: Listed) -> Self {
-        Self {
-            name: entry.name,
-            size_bytes: entry.size_bytes,
-            stripes: 0,
-            shards_left: 0,
-        }
-    }
-}
-
 /// Deletes the file behind a link. Only the account that put it can. On return fewer than k shards of each stripe lie
-/// on peers that do not know; when it fails, what is deleted stays so and the rest can be deleted by another attempt.
-pub(crate) async fn delete(node: &Arc<Node>, link: &Link, transfer: &Transfer) -> Result<Deleted, Failure> {
+/// on peers that do not know; when it fails, what is deleted stays so and the rest can be deleted by another attempt. None
+/// if an earlier attempt had deleted all but the rest of the root.
+pub(crate) async fn delete(
+    node: &Arc<Node>,
+    link: &Link,
+    transfer: &Transfer,
+) -> Result<Option<Deleted>, Failure> {
     node.check_link(link)?;
     let root = Wanted::of(Id::new(link.manifest), 1);
     let owner = owner_key(&node.account, &link.key);
@@ -80,7 +73,7 @@ pub(crate) async fn delete(node: &Arc<Node>, link: &Link, transfer: &Transfer) -
         Ok(shards) => shards,
         Err(Unread::Deleted(tombstone)) if *tombstone.header().owner() == owner => {
             finish_root(node, link, tombstone.header()).await?;
-            return Err(Unread::Deleted(tombstone).into());
+            return Ok(None);
         }
         Err(Unread::Short(failure)) if failure.exit == EXIT_UNRECOVERABLE => {
             let message = format!(
@@ -109,12 +102,12 @@ pub(crate) async fn delete(node: &Arc<Node>, link: &Link, transfer: &Transfer) -
         shards_left += delete_stripes(node, link, &part).await?;
     }
     node.publish_usage();
-    Ok(Deleted {
+    Ok(Some(Deleted {
         name: file.manifest.name,
         size_bytes: file.manifest.size,
         stripes: file.layout.len(),
         shards_left,
-    })
+    }))
 }
 
 /// The root of the manifest has a tombstone already: an earlier attempt came so far, or all the way.
@@ -128,8 +121,20 @@ async fn finish_root(node: &Arc<Node>, link: &Link, header: &Header) -> Result<(
     delete_stripes(node, link, &[root]).await.map(drop)
 }
 
-/// Deletes a file and takes it off the list of files. After a crash the deletion is finished. One on the list of which
-/// nothing is left is deleted.
+/// What was deleted by an earlier attempt, if the list of files does not say so yet.
+async fn deleted_before(node: &Arc<Node>, link: &Link) -> Result<Deleted, Failure> {
+    let listed = node.listed(None).await?.into_iter();
+    let entry = listed.rev().find(|entry| entry.link.manifest == link.manifest);
+    let entry = entry.ok_or_else(|| Failure::not_found(BY_OWNER))?;
+    Ok(Deleted {
+        name: entry.name,
+        size_bytes: entry.size_bytes,
+        stripes: 0,
+        shards_left: 0,
+    })
+}
+
+/// Deletes a file and takes it off the list of files. After a crash the deletion is finished.
 pub(crate) async fn delete_listed(node: &Arc<Node>, link: &Link) -> Result<Deleted, Failure> {
     node.check_link(link)?;
     let sealed = node.files.seal_deletion(link);
@@ -145,12 +150,9 @@ pub(crate) async fn delete_listed(node: &Arc<Node>, link: &Link) -> Result<Delet
         }
     })?;
     let deleted = match delete(node, link, &Transfer::new(Operation::Delete)).await {
-        Err(failure) if failure.exit == EXIT_NOT_FOUND => {
-            let listed = node.listed(None).await?.into_iter();
-            let entry = listed.rev().find(|entry| entry.link.manifest == link.manifest);
-            entry.map(Deleted::before).ok_or(failure)
-        }
-        outcome => outcome,
+        Ok(Some(deleted)) => Ok(deleted),
+        Ok(None) => deleted_before(node, link).await,
+        Err(failure) => Err(failure),
     };
     if deleted.is_ok() {
         let node = Arc::clone(node);
@@ -171,7 +173,8 @@ pub(crate) async fn resume(node: &Arc<Node>, sealed: &str) -> ControlFlow<()> {
         return ControlFlow::Break(());
     };
     match delete(node, &link, &Transfer::new(Operation::Delete)).await {
-        Err(failure) if failure.retry => {
+        // A peer that does not see the others finds nothing too.
+        Err(failure) if failure.retry || failure.exit == EXIT_NOT_FOUND && !node.sees_most() => {
             tracing::debug!(%failure, "a deletion in the journal cannot be finished yet");
             return ControlFlow::Continue(());
         }

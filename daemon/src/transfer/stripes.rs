@@ -389,6 +389,9 @@ impl Reading {
     }
 }
 
+/// Why what has a tombstone is not found.
+pub(crate) const BY_OWNER: &str = "it was deleted by its owner";
+
 /// Why a stripe was not read.
 pub(crate) enum Unread {
     /// Its owner deleted it: somebody has this tombstone.
@@ -400,7 +403,7 @@ pub(crate) enum Unread {
 impl From<Unread> for Failure {
     fn from(unread: Unread) -> Self {
         match unread {
-            Unread::Deleted(_) => Self::not_found("it was deleted by its owner"),
+            Unread::Deleted(_) => Self::not_found(BY_OWNER),
             Unread::Short(failure) => failure,
         }
     }
