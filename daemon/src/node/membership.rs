@@ -192,12 +192,10 @@ impl Node {
     /// Whether this peer is in touch with at least half of the others that it knows and nobody said to be gone for good.
     pub(crate) fn sees_most(&self) -> bool {
         self.core.read(|state| {
-            let all = state.ring.peers();
-            let all = all.filter(|(contact, _)| !state.custody.is_forgotten(contact.peer));
-            let (alive, others): (Vec<_>, Vec<_>) = all
-                .map(|(_, liveness)| liveness)
-                .partition(|liveness| *liveness == Liveness::Alive);
-            alive.len() >= others.len()
+            let others = state.ring.peers();
+            let counted = others.filter(|(contact, _)| !state.custody.is_forgotten(contact.peer));
+            let alive: Vec<bool> = counted.map(|(_, liveness)| liveness == Liveness::Alive).collect();
+            2 * alive.iter().filter(|alive| **alive).count() >= alive.len()
         })
     }
 

@@ -53,8 +53,8 @@ use crate::network::Network;
 use crate::store::Store;
 use crate::transfer::Transfers;
 use crate::transfer::cache::BlockCache;
-use crate::transfer::delete::Away;
 use crate::transfer::fetch_times::FetchTimes;
+use crate::transfer::health::Away;
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};
@@ -86,7 +86,7 @@ pub(crate) struct Node {
     pub(crate) blocks: Arc<Semaphore>,
     /// Small files whose puts failed, being taken back at once.
     pub(crate) taking_back: Arc<Semaphore>,
-    /// What deletions that were refused know.
+    /// What deletions that were refused knew.
     pub(crate) away: Mutex<Away>,
     census: Mutex<Option<Arc<Census>>>,
     /// Taken by who walks the ring for it.

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use super::events::{Operation, Transfer};
 use super::get;
-use super::health::{Asked, ShardState, StripeHealth, survey_with};
+use super::health::{Asked, Away, ShardState, StripeHealth, survey_with};
 use super::stripes::{BY_OWNER, Unread, Wanted, fetch_stripe};
 use crate::crypt::{owner_key, sign_deletion};
 use crate::error::{EXIT_NOT_FOUND, EXIT_UNRECOVERABLE, Failure};
@@ -36,16 +36,13 @@ use crate::wire::node::{Burial, MAX_BURIALS, NodeRequest, NodeResponse};
 /// A holder that does not answer within this is asked again.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Between two attempts to finish what a crash interrupted.
-const RESUME: Duration = Duration::from_secs(10);
+pub(super) const RESUME: Duration = Duration::from_secs(10);
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Stripes of deletions that were refused of which is remembered who holds shards.
 const REMEMBERED: usize = 1 << 16;
 /// Places behind those of a stripe's shards where a shard may lie too.
 const SPARE: usize = 4;
-
-/// By stripe and index, who holds a shard of what is being deleted and does not answer.
-pub(crate) type Away = BTreeMap<Id, BTreeMap<u8, Peer>>;
 
 /// What was deleted.
 #[derive(Clone, Debug, Serialize)]
@@ -235,7 +232,6 @@ async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Res
         for (asked, health) in stripes.iter().zip(&found) {
             note_away(node, health, away.entry(asked.stripe).or_default());
         }
-        node.note_away_from(&away);
         let sees_most = node.sees_most();
         let (mut undone, mut left) = (0, 0);
         for (asked, health) in stripes.iter().zip(&found) {
@@ -247,11 +243,13 @@ async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Res
             left += unaware;
         }
         if undone == 0 {
+            node.forget_away(stripes);
             return Ok(left);
         }
         if undone < least {
             (least, until) = (undone, Instant::now() + node.config.write_timeout);
         } else if Instant::now() >= until {
+            node.remember_away(away);
             return Err(Failure::refused(format!(
                 "{undone} of {} stripes may still be read from peers that do not answer; what is deleted stays so, \
                  try again when they are back, or `mutualstore forget` those that will not be",
@@ -285,14 +283,20 @@ impl Node {
     }
 
     /// Remembers that for the next attempt: by then nobody may have it on record.
-    fn note_away_from(&self, away: &Away) {
+    fn remember_away(&self, away: Away) {
         let mut all = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        for (stripe, holders) in away {
-            if holders.is_empty() {
-                all.remove(stripe);
-            } else if all.len() < REMEMBERED || all.contains_key(stripe) {
-                all.insert(*stripe, holders.clone());
+        for (stripe, holders) in away.into_iter().filter(|(_, holders)| !holders.is_empty()) {
+            if all.len() < REMEMBERED || all.contains_key(&stripe) {
+                all.insert(stripe, holders);
             }
+        }
+    }
+
+    /// There will be no other attempt.
+    fn forget_away(&self, stripes: &[Asked]) {
+        let mut all = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        for asked in stripes {
+            all.remove(&asked.stripe);
         }
     }
 }

@@ -89,17 +89,16 @@ pub(crate) struct Asked {
     pub(crate) placement: Placement,
 }
 
+/// By stripe and index, who held a shard and did not answer.
+pub(crate) type Away = BTreeMap<Id, BTreeMap<u8, Peer>>;
+
 /// Asks the peers that may hold shards of `stripes` and puts their answers together, in order.
 pub(crate) async fn survey(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHealth> {
-    survey_with(node, stripes, &BTreeMap::new()).await
+    survey_with(node, stripes, &Away::new()).await
 }
 
 /// Like [`survey`]; asks peers too that are said to hold shards of stripes.
-pub(crate) async fn survey_with(
-    node: &Arc<Node>,
-    stripes: &[Asked],
-    said: &BTreeMap<Id, BTreeMap<u8, Peer>>,
-) -> Vec<StripeHealth> {
+pub(crate) async fn survey_with(node: &Arc<Node>, stripes: &[Asked], said: &Away) -> Vec<StripeHealth> {
     let mut answers: Vec<Vec<(Peer, StripeHoldings)>> = vec![Vec::new(); stripes.len()];
     let mut silent: Vec<BTreeSet<Peer>> = vec![BTreeSet::new(); stripes.len()];
     ask_all(node, stripes, questions(node, stripes), &mut answers, &mut silent).await;
@@ -179,7 +178,7 @@ fn named(
     stripes: &[Asked],
     answers: &[Vec<(Peer, StripeHoldings)>],
     silent: &[BTreeSet<Peer>],
-    said: &BTreeMap<Id, BTreeMap<u8, Peer>>,
+    said: &Away,
 ) -> Vec<(Contact, Vec<usize>)> {
     let mut named: BTreeMap<Peer, BTreeSet<usize>> = BTreeMap::new();
     for (at, ((stripe, answers), silent)) in stripes.iter().zip(answers).zip(silent).enumerate() {

@@ -22,10 +22,8 @@ const POLL: Duration = Duration::from_millis(500);
 const LONE: Duration = Duration::from_mins(1);
 /// Puts finished or taken back, or deletions finished, at the same time.
 const WIDTH: usize = 8;
-/// Between two attempts to finish deletions.
-const AGAIN: Duration = Duration::from_secs(10);
 
-/// Goes once through what the journal held at the start.
+/// Sees to what the journal held at the start, until nothing of it is left.
 pub(crate) async fn recover(node: Arc<Node>, unfinished: Vec<Unfinished>) {
     if unfinished.is_empty() {
         return;
@@ -47,11 +45,14 @@ pub(crate) async fn recover(node: Arc<Node>, unfinished: Vec<Unfinished>) {
     let (node, listed) = (&node, &listed);
     let finishing = stream::iter(puts).for_each_concurrent(WIDTH, |put| finish(node, put, listed));
     finishing.await;
-    while !deletions.is_empty() {
+    loop {
         // One that has to wait for a peer does not keep the others waiting.
         let attempts = stream::iter(deletions).map(|deletion| resume(node, deletion));
         deletions = attempts.buffer_unordered(WIDTH).filter_map(ready).collect().await;
-        tokio::time::sleep(AGAIN).await;
+        if deletions.is_empty() {
+            return;
+        }
+        tokio::time::sleep(delete::RESUME).await;
     }
 }
 
