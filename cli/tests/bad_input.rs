@@ -54,6 +54,8 @@ fn links_paths_and_options() {
     let truncated = &link[..link.len() - 3];
     assert!(refused(&["get", truncated, "-o", "-"], 2).contains("truncated"));
     refused(&["lookup", "zz"], 2);
+    let name = "n".repeat(70_000);
+    assert!(refused(&["put", "/dev/null", "--name", &name], 2).contains("at most 1024"));
 
     // Right in form: another network's, and one that nobody stored.
     let mut foreign: Link = link.parse().unwrap();
@@ -343,7 +345,7 @@ fn clients_and_peers_killed_in_the_middle() {
 
     // A peer in the middle of a put.
     let mut child = begin_put(&mut net.command(0, &["put", "-", "--code", "rs:4+2"]), first);
-    net.testnet("kill", &["--peer", "4"]).ok();
+    net.kill(4);
     child.stdin.take().unwrap().write_all(rest).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(
@@ -361,7 +363,7 @@ fn clients_and_peers_killed_in_the_middle() {
     let mut stdout = child.stdout.take().unwrap();
     let mut got = vec![0; MIB];
     stdout.read_exact(&mut got).unwrap();
-    net.testnet("kill", &["--peer", "6"]).ok();
+    net.kill(6);
     stdout.read_to_end(&mut got).unwrap();
     assert!(child.wait().unwrap().success());
     assert!(got == bytes);

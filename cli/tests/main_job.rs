@@ -46,7 +46,7 @@ fn files_survive_killed_peers_and_are_repaired() {
     assert_eq!(listed["files"].as_array().unwrap().len(), files.len());
 
     // The writer, which is also the first peer, is nothing special.
-    net.testnet("kill", &["--peer", "0"]).ok();
+    net.kill(0);
     for survivor in net.alive() {
         for (_, bytes, link) in &files {
             net.expect(survivor, link, bytes);
@@ -107,7 +107,7 @@ fn exactly_k_shards_suffice_and_one_less_comes_back() {
     let holding = usize::from(data.contains(&0));
     victims.extend(order.iter().copied().take(2 - holding));
     for victim in &victims {
-        net.testnet("kill", &["--peer", &victim.to_string()]).ok();
+        net.kill(*victim);
     }
     for survivor in net.alive() {
         net.expect(survivor, &link, &bytes);
@@ -116,7 +116,7 @@ fn exactly_k_shards_suffice_and_one_less_comes_back() {
     assert_eq!(health, "endangered");
 
     let last = *order.iter().find(|index| !victims.contains(index)).unwrap();
-    net.testnet("kill", &["--peer", &last.to_string()]).ok();
+    net.kill(last);
     let reader = net.alive()[0];
     let said = net.run(reader, &["get", &link, "-o", "-", "--quiet"]);
     assert_eq!(said.code, 4, "{}", said.stderr);
@@ -130,7 +130,7 @@ fn exactly_k_shards_suffice_and_one_less_comes_back() {
     );
     assert!(!half.exists());
 
-    net.testnet("start", &["--peer", &last.to_string()]).ok();
+    net.start(last);
     net.expect(reader, &link, &bytes);
     net.expect(last, &link, &bytes);
 }
@@ -189,7 +189,7 @@ fn a_degraded_put_becomes_safe_when_the_peer_returns() {
             "5s",
         ],
     );
-    net.testnet("kill", &["--peer", "2"]).ok();
+    net.kill(2);
     let bytes = noise(1, 3 * MIB);
     let path = net.file("file");
     fs::write(&path, &bytes).unwrap();
@@ -211,7 +211,7 @@ fn a_degraded_put_becomes_safe_when_the_peer_returns() {
     let link = said.word();
     net.expect(4, &link, &bytes);
     assert_eq!(net.stat(4, &link)["health"], "endangered");
-    net.testnet("start", &["--peer", "2"]).ok();
+    net.start(2);
     net.becomes(4, &link, "safe");
     net.expect(2, &link, &bytes);
 }
@@ -426,7 +426,7 @@ fn a_deleted_file_goes_everywhere_and_stays_gone() {
     for link in &links {
         net.becomes(0, link, "safe");
     }
-    net.testnet("kill", &["--peer", &away.to_string()]).ok();
+    net.kill(away);
     let other = net.alive()[1];
     for link in links.iter().chain([&small]) {
         // Another account cannot, and nothing is lost by its trying.
@@ -448,7 +448,7 @@ fn a_deleted_file_goes_everywhere_and_stays_gone() {
     net.becomes(0, &kept, "safe");
     let left = net.stored();
 
-    net.testnet("start", &["--peer", &away.to_string()]).ok();
+    net.start(away);
     eventually("what was away drops what was deleted", || {
         (net.stored() <= left + bytes.len() as u64).then_some(())
     });

@@ -96,7 +96,7 @@ fn shards_go_where_the_policy_says_and_stay_there_when_a_peer_dies() {
         }
     }
 
-    net.testnet("kill", &["--peer", "9"]).ok();
+    net.kill(9);
     let all: Vec<&(String, Vec<u8>)> = [&random, &copysets, &spread, &buddies]
         .into_iter()
         .flatten()

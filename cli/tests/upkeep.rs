@@ -113,12 +113,12 @@ fn a_peer_that_gives_less_than_it_holds_is_relieved() {
     let before = used(fullest);
     let capacity = before / 2;
     assert!(capacity > 16 << 20, "{before}");
-    net.testnet("kill", &["--peer", &fullest.to_string()]).ok();
+    net.kill(fullest);
     let file = net.data_dir(0).parent().unwrap().join("testnet.json");
     let mut testnet: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     testnet["peers"][fullest]["capacity_bytes"] = capacity.into();
     fs::write(&file, testnet.to_string()).unwrap();
-    net.testnet("start", &["--peer", &fullest.to_string()]).ok();
+    net.start(fullest);
     eventually("it holds what fits", || (used(fullest) <= capacity).then_some(()));
     net.becomes(0, &link, "safe");
     for index in net.alive() {
@@ -177,7 +177,7 @@ fn a_deletion_that_was_cut_short_is_finished_and_a_key_moves() {
     let mut rm = rm.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     // The journal says so before the first tombstone goes out.
     eventually("tombstones spread", || (net.stored() < before).then_some(()));
-    net.testnet("kill", &["--peer", "0"]).ok();
+    net.kill(0);
     assert!(
         !rm.wait().unwrap().success(),
         "the file was too small to be deleted slowly"
@@ -187,7 +187,7 @@ fn a_deletion_that_was_cut_short_is_finished_and_a_key_moves() {
     let key = key.to_str().unwrap();
     net.run(0, &["key", "export", key]).ok();
     net.run(0, &["key", "export", key]).fails(2);
-    net.testnet("start", &["--peer", "0"]).ok();
+    net.start(0);
     let rest = 3 * 4096;
     eventually("the next start finishes it", || {
         (net.stored() <= rest).then_some(())
@@ -211,7 +211,7 @@ fn deletes_elsewhere(net: &Net, key: &str, kept: &str) {
         fs::read(format!("{elsewhere}/account")).unwrap()
     );
     net.run(0, &["key", "import", key]).fails(2);
-    net.testnet("kill", &["--peer", "0"]).ok();
+    net.kill(0);
     let invite = net.run(1, &["invite"]).ok().word();
     let mut daemon = mutualstore();
     daemon.args([
@@ -255,7 +255,7 @@ fn others_repair_where_homes_do_not() {
     let link = net.put(0, &bytes, &["--code", "rs:3+2"]);
     // Three of nine live, hold shards, answer, and never repair anything.
     for idle in [1, 4, 7] {
-        net.testnet("kill", &["--peer", &idle.to_string()]).ok();
+        net.kill(idle);
         let file = net.data_dir(idle).join("config.toml");
         let kept = fs::read_to_string(&file).unwrap();
         let kept: Vec<&str> = kept
@@ -263,10 +263,10 @@ fn others_repair_where_homes_do_not() {
             .filter(|line| !line.starts_with("repair ="))
             .collect();
         fs::write(&file, format!("repair = \"off\"\n{}", kept.join("\n"))).unwrap();
-        net.testnet("start", &["--peer", &idle.to_string()]).ok();
+        net.start(idle);
     }
     net.becomes(0, &link, "safe");
-    net.testnet("kill", &["--peer", "2"]).ok();
+    net.kill(2);
     net.becomes(0, &link, "degraded");
     net.becomes(0, &link, "safe");
     let taken_over = |index: &usize| net.status(*index)["repair"]["taken_over_total"].as_u64().unwrap();
@@ -291,10 +291,10 @@ fn who_was_gone_before_a_restart_is_not_waited_for() {
             .find(|peer| peer["peer"] == *lost)?;
         (found["state"] == "gone").then_some(())
     };
-    net.testnet("kill", &["--peer", "4"]).ok();
+    net.kill(4);
     eventually("all miss it", || net.alive().into_iter().try_for_each(is_gone));
-    net.testnet("kill", &["--peer", "0"]).ok();
-    net.testnet("start", &["--peer", "0"]).ok();
+    net.kill(0);
+    net.start(0);
     eventually("it is gone for who just started", || is_gone(0));
     // As many peers are counted as by those who saw it go.
     let code = |index: usize| net.stat(index, &net.put(index, b"small", &[]))["code"].clone();
@@ -325,10 +325,10 @@ fn who_was_gone_before_all_restarted_can_be_forgotten() {
     net.testnet("kill", &["--peer", &victim.to_string(), "--wipe"])
         .ok();
     for index in net.alive() {
-        net.testnet("kill", &["--peer", &index.to_string()]).ok();
+        net.kill(index);
     }
     for index in (0..6).filter(|index| *index != victim) {
-        net.testnet("start", &["--peer", &index.to_string()]).ok();
+        net.start(index);
     }
     net.becomes(0, &link, "degraded");
     net.run(0, &["rm", &link]).fails(5);
@@ -366,12 +366,12 @@ fn a_deletion_that_was_refused_is_finished_when_asked_again() {
         let stat = net.stat(0, &link);
         let holders = stat["stripes"][0]["shards"].as_array().unwrap().iter();
         let mut holders = holders.map(|shard| net.index_of(shard["peer"].as_str().unwrap()));
-        let away = holders.find(|index| *index != 0).unwrap().to_string();
-        net.testnet("kill", &["--peer", &away]).ok();
+        let away = holders.find(|index| *index != 0).unwrap();
+        net.kill(away);
         for _ in 0..2 {
             net.run(0, &["rm", &link]).fails(5);
         }
-        net.testnet("start", &["--peer", &away]).ok();
+        net.start(away);
         eventually("it is gone", || {
             let said = net.run(0, &["rm", &link]);
             assert!(said.code == 0 || said.code == 5, "{placement}: {}", said.stderr);
@@ -416,7 +416,7 @@ fn who_is_cut_off_deletes_nothing_that_others_hold() {
         None
     });
     for index in 1..7 {
-        net.testnet("kill", &["--peer", &index.to_string()]).ok();
+        net.kill(index);
     }
     eventually("all are gone", || {
         let ring = net.run(0, &["ring", "--json"]).ok().json();
@@ -428,7 +428,7 @@ fn who_is_cut_off_deletes_nothing_that_others_hold() {
     });
     net.run(0, &["rm", &link]).fails(5);
     for index in 1..7 {
-        net.testnet("start", &["--peer", &index.to_string()]).ok();
+        net.start(index);
     }
     net.becomes(0, &link, "safe");
     net.run(0, &["rm", &link]).ok();

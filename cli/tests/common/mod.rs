@@ -121,6 +121,16 @@ impl Net {
         line
     }
 
+    /// SIGKILL.
+    pub(crate) fn kill(&self, index: usize) {
+        self.testnet("kill", &["--peer", &index.to_string()]).ok();
+    }
+
+    /// Starts a daemon that was killed; returns when it serves.
+    pub(crate) fn start(&self, index: usize) {
+        self.testnet("start", &["--peer", &index.to_string()]).ok();
+    }
+
     fn net_dir(&self) -> PathBuf {
         self.dir.path().join("net")
     }
