@@ -437,3 +437,46 @@ fn who_is_cut_off_deletes_nothing_that_others_hold() {
         (net.alive().into_iter().map(held).sum::<u64>() == 0).then_some(())
     });
 }
+
+/// The two others were gone when it was deleted, and the one that was told is lost right after.
+#[test]
+fn a_deletion_outlives_what_the_file_would_have() {
+    let net = Net::up(
+        8,
+        &["--seed", "33", "--", "--repair-delay", "2s", "--repair", "off"],
+    );
+    let (link, holders) = eventually("a file lies elsewhere", || {
+        let link = net.put(
+            0,
+            b"to be deleted",
+            &["--code", "copies:3", "--placement", "random"],
+        );
+        let stat = net.stat(0, &link);
+        let holders = stat["stripes"][0]["shards"].as_array().unwrap().iter();
+        let holders = holders.map(|shard| net.index_of(shard["peer"].as_str().unwrap()));
+        let holders: Vec<usize> = holders.collect();
+        (!holders.contains(&0)).then_some((link, holders))
+    });
+    let lost = net.ids(&holders);
+    net.kill(holders[0]);
+    net.kill(holders[1]);
+    eventually("two are gone", || {
+        let ring = net.run(0, &["ring", "--json"]).ok().json();
+        let peers = ring["peers"].as_array()?.iter();
+        let gone =
+            peers.filter(|peer| peer["state"] == "gone" && lost.iter().any(|lost| peer["peer"] == *lost));
+        (gone.count() == 2).then_some(())
+    });
+    net.run(0, &["rm", &link]).ok();
+    net.testnet("kill", &["--peer", &holders[2].to_string(), "--wipe"])
+        .ok();
+    net.start(holders[0]);
+    net.start(holders[1]);
+    eventually("it is gone", || {
+        (net.run(0, &["get", &link, "-o", "-"]).code == 3).then_some(())
+    });
+    eventually("who was away drops it", || {
+        let held = |index: &usize| net.status(*index)["shards"].as_u64().unwrap();
+        (holders[..2].iter().map(held).sum::<u64>() == 0).then_some(())
+    });
+}

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
-use futures::stream::FuturesUnordered;
+use futures::stream::{self, FuturesUnordered};
 use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::Header;
@@ -41,6 +41,8 @@ pub(super) const RESUME: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(500);
 /// Stripes of deletions that were refused of which is remembered who holds shards.
 const REMEMBERED: usize = 1 << 16;
+/// Stripes whose tombstones are spread at the same time.
+const SPREADING: usize = 8;
 /// Places behind those of a stripe's shards where a shard may lie too.
 const SPARE: usize = 4;
 
@@ -218,13 +220,13 @@ pub(crate) async fn take_back(node: &Arc<Node>, exposed: &Exposed) {
     }
 }
 
-/// Deletes stripes, until of each fewer than k shards lie where no tombstone is, and somebody has its tombstone. Where no
-/// holder is there to take one, those who are there must be most of all: a peer that is cut off from the others would
+/// Deletes stripes, until of each fewer than k shards lie where no tombstone is, and enough peers have its tombstone. Where
+/// no holder is there to take one, those who are there must be most of all: a peer that is cut off from the others would
 /// take them for gone and everything for deleted. Tries again until `write_timeout` passes without progress. Returns how
 /// many shards are left at peers that did not answer.
 async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Result<usize, Failure> {
     let (mut least, mut until) = (usize::MAX, Instant::now());
-    let mut buried: BTreeMap<Id, BTreeSet<u8>> = BTreeMap::new();
+    let mut buried: BTreeMap<Id, Buried> = BTreeMap::new();
     let mut away = node.away_from(stripes);
     loop {
         let found = survey_with(node, stripes, &away).await;
@@ -232,14 +234,18 @@ async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Res
         for (asked, health) in stripes.iter().zip(&found) {
             note_away(node, health, away.entry(asked.stripe).or_default());
         }
+        spread(node, stripes, &mut buried).await;
         let sees_most = node.sees_most();
         let (mut undone, mut left) = (0, 0);
         for (asked, health) in stripes.iter().zip(&found) {
             let gone = buried.entry(asked.stripe).or_default();
             let away = away.entry(asked.stripe).or_default();
-            let unaware = unaware(node, *asked, health, gone, away);
-            let is_known = health.is_deleted || !gone.is_empty() || sees_most;
-            undone += usize::from(unaware >= usize::from(asked.k) || !is_known);
+            let unaware = unaware(node, *asked, health, &gone.indices, away);
+            let is_kept = match gone.keepers.len() {
+                0 => sees_most,
+                keepers => keepers >= enough(node, *asked),
+            };
+            undone += usize::from(unaware >= usize::from(asked.k) || !is_kept);
             left += unaware;
         }
         if undone == 0 {
@@ -257,6 +263,51 @@ async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Res
             )));
         }
         tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Where a stripe is deleted by now.
+#[derive(Default)]
+struct Buried {
+    /// Shards that are gone by it.
+    indices: BTreeSet<u8>,
+    /// Who has its tombstone.
+    keepers: BTreeSet<Peer>,
+}
+
+/// So many peers must have a stripe's tombstone: one more than may be lost without loss of the stripe, so that the
+/// deletion outlives what the file would have; all of them where there are fewer.
+fn enough(node: &Node, asked: Asked) -> usize {
+    let tolerated = asked.n.saturating_sub(asked.k);
+    (usize::from(tolerated) + 1).min(node.core.alive().len())
+}
+
+/// Gives tombstones that too few holders have to seats of their stripes.
+async fn spread(node: &Arc<Node>, stripes: &[Asked], buried: &mut BTreeMap<Id, Buried>) {
+    let transfer = &Transfer::new(Operation::Delete);
+    let short = stripes.iter().filter_map(|asked| {
+        let keepers = &buried.get(&asked.stripe)?.keepers;
+        let missing = enough(node, *asked).saturating_sub(keepers.len());
+        (missing > 0 && !keepers.is_empty()).then(|| (asked.stripe, missing, keepers.clone()))
+    });
+    let short: Vec<(Id, usize, BTreeSet<Peer>)> = short.collect();
+    let spreading = stream::iter(short).map(|(stripe, missing, keepers)| async move {
+        let Err(Unread::Deleted(tombstone)) = fetch_stripe(node, transfer, Wanted::of(stripe, 1)).await
+        else {
+            return (stripe, Vec::new());
+        };
+        let seats = node.core.lookup(stripe, keepers.len() + missing + SPARE).await;
+        let seats = seats.map(|found| found.contacts).unwrap_or_default().into_iter();
+        let seats = seats.map(|seat| seat.peer).filter(|peer| !keepers.contains(peer));
+        let tombstone = &tombstone;
+        let telling = seats
+            .take(missing)
+            .map(|peer| async move { bury_at(node, tombstone, peer).await.then_some(peer) });
+        (stripe, join_all(telling).await.into_iter().flatten().collect())
+    });
+    let told: Vec<(Id, Vec<Peer>)> = spreading.buffer_unordered(SPREADING).collect().await;
+    for (stripe, keepers) in told {
+        buried.entry(stripe).or_default().keepers.extend(keepers);
     }
 }
 
@@ -332,17 +383,19 @@ fn unaware(
     known.len() + missing.len().min(silent.len())
 }
 
-/// Gives every live holder the tombstones of what it holds, and notes in `buried` the indices of shards that are gone by it.
+/// Gives every live holder the tombstones of what it holds, and notes in `buried` what is deleted by it and who has them now.
 async fn tell_holders(
     node: &Arc<Node>,
     link: &Link,
     stripes: &[Asked],
     found: &[StripeHealth],
-    buried: &mut BTreeMap<Id, BTreeSet<u8>>,
+    buried: &mut BTreeMap<Id, Buried>,
 ) {
     let mut holders: BTreeMap<Peer, BTreeMap<Id, BTreeSet<u8>>> = BTreeMap::new();
     for (asked, health) in stripes.iter().zip(found) {
         node.cache.remove(asked.stripe);
+        let kept = buried.entry(asked.stripe).or_default();
+        kept.keepers.clone_from(&health.keepers);
         for shard in &health.shards {
             if let (ShardState::Ok | ShardState::Pending, Some(peer)) = (shard.state, shard.peer) {
                 let held = holders.entry(peer).or_default().entry(asked.stripe).or_default();
@@ -356,21 +409,26 @@ async fn tell_holders(
             let ids: Vec<Id> = held.keys().copied().collect();
             let taken = bury_all(node, link, &ids, peer).await;
             held.into_iter()
-                .map(move |(stripe, indices)| (taken.contains(&stripe), stripe, indices))
+                .map(move |(stripe, indices)| (taken.contains(&stripe), peer, stripe, indices))
                 .collect::<Vec<_>>()
         });
     }
     let mut missed: BTreeMap<Id, BTreeSet<u8>> = BTreeMap::new();
     while let Some(told) = waiting.next().await {
-        for (taken, stripe, indices) in told {
-            let noted = if taken { &mut *buried } else { &mut missed };
-            noted.entry(stripe).or_default().extend(indices);
+        for (taken, peer, stripe, indices) in told {
+            if taken {
+                let buried = buried.entry(stripe).or_default();
+                buried.indices.extend(indices);
+                buried.keepers.insert(peer);
+            } else {
+                missed.entry(stripe).or_default().extend(indices);
+            }
         }
     }
     // Two peers may hold the same one.
     for (stripe, indices) in missed {
         if let Some(buried) = buried.get_mut(&stripe) {
-            buried.retain(|index| !indices.contains(index));
+            buried.indices.retain(|index| !indices.contains(index));
         }
     }
 }

@@ -75,8 +75,8 @@ pub(crate) struct StripeHealth {
     pub(crate) health: Health,
     /// Peers that were asked and did not answer.
     pub(crate) silent: BTreeSet<Peer>,
-    /// Somebody has its tombstone.
-    pub(crate) is_deleted: bool,
+    /// Peers that have its tombstone.
+    pub(crate) keepers: BTreeSet<Peer>,
 }
 
 /// A stripe to ask about.
@@ -290,10 +290,11 @@ fn judge(asked: Asked, answers: &[(Peer, StripeHoldings)]) -> StripeHealth {
         live: live.len(),
         health,
         silent: BTreeSet::new(),
-        is_deleted: answers
+        keepers: answers
             .iter()
-            .flat_map(|(_, holdings)| &holdings.held)
-            .any(|(index, _)| *index == TOMBSTONE),
+            .filter(|(_, holdings)| holdings.held.iter().any(|(index, _)| *index == TOMBSTONE))
+            .map(|(peer, _)| *peer)
+            .collect(),
     }
 }
 
