@@ -1,0 +1,1 @@
+//! A member that lies: forged trims, false claims, stolen pending shards.

@@ -1,0 +1,1 @@
+//! Starting, founding, inviting, logging, and every message that repeats what somebody typed.

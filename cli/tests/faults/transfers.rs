@@ -1,0 +1,1 @@
+//! Puts of slow and changing sources, and listings of many files.
