@@ -415,7 +415,7 @@ pub(super) async fn health(State(api): State<Api>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutualstore_dht::{Peer, PeerState};
+    use mutualstore_dht::{Peer, PeerState, Signature};
 
     #[test]
     fn shares_cover_the_circle() {
@@ -427,6 +427,8 @@ mod tests {
             capacity: 1,
             used: 0,
             state: PeerState::Accepting,
+            zone: "".into(),
+            signature: Signature::default(),
         };
         let one = shares(&[(contact(1, vec![3]), "alive")]);
         assert!((one[0] - 1.0).abs() < 1e-9);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use mutualstore_dht::contact::virtual_nodes_for;
 use mutualstore_dht::custody::Standing;
 use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
@@ -24,6 +25,8 @@ use crate::wire::contact::decode_contact;
 /// Between two rounds over the join addresses: doubles up to the maximum.
 const JOIN_RETRY: Duration = Duration::from_millis(250);
 const JOIN_RETRY_MAX: Duration = Duration::from_secs(10);
+/// Addresses of an old address book dialled at once.
+const HINTS_AT_ONCE: usize = 8;
 /// How full this peer is, and whether others could relieve it, is looked at this often even when nothing comes or goes.
 const USAGE_EVERY: Duration = Duration::from_secs(5);
 /// The address book is written this long after it changed: what changes together is written once, and a peer
@@ -74,6 +77,22 @@ pub(crate) async fn join(node: Arc<Node>) {
     }
 }
 
+/// Looks for the peers of an address book that an older version wrote: each that is there says itself who it is.
+pub(crate) async fn follow_hints(node: Arc<Node>) {
+    let mut silent = node.hints.clone();
+    let mut wait = JOIN_RETRY;
+    while !silent.is_empty() && wait < JOIN_RETRY_MAX {
+        let dials = silent.into_iter().map(|address| {
+            let node = Arc::clone(&node);
+            async move { dial(&node, &address).await.err().map(|_| address) }
+        });
+        let asked = stream::iter(dials).buffer_unordered(HINTS_AT_ONCE);
+        silent = asked.filter_map(std::future::ready).collect().await;
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+    }
+}
+
 /// Keeps the ring informed of how full this peer is, and some space back.
 pub(crate) async fn tell_usage(node: Arc<Node>) {
     loop {
@@ -90,7 +109,7 @@ async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
         node.adopt(&learned.network);
     }
     let dialed = net.dial(address).await?;
-    match decode_contact(dialed.contact) {
+    match decode_contact(dialed.contact, &node.verifier) {
         Ok(contact) => node.core.with(|state, now| state.ring.introduce(now, contact)),
         Err(error) => tracing::warn!(peer = %dialed.peer, %error, "answered in a way not understood"),
     }
@@ -302,6 +321,7 @@ impl Node {
         }
         self.core.with(|state, now| {
             // Together, so that what is kept from now on are places in the new network.
+            self.verifier.enter(network.id);
             *self.network.write().unwrap_or_else(PoisonError::into_inner) = network;
             state.ring.adopt(now, r, count);
         });

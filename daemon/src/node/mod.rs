@@ -58,6 +58,7 @@ use crate::transfer::health::Away;
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};
+use crate::wire::signed::Verifier;
 
 /// A block with its shards takes up to some 3 MiB for each MiB of a shard; this many are in memory at once.
 const BLOCKS: usize = 8;
@@ -92,6 +93,10 @@ pub(crate) struct Node {
     /// Taken by who walks the ring for it.
     counting: tokio::sync::Mutex<()>,
     network: RwLock<Network>,
+    /// Lets in what other peers say of themselves, if they signed it.
+    pub(crate) verifier: Arc<Verifier>,
+    /// Where peers may be found whose entries in the address book they did not sign.
+    hints: Vec<String>,
     /// Join addresses through which nobody was met yet, and why.
     unanswered: Mutex<BTreeMap<String, String>>,
     book_changed: Notify,
@@ -111,6 +116,8 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) account: Zeroizing<[u8; 32]>,
     pub(crate) network: Network,
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) hints: Vec<String>,
     pub(crate) ring: Ring,
     pub(crate) custody: Custody,
     pub(crate) started: Instant,
@@ -167,6 +174,8 @@ impl Node {
             census: Mutex::default(),
             counting: tokio::sync::Mutex::default(),
             network: RwLock::new(parts.network),
+            verifier: parts.verifier,
+            hints: parts.hints,
             unanswered: Mutex::default(),
             book_changed: Notify::new(),
             departure: Mutex::default(),
@@ -226,7 +235,7 @@ impl Node {
             .call(&Self::target(contact), request.encode(), deadline)
             .await
             .map_err(AskError::Silent)?;
-        match NodeResponse::decode(body) {
+        match NodeResponse::decode(body, &self.verifier) {
             Ok(NodeResponse::Refused(reason)) => Err(AskError::Refused(reason)),
             Ok(response) => Ok(response),
             Err(malformed) => Err(AskError::Refused(malformed.to_string())),

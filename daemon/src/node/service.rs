@@ -37,7 +37,7 @@ impl Service for PeerService {
     }
 
     fn hello(&self, peer: Peer, contact: Bytes) {
-        match decode_contact(contact) {
+        match decode_contact(contact, &self.0.verifier) {
             Ok(contact) if contact.peer == peer => {
                 self.0.core.with(|state, now| state.ring.introduce(now, contact));
             }
@@ -55,7 +55,7 @@ impl Service for PeerService {
     fn rpc(self: Arc<Self>, from: Peer, body: Bytes) -> BoxFuture<'static, Bytes> {
         let node = Arc::clone(&self.0);
         async move {
-            let response = match NodeRequest::decode(body) {
+            let response = match NodeRequest::decode(body, &node.verifier) {
                 Ok(request) => answer(&node, from, request).await,
                 Err(malformed) => NodeResponse::Refused(malformed.to_string()),
             };

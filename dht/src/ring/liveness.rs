@@ -65,11 +65,16 @@ impl Ring {
 
     /// The peer itself told its contact.
     pub(super) fn told(&mut self, now: Time, contact: Contact) {
-        let peer = contact.peer;
+        let (peer, version) = (contact.peer, contact.version);
         self.write_down(now, contact, true);
         self.heard(now, peer);
         if let Some(entry) = self.table.get_mut(peer) {
             entry.told = Some(now);
+            let known = entry.behind;
+            entry.behind = version < entry.contact.version;
+            if entry.behind && !known {
+                self.ping(now, peer);
+            }
         }
     }
 
@@ -81,7 +86,7 @@ impl Ring {
     fn write_down(&mut self, now: Time, contact: Contact, own_word: bool) {
         let peer = contact.peer;
         if peer == self.table.me().peer {
-            self.outdo_contact(&contact);
+            self.outdo(now, &contact);
             return;
         }
         if self.table.get(peer).is_none() {
@@ -180,8 +185,8 @@ impl Ring {
             entry.pinging = true;
             entry.pinged = Some(now);
             let to = entry.contact.clone();
-            let known = to.version;
-            self.send(now, (to, Request::Ping { known }, Purpose::Ping), deadline);
+            let held = entry.behind.then(|| to.clone());
+            self.send(now, (to, Request::Ping { held }, Purpose::Ping), deadline);
         }
     }
 
