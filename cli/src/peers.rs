@@ -75,6 +75,11 @@ fn status_rows(status: &Status) -> Rows {
     let mut rows = Rows::headless();
     for (name, value) in lines {
         rows.add([name.to_owned(), value]);
+        if name == "ring"
+            && let Some(why) = &status.refused
+        {
+            rows.add(["refused by".to_owned(), why.clone()]);
+        }
         if name == "ring" && status.network.is_none() {
             for (address, error) in &status.join {
                 rows.add(["joins".to_owned(), format!("{address}: {error}")]);

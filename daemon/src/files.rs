@@ -21,7 +21,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mutualstore_dht::contact::{MAX_INDEX, MAX_VIRTUAL_NODES};
@@ -131,6 +131,9 @@ pub struct DaemonInfo {
     pub listen: Vec<String>,
     /// Start, Unix time in milliseconds.
     pub started: u64,
+    /// Device and inode of `DIR/lock`: a copy of the directory has another one. Empty where the system does not tell.
+    #[serde(default)]
+    pub lock: String,
 }
 
 /// A peer heard of, and when.
@@ -157,7 +160,7 @@ pub struct Book {
 pub struct DataDir {
     path: PathBuf,
     /// Locked while it is open.
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -202,7 +205,7 @@ impl DataDir {
         }
         let directory = Self {
             path: path.to_owned(),
-            _lock: file,
+            lock: file,
         };
         directory.remove_temporaries()?;
         Ok(directory)
@@ -211,6 +214,12 @@ impl DataDir {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Device and inode of the lock, as in [`DaemonInfo::lock`].
+    pub fn lock_id(&self) -> String {
+        let meta = self.lock.metadata();
+        meta.map_or_else(|_| String::new(), |meta| format!("{}:{}", meta.dev(), meta.ino()))
     }
 
     /// The ed25519 seed that makes this peer who it is; made at the first start.

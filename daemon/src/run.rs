@@ -374,7 +374,8 @@ fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<(), Failure>
         peer: node.me.to_string(),
         api: format!("http://{api}"),
         listen,
-        started: unix_ms(),
+        started: node.started_ms,
+        lock: node.data.lock_id(),
     };
     spare::with(node.data.path(), || Ok(node.data.save_daemon_info(&info)?))?;
     let listen = info.listen.join(",");

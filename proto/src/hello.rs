@@ -97,6 +97,20 @@ pub enum Reason {
     NoNetwork,
 }
 
+impl Reason {
+    /// Whether the two sides do not fit until somebody changes one of them.
+    pub fn is_lasting(self) -> bool {
+        match self {
+            Self::Version
+            | Self::WrongNetwork
+            | Self::WrongSecret
+            | Self::ParametersDiffer
+            | Self::DuplicateInstance => true,
+            Self::NotMutualStore | Self::TooManyConnections | Self::NoNetwork => false,
+        }
+    }
+}
+
 /// The connection is not wanted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {text}")]

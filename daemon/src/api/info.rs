@@ -22,8 +22,12 @@ use crate::node::survey::{RingCheck, check_ring};
 use crate::process::{self, ProcessUse};
 use crate::transfer::health;
 
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
+/// What the ring is to a user.
+fn ring_name(node: &Node) -> &'static str {
+    if node.refusal().is_some() {
+        return "refused";
+    }
+    match node.phase() {
         Phase::Alone => "alone",
         Phase::Joining => "joining",
         Phase::Joined => "joined",
@@ -42,6 +46,9 @@ struct Status {
     locators: u64,
     virtual_nodes: usize,
     ring: &'static str,
+    /// Who does not let this peer in, and why; only while `ring` is `refused`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     /// None before one is joined.
     network: Option<String>,
     /// Join addresses through which nobody was met yet, each with how the last attempt ended.
@@ -61,12 +68,15 @@ struct Status {
 struct Identity {
     peer: String,
     pid: u32,
+    /// As in `daemon.json`.
+    started: u64,
 }
 
 pub(super) async fn identity(State(api): State<Api>) -> Result<Response, Refusal> {
     let identity = Identity {
         peer: api.node.me.to_string(),
         pid: std::process::id(),
+        started: api.node.started_ms,
     };
     std::future::ready(json(&identity)).await
 }
@@ -137,7 +147,8 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
         shards: usage.shards,
         locators: usage.locators,
         virtual_nodes,
-        ring: phase_name(node.phase()),
+        ring: ring_name(node),
+        refused: node.refusal(),
         network: network.adopted.then(|| hex::encode(network.id)),
         join: node.unanswered().clone(),
         peers_known: alive,
@@ -404,7 +415,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal>
 }
 
 pub(super) async fn health(State(api): State<Api>) -> Response {
-    let phase = phase_name(api.node.phase());
+    let phase = ring_name(&api.node);
     let status = match phase {
         "alone" | "joined" => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,

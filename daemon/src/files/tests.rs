@@ -222,6 +222,7 @@ fn daemon_info_comes_and_goes() {
         api: "http://127.0.0.1:1".to_owned(),
         listen: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
         started: 5,
+        lock: directory.lock_id(),
     };
     directory.save_daemon_info(&info).unwrap();
     let read: DaemonInfo = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();

@@ -125,6 +125,9 @@ pub enum CallError {
     /// The peer, or this side, does not want the connection, or the peer could not answer.
     #[error("refused: {0}")]
     Refused(String),
+    /// The peer does not let this one into its network; nothing was sent.
+    #[error("refused: {0}")]
+    Barred(Refusal),
     /// The connection was lost; whether the request was served is unknown.
     #[error("the connection was lost")]
     Closed,
@@ -289,7 +292,7 @@ impl Net {
         dialed.map_err(|failure| match failure {
             OpenFailure::Unreachable | OpenFailure::Busy => DialError::Unreachable,
             OpenFailure::Own => DialError::Own,
-            OpenFailure::Refused(refusal) => DialError::Refused(refusal),
+            OpenFailure::Refused(refusal) | OpenFailure::Declined(refusal) => DialError::Refused(refusal),
         })
     }
 
@@ -336,7 +339,10 @@ impl From<OpenFailure> for CallError {
         match failure {
             OpenFailure::Unreachable | OpenFailure::Own => Self::Unreachable,
             OpenFailure::Busy => Self::Busy,
-            OpenFailure::Refused(refusal) => Self::Refused(refusal.to_string()),
+            OpenFailure::Refused(refusal) if refusal.reason.is_lasting() => Self::Barred(refusal),
+            OpenFailure::Refused(refusal) | OpenFailure::Declined(refusal) => {
+                Self::Refused(refusal.to_string())
+            }
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What the clones of a [`Net`](super::Net) share: opens, accepts and remembers connections.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use libp2p::Multiaddr;
+use lru::LruCache;
 use mutualstore_dht::Peer;
 use mutualstore_proto::hello::{Class, Reason, Refusal};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -22,6 +24,9 @@ use super::table::{AddError, SharedDial, Table};
 use super::traffic::{self, End, LinkContext};
 use super::{CallError, Dialed, NetConfig, NetCounters, NetworkInfo, Service, StartError, Target};
 
+/// Refusals remembered so that each is logged once.
+const MENTIONED: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
 /// See the module.
 pub(super) struct Node {
     peer: Peer,
@@ -34,6 +39,8 @@ pub(super) struct Node {
     listening: Listening,
     counters: Arc<NetCounters>,
     context: Arc<LinkContext>,
+    /// Refusals that were logged.
+    mentioned: Mutex<LruCache<(Peer, Reason), ()>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -43,8 +50,10 @@ pub(super) struct Node {
 pub(super) enum OpenFailure {
     Unreachable,
     Own,
-    /// By either side.
+    /// In the hello: the two sides do not fit.
     Refused(Refusal),
+    /// By this side, after a hello that went well.
+    Declined(Refusal),
     /// Our own limit.
     Busy,
 }
@@ -83,6 +92,7 @@ impl Node {
             listening: handles.listening,
             counters,
             context,
+            mentioned: Mutex::new(LruCache::new(MENTIONED)),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -241,7 +251,10 @@ impl Node {
         let local = self.local(network);
         let hello = hello::dial(&mut wire.stream, wire.peer, &local, class);
         let remote = timeout(self.config.hello_timeout, hello).await;
-        let remote = remote.map_err(|_| OpenFailure::Unreachable)??;
+        let remote = remote.map_err(|_| OpenFailure::Unreachable)?.map_err(|failure| {
+            self.mention(wire.peer, &failure);
+            failure
+        })?;
         let dialed = Dialed {
             peer: wire.peer,
             contact: remote.contact.clone(),
@@ -259,7 +272,7 @@ impl Node {
             | Reason::WrongSecret
             | Reason::ParametersDiffer
             | Reason::DuplicateInstance
-            | Reason::NoNetwork => OpenFailure::Refused(refusal),
+            | Reason::NoNetwork => OpenFailure::Declined(refusal),
         })?;
         self.spawn_link(Arc::clone(&link), wire, queue, remote.contact);
         Ok((dialed, Some(link)))
@@ -329,6 +342,7 @@ impl Node {
             Ok(None) => {}
             Err(failure) => {
                 tracing::debug!(?peer, %failure, "inbound connection not accepted");
+                self.mention(peer, &failure);
                 if let HelloFailure::Refusing(_) = failure {
                     count(&self.counters.refused, 1);
                 }
@@ -356,6 +370,19 @@ impl Node {
         };
         hello::accept(&mut wire.stream, &proven).await?;
         Ok(link.keep().map(|link| (link, queue, proven.remote.contact)))
+    }
+
+    /// Tells people once of each peer that does not fit for good, and why.
+    fn mention(&self, peer: Peer, failure: &HelloFailure) {
+        let (side, refusal) = match failure {
+            HelloFailure::Refused(refusal) => ("it refuses", refusal),
+            HelloFailure::Refusing(refusal) => ("this one refuses", refusal),
+            HelloFailure::Io(_) => return,
+        };
+        let mut mentioned = self.mentioned.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusal.reason.is_lasting() && mentioned.put((peer, refusal.reason), ()).is_none() {
+            tracing::warn!(%peer, "no connection with a peer: {side}: {}", refusal.to_string().escape_debug());
+        }
     }
 
     /// Makes room for a connection with a peer that proved itself and registers it.

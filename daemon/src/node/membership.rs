@@ -17,7 +17,7 @@ use super::shards::unix_ms;
 use crate::error::Failure;
 use crate::files::BookEntry;
 use crate::link::Link;
-use crate::net::{DialError, NetworkInfo};
+use crate::net::{DialError, NetworkInfo, Refusal};
 use crate::network::Join;
 use crate::spare;
 use crate::wire::contact::decode_contact;
@@ -61,6 +61,12 @@ pub(crate) async fn join(node: Arc<Node>) {
                 node.unanswered().remove(&address);
                 continue;
             };
+            if let DialError::Refused(refusal) = &error
+                && refusal.reason.is_lasting()
+                && node.network().adopted
+            {
+                node.barred_at(&address, refusal);
+            }
             let text = error.to_string();
             let before = node.unanswered().insert(address.clone(), text.clone());
             if error == DialError::Own {
@@ -149,6 +155,38 @@ impl Node {
             } else {
                 Phase::Joining
             }
+        })
+    }
+
+    /// Another peer does not let this one into its network.
+    pub(super) fn barred_by(&self, peer: Peer, refusal: &Refusal) {
+        let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+        *barred = Some(format!("{peer}: {}", refusal.to_string().escape_debug()));
+    }
+
+    /// So does whoever is at an address given to join.
+    fn barred_at(&self, address: &str, refusal: &Refusal) {
+        let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+        *barred = Some(format!("{address}: {}", refusal.to_string().escape_debug()));
+        drop(barred);
+        self.core.with(|state, _| state.ring.handle_barred());
+    }
+
+    /// Why the network this peer belongs to does not let it in: who refused it last, and with which words. None as
+    /// long as anybody does, or nobody was met.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let barred = self.core.read(|state| state.ring.is_barred());
+        let why = self.barred.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        barred.then(|| why.unwrap_or_default())
+    }
+
+    /// Refuses to change anything in a network that does not let this peer in.
+    pub(crate) fn check_admitted(&self) -> Result<(), Failure> {
+        self.refusal().map_or(Ok(()), |why| {
+            let text = format!(
+                "the network refuses this peer ({why}), so nothing can be stored or deleted from here; `mutualstore doctor`                  names the cure"
+            );
+            Err(Failure::not_allowed(text))
         })
     }
 

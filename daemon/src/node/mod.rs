@@ -41,7 +41,7 @@ use zeroize::Zeroizing;
 use self::census::Census;
 use self::core::Core;
 use self::scrub::Scrub;
-use self::shards::Shards;
+use self::shards::{Shards, unix_ms};
 use self::upkeep::Departure;
 use crate::config::Config;
 use crate::files::DataDir;
@@ -83,6 +83,8 @@ pub(crate) struct Node {
     pub(crate) metrics: Metrics,
     pub(crate) scrub: Scrub,
     pub(crate) started: Instant,
+    /// The same in Unix milliseconds.
+    pub(crate) started_ms: u64,
     /// Blocks being coded, decoded or repaired at once: what bounds the memory of transfers.
     pub(crate) blocks: Arc<Semaphore>,
     /// Small files whose puts failed, being taken back at once.
@@ -99,6 +101,8 @@ pub(crate) struct Node {
     hints: Vec<String>,
     /// Join addresses through which nobody was met yet, and why.
     unanswered: Mutex<BTreeMap<String, String>>,
+    /// Who refused this peer last, and why.
+    barred: Mutex<Option<String>>,
     book_changed: Notify,
     departure: Mutex<Departure>,
     leave_by_force: AtomicBool,
@@ -142,7 +146,9 @@ impl AskError {
     pub(crate) fn is_disconnect(&self) -> bool {
         match self {
             Self::Silent(CallError::Unreachable | CallError::TimedOut | CallError::Closed) => true,
-            Self::Silent(CallError::Refused(_) | CallError::TooLarge | CallError::Busy)
+            Self::Silent(
+                CallError::Refused(_) | CallError::Barred(_) | CallError::TooLarge | CallError::Busy,
+            )
             | Self::Refused(_) => false,
         }
     }
@@ -168,6 +174,7 @@ impl Node {
             metrics: Metrics::default(),
             scrub: Scrub::default(),
             started: parts.started,
+            started_ms: unix_ms(),
             blocks: Arc::new(Semaphore::new(BLOCKS)),
             taking_back: Arc::new(Semaphore::new(TAKING_BACK)),
             away: Mutex::default(),
@@ -177,6 +184,7 @@ impl Node {
             verifier: parts.verifier,
             hints: parts.hints,
             unanswered: Mutex::default(),
+            barred: Mutex::default(),
             book_changed: Notify::new(),
             departure: Mutex::default(),
             leave_by_force: AtomicBool::new(false),

@@ -119,6 +119,7 @@ impl Ring {
         let Some(entry) = self.table.get_mut(peer) else {
             return;
         };
+        self.barred = false;
         entry.heard = Some(now);
         entry.failures = 0;
         entry.unreachable = 0;
@@ -231,6 +232,9 @@ impl Ring {
 
     /// A request got no answer.
     pub(super) fn failed(&mut self, now: Time, peer: Peer, failure: Failure, ping: bool) {
+        if failure == Failure::Barred {
+            self.bar();
+        }
         let retry = self.config.retry;
         if let Some(entry) = self.table.get_mut(peer) {
             if ping {
@@ -347,6 +351,6 @@ fn count_failure(entry: &mut Entry, now: Time, failure: Failure, retry: Duration
     entry.failures = entry.failures.saturating_add(1);
     match failure {
         Failure::Unreachable => entry.unreachable = entry.unreachable.saturating_add(1),
-        Failure::TimedOut | Failure::Refused => {}
+        Failure::TimedOut | Failure::Refused | Failure::Barred => {}
     }
 }

@@ -93,6 +93,8 @@ pub enum Failure {
     TimedOut,
     /// The peer refused the connection or the request.
     Refused,
+    /// The peer does not let this one into its network: another secret, other parameters, a twin that lives.
+    Barred,
 }
 
 /// A request for the driver to send.
