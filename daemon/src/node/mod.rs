@@ -55,6 +55,7 @@ use crate::transfer::Transfers;
 use crate::transfer::cache::BlockCache;
 use crate::transfer::fetch_times::FetchTimes;
 use crate::transfer::health::Away;
+use crate::transfer::lease::Leases;
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};
@@ -75,6 +76,7 @@ pub(crate) struct Node {
     pub(crate) files: FileList,
     pub(crate) journal: Journal,
     pub(crate) transfers: Transfers,
+    pub(crate) leases: Leases,
     pub(crate) cache: BlockCache,
     pub(crate) fetch_times: FetchTimes,
     /// Whom this peer reads copies from.
@@ -155,6 +157,7 @@ impl Node {
             files: parts.files,
             journal: parts.journal,
             transfers: Transfers::default(),
+            leases: Leases::default(),
             cache: BlockCache::new(cache),
             fetch_times: FetchTimes::default(),
             turns: Turns::default(),
