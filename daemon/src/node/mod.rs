@@ -53,6 +53,7 @@ use crate::network::Network;
 use crate::store::Store;
 use crate::transfer::Transfers;
 use crate::transfer::cache::BlockCache;
+use crate::transfer::read_ahead::ReadAhead;
 use crate::transfer::fetch_times::FetchTimes;
 use crate::transfer::health::Away;
 use crate::transfer::lease::Leases;
@@ -78,6 +79,8 @@ pub(crate) struct Node {
     pub(crate) transfers: Transfers,
     pub(crate) leases: Leases,
     pub(crate) cache: BlockCache,
+    /// Blocks fetched for reads and not taken yet.
+    pub(crate) read_ahead: ReadAhead,
     pub(crate) fetch_times: FetchTimes,
     /// Whom this peer reads copies from.
     pub(crate) turns: Turns,
@@ -147,6 +150,7 @@ impl Node {
     /// A node at rest: nothing runs yet.
     pub(crate) fn new(parts: Parts) -> Self {
         let cache = usize::try_from(parts.config.cache).unwrap_or(usize::MAX);
+        let read_ahead = parts.config.read_ahead;
         Self {
             me: parts.me,
             data: parts.data,
@@ -159,6 +163,7 @@ impl Node {
             transfers: Transfers::default(),
             leases: Leases::default(),
             cache: BlockCache::new(cache),
+            read_ahead: ReadAhead::new(read_ahead),
             fetch_times: FetchTimes::default(),
             turns: Turns::default(),
             metrics: Metrics::default(),
