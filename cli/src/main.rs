@@ -11,6 +11,7 @@ mod doctor;
 mod experiment;
 mod files;
 mod key;
+mod netns;
 mod output;
 mod peers;
 mod sim;

@@ -6,19 +6,24 @@
 //! closed by their dialer after [`NetConfig::idle`]. Every connection begins with the `hello`, then
 //! carries `frame`s.
 //!
-//! Layers: `swarm` is libp2p and gives one stream per connection; `hello` decides whether it is wanted;
+//! Layers: `swarm` is libp2p and gives one stream per connection; `gate` bounds those in front of the hello; `hello` decides whether it is wanted;
 //! `traffic` runs it as a `link`, at the `rate` of [`NetConfig::link_rate`]; `table` knows them all; `node` ties
-//! them together. Nothing outside this folder names libp2p.
+//! them together. `addresses` has the rules which addresses are told and dialled, `dial` tries them, `routes`
+//! remembers how that went. Nothing outside this folder names libp2p.
 //!
 //! Absent: NAT traversal, peer discovery, retries after a lost answer (the caller knows what is
 //! idempotent).
 
+mod addresses;
 mod config;
+mod dial;
 mod frame;
+mod gate;
 mod hello;
 mod link;
 mod node;
 mod rate;
+mod routes;
 mod swarm;
 mod table;
 #[cfg(test)]
@@ -35,10 +40,12 @@ use futures::future::BoxFuture;
 use libp2p::Multiaddr;
 use mutualstore_dht::Peer;
 pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Refusal};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 pub use self::config::{ClassCounters, NetConfig, NetCounters, NetworkInfo};
-pub(crate) use self::swarm::{is_loopback, tcp_target};
+pub(crate) use self::dial::STAGGER;
+pub(crate) use self::swarm::tcp_target;
 
 pub use self::frame::{MAX_RPC_BODY, MAX_SHARD_HEAD, MAX_SHARD_PAYLOAD};
 use self::link::{AskError, Patience};
@@ -69,8 +76,8 @@ pub trait Service: Send + Sync + 'static {
 pub struct Target {
     /// Who; the noise handshake checks it.
     pub peer: Peer,
-    /// Multiaddresses, with or without `/p2p/…`; all are tried at once. Only looked at when there is no
-    /// connection yet.
+    /// Multiaddresses as the peer's contact tells them; those of use from here are tried, see `addresses` and
+    /// `dial`. Only looked at when there is no connection yet.
     pub addresses: Vec<String>,
 }
 
@@ -196,16 +203,27 @@ impl Net {
         self.node.peer()
     }
 
-    /// Where this peer listens now, with real ports, wildcards replaced by the addresses of the interfaces;
-    /// without `/p2p/…`.
+    /// Where this peer listens now, with real ports, wildcards replaced by the addresses of the interfaces, those
+    /// that reach farthest first; without `/p2p/…`.
     pub fn listen_addresses(&self) -> Vec<String> {
-        self.node.listen_addresses()
+        texts(&self.node.place().listening)
     }
 
-    /// Where others are to dial this peer: `announce` if configured, else the listened addresses, loopback
-    /// ones last.
+    /// Where others are to dial this peer: `announce` if configured, else those of the listened addresses that
+    /// reach farthest; none while no interface runs.
     pub fn contact_addresses(&self) -> Vec<String> {
-        self.node.contact_addresses()
+        texts(&self.node.place().told)
+    }
+
+    /// Changes whenever [`listen_addresses`](Self::listen_addresses) or
+    /// [`contact_addresses`](Self::contact_addresses) may have.
+    pub fn address_changes(&self) -> watch::Receiver<()> {
+        self.node.address_changes()
+    }
+
+    /// Those of a contact's addresses that are of use from here.
+    pub fn usable_addresses(&self, addresses: &[String]) -> Vec<String> {
+        self.node.usable_addresses(addresses)
     }
 
     /// `address` with this peer's `/p2p/…`.
@@ -296,6 +314,16 @@ impl Net {
         })
     }
 
+    /// Addresses of peers that belong to the network: connections from there have seats of their own before the hello.
+    pub fn know<'a>(&self, addresses: impl Iterator<Item = &'a str>) {
+        self.node.gate().know(addresses);
+    }
+
+    /// Inbound connections that have not proved themselves yet.
+    pub fn waiting(&self) -> usize {
+        self.node.gate().waiting()
+    }
+
     /// From now on this peer belongs to `network`. Existing connections stay.
     pub fn adopt(&self, network: NetworkInfo) {
         self.node.adopt(network);
@@ -321,6 +349,10 @@ impl Net {
     pub async fn shutdown(&self) {
         self.node.shutdown().await;
     }
+}
+
+fn texts(addresses: &[Multiaddr]) -> Vec<String> {
+    addresses.iter().map(Multiaddr::to_string).collect()
 }
 
 impl From<AskError> for CallError {

@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
 use futures::{StreamExt as _, stream};
 use mutualstore_dht::contact::virtual_nodes_for;
 use mutualstore_dht::custody::Standing;
 use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
 use mutualstore_dht::{Contact, Id, Peer, PeerState, Time};
+use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroizing;
 
 use super::Node;
 use super::core::State;
 use super::shards::unix_ms;
 use crate::error::Failure;
-use crate::files::BookEntry;
+use crate::files::{BookEntry, DaemonInfo};
 use crate::link::Link;
-use crate::net::{DialError, NetworkInfo, Refusal};
+use crate::net::{DialError, Net, NetworkInfo, Refusal, STAGGER};
 use crate::network::Join;
 use crate::spare;
 use crate::wire::contact::decode_contact;
@@ -43,41 +45,25 @@ const MET_WITHIN: Duration = Duration::from_mins(1);
 /// With an unknown code, a stripe's shards lie with this many successors or more.
 pub(crate) const LIKELY_HOLDERS: usize = 6;
 
-/// Dials every join address until it has answered once, adopting the network of the first if this peer has none
+/// Dials what is to be joined until each has answered once, adopting the network of the first if this peer has none
 /// yet; then the ring knows somebody to ask and goes on by itself. One answer is not enough: after a mass restart
-/// an address that is still silent may lead to another ring that has to be merged with.
+/// an address that is still silent may lead to another ring that has to be merged with. The addresses of an invite
+/// are those of one peer, tried together: one of them is enough.
 pub(crate) async fn join(node: Arc<Node>) {
-    let addresses = node.config.join.iter().flat_map(Join::addresses);
-    let mut addresses: Vec<String> = addresses.cloned().collect();
-    for address in &addresses {
+    let mut joins: Vec<&[String]> = node.config.join.iter().map(Join::addresses).collect();
+    for address in joins.iter().copied().flatten() {
         node.unanswered()
             .insert(address.clone(), "not tried yet".to_owned());
     }
     let mut wait = JOIN_RETRY;
-    while !addresses.is_empty() {
+    while !joins.is_empty() {
         let mut silent = Vec::new();
-        for address in addresses {
-            let Err(error) = dial(&node, &address).await else {
-                node.unanswered().remove(&address);
-                continue;
-            };
-            if let DialError::Refused(refusal) = &error
-                && refusal.reason.is_lasting()
-                && node.network().adopted
-            {
-                node.barred_at(&address, refusal);
+        for addresses in joins {
+            if !dial_any(&node, addresses).await {
+                silent.push(addresses);
             }
-            let text = error.to_string();
-            let before = node.unanswered().insert(address.clone(), text.clone());
-            if error == DialError::Own {
-                continue;
-            }
-            if before != Some(text) {
-                tracing::warn!("join: {address}: {error}; keeps trying, serves meanwhile");
-            }
-            silent.push(address);
         }
-        addresses = silent;
+        joins = silent;
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(JOIN_RETRY_MAX);
     }
@@ -96,6 +82,65 @@ pub(crate) async fn follow_hints(node: Arc<Node>) {
         silent = asked.filter_map(std::future::ready).collect().await;
         tokio::time::sleep(wait).await;
         wait *= 2;
+    }
+}
+
+/// Dials addresses of one peer, the next one when those before failed or took long. Whether nothing is left to do:
+/// one answered, or all are this peer itself.
+async fn dial_any(node: &Arc<Node>, addresses: &[String]) -> bool {
+    let mut waiting = addresses.iter();
+    let mut dialling = FuturesUnordered::new();
+    let mut next = Instant::now();
+    let mut own = true;
+    loop {
+        tokio::select! {
+            biased;
+            Some((address, dialled)) = dialling.next(), if !dialling.is_empty() => {
+                let address: &String = address;
+                let Err(error) = dialled else {
+                    node.unanswered().retain(|known, _| !addresses.contains(known));
+                    return true;
+                };
+                if let DialError::Refused(refusal) = &error
+                    && refusal.reason.is_lasting()
+                    && node.network().adopted
+                {
+                    node.barred_at(address, refusal);
+                }
+                let text = DialError::to_string(&error);
+                let before = node.unanswered().insert(address.clone(), text.clone());
+                own &= error == DialError::Own;
+                if error != DialError::Own && before != Some(text) {
+                    tracing::warn!("join: {address}: {error}; keeps trying, serves meanwhile");
+                }
+                next = Instant::now();
+            }
+            () = sleep_until(next), if waiting.len() > 0 => {
+                dialling.extend(waiting.next().map(async |address| (address, dial(node, address).await)));
+                next = Instant::now() + STAGGER;
+            }
+            else => return own,
+        }
+    }
+}
+
+/// Keeps the contact and `daemon.json` true to where this peer listens.
+pub(crate) async fn follow_addresses(node: Arc<Node>, mut info: DaemonInfo) {
+    let Some(net) = node.net() else { return };
+    let mut changes = net.address_changes();
+    loop {
+        node.publish_addresses();
+        let listen = node.listen_addresses();
+        if listen != info.listen {
+            info.listen = listen;
+            tracing::info!(listen = info.listen.join(","), "addresses changed");
+            if let Err(error) = node.data.save_daemon_info(&info) {
+                tracing::warn!(%error, "daemon.json names addresses of before");
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -320,6 +365,32 @@ impl Node {
         });
     }
 
+    /// Tells the ring where others are to dial this peer. Whoever was out of reach is asked again: it may have been
+    /// this peer that was.
+    pub(crate) fn publish_addresses(&self) {
+        let Some(net) = self.net() else { return };
+        let addresses = net.contact_addresses();
+        self.core.with(|state, now| {
+            if *state.ring.me().addresses != *addresses {
+                let change = SelfChange {
+                    addresses: Some(addresses.into()),
+                    ..SelfChange::default()
+                };
+                state.ring.update_self(now, change);
+                state.ring.ask_book(now);
+            }
+        });
+    }
+
+    /// Where this peer listens, with `/p2p/`.
+    pub(crate) fn listen_addresses(&self) -> Vec<String> {
+        let listening = |net: &Net| {
+            let addresses = net.listen_addresses().into_iter();
+            addresses.map(|address| net.with_peer(&address)).collect()
+        };
+        self.net().map(listening).unwrap_or_default()
+    }
+
     /// The address book changed; it is written soon.
     pub(super) fn book_dirty(&self) {
         self.book_changed.notify_one();
@@ -337,6 +408,10 @@ impl Node {
                 })
                 .collect()
         });
+        if let Some(net) = self.net() {
+            let known = book.iter().flat_map(|entry| entry.contact.addresses.iter());
+            net.know(known.map(String::as_str));
+        }
         if let Err(error) = self.data.save_book(&book) {
             tracing::warn!(%error, "could not write the address book");
         }
@@ -401,8 +476,9 @@ impl Node {
 /// Writes the address book soon after it changed.
 pub(crate) async fn keep_book(node: Arc<Node>) {
     loop {
+        // Also at the start: the gate learns who is known.
+        node.save_book();
         node.book_changed.notified().await;
         tokio::time::sleep(BOOK_AFTER).await;
-        node.save_book();
     }
 }

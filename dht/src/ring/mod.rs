@@ -294,6 +294,14 @@ impl Ring {
         }
     }
 
+    /// The address book is asked now instead of when its time comes: this peer may have been out of reach, and
+    /// others may have been silent for no other reason.
+    pub fn ask_book(&mut self, now: Time) {
+        if !self.is_over() {
+            self.set_book_timer(now);
+        }
+    }
+
     /// Somebody holds this as this peer's contact, signed by it: in an earlier life, before its clock went back, or
     /// by another live daemon with the same key. Both would outdo each other for ever, so this is done ever more
     /// seldom. One of the same version that says something else is outdone too.

@@ -256,21 +256,6 @@ async fn limits_refuse_further_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pending_hellos_are_bounded() {
-    let few = NetConfig {
-        max_pending_hellos: 2,
-        hello_timeout: PATIENCE * 4,
-        ..config()
-    };
-    let b = start(2, few).await;
-    let a = start(1, config()).await;
-    let waiting = [raw(&a, &b).await, raw(&a, &b).await];
-    assert_eq!(a.call(&b, "x").await, Err(CallError::Unreachable));
-    drop(waiting);
-    bounded(async { while a.call(&b, "x").await.is_err() {} }).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hello_that_does_not_come_ends_the_connection() {
     let b = start(
         2,
@@ -308,13 +293,17 @@ async fn starting_says_what_is_wrong_with_an_address() {
         Err(StartError::BadAddress { .. })
     ));
     let everywhere = start("/ip4/0.0.0.0/tcp/0".to_owned()).await.unwrap();
-    let addresses = everywhere.contact_addresses();
+    let addresses = everywhere.listen_addresses();
     assert!(
         addresses
             .iter()
             .all(|address| !address.contains("0.0.0.0") && !address.ends_with("tcp/0"))
     );
-    assert!(addresses.last().unwrap().contains("127.0.0.1"));
+    assert!(addresses.iter().any(|address| address.contains("127.0.0.1")));
+    let told = everywhere.contact_addresses();
+    assert!(told.iter().all(|address| addresses.contains(address)));
+    let loopback = told.iter().filter(|address| address.contains("127.0.0.1"));
+    assert!(loopback.count() == 0 || told.len() == 1, "{told:?}");
     everywhere.shutdown().await;
 }
 
