@@ -300,7 +300,10 @@ fn refused(why: &str) -> Finding {
             "parameters differ",
             "unit or r in network.json are not the network's: restore it from a copy, or join anew with an invite",
         ),
-        ("protocol version", "run the same version of mutualstore on all peers"),
+        (
+            "protocol version",
+            "run the same version of mutualstore on all peers",
+        ),
     ];
     let cure = cures.iter().find(|(reason, _)| why.contains(reason));
     Finding::bad(

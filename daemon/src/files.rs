@@ -487,7 +487,10 @@ fn book_from_json(content: &[u8], verifier: &Verifier) -> Result<Book, String> {
 
 /// Where a peer may be found that is to prove who it is.
 fn hints(contact: &Contact) -> impl Iterator<Item = String> + '_ {
-    let bare = contact.addresses.iter().filter(|address| !address.contains("/p2p/"));
+    let bare = contact
+        .addresses
+        .iter()
+        .filter(|address| !address.contains("/p2p/"));
     let named = bare.map(|address| format!("{address}/p2p/{}", contact.peer));
     named.filter(|address| check_peer_address(address).is_ok())
 }

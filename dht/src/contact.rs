@@ -211,9 +211,7 @@ impl Contact {
 /// Whether the text has the shape of a multiaddress: printable ASCII that begins with a slash. Which of them can be
 /// dialled is the transport's to know.
 pub(crate) fn is_address(text: &str) -> bool {
-    text.starts_with('/')
-        && text.len() <= MAX_ADDRESS_LEN
-        && text.bytes().all(|byte| byte.is_ascii_graphic())
+    text.starts_with('/') && text.len() <= MAX_ADDRESS_LEN && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// How many virtual nodes a peer of `capacity` bytes has in a network of `unit` bytes:

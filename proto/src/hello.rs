@@ -345,7 +345,11 @@ mod tests {
     fn versions_talk_to_no_other_one() {
         let at = |version| Hello { version, ..hello() };
         assert!(at(VERSION).speaks_with(VERSION));
-        assert!([0, 1, 3, u32::MAX].iter().all(|other| !at(*other).speaks_with(VERSION)));
+        assert!(
+            [0, 1, 3, u32::MAX]
+                .iter()
+                .all(|other| !at(*other).speaks_with(VERSION))
+        );
     }
 
     proptest! {

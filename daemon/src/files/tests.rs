@@ -190,7 +190,11 @@ fn a_book_without_signatures_only_says_where_to_look() {
             "addresses": ["/ip4/192.0.2.1/tcp/1"], "capacity": 1, "last_seen": last_seen,
         })
     };
-    let old: Vec<_> = peers.iter().zip(1..).map(|(peer, seen)| entry(peer, seen)).collect();
+    let old: Vec<_> = peers
+        .iter()
+        .zip(1..)
+        .map(|(peer, seen)| entry(peer, seen))
+        .collect();
     let path = directory.path().join("book.json");
     fs::write(&path, serde_json::to_string(&old).unwrap()).unwrap();
     let book = directory.book(&Verifier::new([9; 32])).unwrap();

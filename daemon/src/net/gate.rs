@@ -141,9 +141,10 @@ impl Seats {
 
     fn make_room(&mut self, source: Source, known: bool) {
         if let Source::Remote { address, prefix } = source {
-            self.keep_below(PER_ADDRESS, |seat| {
-                matches!(seat.source, Source::Remote { address: other, .. } if other == address)
-            });
+            self.keep_below(
+                PER_ADDRESS,
+                |seat| matches!(seat.source, Source::Remote { address: other, .. } if other == address),
+            );
             self.keep_below(PER_PREFIX, |seat| {
                 let Source::Remote { prefix: other, .. } = seat.source else {
                     return false;

@@ -20,6 +20,7 @@ mod dial;
 mod frame;
 mod gate;
 mod hello;
+mod instance;
 mod link;
 mod node;
 mod rate;
@@ -59,6 +60,10 @@ pub trait Service: Send + Sync + 'static {
     /// A peer proved that it belongs to the network. Once per accepted connection, whoever dialled, before
     /// any request of it; `contact` is what the peer sent and not checked.
     fn hello(&self, peer: Peer, contact: Bytes);
+
+    /// Where a peer that counts among the living is known to be, other than at the addresses of this contact of it,
+    /// which is what the peer sent and not checked.
+    fn elsewhere(&self, peer: Peer, contact: &Bytes) -> Vec<String>;
 
     /// The last connection with a peer ended, and not because it was idle.
     fn disconnected(&self, peer: Peer);
@@ -170,6 +175,8 @@ pub struct Dialed {
     pub peer: Peer,
     /// Its contact as it sent it, not checked.
     pub contact: Bytes,
+    /// Drawn at the start of its daemon.
+    pub instance: [u8; 16],
     /// Its network; the secret is empty here whatever it is there.
     pub network: NetworkInfo,
 }

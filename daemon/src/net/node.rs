@@ -58,7 +58,7 @@ pub(super) struct Node {
     met_here: AtomicBool,
     routes: Mutex<Routes>,
     counters: Arc<NetCounters>,
-    context: Arc<LinkContext>,
+    pub(super) context: Arc<LinkContext>,
     /// Refusals that were logged.
     mentioned: Mutex<LruCache<(Peer, Reason), ()>>,
     stop: CancellationToken,
@@ -101,7 +101,11 @@ impl Node {
             progress_timeout: config.progress_timeout,
             rate: config.link_rate.map(LinkRate::new),
         });
-        let announced = config.announce.iter().filter_map(|text| text.parse().ok()).collect();
+        let announced = config
+            .announce
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect();
         let node = Arc::new(Self {
             peer,
             instance: rand::random(),
@@ -327,7 +331,7 @@ impl Node {
     }
 
     /// Dials, says hello and starts the link; no link if the hello only was to learn the network.
-    async fn open(
+    pub(super) async fn open(
         self: &Arc<Self>,
         peer: Option<Peer>,
         addresses: Vec<Multiaddr>,
@@ -365,6 +369,7 @@ impl Node {
         let dialed = Dialed {
             peer: wire.peer,
             contact: remote.contact.clone(),
+            instance: remote.instance,
             network: remote.network.clone(),
         };
         if remote.adopting {
@@ -433,7 +438,11 @@ impl Node {
             hello::drain(&mut wire.stream).await;
             return Ok(None);
         }
-        let (link, queue) = match self.admit(wire.peer, false, &proven.remote).await {
+        let admitted = match self.check_elsewhere(wire.peer, &proven.remote).await {
+            Ok(()) => self.admit(wire.peer, false, &proven.remote).await,
+            Err(refusal) => Err(refusal),
+        };
+        let (link, queue) = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => return Err(hello::refuse(&mut wire.stream, refusal).await),
         };
@@ -492,22 +501,6 @@ impl Node {
         }
     }
 
-    /// Drops the links of other instances of `peer` if they are dead.
-    async fn retire_instance(&self, peer: Peer, instance: [u8; 16]) -> Result<(), Refusal> {
-        let Some(old) = self.table().other_instance(peer, instance) else {
-            return Ok(());
-        };
-        if let Ok(Ok(())) = timeout(self.config.instance_timeout, old.ping()).await {
-            let text = "two daemons run with the same identity".to_owned();
-            return Err(Refusal {
-                reason: Reason::DuplicateInstance,
-                text,
-            });
-        }
-        self.unregister(&old);
-        Ok(())
-    }
-
     fn spawn_link(
         self: &Arc<Self>,
         link: Arc<Link>,
@@ -543,7 +536,7 @@ impl Node {
     }
 
     /// Forgets a link and drops its connection; whether it was its peer's last one.
-    fn unregister(&self, link: &Arc<Link>) -> bool {
+    pub(super) fn unregister(&self, link: &Arc<Link>) -> bool {
         link.stop.cancel();
         self.table().remove(link)
     }
@@ -557,7 +550,7 @@ impl Node {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

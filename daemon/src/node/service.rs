@@ -47,6 +47,18 @@ impl Service for PeerService {
         }
     }
 
+    fn elsewhere(&self, peer: Peer, contact: &Bytes) -> Vec<String> {
+        let Ok(contact) = decode_contact(contact.clone(), &self.0.verifier) else {
+            return Vec::new();
+        };
+        self.0.core.read(|state| {
+            let known = state.ring.contact(peer).filter(|_| state.ring.is_alive(peer));
+            let addresses = known.iter().flat_map(|known| known.addresses.iter());
+            let elsewhere = addresses.filter(|address| !contact.addresses.contains(address));
+            elsewhere.cloned().collect()
+        })
+    }
+
     fn disconnected(&self, peer: Peer) {
         self.0
             .core

@@ -80,7 +80,11 @@ pub(super) fn form(contact: &Contact) -> Vec<u8> {
         form.extend(number.to_be_bytes());
     }
     form.push(state);
-    form.extend(u16::try_from(contact.virtual_nodes.len()).unwrap_or(u16::MAX).to_be_bytes());
+    form.extend(
+        u16::try_from(contact.virtual_nodes.len())
+            .unwrap_or(u16::MAX)
+            .to_be_bytes(),
+    );
     for index in contact.virtual_nodes.iter() {
         form.extend(index.to_be_bytes());
     }

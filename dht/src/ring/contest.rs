@@ -12,8 +12,10 @@ use crate::Time;
 const FREE: u32 = 8;
 /// The first pause, doubled each time,
 const PAUSE: Duration = Duration::from_secs(10);
-/// up to this one. After a pause of this length everything is forgiven.
+/// up to this one.
 const LONGEST: Duration = Duration::from_hours(1);
+/// After so long without one everything is forgiven.
+const FORGIVEN: Duration = Duration::from_hours(4);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -26,7 +28,7 @@ impl Contest {
     /// Whether the own version may be raised now; it counts as raised then.
     pub(super) fn may_rise(&mut self, now: Time) -> bool {
         let since = now.since(self.last);
-        if since >= LONGEST {
+        if since >= FORGIVEN {
             self.times = 0;
         }
         let doublings = self.times.saturating_sub(FREE).min(16);
@@ -55,7 +57,7 @@ mod tests {
         assert_eq!(risen(&mut contest, 0, 8), 8);
         assert!(risen(&mut contest, 8, 3600) <= 9);
         assert!(risen(&mut contest, 3600, 36_000) <= 10);
-        let later = Time::from_micros(50_000 * 1_000_000);
+        let later = Time::from_micros(60_000 * 1_000_000);
         assert!(contest.may_rise(later));
         assert_eq!(contest.times, 1);
     }

@@ -594,7 +594,13 @@ fn phases_of_a_restart(failure: Failure) -> (Ring, Vec<Phase>) {
         contact: contact(1, 1, 1),
         age: Duration::ZERO,
     };
-    let mut ring = Ring::new(RingConfig::default(), contact(0, 1, 1), vec![entry], 1, Time::ZERO);
+    let mut ring = Ring::new(
+        RingConfig::default(),
+        contact(0, 1, 1),
+        vec![entry],
+        1,
+        Time::ZERO,
+    );
     let mut phases = Vec::new();
     for _ in 0..200 {
         let Some(now) = ring.poll_timeout() else {
@@ -616,7 +622,10 @@ fn phases_of_a_restart(failure: Failure) -> (Ring, Vec<Phase>) {
 #[test]
 fn a_peer_whose_network_does_not_let_it_in_founds_no_ring_and_joins_when_it_may() {
     let (ring, phases) = phases_of_a_restart(Failure::Unreachable);
-    assert_eq!((phases.as_slice(), ring.is_barred()), (&[Phase::Alone][..], false));
+    assert_eq!(
+        (phases.as_slice(), ring.is_barred()),
+        (&[Phase::Alone][..], false)
+    );
 
     let (mut ring, phases) = phases_of_a_restart(Failure::Barred);
     assert_eq!(phases, []);
@@ -627,10 +636,16 @@ fn a_peer_whose_network_does_not_let_it_in_founds_no_ring_and_joins_when_it_may(
     let other = contact(1, 1, 1);
     ring.introduce(now, other.clone());
     assert!(!ring.is_barred());
-    let ping = std::iter::from_fn(|| ring.poll_transmit()).find(|sent| matches!(sent.request, Request::Ping { .. }));
-    let pong = Response::Pong { contact: other, member: true };
+    let ping =
+        std::iter::from_fn(|| ring.poll_transmit()).find(|sent| matches!(sent.request, Request::Ping { .. }));
+    let pong = Response::Pong {
+        contact: other,
+        member: true,
+    };
     ring.handle_response(now, ping.unwrap().id, pong);
-    assert!(std::iter::from_fn(|| ring.poll_transmit()).any(|sent| matches!(sent.request, Request::Next { .. })));
+    assert!(
+        std::iter::from_fn(|| ring.poll_transmit()).any(|sent| matches!(sent.request, Request::Next { .. }))
+    );
 }
 
 #[test]
@@ -638,7 +653,10 @@ fn a_peer_on_its_own_that_is_barred_is_a_ring_of_one_no_longer() {
     let mut ring = Ring::new(RingConfig::default(), contact(0, 1, 1), Vec::new(), 1, Time::ZERO);
     assert_eq!((ring.phase(), ring.is_member()), (Phase::Alone, true));
     ring.handle_barred();
-    assert_eq!((ring.phase(), ring.is_member(), ring.is_barred()), (Phase::Joining, false, true));
+    assert_eq!(
+        (ring.phase(), ring.is_member(), ring.is_barred()),
+        (Phase::Joining, false, true)
+    );
 }
 
 #[test]
@@ -648,7 +666,10 @@ fn a_peer_outdoes_what_it_signed_before_and_nothing_else() {
         ring.handle_request(Time::ZERO, peer(1), Request::Ping { held: Some(held) });
         ring.me().version
     };
-    let own = |version| Contact { version, ..contact(0, 5, 1) };
+    let own = |version| Contact {
+        version,
+        ..contact(0, 5, 1)
+    };
     assert_eq!(ping(&mut ring, own(4)), 5);
     assert_eq!(ping(&mut ring, own(1_000_000)), 1_000_001);
     assert_eq!(ping(&mut ring, contact(2, u64::MAX, 1)), 1_000_001);

@@ -56,7 +56,10 @@ fn the_signed_form_is_these_bytes() {
     assert_eq!(hex::encode(form(&contact())), golden.concat());
     let signature = "SIGNATURE";
     assert_eq!(hex::encode(contact().signature.0), signature);
-    assert_eq!(decode_contact(encode_contact(&contact()), &verifier()), Ok(contact()));
+    assert_eq!(
+        decode_contact(encode_contact(&contact()), &verifier()),
+        Ok(contact())
+    );
 }
 
 #[test]
@@ -118,10 +121,15 @@ fn contacts_beyond_their_limits_are_refused_though_signed() {
     let address = |text: &str| [text.to_owned()].into();
     assert!(refused(|contact| contact.addresses = address("")));
     assert!(refused(|contact| contact.addresses = address("no slash")));
-    assert!(refused(|contact| contact.addresses = address("/ip4/1\u{1b}]0;T\u{7}")));
-    assert!(refused(|contact| contact.addresses = address("/dns/b\u{fc}cher/tcp/1")));
-    assert!(refused(|contact| contact.addresses =
-        address(&format!("/{}", "a".repeat(MAX_ADDRESS_LEN)))));
+    assert!(refused(
+        |contact| contact.addresses = address("/ip4/1\u{1b}]0;T\u{7}")
+    ));
+    assert!(refused(
+        |contact| contact.addresses = address("/dns/b\u{fc}cher/tcp/1")
+    ));
+    assert!(refused(
+        |contact| contact.addresses = address(&format!("/{}", "a".repeat(MAX_ADDRESS_LEN)))
+    ));
     assert!(refused(
         |contact| contact.addresses = vec!["/a".to_owned(), "/a".to_owned()].into()
     ));
@@ -129,7 +137,9 @@ fn contacts_beyond_their_limits_are_refused_though_signed() {
     assert!(!refused(|contact| contact.addresses = many(MAX_ADDRESSES)));
     assert!(refused(|contact| contact.addresses = many(MAX_ADDRESSES + 1)));
     assert!(refused(|contact| contact.addresses = many(300)));
-    assert!(refused(|contact| contact.zone = "a".repeat(MAX_ZONE_LEN + 1).into()));
+    assert!(refused(
+        |contact| contact.zone = "a".repeat(MAX_ZONE_LEN + 1).into()
+    ));
     assert!(refused(|contact| contact.zone = "a b".into()));
     assert!(refused(|contact| contact.zone = "a\n".into()));
 }
