@@ -27,7 +27,7 @@ async fn strangers_are_refused_with_the_reason() {
         assert_eq!(refused(other.net.dial(&member.address()).await), reason);
         assert_eq!(refused(member.net.dial(&other.address()).await), reason);
         let called = other.call(&member, "hello?").await;
-        assert!(matches!(called, Err(CallError::Refused(text)) if text.contains(&reason.to_string())));
+        assert!(matches!(called, Err(CallError::Barred(refusal)) if refusal.reason == reason));
     }
     assert_eq!(member.net.connections(), 0);
     assert!(member.service.seen.lock().unwrap().is_empty());

@@ -54,7 +54,10 @@ fn the_signed_form_is_these_bytes() {
         "7261636b2d37",
     ];
     assert_eq!(hex::encode(form(&contact())), golden.concat());
-    let signature = "SIGNATURE";
+    let signature = concat!(
+        "7741633bdfdba08cd3c08e915f5d3506251e6311d10096c553d29176dd6ab1d7",
+        "b441010025fa770dddeee2f1b1ddfde5299ba8597cf6340ff4009bf7d001750c"
+    );
     assert_eq!(hex::encode(contact().signature.0), signature);
     assert_eq!(
         decode_contact(encode_contact(&contact()), &verifier()),
