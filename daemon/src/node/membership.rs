@@ -229,7 +229,8 @@ impl Node {
     pub(crate) fn check_admitted(&self) -> Result<(), Failure> {
         self.refusal().map_or(Ok(()), |why| {
             let text = format!(
-                "the network refuses this peer ({why}), so nothing can be stored or deleted from here; `mutualstore doctor`                  names the cure"
+                "the network refuses this peer ({why}), so nothing can be stored or deleted from here; `mutualstore doctor` \
+                 names the cure"
             );
             Err(Failure::not_allowed(text))
         })
