@@ -8,7 +8,9 @@
 //! **Told.** A contact is one for all who hear of it, so it holds the addresses of the widest scope that this
 //! peer listens on and no others: a peer with a wide address tells neither loopback nor link-local ones, one that
 //! listens on 127.0.0.1 only (a testnet) tells that. An address counts while it is configured on an interface that
-//! runs, whether it was listened on by name or by a wildcard.
+//! runs, whether it was listened on by name or by a wildcard. A peer that loses its last wide address goes on telling
+//! the old ones, unless members are on this machine: nobody else can hear it, and the first words it says when it is
+//! back must not name loopback.
 //!
 //! **Dialled.** A wide address always. A loopback address only by a peer that is *on loopback*: all it listens on is
 //! loopback, or a member met it from this very machine (the other end of a connection had one of this machine's
@@ -140,10 +142,11 @@ fn is_private(ip: IpAddr) -> bool {
 
 impl Place {
     /// Where a peer with these listeners can be dialled on a machine with these addresses. `announced` are told
-    /// instead when there are any.
+    /// instead when there are any; `before` is what was told last.
     pub(super) fn new(
         listeners: &[SocketAddr],
         announced: &[Multiaddr],
+        before: &[Multiaddr],
         interfaces: Vec<Interface>,
     ) -> Self {
         let mut found: Vec<(Scope, &Interface, SocketAddr)> = Vec::new();
@@ -166,7 +169,10 @@ impl Place {
             (std::cmp::Reverse(*scope), order)
         });
         let widest = found.first().map(|(scope, ..)| *scope);
-        let told = if announced.is_empty() {
+        let out_of_reach = widest != Some(Scope::Wide) && before.first().and_then(scope) == Some(Scope::Wide);
+        let told = if out_of_reach {
+            before.to_vec()
+        } else if announced.is_empty() {
             let widest = found.iter().filter(|(scope, ..)| Some(*scope) == widest);
             alternating(widest.map(|(.., address)| multiaddr(*address)).collect())
         } else {

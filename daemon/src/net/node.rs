@@ -192,8 +192,13 @@ impl Node {
                 return false;
             }
         };
-        let place = Place::new(&self.listeners, &self.announced, interfaces);
         let mut known = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        let before = if self.met_here.load(Ordering::Relaxed) {
+            &[]
+        } else {
+            known.told.as_slice()
+        };
+        let place = Place::new(&self.listeners, &self.announced, before, interfaces);
         let changed = **known != place;
         if changed {
             *known = Arc::new(place);
