@@ -27,7 +27,9 @@ fn netns(flags: &[&str]) -> Option<Value> {
 
 #[test]
 fn contacts_on_real_interfaces_are_right_everywhere_and_follow_an_interface_that_moves() {
-    let Some(report) = netns(&["--peers", "4", "--family", "both", "--family", "ipv6", "--starts", "1"]) else {
+    let Some(report) = netns(&[
+        "--peers", "4", "--family", "both", "--family", "ipv6", "--starts", "1",
+    ]) else {
         return;
     };
     let starts = report["starts"].as_array().unwrap();
@@ -64,7 +66,13 @@ struct Daemon {
 impl Daemon {
     fn start(dir: &Path, flags: &[&str]) -> Self {
         let mut process = mutualstore()
-            .args(["daemon", "--capacity", "64MiB", "--exit-on-stdin-close", "--data-dir"])
+            .args([
+                "daemon",
+                "--capacity",
+                "64MiB",
+                "--exit-on-stdin-close",
+                "--data-dir",
+            ])
             .arg(dir)
             .args(flags)
             .stdin(Stdio::piped())
@@ -82,7 +90,10 @@ impl Daemon {
 
     /// The first address it says it listens on.
     fn listen(&self) -> String {
-        let listen = self.ready.split_whitespace().find_map(|word| word.strip_prefix("listen="));
+        let listen = self
+            .ready
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("listen="));
         listen.unwrap().split(',').next().unwrap().to_owned()
     }
 }
@@ -130,11 +141,16 @@ fn peer_on_every_interface_beside_one_on_loopback_reaches_it_and_is_reached() {
             (contacts.len() == 2 && contacts.iter().all(|(alive, _)| *alive)).then_some(())
         });
         let told: Vec<String> = contacts(place).into_iter().flat_map(|(_, told)| told).collect();
-        assert!(told.iter().any(|address| address == first.listen().split("/p2p/").next().unwrap()));
+        assert!(
+            told.iter()
+                .any(|address| address == first.listen().split("/p2p/").next().unwrap())
+        );
     }
     // The one on every interface tells loopback only where the machine has nothing else.
     let (_, told) = contacts(&wide).into_iter().next().unwrap();
-    assert!(told.iter().all(|address| is_loopback(address)) || !told.iter().any(|address| is_loopback(address)));
+    assert!(
+        told.iter().all(|address| is_loopback(address)) || !told.iter().any(|address| is_loopback(address))
+    );
     assert!(second.listen().contains(&told[0]), "{told:?} {}", second.listen());
     // Both ways: each takes a copy of what the other one stores.
     let file = dir.path().join("file");
@@ -151,7 +167,10 @@ fn daemon_listens_on_both_families_at_once_with_the_same_port() {
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     let port = mutualstore_testnet::spawn::free_port(&mut std::collections::BTreeSet::new());
-    let (v4, v6) = (format!("/ip4/127.0.0.1/tcp/{port}"), format!("/ip6/::1/tcp/{port}"));
+    let (v4, v6) = (
+        format!("/ip4/127.0.0.1/tcp/{port}"),
+        format!("/ip6/::1/tcp/{port}"),
+    );
     if std::net::TcpListener::bind("[::1]:0").is_err() {
         eprintln!("skipped: no IPv6 on this machine");
         return;
@@ -161,11 +180,15 @@ fn daemon_listens_on_both_families_at_once_with_the_same_port() {
     assert_eq!(told, [v4, v6]);
     let other = tempfile::tempdir().unwrap();
     let flags = ["--listen", &format!("/ip6/::1/tcp/{port}")];
-    let said = say(
-        ["daemon", "--capacity", "64MiB", "--data-dir", other.path().to_str().unwrap()]
-            .into_iter()
-            .chain(flags),
-    );
+    let said = say([
+        "daemon",
+        "--capacity",
+        "64MiB",
+        "--data-dir",
+        other.path().to_str().unwrap(),
+    ]
+    .into_iter()
+    .chain(flags));
     assert_eq!(said.code, 2, "{}", said.stderr);
     assert!(said.stderr.contains("already in use"), "{}", said.stderr);
 }

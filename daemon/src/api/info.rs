@@ -384,6 +384,11 @@ pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> 
         return Err(Failure::refused(text).into());
     }
     let addresses = api.node.core.read(|state| state.ring.me().addresses.clone());
+    if addresses.is_empty() {
+        let text = "no interface that this peer listens on is up, so nobody could reach it; bring one up, or give an \
+                    address with --announce";
+        return Err(Failure::refused(text).into());
+    }
     let invite = Invite {
         network: network.id,
         secret: network.secret.clone(),

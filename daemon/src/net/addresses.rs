@@ -131,6 +131,47 @@ pub(super) fn multiaddr(address: SocketAddr) -> Multiaddr {
     Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
 }
 
+/// The address without its last `/p2p/…`.
+pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    if let Some(Protocol::P2p(_)) = address.iter().last() {
+        address.pop();
+    }
+    address
+}
+
+/// Host and port of an address; none if it is not one for TCP.
+pub(crate) fn tcp_target(address: &str) -> Option<(String, u16)> {
+    let address: Multiaddr = address.parse().ok()?;
+    let mut parts = address.iter();
+    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
+    let host = match parts.next()? {
+        Protocol::Ip4(ip) => ip.to_string(),
+        Protocol::Ip6(ip) => ip.to_string(),
+        Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => name.into_owned(),
+        _ => return None,
+    };
+    let Some(Protocol::Tcp(port)) = parts.next() else {
+        return None;
+    };
+    Some((host, port))
+}
+
+/// `/ip4|ip6/…/tcp/…` alone.
+pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
+    let address: Multiaddr = text.parse().ok()?;
+    let mut parts = address.iter();
+    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
+    let ip: IpAddr = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match (parts.next(), parts.next()) {
+        (Some(Protocol::Tcp(port)), None) => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
 /// Whether an address is one of a private network: good for those who share it, of no use to others.
 fn is_private(ip: IpAddr) -> bool {
     match ip.to_canonical() {
@@ -199,7 +240,7 @@ impl Place {
 
     /// Whether this very peer listens at `address`.
     pub(super) fn is_own(&self, address: &Multiaddr) -> bool {
-        self.listening.contains(&super::swarm::without_peer(address.clone()))
+        self.listening.contains(&without_peer(address.clone()))
     }
 
     /// Whether an address that a contact tells is of use from here; `on_loopback` as the module says.

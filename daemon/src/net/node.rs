@@ -91,7 +91,11 @@ impl Node {
             progress_timeout: config.progress_timeout,
             rate: config.link_rate.map(LinkRate::new),
         });
-        let announced = config.announce.iter().filter_map(|text| text.parse().ok()).collect();
+        let announced = config
+            .announce
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect();
         let node = Arc::new(Self {
             peer,
             instance: rand::random(),
@@ -487,8 +491,11 @@ impl Node {
         contact: Bytes,
     ) {
         let node = Arc::clone(self);
-        if wire.remote.is_some_and(|ip| self.place().is_here(ip)) {
-            self.met_here.store(true, Ordering::Relaxed);
+        if let Some(ip) = wire.remote {
+            self.routes().called_from(link.peer, ip);
+            if self.place().is_here(ip) {
+                self.met_here.store(true, Ordering::Relaxed);
+            }
         }
         let quiet = |other: &&Arc<Link>| !Arc::ptr_eq(other, &link) && other.activity.unheard() >= QUIET;
         let older = self.table().of(link.peer).iter().filter(quiet).cloned().collect();
@@ -528,7 +535,7 @@ impl Node {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
