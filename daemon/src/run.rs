@@ -289,6 +289,7 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     tasks.spawn(scrub::run(Arc::clone(&node)));
     tasks.spawn(compaction::run(Arc::clone(&node)));
     tasks.spawn(transfer::recover::recover(Arc::clone(&node), unfinished));
+    tasks.spawn(transfer::cache::keep(Arc::clone(&node)));
     let serving = api::serve(Arc::clone(&node), listener, token);
     tasks.spawn(async move {
         if let Err(error) = serving.await {
