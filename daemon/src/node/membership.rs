@@ -16,7 +16,7 @@ use super::shards::unix_ms;
 use crate::error::Failure;
 use crate::files::BookEntry;
 use crate::link::Link;
-use crate::net::{DialError, NetworkInfo};
+use crate::net::{DialError, NetworkInfo, Reason};
 use crate::network::Join;
 use crate::spare;
 use crate::wire::contact::decode_contact;
@@ -43,6 +43,9 @@ pub(crate) const LIKELY_HOLDERS: usize = 6;
 /// Dials every join address until it has answered once, adopting the network of the first if this peer has none
 /// yet; then the ring knows somebody to ask and goes on by itself. One answer is not enough: after a mass restart
 /// an address that is still silent may lead to another ring that has to be merged with.
+///
+/// A peer in no network that all addresses refuse in the first round, because it lacks their network's secret, ends:
+/// without an invite it never becomes a member. Refused later, it waits on and says why.
 pub(crate) async fn join(node: Arc<Node>) {
     let addresses = node.config.join.iter().flat_map(Join::addresses);
     let mut addresses: Vec<String> = addresses.cloned().collect();
@@ -51,27 +54,47 @@ pub(crate) async fn join(node: Arc<Node>) {
             .insert(address.clone(), "not tried yet".to_owned());
     }
     let mut wait = JOIN_RETRY;
+    let (mut first_round, given) = (true, addresses.len());
     while !addresses.is_empty() {
         let mut silent = Vec::new();
+        let mut closed = 0;
         for address in addresses {
             let Err(error) = dial(&node, &address).await else {
                 node.unanswered().remove(&address);
                 continue;
             };
-            let text = error.to_string();
+            let text = if is_wrong_secret(&error) {
+                closed += 1;
+                node.wrong_secret().to_owned()
+            } else {
+                error.to_string()
+            };
             let before = node.unanswered().insert(address.clone(), text.clone());
             if error == DialError::Own {
                 continue;
             }
-            if before != Some(text) {
-                tracing::warn!("join: {address}: {error}; keeps trying, serves meanwhile");
+            let ends = first_round && closed == given && !node.network().adopted;
+            if ends {
+                node.end_refused(Failure::not_allowed(format!(
+                    "{address} {text}; nothing was joined"
+                )));
+                return;
+            }
+            if before.as_ref() != Some(&text) {
+                tracing::warn!("join: {address}: {text}; keeps trying, serves meanwhile");
             }
             silent.push(address);
         }
         addresses = silent;
+        first_round = false;
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(JOIN_RETRY_MAX);
     }
+}
+
+/// Whether somebody answers there, of a network whose secret this peer does not have.
+fn is_wrong_secret(error: &DialError) -> bool {
+    matches!(error, DialError::Refused(refusal) if refusal.reason == Reason::WrongSecret)
 }
 
 /// Keeps the ring informed of how full this peer is, and some space back.
@@ -119,6 +142,27 @@ impl Node {
     /// Join addresses through which nobody was met yet, and how the last attempt ended.
     pub(crate) fn unanswered(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a peer with another secret than this one's stands for.
+    fn wrong_secret(&self) -> &'static str {
+        if self.network().adopted || self.config.join.iter().any(Join::has_secret) {
+            "is of a network with another secret: ask one of its members for an invite (`mutualstore invite`)"
+        } else {
+            "is of a closed network: join by an invite, which `mutualstore invite` prints on one of its peers, with \
+             --join @FILE"
+        }
+    }
+
+    /// Nobody takes this peer in: the process ends and says why.
+    fn end_refused(&self, why: Failure) {
+        self.refused.get_or_init(|| why);
+        self.quit.notify_one();
+    }
+
+    /// Why this peer ends, if it was because nobody took it in.
+    pub(crate) fn refused_by_network(&self) -> Option<Failure> {
+        self.refused.get().cloned()
     }
 
     /// What the ring is to a user: a peer that has not found its network yet is joining, although it serves
