@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mutualstore_daemon::manifest::{MAX_FRAGMENTS, MAX_NAME};
+use mutualstore_daemon::names::harmless;
 use mutualstore_erasure::Policy;
 use mutualstore_testnet::client::{ByteRange, ClientError, GetOptions, Health, PutOptions, StripeStat};
 use mutualstore_testnet::size::Size;
@@ -13,7 +14,7 @@ use mutualstore_testnet::size::Size;
 use crate::connect::Connect;
 use crate::link::LinkArg;
 use crate::output::{CliError, Rows, Screen, advance, event_lines, short_peer};
-use crate::target::{Target, harmless};
+use crate::target::Target;
 
 /// Stripe ids are long; so much tells the stripes of one file apart.
 const ID_SHOWN: usize = 16;

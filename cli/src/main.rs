@@ -12,6 +12,7 @@ mod experiment;
 mod files;
 mod key;
 mod link;
+mod netns;
 mod output;
 mod peers;
 mod sim;

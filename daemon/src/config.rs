@@ -37,6 +37,8 @@ pub const MIN_CAPACITY: u64 = 16 << 20;
 /// The least [`Config::link_rate`], 1 Mbit/s: below, the ring's own messages and a few shards at once take so long
 /// that peers are taken for dead.
 pub const MIN_LINK_RATE: u64 = 125_000;
+/// The least [`Config::read_ahead`]: a block or two.
+pub const MIN_READ_AHEAD: u64 = 8 << 20;
 /// Stripes of one transfer are on their way together for this long at most at the link's rate, or one alone.
 const LINK_AHEAD: Duration = Duration::from_secs(30);
 /// Bounds of the number of distinct peers in a successor list.
@@ -87,6 +89,11 @@ pub struct Config {
     pub stabilize: Duration,
     /// Bytes of decoded blocks held for reads. Default 32 MiB.
     pub cache: u64,
+    /// Bytes of blocks fetched for reads and not taken by their clients yet, of all reads together, at least
+    /// [`MIN_READ_AHEAD`]. Default 64 MiB. A client that takes nothing keeps none of it for longer than 10 s.
+    pub read_ahead: u64,
+    /// Whether the HTTP API, which is plain text, may be served elsewhere than on loopback. Default no.
+    pub api_insecure: bool,
     /// How the holders of files are chosen that are put here without saying it. Default successors.
     pub placement: Policy,
     /// What is logged, in the form of `RUST_LOG`. Default `info`.
@@ -116,6 +123,8 @@ impl Default for Config {
             link_rate: None,
             stabilize: Duration::from_secs(1),
             cache: 32 << 20,
+            read_ahead: 64 << 20,
+            api_insecure: false,
             placement: Policy::Successors,
             log: "info".to_owned(),
             exit_on_stdin_close: false,
@@ -167,6 +176,10 @@ pub struct Overrides {
     pub stabilize: Option<Duration>,
     /// See [`Config::cache`].
     pub cache: Option<Size>,
+    /// See [`Config::read_ahead`].
+    pub read_ahead: Option<Size>,
+    /// See [`Config::api_insecure`].
+    pub api_insecure: Option<Switch>,
     /// See [`Config::placement`].
     pub placement: Option<String>,
     /// See [`Config::log`].
@@ -353,12 +366,24 @@ impl Config {
             link_rate: given.link_rate.map(|rate| rate.0),
             stabilize: given.stabilize.unwrap_or(default.stabilize),
             cache: given.cache.map_or(default.cache, |cache| cache.0),
+            read_ahead: given.read_ahead.map_or(default.read_ahead, |bytes| bytes.0),
+            api_insecure: given.api_insecure == Some(Switch::On),
             placement: placement.transpose()?.unwrap_or(default.placement),
             log: given.log.unwrap_or(default.log),
             exit_on_stdin_close: false,
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// The API sends its token and every file as they are: beyond this machine only where that is wanted.
+    fn check_api(&self) -> Result<(), ConfigError> {
+        if self.api.ip().is_loopback() || self.api_insecure {
+            return Ok(());
+        }
+        let why = "beyond loopback the HTTP API would send its token and every file in plain text; choose an address like \
+                   127.0.0.1:0, or say --api-insecure";
+        Err(bounds("api", self.api, why))
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -380,8 +405,10 @@ impl Config {
                 Ok(())
             }
         };
+        self.check_api()?;
         least("capacity", self.capacity, MIN_CAPACITY)?;
         least("unit", self.unit.unwrap_or(u64::MAX), 1 << 20)?;
+        least("read_ahead", self.read_ahead, MIN_READ_AHEAD)?;
         least("repair_rate", self.repair_rate.unwrap_or(u64::MAX), MIN_RATE)?;
         if let Some(rate) = self.link_rate.filter(|rate| *rate < MIN_LINK_RATE) {
             let text = format!(
@@ -486,6 +513,8 @@ impl Overrides {
             "LINK_RATE" => self.link_rate = Some(text.parse().map_err(size)?),
             "STABILIZE" => self.stabilize = Some(duration(text)?),
             "CACHE" => self.cache = Some(text.parse().map_err(size)?),
+            "READ_AHEAD" => self.read_ahead = Some(text.parse().map_err(size)?),
+            "API_INSECURE" => self.api_insecure = Some(text.parse().map_err(size)?),
             "PLACEMENT" => self.placement = Some(text.to_owned()),
             "LOG" => self.log = Some(text.to_owned()),
             _ => {}
@@ -513,6 +542,8 @@ impl Overrides {
             link_rate: self.link_rate.or(below.link_rate),
             stabilize: self.stabilize.or(below.stabilize),
             cache: self.cache.or(below.cache),
+            read_ahead: self.read_ahead.or(below.read_ahead),
+            api_insecure: self.api_insecure.or(below.api_insecure),
             placement: self.placement.or(below.placement),
             log: self.log.or(below.log),
             open: false,

@@ -42,6 +42,9 @@ pub(crate) struct Metrics {
     shards_stored_bytes: Count,
     shards_repaired: Count,
     shards_repaired_bytes: Count,
+    leases_renewed: Count,
+    survey_questions: Count,
+    survey_stripes: Count,
 }
 
 fn len(bytes: usize) -> u64 {
@@ -87,6 +90,17 @@ impl Metrics {
     pub(crate) fn repaired(&self, shards: usize, bytes: u64) {
         self.shards_repaired.add(len(shards));
         self.shards_repaired_bytes.add(bytes);
+    }
+
+    /// A holder of shards of a put in progress was asked to keep them for another lease.
+    pub(crate) fn lease_renewed(&self) {
+        self.leases_renewed.add(1);
+    }
+
+    /// A peer was asked what it holds of so many stripes.
+    pub(crate) fn surveyed(&self, stripes: usize) {
+        self.survey_questions.add(1);
+        self.survey_stripes.add(len(stripes));
     }
 
     /// The `OpenMetrics` text.
@@ -141,6 +155,24 @@ impl Metrics {
             "get",
             "Bytes of files read from here",
             self.get_bytes.get(),
+        );
+        count(
+            registry,
+            "leases_renewed",
+            "Requests to holders to keep the shards of a put in progress",
+            self.leases_renewed.get(),
+        );
+        count(
+            registry,
+            "survey_questions",
+            "Questions to peers what they hold of stripes, to know how files are doing",
+            self.survey_questions.get(),
+        );
+        count(
+            registry,
+            "survey_stripes",
+            "Stripes in those questions",
+            self.survey_stripes.get(),
         );
         self.shards(registry);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mutualstore_dht::contact::virtual_nodes_for;
 use mutualstore_dht::custody::{Custody, CustodyConfig};
-use mutualstore_dht::ring::{self, Ring, RingConfig, SelfChange};
+use mutualstore_dht::ring::{self, Ring, RingConfig};
 use mutualstore_dht::{Contact, Peer, PeerState, Time};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -151,15 +151,8 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
     let net_config = net_config(&node);
     let net = Net::start(*seed, net_config, Arc::new(PeerService(Arc::clone(&node)))).await;
     let net = net.map_err(Failure::usage)?;
-    let addresses = net.contact_addresses();
     node.set_net(net);
-    node.core.with(|state, now| {
-        let change = SelfChange {
-            addresses: Some(addresses.into()),
-            ..SelfChange::default()
-        };
-        state.ring.update_self(now, change);
-    });
+    node.publish_addresses();
     Ok((node, unfinished))
 }
 
@@ -313,6 +306,7 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     tasks.spawn(scrub::run(Arc::clone(&node)));
     tasks.spawn(compaction::run(Arc::clone(&node)));
     tasks.spawn(transfer::recover::recover(Arc::clone(&node), unfinished));
+    tasks.spawn(transfer::cache::keep(Arc::clone(&node)));
     let serving = api::serve(Arc::clone(&node), listener, token);
     tasks.spawn(async move {
         if let Err(error) = serving.await {
@@ -320,7 +314,8 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
         }
     });
     given.keep(node.data.path())?;
-    announce_ready(&node, api)?;
+    let info = announce_ready(&node, api)?;
+    tasks.spawn(membership::follow_addresses(Arc::clone(&node), info));
     let mut ended = Ok(());
     tokio::select! {
         part = panicked(&mut tasks) => {
@@ -368,15 +363,8 @@ async fn stop(node: &Arc<Node>, tasks: &mut tokio::task::JoinSet<()>) {
     }
 }
 
-fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<(), Failure> {
-    let listen: Vec<String> = match node.net() {
-        Some(net) => net
-            .listen_addresses()
-            .iter()
-            .map(|address| net.with_peer(address))
-            .collect(),
-        None => Vec::new(),
-    };
+fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<DaemonInfo, Failure> {
+    let listen = node.listen_addresses();
     let mut config = node.config.clone();
     config.keep_ports(node.data.path(), &listen)?;
     let info = DaemonInfo {
@@ -403,7 +391,7 @@ fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<(), Failure>
     if let Err(error) = written.and_then(|()| out.flush()) {
         tracing::debug!(%error, "nobody reads standard output");
     }
-    Ok(())
+    Ok(info)
 }
 
 /// A thread, because a read of standard input cannot be cancelled.

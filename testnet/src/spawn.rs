@@ -55,7 +55,8 @@ pub struct Launch {
     pub capacity_bytes: u64,
     /// API port; 0 for any free one.
     pub api_port: u16,
-    /// Listen port of a first start; 0 for any free one. Later starts keep theirs.
+    /// Listen port of a first start, on 127.0.0.1; 0 for any free one. Later starts keep theirs. Of no account when
+    /// the flags say where to listen.
     pub listen_port: u16,
     /// Addresses and invites to join by. They reach the daemon in a file, for everybody sees its arguments.
     pub join: Vec<String>,
@@ -212,7 +213,9 @@ fn arguments(recipe: &Recipe, launch: &Launch) -> Vec<OsString> {
     flag("--capacity", launch.capacity_bytes.to_string());
     flag("--unit", recipe.unit_bytes.to_string());
     flag("--api", format!("127.0.0.1:{}", launch.api_port));
-    if !launch.data_dir.join("config.toml").exists() {
+    let mut flags = recipe.flags.iter().chain(&launch.flags);
+    let elsewhere = flags.any(|flag| flag == "--listen");
+    if !elsewhere && !launch.data_dir.join("config.toml").exists() {
         flag("--listen", format!("/ip4/127.0.0.1/tcp/{}", launch.listen_port));
     }
     if recipe.tethered {

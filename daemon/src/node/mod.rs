@@ -54,8 +54,10 @@ use crate::network::Network;
 use crate::store::Store;
 use crate::transfer::Transfers;
 use crate::transfer::cache::BlockCache;
+use crate::transfer::read_ahead::ReadAhead;
 use crate::transfer::fetch_times::FetchTimes;
 use crate::transfer::health::Away;
+use crate::transfer::lease::Leases;
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};
@@ -76,7 +78,10 @@ pub(crate) struct Node {
     pub(crate) files: FileList,
     pub(crate) journal: Journal,
     pub(crate) transfers: Transfers,
+    pub(crate) leases: Leases,
     pub(crate) cache: BlockCache,
+    /// Blocks fetched for reads and not taken yet.
+    pub(crate) read_ahead: ReadAhead,
     pub(crate) fetch_times: FetchTimes,
     /// Whom this peer reads copies from.
     pub(crate) turns: Turns,
@@ -148,6 +153,7 @@ impl Node {
     /// A node at rest: nothing runs yet.
     pub(crate) fn new(parts: Parts) -> Self {
         let cache = usize::try_from(parts.config.cache).unwrap_or(usize::MAX);
+        let read_ahead = parts.config.read_ahead;
         Self {
             me: parts.me,
             data: parts.data,
@@ -158,7 +164,9 @@ impl Node {
             files: parts.files,
             journal: parts.journal,
             transfers: Transfers::default(),
+            leases: Leases::default(),
             cache: BlockCache::new(cache),
+            read_ahead: ReadAhead::new(read_ahead),
             fetch_times: FetchTimes::default(),
             turns: Turns::default(),
             metrics: Metrics::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use mutualstore_dht::custody::TOMBSTONE;
+use mutualstore_dht::custody::{self, TOMBSTONE};
 use mutualstore_dht::{Id, Membership, Peer, PeerState};
 use mutualstore_erasure::{Header, Shard};
 
@@ -18,6 +18,7 @@ use crate::locator::{Locator, write_holders};
 use crate::net::Service;
 use crate::store::State as StoreState;
 use crate::tombstone::Tombstone;
+use crate::transfer::lease::renew_asked;
 use crate::wire::contact::{decode_contact, encode_contact};
 use crate::wire::node::{Burial, NodeRequest, NodeResponse, StripeHoldings, Token, WireLocator};
 use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
@@ -81,6 +82,9 @@ impl Service for PeerService {
 }
 
 async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
+    if let NodeRequest::Custody(custody::Request::Status { stripes }) = &request {
+        renew_asked(node, from, stripes).await;
+    }
     match request {
         NodeRequest::Ring(request) => NodeResponse::Ring(
             node.core
