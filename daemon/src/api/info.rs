@@ -44,6 +44,8 @@ struct Status {
     ring: &'static str,
     /// None before one is joined.
     network: Option<String>,
+    /// Whether anybody can join it; none before one is joined.
+    open: Option<bool>,
     /// Join addresses through which nobody was met yet, each with how the last attempt ended.
     join: BTreeMap<String, String>,
     peers_known: usize,
@@ -139,6 +141,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
         virtual_nodes,
         ring: phase_name(node.phase()),
         network: network.adopted.then(|| hex::encode(network.id)),
+        open: network.is_open(),
         join: node.unanswered().clone(),
         peers_known: alive,
         files,

@@ -44,6 +44,7 @@ use self::scrub::Scrub;
 use self::shards::Shards;
 use self::upkeep::Departure;
 use crate::config::Config;
+use crate::error::Failure;
 use crate::files::DataDir;
 use crate::journal::Journal;
 use crate::list::FileList;
@@ -99,10 +100,12 @@ pub(crate) struct Node {
     network: RwLock<Network>,
     /// Join addresses through which nobody was met yet, and why.
     unanswered: Mutex<BTreeMap<String, String>>,
+    /// Why nobody lets this peer into a network: the process ends.
+    refused: OnceLock<Failure>,
     book_changed: Notify,
     departure: Mutex<Departure>,
     leave_by_force: AtomicBool,
-    /// This peer left the ring: the process ends.
+    /// This peer left the ring, or none takes it: the process ends.
     pub(crate) quit: Notify,
     /// Whether connections break because this peer stops.
     stopping: AtomicBool,
@@ -176,6 +179,7 @@ impl Node {
             counting: tokio::sync::Mutex::default(),
             network: RwLock::new(parts.network),
             unanswered: Mutex::default(),
+            refused: OnceLock::new(),
             book_changed: Notify::new(),
             departure: Mutex::default(),
             leave_by_force: AtomicBool::new(false),

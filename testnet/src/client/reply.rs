@@ -159,6 +159,9 @@ pub struct Status {
     /// Id of the network; none before one is joined.
     #[serde(default)]
     pub network: Option<String>,
+    /// Whether anybody can join it; none before one is joined.
+    #[serde(default)]
+    pub open: Option<bool>,
     /// Join addresses through which nobody was met yet, each with how the last attempt ended.
     #[serde(default)]
     pub join: BTreeMap<String, String>,
