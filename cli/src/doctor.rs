@@ -256,7 +256,15 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
         damage(&status),
     ];
     findings.extend(writes(&status));
+    findings.extend(plain_api(&status));
     findings
+}
+
+/// The API sends its token and every file as they are.
+fn plain_api(status: &Status) -> Option<Finding> {
+    let found = "the HTTP API may be served beyond this machine in plain text (--api-insecure)";
+    let cure = "start the daemon with `--api 127.0.0.1:0 --api-insecure=off`, and reach it through a tunnel (`ssh -L`)";
+    status.api_insecure.then(|| Finding::warning("api", found, cure))
 }
 
 fn ring(status: &Status) -> Finding {

@@ -54,6 +54,8 @@ struct Status {
     stripes_home: StripesHome,
     scrub: Scrub,
     write_failures_total: u64,
+    /// Whether the API may be served beyond loopback, in plain text.
+    api_insecure: bool,
     process: ProcessUse,
     uptime_seconds: f64,
 }
@@ -166,6 +168,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
             bad_total: node.shards.bad.get(),
         },
         write_failures_total: node.shards.write_failures.get(),
+        api_insecure: node.config.api_insecure,
         process: process::current(),
         uptime_seconds: node.started.elapsed().as_secs_f64(),
     })

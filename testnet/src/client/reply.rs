@@ -177,6 +177,9 @@ pub struct Status {
     /// Changes of the shard store that its disk failed, since the daemon started.
     #[serde(default)]
     pub write_failures_total: u64,
+    /// Whether the API may be served beyond loopback, in plain text.
+    #[serde(default)]
+    pub api_insecure: bool,
     /// The daemon process.
     pub process: ProcessUse,
     /// Seconds since the daemon started.
