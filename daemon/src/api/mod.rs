@@ -3,7 +3,7 @@
 //! Every route but `/health` wants the bearer token of `DIR/token`. Errors are
 //! `{"error","code","retry"}` (see [`Failure`](crate::error::Failure)).
 //!
-//! * [`files`]: put, get, list, stat.
+//! * [`files`]: put, get, stat; [`list`]: the list of files.
 //! * [`info`]: status, ring, lookup, metrics, health.
 //! * [`upkeep`]: repair, forget, scrub, leave.
 //! * [`events`]: what a running transfer noticed.
@@ -12,6 +12,7 @@
 mod events;
 mod files;
 mod info;
+mod list;
 mod listen;
 mod upkeep;
 
@@ -81,7 +82,7 @@ fn router(api: Api) -> Router {
     let guarded = Router::new()
         .route(
             "/v1/files",
-            put(files::put_file).post(files::put_file).get(files::list),
+            put(files::put_file).post(files::put_file).get(list::list),
         )
         .route(
             "/v1/files/{link}",

@@ -56,6 +56,7 @@ use crate::transfer::cache::BlockCache;
 use crate::transfer::fetch_times::FetchTimes;
 use crate::transfer::health::Away;
 use crate::transfer::lease::Leases;
+use crate::transfer::sweep::{Sweep, Watched};
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};
@@ -73,10 +74,11 @@ pub(crate) struct Node {
     pub(crate) account: Zeroizing<[u8; 32]>,
     pub(crate) core: Core,
     pub(crate) shards: Shards,
-    pub(crate) files: FileList,
+    pub(crate) files: FileList<Watched>,
     pub(crate) journal: Journal,
     pub(crate) transfers: Transfers,
     pub(crate) leases: Leases,
+    pub(crate) sweep: Sweep,
     pub(crate) cache: BlockCache,
     pub(crate) fetch_times: FetchTimes,
     /// Whom this peer reads copies from.
@@ -117,7 +119,7 @@ pub(crate) struct Parts {
     pub(crate) custody: Custody,
     pub(crate) started: Instant,
     pub(crate) store: Store,
-    pub(crate) files: FileList,
+    pub(crate) files: FileList<Watched>,
     pub(crate) journal: Journal,
 }
 
@@ -158,6 +160,7 @@ impl Node {
             journal: parts.journal,
             transfers: Transfers::default(),
             leases: Leases::default(),
+            sweep: Sweep::default(),
             cache: BlockCache::new(cache),
             fetch_times: FetchTimes::default(),
             turns: Turns::default(),
