@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::connect::{Connect, Place};
 use crate::output::{CliError, Rows, Screen, percent};
+use crate::peers::file_health;
 
 /// Published before this program was: an earlier clock is wrong. 2026-01-01 in Unix seconds.
 const EARLIEST: u64 = 1_767_225_600;
@@ -111,11 +112,12 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
     };
     let reached = match client {
         Ok(client) => {
-            let status = client.status();
+            let status = client.status().map(|reply| reply.body);
             let reached = status.is_ok();
-            findings.extend(daemon(status.map(|reply| reply.body)));
+            let codes = status.as_ref().ok().and_then(codes);
+            findings.extend(daemon(status));
             findings.extend(outside(&client));
-            findings.extend(codes(&client));
+            findings.extend(codes);
             reached
         }
         Err(error) => {
@@ -367,10 +369,7 @@ fn room(status: &Status) -> Finding {
 
 fn health(status: &Status) -> Finding {
     let files = status.files;
-    let found = format!(
-        "{} safe, {} degraded, {} endangered, {} lost",
-        files.safe, files.degraded, files.endangered, files.lost
-    );
+    let found = file_health(status);
     if files.lost > 0 {
         return Finding::bad(
             "files",
@@ -453,12 +452,12 @@ fn outside(client: &Client) -> Vec<Finding> {
 }
 
 /// Whether there are peers enough for the codes of the files put here.
-fn codes(client: &Client) -> Option<Finding> {
-    let files = client.list(None).ok()?.body.files;
-    let known = client.status().ok()?.body.peers_known;
-    let widest = files
-        .iter()
-        .filter_map(|file| Some((shards(&file.code)?, &file.code)))
+fn codes(status: &Status) -> Option<Finding> {
+    let known = status.peers_known;
+    let widest = status
+        .codes
+        .keys()
+        .filter_map(|code| Some((shards(code)?, code)))
         .max()?;
     let (needed, code) = widest;
     let found = format!("the widest code of your files, {code}, needs {needed} peers; {known} are there");

@@ -33,7 +33,7 @@ const USAGE_EVERY: Duration = Duration::from_secs(5);
 /// that is killed soon after it joined still finds the others again.
 const BOOK_AFTER: Duration = Duration::from_millis(250);
 /// Above this share of its capacity a peer is full, in percent,
-const FULL_ABOVE: u64 = 95;
+pub(crate) const FULL_ABOVE: u64 = 95;
 /// until it is below this one again.
 const ACCEPTING_BELOW: u64 = 90;
 /// Above this one, where only less capacity than before leads, it is relieved of shards until it is merely full.

@@ -58,6 +58,7 @@ use crate::transfer::fetch_times::FetchTimes;
 use crate::transfer::health::Away;
 use crate::transfer::lease::Leases;
 use crate::transfer::read_ahead::ReadAhead;
+use crate::transfer::sweep::{Sweep, Watched};
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};
@@ -75,10 +76,11 @@ pub(crate) struct Node {
     pub(crate) account: Zeroizing<[u8; 32]>,
     pub(crate) core: Core,
     pub(crate) shards: Shards,
-    pub(crate) files: FileList,
+    pub(crate) files: FileList<Watched>,
     pub(crate) journal: Journal,
     pub(crate) transfers: Transfers,
     pub(crate) leases: Leases,
+    pub(crate) sweep: Sweep,
     pub(crate) cache: BlockCache,
     /// Blocks fetched for reads and not taken yet.
     pub(crate) read_ahead: ReadAhead,
@@ -123,7 +125,7 @@ pub(crate) struct Parts {
     pub(crate) custody: Custody,
     pub(crate) started: Instant,
     pub(crate) store: Store,
-    pub(crate) files: FileList,
+    pub(crate) files: FileList<Watched>,
     pub(crate) journal: Journal,
 }
 
@@ -165,6 +167,7 @@ impl Node {
             journal: parts.journal,
             transfers: Transfers::default(),
             leases: Leases::default(),
+            sweep: Sweep::default(),
             cache: BlockCache::new(cache),
             read_ahead: ReadAhead::new(read_ahead),
             fetch_times: FetchTimes::default(),
