@@ -40,13 +40,13 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use libp2p::Multiaddr;
 use mutualstore_dht::Peer;
-pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Refusal};
+pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Reason, Refusal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+pub(crate) use self::addresses::tcp_target;
 pub use self::config::{ClassCounters, NetConfig, NetCounters, NetworkInfo};
 pub(crate) use self::dial::STAGGER;
-pub(crate) use self::swarm::tcp_target;
 
 pub use self::frame::{MAX_RPC_BODY, MAX_SHARD_HEAD, MAX_SHARD_PAYLOAD};
 use self::link::{AskError, Patience};

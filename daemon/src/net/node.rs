@@ -212,8 +212,13 @@ impl Node {
                 return false;
             }
         };
-        let place = Place::new(&self.listeners, &self.announced, interfaces);
         let mut known = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        let before = if self.met_here.load(Ordering::Relaxed) {
+            &[]
+        } else {
+            known.told.as_slice()
+        };
+        let place = Place::new(&self.listeners, &self.announced, before, interfaces);
         let changed = **known != place;
         if changed {
             *known = Arc::new(place);
@@ -509,8 +514,11 @@ impl Node {
         contact: Bytes,
     ) {
         let node = Arc::clone(self);
-        if wire.remote.is_some_and(|ip| self.place().is_here(ip)) {
-            self.met_here.store(true, Ordering::Relaxed);
+        if let Some(ip) = wire.remote {
+            self.routes().called_from(link.peer, ip);
+            if self.place().is_here(ip) {
+                self.met_here.store(true, Ordering::Relaxed);
+            }
         }
         let quiet = |other: &&Arc<Link>| !Arc::ptr_eq(other, &link) && other.activity.unheard() >= QUIET;
         let older = self.table().of(link.peer).iter().filter(quiet).cloned().collect();

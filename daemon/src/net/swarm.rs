@@ -36,7 +36,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
-use super::addresses::{ip_of, multiaddr};
+use super::addresses::{ip_of, multiaddr, socket_address};
 use super::gate::{Gate, Paced, Pass};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/mutualstore/1");
@@ -341,53 +341,12 @@ fn reply<T>(to: oneshot::Sender<T>, value: T) {
     drop(to.send(value));
 }
 
-/// The address without its last `/p2p/…`.
-pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
-    if let Some(Protocol::P2p(_)) = address.iter().last() {
-        address.pop();
-    }
-    address
-}
-
 /// The peer an address ends with, if it names one.
 pub(super) fn named_peer(address: &Multiaddr) -> Option<Peer> {
     let Some(Protocol::P2p(id)) = address.iter().last() else {
         return None;
     };
     to_peer(&id)
-}
-
-/// Host and port of an address; none if it is not one for TCP.
-pub(crate) fn tcp_target(address: &str) -> Option<(String, u16)> {
-    let address: Multiaddr = address.parse().ok()?;
-    let mut parts = address.iter();
-    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
-    let host = match parts.next()? {
-        Protocol::Ip4(ip) => ip.to_string(),
-        Protocol::Ip6(ip) => ip.to_string(),
-        Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => name.into_owned(),
-        _ => return None,
-    };
-    let Some(Protocol::Tcp(port)) = parts.next() else {
-        return None;
-    };
-    Some((host, port))
-}
-
-/// `/ip4|ip6/…/tcp/…` alone.
-fn socket_address(text: &str) -> Option<SocketAddr> {
-    let address: Multiaddr = text.parse().ok()?;
-    let mut parts = address.iter();
-    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
-    let ip: IpAddr = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
-    match (parts.next(), parts.next()) {
-        (Some(Protocol::Tcp(port)), None) => Some(SocketAddr::new(ip, port)),
-        _ => None,
-    }
 }
 
 /// The same address with a free port in place of 0. libp2p-tcp listens with `SO_REUSEPORT`, so a second daemon of

@@ -44,6 +44,7 @@ use self::scrub::Scrub;
 use self::shards::{Shards, unix_ms};
 use self::upkeep::Departure;
 use crate::config::Config;
+use crate::error::Failure;
 use crate::files::DataDir;
 use crate::journal::Journal;
 use crate::list::FileList;
@@ -57,6 +58,7 @@ use crate::transfer::fetch_times::FetchTimes;
 use crate::transfer::health::Away;
 use crate::transfer::lease::Leases;
 use crate::transfer::read_ahead::ReadAhead;
+use crate::transfer::sweep::{Sweep, Watched};
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};
@@ -75,10 +77,11 @@ pub(crate) struct Node {
     pub(crate) account: Zeroizing<[u8; 32]>,
     pub(crate) core: Core,
     pub(crate) shards: Shards,
-    pub(crate) files: FileList,
+    pub(crate) files: FileList<Watched>,
     pub(crate) journal: Journal,
     pub(crate) transfers: Transfers,
     pub(crate) leases: Leases,
+    pub(crate) sweep: Sweep,
     pub(crate) cache: BlockCache,
     /// Blocks fetched for reads and not taken yet.
     pub(crate) read_ahead: ReadAhead,
@@ -108,10 +111,12 @@ pub(crate) struct Node {
     unanswered: Mutex<BTreeMap<String, String>>,
     /// Who refused this peer last, and why.
     barred: Mutex<Option<String>>,
+    /// Why nobody lets this peer into a network: the process ends.
+    refused: OnceLock<Failure>,
     book_changed: Notify,
     departure: Mutex<Departure>,
     leave_by_force: AtomicBool,
-    /// This peer left the ring: the process ends.
+    /// This peer left the ring, or none takes it: the process ends.
     pub(crate) quit: Notify,
     /// Whether connections break because this peer stops.
     stopping: AtomicBool,
@@ -131,7 +136,7 @@ pub(crate) struct Parts {
     pub(crate) custody: Custody,
     pub(crate) started: Instant,
     pub(crate) store: Store,
-    pub(crate) files: FileList,
+    pub(crate) files: FileList<Watched>,
     pub(crate) journal: Journal,
 }
 
@@ -175,6 +180,7 @@ impl Node {
             journal: parts.journal,
             transfers: Transfers::default(),
             leases: Leases::default(),
+            sweep: Sweep::default(),
             cache: BlockCache::new(cache),
             read_ahead: ReadAhead::new(read_ahead),
             fetch_times: FetchTimes::default(),
@@ -193,6 +199,7 @@ impl Node {
             hints: parts.hints,
             unanswered: Mutex::default(),
             barred: Mutex::default(),
+            refused: OnceLock::new(),
             book_changed: Notify::new(),
             departure: Mutex::default(),
             leave_by_force: AtomicBool::new(false),
