@@ -80,11 +80,6 @@ fn status_rows(status: &Status) -> Rows {
     let mut rows = Rows::headless();
     for (name, value) in lines {
         rows.add([name.to_owned(), value]);
-        if name == "ring"
-            && let Some(why) = &status.refused
-        {
-            rows.add(["refused by".to_owned(), why.clone()]);
-        }
         if let ("ring", Some(open)) = (name, status.open) {
             let who = if open {
                 "open: whoever reaches a peer joins"
@@ -92,6 +87,11 @@ fn status_rows(status: &Status) -> Rows {
                 "closed: an invite is needed to join"
             };
             rows.add(["network".to_owned(), who.to_owned()]);
+        }
+        if name == "ring"
+            && let Some(why) = &status.refused
+        {
+            rows.add(["refused by".to_owned(), why.clone()]);
         }
         if name == "ring" && status.network.is_none() {
             for (address, error) in &status.join {

@@ -109,10 +109,10 @@ pub(crate) struct Node {
     hints: Vec<String>,
     /// Join addresses through which nobody was met yet, and why.
     unanswered: Mutex<BTreeMap<String, String>>,
-    /// Who refused this peer last, and why.
-    barred: Mutex<Option<String>>,
     /// Why nobody lets this peer into a network: the process ends.
     refused: OnceLock<Failure>,
+    /// Who refused this peer last, and why.
+    barred: Mutex<Option<String>>,
     book_changed: Notify,
     departure: Mutex<Departure>,
     leave_by_force: AtomicBool,
@@ -198,8 +198,8 @@ impl Node {
             verifier: parts.verifier,
             hints: parts.hints,
             unanswered: Mutex::default(),
-            barred: Mutex::default(),
             refused: OnceLock::new(),
+            barred: Mutex::default(),
             book_changed: Notify::new(),
             departure: Mutex::default(),
             leave_by_force: AtomicBool::new(false),
