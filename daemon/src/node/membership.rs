@@ -202,7 +202,10 @@ async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
     }
     let dialed = net.dial(address).await?;
     match decode_contact(dialed.contact, &node.verifier) {
-        Ok(contact) => node.core.with(|state, now| state.ring.introduce(now, contact)),
+        Ok(contact) if contact.peer == dialed.peer => {
+            node.core.with(|state, now| state.ring.introduce(now, contact));
+        }
+        Ok(_) => tracing::warn!(peer = %dialed.peer, "introduced itself as another peer; that is ignored"),
         Err(error) => tracing::warn!(peer = %dialed.peer, %error, "answered in a way not understood"),
     }
     tracing::info!(peer = %dialed.peer, address, "join: answered");
