@@ -63,7 +63,6 @@ enum Source {
 
 impl Source {
     fn of(address: &Multiaddr) -> Self {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
         let ip = match address.iter().next() {
             Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
             Some(Protocol::Ip6(ip)) => ip.to_canonical(),

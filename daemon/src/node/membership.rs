@@ -279,7 +279,7 @@ impl Node {
         let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
         *barred = Some(format!("{address}: {}", refusal.to_string().escape_debug()));
         drop(barred);
-        self.core.with(|state, _| state.ring.handle_barred());
+        self.core.with(|state, now| state.ring.handle_barred(now));
     }
 
     /// Why the network this peer belongs to does not let it in: who refused it last, and with which words. None as
