@@ -3,11 +3,13 @@
 //!
 //! Invariants: a token goes only to the daemon it belongs to — a data directory's `daemon.json` must name
 //! a live process and the peer that answers; no proxy, no redirect. Links and tokens never appear in
-//! errors. Deliberately absent: retries — the caller is told whether one may help.
+//! errors. Deliberately absent: retries — the caller is told whether one may help. Only a get that was cut goes on
+//! where it stopped.
 
 mod error;
 mod metrics;
 mod reply;
+mod source;
 mod transfer;
 mod upkeep;
 
@@ -17,6 +19,7 @@ use std::{fs, io};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
@@ -25,14 +28,19 @@ pub use error::{
 };
 pub use metrics::Metrics;
 pub use reply::*;
+pub use source::{Changed, Source};
 pub use transfer::{ByteRange, EventSink, GetOptions, ProgressSink, PutOptions};
 pub use upkeep::{Departure, Forgotten, LeaveReport, ScrubReport};
 
 /// A ring walk visits every peer, dead ones by time-out.
 const QUESTION_TIMEOUT: Duration = Duration::from_mins(2);
+/// Asking the holders of every file takes its time.
+const SURVEY_TIMEOUT: Duration = Duration::from_mins(10);
 /// A daemon that does not even say who it is within this hangs.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that was idle for longer is not used again; the daemon closes it after 10 s.
+const IDLE_AGE: Duration = Duration::from_secs(5);
 /// Longest silence in the middle of a transfer; the daemon gives up on its own long before.
 const STALL_TIMEOUT: Duration = Duration::from_mins(5);
 /// JSON answers are small; `stat` of a very large file is the largest.
@@ -124,6 +132,7 @@ impl Client {
             .max_redirects(0)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_await_100(Some(CONNECT_TIMEOUT))
+            .max_idle_age(IDLE_AGE)
             .user_agent(concat!("mutualstore/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
@@ -140,9 +149,14 @@ impl Client {
         &self.base
     }
 
-    /// This peer: capacity, use, ring, repair.
+    /// This peer: capacity, use, ring, repair, and how its files are doing as far as it remembers.
     pub fn status(&self) -> Result<Reply<Status>, ClientError> {
         self.ask("/v1/status")
+    }
+
+    /// The same after asking the holders of every file.
+    pub fn status_fresh(&self) -> Result<Reply<Status>, ClientError> {
+        self.ask_within("/v1/status?fresh=1", SURVEY_TIMEOUT)
     }
 
     /// Whether the daemon is joined or alone, as `/health` says.
@@ -176,13 +190,36 @@ impl Client {
         self.ask(&format!("/v1/lookup/{}", encoded(id_or_link)))
     }
 
-    /// The files put through this daemon; `pattern` knows `*` and `?`.
-    pub fn list(&self, pattern: Option<&str>) -> Result<Reply<FileList>, ClientError> {
-        let query: Vec<(&str, String)> = pattern
+    /// The files put through this daemon, of all pages; `pattern` knows `*` and `?`. Their health is what the daemon
+    /// remembers, or asked now if `fresh`.
+    pub fn list(&self, pattern: Option<&str>, fresh: bool) -> Result<Reply<FileList>, ClientError> {
+        let mut query: Vec<(&str, String)> = pattern
             .map(|text| ("pattern", text.to_owned()))
             .into_iter()
             .collect();
-        self.ask(&with_query("/v1/files", &query))
+        if fresh {
+            query.push(("fresh", "1".to_owned()));
+        }
+        let (mut files, mut json) = (Vec::new(), Vec::new());
+        let mut page = query.clone();
+        loop {
+            let reply: Reply<FileList> = self.ask_within(&with_query("/v1/files", &page), SURVEY_TIMEOUT)?;
+            files.extend(reply.body.files);
+            if let Value::Object(mut document) = reply.json
+                && let Some(Value::Array(entries)) = document.remove("files")
+            {
+                json.extend(entries);
+            }
+            let Some(next) = reply.body.next else {
+                break;
+            };
+            page.clone_from(&query);
+            page.push(("after", next));
+        }
+        Ok(Reply {
+            json: serde_json::json!({ "files": json, "next": null }),
+            body: FileList { files, next: None },
+        })
     }
 
     /// Every stripe and shard of a file, asked now.

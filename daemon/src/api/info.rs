@@ -21,6 +21,7 @@ use crate::node::Node;
 use crate::node::survey::{RingCheck, check_ring};
 use crate::process::{self, ProcessUse};
 use crate::transfer::health;
+use crate::transfer::sweep::Tally;
 
 fn phase_name(phase: Phase) -> &'static str {
     match phase {
@@ -44,14 +45,23 @@ struct Status {
     ring: &'static str,
     /// None before one is joined.
     network: Option<String>,
+    /// Whether anybody can join it; none before one is joined.
+    open: Option<bool>,
     /// Join addresses through which nobody was met yet, each with how the last attempt ended.
     join: BTreeMap<String, String>,
     peers_known: usize,
-    files: Files,
+    /// Files put through this peer, by health as it is remembered.
+    files: Tally,
+    /// Age of the oldest of these answers.
+    files_age_seconds: Option<u32>,
+    /// How many of these files have which code.
+    codes: BTreeMap<String, usize>,
     repair: Repair,
     stripes_home: StripesHome,
     scrub: Scrub,
     write_failures_total: u64,
+    /// Whether the API may be served beyond loopback, in plain text.
+    api_insecure: bool,
     process: ProcessUse,
     uptime_seconds: f64,
 }
@@ -69,15 +79,6 @@ pub(super) async fn identity(State(api): State<Api>) -> Result<Response, Refusal
         pid: std::process::id(),
     };
     std::future::ready(json(&identity)).await
-}
-
-/// Files put through this peer, by health.
-#[derive(Default, Serialize)]
-struct Files {
-    safe: usize,
-    degraded: usize,
-    endangered: usize,
-    lost: usize,
 }
 
 #[derive(Serialize)]
@@ -115,9 +116,19 @@ pub(super) async fn outside(State(api): State<Api>) -> Result<Response, Refusal>
     json(&crate::node::outside::look(&api.node).await)
 }
 
-pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> {
+#[derive(Deserialize)]
+pub(super) struct StatusQuery {
+    /// Ask how the files are doing now.
+    #[serde(default)]
+    fresh: u8,
+}
+
+pub(super) async fn status(
+    State(api): State<Api>,
+    Query(query): Query<StatusQuery>,
+) -> Result<Response, Refusal> {
     let node = &api.node;
-    let files = files(node).await?;
+    let (files, files_age_seconds, codes) = node.tally(query.fresh != 0).await?;
     let usage = node.shards.usage();
     let network = node.network();
     let (health, virtual_nodes, alive) = node.core.read(|state| {
@@ -139,9 +150,12 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
         virtual_nodes,
         ring: phase_name(node.phase()),
         network: network.adopted.then(|| hex::encode(network.id)),
+        open: network.is_open(),
         join: node.unanswered().clone(),
         peers_known: alive,
         files,
+        files_age_seconds,
+        codes: codes.into_iter().collect(),
         repair: Repair {
             pending: health.repairs_waiting + health.repairs_running,
             running: health.repairs_running,
@@ -163,24 +177,10 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
             bad_total: node.shards.bad.get(),
         },
         write_failures_total: node.shards.write_failures.get(),
+        api_insecure: node.config.api_insecure,
         process: process::current(),
         uptime_seconds: node.started.elapsed().as_secs_f64(),
     })
-}
-
-async fn files(node: &std::sync::Arc<Node>) -> Result<Files, Failure> {
-    use crate::transfer::health::Health;
-    let entries = node.listed(None).await?;
-    let mut files = Files::default();
-    for health in node.health_of(&entries).await {
-        match health {
-            Some(Health::Safe) => files.safe += 1,
-            Some(Health::Degraded) => files.degraded += 1,
-            Some(Health::Endangered) => files.endangered += 1,
-            Some(Health::Lost) | None => files.lost += 1,
-        }
-    }
-    Ok(files)
 }
 
 #[derive(Deserialize)]

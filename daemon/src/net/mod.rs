@@ -38,7 +38,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use libp2p::Multiaddr;
 use mutualstore_dht::Peer;
-pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Refusal};
+pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Reason, Refusal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 

@@ -111,10 +111,12 @@ fn collect(node: &Node, state: &mut State, now: Time) -> Work {
             }
             ring::Event::PeerUp(peer) => {
                 tracing::info!(%peer, "peer is up");
+                node.sweep.peer_moved(peer);
                 members_changed = true;
             }
             ring::Event::PeerDown(peer) => {
                 tracing::info!(%peer, "peer is down");
+                node.sweep.peer_moved(peer);
                 members_changed = true;
             }
             // Written while the lock is held: nobody hears of them before they are kept. Once in a peer's life.

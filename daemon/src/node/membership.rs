@@ -19,7 +19,7 @@ use super::shards::unix_ms;
 use crate::error::Failure;
 use crate::files::{BookEntry, DaemonInfo};
 use crate::link::Link;
-use crate::net::{DialError, Net, NetworkInfo, STAGGER};
+use crate::net::{DialError, Net, NetworkInfo, Reason, STAGGER};
 use crate::network::Join;
 use crate::spare;
 use crate::wire::contact::decode_contact;
@@ -33,7 +33,7 @@ const USAGE_EVERY: Duration = Duration::from_secs(5);
 /// that is killed soon after it joined still finds the others again.
 const BOOK_AFTER: Duration = Duration::from_millis(250);
 /// Above this share of its capacity a peer is full, in percent,
-const FULL_ABOVE: u64 = 95;
+pub(crate) const FULL_ABOVE: u64 = 95;
 /// until it is below this one again.
 const ACCEPTING_BELOW: u64 = 90;
 /// Above this one, where only less capacity than before leads, it is relieved of shards until it is merely full.
@@ -47,6 +47,9 @@ pub(crate) const LIKELY_HOLDERS: usize = 6;
 /// yet; then the ring knows somebody to ask and goes on by itself. One answer is not enough: after a mass restart
 /// an address that is still silent may lead to another ring that has to be merged with. The addresses of an invite
 /// are those of one peer, tried together: one of them is enough.
+///
+/// A peer in no network that is refused by all in the first round, because it lacks the secret of their network, ends:
+/// without an invite it never becomes a member. Refused later, it waits on and says why.
 pub(crate) async fn join(node: Arc<Node>) {
     let mut joins: Vec<&[String]> = node.config.join.iter().map(Join::addresses).collect();
     for address in joins.iter().copied().flatten() {
@@ -54,22 +57,44 @@ pub(crate) async fn join(node: Arc<Node>) {
             .insert(address.clone(), "not tried yet".to_owned());
     }
     let mut wait = JOIN_RETRY;
+    let (mut first_round, given) = (true, joins.len());
     while !joins.is_empty() {
-        let mut silent = Vec::new();
+        let mut left = Vec::new();
+        let mut closed = Vec::new();
         for addresses in joins {
-            if !dial_any(&node, addresses).await {
-                silent.push(addresses);
+            match dial_any(&node, addresses).await {
+                Dialled::Done => continue,
+                Dialled::Silent => {}
+                Dialled::Closed(address) => closed.push(address),
             }
+            left.push(addresses);
         }
-        joins = silent;
+        let refused = first_round && closed.len() == given && !node.network().adopted;
+        if let Some(address) = closed.first().filter(|_| refused) {
+            let text = node.wrong_secret();
+            node.end_refused(Failure::not_allowed(format!("{address} {text}; nothing was joined")));
+            return;
+        }
+        joins = left;
+        first_round = false;
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(JOIN_RETRY_MAX);
     }
 }
 
-/// Dials addresses of one peer, the next one when those before failed or took long. Whether nothing is left to do:
-/// one answered, or all are this peer itself.
-async fn dial_any(node: &Arc<Node>, addresses: &[String]) -> bool {
+/// What came of dialling the addresses of one peer.
+enum Dialled {
+    /// One answered, or all are this peer itself: nothing is left to do.
+    Done,
+    /// None answers, or who does cannot be joined now.
+    Silent,
+    /// At this one is a member of a network whose secret this peer does not have.
+    Closed(String),
+}
+
+/// Dials addresses of one peer, the next one when those before failed or took long.
+async fn dial_any(node: &Arc<Node>, addresses: &[String]) -> Dialled {
+    let mut closed = None;
     let mut waiting = addresses.iter();
     let mut dialling = FuturesUnordered::new();
     let mut next = Instant::now();
@@ -81,13 +106,18 @@ async fn dial_any(node: &Arc<Node>, addresses: &[String]) -> bool {
                 let address: &String = address;
                 let Err(error) = dialled else {
                     node.unanswered().retain(|known, _| !addresses.contains(known));
-                    return true;
+                    return Dialled::Done;
                 };
-                let text = DialError::to_string(&error);
+                let text = if is_wrong_secret(&error) {
+                    closed = Some(address.clone());
+                    node.wrong_secret().to_owned()
+                } else {
+                    error.to_string()
+                };
                 let before = node.unanswered().insert(address.clone(), text.clone());
                 own &= error == DialError::Own;
-                if error != DialError::Own && before != Some(text) {
-                    tracing::warn!("join: {address}: {error}; keeps trying, serves meanwhile");
+                if error != DialError::Own && before.as_ref() != Some(&text) {
+                    tracing::warn!("join: {address}: {text}; keeps trying, serves meanwhile");
                 }
                 next = Instant::now();
             }
@@ -95,9 +125,18 @@ async fn dial_any(node: &Arc<Node>, addresses: &[String]) -> bool {
                 dialling.extend(waiting.next().map(async |address| (address, dial(node, address).await)));
                 next = Instant::now() + STAGGER;
             }
-            else => return own,
+            else => return match closed {
+                Some(address) => Dialled::Closed(address),
+                None if own => Dialled::Done,
+                None => Dialled::Silent,
+            },
         }
     }
+}
+
+/// Whether somebody answers there, of a network whose secret this peer does not have.
+fn is_wrong_secret(error: &DialError) -> bool {
+    matches!(error, DialError::Refused(refusal) if refusal.reason == Reason::WrongSecret)
 }
 
 /// Keeps the contact and `daemon.json` true to where this peer listens.
@@ -165,6 +204,27 @@ impl Node {
     /// Join addresses through which nobody was met yet, and how the last attempt ended.
     pub(crate) fn unanswered(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a peer with another secret than this one's stands for.
+    fn wrong_secret(&self) -> &'static str {
+        if self.network().adopted || self.config.join.iter().any(Join::has_secret) {
+            "is of a network with another secret: ask one of its members for an invite (`mutualstore invite`)"
+        } else {
+            "is of a closed network: join by an invite, which `mutualstore invite` prints on one of its peers, with \
+             --join @FILE"
+        }
+    }
+
+    /// Nobody takes this peer in: the process ends and says why.
+    fn end_refused(&self, why: Failure) {
+        self.refused.get_or_init(|| why);
+        self.quit.notify_one();
+    }
+
+    /// Why this peer ends, if it was because nobody took it in.
+    pub(crate) fn refused_by_network(&self) -> Option<Failure> {
+        self.refused.get().cloned()
     }
 
     /// What the ring is to a user: a peer that has not found its network yet is joining, although it serves

@@ -44,6 +44,7 @@ use self::scrub::Scrub;
 use self::shards::Shards;
 use self::upkeep::Departure;
 use crate::config::Config;
+use crate::error::Failure;
 use crate::files::DataDir;
 use crate::journal::Journal;
 use crate::list::FileList;
@@ -57,6 +58,7 @@ use crate::transfer::fetch_times::FetchTimes;
 use crate::transfer::health::Away;
 use crate::transfer::lease::Leases;
 use crate::transfer::read_ahead::ReadAhead;
+use crate::transfer::sweep::{Sweep, Watched};
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};
@@ -74,10 +76,11 @@ pub(crate) struct Node {
     pub(crate) account: Zeroizing<[u8; 32]>,
     pub(crate) core: Core,
     pub(crate) shards: Shards,
-    pub(crate) files: FileList,
+    pub(crate) files: FileList<Watched>,
     pub(crate) journal: Journal,
     pub(crate) transfers: Transfers,
     pub(crate) leases: Leases,
+    pub(crate) sweep: Sweep,
     pub(crate) cache: BlockCache,
     /// Blocks fetched for reads and not taken yet.
     pub(crate) read_ahead: ReadAhead,
@@ -99,10 +102,12 @@ pub(crate) struct Node {
     network: RwLock<Network>,
     /// Join addresses through which nobody was met yet, and why.
     unanswered: Mutex<BTreeMap<String, String>>,
+    /// Why nobody lets this peer into a network: the process ends.
+    refused: OnceLock<Failure>,
     book_changed: Notify,
     departure: Mutex<Departure>,
     leave_by_force: AtomicBool,
-    /// This peer left the ring: the process ends.
+    /// This peer left the ring, or none takes it: the process ends.
     pub(crate) quit: Notify,
     /// Whether connections break because this peer stops.
     stopping: AtomicBool,
@@ -120,7 +125,7 @@ pub(crate) struct Parts {
     pub(crate) custody: Custody,
     pub(crate) started: Instant,
     pub(crate) store: Store,
-    pub(crate) files: FileList,
+    pub(crate) files: FileList<Watched>,
     pub(crate) journal: Journal,
 }
 
@@ -162,6 +167,7 @@ impl Node {
             journal: parts.journal,
             transfers: Transfers::default(),
             leases: Leases::default(),
+            sweep: Sweep::default(),
             cache: BlockCache::new(cache),
             read_ahead: ReadAhead::new(read_ahead),
             fetch_times: FetchTimes::default(),
@@ -176,6 +182,7 @@ impl Node {
             counting: tokio::sync::Mutex::default(),
             network: RwLock::new(parts.network),
             unanswered: Mutex::default(),
+            refused: OnceLock::new(),
             book_changed: Notify::new(),
             departure: Mutex::default(),
             leave_by_force: AtomicBool::new(false),

@@ -159,13 +159,22 @@ pub struct Status {
     /// Id of the network; none before one is joined.
     #[serde(default)]
     pub network: Option<String>,
+    /// Whether anybody can join it; none before one is joined.
+    #[serde(default)]
+    pub open: Option<bool>,
     /// Join addresses through which nobody was met yet, each with how the last attempt ended.
     #[serde(default)]
     pub join: BTreeMap<String, String>,
     /// Peers known to live, this one included.
     pub peers_known: u64,
-    /// Health of the files put here.
+    /// Health of the files put here, as last determined.
     pub files: FileHealth,
+    /// Age of the oldest of these answers.
+    #[serde(default)]
+    pub files_age_seconds: Option<u64>,
+    /// How many of the files have which code.
+    #[serde(default)]
+    pub codes: BTreeMap<String, u64>,
     /// Repair work.
     pub repair: RepairCounters,
     /// What the scrub and other reads found.
@@ -174,6 +183,9 @@ pub struct Status {
     /// Changes of the shard store that its disk failed, since the daemon started.
     #[serde(default)]
     pub write_failures_total: u64,
+    /// Whether the API may be served beyond loopback, in plain text.
+    #[serde(default)]
+    pub api_insecure: bool,
     /// The daemon process.
     pub process: ProcessUse,
     /// Seconds since the daemon started.
@@ -214,6 +226,9 @@ pub struct FileHealth {
     pub endangered: u64,
     /// Some stripe below k.
     pub lost: u64,
+    /// Not asked about since the daemon began.
+    #[serde(default)]
+    pub unknown: u64,
 }
 
 /// Repair work of a daemon since it started.
@@ -319,11 +334,14 @@ pub struct Lookup {
     pub shards: Vec<ShardStat>,
 }
 
-/// Answer to `ls`.
+/// Answer to `ls`, or one page of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileList {
-    /// The files put through this daemon.
+    /// Files put through this daemon, in the order they were put.
     pub files: Vec<ListedFile>,
+    /// Where the next page begins; none when there is no more.
+    #[serde(default)]
+    pub next: Option<String>,
 }
 
 /// One line of `ls`.
@@ -340,6 +358,9 @@ pub struct ListedFile {
     /// Health as last determined; absent before the first look.
     #[serde(default)]
     pub health: Option<Health>,
+    /// How long ago that was.
+    #[serde(default)]
+    pub health_age_seconds: Option<u64>,
     /// The link.
     pub link: String,
 }
