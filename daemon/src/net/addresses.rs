@@ -99,7 +99,7 @@ pub(super) fn assumed(listeners: &[SocketAddr]) -> Vec<Interface> {
     let ips = listeners.iter().map(|listener| match listener.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        named => named,
+        IpAddr::V4(_) | IpAddr::V6(_) => listener.ip(),
     });
     let interface = |ip: IpAddr| Interface {
         ip,
