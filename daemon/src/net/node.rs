@@ -371,10 +371,9 @@ impl Node {
         let local = self.local(network);
         let hello = hello::dial(&mut wire.stream, wire.peer, &local, class);
         let remote = timeout(self.config.hello_timeout, hello).await;
-        let remote = remote.map_err(|_| OpenFailure::Unreachable)?.map_err(|failure| {
-            self.mention(wire.peer, &failure);
-            failure
-        })?;
+        let remote = remote
+            .map_err(|_| OpenFailure::Unreachable)?
+            .inspect_err(|failure| self.mention(wire.peer, failure))?;
         let dialed = Dialed {
             peer: wire.peer,
             contact: remote.contact.clone(),
