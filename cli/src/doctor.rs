@@ -225,7 +225,7 @@ fn directory(dir: &Path) -> Vec<Finding> {
             format!("`chmod 700 {name}`"),
         ));
     }
-    for secret in ["token", "identity", "account"] {
+    for secret in ["token", "identity", "account", "network.json", "config.toml"] {
         let path = dir.join(secret);
         if fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
             let found = format!("others may read {}", path.display());
@@ -251,13 +251,22 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
     let mut findings = vec![
         Finding::ok("daemon", format!("version {} answers", status.version)),
         ring(&status),
+        admission(&status),
         protection(&status),
         room(&status),
         health(&status),
         damage(&status),
     ];
     findings.extend(writes(&status));
+    findings.extend(plain_api(&status));
     findings
+}
+
+/// The API sends its token and every file as they are.
+fn plain_api(status: &Status) -> Option<Finding> {
+    let found = "the HTTP API may be served beyond this machine in plain text (--api-insecure)";
+    let cure = "start the daemon with `--api 127.0.0.1:0 --api-insecure=off`, and reach it through a tunnel (`ssh -L`)";
+    status.api_insecure.then(|| Finding::warning("api", found, cure))
 }
 
 fn ring(status: &Status) -> Finding {
@@ -270,7 +279,7 @@ fn ring(status: &Status) -> Finding {
         "alone" => Finding::warning(
             "ring",
             found,
-            "join others: `mutualstore daemon --join ADDRESS|INVITE`",
+            "invite others (`mutualstore invite`), or join them: `mutualstore daemon --join @FILE` with their invite",
         ),
         _ => Finding::bad(
             "ring",
@@ -293,9 +302,24 @@ fn no_network(status: &Status) -> Finding {
             "in no network yet; none of the addresses given to --join leads to one: {}",
             tried.join(", ")
         ),
-        "see that these peers run and can be reached; if none is in a network, start one without --join (and \
-         without `join` in its config.toml): it founds the network and the others follow",
+        "see that these peers run and can be reached; a closed network is joined by an invite (`mutualstore invite` on \
+         one of its peers, `mutualstore daemon --join @FILE` here); if none is in a network, start one without --join \
+         (and without `join` in its config.toml): it founds the network, invites, and the others follow",
     )
+}
+
+/// Who can join.
+fn admission(status: &Status) -> Finding {
+    match status.open {
+        None => Finding::ok("admission", "in no network yet"),
+        Some(false) => Finding::ok("admission", "closed: an invite is needed to join"),
+        Some(true) => Finding::warning(
+            "admission",
+            "open: whoever reaches a peer of this network joins it, and can harm what is stored",
+            "for what must last, found a closed network in a new data directory (a first start without --open) and \
+             put the files there",
+        ),
+    }
 }
 
 fn protection(status: &Status) -> Finding {
@@ -529,10 +553,10 @@ mod tests {
     #[test]
     fn what_is_wrong_has_a_cure() {
         use State::{Bad, Ok, Warning};
-        assert_eq!(states(status("joined", 12, 0, 0)), [Ok, Ok, Ok, Ok, Ok, Ok]);
+        assert_eq!(states(status("joined", 12, 0, 0)), [Ok; 7]);
         assert_eq!(
             states(status("alone", 1, 950, 1)),
-            [Ok, Warning, Warning, Warning, Bad, Ok]
+            [Ok, Warning, Ok, Warning, Warning, Bad, Ok]
         );
         let silent = daemon(Err(ClientError::TimedOut { base: "x".to_owned() }));
         assert!(
@@ -556,7 +580,20 @@ mod tests {
                 .ends_with(": /ip4/192.0.2.1/tcp/4001 (unreachable)")
         );
         assert!(found[1].cure.as_ref().unwrap().contains("without --join"));
-        assert!(found[2].found.contains("refused without --code"));
+        assert!(found[3].found.contains("refused without --code"));
+    }
+
+    #[test]
+    fn an_open_network_is_a_warning() {
+        let mut status = status("joined", 12, 0, 0);
+        for (open, state) in [
+            (None, State::Ok),
+            (Some(false), State::Ok),
+            (Some(true), State::Warning),
+        ] {
+            status.open = open;
+            assert_eq!(admission(&status).state, state);
+        }
     }
 
     #[test]

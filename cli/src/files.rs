@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mutualstore_daemon::manifest::{MAX_FRAGMENTS, MAX_NAME};
+use mutualstore_daemon::names::harmless;
 use mutualstore_erasure::Policy;
 use mutualstore_testnet::client::{
     ByteRange, Changed, ClientError, GetOptions, Health, PutOptions, Source, StripeStat,
@@ -13,8 +14,9 @@ use mutualstore_testnet::client::{
 use mutualstore_testnet::size::Size;
 
 use crate::connect::Connect;
+use crate::link::LinkArg;
 use crate::output::{CliError, Rows, Screen, advance, event_lines, short_peer};
-use crate::target::{Target, harmless};
+use crate::target::Target;
 
 /// Stripe ids are long; so much tells the stripes of one file apart.
 const ID_SHOWN: usize = 16;
@@ -191,9 +193,8 @@ fn spooled(input: &mut impl Read) -> Result<(File, u64), CliError> {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct GetArgs {
-    /// The link that put printed
-    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    link: String,
+    #[command(flatten)]
+    link: LinkArg,
     /// Where to write it, - for standard output [default: its own name, here]
     #[arg(long, short, value_name = "PATH")]
     output: Option<PathBuf>,
@@ -218,12 +219,13 @@ pub(crate) fn get(args: &GetArgs, screen: &Screen) -> Result<(), CliError> {
             "-o - and --json both want standard output".to_owned(),
         ));
     }
+    let link = args.link.read()?;
     let client = args.connect.client()?;
     let mut target = match &args.output {
         Some(_) if to_stdout => Target::Stdout(io::stdout()),
         Some(path) => Target::at(path, args.force)?,
         None => {
-            let name = client.head(&args.link)?.name.unwrap_or_default();
+            let name = client.head(&link)?.name.unwrap_or_default();
             Target::at(Path::new(&harmless(&name)), args.force)?
         }
     };
@@ -234,15 +236,9 @@ pub(crate) fn get(args: &GetArgs, screen: &Screen) -> Result<(), CliError> {
     let bar = screen.bar("get");
     let events = event_lines(&bar);
     let begun = Instant::now();
-    let outcome = client.get(
-        &args.link,
-        &options,
-        &mut target,
-        Some(events),
-        &mut |done, total| {
-            advance(&bar, done, total);
-        },
-    );
+    let outcome = client.get(&link, &options, &mut target, Some(events), &mut |done, total| {
+        advance(&bar, done, total);
+    });
     bar.finish_and_clear();
     let size_bytes = outcome?;
     let path = target.finish()?;
@@ -313,16 +309,16 @@ pub(crate) fn ls(args: &LsArgs, screen: &Screen) -> Result<(), CliError> {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct StatArgs {
-    /// The link that put printed
-    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    link: String,
+    #[command(flatten)]
+    link: LinkArg,
     #[command(flatten)]
     connect: Connect,
 }
 
 /// Shows every stripe and shard of a file.
 pub(crate) fn stat(args: &StatArgs, screen: &Screen) -> Result<(), CliError> {
-    let reply = args.connect.client()?.stat(&args.link)?;
+    let link = args.link.read()?;
+    let reply = args.connect.client()?.stat(&link)?;
     if screen.json {
         return screen.document(&reply.json);
     }
@@ -371,16 +367,16 @@ pub(crate) fn stat(args: &StatArgs, screen: &Screen) -> Result<(), CliError> {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct RmArgs {
-    /// The link that put printed
-    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    link: String,
+    #[command(flatten)]
+    link: LinkArg,
     #[command(flatten)]
     connect: Connect,
 }
 
 /// Deletes a file on every holder.
 pub(crate) fn rm(args: &RmArgs, screen: &Screen) -> Result<(), CliError> {
-    let reply = args.connect.client()?.delete(&args.link)?;
+    let link = args.link.read()?;
+    let reply = args.connect.client()?.delete(&link)?;
     if screen.json {
         return screen.document(&reply.json);
     }

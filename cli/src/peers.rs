@@ -6,6 +6,7 @@ use mutualstore_testnet::client::{FAILURE, RETRY, Ring, RingQuery, Status, UNREC
 use mutualstore_testnet::size::Size;
 
 use crate::connect::Connect;
+use crate::link;
 use crate::output::{CliError, Rows, Screen, percent};
 
 #[derive(clap::Args, Debug)]
@@ -79,6 +80,14 @@ fn status_rows(status: &Status) -> Rows {
     let mut rows = Rows::headless();
     for (name, value) in lines {
         rows.add([name.to_owned(), value]);
+        if let ("ring", Some(open)) = (name, status.open) {
+            let who = if open {
+                "open: whoever reaches a peer joins"
+            } else {
+                "closed: an invite is needed to join"
+            };
+            rows.add(["network".to_owned(), who.to_owned()]);
+        }
         if name == "ring" && status.network.is_none() {
             for (address, error) in &status.join {
                 rows.add(["joins".to_owned(), format!("{address}: {error}")]);
@@ -209,7 +218,7 @@ fn show_ring(ring: &Ring, screen: &Screen) -> Result<(), CliError> {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct LookupArgs {
-    /// An identifier (64 hexadecimal digits) or a link
+    /// An identifier (64 hexadecimal digits) or a link; - reads it from standard input
     #[arg(value_name = "ID|LINK")]
     #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     what: String,
@@ -219,7 +228,8 @@ pub(crate) struct LookupArgs {
 
 /// Shows who is responsible for an identifier.
 pub(crate) fn lookup(args: &LookupArgs, screen: &Screen) -> Result<(), CliError> {
-    let reply = args.connect.client()?.lookup(&args.what)?;
+    let what = link::read(&args.what)?;
+    let reply = args.connect.client()?.lookup(&what)?;
     if screen.json {
         return screen.document(&reply.json);
     }

@@ -6,13 +6,14 @@
 //! * [`net`]: connections to other peers; [`wire`]: what goes over them.
 //! * `node`: ring and custody, driven.
 //! * `transfer`: files in and out; [`crypt`], [`link`], [`manifest`], [`names`], [`placement`], [`tombstone`]: their forms.
-//! * `api`: the HTTP API on loopback; [`error`]: failures as users see them; `metrics`, `process`.
+//! * `http`: what all HTTP listeners share; `api`: the HTTP API on loopback; [`error`]: failures as users see them; `metrics`, `process`.
 
 mod api;
 pub mod config;
 pub mod crypt;
 pub mod error;
 pub mod files;
+mod http;
 pub mod journal;
 pub mod keys;
 pub mod link;

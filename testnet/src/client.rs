@@ -3,7 +3,8 @@
 //!
 //! Invariants: a token goes only to the daemon it belongs to — a data directory's `daemon.json` must name
 //! a live process and the peer that answers; no proxy, no redirect. Links and tokens never appear in
-//! errors. Deliberately absent: retries — the caller is told whether one may help.
+//! errors. Deliberately absent: retries — the caller is told whether one may help. Only a get that was cut goes on
+//! where it stopped.
 
 mod error;
 mod metrics;
@@ -38,6 +39,8 @@ const SURVEY_TIMEOUT: Duration = Duration::from_mins(10);
 /// A daemon that does not even say who it is within this hangs.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that was idle for longer is not used again; the daemon closes it after 10 s.
+const IDLE_AGE: Duration = Duration::from_secs(5);
 /// Longest silence in the middle of a transfer; the daemon gives up on its own long before.
 const STALL_TIMEOUT: Duration = Duration::from_mins(5);
 /// JSON answers are small; `stat` of a very large file is the largest.
@@ -129,6 +132,7 @@ impl Client {
             .max_redirects(0)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_await_100(Some(CONNECT_TIMEOUT))
+            .max_idle_age(IDLE_AGE)
             .user_agent(concat!("mutualstore/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();

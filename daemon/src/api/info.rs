@@ -45,6 +45,8 @@ struct Status {
     ring: &'static str,
     /// None before one is joined.
     network: Option<String>,
+    /// Whether anybody can join it; none before one is joined.
+    open: Option<bool>,
     /// Join addresses through which nobody was met yet, each with how the last attempt ended.
     join: BTreeMap<String, String>,
     peers_known: usize,
@@ -58,6 +60,8 @@ struct Status {
     stripes_home: StripesHome,
     scrub: Scrub,
     write_failures_total: u64,
+    /// Whether the API may be served beyond loopback, in plain text.
+    api_insecure: bool,
     process: ProcessUse,
     uptime_seconds: f64,
 }
@@ -146,6 +150,7 @@ pub(super) async fn status(
         virtual_nodes,
         ring: phase_name(node.phase()),
         network: network.adopted.then(|| hex::encode(network.id)),
+        open: network.is_open(),
         join: node.unanswered().clone(),
         peers_known: alive,
         files,
@@ -172,6 +177,7 @@ pub(super) async fn status(
             bad_total: node.shards.bad.get(),
         },
         write_failures_total: node.shards.write_failures.get(),
+        api_insecure: node.config.api_insecure,
         process: process::current(),
         uptime_seconds: node.started.elapsed().as_secs_f64(),
     })
@@ -378,6 +384,11 @@ pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> 
         return Err(Failure::refused(text).into());
     }
     let addresses = api.node.core.read(|state| state.ring.me().addresses.clone());
+    if addresses.is_empty() {
+        let text = "no interface that this peer listens on is up, so nobody could reach it; bring one up, or give an \
+                    address with --announce";
+        return Err(Failure::refused(text).into());
+    }
     let invite = Invite {
         network: network.id,
         secret: network.secret.clone(),

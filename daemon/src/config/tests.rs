@@ -120,6 +120,7 @@ fn every_key_reads_back_from_the_file_and_from_the_environment() {
         announce: vec![peer.to_owned()],
         api: "127.0.0.1:8080".parse().unwrap(),
         join: vec![Join::Address(peer.to_owned())],
+        open: false,
         network: Some([0xAB; 32]),
         unit: Some(64 << 20),
         successors: 20,

@@ -8,17 +8,21 @@
 //!
 //! Layers: `swarm` is libp2p and gives one stream per connection; `hello` decides whether it is wanted;
 //! `traffic` runs it as a `link`, at the `rate` of [`NetConfig::link_rate`]; `table` knows them all; `node` ties
-//! them together. Nothing outside this folder names libp2p.
+//! them together. `addresses` has the rules which addresses are told and dialled, `dial` tries them, `routes`
+//! remembers how that went. Nothing outside this folder names libp2p.
 //!
 //! Absent: NAT traversal, peer discovery, retries after a lost answer (the caller knows what is
 //! idempotent).
 
+mod addresses;
 mod config;
+mod dial;
 mod frame;
 mod hello;
 mod link;
 mod node;
 mod rate;
+mod routes;
 mod swarm;
 mod table;
 #[cfg(test)]
@@ -34,11 +38,13 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use libp2p::Multiaddr;
 use mutualstore_dht::Peer;
-pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Refusal};
+pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Reason, Refusal};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+pub(crate) use self::addresses::tcp_target;
 pub use self::config::{ClassCounters, NetConfig, NetCounters, NetworkInfo};
-pub(crate) use self::swarm::{is_loopback, tcp_target};
+pub(crate) use self::dial::STAGGER;
 
 pub use self::frame::{MAX_RPC_BODY, MAX_SHARD_HEAD, MAX_SHARD_PAYLOAD};
 use self::link::{AskError, Patience};
@@ -69,8 +75,8 @@ pub trait Service: Send + Sync + 'static {
 pub struct Target {
     /// Who; the noise handshake checks it.
     pub peer: Peer,
-    /// Multiaddresses, with or without `/p2p/…`; all are tried at once. Only looked at when there is no
-    /// connection yet.
+    /// Multiaddresses as the peer's contact tells them; those of use from here are tried, see `addresses` and
+    /// `dial`. Only looked at when there is no connection yet.
     pub addresses: Vec<String>,
 }
 
@@ -193,16 +199,27 @@ impl Net {
         self.node.peer()
     }
 
-    /// Where this peer listens now, with real ports, wildcards replaced by the addresses of the interfaces;
-    /// without `/p2p/…`.
+    /// Where this peer listens now, with real ports, wildcards replaced by the addresses of the interfaces, those
+    /// that reach farthest first; without `/p2p/…`.
     pub fn listen_addresses(&self) -> Vec<String> {
-        self.node.listen_addresses()
+        texts(&self.node.place().listening)
     }
 
-    /// Where others are to dial this peer: `announce` if configured, else the listened addresses, loopback
-    /// ones last.
+    /// Where others are to dial this peer: `announce` if configured, else those of the listened addresses that
+    /// reach farthest; none while no interface runs.
     pub fn contact_addresses(&self) -> Vec<String> {
-        self.node.contact_addresses()
+        texts(&self.node.place().told)
+    }
+
+    /// Changes whenever [`listen_addresses`](Self::listen_addresses) or
+    /// [`contact_addresses`](Self::contact_addresses) may have.
+    pub fn address_changes(&self) -> watch::Receiver<()> {
+        self.node.address_changes()
+    }
+
+    /// Those of a contact's addresses that are of use from here.
+    pub fn usable_addresses(&self, addresses: &[String]) -> Vec<String> {
+        self.node.usable_addresses(addresses)
     }
 
     /// `address` with this peer's `/p2p/…`.
@@ -318,6 +335,10 @@ impl Net {
     pub async fn shutdown(&self) {
         self.node.shutdown().await;
     }
+}
+
+fn texts(addresses: &[Multiaddr]) -> Vec<String> {
+    addresses.iter().map(Multiaddr::to_string).collect()
 }
 
 impl From<AskError> for CallError {

@@ -1,26 +1,38 @@
 //! What the clones of a [`Net`](super::Net) share: opens, accepts and remembers connections.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use libp2p::Multiaddr;
 use mutualstore_dht::Peer;
 use mutualstore_proto::hello::{Class, Reason, Refusal};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::addresses::{self, Place};
 use super::config::count;
 use super::frame::Frame;
 use super::hello::{self, HelloFailure, Local, Remote};
 use super::link::Link;
 use super::rate::LinkRate;
-use super::swarm::{self, Dial, Driver, DriverConfig, Inbound, Listening, OpenError, Wire};
+use super::routes::Routes;
+use super::swarm::{self, Dial, Driver, DriverConfig, Inbound, Wire};
 use super::table::{AddError, SharedDial, Table};
 use super::traffic::{self, End, LinkContext};
 use super::{CallError, Dialed, NetConfig, NetCounters, NetworkInfo, Service, StartError, Target};
+
+/// Addresses come and go together; they are looked at this long after the first one did,
+const SETTLE: Duration = Duration::from_millis(250);
+/// and this often even when the system reported nothing: it does not when an interface loses its carrier.
+const LOOK: Duration = Duration::from_secs(2);
+/// A link that heard nothing for this long is asked whether it still leads anywhere when its peer connects anew.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Node {
@@ -30,8 +42,14 @@ pub(super) struct Node {
     config: NetConfig,
     network: RwLock<NetworkInfo>,
     table: Mutex<Table>,
-    dials: mpsc::UnboundedSender<Dial>,
-    listening: Listening,
+    pub(super) dials: mpsc::UnboundedSender<Dial>,
+    listeners: Vec<SocketAddr>,
+    announced: Vec<Multiaddr>,
+    place: RwLock<Arc<Place>>,
+    changed: watch::Sender<()>,
+    /// Whether a member was met on this machine.
+    met_here: AtomicBool,
+    routes: Mutex<Routes>,
     counters: Arc<NetCounters>,
     context: Arc<LinkContext>,
     stop: CancellationToken,
@@ -61,7 +79,7 @@ impl Node {
             hello_timeout: config.hello_timeout,
             max_pending_hellos: config.max_pending_hellos,
         };
-        let (driver, handles) = Driver::bind(&keypair, &config.listen, driver_config).await?;
+        let (driver, handles) = Driver::bind(&keypair, &config.listen, driver_config)?;
         let counters = Arc::new(NetCounters::default());
         let context = Arc::new(LinkContext {
             service,
@@ -73,6 +91,11 @@ impl Node {
             progress_timeout: config.progress_timeout,
             rate: config.link_rate.map(LinkRate::new),
         });
+        let announced = config
+            .announce
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect();
         let node = Arc::new(Self {
             peer,
             instance: rand::random(),
@@ -80,13 +103,20 @@ impl Node {
             config,
             table: Mutex::default(),
             dials: handles.dials,
-            listening: handles.listening,
+            listeners: handles.listeners,
+            announced,
+            place: RwLock::default(),
+            changed: watch::Sender::new(()),
+            met_here: AtomicBool::new(false),
+            routes: Mutex::default(),
             counters,
             context,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        node.look();
         node.tasks.spawn(driver.run(node.stop.clone()));
+        node.tasks.spawn(Arc::clone(&node).follow(handles.moved));
         node.tasks.spawn(Arc::clone(&node).accept_all(handles.inbound));
         Ok(node)
     }
@@ -103,20 +133,100 @@ impl Node {
         &self.counters
     }
 
-    pub(super) fn listen_addresses(&self) -> Vec<String> {
-        self.listening
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Where this peer is.
+    pub(super) fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.place.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn contact_addresses(&self) -> Vec<String> {
-        if !self.config.announce.is_empty() {
-            return self.config.announce.clone();
+    pub(super) fn address_changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Whether loopback addresses of others are of use.
+    pub(super) fn is_on_loopback(&self) -> bool {
+        self.met_here.load(Ordering::Relaxed) || self.place().is_on_loopback()
+    }
+
+    pub(super) fn usable_addresses(&self, addresses: &[String]) -> Vec<String> {
+        let (place, on_loopback) = (self.place(), self.is_on_loopback());
+        let of_use = |text: &&String| {
+            let address = text.parse::<Multiaddr>();
+            address.is_ok_and(|address| place.may_dial(&address, on_loopback))
+        };
+        addresses.iter().filter(of_use).cloned().collect()
+    }
+
+    pub(super) fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the picture of this peer's addresses true.
+    async fn follow(self: Arc<Self>, moved: Arc<Notify>) {
+        let following = async {
+            loop {
+                if timeout(LOOK, moved.notified()).await.is_ok() {
+                    tokio::time::sleep(SETTLE).await;
+                }
+                let before = self.place();
+                if self.look() {
+                    self.moved(&before);
+                }
+            }
+        };
+        self.stop.run_until_cancelled(following).await;
+    }
+
+    /// The addresses are others than `before`.
+    fn moved(self: &Arc<Self>, before: &Place) {
+        let place = self.place();
+        self.routes().moved();
+        if before.listening.iter().any(|address| !place.is_own(address)) {
+            let links = self.table().all();
+            self.check(links);
         }
-        let mut addresses = self.listen_addresses();
-        addresses.sort_by_key(|text| swarm::is_loopback(text));
-        addresses
+        self.changed.send_replace(());
+    }
+
+    /// Looks at the interfaces; whether anything changed.
+    fn look(&self) -> bool {
+        let interfaces = match addresses::interfaces() {
+            Ok(interfaces) => interfaces,
+            Err(error) => {
+                tracing::debug!(%error, "cannot list the interfaces");
+                return false;
+            }
+        };
+        let mut known = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        let before = if self.met_here.load(Ordering::Relaxed) {
+            &[]
+        } else {
+            known.told.as_slice()
+        };
+        let place = Place::new(&self.listeners, &self.announced, before, interfaces);
+        let changed = **known != place;
+        if changed {
+            *known = Arc::new(place);
+        }
+        changed
+    }
+
+    /// Gives up those of these links that lead nowhere any more: a connection does not break by itself when the
+    /// address at one of its ends is gone.
+    fn check(self: &Arc<Self>, links: Vec<Arc<Link>>) {
+        // A side that is held up lets hear of itself more often than that.
+        let limit = self.config.progress_timeout / 2;
+        for link in links {
+            self.tasks.spawn(async move {
+                let asked = timeout(limit, link.ping());
+                let answered = link.stop.run_until_cancelled(asked).await;
+                if let Some(Err(_)) = answered
+                    && link.activity.unheard() >= limit
+                {
+                    tracing::debug!(peer = ?link.peer, class = ?link.class, "leads nowhere any more");
+                    link.stop.cancel();
+                }
+            });
+        }
     }
 
     pub(super) fn network(&self) -> NetworkInfo {
@@ -265,41 +375,6 @@ impl Node {
         Ok((dialed, Some(link)))
     }
 
-    /// An open stream to `peer`, or to whoever is at the address. Addresses where somebody else answers are
-    /// left out in favour of the others.
-    pub(super) async fn connect(
-        &self,
-        peer: Option<Peer>,
-        mut addresses: Vec<Multiaddr>,
-    ) -> Result<Wire, OpenFailure> {
-        loop {
-            let (reply, opening) = oneshot::channel();
-            let dial = Dial {
-                peer,
-                addresses: addresses.clone(),
-                reply,
-            };
-            self.dials.send(dial).map_err(|_| OpenFailure::Unreachable)?;
-            let opened = match opening.await.unwrap_or(Err(OpenError::Unreachable)) {
-                Ok(opening) => opening.open().await,
-                Err(error) => Err(error),
-            };
-            match opened {
-                Ok(wire) => return Ok(wire),
-                Err(OpenError::Unreachable) => return Err(OpenFailure::Unreachable),
-                Err(OpenError::Own) => return Err(OpenFailure::Own),
-                Err(OpenError::Foreign) => return Err(OpenFailure::Refused(foreign())),
-                Err(OpenError::WrongPeer(wrong)) => {
-                    let before = addresses.len();
-                    addresses.retain(|address| swarm::without_peer(address.clone()) != wrong);
-                    if addresses.is_empty() || addresses.len() == before {
-                        return Err(OpenFailure::Unreachable);
-                    }
-                }
-            }
-        }
-    }
-
     async fn accept_all(self: Arc<Self>, mut inbound: mpsc::UnboundedReceiver<Inbound>) {
         while let Some(Some(inbound)) = self.stop.run_until_cancelled(inbound.recv()).await {
             let node = Arc::clone(&self);
@@ -416,6 +491,15 @@ impl Node {
         contact: Bytes,
     ) {
         let node = Arc::clone(self);
+        if let Some(ip) = wire.remote {
+            self.routes().called_from(link.peer, ip);
+            if self.place().is_here(ip) {
+                self.met_here.store(true, Ordering::Relaxed);
+            }
+        }
+        let quiet = |other: &&Arc<Link>| !Arc::ptr_eq(other, &link) && other.activity.unheard() >= QUIET;
+        let older = self.table().of(link.peer).iter().filter(quiet).cloned().collect();
+        self.check(older);
         self.tasks.spawn(async move {
             let peer = link.peer;
             node.context.service.hello(peer, contact);
@@ -451,7 +535,7 @@ impl Node {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -473,13 +557,6 @@ impl Drop for Registered<'_> {
         if let Some(link) = &self.link {
             self.node.unregister(link);
         }
-    }
-}
-
-fn foreign() -> Refusal {
-    Refusal {
-        reason: Reason::NotMutualStore,
-        text: "whoever answers there does not speak this protocol".to_owned(),
     }
 }
 

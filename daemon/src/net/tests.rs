@@ -1,6 +1,7 @@
 //! Several peers in one process, over real sockets on 127.0.0.1: what the tests share, and calls.
 
 mod admission;
+mod dial;
 mod rate;
 
 use std::sync::{Arc, Mutex};

@@ -44,6 +44,7 @@ use self::scrub::Scrub;
 use self::shards::Shards;
 use self::upkeep::Departure;
 use crate::config::Config;
+use crate::error::Failure;
 use crate::files::DataDir;
 use crate::journal::Journal;
 use crate::list::FileList;
@@ -56,6 +57,7 @@ use crate::transfer::cache::BlockCache;
 use crate::transfer::fetch_times::FetchTimes;
 use crate::transfer::health::Away;
 use crate::transfer::lease::Leases;
+use crate::transfer::read_ahead::ReadAhead;
 use crate::transfer::sweep::{Sweep, Watched};
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
@@ -80,6 +82,8 @@ pub(crate) struct Node {
     pub(crate) leases: Leases,
     pub(crate) sweep: Sweep,
     pub(crate) cache: BlockCache,
+    /// Blocks fetched for reads and not taken yet.
+    pub(crate) read_ahead: ReadAhead,
     pub(crate) fetch_times: FetchTimes,
     /// Whom this peer reads copies from.
     pub(crate) turns: Turns,
@@ -98,10 +102,12 @@ pub(crate) struct Node {
     network: RwLock<Network>,
     /// Join addresses through which nobody was met yet, and why.
     unanswered: Mutex<BTreeMap<String, String>>,
+    /// Why nobody lets this peer into a network: the process ends.
+    refused: OnceLock<Failure>,
     book_changed: Notify,
     departure: Mutex<Departure>,
     leave_by_force: AtomicBool,
-    /// This peer left the ring: the process ends.
+    /// This peer left the ring, or none takes it: the process ends.
     pub(crate) quit: Notify,
     /// Whether connections break because this peer stops.
     stopping: AtomicBool,
@@ -149,6 +155,7 @@ impl Node {
     /// A node at rest: nothing runs yet.
     pub(crate) fn new(parts: Parts) -> Self {
         let cache = usize::try_from(parts.config.cache).unwrap_or(usize::MAX);
+        let read_ahead = parts.config.read_ahead;
         Self {
             me: parts.me,
             data: parts.data,
@@ -162,6 +169,7 @@ impl Node {
             leases: Leases::default(),
             sweep: Sweep::default(),
             cache: BlockCache::new(cache),
+            read_ahead: ReadAhead::new(read_ahead),
             fetch_times: FetchTimes::default(),
             turns: Turns::default(),
             metrics: Metrics::default(),
@@ -174,6 +182,7 @@ impl Node {
             counting: tokio::sync::Mutex::default(),
             network: RwLock::new(parts.network),
             unanswered: Mutex::default(),
+            refused: OnceLock::new(),
             book_changed: Notify::new(),
             departure: Mutex::default(),
             leave_by_force: AtomicBool::new(false),

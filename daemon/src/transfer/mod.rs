@@ -12,7 +12,7 @@
 //! * [`delete`]: the end of a file, by its owner.
 //! * [`health`]: how stripes are doing, asked of their holders; [`sweep`]: how all files are doing, remembered.
 //! * [`recover`]: what a crash left of puts and deletions in progress.
-//! * [`cache`]: decoded blocks, bounded in bytes.
+//! * [`cache`]: decoded blocks, bounded in bytes; [`read_ahead`]: the memory of all reads together.
 
 pub(crate) mod cache;
 pub(crate) mod commit;
@@ -26,6 +26,7 @@ pub(crate) mod lease;
 pub(crate) mod locate;
 pub(crate) mod options;
 pub(crate) mod put;
+pub(crate) mod read_ahead;
 pub(crate) mod recover;
 pub(crate) mod report;
 mod second_look;

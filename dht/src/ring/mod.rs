@@ -278,6 +278,14 @@ impl Ring {
         }
     }
 
+    /// The address book is asked now instead of when its time comes: this peer may have been out of reach, and
+    /// others may have been silent for no other reason.
+    pub fn ask_book(&mut self, now: Time) {
+        if !self.is_over() {
+            self.set_book_timer(now);
+        }
+    }
+
     /// Somebody has seen this version of this peer's contact, from before its clock went back perhaps.
     fn outdo(&mut self, seen: u64) {
         if seen > self.table.me().version {

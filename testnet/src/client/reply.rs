@@ -159,6 +159,9 @@ pub struct Status {
     /// Id of the network; none before one is joined.
     #[serde(default)]
     pub network: Option<String>,
+    /// Whether anybody can join it; none before one is joined.
+    #[serde(default)]
+    pub open: Option<bool>,
     /// Join addresses through which nobody was met yet, each with how the last attempt ended.
     #[serde(default)]
     pub join: BTreeMap<String, String>,
@@ -180,6 +183,9 @@ pub struct Status {
     /// Changes of the shard store that its disk failed, since the daemon started.
     #[serde(default)]
     pub write_failures_total: u64,
+    /// Whether the API may be served beyond loopback, in plain text.
+    #[serde(default)]
+    pub api_insecure: bool,
     /// The daemon process.
     pub process: ProcessUse,
     /// Seconds since the daemon started.
