@@ -273,6 +273,9 @@ fn ring(status: &Status) -> Finding {
     if status.ring == "joining" && status.network.is_none() {
         return no_network(status);
     }
+    if let Some(why) = &status.refused {
+        return refused(why);
+    }
     let found = format!("{}, {} peers known", status.ring, status.peers_known);
     match status.ring.as_str() {
         "joined" => Finding::ok("ring", found),
@@ -287,6 +290,38 @@ fn ring(status: &Status) -> Finding {
             "see that the peers given to --join run and can be reached",
         ),
     }
+}
+
+/// The peers of its own network do not let this one in. The cure is in the reason.
+fn refused(why: &str) -> Finding {
+    let cures = [
+        (
+            "same identity",
+            "another daemon runs with this identity: this directory was copied while it ran, or started twice. Stop one              of the two for good; to run both, start this one with a fresh data directory and an invite",
+        ),
+        (
+            "network secret",
+            "the secret in network.json is not the network's: restore it from a copy, or join anew with an invite",
+        ),
+        (
+            "wrong network",
+            "the peers known belong to another network by now: join with an invite in a fresh data directory",
+        ),
+        (
+            "parameters differ",
+            "unit or r in network.json are not the network's: restore it from a copy, or join anew with an invite",
+        ),
+        (
+            "protocol version",
+            "run the same version of mutualstore on all peers",
+        ),
+    ];
+    let cure = cures.iter().find(|(reason, _)| why.contains(reason));
+    Finding::bad(
+        "ring",
+        format!("refused by its own network: {why}"),
+        cure.map_or("ask whoever runs that peer", |(_, cure)| cure),
+    )
 }
 
 /// A peer with something to join stays without a network until one of the addresses leads to one.
@@ -323,7 +358,7 @@ fn admission(status: &Status) -> Finding {
 }
 
 fn protection(status: &Status) -> Finding {
-    if status.ring == "joining" {
+    if status.ring == "joining" || status.ring == "refused" {
         return Finding::warning(
             "protection",
             "no code can be chosen yet: new files are refused without --code",

@@ -88,6 +88,11 @@ fn status_rows(status: &Status) -> Rows {
             };
             rows.add(["network".to_owned(), who.to_owned()]);
         }
+        if name == "ring"
+            && let Some(why) = &status.refused
+        {
+            rows.add(["refused by".to_owned(), why.clone()]);
+        }
         if name == "ring" && status.network.is_none() {
             for (address, error) in &status.join {
                 rows.add(["joins".to_owned(), format!("{address}: {error}")]);

@@ -13,6 +13,7 @@ mod source;
 mod transfer;
 mod upkeep;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -57,12 +58,23 @@ pub struct DaemonFile {
     pub api: String,
     /// Listen addresses with `/p2p/`.
     pub listen: Vec<String>,
+    /// Start, Unix time in milliseconds.
+    pub started: u64,
+    /// Device and inode of the lock file; empty when the daemon did not say.
+    #[serde(default)]
+    pub lock: String,
 }
 
 impl DaemonFile {
     /// Reads `dir/daemon.json`; `None` when it is missing or being replaced.
     pub fn read(dir: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(dir.join("daemon.json")).ok()?).ok()
+    }
+
+    /// Whether it was written in `dir`, and not copied there from where a daemon runs.
+    fn belongs_to(&self, dir: &Path) -> bool {
+        let lock = fs::metadata(dir.join("lock")).map(|meta| format!("{}:{}", meta.dev(), meta.ino()));
+        self.lock.is_empty() || lock.is_ok_and(|lock| lock == self.lock)
     }
 }
 
@@ -93,25 +105,26 @@ impl Client {
             ),
         };
         let file = DaemonFile::read(data_dir).ok_or_else(|| not_running("it has no daemon.json"))?;
+        if !file.belongs_to(data_dir) {
+            return Err(not_running("its daemon.json is a copy of another directory's"));
+        }
         if crate::proc::start_ticks(file.pid).is_none() {
             return Err(not_running(&format!("process {} is gone", file.pid)));
         }
         let client = Self::with_token_file(&file.api, &data_dir.join("token"))?;
         let answering = match client.ask_within::<Identity>("/v1/identity", IDENTITY_TIMEOUT) {
+            Ok(identity) if identity.body.is_of(&file) => return Ok(client),
             Ok(identity) => identity.body.peer,
             Err(ClientError::Refused {
                 code: NOT_ALLOWED, ..
             }) => "another daemon".to_owned(),
             Err(error) => return Err(error),
         };
-        if answering == file.peer {
-            Ok(client)
+        Err(not_running(&if answering == file.peer {
+            format!("at {} answers another instance of {answering}", client.base)
         } else {
-            Err(not_running(&format!(
-                "at {} answers {answering}, not {}",
-                client.base, file.peer
-            )))
-        }
+            format!("at {} answers {answering}, not {}", client.base, file.peer)
+        }))
     }
 
     /// The daemon at `api` (`http://ADDR:PORT`), with the token in a file.

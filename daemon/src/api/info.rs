@@ -23,8 +23,12 @@ use crate::process::{self, ProcessUse};
 use crate::transfer::health;
 use crate::transfer::sweep::Tally;
 
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
+/// What the ring is to a user.
+fn ring_name(node: &Node) -> &'static str {
+    if node.refusal().is_some() {
+        return "refused";
+    }
+    match node.phase() {
         Phase::Alone => "alone",
         Phase::Joining => "joining",
         Phase::Joined => "joined",
@@ -43,6 +47,9 @@ struct Status {
     locators: u64,
     virtual_nodes: usize,
     ring: &'static str,
+    /// Who does not let this peer in, and why; only while `ring` is `refused`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     /// None before one is joined.
     network: Option<String>,
     /// Whether anybody can join it; none before one is joined.
@@ -71,12 +78,15 @@ struct Status {
 struct Identity {
     peer: String,
     pid: u32,
+    /// As in `daemon.json`.
+    started: u64,
 }
 
 pub(super) async fn identity(State(api): State<Api>) -> Result<Response, Refusal> {
     let identity = Identity {
         peer: api.node.me.to_string(),
         pid: std::process::id(),
+        started: api.node.started_ms,
     };
     std::future::ready(json(&identity)).await
 }
@@ -148,7 +158,8 @@ pub(super) async fn status(
         shards: usage.shards,
         locators: usage.locators,
         virtual_nodes,
-        ring: phase_name(node.phase()),
+        ring: ring_name(node),
+        refused: node.refusal(),
         network: network.adopted.then(|| hex::encode(network.id)),
         open: network.is_open(),
         join: node.unanswered().clone(),
@@ -409,7 +420,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal>
 }
 
 pub(super) async fn health(State(api): State<Api>) -> Response {
-    let phase = phase_name(api.node.phase());
+    let phase = ring_name(&api.node);
     let status = match phase {
         "alone" | "joined" => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -420,7 +431,7 @@ pub(super) async fn health(State(api): State<Api>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutualstore_dht::{Peer, PeerState};
+    use mutualstore_dht::{Peer, PeerState, Signature};
 
     #[test]
     fn shares_cover_the_circle() {
@@ -432,6 +443,8 @@ mod tests {
             capacity: 1,
             used: 0,
             state: PeerState::Accepting,
+            zone: "".into(),
+            signature: Signature::default(),
         };
         let one = shares(&[(contact(1, vec![3]), "alive")]);
         assert!((one[0] - 1.0).abs() < 1e-9);

@@ -164,7 +164,12 @@ async fn send_ring(node: Arc<Node>, transmit: ring::Transmit) {
     node.core.with(|state, now| match outcome {
         Ok(NodeResponse::Ring(response)) => state.ring.handle_response(now, id, response),
         Ok(_) | Err(AskError::Refused(_)) => state.ring.handle_failure(now, id, ring::Failure::Refused),
-        Err(AskError::Silent(error)) => state.ring.handle_failure(now, id, failure(&error)),
+        Err(AskError::Silent(error)) => {
+            if let CallError::Barred(refusal) = &error {
+                node.barred_by(to.peer, refusal);
+            }
+            state.ring.handle_failure(now, id, failure(&error));
+        }
     });
 }
 
@@ -173,6 +178,7 @@ fn failure(error: &CallError) -> ring::Failure {
         CallError::Unreachable | CallError::Closed => ring::Failure::Unreachable,
         CallError::TimedOut => ring::Failure::TimedOut,
         CallError::Refused(_) | CallError::TooLarge | CallError::Busy => ring::Failure::Refused,
+        CallError::Barred(_) => ring::Failure::Barred,
     }
 }
 

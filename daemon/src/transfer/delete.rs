@@ -65,6 +65,7 @@ pub(crate) async fn delete(
     link: &Link,
     transfer: &Transfer,
 ) -> Result<Option<Deleted>, Failure> {
+    node.check_admitted()?;
     node.check_link(link)?;
     let root = Wanted::of(Id::new(link.manifest), 1);
     let owner = owner_key(&node.account, &link.key);

@@ -50,6 +50,7 @@ fn free_of(contact: &Contact) -> u64 {
 impl PutOptions {
     /// The code to use, and what the person should know about it.
     pub(super) fn decide(&self, node: &Node) -> Result<(Code, Option<String>), Failure> {
+        node.check_admitted()?;
         let (code, warning) = self.choose_code(node)?;
         let policy = self.policy.check(code);
         policy.map_err(|error| Failure::usage(format!("placement {error}")))?;

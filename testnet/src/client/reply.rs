@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::DaemonFile;
+
 /// An answer both as the daemon sent it (for `--json`) and as a type (for people).
 #[derive(Clone, Debug)]
 pub struct Reply<T> {
@@ -154,8 +156,11 @@ pub struct Status {
     pub shards: u64,
     /// Places on the ring.
     pub virtual_nodes: u64,
-    /// `alone`, `joining` or `joined`.
+    /// `alone`, `joining`, `joined`, `refused` or `leaving`.
     pub ring: String,
+    /// Who does not let this peer in, and why, while `ring` is `refused`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// Id of the network; none before one is joined.
     #[serde(default)]
     pub network: Option<String>,
@@ -387,6 +392,19 @@ pub struct RepairReport {
 pub struct Identity {
     /// Its peer id.
     pub peer: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Its start, Unix time in milliseconds; none if it does not say.
+    #[serde(default)]
+    pub started: Option<u64>,
+}
+
+impl Identity {
+    /// Whether it is the daemon that wrote this file.
+    pub(super) fn is_of(&self, file: &DaemonFile) -> bool {
+        let same_start = self.started.is_none_or(|started| started == file.started);
+        self.peer == file.peer && self.pid == file.pid && same_start
+    }
 }
 
 /// Answer to `invite`.
