@@ -38,9 +38,14 @@ pub(crate) struct Args {
     /// Where the HTTP API listens, on loopback unless --api-insecure is given; port 0 is any free one
     #[arg(long, value_name = "ADDR:PORT")]
     api: Option<SocketAddr>,
-    /// A peer to join by, or an invite
-    #[arg(long, value_name = "MULTIADDR|INVITE")]
+    /// What to join: @FILE or - (standard input) holds an invite, or addresses, one a line. They may stand here too,
+    /// but an invite is a secret, and everybody on this machine sees the arguments of its processes. Kept in
+    /// DIR/config.toml for later starts [env: `MUTUALSTORE_JOIN`]
+    #[arg(long, value_name = "@FILE|-|INVITE|MULTIADDR")]
     join: Vec<String>,
+    /// Found an open network: whoever reaches one of its peers joins it. Without this, joining takes an invite
+    #[arg(long)]
+    open: bool,
     /// A configuration file to read above DIR/config.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -116,6 +121,7 @@ fn overrides(args: Args) -> Overrides {
         announce: list(args.announce),
         api: args.api,
         join: list(args.join),
+        open: args.open,
         network: args.network,
         unit: args.unit,
         successors: args.successors,

@@ -46,6 +46,10 @@ enum Command {
     Chaos(crate::chaos::Args),
     /// Measure what redundancy and its placement cost, on temporary daemons, beside what theory predicts
     Experiment(crate::experiment::Args),
+    /// Daemons on real interfaces in network namespaces: what they tell of their addresses, and what happens when these
+    /// change
+    #[command(after_help = crate::netns::HELP)]
+    Netns(crate::netns::Args),
     /// Simulate whole networks of this program's ring and custody
     Sim(crate::sim::Args),
 }
@@ -240,6 +244,7 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         Command::Bench(args) => measure(args, screen),
         Command::Chaos(args) => crate::chaos::run(args, screen),
         Command::Experiment(args) => crate::experiment::run(args, screen),
+        Command::Netns(args) => crate::netns::run(args, screen),
         Command::Sim(args) => crate::sim::run(args, screen),
     }
 }

@@ -4,8 +4,14 @@
 //! given, until another one is given. The file is rewritten only when that changes something; comments of its
 //! owner do not survive a rewrite. It may hold an invite, so it is readable by its owner only.
 //!
+//! What to join is a secret when it is an invite, and everybody on a machine sees the arguments of its processes:
+//! `--join` and `MUTUALSTORE_JOIN` also take `@FILE`, and `--join` takes `-` for standard input. What was read there
+//! is what is kept.
+//!
 //! Variables are named like their keys, `MUTUALSTORE_REPAIR_DELAY`, lists separated by commas; only that of `api`
 //! is `MUTUALSTORE_DAEMON_API`, because `MUTUALSTORE_API` says where clients find the daemon.
+
+mod join;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -55,6 +61,8 @@ pub struct Config {
     pub api: SocketAddr,
     /// Peers to join by, or invites.
     pub join: Vec<Join>,
+    /// Whether a network founded here is open to everybody; never kept, for the network keeps it. Default no.
+    pub open: bool,
     /// Id of the network to found or to belong to; none: a random one, or that of the peers joined.
     pub network: Option<[u8; 32]>,
     /// Bytes of capacity per virtual node in a network founded here. Default an eighth of the capacity.
@@ -102,6 +110,7 @@ impl Default for Config {
             announce: Vec::new(),
             api: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             join: Vec::new(),
+            open: false,
             network: None,
             unit: None,
             successors: DEFAULT_SUCCESSORS,
@@ -175,6 +184,9 @@ pub struct Overrides {
     pub placement: Option<String>,
     /// See [`Config::log`].
     pub log: Option<String>,
+    /// See [`Config::open`]. Only a flag.
+    #[serde(skip)]
+    pub open: bool,
     /// See [`Config::exit_on_stdin_close`]. Only a flag.
     #[serde(skip)]
     pub exit_on_stdin_close: bool,
@@ -210,6 +222,9 @@ pub enum ConfigError {
     /// What is to be joined is neither an address nor an invite.
     #[error("join: {0}")]
     Join(#[from] ParseJoinError),
+    /// Where it is to be read from, it cannot be.
+    #[error("join: {0}")]
+    JoinSource(String),
     /// A file is not TOML or has a key or value it must not have.
     #[error("{}: {problem}", path.display())]
     Syntax {
@@ -256,10 +271,16 @@ impl Config {
             merged = given.over(merged);
         }
         merged = Overrides::from_env(variables)?.over(merged);
-        let exit_on_stdin_close = flags.exit_on_stdin_close;
+        let (exit_on_stdin_close, open) = (flags.exit_on_stdin_close, flags.open);
+        let standard_input = flags.join.is_some() && !exit_on_stdin_close;
         merged = flags.over(merged);
+        merged.join = merged
+            .join
+            .map(|join| join::read(join, standard_input))
+            .transpose()?;
         let config = Self {
             exit_on_stdin_close,
+            open,
             ..Self::from_overrides(merged.clone())?
         };
         Ok((config, merged))
@@ -332,6 +353,7 @@ impl Config {
             announce: given.announce.unwrap_or_default(),
             api: given.api.unwrap_or(default.api),
             join: join.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            open: false,
             network: network.transpose()?,
             unit: given.unit.map(|unit| unit.0),
             successors: given.successors.unwrap_or(default.successors),
@@ -524,6 +546,7 @@ impl Overrides {
             api_insecure: self.api_insecure.or(below.api_insecure),
             placement: self.placement.or(below.placement),
             log: self.log.or(below.log),
+            open: false,
             exit_on_stdin_close: false,
             file: None,
         }

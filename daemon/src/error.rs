@@ -189,6 +189,7 @@ impl From<ConfigError> for Failure {
             | ConfigError::Bounds { .. }
             | ConfigError::Address { .. }
             | ConfigError::Join(_)
+            | ConfigError::JoinSource(_)
             | ConfigError::Syntax { .. }
             | ConfigError::Variable { .. }
             | ConfigError::Missing { .. } => Self::usage(error),
