@@ -140,8 +140,6 @@ fn every_key_reads_back_from_the_file_and_from_the_environment() {
         placement: "buddies:12".parse().unwrap(),
         log: "debug".to_owned(),
         exit_on_stdin_close: false,
-        read_ahead: 64 << 20,
-        api_insecure: false,
     };
     let directory = tempfile::tempdir().unwrap();
     assert_eq!(
