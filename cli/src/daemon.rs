@@ -36,12 +36,17 @@ pub(crate) struct Args {
     /// Addresses to tell peers instead of those listened on
     #[arg(long, value_name = "MULTIADDR")]
     announce: Vec<String>,
-    /// Where the HTTP API listens; port 0 is any free one
+    /// Where the HTTP API listens, on loopback unless --api-insecure is given; port 0 is any free one
     #[arg(long, value_name = "ADDR:PORT")]
     api: Option<SocketAddr>,
-    /// A peer to join by, or an invite
-    #[arg(long, value_name = "MULTIADDR|INVITE")]
+    /// What to join: @FILE or - (standard input) holds an invite, or addresses, one a line. They may stand here too,
+    /// but an invite is a secret, and everybody on this machine sees the arguments of its processes. Kept in
+    /// DIR/config.toml for later starts [env: `MUTUALSTORE_JOIN`]
+    #[arg(long, value_name = "@FILE|-|INVITE|MULTIADDR")]
     join: Vec<String>,
+    /// Found an open network: whoever reaches one of its peers joins it. Without this, joining takes an invite
+    #[arg(long)]
+    open: bool,
     /// A configuration file to read above DIR/config.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -81,6 +86,13 @@ pub(crate) struct Args {
     /// Memory for decoded blocks
     #[arg(long, value_name = "SIZE")]
     cache: Option<Size>,
+    /// Memory for what is fetched for reads and not taken yet, of all reads together
+    #[arg(long, value_name = "SIZE")]
+    read_ahead: Option<Size>,
+    /// Serve the HTTP API at an address beyond loopback too, in plain text: whoever sees its traffic can read every
+    /// file and use the API
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    api_insecure: Option<Switch>,
     /// How peers are chosen for files put here: successors, random, copysets, buddies or buddies:G
     #[arg(long, value_name = "POLICY")]
     placement: Option<Policy>,
@@ -117,6 +129,7 @@ fn overrides(args: Args) -> Overrides {
         announce: list(args.announce),
         api: args.api,
         join: list(args.join),
+        open: args.open,
         network: args.network,
         unit: args.unit,
         successors: args.successors,
@@ -129,6 +142,8 @@ fn overrides(args: Args) -> Overrides {
         link_rate: args.link_rate,
         stabilize: args.stabilize,
         cache: args.cache,
+        read_ahead: args.read_ahead,
+        api_insecure: args.api_insecure,
         placement: args.placement.map(|policy| policy.to_string()),
         log: args.log,
         exit_on_stdin_close: args.exit_on_stdin_close,
@@ -166,6 +181,9 @@ mod tests {
         let placed = parse("--placement random --placement buddies:9").unwrap();
         assert_eq!(placed.placement, Some("buddies:9".to_owned()));
         assert_eq!(parse("").unwrap(), Overrides::default());
+        let insecure = |line| parse(line).unwrap().api_insecure;
+        assert_eq!(insecure("--api-insecure --api 0.0.0.0:0"), Some(Switch::On));
+        assert_eq!(insecure("--api-insecure=off"), Some(Switch::Off));
     }
 
     #[test]

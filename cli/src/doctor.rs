@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::connect::{Connect, Place};
 use crate::output::{CliError, Rows, Screen, percent};
+use crate::peers::file_health;
 
 /// Published before this program was: an earlier clock is wrong. 2026-01-01 in Unix seconds.
 const EARLIEST: u64 = 1_767_225_600;
@@ -111,11 +112,12 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
     };
     let reached = match client {
         Ok(client) => {
-            let status = client.status();
+            let status = client.status().map(|reply| reply.body);
             let reached = status.is_ok();
-            findings.extend(daemon(status.map(|reply| reply.body)));
+            let codes = status.as_ref().ok().and_then(codes);
+            findings.extend(daemon(status));
             findings.extend(outside(&client));
-            findings.extend(codes(&client));
+            findings.extend(codes);
             reached
         }
         Err(error) => {
@@ -223,7 +225,7 @@ fn directory(dir: &Path) -> Vec<Finding> {
             format!("`chmod 700 {name}`"),
         ));
     }
-    for secret in ["token", "identity", "account"] {
+    for secret in ["token", "identity", "account", "network.json", "config.toml"] {
         let path = dir.join(secret);
         if fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
             let found = format!("others may read {}", path.display());
@@ -249,18 +251,30 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
     let mut findings = vec![
         Finding::ok("daemon", format!("version {} answers", status.version)),
         ring(&status),
+        admission(&status),
         protection(&status),
         room(&status),
         health(&status),
         damage(&status),
     ];
     findings.extend(writes(&status));
+    findings.extend(plain_api(&status));
     findings
+}
+
+/// The API sends its token and every file as they are.
+fn plain_api(status: &Status) -> Option<Finding> {
+    let found = "the HTTP API may be served beyond this machine in plain text (--api-insecure)";
+    let cure = "start the daemon with `--api 127.0.0.1:0 --api-insecure=off`, and reach it through a tunnel (`ssh -L`)";
+    status.api_insecure.then(|| Finding::warning("api", found, cure))
 }
 
 fn ring(status: &Status) -> Finding {
     if status.ring == "joining" && status.network.is_none() {
         return no_network(status);
+    }
+    if let Some(why) = &status.refused {
+        return refused(why);
     }
     let found = format!("{}, {} peers known", status.ring, status.peers_known);
     match status.ring.as_str() {
@@ -268,7 +282,7 @@ fn ring(status: &Status) -> Finding {
         "alone" => Finding::warning(
             "ring",
             found,
-            "join others: `mutualstore daemon --join ADDRESS|INVITE`",
+            "invite others (`mutualstore invite`), or join them: `mutualstore daemon --join @FILE` with their invite",
         ),
         _ => Finding::bad(
             "ring",
@@ -276,6 +290,38 @@ fn ring(status: &Status) -> Finding {
             "see that the peers given to --join run and can be reached",
         ),
     }
+}
+
+/// The peers of its own network do not let this one in. The cure is in the reason.
+fn refused(why: &str) -> Finding {
+    let cures = [
+        (
+            "same identity",
+            "another daemon runs with this identity: this directory was copied while it ran, or started twice. Stop one              of the two for good; to run both, start this one with a fresh data directory and an invite",
+        ),
+        (
+            "network secret",
+            "the secret in network.json is not the network's: restore it from a copy, or join anew with an invite",
+        ),
+        (
+            "wrong network",
+            "the peers known belong to another network by now: join with an invite in a fresh data directory",
+        ),
+        (
+            "parameters differ",
+            "unit or r in network.json are not the network's: restore it from a copy, or join anew with an invite",
+        ),
+        (
+            "protocol version",
+            "run the same version of mutualstore on all peers",
+        ),
+    ];
+    let cure = cures.iter().find(|(reason, _)| why.contains(reason));
+    Finding::bad(
+        "ring",
+        format!("refused by its own network: {why}"),
+        cure.map_or("ask whoever runs that peer", |(_, cure)| cure),
+    )
 }
 
 /// A peer with something to join stays without a network until one of the addresses leads to one.
@@ -291,13 +337,28 @@ fn no_network(status: &Status) -> Finding {
             "in no network yet; none of the addresses given to --join leads to one: {}",
             tried.join(", ")
         ),
-        "see that these peers run and can be reached; if none is in a network, start one without --join (and \
-         without `join` in its config.toml): it founds the network and the others follow",
+        "see that these peers run and can be reached; a closed network is joined by an invite (`mutualstore invite` on \
+         one of its peers, `mutualstore daemon --join @FILE` here); if none is in a network, start one without --join \
+         (and without `join` in its config.toml): it founds the network, invites, and the others follow",
     )
 }
 
+/// Who can join.
+fn admission(status: &Status) -> Finding {
+    match status.open {
+        None => Finding::ok("admission", "in no network yet"),
+        Some(false) => Finding::ok("admission", "closed: an invite is needed to join"),
+        Some(true) => Finding::warning(
+            "admission",
+            "open: whoever reaches a peer of this network joins it, and can harm what is stored",
+            "for what must last, found a closed network in a new data directory (a first start without --open) and \
+             put the files there",
+        ),
+    }
+}
+
 fn protection(status: &Status) -> Finding {
-    if status.ring == "joining" {
+    if status.ring == "joining" || status.ring == "refused" {
         return Finding::warning(
             "protection",
             "no code can be chosen yet: new files are refused without --code",
@@ -343,10 +404,7 @@ fn room(status: &Status) -> Finding {
 
 fn health(status: &Status) -> Finding {
     let files = status.files;
-    let found = format!(
-        "{} safe, {} degraded, {} endangered, {} lost",
-        files.safe, files.degraded, files.endangered, files.lost
-    );
+    let found = file_health(status);
     if files.lost > 0 {
         return Finding::bad(
             "files",
@@ -429,12 +487,12 @@ fn outside(client: &Client) -> Vec<Finding> {
 }
 
 /// Whether there are peers enough for the codes of the files put here.
-fn codes(client: &Client) -> Option<Finding> {
-    let files = client.list(None).ok()?.body.files;
-    let known = client.status().ok()?.body.peers_known;
-    let widest = files
-        .iter()
-        .filter_map(|file| Some((shards(&file.code)?, &file.code)))
+fn codes(status: &Status) -> Option<Finding> {
+    let known = status.peers_known;
+    let widest = status
+        .codes
+        .keys()
+        .filter_map(|code| Some((shards(code)?, code)))
         .max()?;
     let (needed, code) = widest;
     let found = format!("the widest code of your files, {code}, needs {needed} peers; {known} are there");
@@ -530,10 +588,10 @@ mod tests {
     #[test]
     fn what_is_wrong_has_a_cure() {
         use State::{Bad, Ok, Warning};
-        assert_eq!(states(status("joined", 12, 0, 0)), [Ok, Ok, Ok, Ok, Ok, Ok]);
+        assert_eq!(states(status("joined", 12, 0, 0)), [Ok; 7]);
         assert_eq!(
             states(status("alone", 1, 950, 1)),
-            [Ok, Warning, Warning, Warning, Bad, Ok]
+            [Ok, Warning, Ok, Warning, Warning, Bad, Ok]
         );
         let silent = daemon(Err(ClientError::TimedOut { base: "x".to_owned() }));
         assert!(
@@ -557,7 +615,20 @@ mod tests {
                 .ends_with(": /ip4/192.0.2.1/tcp/4001 (unreachable)")
         );
         assert!(found[1].cure.as_ref().unwrap().contains("without --join"));
-        assert!(found[2].found.contains("refused without --code"));
+        assert!(found[3].found.contains("refused without --code"));
+    }
+
+    #[test]
+    fn an_open_network_is_a_warning() {
+        let mut status = status("joined", 12, 0, 0);
+        for (open, state) in [
+            (None, State::Ok),
+            (Some(false), State::Ok),
+            (Some(true), State::Warning),
+        ] {
+            status.open = open;
+            assert_eq!(admission(&status).state, state);
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod doctor;
 mod experiment;
 mod files;
 mod key;
+mod link;
+mod netns;
 mod output;
 mod peers;
 mod sim;
@@ -183,6 +185,11 @@ mod tests {
             "get mutual1abc -o out --force --api http://127.0.0.1:1 --token-file t",
             "ls *.txt --json",
             "rm mutual1abc",
+            "get - -o -",
+            "stat -",
+            "rm -",
+            "lookup -",
+            "daemon --join - --join @file --open",
             "status --check --quiet",
             "ring --walk --fingers --check",
             "repair --peer 12D3 --wait",

@@ -19,6 +19,7 @@ use mutualstore_testnet::client::{ClientError, FAILURE, USAGE};
 use mutualstore_testnet::demo::DemoError;
 use mutualstore_testnet::experiment::ExperimentError;
 use mutualstore_testnet::net::NetError;
+use mutualstore_testnet::netns::NetnsError;
 use serde::Serialize;
 
 /// Why a command failed, with its exit code.
@@ -45,6 +46,9 @@ pub(crate) enum CliError {
     /// An experiment.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
+    /// Daemons in network namespaces.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
     /// The command cannot mean anything here; nothing was done.
     #[error("{0}")]
     Usage(String),
@@ -82,6 +86,7 @@ impl CliError {
             Self::Chaos(error) => error.exit_code(),
             Self::Adversary(error) => error.exit_code(),
             Self::Experiment(error) => error.exit_code(),
+            Self::Netns(error) => error.exit_code(),
             Self::Usage(_) => USAGE,
             Self::Found { code, .. } | Self::Daemon { code, .. } => *code,
             Self::Client(_) | Self::Output(_) | Self::Signals(_) => FAILURE,

@@ -6,20 +6,29 @@ use mutualstore_testnet::client::{FAILURE, RETRY, Ring, RingQuery, Status, UNREC
 use mutualstore_testnet::size::Size;
 
 use crate::connect::Connect;
+use crate::link;
 use crate::output::{CliError, Rows, Screen, percent};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct StatusArgs {
-    /// End with 4 if any file put here is lost, with 5 if not all are safe
+    /// End with 4 if any file put here is lost, with 5 if not all are safe, as asked now
     #[arg(long)]
     check: bool,
+    /// Ask the holders of every file how it is doing now, instead of what the daemon remembers
+    #[arg(long)]
+    fresh: bool,
     #[command(flatten)]
     connect: Connect,
 }
 
 /// Shows this peer.
 pub(crate) fn status(args: &StatusArgs, screen: &Screen) -> Result<(), CliError> {
-    let reply = args.connect.client()?.status()?;
+    let client = args.connect.client()?;
+    let reply = if args.fresh || args.check {
+        client.status_fresh()?
+    } else {
+        client.status()?
+    };
     if screen.json {
         screen.document(&reply.json)?;
     } else {
@@ -32,7 +41,6 @@ fn status_rows(status: &Status) -> Rows {
     let Status {
         capacity_bytes,
         used_bytes,
-        files,
         repair,
         process,
         ..
@@ -44,10 +52,7 @@ fn status_rows(status: &Status) -> Rows {
         Size(*capacity_bytes),
         percent(*used_bytes, *capacity_bytes)
     );
-    let health = format!(
-        "{} safe, {} degraded, {} endangered, {} lost",
-        files.safe, files.degraded, files.endangered, files.lost
-    );
+    let health = file_health(status);
     let repaired = format!(
         "{} pending, {} shards ({}) rebuilt",
         repair.pending,
@@ -75,6 +80,19 @@ fn status_rows(status: &Status) -> Rows {
     let mut rows = Rows::headless();
     for (name, value) in lines {
         rows.add([name.to_owned(), value]);
+        if let ("ring", Some(open)) = (name, status.open) {
+            let who = if open {
+                "open: whoever reaches a peer joins"
+            } else {
+                "closed: an invite is needed to join"
+            };
+            rows.add(["network".to_owned(), who.to_owned()]);
+        }
+        if name == "ring"
+            && let Some(why) = &status.refused
+        {
+            rows.add(["refused by".to_owned(), why.clone()]);
+        }
         if name == "ring" && status.network.is_none() {
             for (address, error) in &status.join {
                 rows.add(["joins".to_owned(), format!("{address}: {error}")]);
@@ -82,6 +100,26 @@ fn status_rows(status: &Status) -> Rows {
         }
     }
     rows
+}
+
+/// Files by health, and how old that is.
+pub(crate) fn file_health(status: &Status) -> String {
+    let files = status.files;
+    let unknown = match files.unknown {
+        0 => String::new(),
+        unknown => format!(", {unknown} not asked about yet"),
+    };
+    let age = match status.files_age_seconds {
+        None | Some(0) => String::new(),
+        Some(age) => {
+            let age = humantime::format_duration(Duration::from_secs(age));
+            format!(" (as of {age} ago or less)")
+        }
+    };
+    format!(
+        "{} safe, {} degraded, {} endangered, {} lost{unknown}{age}",
+        files.safe, files.degraded, files.endangered, files.lost
+    )
 }
 
 fn verdict(status: &Status) -> Result<(), CliError> {
@@ -93,7 +131,7 @@ fn verdict(status: &Status) -> Result<(), CliError> {
             format!("{} files cannot be recovered now", files.lost),
         );
     }
-    let unsafe_files = files.degraded + files.endangered;
+    let unsafe_files = files.degraded + files.endangered + files.unknown;
     if unsafe_files > 0 {
         return found(RETRY, format!("{unsafe_files} files are not fully protected now"));
     }
@@ -185,7 +223,7 @@ fn show_ring(ring: &Ring, screen: &Screen) -> Result<(), CliError> {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct LookupArgs {
-    /// An identifier (64 hexadecimal digits) or a link
+    /// An identifier (64 hexadecimal digits) or a link; - reads it from standard input
     #[arg(value_name = "ID|LINK")]
     #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     what: String,
@@ -195,7 +233,8 @@ pub(crate) struct LookupArgs {
 
 /// Shows who is responsible for an identifier.
 pub(crate) fn lookup(args: &LookupArgs, screen: &Screen) -> Result<(), CliError> {
-    let reply = args.connect.client()?.lookup(&args.what)?;
+    let what = link::read(&args.what)?;
+    let reply = args.connect.client()?.lookup(&what)?;
     if screen.json {
         return screen.document(&reply.json);
     }

@@ -12,9 +12,6 @@ use tempfile::NamedTempFile;
 
 use crate::output::CliError;
 
-/// Longest file name of every common file system, bytes.
-const LONGEST_NAME: usize = 255;
-
 /// An output that was opened; dropping it unfinished leaves nothing behind.
 pub(crate) enum Target {
     /// Standard output.
@@ -118,51 +115,9 @@ impl Write for Target {
     }
 }
 
-/// A file name that stays in the current directory and shows itself: the name came with the link, from
-/// somebody else.
-pub(crate) fn harmless(name: &str) -> String {
-    let deceptive = |c: char| {
-        c.is_control()
-            || matches!(c, '/' | '\\' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    let mut out: String = name.chars().map(|c| if deceptive(c) { '_' } else { c }).collect();
-    // No hidden files, no `..`, nothing that looks like an option.
-    if out.starts_with(['.', '-']) {
-        out.replace_range(..1, "_");
-    }
-    while out.len() > LONGEST_NAME {
-        out.pop();
-    }
-    if out.trim().is_empty() {
-        "unnamed".to_owned()
-    } else {
-        out
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_made_harmless() {
-        for (name, expected) in [
-            ("plain name.txt", "plain name.txt"),
-            ("../../etc/passwd", "_._.._etc_passwd"),
-            ("..", "_."),
-            (".bashrc", "_bashrc"),
-            ("-rf", "_rf"),
-            ("a\nb\0c\\d", "a_b_c_d"),
-            ("exe\u{202e}txt", "exe_txt"),
-            ("", "unnamed"),
-            ("  ", "unnamed"),
-            ("é", "é"),
-        ] {
-            assert_eq!(harmless(name), expected, "{name:?}");
-        }
-        assert!("ö".repeat(300).starts_with(&harmless(&"ö".repeat(300))));
-        assert_eq!(harmless(&"ö".repeat(300)).len(), 254);
-    }
 
     #[test]
     fn nothing_shows_before_the_end_and_nothing_is_overwritten() {

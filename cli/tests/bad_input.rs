@@ -244,7 +244,7 @@ fn peers_that_wait_for_a_network() {
     let foreign = other(&link, |link| link.tag = [1; 4]);
     get(&x, &foreign).fails(5);
 
-    let _founder = start(&founder, &address, &[]);
+    let _founder = start(&founder, &address, &["--open"]);
     for peer in [&x, &y, &founder] {
         eventually("all are joined", || {
             let told = status(peer);

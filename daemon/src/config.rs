@@ -4,8 +4,14 @@
 //! given, until another one is given. The file is rewritten only when that changes something; comments of its
 //! owner do not survive a rewrite. It may hold an invite, so it is readable by its owner only.
 //!
+//! What to join is a secret when it is an invite, and everybody on a machine sees the arguments of its processes:
+//! `--join` and `MUTUALSTORE_JOIN` also take `@FILE`, and `--join` takes `-` for standard input. What was read there
+//! is what is kept.
+//!
 //! Variables are named like their keys, `MUTUALSTORE_REPAIR_DELAY`, lists separated by commas; only that of `api`
 //! is `MUTUALSTORE_DAEMON_API`, because `MUTUALSTORE_API` says where clients find the daemon.
+
+mod join;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -31,6 +37,8 @@ pub const MIN_CAPACITY: u64 = 16 << 20;
 /// The least [`Config::link_rate`], 1 Mbit/s: below, the ring's own messages and a few shards at once take so long
 /// that peers are taken for dead.
 pub const MIN_LINK_RATE: u64 = 125_000;
+/// The least [`Config::read_ahead`]: a block or two.
+pub const MIN_READ_AHEAD: u64 = 8 << 20;
 /// Stripes of one transfer are on their way together for this long at most at the link's rate, or one alone.
 const LINK_AHEAD: Duration = Duration::from_secs(30);
 /// Bounds of the number of distinct peers in a successor list.
@@ -53,6 +61,8 @@ pub struct Config {
     pub api: SocketAddr,
     /// Peers to join by, or invites.
     pub join: Vec<Join>,
+    /// Whether a network founded here is open to everybody; never kept, for the network keeps it. Default no.
+    pub open: bool,
     /// Id of the network to found or to belong to; none: a random one, or that of the peers joined.
     pub network: Option<[u8; 32]>,
     /// Bytes of capacity per virtual node in a network founded here. Default an eighth of the capacity.
@@ -79,6 +89,11 @@ pub struct Config {
     pub stabilize: Duration,
     /// Bytes of decoded blocks held for reads. Default 32 MiB.
     pub cache: u64,
+    /// Bytes of blocks fetched for reads and not taken by their clients yet, of all reads together, at least
+    /// [`MIN_READ_AHEAD`]. Default 64 MiB. A client that takes nothing keeps none of it for longer than 10 s.
+    pub read_ahead: u64,
+    /// Whether the HTTP API, which is plain text, may be served elsewhere than on loopback. Default no.
+    pub api_insecure: bool,
     /// How the holders of files are chosen that are put here without saying it. Default successors.
     pub placement: Policy,
     /// What is logged, in the form of `RUST_LOG`. Default `info`.
@@ -95,6 +110,7 @@ impl Default for Config {
             announce: Vec::new(),
             api: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             join: Vec::new(),
+            open: false,
             network: None,
             unit: None,
             successors: DEFAULT_SUCCESSORS,
@@ -107,6 +123,8 @@ impl Default for Config {
             link_rate: None,
             stabilize: Duration::from_secs(1),
             cache: 32 << 20,
+            read_ahead: 64 << 20,
+            api_insecure: false,
             placement: Policy::Successors,
             log: "info".to_owned(),
             exit_on_stdin_close: false,
@@ -158,10 +176,17 @@ pub struct Overrides {
     pub stabilize: Option<Duration>,
     /// See [`Config::cache`].
     pub cache: Option<Size>,
+    /// See [`Config::read_ahead`].
+    pub read_ahead: Option<Size>,
+    /// See [`Config::api_insecure`].
+    pub api_insecure: Option<Switch>,
     /// See [`Config::placement`].
     pub placement: Option<String>,
     /// See [`Config::log`].
     pub log: Option<String>,
+    /// See [`Config::open`]. Only a flag.
+    #[serde(skip)]
+    pub open: bool,
     /// See [`Config::exit_on_stdin_close`]. Only a flag.
     #[serde(skip)]
     pub exit_on_stdin_close: bool,
@@ -197,6 +222,9 @@ pub enum ConfigError {
     /// What is to be joined is neither an address nor an invite.
     #[error("join: {0}")]
     Join(#[from] ParseJoinError),
+    /// Where it is to be read from, it cannot be.
+    #[error("join: {0}")]
+    JoinSource(String),
     /// A file is not TOML or has a key or value it must not have.
     #[error("{}: {problem}", path.display())]
     Syntax {
@@ -243,10 +271,16 @@ impl Config {
             merged = given.over(merged);
         }
         merged = Overrides::from_env(variables)?.over(merged);
-        let exit_on_stdin_close = flags.exit_on_stdin_close;
+        let (exit_on_stdin_close, open) = (flags.exit_on_stdin_close, flags.open);
+        let standard_input = flags.join.is_some() && !exit_on_stdin_close;
         merged = flags.over(merged);
+        merged.join = merged
+            .join
+            .map(|join| join::read(join, standard_input))
+            .transpose()?;
         let config = Self {
             exit_on_stdin_close,
+            open,
             ..Self::from_overrides(merged.clone())?
         };
         Ok((config, merged))
@@ -319,6 +353,7 @@ impl Config {
             announce: given.announce.unwrap_or_default(),
             api: given.api.unwrap_or(default.api),
             join: join.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            open: false,
             network: network.transpose()?,
             unit: given.unit.map(|unit| unit.0),
             successors: given.successors.unwrap_or(default.successors),
@@ -331,12 +366,24 @@ impl Config {
             link_rate: given.link_rate.map(|rate| rate.0),
             stabilize: given.stabilize.unwrap_or(default.stabilize),
             cache: given.cache.map_or(default.cache, |cache| cache.0),
+            read_ahead: given.read_ahead.map_or(default.read_ahead, |bytes| bytes.0),
+            api_insecure: given.api_insecure == Some(Switch::On),
             placement: placement.transpose()?.unwrap_or(default.placement),
             log: given.log.unwrap_or(default.log),
             exit_on_stdin_close: false,
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// The API sends its token and every file as they are: beyond this machine only where that is wanted.
+    fn check_api(&self) -> Result<(), ConfigError> {
+        if self.api.ip().is_loopback() || self.api_insecure {
+            return Ok(());
+        }
+        let why = "beyond loopback the HTTP API would send its token and every file in plain text; choose an address like \
+                   127.0.0.1:0, or say --api-insecure";
+        Err(bounds("api", self.api, why))
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -358,8 +405,10 @@ impl Config {
                 Ok(())
             }
         };
+        self.check_api()?;
         least("capacity", self.capacity, MIN_CAPACITY)?;
         least("unit", self.unit.unwrap_or(u64::MAX), 1 << 20)?;
+        least("read_ahead", self.read_ahead, MIN_READ_AHEAD)?;
         least("repair_rate", self.repair_rate.unwrap_or(u64::MAX), MIN_RATE)?;
         if let Some(rate) = self.link_rate.filter(|rate| *rate < MIN_LINK_RATE) {
             let text = format!(
@@ -464,6 +513,8 @@ impl Overrides {
             "LINK_RATE" => self.link_rate = Some(text.parse().map_err(size)?),
             "STABILIZE" => self.stabilize = Some(duration(text)?),
             "CACHE" => self.cache = Some(text.parse().map_err(size)?),
+            "READ_AHEAD" => self.read_ahead = Some(text.parse().map_err(size)?),
+            "API_INSECURE" => self.api_insecure = Some(text.parse().map_err(size)?),
             "PLACEMENT" => self.placement = Some(text.to_owned()),
             "LOG" => self.log = Some(text.to_owned()),
             _ => {}
@@ -491,8 +542,11 @@ impl Overrides {
             link_rate: self.link_rate.or(below.link_rate),
             stabilize: self.stabilize.or(below.stabilize),
             cache: self.cache.or(below.cache),
+            read_ahead: self.read_ahead.or(below.read_ahead),
+            api_insecure: self.api_insecure.or(below.api_insecure),
             placement: self.placement.or(below.placement),
             log: self.log.or(below.log),
+            open: false,
             exit_on_stdin_close: false,
             file: None,
         }

@@ -4,6 +4,7 @@
 //! JSON body of an HTTP error is `{"error": message, "code": exit code, "retry": bool}`. Exit code 6 (no daemon
 //! answers) and 130 (interrupted) are the client's own and never come from here.
 
+use std::borrow::Cow;
 use std::{fmt, io};
 
 use serde::Serialize;
@@ -102,6 +103,12 @@ impl Failure {
         )
     }
 
+    /// A condition that came with the request does not hold. Nothing was done.
+    pub fn precondition() -> Self {
+        let message = "the file is not what the conditions of the request want it to be".to_owned();
+        Self::new(EXIT_USAGE, 412, false, message)
+    }
+
     /// Something failed that should not have.
     pub fn unexpected(what: impl fmt::Display) -> Self {
         Self::new(EXIT_UNEXPECTED, 500, false, what.to_string())
@@ -116,10 +123,10 @@ impl Failure {
         }
     }
 
-    /// The JSON body of the HTTP error.
+    /// The JSON body of the HTTP error. Links and invites that got into its message are cut short.
     pub fn to_json(&self) -> String {
         let body = Body {
-            error: &self.message,
+            error: &without_secrets(&self.message),
             code: self.exit,
             retry: self.retry,
         };
@@ -137,6 +144,37 @@ impl Failure {
     }
 }
 
+/// The text with only the beginning of every link or invite in it: a message may quote what it was asked, and who has
+/// the whole of one can read the file or join the network.
+pub fn without_secrets(text: &str) -> Cow<'_, str> {
+    const BEGINNING: &str = "mutual";
+    /// Letters and digits that are left.
+    const SHOWN: usize = 12;
+    let mut rest = text;
+    let mut out = String::new();
+    while let Some(at) = rest.find(BEGINNING) {
+        let (before, word) = rest.split_at(at);
+        let end = word
+            .find(|c: char| !c.is_ascii_alphanumeric())
+            .unwrap_or(word.len());
+        let (word, after) = word.split_at(end);
+        out.push_str(before);
+        match word.get(..SHOWN) {
+            Some(shown) if word.bytes().any(|byte| byte.is_ascii_digit()) && word.len() > 2 * SHOWN => {
+                out.push_str(shown);
+                out.push('…');
+            }
+            _ => out.push_str(word),
+        }
+        rest = after;
+    }
+    if out.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
 impl From<ParseLinkError> for Failure {
     fn from(error: ParseLinkError) -> Self {
         Self::usage(error)
@@ -151,6 +189,7 @@ impl From<ConfigError> for Failure {
             | ConfigError::Bounds { .. }
             | ConfigError::Address { .. }
             | ConfigError::Join(_)
+            | ConfigError::JoinSource(_)
             | ConfigError::Syntax { .. }
             | ConfigError::Variable { .. }
             | ConfigError::Missing { .. } => Self::usage(error),
@@ -254,6 +293,31 @@ mod tests {
     }
 
     #[test]
+    fn link_in_a_message_is_cut_short() {
+        let link = format!("mutual1{}", "a7Z".repeat(33));
+        let invite = format!("mutualinvite1{}", "B2x".repeat(50));
+        for (text, expected) in [
+            (
+                format!("no peer {link} is known"),
+                "no peer mutual1a7Za7… is known".to_owned(),
+            ),
+            (
+                format!("{link}/stat, {invite}"),
+                "mutual1a7Za7…/stat, mutualinvite…".to_owned(),
+            ),
+            ("mutualstore doctor".to_owned(), "mutualstore doctor".to_owned()),
+            (
+                "links begin with mutual1".to_owned(),
+                "links begin with mutual1".to_owned(),
+            ),
+            (String::new(), String::new()),
+        ] {
+            assert_eq!(without_secrets(&text), expected);
+        }
+        assert!(!Failure::usage(&link).to_json().contains(&link));
+    }
+
+    #[test]
     fn codes_and_statuses_agree_with_the_contract() {
         for (failure, exit, status, retry) in [
             (Failure::not_found("x"), 3, 404, false),
@@ -264,6 +328,7 @@ mod tests {
             (Failure::wrong_token(), 8, 401, false),
             (Failure::usage("x"), 2, 400, false),
             (Failure::bad_range(7), 2, 416, false),
+            (Failure::precondition(), 2, 412, false),
             (Failure::unexpected("x"), 1, 500, false),
         ] {
             assert_eq!(

@@ -7,7 +7,7 @@
 //! * `node`: ring and custody, driven.
 //! * `transfer`: files in and out; [`crypt`], [`link`], [`manifest`], [`names`], [`placement`], [`tombstone`]: their forms.
 //! * [`adversary`]: hostile members, in builds for trying them.
-//! * `api`: the HTTP API on loopback; [`error`]: failures as users see them; `metrics`, `process`.
+//! * `http`: what all HTTP listeners share; `api`: the HTTP API on loopback; [`error`]: failures as users see them; `metrics`, `process`.
 
 pub mod adversary;
 mod api;
@@ -15,6 +15,7 @@ pub mod config;
 pub mod crypt;
 pub mod error;
 pub mod files;
+mod http;
 pub mod journal;
 pub mod keys;
 pub mod link;

@@ -42,6 +42,9 @@ pub(crate) struct Metrics {
     shards_stored_bytes: Count,
     shards_repaired: Count,
     shards_repaired_bytes: Count,
+    leases_renewed: Count,
+    survey_questions: Count,
+    survey_stripes: Count,
 }
 
 fn len(bytes: usize) -> u64 {
@@ -89,6 +92,17 @@ impl Metrics {
         self.shards_repaired_bytes.add(bytes);
     }
 
+    /// A holder of shards of a put in progress was asked to keep them for another lease.
+    pub(crate) fn lease_renewed(&self) {
+        self.leases_renewed.add(1);
+    }
+
+    /// A peer was asked what it holds of so many stripes.
+    pub(crate) fn surveyed(&self, stripes: usize) {
+        self.survey_questions.add(1);
+        self.survey_stripes.add(len(stripes));
+    }
+
     /// The `OpenMetrics` text.
     pub(crate) fn render(&self, node: &Node) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("mutualstore");
@@ -122,6 +136,13 @@ impl Metrics {
                 len(net.connections()),
             );
         }
+        let forged = node.verifier.forged();
+        count(
+            &mut registry,
+            "contacts_forged",
+            "Contacts met that their peers did not sign; ignored",
+            forged,
+        );
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)
@@ -141,6 +162,24 @@ impl Metrics {
             "get",
             "Bytes of files read from here",
             self.get_bytes.get(),
+        );
+        count(
+            registry,
+            "leases_renewed",
+            "Requests to holders to keep the shards of a put in progress",
+            self.leases_renewed.get(),
+        );
+        count(
+            registry,
+            "survey_questions",
+            "Questions to peers what they hold of stripes, to know how files are doing",
+            self.survey_questions.get(),
+        );
+        count(
+            registry,
+            "survey_stripes",
+            "Stripes in those questions",
+            self.survey_stripes.get(),
         );
         self.shards(registry);
     }

@@ -1,5 +1,8 @@
-//! Names of files: what a put records, and the media type a name suggests. Making a stranger's name harmless to
-//! write is up to whoever writes it.
+//! Names of files: what a put records, the media type a name suggests, and how a name that came from a stranger is
+//! made harmless before it is written or shown.
+
+/// Longest file name of every common file system, bytes.
+const LONGEST_NAME: usize = 255;
 
 /// Media types by extension: what browsers show or play. Everything else is left to the receiver.
 const MEDIA_TYPES: [(&str, &str); 26] = [
@@ -47,9 +50,69 @@ pub fn base_name(path: &str) -> &str {
     if matches!(name, "." | "..") { "" } else { name }
 }
 
+/// A file name that stays in its directory and shows itself: the name came with a link, from somebody else.
+pub fn harmless(name: &str) -> String {
+    let deceptive = |c: char| {
+        c.is_control()
+            || matches!(c, '/' | '\\' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let mut out: String = name.chars().map(|c| if deceptive(c) { '_' } else { c }).collect();
+    // No hidden files, no `..`, nothing that looks like an option.
+    if out.starts_with(['.', '-']) {
+        out.replace_range(..1, "_");
+    }
+    while out.len() > LONGEST_NAME {
+        out.pop();
+    }
+    if out.trim().is_empty() {
+        "unnamed".to_owned()
+    } else {
+        out
+    }
+}
+
+/// Everything but the unreserved characters of RFC 3986 as %XX.
+pub(crate) fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push_str(&hex::encode_upper([byte]));
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_made_harmless() {
+        for (name, expected) in [
+            ("plain name.txt", "plain name.txt"),
+            ("../../etc/passwd", "_._.._etc_passwd"),
+            ("..", "_."),
+            (".bashrc", "_bashrc"),
+            ("-rf", "_rf"),
+            ("a\nb\0c\\d", "a_b_c_d"),
+            ("exe\u{202e}txt", "exe_txt"),
+            ("", "unnamed"),
+            ("  ", "unnamed"),
+            ("é", "é"),
+        ] {
+            assert_eq!(harmless(name), expected, "{name:?}");
+        }
+        assert!("ö".repeat(300).starts_with(&harmless(&"ö".repeat(300))));
+        assert_eq!(harmless(&"ö".repeat(300)).len(), 254);
+    }
+
+    #[test]
+    fn names_travel_as_ascii() {
+        assert_eq!(percent_encode("a b/ü.txt"), "a%20b%2F%C3%BC.txt");
+    }
 
     #[test]
     fn base_names() {

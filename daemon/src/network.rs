@@ -1,11 +1,13 @@
 //! The network a peer belongs to, and how another one is invited into it.
 //!
-//! A peer started without `--join` founds a network with a random id. One started with `--join` waits for a
-//! network: it serves alone, provisionally, until somebody of a network answers, then adopts that one. Links it
-//! makes meanwhile are good in every network, and started again without `--join` it founds one. A network that was
-//! founded or joined is never given up for another one.
+//! A peer started without `--join` founds a network with a random id and a random secret. One started with
+//! `--join` waits for a network: it serves alone, provisionally, until somebody of a network answers, then adopts
+//! that one. Links it makes meanwhile are good in every network, and started again without `--join` it founds one.
+//! A network that was founded or joined is never given up for another one.
 //!
-//! The secret (empty in an open network) admits peers; it does not encrypt anything.
+//! The secret admits peers; it does not encrypt anything. An invite carries it. A network founded with `--open`, or
+//! by a version that knew no secrets, has an empty one: whoever reaches one of its peers joins. A secret is neither
+//! added to a network nor taken from it later, because its peers would refuse each other meanwhile.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -23,6 +25,8 @@ use crate::link::ANY_NETWORK;
 pub const DEFAULT_SUCCESSORS: u32 = 16;
 /// A network secret is at most this many bytes.
 pub const MAX_SECRET: usize = 255;
+/// Bytes of the secret of a network founded here.
+pub const SECRET: usize = 32;
 
 /// What all peers of a network agree on.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,8 +55,17 @@ pub enum AdoptError {
 }
 
 impl Network {
-    /// A network with a random id, no secret and these parameters.
+    /// A network with a random id, a random secret and these parameters.
     pub fn found(unit: u64, r: u32) -> Self {
+        let secret: Zeroizing<[u8; SECRET]> = Zeroizing::new(rand::random());
+        Self {
+            secret: Zeroizing::new(secret.to_vec()),
+            ..Self::found_open(unit, r)
+        }
+    }
+
+    /// A network with a random id, no secret and these parameters: anybody can join it.
+    pub fn found_open(unit: u64, r: u32) -> Self {
         Self {
             id: rand::random(),
             adopted: true,
@@ -69,6 +82,11 @@ impl Network {
             r,
             adopted: false,
         }
+    }
+
+    /// Whether anybody can join the network; none while it is provisional.
+    pub fn is_open(&self) -> Option<bool> {
+        self.adopted.then(|| self.secret.is_empty())
     }
 
     /// What links carry: the first 4 bytes of SHA-256("mutualstore/network-tag/1" ‖ id), or [`ANY_NETWORK`] while
@@ -337,6 +355,12 @@ pub enum ParseJoinError {
     /// It is no address.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// It begins like neither. It is not repeated here: it may be most of an invite.
+    #[error(
+        "neither an address such as /ip4/192.0.2.7/tcp/4001 nor an invite ({INVITE_PREFIX}{INVITE_VERSION}…); a file \
+         that holds them is given as @FILE"
+    )]
+    Neither,
 }
 
 impl FromStr for Join {
@@ -346,6 +370,9 @@ impl FromStr for Join {
         let text = text.trim();
         if text.starts_with(INVITE_PREFIX) {
             return Ok(Self::Invite(text.parse()?));
+        }
+        if !text.starts_with('/') {
+            return Err(ParseJoinError::Neither);
         }
         check_peer_address(text)?;
         Ok(Self::Address(text.to_owned()))
@@ -362,6 +389,14 @@ impl fmt::Display for Join {
 }
 
 impl Join {
+    /// Whether it brings the secret of a closed network.
+    pub fn has_secret(&self) -> bool {
+        match self {
+            Self::Address(_) => false,
+            Self::Invite(invite) => !invite.secret.is_empty(),
+        }
+    }
+
     /// The addresses to dial, best first.
     pub fn addresses(&self) -> &[String] {
         match self {

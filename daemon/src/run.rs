@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use mutualstore_dht::contact::virtual_nodes_for;
 use mutualstore_dht::custody::{Custody, CustodyConfig};
-use mutualstore_dht::ring::{self, Ring, RingConfig, SelfChange};
-use mutualstore_dht::{Contact, Peer, PeerState, Time};
+use mutualstore_dht::ring::{self, Ring, RingConfig};
+use mutualstore_dht::{Contact, Peer, PeerState, Signature, Time};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,14 +17,15 @@ use tokio::sync::Notify;
 use crate::config::{Config, Overrides};
 use crate::crypt::public_key;
 use crate::error::Failure;
-use crate::files::{BookEntry, DaemonInfo, DataDir, FileError};
+use crate::files::{Book, BookEntry, DaemonInfo, DataDir, FileError};
 use crate::journal::{Journal, Unfinished};
 use crate::list::FileList;
 use crate::net::{Net, NetConfig, NetworkInfo};
-use crate::network::Network;
+use crate::network::{Join, Network};
 use crate::node::shards::unix_ms;
 use crate::node::{Node, Parts, compaction, driver, membership, scrub, service::PeerService};
 use crate::store::{OpenError, Store, StoreConfig};
+use crate::wire::signed::{Signer, Verifier};
 use crate::{api, spare, transfer};
 
 /// A clean stop that takes longer than this is cut short: nothing acknowledged depends on it.
@@ -34,6 +35,10 @@ const STOP: Duration = Duration::from_secs(4);
 const DEADLINES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Threads that may wait for the disk or compute.
 const BLOCKING_THREADS: usize = 48;
+
+/// What is said of a network without a secret.
+const OPEN: &str = "the network is open: whoever reaches one of its peers joins it, and can store, delay and destroy as a \
+                    member can";
 
 /// Runs a daemon on `directory` until it is told to stop. Logs go to standard error, the `ready` line to
 /// standard output.
@@ -114,14 +119,18 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
     }
     let me = Peer::new(public_key(&seed));
     let contact = contact(&data, &config, &network, me, store.used().committed_bytes)?;
-    let book = data.book()?.into_iter().map(remembered).collect();
+    let verifier = Arc::new(Verifier::new(network.id));
+    let signer = Arc::new(Signer::new(&seed, Arc::clone(&verifier)));
+    let Book { entries, hints } = data.book(&verifier)?;
+    let book = entries.into_iter().map(remembered).collect();
     let ring = Ring::new(
         ring_config(&config, &network),
         contact,
         book,
         rand::random(),
         Time::ZERO,
-    );
+    )
+    .signed_by(signer);
     let custody = Custody::new(custody_config(&config, &network), me, rand::random(), Time::ZERO);
     let list = FileList::open(data.path(), &account)?;
     let (journal, unfinished) = Journal::open(data.path())?;
@@ -131,6 +140,8 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
         config,
         account,
         network,
+        verifier,
+        hints,
         ring,
         custody,
         started,
@@ -147,15 +158,8 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
     let net_config = net_config(&node);
     let net = Net::start(*seed, net_config, Arc::new(PeerService(Arc::clone(&node)))).await;
     let net = net.map_err(Failure::usage)?;
-    let addresses = net.contact_addresses();
     node.set_net(net);
-    node.core.with(|state, now| {
-        let change = SelfChange {
-            addresses: Some(addresses.into()),
-            ..SelfChange::default()
-        };
-        state.ring.update_self(now, change);
-    });
+    node.publish_addresses();
     Ok((node, unfinished))
 }
 
@@ -167,20 +171,33 @@ fn network(files: &DataDir, config: &Config) -> Result<Network, Failure> {
                         directory, or drop `network` from the configuration";
             return Err(Failure::usage(text));
         }
+        if config.open && network.is_open() == Some(false) {
+            let text = "--open: this data directory belongs to a closed network, which stays closed; leave --open out, \
+                        or found an open network in another directory";
+            return Err(Failure::usage(text));
+        }
         return Ok(network);
     }
+    if config.open && config.join.iter().any(Join::has_secret) {
+        let text = "--open founds an open network, and the invite leads into a closed one; give one of them";
+        return Err(Failure::usage(text));
+    }
     let (unit, r) = (config.founding_unit(), config.successors);
-    let network = if config.join.is_empty() {
-        let founded = Network::found(unit, r);
-        Network {
-            id: config.network.unwrap_or(founded.id),
-            ..founded
-        }
-    } else {
-        Network::provisional(unit, r)
+    let network = match (config.join.is_empty(), config.open) {
+        (true, true) => founded(Network::found_open(unit, r), config),
+        (true, false) => founded(Network::found(unit, r), config),
+        (false, _) => Network::provisional(unit, r),
     };
     files.save_network(&network)?;
     Ok(network)
+}
+
+/// The network with the id that the configuration wants.
+fn founded(network: Network, config: &Config) -> Network {
+    Network {
+        id: config.network.unwrap_or(network.id),
+        ..network
+    }
 }
 
 fn contact(
@@ -201,6 +218,8 @@ fn contact(
         capacity: config.capacity,
         used,
         state: PeerState::Accepting,
+        zone: "".into(),
+        signature: Signature::default(),
     })
 }
 
@@ -292,12 +311,15 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     tasks.spawn(membership::keep_book(Arc::clone(&node)));
     tasks.spawn(crate::node::census::keep(Arc::clone(&node)));
     tasks.spawn(membership::join(Arc::clone(&node)));
+    tasks.spawn(membership::follow_hints(Arc::clone(&node)));
     tasks.spawn(membership::tell_usage(Arc::clone(&node)));
     tasks.spawn(scrub::run(Arc::clone(&node)));
     tasks.spawn(compaction::run(Arc::clone(&node)));
     #[cfg(feature = "adversary")]
     tasks.spawn(crate::adversary::liar::act(Arc::clone(&node)));
+    tasks.spawn(transfer::sweep::run(Arc::clone(&node)));
     tasks.spawn(transfer::recover::recover(Arc::clone(&node), unfinished));
+    tasks.spawn(transfer::cache::keep(Arc::clone(&node)));
     let serving = api::serve(Arc::clone(&node), listener, token);
     tasks.spawn(async move {
         if let Err(error) = serving.await {
@@ -305,7 +327,8 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
         }
     });
     given.keep(node.data.path())?;
-    announce_ready(&node, api)?;
+    let info = announce_ready(&node, api)?;
+    tasks.spawn(membership::follow_addresses(Arc::clone(&node), info));
     let mut ended = Ok(());
     tokio::select! {
         part = panicked(&mut tasks) => {
@@ -317,7 +340,10 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
         _ = terminate.recv() => tracing::info!("SIGTERM"),
         _ = interrupt.recv() => tracing::info!("SIGINT"),
         () = stdin_closed.notified() => tracing::info!("standard input closed"),
-        () = node.quit.notified() => tracing::info!("left the ring"),
+        () = node.quit.notified() => match node.refused_by_network() {
+            Some(failure) => ended = Err(failure),
+            None => tracing::info!("left the ring"),
+        },
     }
     if tokio::time::timeout(STOP, stop(&node, &mut tasks)).await.is_err() {
         tracing::warn!("stopped before everything was flushed; the next start rescans the shard store");
@@ -350,15 +376,8 @@ async fn stop(node: &Arc<Node>, tasks: &mut tokio::task::JoinSet<()>) {
     }
 }
 
-fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<(), Failure> {
-    let listen: Vec<String> = match node.net() {
-        Some(net) => net
-            .listen_addresses()
-            .iter()
-            .map(|address| net.with_peer(address))
-            .collect(),
-        None => Vec::new(),
-    };
+fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<DaemonInfo, Failure> {
+    let listen = node.listen_addresses();
     let mut config = node.config.clone();
     config.keep_ports(node.data.path(), &listen)?;
     let info = DaemonInfo {
@@ -366,16 +385,27 @@ fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<(), Failure>
         peer: node.me.to_string(),
         api: format!("http://{api}"),
         listen,
-        started: unix_ms(),
+        started: node.started_ms,
+        lock: node.data.lock_id(),
     };
     spare::with(node.data.path(), || Ok(node.data.save_daemon_info(&info)?))?;
     let listen = info.listen.join(",");
     let mut out = std::io::stdout().lock();
-    let written = writeln!(out, "ready peer={} api={} listen={listen}", info.peer, info.api);
+    let open = if node.network().is_open() == Some(true) {
+        tracing::warn!("{OPEN}");
+        " network=open"
+    } else {
+        ""
+    };
+    let written = writeln!(
+        out,
+        "ready peer={} api={} listen={listen}{open}",
+        info.peer, info.api
+    );
     if let Err(error) = written.and_then(|()| out.flush()) {
         tracing::debug!(%error, "nobody reads standard output");
     }
-    Ok(())
+    Ok(info)
 }
 
 /// A thread, because a read of standard input cannot be cancelled.
@@ -411,8 +441,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::Join;
-
+    use crate::network::SECRET;
     #[test]
     fn a_peer_that_waited_to_join_founds_a_network_when_there_is_nothing_to_join_any_more() {
         let directory = tempfile::tempdir().unwrap();
@@ -435,5 +464,32 @@ mod tests {
             ..founding
         };
         assert!(network(&data, &elsewhere).is_err());
+        assert_eq!((founded.secret.len(), founded.is_open()), (SECRET, Some(false)));
+        let open = Config {
+            open: true,
+            join: Vec::new(),
+            ..joining
+        };
+        assert!(network(&data, &open).is_err());
+        assert_eq!(data.network().unwrap(), Some(founded));
+    }
+
+    #[test]
+    fn an_open_network_is_founded_only_when_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::open(directory.path()).unwrap();
+        let open = Config {
+            capacity: 64 << 20,
+            open: true,
+            ..Config::default()
+        };
+        let founded = network(&data, &open).unwrap();
+        assert_eq!(founded.is_open(), Some(true));
+        let again = Config {
+            open: false,
+            ..open.clone()
+        };
+        assert_eq!(network(&data, &again).unwrap(), founded);
+        assert_eq!(network(&data, &open).unwrap(), founded);
     }
 }

@@ -28,6 +28,10 @@ const LARGE: usize = 200 << 10;
 const CODE: &str = "rs:4+2";
 const SHARD: u64 = 64 << 10;
 const M: usize = 2;
+/// One file in so many comes slowly: it stays unfinished for a while, when its first shards lie there to be stolen.
+const SLOW: usize = 25;
+const SLOW_BYTES: usize = 600 << 10;
+const PAUSE: Duration = Duration::from_secs(3);
 /// A put that is refused is tried so often.
 const TRIES: usize = 5;
 
@@ -210,6 +214,29 @@ pub fn run(options: &AdversaryOptions, narrate: &dyn Fn(&str)) -> Result<Adversa
     Ok(trial.report)
 }
 
+/// Yields bytes, and pauses once when so many are left.
+struct Producer<'a> {
+    rest: &'a [u8],
+    pause_at: Option<usize>,
+}
+
+impl Read for Producer<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.pause_at.unwrap_or(0);
+        if self.rest.len() <= left && self.pause_at.take().is_some() {
+            thread::sleep(PAUSE);
+        }
+        let ahead = self.rest.len() - self.pause_at.unwrap_or(0);
+        let count = self.rest.len().min(buffer.len()).min(ahead);
+        let (now, later) = self.rest.split_at(count);
+        if let Some(buffer) = buffer.get_mut(..count) {
+            buffer.copy_from_slice(now);
+        }
+        self.rest = later;
+        Ok(count)
+    }
+}
+
 struct Trial {
     scratch: Scratch,
     clients: Vec<Client>,
@@ -220,7 +247,11 @@ struct Trial {
 
 /// The bytes of a file.
 fn content(seed: u64, number: usize) -> Vec<u8> {
-    let length = if number.is_multiple_of(2) { LARGE } else { SMALL };
+    let length = match number {
+        slow if slow.is_multiple_of(SLOW) => SLOW_BYTES,
+        large if large.is_multiple_of(2) => LARGE,
+        _ => SMALL,
+    };
     let mut bytes = vec![0; length + number];
     Noise::new(seed ^ u64::try_from(number).unwrap_or(u64::MAX).rotate_left(32)).fill(&mut bytes);
     bytes
@@ -233,7 +264,7 @@ impl Trial {
             let bytes = content(seed, number);
             let mut last = None;
             for attempt in 0..TRIES {
-                match self.put(number + attempt, &bytes) {
+                match self.put(number + attempt, &bytes, number.is_multiple_of(SLOW)) {
                     Ok(link) => {
                         self.files.insert(link, number);
                         last = None;
@@ -254,7 +285,7 @@ impl Trial {
         self.report.put_seconds = begun.elapsed().as_secs_f64();
     }
 
-    fn put(&self, through: usize, bytes: &[u8]) -> Result<String, String> {
+    fn put(&self, through: usize, bytes: &[u8], slow: bool) -> Result<String, String> {
         let client = self
             .clients
             .get(through % self.clients.len())
@@ -265,9 +296,11 @@ impl Trial {
             ..PutOptions::default()
         };
         let length = u64::try_from(bytes.len()).ok();
-        let mut input: &[u8] = bytes;
-        let input: &mut dyn Read = &mut input;
-        let put = client.put(input, length, &options, None, &mut |_, _| {});
+        let mut input = Producer {
+            rest: bytes,
+            pause_at: slow.then_some(bytes.len() / 4),
+        };
+        let put = client.put(&mut input, length, &options, None, &mut |_, _| {});
         put.map(|reply| reply.body.link)
             .map_err(|error| error.to_string())
     }

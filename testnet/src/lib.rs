@@ -10,6 +10,7 @@ pub mod demo;
 pub mod experiment;
 pub mod interrupt;
 pub mod net;
+pub mod netns;
 pub mod proc;
 pub mod report;
 pub mod scratch;

@@ -305,7 +305,7 @@ fn grow(testnet: &mut Testnet, binary: &Path, launches: &[Launch]) -> Result<(),
         tethered: false,
     };
     let fleet = Fleet::new(None).map_err(NetError::io("cannot watch for Ctrl-C"))?;
-    let alive: Vec<String> = testnet.alive().map(|peer| peer.listen.clone()).collect();
+    let alive = testnet.alive().map(known).collect::<Result<_, _>>()?;
     let (started, failure) = start_each(&fleet, &recipe, launches, alive, testnet.seed);
     testnet
         .peers
@@ -317,7 +317,7 @@ fn grow(testnet: &mut Testnet, binary: &Path, launches: &[Launch]) -> Result<(),
         if launches.iter().any(|launch| !is_newcomer(&launch.data_dir)) {
             fleet.detach();
         }
-        return Err(failure.into());
+        return Err(failure);
     }
     wait_whole(&fleet, &testnet.alive().cloned().collect::<Vec<_>>())?;
     fleet.detach();
@@ -348,18 +348,35 @@ fn member(peer: &Peer) -> Result<Member, NetError> {
     })
 }
 
-/// Starts daemons, a few at a time. Each joins `known` addresses or, lacking those, peers started before
-/// it; launches that bring addresses of their own use these. Returns when all serve, joined or not. Newcomers
-/// start one after the other: each chooses its places on the ring among those that are taken.
+/// A peer that others join by.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    /// Its address.
+    pub(crate) listen: String,
+    /// What it invites by.
+    pub(crate) client: Client,
+}
+
+/// What a running peer is to those that join by it.
+pub(crate) fn known(peer: &Peer) -> Result<Known, NetError> {
+    let Member { client, .. } = member(peer)?;
+    let listen = peer.listen.clone();
+    Ok(Known { listen, client })
+}
+
+/// Starts daemons, a few at a time. Each joins by `known` peers and those started before it; launches that bring
+/// addresses of their own use these, and whoever is in no network yet is invited by one of the known. Returns when all
+/// serve, joined or not. Newcomers start one after the other: each chooses its places on the ring among those that are
+/// taken.
 pub(crate) fn start_all(
     fleet: &Fleet,
     recipe: &Recipe,
     launches: &[Launch],
-    known: Vec<String>,
+    known: Vec<Known>,
     seed: u64,
 ) -> Result<Vec<Peer>, NetError> {
     match start_each(fleet, recipe, launches, known, seed) {
-        (_, Some(failure)) => Err(failure.into()),
+        (_, Some(failure)) => Err(failure),
         (started, None) => Ok(started),
     }
 }
@@ -369,9 +386,9 @@ fn start_each(
     fleet: &Fleet,
     recipe: &Recipe,
     launches: &[Launch],
-    known: Vec<String>,
+    known: Vec<Known>,
     seed: u64,
-) -> (Vec<Peer>, Option<SpawnError>) {
+) -> (Vec<Peer>, Option<NetError>) {
     let shared = Mutex::new(Starting {
         next: 0,
         known,
@@ -400,6 +417,32 @@ fn is_newcomer(data_dir: &Path) -> bool {
     !data_dir.join("vnodes.json").exists()
 }
 
+/// Whether the daemon belongs to a network, whose secret it then has.
+fn is_member(data_dir: &Path) -> bool {
+    let network = fs::read(data_dir.join("network.json")).ok();
+    let network = network.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    network.is_some_and(|network| network.get("adopted") == Some(&true.into()))
+}
+
+/// An invite by one of `known`, the first that is in a network; none when nobody is known.
+fn invitation(known: &[Known]) -> Result<Option<String>, NetError> {
+    let deadline = Instant::now() + PLACED_LIMIT;
+    loop {
+        let mut refused = None;
+        for peer in known {
+            match peer.client.invite() {
+                Ok(reply) => return Ok(Some(reply.body.invite)),
+                Err(error) => refused = Some(error),
+            }
+        }
+        match refused {
+            Some(error) if Instant::now() > deadline => return Err(error.into()),
+            Some(_) => thread::sleep(spawn::POLL),
+            None => return Ok(None),
+        }
+    }
+}
+
 /// Waits, not for long, until a newcomer has joined or is alone.
 fn wait_placed(fleet: &Fleet, peer: &Peer) {
     let deadline = Instant::now() + PLACED_LIMIT;
@@ -415,9 +458,9 @@ fn wait_placed(fleet: &Fleet, peer: &Peer) {
 
 struct Starting {
     next: usize,
-    known: Vec<String>,
+    known: Vec<Known>,
     started: Vec<Peer>,
-    failure: Option<SpawnError>,
+    failure: Option<NetError>,
 }
 
 fn lock(shared: &Mutex<Starting>) -> std::sync::MutexGuard<'_, Starting> {
@@ -432,7 +475,7 @@ fn start_next(
     launches: &[Launch],
     seed: u64,
 ) -> bool {
-    let launch = {
+    let (launch, known) = {
         let mut starting = lock(shared);
         let Some(launch) = launches.get(starting.next).filter(|_| starting.failure.is_none()) else {
             return false;
@@ -441,19 +484,16 @@ fn start_next(
         let mut launch = launch.clone();
         if launch.join.is_empty() {
             let mut rng = ChaCha8Rng::seed_from_u64(seed.wrapping_add(launch.index as u64));
-            launch.join = starting.known.sample(&mut rng, JOIN_WIDTH).cloned().collect();
+            let chosen = starting.known.sample(&mut rng, JOIN_WIDTH);
+            launch.join = chosen.map(|peer| peer.listen.clone()).collect();
         }
-        launch
+        (launch, starting.known.clone())
     };
-    let newcomer = is_newcomer(&launch.data_dir);
-    let outcome = fleet.start(recipe, &launch).map(|file| peer_of(&launch, file));
-    if let (true, Ok(peer)) = (newcomer, &outcome) {
-        wait_placed(fleet, peer);
-    }
+    let outcome = start_one(fleet, recipe, launch, &known);
     let mut starting = lock(shared);
     match outcome {
-        Ok(peer) => {
-            starting.known.push(peer.listen.clone());
+        Ok((peer, known)) => {
+            starting.known.push(known);
             starting.started.push(peer);
             true
         }
@@ -462,6 +502,25 @@ fn start_next(
             false
         }
     }
+}
+
+/// Starts a daemon, invited by one of those known if it is in no network yet.
+fn start_one(
+    fleet: &Fleet,
+    recipe: &Recipe,
+    mut launch: Launch,
+    inviters: &[Known],
+) -> Result<(Peer, Known), NetError> {
+    if !is_member(&launch.data_dir) {
+        launch.join.extend(invitation(inviters)?);
+    }
+    let newcomer = is_newcomer(&launch.data_dir);
+    let peer = peer_of(&launch, fleet.start(recipe, &launch)?);
+    if newcomer {
+        wait_placed(fleet, &peer);
+    }
+    let known = known(&peer)?;
+    Ok((peer, known))
 }
 
 fn peer_of(launch: &Launch, file: DaemonFile) -> Peer {

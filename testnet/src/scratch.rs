@@ -124,7 +124,7 @@ impl Scratch {
 
     fn launch(&mut self, launches: &[Launch]) -> Result<(), NetError> {
         let known = self.peers.iter().filter(|peer| peer.alive);
-        let known = known.map(|peer| peer.listen.clone()).collect();
+        let known = known.map(net::known).collect::<Result<_, _>>()?;
         let started = net::start_all(&self.fleet, &self.recipe, launches, known, self.seed)?;
         self.peers
             .retain(|peer| started.iter().all(|new| new.index != peer.index));

@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -28,6 +28,8 @@ use crate::interrupt::OnInterrupt;
 pub(crate) const POLL: Duration = Duration::from_millis(25);
 const SERVING_LIMIT: Duration = Duration::from_mins(1);
 const LOG_TAIL: u64 = 2 << 10;
+/// In the data directory: what [`Launch::join`] holds, a line each.
+const JOIN_FILE: &str = "join";
 
 /// What all daemons of a fleet have in common.
 #[derive(Clone, Debug)]
@@ -53,9 +55,10 @@ pub struct Launch {
     pub capacity_bytes: u64,
     /// API port; 0 for any free one.
     pub api_port: u16,
-    /// Listen port of a first start; 0 for any free one. Later starts keep theirs.
+    /// Listen port of a first start, on 127.0.0.1; 0 for any free one. Later starts keep theirs. Of no account when
+    /// the flags say where to listen.
     pub listen_port: u16,
-    /// Addresses to join.
+    /// Addresses and invites to join by. They reach the daemon in a file, for everybody sees its arguments.
     pub join: Vec<String>,
     /// Further flags of this daemon alone.
     pub flags: Vec<String>,
@@ -160,6 +163,9 @@ fn command(recipe: &Recipe, launch: &Launch) -> io::Result<Command> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
+    if !launch.join.is_empty() {
+        keep_join(launch)?;
+    }
     let log = OpenOptions::new()
         .create(true)
         .append(true)
@@ -186,17 +192,31 @@ fn command(recipe: &Recipe, launch: &Launch) -> io::Result<Command> {
     Ok(command)
 }
 
+fn keep_join(launch: &Launch) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(launch.data_dir.join(JOIN_FILE))?;
+    file.write_all(launch.join.join("\n").as_bytes())
+}
+
 fn arguments(recipe: &Recipe, launch: &Launch) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = Vec::new();
+    if !launch.join.is_empty() {
+        let mut from_file = OsString::from("@");
+        from_file.push(launch.data_dir.join(JOIN_FILE));
+        arguments.extend(["--join".into(), from_file]);
+    }
     let mut flag = |name: &str, value: String| arguments.extend([name.into(), value.into()]);
     flag("--capacity", launch.capacity_bytes.to_string());
     flag("--unit", recipe.unit_bytes.to_string());
     flag("--api", format!("127.0.0.1:{}", launch.api_port));
-    if !launch.data_dir.join("config.toml").exists() {
+    let mut flags = recipe.flags.iter().chain(&launch.flags);
+    let elsewhere = flags.any(|flag| flag == "--listen");
+    if !elsewhere && !launch.data_dir.join("config.toml").exists() {
         flag("--listen", format!("/ip4/127.0.0.1/tcp/{}", launch.listen_port));
-    }
-    for address in &launch.join {
-        flag("--join", address.clone());
     }
     if recipe.tethered {
         arguments.push("--exit-on-stdin-close".into());
@@ -406,6 +426,8 @@ fn lock(roster: &Mutex<Roster>) -> MutexGuard<'_, Roster> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn launch(dir: &Path) -> Launch {
@@ -440,11 +462,21 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join(" ")
         };
+        let join = dir.path().join("join");
         assert_eq!(
             text(&recipe("x", false)),
-            "--capacity 1000 --unit 125 --api 127.0.0.1:7003 --listen /ip4/127.0.0.1/tcp/9 \
-             --join /ip4/127.0.0.1/tcp/1/p2p/A --join B --repair off --cache 0"
+            format!(
+                "--join @{} --capacity 1000 --unit 125 --api 127.0.0.1:7003 --listen /ip4/127.0.0.1/tcp/9 --repair off \
+                 --cache 0",
+                join.display()
+            )
         );
+        keep_join(&launch(dir.path())).unwrap();
+        assert_eq!(
+            fs::read_to_string(&join).unwrap(),
+            "/ip4/127.0.0.1/tcp/1/p2p/A\nB"
+        );
+        assert_eq!(fs::metadata(&join).unwrap().permissions().mode() & 0o777, 0o600);
         fs::write(dir.path().join("config.toml"), "").unwrap();
         assert!(!text(&recipe("x", false)).contains("--listen"));
         assert!(text(&recipe("x", true)).ends_with("--exit-on-stdin-close --repair off --cache 0"));

@@ -1,26 +1,29 @@
-//! Files over HTTP: put, get (with ranges), list, stat, delete.
+//! Files over HTTP: put, get (with ranges), stat, delete.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, RawQuery, State};
 use axum::http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE,
+    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use mutualstore_erasure::{Code, HASH_LEN, Policy};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, Refusal, json};
 use crate::error::Failure;
+use crate::http::conditions::{self, Selected, Unmet, Validators};
+use crate::http::disposition::attachment;
+use crate::http::serve::Via;
 use crate::link::Link;
-use crate::list::Listed as Entry;
 use crate::manifest::{MAX_FRAGMENTS, MAX_NAME, MAX_SHARD_SIZE, check_shard_size};
-use crate::names::base_name;
+use crate::names::{base_name, percent_encode};
 use crate::node::census::Census;
 use crate::placement::{Placement, Scope};
 use crate::transfer::delete;
@@ -93,6 +96,7 @@ impl PutQuery {
             scope,
             fragments,
             degraded: self.degraded != 0,
+            length,
         })
     }
 }
@@ -139,8 +143,14 @@ fn shard_size(text: &str) -> Result<u32, Failure> {
     Ok(size)
 }
 
+/// Takes a slot for moving a file.
+fn occupy(via: &Via) -> Result<(), Failure> {
+    via.all.transfer(&via.connection).map_err(Failure::refused)
+}
+
 pub(super) async fn put_file(
     State(api): State<Api>,
+    Extension(via): Extension<Via>,
     query: Result<Query<PutQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
@@ -151,6 +161,7 @@ pub(super) async fn put_file(
         Ok(Query(query)) => query.options(node.config.placement, content_length(&headers)),
         Err(failure) => Err(failure),
     };
+    let options = options.and_then(|options| occupy(&via).map(|()| options));
     let options = options.inspect_err(|failure| transfer.finish(Err(failure.clone())))?;
     // On a task of its own: a client that goes away breaks the body off, and the put then cleans up after itself.
     let task = tokio::spawn(async move {
@@ -170,40 +181,6 @@ fn parse_link(text: &str) -> Result<Link, Failure> {
     Ok(text.parse::<Link>()?)
 }
 
-/// Inclusive first and last byte of a `Range` header; `None` for the whole file. Several ranges and other
-/// units are ignored, as RFC 9110 allows.
-fn range_of(headers: &HeaderMap, size: u64) -> Result<Option<(u64, u64)>, Failure> {
-    let Some(text) = headers.get(RANGE).and_then(|value| value.to_str().ok()) else {
-        return Ok(None);
-    };
-    let Some((first, last)) = text
-        .strip_prefix("bytes=")
-        .and_then(|range| range.split_once('-'))
-    else {
-        return Ok(None);
-    };
-    let end = size.saturating_sub(1);
-    let last = last.trim();
-    // Digits beyond 64 bits mean the end, as any number beyond the size does.
-    let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
-    let last_byte = if is_number {
-        Ok(last.parse().unwrap_or(u64::MAX))
-    } else {
-        last.parse()
-    };
-    let range = match (first.trim().parse::<u64>(), last_byte) {
-        (Ok(first), Ok(last)) if first <= last => (first, last.min(end)),
-        (Ok(first), Err(_)) if last.is_empty() => (first, end),
-        (Err(_), Ok(suffix)) if first.trim().is_empty() && suffix > 0 => (size.saturating_sub(suffix), end),
-        _ => return Ok(None),
-    };
-    if range.0 >= size {
-        Err(Failure::bad_range(size))
-    } else {
-        Ok(Some(range))
-    }
-}
-
 /// Shard indices not to be used, as if they were lost: `without=0&without=3`.
 fn without_of(query: Option<&str>) -> Result<Vec<u8>, Failure> {
     let pairs = query
@@ -219,13 +196,14 @@ fn without_of(query: Option<&str>) -> Result<Vec<u8>, Failure> {
 
 pub(super) async fn get_file(
     State(api): State<Api>,
+    Extension(via): Extension<Via>,
     Path(link): Path<String>,
     RawQuery(query): RawQuery,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let transfer = api.node.transfers.begin(named(&headers), Operation::Get);
-    let outcome = match without_of(query.as_deref()) {
+    let outcome = match occupy(&via).and_then(|()| without_of(query.as_deref())) {
         Ok(without) => answer(&api, &link, &without, (&method, &headers), &transfer).await,
         Err(failure) => Err(failure),
     };
@@ -233,6 +211,12 @@ pub(super) async fn get_file(
         transfer.finish(Err(failure.clone()));
     }
     outcome.map_err(Refusal)
+}
+
+/// What tells the file behind a link from others.
+fn validators(link: &Link, created: Option<u64>) -> Validators {
+    let modified = created.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+    Validators::new(&hex::encode(link.manifest), modified)
 }
 
 async fn answer(
@@ -245,49 +229,68 @@ async fn answer(
     let link = parse_link(link)?;
     let file = get::open(&api.node, transfer, &link).await?;
     let size = file.manifest.size;
-    let etag = format!("\"{}\"", hex::encode(link.manifest));
-    if headers
-        .get(IF_NONE_MATCH)
-        .is_some_and(|value| value.as_bytes() == etag.as_bytes())
-    {
-        transfer.finish(Ok(()));
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return Ok(response);
-    }
-    let range = range_of(headers, size)?;
-    let (first, last) = range.unwrap_or((0, size.saturating_sub(1)));
-    let length = if size == 0 { 0 } else { last - first + 1 };
-    let (name, mime) = (file.manifest.name.clone(), file.manifest.media_type.clone());
-    let body = if *method == Method::HEAD || length == 0 {
-        transfer.finish(Ok(()));
-        Body::empty()
-    } else {
-        Body::from_stream(get::stream(&api.node, Arc::clone(transfer), file, first..last + 1, without).await?)
+    let current = validators(&link, Some(file.manifest.created));
+    let part = match conditions::select(method, headers, &current, size) {
+        Selected::Whole => None,
+        Selected::Part(first, last) => Some((first, last)),
+        Selected::Unsatisfiable => return Ok(unsatisfiable(size, transfer)),
+        Selected::Unmet(Unmet::NotModified) => {
+            transfer.finish(Ok(()));
+            let mut response = StatusCode::NOT_MODIFIED.into_response();
+            insert(&mut response, ETAG, &current.etag);
+            return Ok(response);
+        }
+        Selected::Unmet(Unmet::PreconditionFailed) => return Err(Failure::precondition()),
     };
-    let mut response = Response::new(body);
-    if range.is_some() {
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        insert(
-            &mut response,
-            CONTENT_RANGE,
-            &format!("bytes {first}-{last}/{size}"),
-        );
+    let mut response = Response::new(Body::empty());
+    describe_file(&mut response, &file, &current, part);
+    let bytes = part.map_or(0..size, |(first, last)| first..last + 1);
+    if *method == Method::HEAD || bytes.is_empty() {
+        transfer.finish(Ok(()));
+    } else {
+        let stream = get::stream(&api.node, Arc::clone(transfer), file, bytes, without).await?;
+        *response.body_mut() = Body::from_stream(stream);
     }
-    insert(&mut response, CONTENT_LENGTH, &length.to_string());
-    insert(
-        &mut response,
-        CONTENT_TYPE,
-        if mime.is_empty() {
-            "application/octet-stream"
-        } else {
-            &mime
-        },
-    );
-    insert(&mut response, ACCEPT_RANGES, "bytes");
-    insert(&mut response, ETAG, &etag);
-    insert(&mut response, NAME, &percent_encode(&name));
     Ok(response)
+}
+
+/// The range lies outside the file.
+fn unsatisfiable(size: u64, transfer: &Transfer) -> Response {
+    let failure = Failure::bad_range(size);
+    transfer.finish(Err(failure.clone()));
+    let mut response = Refusal(failure).into_response();
+    insert(&mut response, CONTENT_RANGE, &format!("bytes */{size}"));
+    insert(&mut response, ACCEPT_RANGES, "bytes");
+    response
+}
+
+/// Status and headers of a file, or of the part of it from a first byte to a last.
+fn describe_file(response: &mut Response, file: &OpenFile, current: &Validators, part: Option<(u64, u64)>) {
+    let manifest = &file.manifest;
+    let size = manifest.size;
+    let length = match part {
+        Some((first, last)) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            insert(response, CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
+            last - first + 1
+        }
+        None => size,
+    };
+    insert(response, CONTENT_LENGTH, &length.to_string());
+    // The type in the manifest is not to be trusted; one that is no header value is left out.
+    insert(response, CONTENT_TYPE, "application/octet-stream");
+    if !manifest.media_type.is_empty() {
+        insert(response, CONTENT_TYPE, &manifest.media_type);
+    }
+    response
+        .headers_mut()
+        .insert(CONTENT_DISPOSITION, attachment(&manifest.name));
+    insert(response, ACCEPT_RANGES, "bytes");
+    insert(response, ETAG, &current.etag);
+    if let Some(date) = current.last_modified() {
+        insert(response, LAST_MODIFIED, &date);
+    }
+    insert(response, NAME, &percent_encode(&manifest.name));
 }
 
 fn insert(response: &mut Response, name: HeaderName, value: &str) {
@@ -296,55 +299,8 @@ fn insert(response: &mut Response, name: HeaderName, value: &str) {
     }
 }
 
-/// RFC 3986: everything but unreserved characters as %XX.
-fn percent_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push_str(&hex::encode_upper([byte]));
-        }
-    }
-    out
-}
-
-#[derive(Deserialize)]
-pub(super) struct ListQuery {
-    pattern: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Listed {
-    name: String,
-    size_bytes: u64,
-    created: String,
-    code: String,
-    /// Absent when the file's manifest cannot be read now.
-    health: Option<Health>,
-    link: String,
-}
-
-pub(super) async fn list(
-    State(api): State<Api>,
-    Query(query): Query<ListQuery>,
-) -> Result<Response, Refusal> {
-    let entries: Vec<Entry> = api.node.listed(query.pattern).await?;
-    let healths = api.node.health_of(&entries).await;
-    let listed = entries.into_iter().zip(healths).map(|(entry, health)| Listed {
-        name: entry.name,
-        size_bytes: entry.size_bytes,
-        created: timestamp(entry.created),
-        code: entry.code,
-        health,
-        link: entry.link.to_string(),
-    });
-    json(&BTreeMap::from([("files", listed.collect::<Vec<_>>())]))
-}
-
 /// RFC 3339 in UTC, to the second.
-fn timestamp(unix_ms: u64) -> String {
+pub(super) fn timestamp(unix_ms: u64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(unix_ms / 1000);
     humantime::format_rfc3339_seconds(time).to_string()
 }
@@ -396,8 +352,11 @@ pub(super) async fn stat(State(api): State<Api>, Path(link): Path<String>) -> Re
 pub(super) async fn delete_file(
     State(api): State<Api>,
     Path(link): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let (node, link) = (Arc::clone(&api.node), parse_link(&link)?);
+    conditions::precondition(&Method::DELETE, &headers, Some(&validators(&link, None)))
+        .map_err(|_| Failure::precondition())?;
     // On a task of its own: a client that goes away does not interrupt it.
     let task = tokio::spawn(async move { delete::delete_listed(&node, &link).await });
     let broke_off =
@@ -462,24 +421,6 @@ impl From<&ShardHealth> for StatShard {
 mod tests {
     use super::*;
 
-    #[test]
-    fn ranges_are_inclusive_and_checked() {
-        let range = |text: &str, size| {
-            let headers = HeaderMap::from_iter([(RANGE, HeaderValue::from_str(text).unwrap())]);
-            range_of(&headers, size).map_err(|failure| failure.status)
-        };
-        assert_eq!(range("bytes=0-9", 100), Ok(Some((0, 9))));
-        assert_eq!(range("bytes=90-", 100), Ok(Some((90, 99))));
-        assert_eq!(range("bytes=-5", 100), Ok(Some((95, 99))));
-        assert_eq!(range("bytes=-500", 100), Ok(Some((0, 99))));
-        assert_eq!(range("bytes=5-500", 100), Ok(Some((5, 99))));
-        assert_eq!(range("bytes=0-18446744073709551616", 100), Ok(Some((0, 99))));
-        assert_eq!(range("bytes=100-", 100), Err(416));
-        assert_eq!(range("bytes=0-0", 0), Err(416));
-        assert_eq!(range("bytes=9-3", 100), Ok(None));
-        assert_eq!(range("lines=1-2", 100), Ok(None));
-    }
-
     /// Options of a query with these parts, or what is wrong with them.
     fn options(
         placement: Option<&str>,
@@ -534,10 +475,5 @@ mod tests {
         for text in ["0", "65537", "-1", "four", ""] {
             assert!(cut(text, Some(100)).unwrap_err().contains("1 to 65536"), "{text}");
         }
-    }
-
-    #[test]
-    fn names_travel_as_ascii() {
-        assert_eq!(percent_encode("a b/ü.txt"), "a%20b%2F%C3%BC.txt");
     }
 }

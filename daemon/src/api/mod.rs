@@ -1,35 +1,40 @@
 //! The HTTP API on loopback: what the command line and scripts use.
 //!
 //! Every route but `/health` wants the bearer token of `DIR/token`. Errors are
-//! `{"error","code","retry"}` (see [`Failure`](crate::error::Failure)).
+//! `{"error","code","retry"}` (see [`Failure`](crate::error::Failure)). How many connections are served and for how
+//! long stands in [`connections`](crate::http::connections).
 //!
-//! * [`files`]: put, get, list, stat.
+//! * [`files`]: put, get, stat; [`list`]: the list of files.
 //! * [`info`]: status, ring, lookup, metrics, health.
 //! * [`upkeep`]: repair, forget, scrub, leave.
 //! * [`events`]: what a running transfer noticed.
-//! * [`listen`]: how many connections are served.
+//! * [`guard`]: what is refused before a handler sees it, and the form of every answer.
 
 mod events;
 mod files;
+mod guard;
 mod info;
-mod listen;
+mod list;
 mod upkeep;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
-use self::listen::Bounded;
 use crate::error::Failure;
+use crate::http::connections::{Connections, Limits};
+use crate::http::serve;
 use crate::node::Node;
 
 /// Seconds after which a client may try again what was refused for now.
@@ -40,6 +45,8 @@ const RETRY_SECONDS: &str = "2";
 struct Api {
     node: Arc<Node>,
     token: Arc<Zeroizing<String>>,
+    /// Where it is served.
+    bound: SocketAddr,
 }
 
 /// A failure on its way to the client.
@@ -60,6 +67,9 @@ impl IntoResponse for Refusal {
         if self.0.retry {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
         }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(guard::CHALLENGE));
+        }
         response
     }
 }
@@ -73,15 +83,19 @@ pub(crate) async fn serve(
     let api = Api {
         node,
         token: Arc::new(token),
+        bound: listener.local_addr()?,
     };
-    axum::serve(Bounded::new(listener), router(api)).await
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let connections = Connections::new(Limits::default().for_files(files));
+    serve::serve(listener, router(api), Arc::new(connections)).await;
+    Ok(())
 }
 
 fn router(api: Api) -> Router {
     let guarded = Router::new()
         .route(
             "/v1/files",
-            put(files::put_file).post(files::put_file).get(files::list),
+            put(files::put_file).post(files::put_file).get(list::list),
         )
         .route(
             "/v1/files/{link}",
@@ -100,51 +114,39 @@ fn router(api: Api) -> Router {
         .route("/v1/forget/{peer}", post(upkeep::forget))
         .route("/v1/leave", post(upkeep::leave).get(upkeep::leaving))
         .route("/metrics", get(info::metrics))
-        .layer(middleware::from_fn_with_state(api.clone(), authorize))
+        .layer(middleware::from_fn_with_state(api.clone(), guard::authorize))
         .layer(DefaultBodyLimit::disable());
     Router::new()
         .route("/health", get(info::health))
         .merge(guarded)
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(api.clone(), guard::same_origin))
+        .layer(middleware::map_response(guard::complete))
         .with_state(api)
 }
 
-async fn unknown(request: Request) -> Refusal {
-    let path = request.uri().path();
+/// Says nothing of the path: a link may stand in it.
+async fn unknown() -> Refusal {
     Refusal(Failure {
         status: 404,
-        ..Failure::usage(format!("no such resource: {path}"))
+        ..Failure::usage("no such resource; the README lists those there are")
     })
 }
 
 async fn wrong_method(request: Request) -> Refusal {
-    let (method, path) = (request.method(), request.uri().path());
+    // A method may be any token.
+    let known = [
+        "GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT",
+    ];
+    let method = Some(request.method().as_str()).filter(|method| known.contains(method));
     Refusal(Failure {
         status: 405,
-        ..Failure::usage(format!("{method} is not possible for {path}"))
+        ..Failure::usage(format!(
+            "{} is not possible for this resource; the header Allow names what is",
+            method.unwrap_or("this method")
+        ))
     })
-}
-
-/// Lets a request with the right token pass; compares in a time that does not depend on where they differ.
-async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let given = request
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    let given = given
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .unwrap_or_default();
-    let same_len = given.len() == api.token.len();
-    let differing = given
-        .bytes()
-        .zip(api.token.bytes())
-        .fold(0, |all, (a, b)| all | (a ^ b));
-    if same_len && differing == 0 {
-        next.run(request).await
-    } else {
-        Refusal(Failure::wrong_token()).into_response()
-    }
 }
 
 /// A JSON answer.

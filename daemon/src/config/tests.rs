@@ -120,6 +120,7 @@ fn every_key_reads_back_from_the_file_and_from_the_environment() {
         announce: vec![peer.to_owned()],
         api: "127.0.0.1:8080".parse().unwrap(),
         join: vec![Join::Address(peer.to_owned())],
+        open: false,
         network: Some([0xAB; 32]),
         unit: Some(64 << 20),
         successors: 20,
@@ -135,6 +136,8 @@ fn every_key_reads_back_from_the_file_and_from_the_environment() {
         placement: "buddies:12".parse().unwrap(),
         log: "debug".to_owned(),
         exit_on_stdin_close: false,
+        read_ahead: 64 << 20,
+        api_insecure: false,
     };
     let directory = tempfile::tempdir().unwrap();
     assert_eq!(

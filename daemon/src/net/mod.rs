@@ -6,19 +6,25 @@
 //! closed by their dialer after [`NetConfig::idle`]. Every connection begins with the `hello`, then
 //! carries `frame`s.
 //!
-//! Layers: `swarm` is libp2p and gives one stream per connection; `hello` decides whether it is wanted;
+//! Layers: `swarm` is libp2p and gives one stream per connection; `gate` bounds those in front of the hello; `hello` decides whether it is wanted;
 //! `traffic` runs it as a `link`, at the `rate` of [`NetConfig::link_rate`]; `table` knows them all; `node` ties
-//! them together. Nothing outside this folder names libp2p.
+//! them together. `addresses` has the rules which addresses are told and dialled, `dial` tries them, `routes`
+//! remembers how that went. Nothing outside this folder names libp2p.
 //!
 //! Absent: NAT traversal, peer discovery, retries after a lost answer (the caller knows what is
 //! idempotent).
 
+mod addresses;
 mod config;
+mod dial;
 mod frame;
+mod gate;
 mod hello;
+mod instance;
 mod link;
 mod node;
 mod rate;
+mod routes;
 mod swarm;
 mod table;
 #[cfg(test)]
@@ -34,11 +40,13 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use libp2p::Multiaddr;
 use mutualstore_dht::Peer;
-pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Refusal};
+pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Reason, Refusal};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+pub(crate) use self::addresses::tcp_target;
 pub use self::config::{ClassCounters, NetConfig, NetCounters, NetworkInfo};
-pub(crate) use self::swarm::{is_loopback, tcp_target};
+pub(crate) use self::dial::STAGGER;
 
 pub use self::frame::{MAX_RPC_BODY, MAX_SHARD_HEAD, MAX_SHARD_PAYLOAD};
 use self::link::{AskError, Patience};
@@ -52,6 +60,10 @@ pub trait Service: Send + Sync + 'static {
     /// A peer proved that it belongs to the network. Once per accepted connection, whoever dialled, before
     /// any request of it; `contact` is what the peer sent and not checked.
     fn hello(&self, peer: Peer, contact: Bytes);
+
+    /// Where a peer that counts among the living is known to be, other than at the addresses of this contact of it,
+    /// which is what the peer sent and not checked.
+    fn elsewhere(&self, peer: Peer, contact: &Bytes) -> Vec<String>;
 
     /// The last connection with a peer ended, and not because it was idle.
     fn disconnected(&self, peer: Peer);
@@ -69,8 +81,8 @@ pub trait Service: Send + Sync + 'static {
 pub struct Target {
     /// Who; the noise handshake checks it.
     pub peer: Peer,
-    /// Multiaddresses, with or without `/p2p/…`; all are tried at once. Only looked at when there is no
-    /// connection yet.
+    /// Multiaddresses as the peer's contact tells them; those of use from here are tried, see `addresses` and
+    /// `dial`. Only looked at when there is no connection yet.
     pub addresses: Vec<String>,
 }
 
@@ -125,6 +137,9 @@ pub enum CallError {
     /// The peer, or this side, does not want the connection, or the peer could not answer.
     #[error("refused: {0}")]
     Refused(String),
+    /// The peer does not let this one into its network; nothing was sent.
+    #[error("refused: {0}")]
+    Barred(Refusal),
     /// The connection was lost; whether the request was served is unknown.
     #[error("the connection was lost")]
     Closed,
@@ -160,6 +175,8 @@ pub struct Dialed {
     pub peer: Peer,
     /// Its contact as it sent it, not checked.
     pub contact: Bytes,
+    /// Drawn at the start of its daemon.
+    pub instance: [u8; 16],
     /// Its network; the secret is empty here whatever it is there.
     pub network: NetworkInfo,
 }
@@ -193,16 +210,27 @@ impl Net {
         self.node.peer()
     }
 
-    /// Where this peer listens now, with real ports, wildcards replaced by the addresses of the interfaces;
-    /// without `/p2p/…`.
+    /// Where this peer listens now, with real ports, wildcards replaced by the addresses of the interfaces, those
+    /// that reach farthest first; without `/p2p/…`.
     pub fn listen_addresses(&self) -> Vec<String> {
-        self.node.listen_addresses()
+        texts(&self.node.place().listening)
     }
 
-    /// Where others are to dial this peer: `announce` if configured, else the listened addresses, loopback
-    /// ones last.
+    /// Where others are to dial this peer: `announce` if configured, else those of the listened addresses that
+    /// reach farthest; none while no interface runs.
     pub fn contact_addresses(&self) -> Vec<String> {
-        self.node.contact_addresses()
+        texts(&self.node.place().told)
+    }
+
+    /// Changes whenever [`listen_addresses`](Self::listen_addresses) or
+    /// [`contact_addresses`](Self::contact_addresses) may have.
+    pub fn address_changes(&self) -> watch::Receiver<()> {
+        self.node.address_changes()
+    }
+
+    /// Those of a contact's addresses that are of use from here.
+    pub fn usable_addresses(&self, addresses: &[String]) -> Vec<String> {
+        self.node.usable_addresses(addresses)
     }
 
     /// `address` with this peer's `/p2p/…`.
@@ -289,8 +317,18 @@ impl Net {
         dialed.map_err(|failure| match failure {
             OpenFailure::Unreachable | OpenFailure::Busy => DialError::Unreachable,
             OpenFailure::Own => DialError::Own,
-            OpenFailure::Refused(refusal) => DialError::Refused(refusal),
+            OpenFailure::Refused(refusal) | OpenFailure::Declined(refusal) => DialError::Refused(refusal),
         })
+    }
+
+    /// Addresses of peers that belong to the network: connections from there have seats of their own before the hello.
+    pub fn know<'a>(&self, addresses: impl Iterator<Item = &'a str>) {
+        self.node.gate().know(addresses);
+    }
+
+    /// Inbound connections that have not proved themselves yet.
+    pub fn waiting(&self) -> usize {
+        self.node.gate().waiting()
     }
 
     /// From now on this peer belongs to `network`. Existing connections stay.
@@ -320,6 +358,10 @@ impl Net {
     }
 }
 
+fn texts(addresses: &[Multiaddr]) -> Vec<String> {
+    addresses.iter().map(Multiaddr::to_string).collect()
+}
+
 impl From<AskError> for CallError {
     fn from(error: AskError) -> Self {
         match error {
@@ -336,7 +378,10 @@ impl From<OpenFailure> for CallError {
         match failure {
             OpenFailure::Unreachable | OpenFailure::Own => Self::Unreachable,
             OpenFailure::Busy => Self::Busy,
-            OpenFailure::Refused(refusal) => Self::Refused(refusal.to_string()),
+            OpenFailure::Refused(refusal) if refusal.reason.is_lasting() => Self::Barred(refusal),
+            OpenFailure::Refused(refusal) | OpenFailure::Declined(refusal) => {
+                Self::Refused(refusal.to_string())
+            }
         }
     }
 }

@@ -1,26 +1,44 @@
 //! What the clones of a [`Net`](super::Net) share: opens, accepts and remembers connections.
 
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use libp2p::Multiaddr;
+use lru::LruCache;
 use mutualstore_dht::Peer;
 use mutualstore_proto::hello::{Class, Reason, Refusal};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::addresses::{self, Place};
 use super::config::count;
 use super::frame::Frame;
+use super::gate::{Gate, Pass};
 use super::hello::{self, HelloFailure, Local, Remote};
 use super::link::Link;
 use super::rate::LinkRate;
-use super::swarm::{self, Dial, Driver, DriverConfig, Inbound, Listening, OpenError, Wire};
+use super::routes::Routes;
+use super::swarm::{self, Dial, Driver, DriverConfig, Inbound, Wire};
 use super::table::{AddError, SharedDial, Table};
 use super::traffic::{self, End, LinkContext};
 use super::{CallError, Dialed, NetConfig, NetCounters, NetworkInfo, Service, StartError, Target};
+
+/// Refusals remembered so that each is logged once.
+const MENTIONED: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+/// Addresses come and go together; they are looked at this long after the first one did,
+const SETTLE: Duration = Duration::from_millis(250);
+/// and this often even when the system reported nothing: it does not when an interface loses its carrier.
+const LOOK: Duration = Duration::from_secs(2);
+/// A link that heard nothing for this long is asked whether it still leads anywhere when its peer connects anew.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Node {
@@ -30,10 +48,19 @@ pub(super) struct Node {
     config: NetConfig,
     network: RwLock<NetworkInfo>,
     table: Mutex<Table>,
-    dials: mpsc::UnboundedSender<Dial>,
-    listening: Listening,
+    pub(super) dials: mpsc::UnboundedSender<Dial>,
+    gate: Gate,
+    listeners: Vec<SocketAddr>,
+    announced: Vec<Multiaddr>,
+    place: RwLock<Arc<Place>>,
+    changed: watch::Sender<()>,
+    /// Whether a member was met on this machine.
+    met_here: AtomicBool,
+    routes: Mutex<Routes>,
     counters: Arc<NetCounters>,
-    context: Arc<LinkContext>,
+    pub(super) context: Arc<LinkContext>,
+    /// Refusals that were logged.
+    mentioned: Mutex<LruCache<(Peer, Reason), ()>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -43,8 +70,10 @@ pub(super) struct Node {
 pub(super) enum OpenFailure {
     Unreachable,
     Own,
-    /// By either side.
+    /// In the hello: the two sides do not fit.
     Refused(Refusal),
+    /// By this side, after a hello that went well.
+    Declined(Refusal),
     /// Our own limit.
     Busy,
 }
@@ -59,9 +88,8 @@ impl Node {
         let driver_config = DriverConfig {
             dial_timeout: config.dial_timeout,
             hello_timeout: config.hello_timeout,
-            max_pending_hellos: config.max_pending_hellos,
         };
-        let (driver, handles) = Driver::bind(&keypair, &config.listen, driver_config).await?;
+        let (driver, handles) = Driver::bind(&keypair, &config.listen, driver_config)?;
         let counters = Arc::new(NetCounters::default());
         let context = Arc::new(LinkContext {
             service,
@@ -73,6 +101,11 @@ impl Node {
             progress_timeout: config.progress_timeout,
             rate: config.link_rate.map(LinkRate::new),
         });
+        let announced = config
+            .announce
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect();
         let node = Arc::new(Self {
             peer,
             instance: rand::random(),
@@ -80,13 +113,22 @@ impl Node {
             config,
             table: Mutex::default(),
             dials: handles.dials,
-            listening: handles.listening,
+            gate: handles.gate,
+            listeners: handles.listeners,
+            announced,
+            place: RwLock::default(),
+            changed: watch::Sender::new(()),
+            met_here: AtomicBool::new(false),
+            routes: Mutex::default(),
             counters,
             context,
+            mentioned: Mutex::new(LruCache::new(MENTIONED)),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        node.look();
         node.tasks.spawn(driver.run(node.stop.clone()));
+        node.tasks.spawn(Arc::clone(&node).follow(handles.moved));
         node.tasks.spawn(Arc::clone(&node).accept_all(handles.inbound));
         Ok(node)
     }
@@ -103,20 +145,104 @@ impl Node {
         &self.counters
     }
 
-    pub(super) fn listen_addresses(&self) -> Vec<String> {
-        self.listening
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Where this peer is.
+    pub(super) fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.place.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn contact_addresses(&self) -> Vec<String> {
-        if !self.config.announce.is_empty() {
-            return self.config.announce.clone();
+    pub(super) fn address_changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Whether loopback addresses of others are of use.
+    pub(super) fn is_on_loopback(&self) -> bool {
+        self.met_here.load(Ordering::Relaxed) || self.place().is_on_loopback()
+    }
+
+    pub(super) fn usable_addresses(&self, addresses: &[String]) -> Vec<String> {
+        let (place, on_loopback) = (self.place(), self.is_on_loopback());
+        let of_use = |text: &&String| {
+            let address = text.parse::<Multiaddr>();
+            address.is_ok_and(|address| place.may_dial(&address, on_loopback))
+        };
+        addresses.iter().filter(of_use).cloned().collect()
+    }
+
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    pub(super) fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the picture of this peer's addresses true.
+    async fn follow(self: Arc<Self>, moved: Arc<Notify>) {
+        let following = async {
+            loop {
+                if timeout(LOOK, moved.notified()).await.is_ok() {
+                    tokio::time::sleep(SETTLE).await;
+                }
+                let before = self.place();
+                if self.look() {
+                    self.moved(&before);
+                }
+            }
+        };
+        self.stop.run_until_cancelled(following).await;
+    }
+
+    /// The addresses are others than `before`.
+    fn moved(self: &Arc<Self>, before: &Place) {
+        let place = self.place();
+        self.routes().moved();
+        if before.listening.iter().any(|address| !place.is_own(address)) {
+            let links = self.table().all();
+            self.check(links);
         }
-        let mut addresses = self.listen_addresses();
-        addresses.sort_by_key(|text| swarm::is_loopback(text));
-        addresses
+        self.changed.send_replace(());
+    }
+
+    /// Looks at the interfaces; whether anything changed.
+    fn look(&self) -> bool {
+        let interfaces = match addresses::interfaces() {
+            Ok(interfaces) => interfaces,
+            Err(error) => {
+                tracing::debug!(%error, "cannot list the interfaces");
+                return false;
+            }
+        };
+        let mut known = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        let before = if self.met_here.load(Ordering::Relaxed) {
+            &[]
+        } else {
+            known.told.as_slice()
+        };
+        let place = Place::new(&self.listeners, &self.announced, before, interfaces);
+        let changed = **known != place;
+        if changed {
+            *known = Arc::new(place);
+        }
+        changed
+    }
+
+    /// Gives up those of these links that lead nowhere any more: a connection does not break by itself when the
+    /// address at one of its ends is gone.
+    fn check(self: &Arc<Self>, links: Vec<Arc<Link>>) {
+        // A side that is held up lets hear of itself more often than that.
+        let limit = self.config.progress_timeout / 2;
+        for link in links {
+            self.tasks.spawn(async move {
+                let asked = timeout(limit, link.ping());
+                let answered = link.stop.run_until_cancelled(asked).await;
+                if let Some(Err(_)) = answered
+                    && link.activity.unheard() >= limit
+                {
+                    tracing::debug!(peer = ?link.peer, class = ?link.class, "leads nowhere any more");
+                    link.stop.cancel();
+                }
+            });
+        }
     }
 
     pub(super) fn network(&self) -> NetworkInfo {
@@ -210,7 +336,7 @@ impl Node {
     }
 
     /// Dials, says hello and starts the link; no link if the hello only was to learn the network.
-    async fn open(
+    pub(super) async fn open(
         self: &Arc<Self>,
         peer: Option<Peer>,
         addresses: Vec<Multiaddr>,
@@ -241,10 +367,14 @@ impl Node {
         let local = self.local(network);
         let hello = hello::dial(&mut wire.stream, wire.peer, &local, class);
         let remote = timeout(self.config.hello_timeout, hello).await;
-        let remote = remote.map_err(|_| OpenFailure::Unreachable)??;
+        let remote = remote.map_err(|_| OpenFailure::Unreachable)?.map_err(|failure| {
+            self.mention(wire.peer, &failure);
+            failure
+        })?;
         let dialed = Dialed {
             peer: wire.peer,
             contact: remote.contact.clone(),
+            instance: remote.instance,
             network: remote.network.clone(),
         };
         if remote.adopting {
@@ -259,69 +389,33 @@ impl Node {
             | Reason::WrongSecret
             | Reason::ParametersDiffer
             | Reason::DuplicateInstance
-            | Reason::NoNetwork => OpenFailure::Refused(refusal),
+            | Reason::NoNetwork => OpenFailure::Declined(refusal),
         })?;
         self.spawn_link(Arc::clone(&link), wire, queue, remote.contact);
         Ok((dialed, Some(link)))
-    }
-
-    /// An open stream to `peer`, or to whoever is at the address. Addresses where somebody else answers are
-    /// left out in favour of the others.
-    pub(super) async fn connect(
-        &self,
-        peer: Option<Peer>,
-        mut addresses: Vec<Multiaddr>,
-    ) -> Result<Wire, OpenFailure> {
-        loop {
-            let (reply, opening) = oneshot::channel();
-            let dial = Dial {
-                peer,
-                addresses: addresses.clone(),
-                reply,
-            };
-            self.dials.send(dial).map_err(|_| OpenFailure::Unreachable)?;
-            let opened = match opening.await.unwrap_or(Err(OpenError::Unreachable)) {
-                Ok(opening) => opening.open().await,
-                Err(error) => Err(error),
-            };
-            match opened {
-                Ok(wire) => return Ok(wire),
-                Err(OpenError::Unreachable) => return Err(OpenFailure::Unreachable),
-                Err(OpenError::Own) => return Err(OpenFailure::Own),
-                Err(OpenError::Foreign) => return Err(OpenFailure::Refused(foreign())),
-                Err(OpenError::WrongPeer(wrong)) => {
-                    let before = addresses.len();
-                    addresses.retain(|address| swarm::without_peer(address.clone()) != wrong);
-                    if addresses.is_empty() || addresses.len() == before {
-                        return Err(OpenFailure::Unreachable);
-                    }
-                }
-            }
-        }
     }
 
     async fn accept_all(self: Arc<Self>, mut inbound: mpsc::UnboundedReceiver<Inbound>) {
         while let Some(Some(inbound)) = self.stop.run_until_cancelled(inbound.recv()).await {
             let node = Arc::clone(&self);
             self.tasks.spawn(async move {
-                let Inbound { opening, permit } = inbound;
+                let Inbound { opening, pass } = inbound;
                 let stop = node.stop.clone();
                 let accepting = timeout(node.config.hello_timeout, async {
                     if let Ok(wire) = opening.open().await {
-                        node.accept(wire).await;
+                        node.accept(wire, pass).await;
                     }
                 });
                 if let None | Some(Err(_)) = stop.run_until_cancelled(accepting).await {
                     tracing::debug!("inbound connection dropped in its hello");
                 }
-                drop(permit);
             });
         }
     }
 
-    async fn accept(self: &Arc<Self>, mut wire: Wire) {
+    async fn accept(self: &Arc<Self>, mut wire: Wire, pass: Pass) {
         let peer = wire.peer;
-        match self.try_accept(&mut wire).await {
+        match self.try_accept(&mut wire, pass).await {
             Ok(Some((link, queue, contact))) => {
                 count(&self.counters.accepted, 1);
                 self.spawn_link(link, wire, queue, contact);
@@ -329,6 +423,7 @@ impl Node {
             Ok(None) => {}
             Err(failure) => {
                 tracing::debug!(?peer, %failure, "inbound connection not accepted");
+                self.mention(peer, &failure);
                 if let HelloFailure::Refusing(_) = failure {
                     count(&self.counters.refused, 1);
                 }
@@ -339,14 +434,20 @@ impl Node {
     async fn try_accept(
         self: &Arc<Self>,
         wire: &mut Wire,
+        pass: Pass,
     ) -> Result<Option<(Arc<Link>, mpsc::Receiver<Frame>, Bytes)>, HelloFailure> {
         let proven = hello::listen(&mut wire.stream, wire.peer, &self.local(self.network())).await?;
+        pass.admit();
         if proven.remote.adopting {
             hello::accept(&mut wire.stream, &proven).await?;
             hello::drain(&mut wire.stream).await;
             return Ok(None);
         }
-        let (link, queue) = match self.admit(wire.peer, false, &proven.remote).await {
+        let admitted = match self.check_elsewhere(wire.peer, &proven.remote).await {
+            Ok(()) => self.admit(wire.peer, false, &proven.remote).await,
+            Err(refusal) => Err(refusal),
+        };
+        let (link, queue) = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => return Err(hello::refuse(&mut wire.stream, refusal).await),
         };
@@ -356,6 +457,19 @@ impl Node {
         };
         hello::accept(&mut wire.stream, &proven).await?;
         Ok(link.keep().map(|link| (link, queue, proven.remote.contact)))
+    }
+
+    /// Tells people once of each peer that does not fit for good, and why.
+    fn mention(&self, peer: Peer, failure: &HelloFailure) {
+        let (side, refusal) = match failure {
+            HelloFailure::Refused(refusal) => ("it refuses", refusal),
+            HelloFailure::Refusing(refusal) => ("this one refuses", refusal),
+            HelloFailure::Io(_) => return,
+        };
+        let mut mentioned = self.mentioned.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusal.reason.is_lasting() && mentioned.put((peer, refusal.reason), ()).is_none() {
+            tracing::warn!(%peer, "no connection with a peer: {side}: {}", refusal.to_string().escape_debug());
+        }
     }
 
     /// Makes room for a connection with a peer that proved itself and registers it.
@@ -392,22 +506,6 @@ impl Node {
         }
     }
 
-    /// Drops the links of other instances of `peer` if they are dead.
-    async fn retire_instance(&self, peer: Peer, instance: [u8; 16]) -> Result<(), Refusal> {
-        let Some(old) = self.table().other_instance(peer, instance) else {
-            return Ok(());
-        };
-        if let Ok(Ok(())) = timeout(self.config.instance_timeout, old.ping()).await {
-            let text = "two daemons run with the same identity".to_owned();
-            return Err(Refusal {
-                reason: Reason::DuplicateInstance,
-                text,
-            });
-        }
-        self.unregister(&old);
-        Ok(())
-    }
-
     fn spawn_link(
         self: &Arc<Self>,
         link: Arc<Link>,
@@ -416,6 +514,15 @@ impl Node {
         contact: Bytes,
     ) {
         let node = Arc::clone(self);
+        if let Some(ip) = wire.remote {
+            self.routes().called_from(link.peer, ip);
+            if self.place().is_here(ip) {
+                self.met_here.store(true, Ordering::Relaxed);
+            }
+        }
+        let quiet = |other: &&Arc<Link>| !Arc::ptr_eq(other, &link) && other.activity.unheard() >= QUIET;
+        let older = self.table().of(link.peer).iter().filter(quiet).cloned().collect();
+        self.check(older);
         self.tasks.spawn(async move {
             let peer = link.peer;
             node.context.service.hello(peer, contact);
@@ -437,7 +544,7 @@ impl Node {
     }
 
     /// Forgets a link and drops its connection; whether it was its peer's last one.
-    fn unregister(&self, link: &Arc<Link>) -> bool {
+    pub(super) fn unregister(&self, link: &Arc<Link>) -> bool {
         link.stop.cancel();
         self.table().remove(link)
     }
@@ -451,7 +558,7 @@ impl Node {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -473,13 +580,6 @@ impl Drop for Registered<'_> {
         if let Some(link) = &self.link {
             self.node.unregister(link);
         }
-    }
-}
-
-fn foreign() -> Refusal {
-    Refusal {
-        reason: Reason::NotMutualStore,
-        text: "whoever answers there does not speak this protocol".to_owned(),
     }
 }
 

@@ -4,17 +4,23 @@
 //! stream as a [`Wire`] and everything after that (hello, frames, limits) happens in its task. Dropping the
 //! wire drops the connection at once, without waiting for the other side. No libp2p protocol but our own
 //! runs: no identify, ping or discovery.
+//!
+//! A listener stays for as long as the swarm runs: one that breaks (the socket that watches the interfaces may) is
+//! bound again.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use libp2p::core::transport::{ListenerId, PortUse};
 use libp2p::core::upgrade::{ReadyUpgrade, Version};
-use libp2p::core::{Endpoint, Transport as _, transport::PortUse};
+use libp2p::core::{Endpoint, Transport as _};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
@@ -25,18 +31,26 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId, dns, identity, noise, tcp, yamux};
 use mutualstore_dht::Peer;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use socket2::{Domain, Socket, Type};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
+use super::addresses::{ip_of, multiaddr, socket_address};
+use super::gate::{Gate, Paced, Pass};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/mutualstore/1");
+
+/// Between two attempts to bind a listener again.
+const REBIND: Duration = Duration::from_secs(1);
 
 /// The one stream of a connection.
 #[derive(Debug)]
 pub(super) struct Wire {
     /// The other side, as the noise handshake proved.
     pub(super) peer: Peer,
+    /// Where the other side is; none when it was dialled by name.
+    pub(super) remote: Option<IpAddr>,
     /// Bytes, both ways.
     pub(super) stream: Stream,
     /// Keeps the connection. Declared, and so dropped, after the stream.
@@ -50,6 +64,7 @@ pub(super) type Hold = oneshot::Sender<Infallible>;
 #[derive(Debug)]
 pub(super) struct Opening {
     peer: Peer,
+    remote: Option<IpAddr>,
     stream: oneshot::Receiver<Result<Stream, OpenError>>,
     hold: Hold,
 }
@@ -60,17 +75,18 @@ impl Opening {
         let stream = self.stream.await.map_err(|_| OpenError::Unreachable)??;
         Ok(Wire {
             peer: self.peer,
+            remote: self.remote,
             stream,
             hold: self.hold,
         })
     }
 }
 
-/// An inbound connection; the permit counts it among the pending hellos.
+/// An inbound connection, and what lets it in once its hello is done.
 #[derive(Debug)]
 pub(super) struct Inbound {
     pub(super) opening: Opening,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) pass: Pass,
 }
 
 /// Why a dial gave no stream. Nothing of it remains.
@@ -78,10 +94,10 @@ pub(super) struct Inbound {
 pub(super) enum OpenError {
     #[error("unreachable")]
     Unreachable,
-    #[error("every address is our own")]
+    #[error("the address is our own")]
     Own,
-    #[error("another peer answers at {0}")]
-    WrongPeer(Multiaddr),
+    #[error("another peer answers")]
+    WrongPeer,
     #[error("does not speak our protocol")]
     Foreign,
 }
@@ -90,25 +106,30 @@ pub(super) enum OpenError {
 #[derive(Debug)]
 pub(super) struct Dial {
     pub(super) peer: Option<Peer>,
-    pub(super) addresses: Vec<Multiaddr>,
+    pub(super) address: Multiaddr,
     pub(super) reply: oneshot::Sender<Result<Opening, OpenError>>,
 }
-
-/// Addresses listened on, as text without `/p2p`.
-pub(super) type Listening = Arc<RwLock<Vec<String>>>;
 
 /// What the swarm needs to run.
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
     dials: mpsc::UnboundedReceiver<Dial>,
-    listening: Listening,
+    /// Listeners that are bound,
+    bound: HashMap<ListenerId, SocketAddr>,
+    /// and those that broke.
+    broken: Vec<SocketAddr>,
+    moved: Arc<Notify>,
 }
 
 /// The other ends of a [`Driver`].
 pub(super) struct Handles {
     pub(super) dials: mpsc::UnboundedSender<Dial>,
     pub(super) inbound: mpsc::UnboundedReceiver<Inbound>,
-    pub(super) listening: Listening,
+    pub(super) gate: Gate,
+    /// What is listened on, as configured but with real ports.
+    pub(super) listeners: Vec<SocketAddr>,
+    /// Told when an address of an interface that is listened on came or went.
+    pub(super) moved: Arc<Notify>,
 }
 
 /// The keypair of an ed25519 secret key, and the peer it stands for.
@@ -128,92 +149,101 @@ fn to_peer(id: &PeerId) -> Option<Peer> {
 pub(super) struct DriverConfig {
     pub(super) dial_timeout: Duration,
     pub(super) hello_timeout: Duration,
-    pub(super) max_pending_hellos: usize,
 }
 
 impl Driver {
     /// Binds every address of `listen`; accepts nothing before [`run`](Self::run).
-    pub(super) async fn bind(
+    pub(super) fn bind(
         keypair: &identity::Keypair,
         listen: &[String],
         config: DriverConfig,
     ) -> Result<(Self, Handles), StartError> {
         let (inbound_out, inbound) = mpsc::unbounded_channel();
         let (dials_out, dials) = mpsc::unbounded_channel();
+        let gate = Gate::default();
         let behaviour = Behaviour {
-            pending: Arc::new(Semaphore::new(config.max_pending_hellos)),
-            pending_inbound: HashMap::new(),
+            gate: gate.clone(),
             dialling: HashMap::new(),
             inbound: inbound_out,
             hello_timeout: config.hello_timeout,
         };
-        let transport = transport(keypair, config.dial_timeout)?;
+        let transport = transport(keypair, config.dial_timeout, &gate)?;
         let swarm_config = Config::with_tokio_executor()
             .with_idle_connection_timeout(Duration::ZERO)
             .with_max_negotiating_inbound_streams(1);
         let peer_id = keypair.public().to_peer_id();
         let swarm = Swarm::new(transport, behaviour, peer_id, swarm_config);
-        let listening = Listening::default();
+        let moved = Arc::new(Notify::new());
         let mut driver = Self {
             swarm,
             dials,
-            listening: Arc::clone(&listening),
+            bound: HashMap::new(),
+            broken: Vec::new(),
+            moved: Arc::clone(&moved),
         };
-        driver.listen(listen).await?;
+        let listeners = driver.listen(listen)?;
         Ok((
             driver,
             Handles {
                 dials: dials_out,
                 inbound,
-                listening,
+                gate,
+                listeners,
+                moved,
             },
         ))
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
-    async fn listen(&mut self, addresses: &[String]) -> Result<(), StartError> {
-        let mut parsed = Vec::new();
+    fn listen(&mut self, addresses: &[String]) -> Result<Vec<SocketAddr>, StartError> {
+        let mut listeners = Vec::new();
         for text in addresses {
-            let bad = || StartError::BadAddress {
+            let address = socket_address(text).ok_or_else(|| StartError::BadAddress {
                 address: text.clone(),
-            };
-            let address: Multiaddr = text.parse().map_err(|_| bad())?;
-            ensure_free(&address, text)?;
-            parsed.push((address, text));
+            })?;
+            let free = free_port(address).map_err(|source| StartError::listen(text, source))?;
+            listeners.push((free, text));
         }
-        let mut waiting = Vec::new();
-        for (address, text) in parsed {
-            waiting.push(self.swarm.listen_on(address).map_err(|error| match error {
-                libp2p::TransportError::MultiaddrNotSupported(_) => StartError::BadAddress {
-                    address: text.clone(),
-                },
-                libp2p::TransportError::Other(source) => StartError::listen(text, source),
-            })?);
+        for (address, text) in &listeners {
+            self.bind_one(*address)
+                .map_err(|source| StartError::listen(text, source))?;
         }
-        while !waiting.is_empty() {
-            match self.swarm.select_next_some().await {
-                SwarmEvent::NewListenAddr { listener_id, address } => {
-                    waiting.retain(|id| *id != listener_id);
-                    self.add_listening(&address);
+        Ok(listeners.into_iter().map(|(address, _)| address).collect())
+    }
+
+    fn bind_one(&mut self, address: SocketAddr) -> io::Result<()> {
+        let id = self
+            .swarm
+            .listen_on(multiaddr(address))
+            .map_err(|error| match error {
+                libp2p::TransportError::MultiaddrNotSupported(_) => io::ErrorKind::Unsupported.into(),
+                libp2p::TransportError::Other(source) => source,
+            })?;
+        self.bound.insert(id, address);
+        Ok(())
+    }
+
+    /// Binds again what broke.
+    fn rebind(&mut self) {
+        for address in std::mem::take(&mut self.broken) {
+            match self.bind_one(address) {
+                Ok(()) => tracing::info!(%address, "listens again"),
+                Err(error) => {
+                    tracing::debug!(%address, %error, "cannot listen again yet");
+                    self.broken.push(address);
                 }
-                SwarmEvent::ListenerClosed {
-                    reason: Err(source), ..
-                }
-                | SwarmEvent::ListenerError { error: source, .. } => {
-                    return Err(StartError::listen(&addresses.join(", "), source));
-                }
-                _ => {}
             }
         }
-        Ok(())
     }
 
     /// Runs until `stop`; then every connection and listener is gone.
     pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut rebind = tokio::time::interval(REBIND);
+        rebind.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 event = self.swarm.select_next_some() => self.handle_event(event),
+                _ = rebind.tick(), if !self.broken.is_empty() => self.rebind(),
                 dial = self.dials.recv() => match dial {
                     Some(dial) => self.dial(dial),
                     None => return,
@@ -223,7 +253,7 @@ impl Driver {
     }
 
     fn dial(&mut self, dial: Dial) {
-        let Some(options) = dial_options(dial.peer, dial.addresses) else {
+        let Some(options) = dial_options(dial.peer, dial.address) else {
             reply(dial.reply, Err(OpenError::Unreachable));
             return;
         };
@@ -242,7 +272,10 @@ impl Driver {
         let error = match error {
             // The swarm leaves out the addresses it listens on.
             DialError::LocalPeerId { .. } | DialError::NoAddresses => OpenError::Own,
-            DialError::WrongPeerId { address, .. } => OpenError::WrongPeer(without_peer(address.clone())),
+            DialError::WrongPeerId { obtained, .. } if obtained == self.swarm.local_peer_id() => {
+                OpenError::Own
+            }
+            DialError::WrongPeerId { .. } => OpenError::WrongPeer,
             DialError::DialPeerConditionFalse(_)
             | DialError::Aborted
             | DialError::Denied { .. }
@@ -259,40 +292,35 @@ impl Driver {
             } => {
                 self.dial_failed(connection_id, &error);
             }
-            SwarmEvent::NewListenAddr { address, .. } => self.add_listening(&address),
-            SwarmEvent::ExpiredListenAddr { address, .. } => self.remove_listening(&address),
+            SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => {
+                self.moved.notify_one()
+            }
             SwarmEvent::ListenerClosed {
-                addresses, reason, ..
-            } => {
-                tracing::warn!(?addresses, ?reason, "listener closed");
-                for address in &addresses {
-                    self.remove_listening(address);
-                }
+                listener_id, reason, ..
+            } => self.lost(listener_id, &reason),
+            // The watcher of the interfaces is gone for good, and nothing is accepted any more.
+            SwarmEvent::ListenerError { listener_id, error } if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.swarm.remove_listener(listener_id);
+                self.lost(listener_id, &Err(error));
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "listener"),
             _ => {}
         }
     }
 
-    fn add_listening(&mut self, address: &Multiaddr) {
-        let text = without_peer(address.clone()).to_string();
-        let mut listening = write(&self.listening);
-        if !listening.contains(&text) {
-            listening.push(text);
+    /// A listener ended.
+    fn lost(&mut self, id: ListenerId, reason: &io::Result<()>) {
+        if let Some(address) = self.bound.remove(&id) {
+            tracing::warn!(%address, ?reason, "a listener ended; it is bound again");
+            self.broken.push(address);
         }
-    }
-
-    fn remove_listening(&mut self, address: &Multiaddr) {
-        let text = without_peer(address.clone()).to_string();
-        write(&self.listening).retain(|known| *known != text);
     }
 }
 
-/// How to dial `peer`, or whoever is at the first address; none without an address. Always on a new port: a
-/// reused one allows a single connection to each remote address.
-fn dial_options(peer: Option<Peer>, addresses: Vec<Multiaddr>) -> Option<DialOpts> {
+/// How to dial `peer`, or whoever is at the address. Always on a new port: a reused one allows a single
+/// connection to each remote address.
+fn dial_options(peer: Option<Peer>, address: Multiaddr) -> Option<DialOpts> {
     let Some(peer) = peer else {
-        let address = addresses.into_iter().next()?;
         return Some(
             DialOpts::unknown_peer_id()
                 .address(address)
@@ -302,27 +330,15 @@ fn dial_options(peer: Option<Peer>, addresses: Vec<Multiaddr>) -> Option<DialOpt
     };
     let options = DialOpts::peer_id(PeerId::from_bytes(&peer.to_peer_id_bytes()).ok()?)
         .condition(PeerCondition::Always)
-        .addresses(addresses)
+        .addresses(vec![address])
         .allocate_new_port()
         .build();
     Some(options)
 }
 
-fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 /// Whoever asked may be gone; then nobody wants to know.
 fn reply<T>(to: oneshot::Sender<T>, value: T) {
     drop(to.send(value));
-}
-
-/// The address without its last `/p2p/…`.
-pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
-    if let Some(Protocol::P2p(_)) = address.iter().last() {
-        address.pop();
-    }
-    address
 }
 
 /// The peer an address ends with, if it names one.
@@ -333,64 +349,32 @@ pub(super) fn named_peer(address: &Multiaddr) -> Option<Peer> {
     to_peer(&id)
 }
 
-/// Host and port of an address; none if it is not one for TCP.
-pub(crate) fn tcp_target(address: &str) -> Option<(String, u16)> {
-    let address: Multiaddr = address.parse().ok()?;
-    let mut parts = address.iter();
-    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
-    let host = match parts.next()? {
-        Protocol::Ip4(ip) => ip.to_string(),
-        Protocol::Ip6(ip) => ip.to_string(),
-        Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => name.into_owned(),
-        _ => return None,
-    };
-    let Some(Protocol::Tcp(port)) = parts.next() else {
-        return None;
-    };
-    Some((host, port))
-}
-
-/// Whether only this machine can reach the address.
-pub(crate) fn is_loopback(address: &str) -> bool {
-    let first = address
-        .parse::<Multiaddr>()
-        .ok()
-        .and_then(|address| match address.iter().next() {
-            Some(Protocol::Ip4(ip)) => Some(ip.is_loopback()),
-            Some(Protocol::Ip6(ip)) => Some(ip.is_loopback()),
-            _ => None,
-        });
-    first.unwrap_or(false)
-}
-
-/// libp2p-tcp listens with `SO_REUSEPORT`, so a second daemon of the same user would get half of the
-/// first one's connections instead of an error. A plain bind tells.
-fn ensure_free(address: &Multiaddr, text: &str) -> Result<(), StartError> {
-    let mut parts = address.iter();
-    let ip: std::net::IpAddr = match parts.next() {
-        Some(Protocol::Ip4(ip)) => ip.into(),
-        Some(Protocol::Ip6(ip)) => ip.into(),
-        _ => {
-            return Err(StartError::BadAddress {
-                address: text.to_owned(),
-            });
-        }
-    };
-    let Some(Protocol::Tcp(port)) = parts.next() else {
-        return Err(StartError::BadAddress {
-            address: text.to_owned(),
-        });
-    };
-    match std::net::TcpListener::bind((ip, port)) {
-        Ok(_) => Ok(()),
-        Err(source) => Err(StartError::listen(text, source)),
+/// The same address with a free port in place of 0. libp2p-tcp listens with `SO_REUSEPORT`, so a second daemon of
+/// the same user would get half of the first one's connections instead of an error. A plain bind tells. IPv6 alone,
+/// as libp2p-tcp binds it: the same port of IPv4 is another one.
+fn free_port(address: SocketAddr) -> io::Result<SocketAddr> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
     }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)?;
+    let bound = socket.local_addr()?.as_socket();
+    Ok(SocketAddr::new(
+        address.ip(),
+        bound.map_or(address.port(), |bound| bound.port()),
+    ))
 }
 
 type Boxed = libp2p::core::transport::Boxed<(PeerId, libp2p::core::muxing::StreamMuxerBox)>;
 
-fn transport(keypair: &identity::Keypair, timeout: Duration) -> Result<Boxed, StartError> {
-    let tcp = || tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+fn transport(keypair: &identity::Keypair, timeout: Duration, gate: &Gate) -> Result<Boxed, StartError> {
+    let tcp = || {
+        let gate = gate.clone();
+        let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+        Paced::new(tcp).map(move |stream, point| gate.wrap(stream, point))
+    };
     let resolved = dns::tokio::Transport::system(tcp()).unwrap_or_else(|error| {
         tracing::warn!(%error, "no name resolution: only numeric addresses can be dialled");
         dns::tokio::Transport::custom(
@@ -412,10 +396,7 @@ fn transport(keypair: &identity::Keypair, timeout: Duration) -> Result<Boxed, St
 
 /// Hands out one [`Handler`] per connection.
 struct Behaviour {
-    /// Permits for inbound connections without a finished hello.
-    pending: Arc<Semaphore>,
-    /// Inbound connections in the noise handshake.
-    pending_inbound: HashMap<ConnectionId, OwnedSemaphorePermit>,
+    gate: Gate,
     /// Who waits for an outbound connection.
     dialling: HashMap<ConnectionId, oneshot::Sender<Result<Opening, OpenError>>>,
     /// Where inbound connections go.
@@ -426,8 +407,6 @@ struct Behaviour {
 /// Reasons a connection is turned away before its hello.
 #[derive(Debug, thiserror::Error)]
 enum Denied {
-    #[error("too many connections are in their hello")]
-    Busy,
     #[error("not an ed25519 peer")]
     Key,
     #[error("nobody waits for this connection")]
@@ -436,7 +415,12 @@ enum Denied {
 
 impl Behaviour {
     /// A handler and what its counterpart in our code waits with.
-    fn connect(&self, peer: &PeerId, role: Role) -> Result<(Handler, Opening), ConnectionDenied> {
+    fn connect(
+        &self,
+        peer: &PeerId,
+        remote: Option<IpAddr>,
+        role: Role,
+    ) -> Result<(Handler, Opening), ConnectionDenied> {
         let peer = to_peer(peer).ok_or_else(|| ConnectionDenied::new(Denied::Key))?;
         let (stream_out, stream) = oneshot::channel();
         let (hold, released) = oneshot::channel();
@@ -447,7 +431,13 @@ impl Behaviour {
             alive: true,
             timeout: self.hello_timeout,
         };
-        Ok((handler, Opening { peer, stream, hold }))
+        let opening = Opening {
+            peer,
+            remote,
+            stream,
+            hold,
+        };
+        Ok((handler, opening))
     }
 }
 
@@ -455,31 +445,19 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
     type ToSwarm = Infallible;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        _local: &Multiaddr,
-        _remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        let permit = Arc::clone(&self.pending)
-            .try_acquire_owned()
-            .map_err(|_| ConnectionDenied::new(Denied::Busy))?;
-        self.pending_inbound.insert(id, permit);
-        Ok(())
-    }
-
     fn handle_established_inbound_connection(
         &mut self,
-        id: ConnectionId,
+        _: ConnectionId,
         peer: PeerId,
-        _local: &Multiaddr,
-        _remote: &Multiaddr,
+        local: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
-        let permit = self.pending_inbound.remove(&id);
-        let permit = permit.ok_or_else(|| ConnectionDenied::new(Denied::Unwanted))?;
-        let (handler, opening) = self.connect(&peer, Role::Listener)?;
+        let pass = self.gate.pass_for(local, remote);
+        // It lost its seat to another one just now.
+        let pass = pass.ok_or_else(|| ConnectionDenied::new(Denied::Unwanted))?;
+        let (handler, opening) = self.connect(&peer, ip_of(remote), Role::Listener)?;
         self.inbound
-            .send(Inbound { opening, permit })
+            .send(Inbound { opening, pass })
             .map_err(|_| ConnectionDenied::new(Denied::Unwanted))?;
         Ok(handler)
     }
@@ -488,24 +466,20 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         id: ConnectionId,
         peer: PeerId,
-        _address: &Multiaddr,
+        address: &Multiaddr,
         _role: Endpoint,
         _port: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
         let waiting = self.dialling.remove(&id);
         let waiting = waiting.ok_or_else(|| ConnectionDenied::new(Denied::Unwanted))?;
-        let (handler, opening) = self.connect(&peer, Role::Dialer { asked: false })?;
+        let (handler, opening) = self.connect(&peer, ip_of(address), Role::Dialer { asked: false })?;
         waiting
             .send(Ok(opening))
             .map_err(|_| ConnectionDenied::new(Denied::Unwanted))?;
         Ok(handler)
     }
 
-    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        if let FromSwarm::ListenFailure(failure) = event {
-            self.pending_inbound.remove(&failure.connection_id);
-        }
-    }
+    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
 
     fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: Infallible) {
         match event {}

@@ -47,7 +47,12 @@ impl Table {
         self.links.get(&peer).map_or(&[], Vec::as_slice)
     }
 
-    /// All links.
+    /// Every link.
+    pub(super) fn all(&self) -> Vec<Arc<Link>> {
+        self.links.values().flatten().cloned().collect()
+    }
+
+    /// How many there are.
     pub(super) fn total(&self) -> usize {
         self.total
     }

@@ -16,6 +16,7 @@ use crate::locator::Locator;
 use crate::transfer::delete::bury_at;
 use crate::transfer::events::Operation;
 use crate::transfer::exchange::{Fetched, fetch_from, store_at};
+use crate::transfer::lease::renew_asked;
 use crate::transfer::locate::locate_at;
 use crate::wire::node::NO_TOKEN;
 
@@ -64,6 +65,8 @@ pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
             expired,
         } => {
             if expired {
+                // A put of this peer that lives, after this process stood still.
+                renew_asked(&node, node.me, &[stripe]).await;
                 node.shards.expire(&node.core, stripe, index).await;
             } else {
                 node.shards.drop_shards(&node.core, vec![(stripe, index)]).await;
@@ -86,6 +89,9 @@ pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
 
 fn finish(node: &Node, job: JobId, outcome: JobOutcome) {
     node.metrics.repaired(outcome.stored.len(), outcome.bytes);
+    if !outcome.stored.is_empty() {
+        node.sweep.repaired();
+    }
     node.core.with(|state, now| {
         let State { ring, custody, .. } = state;
         custody.handle_job(now, ring, job, outcome);

@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt as _, stream};
 use mutualstore_dht::contact::virtual_nodes_for;
 use mutualstore_dht::custody::Standing;
 use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
 use mutualstore_dht::{Contact, Id, Peer, PeerState, Time};
+use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroizing;
 
 use super::Node;
 use super::core::State;
 use super::shards::unix_ms;
 use crate::error::Failure;
-use crate::files::BookEntry;
+use crate::files::{BookEntry, DaemonInfo};
 use crate::link::Link;
-use crate::net::{DialError, NetworkInfo};
+use crate::net::{DialError, Net, NetworkInfo, Reason, Refusal, STAGGER};
 use crate::network::Join;
 use crate::spare;
 use crate::wire::contact::decode_contact;
@@ -24,13 +27,15 @@ use crate::wire::contact::decode_contact;
 /// Between two rounds over the join addresses: doubles up to the maximum.
 const JOIN_RETRY: Duration = Duration::from_millis(250);
 const JOIN_RETRY_MAX: Duration = Duration::from_secs(10);
+/// Addresses of an old address book dialled at once.
+const HINTS_AT_ONCE: usize = 8;
 /// How full this peer is, and whether others could relieve it, is looked at this often even when nothing comes or goes.
 const USAGE_EVERY: Duration = Duration::from_secs(5);
 /// The address book is written this long after it changed: what changes together is written once, and a peer
 /// that is killed soon after it joined still finds the others again.
 const BOOK_AFTER: Duration = Duration::from_millis(250);
 /// Above this share of its capacity a peer is full, in percent,
-const FULL_ABOVE: u64 = 95;
+pub(crate) const FULL_ABOVE: u64 = 95;
 /// until it is below this one again.
 const ACCEPTING_BELOW: u64 = 90;
 /// Above this one, where only less capacity than before leads, it is relieved of shards until it is merely full.
@@ -40,37 +45,141 @@ const MET_WITHIN: Duration = Duration::from_mins(1);
 /// With an unknown code, a stripe's shards lie with this many successors or more.
 pub(crate) const LIKELY_HOLDERS: usize = 6;
 
-/// Dials every join address until it has answered once, adopting the network of the first if this peer has none
+/// Dials what is to be joined until each has answered once, adopting the network of the first if this peer has none
 /// yet; then the ring knows somebody to ask and goes on by itself. One answer is not enough: after a mass restart
-/// an address that is still silent may lead to another ring that has to be merged with.
+/// an address that is still silent may lead to another ring that has to be merged with. The addresses of an invite
+/// are those of one peer, tried together: one of them is enough.
+///
+/// A peer in no network that is refused by all in the first round, because it lacks the secret of their network, ends:
+/// without an invite it never becomes a member. Refused later, it waits on and says why.
 pub(crate) async fn join(node: Arc<Node>) {
-    let addresses = node.config.join.iter().flat_map(Join::addresses);
-    let mut addresses: Vec<String> = addresses.cloned().collect();
-    for address in &addresses {
+    let mut joins: Vec<&[String]> = node.config.join.iter().map(Join::addresses).collect();
+    for address in joins.iter().copied().flatten() {
         node.unanswered()
             .insert(address.clone(), "not tried yet".to_owned());
     }
     let mut wait = JOIN_RETRY;
-    while !addresses.is_empty() {
-        let mut silent = Vec::new();
-        for address in addresses {
-            let Err(error) = dial(&node, &address).await else {
-                node.unanswered().remove(&address);
-                continue;
-            };
-            let text = error.to_string();
-            let before = node.unanswered().insert(address.clone(), text.clone());
-            if error == DialError::Own {
-                continue;
+    let (mut first_round, given) = (true, joins.len());
+    while !joins.is_empty() {
+        let mut left = Vec::new();
+        let mut closed = Vec::new();
+        for addresses in joins {
+            match dial_any(&node, addresses).await {
+                Dialled::Done => continue,
+                Dialled::Silent => {}
+                Dialled::Closed(address) => closed.push(address),
             }
-            if before != Some(text) {
-                tracing::warn!("join: {address}: {error}; keeps trying, serves meanwhile");
-            }
-            silent.push(address);
+            left.push(addresses);
         }
-        addresses = silent;
+        let refused = first_round && closed.len() == given && !node.network().adopted;
+        if let Some(address) = closed.first().filter(|_| refused) {
+            let text = node.wrong_secret();
+            node.end_refused(Failure::not_allowed(format!("{address} {text}; nothing was joined")));
+            return;
+        }
+        joins = left;
+        first_round = false;
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(JOIN_RETRY_MAX);
+    }
+}
+
+/// Looks for the peers of an address book that an older version wrote: each that is there says itself who it is.
+pub(crate) async fn follow_hints(node: Arc<Node>) {
+    let mut silent = node.hints.clone();
+    let mut wait = JOIN_RETRY;
+    while !silent.is_empty() && wait < JOIN_RETRY_MAX {
+        let dials = silent.into_iter().map(|address| {
+            let node = Arc::clone(&node);
+            async move { dial(&node, &address).await.err().map(|_| address) }
+        });
+        let asked = stream::iter(dials).buffer_unordered(HINTS_AT_ONCE);
+        silent = asked.filter_map(std::future::ready).collect().await;
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+    }
+}
+
+/// What came of dialling the addresses of one peer.
+enum Dialled {
+    /// One answered, or all are this peer itself: nothing is left to do.
+    Done,
+    /// None answers, or who does cannot be joined now.
+    Silent,
+    /// At this one is a member of a network whose secret this peer does not have.
+    Closed(String),
+}
+
+/// Dials addresses of one peer, the next one when those before failed or took long.
+async fn dial_any(node: &Arc<Node>, addresses: &[String]) -> Dialled {
+    let mut closed = None;
+    let mut waiting = addresses.iter();
+    let mut dialling = FuturesUnordered::new();
+    let mut next = Instant::now();
+    let mut own = true;
+    loop {
+        tokio::select! {
+            biased;
+            Some((address, dialled)) = dialling.next(), if !dialling.is_empty() => {
+                let address: &String = address;
+                let Err(error) = dialled else {
+                    node.unanswered().retain(|known, _| !addresses.contains(known));
+                    return Dialled::Done;
+                };
+                let text = if is_wrong_secret(&error) {
+                    closed = Some(address.clone());
+                    node.wrong_secret().to_owned()
+                } else {
+                    error.to_string()
+                };
+                if let DialError::Refused(refusal) = &error
+                    && refusal.reason.is_lasting()
+                    && node.network().adopted
+                {
+                    node.barred_at(address, refusal);
+                }
+                let before = node.unanswered().insert(address.clone(), text.clone());
+                own &= error == DialError::Own;
+                if error != DialError::Own && before.as_ref() != Some(&text) {
+                    tracing::warn!("join: {address}: {text}; keeps trying, serves meanwhile");
+                }
+                next = Instant::now();
+            }
+            () = sleep_until(next), if waiting.len() > 0 => {
+                dialling.extend(waiting.next().map(async |address| (address, dial(node, address).await)));
+                next = Instant::now() + STAGGER;
+            }
+            else => return match closed {
+                Some(address) => Dialled::Closed(address),
+                None if own => Dialled::Done,
+                None => Dialled::Silent,
+            },
+        }
+    }
+}
+
+/// Whether somebody answers there, of a network whose secret this peer does not have.
+fn is_wrong_secret(error: &DialError) -> bool {
+    matches!(error, DialError::Refused(refusal) if refusal.reason == Reason::WrongSecret)
+}
+
+/// Keeps the contact and `daemon.json` true to where this peer listens.
+pub(crate) async fn follow_addresses(node: Arc<Node>, mut info: DaemonInfo) {
+    let Some(net) = node.net() else { return };
+    let mut changes = net.address_changes();
+    loop {
+        node.publish_addresses();
+        let listen = node.listen_addresses();
+        if listen != info.listen {
+            info.listen = listen;
+            tracing::info!(listen = info.listen.join(","), "addresses changed");
+            if let Err(error) = node.data.save_daemon_info(&info) {
+                tracing::warn!(%error, "daemon.json names addresses of before");
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -90,7 +199,7 @@ async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
         node.adopt(&learned.network);
     }
     let dialed = net.dial(address).await?;
-    match decode_contact(dialed.contact) {
+    match decode_contact(dialed.contact, &node.verifier) {
         Ok(contact) => node.core.with(|state, now| state.ring.introduce(now, contact)),
         Err(error) => tracing::warn!(peer = %dialed.peer, %error, "answered in a way not understood"),
     }
@@ -121,6 +230,27 @@ impl Node {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What a peer with another secret than this one's stands for.
+    fn wrong_secret(&self) -> &'static str {
+        if self.network().adopted || self.config.join.iter().any(Join::has_secret) {
+            "is of a network with another secret: ask one of its members for an invite (`mutualstore invite`)"
+        } else {
+            "is of a closed network: join by an invite, which `mutualstore invite` prints on one of its peers, with \
+             --join @FILE"
+        }
+    }
+
+    /// Nobody takes this peer in: the process ends and says why.
+    fn end_refused(&self, why: Failure) {
+        self.refused.get_or_init(|| why);
+        self.quit.notify_one();
+    }
+
+    /// Why this peer ends, if it was because nobody took it in.
+    pub(crate) fn refused_by_network(&self) -> Option<Failure> {
+        self.refused.get().cloned()
+    }
+
     /// What the ring is to a user: a peer that has not found its network yet is joining, although it serves
     /// meanwhile as a ring of one.
     pub(crate) fn phase(&self) -> Phase {
@@ -130,6 +260,38 @@ impl Node {
             } else {
                 Phase::Joining
             }
+        })
+    }
+
+    /// Another peer does not let this one into its network.
+    pub(super) fn barred_by(&self, peer: Peer, refusal: &Refusal) {
+        let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+        *barred = Some(format!("{peer}: {}", refusal.to_string().escape_debug()));
+    }
+
+    /// So does whoever is at an address given to join.
+    fn barred_at(&self, address: &str, refusal: &Refusal) {
+        let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+        *barred = Some(format!("{address}: {}", refusal.to_string().escape_debug()));
+        drop(barred);
+        self.core.with(|state, _| state.ring.handle_barred());
+    }
+
+    /// Why the network this peer belongs to does not let it in: who refused it last, and with which words. None as
+    /// long as anybody does, or nobody was met.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let barred = self.core.read(|state| state.ring.is_barred());
+        let why = self.barred.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        barred.then(|| why.unwrap_or_default())
+    }
+
+    /// Refuses to change anything in a network that does not let this peer in.
+    pub(crate) fn check_admitted(&self) -> Result<(), Failure> {
+        self.refusal().map_or(Ok(()), |why| {
+            let text = format!(
+                "the network refuses this peer ({why}), so nothing can be stored or deleted from here; `mutualstore doctor`                  names the cure"
+            );
+            Err(Failure::not_allowed(text))
         })
     }
 
@@ -263,6 +425,32 @@ impl Node {
         });
     }
 
+    /// Tells the ring where others are to dial this peer. Whoever was out of reach is asked again: it may have been
+    /// this peer that was.
+    pub(crate) fn publish_addresses(&self) {
+        let Some(net) = self.net() else { return };
+        let addresses = net.contact_addresses();
+        self.core.with(|state, now| {
+            if *state.ring.me().addresses != *addresses {
+                let change = SelfChange {
+                    addresses: Some(addresses.into()),
+                    ..SelfChange::default()
+                };
+                state.ring.update_self(now, change);
+                state.ring.ask_book(now);
+            }
+        });
+    }
+
+    /// Where this peer listens, with `/p2p/`.
+    pub(crate) fn listen_addresses(&self) -> Vec<String> {
+        let listening = |net: &Net| {
+            let addresses = net.listen_addresses().into_iter();
+            addresses.map(|address| net.with_peer(&address)).collect()
+        };
+        self.net().map(listening).unwrap_or_default()
+    }
+
     /// The address book changed; it is written soon.
     pub(super) fn book_dirty(&self) {
         self.book_changed.notify_one();
@@ -280,6 +468,10 @@ impl Node {
                 })
                 .collect()
         });
+        if let Some(net) = self.net() {
+            let known = book.iter().flat_map(|entry| entry.contact.addresses.iter());
+            net.know(known.map(String::as_str));
+        }
         if let Err(error) = self.data.save_book(&book) {
             tracing::warn!(%error, "could not write the address book");
         }
@@ -302,6 +494,7 @@ impl Node {
         }
         self.core.with(|state, now| {
             // Together, so that what is kept from now on are places in the new network.
+            self.verifier.enter(network.id);
             *self.network.write().unwrap_or_else(PoisonError::into_inner) = network;
             state.ring.adopt(now, r, count);
         });
@@ -343,8 +536,9 @@ impl Node {
 /// Writes the address book soon after it changed.
 pub(crate) async fn keep_book(node: Arc<Node>) {
     loop {
+        // Also at the start: the gate learns who is known.
+        node.save_book();
         node.book_changed.notified().await;
         tokio::time::sleep(BOOK_AFTER).await;
-        node.save_book();
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::Node;
 use super::shards::unix_ms;
 use crate::error::Failure;
-use crate::net::{is_loopback, tcp_target};
+use crate::net::tcp_target;
 use crate::wire::node::{NodeRequest, NodeResponse};
 
 /// Peers asked.
@@ -68,26 +68,16 @@ pub(crate) async fn look(node: &Arc<Node>) -> Outside {
     }
 }
 
-/// Tries the addresses that the asker announces. Those of this machine only if there are no others: the same port may
-/// be somebody else's here.
+/// Tries the addresses that the asker announces, those of use from here.
 pub(super) async fn probe(node: &Node, from: Peer) -> NodeResponse {
-    let Some(contact) = node.core.contact(from) else {
+    let Some((contact, net)) = node.core.contact(from).zip(node.net()) else {
         return NodeResponse::Refused("not known yet".to_owned());
     };
-    let elsewhere: Vec<&String> = contact
-        .addresses
-        .iter()
-        .filter(|text| !is_loopback(text))
-        .collect();
-    let tried = if elsewhere.is_empty() {
-        contact.addresses.iter().collect()
-    } else {
-        elsewhere
-    };
+    let tried = net.usable_addresses(&contact.addresses);
     let connecting = tried
         .into_iter()
         .take(TRIED)
-        .filter_map(|text| tcp_target(text))
+        .filter_map(|text| tcp_target(&text))
         .map(|target| {
             Box::pin(async move {
                 let connected = timeout(CONNECT, TcpStream::connect(target)).await;

@@ -1,12 +1,15 @@
 //! Decoded blocks, bounded in bytes: manifests and the neighbourhood of range reads. Holds ciphertext, for seconds: a
-//! file deleted elsewhere must not live on here.
+//! file deleted elsewhere must not live on here, and a peer at rest gives the memory back.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lru::LruCache;
 use mutualstore_dht::Id;
+use tokio::sync::Notify;
+
+use crate::node::Node;
 
 /// The ciphertext of a block, as consecutive chunks.
 pub(crate) type Block = Vec<Bytes>;
@@ -18,6 +21,7 @@ const FRESH: Duration = Duration::from_secs(5);
 pub(crate) struct BlockCache {
     inner: Mutex<Inner>,
     limit: usize,
+    filled: Notify,
 }
 
 struct Inner {
@@ -38,6 +42,7 @@ impl BlockCache {
                 bytes: 0,
             }),
             limit,
+            filled: Notify::new(),
         }
     }
 
@@ -67,6 +72,7 @@ impl BlockCache {
             inner.bytes -= size(&old);
         }
         inner.bytes += bytes;
+        self.filled.notify_one();
         while inner.bytes > self.limit
             && let Some((_, (old, _))) = inner.blocks.pop_lru()
         {
@@ -75,9 +81,51 @@ impl BlockCache {
     }
 }
 
+impl BlockCache {
+    /// Forgets what is too old to be given out. Answers whether anything is left.
+    fn expire(&self, now: Instant) -> bool {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = |(_, (_, since)): &(&Id, &(Block, Instant))| now.saturating_duration_since(*since) >= FRESH;
+        let expired: Vec<Id> = inner
+            .blocks
+            .iter()
+            .filter(old)
+            .map(|(stripe, _)| *stripe)
+            .collect();
+        for stripe in expired {
+            if let Some((block, _)) = inner.blocks.pop(&stripe) {
+                inner.bytes -= size(&block);
+            }
+        }
+        !inner.blocks.is_empty()
+    }
+}
+
+/// Forgets old blocks for as long as the peer runs.
+pub(crate) async fn keep(node: Arc<Node>) {
+    loop {
+        node.cache.filled.notified().await;
+        loop {
+            tokio::time::sleep(FRESH).await;
+            if !node.cache.expire(Instant::now()) {
+                break;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn block_that_is_too_old_is_forgotten() {
+        let cache = BlockCache::new(400);
+        cache.insert(Id::new([1; 32]), &vec![Bytes::from(vec![0; 100])]);
+        assert!(cache.expire(Instant::now()));
+        assert!(!cache.expire(Instant::now() + FRESH));
+        assert_eq!(cache.inner.lock().unwrap().bytes, 0);
+    }
 
     #[test]
     fn the_least_recently_used_leaves_first() {

@@ -1,36 +1,19 @@
-//! The end of a put at its holders: committing, renewing until then, discarding instead.
+//! The end of a put at its holders: committing, or discarding instead.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use mutualstore_dht::{Id, Peer};
 
-use super::stripes::Placed;
 use crate::node::Node;
 use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, PutSecret};
 
 /// One attempt at a commit; several fit into the write time-out.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
 const COMMIT_AGAIN: Duration = Duration::from_millis(500);
-
-/// Holders of what was stored so far: whom to renew, commit with or discard at.
-pub(crate) type Holders = Arc<Mutex<BTreeMap<Peer, Vec<Id>>>>;
-
-/// Notes who holds a stripe.
-pub(crate) fn note(holders: &Holders, placed: &Placed) {
-    let mut holders = holders.lock().unwrap_or_else(PoisonError::into_inner);
-    for (_, peer) in &placed.holders {
-        holders.entry(*peer).or_default().push(placed.stripe);
-    }
-}
-
-/// As they are now.
-pub(crate) fn snapshot(holders: &Holders) -> BTreeMap<Peer, Vec<Id>> {
-    holders.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
 
 /// Tells one holder to commit; the stripes it confirmed. `None` when it did not answer.
 async fn commit_at(node: &Arc<Node>, secret: PutSecret, peer: Peer, stripes: &[Id]) -> Option<Vec<Id>> {
@@ -136,31 +119,4 @@ pub(crate) async fn discard_all(
         all &= answered;
     }
     all
-}
-
-/// Keeps the leases of a long put alive.
-pub(crate) async fn renew(node: Arc<Node>, secret: PutSecret, holders: Holders) {
-    let lease = node.config.pending_lease;
-    loop {
-        tokio::time::sleep(lease / 3).await;
-        for (peer, stripes) in snapshot(&holders) {
-            for chunk in stripes.chunks(MAX_STRIPES) {
-                if peer == node.me {
-                    if let Err(error) = node
-                        .shards
-                        .renew(&node.core, chunk.to_vec(), secret.token(peer), lease)
-                        .await
-                    {
-                        tracing::warn!(%error, "could not renew a lease here");
-                    }
-                } else if let Some(contact) = node.core.contact(peer) {
-                    let ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-                    let request = NodeRequest::Renew(secret.token(peer), chunk.to_vec(), ms);
-                    if let Err(error) = node.ask(&contact, &request, COMMIT_DEADLINE).await {
-                        tracing::debug!(%peer, %error, "did not renew a lease");
-                    }
-                }
-            }
-        }
-    }
 }

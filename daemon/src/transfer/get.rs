@@ -1,5 +1,9 @@
 //! A file out: link → manifest → blocks, verified, opened, in order, with bounded read-ahead.
+//!
+//! What a client that takes nothing has waiting for it is one chunk here and a few in its connection; its blocks are
+//! dropped ([`read_ahead`](super::read_ahead)) and fetched again when it goes on.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,18 +17,22 @@ use tokio::sync::mpsc;
 
 use super::events::Transfer;
 use super::health::{Asked, StripeHealth, survey};
+use super::read_ahead::Room;
 use super::stripes::{Wanted, fetch_block, fetch_shard};
 use crate::crypt::{FileCipher, Kind, OpenError, sealed_len};
 use crate::error::Failure;
 use crate::link::Link;
-use crate::manifest::{Body, FANOUT, INLINE_MAX, IndexBlock, IndexPlace, Manifest, Window};
+use crate::manifest::{Body, FANOUT, Geometry, INLINE_MAX, IndexBlock, IndexPlace, Manifest, Window};
 use crate::node::Node;
 use crate::placement::Placement;
 
 /// Blocks fetched ahead of the one being sent, per read; fewer on a slow link.
 const READ_AHEAD: usize = 3;
-/// Chunks between the fetching task and the connection.
-const CHUNKS: usize = 4;
+/// Bytes handed to the connection at once. They are copied, so that a client that takes nothing holds these alone and
+/// not the block they are a part of.
+const CHUNK: usize = 64 << 10;
+/// Bytes of a block that are fetched after a client took nothing for long: little, for it may do so again.
+const CAUTIOUS: u64 = 256 << 10;
 /// Index blocks fetched at the same time.
 const INDEX_AHEAD: usize = 4;
 
@@ -165,8 +173,11 @@ struct Part {
     whole: bool,
 }
 
-/// Reads bytes `range` of a file, which lie within it. The first block is there when this returns, so that
-/// what cannot be read at all is refused before anything is sent.
+/// What is handed from the reading task to the connection.
+type Chunk = Result<Bytes, Failure>;
+
+/// Reads bytes `range` of a file, which lie within it. The first of them are there when this returns, so that what
+/// cannot be read at all is refused before anything is sent.
 pub(crate) async fn stream(
     node: &Arc<Node>,
     transfer: Arc<Transfer>,
@@ -175,7 +186,7 @@ pub(crate) async fn stream(
     without: &[u8],
 ) -> Result<impl Stream<Item = Result<Bytes, io::Error>> + use<>, Failure> {
     node.metrics.get_begun();
-    let (sender, mut receiver) = mpsc::channel(CHUNKS);
+    let (sender, mut receiver) = mpsc::channel(1);
     tokio::spawn(produce(
         Arc::clone(node),
         transfer,
@@ -202,14 +213,19 @@ async fn produce(
     file: OpenFile,
     range: Range<u64>,
     without: Vec<u8>,
-    sender: mpsc::Sender<Result<Bytes, Failure>>,
+    sender: mpsc::Sender<Chunk>,
 ) {
     let outcome = match &file.manifest.body {
         Body::Inline(bytes) => {
             let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-            send(&node, &sender, bytes.slice(at(range.start)..at(range.end))).await
+            let bytes = bytes.slice(at(range.start)..at(range.end));
+            node.metrics.get_bytes(bytes.len());
+            sender.send(Ok(bytes)).await.map_err(|_| went_away())
         }
-        Body::Stripes { .. } => blocks(&node, &transfer, &file, range, &without, &sender).await,
+        Body::Stripes { .. } => {
+            let reading = Reading::new(&node, &transfer, file, range, without, &sender);
+            reading.run().await
+        }
     };
     if let Err(failure) = &outcome
         && sender.send(Err(failure.clone())).await.is_err()
@@ -220,61 +236,156 @@ async fn produce(
 }
 
 /// A client that has gone away ends the read without a failure of ours.
-async fn send(
-    node: &Node,
-    sender: &mpsc::Sender<Result<Bytes, Failure>>,
-    bytes: Bytes,
-) -> Result<(), Failure> {
-    node.metrics.get_bytes(bytes.len());
-    sender
-        .send(Ok(bytes))
-        .await
-        .map_err(|_| Failure::refused("the client went away"))
+fn went_away() -> Failure {
+    Failure::refused("the client went away")
 }
 
-async fn blocks(
-    node: &Arc<Node>,
-    transfer: &Arc<Transfer>,
-    file: &OpenFile,
-    range: Range<u64>,
-    without: &[u8],
-    sender: &mpsc::Sender<Result<Bytes, Failure>>,
-) -> Result<(), Failure> {
-    let geometry = file.manifest.geometry();
-    let stripes: Vec<Asked> = file
-        .layout
-        .iter()
-        .filter(|stripe| stripe.is_data)
-        .map(|stripe| stripe.asked)
-        .collect();
-    let parts = geometry.blocks_of(range).filter_map(|(block, part)| {
-        let asked = stripes.get(usize::try_from(block).ok()?)?;
-        let whole = part == (0..geometry.plaintext_of(block));
-        let wanted = Wanted {
-            without: without.to_vec(),
-            ..asked.wanted()
-        };
-        Some(Part {
-            wanted,
-            window: geometry.window(block, part),
-            whole,
-        })
-    });
-    let reads = parts.map(|part| {
-        let (node, transfer, cipher) = (Arc::clone(node), Arc::clone(transfer), file.cipher.clone());
-        let task = tokio::spawn(async move { read(&node, &transfer, &cipher, part).await });
-        AbortOnDrop(task)
-    });
-    let bytes = u64::from(file.manifest.code.k()) * u64::from(file.manifest.shard_size);
-    let ahead = node.config.stripes_ahead(bytes, READ_AHEAD);
-    // `buffered` polls, and so starts, at most so many tasks: the iterator is lazy.
-    let mut reads = stream::iter(reads).map(AbortOnDrop::join).buffered(ahead);
-    while let Some(chunks) = reads.next().await {
-        for chunk in chunks? {
-            send(node, sender, chunk).await?;
+/// A part of a block on its way, and the room it takes.
+type Ahead = (AbortOnDrop<Result<Vec<Bytes>, Failure>>, Room);
+
+/// A read of consecutive blocks.
+struct Reading<'a> {
+    node: &'a Arc<Node>,
+    transfer: &'a Arc<Transfer>,
+    geometry: Geometry,
+    cipher: FileCipher,
+    /// Of the data, in the order of the file.
+    stripes: Vec<Asked>,
+    without: Vec<u8>,
+    sender: &'a mpsc::Sender<Chunk>,
+    /// Bytes of the file that were not handed over yet.
+    left: Range<u64>,
+    /// The first byte that was not asked for yet.
+    asked: u64,
+    /// Most bytes of a block that are fetched together.
+    reach: u64,
+    /// Parts of blocks asked for at the same time.
+    most: usize,
+    ahead: VecDeque<Ahead>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(
+        node: &'a Arc<Node>,
+        transfer: &'a Arc<Transfer>,
+        file: OpenFile,
+        range: Range<u64>,
+        without: Vec<u8>,
+        sender: &'a mpsc::Sender<Chunk>,
+    ) -> Self {
+        let (manifest, layout) = (&file.manifest, &file.layout);
+        let block = u64::from(manifest.code.k()) * u64::from(manifest.shard_size);
+        let data = layout.iter().filter(|stripe| stripe.is_data);
+        Self {
+            node,
+            transfer,
+            geometry: manifest.geometry(),
+            stripes: data.map(|stripe| stripe.asked).collect(),
+            cipher: file.cipher,
+            without,
+            sender,
+            asked: range.start,
+            left: range,
+            reach: u64::MAX,
+            most: node.config.stripes_ahead(block, READ_AHEAD),
+            ahead: VecDeque::new(),
         }
     }
-    Ok(())
+
+    async fn run(mut self) -> Result<(), Failure> {
+        while !self.left.is_empty() {
+            if self.ahead.is_empty() {
+                self.ask_for_next().await?;
+            }
+            let Some((part, room)) = self.ahead.pop_front() else {
+                return Err(Failure::unexpected(
+                    "the file has fewer blocks than its size tells",
+                ));
+            };
+            let chunks = part.join().await?;
+            self.ask_ahead();
+            if self.hand_over(&chunks).await? {
+                self.reach = self.reach.saturating_mul(2);
+            } else {
+                drop((chunks, room));
+                self.ahead.clear();
+                // Its client takes something again, or has gone.
+                drop(self.sender.reserve().await.map_err(|_| went_away())?);
+                self.asked = self.left.start;
+                self.reach = CAUTIOUS;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next part that was not asked for, and its length.
+    fn next_part(&self) -> Option<(Part, u64)> {
+        let (block, part) = self.geometry.blocks_of(self.asked..self.left.end).next()?;
+        let end = part.end.min(part.start.saturating_add(self.reach));
+        let part = part.start..end;
+        let asked = self.stripes.get(usize::try_from(block).ok()?)?;
+        let wanted = Wanted {
+            without: self.without.clone(),
+            ..asked.wanted()
+        };
+        let length = part.end - part.start;
+        let whole = part == (0..self.geometry.plaintext_of(block));
+        let window = self.geometry.window(block, part);
+        Some((
+            Part {
+                wanted,
+                window,
+                whole,
+            },
+            length,
+        ))
+    }
+
+    /// Asks for the next part as soon as there is room for it. Nothing else of this read is held meanwhile.
+    async fn ask_for_next(&mut self) -> Result<(), Failure> {
+        let Some((part, length)) = self.next_part() else {
+            return Ok(());
+        };
+        let room = tokio::select! {
+            room = self.node.read_ahead.reserve(length) => room,
+            () = self.sender.closed() => return Err(went_away()),
+        };
+        self.ask(part, length, room);
+        Ok(())
+    }
+
+    /// Asks for more while there is room.
+    fn ask_ahead(&mut self) {
+        while self.ahead.len() + 1 < self.most
+            && let Some((part, length)) = self.next_part()
+            && let Some(room) = self.node.read_ahead.try_reserve(length)
+        {
+            self.ask(part, length, room);
+        }
+    }
+
+    fn ask(&mut self, part: Part, length: u64, room: Room) {
+        let (node, transfer) = (Arc::clone(self.node), Arc::clone(self.transfer));
+        let cipher = self.cipher.clone();
+        let task = tokio::spawn(async move { read(&node, &transfer, &cipher, part).await });
+        self.asked += length;
+        self.ahead.push_back((AbortOnDrop(task), room));
+    }
+
+    /// Hands chunks to the connection. Answers whether it took them all before patience ended.
+    async fn hand_over(&mut self, chunks: &[Bytes]) -> Result<bool, Failure> {
+        for bytes in chunks.iter().flat_map(|chunk| chunk.chunks(CHUNK)) {
+            let slot = tokio::select! {
+                biased;
+                slot = self.sender.reserve() => slot.map_err(|_| went_away())?,
+                () = self.node.read_ahead.patience() => return Ok(false),
+            };
+            slot.send(Ok(Bytes::copy_from_slice(bytes)));
+            self.node.metrics.get_bytes(bytes.len());
+            self.left.start += bytes.len() as u64;
+        }
+        Ok(true)
+    }
 }
 
 /// A task that ends with whoever waits for it.

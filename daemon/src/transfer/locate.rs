@@ -8,6 +8,7 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, stream};
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
 
+use super::lease::Lease;
 use crate::locator::Locator;
 use crate::node::Node;
 use crate::node::service::locate_all;
@@ -53,14 +54,15 @@ pub(crate) async fn locate_at(
     kept
 }
 
-/// Has the first peers of each stripe keep its locator. Who keeps which: hints, so that the put need not wait for those
-/// that do not answer.
+/// Has the first peers of each stripe keep its locator, and notes with the lease who does: hints, so that the put need not
+/// wait for those that do not answer.
 pub(crate) async fn locate_stripes(
     node: &Arc<Node>,
     locators: Vec<Locator>,
     keep: Keep,
     token: impl Fn(Peer) -> Token,
-) -> BTreeMap<Peer, Vec<Id>> {
+    lease: &Lease,
+) {
     let mut first: BTreeMap<Peer, Vec<Locator>> = BTreeMap::new();
     let asking = stream::iter(locators)
         .map(|locator| async move { (first_peers(node, locator.stripe()).await, locator) });
@@ -80,15 +82,11 @@ pub(crate) async fn locate_stripes(
             (peer, ids, locate_at(node, peer, locators, keep, token).await)
         });
     }
-    let mut kept = BTreeMap::new();
     while let Some((peer, ids, done)) = waiting.next().await {
-        let ids = ids.into_iter().zip(done).filter(|(_, kept)| *kept);
-        let ids: Vec<Id> = ids.map(|(id, _)| id).collect();
-        if !ids.is_empty() {
-            kept.insert(peer, ids);
+        for (id, _) in ids.into_iter().zip(done).filter(|(_, kept)| *kept) {
+            lease.note(id, peer);
         }
     }
-    kept
 }
 
 /// The first r peers from a stripe's id.

@@ -6,12 +6,13 @@
 //! * [`stripes`]: one block to or from its n holders; [`second_look`]: what is asked before a read gives up.
 //! * [`turns`]: whose copy is read.
 //! * [`options`]: what a put is asked to do.
-//! * [`put`], [`get`]: a file; [`commit`]: the end of a put at its holders.
+//! * [`put`], [`get`]: a file; [`lease`]: what keeps the shards of a put at their holders; [`commit`]: its end there;
+//!   [`report`]: what the person hears of it.
 //! * [`locate`]: what is left with the first peers of a stripe whose holders lie elsewhere.
 //! * [`delete`]: the end of a file, by its owner.
-//! * [`health`]: how a file's stripes are doing, asked of their holders.
+//! * [`health`]: how stripes are doing, asked of their holders; [`sweep`]: how all files are doing, remembered.
 //! * [`recover`]: what a crash left of puts and deletions in progress.
-//! * [`cache`]: decoded blocks, bounded in bytes.
+//! * [`cache`]: decoded blocks, bounded in bytes; [`read_ahead`]: the memory of all reads together.
 
 pub(crate) mod cache;
 pub(crate) mod commit;
@@ -21,12 +22,16 @@ pub(crate) mod exchange;
 pub(crate) mod fetch_times;
 pub(crate) mod get;
 pub(crate) mod health;
+pub(crate) mod lease;
 pub(crate) mod locate;
 pub(crate) mod options;
 pub(crate) mod put;
+pub(crate) mod read_ahead;
 pub(crate) mod recover;
+pub(crate) mod report;
 mod second_look;
 pub(crate) mod stripes;
+pub(crate) mod sweep;
 pub(crate) mod turns;
 
 pub(crate) use events::Transfers;

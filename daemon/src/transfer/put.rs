@@ -6,24 +6,25 @@
 //! and is committed with the put itself. All stripes of a file, those of its manifest too, have its placement.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
 use futures::{StreamExt, TryStreamExt};
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::{Code, StripeId, VerifiedShard, encode};
-use serde::Serialize;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use zeroize::Zeroizing;
 
-use super::commit::{Holders, commit_all, discard_all, note, renew, snapshot};
+use super::commit::{commit_all, discard_all};
 use super::delete;
 use super::events::Transfer;
+use super::lease::{Leased, Lost};
 use super::locate::locate_stripes;
 use super::options::PutOptions;
-use super::stripes::{Lacking, Placed, TooFewHolders, Writing, complete_stripe, store_stripe};
+use super::report::{PutReport, expired, nothing_stored, too_few};
+use super::stripes::{Placed, TooFewHolders, Writing, complete_stripe, store_stripe};
 use crate::crypt::{self, BlockBuffer, FileCipher, Kind};
 use crate::error::{EXIT_NO_SPACE, Failure};
 use crate::journal::{self, Exposed};
@@ -34,30 +35,13 @@ use crate::manifest::{Body, Geometry, INLINE_MAX, IndexBlock, Manifest, Manifest
 use crate::names::media_type_of;
 use crate::node::Node;
 use crate::node::shards::{Keep, unix_ms};
-use crate::placement::{Placement, Scope};
+use crate::placement::Placement;
 use crate::wire::node::PutSecret;
 
 /// Stripes on their way at the same time, per put; fewer on a slow link.
 const WINDOW: usize = 3;
 /// Rounds of making good what was lost between a shard's being stored and committed.
 const ROUNDS: usize = 3;
-
-/// What a put did.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct PutReport {
-    pub(crate) link: String,
-    pub(crate) size_bytes: u64,
-    pub(crate) stripes: usize,
-    pub(crate) code: String,
-    pub(crate) placement: String,
-    /// None where the policy has no groups.
-    pub(crate) scope: Option<Scope>,
-    pub(crate) shards_stored: usize,
-    pub(crate) shards_total: usize,
-    pub(crate) seconds: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) warning: Option<String>,
-}
 
 /// Stores what `body` yields as one file.
 pub(crate) async fn put<E: std::fmt::Display>(
@@ -76,11 +60,14 @@ pub(crate) async fn put<E: std::fmt::Display>(
             Err(failure)
         }
     };
-    putting.renewing.abort();
     node.publish_usage();
     let link = outcome?;
     node.metrics.put_done(putting.size);
-    Ok(putting.report(&link, warning, begun.elapsed()))
+    let mut report = PutReport::new(&link, putting.code, putting.placement, &putting.stripes);
+    report.size_bytes = putting.size;
+    report.seconds = begun.elapsed().as_secs_f64();
+    report.warning = warning.or(report.warning).or_else(|| putting.one_group());
+    Ok(report)
 }
 
 fn journal_done(journal: Option<journal::Put>) {
@@ -89,12 +76,24 @@ fn journal_done(journal: Option<journal::Put>) {
     }
 }
 
-/// For what fails before anything is visible.
-fn nothing_stored(error: impl Into<Failure>) -> Failure {
-    let failure = error.into();
-    Failure {
-        message: format!("nothing was stored: {}", failure.message),
-        ..failure
+/// A stripe being stored.
+type OnItsWay = JoinHandle<Result<Placed, TooFewHolders>>;
+
+/// What happens to a put while it waits for its body.
+enum Next {
+    /// More of the file, or its end.
+    Body(Option<Bytes>),
+    /// The oldest stripe on its way arrived, or failed to.
+    Landed(Result<Result<Placed, TooFewHolders>, JoinError>),
+    /// A holder lost what it kept.
+    Lost(Lost),
+}
+
+/// The outcome of the oldest stripe on its way; never, when there is none.
+async fn oldest(window: &mut VecDeque<OnItsWay>) -> Result<Result<Placed, TooFewHolders>, JoinError> {
+    match window.front_mut() {
+        Some(oldest) => oldest.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -112,14 +111,14 @@ struct Putting<'a> {
     journal: Option<journal::Put>,
     /// How to take back what was committed as it was stored.
     exposed: Option<Exposed>,
-    holders: Holders,
+    /// What holders keep until the put ends.
+    leased: Leased,
     stripes: Vec<Placed>,
     /// Data stripes on their way, in the order of the file.
-    window: VecDeque<JoinHandle<Result<Placed, TooFewHolders>>>,
+    window: VecDeque<OnItsWay>,
     tree: ManifestBuilder,
     /// Data blocks sent off so far.
     sent: u64,
-    renewing: JoinHandle<()>,
     size: u64,
     /// Unix milliseconds.
     created: u64,
@@ -139,21 +138,19 @@ impl<'a> Putting<'a> {
     ) -> Result<Self, Failure> {
         let secret = PutSecret(rand::random());
         let key = crypt::random_key();
-        // The first shard of a stripe lies there, not renewed, until the last of those on their way are stored.
-        let sending = node.config.link_time(coded_bytes(code, &options) * WINDOW as u64);
         let keep = Keep::Pending {
-            lease: node.config.pending_lease + sending,
+            lease: node.config.pending_lease,
             writer: node.me,
         };
-        let transfer = Arc::clone(transfer);
+        let leased = Leased::begin(node, secret);
         let writing = Writing::new(
             secret,
             keep,
             options.degraded,
             node.config.write_timeout,
-            transfer,
+            Arc::clone(transfer),
+            Arc::clone(leased.lease()),
         );
-        let holders = Holders::default();
         let journal = node.journal.begin(&secret.0, unix_ms()).map_err(nothing_stored)?;
         let owner = crypt::owner_key(&node.account, &key);
         Ok(Self {
@@ -163,8 +160,7 @@ impl<'a> Putting<'a> {
             writing: Arc::new(writing),
             journal: Some(journal),
             exposed: None,
-            renewing: tokio::spawn(renew(Arc::clone(node), secret, Arc::clone(&holders))),
-            holders,
+            leased,
             stripes: Vec::new(),
             window: VecDeque::new(),
             tree: ManifestBuilder::new(),
@@ -198,9 +194,7 @@ impl<'a> Putting<'a> {
         mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Link, Failure> {
         let mut buffer = self.next_buffer();
-        let broken =
-            |error: E| Failure::refused(format!("the upload broke off ({error}); nothing was stored"));
-        while let Some(chunk) = body.try_next().await.map_err(broken)? {
+        while let Some(chunk) = self.next_chunk(&mut body).await? {
             let mut rest: &[u8] = &chunk;
             while !rest.is_empty() {
                 let taken = buffer.push(rest);
@@ -228,6 +222,32 @@ impl<'a> Putting<'a> {
                     self.data_block(buffer).await?;
                 }
                 self.tree().await
+            }
+        }
+    }
+
+    /// The next bytes of the file. However long they take to come, the stripes sent off before are seen to.
+    async fn next_chunk<E: std::fmt::Display>(
+        &mut self,
+        body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+    ) -> Result<Option<Bytes>, Failure> {
+        let broken =
+            |error: E| Failure::refused(format!("the upload broke off ({error}); nothing was stored"));
+        loop {
+            let Self { window, leased, .. } = self;
+            let next = tokio::select! {
+                biased;
+                outcome = oldest(window) => Next::Landed(outcome),
+                Some(lost) = leased.lost.recv() => Next::Lost(lost),
+                chunk = body.try_next() => Next::Body(chunk.map_err(broken)?),
+            };
+            match next {
+                Next::Body(chunk) => return Ok(chunk),
+                Next::Landed(outcome) => {
+                    self.window.pop_front();
+                    self.take_place(outcome).await?;
+                }
+                Next::Lost(lost) => self.mend(lost).await?,
             }
         }
     }
@@ -280,23 +300,33 @@ impl<'a> Putting<'a> {
         }
     }
 
-    /// Waits for the oldest block on its way and gives it its place in the manifest.
+    /// Waits for the oldest block on its way.
     async fn land(&mut self) -> Result<(), Failure> {
-        let Some(oldest) = self.window.pop_front() else {
-            return Ok(());
-        };
-        let stripe = self.landed(oldest.await)?;
+        match self.window.pop_front() {
+            Some(oldest) => {
+                let outcome = oldest.await;
+                self.take_place(outcome).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a block that arrived its place in the manifest.
+    async fn take_place(
+        &mut self,
+        outcome: Result<Result<Placed, TooFewHolders>, JoinError>,
+    ) -> Result<(), Failure> {
+        let stripe = self.landed(outcome)?;
         let full = self.tree.push(stripe);
         self.index_blocks(full).await
     }
 
     fn landed(
         &mut self,
-        outcome: Result<Result<Placed, TooFewHolders>, tokio::task::JoinError>,
+        outcome: Result<Result<Placed, TooFewHolders>, JoinError>,
     ) -> Result<StripeId, Failure> {
         match outcome {
             Ok(Ok(placed)) => {
-                note(&self.holders, &placed);
                 let stripe = StripeId::from(*placed.stripe.as_bytes());
                 if let Some(journal) = &mut self.journal {
                     journal.stripe(&stripe, &placed.holders).map_err(nothing_stored)?;
@@ -304,39 +334,9 @@ impl<'a> Putting<'a> {
                 self.stripes.push(placed);
                 Ok(stripe)
             }
-            Ok(Err(short)) => {
-                note(&self.holders, &short.placed);
-                Err(self.too_few(&short))
-            }
+            Ok(Err(short)) => Err(too_few(&short, self.options.degraded)),
             Err(_) => Err(Failure::unexpected("coding a block failed; nothing was stored")),
         }
-    }
-
-    fn too_few(&self, short: &TooFewHolders) -> Failure {
-        let TooFewHolders { placed, why } = short;
-        let (found, n) = (placed.holders.len(), placed.n);
-        let least = Placed::least(placed.k, placed.n, self.options.degraded);
-        if why.no_space {
-            return Failure::no_space(format!(
-                "{found} of {n} peers took their shard of a stripe ({least} needed); nothing was stored; free \
-                 space, add peers, or choose a code with fewer shards"
-            ));
-        }
-        let hint = if self.options.degraded {
-            ""
-        } else {
-            ", or accept less with --degraded"
-        };
-        let cure = match why.broken_disks {
-            0 => "try again when more peers are up".to_owned(),
-            1 => "the disk of one peer fails (its log says how); try again when that is mended".to_owned(),
-            many => {
-                format!("the disks of {many} peers fail (their logs say how); try again when that is mended")
-            }
-        };
-        Failure::refused(format!(
-            "{found} of {n} peers took their shard of a stripe ({least} needed); nothing was stored; {cure}{hint}"
-        ))
     }
 
     /// Stores a full index block and those that become full by it.
@@ -402,6 +402,7 @@ impl<'a> Putting<'a> {
             self.options.degraded,
             timeout,
             transfer,
+            Arc::clone(self.leased.lease()),
         ));
         let root = self.root(body)?;
         let shards = self.manifest_shards(0, 0, &root)?;
@@ -454,11 +455,8 @@ impl<'a> Putting<'a> {
         let locator = |placed: &Placed| Locator::new(placed.header.clone()?, placed.holders.clone());
         let locators: Vec<Locator> = self.stripes.iter().filter_map(locator).collect();
         let token = |peer| self.secret.token(peer);
-        let kept = locate_stripes(self.node, locators, self.writing.keep, token).await;
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        for (peer, stripes) in kept {
-            holders.entry(peer).or_default().extend(stripes);
-        }
+        let (keep, lease) = (self.writing.keep, self.leased.lease());
+        locate_stripes(self.node, locators, keep, token, lease).await;
     }
 
     fn link(&self, manifest: StripeId) -> Link {
@@ -476,6 +474,7 @@ impl<'a> Putting<'a> {
             created: self.created,
             code: self.code.to_string(),
             placement: self.placement.policy.to_string(),
+            stripes: self.stripes.len() as u64,
             link: link.clone(),
         }
     }
@@ -483,7 +482,8 @@ impl<'a> Putting<'a> {
     /// Notes the file in the local list; from here it is a file.
     async fn list(&mut self, link: &Link) -> Result<(), Failure> {
         let (node, listed) = (Arc::clone(self.node), self.listed(link));
-        let noted = tokio::task::spawn_blocking(move || node.files.append(&listed)).await;
+        let watched = node.sweep.of_put(&node, &self.stripes);
+        let noted = tokio::task::spawn_blocking(move || node.files.append(&listed, watched)).await;
         noted.map_err(Failure::unexpected)?.map_err(nothing_stored)?;
         journal_done(self.journal.take());
         Ok(())
@@ -495,7 +495,7 @@ impl<'a> Putting<'a> {
         if let Some(journal) = &mut self.journal {
             journal.mark_committing(&sealed).map_err(nothing_stored)?;
         }
-        self.commit_at(snapshot(&self.holders)).await;
+        self.commit_at(self.leased.lease().held()).await;
         for _ in 0..ROUNDS {
             let added = self.complete().await;
             if added.is_empty() {
@@ -507,11 +507,7 @@ impl<'a> Putting<'a> {
             placed.holders.len() < Placed::least(placed.k, placed.n, self.options.degraded)
         };
         if let Some(placed) = self.stripes.iter().find(short) {
-            let short = TooFewHolders {
-                placed: placed.clone(),
-                why: Lacking::default(),
-            };
-            return Err(self.too_few(&short));
+            return Err(expired(placed));
         }
         self.list(link).await
     }
@@ -525,6 +521,31 @@ impl<'a> Putting<'a> {
                 .holders
                 .retain(|(_, peer)| !lost.contains(&(*peer, stripe)));
         }
+    }
+
+    /// A holder lost shards of this put before the commit: makes them good while there are enough others. One stripe that
+    /// cannot be made good ends the put, as nothing more of the file need be sent.
+    async fn mend(&mut self, lost: Lost) -> Result<(), Failure> {
+        let is_lost = |placed: &Placed| {
+            let of_peer = placed.holders.iter().any(|(_, peer)| *peer == lost.peer);
+            of_peer && lost.stripes.contains(&placed.stripe)
+        };
+        let (hit, sound): (Vec<Placed>, Vec<Placed>) =
+            std::mem::take(&mut self.stripes).into_iter().partition(is_lost);
+        self.stripes = sound;
+        let (node, writing) = (self.node, &self.writing);
+        let mending = stream::iter(hit).map(|mut placed| async move {
+            placed.holders.retain(|(_, peer)| *peer != lost.peer);
+            if placed.holders.len() >= usize::from(placed.k) {
+                complete_stripe(node, writing, &mut placed).await;
+            }
+            placed
+        });
+        let mended: Vec<Placed> = mending.buffered(WINDOW).collect().await;
+        let beyond = |placed: &&Placed| placed.holders.len() < usize::from(placed.k);
+        let failure = mended.iter().find(beyond).map(expired);
+        self.stripes.extend(mended);
+        failure.map_or(Ok(()), Err)
     }
 
     /// Makes good shards whose holders were lost since they stored them; who holds what was added.
@@ -544,7 +565,6 @@ impl<'a> Putting<'a> {
             for (_, peer) in placed.holders.iter().skip(before) {
                 added.entry(*peer).or_default().push(placed.stripe);
             }
-            note(&self.holders, &placed);
             self.stripes.push(placed);
         }
         added
@@ -553,11 +573,10 @@ impl<'a> Putting<'a> {
     /// Takes back everything stored.
     async fn give_up(&mut self, failure: &Failure) {
         while let Some(on_its_way) = self.window.pop_front() {
-            if let Ok(Ok(placed) | Err(TooFewHolders { placed, .. })) = on_its_way.await {
-                note(&self.holders, &placed);
-            }
+            // What it stored is noted; nothing comes after that.
+            drop(on_its_way.await);
         }
-        let all = discard_all(self.node, self.secret, snapshot(&self.holders)).await;
+        let all = discard_all(self.node, self.secret, self.leased.lease().held()).await;
         // Who was only full holds nothing; of who was silent nobody knows.
         if let (Some(exposed), false) = (self.exposed.take(), all && failure.exit == EXIT_NO_SPACE) {
             let (node, journal) = (Arc::clone(self.node), self.journal.take());
@@ -580,35 +599,5 @@ impl<'a> Putting<'a> {
         (peers < usize::from(group)).then(|| {
             format!("placement {policy} has groups of {group} peers and {peers} are there: all are one group")
         })
-    }
-
-    fn report(&self, link: &Link, warning: Option<String>, took: Duration) -> PutReport {
-        let stored: usize = self.stripes.iter().map(|placed| placed.holders.len()).sum();
-        let total: usize = self.stripes.iter().map(|placed| usize::from(placed.n)).sum();
-        let bare = self
-            .stripes
-            .iter()
-            .any(|p| p.holders.len() <= usize::from(p.k) && p.n > p.k);
-        let warning = warning.or_else(|| match (stored < total, bare) {
-            (_, true) => Some(format!(
-                "{stored} of {total} shards stored: unprotected until repaired"
-            )),
-            (true, false) => Some(format!(
-                "{stored} of {total} shards stored; the rest follows when peers return"
-            )),
-            (false, false) => self.one_group(),
-        });
-        PutReport {
-            link: link.to_string(),
-            size_bytes: self.size,
-            stripes: self.stripes.len(),
-            code: self.code.to_string(),
-            placement: self.placement.policy.to_string(),
-            scope: self.placement.scope(),
-            shards_stored: stored,
-            shards_total: total,
-            seconds: took.as_secs_f64(),
-            warning,
-        }
     }
 }

@@ -19,6 +19,7 @@ use tokio::time::sleep_until;
 use super::cache::Block;
 use super::events::Transfer;
 use super::exchange::{Fetched, StoreError, fetch, store};
+use super::lease::Lease;
 use super::second_look::{FirstLook, look_again};
 use crate::error::Failure;
 use crate::node::Node;
@@ -43,6 +44,8 @@ pub(crate) struct Writing {
     pub(crate) degraded: bool,
     pub(crate) write_timeout: Duration,
     pub(crate) transfer: Arc<Transfer>,
+    /// Hears of every shard as soon as it is acknowledged.
+    pub(crate) lease: Arc<Lease>,
     /// When the put first lacked holders: all its stripes together wait once for `write_timeout`.
     short_since: Mutex<Option<Instant>>,
 }
@@ -54,6 +57,7 @@ impl Writing {
         degraded: bool,
         write_timeout: Duration,
         transfer: Arc<Transfer>,
+        lease: Arc<Lease>,
     ) -> Self {
         Self {
             secret,
@@ -61,6 +65,7 @@ impl Writing {
             degraded,
             write_timeout,
             transfer,
+            lease,
             short_since: Mutex::new(None),
         }
     }
@@ -204,7 +209,10 @@ async fn place(
             }
         }
         match sends.next().await {
-            Some((peer, shard, Ok(()))) => placed.holders.push((shard.index(), peer)),
+            Some((peer, shard, Ok(()))) => {
+                writing.lease.note(placed.stripe, peer);
+                placed.holders.push((shard.index(), peer));
+            }
             Some((peer, shard, Err(error))) => {
                 no_space |= error == StoreError::Full;
                 if error == StoreError::Broken {

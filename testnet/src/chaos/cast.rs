@@ -17,7 +17,7 @@ use super::ChaosError;
 use super::disk::Disk;
 use super::proxy::{Passed, Proxies, Proxy, Weather};
 use crate::client::Client;
-use crate::net::{self, NetError};
+use crate::net::{self, Known, NetError};
 use crate::size::Capacities;
 use crate::spawn::{self, Fleet, Launch, Recipe};
 use crate::whole::{self, Member};
@@ -139,7 +139,17 @@ impl Cast {
     /// Starts daemons that do not run, all at once, and returns when each has joined.
     pub(super) fn start(&self, numbers: &[usize]) -> Result<(), ChaosError> {
         let launches: Vec<Launch> = numbers.iter().filter_map(|number| self.launch(*number)).collect();
-        let started = net::start_all(&self.fleet, &self.recipe, &launches, Vec::new(), self.seed)?;
+        let serving = {
+            let seats = self.seats();
+            let known = |seat: &Seat| {
+                Some(Known {
+                    listen: format!("/ip4/127.0.0.1/tcp/{}", seat.proxy.port()),
+                    client: seat.client.clone()?,
+                })
+            };
+            seats.iter().filter_map(known).collect()
+        };
+        let started = net::start_all(&self.fleet, &self.recipe, &launches, serving, self.seed)?;
         for peer in started {
             let client = Client::with_token_file(&peer.api, &peer.data_dir.join("token"));
             let client = client.map_err(NetError::from)?;

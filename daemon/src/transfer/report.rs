@@ -1,0 +1,102 @@
+//! What a person hears of a put: its report, or why nothing was stored.
+
+use mutualstore_erasure::Code;
+use serde::Serialize;
+
+use super::stripes::{Placed, TooFewHolders};
+use crate::error::Failure;
+use crate::link::Link;
+use crate::placement::{Placement, Scope};
+
+/// What a put did.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PutReport {
+    pub(crate) link: String,
+    pub(crate) size_bytes: u64,
+    pub(crate) stripes: usize,
+    pub(crate) code: String,
+    pub(crate) placement: String,
+    /// None where the policy has no groups.
+    pub(crate) scope: Option<Scope>,
+    pub(crate) shards_stored: usize,
+    pub(crate) shards_total: usize,
+    pub(crate) seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) warning: Option<String>,
+}
+
+impl PutReport {
+    /// Of a file whose stripes were stored like this; its size and the time it took are not known here.
+    pub(super) fn new(link: &Link, code: Code, placement: Placement, stripes: &[Placed]) -> Self {
+        let stored: usize = stripes.iter().map(|placed| placed.holders.len()).sum();
+        let total: usize = stripes.iter().map(|placed| usize::from(placed.n)).sum();
+        let bare = stripes
+            .iter()
+            .any(|placed| placed.holders.len() <= usize::from(placed.k) && placed.n > placed.k);
+        let warning = match (stored < total, bare) {
+            (_, true) => Some("unprotected until repaired"),
+            (true, false) => Some("the rest follows when peers return"),
+            (false, false) => None,
+        };
+        Self {
+            link: link.to_string(),
+            size_bytes: 0,
+            stripes: stripes.len(),
+            code: code.to_string(),
+            placement: placement.policy.to_string(),
+            scope: placement.scope(),
+            shards_stored: stored,
+            shards_total: total,
+            seconds: 0.0,
+            warning: warning.map(|what| match bare {
+                true => format!("{stored} of {total} shards stored: {what}"),
+                false => format!("{stored} of {total} shards stored; {what}"),
+            }),
+        }
+    }
+}
+
+/// For what fails before anything is visible.
+pub(super) fn nothing_stored(error: impl Into<Failure>) -> Failure {
+    let failure = error.into();
+    Failure {
+        message: format!("nothing was stored: {}", failure.message),
+        ..failure
+    }
+}
+
+/// Too few peers took their shard of a stripe.
+pub(super) fn too_few(short: &TooFewHolders, degraded: bool) -> Failure {
+    let TooFewHolders { placed, why } = short;
+    let (found, n) = (placed.holders.len(), placed.n);
+    let least = Placed::least(placed.k, placed.n, degraded);
+    if why.no_space {
+        return Failure::no_space(format!(
+            "{found} of {n} peers took their shard of a stripe ({least} needed); nothing was stored; free \
+             space, add peers, or choose a code with fewer shards"
+        ));
+    }
+    let hint = if degraded {
+        ""
+    } else {
+        ", or accept less with --degraded"
+    };
+    let cure = match why.broken_disks {
+        0 => "try again when more peers are up".to_owned(),
+        1 => "the disk of one peer fails (its log says how); try again when that is mended".to_owned(),
+        many => format!("the disks of {many} peers fail (their logs say how); try again when that is mended"),
+    };
+    Failure::refused(format!(
+        "{found} of {n} peers took their shard of a stripe ({least} needed); nothing was stored; {cure}{hint}"
+    ))
+}
+
+/// Shards that were stored are lost again before the commit: their holders are gone, or gave them up when this daemon
+/// stood still for longer than they wait.
+pub(super) fn expired(placed: &Placed) -> Failure {
+    let (left, n, k) = (placed.holders.len(), placed.n, placed.k);
+    Failure::refused(format!(
+        "{left} of {n} shards of a stripe are left of those stored before ({k} needed): their peers are gone, or this \
+         daemon stood still for longer than they wait; nothing was stored; put it again"
+    ))
+}

@@ -1,0 +1,565 @@
+//! Daemons on real interfaces: one in each of several network namespaces that share bridges.
+//!
+//! A loopback testnet cannot show what a peer tells others of its addresses, since there all of them work. Here each
+//! peer listens on the wildcard address and has a loopback interface that reaches nobody else and several that do. A
+//! run starts the daemons in a random order, each joining by an invite of one before; looks at every contact on every
+//! daemon; puts and gets a file; takes interfaces of one peer down, brings them back with other addresses, and waits
+//! until every contact everywhere is right again and the peer stores and reads as before.
+//!
+//! What is found wrong is a problem in the report, not an error: the runs go on.
+
+mod space;
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+use tempfile::TempDir;
+
+use self::space::Space;
+pub use self::space::enter;
+use crate::client::{Client, ClientError, FAILURE, GetOptions, PutOptions, RETRY, RingQuery, USAGE};
+use crate::spawn::{Fleet, Launch, Recipe, SpawnError};
+use crate::stream::{Expecting, Noise};
+
+/// Most peers of a run.
+pub const MAX_PEERS: usize = 200;
+/// Most interfaces of a peer.
+pub const MAX_INTERFACES: usize = 4;
+/// An interface that came back with another address is known everywhere within this.
+pub const HEAL_LIMIT: Duration = Duration::from_secs(30);
+/// From a daemon's start with an invite until it is a member.
+const JOIN_LIMIT: Duration = Duration::from_secs(5);
+/// How long the first contacts may take to be right everywhere.
+const CONTACTS_LIMIT: Duration = Duration::from_secs(30);
+/// How long the look goes on after the limit, to tell late from never.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A put after the move may take so many times as long as the one before, and [`SLACK`].
+const SLOWER: f64 = 4.0;
+/// Seconds: small files are over too soon for a ratio alone.
+const SLACK: f64 = 1.0;
+const POLL: Duration = Duration::from_millis(100);
+const PORT: u16 = 4001;
+const CAPACITY: u64 = 1 << 30;
+
+/// Which addresses the interfaces have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4 alone.
+    Ipv4,
+    /// IPv6 alone.
+    Ipv6,
+    /// Both, listened on at once.
+    Both,
+}
+
+impl Family {
+    /// As shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+            Self::Both => "both",
+        }
+    }
+
+    fn listen(self) -> Vec<String> {
+        let v4 = (self != Self::Ipv6).then(|| format!("/ip4/0.0.0.0/tcp/{PORT}"));
+        let v6 = (self != Self::Ipv4).then(|| format!("/ip6/::/tcp/{PORT}"));
+        v4.into_iter().chain(v6).collect()
+    }
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct NetnsOptions {
+    /// The `mutualstore` binary.
+    pub binary: PathBuf,
+    /// Number of daemons, 2 to [`MAX_PEERS`].
+    pub peers: usize,
+    /// Interfaces of each, 1 to [`MAX_INTERFACES`].
+    pub interfaces: usize,
+    /// Kinds of addresses, one after the other.
+    pub families: Vec<Family>,
+    /// Starts of each kind.
+    pub starts: usize,
+    /// Seed of the order of starting, and of who moves.
+    pub seed: u64,
+    /// Bytes of the file that is put.
+    pub size_bytes: u64,
+    /// How long interfaces stay down.
+    pub down: Duration,
+    /// Where the temporary directory is made; the system's place for such when absent.
+    pub place: Option<PathBuf>,
+    /// Flags handed to every daemon.
+    pub flags: Vec<String>,
+}
+
+/// The run could not be carried out. No process, namespace or file is left.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// It cannot work with these options.
+    #[error("{0}")]
+    Usage(String),
+    /// This system makes no network namespaces for us.
+    #[error("network namespaces are not available here: {0}; nothing was run")]
+    Unavailable(String),
+    /// A namespace could not be made or changed.
+    #[error("{0}")]
+    Namespace(String),
+    /// Files or signals.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl NetnsError {
+    /// The exit code the command ends with: [`RETRY`] where namespaces are not available, so that it differs both from
+    /// a wrong call and from a run that found something.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::Unavailable(_) => RETRY,
+            Self::Namespace(_) | Self::Io { .. } => FAILURE,
+        }
+    }
+}
+
+fn io(what: &'static str) -> impl FnOnce(io::Error) -> NetnsError {
+    move |source| NetnsError::Io { what, source }
+}
+
+/// What happened.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetnsReport {
+    /// Number of daemons.
+    pub peers: usize,
+    /// Interfaces of each.
+    pub interfaces: usize,
+    /// What to repeat it with.
+    pub seed: u64,
+    /// Every start, one after the other.
+    pub starts: Vec<StartReport>,
+    /// Whether none has a problem.
+    pub holds: bool,
+}
+
+/// One start. Figures are absent where it did not come so far.
+#[derive(Clone, Debug, Serialize)]
+pub struct StartReport {
+    /// Kind of addresses.
+    pub family: Family,
+    /// Number of the start among those of its kind.
+    pub start: usize,
+    /// Peers in the order of starting.
+    pub order: Vec<usize>,
+    /// From the last daemon's start until every contact everywhere was right.
+    pub contacts_seconds: Option<f64>,
+    /// Loopback addresses in contacts, at any look.
+    pub loopback_told: usize,
+    /// Seconds of the put.
+    pub put_seconds: Option<f64>,
+    /// Megabytes (10^6) a second.
+    pub put_mbps: Option<f64>,
+    /// The same of the get through another peer.
+    pub get_mbps: Option<f64>,
+    /// Who moved.
+    pub moved_peer: usize,
+    /// Its interfaces that did.
+    pub moved_interfaces: Vec<usize>,
+    /// From the new address until every contact everywhere was right.
+    pub healed_seconds: Option<f64>,
+    /// Seconds of a put through the peer that moved, afterwards.
+    pub put_after_seconds: Option<f64>,
+    /// What is not as it should be.
+    pub problems: Vec<String>,
+}
+
+/// Runs everything; `note` hears how it goes. Call [`enter`] first: this takes namespaces of its own for granted.
+pub fn run(options: &NetnsOptions, note: &dyn Fn(String)) -> Result<NetnsReport, NetnsError> {
+    check(options)?;
+    Space::prepare(options.interfaces)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("mutualstore-netns-");
+    let dir = match &options.place {
+        Some(place) => builder.tempdir_in(place),
+        None => builder.tempdir(),
+    };
+    let dir = dir.map_err(io("cannot make a temporary directory"))?;
+    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+    let mut starts = Vec::new();
+    for family in &options.families {
+        for start in 0..options.starts {
+            let report = one(options, (*family, start), &dir, &mut rng)?;
+            note(line(&report));
+            starts.push(report);
+        }
+    }
+    Ok(NetnsReport {
+        peers: options.peers,
+        interfaces: options.interfaces,
+        seed: options.seed,
+        holds: starts.iter().all(|start| start.problems.is_empty()),
+        starts,
+    })
+}
+
+fn check(options: &NetnsOptions) -> Result<(), NetnsError> {
+    let usage = |why: String| Err(NetnsError::Usage(why));
+    if !(2..=MAX_PEERS).contains(&options.peers) {
+        return usage(format!("--peers is 2 to {MAX_PEERS}"));
+    }
+    if !(1..=MAX_INTERFACES).contains(&options.interfaces) {
+        return usage(format!("--interfaces is 1 to {MAX_INTERFACES}"));
+    }
+    if options.starts == 0 || options.size_bytes == 0 {
+        return usage("--starts and --size are not 0".to_owned());
+    }
+    Ok(())
+}
+
+fn line(report: &StartReport) -> String {
+    let (family, start) = (report.family.as_str(), report.start);
+    if report.problems.is_empty() {
+        format!("{family} start {start}: holds")
+    } else {
+        format!("{family} start {start}: {}", report.problems.join("; "))
+    }
+}
+
+/// One start in fresh namespaces, with fresh daemons.
+fn one(
+    options: &NetnsOptions,
+    (family, start): (Family, usize),
+    dir: &TempDir,
+    rng: &mut ChaCha8Rng,
+) -> Result<StartReport, NetnsError> {
+    let mut order: Vec<usize> = (0..options.peers).collect();
+    order.shuffle(rng);
+    let moved_peer = order.choose(rng).copied().unwrap_or_default();
+    let first = rng.random_range(0..options.interfaces);
+    // Half of the time it is out of reach meanwhile.
+    let moved_interfaces = if rng.random() {
+        (0..options.interfaces).collect()
+    } else {
+        vec![first]
+    };
+    let mut report = StartReport {
+        family,
+        start,
+        order,
+        contacts_seconds: None,
+        loopback_told: 0,
+        put_seconds: None,
+        put_mbps: None,
+        get_mbps: None,
+        moved_peer,
+        moved_interfaces,
+        healed_seconds: None,
+        put_after_seconds: None,
+        problems: Vec::new(),
+    };
+    let space = Space::new(options.peers, options.interfaces, family)?;
+    let place = dir.path().join(format!("{}-{start}", family.as_str()));
+    let fleet = Fleet::new(Some(dir.path().to_owned())).map_err(io("cannot watch for Ctrl-C"))?;
+    let mut stage = Stage {
+        options,
+        space,
+        fleet,
+        peers: Vec::new(),
+    };
+    if let Err(Failed(problem)) = stage.play(&place, &mut report, rng) {
+        report.problems.push(problem);
+    }
+    if report.loopback_told > 0 {
+        let told = report.loopback_told;
+        report
+            .problems
+            .push(format!("{told} loopback addresses were told"));
+    }
+    drop(stage);
+    // The temporary directory goes at the end anyway.
+    drop(fs::remove_dir_all(place));
+    Ok(report)
+}
+
+/// Why a start did not come to its end.
+struct Failed(String);
+
+impl From<NetnsError> for Failed {
+    fn from(error: NetnsError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<SpawnError> for Failed {
+    fn from(error: SpawnError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn failed(what: &str) -> impl FnOnce(ClientError) -> Failed {
+    move |error| Failed(format!("{what}: {error}"))
+}
+
+/// A daemon that runs.
+struct Member {
+    index: usize,
+    peer: String,
+    client: Client,
+}
+
+/// One start under way. The daemons go before the namespaces.
+struct Stage<'a> {
+    options: &'a NetnsOptions,
+    fleet: Fleet,
+    peers: Vec<Member>,
+    space: Space,
+}
+
+impl Stage<'_> {
+    fn play(&mut self, place: &Path, report: &mut StartReport, rng: &mut ChaCha8Rng) -> Result<(), Failed> {
+        for index in report.order.clone() {
+            self.launch(place, report.family, index, rng)?;
+            self.await_joined(index, report)?;
+        }
+        report.contacts_seconds = Some(self.await_contacts(report, CONTACTS_LIMIT, "at the start")?);
+        let (writer, reader) = self.two(rng);
+        let seed = rng.random();
+        let put = self.put(writer, seed)?;
+        report.put_seconds = Some(put.seconds);
+        report.put_mbps = Some(self.speed(put.seconds));
+        report.get_mbps = Some(self.speed(self.get(reader, &put.link, seed)?));
+
+        for interface in &report.moved_interfaces {
+            self.space.take_down(report.moved_peer, *interface)?;
+        }
+        thread::sleep(self.options.down);
+        for interface in &report.moved_interfaces {
+            self.space.bring_back(report.moved_peer, *interface)?;
+        }
+        report.healed_seconds = Some(self.await_contacts(report, HEAL_LIMIT, "after the move")?);
+        let after = self.put(report.moved_peer, seed)?;
+        report.put_after_seconds = Some(after.seconds);
+        if after.seconds > SLOWER * put.seconds + SLACK {
+            let text = format!(
+                "a put took {:.2} s before the move, {:.2} s after",
+                put.seconds, after.seconds
+            );
+            report.problems.push(text);
+        }
+        self.get(report.moved_peer, &put.link, seed)?;
+        self.get(reader, &after.link, seed)?;
+        Ok(())
+    }
+
+    /// Starts a daemon in its namespace, invited by one of those that run.
+    fn launch(
+        &mut self,
+        place: &Path,
+        family: Family,
+        index: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(), Failed> {
+        let host = self.peers.choose(rng);
+        let invite = |host: &Member| {
+            let asked = Space::within(host.index, || host.client.invite())?;
+            asked.map_err(failed("no invite"))
+        };
+        let join = match host {
+            Some(host) => vec![invite(host)?.body.invite],
+            None => Vec::new(),
+        };
+        let recipe = Recipe {
+            binary: self.options.binary.clone(),
+            unit_bytes: CAPACITY / 8,
+            flags: self.options.flags.clone(),
+            tethered: true,
+        };
+        let listen = family.listen().into_iter();
+        let launch = Launch {
+            index,
+            data_dir: place.join(index.to_string()),
+            capacity_bytes: CAPACITY,
+            api_port: 0,
+            listen_port: 0,
+            join,
+            flags: listen
+                .flat_map(|address| ["--listen".to_owned(), address])
+                .collect(),
+        };
+        let fleet = &self.fleet;
+        let started = Space::within(index, || {
+            let file = fleet.start(&recipe, &launch)?;
+            let client = Client::open(&launch.data_dir).map_err(failed("cannot ask the daemon"))?;
+            Ok::<_, Failed>((file.peer, client))
+        });
+        let (peer, client) = started??;
+        self.peers.push(Member { index, peer, client });
+        Ok(())
+    }
+
+    /// Waits until the daemon started last is a member.
+    fn await_joined(&self, index: usize, report: &mut StartReport) -> Result<(), Failed> {
+        let member = self.member(index)?;
+        let begun = Instant::now();
+        while !Space::within(index, || member.client.healthy().unwrap_or(false))? {
+            if let Some(ended) = self.fleet.any_ended() {
+                return Err(ended.into());
+            }
+            if begun.elapsed() > JOIN_LIMIT + PATIENCE {
+                return Err(Failed(format!("peer {index} did not join")));
+            }
+            thread::sleep(POLL);
+        }
+        if begun.elapsed() > JOIN_LIMIT {
+            let took = begun.elapsed().as_secs_f64();
+            report
+                .problems
+                .push(format!("peer {index} joined only after {took:.1} s"));
+        }
+        Ok(())
+    }
+
+    /// Waits until every daemon holds the right contact of every peer, and answers how long that took.
+    fn await_contacts(&self, report: &mut StartReport, limit: Duration, when: &str) -> Result<f64, Failed> {
+        let begun = Instant::now();
+        while let Err(problem) = self.look(&mut report.loopback_told) {
+            if let Some(ended) = self.fleet.any_ended() {
+                return Err(ended.into());
+            }
+            if begun.elapsed() > limit + PATIENCE {
+                return Err(Failed(format!(
+                    "{when}, after {} s: {problem}",
+                    begun.elapsed().as_secs()
+                )));
+            }
+            thread::sleep(POLL);
+        }
+        let took = begun.elapsed();
+        if took > limit {
+            let text = format!(
+                "{when}: contacts were right only after {:.1} s",
+                took.as_secs_f64()
+            );
+            report.problems.push(text);
+        }
+        Ok(took.as_secs_f64())
+    }
+
+    /// One look at every contact on every daemon; the first that is wrong.
+    fn look(&self, loopback: &mut usize) -> Result<(), String> {
+        let mut wrong = Ok(());
+        for member in &self.peers {
+            let asked = Space::within(member.index, || member.client.ring(RingQuery::default()));
+            let ring = match asked {
+                Ok(Ok(ring)) => ring.body,
+                Ok(Err(error)) => return Err(format!("peer {} does not answer: {error}", member.index)),
+                Err(error) => return Err(error.to_string()),
+            };
+            let told = ring.peers.iter().flat_map(|peer| &peer.addresses);
+            *loopback += told.filter(|address| is_loopback(address)).count();
+            for other in &self.peers {
+                let place = (member.index, other.index);
+                let Some(entry) = ring.peers.iter().find(|peer| peer.peer == other.peer) else {
+                    wrong = wrong.and(Err(format!("peer {} does not know peer {}", place.0, place.1)));
+                    continue;
+                };
+                let mut held = entry.addresses.clone();
+                held.sort();
+                let expected = self.space.expected(other.index, PORT);
+                if held != expected || entry.state != "alive" {
+                    let (held, state) = (held.join(" "), &entry.state);
+                    let expected = expected.join(" ");
+                    wrong = wrong.and(Err(format!(
+                        "on peer {} the contact of peer {} ({state}) has {held}, not {expected}",
+                        place.0, place.1
+                    )));
+                }
+            }
+        }
+        wrong
+    }
+
+    /// Two different peers.
+    fn two(&self, rng: &mut ChaCha8Rng) -> (usize, usize) {
+        let mut numbers: Vec<usize> = self.peers.iter().map(|member| member.index).collect();
+        numbers.shuffle(rng);
+        let mut numbers = numbers.into_iter();
+        let one = numbers.next().unwrap_or_default();
+        (one, numbers.next().unwrap_or(one))
+    }
+
+    fn member(&self, index: usize) -> Result<&Member, Failed> {
+        let found = self.peers.iter().find(|member| member.index == index);
+        found.ok_or_else(|| Failed(format!("peer {index} does not run")))
+    }
+
+    /// Stores bytes of `seed`, all shards.
+    fn put(&self, index: usize, seed: u64) -> Result<Put, Failed> {
+        let member = self.member(index)?;
+        let size = self.options.size_bytes;
+        let begun = Instant::now();
+        let stored = Space::within(index, || {
+            let mut bytes = Noise::new(seed).take(size);
+            let options = PutOptions::default();
+            member
+                .client
+                .put(&mut bytes, Some(size), &options, None, &mut |_, _| ())
+        })?;
+        let stored = stored.map_err(failed("put"))?.body;
+        if stored.shards_stored < stored.shards_total {
+            let (stored, total) = (stored.shards_stored, stored.shards_total);
+            return Err(Failed(format!(
+                "a put through peer {index} stored {stored} of {total} shards"
+            )));
+        }
+        Ok(Put {
+            link: stored.link,
+            seconds: begun.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Reads them again and answers how many seconds that took.
+    fn get(&self, index: usize, link: &str, seed: u64) -> Result<f64, Failed> {
+        let member = self.member(index)?;
+        let begun = Instant::now();
+        let mut expecting = Expecting::new(seed);
+        let read = Space::within(index, || {
+            let options = GetOptions::default();
+            member
+                .client
+                .get(link, &options, &mut expecting, None, &mut |_, _| ())
+        })?;
+        let read = read.map_err(failed("get"))?;
+        if read != self.options.size_bytes {
+            return Err(Failed(format!("peer {index} answered {read} bytes")));
+        }
+        Ok(begun.elapsed().as_secs_f64())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    fn speed(&self, seconds: f64) -> f64 {
+        self.options.size_bytes as f64 / 1e6 / seconds
+    }
+}
+
+struct Put {
+    link: String,
+    seconds: f64,
+}
+
+fn is_loopback(address: &str) -> bool {
+    address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/")
+}
