@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use mutualstore_daemon::adversary;
 use mutualstore_daemon::config::Overrides;
 use mutualstore_daemon::units::{Rate, Size, Switch};
 use mutualstore_erasure::Policy;
@@ -102,11 +103,18 @@ pub(crate) struct Args {
     /// Stop when standard input closes: for daemons that must not outlive who started them
     #[arg(long)]
     exit_on_stdin_close: bool,
+    /// Be a hostile member: liar
+    #[arg(long, value_name = "ROLE", hide = !adversary::AVAILABLE)]
+    adversary: Option<String>,
 }
 
 /// Runs the daemon until it is told to stop.
 pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     let data_dir = data_dir(args.data_dir.as_deref())?;
+    if let Some(role) = &args.adversary {
+        let role = role.parse().and_then(adversary::Role::assume);
+        role.map_err(|error: adversary::RoleError| CliError::Usage(format!("{error}; nothing was started")))?;
+    }
     mutualstore_daemon::run(&data_dir, overrides(args)).map_err(|failure| CliError::Daemon {
         code: failure.exit,
         message: failure.message,
