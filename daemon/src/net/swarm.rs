@@ -293,7 +293,7 @@ impl Driver {
                 self.dial_failed(connection_id, &error);
             }
             SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => {
-                self.moved.notify_one()
+                self.moved.notify_one();
             }
             SwarmEvent::ListenerClosed {
                 listener_id, reason, ..

@@ -443,8 +443,9 @@ impl Node {
                     ..SelfChange::default()
                 };
                 state.ring.update_self(now, change);
-                state.ring.ask_book(now);
             }
+            // Also when an interface came back with the address it had.
+            state.ring.ask_book(now);
         });
     }
 
