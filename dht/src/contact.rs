@@ -131,8 +131,8 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// Signs what a peer says of itself. The ring holds no keys: it calls this whenever its own contact changed, before
-/// any message carries the contact.
+/// Signs what a peer says of itself. The ring holds no keys: it calls this whenever its own contact changed,
+/// before any message carries the contact.
 pub trait SignContact: fmt::Debug + Send + Sync {
     /// The signature of `contact`; what its field `signature` holds does not count.
     fn sign(&self, contact: &Contact) -> Signature;
@@ -151,15 +151,15 @@ impl SignContact for Unsigned {
 /// What one peer says of itself. Ring identifiers are never carried, always computed from `peer` and
 /// `virtual_nodes`, so nobody picks a place on the ring. `capacity` is believed for now.
 ///
-/// Contacts travel by hearsay, so each is signed by its peer. Whoever makes one from foreign bytes verifies the
-/// signature first; the ring relies on it.
+/// Contacts travel by hearsay, so each is signed by its peer. Whoever makes one from foreign bytes verifies
+/// the signature first; the ring relies on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contact {
     /// Who.
     pub peer: Peer,
-    /// Rises with every change of the fields below; of two contacts of one peer the higher one counts. Begins at the
-    /// Unix time of the daemon's start in milliseconds, and is raised above every version this peer signed before
-    /// that it hears of. Ends at the largest number, where only the peer's own word counts.
+    /// Rises with every change of the fields below; of two contacts of one peer the higher one counts. Begins
+    /// at the Unix time of the daemon's start in milliseconds, and is raised above every version this peer
+    /// signed before that it hears of. Ends at the largest number, where only the peer's own word counts.
     pub version: u64,
     /// Indices of the virtual nodes: ascending, distinct, each below [`MAX_INDEX`], 1 to
     /// [`MAX_VIRTUAL_NODES`] of them.
@@ -208,8 +208,8 @@ impl Contact {
     }
 }
 
-/// Whether the text has the shape of a multiaddress: printable ASCII that begins with a slash. Which of them can be
-/// dialled is the transport's to know.
+/// Whether the text has the shape of a multiaddress: printable ASCII that begins with a slash. Which of them
+/// can be dialled is the transport's to know.
 pub(crate) fn is_address(text: &str) -> bool {
     text.starts_with('/') && text.len() <= MAX_ADDRESS_LEN && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -1,19 +1,20 @@
 //! Who may sit in front of the door: inbound connections whose hello is not done.
 //!
-//! Until somebody has proved to belong to the network, a connection costs this peer a file and some memory and the
-//! other side next to nothing. So each holds a *seat*, and seats are few:
+//! Until somebody has proved to belong to the network, a connection costs this peer a file and some memory
+//! and the other side next to nothing. So each holds a *seat*, and seats are few:
 //!
 //! * Nothing comes for [`IDLE`]: the connection ends. Every step of the handshakes takes one round trip.
 //! * A source has [`PER_ADDRESS`] seats (an IPv6 host counts as its /64), its surroundings (/24, /48) have
 //!   [`PER_PREFIX`]. Beyond that the source's own connection that was silent longest ends for the new one.
-//! * Strangers have five sixths of the [`SEATS`]; the rest is for addresses of peers in the address book. When they are
-//!   taken, the stranger that was silent longest goes. So who comes now gets in and has time as long as fewer than
-//!   all seats are asked for within its next silence.
+//! * Strangers have five sixths of the [`SEATS`]; the rest is for addresses of peers in the address book.
+//!   When they are taken, the stranger that was silent longest goes. So who comes now gets in and has time as
+//!   long as fewer than all seats are asked for within its next silence.
 //! * All peers of a machine share the loopback address, so each connection from there is a source of its own.
-//! * Connections are taken from the system's queue at [`PACE`] a second, in their order: who connects again and again
-//!   waits in it like everybody else.
+//! * Connections are taken from the system's queue at [`PACE`] a second, in their order: who connects again
+//!   and again waits in it like everybody else.
 //!
-//! What the seats do not bound is the work of handshakes that are gone through with: some 0.3 ms of CPU for each.
+//! What the seats do not bound is the work of handshakes that are gone through with: some half a
+//! millisecond of CPU each, [`PACE`] of them a second at most.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -35,7 +36,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A connection on which nothing comes for this long before its hello is done ends.
 const IDLE: Duration = Duration::from_secs(2);
-/// Seats in all, each a file and some 10 KiB; fewer where the system allows this process few files,
+/// Seats in all, each a file and 5 to 25 KiB; fewer where the system allows this process few files,
 const SEATS: usize = 1536;
 /// of which connections in front of the door may take this part.
 const OF_FILES: u64 = 4;

@@ -1,8 +1,8 @@
 //! Two live daemons with one identity: the one that was there first stays, the newcomer is refused.
 //!
-//! Every start of a daemon is an *instance* with a number of its own, which the hello carries. A peer that is connected
-//! is asked whether it still lives; one that is not, but counted among the living, is looked for where it said it is.
-//! An instance that restarted finds its predecessor dead in both ways.
+//! Every start of a daemon is an *instance* with a number of its own, which the hello carries. A peer that is
+//! connected is asked whether it still lives; one that is not, but counted among the living, is looked for
+//! where it said it is. An instance that restarted finds its predecessor dead in both ways.
 
 use std::sync::Arc;
 
@@ -35,9 +35,9 @@ impl Node {
         Ok(())
     }
 
-    /// Refuses an instance of `peer` that comes from elsewhere while another one answers where the peer is known to be.
-    /// That one is only asked for its network, which leads to no link, so two peers that do this to each other do
-    /// not go on for ever.
+    /// Refuses an instance of `peer` that comes from elsewhere while another one answers where the peer is
+    /// known to be. That one is only asked for its network, which leads to no link, so two peers that do this
+    /// to each other do not go on for ever.
     pub(super) async fn check_elsewhere(
         self: &Arc<Self>,
         peer: Peer,

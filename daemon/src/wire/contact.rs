@@ -1,8 +1,8 @@
 //! Identifiers, peers and contacts.
 //!
-//! Every contact that does not stand in this process already comes in through [`hearsay`]: in the hello, in pings and
-//! pongs, neighbours, lookups, walks, departures. The address book on disk asks the same [`Verifier`]. Invites and
-//! `--join` carry addresses only; custody and surveys name peers only.
+//! Every contact that does not stand in this process already comes in through [`hearsay`]: in the hello, in
+//! pings and pongs, neighbours, lookups, walks, departures. The address book on disk asks the same
+//! [`Verifier`]. Invites and `--join` carry addresses only; custody and surveys name peers only.
 
 use bytes::Bytes;
 use mutualstore_dht::{Contact, Id, Peer, PeerState, Signature};
@@ -36,7 +36,8 @@ pub(super) fn index(number: u32) -> Result<u8, Malformed> {
     u8::try_from(number).map_err(|_| Malformed("a shard index is below 256"))
 }
 
-/// Validates a contact and whose it is: the one way in for contacts from the network. None if its peer did not sign it.
+/// Validates a contact and whose it is: the one way in for contacts from the network. None if its peer did
+/// not sign it.
 pub(super) fn hearsay(message: &wire::Contact, verifier: &Verifier) -> Result<Option<Contact>, Malformed> {
     let contact = parse(&message.body, &message.signature)?;
     Ok(verifier.verify(&contact, &message.body).then_some(contact))
@@ -64,10 +65,10 @@ pub fn decode_contact(bytes: Bytes, verifier: &Verifier) -> Result<Contact, Malf
     contact(&wire::Contact::decode(bytes)?, verifier)
 }
 
-/// The one byte form of a contact, which is also what its signature covers; numbers big-endian:
-/// peer 32 ‖ version u64 ‖ capacity u64 ‖ used u64 ‖ state u8 (0 accepting, 1 full, 2 draining) ‖ count of virtual
-/// nodes u16 ‖ each index u16 ‖ count of addresses u8 ‖ each length u16 and text ‖ length of the zone u8 and text.
-/// What is beyond the limits of a contact has no form others take.
+/// The one byte form of a contact, which is also what its signature covers; numbers big-endian: peer 32 ‖
+/// version u64 ‖ capacity u64 ‖ used u64 ‖ state u8 (0 accepting, 1 full, 2 draining) ‖ count of virtual
+/// nodes u16 ‖ each index u16 ‖ count of addresses u8 ‖ each length u16 and text ‖ length of the zone u8 and
+/// text. What is beyond the limits of a contact has no form others take.
 pub(super) fn form(contact: &Contact) -> Vec<u8> {
     let state = match contact.state {
         PeerState::Accepting => 0,

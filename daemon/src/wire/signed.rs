@@ -1,10 +1,11 @@
 //! Who signed a contact.
 //!
 //! A signature is ed25519 by the peer's key over "mutualstore/contact/1" ‖ network id 32 ‖ the contact's
-//! [form](super::contact). The network id keeps what a peer says in one network from being replayed in another one that
-//! it joined with the same key. A peer that has not joined yet signs and verifies with an id of zeros: it speaks to
-//! nobody but to learn a network, which exchanges no contacts that are used, and once it adopted one it signs anew
-//! before it says its first hello as a member. So nothing that is signed with zeros is ever taken by a member.
+//! [form](super::contact). The network id keeps what a peer says in one network from being replayed in
+//! another one that it joined with the same key. A peer that has not joined yet signs and verifies with an id
+//! of zeros: it speaks to nobody but to learn a network, which exchanges no contacts that are used, and once
+//! it adopted one it signs anew before it says its first hello as a member. So nothing that is signed with
+//! zeros is ever taken by a member.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -19,7 +20,8 @@ use sha2::{Digest, Sha256};
 use super::contact::form;
 
 const DOMAIN: &[u8] = b"mutualstore/contact/1";
-/// Verified contacts remembered, some 100 bytes each: gossip repeats itself, and a signature costs more than a hash.
+/// Verified contacts remembered, some 100 bytes each: gossip repeats itself, and a signature costs more than
+/// a hash.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(2048).expect("not zero");
 
 /// Verifies contacts of one network.

@@ -1,8 +1,8 @@
 //! How often a peer outdoes versions of its own contact that it did not make in this life.
 //!
-//! One from before a restart is outdone once. Two live daemons with one key answer each other: what one outdoes, the
-//! other outdoes again. The first few times are free, then each time costs a longer pause, so that neither they nor
-//! somebody who saved up old contacts can keep a ring busy.
+//! One from before a restart is outdone once. Two live daemons with one key answer each other: what one
+//! outdoes, the other outdoes again. The first few times are free, then each time costs a longer pause, so
+//! that neither they nor somebody who saved up old contacts can keep a ring busy.
 
 use std::time::Duration;
 

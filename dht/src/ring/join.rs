@@ -1,15 +1,16 @@
 //! Finding a ring and becoming a member of it; joining and merging are one operation.
 //!
 //! A peer without an address book is a ring of one. One with a book that has just started is no member: it
-//! pings the book until a member answers, looks up the place of each own virtual node through it, and takes all
-//! lists at once; only then it answers questions of state and is taken over by others. When all peers restart
-//! together nobody is a member: among those that find only others joining, the one with the smallest peer id
-//! founds the ring. A ring of one that meets another one joins in the same way, but stays a member of its own
-//! meanwhile; a newcomer that has just adopted a network is no member before. Every member asks a random entry of its book now and then for the successor of an own virtual node; members of
-//! another ring that turn up so are pinged and taken onto the circle, and stabilization does the rest.
+//! pings the book until a member answers, looks up the place of each own virtual node through it, and takes
+//! all lists at once; only then it answers questions of state and is taken over by others. When all peers
+//! restart together nobody is a member: among those that find only others joining, the one with the smallest
+//! peer id founds the ring. A ring of one that meets another one joins in the same way, but stays a member of
+//! its own meanwhile; a newcomer that has just adopted a network is no member before. Every member asks a
+//! random entry of its book now and then for the successor of an own virtual node; members of another ring
+//! that turn up so are pinged and taken onto the circle, and stabilization does the rest.
 //!
-//! A peer that the network does not let in is no member of anything. It goes on asking its book, and joins once somebody
-//! answers.
+//! A peer that the network does not let in is no member of anything. It goes on asking its book, and joins
+//! once somebody answers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -177,8 +178,8 @@ impl Ring {
         self.set_book_timer(next);
     }
 
-    /// Somebody who knows the network does not let this peer in. Unless others do, it is no ring of one: what it would
-    /// store is not where others look, and whom they let in instead may have its name.
+    /// Somebody who knows the network does not let this peer in. Unless others do, it is no ring of one: what
+    /// it would store is not where others look, and whom they let in instead may have its name.
     pub(super) fn bar(&mut self, now: Time) {
         if self.table.members() > 0 || self.is_over() {
             return;

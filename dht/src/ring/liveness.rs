@@ -1,8 +1,8 @@
 //! Who lives, judged per peer.
 //!
 //! Every request carries a deadline from the peer's measured round trips. A failed one makes the peer suspect
-//! and pings it until it answers or enough failures, spaced by the retry interval, have come in a row. The dead
-//! go to the graveyard: what others say of them is not believed, only what they say themselves.
+//! and pings it until it answers or enough failures, spaced by the retry interval, have come in a row. The
+//! dead go to the graveyard: what others say of them is not believed, only what they say themselves.
 
 use std::time::Duration;
 
@@ -134,8 +134,8 @@ impl Ring {
         self.verify_again(now, peer, DEAD_RETRY.0);
     }
 
-    /// Pings a peer off the circle unless that was done within `lately`. An older ping may be on its way still: it
-    /// was sent to one that did not answer, and its deadline is long.
+    /// Pings a peer off the circle unless that was done within `lately`. An older ping may be on its way
+    /// still: it was sent to one that did not answer, and its deadline is long.
     pub(super) fn verify_again(&mut self, now: Time, peer: Peer, lately: Duration) {
         let Some(entry) = self.table.get_mut(peer) else {
             return;
@@ -273,7 +273,8 @@ impl Ring {
         }
     }
 
-    /// A live member: onto the circle with it. The first one a lone peer meets is also its way into that ring.
+    /// A live member: onto the circle with it. The first one a lone peer meets is also its way into that
+    /// ring.
     pub(super) fn admit(&mut self, now: Time, peer: Peer) {
         match self.phase {
             Phase::Leaving | Phase::Left => return,

@@ -25,8 +25,9 @@ pub struct LookupId(pub u64);
 pub enum Request {
     /// Are you there?
     Ping {
-        /// The receiver's contact as the asker holds it, if it is newer than what the receiver said last. A receiver
-        /// whose clock went back outdoes it before it answers; the signature shows that it was its own.
+        /// The receiver's contact as the asker holds it, if it is newer than what the receiver said last. A
+        /// receiver whose clock went back outdoes it before it answers; the signature shows that it was its
+        /// own.
         held: Option<Contact>,
     },
     /// Stabilize and notify in one (Zave 2017): here I am; who follows these points in your view?
@@ -35,8 +36,8 @@ pub enum Request {
         contact: Contact,
         /// Whether the asker is a member of a ring; the receiver takes it into its table only then.
         member: bool,
-        /// The asker's virtual nodes whose first successor is at the receiver, at most 256. Empty: the asker's
-        /// neighbourhood has just changed, and the receiver, a predecessor, should ask soon.
+        /// The asker's virtual nodes whose first successor is at the receiver, at most 256. Empty: the
+        /// asker's neighbourhood has just changed, and the receiver, a predecessor, should ask soon.
         of: Vec<Id>,
         /// Digest of the asker's own answer to the question; see [`Response::Same`].
         digest: u64,
@@ -72,9 +73,9 @@ pub enum Response {
     /// To [`Request::Neighbours`]: the union, over the points asked for, of the first r distinct peers after
     /// each, without the asker and with the receiver in its place. At most [`MAX_CONTACTS`].
     Contacts(Vec<Contact>),
-    /// To [`Request::Next`]: the receiver owns the arc of the target. The first distinct peers at or after the
-    /// target in the order of the circle, without the asker, with the receiver in its place; in the end the one before
-    /// the target if the receiver is the first after it.
+    /// To [`Request::Next`]: the receiver owns the arc of the target. The first distinct peers at or after
+    /// the target in the order of the circle, without the asker, with the receiver in its place; in the end
+    /// the one before the target if the receiver is the first after it.
     Found(Vec<Contact>),
     /// To [`Request::Next`]: peers nearer to the target, at most 8.
     Closer(Vec<Contact>),
@@ -106,8 +107,8 @@ pub struct Transmit {
     pub to: Contact,
     /// The question.
     pub request: Request,
-    /// How long an answer counts. The ring keeps this deadline itself. A driver that waits a few seconds longer
-    /// and hands over late answers too keeps slow peers from being taken for dead.
+    /// How long an answer counts. The ring keeps this deadline itself. A driver that waits a few seconds
+    /// longer and hands over late answers too keeps slow peers from being taken for dead.
     pub deadline: Duration,
 }
 
@@ -207,7 +208,8 @@ pub enum Liveness {
     Alive,
     /// Does not answer at the moment.
     Suspect,
-    /// From the address book or heard of, and not met: it may live, but who is in the ring is met before long.
+    /// From the address book or heard of, and not met: it may live, but who is in the ring is met before
+    /// long.
     Unmet {
         /// When it was last heard, or noted by this peer since it started.
         since: Time,

@@ -1,13 +1,14 @@
 //! Membership and lookup: one Chord ring node per peer, for all its virtual nodes.
 //!
 //! **Duty.** Knows which peers live, which of them follow any point of the circle, and finds that out for
-//! points far away. **Not here**: stripes, connections, retries of anything but its own questions, and keys: the own
-//! contact is signed by a [`SignContact`], the driver lets in no contact of others whose signature it did not verify.
+//! points far away. **Not here**: stripes, connections, retries of anything but its own questions, and keys:
+//! the own contact is signed by a [`SignContact`], the driver lets in no contact of others whose signature it
+//! did not verify.
 //!
 //! # Use
 //!
-//! After each command or input take everything from [`Ring::poll_transmit`] and [`Ring::poll_event`], and call
-//! [`Ring::handle_timeout`] when [`Ring::poll_timeout`] has come.
+//! After each command or input take everything from [`Ring::poll_transmit`] and [`Ring::poll_event`], and
+//! call [`Ring::handle_timeout`] when [`Ring::poll_timeout`] has come.
 
 #![doc = include_str!("correctness.md")]
 
@@ -58,8 +59,8 @@ pub use self::message::{
 pub struct RingConfig {
     /// Distinct peers in a successor list, 4 to 256. 16.
     pub r: usize,
-    /// Virtual nodes this peer is to have, at most 256. Those its contact does not name yet are chosen before it
-    /// joins, see [`Event::Placed`]. 0: those of the contact.
+    /// Virtual nodes this peer is to have, at most 256. Those its contact does not name yet are chosen before
+    /// it joins, see [`Event::Placed`]. 0: those of the contact.
     pub virtual_nodes: u16,
     /// Time between two rounds of stabilization at rest. 2 s.
     pub stabilize: Duration,
@@ -71,7 +72,8 @@ pub struct RingConfig {
     pub first_deadline: Duration,
     /// Bounds of every other deadline. 200 ms, 5 s.
     pub deadlines: (Duration, Duration),
-    /// Time between a failure and the next question to that peer; failures nearer together count once. 200 ms.
+    /// Time between a failure and the next question to that peer; failures nearer together count once. 200
+    /// ms.
     pub retry: Duration,
     /// A lookup ends after this time. 10 s.
     pub lookup_timeout: Duration,
@@ -83,13 +85,13 @@ pub struct RingConfig {
     pub book_probe: Duration,
     /// Longest wait between two passes of a lone peer through its address book. 10 s.
     pub longest_backoff: Duration,
-    /// How long a restarted peer that finds others joining, but no member, waits before it founds a ring of its
-    /// own, unless it is the first among them by peer id. 5 s.
+    /// How long a restarted peer that finds others joining, but no member, waits before it founds a ring of
+    /// its own, unless it is the first among them by peer id. 5 s.
     pub patience: Duration,
     /// How long peers not heard stay in the address book. 30 days.
     pub book_keep: Duration,
-    /// Peers known besides those on the circle, at most; those not heard of for the longest time go first. Too few, and
-    /// the dead are forgotten before the last one who still names them has noticed. 4096.
+    /// Peers known besides those on the circle, at most; those not heard of for the longest time go first.
+    /// Too few, and the dead are forgotten before the last one who still names them has noticed. 4096.
     pub max_book: usize,
     /// Peers on the circle beyond successor lists, predecessors and fingers, at most. 1024.
     pub max_learned: usize,
@@ -174,8 +176,8 @@ pub struct Ring {
 
 /// Commands.
 impl Ring {
-    /// A peer that has just started. With an empty `book` it is a ring of one; otherwise it looks for the ring
-    /// it was in. `seed` decides all its chances.
+    /// A peer that has just started. With an empty `book` it is a ring of one; otherwise it looks for the
+    /// ring it was in. `seed` decides all its chances.
     pub fn new(config: RingConfig, me: Contact, book: Vec<BookEntry>, seed: u64, now: Time) -> Self {
         let used = me.used;
         let mut table = Table::new(me, config.flaw);
@@ -245,8 +247,8 @@ impl Ring {
         self.ask_newcomer(now, peer);
     }
 
-    /// The peer asked something else than the ring: it lives, and is asked whether it is a member if it is not on
-    /// the circle.
+    /// The peer asked something else than the ring: it lives, and is asked whether it is a member if it is
+    /// not on the circle.
     pub fn hear(&mut self, now: Time, peer: Peer) {
         if !self.is_over() {
             self.spoke(now, peer);
@@ -294,17 +296,17 @@ impl Ring {
         }
     }
 
-    /// The address book is asked now instead of when its time comes: this peer may have been out of reach, and
-    /// others may have been silent for no other reason.
+    /// The address book is asked now instead of when its time comes: this peer may have been out of reach,
+    /// and others may have been silent for no other reason.
     pub fn ask_book(&mut self, now: Time) {
         if !self.is_over() {
             self.set_book_timer(now);
         }
     }
 
-    /// Somebody holds this as this peer's contact, signed by it: in an earlier life, before its clock went back, or
-    /// by another live daemon with the same key. Both would outdo each other for ever, so this is done ever more
-    /// seldom. One of the same version that says something else is outdone too.
+    /// Somebody holds this as this peer's contact, signed by it: in an earlier life, before its clock went
+    /// back, or by another live daemon with the same key. Both would outdo each other for ever, so this is
+    /// done ever more seldom. One of the same version that says something else is outdone too.
     fn outdo(&mut self, now: Time, held: &Contact) {
         let me = self.table.me();
         let outdone = held.version > me.version || held.version == me.version && held != me;
@@ -458,8 +460,8 @@ impl Ring {
         self.bar(now);
     }
 
-    /// The transport lost its connection to `peer` unexpectedly, or it left another question than the ring's without
-    /// an answer.
+    /// The transport lost its connection to `peer` unexpectedly, or it left another question than the ring's
+    /// without an answer.
     pub fn handle_disconnect(&mut self, now: Time, peer: Peer) {
         if self.table.is_member(peer) {
             self.ping(now, peer);
@@ -579,7 +581,8 @@ impl Ring {
         self.table.revision()
     }
 
-    /// Whether this peer knows nobody but such as do not let it into their network. It founds no ring of its own then.
+    /// Whether this peer knows nobody but such as do not let it into their network. It founds no ring of its
+    /// own then.
     pub fn is_barred(&self) -> bool {
         self.barred.is_some() && self.table.members() == 0
     }

@@ -40,8 +40,8 @@ impl Liar {
         self.own.lock().unwrap().clone()
     }
 
-    /// A contact of each peer met, newer than all of its own, that leads here: once with the signature it had, once
-    /// signed by the liar.
+    /// A contact of each peer met, newer than all of its own, that leads here: once with the signature it
+    /// had, once signed by the liar.
     fn forged(&self) -> Vec<Contact> {
         let own = self.own();
         let met = self.met.lock().unwrap();
