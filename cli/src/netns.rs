@@ -125,7 +125,14 @@ fn inside(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
 fn table(report: &NetnsReport) -> Rows {
     let mut rows = Rows::new(
         [
-            "ADDRESSES", "START", "CONTACTS s", "PUT MB/s", "GET MB/s", "MOVED", "HEALED s", "PUT AFTER s",
+            "ADDRESSES",
+            "START",
+            "CONTACTS s",
+            "PUT MB/s",
+            "GET MB/s",
+            "MOVED",
+            "HEALED s",
+            "PUT AFTER s",
             "PROBLEMS",
         ],
         &[1, 2, 3, 4, 6, 7],
@@ -158,9 +165,13 @@ mod tests {
 
     #[test]
     fn second_life_is_marked_before_what_is_meant_for_daemons() {
-        let words = ["testnet", "--json", "netns", "--peers", "3", "--", "--zone", "netns"];
+        let words = [
+            "testnet", "--json", "netns", "--peers", "3", "--", "--zone", "netns",
+        ];
         let marked = inside(words.into_iter().map(OsString::from));
-        let expected = ["testnet", "--json", "netns", "--inside", "--peers", "3", "--", "--zone", "netns"];
+        let expected = [
+            "testnet", "--json", "netns", "--inside", "--peers", "3", "--", "--zone", "netns",
+        ];
         assert_eq!(marked, expected);
     }
 }

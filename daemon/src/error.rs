@@ -154,7 +154,9 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
     while let Some(at) = rest.find(BEGINNING) {
         let (before, word) = rest.split_at(at);
-        let end = word.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(word.len());
+        let end = word
+            .find(|c: char| !c.is_ascii_alphanumeric())
+            .unwrap_or(word.len());
         let (word, after) = word.split_at(end);
         out.push_str(before);
         match word.get(..SHOWN) {
@@ -184,6 +186,7 @@ impl From<ConfigError> for Failure {
         match error {
             ConfigError::File(error) => error.into(),
             ConfigError::NoCapacity
+            | ConfigError::CapacityMissing { .. }
             | ConfigError::Bounds { .. }
             | ConfigError::Address { .. }
             | ConfigError::Join(_)
@@ -295,10 +298,19 @@ mod tests {
         let link = format!("mutual1{}", "a7Z".repeat(33));
         let invite = format!("mutualinvite1{}", "B2x".repeat(50));
         for (text, expected) in [
-            (format!("no peer {link} is known"), "no peer mutual1a7Za7… is known".to_owned()),
-            (format!("{link}/stat, {invite}"), "mutual1a7Za7…/stat, mutualinvite…".to_owned()),
+            (
+                format!("no peer {link} is known"),
+                "no peer mutual1a7Za7… is known".to_owned(),
+            ),
+            (
+                format!("{link}/stat, {invite}"),
+                "mutual1a7Za7…/stat, mutualinvite…".to_owned(),
+            ),
             ("mutualstore doctor".to_owned(), "mutualstore doctor".to_owned()),
-            ("links begin with mutual1".to_owned(), "links begin with mutual1".to_owned()),
+            (
+                "links begin with mutual1".to_owned(),
+                "links begin with mutual1".to_owned(),
+            ),
             (String::new(), String::new()),
         ] {
             assert_eq!(without_secrets(&text), expected);

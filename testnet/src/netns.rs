@@ -282,7 +282,9 @@ fn one(
     }
     if report.loopback_told > 0 {
         let told = report.loopback_told;
-        report.problems.push(format!("{told} loopback addresses were told"));
+        report
+            .problems
+            .push(format!("{told} loopback addresses were told"));
     }
     drop(stage);
     // The temporary directory goes at the end anyway.
@@ -348,7 +350,10 @@ impl Stage<'_> {
         let after = self.put(report.moved_peer, seed)?;
         report.put_after_seconds = Some(after.seconds);
         if after.seconds > SLOWER * put.seconds + SLACK {
-            let text = format!("a put took {:.2} s before the move, {:.2} s after", put.seconds, after.seconds);
+            let text = format!(
+                "a put took {:.2} s before the move, {:.2} s after",
+                put.seconds, after.seconds
+            );
             report.problems.push(text);
         }
         self.get(report.moved_peer, &put.link, seed)?;
@@ -387,7 +392,9 @@ impl Stage<'_> {
             api_port: 0,
             listen_port: 0,
             join,
-            flags: listen.flat_map(|address| ["--listen".to_owned(), address]).collect(),
+            flags: listen
+                .flat_map(|address| ["--listen".to_owned(), address])
+                .collect(),
         };
         let fleet = &self.fleet;
         let started = Space::within(index, || {
@@ -408,13 +415,19 @@ impl Stage<'_> {
                 return Err(ended.into());
             }
             if begun.elapsed() > limit + PATIENCE {
-                return Err(Failed(format!("{when}, after {} s: {problem}", begun.elapsed().as_secs())));
+                return Err(Failed(format!(
+                    "{when}, after {} s: {problem}",
+                    begun.elapsed().as_secs()
+                )));
             }
             thread::sleep(POLL);
         }
         let took = begun.elapsed();
         if took > limit {
-            let text = format!("{when}: contacts were right only after {:.1} s", took.as_secs_f64());
+            let text = format!(
+                "{when}: contacts were right only after {:.1} s",
+                took.as_secs_f64()
+            );
             report.problems.push(text);
         }
         Ok(took.as_secs_f64())
@@ -476,12 +489,16 @@ impl Stage<'_> {
         let stored = Space::within(index, || {
             let mut bytes = Noise::new(seed).take(size);
             let options = PutOptions::default();
-            member.client.put(&mut bytes, Some(size), &options, None, &mut |_, _| ())
+            member
+                .client
+                .put(&mut bytes, Some(size), &options, None, &mut |_, _| ())
         })?;
         let stored = stored.map_err(failed("put"))?.body;
         if stored.shards_stored < stored.shards_total {
             let (stored, total) = (stored.shards_stored, stored.shards_total);
-            return Err(Failed(format!("a put through peer {index} stored {stored} of {total} shards")));
+            return Err(Failed(format!(
+                "a put through peer {index} stored {stored} of {total} shards"
+            )));
         }
         Ok(Put {
             link: stored.link,
@@ -496,7 +513,9 @@ impl Stage<'_> {
         let mut expecting = Expecting::new(seed);
         let read = Space::within(index, || {
             let options = GetOptions::default();
-            member.client.get(link, &options, &mut expecting, None, &mut |_, _| ())
+            member
+                .client
+                .get(link, &options, &mut expecting, None, &mut |_, _| ())
         })?;
         let read = read.map_err(failed("get"))?;
         if read != self.options.size_bytes {

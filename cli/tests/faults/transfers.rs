@@ -83,7 +83,10 @@ fn put_of_a_slow_producer_outlives_its_leases() {
     // Each of two puts asks each of three holders every third of a lease, whatever the number of stripes.
     let rounds = begun.elapsed().as_millis() / (LEASE / 3).as_millis() + 2;
     let renewals = u128::from(metric(&net, 0, "leases_renewed_total"));
-    assert!(renewals > 0 && renewals <= 2 * 3 * rounds, "{renewals} in {rounds} rounds");
+    assert!(
+        renewals > 0 && renewals <= 2 * 3 * rounds,
+        "{renewals} in {rounds} rounds"
+    );
 }
 
 #[test]

@@ -266,12 +266,7 @@ fn unsatisfiable(size: u64, transfer: &Transfer) -> Response {
 }
 
 /// Status and headers of a file, or of the part of it from a first byte to a last.
-fn describe_file(
-    response: &mut Response,
-    file: &OpenFile,
-    current: &Validators,
-    part: Option<(u64, u64)>,
-) {
+fn describe_file(response: &mut Response, file: &OpenFile, current: &Validators, part: Option<(u64, u64)>) {
     let manifest = &file.manifest;
     let size = manifest.size;
     let length = match part {
@@ -288,7 +283,9 @@ fn describe_file(
     if !manifest.media_type.is_empty() {
         insert(response, CONTENT_TYPE, &manifest.media_type);
     }
-    response.headers_mut().insert(CONTENT_DISPOSITION, attachment(&manifest.name));
+    response
+        .headers_mut()
+        .insert(CONTENT_DISPOSITION, attachment(&manifest.name));
     insert(response, ACCEPT_RANGES, "bytes");
     insert(response, ETAG, &current.etag);
     if let Some(date) = current.last_modified() {

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use axum::Extension;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
@@ -47,7 +45,9 @@ fn token_of(headers: &HeaderMap) -> Option<&str> {
         return None;
     };
     let (scheme, token) = line.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim_matches(' '))
 }
 
 /// Refuses what a browser sends for a page of somebody else: with its `Origin`, or to a name that somebody else
@@ -69,9 +69,9 @@ pub(super) async fn same_origin(State(api): State<Api>, request: Request, next: 
     let local = api.bound.ip().is_loopback();
     let foreign_host = local && host.as_ref().is_some_and(|host| !is_loopback(host.host()));
     let own = host.as_ref().map(|host| format!("http://{host}"));
-    let foreign_origin = headers.get(ORIGIN).is_some_and(|origin| {
-        own.is_none_or(|own| !own.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
-    });
+    let foreign_origin = headers
+        .get(ORIGIN)
+        .is_some_and(|origin| own.is_none_or(|own| !own.as_bytes().eq_ignore_ascii_case(origin.as_bytes())));
     if foreign_host || foreign_origin {
         let text = "this API answers neither pages of other origins nor other names than this machine's own";
         return Refusal(Failure::not_allowed(text)).into_response();
@@ -84,7 +84,10 @@ fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let name = host.strip_suffix('.').unwrap_or(host);
     name.eq_ignore_ascii_case("localhost")
-        || bare.unwrap_or(host).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || bare
+            .unwrap_or(host)
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 /// Forbids guessing of types, and gives errors that came from elsewhere the form of ours.
@@ -116,7 +119,8 @@ async fn in_our_form(response: Response) -> Response {
         ..Failure::usage(message)
     };
     head.headers.remove(CONTENT_LENGTH);
-    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    head.headers
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Response::from_parts(head, Body::from(failure.to_json()))
 }
 
@@ -136,17 +140,39 @@ mod tests {
         for line in ["Bearer abc", "bearer abc", "BEARER   abc"] {
             assert_eq!(of(&[line]).as_deref(), Some("abc"), "{line}");
         }
-        for lines in [&["Basic abc"][..], &["abc"], &["Bearerabc"], &[""], &["Bearer abc", "Bearer abc"], &[]] {
+        for lines in [
+            &["Basic abc"][..],
+            &["abc"],
+            &["Bearerabc"],
+            &[""],
+            &["Bearer abc", "Bearer abc"],
+            &[],
+        ] {
             assert_eq!(of(lines), None, "{lines:?}");
         }
     }
 
     #[test]
     fn loopback_has_names_and_addresses() {
-        for host in ["localhost", "LocalHost", "localhost.", "127.0.0.1", "127.8.9.1", "[::1]"] {
+        for host in [
+            "localhost",
+            "LocalHost",
+            "localhost.",
+            "127.0.0.1",
+            "127.8.9.1",
+            "[::1]",
+        ] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["example.org", "localhost.example.org", "10.0.0.1", "0.0.0.0", "[::2]", "", "127.0.0.1.nip.io"] {
+        for host in [
+            "example.org",
+            "localhost.example.org",
+            "10.0.0.1",
+            "0.0.0.0",
+            "[::2]",
+            "",
+            "127.0.0.1.nip.io",
+        ] {
             assert!(!is_loopback(host), "{host}");
         }
     }

@@ -135,7 +135,9 @@ async fn unknown() -> Refusal {
 
 async fn wrong_method(request: Request) -> Refusal {
     // A method may be any token.
-    let known = ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"];
+    let known = [
+        "GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT",
+    ];
     let method = Some(request.method().as_str()).filter(|method| known.contains(method));
     Refusal(Failure {
         status: 405,

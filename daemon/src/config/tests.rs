@@ -110,6 +110,8 @@ fn every_key_reads_back_from_the_file_and_from_the_environment() {
         ("MUTUALSTORE_CACHE", "1MiB"),
         ("MUTUALSTORE_PLACEMENT", "buddies:12"),
         ("MUTUALSTORE_LOG", "debug"),
+        ("MUTUALSTORE_READ_AHEAD", "128MiB"),
+        ("MUTUALSTORE_API_INSECURE", "on"),
         ("MUTUALSTORE_API", "http://127.0.0.1:1"),
         ("MUTUALSTORE_TOKEN", "for clients"),
         ("HOME", "/nowhere"),
@@ -135,6 +137,8 @@ fn every_key_reads_back_from_the_file_and_from_the_environment() {
         cache: 1 << 20,
         placement: "buddies:12".parse().unwrap(),
         log: "debug".to_owned(),
+        read_ahead: 128 << 20,
+        api_insecure: true,
         exit_on_stdin_close: false,
     };
     let directory = tempfile::tempdir().unwrap();

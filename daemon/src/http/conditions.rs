@@ -149,7 +149,9 @@ fn any_tag(
         return false;
     };
     let lines = headers.get_all(name).iter();
-    lines.flat_map(|line| members(line.as_bytes())).any(|member| member == b"*" || matches(current, member))
+    lines
+        .flat_map(|line| members(line.as_bytes()))
+        .any(|member| member == b"*" || matches(current, member))
 }
 
 /// The members of a list of entity tags. A tag may contain commas, but no quotes.

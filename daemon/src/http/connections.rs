@@ -166,7 +166,13 @@ impl Connections {
         let now = Instant::now();
         let mut table = self.table();
         let moves = |connection: &Connection| connection.activity().phase == Phase::Transfer;
-        if table.known.values().filter(|connection| moves(connection)).count() >= self.limits.transfers {
+        if table
+            .known
+            .values()
+            .filter(|connection| moves(connection))
+            .count()
+            >= self.limits.transfers
+        {
             table.end_slowest(now, moves)?;
         }
         connection.activity().enter(Phase::Transfer, now);

@@ -18,7 +18,10 @@ pub(crate) fn attachment(name: &str) -> HeaderValue {
     let text = if ascii == name {
         format!("attachment; filename=\"{ascii}\"")
     } else {
-        format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{}", percent_encode(&name))
+        format!(
+            "attachment; filename=\"{ascii}\"; filename*=UTF-8''{}",
+            percent_encode(&name)
+        )
     };
     HeaderValue::try_from(text).unwrap_or(plain)
 }

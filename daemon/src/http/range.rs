@@ -135,7 +135,11 @@ mod tests {
             ("bytes=100-200", 100, Unsatisfiable),
             ("bytes=-0", 100, Unsatisfiable),
             ("bytes=18446744073709551616-", 100, Unsatisfiable),
-            ("bytes=99999999999999999999999-99999999999999999999999", 100, Unsatisfiable),
+            (
+                "bytes=99999999999999999999999-99999999999999999999999",
+                100,
+                Unsatisfiable,
+            ),
             ("bytes=0-", 0, Unsatisfiable),
             ("bytes=0-0", 0, Unsatisfiable),
             ("bytes=-0", 0, Unsatisfiable),

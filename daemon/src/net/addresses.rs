@@ -141,11 +141,7 @@ fn is_private(ip: IpAddr) -> bool {
 impl Place {
     /// Where a peer with these listeners can be dialled on a machine with these addresses. `announced` are told
     /// instead when there are any.
-    pub(super) fn new(
-        listeners: &[SocketAddr],
-        announced: &[Multiaddr],
-        interfaces: Vec<Interface>,
-    ) -> Self {
+    pub(super) fn new(listeners: &[SocketAddr], announced: &[Multiaddr], interfaces: Vec<Interface>) -> Self {
         let mut found: Vec<(Scope, &Interface, SocketAddr)> = Vec::new();
         let running = interfaces.iter().filter(|interface| interface.runs);
         for interface in running {
@@ -193,7 +189,8 @@ impl Place {
 
     /// Whether this very peer listens at `address`.
     pub(super) fn is_own(&self, address: &Multiaddr) -> bool {
-        self.listening.contains(&super::swarm::without_peer(address.clone()))
+        self.listening
+            .contains(&super::swarm::without_peer(address.clone()))
     }
 
     /// Whether an address that a contact tells is of use from here; `on_loopback` as the module says.

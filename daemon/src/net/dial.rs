@@ -78,9 +78,8 @@ impl Node {
             OpenFailure::Unreachable
         };
         let routes = self.routes();
-        addresses.retain(|address| {
-            place.may_dial(address, on_loopback) && !routes.is_dropped(peer, address, now)
-        });
+        addresses
+            .retain(|address| place.may_dial(address, on_loopback) && !routes.is_dropped(peer, address, now));
         (place.order(addresses, routes.best(peer)), failure)
     }
 

@@ -91,7 +91,11 @@ impl Node {
             progress_timeout: config.progress_timeout,
             rate: config.link_rate.map(LinkRate::new),
         });
-        let announced = config.announce.iter().filter_map(|text| text.parse().ok()).collect();
+        let announced = config
+            .announce
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect();
         let node = Arc::new(Self {
             peer,
             instance: rand::random(),

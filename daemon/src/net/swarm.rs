@@ -18,8 +18,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use libp2p::core::upgrade::{ReadyUpgrade, Version};
 use libp2p::core::transport::{ListenerId, PortUse};
+use libp2p::core::upgrade::{ReadyUpgrade, Version};
 use libp2p::core::{Endpoint, Transport as _};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -270,7 +270,9 @@ impl Driver {
         let error = match error {
             // The swarm leaves out the addresses it listens on.
             DialError::LocalPeerId { .. } | DialError::NoAddresses => OpenError::Own,
-            DialError::WrongPeerId { obtained, .. } if obtained == self.swarm.local_peer_id() => OpenError::Own,
+            DialError::WrongPeerId { obtained, .. } if obtained == self.swarm.local_peer_id() => {
+                OpenError::Own
+            }
             DialError::WrongPeerId { .. } => OpenError::WrongPeer,
             DialError::DialPeerConditionFalse(_)
             | DialError::Aborted
@@ -288,7 +290,9 @@ impl Driver {
             } => {
                 self.dial_failed(connection_id, &error);
             }
-            SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => self.moved.notify_one(),
+            SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => {
+                self.moved.notify_one()
+            }
             SwarmEvent::ListenerClosed {
                 listener_id, reason, ..
             } => self.lost(listener_id, &reason),
@@ -396,7 +400,10 @@ fn free_port(address: SocketAddr) -> io::Result<SocketAddr> {
     socket.bind(&address.into())?;
     socket.listen(1)?;
     let bound = socket.local_addr()?.as_socket();
-    Ok(SocketAddr::new(address.ip(), bound.map_or(address.port(), |bound| bound.port())))
+    Ok(SocketAddr::new(
+        address.ip(),
+        bound.map_or(address.port(), |bound| bound.port()),
+    ))
 }
 
 type Boxed = libp2p::core::transport::Boxed<(PeerId, libp2p::core::muxing::StreamMuxerBox)>;

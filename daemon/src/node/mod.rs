@@ -11,6 +11,7 @@
 //! * [`shards`]: the one way to local shards; keeps store and custody in step.
 //! * [`membership`]: joining a network and telling the ring about ourselves.
 //! * [`upkeep`]: repair now, forget a peer, leave.
+//! * [`stuck`]: what repair cannot mend.
 //! * [`survey`]: whether the ring is one, as its peers see it.
 
 pub(crate) mod census;
@@ -23,6 +24,7 @@ pub(crate) mod outside;
 pub(crate) mod scrub;
 pub(crate) mod service;
 pub(crate) mod shards;
+pub(crate) mod stuck;
 pub(crate) mod survey;
 pub(crate) mod upkeep;
 
@@ -54,10 +56,10 @@ use crate::network::Network;
 use crate::store::Store;
 use crate::transfer::Transfers;
 use crate::transfer::cache::BlockCache;
-use crate::transfer::read_ahead::ReadAhead;
 use crate::transfer::fetch_times::FetchTimes;
 use crate::transfer::health::Away;
 use crate::transfer::lease::Leases;
+use crate::transfer::read_ahead::ReadAhead;
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};

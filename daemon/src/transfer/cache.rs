@@ -86,7 +86,12 @@ impl BlockCache {
     fn expire(&self, now: Instant) -> bool {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let old = |(_, (_, since)): &(&Id, &(Block, Instant))| now.saturating_duration_since(*since) >= FRESH;
-        let expired: Vec<Id> = inner.blocks.iter().filter(old).map(|(stripe, _)| *stripe).collect();
+        let expired: Vec<Id> = inner
+            .blocks
+            .iter()
+            .filter(old)
+            .map(|(stripe, _)| *stripe)
+            .collect();
         for stripe in expired {
             if let Some((block, _)) = inner.blocks.pop(&stripe) {
                 inner.bytes -= size(&block);

@@ -298,7 +298,9 @@ impl<'a> Reading<'a> {
                 self.ask_for_next().await?;
             }
             let Some((part, room)) = self.ahead.pop_front() else {
-                return Err(Failure::unexpected("the file has fewer blocks than its size tells"));
+                return Err(Failure::unexpected(
+                    "the file has fewer blocks than its size tells",
+                ));
             };
             let chunks = part.join().await?;
             self.ask_ahead();
@@ -329,7 +331,14 @@ impl<'a> Reading<'a> {
         let length = part.end - part.start;
         let whole = part == (0..self.geometry.plaintext_of(block));
         let window = self.geometry.window(block, part);
-        Some((Part { wanted, window, whole }, length))
+        Some((
+            Part {
+                wanted,
+                window,
+                whole,
+            },
+            length,
+        ))
     }
 
     /// Asks for the next part as soon as there is room for it. Nothing else of this read is held meanwhile.

@@ -52,7 +52,9 @@ impl ReadAhead {
 
     /// What `bytes` take; a block larger than everything takes everything.
     fn units(&self, bytes: u64) -> u32 {
-        u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.units)
+        u32::try_from(bytes.div_ceil(UNIT))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.units)
     }
 
     /// Waits for room for `bytes`. Whoever waits holds none.
@@ -68,7 +70,9 @@ impl ReadAhead {
 
     /// Room for `bytes`, if there is some that nobody waits for.
     pub(crate) fn try_reserve(&self, bytes: u64) -> Option<Room> {
-        let permit = Arc::clone(&self.room).try_acquire_many_owned(self.units(bytes)).ok()?;
+        let permit = Arc::clone(&self.room)
+            .try_acquire_many_owned(self.units(bytes))
+            .ok()?;
         Some(Room {
             _permit: Some(permit),
         })
@@ -154,11 +158,17 @@ mod tests {
         let waiting = all.reserve(4 * MIB);
         tokio::pin!(waiting);
         assert!(waiting.as_mut().now_or_never().is_none());
-        assert!(all.try_reserve(1).is_none(), "what is free is meant for who waits");
+        assert!(
+            all.try_reserve(1).is_none(),
+            "what is free is meant for who waits"
+        );
         drop(first);
         let whole = waiting.await;
         assert!(all.try_reserve(1).is_none());
         drop(whole);
-        assert!(all.try_reserve(100 * MIB).is_some(), "the largest block takes everything");
+        assert!(
+            all.try_reserve(100 * MIB).is_some(),
+            "the largest block takes everything"
+        );
     }
 }

@@ -27,7 +27,10 @@ fn probe() -> Result<(), String> {
     let heard = |program: &str, words: &[&str]| {
         let output = Command::new(program).args(words).output();
         output.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => format!("there is no `{program}`; install it (Debian: {})", package(program)),
+            io::ErrorKind::NotFound => format!(
+                "there is no `{program}`; install it (Debian: {})",
+                package(program)
+            ),
             _ => format!("cannot run `{program}`: {error}"),
         })
     };
@@ -74,7 +77,8 @@ fn hide_names() -> Result<(), NetnsError> {
     };
     mount(c"tmpfs", place, c"tmpfs", MountFlags::empty(), None)
         .map_err(|error| NetnsError::Unavailable(format!("cannot mount over {place}: {error}")))?;
-    fs::create_dir_all(NAMES).map_err(|error| NetnsError::Unavailable(format!("cannot make {NAMES}: {error}")))
+    fs::create_dir_all(NAMES)
+        .map_err(|error| NetnsError::Unavailable(format!("cannot make {NAMES}: {error}")))
 }
 
 /// One namespace for each peer, each with as many interfaces as there are bridges.
@@ -143,8 +147,20 @@ impl Space {
         let moved = moved.copied().unwrap_or(0);
         // There are fewer of both than fit.
         let [network, host] = [interface, peer + 1].map(|number| u8::try_from(number).unwrap_or(u8::MAX));
-        let v6 = [0xfd70 + u16::from(network), 0, 0, 0, 0, 0, moved.into(), host.into()];
-        (Ipv4Addr::new(10, network.saturating_add(70), moved, host), v6.into())
+        let v6 = [
+            0xfd70 + u16::from(network),
+            0,
+            0,
+            0,
+            0,
+            0,
+            moved.into(),
+            host.into(),
+        ];
+        (
+            Ipv4Addr::new(10, network.saturating_add(70), moved, host),
+            v6.into(),
+        )
     }
 
     /// What a contact of this peer is to hold, sorted.
@@ -171,7 +187,11 @@ impl Space {
 
     /// The interface comes back with other addresses.
     pub(super) fn bring_back(&mut self, peer: usize, interface: usize) -> Result<(), NetnsError> {
-        if let Some(moved) = self.moves.get_mut(peer).and_then(|moves| moves.get_mut(interface)) {
+        if let Some(moved) = self
+            .moves
+            .get_mut(peer)
+            .and_then(|moves| moves.get_mut(interface))
+        {
             *moved += 1;
         }
         let mut script = String::new();
@@ -185,14 +205,17 @@ impl Space {
     /// Does `work` on a thread inside the namespace of a peer: what it connects to, and what it starts, is there.
     pub(super) fn within<T: Send>(peer: usize, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
         let path = PathBuf::from(NAMES).join(name(peer));
-        let failed = |error: io::Error| NetnsError::Namespace(format!("cannot enter {}: {error}", path.display()));
+        let failed =
+            |error: io::Error| NetnsError::Namespace(format!("cannot enter {}: {error}", path.display()));
         let namespace = File::open(&path).map_err(failed)?;
         let done = thread::scope(|scope| {
             let working = scope.spawn(|| {
                 move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
                 Ok(work())
             });
-            working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            working
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         done.map_err(failed)
     }
@@ -223,7 +246,10 @@ fn ip(peer: Option<usize>, script: &str) -> Result<(), NetnsError> {
         command.args(["-n", &name(peer)]);
     }
     command.args(["-batch", "-"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut ran = || {
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
@@ -231,7 +257,9 @@ fn ip(peer: Option<usize>, script: &str) -> Result<(), NetnsError> {
         }
         child.wait_with_output()
     };
-    finished(ran(), || format!("ip -batch ({})", script.trim_end().replace('\n', "; ")))
+    finished(ran(), || {
+        format!("ip -batch ({})", script.trim_end().replace('\n', "; "))
+    })
 }
 
 fn finished(output: io::Result<std::process::Output>, what: impl Fn() -> String) -> Result<(), NetnsError> {

@@ -45,7 +45,10 @@ fn request_with_conditions_selects_as_rfc_9110_says() {
         (vec![("if-none-match", "*")], unmodified),
         (vec![("if-none-match", "\"a\",\t\"tag\" , \"b\"")], unmodified),
         (vec![("if-none-match", "\"a,b\",,\"tag\"")], unmodified),
-        (vec![("if-none-match", "\"a\""), ("if-none-match", "W/\"tag\"")], unmodified),
+        (
+            vec![("if-none-match", "\"a\""), ("if-none-match", "W/\"tag\"")],
+            unmodified,
+        ),
         (vec![("if-none-match", "\"other\"")], Whole),
         (vec![("if-none-match", "w/\"tag\"")], Whole),
         (vec![("if-none-match", "tag")], Whole),
@@ -53,16 +56,34 @@ fn request_with_conditions_selects_as_rfc_9110_says() {
         (vec![("if-modified-since", LATER)], unmodified),
         (vec![("if-modified-since", EARLIER)], Whole),
         (vec![("if-modified-since", "yesterday")], Whole),
-        (vec![("if-modified-since", LATER), ("if-modified-since", LATER)], Whole),
+        (
+            vec![("if-modified-since", LATER), ("if-modified-since", LATER)],
+            Whole,
+        ),
         (vec![("if-unmodified-since", DATE)], Whole),
         (vec![("if-unmodified-since", EARLIER)], failed),
         (vec![("if-unmodified-since", "soon")], Whole),
         // The order of §13.2.2: tags go before dates, what must be before what need not be sent again.
-        (vec![("if-match", "\"tag\""), ("if-unmodified-since", EARLIER)], Whole),
-        (vec![("if-none-match", "\"other\""), ("if-modified-since", LATER)], Whole),
-        (vec![("if-match", "\"other\""), ("if-none-match", "\"tag\"")], failed),
-        (vec![("if-match", "\"tag\""), ("if-none-match", "\"tag\"")], unmodified),
-        (vec![("if-unmodified-since", EARLIER), ("if-none-match", "\"tag\"")], failed),
+        (
+            vec![("if-match", "\"tag\""), ("if-unmodified-since", EARLIER)],
+            Whole,
+        ),
+        (
+            vec![("if-none-match", "\"other\""), ("if-modified-since", LATER)],
+            Whole,
+        ),
+        (
+            vec![("if-match", "\"other\""), ("if-none-match", "\"tag\"")],
+            failed,
+        ),
+        (
+            vec![("if-match", "\"tag\""), ("if-none-match", "\"tag\"")],
+            unmodified,
+        ),
+        (
+            vec![("if-unmodified-since", EARLIER), ("if-none-match", "\"tag\"")],
+            failed,
+        ),
         (vec![range], Part(0, 9)),
         (vec![("range", "bytes=500-")], Unsatisfiable),
         (vec![range, ("if-range", "\"tag\"")], Part(0, 9)),
@@ -73,19 +94,30 @@ fn request_with_conditions_selects_as_rfc_9110_says() {
         (vec![range, ("if-range", DATE)], Part(0, 9)),
         (vec![range, ("if-range", EARLIER)], Whole),
         (vec![range, ("if-range", LATER)], Whole),
-        (vec![range, ("if-range", "\"tag\""), ("if-range", "\"tag\"")], Whole),
+        (
+            vec![range, ("if-range", "\"tag\""), ("if-range", "\"tag\"")],
+            Whole,
+        ),
         (vec![("if-range", "\"other\"")], Whole),
         (vec![("range", "bytes=500-"), ("if-range", "\"other\"")], Whole),
         (vec![range, ("if-none-match", "\"tag\"")], unmodified),
         (vec![("range", "bytes=500-"), ("if-match", "\"other\"")], failed),
     ] {
         let given = headers(&lines);
-        assert_eq!(select(&Method::GET, &given, &current(), 100), expected, "{lines:?}");
+        assert_eq!(
+            select(&Method::GET, &given, &current(), 100),
+            expected,
+            "{lines:?}"
+        );
         let to_head = match expected {
             Part(..) | Unsatisfiable => Whole,
             other @ (Whole | Selected::Unmet(_)) => other,
         };
-        assert_eq!(select(&Method::HEAD, &given, &current(), 100), to_head, "HEAD {lines:?}");
+        assert_eq!(
+            select(&Method::HEAD, &given, &current(), 100),
+            to_head,
+            "HEAD {lines:?}"
+        );
     }
 }
 
@@ -94,12 +126,20 @@ fn writing_method_with_conditions_is_refused_with_412_only() {
     for (line, exists, expected) in [
         (("if-none-match", "*"), true, Err(Unmet::PreconditionFailed)),
         (("if-none-match", "*"), false, Ok(())),
-        (("if-none-match", "W/\"tag\""), true, Err(Unmet::PreconditionFailed)),
+        (
+            ("if-none-match", "W/\"tag\""),
+            true,
+            Err(Unmet::PreconditionFailed),
+        ),
         (("if-match", "*"), true, Ok(())),
         (("if-match", "*"), false, Err(Unmet::PreconditionFailed)),
         (("if-match", "\"tag\""), false, Err(Unmet::PreconditionFailed)),
         (("if-modified-since", LATER), true, Ok(())),
-        (("if-unmodified-since", EARLIER), true, Err(Unmet::PreconditionFailed)),
+        (
+            ("if-unmodified-since", EARLIER),
+            true,
+            Err(Unmet::PreconditionFailed),
+        ),
         (("if-unmodified-since", EARLIER), false, Ok(())),
     ] {
         let current = exists.then(current);
@@ -112,7 +152,10 @@ fn writing_method_with_conditions_is_refused_with_412_only() {
 fn representation_without_a_date_ignores_conditions_on_dates() {
     let undated = Validators::new("tag", None);
     for line in [("if-modified-since", LATER), ("if-unmodified-since", EARLIER)] {
-        assert_eq!(select(&Method::GET, &headers(&[line]), &undated, 100), Selected::Whole);
+        assert_eq!(
+            select(&Method::GET, &headers(&[line]), &undated, 100),
+            Selected::Whole
+        );
     }
     let ranged = headers(&[("range", "bytes=0-9"), ("if-range", DATE)]);
     assert_eq!(select(&Method::GET, &ranged, &undated, 100), Selected::Whole);

@@ -105,9 +105,16 @@ fn client_is_waited_for_as_long_as_its_phase_allows() {
     activity.waits(Side::Answer, start + 4 * SECOND);
     assert_eq!(activity.ends(&limits), Some(start + 4 * SECOND + limits.idle_for));
     activity.answered(start + 5 * SECOND);
-    assert_eq!(activity.ends(&limits), Some(start + 4 * SECOND + limits.idle_for), "its end is not taken yet");
+    assert_eq!(
+        activity.ends(&limits),
+        Some(start + 4 * SECOND + limits.idle_for),
+        "its end is not taken yet"
+    );
     activity.moved(Side::Answer, 1, start + 6 * SECOND);
-    assert_eq!(activity.ends(&limits), Some(start + 6 * SECOND + limits.between_for));
+    assert_eq!(
+        activity.ends(&limits),
+        Some(start + 6 * SECOND + limits.between_for)
+    );
 }
 
 #[test]
@@ -139,7 +146,10 @@ fn limits_shrink_with_the_files_a_process_may_open() {
     let few = limits.for_files(1024);
     assert!(few.fresh + few.known <= 341 && few.transfers < few.known && few.fresh > 100);
     let many = limits.for_files(1 << 20);
-    assert_eq!((many.fresh, many.known, many.transfers), (limits.fresh, limits.known, limits.transfers));
+    assert_eq!(
+        (many.fresh, many.known, many.transfers),
+        (limits.fresh, limits.known, limits.transfers)
+    );
     assert_eq!(limits.for_files(0).fresh, 1);
 }
 

@@ -80,10 +80,7 @@ fn address_of_an_interface_that_is_down_is_not_told() {
     };
     let up = interface(3, "10.8.0.3", 16);
     let place = place(&["0.0.0.0:1", "10.9.0.3:2", "10.8.0.3:3"], vec![down, up]);
-    assert_eq!(
-        texts(&place.told),
-        ["/ip4/10.8.0.3/tcp/1", "/ip4/10.8.0.3/tcp/3"]
-    );
+    assert_eq!(texts(&place.told), ["/ip4/10.8.0.3/tcp/1", "/ip4/10.8.0.3/tcp/3"]);
 }
 
 #[test]
@@ -128,7 +125,11 @@ fn loopback_is_dialled_only_from_loopback_and_links_only_from_the_link() {
     for useless in ["/ip6/fe80::1/tcp/9", "/ip4/0.0.0.0/tcp/9", "/ip6/::/tcp/9"] {
         assert!(!dials(&linked, useless, true), "{useless}");
     }
-    for wide_one in ["/ip4/10.1.1.1/tcp/9", "/ip6/fd00::9/tcp/9", "/dns/a.example/tcp/9"] {
+    for wide_one in [
+        "/ip4/10.1.1.1/tcp/9",
+        "/ip6/fd00::9/tcp/9",
+        "/dns/a.example/tcp/9",
+    ] {
         assert!(dials(&linked, wide_one, false), "{wide_one}");
     }
 }
