@@ -112,6 +112,8 @@ fn every_key_reads_back_from_the_file_and_from_the_environment() {
         ("MUTUALSTORE_API_INSECURE", "on"),
         ("MUTUALSTORE_PLACEMENT", "buddies:12"),
         ("MUTUALSTORE_LOG", "debug"),
+        ("MUTUALSTORE_READ_AHEAD", "128MiB"),
+        ("MUTUALSTORE_API_INSECURE", "on"),
         ("MUTUALSTORE_API", "http://127.0.0.1:1"),
         ("MUTUALSTORE_TOKEN", "for clients"),
         ("HOME", "/nowhere"),
@@ -139,6 +141,8 @@ fn every_key_reads_back_from_the_file_and_from_the_environment() {
         api_insecure: true,
         placement: "buddies:12".parse().unwrap(),
         log: "debug".to_owned(),
+        read_ahead: 128 << 20,
+        api_insecure: true,
         exit_on_stdin_close: false,
     };
     let directory = tempfile::tempdir().unwrap();
