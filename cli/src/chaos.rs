@@ -93,10 +93,10 @@ impl Inside for DaemonCode {
         let account = DataDir::open(data_dir)
             .and_then(|dir| dir.account())
             .map_err(io::Error::other)?;
-        let files = FileList::open(data_dir, &account).and_then(|list| list.load(None));
+        let files = FileList::<()>::open(data_dir, &account).and_then(|list| list.page(None, usize::MAX, None));
         let (_, unfinished) = Journal::open(data_dir).map_err(io::Error::other)?;
         let mut estate = Estate::default();
-        for file in files.map_err(io::Error::other)? {
+        for (_, file) in files.map_err(io::Error::other)?.files {
             estate.links.insert(file.link.to_string());
         }
         for put in unfinished {
@@ -128,7 +128,7 @@ mod tests {
     fn what_only_a_dead_daemon_knew_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let account = DataDir::open(dir.path()).unwrap().account().unwrap();
-        let list = FileList::open(dir.path(), &account).unwrap();
+        let list = FileList::<()>::open(dir.path(), &account).unwrap();
         let link = |byte: u8| Link {
             manifest: [byte; 32],
             key: [byte; 32].into(),
@@ -141,9 +141,10 @@ mod tests {
                 created: 1,
                 code: "copies:2".to_owned(),
                 placement: "random".to_owned(),
+                stripes: 1,
                 link: link(byte),
             };
-            list.append(&entry).unwrap();
+            list.append(&entry, ()).unwrap();
         }
         list.append_sealed(&list.seal_deletion(&link(1))).unwrap();
         let (journal, _) = Journal::open(dir.path()).unwrap();

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::connect::{Connect, Place};
 use crate::output::{CliError, Rows, Screen, percent};
+use crate::peers::file_health;
 
 /// Published before this program was: an earlier clock is wrong. 2026-01-01 in Unix seconds.
 const EARLIEST: u64 = 1_767_225_600;
@@ -113,11 +114,12 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
     };
     let reached = match client {
         Ok(client) => {
-            let status = client.status();
+            let status = client.status().map(|reply| reply.body);
             let reached = status.is_ok();
-            findings.extend(daemon(status.map(|reply| reply.body)));
+            let codes = status.as_ref().ok().and_then(codes);
+            findings.extend(daemon(status));
             findings.extend(outside(&client));
-            findings.extend(codes(&client));
+            findings.extend(codes);
             reached
         }
         Err(error) => {
@@ -262,12 +264,23 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
     ];
     findings.extend(writes(&status));
     findings.extend(open_files(&status));
+    findings.extend(plain_api(&status));
     findings
+}
+
+/// The API sends its token and every file as they are.
+fn plain_api(status: &Status) -> Option<Finding> {
+    let found = "the HTTP API may be served beyond this machine in plain text (--api-insecure)";
+    let cure = "start the daemon with `--api 127.0.0.1:0 --api-insecure=off`, and reach it through a tunnel (`ssh -L`)";
+    status.api_insecure.then(|| Finding::warning("api", found, cure))
 }
 
 fn ring(status: &Status) -> Finding {
     if status.ring == "joining" && status.network.is_none() {
         return no_network(status);
+    }
+    if let Some(why) = &status.refused {
+        return refused(why);
     }
     let found = format!("{}, {} peers known", status.ring, status.peers_known);
     match status.ring.as_str() {
@@ -283,6 +296,38 @@ fn ring(status: &Status) -> Finding {
             "see that the peers given to --join run and can be reached",
         ),
     }
+}
+
+/// The peers of its own network do not let this one in. The cure is in the reason.
+fn refused(why: &str) -> Finding {
+    let cures = [
+        (
+            "same identity",
+            "another daemon runs with this identity: this directory was copied while it ran, or started twice. Stop one              of the two for good; to run both, start this one with a fresh data directory and an invite",
+        ),
+        (
+            "network secret",
+            "the secret in network.json is not the network's: restore it from a copy, or join anew with an invite",
+        ),
+        (
+            "wrong network",
+            "the peers known belong to another network by now: join with an invite in a fresh data directory",
+        ),
+        (
+            "parameters differ",
+            "unit or r in network.json are not the network's: restore it from a copy, or join anew with an invite",
+        ),
+        (
+            "protocol version",
+            "run the same version of mutualstore on all peers",
+        ),
+    ];
+    let cure = cures.iter().find(|(reason, _)| why.contains(reason));
+    Finding::bad(
+        "ring",
+        format!("refused by its own network: {why}"),
+        cure.map_or("ask whoever runs that peer", |(_, cure)| cure),
+    )
 }
 
 /// A peer with something to join stays without a network until one of the addresses leads to one.
@@ -319,7 +364,7 @@ fn admission(status: &Status) -> Finding {
 }
 
 fn protection(status: &Status) -> Finding {
-    if status.ring == "joining" {
+    if status.ring == "joining" || status.ring == "refused" {
         return Finding::warning(
             "protection",
             "no code can be chosen yet: new files are refused without --code",
@@ -365,10 +410,7 @@ fn room(status: &Status) -> Finding {
 
 fn health(status: &Status) -> Finding {
     let files = status.files;
-    let found = format!(
-        "{} safe, {} degraded, {} endangered, {} lost",
-        files.safe, files.degraded, files.endangered, files.lost
-    );
+    let found = file_health(status);
     if files.lost > 0 {
         return Finding::bad(
             "files",
@@ -480,12 +522,12 @@ fn outside(client: &Client) -> Vec<Finding> {
 }
 
 /// Whether there are peers enough for the codes of the files put here.
-fn codes(client: &Client) -> Option<Finding> {
-    let files = client.list(None).ok()?.body.files;
-    let known = client.status().ok()?.body.peers_known;
-    let widest = files
-        .iter()
-        .filter_map(|file| Some((shards(&file.code)?, &file.code)))
+fn codes(status: &Status) -> Option<Finding> {
+    let known = status.peers_known;
+    let widest = status
+        .codes
+        .keys()
+        .filter_map(|code| Some((shards(code)?, code)))
         .max()?;
     let (needed, code) = widest;
     let found = format!("the widest code of your files, {code}, needs {needed} peers; {known} are there");

@@ -1,14 +1,16 @@
 //! `put get ls stat rm`.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, StdinLock};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use mutualstore_daemon::manifest::{MAX_FRAGMENTS, MAX_NAME};
 use mutualstore_daemon::names::harmless;
 use mutualstore_erasure::Policy;
-use mutualstore_testnet::client::{ByteRange, ClientError, GetOptions, Health, PutOptions, StripeStat};
+use mutualstore_testnet::client::{
+    ByteRange, Changed, ClientError, GetOptions, Health, PutOptions, Source, StripeStat,
+};
 use mutualstore_testnet::size::Size;
 
 use crate::connect::Connect;
@@ -46,6 +48,10 @@ pub(crate) struct PutArgs {
     /// Accept just enough shards to read it: unprotected until repaired
     #[arg(long)]
     degraded: bool,
+    /// Store a file even if it changes while it is read, and say so: what is stored may be a mixture, and ends where the
+    /// file ended when it was opened [default: nothing is stored and the exit code is 5]
+    #[arg(long)]
+    allow_changing: bool,
     #[command(flatten)]
     connect: Connect,
 }
@@ -62,7 +68,8 @@ fn name(text: &str) -> Result<String, String> {
 
 /// Stores a file; the link is the only thing on standard output.
 pub(crate) fn put(args: &PutArgs, screen: &Screen) -> Result<(), CliError> {
-    let (mut input, mut length) = open(&args.path)?;
+    let mut input = open(&args.path, args.allow_changing)?;
+    let mut length = input.length();
     let own_name = args.path.file_name().filter(|_| !is_standard(&args.path));
     let options = PutOptions {
         name: args
@@ -77,18 +84,33 @@ pub(crate) fn put(args: &PutArgs, screen: &Screen) -> Result<(), CliError> {
         degraded: args.degraded,
     };
     let client = args.connect.client()?;
+    let mut spool = None;
     if args.fragments.is_some() && length.is_none() {
-        (input, length) = spooled(&mut *input)?;
+        let (file, bytes) = spooled(&mut input)?;
+        (spool, length) = (Some(file), Some(bytes));
     }
     let bar = screen.bar("put");
     let events = event_lines(&bar);
-    let outcome = client.put(&mut *input, length, &options, Some(events), &mut |done, total| {
+    let bytes: &mut dyn Read = match &mut spool {
+        Some(file) => file,
+        None => &mut input,
+    };
+    let outcome = client.put(bytes, length, &options, Some(events), &mut |done, total| {
         advance(&bar, done, total);
     });
     bar.finish_and_clear();
-    let reply = outcome?;
+    let mut reply = outcome?;
     if let Some(warning) = &reply.body.warning {
         screen.warning(warning);
+    }
+    if let Some(what) = input.changed() {
+        screen.warning(format!(
+            "{} changed while it was read ({what}): what is stored may be a mixture",
+            args.path.display()
+        ));
+        if let serde_json::Value::Object(document) = &mut reply.json {
+            document.insert("source_changed".to_owned(), what.into());
+        }
     }
     if screen.json {
         screen.document(&reply.json)
@@ -101,28 +123,57 @@ fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// The bytes to put and their number, when it is known.
-fn open(path: &Path) -> Result<(Box<dyn Read>, Option<u64>), CliError> {
+/// The bytes to put.
+enum Input {
+    Standard(StdinLock<'static>),
+    File(Source),
+}
+
+impl Input {
+    /// How many they are, when that is known.
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::Standard(_) => None,
+            Self::File(source) => source.length(),
+        }
+    }
+
+    /// What of the file changed while it was read.
+    fn changed(&self) -> Option<&'static str> {
+        match self {
+            Self::Standard(_) => None,
+            Self::File(source) => source.changed(),
+        }
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Standard(stdin) => stdin.read(buffer),
+            Self::File(source) => source.read(buffer),
+        }
+    }
+}
+
+fn open(path: &Path, allow_changing: bool) -> Result<Input, CliError> {
     if is_standard(path) {
-        return Ok((Box::new(io::stdin().lock()), None));
+        return Ok(Input::Standard(io::stdin().lock()));
     }
     let unreadable = |error| CliError::Usage(format!("cannot read {}: {error}", path.display()));
-    let file = File::open(path).map_err(unreadable)?;
-    let meta = file.metadata().map_err(unreadable)?;
-    if meta.is_dir() {
+    let source = Source::open(path, allow_changing).map_err(unreadable)?;
+    if source.is_dir().map_err(unreadable)? {
         let message = format!(
             "{} is a directory; put stores one file (pack it first)",
             path.display()
         );
         return Err(CliError::Usage(message));
     }
-    // Some files, those of /proc among them, say that they are empty and are not.
-    let length = (meta.is_file() && meta.len() > 0).then_some(meta.len());
-    Ok((Box::new(file), length))
+    Ok(Input::File(source))
 }
 
-/// The same bytes from a file without a name, for where their number has to be known beforehand.
-fn spooled(input: &mut dyn Read) -> Result<(Box<dyn Read>, Option<u64>), CliError> {
+/// The same bytes in a file without a name, for where their number has to be known beforehand.
+fn spooled(input: &mut impl Read) -> Result<(File, u64), CliError> {
     let mut copy = || {
         let mut file = tempfile::tempfile()?;
         let length = io::copy(input, &mut file)?;
@@ -130,11 +181,13 @@ fn spooled(input: &mut dyn Read) -> Result<(Box<dyn Read>, Option<u64>), CliErro
         Ok((file, length))
     };
     let unkept = |error: io::Error| {
+        if error.get_ref().is_some_and(|inner| inner.is::<Changed>()) {
+            return ClientError::Input(error);
+        }
         let why = format!("it goes to a temporary file first, because of its fragments: {error}");
         ClientError::Input(io::Error::new(error.kind(), why))
     };
-    let (file, length) = copy().map_err(unkept)?;
-    Ok((Box::new(file), Some(length)))
+    Ok(copy().map_err(unkept)?)
 }
 
 #[derive(clap::Args, Debug)]
@@ -222,13 +275,16 @@ fn range(text: &str) -> Result<ByteRange, String> {
 pub(crate) struct LsArgs {
     /// Only names like this; * and ? stand for anything
     pattern: Option<String>,
+    /// Ask the holders of every file how it is doing now, instead of what the daemon remembers
+    #[arg(long)]
+    fresh: bool,
     #[command(flatten)]
     connect: Connect,
 }
 
 /// Lists what was put through the daemon.
 pub(crate) fn ls(args: &LsArgs, screen: &Screen) -> Result<(), CliError> {
-    let reply = args.connect.client()?.list(args.pattern.as_deref())?;
+    let reply = args.connect.client()?.list(args.pattern.as_deref(), args.fresh)?;
     if screen.json {
         return screen.document(&reply.json);
     }
@@ -372,15 +428,14 @@ mod tests {
         let (mut file, length) = spooled(&mut &bytes[..]).unwrap();
         let mut read = Vec::new();
         file.read_to_end(&mut read).unwrap();
-        assert_eq!((read, length), (bytes, Some(100_000)));
+        assert_eq!((read, length), (bytes, 100_000));
     }
 
     #[test]
     fn what_cannot_be_put_is_said_before_a_daemon_is_asked() {
-        let message = |path: &str| open(Path::new(path)).err().unwrap().to_string();
+        let message = |path: &str| open(Path::new(path), false).err().unwrap().to_string();
         assert!(message("/").contains("is a directory"));
         assert!(message("/nonexistent").starts_with("cannot read /nonexistent"));
-        let (_, length) = open(Path::new("/dev/null")).unwrap();
-        assert_eq!(length, None);
+        assert_eq!(open(Path::new("/dev/null"), false).unwrap().length(), None);
     }
 }

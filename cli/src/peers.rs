@@ -11,16 +11,24 @@ use crate::output::{CliError, Rows, Screen, percent};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct StatusArgs {
-    /// End with 4 if any file put here is lost, with 5 if not all are safe
+    /// End with 4 if any file put here is lost, with 5 if not all are safe, as asked now
     #[arg(long)]
     check: bool,
+    /// Ask the holders of every file how it is doing now, instead of what the daemon remembers
+    #[arg(long)]
+    fresh: bool,
     #[command(flatten)]
     connect: Connect,
 }
 
 /// Shows this peer.
 pub(crate) fn status(args: &StatusArgs, screen: &Screen) -> Result<(), CliError> {
-    let reply = args.connect.client()?.status()?;
+    let client = args.connect.client()?;
+    let reply = if args.fresh || args.check {
+        client.status_fresh()?
+    } else {
+        client.status()?
+    };
     if screen.json {
         screen.document(&reply.json)?;
     } else {
@@ -33,7 +41,6 @@ fn status_rows(status: &Status) -> Rows {
     let Status {
         capacity_bytes,
         used_bytes,
-        files,
         repair,
         process,
         ..
@@ -45,10 +52,7 @@ fn status_rows(status: &Status) -> Rows {
         Size(*capacity_bytes),
         percent(*used_bytes, *capacity_bytes)
     );
-    let health = format!(
-        "{} safe, {} degraded, {} endangered, {} lost",
-        files.safe, files.degraded, files.endangered, files.lost
-    );
+    let health = file_health(status);
     let repaired = format!(
         "{} pending, {} shards ({}) rebuilt",
         repair.pending,
@@ -84,6 +88,11 @@ fn status_rows(status: &Status) -> Rows {
             };
             rows.add(["network".to_owned(), who.to_owned()]);
         }
+        if name == "ring"
+            && let Some(why) = &status.refused
+        {
+            rows.add(["refused by".to_owned(), why.clone()]);
+        }
         if name == "ring" && status.network.is_none() {
             for (address, error) in &status.join {
                 rows.add(["joins".to_owned(), format!("{address}: {error}")]);
@@ -91,6 +100,26 @@ fn status_rows(status: &Status) -> Rows {
         }
     }
     rows
+}
+
+/// Files by health, and how old that is.
+pub(crate) fn file_health(status: &Status) -> String {
+    let files = status.files;
+    let unknown = match files.unknown {
+        0 => String::new(),
+        unknown => format!(", {unknown} not asked about yet"),
+    };
+    let age = match status.files_age_seconds {
+        None | Some(0) => String::new(),
+        Some(age) => {
+            let age = humantime::format_duration(Duration::from_secs(age));
+            format!(" (as of {age} ago or less)")
+        }
+    };
+    format!(
+        "{} safe, {} degraded, {} endangered, {} lost{unknown}{age}",
+        files.safe, files.degraded, files.endangered, files.lost
+    )
 }
 
 fn verdict(status: &Status) -> Result<(), CliError> {
@@ -102,7 +131,7 @@ fn verdict(status: &Status) -> Result<(), CliError> {
             format!("{} files cannot be recovered now", files.lost),
         );
     }
-    let unsafe_files = files.degraded + files.endangered;
+    let unsafe_files = files.degraded + files.endangered + files.unknown;
     if unsafe_files > 0 {
         return found(RETRY, format!("{unsafe_files} files are not fully protected now"));
     }

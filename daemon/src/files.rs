@@ -21,17 +21,20 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mutualstore_dht::contact::{MAX_INDEX, MAX_VIRTUAL_NODES};
-use mutualstore_dht::{Contact, PeerState};
+use mutualstore_dht::{Contact, PeerState, Signature};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use crate::network::{Network, id_from_hex};
+use crate::network::{Network, check_peer_address, id_from_hex};
+use crate::wire::signed::Verifier;
 
+/// Addresses of unsigned entries of the address book that are tried.
+pub const MAX_HINTS: usize = 64;
 /// What the names of temporary files begin and end with.
 const TEMPORARY: (&str, &str) = (".", ".tmp");
 
@@ -134,6 +137,9 @@ pub struct DaemonInfo {
     pub listen: Vec<String>,
     /// Start, Unix time in milliseconds.
     pub started: u64,
+    /// Device and inode of `DIR/lock`: a copy of the directory has another one. Empty where the system does not tell.
+    #[serde(default)]
+    pub lock: String,
 }
 
 /// A peer heard of, and when.
@@ -145,12 +151,22 @@ pub struct BookEntry {
     pub last_seen: u64,
 }
 
+/// The address book as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Book {
+    /// Peers whose entries they signed.
+    pub entries: Vec<BookEntry>,
+    /// Of the others, as an older version wrote them, only where they may be found: multiaddresses with `/p2p/`, those
+    /// of the peers that answered last first, at most [`MAX_HINTS`].
+    pub hints: Vec<String>,
+}
+
 /// A data directory that this process has to itself.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
     /// Locked while it is open.
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -195,7 +211,7 @@ impl DataDir {
         }
         let directory = Self {
             path: path.to_owned(),
-            _lock: file,
+            lock: file,
         };
         directory.remove_temporaries()?;
         Ok(directory)
@@ -204,6 +220,12 @@ impl DataDir {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Device and inode of the lock, as in [`DaemonInfo::lock`].
+    pub fn lock_id(&self) -> String {
+        let meta = self.lock.metadata();
+        meta.map_or_else(|_| String::new(), |meta| format!("{}:{}", meta.dev(), meta.ino()))
     }
 
     /// The ed25519 seed that makes this peer who it is; made at the first start.
@@ -278,16 +300,16 @@ impl DataDir {
     }
 
     /// The address book. Damaged, it is dropped with a warning: the peers of `--join` and those that call are
-    /// enough to fill it again.
-    pub fn book(&self) -> Result<Vec<BookEntry>, FileError> {
-        match self.parse("book.json", "", book_from_json) {
+    /// enough to fill it again. What it says of a peer counts only if that peer signed it.
+    pub fn book(&self, verifier: &Verifier) -> Result<Book, FileError> {
+        match self.parse("book.json", "", |json| book_from_json(json, verifier)) {
             Ok(book) => Ok(book.unwrap_or_default()),
             Err(FileError::Damaged { path, problem, .. }) => {
                 warn!(
                     "{} is damaged ({problem}); starting with an empty address book",
                     path.display()
                 );
-                Ok(Vec::new())
+                Ok(Book::default())
             }
             Err(
                 error @ (FileError::Io { .. } | FileError::InUse { .. } | FileError::NotADirectory { .. }),
@@ -395,6 +417,44 @@ struct StoredEntry {
     addresses: Vec<String>,
     capacity: u64,
     last_seen: u64,
+    // Older versions wrote no more.
+    #[serde(default)]
+    used: u64,
+    #[serde(default)]
+    state: StoredState,
+    #[serde(default)]
+    zone: String,
+    #[serde(default)]
+    signature: String,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredState {
+    #[default]
+    Accepting,
+    Full,
+    Draining,
+}
+
+impl From<PeerState> for StoredState {
+    fn from(state: PeerState) -> Self {
+        match state {
+            PeerState::Accepting => Self::Accepting,
+            PeerState::Full => Self::Full,
+            PeerState::Draining => Self::Draining,
+        }
+    }
+}
+
+impl From<StoredState> for PeerState {
+    fn from(state: StoredState) -> Self {
+        match state {
+            StoredState::Accepting => Self::Accepting,
+            StoredState::Full => Self::Full,
+            StoredState::Draining => Self::Draining,
+        }
+    }
 }
 
 impl From<&BookEntry> for StoredEntry {
@@ -407,37 +467,71 @@ impl From<&BookEntry> for StoredEntry {
             addresses: contact.addresses.to_vec(),
             capacity: contact.capacity,
             last_seen: *last_seen,
+            used: contact.used,
+            state: contact.state.into(),
+            zone: contact.zone.to_string(),
+            signature: hex::encode(contact.signature.0),
         }
     }
 }
 
-/// How full a peer was and whether it took shards are not kept: they are old news at the next start.
-fn book_from_json(content: &[u8]) -> Result<Vec<BookEntry>, String> {
-    let stored: Vec<StoredEntry> = serde_json::from_slice(content).map_err(|error| error.to_string())?;
-    let entry = |stored: StoredEntry| {
-        let peer = stored
+fn book_from_json(content: &[u8], verifier: &Verifier) -> Result<Book, String> {
+    let mut stored: Vec<StoredEntry> = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    stored.sort_by_key(|entry| std::cmp::Reverse(entry.last_seen));
+    let mut book = Book::default();
+    for entry in stored {
+        let entry = entry.parse()?;
+        if verifier.holds(&entry.contact) {
+            book.entries.push(entry);
+        } else {
+            book.hints.extend(hints(&entry.contact));
+        }
+    }
+    book.hints.truncate(MAX_HINTS);
+    Ok(book)
+}
+
+/// Where a peer may be found that is to prove who it is.
+fn hints(contact: &Contact) -> impl Iterator<Item = String> + '_ {
+    let bare = contact
+        .addresses
+        .iter()
+        .filter(|address| !address.contains("/p2p/"));
+    let named = bare.map(|address| format!("{address}/p2p/{}", contact.peer));
+    named.filter(|address| check_peer_address(address).is_ok())
+}
+
+impl StoredEntry {
+    fn parse(self) -> Result<BookEntry, String> {
+        let peer = self
             .peer
             .parse()
-            .map_err(|error| format!("'{}' is {error}", stored.peer))?;
+            .map_err(|error| format!("'{}' is {error}", self.peer.escape_debug()))?;
+        let mut signature = [0; 64];
+        if !self.signature.is_empty() {
+            hex::decode_to_slice(&self.signature, &mut signature)
+                .map_err(|error| format!("the signature of {peer}: {error}"))?;
+        }
         let contact = Contact {
             peer,
-            version: stored.version,
-            virtual_nodes: stored.virtual_nodes.into(),
-            addresses: stored.addresses.into(),
-            capacity: stored.capacity,
-            used: 0,
-            state: PeerState::default(),
+            version: self.version,
+            virtual_nodes: self.virtual_nodes.into(),
+            addresses: self.addresses.into(),
+            capacity: self.capacity,
+            used: self.used,
+            state: self.state.into(),
+            zone: self.zone.into(),
+            signature: Signature(signature),
         };
         let valid = contact.is_valid();
         let entry = BookEntry {
             contact,
-            last_seen: stored.last_seen,
+            last_seen: self.last_seen,
         };
         valid
             .then_some(entry)
             .ok_or_else(|| format!("the entry of {peer} breaks a limit"))
-    };
-    stored.into_iter().map(entry).collect()
+    }
 }
 
 #[cfg(test)]

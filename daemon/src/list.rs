@@ -2,17 +2,21 @@
 //!
 //! `DIR/files`, one sealed JSON object per line (names and links do not stand on the disk in the clear): the file that
 //! was put, or `{"deleted": link}`. Appended and synced before a put or a deletion is acknowledged; puts that end together share a sync. A line that a crash cut short is
-//! skipped and closed by the next append. The list is read from the disk when asked for, so it takes no memory.
+//! skipped and closed by the next append. The whole list is read once, before it is first asked for (some five seconds
+//! for a million files); in memory is an [`index`] of it, and what is shown is read from its lines.
 //!
-//! Deliberately absent: what is stored elsewhere, and health, which is asked from the holders.
+//! Deliberately absent: what is stored elsewhere, and health, which is asked from the holders and remembered in the index.
 
-use std::collections::BTreeSet;
+pub mod index;
+
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use self::index::{Entry, Index};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use zeroize::Zeroizing;
@@ -23,6 +27,8 @@ use crate::link::Link;
 
 /// Name of the file in the data directory.
 const FILE: &str = "files";
+/// Lines of a page are looked up in the index so many at a time.
+const AT_ONCE: usize = 1024;
 
 /// One put.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +43,9 @@ pub struct Listed {
     pub code: String,
     /// The placement policy of its stripes.
     pub placement: String,
+    /// How many stripes it has, those of its manifest included; 0 where an older version put it.
+    #[serde(default)]
+    pub stripes: u64,
     /// What it is found and opened by.
     #[serde(with = "link_text")]
     pub link: Link,
@@ -78,11 +87,22 @@ pub enum ListError {
     },
 }
 
-/// The list. Shared between threads; calls block on the disk.
+/// Files of the list, as many as were asked for.
 #[derive(Debug)]
-pub struct FileList {
+pub struct Page {
+    /// By number, in the order they were put.
+    pub files: Vec<(u32, Listed)>,
+    /// Behind which number the next page begins; none when this is the last.
+    pub next: Option<u32>,
+}
+
+/// The list, which remembers a `W` of each file until the daemon ends. Shared between threads; calls block on the disk.
+#[derive(Debug)]
+pub struct FileList<W = ()> {
     path: PathBuf,
     cipher: LineCipher,
+    /// None until it is read. Taken last.
+    index: Mutex<Option<Index<W>>>,
     written: Mutex<Written>,
     synced: Mutex<Synced>,
 }
@@ -90,6 +110,8 @@ pub struct FileList {
 #[derive(Debug)]
 struct Written {
     file: File,
+    /// Its length in bytes.
+    end: u64,
     /// Entries appended since the list was opened.
     entries: u64,
     /// Whether the last line may lack its end: a write failed half-way.
@@ -103,7 +125,7 @@ struct Synced {
     broken: bool,
 }
 
-impl FileList {
+impl<W: Default> FileList<W> {
     /// Opens or creates the list in the data directory.
     pub fn open(data_directory: &Path, account: &[u8; 32]) -> Result<Self, ListError> {
         let path = data_directory.join(FILE);
@@ -123,21 +145,24 @@ impl FileList {
                 }
             }
             sync_directory(data_directory)?;
-            Ok(file)
+            let end = file.metadata()?.len();
+            Ok((file, end))
         };
-        let file = open().map_err(|source| ListError::Io {
+        let (file, end) = open().map_err(|source| ListError::Io {
             action: "open",
             path: path.clone(),
             source,
         })?;
         let written = Mutex::new(Written {
             file,
+            end,
             entries: 0,
             torn: false,
         });
         Ok(Self {
             path,
             cipher: LineCipher::new(account),
+            index: Mutex::new(None),
             written,
             synced: Mutex::default(),
         })
@@ -166,30 +191,55 @@ impl FileList {
         Some(entry.deleted)
     }
 
-    /// Notes a put. Durable on return.
-    pub fn append(&self, entry: &Listed) -> Result<(), ListError> {
-        self.append_sealed(&self.seal(entry))
+    /// Notes a put, and what is remembered of it. Durable on return.
+    pub fn append(&self, entry: &Listed, watched: W) -> Result<(), ListError> {
+        self.append_line(&self.seal(entry), &Line::Put(entry.clone()), watched)
     }
 
-    /// Notes a put whose entry was [sealed](Self::seal) before. Durable on return. An entry may stand in the list
-    /// twice; it is shown once.
+    /// Notes a put or a deletion whose entry was [sealed](Self::seal) before. Durable on return. An entry may stand in the
+    /// list twice; it is shown once.
     pub fn append_sealed(&self, sealed: &str) -> Result<(), ListError> {
-        let mut line = format!("{sealed}\n").into_bytes();
-        let mine = {
-            let mut written = lock(&self.written);
-            if written.torn {
-                line.insert(0, b'\n');
+        match self.parse(sealed.as_bytes()) {
+            Some(line) => self.append_line(sealed, &line, W::default()),
+            None => {
+                warn!("an entry for {} is damaged; left out", self.path.display());
+                Ok(())
             }
-            written.torn = true;
-            written
-                .file
-                .write_all(&line)
-                .map_err(|error| self.error("write", error))?;
-            written.torn = false;
-            written.entries += 1;
-            written.entries
-        };
-        // Whoever holds this lock syncs for all who wrote before it; most who waited find their entry durable.
+        }
+    }
+
+    fn append_line(&self, sealed: &str, parsed: &Line, watched: W) -> Result<(), ListError> {
+        let mine = self.write_line(sealed, parsed, watched)?;
+        self.sync(mine).inspect_err(|_| {
+            if let (Line::Put(entry), Some(index)) = (parsed, lock(&self.index).as_mut()) {
+                index.remove(&entry.link.manifest);
+            }
+        })
+    }
+
+    /// Appends a line and takes it into the index. Its number among those appended.
+    fn write_line(&self, sealed: &str, parsed: &Line, watched: W) -> Result<u64, ListError> {
+        let mut written = lock(&self.written);
+        let torn = if written.torn { "\n" } else { "" };
+        let line = format!("{torn}{sealed}\n");
+        written.torn = true;
+        if let Err(error) = written.file.write_all(line.as_bytes()) {
+            // So much of it as was written stands there.
+            written.end = written.file.metadata().map_or(written.end, |meta| meta.len());
+            return Err(self.error("write", error));
+        }
+        written.torn = false;
+        let offset = written.end + torn.len() as u64;
+        written.end += line.len() as u64;
+        written.entries += 1;
+        if let Some(index) = lock(&self.index).as_mut() {
+            take(index, parsed, offset, sealed.len(), watched);
+        }
+        Ok(written.entries)
+    }
+
+    /// Whoever holds this lock syncs for all who wrote before it; most who waited find their entry durable.
+    fn sync(&self, mine: u64) -> Result<(), ListError> {
         let mut synced = lock(&self.synced);
         if synced.entries >= mine {
             return Ok(());
@@ -211,37 +261,121 @@ impl FileList {
         Ok(())
     }
 
-    /// The files not deleted whose name matches `pattern` (all without one), in the order they were put. Lines that do not
-    /// parse are skipped with a warning.
-    pub fn load(&self, pattern: Option<&str>) -> Result<Vec<Listed>, ListError> {
+    /// Looks at the index, or changes what is remembered; the first to ask waits until the list is read.
+    pub fn index<R>(&self, look: impl FnOnce(&mut Index<W>) -> R) -> Result<R, ListError> {
+        let mut index = lock(&self.index);
+        if index.is_none() {
+            *index = Some(self.load()?);
+        }
+        Ok(look(index.get_or_insert_default()))
+    }
+
+    /// Reads the whole list. Lines that do not parse are skipped with a warning.
+    fn load(&self) -> Result<Index<W>, ListError> {
         let file = File::open(&self.path).map_err(|error| self.error("read", error))?;
-        let mut entries = Vec::new();
-        let mut deleted = BTreeSet::new();
-        // A line written twice begins with the same nonce.
-        let mut seen = BTreeSet::new();
-        for (line, number) in BufReader::new(file).split(b'\n').zip(1u64..) {
-            let line = line.map_err(|error| self.error("read", error))?;
-            if line.is_empty() {
-                continue;
+        let mut index = Index::default();
+        let mut deleted = HashSet::new();
+        let (mut reader, mut line, mut offset, mut number) = (BufReader::new(file), Vec::new(), 0, 0u64);
+        loop {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line);
+            let read = read.map_err(|error| self.error("read", error))?;
+            if read == 0 {
+                break;
             }
-            if !seen.insert(line.get(..24).map(<[u8]>::to_vec)) {
-                continue;
+            number += 1;
+            if line.last() == Some(&b'\n') {
+                line.pop();
             }
-            let opened = self.cipher.open(&line).unwrap_or_default();
-            match serde_json::from_slice::<Line>(&opened) {
-                Ok(Line::Put(entry)) if pattern.is_none_or(|pattern| matches(pattern, &entry.name)) => {
-                    entries.push(entry);
-                }
-                Ok(Line::Put(_)) => {}
-                Ok(Line::Deleted(entry)) => {
-                    deleted.insert(entry.deleted.manifest);
-                }
+            match self.parse(&line) {
+                Some(Line::Deleted(entry)) => drop(deleted.insert(entry.deleted.manifest)),
+                Some(put) => take(&mut index, &put, offset, line.len(), W::default()),
+                None if line.is_empty() => {}
                 // The error is not shown: it could quote the link.
-                Err(_) => warn!("line {number} of {} is damaged; skipped", self.path.display()),
+                None => warn!("line {number} of {} is damaged; skipped", self.path.display()),
+            }
+            offset += read as u64;
+        }
+        for manifest in deleted {
+            index.remove(&manifest);
+        }
+        Ok(index)
+    }
+
+    fn parse(&self, line: &[u8]) -> Option<Line> {
+        serde_json::from_slice(&self.cipher.open(line)?).ok()
+    }
+
+    /// The first `limit` files behind number `after` whose name matches `pattern` (all without one), in the order they
+    /// were put.
+    pub fn page(&self, after: Option<u32>, limit: usize, pattern: Option<&str>) -> Result<Page, ListError> {
+        let file = File::open(&self.path).map_err(|error| self.error("read", error))?;
+        let mut page = Page {
+            files: Vec::new(),
+            next: None,
+        };
+        let mut after = after;
+        loop {
+            // Lines are read without the lock; those of a file deleted meanwhile stand as well.
+            let lines = self.index(|index| {
+                let lines = index.after(after).take(AT_ONCE);
+                lines
+                    .map(|(number, entry)| (number, entry.offset, entry.length))
+                    .collect::<Vec<_>>()
+            })?;
+            let Some((last, ..)) = lines.last() else {
+                return Ok(page);
+            };
+            after = Some(*last);
+            for (number, offset, length) in lines {
+                let listed = self.read(&file, offset, length)?;
+                let fits = |listed: &Listed| pattern.is_none_or(|pattern| matches(pattern, &listed.name));
+                let Some(listed) = listed.filter(fits) else {
+                    continue;
+                };
+                if page.files.len() == limit {
+                    page.next = page.files.last().map(|(number, _)| *number);
+                    return Ok(page);
+                }
+                page.files.push((number, listed));
             }
         }
-        entries.retain(|entry: &Listed| !deleted.contains(&entry.link.manifest));
-        Ok(entries)
+    }
+
+    /// Files by their numbers; those that are deleted are left out.
+    pub fn listed(&self, numbers: &[u32]) -> Result<Vec<(u32, Listed)>, ListError> {
+        let file = File::open(&self.path).map_err(|error| self.error("read", error))?;
+        let place = |index: &mut Index<W>, number: u32| {
+            let entry: &Entry<W> = index.get(number)?;
+            Some((number, entry.offset, entry.length))
+        };
+        let lines = self.index(|index| {
+            let lines = numbers.iter().filter_map(|number| place(index, *number));
+            lines.collect::<Vec<_>>()
+        })?;
+        let mut listed = Vec::with_capacity(lines.len());
+        for (number, offset, length) in lines {
+            listed.extend(self.read(&file, offset, length)?.map(|entry| (number, entry)));
+        }
+        Ok(listed)
+    }
+
+    /// The file with this manifest, unless it is deleted.
+    pub fn find(&self, manifest: &[u8; 32]) -> Result<Option<Listed>, ListError> {
+        let number = self.index(|index| index.find(manifest))?;
+        let found = number.map(|number| self.listed(&[number])).transpose()?;
+        Ok(found.and_then(|mut found| found.pop()).map(|(_, listed)| listed))
+    }
+
+    /// The put at a line's place; none if it is damaged since.
+    fn read(&self, file: &File, offset: u64, length: u32) -> Result<Option<Listed>, ListError> {
+        let mut line = vec![0; length as usize];
+        file.read_exact_at(&mut line, offset)
+            .map_err(|error| self.error("read", error))?;
+        Ok(match self.parse(&line) {
+            Some(Line::Put(listed)) => Some(listed),
+            Some(Line::Deleted(_)) | None => None,
+        })
     }
 
     fn error(&self, action: &'static str, source: io::Error) -> ListError {
@@ -249,6 +383,19 @@ impl FileList {
             action,
             path: self.path.clone(),
             source,
+        }
+    }
+}
+
+/// Takes what a line says into the index.
+fn take<W: Default>(index: &mut Index<W>, line: &Line, offset: u64, length: usize, watched: W) {
+    match line {
+        Line::Put(entry) => {
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            index.insert(entry, (offset, length), watched);
+        }
+        Line::Deleted(entry) => {
+            index.remove(&entry.deleted.manifest);
         }
     }
 }
@@ -304,144 +451,4 @@ mod link_text {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn listed(name: &str) -> Listed {
-        Listed {
-            name: name.to_owned(),
-            size_bytes: 5,
-            created: 1_700_000_000_000,
-            code: "rs:4+2".to_owned(),
-            placement: "successors".to_owned(),
-            link: Link {
-                manifest: [1; 32],
-                key: Zeroizing::new([2; 32]),
-                tag: [3; 4],
-            },
-        }
-    }
-
-    fn names(list: &FileList, pattern: Option<&str>) -> Vec<String> {
-        list.load(pattern)
-            .unwrap()
-            .into_iter()
-            .map(|entry| entry.name)
-            .collect()
-    }
-
-    #[test]
-    fn entries_are_found_again_in_order() {
-        let directory = tempfile::tempdir().unwrap();
-        let list = FileList::open(directory.path(), &[7; 32]).unwrap();
-        assert_eq!(list.load(None).unwrap(), []);
-        for name in ["b.txt", "a\nb", "", "c.txt"] {
-            list.append(&listed(name)).unwrap();
-        }
-        drop(list);
-        let list = FileList::open(directory.path(), &[7; 32]).unwrap();
-        assert_eq!(
-            list.load(None).unwrap(),
-            ["b.txt", "a\nb", "", "c.txt"].map(listed)
-        );
-        assert_eq!(names(&list, Some("*.txt")), ["b.txt", "c.txt"]);
-        let mode = fs::metadata(directory.path().join(FILE))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
-    fn a_line_cut_anywhere_costs_only_itself() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE);
-        FileList::open(directory.path(), &[7; 32])
-            .unwrap()
-            .append(&listed("first"))
-            .unwrap();
-        let first = fs::read(&path).unwrap();
-        for end in 1..first.len() {
-            fs::write(&path, [&first, &first[..end]].concat()).unwrap();
-            let list = FileList::open(directory.path(), &[7; 32]).unwrap();
-            list.append(&listed("next")).unwrap();
-            let expected = ["first", "next"];
-            assert_eq!(names(&list, None), expected, "cut at {end}");
-        }
-    }
-
-    #[test]
-    fn many_writers_lose_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let list = FileList::open(directory.path(), &[7; 32]).unwrap();
-        std::thread::scope(|scope| {
-            for writer in 0..8 {
-                let list = &list;
-                scope.spawn(move || {
-                    for i in 0..20 {
-                        list.append(&listed(&format!("{writer}-{i}"))).unwrap();
-                    }
-                });
-            }
-        });
-        let found = names(&list, None);
-        assert_eq!(found.len(), 160);
-        for writer in 0..8 {
-            let own: Vec<_> = found
-                .iter()
-                .filter(|name| name.starts_with(&format!("{writer}-")))
-                .collect();
-            let expected: Vec<_> = (0..20).map(|i| format!("{writer}-{i}")).collect();
-            assert_eq!(own, expected.iter().collect::<Vec<_>>());
-        }
-        assert_eq!(lock(&list.synced).entries, 160);
-    }
-
-    #[test]
-    fn patterns() {
-        for (pattern, name, expected) in [
-            ("", "", true),
-            ("", "a", false),
-            ("*", "", true),
-            ("*", "anything", true),
-            ("?", "é", true),
-            ("?", "", false),
-            ("*.txt", "a.txt", true),
-            ("*.txt", "a.txt.gz", false),
-            ("a*b*c", "aXbXbXc", true),
-            ("a*b*c", "aXbXbX", false),
-            ("**a", "ba", true),
-            ("a?c", "abc", true),
-            ("a?c", "ac", false),
-            ("[a]", "a", false),
-            ("*a*a*a*a*a*b", &"a".repeat(2000), false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
-        }
-    }
-
-    /// The definition of a match, exponential.
-    fn matches_slowly(pattern: &[char], name: &[char]) -> bool {
-        match (pattern, name) {
-            ([], _) => name.is_empty(),
-            (['*', rest @ ..], _) => (0..=name.len()).any(|skip| matches_slowly(rest, &name[skip..])),
-            ([_, ..], []) => false,
-            ([wanted, pattern @ ..], [found, name @ ..]) => {
-                (*wanted == '?' || wanted == found) && matches_slowly(pattern, name)
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn matching_agrees_with_its_definition(pattern in "[ab*?]{0,7}", name in "[ab]{0,9}") {
-            let chars = |text: &str| text.chars().collect::<Vec<_>>();
-            prop_assert_eq!(matches(&pattern, &name), matches_slowly(&chars(&pattern), &chars(&name)));
-        }
-    }
-}
+mod tests;

@@ -136,6 +136,13 @@ impl Metrics {
                 len(net.connections()),
             );
         }
+        let forged = node.verifier.forged();
+        count(
+            &mut registry,
+            "contacts_forged",
+            "Contacts met that their peers did not sign; ignored",
+            forged,
+        );
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mutualstore_dht::contact::virtual_nodes_for;
 use mutualstore_dht::custody::{Custody, CustodyConfig};
 use mutualstore_dht::ring::{self, Ring, RingConfig};
-use mutualstore_dht::{Contact, Peer, PeerState, Time};
+use mutualstore_dht::{Contact, Peer, PeerState, Signature, Time};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::config::{Config, Overrides};
 use crate::crypt::public_key;
 use crate::error::Failure;
-use crate::files::{BookEntry, DaemonInfo, DataDir, FileError};
+use crate::files::{Book, BookEntry, DaemonInfo, DataDir, FileError};
 use crate::journal::{Journal, Unfinished};
 use crate::list::FileList;
 use crate::log::Log;
@@ -26,6 +26,7 @@ use crate::network::{Join, Network};
 use crate::node::shards::unix_ms;
 use crate::node::{Node, Parts, compaction, driver, membership, scrub, service::PeerService};
 use crate::store::{OpenError, Store, StoreConfig};
+use crate::wire::signed::{Signer, Verifier};
 use crate::{api, spare, transfer};
 
 /// A clean stop that takes longer than this is cut short: nothing acknowledged depends on it.
@@ -114,14 +115,18 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
     }
     let me = Peer::new(public_key(&seed));
     let contact = contact(&data, &config, &network, me, store.used().committed_bytes)?;
-    let book = data.book()?.into_iter().map(remembered).collect();
+    let verifier = Arc::new(Verifier::new(network.id));
+    let signer = Arc::new(Signer::new(&seed, Arc::clone(&verifier)));
+    let Book { entries, hints } = data.book(&verifier)?;
+    let book = entries.into_iter().map(remembered).collect();
     let ring = Ring::new(
         ring_config(&config, &network),
         contact,
         book,
         rand::random(),
         Time::ZERO,
-    );
+    )
+    .signed_by(signer);
     let custody = Custody::new(custody_config(&config, &network), me, rand::random(), Time::ZERO);
     let list = FileList::open(data.path(), &account)?;
     let (journal, unfinished) = Journal::open(data.path())?;
@@ -131,6 +136,8 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
         config,
         account,
         network,
+        verifier,
+        hints,
         ring,
         custody,
         started,
@@ -208,6 +215,8 @@ fn contact(
         capacity: config.capacity,
         used,
         state: PeerState::Accepting,
+        zone: "".into(),
+        signature: Signature::default(),
     })
 }
 
@@ -302,9 +311,11 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     tasks.spawn(membership::keep_book(Arc::clone(&node)));
     tasks.spawn(crate::node::census::keep(Arc::clone(&node)));
     tasks.spawn(membership::join(Arc::clone(&node)));
+    tasks.spawn(membership::follow_hints(Arc::clone(&node)));
     tasks.spawn(membership::tell_usage(Arc::clone(&node)));
     tasks.spawn(scrub::run(Arc::clone(&node)));
     tasks.spawn(compaction::run(Arc::clone(&node)));
+    tasks.spawn(transfer::sweep::run(Arc::clone(&node)));
     tasks.spawn(transfer::recover::recover(Arc::clone(&node), unfinished));
     tasks.spawn(transfer::cache::keep(Arc::clone(&node)));
     let serving = api::serve(Arc::clone(&node), listener, token);
@@ -372,7 +383,8 @@ fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<DaemonInfo, 
         peer: node.me.to_string(),
         api: format!("http://{api}"),
         listen,
-        started: unix_ms(),
+        started: node.started_ms,
+        lock: node.data.lock_id(),
     };
     spare::with(node.data.path(), || Ok(node.data.save_daemon_info(&info)?))?;
     let listen = info.listen.join(",");

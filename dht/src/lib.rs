@@ -28,7 +28,7 @@ mod virtual_nodes;
 #[cfg(test)]
 mod testing;
 
-pub use contact::{Contact, Peer, PeerState};
+pub use contact::{Contact, Peer, PeerState, SignContact, Signature, Unsigned};
 pub use flaw::Flaw;
 pub use id::Id;
 pub use membership::{Member, Membership};

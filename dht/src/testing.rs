@@ -11,7 +11,7 @@ use crate::ring::{
     BookEntry, Event, Failure, Found, LookupError, LookupId, Phase, Request, RequestId, Response, Ring,
     RingConfig,
 };
-use crate::{Contact, Id, Peer, PeerState, Time};
+use crate::{Contact, Id, Peer, PeerState, Signature, Time};
 
 /// The peer with this number.
 pub(crate) fn peer(number: usize) -> Peer {
@@ -28,6 +28,8 @@ pub(crate) fn contact(number: usize, version: u64, virtual_nodes: u16) -> Contac
         capacity: u64::from(virtual_nodes) << 30,
         used: 0,
         state: PeerState::Accepting,
+        zone: "".into(),
+        signature: Signature::default(),
     }
 }
 

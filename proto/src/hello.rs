@@ -15,8 +15,8 @@ use crate::wire;
 
 /// What every hello begins with.
 pub const MAGIC: &[u8] = b"mutualstore";
-/// The protocol this build speaks. It talks to its neighbours: one version older, one newer.
-pub const VERSION: u32 = 1;
+/// The protocol this build speaks. 2 signs contacts, which 1 neither sends nor reads, so the two do not talk.
+pub const VERSION: u32 = 2;
 /// Bytes of one encoded message at most.
 pub const MAX_MESSAGE: usize = 16 * 1024;
 /// Bytes of an encoded contact at most.
@@ -53,9 +53,9 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// Whether the sender and this build have a version in common: each talks to n - 1.
+    /// Whether the sender and a build that speaks `version` have one in common.
     pub fn speaks_with(&self, version: u32) -> bool {
-        self.version != 0 && self.version.abs_diff(version) <= 1
+        self.version == version
     }
 }
 
@@ -95,6 +95,20 @@ pub enum Reason {
     /// The listener belongs to no network yet; a retry may help.
     #[error("not in a network yet")]
     NoNetwork,
+}
+
+impl Reason {
+    /// Whether the two sides do not fit until somebody changes one of them.
+    pub fn is_lasting(self) -> bool {
+        match self {
+            Self::Version
+            | Self::WrongNetwork
+            | Self::WrongSecret
+            | Self::ParametersDiffer
+            | Self::DuplicateInstance => true,
+            Self::NotMutualStore | Self::TooManyConnections | Self::NoNetwork => false,
+        }
+    }
 }
 
 /// The connection is not wanted.
@@ -328,10 +342,14 @@ mod tests {
     }
 
     #[test]
-    fn versions_talk_to_their_neighbours() {
+    fn versions_talk_to_no_other_one() {
         let at = |version| Hello { version, ..hello() };
-        assert!(at(1).speaks_with(1) && at(2).speaks_with(1) && at(1).speaks_with(2));
-        assert!(!at(0).speaks_with(1) && !at(3).speaks_with(1));
+        assert!(at(VERSION).speaks_with(VERSION));
+        assert!(
+            [0, 1, 3, u32::MAX]
+                .iter()
+                .all(|other| !at(*other).speaks_with(VERSION))
+        );
     }
 
     proptest! {

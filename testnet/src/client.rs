@@ -3,20 +3,24 @@
 //!
 //! Invariants: a token goes only to the daemon it belongs to — a data directory's `daemon.json` must name
 //! a live process and the peer that answers; no proxy, no redirect. Links and tokens never appear in
-//! errors. Deliberately absent: retries — the caller is told whether one may help.
+//! errors. Deliberately absent: retries — the caller is told whether one may help. Only a get that was cut goes on
+//! where it stopped.
 
 mod error;
 mod metrics;
 mod reply;
+mod source;
 mod transfer;
 mod upkeep;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
@@ -25,14 +29,19 @@ pub use error::{
 };
 pub use metrics::Metrics;
 pub use reply::*;
+pub use source::{Changed, Source};
 pub use transfer::{ByteRange, EventSink, GetOptions, ProgressSink, PutOptions};
 pub use upkeep::{Departure, Forgotten, LeaveReport, ScrubReport};
 
 /// A ring walk visits every peer, dead ones by time-out.
 const QUESTION_TIMEOUT: Duration = Duration::from_mins(2);
+/// Asking the holders of every file takes its time.
+const SURVEY_TIMEOUT: Duration = Duration::from_mins(10);
 /// A daemon that does not even say who it is within this hangs.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that was idle for longer is not used again; the daemon closes it after 10 s.
+const IDLE_AGE: Duration = Duration::from_secs(5);
 /// Longest silence in the middle of a transfer; the daemon gives up on its own long before.
 const STALL_TIMEOUT: Duration = Duration::from_mins(5);
 /// JSON answers are small; `stat` of a very large file is the largest.
@@ -49,12 +58,23 @@ pub struct DaemonFile {
     pub api: String,
     /// Listen addresses with `/p2p/`.
     pub listen: Vec<String>,
+    /// Start, Unix time in milliseconds.
+    pub started: u64,
+    /// Device and inode of the lock file; empty when the daemon did not say.
+    #[serde(default)]
+    pub lock: String,
 }
 
 impl DaemonFile {
     /// Reads `dir/daemon.json`; `None` when it is missing or being replaced.
     pub fn read(dir: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(dir.join("daemon.json")).ok()?).ok()
+    }
+
+    /// Whether it was written in `dir`, and not copied there from where a daemon runs.
+    fn belongs_to(&self, dir: &Path) -> bool {
+        let lock = fs::metadata(dir.join("lock")).map(|meta| format!("{}:{}", meta.dev(), meta.ino()));
+        self.lock.is_empty() || lock.is_ok_and(|lock| lock == self.lock)
     }
 }
 
@@ -85,25 +105,26 @@ impl Client {
             ),
         };
         let file = DaemonFile::read(data_dir).ok_or_else(|| not_running("it has no daemon.json"))?;
+        if !file.belongs_to(data_dir) {
+            return Err(not_running("its daemon.json is a copy of another directory's"));
+        }
         if crate::proc::start_ticks(file.pid).is_none() {
             return Err(not_running(&format!("process {} is gone", file.pid)));
         }
         let client = Self::with_token_file(&file.api, &data_dir.join("token"))?;
         let answering = match client.ask_within::<Identity>("/v1/identity", IDENTITY_TIMEOUT) {
+            Ok(identity) if identity.body.is_of(&file) => return Ok(client),
             Ok(identity) => identity.body.peer,
             Err(ClientError::Refused {
                 code: NOT_ALLOWED, ..
             }) => "another daemon".to_owned(),
             Err(error) => return Err(error),
         };
-        if answering == file.peer {
-            Ok(client)
+        Err(not_running(&if answering == file.peer {
+            format!("at {} answers another instance of {answering}", client.base)
         } else {
-            Err(not_running(&format!(
-                "at {} answers {answering}, not {}",
-                client.base, file.peer
-            )))
-        }
+            format!("at {} answers {answering}, not {}", client.base, file.peer)
+        }))
     }
 
     /// The daemon at `api` (`http://ADDR:PORT`), with the token in a file.
@@ -124,6 +145,7 @@ impl Client {
             .max_redirects(0)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_await_100(Some(CONNECT_TIMEOUT))
+            .max_idle_age(IDLE_AGE)
             .user_agent(concat!("mutualstore/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
@@ -140,9 +162,14 @@ impl Client {
         &self.base
     }
 
-    /// This peer: capacity, use, ring, repair.
+    /// This peer: capacity, use, ring, repair, and how its files are doing as far as it remembers.
     pub fn status(&self) -> Result<Reply<Status>, ClientError> {
         self.ask("/v1/status")
+    }
+
+    /// The same after asking the holders of every file.
+    pub fn status_fresh(&self) -> Result<Reply<Status>, ClientError> {
+        self.ask_within("/v1/status?fresh=1", SURVEY_TIMEOUT)
     }
 
     /// Whether the daemon is joined or alone, as `/health` says.
@@ -176,13 +203,36 @@ impl Client {
         self.ask(&format!("/v1/lookup/{}", encoded(id_or_link)))
     }
 
-    /// The files put through this daemon; `pattern` knows `*` and `?`.
-    pub fn list(&self, pattern: Option<&str>) -> Result<Reply<FileList>, ClientError> {
-        let query: Vec<(&str, String)> = pattern
+    /// The files put through this daemon, of all pages; `pattern` knows `*` and `?`. Their health is what the daemon
+    /// remembers, or asked now if `fresh`.
+    pub fn list(&self, pattern: Option<&str>, fresh: bool) -> Result<Reply<FileList>, ClientError> {
+        let mut query: Vec<(&str, String)> = pattern
             .map(|text| ("pattern", text.to_owned()))
             .into_iter()
             .collect();
-        self.ask(&with_query("/v1/files", &query))
+        if fresh {
+            query.push(("fresh", "1".to_owned()));
+        }
+        let (mut files, mut json) = (Vec::new(), Vec::new());
+        let mut page = query.clone();
+        loop {
+            let reply: Reply<FileList> = self.ask_within(&with_query("/v1/files", &page), SURVEY_TIMEOUT)?;
+            files.extend(reply.body.files);
+            if let Value::Object(mut document) = reply.json
+                && let Some(Value::Array(entries)) = document.remove("files")
+            {
+                json.extend(entries);
+            }
+            let Some(next) = reply.body.next else {
+                break;
+            };
+            page.clone_from(&query);
+            page.push(("after", next));
+        }
+        Ok(Reply {
+            json: serde_json::json!({ "files": json, "next": null }),
+            body: FileList { files, next: None },
+        })
     }
 
     /// Every stripe and shard of a file, asked now.

@@ -34,6 +34,8 @@ pub const MAX_PEERS: usize = 200;
 pub const MAX_INTERFACES: usize = 4;
 /// An interface that came back with another address is known everywhere within this.
 pub const HEAL_LIMIT: Duration = Duration::from_secs(30);
+/// From a daemon's start with an invite until it is a member.
+const JOIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long the first contacts may take to be right everywhere.
 const CONTACTS_LIMIT: Duration = Duration::from_secs(30);
 /// How long the look goes on after the limit, to tell late from never.
@@ -330,6 +332,7 @@ impl Stage<'_> {
     fn play(&mut self, place: &Path, report: &mut StartReport, rng: &mut ChaCha8Rng) -> Result<(), Failed> {
         for index in report.order.clone() {
             self.launch(place, report.family, index, rng)?;
+            self.await_joined(index, report)?;
         }
         report.contacts_seconds = Some(self.await_contacts(report, CONTACTS_LIMIT, "at the start")?);
         let (writer, reader) = self.two(rng);
@@ -404,6 +407,28 @@ impl Stage<'_> {
         });
         let (peer, client) = started??;
         self.peers.push(Member { index, peer, client });
+        Ok(())
+    }
+
+    /// Waits until the daemon started last is a member.
+    fn await_joined(&self, index: usize, report: &mut StartReport) -> Result<(), Failed> {
+        let member = self.member(index)?;
+        let begun = Instant::now();
+        while !Space::within(index, || member.client.healthy().unwrap_or(false))? {
+            if let Some(ended) = self.fleet.any_ended() {
+                return Err(ended.into());
+            }
+            if begun.elapsed() > JOIN_LIMIT + PATIENCE {
+                return Err(Failed(format!("peer {index} did not join")));
+            }
+            thread::sleep(POLL);
+        }
+        if begun.elapsed() > JOIN_LIMIT {
+            let took = begun.elapsed().as_secs_f64();
+            report
+                .problems
+                .push(format!("peer {index} joined only after {took:.1} s"));
+        }
         Ok(())
     }
 

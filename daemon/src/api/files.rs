@@ -1,6 +1,5 @@
-//! Files over HTTP: put, get (with ranges), list, stat, delete.
+//! Files over HTTP: put, get (with ranges), stat, delete.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -23,7 +22,6 @@ use crate::http::conditions::{self, Selected, Unmet, Validators};
 use crate::http::disposition::attachment;
 use crate::http::serve::Via;
 use crate::link::Link;
-use crate::list::Listed as Entry;
 use crate::manifest::{MAX_FRAGMENTS, MAX_NAME, MAX_SHARD_SIZE, check_shard_size};
 use crate::names::{base_name, percent_encode};
 use crate::node::census::Census;
@@ -98,6 +96,7 @@ impl PutQuery {
             scope,
             fragments,
             degraded: self.degraded != 0,
+            length,
         })
     }
 }
@@ -300,41 +299,8 @@ fn insert(response: &mut Response, name: HeaderName, value: &str) {
     }
 }
 
-#[derive(Deserialize)]
-pub(super) struct ListQuery {
-    pattern: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Listed {
-    name: String,
-    size_bytes: u64,
-    created: String,
-    code: String,
-    /// Absent when the file's manifest cannot be read now.
-    health: Option<Health>,
-    link: String,
-}
-
-pub(super) async fn list(
-    State(api): State<Api>,
-    Query(query): Query<ListQuery>,
-) -> Result<Response, Refusal> {
-    let entries: Vec<Entry> = api.node.listed(query.pattern).await?;
-    let healths = api.node.health_of(&entries).await;
-    let listed = entries.into_iter().zip(healths).map(|(entry, health)| Listed {
-        name: entry.name,
-        size_bytes: entry.size_bytes,
-        created: timestamp(entry.created),
-        code: entry.code,
-        health,
-        link: entry.link.to_string(),
-    });
-    json(&BTreeMap::from([("files", listed.collect::<Vec<_>>())]))
-}
-
 /// RFC 3339 in UTC, to the second.
-fn timestamp(unix_ms: u64) -> String {
+pub(super) fn timestamp(unix_ms: u64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(unix_ms / 1000);
     humantime::format_rfc3339_seconds(time).to_string()
 }

@@ -21,9 +21,14 @@ use crate::node::Node;
 use crate::node::survey::{RingCheck, check_ring};
 use crate::process::{self, ProcessUse};
 use crate::transfer::health;
+use crate::transfer::sweep::Tally;
 
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
+/// What the ring is to a user.
+fn ring_name(node: &Node) -> &'static str {
+    if node.refusal().is_some() {
+        return "refused";
+    }
+    match node.phase() {
         Phase::Alone => "alone",
         Phase::Joining => "joining",
         Phase::Joined => "joined",
@@ -42,6 +47,9 @@ struct Status {
     locators: u64,
     virtual_nodes: usize,
     ring: &'static str,
+    /// Who does not let this peer in, and why; only while `ring` is `refused`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     /// None before one is joined.
     network: Option<String>,
     /// Whether anybody can join it; none before one is joined.
@@ -49,11 +57,18 @@ struct Status {
     /// Join addresses through which nobody was met yet, each with how the last attempt ended.
     join: BTreeMap<String, String>,
     peers_known: usize,
-    files: Files,
+    /// Files put through this peer, by health as it is remembered.
+    files: Tally,
+    /// Age of the oldest of these answers.
+    files_age_seconds: Option<u32>,
+    /// How many of these files have which code.
+    codes: BTreeMap<String, usize>,
     repair: Repair,
     stripes_home: StripesHome,
     scrub: Scrub,
     write_failures_total: u64,
+    /// Whether the API may be served beyond loopback, in plain text.
+    api_insecure: bool,
     process: ProcessUse,
     uptime_seconds: f64,
 }
@@ -63,23 +78,17 @@ struct Status {
 struct Identity {
     peer: String,
     pid: u32,
+    /// As in `daemon.json`.
+    started: u64,
 }
 
 pub(super) async fn identity(State(api): State<Api>) -> Result<Response, Refusal> {
     let identity = Identity {
         peer: api.node.me.to_string(),
         pid: std::process::id(),
+        started: api.node.started_ms,
     };
     std::future::ready(json(&identity)).await
-}
-
-/// Files put through this peer, by health.
-#[derive(Default, Serialize)]
-struct Files {
-    safe: usize,
-    degraded: usize,
-    endangered: usize,
-    lost: usize,
 }
 
 #[derive(Serialize)]
@@ -117,9 +126,19 @@ pub(super) async fn outside(State(api): State<Api>) -> Result<Response, Refusal>
     json(&crate::node::outside::look(&api.node).await)
 }
 
-pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> {
+#[derive(Deserialize)]
+pub(super) struct StatusQuery {
+    /// Ask how the files are doing now.
+    #[serde(default)]
+    fresh: u8,
+}
+
+pub(super) async fn status(
+    State(api): State<Api>,
+    Query(query): Query<StatusQuery>,
+) -> Result<Response, Refusal> {
     let node = &api.node;
-    let files = files(node).await?;
+    let (files, files_age_seconds, codes) = node.tally(query.fresh != 0).await?;
     let usage = node.shards.usage();
     let network = node.network();
     let (health, virtual_nodes, alive) = node.core.read(|state| {
@@ -139,12 +158,15 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
         shards: usage.shards,
         locators: usage.locators,
         virtual_nodes,
-        ring: phase_name(node.phase()),
+        ring: ring_name(node),
+        refused: node.refusal(),
         network: network.adopted.then(|| hex::encode(network.id)),
         open: network.is_open(),
         join: node.unanswered().clone(),
         peers_known: alive,
         files,
+        files_age_seconds,
+        codes: codes.into_iter().collect(),
         repair: Repair {
             pending: health.repairs_waiting + health.repairs_running,
             running: health.repairs_running,
@@ -166,24 +188,10 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Response, Refusal> 
             bad_total: node.shards.bad.get(),
         },
         write_failures_total: node.shards.write_failures.get(),
+        api_insecure: node.config.api_insecure,
         process: process::current(),
         uptime_seconds: node.started.elapsed().as_secs_f64(),
     })
-}
-
-async fn files(node: &std::sync::Arc<Node>) -> Result<Files, Failure> {
-    use crate::transfer::health::Health;
-    let entries = node.listed(None).await?;
-    let mut files = Files::default();
-    for health in node.health_of(&entries).await {
-        match health {
-            Some(Health::Safe) => files.safe += 1,
-            Some(Health::Degraded) => files.degraded += 1,
-            Some(Health::Endangered) => files.endangered += 1,
-            Some(Health::Lost) | None => files.lost += 1,
-        }
-    }
-    Ok(files)
 }
 
 #[derive(Deserialize)]
@@ -387,6 +395,11 @@ pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> 
         return Err(Failure::refused(text).into());
     }
     let addresses = api.node.core.read(|state| state.ring.me().addresses.clone());
+    if addresses.is_empty() {
+        let text = "no interface that this peer listens on is up, so nobody could reach it; bring one up, or give an \
+                    address with --announce";
+        return Err(Failure::refused(text).into());
+    }
     let invite = Invite {
         network: network.id,
         secret: network.secret.clone(),
@@ -407,7 +420,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal>
 }
 
 pub(super) async fn health(State(api): State<Api>) -> Response {
-    let phase = phase_name(api.node.phase());
+    let phase = ring_name(&api.node);
     let status = match phase {
         "alone" | "joined" => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -418,7 +431,7 @@ pub(super) async fn health(State(api): State<Api>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutualstore_dht::{Peer, PeerState};
+    use mutualstore_dht::{Peer, PeerState, Signature};
 
     #[test]
     fn shares_cover_the_circle() {
@@ -430,6 +443,8 @@ mod tests {
             capacity: 1,
             used: 0,
             state: PeerState::Accepting,
+            zone: "".into(),
+            signature: Signature::default(),
         };
         let one = shares(&[(contact(1, vec![3]), "alive")]);
         assert!((one[0] - 1.0).abs() < 1e-9);

@@ -4,7 +4,7 @@
 //! `{"error","code","retry"}` (see [`Failure`](crate::error::Failure)). How many connections are served and for how
 //! long stands in [`connections`](crate::http::connections).
 //!
-//! * [`files`]: put, get, list, stat.
+//! * [`files`]: put, get, stat; [`list`]: the list of files.
 //! * [`info`]: status, ring, lookup, metrics, health.
 //! * [`upkeep`]: repair, forget, scrub, leave.
 //! * [`events`]: what a running transfer noticed.
@@ -14,6 +14,7 @@ mod events;
 mod files;
 mod guard;
 mod info;
+mod list;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -94,7 +95,7 @@ fn router(api: Api) -> Router {
     let guarded = Router::new()
         .route(
             "/v1/files",
-            put(files::put_file).post(files::put_file).get(files::list),
+            put(files::put_file).post(files::put_file).get(list::list),
         )
         .route(
             "/v1/files/{link}",

@@ -1,8 +1,11 @@
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
-use mutualstore_dht::Peer;
+use mutualstore_dht::{Peer, SignContact as _};
 
 use super::*;
+use crate::crypt::public_key;
+use crate::wire::signed::Signer;
 
 fn open() -> (tempfile::TempDir, DataDir) {
     let root = tempfile::tempdir().unwrap();
@@ -128,41 +131,76 @@ fn virtual_nodes_are_kept_in_the_order_they_were_chosen() {
 #[test]
 fn the_book_reads_back_and_is_dropped_when_damaged() {
     let (_root, directory) = open();
-    assert_eq!(directory.book().unwrap(), []);
+    let verifier = Arc::new(Verifier::new([9; 32]));
+    assert_eq!(directory.book(&verifier).unwrap(), Book::default());
+    let signed = |seed: u8, contact: &Contact| {
+        let mut contact = Contact {
+            peer: Peer::new(public_key(&[seed; 32])),
+            ..contact.clone()
+        };
+        contact.signature = Signer::new(&[seed; 32], Arc::clone(&verifier)).sign(&contact);
+        contact
+    };
     let contact = Contact {
         peer: Peer::new([3; 32]),
         version: 5,
         virtual_nodes: [1, 9].into(),
         addresses: ["/ip4/192.0.2.1/tcp/1".to_owned()].into(),
         capacity: 1 << 30,
-        used: 0,
-        state: PeerState::Accepting,
+        used: 7,
+        state: PeerState::Draining,
+        zone: "rack-1".into(),
+        signature: Signature::default(),
     };
     let book = [
         BookEntry {
-            contact: contact.clone(),
+            contact: signed(3, &contact),
             last_seen: 77,
         },
         BookEntry {
-            contact: Contact {
-                peer: Peer::new([4; 32]),
-                ..contact
-            },
+            contact: signed(4, &contact),
             last_seen: 0,
         },
     ];
     directory.save_book(&book).unwrap();
-    assert_eq!(directory.book().unwrap(), book);
+    let read = directory.book(&verifier).unwrap();
+    assert_eq!((read.entries.as_slice(), read.hints.len()), (book.as_slice(), 0));
+    let elsewhere = directory.book(&Verifier::new([8; 32])).unwrap();
+    assert_eq!((elsewhere.entries.len(), elsewhere.hints.len()), (0, 2));
     let path = directory.path().join("book.json");
     let text = fs::read_to_string(&path).unwrap();
     for bad in [
         text.replace("12D3", "13D3"),
         text.replace('9', "99999"),
         text.replace(']', ""),
+        text.replace("/ip4/", "/ip4/\\u001b"),
     ] {
         fs::write(&path, bad).unwrap();
-        assert_eq!(directory.book().unwrap(), []);
+        assert_eq!(directory.book(&verifier).unwrap(), Book::default());
     }
+}
+
+#[test]
+fn a_book_without_signatures_only_says_where_to_look() {
+    let (_root, directory) = open();
+    let peers: Vec<Peer> = (1..=3).map(|seed| Peer::new(public_key(&[seed; 32]))).collect();
+    let entry = |peer: &Peer, last_seen: u64| {
+        serde_json::json!({
+            "peer": peer.to_string(), "version": u64::MAX, "virtual_nodes": [1],
+            "addresses": ["/ip4/192.0.2.1/tcp/1"], "capacity": 1, "last_seen": last_seen,
+        })
+    };
+    let old: Vec<_> = peers
+        .iter()
+        .zip(1..)
+        .map(|(peer, seen)| entry(peer, seen))
+        .collect();
+    let path = directory.path().join("book.json");
+    fs::write(&path, serde_json::to_string(&old).unwrap()).unwrap();
+    let book = directory.book(&Verifier::new([9; 32])).unwrap();
+    assert_eq!(book.entries, []);
+    let named = |peer: &Peer| format!("/ip4/192.0.2.1/tcp/1/p2p/{peer}");
+    assert_eq!(book.hints, [&peers[2], &peers[1], &peers[0]].map(named));
 }
 
 #[test]
@@ -188,6 +226,7 @@ fn daemon_info_comes_and_goes() {
         api: "http://127.0.0.1:1".to_owned(),
         listen: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
         started: 5,
+        lock: directory.lock_id(),
     };
     directory.save_daemon_info(&info).unwrap();
     let read: DaemonInfo = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();

@@ -8,7 +8,9 @@
 //! **Told.** A contact is one for all who hear of it, so it holds the addresses of the widest scope that this
 //! peer listens on and no others: a peer with a wide address tells neither loopback nor link-local ones, one that
 //! listens on 127.0.0.1 only (a testnet) tells that. An address counts while it is configured on an interface that
-//! runs, whether it was listened on by name or by a wildcard.
+//! runs, whether it was listened on by name or by a wildcard. A peer that loses its last wide address goes on telling
+//! the old ones, unless members are on this machine: nobody else can hear it, and the first words it says when it is
+//! back must not name loopback.
 //!
 //! **Dialled.** A wide address always. A loopback address only by a peer that is *on loopback*: all it listens on is
 //! loopback, or a member met it from this very machine (the other end of a connection had one of this machine's
@@ -129,6 +131,47 @@ pub(super) fn multiaddr(address: SocketAddr) -> Multiaddr {
     Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
 }
 
+/// The address without its last `/p2p/…`.
+pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    if let Some(Protocol::P2p(_)) = address.iter().last() {
+        address.pop();
+    }
+    address
+}
+
+/// Host and port of an address; none if it is not one for TCP.
+pub(crate) fn tcp_target(address: &str) -> Option<(String, u16)> {
+    let address: Multiaddr = address.parse().ok()?;
+    let mut parts = address.iter();
+    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
+    let host = match parts.next()? {
+        Protocol::Ip4(ip) => ip.to_string(),
+        Protocol::Ip6(ip) => ip.to_string(),
+        Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => name.into_owned(),
+        _ => return None,
+    };
+    let Some(Protocol::Tcp(port)) = parts.next() else {
+        return None;
+    };
+    Some((host, port))
+}
+
+/// `/ip4|ip6/…/tcp/…` alone.
+pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
+    let address: Multiaddr = text.parse().ok()?;
+    let mut parts = address.iter();
+    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
+    let ip: IpAddr = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match (parts.next(), parts.next()) {
+        (Some(Protocol::Tcp(port)), None) => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
 /// Whether an address is one of a private network: good for those who share it, of no use to others.
 fn is_private(ip: IpAddr) -> bool {
     match ip.to_canonical() {
@@ -140,8 +183,13 @@ fn is_private(ip: IpAddr) -> bool {
 
 impl Place {
     /// Where a peer with these listeners can be dialled on a machine with these addresses. `announced` are told
-    /// instead when there are any.
-    pub(super) fn new(listeners: &[SocketAddr], announced: &[Multiaddr], interfaces: Vec<Interface>) -> Self {
+    /// instead when there are any; `before` is what was told last.
+    pub(super) fn new(
+        listeners: &[SocketAddr],
+        announced: &[Multiaddr],
+        before: &[Multiaddr],
+        interfaces: Vec<Interface>,
+    ) -> Self {
         let mut found: Vec<(Scope, &Interface, SocketAddr)> = Vec::new();
         let running = interfaces.iter().filter(|interface| interface.runs);
         for interface in running {
@@ -162,7 +210,10 @@ impl Place {
             (std::cmp::Reverse(*scope), order)
         });
         let widest = found.first().map(|(scope, ..)| *scope);
-        let told = if announced.is_empty() {
+        let out_of_reach = widest != Some(Scope::Wide) && before.first().and_then(scope) == Some(Scope::Wide);
+        let told = if out_of_reach {
+            before.to_vec()
+        } else if announced.is_empty() {
             let widest = found.iter().filter(|(scope, ..)| Some(*scope) == widest);
             alternating(widest.map(|(.., address)| multiaddr(*address)).collect())
         } else {
@@ -189,8 +240,7 @@ impl Place {
 
     /// Whether this very peer listens at `address`.
     pub(super) fn is_own(&self, address: &Multiaddr) -> bool {
-        self.listening
-            .contains(&super::swarm::without_peer(address.clone()))
+        self.listening.contains(&without_peer(address.clone()))
     }
 
     /// Whether an address that a contact tells is of use from here; `on_loopback` as the module says.

@@ -65,8 +65,6 @@ pub struct NetConfig {
     /// Accepted connections with one peer. Two classes dialled by both sides at once are 4; as many again that the other
     /// side has given up already may not have ended here yet.
     pub max_connections_per_peer: usize,
-    /// Inbound connections that have not finished their hello.
-    pub max_pending_hellos: usize,
     /// Bytes of inbound requests being read and served, class rpc, all peers.
     pub max_rpc_bytes: u32,
     /// Inbound shard requests being read, served and answered, all peers; each is at most 1 MiB + 128 KiB
@@ -92,7 +90,6 @@ impl Default for NetConfig {
             instance_timeout: Duration::from_secs(2),
             max_connections: 1024,
             max_connections_per_peer: 8,
-            max_pending_hellos: 64,
             max_rpc_bytes: 16 * 1024 * 1024,
             max_shard_requests: 64,
             link_rate: None,

@@ -178,7 +178,10 @@ fn hello(local: &Local, class: Class) -> Hello {
 /// Whether the two hellos fit. Both sides ask the same, the listener first, so both know why not.
 fn check(theirs: &Hello, dialled: &Hello, listened: &Hello) -> Result<(), Refusal> {
     if !theirs.speaks_with(VERSION) {
-        let text = format!("one side speaks version {VERSION}, the other {}", theirs.version);
+        let text = format!(
+            "one side speaks protocol {VERSION}, the other {}; update the older mutualstore",
+            theirs.version
+        );
         return Err(refusal(Reason::Version, text));
     }
     if dialled.class != listened.class {

@@ -6,7 +6,7 @@
 //! closed by their dialer after [`NetConfig::idle`]. Every connection begins with the `hello`, then
 //! carries `frame`s.
 //!
-//! Layers: `swarm` is libp2p and gives one stream per connection; `hello` decides whether it is wanted;
+//! Layers: `swarm` is libp2p and gives one stream per connection; `gate` bounds those in front of the hello; `hello` decides whether it is wanted;
 //! `traffic` runs it as a `link`, at the `rate` of [`NetConfig::link_rate`]; `table` knows them all; `node` ties
 //! them together. `addresses` has the rules which addresses are told and dialled, `dial` tries them, `routes`
 //! remembers how that went. Nothing outside this folder names libp2p.
@@ -18,7 +18,9 @@ mod addresses;
 mod config;
 mod dial;
 mod frame;
+mod gate;
 mod hello;
+mod instance;
 mod link;
 mod node;
 mod rate;
@@ -42,9 +44,9 @@ pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Reason, Refusal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+pub(crate) use self::addresses::tcp_target;
 pub use self::config::{ClassCounters, NetConfig, NetCounters, NetworkInfo};
 pub(crate) use self::dial::STAGGER;
-pub(crate) use self::swarm::tcp_target;
 
 pub use self::frame::{MAX_RPC_BODY, MAX_SHARD_HEAD, MAX_SHARD_PAYLOAD};
 use self::link::{AskError, Patience};
@@ -58,6 +60,10 @@ pub trait Service: Send + Sync + 'static {
     /// A peer proved that it belongs to the network. Once per accepted connection, whoever dialled, before
     /// any request of it; `contact` is what the peer sent and not checked.
     fn hello(&self, peer: Peer, contact: Bytes);
+
+    /// Where a peer that counts among the living is known to be, other than at the addresses of this contact of it,
+    /// which is what the peer sent and not checked.
+    fn elsewhere(&self, peer: Peer, contact: &Bytes) -> Vec<String>;
 
     /// The last connection with a peer ended, and not because it was idle.
     fn disconnected(&self, peer: Peer);
@@ -131,6 +137,9 @@ pub enum CallError {
     /// The peer, or this side, does not want the connection, or the peer could not answer.
     #[error("refused: {0}")]
     Refused(String),
+    /// The peer does not let this one into its network; nothing was sent.
+    #[error("refused: {0}")]
+    Barred(Refusal),
     /// The connection was lost; whether the request was served is unknown.
     #[error("the connection was lost")]
     Closed,
@@ -166,6 +175,8 @@ pub struct Dialed {
     pub peer: Peer,
     /// Its contact as it sent it, not checked.
     pub contact: Bytes,
+    /// Drawn at the start of its daemon.
+    pub instance: [u8; 16],
     /// Its network; the secret is empty here whatever it is there.
     pub network: NetworkInfo,
 }
@@ -306,8 +317,18 @@ impl Net {
         dialed.map_err(|failure| match failure {
             OpenFailure::Unreachable | OpenFailure::Busy => DialError::Unreachable,
             OpenFailure::Own => DialError::Own,
-            OpenFailure::Refused(refusal) => DialError::Refused(refusal),
+            OpenFailure::Refused(refusal) | OpenFailure::Declined(refusal) => DialError::Refused(refusal),
         })
+    }
+
+    /// Addresses of peers that belong to the network: connections from there have seats of their own before the hello.
+    pub fn know<'a>(&self, addresses: impl Iterator<Item = &'a str>) {
+        self.node.gate().know(addresses);
+    }
+
+    /// Inbound connections that have not proved themselves yet.
+    pub fn waiting(&self) -> usize {
+        self.node.gate().waiting()
     }
 
     /// From now on this peer belongs to `network`. Existing connections stay.
@@ -357,7 +378,10 @@ impl From<OpenFailure> for CallError {
         match failure {
             OpenFailure::Unreachable | OpenFailure::Own => Self::Unreachable,
             OpenFailure::Busy => Self::Busy,
-            OpenFailure::Refused(refusal) => Self::Refused(refusal.to_string()),
+            OpenFailure::Refused(refusal) if refusal.reason.is_lasting() => Self::Barred(refusal),
+            OpenFailure::Refused(refusal) | OpenFailure::Declined(refusal) => {
+                Self::Refused(refusal.to_string())
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the clones of a [`Net`](super::Net) share: opens, accepts and remembers connections.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use libp2p::Multiaddr;
+use lru::LruCache;
 use mutualstore_dht::Peer;
 use mutualstore_proto::hello::{Class, Reason, Refusal};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -18,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::addresses::{self, Place};
 use super::config::count;
 use super::frame::Frame;
+use super::gate::{Gate, Pass};
 use super::hello::{self, HelloFailure, Local, Remote};
 use super::link::Link;
 use super::rate::LinkRate;
@@ -26,6 +29,9 @@ use super::swarm::{self, Dial, Driver, DriverConfig, Inbound, Wire};
 use super::table::{AddError, SharedDial, Table};
 use super::traffic::{self, End, LinkContext};
 use super::{CallError, Dialed, NetConfig, NetCounters, NetworkInfo, Service, StartError, Target};
+
+/// Refusals remembered so that each is logged once.
+const MENTIONED: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
 /// Addresses come and go together; they are looked at this long after the first one did,
 const SETTLE: Duration = Duration::from_millis(250);
@@ -43,6 +49,7 @@ pub(super) struct Node {
     network: RwLock<NetworkInfo>,
     table: Mutex<Table>,
     pub(super) dials: mpsc::UnboundedSender<Dial>,
+    gate: Gate,
     listeners: Vec<SocketAddr>,
     announced: Vec<Multiaddr>,
     place: RwLock<Arc<Place>>,
@@ -51,7 +58,9 @@ pub(super) struct Node {
     met_here: AtomicBool,
     routes: Mutex<Routes>,
     counters: Arc<NetCounters>,
-    context: Arc<LinkContext>,
+    pub(super) context: Arc<LinkContext>,
+    /// Refusals that were logged.
+    mentioned: Mutex<LruCache<(Peer, Reason), ()>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -61,8 +70,10 @@ pub(super) struct Node {
 pub(super) enum OpenFailure {
     Unreachable,
     Own,
-    /// By either side.
+    /// In the hello: the two sides do not fit.
     Refused(Refusal),
+    /// By this side, after a hello that went well.
+    Declined(Refusal),
     /// Our own limit.
     Busy,
 }
@@ -77,7 +88,6 @@ impl Node {
         let driver_config = DriverConfig {
             dial_timeout: config.dial_timeout,
             hello_timeout: config.hello_timeout,
-            max_pending_hellos: config.max_pending_hellos,
         };
         let (driver, handles) = Driver::bind(&keypair, &config.listen, driver_config)?;
         let counters = Arc::new(NetCounters::default());
@@ -103,6 +113,7 @@ impl Node {
             config,
             table: Mutex::default(),
             dials: handles.dials,
+            gate: handles.gate,
             listeners: handles.listeners,
             announced,
             place: RwLock::default(),
@@ -111,6 +122,7 @@ impl Node {
             routes: Mutex::default(),
             counters,
             context,
+            mentioned: Mutex::new(LruCache::new(MENTIONED)),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -156,6 +168,10 @@ impl Node {
         addresses.iter().filter(of_use).cloned().collect()
     }
 
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     pub(super) fn routes(&self) -> MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -196,8 +212,13 @@ impl Node {
                 return false;
             }
         };
-        let place = Place::new(&self.listeners, &self.announced, interfaces);
         let mut known = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        let before = if self.met_here.load(Ordering::Relaxed) {
+            &[]
+        } else {
+            known.told.as_slice()
+        };
+        let place = Place::new(&self.listeners, &self.announced, before, interfaces);
         let changed = **known != place;
         if changed {
             *known = Arc::new(place);
@@ -315,7 +336,7 @@ impl Node {
     }
 
     /// Dials, says hello and starts the link; no link if the hello only was to learn the network.
-    async fn open(
+    pub(super) async fn open(
         self: &Arc<Self>,
         peer: Option<Peer>,
         addresses: Vec<Multiaddr>,
@@ -346,10 +367,14 @@ impl Node {
         let local = self.local(network);
         let hello = hello::dial(&mut wire.stream, wire.peer, &local, class);
         let remote = timeout(self.config.hello_timeout, hello).await;
-        let remote = remote.map_err(|_| OpenFailure::Unreachable)??;
+        let remote = remote.map_err(|_| OpenFailure::Unreachable)?.map_err(|failure| {
+            self.mention(wire.peer, &failure);
+            failure
+        })?;
         let dialed = Dialed {
             peer: wire.peer,
             contact: remote.contact.clone(),
+            instance: remote.instance,
             network: remote.network.clone(),
         };
         if remote.adopting {
@@ -364,7 +389,7 @@ impl Node {
             | Reason::WrongSecret
             | Reason::ParametersDiffer
             | Reason::DuplicateInstance
-            | Reason::NoNetwork => OpenFailure::Refused(refusal),
+            | Reason::NoNetwork => OpenFailure::Declined(refusal),
         })?;
         self.spawn_link(Arc::clone(&link), wire, queue, remote.contact);
         Ok((dialed, Some(link)))
@@ -374,24 +399,23 @@ impl Node {
         while let Some(Some(inbound)) = self.stop.run_until_cancelled(inbound.recv()).await {
             let node = Arc::clone(&self);
             self.tasks.spawn(async move {
-                let Inbound { opening, permit } = inbound;
+                let Inbound { opening, pass } = inbound;
                 let stop = node.stop.clone();
                 let accepting = timeout(node.config.hello_timeout, async {
                     if let Ok(wire) = opening.open().await {
-                        node.accept(wire).await;
+                        node.accept(wire, pass).await;
                     }
                 });
                 if let None | Some(Err(_)) = stop.run_until_cancelled(accepting).await {
                     tracing::debug!("inbound connection dropped in its hello");
                 }
-                drop(permit);
             });
         }
     }
 
-    async fn accept(self: &Arc<Self>, mut wire: Wire) {
+    async fn accept(self: &Arc<Self>, mut wire: Wire, pass: Pass) {
         let peer = wire.peer;
-        match self.try_accept(&mut wire).await {
+        match self.try_accept(&mut wire, pass).await {
             Ok(Some((link, queue, contact))) => {
                 count(&self.counters.accepted, 1);
                 self.spawn_link(link, wire, queue, contact);
@@ -399,6 +423,7 @@ impl Node {
             Ok(None) => {}
             Err(failure) => {
                 tracing::debug!(?peer, %failure, "inbound connection not accepted");
+                self.mention(peer, &failure);
                 if let HelloFailure::Refusing(_) = failure {
                     count(&self.counters.refused, 1);
                 }
@@ -409,14 +434,20 @@ impl Node {
     async fn try_accept(
         self: &Arc<Self>,
         wire: &mut Wire,
+        pass: Pass,
     ) -> Result<Option<(Arc<Link>, mpsc::Receiver<Frame>, Bytes)>, HelloFailure> {
         let proven = hello::listen(&mut wire.stream, wire.peer, &self.local(self.network())).await?;
+        pass.admit();
         if proven.remote.adopting {
             hello::accept(&mut wire.stream, &proven).await?;
             hello::drain(&mut wire.stream).await;
             return Ok(None);
         }
-        let (link, queue) = match self.admit(wire.peer, false, &proven.remote).await {
+        let admitted = match self.check_elsewhere(wire.peer, &proven.remote).await {
+            Ok(()) => self.admit(wire.peer, false, &proven.remote).await,
+            Err(refusal) => Err(refusal),
+        };
+        let (link, queue) = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => return Err(hello::refuse(&mut wire.stream, refusal).await),
         };
@@ -426,6 +457,19 @@ impl Node {
         };
         hello::accept(&mut wire.stream, &proven).await?;
         Ok(link.keep().map(|link| (link, queue, proven.remote.contact)))
+    }
+
+    /// Tells people once of each peer that does not fit for good, and why.
+    fn mention(&self, peer: Peer, failure: &HelloFailure) {
+        let (side, refusal) = match failure {
+            HelloFailure::Refused(refusal) => ("it refuses", refusal),
+            HelloFailure::Refusing(refusal) => ("this one refuses", refusal),
+            HelloFailure::Io(_) => return,
+        };
+        let mut mentioned = self.mentioned.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusal.reason.is_lasting() && mentioned.put((peer, refusal.reason), ()).is_none() {
+            tracing::warn!(%peer, "no connection with a peer: {side}: {}", refusal.to_string().escape_debug());
+        }
     }
 
     /// Makes room for a connection with a peer that proved itself and registers it.
@@ -462,22 +506,6 @@ impl Node {
         }
     }
 
-    /// Drops the links of other instances of `peer` if they are dead.
-    async fn retire_instance(&self, peer: Peer, instance: [u8; 16]) -> Result<(), Refusal> {
-        let Some(old) = self.table().other_instance(peer, instance) else {
-            return Ok(());
-        };
-        if let Ok(Ok(())) = timeout(self.config.instance_timeout, old.ping()).await {
-            let text = "two daemons run with the same identity".to_owned();
-            return Err(Refusal {
-                reason: Reason::DuplicateInstance,
-                text,
-            });
-        }
-        self.unregister(&old);
-        Ok(())
-    }
-
     fn spawn_link(
         self: &Arc<Self>,
         link: Arc<Link>,
@@ -486,8 +514,11 @@ impl Node {
         contact: Bytes,
     ) {
         let node = Arc::clone(self);
-        if wire.remote.is_some_and(|ip| self.place().is_here(ip)) {
-            self.met_here.store(true, Ordering::Relaxed);
+        if let Some(ip) = wire.remote {
+            self.routes().called_from(link.peer, ip);
+            if self.place().is_here(ip) {
+                self.met_here.store(true, Ordering::Relaxed);
+            }
         }
         let quiet = |other: &&Arc<Link>| !Arc::ptr_eq(other, &link) && other.activity.unheard() >= QUIET;
         let older = self.table().of(link.peer).iter().filter(quiet).cloned().collect();
@@ -513,7 +544,7 @@ impl Node {
     }
 
     /// Forgets a link and drops its connection; whether it was its peer's last one.
-    fn unregister(&self, link: &Arc<Link>) -> bool {
+    pub(super) fn unregister(&self, link: &Arc<Link>) -> bool {
         link.stop.cancel();
         self.table().remove(link)
     }
@@ -527,7 +558,7 @@ impl Node {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Bounded: of more peers or addresses than the limits, those not used for the longest time are forgotten.
 
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use libp2p::Multiaddr;
 use lru::LruCache;
 use mutualstore_dht::Peer;
 use tokio::time::Instant;
+
+use super::addresses::ip_of;
 
 /// An address at which somebody else answers is not dialled in search of the same peer for this long.
 pub(super) const DROPPED: Duration = Duration::from_mins(1);
@@ -47,6 +50,17 @@ impl Routes {
         self.dropped.put((peer, address), now + DROPPED);
     }
 
+    /// `peer` itself called from `ip`: nobody else has that address now.
+    pub(super) fn called_from(&mut self, peer: Peer, ip: IpAddr) {
+        let there = |(key, _): (&(Peer, Multiaddr), _)| {
+            (key.0 == peer && ip_of(&key.1) == Some(ip)).then(|| key.clone())
+        };
+        let keys: Vec<_> = self.dropped.iter().filter_map(there).collect();
+        for key in keys {
+            self.dropped.pop(&key);
+        }
+    }
+
     /// Whether `address` is not to be dialled in search of `peer` for a while.
     pub(super) fn is_dropped(&self, peer: Peer, address: &Multiaddr, now: Instant) -> bool {
         let until = self.dropped.peek(&(peer, address.clone()));
@@ -83,6 +97,11 @@ mod tests {
         assert!(!routes.is_dropped(peer, &address, Instant::now()));
         routes.drop_for(peer, address.clone(), Instant::now());
         routes.moved();
+        assert!(!routes.is_dropped(peer, &address, Instant::now()));
+        routes.drop_for(peer, address.clone(), Instant::now());
+        routes.called_from(other, "192.0.2.7".parse().unwrap());
+        assert!(routes.is_dropped(peer, &address, Instant::now()));
+        routes.called_from(peer, "192.0.2.7".parse().unwrap());
         assert!(!routes.is_dropped(peer, &address, Instant::now()));
     }
 }

@@ -32,11 +32,12 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId, dns, identity, noise, tcp, yamux};
 use mutualstore_dht::Peer;
 use socket2::{Domain, Socket, Type};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
-use super::addresses::{ip_of, multiaddr};
+use super::addresses::{ip_of, multiaddr, socket_address};
+use super::gate::{Gate, Paced, Pass};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/mutualstore/1");
 
@@ -81,11 +82,11 @@ impl Opening {
     }
 }
 
-/// An inbound connection; the permit counts it among the pending hellos.
+/// An inbound connection, and what lets it in once its hello is done.
 #[derive(Debug)]
 pub(super) struct Inbound {
     pub(super) opening: Opening,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) pass: Pass,
 }
 
 /// Why a dial gave no stream. Nothing of it remains.
@@ -124,6 +125,7 @@ pub(super) struct Driver {
 pub(super) struct Handles {
     pub(super) dials: mpsc::UnboundedSender<Dial>,
     pub(super) inbound: mpsc::UnboundedReceiver<Inbound>,
+    pub(super) gate: Gate,
     /// What is listened on, as configured but with real ports.
     pub(super) listeners: Vec<SocketAddr>,
     /// Told when an address of an interface that is listened on came or went.
@@ -147,7 +149,6 @@ fn to_peer(id: &PeerId) -> Option<Peer> {
 pub(super) struct DriverConfig {
     pub(super) dial_timeout: Duration,
     pub(super) hello_timeout: Duration,
-    pub(super) max_pending_hellos: usize,
 }
 
 impl Driver {
@@ -159,14 +160,14 @@ impl Driver {
     ) -> Result<(Self, Handles), StartError> {
         let (inbound_out, inbound) = mpsc::unbounded_channel();
         let (dials_out, dials) = mpsc::unbounded_channel();
+        let gate = Gate::default();
         let behaviour = Behaviour {
-            pending: Arc::new(Semaphore::new(config.max_pending_hellos)),
-            pending_inbound: HashMap::new(),
+            gate: gate.clone(),
             dialling: HashMap::new(),
             inbound: inbound_out,
             hello_timeout: config.hello_timeout,
         };
-        let transport = transport(keypair, config.dial_timeout)?;
+        let transport = transport(keypair, config.dial_timeout, &gate)?;
         let swarm_config = Config::with_tokio_executor()
             .with_idle_connection_timeout(Duration::ZERO)
             .with_max_negotiating_inbound_streams(1);
@@ -186,6 +187,7 @@ impl Driver {
             Handles {
                 dials: dials_out,
                 inbound,
+                gate,
                 listeners,
                 moved,
             },
@@ -339,53 +341,12 @@ fn reply<T>(to: oneshot::Sender<T>, value: T) {
     drop(to.send(value));
 }
 
-/// The address without its last `/p2p/…`.
-pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
-    if let Some(Protocol::P2p(_)) = address.iter().last() {
-        address.pop();
-    }
-    address
-}
-
 /// The peer an address ends with, if it names one.
 pub(super) fn named_peer(address: &Multiaddr) -> Option<Peer> {
     let Some(Protocol::P2p(id)) = address.iter().last() else {
         return None;
     };
     to_peer(&id)
-}
-
-/// Host and port of an address; none if it is not one for TCP.
-pub(crate) fn tcp_target(address: &str) -> Option<(String, u16)> {
-    let address: Multiaddr = address.parse().ok()?;
-    let mut parts = address.iter();
-    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
-    let host = match parts.next()? {
-        Protocol::Ip4(ip) => ip.to_string(),
-        Protocol::Ip6(ip) => ip.to_string(),
-        Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => name.into_owned(),
-        _ => return None,
-    };
-    let Some(Protocol::Tcp(port)) = parts.next() else {
-        return None;
-    };
-    Some((host, port))
-}
-
-/// `/ip4|ip6/…/tcp/…` alone.
-fn socket_address(text: &str) -> Option<SocketAddr> {
-    let address: Multiaddr = text.parse().ok()?;
-    let mut parts = address.iter();
-    #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
-    let ip: IpAddr = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
-    match (parts.next(), parts.next()) {
-        (Some(Protocol::Tcp(port)), None) => Some(SocketAddr::new(ip, port)),
-        _ => None,
-    }
 }
 
 /// The same address with a free port in place of 0. libp2p-tcp listens with `SO_REUSEPORT`, so a second daemon of
@@ -408,8 +369,12 @@ fn free_port(address: SocketAddr) -> io::Result<SocketAddr> {
 
 type Boxed = libp2p::core::transport::Boxed<(PeerId, libp2p::core::muxing::StreamMuxerBox)>;
 
-fn transport(keypair: &identity::Keypair, timeout: Duration) -> Result<Boxed, StartError> {
-    let tcp = || tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+fn transport(keypair: &identity::Keypair, timeout: Duration, gate: &Gate) -> Result<Boxed, StartError> {
+    let tcp = || {
+        let gate = gate.clone();
+        let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+        Paced::new(tcp).map(move |stream, point| gate.wrap(stream, point))
+    };
     let resolved = dns::tokio::Transport::system(tcp()).unwrap_or_else(|error| {
         tracing::warn!(%error, "no name resolution: only numeric addresses can be dialled");
         dns::tokio::Transport::custom(
@@ -431,10 +396,7 @@ fn transport(keypair: &identity::Keypair, timeout: Duration) -> Result<Boxed, St
 
 /// Hands out one [`Handler`] per connection.
 struct Behaviour {
-    /// Permits for inbound connections without a finished hello.
-    pending: Arc<Semaphore>,
-    /// Inbound connections in the noise handshake.
-    pending_inbound: HashMap<ConnectionId, OwnedSemaphorePermit>,
+    gate: Gate,
     /// Who waits for an outbound connection.
     dialling: HashMap<ConnectionId, oneshot::Sender<Result<Opening, OpenError>>>,
     /// Where inbound connections go.
@@ -445,8 +407,6 @@ struct Behaviour {
 /// Reasons a connection is turned away before its hello.
 #[derive(Debug, thiserror::Error)]
 enum Denied {
-    #[error("too many connections are in their hello")]
-    Busy,
     #[error("not an ed25519 peer")]
     Key,
     #[error("nobody waits for this connection")]
@@ -485,31 +445,19 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
     type ToSwarm = Infallible;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        _local: &Multiaddr,
-        _remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        let permit = Arc::clone(&self.pending)
-            .try_acquire_owned()
-            .map_err(|_| ConnectionDenied::new(Denied::Busy))?;
-        self.pending_inbound.insert(id, permit);
-        Ok(())
-    }
-
     fn handle_established_inbound_connection(
         &mut self,
-        id: ConnectionId,
+        _: ConnectionId,
         peer: PeerId,
-        _local: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
-        let permit = self.pending_inbound.remove(&id);
-        let permit = permit.ok_or_else(|| ConnectionDenied::new(Denied::Unwanted))?;
+        let pass = self.gate.pass_for(local, remote);
+        // It lost its seat to another one just now.
+        let pass = pass.ok_or_else(|| ConnectionDenied::new(Denied::Unwanted))?;
         let (handler, opening) = self.connect(&peer, ip_of(remote), Role::Listener)?;
         self.inbound
-            .send(Inbound { opening, permit })
+            .send(Inbound { opening, pass })
             .map_err(|_| ConnectionDenied::new(Denied::Unwanted))?;
         Ok(handler)
     }
@@ -531,11 +479,7 @@ impl NetworkBehaviour for Behaviour {
         Ok(handler)
     }
 
-    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        if let FromSwarm::ListenFailure(failure) = event {
-            self.pending_inbound.remove(&failure.connection_id);
-        }
-    }
+    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
 
     fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: Infallible) {
         match event {}

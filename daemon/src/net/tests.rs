@@ -1,8 +1,10 @@
 //! Several peers in one process, over real sockets on 127.0.0.1: what the tests share, and calls.
 
 mod admission;
+mod dial;
 mod rate;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Echo {
     contact: Bytes,
     seen: Mutex<Vec<Seen>>,
+    /// Where peers were before.
+    elsewhere: Mutex<HashMap<Peer, Vec<String>>>,
     /// Shard requests being served now, and at most.
     serving: Mutex<(usize, usize)>,
     /// Shard requests with the head `gated` wait for one permit each.
@@ -52,6 +56,12 @@ impl Service for Echo {
 
     fn hello(&self, peer: Peer, contact: Bytes) {
         self.seen.lock().unwrap().push(Seen::Hello(peer, contact));
+    }
+
+    fn elsewhere(&self, peer: Peer, contact: &Bytes) -> Vec<String> {
+        let elsewhere = self.elsewhere.lock().unwrap();
+        let known = elsewhere.get(&peer).filter(|_| contact != "at home");
+        known.cloned().unwrap_or_default()
     }
 
     fn disconnected(&self, peer: Peer) {
@@ -149,6 +159,7 @@ async fn start(seed: u8, config: NetConfig) -> TestPeer {
     let service = Arc::new(Echo {
         contact: vec![seed; 100].into(),
         seen: Mutex::default(),
+        elsewhere: Mutex::default(),
         serving: Mutex::default(),
         gate: Semaphore::new(0),
     });

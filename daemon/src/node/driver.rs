@@ -111,10 +111,12 @@ fn collect(node: &Node, state: &mut State, now: Time) -> Work {
             }
             ring::Event::PeerUp(peer) => {
                 tracing::info!(%peer, "peer is up");
+                node.sweep.peer_moved(peer);
                 members_changed = true;
             }
             ring::Event::PeerDown(peer) => {
                 tracing::info!(%peer, "peer is down");
+                node.sweep.peer_moved(peer);
                 members_changed = true;
             }
             // Written while the lock is held: nobody hears of them before they are kept. Once in a peer's life.
@@ -162,7 +164,12 @@ async fn send_ring(node: Arc<Node>, transmit: ring::Transmit) {
     node.core.with(|state, now| match outcome {
         Ok(NodeResponse::Ring(response)) => state.ring.handle_response(now, id, response),
         Ok(_) | Err(AskError::Refused(_)) => state.ring.handle_failure(now, id, ring::Failure::Refused),
-        Err(AskError::Silent(error)) => state.ring.handle_failure(now, id, failure(&error)),
+        Err(AskError::Silent(error)) => {
+            if let CallError::Barred(refusal) = &error {
+                node.barred_by(to.peer, refusal);
+            }
+            state.ring.handle_failure(now, id, failure(&error));
+        }
     });
 }
 
@@ -171,6 +178,7 @@ fn failure(error: &CallError) -> ring::Failure {
         CallError::Unreachable | CallError::Closed => ring::Failure::Unreachable,
         CallError::TimedOut => ring::Failure::TimedOut,
         CallError::Refused(_) | CallError::TooLarge | CallError::Busy => ring::Failure::Refused,
+        CallError::Barred(_) => ring::Failure::Barred,
     }
 }
 

@@ -84,6 +84,9 @@ pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
 
 fn finish(node: &Node, job: JobId, outcome: JobOutcome) {
     node.metrics.repaired(outcome.stored.len(), outcome.bytes);
+    if !outcome.stored.is_empty() {
+        node.sweep.repaired();
+    }
     node.core.with(|state, now| {
         let State { ring, custody, .. } = state;
         custody.handle_job(now, ring, job, outcome);

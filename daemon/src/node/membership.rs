@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use futures::{StreamExt as _, stream};
 use mutualstore_dht::contact::virtual_nodes_for;
 use mutualstore_dht::custody::Standing;
 use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
@@ -19,7 +19,7 @@ use super::shards::unix_ms;
 use crate::error::Failure;
 use crate::files::{BookEntry, DaemonInfo};
 use crate::link::Link;
-use crate::net::{DialError, Net, NetworkInfo, Reason, STAGGER};
+use crate::net::{DialError, Net, NetworkInfo, Reason, Refusal, STAGGER};
 use crate::network::Join;
 use crate::spare;
 use crate::wire::contact::decode_contact;
@@ -27,13 +27,15 @@ use crate::wire::contact::decode_contact;
 /// Between two rounds over the join addresses: doubles up to the maximum.
 const JOIN_RETRY: Duration = Duration::from_millis(250);
 const JOIN_RETRY_MAX: Duration = Duration::from_secs(10);
+/// Addresses of an old address book dialled at once.
+const HINTS_AT_ONCE: usize = 8;
 /// How full this peer is, and whether others could relieve it, is looked at this often even when nothing comes or goes.
 const USAGE_EVERY: Duration = Duration::from_secs(5);
 /// The address book is written this long after it changed: what changes together is written once, and a peer
 /// that is killed soon after it joined still finds the others again.
 const BOOK_AFTER: Duration = Duration::from_millis(250);
 /// Above this share of its capacity a peer is full, in percent,
-const FULL_ABOVE: u64 = 95;
+pub(crate) const FULL_ABOVE: u64 = 95;
 /// until it is below this one again.
 const ACCEPTING_BELOW: u64 = 90;
 /// Above this one, where only less capacity than before leads, it is relieved of shards until it is merely full.
@@ -84,6 +86,22 @@ pub(crate) async fn join(node: Arc<Node>) {
     }
 }
 
+/// Looks for the peers of an address book that an older version wrote: each that is there says itself who it is.
+pub(crate) async fn follow_hints(node: Arc<Node>) {
+    let mut silent = node.hints.clone();
+    let mut wait = JOIN_RETRY;
+    while !silent.is_empty() && wait < JOIN_RETRY_MAX {
+        let dials = silent.into_iter().map(|address| {
+            let node = Arc::clone(&node);
+            async move { dial(&node, &address).await.err().map(|_| address) }
+        });
+        let asked = stream::iter(dials).buffer_unordered(HINTS_AT_ONCE);
+        silent = asked.filter_map(std::future::ready).collect().await;
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+    }
+}
+
 /// What came of dialling the addresses of one peer.
 enum Dialled {
     /// One answered, or all are this peer itself: nothing is left to do.
@@ -116,6 +134,12 @@ async fn dial_any(node: &Arc<Node>, addresses: &[String]) -> Dialled {
                 } else {
                     error.to_string()
                 };
+                if let DialError::Refused(refusal) = &error
+                    && refusal.reason.is_lasting()
+                    && node.network().adopted
+                {
+                    node.barred_at(address, refusal);
+                }
                 let before = node.unanswered().insert(address.clone(), text.clone());
                 own &= error == DialError::Own;
                 if error != DialError::Own && before.as_ref() != Some(&text) {
@@ -177,7 +201,7 @@ async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
         node.adopt(&learned.network);
     }
     let dialed = net.dial(address).await?;
-    match decode_contact(dialed.contact) {
+    match decode_contact(dialed.contact, &node.verifier) {
         Ok(contact) => node.core.with(|state, now| state.ring.introduce(now, contact)),
         Err(error) => tracing::warn!(peer = %dialed.peer, %error, "answered in a way not understood"),
     }
@@ -238,6 +262,38 @@ impl Node {
             } else {
                 Phase::Joining
             }
+        })
+    }
+
+    /// Another peer does not let this one into its network.
+    pub(super) fn barred_by(&self, peer: Peer, refusal: &Refusal) {
+        let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+        *barred = Some(format!("{peer}: {}", refusal.to_string().escape_debug()));
+    }
+
+    /// So does whoever is at an address given to join.
+    fn barred_at(&self, address: &str, refusal: &Refusal) {
+        let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+        *barred = Some(format!("{address}: {}", refusal.to_string().escape_debug()));
+        drop(barred);
+        self.core.with(|state, _| state.ring.handle_barred());
+    }
+
+    /// Why the network this peer belongs to does not let it in: who refused it last, and with which words. None as
+    /// long as anybody does, or nobody was met.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let barred = self.core.read(|state| state.ring.is_barred());
+        let why = self.barred.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        barred.then(|| why.unwrap_or_default())
+    }
+
+    /// Refuses to change anything in a network that does not let this peer in.
+    pub(crate) fn check_admitted(&self) -> Result<(), Failure> {
+        self.refusal().map_or(Ok(()), |why| {
+            let text = format!(
+                "the network refuses this peer ({why}), so nothing can be stored or deleted from here; `mutualstore doctor`                  names the cure"
+            );
+            Err(Failure::not_allowed(text))
         })
     }
 
@@ -414,6 +470,10 @@ impl Node {
                 })
                 .collect()
         });
+        if let Some(net) = self.net() {
+            let known = book.iter().flat_map(|entry| entry.contact.addresses.iter());
+            net.know(known.map(String::as_str));
+        }
         if let Err(error) = self.data.save_book(&book) {
             tracing::warn!(%error, "could not write the address book");
         }
@@ -436,6 +496,7 @@ impl Node {
         }
         self.core.with(|state, now| {
             // Together, so that what is kept from now on are places in the new network.
+            self.verifier.enter(network.id);
             *self.network.write().unwrap_or_else(PoisonError::into_inner) = network;
             state.ring.adopt(now, r, count);
         });
@@ -477,8 +538,9 @@ impl Node {
 /// Writes the address book soon after it changed.
 pub(crate) async fn keep_book(node: Arc<Node>) {
     loop {
+        // Also at the start: the gate learns who is known.
+        node.save_book();
         node.book_changed.notified().await;
         tokio::time::sleep(BOOK_AFTER).await;
-        node.save_book();
     }
 }

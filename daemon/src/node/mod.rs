@@ -43,7 +43,7 @@ use zeroize::Zeroizing;
 use self::census::Census;
 use self::core::Core;
 use self::scrub::Scrub;
-use self::shards::Shards;
+use self::shards::{Shards, unix_ms};
 use self::upkeep::Departure;
 use crate::config::Config;
 use crate::error::Failure;
@@ -60,9 +60,11 @@ use crate::transfer::fetch_times::FetchTimes;
 use crate::transfer::health::Away;
 use crate::transfer::lease::Leases;
 use crate::transfer::read_ahead::ReadAhead;
+use crate::transfer::sweep::{Sweep, Watched};
 use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};
+use crate::wire::signed::Verifier;
 
 /// A block with its shards takes up to some 3 MiB for each MiB of a shard; this many are in memory at once.
 const BLOCKS: usize = 8;
@@ -77,10 +79,11 @@ pub(crate) struct Node {
     pub(crate) account: Zeroizing<[u8; 32]>,
     pub(crate) core: Core,
     pub(crate) shards: Shards,
-    pub(crate) files: FileList,
+    pub(crate) files: FileList<Watched>,
     pub(crate) journal: Journal,
     pub(crate) transfers: Transfers,
     pub(crate) leases: Leases,
+    pub(crate) sweep: Sweep,
     pub(crate) cache: BlockCache,
     /// Blocks fetched for reads and not taken yet.
     pub(crate) read_ahead: ReadAhead,
@@ -90,6 +93,8 @@ pub(crate) struct Node {
     pub(crate) metrics: Metrics,
     pub(crate) scrub: Scrub,
     pub(crate) started: Instant,
+    /// The same in Unix milliseconds.
+    pub(crate) started_ms: u64,
     /// Blocks being coded, decoded or repaired at once: what bounds the memory of transfers.
     pub(crate) blocks: Arc<Semaphore>,
     /// Small files whose puts failed, being taken back at once.
@@ -100,10 +105,16 @@ pub(crate) struct Node {
     /// Taken by who walks the ring for it.
     counting: tokio::sync::Mutex<()>,
     network: RwLock<Network>,
+    /// Lets in what other peers say of themselves, if they signed it.
+    pub(crate) verifier: Arc<Verifier>,
+    /// Where peers may be found whose entries in the address book they did not sign.
+    hints: Vec<String>,
     /// Join addresses through which nobody was met yet, and why.
     unanswered: Mutex<BTreeMap<String, String>>,
     /// Why nobody lets this peer into a network: the process ends.
     refused: OnceLock<Failure>,
+    /// Who refused this peer last, and why.
+    barred: Mutex<Option<String>>,
     book_changed: Notify,
     departure: Mutex<Departure>,
     leave_by_force: AtomicBool,
@@ -121,11 +132,13 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) account: Zeroizing<[u8; 32]>,
     pub(crate) network: Network,
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) hints: Vec<String>,
     pub(crate) ring: Ring,
     pub(crate) custody: Custody,
     pub(crate) started: Instant,
     pub(crate) store: Store,
-    pub(crate) files: FileList,
+    pub(crate) files: FileList<Watched>,
     pub(crate) journal: Journal,
 }
 
@@ -145,7 +158,9 @@ impl AskError {
     pub(crate) fn is_disconnect(&self) -> bool {
         match self {
             Self::Silent(CallError::Unreachable | CallError::TimedOut | CallError::Closed) => true,
-            Self::Silent(CallError::Refused(_) | CallError::TooLarge | CallError::Busy)
+            Self::Silent(
+                CallError::Refused(_) | CallError::Barred(_) | CallError::TooLarge | CallError::Busy,
+            )
             | Self::Refused(_) => false,
         }
     }
@@ -167,6 +182,7 @@ impl Node {
             journal: parts.journal,
             transfers: Transfers::default(),
             leases: Leases::default(),
+            sweep: Sweep::default(),
             cache: BlockCache::new(cache),
             read_ahead: ReadAhead::new(read_ahead),
             fetch_times: FetchTimes::default(),
@@ -174,14 +190,18 @@ impl Node {
             metrics: Metrics::default(),
             scrub: Scrub::default(),
             started: parts.started,
+            started_ms: unix_ms(),
             blocks: Arc::new(Semaphore::new(BLOCKS)),
             taking_back: Arc::new(Semaphore::new(TAKING_BACK)),
             away: Mutex::default(),
             census: Mutex::default(),
             counting: tokio::sync::Mutex::default(),
             network: RwLock::new(parts.network),
+            verifier: parts.verifier,
+            hints: parts.hints,
             unanswered: Mutex::default(),
             refused: OnceLock::new(),
+            barred: Mutex::default(),
             book_changed: Notify::new(),
             departure: Mutex::default(),
             leave_by_force: AtomicBool::new(false),
@@ -240,7 +260,7 @@ impl Node {
             .call(&Self::target(contact), request.encode(), deadline)
             .await
             .map_err(AskError::Silent)?;
-        match NodeResponse::decode(body) {
+        match NodeResponse::decode(body, &self.verifier) {
             Ok(NodeResponse::Refused(reason)) => Err(AskError::Refused(reason)),
             Ok(response) => Ok(response),
             Err(malformed) => Err(AskError::Refused(malformed.to_string())),

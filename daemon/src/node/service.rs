@@ -38,13 +38,25 @@ impl Service for PeerService {
     }
 
     fn hello(&self, peer: Peer, contact: Bytes) {
-        match decode_contact(contact) {
+        match decode_contact(contact, &self.0.verifier) {
             Ok(contact) if contact.peer == peer => {
                 self.0.core.with(|state, now| state.ring.introduce(now, contact));
             }
             Ok(_) => tracing::warn!(%peer, "a peer introduced itself as another one; its contact is ignored"),
             Err(error) => tracing::warn!(%peer, %error, "a peer introduced itself in a way not understood"),
         }
+    }
+
+    fn elsewhere(&self, peer: Peer, contact: &Bytes) -> Vec<String> {
+        let Ok(contact) = decode_contact(contact.clone(), &self.0.verifier) else {
+            return Vec::new();
+        };
+        self.0.core.read(|state| {
+            let known = state.ring.contact(peer).filter(|_| state.ring.is_alive(peer));
+            let addresses = known.iter().flat_map(|known| known.addresses.iter());
+            let elsewhere = addresses.filter(|address| !contact.addresses.contains(address));
+            elsewhere.cloned().collect()
+        })
     }
 
     fn disconnected(&self, peer: Peer) {
@@ -56,7 +68,7 @@ impl Service for PeerService {
     fn rpc(self: Arc<Self>, from: Peer, body: Bytes) -> BoxFuture<'static, Bytes> {
         let node = Arc::clone(&self.0);
         async move {
-            let response = match NodeRequest::decode(body) {
+            let response = match NodeRequest::decode(body, &node.verifier) {
                 Ok(request) => answer(&node, from, request).await,
                 Err(malformed) => NodeResponse::Refused(malformed.to_string()),
             };

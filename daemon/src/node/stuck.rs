@@ -15,6 +15,8 @@ use crate::transfer::health::{Asked, Health, survey};
 
 /// Files, and stripes beside them, that are named at most.
 const NAMED: usize = 100;
+/// Files that are asked about together.
+const PAGE: usize = 2048;
 
 /// Something that cannot be rebuilt now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -28,17 +30,10 @@ pub(crate) struct Stuck {
 impl Node {
     /// Asks for everything that this peer can know to be stuck: files put through it, and stripes it is the home of.
     pub(crate) async fn stuck(self: &Arc<Self>) -> Result<Vec<Stuck>, Failure> {
-        let files = self.listed(None).await?;
-        let healths = self.health_of(&files).await;
-        let lost = |health: &Option<Health>| matches!(health, None | Some(Health::Lost));
+        let files = self.lost_files().await?;
         let mut stuck = Vec::new();
         let mut named = BTreeSet::new();
-        for (file, _) in files
-            .iter()
-            .zip(healths)
-            .filter(|(_, health)| lost(health))
-            .take(NAMED)
-        {
+        for file in &files {
             if let Some(reason) = self.why_stuck(file, &mut named).await {
                 let name = Some(file.name.clone());
                 stuck.push(Stuck { name, reason });
@@ -57,6 +52,20 @@ impl Node {
         let reasons = self.lost_of(&others).await.into_iter();
         stuck.extend(reasons.map(|(_, reason)| Stuck { name: None, reason }));
         Ok(stuck)
+    }
+
+    /// The first files put through this peer that cannot be read, asked now.
+    async fn lost_files(self: &Arc<Self>) -> Result<Vec<Listed>, Failure> {
+        let (mut lost, mut after) = (Vec::new(), None);
+        loop {
+            let (page, next) = self.told_page((after, PAGE), None, true).await?;
+            let here = page.into_iter().filter(|told| told.health == Some(Health::Lost));
+            lost.extend(here.map(|told| told.listed).take(NAMED - lost.len()));
+            if next.is_none() || lost.len() == NAMED {
+                return Ok(lost);
+            }
+            after = next;
+        }
     }
 
     /// Why a file cannot be rebuilt, of its first such stripe; none if it can be by now. Notes the stripes.

@@ -65,6 +65,7 @@ pub(crate) async fn delete(
     link: &Link,
     transfer: &Transfer,
 ) -> Result<Option<Deleted>, Failure> {
+    node.check_admitted()?;
     node.check_link(link)?;
     let root = Wanted::of(Id::new(link.manifest), 1);
     let owner = owner_key(&node.account, &link.key);
@@ -122,9 +123,7 @@ async fn finish_root(node: &Arc<Node>, link: &Link, header: &Header) -> Result<(
 
 /// What was deleted by an earlier attempt, if the list of files does not say so yet.
 async fn deleted_before(node: &Arc<Node>, link: &Link) -> Result<Deleted, Failure> {
-    let listed = node.listed(None).await?.into_iter();
-    let entry = listed.rev().find(|entry| entry.link.manifest == link.manifest);
-    let entry = entry.ok_or_else(|| Failure::not_found(BY_OWNER))?;
+    let entry = node.listed(link).await?.ok_or_else(|| Failure::not_found(BY_OWNER))?;
     Ok(Deleted {
         name: entry.name,
         size_bytes: entry.size_bytes,

@@ -1,21 +1,16 @@
-//! How stripes are doing, asked of their holders when somebody wants to know.
+//! How stripes are doing, asked of their holders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::stream::{self, FuturesUnordered};
+use futures::stream::FuturesUnordered;
 use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::MAX_SHARDS;
 use serde::Serialize;
 
-use super::events::{Operation, Transfer};
-use super::get;
-use crate::error::Failure;
-use crate::link::Link;
-use crate::list::Listed;
 use crate::node::Node;
 use crate::node::service::holdings;
 use crate::store::TOMBSTONE;
@@ -25,8 +20,6 @@ use crate::wire::node::{NodeRequest, NodeResponse, StripeHoldings};
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Stripes that a peer is asked about at once: so many that it answers in time while it does much else.
 const AT_ONCE: usize = 256;
-/// Manifests read at the same time.
-const OPENING: usize = 8;
 /// Rings up to this size are asked whole, so that shards off their place are seen too.
 const ASK_ALL: usize = 64;
 
@@ -99,22 +92,29 @@ pub(crate) async fn survey(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHea
 
 /// Like [`survey`]; asks peers too that are said to hold shards of stripes.
 pub(crate) async fn survey_with(node: &Arc<Node>, stripes: &[Asked], said: &Away) -> Vec<StripeHealth> {
-    let mut answers: Vec<Vec<(Peer, StripeHoldings)>> = vec![Vec::new(); stripes.len()];
-    let mut silent: Vec<BTreeSet<Peer>> = vec![BTreeSet::new(); stripes.len()];
-    ask_all(node, stripes, questions(node, stripes), &mut answers, &mut silent).await;
-    let named = named(node, stripes, &answers, &silent, said);
-    if !named.is_empty() {
-        ask_all(node, stripes, named, &mut answers, &mut silent).await;
+    let mut survey = Survey::new(node, stripes);
+    survey.ask(questions(node, stripes)).await;
+    survey.ask(survey.named(said)).await;
+    survey.judge()
+}
+
+/// Like [`survey`], at less cost where nothing is amiss: asks those who should hold the shards, and others only of stripes
+/// of which these do not hold all.
+pub(crate) async fn survey_seats(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHealth> {
+    let mut survey = Survey::new(node, stripes);
+    survey.ask(seats(node, stripes)).await;
+    let found = stripes.iter().zip(&survey.answers).enumerate();
+    let amiss = found.filter(|(_, (asked, answers))| judge(**asked, answers).health != Health::Safe);
+    let amiss: BTreeSet<usize> = amiss.map(|(at, _)| at).collect();
+    if !amiss.is_empty() {
+        let mut others = questions(node, stripes);
+        for (_, positions) in &mut others {
+            positions.retain(|at| amiss.contains(at));
+        }
+        survey.ask(others).await;
+        survey.ask(survey.named(&Away::new())).await;
     }
-    stripes
-        .iter()
-        .zip(answers)
-        .zip(silent)
-        .map(|((asked, answers), silent)| StripeHealth {
-            silent,
-            ..judge(*asked, &answers)
-        })
-        .collect()
+    survey.judge()
 }
 
 /// The shards of a stripe of which nothing but the id is known: those that somebody holds, or has on record with a peer
@@ -132,74 +132,104 @@ pub(crate) async fn shards_of(node: &Arc<Node>, stripe: Id) -> Vec<ShardHealth> 
     known.collect()
 }
 
-/// Asks peers about stripes, given by their positions, and files what they say.
-async fn ask_all(
-    node: &Arc<Node>,
-    stripes: &[Asked],
-    questions: Vec<(Contact, Vec<usize>)>,
-    answers: &mut [Vec<(Peer, StripeHoldings)>],
-    silent: &mut [BTreeSet<Peer>],
-) {
-    let mut waiting: FuturesUnordered<_> = questions
-        .into_iter()
-        .map(|(contact, positions)| async move {
-            let mut held = Vec::with_capacity(positions.len());
-            for chunk in positions.chunks(AT_ONCE) {
-                let ids = chunk
-                    .iter()
-                    .filter_map(|at| stripes.get(*at))
-                    .map(|asked| asked.stripe);
-                let said = ask(node, &contact, ids.collect()).await;
-                let all = said.len() == chunk.len();
-                held.extend(said);
-                if !all {
-                    break;
-                }
-            }
-            (contact.peer, positions, held)
-        })
-        .collect();
-    while let Some((peer, positions, held)) = waiting.next().await {
-        let mut held = held.into_iter();
-        for at in positions {
-            match (held.next(), answers.get_mut(at), silent.get_mut(at)) {
-                (Some(holdings), Some(answers), _) => answers.push((peer, holdings)),
-                (None, _, Some(silent)) => drop(silent.insert(peer)),
-                (_, None, _) | (_, _, None) => {}
-            }
-        }
-    }
+/// What was said of some stripes so far.
+struct Survey<'a> {
+    node: &'a Arc<Node>,
+    stripes: &'a [Asked],
+    /// By the position of the stripe.
+    answers: Vec<Vec<(Peer, StripeHoldings)>>,
+    silent: Vec<BTreeSet<Peer>>,
 }
 
-/// Whom those that were asked name as holders, without having been asked: where a stripe's holders lie elsewhere, its first
-/// peers have them on record and in its locator.
-fn named(
-    node: &Node,
-    stripes: &[Asked],
-    answers: &[Vec<(Peer, StripeHoldings)>],
-    silent: &[BTreeSet<Peer>],
-    said: &Away,
-) -> Vec<(Contact, Vec<usize>)> {
-    let mut named: BTreeMap<Peer, BTreeSet<usize>> = BTreeMap::new();
-    for (at, ((stripe, answers), silent)) in stripes.iter().zip(answers).zip(silent).enumerate() {
-        let asked = |peer: &Peer| answers.iter().any(|(other, _)| other == peer) || silent.contains(peer);
-        let known = answers.iter().flat_map(|(_, holdings)| &holdings.known);
-        let known = known.map(|(_, peer)| peer);
-        let said = said.get(&stripe.stripe).into_iter().flat_map(BTreeMap::values);
-        for peer in known.chain(said).filter(|peer| !asked(peer)) {
-            named.entry(*peer).or_default().insert(at);
+impl<'a> Survey<'a> {
+    fn new(node: &'a Arc<Node>, stripes: &'a [Asked]) -> Self {
+        Self {
+            node,
+            stripes,
+            answers: vec![Vec::new(); stripes.len()],
+            silent: vec![BTreeSet::new(); stripes.len()],
         }
     }
-    let alive = named.into_iter().filter(|(peer, _)| node.core.is_alive(*peer));
-    alive
-        .filter_map(|(peer, at)| Some((node.core.contact(peer)?, at.into_iter().collect())))
-        .collect()
+
+    fn was_asked(&self, peer: Peer, at: usize) -> bool {
+        let answered = self.answers.get(at).into_iter().flatten();
+        let silent = self.silent.get(at);
+        answered.into_iter().any(|(other, _)| *other == peer)
+            || silent.is_some_and(|silent| silent.contains(&peer))
+    }
+
+    /// Asks peers about stripes, given by their positions, unless they were asked before.
+    async fn ask(&mut self, questions: Vec<(Contact, Vec<usize>)>) {
+        let (node, stripes) = (self.node, self.stripes);
+        let open = questions.into_iter().filter_map(|(contact, mut positions)| {
+            positions.retain(|at| !self.was_asked(contact.peer, *at));
+            (!positions.is_empty()).then_some((contact, positions))
+        });
+        let mut waiting: FuturesUnordered<_> = open
+            .map(|(contact, positions)| async move {
+                let mut held = Vec::with_capacity(positions.len());
+                for chunk in positions.chunks(AT_ONCE) {
+                    let ids = chunk.iter().filter_map(|at| stripes.get(*at));
+                    let said = ask(node, &contact, ids.map(|asked| asked.stripe).collect()).await;
+                    let all = said.len() == chunk.len();
+                    held.extend(said);
+                    if !all {
+                        break;
+                    }
+                }
+                (contact.peer, positions, held)
+            })
+            .collect();
+        while let Some((peer, positions, held)) = waiting.next().await {
+            let mut held = held.into_iter();
+            for at in positions {
+                match (held.next(), self.answers.get_mut(at), self.silent.get_mut(at)) {
+                    (Some(holdings), Some(answers), _) => answers.push((peer, holdings)),
+                    (None, _, Some(silent)) => drop(silent.insert(peer)),
+                    (_, None, _) | (_, _, None) => {}
+                }
+            }
+        }
+    }
+
+    /// Whom those that were asked name as holders, without having been asked: where a stripe's holders lie elsewhere, its
+    /// first peers have them on record and in its locator.
+    fn named(&self, said: &Away) -> Vec<(Contact, Vec<usize>)> {
+        let mut named: BTreeMap<Peer, BTreeSet<usize>> = BTreeMap::new();
+        for (at, (stripe, answers)) in self.stripes.iter().zip(&self.answers).enumerate() {
+            let known = answers.iter().flat_map(|(_, holdings)| &holdings.known);
+            let known = known.map(|(_, peer)| peer);
+            let said = said.get(&stripe.stripe).into_iter().flat_map(BTreeMap::values);
+            for peer in known.chain(said).filter(|peer| !self.was_asked(**peer, at)) {
+                named.entry(*peer).or_default().insert(at);
+            }
+        }
+        let alive = named
+            .into_iter()
+            .filter(|(peer, _)| self.node.core.is_alive(*peer));
+        alive
+            .filter_map(|(peer, at)| Some((self.node.core.contact(peer)?, at.into_iter().collect())))
+            .collect()
+    }
+
+    fn judge(self) -> Vec<StripeHealth> {
+        let answers = self.answers.into_iter().zip(self.silent);
+        self.stripes
+            .iter()
+            .zip(answers)
+            .map(|(asked, (answers, silent))| StripeHealth {
+                silent,
+                ..judge(*asked, &answers)
+            })
+            .collect()
+    }
 }
 
 async fn ask(node: &Arc<Node>, contact: &Contact, ids: Vec<Id>) -> Vec<StripeHoldings> {
     if contact.peer == node.me {
         return holdings(node, &ids).await;
     }
+    node.metrics.surveyed(ids.len());
     match node.ask(contact, &NodeRequest::Holdings(ids), DEADLINE).await {
         Ok(NodeResponse::Holdings(held)) => held,
         Ok(_) => Vec::new(),
@@ -229,6 +259,30 @@ fn questions(node: &Node, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
         }
     }
     asked.into_values().collect()
+}
+
+/// The first n successors of each stripe that is placed by its id; of the others, everybody who is asked anyway.
+fn seats(node: &Node, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
+    let by_id = |at: &usize| {
+        let asked = stripes.get(*at);
+        asked.is_some_and(|asked| asked.placement == Placement::Successors)
+    };
+    let mut seats: BTreeMap<Peer, (Contact, Vec<usize>)> = BTreeMap::new();
+    node.core.read(|state| {
+        for (at, asked) in stripes.iter().enumerate().filter(|(at, _)| by_id(at)) {
+            let successors = state.ring.successors(asked.stripe);
+            for contact in successors.take(usize::from(asked.n)) {
+                let seat = seats.entry(contact.peer);
+                seat.or_insert_with(|| (contact.clone(), Vec::new())).1.push(at);
+            }
+        }
+    });
+    let mut seats: Vec<(Contact, Vec<usize>)> = seats.into_values().collect();
+    for (contact, mut positions) in questions(node, stripes) {
+        positions.retain(|at| !by_id(at));
+        seats.push((contact, positions));
+    }
+    seats
 }
 
 fn judge(asked: Asked, answers: &[(Peer, StripeHoldings)]) -> StripeHealth {
@@ -295,40 +349,6 @@ fn judge(asked: Asked, answers: &[(Peer, StripeHoldings)]) -> StripeHealth {
             .filter(|(_, holdings)| holdings.held.iter().any(|(index, _)| *index == TOMBSTONE))
             .map(|(peer, _)| *peer)
             .collect(),
-    }
-}
-
-impl Node {
-    /// The files put through this peer whose names match.
-    pub(crate) async fn listed(self: &Arc<Self>, pattern: Option<String>) -> Result<Vec<Listed>, Failure> {
-        let node = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || node.files.load(pattern.as_deref())).await;
-        read.map_err(Failure::unexpected)?.map_err(Failure::unexpected)
-    }
-
-    /// Health of listed files, each the worst of its stripes; `None` where the manifest cannot be read now.
-    pub(crate) async fn health_of(self: &Arc<Self>, files: &[Listed]) -> Vec<Option<Health>> {
-        let transfer = Transfer::new(Operation::Get);
-        let links: Vec<Link> = files.iter().map(|file| file.link.clone()).collect();
-        let transfer = &transfer;
-        let opening = links.into_iter().map(|link| async move {
-            let file = get::open(self, transfer, &link).await.ok()?;
-            Some(
-                file.layout
-                    .into_iter()
-                    .map(|stripe| stripe.asked)
-                    .collect::<Vec<_>>(),
-            )
-        });
-        let opened: Vec<Option<Vec<Asked>>> = stream::iter(opening).buffered(OPENING).collect().await;
-        let asked: Vec<Asked> = opened.iter().flatten().flatten().copied().collect();
-        let mut healths = survey(self, &asked).await.into_iter().map(|stripe| stripe.health);
-        let mut worst =
-            |stripes: &Vec<Asked>| healths.by_ref().take(stripes.len()).min().unwrap_or(Health::Safe);
-        opened
-            .iter()
-            .map(|stripes| stripes.as_ref().map(&mut worst))
-            .collect()
     }
 }
 

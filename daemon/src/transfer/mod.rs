@@ -10,7 +10,7 @@
 //!   [`report`]: what the person hears of it.
 //! * [`locate`]: what is left with the first peers of a stripe whose holders lie elsewhere.
 //! * [`delete`]: the end of a file, by its owner.
-//! * [`health`]: how a file's stripes are doing, asked of their holders.
+//! * [`health`]: how stripes are doing, asked of their holders; [`sweep`]: how all files are doing, remembered.
 //! * [`recover`]: what a crash left of puts and deletions in progress.
 //! * [`cache`]: decoded blocks, bounded in bytes; [`read_ahead`]: the memory of all reads together.
 
@@ -31,6 +31,7 @@ pub(crate) mod recover;
 pub(crate) mod report;
 mod second_look;
 pub(crate) mod stripes;
+pub(crate) mod sweep;
 pub(crate) mod turns;
 
 pub(crate) use events::Transfers;

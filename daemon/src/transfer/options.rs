@@ -3,12 +3,16 @@
 use std::num::NonZeroU32;
 
 use mutualstore_dht::ring::Phase;
+use mutualstore_dht::{Contact, PeerState};
 use mutualstore_erasure::{Code, Policy};
 
+use super::stripes::Placed;
 use crate::error::Failure;
-use crate::manifest::Geometry;
+use crate::manifest::{Geometry, MAX_SHARD_SIZE};
 use crate::node::Node;
+use crate::node::membership::FULL_ABOVE;
 use crate::placement::Scope;
+use crate::units::Size;
 
 /// What the person asked for.
 #[derive(Clone, Debug)]
@@ -24,6 +28,8 @@ pub(crate) struct PutOptions {
     /// Cut into blocks of equal size instead of blocks of full shards.
     pub(crate) fragments: Option<Fragments>,
     pub(crate) degraded: bool,
+    /// Bytes of the file, where they are known.
+    pub(crate) length: Option<u64>,
 }
 
 /// Into how many fragments to cut a file.
@@ -34,14 +40,53 @@ pub(crate) struct Fragments {
     pub(crate) size: u64,
 }
 
+/// Bytes of shards that a peer takes before it is full, by its own word; one shard more may go in.
+fn free_of(contact: &Contact) -> u64 {
+    let full = contact.capacity / 100 * FULL_ABOVE;
+    full.saturating_sub(contact.used).saturating_add(u64::from(MAX_SHARD_SIZE))
+}
+
 impl PutOptions {
     /// The code to use, and what the person should know about it.
     pub(super) fn decide(&self, node: &Node) -> Result<(Code, Option<String>), Failure> {
+        node.check_admitted()?;
         let (code, warning) = self.choose_code(node)?;
         let policy = self.policy.check(code);
         policy.map_err(|error| Failure::usage(format!("placement {error}")))?;
         self.layout(code, 0).check().map_err(Failure::usage)?;
+        self.check_room(node, code)?;
         Ok((code, warning))
+    }
+
+    /// Refuses a file that the peers that are there cannot hold together, by what they say of themselves: filling them
+    /// first would only take what others could use. A stripe puts one shard with a peer at most. In a ring of which only
+    /// a part is known, peers tell as they are asked.
+    fn check_room(&self, node: &Node, code: Code) -> Result<(), Failure> {
+        let Some(length) = self.length.filter(|_| node.knows_everybody()) else {
+            return Ok(());
+        };
+        // What one peer gets if it has a shard of every stripe.
+        let each = length.div_ceil(u64::from(code.k()));
+        let least = u64::from(code.n()).min(Placed::least(code.k(), code.n(), self.degraded) as u64);
+        let peers = node.core.alive();
+        let takes = |contact: &&Contact| contact.state != PeerState::Draining;
+        let free: Vec<u64> = peers.iter().filter(takes).map(free_of).collect();
+        let usable: u64 = free.iter().map(|free| (*free).min(each)).sum();
+        let needed = each.saturating_mul(least);
+        if free.is_empty() || usable >= needed {
+            return Ok(());
+        }
+        let all = free.iter().sum();
+        let whole = each.saturating_mul(u64::from(code.n()));
+        Err(Failure::no_space(format!(
+            "a file of {:#} takes {:#} as {code}, no more than {:#} of it with one peer, and the {} peers there have {:#} \
+             free; nothing was stored; free space, add peers, or choose a code with fewer shards",
+            Size(length),
+            Size(whole),
+            Size(each),
+            free.len(),
+            Size(all),
+        )))
     }
 
     /// How a file is laid out of which `size` bytes were seen.

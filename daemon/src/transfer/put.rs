@@ -474,6 +474,7 @@ impl<'a> Putting<'a> {
             created: self.created,
             code: self.code.to_string(),
             placement: self.placement.policy.to_string(),
+            stripes: self.stripes.len() as u64,
             link: link.clone(),
         }
     }
@@ -481,7 +482,8 @@ impl<'a> Putting<'a> {
     /// Notes the file in the local list; from here it is a file.
     async fn list(&mut self, link: &Link) -> Result<(), Failure> {
         let (node, listed) = (Arc::clone(self.node), self.listed(link));
-        let noted = tokio::task::spawn_blocking(move || node.files.append(&listed)).await;
+        let watched = node.sweep.of_put(&node, &self.stripes);
+        let noted = tokio::task::spawn_blocking(move || node.files.append(&listed, watched)).await;
         noted.map_err(Failure::unexpected)?.map_err(nothing_stored)?;
         journal_done(self.journal.take());
         Ok(())

@@ -1,7 +1,7 @@
 //! What a crash left of puts and deletions in progress: finishes deletions and puts that were committing, takes back the
 //! other puts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,17 +33,10 @@ pub(crate) async fn recover(node: Arc<Node>, unfinished: Vec<Unfinished>) {
     while !node.is_settled() || lone() {
         tokio::time::sleep(POLL).await;
     }
-    let listed = match node.listed(None).await {
-        Ok(files) => files.into_iter().map(|file| file.link.manifest).collect(),
-        Err(error) => {
-            tracing::error!(%error, "what a crash left in the journal stays there");
-            return;
-        }
-    };
     let (mut deletions, puts): (Vec<Unfinished>, Vec<Unfinished>) =
         unfinished.into_iter().partition(|one| one.deleting.is_some());
-    let (node, listed) = (&node, &listed);
-    let finishing = stream::iter(puts).for_each_concurrent(WIDTH, |put| finish(node, put, listed));
+    let node = &node;
+    let finishing = stream::iter(puts).for_each_concurrent(WIDTH, |put| finish(node, put));
     finishing.await;
     loop {
         // One that has to wait for a peer does not keep the others waiting.
@@ -68,7 +61,7 @@ async fn resume(node: &Arc<Node>, deletion: Unfinished) -> Option<Unfinished> {
     None
 }
 
-async fn finish(node: &Arc<Node>, put: Unfinished, listed: &BTreeSet<[u8; 32]>) {
+async fn finish(node: &Arc<Node>, put: Unfinished) {
     let mut holders: BTreeMap<Peer, Vec<Id>> = BTreeMap::new();
     for (stripe, shards) in &put.stripes {
         for (_, peer) in shards {
@@ -86,8 +79,18 @@ async fn finish(node: &Arc<Node>, put: Unfinished, listed: &BTreeSet<[u8; 32]>) 
         }
         tracing::info!("finished a put that was being committed when the daemon stopped");
     } else if let Some(exposed) = &put.exposed {
-        let link = node.files.open_deletion(&exposed.deletion);
-        if link.is_none_or(|link| !listed.contains(&link.manifest)) {
+        let listed = match node.files.open_deletion(&exposed.deletion) {
+            Some(link) => node.listed(&link).await,
+            None => Ok(None),
+        };
+        let listed = match listed {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::error!(%error, "what a crash left in the journal stays there");
+                return;
+            }
+        };
+        if listed.is_none() {
             delete::take_back(node, exposed).await;
             tracing::info!("took back a small put that was not finished when the daemon stopped");
         }

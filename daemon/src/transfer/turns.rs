@@ -40,7 +40,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutualstore_dht::PeerState;
+    use mutualstore_dht::{PeerState, Signature};
 
     fn contact(number: u8, capacity: u64) -> Contact {
         Contact {
@@ -51,6 +51,8 @@ mod tests {
             capacity,
             used: 0,
             state: PeerState::Accepting,
+            zone: "".into(),
+            signature: Signature::default(),
         }
     }
 

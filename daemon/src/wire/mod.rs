@@ -1,13 +1,14 @@
 //! Messages between daemons: prost on the wire, validated types inside.
 //!
 //! Every byte from the network passes one of the `decode` functions here once; what comes out keeps the
-//! limits stated at its type. Nothing is hashed or signed in this form.
+//! limits stated at its type. Nothing is hashed or signed in protobuf form.
 
 pub mod contact;
 pub mod custody;
 pub mod node;
 pub mod ring;
 pub mod shard;
+pub mod signed;
 
 /// Bytes that are not the message they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,17 +6,31 @@ use mutualstore_dht::{Contact, contact::MAX_VIRTUAL_NODES};
 use mutualstore_proto::wire;
 
 use super::Malformed;
-use super::contact::{contact, id, peer, wire_contact, wire_id, wire_peer};
+use super::contact::{contact, hearsay, id, peer, wire_contact, wire_id, wire_peer};
+use super::signed::Verifier;
 
-fn required(message: Option<wire::Contact>) -> Result<Contact, Malformed> {
-    contact(message.ok_or(Malformed("a contact is missing"))?)
+/// Beyond so many forged contacts a message is no mistake, and reading on costs more than it tells.
+const MAX_FORGED: usize = 8;
+
+fn required(message: Option<wire::Contact>, verifier: &Verifier) -> Result<Contact, Malformed> {
+    contact(message.ok_or(Malformed("a contact is missing"))?, verifier)
 }
 
-fn contacts(message: wire::Contacts) -> Result<Vec<Contact>, Malformed> {
+/// Those of the contacts that their peers signed.
+fn contacts(message: wire::Contacts, verifier: &Verifier) -> Result<Vec<Contact>, Malformed> {
     if message.contacts.len() > MAX_CONTACTS {
         return Err(Malformed("too many contacts"));
     }
-    message.contacts.into_iter().map(contact).collect()
+    let mut signed = Vec::with_capacity(message.contacts.len());
+    let mut forged = 0;
+    for contact in message.contacts {
+        match hearsay(&contact, verifier)? {
+            Some(contact) => signed.push(contact),
+            None if forged < MAX_FORGED => forged += 1,
+            None => return Err(Malformed("many contacts that their peers did not sign")),
+        }
+    }
+    Ok(signed)
 }
 
 fn wire_contacts(contacts: &[Contact]) -> wire::Contacts {
@@ -29,7 +43,9 @@ fn wire_contacts(contacts: &[Contact]) -> wire::Contacts {
 pub(super) fn wire_request(request: &Request) -> wire::RingRequest {
     use wire::ring_request::Kind;
     let kind = match request {
-        Request::Ping { known } => Kind::Ping(wire::Ping { known: *known }),
+        Request::Ping { held } => Kind::Ping(wire::Ping {
+            held: held.as_ref().map(wire_contact),
+        }),
         Request::Neighbours {
             contact,
             member,
@@ -56,16 +72,18 @@ pub(super) fn wire_request(request: &Request) -> wire::RingRequest {
 }
 
 /// Validates a question.
-pub(super) fn request(message: wire::RingRequest) -> Result<Request, Malformed> {
+pub(super) fn request(message: wire::RingRequest, verifier: &Verifier) -> Result<Request, Malformed> {
     use wire::ring_request::Kind;
     Ok(
         match message.kind.ok_or(Malformed("a ring request of no known kind"))? {
-            Kind::Ping(wire::Ping { known }) => Request::Ping { known },
+            Kind::Ping(wire::Ping { held }) => Request::Ping {
+                held: held.map(|held| contact(held, verifier)).transpose()?,
+            },
             Kind::Neighbours(m) if m.of.len() > usize::from(MAX_VIRTUAL_NODES) => {
                 return Err(Malformed("more points than a peer has virtual nodes"));
             }
             Kind::Neighbours(m) => Request::Neighbours {
-                contact: required(m.contact)?,
+                contact: required(m.contact, verifier)?,
                 member: m.member,
                 of: m.of.iter().map(id).collect::<Result<_, _>>()?,
                 digest: m.digest,
@@ -78,7 +96,9 @@ pub(super) fn request(message: wire::RingRequest) -> Result<Request, Malformed> 
                 count: u16::try_from(m.count).map_err(|_| Malformed("too many successors asked for"))?,
                 without: m.without.iter().map(peer).collect::<Result<_, _>>()?,
             },
-            Kind::Leave(m) => Request::Leave { contact: contact(m)? },
+            Kind::Leave(m) => Request::Leave {
+                contact: contact(m, verifier)?,
+            },
         },
     )
 }
@@ -102,18 +122,18 @@ pub(super) fn wire_response(response: &Response) -> wire::RingResponse {
 }
 
 /// Validates an answer.
-pub(super) fn response(message: wire::RingResponse) -> Result<Response, Malformed> {
+pub(super) fn response(message: wire::RingResponse, verifier: &Verifier) -> Result<Response, Malformed> {
     use wire::ring_response::Kind;
     Ok(
         match message.kind.ok_or(Malformed("a ring answer of no known kind"))? {
             Kind::Pong(m) => Response::Pong {
-                contact: required(m.contact)?,
+                contact: required(m.contact, verifier)?,
                 member: m.member,
             },
             Kind::Same(wire::Same {}) => Response::Same,
-            Kind::Contacts(m) => Response::Contacts(contacts(m)?),
-            Kind::Found(m) => Response::Found(contacts(m)?),
-            Kind::Closer(m) => Response::Closer(contacts(m)?),
+            Kind::Contacts(m) => Response::Contacts(contacts(m, verifier)?),
+            Kind::Found(m) => Response::Found(contacts(m, verifier)?),
+            Kind::Closer(m) => Response::Closer(contacts(m, verifier)?),
             Kind::Busy(wire::Busy {}) => Response::Busy,
             Kind::Ack(wire::Ack {}) => Response::Ack,
         },

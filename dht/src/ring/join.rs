@@ -7,6 +7,9 @@
 //! founds the ring. A ring of one that meets another one joins in the same way, but stays a member of its own
 //! meanwhile; a newcomer that has just adopted a network is no member before. Every member asks a random entry of its book now and then for the successor of an own virtual node; members of
 //! another ring that turn up so are pinged and taken onto the circle, and stabilization does the rest.
+//!
+//! A peer that the network does not let in is no member of anything. It goes on asking its book, and joins once somebody
+//! answers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -147,6 +150,12 @@ impl Ring {
         if self.join.is_some() || self.is_over() || self.table.members() > 0 {
             return;
         }
+        if self.barred {
+            self.backoff = (self.backoff * 2).min(self.config.longest_backoff);
+            let next = now + self.backoff / 2 + self.jitter(self.backoff / 2);
+            self.set_book_timer(next);
+            return;
+        }
         let patient = now.since(self.joining_since) < self.config.patience;
         let first = busy.first().is_none_or(|first| self.table.me().peer < *first);
         let waits = patient && (self.newcomer || self.places.is_some());
@@ -166,6 +175,17 @@ impl Ring {
         };
         let next = now + wait / 2 + self.jitter(wait / 2);
         self.set_book_timer(next);
+    }
+
+    /// Somebody who knows the network does not let this peer in. Unless others do, it is no ring of one: what it would
+    /// store is not where others look, and whom they let in instead may have its name.
+    pub(super) fn bar(&mut self) {
+        if self.table.members() > 0 || self.is_over() {
+            return;
+        }
+        self.barred = true;
+        self.member = false;
+        self.set_phase(Phase::Joining);
     }
 
     /// `via` is a member: look up the places of all own virtual nodes.

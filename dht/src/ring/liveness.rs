@@ -65,11 +65,16 @@ impl Ring {
 
     /// The peer itself told its contact.
     pub(super) fn told(&mut self, now: Time, contact: Contact) {
-        let peer = contact.peer;
+        let (peer, version) = (contact.peer, contact.version);
         self.write_down(now, contact, true);
         self.heard(now, peer);
         if let Some(entry) = self.table.get_mut(peer) {
             entry.told = Some(now);
+            let known = entry.behind;
+            entry.behind = version < entry.contact.version;
+            if entry.behind && !known {
+                self.ping(now, peer);
+            }
         }
     }
 
@@ -81,7 +86,7 @@ impl Ring {
     fn write_down(&mut self, now: Time, contact: Contact, own_word: bool) {
         let peer = contact.peer;
         if peer == self.table.me().peer {
-            self.outdo_contact(&contact);
+            self.outdo(now, &contact);
             return;
         }
         if self.table.get(peer).is_none() {
@@ -114,6 +119,7 @@ impl Ring {
         let Some(entry) = self.table.get_mut(peer) else {
             return;
         };
+        self.barred = false;
         entry.heard = Some(now);
         entry.failures = 0;
         entry.unreachable = 0;
@@ -180,8 +186,8 @@ impl Ring {
             entry.pinging = true;
             entry.pinged = Some(now);
             let to = entry.contact.clone();
-            let known = to.version;
-            self.send(now, (to, Request::Ping { known }, Purpose::Ping), deadline);
+            let held = entry.behind.then(|| to.clone());
+            self.send(now, (to, Request::Ping { held }, Purpose::Ping), deadline);
         }
     }
 
@@ -226,6 +232,9 @@ impl Ring {
 
     /// A request got no answer.
     pub(super) fn failed(&mut self, now: Time, peer: Peer, failure: Failure, ping: bool) {
+        if failure == Failure::Barred {
+            self.bar();
+        }
         let retry = self.config.retry;
         if let Some(entry) = self.table.get_mut(peer) {
             if ping {
@@ -342,6 +351,6 @@ fn count_failure(entry: &mut Entry, now: Time, failure: Failure, retry: Duration
     entry.failures = entry.failures.saturating_add(1);
     match failure {
         Failure::Unreachable => entry.unreachable = entry.unreachable.saturating_add(1),
-        Failure::TimedOut | Failure::Refused => {}
+        Failure::TimedOut | Failure::Refused | Failure::Barred => {}
     }
 }

@@ -25,9 +25,9 @@ pub struct LookupId(pub u64);
 pub enum Request {
     /// Are you there?
     Ping {
-        /// The latest version of the receiver's contact the asker has seen; 0 for none. A receiver whose clock went
-        /// back outdoes it before it answers.
-        known: u64,
+        /// The receiver's contact as the asker holds it, if it is newer than what the receiver said last. A receiver
+        /// whose clock went back outdoes it before it answers; the signature shows that it was its own.
+        held: Option<Contact>,
     },
     /// Stabilize and notify in one (Zave 2017): here I am; who follows these points in your view?
     Neighbours {
@@ -93,6 +93,8 @@ pub enum Failure {
     TimedOut,
     /// The peer refused the connection or the request.
     Refused,
+    /// The peer does not let this one into its network: another secret, other parameters, a twin that lives.
+    Barred,
 }
 
 /// A request for the driver to send.

@@ -1,8 +1,8 @@
 //! Membership and lookup: one Chord ring node per peer, for all its virtual nodes.
 //!
 //! **Duty.** Knows which peers live, which of them follow any point of the circle, and finds that out for
-//! points far away. **Not here**: stripes, connections, retries of anything but its own questions, and any
-//! protection against peers that lie about others.
+//! points far away. **Not here**: stripes, connections, retries of anything but its own questions, and keys: the own
+//! contact is signed by a [`SignContact`], the driver lets in no contact of others whose signature it did not verify.
 //!
 //! # Use
 //!
@@ -12,6 +12,7 @@
 #![doc = include_str!("correctness.md")]
 
 mod calls;
+mod contest;
 mod fingers;
 mod join;
 mod liveness;
@@ -27,12 +28,14 @@ mod walk;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use self::calls::{Call, Calls, Purpose, Timer, Timers};
+use self::contest::Contest;
 use self::fingers::Cursor;
 use self::join::{Join, Seek};
 use self::lookup::Lookup;
@@ -41,8 +44,9 @@ use self::stabilize::Rounds;
 use self::table::Table;
 use self::tidy::Upkeep;
 use self::walk::Walk;
+use crate::contact::{MAX_ADDRESSES, is_address};
 use crate::membership::{Member, Membership};
-use crate::{Contact, Flaw, Id, Peer, Time};
+use crate::{Contact, Flaw, Id, Peer, SignContact, Time};
 
 pub use self::message::{
     BookEntry, Event, Failure, Found, Liveness, LookupError, LookupId, MAX_CONTACTS, MAX_WITHOUT, Phase,
@@ -163,6 +167,9 @@ pub struct Ring {
     cursor: Cursor,
     /// Bytes in use as last reported by the daemon; the contact says what was published.
     used: u64,
+    contest: Contest,
+    /// A peer of the network does not let this one in, and none has spoken to it since.
+    barred: bool,
 }
 
 /// Commands.
@@ -203,6 +210,8 @@ impl Ring {
             fingers: BTreeMap::new(),
             cursor: Cursor::default(),
             used,
+            contest: Contest::default(),
+            barred: false,
         };
         let kept = ring.table.me().virtual_nodes.clone();
         ring.want_places(&kept);
@@ -213,6 +222,13 @@ impl Ring {
         let first_round = now + ring.jitter(ring.config.stabilize);
         ring.set_round(first_round);
         ring
+    }
+
+    /// From now on `signer` signs this peer's own contact, at once and after every change.
+    #[must_use]
+    pub fn signed_by(mut self, signer: Arc<dyn SignContact>) -> Self {
+        self.table.sign_with(signer);
+        self
     }
 
     /// Hearsay, as from an invitation: the contact goes into the address book and is asked.
@@ -255,11 +271,11 @@ impl Ring {
         let mut me = old.clone();
         me.state = change.state.unwrap_or(me.state);
         me.capacity = change.capacity.unwrap_or(me.capacity);
-        me.addresses = change.addresses.unwrap_or(me.addresses);
+        me.addresses = change.addresses.map_or(me.addresses, tellable);
         if me == *old {
             return;
         }
-        me.version += 1;
+        me.rise();
         me.used = self.used;
         self.events.push_back(Event::PeerChanged(me.peer));
         self.table.set_me(me);
@@ -271,7 +287,7 @@ impl Ring {
         let me = self.table.me();
         if self.used.abs_diff(me.used) > me.capacity / 100 {
             let mut me = me.clone();
-            me.version += 1;
+            me.rise();
             me.used = self.used;
             self.table.set_me(me);
             self.hurry(now);
@@ -286,26 +302,17 @@ impl Ring {
         }
     }
 
-    /// Somebody has seen this version of this peer's contact, from before its clock went back perhaps.
-    fn outdo(&mut self, seen: u64) {
-        if seen > self.table.me().version {
-            self.rise_above(seen);
-        }
-    }
-
-    /// Somebody holds this as this peer's contact. One of the same version that says something else was raised to just
-    /// that by somebody who held an older one.
-    fn outdo_contact(&mut self, held: &Contact) {
+    /// Somebody holds this as this peer's contact, signed by it: in an earlier life, before its clock went back, or
+    /// by another live daemon with the same key. Both would outdo each other for ever, so this is done ever more
+    /// seldom. One of the same version that says something else is outdone too.
+    fn outdo(&mut self, now: Time, held: &Contact) {
         let me = self.table.me();
-        if held.version > me.version || held.version == me.version && held != me {
-            self.rise_above(held.version);
+        let outdone = held.version > me.version || held.version == me.version && held != me;
+        if outdone && held.peer == me.peer && self.contest.may_rise(now) {
+            let mut me = me.clone();
+            me.rise_above(held.version);
+            self.table.set_me(me);
         }
-    }
-
-    fn rise_above(&mut self, version: u64) {
-        let mut me = self.table.me().clone();
-        me.version = version.saturating_add(1);
-        self.table.set_me(me);
     }
 
     /// Announces to everybody on the circle that this peer leaves for good; [`Event::Left`] tells when they
@@ -338,13 +345,27 @@ impl Ring {
     }
 }
 
+/// Of these addresses those that others take: no text that is none, none twice, not too many.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_or`")]
+fn tellable(addresses: Arc<[String]>) -> Arc<[String]> {
+    let mut told: Vec<String> = Vec::new();
+    for address in addresses.iter().filter(|text| is_address(text)) {
+        if told.len() < MAX_ADDRESSES && !told.contains(address) {
+            told.push(address.clone());
+        }
+    }
+    told.into()
+}
+
 /// Inputs.
 impl Ring {
     /// Answers a question of `from`, which the transport has proved to be the asker.
     pub fn handle_request(&mut self, now: Time, from: Peer, request: Request) -> Response {
         match request {
-            Request::Ping { known } => {
-                self.outdo(known);
+            Request::Ping { held } => {
+                if let Some(held) = held {
+                    self.outdo(now, &held);
+                }
                 self.spoke(now, from);
                 Response::Pong {
                     contact: self.table.me().clone(),
@@ -430,6 +451,11 @@ impl Ring {
             Purpose::Places => self.on_places(now, call.peer, None),
             Purpose::Leave => self.check_left(false),
         }
+    }
+
+    /// An address given to join leads to a peer that does not let this one into the network both belong to.
+    pub fn handle_barred(&mut self) {
+        self.bar();
     }
 
     /// The transport lost its connection to `peer` unexpectedly, or it left another question than the ring's without
@@ -551,6 +577,11 @@ impl Ring {
     /// Rises with every change of [`Ring::circle`] or of who counts as dead.
     pub fn revision(&self) -> u64 {
         self.table.revision()
+    }
+
+    /// Whether this peer knows nobody but such as do not let it into their network. It founds no ring of its own then.
+    pub fn is_barred(&self) -> bool {
+        self.barred && self.table.members() == 0
     }
 
     /// Whether this peer answers questions of state and counts as part of a ring.

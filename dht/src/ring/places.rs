@@ -93,7 +93,7 @@ impl Ring {
         let mut all: Vec<u16> = places.kept.iter().chain(&chosen).copied().collect();
         all.sort_unstable();
         me.virtual_nodes = all.into();
-        me.version += 1;
+        me.rise();
         self.table.set_me(me);
         chosen
     }
@@ -139,7 +139,7 @@ impl Ring {
         let me = self.table.me().peer;
         let told = told.filter(|contacts| {
             let own = contacts.iter().find(|contact| contact.peer == me);
-            own.inspect(|own| self.outdo_contact(own)).is_none()
+            own.inspect(|own| self.outdo(now, own)).is_none()
         });
         let Some(places) = &mut self.places else {
             return;

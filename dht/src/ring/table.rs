@@ -10,6 +10,7 @@ mod views;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
@@ -17,7 +18,7 @@ use slab::Slab;
 use self::memo::Memo;
 use super::liveness::RoundTrip;
 use super::message::Liveness;
-use crate::{Contact, Flaw, Id, Peer, Time};
+use crate::{Contact, Flaw, Id, Peer, SignContact, Time, Unsigned};
 
 /// What this peer thinks of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub(super) struct Entry {
     pub(super) pinged: Option<Time>,
     /// A ping is in flight or has its time set.
     pub(super) pinging: bool,
+    /// Its own word was older than what is known of it: the next ping shows it what it once said.
+    pub(super) behind: bool,
     /// A head that should list the peer does not, and the peer has not been heard since.
     pub(super) unlisted: bool,
 }
@@ -87,6 +90,7 @@ impl Entry {
             failed: Time::ZERO,
             pinged: None,
             pinging: false,
+            behind: false,
             unlisted: false,
         }
     }
@@ -149,6 +153,7 @@ impl Slot {
 #[derive(Debug)]
 pub(super) struct Table {
     me: Contact,
+    signer: Arc<dyn SignContact>,
     /// Own virtual nodes, ascending.
     own: Vec<Id>,
     nodes: BTreeMap<Id, Slot>,
@@ -169,6 +174,7 @@ impl Table {
     pub(super) fn new(me: Contact, flaw: Option<Flaw>) -> Self {
         let mut table = Self {
             me: me.clone(),
+            signer: Arc::new(Unsigned),
             own: Vec::new(),
             nodes: BTreeMap::new(),
             slots: BTreeMap::new(),
@@ -187,8 +193,15 @@ impl Table {
         &self.me
     }
 
-    /// Replaces this peer's own contact.
-    pub(super) fn set_me(&mut self, me: Contact) {
+    /// The own contact is signed so from now on.
+    pub(super) fn sign_with(&mut self, signer: Arc<dyn SignContact>) {
+        self.signer = signer;
+        self.set_me(self.me.clone());
+    }
+
+    /// Replaces this peer's own contact and signs it.
+    pub(super) fn set_me(&mut self, mut me: Contact) {
+        me.signature = self.signer.sign(&me);
         self.revision += 1;
         self.memo = Memo::default();
         for id in &self.own {

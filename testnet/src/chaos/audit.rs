@@ -140,7 +140,7 @@ impl<'a> Audit<'a> {
         for (_, client) in self.cast.serving() {
             links.extend(
                 client
-                    .list(None)
+                    .list(None, false)
                     .ok()?
                     .body
                     .files

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ureq::http::StatusCode;
 
 use super::reply::ErrorBody;
+use super::source::Changed;
 
 /// Exit code: unexpected failure.
 pub const FAILURE: u8 = 1;
@@ -67,7 +68,7 @@ pub enum ClientError {
         retry: bool,
     },
     /// The bytes to put cannot be read; the put is abandoned.
-    #[error("cannot read the input: {0}")]
+    #[error("{}", unread(.0))]
     Input(io::Error),
     /// The bytes got cannot be written; the rest was not asked for.
     #[error("cannot write the output: {0}")]
@@ -91,6 +92,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoDaemon { .. } => NO_DAEMON,
+            Self::Input(error) if is_changed(error) => RETRY,
             Self::Token { .. } | Self::Input(_) => USAGE,
             Self::Refused { code, .. } | Self::BrokenOff { code, .. } => *code,
             Self::Output(error) if error.kind() == io::ErrorKind::StorageFull => NO_SPACE,
@@ -104,8 +106,21 @@ impl ClientError {
         match self {
             Self::Refused { retry, .. } | Self::BrokenOff { retry, .. } => *retry,
             Self::NoDaemon { .. } | Self::TimedOut { .. } => true,
-            Self::Token { .. } | Self::Input(_) | Self::Output(_) | Self::Unexpected { .. } => false,
+            Self::Input(error) => is_changed(error),
+            Self::Token { .. } | Self::Output(_) | Self::Unexpected { .. } => false,
         }
+    }
+}
+
+fn is_changed(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<Changed>())
+}
+
+fn unread(error: &io::Error) -> String {
+    if is_changed(error) {
+        error.to_string()
+    } else {
+        format!("cannot read the input: {error}")
     }
 }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::DaemonFile;
+
 /// An answer both as the daemon sent it (for `--json`) and as a type (for people).
 #[derive(Clone, Debug)]
 pub struct Reply<T> {
@@ -154,8 +156,11 @@ pub struct Status {
     pub shards: u64,
     /// Places on the ring.
     pub virtual_nodes: u64,
-    /// `alone`, `joining` or `joined`.
+    /// `alone`, `joining`, `joined`, `refused` or `leaving`.
     pub ring: String,
+    /// Who does not let this peer in, and why, while `ring` is `refused`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// Id of the network; none before one is joined.
     #[serde(default)]
     pub network: Option<String>,
@@ -167,8 +172,14 @@ pub struct Status {
     pub join: BTreeMap<String, String>,
     /// Peers known to live, this one included.
     pub peers_known: u64,
-    /// Health of the files put here.
+    /// Health of the files put here, as last determined.
     pub files: FileHealth,
+    /// Age of the oldest of these answers.
+    #[serde(default)]
+    pub files_age_seconds: Option<u64>,
+    /// How many of the files have which code.
+    #[serde(default)]
+    pub codes: BTreeMap<String, u64>,
     /// Repair work.
     pub repair: RepairCounters,
     /// What the scrub and other reads found.
@@ -177,6 +188,9 @@ pub struct Status {
     /// Changes of the shard store that its disk failed, since the daemon started.
     #[serde(default)]
     pub write_failures_total: u64,
+    /// Whether the API may be served beyond loopback, in plain text.
+    #[serde(default)]
+    pub api_insecure: bool,
     /// The daemon process.
     pub process: ProcessUse,
     /// Seconds since the daemon started.
@@ -217,6 +231,9 @@ pub struct FileHealth {
     pub endangered: u64,
     /// Some stripe below k.
     pub lost: u64,
+    /// Not asked about since the daemon began.
+    #[serde(default)]
+    pub unknown: u64,
 }
 
 /// Repair work of a daemon since it started.
@@ -328,11 +345,14 @@ pub struct Lookup {
     pub shards: Vec<ShardStat>,
 }
 
-/// Answer to `ls`.
+/// Answer to `ls`, or one page of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileList {
-    /// The files put through this daemon.
+    /// Files put through this daemon, in the order they were put.
     pub files: Vec<ListedFile>,
+    /// Where the next page begins; none when there is no more.
+    #[serde(default)]
+    pub next: Option<String>,
 }
 
 /// One line of `ls`.
@@ -349,6 +369,9 @@ pub struct ListedFile {
     /// Health as last determined; absent before the first look.
     #[serde(default)]
     pub health: Option<Health>,
+    /// How long ago that was.
+    #[serde(default)]
+    pub health_age_seconds: Option<u64>,
     /// The link.
     pub link: String,
 }
@@ -388,6 +411,19 @@ pub struct Unrecoverable {
 pub struct Identity {
     /// Its peer id.
     pub peer: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Its start, Unix time in milliseconds; none if it does not say.
+    #[serde(default)]
+    pub started: Option<u64>,
+}
+
+impl Identity {
+    /// Whether it is the daemon that wrote this file.
+    pub(super) fn is_of(&self, file: &DaemonFile) -> bool {
+        let same_start = self.started.is_none_or(|started| started == file.started);
+        self.peer == file.peer && self.pid == file.pid && same_start
+    }
 }
 
 /// Answer to `invite`.

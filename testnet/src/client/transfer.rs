@@ -12,10 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use ureq::http::StatusCode;
-use ureq::http::header::CONTENT_LENGTH;
+use ureq::http::header::{CONTENT_LENGTH, ETAG};
 use ureq::{Body, RequestBuilder, SendBody};
 
-use super::error::{self, FAILURE, NO_DAEMON};
+use super::error::{self, FAILURE, NO_DAEMON, RETRY};
 use super::reply::{ErrorBody, Events, FileHead, PutReport, RepairReport, Reply};
 use super::{Client, ClientError, STALL_TIMEOUT, accepted, answer, decoded, encoded, with_query};
 
@@ -31,6 +31,10 @@ const REASON_GRACE: Duration = Duration::from_secs(5);
 /// ones save the round trip.
 const ASK_FIRST: u64 = 64 << 10;
 const COPY_BUFFER: usize = 256 << 10;
+/// A get that was cut goes on where it stopped so many times without a byte more.
+const RESUMES: u32 = 5;
+/// Pause before the first of them; it doubles.
+const RESUME_PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes each line the daemon reports beside a transfer; runs on another thread.
 pub type EventSink = Option<Arc<dyn Fn(&str) + Send + Sync>>;
@@ -161,7 +165,8 @@ impl Client {
     }
 
     /// Writes a file, or a part of it, to `output` and returns the number of bytes written, which is the
-    /// number the daemon announced.
+    /// number the daemon announced. What is cut on the way goes on where it stopped, as long as the daemon answers
+    /// and has the same file.
     pub fn get(
         &self,
         link: &str,
@@ -180,19 +185,58 @@ impl Client {
             self.base,
             with_query(&format!("/v1/files/{}", encoded(link)), &without)
         );
-        self.watched(events, |id| {
-            let mut request = self.transfer(self.agent.get(url), id);
-            if let Some(ByteRange { first, last }) = options.range {
-                let last = last.map_or_else(String::new, |last| last.to_string());
-                request = request.header("Range", format!("bytes={first}-{last}"));
+        let mut download = Download {
+            range: options.range,
+            etag: None,
+            moved: 0,
+            total: None,
+            output,
+            progress,
+        };
+        let mut tries = 0;
+        loop {
+            let before = download.moved;
+            let outcome = self.watched(events.clone(), |id| self.get_part(&url, id, &mut download));
+            match outcome {
+                Err(error) if download.etag.is_some() && is_cut(&error) => {
+                    tries = if download.moved > before { 1 } else { tries + 1 };
+                    if tries > RESUMES {
+                        return Err(error);
+                    }
+                    thread::sleep(RESUME_PAUSE * 2_u32.pow(tries - 1));
+                }
+                outcome => return outcome.map(|()| download.moved),
             }
-            let response = request.call().map_err(|error| self.broken(&error))?;
-            let response = accepted(response)?;
-            if options.range.is_some() && response.status() != StatusCode::PARTIAL_CONTENT {
-                let what = "the daemon sent the whole file instead of the range".to_owned();
-                return Err(ClientError::Unexpected { what });
-            }
-            self.download(response, output, progress)
+        }
+    }
+
+    /// Asks for what is missing of a download and takes it.
+    fn get_part(&self, url: &str, id: &str, download: &mut Download<'_>) -> Result<(), ClientError> {
+        let mut request = self.transfer(self.agent.get(url), id);
+        let range = download.missing();
+        if let Some(ByteRange { first, last }) = range {
+            let last = last.map_or_else(String::new, |last| last.to_string());
+            request = request.header("Range", format!("bytes={first}-{last}"));
+        }
+        if let Some(etag) = &download.etag {
+            request = request.header("If-Range", etag);
+        }
+        let response = request.call().map_err(|error| self.broken(&error))?;
+        let response = accepted(response)?;
+        if range.is_some() && response.status() != StatusCode::PARTIAL_CONTENT {
+            let what = if download.etag.is_some() {
+                "the get was cut, and the daemon has another file by now"
+            } else {
+                "the daemon sent the whole file instead of the range"
+            };
+            return Err(ClientError::Unexpected {
+                what: what.to_owned(),
+            });
+        }
+        download.begun(&response);
+        download.take(response).map_err(|error| match error {
+            Cut::Output(error) => ClientError::Output(error),
+            Cut::Input(error) => self.broken_off(download.moved, download.total, &error),
         })
     }
 
@@ -230,40 +274,6 @@ impl Client {
             .timeout_per_read(Some(STALL_TIMEOUT))
             .timeout_per_write(Some(STALL_TIMEOUT))
             .build()
-    }
-
-    fn download(
-        &self,
-        response: ureq::http::Response<Body>,
-        output: &mut dyn Write,
-        progress: ProgressSink<'_>,
-    ) -> Result<u64, ClientError> {
-        let total = content_length(&response);
-        let mut body = response.into_body().into_reader();
-        let mut buffer = vec![0; COPY_BUFFER];
-        let mut moved = 0;
-        progress(moved, total);
-        loop {
-            let chunk = match body.read(&mut buffer) {
-                Ok(count) => buffer.get(..count).unwrap_or_default(),
-                Err(error) => return Err(self.broken_off(moved, total, &error.into())),
-            };
-            if chunk.is_empty() {
-                break;
-            }
-            output.write_all(chunk).map_err(ClientError::Output)?;
-            moved += chunk.len() as u64;
-            progress(moved, total);
-        }
-        if total.is_some_and(|total| total != moved) {
-            return Err(self.broken_off(
-                moved,
-                total,
-                &ureq::Error::Io(io::ErrorKind::UnexpectedEof.into()),
-            ));
-        }
-        output.flush().map_err(ClientError::Output)?;
-        Ok(moved)
     }
 
     fn broken_off(&self, moved: u64, total: Option<u64>, error: &ureq::Error) -> ClientError {
@@ -408,6 +418,79 @@ fn head_of(response: &ureq::http::Response<Body>) -> FileHead {
         size_bytes: content_length(response),
         name: name.and_then(decoded),
     }
+}
+
+/// What was got of a file, and where it goes.
+struct Download<'a> {
+    /// What is wanted.
+    range: Option<ByteRange>,
+    /// The strong tag of the file, from the first answer on.
+    etag: Option<String>,
+    moved: u64,
+    total: Option<u64>,
+    output: &'a mut dyn Write,
+    progress: ProgressSink<'a>,
+}
+
+/// Why a download did not come to its end.
+enum Cut {
+    Input(ureq::Error),
+    Output(io::Error),
+}
+
+impl Download<'_> {
+    /// The bytes that are still to come; none for the whole file.
+    fn missing(&self) -> Option<ByteRange> {
+        let begun = self.range.unwrap_or(ByteRange { first: 0, last: None });
+        let whole = self.range.is_none() && self.moved == 0;
+        (!whole).then_some(ByteRange {
+            first: begun.first + self.moved,
+            ..begun
+        })
+    }
+
+    /// An answer with bytes has come.
+    fn begun(&mut self, response: &ureq::http::Response<Body>) {
+        if self.etag.is_none() {
+            let tag = response.headers().get(ETAG).and_then(|tag| tag.to_str().ok());
+            self.etag = tag.filter(|tag| tag.starts_with('"')).map(str::to_owned);
+            self.total = content_length(response);
+        }
+    }
+
+    fn take(&mut self, response: ureq::http::Response<Body>) -> Result<(), Cut> {
+        let mut body = response.into_body().into_reader();
+        let mut buffer = vec![0; COPY_BUFFER];
+        (self.progress)(self.moved, self.total);
+        loop {
+            let chunk = match body.read(&mut buffer) {
+                Ok(count) => buffer.get(..count).unwrap_or_default(),
+                Err(error) => return Err(Cut::Input(error.into())),
+            };
+            if chunk.is_empty() {
+                break;
+            }
+            self.output.write_all(chunk).map_err(Cut::Output)?;
+            self.moved += chunk.len() as u64;
+            (self.progress)(self.moved, self.total);
+        }
+        if self.total.is_some_and(|total| total != self.moved) {
+            return Err(Cut::Input(ureq::Error::Io(io::ErrorKind::UnexpectedEof.into())));
+        }
+        self.output.flush().map_err(Cut::Output)
+    }
+}
+
+/// Whether only the connection broke, or the daemon has none to spare for now.
+fn is_cut(error: &ClientError) -> bool {
+    matches!(
+        error,
+        ClientError::BrokenOff {
+            code: FAILURE | RETRY,
+            retry: true,
+            ..
+        } | ClientError::Refused { code: RETRY, .. }
+    )
 }
 
 /// The body of a put: counts, and refuses an input that does not have the length it was announced with —

@@ -115,7 +115,7 @@ impl Space {
             let mut outside = String::new();
             let mut inside = "link set lo up\n".to_owned();
             for interface in 0..interfaces {
-                let cable = format!("v{peer}.{interface}");
+                let cable = cable(peer, interface);
                 let peer_name = name(peer);
                 outside += &format!(
                     "link add {cable} type veth peer name eth{interface} netns {peer_name}\n\
@@ -224,7 +224,12 @@ impl Space {
 impl Drop for Space {
     fn drop(&mut self) {
         for peer in 0..self.peers {
+            // A namespace is taken apart some time after it lost its name; its cables are to be gone now.
+            let cables: String = (0..self.interfaces)
+                .map(|n| format!("link del {}\n", cable(peer, n)))
+                .collect();
             // What stays goes with this process.
+            drop(ip(None, &cables));
             drop(call(&["netns", "del", &name(peer)]));
         }
     }
@@ -232,6 +237,11 @@ impl Drop for Space {
 
 fn name(peer: usize) -> String {
     format!("mutual{peer}")
+}
+
+/// The end of a virtual cable that is plugged into the bridge.
+fn cable(peer: usize, interface: usize) -> String {
+    format!("v{peer}.{interface}")
 }
 
 fn call(words: &[&str]) -> Result<(), NetnsError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mutualstore_dht::custody::{Custody, Holding};
 use mutualstore_dht::ring::{Phase, Ring, SelfChange};
-use mutualstore_dht::{Contact, Peer, PeerState, Time};
+use mutualstore_dht::{Contact, Peer, PeerState, Signature, Time};
 use sha2::{Digest, Sha256};
 
 use super::disk::Disk;
@@ -35,6 +35,8 @@ impl World {
             capacity: u64::from(virtual_nodes) << 30,
             used: 0,
             state: PeerState::Accepting,
+            zone: "".into(),
+            signature: Signature::default(),
         };
         self.numbers.insert(peer, who);
         self.hosts.push(Host {

@@ -20,7 +20,7 @@ fn listeners(list: &[&str]) -> Vec<SocketAddr> {
 fn place(list: &[&str], others: Vec<Interface>) -> Place {
     let mut interfaces = loopback();
     interfaces.extend(others);
-    Place::new(&listeners(list), &[], interfaces)
+    Place::new(&listeners(list), &[], &[], interfaces)
 }
 
 fn texts(addresses: &[Multiaddr]) -> Vec<String> {
@@ -73,6 +73,20 @@ fn machine_without_a_network_tells_loopback_until_it_has_one() {
 }
 
 #[test]
+fn peer_that_lost_its_network_tells_what_it_told_before_until_it_has_another() {
+    let listeners = listeners(&["0.0.0.0:4001"]);
+    let before = addresses(&["/ip4/10.9.0.3/tcp/4001"]);
+    let away = Place::new(&listeners, &[], &before, loopback());
+    assert_eq!(away.told, before);
+    let mut interfaces = loopback();
+    interfaces.push(interface(2, "10.9.0.44", 16));
+    let back = Place::new(&listeners, &[], &away.told, interfaces);
+    assert_eq!(texts(&back.told), ["/ip4/10.9.0.44/tcp/4001"]);
+    let local = Place::new(&listeners, &[], &[], loopback());
+    assert_eq!(texts(&local.told), ["/ip4/127.0.0.1/tcp/4001"]);
+}
+
+#[test]
 fn address_of_an_interface_that_is_down_is_not_told() {
     let down = Interface {
         runs: false,
@@ -87,7 +101,7 @@ fn address_of_an_interface_that_is_down_is_not_told() {
 fn announced_addresses_are_told_as_given() {
     let announced = addresses(&["/dns4/example.org/tcp/9"]);
     let interfaces = vec![interface(2, "10.9.0.3", 16)];
-    let place = Place::new(&listeners(&["0.0.0.0:1"]), &announced, interfaces);
+    let place = Place::new(&listeners(&["0.0.0.0:1"]), &announced, &[], interfaces);
     assert_eq!(place.told, announced);
     assert_eq!(texts(&place.listening), ["/ip4/10.9.0.3/tcp/1"]);
 }

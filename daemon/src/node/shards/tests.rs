@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use mutualstore_dht::custody::{Custody, CustodyConfig};
 use mutualstore_dht::ring::{Ring, RingConfig};
-use mutualstore_dht::{Contact, PeerState, Time, VirtualNodes};
+use mutualstore_dht::{Contact, PeerState, Signature, Time, VirtualNodes};
 use mutualstore_erasure::{Code, Policy, encode};
 use tempfile::TempDir;
 
@@ -26,6 +26,8 @@ fn machines() -> Core {
         capacity: 1 << 30,
         used: 0,
         state: PeerState::Accepting,
+        zone: "".into(),
+        signature: Signature::default(),
     };
     let ring = Ring::new(RingConfig::default(), contact, Vec::new(), 1, Time::ZERO);
     let custody = Custody::new(CustodyConfig::default(), peer, 1, Time::ZERO);

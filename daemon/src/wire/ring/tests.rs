@@ -1,12 +1,29 @@
 //! What the ring says survives the wire; what it never says is refused.
 
-use mutualstore_dht::contact::{MAX_ADDRESS_LEN, MAX_ADDRESSES, MAX_INDEX};
-use mutualstore_dht::{Id, Peer, PeerState};
+use std::sync::Arc;
+
+use mutualstore_dht::contact::{MAX_ADDRESSES, MAX_INDEX};
+use mutualstore_dht::{Id, Peer, PeerState, SignContact as _, Signature};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
+use crate::crypt::public_key;
+use crate::wire::signed::Signer;
+
+fn verifier() -> Arc<Verifier> {
+    Arc::new(Verifier::new([7; 32]))
+}
+
+fn signed(seed: [u8; 32], contact: Contact) -> Contact {
+    let contact = Contact {
+        peer: Peer::new(public_key(&seed)),
+        ..contact
+    };
+    let signature = Signer::new(&seed, verifier()).sign(&contact);
+    Contact { signature, ..contact }
+}
 
 fn any_contact() -> impl Strategy<Value = Contact> {
     let states = prop_oneof![
@@ -15,17 +32,22 @@ fn any_contact() -> impl Strategy<Value = Contact> {
         Just(PeerState::Draining),
     ];
     let indices = btree_set(0..MAX_INDEX, 1..=usize::from(MAX_VIRTUAL_NODES));
-    let addresses = vec("/[a-z0-9./]{0,40}", 0..=MAX_ADDRESSES);
-    let rest = (any::<u64>(), any::<u64>(), any::<u64>(), states);
+    let addresses = btree_set("/[a-z0-9./]{0,40}", 0..=MAX_ADDRESSES);
+    let rest = (any::<u64>(), any::<u64>(), any::<u64>(), states, "[!-~]{0,64}");
     (any::<[u8; 32]>(), indices, addresses, rest).prop_map(
-        |(peer, indices, addresses, (version, capacity, used, state))| Contact {
-            peer: Peer::new(peer),
-            version,
-            virtual_nodes: indices.into_iter().collect(),
-            addresses: addresses.into(),
-            capacity,
-            used,
-            state,
+        |(seed, indices, addresses, (version, capacity, used, state, zone))| {
+            let contact = Contact {
+                peer: Peer::new(seed),
+                version,
+                virtual_nodes: indices.into_iter().collect(),
+                addresses: addresses.into_iter().collect(),
+                capacity,
+                used,
+                state,
+                zone: zone.into(),
+                signature: Signature::default(),
+            };
+            signed(seed, contact)
         },
     )
 }
@@ -36,7 +58,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         0..=usize::from(MAX_VIRTUAL_NODES),
     );
     prop_oneof![
-        any::<u64>().prop_map(|known| Request::Ping { known }),
+        proptest::option::of(any_contact()).prop_map(|held| Request::Ping { held }),
         (any_contact(), any::<bool>(), of, any::<u64>()).prop_map(|(contact, member, of, digest)| {
             Request::Neighbours {
                 contact,
@@ -69,11 +91,11 @@ fn any_response() -> impl Strategy<Value = Response> {
 }
 
 fn decode_request(bytes: &[u8]) -> Result<Request, Malformed> {
-    request(wire::RingRequest::decode(bytes)?)
+    request(wire::RingRequest::decode(bytes)?, &verifier())
 }
 
 fn decode_response(bytes: &[u8]) -> Result<Response, Malformed> {
-    response(wire::RingResponse::decode(bytes)?)
+    response(wire::RingResponse::decode(bytes)?, &verifier())
 }
 
 /// The contacts a message carries.
@@ -118,51 +140,69 @@ proptest! {
     }
 }
 
-/// A contact that differs from a valid one in one field.
-fn refused(change: impl FnOnce(&mut wire::Contact)) -> bool {
-    let mut contact = wire::Contact {
-        peer: Bytes::from_static(&[1; 32]),
+fn contact() -> Contact {
+    let contact = Contact {
+        peer: Peer::new([0; 32]),
         version: 1,
-        virtual_nodes: vec![1, 2, 3],
-        addresses: vec!["/memory/1".to_owned()],
+        virtual_nodes: vec![1].into(),
+        addresses: ["/ip4/192.0.2.1/tcp/1".to_owned()].into(),
         capacity: 1,
         used: 0,
-        state: 0,
+        state: PeerState::Accepting,
+        zone: "".into(),
+        signature: Signature::default(),
     };
-    change(&mut contact);
-    let kind = Some(wire::ring_request::Kind::Leave(contact));
-    decode_request(&wire::RingRequest { kind }.encode_to_vec()).is_err()
+    signed([1; 32], contact)
+}
+
+/// Of somebody else: a higher version at other addresses.
+fn forged() -> Contact {
+    Contact {
+        version: u64::MAX,
+        addresses: ["/ip4/192.0.2.66/tcp/1".to_owned()].into(),
+        ..contact()
+    }
 }
 
 #[test]
-fn contacts_beyond_their_limits_are_refused() {
-    assert!(!refused(|_| {}));
-    assert!(refused(|contact| contact.peer = Bytes::from_static(&[1; 31])));
-    assert!(refused(|contact| contact.virtual_nodes = Vec::new()));
-    assert!(refused(|contact| contact.virtual_nodes = vec![2, 1]));
-    assert!(refused(|contact| contact.virtual_nodes = vec![1, 1]));
-    assert!(refused(|contact| contact.virtual_nodes = vec![MAX_INDEX.into()]));
-    assert!(refused(|contact| contact.virtual_nodes = vec![1 << 20]));
-    assert!(refused(
-        |contact| contact.virtual_nodes = (0..=MAX_VIRTUAL_NODES.into()).collect()
-    ));
-    assert!(refused(
-        |contact| contact.addresses = vec![String::new(); MAX_ADDRESSES + 1]
-    ));
-    assert!(refused(
-        |contact| contact.addresses = vec!["a".repeat(MAX_ADDRESS_LEN + 1)]
-    ));
+fn forged_contacts_are_left_out_of_what_others_tell() {
+    let lists: [fn(Vec<Contact>) -> Response; 3] = [Response::Contacts, Response::Found, Response::Closer];
+    for list in lists {
+        let told = |contacts| decode_response(&wire_response(&list(contacts)).encode_to_vec());
+        let honest = signed([2; 32], contact());
+        let read = told(vec![forged(), honest.clone(), forged()]);
+        assert_eq!(read, Ok(list(vec![honest])));
+        assert!(told(vec![forged(); MAX_FORGED + 1]).is_err());
+    }
+}
+
+#[test]
+fn a_message_that_needs_a_forged_contact_is_refused() {
+    let pong = Response::Pong {
+        contact: forged(),
+        member: true,
+    };
+    assert!(decode_response(&wire_response(&pong).encode_to_vec()).is_err());
+    let requests = [
+        Request::Ping { held: Some(forged()) },
+        Request::Leave { contact: forged() },
+        Request::Neighbours {
+            contact: forged(),
+            member: true,
+            of: Vec::new(),
+            digest: 0,
+        },
+    ];
+    for request in requests {
+        assert!(decode_request(&wire_request(&request).encode_to_vec()).is_err());
+    }
 }
 
 #[test]
 fn messages_of_no_kind_and_too_many_points_or_contacts_are_refused() {
     assert!(decode_request(&[]).is_err());
     assert!(decode_response(&[]).is_err());
-    let contact = wire::Contact {
-        peer: Bytes::from_static(&[1; 32]),
-        virtual_nodes: vec![1],
-        ..wire::Contact::default()
-    };
+    let contact = wire_contact(&contact());
     let points = |count| {
         let kind = Some(wire::ring_request::Kind::Neighbours(wire::Neighbours {
             contact: Some(contact.clone()),

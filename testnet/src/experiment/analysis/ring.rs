@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mutualstore_dht::choice::{CANDIDATES, choose};
-use mutualstore_dht::{Contact, Id, Peer, PeerState};
+use mutualstore_dht::{Contact, Id, Peer, PeerState, Signature};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -58,6 +58,8 @@ impl Ring {
                 capacity: 1,
                 used: 0,
                 state: PeerState::Accepting,
+                zone: "".into(),
+                signature: Signature::default(),
             });
         }
         let places = known.iter().enumerate();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mutualstore_dht::choice::{CANDIDATES, choose};
 use mutualstore_dht::contact::MAX_INDEX;
-use mutualstore_dht::{Contact, Id, Peer, PeerState};
+use mutualstore_dht::{Contact, Id, Peer, PeerState, Signature};
 use rand_chacha::rand_core::Rng;
 
 use super::super::{generator, stripe_id};
@@ -140,6 +140,8 @@ fn contacts(seed: u64, peers: usize, choosing: bool) -> Vec<Contact> {
             capacity,
             used: 0,
             state: PeerState::Accepting,
+            zone: "".into(),
+            signature: Signature::default(),
         });
     }
     all
