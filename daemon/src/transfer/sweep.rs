@@ -381,3 +381,6 @@ pub(crate) async fn run(node: Arc<Node>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
