@@ -85,6 +85,16 @@ fn what_is_unknown_or_urgent_goes_before_what_is_due_in_turn() {
 }
 
 #[test]
+fn files_that_waited_longest_are_asked_about_first() {
+    let since = |due| Watched { due, ..degraded() };
+    let (_directory, list) = files(vec![since(9), since(7), since(8)]);
+    let urgent =
+        |index: &mut Index<Watched>| index.all_mut().for_each(|(_, entry)| entry.watched.urgent = true);
+    list.index(urgent).unwrap();
+    assert_eq!(due(&list, 10), (vec![1, 2, 0], true));
+}
+
+#[test]
 fn parts_are_counted_while_they_are_in_memory() {
     let sweep = Sweep::default();
     let part = Part {
