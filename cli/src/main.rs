@@ -3,6 +3,7 @@
 //! Client commands are thin: what they do happens in the daemon, and
 //! [`mutualstore_testnet::client`] talks to it. Deliberately absent: state of its own.
 
+mod adversary;
 mod chaos;
 mod connect;
 mod corrupt;
