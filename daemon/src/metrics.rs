@@ -346,6 +346,19 @@ fn upkeep(registry: &mut Registry, node: &Node) {
 fn process(registry: &mut Registry) {
     let used = crate::process::current();
     gauge_bytes(registry, "resident_memory", "Resident memory", used.rss_bytes);
+    gauge(
+        registry,
+        "files_open",
+        "Files and connections open",
+        used.files_open,
+    );
+    let dropped = crate::log::dropped();
+    count(
+        registry,
+        "log_lines_dropped",
+        "Lines of the log that nobody read in time",
+        dropped,
+    );
     let seconds = ConstCounter::new(used.cpu_seconds);
     registry.register_with_unit(
         "cpu",
