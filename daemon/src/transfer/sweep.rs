@@ -63,7 +63,9 @@ const STRIPES: usize = 2048;
 const UNKNOWN: usize = 16;
 /// Stripes kept in memory of all files that have more than one: some 70 MB.
 const MAX_PARTS: usize = 2 << 20;
-/// While the ring is not settled, or the list cannot be read, it is looked again after this.
+/// When nothing is due, it is looked again after this: a put that a crash interrupted may have come into the list.
+const IDLE: Duration = Duration::from_mins(1);
+/// While the ring is not settled, it is looked again after this.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// One stripe of a file.
@@ -209,6 +211,9 @@ impl Sweep {
         let health = stripes.iter().map(health_of).min();
         let now = node.seconds();
         let safe = health == Some(Health::Safe);
+        if !safe {
+            self.wake.notify_one();
+        }
         Watched {
             layout: self.keep(parts.collect()),
             health,
@@ -351,10 +356,10 @@ impl Node {
             / STEADY;
         self.sweep.period.store(round, Ordering::Relaxed);
         if batch.numbers.is_empty() {
-            let idle = batch.next.map_or(PERIOD, |next| {
-                Duration::from_secs(u64::from(next.saturating_sub(now).max(1)))
-            });
-            return Ok(idle);
+            let next = batch
+                .next
+                .map_or(u32::MAX, |next| next.saturating_sub(now).max(1));
+            return Ok(Duration::from_secs(u64::from(next)).min(IDLE));
         }
         let begun = Instant::now();
         let cost = self.survey_files(&batch.numbers).await?;

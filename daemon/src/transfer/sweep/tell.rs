@@ -55,6 +55,7 @@ impl Node {
         if fresh {
             let _turn = self.sweep.fresh.lock().await;
             self.survey_files(&numbers).await?;
+            self.sweep.wake.notify_one();
         }
         let now = self.seconds();
         let told = move |index: &mut Index<Watched>| {
@@ -86,6 +87,7 @@ impl Node {
             for batch in numbers.chunks(STRIPES) {
                 self.survey_files(batch).await?;
             }
+            self.sweep.wake.notify_one();
         }
         let now = self.seconds();
         let count = move |index: &mut Index<Watched>| {
