@@ -52,6 +52,7 @@ const HEADING: &str = "# Kept by the MutualStore daemon: what it was last starte
 
 /// How a daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct Config {
     /// Bytes of disk given to the network, at least [`MIN_CAPACITY`]. Has no default: 0 here.
     pub capacity: u64,
