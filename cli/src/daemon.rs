@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use mutualstore_daemon::adversary;
 use mutualstore_daemon::config::Overrides;
 use mutualstore_daemon::units::{Rate, Size, Switch};
 use mutualstore_erasure::Policy;
@@ -29,10 +30,11 @@ pub(crate) struct Args {
     /// Disk to give; needed for the first start
     #[arg(long, value_name = "SIZE")]
     capacity: Option<Size>,
-    /// Where to listen for peers; port 0 is any free one, kept from then on
+    /// Where to listen for peers, such as /ip4/0.0.0.0/tcp/4001 or /ip6/::/tcp/4001; repeatable; port 0 is any free
+    /// one, kept from then on
     #[arg(long, value_name = "MULTIADDR")]
     listen: Vec<String>,
-    /// Addresses to tell peers instead of those listened on
+    /// Addresses to tell peers instead of those listened on, which are followed as interfaces come and go; repeatable
     #[arg(long, value_name = "MULTIADDR")]
     announce: Vec<String>,
     /// Where the HTTP API listens, on loopback unless --api-insecure is given; port 0 is any free one
@@ -101,11 +103,18 @@ pub(crate) struct Args {
     /// Stop when standard input closes: for daemons that must not outlive who started them
     #[arg(long)]
     exit_on_stdin_close: bool,
+    /// Be a hostile member: liar
+    #[arg(long, value_name = "ROLE", hide = !adversary::AVAILABLE)]
+    adversary: Option<String>,
 }
 
 /// Runs the daemon until it is told to stop.
 pub(crate) fn run(args: Args) -> Result<ExitCode, CliError> {
     let data_dir = data_dir(args.data_dir.as_deref())?;
+    if let Some(role) = &args.adversary {
+        let role = role.parse().and_then(adversary::Role::assume);
+        role.map_err(|error: adversary::RoleError| CliError::Usage(format!("{error}; nothing was started")))?;
+    }
     mutualstore_daemon::run(&data_dir, overrides(args)).map_err(|failure| CliError::Daemon {
         code: failure.exit,
         message: failure.message,

@@ -303,7 +303,8 @@ fn refused(why: &str) -> Finding {
     let cures = [
         (
             "same identity",
-            "another daemon runs with this identity: this directory was copied while it ran, or started twice. Stop one              of the two for good; to run both, start this one with a fresh data directory and an invite",
+            "another daemon runs with this identity: this directory was copied while it ran, or started twice. Stop one \
+             of the two for good; to run both, start this one with a fresh data directory and an invite",
         ),
         (
             "network secret",

@@ -3,6 +3,7 @@
 //! Client commands are thin: what they do happens in the daemon, and
 //! [`mutualstore_testnet::client`] talks to it. Deliberately absent: state of its own.
 
+mod adversary;
 mod chaos;
 mod connect;
 mod corrupt;
@@ -31,6 +32,11 @@ use mutualstore_daemon::escape;
 use mutualstore_testnet::interrupt;
 
 use crate::output::{CliError, Screen, error_line, write_out};
+
+/// A daemon moves blocks of a mebibyte by the hundred. The allocator of glibc keeps what it once had of them; this one
+/// gives it back within seconds, from a thread of its own.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const EXIT_CODES: &str = "Exit codes:
   0 done                      5 refused for now, a retry may help

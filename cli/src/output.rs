@@ -15,6 +15,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use mutualstore_daemon::escape;
+use mutualstore_testnet::adversary::AdversaryError;
 use mutualstore_testnet::bench::BenchError;
 use mutualstore_testnet::chaos::ChaosError;
 use mutualstore_testnet::client::{ClientError, FAILURE, USAGE};
@@ -43,6 +44,9 @@ pub(crate) enum CliError {
     /// Chaos.
     #[error(transparent)]
     Chaos(#[from] ChaosError),
+    /// A hostile member.
+    #[error(transparent)]
+    Adversary(#[from] AdversaryError),
     /// An experiment.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
@@ -84,6 +88,7 @@ impl CliError {
             Self::Demo(error) => error.exit_code(),
             Self::Bench(error) => error.exit_code(),
             Self::Chaos(error) => error.exit_code(),
+            Self::Adversary(error) => error.exit_code(),
             Self::Experiment(error) => error.exit_code(),
             Self::Netns(error) => error.exit_code(),
             Self::Usage(_) => USAGE,

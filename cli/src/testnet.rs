@@ -46,6 +46,8 @@ enum Command {
     Chaos(crate::chaos::Args),
     /// Measure what redundancy and its placement cost, on temporary daemons, beside what theory predicts
     Experiment(crate::experiment::Args),
+    /// Have one hostile member among temporary daemons do its worst, and check that no file is lost
+    Adversary(crate::adversary::Args),
     /// Daemons on real interfaces in network namespaces: what they tell of their addresses, and what happens when these
     /// change
     #[command(after_help = crate::netns::HELP)]
@@ -246,6 +248,7 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         Command::Bench(args) => measure(args, screen),
         Command::Chaos(args) => crate::chaos::run(args, screen),
         Command::Experiment(args) => crate::experiment::run(args, screen),
+        Command::Adversary(args) => crate::adversary::run(args, screen),
         Command::Netns(args) => crate::netns::run(args, screen),
         Command::Sim(args) => crate::sim::run(args, screen),
     }

@@ -6,9 +6,11 @@
 //! * [`net`]: connections to other peers; [`wire`]: what goes over them.
 //! * `node`: ring and custody, driven.
 //! * `transfer`: files in and out; [`crypt`], [`link`], [`manifest`], [`names`], [`placement`], [`tombstone`]: their forms.
+//! * [`adversary`]: hostile members, in builds for trying them.
 //! * `http`: what all HTTP listeners share; `api`: the HTTP API on loopback; [`error`]: failures as users see them;
 //!   [`escape`]: text made harmless; `log`, `metrics`, `process`.
 
+pub mod adversary;
 mod api;
 pub mod config;
 pub mod crypt;

@@ -315,6 +315,8 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     tasks.spawn(membership::tell_usage(Arc::clone(&node)));
     tasks.spawn(scrub::run(Arc::clone(&node)));
     tasks.spawn(compaction::run(Arc::clone(&node)));
+    #[cfg(feature = "adversary")]
+    tasks.spawn(crate::adversary::liar::act(Arc::clone(&node)));
     tasks.spawn(transfer::sweep::run(Arc::clone(&node)));
     tasks.spawn(transfer::recover::recover(Arc::clone(&node), unfinished));
     tasks.spawn(transfer::cache::keep(Arc::clone(&node)));

@@ -2,6 +2,7 @@
 //!
 //! Knows the daemon only from outside: its command line, its files and its HTTP API. What may be written
 //! into a program's standard output is decided by the caller, so nothing here prints.
+pub mod adversary;
 pub mod bench;
 pub mod chaos;
 pub mod client;

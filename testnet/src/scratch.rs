@@ -84,6 +84,11 @@ impl Scratch {
 
     /// Starts `count` newcomers and returns their numbers when they serve; [`Self::wait_whole`] waits for the ring.
     pub fn enter(&mut self, count: usize) -> Result<Vec<usize>, NetError> {
+        self.enter_with(count, &[])
+    }
+
+    /// Like [`Self::enter`], with flags for these newcomers alone.
+    pub fn enter_with(&mut self, count: usize, flags: &[String]) -> Result<Vec<usize>, NetError> {
         let next = self.peers.iter().map(|peer| peer.index + 1).max().unwrap_or(0);
         let numbers: Vec<usize> = (next..next + count).collect();
         let mut taken = BTreeSet::new();
@@ -94,7 +99,7 @@ impl Scratch {
             api_port: 0,
             listen_port: spawn::free_port(&mut taken),
             join: Vec::new(),
-            flags: Vec::new(),
+            flags: flags.to_vec(),
         };
         let launches: Vec<Launch> = numbers.iter().map(launch).collect();
         self.launch(&launches)?;

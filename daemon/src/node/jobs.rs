@@ -1,5 +1,6 @@
 //! Custody's effects on real shards: regenerate, copy, drop, commit.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -24,6 +25,10 @@ const EXPLORED: usize = 16;
 
 /// Does what custody asked for and tells it how that went.
 pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
+    #[cfg(feature = "adversary")]
+    if crate::adversary::liar::is_on() {
+        return;
+    }
     match effect {
         Effect::Regenerate {
             job,
@@ -136,20 +141,29 @@ async fn regenerate(
     }
 }
 
-/// Asks for shards of distinct indices until there are `k`, one source after the other's failure.
+/// Asks for shards of distinct indices until there are `k`, one source after the other's failure. An index that is on its
+/// way is asked for at another source only when it does not come.
 async fn gather(node: &Arc<Node>, stripe: Id, k: usize, sources: Vec<(u8, Peer)>) -> Vec<VerifiedShard> {
-    let mut shards = Vec::with_capacity(k);
+    let mut shards: Vec<VerifiedShard> = Vec::with_capacity(k);
+    let mut asked: BTreeSet<u8> = BTreeSet::new();
     let mut waiting = FuturesUnordered::new();
-    let mut sources = sources.into_iter();
+    let mut sources = VecDeque::from(sources);
     loop {
         while shards.len() + waiting.len() < k
-            && let Some((index, peer)) = sources.next()
+            && let Some(at) = sources.iter().position(|(index, _)| !asked.contains(index))
+            && let Some((index, peer)) = sources.remove(at)
         {
-            waiting.push(fetch_from(node, Operation::Repair, peer, stripe, index, true));
+            asked.insert(index);
+            waiting.push(async move {
+                let fetched = fetch_from(node, Operation::Repair, peer, stripe, index, true).await;
+                (index, fetched)
+            });
         }
         match waiting.next().await {
-            Some(Fetched::Shard(shard)) => shards.push(*shard),
-            Some(Fetched::Deleted(_) | Fetched::None(_) | Fetched::Corrupt | Fetched::Silent) => {}
+            Some((_, Fetched::Shard(shard))) => shards.push(*shard),
+            Some((index, Fetched::Deleted(_) | Fetched::None(_) | Fetched::Corrupt | Fetched::Silent)) => {
+                asked.remove(&index);
+            }
             None => return shards,
         }
     }

@@ -94,6 +94,10 @@ impl Service for PeerService {
 }
 
 async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
+    #[cfg(feature = "adversary")]
+    if let Some(lie) = crate::adversary::liar::answer(node, from, &request) {
+        return lie;
+    }
     if let NodeRequest::Custody(custody::Request::Status { stripes }) = &request {
         renew_asked(node, from, stripes).await;
     }
@@ -253,6 +257,10 @@ async fn answer_shard(
     request: ShardRequest,
     payload: Bytes,
 ) -> (ShardResponse, Bytes) {
+    #[cfg(feature = "adversary")]
+    if let Some(lie) = crate::adversary::liar::answer_shard(&request) {
+        return lie;
+    }
     match request {
         ShardRequest::Store {
             header,
@@ -264,6 +272,13 @@ async fn answer_shard(
             (
                 store_shard(node, header, index, token, keep, payload).await,
                 Bytes::new(),
+            )
+        }
+        ShardRequest::Fetch { stripe, .. } if !may_read(node, from, stripe) => {
+            let known = known(node, stripe).await;
+            (
+                ShardResponse::status(ShardStatus::None, ""),
+                write_holders(&known),
             )
         }
         ShardRequest::Fetch { stripe, want, exact } => {
@@ -306,6 +321,20 @@ async fn answer_shard(
     }
 }
 
+/// Whether a peer may have what is held of a stripe: while its put is unfinished, only who puts it and those that may hold
+/// shards of it themselves.
+fn may_read(node: &Node, from: Peer, stripe: Id) -> bool {
+    let writes = |state| match state {
+        StoreState::Pending { writer, .. } => writer == *from.as_bytes(),
+        StoreState::Committed | StoreState::Deleted { .. } => true,
+    };
+    let held = node.shards.held(stripe);
+    held.iter().all(|(_, meta)| writes(meta.state))
+        || node
+            .core
+            .with(|State { ring, custody, .. }, now| custody.may_hold(now, ring, stripe, from))
+}
+
 async fn store_shard(
     node: &Node,
     header: Bytes,
@@ -333,7 +362,7 @@ async fn store_shard(
             node.metrics.shard_stored(bytes);
             (ShardStatus::Ok, String::new())
         }
-        Err(error @ KeepError::Invalid) => (ShardStatus::Invalid, error.to_string()),
+        Err(error @ (KeepError::Invalid | KeepError::Taken)) => (ShardStatus::Invalid, error.to_string()),
         Err(error @ KeepError::Full) => (ShardStatus::Full, error.to_string()),
         Err(error @ KeepError::Deleted) => (ShardStatus::Deleted, error.to_string()),
         Err(error @ KeepError::Disk(_)) => (ShardStatus::Failed, error.to_string()),

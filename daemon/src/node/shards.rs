@@ -61,6 +61,9 @@ pub(crate) enum KeepError {
     /// The stripe was deleted by its owner.
     #[error("the stripe is deleted")]
     Deleted,
+    /// Another put holds the shard, unfinished: the first token stays.
+    #[error("another put holds this shard")]
+    Taken,
     /// The disk failed.
     #[error("disk: {0}")]
     Disk(String),
@@ -137,6 +140,7 @@ impl From<PutError> for KeepError {
         match error {
             PutError::NoSpace { .. } => Self::Full,
             PutError::Deleted => Self::Deleted,
+            PutError::Taken => Self::Taken,
             PutError::Io(_) | PutError::Sync(_) | PutError::Index(_) | PutError::Closed => {
                 Self::Disk(error.to_string())
             }
@@ -247,6 +251,8 @@ impl Shards {
         for (key, shape) in held.await.unwrap_or_else(|| Ok(Vec::new()))? {
             self.tell(core, key, shape);
         }
+        // Whom it promised what in an earlier life this peer does not know.
+        core.with(|state, _| state.custody.vouch_for_all());
         Ok(())
     }
 
@@ -539,9 +545,11 @@ impl Shards {
         Ok(held)
     }
 
-    /// Drops what a writer put under `token` and gave up. Which of the stripes were held.
+    /// Drops what a writer put under `token` and gave up. Which of the stripes were held. What others count on stays: whoever
+    /// stores a copy here, and has its holders drop theirs in favour of it, must not take it back.
     pub(crate) async fn discard(&self, core: &Core, stripes: Vec<Id>, token: Token) -> Vec<bool> {
-        let (held, keys) = self.keys_of(&stripes, Some(token));
+        let (held, mut keys) = self.keys_of(&stripes, Some(token));
+        core.with(|state, _| keys.retain(|(stripe, index)| state.custody.begin_discard(*stripe, *index)));
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
         let told = store_keys.clone();
         let done = self

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::Node;
 use crate::error::Failure;
-use crate::list::Listed;
+use crate::link::Link;
+use crate::list::Shown;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get;
 use crate::transfer::health::{Asked, Health, survey};
@@ -55,12 +56,12 @@ impl Node {
     }
 
     /// The first files put through this peer that cannot be read, asked now.
-    async fn lost_files(self: &Arc<Self>) -> Result<Vec<Listed>, Failure> {
+    async fn lost_files(self: &Arc<Self>) -> Result<Vec<Shown>, Failure> {
         let (mut lost, mut after) = (Vec::new(), None);
         loop {
             let (page, next) = self.told_page((after, PAGE), None, true).await?;
             let here = page.into_iter().filter(|told| told.health == Some(Health::Lost));
-            lost.extend(here.map(|told| told.listed).take(NAMED - lost.len()));
+            lost.extend(here.map(|told| told.file).take(NAMED - lost.len()));
             if next.is_none() || lost.len() == NAMED {
                 return Ok(lost);
             }
@@ -69,10 +70,11 @@ impl Node {
     }
 
     /// Why a file cannot be rebuilt, of its first such stripe; none if it can be by now. Notes the stripes.
-    async fn why_stuck(self: &Arc<Self>, file: &Listed, named: &mut BTreeSet<Id>) -> Option<String> {
-        named.insert(Id::new(file.link.manifest));
+    async fn why_stuck(self: &Arc<Self>, file: &Shown, named: &mut BTreeSet<Id>) -> Option<String> {
+        let link: Link = file.link.parse().ok()?;
+        named.insert(Id::new(link.manifest));
         let transfer = Transfer::new(Operation::Get);
-        match get::open(self, &transfer, &file.link).await {
+        match get::open(self, &transfer, &link).await {
             Err(failure) => Some(failure.message),
             Ok(open) => {
                 let asked: Vec<Asked> = open.layout.iter().map(|stripe| stripe.asked).collect();

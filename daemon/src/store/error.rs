@@ -38,6 +38,9 @@ pub enum PutError {
     /// The index failed. If the shard was written, it is held from the next start on.
     #[error("the index failed")]
     Index(#[source] io::Error),
+    /// Another put holds this shard, unfinished. Nothing changed.
+    #[error("another put holds this shard")]
+    Taken,
     /// The stripe was deleted by its owner. The shard is not held.
     #[error("the stripe is deleted")]
     Deleted,

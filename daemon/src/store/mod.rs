@@ -151,7 +151,8 @@ impl Store {
     }
 
     /// Stores a shard; durable on return. Of a shard already held only the state changes: pending becomes what `state`
-    /// says (the later lease wins), committed stays.
+    /// says (the later lease wins), committed stays. The first token stays whatever comes: a pending shard is refused under
+    /// another one, or whoever stored it again could discard it; committed by whom it may, its writer goes on knowing it.
     pub fn put(
         &self,
         key: Key,
@@ -215,6 +216,10 @@ impl Store {
                     ..
                 } = held.state
                 {
+                    let pending = matches!(draft.state, State::Pending { .. });
+                    if pending && draft.token != held.token {
+                        return Err(PutError::Taken);
+                    }
                     let state = match draft.state {
                         State::Pending {
                             until_unix_ms,
@@ -228,6 +233,7 @@ impl Store {
                     let restate = Draft {
                         kind: Kind::Restate,
                         state,
+                        token: held.token,
                         header: &[],
                         payload: &[],
                         ..*draft
@@ -236,7 +242,6 @@ impl Store {
                     self.log.settle(&placed.group).map_err(PutError::Sync)?;
                     let entry = Entry {
                         state,
-                        token: draft.token,
                         ..held.clone()
                     };
                     self.replace(&draft.key, Some(held), Some(&entry))

@@ -179,8 +179,11 @@ fn pending_shards_are_committed_renewed_expired_and_discarded() {
         until_unix_ms: 4_000,
         writer: [8; 32],
     };
+    let stolen = store.put(key(3), again, [3; 16], HEADER, b"x");
+    assert!(matches!(stolen, Err(PutError::Taken)));
+    assert_eq!(store.discard(&[key(3)], [3; 16]).unwrap(), 0);
     assert_eq!(
-        store.put(key(3), again, [3; 16], HEADER, b"x").unwrap(),
+        store.put(key(3), again, [1; 16], HEADER, b"x").unwrap(),
         PutOutcome::AlreadyHeld
     );
     let expected = [
@@ -192,7 +195,7 @@ fn pending_shards_are_committed_renewed_expired_and_discarded() {
             },
             [1; 16],
         )),
-        Some((State::Committed, [2; 16])),
+        Some((State::Committed, [1; 16])),
         Some((
             State::Pending {
                 until_unix_ms: 5_000,

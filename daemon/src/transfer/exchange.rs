@@ -180,7 +180,7 @@ pub(crate) async fn store(
         }
         return kept.map_err(|error| match error {
             KeepError::Full => StoreError::Full,
-            KeepError::Deleted | KeepError::Invalid => StoreError::Refused,
+            KeepError::Deleted | KeepError::Invalid | KeepError::Taken => StoreError::Refused,
             KeepError::Disk(_) => {
                 tracing::error!(%error, "could not keep a shard here");
                 StoreError::Broken

@@ -16,21 +16,26 @@
 //! asked, and those whom the home names, for runs change and holders stay; whoever holds the stripe's locator counts. Two
 //! that repair the same stripe waste work and lose nothing: what is double a home has trimmed. A stripe's far holders,
 //! beyond the first r peers, are not asked; hand-in brings them nearer.
+//!
+//! Any of those asked may lie. Each counts for one index ([`Matching`]). A home that says that it is at work is believed a
+//! few times for one loss. Who says that the stripe is deleted is asked for the tombstone, and not believed again for a while
+//! if it shows none. Counts that others want take half of the room at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::fingerprint::{ShardKey, Slot};
-use super::home::{Claim, Homed};
+use super::matching::{Matching, by_index};
 use super::message::Holds;
 use super::peers::{Handle, ME};
-use super::plan::{self, Members, Survey};
+use super::plan::Members;
 use super::repair::NAG;
 use super::sweep::Sweep;
+use super::takeover::Short;
 use super::timers::Timers;
 use super::types::is_shard;
 use super::{Custody, LOCATOR, SLICE, Shape, TOMBSTONE};
-use crate::{Flaw, Membership, Peer, Time};
+use crate::{Membership, Peer, Time};
 
 /// A stripe may be short for so many repair delays before the first other peer takes over.
 const PATIENCE: u32 = 4;
@@ -39,62 +44,51 @@ const ROUND: Duration = Duration::from_mins(1);
 /// Time between two slices of the inventory, each of at most [`SLICE`] shards: 64 are counted a second.
 const PACE: Duration = Duration::from_secs(8);
 /// Counts under way and short stripes remembered, at most; others have their turn later.
-const MAX_COUNTS: usize = 4096;
+pub(super) const MAX_COUNTS: usize = 4096;
 /// A count that has not ended by then is given up.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A take-over for which there is no room among the jobs waits so long.
-const NO_ROOM: Duration = Duration::from_secs(1);
 
 /// One count under way.
 #[derive(Debug)]
-struct Count {
+pub(super) struct Count {
     begun: Time,
     /// Of a stripe that is held here; otherwise another peer wants the count.
     shape: Option<Shape>,
     askers: BTreeSet<Handle>,
     waiting: BTreeSet<Handle>,
-    answered: BTreeSet<Handle>,
+    pub(super) answered: BTreeSet<Handle>,
     /// Asked again.
-    again: BTreeSet<Handle>,
+    pub(super) again: BTreeSet<Handle>,
     /// Somebody who answers others did not.
-    doubtful: bool,
-    held: BTreeSet<(u8, Handle)>,
+    pub(super) doubtful: bool,
+    pub(super) held: BTreeSet<(u8, Handle)>,
     /// Of the first r peers, those after so many were not asked yet.
     asked: Option<usize>,
     /// The home says that it is at work.
-    minded: bool,
-    /// Somebody holds the tombstone.
-    deleted: bool,
+    pub(super) minded: bool,
+    /// Who says that it holds the tombstone.
+    pub(super) deleted: BTreeSet<Handle>,
 }
 
 impl Count {
     fn take(&mut self, holds: Holds, from: Handle) {
         self.answered.insert(from);
-        self.deleted |= holds.indices.contains(&TOMBSTONE);
+        self.deleted
+            .extend(holds.indices.contains(&TOMBSTONE).then_some(from));
         let n = self.shape.map_or(LOCATOR, |shape| shape.n);
         let indices = holds.indices.into_iter().filter(|index| *index < n);
         self.held.extend(indices.map(|index| (index, from)));
     }
 
-    fn indices(&self) -> BTreeSet<u8> {
+    pub(super) fn indices(&self) -> BTreeSet<u8> {
         self.held.iter().map(|(index, _)| *index).collect()
     }
 
-    /// Indices on as many peers.
-    fn total(&self) -> usize {
-        let peers: BTreeSet<Handle> = self.held.iter().map(|(_, peer)| *peer).collect();
-        self.indices().len().min(peers.len())
+    /// Indices and as many peers.
+    pub(super) fn keepers(&self) -> BTreeMap<u8, Handle> {
+        let n = self.held.last().map_or(0, |(index, _)| index.saturating_add(1));
+        Matching::of(&by_index(n, self.held.iter().copied(), |peer| peer)).pairs()
     }
-}
-
-/// A stripe of which the last counts missed an index.
-#[derive(Debug)]
-struct Short {
-    since: Time,
-    /// When a count last saw an index, if one did since.
-    seen: BTreeMap<u8, Time>,
-    /// The timer of the next count.
-    wake: Option<Time>,
 }
 
 /// Counts under way, and what they found short.
@@ -102,7 +96,7 @@ struct Short {
 pub(super) struct Counts {
     open: BTreeMap<Slot, Count>,
     begun: BTreeSet<(Time, Slot)>,
-    short: BTreeMap<Slot, Short>,
+    pub(super) short: BTreeMap<Slot, Short>,
     wakes: Timers<Slot>,
     /// The walk over the inventory, how often it began, when last, and when it goes on.
     sweep: Sweep<ShardKey>,
@@ -153,13 +147,13 @@ impl Counts {
         self.begun.clear();
     }
 
-    fn wake(&mut self, slot: Slot, at: Option<Time>) {
+    pub(super) fn wake(&mut self, slot: Slot, at: Option<Time>) {
         if let Some(short) = self.short.get_mut(&slot) {
             self.wakes.rearm(slot, &mut short.wake, at);
         }
     }
 
-    fn is_whole(&mut self, slot: Slot) {
+    pub(super) fn is_whole(&mut self, slot: Slot) {
         self.wake(slot, None);
         self.short.remove(&slot);
     }
@@ -177,7 +171,7 @@ impl Custody {
         self.counts.vanished.get_or_insert(at);
     }
 
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         self.config.repair_delay * PATIENCE
     }
 
@@ -289,7 +283,12 @@ impl Custody {
             count.shape = count.shape.or(shape);
             return;
         }
-        if self.counts.open.len() >= MAX_COUNTS {
+        let room = if asker.is_some() {
+            MAX_COUNTS / 2
+        } else {
+            MAX_COUNTS
+        };
+        if self.counts.open.len() >= room {
             return;
         }
         // Where others than the named are asked, these are the home and this peer itself.
@@ -306,7 +305,7 @@ impl Custody {
             held: BTreeSet::new(),
             asked: first,
             minded: false,
-            deleted: false,
+            deleted: BTreeSet::new(),
         };
         self.counts.begun.insert((now, slot));
         self.counts.open.insert(slot, count);
@@ -356,18 +355,17 @@ impl Custody {
     /// Asks those whom the home of a stripe names as holders.
     fn ask_told(&mut self, now: Time, ring: &impl Membership, slot: Slot, told: &[Peer]) {
         for name in told.iter().filter(|peer| **peer != ring.me()) {
-            let peer = self.peers.intern(now, *name, ring.is_alive(*name));
-            if !self.peers.is_alive(peer) {
-                // A stranger to this peer, and it may be anywhere, or dead and its home does not know yet.
-                self.needs_roster = true;
-            }
-            let there = self.peers.is_alive(peer);
+            let known = self.known(now, ring, *name);
             let Some(count) = self.counts.open.get_mut(&slot) else {
                 return;
             };
-            if !there {
+            let Some(peer) = known.filter(|peer| self.peers.is_alive(*peer)) else {
+                // A stranger to this peer, and it may be anywhere, or dead and its home does not know yet.
+                self.needs_roster = true;
                 count.doubtful = true;
-            } else if !count.answered.contains(&peer) && count.waiting.insert(peer) {
+                continue;
+            };
+            if !count.answered.contains(&peer) && count.waiting.insert(peer) {
                 self.peers.get_mut(peer).outbox.held(slot.stripe);
                 self.peers.arm(peer);
             }
@@ -394,7 +392,11 @@ impl Custody {
         }
         let mut told = Vec::new();
         if let Some(mut holds) = holds {
-            self.peers.get_mut(from).answered = Some(now);
+            let record = self.peers.get_mut(from);
+            record.answered = Some(now);
+            if now < record.unproven_until {
+                holds.indices.retain(|index| *index != TOMBSTONE);
+            }
             if home == Some(from) {
                 count.minded |= holds.minded;
                 told = std::mem::take(&mut holds.told);
@@ -420,7 +422,7 @@ impl Custody {
             return;
         }
         let n = count.shape.map_or(0, |shape| usize::from(shape.n));
-        let enough = count.deleted || count.indices().len() >= n;
+        let enough = !count.deleted.is_empty() || count.keepers().len() >= n;
         if let Some(asked) = count.asked.take().filter(|_| !enough) {
             let peers = self.asked(now, ring, slot);
             self.ask(now, ring, slot, peers.into_iter().skip(asked));
@@ -430,7 +432,7 @@ impl Custody {
             return;
         };
         self.counts.begun.remove(&(count.begun, slot));
-        let total = u8::try_from(count.total()).unwrap_or(u8::MAX);
+        let total = u8::try_from(count.keepers().len()).unwrap_or(u8::MAX);
         for asker in &count.askers {
             self.peers.get_mut(*asker).outbox.counted(slot.stripe, total);
             self.peers.arm(*asker);
@@ -438,87 +440,6 @@ impl Custody {
         if let Some(shape) = count.shape {
             self.weigh(now, ring, slot, shape, &count);
         }
-    }
-
-    /// A stripe held here was counted: remembers which indices were not seen since when, and takes over if that is too
-    /// long.
-    fn weigh(&mut self, now: Time, ring: &impl Membership, slot: Slot, shape: Shape, count: &Count) {
-        let members = self.members(now, ring, slot);
-        let rank = rank(&members).filter(|rank| *rank > 0);
-        let indices = count.indices();
-        let whole = count.deleted || (0..shape.n).all(|index| indices.contains(&index));
-        let (Some(rank), false) = (rank, whole) else {
-            return self.counts.is_whole(slot);
-        };
-        if !self.counts.short.contains_key(&slot) && self.counts.short.len() >= MAX_COUNTS {
-            return;
-        }
-        let (delay, patience) = (self.config.repair_delay, self.patience());
-        let short = self.counts.short.entry(slot).or_insert_with(|| Short {
-            since: now,
-            seen: BTreeMap::new(),
-            wake: None,
-        });
-        if count.minded {
-            short.since = now;
-        }
-        short.seen.extend(indices.iter().map(|index| (*index, now)));
-        let since = |index: &u8| {
-            short
-                .seen
-                .get(index)
-                .map_or(short.since, |seen| short.since.max(*seen))
-        };
-        if count.doubtful {
-            return self.counts.wake(slot, Some(now + delay));
-        }
-        let unseen = (0..shape.n).filter(|index| since(index) + patience * rank <= now);
-        let missing: Vec<u8> = unseen.collect();
-        let able = indices.len() >= usize::from(shape.k) && !self.config.has(Flaw::NoTakeOver);
-        let next = if count.minded {
-            now + patience
-        } else if missing.is_empty() {
-            now + delay * rank
-        } else if !able {
-            now + patience * rank
-        } else if !self.has_room(now) {
-            now + NO_ROOM
-        } else {
-            let holders: Vec<Handle> = count.held.iter().map(|(_, peer)| *peer).collect();
-            let named = self.named(now, ring, slot, shape, &holders);
-            self.take_over(now, slot, (shape, missing), &named, count);
-            now + NAG.max(patience)
-        };
-        self.counts.wake(slot, Some(next));
-    }
-
-    /// Rebuilds the missing indices of a stripe as its home would.
-    fn take_over(
-        &mut self,
-        now: Time,
-        slot: Slot,
-        (shape, missing): (Shape, Vec<u8>),
-        members: &Members,
-        count: &Count,
-    ) {
-        let survey = Survey {
-            live: count.held.iter().copied().collect(),
-            missing,
-            distinct: count.indices().len(),
-            ..Survey::default()
-        };
-        let claims = count.held.iter().map(|(index, peer)| Claim {
-            peer: *peer,
-            index: *index,
-            committed: true,
-        });
-        let homed = Homed::of(shape, claims);
-        // Whom the policy names in place of the dead need not be whom it named for the count.
-        let silent = |peer: &Handle| count.again.contains(peer) && !count.answered.contains(peer);
-        let there = members.iter().filter(|(peer, _)| !silent(peer));
-        let there: Vec<_> = there.copied().collect();
-        let decision = plan::regenerate(now, &homed, &survey, &self.peers, &there);
-        self.counts.taken_over_total += u64::from(self.perform(now, slot, shape, decision));
     }
 
     /// The home of a stripe it has repaired wants it counted: by the next peers in turn, until one counts all.
@@ -572,7 +493,7 @@ impl Custody {
 }
 
 /// How many peers of a stripe come before this one.
-fn rank(members: &Members) -> Option<u32> {
+pub(super) fn rank(members: &Members) -> Option<u32> {
     let rank = members.iter().position(|(peer, _)| *peer == ME);
     rank.and_then(|rank| u32::try_from(rank).ok())
 }

@@ -42,14 +42,18 @@ impl Custody {
             }
             Request::Trim { orders } => {
                 for order in &orders {
-                    self.begin_trim(now, ring, order);
+                    self.handle_order(now, ring, peer, order);
                 }
                 Response::Taken
             }
             Request::Confirm { questions } => {
                 let answer = |question: Question| {
                     let key = ShardKey::new(question.stripe, question.index);
-                    self.confirm(now, key, question.trim.map(|trim| (peer, trim)))
+                    let yes = self.confirm(now, key, question.trim.map(|trim| (peer, trim)));
+                    if let Some(held) = self.inventory.shards.get_mut(&key).filter(|_| yes) {
+                        held.vouched = true;
+                    }
+                    yes
                 };
                 Response::Confirmed(questions.into_iter().map(answer).collect())
             }
@@ -161,6 +165,7 @@ impl Custody {
             (Asked::Held(stripes), Response::Held(answers)) if stripes.len() == answers.len() => {
                 self.peers.get_mut(peer).outbox.answered();
                 for (stripe, holds) in stripes.into_iter().zip(answers) {
+                    self.handle_witness(now, ring, peer, Slot::of(stripe), Some(&holds));
                     self.handle_holds(now, ring, peer, Slot::of(stripe), Some(holds));
                 }
             }
@@ -208,6 +213,7 @@ impl Custody {
             Asked::Held(stripes) => {
                 record.outbox.failed(retry);
                 for stripe in stripes {
+                    self.handle_witness(now, ring, peer, Slot::of(stripe), None);
                     self.handle_holds(now, ring, peer, Slot::of(stripe), None);
                 }
             }

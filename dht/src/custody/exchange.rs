@@ -217,6 +217,7 @@ mod tests {
             tenure: Tenure::Committed,
             home: Some(ME),
             hinted: false,
+            vouched: false,
             wake: None,
         }
     }

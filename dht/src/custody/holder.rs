@@ -37,6 +37,7 @@ impl Custody {
             tenure,
             home: None,
             hinted: false,
+            vouched: false,
             wake: None,
         };
         self.inventory.shards.insert(key, held);
@@ -83,6 +84,25 @@ impl Custody {
         self.dropping.remove(&ShardKey::new(stripe, index));
     }
 
+    /// Whoever stored a shard wants it back, which the driver may do now: until [`Self::removed`] or [`Self::spared`] it is
+    /// confirmed to nobody. Not what others may count on: a committed shard that was confirmed before.
+    pub fn begin_discard(&mut self, stripe: Id, index: u8) -> bool {
+        let key = ShardKey::new(stripe, index);
+        let held = self.inventory.shards.get(&key);
+        let promised = held.is_some_and(|held| held.is_committed() && held.vouched);
+        if !promised {
+            self.dropping.insert(key);
+        }
+        !promised
+    }
+
+    /// All that is held counts as confirmed to others.
+    pub fn vouch_for_all(&mut self) {
+        for held in self.inventory.shards.values_mut() {
+            held.vouched = true;
+        }
+    }
+
     /// The next shards and tombstones that are believed to be held, at most `limit`, behind `after` in an order of its own.
     pub fn held_after(&self, after: Option<(Id, u8)>, limit: usize) -> Vec<(Id, u8)> {
         let after = after.map_or(Bound::Unbounded, |(stripe, index)| {
@@ -103,6 +123,7 @@ impl Custody {
         self.inventory.shards.remove(&key);
         self.inventory.fresh.remove(&key);
         self.trims.forget(key);
+        self.searches.forget(key);
     }
 
     /// Forgets a shard and has it removed; `expired` when its lease ended, as opposed to a surplus one.

@@ -32,6 +32,8 @@ pub(super) struct Held {
     pub(super) home: Option<Handle>,
     /// The home was taken from another peer's hint, once per change of the membership.
     pub(super) hinted: bool,
+    /// Others may have dropped theirs in favour of it: its writer cannot take it back any more.
+    pub(super) vouched: bool,
     /// The lease timer.
     pub(super) wake: Option<Time>,
 }

@@ -3,7 +3,7 @@
 //! Custody knows stripe ids and shard indices, never bytes. Every peer plays three parts at once:
 //!
 //! * The **holder** keeps the inventory of its own store and reports each shard to the shard's *home*, the first
-//!   successor of the stripe id in its view (`exchange`). It drops surplus shards by the safe rule (`trim`)
+//!   successor of the stripe id in its view (`exchange`). It drops surplus shards by the safe rule (`witness`, `trim`)
 //!   and pending ones when their lease ended and nobody knows of a commit (`lease`).
 //! * The **home** puts the reports together (`home`), judges what each stripe needs (`plan`) and has
 //!   missing shards regenerated, misplaced ones copied to their place, surplus ones trimmed and commits
@@ -11,10 +11,11 @@
 //! * The **witness** answers questions about what it holds, counts for the home what that has repaired, and takes over
 //!   where a home does not repair (`count`).
 //!
-//! Invariants. A shard that [`Effect::Drop`] names was either confirmed elsewhere, with n distinct indices
-//! answering, or pending past its lease with no living peer that knows of a commit and no suspect one that
+//! Invariants. A shard that [`Effect::Drop`] names was either confirmed elsewhere, with n distinct legal holders of all
+//! indices answering, or pending past its lease with no living peer that knows of a commit and no suspect one that
 //! might, or its stripe is deleted and the tombstone is held here. No home ever needs to be right: two that
-//! disagree waste work and lose nothing. No call costs more than a bounded slice of the inventory.
+//! disagree waste work and lose nothing. No peer needs to be honest: a liar hides or takes one index of a stripe, which is
+//! what parity is for, and what it claims or orders beyond that is checked or put up with (`matching`, `witness`, `count`). No call costs more than a bounded slice of the inventory.
 //!
 //! A deleted stripe leaves a *tombstone*: held, reported to the home and handed on like a shard, by an index no shard
 //! has. A home that hears of one fetches it, for nobody's word is enough, and has it copied to the n peers that should
@@ -37,6 +38,7 @@ mod holder;
 mod home;
 mod inventory;
 mod lease;
+mod matching;
 mod message;
 mod outbox;
 mod peers;
@@ -44,11 +46,13 @@ mod places;
 mod plan;
 mod repair;
 mod sweep;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod timers;
 mod trim;
 mod types;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -77,6 +81,7 @@ use peers::{Handle, Peers};
 use repair::Jobs;
 use trim::Trims;
 use types::{MAX_PAGE, is_shard};
+use witness::Searches;
 
 /// Shards or stripes looked at in one `handle_timeout`.
 const SLICE: usize = 512;
@@ -93,6 +98,7 @@ pub struct Custody {
     home: Home,
     jobs: Jobs,
     trims: Trims,
+    searches: Searches,
     /// Shards the driver was asked to drop and may still find in the store.
     dropping: BTreeSet<ShardKey>,
     inquiries: Inquiries,
@@ -129,6 +135,7 @@ impl Custody {
             home: Home::default(),
             jobs: Jobs::default(),
             trims: Trims::new(config.pin, instance),
+            searches: Searches::default(),
             dropping: BTreeSet::new(),
             inquiries: Inquiries::new(),
             explored: Explored::new(),
@@ -171,7 +178,8 @@ impl Custody {
         }
         if observed.changed {
             self.roster = None;
-            self.trims.retain(|peer| self.peers.is_alive(peer));
+            // Who is legal, stays and precedes may not be so any more.
+            self.trims.give_up();
             for peer in self.peers.all() {
                 self.peers.arm(peer);
             }
@@ -244,6 +252,7 @@ impl Custody {
             self.set_home(now, key, home, false);
         }
         self.trims.handle_timeout(now);
+        self.handle_searches(now, ring);
         while let Some(key) = self.inventory.leases.pop_due(now) {
             self.handle_lease(now, ring, key);
         }
@@ -280,6 +289,7 @@ impl Custody {
             self.home.wakes.next(),
             self.jobs.poll_timeout(self.config.parallel),
             self.trims.poll_timeout(),
+            self.searches.poll_timeout(),
             self.counts.poll_timeout(),
             self.peers.next_due(),
         ];

@@ -54,6 +54,8 @@ pub(super) struct PeerRecord {
     forgotten: Option<Time>,
     /// It failed to take a shard: no target before this.
     pub(super) refused_until: Time,
+    /// It said that it has a tombstone and did not show it: its word for others counts for nothing before this.
+    pub(super) unproven_until: Time,
     /// When it last said what it holds.
     pub(super) answered: Option<Time>,
     pub(super) incoming: Incoming,
@@ -133,6 +135,7 @@ impl Peers {
             since: now,
             forgotten: None,
             refused_until: Time::ZERO,
+            unproven_until: Time::ZERO,
             answered: None,
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),

@@ -18,7 +18,7 @@ use super::plan::{Decision, Members, Surplus, Survey};
 use super::types::{LOCATOR, is_shard};
 use super::{Custody, Shape};
 use crate::placement::{self, Placement, Roster};
-use crate::{Flaw, Membership, Peer, PeerState, Time};
+use crate::{Flaw, Id, Membership, Peer, PeerState, Time};
 
 impl Custody {
     /// The first r peers from the stripe's id: its home, and who holds its locator.
@@ -69,6 +69,21 @@ impl Custody {
             (handle, self.peers.get(handle).state)
         });
         peers.collect()
+    }
+
+    /// Whether a peer may hold shards of a stripe of which something is held here: it is one of the first from its id, or
+    /// its policy names it.
+    pub fn may_hold(&mut self, now: Time, ring: &impl Membership, stripe: Id, peer: Peer) -> bool {
+        let slot = Slot::of(stripe);
+        let shape = self.inventory.of(stripe).next().map(|(_, held)| held.shape);
+        let Some(peer) = self.known(now, ring, peer) else {
+            return false;
+        };
+        let mut legal = self.members(now, ring, slot);
+        if let Some(shape) = shape {
+            legal.extend(self.named(now, ring, slot, shape, &[]));
+        }
+        legal.iter().any(|(member, _)| *member == peer)
     }
 
     /// Who may hold the stripe's shards, best first; `members` are its first peers.

@@ -1,12 +1,13 @@
 //! What a stripe needs: pure judgement over what its home knows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::home::{Claim, Class, Homed};
+use super::matching::{Matching, by_index};
 use super::peers::{Handle, ME, Peers};
 use super::places;
 use super::types::{CustodyConfig, TOMBSTONE};
-use crate::{PeerState, Time};
+use crate::{Flaw, PeerState, Time};
 
 /// The first successors of a stripe, or those that may hold its shards, best first.
 pub(super) type Members = [(Handle, PeerState)];
@@ -18,8 +19,12 @@ pub(super) struct Survey {
     pub(super) live: Vec<(u8, Handle)>,
     /// Indices nobody live or merely suspect holds.
     pub(super) missing: Vec<u8>,
+    /// Indices that only such live peers hold as count for other indices.
+    pub(super) doubled: Vec<u8>,
     /// Distinct live indices.
     pub(super) distinct: usize,
+    /// Distinct live indices on as many distinct peers.
+    pub(super) matched: usize,
     /// Some index was never named, and may yet be.
     pub(super) unsure: bool,
     /// When an index that is neither live nor missing will be missing.
@@ -36,7 +41,13 @@ impl Survey {
         }
         let live: BTreeSet<u8> = survey.live.iter().map(|(index, _)| *index).collect();
         survey.distinct = live.len();
-        let delay = if survey.distinct == usize::from(homed.shape.k) {
+        let matching = Matching::of(&by_index(homed.shape.n, survey.live.iter().copied(), |peer| peer));
+        survey.matched = matching.len();
+        let trusting = config.has(Flaw::CountPeersTwice);
+        if trusting {
+            survey.matched = survey.distinct;
+        }
+        let delay = if survey.matched == usize::from(homed.shape.k) {
             config.repair_delay.min(config.exactly_k_delay)
         } else {
             config.repair_delay
@@ -51,15 +62,25 @@ impl Survey {
             let tracked = peers.tracked_since(homed.tracked.unwrap_or(now));
             (tracked + patience).max(homed.withdrawn + config.settle())
         };
-        for index in (0..homed.shape.n).filter(|index| !live.contains(index)) {
+        for index in 0..homed.shape.n {
+            if matching.keeper(index).is_some() || trusting && live.contains(&index) {
+                continue;
+            }
             let named = homed.claims.iter().filter(|claim| claim.index == index);
-            let suspected = named.map(|claim| peers.gone_at(claim.peer, delay)).max();
+            let away = named.filter(|claim| !peers.is_live(claim.peer));
+            let suspected = away.map(|claim| peers.gone_at(claim.peer, delay)).max();
+            if suspected.is_none() && live.contains(&index) {
+                survey.doubled.push(index);
+                continue;
+            }
             let due = suspected.unwrap_or_else(unheard);
-            if due <= now {
-                survey.missing.push(index);
-            } else {
+            if due > now {
                 survey.unsure |= suspected.is_none();
                 survey.wake = Some(survey.wake.map_or(due, |wake| wake.min(due)));
+            } else if live.contains(&index) {
+                survey.doubled.push(index);
+            } else {
+                survey.missing.push(index);
             }
         }
         survey
@@ -67,38 +88,48 @@ impl Survey {
 
     pub(super) fn class(&self, homed: &Homed) -> Class {
         let (k, n) = (usize::from(homed.shape.k), usize::from(homed.shape.n));
-        let peers: BTreeSet<Handle> = self.live.iter().map(|(_, peer)| *peer).collect();
         if !homed.is_committed() {
             Class::Pending
-        } else if self.distinct == n && peers.len() >= n && homed.uncounted.is_some() {
+        } else if self.matched == n && homed.uncounted.is_some() {
             Class::Uncounted
-        } else if self.distinct == n && peers.len() >= n {
+        } else if self.matched == n {
             Class::Safe
         } else if self.unsure {
             Class::Unsure
         } else if self.distinct < k {
             Class::Lost
-        } else if self.distinct == k {
+        } else if self.matched <= k {
             Class::Endangered
         } else {
             Class::Degraded
         }
     }
 
-    /// Whether nobody else live holds this index.
-    fn is_sole(&self, index: u8) -> bool {
-        self.holders(index).count() == 1
-    }
-
-    /// Whether the peer is the only holder of more than one index.
-    fn is_doubled(&self, peer: Handle) -> bool {
-        let sole = |shard: &&(u8, Handle)| shard.1 == peer && self.is_sole(shard.0);
-        self.live.iter().filter(sole).count() > 1
-    }
-
-    fn holders(&self, index: u8) -> impl Iterator<Item = Handle> + '_ {
-        let of_index = self.live.iter().filter(move |(at, _)| *at == index);
-        of_index.map(|(_, peer)| *peer)
+    /// Who keeps which index where it is best placed: on as many of the seats as can be, then wherever it lies, the
+    /// nearest first. Of the holders for whom `counts` says so.
+    fn keepers(
+        &self,
+        n: u8,
+        seats: &[Handle],
+        members: &Members,
+        counts: impl Fn(u8, Handle) -> bool,
+    ) -> Matching<Handle> {
+        let held = self
+            .live
+            .iter()
+            .copied()
+            .filter(|(index, peer)| counts(*index, *peer));
+        let mut holders = by_index(n, held, |peer| {
+            (!seats.contains(&peer), position(members, peer), peer)
+        });
+        holders.sort_by_key(|(_, peers)| peers.len());
+        let mut seated = holders.clone();
+        for (_, peers) in &mut seated {
+            peers.retain(|peer| seats.contains(peer));
+        }
+        let mut keepers = Matching::of(&seated);
+        keepers.extend(&holders);
+        keepers
     }
 }
 
@@ -218,22 +249,42 @@ pub(super) fn decide(
 
 /// What to do next for the shards of a committed stripe.
 fn place(now: Time, homed: &Homed, survey: &Survey, peers: &Peers, members: &Members) -> Decision {
+    let regenerated = |wanted: &[u8]| regenerate(now, homed, (survey, wanted), peers, members);
     if survey.distinct < usize::from(homed.shape.k) || homed.inconsistent {
-        Decision::Nothing
-    } else if !survey.missing.is_empty() {
-        regenerate(now, homed, survey, peers, members)
-    } else if survey.distinct < usize::from(homed.shape.n) {
-        Decision::Nothing
-    } else {
-        hand_in(homed, survey, members, &seats(now, homed, peers, members))
+        return Decision::Nothing;
+    }
+    if !survey.missing.is_empty() {
+        return regenerated(&survey.missing);
+    }
+    if survey.distinct < usize::from(homed.shape.n) {
+        return Decision::Nothing;
+    }
+    // A copy costs less than rebuilding, but whoever says that it holds an index need not have it.
+    let handed_in = hand_in(homed, survey, members, &seats(now, homed, peers, members));
+    let failed = homed.failures > 0;
+    let mut wanted = survey.doubled.clone();
+    if let Decision::Copy { index, .. } = &handed_in {
+        if !failed {
+            return handed_in;
+        }
+        if wanted.is_empty() {
+            wanted.push(*index);
+        }
+    }
+    if wanted.is_empty() {
+        return handed_in;
+    }
+    match regenerated(&wanted) {
+        Decision::Parked { .. } => handed_in,
+        decision => decision,
     }
 }
 
-/// The missing indices of a stripe, rebuilt from the nearest holders on peers that hold nothing of it.
+/// The wanted indices of a stripe, rebuilt from the nearest holders on peers that hold nothing of it.
 pub(super) fn regenerate(
     now: Time,
     homed: &Homed,
-    survey: &Survey,
+    (survey, wanted): (&Survey, &[u8]),
     peers: &Peers,
     members: &Members,
 ) -> Decision {
@@ -243,46 +294,40 @@ pub(super) fn regenerate(
         .filter(|(peer, state)| *state == PeerState::Accepting && !holds(*peer));
     let refused = |peer: &Handle| peers.get(*peer).refused_until > now;
     let (refusing, mut able): (Vec<Handle>, Vec<Handle>) = willing.map(|(peer, _)| *peer).partition(refused);
+    let rank = |peer: Handle| (peer != ME, position(members, peer), peer);
+    let held = survey.live.iter().copied();
+    let nearest = Matching::of(&by_index(homed.shape.n, held, rank));
     if able.is_empty() {
-        // All that take shards hold some of this stripe: one whose shards are all surplus is as good as free.
-        let spare = members.iter().filter(|(peer, state)| {
-            let mut held = survey.live.iter().filter(|(_, holder)| holder == peer);
-            *state == PeerState::Accepting && !refused(peer) && held.all(|(index, _)| !survey.is_sole(*index))
-        });
+        // All that take shards hold some of this stripe: one that others can do without is as good as free.
+        let spare = members
+            .iter()
+            .filter(|(peer, state)| *state == PeerState::Accepting && !refused(peer) && !nearest.keeps(peer));
         able.extend(spare.map(|(peer, _)| *peer).take(1));
     }
     if able.is_empty() {
         let until = refusing.iter().map(|peer| peers.get(*peer).refused_until).min();
         return Decision::Parked { until };
     }
-    let mut nearest: BTreeMap<u8, (usize, Handle)> = BTreeMap::new();
-    for (index, peer) in &survey.live {
-        let rank = (position(members, *peer), *peer);
-        let best = nearest.entry(*index).or_insert(rank);
-        *best = rank.min(*best);
-    }
-    let mut sources: Vec<(u8, (usize, Handle))> = nearest.into_iter().collect();
-    sources.sort_by_key(|(_, (distance, peer))| (*peer != ME, *distance));
+    // Each peer is asked for one index first: who says that it holds several may hold none.
+    let mut sources: Vec<(u8, Handle)> = nearest.pairs().into_iter().collect();
+    sources.sort_by_key(|(_, peer)| rank(*peer));
+    let mut others: Vec<(u8, Handle)> = survey.live.clone();
+    others.retain(|shard| !sources.contains(shard));
+    others.sort_by_key(|(index, peer)| (rank(*peer), *index));
+    sources.extend(others);
     Decision::Regenerate {
-        sources: sources
-            .into_iter()
-            .map(|(index, (_, peer))| (index, peer))
-            .collect(),
-        targets: survey.missing.iter().copied().zip(able).collect(),
+        sources,
+        targets: wanted.iter().copied().zip(able).collect(),
     }
 }
 
-/// A shard none of whose holders has a seat, or whose one holder has one seat for two shards, goes to the first
-/// empty seat. Where there is none, one without a seat goes to a seat that only keeps what others with seats keep too:
-/// its own would go as surplus, but for holders so far away that those at the seats do not know them.
+/// An index whose keeper has no seat, or for which there is no keeper because its holder keeps another one, goes to the
+/// first empty seat. Where there is none, one whose keeper has no seat goes to a seat that keeps nothing: its own would go
+/// as surplus, but for holders so far away that those at the seats do not know them.
 fn hand_in(homed: &Homed, survey: &Survey, members: &Members, seats: &[Handle]) -> Decision {
+    let keepers = survey.keepers(homed.shape.n, seats, members, |_, _| true);
     let empty = |seat: &&Handle| !homed.holds(**seat);
-    let seated = |index| survey.holders(index).any(|peer| seats.contains(&peer));
-    let twice = |index| survey.holders(index).filter(|peer| seats.contains(peer)).count() > 1;
-    let spare = |seat: &&Handle| {
-        let mut held = survey.live.iter().filter(|(_, peer)| peer == *seat);
-        held.all(|(index, _)| twice(*index))
-    };
+    let spare = |seat: &&Handle| !keepers.keeps(seat);
     let (to, crowded) = match seats.iter().find(empty) {
         Some(to) => (to, true),
         None => match seats.iter().rfind(spare) {
@@ -290,9 +335,13 @@ fn hand_in(homed: &Homed, survey: &Survey, members: &Members, seats: &[Handle]) 
             None => return Decision::Nothing,
         },
     };
-    let misplaced = survey.live.iter().filter(|(index, peer)| {
-        !seated(*index) || crowded && survey.is_sole(*index) && survey.is_doubled(*peer)
-    });
+    let misplaced = survey
+        .live
+        .iter()
+        .filter(|(index, peer)| match keepers.keeper(*index) {
+            Some(keeper) => keeper == *peer && !seats.contains(peer),
+            None => crowded,
+        });
     let farthest = misplaced.max_by_key(|(_, peer)| (!seats.contains(peer), position(members, *peer), *peer));
     farthest.map_or(Decision::Nothing, |(index, from)| Decision::Copy {
         index: *index,
@@ -315,7 +364,7 @@ pub(super) fn surplus(
 }
 
 /// Shards of a whole stripe that may go because another holder of the same index is better placed: one with a
-/// seat, then one that keeps no other index, then the nearer one.
+/// seat, then the nearer one; no peer keeps more than one.
 fn surplus_shards(
     now: Time,
     homed: &Homed,
@@ -323,56 +372,34 @@ fn surplus_shards(
     peers: &Peers,
     members: &Members,
 ) -> Vec<Surplus> {
-    let n = homed.shape.n;
+    let n = usize::from(homed.shape.n);
     let committed = |index: u8, peer: Handle| {
-        let claim = |claim: &&super::home::Claim| claim.index == index && claim.peer == peer;
-        homed
-            .claims
-            .iter()
-            .find(claim)
-            .is_some_and(|claim| claim.committed)
+        let mut claims = homed.claims.iter();
+        claims.any(|claim| claim.index == index && claim.peer == peer && claim.committed)
     };
-    if survey.live.len() <= usize::from(n) || survey.distinct < usize::from(n) {
+    if survey.live.len() <= n || survey.matched < n {
         return Vec::new();
     }
     let seats = seats(now, homed, peers, members);
-    let mut holders: Vec<(u8, Vec<Handle>)> = (0..n)
-        .map(|index| {
-            let of_index = survey.holders(index).filter(|peer| committed(index, *peer));
-            (index, of_index.collect())
-        })
-        .collect();
-    holders.sort_by_key(|(_, peers)| peers.len());
-    let mut keepers: BTreeMap<u8, Handle> = BTreeMap::new();
-    for (index, peers) in &holders {
-        let rank = |peer: &&Handle| {
-            let doubled = keepers.values().any(|keeper| keeper == *peer);
-            (!seats.contains(peer), doubled, position(members, **peer), **peer)
-        };
-        let Some(keeper) = peers.iter().min_by_key(rank).copied() else {
-            return Vec::new();
-        };
-        keepers.insert(*index, keeper);
+    let keepers = survey.keepers(homed.shape.n, &seats, members, committed).pairs();
+    if keepers.len() < n {
+        return Vec::new();
     }
-    let keepers = &keepers;
-    let victims = holders
+    let victims = survey
+        .live
         .iter()
-        .flat_map(|(index, peers)| peers.iter().map(move |peer| (*index, *peer)));
-    victims
-        .filter(|(index, peer)| keepers.get(index) != Some(peer))
-        .filter_map(|(index, victim)| {
-            Some(Surplus {
-                victim,
-                index,
-                keep: *keepers.get(&index)?,
-                others: keepers
-                    .iter()
-                    .map(|(other, peer)| (*other, *peer))
-                    .filter(|(other, _)| *other != index)
-                    .collect(),
-            })
+        .filter(|(index, peer)| committed(*index, *peer));
+    let victims = victims.filter(|(index, peer)| keepers.get(index) != Some(peer));
+    let surplus = |(index, victim): &(u8, Handle)| {
+        let others = keepers.iter().filter(|(other, _)| *other != index);
+        Some(Surplus {
+            victim: *victim,
+            index: *index,
+            keep: *keepers.get(index)?,
+            others: others.map(|(other, peer)| (*other, *peer)).collect(),
         })
-        .collect()
+    };
+    victims.filter_map(surplus).collect()
 }
 
 #[cfg(test)]
@@ -417,6 +444,7 @@ mod tests {
                 .map(|(index, holder)| (*index, handle(*holder)))
                 .collect(),
             distinct: 3,
+            matched: 3,
             ..Survey::default()
         };
         let members: Vec<(Handle, PeerState)> = (0..8).map(|n| (handle(n), PeerState::Accepting)).collect();

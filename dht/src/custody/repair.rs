@@ -16,6 +16,8 @@ use crate::{Flaw, Membership, Time};
 pub(super) const NAG: Duration = Duration::from_secs(10);
 /// How long a peer that failed to take a shard is no target.
 const REFUSED: Duration = Duration::from_secs(10);
+/// How long nobody's count is swayed by tombstones that a peer says it has, after it showed none.
+const UNPROVEN: Duration = Duration::from_mins(10);
 /// First and longest wait after a failed job; doubled in between.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(2));
 /// Hand-ins come after all repairs and tombstones, and locators last; a repair's priority is how many indices more than k
@@ -126,7 +128,7 @@ impl Custody {
                 Decision::Regenerate { .. } if homed.not_before > now => wakes.push(Some(homed.not_before)),
                 Decision::Regenerate { .. } if self.config.has(Flaw::NoRepair) => {}
                 Decision::Regenerate { .. } => {
-                    let spare = survey.distinct.saturating_sub(usize::from(homed.shape.k));
+                    let spare = survey.matched.saturating_sub(usize::from(homed.shape.k));
                     priority = u16::try_from(spare).ok();
                 }
                 Decision::Copy { .. } | Decision::Locate { .. } if homed.not_before.max(stable) > now => {
@@ -225,7 +227,7 @@ impl Custody {
                     .collect(),
             };
             if surplus.victim == ME {
-                self.begin_trim(now, ring, &order);
+                self.handle_order(now, ring, ME, &order);
             } else {
                 self.peers.get_mut(surplus.victim).outbox.trim(order);
                 self.peers.arm(surplus.victim);
@@ -415,6 +417,9 @@ impl Custody {
                 // Whoever says that it has a tombstone and has none is not believed for a while; repairs need not wait.
                 let source = job.source.filter(|_| *index == TOMBSTONE && *peer == ME);
                 unproven |= source.is_some();
+                if let Some(source) = source {
+                    self.peers.get_mut(source).unproven_until = now + UNPROVEN;
+                }
                 self.peers.get_mut(source.unwrap_or(*peer)).refused_until = now + span;
             }
         }

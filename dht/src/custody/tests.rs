@@ -344,7 +344,12 @@ fn an_inconsistent_stripe_is_reported_and_not_retried() {
         .remove(&(stripe(0), index));
     net.with(holder, |custody, now, _| custody.removed(now, stripe(0), index));
     net.run(secs(600));
-    assert_eq!((net.counters.jobs, net.health().inconsistent), (1, 1));
+    assert_eq!(net.health().inconsistent, 1);
+    // Those that hold a shard too do not take its word for ever, and find out for themselves, once each.
+    let tried = net.counters.jobs;
+    assert!((1..=6).contains(&tried), "{tried}");
+    net.run(secs(1200));
+    assert_eq!(net.counters.jobs, tried);
 }
 
 #[test]
@@ -641,7 +646,8 @@ fn a_peer_with_two_shards_gives_one_away() {
         assert!(net.store(seats[usize::from(index / 2)], committed(id, index, RS)));
     }
     net.run(secs(3));
-    assert_eq!((net.health().safe, net.health().degraded), (0, 1));
+    // Six indices on three peers: one failure too many takes two of them.
+    assert_eq!((net.health().safe, net.health().endangered), (0, 1));
     net.run_until(secs(300), |net| net.is_placed(id, 6));
     assert_eq!((net.counters.copied, net.counters.dropped), (3, 3));
 }

@@ -1,11 +1,12 @@
 //! The safe rule for dropping a surplus shard, on the holder's side.
 //!
-//! A holder x drops (S, i) only after, within half the pin time,
-//! 1. the holder y that the order says to keep answered that it holds (S, i) durable, verified and committed,
+//! An order is a hint: those in whose favour a shard may go are [searched](super::witness) for, n distinct peers that hold
+//! one index each. A holder x drops (S, i) only after, within half the pin time,
+//! 1. the holder y of (S, i) that was found answered that it holds it durable, verified and committed,
 //!    is not itself dropping it, and will not begin to for the pin time, and
-//! 2. one holder of each other index of S answered that it holds its shard and is not dropping it.
+//! 2. the holder found for each other index of S answered that it holds its shard and is not dropping it.
 //!
-//! Hence a trim never takes the last copy of an index. When y answered it held (S, i), was not trimming it, and
+//! Hence, where none of them lies, a trim never takes the last copy of an index. When y answered it held (S, i), was not trimming it, and
 //! pinned it until after x drops: x counts half the pin time from before it asked, y the whole from the
 //! answer, so message delays only widen the margin. While x waits it answers no to others, so of two that
 //! trim in each other's favour both give up, and around a cycle of them nobody gets past the first that has begun.
@@ -13,6 +14,11 @@
 //! answered yes later than y did; x and all that dropped before answer no, so the chain of favours ends at
 //! a holder that still has the shard. Once x has dropped the shard it tells y, whose pin is of no more use: that of
 //! this trim ends, by its number, so that a word that comes late ends no other. Clocks must run at rates within a factor of two of each other.
+//!
+//! Liars take one index of a stripe each, at most. Suppose that the last honest copies of i and j both went in favour of one
+//! liar. Say the later of the two is that of i, dropped by z. When z asked, an honest holder w of j said yes, and was not
+//! trimming; it began later and dropped before z did. So w had a yes for i from an honest holder other than z, which was
+//! trimming then and said no; that one began later still and dropped before, and so on without end, while holders are few.
 //!
 //! Nothing here survives a restart and nothing needs to: a trim forgotten is a surplus found again.
 
@@ -28,7 +34,7 @@ use crate::{Flaw, Membership, PeerState, Time};
 
 /// Trims begun at one time; orders beyond are ignored and come again.
 const MAX_ACTIVE: usize = 4096;
-/// Pins at one time; who asks for another is told no and asks again later.
+/// Pins at one time, of which one peer asks for an eighth at most; who asks for another is told no and asks again later.
 const MAX_PINS: usize = 1 << 16;
 
 #[derive(Debug)]
@@ -39,7 +45,6 @@ pub(super) struct Trimming {
     keep: Handle,
     /// Who has not confirmed what yet.
     waiting: BTreeSet<(ShardKey, Handle)>,
-    witnesses: BTreeSet<Handle>,
 }
 
 /// Trims begun here, and shards pinned here in favour of others' trims.
@@ -50,6 +55,8 @@ pub(super) struct Trims {
     begun: BTreeSet<(Time, ShardKey)>,
     /// By whose trim, and until when.
     pins: BTreeMap<(ShardKey, Handle, u64), Time>,
+    /// How many of them are whose.
+    pinned: BTreeMap<Handle, usize>,
     pruned: Time,
     /// Number of the last trim. They begin at random, so that those of two runs differ.
     last: u64,
@@ -63,6 +70,7 @@ impl Trims {
             active: BTreeMap::new(),
             begun: BTreeSet::new(),
             pins: BTreeMap::new(),
+            pinned: BTreeMap::new(),
             pruned: Time::ZERO,
         }
     }
@@ -84,7 +92,6 @@ impl Trims {
             number: self.last,
             begun: now,
             keep,
-            witnesses: waiting.iter().map(|(_, peer)| *peer).collect(),
             waiting,
         };
         self.active.insert(key, trimming);
@@ -96,7 +103,7 @@ impl Trims {
         self.active.contains_key(&key)
     }
 
-    fn is_pinned(&self, now: Time, key: ShardKey) -> bool {
+    pub(super) fn is_pinned(&self, now: Time, key: ShardKey) -> bool {
         let all = (key, ME, 0)..=(key, Handle::MAX, u64::MAX);
         self.pins.range(all).any(|(_, until)| now < *until)
     }
@@ -107,17 +114,24 @@ impl Trims {
             return false;
         }
         if let Some((peer, trim)) = pin {
-            if self.pins.len() >= MAX_PINS {
+            let theirs = self.pinned.entry(peer).or_default();
+            if self.pins.len() >= MAX_PINS || *theirs >= MAX_PINS / 8 {
                 return false;
             }
-            self.pins.insert((key, peer, trim), now + self.pin);
+            if self.pins.insert((key, peer, trim), now + self.pin).is_none() {
+                *theirs += 1;
+            }
         }
         true
     }
 
     /// The trim of `peer` is done.
     pub(super) fn release(&mut self, key: ShardKey, peer: Handle, trim: u64) {
-        self.pins.remove(&(key, peer, trim));
+        if self.pins.remove(&(key, peer, trim)).is_some()
+            && let Some(theirs) = self.pinned.get_mut(&peer)
+        {
+            *theirs -= 1;
+        }
     }
 
     /// `peer` confirmed `key`. Returns the shards that may be dropped now, with who keeps them and the number of the trim.
@@ -147,26 +161,23 @@ impl Trims {
         active.any(|(_, trimming)| trimming.waiting.contains(&(key, peer)))
     }
 
-    /// `peer` did not confirm `key`: whatever needed that is off.
-    pub(super) fn denied(&mut self, key: ShardKey, peer: Handle) {
+    /// `peer` did not confirm `key`: whatever needed that is off. Returns what that is.
+    pub(super) fn denied(&mut self, key: ShardKey, peer: Handle) -> Vec<ShardKey> {
         let waiting = self.active.range(of(key.slot));
         let off: Vec<ShardKey> = waiting
             .filter(|(_, trimming)| trimming.waiting.contains(&(key, peer)))
             .map(|(trimmed, _)| *trimmed)
             .collect();
-        for trimmed in off {
-            self.forget(trimmed);
+        for trimmed in &off {
+            self.forget(*trimmed);
         }
+        off
     }
 
-    /// Gives up the trims that count on somebody who is not there any more.
-    pub(super) fn retain(&mut self, is_alive: impl Fn(Handle) -> bool) {
-        let gone = |trimming: &Trimming| !trimming.witnesses.iter().all(|peer| is_alive(*peer));
-        let off = self.active.iter().filter(|(_, trimming)| gone(trimming));
-        let off: Vec<ShardKey> = off.map(|(key, _)| *key).collect();
-        for key in off {
-            self.forget(key);
-        }
+    /// Gives up all trims: they rest on who is there, and that has changed.
+    pub(super) fn give_up(&mut self) {
+        self.active.clear();
+        self.begun.clear();
     }
 
     /// Gives up a trim.
@@ -186,6 +197,10 @@ impl Trims {
         if now >= self.pruned + self.pin {
             self.pruned = now;
             self.pins.retain(|_, until| now < *until);
+            self.pinned.clear();
+            for (_, peer, _) in self.pins.keys() {
+                *self.pinned.entry(*peer).or_default() += 1;
+            }
         }
     }
 
@@ -199,8 +214,14 @@ fn of(slot: Slot) -> std::ops::RangeInclusive<ShardKey> {
 }
 
 impl Custody {
-    /// An order to drop a surplus shard came: the question goes to whoever must confirm.
-    pub(super) fn begin_trim(&mut self, now: Time, ring: &impl Membership, order: &TrimOrder) {
+    /// An order to drop a surplus shard came: those in whose favour it may go are searched for.
+    pub(super) fn handle_order(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        from: Handle,
+        order: &TrimOrder,
+    ) {
         let key = ShardKey::new(order.stripe, order.index);
         let Some(held) = self
             .inventory
@@ -210,7 +231,6 @@ impl Custody {
         else {
             return;
         };
-        let scattered = held.shape.placement.needs_locators();
         if key.index == LOCATOR {
             // Nothing rests on it: whoever belongs to the first peers has it written again.
             let members = ring.successors(order.stripe, self.config.r);
@@ -218,53 +238,56 @@ impl Custody {
             if !first.any(|member| member.state != PeerState::Draining) {
                 self.drop_shard(now, key, false);
             }
-            return;
-        }
-        if self.config.has(Flaw::TrimWithoutConfirmation) {
+        } else if self.config.has(Flaw::TrimWithoutConfirmation) {
             self.drop_shard(now, key, false);
-            return;
+        } else if !self.trims.is_active(key) && !self.trims.is_pinned(now, key) {
+            self.search(now, ring, (key, held.shape), from, order);
         }
-        let named: BTreeSet<u8> = order.others.iter().map(|(index, _)| *index).collect();
-        let whole = (0..held.shape.n).all(|index| index == order.index || named.contains(&index));
-        if !whole || order.keep == ring.me() {
-            return;
-        }
-        let keep = self.peers.intern(now, order.keep, ring.is_alive(order.keep));
+    }
+
+    /// Those that keep all indices of the stripe of a surplus shard were found: they are asked to confirm. Whether that
+    /// began.
+    pub(super) fn begin_trim(&mut self, now: Time, key: ShardKey, keepers: &BTreeMap<u8, Handle>) -> bool {
+        let Some(keep) = keepers.get(&key.index).copied().filter(|keep| *keep != ME) else {
+            return false;
+        };
         let mut waiting = BTreeSet::new();
-        let witnesses = order.others.iter().filter(|(index, _)| *index != order.index);
-        for (index, peer) in witnesses.chain([&(order.index, order.keep)]) {
-            let shard = ShardKey::new(order.stripe, *index);
-            if *peer != ring.me() {
-                waiting.insert((shard, self.peers.intern(now, *peer, ring.is_alive(*peer))));
+        for (index, peer) in keepers {
+            let shard = ShardKey { index: *index, ..key };
+            if *peer != ME {
+                waiting.insert((shard, *peer));
             } else if !self.confirm(now, shard, None) {
-                return;
+                return false;
             }
         }
-        if !waiting.iter().all(|(_, peer)| self.peers.is_alive(*peer)) {
-            self.explore(now, order.stripe);
-            // They may be anywhere: the ring finds them only by getting to know all.
-            self.needs_roster |= scattered;
-        } else if let Some(trim) = self.trims.begin(now, key, keep, waiting.clone()) {
-            for (shard, peer) in waiting {
-                let pin = (shard == key).then_some(trim);
-                self.peers.get_mut(peer).outbox.confirm(shard, pin);
-                self.peers.arm(peer);
-            }
+        let Some(trim) = self.trims.begin(now, key, keep, waiting.clone()) else {
+            return false;
+        };
+        for (shard, peer) in waiting {
+            let pin = (shard == key).then_some(trim);
+            self.peers.get_mut(peer).outbox.confirm(shard, pin);
+            self.peers.arm(peer);
         }
+        true
+    }
+
+    /// Whether a shard is held, to stay.
+    pub(super) fn may_confirm(&self, key: ShardKey) -> bool {
+        self.inventory.has_committed(key) && !self.dropping.contains(&key) && !self.trims.is_active(key)
     }
 
     pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: Option<(Handle, u64)>) -> bool {
         if self.config.has(Flaw::ConfirmWithoutPin) {
             return self.inventory.has_committed(key);
         }
-        self.inventory.has_committed(key)
-            && !self.dropping.contains(&key)
-            && self.trims.confirm(now, key, pin)
+        self.may_confirm(key) && self.trims.confirm(now, key, pin)
     }
 
     pub(super) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ShardKey, yes: bool) {
         if !yes {
-            self.trims.denied(key, peer);
+            for trimmed in self.trims.denied(key, peer) {
+                self.searches.pause(now, trimmed);
+            }
             return;
         }
         for (surplus, keep, trim) in self.trims.confirmed(now, key, peer) {
@@ -356,16 +379,14 @@ mod tests {
     }
 
     #[test]
-    fn a_trim_ends_by_itself_and_with_its_witness() {
+    fn a_trim_ends_by_itself_and_when_peers_come_or_go() {
         let mut trims = Trims::new(PIN, 0);
         begin(&mut trims, Time::ZERO).unwrap();
         assert_eq!(trims.poll_timeout(), Some(Time::ZERO + secs(30)));
         trims.handle_timeout(Time::ZERO + secs(30));
         assert!(!trims.is_active(key(0)));
         begin(&mut trims, Time::ZERO).unwrap();
-        trims.retain(|_| true);
-        assert!(trims.is_active(key(0)));
-        trims.retain(|peer| peer != ME);
+        trims.give_up();
         assert!(!trims.is_active(key(0)) && trims.poll_timeout().is_none());
     }
 }

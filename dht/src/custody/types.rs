@@ -182,7 +182,8 @@ pub enum Effect {
         stripe: Id,
         /// Its shape.
         shape: Shape,
-        /// At least k distinct indices and a live holder of each; this peer first, then the nearest.
+        /// Indices and who says that it holds them, at least k distinct ones. Each peer is named once first, this one before
+        /// all, then the nearest; what follows repeats peers and indices, for where some do not have what they say.
         sources: Vec<(u8, Peer)>,
         /// Indices to rebuild and where to put them; this peer possible.
         targets: Vec<(u8, Peer)>,

@@ -343,6 +343,12 @@ impl World {
                 }
                 continue;
             }
+            if self.liars() > 0 {
+                match self.lied_problem(*id, stripe, &copies) {
+                    Some(problem) => return Some(format!("{problem}; {}", self.told(&circle, *id))),
+                    None => continue,
+                }
+            }
             if indices.len() < usize::from(stripe.shape.k) {
                 continue;
             }
@@ -379,7 +385,8 @@ impl World {
     ) -> Option<String> {
         let running = |who: Who| self.host(who).filter(|host| host.is_running());
         let aware = |who: Who| running(who).is_some_and(|host| host.is_deleted(id));
-        if !circle.values().any(|who| aware(*who)) {
+        if !circle.values().any(|who| aware(*who)) || self.liars() > 0 {
+            // A home that lies spreads no tombstones.
             return None;
         }
         let seats = distinct(circle, id).take(self.setup.ring.r.min(usize::from(shape.n)));

@@ -81,12 +81,19 @@ pub(crate) struct Stripe {
     gone: bool,
     /// Indices of which a copy was destroyed lately: another one may be on its way out in favour of it.
     risky: BTreeMap<u8, u64>,
+    /// Indices of which the last copy went as surplus, in favour of a liar.
+    taken: BTreeSet<u8>,
 }
 
 impl Stripe {
     /// Whether it must be there: somebody may have been told that it is stored, and nobody has deleted it.
     pub(super) fn is_promised(&self) -> bool {
         self.promised.is_some() && !self.deleted
+    }
+
+    /// Whether a copy of an index was destroyed lately.
+    pub(super) fn is_risky(&self, index: u8, now: u64) -> bool {
+        self.risky.get(&index).is_some_and(|until| *until > now)
     }
 
     /// Indices of which there is a durable copy.
@@ -115,7 +122,9 @@ impl Truth {
             deleted: false,
             gone: false,
             risky: BTreeMap::new(),
+            taken: BTreeSet::new(),
         });
+        stripe.taken.remove(&key.1);
         stripe.deleted |= key.1 == TOMBSTONE;
         if is_shard(key.1) && !stripe.copies.contains(&(key.1, who)) {
             stripe.copies.push((key.1, who));
@@ -142,6 +151,9 @@ impl World {
         let Some(host) = self.hosts.get(who as usize).filter(|host| host.is_running()) else {
             return false;
         };
+        if host.liar {
+            return true;
+        }
         let old = host.disk.get(&key).copied();
         let tombstone = key.1 == TOMBSTONE;
         let full = old.is_none() && host.is_full();
@@ -261,7 +273,7 @@ impl World {
             return true;
         };
         let counts = |(index, at): &&(u8, Who)| {
-            let risky = stripe.risky.get(index).is_some_and(|until| *until > self.now);
+            let risky = stripe.is_risky(*index, self.now);
             let here = stripe.copies.contains(&(*index, lost));
             let stored = self.host(*at).and_then(|host| host.disk.get(&(id, *index)));
             !risky && !here && stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
@@ -272,7 +284,7 @@ impl World {
             .filter(counts)
             .map(|(index, _)| *index)
             .collect();
-        left.len() >= usize::from(stripe.shape.k)
+        left.len() >= usize::from(stripe.shape.k) + self.liars()
     }
 
     /// Somebody orders the holders of a stripe to drop an index of which there is more than one copy in favour of each
@@ -334,7 +346,7 @@ impl World {
             })
             .map(|(index, _)| *index)
             .collect();
-        if committed.len() < usize::from(stripe.shape.k) {
+        if committed.len() + self.liars() < usize::from(stripe.shape.k) {
             self.violate(Violation::custody(
                 "acknowledged means committed",
                 format!(
@@ -349,6 +361,15 @@ impl World {
     /// Custody wants something done.
     pub(crate) fn begin(&mut self, who: Who, life: u32, effect: Effect) {
         self.check_choice(who, &effect);
+        if let Effect::Drop {
+            stripe,
+            index,
+            expired: false,
+        } = effect
+            && is_shard(index)
+        {
+            self.check_trim(who, (stripe, index));
+        }
         let delay = match &effect {
             Effect::Regenerate { sources, .. } => {
                 let far = sources.iter().filter_map(|(_, peer)| self.who(*peer));
@@ -460,6 +481,9 @@ impl World {
             any |= is_shard(*index);
             located |= !is_shard(*index);
         }
+        if host.liar {
+            return true;
+        }
         if any || located {
             self.keep(who, |custody, now, _| custody.committed(now, stripe));
         }
@@ -533,7 +557,8 @@ impl World {
         };
         let left = stripe.distinct();
         let last = !stripe.copies.iter().any(|(other, _)| *other == index);
-        let risky = stripe.risky.get(&index).is_some_and(|until| *until > self.now);
+        let risky = stripe.is_risky(index, self.now);
+        let liars = self.liars();
         if left < usize::from(stripe.shape.k) && !risky {
             self.violate(Violation::custody(
                 "k durable indices",
@@ -542,7 +567,14 @@ impl World {
                     stripe.shape.k
                 ),
             ));
-        } else if last && !expired && !risky {
+        } else if last
+            && !expired
+            && !risky
+            && self.truth.stripes.get_mut(&id).is_some_and(|stripe| {
+                stripe.taken.insert(index);
+                stripe.taken.len() > liars
+            })
+        {
             self.violate(Violation::custody(
                 "no trim drops the last copy",
                 format!("host {who} dropped {id:?}:{index}"),

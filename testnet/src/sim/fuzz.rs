@@ -77,6 +77,8 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
     }
     if scenario.custody.is_some() && chance(rng, 0.12) {
         scenario.step.extend(wedged_homes(rng, &scenario.step));
+    } else if scenario.custody.is_some() {
+        lie(&mut scenario.step, seed);
     }
     scenario
 }
@@ -92,6 +94,23 @@ fn drain(steps: &mut Vec<Step>, share: f64) {
         every: None,
         until: None,
         action: Action::Drain { who: Pick::Count(1) },
+    };
+    steps.insert(steps.partition_point(|step| step.at <= at), step);
+}
+
+/// In one of three, somebody lies from some moment on: drawn from numbers of its own, as policies are.
+fn lie(steps: &mut Vec<Step>, seed: u64) {
+    let mut rng = generator(seed, 6);
+    let rng = &mut rng;
+    let Some(last) = steps.last().map(|step| step.at).filter(|_| chance(rng, 0.34)) else {
+        return;
+    };
+    let at = (last * uniform(rng) * 1000.0).round() / 1000.0;
+    let step = Step {
+        at,
+        every: None,
+        until: None,
+        action: Action::Lie { who: Pick::Count(1) },
     };
     steps.insert(steps.partition_point(|step| step.at <= at), step);
 }

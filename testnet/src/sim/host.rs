@@ -49,6 +49,8 @@ pub(crate) struct Host {
     pub(super) revision: u64,
     /// Its repairs and copies fail.
     pub(crate) wedged: bool,
+    /// It lies.
+    pub(crate) liar: bool,
     /// Gone for good.
     pub(crate) retired: bool,
     /// Requests of ring and custody it sent.

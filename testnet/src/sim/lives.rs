@@ -64,6 +64,7 @@ impl World {
             greeted: BTreeMap::new(),
             revision: 0,
             wedged: false,
+            liar: false,
             retired: false,
             sent: 0,
         });
@@ -112,10 +113,13 @@ impl World {
             ring.adopt(Time::ZERO, config.r, config.virtual_nodes);
         }
         host.ring = Some(ring);
-        host.custody = custody.map(|custody| Custody::new(custody, host.peer, mix(seed), Time::ZERO));
+        host.custody = custody
+            .filter(|_| !host.liar)
+            .map(|custody| Custody::new(custody, host.peer, mix(seed), Time::ZERO));
         host.revision = 0;
         let (life, joins) = (host.life, host.joins.clone());
         self.inventory(who);
+        self.schedule_lies(who);
         self.checks.host_changed(who);
         self.settle(who);
         self.publish(who);

@@ -12,6 +12,7 @@
 //! * `check`: what must hold after every event, and what must hold in the end.
 //! * `cycles`: whether following successors leads once around.
 //! * `local`: what one host may do at one moment, judged by what all of them know.
+//! * `liar`: members that lie, and what must hold where they do.
 //! * `memory`: the last events before a failure, in words.
 //! * [`scenario`]: what happens when, as a file or drawn at random.
 //! * `nemesis`: does it.
@@ -25,6 +26,7 @@ mod disk;
 pub mod fuzz;
 mod host;
 pub mod lab;
+mod liar;
 pub mod link;
 mod lives;
 mod local;

@@ -263,6 +263,7 @@ impl Run<'_> {
                     self.world.read(through);
                 }
             }
+            Action::Lie { who } => self.each(who, Host::is_joined, World::lie),
             Action::ForgeOrders { count } => {
                 for _ in 0..*count {
                     self.world.forge_order();
@@ -490,7 +491,11 @@ impl Run<'_> {
             .any(|stripe| stripe.distinct() < usize::from(stripe.shape.n));
         let end = self.world.now + micros(IDLE);
         self.world.run(end);
-        let after = self.world.counters;
+        let mut after = self.world.counters;
+        if self.world.liars() > 0 {
+            // What honest hosts have more than once a liar may take at any time.
+            after.dropped = work.dropped;
+        }
         let hosts = self.world.those(Host::is_running);
         let bound = self.idle_bound(&hosts);
         let requests = sent(&self.world) - before;
@@ -553,6 +558,12 @@ impl Run<'_> {
         } else {
             0
         };
-        rounds * (nodes + count * (4 + fingers)) + reports * count * count.min(64) + walks
+        // Forged orders have every holder ask about what it holds, more and more rarely.
+        let lies = if self.world.liars() > 0 {
+            count * count * 16
+        } else {
+            0
+        };
+        lies + rounds * (nodes + count * (4 + fingers)) + reports * count * count.min(64) + walks
     }
 }

@@ -265,6 +265,12 @@ pub enum Action {
         /// For so many stripes.
         count: usize,
     },
+    /// Hosts lie from then on, whatever becomes of them, as far as no acknowledged stripe falls below k: they keep nothing,
+    /// claim everything, and order everybody to drop what they hold.
+    Lie {
+        /// Of those that are in the ring.
+        who: Pick,
+    },
     /// Hosts that are down get another number of virtual nodes and start.
     Resize {
         /// Of those that are down.
@@ -427,11 +433,17 @@ impl Scenario {
         let stripes = |step: &Step| {
             matches!(
                 step.action,
-                Action::Put { .. } | Action::Delete { .. } | Action::Read { .. } | Action::ForgeOrders { .. }
+                Action::Put { .. }
+                    | Action::Delete { .. }
+                    | Action::Read { .. }
+                    | Action::ForgeOrders { .. }
+                    | Action::Lie { .. }
             )
         };
         if self.custody.is_none() && self.step.iter().any(stripes) {
-            return Some("steps that put, delete, read or forge orders need a [custody] section".to_owned());
+            return Some(
+                "steps that put, delete, read, forge orders or lie need a [custody] section".to_owned(),
+            );
         }
         let steps: f64 = self.step.iter().map(Step::times).sum();
         if steps > MAX_STEPS {
@@ -579,6 +591,7 @@ impl Action {
             | Self::Drain { who }
             | Self::Leave { who }
             | Self::Wedge { who }
+            | Self::Lie { who }
             | Self::Part { who, .. }
             | Self::Clock { who, .. } => who.problem(hosts),
             Self::Heal {} => None,

@@ -72,6 +72,7 @@ pub(crate) enum Event {
     CallEnds(Who, u32, custody::RequestId),
     Dial(Who, u32, Who, u64),
     Work(Who, u32, Box<custody::Effect>),
+    Lie(Who, u32),
     Writer(u64),
     Step(usize),
 }
@@ -81,7 +82,9 @@ impl Event {
     pub(super) fn hosts(&self) -> [Option<Who>; 2] {
         match self {
             Self::Arrive(message) => [Some(message.from), Some(message.to)],
-            Self::Wake(who) | Self::CallEnds(who, ..) | Self::Work(who, ..) => [Some(*who), None],
+            Self::Wake(who) | Self::CallEnds(who, ..) | Self::Work(who, ..) | Self::Lie(who, _) => {
+                [Some(*who), None]
+            }
             Self::Dial(who, _, other, _) => [Some(*who), Some(*other)],
             Self::Writer(_) | Self::Step(_) => [None, None],
         }
@@ -290,6 +293,13 @@ impl World {
                     self.stall(who, life, Event::Work(who, life, effect));
                 }
             }
+            Event::Lie(who, life) => {
+                if self.lives(who, life) {
+                    self.spread_lies(who);
+                } else {
+                    self.stall(who, life, Event::Lie(who, life));
+                }
+            }
             Event::Writer(put) => self.writer_timeout(put),
             Event::Step(_) if self.peace => {}
             Event::Step(step) => self.steps.push_back(step),
@@ -394,9 +404,12 @@ impl World {
             }
             Body::CustodyRequest(id, request) => {
                 self.act(to, |ring, now| ring.hear(now, sender));
-                let response = self.keep(to, |custody, now, ring| {
-                    custody.handle_request(now, ring, sender, request)
-                });
+                let response = match self.lying_answer(to, &request) {
+                    Some(lie) => Some(lie),
+                    None => self.keep(to, |custody, now, ring| {
+                        custody.handle_request(now, ring, sender, request)
+                    }),
+                };
                 if let Some(response) = response {
                     self.send(to, from, Some(from_life), Body::CustodyResponse(id, response));
                 }

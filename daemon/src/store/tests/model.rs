@@ -98,7 +98,7 @@ impl Subject {
                     until_unix_ms,
                     writer: [3; 32],
                 });
-                let outcome = self.store().put(key(*n), state, [time; 16], b"header", &payload);
+                let outcome = self.store().put(key(*n), state, [7; 16], b"header", &payload);
                 if model.deleted.contains_key(&key(*n)) {
                     assert!(matches!(outcome, Err(PutError::Deleted)));
                     return;

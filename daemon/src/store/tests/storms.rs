@@ -328,7 +328,7 @@ impl Subject<'_> {
                 self.model.may_be(key, Some(after));
                 self.model.may_be(key, Some((lease, payload)));
             }
-            Err(error @ (PutError::Index(_) | PutError::Closed)) => panic!("{error}"),
+            Err(error @ (PutError::Index(_) | PutError::Closed | PutError::Taken)) => panic!("{error}"),
         }
     }
 

@@ -1,0 +1,145 @@
+//! One peer counts for one index of a stripe.
+//!
+//! Two shards on one peer die together, and a peer that lies can say that it holds all of them. So indices are matched with
+//! distinct peers (a maximum bipartite matching by augmenting paths, Kuhn 1955): the stripe is whole where all n are, and
+//! whoever lies hides one index at most.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Indices and who keeps each, all distinct.
+#[derive(Debug)]
+pub(super) struct Matching<P>(BTreeMap<P, u8>);
+
+impl<P> Default for Matching<P> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<P: Copy + Ord> Matching<P> {
+    /// The matching of these holders, as large as can be: indices in this order, of each its holders, best first.
+    pub(super) fn of(holders: &[(u8, Vec<P>)]) -> Self {
+        let mut matching = Self::default();
+        matching.extend(holders);
+        matching
+    }
+
+    /// Matches more, with these holders of all indices. What has a keeper goes on to have one, and who keeps one goes on to
+    /// do so.
+    pub(super) fn extend(&mut self, holders: &[(u8, Vec<P>)]) {
+        for (index, _) in holders {
+            if self.keeper(*index).is_none() {
+                self.augment(*index, holders, &mut BTreeSet::new());
+            }
+        }
+    }
+
+    fn augment(&mut self, index: u8, holders: &[(u8, Vec<P>)], seen: &mut BTreeSet<P>) -> bool {
+        let of_index = holders.iter().find(|(other, _)| *other == index);
+        let peers = of_index.map(|(_, peers)| peers.as_slice()).unwrap_or_default();
+        if let Some(free) = peers.iter().find(|peer| !self.0.contains_key(peer)) {
+            self.0.insert(*free, index);
+            return true;
+        }
+        for peer in peers {
+            if seen.insert(*peer)
+                && let Some(other) = self.0.get(peer).copied()
+                && self.augment(other, holders, seen)
+            {
+                self.0.insert(*peer, index);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Indices that have a keeper.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Who keeps an index.
+    pub(super) fn keeper(&self, index: u8) -> Option<P> {
+        let mut pairs = self.0.iter();
+        pairs.find(|(_, kept)| **kept == index).map(|(peer, _)| *peer)
+    }
+
+    /// Whether the peer keeps one.
+    pub(super) fn keeps(&self, peer: &P) -> bool {
+        self.0.contains_key(peer)
+    }
+
+    /// Index and keeper, by index.
+    pub(super) fn pairs(&self) -> BTreeMap<u8, P> {
+        self.0.iter().map(|(peer, index)| (*index, *peer)).collect()
+    }
+}
+
+/// The holders of each of n indices, best first.
+pub(super) fn by_index<P: Copy, K: Ord>(
+    n: u8,
+    held: impl Iterator<Item = (u8, P)> + Clone,
+    rank: impl Fn(P) -> K,
+) -> Vec<(u8, Vec<P>)> {
+    let of = |index| {
+        let holders = held.clone().filter(move |(other, _)| *other == index);
+        let mut holders: Vec<P> = holders.map(|(_, peer)| peer).collect();
+        holders.sort_by_key(|peer| rank(*peer));
+        (index, holders)
+    };
+    (0..n).map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_peer_that_claims_all_keeps_one() {
+        let held = [(0, 9), (1, 9), (2, 9), (3, 9), (0, 1), (2, 3)];
+        let matching = Matching::of(&by_index(4, held.into_iter(), |peer| peer != 9));
+        assert_eq!(matching.len(), 3);
+        let pairs = matching.pairs();
+        assert_eq!(
+            (pairs.get(&0), pairs.get(&1), pairs.get(&2)),
+            (Some(&1), Some(&9), Some(&3))
+        );
+        assert!(matching.keeper(3).is_none() && matching.keeps(&9));
+    }
+
+    #[test]
+    fn who_keeps_one_first_goes_on_to_keep_one() {
+        let first = [(0, vec![1]), (1, vec![])];
+        let mut matching = Matching::of(&first);
+        matching.extend(&[(0, vec![1, 2]), (1, vec![1])]);
+        assert_eq!(matching.pairs(), BTreeMap::from([(0, 2), (1, 1)]));
+    }
+
+    /// The size of the largest matching by trying all.
+    fn largest(holders: &[(u8, Vec<u8>)], taken: &BTreeSet<u8>) -> usize {
+        let Some(((_, peers), rest)) = holders.split_first() else {
+            return 0;
+        };
+        let mut best = largest(rest, taken);
+        for peer in peers.iter().filter(|peer| !taken.contains(peer)) {
+            let mut taken = taken.clone();
+            taken.insert(*peer);
+            best = best.max(1 + largest(rest, &taken));
+        }
+        best
+    }
+
+    proptest! {
+        #[test]
+        fn no_matching_is_larger(held in prop::collection::vec((0..5u8, 0..6u8), 0..14)) {
+            let holders = by_index(5, held.iter().copied(), |peer| peer);
+            let matching = Matching::of(&holders);
+            prop_assert_eq!(matching.len(), largest(&holders, &BTreeSet::new()));
+            for (index, peer) in matching.pairs() {
+                prop_assert!(held.contains(&(index, peer)));
+            }
+        }
+    }
+}

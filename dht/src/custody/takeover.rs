@@ -1,0 +1,145 @@
+//! Repairs in place of a home that does not: what a count of a stripe leads to.
+//!
+//! An index that no count has seen for the patience of the i-th peer, that one rebuilds. Nobody's word puts it off for ever:
+//! a home that says that it is at work is believed a few times, and who says that the stripe is deleted shows the tombstone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::count::{Count, MAX_COUNTS, rank};
+use super::dialogue::DEADLINE;
+use super::fingerprint::Slot;
+use super::home::{Claim, Homed};
+use super::peers::{Handle, ME};
+use super::plan::{self, Decision, Members, Survey};
+use super::repair::NAG;
+use super::{Custody, Shape, TOMBSTONE};
+use crate::{Flaw, Membership, Time};
+
+/// How often a home that says that it is at work is believed, for one loss.
+const BELIEFS: u32 = 4;
+/// A take-over for which there is no room among the jobs waits so long.
+const NO_ROOM: Duration = Duration::from_secs(1);
+
+/// A stripe of which the last counts missed an index.
+#[derive(Debug)]
+pub(super) struct Short {
+    since: Time,
+    /// When a count last saw an index, if one did since.
+    seen: BTreeMap<u8, Time>,
+    /// How often its home said that it is at work, and was believed.
+    beliefs: u32,
+    /// The timer of the next count.
+    pub(super) wake: Option<Time>,
+}
+
+impl Custody {
+    /// A stripe held here was counted: remembers which indices were not seen since when, and takes over if that is too
+    /// long.
+    pub(super) fn weigh(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        slot: Slot,
+        shape: Shape,
+        count: &Count,
+    ) {
+        let members = self.members(now, ring, slot);
+        let rank = rank(&members).filter(|rank| *rank > 0);
+        let seen = if self.config.has(Flaw::CountPeersTwice) {
+            count.indices()
+        } else {
+            count.keepers().into_keys().collect()
+        };
+        let whole = (0..shape.n).all(|index| seen.contains(&index));
+        let deleted = !count.deleted.is_empty() && self.config.has(Flaw::BelieveInTombstones);
+        let (Some(rank), false) = (rank, whole || deleted) else {
+            return self.counts.is_whole(slot);
+        };
+        if !self.counts.short.contains_key(&slot) && self.counts.short.len() >= MAX_COUNTS {
+            return;
+        }
+        let (delay, patience) = (self.config.repair_delay, self.patience());
+        let short = self.counts.short.entry(slot).or_insert_with(|| Short {
+            since: now,
+            seen: BTreeMap::new(),
+            beliefs: 0,
+            wake: None,
+        });
+        let minded = count.minded && (short.beliefs < BELIEFS || self.config.has(Flaw::BelieveTheHome));
+        if minded {
+            short.beliefs += 1;
+            short.since = now;
+        }
+        short.seen.extend(seen.iter().map(|index| (*index, now)));
+        let since = |index: &u8| {
+            short
+                .seen
+                .get(index)
+                .map_or(short.since, |seen| short.since.max(*seen))
+        };
+        if count.doubtful {
+            return self.counts.wake(slot, Some(now + delay));
+        }
+        let unseen = (0..shape.n).filter(|index| since(index) + patience * rank <= now);
+        let missing: Vec<u8> = unseen.collect();
+        let able = count.indices().len() >= usize::from(shape.k) && !self.config.has(Flaw::NoTakeOver);
+        let next = if minded {
+            now + patience
+        } else if !count.deleted.is_empty() {
+            self.ask_for_proof(now, slot, shape, &count.deleted);
+            now + DEADLINE * 2
+        } else if missing.is_empty() {
+            now + delay * rank
+        } else if !able {
+            now + patience * rank
+        } else if !self.has_room(now) {
+            now + NO_ROOM
+        } else {
+            let holders: Vec<Handle> = count.held.iter().map(|(_, peer)| *peer).collect();
+            let named = self.named(now, ring, slot, shape, &holders);
+            self.take_over(now, slot, (shape, missing), &named, count);
+            now + NAG.max(patience)
+        };
+        self.counts.wake(slot, Some(next));
+    }
+
+    /// Has the tombstone of a short stripe copied here from one of those that say they have it.
+    fn ask_for_proof(&mut self, now: Time, slot: Slot, shape: Shape, from: &BTreeSet<Handle>) {
+        if let Some(from) = from.first().copied().filter(|_| self.has_room(now)) {
+            let copy = Decision::Copy {
+                index: TOMBSTONE,
+                from,
+                to: ME,
+            };
+            self.perform(now, slot, shape, copy);
+        }
+    }
+
+    /// Rebuilds the missing indices of a stripe as its home would.
+    fn take_over(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        (shape, missing): (Shape, Vec<u8>),
+        members: &Members,
+        count: &Count,
+    ) {
+        let survey = Survey {
+            live: count.held.iter().copied().collect(),
+            ..Survey::default()
+        };
+        let claims = count.held.iter().map(|(index, peer)| Claim {
+            peer: *peer,
+            index: *index,
+            committed: true,
+        });
+        let homed = Homed::of(shape, claims);
+        // Whom the policy names in place of the dead need not be whom it named for the count.
+        let silent = |peer: &Handle| count.again.contains(peer) && !count.answered.contains(peer);
+        let there = members.iter().filter(|(peer, _)| !silent(peer));
+        let there: Vec<_> = there.copied().collect();
+        let decision = plan::regenerate(now, &homed, (&survey, &missing), &self.peers, &there);
+        self.counts.taken_over_total += u64::from(self.perform(now, slot, shape, decision));
+    }
+}

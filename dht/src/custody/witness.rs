@@ -1,0 +1,321 @@
+//! The search for those in whose favour a surplus shard may go.
+//!
+//! An order to trim is a hint, whoever sends it: one member that is believed destroys what all others hold. So the holder
+//! looks for itself. It asks its own first peers of the stripe, and whom the order or the policy names, what they hold.
+//! Only *legal* holders count: those first peers, and under other policies than `successors` whom the policy or the home
+//! names too. Of these, only those that do not leave, and each for one index ([`Matching`]). The search succeeds when they
+//! hold all n indices, and when the one that keeps this index precedes this peer on the ring. It need not precede if this
+//! peer leaves, or holds another index of the stripe too: drains and doubled holders would wait for ever.
+//!
+//! What is found is only then asked for confirmation by the safe rule ([`trim`](super::trim)). Hence a liar takes one index
+//! of a stripe at most, from those behind it: for a second one it would have to count twice, for nobody else holds the first.
+//! While this peer searches it answers others as before; it says no to them only while it waits for confirmations. So
+//! forged orders cannot keep it silent: after a search in vain, or where confirmations fail, the next search for that shard is
+//! put off, each time for longer, and all that were put off begin together, so that one message asks for all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::fingerprint::{ShardKey, Slot};
+use super::matching::{Matching, by_index};
+use super::message::{Holds, TrimOrder};
+use super::peers::{Handle, ME};
+use super::types::is_shard;
+use super::{Custody, Shape};
+use crate::{Flaw, Membership, Peer, PeerState, Time};
+
+/// Searches at one time; the orders of one peer begin an eighth of them at most, this peer's own half.
+const MAX_SEARCHES: usize = 8192;
+/// Who has not answered by then holds nothing; until then it is asked again.
+const LIMIT: Duration = Duration::from_secs(45);
+/// Between two searches for one shard; doubled after each in vain, up to so many times.
+const PAUSE: Duration = Duration::from_secs(5);
+const DOUBLINGS: u32 = 3;
+
+/// One search under way.
+#[derive(Debug)]
+struct Search {
+    begun: Time,
+    ordered: Handle,
+    waiting: BTreeSet<Handle>,
+    answered: BTreeSet<Handle>,
+    held: BTreeSet<(u8, Handle)>,
+    /// Whom the stripe's home names as holders, where its id does not tell.
+    told: BTreeSet<Handle>,
+}
+
+/// Shards whose witnesses are looked for, and those for which that was in vain lately.
+#[derive(Debug, Default)]
+pub(super) struct Searches {
+    open: BTreeMap<ShardKey, Search>,
+    begun: BTreeSet<(Time, ShardKey)>,
+    /// How many were begun on whose order.
+    ordered: BTreeMap<Handle, usize>,
+    /// No new search before this, and how often they were in vain.
+    pauses: BTreeMap<ShardKey, (Time, u32)>,
+    pruned: Time,
+}
+
+impl Searches {
+    fn end(&mut self, key: ShardKey) -> Option<Search> {
+        let search = self.open.remove(&key)?;
+        self.begun.remove(&(search.begun, key));
+        if let Some(count) = self.ordered.get_mut(&search.ordered) {
+            *count -= 1;
+            if *count == 0 {
+                self.ordered.remove(&search.ordered);
+            }
+        }
+        Some(search)
+    }
+
+    fn resume(&mut self, key: ShardKey, search: Search) {
+        self.begun.insert((search.begun, key));
+        *self.ordered.entry(search.ordered).or_default() += 1;
+        self.open.insert(key, search);
+    }
+
+    fn may_begin(&self, now: Time, key: ShardKey, ordered: Handle) -> bool {
+        let most = if ordered == ME {
+            MAX_SEARCHES / 2
+        } else {
+            MAX_SEARCHES / 8
+        };
+        let paused = self.pauses.get(&key).is_some_and(|(until, _)| now < *until);
+        !paused
+            && !self.open.contains_key(&key)
+            && self.open.len() < MAX_SEARCHES
+            && self.ordered.get(&ordered).is_none_or(|count| *count < most)
+    }
+
+    /// A search was in vain: the next one for this shard waits, longer each time, until a moment that it shares with others.
+    pub(super) fn pause(&mut self, now: Time, key: ShardKey) {
+        let (until, failures) = self.pauses.entry(key).or_insert((Time::ZERO, 0));
+        let pause = PAUSE * 2u32.pow(*failures);
+        *failures = (*failures + 1).min(DOUBLINGS);
+        let late = now.as_micros() % u64::try_from(pause.as_micros()).unwrap_or(u64::MAX).max(1);
+        *until = now + pause.saturating_sub(Duration::from_micros(late));
+    }
+
+    /// The shard is gone, or whoever was asked confirmed.
+    pub(super) fn forget(&mut self, key: ShardKey) {
+        self.end(key);
+        self.pauses.remove(&key);
+    }
+
+    /// The next search that waits for nobody any more.
+    fn pop_due(&mut self, now: Time) -> Option<ShardKey> {
+        let (begun, key) = self.begun.first().copied()?;
+        if begun + LIMIT > now {
+            return None;
+        }
+        let search = self.open.get_mut(&key)?;
+        search.waiting.clear();
+        Some(key)
+    }
+
+    fn prune(&mut self, now: Time) {
+        let longest = PAUSE * 2u32.pow(DOUBLINGS);
+        if now >= self.pruned + longest {
+            self.pruned = now;
+            self.pauses.retain(|_, (until, _)| now < *until + longest);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        self.begun.first().map(|(begun, _)| *begun + LIMIT)
+    }
+}
+
+impl Custody {
+    /// Ends the searches that took long enough.
+    pub(super) fn handle_searches(&mut self, now: Time, ring: &impl Membership) {
+        while let Some(key) = self.searches.pop_due(now) {
+            self.conclude_search(now, ring, key);
+        }
+        self.searches.prune(now);
+    }
+
+    /// Somebody says that a shard held here is surplus: asks those that may hold the stripe what they hold.
+    pub(super) fn search(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        (key, shape): (ShardKey, Shape),
+        ordered: Handle,
+        order: &TrimOrder,
+    ) {
+        if !self.searches.may_begin(now, key, ordered) {
+            return;
+        }
+        let members = self.members(now, ring, key.slot);
+        let named = self.named(now, ring, key.slot, shape, &[ME]);
+        let mut asked: BTreeSet<Handle> = members.iter().chain(&named).map(|(peer, _)| *peer).collect();
+        let by_order = order.others.iter().map(|(_, peer)| *peer).chain([order.keep]);
+        for peer in by_order.collect::<Vec<_>>() {
+            match self.known(now, ring, peer) {
+                Some(peer) => drop(asked.insert(peer)),
+                None => {
+                    self.explore(now, order.stripe);
+                    // They may be anywhere: the ring finds them only by getting to know all.
+                    self.needs_roster |= shape.placement.needs_locators();
+                }
+            }
+        }
+        let home = members.first().is_some_and(|(home, _)| *home == ME);
+        let told: BTreeSet<Handle> = if home && shape.placement.needs_locators() {
+            let known = self.home.stripes.get(&key.slot).into_iter();
+            let shards = known
+                .flat_map(|homed| &homed.claims)
+                .filter(|claim| is_shard(claim.index));
+            shards.map(|claim| claim.peer).collect()
+        } else {
+            BTreeSet::new()
+        };
+        asked.extend(&told);
+        asked.remove(&ME);
+        asked.retain(|peer| self.peers.is_alive(*peer));
+        let search = Search {
+            begun: now,
+            ordered,
+            waiting: asked.clone(),
+            answered: BTreeSet::new(),
+            held: BTreeSet::new(),
+            told,
+        };
+        self.searches.resume(key, search);
+        for peer in asked {
+            self.peers.get_mut(peer).outbox.held(key.slot.stripe);
+            self.peers.arm(peer);
+        }
+        self.conclude_search(now, ring, key);
+    }
+
+    /// A peer that others name, if the ring knows it alive: nobody else is remembered for a word.
+    pub(super) fn known(&mut self, now: Time, ring: &impl Membership, peer: Peer) -> Option<Handle> {
+        (peer == ring.me() || ring.is_alive(peer)).then(|| self.peers.intern(now, peer, true))
+    }
+
+    /// A peer said what it holds of a stripe, or did not answer.
+    pub(super) fn handle_witness(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        from: Handle,
+        slot: Slot,
+        holds: Option<&Holds>,
+    ) {
+        let first = ShardKey { slot, index: 0 };
+        let last = ShardKey { slot, index: u8::MAX };
+        let open = self.searches.open.range(first..=last);
+        let waiting = open.filter(|(_, search)| search.waiting.contains(&from));
+        let keys: Vec<ShardKey> = waiting.map(|(key, _)| *key).collect();
+        if keys.is_empty() {
+            return;
+        }
+        let home = self.members(now, ring, slot).first().map(|(home, _)| *home);
+        let told = holds.filter(|_| home == Some(from)).into_iter();
+        let told = told
+            .flat_map(|holds| &holds.told)
+            .filter(|peer| **peer != ring.me());
+        let told: BTreeSet<Handle> = told.filter_map(|peer| self.known(now, ring, *peer)).collect();
+        for key in keys {
+            let Some(search) = self.searches.open.get_mut(&key) else {
+                continue;
+            };
+            if holds.is_none() && self.peers.is_alive(from) && now < search.begun + LIMIT {
+                self.peers.get_mut(from).outbox.held(slot.stripe);
+                self.peers.arm(from);
+                continue;
+            }
+            search.waiting.remove(&from);
+            search.answered.insert(from);
+            let indices = holds.into_iter().flat_map(|holds| &holds.indices);
+            let shards = indices.filter(|index| is_shard(**index));
+            search.held.extend(shards.map(|index| (*index, from)));
+            search.told.extend(&told);
+            let more: Vec<Handle> = told.difference(&search.answered).copied().collect();
+            for peer in more {
+                if search.waiting.insert(peer) {
+                    self.peers.get_mut(peer).outbox.held(slot.stripe);
+                    self.peers.arm(peer);
+                }
+            }
+            self.conclude_search(now, ring, key);
+        }
+    }
+
+    /// Ends a search once those found suffice, or it waits for nobody: then they are asked to confirm, or it was in vain.
+    fn conclude_search(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
+        let held = self.inventory.shards.get(&key).filter(|held| held.is_committed());
+        let shape = held.map(|held| held.shape);
+        let (Some(search), Some(shape)) = (self.searches.end(key), shape) else {
+            return;
+        };
+        let n = usize::from(shape.n);
+        let keepers = if search.held.len() + 1 >= n {
+            self.witnesses(now, ring, (key, shape), &search)
+        } else {
+            BTreeMap::new()
+        };
+        if keepers.len() < n && !search.waiting.is_empty() {
+            self.searches.resume(key, search);
+        } else if keepers.len() < n || !self.begin_trim(now, key, &keepers) {
+            self.searches.pause(now, key);
+        }
+    }
+
+    /// The legal holders among those found, matched with the indices of the stripe.
+    fn witnesses(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        (key, shape): (ShardKey, Shape),
+        search: &Search,
+    ) -> BTreeMap<u8, Handle> {
+        let members = self.members(now, ring, key.slot);
+        let named = self.named(now, ring, key.slot, shape, &[ME]);
+        let scattered = shape.placement.needs_locators();
+        let listed =
+            |peer: Handle, list: &[(Handle, PeerState)]| list.iter().any(|(other, _)| *other == peer);
+        let legal = |peer: Handle| {
+            peer == ME
+                || listed(peer, &members)
+                || scattered && (listed(peer, &named) || search.told.contains(&peer))
+                || self.config.has(Flaw::TrimForStrangers)
+        };
+        let leaves = |peer: Handle| self.peers.get(peer).state == PeerState::Draining;
+        let position = |peer: Handle| {
+            let mut first = members.iter().map(|(member, _)| *member);
+            first.position(|member| member == peer).unwrap_or(usize::MAX)
+        };
+        let mine: Vec<u8> = self
+            .keys_of(key.slot.stripe)
+            .into_iter()
+            .map(|key| key.index)
+            .collect();
+        let mine = mine
+            .into_iter()
+            .filter(|index| is_shard(*index) && *index != key.index);
+        let mine: Vec<(u8, Handle)> = mine
+            .filter(|index| self.may_confirm(ShardKey { index: *index, ..key }))
+            .map(|index| (index, ME))
+            .collect();
+        let anyone = scattered || leaves(ME) || !mine.is_empty() || self.config.has(Flaw::TrimForThoseBehind);
+        let counts = |(index, peer): &(u8, Handle)| {
+            legal(*peer)
+                && (!leaves(*peer) || self.config.has(Flaw::TrimForLeavers))
+                && self.peers.is_alive(*peer)
+                && (*index != key.index || anyone || position(*peer) < position(ME))
+        };
+        let held: Vec<(u8, Handle)> = search.held.iter().chain(&mine).copied().filter(counts).collect();
+        let holders = by_index(shape.n, held.iter().copied(), |peer| (position(peer), peer));
+        if self.config.has(Flaw::TrimForOne) {
+            let first = holders
+                .iter()
+                .filter_map(|(index, peers)| Some((*index, *peers.first()?)));
+            return first.collect();
+        }
+        Matching::of(&holders).pairs()
+    }
+}
