@@ -263,8 +263,8 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
         damage(&status),
     ];
     findings.extend(writes(&status));
-    findings.extend(open_files(&status));
     findings.extend(plain_api(&status));
+    findings.extend(open_files(&status));
     findings
 }
 

@@ -201,7 +201,9 @@ impl Gate {
     /// With as many seats as the limit of open files allows.
     pub(super) fn new() -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let total = usize::try_from(files / OF_FILES).unwrap_or(SEATS).clamp(64, SEATS);
+        let total = usize::try_from(files / OF_FILES)
+            .unwrap_or(SEATS)
+            .clamp(64, SEATS);
         Self(Arc::new(Mutex::new(Seats::new(total))))
     }
 

@@ -34,9 +34,10 @@ impl Node {
         let files = self.lost_files().await?;
         let mut stuck = Vec::new();
         let mut named = BTreeSet::new();
-        for file in &files {
-            if let Some(reason) = self.why_stuck(file, &mut named).await {
-                let name = Some(file.name.clone());
+        for file in files {
+            let Ok(link) = file.link.parse() else { continue };
+            if let Some(reason) = self.why_stuck(&link, &mut named).await {
+                let name = Some(file.name);
                 stuck.push(Stuck { name, reason });
             }
         }
@@ -70,11 +71,10 @@ impl Node {
     }
 
     /// Why a file cannot be rebuilt, of its first such stripe; none if it can be by now. Notes the stripes.
-    async fn why_stuck(self: &Arc<Self>, file: &Shown, named: &mut BTreeSet<Id>) -> Option<String> {
-        let link: Link = file.link.parse().ok()?;
+    async fn why_stuck(self: &Arc<Self>, link: &Link, named: &mut BTreeSet<Id>) -> Option<String> {
         named.insert(Id::new(link.manifest));
         let transfer = Transfer::new(Operation::Get);
-        match get::open(self, &transfer, &link).await {
+        match get::open(self, &transfer, link).await {
             Err(failure) => Some(failure.message),
             Ok(open) => {
                 let asked: Vec<Asked> = open.layout.iter().map(|stripe| stripe.asked).collect();

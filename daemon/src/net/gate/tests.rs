@@ -107,7 +107,7 @@ fn strangers_leave_room_for_known_peers_and_go_first() {
 #[test]
 fn connections_of_this_machine_are_each_a_source_of_their_own() {
     let mut hall = Hall::new();
-    let idle: Vec<usize> = (1..=1000)
+    let idle: Vec<usize> = (1..=3000)
         .map(|port| hall.comes("/ip4/127.0.0.1", port))
         .collect();
     assert_eq!(hall.sitting(&idle), SEATS - SEATS / RESERVED);
