@@ -93,7 +93,8 @@ impl Inside for DaemonCode {
         let account = DataDir::open(data_dir)
             .and_then(|dir| dir.account())
             .map_err(io::Error::other)?;
-        let files = FileList::<()>::open(data_dir, &account).and_then(|list| list.page(None, usize::MAX, None));
+        let files =
+            FileList::<()>::open(data_dir, &account).and_then(|list| list.page(None, usize::MAX, None));
         let (_, unfinished) = Journal::open(data_dir).map_err(io::Error::other)?;
         let mut estate = Estate::default();
         for (_, file) in files.map_err(io::Error::other)?.files {

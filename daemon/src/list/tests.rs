@@ -51,10 +51,7 @@ fn entries_are_found_again_in_order() {
     }
     drop(list);
     let list: FileList = FileList::open(directory.path(), &[7; 32]).unwrap();
-    assert_eq!(
-        files(&list, None),
-        ["b.txt", "a\nb", "", "c.txt"].map(listed)
-    );
+    assert_eq!(files(&list, None), ["b.txt", "a\nb", "", "c.txt"].map(listed));
     assert_eq!(names(&list, Some("*.txt")), ["b.txt", "c.txt"]);
     let mode = fs::metadata(directory.path().join(FILE))
         .unwrap()
@@ -160,7 +157,8 @@ fn deleted_files_keep_their_numbers_after_a_restart() {
         list.append(&listed(name), ()).unwrap();
     }
     assert_eq!(list.find(&listed("b").link.manifest).unwrap(), Some(listed("b")));
-    list.append_sealed(&list.seal_deletion(&listed("b").link)).unwrap();
+    list.append_sealed(&list.seal_deletion(&listed("b").link))
+        .unwrap();
     // Once more: it stands there twice.
     list.append_sealed(&list.seal(&listed("c"))).unwrap();
     for list in [list, open()] {

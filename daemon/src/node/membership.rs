@@ -74,7 +74,9 @@ pub(crate) async fn join(node: Arc<Node>) {
         let refused = first_round && closed.len() == given && !node.network().adopted;
         if let Some(address) = closed.first().filter(|_| refused) {
             let text = node.wrong_secret();
-            node.end_refused(Failure::not_allowed(format!("{address} {text}; nothing was joined")));
+            node.end_refused(Failure::not_allowed(format!(
+                "{address} {text}; nothing was joined"
+            )));
             return;
         }
         joins = left;

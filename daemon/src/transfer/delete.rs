@@ -123,7 +123,10 @@ async fn finish_root(node: &Arc<Node>, link: &Link, header: &Header) -> Result<(
 
 /// What was deleted by an earlier attempt, if the list of files does not say so yet.
 async fn deleted_before(node: &Arc<Node>, link: &Link) -> Result<Deleted, Failure> {
-    let entry = node.listed(link).await?.ok_or_else(|| Failure::not_found(BY_OWNER))?;
+    let entry = node
+        .listed(link)
+        .await?
+        .ok_or_else(|| Failure::not_found(BY_OWNER))?;
     Ok(Deleted {
         name: entry.name,
         size_bytes: entry.size_bytes,

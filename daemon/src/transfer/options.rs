@@ -43,7 +43,8 @@ pub(crate) struct Fragments {
 /// Bytes of shards that a peer takes before it is full, by its own word; one shard more may go in.
 fn free_of(contact: &Contact) -> u64 {
     let full = contact.capacity / 100 * FULL_ABOVE;
-    full.saturating_sub(contact.used).saturating_add(u64::from(MAX_SHARD_SIZE))
+    full.saturating_sub(contact.used)
+        .saturating_add(u64::from(MAX_SHARD_SIZE))
 }
 
 impl PutOptions {

@@ -190,11 +190,7 @@ fn seconds(time: Duration) -> u32 {
 
 /// How a stripe is doing whose shards lie with so many distinct peers.
 fn health_of(placed: &Placed) -> Health {
-    let (held, k, n) = (
-        placed.holders.len(),
-        usize::from(placed.k),
-        usize::from(placed.n),
-    );
+    let (held, k, n) = (placed.holders.len(), usize::from(placed.k), usize::from(placed.n));
     match held {
         held if held < k => Health::Lost,
         held if held >= n => Health::Safe,
@@ -631,7 +627,10 @@ impl Node {
         self.heed().await?;
         let now = self.seconds();
         let (batch, stripes) = self.on_files(move |index| Batch::pick(index, now)).await?;
-        let round = u32::try_from(stripes).unwrap_or(u32::MAX).saturating_mul(ASKED_EACH) / STEADY;
+        let round = u32::try_from(stripes)
+            .unwrap_or(u32::MAX)
+            .saturating_mul(ASKED_EACH)
+            / STEADY;
         self.sweep.period.store(round, Ordering::Relaxed);
         if batch.numbers.is_empty() {
             let idle = batch.next.map_or(PERIOD, |next| {
