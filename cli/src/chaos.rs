@@ -98,7 +98,7 @@ impl Inside for DaemonCode {
         let (_, unfinished) = Journal::open(data_dir).map_err(io::Error::other)?;
         let mut estate = Estate::default();
         for (_, file) in files.map_err(io::Error::other)?.files {
-            estate.links.insert(file.link.to_string());
+            estate.links.insert(file.link);
         }
         for put in unfinished {
             let written = put

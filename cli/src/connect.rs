@@ -46,7 +46,11 @@ impl Connect {
     }
 
     pub(crate) fn place(&self) -> Result<Place, CliError> {
-        self.resolve(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
+        let place = self.resolve(|name| std::env::var_os(name).filter(|value| !value.is_empty()))?;
+        if let Place::Api { url, .. } = &place {
+            check_api(url)?;
+        }
+        Ok(place)
     }
 
     fn resolve(&self, env: impl Fn(&str) -> Option<OsString>) -> Result<Place, CliError> {
@@ -74,6 +78,27 @@ impl Connect {
         })?;
         Ok(Place::Api { url, token_file })
     }
+}
+
+/// Whether this can be the address of an API.
+fn check_api(url: &str) -> Result<(), CliError> {
+    let wrong = |why: &str| {
+        let text = format!("the API address {url} {why}; it has the form http://ADDR:PORT");
+        Err(CliError::Usage(text))
+    };
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    if scheme.eq_ignore_ascii_case("https") {
+        return wrong("asks for TLS, which the API does not speak");
+    }
+    if scheme != "http" {
+        return wrong("is of another protocol");
+    }
+    let (host, port) = rest.trim_end_matches('/').rsplit_once(':').unwrap_or((rest, ""));
+    let strange = |c: char| c.is_whitespace() || c.is_control() || "/?#@\\".contains(c);
+    if host.is_empty() || host.contains(strange) || port.parse::<u16>().is_err() {
+        return wrong("has no host and port");
+    }
+    Ok(())
 }
 
 /// The data directory given, or else the one in the environment, or else the default.
@@ -150,6 +175,32 @@ mod tests {
         let without_dir = |name: &str| everything(name).filter(|_| name != "MUTUALSTORE_DATA_DIR");
         let place = connect(None, None, Some("t")).resolve(without_dir).unwrap();
         assert_eq!(place, api("http://env", "t"));
+    }
+
+    #[test]
+    fn addresses_of_other_kinds_are_refused() {
+        for good in [
+            "http://127.0.0.1:7000",
+            "127.0.0.1:7000",
+            "http://[::1]:7/",
+            "http://localhost:1",
+        ] {
+            assert!(check_api(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "https://127.0.0.1:7000",
+            "HTTPS://x:1",
+            "ftp://x:1",
+            "http://https://x:1",
+            "http://127.0.0.1",
+            "http://x:1/v1",
+            "http://x:99999",
+            "http://u@x:1",
+            "http://:1",
+            "",
+        ] {
+            assert!(matches!(check_api(bad), Err(CliError::Usage(_))), "{bad}");
+        }
     }
 
     #[test]

@@ -30,10 +30,11 @@ pub(crate) struct Args {
     /// Disk to give; needed for the first start
     #[arg(long, value_name = "SIZE")]
     capacity: Option<Size>,
-    /// Where to listen for peers; port 0 is any free one, kept from then on
+    /// Where to listen for peers, such as /ip4/0.0.0.0/tcp/4001 or /ip6/::/tcp/4001; repeatable; port 0 is any free
+    /// one, kept from then on
     #[arg(long, value_name = "MULTIADDR")]
     listen: Vec<String>,
-    /// Addresses to tell peers instead of those listened on
+    /// Addresses to tell peers instead of those listened on, which are followed as interfaces come and go; repeatable
     #[arg(long, value_name = "MULTIADDR")]
     announce: Vec<String>,
     /// Where the HTTP API listens, on loopback unless --api-insecure is given; port 0 is any free one

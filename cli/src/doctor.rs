@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mutualstore_testnet::client::{Client, ClientError, FAILURE, NO_DAEMON, Status};
+use mutualstore_testnet::client::{Client, ClientError, DaemonFile, FAILURE, NO_DAEMON, Status};
 use mutualstore_testnet::size::Size;
 use serde::Serialize;
 
@@ -21,6 +21,8 @@ const EARLIEST: u64 = 1_767_225_600;
 const CLOCKS_APART: Duration = Duration::from_mins(1);
 /// A disk that takes longer to flush a page holds every put up.
 const SLOW_FLUSH: Duration = Duration::from_millis(100);
+/// Peers and clients may open so many connections together, and the shard store has files of its own.
+const FEW_FILES: u64 = 2048;
 /// Flushes measured.
 const FLUSHES: usize = 9;
 
@@ -126,6 +128,9 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
         }
     };
     if let Place::DataDir(dir) = args.connect.place()? {
+        if !reached {
+            findings.extend(files_of_silent(&dir));
+        }
         findings.push(free_space(&dir));
     }
     let bad = findings
@@ -259,6 +264,7 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
     ];
     findings.extend(writes(&status));
     findings.extend(plain_api(&status));
+    findings.extend(open_files(&status));
     findings
 }
 
@@ -297,7 +303,8 @@ fn refused(why: &str) -> Finding {
     let cures = [
         (
             "same identity",
-            "another daemon runs with this identity: this directory was copied while it ran, or started twice. Stop one              of the two for good; to run both, start this one with a fresh data directory and an invite",
+            "another daemon runs with this identity: this directory was copied while it ran, or started twice. Stop one \
+             of the two for good; to run both, start this one with a fresh data directory and an invite",
         ),
         (
             "network secret",
@@ -444,6 +451,35 @@ fn writes(status: &Status) -> Option<Finding> {
     let cure =
         "shards it could not write lie elsewhere; look at the disk (`dmesg`, `df`), then restart the daemon";
     (status.write_failures_total > 0).then(|| Finding::bad("disk", found, cure))
+}
+
+/// A daemon that may open few files refuses connections when they are used up.
+fn open_files(status: &Status) -> Option<Finding> {
+    Some(files(status.process.files_open, status.process.files_limit?))
+}
+
+/// The same of a daemon that runs and does not answer, as the system says.
+fn files_of_silent(dir: &Path) -> Option<Finding> {
+    let process = Path::new("/proc").join(DaemonFile::read(dir)?.pid.to_string());
+    let limits = fs::read_to_string(process.join("limits")).ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let limit = line.split_whitespace().next()?.parse().ok()?;
+    let open = fs::read_dir(process.join("fd")).ok()?.count() as u64;
+    Some(files(open, limit)).filter(|finding| finding.state != State::Ok)
+}
+
+fn files(open: u64, limit: u64) -> Finding {
+    let found = format!("{open} files and connections are open, {limit} may be");
+    let cure = "raise the limit of open files: `LimitNOFILE=` of its systemd unit, or `ulimit -Hn` where it is started";
+    if open >= limit / 5 * 4 {
+        Finding::bad("open files", found, cure)
+    } else if limit < FEW_FILES {
+        Finding::warning("open files", found, cure)
+    } else {
+        Finding::ok("open files", found)
+    }
 }
 
 /// What some others say of this peer.
@@ -670,6 +706,20 @@ mod tests {
         assert!(writes(&status).is_none());
         status.write_failures_total = 3;
         assert_eq!(writes(&status).map(|finding| finding.state), Some(State::Bad));
+    }
+
+    #[test]
+    fn few_files_are_told_before_they_are_used_up() {
+        let mut status = status("joined", 12, 0, 0);
+        assert!(open_files(&status).is_none());
+        for (open, limit, state) in [
+            (10, 1 << 20, State::Ok),
+            (10, 1024, State::Warning),
+            (60, 64, State::Bad),
+        ] {
+            (status.process.files_open, status.process.files_limit) = (open, Some(limit));
+            assert_eq!(open_files(&status).map(|finding| finding.state), Some(state));
+        }
     }
 
     #[test]

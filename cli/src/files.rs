@@ -181,7 +181,8 @@ fn spooled(input: &mut impl Read) -> Result<(File, u64), CliError> {
         Ok((file, length))
     };
     let unkept = |error: io::Error| {
-        if error.get_ref().is_some_and(|inner| inner.is::<Changed>()) {
+        let inner = error.get_ref();
+        if inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<Changed>) {
             return ClientError::Input(error);
         }
         let why = format!("it goes to a temporary file first, because of its fragments: {error}");

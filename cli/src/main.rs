@@ -23,13 +23,20 @@ mod testnet;
 mod upkeep;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use mutualstore_daemon::escape;
 use mutualstore_testnet::interrupt;
 
-use crate::output::{CliError, Screen, write_out};
+use crate::output::{CliError, Screen, error_line, write_out};
+
+/// A daemon moves blocks of a mebibyte by the hundred. The allocator of glibc keeps what it once had of them; this one
+/// gives it back within seconds, from a thread of its own.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const EXIT_CODES: &str = "Exit codes:
   0 done                      5 refused for now, a retry may help
@@ -37,6 +44,9 @@ const EXIT_CODES: &str = "Exit codes:
   2 usage or configuration    7 no space
   3 not found                 8 not allowed
   4 cannot be recovered now   130 interrupted";
+
+/// How long a daemon that failed waits for somebody to read why.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Peer-to-peer storage: give some disk, get reliable and private storage back.
 #[derive(Debug, Parser)]
@@ -109,15 +119,20 @@ fn main() -> ExitCode {
         Err(help) => help.exit(),
     };
     let screen = Screen::new(cli.json, cli.quiet);
-    let outcome = match cli.command {
-        // It handles its signals itself.
-        Command::Daemon(args) => daemon::run(args),
-        Command::Client(command) => run(command, &screen).map(|()| ExitCode::SUCCESS),
-    };
-    outcome.unwrap_or_else(|error| {
-        screen.report(&error);
-        ExitCode::from(error.exit_code())
-    })
+    match cli.command {
+        // It handles its signals itself, and ends in time although nobody reads what it says.
+        Command::Daemon(args) => daemon::run(args).unwrap_or_else(|error| {
+            screen.report_within(&error, LAST_WORDS);
+            ExitCode::from(error.exit_code())
+        }),
+        Command::Client(command) => match run(command, &screen) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                screen.report(&error);
+                ExitCode::from(error.exit_code())
+            }
+        },
+    }
 }
 
 /// Whether something was wrong, as opposed to help being asked for or nothing being said at all.
@@ -134,7 +149,7 @@ fn misuse(error: &clap::Error) -> ExitCode {
         .map(str::trim)
         .collect();
     let shown = if first.is_empty() { text } else { first.join(" ") };
-    eprintln!("{shown}; see --help");
+    error_line(&format!("{}; see --help", escape::line(&shown)));
     ExitCode::from(2)
 }
 

@@ -2,16 +2,19 @@
 //!
 //! Invariants: standard output carries the result and nothing else; progress, events and remarks go to
 //! standard error; colour and bars only where a terminal is. A reader that went away is not an error to
-//! talk about.
+//! talk about. Whatever is printed comes from paths, names and other peers in part, so all of it is escaped here, but
+//! for the bytes of files.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use mutualstore_daemon::escape;
 use mutualstore_testnet::adversary::AdversaryError;
 use mutualstore_testnet::bench::BenchError;
 use mutualstore_testnet::chaos::ChaosError;
@@ -20,6 +23,7 @@ use mutualstore_testnet::demo::DemoError;
 use mutualstore_testnet::experiment::ExperimentError;
 use mutualstore_testnet::net::NetError;
 use mutualstore_testnet::netns::NetnsError;
+use mutualstore_testnet::spawn::LOG_FOLLOWS;
 use serde::Serialize;
 
 /// Why a command failed, with its exit code.
@@ -126,28 +130,29 @@ impl Screen {
         }
     }
 
-    /// A line of the result.
+    /// A line of the result, or several.
     #[expect(clippy::unused_self, reason = "whoever prints has a screen")]
     pub(crate) fn line(&self, text: impl Display) -> Result<(), CliError> {
-        write_out(format!("{text}\n").as_bytes())
+        write_out(format!("{}\n", escape::lines(&text.to_string())).as_bytes())
     }
 
     /// The result as the one JSON document.
     pub(crate) fn document(&self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(value).map_err(|error| CliError::Output(error.into()))?;
-        self.line(text)
+        self.line(escape::json(&text))
     }
 
     /// A table of the result; words of health and state are coloured.
     pub(crate) fn table(&self, table: &Rows) -> Result<(), CliError> {
-        let text = table.to_string();
-        self.line(if self.colour { coloured(&text) } else { text })
+        let text = escape::lines(&table.to_string()).into_owned();
+        let text = if self.colour { coloured(&text) } else { text };
+        write_out(format!("{text}\n").as_bytes())
     }
 
     /// A remark beside the result; `--quiet` and `--json` do without.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.quiet && !self.json {
-            error_line(&text.to_string());
+            error_line(&escape::lines(&text.to_string()));
         }
     }
 
@@ -156,27 +161,61 @@ impl Screen {
         let silent = self.quiet || self.json;
         move || {
             if !silent {
-                error_line(&text);
+                error_line(&escape::lines(&text));
             }
         }
     }
 
     /// Something the user must hear of even with `--quiet`.
     pub(crate) fn warning(&self, text: impl Display) {
-        error_line(&format!("{} {text}", self.painted("warning:", YELLOW)));
+        let text = text.to_string();
+        error_line(&format!(
+            "{} {}",
+            self.painted("warning:", YELLOW),
+            escape::line(&text)
+        ));
     }
 
     /// What is wrong with what was examined, in lines; the user must read it even with `--quiet`.
     #[expect(clippy::unused_self, reason = "whoever prints has a screen")]
     pub(crate) fn complaint(&self, text: impl Display) {
-        error_line(text.to_string().trim_end());
+        error_line(escape::lines(text.to_string().trim_end()).as_ref());
     }
 
     /// Says why the command failed, unless nobody listens.
     pub(crate) fn report(&self, error: &CliError) {
         if !error.is_broken_pipe() {
-            error_line(&format!("{} {error}", self.painted("error:", RED)));
+            error_line(&self.told(error));
         }
+    }
+
+    /// [`Self::report`], which waits for the reader of standard error for `limit` at most.
+    pub(crate) fn report_within(&self, error: &CliError, limit: Duration) {
+        let line = self.told(error);
+        let (done, told) = mpsc::channel::<()>();
+        let tell = move || {
+            error_line(&line);
+            drop(done);
+        };
+        if thread::Builder::new().spawn(tell).is_ok() {
+            // Whether it was read or not, the process ends now.
+            told.recv_timeout(limit).unwrap_or_default();
+        }
+    }
+
+    /// One line, and below it the end of a daemon's log where the error brings one.
+    fn told(&self, error: &CliError) -> String {
+        let text = error.to_string();
+        let (first, log) = match text.split_once(LOG_FOLLOWS) {
+            Some((first, log)) => (format!("{first}{}", LOG_FOLLOWS.trim_end()), Some(log)),
+            None => (text, None),
+        };
+        let mut told = format!("{} {}", self.painted("error:", RED), escape::line(&first));
+        if let Some(log) = log {
+            told.push('\n');
+            told.push_str(&escape::lines(log));
+        }
+        told
     }
 
     /// A bar for a transfer; invisible without a terminal.
@@ -281,11 +320,11 @@ pub(crate) fn write_out(bytes: &[u8]) -> Result<(), CliError> {
 /// Prints lines of the transfer protocol (`CORRUPTED_BLOCK ...`) exactly, whatever the options, around a bar.
 pub(crate) fn event_lines(bar: &ProgressBar) -> Arc<dyn Fn(&str) + Send + Sync> {
     let bar = bar.clone();
-    Arc::new(move |text| bar.suspend(|| error_line(text)))
+    Arc::new(move |text| bar.suspend(|| error_line(&escape::line(text))))
 }
 
-/// Standard error may be closed; there is nobody to tell then.
-fn error_line(text: &str) {
+/// Standard error may be closed; there is nobody to tell then. What is foreign in the text was escaped.
+pub(crate) fn error_line(text: &str) {
     drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
@@ -363,7 +402,10 @@ impl Rows {
     pub(crate) fn numbers(header: &[String], rows: &[Vec<String>]) -> Self {
         let mut all = Self::headless();
         all.0.set_header(header);
-        all.0.add_rows(rows);
+        all.0.add_rows(
+            rows.iter()
+                .map(|row| row.iter().map(|cell| escape::line(cell).into_owned())),
+        );
         for column in all.0.column_iter_mut() {
             column.set_padding((0, 2));
             column.set_cell_alignment(CellAlignment::Right);
@@ -379,7 +421,7 @@ impl Rows {
     }
 
     pub(crate) fn add<const N: usize>(&mut self, row: [String; N]) {
-        self.0.add_row(row);
+        self.0.add_row(row.map(|cell| escape::line(&cell).into_owned()));
     }
 }
 
@@ -434,6 +476,19 @@ mod tests {
             "2 h 30 min",
         ];
         assert_eq!(shown, expected.map(|text| format!("{text} left")));
+    }
+
+    #[test]
+    fn foreign_text_commands_no_terminal() {
+        let evil = "a\u{1b}]0;T\u{7}\n\u{202e}b";
+        let mut rows = Rows::new(["NAME"], &[]);
+        rows.add([evil.to_owned()]);
+        assert_eq!(rows.to_string(), "NAME\na\\u{1b}]0;T\\u{7}\\n\\u{202e}b");
+        let screen = Screen::new(false, false);
+        let told = screen.told(&CliError::Usage(evil.to_owned()));
+        assert_eq!(told, "error: a\\u{1b}]0;T\\u{7}\\n\\u{202e}b");
+        let told = screen.told(&CliError::Usage(format!("{LOG_FOLLOWS}a\r\nb")));
+        assert_eq!(told, "error: its log says:\na\\r\nb");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use mutualstore_daemon::files::directory_of;
 use mutualstore_testnet::client::ClientError;
 use mutualstore_testnet::interrupt::OnInterrupt;
 use tempfile::NamedTempFile;
@@ -49,19 +50,23 @@ impl Target {
             }
             // A link keeps pointing where it points.
             Ok(_) => path = fs::canonicalize(&path).map_err(refused)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // As `cp` does.
+            Err(_) if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink()) => {
+                let message = format!(
+                    "{} is a link that leads nowhere; remove it, or name its target",
+                    path.display()
+                );
+                return Err(CliError::Usage(message));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => named_as_file(&path)?,
             Err(error) => return Err(refused(error)),
         }
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
         let temp = tempfile::Builder::new()
             .prefix(".mutualstore-")
             .suffix(".part")
             // Less what the umask takes, as for any new file.
             .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder)
+            .tempfile_in(directory_of(&path))
             .map_err(refused)?;
         let doomed = temp.path().to_owned();
         let on_interrupt =
@@ -95,6 +100,19 @@ impl Target {
             Err(error) => Err(ClientError::Output(error.error).into()),
         }
     }
+}
+
+/// Whether a file can have this name at all, known before it is fetched.
+fn named_as_file(path: &Path) -> Result<(), CliError> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if path.file_name().is_none() || bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+        let message = format!(
+            "{} is no name of a file, and no directory is there",
+            path.display()
+        );
+        return Err(CliError::Usage(message));
+    }
+    Ok(())
 }
 
 impl Write for Target {
@@ -167,5 +185,19 @@ mod tests {
         Target::at(&link, true).unwrap().finish().unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        fs::remove_file(&file).unwrap();
+        for (path, replace) in [
+            (&link, false),
+            (&link, true),
+            (&dir.path().join("no/"), false),
+            (&dir.path().join("no/."), true),
+        ] {
+            assert!(
+                matches!(Target::at(path, replace), Err(CliError::Usage(_))),
+                "{}",
+                path.display()
+            );
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -74,10 +74,12 @@ pub(crate) struct Dir {
 
 impl Dir {
     pub(crate) fn path(&self) -> Result<PathBuf, CliError> {
-        match &self.dir {
-            Some(dir) => Ok(dir.clone()),
-            None => default_testnet_dir(),
-        }
+        let Some(dir) = &self.dir else {
+            return default_testnet_dir();
+        };
+        // What is kept of it is used from other working directories too.
+        let whole = std::path::absolute(dir);
+        whole.map_err(|error| CliError::Usage(format!("--dir {}: {error}", dir.display())))
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use mutualstore_testnet::client::{Client, ClientError, Departure, LeaveReport, NO_DAEMON, RETRY, Reply};
+use mutualstore_testnet::client::{
+    Client, ClientError, Departure, LeaveReport, NO_DAEMON, RETRY, Reply, UNRECOVERABLE,
+};
 
 use mutualstore_testnet::size::Size;
 
@@ -33,16 +35,31 @@ pub(crate) fn repair(args: &RepairArgs, screen: &Screen) -> Result<(), CliError>
     let outcome = client.repair(args.peer.as_deref(), args.wait, Some(events));
     spinner.finish_and_clear();
     let reply = outcome?;
-    if screen.json {
-        return screen.document(&reply.json);
-    }
     let report = reply.body;
-    screen.line(format!(
-        "{} shards ({}) rebuilt, {} pending",
-        report.regenerated,
-        Size(report.bytes),
-        report.pending
-    ))
+    if screen.json {
+        screen.document(&reply.json)?;
+    } else {
+        screen.line(format!(
+            "{} shards ({}) rebuilt, {} pending",
+            report.regenerated,
+            Size(report.bytes),
+            report.pending
+        ))?;
+    }
+    if report.unrecoverable.is_empty() {
+        return Ok(());
+    }
+    for stuck in &report.unrecoverable {
+        let name = stuck.name.as_deref().unwrap_or("of a file put elsewhere");
+        screen.warning(format!("cannot be rebuilt now: {name}: {}", stuck.reason));
+    }
+    let count = report.unrecoverable.len();
+    Err(CliError::Found {
+        code: UNRECOVERABLE,
+        message: format!(
+            "{count} files or stripes cannot be rebuilt until peers that hold their shards are back"
+        ),
+    })
 }
 
 #[derive(clap::Args, Debug)]

@@ -11,6 +11,7 @@
 //! Variables are named like their keys, `MUTUALSTORE_REPAIR_DELAY`, lists separated by commas; only that of `api`
 //! is `MUTUALSTORE_DAEMON_API`, because `MUTUALSTORE_API` says where clients find the daemon.
 
+mod error;
 mod join;
 
 use std::ffi::OsString;
@@ -23,12 +24,13 @@ use std::time::Duration;
 use mutualstore_erasure::Policy;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{FileError, read_optional, write_atomic};
+use crate::files::{read_optional, write_atomic};
 use crate::network::{
-    AddressError, DEFAULT_SUCCESSORS, Join, ParseJoinError, check_listen_address, check_peer_address,
-    id_from_hex, split_address,
+    DEFAULT_SUCCESSORS, Join, check_listen_address, check_peer_address, id_from_hex, split_address,
 };
 use crate::units::{Rate, Size, Switch, UnitError, optional_duration};
+
+pub use self::error::ConfigError;
 
 /// Name of the file in the data directory.
 pub const FILE: &str = "config.toml";
@@ -195,63 +197,6 @@ pub struct Overrides {
     pub file: Option<PathBuf>,
 }
 
-/// Why there is no configuration to start with. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// No layer gives a capacity.
-    #[error("the first start needs --capacity: how much disk to give, such as --capacity 10GiB")]
-    NoCapacity,
-    /// A value is outside its bounds.
-    #[error("{key} is {value}; {bounds}")]
-    Bounds {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// What would be accepted.
-        bounds: String,
-    },
-    /// An address is none.
-    #[error("{key}: {error}")]
-    Address {
-        /// The key.
-        key: &'static str,
-        /// What is wrong.
-        error: AddressError,
-    },
-    /// What is to be joined is neither an address nor an invite.
-    #[error("join: {0}")]
-    Join(#[from] ParseJoinError),
-    /// Where it is to be read from, it cannot be.
-    #[error("join: {0}")]
-    JoinSource(String),
-    /// A file is not TOML or has a key or value it must not have.
-    #[error("{}: {problem}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// What and where.
-        problem: String,
-    },
-    /// A variable has a value that does not parse.
-    #[error("{variable}: {problem}")]
-    Variable {
-        /// Its name.
-        variable: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// The file given as `--config` does not exist.
-    #[error("there is no configuration file {}", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file could not be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-}
-
 impl Config {
     /// The configuration of the daemon in `directory`, of all layers, and what to [keep](Overrides::keep) of it once
     /// the daemon has started.
@@ -278,6 +223,9 @@ impl Config {
             .join
             .map(|join| join::read(join, standard_input))
             .transpose()?;
+        if merged.capacity.is_none() && path.exists() {
+            return Err(ConfigError::CapacityMissing { path });
+        }
         let config = Self {
             exit_on_stdin_close,
             open,

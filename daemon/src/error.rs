@@ -186,6 +186,7 @@ impl From<ConfigError> for Failure {
         match error {
             ConfigError::File(error) => error.into(),
             ConfigError::NoCapacity
+            | ConfigError::CapacityMissing { .. }
             | ConfigError::Bounds { .. }
             | ConfigError::Address { .. }
             | ConfigError::Join(_)

@@ -67,7 +67,10 @@ mod tests {
     #[test]
     fn commands_to_terminals_become_visible() {
         assert_eq!(line("/x/\u{1b}]0;T\u{7}"), "/x/\\u{1b}]0;T\\u{7}");
-        assert_eq!(line("a\nb\tc\u{7f}\u{9b}\u{202e}"), "a\\nb\\tc\\u{7f}\\u{9b}\\u{202e}");
+        assert_eq!(
+            line("a\nb\tc\u{7f}\u{9b}\u{202e}"),
+            "a\\nb\\tc\\u{7f}\\u{9b}\\u{202e}"
+        );
         assert_eq!(lines("a\nb\r\n"), "a\nb\\r\n");
         assert!(matches!(line("plain, é, 漢字, 🦀"), Cow::Borrowed(_)));
     }

@@ -77,7 +77,7 @@ pub enum FileError {
 
 /// Replaces the content of `path` so that a crash leaves the old or the new one. `mode` are the permission bits.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let (begin, end) = TEMPORARY;
     let temporary = directory.join(format!("{begin}{name}.{:016x}{end}", rand::random::<u64>()));
@@ -98,6 +98,12 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), FileEr
             source,
         }
     })
+}
+
+/// The directory that `path` is an entry of; of a bare name the working directory, whose name is not empty.
+pub fn directory_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// Makes creations, renames and removals in `directory` durable.

@@ -25,7 +25,7 @@ use mutualstore_dht::Peer;
 use mutualstore_erasure::StripeId;
 use tracing::warn;
 
-use crate::files::sync_directory;
+use crate::files::{directory_of, sync_directory};
 
 /// Names a put to those who hold its shards: 16 random bytes.
 pub type PutToken = [u8; 16];
@@ -201,10 +201,9 @@ impl Put {
 
     fn mark(&mut self, kind: u8, sealed: &str) -> Result<(), JournalError> {
         self.append(&[&[kind], sealed.as_bytes()].concat())?;
-        let directory = self.path.parent().unwrap_or(Path::new("."));
         self.file
             .sync_all()
-            .and_then(|()| sync_directory(directory))
+            .and_then(|()| sync_directory(directory_of(&self.path)))
             .map_err(|source| self.error(source))
     }
 

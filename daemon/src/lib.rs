@@ -7,13 +7,15 @@
 //! * `node`: ring and custody, driven.
 //! * `transfer`: files in and out; [`crypt`], [`link`], [`manifest`], [`names`], [`placement`], [`tombstone`]: their forms.
 //! * [`adversary`]: hostile members, in builds for trying them.
-//! * `http`: what all HTTP listeners share; `api`: the HTTP API on loopback; [`error`]: failures as users see them; `metrics`, `process`.
+//! * `http`: what all HTTP listeners share; `api`: the HTTP API on loopback; [`error`]: failures as users see them;
+//!   [`escape`]: text made harmless; `log`, `metrics`, `process`.
 
 pub mod adversary;
 mod api;
 pub mod config;
 pub mod crypt;
 pub mod error;
+pub mod escape;
 pub mod files;
 mod http;
 pub mod journal;
@@ -21,6 +23,7 @@ pub mod keys;
 pub mod link;
 pub mod list;
 pub mod locator;
+mod log;
 pub mod manifest;
 mod metrics;
 pub mod names;

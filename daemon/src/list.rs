@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use self::index::{Entry, Index};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use zeroize::Zeroizing;
@@ -51,12 +52,44 @@ pub struct Listed {
     pub link: Link,
 }
 
-/// A line of the list.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Put(Listed),
-    Deleted(Deletion),
+/// A put as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Shown {
+    /// The file's own name, possibly empty.
+    pub name: String,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// When it was put, Unix time in milliseconds.
+    pub created: u64,
+    /// The code of its blocks.
+    pub code: String,
+    /// The link as text. Unlike that of [`Listed`] it is not parsed, which takes longer than all the rest.
+    pub link: String,
+}
+
+/// What the index takes from a line: a put, or a deletion.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Line {
+    #[serde(deserialize_with = "link_text::optional")]
+    link: Option<Link>,
+    #[serde(deserialize_with = "link_text::optional")]
+    deleted: Option<Link>,
+    code: String,
+    placement: String,
+    stripes: u64,
+}
+
+impl Line {
+    fn of(entry: &Listed) -> Self {
+        Self {
+            link: Some(entry.link.clone()),
+            deleted: None,
+            code: entry.code.clone(),
+            placement: entry.placement.clone(),
+            stripes: entry.stripes,
+        }
+    }
 }
 
 /// A file was deleted.
@@ -91,7 +124,7 @@ pub enum ListError {
 #[derive(Debug)]
 pub struct Page {
     /// By number, in the order they were put.
-    pub files: Vec<(u32, Listed)>,
+    pub files: Vec<(u32, Shown)>,
     /// Behind which number the next page begins; none when this is the last.
     pub next: Option<u32>,
 }
@@ -193,26 +226,24 @@ impl<W: Default> FileList<W> {
 
     /// Notes a put, and what is remembered of it. Durable on return.
     pub fn append(&self, entry: &Listed, watched: W) -> Result<(), ListError> {
-        self.append_line(&self.seal(entry), &Line::Put(entry.clone()), watched)
+        self.append_line(&self.seal(entry), &Line::of(entry), watched)
     }
 
     /// Notes a put or a deletion whose entry was [sealed](Self::seal) before. Durable on return. An entry may stand in the
     /// list twice; it is shown once.
     pub fn append_sealed(&self, sealed: &str) -> Result<(), ListError> {
-        match self.parse(sealed.as_bytes()) {
-            Some(line) => self.append_line(sealed, &line, W::default()),
-            None => {
-                warn!("an entry for {} is damaged; left out", self.path.display());
-                Ok(())
-            }
-        }
+        let Some(line) = self.parse::<Line>(sealed.as_bytes()) else {
+            warn!("an entry for {} is damaged; left out", self.path.display());
+            return Ok(());
+        };
+        self.append_line(sealed, &line, W::default())
     }
 
     fn append_line(&self, sealed: &str, parsed: &Line, watched: W) -> Result<(), ListError> {
         let mine = self.write_line(sealed, parsed, watched)?;
         self.sync(mine).inspect_err(|_| {
-            if let (Line::Put(entry), Some(index)) = (parsed, lock(&self.index).as_mut()) {
-                index.remove(&entry.link.manifest);
+            if let (Some(link), Some(index)) = (&parsed.link, lock(&self.index).as_mut()) {
+                index.remove(&link.manifest);
             }
         })
     }
@@ -287,8 +318,10 @@ impl<W: Default> FileList<W> {
             if line.last() == Some(&b'\n') {
                 line.pop();
             }
-            match self.parse(&line) {
-                Some(Line::Deleted(entry)) => drop(deleted.insert(entry.deleted.manifest)),
+            match self.parse::<Line>(&line) {
+                Some(Line {
+                    deleted: Some(gone), ..
+                }) => drop(deleted.insert(gone.manifest)),
                 Some(put) => take(&mut index, &put, offset, line.len(), W::default()),
                 None if line.is_empty() => {}
                 // The error is not shown: it could quote the link.
@@ -302,7 +335,7 @@ impl<W: Default> FileList<W> {
         Ok(index)
     }
 
-    fn parse(&self, line: &[u8]) -> Option<Line> {
+    fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Option<T> {
         serde_json::from_slice(&self.cipher.open(line)?).ok()
     }
 
@@ -329,7 +362,7 @@ impl<W: Default> FileList<W> {
             after = Some(*last);
             for (number, offset, length) in lines {
                 let listed = self.read(&file, offset, length)?;
-                let fits = |listed: &Listed| pattern.is_none_or(|pattern| matches(pattern, &listed.name));
+                let fits = |listed: &Shown| pattern.is_none_or(|pattern| matches(pattern, &listed.name));
                 let Some(listed) = listed.filter(fits) else {
                     continue;
                 };
@@ -368,14 +401,16 @@ impl<W: Default> FileList<W> {
     }
 
     /// The put at a line's place; none if it is damaged since.
-    fn read(&self, file: &File, offset: u64, length: u32) -> Result<Option<Listed>, ListError> {
+    fn read<T: DeserializeOwned>(
+        &self,
+        file: &File,
+        offset: u64,
+        length: u32,
+    ) -> Result<Option<T>, ListError> {
         let mut line = vec![0; length as usize];
         file.read_exact_at(&mut line, offset)
             .map_err(|error| self.error("read", error))?;
-        Ok(match self.parse(&line) {
-            Some(Line::Put(listed)) => Some(listed),
-            Some(Line::Deleted(_)) | None => None,
-        })
+        Ok(self.parse(&line))
     }
 
     fn error(&self, action: &'static str, source: io::Error) -> ListError {
@@ -389,14 +424,13 @@ impl<W: Default> FileList<W> {
 
 /// Takes what a line says into the index.
 fn take<W: Default>(index: &mut Index<W>, line: &Line, offset: u64, length: usize, watched: W) {
-    match line {
-        Line::Put(entry) => {
-            let length = u32::try_from(length).unwrap_or(u32::MAX);
-            index.insert(entry, (offset, length), watched);
-        }
-        Line::Deleted(entry) => {
-            index.remove(&entry.deleted.manifest);
-        }
+    if let Some(link) = &line.link {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        let kind = (line.code.as_str(), line.placement.as_str());
+        index.insert(link.manifest, (offset, length), kind, line.stripes == 1, watched);
+    }
+    if let Some(link) = &line.deleted {
+        index.remove(&link.manifest);
     }
 }
 
@@ -447,6 +481,10 @@ mod link_text {
         String::deserialize(deserializer)?
             .parse()
             .map_err(D::Error::custom)
+    }
+
+    pub(super) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Link>, D::Error> {
+        deserialize(deserializer).map(Some)
     }
 }
 

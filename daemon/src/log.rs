@@ -38,6 +38,14 @@ const LOOK: Duration = Duration::from_secs(2);
 const FLUSH: Duration = Duration::from_millis(300);
 const FLUSH_LOOK: Duration = Duration::from_millis(2);
 
+/// What the queue of this process dropped.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines dropped since the start, because nobody read those before in time.
+pub(crate) fn dropped() -> u64 {
+    DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
+}
+
 /// The log of this process.
 pub(crate) struct Log {
     lines: Arc<Lines>,
@@ -64,6 +72,7 @@ impl Log {
             .finish(output);
         let counter = queue.error_counter();
         dropped.get_or_init(|| counter.clone());
+        DROPPED.get_or_init(|| counter.clone());
         let lines = Arc::new(Lines {
             queue,
             counter,
@@ -143,13 +152,15 @@ impl<S: Subscriber> Layer<S> for ToLines {
         let mut text = Text::default();
         event.record(&mut text);
         let line = Line::new(event.metadata(), text.whole());
-        let now = Instant::now();
-        self.0.report(now);
         // Who wants details wants all of them.
-        let counted = *event.metadata().level() <= Level::INFO;
-        if !counted || self.0.repeats().admits(now, event.metadata().callsite(), &line) {
-            self.0.send(&line);
+        if *event.metadata().level() <= Level::INFO {
+            let now = Instant::now();
+            self.0.report(now);
+            if !self.0.repeats().admits(now, event.metadata().callsite(), &line) {
+                return;
+            }
         }
+        self.0.send(&line);
     }
 }
 
@@ -271,14 +282,13 @@ impl Repeats {
         if self.lines.len() < REMEMBERED {
             self.lines.insert(line.clone(), Window::new(now, line));
         }
-        match self.sites.get_mut(&site) {
-            Some(window) => window.admits(SITE, line),
-            None if self.sites.len() < REMEMBERED => {
-                self.sites.insert(site, Window::new(now, line));
-                true
-            }
-            None => true,
+        if let Some(window) = self.sites.get_mut(&site) {
+            return window.admits(SITE, line);
         }
+        if self.sites.len() < REMEMBERED {
+            self.sites.insert(site, Window::new(now, line));
+        }
+        true
     }
 
     /// Forgets windows that are over; what was left out in them.
@@ -325,10 +335,16 @@ impl<W: Write> Write for Output<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let dropped = self.dropped.get().map_or(0, ErrorCounter::dropped_lines);
         if dropped > self.told {
-            let text = format!("{} log lines dropped: they were not read in time", dropped - self.told);
+            let text = format!(
+                "{} log lines dropped: they were not read in time",
+                dropped - self.told
+            );
             self.told = dropped;
             let (level, target) = (Level::WARN, module_path!());
-            drop(self.to.write_all(Line { level, target, text }.shown(false).as_bytes()));
+            drop(
+                self.to
+                    .write_all(Line { level, target, text }.shown(false).as_bytes()),
+            );
         }
         drop(self.to.write_all(line));
         self.written.fetch_add(1, Ordering::AcqRel);
@@ -342,6 +358,8 @@ impl<W: Write> Write for Output<W> {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Callsite as _;
+
     use super::*;
 
     fn line(text: &str) -> Line {
@@ -353,7 +371,9 @@ mod tests {
     }
 
     fn site() -> Identifier {
-        tracing::callsite!(name: "site", kind: tracing::metadata::Kind::EVENT, fields: message).metadata().callsite()
+        tracing::callsite!(name: "site", kind: tracing::metadata::Kind::EVENT, fields: message)
+            .metadata()
+            .callsite()
     }
 
     #[test]
@@ -393,8 +413,16 @@ mod tests {
 
     #[test]
     fn dropped_lines_are_told_of_when_there_is_room() {
-        let (queue, _guard) = NonBlockingBuilder::default().finish(io::sink());
+        let (ours, mut pipe) = io::pipe().unwrap();
+        let long = vec![b'x'; 1 << 20];
+        let (mut queue, _guard) = NonBlockingBuilder::default()
+            .buffered_lines_limit(1)
+            .finish(pipe.try_clone().unwrap());
         let counter = queue.error_counter();
+        // Nobody reads: one is being written, one waits, the others are dropped.
+        while counter.dropped_lines() < 3 {
+            queue.write_all(&long).unwrap();
+        }
         let dropped = Arc::new(OnceLock::new());
         let mut output = Output {
             to: Vec::new(),
@@ -405,7 +433,15 @@ mod tests {
         output.write_all(b"one\n").unwrap();
         dropped.get_or_init(|| counter);
         output.write_all(b"two\n").unwrap();
-        assert_eq!(output.to, b"one\ntwo\n");
-        assert_eq!(output.written.load(Ordering::Acquire), 2);
+        output.write_all(b"three\n").unwrap();
+        let text = String::from_utf8(output.to).unwrap();
+        assert!(
+            text.starts_with("one\n") && text.ends_with(" in time\ntwo\nthree\n"),
+            "{text}"
+        );
+        assert!(text.contains(" 3 log lines dropped: "), "{text}");
+        assert_eq!(output.written.load(Ordering::Acquire), 3);
+        drop(ours);
+        pipe.flush().unwrap();
     }
 }

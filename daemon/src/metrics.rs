@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::net::ClassCounters;
+use crate::net::{ClassCounters, Net};
 use crate::node::Node;
 
 /// A number that only rises.
@@ -109,40 +109,8 @@ impl Metrics {
         self.transfers(&mut registry);
         local(&mut registry, node);
         if let Some(net) = node.net() {
-            let counters = net.counters();
-            traffic(&mut registry, "rpc", &counters.rpc);
-            traffic(&mut registry, "shard", &counters.shards);
-            if let Some(rate) = node.config.link_rate {
-                gauge(
-                    &mut registry,
-                    "link_rate_bytes_per_second",
-                    "What is sent to peers at most, and as much received",
-                    rate,
-                );
-            }
-            let dials = counters.dials.load(Ordering::Relaxed);
-            count(&mut registry, "dials", "Connections dialled", dials);
-            let failed = counters.dials_failed.load(Ordering::Relaxed);
-            count(
-                &mut registry,
-                "dials_failed",
-                "Dials without an accepted connection",
-                failed,
-            );
-            gauge(
-                &mut registry,
-                "connections",
-                "Open connections",
-                len(net.connections()),
-            );
+            connections(&mut registry, node, net);
         }
-        let forged = node.verifier.forged();
-        count(
-            &mut registry,
-            "contacts_forged",
-            "Contacts met that their peers did not sign; ignored",
-            forged,
-        );
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)
@@ -216,6 +184,48 @@ impl Metrics {
             count_bytes(registry, name, &format!("Bytes of {what}"), bytes.get());
         }
     }
+}
+
+fn connections(registry: &mut Registry, node: &Node, net: &Net) {
+    let counters = net.counters();
+    traffic(registry, "rpc", &counters.rpc);
+    traffic(registry, "shard", &counters.shards);
+    if let Some(rate) = node.config.link_rate {
+        gauge(
+            registry,
+            "link_rate_bytes_per_second",
+            "What is sent to peers at most, and as much received",
+            rate,
+        );
+    }
+    let dials = counters.dials.load(Ordering::Relaxed);
+    count(registry, "dials", "Connections dialled", dials);
+    let failed = counters.dials_failed.load(Ordering::Relaxed);
+    count(
+        registry,
+        "dials_failed",
+        "Dials without an accepted connection",
+        failed,
+    );
+    gauge(
+        registry,
+        "connections",
+        "Open connections",
+        len(net.connections()),
+    );
+    gauge(
+        registry,
+        "connections_waiting",
+        "Inbound connections that have not proved themselves yet",
+        len(net.waiting()),
+    );
+    let forged = node.verifier.forged();
+    count(
+        registry,
+        "contacts_forged",
+        "Contacts met that their peers did not sign; ignored",
+        forged,
+    );
 }
 
 fn local(registry: &mut Registry, node: &Node) {
@@ -336,6 +346,19 @@ fn upkeep(registry: &mut Registry, node: &Node) {
 fn process(registry: &mut Registry) {
     let used = crate::process::current();
     gauge_bytes(registry, "resident_memory", "Resident memory", used.rss_bytes);
+    gauge(
+        registry,
+        "files_open",
+        "Files and connections open",
+        used.files_open,
+    );
+    let dropped = crate::log::dropped();
+    count(
+        registry,
+        "log_lines_dropped",
+        "Lines of the log that nobody read in time",
+        dropped,
+    );
     let seconds = ConstCounter::new(used.cpu_seconds);
     registry.register_with_unit(
         "cpu",

@@ -1,6 +1,8 @@
 //! Names of files: what a put records, the media type a name suggests, and how a name that came from a stranger is
 //! made harmless before it is written or shown.
 
+use crate::escape::is_deceptive;
+
 /// Longest file name of every common file system, bytes.
 const LONGEST_NAME: usize = 255;
 
@@ -52,10 +54,7 @@ pub fn base_name(path: &str) -> &str {
 
 /// A file name that stays in its directory and shows itself: the name came with a link, from somebody else.
 pub fn harmless(name: &str) -> String {
-    let deceptive = |c: char| {
-        c.is_control()
-            || matches!(c, '/' | '\\' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
+    let deceptive = |c: char| is_deceptive(c) || matches!(c, '/' | '\\');
     let mut out: String = name.chars().map(|c| if deceptive(c) { '_' } else { c }).collect();
     // No hidden files, no `..`, nothing that looks like an option.
     if out.starts_with(['.', '-']) {

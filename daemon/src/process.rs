@@ -9,6 +9,10 @@ pub(crate) struct ProcessUse {
     pub(crate) cpu_seconds: f64,
     /// Resident memory in bytes.
     pub(crate) rss_bytes: u64,
+    /// Files and connections that are open.
+    pub(crate) files_open: u64,
+    /// How many may be; none if nothing limits it.
+    pub(crate) files_limit: Option<u64>,
 }
 
 /// Now; zeros where there is no `/proc`.
@@ -16,6 +20,8 @@ pub(crate) fn current() -> ProcessUse {
     ProcessUse {
         cpu_seconds: cpu_seconds().unwrap_or_default(),
         rss_bytes: rss_bytes().unwrap_or_default(),
+        files_open: std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64),
+        files_limit: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
     }
 }
 
@@ -40,6 +46,6 @@ mod tests {
     #[test]
     fn this_process_uses_something() {
         let used = super::current();
-        assert!(used.rss_bytes > 0 && used.cpu_seconds > 0.0);
+        assert!(used.rss_bytes > 0 && used.cpu_seconds > 0.0 && used.files_open > 2);
     }
 }

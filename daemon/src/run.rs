@@ -1,6 +1,6 @@
 //! From a data directory to a serving peer, and back to a clean stop.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use crate::error::Failure;
 use crate::files::{Book, BookEntry, DaemonInfo, DataDir, FileError};
 use crate::journal::{Journal, Unfinished};
 use crate::list::FileList;
+use crate::log::Log;
 use crate::net::{Net, NetConfig, NetworkInfo};
 use crate::network::{Join, Network};
 use crate::node::shards::unix_ms;
@@ -51,7 +52,7 @@ pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
     raise_file_limit();
     let data = DataDir::open(directory)?;
     let (config, given) = Config::load(directory, overrides)?;
-    log_to_stderr(&config.log);
+    let log = Log::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 8)))
         .max_blocking_threads(BLOCKING_THREADS)
@@ -59,8 +60,10 @@ pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(system)?;
+    runtime.spawn(log.count_repeats());
     let outcome = runtime.block_on(serve(data, config, given));
     runtime.shutdown_timeout(Duration::from_millis(500));
+    log.flush();
     outcome
 }
 
@@ -73,21 +76,6 @@ fn raise_file_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::debug!(%error, "the limit of open files stays");
-    }
-}
-
-fn log_to_stderr(filter: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let logged = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // Or it says on standard error that it could not write there, which panics: the log's disk may be full.
-        .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .try_init();
-    if let Err(error) = logged {
-        drop(writeln!(std::io::stderr(), "logging: {error}"));
     }
 }
 
@@ -116,6 +104,14 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
     );
     for key in &report.damaged {
         tracing::warn!("CORRUPTED_BLOCK {}:{}", hex::encode(key.stripe), key.index);
+    }
+    let mut damaged = report.damaged.len() as u64;
+    if report.skipped_bytes > 0 {
+        damaged += 1;
+        tracing::warn!(
+            bytes = report.skipped_bytes,
+            "between its records the shard store has bytes that are none"
+        );
     }
     let me = Peer::new(public_key(&seed));
     let contact = contact(&data, &config, &network, me, store.used().committed_bytes)?;
@@ -150,6 +146,7 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
         journal,
     };
     let node = Arc::new(Node::new(parts));
+    node.shards.bad.add(damaged);
     let announced = node.shards.announce_all(&node.core).await;
     announced
         .map_err(|error| Failure::disk(error.kind(), format!("cannot read the shard index: {error}")))?;
@@ -292,6 +289,9 @@ fn system(error: std::io::Error) -> Failure {
 async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    // Caught and left unread, it does not end the process: a terminal that closes, or who thinks that logs are
+    // rotated so, does no harm.
+    let _hang_up = signal(SignalKind::hangup()).map_err(system)?;
     let stdin_closed = Arc::new(Notify::new());
     if config.exit_on_stdin_close {
         watch_stdin(Arc::clone(&stdin_closed)).map_err(system)?;
@@ -390,22 +390,32 @@ fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<DaemonInfo, 
     };
     spare::with(node.data.path(), || Ok(node.data.save_daemon_info(&info)?))?;
     let listen = info.listen.join(",");
-    let mut out = std::io::stdout().lock();
     let open = if node.network().is_open() == Some(true) {
         tracing::warn!("{OPEN}");
         " network=open"
     } else {
         ""
     };
-    let written = writeln!(
-        out,
+    say_ready(format!(
         "ready peer={} api={} listen={listen}{open}",
         info.peer, info.api
-    );
-    if let Err(error) = written.and_then(|()| out.flush()) {
-        tracing::debug!(%error, "nobody reads standard output");
-    }
+    ))
+    .map_err(system)?;
     Ok(info)
+}
+
+/// On a thread of its own: standard output may be a pipe that nobody empties.
+fn say_ready(line: String) -> std::io::Result<()> {
+    let say = move || {
+        let mut out = std::io::stdout().lock();
+        if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+            tracing::debug!(%error, "nobody reads standard output");
+        }
+    };
+    std::thread::Builder::new()
+        .name("ready".to_owned())
+        .spawn(say)
+        .map(drop)
 }
 
 /// A thread, because a read of standard input cannot be cancelled.

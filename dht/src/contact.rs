@@ -126,8 +126,8 @@ impl Default for Signature {
 impl fmt::Debug for Signature {
     /// The first 4 bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.0;
-        write!(f, "{:08x}…", u32::from_be_bytes([a, b, c, d]))
+        let first = self.0.first_chunk().copied().unwrap_or_default();
+        write!(f, "{:08x}…", u32::from_be_bytes(first))
     }
 }
 

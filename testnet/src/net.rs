@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::client::{Client, ClientError, DaemonFile, FAILURE, RETRY, USAGE};
 use crate::proc;
 use crate::size::Capacities;
-use crate::spawn::{self, Fleet, Launch, Recipe, SpawnError};
+use crate::spawn::{self, Fleet, LOG_FOLLOWS, Launch, Recipe, SpawnError};
 use crate::state::{self, Peer, StateError, Testnet};
 use crate::whole::{self, Member, NotWhole};
 
@@ -55,7 +55,7 @@ pub enum NetError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     /// The daemons found no common ring; those started by this command were killed.
-    #[error("{source}; its log says:\n{log}")]
+    #[error("{source}; {LOG_FOLLOWS}{log}")]
     NotWhole {
         /// What was seen.
         source: NotWhole,

@@ -4,7 +4,8 @@
 //! peer listens on the wildcard address and has a loopback interface that reaches nobody else and several that do. A
 //! run starts the daemons in a random order, each joining by an invite of one before; looks at every contact on every
 //! daemon; puts and gets a file; takes interfaces of one peer down, brings them back with other addresses, and waits
-//! until every contact everywhere is right again and the peer stores and reads as before.
+//! until every contact everywhere is right again and the peer stores and reads as before. At last one more daemon
+//! joins by an invite of the peer that moved.
 //!
 //! What is found wrong is a problem in the report, not an error: the runs go on.
 
@@ -24,7 +25,9 @@ use tempfile::TempDir;
 
 use self::space::Space;
 pub use self::space::enter;
-use crate::client::{Client, ClientError, FAILURE, GetOptions, PutOptions, RETRY, RingQuery, USAGE};
+use crate::client::{
+    Client, ClientError, DaemonFile, FAILURE, GetOptions, PutOptions, RETRY, RingQuery, USAGE,
+};
 use crate::spawn::{Fleet, Launch, Recipe, SpawnError};
 use crate::stream::{Expecting, Noise};
 
@@ -39,7 +42,7 @@ const JOIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long the first contacts may take to be right everywhere.
 const CONTACTS_LIMIT: Duration = Duration::from_secs(30);
 /// How long the look goes on after the limit, to tell late from never.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// A put after the move may take so many times as long as the one before, and [`SLACK`].
 const SLOWER: f64 = 4.0;
 /// Seconds: small files are over too soon for a ratio alone.
@@ -270,7 +273,8 @@ fn one(
         put_after_seconds: None,
         problems: Vec::new(),
     };
-    let space = Space::new(options.peers, options.interfaces, family)?;
+    // One more for who joins at last.
+    let space = Space::new(options.peers + 1, options.interfaces, family)?;
     let place = dir.path().join(format!("{}-{start}", family.as_str()));
     let fleet = Fleet::new(Some(dir.path().to_owned())).map_err(io("cannot watch for Ctrl-C"))?;
     let mut stage = Stage {
@@ -318,6 +322,20 @@ struct Member {
     index: usize,
     peer: String,
     client: Client,
+    data_dir: PathBuf,
+}
+
+impl Member {
+    /// Where it says in `daemon.json` that it listens, without loopback, sorted.
+    fn listens(&self) -> Vec<String> {
+        let file = DaemonFile::read(&self.data_dir);
+        let listen = file.map(|file| file.listen).unwrap_or_default();
+        let wide = listen.iter().filter(|address| !is_loopback(address));
+        let bare = wide.filter_map(|address| Some(address.split_once("/p2p/")?.0.to_owned()));
+        let mut bare: Vec<String> = bare.collect();
+        bare.sort();
+        bare
+    }
 }
 
 /// One start under way. The daemons go before the namespaces.
@@ -331,7 +349,8 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn play(&mut self, place: &Path, report: &mut StartReport, rng: &mut ChaCha8Rng) -> Result<(), Failed> {
         for index in report.order.clone() {
-            self.launch(place, report.family, index, rng)?;
+            let host = self.peers.choose(rng).map(|member| member.index);
+            self.launch(place, report.family, index, host)?;
             self.await_joined(index, report)?;
         }
         report.contacts_seconds = Some(self.await_contacts(report, CONTACTS_LIMIT, "at the start")?);
@@ -343,7 +362,7 @@ impl Stage<'_> {
         report.get_mbps = Some(self.speed(self.get(reader, &put.link, seed)?));
 
         for interface in &report.moved_interfaces {
-            self.space.take_down(report.moved_peer, *interface)?;
+            Space::take_down(report.moved_peer, *interface)?;
         }
         thread::sleep(self.options.down);
         for interface in &report.moved_interfaces {
@@ -361,26 +380,25 @@ impl Stage<'_> {
         }
         self.get(report.moved_peer, &put.link, seed)?;
         self.get(reader, &after.link, seed)?;
-        Ok(())
+        let newcomer = self.options.peers;
+        self.launch(place, report.family, newcomer, Some(report.moved_peer))?;
+        self.await_joined(newcomer, report)
     }
 
-    /// Starts a daemon in its namespace, invited by one of those that run.
+    /// Starts a daemon in its namespace, invited by one that runs; the first one founds the network.
     fn launch(
         &mut self,
         place: &Path,
         family: Family,
         index: usize,
-        rng: &mut ChaCha8Rng,
+        host: Option<usize>,
     ) -> Result<(), Failed> {
-        let host = self.peers.choose(rng);
-        let invite = |host: &Member| {
-            let asked = Space::within(host.index, || host.client.invite())?;
-            asked.map_err(failed("no invite"))
-        };
-        let join = match host {
-            Some(host) => vec![invite(host)?.body.invite],
-            None => Vec::new(),
-        };
+        let mut join = Vec::new();
+        if let Some(host) = host {
+            let client = &self.member(host)?.client;
+            let asked = Space::within(host, || client.invite())?;
+            join.push(asked.map_err(failed("no invite"))?.body.invite);
+        }
         let recipe = Recipe {
             binary: self.options.binary.clone(),
             unit_bytes: CAPACITY / 8,
@@ -406,7 +424,12 @@ impl Stage<'_> {
             Ok::<_, Failed>((file.peer, client))
         });
         let (peer, client) = started??;
-        self.peers.push(Member { index, peer, client });
+        self.peers.push(Member {
+            index,
+            peer,
+            client,
+            data_dir: launch.data_dir,
+        });
         Ok(())
     }
 
@@ -468,6 +491,14 @@ impl Stage<'_> {
                 Ok(Err(error)) => return Err(format!("peer {} does not answer: {error}", member.index)),
                 Err(error) => return Err(error.to_string()),
             };
+            let (listens, expected) = (member.listens(), self.space.expected(member.index, PORT));
+            if listens != expected {
+                let (listens, expected) = (listens.join(" "), expected.join(" "));
+                wrong = wrong.and(Err(format!(
+                    "daemon.json of peer {} has {listens}, not {expected}",
+                    member.index
+                )));
+            }
             let told = ring.peers.iter().flat_map(|peer| &peer.addresses);
             *loopback += told.filter(|address| is_loopback(address)).count();
             for other in &self.peers {

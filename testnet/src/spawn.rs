@@ -28,6 +28,8 @@ use crate::interrupt::OnInterrupt;
 pub(crate) const POLL: Duration = Duration::from_millis(25);
 const SERVING_LIMIT: Duration = Duration::from_mins(1);
 const LOG_TAIL: u64 = 2 << 10;
+/// In messages of errors, what the lines of a daemon's log stand behind.
+pub const LOG_FOLLOWS: &str = "its log says:\n";
 /// In the data directory: what [`Launch::join`] holds, a line each.
 const JOIN_FILE: &str = "join";
 
@@ -78,7 +80,7 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// It ended by itself.
-    #[error("daemon {index} ended ({status}); its log says:\n{log}")]
+    #[error("daemon {index} ended ({status}); {LOG_FOLLOWS}{log}")]
     Exited {
         /// Number of the peer.
         index: usize,
@@ -88,7 +90,7 @@ pub enum SpawnError {
         log: String,
     },
     /// It runs but does not serve; it was killed.
-    #[error("daemon {index} did not get ready in {} s; its log says:\n{log}", limit.as_secs())]
+    #[error("daemon {index} did not get ready in {} s; {LOG_FOLLOWS}{log}", limit.as_secs())]
     Late {
         /// Number of the peer.
         index: usize,

@@ -129,7 +129,7 @@ fn a_member_with_another_secret_is_refused_and_not_alone() {
     let path = dir.join("network.json");
     let mut network: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let secret = network["secret"].as_str().unwrap().to_owned();
-    network["secret"] = "00".repeat(32).into();
+    network["secret"] = "11".repeat(32).into();
     std::fs::write(&path, network.to_string()).unwrap();
 
     let daemon = Daemon::start(&dir, &[]);
@@ -288,7 +288,7 @@ fn a_forged_contact_changes_nothing_anywhere() {
     forger.forge_everything(&dirs);
     let forged = |dir: &Path| {
         let metrics = Client::open(dir).unwrap().metrics().unwrap();
-        metrics.get("mutualstore_contacts_forged_total").unwrap()
+        metrics.get("contacts_forged_total").unwrap()
     };
     eventually("every daemon has met forged contacts", || {
         dirs.iter().all(|dir| forged(dir) >= 20).then_some(())

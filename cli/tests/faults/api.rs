@@ -1,326 +1,25 @@
-//! The HTTP API under slow, idle and many clients, and its conditional and range requests.
+//! The HTTP API under slow, idle and many clients, and what it refuses; [`conditional`]: its conditional and range
+//! requests.
+
+mod client;
+mod conditional;
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{LIMIT, Net, eventually, mutualstore, noise, say};
-
-/// Where a peer's API is, and the token it wants.
-struct Api {
-    address: SocketAddr,
-    token: String,
-}
-
-/// An answer as it came.
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        let named = self
-            .headers
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name));
-        named.map(|(_, value)| value.as_str())
-    }
-
-    #[track_caller]
-    fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-}
-
-impl Api {
-    fn of(net: &Net, index: usize) -> Self {
-        let peer = &net.peers()[index];
-        let address = peer["api"].as_str().unwrap().strip_prefix("http://").unwrap();
-        let token = fs::read_to_string(net.data_dir(index).join("token")).unwrap();
-        Self {
-            address: address.parse().unwrap(),
-            token: token.trim().to_owned(),
-        }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream
-    }
-
-    /// The head of a request with the token.
-    fn head(&self, line: &str, headers: &[&str]) -> String {
-        let bearer = format!("Authorization: Bearer {}", self.token);
-        let mut lines = vec![
-            format!("{line} HTTP/1.1"),
-            format!("Host: {}", self.address),
-            bearer,
-        ];
-        lines.extend(headers.iter().map(|header| (*header).to_owned()));
-        lines.join("\r\n") + "\r\n\r\n"
-    }
-
-    /// Sends a request as it is and answers how it was answered, up to the end of the connection.
-    fn raw(&self, request: &str) -> Answer {
-        let mut stream = self.connect();
-        stream.write_all(request.as_bytes()).unwrap();
-        parse(&mut stream)
-    }
-
-    fn ask(&self, line: &str, headers: &[&str]) -> Answer {
-        let headers: Vec<&str> = headers.iter().copied().chain(["Connection: close"]).collect();
-        self.raw(&self.head(line, &headers))
-    }
-}
-
-fn parse(stream: &mut TcpStream) -> Answer {
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    let end = bytes.windows(4).position(|part| part == b"\r\n\r\n").unwrap();
-    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-    let mut lines = head.lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers = lines.map(|line| {
-        let (name, value) = line.split_once(':').unwrap();
-        (name.to_owned(), value.trim().to_owned())
-    });
-    Answer {
-        status,
-        headers: headers.collect(),
-        body: bytes[end + 4..].to_vec(),
-    }
-}
-
-/// The bytes of `text` beginning at `first`.
-type Expected<'a> = (u16, Option<&'a str>, &'a [u8]);
+use self::client::{Answer, Api};
+use crate::common::{Net, eventually, mutualstore, noise, say};
 
 #[test]
-fn conditional_and_range_requests_are_answered_as_rfc_9110_says() {
+fn refusal_of_any_kind_is_json_and_never_repeats_a_link() {
     let net = Net::up(1, &[]);
-    let text = b"0123456789abcdefghijklmnopqrstuvwxyz".as_slice();
-    let link = net.put(0, text, &["--name", "alphabet.txt"]);
-    let api = Api::of(&net, 0);
-    let line = format!("GET /v1/files/{link}");
-    let whole = api.ask(&line, &[]);
-    let etag = whole.header("etag").unwrap();
-    let date = whole.header("last-modified").unwrap();
-    let (same, weak) = (format!("\"x\", {etag}"), format!("W/{etag}"));
-    let all: Expected = (200, None, text);
-    let first: Expected = (206, Some("bytes 0-9/36"), &text[..10]);
-    let outside: Expected = (416, Some("bytes */36"), b"{");
-    let unmodified: Expected = (304, None, b"");
-    let failed: Expected = (412, None, b"{");
-    let of = |name: &str, value: &str| format!("{name}: {value}");
-    let range = || of("Range", "bytes=0-9");
-    let table: Vec<(Vec<String>, Expected)> = vec![
-        (vec![], all),
-        (vec![range()], first),
-        (vec![of("Range", "Bytes=0-9")], first),
-        (vec![of("range", "BYTES=00-009")], first),
-        (
-            vec![of("Range", "bytes=30-")],
-            (206, Some("bytes 30-35/36"), &text[30..]),
-        ),
-        (
-            vec![of("Range", "bytes=-6")],
-            (206, Some("bytes 30-35/36"), &text[30..]),
-        ),
-        (
-            vec![of("Range", "bytes=-600")],
-            (206, Some("bytes 0-35/36"), text),
-        ),
-        (vec![of("Range", "bytes=0-")], (206, Some("bytes 0-35/36"), text)),
-        (
-            vec![of("Range", "bytes=30-18446744073709551616")],
-            (206, Some("bytes 30-35/36"), &text[30..]),
-        ),
-        (vec![of("Range", "bytes=36-")], outside),
-        (vec![of("Range", "bytes=18446744073709551616-")], outside),
-        (vec![of("Range", "bytes=99999999999999999999999999-")], outside),
-        (vec![of("Range", "bytes=-0")], outside),
-        (vec![of("Range", "bytes=+0-1")], all),
-        (vec![of("Range", "bytes=5-2")], all),
-        (vec![of("Range", "bytes=0 - 1")], all),
-        (vec![of("Range", "bytes=a-b")], all),
-        (vec![of("Range", "bytes=0-1,4-5")], all),
-        (vec![of("Range", "bytes=0-1"), of("Range", "bytes=0-1")], all),
-        (vec![of("Range", "lines=0-1")], all),
-        (vec![range(), of("If-Range", etag)], first),
-        (vec![range(), of("If-Range", date)], first),
-        (vec![range(), of("If-Range", "\"other\"")], all),
-        (vec![range(), of("If-Range", &weak)], all),
-        (
-            vec![range(), of("If-Range", "Thu, 01 Jan 1970 00:00:00 GMT")],
-            all,
-        ),
-        (vec![of("If-Match", etag)], all),
-        (vec![of("If-Match", "*")], all),
-        (vec![of("If-Match", &same)], all),
-        (vec![of("If-Match", "\"x\""), of("If-Match", etag)], all),
-        (vec![of("If-Match", "\"x\"")], failed),
-        (vec![of("If-Match", &weak)], failed),
-        (vec![of("If-Match", "\"x\""), range()], failed),
-        (vec![of("If-None-Match", etag)], unmodified),
-        (vec![of("If-None-Match", &same)], unmodified),
-        (vec![of("If-None-Match", "*")], unmodified),
-        (vec![of("If-None-Match", &weak)], unmodified),
-        (
-            vec![of("If-None-Match", "\"x\""), of("If-None-Match", etag)],
-            unmodified,
-        ),
-        (vec![of("If-None-Match", "\"x\"")], all),
-        (vec![of("If-None-Match", etag), range()], unmodified),
-        (vec![of("If-Modified-Since", date)], unmodified),
-        (
-            vec![of("If-Modified-Since", "Thu, 01 Jan 1970 00:00:00 GMT")],
-            all,
-        ),
-        (vec![of("If-Modified-Since", "never")], all),
-        (
-            vec![of("If-Modified-Since", date), of("If-None-Match", "\"x\"")],
-            all,
-        ),
-        (vec![of("If-Unmodified-Since", date)], all),
-        (
-            vec![of("If-Unmodified-Since", "Thu, 01 Jan 1970 00:00:00 GMT")],
-            failed,
-        ),
-        (
-            vec![
-                of("If-Unmodified-Since", "Thu, 01 Jan 1970 00:00:00 GMT"),
-                of("If-Match", etag),
-            ],
-            all,
-        ),
-    ];
-    for (headers, (status, content_range, body)) in table {
-        let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
-        let answer = api.ask(&line, &headers);
-        assert_eq!(
-            (answer.status, answer.header("content-range")),
-            (status, content_range),
-            "{headers:?}"
-        );
-        if body == b"{" {
-            assert!(
-                answer.json()["error"].is_string() && answer.json()["code"] == 2,
-                "{headers:?}"
-            );
-        } else {
-            assert_eq!(answer.body, body, "{headers:?}");
-        }
-        assert_eq!(
-            answer.header("x-content-type-options"),
-            Some("nosniff"),
-            "{headers:?}"
-        );
-        if status < 400 {
-            assert_eq!(answer.header("etag"), Some(etag), "{headers:?}");
-        }
-        if status == 304 {
-            assert_eq!(answer.header("content-type"), None, "{headers:?}");
-        } else if status < 400 {
-            assert_eq!(answer.header("accept-ranges"), Some("bytes"), "{headers:?}");
-            assert_eq!(
-                answer.header("content-length"),
-                Some(body.len().to_string().as_str()),
-                "{headers:?}"
-            );
-        }
-        // HEAD says the same of the whole; ranges are for GET.
-        let head = api.ask(&line.replace("GET", "HEAD"), &headers);
-        let expected = if matches!(status, 206 | 416) { 200 } else { status };
-        assert_eq!(
-            (head.status, head.body.as_slice()),
-            (expected, b"".as_slice()),
-            "HEAD {headers:?}"
-        );
-        if expected == 200 {
-            assert_eq!(head.header("content-length"), Some("36"), "HEAD {headers:?}");
-            for name in [
-                "etag",
-                "last-modified",
-                "content-type",
-                "content-disposition",
-                "accept-ranges",
-            ] {
-                assert_eq!(head.header(name), whole.header(name), "HEAD {headers:?}");
-            }
-        }
-    }
-    let empty = net.put(0, b"", &["--name", "nothing"]);
-    let line = format!("GET /v1/files/{empty}");
-    for (range, status) in [
-        ("bytes=-1", 200),
-        ("bytes=0-", 416),
-        ("bytes=-0", 416),
-        ("bytes=0-0", 416),
-    ] {
-        let answer = api.ask(&line, &[&format!("Range: {range}")]);
-        assert_eq!(answer.status, status, "{range} of nothing");
-        let expected = (status == 416).then_some("bytes */0");
-        assert_eq!(answer.header("content-range"), expected, "{range} of nothing");
-    }
-}
-
-#[test]
-fn tools_of_others_resume_a_download() {
-    let net = Net::up(1, &[]);
-    let bytes = noise(1, 300_000);
-    let link = net.put(0, &bytes, &[]);
-    let api = Api::of(&net, 0);
-    let (url, bearer) = (
-        format!("http://{}/v1/files/{link}", api.address),
-        format!("Authorization: bearer {}", api.token),
-    );
-    let run = |command: &mut Command| -> Option<Output> {
-        match command.output() {
-            // Only where the tool is installed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            output => Some(output.unwrap()),
-        }
-    };
-    let part = net.file("part");
-    for length in [0, 1, 123_456, bytes.len()] {
-        fs::write(&part, &bytes[..length]).unwrap();
-        let resumed = Command::new("curl")
-            .args(["-sS", "-C", "-", "-H", &bearer, "-o"])
-            .arg(&part)
-            .arg(&url)
-            .output();
-        if matches!(&resumed, Err(error) if error.kind() == io::ErrorKind::NotFound) {
-            break;
-        }
-        assert!(
-            fs::read(&part).unwrap() == bytes,
-            "curl, {length} bytes there: {resumed:?}"
-        );
-    }
-    if let Some(output) = run(Command::new("curl").args(["-sS", "-r", "100-199", "-H", &bearer, &url])) {
-        assert!(output.stdout == bytes[100..200], "{output:?}");
-    }
-    fs::write(&part, &bytes[..123_456]).unwrap();
-    let mut wget = Command::new("wget");
-    wget.args(["-q", "-c", "--header", &bearer, "-O"])
-        .arg(&part)
-        .arg(&url);
-    if let Some(output) = run(&mut wget) {
-        assert!(fs::read(&part).unwrap() == bytes, "wget: {output:?}");
-    }
-}
-
-#[test]
-fn refusals_name_what_is_wanted_and_never_repeat_a_link() {
-    let net = Net::up(1, &[]);
-    let link = net.put(0, &noise(2, 1000), &["--name", "grüße \"a\"\n.html"]);
+    let link = net.put(0, &noise(2, 1000), &[]);
     let api = Api::of(&net, 0);
     for (line, status) in [
         (format!("GET /v2/files/{link}"), 404),
@@ -349,15 +48,27 @@ fn refusals_name_what_is_wanted_and_never_repeat_a_link() {
         assert_eq!(answer.header("content-type"), Some("application/json"), "{line}");
         assert_eq!(answer.header("allow").is_some(), status == 405, "{line}");
     }
+    let log = fs::read_to_string(net.data_dir(0).join("log")).unwrap();
+    assert!(!log.contains(&link), "{log}");
+}
+
+/// A request for a file with exactly these headers.
+fn with_headers(api: &Api, link: &str, headers: &[&str]) -> Answer {
+    let head = headers.join("\r\n");
+    api.raw(&format!(
+        "GET /v1/files/{link} HTTP/1.1\r\n{head}\r\nConnection: close\r\n\r\n"
+    ))
+}
+
+#[test]
+fn download_wants_one_bearer_token_and_comes_with_a_harmless_name() {
+    let net = Net::up(1, &[]);
+    let link = net.put(0, &noise(2, 1000), &["--name", "grüße \"a\"\n.html"]);
+    let api = Api::of(&net, 0);
     let host = format!("Host: {}", api.address);
-    let get = |headers: &[&str]| {
-        let head = headers.join("\r\n");
-        api.raw(&format!(
-            "GET /v1/files/{link} HTTP/1.1\r\n{head}\r\nConnection: close\r\n\r\n"
-        ))
-    };
     for scheme in ["Bearer", "bearer", "BEARER"] {
-        let answer = get(&[&host, &format!("authorization: {scheme} {}", api.token)]);
+        let bearer = format!("authorization: {scheme} {}", api.token);
+        let answer = with_headers(&api, &link, &[&host, &bearer]);
         assert_eq!(answer.status, 200, "{scheme}");
         assert_eq!(
             answer.header("content-disposition"),
@@ -365,18 +76,14 @@ fn refusals_name_what_is_wanted_and_never_repeat_a_link() {
                 "attachment; filename=\"gr__e _a__.html\"; filename*=UTF-8''gr%C3%BC%C3%9Fe%20%22a%22_.html"
             )
         );
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     }
     let token = format!("Authorization: Bearer {}", api.token);
     let wrong = format!("Authorization: Bearer {}0", &api.token[1..]);
     let basic = format!("Authorization: Basic {}", api.token);
-    for headers in [
-        vec![&host],
-        vec![&host, &wrong],
-        vec![&host, &basic],
-        vec![&host, &token, &token],
-    ] {
-        let headers: Vec<&str> = headers.into_iter().map(String::as_str).collect();
-        let answer = get(&headers);
+    for tokens in [vec![], vec![&wrong], vec![&basic], vec![&token, &token]] {
+        let headers: Vec<&str> = [&host].into_iter().chain(tokens).map(String::as_str).collect();
+        let answer = with_headers(&api, &link, &headers);
         assert_eq!(
             (answer.status, answer.json()["code"].as_u64()),
             (401, Some(8)),
@@ -387,6 +94,15 @@ fn refusals_name_what_is_wanted_and_never_repeat_a_link() {
             "{headers:?}"
         );
     }
+}
+
+#[test]
+fn page_of_another_origin_and_foreign_host_are_refused() {
+    let net = Net::up(1, &[]);
+    let link = net.put(0, &noise(2, 1000), &[]);
+    let api = Api::of(&net, 0);
+    let token = format!("Authorization: Bearer {}", api.token);
+    let host = format!("Host: {}", api.address);
     let own = format!("Origin: http://{}", api.address);
     for (headers, status) in [
         (vec!["Host: localhost:1"], 200),
@@ -399,10 +115,8 @@ fn refusals_name_what_is_wanted_and_never_repeat_a_link() {
         (vec![&host, "Host: example.org"], 400),
     ] {
         let headers: Vec<&str> = headers.into_iter().chain([token.as_str()]).collect();
-        assert_eq!(get(&headers).status, status, "{headers:?}");
+        assert_eq!(with_headers(&api, &link, &headers).status, status, "{headers:?}");
     }
-    let log = fs::read_to_string(net.data_dir(0).join("log")).unwrap();
-    assert!(!log.contains(&link), "{log}");
 }
 
 #[test]
@@ -511,24 +225,28 @@ fn connections_that_say_nothing_keep_nobody_out_and_end() {
     );
 }
 
-#[test]
-fn stalled_and_slow_bodies_keep_nobody_out_and_hold() {
-    let net = Net::up(1, &[]);
-    let bytes = noise(4, 200_000);
-    let api = Api::of(&net, 0);
-    let usual = time_of(&net, &["ls"]);
+/// So many puts whose body stops after `part`, of 200,000 bytes.
+fn stalled(api: &Api, count: usize, part: &[u8]) -> Vec<TcpStream> {
     let head = api.head(
         "PUT /v1/files?name=slow",
         &["Content-Length: 200000", "Connection: close"],
     );
-    let mut bodies: Vec<TcpStream> = (0..30)
-        .map(|_| {
-            let mut stream = api.connect();
-            stream.write_all(head.as_bytes()).unwrap();
-            stream.write_all(&bytes[..150_000]).unwrap();
-            stream
-        })
-        .collect();
+    let stall = |_| {
+        let mut stream = api.connect();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(part).unwrap();
+        stream
+    };
+    (0..count).map(stall).collect()
+}
+
+#[test]
+fn stalled_bodies_keep_nobody_out_and_may_go_on() {
+    let net = Net::up(1, &[]);
+    let bytes = noise(4, 200_000);
+    let api = Api::of(&net, 0);
+    let usual = time_of(&net, &["ls"]);
+    let mut bodies = stalled(&api, 30, &bytes[..150_000]);
     let crowded = time_of(&net, &["ls"]);
     assert!(
         crowded < 10 * usual + Duration::from_secs(1),
@@ -540,10 +258,13 @@ fn stalled_and_slow_bodies_keep_nobody_out_and_hold() {
     thread::sleep(Duration::from_secs(13));
     let mut last = bodies.pop().unwrap();
     last.write_all(&bytes[150_000..]).unwrap();
-    let answer = parse(&mut last);
+    let answer = Answer::read(&mut last);
     assert_eq!(answer.status, 201);
     net.expect(0, answer.json()["link"].as_str().unwrap(), &bytes);
-    assert!(bodies.iter().all(|stream| !is_ended(stream)), "they may go on");
+    assert!(
+        bodies.iter().all(|stream| !is_ended(stream)),
+        "the others may go on too"
+    );
     // What a client without a token sends is not waited for.
     let mut stranger = api.connect();
     let request = format!(
@@ -551,21 +272,39 @@ fn stalled_and_slow_bodies_keep_nobody_out_and_hold() {
         api.address
     );
     stranger.write_all(request.as_bytes()).unwrap();
-    assert_eq!(parse(&mut stranger).status, 401);
+    assert_eq!(Answer::read(&mut stranger).status, 401);
+}
+
+#[test]
+fn bodies_beyond_the_slots_end_those_that_stood_still_longest() {
+    let net = Net::up(1, &[]);
+    let bytes = noise(4, 200_000);
+    let put = net.put(0, &bytes, &[]);
+    let api = Api::of(&net, 0);
+    let first = stalled(&api, 20, &bytes[..1000]);
+    // What has just begun counts as at work for a second.
+    thread::sleep(Duration::from_millis(1500));
+    // There are slots for 128, fewer where few files may be open.
+    let later = stalled(&api, 150, b"");
+    eventually("one more file is stored", || {
+        let said = net.run(0, &["put", net.file("to-put").to_str().unwrap()]);
+        (said.code == 0).then_some(())
+    });
+    assert!(first.iter().any(is_ended), "the first made room");
+    net.expect(0, &put, &bytes);
     // A daemon with all of them open stops at once.
     let pid = net.peers()[0]["pid"].to_string();
     let begun = Instant::now();
     assert!(Command::new("kill").arg(&pid).status().unwrap().success());
-    eventually("the daemon stops", || {
-        bodies.iter().all(|stream| is_ended(stream)).then_some(())
-    });
+    eventually("the daemon stops", || later.iter().all(is_ended).then_some(()));
     assert!(begun.elapsed() < 10 * Duration::from_secs(5));
     net.start(0);
-    let listed = net.run(0, &["ls", "--json"]).ok().json()["files"]
-        .as_array()
-        .unwrap()
-        .len();
-    assert_eq!(listed, 2, "what was cut off is not there");
+    let listed = net.run(0, &["ls", "--json"]).ok().json();
+    assert_eq!(
+        listed["files"].as_array().unwrap().len(),
+        2,
+        "what was cut off is not there"
+    );
 }
 
 /// Resident memory of a peer, MiB.
@@ -604,7 +343,10 @@ fn readers_that_take_nothing_hold_no_memory_and_go_on_later() {
         (resident(&net, 0) < before + 120).then_some(())
     });
     let mut one = readers.pop().unwrap();
-    assert!(parse(&mut one).body == bytes, "it goes on where it stopped");
+    assert!(
+        Answer::read(&mut one).body == bytes,
+        "it goes on where it stopped"
+    );
     drop(readers);
     eventually("memory is given back", || {
         (resident(&net, 0) < before + 60).then_some(())

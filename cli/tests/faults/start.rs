@@ -1,10 +1,18 @@
 //! Who joins, what secrets show, and what a command line or a log says: founding, invites, logging, messages.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
 
+use mutualstore_testnet::client::Client;
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::common::{Net, Said, eventually, mutualstore, noise, say, turn};
@@ -35,6 +43,11 @@ impl Daemon {
             .unwrap();
         child.stdin.take().unwrap().write_all(stdin).unwrap();
         Self { child, dir }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// The same; returns when it answers.
@@ -288,7 +301,7 @@ fn links_and_invites_never_stand_in_arguments() {
     let link = net.put(0, &bytes, &["--code", "xor:2"]);
     let invite = net.run(1, &["invite"]).ok().word();
     let from_stdin = |words: &[&str], text: &str| {
-        let mut command = net.command(2, words);
+        let mut command = net.command(0, words);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -329,4 +342,373 @@ fn links_and_invites_never_stand_in_arguments() {
     assert!(joins.contains("mutualinvite1"), "{joins}");
     assert!(!joins.contains(&invite) || joins.lines().count() > 1);
     assert_eq!(net.status(3)["open"], false);
+}
+
+/// A pipe that is full: whoever writes to it waits until somebody reads.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    for length in [4096, 1] {
+        while writer.write(&vec![b'.'; length]).is_ok() {}
+    }
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    (reader, writer)
+}
+
+/// A daemon that says all there is to say, and nobody reads.
+fn unheard(place: &Path, name: &str, words: &[&str]) -> (Daemon, [PipeReader; 2]) {
+    let (out, to_out) = full_pipe();
+    let (err, to_err) = full_pipe();
+    let dir = place.join(name);
+    let child = daemon(&dir, words).stdout(to_out).stderr(to_err).spawn().unwrap();
+    let unheard = Daemon { child, dir };
+    eventually("it answers", || {
+        (unheard.say(&["status"]).code == 0).then_some(())
+    });
+    (unheard, [out, err])
+}
+
+#[test]
+fn a_daemon_nobody_listens_to_serves_on_and_stops() {
+    let _turn = turn();
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    let mut founder = Daemon::start(place, "founder", &[]);
+    let invite = founder.invite();
+    let (mut quiet, _pipes) = unheard(place, "quiet", &["--join", &invite]);
+    let (mut loud, [_out, mut err]) = unheard(place, "loud", &["--join", &invite, "--log", "trace"]);
+    quiet.joins(3);
+    founder.child.kill().unwrap();
+    founder.ended();
+    for daemon in [&quiet, &loud] {
+        eventually("it knows that the founder is gone", || {
+            (daemon.status()["peers_known"] == 2).then_some(())
+        });
+    }
+    quiet.signal(Signal::HUP);
+    quiet.joins(2);
+    quiet.signal(Signal::TERM);
+    assert_eq!(quiet.ended().code(), Some(0));
+
+    // More than the queue holds, then somebody reads again.
+    let port: u16 = loud.address().split('/').nth(4).unwrap().parse().unwrap();
+    let client = Client::open(&loud.dir).unwrap();
+    eventually("lines are dropped", || {
+        for _ in 0..100 {
+            TcpStream::connect(("127.0.0.1", port)).unwrap();
+        }
+        (client.metrics().unwrap().get("log_lines_dropped_total").unwrap() > 0).then_some(())
+    });
+    let reading = thread::spawn(move || {
+        let (mut heard, mut buffer) = (Vec::new(), [0; 64 << 10]);
+        while !String::from_utf8_lossy(&heard).contains(" log lines dropped") {
+            let read = err.read(&mut buffer).unwrap();
+            assert!(read > 0, "it ended without saying that lines were dropped");
+            heard.extend_from_slice(&buffer[..read]);
+        }
+    });
+    eventually("it says that lines were dropped", || {
+        loud.status();
+        reading.is_finished().then_some(())
+    });
+    reading.join().unwrap();
+    loud.signal(Signal::TERM);
+    assert_eq!(loud.ended().code(), Some(0));
+}
+
+#[test]
+fn equal_warnings_are_counted_and_the_limit_of_files_is_named() {
+    let _turn = turn();
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("limited");
+    let (log, words) = (place.path().join("limited.err"), daemon(&dir, &[]));
+    let mut shell = Command::new("sh");
+    shell.args([
+        "-c",
+        "ulimit -n 64; exec \"$@\"",
+        "sh",
+        env!("CARGO_BIN_EXE_mutualstore"),
+    ]);
+    shell
+        .args(words.get_args())
+        .stdout(Stdio::null())
+        .stderr(File::create(&log).unwrap());
+    let mut limited = Daemon {
+        child: shell.spawn().unwrap(),
+        dir,
+    };
+    limited.answers();
+    let finding = limited.finding("open files");
+    assert_eq!(finding["state"], "warning", "{finding}");
+    assert!(
+        finding["found"].as_str().unwrap().contains("64 may be"),
+        "{finding}"
+    );
+
+    let address = limited.address();
+    let port: u16 = address.split('/').nth(4).unwrap().parse().unwrap();
+    let connections: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(("127.0.0.1", port)))
+        .collect();
+    eventually("the end of ten seconds of equal warnings", || {
+        limited.log().contains("times more in 10 s").then_some(())
+    });
+    let logged = limited.log();
+    assert!(logged.lines().count() < 60, "{logged}");
+    drop(connections);
+}
+
+/// Names that command a terminal or deceive who reads them; none of them has a slash.
+fn evil_names() -> Vec<OsString> {
+    let mut names: Vec<Vec<u8>> = [
+        "\x1b]0;T\x07",
+        "\x1b[31mred\x1b[0m",
+        "a\rb\nc\td",
+        "\u{9b}31m\u{85}",
+        "del\x7f",
+        "exe\u{202e}txt\u{2066}x\u{2069}",
+    ]
+    .map(|name| name.as_bytes().to_vec())
+    .to_vec();
+    for seed in 0..6 {
+        let name: Vec<u8> = noise(seed, 40)
+            .into_iter()
+            .filter(|byte| !b"\0/".contains(byte))
+            .collect();
+        names.push(name);
+    }
+    names.into_iter().map(OsString::from_vec).collect()
+}
+
+#[track_caller]
+fn harmless(what: &str, bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let evil = |c: char| {
+        c != '\n' && (c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+    };
+    assert!(!text.contains(evil), "{what}: {text:?}");
+}
+
+#[test]
+fn no_name_and_no_path_commands_a_terminal() {
+    let net = Net::up(1, &["--seed", "11"]);
+    let place = net.file("evil");
+    fs::create_dir(&place).unwrap();
+    let says = |words: &[&OsStr]| {
+        let mut command = mutualstore();
+        command.args(words).arg("--data-dir").arg(net.data_dir(0));
+        let output = command.current_dir(net.file("")).output().unwrap();
+        harmless(&format!("{words:?}"), &output.stdout);
+        harmless(&format!("{words:?}"), &output.stderr);
+        output
+    };
+    for name in evil_names() {
+        let path = place.join(&name);
+        let (path, word) = (path.as_os_str(), |text: &'static str| OsStr::new(text));
+        for words in [
+            &[word("put"), path][..],
+            &[word("get"), path],
+            &[word("stat"), &name],
+            &[word("lookup"), &name],
+            &[word("put"), word("/etc/hostname"), word("--code"), &name],
+            &[word("put"), word("/etc/hostname"), word("--placement"), &name],
+            &[word("forget"), &name],
+            &[word("repair"), word("--peer"), &name],
+            &[&name],
+            &[word("ls"), &name],
+        ] {
+            says(words);
+        }
+        fs::write(path, "content").unwrap();
+        let put = says(&[word("put"), path]);
+        assert!(put.status.success(), "{put:?}");
+        let link = OsString::from_vec(put.stdout.trim_ascii().to_vec());
+        for words in [&["ls"][..], &["ls", "--json"], &["repair", "--wait"]] {
+            let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+            assert!(says(&words).status.success());
+        }
+        for words in [
+            &[word("stat"), &link][..],
+            &[word("stat"), &link, word("--json")],
+            &[word("get"), &link, word("--force")],
+            &[word("get"), &link, word("--json"), word("--force")],
+            &[word("get"), &link, word("-o"), path],
+            &[word("rm"), &link],
+        ] {
+            says(words);
+        }
+        let alone = |words: &[&OsStr]| {
+            let output = mutualstore().args(words).output().unwrap();
+            harmless(&format!("{words:?}"), &[output.stdout, output.stderr].concat());
+        };
+        let below = place.join(&name).join("below");
+        for dir in [path, below.as_os_str()] {
+            alone(&[word("status"), word("--data-dir"), dir]);
+            alone(&[word("doctor"), word("--data-dir"), dir]);
+            alone(&[word("daemon"), word("--data-dir"), dir]);
+            alone(&[
+                word("daemon"),
+                word("--data-dir"),
+                word("/nonexistent"),
+                word("--config"),
+                dir,
+            ]);
+            alone(&[word("testnet"), word("ls"), word("--dir"), dir]);
+            alone(&[word("key"), word("import"), dir]);
+            alone(&[word("status"), word("--api"), dir, word("--token-file"), dir]);
+            alone(&[
+                word("status"),
+                word("--api"),
+                word("http://127.0.0.1:1"),
+                word("--token-file"),
+                dir,
+            ]);
+            alone(&[word("daemon"), word("--join"), dir]);
+        }
+    }
+}
+
+#[test]
+fn a_log_is_escaped() {
+    let _turn = turn();
+    let place = tempfile::tempdir().unwrap();
+    let name = "dir \x1b]0;T\x07\n\u{202e}";
+    let dir = place.path().join(name);
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("book.json"), "damaged").unwrap();
+    let daemon = Daemon::start(place.path(), name, &[]);
+    let log = daemon.log();
+    harmless("log", log.as_bytes());
+    assert!(
+        log.contains("is damaged") && log.contains("\\u{1b}]0;T\\u{7}\\n\\u{202e}"),
+        "{log}"
+    );
+}
+
+#[test]
+fn bare_names_are_paths_too() {
+    let net = Net::up(1, &["--seed", "4"]);
+    let there = |words: &[&str]| net.run(0, words);
+    assert!(there(&["key", "export", "mykey"]).ok().stderr.is_empty());
+    let mode = fs::metadata(net.file("mykey")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    there(&["key", "export", "mykey"]).fails(2);
+    for wrong in [".", "..", "new/", "new/.", "net/"] {
+        there(&["key", "export", wrong]).fails(2);
+    }
+    let imported = mutualstore()
+        .args(["key", "import", "mykey", "--data-dir", "other"])
+        .current_dir(net.file(""))
+        .status();
+    assert!(imported.unwrap().success());
+    assert!(net.file("other/identity").exists());
+
+    let link = net.put(0, b"bytes", &["--quiet"]);
+    there(&["get", &link, "-o", "bare"]).ok();
+    assert_eq!(fs::read(net.file("bare")).unwrap(), b"bytes");
+    there(&["put", "bare", "--quiet"]).ok();
+    let before = fs::read_dir(net.file("")).unwrap().count();
+    symlink("nowhere", net.file("dangling")).unwrap();
+    for (target, force) in [
+        ("dangling", false),
+        ("dangling", true),
+        ("no/", false),
+        (".", true),
+        ("no/x", false),
+    ] {
+        let mut words = vec!["get", &link, "-o", target];
+        words.extend(force.then_some("--force"));
+        there(&words).fails(2);
+    }
+    assert_eq!(
+        fs::read_dir(net.file("")).unwrap().count(),
+        before + 1,
+        "nothing is left behind"
+    );
+    let relative = |words: &[&str]| {
+        let mut command = mutualstore();
+        command
+            .arg("testnet")
+            .args(words)
+            .args(["--dir", "net"])
+            .current_dir(net.file(""));
+        assert!(command.status().unwrap().success(), "{words:?}");
+    };
+    relative(&["ls"]);
+    relative(&["add", "--count", "1"]);
+    for peer in net.peers() {
+        assert!(
+            Path::new(peer["data_dir"].as_str().unwrap()).is_absolute(),
+            "{peer}"
+        );
+    }
+}
+
+#[test]
+fn small_faults_are_one_clear_line() {
+    let place = tempfile::tempdir().unwrap();
+    for api in ["https://127.0.0.1:1", "ftp://127.0.0.1:1", "http://127.0.0.1"] {
+        let said = say(["status", "--api", api, "--token-file", "/dev/null"]).fails(2);
+        assert!(
+            said.stderr.contains(api) && !said.stderr.contains("http://https://"),
+            "{}",
+            said.stderr
+        );
+    }
+    let dir = place.path().to_str().unwrap();
+    fs::write(place.path().join("config.toml"), "").unwrap();
+    let said = say(["daemon", "--data-dir", dir]).fails(2);
+    assert!(
+        said.stderr.contains("config.toml gives no `capacity`"),
+        "{}",
+        said.stderr
+    );
+}
+
+#[test]
+fn what_cannot_be_rebuilt_is_named() {
+    let net = Net::up(4, &["--seed", "12", "--", "--repair-delay", "1s"]);
+    net.put(
+        0,
+        &noise(12, 1 << 20),
+        &["--code", "rs:2+2", "--name", "precious"],
+    );
+    net.run(0, &["repair", "--wait"]).ok();
+    let gone: Vec<String> = net.ids(&[1, 2, 3]);
+    net.testnet("kill", &["--peer", "1", "--peer", "2", "--peer", "3"])
+        .ok();
+    eventually("the peers are missed", || {
+        (net.status(0)["peers_known"] == 1).then_some(())
+    });
+    for words in [&["repair", "--wait"][..], &["repair", "--peer", &gone[0]]] {
+        let said = net.run(0, words);
+        assert_eq!(said.code, 4, "{}", said.stderr);
+        assert!(
+            said.stderr.contains("precious") && said.stderr.contains("needed"),
+            "{}",
+            said.stderr
+        );
+        let said = net.run(0, &[words, &["--json"]].concat());
+        assert_eq!(
+            (said.code, &said.json()["unrecoverable"][0]["name"]),
+            (4, &"precious".into())
+        );
+    }
+}
+
+#[test]
+fn damage_found_at_start_counts() {
+    let net = Net::up(3, &["--seed", "13", "--", "--repair", "off"]);
+    net.put(0, &noise(13, 2 << 20), &["--code", "copies:3"]);
+    net.kill(1);
+    net.testnet("corrupt", &["--peer", "1", "--count", "1"]).ok();
+    net.start(1);
+    assert!(net.status(1)["scrub"]["bad_total"].as_u64().unwrap() > 0);
+    let said = net.run(1, &["doctor", "--json"]).json();
+    let shards = said["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|finding| finding["check"] == "shards");
+    assert_eq!(shards.unwrap()["state"], "warning");
 }

@@ -1,13 +1,16 @@
 //! Files in: producers that take their time, sources that change, networks that are too small.
 
-use std::fs;
-use std::io::Write;
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutualstore_testnet::client::Client;
+use mutualstore_testnet::client::{Client, PutOptions};
+use serde_json::Value;
 
 use crate::common::{Net, Said, eventually, noise};
 
@@ -140,4 +143,252 @@ fn put_whose_holder_restarts_in_the_pause_goes_on() {
     net.start(1);
     feed(&mut put, rest);
     net.expect(2, &end(put).ok().word(), &bytes);
+}
+
+/// A file of 64 MiB, too long for the pipes and buffers on its way.
+fn big(net: &Net) -> PathBuf {
+    let path = net.file("big");
+    fs::write(&path, noise(5, 64 * MIB)).unwrap();
+    path
+}
+
+/// Changes a file as soon as a put of it has stored something, and returns how the put ended.
+fn put_while(net: &Net, path: &Path, flags: &[&str], change: impl FnOnce(&Path)) -> Said {
+    let mut words = vec!["put", path.to_str().unwrap(), "--json"];
+    words.extend(flags);
+    let put = begin(&mut net.command(0, &words));
+    eventually("the put is on its way", || (pending(net, 1) > 0).then_some(()));
+    change(path);
+    end(put)
+}
+
+fn rewrite(path: &Path) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(b"other", 64 * MIB as u64 - 5).unwrap();
+}
+
+fn append(path: &Path) {
+    let mut file = OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(b"more").unwrap();
+}
+
+fn shorten(path: &Path) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(63 * MIB as u64).unwrap();
+}
+
+/// As a program does that wants to hide it.
+fn rewrite_and_restore_time(path: &Path) {
+    let before = fs::metadata(path).unwrap().modified().unwrap();
+    rewrite(path);
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.set_modified(before).unwrap();
+}
+
+fn nothing_pends(net: &Net) {
+    eventually("all is taken back", || {
+        (0..4).all(|index| pending(net, index) == 0).then_some(())
+    });
+}
+
+#[test]
+fn put_of_a_file_that_changes_stores_nothing() {
+    // The link is slow so that the file changes before its last byte is read.
+    let net = Net::up(4, &["--", "--link-rate", "200Mbit"]);
+    let before = net.stored();
+    for change in [rewrite, append, shorten, rewrite_and_restore_time] {
+        let path = big(&net);
+        let said = put_while(&net, &path, &[], change).fails(5);
+        assert!(
+            said.stderr.contains("changed while it was read"),
+            "{}",
+            said.stderr
+        );
+    }
+    nothing_pends(&net);
+    assert_eq!(net.stored(), before);
+    let listed = net.run(0, &["ls", "--json"]).ok().json();
+    assert_eq!(listed["files"], Value::Array(Vec::new()));
+
+    let path = big(&net);
+    let said = put_while(&net, &path, &["--allow-changing"], append).ok();
+    assert!(
+        said.stderr.contains("changed while it was read"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(said.json()["source_changed"], "its size");
+    net.expect(1, said.json()["link"].as_str().unwrap(), &noise(5, 64 * MIB));
+}
+
+#[test]
+fn put_of_what_is_no_plain_file_goes_on() {
+    let net = Net::up(2, &[]);
+    let said = net.run(0, &["put", "/proc/self/status"]).ok();
+    let read = net.run(1, &["get", &said.word(), "-o", "-"]).ok().stdout;
+    assert!(read.starts_with(b"Name:"), "{read:?}");
+    let pipe = net.file("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let put = begin(&mut net.command(0, &["put", pipe.to_str().unwrap()]));
+    let bytes = noise(6, MIB);
+    fs::write(&pipe, &bytes).unwrap();
+    net.expect(1, &end(put).ok().word(), &bytes);
+    let empty = net.run(0, &["put", "/dev/null"]).ok().word();
+    net.expect(1, &empty, b"");
+}
+
+#[test]
+fn put_beyond_the_free_space_is_refused_before_it_is_sent() {
+    let net = Net::up(4, &["--capacity", "64MiB"]);
+    let path = net.file("sparse");
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .unwrap()
+        .set_len(1 << 30)
+        .unwrap();
+    let stored = |index| metric(&net, index, "shards_stored_total");
+    let before: u64 = (0..4).map(stored).sum();
+    let said = net.run(0, &["put", path.to_str().unwrap()]).fails(7);
+    assert!(
+        said.stderr.contains("a file of 1.0 GiB takes 2.0 GiB as rs:2+2"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!((0..4).map(stored).sum::<u64>(), before);
+    let fits = noise(7, 20 * MIB);
+    net.expect(1, &net.put(0, &fits, &[]), &fits);
+}
+
+/// Puts small files through one peer with several clients.
+fn put_many(net: &Net, index: usize, count: usize) {
+    let client = Client::open(&net.data_dir(index)).unwrap();
+    thread::scope(|scope| {
+        for part in 0..8 {
+            let client = client.clone();
+            scope.spawn(move || {
+                for number in (part..count).step_by(8) {
+                    let bytes = number.to_be_bytes();
+                    let options = PutOptions {
+                        name: Some(format!("file-{number}")),
+                        ..PutOptions::default()
+                    };
+                    let length = Some(bytes.len() as u64);
+                    let put = client.put(&mut &bytes[..], length, &options, None, &mut |_, _| ());
+                    put.unwrap();
+                }
+            });
+        }
+    });
+}
+
+/// `GET` of a path through peer `index`.
+fn get(net: &Net, index: usize, path: &str) -> Value {
+    let told = net.peers();
+    let api = told[index]["api"]
+        .as_str()
+        .unwrap()
+        .strip_prefix("http://")
+        .unwrap();
+    let token = fs::read_to_string(net.data_dir(index).join("token")).unwrap();
+    let mut stream = TcpStream::connect(api).unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {api}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+        token.trim()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+fn questions(net: &Net, peers: usize) -> u64 {
+    (0..peers)
+        .map(|index| metric(net, index, "survey_questions_total"))
+        .sum()
+}
+
+#[test]
+fn listings_ask_nobody_and_follow_what_happens() {
+    const FILES: usize = 300;
+    let net = Net::up(5, &["--", "--repair-delay", "1h"]);
+    put_many(&net, 0, FILES);
+    let asked = questions(&net, 5);
+    let safe = |status: &Value| status["files"]["safe"].as_u64() == Some(FILES as u64);
+    for _ in 0..5 {
+        assert!(safe(&net.status(0)));
+        let listed = net.run(0, &["ls", "--json"]).ok().json();
+        assert_eq!(listed["files"].as_array().unwrap().len(), FILES);
+        assert_eq!(listed["next"], Value::Null);
+        let file = &listed["files"][0];
+        assert!(
+            file["health"] == "safe" && file["health_age_seconds"].is_u64(),
+            "{file}"
+        );
+        net.run(0, &["doctor"]);
+    }
+    assert_eq!(questions(&net, 5), asked, "a listing asked somebody");
+    // Asked now: a question a peer for each 256 stripes, and not one a file.
+    assert!(safe(&net.run(0, &["status", "--fresh", "--json"]).ok().json()));
+    let fresh = questions(&net, 5) - asked;
+    assert!((1..=5 * 4).contains(&fresh), "{fresh} questions");
+
+    // A peer that goes is noticed without being asked about, and so is its return.
+    net.kill(3);
+    eventually("files are degraded", || {
+        (net.status(0)["files"]["degraded"].as_u64() > Some(0)).then_some(())
+    });
+    assert_eq!(net.run(0, &["status", "--check"]).code, 5);
+    net.start(3);
+    eventually("files are safe", || safe(&net.status(0)).then_some(()));
+
+    // After a restart nothing is known, and soon everything.
+    net.kill(0);
+    net.start(0);
+    eventually("files are asked about", || safe(&net.status(0)).then_some(()));
+}
+
+#[test]
+fn list_is_paged() {
+    const FILES: usize = 57;
+    let net = Net::up(2, &[]);
+    put_many(&net, 0, FILES);
+    let all = net.run(0, &["ls", "--json"]).ok().json()["files"].clone();
+    let all = all.as_array().unwrap();
+    assert_eq!(all.len(), FILES);
+    let link = |file: &Value| file["link"].as_str().unwrap().to_owned();
+    let gone = link(&all[20]);
+    net.run(0, &["rm", &gone]).ok();
+    let mut expected: Vec<String> = all.iter().map(link).collect();
+    expected.retain(|link| *link != gone);
+    for restarted in [false, true] {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        let mut pages = 0;
+        loop {
+            let page = get(&net, 0, &format!("/v1/files?limit=10{after}"));
+            let files = page["files"].as_array().unwrap();
+            assert!(files.len() <= 10);
+            found.extend(files.iter().map(link));
+            pages += 1;
+            let Some(cursor) = page["next"].as_str() else {
+                break;
+            };
+            after = format!("&after={cursor}");
+        }
+        assert_eq!((&found, pages), (&expected, 6));
+        let some = get(&net, 0, "/v1/files?pattern=file-1?&limit=3");
+        assert_eq!(some["files"].as_array().unwrap().len(), 3);
+        assert!(some["next"].is_string());
+        if !restarted {
+            net.kill(0);
+            net.start(0);
+        }
+    }
+    let ten = net.run(0, &["ls", "file-1?", "--json"]).ok().json();
+    let ten = ten["files"].as_array().unwrap().len();
+    assert!(ten == 10 || ten == 9, "{ten}");
+    for wrong in ["limit=0", "limit=x", "after=x", "other=1"] {
+        assert_eq!(get(&net, 0, &format!("/v1/files?{wrong}"))["code"], 2, "{wrong}");
+    }
 }

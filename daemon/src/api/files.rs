@@ -143,11 +143,6 @@ fn shard_size(text: &str) -> Result<u32, Failure> {
     Ok(size)
 }
 
-/// Takes a slot for moving a file.
-fn occupy(via: &Via) -> Result<(), Failure> {
-    via.all.transfer(&via.connection).map_err(Failure::refused)
-}
-
 pub(super) async fn put_file(
     State(api): State<Api>,
     Extension(via): Extension<Via>,
@@ -161,7 +156,10 @@ pub(super) async fn put_file(
         Ok(Query(query)) => query.options(node.config.placement, content_length(&headers)),
         Err(failure) => Err(failure),
     };
-    let options = options.and_then(|options| occupy(&via).map(|()| options));
+    let options = options.and_then(|options| {
+        via.all.upload(&via.connection).map_err(Failure::refused)?;
+        Ok(options)
+    });
     let options = options.inspect_err(|failure| transfer.finish(Err(failure.clone())))?;
     // On a task of its own: a client that goes away breaks the body off, and the put then cleans up after itself.
     let task = tokio::spawn(async move {
@@ -203,7 +201,8 @@ pub(super) async fn get_file(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let transfer = api.node.transfers.begin(named(&headers), Operation::Get);
-    let outcome = match occupy(&via).and_then(|()| without_of(query.as_deref())) {
+    let slot = via.all.download(&via.connection).map_err(Failure::refused);
+    let outcome = match slot.and_then(|()| without_of(query.as_deref())) {
         Ok(without) => answer(&api, &link, &without, (&method, &headers), &transfer).await,
         Err(failure) => Err(failure),
     };

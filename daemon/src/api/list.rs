@@ -50,15 +50,15 @@ struct Listed {
 
 impl From<Told> for Listed {
     fn from(told: Told) -> Self {
-        let Told { listed, health, age } = told;
+        let Told { file, health, age } = told;
         Self {
-            name: listed.name,
-            size_bytes: listed.size_bytes,
-            created: timestamp(listed.created),
-            code: listed.code,
+            name: file.name,
+            size_bytes: file.size_bytes,
+            created: timestamp(file.created),
+            code: file.code,
             health,
             health_age_seconds: age,
-            link: listed.link.to_string(),
+            link: file.link,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{Api, Refusal, json};
 use crate::error::Failure;
 use crate::node::Node;
 use crate::node::scrub::Findings;
+use crate::node::stuck::Stuck;
 use crate::node::upkeep::Departure;
 
 /// A `repair --wait` looks this often whether anything is left to do, and gives up after that long.
@@ -35,6 +36,8 @@ struct RepairReport {
     pending: u64,
     /// Live peers that were not told.
     silent: Vec<String>,
+    /// What cannot be rebuilt now, as far as it is known here; looked for when it is waited for, or a peer is named.
+    unrecoverable: Vec<Stuck>,
 }
 
 /// Rebuilds what is missing: as this peer is its home, or of what a peer held as any peer is.
@@ -64,11 +67,17 @@ pub(super) async fn repair(
         }
         tokio::time::sleep(REPAIR_POLL).await;
     };
+    let unrecoverable = if everywhere || query.wait != 0 {
+        node.stuck().await?
+    } else {
+        Vec::new()
+    };
     json(&RepairReport {
         regenerated: after.regenerated.saturating_sub(before.regenerated),
         bytes: after.bytes.saturating_sub(before.bytes),
         pending: after.pending,
         silent: silent.iter().map(Peer::to_string).collect(),
+        unrecoverable,
     })
 }
 

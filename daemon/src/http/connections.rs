@@ -8,8 +8,8 @@
 //! * Known connections end when they are idle between two requests for [`Limits::between_for`], or when they wait
 //!   for their client in the middle of one for [`Limits::idle_for`]. A connection whose request is being worked on
 //!   is not idle, however long that takes.
-//! * When the slots of known connections are full, the one that lags most is ended. Transfers have a part of these
-//!   slots, so that short questions always find one.
+//! * When the slots of known connections are full, the one that lags most is ended. Uploads and downloads have a part
+//!   of these slots each, so that short questions always find one.
 //!
 //! *Lag* is the time for which the server waited for the client, less what the client has moved at
 //! [`SLOW`] bytes a second: whoever trickles a byte now and then lags like one that stands still, whoever pauses and
@@ -36,8 +36,10 @@ pub(crate) struct Limits {
     pub(crate) fresh: usize,
     /// Known connections at the same time.
     pub(crate) known: usize,
-    /// Of these, those whose request moves a file.
-    pub(crate) transfers: usize,
+    /// Of these, those that send a file. Each holds a block of it in memory.
+    pub(crate) uploads: usize,
+    /// Of these, those that take a file.
+    pub(crate) downloads: usize,
     /// How long a connection may be fresh, and how long its headers may take.
     pub(crate) fresh_for: Duration,
     /// How long a known connection may be idle between two requests.
@@ -51,7 +53,8 @@ impl Default for Limits {
         Self {
             fresh: 256,
             known: 512,
-            transfers: 384,
+            uploads: 128,
+            downloads: 256,
             fresh_for: Duration::from_secs(10),
             between_for: Duration::from_secs(10),
             idle_for: Duration::from_hours(1),
@@ -69,7 +72,8 @@ impl Limits {
         Self {
             fresh: part(self.fresh),
             known: part(self.known),
-            transfers: part(self.transfers),
+            uploads: part(self.uploads),
+            downloads: part(self.downloads),
             ..self
         }
     }
@@ -161,21 +165,30 @@ impl Connections {
         Ok(())
     }
 
-    /// The request of a known connection moves a file.
-    pub(crate) fn transfer(&self, connection: &Connection) -> Result<(), Busy> {
+    /// The request of a known connection sends a file.
+    pub(crate) fn upload(&self, connection: &Connection) -> Result<(), Busy> {
+        self.transfer(connection, Phase::Upload, self.limits.uploads)
+    }
+
+    /// The request of a known connection takes a file.
+    pub(crate) fn download(&self, connection: &Connection) -> Result<(), Busy> {
+        self.transfer(connection, Phase::Download, self.limits.downloads)
+    }
+
+    fn transfer(&self, connection: &Connection, phase: Phase, limit: usize) -> Result<(), Busy> {
         let now = Instant::now();
         let mut table = self.table();
-        let moves = |connection: &Connection| connection.activity().phase == Phase::Transfer;
+        let alike = |connection: &Connection| connection.activity().phase == phase;
         if table
             .known
             .values()
-            .filter(|connection| moves(connection))
+            .filter(|connection| alike(connection))
             .count()
-            >= self.limits.transfers
+            >= limit
         {
-            table.end_slowest(now, moves)?;
+            table.end_slowest(now, alike)?;
         }
-        connection.activity().enter(Phase::Transfer, now);
+        connection.activity().enter(phase, now);
         Ok(())
     }
 
@@ -263,8 +276,10 @@ enum Phase {
     Fresh,
     /// It asked something small, or something that takes time here.
     Question,
-    /// It moves a file.
-    Transfer,
+    /// It sends a file.
+    Upload,
+    /// It takes a file.
+    Download,
     /// It may ask more.
     Between,
 }
@@ -336,7 +351,9 @@ impl Activity {
         match self.phase {
             Phase::Fresh => Some(self.since),
             Phase::Between => self.answer.or(Some(self.since)),
-            Phase::Question | Phase::Transfer => self.request.into_iter().chain(self.answer).min(),
+            Phase::Question | Phase::Upload | Phase::Download => {
+                self.request.into_iter().chain(self.answer).min()
+            }
         }
     }
 
@@ -345,7 +362,7 @@ impl Activity {
         let limit = match self.phase {
             Phase::Fresh => limits.fresh_for,
             Phase::Between if self.answer.is_none() => limits.between_for,
-            Phase::Between | Phase::Question | Phase::Transfer => limits.idle_for,
+            Phase::Between | Phase::Question | Phase::Upload | Phase::Download => limits.idle_for,
         };
         self.waiting().map(|since| since + limit)
     }
@@ -355,7 +372,7 @@ impl Activity {
         match self.phase {
             // Whoever asks nothing loses nothing when it is ended.
             Phase::Between if self.answer.is_none() => Duration::MAX,
-            Phase::Between | Phase::Fresh | Phase::Question | Phase::Transfer => {
+            Phase::Between | Phase::Fresh | Phase::Question | Phase::Upload | Phase::Download => {
                 self.lag + waiting.unwrap_or_default()
             }
         }

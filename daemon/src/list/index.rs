@@ -7,8 +7,6 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 
-use super::Listed;
-
 /// One file, by its number.
 #[derive(Debug)]
 pub struct Entry<W> {
@@ -100,19 +98,26 @@ impl<W> Index<W> {
     }
 
     /// Takes a file in. One that is there, or was deleted, stays as it is.
-    pub(super) fn insert(&mut self, listed: &Listed, (offset, length): (u64, u32), watched: W) {
+    pub(super) fn insert(
+        &mut self,
+        manifest: [u8; 32],
+        (offset, length): (u64, u32),
+        (code, placement): (&str, &str),
+        is_single: bool,
+        watched: W,
+    ) {
         let Ok(number) = u32::try_from(self.entries.len()) else {
             return;
         };
-        let kind = self.number_of(&listed.code, &listed.placement);
-        if let Place::Vacant(place) = self.numbers.entry(listed.link.manifest) {
+        let kind = self.number_of(code, placement);
+        if let Place::Vacant(place) = self.numbers.entry(manifest) {
             place.insert(number);
             self.entries.push(Entry {
-                manifest: listed.link.manifest,
+                manifest,
                 offset,
                 length,
                 kind,
-                is_single: listed.stripes == 1,
+                is_single,
                 is_deleted: false,
                 watched,
             });

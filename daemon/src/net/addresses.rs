@@ -23,7 +23,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
@@ -94,11 +94,29 @@ pub(super) fn interfaces() -> io::Result<Vec<Interface>> {
     Ok(described.collect())
 }
 
+/// What is assumed where the system does not list its interfaces: loopback, and the addresses listened on by name.
+pub(super) fn assumed(listeners: &[SocketAddr]) -> Vec<Interface> {
+    let ips = listeners.iter().map(|listener| match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V4(_) | IpAddr::V6(_) => listener.ip(),
+    });
+    let interface = |ip: IpAddr| Interface {
+        ip,
+        prefix: if ip.is_ipv4() { 32 } else { 128 },
+        index: 0,
+        runs: true,
+    };
+    ips.map(interface).collect()
+}
+
 /// How far `ip` reaches; none if it is of no use to anybody.
 fn scope_of(ip: IpAddr) -> Option<Scope> {
     match ip.to_canonical() {
-        ip if ip.is_unspecified() || ip.is_multicast() => None,
-        ip if ip.is_loopback() => Some(Scope::Loopback),
+        IpAddr::V4(v4) if v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() => None,
+        IpAddr::V6(v6) if v6.is_unspecified() || v6.is_multicast() => None,
+        IpAddr::V4(v4) if v4.is_loopback() => Some(Scope::Loopback),
+        IpAddr::V6(v6) if v6.is_loopback() => Some(Scope::Loopback),
         IpAddr::V4(v4) if v4.is_link_local() => Some(Scope::Link),
         IpAddr::V6(v6) if v6.is_unicast_link_local() => None,
         IpAddr::V4(_) | IpAddr::V6(_) => Some(Scope::Wide),

@@ -6,8 +6,8 @@
 //! * Nothing comes for [`IDLE`]: the connection ends. Every step of the handshakes takes one round trip.
 //! * A source has [`PER_ADDRESS`] seats (an IPv6 host counts as its /64), its surroundings (/24, /48) have
 //!   [`PER_PREFIX`]. Beyond that the source's own connection that was silent longest ends for the new one.
-//! * Strangers have [`SEATS`] less [`RESERVED`] in all; the rest is for addresses of peers in the address book. When they
-//!   are taken, the stranger that was silent longest goes. So who comes now gets in and has time as long as fewer than
+//! * Strangers have five sixths of the [`SEATS`]; the rest is for addresses of peers in the address book. When they are
+//!   taken, the stranger that was silent longest goes. So who comes now gets in and has time as long as fewer than
 //!   all seats are asked for within its next silence.
 //! * All peers of a machine share the loopback address, so each connection from there is a source of its own.
 //! * Connections are taken from the system's queue at [`PACE`] a second, in their order: who connects again and again
@@ -30,22 +30,25 @@ use libp2p::Multiaddr;
 use libp2p::core::multiaddr::Protocol;
 use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::core::{ConnectedPoint, Transport};
+use rustix::process::{Resource, getrlimit};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A connection on which nothing comes for this long before its hello is done ends.
 const IDLE: Duration = Duration::from_secs(2);
-/// Seats in all.
-const SEATS: usize = 512;
-/// Of them for addresses of peers in the address book alone.
-const RESERVED: usize = 128;
+/// Seats in all, each a file and some 10 KiB; fewer where the system allows this process few files,
+const SEATS: usize = 1536;
+/// of which connections in front of the door may take this part.
+const OF_FILES: u64 = 4;
+/// Part of the seats that is for addresses of peers in the address book alone.
+const RESERVED: usize = 6;
 /// Seats of one address.
 const PER_ADDRESS: usize = 32;
 /// Seats of a prefix.
 const PER_PREFIX: usize = 128;
 /// Connections taken from the system in a second.
-const PACE: u32 = 1000;
+const PACE: u32 = 500;
 /// Of them at once.
-const BURST: u32 = 256;
+const BURST: u32 = 512;
 /// Addresses known from the address book.
 const MAX_KNOWN: usize = 16 * 1024;
 
@@ -60,7 +63,6 @@ enum Source {
 
 impl Source {
     fn of(address: &Multiaddr) -> Self {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]
         let ip = match address.iter().next() {
             Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
             Some(Protocol::Ip6(ip)) => ip.to_canonical(),
@@ -109,8 +111,10 @@ impl Bell {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seats {
+    /// Seats in all.
+    total: usize,
     taken: BTreeMap<u64, Seat>,
     next: u64,
     /// Addresses of known peers, as [`Source`] has them.
@@ -118,6 +122,15 @@ struct Seats {
 }
 
 impl Seats {
+    fn new(total: usize) -> Self {
+        Self {
+            total,
+            taken: BTreeMap::new(),
+            next: 0,
+            known: HashSet::new(),
+        }
+    }
+
     /// Gives a connection a seat and ends another one for it if there are too few.
     fn take(&mut self, ends: (Multiaddr, Multiaddr), now: Instant) -> (u64, Arc<Bell>) {
         let source = Source::of(&ends.1);
@@ -154,8 +167,8 @@ impl Seats {
             });
         }
         if !known {
-            self.keep_below(SEATS - RESERVED, |seat| !seat.known);
-        } else if self.taken.len() >= SEATS && !self.end_most_silent(|seat| !seat.known) {
+            self.keep_below(self.total - self.total / RESERVED, |seat| !seat.known);
+        } else if self.taken.len() >= self.total && !self.end_most_silent(|seat| !seat.known) {
             self.end_most_silent(|_| true);
         }
     }
@@ -181,10 +194,19 @@ impl Seats {
 }
 
 /// The seats, shared by the transport and those who say hello.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Gate(Arc<Mutex<Seats>>);
 
 impl Gate {
+    /// With as many seats as the limit of open files allows.
+    pub(super) fn new() -> Self {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let total = usize::try_from(files / OF_FILES)
+            .unwrap_or(SEATS)
+            .clamp(64, SEATS);
+        Self(Arc::new(Mutex::new(Seats::new(total))))
+    }
+
     fn seats(&self) -> MutexGuard<'_, Seats> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -126,7 +126,7 @@ impl Node {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        node.look();
+        node.look().await;
         node.tasks.spawn(driver.run(node.stop.clone()));
         node.tasks.spawn(Arc::clone(&node).follow(handles.moved));
         node.tasks.spawn(Arc::clone(&node).accept_all(handles.inbound));
@@ -184,7 +184,7 @@ impl Node {
                     tokio::time::sleep(SETTLE).await;
                 }
                 let before = self.place();
-                if self.look() {
+                if self.look().await {
                     self.moved(&before);
                 }
             }
@@ -204,15 +204,19 @@ impl Node {
     }
 
     /// Looks at the interfaces; whether anything changed.
-    fn look(&self) -> bool {
-        let interfaces = match addresses::interfaces() {
-            Ok(interfaces) => interfaces,
-            Err(error) => {
-                tracing::debug!(%error, "cannot list the interfaces");
-                return false;
-            }
-        };
+    async fn look(&self) -> bool {
+        // A machine with thousands of interfaces takes its time.
+        let listing = tokio::task::spawn_blocking(addresses::interfaces).await;
+        let listed = listing.unwrap_or_else(|error| Err(error.into()));
         let mut known = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        let interfaces = match listed {
+            Ok(interfaces) => interfaces,
+            Err(error) if known.listening.is_empty() => {
+                tracing::warn!(%error, "cannot list the interfaces; give --listen or --announce the address of one");
+                addresses::assumed(&self.listeners)
+            }
+            Err(_) => return false,
+        };
         let before = if self.met_here.load(Ordering::Relaxed) {
             &[]
         } else {
@@ -367,10 +371,9 @@ impl Node {
         let local = self.local(network);
         let hello = hello::dial(&mut wire.stream, wire.peer, &local, class);
         let remote = timeout(self.config.hello_timeout, hello).await;
-        let remote = remote.map_err(|_| OpenFailure::Unreachable)?.map_err(|failure| {
-            self.mention(wire.peer, &failure);
-            failure
-        })?;
+        let remote = remote
+            .map_err(|_| OpenFailure::Unreachable)?
+            .inspect_err(|failure| self.mention(wire.peer, failure))?;
         let dialed = Dialed {
             peer: wire.peer,
             contact: remote.contact.clone(),

@@ -160,7 +160,7 @@ impl Driver {
     ) -> Result<(Self, Handles), StartError> {
         let (inbound_out, inbound) = mpsc::unbounded_channel();
         let (dials_out, dials) = mpsc::unbounded_channel();
-        let gate = Gate::default();
+        let gate = Gate::new();
         let behaviour = Behaviour {
             gate: gate.clone(),
             dialling: HashMap::new(),
@@ -293,7 +293,7 @@ impl Driver {
                 self.dial_failed(connection_id, &error);
             }
             SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => {
-                self.moved.notify_one()
+                self.moved.notify_one();
             }
             SwarmEvent::ListenerClosed {
                 listener_id, reason, ..

@@ -202,7 +202,10 @@ async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
     }
     let dialed = net.dial(address).await?;
     match decode_contact(dialed.contact, &node.verifier) {
-        Ok(contact) => node.core.with(|state, now| state.ring.introduce(now, contact)),
+        Ok(contact) if contact.peer == dialed.peer => {
+            node.core.with(|state, now| state.ring.introduce(now, contact));
+        }
+        Ok(_) => tracing::warn!(peer = %dialed.peer, "introduced itself as another peer; that is ignored"),
         Err(error) => tracing::warn!(peer = %dialed.peer, %error, "answered in a way not understood"),
     }
     tracing::info!(peer = %dialed.peer, address, "join: answered");
@@ -276,7 +279,7 @@ impl Node {
         let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
         *barred = Some(format!("{address}: {}", refusal.to_string().escape_debug()));
         drop(barred);
-        self.core.with(|state, _| state.ring.handle_barred());
+        self.core.with(|state, now| state.ring.handle_barred(now));
     }
 
     /// Why the network this peer belongs to does not let it in: who refused it last, and with which words. None as
@@ -291,7 +294,8 @@ impl Node {
     pub(crate) fn check_admitted(&self) -> Result<(), Failure> {
         self.refusal().map_or(Ok(()), |why| {
             let text = format!(
-                "the network refuses this peer ({why}), so nothing can be stored or deleted from here; `mutualstore doctor`                  names the cure"
+                "the network refuses this peer ({why}), so nothing can be stored or deleted from here; `mutualstore doctor` \
+                 names the cure"
             );
             Err(Failure::not_allowed(text))
         })
@@ -439,8 +443,9 @@ impl Node {
                     ..SelfChange::default()
                 };
                 state.ring.update_self(now, change);
-                state.ring.ask_book(now);
             }
+            // Also when an interface came back with the address it had.
+            state.ring.ask_book(now);
         });
     }
 

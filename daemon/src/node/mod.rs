@@ -11,6 +11,7 @@
 //! * [`shards`]: the one way to local shards; keeps store and custody in step.
 //! * [`membership`]: joining a network and telling the ring about ourselves.
 //! * [`upkeep`]: repair now, forget a peer, leave.
+//! * [`stuck`]: what repair cannot mend.
 //! * [`survey`]: whether the ring is one, as its peers see it.
 
 pub(crate) mod census;
@@ -23,6 +24,7 @@ pub(crate) mod outside;
 pub(crate) mod scrub;
 pub(crate) mod service;
 pub(crate) mod shards;
+pub(crate) mod stuck;
 pub(crate) mod survey;
 pub(crate) mod upkeep;
 

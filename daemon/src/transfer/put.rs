@@ -76,21 +76,23 @@ fn journal_done(journal: Option<journal::Put>) {
     }
 }
 
+/// How storing a stripe ended.
+type Outcome = Result<Placed, TooFewHolders>;
 /// A stripe being stored.
-type OnItsWay = JoinHandle<Result<Placed, TooFewHolders>>;
+type OnItsWay = JoinHandle<Outcome>;
 
 /// What happens to a put while it waits for its body.
 enum Next {
     /// More of the file, or its end.
     Body(Option<Bytes>),
     /// The oldest stripe on its way arrived, or failed to.
-    Landed(Result<Result<Placed, TooFewHolders>, JoinError>),
+    Landed(Result<Outcome, JoinError>),
     /// A holder lost what it kept.
     Lost(Lost),
 }
 
 /// The outcome of the oldest stripe on its way; never, when there is none.
-async fn oldest(window: &mut VecDeque<OnItsWay>) -> Result<Result<Placed, TooFewHolders>, JoinError> {
+async fn oldest(window: &mut VecDeque<OnItsWay>) -> Result<Outcome, JoinError> {
     match window.front_mut() {
         Some(oldest) => oldest.await,
         None => std::future::pending().await,
@@ -312,19 +314,13 @@ impl<'a> Putting<'a> {
     }
 
     /// Gives a block that arrived its place in the manifest.
-    async fn take_place(
-        &mut self,
-        outcome: Result<Result<Placed, TooFewHolders>, JoinError>,
-    ) -> Result<(), Failure> {
+    async fn take_place(&mut self, outcome: Result<Outcome, JoinError>) -> Result<(), Failure> {
         let stripe = self.landed(outcome)?;
         let full = self.tree.push(stripe);
         self.index_blocks(full).await
     }
 
-    fn landed(
-        &mut self,
-        outcome: Result<Result<Placed, TooFewHolders>, JoinError>,
-    ) -> Result<StripeId, Failure> {
+    fn landed(&mut self, outcome: Result<Outcome, JoinError>) -> Result<StripeId, Failure> {
         match outcome {
             Ok(Ok(placed)) => {
                 let stripe = StripeId::from(*placed.stripe.as_bytes());

@@ -33,9 +33,10 @@ impl PutReport {
         let bare = stripes
             .iter()
             .any(|placed| placed.holders.len() <= usize::from(placed.k) && placed.n > placed.k);
+        let of = format!("{stored} of {total} shards stored");
         let warning = match (stored < total, bare) {
-            (_, true) => Some("unprotected until repaired"),
-            (true, false) => Some("the rest follows when peers return"),
+            (_, true) => Some(format!("{of}: unprotected until repaired")),
+            (true, false) => Some(format!("{of}; the rest follows when peers return")),
             (false, false) => None,
         };
         Self {
@@ -48,10 +49,7 @@ impl PutReport {
             shards_stored: stored,
             shards_total: total,
             seconds: 0.0,
-            warning: warning.map(|what| match bare {
-                true => format!("{stored} of {total} shards stored: {what}"),
-                false => format!("{stored} of {total} shards stored; {what}"),
-            }),
+            warning,
         }
     }
 }

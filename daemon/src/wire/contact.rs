@@ -43,8 +43,8 @@ pub(super) fn hearsay(message: &wire::Contact, verifier: &Verifier) -> Result<Op
 }
 
 /// A contact that a message cannot do without.
-pub(super) fn contact(message: wire::Contact, verifier: &Verifier) -> Result<Contact, Malformed> {
-    hearsay(&message, verifier)?.ok_or(Malformed("a contact that its peer did not sign"))
+pub(super) fn contact(message: &wire::Contact, verifier: &Verifier) -> Result<Contact, Malformed> {
+    hearsay(message, verifier)?.ok_or(Malformed("a contact that its peer did not sign"))
 }
 
 pub(super) fn wire_contact(contact: &Contact) -> wire::Contact {
@@ -61,7 +61,7 @@ pub fn encode_contact(contact: &Contact) -> Bytes {
 
 /// Parses and validates a contact from the hello.
 pub fn decode_contact(bytes: Bytes, verifier: &Verifier) -> Result<Contact, Malformed> {
-    contact(wire::Contact::decode(bytes)?, verifier)
+    contact(&wire::Contact::decode(bytes)?, verifier)
 }
 
 /// The one byte form of a contact, which is also what its signature covers; numbers big-endian:

@@ -13,7 +13,7 @@ use super::signed::Verifier;
 const MAX_FORGED: usize = 8;
 
 fn required(message: Option<wire::Contact>, verifier: &Verifier) -> Result<Contact, Malformed> {
-    contact(message.ok_or(Malformed("a contact is missing"))?, verifier)
+    contact(&message.ok_or(Malformed("a contact is missing"))?, verifier)
 }
 
 /// Those of the contacts that their peers signed.
@@ -77,7 +77,7 @@ pub(super) fn request(message: wire::RingRequest, verifier: &Verifier) -> Result
     Ok(
         match message.kind.ok_or(Malformed("a ring request of no known kind"))? {
             Kind::Ping(wire::Ping { held }) => Request::Ping {
-                held: held.map(|held| contact(held, verifier)).transpose()?,
+                held: held.map(|held| contact(&held, verifier)).transpose()?,
             },
             Kind::Neighbours(m) if m.of.len() > usize::from(MAX_VIRTUAL_NODES) => {
                 return Err(Malformed("more points than a peer has virtual nodes"));
@@ -97,7 +97,7 @@ pub(super) fn request(message: wire::RingRequest, verifier: &Verifier) -> Result
                 without: m.without.iter().map(peer).collect::<Result<_, _>>()?,
             },
             Kind::Leave(m) => Request::Leave {
-                contact: contact(m, verifier)?,
+                contact: contact(&m, verifier)?,
             },
         },
     )

@@ -333,6 +333,13 @@ impl Custody {
         }
     }
 
+    /// The stripes this peer is home of with fewer than k shards, as far as it has been told.
+    pub fn lost(&self) -> impl Iterator<Item = (Id, Shape)> {
+        let stripes = self.home.stripes.iter();
+        let lost = stripes.filter(|(_, homed)| homed.class == Class::Lost);
+        lost.map(|(slot, homed)| (slot.stripe, homed.shape))
+    }
+
     /// What this peer has been told of a stripe; none if nothing.
     pub fn stripe(&self, stripe: Id) -> Option<StripeRecord> {
         let homed = self.home.stripes.get(&Slot::of(stripe))?;

@@ -150,7 +150,7 @@ impl Ring {
         if self.join.is_some() || self.is_over() || self.table.members() > 0 {
             return;
         }
-        if self.barred {
+        if self.barred.is_some() {
             self.backoff = (self.backoff * 2).min(self.config.longest_backoff);
             let next = now + self.backoff / 2 + self.jitter(self.backoff / 2);
             self.set_book_timer(next);
@@ -179,11 +179,11 @@ impl Ring {
 
     /// Somebody who knows the network does not let this peer in. Unless others do, it is no ring of one: what it would
     /// store is not where others look, and whom they let in instead may have its name.
-    pub(super) fn bar(&mut self) {
+    pub(super) fn bar(&mut self, now: Time) {
         if self.table.members() > 0 || self.is_over() {
             return;
         }
-        self.barred = true;
+        self.barred.get_or_insert(now);
         self.member = false;
         self.set_phase(Phase::Joining);
     }

@@ -119,7 +119,7 @@ impl Ring {
         let Some(entry) = self.table.get_mut(peer) else {
             return;
         };
-        self.barred = false;
+        self.barred = None;
         entry.heard = Some(now);
         entry.failures = 0;
         entry.unreachable = 0;
@@ -233,7 +233,7 @@ impl Ring {
     /// A request got no answer.
     pub(super) fn failed(&mut self, now: Time, peer: Peer, failure: Failure, ping: bool) {
         if failure == Failure::Barred {
-            self.bar();
+            self.bar(now);
         }
         let retry = self.config.retry;
         if let Some(entry) = self.table.get_mut(peer) {

@@ -168,8 +168,8 @@ pub struct Ring {
     /// Bytes in use as last reported by the daemon; the contact says what was published.
     used: u64,
     contest: Contest,
-    /// A peer of the network does not let this one in, and none has spoken to it since.
-    barred: bool,
+    /// Since when a peer of the network does not let this one in, and none has spoken to it.
+    barred: Option<Time>,
 }
 
 /// Commands.
@@ -211,7 +211,7 @@ impl Ring {
             cursor: Cursor::default(),
             used,
             contest: Contest::default(),
-            barred: false,
+            barred: None,
         };
         let kept = ring.table.me().virtual_nodes.clone();
         ring.want_places(&kept);
@@ -454,8 +454,8 @@ impl Ring {
     }
 
     /// An address given to join leads to a peer that does not let this one into the network both belong to.
-    pub fn handle_barred(&mut self) {
-        self.bar();
+    pub fn handle_barred(&mut self, now: Time) {
+        self.bar(now);
     }
 
     /// The transport lost its connection to `peer` unexpectedly, or it left another question than the ring's without
@@ -581,7 +581,7 @@ impl Ring {
 
     /// Whether this peer knows nobody but such as do not let it into their network. It founds no ring of its own then.
     pub fn is_barred(&self) -> bool {
-        self.barred && self.table.members() == 0
+        self.barred.is_some() && self.table.members() == 0
     }
 
     /// Whether this peer answers questions of state and counts as part of a ring.

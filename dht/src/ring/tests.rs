@@ -638,11 +638,11 @@ fn a_peer_whose_network_does_not_let_it_in_founds_no_ring_and_joins_when_it_may(
     assert!(!ring.is_barred());
     let ping =
         std::iter::from_fn(|| ring.poll_transmit()).find(|sent| matches!(sent.request, Request::Ping { .. }));
-    let pong = Response::Pong {
+    let answer = Response::Pong {
         contact: other,
         member: true,
     };
-    ring.handle_response(now, ping.unwrap().id, pong);
+    ring.handle_response(now, ping.unwrap().id, answer);
     assert!(
         std::iter::from_fn(|| ring.poll_transmit()).any(|sent| matches!(sent.request, Request::Next { .. }))
     );
@@ -652,7 +652,7 @@ fn a_peer_whose_network_does_not_let_it_in_founds_no_ring_and_joins_when_it_may(
 fn a_peer_on_its_own_that_is_barred_is_a_ring_of_one_no_longer() {
     let mut ring = Ring::new(RingConfig::default(), contact(0, 1, 1), Vec::new(), 1, Time::ZERO);
     assert_eq!((ring.phase(), ring.is_member()), (Phase::Alone, true));
-    ring.handle_barred();
+    ring.handle_barred(Time::ZERO);
     assert_eq!(
         (ring.phase(), ring.is_member(), ring.is_barred()),
         (Phase::Joining, false, true)

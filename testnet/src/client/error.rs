@@ -113,7 +113,8 @@ impl ClientError {
 }
 
 fn is_changed(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|error| error.is::<Changed>())
+    let inner = error.get_ref();
+    inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<Changed>)
 }
 
 fn unread(error: &io::Error) -> String {

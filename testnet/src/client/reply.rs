@@ -254,6 +254,12 @@ pub struct ProcessUse {
     pub cpu_seconds: f64,
     /// Resident memory.
     pub rss_bytes: u64,
+    /// Files and connections that are open.
+    #[serde(default)]
+    pub files_open: u64,
+    /// How many may be; none if nothing limits it.
+    #[serde(default)]
+    pub files_limit: Option<u64>,
 }
 
 /// Answer to `ring`.
@@ -385,6 +391,19 @@ pub struct RepairReport {
     /// Peers that could not be asked.
     #[serde(default)]
     pub silent: Vec<String>,
+    /// What cannot be rebuilt now, of what the daemon knows.
+    #[serde(default)]
+    pub unrecoverable: Vec<Unrecoverable>,
+}
+
+/// A file or stripe of which too few shards are reachable.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Unrecoverable {
+    /// Name of the file; none for a stripe of a file that was put elsewhere.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The stripe, how many shards are needed, and how many are there.
+    pub reason: String,
 }
 
 /// Who answers.

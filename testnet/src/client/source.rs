@@ -175,7 +175,9 @@ fn is(system: &rustix::fs::StatFs, magic: u64) -> bool {
 
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.length.map_or(u64::MAX, |length| length.saturating_sub(self.read));
+        let left = self
+            .length
+            .map_or(u64::MAX, |length| length.saturating_sub(self.read));
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let count = self.file.read(buffer.get_mut(..room).unwrap_or_default())?;
         self.read += count as u64;

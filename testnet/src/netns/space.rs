@@ -26,12 +26,15 @@ const NAMES: &str = "/run/netns";
 fn probe() -> Result<(), String> {
     let heard = |program: &str, words: &[&str]| {
         let output = Command::new(program).args(words).output();
-        output.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => format!(
-                "there is no `{program}`; install it (Debian: {})",
-                package(program)
-            ),
-            _ => format!("cannot run `{program}`: {error}"),
+        output.map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                format!(
+                    "there is no `{program}`; install it (Debian: {})",
+                    package(program)
+                )
+            } else {
+                format!("cannot run `{program}`: {error}")
+            }
         })
     };
     heard("ip", &["-V"])?;
@@ -95,9 +98,10 @@ impl Space {
     /// Prepares this process, once.
     pub(super) fn prepare(interfaces: usize) -> Result<(), NetnsError> {
         hide_names()?;
-        let mut script = "link set lo up\n".to_owned();
+        let mut script = vec!["link set lo up".to_owned()];
         for bridge in 0..interfaces {
-            script += &format!("link add br{bridge} type bridge\nlink set br{bridge} up\n");
+            script.push(format!("link add br{bridge} type bridge"));
+            script.push(format!("link set br{bridge} up"));
         }
         ip(None, &script).map_err(|error| NetnsError::Unavailable(error.to_string()))
     }
@@ -112,21 +116,20 @@ impl Space {
         };
         for peer in 0..peers {
             call(&["netns", "add", &name(peer)])?;
-            let mut outside = String::new();
-            let mut inside = "link set lo up\n".to_owned();
+            let mut outside = Vec::new();
+            let mut inside = vec!["link set lo up".to_owned()];
             for interface in 0..interfaces {
-                let cable = cable(peer, interface);
-                let peer_name = name(peer);
-                outside += &format!(
-                    "link add {cable} type veth peer name eth{interface} netns {peer_name}\n\
-                     link set {cable} master br{interface} up\n"
-                );
+                let (cable, peer_name) = (cable(peer, interface), name(peer));
+                outside.push(format!(
+                    "link add {cable} type veth peer name eth{interface} netns {peer_name}"
+                ));
+                outside.push(format!("link set {cable} master br{interface} up"));
                 for address in space.networks(peer, interface) {
                     // Nobody else has it: no need to wait until that is certain.
                     let sure = if address.contains(':') { " nodad" } else { "" };
-                    inside += &format!("addr add {address} dev eth{interface}{sure}\n");
+                    inside.push(format!("addr add {address} dev eth{interface}{sure}"));
                 }
-                inside += &format!("link set eth{interface} up\n");
+                inside.push(format!("link set eth{interface} up"));
             }
             ip(None, &outside)?;
             ip(Some(peer), &inside)?;
@@ -180,8 +183,11 @@ impl Space {
     }
 
     /// An interface goes down and loses its addresses.
-    pub(super) fn take_down(&self, peer: usize, interface: usize) -> Result<(), NetnsError> {
-        let script = format!("link set eth{interface} down\naddr flush dev eth{interface}\n");
+    pub(super) fn take_down(peer: usize, interface: usize) -> Result<(), NetnsError> {
+        let script = [
+            format!("link set eth{interface} down"),
+            format!("addr flush dev eth{interface}"),
+        ];
         ip(Some(peer), &script)
     }
 
@@ -194,11 +200,10 @@ impl Space {
         {
             *moved += 1;
         }
-        let mut script = String::new();
-        for address in self.networks(peer, interface) {
-            script += &format!("addr add {address} dev eth{interface}\n");
-        }
-        script += &format!("link set eth{interface} up\n");
+        let networks = self.networks(peer, interface).into_iter();
+        let add = networks.map(|address| format!("addr add {address} dev eth{interface}"));
+        let up = format!("link set eth{interface} up");
+        let script: Vec<String> = add.chain([up]).collect();
         ip(Some(peer), &script)
     }
 
@@ -225,9 +230,8 @@ impl Drop for Space {
     fn drop(&mut self) {
         for peer in 0..self.peers {
             // A namespace is taken apart some time after it lost its name; its cables are to be gone now.
-            let cables: String = (0..self.interfaces)
-                .map(|n| format!("link del {}\n", cable(peer, n)))
-                .collect();
+            let cables = (0..self.interfaces).map(|n| format!("link del {}", cable(peer, n)));
+            let cables: Vec<String> = cables.collect();
             // What stays goes with this process.
             drop(ip(None, &cables));
             drop(call(&["netns", "del", &name(peer)]));
@@ -250,7 +254,7 @@ fn call(words: &[&str]) -> Result<(), NetnsError> {
 }
 
 /// Runs commands of `ip`, one a line, in a peer's namespace or in this process's own.
-fn ip(peer: Option<usize>, script: &str) -> Result<(), NetnsError> {
+fn ip(peer: Option<usize>, script: &[String]) -> Result<(), NetnsError> {
     let mut command = Command::new("ip");
     if let Some(peer) = peer {
         command.args(["-n", &name(peer)]);
@@ -263,13 +267,11 @@ fn ip(peer: Option<usize>, script: &str) -> Result<(), NetnsError> {
     let mut ran = || {
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(script.as_bytes())?;
+            stdin.write_all(format!("{}\n", script.join("\n")).as_bytes())?;
         }
         child.wait_with_output()
     };
-    finished(ran(), || {
-        format!("ip -batch ({})", script.trim_end().replace('\n', "; "))
-    })
+    finished(ran(), || format!("ip -batch ({})", script.join("; ")))
 }
 
 fn finished(output: io::Result<std::process::Output>, what: impl Fn() -> String) -> Result<(), NetnsError> {

@@ -6,7 +6,8 @@ fn limits() -> Limits {
     Limits {
         fresh: 3,
         known: 4,
-        transfers: 2,
+        uploads: 2,
+        downloads: 1,
         ..Limits::default()
     }
 }
@@ -77,17 +78,19 @@ fn connections_at_work_are_not_ended_and_the_next_is_refused() {
 }
 
 #[test]
-fn transfers_leave_slots_to_questions() {
+fn uploads_leave_slots_to_downloads_and_questions() {
     let all = Connections::new(limits());
-    let transfers: Vec<_> = (0..2).map(|_| lagging(&all, Duration::ZERO)).collect();
-    for transfer in &transfers {
-        all.transfer(transfer).unwrap();
+    let uploads: Vec<_> = (0..2).map(|_| lagging(&all, Duration::ZERO)).collect();
+    for upload in &uploads {
+        all.upload(upload).unwrap();
     }
     let third = lagging(&all, Duration::ZERO);
-    assert_eq!(all.transfer(&third), Err(Busy));
-    transfers[1].activity().lag = 5 * SECOND;
-    assert_eq!(all.transfer(&third), Ok(()));
-    assert!(!told(&transfers[0]) && told(&transfers[1]));
+    assert_eq!(all.upload(&third), Err(Busy));
+    assert_eq!(all.download(&third), Ok(()));
+    let fourth = lagging(&all, Duration::ZERO);
+    uploads[1].activity().lag = 5 * SECOND;
+    assert_eq!(all.upload(&fourth), Ok(()));
+    assert!(!told(&uploads[0]) && told(&uploads[1]) && !told(&third));
 }
 
 #[test]
@@ -95,7 +98,7 @@ fn client_is_waited_for_as_long_as_its_phase_allows() {
     let (limits, start) = (Limits::default(), Instant::now());
     let mut activity = Activity::new(start);
     assert_eq!(activity.ends(&limits), Some(start + limits.fresh_for));
-    activity.enter(Phase::Transfer, start);
+    activity.enter(Phase::Upload, start);
     assert_eq!(activity.ends(&limits), None, "the server works");
     activity.waits(Side::Request, start + SECOND);
     activity.waits(Side::Request, start + 2 * SECOND);
@@ -121,7 +124,7 @@ fn client_is_waited_for_as_long_as_its_phase_allows() {
 fn client_that_trickles_lags_and_one_that_goes_on_does_not() {
     let mut now = Instant::now();
     let mut trickles = Activity::new(now);
-    trickles.enter(Phase::Transfer, now);
+    trickles.enter(Phase::Upload, now);
     for _ in 0..100 {
         trickles.waits(Side::Request, now);
         now += SECOND;
@@ -130,7 +133,7 @@ fn client_that_trickles_lags_and_one_that_goes_on_does_not() {
     assert!(trickles.lag(now) > 99 * SECOND);
 
     let mut pauses = Activity::new(now);
-    pauses.enter(Phase::Transfer, now);
+    pauses.enter(Phase::Upload, now);
     pauses.waits(Side::Request, now);
     now += 400 * SECOND;
     assert!(pauses.lag(now) >= 400 * SECOND);
@@ -144,12 +147,10 @@ fn client_that_trickles_lags_and_one_that_goes_on_does_not() {
 fn limits_shrink_with_the_files_a_process_may_open() {
     let limits = Limits::default();
     let few = limits.for_files(1024);
-    assert!(few.fresh + few.known <= 341 && few.transfers < few.known && few.fresh > 100);
+    assert!(few.fresh + few.known <= 341 && few.uploads + few.downloads < few.known && few.fresh > 100);
     let many = limits.for_files(1 << 20);
-    assert_eq!(
-        (many.fresh, many.known, many.transfers),
-        (limits.fresh, limits.known, limits.transfers)
-    );
+    let counts = |limits: Limits| [limits.fresh, limits.known, limits.uploads, limits.downloads];
+    assert_eq!(counts(many), counts(limits));
     assert_eq!(limits.for_files(0).fresh, 1);
 }
 

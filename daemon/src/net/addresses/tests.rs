@@ -180,3 +180,10 @@ fn this_machine_and_this_peer_are_recognized() {
     assert!(place.is_own(&"/ip4/10.9.0.3/tcp/4001".parse().unwrap()));
     assert!(!place.is_own(&"/ip4/10.9.0.3/tcp/4002".parse().unwrap()));
 }
+
+#[test]
+fn named_addresses_are_told_where_the_system_lists_no_interfaces() {
+    let listeners = listeners(&["10.9.0.3:1", "[::]:2"]);
+    let place = Place::new(&listeners, &[], &[], assumed(&listeners));
+    assert_eq!(texts(&place.told), ["/ip4/10.9.0.3/tcp/1"]);
+}
