@@ -330,7 +330,7 @@ impl Custody {
         let anyone = scattered || leaves(ME) || !mine.is_empty() || self.config.has(Flaw::TrimForThoseBehind);
         let counts = |(index, peer): &(u8, Handle)| {
             legal(*peer)
-                && (!leaves(*peer) || self.config.has(Flaw::TrimForLeavers))
+                && !leaves(*peer)
                 && self.peers.is_alive(*peer)
                 && (*index != key.index || anyone || position(*peer) < position(ME))
         };
