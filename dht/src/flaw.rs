@@ -67,20 +67,12 @@ pub enum Flaw {
     NoLocators,
     /// Repairs follow `successors`, whatever the policy.
     ForgetPolicy,
-    /// A peer counts for every index that it says it holds.
-    CountPeersTwice,
     /// Surplus shards go in favour of a peer that says it holds all of them.
     TrimForOne,
     /// Surplus shards go in favour of peers that are no legal holders.
     TrimForStrangers,
-    /// Surplus shards go in favour of peers that leave.
-    TrimForLeavers,
     /// Surplus shards go in favour of peers behind this one.
     TrimForThoseBehind,
-    /// A home that says that it is at work is believed for ever.
-    BelieveTheHome,
-    /// Whoever says that it has a tombstone is believed.
-    BelieveInTombstones,
 }
 
 impl Flaw {
@@ -90,7 +82,7 @@ impl Flaw {
     }
 
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 38] = [
+    pub const ALL: [(&str, Self); 34] = [
         ("adopt-unverified", Self::AdoptUnverified),
         ("join-with-part", Self::JoinWithPart),
         ("no-merge", Self::NoMerge),
@@ -122,12 +114,8 @@ impl Flaw {
         ("no-take-over", Self::NoTakeOver),
         ("no-locators", Self::NoLocators),
         ("forget-policy", Self::ForgetPolicy),
-        ("count-peers-twice", Self::CountPeersTwice),
         ("trim-for-one", Self::TrimForOne),
         ("trim-for-strangers", Self::TrimForStrangers),
-        ("trim-for-leavers", Self::TrimForLeavers),
         ("trim-for-those-behind", Self::TrimForThoseBehind),
-        ("believe-the-home", Self::BelieveTheHome),
-        ("believe-in-tombstones", Self::BelieveInTombstones),
     ];
 }

@@ -7,7 +7,7 @@ use super::matching::{Matching, by_index};
 use super::peers::{Handle, ME, Peers};
 use super::places;
 use super::types::{CustodyConfig, TOMBSTONE};
-use crate::{Flaw, PeerState, Time};
+use crate::{PeerState, Time};
 
 /// The first successors of a stripe, or those that may hold its shards, best first.
 pub(super) type Members = [(Handle, PeerState)];
@@ -43,10 +43,6 @@ impl Survey {
         survey.distinct = live.len();
         let matching = Matching::of(&by_index(homed.shape.n, survey.live.iter().copied(), |peer| peer));
         survey.matched = matching.len();
-        let trusting = config.has(Flaw::CountPeersTwice);
-        if trusting {
-            survey.matched = survey.distinct;
-        }
         let delay = if survey.matched == usize::from(homed.shape.k) {
             config.repair_delay.min(config.exactly_k_delay)
         } else {
@@ -63,7 +59,7 @@ impl Survey {
             (tracked + patience).max(homed.withdrawn + config.settle())
         };
         for index in 0..homed.shape.n {
-            if matching.keeper(index).is_some() || trusting && live.contains(&index) {
+            if matching.keeper(index).is_some() {
                 continue;
             }
             let named = homed.claims.iter().filter(|claim| claim.index == index);

@@ -46,14 +46,9 @@ impl Custody {
     ) {
         let members = self.members(now, ring, slot);
         let rank = rank(&members).filter(|rank| *rank > 0);
-        let seen = if self.config.has(Flaw::CountPeersTwice) {
-            count.indices()
-        } else {
-            count.keepers().into_keys().collect()
-        };
+        let seen: BTreeSet<u8> = count.keepers().into_keys().collect();
         let whole = (0..shape.n).all(|index| seen.contains(&index));
-        let deleted = !count.deleted.is_empty() && self.config.has(Flaw::BelieveInTombstones);
-        let (Some(rank), false) = (rank, whole || deleted) else {
+        let (Some(rank), false) = (rank, whole) else {
             return self.counts.is_whole(slot);
         };
         if !self.counts.short.contains_key(&slot) && self.counts.short.len() >= MAX_COUNTS {
@@ -66,7 +61,7 @@ impl Custody {
             beliefs: 0,
             wake: None,
         });
-        let minded = count.minded && (short.beliefs < BELIEFS || self.config.has(Flaw::BelieveTheHome));
+        let minded = count.minded && short.beliefs < BELIEFS;
         if minded {
             short.beliefs += 1;
             short.since = now;

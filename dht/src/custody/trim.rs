@@ -293,6 +293,7 @@ impl Custody {
         for (surplus, keep, trim) in self.trims.confirmed(now, key, peer) {
             if self.inventory.has_committed(surplus) {
                 self.drop_shard(now, surplus, false);
+                self.searches.dropped(now, surplus);
             }
             self.peers.get_mut(keep).outbox.release(Pin {
                 stripe: surplus.slot.stripe,

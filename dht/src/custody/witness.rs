@@ -11,7 +11,8 @@
 //! of a stripe at most, from those behind it: for a second one it would have to count twice, for nobody else holds the first.
 //! While this peer searches it answers others as before; it says no to them only while it waits for confirmations. So
 //! forged orders cannot keep it silent: after a search in vain, or where confirmations fail, the next search for that shard is
-//! put off, each time for longer, and all that were put off begin together, so that one message asks for all.
+//! put off, each time for longer, and all that were put off begin together, so that one message asks for all. Nor can a liar
+//! have a shard dropped and repaired in turns for ever: what was dropped and came back stays longer each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -31,6 +32,8 @@ const LIMIT: Duration = Duration::from_secs(45);
 /// Between two searches for one shard; doubled after each in vain, up to so many times.
 const PAUSE: Duration = Duration::from_secs(5);
 const DOUBLINGS: u32 = 3;
+/// After a shard was dropped and came back the pause doubles up to so many times: an hour and a half.
+const MOST_DOUBLINGS: u32 = 10;
 
 /// One search under way.
 #[derive(Debug)]
@@ -44,6 +47,23 @@ struct Search {
     told: BTreeSet<Handle>,
 }
 
+/// No new search for a shard.
+#[derive(Debug, Default)]
+struct Pause {
+    /// Before this.
+    until: Time,
+    /// How often searches were in vain, as far as that counts.
+    vain: u32,
+    /// How often the shard was dropped, as far as that counts.
+    dropped: u32,
+}
+
+impl Pause {
+    fn longest(&self) -> Duration {
+        PAUSE * 2u32.pow(self.dropped.max(DOUBLINGS))
+    }
+}
+
 /// Shards whose witnesses are looked for, and those for which that was in vain lately.
 #[derive(Debug, Default)]
 pub(super) struct Searches {
@@ -51,8 +71,7 @@ pub(super) struct Searches {
     begun: BTreeSet<(Time, ShardKey)>,
     /// How many were begun on whose order.
     ordered: BTreeMap<Handle, usize>,
-    /// No new search before this, and how often they were in vain.
-    pauses: BTreeMap<ShardKey, (Time, u32)>,
+    pauses: BTreeMap<ShardKey, Pause>,
     pruned: Time,
 }
 
@@ -81,7 +100,7 @@ impl Searches {
         } else {
             MAX_SEARCHES / 8
         };
-        let paused = self.pauses.get(&key).is_some_and(|(until, _)| now < *until);
+        let paused = self.pauses.get(&key).is_some_and(|pause| now < pause.until);
         !paused
             && !self.open.contains_key(&key)
             && self.open.len() < MAX_SEARCHES
@@ -90,17 +109,25 @@ impl Searches {
 
     /// A search was in vain: the next one for this shard waits, longer each time, until a moment that it shares with others.
     pub(super) fn pause(&mut self, now: Time, key: ShardKey) {
-        let (until, failures) = self.pauses.entry(key).or_insert((Time::ZERO, 0));
-        let pause = PAUSE * 2u32.pow(*failures);
-        *failures = (*failures + 1).min(DOUBLINGS);
-        let late = now.as_micros() % u64::try_from(pause.as_micros()).unwrap_or(u64::MAX).max(1);
-        *until = now + pause.saturating_sub(Duration::from_micros(late));
+        let pause = self.pauses.entry(key).or_default();
+        let span = PAUSE * 2u32.pow(pause.vain);
+        pause.vain = (pause.vain + 1).min(DOUBLINGS);
+        let late = now.as_micros() % u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
+        pause.until = pause
+            .until
+            .max(now + span.saturating_sub(Duration::from_micros(late)));
     }
 
-    /// The shard is gone, or whoever was asked confirmed.
+    /// A shard was dropped as surplus. Should it come back, whoever had it dropped may have lied: it stays longer each time.
+    pub(super) fn dropped(&mut self, now: Time, key: ShardKey) {
+        let pause = self.pauses.entry(key).or_default();
+        pause.dropped = (pause.dropped + 1).min(MOST_DOUBLINGS);
+        pause.until = now + pause.longest();
+    }
+
+    /// The shard is gone.
     pub(super) fn forget(&mut self, key: ShardKey) {
         self.end(key);
-        self.pauses.remove(&key);
     }
 
     /// The next search that waits for nobody any more.
@@ -115,10 +142,9 @@ impl Searches {
     }
 
     fn prune(&mut self, now: Time) {
-        let longest = PAUSE * 2u32.pow(DOUBLINGS);
-        if now >= self.pruned + longest {
+        if now >= self.pruned + PAUSE {
             self.pruned = now;
-            self.pauses.retain(|_, (until, _)| now < *until + longest);
+            self.pauses.retain(|_, pause| now < pause.until + pause.longest());
         }
     }
 
@@ -304,7 +330,7 @@ impl Custody {
         let anyone = scattered || leaves(ME) || !mine.is_empty() || self.config.has(Flaw::TrimForThoseBehind);
         let counts = |(index, peer): &(u8, Handle)| {
             legal(*peer)
-                && (!leaves(*peer) || self.config.has(Flaw::TrimForLeavers))
+                && !leaves(*peer)
                 && self.peers.is_alive(*peer)
                 && (*index != key.index || anyone || position(*peer) < position(ME))
         };
