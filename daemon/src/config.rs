@@ -52,6 +52,7 @@ const HEADING: &str = "# Kept by the MutualStore daemon: what it was last starte
 
 /// How a daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct Config {
     /// Bytes of disk given to the network, at least [`MIN_CAPACITY`]. Has no default: 0 here.
     pub capacity: u64,
@@ -227,8 +228,8 @@ impl Config {
             return Err(ConfigError::CapacityMissing { path });
         }
         let config = Self {
-            exit_on_stdin_close,
             open,
+            exit_on_stdin_close,
             ..Self::from_overrides(merged.clone())?
         };
         Ok((config, merged))
