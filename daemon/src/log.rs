@@ -136,7 +136,9 @@ impl Lines {
     /// Writes the numbers of the windows that are over.
     fn report(&self, now: Instant) {
         let ended = self.repeats().ended(now);
-        ended.iter().for_each(|line| self.send(line));
+        for line in &ended {
+            self.send(line);
+        }
     }
 
     fn repeats(&self) -> std::sync::MutexGuard<'_, Repeats> {
@@ -151,7 +153,7 @@ impl<S: Subscriber> Layer<S> for ToLines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut text = Text::default();
         event.record(&mut text);
-        let line = Line::new(event.metadata(), text.whole());
+        let line = Line::new(event.metadata(), &text.whole());
         // Who wants details wants all of them.
         if *event.metadata().level() <= Level::INFO {
             let now = Instant::now();
@@ -202,11 +204,11 @@ struct Line {
 }
 
 impl Line {
-    fn new(of: &'static Metadata<'static>, text: String) -> Self {
+    fn new(of: &'static Metadata<'static>, text: &str) -> Self {
         Self {
             level: *of.level(),
             target: of.target(),
-            text: escape::line(&text).into_owned(),
+            text: escape::line(text).into_owned(),
         }
     }
 

@@ -25,7 +25,7 @@ use crate::net::{Net, NetConfig, NetworkInfo};
 use crate::network::{Join, Network};
 use crate::node::shards::unix_ms;
 use crate::node::{Node, Parts, compaction, driver, membership, scrub, service::PeerService};
-use crate::store::{OpenError, Store, StoreConfig};
+use crate::store::{OpenError, OpenReport, Store, StoreConfig};
 use crate::wire::signed::{Signer, Verifier};
 use crate::{api, spare, transfer};
 
@@ -94,25 +94,7 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
         move || Store::open(&directory, store_config).map_err(|error| store_failed(error, &directory));
     let opened = tokio::task::spawn_blocking(opening).await;
     let (store, report) = opened.map_err(Failure::unexpected)??;
-    tracing::info!(
-        clean = report.clean,
-        shards = report.shards,
-        segments = report.segments,
-        scanned = report.scanned,
-        read_errors = report.read_errors,
-        "shard store"
-    );
-    for key in &report.damaged {
-        tracing::warn!("CORRUPTED_BLOCK {}:{}", hex::encode(key.stripe), key.index);
-    }
-    let mut damaged = report.damaged.len() as u64;
-    if report.skipped_bytes > 0 {
-        damaged += 1;
-        tracing::warn!(
-            bytes = report.skipped_bytes,
-            "between its records the shard store has bytes that are none"
-        );
-    }
+    let damaged = tell(&report);
     let me = Peer::new(public_key(&seed));
     let contact = contact(&data, &config, &network, me, store.used().committed_bytes)?;
     let verifier = Arc::new(Verifier::new(network.id));
@@ -158,6 +140,30 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
     node.set_net(net);
     node.publish_addresses();
     Ok((node, unfinished))
+}
+
+/// Says in what state the shard store was found; how much damage was found.
+fn tell(report: &OpenReport) -> u64 {
+    tracing::info!(
+        clean = report.clean,
+        shards = report.shards,
+        segments = report.segments,
+        scanned = report.scanned,
+        read_errors = report.read_errors,
+        "shard store"
+    );
+    for key in &report.damaged {
+        tracing::warn!("CORRUPTED_BLOCK {}:{}", hex::encode(key.stripe), key.index);
+    }
+    let mut damaged = report.damaged.len() as u64;
+    if report.skipped_bytes > 0 {
+        damaged += 1;
+        tracing::warn!(
+            bytes = report.skipped_bytes,
+            "between its records the shard store has bytes that are none"
+        );
+    }
+    damaged
 }
 
 /// The network the data directory belongs to; else one founded here, or a provisional one with something to join.
@@ -340,9 +346,12 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
         _ = terminate.recv() => tracing::info!("SIGTERM"),
         _ = interrupt.recv() => tracing::info!("SIGINT"),
         () = stdin_closed.notified() => tracing::info!("standard input closed"),
-        () = node.quit.notified() => match node.refused_by_network() {
-            Some(failure) => ended = Err(failure),
-            None => tracing::info!("left the ring"),
+        () = node.quit.notified() => {
+            if let Some(failure) = node.refused_by_network() {
+                ended = Err(failure);
+            } else {
+                tracing::info!("left the ring");
+            }
         },
     }
     if tokio::time::timeout(STOP, stop(&node, &mut tasks)).await.is_err() {
