@@ -228,8 +228,8 @@ impl Config {
             return Err(ConfigError::CapacityMissing { path });
         }
         let config = Self {
-            exit_on_stdin_close,
             open,
+            exit_on_stdin_close,
             ..Self::from_overrides(merged.clone())?
         };
         Ok((config, merged))

@@ -83,10 +83,10 @@ fn a_changed_contact_is_not_its_peers_word() {
     for change in changes {
         // What was verified before does not vouch for what is like it.
         assert!(decode_contact(encode_contact(&contact()), &verifier).is_ok());
-        let mut changed = contact();
-        change(&mut changed);
-        assert!(decode_contact(encode_contact(&changed), &verifier).is_err());
-        assert_eq!(hearsay(&wire_contact(&changed), &verifier), Ok(None));
+        let mut forged = contact();
+        change(&mut forged);
+        assert!(decode_contact(encode_contact(&forged), &verifier).is_err());
+        assert_eq!(hearsay(&wire_contact(&forged), &verifier), Ok(None));
     }
     assert_eq!(verifier.forged(), 18);
 }
