@@ -87,7 +87,7 @@ impl Count {
     /// Indices and as many peers.
     pub(super) fn keepers(&self) -> BTreeMap<u8, Handle> {
         let n = self.held.last().map_or(0, |(index, _)| index.saturating_add(1));
-        Matching::of(&by_index(n, self.held.iter().copied(), |peer| peer)).pairs()
+        Matching::of(&by_index(n, &self.held.iter().copied(), |peer| peer)).pairs()
     }
 }
 
