@@ -392,9 +392,7 @@ impl Custody {
         }
         let mut told = Vec::new();
         if let Some(mut holds) = holds {
-            let record = self.peers.get_mut(from);
-            record.answered = Some(now);
-            if now < record.unproven_until {
+            if now < self.peers.get(from).unproven_until {
                 holds.indices.retain(|index| *index != TOMBSTONE);
             }
             if home == Some(from) {

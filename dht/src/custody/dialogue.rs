@@ -145,6 +145,7 @@ impl Custody {
         let Some((peer, asked)) = self.requests.remove(&id) else {
             return;
         };
+        self.peers.get_mut(peer).answered = Some(now);
         match (asked, response) {
             (Asked::Report, Response::Reported(reported)) => self.handle_reported(now, ring, peer, &reported),
             (
