@@ -87,7 +87,7 @@ impl Count {
     /// Indices and as many peers.
     pub(super) fn keepers(&self) -> BTreeMap<u8, Handle> {
         let n = self.held.last().map_or(0, |(index, _)| index.saturating_add(1));
-        Matching::of(&by_index(n, self.held.iter().copied(), |peer| peer)).pairs()
+        Matching::of(&by_index(n, &self.held.iter().copied(), |peer| peer)).pairs()
     }
 }
 
@@ -392,9 +392,7 @@ impl Custody {
         }
         let mut told = Vec::new();
         if let Some(mut holds) = holds {
-            let record = self.peers.get_mut(from);
-            record.answered = Some(now);
-            if now < record.unproven_until {
+            if now < self.peers.get(from).unproven_until {
                 holds.indices.retain(|index| *index != TOMBSTONE);
             }
             if home == Some(from) {

@@ -47,14 +47,7 @@ impl Custody {
                 Response::Taken
             }
             Request::Confirm { questions } => {
-                let answer = |question: Question| {
-                    let key = ShardKey::new(question.stripe, question.index);
-                    let yes = self.confirm(now, key, question.trim.map(|trim| (peer, trim)));
-                    if let Some(held) = self.inventory.shards.get_mut(&key).filter(|_| yes) {
-                        held.vouched = true;
-                    }
-                    yes
-                };
+                let answer = |question: Question| self.vouch(now, peer, question);
                 Response::Confirmed(questions.into_iter().map(answer).collect())
             }
             Request::Release { pins } => {
@@ -96,6 +89,16 @@ impl Custody {
                 Response::Taken
             }
         }
+    }
+
+    /// Answers for a shard held here. Of what was confirmed nobody takes back the copy.
+    fn vouch(&mut self, now: Time, peer: Handle, question: Question) -> bool {
+        let key = ShardKey::new(question.stripe, question.index);
+        let yes = self.confirm(now, key, question.trim.map(|trim| (peer, trim)));
+        if let Some(held) = self.inventory.shards.get_mut(&key).filter(|_| yes) {
+            held.vouched = true;
+        }
+        yes
     }
 
     pub(super) fn handle_report(
@@ -142,6 +145,7 @@ impl Custody {
         let Some((peer, asked)) = self.requests.remove(&id) else {
             return;
         };
+        self.peers.get_mut(peer).answered = Some(now);
         match (asked, response) {
             (Asked::Report, Response::Reported(reported)) => self.handle_reported(now, ring, peer, &reported),
             (

@@ -78,7 +78,7 @@ impl<P: Copy + Ord> Matching<P> {
 /// The holders of each of n indices, best first.
 pub(super) fn by_index<P: Copy, K: Ord>(
     n: u8,
-    held: impl Iterator<Item = (u8, P)> + Clone,
+    held: &(impl Iterator<Item = (u8, P)> + Clone),
     rank: impl Fn(P) -> K,
 ) -> Vec<(u8, Vec<P>)> {
     let of = |index| {
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_peer_that_claims_all_keeps_one() {
         let held = [(0, 9), (1, 9), (2, 9), (3, 9), (0, 1), (2, 3)];
-        let matching = Matching::of(&by_index(4, held.into_iter(), |peer| peer != 9));
+        let matching = Matching::of(&by_index(4, &held.into_iter(), |peer| peer != 9));
         assert_eq!(matching.len(), 3);
         let pairs = matching.pairs();
         assert_eq!(
@@ -134,7 +134,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_matching_is_larger(held in prop::collection::vec((0..5u8, 0..6u8), 0..14)) {
-            let holders = by_index(5, held.iter().copied(), |peer| peer);
+            let holders = by_index(5, &held.iter().copied(), |peer| peer);
             let matching = Matching::of(&holders);
             prop_assert_eq!(matching.len(), largest(&holders, &BTreeSet::new()));
             for (index, peer) in matching.pairs() {

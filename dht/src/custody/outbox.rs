@@ -131,6 +131,14 @@ impl Outbox {
                 },
                 Asked::Status(stripes),
             )
+        } else if !self.helds.is_empty() {
+            let stripes = take(&mut self.helds, MAX_ASKED);
+            (
+                Request::Held {
+                    stripes: stripes.clone(),
+                },
+                Asked::Held(stripes),
+            )
         } else if !self.commits.is_empty() {
             let stripes = take(&mut self.commits, MAX_ENTRIES);
             (Request::Commit { stripes }, Asked::Commit)
@@ -149,14 +157,6 @@ impl Outbox {
         } else if !self.counts.is_empty() {
             let stripes = take(&mut self.counts, MAX_ENTRIES);
             (Request::Count { stripes }, Asked::Count)
-        } else if !self.helds.is_empty() {
-            let stripes = take(&mut self.helds, MAX_ASKED);
-            (
-                Request::Held {
-                    stripes: stripes.clone(),
-                },
-                Asked::Held(stripes),
-            )
         } else if self.solicit.is_some() {
             self.solicit = None;
             (Request::Solicit, Asked::Solicit)

@@ -56,7 +56,7 @@ pub(super) struct PeerRecord {
     pub(super) refused_until: Time,
     /// It said that it has a tombstone and did not show it: its word for others counts for nothing before this.
     pub(super) unproven_until: Time,
-    /// When it last said what it holds.
+    /// When it last answered anything: who did lately holds what it held, though a question was lost.
     pub(super) answered: Option<Time>,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,

@@ -41,7 +41,9 @@ impl Survey {
         }
         let live: BTreeSet<u8> = survey.live.iter().map(|(index, _)| *index).collect();
         survey.distinct = live.len();
-        let matching = Matching::of(&by_index(homed.shape.n, survey.live.iter().copied(), |peer| peer));
+        let matching = Matching::of(&by_index(homed.shape.n, &survey.live.iter().copied(), |peer| {
+            peer
+        }));
         survey.matched = matching.len();
         let delay = if survey.matched == usize::from(homed.shape.k) {
             config.repair_delay.min(config.exactly_k_delay)
@@ -115,7 +117,7 @@ impl Survey {
             .iter()
             .copied()
             .filter(|(index, peer)| counts(*index, *peer));
-        let mut holders = by_index(n, held, |peer| {
+        let mut holders = by_index(n, &held, |peer| {
             (!seats.contains(&peer), position(members, peer), peer)
         });
         holders.sort_by_key(|(_, peers)| peers.len());
@@ -270,9 +272,11 @@ fn place(now: Time, homed: &Homed, survey: &Survey, peers: &Peers, members: &Mem
     if wanted.is_empty() {
         return handed_in;
     }
-    match regenerated(&wanted) {
-        Decision::Parked { .. } => handed_in,
-        decision => decision,
+    let rebuilt = regenerated(&wanted);
+    if matches!(rebuilt, Decision::Parked { .. }) {
+        handed_in
+    } else {
+        rebuilt
     }
 }
 
@@ -292,7 +296,7 @@ pub(super) fn regenerate(
     let (refusing, mut able): (Vec<Handle>, Vec<Handle>) = willing.map(|(peer, _)| *peer).partition(refused);
     let rank = |peer: Handle| (peer != ME, position(members, peer), peer);
     let held = survey.live.iter().copied();
-    let nearest = Matching::of(&by_index(homed.shape.n, held, rank));
+    let nearest = Matching::of(&by_index(homed.shape.n, &held, rank));
     if able.is_empty() {
         // All that take shards hold some of this stripe: one that others can do without is as good as free.
         let spare = members

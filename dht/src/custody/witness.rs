@@ -28,7 +28,7 @@ use crate::{Flaw, Membership, Peer, PeerState, Time};
 /// Searches at one time; the orders of one peer begin an eighth of them at most, this peer's own half.
 const MAX_SEARCHES: usize = 8192;
 /// Who has not answered by then holds nothing; until then it is asked again.
-const LIMIT: Duration = Duration::from_secs(45);
+const LIMIT: Duration = Duration::from_mins(1);
 /// Between two searches for one shard; doubled after each in vain, up to so many times.
 const PAUSE: Duration = Duration::from_secs(5);
 const DOUBLINGS: u32 = 3;
@@ -179,13 +179,12 @@ impl Custody {
         let mut asked: BTreeSet<Handle> = members.iter().chain(&named).map(|(peer, _)| *peer).collect();
         let by_order = order.others.iter().map(|(_, peer)| *peer).chain([order.keep]);
         for peer in by_order.collect::<Vec<_>>() {
-            match self.known(now, ring, peer) {
-                Some(peer) => drop(asked.insert(peer)),
-                None => {
-                    self.explore(now, order.stripe);
-                    // They may be anywhere: the ring finds them only by getting to know all.
-                    self.needs_roster |= shape.placement.needs_locators();
-                }
+            if let Some(peer) = self.known(now, ring, peer) {
+                asked.insert(peer);
+            } else {
+                self.explore(now, order.stripe);
+                // They may be anywhere: the ring finds them only by getting to know all.
+                self.needs_roster |= shape.placement.needs_locators();
             }
         }
         let home = members.first().is_some_and(|(home, _)| *home == ME);
@@ -335,7 +334,7 @@ impl Custody {
                 && (*index != key.index || anyone || position(*peer) < position(ME))
         };
         let held: Vec<(u8, Handle)> = search.held.iter().chain(&mine).copied().filter(counts).collect();
-        let holders = by_index(shape.n, held.iter().copied(), |peer| (position(peer), peer));
+        let holders = by_index(shape.n, &held.iter().copied(), |peer| (position(peer), peer));
         if self.config.has(Flaw::TrimForOne) {
             let first = holders
                 .iter()
