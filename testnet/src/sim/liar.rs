@@ -93,7 +93,7 @@ impl World {
             let in_bucket = |id: &Id| id.as_bytes().last() == Some(&bucket);
             let stripes = self.truth.stripes.iter().filter(|(id, _)| in_bucket(id));
             let entries = stripes.flat_map(|(id, stripe)| {
-                let indices = self.claimed(who, stripe).into_iter();
+                let indices = Self::claimed(who, stripe).into_iter();
                 indices.map(|index| Entry {
                     stripe: *id,
                     index,
@@ -117,7 +117,7 @@ impl World {
     }
 
     /// What a liar says that it holds of a stripe.
-    fn claimed(&self, who: Who, stripe: &Stripe) -> Vec<u8> {
+    fn claimed(who: Who, stripe: &Stripe) -> Vec<u8> {
         let located = stripe.shape.placement.needs_locators();
         let buried = stripe.deleted || who % 2 == 1;
         let mut indices: Vec<u8> = (0..stripe.shape.n).collect();
@@ -152,7 +152,7 @@ impl World {
         let holds = |id: &Id| {
             let stripe = self.truth.stripes.get(id);
             Holds {
-                indices: stripe.map(|stripe| self.claimed(who, stripe)).unwrap_or_default(),
+                indices: stripe.map(|stripe| Self::claimed(who, stripe)).unwrap_or_default(),
                 minded: true,
                 told: Vec::new(),
             }
