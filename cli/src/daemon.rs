@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// Disk to give; needed for the first start
     #[arg(long, value_name = "SIZE")]
     capacity: Option<Size>,
-    /// Where to listen for peers, such as /ip4/0.0.0.0/tcp/4001 or /ip6/::/tcp/4001; repeatable; port 0 is any free
+    /// Where to listen for peers, such as `/ip4/0.0.0.0/tcp/4001` or `/ip6/::/tcp/4001`; repeatable; port 0 is any free
     /// one, kept from then on
     #[arg(long, value_name = "MULTIADDR")]
     listen: Vec<String>,

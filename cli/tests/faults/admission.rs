@@ -284,8 +284,8 @@ fn a_forged_contact_changes_nothing_anywhere() {
         known
     };
     let before: Vec<_> = dirs.iter().map(|dir| true_of(dir)).collect();
-    let forger = forger::Forger::join(&dirs[0]);
-    forger.forge_everything(&dirs);
+    let hostile = forger::Forger::join(&dirs[0]);
+    hostile.forge_everything(&dirs);
     let forged = |dir: &Path| {
         let metrics = Client::open(dir).unwrap().metrics().unwrap();
         metrics.get("contacts_forged_total").unwrap()
@@ -295,12 +295,12 @@ fn a_forged_contact_changes_nothing_anywhere() {
     });
     for (dir, before) in dirs.iter().zip(before) {
         let mut after = true_of(dir);
-        after.retain(|(id, ..)| *id != forger.peer());
+        after.retain(|(id, ..)| *id != hostile.peer());
         assert_eq!(after, before);
     }
     for index in 0..4 {
         assert_eq!(net.status(index)["ring"], "joined");
         net.expect(index, &link, &noise(1, 200_000));
     }
-    drop(forger);
+    drop(hostile);
 }

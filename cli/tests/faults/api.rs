@@ -217,7 +217,7 @@ fn connections_that_say_nothing_keep_nobody_out_and_end() {
     let ended = silent.iter().filter(|stream| is_ended(stream)).count();
     assert!(ended >= 400, "{ended} of {} were ended", silent.len());
     eventually("the others are ended", || {
-        silent.iter().all(|stream| is_ended(stream)).then_some(())
+        silent.iter().all(is_ended).then_some(())
     });
     assert!(
         begun.elapsed() > Duration::from_secs(5),

@@ -316,11 +316,11 @@ fn links_and_invites_never_stand_in_arguments() {
         child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     };
-    let line = format!("{link}\n");
-    let got = from_stdin(&["get", "-", "-o", "-"], &line);
+    let typed = format!("{link}\n");
+    let got = from_stdin(&["get", "-", "-o", "-"], &typed);
     assert!(got.status.success() && got.stdout == bytes);
     for words in [&["stat", "-"][..], &["lookup", "-"], &["rm", "-"]] {
-        let said = from_stdin(words, &line);
+        let said = from_stdin(words, &typed);
         assert!(
             said.status.success(),
             "{words:?}: {}",
@@ -400,7 +400,7 @@ fn a_daemon_nobody_listens_to_serves_on_and_stops() {
         (client.metrics().unwrap().get("log_lines_dropped_total").unwrap() > 0).then_some(())
     });
     let reading = thread::spawn(move || {
-        let (mut heard, mut buffer) = (Vec::new(), [0; 64 << 10]);
+        let (mut heard, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
         while !String::from_utf8_lossy(&heard).contains(" log lines dropped") {
             let read = err.read(&mut buffer).unwrap();
             assert!(read > 0, "it ended without saying that lines were dropped");
@@ -489,6 +489,38 @@ fn harmless(what: &str, bytes: &[u8]) {
     assert!(!text.contains(evil), "{what}: {text:?}");
 }
 
+/// Commands that take a path and need no daemon.
+fn without_a_daemon(path: &OsStr, below: &Path) {
+    let word = |text: &'static str| OsStr::new(text);
+    let alone = |words: &[&OsStr]| {
+        let output = mutualstore().args(words).output().unwrap();
+        harmless(&format!("{words:?}"), &[output.stdout, output.stderr].concat());
+    };
+    for dir in [path, below.as_os_str()] {
+        alone(&[word("status"), word("--data-dir"), dir]);
+        alone(&[word("doctor"), word("--data-dir"), dir]);
+        alone(&[word("daemon"), word("--data-dir"), dir]);
+        alone(&[
+            word("daemon"),
+            word("--data-dir"),
+            word("/nonexistent"),
+            word("--config"),
+            dir,
+        ]);
+        alone(&[word("testnet"), word("ls"), word("--dir"), dir]);
+        alone(&[word("key"), word("import"), dir]);
+        alone(&[word("status"), word("--api"), dir, word("--token-file"), dir]);
+        alone(&[
+            word("status"),
+            word("--api"),
+            word("http://127.0.0.1:1"),
+            word("--token-file"),
+            dir,
+        ]);
+        alone(&[word("daemon"), word("--join"), dir]);
+    }
+}
+
 #[test]
 fn no_name_and_no_path_commands_a_terminal() {
     let net = Net::up(1, &["--seed", "11"]);
@@ -537,34 +569,7 @@ fn no_name_and_no_path_commands_a_terminal() {
         ] {
             says(words);
         }
-        let alone = |words: &[&OsStr]| {
-            let output = mutualstore().args(words).output().unwrap();
-            harmless(&format!("{words:?}"), &[output.stdout, output.stderr].concat());
-        };
-        let below = place.join(&name).join("below");
-        for dir in [path, below.as_os_str()] {
-            alone(&[word("status"), word("--data-dir"), dir]);
-            alone(&[word("doctor"), word("--data-dir"), dir]);
-            alone(&[word("daemon"), word("--data-dir"), dir]);
-            alone(&[
-                word("daemon"),
-                word("--data-dir"),
-                word("/nonexistent"),
-                word("--config"),
-                dir,
-            ]);
-            alone(&[word("testnet"), word("ls"), word("--dir"), dir]);
-            alone(&[word("key"), word("import"), dir]);
-            alone(&[word("status"), word("--api"), dir, word("--token-file"), dir]);
-            alone(&[
-                word("status"),
-                word("--api"),
-                word("http://127.0.0.1:1"),
-                word("--token-file"),
-                dir,
-            ]);
-            alone(&[word("daemon"), word("--join"), dir]);
-        }
+        without_a_daemon(path, &place.join(&name).join("below"));
     }
 }
 

@@ -152,7 +152,9 @@ impl World {
         let holds = |id: &Id| {
             let stripe = self.truth.stripes.get(id);
             Holds {
-                indices: stripe.map(|stripe| Self::claimed(who, stripe)).unwrap_or_default(),
+                indices: stripe
+                    .map(|stripe| Self::claimed(who, stripe))
+                    .unwrap_or_default(),
                 minded: true,
                 told: Vec::new(),
             }

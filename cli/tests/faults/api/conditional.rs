@@ -11,9 +11,11 @@ const TEXT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 /// Long before anything was put.
 const PAST: &str = "Thu, 01 Jan 1970 00:00:00 GMT";
 
+type Row = (&'static str, u16, Option<(usize, usize)>);
+
 /// Headers, separated by `|`; the status; first and last byte of the answer, of 36. `E` and `D` stand for the file's
 /// entity tag and date, `P` for [`PAST`].
-const REQUESTS: [(&str, u16, Option<(usize, usize)>); 46] = [
+const REQUESTS: [Row; 46] = [
     ("", 200, None),
     ("Range: bytes=0-9", 206, Some((0, 9))),
     ("Range: Bytes=0-9", 206, Some((0, 9))),
@@ -67,8 +69,8 @@ fn conditional_and_range_requests_are_answered_as_rfc_9110_says() {
     let net = Net::up(1, &[]);
     let link = net.put(0, TEXT, &["--name", "alphabet.txt"]);
     let api = Api::of(&net, 0);
-    let line = format!("GET /v1/files/{link}");
-    let whole = api.ask(&line, &[]);
+    let request = format!("GET /v1/files/{link}");
+    let whole = api.ask(&request, &[]);
     let (etag, date) = (
         whole.header("etag").unwrap(),
         whole.header("last-modified").unwrap(),
@@ -86,11 +88,11 @@ fn conditional_and_range_requests_are_answered_as_rfc_9110_says() {
         });
         let filled: Vec<String> = filled.collect();
         let filled: Vec<&str> = filled.iter().map(String::as_str).collect();
-        let answer = api.ask(&line, &filled);
+        let answer = api.ask(&request, &filled);
         assert_eq!(answer.status, status, "{headers}");
         has_what_it_must(&answer, headers, &whole, part);
         // HEAD says the same of the whole; ranges are for GET.
-        let head = api.ask(&line.replace("GET", "HEAD"), &filled);
+        let head = api.ask(&request.replace("GET", "HEAD"), &filled);
         let expected = if matches!(status, 206 | 416) { 200 } else { status };
         assert_eq!(
             (head.status, head.body.as_slice()),
