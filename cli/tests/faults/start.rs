@@ -503,7 +503,7 @@ fn without_a_daemon(path: &OsStr, below: &Path) {
         alone(&[
             word("daemon"),
             word("--data-dir"),
-            word("/nonexistent"),
+            below.as_os_str(),
             word("--config"),
             dir,
         ]);
