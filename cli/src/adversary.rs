@@ -11,8 +11,8 @@ use crate::testnet::binary;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// What the hostile member does: liar takes every shard and keeps none, claims everything, orders everybody to drop
-    /// what they hold, and steals the shards of unfinished puts
+    /// What the hostile member does: liar takes every shard and keeps none, claims everything, orders
+    /// everybody to drop what they hold, and steals the shards of unfinished puts
     #[arg(value_name = "ROLE")]
     role: String,
     /// Number of members, the hostile one among them

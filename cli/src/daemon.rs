@@ -30,22 +30,24 @@ pub(crate) struct Args {
     /// Disk to give; needed for the first start
     #[arg(long, value_name = "SIZE")]
     capacity: Option<Size>,
-    /// Where to listen for peers, such as `/ip4/0.0.0.0/tcp/4001` or `/ip6/::/tcp/4001`; repeatable; port 0 is any free
-    /// one, kept from then on
+    /// Where to listen for peers, such as `/ip4/0.0.0.0/tcp/4001` or `/ip6/::/tcp/4001`; repeatable; port 0
+    /// is any free one, kept from then on
     #[arg(long, value_name = "MULTIADDR")]
     listen: Vec<String>,
-    /// Addresses to tell peers instead of those listened on, which are followed as interfaces come and go; repeatable
+    /// Addresses to tell peers instead of those listened on, which are followed as interfaces come and go;
+    /// repeatable
     #[arg(long, value_name = "MULTIADDR")]
     announce: Vec<String>,
     /// Where the HTTP API listens, on loopback unless --api-insecure is given; port 0 is any free one
     #[arg(long, value_name = "ADDR:PORT")]
     api: Option<SocketAddr>,
-    /// What to join: @FILE or - (standard input) holds an invite, or addresses, one a line. They may stand here too,
-    /// but an invite is a secret, and everybody on this machine sees the arguments of its processes. Kept in
-    /// DIR/config.toml for later starts [env: `MUTUALSTORE_JOIN`]
+    /// What to join: @FILE or - (standard input) holds an invite, or addresses, one a line. They may stand
+    /// here too, but an invite is a secret, and everybody on this machine sees the arguments of its
+    /// processes. Kept in DIR/config.toml for later starts [env: `MUTUALSTORE_JOIN`]
     #[arg(long, value_name = "@FILE|-|INVITE|MULTIADDR")]
     join: Vec<String>,
-    /// Found an open network: whoever reaches one of its peers joins it. Without this, joining takes an invite
+    /// Found an open network: whoever reaches one of its peers joins it. Without this, joining takes an
+    /// invite
     #[arg(long)]
     open: bool,
     /// A configuration file to read above DIR/config.toml
@@ -90,8 +92,8 @@ pub(crate) struct Args {
     /// Memory for what is fetched for reads and not taken yet, of all reads together
     #[arg(long, value_name = "SIZE")]
     read_ahead: Option<Size>,
-    /// Serve the HTTP API at an address beyond loopback too, in plain text: whoever sees its traffic can read every
-    /// file and use the API
+    /// Serve the HTTP API at an address beyond loopback too, in plain text: whoever sees its traffic can read
+    /// every file and use the API
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     api_insecure: Option<Switch>,
     /// How peers are chosen for files put here: successors, random, copysets, buddies or buddies:G

@@ -31,9 +31,9 @@ pub(crate) struct PutArgs {
     /// How it is protected: auto, copies:N, xor:K or rs:K+M
     #[arg(long)]
     code: Option<String>,
-    /// How peers are chosen: successors, random, copysets, buddies or buddies:G, groups of G peers, the last ones of
-    /// more where that does not come out even, one of all where there are fewer
-    /// [default: what the daemon was started with, successors]
+    /// How peers are chosen: successors, random, copysets, buddies or buddies:G, groups of G peers, the last
+    /// ones of more where that does not come out even, one of all where there are fewer [default: what the
+    /// daemon was started with, successors]
     #[arg(long, value_name = "POLICY")]
     placement: Option<Policy>,
     /// What keeps to one group under copysets and buddies, the file or each of its fragments [default: file]
@@ -48,8 +48,8 @@ pub(crate) struct PutArgs {
     /// Accept just enough shards to read it: unprotected until repaired
     #[arg(long)]
     degraded: bool,
-    /// Store a file even if it changes while it is read, and say so: what is stored may be a mixture, and ends where the
-    /// file ended when it was opened [default: nothing is stored and the exit code is 5]
+    /// Store a file even if it changes while it is read, and say so: what is stored may be a mixture, and
+    /// ends where the file ended when it was opened [default: nothing is stored and the exit code is 5]
     #[arg(long)]
     allow_changing: bool,
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! The links that commands are given. A link is a secret, and everybody on a machine sees the arguments of its
-//! processes: `-` reads it from standard input.
+//! The links that commands are given. A link is a secret, and everybody on a machine sees the arguments of
+//! its processes: `-` reads it from standard input.
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 
@@ -13,7 +13,8 @@ const MOST: u64 = 4 << 10;
 /// The argument of a command that takes a link.
 #[derive(clap::Args, Debug)]
 pub(crate) struct LinkArg {
-    /// The link that put printed; - reads it from standard input, where other users of this machine cannot see it
+    /// The link that put printed; - reads it from standard input, where other users of this machine cannot
+    /// see it
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     link: String,
 }

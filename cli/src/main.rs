@@ -33,8 +33,8 @@ use mutualstore_testnet::interrupt;
 
 use crate::output::{CliError, Screen, error_line, write_out};
 
-/// A daemon moves blocks of a mebibyte by the hundred. The allocator of glibc keeps what it once had of them; this one
-/// gives it back within seconds, from a thread of its own.
+/// A daemon moves blocks of a mebibyte by the hundred. The allocator of glibc keeps what it once had of them;
+/// this one gives it back within seconds, from a thread of its own.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,9 +1,9 @@
 //! What people and programs see: tables, colours, progress bars, JSON, errors and exit codes.
 //!
 //! Invariants: standard output carries the result and nothing else; progress, events and remarks go to
-//! standard error; colour and bars only where a terminal is. A reader that went away is not an error to
-//! talk about. Whatever is printed comes from paths, names and other peers in part, so all of it is escaped here, but
-//! for the bytes of files.
+//! standard error; colour and bars only where a terminal is. A reader that went away is not an error to talk
+//! about. Whatever is printed comes from paths, names and other peers in part, so all of it is escaped here,
+//! but for the bytes of files.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -238,7 +238,8 @@ impl Screen {
         bar
     }
 
-    /// A bar for unequal steps, with the time left as somebody else estimates it; invisible without a terminal.
+    /// A bar for unequal steps, with the time left as somebody else estimates it; invisible without a
+    /// terminal.
     pub(crate) fn steps(&self) -> Steps {
         let bar = self.bar("");
         let end = Arc::new(Mutex::new(None::<Instant>));

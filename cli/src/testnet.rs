@@ -48,8 +48,8 @@ enum Command {
     Experiment(crate::experiment::Args),
     /// Have one hostile member among temporary daemons do its worst, and check that no file is lost
     Adversary(crate::adversary::Args),
-    /// Daemons on real interfaces in network namespaces: what they tell of their addresses, and what happens when these
-    /// change
+    /// Daemons on real interfaces in network namespaces: what they tell of their addresses, and what happens
+    /// when these change
     #[command(after_help = crate::netns::HELP)]
     Netns(crate::netns::Args),
     /// Simulate whole networks of this program's ring and custody

@@ -4,12 +4,12 @@
 //! given, until another one is given. The file is rewritten only when that changes something; comments of its
 //! owner do not survive a rewrite. It may hold an invite, so it is readable by its owner only.
 //!
-//! What to join is a secret when it is an invite, and everybody on a machine sees the arguments of its processes:
-//! `--join` and `MUTUALSTORE_JOIN` also take `@FILE`, and `--join` takes `-` for standard input. What was read there
-//! is what is kept.
+//! What to join is a secret when it is an invite, and everybody on a machine sees the arguments of its
+//! processes: `--join` and `MUTUALSTORE_JOIN` also take `@FILE`, and `--join` takes `-` for standard input.
+//! What was read there is what is kept.
 //!
-//! Variables are named like their keys, `MUTUALSTORE_REPAIR_DELAY`, lists separated by commas; only that of `api`
-//! is `MUTUALSTORE_DAEMON_API`, because `MUTUALSTORE_API` says where clients find the daemon.
+//! Variables are named like their keys, `MUTUALSTORE_REPAIR_DELAY`, lists separated by commas; only that of
+//! `api` is `MUTUALSTORE_DAEMON_API`, because `MUTUALSTORE_API` says where clients find the daemon.
 
 mod error;
 mod join;
@@ -36,8 +36,8 @@ pub use self::error::ConfigError;
 pub const FILE: &str = "config.toml";
 /// The least a peer gives: a shard of 1 MiB has to be a small part of it.
 pub const MIN_CAPACITY: u64 = 16 << 20;
-/// The least [`Config::link_rate`], 1 Mbit/s: below, the ring's own messages and a few shards at once take so long
-/// that peers are taken for dead.
+/// The least [`Config::link_rate`], 1 Mbit/s: below, the ring's own messages and a few shards at once take so
+/// long that peers are taken for dead.
 pub const MIN_LINK_RATE: u64 = 125_000;
 /// The least [`Config::read_ahead`]: a block or two.
 pub const MIN_READ_AHEAD: u64 = 8 << 20;
@@ -85,8 +85,9 @@ pub struct Config {
     /// How long a deletion is remembered, at least 1 s. Default 30 days.
     pub tombstone_retention: Duration,
     /// Bytes per second sent to all peers together at most, and as many received from them, at least
-    /// [`MIN_LINK_RATE`]; none: no limit. Requests of ring and custody go before shards. Not counted are handshakes
-    /// and what encryption and TCP add, about 4 %; a burst of 64 KiB, or of 10 ms if that is more, may go beyond it.
+    /// [`MIN_LINK_RATE`]; none: no limit. Requests of ring and custody go before shards. Not counted are
+    /// handshakes and what encryption and TCP add, about 4 %; a burst of 64 KiB, or of 10 ms if that is more,
+    /// may go beyond it.
     pub link_rate: Option<u64>,
     /// Time between two rounds of ring maintenance, 50 ms to 1 h. Default 1 s.
     pub stabilize: Duration,
@@ -135,8 +136,8 @@ impl Default for Config {
     }
 }
 
-/// Values given at one place: a file, the environment or the command line. What is absent comes from the layer
-/// below. The form of `config.toml`.
+/// Values given at one place: a file, the environment or the command line. What is absent comes from the
+/// layer below. The form of `config.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Overrides {
@@ -199,8 +200,8 @@ pub struct Overrides {
 }
 
 impl Config {
-    /// The configuration of the daemon in `directory`, of all layers, and what to [keep](Overrides::keep) of it once
-    /// the daemon has started.
+    /// The configuration of the daemon in `directory`, of all layers, and what to [keep](Overrides::keep) of
+    /// it once the daemon has started.
     pub fn load(directory: &Path, flags: Overrides) -> Result<(Self, Overrides), ConfigError> {
         Self::load_from(directory, flags, std::env::vars_os())
     }
@@ -242,17 +243,17 @@ impl Config {
         })
     }
 
-    /// How many stripes of `bytes` each, all shards together, a transfer has on their way at once: `most`, and fewer
-    /// on a slow link, where more would only make each of them late.
+    /// How many stripes of `bytes` each, all shards together, a transfer has on their way at once: `most`,
+    /// and fewer on a slow link, where more would only make each of them late.
     pub(crate) fn stripes_ahead(&self, bytes: u64, most: usize) -> usize {
         let each = self.link_time(bytes).as_millis().max(1);
         let fit = LINK_AHEAD.as_millis() / each;
         usize::try_from(fit).unwrap_or(usize::MAX).clamp(1, most)
     }
 
-    /// Keeps the ports that were free ones at the first start, so that peers find this one again. `bound` are the
-    /// addresses really listened on; one of the same host stands for each entry with port 0, any one of the
-    /// family where the entry is the unspecified address.
+    /// Keeps the ports that were free ones at the first start, so that peers find this one again. `bound` are
+    /// the addresses really listened on; one of the same host stands for each entry with port 0, any one of
+    /// the family where the entry is the unspecified address.
     pub fn keep_ports(&mut self, directory: &Path, bound: &[String]) -> Result<(), ConfigError> {
         let before = self.listen.clone();
         let mut ports: Vec<u16> = before
@@ -398,7 +399,8 @@ impl Config {
         Ok(())
     }
 
-    /// Bytes per virtual node in a network founded by this peer: [`Config::unit`], else an eighth of the capacity.
+    /// Bytes per virtual node in a network founded by this peer: [`Config::unit`], else an eighth of the
+    /// capacity.
     pub fn founding_unit(&self) -> u64 {
         self.unit.unwrap_or(self.capacity / 8)
     }

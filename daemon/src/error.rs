@@ -1,8 +1,8 @@
 //! The error as a user meets it: an exit code, an HTTP status, whether a retry may help, one clear line.
 //!
-//! Operations have error enums of their own; each is turned into a [`Failure`] where it leaves the daemon. The
-//! JSON body of an HTTP error is `{"error": message, "code": exit code, "retry": bool}`. Exit code 6 (no daemon
-//! answers) and 130 (interrupted) are the client's own and never come from here.
+//! Operations have error enums of their own; each is turned into a [`Failure`] where it leaves the daemon.
+//! The JSON body of an HTTP error is `{"error": message, "code": exit code, "retry": bool}`. Exit code 6 (no
+//! daemon answers) and 130 (interrupted) are the client's own and never come from here.
 
 use std::borrow::Cow;
 use std::{fmt, io};
@@ -114,7 +114,8 @@ impl Failure {
         Self::new(EXIT_UNEXPECTED, 500, false, what.to_string())
     }
 
-    /// A local disk refused: no space where that is why, else unexpected. `what` names the file and the cause.
+    /// A local disk refused: no space where that is why, else unexpected. `what` names the file and the
+    /// cause.
     pub fn disk(cause: io::ErrorKind, what: impl fmt::Display) -> Self {
         if matches!(cause, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             Self::no_space(format!("{what}; free space on that file system"))
@@ -144,8 +145,8 @@ impl Failure {
     }
 }
 
-/// The text with only the beginning of every link or invite in it: a message may quote what it was asked, and who has
-/// the whole of one can read the file or join the network.
+/// The text with only the beginning of every link or invite in it: a message may quote what it was asked, and
+/// who has the whole of one can read the file or join the network.
 pub fn without_secrets(text: &str) -> Cow<'_, str> {
     const BEGINNING: &str = "mutual";
     /// Letters and digits that are left.

@@ -1,14 +1,15 @@
 //! Foreign text made harmless where it leaves the program: names, paths, words of peers and clients.
 //!
-//! A terminal takes control characters for commands, and directional marks let a name look like another one. What is
-//! printed or logged therefore goes through one of these functions, which replace such characters by escapes like
-//! `\u{1b}`. Bytes of files that are asked for are not text and pass as they are.
+//! A terminal takes control characters for commands, and directional marks let a name look like another one.
+//! What is printed or logged therefore goes through one of these functions, which replace such characters by
+//! escapes like `\u{1b}`. Bytes of files that are asked for are not text and pass as they are.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a character commands a terminal, breaks a line, or changes what others look like: the controls C0, DEL and C1,
-/// line and paragraph separators, directional marks, overrides and isolates, and characters without width.
+/// Whether a character commands a terminal, breaks a line, or changes what others look like: the controls C0,
+/// DEL and C1, line and paragraph separators, directional marks, overrides and isolates, and characters
+/// without width.
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -28,8 +29,8 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// A JSON document: what may stand in its strings unescaped and is no harmless character gets the form of JSON. White
-/// space between its parts stays.
+/// A JSON document: what may stand in its strings unescaped and is no harmless character gets the form of
+/// JSON. White space between its parts stays.
 pub fn json(text: &str) -> Cow<'_, str> {
     escaped(
         text,

@@ -14,9 +14,9 @@
 //! ```
 //!
 //! Files are replaced whole: a temporary file beside the target is written, synced and renamed, then the
-//! directory is synced; a crash leaves the old or the new content. What cannot be made again (identity, account
-//! secret, network, virtual nodes) is never regenerated when it is damaged: that is an error which names the file
-//! and the cure. The address book is a cache and is dropped with a warning.
+//! directory is synced; a crash leaves the old or the new content. What cannot be made again (identity,
+//! account secret, network, virtual nodes) is never regenerated when it is damaged: that is an error which
+//! names the file and the cure. The address book is a cache and is dropped with a warning.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -75,7 +75,8 @@ pub enum FileError {
     },
 }
 
-/// Replaces the content of `path` so that a crash leaves the old or the new one. `mode` are the permission bits.
+/// Replaces the content of `path` so that a crash leaves the old or the new one. `mode` are the permission
+/// bits.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let directory = directory_of(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -137,7 +138,8 @@ pub struct DaemonInfo {
     pub listen: Vec<String>,
     /// Start, Unix time in milliseconds.
     pub started: u64,
-    /// Device and inode of `DIR/lock`: a copy of the directory has another one. Empty where the system does not tell.
+    /// Device and inode of `DIR/lock`: a copy of the directory has another one. Empty where the system does
+    /// not tell.
     #[serde(default)]
     pub lock: String,
 }
@@ -156,8 +158,8 @@ pub struct BookEntry {
 pub struct Book {
     /// Peers whose entries they signed.
     pub entries: Vec<BookEntry>,
-    /// Of the others, as an older version wrote them, only where they may be found: multiaddresses with `/p2p/`, those
-    /// of the peers that answered last first, at most [`MAX_HINTS`].
+    /// Of the others, as an older version wrote them, only where they may be found: multiaddresses with
+    /// `/p2p/`, those of the peers that answered last first, at most [`MAX_HINTS`].
     pub hints: Vec<String>,
 }
 

@@ -1,4 +1,5 @@
-//! The journal of puts and deletions in progress: what a crash leaves behind is finished or taken back at the next start.
+//! The journal of puts and deletions in progress: what a crash leaves behind is finished or taken back at the
+//! next start.
 //!
 //! One file for each, `DIR/journal/<token in hex>`, of records appended in order:
 //!
@@ -11,10 +12,11 @@
 //!        | 5 ‖ length u16 ‖ stripe header ‖ sealed deletion      a file of one stripe, committed as it is stored
 //! ```
 //!
-//! Only the marks 3 and 4 are made durable: 5 would cost every small put a flush before it begins, so a power failure
-//! of the writer in the middle of one can leave a small file that nobody knows. Stripes noted before a power failure may be missing, which is harmless:
-//! without the mark a put is discarded, and shards nobody discards go when their lease ends. After the mark, all
-//! stripes are there. A damaged tail is cut off where it begins.
+//! Only the marks 3 and 4 are made durable: 5 would cost every small put a flush before it begins, so a power
+//! failure of the writer in the middle of one can leave a small file that nobody knows. Stripes noted before
+//! a power failure may be missing, which is harmless: without the mark a put is discarded, and shards nobody
+//! discards go when their lease ends. After the mark, all stripes are there. A damaged tail is cut off where
+//! it begins.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -69,15 +71,15 @@ pub struct Unfinished {
     pub token: PutToken,
     /// When it began, Unix time in milliseconds; 0 if that is damaged.
     pub started: u64,
-    /// The sealed entry of the file list, if its commit had begun: then `stripes` is complete and the put is to be
-    /// finished, else discarded.
+    /// The sealed entry of the file list, if its commit had begun: then `stripes` is complete and the put is
+    /// to be finished, else discarded.
     pub committing: Option<String>,
     /// The sealed deletion, if it was one.
     pub deleting: Option<String>,
     /// If its one stripe was committed as it was stored: unless the file is listed, it is to be taken back.
     pub exposed: Option<Exposed>,
-    /// Stripes in the order they were written, with holders and the index each one has. A stripe may stand here
-    /// more than once.
+    /// Stripes in the order they were written, with holders and the index each one has. A stripe may stand
+    /// here more than once.
     pub stripes: Vec<(StripeId, Vec<(u8, Peer)>)>,
     path: PathBuf,
 }
@@ -172,19 +174,20 @@ impl Put {
         self.append(&body)
     }
 
-    /// Notes that the commit begins, and the sealed entry of the file list that will be made. Durable on return:
-    /// from here the put is finished after a crash.
+    /// Notes that the commit begins, and the sealed entry of the file list that will be made. Durable on
+    /// return: from here the put is finished after a crash.
     pub fn mark_committing(&mut self, sealed: &str) -> Result<(), JournalError> {
         self.mark(COMMITTING, sealed)
     }
 
-    /// Notes that a file is being deleted. Durable on return: from here the deletion is finished after a crash.
+    /// Notes that a file is being deleted. Durable on return: from here the deletion is finished after a
+    /// crash.
     pub fn mark_deleting(&mut self, sealed: &str) -> Result<(), JournalError> {
         self.mark(DELETING, sealed)
     }
 
-    /// Notes that the one stripe of the file will be stored committed, with the sealed deletion that takes it back.
-    /// Outlives this process on return, but not a power failure.
+    /// Notes that the one stripe of the file will be stored committed, with the sealed deletion that takes it
+    /// back. Outlives this process on return, but not a power failure.
     pub fn mark_exposed(&mut self, header: &[u8], deletion: &str) -> Result<(), JournalError> {
         let length =
             u16::try_from(header.len()).map_err(|_| self.error(io::ErrorKind::InvalidInput.into()))?;
@@ -207,7 +210,8 @@ impl Put {
             .map_err(|source| self.error(source))
     }
 
-    /// Takes it out of the journal: a put is committed, or discarded everywhere; a deletion is done, or given up.
+    /// Takes it out of the journal: a put is committed, or discarded everywhere; a deletion is done, or given
+    /// up.
     pub fn finish(self) -> Result<(), JournalError> {
         fs::remove_file(&self.path).map_err(|source| self.error(source))
     }

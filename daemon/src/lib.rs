@@ -1,14 +1,16 @@
 //! The MutualStore peer: shard store, transport, transfers and HTTP API.
 //!
 //! * [`run`]: from a data directory to a serving peer.
-//! * [`config`], [`files`], [`keys`], [`network`], [`journal`], [`list`]: what stands in the data directory besides shards.
+//! * [`config`], [`files`], [`keys`], [`network`], [`journal`], [`list`]: what stands in the data directory
+//!   besides shards.
 //! * [`store`]: shards on disk.
 //! * [`net`]: connections to other peers; [`wire`]: what goes over them.
 //! * `node`: ring and custody, driven.
-//! * `transfer`: files in and out; [`crypt`], [`link`], [`manifest`], [`names`], [`placement`], [`tombstone`]: their forms.
+//! * `transfer`: files in and out; [`crypt`], [`link`], [`manifest`], [`names`], [`placement`],
+//!   [`tombstone`]: their forms.
 //! * [`adversary`]: hostile members, in builds for trying them.
-//! * `http`: what all HTTP listeners share; `api`: the HTTP API on loopback; [`error`]: failures as users see them;
-//!   [`escape`]: text made harmless; `log`, `metrics`, `process`.
+//! * `http`: what all HTTP listeners share; `api`: the HTTP API on loopback; [`error`]: failures as users see
+//!   them; [`escape`]: text made harmless; `log`, `metrics`, `process`.
 
 pub mod adversary;
 mod api;

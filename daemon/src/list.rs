@@ -1,11 +1,13 @@
 //! The local file list: what was put through this daemon and not deleted through it.
 //!
-//! `DIR/files`, one sealed JSON object per line (names and links do not stand on the disk in the clear): the file that
-//! was put, or `{"deleted": link}`. Appended and synced before a put or a deletion is acknowledged; puts that end together share a sync. A line that a crash cut short is
-//! skipped and closed by the next append. The whole list is read once, before it is first asked for (some five seconds
-//! for a million files); in memory is an [`index`] of it, and what is shown is read from its lines.
+//! `DIR/files`, one sealed JSON object per line (names and links do not stand on the disk in the clear): the
+//! file that was put, or `{"deleted": link}`. Appended and synced before a put or a deletion is acknowledged;
+//! puts that end together share a sync. A line that a crash cut short is skipped and closed by the next
+//! append. The whole list is read once, before it is first asked for (some five seconds for a million files);
+//! in memory is an [`index`] of it, and what is shown is read from its lines.
 //!
-//! Deliberately absent: what is stored elsewhere, and health, which is asked from the holders and remembered in the index.
+//! Deliberately absent: what is stored elsewhere, and health, which is asked from the holders and remembered
+//! in the index.
 
 pub mod index;
 
@@ -129,7 +131,8 @@ pub struct Page {
     pub next: Option<u32>,
 }
 
-/// The list, which remembers a `W` of each file until the daemon ends. Shared between threads; calls block on the disk.
+/// The list, which remembers a `W` of each file until the daemon ends. Shared between threads; calls block on
+/// the disk.
 #[derive(Debug)]
 pub struct FileList<W = ()> {
     path: PathBuf,
@@ -229,8 +232,8 @@ impl<W: Default> FileList<W> {
         self.append_line(&self.seal(entry), &Line::of(entry), watched)
     }
 
-    /// Notes a put or a deletion whose entry was [sealed](Self::seal) before. Durable on return. An entry may stand in the
-    /// list twice; it is shown once.
+    /// Notes a put or a deletion whose entry was [sealed](Self::seal) before. Durable on return. An entry may
+    /// stand in the list twice; it is shown once.
     pub fn append_sealed(&self, sealed: &str) -> Result<(), ListError> {
         let Some(line) = self.parse::<Line>(sealed.as_bytes()) else {
             warn!("an entry for {} is damaged; left out", self.path.display());
@@ -339,8 +342,8 @@ impl<W: Default> FileList<W> {
         serde_json::from_slice(&self.cipher.open(line)?).ok()
     }
 
-    /// The first `limit` files behind number `after` whose name matches `pattern` (all without one), in the order they
-    /// were put.
+    /// The first `limit` files behind number `after` whose name matches `pattern` (all without one), in the
+    /// order they were put.
     pub fn page(&self, after: Option<u32>, limit: usize, pattern: Option<&str>) -> Result<Page, ListError> {
         let file = File::open(&self.path).map_err(|error| self.error("read", error))?;
         let mut page = Page {
@@ -442,7 +445,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Whether `name` as a whole matches `pattern`, where `*` stands for any characters and `?` for one.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let (mut pattern, mut name) = (pattern.chars(), name.chars());
-    // Where to go on when a later part does not match: behind the last `*`, one character more swallowed by it.
+    // Where to go on when a later part does not match: behind the last `*`, one character more swallowed by
+    // it.
     let mut retry = None;
     loop {
         let before = name.clone();

@@ -1,9 +1,10 @@
 //! The daemon's log: lines on standard error that nothing else waits for.
 //!
-//! Whoever reads them may stop: a terminal after Ctrl-S, a pipe nobody empties. Lines therefore go through a queue to a
-//! thread that only writes; while the queue is full they are dropped and counted, and the count is written when there
-//! is room. Panics go the same way. Equal lines, and more than [`SITE`] of one place in the program, are written once in
-//! [`WINDOW`], and their number at its end. Foreign text is escaped, see [`escape`].
+//! Whoever reads them may stop: a terminal after Ctrl-S, a pipe nobody empties. Lines therefore go through a
+//! queue to a thread that only writes; while the queue is full they are dropped and counted, and the count is
+//! written when there is room. Panics go the same way. Equal lines, and more than [`SITE`] of one place in
+//! the program, are written once in [`WINDOW`], and their number at its end. Foreign text is escaped, see
+//! [`escape`].
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -332,8 +333,8 @@ struct Output<W> {
 }
 
 impl<W: Write> Write for Output<W> {
-    /// Writes a whole line; before it, how many were dropped since the last one. Where they cannot be written nobody
-    /// can be told so.
+    /// Writes a whole line; before it, how many were dropped since the last one. Where they cannot be written
+    /// nobody can be told so.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let dropped = self.dropped.get().map_or(0, ErrorCounter::dropped_lines);
         if dropped > self.told {

@@ -1,5 +1,5 @@
-//! Names of files: what a put records, the media type a name suggests, and how a name that came from a stranger is
-//! made harmless before it is written or shown.
+//! Names of files: what a put records, the media type a name suggests, and how a name that came from a
+//! stranger is made harmless before it is written or shown.
 
 use crate::escape::is_deceptive;
 

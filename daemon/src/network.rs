@@ -1,13 +1,14 @@
 //! The network a peer belongs to, and how another one is invited into it.
 //!
 //! A peer started without `--join` founds a network with a random id and a random secret. One started with
-//! `--join` waits for a network: it serves alone, provisionally, until somebody of a network answers, then adopts
-//! that one. Links it makes meanwhile are good in every network, and started again without `--join` it founds one.
-//! A network that was founded or joined is never given up for another one.
+//! `--join` waits for a network: it serves alone, provisionally, until somebody of a network answers, then
+//! adopts that one. Links it makes meanwhile are good in every network, and started again without `--join` it
+//! founds one. A network that was founded or joined is never given up for another one.
 //!
-//! The secret admits peers; it does not encrypt anything. An invite carries it. A network founded with `--open`, or
-//! by a version that knew no secrets, has an empty one: whoever reaches one of its peers joins. A secret is neither
-//! added to a network nor taken from it later, because its peers would refuse each other meanwhile.
+//! The secret admits peers; it does not encrypt anything. An invite carries it. A network founded with
+//! `--open`, or by a version that knew no secrets, has an empty one: whoever reaches one of its peers joins.
+//! A secret is neither added to a network nor taken from it later, because its peers would refuse each other
+//! meanwhile.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -89,8 +90,8 @@ impl Network {
         self.adopted.then(|| self.secret.is_empty())
     }
 
-    /// What links carry: the first 4 bytes of SHA-256("mutualstore/network-tag/1" ‖ id), or [`ANY_NETWORK`] while
-    /// the network is provisional.
+    /// What links carry: the first 4 bytes of SHA-256("mutualstore/network-tag/1" ‖ id), or [`ANY_NETWORK`]
+    /// while the network is provisional.
     pub fn tag(&self) -> [u8; 4] {
         if self.adopted {
             tag_of(&self.id)
@@ -104,8 +105,8 @@ impl Network {
         tag == ANY_NETWORK || tag == self.tag()
     }
 
-    /// Takes over the identity and parameters of the network that was joined. Adopting the network the peer is in
-    /// already changes nothing, also not its parameters.
+    /// Takes over the identity and parameters of the network that was joined. Adopting the network the peer
+    /// is in already changes nothing, also not its parameters.
     pub fn adopt(
         &mut self,
         id: [u8; 32],
@@ -215,7 +216,8 @@ pub const INVITE_PREFIX: &str = "mutualinvite";
 
 const INVITE_VERSION: u8 = 1;
 const INVITE_CHECKSUM: &[u8] = b"mutualstore/invite/1";
-/// An invite of more characters than this breaks the limits of its parts. Base58 takes < 1.4 characters a byte.
+/// An invite of more characters than this breaks the limits of its parts. Base58 takes < 1.4 characters a
+/// byte.
 const MAX_INVITE_TEXT: usize = (40 + MAX_SECRET + MAX_ADDRESSES * (2 + MAX_ADDRESS_LEN)) * 7 / 5;
 
 /// Why a text is no invite of this version.

@@ -166,7 +166,8 @@ fn tell(report: &OpenReport) -> u64 {
     damaged
 }
 
-/// The network the data directory belongs to; else one founded here, or a provisional one with something to join.
+/// The network the data directory belongs to; else one founded here, or a provisional one with something to
+/// join.
 fn network(files: &DataDir, config: &Config) -> Result<Network, Failure> {
     if let Some(network) = files.network()?.filter(|network| network.adopted) {
         if config.network.is_some_and(|wanted| wanted != network.id) {
@@ -295,8 +296,8 @@ fn system(error: std::io::Error) -> Failure {
 async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
-    // Caught and left unread, it does not end the process: a terminal that closes, or who thinks that logs are
-    // rotated so, does no harm.
+    // Caught and left unread, it does not end the process: a terminal that closes, or who thinks that logs
+    // are rotated so, does no harm.
     let _hang_up = signal(SignalKind::hangup()).map_err(system)?;
     let stdin_closed = Arc::new(Notify::new());
     if config.exit_on_stdin_close {

@@ -28,7 +28,8 @@ const LARGE: usize = 200 << 10;
 const CODE: &str = "rs:4+2";
 const SHARD: u64 = 64 << 10;
 const M: usize = 2;
-/// One file in so many comes slowly: it stays unfinished for a while, when its first shards lie there to be stolen.
+/// One file in so many comes slowly: it stays unfinished for a while, when its first shards lie there to be
+/// stolen.
 const SLOW: usize = 25;
 const SLOW_BYTES: usize = 600 << 10;
 const PAUSE: Duration = Duration::from_secs(3);

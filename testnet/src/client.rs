@@ -1,9 +1,9 @@
 //! A small blocking client of one daemon's loopback API: what the command line, the demo and the
 //! benchmark speak.
 //!
-//! Invariants: a token goes only to the daemon it belongs to — a data directory's `daemon.json` must name
-//! a live process and the peer that answers; no proxy, no redirect. Links and tokens never appear in
-//! errors. Deliberately absent: retries — the caller is told whether one may help. Only a get that was cut goes on
+//! Invariants: a token goes only to the daemon it belongs to — a data directory's `daemon.json` must name a
+//! live process and the peer that answers; no proxy, no redirect. Links and tokens never appear in errors.
+//! Deliberately absent: retries — the caller is told whether one may help. Only a get that was cut goes on
 //! where it stopped.
 
 mod error;
@@ -203,8 +203,8 @@ impl Client {
         self.ask(&format!("/v1/lookup/{}", encoded(id_or_link)))
     }
 
-    /// The files put through this daemon, of all pages; `pattern` knows `*` and `?`. Their health is what the daemon
-    /// remembers, or asked now if `fresh`.
+    /// The files put through this daemon, of all pages; `pattern` knows `*` and `?`. Their health is what the
+    /// daemon remembers, or asked now if `fresh`.
     pub fn list(&self, pattern: Option<&str>, fresh: bool) -> Result<Reply<FileList>, ClientError> {
         let mut query: Vec<(&str, String)> = pattern
             .map(|text| ("pattern", text.to_owned()))

@@ -292,8 +292,8 @@ pub fn members(testnet: &Testnet) -> Result<Vec<Member>, NetError> {
     testnet.alive().map(member).collect()
 }
 
-/// Starts `launches` and waits for the ring of all live peers. Where a daemon that was there before does not start, those
-/// that did go on; on any other failure what was started is killed.
+/// Starts `launches` and waits for the ring of all live peers. Where a daemon that was there before does not
+/// start, those that did go on; on any other failure what was started is killed.
 fn grow(testnet: &mut Testnet, binary: &Path, launches: &[Launch]) -> Result<(), NetError> {
     if launches.is_empty() {
         return Ok(());
@@ -364,10 +364,10 @@ pub(crate) fn known(peer: &Peer) -> Result<Known, NetError> {
     Ok(Known { listen, client })
 }
 
-/// Starts daemons, a few at a time. Each joins by `known` peers and those started before it; launches that bring
-/// addresses of their own use these, and whoever is in no network yet is invited by one of the known. Returns when all
-/// serve, joined or not. Newcomers start one after the other: each chooses its places on the ring among those that are
-/// taken.
+/// Starts daemons, a few at a time. Each joins by `known` peers and those started before it; launches that
+/// bring addresses of their own use these, and whoever is in no network yet is invited by one of the known.
+/// Returns when all serve, joined or not. Newcomers start one after the other: each chooses its places on the
+/// ring among those that are taken.
 pub(crate) fn start_all(
     fleet: &Fleet,
     recipe: &Recipe,

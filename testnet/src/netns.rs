@@ -1,11 +1,11 @@
 //! Daemons on real interfaces: one in each of several network namespaces that share bridges.
 //!
-//! A loopback testnet cannot show what a peer tells others of its addresses, since there all of them work. Here each
-//! peer listens on the wildcard address and has a loopback interface that reaches nobody else and several that do. A
-//! run starts the daemons in a random order, each joining by an invite of one before; looks at every contact on every
-//! daemon; puts and gets a file; takes interfaces of one peer down, brings them back with other addresses, and waits
-//! until every contact everywhere is right again and the peer stores and reads as before. At last one more daemon
-//! joins by an invite of the peer that moved.
+//! A loopback testnet cannot show what a peer tells others of its addresses, since there all of them work.
+//! Here each peer listens on the wildcard address and has a loopback interface that reaches nobody else and
+//! several that do. A run starts the daemons in a random order, each joining by an invite of one before;
+//! looks at every contact on every daemon; puts and gets a file; takes interfaces of one peer down, brings
+//! them back with other addresses, and waits until every contact everywhere is right again and the peer
+//! stores and reads as before. At last one more daemon joins by an invite of the peer that moved.
 //!
 //! What is found wrong is a problem in the report, not an error: the runs go on.
 
@@ -128,8 +128,8 @@ pub enum NetnsError {
 }
 
 impl NetnsError {
-    /// The exit code the command ends with: [`RETRY`] where namespaces are not available, so that it differs both from
-    /// a wrong call and from a run that found something.
+    /// The exit code the command ends with: [`RETRY`] where namespaces are not available, so that it differs
+    /// both from a wrong call and from a run that found something.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
@@ -189,7 +189,8 @@ pub struct StartReport {
     pub problems: Vec<String>,
 }
 
-/// Runs everything; `note` hears how it goes. Call [`enter`] first: this takes namespaces of its own for granted.
+/// Runs everything; `note` hears how it goes. Call [`enter`] first: this takes namespaces of its own for
+/// granted.
 pub fn run(options: &NetnsOptions, note: &dyn Fn(String)) -> Result<NetnsReport, NetnsError> {
     check(options)?;
     Space::prepare(options.interfaces)?;

@@ -82,7 +82,8 @@ impl Scratch {
         Ok(scratch)
     }
 
-    /// Starts `count` newcomers and returns their numbers when they serve; [`Self::wait_whole`] waits for the ring.
+    /// Starts `count` newcomers and returns their numbers when they serve; [`Self::wait_whole`] waits for the
+    /// ring.
     pub fn enter(&mut self, count: usize) -> Result<Vec<usize>, NetError> {
         self.enter_with(count, &[])
     }
@@ -199,7 +200,8 @@ impl Scratch {
         pids.filter_map(|(_, pid)| proc::rss_bytes(pid)).sum()
     }
 
-    /// Waits until the daemons have done what was left behind, so that it is not counted to what follows; not for ever.
+    /// Waits until the daemons have done what was left behind, so that it is not counted to what follows; not
+    /// for ever.
     pub fn settle(&self) -> Result<(), NetError> {
         let begun = Instant::now();
         let mut before = self.cpu_time()?;

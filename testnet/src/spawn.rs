@@ -57,8 +57,8 @@ pub struct Launch {
     pub capacity_bytes: u64,
     /// API port; 0 for any free one.
     pub api_port: u16,
-    /// Listen port of a first start, on 127.0.0.1; 0 for any free one. Later starts keep theirs. Of no account when
-    /// the flags say where to listen.
+    /// Listen port of a first start, on 127.0.0.1; 0 for any free one. Later starts keep theirs. Of no
+    /// account when the flags say where to listen.
     pub listen_port: u16,
     /// Addresses and invites to join by. They reach the daemon in a file, for everybody sees its arguments.
     pub join: Vec<String>,
@@ -116,7 +116,8 @@ pub fn log_tail(data_dir: &Path) -> String {
     log_since(data_dir, 0)
 }
 
-/// The same without what was there before: a daemon that started earlier may have complained of something else.
+/// The same without what was there before: a daemon that started earlier may have complained of something
+/// else.
 fn log_since(data_dir: &Path, before: u64) -> String {
     let read = || -> io::Result<String> {
         let mut file = File::open(data_dir.join("log"))?;

@@ -1,5 +1,5 @@
-//! The HTTP API under slow, idle and many clients, and what it refuses; [`conditional`]: its conditional and range
-//! requests.
+//! The HTTP API under slow, idle and many clients, and what it refuses; [`conditional`]: its conditional and
+//! range requests.
 
 mod client;
 mod conditional;
@@ -353,8 +353,8 @@ fn readers_that_take_nothing_hold_no_memory_and_go_on_later() {
     });
 }
 
-/// A relay to a peer's API that cuts the n-th connection with a file after so many bytes of the answer, for each n
-/// of `cuts`.
+/// A relay to a peer's API that cuts the n-th connection with a file after so many bytes of the answer, for
+/// each n of `cuts`.
 fn cutting_relay(api: SocketAddr, cuts: Vec<usize>) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! What people try, and what goes wrong around them: kinds of faults seen on real networks, each driven through the
-//! binary.
+//! What people try, and what goes wrong around them: kinds of faults seen on real networks, each driven
+//! through the binary.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

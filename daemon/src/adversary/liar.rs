@@ -1,9 +1,10 @@
 //! A member that lies about shards, on real sockets.
 //!
-//! It keeps to the ring and says yes to all: it takes every shard, locator and tombstone and keeps none, commits and renews
-//! what it does not have, and has nothing to give. It claims all indices of every stripe that it hears of, to everybody.
-//! Again and again it orders everybody to drop what they hold in its favour. It fetches shards of others, stores them where
-//! they are, and elsewhere, under a token of its own, and discards them by that.
+//! It keeps to the ring and says yes to all: it takes every shard, locator and tombstone and keeps none,
+//! commits and renews what it does not have, and has nothing to give. It claims all indices of every stripe
+//! that it hears of, to everybody. Again and again it orders everybody to drop what they hold in its favour.
+//! It fetches shards of others, stores them where they are, and elsewhere, under a token of its own, and
+//! discards them by that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -256,8 +257,8 @@ pub(crate) async fn act(node: Arc<Node>) {
     }
 }
 
-/// Fetches what somebody holds of a stripe, stores it there again under its own token, and discards it; then lends it to the
-/// next, to take it back later.
+/// Fetches what somebody holds of a stripe, stores it there again under its own token, and discards it; then
+/// lends it to the next, to take it back later.
 async fn steal(
     node: &Arc<Node>,
     stripe: Id,

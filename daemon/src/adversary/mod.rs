@@ -1,7 +1,8 @@
 //! Hostile members, to try what the honest ones bear.
 //!
-//! Only a build with the feature `adversary` has them: `cargo test`, where it is on by a development dependency of the command
-//! line, or `cargo build --features adversary`. A release has none of this code, and refuses the flag.
+//! Only a build with the feature `adversary` has them: `cargo test`, where it is on by a development
+//! dependency of the command line, or `cargo build --features adversary`. A release has none of this code,
+//! and refuses the flag.
 
 #[cfg(feature = "adversary")]
 pub(crate) mod liar;
@@ -12,8 +13,8 @@ pub const AVAILABLE: bool = cfg!(feature = "adversary");
 /// What a hostile member does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Takes every shard and keeps none, claims to hold everything, orders everybody to drop what they hold, and steals the
-    /// shards of unfinished puts.
+    /// Takes every shard and keeps none, claims to hold everything, orders everybody to drop what they hold,
+    /// and steals the shards of unfinished puts.
     Liar,
 }
 

@@ -161,7 +161,8 @@ pub(super) async fn put_file(
         Ok(options)
     });
     let options = options.inspect_err(|failure| transfer.finish(Err(failure.clone())))?;
-    // On a task of its own: a client that goes away breaks the body off, and the put then cleans up after itself.
+    // On a task of its own: a client that goes away breaks the body off, and the put then cleans up after
+    // itself.
     let task = tokio::spawn(async move {
         let outcome = put::put(&node, options, body.into_data_stream(), &transfer).await;
         transfer.finish(outcome.as_ref().map(|_| ()).map_err(Clone::clone));

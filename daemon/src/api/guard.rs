@@ -50,8 +50,8 @@ fn token_of(headers: &HeaderMap) -> Option<&str> {
         .then(|| token.trim_matches(' '))
 }
 
-/// Refuses what a browser sends for a page of somebody else: with its `Origin`, or to a name that somebody else
-/// resolved to this machine.
+/// Refuses what a browser sends for a page of somebody else: with its `Origin`, or to a name that somebody
+/// else resolved to this machine.
 pub(super) async fn same_origin(State(api): State<Api>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let hosts: Vec<&HeaderValue> = headers.get_all(HOST).iter().collect();

@@ -1,8 +1,8 @@
 //! The HTTP API on loopback: what the command line and scripts use.
 //!
-//! Every route but `/health` wants the bearer token of `DIR/token`. Errors are
-//! `{"error","code","retry"}` (see [`Failure`](crate::error::Failure)). How many connections are served and for how
-//! long stands in [`connections`](crate::http::connections).
+//! Every route but `/health` wants the bearer token of `DIR/token`. Errors are `{"error","code","retry"}`
+//! (see [`Failure`](crate::error::Failure)). How many connections are served and for how long stands in
+//! [`connections`](crate::http::connections).
 //!
 //! * [`files`]: put, get, stat; [`list`]: the list of files.
 //! * [`info`]: status, ring, lookup, metrics, health.

@@ -36,7 +36,8 @@ struct RepairReport {
     pending: u64,
     /// Live peers that were not told.
     silent: Vec<String>,
-    /// What cannot be rebuilt now, as far as it is known here; looked for when it is waited for, or a peer is named.
+    /// What cannot be rebuilt now, as far as it is known here; looked for when it is waited for, or a peer is
+    /// named.
     unrecoverable: Vec<Stuck>,
 }
 

@@ -12,8 +12,8 @@ const MOST: u64 = 64 << 10;
 /// Peers and invites in all.
 const MOST_JOINS: usize = 64;
 
-/// Replaces each `@FILE` by the lines of that file, and `-` by those of standard input. Empty lines do not count.
-/// Standard input is there once, and only if `standard_input`.
+/// Replaces each `@FILE` by the lines of that file, and `-` by those of standard input. Empty lines do not
+/// count. Standard input is there once, and only if `standard_input`.
 pub(super) fn read(given: Vec<String>, standard_input: bool) -> Result<Vec<String>, ConfigError> {
     let mut joins = Vec::new();
     let mut left = standard_input;

@@ -1,8 +1,9 @@
-//! Conditional requests (RFC 9110 §13): whether a request is carried out, and with which bytes it is answered.
+//! Conditional requests (RFC 9110 §13): whether a request is carried out, and with which bytes it is
+//! answered.
 //!
-//! [`precondition`] is for every method, [`select`] for those that read. Malformed conditions: a member of a list
-//! that is no entity tag matches nothing, a date that is none is as if it were not there, and an `If-Range` that is
-//! neither asks for the whole.
+//! [`precondition`] is for every method, [`select`] for those that read. Malformed conditions: a member of a
+//! list that is no entity tag matches nothing, a date that is none is as if it were not there, and an
+//! `If-Range` that is neither asks for the whole.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -43,8 +44,8 @@ pub(crate) enum Selected {
 }
 
 impl Validators {
-    /// The strong tag of `opaque`, which has no quotes, controls or spaces. A date that is still to come counts as
-    /// none.
+    /// The strong tag of `opaque`, which has no quotes, controls or spaces. A date that is still to come
+    /// counts as none.
     pub(crate) fn new(opaque: &str, modified: Option<SystemTime>) -> Self {
         let to_the_second = |time: SystemTime| {
             let since = time.duration_since(UNIX_EPOCH).ok()?;
@@ -72,8 +73,8 @@ impl Validators {
     }
 }
 
-/// Evaluates the conditions of a request in the order of §13.2.2, `If-Range` aside. `current` is none where the
-/// resource does not exist.
+/// Evaluates the conditions of a request in the order of §13.2.2, `If-Range` aside. `current` is none where
+/// the resource does not exist.
 pub(crate) fn precondition(
     method: &Method,
     headers: &HeaderMap,

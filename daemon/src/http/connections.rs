@@ -1,18 +1,18 @@
 //! Which connections are served, for how long, and which one is ended first when there are too many.
 //!
-//! A connection is *fresh* until one of its requests has shown that it may ask something; then it is *known*. Both
-//! have slots of their own, so that nobody who cannot ask anything keeps out those who can.
+//! A connection is *fresh* until one of its requests has shown that it may ask something; then it is *known*.
+//! Both have slots of their own, so that nobody who cannot ask anything keeps out those who can.
 //!
-//! * Fresh connections end after [`Limits::fresh_for`] in all. When their slots are full the oldest one makes room,
-//!   so a new one always gets in and has time to show its token.
-//! * Known connections end when they are idle between two requests for [`Limits::between_for`], or when they wait
-//!   for their client in the middle of one for [`Limits::idle_for`]. A connection whose request is being worked on
-//!   is not idle, however long that takes.
-//! * When the slots of known connections are full, the one that lags most is ended. Uploads and downloads have a part
-//!   of these slots each, so that short questions always find one.
+//! * Fresh connections end after [`Limits::fresh_for`] in all. When their slots are full the oldest one makes
+//!   room, so a new one always gets in and has time to show its token.
+//! * Known connections end when they are idle between two requests for [`Limits::between_for`], or when they
+//!   wait for their client in the middle of one for [`Limits::idle_for`]. A connection whose request is being
+//!   worked on is not idle, however long that takes.
+//! * When the slots of known connections are full, the one that lags most is ended. Uploads and downloads
+//!   have a part of these slots each, so that short questions always find one.
 //!
-//! *Lag* is the time for which the server waited for the client, less what the client has moved at
-//! [`SLOW`] bytes a second: whoever trickles a byte now and then lags like one that stands still, whoever pauses and
+//! *Lag* is the time for which the server waited for the client, less what the client has moved at [`SLOW`]
+//! bytes a second: whoever trickles a byte now and then lags like one that stands still, whoever pauses and
 //! then goes on does not.
 
 use std::collections::BTreeMap;
@@ -63,8 +63,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// These limits, made smaller in proportion if all connections together would take more than a third of the
-    /// `files` that the process may have open.
+    /// These limits, made smaller in proportion if all connections together would take more than a third of
+    /// the `files` that the process may have open.
     pub(crate) fn for_files(self, files: u64) -> Self {
         let files = usize::try_from(files).unwrap_or(usize::MAX) / 3;
         let all = self.fresh + self.known;

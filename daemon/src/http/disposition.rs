@@ -1,5 +1,5 @@
-//! `Content-Disposition` of a download (RFC 6266): a name to save it under, which came with the link from somebody
-//! else.
+//! `Content-Disposition` of a download (RFC 6266): a name to save it under, which came with the link from
+//! somebody else.
 
 use axum::http::HeaderValue;
 

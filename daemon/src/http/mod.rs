@@ -1,6 +1,7 @@
 //! What every HTTP listener of the daemon shares, whatever it serves.
 //!
-//! * [`conditions`]: which representation a request with conditions and a range is answered with (RFC 9110 §13–14).
+//! * [`conditions`]: which representation a request with conditions and a range is answered with (RFC 9110
+//!   §13–14).
 //! * [`range`]: the `Range` header (RFC 9110 §14).
 //! * [`disposition`]: `Content-Disposition` of a download (RFC 6266).
 //! * [`connections`]: how many connections are served, for how long, and which of them is ended first.

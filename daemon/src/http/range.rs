@@ -1,8 +1,8 @@
 //! The `Range` header (RFC 9110 §14.1–14.2), of which single ranges of bytes are served.
 //!
-//! A server may ignore any `Range`, so what is malformed, in another unit or asks for several ranges gets the whole
-//! representation. The crate `headers` is of no help here: its parser takes `+0`, knows `bytes` in lower case only,
-//! and drops numbers beyond 64 bits.
+//! A server may ignore any `Range`, so what is malformed, in another unit or asks for several ranges gets the
+//! whole representation. The crate `headers` is of no help here: its parser takes `+0`, knows `bytes` in
+//! lower case only, and drops numbers beyond 64 bits.
 
 use axum::http::HeaderMap;
 use axum::http::header::RANGE;
@@ -26,8 +26,8 @@ enum Spec<'a> {
     Suffix(Number<'a>),
 }
 
-/// A number of any length: the count of its digits without leading zeros, then these digits. The order of these
-/// pairs is that of the numbers.
+/// A number of any length: the count of its digits without leading zeros, then these digits. The order of
+/// these pairs is that of the numbers.
 type Number<'a> = (usize, &'a str);
 
 /// What the `Range` header asks of a representation of `size` bytes.

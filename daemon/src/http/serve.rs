@@ -21,7 +21,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::connections::{Connection, Connections, Side};
 
-/// Bytes that a connection buffers in the process each way: its headers, and what the client has not taken yet.
+/// Bytes that a connection buffers in the process each way: its headers, and what the client has not taken
+/// yet.
 const BUFFER: usize = 64 << 10;
 /// Bytes that the kernel may hold for a client that takes nothing; it doubles them for its own use.
 const SEND_BUFFER: usize = 128 << 10;
@@ -37,8 +38,8 @@ pub(crate) struct Via {
     pub(crate) connection: Arc<Connection>,
 }
 
-/// Serves until the task is aborted. Connections live on tasks of their own and end with the runtime, so that an
-/// answer on its way may still arrive.
+/// Serves until the task is aborted. Connections live on tasks of their own and end with the runtime, so that
+/// an answer on its way may still arrive.
 pub(crate) async fn serve(listener: TcpListener, router: Router, all: Arc<Connections>) {
     let mut failures = Failures::default();
     loop {

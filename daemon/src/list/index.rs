@@ -1,8 +1,9 @@
-//! What of the file list is in memory: where the line of each file stands, and what the daemon remembers of it beside.
+//! What of the file list is in memory: where the line of each file stands, and what the daemon remembers of
+//! it beside.
 //!
-//! Some 150 bytes a file. Names, sizes and links stay on the disk: a page of the list reads its own lines. Files are
-//! numbered in the order they were put; a number is never given twice, and is the same after a restart, because a deleted
-//! file keeps its own.
+//! Some 150 bytes a file. Names, sizes and links stay on the disk: a page of the list reads its own lines.
+//! Files are numbered in the order they were put; a number is never given twice, and is the same after a
+//! restart, because a deleted file keeps its own.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;

@@ -1,22 +1,23 @@
 //! Which addresses of this machine others are told, and which of theirs are dialled, in which order.
 //!
-//! **Scopes.** A loopback address reaches this machine only, one of `169.254.0.0/16` this link only, every other
-//! one is *wide*: private networks too, since nobody can tell from here who shares them. `fe80::/10` and the
-//! unspecified address have no scope: the first means nothing without an interface, which a contact cannot name.
-//! They are neither told nor dialled.
+//! **Scopes.** A loopback address reaches this machine only, one of `169.254.0.0/16` this link only, every
+//! other one is *wide*: private networks too, since nobody can tell from here who shares them. `fe80::/10`
+//! and the unspecified address have no scope: the first means nothing without an interface, which a contact
+//! cannot name. They are neither told nor dialled.
 //!
 //! **Told.** A contact is one for all who hear of it, so it holds the addresses of the widest scope that this
-//! peer listens on and no others: a peer with a wide address tells neither loopback nor link-local ones, one that
-//! listens on 127.0.0.1 only (a testnet) tells that. An address counts while it is configured on an interface that
-//! runs, whether it was listened on by name or by a wildcard. A peer that loses its last wide address goes on telling
-//! the old ones, unless members are on this machine: nobody else can hear it, and the first words it says when it is
-//! back must not name loopback.
+//! peer listens on and no others: a peer with a wide address tells neither loopback nor link-local ones, one
+//! that listens on 127.0.0.1 only (a testnet) tells that. An address counts while it is configured on an
+//! interface that runs, whether it was listened on by name or by a wildcard. A peer that loses its last wide
+//! address goes on telling the old ones, unless members are on this machine: nobody else can hear it, and the
+//! first words it says when it is back must not name loopback.
 //!
-//! **Dialled.** A wide address always. A loopback address only by a peer that is *on loopback*: all it listens on is
-//! loopback, or a member met it from this very machine (the other end of a connection had one of this machine's
-//! addresses). So a peer on 0.0.0.0 beside a testnet reaches the testnet's peers once it met one of them, and they
-//! reach it at its wide address; a peer elsewhere never dials its own loopback in search of others. A link-local
-//! address only by a peer that has one itself. What somebody configured by hand (`--join`) is dialled as it is.
+//! **Dialled.** A wide address always. A loopback address only by a peer that is *on loopback*: all it
+//! listens on is loopback, or a member met it from this very machine (the other end of a connection had one
+//! of this machine's addresses). So a peer on 0.0.0.0 beside a testnet reaches the testnet's peers once it
+//! met one of them, and they reach it at its wide address; a peer elsewhere never dials its own loopback in
+//! search of others. A link-local address only by a peer that has one itself. What somebody configured by
+//! hand (`--join`) is dialled as it is.
 //!
 //! **Order.** The address that answered last first, then those on a network this machine is part of, then the
 //! rest as told; the two families alternate (RFC 8305 §4).
@@ -94,7 +95,8 @@ pub(super) fn interfaces() -> io::Result<Vec<Interface>> {
     Ok(described.collect())
 }
 
-/// What is assumed where the system does not list its interfaces: loopback, and the addresses listened on by name.
+/// What is assumed where the system does not list its interfaces: loopback, and the addresses listened on by
+/// name.
 pub(super) fn assumed(listeners: &[SocketAddr]) -> Vec<Interface> {
     let ips = listeners.iter().map(|listener| match listener.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -200,8 +202,8 @@ fn is_private(ip: IpAddr) -> bool {
 }
 
 impl Place {
-    /// Where a peer with these listeners can be dialled on a machine with these addresses. `announced` are told
-    /// instead when there are any; `before` is what was told last.
+    /// Where a peer with these listeners can be dialled on a machine with these addresses. `announced` are
+    /// told instead when there are any; `before` is what was told last.
     pub(super) fn new(
         listeners: &[SocketAddr],
         announced: &[Multiaddr],

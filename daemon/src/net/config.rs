@@ -62,18 +62,18 @@ pub struct NetConfig {
     pub instance_timeout: Duration,
     /// Accepted connections in total.
     pub max_connections: usize,
-    /// Accepted connections with one peer. Two classes dialled by both sides at once are 4; as many again that the other
-    /// side has given up already may not have ended here yet.
+    /// Accepted connections with one peer. Two classes dialled by both sides at once are 4; as many again
+    /// that the other side has given up already may not have ended here yet.
     pub max_connections_per_peer: usize,
     /// Bytes of inbound requests being read and served, class rpc, all peers.
     pub max_rpc_bytes: u32,
     /// Inbound shard requests being read, served and answered, all peers; each is at most 1 MiB + 128 KiB
     /// both ways.
     pub max_shard_requests: usize,
-    /// Bytes per second that all connections together send at most, and as many that they receive; none: no limit.
-    /// Counts what [`ClassCounters`] count: frames with their headers, not the hello, nor what encryption,
-    /// multiplexing (some 0.2 %) and TCP (some 4 %) add. A burst of 64 KiB, or of what flows in 10 ms if that is
-    /// more, may go beyond it.
+    /// Bytes per second that all connections together send at most, and as many that they receive; none: no
+    /// limit. Counts what [`ClassCounters`] count: frames with their headers, not the hello, nor what
+    /// encryption, multiplexing (some 0.2 %) and TCP (some 4 %) add. A burst of 64 KiB, or of what flows in
+    /// 10 ms if that is more, may go beyond it.
     pub link_rate: Option<u64>,
 }
 

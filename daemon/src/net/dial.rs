@@ -1,8 +1,8 @@
 //! Reaching a peer at one of its addresses (happy eyeballs, RFC 8305).
 //!
-//! Addresses are tried in the [order](super::addresses) most likely to succeed: the next one when the ones before
-//! failed, or after [`STAGGER`] without an answer. The first stream wins and the other attempts are given up. At
-//! most as many run at once as a contact has addresses. The caller bounds the time.
+//! Addresses are tried in the [order](super::addresses) most likely to succeed: the next one when the ones
+//! before failed, or after [`STAGGER`] without an answer. The first stream wins and the other attempts are
+//! given up. At most as many run at once as a contact has addresses. The caller bounds the time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use super::swarm::{Dial, OpenError, Wire};
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
 impl Node {
-    /// An open stream to `peer`, or to whoever is at the only address. Those of `addresses` that are of no use from
-    /// here, or where somebody else answered lately, are left out.
+    /// An open stream to `peer`, or to whoever is at the only address. Those of `addresses` that are of no
+    /// use from here, or where somebody else answered lately, are left out.
     pub(super) async fn connect(
         &self,
         peer: Option<Peer>,

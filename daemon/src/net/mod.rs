@@ -6,10 +6,11 @@
 //! closed by their dialer after [`NetConfig::idle`]. Every connection begins with the `hello`, then
 //! carries `frame`s.
 //!
-//! Layers: `swarm` is libp2p and gives one stream per connection; `gate` bounds those in front of the hello; `hello` decides whether it is wanted;
-//! `traffic` runs it as a `link`, at the `rate` of [`NetConfig::link_rate`]; `table` knows them all; `node` ties
-//! them together. `addresses` has the rules which addresses are told and dialled, `dial` tries them, `routes`
-//! remembers how that went. Nothing outside this folder names libp2p.
+//! Layers: `swarm` is libp2p and gives one stream per connection; `gate` bounds those in front of the hello;
+//! `hello` decides whether it is wanted; `traffic` runs it as a `link`, at the `rate` of
+//! [`NetConfig::link_rate`]; `table` knows them all; `node` ties them together. `addresses` has the rules
+//! which addresses are told and dialled, `dial` tries them, `routes` remembers how that went. Nothing outside
+//! this folder names libp2p.
 //!
 //! Absent: NAT traversal, peer discovery, retries after a lost answer (the caller knows what is
 //! idempotent).
@@ -61,8 +62,8 @@ pub trait Service: Send + Sync + 'static {
     /// any request of it; `contact` is what the peer sent and not checked.
     fn hello(&self, peer: Peer, contact: Bytes);
 
-    /// Where a peer that counts among the living is known to be, other than at the addresses of this contact of it,
-    /// which is what the peer sent and not checked.
+    /// Where a peer that counts among the living is known to be, other than at the addresses of this contact
+    /// of it, which is what the peer sent and not checked.
     fn elsewhere(&self, peer: Peer, contact: &Bytes) -> Vec<String>;
 
     /// The last connection with a peer ended, and not because it was idle.
@@ -210,14 +211,14 @@ impl Net {
         self.node.peer()
     }
 
-    /// Where this peer listens now, with real ports, wildcards replaced by the addresses of the interfaces, those
-    /// that reach farthest first; without `/p2p/…`.
+    /// Where this peer listens now, with real ports, wildcards replaced by the addresses of the interfaces,
+    /// those that reach farthest first; without `/p2p/…`.
     pub fn listen_addresses(&self) -> Vec<String> {
         texts(&self.node.place().listening)
     }
 
-    /// Where others are to dial this peer: `announce` if configured, else those of the listened addresses that
-    /// reach farthest; none while no interface runs.
+    /// Where others are to dial this peer: `announce` if configured, else those of the listened addresses
+    /// that reach farthest; none while no interface runs.
     pub fn contact_addresses(&self) -> Vec<String> {
         texts(&self.node.place().told)
     }
@@ -321,7 +322,8 @@ impl Net {
         })
     }
 
-    /// Addresses of peers that belong to the network: connections from there have seats of their own before the hello.
+    /// Addresses of peers that belong to the network: connections from there have seats of their own before
+    /// the hello.
     pub fn know<'a>(&self, addresses: impl Iterator<Item = &'a str>) {
         self.node.gate().know(addresses);
     }

@@ -37,7 +37,8 @@ const MENTIONED: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 const SETTLE: Duration = Duration::from_millis(250);
 /// and this often even when the system reported nothing: it does not when an interface loses its carrier.
 const LOOK: Duration = Duration::from_secs(2);
-/// A link that heard nothing for this long is asked whether it still leads anywhere when its peer connects anew.
+/// A link that heard nothing for this long is asked whether it still leads anywhere when its peer connects
+/// anew.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -230,8 +231,8 @@ impl Node {
         changed
     }
 
-    /// Gives up those of these links that lead nowhere any more: a connection does not break by itself when the
-    /// address at one of its ends is gone.
+    /// Gives up those of these links that lead nowhere any more: a connection does not break by itself when
+    /// the address at one of its ends is gone.
     fn check(self: &Arc<Self>, links: Vec<Arc<Link>>) {
         // A side that is held up lets hear of itself more often than that.
         let limit = self.config.progress_timeout / 2;

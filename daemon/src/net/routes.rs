@@ -1,4 +1,5 @@
-//! What earlier dials taught about the addresses of peers: where each answered last, and where somebody else did.
+//! What earlier dials taught about the addresses of peers: where each answered last, and where somebody else
+//! did.
 //!
 //! Bounded: of more peers or addresses than the limits, those not used for the longest time are forgotten.
 

@@ -5,8 +5,8 @@
 //! wire drops the connection at once, without waiting for the other side. No libp2p protocol but our own
 //! runs: no identify, ping or discovery.
 //!
-//! A listener stays for as long as the swarm runs: one that breaks (the socket that watches the interfaces may) is
-//! bound again.
+//! A listener stays for as long as the swarm runs: one that breaks (the socket that watches the interfaces
+//! may) is bound again.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -349,9 +349,9 @@ pub(super) fn named_peer(address: &Multiaddr) -> Option<Peer> {
     to_peer(&id)
 }
 
-/// The same address with a free port in place of 0. libp2p-tcp listens with `SO_REUSEPORT`, so a second daemon of
-/// the same user would get half of the first one's connections instead of an error. A plain bind tells. IPv6 alone,
-/// as libp2p-tcp binds it: the same port of IPv4 is another one.
+/// The same address with a free port in place of 0. libp2p-tcp listens with `SO_REUSEPORT`, so a second
+/// daemon of the same user would get half of the first one's connections instead of an error. A plain bind
+/// tells. IPv6 alone, as libp2p-tcp binds it: the same port of IPv4 is another one.
 fn free_port(address: SocketAddr) -> io::Result<SocketAddr> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {

@@ -119,7 +119,8 @@ fn collect(node: &Node, state: &mut State, now: Time) -> Work {
                 node.sweep.peer_moved(peer);
                 members_changed = true;
             }
-            // Written while the lock is held: nobody hears of them before they are kept. Once in a peer's life.
+            // Written while the lock is held: nobody hears of them before they are kept. Once in a peer's
+            // life.
             ring::Event::Placed(chosen) => node.keep_places(&chosen),
             ring::Event::PeerChanged(_) => members_changed = true,
             ring::Event::LookupDone { id, outcome } => {

@@ -141,8 +141,8 @@ async fn regenerate(
     }
 }
 
-/// Asks for shards of distinct indices until there are `k`, one source after the other's failure. An index that is on its
-/// way is asked for at another source only when it does not come.
+/// Asks for shards of distinct indices until there are `k`, one source after the other's failure. An index
+/// that is on its way is asked for at another source only when it does not come.
 async fn gather(node: &Arc<Node>, stripe: Id, k: usize, sources: Vec<(u8, Peer)>) -> Vec<VerifiedShard> {
     let mut shards: Vec<VerifiedShard> = Vec::with_capacity(k);
     let mut asked: BTreeSet<u8> = BTreeSet::new();

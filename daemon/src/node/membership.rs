@@ -29,7 +29,8 @@ const JOIN_RETRY: Duration = Duration::from_millis(250);
 const JOIN_RETRY_MAX: Duration = Duration::from_secs(10);
 /// Addresses of an old address book dialled at once.
 const HINTS_AT_ONCE: usize = 8;
-/// How full this peer is, and whether others could relieve it, is looked at this often even when nothing comes or goes.
+/// How full this peer is, and whether others could relieve it, is looked at this often even when nothing
+/// comes or goes.
 const USAGE_EVERY: Duration = Duration::from_secs(5);
 /// The address book is written this long after it changed: what changes together is written once, and a peer
 /// that is killed soon after it joined still finds the others again.
@@ -38,20 +39,21 @@ const BOOK_AFTER: Duration = Duration::from_millis(250);
 pub(crate) const FULL_ABOVE: u64 = 95;
 /// until it is below this one again.
 const ACCEPTING_BELOW: u64 = 90;
-/// Above this one, where only less capacity than before leads, it is relieved of shards until it is merely full.
+/// Above this one, where only less capacity than before leads, it is relieved of shards until it is merely
+/// full.
 const OVERFULL_ABOVE: u64 = 100;
 /// Who is there is met within this after a start.
 const MET_WITHIN: Duration = Duration::from_mins(1);
 /// With an unknown code, a stripe's shards lie with this many successors or more.
 pub(crate) const LIKELY_HOLDERS: usize = 6;
 
-/// Dials what is to be joined until each has answered once, adopting the network of the first if this peer has none
-/// yet; then the ring knows somebody to ask and goes on by itself. One answer is not enough: after a mass restart
-/// an address that is still silent may lead to another ring that has to be merged with. The addresses of an invite
-/// are those of one peer, tried together: one of them is enough.
+/// Dials what is to be joined until each has answered once, adopting the network of the first if this peer
+/// has none yet; then the ring knows somebody to ask and goes on by itself. One answer is not enough: after a
+/// mass restart an address that is still silent may lead to another ring that has to be merged with. The
+/// addresses of an invite are those of one peer, tried together: one of them is enough.
 ///
-/// A peer in no network that is refused by all in the first round, because it lacks the secret of their network, ends:
-/// without an invite it never becomes a member. Refused later, it waits on and says why.
+/// A peer in no network that is refused by all in the first round, because it lacks the secret of their
+/// network, ends: without an invite it never becomes a member. Refused later, it waits on and says why.
 pub(crate) async fn join(node: Arc<Node>) {
     let mut joins: Vec<&[String]> = node.config.join.iter().map(Join::addresses).collect();
     for address in joins.iter().copied().flatten() {
@@ -86,7 +88,8 @@ pub(crate) async fn join(node: Arc<Node>) {
     }
 }
 
-/// Looks for the peers of an address book that an older version wrote: each that is there says itself who it is.
+/// Looks for the peers of an address book that an older version wrote: each that is there says itself who it
+/// is.
 pub(crate) async fn follow_hints(node: Arc<Node>) {
     let mut silent = node.hints.clone();
     let mut wait = JOIN_RETRY;
@@ -282,8 +285,8 @@ impl Node {
         self.core.with(|state, now| state.ring.handle_barred(now));
     }
 
-    /// Why the network this peer belongs to does not let it in: who refused it last, and with which words. None as
-    /// long as anybody does, or nobody was met.
+    /// Why the network this peer belongs to does not let it in: who refused it last, and with which words.
+    /// None as long as anybody does, or nobody was met.
     pub(crate) fn refusal(&self) -> Option<String> {
         let barred = self.core.read(|state| state.ring.is_barred());
         let why = self.barred.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -337,8 +340,8 @@ impl Node {
         })
     }
 
-    /// Live and suspect peers, this one included: what a code is chosen for. Those in the address book only count until
-    /// they would have been met.
+    /// Live and suspect peers, this one included: what a code is chosen for. Those in the address book only
+    /// count until they would have been met.
     pub(crate) fn peers_counted(&self) -> usize {
         let now = self.core.now();
         let delay = self.config.repair_delay;
@@ -357,7 +360,8 @@ impl Node {
         })
     }
 
-    /// Whether this peer is in touch with at least half of the others that it knows and nobody said to be gone for good.
+    /// Whether this peer is in touch with at least half of the others that it knows and nobody said to be
+    /// gone for good.
     pub(crate) fn sees_most(&self) -> bool {
         self.core.read(|state| {
             let others = state.ring.peers();
@@ -367,7 +371,8 @@ impl Node {
         })
     }
 
-    /// All others ever known, as users see them: suspect until their shards are made anew elsewhere, then gone.
+    /// All others ever known, as users see them: suspect until their shards are made anew elsewhere, then
+    /// gone.
     pub(crate) fn standings(&self) -> Vec<(Contact, Standing)> {
         let now = self.core.now();
         let delay = self.config.repair_delay;
@@ -384,8 +389,8 @@ impl Node {
         })
     }
 
-    /// Whether a peer has been silent for so long, or is said to be gone for good, that its shards are made anew
-    /// elsewhere. One that was not met since this peer started may have been silent before.
+    /// Whether a peer has been silent for so long, or is said to be gone for good, that its shards are made
+    /// anew elsewhere. One that was not met since this peer started may have been silent before.
     pub(crate) fn is_gone(&self, peer: Peer) -> bool {
         let now = self.core.now();
         self.core.read(|state| match state.ring.liveness(peer) {
@@ -401,8 +406,8 @@ impl Node {
         self.core.read(|state| 1 + state.ring.peers().count())
     }
 
-    /// Tells the ring how full this peer is, when that changed. One whose capacity was lowered below what it holds is
-    /// relieved of shards like one that leaves, until the rest fits.
+    /// Tells the ring how full this peer is, when that changed. One whose capacity was lowered below what it
+    /// holds is relieved of shards like one that leaves, until the rest fits.
     pub(crate) fn publish_usage(&self) {
         let usage = self.shards.usage();
         let used = usage.used();
@@ -431,8 +436,8 @@ impl Node {
         });
     }
 
-    /// Tells the ring where others are to dial this peer. Whoever was out of reach is asked again: it may have been
-    /// this peer that was.
+    /// Tells the ring where others are to dial this peer. Whoever was out of reach is asked again: it may
+    /// have been this peer that was.
     pub(crate) fn publish_addresses(&self) {
         let Some(net) = self.net() else { return };
         let addresses = net.contact_addresses();
@@ -519,8 +524,8 @@ impl Node {
         }
     }
 
-    /// What the invite and the configuration say of the network to be joined: its id, all zero if any will do,
-    /// and its secret.
+    /// What the invite and the configuration say of the network to be joined: its id, all zero if any will
+    /// do, and its secret.
     fn invited(&self) -> NetworkInfo {
         let mut invites = self.config.join.iter().filter_map(|join| match join {
             Join::Invite(invite) => Some(invite),

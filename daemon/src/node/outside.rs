@@ -1,4 +1,5 @@
-//! How this peer looks from outside: what its clock is to others, and whether they can open connections to it.
+//! How this peer looks from outside: what its clock is to others, and whether they can open connections to
+//! it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -156,8 +156,8 @@ pub(crate) async fn bury_all(node: &Node, burials: Vec<Burial>) -> Vec<bool> {
     burials.buffered(BURIALS).collect().await
 }
 
-/// Keeps a tombstone if it proves itself, by the header that comes with it or that of a shard held here. Whether the
-/// stripe is deleted here afterwards.
+/// Keeps a tombstone if it proves itself, by the header that comes with it or that of a shard held here.
+/// Whether the stripe is deleted here afterwards.
 async fn bury(node: &Node, burial: Burial) -> bool {
     let Burial {
         stripe,
@@ -321,8 +321,8 @@ async fn answer_shard(
     }
 }
 
-/// Whether a peer may have what is held of a stripe: while its put is unfinished, only who puts it and those that may hold
-/// shards of it themselves.
+/// Whether a peer may have what is held of a stripe: while its put is unfinished, only who puts it and those
+/// that may hold shards of it themselves.
 fn may_read(node: &Node, from: Peer, stripe: Id) -> bool {
     let writes = |state| match state {
         StoreState::Pending { writer, .. } => writer == *from.as_bytes(),

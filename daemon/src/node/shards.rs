@@ -227,7 +227,8 @@ impl Shards {
         }
     }
 
-    /// The first `limit` shards and tombstones behind `after`, with their lengths in bytes; none where the index fails.
+    /// The first `limit` shards and tombstones behind `after`, with their lengths in bytes; none where the
+    /// index fails.
     pub(crate) async fn keys_after(&self, after: Option<Key>, limit: usize) -> Vec<(Key, u32)> {
         let page = self.blocking(move |store| store.keys_after(after, limit)).await;
         match page {
@@ -318,7 +319,8 @@ impl Shards {
         Ok(())
     }
 
-    /// The locator of a stripe, if it is held; one that is damaged is dropped and comes again from the stripe's home.
+    /// The locator of a stripe, if it is held; one that is damaged is dropped and comes again from the
+    /// stripe's home.
     pub(crate) async fn locator(&self, core: &Core, stripe: Id) -> Option<Locator> {
         self.store.meta(key(stripe, LOCATOR))?;
         let read = self.blocking(move |store| match store.get(key(stripe, LOCATOR)) {
@@ -445,8 +447,8 @@ impl Shards {
         self.tell_dropped(core, keys, removed).await;
     }
 
-    /// Drops a shard or tombstone that was seen damaged, unless a sound one has come in its place, and tells custody. One
-    /// that cannot be read goes only if that says `unreadable`.
+    /// Drops a shard or tombstone that was seen damaged, unless a sound one has come in its place, and tells
+    /// custody. One that cannot be read goes only if that says `unreadable`.
     pub(super) async fn drop_damaged(&self, core: &Core, stripe: Id, index: u8, unreadable: bool) {
         let key = key(stripe, index);
         let sound = move |stored: &Stored| match index {
@@ -474,8 +476,8 @@ impl Shards {
         self.tell_removed(core, keys);
     }
 
-    /// Drops a pending shard whose lease ended, unless it was committed or renewed while custody decided; then
-    /// custody is told again.
+    /// Drops a pending shard whose lease ended, unless it was committed or renewed while custody decided;
+    /// then custody is told again.
     pub(super) async fn expire(&self, core: &Core, stripe: Id, index: u8) {
         let key = key(stripe, index);
         let removed = self
@@ -484,8 +486,8 @@ impl Shards {
         self.tell_dropped(core, vec![key], removed).await;
     }
 
-    /// Keys held of `stripes` that were put under `token` (any token if `None`), and of which stripes a shard is: a locator is
-    /// none.
+    /// Keys held of `stripes` that were put under `token` (any token if `None`), and of which stripes a shard
+    /// is: a locator is none.
     fn keys_of(&self, stripes: &[Id], token: Option<Token>) -> (Vec<bool>, Vec<(Id, u8)>) {
         let mut keys = Vec::new();
         let mut held = Vec::with_capacity(stripes.len());
@@ -545,8 +547,9 @@ impl Shards {
         Ok(held)
     }
 
-    /// Drops what a writer put under `token` and gave up. Which of the stripes were held. What others count on stays: whoever
-    /// stores a copy here, and has its holders drop theirs in favour of it, must not take it back.
+    /// Drops what a writer put under `token` and gave up. Which of the stripes were held. What others count
+    /// on stays: whoever stores a copy here, and has its holders drop theirs in favour of it, must not take
+    /// it back.
     pub(crate) async fn discard(&self, core: &Core, stripes: Vec<Id>, token: Token) -> Vec<bool> {
         let (held, mut keys) = self.keys_of(&stripes, Some(token));
         core.with(|state, _| keys.retain(|(stripe, index)| state.custody.begin_discard(*stripe, *index)));

@@ -1,4 +1,5 @@
-//! What repair cannot mend: files and stripes of which fewer shards are reachable than it takes to rebuild one.
+//! What repair cannot mend: files and stripes of which fewer shards are reachable than it takes to rebuild
+//! one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,7 +30,8 @@ pub(crate) struct Stuck {
 }
 
 impl Node {
-    /// Asks for everything that this peer can know to be stuck: files put through it, and stripes it is the home of.
+    /// Asks for everything that this peer can know to be stuck: files put through it, and stripes it is the
+    /// home of.
     pub(crate) async fn stuck(self: &Arc<Self>) -> Result<Vec<Stuck>, Failure> {
         let files = self.lost_files().await?;
         let mut stuck = Vec::new();

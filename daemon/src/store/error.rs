@@ -22,8 +22,8 @@ pub enum OpenError {
 /// Why a put failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
-    /// The capacity or the file system is used up. Nothing changed, but should power be lost now, the next start may find
-    /// the shard.
+    /// The capacity or the file system is used up. Nothing changed, but should power be lost now, the next
+    /// start may find the shard.
     #[error("no space: {free} bytes free")]
     NoSpace {
         /// What puts may still take, in bytes.
@@ -49,11 +49,12 @@ pub enum PutError {
     Closed,
 }
 
-/// Why a commit, a renewal or a removal failed. Of more than 1024 keys, those before the failing batch are done.
+/// Why a commit, a renewal or a removal failed. Of more than 1024 keys, those before the failing batch are
+/// done.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
-    /// The file system is full and the reserve used up (for a renewal: the capacity is reached). Nothing changed, but
-    /// should power be lost now, the next start may find the change.
+    /// The file system is full and the reserve used up (for a renewal: the capacity is reached). Nothing
+    /// changed, but should power be lost now, the next start may find the change.
     #[error("no space")]
     NoSpace,
     /// Writing failed. Nothing changed, but should power be lost now, the next start may find the change.

@@ -2,22 +2,24 @@
 //!
 //! Invariants:
 //! - What an operation acknowledged is on the device. Nothing else is ever served or listed.
-//! - Served bytes are the bytes that were put: every read checks its record's CRC-32. Whether they are the right shard
-//!   of the stripe is for the caller to verify.
+//! - Served bytes are the bytes that were put: every read checks its record's CRC-32. Whether they are the
+//!   right shard of the stripe is for the caller to verify.
 //! - Of a stripe whose tombstone is held no shard is served, listed or taken, whatever ends the process when.
-//! - The capacity bounds what puts take, overhead included; reads, commits and deletes go on when it is reached, and on
-//!   a full file system too, thanks to a reserve.
+//! - The capacity bounds what puts take, overhead included; reads, commits and deletes go on when it is
+//!   reached, and on a full file system too, thanks to a reserve.
 //! - The index is a cache of the segments: after an unclean stop, and whenever it looks wrong, it is rebuilt.
 //!
-//! All operations block and may be called by many threads at once; the [`log`] has the rules by which they meet.
+//! All operations block and may be called by many threads at once; the [`log`] has the rules by which they
+//! meet.
 //!
-//! In `dir`: `segments/` ([`segment`], [`record`]: the formats), `index/` ([`index`]), `lock`, `reserve`, `format` (one
-//! line that names the version of all this).
+//! In `dir`: `segments/` ([`segment`], [`record`]: the formats), `index/` ([`index`]), `lock`, `reserve`,
+//! `format` (one line that names the version of all this).
 //!
 //! Whole pages of a removed shard come back at once as holes, the rest by [`compact`].
 //!
-//! Deliberately absent: a clock (leases are compared with the time the caller names), background threads (whoever owns
-//! the store calls [`Store::compact`] now and then), and a cache of shards (the page cache does that).
+//! Deliberately absent: a clock (leases are compared with the time the caller names), background threads
+//! (whoever owns the store calls [`Store::compact`] now and then), and a cache of shards (the page cache does
+//! that).
 
 mod compact;
 mod disk;
@@ -57,7 +59,8 @@ pub use self::types::{Key, LOCATOR, Meta, PutOutcome, State, StoreConfig, Stored
 /// Keys changed by one record.
 const BATCH_KEYS: usize = 1024;
 
-/// A shard store, open in one directory. Dropping it without [`Store::close`] is safe and costs the next start a scan.
+/// A shard store, open in one directory. Dropping it without [`Store::close`] is safe and costs the next
+/// start a scan.
 pub struct Store {
     log: Log,
     index: Index,
@@ -119,9 +122,9 @@ impl Store {
         }
     }
 
-    /// Keeps the tombstone of a stripe and removes its shards; durable on return. Goes through on a full disk as long as
-    /// the reserve lasts. `since_unix_ms` is now; an earlier one that is held already stays. Returns the shards removed.
-    /// Whether the signature is the owner's is for the caller to verify.
+    /// Keeps the tombstone of a stripe and removes its shards; durable on return. Goes through on a full disk
+    /// as long as the reserve lasts. `since_unix_ms` is now; an earlier one that is held already stays.
+    /// Returns the shards removed. Whether the signature is the owner's is for the caller to verify.
     pub fn bury(
         &self,
         stripe: [u8; 32],
@@ -150,9 +153,10 @@ impl Store {
         Ok(self.index.get(&Key { stripe, index })?.is_some())
     }
 
-    /// Stores a shard; durable on return. Of a shard already held only the state changes: pending becomes what `state`
-    /// says (the later lease wins), committed stays. The first token stays whatever comes: a pending shard is refused under
-    /// another one, or whoever stored it again could discard it; committed by whom it may, its writer goes on knowing it.
+    /// Stores a shard; durable on return. Of a shard already held only the state changes: pending becomes
+    /// what `state` says (the later lease wins), committed stays. The first token stays whatever comes: a
+    /// pending shard is refused under another one, or whoever stored it again could discard it; committed by
+    /// whom it may, its writer goes on knowing it.
     pub fn put(
         &self,
         key: Key,
@@ -324,7 +328,8 @@ impl Store {
         }))
     }
 
-    /// The stripe header of a shard, without its payload and unchecked but for its length; `None` if it is not held.
+    /// The stripe header of a shard, without its payload and unchecked but for its length; `None` if it is
+    /// not held.
     pub fn header(&self, key: Key) -> io::Result<Option<Bytes>> {
         let Some(entry) = self.index.get(&key)? else {
             return Ok(None);
@@ -363,7 +368,8 @@ impl Store {
         shards.map(|(key, entry)| (key.index, entry.meta())).collect()
     }
 
-    /// Commits pending shards, durably. Returns how many of the keys (each counted once) are now held committed.
+    /// Commits pending shards, durably. Returns how many of the keys (each counted once) are now held
+    /// committed.
     pub fn commit(&self, keys: &[Key]) -> Result<usize, UpdateError> {
         self.update(keys, Kind::Commit, State::Committed, |entry| match entry.state {
             State::Committed | State::Deleted { .. } => None,
@@ -403,8 +409,8 @@ impl Store {
         self.remove_if(keys, |_| true)
     }
 
-    /// Removes a shard if it is damaged now: one that came in its place since somebody saw the damage stays. `sound` judges
-    /// what was read; `unreadable` is what counts where the disk gives nothing.
+    /// Removes a shard if it is damaged now: one that came in its place since somebody saw the damage stays.
+    /// `sound` judges what was read; `unreadable` is what counts where the disk gives nothing.
     pub fn remove_damaged(
         &self,
         key: Key,
@@ -496,8 +502,8 @@ impl Store {
         Ok(())
     }
 
-    /// Calls `visit` for every shard and every tombstone held, in the order of the keys. What comes or goes meanwhile may
-    /// be missed.
+    /// Calls `visit` for every shard and every tombstone held, in the order of the keys. What comes or goes
+    /// meanwhile may be missed.
     pub fn for_each(&self, mut visit: impl FnMut(Key, Meta)) -> io::Result<()> {
         self.index.walk(|key, entry| visit(key, entry.meta()))
     }
@@ -523,8 +529,8 @@ impl Store {
         self.log.syncs()
     }
 
-    /// Ends the store so that the next start need not scan; waits for the operations under way. Reads go on, all else is
-    /// refused.
+    /// Ends the store so that the next start need not scan; waits for the operations under way. Reads go on,
+    /// all else is refused.
     pub fn close(&self) -> Result<(), CloseError> {
         let (footer, shards) = self.log.close();
         let sequence = footer.ok_or(CloseError::Footer)?;

@@ -1,5 +1,5 @@
-//! Decoded blocks, bounded in bytes: manifests and the neighbourhood of range reads. Holds ciphertext, for seconds: a
-//! file deleted elsewhere must not live on here, and a peer at rest gives the memory back.
+//! Decoded blocks, bounded in bytes: manifests and the neighbourhood of range reads. Holds ciphertext, for
+//! seconds: a file deleted elsewhere must not live on here, and a peer at rest gives the memory back.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -40,7 +40,8 @@ async fn commit_at(node: &Arc<Node>, secret: PutSecret, peer: Peer, stripes: &[I
     )
 }
 
-/// Commits with every holder, trying silent ones again until `patience` is over. Returns what was not committed.
+/// Commits with every holder, trying silent ones again until `patience` is over. Returns what was not
+/// committed.
 pub(crate) async fn commit_all(
     node: &Arc<Node>,
     secret: PutSecret,
@@ -88,7 +89,8 @@ async fn commit_with(
     done
 }
 
-/// Takes a put's shards back from every holder that answers; with the others their lease runs out. Whether all answered.
+/// Takes a put's shards back from every holder that answers; with the others their lease runs out. Whether
+/// all answered.
 pub(crate) async fn discard_all(
     node: &Arc<Node>,
     secret: PutSecret,

@@ -1,8 +1,10 @@
-//! Deleting a file: its owner signs a tombstone for every stripe, and holders keep those instead of the shards.
+//! Deleting a file: its owner signs a tombstone for every stripe, and holders keep those instead of the
+//! shards.
 //!
-//! Data goes first and the root of the manifest last, each part only when of every stripe before it fewer than k
-//! shards lie where no tombstone is: what is left of an interrupted deletion can still be found and is deleted by the
-//! next attempt. Custody takes the tombstones on to the stripes' seats, and to holders that were away.
+//! Data goes first and the root of the manifest last, each part only when of every stripe before it fewer
+//! than k shards lie where no tombstone is: what is left of an interrupted deletion can still be found and is
+//! deleted by the next attempt. Custody takes the tombstones on to the stripes' seats, and to holders that
+//! were away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -57,9 +59,9 @@ pub(crate) struct Deleted {
     pub(crate) shards_left: usize,
 }
 
-/// Deletes the file behind a link. Only the account that put it can. On return fewer than k shards of each stripe lie
-/// on peers that do not know; when it fails, what is deleted stays so and the rest can be deleted by another attempt. None
-/// if an earlier attempt had deleted all but the rest of the root.
+/// Deletes the file behind a link. Only the account that put it can. On return fewer than k shards of each
+/// stripe lie on peers that do not know; when it fails, what is deleted stays so and the rest can be deleted
+/// by another attempt. None if an earlier attempt had deleted all but the rest of the root.
 pub(crate) async fn delete(
     node: &Arc<Node>,
     link: &Link,
@@ -191,8 +193,9 @@ pub(crate) async fn resume(node: &Arc<Node>, sealed: &str) -> ControlFlow<()> {
     ControlFlow::Break(())
 }
 
-/// Takes back a file of one stripe whose put ended before it was told of: holders that are away may have a committed
-/// shard, so tombstones go to all who would be asked for it. Returns when they have them; until then it tries again.
+/// Takes back a file of one stripe whose put ended before it was told of: holders that are away may have a
+/// committed shard, so tombstones go to all who would be asked for it. Returns when they have them; until
+/// then it tries again.
 pub(crate) async fn take_back(node: &Arc<Node>, exposed: &Exposed) {
     let link = node.files.open_deletion(&exposed.deletion);
     let header = Header::decode(&exposed.header).ok();
@@ -222,10 +225,10 @@ pub(crate) async fn take_back(node: &Arc<Node>, exposed: &Exposed) {
     }
 }
 
-/// Deletes stripes, until of each fewer than k shards lie where no tombstone is, and enough peers have its tombstone. Where
-/// no holder is there to take one, those who are there must be most of all: a peer that is cut off from the others would
-/// take them for gone and everything for deleted. Tries again until `write_timeout` passes without progress. Returns how
-/// many shards are left at peers that did not answer.
+/// Deletes stripes, until of each fewer than k shards lie where no tombstone is, and enough peers have its
+/// tombstone. Where no holder is there to take one, those who are there must be most of all: a peer that is
+/// cut off from the others would take them for gone and everything for deleted. Tries again until
+/// `write_timeout` passes without progress. Returns how many shards are left at peers that did not answer.
 async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Result<usize, Failure> {
     let (mut least, mut until) = (usize::MAX, Instant::now());
     let mut buried: BTreeMap<Id, Buried> = BTreeMap::new();
@@ -277,8 +280,8 @@ struct Buried {
     keepers: BTreeSet<Peer>,
 }
 
-/// So many peers must have a stripe's tombstone: one more than may be lost without loss of the stripe, so that the
-/// deletion outlives what the file would have; all of them where there are fewer.
+/// So many peers must have a stripe's tombstone: one more than may be lost without loss of the stripe, so
+/// that the deletion outlives what the file would have; all of them where there are fewer.
 fn enough(node: &Node, asked: Asked) -> usize {
     let tolerated = asked.n.saturating_sub(asked.k);
     (usize::from(tolerated) + 1).min(node.core.alive().len())
@@ -354,9 +357,9 @@ impl Node {
     }
 }
 
-/// Shards of a stripe that may lie where no tombstone is: those known to, also by who is under a tombstone now, and as
-/// many that nobody spoke of as there are peers near it that did not answer. Who is gone for long finds the tombstones at
-/// the seats of the stripe when it comes back, as readers do.
+/// Shards of a stripe that may lie where no tombstone is: those known to, also by who is under a tombstone
+/// now, and as many that nobody spoke of as there are peers near it that did not answer. Who is gone for long
+/// finds the tombstones at the seats of the stripe when it comes back, as readers do.
 fn unaware(
     node: &Node,
     asked: Asked,
@@ -385,7 +388,8 @@ fn unaware(
     known.len() + missing.len().min(silent.len())
 }
 
-/// Gives every live holder the tombstones of what it holds, and notes in `buried` what is deleted by it and who has them now.
+/// Gives every live holder the tombstones of what it holds, and notes in `buried` what is deleted by it and
+/// who has them now.
 async fn tell_holders(
     node: &Arc<Node>,
     link: &Link,

@@ -1,7 +1,7 @@
 //! A file out: link → manifest → blocks, verified, opened, in order, with bounded read-ahead.
 //!
-//! What a client that takes nothing has waiting for it is one chunk here and a few in its connection; its blocks are
-//! dropped ([`read_ahead`](super::read_ahead)) and fetched again when it goes on.
+//! What a client that takes nothing has waiting for it is one chunk here and a few in its connection; its
+//! blocks are dropped ([`read_ahead`](super::read_ahead)) and fetched again when it goes on.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,8 +28,8 @@ use crate::placement::Placement;
 
 /// Blocks fetched ahead of the one being sent, per read; fewer on a slow link.
 const READ_AHEAD: usize = 3;
-/// Bytes handed to the connection at once. They are copied, so that a client that takes nothing holds these alone and
-/// not the block they are a part of.
+/// Bytes handed to the connection at once. They are copied, so that a client that takes nothing holds these
+/// alone and not the block they are a part of.
 const CHUNK: usize = 64 << 10;
 /// Bytes of a block that are fetched after a client took nothing for long: little, for it may do so again.
 const CAUTIOUS: u64 = 256 << 10;
@@ -176,8 +176,8 @@ struct Part {
 /// What is handed from the reading task to the connection.
 type Chunk = Result<Bytes, Failure>;
 
-/// Reads bytes `range` of a file, which lie within it. The first of them are there when this returns, so that what
-/// cannot be read at all is refused before anything is sent.
+/// Reads bytes `range` of a file, which lie within it. The first of them are there when this returns, so that
+/// what cannot be read at all is refused before anything is sent.
 pub(crate) async fn stream(
     node: &Arc<Node>,
     transfer: Arc<Transfer>,

@@ -98,8 +98,8 @@ pub(crate) async fn survey_with(node: &Arc<Node>, stripes: &[Asked], said: &Away
     survey.judge()
 }
 
-/// Like [`survey`], at less cost where nothing is amiss: asks those who should hold the shards, and others only of stripes
-/// of which these do not hold all.
+/// Like [`survey`], at less cost where nothing is amiss: asks those who should hold the shards, and others
+/// only of stripes of which these do not hold all.
 pub(crate) async fn survey_seats(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHealth> {
     let mut survey = Survey::new(node, stripes);
     survey.ask(seats(node, stripes)).await;
@@ -117,8 +117,8 @@ pub(crate) async fn survey_seats(node: &Arc<Node>, stripes: &[Asked]) -> Vec<Str
     survey.judge()
 }
 
-/// The shards of a stripe of which nothing but the id is known: those that somebody holds, or has on record with a peer
-/// that does not answer.
+/// The shards of a stripe of which nothing but the id is known: those that somebody holds, or has on record
+/// with a peer that does not answer.
 pub(crate) async fn shards_of(node: &Arc<Node>, stripe: Id) -> Vec<ShardHealth> {
     let asked = Asked {
         stripe,
@@ -192,8 +192,8 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// Whom those that were asked name as holders, without having been asked: where a stripe's holders lie elsewhere, its
-    /// first peers have them on record and in its locator.
+    /// Whom those that were asked name as holders, without having been asked: where a stripe's holders lie
+    /// elsewhere, its first peers have them on record and in its locator.
     fn named(&self, said: &Away) -> Vec<(Contact, Vec<usize>)> {
         let mut named: BTreeMap<Peer, BTreeSet<usize>> = BTreeMap::new();
         for (at, (stripe, answers)) in self.stripes.iter().zip(&self.answers).enumerate() {
@@ -261,7 +261,8 @@ fn questions(node: &Node, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
     asked.into_values().collect()
 }
 
-/// The first n successors of each stripe that is placed by its id; of the others, everybody who is asked anyway.
+/// The first n successors of each stripe that is placed by its id; of the others, everybody who is asked
+/// anyway.
 fn seats(node: &Node, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
     let by_id = |at: &usize| {
         let asked = stripes.get(*at);

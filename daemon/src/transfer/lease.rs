@@ -1,12 +1,13 @@
 //! Leases of the shards of puts in progress.
 //!
-//! A holder keeps the shards of a put that is not committed for one lease. From the acknowledgement of a shard on, its put
-//! renews the lease, however long the rest of the file takes to come: one request a holder every third of the lease, each
-//! holder for itself, so that a silent one holds up nobody else's renewal.
+//! A holder keeps the shards of a put that is not committed for one lease. From the acknowledgement of a
+//! shard on, its put renews the lease, however long the rest of the file takes to come: one request a holder
+//! every third of the lease, each holder for itself, so that a silent one holds up nobody else's renewal.
 //!
-//! A holder whose lease ended asks the writer before it drops anything. A writer that stood still (it was stopped, the
-//! machine slept) may find such questions before it comes to renew; it renews first and answers then. What a holder says
-//! it does not hold any more is reported to the put, which makes it good from the other shards.
+//! A holder whose lease ended asks the writer before it drops anything. A writer that stood still (it was
+//! stopped, the machine slept) may find such questions before it comes to renew; it renews first and answers
+//! then. What a holder says it does not hold any more is reported to the put, which makes it good from the
+//! other shards.
 //!
 //! Not here: leases that end, which is custody's part at the holder.
 
@@ -68,7 +69,8 @@ impl Lease {
         stripes.iter().filter(known).copied().collect()
     }
 
-    /// Has one holder keep these stripes for another lease. Those that it does not hold; of who does not answer, none.
+    /// Has one holder keep these stripes for another lease. Those that it does not hold; of who does not
+    /// answer, none.
     async fn renew_at(&self, node: &Node, peer: Peer, stripes: &[Id], deadline: Duration) -> BTreeSet<Id> {
         let token = self.secret.token(peer);
         let mut missing = BTreeSet::new();
@@ -183,8 +185,8 @@ async fn renew(node: Arc<Node>, lease: Arc<Lease>, report: mpsc::Sender<Lost>) {
     }
 }
 
-/// `holder` asks what became of stripes whose lease ended there: those of puts that live here are renewed before anybody
-/// answers.
+/// `holder` asks what became of stripes whose lease ended there: those of puts that live here are renewed
+/// before anybody answers.
 pub(crate) async fn renew_asked(node: &Node, holder: Peer, stripes: &[Id]) {
     for lease in node.leases.all() {
         let mine = lease.among(holder, stripes);

@@ -54,8 +54,8 @@ pub(crate) async fn locate_at(
     kept
 }
 
-/// Has the first peers of each stripe keep its locator, and notes with the lease who does: hints, so that the put need not
-/// wait for those that do not answer.
+/// Has the first peers of each stripe keep its locator, and notes with the lease who does: hints, so that the
+/// put need not wait for those that do not answer.
 pub(crate) async fn locate_stripes(
     node: &Arc<Node>,
     locators: Vec<Locator>,

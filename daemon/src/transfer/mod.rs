@@ -6,11 +6,12 @@
 //! * [`stripes`]: one block to or from its n holders; [`second_look`]: what is asked before a read gives up.
 //! * [`turns`]: whose copy is read.
 //! * [`options`]: what a put is asked to do.
-//! * [`put`], [`get`]: a file; [`lease`]: what keeps the shards of a put at their holders; [`commit`]: its end there;
-//!   [`report`]: what the person hears of it.
+//! * [`put`], [`get`]: a file; [`lease`]: what keeps the shards of a put at their holders; [`commit`]: its
+//!   end there; [`report`]: what the person hears of it.
 //! * [`locate`]: what is left with the first peers of a stripe whose holders lie elsewhere.
 //! * [`delete`]: the end of a file, by its owner.
-//! * [`health`]: how stripes are doing, asked of their holders; [`sweep`]: how all files are doing, remembered.
+//! * [`health`]: how stripes are doing, asked of their holders; [`sweep`]: how all files are doing,
+//!   remembered.
 //! * [`recover`]: what a crash left of puts and deletions in progress.
 //! * [`cache`]: decoded blocks, bounded in bytes; [`read_ahead`]: the memory of all reads together.
 

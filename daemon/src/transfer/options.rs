@@ -59,9 +59,9 @@ impl PutOptions {
         Ok((code, warning))
     }
 
-    /// Refuses a file that the peers that are there cannot hold together, by what they say of themselves: filling them
-    /// first would only take what others could use. A stripe puts one shard with a peer at most. In a ring of which only
-    /// a part is known, peers tell as they are asked.
+    /// Refuses a file that the peers that are there cannot hold together, by what they say of themselves:
+    /// filling them first would only take what others could use. A stripe puts one shard with a peer at most.
+    /// In a ring of which only a part is known, peers tell as they are asked.
     fn check_room(&self, node: &Node, code: Code) -> Result<(), Failure> {
         let Some(length) = self.length.filter(|_| node.knows_everybody()) else {
             return Ok(());

@@ -3,7 +3,8 @@
 //! A put is all or nothing. Until the last stripe has its shards durable they are pending: leased, known to
 //! nobody. Then each holder commits in one batch, the file is noted in the local list, and the link goes out.
 //! Whatever ends a put before that discards what it stored. A file that lives in its manifest is one stripe
-//! and is committed with the put itself. All stripes of a file, those of its manifest too, have its placement.
+//! and is committed with the put itself. All stripes of a file, those of its manifest too, have its
+//! placement.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -285,8 +286,8 @@ impl<'a> Putting<'a> {
                 let block = cipher.seal_block(Kind::Data, 0, segment, buffer);
                 encode(code, policy, anchor, owner, block)
             });
-            // A block is never empty nor longer than k shards, and its group was checked, so coding it cannot fail but
-            // by a panic.
+            // A block is never empty nor longer than k shards, and its group was checked, so coding it cannot
+            // fail but by a panic.
             let shards = coded.await.ok().and_then(Result::ok).unwrap_or_default();
             store_stripe(&node, &writing, shards).await
         }));
@@ -446,7 +447,8 @@ impl<'a> Putting<'a> {
         Ok(link)
     }
 
-    /// Leaves locators with the first peers of each stripe, where the policy wants that; they commit with the shards.
+    /// Leaves locators with the first peers of each stripe, where the policy wants that; they commit with the
+    /// shards.
     async fn locate(&self) {
         let locator = |placed: &Placed| Locator::new(placed.header.clone()?, placed.holders.clone());
         let locators: Vec<Locator> = self.stripes.iter().filter_map(locator).collect();
@@ -519,8 +521,8 @@ impl<'a> Putting<'a> {
         }
     }
 
-    /// A holder lost shards of this put before the commit: makes them good while there are enough others. One stripe that
-    /// cannot be made good ends the put, as nothing more of the file need be sent.
+    /// A holder lost shards of this put before the commit: makes them good while there are enough others. One
+    /// stripe that cannot be made good ends the put, as nothing more of the file need be sent.
     async fn mend(&mut self, lost: Lost) -> Result<(), Failure> {
         let is_lost = |placed: &Placed| {
             let of_peer = placed.holders.iter().any(|(_, peer)| *peer == lost.peer);

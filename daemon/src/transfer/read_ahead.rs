@@ -1,9 +1,9 @@
 //! The memory of all reads together: blocks that were fetched and that nobody has taken yet.
 //!
-//! Every block of a read has room [reserved](ReadAhead::reserve) before it is fetched, and gives it back when its
-//! bytes are on their way to the client. A read waits only for the block it needs next, and only while it holds no
-//! other; what it fetches beyond that it fetches when there is [room at once](ReadAhead::try_reserve). So reads that
-//! wait never wait for each other.
+//! Every block of a read has room [reserved](ReadAhead::reserve) before it is fetched, and gives it back when
+//! its bytes are on their way to the client. A read waits only for the block it needs next, and only while it
+//! holds no other; what it fetches beyond that it fetches when there is [room at
+//! once](ReadAhead::try_reserve). So reads that wait never wait for each other.
 //!
 //! A reader that takes nothing gives its room back after [`HOLD`], or after [`GRACE`] when another read
 //! [waits](ReadAhead::pressed) for room; it fetches again when its client goes on.

@@ -1,5 +1,5 @@
-//! What a crash left of puts and deletions in progress: finishes deletions and puts that were committing, takes back the
-//! other puts.
+//! What a crash left of puts and deletions in progress: finishes deletions and puts that were committing,
+//! takes back the other puts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -89,8 +89,8 @@ pub(super) fn too_few(short: &TooFewHolders, degraded: bool) -> Failure {
     ))
 }
 
-/// Shards that were stored are lost again before the commit: their holders are gone, or gave them up when this daemon
-/// stood still for longer than they wait.
+/// Shards that were stored are lost again before the commit: their holders are gone, or gave them up when
+/// this daemon stood still for longer than they wait.
 pub(super) fn expired(placed: &Placed) -> Failure {
     let (left, n, k) = (placed.holders.len(), placed.n, placed.k);
     Failure::refused(format!(

@@ -1,9 +1,10 @@
 //! One stripe to or from its holders.
 //!
-//! Writing: the n shards go out in parallel to the first n accepting peers that the stripe's policy names; a holder
-//! that refuses or falls silent is replaced by the next one. Reading: k of the expected holders are asked, data
-//! shards first, of copies any holder; who has none may name who does; one that has nothing, lies or is slow is made good by the next, along the ring, at every live
-//! peer, and by a [second look](super::second_look), before "k needed, x reachable" is said.
+//! Writing: the n shards go out in parallel to the first n accepting peers that the stripe's policy names; a
+//! holder that refuses or falls silent is replaced by the next one. Reading: k of the expected holders are
+//! asked, data shards first, of copies any holder; who has none may name who does; one that has nothing, lies
+//! or is slow is made good by the next, along the ring, at every live peer, and by a [second
+//! look](super::second_look), before "k needed, x reachable" is said.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -163,8 +164,8 @@ pub(crate) async fn store_stripe(
     Err(TooFewHolders { placed, why })
 }
 
-/// Rebuilds the shards of a stripe whose holders were lost since they were stored, from the others, and stores
-/// them with new ones.
+/// Rebuilds the shards of a stripe whose holders were lost since they were stored, from the others, and
+/// stores them with new ones.
 pub(crate) async fn complete_stripe(node: &Arc<Node>, writing: &Writing, placed: &mut Placed) {
     let wanted = Wanted::of(placed.stripe, placed.k);
     let Ok(shards) = fetch_stripe(node, &writing.transfer, wanted).await else {
@@ -178,8 +179,8 @@ pub(crate) async fn complete_stripe(node: &Arc<Node>, writing: &Writing, placed:
     }
 }
 
-/// Stores shards with the nearest accepting peers that do not hold one of the stripe yet, until all are placed
-/// or patience ends. Says why some are not placed.
+/// Stores shards with the nearest accepting peers that do not hold one of the stripe yet, until all are
+/// placed or patience ends. Says why some are not placed.
 async fn place(
     node: &Arc<Node>,
     writing: &Writing,

@@ -1,23 +1,23 @@
 //! How the files put here are doing: asked in the background, remembered, told at no cost.
 //!
-//! A listing that asked the holders of every file would cost a question a stripe and holder. Instead each file's health is
-//! remembered with the time of the answer, and asked again
+//! A listing that asked the holders of every file would cost a question a stripe and holder. Instead each
+//! file's health is remembered with the time of the answer, and asked again
 //!
-//! * in turn: a file that is safe is due again after [`PERIOD`], or after 13 ms for each stripe of all files where that is
-//!   longer (beyond some 67,000 stripes). Then [`STEADY`] stripes a second are asked about, each of its holders counted, for
-//!   some 1 % of one core among all peers. So an answer is never older than the period and the time of one round: 20 minutes
-//!   for 30,000 files of three copies, 40 for 100,000;
+//! * in turn: a file that is safe is due again after [`PERIOD`], or after 13 ms for each stripe of all files
+//!   where that is longer (beyond some 67,000 stripes). Then [`STEADY`] stripes a second are asked about,
+//!   each of its holders counted, for some 1 % of one core among all peers. So an answer is never older than
+//!   the period and the time of one round: 20 minutes for 30,000 files of three copies, 40 for 100,000;
 //! * at once, [`URGENT`] stripes a second, when a peer went or came that may hold shards of the file;
-//! * more and more rarely, from [`FIRST`] to [`LAST`] after the answer, while the file is not safe, and from the beginning
-//!   when this peer repaired something or the time came for others to repair what a peer held.
+//! * more and more rarely, from [`FIRST`] to [`LAST`] after the answer, while the file is not safe, and from
+//!   the beginning when this peer repaired something or the time came for others to repair what a peer held.
 //!
 //! After a put the health is known without a question. After a start nothing is known, and everything is due.
 //!
-//! Cost. A stripe is asked of the n peers that should hold it, in questions of up to 256 stripes to one peer; only where
-//! they do not hold all of it, of others. A thousand files of one stripe with three copies are some 18 questions and 290 KB of
-//! traffic, both ways together, on a ring of eight peers. In memory a file takes some 150 bytes, and 34 for each of its
-//! stripes where it has more than one; a file of which the stripes are not in memory (after a start, or beyond
-//! [`MAX_PARTS`]) has its manifest read first.
+//! Cost. A stripe is asked of the n peers that should hold it, in questions of up to 256 stripes to one peer;
+//! only where they do not hold all of it, of others. A thousand files of one stripe with three copies are
+//! some 18 questions and 290 KB of traffic, both ways together, on a ring of eight peers. In memory a file
+//! takes some 150 bytes, and 34 for each of its stripes where it has more than one; a file of which the
+//! stripes are not in memory (after a start, or beyond [`MAX_PARTS`]) has its manifest read first.
 
 mod ask;
 mod tell;
@@ -53,7 +53,8 @@ const LAST: Duration = Duration::from_mins(5);
 const TOGETHER: Duration = Duration::from_millis(500);
 /// Repairs here are noticed this often at most.
 const REPAIRS: Duration = Duration::from_secs(5);
-/// Where others repair what a peer held, they begin when it counts as gone and are done with much of it after this.
+/// Where others repair what a peer held, they begin when it counts as gone and are done with much of it after
+/// this.
 const REPAIRED: Duration = Duration::from_secs(2);
 /// Stripes of the files of one batch, about: when something happened, and when nothing did.
 const BATCH: (usize, usize) = (2048, 256);
@@ -63,7 +64,8 @@ const STRIPES: usize = 2048;
 const UNKNOWN: usize = 16;
 /// Stripes kept in memory of all files that have more than one: some 70 MB.
 const MAX_PARTS: usize = 2 << 20;
-/// When nothing is due, it is looked again after this: a put that a crash interrupted may have come into the list.
+/// When nothing is due, it is looked again after this: a put that a crash interrupted may have come into the
+/// list.
 const IDLE: Duration = Duration::from_mins(1);
 /// While the ring is not settled, it is looked again after this.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -269,8 +271,9 @@ struct Batch {
 }
 
 impl Batch {
-    /// Files that are due: those for which something happened first, and of these, as of the others, those that have waited
-    /// longest, so that files asked about again and again do not keep the others waiting. How many stripes all files have.
+    /// Files that are due: those for which something happened first, and of these, as of the others, those
+    /// that have waited longest, so that files asked about again and again do not keep the others waiting.
+    /// How many stripes all files have.
     fn pick(index: &Index<Watched>, now: u32) -> (Self, usize) {
         let (mut urgent, mut in_turn) = (Vec::new(), Vec::new());
         let (mut next, mut stripes) = (None::<u32>, 0);

@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use mutualstore_dht::{Contact, Peer};
 
-/// When so many questions are counted, all counts are halved: who comes later is not asked for everything until it has
-/// caught up.
+/// When so many questions are counted, all counts are halved: who comes later is not asked for everything
+/// until it has caught up.
 const COUNTED: u32 = 256;
 
 /// How often this peer asked whom first, lately. Bounded: a count that is halved to nothing is dropped.
@@ -14,8 +14,8 @@ const COUNTED: u32 = 256;
 pub(crate) struct Turns(Mutex<BTreeMap<Peer, u32>>);
 
 impl Turns {
-    /// Of these holders the place of the one whose turn it is, which counts as asked; of equals one by lot, since other
-    /// readers do not know whom this one asked.
+    /// Of these holders the place of the one whose turn it is, which counts as asked; of equals one by lot,
+    /// since other readers do not know whom this one asked.
     pub(crate) fn next(&self, holders: &[Contact]) -> usize {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let first = rand::random_range(0..holders.len().max(1));

@@ -26,8 +26,8 @@ pub type Token = [u8; 16];
 /// The token of shards that belong to no put: nobody commits, renews or discards by it.
 pub const NO_TOKEN: Token = [0; 16];
 
-/// Drawn by a writer for one put and told to nobody. Each holder gets a token of its own made from it, so that
-/// no holder can discard what others hold.
+/// Drawn by a writer for one put and told to nobody. Each holder gets a token of its own made from it, so
+/// that no holder can discard what others hold.
 #[derive(Clone, Copy)]
 pub struct PutSecret(pub [u8; 16]);
 
@@ -58,7 +58,8 @@ pub enum NodeRequest {
     Renew(Token, Vec<Id>, u64),
     /// Delete stripes. Answered by [`NodeResponse::Done`] once durable.
     Bury(Vec<Burial>),
-    /// Keep locators, pending for so many milliseconds, or committed at 0. Answered by [`NodeResponse::Done`] once durable.
+    /// Keep locators, pending for so many milliseconds, or committed at 0. Answered by [`NodeResponse::Done`]
+    /// once durable.
     Locate(Token, u64, Vec<WireLocator>),
     /// What do you hold of these stripes? Answered by [`NodeResponse::Holdings`].
     Holdings(Vec<Id>),
@@ -111,7 +112,8 @@ pub enum NodeResponse {
     Ring(ring::Response),
     /// To a question of custody.
     Custody(custody::Response),
-    /// For each stripe named, whether the receiver holds a shard of it under that token, or its tombstone now.
+    /// For each stripe named, whether the receiver holds a shard of it under that token, or its tombstone
+    /// now.
     Done(Vec<bool>),
     /// One for each stripe asked, in order.
     Holdings(Vec<StripeHoldings>),

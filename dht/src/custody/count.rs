@@ -2,24 +2,25 @@
 //!
 //! A home judges by reports, and believes its own repairs. Two things must not rest on that alone.
 //!
-//! * A repair is done only when another peer than the one that wrote has counted n indices on n peers: the home asks
-//!   the next one in the ring (`Count`), which asks the holders (`Held`) and says what it found (`Counted`). Until then
-//!   the stripe is not safe in the home's health.
-//! * A home may live and yet repair nothing: it hangs, its jobs fail, or it was told not to. So whoever holds a shard
-//!   as the i-th peer after the home counts the stripe in every i-th of its rounds, and when a peer vanished. Where an
-//!   index is missing it counts again after i repair delays, and what no count has seen for i × 4 repair delays it
-//!   rebuilds itself, unless the home says that it is at work: all counts of a short stripe together are few times those of
-//!   the first to take over, however many hold its locator.
+//! * A repair is done only when another peer than the one that wrote has counted n indices on n peers: the
+//!   home asks the next one in the ring (`Count`), which asks the holders (`Held`) and says what it found
+//!   (`Counted`). Until then the stripe is not safe in the home's health.
+//! * A home may live and yet repair nothing: it hangs, its jobs fail, or it was told not to. So whoever holds
+//!   a shard as the i-th peer after the home counts the stripe in every i-th of its rounds, and when a peer
+//!   vanished. Where an index is missing it counts again after i repair delays, and what no count has seen
+//!   for i × 4 repair delays it rebuilds itself, unless the home says that it is at work: all counts of a
+//!   short stripe together are few times those of the first to take over, however many hold its locator.
 //!
-//! A peer that the ring counts as alive and that answers no such question any more counts as holding nothing; a count
-//! that lacks another's answer says nothing. Under other policies than `successors` those that the policy names are
-//! asked, and those whom the home names, for runs change and holders stay; whoever holds the stripe's locator counts. Two
-//! that repair the same stripe waste work and lose nothing: what is double a home has trimmed. A stripe's far holders,
-//! beyond the first r peers, are not asked; hand-in brings them nearer.
+//! A peer that the ring counts as alive and that answers no such question any more counts as holding nothing;
+//! a count that lacks another's answer says nothing. Under other policies than `successors` those that the
+//! policy names are asked, and those whom the home names, for runs change and holders stay; whoever holds the
+//! stripe's locator counts. Two that repair the same stripe waste work and lose nothing: what is double a
+//! home has trimmed. A stripe's far holders, beyond the first r peers, are not asked; hand-in brings them
+//! nearer.
 //!
-//! Any of those asked may lie. Each counts for one index ([`Matching`]). A home that says that it is at work is believed a
-//! few times for one loss. Who says that the stripe is deleted is asked for the tombstone, and not believed again for a while
-//! if it shows none. Counts that others want take half of the room at most.
+//! Any of those asked may lie. Each counts for one index ([`Matching`]). A home that says that it is at work
+//! is believed a few times for one loss. Who says that the stripe is deleted is asked for the tombstone, and
+//! not believed again for a while if it shows none. Counts that others want take half of the room at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -269,7 +270,8 @@ impl Custody {
         }
     }
 
-    /// Asks the first peers of a stripe what they hold of it: n of them if it is held here, and all for somebody else.
+    /// Asks the first peers of a stripe what they hold of it: n of them if it is held here, and all for
+    /// somebody else.
     pub(super) fn begin_count(
         &mut self,
         now: Time,
@@ -314,8 +316,8 @@ impl Custody {
         self.conclude_count(now, ring, slot);
     }
 
-    /// Who is asked what it holds of a stripe, in this order: where its id does not tell who holds it, the home first, and
-    /// this peer.
+    /// Who is asked what it holds of a stripe, in this order: where its id does not tell who holds it, the
+    /// home first, and this peer.
     fn asked(&mut self, now: Time, ring: &impl Membership, slot: Slot) -> Vec<Handle> {
         let held = self.inventory.of(slot.stripe).next();
         let told = self.home.stripes.get(&slot);
@@ -440,7 +442,8 @@ impl Custody {
         }
     }
 
-    /// The home of a stripe it has repaired wants it counted: by the next peers in turn, until one counts all.
+    /// The home of a stripe it has repaired wants it counted: by the next peers in turn, until one counts
+    /// all.
     pub(super) fn want_count(&mut self, now: Time, slot: Slot, members: &Members) -> Option<Time> {
         let others: Vec<Handle> = members
             .iter()

@@ -1,10 +1,10 @@
 //! Comparison of inventories between a holder and the homes of its shards.
 //!
 //! The holder drives: it sends the total fingerprint of what it reports to a home, with the full content of
-//! the buckets that changed since the two agreed. The home replaces what it knew of those buckets and compares
-//! totals; when they differ it answers with its own fingerprint per bucket and the holder lists the buckets
-//! that differ, page by page. A full listing of a bucket is idempotent and needs no history, so lost and
-//! repeated messages do no harm.
+//! the buckets that changed since the two agreed. The home replaces what it knew of those buckets and
+//! compares totals; when they differ it answers with its own fingerprint per bucket and the holder lists the
+//! buckets that differ, page by page. A full listing of a bucket is idempotent and needs no history, so lost
+//! and repeated messages do no harm.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

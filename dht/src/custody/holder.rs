@@ -1,4 +1,5 @@
-//! The holder: keeps the inventory in step with the local store, and each shard in what is reported to its home.
+//! The holder: keeps the inventory in step with the local store, and each shard in what is reported to its
+//! home.
 
 use std::ops::Bound;
 
@@ -11,8 +12,8 @@ use crate::{Flaw, Id, Time};
 
 impl Custody {
     /// The local store holds a shard, durable and verified. Again for a held one: a later lease end, or
-    /// committed; a committed one never becomes pending. An index that the stripe does not have is ignored. A tombstone beats
-    /// shards, whichever came first: those are to be dropped.
+    /// committed; a committed one never becomes pending. An index that the stripe does not have is ignored. A
+    /// tombstone beats shards, whichever came first: those are to be dropped.
     pub fn insert(&mut self, now: Time, holding: Holding) {
         self.now = now;
         let key = ShardKey::new(holding.stripe, holding.index);
@@ -84,8 +85,9 @@ impl Custody {
         self.dropping.remove(&ShardKey::new(stripe, index));
     }
 
-    /// Whoever stored a shard wants it back, which the driver may do now: until [`Self::removed`] or [`Self::spared`] it is
-    /// confirmed to nobody. Not what others may count on: a committed shard that was confirmed before.
+    /// Whoever stored a shard wants it back, which the driver may do now: until [`Self::removed`] or
+    /// [`Self::spared`] it is confirmed to nobody. Not what others may count on: a committed shard that was
+    /// confirmed before.
     pub fn begin_discard(&mut self, stripe: Id, index: u8) -> bool {
         let key = ShardKey::new(stripe, index);
         let held = self.inventory.shards.get(&key);
@@ -103,7 +105,8 @@ impl Custody {
         }
     }
 
-    /// The next shards and tombstones that are believed to be held, at most `limit`, behind `after` in an order of its own.
+    /// The next shards and tombstones that are believed to be held, at most `limit`, behind `after` in an
+    /// order of its own.
     pub fn held_after(&self, after: Option<(Id, u8)>, limit: usize) -> Vec<(Id, u8)> {
         let after = after.map_or(Bound::Unbounded, |(stripe, index)| {
             Bound::Excluded(ShardKey::new(stripe, index))

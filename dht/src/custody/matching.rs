@@ -1,8 +1,8 @@
 //! One peer counts for one index of a stripe.
 //!
-//! Two shards on one peer die together, and a peer that lies can say that it holds all of them. So indices are matched with
-//! distinct peers (a maximum bipartite matching by augmenting paths, Kuhn 1955): the stripe is whole where all n are, and
-//! whoever lies hides one index at most.
+//! Two shards on one peer die together, and a peer that lies can say that it holds all of them. So indices
+//! are matched with distinct peers (a maximum bipartite matching by augmenting paths, Kuhn 1955): the stripe
+//! is whole where all n are, and whoever lies hides one index at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,15 +17,16 @@ impl<P> Default for Matching<P> {
 }
 
 impl<P: Copy + Ord> Matching<P> {
-    /// The matching of these holders, as large as can be: indices in this order, of each its holders, best first.
+    /// The matching of these holders, as large as can be: indices in this order, of each its holders, best
+    /// first.
     pub(super) fn of(holders: &[(u8, Vec<P>)]) -> Self {
         let mut matching = Self::default();
         matching.extend(holders);
         matching
     }
 
-    /// Matches more, with these holders of all indices. What has a keeper goes on to have one, and who keeps one goes on to
-    /// do so.
+    /// Matches more, with these holders of all indices. What has a keeper goes on to have one, and who keeps
+    /// one goes on to do so.
     pub(super) fn extend(&mut self, holders: &[(u8, Vec<P>)]) {
         for (index, _) in holders {
             if self.keeper(*index).is_none() {

@@ -2,32 +2,33 @@
 //!
 //! Custody knows stripe ids and shard indices, never bytes. Every peer plays three parts at once:
 //!
-//! * The **holder** keeps the inventory of its own store and reports each shard to the shard's *home*, the first
-//!   successor of the stripe id in its view (`exchange`). It drops surplus shards by the safe rule (`witness`, `trim`)
-//!   and pending ones when their lease ended and nobody knows of a commit (`lease`).
+//! * The **holder** keeps the inventory of its own store and reports each shard to the shard's *home*, the
+//!   first successor of the stripe id in its view (`exchange`). It drops surplus shards by the safe rule
+//!   (`witness`, `trim`) and pending ones when their lease ended and nobody knows of a commit (`lease`).
 //! * The **home** puts the reports together (`home`), judges what each stripe needs (`plan`) and has
 //!   missing shards regenerated, misplaced ones copied to their place, surplus ones trimmed and commits
 //!   spread (`repair`).
-//! * The **witness** answers questions about what it holds, counts for the home what that has repaired, and takes over
-//!   where a home does not repair (`count`).
+//! * The **witness** answers questions about what it holds, counts for the home what that has repaired, and
+//!   takes over where a home does not repair (`count`).
 //!
-//! Invariants. A shard that [`Effect::Drop`] names was either confirmed elsewhere, with n distinct legal holders of all
-//! indices answering, or pending past its lease with no living peer that knows of a commit and no suspect one that
-//! might, or its stripe is deleted and the tombstone is held here. No home ever needs to be right: two that
-//! disagree waste work and lose nothing. No peer needs to be honest: a liar hides or takes one index of a stripe, which is
-//! what parity is for, and what it claims or orders beyond that is checked or put up with (`matching`, `witness`, `count`). No call costs more than a bounded slice of the inventory.
+//! Invariants. A shard that [`Effect::Drop`] names was either confirmed elsewhere, with n distinct legal
+//! holders of all indices answering, or pending past its lease with no living peer that knows of a commit and
+//! no suspect one that might, or its stripe is deleted and the tombstone is held here. No home ever needs to
+//! be right: two that disagree waste work and lose nothing. No peer needs to be honest: a liar hides or takes
+//! one index of a stripe, which is what parity is for, and what it claims or orders beyond that is checked or
+//! put up with (`matching`, `witness`, `count`). No call costs more than a bounded slice of the inventory.
 //!
-//! A deleted stripe leaves a *tombstone*: held, reported to the home and handed on like a shard, by an index no shard
-//! has. A home that hears of one fetches it, for nobody's word is enough, and has it copied to the n peers that should
-//! hold the stripe and to whoever says that it holds a shard of it; whoever gets it drops its shards. Tombstones move
-//! with the arc, are not trimmed, and age from their receipt.
+//! A deleted stripe leaves a *tombstone*: held, reported to the home and handed on like a shard, by an index
+//! no shard has. A home that hears of one fetches it, for nobody's word is enough, and has it copied to the n
+//! peers that should hold the stripe and to whoever says that it holds a shard of it; whoever gets it drops
+//! its shards. Tombstones move with the arc, are not trimmed, and age from their receipt.
 //!
-//! Where shards go is the policy's business (`places`, [`placement`](crate::placement)), and so is the locator that is
-//! left with the first peers from the id of a stripe whose holders lie elsewhere.
+//! Where shards go is the policy's business (`places`, [`placement`](crate::placement)), and so is the
+//! locator that is left with the first peers from the id of a stripe whose holders lie elsewhere.
 //!
-//! The driver inserts all its store holds before the first call that shows a settled ring: what is not reported
-//! counts as lost after `settle`. It calls `handle_timeout` at `poll_timeout`, and empties `poll_transmit` and
-//! `poll_effect` after every call.
+//! The driver inserts all its store holds before the first call that shows a settled ring: what is not
+//! reported counts as lost after `settle`. It calls `handle_timeout` at `poll_timeout`, and empties
+//! `poll_transmit` and `poll_effect` after every call.
 
 mod count;
 mod dialogue;
@@ -214,9 +215,9 @@ impl Custody {
         self.sweep(now);
     }
 
-    /// Somebody says that a peer will not be back: its shards count as lost as soon as the ring knows that it does not
-    /// answer. Whether that is so by now. One that was not met since the start is missed too: what it holds nobody has
-    /// spoken of.
+    /// Somebody says that a peer will not be back: its shards count as lost as soon as the ring knows that it
+    /// does not answer. Whether that is so by now. One that was not met since the start is missed too: what
+    /// it holds nobody has spoken of.
     pub fn forget(&mut self, now: Time, ring: &impl Membership, peer: Peer) -> bool {
         self.membership_changed(now, ring);
         let met = self.peers.find(peer);

@@ -1,10 +1,10 @@
 //! What custody keeps per peer: whether it is there, and what is being exchanged with it.
 //!
-//! Suspicion. A peer that leaves the ring's view is suspect from then on, and gone after `repair_delay`.
-//! When a quarter of the known peers vanished within `repair_delay`, the likelier story is that this peer,
-//! or a switch, has the trouble: the suspicion of those starts anew with each further one that vanishes. The
-//! suspicion of others does not, so a flapping peer cannot put off the repair of a dead one for ever. A stall of
-//! this peer starts all suspicions anew.
+//! Suspicion. A peer that leaves the ring's view is suspect from then on, and gone after `repair_delay`. When
+//! a quarter of the known peers vanished within `repair_delay`, the likelier story is that this peer, or a
+//! switch, has the trouble: the suspicion of those starts anew with each further one that vanishes. The
+//! suspicion of others does not, so a flapping peer cannot put off the repair of a dead one for ever. A stall
+//! of this peer starts all suspicions anew.
 //!
 //! A peer that comes back counts as live once a report of it matched the record kept of it.
 
@@ -54,7 +54,8 @@ pub(super) struct PeerRecord {
     forgotten: Option<Time>,
     /// It failed to take a shard: no target before this.
     pub(super) refused_until: Time,
-    /// It said that it has a tombstone and did not show it: its word for others counts for nothing before this.
+    /// It said that it has a tombstone and did not show it: its word for others counts for nothing before
+    /// this.
     pub(super) unproven_until: Time,
     /// When it last answered anything: who did lately holds what it held, though a question was lost.
     pub(super) answered: Option<Time>,
@@ -282,7 +283,8 @@ impl Peers {
         handle == ME || record.alive && record.synced
     }
 
-    /// When a peer that is not live is missed for so long that its shards count as lost, if that is after `delay`.
+    /// When a peer that is not live is missed for so long that its shards count as lost, if that is after
+    /// `delay`.
     pub(super) fn gone_at(&self, handle: Handle, delay: Duration) -> Time {
         let record = self.get(handle);
         if record.is_forgotten() {
@@ -295,7 +297,8 @@ impl Peers {
         !self.is_live(handle) && self.gone_at(handle, self.repair_delay) <= now
     }
 
-    /// A peer that is not alive, or will be found not to be within a minute, is not waited for. Whether it is gone now.
+    /// A peer that is not alive, or will be found not to be within a minute, is not waited for. Whether it is
+    /// gone now.
     pub(super) fn forget(&mut self, now: Time, handle: Handle) -> bool {
         let record = self.get_mut(handle);
         record.forgotten = Some(now);
@@ -312,8 +315,8 @@ impl Peers {
         }
     }
 
-    /// Whether an unreachable peer may know what nobody reachable does: some peer is suspect, or this peer has
-    /// not been up long enough to know whom to suspect.
+    /// Whether an unreachable peer may know what nobody reachable does: some peer is suspect, or this peer
+    /// has not been up long enough to know whom to suspect.
     pub(super) fn any_suspect(&self, now: Time) -> bool {
         now.since(self.floor) < self.repair_delay || self.misses_any(now)
     }

@@ -1,13 +1,14 @@
 //! Who should hold a stripe's shards in its home's view: those that do and stay, then those its policy names.
 //!
-//! Under `successors` these are the first peers from the stripe's id, and what lies elsewhere is handed in. Under the other
-//! policies a holder that lives and stays is at its place wherever it is, whatever has become of runs since; so only
-//! what replaces the dead and the leaving is placed anew, near the others of its run.
+//! Under `successors` these are the first peers from the stripe's id, and what lies elsewhere is handed in.
+//! Under the other policies a holder that lives and stays is at its place wherever it is, whatever has become
+//! of runs since; so only what replaces the dead and the leaving is placed anew, near the others of its run.
 //!
-//! Whoever is to read such a stripe knows its id alone. So the first r peers from there hold its *locator*, the stripe's
-//! header and who held which shard when it was written: under an index no shard has, reported to the home like a shard. The
-//! home has it written where it is missing, and again after it has moved shards. Locators are hints: the home itself knows
-//! better, and no decision rests on one but that whoever holds it watches over the stripe (`count`).
+//! Whoever is to read such a stripe knows its id alone. So the first r peers from there hold its *locator*,
+//! the stripe's header and who held which shard when it was written: under an index no shard has, reported to
+//! the home like a shard. The home has it written where it is missing, and again after it has moved shards.
+//! Locators are hints: the home itself knows better, and no decision rests on one but that whoever holds it
+//! watches over the stripe (`count`).
 
 use std::collections::BTreeSet;
 
@@ -71,8 +72,8 @@ impl Custody {
         peers.collect()
     }
 
-    /// Whether a peer may hold shards of a stripe of which something is held here: it is one of the first from its id, or
-    /// its policy names it.
+    /// Whether a peer may hold shards of a stripe of which something is held here: it is one of the first
+    /// from its id, or its policy names it.
     pub fn may_hold(&mut self, now: Time, ring: &impl Membership, stripe: Id, peer: Peer) -> bool {
         let slot = Slot::of(stripe);
         let shape = self.inventory.of(stripe).next().map(|(_, held)| held.shape);
@@ -118,15 +119,15 @@ impl Custody {
         places
     }
 
-    /// Whether some stripe's policy needs the list of all peers, or holders far away were strangers: then the driver sees to
-    /// it that the ring knows all.
+    /// Whether some stripe's policy needs the list of all peers, or holders far away were strangers: then the
+    /// driver sees to it that the ring knows all.
     pub fn needs_roster(&self) -> bool {
         self.needs_roster
     }
 }
 
-/// Where the stripe's locator is to be written: with those of its first peers that have none, or one from before shards
-/// were moved.
+/// Where the stripe's locator is to be written: with those of its first peers that have none, or one from
+/// before shards were moved.
 pub(super) fn locate(
     now: Time,
     homed: &Homed,

@@ -103,8 +103,8 @@ impl Survey {
         }
     }
 
-    /// Who keeps which index where it is best placed: on as many of the seats as can be, then wherever it lies, the
-    /// nearest first. Of the holders for whom `counts` says so.
+    /// Who keeps which index where it is best placed: on as many of the seats as can be, then wherever it
+    /// lies, the nearest first. Of the holders for whom `counts` says so.
     fn keepers(
         &self,
         n: u8,
@@ -194,8 +194,8 @@ pub(super) fn refusal(now: Time, peers: &Peers, members: &Members) -> Option<Tim
     refused.filter(|until| *until > now).min()
 }
 
-/// Where the tombstone of a stripe goes next: to this peer, which believes nobody's word for it, then to the peers that
-/// should hold shards and those that say they do. None if nobody is known to have one.
+/// Where the tombstone of a stripe goes next: to this peer, which believes nobody's word for it, then to the
+/// peers that should hold shards and those that say they do. None if nobody is known to have one.
 pub(super) fn bury(
     now: Time,
     homed: &Homed,
@@ -227,7 +227,8 @@ pub(super) fn bury(
     })
 }
 
-/// What to do next for a committed stripe: first its shards, then its locator with `members`, its first peers.
+/// What to do next for a committed stripe: first its shards, then its locator with `members`, its first
+/// peers.
 pub(super) fn decide(
     now: Time,
     homed: &Homed,
@@ -321,9 +322,10 @@ pub(super) fn regenerate(
     }
 }
 
-/// An index whose keeper has no seat, or for which there is no keeper because its holder keeps another one, goes to the
-/// first empty seat. Where there is none, one whose keeper has no seat goes to a seat that keeps nothing: its own would go
-/// as surplus, but for holders so far away that those at the seats do not know them.
+/// An index whose keeper has no seat, or for which there is no keeper because its holder keeps another one,
+/// goes to the first empty seat. Where there is none, one whose keeper has no seat goes to a seat that keeps
+/// nothing: its own would go as surplus, but for holders so far away that those at the seats do not know
+/// them.
 fn hand_in(homed: &Homed, survey: &Survey, members: &Members, seats: &[Handle]) -> Decision {
     let keepers = survey.keepers(homed.shape.n, seats, members, |_, _| true);
     let empty = |seat: &&Handle| !homed.holds(**seat);
@@ -455,7 +457,8 @@ mod tests {
 
     #[test]
     fn a_shard_off_its_place_goes_to_a_seat_that_keeps_what_others_keep() {
-        // Peers 0 to 2 have the seats; peer 7 is too far away for them to know it, so what is double stays for ever.
+        // Peers 0 to 2 have the seats; peer 7 is too far away for them to know it, so what is double stays
+        // for ever.
         let (decision, handle) = decided(&[(0, 0), (0, 1), (1, 2), (1, 5), (2, 7)]);
         let expected = Decision::Copy {
             index: 2,

@@ -20,8 +20,8 @@ const REFUSED: Duration = Duration::from_secs(10);
 const UNPROVEN: Duration = Duration::from_mins(10);
 /// First and longest wait after a failed job; doubled in between.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(2));
-/// Hand-ins come after all repairs and tombstones, and locators last; a repair's priority is how many indices more than k
-/// live.
+/// Hand-ins come after all repairs and tombstones, and locators last; a repair's priority is how many indices
+/// more than k live.
 const LOCATE: u16 = 257;
 const HAND_IN: u16 = 256;
 const BURY: u16 = 255;
@@ -77,8 +77,8 @@ impl Jobs {
 }
 
 impl Custody {
-    /// Looks at one stripe: files it under its class, queues a job, tells holders what to do, and sets the time
-    /// of the next look.
+    /// Looks at one stripe: files it under its class, queues a job, tells holders what to do, and sets the
+    /// time of the next look.
     pub(super) fn judge(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
         let members = self.members(now, ring, slot);
         let mine = members.first().is_some_and(|(home, _)| *home == ME);
@@ -253,7 +253,8 @@ impl Custody {
             .claims
             .iter()
             .filter(|claim| all || replaced.contains(&claim.index))
-            // A peer that is back is still being heard: what it said so far must stay, or the two never agree.
+            // A peer that is back is still being heard: what it said so far must stay, or the two never
+            // agree.
             .filter(|claim| self.peers.is_gone(now, claim.peer) && !self.peers.is_alive(claim.peer))
             .copied()
             .collect();
@@ -414,7 +415,8 @@ impl Custody {
                 } else {
                     REFUSED
                 };
-                // Whoever says that it has a tombstone and has none is not believed for a while; repairs need not wait.
+                // Whoever says that it has a tombstone and has none is not believed for a while; repairs need
+                // not wait.
                 let source = job.source.filter(|_| *index == TOMBSTONE && *peer == ME);
                 unproven |= source.is_some();
                 if let Some(source) = source {
@@ -454,8 +456,9 @@ impl Custody {
         }
     }
 
-    /// Takes the outcome of a job for the targets' own words, which follow. One that sees another home reports to
-    /// that: it is asked, or what is believed here would never be corrected. This peer's own came by `insert`.
+    /// Takes the outcome of a job for the targets' own words, which follow. One that sees another home
+    /// reports to that: it is asked, or what is believed here would never be corrected. This peer's own came
+    /// by `insert`.
     fn believe(&mut self, now: Time, slot: Slot, stored: &[(u8, Handle)]) {
         let Some(shape) = self.home.stripes.get(&slot).map(|homed| homed.shape) else {
             return;

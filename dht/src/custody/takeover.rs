@@ -1,7 +1,8 @@
 //! Repairs in place of a home that does not: what a count of a stripe leads to.
 //!
-//! An index that no count has seen for the patience of the i-th peer, that one rebuilds. Nobody's word puts it off for ever:
-//! a home that says that it is at work is believed a few times, and who says that the stripe is deleted shows the tombstone.
+//! An index that no count has seen for the patience of the i-th peer, that one rebuilds. Nobody's word puts
+//! it off for ever: a home that says that it is at work is believed a few times, and who says that the stripe
+//! is deleted shows the tombstone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -34,8 +35,8 @@ pub(super) struct Short {
 }
 
 impl Custody {
-    /// A stripe held here was counted: remembers which indices were not seen since when, and takes over if that is too
-    /// long.
+    /// A stripe held here was counted: remembers which indices were not seen since when, and takes over if
+    /// that is too long.
     pub(super) fn weigh(
         &mut self,
         now: Time,

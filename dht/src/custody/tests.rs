@@ -1,5 +1,5 @@
-//! Custody on an in-memory network. At every drop of a committed shard the harness checks that the index still
-//! lies on another disk.
+//! Custody on an in-memory network. At every drop of a committed shard the harness checks that the index
+//! still lies on another disk.
 
 mod counts;
 mod faults;

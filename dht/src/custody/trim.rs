@@ -1,24 +1,26 @@
 //! The safe rule for dropping a surplus shard, on the holder's side.
 //!
-//! An order is a hint: those in whose favour a shard may go are [searched](super::witness) for, n distinct peers that hold
-//! one index each. A holder x drops (S, i) only after, within half the pin time,
+//! An order is a hint: those in whose favour a shard may go are [searched](super::witness) for, n distinct
+//! peers that hold one index each. A holder x drops (S, i) only after, within half the pin time,
 //! 1. the holder y of (S, i) that was found answered that it holds it durable, verified and committed,
 //!    is not itself dropping it, and will not begin to for the pin time, and
 //! 2. the holder found for each other index of S answered that it holds its shard and is not dropping it.
 //!
-//! Hence, where none of them lies, a trim never takes the last copy of an index. When y answered it held (S, i), was not trimming it, and
-//! pinned it until after x drops: x counts half the pin time from before it asked, y the whole from the
-//! answer, so message delays only widen the margin. While x waits it answers no to others, so of two that
-//! trim in each other's favour both give up, and around a cycle of them nobody gets past the first that has begun.
-//! A restart of y loses the pin, yet y can then drop only in favour of a third holder z that held and
-//! answered yes later than y did; x and all that dropped before answer no, so the chain of favours ends at
-//! a holder that still has the shard. Once x has dropped the shard it tells y, whose pin is of no more use: that of
-//! this trim ends, by its number, so that a word that comes late ends no other. Clocks must run at rates within a factor of two of each other.
+//! Hence, where none of them lies, a trim never takes the last copy of an index. When y answered it held (S,
+//! i), was not trimming it, and pinned it until after x drops: x counts half the pin time from before it
+//! asked, y the whole from the answer, so message delays only widen the margin. While x waits it answers no
+//! to others, so of two that trim in each other's favour both give up, and around a cycle of them nobody gets
+//! past the first that has begun. A restart of y loses the pin, yet y can then drop only in favour of a third
+//! holder z that held and answered yes later than y did; x and all that dropped before answer no, so the
+//! chain of favours ends at a holder that still has the shard. Once x has dropped the shard it tells y, whose
+//! pin is of no more use: that of this trim ends, by its number, so that a word that comes late ends no
+//! other. Clocks must run at rates within a factor of two of each other.
 //!
-//! Liars take one index of a stripe each, at most. Suppose that the last honest copies of i and j both went in favour of one
-//! liar. Say the later of the two is that of i, dropped by z. When z asked, an honest holder w of j said yes, and was not
-//! trimming; it began later and dropped before z did. So w had a yes for i from an honest holder other than z, which was
-//! trimming then and said no; that one began later still and dropped before, and so on without end, while holders are few.
+//! Liars take one index of a stripe each, at most. Suppose that the last honest copies of i and j both went
+//! in favour of one liar. Say the later of the two is that of i, dropped by z. When z asked, an honest holder
+//! w of j said yes, and was not trimming; it began later and dropped before z did. So w had a yes for i from
+//! an honest holder other than z, which was trimming then and said no; that one began later still and dropped
+//! before, and so on without end, while holders are few.
 //!
 //! Nothing here survives a restart and nothing needs to: a trim forgotten is a surplus found again.
 
@@ -34,7 +36,8 @@ use crate::{Flaw, Membership, PeerState, Time};
 
 /// Trims begun at one time; orders beyond are ignored and come again.
 const MAX_ACTIVE: usize = 4096;
-/// Pins at one time, of which one peer asks for an eighth at most; who asks for another is told no and asks again later.
+/// Pins at one time, of which one peer asks for an eighth at most; who asks for another is told no and asks
+/// again later.
 const MAX_PINS: usize = 1 << 16;
 
 #[derive(Debug)]
@@ -75,8 +78,8 @@ impl Trims {
         }
     }
 
-    /// Begins to trim a committed shard held here, which `keep` keeps, once all of `waiting` have confirmed. The number of
-    /// the trim; none when it has begun already, or the shard is pinned, or there are too many.
+    /// Begins to trim a committed shard held here, which `keep` keeps, once all of `waiting` have confirmed.
+    /// The number of the trim; none when it has begun already, or the shard is pinned, or there are too many.
     pub(super) fn begin(
         &mut self,
         now: Time,
@@ -134,7 +137,8 @@ impl Trims {
         }
     }
 
-    /// `peer` confirmed `key`. Returns the shards that may be dropped now, with who keeps them and the number of the trim.
+    /// `peer` confirmed `key`. Returns the shards that may be dropped now, with who keeps them and the number
+    /// of the trim.
     pub(super) fn confirmed(
         &mut self,
         now: Time,
@@ -245,8 +249,8 @@ impl Custody {
         }
     }
 
-    /// Those that keep all indices of the stripe of a surplus shard were found: they are asked to confirm. Whether that
-    /// began.
+    /// Those that keep all indices of the stripe of a surplus shard were found: they are asked to confirm.
+    /// Whether that began.
     pub(super) fn begin_trim(&mut self, now: Time, key: ShardKey, keepers: &BTreeMap<u8, Handle>) -> bool {
         let Some(keep) = keepers.get(&key.index).copied().filter(|keep| *keep != ME) else {
             return false;

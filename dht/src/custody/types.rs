@@ -108,8 +108,8 @@ impl Shape {
 /// The index under which the tombstone of a deleted stripe is held, reported and copied. No shard has it.
 pub const TOMBSTONE: u8 = u8::MAX;
 
-/// The index under which the locator of a stripe is held and reported, where holders cannot be found from its id alone. No
-/// shard has it: n is less.
+/// The index under which the locator of a stripe is held and reported, where holders cannot be found from its
+/// id alone. No shard has it: n is less.
 pub const LOCATOR: u8 = TOMBSTONE - 1;
 
 /// Whether an index is that of a shard.
@@ -182,14 +182,15 @@ pub enum Effect {
         stripe: Id,
         /// Its shape.
         shape: Shape,
-        /// Indices and who says that it holds them, at least k distinct ones. Each peer is named once first, this one before
-        /// all, then the nearest; what follows repeats peers and indices, for where some do not have what they say.
+        /// Indices and who says that it holds them, at least k distinct ones. Each peer is named once first,
+        /// this one before all, then the nearest; what follows repeats peers and indices, for where some do
+        /// not have what they say.
         sources: Vec<(u8, Peer)>,
         /// Indices to rebuild and where to put them; this peer possible.
         targets: Vec<(u8, Peer)>,
     },
-    /// Fetch one shard, or the tombstone, and put it, committed, to another peer; one of them may be this peer. Ends
-    /// with `handle_job`.
+    /// Fetch one shard, or the tombstone, and put it, committed, to another peer; one of them may be this
+    /// peer. Ends with `handle_job`.
     Copy {
         /// To be named in the outcome.
         job: JobId,
@@ -225,8 +226,8 @@ pub enum Effect {
         /// keeps it, and it is to be inserted again.
         expired: bool,
     },
-    /// Have the ring look up who follows this point: somebody names peers there that the ring does not know. What
-    /// is found shows in the ring's view.
+    /// Have the ring look up who follows this point: somebody names peers there that the ring does not know.
+    /// What is found shows in the ring's view.
     Explore {
         /// A stripe id.
         point: Id,

@@ -1,18 +1,20 @@
 //! The search for those in whose favour a surplus shard may go.
 //!
-//! An order to trim is a hint, whoever sends it: one member that is believed destroys what all others hold. So the holder
-//! looks for itself. It asks its own first peers of the stripe, and whom the order or the policy names, what they hold.
-//! Only *legal* holders count: those first peers, and under other policies than `successors` whom the policy or the home
-//! names too. Of these, only those that do not leave, and each for one index ([`Matching`]). The search succeeds when they
-//! hold all n indices, and when the one that keeps this index precedes this peer on the ring. It need not precede if this
-//! peer leaves, or holds another index of the stripe too: drains and doubled holders would wait for ever.
+//! An order to trim is a hint, whoever sends it: one member that is believed destroys what all others hold.
+//! So the holder looks for itself. It asks its own first peers of the stripe, and whom the order or the
+//! policy names, what they hold. Only *legal* holders count: those first peers, and under other policies than
+//! `successors` whom the policy or the home names too. Of these, only those that do not leave, and each for
+//! one index ([`Matching`]). The search succeeds when they hold all n indices, and when the one that keeps
+//! this index precedes this peer on the ring. It need not precede if this peer leaves, or holds another index
+//! of the stripe too: drains and doubled holders would wait for ever.
 //!
-//! What is found is only then asked for confirmation by the safe rule ([`trim`](super::trim)). Hence a liar takes one index
-//! of a stripe at most, from those behind it: for a second one it would have to count twice, for nobody else holds the first.
-//! While this peer searches it answers others as before; it says no to them only while it waits for confirmations. So
-//! forged orders cannot keep it silent: after a search in vain, or where confirmations fail, the next search for that shard is
-//! put off, each time for longer, and all that were put off begin together, so that one message asks for all. Nor can a liar
-//! have a shard dropped and repaired in turns for ever: what was dropped and came back stays longer each time.
+//! What is found is only then asked for confirmation by the safe rule ([`trim`](super::trim)). Hence a liar
+//! takes one index of a stripe at most, from those behind it: for a second one it would have to count twice,
+//! for nobody else holds the first. While this peer searches it answers others as before; it says no to them
+//! only while it waits for confirmations. So forged orders cannot keep it silent: after a search in vain, or
+//! where confirmations fail, the next search for that shard is put off, each time for longer, and all that
+//! were put off begin together, so that one message asks for all. Nor can a liar have a shard dropped and
+//! repaired in turns for ever: what was dropped and came back stays longer each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -107,7 +109,8 @@ impl Searches {
             && self.ordered.get(&ordered).is_none_or(|count| *count < most)
     }
 
-    /// A search was in vain: the next one for this shard waits, longer each time, until a moment that it shares with others.
+    /// A search was in vain: the next one for this shard waits, longer each time, until a moment that it
+    /// shares with others.
     pub(super) fn pause(&mut self, now: Time, key: ShardKey) {
         let pause = self.pauses.entry(key).or_default();
         let span = PAUSE * 2u32.pow(pause.vain);
@@ -118,7 +121,8 @@ impl Searches {
             .max(now + span.saturating_sub(Duration::from_micros(late)));
     }
 
-    /// A shard was dropped as surplus. Should it come back, whoever had it dropped may have lied: it stays longer each time.
+    /// A shard was dropped as surplus. Should it come back, whoever had it dropped may have lied: it stays
+    /// longer each time.
     pub(super) fn dropped(&mut self, now: Time, key: ShardKey) {
         let pause = self.pauses.entry(key).or_default();
         pause.dropped = (pause.dropped + 1).min(MOST_DOUBLINGS);
@@ -270,7 +274,8 @@ impl Custody {
         }
     }
 
-    /// Ends a search once those found suffice, or it waits for nobody: then they are asked to confirm, or it was in vain.
+    /// Ends a search once those found suffice, or it waits for nobody: then they are asked to confirm, or it
+    /// was in vain.
     fn conclude_search(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
         let held = self.inventory.shards.get(&key).filter(|held| held.is_committed());
         let shape = held.map(|held| held.shape);

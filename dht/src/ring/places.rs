@@ -1,9 +1,9 @@
 //! What a newcomer does between meeting a ring and joining it: finding places for its virtual nodes.
 //!
-//! It asks the first member it meets what lies around its candidates, [chooses](crate::choice) among them, tells
-//! the driver ([`Event::Placed`], to be kept) and joins. In rings of up to r peers one answer names everybody; in
-//! larger ones the choice is as good as that member's view. A peer that founds a ring chooses among its own.
-//! Places are chosen once in the life of each virtual node.
+//! It asks the first member it meets what lies around its candidates, [chooses](crate::choice) among them,
+//! tells the driver ([`Event::Placed`], to be kept) and joins. In rings of up to r peers one answer names
+//! everybody; in larger ones the choice is as good as that member's view. A peer that founds a ring chooses
+//! among its own. Places are chosen once in the life of each virtual node.
 
 use std::collections::BTreeMap;
 
@@ -43,9 +43,9 @@ impl Places {
 }
 
 impl Ring {
-    /// This lone peer found the network it is to belong to, whose lists have length `r` and where it has `count`
-    /// virtual nodes. What it was alone ends: it looks for places there and joins through whomever it is
-    /// introduced to.
+    /// This lone peer found the network it is to belong to, whose lists have length `r` and where it has
+    /// `count` virtual nodes. What it was alone ends: it looks for places there and joins through whomever it
+    /// is introduced to.
     pub fn adopt(&mut self, now: Time, r: usize, count: u16) {
         self.config.r = r.clamp(4, 256);
         self.config.virtual_nodes = count;
@@ -60,8 +60,8 @@ impl Ring {
         self.want_places(&[]);
     }
 
-    /// Gives this peer the virtual nodes `kept` and as many new ones as it lacks. The new ones are chosen among what
-    /// the address book names, and once more when a member is met.
+    /// Gives this peer the virtual nodes `kept` and as many new ones as it lacks. The new ones are chosen
+    /// among what the address book names, and once more when a member is met.
     pub(super) fn want_places(&mut self, kept: &[u16]) {
         let wanted = usize::from(self.config.virtual_nodes.min(MAX_VIRTUAL_NODES));
         let Some(missing) = wanted.checked_sub(kept.len()).filter(|missing| *missing > 0) else {

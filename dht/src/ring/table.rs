@@ -1,9 +1,9 @@
 //! Everybody this peer knows, and the circle of those it judges alive.
 //!
 //! One sorted map of virtual nodes holds this peer's own and those of every member judged alive. Successor
-//! lists, predecessors and fingers are views of it: nothing is stored per virtual node of this peer. A peer is
-//! on the circle with all its virtual nodes or with none. Inside the table peers go by small numbers: in large rings
-//! it is walked all the time, and its cost is that of the memory it touches.
+//! lists, predecessors and fingers are views of it: nothing is stored per virtual node of this peer. A peer
+//! is on the circle with all its virtual nodes or with none. Inside the table peers go by small numbers: in
+//! large rings it is walked all the time, and its cost is that of the memory it touches.
 
 mod memo;
 mod views;
@@ -291,7 +291,8 @@ impl Table {
         }
     }
 
-    /// Replaces the contact of a known peer if `contact` is newer, or the peer's own word on the same version.
+    /// Replaces the contact of a known peer if `contact` is newer, or the peer's own word on the same
+    /// version.
     pub(super) fn update(&mut self, contact: Contact, own_word: bool) -> Update {
         let any = Flaw::OldContactWins.is_planted(self.flaw);
         let Some((slot, entry)) = self.locate(contact.peer) else {

@@ -1,4 +1,5 @@
-//! What the network is held to: every acknowledged file whole, every deleted one gone, every shard accounted for.
+//! What the network is held to: every acknowledged file whole, every deleted one gone, every shard accounted
+//! for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -26,8 +27,8 @@ pub(super) struct Audit<'a> {
     pub(super) cast: &'a Cast,
     pub(super) journal: &'a Journal,
     inside: &'a dyn Inside,
-    /// Of all daemons that ended for good: links that no client may have been told of, since a put broke off and was
-    /// finished by the daemon's journal, and stripes of puts that nobody will finish or take back.
+    /// Of all daemons that ended for good: links that no client may have been told of, since a put broke off
+    /// and was finished by the daemon's journal, and stripes of puts that nobody will finish or take back.
     estate: Mutex<Estate>,
 }
 
@@ -121,7 +122,8 @@ impl<'a> Audit<'a> {
         Ok(())
     }
 
-    /// Reads every file there should be through two daemons, and tries to read every file there should not be.
+    /// Reads every file there should be through two daemons, and tries to read every file there should not
+    /// be.
     pub(super) fn read_all(&self, traffic: &Traffic<'_>) {
         for _ in 0..2 {
             let all = self.journal.all(|_| true);

@@ -1,12 +1,14 @@
 //! A file that is put, watched while it is read.
 //!
-//! What is stored must be a state the file was in. Size, times of change and the file behind the name are compared when
-//! the last byte was read, before that byte is handed on: a put that is not sent whole is not committed. A writer that
-//! sets the time of modification back leaves its trace in the time of the last status change (ctime). Times of change
-//! have the grain of the kernel's clock, so a file changed a moment ago is opened a moment later.
+//! What is stored must be a state the file was in. Size, times of change and the file behind the name are
+//! compared when the last byte was read, before that byte is handed on: a put that is not sent whole is not
+//! committed. A writer that sets the time of modification back leaves its trace in the time of the last
+//! status change (ctime). Times of change have the grain of the kernel's clock, so a file changed a moment
+//! ago is opened a moment later.
 //!
-//! Not seen: what a program changes through memory it has mapped, until the kernel writes it back. Not watched: what is no
-//! file with a content of its own, such as pipes, devices and the files of /proc and /sys.
+//! Not seen: what a program changes through memory it has mapped, until the kernel writes it back. Not
+//! watched: what is no file with a content of its own, such as pipes, devices and the files of /proc and
+//! /sys.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -19,7 +21,8 @@ use rustix::fs::fstatfs;
 
 /// Grain of the times of change: a tick of the slowest kernels, and one to spare.
 const GRAIN: Duration = Duration::from_millis(20);
-/// File systems whose files are made as they are read: proc, sysfs, debugfs, tracefs, cgroup, cgroup2, securityfs.
+/// File systems whose files are made as they are read: proc, sysfs, debugfs, tracefs, cgroup, cgroup2,
+/// securityfs.
 const MADE_UP: [u64; 7] = [
     0x9fa0,
     0x6265_6572,
@@ -105,8 +108,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens `path`. With `allow_changing` a change is noted instead of refused, and what is read ends where the file ended
-    /// when it was opened, or sooner.
+    /// Opens `path`. With `allow_changing` a change is noted instead of refused, and what is read ends where
+    /// the file ended when it was opened, or sooner.
     pub fn open(path: &Path, allow_changing: bool) -> io::Result<Self> {
         let file = File::open(path)?;
         let mut meta = file.metadata()?;

@@ -165,8 +165,8 @@ impl Client {
     }
 
     /// Writes a file, or a part of it, to `output` and returns the number of bytes written, which is the
-    /// number the daemon announced. What is cut on the way goes on where it stopped, as long as the daemon answers
-    /// and has the same file.
+    /// number the daemon announced. What is cut on the way goes on where it stopped, as long as the daemon
+    /// answers and has the same file.
     #[expect(clippy::needless_pass_by_value, reason = "as put and repair take it")]
     pub fn get(
         &self,

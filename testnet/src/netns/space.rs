@@ -1,8 +1,8 @@
 //! Network namespaces joined by bridges, in a corner of the system of their own.
 //!
-//! Everything is made inside a private network and mount namespace, entered once by [`enter`]: when the last process in
-//! it ends, however it ends, the kernel takes namespaces, bridges and virtual cables away. As another user than root
-//! that takes a user namespace too, which some systems forbid.
+//! Everything is made inside a private network and mount namespace, entered once by [`enter`]: when the last
+//! process in it ends, however it ends, the kernel takes namespaces, bridges and virtual cables away. As
+//! another user than root that takes a user namespace too, which some systems forbid.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -61,7 +61,8 @@ fn unshare() -> [&'static str; 1] {
     }
 }
 
-/// Runs this very command again with `arguments` in namespaces of its own. Comes back only when that is not possible.
+/// Runs this very command again with `arguments` in namespaces of its own. Comes back only when that is not
+/// possible.
 pub fn enter(binary: &Path, arguments: &[OsString]) -> NetnsError {
     if let Err(why) = probe() {
         return NetnsError::Unavailable(why);
@@ -207,7 +208,8 @@ impl Space {
         ip(Some(peer), &script)
     }
 
-    /// Does `work` on a thread inside the namespace of a peer: what it connects to, and what it starts, is there.
+    /// Does `work` on a thread inside the namespace of a peer: what it connects to, and what it starts, is
+    /// there.
     pub(super) fn within<T: Send>(peer: usize, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
         let path = PathBuf::from(NAMES).join(name(peer));
         let failed =

@@ -1,19 +1,20 @@
 //! What must hold after every event, and what must hold once faults have stopped.
 //!
 //! **Ring, always** (Zave 2017's inductive invariant, stated for peers with many virtual nodes):
-//! * *lists*: the successor list of every own virtual node is the first r distinct other members of the local view
-//!   clockwise, or all of them; without self, without duplicates, in order;
-//! * *ordered ring*: following from each virtual node of a member its first successor that lives and is a member, every
-//!   cycle goes exactly once around the circle; what is on no cycle reaches one;
-//! * *one ring* (while the faults so far were within the assumption that of r peers in a row one lives): one cycle
-//!   has members that are not newcomers;
+//! * *lists*: the successor list of every own virtual node is the first r distinct other members of the local
+//!   view clockwise, or all of them; without self, without duplicates, in order;
+//! * *ordered ring*: following from each virtual node of a member its first successor that lives and is a
+//!   member, every cycle goes exactly once around the circle; what is on no cycle reaches one;
+//! * *one ring* (while the faults so far were within the assumption that of r peers in a row one lives): one
+//!   cycle has members that are not newcomers;
 //! * *the dead are not named*: no answer names a peer that the answerer counts as dead.
 //!
 //! **Custody, always**: see `disk`, where shards go, and `placed`, what policies demand.
 //!
-//! **In the end**: every list is what it should be and every contact in it the latest; every stripe of which k
-//! indices can be reached has n on the first n accepting peers, or under another policy than `successors` on n that
-//! stay, committed, and nowhere else; locators are with the first r; nothing is pending; traffic is back to idle.
+//! **In the end**: every list is what it should be and every contact in it the latest; every stripe of which
+//! k indices can be reached has n on the first n accepting peers, or under another policy than `successors`
+//! on n that stay, committed, and nowhere else; locators are with the first r; nothing is pending; traffic is
+//! back to idle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -424,8 +425,8 @@ impl World {
         )
     }
 
-    /// Whether somebody among the r hosts can take a missing shard: full hosts that hold the same index twice between them
-    /// cannot.
+    /// Whether somebody among the r hosts can take a missing shard: full hosts that hold the same index twice
+    /// between them cannot.
     fn has_taker(&self, circle: &BTreeMap<Id, Who>, id: Id) -> bool {
         let takes = |who: &Who| {
             let ring = self.host(*who).and_then(|host| host.ring.as_ref());

@@ -188,8 +188,8 @@ impl World {
         self.store(who, (stripe, TOMBSTONE), Stored { shape, tenure })
     }
 
-    /// Once fewer than k indices of a deleted stripe, pending ones included, lie on hosts without its tombstone, or wait
-    /// for a stopped one to take them, it can never be rebuilt from them again.
+    /// Once fewer than k indices of a deleted stripe, pending ones included, lie on hosts without its
+    /// tombstone, or wait for a stopped one to take them, it can never be rebuilt from them again.
     fn check_deleted(&mut self, id: Id) {
         let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.deleted) else {
             return;
@@ -287,8 +287,8 @@ impl World {
         left.len() >= usize::from(stripe.shape.k) + self.liars()
     }
 
-    /// Somebody orders the holders of a stripe to drop an index of which there is more than one copy in favour of each
-    /// other, or a random one in favour of somebody who may not have it.
+    /// Somebody orders the holders of a stripe to drop an index of which there is more than one copy in
+    /// favour of each other, or a random one in favour of somebody who may not have it.
     pub(crate) fn forge_order(&mut self) {
         let stripes: Vec<Id> = self.truth.stripes.keys().copied().collect();
         let Some(id) = pick(&mut self.rng, &stripes).copied() else {

@@ -57,7 +57,8 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
     let faults = if gentle {
         gentle_faults(rng, r)
     } else if scenario.custody.is_some() && chance(rng, 0.3) {
-        // Each side repairs what the other one has: afterwards there is much to trim, and two homes that order it.
+        // Each side repairs what the other one has: afterwards there is much to trim, and two homes that
+        // order it.
         puts += 30;
         split_faults(rng)
     } else {
@@ -177,8 +178,8 @@ fn keeping(rng: &mut ChaCha8Rng, r: usize, peers: usize) -> Keeping {
     }
 }
 
-/// Draws the policies, and when a host is drained, if one is: from numbers of their own, so that everything else in a
-/// seed's scenario is what it was before there were policies.
+/// Draws the policies, and when a host is drained, if one is: from numbers of their own, so that everything
+/// else in a seed's scenario is what it was before there were policies.
 fn lay_out(custody: &mut Keeping, seed: u64) -> Option<f64> {
     let mut rng = generator(seed, 5);
     let rng = &mut rng;
@@ -410,8 +411,8 @@ impl Batch {
     }
 }
 
-/// Runs the scenarios of `seeds` seeds from `first` on, on all processors. After each run `stop` is asked whether
-/// to go on.
+/// Runs the scenarios of `seeds` seeds from `first` on, on all processors. After each run `stop` is asked
+/// whether to go on.
 pub fn batch(
     (first, seeds): (u64, u64),
     peers: usize,

@@ -1,12 +1,14 @@
 //! A member that lies: it keeps to the ring, and does all it can to have others' shards.
 //!
-//! It takes every shard and keeps none. It says yes to every question, claims all indices of all stripes to everybody, as
-//! if it held them and, by its number, tombstones of them too. As home it agrees to every report, says that it is at work,
-//! and does nothing. And again and again it orders every holder of every stripe to drop what it holds.
+//! It takes every shard and keeps none. It says yes to every question, claims all indices of all stripes to
+//! everybody, as if it held them and, by its number, tombstones of them too. As home it agrees to every
+//! report, says that it is at work, and does nothing. And again and again it orders every holder of every
+//! stripe to drop what it holds.
 //!
-//! What must hold: of no stripe have more indices been trimmed away than there are liars, so that as long as liars and lost
-//! holders are no more than m, k are left; every trim is in favour of a legal holder that stays and stands before; and in
-//! the end every stripe lies whole on honest hosts, but for as many indices as there are liars.
+//! What must hold: of no stripe have more indices been trimmed away than there are liars, so that as long as
+//! liars and lost holders are no more than m, k are left; every trim is in favour of a legal holder that
+//! stays and stands before; and in the end every stripe lies whole on honest hosts, but for as many indices
+//! as there are liars.
 
 use std::collections::BTreeSet;
 
@@ -215,8 +217,8 @@ impl World {
         }
     }
 
-    /// What keeps a stripe from being as well off as honest hosts can have it: whole but for an index for each liar, or on
-    /// all that take shards.
+    /// What keeps a stripe from being as well off as honest hosts can have it: whole but for an index for
+    /// each liar, or on all that take shards.
     pub(super) fn lied_problem(&self, id: Id, stripe: &Stripe, copies: &[(u8, Who)]) -> Option<String> {
         let committed = copies.iter().filter(|(index, who)| {
             let stored = self.host(*who).and_then(|host| host.disk.get(&(id, *index)));

@@ -1,12 +1,13 @@
 //! What one host may do at one moment, judged by what all of them know.
 //!
-//! The invariants of `check` and `disk` hold whatever happens; those here say more, about times in which nothing is
-//! wrong. They catch wrong steps that a later one would have made good:
+//! The invariants of `check` and `disk` hold whatever happens; those here say more, about times in which
+//! nothing is wrong. They catch wrong steps that a later one would have made good:
 //! * *the living are not buried*: while nothing ever failed, nobody counts a running host as dead;
 //! * *who answers lives*: an answer never makes its sender dead;
 //! * *who asks lives*: a member that asks another one for its list is on that one's circle;
 //! * *heads have answered*: what becomes a first successor of a member has spoken to it;
-//! * *joins take the list*: a newcomer that joins alone lists as many peers as its first successor would for it;
+//! * *joins take the list*: a newcomer that joins alone lists as many peers as its first successor would for
+//!   it;
 //! * *contacts never get older*;
 //! * *commits spread*: in calm, a holder learns of a commit long before its lease ends;
 //! * *no lease of a committed stripe runs out* while somebody near knows better;
@@ -26,8 +27,8 @@ use super::world::{Who, World, micros, seconds};
 
 /// Calm has lasted when nothing happened for so long, in microseconds.
 const CALM: u64 = 30_000_000;
-/// In calm a commit has spread after so long: a holder reports after half a minute at the latest, and a report that was
-/// lost before the calm is repeated after less than that again.
+/// In calm a commit has spread after so long: a holder reports after half a minute at the latest, and a
+/// report that was lost before the calm is repeated after less than that again.
 const SPREAD: u64 = 56_000_000;
 /// In calm any holder of a stripe has taken over after so many repair delays.
 const TAKEN_OVER: u32 = 60;
@@ -118,7 +119,8 @@ impl World {
         None
     }
 
-    /// A newcomer became a member: while nobody else does, its lists are those its first successors would have.
+    /// A newcomer became a member: while nobody else does, its lists are those its first successors would
+    /// have.
     pub(super) fn check_join(&self, who: Who, circle: &[(Id, Who)]) -> Option<String> {
         let settled = |(other, host): (Who, &Host)| other == who || host.born + CALM <= self.now;
         let alone = self.is_unharmed() && (0..).zip(&self.hosts).all(settled);
@@ -162,8 +164,9 @@ impl World {
         }
     }
 
-    /// A host dropped a pending shard because its lease ended. Whoever is asked first cannot but know of the commit when
-    /// those who hold committed shards are among the stripe's first peers for a while and nobody is cut off.
+    /// A host dropped a pending shard because its lease ended. Whoever is asked first cannot but know of the
+    /// commit when those who hold committed shards are among the stripe's first peers for a while and nobody
+    /// is cut off.
     pub(super) fn check_expiry(&mut self, who: Who, (id, index): (Id, u8)) {
         let network = &self.links.network;
         if !self.links.is_whole() || self.now - self.unrest.healed < CALM || network.loss > 0.0 {

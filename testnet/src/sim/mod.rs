@@ -1,7 +1,7 @@
 //! A deterministic simulator of whole networks: the daemon's own ring and custody machines on virtual hosts.
 //!
-//! Time is virtual, chance comes from one seed, nothing depends on the machine it runs on: the same scenario with
-//! the same seed gives the same trace, another seed another one.
+//! Time is virtual, chance comes from one seed, nothing depends on the machine it runs on: the same scenario
+//! with the same seed gives the same trace, another seed another one.
 //!
 //! * `world`: hosts, messages in flight, the clock; drives the machines as the daemon does.
 //! * `message`: what they send; `host`: one of them; `lives`: how they start and end.

@@ -41,8 +41,8 @@ pub struct Outcome {
     pub recent: Vec<String>,
 }
 
-/// Runs a scenario with a seed, with a flaw planted in every host if one is given and the build has them; once more if
-/// an invariant does not hold, for the last events of those concerned.
+/// Runs a scenario with a seed, with a flaw planted in every host if one is given and the build has them;
+/// once more if an invariant does not hold, for the last events of those concerned.
 pub fn run(scenario: &Scenario, seed: u64, flaw: Option<Flaw>) -> Outcome {
     let mut outcome = run_once(scenario, (seed, flaw), None).0;
     if let Some(violation) = &outcome.violation {
@@ -358,7 +358,8 @@ impl Run<'_> {
         for who in self.world.those(|host| !host.is_up() && !host.retired) {
             self.world.start(who);
         }
-        // Groups that know nobody outside, as when all whom a newcomer was told of are gone for good, need a word.
+        // Groups that know nobody outside, as when all whom a newcomer was told of are gone for good, need a
+        // word.
         let groups = self.world.groups();
         for pair in groups.windows(2) {
             if let [one, other] = pair {
@@ -367,8 +368,9 @@ impl Run<'_> {
         }
     }
 
-    /// Waits until everything is as it should, no longer than the scenario allows. Questions that nobody answered
-    /// before the peace may yet make somebody doubt the living: it is not over before all those have ended.
+    /// Waits until everything is as it should, no longer than the scenario allows. Questions that nobody
+    /// answered before the peace may yet make somebody doubt the living: it is not over before all those have
+    /// ended.
     fn settle(&mut self) {
         let begun = self.world.now;
         let end = begun + span(self.scenario.settle_s);
@@ -510,7 +512,8 @@ impl Run<'_> {
             self.world
                 .violate(Violation::liveness("traffic is back to idle", detail));
         } else if !short
-            // A liar may take what honest hosts have more than once, and they repair that, more and more rarely.
+            // A liar may take what honest hosts have more than once, and they repair that, more and more
+            // rarely.
             && self.world.liars() == 0
             && after.regenerated + after.copied + after.dropped + after.located
                 > work.regenerated + work.copied + work.dropped + work.located
@@ -531,8 +534,8 @@ impl Run<'_> {
         }
     }
 
-    /// Requests expected at most while nothing happens: per host one question for each virtual node and some more
-    /// each round, lookups for fingers, a report to every home each idle period and one more for doubt.
+    /// Requests expected at most while nothing happens: per host one question for each virtual node and some
+    /// more each round, lookups for fingers, a report to every home each idle period and one more for doubt.
     fn idle_bound(&self, hosts: &[Who]) -> u64 {
         let config = &self.world.setup.ring;
         let rounds = IDLE.as_millis() / config.stabilize.as_millis().max(1) + 2;

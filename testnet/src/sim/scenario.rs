@@ -13,8 +13,8 @@
 //! who = 3             # so many at random; 0.25 is a quarter of them; [0, 5] are hosts 0 and 5
 //! ```
 //!
-//! After the last step, faults stop: partitions heal, stopped processes go on, dead ones start again but for those
-//! retired, the network loses nothing. Within `settle_s` everything must be as it should.
+//! After the last step, faults stop: partitions heal, stopped processes go on, dead ones start again but for
+//! those retired, the network loses nothing. Within `settle_s` everything must be as it should.
 
 use std::time::Duration;
 
@@ -109,8 +109,8 @@ pub struct Keeping {
     /// Peers in a run of `buddies`, at least n; if not given twice n.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<u8>,
-    /// So many stripes in a row share an anchor, as those of one file do; 1: each is its own. For `copysets` and
-    /// `buddies`.
+    /// So many stripes in a row share an anchor, as those of one file do; 1: each is its own. For `copysets`
+    /// and `buddies`.
     pub stripes_per_anchor: u64,
 }
 
@@ -213,8 +213,8 @@ pub enum Action {
         /// Of those that are stopped.
         who: Pick,
     },
-    /// Hosts go on but do nothing more as homes: each repair or copy they begin fails. Ends with their process, or with
-    /// the last step.
+    /// Hosts go on but do nothing more as homes: each repair or copy they begin fails. Ends with their
+    /// process, or with the last step.
     Wedge {
         /// Of those that run.
         who: Pick,
@@ -254,8 +254,9 @@ pub enum Action {
         /// How many, each through a host of its own.
         count: usize,
     },
-    /// Clients read acknowledged stripes by what the first r peers say of them, and must find k shards of each. Only where
-    /// nothing else hides shards: no partition, and fewer than n - k holders of any stripe down.
+    /// Clients read acknowledged stripes by what the first r peers say of them, and must find k shards of
+    /// each. Only where nothing else hides shards: no partition, and fewer than n - k holders of any stripe
+    /// down.
     Read {
         /// How many, each through a host of its own.
         count: usize,
@@ -265,8 +266,8 @@ pub enum Action {
         /// For so many stripes.
         count: usize,
     },
-    /// Hosts lie from then on, whatever becomes of them, as far as no acknowledged stripe falls below k: they keep nothing,
-    /// claim everything, and order everybody to drop what they hold.
+    /// Hosts lie from then on, whatever becomes of them, as far as no acknowledged stripe falls below k: they
+    /// keep nothing, claim everything, and order everybody to drop what they hold.
     Lie {
         /// Of those that are in the ring.
         who: Pick,

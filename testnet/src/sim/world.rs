@@ -438,8 +438,8 @@ impl World {
         }
     }
 
-    /// A connection begins with a hello both ways: who was called learns the caller's contact, and the caller that
-    /// of who answers.
+    /// A connection begins with a hello both ways: who was called learns the caller's contact, and the caller
+    /// that of who answers.
     fn greet(&mut self, to: Who, from: Who, from_life: u32) {
         if !self.lives(from, from_life) {
             return;

@@ -13,8 +13,8 @@ const PAST: &str = "Thu, 01 Jan 1970 00:00:00 GMT";
 
 type Row = (&'static str, u16, Option<(usize, usize)>);
 
-/// Headers, separated by `|`; the status; first and last byte of the answer, of 36. `E` and `D` stand for the file's
-/// entity tag and date, `P` for [`PAST`].
+/// Headers, separated by `|`; the status; first and last byte of the answer, of 36. `E` and `D` stand for the
+/// file's entity tag and date, `P` for [`PAST`].
 const REQUESTS: [Row; 46] = [
     ("", 200, None),
     ("Range: bytes=0-9", 206, Some((0, 9))),

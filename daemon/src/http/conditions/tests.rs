@@ -57,8 +57,8 @@ const OF_ONE: [((&str, &str), Selected); 24] = [
     (("if-range", "\"other\""), Whole),
 ];
 
-/// What requests of 100 bytes with two headers select. The order of §13.2.2: tags go before dates, what must be
-/// before what need not be sent again.
+/// What requests of 100 bytes with two headers select. The order of §13.2.2: tags go before dates, what must
+/// be before what need not be sent again.
 const OF_TWO: [([(&str, &str); 2], Selected); 20] = [
     ([("if-match", "\"a\""), ("if-match", "\"tag\"")], Whole),
     (

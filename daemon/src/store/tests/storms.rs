@@ -1,6 +1,6 @@
-//! Any sequence of operations amid losses of power, failing writes, syncs and reads, full disks, flipped bytes, cut
-//! segments and lost indices: what was acknowledged is read back or, where its bytes were destroyed, not at all; nothing
-//! removed comes back; one damaged record costs one record.
+//! Any sequence of operations amid losses of power, failing writes, syncs and reads, full disks, flipped
+//! bytes, cut segments and lost indices: what was acknowledged is read back or, where its bytes were
+//! destroyed, not at all; nothing removed comes back; one damaged record costs one record.
 
 use std::collections::BTreeMap;
 
@@ -121,7 +121,8 @@ type Shard = (Option<u64>, Vec<u8>);
 struct Model {
     shards: BTreeMap<Key, Shard>,
     deleted: BTreeSet<[u8; 32]>,
-    /// What the next start may find instead, because an operation failed when it was half done; `None`: nothing.
+    /// What the next start may find instead, because an operation failed when it was half done; `None`:
+    /// nothing.
     maybe: BTreeMap<Key, Vec<Option<Shard>>>,
     maybe_deleted: BTreeSet<[u8; 32]>,
     /// Shards and tombstones whose records were hit.
@@ -478,8 +479,8 @@ fn storm(dir: &Path, ops: &[Op], seed: u64) {
     subject.check();
 }
 
-/// The footer of the older segment is damaged, so only the header written over the removed shard says that it is dead; and
-/// that was not durable yet when the record of the removal was compacted away.
+/// The footer of the older segment is damaged, so only the header written over the removed shard says that it
+/// is dead; and that was not durable yet when the record of the removal was compacted away.
 #[test]
 fn a_removal_is_not_forgotten_before_the_dead_record_is_marked_for_good() {
     let dir = TempDir::new().unwrap();

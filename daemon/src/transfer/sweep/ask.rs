@@ -99,8 +99,8 @@ impl Answer {
 }
 
 impl Node {
-    /// Asks how these files are doing and remembers the answers. How many questions that took, each stripe and peer
-    /// counted.
+    /// Asks how these files are doing and remembers the answers. How many questions that took, each stripe
+    /// and peer counted.
     pub(super) async fn survey_files(self: &Arc<Self>, numbers: &[u32]) -> Result<usize, Failure> {
         let numbers = numbers.to_vec();
         let questions = move |index: &mut Index<Watched>| {

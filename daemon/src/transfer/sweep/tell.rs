@@ -40,7 +40,8 @@ impl Node {
         Ok(found.map_err(Failure::unexpected)??)
     }
 
-    /// A page of the files put through this peer, with their health as it is remembered, or asked now if `fresh`.
+    /// A page of the files put through this peer, with their health as it is remembered, or asked now if
+    /// `fresh`.
     pub(crate) async fn told_page(
         self: &Arc<Self>,
         (after, limit): (Option<u32>, usize),
@@ -74,8 +75,8 @@ impl Node {
         Ok((files.collect(), next))
     }
 
-    /// All files by health as it is remembered, or asked now if `fresh`; the age of the oldest answer in seconds; and how
-    /// many files have which code.
+    /// All files by health as it is remembered, or asked now if `fresh`; the age of the oldest answer in
+    /// seconds; and how many files have which code.
     pub(crate) async fn tally(
         self: &Arc<Self>,
         fresh: bool,

@@ -1,8 +1,9 @@
 //! Copysets of successor placement: they are counted from a ring, there is no closed form for them.
 //!
-//! A stripe lies with the first n distinct peers that follow its identifier, so every arc between two virtual nodes makes one
-//! set of holders. With one virtual node each, N peers make N sets; with V each up to N·V different ones, and the more
-//! there are, the more placement behaves like a random one (Cidon et al. 2013 §3 on scatter width).
+//! A stripe lies with the first n distinct peers that follow its identifier, so every arc between two virtual
+//! nodes makes one set of holders. With one virtual node each, N peers make N sets; with V each up to N·V
+//! different ones, and the more there are, the more placement behaves like a random one (Cidon et al. 2013 §3
+//! on scatter width).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +25,8 @@ type Size = (usize, usize);
 /// Rings that were drawn.
 static DRAWN: Mutex<BTreeMap<Size, Arc<[Ring]>>> = Mutex::new(BTreeMap::new());
 
-/// Always the same rings of that size. They take seconds to draw, and every code asks for them, so they are remembered.
+/// Always the same rings of that size. They take seconds to draw, and every code asks for them, so they are
+/// remembered.
 pub(super) fn drawn(peers: usize, virtual_nodes: usize) -> Arc<[Ring]> {
     let draw = |seed| Ring::draw(peers, virtual_nodes, &mut ChaCha8Rng::seed_from_u64(seed));
     let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,8 +43,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// `virtual_nodes` of each of `peers`, which come one after the other and choose their places as daemons do
-    /// ([`choose`]): rings of them are more even than chance, and have more sets of holders.
+    /// `virtual_nodes` of each of `peers`, which come one after the other and choose their places as daemons
+    /// do ([`choose`]): rings of them are more even than chance, and have more sets of holders.
     pub fn draw(peers: usize, virtual_nodes: usize, rng: &mut ChaCha8Rng) -> Self {
         let mut known: Vec<Contact> = Vec::with_capacity(peers);
         let indices = (0u16..).take(virtual_nodes * CANDIDATES).collect::<Vec<_>>();
@@ -123,8 +125,8 @@ pub struct HolderSets {
 }
 
 impl HolderSets {
-    /// From the holders of each arc and its length in any unit, as read from a ring. Equal sets become one, arcs of no length
-    /// none.
+    /// From the holders of each arc and its length in any unit, as read from a ring. Equal sets become one,
+    /// arcs of no length none.
     pub fn new(
         peers: usize,
         shards: usize,

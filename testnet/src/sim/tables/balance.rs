@@ -147,8 +147,8 @@ fn contacts(seed: u64, peers: usize, choosing: bool) -> Vec<Contact> {
     all
 }
 
-/// Least and largest load per capacity over the mean, when each point of the circle is stored by the first `n`
-/// distinct peers after it.
+/// Least and largest load per capacity over the mean, when each point of the circle is stored by the first
+/// `n` distinct peers after it.
 fn spread(contacts: &[Contact], n: usize) -> (f64, f64) {
     let nodes = (0..)
         .zip(contacts)
