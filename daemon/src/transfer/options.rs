@@ -61,7 +61,7 @@ impl PutOptions {
 
     /// Refuses a file that the peers that are there cannot hold together, by what they say of themselves:
     /// filling them first would only take what others could use. A stripe puts one shard with a peer at most.
-    /// In a ring of which only a part is known, peers tell as they are asked.
+    /// In a ring of which only a part is known, and while somebody is out of touch, peers tell as they are asked.
     fn check_room(&self, node: &Node, code: Code) -> Result<(), Failure> {
         let Some(length) = self.length.filter(|_| node.knows_everybody()) else {
             return Ok(());
@@ -70,6 +70,10 @@ impl PutOptions {
         let each = length.div_ceil(u64::from(code.k()));
         let least = u64::from(code.n()).min(Placed::least(code.k(), code.n(), self.degraded) as u64);
         let peers = node.core.alive();
+        if node.peers_counted() > peers.len() {
+            // Who is only out of touch may be back with room.
+            return Ok(());
+        }
         let takes = |contact: &&Contact| contact.state != PeerState::Draining;
         let free: Vec<u64> = peers.iter().filter(takes).map(free_of).collect();
         let usable: u64 = free.iter().map(|free| (*free).min(each)).sum();
