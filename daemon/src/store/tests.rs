@@ -201,7 +201,7 @@ fn pending_shards_are_committed_renewed_expired_and_discarded() {
                 until_unix_ms: 5_000,
                 writer: [8; 32],
             },
-            [3; 16],
+            [1; 16],
         )),
         Some((LATER, [1; 16])),
     ];

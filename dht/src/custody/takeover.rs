@@ -1,8 +1,9 @@
 //! Repairs in place of a home that does not: what a count of a stripe leads to.
 //!
 //! An index that no count has seen for the patience of the i-th peer, that one rebuilds. Nobody's word puts
-//! it off for ever: a home that says that it is at work is believed a few times, and who says that the stripe
-//! is deleted shows the tombstone.
+//! it off for ever: a home that says that it is at work is believed a few times, who says that the stripe is
+//! deleted shows the tombstone, and of counts in a row that lack an answer, or in which the home names
+//! strangers, only the first few are in doubt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::{Flaw, Membership, Time};
 
 /// How often a home that says that it is at work is believed, for one loss.
 const BELIEFS: u32 = 4;
+/// Counts in a row that may be in doubt, for one loss.
+const DOUBTS: u32 = 8;
 /// A take-over for which there is no room among the jobs waits so long.
 const NO_ROOM: Duration = Duration::from_secs(1);
 
@@ -30,6 +33,8 @@ pub(super) struct Short {
     seen: BTreeMap<u8, Time>,
     /// How often its home said that it is at work, and was believed.
     beliefs: u32,
+    /// How many counts in a row were in doubt.
+    doubts: u32,
     /// The timer of the next count.
     pub(super) wake: Option<Time>,
 }
@@ -60,6 +65,7 @@ impl Custody {
             since: now,
             seen: BTreeMap::new(),
             beliefs: 0,
+            doubts: 0,
             wake: None,
         });
         let minded = count.minded && short.beliefs < BELIEFS;
@@ -74,7 +80,8 @@ impl Custody {
                 .get(index)
                 .map_or(short.since, |seen| short.since.max(*seen))
         };
-        if count.doubtful {
+        short.doubts = if count.doubtful { short.doubts + 1 } else { 0 };
+        if (1..=DOUBTS).contains(&short.doubts) {
             return self.counts.wake(slot, Some(now + delay));
         }
         let unseen = (0..shape.n).filter(|index| since(index) + patience * rank <= now);

@@ -290,7 +290,7 @@ impl Custody {
     pub(super) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ShardKey, yes: bool) {
         if !yes {
             for trimmed in self.trims.denied(key, peer) {
-                self.searches.pause(now, trimmed);
+                self.searches.denied(now, trimmed, peer);
             }
             return;
         }

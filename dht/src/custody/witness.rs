@@ -34,6 +34,8 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// Between two searches for one shard; doubled after each in vain, up to so many times.
 const PAUSE: Duration = Duration::from_secs(5);
 const DOUBLINGS: u32 = 3;
+/// Peers remembered for having denied one shard's trim; beyond, all are asked anew.
+const MAX_DENIERS: usize = 16;
 /// After a shard was dropped and came back the pause doubles up to so many times: an hour and a half.
 const MOST_DOUBLINGS: u32 = 10;
 
@@ -47,6 +49,8 @@ struct Search {
     held: BTreeSet<(u8, Handle)>,
     /// Whom the stripe's home names as holders, where its id does not tell.
     told: BTreeSet<Handle>,
+    /// Whom the order names: they are to stay.
+    named: BTreeSet<Handle>,
 }
 
 /// No new search for a shard.
@@ -58,6 +62,9 @@ struct Pause {
     vain: u32,
     /// How often the shard was dropped, as far as that counts.
     dropped: u32,
+    /// Who did not confirm for this shard: perhaps a surplus shard goes there too. Others are preferred next
+    /// time, or two that trim in each other's favour would deny each other for ever.
+    deniers: BTreeSet<Handle>,
 }
 
 impl Pause {
@@ -121,6 +128,21 @@ impl Searches {
             .max(now + span.saturating_sub(Duration::from_micros(late)));
     }
 
+    /// `peer` did not confirm for the trim of a shard.
+    pub(super) fn denied(&mut self, now: Time, key: ShardKey, peer: Handle) {
+        self.pause(now, key);
+        let deniers = &mut self.pauses.entry(key).or_default().deniers;
+        if deniers.len() >= MAX_DENIERS {
+            deniers.clear();
+        }
+        deniers.insert(peer);
+    }
+
+    fn has_denied(&self, key: ShardKey, peer: Handle) -> bool {
+        let pause = self.pauses.get(&key);
+        pause.is_some_and(|pause| pause.deniers.contains(&peer))
+    }
+
     /// A shard was dropped as surplus. Should it come back, whoever had it dropped may have lied: it stays
     /// longer each time.
     pub(super) fn dropped(&mut self, now: Time, key: ShardKey) {
@@ -182,9 +204,11 @@ impl Custody {
         let named = self.named(now, ring, key.slot, shape, &[ME]);
         let mut asked: BTreeSet<Handle> = members.iter().chain(&named).map(|(peer, _)| *peer).collect();
         let by_order = order.others.iter().map(|(_, peer)| *peer).chain([order.keep]);
+        let mut to_stay = BTreeSet::new();
         for peer in by_order.collect::<Vec<_>>() {
             if let Some(peer) = self.known(now, ring, peer) {
                 asked.insert(peer);
+                to_stay.insert(peer);
             } else {
                 self.explore(now, order.stripe);
                 // They may be anywhere: the ring finds them only by getting to know all.
@@ -211,6 +235,7 @@ impl Custody {
             answered: BTreeSet::new(),
             held: BTreeSet::new(),
             told,
+            named: to_stay,
         };
         self.searches.resume(key, search);
         for peer in asked {
@@ -274,8 +299,8 @@ impl Custody {
         }
     }
 
-    /// Ends a search once those found suffice, or it waits for nobody: then they are asked to confirm, or it
-    /// was in vain.
+    /// Ends a search once those found suffice and are the ones to stay by the order, or it waits for nobody:
+    /// then they are asked to confirm, or it was in vain.
     fn conclude_search(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
         let held = self.inventory.shards.get(&key).filter(|held| held.is_committed());
         let shape = held.map(|held| held.shape);
@@ -288,7 +313,11 @@ impl Custody {
         } else {
             BTreeMap::new()
         };
-        if keepers.len() < n && !search.waiting.is_empty() {
+        let preferred = |peer: &Handle| {
+            *peer == ME || search.named.contains(peer) && !self.searches.has_denied(key, *peer)
+        };
+        let suffice = keepers.len() >= n && keepers.values().all(preferred);
+        if !suffice && !search.waiting.is_empty() {
             self.searches.resume(key, search);
         } else if keepers.len() < n || !self.begin_trim(now, key, &keepers) {
             self.searches.pause(now, key);
@@ -339,7 +368,10 @@ impl Custody {
                 && (*index != key.index || anyone || position(*peer) < position(ME))
         };
         let held: Vec<(u8, Handle)> = search.held.iter().chain(&mine).copied().filter(counts).collect();
-        let holders = by_index(shape.n, &held.iter().copied(), |peer| (position(peer), peer));
+        let holders = by_index(shape.n, &held.iter().copied(), |peer| {
+            let denied = self.searches.has_denied(key, peer);
+            (denied, !search.named.contains(&peer), position(peer), peer)
+        });
         if self.config.has(Flaw::TrimForOne) {
             let first = holders
                 .iter()

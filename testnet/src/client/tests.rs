@@ -312,28 +312,26 @@ fn nobody_there_is_exit_6() {
 
 #[test]
 fn a_data_directory_names_the_daemon_that_answers() {
-    let client = serve(|_, stream| {
-        let status = r#"{"peer":"A","version":"0","capacity_bytes":1,"used_bytes":0,"shards":0,"virtual_nodes":1,
-            "ring":"alone","peers_known":1,"files":{"safe":0,"degraded":0,"endangered":0,"lost":0},
-            "repair":{"pending":0,"regenerated_total":0,"bytes_total":0},
-            "process":{"cpu_seconds":0.5,"rss_bytes":1},"uptime_seconds":3}"#;
-        send(stream, "200 OK", "", status);
+    let own = std::process::id();
+    let client = serve(move |_, stream| {
+        let identity = format!(r#"{{"peer":"A","pid":{own},"started":7}}"#);
+        send(stream, "200 OK", "", &identity);
     });
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("token"), "secret\n").unwrap();
-    let write = |pid: u32, peer: &str| {
+    let write = |pid: u32, peer: &str, started: u64| {
         let text = format!(
-            r#"{{"pid":{pid},"peer":"{peer}","api":"{}","listen":[]}}"#,
+            r#"{{"pid":{pid},"peer":"{peer}","api":"{}","listen":[],"started":{started}}}"#,
             client.base()
         );
         fs::write(dir.path().join("daemon.json"), text).unwrap();
     };
-    write(std::process::id(), "A");
+    write(own, "A", 7);
     assert_eq!(Client::open(dir.path()).unwrap().base(), client.base());
-    write(std::process::id(), "B");
-    assert_eq!(Client::open(dir.path()).unwrap_err().exit_code(), NO_DAEMON);
-    write(u32::MAX, "A");
-    assert_eq!(Client::open(dir.path()).unwrap_err().exit_code(), NO_DAEMON);
+    for (pid, peer, started) in [(own, "B", 7), (own, "A", 8), (u32::MAX, "A", 7)] {
+        write(pid, peer, started);
+        assert_eq!(Client::open(dir.path()).unwrap_err().exit_code(), NO_DAEMON);
+    }
 }
 
 #[test]

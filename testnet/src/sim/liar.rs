@@ -241,8 +241,12 @@ impl World {
             .iter()
             .filter(|who| takes(who) && !holders.contains(who))
             .count();
-        // Who takes over must hold a shard or the locator, and be near.
-        let holds = |host: &Host| host.disk.range((id, 0)..=(id, LOCATOR)).next().is_some();
+        // Who takes over must hold a committed shard and be near: who has the locator alone asks whom the policy
+        // and the home name, and a home that lies need not name who holds the rest.
+        let holds = |host: &Host| {
+            let mut records = host.disk.range((id, 0)..(id, LOCATOR));
+            records.any(|(_, stored)| stored.tenure == Tenure::Committed)
+        };
         let watched = near
             .iter()
             .filter(|who| honest(who))
