@@ -216,7 +216,8 @@ fn pending_shards_are_committed_renewed_expired_and_discarded() {
     assert_eq!(killed.used().pending_bytes, store.used().pending_bytes);
 
     let all = [0, 1, 2, 3, 4].map(key);
-    assert!(store.discard(&all, [3; 16]).unwrap() > 0);
+    assert_eq!(store.discard(&all, [3; 16]).unwrap(), 0);
+    assert!(store.discard(&[key(3)], [1; 16]).unwrap() > 0);
     assert!(store.expire(&all, 5_000).unwrap() > 0);
     assert_eq!(
         states(&store),

@@ -49,8 +49,6 @@ struct Search {
     held: BTreeSet<(u8, Handle)>,
     /// Whom the stripe's home names as holders, where its id does not tell.
     told: BTreeSet<Handle>,
-    /// Whom the order names: they are to stay.
-    named: BTreeSet<Handle>,
 }
 
 /// No new search for a shard.
@@ -204,11 +202,9 @@ impl Custody {
         let named = self.named(now, ring, key.slot, shape, &[ME]);
         let mut asked: BTreeSet<Handle> = members.iter().chain(&named).map(|(peer, _)| *peer).collect();
         let by_order = order.others.iter().map(|(_, peer)| *peer).chain([order.keep]);
-        let mut to_stay = BTreeSet::new();
         for peer in by_order.collect::<Vec<_>>() {
             if let Some(peer) = self.known(now, ring, peer) {
                 asked.insert(peer);
-                to_stay.insert(peer);
             } else {
                 self.explore(now, order.stripe);
                 // They may be anywhere: the ring finds them only by getting to know all.
@@ -235,7 +231,6 @@ impl Custody {
             answered: BTreeSet::new(),
             held: BTreeSet::new(),
             told,
-            named: to_stay,
         };
         self.searches.resume(key, search);
         for peer in asked {
@@ -299,8 +294,8 @@ impl Custody {
         }
     }
 
-    /// Ends a search once those found suffice and are the ones to stay by the order, or it waits for nobody:
-    /// then they are asked to confirm, or it was in vain.
+    /// Ends a search once those found suffice and have not denied it before, or it waits for nobody: then they
+    /// are asked to confirm, or it was in vain.
     fn conclude_search(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
         let held = self.inventory.shards.get(&key).filter(|held| held.is_committed());
         let shape = held.map(|held| held.shape);
@@ -313,9 +308,7 @@ impl Custody {
         } else {
             BTreeMap::new()
         };
-        let preferred = |peer: &Handle| {
-            *peer == ME || search.named.contains(peer) && !self.searches.has_denied(key, *peer)
-        };
+        let preferred = |peer: &Handle| !self.searches.has_denied(key, *peer);
         let suffice = keepers.len() >= n && keepers.values().all(preferred);
         if !suffice && !search.waiting.is_empty() {
             self.searches.resume(key, search);
@@ -369,8 +362,7 @@ impl Custody {
         };
         let held: Vec<(u8, Handle)> = search.held.iter().chain(&mine).copied().filter(counts).collect();
         let holders = by_index(shape.n, &held.iter().copied(), |peer| {
-            let denied = self.searches.has_denied(key, peer);
-            (denied, !search.named.contains(&peer), position(peer), peer)
+            (self.searches.has_denied(key, peer), position(peer), peer)
         });
         if self.config.has(Flaw::TrimForOne) {
             let first = holders
