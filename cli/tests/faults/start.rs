@@ -133,12 +133,13 @@ fn secret(dir: &Path) -> String {
 }
 
 /// The arguments of all processes of this program.
-fn arguments() -> String {
+fn arguments(place: &Path) -> String {
     let shown = Command::new("ps").args(["-ewwo", "args"]).output().unwrap();
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    let ours = shown
-        .lines()
-        .filter(|line| line.starts_with(env!("CARGO_BIN_EXE_mutualstore")));
+    // Other networks of this binary may run beside it.
+    let place = place.to_str().unwrap();
+    let is_ours = |line: &&str| line.starts_with(env!("CARGO_BIN_EXE_mutualstore")) && line.contains(place);
+    let ours = shown.lines().filter(is_ours);
     ours.collect::<Vec<_>>().join("\n")
 }
 
@@ -179,7 +180,7 @@ fn a_founded_network_is_closed_and_takes_only_the_invited() {
         let kept = fs::read_to_string(member.dir.join("config.toml")).unwrap();
         assert!(kept.contains(&invite), "later starts need no --join: {kept}");
     }
-    let shown = arguments();
+    let shown = arguments(place);
     assert!(!shown.contains(&invite) && shown.contains(&from_file), "{shown}");
     for member in [&founder, &invited, &piped] {
         let logged = member.log() + &member.output("out");
@@ -304,7 +305,7 @@ fn links_and_invites_never_stand_in_arguments() {
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         // It waits for the link now, and is there to be seen.
-        let shown = arguments();
+        let shown = arguments(&net.file(""));
         assert!(
             !shown.contains("mutual1") && !shown.contains("mutualinvite"),
             "{shown}"
@@ -329,7 +330,7 @@ fn links_and_invites_never_stand_in_arguments() {
         assert_eq!(String::from_utf8_lossy(&said.stderr).lines().count(), 1);
     }
     net.testnet("add", &["--count", "1"]).ok();
-    let shown = arguments();
+    let shown = arguments(&net.file(""));
     assert!(
         shown.contains("daemon --data-dir") && !shown.contains("mutualinvite"),
         "{shown}"
