@@ -1,4 +1,5 @@
-//! The disk under a data directory: how fast it makes things durable, and whether it has room for what is promised.
+//! The disk under a data directory: how fast it makes things durable, and whether it has room for what is
+//! promised.
 
 use std::fs::File;
 use std::io::Write;

@@ -130,7 +130,7 @@ fn router(api: Api) -> Router {
 async fn unknown() -> Refusal {
     Refusal(Failure {
         status: 404,
-        ..Failure::usage("no such resource; the README lists those there are")
+        ..Failure::usage("no such resource; daemon/README.md lists those there are")
     })
 }
 

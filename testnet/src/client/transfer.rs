@@ -482,7 +482,7 @@ impl Download<'_> {
     }
 }
 
-/// Whether only the connection broke, or the daemon has none to spare for now.
+/// Whether only the connection broke, or the daemon has none to spare at the moment.
 fn is_cut(error: &ClientError) -> bool {
     matches!(
         error,
