@@ -3,16 +3,17 @@
 //! A loopback testnet cannot show what a peer tells others of its addresses, since there all of them work.
 //! Here each peer listens on the wildcard address and has a loopback interface that reaches nobody else and
 //! several that do. A run starts the daemons in a random order, each joining by an invite of one before;
-//! looks at every contact on every daemon; puts and gets a file; takes interfaces of one peer down, brings
-//! them back with other addresses, and waits until every contact everywhere is right again and the peer
+//! looks at every contact on every daemon; puts and gets a file; takes interfaces of one peer down, while
+//! another one puts if it is still to be reached, brings them back with other addresses, and waits until every contact everywhere is right again and the peer
 //! stores and reads as before. At last one more daemon joins by an invite of the peer that moved.
 //!
 //! What is found wrong is a problem in the report, not an error: the runs go on.
 
 mod space;
+mod transfers;
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,11 +26,8 @@ use tempfile::TempDir;
 
 use self::space::Space;
 pub use self::space::enter;
-use crate::client::{
-    Client, ClientError, DaemonFile, FAILURE, GetOptions, PutOptions, RETRY, RingQuery, USAGE,
-};
+use crate::client::{Client, ClientError, DaemonFile, FAILURE, RETRY, RingQuery, USAGE};
 use crate::spawn::{Fleet, Launch, Recipe, SpawnError};
-use crate::stream::{Expecting, Noise};
 
 /// Most peers of a run.
 pub const MAX_PEERS: usize = 200;
@@ -47,6 +45,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const SLOWER: f64 = 4.0;
 /// Seconds: small files are over too soon for a ratio alone.
 const SLACK: f64 = 1.0;
+/// A put that loses one of two ways to a peer may take so many seconds longer: half of what it would wait for
+/// one that is gone.
+const DETOUR: f64 = 5.0;
 const POLL: Duration = Duration::from_millis(100);
 const PORT: u16 = 4001;
 const CAPACITY: u64 = 1 << 30;
@@ -181,6 +182,9 @@ pub struct StartReport {
     pub moved_peer: usize,
     /// Its interfaces that did.
     pub moved_interfaces: Vec<usize>,
+    /// Seconds of a put through another peer, half-way through which the interface went down; absent where
+    /// all of them did.
+    pub put_meanwhile_seconds: Option<f64>,
     /// From the new address until every contact everywhere was right.
     pub healed_seconds: Option<f64>,
     /// Seconds of a put through the peer that moved, afterwards.
@@ -270,6 +274,7 @@ fn one(
         get_mbps: None,
         moved_peer,
         moved_interfaces,
+        put_meanwhile_seconds: None,
         healed_seconds: None,
         put_after_seconds: None,
         problems: Vec::new(),
@@ -357,20 +362,18 @@ impl Stage<'_> {
         report.contacts_seconds = Some(self.await_contacts(report, CONTACTS_LIMIT, "at the start")?);
         let (writer, reader) = self.two(rng);
         let seed = rng.random();
-        let put = self.put(writer, seed)?;
+        let put = self.put(writer, seed, || Ok(()))?;
         report.put_seconds = Some(put.seconds);
         report.put_mbps = Some(self.speed(put.seconds));
         report.get_mbps = Some(self.speed(self.get(reader, &put.link, seed)?));
 
-        for interface in &report.moved_interfaces {
-            Space::take_down(report.moved_peer, *interface)?;
-        }
+        self.cut(report, writer, put.seconds)?;
         thread::sleep(self.options.down);
         for interface in &report.moved_interfaces {
             self.space.bring_back(report.moved_peer, *interface)?;
         }
         report.healed_seconds = Some(self.await_contacts(report, HEAL_LIMIT, "after the move")?);
-        let after = self.put(report.moved_peer, seed)?;
+        let after = self.put(report.moved_peer, seed, || Ok(()))?;
         report.put_after_seconds = Some(after.seconds);
         if after.seconds > SLOWER * put.seconds + SLACK {
             let text = format!(
@@ -537,59 +540,6 @@ impl Stage<'_> {
         let found = self.peers.iter().find(|member| member.index == index);
         found.ok_or_else(|| Failed(format!("peer {index} does not run")))
     }
-
-    /// Stores bytes of `seed`, all shards.
-    fn put(&self, index: usize, seed: u64) -> Result<Put, Failed> {
-        let member = self.member(index)?;
-        let size = self.options.size_bytes;
-        let begun = Instant::now();
-        let stored = Space::within(index, || {
-            let mut bytes = Noise::new(seed).take(size);
-            let options = PutOptions::default();
-            member
-                .client
-                .put(&mut bytes, Some(size), &options, None, &mut |_, _| ())
-        })?;
-        let stored = stored.map_err(failed("put"))?.body;
-        if stored.shards_stored < stored.shards_total {
-            let (stored, total) = (stored.shards_stored, stored.shards_total);
-            return Err(Failed(format!(
-                "a put through peer {index} stored {stored} of {total} shards"
-            )));
-        }
-        Ok(Put {
-            link: stored.link,
-            seconds: begun.elapsed().as_secs_f64(),
-        })
-    }
-
-    /// Reads them again and answers how many seconds that took.
-    fn get(&self, index: usize, link: &str, seed: u64) -> Result<f64, Failed> {
-        let member = self.member(index)?;
-        let begun = Instant::now();
-        let mut expecting = Expecting::new(seed);
-        let read = Space::within(index, || {
-            let options = GetOptions::default();
-            member
-                .client
-                .get(link, &options, &mut expecting, None, &mut |_, _| ())
-        })?;
-        let read = read.map_err(failed("get"))?;
-        if read != self.options.size_bytes {
-            return Err(Failed(format!("peer {index} answered {read} bytes")));
-        }
-        Ok(begun.elapsed().as_secs_f64())
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "for people")]
-    fn speed(&self, seconds: f64) -> f64 {
-        self.options.size_bytes as f64 / 1e6 / seconds
-    }
-}
-
-struct Put {
-    link: String,
-    seconds: f64,
 }
 
 fn is_loopback(address: &str) -> bool {

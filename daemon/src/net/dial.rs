@@ -16,6 +16,7 @@ use mutualstore_proto::hello::{Reason, Refusal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+use super::link::Way;
 use super::node::{Node, OpenFailure};
 use super::swarm::{Dial, OpenError, Wire};
 
@@ -92,7 +93,13 @@ impl Node {
         };
         let opened = match self.dials.send(dial) {
             Ok(()) => match opening.await.unwrap_or(Err(OpenError::Unreachable)) {
-                Ok(opening) => opening.open().await,
+                Ok(opening) => opening.open().await.map(|wire| Wire {
+                    way: Way {
+                        dialled: Some(address.clone()),
+                        ..wire.way
+                    },
+                    ..wire
+                }),
                 Err(error) => Err(error),
             },
             Err(_) => Err(OpenError::Unreachable),

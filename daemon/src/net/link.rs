@@ -7,11 +7,13 @@
 //! Absent: keep-alive of idle links (ring traffic finds dead peers), cancellation of requests.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use libp2p::Multiaddr;
 use mutualstore_dht::Peer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -29,6 +31,9 @@ pub(super) enum AskError {
     /// The other side never looked at the request: ask on another link.
     #[error("the connection was idle and closes")]
     Retired,
+    /// The link was left for another one, which is there; whether the request was served is unknown.
+    #[error("the connection was left for another one")]
+    Moved,
     /// The link is gone; whether the request was served is unknown.
     #[error("the connection was lost")]
     Lost,
@@ -52,12 +57,24 @@ pub(super) enum Patience {
     Progress(Duration),
 }
 
+/// Where a connection leads.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Way {
+    /// The address this side dialled; none if the other side did.
+    pub(super) dialled: Option<Multiaddr>,
+    /// Where the other side is; none when it was dialled by name.
+    pub(super) remote: Option<IpAddr>,
+}
+
 /// The shared handle of an accepted connection.
 pub(super) struct Link {
     pub(super) peer: Peer,
     pub(super) class: Class,
     /// Whether this side dialled.
     pub(super) dialled: bool,
+    pub(super) way: Way,
+    /// Whether another way is being looked for.
+    pub(super) detour: AtomicBool,
     /// Of the other side.
     pub(super) instance: [u8; 16],
     /// Cancelled to drop the connection, and when it is gone.
@@ -164,7 +181,7 @@ impl Link {
     pub(super) fn new(
         peer: Peer,
         class: Class,
-        dialled: bool,
+        way: Way,
         instance: [u8; 16],
         stop: CancellationToken,
     ) -> (Arc<Self>, mpsc::Receiver<Frame>) {
@@ -174,7 +191,9 @@ impl Link {
         let link = Self {
             peer,
             class,
-            dialled,
+            dialled: way.dialled.is_some(),
+            way,
+            detour: AtomicBool::new(false),
             instance,
             stop,
             limits,
@@ -237,6 +256,14 @@ impl Link {
             // Closed it is when the link is gone.
             drop(self.out.try_send(frame));
         }
+    }
+
+    /// Whether nothing has moved for `limit` although an answer is due.
+    pub(super) fn is_stuck(&self, limit: Duration) -> bool {
+        self.activity.still() >= limit
+            && self.activity.silence() >= limit
+            && !self.calls().waiting.is_empty()
+            && !self.stop.is_cancelled()
     }
 
     /// Gives the link up if the other side has been silent for `limit` although it was asked something.

@@ -9,14 +9,17 @@
 //! Layers: `swarm` is libp2p and gives one stream per connection; `gate` bounds those in front of the hello;
 //! `hello` decides whether it is wanted; `traffic` runs it as a `link`, at the `rate` of
 //! [`NetConfig::link_rate`]; `table` knows them all; `node` ties them together. `addresses` has the rules
-//! which addresses are told and dialled, `dial` tries them, `routes` remembers how that went. Nothing outside
-//! this folder names libp2p.
+//! which addresses are told and dialled, `dial` tries them, `routes` remembers how that went, `detour` leaves
+//! a connection that leads nowhere for another address. Nothing outside this folder names libp2p.
 //!
-//! Absent: NAT traversal, peer discovery, retries after a lost answer (the caller knows what is
-//! idempotent).
+//! A request is sent again when its connection was left for another one to the same peer, so that it may be
+//! served twice: every request of this daemon may.
+//!
+//! Absent: NAT traversal, peer discovery, other retries after a lost answer.
 
 mod addresses;
 mod config;
+mod detour;
 mod dial;
 mod frame;
 mod gate;
@@ -65,6 +68,9 @@ pub trait Service: Send + Sync + 'static {
     /// Where a peer that counts among the living is known to be, other than at the addresses of this contact
     /// of it, which is what the peer sent and not checked.
     fn elsewhere(&self, peer: Peer, contact: &Bytes) -> Vec<String>;
+
+    /// Where a peer is known to be.
+    fn addresses(&self, peer: Peer) -> Vec<String>;
 
     /// The last connection with a peer ended, and not because it was idle.
     fn disconnected(&self, peer: Peer);
@@ -254,7 +260,7 @@ impl Net {
                 .await
             {
                 Ok((_, body)) => return Ok(body),
-                Err(AskError::Retired) => {}
+                Err(AskError::Retired | AskError::Moved) => {}
                 Err(error) => {
                     if error == AskError::TimedOut {
                         self.node.suspect(&link);
@@ -282,7 +288,7 @@ impl Net {
         for _ in 0..3 {
             let link = self.node.link(to, Class::Shards).await?;
             match link.ask(head.clone(), payload.clone(), patience).await {
-                Err(AskError::Retired) => {}
+                Err(AskError::Retired | AskError::Moved) => {}
                 answer => return answer.map_err(CallError::from),
             }
         }
@@ -367,7 +373,7 @@ fn texts(addresses: &[Multiaddr]) -> Vec<String> {
 impl From<AskError> for CallError {
     fn from(error: AskError) -> Self {
         match error {
-            AskError::Retired | AskError::Lost => Self::Closed,
+            AskError::Retired | AskError::Moved | AskError::Lost => Self::Closed,
             AskError::TimedOut => Self::TimedOut,
             AskError::Busy => Self::Busy,
             AskError::Failed => Self::Refused("the peer failed to answer".to_owned()),

@@ -19,10 +19,11 @@ use tokio_util::task::TaskTracker;
 
 use super::addresses::{self, Place};
 use super::config::count;
+use super::detour::SILENT;
 use super::frame::Frame;
 use super::gate::{Gate, Pass};
 use super::hello::{self, HelloFailure, Local, Remote};
-use super::link::Link;
+use super::link::{Link, Way};
 use super::rate::LinkRate;
 use super::routes::Routes;
 use super::swarm::{self, Dial, Driver, DriverConfig, Inbound, Wire};
@@ -36,10 +37,7 @@ const MENTIONED: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 /// Addresses come and go together; they are looked at this long after the first one did,
 const SETTLE: Duration = Duration::from_millis(250);
 /// and this often even when the system reported nothing: it does not when an interface loses its carrier.
-const LOOK: Duration = Duration::from_secs(2);
-/// A link that heard nothing for this long is asked whether it still leads anywhere when its peer connects
-/// anew.
-const QUIET: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub(super) struct Node {
@@ -63,7 +61,7 @@ pub(super) struct Node {
     /// Refusals that were logged.
     mentioned: Mutex<LruCache<(Peer, Reason), ()>>,
     stop: CancellationToken,
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
 }
 
 /// Why no connection came about.
@@ -184,6 +182,7 @@ impl Node {
                 if timeout(LOOK, moved.notified()).await.is_ok() {
                     tokio::time::sleep(SETTLE).await;
                 }
+                self.find_detours();
                 let before = self.place();
                 if self.look().await {
                     self.moved(&before);
@@ -199,7 +198,7 @@ impl Node {
         self.routes().moved();
         if before.listening.iter().any(|address| !place.is_own(address)) {
             let links = self.table().all();
-            self.check(links);
+            self.check(links, SILENT);
         }
         self.changed.send_replace(());
     }
@@ -229,25 +228,6 @@ impl Node {
             *known = Arc::new(place);
         }
         changed
-    }
-
-    /// Gives up those of these links that lead nowhere any more: a connection does not break by itself when
-    /// the address at one of its ends is gone.
-    fn check(self: &Arc<Self>, links: Vec<Arc<Link>>) {
-        // A side that is held up lets hear of itself more often than that.
-        let limit = self.config.progress_timeout / 2;
-        for link in links {
-            self.tasks.spawn(async move {
-                let asked = timeout(limit, link.ping());
-                let answered = link.stop.run_until_cancelled(asked).await;
-                if let Some(Err(_)) = answered
-                    && link.activity.unheard() >= limit
-                {
-                    tracing::debug!(peer = ?link.peer, class = ?link.class, "leads nowhere any more");
-                    link.stop.cancel();
-                }
-            });
-        }
     }
 
     pub(super) fn network(&self) -> NetworkInfo {
@@ -384,7 +364,7 @@ impl Node {
         if remote.adopting {
             return Ok((dialed, None));
         }
-        let admitted = self.admit(wire.peer, true, &remote).await;
+        let admitted = self.admit(wire.peer, wire.way.clone(), &remote).await;
         let (link, queue) = admitted.map_err(|refusal| match refusal.reason {
             Reason::TooManyConnections => OpenFailure::Busy,
             Reason::NotMutualStore
@@ -448,7 +428,7 @@ impl Node {
             return Ok(None);
         }
         let admitted = match self.check_elsewhere(wire.peer, &proven.remote).await {
-            Ok(()) => self.admit(wire.peer, false, &proven.remote).await,
+            Ok(()) => self.admit(wire.peer, wire.way.clone(), &proven.remote).await,
             Err(refusal) => Err(refusal),
         };
         let (link, queue) = match admitted {
@@ -480,16 +460,10 @@ impl Node {
     async fn admit(
         &self,
         peer: Peer,
-        dialled: bool,
+        way: Way,
         remote: &Remote,
     ) -> Result<(Arc<Link>, mpsc::Receiver<Frame>), Refusal> {
-        let (link, queue) = Link::new(
-            peer,
-            remote.class,
-            dialled,
-            remote.instance,
-            self.stop.child_token(),
-        );
+        let (link, queue) = Link::new(peer, remote.class, way, remote.instance, self.stop.child_token());
         loop {
             let added = {
                 let config = &self.config;
@@ -518,15 +492,16 @@ impl Node {
         contact: Bytes,
     ) {
         let node = Arc::clone(self);
-        if let Some(ip) = wire.remote {
+        if let Some(ip) = wire.way.remote {
             self.routes().called_from(link.peer, ip);
             if self.place().is_here(ip) {
                 self.met_here.store(true, Ordering::Relaxed);
             }
         }
-        let quiet = |other: &&Arc<Link>| !Arc::ptr_eq(other, &link) && other.activity.unheard() >= QUIET;
+        let quiet = |other: &&Arc<Link>| !Arc::ptr_eq(other, &link) && other.activity.unheard() >= SILENT;
         let older = self.table().of(link.peer).iter().filter(quiet).cloned().collect();
-        self.check(older);
+        // A side that is held up lets hear of itself more often than that.
+        self.check(older, self.config.progress_timeout / 2);
         self.tasks.spawn(async move {
             let peer = link.peer;
             node.context.service.hello(peer, contact);

@@ -12,6 +12,7 @@ use lru::LruCache;
 use mutualstore_dht::Peer;
 use tokio::time::Instant;
 
+use super::Class;
 use super::addresses::ip_of;
 
 /// An address at which somebody else answers is not dialled in search of the same peer for this long.
@@ -21,10 +22,14 @@ const PEERS: NonZeroUsize = NonZeroUsize::new(4096).expect("not 0");
 /// Addresses dropped.
 const ADDRESSES: NonZeroUsize = NonZeroUsize::new(4096).expect("not 0");
 
+/// A peer is given another way than the one that works slowly at most this often.
+const DETOURS: Duration = Duration::from_mins(1);
+
 /// See the module.
 pub(super) struct Routes {
     best: LruCache<Peer, Multiaddr>,
     dropped: LruCache<(Peer, Multiaddr), Instant>,
+    detoured: LruCache<(Peer, Class), Instant>,
 }
 
 impl Default for Routes {
@@ -32,6 +37,7 @@ impl Default for Routes {
         Self {
             best: LruCache::new(PEERS),
             dropped: LruCache::new(ADDRESSES),
+            detoured: LruCache::new(PEERS),
         }
     }
 }
@@ -73,9 +79,22 @@ impl Routes {
         self.best.peek(&peer)
     }
 
+    /// Whether a link of `class` with `peer` may be left for another one now; if so, none may for a while.
+    pub(super) fn may_detour(&mut self, peer: Peer, class: Class, now: Instant) -> bool {
+        let rested = self
+            .detoured
+            .get(&(peer, class))
+            .is_none_or(|last| now >= *last + DETOURS);
+        if rested {
+            self.detoured.put((peer, class), now);
+        }
+        rested
+    }
+
     /// This machine is somewhere else now: who answers where may differ.
     pub(super) fn moved(&mut self) {
         self.dropped.clear();
+        self.detoured.clear();
     }
 }
 

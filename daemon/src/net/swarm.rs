@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use super::StartError;
 use super::addresses::{ip_of, multiaddr, socket_address};
 use super::gate::{Gate, Paced, Pass};
+use super::link::Way;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/mutualstore/1");
 
@@ -49,8 +50,7 @@ const REBIND: Duration = Duration::from_secs(1);
 pub(super) struct Wire {
     /// The other side, as the noise handshake proved.
     pub(super) peer: Peer,
-    /// Where the other side is; none when it was dialled by name.
-    pub(super) remote: Option<IpAddr>,
+    pub(super) way: Way,
     /// Bytes, both ways.
     pub(super) stream: Stream,
     /// Keeps the connection. Declared, and so dropped, after the stream.
@@ -75,7 +75,10 @@ impl Opening {
         let stream = self.stream.await.map_err(|_| OpenError::Unreachable)??;
         Ok(Wire {
             peer: self.peer,
-            remote: self.remote,
+            way: Way {
+                dialled: None,
+                remote: self.remote,
+            },
             stream,
             hold: self.hold,
         })

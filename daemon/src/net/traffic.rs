@@ -37,8 +37,9 @@ const AHEAD: usize = 256 * 1024;
 /// A frame may take `progress_timeout` and this many bytes per second beyond it: what 100 busy connections
 /// have each of a link of 1 Mbit/s.
 const SLOWEST: u64 = 1024;
-/// A side that cannot read is heard this many times in `progress_timeout`.
-const REASSURED: u32 = 4;
+/// A side that cannot read is heard this many times in `progress_timeout`: more often than silence of
+/// [`SILENT`](super::detour::SILENT) and an unanswered ping together.
+const REASSURED: u32 = 10;
 /// How long a side that said goodbye waits for the other to hang up.
 const LINGER: Duration = Duration::from_secs(1);
 

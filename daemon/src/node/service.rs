@@ -59,6 +59,11 @@ impl Service for PeerService {
         })
     }
 
+    fn addresses(&self, peer: Peer) -> Vec<String> {
+        let contact = self.0.core.contact(peer);
+        contact.map_or_else(Vec::new, |contact| contact.addresses.to_vec())
+    }
+
     fn disconnected(&self, peer: Peer) {
         self.0
             .core

@@ -102,6 +102,10 @@ impl Service for Liar {
         Vec::new()
     }
 
+    fn addresses(&self, _: Peer) -> Vec<String> {
+        Vec::new()
+    }
+
     fn disconnected(&self, _: Peer) {}
 
     fn rpc(self: Arc<Self>, _: Peer, body: Bytes) -> BoxFuture<'static, Bytes> {

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::StoreConfig;
+use crate::wire::node::NO_TOKEN;
 
 const FILL: u8 = 0xa7;
 

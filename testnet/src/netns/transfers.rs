@@ -1,0 +1,113 @@
+//! Files that are put and got during a start.
+
+use std::io::{self, Read};
+use std::time::Instant;
+
+use super::space::Space;
+use super::{DETOUR, Failed, NetnsError, SLOWER, Stage, StartReport, failed};
+use crate::client::{GetOptions, PutOptions};
+use crate::stream::{Expecting, Noise};
+
+impl Stage<'_> {
+    /// Takes the interfaces down that are to move, and puts meanwhile where the peer is still to be reached.
+    pub(super) fn cut(&self, report: &mut StartReport, writer: usize, usual: f64) -> Result<(), Failed> {
+        let down = || {
+            let mut interfaces = report.moved_interfaces.iter();
+            interfaces.try_for_each(|interface| Space::take_down(report.moved_peer, *interface))
+        };
+        if report.moved_interfaces.len() == self.options.interfaces {
+            return Ok(down()?);
+        }
+        let seconds = self.put(writer, usual.to_bits(), down)?.seconds;
+        report.put_meanwhile_seconds = Some(seconds);
+        if seconds > SLOWER * usual + DETOUR {
+            let text =
+                format!("a put took {usual:.2} s, {seconds:.2} s when an interface went down meanwhile");
+            report.problems.push(text);
+        }
+        Ok(())
+    }
+
+    /// Stores bytes of `seed`, all shards, and does something half-way.
+    pub(super) fn put(
+        &self,
+        index: usize,
+        seed: u64,
+        half_way: impl FnOnce() -> Result<(), NetnsError> + Send,
+    ) -> Result<Put, Failed> {
+        let member = self.member(index)?;
+        let size = self.options.size_bytes;
+        let begun = Instant::now();
+        let stored = Space::within(index, || {
+            let noise = Noise::new(seed);
+            let mut bytes = Interrupted {
+                from: noise.take(size),
+                left: size / 2,
+                then: Some(half_way),
+            };
+            let options = PutOptions::default();
+            member
+                .client
+                .put(&mut bytes, Some(size), &options, None, &mut |_, _| ())
+        })?;
+        let stored = stored.map_err(failed("put"))?.body;
+        if stored.shards_stored < stored.shards_total {
+            let (stored, total) = (stored.shards_stored, stored.shards_total);
+            return Err(Failed(format!(
+                "a put through peer {index} stored {stored} of {total} shards"
+            )));
+        }
+        Ok(Put {
+            link: stored.link,
+            seconds: begun.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Reads them again and answers how many seconds that took.
+    pub(super) fn get(&self, index: usize, link: &str, seed: u64) -> Result<f64, Failed> {
+        let member = self.member(index)?;
+        let begun = Instant::now();
+        let mut expecting = Expecting::new(seed);
+        let read = Space::within(index, || {
+            let options = GetOptions::default();
+            member
+                .client
+                .get(link, &options, &mut expecting, None, &mut |_, _| ())
+        })?;
+        let read = read.map_err(failed("get"))?;
+        if read != self.options.size_bytes {
+            return Err(Failed(format!("peer {index} answered {read} bytes")));
+        }
+        Ok(begun.elapsed().as_secs_f64())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    pub(super) fn speed(&self, seconds: f64) -> f64 {
+        self.options.size_bytes as f64 / 1e6 / seconds
+    }
+}
+
+/// Bytes, and something that happens when half of them were read.
+struct Interrupted<R, F> {
+    from: R,
+    left: u64,
+    then: Option<F>,
+}
+
+impl<R: Read, F: FnOnce() -> Result<(), NetnsError>> Read for Interrupted<R, F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(into)?;
+        self.left = self.left.saturating_sub(read as u64);
+        if self.left == 0
+            && let Some(then) = self.then.take()
+        {
+            then().map_err(io::Error::other)?;
+        }
+        Ok(read)
+    }
+}
+
+pub(super) struct Put {
+    pub(super) link: String,
+    pub(super) seconds: f64,
+}
