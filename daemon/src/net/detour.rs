@@ -3,8 +3,9 @@
 //! A connection does not break by itself when an address at one of its ends is gone: what was sent waits for
 //! an acknowledgement, for many minutes. A peer with several addresses is reached sooner at another one. Where
 //! nothing moved for [`SILENT`] although an answer is due, and a ping is not answered for as long, the peer's
-//! other addresses are tried; when it answers at one, the silent connection is dropped, and what was asked on
-//! it is asked again. A peer without another address is left to the timeouts.
+//! other addresses are tried. When it answers at one, the silent connection is dropped, and with it those of
+//! the same way that answer no ping either; what was asked on them is asked again. A peer without another
+//! address is left to the timeouts.
 //!
 //! A slow line may look silent too. It is left once in a while at most (see [`Routes`](super::routes)), so
 //! that what takes long comes to its end.
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::join_all;
 use libp2p::Multiaddr;
 use tokio::time::{Instant, timeout};
 
@@ -41,44 +43,52 @@ impl Node {
         for link in stuck {
             let node = Arc::clone(self);
             self.tasks.spawn(async move {
-                let looking = link.stop.run_until_cancelled(node.detour(&link)).await;
-                if looking == Some(true) {
-                    // Those on which an answer is due look for themselves.
-                    let same = |other: &&Arc<Link>| {
-                        other.way.remote == link.way.remote && !other.detour.load(Ordering::Relaxed)
-                    };
-                    let beside: Vec<_> = node.table().of(link.peer).iter().filter(same).cloned().collect();
-                    link.fail_calls(AskError::Moved);
-                    link.stop.cancel();
-                    node.check(beside, SILENT);
+                if let Some(dead) = link.stop.run_until_cancelled(node.detour(&link)).await {
+                    for link in dead {
+                        link.fail_calls(AskError::Moved);
+                        link.stop.cancel();
+                    }
                 }
                 link.detour.store(false, Ordering::Relaxed);
             });
         }
     }
 
-    /// Whether the peer behind `link` does not answer there and does elsewhere.
-    async fn detour(self: &Arc<Self>, link: &Link) -> bool {
+    /// The links to the peer behind `link`, itself among them, that go the same way and lead nowhere; none
+    /// unless the peer answers elsewhere.
+    async fn detour(self: &Arc<Self>, link: &Arc<Link>) -> Vec<Arc<Link>> {
         let addresses = self.context.service.addresses(link.peer);
         let addresses = addresses.iter().filter_map(|text| text.parse().ok());
         let others: Vec<Multiaddr> = addresses.filter(|address| link.way.is_another(address)).collect();
         if others.is_empty() {
-            return false;
+            return Vec::new();
         }
-        let asked = timeout(SILENT, link.ping()).await;
-        if asked.is_ok() || link.activity.unheard() < SILENT {
-            return false;
-        }
-        if !self.routes().may_detour(link.peer, link.class, Instant::now()) {
-            return false;
+        let same_way = |other: &&Arc<Link>| other.way.remote == link.way.remote;
+        let beside: Vec<Arc<Link>> = self
+            .table()
+            .of(link.peer)
+            .iter()
+            .filter(same_way)
+            .cloned()
+            .collect();
+        let asked = beside.into_iter().map(|link| async {
+            let asked = timeout(SILENT, link.ping()).await;
+            (asked.is_err() && link.activity.unheard() >= SILENT).then_some(link)
+        });
+        let dead: Vec<Arc<Link>> = join_all(asked).await.into_iter().flatten().collect();
+        if !dead.iter().any(|other| Arc::ptr_eq(other, link))
+            || !self.routes().may_detour(link.peer, link.class, Instant::now())
+        {
+            return Vec::new();
         }
         let opened = self
             .open(Some(link.peer), others, link.class, self.network())
             .await;
-        if opened.is_ok() {
-            tracing::info!(peer = %link.peer, class = ?link.class, "a silent connection is left for another address");
+        if opened.is_err() {
+            return Vec::new();
         }
-        opened.is_ok()
+        tracing::info!(peer = %link.peer, class = ?link.class, "a silent connection is left for another address");
+        dead
     }
 
     /// Gives up those of these links that do not answer within `limit` and were not heard of for as long.
