@@ -430,6 +430,12 @@ impl Overrides {
         self.write(&path)
     }
 
+    /// Whether something else is to be joined than what is kept.
+    pub(crate) fn joins_anew(&self, directory: &Path) -> Result<bool, ConfigError> {
+        let kept = Self::read(&directory.join(FILE))?.and_then(|kept| kept.join);
+        Ok(self.join.is_some() && self.join != kept)
+    }
+
     /// The values that the environment gives. An empty variable counts as none.
     pub fn from_env(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
         let mut out = Self::default();
