@@ -57,8 +57,8 @@ fn check_member(network: &Network, config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is given to join leads into one network, and is not founded at the same time. `--open` is no contradiction
-/// to an invite into an open network: so all daemons of a testnet can have the same flags.
+/// What is given to join leads into one network, and is not founded at the same time. `--open` is no
+/// contradiction to an invite into an open network: so all daemons of a testnet can have the same flags.
 fn check_joins(config: &Config) -> Result<(), Failure> {
     let mut ids = invites(config).map(|invite| invite.network).chain(config.network);
     let first = ids.next();

@@ -48,8 +48,9 @@ pub(crate) fn dropped() -> u64 {
     DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
 }
 
-/// What is wrong with a filter, if anything is. `RUST_LOG` also takes a word alone for a part of the program of that
-/// name, and a mistyped level would silently log nothing: here such a name has a `_` or `::`, or a level behind it.
+/// What is wrong with a filter, if anything is. `RUST_LOG` also takes a word alone for a part of the program
+/// of that name, and a mistyped level would silently log nothing: here such a name has a `_` or `::`, or a
+/// level behind it.
 pub(crate) fn check_filter(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
     let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();

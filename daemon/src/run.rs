@@ -275,8 +275,8 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     stdin_closed: Arc<Notify>,
-    /// Caught and left unread, it does not end the process: a terminal that closes, or who thinks that logs are
-    /// rotated so, does no harm.
+    /// Caught and left unread, it does not end the process: a terminal that closes, or who thinks that logs
+    /// are rotated so, does no harm.
     _hang_up: Signal,
 }
 
@@ -307,8 +307,8 @@ impl Signals {
 /// How a daemon ends that failed.
 enum Ended {
     Failed(Failure),
-    /// What it was told does not fit, or those it was to join do not let it in: it never served, and what it made is
-    /// taken away again.
+    /// What it was told does not fit, or those it was to join do not let it in: it never served, and what it
+    /// made is taken away again.
     Refused(Failure),
 }
 

@@ -1,11 +1,12 @@
-//! What a start leaves in a data directory before it serves, taken away again where nobody lets it in: the next
-//! start finds what this one found.
+//! What a start leaves in a data directory before it serves, taken away again where nobody lets it in: the
+//! next start finds what this one found.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Everything that is made before a daemon serves. The lock goes last, so that no other daemon begins meanwhile.
+/// Everything that is made before a daemon serves. The lock goes last, so that no other daemon begins
+/// meanwhile.
 const MADE: [&str; 12] = [
     "account",
     "book.json",

@@ -80,8 +80,8 @@ pub fn wait<E: From<NotWhole>>(
     Ok(())
 }
 
-/// One look at every member; who disagrees, and why: one that is not let in, or else the first. Walks are dear, so
-/// states come first.
+/// One look at every member; who disagrees, and why: one that is not let in, or else the first. Walks are
+/// dear, so states come first.
 fn look(members: &[Member]) -> Result<(), Differs> {
     let states = members.iter().map(|member| state(member, members.len()));
     let mut differing: Vec<Differs> = states.filter_map(Result::err).collect();
@@ -105,7 +105,8 @@ fn differs(member: &Member, why: String) -> Differs {
     }
 }
 
-/// What the member knows without asking anybody. Its `status`, which counts its files, only when it is not healthy.
+/// What the member knows without asking anybody. Its `status`, which counts its files, only when it is not
+/// healthy.
 fn state(member: &Member, count: usize) -> Result<(), Differs> {
     let silent = |error| differs(member, format!("does not answer: {error}"));
     if !member.client.healthy().map_err(silent)? {

@@ -1,7 +1,7 @@
 //! Joining a network: what was given to join is dialled until somebody of it answers.
 //!
-//! The first round may end the start of the daemon before it serves: where those to be joined answer that they
-//! do not let this peer in, waiting does not help. Who only does not answer may do so later.
+//! The first round may end the start of the daemon before it serves: where those to be joined answer that
+//! they do not let this peer in, waiting does not help. Who only does not answer may do so later.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -63,7 +63,8 @@ pub(crate) fn verdict() -> (Judge, Verdict) {
 }
 
 impl Verdict {
-    /// Waits for the first round, not for long; who refused, if that ends the start. From then on nothing does.
+    /// Waits for the first round, not for long; who refused, if that ends the start. From then on nothing
+    /// does.
     pub(crate) async fn wait(mut self) -> Option<Refused> {
         if let Ok(told) = timeout(FIRST_ROUND, &mut self.0).await {
             return told.ok().flatten();
@@ -134,8 +135,9 @@ impl<'a> Round<'a> {
         round
     }
 
-    /// Who refused, if nothing can come of all this. A peer without any secret that meets a closed network need
-    /// not wait for the others. A member is not turned away by its own network: that may be mended there.
+    /// Who refused, if nothing can come of all this. A peer without any secret that meets a closed network
+    /// need not wait for the others. A member is not turned away by its own network: that may be mended
+    /// there.
     fn refused_for_good(&self, node: &Node) -> Option<Refused> {
         let first = self.refused.first().filter(|_| !self.met)?;
         if node.network().adopted {
@@ -253,8 +255,8 @@ impl Node {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What whoever is at an address given to join is, if it does not let this peer in and that does not change
-    /// by itself. If it is of the network this peer belongs to, the ring is told.
+    /// What whoever is at an address given to join is, if it does not let this peer in and that does not
+    /// change by itself. If it is of the network this peer belongs to, the ring is told.
     fn refused_at(&self, address: &str, error: &DialError) -> Option<Refused> {
         let DialError::Refused(refusal) = error else {
             return None;
