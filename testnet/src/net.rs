@@ -278,14 +278,16 @@ pub(crate) fn wait_whole(fleet: &Fleet, peers: &[Peer]) -> Result<(), NetError> 
             }))
         })
     };
-    whole::wait(&members, limit, ended).map_err(|error| match error {
-        NetError::NotWhole { source, .. } if source.refused => NetError::Refused(source),
-        NetError::NotWhole { source, .. } => {
-            let peer = peers.iter().find(|peer| peer.index == source.index);
-            let log = peer.map_or_else(String::new, |peer| spawn::log_tail(&peer.data_dir));
-            NetError::NotWhole { source, log }
+    whole::wait(&members, limit, ended).map_err(|error| {
+        let NetError::NotWhole { source, .. } = error else {
+            return error;
+        };
+        if source.refused {
+            return NetError::Refused(source);
         }
-        error => error,
+        let peer = peers.iter().find(|peer| peer.index == source.index);
+        let log = peer.map_or_else(String::new, |peer| spawn::log_tail(&peer.data_dir));
+        NetError::NotWhole { source, log }
     })
 }
 
