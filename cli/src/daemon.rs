@@ -46,8 +46,8 @@ pub(crate) struct Args {
     /// processes. Kept in DIR/config.toml for later starts [env: `MUTUALSTORE_JOIN`]
     #[arg(long, value_name = "@FILE|-|INVITE|MULTIADDR")]
     join: Vec<String>,
-    /// Found an open network: whoever reaches one of its peers joins it. Without this, joining takes an
-    /// invite
+    /// Found an open network: whoever reaches one of its peers joins it, by its bare address. Without this,
+    /// joining takes an invite
     #[arg(long)]
     open: bool,
     /// A configuration file to read above DIR/config.toml

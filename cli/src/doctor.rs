@@ -260,6 +260,7 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
         health(&status),
         damage(&status),
     ];
+    findings.extend(elsewhere(&status));
     findings.extend(writes(&status));
     findings.extend(plain_api(&status));
     findings.extend(open_files(&status));
@@ -296,6 +297,21 @@ fn ring(status: &Status) -> Finding {
     }
 }
 
+/// What is to be joined, and belongs to another network than this peer.
+fn elsewhere(status: &Status) -> Option<Finding> {
+    let is_elsewhere =
+        |(_, why): &(&String, &String)| why.contains("of another network than this data directory");
+    let (address, _) = status.join.iter().find(is_elsewhere)?;
+    let found = format!("{address}, which is to be joined, is of another network than this data directory");
+    let cure = "start the daemon with --join and an address or an invite of its own network, or take `join` out of its \
+                config.toml";
+    Some(if status.ring == "joined" {
+        Finding::warning("join", found, cure)
+    } else {
+        Finding::bad("join", found, cure)
+    })
+}
+
 /// The peers of its own network do not let this one in. The cure is in the reason.
 fn refused(why: &str) -> Finding {
     let cures = [
@@ -310,7 +326,8 @@ fn refused(why: &str) -> Finding {
         ),
         (
             "wrong network",
-            "the peers known belong to another network by now: join with an invite in a fresh data directory",
+            "if it is this directory that was left behind, join with an invite in a fresh one; else start the peers of its \
+             own network",
         ),
         (
             "parameters differ",
@@ -322,9 +339,14 @@ fn refused(why: &str) -> Finding {
         ),
     ];
     let cure = cures.iter().find(|(reason, _)| why.contains(reason));
+    let by = if why.contains("wrong network:") {
+        "refused by peers it knows, which belong to another network by now"
+    } else {
+        "refused by its own network"
+    };
     Finding::bad(
         "ring",
-        format!("refused by its own network: {why}"),
+        format!("{by}: {why}"),
         cure.map_or("ask whoever runs that peer", |(_, cure)| cure),
     )
 }

@@ -231,7 +231,15 @@ fn peers_that_wait_for_a_network() {
         );
         assert!(!Client::open(Path::new(waiting)).unwrap().healthy().unwrap());
         say(["invite", "--data-dir", waiting]).fails(5);
-        say(["put", "/etc/hostname", "--data-dir", waiting]).fails(5);
+        for code in [&[][..], &["--code", "rs:2+2"]] {
+            let said = say([&["put", "/etc/hostname", "--data-dir", waiting], code].concat()).fails(5);
+            assert!(
+                said.stderr.contains("not a member of a network"),
+                "{}",
+                said.stderr
+            );
+            assert!(!said.stderr.contains("copies:1"), "{}", said.stderr);
+        }
     }
 
     let bytes = noise(1, MIB);

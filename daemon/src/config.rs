@@ -25,6 +25,7 @@ use mutualstore_erasure::Policy;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{read_optional, write_atomic};
+use crate::log;
 use crate::network::{
     DEFAULT_SUCCESSORS, Join, check_listen_address, check_peer_address, id_from_hex, split_address,
 };
@@ -100,7 +101,7 @@ pub struct Config {
     pub api_insecure: bool,
     /// How the holders of files are chosen that are put here without saying it. Default successors.
     pub placement: Policy,
-    /// What is logged, in the form of `RUST_LOG`. Default `info`.
+    /// What is logged, in the form of `RUST_LOG`, see `log::check_filter`. Default `info`.
     pub log: String,
     /// Whether the daemon stops when its standard input closes; never kept. Default no.
     pub exit_on_stdin_close: bool,
@@ -384,6 +385,11 @@ impl Config {
             let text = format!("{} to {} are possible", SUCCESSORS.start(), SUCCESSORS.end());
             return Err(bounds("successors", self.successors, text));
         }
+        log::check_filter(&self.log).map_err(|problem| {
+            let form = "levels (error, warn, info, debug, trace, off) for all or for parts of the program are expected, \
+                        such as `info` or `info,mutualstore_daemon=debug`";
+            bounds("log", &self.log, format!("{problem}; {form}"))
+        })?;
         if self.listen.is_empty() {
             return Err(bounds("listen", "empty", "give at least one address"));
         }
@@ -422,6 +428,12 @@ impl Overrides {
             return Ok(());
         }
         self.write(&path)
+    }
+
+    /// Whether something else is to be joined than what is kept.
+    pub(crate) fn joins_anew(&self, directory: &Path) -> Result<bool, ConfigError> {
+        let kept = Self::read(&directory.join(FILE))?.and_then(|kept| kept.join);
+        Ok(self.join.is_some() && self.join != kept)
     }
 
     /// The values that the environment gives. An empty variable counts as none.

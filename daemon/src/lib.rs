@@ -12,6 +12,7 @@
 //! * `http`: what all HTTP listeners share; `api`: the HTTP API on loopback; [`error`]: failures as users see
 //!   them; [`escape`]: text made harmless; `log`, `metrics`, `process`.
 
+mod admission;
 pub mod adversary;
 mod api;
 pub mod config;
@@ -38,6 +39,7 @@ mod run;
 mod spare;
 pub mod store;
 pub mod tombstone;
+mod traces;
 mod transfer;
 pub mod units;
 pub mod wire;

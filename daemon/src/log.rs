@@ -17,6 +17,7 @@ use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -47,6 +48,20 @@ pub(crate) fn dropped() -> u64 {
     DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
 }
 
+/// What is wrong with a filter, if anything is. `RUST_LOG` also takes a word alone for a part of the program
+/// of that name, and a mistyped level would silently log nothing: here such a name has a `_` or `::`, or a
+/// level behind it.
+pub(crate) fn check_filter(filter: &str) -> Result<(), String> {
+    EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let is_clear = |word: &str| is_level(word) || word.contains(['_', ':', '=', '[', ']', '{', '}']);
+    let mut words = filter.split(',').map(str::trim).filter(|word| !word.is_empty());
+    match words.find(|word| !is_clear(word)) {
+        Some(word) => Err(format!("'{word}' is no level")),
+        None => Ok(()),
+    }
+}
+
 /// The log of this process.
 pub(crate) struct Log {
     lines: Arc<Lines>,
@@ -55,7 +70,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// From now on everything of `filter` (in the form of `RUST_LOG`; `info` if it has none) is logged.
+    /// From now on everything of `filter` is logged, which [`check_filter`] found good.
     pub(crate) fn start(filter: &str) -> Self {
         let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
         let dropped = Arc::new(OnceLock::new());
@@ -401,6 +416,25 @@ mod tests {
         assert!(repeats.lines.len() <= REMEMBERED);
         let ended = repeats.ended(now + WINDOW);
         assert_eq!(ended, [line("4999 … 4900 lines like this more in 10 s")]);
+    }
+
+    #[test]
+    fn filters_that_would_log_something_else_are_refused() {
+        for good in [
+            "",
+            "info",
+            "WARN",
+            "off",
+            "info,mutualstore_daemon=debug",
+            "mutualstore_daemon::net",
+            "hyper=trace, debug",
+            "[span{field=1}]=info",
+        ] {
+            assert_eq!(check_filter(good), Ok(()), "{good}");
+        }
+        for wrong in ["debgu", "a=b=c", "mutualstore_daemon=loud", "info,everything"] {
+            assert!(check_filter(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -391,12 +391,17 @@ impl fmt::Display for Join {
 }
 
 impl Join {
+    /// The invite, if it is one.
+    pub fn invite(&self) -> Option<&Invite> {
+        match self {
+            Self::Address(_) => None,
+            Self::Invite(invite) => Some(invite),
+        }
+    }
+
     /// Whether it brings the secret of a closed network.
     pub fn has_secret(&self) -> bool {
-        match self {
-            Self::Address(_) => false,
-            Self::Invite(invite) => !invite.secret.is_empty(),
-        }
+        self.invite().is_some_and(|invite| !invite.secret.is_empty())
     }
 
     /// The addresses to dial, best first.

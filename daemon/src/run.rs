@@ -11,8 +11,9 @@ use mutualstore_dht::ring::{self, Ring, RingConfig};
 use mutualstore_dht::{Contact, Peer, PeerState, Signature, Time};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::config::{Config, Overrides};
 use crate::crypt::public_key;
@@ -22,12 +23,14 @@ use crate::journal::{Journal, Unfinished};
 use crate::list::FileList;
 use crate::log::Log;
 use crate::net::{Net, NetConfig, NetworkInfo};
-use crate::network::{Join, Network};
+use crate::network::Network;
+use crate::node::join::{self, Refused};
 use crate::node::shards::unix_ms;
 use crate::node::{Node, Parts, compaction, driver, membership, scrub, service::PeerService};
 use crate::store::{OpenError, OpenReport, Store, StoreConfig};
+use crate::traces::Traces;
 use crate::wire::signed::{Signer, Verifier};
-use crate::{api, spare, transfer};
+use crate::{admission, api, spare, transfer};
 
 /// A clean stop that takes longer than this is cut short: nothing acknowledged depends on it.
 const STOP: Duration = Duration::from_secs(4);
@@ -50,8 +53,19 @@ pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
         ));
     }
     raise_file_limit();
+    let traces = Traces::before(directory);
+    start(directory, overrides).map_err(|ended| match ended {
+        Ended::Failed(failure) => failure,
+        Ended::Refused(failure) => {
+            traces.remove();
+            failure
+        }
+    })
+}
+
+fn start(directory: &Path, overrides: Overrides) -> Result<(), Ended> {
     let data = DataDir::open(directory)?;
-    let (config, given) = Config::load(directory, overrides)?;
+    let (config, given) = Config::load(directory, overrides).map_err(Ended::refused)?;
     let log = Log::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 8)))
@@ -80,10 +94,13 @@ fn raise_file_limit() {
 }
 
 /// Everything that is opened before the first task runs.
-async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinished>), Failure> {
+async fn open(
+    data: DataDir,
+    config: Config,
+    network: Network,
+) -> Result<(Arc<Node>, Vec<Unfinished>, OpenReport), Failure> {
     let seed = data.identity()?;
     let account = data.account()?;
-    let network = network(&data, &config)?;
     let started = Instant::now();
     let directory = data.path().join("shards");
     let store_config = StoreConfig {
@@ -94,7 +111,6 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
         move || Store::open(&directory, store_config).map_err(|error| store_failed(error, &directory));
     let opened = tokio::task::spawn_blocking(opening).await;
     let (store, report) = opened.map_err(Failure::unexpected)??;
-    let damaged = tell(&report);
     let me = Peer::new(public_key(&seed));
     let contact = contact(&data, &config, &network, me, store.used().committed_bytes)?;
     let verifier = Arc::new(Verifier::new(network.id));
@@ -128,7 +144,6 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
         journal,
     };
     let node = Arc::new(Node::new(parts));
-    node.shards.bad.add(damaged);
     let announced = node.shards.announce_all(&node.core).await;
     announced
         .map_err(|error| Failure::disk(error.kind(), format!("cannot read the shard index: {error}")))?;
@@ -139,7 +154,7 @@ async fn open(data: DataDir, config: Config) -> Result<(Arc<Node>, Vec<Unfinishe
     let net = net.map_err(Failure::usage)?;
     node.set_net(net);
     node.publish_addresses();
-    Ok((node, unfinished))
+    Ok((node, unfinished, report))
 }
 
 /// Says in what state the shard store was found; how much damage was found.
@@ -164,44 +179,6 @@ fn tell(report: &OpenReport) -> u64 {
         );
     }
     damaged
-}
-
-/// The network the data directory belongs to; else one founded here, or a provisional one with something to
-/// join.
-fn network(files: &DataDir, config: &Config) -> Result<Network, Failure> {
-    if let Some(network) = files.network()?.filter(|network| network.adopted) {
-        if config.network.is_some_and(|wanted| wanted != network.id) {
-            let text = "this data directory belongs to another network than the configured one; use another \
-                        directory, or drop `network` from the configuration";
-            return Err(Failure::usage(text));
-        }
-        if config.open && network.is_open() == Some(false) {
-            let text = "--open: this data directory belongs to a closed network, which stays closed; leave --open out, \
-                        or found an open network in another directory";
-            return Err(Failure::usage(text));
-        }
-        return Ok(network);
-    }
-    if config.open && config.join.iter().any(Join::has_secret) {
-        let text = "--open founds an open network, and the invite leads into a closed one; give one of them";
-        return Err(Failure::usage(text));
-    }
-    let (unit, r) = (config.founding_unit(), config.successors);
-    let network = match (config.join.is_empty(), config.open) {
-        (true, true) => founded(Network::found_open(unit, r), config),
-        (true, false) => founded(Network::found(unit, r), config),
-        (false, _) => Network::provisional(unit, r),
-    };
-    files.save_network(&network)?;
-    Ok(network)
-}
-
-/// The network with the id that the configuration wants.
-fn founded(network: Network, config: &Config) -> Network {
-    Network {
-        id: config.network.unwrap_or(network.id),
-        ..network
-    }
 }
 
 fn contact(
@@ -293,16 +270,62 @@ fn system(error: std::io::Error) -> Failure {
     Failure::unexpected(format!("cannot start: {error}"))
 }
 
-async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
-    // Caught and left unread, it does not end the process: a terminal that closes, or who thinks that logs
-    // are rotated so, does no harm.
-    let _hang_up = signal(SignalKind::hangup()).map_err(system)?;
-    let stdin_closed = Arc::new(Notify::new());
-    if config.exit_on_stdin_close {
-        watch_stdin(Arc::clone(&stdin_closed)).map_err(system)?;
+/// What ends a daemon from outside.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    stdin_closed: Arc<Notify>,
+    /// Caught and left unread, it does not end the process: a terminal that closes, or who thinks that logs
+    /// are rotated so, does no harm.
+    _hang_up: Signal,
+}
+
+impl Signals {
+    fn watch(config: &Config) -> std::io::Result<Self> {
+        let stdin_closed = Arc::new(Notify::new());
+        if config.exit_on_stdin_close {
+            watch_stdin(Arc::clone(&stdin_closed))?;
+        }
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            stdin_closed,
+            _hang_up: signal(SignalKind::hangup())?,
+        })
     }
+
+    /// Waits for one; which it was.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            () = self.stdin_closed.notified() => "standard input closed",
+        }
+    }
+}
+
+/// How a daemon ends that failed.
+enum Ended {
+    Failed(Failure),
+    /// What it was told does not fit, or those it was to join do not let it in: it never served, and what it
+    /// made is taken away again.
+    Refused(Failure),
+}
+
+impl Ended {
+    fn refused(error: impl Into<Failure>) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl<E: Into<Failure>> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Ended> {
+    let mut signals = Signals::watch(&config).map_err(system)?;
     let address = config.api;
     let refused = |error| {
         Failure::usage(format!(
@@ -311,22 +334,32 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     };
     let listener = TcpListener::bind(address).await.map_err(refused)?;
     let api = listener.local_addr().map_err(refused)?;
-    let (node, unfinished) = open(data, config).await?;
+    let joins_anew = given.joins_anew(data.path())?;
+    let network = admission::network(&data, &config).map_err(Ended::Refused)?;
+    let (node, unfinished, found) = open(data, config, network).await?;
     let token = node.data.token()?;
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(driver::drive(Arc::clone(&node)));
-    tasks.spawn(membership::keep_book(Arc::clone(&node)));
-    tasks.spawn(crate::node::census::keep(Arc::clone(&node)));
-    tasks.spawn(membership::join(Arc::clone(&node)));
-    tasks.spawn(membership::follow_hints(Arc::clone(&node)));
-    tasks.spawn(membership::tell_usage(Arc::clone(&node)));
-    tasks.spawn(scrub::run(Arc::clone(&node)));
-    tasks.spawn(compaction::run(Arc::clone(&node)));
-    #[cfg(feature = "adversary")]
-    tasks.spawn(crate::adversary::liar::act(Arc::clone(&node)));
-    tasks.spawn(transfer::sweep::run(Arc::clone(&node)));
-    tasks.spawn(transfer::recover::recover(Arc::clone(&node), unfinished));
-    tasks.spawn(transfer::cache::keep(Arc::clone(&node)));
+    let mut tasks = JoinSet::new();
+    let (judge, verdict) = join::verdict();
+    tasks.spawn(join::join(Arc::clone(&node), judge));
+    // A member that starts again finds the others by itself, and serves at once.
+    if joins_anew || !node.network().adopted {
+        tokio::select! {
+            refused = verdict.wait() => if let Some(refused) = refused {
+                hush(&node, &mut tasks).await;
+                node.shards.close().await;
+                return Err(Ended::Refused(turned_away(&refused, &node, joins_anew)));
+            },
+            why = signals.next() => {
+                tracing::info!("{why}");
+                stop(&node, &mut tasks).await;
+                return Ok(());
+            }
+        }
+    } else {
+        drop(verdict);
+    }
+    node.shards.bad.add(tell(&found));
+    spawn_parts(&mut tasks, &node, unfinished);
     let serving = api::serve(Arc::clone(&node), listener, token);
     tasks.spawn(async move {
         if let Err(error) = serving.await {
@@ -340,20 +373,12 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     tokio::select! {
         part = panicked(&mut tasks) => {
             // Half a peer is worse than none: others would wait for it.
-            ended = Err(Failure::unexpected(format!(
+            ended = Err(Ended::Failed(Failure::unexpected(format!(
                 "a part of the daemon failed ({part}); what is stored is safe, start it again"
-            )));
+            ))));
         }
-        _ = terminate.recv() => tracing::info!("SIGTERM"),
-        _ = interrupt.recv() => tracing::info!("SIGINT"),
-        () = stdin_closed.notified() => tracing::info!("standard input closed"),
-        () = node.quit.notified() => {
-            if let Some(failure) = node.refused_by_network() {
-                ended = Err(failure);
-            } else {
-                tracing::info!("left the ring");
-            }
-        },
+        why = signals.next() => tracing::info!("{why}"),
+        () = node.quit.notified() => tracing::info!("left the ring"),
     }
     if tokio::time::timeout(STOP, stop(&node, &mut tasks)).await.is_err() {
         tracing::warn!("stopped before everything was flushed; the next start rescans the shard store");
@@ -361,8 +386,34 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Fa
     ended
 }
 
+fn spawn_parts(tasks: &mut JoinSet<()>, node: &Arc<Node>, unfinished: Vec<Unfinished>) {
+    tasks.spawn(driver::drive(Arc::clone(node)));
+    tasks.spawn(membership::keep_book(Arc::clone(node)));
+    tasks.spawn(crate::node::census::keep(Arc::clone(node)));
+    tasks.spawn(join::follow_hints(Arc::clone(node)));
+    tasks.spawn(membership::tell_usage(Arc::clone(node)));
+    tasks.spawn(scrub::run(Arc::clone(node)));
+    tasks.spawn(compaction::run(Arc::clone(node)));
+    #[cfg(feature = "adversary")]
+    tasks.spawn(crate::adversary::liar::act(Arc::clone(node)));
+    tasks.spawn(transfer::sweep::run(Arc::clone(node)));
+    tasks.spawn(transfer::recover::recover(Arc::clone(node), unfinished));
+    tasks.spawn(transfer::cache::keep(Arc::clone(node)));
+}
+
+/// What a person is told whose daemon was not let in.
+fn turned_away(refused: &Refused, node: &Node, joins_anew: bool) -> Failure {
+    let Refused { address, what, cure } = refused;
+    let state = match (joins_anew, node.network().adopted) {
+        (true, true) => "nothing was changed",
+        (true, false) => "nothing was joined, and nothing of this start is kept",
+        (false, _) => "nothing was joined; `join` in config.toml is as it was",
+    };
+    Failure::not_allowed(format!("{address} {what}; {state}; {cure}"))
+}
+
 /// Waits for a task that panics; others may end.
-async fn panicked(tasks: &mut tokio::task::JoinSet<()>) -> tokio::task::JoinError {
+async fn panicked(tasks: &mut JoinSet<()>) -> tokio::task::JoinError {
     loop {
         match tasks.join_next().await {
             Some(Err(error)) if error.is_panic() => return error,
@@ -373,16 +424,21 @@ async fn panicked(tasks: &mut tokio::task::JoinSet<()>) -> tokio::task::JoinErro
 }
 
 /// Stops without leaving the ring: the peer comes back.
-async fn stop(node: &Arc<Node>, tasks: &mut tokio::task::JoinSet<()>) {
-    node.stop();
-    tasks.shutdown().await;
-    if let Some(net) = node.net() {
-        net.shutdown().await;
-    }
+async fn stop(node: &Arc<Node>, tasks: &mut JoinSet<()>) {
+    hush(node, tasks).await;
     node.save_book();
     node.shards.close().await;
     if let Err(error) = node.data.remove_daemon_info() {
         tracing::warn!(%error, "daemon.json stays behind");
+    }
+}
+
+/// Ends everything that runs; nothing is written.
+async fn hush(node: &Arc<Node>, tasks: &mut JoinSet<()>) {
+    node.stop();
+    tasks.shutdown().await;
+    if let Some(net) = node.net() {
+        net.shutdown().await;
     }
 }
 
@@ -455,61 +511,5 @@ impl Node {
         } else {
             NetworkInfo::default()
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::network::SECRET;
-    #[test]
-    fn a_peer_that_waited_to_join_founds_a_network_when_there_is_nothing_to_join_any_more() {
-        let directory = tempfile::tempdir().unwrap();
-        let data = DataDir::open(directory.path()).unwrap();
-        let joining = Config {
-            capacity: 64 << 20,
-            join: vec![Join::Address("/ip4/127.0.0.1/tcp/1".to_owned())],
-            ..Config::default()
-        };
-        assert!(!network(&data, &joining).unwrap().adopted);
-        let founding = Config {
-            join: Vec::new(),
-            ..joining.clone()
-        };
-        let founded = network(&data, &founding).unwrap();
-        assert!(founded.adopted);
-        assert_eq!(network(&data, &joining).unwrap(), founded);
-        let elsewhere = Config {
-            network: Some([7; 32]),
-            ..founding
-        };
-        assert!(network(&data, &elsewhere).is_err());
-        assert_eq!((founded.secret.len(), founded.is_open()), (SECRET, Some(false)));
-        let open = Config {
-            open: true,
-            join: Vec::new(),
-            ..joining
-        };
-        assert!(network(&data, &open).is_err());
-        assert_eq!(data.network().unwrap(), Some(founded));
-    }
-
-    #[test]
-    fn an_open_network_is_founded_only_when_asked_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let data = DataDir::open(directory.path()).unwrap();
-        let open = Config {
-            capacity: 64 << 20,
-            open: true,
-            ..Config::default()
-        };
-        let founded = network(&data, &open).unwrap();
-        assert_eq!(founded.is_open(), Some(true));
-        let again = Config {
-            open: false,
-            ..open.clone()
-        };
-        assert_eq!(network(&data, &again).unwrap(), founded);
-        assert_eq!(network(&data, &open).unwrap(), founded);
     }
 }

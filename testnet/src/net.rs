@@ -1,5 +1,7 @@
 //! A testnet in a directory: daemons that run detached, one file that says which.
 
+mod error;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -14,12 +16,14 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::client::{Client, ClientError, DaemonFile, FAILURE, RETRY, USAGE};
+use crate::client::{Client, DaemonFile};
 use crate::proc;
 use crate::size::Capacities;
-use crate::spawn::{self, Fleet, LOG_FOLLOWS, Launch, Recipe, SpawnError};
+use crate::spawn::{self, Fleet, Launch, Recipe};
 use crate::state::{self, Peer, StateError, Testnet};
 use crate::whole::{self, Member, NotWhole};
+
+pub use self::error::NetError;
 
 /// Daemons started at the same time; more would only fight for the processors.
 const START_WIDTH: usize = 6;
@@ -41,74 +45,6 @@ const KEPT: [&str; 8] = [
     "token",
     "log",
 ];
-
-/// A testnet command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum NetError {
-    /// The command does not fit this testnet; nothing was changed.
-    #[error("{0}")]
-    Usage(String),
-    /// The description of the testnet cannot be used; nothing was changed.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// A daemon did not come up; those started by this command were killed.
-    #[error(transparent)]
-    Spawn(#[from] SpawnError),
-    /// The daemons found no common ring; those started by this command were killed.
-    #[error("{source}; {LOG_FOLLOWS}{log}")]
-    NotWhole {
-        /// What was seen.
-        source: NotWhole,
-        /// The end of the log of the daemon that disagrees.
-        log: String,
-    },
-    /// A daemon's API failed.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// A file or signal failed.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// A process survived SIGKILL.
-    #[error("process {pid} of peer {index} does not die")]
-    Undead {
-        /// Number of the peer.
-        index: usize,
-        /// Process id.
-        pid: u32,
-    },
-}
-
-impl From<NotWhole> for NetError {
-    fn from(source: NotWhole) -> Self {
-        Self::NotWhole {
-            source,
-            log: String::new(),
-        }
-    }
-}
-
-impl NetError {
-    /// The exit code a command ends with.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) | Self::State(_) => USAGE,
-            Self::NotWhole { .. } => RETRY,
-            Self::Client(error) => error.exit_code(),
-            Self::Spawn(error) if error.is_usage() => USAGE,
-            Self::Spawn(_) | Self::Io { .. } | Self::Undead { .. } => FAILURE,
-        }
-    }
-
-    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |source| Self::Io { what, source }
-    }
-}
 
 /// A new testnet.
 #[derive(Clone, Debug)]
@@ -324,15 +260,31 @@ fn grow(testnet: &mut Testnet, binary: &Path, launches: &[Launch]) -> Result<(),
     Ok(())
 }
 
-/// Waits until `peers` form one ring; a daemon of the fleet that ends meanwhile ends the wait.
+/// Waits until `peers` form one ring; a daemon that ends meanwhile, or that is not let in, ends the wait.
 pub(crate) fn wait_whole(fleet: &Fleet, peers: &[Peer]) -> Result<(), NetError> {
     let members: Vec<Member> = peers.iter().map(member).collect::<Result<_, _>>()?;
     let limit =
         Duration::from_mins(1) + Duration::from_secs(2) * u32::try_from(peers.len()).unwrap_or(u32::MAX);
-    whole::wait(&members, limit, || fleet.any_ended().map(NetError::from)).map_err(|error| {
+    let begun = Instant::now();
+    let ended = || {
+        let ours = fleet.any_ended().map(NetError::from);
+        ours.or_else(|| {
+            let gone = peers.iter().find(|peer| !peer.runs())?;
+            Some(NetError::from(NotWhole {
+                waited: begun.elapsed(),
+                index: gone.index,
+                why: "runs no more".to_owned(),
+                refused: false,
+            }))
+        })
+    };
+    whole::wait(&members, limit, ended).map_err(|error| {
         let NetError::NotWhole { source, .. } = error else {
             return error;
         };
+        if source.refused {
+            return NetError::Refused(source);
+        }
         let peer = peers.iter().find(|peer| peer.index == source.index);
         let log = peer.map_or_else(String::new, |peer| spawn::log_tail(&peer.data_dir));
         NetError::NotWhole { source, log }
@@ -449,7 +401,11 @@ fn wait_placed(fleet: &Fleet, peer: &Peer) {
     let Ok(member) = member(peer) else { return };
     let placed = || {
         let status = member.client.status();
-        status.is_ok_and(|status| status.body.ring != "joining" && !is_newcomer(&peer.data_dir))
+        status.is_ok_and(|status| match status.body.ring.as_str() {
+            "refused" => true,
+            "joining" => false,
+            _ => !is_newcomer(&peer.data_dir),
+        })
     };
     while !placed() && fleet.any_ended().is_none() && Instant::now() < deadline {
         thread::sleep(spawn::POLL);

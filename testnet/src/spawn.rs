@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::client::{DaemonFile, USAGE};
+use crate::client::{DaemonFile, FAILURE, NO_SPACE, NOT_ALLOWED, RETRY, USAGE};
 use crate::interrupt::OnInterrupt;
 
 /// Pause between two looks at something another process does.
@@ -30,6 +30,8 @@ const SERVING_LIMIT: Duration = Duration::from_mins(1);
 const LOG_TAIL: u64 = 2 << 10;
 /// In messages of errors, what the lines of a daemon's log stand behind.
 pub const LOG_FOLLOWS: &str = "its log says:\n";
+/// What the line begins with that says why a daemon ended.
+const LAST_LINE: &str = "error: ";
 /// In the data directory: what [`Launch::join`] holds, a line each.
 const JOIN_FILE: &str = "join";
 
@@ -80,7 +82,7 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// It ended by itself.
-    #[error("daemon {index} ended ({status}); {LOG_FOLLOWS}{log}")]
+    #[error("daemon {index} ended ({status}){}", last_words(log))]
     Exited {
         /// Number of the peer.
         index: usize,
@@ -105,10 +107,24 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// Whether the daemon refused the way it was called.
-    pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Exited { status, .. } if status.code() == Some(i32::from(USAGE)))
+    /// The exit code of a command that failed by this: that of the daemon, where it says what is wrong.
+    pub(crate) fn exit_code(&self) -> u8 {
+        let Self::Exited { status, .. } = self else {
+            return FAILURE;
+        };
+        let code = status.code().and_then(|code| u8::try_from(code).ok());
+        code.filter(|code| [USAGE, RETRY, NO_SPACE, NOT_ALLOWED].contains(code))
+            .unwrap_or(FAILURE)
     }
+}
+
+/// Why a daemon ended, in its own words: the line it ends with, or else the end of its log.
+fn last_words(log: &str) -> String {
+    let last = log
+        .lines()
+        .next_back()
+        .and_then(|line| line.strip_prefix(LAST_LINE));
+    last.map_or_else(|| format!("; {LOG_FOLLOWS}{log}"), |line| format!(": {line}"))
 }
 
 /// The last lines of a daemon's log.
@@ -501,6 +517,19 @@ mod tests {
             .start(&recipe("/nonexistent", false), &launch(dir.path()))
             .unwrap_err();
         assert!(matches!(failure, SpawnError::Start { .. }), "{failure}");
+    }
+
+    #[test]
+    fn a_daemon_that_ends_is_quoted() {
+        let log = "x INFO a: b\nerror: not allowed: because";
+        assert_eq!(last_words(log), ": not allowed: because");
+        assert_eq!(last_words("killed"), format!("; {LOG_FOLLOWS}killed"));
+        let ended = |code: i32| SpawnError::Exited {
+            index: 0,
+            status: std::os::unix::process::ExitStatusExt::from_raw(code << 8),
+            log: String::new(),
+        };
+        assert_eq!([8, 2, 1, 101].map(|code| ended(code).exit_code()), [8, 2, 1, 1]);
     }
 
     #[test]

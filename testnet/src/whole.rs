@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 use crate::client::{Client, RingQuery};
 
 const POLL: Duration = Duration::from_millis(150);
+/// A peer that is not let in for so long stays out.
+const REFUSED: Duration = Duration::from_secs(1);
+/// Others need a while to notice that the process is dead which had its identity before.
+const TAKEN_FOR_A_TWIN: Duration = Duration::from_secs(10);
 
 /// One daemon that should be in the ring.
 #[derive(Clone, Debug)]
@@ -30,6 +34,15 @@ pub struct NotWhole {
     pub index: usize,
     /// What it said.
     pub why: String,
+    /// Whether waiting longer would not help: it is not let into its network.
+    pub refused: bool,
+}
+
+/// Why a peer does not agree.
+struct Differs {
+    index: usize,
+    why: String,
+    refused: bool,
 }
 
 /// Waits until `members` form one ring, at most `limit`. `abort` is asked between two looks; what it
@@ -40,41 +53,77 @@ pub fn wait<E: From<NotWhole>>(
     abort: impl Fn() -> Option<E>,
 ) -> Result<(), E> {
     let begun = Instant::now();
-    while let Err((index, why)) = look(members) {
+    let mut refused_since: Option<Duration> = None;
+    while let Err(Differs { index, why, refused }) = look(members) {
         if let Some(error) = abort() {
             return Err(error);
         }
         let waited = begun.elapsed();
-        if waited > limit {
-            return Err(NotWhole { waited, index, why }.into());
+        refused_since = refused.then(|| refused_since.unwrap_or(waited));
+        let enough = if why.contains("same identity") {
+            TAKEN_FOR_A_TWIN
+        } else {
+            REFUSED
+        };
+        let refused = refused_since.is_some_and(|since| waited.saturating_sub(since) >= enough);
+        if refused || waited > limit {
+            let not_whole = NotWhole {
+                waited,
+                index,
+                why,
+                refused,
+            };
+            return Err(not_whole.into());
         }
         thread::sleep(POLL);
     }
     Ok(())
 }
 
-/// One look at every member; the first that disagrees, and why. Walks are dear, so states come first.
-fn look(members: &[Member]) -> Result<(), (usize, String)> {
-    for member in members {
-        state(member, members.len()).map_err(|why| (member.index, why))?;
+/// One look at every member; who disagrees, and why: one that is not let in, or else the first. Walks are
+/// dear, so states come first.
+fn look(members: &[Member]) -> Result<(), Differs> {
+    let states = members.iter().map(|member| state(member, members.len()));
+    let mut differing: Vec<Differs> = states.filter_map(Result::err).collect();
+    // The others only miss it.
+    differing.sort_by_key(|differs| !differs.refused);
+    if let Some(differs) = differing.into_iter().next() {
+        return Err(differs);
     }
     let expected: BTreeSet<&str> = members.iter().map(|member| member.peer.as_str()).collect();
     for member in members {
-        walk(member, &expected).map_err(|why| (member.index, why))?;
+        walk(member, &expected).map_err(|why| differs(member, why))?;
     }
     Ok(())
 }
 
-/// What the member knows without asking anybody; not `status`, which asks for the health of all files put through it.
-fn state(member: &Member, count: usize) -> Result<(), String> {
-    let silent = |error| format!("does not answer: {error}");
+fn differs(member: &Member, why: String) -> Differs {
+    Differs {
+        index: member.index,
+        why,
+        refused: false,
+    }
+}
+
+/// What the member knows without asking anybody. Its `status`, which counts its files, only when it is not
+/// healthy.
+fn state(member: &Member, count: usize) -> Result<(), Differs> {
+    let silent = |error| differs(member, format!("does not answer: {error}"));
     if !member.client.healthy().map_err(silent)? {
-        return Err("is joining".to_owned());
+        let status = member.client.status().map_err(silent)?.body;
+        return Err(match status.refused {
+            Some(why) => Differs {
+                index: member.index,
+                why: format!("is not let in: {why}"),
+                refused: true,
+            },
+            None => differs(member, "is joining".to_owned()),
+        });
     }
     let ring = member.client.ring(RingQuery::default()).map_err(silent)?.body;
     let known = ring.peers.iter().filter(|peer| peer.state == "alive").count();
     if known < count {
-        return Err(format!("knows {known} of {count} peers"));
+        return Err(differs(member, format!("knows {known} of {count} peers")));
     }
     Ok(())
 }

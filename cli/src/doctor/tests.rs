@@ -49,6 +49,23 @@ fn a_peer_without_a_network_says_what_it_tries_and_promises_nothing() {
 }
 
 #[test]
+fn who_belongs_to_another_network_is_not_taken_for_the_own_one() {
+    let mut status = status("alone", 1, 0, 0);
+    assert_eq!(elsewhere(&status).map(|finding| finding.state), None);
+    let why = "is of another network than this data directory: give the address of a peer of its own network";
+    status
+        .join
+        .insert("/ip4/192.0.2.1/tcp/4001".to_owned(), why.to_owned());
+    let finding = elsewhere(&status).unwrap();
+    assert_eq!(finding.state, State::Bad);
+    assert!(finding.found.starts_with("/ip4/192.0.2.1/tcp/4001, "));
+    let known = refused("12D3: wrong network: the peers belong to different networks");
+    assert!(!known.found.contains("own network"), "{}", known.found);
+    let own = refused("12D3: wrong network secret: the proof of the network's secret failed");
+    assert!(own.found.contains("own network") && own.cure.unwrap().contains("secret in network.json"));
+}
+
+#[test]
 fn an_open_network_is_a_warning() {
     let mut status = status("joined", 12, 0, 0);
     for (open, state) in [

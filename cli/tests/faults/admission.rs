@@ -142,6 +142,15 @@ fn a_member_with_another_secret_is_refused_and_not_alone() {
     );
     at(&dir, &["put", "/etc/hostname"]).fails(8);
     drop(daemon);
+    let said = net.testnet("start", &["--peer", "1"]).fails(8);
+    assert!(
+        said.stderr.contains("is not let in: ") && said.stderr.contains("wrong network secret"),
+        "{}",
+        said.stderr
+    );
+    std::fs::write(&path, "{").unwrap();
+    let said = net.testnet("start", &["--peer", "1"]).fails(2);
+    assert!(said.stderr.contains("network.json is damaged"), "{}", said.stderr);
 
     network["secret"] = secret.into();
     std::fs::write(&path, network.to_string()).unwrap();

@@ -354,7 +354,12 @@ impl Node {
         let remote = timeout(self.config.hello_timeout, hello).await;
         let remote = remote
             .map_err(|_| OpenFailure::Unreachable)?
-            .inspect_err(|failure| self.mention(wire.peer, failure))?;
+            .inspect_err(|failure| {
+                // Who dials an address says itself what came of it.
+                if peer.is_some() {
+                    self.mention(wire.peer, failure);
+                }
+            })?;
         let dialed = Dialed {
             peer: wire.peer,
             contact: remote.contact.clone(),

@@ -175,7 +175,9 @@ impl Driver {
             .with_idle_connection_timeout(Duration::ZERO)
             .with_max_negotiating_inbound_streams(1);
         let peer_id = keypair.public().to_peer_id();
-        let swarm = Swarm::new(transport, behaviour, peer_id, swarm_config);
+        let make = || Swarm::new(transport, behaviour, peer_id, swarm_config);
+        // It logs the peer id, which the ready line tells; a start that is refused says one line.
+        let swarm = tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), make);
         let moved = Arc::new(Notify::new());
         let mut driver = Self {
             swarm,

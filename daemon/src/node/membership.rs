@@ -1,17 +1,12 @@
-//! Joining a network, and keeping the ring's picture of this peer true.
+//! Keeping the ring's picture of this peer true, and what this peer knows of the others.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use futures::stream::FuturesUnordered;
-use futures::{StreamExt as _, stream};
-use mutualstore_dht::contact::virtual_nodes_for;
 use mutualstore_dht::custody::Standing;
 use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
 use mutualstore_dht::{Contact, Id, Peer, PeerState, Time};
-use tokio::time::{Instant, sleep_until};
-use zeroize::Zeroizing;
 
 use super::Node;
 use super::core::State;
@@ -19,16 +14,9 @@ use super::shards::unix_ms;
 use crate::error::Failure;
 use crate::files::{BookEntry, DaemonInfo};
 use crate::link::Link;
-use crate::net::{DialError, Net, NetworkInfo, Reason, Refusal, STAGGER};
-use crate::network::Join;
+use crate::net::{Net, Reason, Refusal};
 use crate::spare;
-use crate::wire::contact::decode_contact;
 
-/// Between two rounds over the join addresses: doubles up to the maximum.
-const JOIN_RETRY: Duration = Duration::from_millis(250);
-const JOIN_RETRY_MAX: Duration = Duration::from_secs(10);
-/// Addresses of an old address book dialled at once.
-const HINTS_AT_ONCE: usize = 8;
 /// How full this peer is, and whether others could relieve it, is looked at this often even when nothing
 /// comes or goes.
 const USAGE_EVERY: Duration = Duration::from_secs(5);
@@ -46,127 +34,6 @@ const OVERFULL_ABOVE: u64 = 100;
 const MET_WITHIN: Duration = Duration::from_mins(1);
 /// With an unknown code, a stripe's shards lie with this many successors or more.
 pub(crate) const LIKELY_HOLDERS: usize = 6;
-
-/// Dials what is to be joined until each has answered once, adopting the network of the first if this peer
-/// has none yet; then the ring knows somebody to ask and goes on by itself. One answer is not enough: after a
-/// mass restart an address that is still silent may lead to another ring that has to be merged with. The
-/// addresses of an invite are those of one peer, tried together: one of them is enough.
-///
-/// A peer in no network that is refused by all in the first round, because it lacks the secret of their
-/// network, ends: without an invite it never becomes a member. Refused later, it waits on and says why.
-pub(crate) async fn join(node: Arc<Node>) {
-    let mut joins: Vec<&[String]> = node.config.join.iter().map(Join::addresses).collect();
-    for address in joins.iter().copied().flatten() {
-        node.unanswered()
-            .insert(address.clone(), "not tried yet".to_owned());
-    }
-    let mut wait = JOIN_RETRY;
-    let (mut first_round, given) = (true, joins.len());
-    while !joins.is_empty() {
-        let mut left = Vec::new();
-        let mut closed = Vec::new();
-        for addresses in joins {
-            match dial_any(&node, addresses).await {
-                Dialled::Done => continue,
-                Dialled::Silent => {}
-                Dialled::Closed(address) => closed.push(address),
-            }
-            left.push(addresses);
-        }
-        let refused = first_round && closed.len() == given && !node.network().adopted;
-        if let Some(address) = closed.first().filter(|_| refused) {
-            let text = node.wrong_secret();
-            node.end_refused(Failure::not_allowed(format!(
-                "{address} {text}; nothing was joined"
-            )));
-            return;
-        }
-        joins = left;
-        first_round = false;
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(JOIN_RETRY_MAX);
-    }
-}
-
-/// Looks for the peers of an address book that an older version wrote: each that is there says itself who it
-/// is.
-pub(crate) async fn follow_hints(node: Arc<Node>) {
-    let mut silent = node.hints.clone();
-    let mut wait = JOIN_RETRY;
-    while !silent.is_empty() && wait < JOIN_RETRY_MAX {
-        let dials = silent.into_iter().map(|address| {
-            let node = Arc::clone(&node);
-            async move { dial(&node, &address).await.err().map(|_| address) }
-        });
-        let asked = stream::iter(dials).buffer_unordered(HINTS_AT_ONCE);
-        silent = asked.filter_map(std::future::ready).collect().await;
-        tokio::time::sleep(wait).await;
-        wait *= 2;
-    }
-}
-
-/// What came of dialling the addresses of one peer.
-enum Dialled {
-    /// One answered, or all are this peer itself: nothing is left to do.
-    Done,
-    /// None answers, or who does cannot be joined now.
-    Silent,
-    /// At this one is a member of a network whose secret this peer does not have.
-    Closed(String),
-}
-
-/// Dials addresses of one peer, the next one when those before failed or took long.
-async fn dial_any(node: &Arc<Node>, addresses: &[String]) -> Dialled {
-    let mut closed = None;
-    let mut waiting = addresses.iter();
-    let mut dialling = FuturesUnordered::new();
-    let mut next = Instant::now();
-    let mut own = true;
-    loop {
-        tokio::select! {
-            biased;
-            Some((address, dialled)) = dialling.next(), if !dialling.is_empty() => {
-                let address: &String = address;
-                let Err(error) = dialled else {
-                    node.unanswered().retain(|known, _| !addresses.contains(known));
-                    return Dialled::Done;
-                };
-                let text = if is_wrong_secret(&error) {
-                    closed = Some(address.clone());
-                    node.wrong_secret().to_owned()
-                } else {
-                    error.to_string()
-                };
-                if let DialError::Refused(refusal) = &error
-                    && refusal.reason.is_lasting()
-                    && node.network().adopted
-                {
-                    node.barred_at(address, refusal);
-                }
-                let before = node.unanswered().insert(address.clone(), text.clone());
-                own &= error == DialError::Own;
-                if error != DialError::Own && before.as_ref() != Some(&text) {
-                    tracing::warn!("join: {address}: {text}; keeps trying, serves meanwhile");
-                }
-                next = Instant::now();
-            }
-            () = sleep_until(next), if waiting.len() > 0 => {
-                dialling.extend(waiting.next().map(async |address| (address, dial(node, address).await)));
-                next = Instant::now() + STAGGER;
-            }
-            else => return match closed {
-                Some(address) => Dialled::Closed(address),
-                None if own => Dialled::Done,
-                None => Dialled::Silent,
-            },
-        }
-    }
-}
-
-/// Whether somebody answers there, of a network whose secret this peer does not have.
-fn is_wrong_secret(error: &DialError) -> bool {
-    matches!(error, DialError::Refused(refusal) if refusal.reason == Reason::WrongSecret)
-}
 
 /// Keeps the contact and `daemon.json` true to where this peer listens.
 pub(crate) async fn follow_addresses(node: Arc<Node>, mut info: DaemonInfo) {
@@ -197,24 +64,6 @@ pub(crate) async fn tell_usage(node: Arc<Node>) {
     }
 }
 
-async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
-    let Some(net) = node.net() else { return Ok(()) };
-    if !node.network().adopted {
-        let learned = net.learn(address, &node.invited()).await?;
-        node.adopt(&learned.network);
-    }
-    let dialed = net.dial(address).await?;
-    match decode_contact(dialed.contact, &node.verifier) {
-        Ok(contact) if contact.peer == dialed.peer => {
-            node.core.with(|state, now| state.ring.introduce(now, contact));
-        }
-        Ok(_) => tracing::warn!(peer = %dialed.peer, "introduced itself as another peer; that is ignored"),
-        Err(error) => tracing::warn!(peer = %dialed.peer, %error, "answered in a way not understood"),
-    }
-    tracing::info!(peer = %dialed.peer, address, "join: answered");
-    Ok(())
-}
-
 /// What a peer is to users.
 fn standing(state: &State, peer: Peer, liveness: Liveness, now: Time, repair_delay: Duration) -> Standing {
     match liveness {
@@ -233,32 +82,6 @@ fn standing(state: &State, peer: Peer, liveness: Liveness, now: Time, repair_del
 }
 
 impl Node {
-    /// Join addresses through which nobody was met yet, and how the last attempt ended.
-    pub(crate) fn unanswered(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a peer with another secret than this one's stands for.
-    fn wrong_secret(&self) -> &'static str {
-        if self.network().adopted || self.config.join.iter().any(Join::has_secret) {
-            "is of a network with another secret: ask one of its members for an invite (`mutualstore invite`)"
-        } else {
-            "is of a closed network: join by an invite, which `mutualstore invite` prints on one of its peers, with \
-             --join @FILE"
-        }
-    }
-
-    /// Nobody takes this peer in: the process ends and says why.
-    fn end_refused(&self, why: Failure) {
-        self.refused.get_or_init(|| why);
-        self.quit.notify_one();
-    }
-
-    /// Why this peer ends, if it was because nobody took it in.
-    pub(crate) fn refused_by_network(&self) -> Option<Failure> {
-        self.refused.get().cloned()
-    }
-
     /// What the ring is to a user: a peer that has not found its network yet is joining, although it serves
     /// meanwhile as a ring of one.
     pub(crate) fn phase(&self) -> Phase {
@@ -271,18 +94,10 @@ impl Node {
         })
     }
 
-    /// Another peer does not let this one into its network.
-    pub(super) fn barred_by(&self, peer: Peer, refusal: &Refusal) {
+    /// Whoever this is, a peer or an address, does not let this peer into its network.
+    pub(super) fn barred_by(&self, who: impl fmt::Display, refusal: &Refusal) {
         let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
-        *barred = Some(format!("{peer}: {}", refusal.to_string().escape_debug()));
-    }
-
-    /// So does whoever is at an address given to join.
-    fn barred_at(&self, address: &str, refusal: &Refusal) {
-        let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
-        *barred = Some(format!("{address}: {}", refusal.to_string().escape_debug()));
-        drop(barred);
-        self.core.with(|state, now| state.ring.handle_barred(now));
+        *barred = Some(format!("{who}: {}", refusal.to_string().escape_debug()));
     }
 
     /// Why the network this peer belongs to does not let it in: who refused it last, and with which words.
@@ -296,9 +111,13 @@ impl Node {
     /// Refuses to change anything in a network that does not let this peer in.
     pub(crate) fn check_admitted(&self) -> Result<(), Failure> {
         self.refusal().map_or(Ok(()), |why| {
+            let cause = if why.contains(&format!("{}:", Reason::WrongNetwork)) {
+                "the peers known here belong to another network"
+            } else {
+                "the network refuses this peer"
+            };
             let text = format!(
-                "the network refuses this peer ({why}), so nothing can be stored or deleted from here; `mutualstore doctor` \
-                 names the cure"
+                "{cause} ({why}), so nothing can be stored or deleted from here; `mutualstore doctor` names the cure"
             );
             Err(Failure::not_allowed(text))
         })
@@ -489,58 +308,12 @@ impl Node {
         }
     }
 
-    /// Becomes a peer of the network that answered a join address: its parameters decide how many virtual
-    /// nodes this peer has.
-    fn adopt(&self, found: &NetworkInfo) {
-        let mut network = self.network();
-        let NetworkInfo { secret, .. } = self.invited();
-        if let Err(error) = network.adopt(found.id, secret, found.unit, found.r) {
-            tracing::error!(%error, "cannot join");
-            return;
-        }
-        let count = virtual_nodes_for(self.config.capacity, network.unit);
-        let r = usize::try_from(network.r).unwrap_or(usize::MAX);
-        if let Err(error) = self.data.save_network(&network) {
-            tracing::error!(%error, "cannot join");
-            return;
-        }
-        self.core.with(|state, now| {
-            // Together, so that what is kept from now on are places in the new network.
-            self.verifier.enter(network.id);
-            *self.network.write().unwrap_or_else(PoisonError::into_inner) = network;
-            state.ring.adopt(now, r, count);
-        });
-        if let Some(net) = self.net() {
-            net.adopt(self.network_info());
-        }
-    }
-
     /// The ring chose virtual nodes. Those of a peer that has not found its network yet are not for long.
     pub(super) fn keep_places(&self, chosen: &[u16]) {
         if self.network().adopted
             && let Err(error) = self.data.add_virtual_nodes(chosen)
         {
             tracing::error!(%error, "cannot keep the indices of the virtual nodes; the next start chooses others");
-        }
-    }
-
-    /// What the invite and the configuration say of the network to be joined: its id, all zero if any will
-    /// do, and its secret.
-    fn invited(&self) -> NetworkInfo {
-        let mut invites = self.config.join.iter().filter_map(|join| match join {
-            Join::Invite(invite) => Some(invite),
-            Join::Address(_) => None,
-        });
-        let (id, secret) = match invites.next() {
-            Some(invite) => (invite.network, invite.secret.clone()),
-            None => ([0; 32], Zeroizing::default()),
-        };
-        let id = self.config.network.unwrap_or(id);
-        NetworkInfo {
-            id,
-            secret,
-            unit: 0,
-            r: 0,
         }
     }
 }

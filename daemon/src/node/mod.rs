@@ -9,7 +9,8 @@
 //! * [`service`]: what other peers ask of this one.
 //! * [`scrub`]: reads all shards again from time to time.
 //! * [`shards`]: the one way to local shards; keeps store and custody in step.
-//! * [`membership`]: joining a network and telling the ring about ourselves.
+//! * [`join`]: joining a network.
+//! * [`membership`]: telling the ring about ourselves, and what is known of the others.
 //! * [`upkeep`]: repair now, forget a peer, leave.
 //! * [`stuck`]: what repair cannot mend.
 //! * [`survey`]: whether the ring is one, as its peers see it.
@@ -19,6 +20,7 @@ pub(crate) mod compaction;
 pub(crate) mod core;
 pub(crate) mod driver;
 mod jobs;
+pub(crate) mod join;
 pub(crate) mod membership;
 pub(crate) mod outside;
 pub(crate) mod scrub;
@@ -46,7 +48,6 @@ use self::scrub::Scrub;
 use self::shards::{Shards, unix_ms};
 use self::upkeep::Departure;
 use crate::config::Config;
-use crate::error::Failure;
 use crate::files::DataDir;
 use crate::journal::Journal;
 use crate::list::FileList;
@@ -111,14 +112,12 @@ pub(crate) struct Node {
     hints: Vec<String>,
     /// Join addresses through which nobody was met yet, and why.
     unanswered: Mutex<BTreeMap<String, String>>,
-    /// Why nobody lets this peer into a network: the process ends.
-    refused: OnceLock<Failure>,
     /// Who refused this peer last, and why.
     barred: Mutex<Option<String>>,
     book_changed: Notify,
     departure: Mutex<Departure>,
     leave_by_force: AtomicBool,
-    /// This peer left the ring, or none takes it: the process ends.
+    /// This peer left the ring: the process ends.
     pub(crate) quit: Notify,
     /// Whether connections break because this peer stops.
     stopping: AtomicBool,
@@ -200,7 +199,6 @@ impl Node {
             verifier: parts.verifier,
             hints: parts.hints,
             unanswered: Mutex::default(),
-            refused: OnceLock::new(),
             barred: Mutex::default(),
             book_changed: Notify::new(),
             departure: Mutex::default(),

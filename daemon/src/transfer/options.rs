@@ -47,6 +47,21 @@ fn free_of(contact: &Contact) -> u64 {
         .saturating_add(u64::from(MAX_SHARD_SIZE))
 }
 
+/// Refuses a put that needs to know others as long as this peer has not met its network.
+fn check_member(node: &Node) -> Result<(), Failure> {
+    if node.phase() != Phase::Joining {
+        return Ok(());
+    }
+    let text = if node.network().adopted {
+        "this peer has not met the others of its network yet, so nothing was stored; try again when `mutualstore status` \
+         says `joined`; `mutualstore doctor` names whom it waits for"
+    } else {
+        "this peer is not a member of a network yet, so nothing was stored; `mutualstore doctor` says what it waits for; \
+         an invite lets it in: `mutualstore invite` on a member, `mutualstore daemon --join @FILE` here"
+    };
+    Err(Failure::refused(text))
+}
+
 impl PutOptions {
     /// The code to use, and what the person should know about it.
     pub(super) fn decide(&self, node: &Node) -> Result<(Code, Option<String>), Failure> {
@@ -104,12 +119,7 @@ impl PutOptions {
     fn choose_code(&self, node: &Node) -> Result<(Code, Option<String>), Failure> {
         let r = usize::try_from(node.network().r).unwrap_or(usize::MAX);
         let Some(code) = self.code else {
-            if node.phase() == Phase::Joining {
-                return Err(Failure::refused(
-                    "the ring is not joined yet, so no code can be chosen; try again, or give one with --code \
-                 (copies:1 stores on this peer alone)",
-                ));
-            }
+            check_member(node)?;
             let code = Code::auto(node.peers_counted());
             let warning = (code == Code::Copies(1))
                 .then(|| "this peer is alone: the file exists once and dies with this disk".to_owned());
@@ -119,6 +129,7 @@ impl PutOptions {
             .map_err(|error| Failure::usage(format!("code {code}: {error}")))?;
         let (known, needed) = (node.peers_known(), usize::from(code.n()));
         if known < needed && !self.degraded {
+            check_member(node)?;
             return Err(Failure::refused(format!(
                 "code {code} needs {needed} peers and {known} are known; add peers, choose another code, or accept \
              less with --degraded"

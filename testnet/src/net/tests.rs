@@ -1,4 +1,6 @@
 use super::*;
+use crate::client::USAGE;
+use crate::spawn::SpawnError;
 
 fn options() -> UpOptions {
     UpOptions {

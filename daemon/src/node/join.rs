@@ -1,0 +1,335 @@
+//! Joining a network: what was given to join is dialled until somebody of it answers.
+//!
+//! The first round may end the start of the daemon before it serves: where those to be joined answer that
+//! they do not let this peer in, waiting does not help. Who only does not answer may do so later.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt as _, stream};
+use mutualstore_dht::contact::virtual_nodes_for;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout};
+use zeroize::Zeroizing;
+
+use super::Node;
+use crate::net::{DialError, NetworkInfo, Reason, STAGGER};
+use crate::network::Join;
+use crate::wire::contact::decode_contact;
+
+/// Between two rounds over the join addresses: doubles up to the maximum.
+const JOIN_RETRY: Duration = Duration::from_millis(250);
+const JOIN_RETRY_MAX: Duration = Duration::from_secs(10);
+/// Addresses of an old address book dialled at once.
+const HINTS_AT_ONCE: usize = 8;
+/// A start waits so long for the first round, then it serves. Who is up answers in a fraction of it.
+const FIRST_ROUND: Duration = Duration::from_secs(3);
+
+/// Somebody to be joined does not let this peer in, and will not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Where it was found.
+    pub(crate) address: String,
+    /// What it is.
+    pub(crate) what: &'static str,
+    /// What to do about it.
+    pub(crate) cure: &'static str,
+}
+
+impl Refused {
+    /// One that lacks the secret of the network there.
+    fn is_stranger(&self) -> bool {
+        self.what == CLOSED
+    }
+}
+
+const CLOSED: &str = "is of a closed network";
+const OTHER_SECRET: &str = "is of a network with another secret";
+const OTHER_NETWORK: &str = "is of another network than this data directory";
+const NOT_INVITED: &str = "is of another network than the one to be joined";
+
+/// How the first round ends, seen from the start of the daemon.
+pub(crate) struct Verdict(oneshot::Receiver<Option<Refused>>);
+
+/// The other end of it.
+pub(crate) struct Judge(oneshot::Sender<Option<Refused>>);
+
+/// A pair of them.
+pub(crate) fn verdict() -> (Judge, Verdict) {
+    let (judge, verdict) = oneshot::channel();
+    (Judge(judge), Verdict(verdict))
+}
+
+impl Verdict {
+    /// Waits for the first round, not for long; who refused, if that ends the start. From then on nothing
+    /// does.
+    pub(crate) async fn wait(mut self) -> Option<Refused> {
+        if let Ok(told) = timeout(FIRST_ROUND, &mut self.0).await {
+            return told.ok().flatten();
+        }
+        self.0.close();
+        self.0.try_recv().ok().flatten()
+    }
+}
+
+/// Dials what is to be joined until each has answered once, adopting the network of the first if this peer
+/// has none yet; then the ring knows somebody to ask and goes on by itself. One answer is not enough: after a
+/// mass restart an address that is still silent may lead to another ring that has to be merged with. The
+/// addresses of an invite are those of one peer, tried together: one of them is enough.
+pub(crate) async fn join(node: Arc<Node>, judge: Judge) {
+    let joins: Vec<&[String]> = node.config.join.iter().map(Join::addresses).collect();
+    for address in joins.iter().copied().flatten() {
+        node.unanswered()
+            .insert(address.clone(), "not tried yet".to_owned());
+    }
+    let mut round = Round::over(&node, joins).await;
+    let refused = round.refused_for_good(&node);
+    let ends = refused.is_some();
+    // Nobody waits for it any more where the daemon serves.
+    if judge.0.send(refused).is_ok() && ends {
+        return;
+    }
+    let mut wait = JOIN_RETRY;
+    loop {
+        for line in &round.said {
+            tracing::warn!("{line}");
+        }
+        if round.left.is_empty() {
+            return;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(JOIN_RETRY_MAX);
+        round = Round::over(&node, round.left).await;
+    }
+}
+
+/// What came of dialling everything once.
+#[derive(Default)]
+struct Round<'a> {
+    /// What has to be dialled again.
+    left: Vec<&'a [String]>,
+    refused: Vec<Refused>,
+    silent: bool,
+    met: bool,
+    /// What is new, for the log.
+    said: Vec<String>,
+}
+
+impl<'a> Round<'a> {
+    async fn over(node: &Arc<Node>, joins: Vec<&'a [String]>) -> Self {
+        let mut round = Self::default();
+        for addresses in joins {
+            match dial_any(node, addresses, &mut round.said).await {
+                Dialled::Met => {
+                    round.met = true;
+                    continue;
+                }
+                Dialled::Own => continue,
+                Dialled::Silent => round.silent = true,
+                Dialled::Refused(refused) => round.refused.push(refused),
+            }
+            round.left.push(addresses);
+        }
+        round
+    }
+
+    /// Who refused, if nothing can come of all this. A peer without any secret that meets a closed network
+    /// need not wait for the others. A member is not turned away by its own network: that may be mended
+    /// there.
+    fn refused_for_good(&self, node: &Node) -> Option<Refused> {
+        let first = self.refused.first().filter(|_| !self.met)?;
+        if node.network().adopted {
+            let elsewhere = |refused: &Refused| refused.what == OTHER_NETWORK;
+            return (!self.silent && self.refused.iter().all(elsewhere)).then(|| first.clone());
+        }
+        let stranger = self.refused.iter().find(|refused| refused.is_stranger());
+        stranger.or((!self.silent).then_some(first)).cloned()
+    }
+}
+
+/// Looks for the peers of an address book that an older version wrote: each that is there says itself who it
+/// is.
+pub(crate) async fn follow_hints(node: Arc<Node>) {
+    let mut silent = node.hints.clone();
+    let mut wait = JOIN_RETRY;
+    while !silent.is_empty() && wait < JOIN_RETRY_MAX {
+        let dials = silent.into_iter().map(|address| {
+            let node = Arc::clone(&node);
+            async move {
+                let error = dial(&node, &address).await.err()?;
+                if let DialError::Refused(refusal) = &error
+                    && refusal.reason.is_lasting()
+                {
+                    tracing::warn!(
+                        "{address}, of the address book: {}",
+                        error.to_string().escape_debug()
+                    );
+                }
+                Some(address)
+            }
+        });
+        let asked = stream::iter(dials).buffer_unordered(HINTS_AT_ONCE);
+        silent = asked.filter_map(std::future::ready).collect().await;
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+    }
+}
+
+/// What came of dialling the addresses of one peer.
+enum Dialled {
+    /// One answered.
+    Met,
+    /// All are this peer itself.
+    Own,
+    /// None answers, or who does cannot be joined now.
+    Silent,
+    /// Who answers does not let this peer in, and will not.
+    Refused(Refused),
+}
+
+/// Dials addresses of one peer, the next one when those before failed or took long.
+async fn dial_any(node: &Arc<Node>, addresses: &[String], said: &mut Vec<String>) -> Dialled {
+    let mut refused = None;
+    let mut waiting = addresses.iter();
+    let mut dialling = FuturesUnordered::new();
+    let mut next = Instant::now();
+    let mut own = true;
+    loop {
+        tokio::select! {
+            biased;
+            Some((address, dialled)) = dialling.next(), if !dialling.is_empty() => {
+                let address: &String = address;
+                let Err(error) = dialled else {
+                    node.unanswered().retain(|known, _| !addresses.contains(known));
+                    return Dialled::Met;
+                };
+                let lasting = node.refused_at(address, &error);
+                let text = match &lasting {
+                    Some(Refused { what, cure, .. }) => format!("{what}: {cure}"),
+                    None => error.to_string(),
+                };
+                refused = lasting.or(refused);
+                let before = node.unanswered().insert(address.clone(), text.clone());
+                own &= error == DialError::Own;
+                if error != DialError::Own && before.as_ref() != Some(&text) {
+                    said.push(format!("join: {address}: {text}; keeps trying, serves meanwhile"));
+                }
+                next = Instant::now();
+            }
+            () = sleep_until(next), if waiting.len() > 0 => {
+                dialling.extend(waiting.next().map(async |address| (address, dial(node, address).await)));
+                next = Instant::now() + STAGGER;
+            }
+            else => return match refused {
+                Some(refused) => Dialled::Refused(refused),
+                None if own => Dialled::Own,
+                None => Dialled::Silent,
+            },
+        }
+    }
+}
+
+async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
+    let Some(net) = node.net() else { return Ok(()) };
+    if !node.network().adopted {
+        let learned = net.learn(address, &node.invited()).await?;
+        node.adopt(&learned.network);
+    }
+    let dialed = net.dial(address).await?;
+    match decode_contact(dialed.contact, &node.verifier) {
+        Ok(contact) if contact.peer == dialed.peer => {
+            node.core.with(|state, now| state.ring.introduce(now, contact));
+        }
+        Ok(_) => tracing::warn!(peer = %dialed.peer, "introduced itself as another peer; that is ignored"),
+        Err(error) => tracing::warn!(peer = %dialed.peer, %error, "answered in a way not understood"),
+    }
+    tracing::info!(peer = %dialed.peer, address, "join: answered");
+    Ok(())
+}
+
+impl Node {
+    /// Join addresses through which nobody was met yet, and how the last attempt ended.
+    pub(crate) fn unanswered(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What whoever is at an address given to join is, if it does not let this peer in and that does not
+    /// change by itself. If it is of the network this peer belongs to, the ring is told.
+    fn refused_at(&self, address: &str, error: &DialError) -> Option<Refused> {
+        let DialError::Refused(refusal) = error else {
+            return None;
+        };
+        let member = self.network().adopted;
+        let another = refusal.reason == Reason::WrongNetwork;
+        if member && refusal.reason.is_lasting() && !another {
+            self.barred_by(address, refusal);
+            self.core.with(|state, now| state.ring.handle_barred(now));
+        }
+        let invited = member || self.config.join.iter().any(Join::has_secret);
+        let (what, cure) = match (another, refusal.reason == Reason::WrongSecret, invited) {
+            (true, ..) if member => (
+                OTHER_NETWORK,
+                "give the address of a peer of its own network, or join the other one with another --data-dir",
+            ),
+            (true, ..) => (
+                NOT_INVITED,
+                "ask one of its members for a new invite (`mutualstore invite`)",
+            ),
+            (false, true, true) => (
+                OTHER_SECRET,
+                "ask one of its members for an invite (`mutualstore invite`)",
+            ),
+            (false, true, false) => (
+                CLOSED,
+                "join by an invite, which `mutualstore invite` prints on one of its peers, with --join @FILE",
+            ),
+            (false, false, _) => return None,
+        };
+        let address = address.to_owned();
+        Some(Refused { address, what, cure })
+    }
+
+    /// Becomes a peer of the network that answered a join address: its parameters decide how many virtual
+    /// nodes this peer has.
+    fn adopt(&self, found: &NetworkInfo) {
+        let mut network = self.network();
+        let NetworkInfo { secret, .. } = self.invited();
+        if let Err(error) = network.adopt(found.id, secret, found.unit, found.r) {
+            tracing::error!(%error, "cannot join");
+            return;
+        }
+        let count = virtual_nodes_for(self.config.capacity, network.unit);
+        let r = usize::try_from(network.r).unwrap_or(usize::MAX);
+        if let Err(error) = self.data.save_network(&network) {
+            tracing::error!(%error, "cannot join");
+            return;
+        }
+        self.core.with(|state, now| {
+            // Together, so that what is kept from now on are places in the new network.
+            self.verifier.enter(network.id);
+            *self.network.write().unwrap_or_else(PoisonError::into_inner) = network;
+            state.ring.adopt(now, r, count);
+        });
+        if let Some(net) = self.net() {
+            net.adopt(self.network_info());
+        }
+    }
+
+    /// What the invite and the configuration say of the network to be joined: its id, all zero if any will
+    /// do, and its secret.
+    fn invited(&self) -> NetworkInfo {
+        let (id, secret) = match self.config.join.iter().find_map(Join::invite) {
+            Some(invite) => (invite.network, invite.secret.clone()),
+            None => ([0; 32], Zeroizing::default()),
+        };
+        let id = self.config.network.unwrap_or(id);
+        NetworkInfo {
+            id,
+            secret,
+            unit: 0,
+            r: 0,
+        }
+    }
+}
