@@ -187,6 +187,19 @@ fn other(link: &Link, change: impl FnOnce(&mut Link)) -> Link {
     other
 }
 
+/// A peer without a network gives no advice that would store a file on itself alone.
+fn puts_are_refused(dir: &str) {
+    for code in [&[][..], &["--code", "rs:2+2"]] {
+        let said = say([&["put", "/etc/hostname", "--data-dir", dir], code].concat()).fails(5);
+        assert!(
+            said.stderr.contains("not a member of a network"),
+            "{}",
+            said.stderr
+        );
+        assert!(!said.stderr.contains("copies:1"), "{}", said.stderr);
+    }
+}
+
 /// Each says what it waits for, serves what it can, and follows as soon as one founds a network; links made
 /// before are good from then on.
 #[test]
@@ -231,15 +244,7 @@ fn peers_that_wait_for_a_network() {
         );
         assert!(!Client::open(Path::new(waiting)).unwrap().healthy().unwrap());
         say(["invite", "--data-dir", waiting]).fails(5);
-        for code in [&[][..], &["--code", "rs:2+2"]] {
-            let said = say([&["put", "/etc/hostname", "--data-dir", waiting], code].concat()).fails(5);
-            assert!(
-                said.stderr.contains("not a member of a network"),
-                "{}",
-                said.stderr
-            );
-            assert!(!said.stderr.contains("copies:1"), "{}", said.stderr);
-        }
+        puts_are_refused(waiting);
     }
 
     let bytes = noise(1, MIB);

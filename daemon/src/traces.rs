@@ -82,7 +82,7 @@ mod tests {
         traces.remove();
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 
-        fs::create_dir(&new.parent().unwrap()).unwrap();
+        fs::create_dir(new.parent().unwrap()).unwrap();
         fs::create_dir(&new).unwrap();
         fs::write(new.join("identity"), "imported").unwrap();
         let traces = Traces::before(&new);
