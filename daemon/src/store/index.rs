@@ -179,18 +179,19 @@ impl Index {
 
     /// All shards of a stripe, by index, and its tombstone at the end.
     pub(super) fn stripe(&self, stripe: &[u8; 32]) -> io::Result<Vec<(Key, Entry)>> {
-        let first = Key {
+        let at = |index| Key {
             stripe: *stripe,
-            index: 0,
+            index,
         };
-        let mut entries = self.0.page(Bound::Included(first), PAGE_KEYS)?;
-        entries.retain(|(key, _)| key.stripe == *stripe);
-        Ok(entries)
+        // The end is given, for without it each question about one stripe would read a page of others.
+        let range = (Bound::Included(at(0)), Bound::Included(at(u8::MAX)));
+        self.0.page(range, usize::MAX)
     }
 
     /// The first `limit` entries behind a key.
     pub(super) fn after(&self, key: Option<Key>, limit: usize) -> io::Result<Vec<(Key, Entry)>> {
-        self.0.page(key.map_or(Bound::Unbounded, Bound::Excluded), limit)
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.0.page((from, Bound::Unbounded), limit)
     }
 
     /// All entries in the order of their keys, without holding a lock while `visit` runs.
