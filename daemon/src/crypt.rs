@@ -169,13 +169,14 @@ impl LineCipher {
 
     /// What was sealed; `None` for anything else.
     pub fn open(&self, line: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let mut bytes = hex::decode(line).ok()?;
-        let nonce = *bytes.first_chunk()?;
+        let mut bytes = Zeroizing::new(vec![0; line.len() / 2]);
+        hex::decode_to_slice(line, &mut bytes).ok()?;
+        let nonce = aead::Nonce::assume_unique_for_key(*bytes.first_chunk()?);
         let sealed = bytes.get_mut(NONCE..)?;
-        let plaintext =
-            self.key
-                .open_in_place(aead::Nonce::assume_unique_for_key(nonce), Aad::empty(), sealed);
-        Some(Zeroizing::new(plaintext.ok()?.to_vec()))
+        let length = self.key.open_in_place(nonce, Aad::empty(), sealed).ok()?.len();
+        bytes.drain(..NONCE);
+        bytes.truncate(length);
+        Some(bytes)
     }
 }
 

@@ -13,10 +13,11 @@ mod source;
 mod transfer;
 mod upkeep;
 
+use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -311,8 +312,12 @@ fn accepted(mut response: Response<Body>) -> Result<Response<Body>, ClientError>
 
 fn answer<T: DeserializeOwned>(mut response: Response<Body>) -> Result<Reply<T>, ClientError> {
     let unexpected = |why: String| ClientError::Unexpected { what: why };
-    let reader = response.body_mut().with_config().limit(ANSWER_LIMIT).reader();
-    let json: serde_json::Value = serde_json::from_reader(io::BufReader::new(reader))
+    let mut reader = response.body_mut().with_config().limit(ANSWER_LIMIT).reader();
+    // Read whole first: of a reader, JSON is taken byte by byte.
+    let mut text = Vec::new();
+    let read = reader.read_to_end(&mut text);
+    read.map_err(|error| unexpected(format!("the daemon's answer broke off: {error}")))?;
+    let json: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|error| unexpected(format!("the daemon's answer is not JSON: {error}")))?;
     let body = T::deserialize(&json)
         .map_err(|error| unexpected(format!("the daemon's answer is not understood: {error}")))?;
