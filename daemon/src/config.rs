@@ -31,6 +31,7 @@ use crate::network::{
 use crate::units::{Rate, Size, Switch, UnitError, optional_duration};
 
 pub use self::error::ConfigError;
+use self::error::in_one_line;
 
 /// Name of the file in the data directory.
 pub const FILE: &str = "config.toml";
@@ -514,7 +515,7 @@ impl Overrides {
         let text = str::from_utf8(&content).map_err(|error| syntax(error.to_string()))?;
         Self::from_str(text)
             .map(Some)
-            .map_err(|error| syntax(error.to_string().trim_end().to_owned()))
+            .map_err(|error| syntax(in_one_line(&error, text)))
     }
 
     fn write(&self, path: &Path) -> Result<(), ConfigError> {

@@ -67,3 +67,20 @@ pub enum ConfigError {
     #[error(transparent)]
     File(#[from] FileError),
 }
+
+/// Where in `text` it is not as it must be, and why: what TOML itself says takes several lines, with a drawing.
+pub(super) fn in_one_line(error: &toml::de::Error, text: &str) -> String {
+    let why = error
+        .message()
+        .lines()
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join("; ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let Some(before) = before else {
+        return why;
+    };
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    format!("line {line}, column {column}: {why}")
+}
