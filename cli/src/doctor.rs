@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mutualstore_daemon::units::counted;
 use mutualstore_testnet::client::{Client, ClientError, DaemonFile, FAILURE, NO_DAEMON, Status};
 use mutualstore_testnet::size::Size;
 use serde::Serialize;
@@ -145,7 +146,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
     match (bad, reached) {
         (0, _) => Ok(()),
         (_, reached) => Err(CliError::Found {
-            message: format!("{bad} of the findings need a cure"),
+            message: format!("to be cured: {}", counted(bad, "finding")),
             code: if reached { FAILURE } else { NO_DAEMON },
         }),
     }
@@ -280,7 +281,7 @@ fn ring(status: &Status) -> Finding {
     if let Some(why) = &status.refused {
         return refused(why);
     }
-    let found = format!("{}, {} peers known", status.ring, status.peers_known);
+    let found = format!("{}, {} known", status.ring, counted(status.peers_known, "peer"));
     match status.ring.as_str() {
         "joined" => Finding::ok("ring", found),
         "alone" => Finding::warning(
@@ -378,7 +379,10 @@ fn protection(status: &Status) -> Finding {
         6..=15 => ("rs:4+2", 2),
         _ => ("rs:8+4", 4),
     };
-    let found = format!("new files are put as {code}: they survive {losses} peers lost at once");
+    let found = format!(
+        "new files are put as {code}: they survive {} lost at once",
+        counted(losses, "peer")
+    );
     if losses == 0 {
         return Finding::warning(
             "protection",
@@ -430,8 +434,9 @@ fn health(status: &Status) -> Finding {
 /// Shards that did not verify since the daemon started.
 fn damage(status: &Status) -> Finding {
     let found = format!(
-        "{} shards read, {} of them damaged",
-        status.scrub.checked_total, status.scrub.bad_total
+        "{} read, {} of them damaged",
+        counted(status.scrub.checked_total, "shard"),
+        status.scrub.bad_total
     );
     if status.scrub.bad_total > 0 {
         let cure = "they are being replaced; look at the disk: `dmesg`, `smartctl -a`";
@@ -501,8 +506,9 @@ fn outside(client: &Client) -> Vec<Finding> {
         Finding::ok("peers' clocks", found)
     };
     let found = format!(
-        "{} of {} peers can open connections to this one",
-        seen.reached, seen.answered
+        "{} of {} can open connections to this one",
+        seen.reached,
+        counted(seen.answered, "peer")
     );
     let reach = if seen.reached == 0 {
         let cure =
@@ -529,7 +535,10 @@ fn codes(status: &Status) -> Option<Finding> {
         .filter_map(|code| Some((shards(code)?, code)))
         .max()?;
     let (needed, code) = widest;
-    let found = format!("the widest code of your files, {code}, needs {needed} peers; {known} are there");
+    let found = format!(
+        "the widest code of your files, {code}, needs {}; known: {known}",
+        counted(needed, "peer")
+    );
     Some(if needed > known {
         Finding::warning(
             "codes",

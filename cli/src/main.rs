@@ -22,6 +22,7 @@ mod target;
 mod testnet;
 mod upkeep;
 
+use std::env;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -115,7 +116,7 @@ enum ClientCommand {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if is_misuse(&error) => return misuse(&error),
+        Err(error) if is_misuse(&error) => return misuse(&readable(error)),
         Err(help) => help.exit(),
     };
     let screen = Screen::new(cli.json, cli.quiet);
@@ -140,6 +141,22 @@ fn is_misuse(error: &clap::Error) -> bool {
     error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
 }
 
+/// The error for the same arguments with what commands terminals in them made visible: `clap` takes it out of its
+/// message, and says `''` of an argument that is nothing else.
+fn readable(error: clap::Error) -> clap::Error {
+    let words: Vec<String> = env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    if !words.iter().any(|word| word.contains(escape::is_deceptive)) {
+        return error;
+    }
+    let visible = words.iter().map(|word| escape::line(word).into_owned());
+    match Cli::try_parse_from(visible) {
+        Err(other) if other.kind() == error.kind() => other,
+        Ok(_) | Err(_) => error,
+    }
+}
+
 /// One line for what is wrong with the command line; clap would add the usage to it.
 fn misuse(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
@@ -149,7 +166,10 @@ fn misuse(error: &clap::Error) -> ExitCode {
         .map(str::trim)
         .collect();
     let shown = if first.is_empty() { text } else { first.join(" ") };
-    error_line(&format!("{}; see --help", escape::line(&shown)));
+    error_line(&format!(
+        "{}; see --help",
+        escape::line(&escape::shortened(&shown))
+    ));
     ExitCode::from(2)
 }
 

@@ -41,6 +41,13 @@ pub struct Size(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rate(pub u64);
 
+/// So many of a thing that has a regular plural: `1 peer`, `2 peers`.
+pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    let end = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{end}")
+}
+
 /// `on` or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Switch {
@@ -356,6 +363,12 @@ pub mod optional_duration {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn one_thing_is_singular() {
+        let told = [0, 1, 2].map(|count: usize| super::counted(count, "peer"));
+        assert_eq!(told, ["0 peers", "1 peer", "2 peers"]);
+    }
+
     use proptest::prelude::*;
 
     use super::*;

@@ -11,6 +11,7 @@ use mutualstore_dht::{Peer, PeerState};
 use super::Node;
 use super::core::State;
 use crate::error::Failure;
+use crate::units::counted;
 use crate::wire::node::{Mending, NodeRequest, NodeResponse};
 
 /// How long a peer may take to answer.
@@ -124,7 +125,9 @@ impl Node {
         });
         (takers < widest).then(|| {
             format!(
-                "stripes of {widest} shards need as many peers, and of the others {takers} take shards now"
+                "stripes of {} need as many peers, and of the others {} can take shards now",
+                counted(widest, "shard"),
+                takers
             )
         })
     }
@@ -186,7 +189,8 @@ async fn drained(node: &Node) -> Result<(), String> {
             let why = node
                 .irreplaceable()
                 .unwrap_or_else(|| "nobody has taken any for a while".to_owned());
-            return Err(format!("{} shards are still only here: {why}", usage.shards));
+            let shards = counted(usage.shards, "shard");
+            return Err(format!("still only here: {shards}: {why}"));
         }
         tokio::time::sleep(LOOK).await;
     }

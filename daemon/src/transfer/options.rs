@@ -12,7 +12,7 @@ use crate::manifest::{Geometry, MAX_SHARD_SIZE};
 use crate::node::Node;
 use crate::node::membership::FULL_ABOVE;
 use crate::placement::Scope;
-use crate::units::Size;
+use crate::units::{Size, counted};
 
 /// What the person asked for.
 #[derive(Clone, Debug)]
@@ -84,12 +84,12 @@ impl PutOptions {
         let all = free.iter().sum();
         let whole = each.saturating_mul(u64::from(code.n()));
         Err(Failure::no_space(format!(
-            "a file of {:#} takes {:#} as {code}, no more than {:#} of it with one peer, and the {} peers there have {:#} \
+            "a file of {:#} takes {:#} as {code}, no more than {:#} of it with one peer, and the {} there have {:#} \
              free; nothing was stored; free space, add peers, or choose a code with fewer shards",
             Size(length),
             Size(whole),
             Size(each),
-            free.len(),
+            counted(free.len(), "peer"),
             Size(all),
         )))
     }
