@@ -270,7 +270,8 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
 /// The API sends its token and every file as they are.
 fn plain_api(status: &Status) -> Option<Finding> {
     let found = "the HTTP API may be served beyond this machine in plain text (--api-insecure)";
-    let cure = "start the daemon with `--api 127.0.0.1:0 --api-insecure=off`, and reach it through a tunnel (`ssh -L`)";
+    let cure = "start the daemon with `--api 127.0.0.1:0 --api-insecure=off`, and reach it through a tunnel \
+                (`ssh -L`)";
     status.api_insecure.then(|| Finding::warning("api", found, cure))
 }
 
@@ -287,7 +288,8 @@ fn ring(status: &Status) -> Finding {
         "alone" => Finding::warning(
             "ring",
             found,
-            "invite others (`mutualstore invite`), or join them: `mutualstore daemon --join @FILE` with their invite",
+            "invite others (`mutualstore invite`), or join them: `mutualstore daemon --join @FILE` with \
+             their invite",
         ),
         _ => Finding::bad(
             "ring",
@@ -302,12 +304,14 @@ fn refused(why: &str) -> Finding {
     let cures = [
         (
             "same identity",
-            "another daemon runs with this identity: this directory was copied while it ran, or started twice. Stop one \
-             of the two for good; to run both, start this one with a fresh data directory and an invite",
+            "another daemon runs with this identity: this directory was copied while it ran, or started \
+             twice. Stop one of the two for good; to run both, start this one with a fresh data directory \
+             and an invite",
         ),
         (
             "network secret",
-            "the secret in network.json is not the network's: restore it from a copy, or join anew with an invite",
+            "the secret in network.json is not the network's: restore it from a copy, or join anew with an \
+             invite",
         ),
         (
             "wrong network",
@@ -315,7 +319,8 @@ fn refused(why: &str) -> Finding {
         ),
         (
             "parameters differ",
-            "unit or r in network.json are not the network's: restore it from a copy, or join anew with an invite",
+            "unit or r in network.json are not the network's: restore it from a copy, or join anew with an \
+             invite",
         ),
         (
             "protocol version",
@@ -343,9 +348,10 @@ fn no_network(status: &Status) -> Finding {
             "in no network yet; none of the addresses given to --join leads to one: {}",
             tried.join(", ")
         ),
-        "see that these peers run and can be reached; a closed network is joined by an invite (`mutualstore invite` on \
-         one of its peers, `mutualstore daemon --join @FILE` here); if none is in a network, start one without --join \
-         (and without `join` in its config.toml): it founds the network, invites, and the others follow",
+        "see that these peers run and can be reached; a closed network is joined by an invite (`mutualstore \
+         invite` on one of its peers, `mutualstore daemon --join @FILE` here); if none is in a network, \
+         start one without --join (and without `join` in its config.toml): it founds the network, invites, \
+         and the others follow",
     )
 }
 
@@ -357,8 +363,8 @@ fn admission(status: &Status) -> Finding {
         Some(true) => Finding::warning(
             "admission",
             "open: whoever reaches a peer of this network joins it, and can harm what is stored",
-            "for what must last, found a closed network in a new data directory (a first start without --open) and \
-             put the files there",
+            "for what must last, found a closed network in a new data directory (a first start without \
+             --open) and put the files there",
         ),
     }
 }
@@ -475,7 +481,8 @@ fn files_of_silent(dir: &Path) -> Option<Finding> {
 
 fn files(open: u64, limit: u64) -> Finding {
     let found = format!("{open} files and connections are open, {limit} may be");
-    let cure = "raise the limit of open files: `LimitNOFILE=` of its systemd unit, or `ulimit -Hn` where it is started";
+    let cure = "raise the limit of open files: `LimitNOFILE=` of its systemd unit, or `ulimit -Hn` where it \
+                is started";
     if open >= limit / 5 * 4 {
         Finding::bad("open files", found, cure)
     } else if limit < FEW_FILES {

@@ -141,8 +141,8 @@ fn is_misuse(error: &clap::Error) -> bool {
     error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
 }
 
-/// The error for the same arguments with what commands terminals in them made visible: `clap` takes it out of its
-/// message, and says `''` of an argument that is nothing else.
+/// The error for the same arguments with what commands terminals in them made visible: `clap` takes it out of
+/// its message, and says `''` of an argument that is nothing else.
 fn readable(error: clap::Error) -> clap::Error {
     let words: Vec<String> = env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
@@ -234,19 +234,23 @@ mod tests {
             "key export k",
             "key import k --data-dir d",
             "testnet corrupt --peer 1 --count 3 --seed 4",
-            "testnet corrupt --peer 1 --shard 0011223344556677889900aabbccddeeff0011223344556677889900aabbccdd:2",
-            "testnet up --peers 3 --capacity 1GiB,2GiB --api-base 7000 --seed 1 -- --repair off --repair-delay 1h",
+            "testnet corrupt --peer 1 --shard \
+             0011223344556677889900aabbccddeeff0011223344556677889900aabbccdd:2",
+            "testnet up --peers 3 --capacity 1GiB,2GiB --api-base 7000 --seed 1 -- --repair off \
+             --repair-delay 1h",
             "testnet kill --count 2 --seed 7",
             "testnet kill --peer 1 --peer 2 --wipe",
             "testnet start --dir /d --peer 1",
             "testnet demo --peers 12 --kill 2 --file a --file b --json",
             "testnet env --peer 3",
-            "testnet experiment timing --quick --out o --sizes 10MB,15kB --repeat 2 --seed 3 --json -- --stabilize 2s",
+            "testnet experiment timing --quick --out o --sizes 10MB,15kB --repeat 2 --seed 3 --json -- \
+             --stabilize 2s",
             "testnet experiment load --codes copies:3,auto --shard-sizes 256KiB,1MiB --dir /tmp",
             "testnet experiment churn --sessions 30,60 --repair-delays 2,10 --quiet",
             "testnet experiment all --quick",
             "completions bash",
-            "daemon --data-dir d --capacity 1GiB --listen /ip4/0.0.0.0/tcp/0 --join a --join b --api 127.0.0.1:0",
+            "daemon --data-dir d --capacity 1GiB --listen /ip4/0.0.0.0/tcp/0 --join a --join b --api \
+             127.0.0.1:0",
         ] {
             let words = std::iter::once("mutualstore").chain(line.split(' '));
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));

@@ -290,7 +290,8 @@ fn up(args: UpArgs, screen: &Screen) -> Result<(), CliError> {
 fn hint(dir: Option<&Path>) -> String {
     let dir = dir.map_or_else(String::new, |dir| format!(" --dir {}", quoted(dir)));
     format!(
-        "Use one:  eval \"$(mutualstore testnet env{dir} --peer 0)\"\nEnd it:   mutualstore testnet down{dir} --wipe"
+        "Use one:  eval \"$(mutualstore testnet env{dir} --peer 0)\"\nEnd it:   mutualstore testnet \
+         down{dir} --wipe"
     )
 }
 

@@ -187,7 +187,8 @@ pub(crate) fn leave(args: &LeaveArgs, screen: &Screen) -> Result<(), CliError> {
     }
     screen.line(match report.state {
         Departure::Left if report.committed_bytes > 0 => format!(
-            "left with {} that nobody has taken: the others rebuild it from theirs where they can; the daemon has ended",
+            "left with {} that nobody has taken: the others rebuild it from theirs where they can; the \
+             daemon has ended",
             Size(report.committed_bytes)
         ),
         Departure::Left => "left: all it held is with others, and the daemon has ended".to_owned(),

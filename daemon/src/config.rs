@@ -48,8 +48,8 @@ const LINK_AHEAD: Duration = Duration::from_secs(30);
 pub const SUCCESSORS: std::ops::RangeInclusive<u32> = 5..=64;
 
 /// First line of the file.
-const HEADING: &str = "# Kept by the MutualStore daemon: what it was last started with. May be edited while it is \
-                       stopped.\n";
+const HEADING: &str = "# Kept by the MutualStore daemon: what it was last started with. May be edited while \
+                       it is stopped.\n";
 
 /// How a daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -332,8 +332,8 @@ impl Config {
         if self.api.ip().is_loopback() || self.api_insecure {
             return Ok(());
         }
-        let why = "beyond loopback the HTTP API would send its token and every file in plain text; choose an address like \
-                   127.0.0.1:0, or say --api-insecure";
+        let why = "beyond loopback the HTTP API would send its token and every file in plain text; choose an \
+                   address like 127.0.0.1:0, or say --api-insecure";
         Err(bounds("api", self.api, why))
     }
 

@@ -125,7 +125,8 @@ impl Failure {
         }
     }
 
-    /// The JSON body of the HTTP error. Links, invites and long words that got into its message are cut short.
+    /// The JSON body of the HTTP error. Links, invites and long words that got into its message are cut
+    /// short.
     pub fn to_json(&self) -> String {
         let message = without_secrets(&self.message);
         let body = Body {
@@ -293,7 +294,8 @@ mod tests {
     #[test]
     fn bodies_are_as_documented() {
         let body = Failure::unrecoverable("ab12", 4, 3).to_json();
-        let expected = r#"{"error":"cannot be recovered now: stripe ab12: 4 needed, 3 reachable","code":4,"retry":true}"#;
+        let error = "cannot be recovered now: stripe ab12: 4 needed, 3 reachable";
+        let expected = format!(r#"{{"error":"{error}","code":4,"retry":true}}"#);
         assert_eq!(body, expected);
     }
 

@@ -16,8 +16,9 @@ const MESSAGE: usize = 1500;
 /// DEL and C1, line and paragraph separators, directional marks, overrides and isolates, and characters
 /// without width.
 pub fn is_deceptive(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    let is_mark = matches!(c, '\u{61c}' | '\u{180e}' | '\u{feff}');
+    let is_format = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+    c.is_control() || is_mark || is_format
 }
 
 /// One line: line ends are escaped too.
@@ -25,8 +26,8 @@ pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_deceptive, |out, c| out.extend(c.escape_default()))
 }
 
-/// A message that may repeat what it was given, such as a name: of a word longer than [`WORD`] characters, and of
-/// a message longer than [`MESSAGE`], the middle is left out.
+/// A message that may repeat what it was given, such as a name: of a word longer than [`WORD`] characters,
+/// and of a message longer than [`MESSAGE`], the middle is left out.
 pub fn shortened(text: &str) -> Cow<'_, str> {
     let is_short = |word: &str| word.len() <= WORD || word.chars().count() <= WORD;
     if text.len() <= MESSAGE && text.split(' ').all(is_short) {

@@ -65,7 +65,8 @@ fn look(members: &[Member]) -> Result<(), (usize, String)> {
     Ok(())
 }
 
-/// What the member knows without asking anybody; not `status`, which asks for the health of all files put through it.
+/// What the member knows without asking anybody; not `status`, which asks for the health of all files put
+/// through it.
 fn state(member: &Member, count: usize) -> Result<(), String> {
     let silent = |error| format!("does not answer: {error}");
     if !member.client.healthy().map_err(silent)? {

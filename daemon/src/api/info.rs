@@ -407,14 +407,14 @@ struct InviteReply {
 pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> {
     let network = api.node.network();
     if !network.adopted {
-        let text = "this peer has not joined a network yet, so it can invite nobody; `mutualstore doctor` says what \
-                    it waits for";
+        let text = "this peer has not joined a network yet, so it can invite nobody; `mutualstore doctor` \
+                    says what it waits for";
         return Err(Failure::refused(text).into());
     }
     let addresses = api.node.core.read(|state| state.ring.me().addresses.clone());
     if addresses.is_empty() {
-        let text = "no interface that this peer listens on is up, so nobody could reach it; bring one up, or give an \
-                    address with --announce";
+        let text = "no interface that this peer listens on is up, so nobody could reach it; bring one up, or \
+                    give an address with --announce";
         return Err(Failure::refused(text).into());
     }
     let invite = Invite {

@@ -152,7 +152,8 @@ async fn wrong_method(request: Request) -> Refusal {
     })
 }
 
-/// A JSON answer. What could command the terminal that shows it stands in it as `\uXXXX`, which means the same.
+/// A JSON answer. What could command the terminal that shows it stands in it as `\uXXXX`, which means the
+/// same.
 fn json(value: &impl serde::Serialize) -> Result<Response, Refusal> {
     let text = serde_json::to_string(value).map_err(|error| Refusal(Failure::unexpected(error)))?;
     let mut response = Response::new(Body::from(escape::json(&text).into_owned()));

@@ -106,7 +106,8 @@ pub(super) async fn forget(State(api): State<Api>, Path(peer): Path<String>) -> 
     let peer = named(node, &peer)?;
     if node.core.is_alive(peer) {
         let text = format!(
-            "{peer} answers, or has done so a moment ago; `mutualstore leave` there, or stop it, and try again in some seconds"
+            "{peer} answers, or has done so a moment ago; `mutualstore leave` there, or stop it, and try \
+             again in some seconds"
         );
         return Err(Failure::refused(text).into());
     }

@@ -12,7 +12,11 @@ pub enum ConfigError {
     #[error("the first start needs --capacity: how much disk to give, such as --capacity 10GiB")]
     NoCapacity,
     /// The configuration kept gives none.
-    #[error("{} gives no `capacity`: say how much disk to give, there or with --capacity, such as --capacity 10GiB", path.display())]
+    #[error(
+        "{} gives no `capacity`: say how much disk to give, there or with --capacity, such as \
+         --capacity 10GiB",
+        path.display()
+    )]
     CapacityMissing {
         /// The file.
         path: PathBuf,
@@ -68,7 +72,8 @@ pub enum ConfigError {
     File(#[from] FileError),
 }
 
-/// Where in `text` it is not as it must be, and why: what TOML itself says takes several lines, with a drawing.
+/// Where in `text` it is not as it must be, and why: what TOML itself says takes several lines, with a
+/// drawing.
 pub(super) fn in_one_line(error: &toml::de::Error, text: &str) -> String {
     let why = error
         .message()

@@ -243,8 +243,8 @@ impl Node {
         if self.network().adopted || self.config.join.iter().any(Join::has_secret) {
             "is of a network with another secret: ask one of its members for an invite (`mutualstore invite`)"
         } else {
-            "is of a closed network: join by an invite, which `mutualstore invite` prints on one of its peers, with \
-             --join @FILE"
+            "is of a closed network: join by an invite, which `mutualstore invite` prints on one of its \
+             peers, with --join @FILE"
         }
     }
 
@@ -297,8 +297,8 @@ impl Node {
     pub(crate) fn check_admitted(&self) -> Result<(), Failure> {
         self.refusal().map_or(Ok(()), |why| {
             let text = format!(
-                "the network refuses this peer ({why}), so nothing can be stored or deleted from here; `mutualstore doctor` \
-                 names the cure"
+                "the network refuses this peer ({why}), so nothing can be stored or deleted from here; \
+                 `mutualstore doctor` names the cure"
             );
             Err(Failure::not_allowed(text))
         })
@@ -313,7 +313,8 @@ impl Node {
             Err(Failure::not_allowed("the link belongs to another network"))
         } else {
             Err(Failure::refused(
-                "this peer has not joined the network of the link yet; `mutualstore doctor` says what it waits for",
+                "this peer has not joined the network of the link yet; `mutualstore doctor` says what it \
+                 waits for",
             ))
         }
     }
@@ -520,7 +521,8 @@ impl Node {
         if self.network().adopted
             && let Err(error) = self.data.add_virtual_nodes(chosen)
         {
-            tracing::error!(%error, "cannot keep the indices of the virtual nodes; the next start chooses others");
+            tracing::error!(%error, "cannot keep the indices of the virtual nodes; the next start chooses \
+                                     others");
         }
     }
 

@@ -1,11 +1,11 @@
 //! Which shard lies where: a map on disk that a rescan of the segments rebuilds at any time.
 //!
-//! Its files are believed only after a clean stop, told by a mark that is the same here and in the last segment's footer:
-//! the [`tree`](super::tree) alone promises too little.
+//! Its files are believed only after a clean stop, told by a mark that is the same here and in the last
+//! segment's footer: the [`tree`](super::tree) alone promises too little.
 //!
-//! Entry: sequence u64, segment u32, offset u32 in units of 64 bytes, header length u32, payload length u32, token
-//! [16]; a pending one goes on with end of the lease u64 and writer [32], a tombstone with the time it came u64. All
-//! big-endian.
+//! Entry: sequence u64, segment u32, offset u32 in units of 64 bytes, header length u32, payload length u32,
+//! token [16]; a pending one goes on with end of the lease u64 and writer [32], a tombstone with the time it
+//! came u64. All big-endian.
 
 use std::io;
 use std::ops::Bound;
@@ -137,8 +137,8 @@ impl Index {
         disk.tree(dir).map(Self)
     }
 
-    /// The index in `dir`, if it carries the mark of a clean stop after the footer `sequence` and `check` accepts all
-    /// its entries.
+    /// The index in `dir`, if it carries the mark of a clean stop after the footer `sequence` and `check`
+    /// accepts all its entries.
     pub(super) fn open_marked(
         disk: &dyn Disk,
         dir: &Path,

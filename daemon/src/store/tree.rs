@@ -1,7 +1,7 @@
 //! The ordered map on disk beneath the index: sled, which is named nowhere else.
 //!
-//! sled's `flush` alone does not survive a loss of power, and it may panic on a damaged file: so what it holds must be
-//! possible to rebuild, and a panic here is an error like others to the index.
+//! sled's `flush` alone does not survive a loss of power, and it may panic on a damaged file: so what it
+//! holds must be possible to rebuild, and a panic here is an error like others to the index.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -105,8 +105,8 @@ impl Tree for SledTree {
     }
 }
 
-/// sled's threads may hold its lock a little longer than the `Db` lived, and its `open` does not wait. Nobody else can
-/// hold it: the store's own lock is taken.
+/// sled's threads may hold its lock a little longer than the `Db` lived, and its `open` does not wait. Nobody
+/// else can hold it: the store's own lock is taken.
 fn await_release(db: &Path) {
     let Ok(file) = File::open(db) else { return };
     let deadline = Instant::now() + RELEASE_TIMEOUT;

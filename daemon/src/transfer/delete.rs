@@ -80,8 +80,8 @@ pub(crate) async fn delete(
         }
         Err(Unread::Short(failure)) if failure.exit == EXIT_UNRECOVERABLE => {
             let message = format!(
-                "{}, of the manifest, without which nobody knows what else to delete; nothing was deleted; try again \
-                 when peers that are missing are back",
+                "{}, of the manifest, without which nobody knows what else to delete; nothing was deleted; \
+                 try again when peers that are missing are back",
                 failure.message
             );
             return Err(Failure { message, ..failure });

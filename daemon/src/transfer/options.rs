@@ -61,7 +61,8 @@ impl PutOptions {
 
     /// Refuses a file that the peers that are there cannot hold together, by what they say of themselves:
     /// filling them first would only take what others could use. A stripe puts one shard with a peer at most.
-    /// In a ring of which only a part is known, and while somebody is out of touch, peers tell as they are asked.
+    /// In a ring of which only a part is known, and while somebody is out of touch, peers tell as they are
+    /// asked.
     fn check_room(&self, node: &Node, code: Code) -> Result<(), Failure> {
         let Some(length) = self.length.filter(|_| node.knows_everybody()) else {
             return Ok(());
@@ -84,8 +85,8 @@ impl PutOptions {
         let all = free.iter().sum();
         let whole = each.saturating_mul(u64::from(code.n()));
         Err(Failure::no_space(format!(
-            "a file of {:#} takes {:#} as {code}, no more than {:#} of it with one peer, and the {} there have {:#} \
-             free; nothing was stored; free space, add peers, or choose a code with fewer shards",
+            "a file of {:#} takes {:#} as {code}, no more than {:#} of it with one peer, and the {} there \
+             have {:#} free; nothing was stored; free space, add peers, or choose a code with fewer shards",
             Size(length),
             Size(whole),
             Size(each),
@@ -106,8 +107,8 @@ impl PutOptions {
         let Some(code) = self.code else {
             if node.phase() == Phase::Joining {
                 return Err(Failure::refused(
-                    "the ring is not joined yet, so no code can be chosen; try again, or give one with --code \
-                 (copies:1 stores on this peer alone)",
+                    "the ring is not joined yet, so no code can be chosen; try again, or give one with \
+                     --code (copies:1 stores on this peer alone)",
                 ));
             }
             let code = Code::auto(node.peers_counted());
@@ -120,8 +121,8 @@ impl PutOptions {
         let (known, needed) = (node.peers_known(), usize::from(code.n()));
         if known < needed && !self.degraded {
             return Err(Failure::refused(format!(
-                "code {code} needs {needed} peers and {known} are known; add peers, choose another code, or accept \
-             less with --degraded"
+                "code {code} needs {needed} peers and {known} are known; add peers, choose another code, or \
+                 accept less with --degraded"
             )));
         }
         Ok((code, None))

@@ -259,8 +259,8 @@ impl<'a> Putting<'a> {
     fn other_size(&self, which: &str) -> Failure {
         let announced = self.options.fragments.map_or(self.size, |cut| cut.size);
         Failure::usage(format!(
-            "nothing was stored: the file has {which} bytes than the {announced} that were announced and cut into \
-             fragments"
+            "nothing was stored: the file has {which} bytes than the {announced} that were announced and cut \
+             into fragments"
         ))
     }
 

@@ -96,7 +96,7 @@ pub(super) fn too_few(short: &TooFewHolders, degraded: bool) -> Failure {
 pub(super) fn expired(placed: &Placed) -> Failure {
     let (left, n, k) = (placed.holders.len(), placed.n, placed.k);
     Failure::refused(format!(
-        "{left} of {n} shards of a stripe are left of those stored before ({k} needed): their peers are gone, or this \
-         daemon stood still for longer than they wait; nothing was stored; put it again"
+        "{left} of {n} shards of a stripe are left of those stored before ({k} needed): their peers are \
+         gone, or this daemon stood still for longer than they wait; nothing was stored; put it again"
     ))
 }

@@ -400,8 +400,8 @@ impl DiskFile for MemoryFile {
                 contents.durable.clone_from(&contents.now);
                 return Ok(());
             }
-            // What was new may be gone for good, although reads still show it. (That an old place was written again and
-            // lost is left out: it would take two faults to matter.)
+            // What was new may be gone for good, although reads still show it. (That an old place was written
+            // again and lost is left out: it would take two faults to matter.)
             let end = contents.durable.len() as u64;
             for change in changes {
                 let old = matches!(change, Change::Write(offset, _) if offset < end);
