@@ -45,6 +45,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_AGE: Duration = Duration::from_secs(5);
 /// Longest silence in the middle of a transfer; the daemon gives up on its own long before.
 const STALL_TIMEOUT: Duration = Duration::from_mins(5);
+/// Files of one answer of a long list, the most a daemon gives: on a busy machine each question costs a wait.
+const PAGE: usize = 10_000;
 /// JSON answers are small; `stat` of a very large file is the largest.
 const ANSWER_LIMIT: u64 = 1 << 30;
 
@@ -207,10 +209,8 @@ impl Client {
     /// The files put through this daemon, of all pages; `pattern` knows `*` and `?`. Their health is what the
     /// daemon remembers, or asked now if `fresh`.
     pub fn list(&self, pattern: Option<&str>, fresh: bool) -> Result<Reply<FileList>, ClientError> {
-        let mut query: Vec<(&str, String)> = pattern
-            .map(|text| ("pattern", text.to_owned()))
-            .into_iter()
-            .collect();
+        let mut query = vec![("limit", PAGE.to_string())];
+        query.extend(pattern.map(|text| ("pattern", text.to_owned())));
         if fresh {
             query.push(("fresh", "1".to_owned()));
         }
