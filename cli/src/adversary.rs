@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use mutualstore_daemon::adversary::{AVAILABLE, Role, RoleError};
+use mutualstore_daemon::units::counted;
 use mutualstore_testnet::adversary::{self, AdversaryOptions};
 use mutualstore_testnet::client::FAILURE;
 
@@ -81,8 +82,10 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
     Err(CliError::Found {
         code: FAILURE,
         message: format!(
-            "{} files lost, {} with wrong bytes, {} puts never acknowledged",
-            report.files_lost, report.wrong_bytes, report.puts_failed
+            "{} lost, {} with wrong bytes, {} never acknowledged",
+            counted(report.files_lost, "file"),
+            report.wrong_bytes,
+            counted(report.puts_failed, "put")
         ),
     })
 }

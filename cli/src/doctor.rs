@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mutualstore_daemon::units::counted;
 use mutualstore_testnet::client::{Client, ClientError, DaemonFile, FAILURE, NO_DAEMON, Status};
 use mutualstore_testnet::size::Size;
 use serde::Serialize;
@@ -145,7 +146,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
     match (bad, reached) {
         (0, _) => Ok(()),
         (_, reached) => Err(CliError::Found {
-            message: format!("{bad} of the findings need a cure"),
+            message: format!("to be cured: {}", counted(bad, "finding")),
             code: if reached { FAILURE } else { NO_DAEMON },
         }),
     }
@@ -270,7 +271,8 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
 /// The API sends its token and every file as they are.
 fn plain_api(status: &Status) -> Option<Finding> {
     let found = "the HTTP API may be served beyond this machine in plain text (--api-insecure)";
-    let cure = "start the daemon with `--api 127.0.0.1:0 --api-insecure=off`, and reach it through a tunnel (`ssh -L`)";
+    let cure = "start the daemon with `--api 127.0.0.1:0 --api-insecure=off`, and reach it through a tunnel \
+                (`ssh -L`)";
     status.api_insecure.then(|| Finding::warning("api", found, cure))
 }
 
@@ -281,13 +283,14 @@ fn ring(status: &Status) -> Finding {
     if let Some(why) = &status.refused {
         return refused(why);
     }
-    let found = format!("{}, {} peers known", status.ring, status.peers_known);
+    let found = format!("{}, {} known", status.ring, counted(status.peers_known, "peer"));
     match status.ring.as_str() {
         "joined" => Finding::ok("ring", found),
         "alone" => Finding::warning(
             "ring",
             found,
-            "invite others (`mutualstore invite`), or join them: `mutualstore daemon --join @FILE` with their invite",
+            "invite others (`mutualstore invite`), or join them: `mutualstore daemon --join @FILE` with \
+             their invite",
         ),
         _ => Finding::bad(
             "ring",
@@ -303,8 +306,8 @@ fn elsewhere(status: &Status) -> Option<Finding> {
         |(_, why): &(&String, &String)| why.contains("of another network than this data directory");
     let (address, _) = status.join.iter().find(is_elsewhere)?;
     let found = format!("{address}, which is to be joined, is of another network than this data directory");
-    let cure = "start the daemon with --join and an address or an invite of its own network, or take `join` out of its \
-                config.toml";
+    let cure = "start the daemon with --join and an address or an invite of its own network, or take `join` \
+                out of its config.toml";
     Some(if status.ring == "joined" {
         Finding::warning("join", found, cure)
     } else {
@@ -317,21 +320,24 @@ fn refused(why: &str) -> Finding {
     let cures = [
         (
             "same identity",
-            "another daemon runs with this identity: this directory was copied while it ran, or started twice. Stop one \
-             of the two for good; to run both, start this one with a fresh data directory and an invite",
+            "another daemon runs with this identity: this directory was copied while it ran, or started \
+             twice. Stop one of the two for good; to run both, start this one with a fresh data directory \
+             and an invite",
         ),
         (
             "network secret",
-            "the secret in network.json is not the network's: restore it from a copy, or join anew with an invite",
+            "the secret in network.json is not the network's: restore it from a copy, or join anew with an \
+             invite",
         ),
         (
             "wrong network",
-            "if it is this directory that was left behind, join with an invite in a fresh one; else start the peers of its \
-             own network",
+            "if it is this directory that was left behind, join with an invite in a fresh one; else start \
+             the peers of its own network",
         ),
         (
             "parameters differ",
-            "unit or r in network.json are not the network's: restore it from a copy, or join anew with an invite",
+            "unit or r in network.json are not the network's: restore it from a copy, or join anew with an \
+             invite",
         ),
         (
             "protocol version",
@@ -364,9 +370,10 @@ fn no_network(status: &Status) -> Finding {
             "in no network yet; none of the addresses given to --join leads to one: {}",
             tried.join(", ")
         ),
-        "see that these peers run and can be reached; a closed network is joined by an invite (`mutualstore invite` on \
-         one of its peers, `mutualstore daemon --join @FILE` here); if none is in a network, start one without --join \
-         (and without `join` in its config.toml): it founds the network, invites, and the others follow",
+        "see that these peers run and can be reached; a closed network is joined by an invite (`mutualstore \
+         invite` on one of its peers, `mutualstore daemon --join @FILE` here); if none is in a network, \
+         start one without --join (and without `join` in its config.toml): it founds the network, invites, \
+         and the others follow",
     )
 }
 
@@ -378,8 +385,8 @@ fn admission(status: &Status) -> Finding {
         Some(true) => Finding::warning(
             "admission",
             "open: whoever reaches a peer of this network joins it, and can harm what is stored",
-            "for what must last, found a closed network in a new data directory (a first start without --open) and \
-             put the files there",
+            "for what must last, found a closed network in a new data directory (a first start without \
+             --open) and put the files there",
         ),
     }
 }
@@ -400,7 +407,10 @@ fn protection(status: &Status) -> Finding {
         6..=15 => ("rs:4+2", 2),
         _ => ("rs:8+4", 4),
     };
-    let found = format!("new files are put as {code}: they survive {losses} peers lost at once");
+    let found = format!(
+        "new files are put as {code}: they survive {} lost at once",
+        counted(losses, "peer")
+    );
     if losses == 0 {
         return Finding::warning(
             "protection",
@@ -452,8 +462,9 @@ fn health(status: &Status) -> Finding {
 /// Shards that did not verify since the daemon started.
 fn damage(status: &Status) -> Finding {
     let found = format!(
-        "{} shards read, {} of them damaged",
-        status.scrub.checked_total, status.scrub.bad_total
+        "{} read, {} of them damaged",
+        counted(status.scrub.checked_total, "shard"),
+        status.scrub.bad_total
     );
     if status.scrub.bad_total > 0 {
         let cure = "they are being replaced; look at the disk: `dmesg`, `smartctl -a`";
@@ -492,7 +503,8 @@ fn files_of_silent(dir: &Path) -> Option<Finding> {
 
 fn files(open: u64, limit: u64) -> Finding {
     let found = format!("{open} files and connections are open, {limit} may be");
-    let cure = "raise the limit of open files: `LimitNOFILE=` of its systemd unit, or `ulimit -Hn` where it is started";
+    let cure = "raise the limit of open files: `LimitNOFILE=` of its systemd unit, or `ulimit -Hn` where it \
+                is started";
     if open >= limit / 5 * 4 {
         Finding::bad("open files", found, cure)
     } else if limit < FEW_FILES {
@@ -523,8 +535,9 @@ fn outside(client: &Client) -> Vec<Finding> {
         Finding::ok("peers' clocks", found)
     };
     let found = format!(
-        "{} of {} peers can open connections to this one",
-        seen.reached, seen.answered
+        "{} of {} can open connections to this one",
+        seen.reached,
+        counted(seen.answered, "peer")
     );
     let reach = if seen.reached == 0 {
         let cure =
@@ -551,7 +564,10 @@ fn codes(status: &Status) -> Option<Finding> {
         .filter_map(|code| Some((shards(code)?, code)))
         .max()?;
     let (needed, code) = widest;
-    let found = format!("the widest code of your files, {code}, needs {needed} peers; {known} are there");
+    let found = format!(
+        "the widest code of your files, {code}, needs {}; known: {known}",
+        counted(needed, "peer")
+    );
     Some(if needed > known {
         Finding::warning(
             "codes",

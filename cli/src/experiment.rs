@@ -1,4 +1,5 @@
-//! `testnet experiment ...`: flags into parameters of [`mutualstore_testnet::experiment`], outcomes into tables.
+//! `testnet experiment ...`: flags into parameters of [`mutualstore_testnet::experiment`], outcomes into
+//! tables.
 
 use std::path::PathBuf;
 
@@ -36,7 +37,8 @@ enum Command {
     /// Which peers serve how much when files are read and written, beside what their capacity lets expect
     #[command(after_help = HELP)]
     Load(LoadArgs),
-    /// How long files take to full redundancy and back, by placement, with and without limited links; beside predictions
+    /// How long files take to full redundancy and back, by placement, with and without limited links; beside
+    /// predictions
     #[command(after_help = HELP)]
     Ingest(IngestArgs),
     /// What is lost and what repair moves while peers come, leave and die
@@ -80,7 +82,8 @@ struct LossArgs {
     /// The same as --code copies:K
     #[arg(short, long, value_name = "K", conflicts_with = "code")]
     k: Option<u8>,
-    /// What to compare: policies, with `CODE@` before or `/SCOPE` behind, as rs:4+2@successors, copysets/fragment
+    /// What to compare: policies, with `CODE@` before or `/SCOPE` behind, as rs:4+2@successors,
+    /// copysets/fragment
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     schemes: Option<Vec<Scheme>>,
     /// Number of files [default: 100]
@@ -182,13 +185,15 @@ struct IngestArgs {
     /// File sizes [default: 100kB,1MB,10MB,100MB; quick: the first two]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     sizes: Option<Vec<Size>>,
-    /// Limits of every daemon's link, each way; none is always measured too [default: 100Mbit; quick: with most daemons]
+    /// Limits of every daemon's link, each way; none is always measured too [default: 100Mbit; quick: with
+    /// most daemons]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     rate: Option<Vec<Rate>>,
     /// Repetitions [default: 100; quick: 5]
     #[arg(long, value_name = "N")]
     repeat: Option<usize>,
-    /// Fewer repetitions under a limit where they would take longer; a limit under which not even one fits is left out [default: 40]
+    /// Fewer repetitions under a limit where they would take longer; a limit under which not even one fits is
+    /// left out [default: 40]
     #[arg(long, value_name = "SECONDS")]
     cell_seconds: Option<u64>,
 }

@@ -40,7 +40,11 @@ pub(crate) struct PutArgs {
     #[arg(long, value_parser = ["file", "fragment"])]
     scope: Option<String>,
     /// Cut it into F fragments of equal length instead of blocks of full shards
-    #[arg(long, value_name = "F", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_FRAGMENTS)))]
+    #[arg(
+        long,
+        value_name = "F",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_FRAGMENTS))
+    )]
     fragments: Option<u32>,
     /// Largest shard, 64KiB to 1MiB
     #[arg(long, value_name = "SIZE")]

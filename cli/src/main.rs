@@ -22,6 +22,7 @@ mod target;
 mod testnet;
 mod upkeep;
 
+use std::env;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -115,7 +116,7 @@ enum ClientCommand {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if is_misuse(&error) => return misuse(&error),
+        Err(error) if is_misuse(&error) => return misuse(&readable(error)),
         Err(help) => help.exit(),
     };
     let screen = Screen::new(cli.json, cli.quiet);
@@ -140,6 +141,22 @@ fn is_misuse(error: &clap::Error) -> bool {
     error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
 }
 
+/// The error for the same arguments with what commands terminals in them made visible: `clap` takes it out of
+/// its message, and says `''` of an argument that is nothing else.
+fn readable(error: clap::Error) -> clap::Error {
+    let words: Vec<String> = env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    if !words.iter().any(|word| word.contains(escape::is_deceptive)) {
+        return error;
+    }
+    let visible = words.iter().map(|word| escape::line(word).into_owned());
+    match Cli::try_parse_from(visible) {
+        Err(other) if other.kind() == error.kind() => other,
+        Ok(_) | Err(_) => error,
+    }
+}
+
 /// One line for what is wrong with the command line; clap would add the usage to it.
 fn misuse(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
@@ -149,7 +166,10 @@ fn misuse(error: &clap::Error) -> ExitCode {
         .map(str::trim)
         .collect();
     let shown = if first.is_empty() { text } else { first.join(" ") };
-    error_line(&format!("{}; see --help", escape::line(&shown)));
+    error_line(&format!(
+        "{}; see --help",
+        escape::line(&escape::shortened(&shown))
+    ));
     ExitCode::from(2)
 }
 
@@ -214,19 +234,23 @@ mod tests {
             "key export k",
             "key import k --data-dir d",
             "testnet corrupt --peer 1 --count 3 --seed 4",
-            "testnet corrupt --peer 1 --shard 0011223344556677889900aabbccddeeff0011223344556677889900aabbccdd:2",
-            "testnet up --peers 3 --capacity 1GiB,2GiB --api-base 7000 --seed 1 -- --repair off --repair-delay 1h",
+            "testnet corrupt --peer 1 --shard \
+             0011223344556677889900aabbccddeeff0011223344556677889900aabbccdd:2",
+            "testnet up --peers 3 --capacity 1GiB,2GiB --api-base 7000 --seed 1 -- --repair off \
+             --repair-delay 1h",
             "testnet kill --count 2 --seed 7",
             "testnet kill --peer 1 --peer 2 --wipe",
             "testnet start --dir /d --peer 1",
             "testnet demo --peers 12 --kill 2 --file a --file b --json",
             "testnet env --peer 3",
-            "testnet experiment timing --quick --out o --sizes 10MB,15kB --repeat 2 --seed 3 --json -- --stabilize 2s",
+            "testnet experiment timing --quick --out o --sizes 10MB,15kB --repeat 2 --seed 3 --json -- \
+             --stabilize 2s",
             "testnet experiment load --codes copies:3,auto --shard-sizes 256KiB,1MiB --dir /tmp",
             "testnet experiment churn --sessions 30,60 --repair-delays 2,10 --quiet",
             "testnet experiment all --quick",
             "completions bash",
-            "daemon --data-dir d --capacity 1GiB --listen /ip4/0.0.0.0/tcp/0 --join a --join b --api 127.0.0.1:0",
+            "daemon --data-dir d --capacity 1GiB --listen /ip4/0.0.0.0/tcp/0 --join a --join b --api \
+             127.0.0.1:0",
         ] {
             let words = std::iter::once("mutualstore").chain(line.split(' '));
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));

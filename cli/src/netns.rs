@@ -14,10 +14,11 @@ use crate::testnet::binary;
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\
-Makes one network namespace for each daemon, joined by bridges (needs `ip` of iproute2 and `unshare` of util-linux; as
-another user than root, user namespaces too). Daemons start in a random order, each joining by an invite. Checked: every
-contact on every daemon holds the right addresses and no loopback one; a file is put and read; interfaces of one peer go
-down and come back with other addresses, and within 30 s every contact is right again.
+Makes one network namespace for each daemon, joined by bridges (needs `ip` of iproute2 and `unshare` of
+util-linux; as another user than root, user namespaces too). Daemons start in a random order, each joining by
+an invite. Checked: every contact on every daemon holds the right addresses and no loopback one; a file is put
+and read; interfaces of one peer go down and come back with other addresses, and within 30 s every contact is
+right again.
 Exit codes: 0 all of it holds, 1 something does not, 2 wrong call, 5 no namespaces here (nothing was run).";
 
 #[derive(clap::Args, Debug)]

@@ -210,7 +210,11 @@ impl Screen {
             Some((first, log)) => (format!("{first}{}", LOG_FOLLOWS.trim_end()), Some(log)),
             None => (text, None),
         };
-        let mut told = format!("{} {}", self.painted("error:", RED), escape::line(&first));
+        let mut told = format!(
+            "{} {}",
+            self.painted("error:", RED),
+            escape::line(&escape::shortened(&first))
+        );
         if let Some(log) = log {
             told.push('\n');
             told.push_str(&escape::lines(log));
@@ -486,6 +490,8 @@ mod tests {
         rows.add([evil.to_owned()]);
         assert_eq!(rows.to_string(), "NAME\na\\u{1b}]0;T\\u{7}\\n\\u{202e}b");
         let screen = Screen::new(false, false);
+        let told = screen.told(&CliError::Usage("n".repeat(70_000)));
+        assert!(told.chars().count() < 400, "{told}");
         let told = screen.told(&CliError::Usage(evil.to_owned()));
         assert_eq!(told, "error: a\\u{1b}]0;T\\u{7}\\n\\u{202e}b");
         let told = screen.told(&CliError::Usage(format!("{LOG_FOLLOWS}a\r\nb")));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mutualstore_daemon::units::counted;
 use mutualstore_testnet::client::{FAILURE, RETRY, Ring, RingQuery, Status, UNRECOVERABLE};
 use mutualstore_testnet::size::Size;
 
@@ -54,9 +55,9 @@ fn status_rows(status: &Status) -> Rows {
     );
     let health = file_health(status);
     let repaired = format!(
-        "{} pending, {} shards ({}) rebuilt",
+        "{} pending, {} ({}) rebuilt",
         repair.pending,
-        repair.regenerated_total,
+        counted(repair.regenerated_total, "shard"),
         Size(repair.bytes_total)
     );
     let used_process = format!(
@@ -128,12 +129,14 @@ fn verdict(status: &Status) -> Result<(), CliError> {
     if files.lost > 0 {
         return found(
             UNRECOVERABLE,
-            format!("{} files cannot be recovered now", files.lost),
+            format!("{} cannot be recovered now", counted(files.lost, "file")),
         );
     }
     let unsafe_files = files.degraded + files.endangered + files.unknown;
     if unsafe_files > 0 {
-        return found(RETRY, format!("{unsafe_files} files are not fully protected now"));
+        let verb = if unsafe_files == 1 { "is" } else { "are" };
+        let files = counted(unsafe_files, "file");
+        return found(RETRY, format!("{files} {verb} not fully protected now"));
     }
     Ok(())
 }
@@ -171,7 +174,8 @@ pub(crate) fn ring(args: &RingArgs, screen: &Screen) -> Result<(), CliError> {
     }
     match &reply.body.check {
         Some(check) if !check.ok => {
-            let message = format!("the ring is not consistent: {} problems", check.problems.len());
+            let problems = counted(check.problems.len(), "problem");
+            let message = format!("the ring is not consistent: {problems}");
             Err(CliError::Found {
                 code: FAILURE,
                 message,
@@ -216,7 +220,7 @@ fn show_ring(ring: &Ring, screen: &Screen) -> Result<(), CliError> {
         } else {
             "not consistent"
         };
-        screen.line(format!("{verdict} ({} lookups)", check.lookups))?;
+        screen.line(format!("{verdict} ({})", counted(check.lookups, "lookup")))?;
     }
     Ok(())
 }

@@ -46,7 +46,8 @@ struct RunArgs {
     /// Seed of all chances [default: the one in the file, or 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// Plant this flaw in every peer; `sim fuzz --flaw list` names them. Only in builds with `--features flaws`
+    /// Plant this flaw in every peer; `sim fuzz --flaw list` names them. Only in builds with `--features
+    /// flaws`
     #[arg(long, value_name = "NAME")]
     flaw: Option<String>,
 }
@@ -62,7 +63,8 @@ struct FuzzArgs {
     /// Seed of the first; the others follow
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Plant this flaw in every peer, until it is caught; `list` names them. Only in builds with `--features flaws`
+    /// Plant this flaw in every peer, until it is caught; `list` names them. Only in builds with `--features
+    /// flaws`
     #[arg(long, value_name = "NAME")]
     flaw: Option<String>,
     /// Print the scenario of the first seed as a file, and run nothing
@@ -128,7 +130,8 @@ fn play(args: &RunArgs, screen: &Screen) -> Result<(), CliError> {
         let outcome = nemesis::run(&scenario, seed, flaw);
         if !screen.json {
             screen.line(format!(
-                "{}: {}; {} events, {:.0} s of virtual time in {:.2} s, {} stripes acknowledged, trace {:016x}",
+                "{}: {}; {} events, {:.0} s of virtual time in {:.2} s, {} stripes acknowledged, trace \
+                 {:016x}",
                 scenario.title.replace(char::is_control, " "),
                 match outcome.violation {
                     None => format!("holds, all well {:.0} s after the last fault", outcome.settled_s),
@@ -219,7 +222,8 @@ fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
         #[expect(clippy::cast_precision_loss, reason = "for people")]
         let rate = batch.events as f64 / took / 1e6;
         screen.line(format!(
-            "{} scenarios: {} broken; {} events, {:.0} s of virtual time in {took:.1} s ({rate:.2} million events/s, {:.0} times real time), {} stripes acknowledged, trace {:016x}",
+            "{} scenarios: {} broken; {} events, {:.0} s of virtual time in {took:.1} s ({rate:.2} million \
+             events/s, {:.0} times real time), {} stripes acknowledged, trace {:016x}",
             batch.seeds,
             batch.failures.len(),
             batch.events,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use mutualstore_daemon::units::counted;
 use mutualstore_testnet::bench::{self, BenchOptions};
 use mutualstore_testnet::client::FAILURE;
 use mutualstore_testnet::demo::{self, DemoOptions};
@@ -267,7 +268,7 @@ pub(crate) fn binary() -> Result<PathBuf, CliError> {
 
 fn up(args: UpArgs, screen: &Screen) -> Result<(), CliError> {
     let dir = args.dir.path()?;
-    let spinner = screen.spinner(&format!("starting {} daemons", args.peers));
+    let spinner = screen.spinner(&format!("starting {}", counted(args.peers, "daemon")));
     let testnet = net::up(
         &dir,
         &UpOptions {
@@ -289,7 +290,8 @@ fn up(args: UpArgs, screen: &Screen) -> Result<(), CliError> {
 fn hint(dir: Option<&Path>) -> String {
     let dir = dir.map_or_else(String::new, |dir| format!(" --dir {}", quoted(dir)));
     format!(
-        "Use one:  eval \"$(mutualstore testnet env{dir} --peer 0)\"\nEnd it:   mutualstore testnet down{dir} --wipe"
+        "Use one:  eval \"$(mutualstore testnet env{dir} --peer 0)\"\nEnd it:   mutualstore testnet \
+         down{dir} --wipe"
     )
 }
 
@@ -401,7 +403,8 @@ fn demonstrate(args: DemoArgs, screen: &Screen) -> Result<(), CliError> {
     if report.files_lost == 0 {
         return Ok(());
     }
-    let message = format!("{} files were not read back byte for byte", report.files_lost);
+    let files = counted(report.files_lost, "file");
+    let message = format!("not read back byte for byte: {files}");
     Err(CliError::Found {
         code: FAILURE,
         message,

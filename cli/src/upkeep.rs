@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use indicatif::ProgressBar;
+use mutualstore_daemon::units::counted;
 use mutualstore_testnet::client::{
     Client, ClientError, Departure, LeaveReport, NO_DAEMON, RETRY, Reply, UNRECOVERABLE,
 };
@@ -40,8 +41,8 @@ pub(crate) fn repair(args: &RepairArgs, screen: &Screen) -> Result<(), CliError>
         screen.document(&reply.json)?;
     } else {
         screen.line(format!(
-            "{} shards ({}) rebuilt, {} pending",
-            report.regenerated,
+            "{} ({}) rebuilt, {} pending",
+            counted(report.regenerated, "shard"),
             Size(report.bytes),
             report.pending
         ))?;
@@ -53,13 +54,32 @@ pub(crate) fn repair(args: &RepairArgs, screen: &Screen) -> Result<(), CliError>
         let name = stuck.name.as_deref().unwrap_or("of a file put elsewhere");
         screen.warning(format!("cannot be rebuilt now: {name}: {}", stuck.reason));
     }
-    let count = report.unrecoverable.len();
+    let gone = report.unrecoverable.iter().filter(|stuck| stuck.gone).count();
     Err(CliError::Found {
         code: UNRECOVERABLE,
-        message: format!(
-            "{count} files or stripes cannot be rebuilt until peers that hold their shards are back"
-        ),
+        message: beyond_repair(gone, report.unrecoverable.len() - gone),
     })
+}
+
+/// What to expect of files, or stripes of others' files, of which too few shards exist, or are there.
+fn beyond_repair(gone: usize, away: usize) -> String {
+    let things = |count| match count {
+        1 => "1 file or stripe".to_owned(),
+        count => format!("{count} files or stripes"),
+    };
+    let lost = format!(
+        "{} cannot be rebuilt: too few of the shards are left, those of peers that are away counted",
+        things(gone)
+    );
+    let waiting = format!(
+        "{} cannot be rebuilt until peers that hold the shards are back",
+        things(away)
+    );
+    match (gone, away) {
+        (_, 0) => lost,
+        (0, _) => waiting,
+        _ => format!("{lost}; {waiting}"),
+    }
 }
 
 #[derive(clap::Args, Debug)]
@@ -94,8 +114,9 @@ pub(crate) fn scrub(args: &ScrubArgs, screen: &Screen) -> Result<(), CliError> {
         "; they were dropped and are rebuilt from other peers"
     };
     screen.line(format!(
-        "{} shards read, {} bad{cure}",
-        report.checked, report.bad
+        "{} read, {} bad{cure}",
+        counted(report.checked, "shard"),
+        report.bad
     ))
 }
 
@@ -120,8 +141,9 @@ pub(crate) fn forget(args: &ForgetArgs, screen: &Screen) -> Result<(), CliError>
     }
     let forgotten = reply.body;
     screen.line(format!(
-        "{} is forgotten by {} peers; what it held is rebuilt now",
-        forgotten.peer, forgotten.told
+        "{} is forgotten by {}; what it held is rebuilt now",
+        forgotten.peer,
+        counted(forgotten.told, "peer")
     ))?;
     for peer in &forgotten.silent {
         screen.warning(format!(
@@ -165,13 +187,14 @@ pub(crate) fn leave(args: &LeaveArgs, screen: &Screen) -> Result<(), CliError> {
     }
     screen.line(match report.state {
         Departure::Left if report.committed_bytes > 0 => format!(
-            "left with {} that nobody has taken: the others rebuild it from theirs where they can; the daemon has ended",
+            "left with {} that nobody has taken: the others rebuild it from theirs where they can; the \
+             daemon has ended",
             Size(report.committed_bytes)
         ),
         Departure::Left => "left: all it held is with others, and the daemon has ended".to_owned(),
         Departure::Stays | Departure::Draining | Departure::Stuck => format!(
-            "leaving: {} shards ({}) are handed over, then the daemon ends",
-            report.shards,
+            "leaving: what it holds is handed over, {} ({}), then the daemon ends",
+            counted(report.shards, "shard"),
             Size(report.committed_bytes)
         ),
     })

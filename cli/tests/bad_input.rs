@@ -172,6 +172,57 @@ fn daemons_that_cannot_start() {
     assert_eq!(taken.code, 2, "{}", taken.stderr);
 }
 
+/// Words and files are shown so that a terminal obeys nothing and one line is enough.
+#[test]
+fn messages_are_one_readable_line() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().to_str().unwrap().to_owned();
+    for (content, expected) in [
+        (
+            "foo = 5\n",
+            "config.toml: line 1, column 1: unknown field `foo`, expected one of ",
+        ),
+        (
+            "capacity = \"1GiB\"\nrepair_delay = 5\n",
+            "config.toml: line 2, column 16: invalid type: integer `5`, expected a string",
+        ),
+        (
+            "capacity = \"1GiB\u{1b}[31m\"\n",
+            "config.toml: line 1, column 17: ",
+        ),
+        ("\n\ncapacity = '1", "config.toml: line 3, column "),
+    ] {
+        fs::write(place.path().join("config.toml"), content).unwrap();
+        let said = say(["daemon", "--data-dir", &dir]).fails(2);
+        assert!(said.stderr.contains(expected), "{}", said.stderr);
+        assert!(!said.stderr.contains("\\n"), "{}", said.stderr);
+    }
+    let said = say(["put", "x", "--fragments", "\u{1b}[31m"]).fails(2);
+    assert!(said.stderr.contains("'\\u{1b}[31m'"), "{}", said.stderr);
+    let said = say(["\u{1b}[31m\u{202e}"]).fails(2);
+    assert!(said.stderr.contains("'\\u{1b}[31m\\u{202e}'"), "{}", said.stderr);
+    for name in ["n".repeat(3000), "two words ".repeat(400)] {
+        let said = say(["put", &name]).fails(2);
+        assert!(
+            said.stderr.contains('…') && said.stderr.len() < 1700,
+            "{}",
+            said.stderr
+        );
+        assert!(said.stderr.contains("File name too long"), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn one_thing_is_told_in_the_singular() {
+    let net = Net::up(1, &[]);
+    net.put(0, &noise(1, 1000), &["--code", "copies:1"]);
+    let said = net.run(0, &["doctor"]);
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert!(text.contains("alone, 1 peer known"), "{text}");
+    let text = net.run(0, &["scrub", "--wait"]).ok().text();
+    assert!(text.starts_with("1 shard read, 0 bad"), "{text}");
+}
+
 fn status(dir: &str) -> Value {
     say(["status", "--data-dir", dir, "--json"]).ok().json()
 }

@@ -16,8 +16,9 @@ use common::{Said, eventually, mutualstore, processes_at, say};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-const TIMING: &str = "testnet experiment timing --quick --peers 3 --codes copies:1,copies:2 --sizes 1MB,2MB --clients 1,2 \
-                      --large 1MB --small-files 3 --shard-sizes 64KiB --shard-file 1MB --repeat 2 --seed 5";
+const TIMING: &str = "testnet experiment timing --quick --peers 3 --codes copies:1,copies:2 --sizes 1MB,2MB \
+                      --clients 1,2 --large 1MB --small-files 3 --shard-sizes 64KiB --shard-file 1MB \
+                      --repeat 2 --seed 5";
 
 fn experiment(line: &str, place: &Path) -> Command {
     let mut command = mutualstore();
@@ -75,8 +76,8 @@ fn an_interrupted_run_is_carried_on() {
     let found = said(command).ok().json();
     let after = fs::read_to_string(&journal).unwrap();
     assert!(after.starts_with(&kept), "what was measured changed");
-    // Per code two sizes, of which one is the large one too, two numbers of clients, small files for both; then one shard
-    // size and ranges with and without cache. Twice each.
+    // Per code two sizes, of which one is the large one too, two numbers of clients, small files for both;
+    // then one shard size and ranges with and without cache. Twice each.
     let cells = 2 * (2 * (2 + 1 + 2) + 3);
     assert_eq!(after.lines().count(), 1 + cells);
     let timing = &found["experiments"][0];
@@ -108,8 +109,8 @@ fn an_interrupted_run_is_carried_on() {
 fn what_is_served_is_what_is_held() {
     let place = tempfile::tempdir().unwrap();
     fs::create_dir(place.path().join("dir")).unwrap();
-    let line = "testnet experiment load --peers 4 --codes copies:2 --shard-sizes 64KiB --sizes 1MiB --small-files 5 \
-                --repeat 1 --quiet";
+    let line = "testnet experiment load --peers 4 --codes copies:2 --shard-sizes 64KiB --sizes 1MiB \
+                --small-files 5 --repeat 1 --quiet";
     said(experiment(line, place.path())).ok();
     let cells = lines(&place.path().join("out/load/cells.jsonl"));
     let mut cases = Vec::new();

@@ -257,8 +257,8 @@ fn load_follows_capacity_and_disks_tell_nothing() {
         .iter()
         .map(|client| client.status().unwrap().body)
         .collect();
-    // A peer of the smallest kind is given 33 files on average, by lot: of 1600 simulated runs the worst came to
-    // 1.71 times the mean, 0.4 % to more than 1.6. The three peers of a kind together vary less.
+    // A peer of the smallest kind is given 33 files on average, by lot: of 1600 simulated runs the worst came
+    // to 1.71 times the mean, 0.4 % to more than 1.6. The three peers of a kind together vary less.
     let per_byte = |few: &[&Status]| {
         let used: u64 = few.iter().map(|status| status.used_bytes).sum();
         let given: u64 = few.iter().map(|status| status.capacity_bytes).sum();

@@ -1,4 +1,5 @@
-//! Placement policies on real daemons: where shards go, what becomes of them when a peer dies, how they are found.
+//! Placement policies on real daemons: where shards go, what becomes of them when a peer dies, how they are
+//! found.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -191,8 +192,8 @@ fn what_cannot_be_placed_is_refused_in_one_line() {
 fn loss_is_counted_in_three_ways_that_agree() {
     let place = tempfile::tempdir().unwrap();
     let _turn = turn();
-    let line = "testnet experiment loss --peers 5 -k 2 --files 10 --fragments 3 --kill 2,3 --patterns 1 --schemes \
-                random,copysets,buddies:4,xor:2@successors --seed 3 --json --out";
+    let line = "testnet experiment loss --peers 5 -k 2 --files 10 --fragments 3 --kill 2,3 --patterns 1 \
+                --schemes random,copysets,buddies:4,xor:2@successors --seed 3 --json --out";
     let words = line.split_ascii_whitespace().chain(place.path().to_str());
     let found = say(words).ok().json();
     let report = std::fs::read_to_string(place.path().join("report.html")).unwrap();

@@ -44,14 +44,14 @@ fn check_member(network: &Network, config: &Config) -> Result<(), Failure> {
         return Err(Failure::usage(text));
     }
     if invites(config).any(|invite| invite.network != network.id) {
-        let text = "an invite given to join (with --join, or as `join` in config.toml) is of another network than this data \
-                    directory, which stays in its own; nothing was changed; leave that invite out, or join with it in \
-                    another directory (--data-dir)";
+        let text = "an invite given to join (with --join, or as `join` in config.toml) is of another network \
+                    than this data directory, which stays in its own; nothing was changed; leave that invite \
+                    out, or join with it in another directory (--data-dir)";
         return Err(Failure::not_allowed(text));
     }
     if config.open && network.is_open() == Some(false) {
-        let text = "--open: this data directory belongs to a closed network, which stays closed; leave --open out, \
-                    or found an open network in another directory";
+        let text = "--open: this data directory belongs to a closed network, which stays closed; leave \
+                    --open out, or found an open network in another directory";
         return Err(Failure::usage(text));
     }
     Ok(())
@@ -63,8 +63,8 @@ fn check_joins(config: &Config) -> Result<(), Failure> {
     let mut ids = invites(config).map(|invite| invite.network).chain(config.network);
     let first = ids.next();
     if ids.any(|id| Some(id) != first) {
-        let text = "the invites given to join, or `network` in the configuration, name different networks; nothing was \
-                    changed; a peer belongs to one: give the invites of one";
+        let text = "the invites given to join, or `network` in the configuration, name different networks; \
+                    nothing was changed; a peer belongs to one: give the invites of one";
         return Err(Failure::usage(text));
     }
     if !config.open || config.join.is_empty() {
@@ -75,8 +75,9 @@ fn check_joins(config: &Config) -> Result<(), Failure> {
         return Err(Failure::usage(text));
     }
     if invites(config).next().is_none() {
-        let text = "--open founds an open network, and --join (or `join` in config.toml) joins one that is there; nothing was \
-                    changed; give one of them: an open network is joined by an address alone";
+        let text = "--open founds an open network, and --join (or `join` in config.toml) joins one that is \
+                    there; nothing was changed; give one of them: an open network is joined by an address \
+                    alone";
         return Err(Failure::usage(text));
     }
     Ok(())

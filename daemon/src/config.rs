@@ -32,6 +32,7 @@ use crate::network::{
 use crate::units::{Rate, Size, Switch, UnitError, optional_duration};
 
 pub use self::error::ConfigError;
+use self::error::in_one_line;
 
 /// Name of the file in the data directory.
 pub const FILE: &str = "config.toml";
@@ -48,8 +49,8 @@ const LINK_AHEAD: Duration = Duration::from_secs(30);
 pub const SUCCESSORS: std::ops::RangeInclusive<u32> = 5..=64;
 
 /// First line of the file.
-const HEADING: &str = "# Kept by the MutualStore daemon: what it was last started with. May be edited while it is \
-                       stopped.\n";
+const HEADING: &str = "# Kept by the MutualStore daemon: what it was last started with. May be edited while \
+                       it is stopped.\n";
 
 /// How a daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -332,8 +333,8 @@ impl Config {
         if self.api.ip().is_loopback() || self.api_insecure {
             return Ok(());
         }
-        let why = "beyond loopback the HTTP API would send its token and every file in plain text; choose an address like \
-                   127.0.0.1:0, or say --api-insecure";
+        let why = "beyond loopback the HTTP API would send its token and every file in plain text; choose an \
+                   address like 127.0.0.1:0, or say --api-insecure";
         Err(bounds("api", self.api, why))
     }
 
@@ -386,8 +387,8 @@ impl Config {
             return Err(bounds("successors", self.successors, text));
         }
         log::check_filter(&self.log).map_err(|problem| {
-            let form = "levels (error, warn, info, debug, trace, off) for all or for parts of the program are expected, \
-                        such as `info` or `info,mutualstore_daemon=debug`";
+            let form = "levels (error, warn, info, debug, trace, off) for all or for parts of the program \
+                        are expected, such as `info` or `info,mutualstore_daemon=debug`";
             bounds("log", &self.log, format!("{problem}; {form}"))
         })?;
         if self.listen.is_empty() {
@@ -526,7 +527,7 @@ impl Overrides {
         let text = str::from_utf8(&content).map_err(|error| syntax(error.to_string()))?;
         Self::from_str(text)
             .map(Some)
-            .map_err(|error| syntax(error.to_string().trim_end().to_owned()))
+            .map_err(|error| syntax(in_one_line(&error, text)))
     }
 
     fn write(&self, path: &Path) -> Result<(), ConfigError> {

@@ -1,9 +1,9 @@
 //! Encryption of files: AES-256-GCM in segments, and the keys derived for a file.
 //!
 //! A block of plaintext is cut into segments of 65,520 bytes (the last one may be shorter, never empty), each
-//! sealed on its own into ciphertext ‖ 16-byte tag, so that full segments take 64 KiB and a small range of a file
-//! is opened without the rest. A file has a key of its own; the nonce says what the segment is and where it
-//! stands in the file:
+//! sealed on its own into ciphertext ‖ 16-byte tag, so that full segments take 64 KiB and a small range of a
+//! file is opened without the rest. A file has a key of its own; the nonce says what the segment is and where
+//! it stands in the file:
 //!
 //! ```text
 //! nonce = kind u8 ‖ level u8 ‖ 0 u16 ‖ segment number u64, big-endian        (12 bytes)
@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Invariant: under one key no nonce is used for two different plaintexts. A file is written once, and its
-//! segments are numbered through (per kind and level), so it holds as long as a key is drawn at random per file.
+//! segments are numbered through (per kind and level), so it holds as long as a key is drawn at random per
+//! file.
 //!
 //! Segments do not bind the end of a file: the manifest, sealed under the same key, states the size and the
 //! stripes, and readers hold the length of what they opened against it.
@@ -85,13 +86,14 @@ pub fn random_key() -> Zeroizing<[u8; 32]> {
 }
 
 /// The ed25519 public key that owns the stripes of a file: its seed is HKDF-SHA256 with the salt
-/// "mutualstore/owner/1", the account secret as key material and the file key as info. Only the account's holder
-/// derives it again, and two files of one account show nothing in common.
+/// "mutualstore/owner/1", the account secret as key material and the file key as info. Only the account's
+/// holder derives it again, and two files of one account show nothing in common.
 pub fn owner_key(account: &[u8; 32], file_key: &[u8; 32]) -> [u8; 32] {
     public_key(&owner_seed(account, file_key))
 }
 
-/// Signs that the owner of a file wants a stripe of it deleted: ed25519 over "mutualstore/delete/1" ‖ stripe id.
+/// Signs that the owner of a file wants a stripe of it deleted: ed25519 over "mutualstore/delete/1" ‖ stripe
+/// id.
 #[expect(clippy::missing_panics_doc, reason = "ed25519 takes every seed of 32 bytes")]
 pub fn sign_deletion(account: &[u8; 32], file_key: &[u8; 32], stripe: &[u8; 32]) -> [u8; SIGNATURE] {
     let pair = Ed25519KeyPair::from_seed_unchecked(owner_seed(account, file_key).as_slice())
@@ -169,13 +171,14 @@ impl LineCipher {
 
     /// What was sealed; `None` for anything else.
     pub fn open(&self, line: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let mut bytes = hex::decode(line).ok()?;
-        let nonce = *bytes.first_chunk()?;
+        let mut bytes = Zeroizing::new(vec![0; line.len() / 2]);
+        hex::decode_to_slice(line, &mut bytes).ok()?;
+        let nonce = aead::Nonce::assume_unique_for_key(*bytes.first_chunk()?);
         let sealed = bytes.get_mut(NONCE..)?;
-        let plaintext =
-            self.key
-                .open_in_place(aead::Nonce::assume_unique_for_key(nonce), Aad::empty(), sealed);
-        Some(Zeroizing::new(plaintext.ok()?.to_vec()))
+        let length = self.key.open_in_place(nonce, Aad::empty(), sealed).ok()?.len();
+        bytes.drain(..NONCE);
+        bytes.truncate(length);
+        Some(bytes)
     }
 }
 
@@ -185,8 +188,8 @@ impl fmt::Debug for LineCipher {
     }
 }
 
-/// Plaintext of a block on its way to be sealed in place: what is pushed is copied once, to where its ciphertext
-/// will stand.
+/// Plaintext of a block on its way to be sealed in place: what is pushed is copied once, to where its
+/// ciphertext will stand.
 pub struct BlockBuffer {
     /// Segments at their places in the ciphertext; the room for the tag of the last one may be missing yet.
     bytes: BytesMut,
@@ -293,10 +296,10 @@ impl FileCipher {
         self.seal_block(kind, level, first_segment, buffer)
     }
 
-    /// Opens consecutive segments of a block, the first of which has the number `first_segment`: the whole block
-    /// or, for a range, whole segments out of it. `chunks` are the ciphertext in order, cut anywhere; chunks that
-    /// nobody else holds and that end on segment boundaries are opened where they lie, others are copied.
-    /// Gives the plaintext in order.
+    /// Opens consecutive segments of a block, the first of which has the number `first_segment`: the whole
+    /// block or, for a range, whole segments out of it. `chunks` are the ciphertext in order, cut anywhere;
+    /// chunks that nobody else holds and that end on segment boundaries are opened where they lie, others are
+    /// copied. Gives the plaintext in order.
     pub fn open_block(
         &self,
         kind: Kind,

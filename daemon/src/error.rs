@@ -10,6 +10,7 @@ use std::{fmt, io};
 use serde::Serialize;
 
 use crate::config::ConfigError;
+use crate::escape;
 use crate::files::FileError;
 use crate::journal::JournalError;
 use crate::link::ParseLinkError;
@@ -124,15 +125,18 @@ impl Failure {
         }
     }
 
-    /// The JSON body of the HTTP error. Links and invites that got into its message are cut short.
+    /// The JSON body of the HTTP error. Links, invites and long words that got into its message are cut
+    /// short.
     pub fn to_json(&self) -> String {
+        let message = without_secrets(&self.message);
         let body = Body {
-            error: &without_secrets(&self.message),
+            error: &escape::shortened(&message),
             code: self.exit,
             retry: self.retry,
         };
         // A struct of text, a number and a boolean always has a JSON form.
-        serde_json::to_string(&body).unwrap_or_default()
+        let text = serde_json::to_string(&body).unwrap_or_default();
+        escape::json(&text).into_owned()
     }
 
     fn new(exit: u8, status: u16, retry: bool, message: String) -> Self {
@@ -290,7 +294,8 @@ mod tests {
     #[test]
     fn bodies_are_as_documented() {
         let body = Failure::unrecoverable("ab12", 4, 3).to_json();
-        let expected = r#"{"error":"cannot be recovered now: stripe ab12: 4 needed, 3 reachable","code":4,"retry":true}"#;
+        let error = "cannot be recovered now: stripe ab12: 4 needed, 3 reachable";
+        let expected = format!(r#"{{"error":"{error}","code":4,"retry":true}}"#);
         assert_eq!(body, expected);
     }
 

@@ -7,17 +7,47 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+/// Characters of a word that [`shortened`] leaves.
+const WORD: usize = 300;
+/// Characters of a message that it leaves.
+const MESSAGE: usize = 1500;
+
 /// Whether a character commands a terminal, breaks a line, or changes what others look like: the controls C0,
 /// DEL and C1, line and paragraph separators, directional marks, overrides and isolates, and characters
 /// without width.
 pub fn is_deceptive(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    let is_mark = matches!(c, '\u{61c}' | '\u{180e}' | '\u{feff}');
+    let is_format = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+    c.is_control() || is_mark || is_format
 }
 
 /// One line: line ends are escaped too.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, is_deceptive, |out, c| out.extend(c.escape_default()))
+}
+
+/// A message that may repeat what it was given, such as a name: of a word longer than [`WORD`] characters,
+/// and of a message longer than [`MESSAGE`], the middle is left out.
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    let is_short = |word: &str| word.len() <= WORD || word.chars().count() <= WORD;
+    if text.len() <= MESSAGE && text.split(' ').all(is_short) {
+        return Cow::Borrowed(text);
+    }
+    let words: Vec<Cow<'_, str>> = text.split(' ').map(|word| without_middle(word, WORD)).collect();
+    Cow::Owned(without_middle(&words.join(" "), MESSAGE).into_owned())
+}
+
+/// The beginning and the end of a text of more characters than `most`, with `…` between them.
+fn without_middle(text: &str, most: usize) -> Cow<'_, str> {
+    let count = text.chars().count();
+    if count <= most {
+        return Cow::Borrowed(text);
+    }
+    let end = most / 3;
+    let begin = most - end - 1;
+    let begin = text.chars().take(begin);
+    let end = text.chars().skip(count - end);
+    Cow::Owned(begin.chain(['…']).chain(end).collect())
 }
 
 /// Lines: their ends stay.
@@ -45,7 +75,10 @@ pub fn json(text: &str) -> Cow<'_, str> {
 }
 
 fn escaped(text: &str, bad: impl Fn(char) -> bool, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
-    if !text.contains(&bad) {
+    // Most text is plain ASCII, which is told from its bytes.
+    let ends_stay = !bad('\n');
+    let is_plain = |byte| matches!(byte, b' '..=b'~') || (byte == b'\n' && ends_stay);
+    if text.bytes().all(is_plain) || !text.contains(&bad) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
@@ -74,6 +107,22 @@ mod tests {
         );
         assert_eq!(lines("a\nb\r\n"), "a\nb\\r\n");
         assert!(matches!(line("plain, é, 漢字, 🦀"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn message_that_repeats_a_long_name_loses_its_middle() {
+        let named = |name: &str| format!("cannot read {name}: File name too long");
+        let short = named(&"é".repeat(WORD - 1));
+        assert!(matches!(shortened(&short), Cow::Borrowed(text) if text == short));
+        for (word, most) in [("n", WORD + 40), ("é", WORD + 40), ("two words ", MESSAGE)] {
+            let told = named(&word.repeat(100_000));
+            let told = shortened(&told);
+            assert!(
+                told.starts_with("cannot read ") && told.ends_with(": File name too long"),
+                "{told}"
+            );
+            assert!(told.contains('…') && told.chars().count() <= most, "{told}");
+        }
     }
 
     proptest! {

@@ -62,7 +62,10 @@ pub enum FileError {
         cure: &'static str,
     },
     /// Another daemon works in this directory.
-    #[error("the data directory {} is in use by another daemon; stop it or give another --data-dir", path.display())]
+    #[error(
+        "the data directory {} is in use by another daemon; stop it or give another --data-dir",
+        path.display()
+    )]
     InUse {
         /// The directory.
         path: PathBuf,

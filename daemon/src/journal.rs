@@ -8,8 +8,8 @@
 //! body   = 1 ‖ started u64                                     Unix time in milliseconds; the first record
 //!        | 2 ‖ stripe id 32 ‖ count u8 ‖ count × (index u8 ‖ peer 32)
 //!        | 3 ‖ sealed entry of the file list                   committing: every stripe stands before it
-//!        | 4 ‖ sealed deletion as in the file list              a file is being deleted; the second and last record
-//!        | 5 ‖ length u16 ‖ stripe header ‖ sealed deletion      a file of one stripe, committed as it is stored
+//!        | 4 ‖ sealed deletion as in the file list             a file is being deleted; the last record
+//!        | 5 ‖ length u16 ‖ stripe header ‖ sealed deletion    a file of one stripe, committed when stored
 //! ```
 //!
 //! Only the marks 3 and 4 are made durable: 5 would cost every small put a flush before it begins, so a power

@@ -43,7 +43,8 @@ pub enum KeysError {
 pub enum ImportError {
     /// It belongs to another peer or account.
     #[error(
-        "the data directory belongs to another {0}, and what it holds to that one; import into one without any"
+        "the data directory belongs to another {0}, and what it holds to that one; import into one without \
+         any"
     )]
     Taken(&'static str),
     /// A file could not be read or written.

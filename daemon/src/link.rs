@@ -1,11 +1,13 @@
 //! Links: one word that finds and opens a file.
 //!
-//! `mutual1` + base58(manifest stripe id 32 ‖ file key 32 ‖ network tag 4 ‖ checksum 4), where the checksum is
-//! the first 4 bytes of SHA-256("mutualstore/link/1" ‖ the 68 bytes before it). Whoever has the link reads the
-//! file: it is a secret, never logged whole, and its `Debug` form shows only the beginning of the manifest id.
+//! `mutual1` + base58(manifest stripe id 32 ‖ file key 32 ‖ network tag 4 ‖ checksum 4), where the checksum
+//! is the first 4 bytes of SHA-256("mutualstore/link/1" ‖ the 68 bytes before it). Whoever has the link reads
+//! the file: it is a secret, never logged whole, and its `Debug` form shows only the beginning of the
+//! manifest id.
 //!
-//! The tag keeps a link from being looked for where it was not made. A peer that has not joined its network yet
-//! cannot name it; the links it makes carry [`ANY_NETWORK`], which every peer takes for its own network's.
+//! The tag keeps a link from being looked for where it was not made. A peer that has not joined its network
+//! yet cannot name it; the links it makes carry [`ANY_NETWORK`], which every peer takes for its own
+//! network's.
 
 use std::fmt;
 use std::str::FromStr;

@@ -115,7 +115,10 @@ pub enum ListError {
         source: io::Error,
     },
     /// An earlier sync failed, so the system's word for later ones is worth nothing until a restart.
-    #[error("the file list {} could not be synced before; restart the daemon when the disk is well", path.display())]
+    #[error(
+        "the file list {} could not be synced before; restart the daemon when the disk is well",
+        path.display()
+    )]
     Broken {
         /// The file.
         path: PathBuf,

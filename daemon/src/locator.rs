@@ -1,9 +1,9 @@
-//! Locators: where the shards of a stripe were when it was written, for policies whose holders the stripe's id does not
-//! tell.
+//! Locators: where the shards of a stripe were when it was written, for policies whose holders the stripe's
+//! id does not tell.
 //!
-//! A locator is the stripe's header, which proves itself by its hash, and a list of (index u8, peer 32), 33 bytes each, by
-//! index. It is kept like a shard, under the index [`LOCATOR`](mutualstore_dht::custody::LOCATOR), with the first r peers
-//! from the stripe's id.
+//! A locator is the stripe's header, which proves itself by its hash, and a list of (index u8, peer 32), 33
+//! bytes each, by index. It is kept like a shard, under the index
+//! [`LOCATOR`](mutualstore_dht::custody::LOCATOR), with the first r peers from the stripe's id.
 //!
 //! The list proves nothing and is a hint: whoever reads asks those it names and verifies what they give.
 
@@ -24,7 +24,8 @@ pub struct Locator {
 }
 
 impl Locator {
-    /// The locator of the stripe with this header; of too many holders the first. None for a policy that needs none.
+    /// The locator of the stripe with this header; of too many holders the first. None for a policy that
+    /// needs none.
     pub fn new(header: Header, mut holders: Vec<(u8, Peer)>) -> Option<Self> {
         holders.retain(|(index, _)| *index < header.code().n());
         holders.sort_unstable();

@@ -23,6 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::escape;
+use crate::units::counted;
 
 /// Lines that wait to be written at most.
 const QUEUE: usize = 4096;
@@ -354,8 +355,8 @@ impl<W: Write> Write for Output<W> {
         let dropped = self.dropped.get().map_or(0, ErrorCounter::dropped_lines);
         if dropped > self.told {
             let text = format!(
-                "{} log lines dropped: they were not read in time",
-                dropped - self.told
+                "{} dropped: nobody read in time",
+                counted(dropped - self.told, "log line")
             );
             self.told = dropped;
             let (level, target) = (Level::WARN, module_path!());

@@ -1,10 +1,11 @@
 //! Manifests: what a link points to.
 //!
-//! The root of a manifest is one block that holds the properties of a file and either its bytes (files of at most
-//! [`INLINE_MAX`]) or the ids of its data stripes. A list too long for the root becomes a tree: index blocks of
-//! level 1 hold ids of data stripes, those of level 2 ids of index blocks of level 1, and so on; see [`tree`].
-//! All of it is sealed under the file's key as [`Kind::Manifest`](crate::crypt::Kind::Manifest): the root at
-//! level 0 from segment 0, index block j of level l as segment j of level l.
+//! The root of a manifest is one block that holds the properties of a file and either its bytes (files of at
+//! most [`INLINE_MAX`]) or the ids of its data stripes. A list too long for the root becomes a tree: index
+//! blocks of level 1 hold ids of data stripes, those of level 2 ids of index blocks of level 1, and so on;
+//! see [`tree`]. All of it is sealed under the file's key as
+//! [`Kind::Manifest`](crate::crypt::Kind::Manifest): the root at level 0 from segment 0, index block j of
+//! level l as segment j of level l.
 //!
 //! ```text
 //! root = version u8 = 1 ‖ size u64 ‖ created u64 ‖ code 3 ‖ shard size u32
@@ -16,11 +17,12 @@
 //! index block = version u8 = 1 ‖ count u16 ‖ count × stripe id 32
 //! ```
 //!
-//! Big-endian throughout; code, policy and anchor as in a stripe's header; created in Unix milliseconds. Each manifest
-//! has one encoding: the depth is the least that serves, every index block but the last of its level is full, counts
-//! follow from the size, and kind 2 stands only where a file is not under `successors` or is in fragments (0: it is
-//! not). Anything else, trailing bytes too, is refused. A file in fragments is never in its manifest. How the bytes of
-//! a file lie in its stripes is [`Geometry`]; where these are, [`Placement`].
+//! Big-endian throughout; code, policy and anchor as in a stripe's header; created in Unix milliseconds. Each
+//! manifest has one encoding: the depth is the least that serves, every index block but the last of its level
+//! is full, counts follow from the size, and kind 2 stands only where a file is not under `successors` or is
+//! in fragments (0: it is not). Anything else, trailing bytes too, is refused. A file in fragments is never
+//! in its manifest. How the bytes of a file lie in its stripes is [`Geometry`]; where these are,
+//! [`Placement`].
 //!
 //! Not here: making a name safe to write, which readers do because a manifest may be a stranger's.
 
@@ -68,7 +70,8 @@ pub struct Manifest {
     pub code: Code,
     /// Bytes of a shard of a full block: a multiple of [`SHARD_SIZE_STEP`], at most [`MAX_SHARD_SIZE`].
     pub shard_size: u32,
-    /// The file's own name without directories, possibly empty; at most [`MAX_NAME`] bytes. Not to be trusted.
+    /// The file's own name without directories, possibly empty; at most [`MAX_NAME`] bytes. Not to be
+    /// trusted.
     pub name: String,
     /// Its media type, possibly empty; at most [`MAX_MEDIA_TYPE`] bytes. Not to be trusted.
     pub media_type: String,
@@ -167,7 +170,8 @@ impl Manifest {
         self.placement != Placement::default() || self.fragments.is_some()
     }
 
-    /// The plaintext of the root block. Fails where a field breaks its limits or the body does not fit the size.
+    /// The plaintext of the root block. Fails where a field breaks its limits or the body does not fit the
+    /// size.
     pub fn encode(&self) -> Result<Bytes, ManifestError> {
         self.check()?;
         let content = match &self.body {

@@ -359,8 +359,8 @@ pub enum ParseJoinError {
     Address(#[from] AddressError),
     /// It begins like neither. It is not repeated here: it may be most of an invite.
     #[error(
-        "neither an address such as /ip4/192.0.2.7/tcp/4001 nor an invite ({INVITE_PREFIX}{INVITE_VERSION}…); a file \
-         that holds them is given as @FILE"
+        "neither an address such as /ip4/192.0.2.7/tcp/4001 nor an invite \
+         ({INVITE_PREFIX}{INVITE_VERSION}…); a file that holds them is given as @FILE"
     )]
     Neither,
 }

@@ -1,7 +1,8 @@
 //! Where the stripes of a file are placed, as far as the file says.
 //!
-//! Under the policies with groups, stripes with one anchor share a group. The stripes of a file either have one anchor
-//! and so keep to one group, or each goes by its own id ([`Scope`]; Cidon et al. 2013 place whole files).
+//! Under the policies with groups, stripes with one anchor share a group. The stripes of a file either have
+//! one anchor and so keep to one group, or each goes by its own id ([`Scope`]; Cidon et al. 2013 place whole
+//! files).
 //!
 //! Invariant of what is put here: an anchor other than zero belongs to a policy with groups.
 //!
@@ -55,8 +56,8 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The placement of a file whose stripes have this owner key. Where the policy has no groups, the scope is
-    /// nothing.
+    /// The placement of a file whose stripes have this owner key. Where the policy has no groups, the scope
+    /// is nothing.
     pub fn new(policy: Policy, scope: Scope, owner: &[u8; 32]) -> Self {
         let anchor = if policy.has_groups() && scope == Scope::File {
             Sha256::new()

@@ -41,8 +41,8 @@ const DEADLINES: (Duration, Duration) = (Duration::from_millis(500), Duration::f
 const BLOCKING_THREADS: usize = 48;
 
 /// What is said of a network without a secret.
-const OPEN: &str = "the network is open: whoever reaches one of its peers joins it, and can store, delay and destroy as a \
-                    member can";
+const OPEN: &str = "the network is open: whoever reaches one of its peers joins it, and can store, delay and \
+                    destroy as a member can";
 
 /// Runs a daemon on `directory` until it is told to stop. Logs go to standard error, the `ready` line to
 /// standard output.
@@ -256,8 +256,9 @@ fn store_failed(error: OpenError, dir: &Path) -> Failure {
         )),
         OpenError::Io(source) => {
             let text = format!(
-                "cannot open the shard store in {}: {source}; what it holds is untouched; is everything in it readable, and \
-                 `segments` and `index` directories? The index may be removed: it is made again",
+                "cannot open the shard store in {}: {source}; what it holds is untouched; is everything in \
+                 it readable, and `segments` and `index` directories? The index may be removed: it is made \
+                 again",
                 dir.display()
             );
             Failure::disk(source.kind(), text)

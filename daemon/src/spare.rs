@@ -1,8 +1,9 @@
-//! A little space kept back: what frees a full disk, and the start of a daemon on one, write small files first.
+//! A little space kept back: what frees a full disk, and the start of a daemon on one, write small files
+//! first.
 //!
-//! The file `spare` of the data directory takes 64 KiB. Where a write fails for want of space it is removed and the
-//! write tried once more; it is taken again as soon as there is room. The shard store has a reserve of its own for
-//! tombstones.
+//! The file `spare` of the data directory takes 64 KiB. Where a write fails for want of space it is removed
+//! and the write tried once more; it is taken again as soon as there is room. The shard store has a reserve
+//! of its own for tombstones.
 
 use std::fs::{self, OpenOptions};
 use std::io;

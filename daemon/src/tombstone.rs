@@ -1,8 +1,9 @@
 //! Tombstones: what is left of a deleted stripe, and the proof that its owner wanted it deleted.
 //!
-//! A tombstone is the stripe's header with the owner's ed25519 signature of "mutualstore/delete/1" ‖ stripe id. The
-//! header hashes to the stripe's id and names the owner's key, so a tombstone proves itself to whoever holds a shard,
-//! and passes from peer to peer as shards do. It tells nobody whose the file was: every file has an owner key of its own.
+//! A tombstone is the stripe's header with the owner's ed25519 signature of "mutualstore/delete/1" ‖ stripe
+//! id. The header hashes to the stripe's id and names the owner's key, so a tombstone proves itself to
+//! whoever holds a shard, and passes from peer to peer as shards do. It tells nobody whose the file was:
+//! every file has an owner key of its own.
 
 use mutualstore_dht::Id;
 use mutualstore_erasure::Header;

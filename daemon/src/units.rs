@@ -1,8 +1,8 @@
 //! Sizes, rates and switches as people write them on the command line and in the configuration.
 //!
-//! The plain `Display` forms are exact and read back to the same value; the alternate ones (`{:#}`) are rounded
-//! for people. Deliberately absent: bare `K`, `M`, `G`, which mean 1000 to some and 1024 to others. Durations
-//! are humantime's.
+//! The plain `Display` forms are exact and read back to the same value; the alternate ones (`{:#}`) are
+//! rounded for people. Deliberately absent: bare `K`, `M`, `G`, which mean 1000 to some and 1024 to others.
+//! Durations are humantime's.
 
 use std::fmt;
 use std::str::FromStr;
@@ -40,6 +40,13 @@ pub struct Size(pub u64);
 /// An amount of bytes per second: `100Mbit`, `10MiB`, `10MiB/s`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rate(pub u64);
+
+/// So many of a thing that has a regular plural: `1 peer`, `2 peers`.
+pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    let end = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{end}")
+}
 
 /// `on` or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -356,6 +363,12 @@ pub mod optional_duration {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn one_thing_is_singular() {
+        let told = [0, 1, 2].map(|count: usize| super::counted(count, "peer"));
+        assert_eq!(told, ["0 peers", "1 peer", "2 peers"]);
+    }
+
     use proptest::prelude::*;
 
     use super::*;
@@ -443,8 +456,9 @@ mod tests {
         #[test]
         fn no_text_panics(text in "\\PC{0,20}", number in "[0-9.]{0,25}[a-zA-Z/ ]{0,6}") {
             for text in [text, number] {
-                prop_assert!(text.parse::<Size>().is_err() || text.trim().starts_with(|c: char| c.is_ascii_digit()));
-                prop_assert!(text.parse::<Rate>().is_err() || text.trim().starts_with(|c: char| c.is_ascii_digit()));
+                let is_number = text.trim().starts_with(|c: char| c.is_ascii_digit());
+                prop_assert!(text.parse::<Size>().is_err() || is_number);
+                prop_assert!(text.parse::<Rate>().is_err() || is_number);
             }
         }
     }

@@ -1,19 +1,20 @@
 //! Choosing places on the circle for new virtual nodes, as a pure function.
 //!
-//! Identifiers are hashes, so arcs between them differ by orders of magnitude, and with them the load of peers
-//! with few virtual nodes. Each new virtual node therefore chooses among [`CANDIDATES`] unused indices (the power
-//! of several choices, Byers et al. 2003, "Simple load balancing for distributed hash tables"). First each takes
-//! the one that splits its arc best. Then each looks once more at its candidates and moves where that lowers
+//! Identifiers are hashes, so arcs between them differ by orders of magnitude, and with them the load of
+//! peers with few virtual nodes. Each new virtual node therefore chooses among [`CANDIDATES`] unused indices
+//! (the power of several choices, Byers et al. 2003, "Simple load balancing for distributed hash tables").
+//! First each takes the one that splits its arc best. Then each looks once more at its candidates and moves
+//! where that lowers
 //!
 //! ```text
 //! Σ over n in {2, 3, 6}, over peers p of load(p, n)² / virtual nodes of p
 //! ```
 //!
-//! `load(p, n)` being the part of the circle for which p is among the first n distinct peers: what p stores of
-//! stripes with n shards. The sum is least when load is proportional to capacity. Splitting arcs alone leaves
-//! peers with few virtual nodes at the mercy of their neighbours; at 12 peers with capacities 1 to 4 the second
-//! step takes the largest load per capacity from 1.16 times the mean to 1.1 for n = 2, at 36 peers with
-//! capacities 1 to 10 from 1.19 to 1.05 for n = 6.
+//! `load(p, n)` being the part of the circle for which p is among the first n distinct peers: what p stores
+//! of stripes with n shards. The sum is least when load is proportional to capacity. Splitting arcs alone
+//! leaves peers with few virtual nodes at the mercy of their neighbours; at 12 peers with capacities 1 to 4
+//! the second step takes the largest load per capacity from 1.16 times the mean to 1.1 for n = 2, at 36 peers
+//! with capacities 1 to 10 from 1.19 to 1.05 for n = 6.
 //!
 //! What a peer may choose among is fixed by its identity, so a place is still nobody's to pick.
 
@@ -33,8 +34,8 @@ const MOST: usize = 6;
 /// Virtual nodes that look again, at most: with more, chance balances them.
 const SECOND_LOOKS: usize = 64;
 
-/// The best of each group of `candidates` for `me`, which keeps its virtual nodes `kept`, in a ring of `known`
-/// peers.
+/// The best of each group of `candidates` for `me`, which keeps its virtual nodes `kept`, in a ring of
+/// `known` peers.
 pub fn choose<'a>(
     me: Peer,
     kept: &[u16],

@@ -20,7 +20,8 @@ pub trait Membership {
     fn successors(&self, id: Id, limit: usize) -> Vec<Member>;
     /// Whether the ring counts this peer among the living.
     fn is_alive(&self, peer: Peer) -> bool;
-    /// Rises when a peer's virtual nodes changed: then it may follow other ids, although the same peers are there.
+    /// Rises when a peer's virtual nodes changed: then it may follow other ids, although the same peers are
+    /// there.
     fn moves(&self) -> u64;
     /// Whether the ring is joined or known to be alone (not joining).
     fn is_settled(&self) -> bool;

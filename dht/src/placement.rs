@@ -1,32 +1,37 @@
-//! Which peers should hold a stripe's shards: a pure function of the stripe, its policy and the peers there are, run by
-//! whoever writes and by whoever repairs.
+//! Which peers should hold a stripe's shards: a pure function of the stripe, its policy and the peers there
+//! are, run by whoever writes and by whoever repairs.
 //!
-//! All policies name distinct peers, and in all of them virtual nodes decide where a stripe begins, so that a peer that
-//! gives twice the disk is twice as often the first.
+//! All policies name distinct peers, and in all of them virtual nodes decide where a stripe begins, so that a
+//! peer that gives twice the disk is twice as often the first.
 //!
-//! * *successors*: the first peers from the stripe's id (Stoica et al. 2003, `DHash`). With V virtual nodes a peer shares
-//!   stripes with the peers behind each of them, so nearly any n peers that die together take a stripe with them.
+//! * *successors*: the first peers from the stripe's id (Stoica et al. 2003, `DHash`). With V virtual nodes a
+//!   peer shares stripes with the peers behind each of them, so nearly any n peers that die together take a
+//!   stripe with them.
 //! * *random*: shard i with the successor of `SHA-256(stripe id ‖ i)`, i one byte, that has none yet.
-//!   What Cidon et al. 2013 call random replication: every n peers are as likely as any other to hold a stripe.
+//!   What Cidon et al. 2013 call random replication: every n peers are as likely as any other to hold a
+//!   stripe.
 //! * *copysets*: all peers, in the order of `SHA-256(peer id)`, fall into consecutive runs of n.
-//!   The run of the peer that follows the anchor has the stripe. The `MinCopysets` of Cidon et al. 2013 §6: N / n sets of
-//!   peers whose death together loses data, the fewest there can be.
-//! * *buddies*: the same with runs of g > n, by default 2n, of which each stripe takes n at random: the order of
-//!   `SHA-256(stripe id ‖ peer id)`.
+//!   The run of the peer that follows the anchor has the stripe. The `MinCopysets` of Cidon et al. 2013 §6: N
+//!   / n sets of peers whose death together loses data, the fewest there can be.
+//! * *buddies*: the same with runs of g > n, by default 2n, of which each stripe takes n at random: the order
+//!   of `SHA-256(stripe id ‖ peer id)`.
 //!
-//! Where peers are no multiple of the run, the last runs are longer; of a longer run of copysets a stripe has the n from
-//! the peer on that follows the anchor. With fewer peers than one run needs there is one run of all.
+//! Where peers are no multiple of the run, the last runs are longer; of a longer run of copysets a stripe has
+//! the n from the peer on that follows the anchor. With fewer peers than one run needs there is one run of
+//! all.
 //!
-//! Peers come and go, and runs change with them, so runs say only where shards *go*: a holder that lives stays one
-//! ([`Custody`](crate::custody::Custody) keeps to that), and only those that replace the dead are chosen anew
-//! ([`replacements`]): under *copysets* the next ones in the run of the first that is left, so that stripes that had the
-//! same holders have the same ones again, and there are no more copysets than before; under *buddies* peers of the run in
-//! which most of the holders lie that are left. While less than half a run is missing those runs are cut as if nobody were, so
-//! that who dies moves only those behind it, by one, and a file keeps to as many peers as it had. Where a run cannot take all
-//! shards, the peers behind it in the order follow: shards off their run are better than none.
+//! Peers come and go, and runs change with them, so runs say only where shards *go*: a holder that lives
+//! stays one ([`Custody`](crate::custody::Custody) keeps to that), and only those that replace the dead are
+//! chosen anew ([`replacements`]): under *copysets* the next ones in the run of the first that is left, so
+//! that stripes that had the same holders have the same ones again, and there are no more copysets than
+//! before; under *buddies* peers of the run in which most of the holders lie that are left. While less than
+//! half a run is missing those runs are cut as if nobody were, so that who dies moves only those behind it,
+//! by one, and a file keeps to as many peers as it had. Where a run cannot take all shards, the peers behind
+//! it in the order follow: shards off their run are better than none.
 //!
-//! Deliberately absent: any list of peers that has to be agreed on. Two peers that see different members choose
-//! different runs for a moment; what that costs is that some stripe lies across two runs, never a shard.
+//! Deliberately absent: any list of peers that has to be agreed on. Two peers that see different members
+//! choose different runs for a moment; what that costs is that some stripe lies across two runs, never a
+//! shard.
 
 use std::collections::BTreeMap;
 
@@ -154,9 +159,9 @@ impl Roster {
         at.min(self.len().saturating_sub(1))
     }
 
-    /// The run of `group` in which most of these peers are, of runs that hardly move when a peer dies: while less than half a
-    /// run is missing the others are cut as if nobody were, from the first peer on. The later run where that is even, because
-    /// a death moves who follows to the front.
+    /// The run of `group` in which most of these peers are, of runs that hardly move when a peer dies: while
+    /// less than half a run is missing the others are cut as if nobody were, from the first peer on. The
+    /// later run where that is even, because a death moves who follows to the front.
     fn run_of_most(&self, peers: &[Peer], group: usize) -> impl Iterator<Item = Peer> + '_ {
         let (group, len) = (group.max(1), self.len());
         let runs = (len + group / 2) / group;
@@ -178,8 +183,8 @@ impl Roster {
         self.0.iter().skip(start).take(taken).map(|(_, peer)| *peer)
     }
 
-    /// The peers from `peer` on around its run of `group`, then those behind the run, once around; `peer` need not be
-    /// among them. With the length of the run.
+    /// The peers from `peer` on around its run of `group`, then those behind the run, once around; `peer`
+    /// need not be among them. With the length of the run.
     fn from(&self, peer: Peer, group: usize) -> (Vec<Peer>, usize) {
         if self.is_empty() {
             return (Vec::new(), 0);
@@ -229,9 +234,9 @@ impl Cut {
     }
 }
 
-/// The peers that should hold the n shards of a stripe, best first: the n first if all take shards, the others where
-/// some do not. At least `limit` of them, as far as there are so many. `roster` matters only to policies that
-/// [need](Placement::needs_roster) it.
+/// The peers that should hold the n shards of a stripe, best first: the n first if all take shards, the
+/// others where some do not. At least `limit` of them, as far as there are so many. `roster` matters only to
+/// policies that [need](Placement::needs_roster) it.
 pub fn candidates(
     placement: Placement,
     stripe: Id,

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::{Id, Peer};
 
-/// Indices of virtual nodes, shared between all copies of a contact together with the identifiers once somebody
-/// computed them: a hash each, which lookups in large rings need by the thousand.
+/// Indices of virtual nodes, shared between all copies of a contact together with the identifiers once
+/// somebody computed them: a hash each, which lookups in large rings need by the thousand.
 #[derive(Clone, Default)]
 pub struct VirtualNodes(Arc<Shared>);
 

@@ -13,8 +13,8 @@ const SPARE_SUCCESSORS: usize = 4;
 
 /// A code: n shards, of which any k bring the block back.
 ///
-/// [`FromStr`], [`Code::from_wire`] and [`Code::auto`] give only codes within bounds; a value written as a literal
-/// is checked by [`Code::check`], which [`encode`](crate::encode) does, and so does every header.
+/// [`FromStr`], [`Code::from_wire`] and [`Code::auto`] give only codes within bounds; a value written as a
+/// literal is checked by [`Code::check`], which [`encode`](crate::encode) does, and so does every header.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Code {
     /// `copies:N`: N equal shards, each the whole block; 1 ≤ N ≤ 64.
@@ -105,8 +105,8 @@ impl Code {
         }
     }
 
-    /// The code for blocks of at most 16 KiB of plaintext: it survives as many losses, and one holder answers a
-    /// read.
+    /// The code for blocks of at most 16 KiB of plaintext: it survives as many losses, and one holder answers
+    /// a read.
     #[must_use]
     pub const fn small(self) -> Self {
         Self::Copies(self.m().saturating_add(1))

@@ -1,13 +1,13 @@
 //! Linear algebra over GF(2^8): which shards are which combination of which others, and computing them.
 //!
-//! Every code here is linear: shard i is the sum of the data shards, each multiplied by a coefficient. The n rows
-//! of k coefficients form the *generator*. Its first k rows are the identity, so data shards are the bytes of the
-//! block; any k of its rows are independent, so any k shards give all others.
+//! Every code here is linear: shard i is the sum of the data shards, each multiplied by a coefficient. The n
+//! rows of k coefficients form the *generator*. Its first k rows are the identity, so data shards are the
+//! bytes of the block; any k of its rows are independent, so any k shards give all others.
 //!
 //! The Reed-Solomon rows are those of the `reed-solomon-erasure` crate: a Vandermonde matrix brought to
-//! systematic form (Plank & Ding 2005, "Note: Correction to the 1997 tutorial on Reed-Solomon coding"). They are
-//! part of the stripe format. The rebuilding is ours rather than the crate's, which copies the surviving shards
-//! and computes every missing one where one is wanted.
+//! systematic form (Plank & Ding 2005, "Note: Correction to the 1997 tutorial on Reed-Solomon coding"). They
+//! are part of the stripe format. The rebuilding is ours rather than the crate's, which copies the surviving
+//! shards and computes every missing one where one is wanted.
 
 use reed_solomon_erasure::galois_8::{self, ReedSolomon};
 
@@ -38,7 +38,8 @@ pub(crate) fn generator(code: Code) -> Vec<Row> {
     rows
 }
 
-/// For each row of `wanted`, how the shard with that row is combined from the k shards whose rows are `given`.
+/// For each row of `wanted`, how the shard with that row is combined from the k shards whose rows are
+/// `given`.
 pub(crate) fn combinations(given: Vec<Row>, wanted: &[Row]) -> Vec<Row> {
     let inverse = invert(given);
     let combination = |wanted: &Row| {
@@ -73,8 +74,8 @@ pub(crate) fn combine(rows: &[Row], inputs: &[&[u8]], len: usize) -> Vec<Vec<u8>
     outputs
 }
 
-/// `output = coefficient * input`: the first term of a sum, written without reading the fresh output, whose pages
-/// would otherwise fault twice.
+/// `output = coefficient * input`: the first term of a sum, written without reading the fresh output, whose
+/// pages would otherwise fault twice.
 fn multiply(coefficient: u8, input: &[u8], output: &mut [u8]) {
     match coefficient {
         1 => output.copy_from_slice(input),

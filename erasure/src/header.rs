@@ -18,8 +18,8 @@
 //!
 //! Invariant: one header has one encoding; any other bytes are refused, trailing ones included.
 //!
-//! Deliberately absent: whether the owner key is a point on its curve, and whether the hashes are those of one
-//! code word (only rebuilding tells).
+//! Deliberately absent: whether the owner key is a point on its curve, and whether the hashes are those of
+//! one code word (only rebuilding tells).
 
 use std::fmt;
 use std::str::FromStr;
@@ -159,8 +159,8 @@ struct Fields {
 }
 
 impl Header {
-    /// The header of an immutable stripe, for a code within bounds, a policy whose groups hold it, a block that it
-    /// takes and the SHA-256 of each of its n shards, by index.
+    /// The header of an immutable stripe, for a code within bounds, a policy whose groups hold it, a block
+    /// that it takes and the SHA-256 of each of its n shards, by index.
     pub(crate) fn new(
         code: Code,
         policy: Policy,

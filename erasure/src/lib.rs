@@ -14,8 +14,8 @@
 //! header; nothing is decoded, rebuilt or returned that was not verified. The same input gives the same bytes
 //! on every machine.
 //!
-//! Deliberately absent: input and output, time, threads, randomness, encryption (blocks are ciphertext already),
-//! where shards are placed, signatures, and changing a stripe in place.
+//! Deliberately absent: input and output, time, threads, randomness, encryption (blocks are ciphertext
+//! already), where shards are placed, signatures, and changing a stripe in place.
 
 mod code;
 mod galois;
@@ -33,8 +33,8 @@ pub use stripe::{DecodeError, EncodeError, decode, encode, reconstruct};
 /// Length of a SHA-256 digest in bytes.
 pub const HASH_LEN: usize = 32;
 
-/// Whether this processor can run the coder. On x86-64 its inner loops are compiled for Haswell without a check
-/// of their own, so a program must ask before the first stripe, or it dies of an illegal instruction.
+/// Whether this processor can run the coder. On x86-64 its inner loops are compiled for Haswell without a
+/// check of their own, so a program must ask before the first stripe, or it dies of an illegal instruction.
 pub fn cpu_supported() -> bool {
     #[cfg(target_arch = "x86_64")]
     let supported = std::arch::is_x86_feature_detected!("avx2")

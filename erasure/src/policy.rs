@@ -71,9 +71,11 @@ impl TryFrom<u8> for GroupSize {
 )]
 pub struct PolicyError;
 
-/// The groups of a policy are smaller than a stripe of this code. A larger group or a smaller code is possible.
+/// The groups of a policy are smaller than a stripe of this code. A larger group or a smaller code is
+/// possible.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("buddies:{group} cannot hold the {} shards of {code}, which need as many peers; give a code with fewer, or another placement", .code.n())]
+#[error("buddies:{group} cannot hold the {} shards of {code}, which need as many peers; give a code with \
+         fewer, or another placement", .code.n())]
 pub struct GroupError {
     /// Peers of a group.
     pub group: u8,

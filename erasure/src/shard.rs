@@ -1,8 +1,8 @@
 //! Shards before and after verification.
 //!
-//! [`Shard`] is what the network or a disk gave; [`VerifiedShard`] is one that belongs to its stripe. Only verified
-//! shards are decoded, stored or served, which the types see to: there is no other way to a [`VerifiedShard`] than
-//! [`Shard::verify`] and the functions of this crate that compute shards.
+//! [`Shard`] is what the network or a disk gave; [`VerifiedShard`] is one that belongs to its stripe. Only
+//! verified shards are decoded, stored or served, which the types see to: there is no other way to a
+//! [`VerifiedShard`] than [`Shard::verify`] and the functions of this crate that compute shards.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};

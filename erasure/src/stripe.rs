@@ -1,7 +1,8 @@
 //! From a block to the shards of a stripe, and back.
 //!
-//! Data shards are slices of the block and the block is read as the data shards it is made of: bytes are copied
-//! only to pad the tail. Whatever is computed from other shards is checked against its hash before it leaves.
+//! Data shards are slices of the block and the block is read as the data shards it is made of: bytes are
+//! copied only to pad the tail. Whatever is computed from other shards is checked against its hash before it
+//! leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,7 +72,8 @@ pub enum DecodeError {
 
 /// Codes a block of at most k MiB into the n shards of a stripe, by index.
 ///
-/// `anchor` is all zero when the stripe is placed by its own id; `owner` is the key whose signature may delete it.
+/// `anchor` is all zero when the stripe is placed by its own id; `owner` is the key whose signature may
+/// delete it.
 #[expect(clippy::needless_pass_by_value, reason = "the block becomes the data shards")]
 pub fn encode(
     code: Code,
@@ -111,8 +113,8 @@ pub fn encode(
     Ok((0..code.n()).zip(payloads).map(shard).collect())
 }
 
-/// The block that k or more shards of one stripe make, in consecutive chunks of at least one byte. A chunk whose
-/// data shard is among them is that shard's payload, not a copy.
+/// The block that k or more shards of one stripe make, in consecutive chunks of at least one byte. A chunk
+/// whose data shard is among them is that shard's payload, not a copy.
 pub fn decode(shards: &[VerifiedShard]) -> Result<Vec<Bytes>, DecodeError> {
     let (k, mut left) = shards.first().map_or((0, 0), |shard| {
         let header = shard.header();
@@ -134,8 +136,8 @@ pub fn decode(shards: &[VerifiedShard]) -> Result<Vec<Bytes>, DecodeError> {
     Ok(chunks)
 }
 
-/// The wanted shards, in the order wanted: those that are at hand as they are, the others rebuilt from k shards of
-/// the stripe and verified.
+/// The wanted shards, in the order wanted: those that are at hand as they are, the others rebuilt from k
+/// shards of the stripe and verified.
 pub fn reconstruct(shards: &[VerifiedShard], wanted: &[u8]) -> Result<Vec<VerifiedShard>, DecodeError> {
     let header = shards
         .first()

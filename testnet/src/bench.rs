@@ -1,5 +1,5 @@
-//! How fast, and at what price: puts and gets of several sizes against real daemons, and the repair of a killed one; one
-//! CSV row per case.
+//! How fast, and at what price: puts and gets of several sizes against real daemons, and the repair of a
+//! killed one; one CSV row per case.
 //!
 //! CPU is user plus system time of *all* daemons from `/proc`, so it counts hops, hashing and parity
 //! wherever they happen; the client's own work is not in it. Every byte got is compared with the byte put.
@@ -85,8 +85,8 @@ impl BenchError {
 /// Transfers: `size` is that of a file, `concurrency` the number of clients. Cases `fresh-*` (before any
 /// transfer) and `idle-*` (after all) have one row per daemon with its number as `concurrency`: of
 /// `*-rss`, `size` is its resident memory in bytes; of `*-cpu`, `p50ms` is the milliseconds of CPU it used
-/// per second of doing nothing (10 ms are 1 % of a core). The last row is the repair of a killed peer, by `concurrency` others:
-/// bytes and shards rebuilt per second; none where too few peers are left.
+/// per second of doing nothing (10 ms are 1 % of a core). The last row is the repair of a killed peer, by
+/// `concurrency` others: bytes and shards rebuilt per second; none where too few peers are left.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Name of the case.

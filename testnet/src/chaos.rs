@@ -1,10 +1,11 @@
-//! `testnet chaos`: clients that use a network of real daemons all the time while a nemesis hurts it, and an audit
-//! of what the clients were told.
+//! `testnet chaos`: clients that use a network of real daemons all the time while a nemesis hurts it, and an
+//! audit of what the clients were told.
 //!
-//! What is asserted: no read ever brings wrong bytes, nor a file that was deleted; in the end every file that was
-//! acknowledged and not deleted is identical, every deleted one is gone, the ring is one, every stripe has all
-//! its shards, and daemons hold no shard that belongs to no file. Operations may fail meanwhile; they are counted.
-//! Who is hurt when and how follows from the seed, what happens between does not: daemons are real.
+//! What is asserted: no read ever brings wrong bytes, nor a file that was deleted; in the end every file that
+//! was acknowledged and not deleted is identical, every deleted one is gone, the ring is one, every stripe
+//! has all its shards, and daemons hold no shard that belongs to no file. Operations may fail meanwhile; they
+//! are counted. Who is hurt when and how follows from the seed, what happens between does not: daemons are
+//! real.
 
 mod audit;
 mod cast;
@@ -246,8 +247,8 @@ fn rage(
     })
 }
 
-/// Deletions whose outcome is not known are asked for again, where the owner is still there. What never goes is a
-/// violation.
+/// Deletions whose outcome is not known are asked for again, where the owner is still there. What never goes
+/// is a violation.
 fn finish_deletions(journal: &Journal, traffic: &Traffic<'_>) -> Result<(), ChaosError> {
     let mut last = String::new();
     let finished = traffic.cast.until("deletions to be finished", || {

@@ -13,10 +13,11 @@ mod source;
 mod transfer;
 mod upkeep;
 
+use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -44,6 +45,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_AGE: Duration = Duration::from_secs(5);
 /// Longest silence in the middle of a transfer; the daemon gives up on its own long before.
 const STALL_TIMEOUT: Duration = Duration::from_mins(5);
+/// Files of one answer of a long list, the most a daemon gives: on a busy machine each question costs a wait.
+const PAGE: usize = 10_000;
 /// JSON answers are small; `stat` of a very large file is the largest.
 const ANSWER_LIMIT: u64 = 1 << 30;
 
@@ -206,10 +209,8 @@ impl Client {
     /// The files put through this daemon, of all pages; `pattern` knows `*` and `?`. Their health is what the
     /// daemon remembers, or asked now if `fresh`.
     pub fn list(&self, pattern: Option<&str>, fresh: bool) -> Result<Reply<FileList>, ClientError> {
-        let mut query: Vec<(&str, String)> = pattern
-            .map(|text| ("pattern", text.to_owned()))
-            .into_iter()
-            .collect();
+        let mut query = vec![("limit", PAGE.to_string())];
+        query.extend(pattern.map(|text| ("pattern", text.to_owned())));
         if fresh {
             query.push(("fresh", "1".to_owned()));
         }
@@ -311,8 +312,12 @@ fn accepted(mut response: Response<Body>) -> Result<Response<Body>, ClientError>
 
 fn answer<T: DeserializeOwned>(mut response: Response<Body>) -> Result<Reply<T>, ClientError> {
     let unexpected = |why: String| ClientError::Unexpected { what: why };
-    let reader = response.body_mut().with_config().limit(ANSWER_LIMIT).reader();
-    let json: serde_json::Value = serde_json::from_reader(io::BufReader::new(reader))
+    let mut reader = response.body_mut().with_config().limit(ANSWER_LIMIT).reader();
+    // Read whole first: of a reader, JSON is taken byte by byte.
+    let mut text = Vec::new();
+    let read = reader.read_to_end(&mut text);
+    read.map_err(|error| unexpected(format!("the daemon's answer broke off: {error}")))?;
+    let json: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|error| unexpected(format!("the daemon's answer is not JSON: {error}")))?;
     let body = T::deserialize(&json)
         .map_err(|error| unexpected(format!("the daemon's answer is not understood: {error}")))?;

@@ -124,7 +124,8 @@ fn check(options: &DemoOptions) -> Result<(), DemoError> {
     }
     if peers < n + kill {
         return usage(format!(
-            "{} survivors of {peers} peers cannot hold {n} shards each on a peer of its own; take at least {} peers",
+            "{} survivors of {peers} peers cannot hold {n} shards each on a peer of its own; take at least \
+             {} peers",
             peers - kill,
             n + kill
         ));

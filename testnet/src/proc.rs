@@ -14,8 +14,8 @@ struct Stat {
     start_ticks: u64,
 }
 
-/// Start time of a live process in clock ticks since boot; `None` when it is gone or a zombie. One whose first thread has
-/// ended lives, and keeps its ports, until the others have too.
+/// Start time of a live process in clock ticks since boot; `None` when it is gone or a zombie. One whose
+/// first thread has ended lives, and keeps its ports, until the others have too.
 pub fn start_ticks(pid: u32) -> Option<u64> {
     let stat = read(pid)?;
     let ended = matches!(stat.state, 'Z' | 'X' | 'x') && stat.threads <= 1;
@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn stat_lines_parse_whatever_the_name() {
-        let line = "42 (a) S (b) S 1 42 42 0 -1 4194560 100 0 0 0 7 5 0 0 20 0 3 0 987 1000 200 18446744073709551615";
+        let line = "42 (a) S (b) S 1 42 42 0 -1 4194560 100 0 0 0 7 5 0 0 20 0 3 0 987 1000 200 \
+                    18446744073709551615";
         assert_eq!(
             parse(line),
             Some(Stat {

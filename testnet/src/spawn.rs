@@ -485,8 +485,8 @@ mod tests {
         assert_eq!(
             text(&recipe("x", false)),
             format!(
-                "--join @{} --capacity 1000 --unit 125 --api 127.0.0.1:7003 --listen /ip4/127.0.0.1/tcp/9 --repair off \
-                 --cache 0",
+                "--join @{} --capacity 1000 --unit 125 --api 127.0.0.1:7003 --listen /ip4/127.0.0.1/tcp/9 \
+                 --repair off --cache 0",
                 join.display()
             )
         );

@@ -71,7 +71,8 @@ pub(super) fn scale(args: &ScaleArgs, screen: &Screen) -> Result<(), CliError> {
     let nodes = args.peers.saturating_mul(u32::from(args.virtual_nodes));
     if nodes > MOST_NODES {
         return Err(CliError::Usage(format!(
-            "{nodes} virtual nodes in all are too many, expected at most {MOST_NODES}; each takes about 100 KiB"
+            "{nodes} virtual nodes in all are too many, expected at most {MOST_NODES}; each takes about 100 \
+             KiB"
         )));
     }
     let size = Size {
@@ -106,8 +107,8 @@ pub(super) fn scale(args: &ScaleArgs, screen: &Screen) -> Result<(), CliError> {
 fn told(stage: &Stage) -> String {
     let took = stage.took.as_secs_f64();
     format!(
-        "{}: {:.0} s of virtual time in {took:.1} s ({:.2} times real time), {} events ({:.2} million/s), {:.2} GiB, \
-         {:.1} KiB per virtual node",
+        "{}: {:.0} s of virtual time in {took:.1} s ({:.2} times real time), {} events ({:.2} million/s), \
+         {:.2} GiB, {:.1} KiB per virtual node",
         stage.what,
         stage.virtual_s,
         stage.virtual_s / took,

@@ -1,8 +1,9 @@
 //! The HTTP API under slow, idle and many clients, and what it refuses; [`conditional`]: its conditional and
-//! range requests.
+//! range requests; [`texts`]: what it says of bad queries.
 
 mod client;
 mod conditional;
+mod texts;
 
 use std::fs;
 use std::io::{self, Read, Write};

@@ -451,6 +451,29 @@ fn what_cannot_be_rebuilt_is_named() {
             (4, &"precious".into())
         );
     }
+    // Nobody is waited for who is back and has nothing any more.
+    let others = ["--peer", "1", "--peer", "2", "--peer", "3"];
+    net.testnet("kill", &[&others[..], &["--wipe"]].concat()).ok();
+    net.testnet("start", &others).ok();
+    let said = eventually("it is known that the shards are gone", || {
+        let said = net.run(0, &["repair", "--wait"]);
+        assert_eq!(said.code, 4, "{}", said.stderr);
+        said.stderr
+            .contains("too few of the shards are left")
+            .then_some(said)
+    });
+    let named = said
+        .stderr
+        .lines()
+        .find(|line| line.contains("precious"))
+        .unwrap();
+    assert!(
+        named.contains("needed, ") && named.contains("the others are gone"),
+        "{named}"
+    );
+    assert!(!said.stderr.contains("are back"), "{}", said.stderr);
+    let told = net.run(0, &["repair", "--wait", "--json"]).json();
+    assert_eq!(told["unrecoverable"][0]["gone"], true, "{told:#}");
 }
 
 #[test]

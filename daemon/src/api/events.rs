@@ -5,19 +5,30 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::query::{FromQuery, Given, Query};
 use super::{Api, Refusal, json};
+use crate::error::Failure;
 
 /// How long an answer may wait for news.
 const WAIT: Duration = Duration::from_secs(10);
 
-#[derive(Deserialize)]
 pub(super) struct After {
-    #[serde(default)]
+    /// Lines that were told before.
     after: usize,
+}
+
+impl FromQuery for After {
+    const NAMES: &'static [&'static str] = &["after"];
+
+    fn from_query(given: &mut Given) -> Result<Self, Failure> {
+        Ok(Self {
+            after: given.number("after")?.unwrap_or_default(),
+        })
+    }
 }
 
 #[derive(Serialize)]

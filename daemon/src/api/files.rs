@@ -6,16 +6,16 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, RawQuery, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mutualstore_erasure::{Code, HASH_LEN, Policy};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::query::{FromQuery, Given, Query};
 use super::{Api, Refusal, json};
 use crate::error::Failure;
 use crate::http::conditions::{self, Selected, Unmet, Validators};
@@ -39,18 +39,38 @@ const NAME: HeaderName = HeaderName::from_static("x-mutualstore-name");
 /// Bytes of a shard of a full block, unless asked otherwise.
 const SHARD_SIZE: u32 = MAX_SHARD_SIZE;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct PutQuery {
-    #[serde(default)]
     name: String,
     code: Option<String>,
     placement: Option<String>,
     scope: Option<String>,
     fragments: Option<String>,
     shard_size: Option<String>,
-    #[serde(default)]
-    degraded: u8,
+    degraded: bool,
+}
+
+impl FromQuery for PutQuery {
+    const NAMES: &'static [&'static str] = &[
+        "name",
+        "code",
+        "placement",
+        "scope",
+        "fragments",
+        "shard_size",
+        "degraded",
+    ];
+
+    fn from_query(given: &mut Given) -> Result<Self, Failure> {
+        Ok(Self {
+            name: given.text("name").unwrap_or_default(),
+            code: given.text("code"),
+            placement: given.text("placement"),
+            scope: given.text("scope"),
+            fragments: given.text("fragments"),
+            shard_size: given.text("shard_size"),
+            degraded: given.flag("degraded")?,
+        })
+    }
 }
 
 fn named(headers: &HeaderMap) -> Option<&str> {
@@ -95,7 +115,7 @@ impl PutQuery {
             policy,
             scope,
             fragments,
-            degraded: self.degraded != 0,
+            degraded: self.degraded,
             length,
         })
     }
@@ -146,13 +166,13 @@ fn shard_size(text: &str) -> Result<u32, Failure> {
 pub(super) async fn put_file(
     State(api): State<Api>,
     Extension(via): Extension<Via>,
-    query: Result<Query<PutQuery>, QueryRejection>,
+    query: Result<Query<PutQuery>, Refusal>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
     let node = Arc::clone(&api.node);
     let transfer = node.transfers.begin(named(&headers), Operation::Put);
-    let options = match query.map_err(|error| Failure::usage(error.body_text())) {
+    let options = match query.map_err(|Refusal(failure)| failure) {
         Ok(Query(query)) => query.options(node.config.placement, content_length(&headers)),
         Err(failure) => Err(failure),
     };
@@ -435,7 +455,7 @@ mod tests {
             scope: scope.map(str::to_owned),
             fragments: fragments.map(str::to_owned),
             shard_size: None,
-            degraded: 0,
+            degraded: false,
         };
         query.options(Policy::Random, length).map_err(|failure| {
             assert_eq!((failure.exit, failure.status), (2, 400));

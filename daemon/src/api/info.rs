@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mutualstore_dht::custody::Standing;
 use mutualstore_dht::ring::Phase;
 use mutualstore_dht::{Contact, Id};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::files::StatShard;
+use super::query::{FromQuery, Given, Query};
 use super::{Api, Refusal, json};
 use crate::error::Failure;
 use crate::link::Link;
@@ -126,11 +127,19 @@ pub(super) async fn outside(State(api): State<Api>) -> Result<Response, Refusal>
     json(&crate::node::outside::look(&api.node).await)
 }
 
-#[derive(Deserialize)]
 pub(super) struct StatusQuery {
     /// Ask how the files are doing now.
-    #[serde(default)]
-    fresh: u8,
+    fresh: bool,
+}
+
+impl FromQuery for StatusQuery {
+    const NAMES: &'static [&'static str] = &["fresh"];
+
+    fn from_query(given: &mut Given) -> Result<Self, Failure> {
+        Ok(Self {
+            fresh: given.flag("fresh")?,
+        })
+    }
 }
 
 pub(super) async fn status(
@@ -138,7 +147,7 @@ pub(super) async fn status(
     Query(query): Query<StatusQuery>,
 ) -> Result<Response, Refusal> {
     let node = &api.node;
-    let (files, files_age_seconds, codes) = node.tally(query.fresh != 0).await?;
+    let (files, files_age_seconds, codes) = node.tally(query.fresh).await?;
     let usage = node.shards.usage();
     let network = node.network();
     let (health, virtual_nodes, alive) = node.core.read(|state| {
@@ -194,14 +203,22 @@ pub(super) async fn status(
     })
 }
 
-#[derive(Deserialize)]
 pub(super) struct RingQuery {
-    #[serde(default)]
-    walk: u8,
-    #[serde(default)]
-    fingers: u8,
-    #[serde(default)]
-    check: u8,
+    walk: bool,
+    fingers: bool,
+    check: bool,
+}
+
+impl FromQuery for RingQuery {
+    const NAMES: &'static [&'static str] = &["walk", "fingers", "check"];
+
+    fn from_query(given: &mut Given) -> Result<Self, Failure> {
+        Ok(Self {
+            walk: given.flag("walk")?,
+            fingers: given.flag("fingers")?,
+            check: given.flag("check")?,
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -238,9 +255,7 @@ pub(super) async fn ring(
     Query(query): Query<RingQuery>,
 ) -> Result<Response, Refusal> {
     let node = &api.node;
-    let known: Vec<(Contact, &'static str)> = if query.walk == 0 {
-        known_peers(node)
-    } else {
+    let known: Vec<(Contact, &'static str)> = if query.walk {
         let walk = node
             .core
             .walk()
@@ -250,6 +265,8 @@ pub(super) async fn ring(
             .into_iter()
             .map(|contact| (contact, "alive"))
             .collect()
+    } else {
+        known_peers(node)
     };
     let shares = shares(&known);
     let peers = known
@@ -266,7 +283,7 @@ pub(super) async fn ring(
             state,
         });
     let peers = peers.collect();
-    let fingers = (query.fingers != 0).then(|| {
+    let fingers = query.fingers.then(|| {
         let finger = |(own, exponent, contact): (Id, u8, &Contact)| {
             let target = own.add_power_of_two(exponent);
             let nearest = contact.ids().min_by_key(|id| id.distance_from(&target));
@@ -278,10 +295,10 @@ pub(super) async fn ring(
         };
         node.core.read(|state| state.ring.fingers().map(finger).collect())
     });
-    let check = if query.check == 0 {
-        None
-    } else {
+    let check = if query.check {
         Some(check_ring(node).await?)
+    } else {
+        None
     };
     json(&Ring {
         peers,
@@ -390,14 +407,14 @@ struct InviteReply {
 pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> {
     let network = api.node.network();
     if !network.adopted {
-        let text = "this peer has not joined a network yet, so it can invite nobody; `mutualstore doctor` says what \
-                    it waits for";
+        let text = "this peer has not joined a network yet, so it can invite nobody; `mutualstore doctor` \
+                    says what it waits for";
         return Err(Failure::refused(text).into());
     }
     let addresses = api.node.core.read(|state| state.ring.me().addresses.clone());
     if addresses.is_empty() {
-        let text = "no interface that this peer listens on is up, so nobody could reach it; bring one up, or give an \
-                    address with --announce";
+        let text = "no interface that this peer listens on is up, so nobody could reach it; bring one up, or \
+                    give an address with --announce";
         return Err(Failure::refused(text).into());
     }
     let invite = Invite {

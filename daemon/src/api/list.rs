@@ -1,11 +1,11 @@
 //! The list of files over HTTP, in pages.
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::files::timestamp;
+use super::query::{FromQuery, Given, Query};
 use super::{Api, Refusal, json};
 use crate::error::Failure;
 use crate::transfer::health::Health;
@@ -16,16 +16,36 @@ const PAGE: usize = 1000;
 /// and at most.
 const MAX_PAGE: usize = 10_000;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     /// `*` and `?` stand for anything.
     pattern: Option<String>,
-    limit: Option<usize>,
+    /// Files of the page.
+    limit: usize,
     /// `next` of the page before.
-    after: Option<String>,
-    #[serde(default)]
-    fresh: u8,
+    after: Option<u32>,
+    /// Ask how they are doing now.
+    fresh: bool,
+}
+
+impl FromQuery for ListQuery {
+    const NAMES: &'static [&'static str] = &["pattern", "limit", "after", "fresh"];
+
+    fn from_query(given: &mut Given) -> Result<Self, Failure> {
+        let limit = match given.number("limit")? {
+            Some(0) => return Err(Failure::usage("limit 0: expected a number of files from 1")),
+            limit => limit.map_or(PAGE, |limit: usize| limit.min(MAX_PAGE)),
+        };
+        let after = given.text("after").map(|after| {
+            let number = after.parse::<u32>();
+            number.map_err(|_| Failure::usage("after: expected `next` of an earlier page"))
+        });
+        Ok(Self {
+            pattern: given.text("pattern"),
+            limit,
+            after: after.transpose()?,
+            fresh: given.flag("fresh")?,
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -65,19 +85,10 @@ impl From<Told> for Listed {
 
 pub(super) async fn list(
     State(api): State<Api>,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    Query(query): Query<ListQuery>,
 ) -> Result<Response, Refusal> {
-    let Query(query) = query.map_err(|error| Failure::usage(error.body_text()))?;
-    let limit = match query.limit.unwrap_or(PAGE) {
-        0 => return Err(Failure::usage("limit 0: expected a number of files from 1").into()),
-        limit => limit.min(MAX_PAGE),
-    };
-    let after = query.after.map(|after| {
-        let number = after.parse::<u32>();
-        number.map_err(|_| Failure::usage("after: expected `next` of an earlier page"))
-    });
-    let page = (after.transpose()?, limit);
-    let (files, next) = api.node.told_page(page, query.pattern, query.fresh != 0).await?;
+    let page = (query.after, query.limit);
+    let (files, next) = api.node.told_page(page, query.pattern, query.fresh).await?;
     json(&List {
         files: files.into_iter().map(Listed::from).collect(),
         next: next.map(|next| next.to_string()),

@@ -8,6 +8,7 @@
 //! * [`info`]: status, ring, lookup, metrics, health.
 //! * [`upkeep`]: repair, forget, scrub, leave.
 //! * [`events`]: what a running transfer noticed.
+//! * [`query`]: the parameters of all of these.
 //! * [`guard`]: what is refused before a handler sees it, and the form of every answer.
 
 mod events;
@@ -15,6 +16,7 @@ mod files;
 mod guard;
 mod info;
 mod list;
+mod query;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -33,6 +35,7 @@ use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
 use crate::error::Failure;
+use crate::escape;
 use crate::http::connections::{Connections, Limits};
 use crate::http::serve;
 use crate::node::Node;
@@ -149,10 +152,11 @@ async fn wrong_method(request: Request) -> Refusal {
     })
 }
 
-/// A JSON answer.
+/// A JSON answer. What could command the terminal that shows it stands in it as `\uXXXX`, which means the
+/// same.
 fn json(value: &impl serde::Serialize) -> Result<Response, Refusal> {
     let text = serde_json::to_string(value).map_err(|error| Refusal(Failure::unexpected(error)))?;
-    let mut response = Response::new(Body::from(text));
+    let mut response = Response::new(Body::from(escape::json(&text).into_owned()));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

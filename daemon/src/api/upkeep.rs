@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use mutualstore_dht::Peer;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::query::{FromQuery, Given, Query};
 use super::{Api, Refusal, json};
 use crate::error::Failure;
 use crate::node::Node;
@@ -22,11 +23,20 @@ const QUIET: u32 = 4;
 /// Letters of a peer's id that are enough to name it.
 const ENOUGH: usize = 6;
 
-#[derive(Deserialize)]
 pub(super) struct RepairQuery {
     peer: Option<String>,
-    #[serde(default)]
-    wait: u8,
+    wait: bool,
+}
+
+impl FromQuery for RepairQuery {
+    const NAMES: &'static [&'static str] = &["peer", "wait"];
+
+    fn from_query(given: &mut Given) -> Result<Self, Failure> {
+        Ok(Self {
+            peer: given.text("peer"),
+            wait: given.flag("wait")?,
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -63,12 +73,12 @@ pub(super) async fn repair(
         };
         quiet = if now.pending == 0 { quiet + 1 } else { 0 };
         let needed = if everywhere { QUIET } else { 1 };
-        if query.wait == 0 || quiet >= needed || Instant::now() >= until {
+        if !query.wait || quiet >= needed || Instant::now() >= until {
             break now;
         }
         tokio::time::sleep(REPAIR_POLL).await;
     };
-    let unrecoverable = if everywhere || query.wait != 0 {
+    let unrecoverable = if everywhere || query.wait {
         node.stuck().await?
     } else {
         Vec::new()
@@ -96,7 +106,8 @@ pub(super) async fn forget(State(api): State<Api>, Path(peer): Path<String>) -> 
     let peer = named(node, &peer)?;
     if node.core.is_alive(peer) {
         let text = format!(
-            "{peer} answers, or has done so a moment ago; `mutualstore leave` there, or stop it, and try again in some seconds"
+            "{peer} answers, or has done so a moment ago; `mutualstore leave` there, or stop it, and try \
+             again in some seconds"
         );
         return Err(Failure::refused(text).into());
     }
@@ -128,10 +139,18 @@ fn named(node: &Node, text: &str) -> Result<Peer, Failure> {
     }
 }
 
-#[derive(Deserialize)]
 pub(super) struct ScrubQuery {
-    #[serde(default)]
-    wait: u8,
+    wait: bool,
+}
+
+impl FromQuery for ScrubQuery {
+    const NAMES: &'static [&'static str] = &["wait"];
+
+    fn from_query(given: &mut Given) -> Result<Self, Failure> {
+        Ok(Self {
+            wait: given.flag("wait")?,
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -148,7 +167,7 @@ pub(super) async fn scrub(
     Query(query): Query<ScrubQuery>,
 ) -> Result<Response, Refusal> {
     let pass = api.node.scrub.begin();
-    let done = query.wait != 0;
+    let done = query.wait;
     let findings = if done {
         api.node.scrub.wait(pass).await
     } else {
@@ -157,10 +176,18 @@ pub(super) async fn scrub(
     json(&ScrubReport { done, findings })
 }
 
-#[derive(Deserialize)]
 pub(super) struct LeaveQuery {
-    #[serde(default)]
-    force: u8,
+    force: bool,
+}
+
+impl FromQuery for LeaveQuery {
+    const NAMES: &'static [&'static str] = &["force"];
+
+    fn from_query(given: &mut Given) -> Result<Self, Failure> {
+        Ok(Self {
+            force: given.flag("force")?,
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -179,7 +206,7 @@ pub(super) async fn leave(
     State(api): State<Api>,
     Query(query): Query<LeaveQuery>,
 ) -> Result<Response, Refusal> {
-    api.node.leave(query.force != 0)?;
+    api.node.leave(query.force)?;
     leaving(State(api)).await
 }
 

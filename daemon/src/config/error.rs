@@ -12,7 +12,11 @@ pub enum ConfigError {
     #[error("the first start needs --capacity: how much disk to give, such as --capacity 10GiB")]
     NoCapacity,
     /// The configuration kept gives none.
-    #[error("{} gives no `capacity`: say how much disk to give, there or with --capacity, such as --capacity 10GiB", path.display())]
+    #[error(
+        "{} gives no `capacity`: say how much disk to give, there or with --capacity, such as \
+         --capacity 10GiB",
+        path.display()
+    )]
     CapacityMissing {
         /// The file.
         path: PathBuf,
@@ -66,4 +70,22 @@ pub enum ConfigError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+/// Where in `text` it is not as it must be, and why: what TOML itself says takes several lines, with a
+/// drawing.
+pub(super) fn in_one_line(error: &toml::de::Error, text: &str) -> String {
+    let why = error
+        .message()
+        .lines()
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join("; ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let Some(before) = before else {
+        return why;
+    };
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    format!("line {line}, column {column}: {why}")
 }

@@ -24,8 +24,8 @@ pub(super) fn read(given: Vec<String>, standard_input: bool) -> Result<Vec<Strin
             joins.extend(some(lines.map_err(unreadable)?, path)?);
         } else if entry == "-" {
             if !left {
-                let text = "standard input (-) can be read once, from the command line, and not together with \
-                            --exit-on-stdin-close; give @FILE";
+                let text = "standard input (-) can be read once, from the command line, and not together \
+                            with --exit-on-stdin-close; give @FILE";
                 return Err(ConfigError::JoinSource(text.to_owned()));
             }
             left = false;

@@ -53,7 +53,8 @@ fn later_layers_win_and_what_was_given_is_kept() {
     .unwrap();
     fs::write(
         directory.path().join(FILE),
-        "capacity = \"1GiB\"\nrepair_delay = \"1m\"\nwrite_timeout = \"1s\"\npending_lease = \"1s\"\ncache = 5\n",
+        "capacity = \"1GiB\"\nrepair_delay = \"1m\"\nwrite_timeout = \"1s\"\npending_lease = \"1s\"\ncache = \
+         5\n",
     )
     .unwrap();
     let flags = Overrides {

@@ -1,11 +1,11 @@
 //! How the bytes of a file lie in blocks, segments and shards.
 //!
 //! A file is cut into blocks whose ciphertext is k shards of the shard size, so that shards end on segment
-//! boundaries and a small range needs one of them. The last block may be shorter; its ciphertext is spread over
-//! all k shards, ceil(length / k) bytes each, and its segments may straddle them.
+//! boundaries and a small range needs one of them. The last block may be shorter; its ciphertext is spread
+//! over all k shards, ceil(length / k) bytes each, and its segments may straddle them.
 //!
-//! Or it is cut into F *fragments*: blocks whose lengths differ by a byte at most, none longer than a block would be,
-//! none empty. Block i is bytes [⌊size·i / F⌋, ⌊size·(i+1) / F⌋). All are like a last block.
+//! Or it is cut into F *fragments*: blocks whose lengths differ by a byte at most, none longer than a block
+//! would be, none empty. Block i is bytes [⌊size·i / F⌋, ⌊size·(i+1) / F⌋). All are like a last block.
 //!
 //! Invariant: no two blocks of a file have a segment number, and so a nonce, in common.
 
@@ -69,8 +69,8 @@ pub enum FragmentsError {
     },
     /// They would be longer than a block.
     #[error(
-        "a file of {size} bytes cannot be cut into {fragments} fragments: under {code} each holds {longest} bytes at \
-         most, so give {least} or more{}",
+        "a file of {size} bytes cannot be cut into {fragments} fragments: under {code} each holds {longest} \
+         bytes at most, so give {least} or more{}",
         if *.least > u64::from(MAX_FRAGMENTS) {
             format!(", which is beyond the {MAX_FRAGMENTS} possible: put it without fragments")
         } else {
@@ -170,7 +170,8 @@ impl Geometry {
         }
     }
 
-    /// The block that byte `offset` of the file, which lies within it, is in: the last that begins at or before it.
+    /// The block that byte `offset` of the file, which lies within it, is in: the last that begins at or
+    /// before it.
     fn block_at(&self, offset: u64) -> u64 {
         match self.fragments {
             // size·i / F ≤ offset is size·i < F·(offset + 1), rounded down or not.
@@ -207,8 +208,8 @@ impl Geometry {
         block * self.segments_per_block()
     }
 
-    /// The blocks that hold the bytes of `range`, clipped to the file: each with the part of it that is wanted,
-    /// in bytes of its plaintext.
+    /// The blocks that hold the bytes of `range`, clipped to the file: each with the part of it that is
+    /// wanted, in bytes of its plaintext.
     pub fn blocks_of(&self, range: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> + use<> {
         let end = range.end.min(self.size);
         let range = range.start.min(end)..end;

@@ -75,7 +75,8 @@ fn forms() -> Vec<Manifest> {
 
 #[test]
 fn golden_inline() {
-    let bytes = "01 0000000000000002 0000010203040506 020402 00100000 0005612e747874 000a746578742f706c61696e 00 6869";
+    let bytes = "01 0000000000000002 0000010203040506 020402 00100000 0005612e747874 \
+                 000a746578742f706c61696e 00 6869";
     let manifest = inline(b"hi");
     assert_eq!(hex::encode(manifest.encode().unwrap()), bytes.replace(' ', ""));
     assert_eq!(Manifest::parse(&manifest.encode().unwrap()), Ok(manifest));
@@ -499,8 +500,8 @@ proptest! {
 
     #[test]
     fn manifests_round_trip(
-        created: u64, name in "\\PC{0,60}", media_type in "[a-z/]{0,20}", blocks in 0u32..3000, cut in 0u64..65_520,
-        placement in placements(), is_cut: bool,
+        created: u64, name in "\\PC{0,60}", media_type in "[a-z/]{0,20}", blocks in 0u32..3000,
+        cut in 0u64..65_520, placement in placements(), is_cut: bool,
     ) {
         let base = match blocks {
             0 => inline(b"content"),
@@ -534,11 +535,14 @@ proptest! {
             let sealed = cipher.seal_block(Kind::Data, 0, geometry.first_segment(block), buffer);
             prop_assert_eq!(sealed.len() as u64, geometry.ciphertext_of(block));
             let k = usize::from(geometry.code_of(block).k());
-            let shards: Vec<Bytes> = sealed.chunks(sealed.len().div_ceil(k)).map(Bytes::copy_from_slice).collect();
+            let shards = sealed.chunks(sealed.len().div_ceil(k)).map(Bytes::copy_from_slice);
+            let shards: Vec<Bytes> = shards.collect();
             let window = geometry.window(block, part);
-            let chunks = window.pieces.iter().map(|p| shards[usize::from(p.shard)].slice(p.range.clone())).collect();
+            let piece = |p: &Piece| shards[usize::from(p.shard)].slice(p.range.clone());
+            let chunks = window.pieces.iter().map(piece).collect();
             let opened = cipher.open_block(Kind::Data, 0, window.first_segment, chunks).unwrap().concat();
-            prop_assert!(opened.len() < window.plaintext.len() + 2 * 65_520, "no more than the segments needed");
+            let most = window.plaintext.len() + 2 * 65_520;
+            prop_assert!(opened.len() < most, "no more than the segments needed");
             read.extend_from_slice(&opened[window.plaintext]);
         }
         let clip = |at: u64| usize::try_from(at.min(size)).unwrap();

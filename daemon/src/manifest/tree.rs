@@ -1,7 +1,8 @@
 //! The tree that a long list of stripe ids becomes, written and read without holding the list.
 //!
-//! Index block j of level l holds the ids of units j·F to j·F + F - 1 of the level below (F = [`FANOUT`], level 0
-//! being the data stripes), and the root those of the top level. A writer holds at most F ids per level.
+//! Index block j of level l holds the ids of units j·F to j·F + F - 1 of the level below (F = [`FANOUT`],
+//! level 0 being the data stripes), and the root those of the top level. A writer holds at most F ids per
+//! level.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use mutualstore_erasure::{HASH_LEN, StripeId};
@@ -57,8 +58,8 @@ pub struct IndexPlace {
     pub slot: usize,
 }
 
-/// The entry of the root's list to follow to data stripe `block`, and the index blocks after it, top first. In
-/// a tree of depth 0 there are none, and the entry is the stripe itself.
+/// The entry of the root's list to follow to data stripe `block`, and the index blocks after it, top first.
+/// In a tree of depth 0 there are none, and the entry is the stripe itself.
 #[cfg(test)]
 pub(super) fn path(depth: u8, block: u64) -> (usize, Vec<IndexPlace>) {
     let places = (1..=depth).rev().map(|level| {

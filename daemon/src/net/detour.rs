@@ -1,11 +1,11 @@
 //! Leaving a connection that leads nowhere any more.
 //!
-//! A connection does not break by itself when an address at one of its ends is gone: what was sent waits for
-//! an acknowledgement, for many minutes. A peer with several addresses is reached sooner at another one. Where
-//! nothing moved for [`SILENT`] although an answer is due, and a ping is not answered for as long, the peer's
-//! other addresses are tried. When it answers at one, the silent connection is dropped, and with it those of
-//! the same way that answer no ping either; what was asked on them is asked again. A peer without another
-//! address is left to the timeouts.
+//! A connection does not break by itself when an address at one of its ends is gone: what was sent waits
+//! for an acknowledgement, for many minutes. A peer with several addresses is reached sooner at another one.
+//! Where nothing moved for [`SILENT`] although an answer is due, and a ping is not answered for as long, the
+//! peer's other addresses are tried. When it answers at one, the silent connection is dropped, and with it
+//! those of the same way that answer no ping either; what was asked on them is asked again. A peer without
+//! another address is left to the timeouts.
 //!
 //! A slow line may look silent too. It is left once in a while at most (see [`Routes`](super::routes)), so
 //! that what takes long comes to its end.
@@ -87,7 +87,7 @@ impl Node {
         if opened.is_err() {
             return Vec::new();
         }
-        tracing::info!(peer = %link.peer, class = ?link.class, "a silent connection is left for another address");
+        tracing::info!(peer = %link.peer, class = ?link.class, "silent: another address takes over");
         dead
     }
 

@@ -212,7 +212,8 @@ impl Node {
         let interfaces = match listed {
             Ok(interfaces) => interfaces,
             Err(error) if known.listening.is_empty() => {
-                tracing::warn!(%error, "cannot list the interfaces; give --listen or --announce the address of one");
+                tracing::warn!(%error, "cannot list the interfaces; give --listen or --announce the address \
+                                        of one");
                 addresses::assumed(&self.listeners)
             }
             Err(_) => return false,
@@ -457,7 +458,8 @@ impl Node {
         };
         let mut mentioned = self.mentioned.lock().unwrap_or_else(PoisonError::into_inner);
         if refusal.reason.is_lasting() && mentioned.put((peer, refusal.reason), ()).is_none() {
-            tracing::warn!(%peer, "no connection with a peer: {side}: {}", refusal.to_string().escape_debug());
+            let why = refusal.to_string();
+            tracing::warn!(%peer, "no connection with a peer: {side}: {}", why.escape_debug());
         }
     }
 

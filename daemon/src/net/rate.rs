@@ -1,19 +1,20 @@
 //! The rate of this peer's network link: one token bucket for what it sends, one for what it receives.
 //!
-//! The virtual scheduling form of the generic cell rate algorithm (ITU-T I.371, annex A): all a bucket remembers is
-//! when it will be full again. Every frame of every connection goes through in pieces of at most
+//! The virtual scheduling form of the generic cell rate algorithm (ITU-T I.371, annex A): all a bucket
+//! remembers is when it will be full again. Every frame of every connection goes through in pieces of at most
 //! [`Bucket::piece`] bytes.
 //!
 //! Invariants:
 //! * In any time `t`, at most `burst + rate · t` bytes pass.
-//! * Class rpc goes first: a piece of it waits for the rate and for rpc before it, never for shards that wait.
-//! * In each class, first come, first served. A connection has one piece at a time in the bucket, so those that
-//!   are busy share the rate evenly, and what waits is bounded by the connections.
-//! * Only the first of each class waits for tokens, the others for their turn, and tokens are taken when the wait
-//!   is over: whoever is dropped while it waits leaves nothing to give back.
+//! * Class rpc goes first: a piece of it waits for the rate and for rpc before it, never for shards that
+//!   wait.
+//! * In each class, first come, first served. A connection has one piece at a time in the bucket, so those
+//!   that are busy share the rate evenly, and what waits is bounded by the connections.
+//! * Only the first of each class waits for tokens, the others for their turn, and tokens are taken when the
+//!   wait is over: whoever is dropped while it waits leaves nothing to give back.
 //!
-//! Not the crate `governor`: it has neither turns nor classes (a waiter sleeps and tries again, and the smallest wins),
-//! and it runs on its own clock, not on tokio's, which tests can stop.
+//! Not the crate `governor`: it has neither turns nor classes (a waiter sleeps and tries again, and the
+//! smallest wins), and it runs on its own clock, not on tokio's, which tests can stop.
 
 use std::sync::{Mutex as StdMutex, PoisonError};
 use std::time::Duration;
@@ -27,8 +28,8 @@ use super::Class;
 const PIECE: (u64, u64) = (4 * 1024, 64 * 1024);
 /// The least burst, in bytes.
 const BURST: u64 = 64 * 1024;
-/// The burst is at least a piece and this part of a second: timers are late by milliseconds, and what they lose
-/// has to be made good.
+/// The burst is at least a piece and this part of a second: timers are late by milliseconds, and what they
+/// lose has to be made good.
 const SLACK: u64 = 128;
 
 /// Both directions.
@@ -105,7 +106,8 @@ impl Bucket {
         usize::try_from(self.piece).unwrap_or(usize::MAX)
     }
 
-    /// Waits until `bytes`, at most a piece, may pass. Dropping the future gives up the place and costs nothing.
+    /// Waits until `bytes`, at most a piece, may pass. Dropping the future gives up the place and costs
+    /// nothing.
     pub(super) async fn take(&self, bytes: usize, class: Class) {
         let bytes = (bytes as u64).min(self.piece);
         let waiting = match class {

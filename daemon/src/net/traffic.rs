@@ -7,8 +7,8 @@
 //! * Nothing waits longer than `progress_timeout` for a byte once a frame has begun, and a frame that
 //!   trickles has an end too. A writer waits on while it hears from the other side.
 //! * Every byte of a frame passes the link's [`rate`](super::rate): before it is written, and before more is
-//!   read, so that the connection's window (256 KiB at first, then four round trips) is what runs ahead of the
-//!   rate. A reader whom this side's rate, or its budget, holds up lets the other side hear of it.
+//!   read, so that the connection's window (256 KiB at first, then four round trips) is what runs ahead of
+//!   the rate. A reader whom this side's rate, or its budget, holds up lets the other side hear of it.
 
 use std::io;
 use std::pin::pin;

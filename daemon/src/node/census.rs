@@ -1,9 +1,9 @@
 //! Who is in the ring, for the policies that place by all peers.
 //!
-//! In a ring no larger than a successor list a peer knows everybody anyway. In a larger one it walks the ring, at most
-//! every half minute, and tells its ring of those it did not know, so that custody, which decides about repairs from the
-//! ring's view, sees the same peers. A ring remembers a thousand beyond its lists: in larger networks custody's runs are those
-//! of the peers it remembers.
+//! In a ring no larger than a successor list a peer knows everybody anyway. In a larger one it walks the
+//! ring, at most every half minute, and tells its ring of those it did not know, so that custody, which
+//! decides about repairs from the ring's view, sees the same peers. A ring remembers a thousand beyond its
+//! lists: in larger networks custody's runs are those of the peers it remembers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -52,7 +52,8 @@ impl Census {
         }
     }
 
-    /// Whom the policy names for the n shards of a stripe, best first, at least `count` as far as there are so many.
+    /// Whom the policy names for the n shards of a stripe, best first, at least `count` as far as there are
+    /// so many.
     pub(crate) fn candidates(&self, placement: Placement, stripe: Id, n: u8, count: usize) -> Vec<Contact> {
         let peers = placement::candidates(placement, stripe, n, self, &self.roster, count);
         peers
@@ -61,7 +62,8 @@ impl Census {
             .collect()
     }
 
-    /// The peers of the group that new shards of a stripe are chosen from; none where the policy has no groups.
+    /// The peers of the group that new shards of a stripe are chosen from; none where the policy has no
+    /// groups.
     pub(crate) fn group(&self, placement: Placement, stripe: Id, n: u8) -> Option<Vec<Peer>> {
         let group = placement.group(n)?;
         let first = self.candidates(placement, stripe, n, 1).first()?.peer;
@@ -115,7 +117,8 @@ impl Node {
         u32::try_from(others).is_ok_and(|others| others < self.network().r)
     }
 
-    /// Everybody in the ring; walks it if the last walk was long ago. Those that were found dead since are not in it.
+    /// Everybody in the ring; walks it if the last walk was long ago. Those that were found dead since are
+    /// not in it.
     pub(crate) async fn census(&self) -> Arc<Census> {
         if let Some(census) = self.current_census() {
             return census;

@@ -101,7 +101,8 @@ impl Core {
         outcome.await.ok()
     }
 
-    /// The local view of the first `count` distinct live peers clockwise from `target`, this one in its place.
+    /// The local view of the first `count` distinct live peers clockwise from `target`, this one in its
+    /// place.
     pub(crate) fn successors(&self, target: Id, count: usize) -> Vec<Contact> {
         self.read(|state| state.ring.successors(target).take(count).cloned().collect())
     }

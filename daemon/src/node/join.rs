@@ -271,7 +271,8 @@ impl Node {
         let (what, cure) = match (another, refusal.reason == Reason::WrongSecret, invited) {
             (true, ..) if member => (
                 OTHER_NETWORK,
-                "give the address of a peer of its own network, or join the other one with another --data-dir",
+                "give the address of a peer of its own network, or join the other one with another \
+                 --data-dir",
             ),
             (true, ..) => (
                 NOT_INVITED,

@@ -117,7 +117,8 @@ impl Node {
                 "the network refuses this peer"
             };
             let text = format!(
-                "{cause} ({why}), so nothing can be stored or deleted from here; `mutualstore doctor` names the cure"
+                "{cause} ({why}), so nothing can be stored or deleted from here; `mutualstore doctor` names \
+                 the cure"
             );
             Err(Failure::not_allowed(text))
         })
@@ -132,7 +133,8 @@ impl Node {
             Err(Failure::not_allowed("the link belongs to another network"))
         } else {
             Err(Failure::refused(
-                "this peer has not joined the network of the link yet; `mutualstore doctor` says what it waits for",
+                "this peer has not joined the network of the link yet; `mutualstore doctor` says what it \
+                 waits for",
             ))
         }
     }
@@ -313,7 +315,8 @@ impl Node {
         if self.network().adopted
             && let Err(error) = self.data.add_virtual_nodes(chosen)
         {
-            tracing::error!(%error, "cannot keep the indices of the virtual nodes; the next start chooses others");
+            tracing::error!(%error, "cannot keep the indices of the virtual nodes; the next start chooses \
+                                     others");
         }
     }
 }

@@ -1,9 +1,11 @@
-//! Reads every shard held here again and again, so that what rots is noticed while others can still replace it.
+//! Reads every shard held here again and again, so that what rots is noticed while others can still replace
+//! it.
 //!
-//! One pass after the other, in the order of the keys: slowly, with a day between two of them, or at once when somebody
-//! asks. The place reached is kept in the file `scrub` of the data directory (a key, 33 bytes in hexadecimal), so a daemon
-//! that is restarted often still comes around. A shard that does not verify, or that the disk fails to give twice, is
-//! logged as `CORRUPTED_BLOCK`, counted and dropped; its stripe's home then has it regenerated like one that was lost.
+//! One pass after the other, in the order of the keys: slowly, with a day between two of them, or at once
+//! when somebody asks. The place reached is kept in the file `scrub` of the data directory (a key, 33 bytes
+//! in hexadecimal), so a daemon that is restarted often still comes around. A shard that does not verify, or
+//! that the disk fails to give twice, is logged as `CORRUPTED_BLOCK`, counted and dropped; its stripe's home
+//! then has it regenerated like one that was lost.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -52,8 +54,8 @@ pub(crate) struct Scrub {
 }
 
 impl Scrub {
-    /// Begins a pass over everything at full speed, which also answers those who asked while another one ran. Returns
-    /// its number.
+    /// Begins a pass over everything at full speed, which also answers those who asked while another one ran.
+    /// Returns its number.
     pub(crate) fn begin(&self) -> u64 {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         *asked += 1;

@@ -8,12 +8,12 @@ use mutualstore_dht::Id;
 use serde::Serialize;
 
 use super::Node;
-use crate::error::Failure;
+use crate::error::{EXIT_NOT_FOUND, EXIT_UNRECOVERABLE, Failure};
 use crate::link::Link;
 use crate::list::Shown;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get;
-use crate::transfer::health::{Asked, Health, survey};
+use crate::transfer::health::{Asked, Health, ShardHealth, ShardState, shards_of, survey};
 
 /// Files, and stripes beside them, that are named at most.
 const NAMED: usize = 100;
@@ -25,8 +25,10 @@ const PAGE: usize = 2048;
 pub(crate) struct Stuck {
     /// Name of a file that was put through this peer; none for a stripe of which only the id is known here.
     name: Option<String>,
-    /// Which stripe, how many shards are needed, and how many are there.
+    /// Which stripe, how many shards are needed, how many are there, and how many may come back.
     reason: String,
+    /// Whether it stays so whoever comes back: as far as it is known here, too few shards exist.
+    gone: bool,
 }
 
 impl Node {
@@ -38,10 +40,11 @@ impl Node {
         let mut named = BTreeSet::new();
         for file in files {
             let Ok(link) = file.link.parse() else { continue };
-            if let Some(reason) = self.why_stuck(&link, &mut named).await {
-                let name = Some(file.name);
-                stuck.push(Stuck { name, reason });
-            }
+            let why = self.why_stuck(&link, &mut named).await;
+            stuck.extend(why.map(|why| Stuck {
+                name: Some(file.name),
+                ..why
+            }));
         }
         let others: Vec<Asked> = self.core.read(|state| {
             let lost = state.custody.lost().filter(|(stripe, _)| !named.contains(stripe));
@@ -53,8 +56,7 @@ impl Node {
             };
             lost.map(asked).take(NAMED).collect()
         });
-        let reasons = self.lost_of(&others).await.into_iter();
-        stuck.extend(reasons.map(|(_, reason)| Stuck { name: None, reason }));
+        stuck.extend(self.lost_of(&others).await.into_iter().map(|(_, why)| why));
         Ok(stuck)
     }
 
@@ -73,22 +75,30 @@ impl Node {
     }
 
     /// Why a file cannot be rebuilt, of its first such stripe; none if it can be by now. Notes the stripes.
-    async fn why_stuck(self: &Arc<Self>, link: &Link, named: &mut BTreeSet<Id>) -> Option<String> {
-        named.insert(Id::new(link.manifest));
+    async fn why_stuck(self: &Arc<Self>, link: &Link, named: &mut BTreeSet<Id>) -> Option<Stuck> {
+        let manifest = Id::new(link.manifest);
+        named.insert(manifest);
         let transfer = Transfer::new(Operation::Get);
         match get::open(self, &transfer, link).await {
-            Err(failure) => Some(failure.message),
+            Err(failure) => {
+                let shards = shards_of(self, manifest).await;
+                let away = away(&shards);
+                let gone = away == 0 && matches!(failure.exit, EXIT_NOT_FOUND | EXIT_UNRECOVERABLE);
+                let reason = format!("{}{}", failure.message, outlook(away, gone));
+                let name = None;
+                Some(Stuck { name, reason, gone })
+            }
             Ok(open) => {
                 let asked: Vec<Asked> = open.layout.iter().map(|stripe| stripe.asked).collect();
                 let lost = self.lost_of(&asked).await;
                 named.extend(lost.iter().map(|(stripe, _)| *stripe));
-                lost.into_iter().next().map(|(_, reason)| reason)
+                lost.into_iter().next().map(|(_, why)| why)
             }
         }
     }
 
     /// Those stripes of which too few shards are reachable, in words.
-    async fn lost_of(self: &Arc<Self>, asked: &[Asked]) -> Vec<(Id, String)> {
+    async fn lost_of(self: &Arc<Self>, asked: &[Asked]) -> Vec<(Id, Stuck)> {
         let found = survey(self, asked).await;
         let lost = asked
             .iter()
@@ -96,11 +106,31 @@ impl Node {
             .filter(|(_, found)| found.health == Health::Lost);
         lost.map(|(asked, found)| {
             let Asked { stripe, k, .. } = asked;
-            (
-                *stripe,
-                format!("stripe {stripe}: {k} needed, {} there", found.live),
-            )
+            let away = away(&found.shards);
+            let gone = found.live + away < usize::from(*k);
+            let outlook = outlook(away, gone);
+            let reason = format!("stripe {stripe}: {k} needed, {} there{outlook}", found.live);
+            let name = None;
+            (*stripe, Stuck { name, reason, gone })
         })
         .collect()
+    }
+}
+
+/// How many shards are known to lie with peers that do not answer.
+fn away(shards: &[ShardHealth]) -> usize {
+    let away = shards
+        .iter()
+        .filter(|shard| shard.state == ShardState::Unreachable);
+    away.count()
+}
+
+/// What may become of it.
+fn outlook(away: usize, gone: bool) -> String {
+    match (away, gone) {
+        (0, false) => String::new(),
+        (0, true) => "; the others are gone: nobody has them who is there or known to be away".to_owned(),
+        (away, false) => format!(", {away} with peers that do not answer"),
+        (away, true) => format!(", {away} with peers that do not answer; the others are gone"),
     }
 }

@@ -11,6 +11,7 @@ use mutualstore_dht::{Peer, PeerState};
 use super::Node;
 use super::core::State;
 use crate::error::Failure;
+use crate::units::counted;
 use crate::wire::node::{Mending, NodeRequest, NodeResponse};
 
 /// How long a peer may take to answer.
@@ -62,8 +63,8 @@ impl Node {
         before
     }
 
-    /// Has all live peers, this one included, rebuild what `gone` held, or if it is none only asks them: the sum of what
-    /// they answered, and who did not.
+    /// Has all live peers, this one included, rebuild what `gone` held, or if it is none only asks them: the
+    /// sum of what they answered, and who did not.
     pub(crate) async fn mend_all(&self, gone: Option<Peer>) -> (Mending, Vec<Peer>) {
         let request = gone.map_or(NodeRequest::Mending, |peer| NodeRequest::Mend(Some(peer)));
         let others: Vec<_> = self.core.alive().into_iter().skip(1).collect();
@@ -124,16 +125,19 @@ impl Node {
         });
         (takers < widest).then(|| {
             format!(
-                "stripes of {widest} shards need as many peers, and of the others {takers} take shards now"
+                "stripes of {} need as many peers, and of the others {} can take shards now",
+                counted(widest, "shard"),
+                takers
             )
         })
     }
 
-    /// Begins to hand over everything; the process ends when that is done. With `force` it also ends when nothing can
-    /// be handed over any more.
+    /// Begins to hand over everything; the process ends when that is done. With `force` it also ends when
+    /// nothing can be handed over any more.
     pub(crate) fn leave(self: &Arc<Self>, force: bool) -> Result<(), Failure> {
         if let Some(reason) = self.irreplaceable().filter(|_| !force) {
-            let cure = "add peers, or leave with --force: what this peer holds is then rebuilt from what the others hold";
+            let cure = "add peers, or leave with --force: what this peer holds is then rebuilt from what the \
+                        others hold";
             return Err(Failure::refused(format!("{reason}; {cure}")));
         }
         self.leave_by_force.fetch_or(force, Ordering::AcqRel);
@@ -170,8 +174,8 @@ async fn depart(node: Arc<Node>) {
     node.quit.notify_one();
 }
 
-/// Waits until this peer is rid of its committed shards: a holder drops one only when another peer keeps it and all of its
-/// stripe are there without it.
+/// Waits until this peer is rid of its committed shards: a holder drops one only when another peer keeps it
+/// and all of its stripe are there without it.
 async fn drained(node: &Node) -> Result<(), String> {
     let patience = STUCK.max(node.config.repair_delay.min(STUCK) * 2);
     let (mut least, mut since) = (u64::MAX, Instant::now());
@@ -186,7 +190,8 @@ async fn drained(node: &Node) -> Result<(), String> {
             let why = node
                 .irreplaceable()
                 .unwrap_or_else(|| "nobody has taken any for a while".to_owned());
-            return Err(format!("{} shards are still only here: {why}", usage.shards));
+            let shards = counted(usage.shards, "shard");
+            return Err(format!("still only here: {shards}: {why}"));
         }
         tokio::time::sleep(LOOK).await;
     }

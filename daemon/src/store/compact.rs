@@ -1,15 +1,17 @@
-//! Getting space back that holes do not reach: headers, partly used pages, small shards, records about what is gone.
+//! Getting space back that holes do not reach: headers, partly used pages, small shards, records about what
+//! is gone.
 //!
-//! One segment at a time. Its live records are copied behind all others, each under the claim of its key and durable
-//! before the index points there. Records about shards in older segments stay where they stand in the log, or what
-//! they say would come after what was said later: the segment is written again with nothing but those of them that still
-//! mean something, under its old number. Both files exist until that is durable; a start takes the one whose footer is
-//! the later one. A removal still means something while an older segment has a record of its shard, dead or not;
-//! a change of state while the index points to an older segment.
+//! One segment at a time. Its live records are copied behind all others, each under the claim of its key and
+//! durable before the index points there. Records about shards in older segments stay where they stand in the
+//! log, or what they say would come after what was said later: the segment is written again with nothing but
+//! those of them that still mean something, under its old number. Both files exist until that is durable; a
+//! start takes the one whose footer is the later one. A removal still means something while an older segment
+//! has a record of its shard, dead or not; a change of state while the index points to an older segment.
 //!
-//! Write amplification: when more than one in 32 bytes of the whole store is dead, the segment with most of it in its size
-//! is compacted first. A shard of some pages leaves holes when it is removed and next to nothing to compact. At worst,
-//! small shards removed at random, some sixteen bytes are copied for one gained.
+//! Write amplification: when more than one in 32 bytes of the whole store is dead, the segment with most of
+//! it in its size is compacted first. A shard of some pages leaves holes when it is removed and next to
+//! nothing to compact. At worst, small shards removed at random, some sixteen bytes are copied for one
+//! gained.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -49,8 +51,8 @@ impl<T: Into<UpdateError>> From<T> for Stays {
 }
 
 impl Store {
-    /// Compacts the segment where that gains most; `None` when too little is dead, or no segment with dead space can be
-    /// compacted. Reads, puts and removals go on meanwhile.
+    /// Compacts the segment where that gains most; `None` when too little is dead, or no segment with dead
+    /// space can be compacted. Reads, puts and removals go on meanwhile.
     pub fn compact(&self) -> Result<Option<Compacted>, UpdateError> {
         self.compact_above(DEAD_ANYWAY)
     }

@@ -20,7 +20,8 @@ pub(super) trait Disk: Send + Sync {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// An existing file, open for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
-    /// An existing file whose reads come from the device, not from the page cache, where the file system can do that.
+    /// An existing file whose reads come from the device, not from the page cache, where the file system can
+    /// do that.
     fn open_uncached(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -37,7 +38,8 @@ pub(super) trait Disk: Send + Sync {
 pub(super) trait DiskFile: Send + Sync {
     /// Fills `buf` from `offset` on, or as much of it as the file has; returns how much.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes all `parts` one after the other from `offset` on; after an error any prefix may have been written.
+    /// Writes all `parts` one after the other from `offset` on; after an error any prefix may have been
+    /// written.
     fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()>;
     /// `fdatasync`.
     fn sync(&self) -> io::Result<()>;

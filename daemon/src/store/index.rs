@@ -1,11 +1,11 @@
 //! Which shard lies where: a map on disk that a rescan of the segments rebuilds at any time.
 //!
-//! Its files are believed only after a clean stop, told by a mark that is the same here and in the last segment's footer:
-//! the [`tree`](super::tree) alone promises too little.
+//! Its files are believed only after a clean stop, told by a mark that is the same here and in the last
+//! segment's footer: the [`tree`](super::tree) alone promises too little.
 //!
-//! Entry: sequence u64, segment u32, offset u32 in units of 64 bytes, header length u32, payload length u32, token
-//! [16]; a pending one goes on with end of the lease u64 and writer [32], a tombstone with the time it came u64. All
-//! big-endian.
+//! Entry: sequence u64, segment u32, offset u32 in units of 64 bytes, header length u32, payload length u32,
+//! token [16]; a pending one goes on with end of the lease u64 and writer [32], a tombstone with the time it
+//! came u64. All big-endian.
 
 use std::io;
 use std::ops::Bound;
@@ -137,8 +137,8 @@ impl Index {
         disk.tree(dir).map(Self)
     }
 
-    /// The index in `dir`, if it carries the mark of a clean stop after the footer `sequence` and `check` accepts all
-    /// its entries.
+    /// The index in `dir`, if it carries the mark of a clean stop after the footer `sequence` and `check`
+    /// accepts all its entries.
     pub(super) fn open_marked(
         disk: &dyn Disk,
         dir: &Path,
@@ -179,18 +179,19 @@ impl Index {
 
     /// All shards of a stripe, by index, and its tombstone at the end.
     pub(super) fn stripe(&self, stripe: &[u8; 32]) -> io::Result<Vec<(Key, Entry)>> {
-        let first = Key {
+        let at = |index| Key {
             stripe: *stripe,
-            index: 0,
+            index,
         };
-        let mut entries = self.0.page(Bound::Included(first), PAGE_KEYS)?;
-        entries.retain(|(key, _)| key.stripe == *stripe);
-        Ok(entries)
+        // The end is given, for without it each question about one stripe would read a page of others.
+        let range = (Bound::Included(at(0)), Bound::Included(at(u8::MAX)));
+        self.0.page(range, usize::MAX)
     }
 
     /// The first `limit` entries behind a key.
     pub(super) fn after(&self, key: Option<Key>, limit: usize) -> io::Result<Vec<(Key, Entry)>> {
-        self.0.page(key.map_or(Bound::Unbounded, Bound::Excluded), limit)
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.0.page((from, Bound::Unbounded), limit)
     }
 
     /// All entries in the order of their keys, without holding a lock while `visit` runs.

@@ -20,7 +20,8 @@ pub struct Located {
     pub len: u64,
 }
 
-/// The shards in the store's directory `dir`, which may be open elsewhere: what comes or goes meanwhile may be missed.
+/// The shards in the store's directory `dir`, which may be open elsewhere: what comes or goes meanwhile may
+/// be missed.
 pub fn locate(dir: &Path) -> io::Result<BTreeMap<Key, Located>> {
     let dir = dir.join("segments");
     let named = OsDisk.list(&dir)?.into_iter().filter_map(|name| {

@@ -1,13 +1,14 @@
 //! The log the store is: segments, the one that grows, and the group commit.
 //!
-//! Records are written in the order of their sequences and offsets under the lock, so that a kill leaves a prefix; the
-//! first writer that waits syncs for all that have written, without the lock and without a timer, and those who
-//! come meanwhile form the next group. Nothing is told to a caller, and nothing enters the index, before its group is
-//! durable. A key is claimed by one operation from its look at the index to its change there. While a sync runs, a group
-//! that has grown to a MiB is synced beside it: a device does several things at once.
+//! Records are written in the order of their sequences and offsets under the lock, so that a kill leaves a
+//! prefix; the first writer that waits syncs for all that have written, without the lock and without a timer,
+//! and those who come meanwhile form the next group. Nothing is told to a caller, and nothing enters the
+//! index, before its group is durable. A key is claimed by one operation from its look at the index to its
+//! change there. While a sync runs, a group that has grown to a MiB is synced beside it: a device does
+//! several things at once.
 //!
-//! After a failed sync nobody knows what reached the device: the groups in flight fail, their segments take no more
-//! records and are cut back to what was durable, and the store reads them again from the device.
+//! After a failed sync nobody knows what reached the device: the groups in flight fail, their segments take
+//! no more records and are cut back to what was durable, and the store reads them again from the device.
 
 mod commit;
 mod compact;
@@ -130,8 +131,8 @@ impl Inner {
         self.segments.values().map(|segment| segment.occupied).sum()
     }
 
-    /// What puts may still take: the capacity less all there is, less the footer the active segment will get, less twice
-    /// the reserve (once for its file, once for the records that delete and commit).
+    /// What puts may still take: the capacity less all there is, less the footer the active segment will get,
+    /// less twice the reserve (once for its file, once for the records that delete and commit).
     fn free(&self) -> u64 {
         let footer = self.active.as_ref().map_or(0, |active| {
             FOOTER_BASE_BYTES + u64::from(active.records) * FOOTER_ENTRY_BYTES

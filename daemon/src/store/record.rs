@@ -18,9 +18,10 @@
 //! | 120 | 4 | CRC-32 (IEEE) of header ‖ payload |
 //! | 124 | 4 | CRC-32 of the 124 bytes before |
 //!
-//! The body (the stripe's header, then the payload, which is the owner's signature in a tombstone; for the other kinds a list of keys or of headers) follows, then
-//! zeros up to the alignment. Of a removed shard the header says so, over what it said before. A body is a stranger's bytes and may imitate a record; the salt, random for each segment
-//! and never shown to anybody, keeps a scan after damage from believing one.
+//! The body (the stripe's header, then the payload, which is the owner's signature in a tombstone; for the
+//! other kinds a list of keys or of headers) follows, then zeros up to the alignment. Of a removed shard the
+//! header says so, over what it said before. A body is a stranger's bytes and may imitate a record; the salt,
+//! random for each segment and never shown to anybody, keeps a scan after damage from believing one.
 
 use super::{Key, State};
 
@@ -49,8 +50,8 @@ pub(super) enum Kind {
     Restate,
     /// The last record of a closed segment: the headers of all others.
     Footer,
-    /// A put whose shard was removed: written over its header once a drop is durable, so that damage to the drop brings
-    /// nothing back.
+    /// A put whose shard was removed: written over its header once a drop is durable, so that damage to the
+    /// drop brings nothing back.
     Dead,
 }
 

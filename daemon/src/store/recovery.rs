@@ -1,9 +1,9 @@
 //! Opening a store: believe the index after a clean stop, rebuild it from the segments otherwise.
 //!
-//! A segment with a footer is replayed from it. One without was open when the process or the machine died: its records
-//! are read whole, those with damaged bodies are left out, what follows the last record is cut off, and it gets a footer
-//! of its own; nothing is ever appended to it. Records are replayed in the order of the log, so the latest about a key
-//! wins. Where reading fails, a segment is left as it is.
+//! A segment with a footer is replayed from it. One without was open when the process or the machine died:
+//! its records are read whole, those with damaged bodies are left out, what follows the last record is cut
+//! off, and it gets a footer of its own; nothing is ever appended to it. Records are replayed in the order of
+//! the log, so the latest about a key wins. Where reading fails, a segment is left as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
@@ -19,7 +19,8 @@ use super::record::{Kind, RecordHeader, decode_keys};
 use super::segment::{Scanner, Trailer, file_name, parse_name, read_body};
 use super::{Key, LOCATOR, State, StoreConfig};
 
-/// The content of the file `format`. The number rises when older versions would misread what newer ones write.
+/// The content of the file `format`. The number rises when older versions would misread what newer ones
+/// write.
 const FORMAT: &[u8] = b"mutualstore shard store 1\n";
 
 /// What opening a store found.
@@ -33,7 +34,8 @@ pub struct OpenReport {
     pub scanned: usize,
     /// Shards held.
     pub shards: u64,
-    /// Shards that are no longer held because their bytes are damaged: among them puts that were never acknowledged.
+    /// Shards that are no longer held because their bytes are damaged: among them puts that were never
+    /// acknowledged.
     pub damaged: Vec<Key>,
     /// Bytes between records in which none was found: a damaged header shows only here.
     pub skipped_bytes: u64,
@@ -225,8 +227,8 @@ impl<'a> Replay<'a> {
         Ok(replay)
     }
 
-    /// Of a segment that was being compacted, keeps the version whose footer is the later one. Without any, nothing was
-    /// read, so the longer one is taken and both stay.
+    /// Of a segment that was being compacted, keeps the version whose footer is the later one. Without any,
+    /// nothing was read, so the longer one is taken and both stay.
     fn choose(&mut self, id: u32, one: Segment, other: Segment) -> io::Result<()> {
         let (kept, left) = if (one.footer, one.len) > (other.footer, other.len) {
             (one, other)

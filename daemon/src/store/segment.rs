@@ -1,8 +1,9 @@
 //! One segment: its file name, the scan of its records, and the footer that spares the next start that scan.
 //!
-//! `segments/<id>-<salt>.seg`, id in decimal and rising in the order of the log, salt in hexadecimal. Records follow
-//! each other from offset 0. A segment that is complete ends in a footer record (its body repeats every other record's
-//! header behind a u64 offset, under the complement of the salt lest a scan take it for a record) and a 64-byte trailer:
+//! `segments/<id>-<salt>.seg`, id in decimal and rising in the order of the log, salt in hexadecimal. Records
+//! follow each other from offset 0. A segment that is complete ends in a footer record (its body repeats
+//! every other record's header behind a u64 offset, under the complement of the salt lest a scan take it for
+//! a record) and a 64-byte trailer:
 //!
 //! | offset | size | field (integers big-endian) |
 //! |---|---|---|
@@ -217,8 +218,8 @@ impl Trailer {
     }
 }
 
-/// Durably ends a segment whose records reach to `end`, naming all but those at the offsets in `except`. Returns the
-/// trailer and the segment's length.
+/// Durably ends a segment whose records reach to `end`, naming all but those at the offsets in `except`.
+/// Returns the trailer and the segment's length.
 pub(super) fn write_footer(
     file: &dyn DiskFile,
     salt: u64,

@@ -2,6 +2,7 @@
 
 mod compact;
 mod faults;
+mod index;
 mod memory;
 mod model;
 mod recovery;

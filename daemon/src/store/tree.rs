@@ -1,7 +1,7 @@
 //! The ordered map on disk beneath the index: sled, which is named nowhere else.
 //!
-//! sled's `flush` alone does not survive a loss of power, and it may panic on a damaged file: so what it holds must be
-//! possible to rebuild, and a panic here is an error like others to the index.
+//! sled's `flush` alone does not survive a loss of power, and it may panic on a damaged file: so what it
+//! holds must be possible to rebuild, and a panic here is an error like others to the index.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -24,8 +24,8 @@ pub(super) trait Tree: Send + Sync {
     fn get(&self, key: &Key) -> io::Result<Option<Entry>>;
     fn insert(&self, key: &Key, entry: &Entry) -> io::Result<()>;
     fn remove(&self, key: &Key) -> io::Result<()>;
-    /// The first `limit` entries from a key on.
-    fn page(&self, from: Bound<Key>, limit: usize) -> io::Result<Vec<(Key, Entry)>>;
+    /// The first `limit` entries between two keys.
+    fn page(&self, range: (Bound<Key>, Bound<Key>), limit: usize) -> io::Result<Vec<(Key, Entry)>>;
     /// The mark set last.
     fn mark(&self) -> io::Result<Option<Mark>>;
     /// Makes all entries and then the mark durable.
@@ -75,9 +75,9 @@ impl Tree for SledTree {
         Ok(())
     }
 
-    fn page(&self, from: Bound<Key>, limit: usize) -> io::Result<Vec<(Key, Entry)>> {
-        let from = from.map(Key::to_bytes);
-        let items = self.shards.range((from, Bound::Unbounded)).take(limit);
+    fn page(&self, (from, to): (Bound<Key>, Bound<Key>), limit: usize) -> io::Result<Vec<(Key, Entry)>> {
+        let range = (from.map(Key::to_bytes), to.map(Key::to_bytes));
+        let items = self.shards.range(range).take(limit);
         items.map(parse).collect()
     }
 
@@ -105,8 +105,8 @@ impl Tree for SledTree {
     }
 }
 
-/// sled's threads may hold its lock a little longer than the `Db` lived, and its `open` does not wait. Nobody else can
-/// hold it: the store's own lock is taken.
+/// sled's threads may hold its lock a little longer than the `Db` lived, and its `open` does not wait. Nobody
+/// else can hold it: the store's own lock is taken.
 fn await_release(db: &Path) {
     let Ok(file) = File::open(db) else { return };
     let deadline = Instant::now() + RELEASE_TIMEOUT;

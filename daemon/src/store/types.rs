@@ -6,7 +6,8 @@ use super::record::KEY_BYTES;
 
 /// Index under which the tombstone of a deleted stripe is kept; no shard has it.
 pub const TOMBSTONE: u8 = u8::MAX;
-/// The index of records that are kept like shards, and counted apart from them: who holds the shards of a stripe.
+/// The index of records that are kept like shards, and counted apart from them: who holds the shards of a
+/// stripe.
 pub const LOCATOR: u8 = TOMBSTONE - 1;
 
 /// Names a shard: the stripe and the shard's place in it.
@@ -94,7 +95,8 @@ pub struct Usage {
     pub committed_bytes: u64,
     /// The same for pending shards.
     pub pending_bytes: u64,
-    /// All else in the segments: records of deletions, footers, what deleted shards left in partly used pages.
+    /// All else in the segments: records of deletions, footers, what deleted shards left in partly used
+    /// pages.
     pub dead_bytes: u64,
     /// Shards held, committed or pending.
     pub shards: u64,

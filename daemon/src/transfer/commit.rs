@@ -102,11 +102,14 @@ pub(crate) async fn discard_all(
             let mut answered = true;
             for chunk in stripes.chunks(MAX_STRIPES) {
                 if peer == node.me {
-                    node.shards.discard(&node.core, chunk.to_vec(), secret.token(peer)).await;
+                    node.shards
+                        .discard(&node.core, chunk.to_vec(), secret.token(peer))
+                        .await;
                 } else if let Some(contact) = node.core.contact(peer) {
                     let request = NodeRequest::Discard(secret.token(peer), chunk.to_vec());
                     if let Err(error) = node.ask(&contact, &request, COMMIT_DEADLINE).await {
-                        tracing::debug!(%peer, %error, "keeps shards of a given-up put until their lease ends");
+                        tracing::debug!(%peer, %error, "keeps shards of a given-up put until their lease \
+                            ends");
                         answered = false;
                     }
                 } else {

@@ -33,6 +33,7 @@ use crate::node::service;
 use crate::node::shards::unix_ms;
 use crate::spare;
 use crate::tombstone::Tombstone;
+use crate::units::counted;
 use crate::wire::node::{Burial, MAX_BURIALS, NodeRequest, NodeResponse};
 
 /// A holder that does not answer within this is asked again.
@@ -79,8 +80,8 @@ pub(crate) async fn delete(
         }
         Err(Unread::Short(failure)) if failure.exit == EXIT_UNRECOVERABLE => {
             let message = format!(
-                "{}, of the manifest, without which nobody knows what else to delete; nothing was deleted; try again \
-                 when peers that are missing are back",
+                "{}, of the manifest, without which nobody knows what else to delete; nothing was deleted; \
+                 try again when peers that are missing are back",
                 failure.message
             );
             return Err(Failure { message, ..failure });
@@ -262,9 +263,9 @@ async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Res
         } else if Instant::now() >= until {
             node.remember_away(away);
             return Err(Failure::refused(format!(
-                "{undone} of {} stripes may still be read from peers that do not answer; what is deleted stays so, \
+                "{undone} of {} may still be read from peers that do not answer; what is deleted stays so, \
                  try again when they are back, or `mutualstore forget` those that will not be",
-                stripes.len()
+                counted(stripes.len(), "stripe")
             )));
         }
         tokio::time::sleep(AGAIN).await;

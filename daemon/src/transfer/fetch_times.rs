@@ -53,8 +53,8 @@ impl FetchTimes {
         UnderWay(self)
     }
 
-    /// No shard is late before this side's own link could have brought all that were asked for: on a slow one,
-    /// asking more peers would make everything later.
+    /// No shard is late before this side's own link could have brought all that were asked for: on a slow
+    /// one, asking more peers would make everything later.
     pub(super) fn late_after(&self, config: &Config) -> Duration {
         let asked = self.asked.load(Ordering::Relaxed) as u64;
         let link = config.link_time(asked.saturating_mul(u64::from(MAX_SHARD_SIZE)));

@@ -12,7 +12,7 @@ use crate::manifest::{Geometry, MAX_SHARD_SIZE};
 use crate::node::Node;
 use crate::node::membership::FULL_ABOVE;
 use crate::placement::Scope;
-use crate::units::Size;
+use crate::units::{Size, counted};
 
 /// What the person asked for.
 #[derive(Clone, Debug)]
@@ -53,11 +53,12 @@ fn check_member(node: &Node) -> Result<(), Failure> {
         return Ok(());
     }
     let text = if node.network().adopted {
-        "this peer has not met the others of its network yet, so nothing was stored; try again when `mutualstore status` \
-         says `joined`; `mutualstore doctor` names whom it waits for"
+        "this peer has not met the others of its network yet, so nothing was stored; try again when \
+         `mutualstore status` says `joined`; `mutualstore doctor` names whom it waits for"
     } else {
-        "this peer is not a member of a network yet, so nothing was stored; `mutualstore doctor` says what it waits for; \
-         an invite lets it in: `mutualstore invite` on a member, `mutualstore daemon --join @FILE` here"
+        "this peer is not a member of a network yet, so nothing was stored; `mutualstore doctor` says what \
+         it waits for; an invite lets it in: `mutualstore invite` on a member, `mutualstore daemon --join \
+         @FILE` here"
     };
     Err(Failure::refused(text))
 }
@@ -76,7 +77,8 @@ impl PutOptions {
 
     /// Refuses a file that the peers that are there cannot hold together, by what they say of themselves:
     /// filling them first would only take what others could use. A stripe puts one shard with a peer at most.
-    /// In a ring of which only a part is known, and while somebody is out of touch, peers tell as they are asked.
+    /// In a ring of which only a part is known, and while somebody is out of touch, peers tell as they are
+    /// asked.
     fn check_room(&self, node: &Node, code: Code) -> Result<(), Failure> {
         let Some(length) = self.length.filter(|_| node.knows_everybody()) else {
             return Ok(());
@@ -99,12 +101,12 @@ impl PutOptions {
         let all = free.iter().sum();
         let whole = each.saturating_mul(u64::from(code.n()));
         Err(Failure::no_space(format!(
-            "a file of {:#} takes {:#} as {code}, no more than {:#} of it with one peer, and the {} peers there have {:#} \
-             free; nothing was stored; free space, add peers, or choose a code with fewer shards",
+            "a file of {:#} takes {:#} as {code}, no more than {:#} of it with one peer, and the {} there \
+             have {:#} free; nothing was stored; free space, add peers, or choose a code with fewer shards",
             Size(length),
             Size(whole),
             Size(each),
-            free.len(),
+            counted(free.len(), "peer"),
             Size(all),
         )))
     }
@@ -131,8 +133,8 @@ impl PutOptions {
         if known < needed && !self.degraded {
             check_member(node)?;
             return Err(Failure::refused(format!(
-                "code {code} needs {needed} peers and {known} are known; add peers, choose another code, or accept \
-             less with --degraded"
+                "code {code} needs {needed} peers and {known} are known; add peers, choose another code, or \
+                 accept less with --degraded"
             )));
         }
         Ok((code, None))

@@ -38,6 +38,7 @@ use crate::names::media_type_of;
 use crate::node::Node;
 use crate::node::shards::{Keep, unix_ms};
 use crate::placement::Placement;
+use crate::units::counted;
 use crate::wire::node::PutSecret;
 
 /// Stripes on their way at the same time, per put; fewer on a slow link.
@@ -259,8 +260,8 @@ impl<'a> Putting<'a> {
     fn other_size(&self, which: &str) -> Failure {
         let announced = self.options.fragments.map_or(self.size, |cut| cut.size);
         Failure::usage(format!(
-            "nothing was stored: the file has {which} bytes than the {announced} that were announced and cut into \
-             fragments"
+            "nothing was stored: the file has {which} bytes than the {announced} that were announced and cut \
+             into fragments"
         ))
     }
 
@@ -515,7 +516,8 @@ impl<'a> Putting<'a> {
         let policy = self.placement.policy;
         let (group, peers) = (policy.group(self.code)?, self.node.last_census()?.peers());
         (peers < usize::from(group)).then(|| {
-            format!("placement {policy} has groups of {group} peers and {peers} are there: all are one group")
+            let there = counted(peers, "peer");
+            format!("placement {policy} has groups of {group}, and with {there} there all are one group")
         })
     }
 }

@@ -7,6 +7,7 @@ use super::stripes::{Placed, TooFewHolders};
 use crate::error::Failure;
 use crate::link::Link;
 use crate::placement::{Placement, Scope};
+use crate::units::counted;
 
 /// What a put did.
 #[derive(Clone, Debug, Serialize)]
@@ -33,7 +34,7 @@ impl PutReport {
         let bare = stripes
             .iter()
             .any(|placed| placed.holders.len() <= usize::from(placed.k) && placed.n > placed.k);
-        let of = format!("{stored} of {total} shards stored");
+        let of = format!("{stored} of {} stored", counted(total, "shard"));
         let warning = match (stored < total, bare) {
             (_, true) => Some(format!("{of}: unprotected until repaired")),
             (true, false) => Some(format!("{of}; the rest follows when peers return")),
@@ -68,9 +69,10 @@ pub(super) fn too_few(short: &TooFewHolders, degraded: bool) -> Failure {
     let TooFewHolders { placed, why } = short;
     let (found, n) = (placed.holders.len(), placed.n);
     let least = Placed::least(placed.k, placed.n, degraded);
+    let peers = counted(n, "peer");
     if why.no_space {
         return Failure::no_space(format!(
-            "{found} of {n} peers took their shard of a stripe ({least} needed); nothing was stored; free \
+            "{found} of {peers} took their shard of a stripe ({least} needed); nothing was stored; free \
              space, add peers, or choose a code with fewer shards"
         ));
     }
@@ -85,7 +87,7 @@ pub(super) fn too_few(short: &TooFewHolders, degraded: bool) -> Failure {
         many => format!("the disks of {many} peers fail (their logs say how); try again when that is mended"),
     };
     Failure::refused(format!(
-        "{found} of {n} peers took their shard of a stripe ({least} needed); nothing was stored; {cure}{hint}"
+        "{found} of {peers} took their shard of a stripe ({least} needed); nothing was stored; {cure}{hint}"
     ))
 }
 
@@ -94,7 +96,7 @@ pub(super) fn too_few(short: &TooFewHolders, degraded: bool) -> Failure {
 pub(super) fn expired(placed: &Placed) -> Failure {
     let (left, n, k) = (placed.holders.len(), placed.n, placed.k);
     Failure::refused(format!(
-        "{left} of {n} shards of a stripe are left of those stored before ({k} needed): their peers are gone, or this \
-         daemon stood still for longer than they wait; nothing was stored; put it again"
+        "{left} of {n} shards of a stripe are left of those stored before ({k} needed): their peers are \
+         gone, or this daemon stood still for longer than they wait; nothing was stored; put it again"
     ))
 }

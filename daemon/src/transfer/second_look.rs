@@ -1,8 +1,8 @@
 //! What a read asks before it says "k needed, x reachable".
 //!
-//! The first pass of a read takes any shard from each live peer. It misses a peer thought dead, or silent or refusing for
-//! a moment, and a holder of two indices whose first answer repeated another's: a put that replaced a slow holder,
-//! or a peer that came back, leaves such pairs until custody trims them.
+//! The first pass of a read takes any shard from each live peer. It misses a peer thought dead, or silent or
+//! refusing for a moment, and a holder of two indices whose first answer repeated another's: a put that
+//! replaced a slow holder, or a peer that came back, leaves such pairs until custody trims them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -54,8 +54,8 @@ pub(super) async fn look_again(
     }
 }
 
-/// Asks those who gave a shard for each index that is missing, and those who were silent or absent for any, until
-/// enough are there.
+/// Asks those who gave a shard for each index that is missing, and those who were silent or absent for any,
+/// until enough are there.
 async fn second_look(
     node: &Arc<Node>,
     transfer: &Transfer,

@@ -375,6 +375,11 @@ impl Node {
 
 /// Runs until the task is aborted.
 pub(crate) async fn run(node: Arc<Node>) {
+    // The list is read while the ring is joined, so that whoever asks first need not wait for all of it.
+    // Who asks while it cannot be read is told so.
+    if let Err(failure) = node.on_files(|_| ()).await {
+        tracing::warn!(%failure, "the list of files cannot be read now");
+    }
     loop {
         if !node.is_settled() {
             tokio::time::sleep(AGAIN).await;

@@ -53,8 +53,8 @@ pub enum ShardStatus {
     Failed,
 }
 
-/// The head of an answer; its payload is the fetched shard, the owner's signature under a deletion, or where there is
-/// none who holds shards of the stripe, as in a locator.
+/// The head of an answer; its payload is the fetched shard, the owner's signature under a deletion, or where
+/// there is none who holds shards of the stripe, as in a locator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardResponse {
     /// How it went.

@@ -1,8 +1,9 @@
 //! Learning of peers that others name and the ring does not know.
 //!
-//! In a ring larger than what one peer knows, a holder whose place is elsewhere by now guesses the home of its
-//! shards, and the peers that are to confirm a trim may be strangers to it. Whoever it reports to names a nearer
-//! home; the holder then has its ring look around the stripe, and with a better view finds the home itself.
+//! In a ring larger than what one peer knows, a holder whose place is elsewhere by now guesses the home of
+//! its shards, and the peers that are to confirm a trim may be strangers to it. Whoever it reports to names a
+//! nearer home; the holder then has its ring look around the stripe, and with a better view finds the home
+//! itself.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
 //! What becomes of a pending shard whose lease ended: whoever may know of a commit is asked first, and the
-//! shard is dropped only when nobody can know. A peer that forgot the others and is alone, or with few of them, since
-//! cannot tell: it keeps the shard until it has met as many as a stripe has holders, or for very long.
+//! shard is dropped only when nobody can know. A peer that forgot the others and is alone, or with few of
+//! them, since cannot tell: it keeps the shard until it has met as many as a stripe has holders, or for very
+//! long.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -126,7 +127,8 @@ impl Custody {
 
     /// Everybody alive was asked and nobody knew of a commit.
     fn conclude(&mut self, now: Time, stripe: Id) {
-        // Old answers count for nothing: this process may have stood still since, and a commit have come to the others.
+        // Old answers count for nothing: this process may have stood still since, and a commit have come to
+        // the others.
         let unsure = self
             .inquiries
             .remove(&stripe)

@@ -7,7 +7,8 @@ use crate::{Id, Peer};
 
 /// A message carries at most this many listed shards, stripes, orders or questions.
 pub const MAX_ENTRIES: usize = 4096;
-/// Stripes that one peer asks another about at once in [`Request::Held`]: the answer names up to 256 indices of each.
+/// Stripes that one peer asks another about at once in [`Request::Held`]: the answer names up to 256 indices
+/// of each.
 pub const MAX_ASKED: usize = MAX_ENTRIES / 4;
 /// Stripes fall into this many buckets by the last byte of their id.
 pub const BUCKETS: usize = 256;
@@ -40,8 +41,8 @@ pub enum Request {
         /// At most [`MAX_ENTRIES`].
         stripes: Vec<Id>,
     },
-    /// Home to another peer: count these stripes, which I have repaired. Answered by [`Response::Taken`]; what is found
-    /// follows as [`Request::Counted`].
+    /// Home to another peer: count these stripes, which I have repaired. Answered by [`Response::Taken`];
+    /// what is found follows as [`Request::Counted`].
     Count {
         /// At most [`MAX_ENTRIES`].
         stripes: Vec<Id>,
@@ -52,7 +53,8 @@ pub enum Request {
         /// At most [`MAX_ASKED`].
         stripes: Vec<Id>,
     },
-    /// Holder to holder: these trims are done, so what was pinned for them is free. Answered by [`Response::Taken`].
+    /// Holder to holder: these trims are done, so what was pinned for them is free. Answered by
+    /// [`Response::Taken`].
     Release {
         /// At most [`MAX_ENTRIES`].
         pins: Vec<Pin>,
@@ -84,10 +86,11 @@ pub enum Response {
 pub struct Holds {
     /// Ascending; [`TOMBSTONE`](super::TOMBSTONE) where it holds that.
     pub indices: Vec<u8>,
-    /// It is home of the stripe and at it: about to repair, and its repairs succeed, or the stripe cannot be repaired.
+    /// It is home of the stripe and at it: about to repair, and its repairs succeed, or the stripe cannot be
+    /// repaired.
     pub minded: bool,
-    /// What its home says besides, where holders cannot be found from the stripe's id: who else lives and holds shards,
-    /// as far as it was told. All answers of one response name at most [`MAX_ENTRIES`].
+    /// What its home says besides, where holders cannot be found from the stripe's id: who else lives and
+    /// holds shards, as far as it was told. All answers of one response name at most [`MAX_ENTRIES`].
     pub told: Vec<Peer>,
 }
 
@@ -176,8 +179,8 @@ pub struct Question {
     pub stripe: Id,
     /// The index.
     pub index: u8,
-    /// The asker's trim that counts on it: a receiver that answers yes must not trim the shard for the pin time, or until
-    /// it is [released](Request::Release). Not 0. None: nothing is pinned.
+    /// The asker's trim that counts on it: a receiver that answers yes must not trim the shard for the pin
+    /// time, or until it is [released](Request::Release). Not 0. None: nothing is pinned.
     pub trim: Option<u64>,
 }
 

@@ -294,8 +294,8 @@ impl Custody {
         }
     }
 
-    /// Ends a search once those found suffice and have not denied it before, or it waits for nobody: then they
-    /// are asked to confirm, or it was in vain.
+    /// Ends a search once those found suffice and have not denied it before, or it waits for nobody: then
+    /// they are asked to confirm, or it was in vain.
     fn conclude_search(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
         let held = self.inventory.shards.get(&key).filter(|held| held.is_committed());
         let shape = held.map(|held| held.shape);

@@ -274,7 +274,8 @@ proptest! {
 
     #[test]
     fn every_peer_is_in_one_run_of_the_least_length(peers in 1usize..200, group in 1usize..30) {
-        let roster = Roster::new((0..peers).map(|number| Member { peer: peer(number), state: PeerState::Accepting }));
+        let member = |number| Member { peer: peer(number), state: PeerState::Accepting };
+        let roster = Roster::new((0..peers).map(member));
         let runs: Vec<Vec<Peer>> = roster.runs(group).collect();
         prop_assert_eq!(runs.iter().flatten().collect::<BTreeSet<_>>().len(), peers);
         prop_assert!(runs.iter().all(|run| run.len() >= group.min(peers)));

@@ -1,14 +1,14 @@
 //! Iterative lookups: the asker keeps the state, every question is answered from local state.
 //!
-//! A lookup holds the virtual nodes it has heard of and asks, one peer at a time, the owner of the nearest one:
-//! the one before the target, or the one after it when the neighbourhood is as dense there as at home and that
-//! node therefore likely the successor itself. The owner of the arc answers `Found`; others name nodes nearer
-//! than their own, and what is not nearer is dropped, so answers that contradict each other cannot send a
-//! lookup around in circles. A late or failed answer moves on to the next, and every question names those that did
-//! not answer: whoever is asked does without them, so the one before the target names who follows although nobody has
-//! repaired anything yet. The nearest one before the target is asked again when all it named are silent. When nobody
-//! is left, because many died at once, a lookup for the driver begins anew a little later, until its time or
-//! its questions are used up.
+//! A lookup holds the virtual nodes it has heard of and asks, one peer at a time, the owner of the nearest
+//! one: the one before the target, or the one after it when the neighbourhood is as dense there as at home
+//! and that node therefore likely the successor itself. The owner of the arc answers `Found`; others name
+//! nodes nearer than their own, and what is not nearer is dropped, so answers that contradict each other
+//! cannot send a lookup around in circles. A late or failed answer moves on to the next, and every question
+//! names those that did not answer: whoever is asked does without them, so the one before the target names
+//! who follows although nobody has repaired anything yet. The nearest one before the target is asked again
+//! when all it named are silent. When nobody is left, because many died at once, a lookup for the driver
+//! begins anew a little later, until its time or its questions are used up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,8 +89,8 @@ impl Lookup {
         Some(if dense { successor } else { predecessor })
     }
 
-    /// The nearest before the target that answered named only peers nearer that are silent: it is asked again, to do
-    /// without those. Going back to others would find nobody who knows more.
+    /// The nearest before the target that answered named only peers nearer that are silent: it is asked
+    /// again, to do without those. Going back to others would find nobody who knows more.
     fn insist(&self) -> Option<Peer> {
         let (low, high) = (self.nodes.range(..self.target), self.nodes.range(self.target..));
         let mut before = low.rev().chain(high.rev()).map(|(_, peer)| *peer);
@@ -133,8 +133,8 @@ fn reach(contact: &Contact, target: Id) -> (Id, Id) {
 }
 
 impl Ring {
-    /// Looks for the first `count` distinct peers at or after `target`; [`Event::LookupDone`] tells. `count` is
-    /// bounded by the length of successor lists.
+    /// Looks for the first `count` distinct peers at or after `target`; [`Event::LookupDone`] tells. `count`
+    /// is bounded by the length of successor lists.
     pub fn lookup(&mut self, now: Time, target: Id, count: usize) -> LookupId {
         let id = self.next_lookup_id();
         if !self.member && self.phase != Phase::Leaving {
@@ -314,8 +314,8 @@ impl Ring {
         }
     }
 
-    /// A peer answered as a member: it belongs to the learned contacts, once a ping has told where it is now. A
-    /// join keeps the circle as it is until all lists are there.
+    /// A peer answered as a member: it belongs to the learned contacts, once a ping has told where it is now.
+    /// A join keeps the circle as it is until all lists are there.
     fn met(&mut self, now: Time, id: LookupId, from: Peer) {
         let Some(lookup) = self.lookups.get(&id) else {
             return;
@@ -362,8 +362,8 @@ impl Ring {
         self.end_lookup(now, id, Ok(contacts));
     }
 
-    /// A live member names peers that count as dead here: one of the two is wrong, so they are pinged. Whether
-    /// there are such.
+    /// A live member names peers that count as dead here: one of the two is wrong, so they are pinged.
+    /// Whether there are such.
     fn doubt(&mut self, now: Time, contacts: &[Contact], urgent: bool) -> bool {
         if self.config.has(Flaw::TrustTheGraveyard) {
             return false;
@@ -464,10 +464,10 @@ impl Ring {
     }
 
     /// The first `count` distinct peers at or after the target, if this peer owns its arc: the target lies
-    /// between an own virtual node and its successor, those in `without` not regarded, or between a predecessor known
-    /// well and an own virtual node. Those in `without` are named all the same, in their places: one answer that was
-    /// late does not take a peer out of what is found. The asker, who may have been here before and be joining again,
-    /// comes last in `without` and is not named.
+    /// between an own virtual node and its successor, those in `without` not regarded, or between a
+    /// predecessor known well and an own virtual node. Those in `without` are named all the same, in their
+    /// places: one answer that was late does not take a peer out of what is found. The asker, who may have
+    /// been here before and be joining again, comes last in `without` and is not named.
     fn owned(&self, now: Time, target: Id, count: usize, without: &[Peer]) -> Option<Vec<Peer>> {
         let me = self.table.me().peer;
         let asker = without.last().copied();

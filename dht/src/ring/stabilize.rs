@@ -2,8 +2,8 @@
 //!
 //! Each round asks the first successor of every own virtual node, one message per peer, what follows those
 //! nodes in its view. What lies behind the head is taken over as it is (the head vouches for it); what would
-//! become a new head must first answer itself; what the head does not list is pinged, not dropped. Being asked
-//! is the notification: the asker lives and is a member. A peer whose surroundings changed tells its
+//! become a new head must first answer itself; what the head does not list is pinged, not dropped. Being
+//! asked is the notification: the asker lives and is a member. A peer whose surroundings changed tells its
 //! predecessors to ask soon, so news runs backwards around the circle as fast as messages do.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -227,12 +227,13 @@ impl Ring {
         }
     }
 
-    /// Peers here within the arcs an answer covers that the answer does not list and that did not say themselves
-    /// just now where they are.
+    /// Peers here within the arcs an answer covers that the answer does not list and that did not say
+    /// themselves just now where they are.
     fn unlisted(&self, now: Time, of: &[Id], listed: &BTreeSet<Peer>) -> BTreeSet<Peer> {
         let me = self.table.me().peer;
         let mut doubtful = BTreeSet::new();
-        // Those listed that are not on the circle here are not met on the way; behind the list nobody is in doubt.
+        // Those listed that are not on the circle here are not met on the way; behind the list nobody is in
+        // doubt.
         let absent = listed.iter().filter(|peer| !self.table.is_member(**peer)).count();
         for id in of {
             let mut confirmed = absent;
@@ -255,8 +256,9 @@ impl Ring {
         doubtful.into_iter().take(MAX_DOUBTS).collect()
     }
 
-    /// Whether nobody is likely to lie between the virtual node `before` and the own one: the peer there was the last
-    /// to ask what follows, and that lately. In a ring small enough to be known as a whole it need not have.
+    /// Whether nobody is likely to lie between the virtual node `before` and the own one: the peer there was
+    /// the last to ask what follows, and that lately. In a ring small enough to be known as a whole it need
+    /// not have.
     pub(super) fn is_predecessor(&self, now: Time, (before, peer): (Id, Peer), own: Id) -> bool {
         let window = self.config.stabilize * (SILENT_ROUNDS + 1);
         let asked = self.predecessors.get(&own);

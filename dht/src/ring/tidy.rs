@@ -1,7 +1,7 @@
 //! Keeping the table within its bounds, at a cost per round that does not grow with the table.
 //!
-//! Each round looks at a few entries, one after the other around the table; what has to look at all of them waits
-//! until a share of them has come anew.
+//! Each round looks at a few entries, one after the other around the table; what has to look at all of them
+//! waits until a share of them has come anew.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::message::Event;
 use super::table::{Entry, Standing};
 use crate::{Peer, Time};
 
-/// A peer on the circle is pinged when it did not tell its contact for this many rounds of stabilization: one that is
-/// heard all the time, but never says what has changed, would be known by its old contact for ever.
+/// A peer on the circle is pinged when it did not tell its contact for this many rounds of stabilization: one
+/// that is heard all the time, but never says what has changed, would be known by its old contact for ever.
 const STALE_ROUNDS: u32 = 15;
 /// Entries looked at per round.
 const PER_ROUND: usize = 16;
@@ -51,8 +51,8 @@ impl Ring {
         }
     }
 
-    /// Of the next entries, pings the one on the circle whose own word is the oldest, and forgets those off the circle
-    /// that were not heard for the time the address book keeps them.
+    /// Of the next entries, pings the one on the circle whose own word is the oldest, and forgets those off
+    /// the circle that were not heard for the time the address book keeps them.
     fn look_at_some(&mut self, now: Time) {
         let last = self.upkeep.last.unwrap_or(self.table.me().peer);
         let next: Vec<Peer> = self.table.after(last).take(PER_ROUND).collect();
@@ -77,8 +77,8 @@ impl Ring {
         }
     }
 
-    /// Takes the peers silent the longest off the circle, but for those in successor lists, before own virtual
-    /// nodes or used as fingers. They are not dead: no event tells.
+    /// Takes the peers silent the longest off the circle, but for those in successor lists, before own
+    /// virtual nodes or used as fingers. They are not dead: no event tells.
     fn evict(&mut self, now: Time) {
         let me = self.table.me().peer;
         let lists = self.table.union(self.table.own(), me, self.config.r);

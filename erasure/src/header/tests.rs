@@ -206,7 +206,8 @@ proptest! {
             prop_assert_eq!(usize::from(header.code().n()), hashes);
             prop_assert_eq!(extra, 0);
             prop_assert!((1..=MAX_SHARD_LEN).contains(&header.shard_len()));
-            prop_assert_eq!([header.code().to_wire().as_slice(), &[header.policy().to_wire()]].concat(), [code, k, m, policy]);
+            let fields = [header.code().to_wire().as_slice(), &[header.policy().to_wire()]].concat();
+            prop_assert_eq!(fields, [code, k, m, policy]);
         }
     }
 

@@ -417,8 +417,8 @@ proptest! {
         prop_assert_eq!(decode(&given), Err(DecodeError::TooFew { needed, distinct }));
     }
 
-    /// A shard that came through a flipped byte anywhere is refused, unless it is of another stripe altogether,
-    /// which the asker notices.
+    /// A shard that came through a flipped byte anywhere is refused, unless it is of another stripe
+    /// altogether, which the asker notices.
     #[test]
     fn any_flipped_byte((code, block, given) in cases(), at: prop::sample::Index, flip in 1..=255u8) {
         let shards = stripe(code, &block);

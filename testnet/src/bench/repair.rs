@@ -12,8 +12,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// Without progress for so long there is none to come: too few peers are left.
 const STUCK: Duration = Duration::from_mins(1);
 
-/// Kills the last peer and watches the others, from the first shard rebuilt to the last; none if they cannot. `size` of the
-/// row is what the peer held. Rates are of rebuilt bytes: for each, k are read.
+/// Kills the last peer and watches the others, from the first shard rebuilt to the last; none if they cannot.
+/// `size` of the row is what the peer held. Rates are of rebuilt bytes: for each, k are read.
 #[expect(clippy::cast_precision_loss, reason = "rates for people")]
 pub(super) fn measure(scratch: &mut Scratch) -> Result<Option<Row>, BenchError> {
     let Some(victim) = scratch.alive().last().copied() else {

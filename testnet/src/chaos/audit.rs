@@ -70,7 +70,8 @@ impl fmt::Display for Stock {
         }
         write!(
             f,
-            "{} of puts that ended with their daemon; {} bytes of shards, {} on disk, {} tombstones and locators",
+            "{} of puts that ended with their daemon; {} bytes of shards, {} on disk, {} tombstones and \
+             locators",
             self.orphans, self.used_bytes, self.disk_bytes, self.small_records
         )
     }

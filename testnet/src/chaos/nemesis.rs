@@ -1,7 +1,7 @@
-//! Who hurts the network, in rounds. In most rounds as many peers as the codes tolerate are hurt at once, each in
-//! a way of its own that leaves its disk as it is. Before a disk is wiped or corrupted or a peer leaves for good,
-//! everybody is well and every file has all its shards, and afterwards the round ends only when it has them again:
-//! so what is lost is lost by the network, not by a killer without measure.
+//! Who hurts the network, in rounds. In most rounds as many peers as the codes tolerate are hurt at once,
+//! each in a way of its own that leaves its disk as it is. Before a disk is wiped or corrupted or a peer
+//! leaves for good, everybody is well and every file has all its shards, and afterwards the round ends only
+//! when it has them again: so what is lost is lost by the network, not by a killer without measure.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -128,7 +128,8 @@ impl ChaosReport {
         )?;
         writeln!(
             f,
-            "{} daemons hold {} shards ({}, {} on disk); files have {}; {} are of puts that ended with their daemon",
+            "{} daemons hold {} shards ({}, {} on disk); files have {}; {} are of puts that ended with their \
+             daemon",
             self.peers,
             self.shards_held,
             Size(self.used_bytes),

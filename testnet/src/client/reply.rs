@@ -402,8 +402,11 @@ pub struct Unrecoverable {
     /// Name of the file; none for a stripe of a file that was put elsewhere.
     #[serde(default)]
     pub name: Option<String>,
-    /// The stripe, how many shards are needed, and how many are there.
+    /// The stripe, how many shards are needed, how many are there, and how many may come back.
     pub reason: String,
+    /// Whether it stays so whoever comes back.
+    #[serde(default)]
+    pub gone: bool,
 }
 
 /// Who answers.

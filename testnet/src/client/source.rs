@@ -36,8 +36,8 @@ const MADE_UP: [u64; 7] = [
 /// The file was changed while it was read, so what was read may be no state it was ever in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{} changed while it was read ({what}); nothing was stored; try again when it is at rest, or store what was read \
-     with --allow-changing",
+    "{} changed while it was read ({what}); nothing was stored; try again when it is at rest, or store what \
+     was read with --allow-changing",
     path.display()
 )]
 pub struct Changed {

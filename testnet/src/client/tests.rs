@@ -343,3 +343,22 @@ fn percent_encoding_round_trips() {
     assert_eq!(decoded("%zz"), None);
     assert_eq!(decoded("%ff"), None);
 }
+
+#[test]
+fn list_is_asked_for_in_the_largest_pages() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let client = serve(move |request, stream| {
+        seen.lock().unwrap().push(request.line.clone());
+        let next = if request.line.contains("after=") {
+            "null"
+        } else {
+            "\"9\""
+        };
+        send(stream, "200 OK", "", &format!(r#"{{"files":[],"next":{next}}}"#));
+    });
+    client.list(Some("*.txt"), false).unwrap();
+    let expected =
+        ["", "&after=9"].map(|after| format!("GET /v1/files?limit=10000&pattern=%2A.txt{after} HTTP/1.1"));
+    assert_eq!(*asked.lock().unwrap(), expected);
+}

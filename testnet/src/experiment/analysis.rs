@@ -1,24 +1,28 @@
-//! What theory lets expect of loss: how much of what is stored is lost when s of N peers die at once, every set of s being
-//! equally likely.
+//! What theory lets expect of loss: how much of what is stored is lost when s of N peers die at once, every
+//! set of s being equally likely.
 //!
-//! A fragment has n shards on n distinct peers and is lost when more than m = n - k of them are dead. Of one fragment, wherever
-//! it lies, that is the tail of a hypergeometric distribution, h; for copies h = C(s,k) / C(N,k), k being their number. A
-//! file is lost with any of its F fragments. How often depends on how the fragments' holders overlap, and with whom those of
-//! other files share theirs:
+//! A fragment has n shards on n distinct peers and is lost when more than m = n - k of them are dead. Of one
+//! fragment, wherever it lies, that is the tail of a hypergeometric distribution, h; for copies h = C(s,k) /
+//! C(N,k), k being their number. A file is lost with any of its F fragments. How often depends on how the
+//! fragments' holders overlap, and with whom those of other files share theirs:
 //!
-//! * *random*: holders are drawn anew for each fragment, so 1 - (1 - h)^F, and of M files any with 1 - (1 - h)^(F M). Given who
-//!   is dead fragments are lost independently, each with h: the average over patterns changes nothing.
-//! * *min copysets* (Cidon et al. 2013 §6): disjoint runs. With the whole file in one run all its fragments have the same
-//!   holders: h. With a run per fragment: the mean over the runs that are dead together of 1 - (1 - share of them)^F.
-//! * *buddies*: a file picks a group of g, each fragment n of its members: the mean over the number d of dead in the group of
-//!   1 - (1 - h(g, d))^F.
-//! * *successors*: n peers in a row on a ring of virtual nodes; counted on drawn rings ([`Ring`]), there is no closed form.
+//! * *random*: holders are drawn anew for each fragment, so 1 - (1 - h)^F, and of M files any with 1 - (1 -
+//!   h)^(F M). Given who is dead fragments are lost independently, each with h: the average over patterns
+//!   changes nothing.
+//! * *min copysets* (Cidon et al. 2013 §6): disjoint runs. With the whole file in one run all its fragments
+//!   have the same holders: h. With a run per fragment: the mean over the runs that are dead together of 1 -
+//!   (1 - share of them)^F.
+//! * *buddies*: a file picks a group of g, each fragment n of its members: the mean over the number d of dead
+//!   in the group of 1 - (1 - h(g, d))^F.
+//! * *successors*: n peers in a row on a ring of virtual nodes; counted on drawn rings ([`Ring`]), there is
+//!   no closed form.
 //!
-//! Whether *any* of M files is lost is where policies differ most: it costs nothing to have many files in the same few sets
-//! of peers. It is computed exactly by going from group to group ([`groups`]).
+//! Whether *any* of M files is lost is where policies differ most: it costs nothing to have many files in the
+//! same few sets of peers. It is computed exactly by going from group to group ([`groups`]).
 //!
-//! Files are no independent trials: one pattern of dead peers hits many files or none. So the interval that a measured mean must
-//! lie in ([`Model::interval`]) is found by drawing placements and patterns from the model itself.
+//! Files are no independent trials: one pattern of dead peers hits many files or none. So the interval that a
+//! measured mean must lie in ([`Model::interval`]) is found by drawing placements and patterns from the model
+//! itself.
 
 mod binomial;
 mod code;
@@ -238,7 +242,8 @@ impl Model {
         }
     }
 
-    /// Where the mean part of `files` lost over `patterns` patterns lies in 95 of 100 networks; no patterns: all there are.
+    /// Where the mean part of `files` lost over `patterns` patterns lies in 95 of 100 networks; no patterns:
+    /// all there are.
     pub fn interval(&self, files: usize, killed: usize, patterns: Option<u64>, seed: u64) -> (f64, f64) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let limit = patterns.unwrap_or(DRAWN_PATTERNS).min(DRAWN_PATTERNS);

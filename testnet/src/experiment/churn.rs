@@ -1,13 +1,14 @@
 //! `churn`: peers come, leave and die all the time; how many files are lost and what repair moves.
 //!
-//! There are always N peers. Each stays for a time drawn from an exponential distribution, then it leaves in order or, more
-//! often, is killed and its disk is gone; a new and empty one joins in its place. Departures of all peers together are so
-//! a Poisson process of rate N / session. A daemon takes seconds to start, and sessions are scaled to minutes to fit.
+//! There are always N peers. Each stays for a time drawn from an exponential distribution, then it leaves in
+//! order or, more often, is killed and its disk is gone; a new and empty one joins in its place. Departures
+//! of all peers together are so a Poisson process of rate N / session. A daemon takes seconds to start, and
+//! sessions are scaled to minutes to fit.
 //!
-//! Blake and Rodrigues 2003 ("High Availability, Scalable Storage, Dynamic Peer Networks: Pick Two", `HotOS` IX): whatever the
-//! scheme, in a steady state each peer's stored bytes must be sent to somebody in every session, so that its link carries
-//! at least 2 × stored bytes / session, once up and once down. What the daemons send and receive on their connections for
-//! shards stands beside that.
+//! Blake and Rodrigues 2003 ("High Availability, Scalable Storage, Dynamic Peer Networks: Pick Two", `HotOS`
+//! IX): whatever the scheme, in a steady state each peer's stored bytes must be sent to somebody in every
+//! session, so that its link carries at least 2 × stored bytes / session, once up and once down. What the
+//! daemons send and receive on their connections for shards stands beside that.
 
 mod measure;
 mod tables;

@@ -1,4 +1,5 @@
-//! What an experiment found, as plain data: tables and the points of figures, for the screen, JSON and reports.
+//! What an experiment found, as plain data: tables and the points of figures, for the screen, JSON and
+//! reports.
 
 use std::fmt;
 
@@ -190,7 +191,8 @@ pub(super) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
-/// The value that a part `at` of all lies below, from 0 to 1; between two, as far along (Hyndman and Fan 1996, type 7).
+/// The value that a part `at` of all lies below, from 0 to 1; between two, as far along (Hyndman and Fan
+/// 1996, type 7).
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

@@ -1,13 +1,14 @@
-//! `ingest`: how long a file takes from the first byte to full redundancy, and from a request to its last byte, by number of
-//! peers, placement and size, with and without a limit on the peers' links; beside [`model`].
+//! `ingest`: how long a file takes from the first byte to full redundancy, and from a request to its last
+//! byte, by number of peers, placement and size, with and without a limit on the peers' links; beside
+//! [`model`].
 //!
-//! A put is acknowledged when all shards of all stripes are durable on distinct peers, so the time until its answer is the
-//! time to full redundancy; a put that said less is kept as a reading and left out of every figure. The file is then read
-//! through another peer, every byte compared, and deleted, so that disks stay small. Writer and reader are drawn anew each
-//! time. Repair is off: nothing else moves shards.
+//! A put is acknowledged when all shards of all stripes are durable on distinct peers, so the time until its
+//! answer is the time to full redundancy; a put that said less is kept as a reading and left out of every
+//! figure. The file is then read through another peer, every byte compared, and deleted, so that disks stay
+//! small. Writer and reader are drawn anew each time. Repair is off: nothing else moves shards.
 //!
-//! What the writer kept of its own file, and what the reader had on its own disk, is counted by the daemons and stands in
-//! each reading: a prediction takes that instead of an average over places.
+//! What the writer kept of its own file, and what the reader had on its own disk, is counted by the daemons
+//! and stands in each reading: a prediction takes that instead of an average over places.
 //!
 //! Every limit is measured beside the same cells without one: what those take is what links do not explain.
 
@@ -26,7 +27,8 @@ use super::{Experiment, ExperimentError, Findings, Histogram, Stage, check_code,
 /// The least that daemons accept as `link_rate`, bits per second.
 pub const LEAST_RATE: u64 = 1_000_000;
 
-/// What two cores do without a limit, bytes per second: for the a-priori cost of a cell. Stored bytes count for each copy.
+/// What two cores do without a limit, bytes per second: for the a-priori cost of a cell. Stored bytes count
+/// for each copy.
 const STORE_RATE: f64 = 260e6;
 const READ_RATE: f64 = 250e6;
 /// Seconds of one repetition of an empty file.

@@ -1,8 +1,8 @@
 //! `OUT/NAME/cells.jsonl`: one line with the parameters, then one line per measured cell.
 //!
-//! Invariants: a line is flushed to disk before the next cell begins, so an interruption costs at most the cell at work; a
-//! last line that was cut is removed and its cell measured again, any other that cannot be read stops the run; lines are
-//! never rewritten. An exclusive lock on the file keeps a second run out.
+//! Invariants: a line is flushed to disk before the next cell begins, so an interruption costs at most the
+//! cell at work; a last line that was cut is removed and its cell measured again, any other that cannot be
+//! read stops the run; lines are never rewritten. An exclusive lock on the file keeps a second run out.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -137,7 +137,8 @@ impl Journal {
     }
 }
 
-/// The lines with their ends. A last one without its end, or cut in its middle by a power failure, is left out.
+/// The lines with their ends. A last one without its end, or cut in its middle by a power failure, is left
+/// out.
 fn whole_lines(text: &[u8]) -> Vec<&[u8]> {
     let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     let cut = |line: &[u8]| !line.ends_with(b"\n") || serde_json::from_slice::<Value>(line).is_err();

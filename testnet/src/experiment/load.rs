@@ -1,9 +1,10 @@
 //! `load`: which peers serve how many requests and bytes when files are read and written.
 //!
-//! A file of B blocks on N equal peers should be read from every one in equal parts, B/N requests each; on peers of different
-//! capacity in proportion to it. Three expectations stand beside each count: by capacity; by where the file's shards lie, if
-//! every holder of a stripe served it equally often; and what a single server would bear, which is all of it. Requests
-//! that a peer serves to itself count like those of others. Repair is off, so nothing else moves shards.
+//! A file of B blocks on N equal peers should be read from every one in equal parts, B/N requests each; on
+//! peers of different capacity in proportion to it. Three expectations stand beside each count: by capacity;
+//! by where the file's shards lie, if every holder of a stripe served it equally often; and what a single
+//! server would bear, which is all of it. Requests that a peer serves to itself count like those of others.
+//! Repair is off, so nothing else moves shards.
 
 mod measure;
 mod tables;

@@ -1,24 +1,27 @@
-//! `loss`: how many files are lost when peers die together, by code and placement, counted in three ways beside what theory
-//! lets expect.
+//! `loss`: how many files are lost when peers die together, by code and placement, counted in three ways
+//! beside what theory lets expect.
 //!
-//! A cell loads one network with files under one scheme, notes which peer holds which shard, and then kills peers by SIGKILL,
-//! pattern after pattern, with repair off; the peers of a pattern are started again before the next one. After each kill the
-//! loss is detected twice on the living network, and predicted from the map:
+//! A cell loads one network with files under one scheme, notes which peer holds which shard, and then kills
+//! peers by SIGKILL, pattern after pattern, with repair off; the peers of a pattern are started again before
+//! the next one. After each kill the loss is detected twice on the living network, and predicted from the
+//! map:
 //!
-//! * *read*: every file is read through survivors, every byte compared. The truth as a user meets it; costs the file's
-//!   bytes, and says only that a file is gone, not whether a fragment or the manifest went.
-//! * *asked*: inventories and locators are asked for every stripe by its id, one small question to each live peer (the
-//!   first r of a large ring). The view of heartbeats: it costs messages only, tells fragments from manifests, and believes
-//!   what peers say of themselves.
+//! * *read*: every file is read through survivors, every byte compared. The truth as a user meets it; costs
+//!   the file's bytes, and says only that a file is gone, not whether a fragment or the manifest went.
+//! * *asked*: inventories and locators are asked for every stripe by its id, one small question to each live
+//!   peer (the first r of a large ring). The view of heartbeats: it costs messages only, tells fragments from
+//!   manifests, and believes what peers say of themselves.
 //! * *map*: what must be lost if the noted holders are the holders. All three must agree, file by file.
 //!
-//! A third way to detect loss, audits that challenge holders to prove what they hold, costs reading a part of every shard
-//! and finds rot, not death; the daemon's scrub does it locally, and it was not built into the experiment.
+//! A third way to detect loss, audits that challenge holders to prove what they hold, costs reading a part of
+//! every shard and finds rot, not death; the daemon's scrub does it locally, and it was not built into the
+//! experiment.
 //!
-//! The same experiment without the waiting: from the map, over all patterns of so many dead or a large sample.
+//! The same experiment without the waiting: from the map, over all patterns of so many dead or a large
+//! sample.
 //!
-//! Losses of fragments and of manifests are told apart: theory speaks of a file's F fragments, and under a policy that places
-//! each stripe for itself the manifest is one more.
+//! Losses of fragments and of manifests are told apart: theory speaks of a file's F fragments, and under a
+//! policy that places each stripe for itself the manifest is one more.
 
 mod measure;
 mod rings;
@@ -255,8 +258,9 @@ pub struct Reading {
     pub files: usize,
     /// Fragments of each.
     pub fragments: u32,
-    /// `put` and `get`: how long it took to store all files and to read them back; `read`, `asked`, `map`: one pattern;
-    /// `killed`: all patterns of so many dead that were killed; `all`, `sample`: all that are possible, or a sample, on the map.
+    /// `put` and `get`: how long it took to store all files and to read them back; `read`, `asked`, `map`:
+    /// one pattern; `killed`: all patterns of so many dead that were killed; `all`, `sample`: all that are
+    /// possible, or a sample, on the map.
     pub method: String,
     /// Peers dead.
     pub dead: usize,

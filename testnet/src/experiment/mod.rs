@@ -1,12 +1,13 @@
 //! Experiments on networks of real daemons: parameters, cells, measurements that survive an interruption.
 //!
-//! An [`Experiment`] is a list of *cells*, each measured by itself on a temporary network. What a cell gave is appended
-//! durably to `OUT/NAME/cells.jsonl` before the next one begins; the same command run again measures only the cells that
-//! are missing, and [`Findings`] are computed from all of them. `OUT/NAME.csv` has every reading.
+//! An [`Experiment`] is a list of *cells*, each measured by itself on a temporary network. What a cell gave
+//! is appended durably to `OUT/NAME/cells.jsonl` before the next one begins; the same command run again
+//! measures only the cells that are missing, and [`Findings`] are computed from all of them. `OUT/NAME.csv`
+//! has every reading.
 //!
-//! Invariants: a cell is kept whole or not at all, and never after Ctrl-C took its daemons down; a directory belongs to one
-//! set of parameters, and to one process at a time. Every byte that is read back is compared. Nothing here prints: whoever
-//! calls [`run`] is told how far it is.
+//! Invariants: a cell is kept whole or not at all, and never after Ctrl-C took its daemons down; a directory
+//! belongs to one set of parameters, and to one process at a time. Every byte that is read back is compared.
+//! Nothing here prints: whoever calls [`run`] is told how far it is.
 
 pub mod analysis;
 pub mod churn;

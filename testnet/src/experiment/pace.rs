@@ -1,4 +1,5 @@
-//! How far a run is and how long it will take: cells differ a thousandfold, so they count by what they should cost.
+//! How far a run is and how long it will take: cells differ a thousandfold, so they count by what they should
+//! cost.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
-//! The report of a run: what the experiments found as one page for people, `report.html` and `report.md`, with figures.
+//! The report of a run: what the experiments found as one page for people, `report.html` and `report.md`,
+//! with figures.
 //!
-//! Set-up, then for each experiment what was asked, what was expected, tables, figures, and the notes that were made from the
-//! numbers. Nothing is computed here.
+//! Set-up, then for each experiment what was asked, what was expected, tables, figures, and the notes that
+//! were made from the numbers. Nothing is computed here.
 
 use std::path::Path;
 
@@ -79,44 +80,48 @@ fn about(name: &str) -> (&'static str, &'static [&'static str]) {
         "loss" => (
             "Loss when peers die together",
             &[
-                "Files are stored under each scheme, then peers are killed by SIGKILL, with repair off. What is lost is counted by reading \
-                 every file back through survivors, by asking inventories and locators, and on the recorded map of shards; all three \
-                 must name the same files. The map then stands in for kill patterns that were not carried out: all of them, or a large \
-                 sample.",
-                "Expected: a fragment on n peers of which more than m are among the s dead is lost with the tail of a hypergeometric \
-                 distribution, for copies C(s,k) / C(N,k), whatever the policy. Policies differ in how fragments of a file, and \
-                 files, share their holders. *random* spreads the risk: many files lose a little chance each, and with enough files some \
-                 loss is nearly certain. *copysets* gather it: loss is rare, and then large. *buddies* lie between.",
-                "Error bars: where 95 of 100 networks of this scheme lie around the value, by the model; where peers were killed, the 95 % \
-                 confidence interval of the mean over the patterns, which are the units of the sample.",
+                "Files are stored under each scheme, then peers are killed by SIGKILL, with repair off. What \
+                 is lost is counted by reading every file back through survivors, by asking inventories and \
+                 locators, and on the recorded map of shards; all three must name the same files. The map \
+                 then stands in for kill patterns that were not carried out: all of them, or a large sample.",
+                "Expected: a fragment on n peers of which more than m are among the s dead is lost with the \
+                 tail of a hypergeometric distribution, for copies C(s,k) / C(N,k), whatever the policy. \
+                 Policies differ in how fragments of a file, and files, share their holders. *random* \
+                 spreads the risk: many files lose a little chance each, and with enough files some loss is \
+                 nearly certain. *copysets* gather it: loss is rare, and then large. *buddies* lie between.",
+                "Error bars: where 95 of 100 networks of this scheme lie around the value, by the model; \
+                 where peers were killed, the 95 % confidence interval of the mean over the patterns, which \
+                 are the units of the sample.",
             ],
         ),
         "ingest" => (
             "Time to full redundancy, and to download",
             &[
-                "From the first byte received to n durable shards, and from the request to the last byte, per policy, beside what links of a \
-               given rate let expect.",
+                "From the first byte received to n durable shards, and from the request to the last byte, \
+                 per policy, beside what links of a given rate let expect.",
             ],
         ),
         "load" => (
             "Load per peer",
             &[
-                "Which peers serve how many requests and bytes while one client writes and reads a file; B blocks on N equal peers \
-               should be served in parts of B/N, on unequal ones by capacity. A single server bears all of it.",
+                "Which peers serve how many requests and bytes while one client writes and reads a file; B \
+                 blocks on N equal peers should be served in parts of B/N, on unequal ones by capacity. A \
+                 single server bears all of it.",
             ],
         ),
         "churn" => (
             "Churn",
             &[
-                "Peers join, leave and are killed as a Poisson process. Expected: the bound of Blake and Rodrigues 2003; a peer that \
-               stores b bytes and stays for T seconds costs the network 2 b / T bytes per second, in and out.",
+                "Peers join, leave and are killed as a Poisson process. Expected: the bound of Blake and \
+                 Rodrigues 2003; a peer that stores b bytes and stays for T seconds costs the network 2 b / \
+                 T bytes per second, in and out.",
             ],
         ),
         "timing" => (
             "Timing",
             &[
-                "The tables of file-system course projects on our system. Published figures come from other machines and stand beside \
-               ours for orientation.",
+                "The tables of file-system course projects on our system. Published figures come from other \
+                 machines and stand beside ours for orientation.",
             ],
         ),
         _ => ("Further measurements", &[]),
@@ -337,7 +342,11 @@ mod tests {
         Outcome {
             experiment: "loss",
             quick: true,
-            parameters: json!({"peers": [12, 24], "schemes": [{"placement": "random", "scope": null}], "file_bytes": 7}),
+            parameters: json!({
+                "peers": [12, 24],
+                "schemes": [{"placement": "random", "scope": null}],
+                "file_bytes": 7
+            }),
             cells: 2,
             csv: "loss.csv".into(),
             histograms: vec![findings::Histogram {

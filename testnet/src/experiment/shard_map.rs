@@ -1,4 +1,5 @@
-//! Which peer holds which shard of every file of a loaded network, as it was seen; what is lost when peers die.
+//! Which peer holds which shard of every file of a loaded network, as it was seen; what is lost when peers
+//! die.
 
 use std::collections::BTreeSet;
 

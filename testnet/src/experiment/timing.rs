@@ -1,8 +1,9 @@
 //! `timing`: how long puts and gets take, beside what file-system course projects published for theirs.
 //!
-//! What a user can vary is varied: redundancy (`copies:1` and the automatic code), shard size (the frames that travel), the
-//! cache (`--cache 0`), the peer that is asked. How many stripes are on their way at once, and the window of the
-//! transport, are fixed in the daemon and always on. A repetition is a cell of its own; tables show medians.
+//! What a user can vary is varied: redundancy (`copies:1` and the automatic code), shard size (the frames
+//! that travel), the cache (`--cache 0`), the peer that is asked. How many stripes are on their way at once,
+//! and the window of the transport, are fixed in the daemon and always on. A repetition is a cell of its own;
+//! tables show medians.
 
 mod measure;
 mod published;
@@ -146,7 +147,8 @@ pub struct Reading {
     pub file_bytes: u64,
     /// Which repetition.
     pub repetition: usize,
-    /// `put`, `get`, `get_again` (through another peer), `get_same` (all clients one file), `ranges`, `ranges_again`.
+    /// `put`, `get`, `get_again` (through another peer), `get_same` (all clients one file), `ranges`,
+    /// `ranges_again`.
     pub op: String,
     /// From the first request of all clients to the last byte of the last.
     pub seconds: f64,

@@ -1,7 +1,8 @@
 //! Elements, written so that XML and HTML parsers read the same.
 //!
 //! Elements that HTML knows as empty and the shapes of SVG are closed in themselves, all others with a tag
-//! of their own. Style sheets must do without `<`, `>`, `&` and `"`, which are escaped, and HTML would not take that back there.
+//! of their own. Style sheets must do without `<`, `>`, `&` and `"`, which are escaped, and HTML would not
+//! take that back there.
 
 use std::fmt::{self, Display, Write as _};
 

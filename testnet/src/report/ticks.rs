@@ -1,6 +1,7 @@
 //! Ranges of axes and where their ticks stand: at 1, 2 and 5 times powers of ten.
 //!
-//! Every range this module gives has a lower end below its upper end, both finite and, on a log axis, above 0.
+//! Every range this module gives has a lower end below its upper end, both finite and, on a log axis,
+//! above 0.
 
 use super::figure::{Axis, Scale, plottable};
 use super::text::superscript;

@@ -396,7 +396,8 @@ impl World {
         let located = self.those(|host| host.is_running() && host.disk.contains_key(&(id, LOCATOR)));
         (!unaware.is_empty() || !left.is_empty() || !located.is_empty()).then(|| {
             format!(
-                "stripe {id:?} is deleted, but lies as {left:?}, its locator on {located:?}, and hosts {unaware:?} do not know"
+                "stripe {id:?} is deleted, but lies as {left:?}, its locator on {located:?}, and hosts \
+                 {unaware:?} do not know"
             )
         })
     }

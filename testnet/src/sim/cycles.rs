@@ -1,10 +1,11 @@
 //! The cycles made by following first live successors: there must be one, once around.
 //!
-//! A change of one view moves the pointers of its own virtual nodes; only members that come or go make everything be
-//! looked at again.
+//! A change of one view moves the pointers of its own virtual nodes; only members that come or go make
+//! everything be looked at again.
 //!
-//! A process that was started and has not met the others yet is a ring of its own, alone or with others like it, for as
-//! long as those it knows are away: that is no second ring. One that it has been on a cycle with is.
+//! A process that was started and has not met the others yet is a ring of its own, alone or with others like
+//! it, for as long as those it knows are away: that is no second ring. One that it has been on a cycle with
+//! is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -133,7 +134,8 @@ impl Cycles {
         Ok(())
     }
 
-    /// Whoever is on a cycle with one that met the others has met them too. Where none did, the longest cycle begins.
+    /// Whoever is on a cycle with one that met the others has met them too. Where none did, the longest cycle
+    /// begins.
     fn meet(&mut self, starts: &[usize]) {
         let has_met = |start: &&usize| self.cycle(**start).any(|(_, node)| node.met);
         let mut meeting: Vec<usize> = starts.iter().filter(has_met).copied().collect();

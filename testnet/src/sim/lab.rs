@@ -1,7 +1,7 @@
 //! Large rings to measure: grown, struck, looked through.
 //!
-//! The same hosts, network and clock as in scenarios, without custody, and without checks that look at all hosts after
-//! every event; what is measured is compared with the true circle.
+//! The same hosts, network and clock as in scenarios, without custody, and without checks that look at all
+//! hosts after every event; what is measured is compared with the true circle.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -232,7 +232,8 @@ impl Lab {
             };
             self.found.hops += u64::from(found.hops);
             self.found.timeouts += u64::from(found.timeouts);
-            // Who looked for it now asks the first, and the next if that is dead: the final hop, which is not counted.
+            // Who looked for it now asks the first, and the next if that is dead: the final hop, which is not
+            // counted.
             let mut named = found
                 .contacts
                 .iter()

@@ -241,8 +241,8 @@ impl World {
             .iter()
             .filter(|who| takes(who) && !holders.contains(who))
             .count();
-        // Who takes over must hold a committed shard and be near: who has the locator alone asks whom the policy
-        // and the home name, and a home that lies need not name who holds the rest.
+        // Who takes over must hold a committed shard and be near: who has the locator alone asks whom the
+        // policy and the home name, and a home that lies need not name who holds the rest.
         let holds = |host: &Host| {
             let mut records = host.disk.range((id, 0)..(id, LOCATOR));
             records.any(|(_, stored)| stored.tenure == Tenure::Committed)
@@ -254,7 +254,10 @@ impl World {
         let liars = self.those(|host| host.liar && host.is_running()).len();
         let enough = indices.len().min(holders.len()) + liars >= n;
         (!enough && lacking > 0 && watched).then(|| {
-            format!("stripe {id:?} lies as {committed:?}, of {n}, with {liars} liars and {lacking} that could take more; first are {near:?}")
+            format!(
+                "stripe {id:?} lies as {committed:?}, of {n}, with {liars} liars and {lacking} that \
+                     could take more; first are {near:?}"
+            )
         })
     }
 }

@@ -13,8 +13,8 @@ use super::world::Who;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
-    /// Shortest and longest base delay of a link in one direction, in milliseconds. Each link has its own, drawn
-    /// once.
+    /// Shortest and longest base delay of a link in one direction, in milliseconds. Each link has its own,
+    /// drawn once.
     pub delay_ms: [f64; 2],
     /// Every message takes up to so much longer, in milliseconds: later ones overtake earlier ones.
     pub jitter_ms: f64,
@@ -118,7 +118,8 @@ impl Links {
         }
     }
 
-    /// Puts `hosts` behind a wall: nothing they send arrives elsewhere, and unless `one_way` nothing reaches them.
+    /// Puts `hosts` behind a wall: nothing they send arrives elsewhere, and unless `one_way` nothing reaches
+    /// them.
     pub(crate) fn part(&mut self, hosts: impl IntoIterator<Item = Who>, one_way: bool) {
         let side = self.sides.values().max().copied().unwrap_or(0).saturating_add(1);
         let others: BTreeSet<u8> = self.sides.values().copied().chain([0]).collect();

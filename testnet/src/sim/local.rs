@@ -139,7 +139,8 @@ impl World {
             let expected = others.take(self.setup.ring.r).count();
             if listed < expected {
                 return Some(format!(
-                    "host {who} joined with {listed} peers after {id:?}, of which host {head} knows {expected}"
+                    "host {who} joined with {listed} peers after {id:?}, of which host {head} knows \
+                     {expected}"
                 ));
             }
         }

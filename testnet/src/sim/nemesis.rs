@@ -518,7 +518,8 @@ impl Run<'_> {
             .collect();
         if requests > bound {
             let detail = format!(
-                "{requests} requests in {} s among {} hosts, expected {bound} at most; pings, neighbours, lookups, departures, custody: {kinds:?}",
+                "{requests} requests in {} s among {} hosts, expected {bound} at most; pings, neighbours, \
+                 lookups, departures, custody: {kinds:?}",
                 IDLE.as_secs(),
                 hosts.len()
             );
@@ -532,7 +533,8 @@ impl Run<'_> {
                 > work.regenerated + work.copied + work.dropped + work.located
         {
             let detail = format!(
-                "{} shards regenerated, {} copied, {} dropped, {} locators written while nothing happened, last of {}",
+                "{} shards regenerated, {} copied, {} dropped, {} locators written while nothing happened, \
+                 last of {}",
                 after.regenerated - work.regenerated,
                 after.copied - work.copied,
                 after.dropped - work.dropped,

@@ -1,13 +1,13 @@
-//! Policies other than `successors`, and the locators they need: what a writer places by, what a client reads by, and
-//! what must hold.
+//! Policies other than `successors`, and the locators they need: what a writer places by, what a client reads
+//! by, and what must hold.
 //!
-//! * *repairs keep the policy*, always: whoever repairs or hands in puts a shard on a peer that the stripe's policy names in
-//!   its own view, or on one that it counts as a holder;
+//! * *repairs keep the policy*, always: whoever repairs or hands in puts a shard on a peer that the stripe's
+//!   policy names in its own view, or on one that it counts as a holder;
 //! * *readers find k shards*, where a scenario reads;
 //! * in the end, see [`World::policy_problem`] and [`World::locator_problem`].
 //!
-//! Views differ, and runs with them, so nothing here demands that stripes lie in the runs there are in the end: holders
-//! that live stay where they were placed.
+//! Views differ, and runs with them, so nothing here demands that stripes lie in the runs there are in the
+//! end: holders that live stay where they were placed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,7 +84,8 @@ impl World {
         peers.filter_map(|peer| self.who(peer)).collect()
     }
 
-    /// Makes the locator of a writer durable on a running host, unless that has a committed one. False: it is full.
+    /// Makes the locator of a writer durable on a running host, unless that has a committed one. False: it is
+    /// full.
     pub(super) fn keep_locator(
         &mut self,
         who: Who,
@@ -160,7 +161,8 @@ impl World {
         }
     }
 
-    /// Shards that are where some of these hosts say, by their own disks, their locators, or what they were told as homes.
+    /// Shards that are where some of these hosts say, by their own disks, their locators, or what they were
+    /// told as homes.
     fn found(&self, id: Id, near: &[Who]) -> BTreeSet<(u8, Who)> {
         let mut named: BTreeSet<(u8, Who)> = BTreeSet::new();
         for (who, host) in near.iter().filter_map(|who| Some((*who, self.host(*who)?))) {
@@ -224,8 +226,8 @@ impl World {
         }
     }
 
-    /// Whom a policy may name in the view of a host: custody may not have taken over the ring's latest view, and may
-    /// go by any of those that hold shards.
+    /// Whom a policy may name in the view of a host: custody may not have taken over the ring's latest view,
+    /// and may go by any of those that hold shards.
     fn all_named(&self, who: Who, id: Id, shape: Shape, holders: &BTreeSet<Peer>) -> BTreeSet<Peer> {
         let Some((host, ring)) = self.host(who).and_then(|host| Some((host, host.ring.as_ref()?))) else {
             return BTreeSet::new();
@@ -255,8 +257,8 @@ impl World {
         named
     }
 
-    /// What keeps a stripe of which k indices can be reached from lying as its policy wants it in the end: n indices on
-    /// n peers that stay, committed, and nowhere else, if there are so many that the policy names.
+    /// What keeps a stripe of which k indices can be reached from lying as its policy wants it in the end: n
+    /// indices on n peers that stay, committed, and nowhere else, if there are so many that the policy names.
     pub(super) fn policy_problem(
         &self,
         circle: &BTreeMap<Id, Who>,
@@ -304,8 +306,8 @@ impl World {
             .collect()
     }
 
-    /// What is wrong with the locators of a stripe in the end: each of the first r peers that take shards has one, peers
-    /// beyond those, or leaving, have none, and they and the home lead to k shards.
+    /// What is wrong with the locators of a stripe in the end: each of the first r peers that take shards has
+    /// one, peers beyond those, or leaving, have none, and they and the home lead to k shards.
     fn locator_problem(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape) -> Option<String> {
         let near: Vec<Who> = distinct(circle, id).take(self.setup.ring.r).collect();
         let has = |host: &Host| {
@@ -322,7 +324,8 @@ impl World {
             .partition(|who| near.contains(who) && self.state(**who) != Some(PeerState::Draining));
         if !lacking.is_empty() || !pending.is_empty() || !fit.is_empty() && !stray.is_empty() {
             return Some(format!(
-                "the locator of {id:?} lies on hosts {located:?}, pending on {pending:?}, the first being {near:?}"
+                "the locator of {id:?} lies on hosts {located:?}, pending on {pending:?}, the first being \
+                 {near:?}"
             ));
         }
         let found: BTreeSet<u8> = self

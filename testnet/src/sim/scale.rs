@@ -44,7 +44,8 @@ const LOOK: (Duration, u32) = (Duration::from_secs(4), 150);
 /// All newcomers come within this time.
 const STORM: Duration = Duration::from_secs(10);
 
-/// Bounds of what a peer knows beyond its lists and fingers: a daemon has a machine of its own, these share one.
+/// Bounds of what a peer knows beyond its lists and fingers: a daemon has a machine of its own, these share
+/// one.
 const MAX_LEARNED: usize = 64;
 /// The same, the dead and those off the circle included.
 const MAX_BOOK: usize = 256;

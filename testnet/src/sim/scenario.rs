@@ -379,7 +379,8 @@ impl Scenario {
             && f64::from(u32::try_from(learned).unwrap_or(u32::MAX)) < self.hosts()
         {
             return Some(format!(
-                "`placement` is {}, for which all must know all, but {:.0} hosts are more than `max_learned`, {learned}",
+                "`placement` is {}, for which all must know all, but {:.0} hosts are more than \
+                 `max_learned`, {learned}",
                 keeping.placement,
                 self.hosts()
             ));
@@ -405,12 +406,14 @@ impl Scenario {
         });
         if let Some(dawdle) = late {
             return Some(format!(
-                "a put dawdles {dawdle} s, expected {MARGIN_S} s less than `pending_lease_s`: leases are not renewed here"
+                "a put dawdles {dawdle} s, expected {MARGIN_S} s less than `pending_lease_s`: leases are not \
+                 renewed here"
             ));
         }
         (keeping.pending_lease_s < lease).then(|| {
             format!(
-                "`pending_lease_s` is {}, expected {MIN_LEASE_S} and 10 round trips at least, {lease:.1} s here",
+                "`pending_lease_s` is {}, expected {MIN_LEASE_S} and 10 round trips at least, {lease:.1} s \
+                 here",
                 keeping.pending_lease_s
             )
         })

@@ -1,8 +1,8 @@
 //! What the Chord papers measured, measured on the daemon's own ring, next to what they published.
 //!
 //! Stoica et al. 2003 is "Chord: a scalable peer-to-peer lookup protocol for Internet applications" (IEEE/ACM
-//! Transactions on Networking 11, 1). A hop is a peer that answered; asking the peer that was looked for is none. A
-//! time-out is a question nobody answered.
+//! Transactions on Networking 11, 1). A hop is a peer that answered; asking the peer that was looked for is
+//! none. A time-out is a question nobody answered.
 //!
 //! * `routing`: (a) path lengths, (b) after many died at once, (c) under churn, each with (e) beside it;
 //! * `balance`: (d) keys per peer, (f) bytes per capacity;
@@ -87,7 +87,8 @@ impl Table {
         self.rows.push(fields.iter().map(ToString::to_string).collect());
     }
 
-    /// The table as lines of comma-separated values, the heads first, each line with the table's letter before it.
+    /// The table as lines of comma-separated values, the heads first, each line with the table's letter
+    /// before it.
     pub fn csv(&self) -> String {
         let lines = std::iter::once(&self.columns).chain(&self.rows);
         let lines = lines.map(|fields| {

@@ -1,4 +1,5 @@
-//! The simulator on itself: every scenario in the tree holds, random ones hold, chances come from the seed alone.
+//! The simulator on itself: every scenario in the tree holds, random ones hold, chances come from the seed
+//! alone.
 
 use std::fs;
 use std::path::Path;

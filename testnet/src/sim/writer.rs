@@ -1,9 +1,10 @@
 //! Clients that put stripes through hosts, by the rules of the daemon's writer.
 //!
-//! A lookup finds the successors of the stripe; n shards go to the first accepting ones, pending under a lease; who refuses or is silent is replaced
-//! by the next. When all are stored, or k + 1 after the write time-out, the holders are told to commit; the
-//! client has its answer when all confirmed, or k + 1 did when the time-out is over again. What cannot be
-//! finished is discarded, or left to the leases when the writer dies.
+//! A lookup finds the successors of the stripe; n shards go to the first accepting ones, pending under a
+//! lease; who refuses or is silent is replaced by the next. When all are stored, or k + 1 after the write
+//! time-out, the holders are told to commit; the client has its answer when all confirmed, or k + 1 did when
+//! the time-out is over again. What cannot be finished is discarded, or left to the leases when the writer
+//! dies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -103,7 +104,8 @@ struct Put {
     committed: BTreeSet<Who>,
     /// Accepting peers, best first: those that the lookup found, or that the policy names.
     found: Vec<Who>,
-    /// Who is to hold the locator: accepting peers that the lookup found, where that is not who holds the shards.
+    /// Who is to hold the locator: accepting peers that the lookup found, where that is not who holds the
+    /// shards.
     near: Vec<Who>,
     /// The writer pauses before it commits, as one that uploads more first.
     dawdle: u64,
@@ -135,7 +137,8 @@ pub(crate) struct Writers {
 }
 
 impl World {
-    /// A client puts a stripe through `writer`. Nothing happens unless that host is in a ring with k + 1 peers.
+    /// A client puts a stripe through `writer`. Nothing happens unless that host is in a ring with k + 1
+    /// peers.
     pub(crate) fn put(&mut self, writer: Who, (keeping, policy): (&Keeping, Policy), dawdle: Duration) {
         let Some((life, ring)) = self
             .host(writer)
@@ -175,8 +178,8 @@ impl World {
         self.schedule(self.now + WRITE_TIMEOUT, Event::Writer(number));
     }
 
-    /// The owner of an acknowledged stripe deletes it through some host: those that follow the stripe in its view get a
-    /// tombstone each, if the message comes through. The rest is up to custody.
+    /// The owner of an acknowledged stripe deletes it through some host: those that follow the stripe in its
+    /// view get a tombstone each, if the message comes through. The rest is up to custody.
     pub(crate) fn delete(&mut self, through: Who) {
         let deletable = |stripe: &Stripe| stripe.acked && !stripe.deleted;
         let stripes = self.truth.stripes.iter().filter(|(_, stripe)| deletable(stripe));

@@ -1,4 +1,5 @@
-//! What custody is told of the store: shards that came, shards that went, and what one believes and the other does not have.
+//! What custody is told of the store: shards that came, shards that went, and what one believes and the other
+//! does not have.
 
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use crate::node::core::{Core, State};
 use crate::store::{Key, Meta, State as StoreState};
 
 impl Shards {
-    /// Tells custody of a shard or tombstone that was stored; nothing if it has been removed since. Custody learns what the
-    /// store holds at that moment, whatever other changes of the same shard are about to be told: the last one told is true.
+    /// Tells custody of a shard or tombstone that was stored; nothing if it has been removed since. Custody
+    /// learns what the store holds at that moment, whatever other changes of the same shard are about to be
+    /// told: the last one told is true.
     pub(super) fn tell(&self, core: &Core, key: Key, shape: Shape) {
         core.with(|state, now| {
             if let Some(meta) = self.store.meta(key) {
@@ -46,8 +48,8 @@ impl Shards {
             .is_ok_and(|held| !held)
     }
 
-    /// Has custody forget what it believes to be held and the store does not have, among the next `limit` behind `after` in
-    /// custody's order. Returns the last one looked at.
+    /// Has custody forget what it believes to be held and the store does not have, among the next `limit`
+    /// behind `after` in custody's order. Returns the last one looked at.
     pub(in crate::node) fn reconcile(
         &self,
         core: &Core,

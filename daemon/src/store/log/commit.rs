@@ -60,9 +60,9 @@ impl Log {
         synced
     }
 
-    /// The outcome of a sync once those beside it are known. The system may tell of a failure but once, to whichever
-    /// of them ends first, so nobody believes a success before all have ended that were under way at its end. A failure
-    /// counts at once: what was appended meanwhile may share pages with what failed.
+    /// The outcome of a sync once those beside it are known. The system may tell of a failure but once, to
+    /// whichever of them ends first, so nobody believes a success before all have ended that were under way
+    /// at its end. A failure counts at once: what was appended meanwhile may share pages with what failed.
     fn agree(
         &self,
         turn: u64,
@@ -125,8 +125,9 @@ impl Log {
         }
     }
 
-    /// Refuses new operations, waits for those under way and ends the active segment. Returns the sequence of the last
-    /// footer (0 without segments) and the number of shards; no sequence if that footer could not be written.
+    /// Refuses new operations, waits for those under way and ends the active segment. Returns the sequence of
+    /// the last footer (0 without segments) and the number of shards; no sequence if that footer could not be
+    /// written.
     pub(in crate::store) fn close(&self) -> (Option<u64>, u64) {
         let mut inner = self.lock();
         inner.closed = true;
@@ -140,7 +141,8 @@ impl Log {
         drop(inner);
         for id in marked {
             if let Err(error) = self.file(id).and_then(|file| file.sync()) {
-                tracing::debug!(segment = id, %error, "dead records may come back should their removals be damaged");
+                tracing::debug!(segment = id, %error, "dead records may come back should their removals be \
+                    damaged");
             }
         }
         for id in full.into_iter().chain(active) {
@@ -167,7 +169,8 @@ fn durable_full(inner: &mut Inner) -> Vec<u32> {
     .collect()
 }
 
-/// Fails the group that may still be joined along with the one whose sync failed: its records share the segments.
+/// Fails the group that may still be joined along with the one whose sync failed: its records share the
+/// segments.
 fn fail(inner: &mut Inner, synced: BTreeMap<u32, (Arc<dyn DiskFile>, u64)>, error: &Arc<io::Error>) {
     inner.group_bytes = 0;
     let joined = std::mem::take(&mut inner.group);

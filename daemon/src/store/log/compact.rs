@@ -27,7 +27,8 @@ impl Log {
         self.lock().occupied()
     }
 
-    /// The segment with most dead bytes in its size, if the store has more than its share of them and than `anyway`.
+    /// The segment with most dead bytes in its size, if the store has more than its share of them and than
+    /// `anyway`.
     pub(in crate::store) fn deadest(&self, anyway: u64) -> Option<u32> {
         let inner = self.lock();
         let dead: u64 = inner.segments.values().map(Segment::dead).sum();
@@ -66,8 +67,8 @@ impl Log {
         self.lock().segments.range(..id).map(|(&id, _)| id).collect()
     }
 
-    /// The records of a segment that takes no more; `None` when not all can be known. Those that it shows as dead are dead
-    /// for good, and what removed them may be forgotten.
+    /// The records of a segment that takes no more; `None` when not all can be known. Those that it shows as
+    /// dead are dead for good, and what removed them may be forgotten.
     pub(in crate::store) fn records(&self, id: u32) -> io::Result<Option<Vec<(u64, RecordHeader)>>> {
         let Some(segment) = self.lock().segments.get(&id).copied() else {
             return Ok(Some(Vec::new()));
@@ -108,8 +109,8 @@ impl Log {
         read_body(self.file(id)?.as_ref(), offset, header)
     }
 
-    /// Replaces a segment by one with these records alone, or removes it if there are none; durable on return. Should it
-    /// fail, or should the segment have live records (false), it stays as it was.
+    /// Replaces a segment by one with these records alone, or removes it if there are none; durable on
+    /// return. Should it fail, or should the segment have live records (false), it stays as it was.
     pub(in crate::store) fn rewrite(&self, id: u32, relics: &[Relic]) -> io::Result<bool> {
         if self
             .lock()
@@ -151,7 +152,8 @@ impl Log {
         let Some(old) = old else { return Ok(true) };
         let removed = self.disk.remove(&self.dir.join(file_name(id, old.salt)));
         if let Err(error) = removed.and_then(|()| self.disk.sync_dir(&self.dir)) {
-            tracing::warn!(segment = id, %error, "the old version of a compacted segment stays until the next start");
+            tracing::warn!(segment = id, %error, "the old version of a compacted segment stays until the \
+                next start");
             // What it says may come back, so nothing said against it may be forgotten.
             if let Some(segment) = self.lock().segments.get_mut(&id) {
                 segment.unread = true;

@@ -42,8 +42,8 @@ impl Log {
         }
     }
 
-    /// Removes segments whose every record is dead. One with records that speak about older segments goes only when
-    /// there are none.
+    /// Removes segments whose every record is dead. One with records that speak about older segments goes
+    /// only when there are none.
     pub(in crate::store) fn drop_dead(&self) {
         let mut inner = self.lock();
         loop {

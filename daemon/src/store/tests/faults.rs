@@ -17,8 +17,8 @@ use super::{HEADER, LATER, MIB, assert_held, config, key, kill, open, payload, p
 struct Faults {
     /// Every sync fails, and what was written since the last good one never reached the device.
     fail_syncs: AtomicBool,
-    /// The next sync waits a moment for one beside it, and that one is told of a failure, as by a system that tells but
-    /// once.
+    /// The next sync waits a moment for one beside it, and that one is told of a failure, as by a system that
+    /// tells but once.
     pair: Mutex<Pair>,
     met: Condvar,
     /// Writes beyond the file system's size fail; 0 is no bound.

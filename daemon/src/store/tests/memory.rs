@@ -93,6 +93,8 @@ struct State {
     /// Files that a loss of power may bring back.
     removed: BTreeMap<PathBuf, Contents>,
     map: Map,
+    /// Entries of it that were read in pages.
+    paged: usize,
     durable_map: Map,
     /// Opening the index fails.
     garbled: bool,
@@ -124,6 +126,7 @@ impl MemoryDisk {
             names: BTreeSet::new(),
             removed: BTreeMap::new(),
             map: Map::default(),
+            paged: 0,
             durable_map: Map::default(),
             garbled: false,
             faults: Faults::default(),
@@ -137,6 +140,11 @@ impl MemoryDisk {
 
     pub(super) fn fail(&self, faults: Faults) {
         self.state().faults = faults;
+    }
+
+    /// Entries of the index that were read in pages since this was asked last.
+    pub(super) fn paged(&self) -> usize {
+        std::mem::take(&mut self.state().paged)
     }
 
     /// Power is lost: of what was not made durable anything may be there, whole or in part.
@@ -392,8 +400,8 @@ impl DiskFile for MemoryFile {
                 contents.durable.clone_from(&contents.now);
                 return Ok(());
             }
-            // What was new may be gone for good, although reads still show it. (That an old place was written again and
-            // lost is left out: it would take two faults to matter.)
+            // What was new may be gone for good, although reads still show it. (That an old place was written
+            // again and lost is left out: it would take two faults to matter.)
             let end = contents.durable.len() as u64;
             for change in changes {
                 let old = matches!(change, Change::Write(offset, _) if offset < end);
@@ -439,13 +447,12 @@ impl Tree for MemoryDisk {
         Ok(())
     }
 
-    fn page(&self, from: Bound<Key>, limit: usize) -> io::Result<Vec<(Key, Entry)>> {
-        let state = self.state();
-        let entries = state.map.entries.range((from, Bound::Unbounded));
-        Ok(entries
-            .take(limit)
-            .map(|(key, entry)| (*key, entry.clone()))
-            .collect())
+    fn page(&self, range: (Bound<Key>, Bound<Key>), limit: usize) -> io::Result<Vec<(Key, Entry)>> {
+        let mut state = self.state();
+        let entries = state.map.entries.range(range).take(limit);
+        let page: Vec<_> = entries.map(|(key, entry)| (*key, entry.clone())).collect();
+        state.paged += page.len();
+        Ok(page)
     }
 
     fn mark(&self) -> io::Result<Option<Mark>> {

@@ -84,8 +84,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(End::IndexGarbled),
         1 => (0usize..12).prop_map(End::Misread),
     ];
+    let put = (n.clone(), len, proptest::option::of(0u64..100));
     let op = prop_oneof![
-        12 => (n.clone(), len, proptest::option::of(0u64..100)).prop_map(|(n, len, lease)| Op::Put { n, len, lease }),
+        12 => put.prop_map(|(n, len, lease)| Op::Put { n, len, lease }),
         3 => keys.clone().prop_map(Op::Commit),
         2 => (keys.clone(), 0u64..100).prop_map(|(keys, until)| Op::Renew(keys, until)),
         5 => keys.clone().prop_map(Op::Remove),

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// How long the i-th peer of a stripe may need to take over: to count it, to find it short for its time, to repair it.
+/// How long the i-th peer of a stripe may need to take over: to count it, to find it short for its time, to
+/// repair it.
 fn taken_over(rank: u64) -> Duration {
     secs(20 * rank * 3 + 60)
 }

@@ -57,8 +57,8 @@ fn is_recoverable(net: &Net, stored: &BTreeSet<u64>) -> bool {
     stored.iter().all(enough)
 }
 
-/// Kills only what the code of every stripe tolerates at this moment. Of an index with several holders any but
-/// one may be about to drop it in favour of that one.
+/// Kills only what the code of every stripe tolerates at this moment. Of an index with several holders any
+/// but one may be about to drop it in favour of that one.
 fn apply(net: &mut Net, stored: &mut BTreeSet<u64>, fault: &Fault) {
     match *fault {
         Fault::Kill(number) if net.is_up(peer(number)) => {

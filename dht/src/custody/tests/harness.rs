@@ -1,6 +1,6 @@
-//! A network of custody machines in memory: virtual time, seeded delay and loss, disks that are sets of shards,
-//! and rings that are views of one truth, which every peer learns after a delay of its own; or else real rings,
-//! on the ring's own network in memory, in step with this one.
+//! A network of custody machines in memory: virtual time, seeded delay and loss, disks that are sets of
+//! shards, and rings that are views of one truth, which every peer learns after a delay of its own; or else
+//! real rings, on the ring's own network in memory, in step with this one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

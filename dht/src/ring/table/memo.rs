@@ -20,8 +20,9 @@ pub(super) struct Memo {
 }
 
 impl Table {
-    /// First 8 bytes, as a big-endian number, of SHA-256 over peer and version (8 bytes, big-endian) of each peer in
-    /// the union of the successor lists of `ids`, ascending. Equal digests mean equal sets of contacts.
+    /// First 8 bytes, as a big-endian number, of SHA-256 over peer and version (8 bytes, big-endian) of each
+    /// peer in the union of the successor lists of `ids`, ascending. Equal digests mean equal sets of
+    /// contacts.
     pub(in super::super) fn digest(&mut self, ids: &[Id], but: Peer, r: usize) -> u64 {
         let key = (but, ids.to_vec());
         if let Some(digest) = self.memo.digests.get(&key) {
@@ -71,8 +72,8 @@ impl Table {
         }
     }
 
-    /// The least distance from an own virtual node beyond its successor list, as a power of two; `None` if the list
-    /// holds everybody.
+    /// The least distance from an own virtual node beyond its successor list, as a power of two; `None` if
+    /// the list holds everybody.
     pub(in super::super) fn first_exponent(&mut self, own: Id, r: usize) -> Option<u8> {
         if let Some(exponent) = self.memo.exponents.get(&own) {
             return *exponent;

@@ -93,8 +93,8 @@ impl Table {
         Some(self.name(head))
     }
 
-    /// The live peers nearest to the target, at most so many before and after it, each with its nearest virtual node
-    /// there; nobody in `without`.
+    /// The live peers nearest to the target, at most so many before and after it, each with its nearest
+    /// virtual node there; nobody in `without`.
     pub(in super::super) fn nearest(
         &self,
         target: Id,
@@ -118,8 +118,8 @@ impl Table {
         ids.any(|id| self.behind(id).next().is_none_or(|(_, slot)| slot == ME))
     }
 
-    /// Whether a peer on the circle is in a successor list of this one, or right before an own virtual node. What
-    /// happens to others is no news for the neighbourhood.
+    /// Whether a peer on the circle is in a successor list of this one, or right before an own virtual node.
+    /// What happens to others is no news for the neighbourhood.
     pub(in super::super) fn is_near(&self, peer: Peer, r: usize) -> bool {
         self.contact(peer).is_some_and(|contact| {
             contact.ids().any(|id| {

@@ -16,7 +16,8 @@ pub(in crate::experiment) fn ln_choose(n: usize, k: usize) -> f64 {
     ln_binomial(n as u64, k as u64)
 }
 
-/// Chance that exactly `hit` of `marked` peers are among the `drawn` of `total`, every draw being equally likely.
+/// Chance that exactly `hit` of `marked` peers are among the `drawn` of `total`, every draw being equally
+/// likely.
 pub(in crate::experiment) fn hypergeometric(total: usize, marked: usize, drawn: usize, hit: usize) -> f64 {
     if hit > drawn || marked > total {
         return 0.0;
@@ -40,7 +41,8 @@ pub(super) fn binomial(trials: usize, hits: usize, p: f64) -> f64 {
     (ln_choose(trials, hits) + real(hits) * p.ln() + real(trials - hits) * (-p).ln_1p()).exp()
 }
 
-/// Chance of at least one hit in `trials` independent ones of chance `p` each; exact for the smallest chances too.
+/// Chance of at least one hit in `trials` independent ones of chance `p` each; exact for the smallest chances
+/// too.
 pub(super) fn at_least_one(p: f64, trials: usize) -> f64 {
     if trials == 0 {
         return 0.0;

@@ -1,8 +1,8 @@
 //! Disjoint groups of peers: how many of each die together, and what that does to what lies inside.
 //!
-//! Every item (a file or a fragment) picks its group in proportion to the group's size. Given which peers are dead, items
-//! are lost independently of each other; they are not once the dead are averaged over. So all chances are computed
-//! as averages over the dead of each group, group after group, which is exact.
+//! Every item (a file or a fragment) picks its group in proportion to the group's size. Given which peers are
+//! dead, items are lost independently of each other; they are not once the dead are averaged over. So all
+//! chances are computed as averages over the dead of each group, group after group, which is exact.
 
 use super::binomial::{binomial, hypergeometric, real, tail};
 use super::code::Code;
@@ -10,8 +10,8 @@ use super::code::Code;
 /// Larger groups are not counted subset by subset.
 pub(super) const COUNTABLE: usize = 24;
 
-/// Sizes of the groups of about `size` that `peers` fall into: the remainder is spread over the last groups, one peer
-/// each, again from the last when more are left. One group of all when there are fewer than `size`.
+/// Sizes of the groups of about `size` that `peers` fall into: the remainder is spread over the last groups,
+/// one peer each, again from the last when more are left. One group of all when there are fewer than `size`.
 pub fn partition(peers: usize, size: usize) -> Vec<usize> {
     let groups = (peers / size.max(1)).max(1);
     let (base, left) = (peers / groups, peers % groups);
@@ -42,8 +42,8 @@ impl Law {
         Self(fates.collect())
     }
 
-    /// Fragments on a random primary and those after it in the group's circle; counted over all subsets. None when there
-    /// are too many of them.
+    /// Fragments on a random primary and those after it in the group's circle; counted over all subsets. None
+    /// when there are too many of them.
     fn runs(size: usize, code: Code) -> Option<Self> {
         if size == code.shards() {
             let lost = |dead| f64::from(u8::from(dead > code.tolerated()));
@@ -108,7 +108,8 @@ impl Groups {
         Self { sizes, laws }
     }
 
-    /// Groups as large as the code has shards, fragments on runs of members; `Err` with the size that is too large.
+    /// Groups as large as the code has shards, fragments on runs of members; `Err` with the size that is too
+    /// large.
     pub(super) fn of_runs(peers: usize, code: Code) -> Result<Self, usize> {
         let sizes = partition(peers, code.shards());
         let [first, last] = ends(&sizes);
@@ -147,11 +148,12 @@ impl Groups {
         }
     }
 
-    /// Chance that none of `items` is lost when `killed` peers die; `survives` makes the chance that an item is kept out of
-    /// the share of fragments lost in its group.
+    /// Chance that none of `items` is lost when `killed` peers die; `survives` makes the chance that an item
+    /// is kept out of the share of fragments lost in its group.
     ///
-    /// Table after i groups: chance that j items that all lie in them are kept, given that d of their peers are dead. The next
-    /// group takes d' of the dead (hypergeometric) and a of the items (binomial). Time: groups × killed × size × items².
+    /// Table after i groups: chance that j items that all lie in them are kept, given that d of their peers
+    /// are dead. The next group takes d' of the dead (hypergeometric) and a of the items (binomial). Time:
+    /// groups × killed × size × items².
     pub(super) fn none_lost(&self, items: usize, killed: usize, survives: impl Fn(f64) -> f64) -> f64 {
         let all: usize = self.sizes.iter().sum();
         // Of no groups: no dead, and no items to lose.

@@ -26,7 +26,8 @@ fn subsets(first: usize, of: usize, size: usize) -> Vec<PeerSet> {
         .collect()
 }
 
-/// By brute force: over all patterns, and all places of a fragment in each group, the chance that any of `files` is lost.
+/// By brute force: over all patterns, and all places of a fragment in each group, the chance that any of
+/// `files` is lost.
 fn counted(model: &Model, files: i32, killed: usize) -> f64 {
     let (shards, tolerated) = (model.code.shards(), model.code.tolerated());
     let fragments = i32::try_from(model.fragments).unwrap();
@@ -80,7 +81,8 @@ fn closed_forms_agree_with_counting() {
         Scheme::Buddies(4, File),
         Scheme::Buddies(5, Fragment),
     ];
-    // Runs that come out even and those that do not, fewer peers than a group needs, codes of one and of more shards needed.
+    // Runs that come out even and those that do not, fewer peers than a group needs, codes of one and of more
+    // shards needed.
     let networks = [
         (12, copies(3)),
         (11, copies(3)),

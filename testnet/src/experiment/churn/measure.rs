@@ -114,7 +114,8 @@ fn store(
     (0..churn.files).map(one).collect()
 }
 
-/// Blake and Rodrigues 2003: while every peer is replaced so many times, all together send and receive that much.
+/// Blake and Rodrigues 2003: while every peer is replaced so many times, all together send and receive that
+/// much.
 fn bound(stored_bytes: f64, replacements: f64) -> f64 {
     2.0 * stored_bytes * replacements
 }
@@ -155,7 +156,8 @@ impl Book {
         }
     }
 
-    /// Repairs that the last departures ask for belong to them: waits until nothing was repaired for longer than the delay.
+    /// Repairs that the last departures ask for belong to them: waits until nothing was repaired for longer
+    /// than the delay.
     fn close(&mut self, scratch: &Scratch, repair_delay: Duration) -> Result<(), ExperimentError> {
         let begun = Instant::now();
         let (mut last, mut changed) = (self.total().shards, Instant::now());
@@ -294,8 +296,8 @@ fn exponential(rng: &mut ChaCha8Rng, mean: f64) -> Duration {
     Duration::try_from_secs_f64(-mean * (1.0 - uniform).ln()).unwrap_or(Duration::MAX / 4)
 }
 
-/// Files that cannot be read by anybody, though repair and the ring had their time. A file that comes back different is an
-/// error, not a loss.
+/// Files that cannot be read by anybody, though repair and the ring had their time. A file that comes back
+/// different is an error, not a loss.
 fn lost(
     scratch: &Scratch,
     links: &[(u64, String)],

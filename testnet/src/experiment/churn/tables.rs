@@ -113,9 +113,10 @@ fn figure(readings: &[Reading], delay: u64) -> Figure {
 
 fn notes(readings: &[Reading]) -> Vec<String> {
     let mut notes = vec![
-        "Bound: Blake and Rodrigues 2003, 2 × stored bytes per peer / session. After a kill, a code with k data shards reads k \
-         for each that it rebuilds and sends one, up to k + 1 times the bound; copies, and departures in order, move each \
-         shard once. What comes on top are shards that move to newcomers nearer to their stripes."
+        "Bound: Blake and Rodrigues 2003, 2 × stored bytes per peer / session. After a kill, a code with k \
+         data shards reads k for each that it rebuilds and sends one, up to k + 1 times the bound; copies, \
+         and departures in order, move each shard once. What comes on top are shards that move to newcomers \
+         nearer to their stripes."
             .to_owned(),
         "What a killed peer counted in its last half second is not known, and is left out.".to_owned(),
     ];
@@ -137,7 +138,8 @@ fn notes(readings: &[Reading]) -> Vec<String> {
         let lost: usize = of_code.iter().map(|reading| reading.files_lost).sum();
         if let Some(ratio) = mean(&ratios) {
             notes.push(format!(
-                "{code}: {lost} files lost; traffic {ratio:.1} times the bound with the departures that happened."
+                "{code}: {lost} files lost; traffic {ratio:.1} times the bound with the departures that \
+                 happened."
             ));
         }
     }

@@ -1,38 +1,45 @@
-//! How long replicas take to spread and to be fetched over links of R bytes per second each way: closed forms.
+//! How long replicas take to spread and to be fetched over links of R bytes per second each way: closed
+//! forms.
 //!
-//! A file of B bytes arrives at a peer, cut into blocks of S bytes; k peers shall have each block. The receiving peer has a
-//! share h of the file to keep itself: 0 or 1 where one set of peers has the whole file, k/N on average where each
-//! block goes its own way among N peers, or where the set is drawn ([`kept`]). Producing a replica is no work
-//! for the link: a block is encrypted and hashed once, and the same bytes go to every holder.
+//! A file of B bytes arrives at a peer, cut into blocks of S bytes; k peers shall have each block. The
+//! receiving peer has a share h of the file to keep itself: 0 or 1 where one set of peers has the whole file,
+//! k/N on average where each block goes its own way among N peers, or where the set is drawn ([`kept`]).
+//! Producing a replica is no work for the link: a block is encrypted and hashed once, and the same bytes go
+//! to every holder.
 //!
-//! * *Direct fan-out*: the receiving peer sends each holder its copy. All (k − h)·B bytes pass its uplink, while a
-//!   holder's downlink takes B of them at most, so the uplink decides: **(k − h)·B / R**. N comes in by h alone.
-//! * *Pipelined chain*: it sends one copy, and each holder forwards every block when it has it whole. All uplinks work
-//!   at the same time; the last of d = k − h holders has a block d − 1 block times after the first has it:
+//! * *Direct fan-out*: the receiving peer sends each holder its copy. All (k − h)·B bytes pass its uplink,
+//!   while a holder's downlink takes B of them at most, so the uplink decides: **(k − h)·B / R**. N comes in
+//!   by h alone.
+//! * *Pipelined chain*: it sends one copy, and each holder forwards every block when it has it whole. All
+//!   uplinks work at the same time; the last of d = k − h holders has a block d − 1 block times after the
+//!   first has it:
 //!   **(B + (d − 1)·S) / R**, nearly k − h times as fast for B ≫ S; nothing for d = 0.
-//! * *Successor placement* as the daemon does it: each block fans out directly to holders of its own, W blocks at a time,
-//!   and a block counts when its holders have said that it is durable, L seconds after its last byte. With u = (k − h)·S/R
-//!   the link's time for a block, m = B/S blocks and q = ⌈m/W⌉ rounds of the window: blocks that go out one after the other wait
-//!   for the one W before them, so block m has passed when all have, and not before its q − 1 predecessors were said
-//!   to be durable: **max(m·u, (m − (q − 1)·W)·u + (q − 1)·(u + L)) + L**, the link never being idle while (W − 1)·u ≥ L.
-//!   Where W blocks share the link fairly and so end together, it is idle for L after each W of them: **m·u + q·L**. Connections
-//!   decide which it is: to one holder blocks go in order, to different ones side by side. Then follow, each for
-//!   L, the manifest, locators where the policy needs them, and the commit.
-//!   With L = 0 both are direct fan-out: copies cost the same uplink wherever they go. What spreading them
-//!   brings is a share of the *downlinks* when several write at once, and of the uplinks when many read.
-//! * *Download*: the reader has a share s of the file on its own disk; the rest, (1 − s)·B, passes its downlink, and of each of
-//!   f holders that serve evenly the f-th part passes the uplink: **max((1 − s)·B/R, (1 − s)·B/(f·R))**. For one reader it is
-//!   the downlink, whatever N and k. A reader that took its own copy wherever it has one would have s = k/N; the daemon
-//!   asks the holders of blocks by turns, so that it is itself for 1/N of the blocks.
+//! * *Successor placement* as the daemon does it: each block fans out directly to holders of its own, W
+//!   blocks at a time, and a block counts when its holders have said that it is durable, L seconds after its
+//!   last byte. With u = (k − h)·S/R the link's time for a block, m = B/S blocks and q = ⌈m/W⌉ rounds of the
+//!   window: blocks that go out one after the other wait for the one W before them, so block m has passed
+//!   when all have, and not before its q − 1 predecessors were said to be durable: **max(m·u, (m − (q −
+//!   1)·W)·u + (q − 1)·(u + L)) + L**, the link never being idle while (W − 1)·u ≥ L. Where W blocks share
+//!   the link fairly and so end together, it is idle for L after each W of them: **m·u + q·L**. Connections
+//!   decide which it is: to one holder blocks go in order, to different ones side by side. Then follow, each
+//!   for L, the manifest, locators where the policy needs them, and the commit. With L = 0 both are direct
+//!   fan-out: copies cost the same uplink wherever they go. What spreading them brings is a share of the
+//!   *downlinks* when several write at once, and of the uplinks when many read.
+//! * *Download*: the reader has a share s of the file on its own disk; the rest, (1 − s)·B, passes its
+//!   downlink, and of each of f holders that serve evenly the f-th part passes the uplink: **max((1 − s)·B/R,
+//!   (1 − s)·B/(f·R))**. For one reader it is the downlink, whatever N and k. A reader that took its own copy
+//!   wherever it has one would have s = k/N; the daemon asks the holders of blocks by turns, so that it is
+//!   itself for 1/N of the blocks.
 //!
-//! *The bucket's burst.* A link is limited by a token bucket that is full, b bytes, when a transfer begins, so X bytes pass in
-//! max(X − b, 0)/R: the arrival curve b + R·t (Le Boudec and Thiran 2001, §1.2). What one bucket has shaped passes an equal one
-//! without delay, so along a path b is gained once; but a relay that waits for whole blocks begins each hop with a full
-//! bucket and gains b again: the chain takes (B − b + (d − 1)·max(S − b, 0)) / R. A link that is idle meanwhile, for L, fills
-//! its bucket again, which these forms leave out: at most min(b, R·L) bytes for each idle time.
+//! *The bucket's burst.* A link is limited by a token bucket that is full, b bytes, when a transfer begins,
+//! so X bytes pass in max(X − b, 0)/R: the arrival curve b + R·t (Le Boudec and Thiran 2001, §1.2). What one
+//! bucket has shaped passes an equal one without delay, so along a path b is gained once; but a relay that
+//! waits for whole blocks begins each hop with a full bucket and gains b again: the chain takes (B − b + (d −
+//! 1)·max(S − b, 0)) / R. A link that is idle meanwhile, for L, fills its bucket again, which these forms
+//! leave out: at most min(b, R·L) bytes for each idle time.
 //!
-//! Absent: frames' headers and encryption (some 2 %), the ring's own messages, the time to seal, hash and flush. The
-//! experiment has those from the same files without a limit.
+//! Absent: frames' headers and encryption (some 2 %), the ring's own messages, the time to seal, hash and
+//! flush. The experiment has those from the same files without a limit.
 
 /// One direction of a peer's link.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,8 +51,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// What a daemon makes of `--link-rate`: pieces of 2 ms of the rate, from 4 to 64 KiB; a bucket of one piece and
-    /// a 128th of a second, at least 64 KiB.
+    /// What a daemon makes of `--link-rate`: pieces of 2 ms of the rate, from 4 to 64 KiB; a bucket of one
+    /// piece and a 128th of a second, at least 64 KiB.
     pub fn limited(bytes_per_second: f64) -> Self {
         let piece = (bytes_per_second / 512.0).clamp(4096.0, 65536.0);
         Self {
@@ -127,8 +134,8 @@ impl Replication {
         self.kept * over(self.copies - 1.0) + (1.0 - self.kept) * over(self.copies)
     }
 
-    /// Seconds of successor placement until the last block is durable, at least and at most: blocks one after the other,
-    /// and side by side.
+    /// Seconds of successor placement until the last block is durable, at least and at most: blocks one after
+    /// the other, and side by side.
     pub fn placed(&self, link: &Link, window: &Window) -> (f64, f64) {
         let step = window.step_seconds;
         let count = (self.file_bytes / self.block_bytes).ceil().max(1.0);
@@ -144,7 +151,8 @@ impl Replication {
     }
 }
 
-/// Seconds to read `file_bytes`, of which the reader has a share `own`, from `servers` holders that serve evenly.
+/// Seconds to read `file_bytes`, of which the reader has a share `own`, from `servers` holders that serve
+/// evenly.
 pub fn download(file_bytes: f64, own: f64, servers: f64, reader: &Link, server: &Link) -> f64 {
     let fetched = (1.0 - own).clamp(0.0, 1.0) * file_bytes;
     reader

@@ -299,19 +299,24 @@ fn of_case(case: &Case<'_>) -> [Histogram; 2] {
 
 fn notes(ingest: &Ingest, readings: &[Reading], cases: &[Case<'_>]) -> Vec<String> {
     let mut notes = vec![
-        "Full redundancy: all copies of every block and of the manifest are flushed to disk on distinct peers; the daemon acknowledges no sooner.".to_owned(),
-        "All peers and the client share this machine: without a limit it is its processors and its disk that are measured, and more peers do not make it faster.".to_owned(),
-        "Cells are measured one after the other, so what else the machine does meanwhile falls on some of them and not on others.".to_owned(),
-        "The writer keeps, the reader has: the mean part of the file that is on that peer's own disk, so that it passes no link.".to_owned(),
+        "Full redundancy: all copies of every block and of the manifest are flushed to disk on distinct \
+         peers; the daemon acknowledges no sooner.".to_owned(),
+        "All peers and the client share this machine: without a limit it is its processors and its disk that \
+         are measured, and more peers do not make it faster.".to_owned(),
+        "Cells are measured one after the other, so what else the machine does meanwhile falls on some of \
+         them and not on others.".to_owned(),
+        "The writer keeps, the reader has: the mean part of the file that is on that peer's own disk, so \
+         that it passes no link.".to_owned(),
     ];
     if cases
         .iter()
         .any(|case| case.key.placement != Policy::Successors.to_string())
     {
         notes.push(
-            "Under all placements but successors the daemon also flushes a locator of every block with the first r peers from the \
-             block's id, 16 unless the network has another r, or all where there are fewer: more small writes the more peers \
-             there are, and next to no bytes.".to_owned(),
+            "Under all placements but successors the daemon also flushes a locator of every block with the \
+             first r peers from the block's id, 16 unless the network has another r, or all where there are \
+             fewer: more small writes the more peers there are, and next to no bytes."
+                .to_owned(),
         );
     }
     let short = readings.iter().filter(|reading| !is_full(reading)).count();
@@ -354,8 +359,8 @@ fn notes(ingest: &Ingest, readings: &[Reading], cases: &[Case<'_>]) -> Vec<Strin
     notes
 }
 
-/// Which placement was fastest and slowest, for the largest file on the largest network; none where the quartiles of these
-/// two overlap.
+/// Which placement was fastest and slowest, for the largest file on the largest network; none where the
+/// quartiles of these two overlap.
 fn policies(cases: &[Case<'_>], op: Op) -> Vec<String> {
     let limits = distinct(cases.iter().map(|case| case.key.rate_bits));
     let of_limit = |limit: Option<u64>| {

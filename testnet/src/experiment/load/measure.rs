@@ -265,8 +265,8 @@ struct Expected<'a> {
 }
 
 impl<'a> Expected<'a> {
-    /// A write stores every shard of a stripe, a read needs k of them. The shard that `stat` names as whole at a live peer
-    /// can be read there.
+    /// A write stores every shard of a stripe, a read needs k of them. The shard that `stat` names as whole
+    /// at a live peer can be read there.
     #[expect(clippy::cast_precision_loss, reason = "expectations")]
     fn of(stats: &'a [FileStat], alive: &[&str], op: Op) -> Self {
         let mut expected = Self::default();

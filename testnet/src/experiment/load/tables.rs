@@ -277,10 +277,12 @@ fn figures(operations: &[Vec<Operation<'_>>]) -> Vec<Figure> {
 
 fn notes(operations: &[Vec<Operation<'_>>]) -> Vec<String> {
     let mut notes = vec![
-        "By capacity: the peer's part of the live capacity. By placement: if all holders of a stripe served it equally often; \
-         what exceeds it comes from which holder is asked, what it exceeds 1 by from where the stripes lie."
+        "By capacity: the peer's part of the live capacity. By placement: if all holders of a stripe served \
+         it equally often; what exceeds it comes from which holder is asked, what it exceeds 1 by from where \
+         the stripes lie."
             .to_owned(),
-        "By chance: the deviation if every request went to a peer drawn independently, by capacity.".to_owned(),
+        "By chance: the deviation if every request went to a peer drawn independently, by capacity."
+            .to_owned(),
     ];
     for kind in operations {
         let Some(first) = kind.first().and_then(|operation| operation.first()) else {
@@ -300,7 +302,8 @@ fn notes(operations: &[Vec<Operation<'_>>]) -> Vec<String> {
             "less even than chance"
         };
         notes.push(format!(
-            "{} read of {} as {} with shards of {}: busiest peer {:.2} times its part ({:.2} by where the shards lie), {verdict} (deviation {deviation:.2}, by chance {chance:.2}).",
+            "{} read of {} as {} with shards of {}: busiest peer {:.2} times its part ({:.2} by where the \
+             shards lie), {verdict} (deviation {deviation:.2}, by chance {chance:.2}).",
             first.case.as_str(),
             files(first),
             code(first),

@@ -30,8 +30,8 @@ const CLIENTS: usize = 32;
 /// A survivor that says "try again" has found its feet by then.
 const PATIENCE: Duration = Duration::from_mins(2);
 const AGAIN: Duration = Duration::from_millis(250);
-/// Nothing is rebuilt while dead peers are counted, and nobody reads from memory what no disk holds any more: whoever read a
-/// file before keeps its manifest in a cache.
+/// Nothing is rebuilt while dead peers are counted, and nobody reads from memory what no disk holds any more:
+/// whoever read a file before keeps its manifest in a cache.
 const FLAGS: [&str; 4] = ["--repair", "off", "--cache", "0"];
 
 /// A file in the network.
@@ -274,8 +274,8 @@ fn pattern_of(
         let counts = counts.map(|files| files.iter().filter(|lost| **lost).count());
         let [read, asked, map] = counts;
         return Err(unexpected(&format!(
-            "with the peers {victims:?} dead {read} files cannot be read, {asked} are lost by inventories and \
-             {map} by the map: these must be the same files"
+            "with the peers {victims:?} dead {read} files cannot be read, {asked} are lost by inventories \
+             and {map} by the map: these must be the same files"
         )));
     }
     let told = |verdicts: &Verdicts, method, cost| rows.killed(method, (pattern, victims), verdicts, cost);

@@ -53,9 +53,9 @@ pub(super) fn of_virtual_nodes(loss: &Loss, readings: &[Reading]) -> Option<(Tab
         .collect();
     let first = of_last.first()?;
     let note = format!(
-        "Virtual nodes under `successors`, {} on {} peers: with one each {:.0} copysets and {:.0} % of a chance to lose any of {} files when \
-         {} peers die, with {} each {:.0} copysets of {:.0} that are possible, and {:.0} %: more virtual nodes even out load and \
-         spread risk at the same time.",
+        "Virtual nodes under `successors`, {} on {} peers: with one each {:.0} copysets and {:.0} % of a \
+         chance to lose any of {} files when {} peers die, with {} each {:.0} copysets of {:.0} that are \
+         possible, and {:.0} %: more virtual nodes even out load and spread risk at the same time.",
         last.code,
         last.peers,
         first.drawn,
@@ -117,8 +117,8 @@ fn row(
 fn table(loss: &Loss, rows: &[Row]) -> Table {
     let mut table = Table::new(
         format!(
-            "Copysets of successors by virtual nodes: of drawn rings (the mean), of the living one, and what they cost {} files when as \
-             many peers die as one stripe does not bear",
+            "Copysets of successors by virtual nodes: of drawn rings (the mean), of the living one, and what \
+             they cost {} files when as many peers die as one stripe does not bear",
             loss.files
         ),
         [

@@ -40,11 +40,14 @@ pub(super) fn findings(loss: &Loss, readings: &[Reading]) -> Findings {
     findings
 }
 
-const DETECTION: &str = "Loss can be detected by heartbeats and inventories (small messages to each peer that may hold a shard of the \
-stripe, all at once, believing what peers say of themselves), by audits that make holders prove what they hold (as many messages, but \
-a part of every shard read and hashed; finds rot, not death) and by reading back (every byte of every file, and the only one that a \
-user would call proof). The first and the last were built, because they fail in different ways: in every pattern that was killed both \
-named the same files as the map. Their messages and bytes are those of the table, background traffic of the ring included.";
+const DETECTION: &str = "Loss can be detected by heartbeats and inventories (small messages to each peer \
+                         that may hold a shard of the stripe, all at once, believing what peers say of \
+                         themselves), by audits that make holders prove what they hold (as many messages, \
+                         but a part of every shard read and hashed; finds rot, not death) and by reading \
+                         back (every byte of every file, and the only one that a user would call proof). The \
+                         first and the last were built, because they fail in different ways: in every \
+                         pattern that was killed both named the same files as the map. Their messages and \
+                         bytes are those of the table, background traffic of the ring included.";
 
 fn scheme(reading: &Reading) -> String {
     format!("{} {}", reading.code, placement(reading))
@@ -81,7 +84,8 @@ fn percent(reading: &Reading, files: Option<f64>) -> Datum {
 
 fn losses(readings: &[Reading]) -> Table {
     let mut table = Table::new(
-        "Files that lost a fragment, %: counted over kill patterns on the recorded map, killed for real, and expected",
+        "Files that lost a fragment, %: counted over kill patterns on the recorded map, killed for real, and \
+         expected",
         [
             "peers",
             "scheme",
@@ -269,9 +273,10 @@ fn verdict(readings: &[Reading]) -> String {
         "fewer than the nine in ten aimed at"
     };
     format!(
-        "Within the 95 % interval of the prediction: {counted} of {all} cells counted on the map and {killed} of {kills} killed for \
-         real, {:.0} % together, {aim}. The interval comes from the model itself: placements and patterns are drawn anew 400 \
-         times, because files are no independent trials: one pattern of dead peers hits many of them or none.",
+        "Within the 95 % interval of the prediction: {counted} of {all} cells counted on the map and \
+         {killed} of {kills} killed for real, {:.0} % together, {aim}. The interval comes from the model \
+         itself: placements and patterns are drawn anew 400 times, because files are no independent trials: \
+         one pattern of dead peers hits many of them or none.",
         100.0 * part
     )
 }
@@ -292,8 +297,9 @@ fn deviations(readings: &[Reading]) -> Vec<String> {
             .map(|fragments| fragments / lost.max(f64::MIN_POSITIVE));
         let why = match per_file {
             Some(per_file) => format!(
-                "a file that was hit lost {per_file:.2} fragments, and where fragments overlap more than by chance, as the uneven \
-                 arcs of one ring make them, fewer files are hit by the same loss of fragments, and the other way round"
+                "a file that was hit lost {per_file:.2} fragments, and where fragments overlap more than by \
+                 chance, as the uneven arcs of one ring make them, fewer files are hit by the same loss of \
+                 fragments, and the other way round"
             ),
             None if reading.patterns == 1 => "one pattern hits many files or none".to_owned(),
             None => format!(
@@ -318,7 +324,8 @@ fn deviations(readings: &[Reading]) -> Vec<String> {
 /// A value with its interval, if a row has one.
 type Value = fn(&Reading) -> Option<(f64, Option<(f64, f64)>)>;
 
-/// Kind of figure, whether its points are rows that were `counted` or `killed`, and the point with its interval.
+/// Kind of figure, whether its points are rows that were `counted` or `killed`, and the point with its
+/// interval.
 const FIGURES: [(&str, &str, Value); 3] = [
     (
         "Files that lost a fragment, counted on the map over kill patterns",

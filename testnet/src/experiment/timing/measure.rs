@@ -151,8 +151,9 @@ impl Work<'_> {
         })
     }
 
-    /// Reads around every border of two shards of a block, twice: with a cache, the second time from memory. Such a range
-    /// needs two shards, so the daemon decodes the whole block; one within a shard is read from its holder alone.
+    /// Reads around every border of two shards of a block, twice: with a cache, the second time from memory.
+    /// Such a range needs two shards, so the daemon decodes the whole block; one within a shard is read from
+    /// its holder alone.
     fn ranges(&self, seed: u64) -> Result<Vec<Reading>, ExperimentError> {
         let file = self.put_one(seed, 0, RANGES_BYTES)?;
         let mut whole = vec![0; usize::try_from(RANGES_BYTES).unwrap_or_default()];

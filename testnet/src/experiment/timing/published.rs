@@ -1,5 +1,6 @@
-//! What a course project on distributed file systems published for its own system, on its own machines: a frame for the
-//! eye, not a contest. Small files have no size there; it does not say whether its ten readers read the same file.
+//! What a course project on distributed file systems published for its own system, on its own machines: a
+//! frame for the eye, not a contest. Small files have no size there; it does not say whether its ten readers
+//! read the same file.
 
 /// One published figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,7 +13,8 @@ pub struct Published {
     pub file_bytes: u64,
     /// Upload, seconds.
     pub put_seconds: Option<f64>,
-    /// Download with all its optimisations (parallel transfer, streaming window, larger frames, cache), seconds.
+    /// Download with all its optimisations (parallel transfer, streaming window, larger frames, cache),
+    /// seconds.
     pub get_seconds: Option<f64>,
 }
 

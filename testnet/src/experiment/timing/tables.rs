@@ -231,9 +231,14 @@ fn sizes_figure(readings: &[Reading], chosen: impl Fn(&Reading) -> bool, op: &st
 
 fn notes(readings: &[Reading], chosen: impl Fn(&Reading) -> bool) -> Vec<String> {
     let mut notes = vec![
-        "Published: a course project's distributed file system, on its machines; download with all its optimisations.".to_owned(),
-        "All peers and clients share this machine: every byte of every shard is sent, hashed, encrypted and flushed to one disk by the same cores.".to_owned(),
-        "Bytes are generated and compared on the way, not read from or written to a disk by the client.".to_owned(),
+        "Published: a course project's distributed file system, on its machines; download with all its \
+         optimisations."
+            .to_owned(),
+        "All peers and clients share this machine: every byte of every shard is sent, hashed, encrypted and \
+         flushed to one disk by the same cores."
+            .to_owned(),
+        "Bytes are generated and compared on the way, not read from or written to a disk by the client."
+            .to_owned(),
     ];
     for case in Case::all(readings, &chosen) {
         let Some(first) = case.0.first() else { continue };

@@ -25,8 +25,8 @@ pub(super) fn keys(sizes: Sizes) -> Table {
     let mut table = Table::new(
         'd',
         format!(
-            "keys per peer over the mean, {peers} peers, {KEYS} keys each on average; published: Stoica 2003, 99th \
-             percentile 4.8 with one virtual node, 1.6 with 20"
+            "keys per peer over the mean, {peers} peers, {KEYS} keys each on average; published: Stoica \
+             2003, 99th percentile 4.8 with one virtual node, 1.6 with 20"
         ),
         &[
             "virtual nodes",
@@ -79,8 +79,8 @@ pub(super) fn bytes(sizes: Sizes) -> Table {
     let mut table = Table::new(
         'f',
         format!(
-            "bytes stored per capacity over the mean: capacities 1 to 10, {PER_UNIT} virtual nodes per unit, n copies, \
-             endless small files"
+            "bytes stored per capacity over the mean: capacities 1 to 10, {PER_UNIT} virtual nodes per unit, \
+             n copies, endless small files"
         ),
         &[
             "peers",

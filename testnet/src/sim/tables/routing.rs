@@ -102,8 +102,8 @@ pub(super) fn failures(sizes: Sizes) -> Table {
     let mut table = Table::new(
         'b',
         format!(
-            "{} peers, r = 20, a share dies at once, {} lookups at that moment; published: Stoica 2003; (e): the same \
-             with learned contacts",
+            "{} peers, r = 20, a share dies at once, {} lookups at that moment; published: Stoica 2003; (e): \
+             the same with learned contacts",
             sizes.peers, sizes.lookups
         ),
         &[
@@ -146,8 +146,8 @@ pub(super) fn churn(sizes: Sizes) -> Table {
     let mut table = Table::new(
         'c',
         format!(
-            "{} peers, r = 20, a round every 30 s, so many joins and as many deaths a second, one lookup a second, {} \
-             of them; published: Stoica 2003, over all rates; (e): the same with learned contacts",
+            "{} peers, r = 20, a round every 30 s, so many joins and as many deaths a second, one lookup a \
+             second, {} of them; published: Stoica 2003, over all rates; (e): the same with learned contacts",
             sizes.peers, sizes.lookups
         ),
         &[

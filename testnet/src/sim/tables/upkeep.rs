@@ -17,8 +17,8 @@ pub(super) fn maintenance(sizes: Sizes, weigh: Weigh) -> Table {
     let mut table = Table::new(
         'g',
         format!(
-            "maintenance per peer and second, questions and answers, with the daemon's own intervals (r = 16, a round \
-             every 2 s); churn: a peer lives {LIFE:.0} s on average"
+            "maintenance per peer and second, questions and answers, with the daemon's own intervals (r = \
+             16, a round every 2 s); churn: a peer lives {LIFE:.0} s on average"
         ),
         &[
             "peers",

@@ -95,7 +95,8 @@ fn by_hand() {
     };
     close(alone.chain(&link), 0.0);
     close(alone.direct(&link), 0.0);
-    // A tenth of the file is here, and the link brings 9 MB; one server with half the link would take twice as long.
+    // A tenth of the file is here, and the link brings 9 MB; one server with half the link would take twice
+    // as long.
     close(download(10.0 * MB, 0.1, 3.0, &link, &link), 0.9);
     close(download(10.0 * MB, 0.1, 1.0, &link, &no_burst(5.0 * MB)), 1.8);
     close(download(10.0 * MB, 1.0, 1.0, &link, &link), 0.0);

@@ -1,8 +1,8 @@
 //! Predictions beside measurements, and where the difference comes from.
 //!
-//! A prediction is of the links alone; what they do not explain is compared with the same cell without a limit. Sealing, hashing,
-//! flushing and the messages to and fro overlap with sending or come after it, so a measurement should lie between the
-//! larger of both and their sum.
+//! A prediction is of the links alone; what they do not explain is compared with the same cell without a
+//! limit. Sealing, hashing, flushing and the messages to and fro overlap with sending or come after it, so a
+//! measurement should lie between the larger of both and their sum.
 
 use super::{Case, Key, Op};
 use crate::experiment::findings::{Datum, Point, Series, Table, decimal, distinct, median};
@@ -13,8 +13,8 @@ use crate::experiment::ingest::{Reading, rate};
 const TOLERANCE: f64 = 0.05;
 /// Plaintext of a whole block.
 const BLOCK_BYTES: f64 = 16.0 * 65_520.0;
-/// What a put of one block waits for, one after the other: its block, its manifest, locators where the holders cannot be found
-/// without, the commit.
+/// What a put of one block waits for, one after the other: its block, its manifest, locators where the
+/// holders cannot be found without, the commit.
 fn steps(placement: &str) -> f64 {
     if placement == "successors" { 3.0 } else { 4.0 }
 }
@@ -110,7 +110,8 @@ impl From<Verdict> for Datum {
     }
 }
 
-/// L: a part of what the smallest file of one block takes without a limit, on the same network with the same placement.
+/// L: a part of what the smallest file of one block takes without a limit, on the same network with the same
+/// placement.
 #[expect(clippy::cast_precision_loss, reason = "bytes")]
 fn step(cases: &[Case<'_>], key: &Key) -> Option<f64> {
     let same = cases.iter().filter(|case| {
@@ -151,7 +152,9 @@ fn deviation(comparison: &Comparison) -> Datum {
 
 fn ingest(cases: &[Case<'_>]) -> Table {
     let mut table = Table::new(
-        "Ingest over limited links, medians in seconds: chain and direct fan-out by the link alone; placed, with a wait for each durable block, its manifest and the commit, each a part of what the smallest file takes without limit; beside the measurement",
+        "Ingest over limited links, medians in seconds: chain and direct fan-out by the link alone; placed, \
+         with a wait for each durable block, its manifest and the commit, each a part of what the smallest \
+         file takes without limit; beside the measurement",
         [
             "N",
             "placement",
@@ -285,7 +288,8 @@ pub(super) fn notes(cases: &[Case<'_>], op: Op) -> Vec<String> {
         let verdicts: Vec<Verdict> = compared.iter().map(|(_, one)| one.verdict()).collect();
         let count = |wanted: Verdict| verdicts.iter().filter(|verdict| **verdict == wanted).count();
         let mut parts = vec![format!(
-            "{} at {}: of {} cells, {} take what the link alone takes (± {:.0} %); {} take longer by no more than the same takes without a limit (sealing, hashing, flushing, messages to and fro)",
+            "{} at {}: of {} cells, {} take what the link alone takes (± {:.0} %); {} take longer by no more \
+             than the same takes without a limit (sealing, hashing, flushing, messages to and fro)",
             op.as_str(),
             rate(bits),
             verdicts.len(),
@@ -306,7 +310,9 @@ pub(super) fn notes(cases: &[Case<'_>], op: Op) -> Vec<String> {
         let more: Vec<(f64, Key)> = compared.iter().filter_map(more).collect();
         let worst = more.iter().max_by(|one, other| one.0.total_cmp(&other.0));
         if let Some((part, key)) = worst {
-            parts.push(format!("{} take longer than both one after the other, most of all {} of {} with {} peers, by {:.0} % of its time",
+            parts.push(format!(
+                "{} take longer than both one after the other, most of all {} of {} with {} \
+                                peers, by {:.0} % of its time",
                 more.len(),
                 key.placement,
                 decimal(key.file_bytes),
@@ -319,7 +325,12 @@ pub(super) fn notes(cases: &[Case<'_>], op: Op) -> Vec<String> {
     let rates = distinct(limited(cases).map(|(_, _, bits)| bits));
     let mut notes: Vec<String> = rates.into_iter().map(of_rate).collect();
     if op == Op::Ingest && !notes.is_empty() {
-        notes.push("By the links alone, copies cost the receiving peer the same wherever they go, so placements differ by what the writer keeps itself; the rest is not the links'. A pipelined chain would take about 1/(k - h) of the links' time.".to_owned());
+        notes.push(
+            "By the links alone, copies cost the receiving peer the same wherever they go, so \
+                    placements differ by what the writer keeps itself; the rest is not the links'. A \
+                    pipelined chain would take about 1/(k - h) of the links' time."
+                .to_owned(),
+        );
     }
     notes
 }

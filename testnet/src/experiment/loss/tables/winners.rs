@@ -83,8 +83,9 @@ mod tests {
 
     fn counted(code: &str, placement: &str, files_lost: f64, any_lost: f64) -> Reading {
         serde_json::from_value(serde_json::json!({
-            "peers": 36, "code": code, "placement": placement, "files": 100, "fragments": 4, "method": "all", "dead": 3,
-            "patterns": 7140, "victims": "", "copysets": 1, "file_sets": 1, "seconds": 0.0,
+            "peers": 36, "code": code, "placement": placement, "files": 100, "fragments": 4,
+            "method": "all", "dead": 3, "patterns": 7140, "victims": "", "copysets": 1,
+            "file_sets": 1, "seconds": 0.0,
             "files_lost": files_lost, "any_lost": any_lost,
         }))
         .unwrap()
@@ -101,10 +102,11 @@ mod tests {
         assert_eq!(
             notes(&readings),
             [
-                "copies:3, 3 of 36 dead: patterns that cost any file: fewest, 0.200 %, with copysets, most, 5.60 %, with random, \
-                 28.0 times as many.",
-                "random, 3 of 36 dead: files lost: fewest, 0.056 %, with copies:3, most, 16.8 %, with xor:4, 300 times as many; \
-                 patterns that cost any file: fewest, 5.60 %, with copies:3, most, 100 %, with xor:4, 17.9 times as many.",
+                "copies:3, 3 of 36 dead: patterns that cost any file: fewest, 0.200 %, with copysets, most, \
+                 5.60 %, with random, 28.0 times as many.",
+                "random, 3 of 36 dead: files lost: fewest, 0.056 %, with copies:3, most, 16.8 %, with xor:4, \
+                 300 times as many; patterns that cost any file: fewest, 5.60 %, with copies:3, most, 100 %, \
+                 with xor:4, 17.9 times as many.",
             ]
         );
     }
@@ -121,8 +123,8 @@ mod tests {
         assert_eq!(
             notes(&readings),
             [
-                "copies:3, 3 of 36 dead: patterns that cost any file: fewest, 0.00 %, with copysets, buddies, most, 10.0 %, with \
-              random, successors."
+                "copies:3, 3 of 36 dead: patterns that cost any file: fewest, 0.00 %, with copysets, \
+                 buddies, most, 10.0 %, with random, successors."
             ]
         );
         let alike = lost.map(|(placement, _)| counted("copies:3", placement, 1.0, 0.0));
