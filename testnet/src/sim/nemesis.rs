@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::check::{Violation, distinct};
 use super::generator;
 use super::host::Host;
+use super::liar::Lies;
 use super::memory::Memory;
 use super::scenario::{Action, Pick, Scenario, Step};
 use super::world::{Crash, Event, WALK, Who, World, micros, seconds};
@@ -263,7 +264,13 @@ impl Run<'_> {
                     self.world.read(through);
                 }
             }
-            Action::Lie { who } => self.each(who, Host::is_joined, World::lie),
+            Action::Lie { who, stripes, hosts } => {
+                let lies = Lies {
+                    stripes: *stripes,
+                    hosts: *hosts,
+                };
+                self.each(who, Host::is_joined, |world, who| world.lie(who, lies));
+            }
             Action::ForgeOrders { count } => {
                 for _ in 0..*count {
                     self.world.forge_order();
@@ -481,7 +488,7 @@ impl Run<'_> {
             return;
         }
         // What a liar sends is its own affair.
-        let honest = |host: &&Host| !host.liar;
+        let honest = |host: &&Host| !host.is_liar();
         let sent = |world: &World| {
             world
                 .hosts

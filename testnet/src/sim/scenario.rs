@@ -271,6 +271,12 @@ pub enum Action {
     Lie {
         /// Of those that are in the ring.
         who: Pick,
+        /// About such a share of the stripes; of others they take nothing.
+        #[serde(default = "all")]
+        stripes: f64,
+        /// To such a share of the hosts; to others they say that they hold nothing.
+        #[serde(default = "all")]
+        hosts: f64,
     },
     /// Hosts that are down get another number of virtual nodes and start.
     Resize {
@@ -294,6 +300,10 @@ fn one_each() -> [u16; 2] {
 
 fn sixteen() -> usize {
     16
+}
+
+fn all() -> f64 {
+    1.0
 }
 
 fn half() -> f64 {
@@ -592,9 +602,17 @@ impl Action {
             | Self::Drain { who }
             | Self::Leave { who }
             | Self::Wedge { who }
-            | Self::Lie { who }
             | Self::Part { who, .. }
             | Self::Clock { who, .. } => who.problem(hosts),
+            Self::Lie {
+                who,
+                stripes,
+                hosts: told,
+            } => {
+                let shares = [stripes, told].iter().all(|share| (0.0..=1.0).contains(*share));
+                let absurd = format!("`stripes` and `hosts` are {stripes} and {told}, expected 0.0 to 1.0");
+                who.problem(hosts).or((!shares).then_some(absurd))
+            }
             Self::Heal {} => None,
         }
     }

@@ -404,7 +404,7 @@ impl World {
             }
             Body::CustodyRequest(id, request) => {
                 self.act(to, |ring, now| ring.hear(now, sender));
-                let response = match self.lying_answer(to, &request) {
+                let response = match self.lying_answer(to, from, &request) {
                     Some(lie) => Some(lie),
                     None => self.keep(to, |custody, now, ring| {
                         custody.handle_request(now, ring, sender, request)
