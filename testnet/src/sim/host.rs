@@ -14,7 +14,6 @@ use super::message::{Body, Message};
 use super::world::{Event, Who};
 
 /// What a host has on disk, and its process if it runs.
-#[expect(clippy::struct_excessive_bools, reason = "each is a condition of its own")]
 pub(crate) struct Host {
     pub(crate) peer: Peer,
     pub(crate) virtual_nodes: u16,

@@ -264,13 +264,7 @@ impl Run<'_> {
                     self.world.read(through);
                 }
             }
-            Action::Lie { who, stripes, hosts } => {
-                let lies = Lies {
-                    stripes: *stripes,
-                    hosts: *hosts,
-                };
-                self.each(who, Host::is_joined, |world, who| world.lie(who, lies));
-            }
+            Action::Lie { who, stripes, hosts } => self.lie(who, *stripes, *hosts),
             Action::ForgeOrders { count } => {
                 for _ in 0..*count {
                     self.world.forge_order();
@@ -322,6 +316,11 @@ impl Run<'_> {
                 due += each;
             }
         }
+    }
+
+    fn lie(&mut self, who: &Pick, stripes: f64, hosts: f64) {
+        let lies = Lies { stripes, hosts };
+        self.each(who, Host::is_joined, |world, who| world.lie(who, lies));
     }
 
     fn delete(&mut self, count: usize) {
