@@ -73,6 +73,20 @@ pub enum Flaw {
     TrimForStrangers,
     /// Surplus shards go in favour of peers behind this one.
     TrimForThoseBehind,
+    /// Surplus shards go in favour of peers that leave.
+    TrimForLeavers,
+    /// Of those in whose favour a surplus shard goes, only the one that keeps its index is asked to confirm.
+    ConfirmKeeperAlone,
+    /// A peer counts for all indices of a stripe that it claims.
+    CountTwice,
+    /// A home that says that it is at work is believed for ever.
+    BelieveHomes,
+    /// A count of a stripe is in doubt for as long as its home names strangers.
+    DoubtForEver,
+    /// Who says that a stripe is deleted need not show the tombstone.
+    BelieveTombstones,
+    /// An index that a holder claims and does not hand out is not rebuilt.
+    BelieveClaims,
 }
 
 impl Flaw {
@@ -82,7 +96,7 @@ impl Flaw {
     }
 
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 34] = [
+    pub const ALL: [(&str, Self); 41] = [
         ("adopt-unverified", Self::AdoptUnverified),
         ("join-with-part", Self::JoinWithPart),
         ("no-merge", Self::NoMerge),
@@ -117,5 +131,12 @@ impl Flaw {
         ("trim-for-one", Self::TrimForOne),
         ("trim-for-strangers", Self::TrimForStrangers),
         ("trim-for-those-behind", Self::TrimForThoseBehind),
+        ("trim-for-leavers", Self::TrimForLeavers),
+        ("confirm-keeper-alone", Self::ConfirmKeeperAlone),
+        ("count-twice", Self::CountTwice),
+        ("believe-homes", Self::BelieveHomes),
+        ("doubt-for-ever", Self::DoubtForEver),
+        ("believe-tombstones", Self::BelieveTombstones),
+        ("believe-claims", Self::BelieveClaims),
     ];
 }

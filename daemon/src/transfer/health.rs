@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use mutualstore_dht::custody::matched;
 use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::MAX_SHARDS;
@@ -286,6 +287,19 @@ fn seats(node: &Node, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
     seats
 }
 
+/// How a stripe is doing of which these indices lie with these live peers, as custody judges it: each peer
+/// counts for one index, for two shards on one peer die together.
+pub(crate) fn health_of(held: &BTreeSet<(u8, Peer)>, k: u8, n: u8) -> Health {
+    let indices: BTreeSet<u8> = held.iter().map(|(index, _)| *index).collect();
+    let (k, n) = (usize::from(k), usize::from(n));
+    match matched(held) {
+        _ if indices.len() < k => Health::Lost,
+        matched if matched >= n => Health::Safe,
+        matched if matched <= k => Health::Endangered,
+        _ => Health::Degraded,
+    }
+}
+
 fn judge(asked: Asked, answers: &[(Peer, StripeHoldings)]) -> StripeHealth {
     let answered: BTreeSet<Peer> = answers.iter().map(|(peer, _)| *peer).collect();
     let mut shards = Vec::with_capacity(usize::from(asked.n));
@@ -326,20 +340,11 @@ fn judge(asked: Asked, answers: &[(Peer, StripeHoldings)]) -> StripeHealth {
     }
     let is_live = |shard: &&ShardHealth| matches!(shard.state, ShardState::Ok | ShardState::Pending);
     let live: BTreeSet<u8> = shards.iter().filter(is_live).map(|shard| shard.index).collect();
-    let holders: BTreeSet<Peer> = shards
-        .iter()
-        .filter(is_live)
-        .filter_map(|shard| shard.peer)
+    let held = shards.iter().filter(is_live);
+    let held = held
+        .filter_map(|shard| Some((shard.index, shard.peer?)))
         .collect();
-    // An index counts once, and so does a peer: two shards on one peer die together.
-    let count = live.len().min(holders.len());
-    let (k, n) = (usize::from(asked.k), usize::from(asked.n));
-    let health = match live.len() {
-        live if live < k => Health::Lost,
-        _ if count >= n => Health::Safe,
-        _ if count <= k => Health::Endangered,
-        _ => Health::Degraded,
-    };
+    let health = health_of(&held, asked.k, asked.n);
     StripeHealth {
         shards,
         live: live.len(),
@@ -387,6 +392,11 @@ mod tests {
         assert_eq!(
             judge(asked, &[holds(1, &[0]), holds(2, &[0])]).health,
             Health::Lost
+        );
+        // Three indices and three peers, of which two hold the same: custody repairs this.
+        assert_eq!(
+            judge(asked, &[holds(1, &[0, 1, 2]), holds(2, &[0]), holds(3, &[0])]).health,
+            Health::Endangered
         );
         let two = judge(asked, &[holds(1, &[0]), holds(2, &[1])]);
         assert_eq!(two.health, Health::Endangered);

@@ -31,7 +31,7 @@ use mutualstore_dht::{Id, Peer};
 use tokio::sync::Notify;
 
 pub(crate) use self::tell::{Tally, Told};
-use super::health::Health;
+use super::health::{Health, health_of};
 use super::stripes::Placed;
 use crate::error::Failure;
 use crate::list::index::Index;
@@ -168,17 +168,6 @@ fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
-/// How a stripe is doing whose shards lie with so many distinct peers.
-fn health_of(placed: &Placed) -> Health {
-    let (held, k, n) = (placed.holders.len(), usize::from(placed.k), usize::from(placed.n));
-    match held {
-        held if held < k => Health::Lost,
-        held if held >= n => Health::Safe,
-        held if held <= k => Health::Endangered,
-        _ => Health::Degraded,
-    }
-}
-
 impl Sweep {
     /// A peer went or came.
     pub(crate) fn peer_moved(&self, peer: Peer) {
@@ -210,7 +199,11 @@ impl Sweep {
             n: placed.n,
         });
         let holders = stripes.iter().flat_map(|placed| &placed.holders);
-        let health = stripes.iter().map(health_of).min();
+        let health = stripes.iter().map(|placed| {
+            let held = placed.holders.iter().copied().collect();
+            health_of(&held, placed.k, placed.n)
+        });
+        let health = health.min();
         let now = node.seconds();
         let safe = health == Some(Health::Safe);
         if !safe {

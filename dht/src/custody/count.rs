@@ -34,9 +34,9 @@ use super::repair::NAG;
 use super::sweep::Sweep;
 use super::takeover::Short;
 use super::timers::Timers;
-use super::types::is_shard;
+use super::types::{CustodyConfig, is_shard};
 use super::{Custody, LOCATOR, SLICE, Shape, TOMBSTONE};
-use crate::{Membership, Peer, Time};
+use crate::{Flaw, Membership, Peer, Time};
 
 /// A stripe may be short for so many repair delays before the first other peer takes over.
 const PATIENCE: u32 = 4;
@@ -86,7 +86,10 @@ impl Count {
     }
 
     /// Indices and as many peers.
-    pub(super) fn keepers(&self) -> BTreeMap<u8, Handle> {
+    pub(super) fn keepers(&self, config: &CustodyConfig) -> BTreeMap<u8, Handle> {
+        if config.has(Flaw::CountTwice) {
+            return self.held.iter().copied().collect();
+        }
         let n = self.held.last().map_or(0, |(index, _)| index.saturating_add(1));
         Matching::of(&by_index(n, &self.held.iter().copied(), |peer| peer)).pairs()
     }
@@ -422,7 +425,7 @@ impl Custody {
             return;
         }
         let n = count.shape.map_or(0, |shape| usize::from(shape.n));
-        let enough = !count.deleted.is_empty() || count.keepers().len() >= n;
+        let enough = !count.deleted.is_empty() || count.keepers(&self.config).len() >= n;
         if let Some(asked) = count.asked.take().filter(|_| !enough) {
             let peers = self.asked(now, ring, slot);
             self.ask(now, ring, slot, peers.into_iter().skip(asked));
@@ -432,7 +435,7 @@ impl Custody {
             return;
         };
         self.counts.begun.remove(&(count.begun, slot));
-        let total = u8::try_from(count.keepers().len()).unwrap_or(u8::MAX);
+        let total = u8::try_from(count.keepers(&self.config).len()).unwrap_or(u8::MAX);
         for asker in &count.askers {
             self.peers.get_mut(*asker).outbox.counted(slot.stripe, total);
             self.peers.arm(*asker);

@@ -76,6 +76,13 @@ impl<P: Copy + Ord> Matching<P> {
     }
 }
 
+/// How many of a stripe's indices lie on as many distinct peers, of these indices and who holds them: what
+/// its health goes by, here and where holders are asked.
+pub fn matched<P: Copy + Ord>(held: &BTreeSet<(u8, P)>) -> usize {
+    let n = held.last().map_or(0, |(index, _)| index.saturating_add(1));
+    Matching::of(&by_index(n, &held.iter().copied(), |peer| peer)).len()
+}
+
 /// The holders of each of n indices, best first.
 pub(super) fn by_index<P: Copy, K: Ord>(
     n: u8,
@@ -108,6 +115,15 @@ mod tests {
             (Some(&1), Some(&9), Some(&3))
         );
         assert!(matching.keeper(3).is_none() && matching.keeps(&9));
+    }
+
+    #[test]
+    fn fewer_may_be_matched_than_there_are_indices_and_holders() {
+        // Three indices and three holders, but two of them have nothing but index 0.
+        let held = BTreeSet::from([(0, 'a'), (1, 'a'), (2, 'a'), (0, 'b'), (0, 'c')]);
+        assert_eq!(matched(&held), 2);
+        assert_eq!(matched(&BTreeSet::from([(0, 'a'), (1, 'a'), (1, 'b')])), 2);
+        assert_eq!(matched::<char>(&BTreeSet::new()), 0);
     }
 
     #[test]

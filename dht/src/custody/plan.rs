@@ -7,7 +7,7 @@ use super::matching::{Matching, by_index};
 use super::peers::{Handle, ME, Peers};
 use super::places;
 use super::types::{CustodyConfig, TOMBSTONE};
-use crate::{PeerState, Time};
+use crate::{Flaw, PeerState, Time};
 
 /// The first successors of a stripe, or those that may hold its shards, best first.
 pub(super) type Members = [(Handle, PeerState)];
@@ -44,7 +44,8 @@ impl Survey {
         let matching = Matching::of(&by_index(homed.shape.n, &survey.live.iter().copied(), |peer| {
             peer
         }));
-        survey.matched = matching.len();
+        let twice = config.has(Flaw::CountTwice);
+        survey.matched = if twice { survey.distinct } else { matching.len() };
         let delay = if survey.matched == usize::from(homed.shape.k) {
             config.repair_delay.min(config.exactly_k_delay)
         } else {
@@ -61,7 +62,7 @@ impl Survey {
             (tracked + patience).max(homed.withdrawn + config.settle())
         };
         for index in 0..homed.shape.n {
-            if matching.keeper(index).is_some() {
+            if matching.keeper(index).is_some() || twice && live.contains(&index) {
                 continue;
             }
             let named = homed.claims.iter().filter(|claim| claim.index == index);

@@ -419,6 +419,9 @@ impl Custody {
                 // not wait.
                 let source = job.source.filter(|_| *index == TOMBSTONE && *peer == ME);
                 unproven |= source.is_some();
+                if source.is_some() && self.config.has(Flaw::BelieveTombstones) {
+                    continue;
+                }
                 if let Some(source) = source {
                     self.peers.get_mut(source).unproven_until = now + UNPROVEN;
                 }
@@ -446,7 +449,7 @@ impl Custody {
             homed.failures = 0;
             homed.not_before = now + config.exchange_dirty * 4;
         } else if !unproven {
-            homed.failures += 1;
+            homed.failures += u32::from(!config.has(Flaw::BelieveClaims));
             homed.not_before = now + backoff(homed.failures).mul_f64(jitter);
         }
         let tracked = homed.tracked.is_some();

@@ -52,7 +52,7 @@ impl Custody {
     ) {
         let members = self.members(now, ring, slot);
         let rank = rank(&members).filter(|rank| *rank > 0);
-        let seen: BTreeSet<u8> = count.keepers().into_keys().collect();
+        let seen: BTreeSet<u8> = count.keepers(&self.config).into_keys().collect();
         let whole = (0..shape.n).all(|index| seen.contains(&index));
         let (Some(rank), false) = (rank, whole) else {
             return self.counts.is_whole(slot);
@@ -68,9 +68,9 @@ impl Custody {
             doubts: 0,
             wake: None,
         });
-        let minded = count.minded && short.beliefs < BELIEFS;
+        let minded = count.minded && (short.beliefs < BELIEFS || self.config.has(Flaw::BelieveHomes));
         if minded {
-            short.beliefs += 1;
+            short.beliefs = short.beliefs.saturating_add(1);
             short.since = now;
         }
         short.seen.extend(seen.iter().map(|index| (*index, now)));
@@ -81,7 +81,8 @@ impl Custody {
                 .map_or(short.since, |seen| short.since.max(*seen))
         };
         short.doubts = if count.doubtful { short.doubts + 1 } else { 0 };
-        if (1..=DOUBTS).contains(&short.doubts) {
+        let patient = short.doubts <= DOUBTS || self.config.has(Flaw::DoubtForEver);
+        if short.doubts > 0 && patient {
             return self.counts.wake(slot, Some(now + delay));
         }
         let unseen = (0..shape.n).filter(|index| since(index) + patience * rank <= now);

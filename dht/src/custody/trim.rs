@@ -258,6 +258,9 @@ impl Custody {
         let mut waiting = BTreeSet::new();
         for (index, peer) in keepers {
             let shard = ShardKey { index: *index, ..key };
+            if shard != key && self.config.has(Flaw::ConfirmKeeperAlone) {
+                continue;
+            }
             if *peer != ME {
                 waiting.insert((shard, *peer));
             } else if !self.confirm(now, shard, None) {

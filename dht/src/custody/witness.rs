@@ -354,9 +354,10 @@ impl Custody {
             .map(|index| (index, ME))
             .collect();
         let anyone = scattered || leaves(ME) || !mine.is_empty() || self.config.has(Flaw::TrimForThoseBehind);
+        // Whether they live is no matter of safety, for the dead confirm nothing: the search goes on instead.
         let counts = |(index, peer): &(u8, Handle)| {
             legal(*peer)
-                && !leaves(*peer)
+                && (!leaves(*peer) || self.config.has(Flaw::TrimForLeavers))
                 && self.peers.is_alive(*peer)
                 && (*index != key.index || anyone || position(*peer) < position(ME))
         };

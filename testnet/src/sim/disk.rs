@@ -69,7 +69,7 @@ impl Stored {
 #[derive(Clone, Debug)]
 pub(crate) struct Stripe {
     pub(crate) shape: Shape,
-    /// The client was told that it is stored.
+    /// The client was told that it is stored, and honest hosts hold enough of it.
     pub(crate) acked: bool,
     /// When a holder was first told to commit: the client may be told any time after.
     pub(super) promised: Option<u64>,
@@ -151,8 +151,8 @@ impl World {
         let Some(host) = self.hosts.get(who as usize).filter(|host| host.is_running()) else {
             return false;
         };
-        if host.liar {
-            return true;
+        if let Some(lies) = host.lies {
+            return lies.are_about(who, key.0);
         }
         let old = host.disk.get(&key).copied();
         let tombstone = key.1 == TOMBSTONE;
@@ -272,19 +272,25 @@ impl World {
         let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.is_promised()) else {
             return true;
         };
-        let counts = |(index, at): &&(u8, Who)| {
-            let risky = stripe.is_risky(*index, self.now);
-            let here = stripe.copies.contains(&(*index, lost));
+        let committed = |(index, at): &&(u8, Who)| {
             let stored = self.host(*at).and_then(|host| host.disk.get(&(id, *index)));
-            !risky && !here && stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
+            stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
         };
-        let left: BTreeSet<u8> = stripe
+        let all: BTreeSet<u8> = stripe
             .copies
             .iter()
-            .filter(counts)
+            .filter(committed)
             .map(|(index, _)| *index)
             .collect();
-        left.len() >= usize::from(stripe.shape.k) + self.liars()
+        let risky = |index: &u8| stripe.is_risky(*index, self.now);
+        let left = all
+            .iter()
+            .filter(|index| !risky(index) && !stripe.copies.contains(&(**index, lost)));
+        // Each liar may yet take an index, but for those that it must serve for already: nobody honest holds
+        // them, so nobody drops another one unless a liar claims these.
+        let served = (0..stripe.shape.n).filter(|index| !risky(index) && !all.contains(index));
+        let loose = self.liars().saturating_sub(served.count());
+        left.count() >= usize::from(stripe.shape.k) + loose
     }
 
     /// Somebody orders the holders of a stripe to drop an index of which there is more than one copy in
@@ -335,7 +341,6 @@ impl World {
         let Some(stripe) = self.truth.stripes.get_mut(&id) else {
             return;
         };
-        stripe.acked = true;
         let stripe = stripe.clone();
         let committed: BTreeSet<u8> = stripe
             .copies
@@ -346,7 +351,13 @@ impl World {
             })
             .map(|(index, _)| *index)
             .collect();
-        if committed.len() + self.liars() < usize::from(stripe.shape.k) {
+        let k = usize::from(stripe.shape.k);
+        let enough = committed.len() >= k || self.liars() == 0;
+        if let Some(stripe) = self.truth.stripes.get_mut(&id) {
+            // Where fewer than all were stored, liars may have been too many of these: the client was told.
+            stripe.acked = enough;
+        }
+        if committed.len() + self.liars() < k {
             self.violate(Violation::custody(
                 "acknowledged means committed",
                 format!(
@@ -481,7 +492,7 @@ impl World {
             any |= is_shard(*index);
             located |= !is_shard(*index);
         }
-        if host.liar {
+        if host.is_liar() {
             return true;
         }
         if any || located {

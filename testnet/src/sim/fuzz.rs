@@ -79,7 +79,7 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
     if scenario.custody.is_some() && chance(rng, 0.12) {
         scenario.step.extend(wedged_homes(rng, &scenario.step));
     } else if scenario.custody.is_some() {
-        lie(&mut scenario.step, seed);
+        lie(&mut scenario, seed);
     }
     scenario
 }
@@ -99,21 +99,62 @@ fn drain(steps: &mut Vec<Step>, share: f64) {
     steps.insert(steps.partition_point(|step| step.at <= at), step);
 }
 
-/// In one of three, somebody lies from some moment on: drawn from numbers of its own, as policies are.
-fn lie(steps: &mut Vec<Step>, seed: u64) {
+/// In one of two, somebody lies from some moment on, and others leave, die and are wiped meanwhile: drawn
+/// from numbers of its own, as policies are.
+fn lie(scenario: &mut Scenario, seed: u64) {
     let mut rng = generator(seed, 6);
     let rng = &mut rng;
-    let Some(last) = steps.last().map(|step| step.at).filter(|_| chance(rng, 0.34)) else {
+    let end = scenario.step.last().map(|step| step.at);
+    let (Some(end), Some(keeping)) = (end.filter(|_| chance(rng, 0.5)), &mut scenario.custody) else {
         return;
     };
-    let at = (last * uniform(rng) * 1000.0).round() / 1000.0;
-    let step = Step {
-        at,
-        every: None,
-        until: None,
-        action: Action::Lie { who: Pick::Count(1) },
+    // Stripes with room for a liar and a lost host.
+    if keeping.n - keeping.k < 2 && keeping.k > 1 {
+        keeping.k -= 1;
+    }
+    let spare = usize::from(keeping.n - keeping.k);
+    let begin = end * uniform(rng);
+    let mut part = |odds| if chance(rng, odds) { uniform(rng) } else { 1.0 };
+    let lie = Action::Lie {
+        stripes: part(0.3),
+        hosts: part(0.3),
+        who: Pick::Count(if chance(rng, 0.2) { 2.min(spare) } else { 1 }),
     };
-    steps.insert(steps.partition_point(|step| step.at <= at), step);
+    let mut steps = vec![(begin, lie)];
+    let drains = below(rng, 3);
+    for _ in 0..drains {
+        let at = begin + (end - begin) * uniform(rng);
+        steps.push((at, Action::Drain { who: Pick::Count(1) }));
+    }
+    // Each loss is made good before the next one.
+    let mut at = end;
+    for _ in 0..below(rng, 5) {
+        at += 20.0 + 80.0 * uniform(rng);
+        let who = Pick::Count(1 + below(rng, 3));
+        let loss = match below(rng, 4) {
+            0 => Action::Retire { who: Pick::Count(1) },
+            1 => Action::Kill { who },
+            _ => Action::Wipe { who },
+        };
+        steps.push((at, loss));
+        steps.push((
+            at + 5.0,
+            Action::Restart {
+                who: Pick::Share(0.7),
+            },
+        ));
+    }
+    for (at, action) in steps {
+        let at = (at * 1000.0).round() / 1000.0;
+        let step = Step {
+            at,
+            every: None,
+            until: None,
+            action,
+        };
+        let place = scenario.step.partition_point(|step| step.at <= at);
+        scenario.step.insert(place, step);
+    }
 }
 
 /// A calm in the end, but that some homes do not repair and a few hosts die.

@@ -9,11 +9,11 @@ use mutualstore_dht::ring::{self, BookEntry, Event as RingEvent, Ring};
 use mutualstore_dht::{Contact, Id, Membership, Peer, Time};
 
 use super::disk::{Disk, is_shard};
+use super::liar::Lies;
 use super::message::{Body, Message};
 use super::world::{Event, Who};
 
 /// What a host has on disk, and its process if it runs.
-#[expect(clippy::struct_excessive_bools, reason = "each is a condition of its own")]
 pub(crate) struct Host {
     pub(crate) peer: Peer,
     pub(crate) virtual_nodes: u16,
@@ -50,8 +50,8 @@ pub(crate) struct Host {
     pub(super) revision: u64,
     /// Its repairs and copies fail.
     pub(crate) wedged: bool,
-    /// It lies.
-    pub(crate) liar: bool,
+    /// What it lies about and to whom, if it does.
+    pub(super) lies: Option<Lies>,
     /// Gone for good.
     pub(crate) retired: bool,
     /// Requests of ring and custody it sent.
@@ -61,6 +61,10 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn is_up(&self) -> bool {
         self.ring.is_some()
+    }
+
+    pub(crate) fn is_liar(&self) -> bool {
+        self.lies.is_some()
     }
 
     pub(crate) fn is_running(&self) -> bool {

@@ -3,7 +3,10 @@
 //! It takes every shard and keeps none. It says yes to every question, claims all indices of all stripes to
 //! everybody, as if it held them and, by its number, tombstones of them too. As home it agrees to every
 //! report, says that it is at work, and does nothing. And again and again it orders every holder of every
-//! stripe to drop what it holds.
+//! stripe to drop what it holds. As home it may name a stranger as a holder, too.
+//!
+//! Some lie in part: about some stripes alone, to some hosts alone. Of other stripes they take nothing, and
+//! for everybody else they hold nothing, as is true.
 //!
 //! What must hold: of no stripe have more indices been trimmed away than there are liars, so that as long as
 //! liars and lost holders are no more than m, k are left; every trim is in favour of a legal holder that
@@ -22,6 +25,33 @@ use super::check::{Violation, distinct};
 use super::disk::{Stripe, Tenure};
 use super::host::Host;
 use super::world::{Event, Who, World};
+use super::{fraction, mix};
+
+/// About what a liar lies, and to whom.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Lies {
+    /// Share of the stripes.
+    pub(crate) stripes: f64,
+    /// Share of the hosts.
+    pub(crate) hosts: f64,
+}
+
+impl Lies {
+    /// Whether a liar lies about a stripe.
+    pub(super) fn are_about(self, who: Who, stripe: Id) -> bool {
+        let number = stripe
+            .as_bytes()
+            .first_chunk()
+            .copied()
+            .map_or(0, u64::from_le_bytes);
+        fraction(mix(number ^ u64::from(who))) < self.stripes
+    }
+
+    /// Whether a liar lies to a host.
+    fn are_told(self, who: Who, victim: Who) -> bool {
+        fraction(mix(u64::from(victim) << 32 ^ u64::from(who))) < self.hosts
+    }
+}
 
 /// Between two rounds of lies, in microseconds.
 const ROUND: u64 = 2_000_000;
@@ -31,21 +61,21 @@ const ORDERS: usize = 256;
 impl World {
     /// Hosts that lie or did.
     pub(super) fn liars(&self) -> usize {
-        self.hosts.iter().filter(|host| host.liar).count()
+        self.hosts.iter().filter(|host| host.is_liar()).count()
     }
 
     fn is_liar(&self, who: Who) -> bool {
-        self.host(who).is_some_and(|host| host.liar)
+        self.host(who).is_some_and(Host::is_liar)
     }
 
     /// From now on a host lies, and what it held is gone; unless some stripe could not bear that.
-    pub(crate) fn lie(&mut self, who: Who) {
+    pub(crate) fn lie(&mut self, who: Who, lies: Lies) {
         if self.is_liar(who) || !self.may_wipe(who) {
             return;
         }
         self.wipe(who);
         if let Some(host) = self.host_mut(who) {
-            host.liar = true;
+            host.lies = Some(lies);
             host.custody = None;
             host.calls.clear();
             host.locators.clear();
@@ -55,7 +85,7 @@ impl World {
 
     /// The process of a liar started.
     pub(super) fn schedule_lies(&mut self, who: Who) {
-        let liar = self.host(who).filter(|host| host.liar);
+        let liar = self.host(who).filter(|host| host.is_liar());
         if let Some(life) = liar.map(|host| host.life) {
             self.schedule(self.now + ROUND / 4, Event::Lie(who, life));
         }
@@ -65,13 +95,16 @@ impl World {
     pub(super) fn spread_lies(&mut self, who: Who) {
         let life = self.host(who).map_or(0, |host| host.life);
         self.schedule(self.now + ROUND, Event::Lie(who, life));
-        let victims = self.those(|host| host.is_running() && !host.liar);
+        let Some(lies) = self.host(who).and_then(|host| host.lies) else {
+            return;
+        };
+        let victims = self.those(|host| host.is_running() && !host.is_liar());
         for victim in victims {
-            if !self.reaches(who, victim) {
+            if !self.reaches(who, victim) || !lies.are_told(who, victim) {
                 continue;
             }
-            self.tell_lie(who, victim, Request::Report(self.claims(who)));
-            let mut orders = self.orders(who, victim);
+            self.tell_lie(who, victim, Request::Report(self.claims(who, lies)));
+            let mut orders = self.orders((who, lies), victim);
             while !orders.is_empty() {
                 let rest = orders.split_off(orders.len().min(ORDERS));
                 self.tell_lie(who, victim, Request::Trim { orders });
@@ -89,10 +122,10 @@ impl World {
     }
 
     /// All indices of all stripes there are.
-    fn claims(&self, who: Who) -> Report {
+    fn claims(&self, who: Who, lies: Lies) -> Report {
         let mut listings: Vec<Listing> = Vec::new();
         for bucket in 0..=u8::MAX {
-            let in_bucket = |id: &Id| id.as_bytes().last() == Some(&bucket);
+            let in_bucket = |id: &Id| id.as_bytes().last() == Some(&bucket) && lies.are_about(who, *id);
             let stripes = self.truth.stripes.iter().filter(|(id, _)| in_bucket(id));
             let entries = stripes.flat_map(|(id, stripe)| {
                 let indices = Self::claimed(who, stripe).into_iter();
@@ -129,11 +162,12 @@ impl World {
     }
 
     /// Orders to drop all that a host holds, in favour of the liar.
-    fn orders(&self, who: Who, victim: Who) -> Vec<TrimOrder> {
+    fn orders(&self, (who, lies): (Who, Lies), victim: Who) -> Vec<TrimOrder> {
         let (Some(liar), Some(host)) = (self.host(who).map(|host| host.peer), self.host(victim)) else {
             return Vec::new();
         };
         let orders = host.disk.iter().filter(|((_, index), _)| *index < LOCATOR);
+        let orders = orders.filter(|((stripe, _), _)| lies.are_about(who, *stripe));
         let orders = orders.map(|((stripe, index), stored)| TrimOrder {
             stripe: *stripe,
             index: *index,
@@ -147,23 +181,27 @@ impl World {
     }
 
     /// What a liar answers; none if the host is none.
-    pub(super) fn lying_answer(&self, who: Who, request: &Request) -> Option<Response> {
-        if !self.is_liar(who) {
-            return None;
-        }
-        let holds = |id: &Id| {
-            let stripe = self.truth.stripes.get(id);
-            Holds {
-                indices: stripe
-                    .map(|stripe| Self::claimed(who, stripe))
-                    .unwrap_or_default(),
+    pub(super) fn lying_answer(&self, who: Who, asker: Who, request: &Request) -> Option<Response> {
+        let lies = self.host(who)?.lies?;
+        let untrue = |id: Id| lies.are_told(who, asker) && lies.are_about(who, id);
+        let holds = |id: &Id| match self.truth.stripes.get(id).filter(|_| untrue(*id)) {
+            Some(stripe) => Holds {
+                indices: Self::claimed(who, stripe),
                 minded: true,
-                told: Vec::new(),
-            }
+                // Nobody is at this address: two kinds of liars name it.
+                told: (who % 4 >= 2)
+                    .then_some(Peer::new([0xee; 32]))
+                    .into_iter()
+                    .collect(),
+            },
+            None => Holds::default(),
         };
         Some(match request {
             Request::Report(_) => Response::Reported(Reported::default()),
-            Request::Confirm { questions } => Response::Confirmed(vec![true; questions.len()]),
+            Request::Confirm { questions } => {
+                let answers = questions.iter().map(|question| untrue(question.stripe));
+                Response::Confirmed(answers.collect())
+            }
             Request::Status { stripes } => Response::Statuses(vec![Status::None; stripes.len()]),
             Request::Held { stripes } => Response::Held(stripes.iter().map(holds).collect()),
             Request::Solicit
@@ -209,7 +247,7 @@ impl World {
             before && !leaves(peer)
         };
         let copies = stripe.copies.iter().filter(|(of, at)| *of == index && *at != who);
-        let mut holders = copies.map(|(_, at)| *at).chain(self.those(|host| host.liar));
+        let mut holders = copies.map(|(_, at)| *at).chain(self.those(Host::is_liar));
         if !holders.any(fits) {
             let detail = format!("host {who} drops {id:?}:{index}");
             let invariant = "trims favour legal holders that stay and stand before";
@@ -234,7 +272,7 @@ impl World {
                 .then(|| format!("of {id:?} hosts hold {committed:?} alone"));
         }
         let circle = self.true_circle();
-        let honest = |who: &Who| self.host(*who).is_some_and(|host| !host.liar);
+        let honest = |who: &Who| self.host(*who).is_some_and(|host| !host.is_liar());
         let takes = |who: &Who| honest(who) && self.state(*who) == Some(PeerState::Accepting);
         let near: Vec<Who> = distinct(&circle, id).take(self.setup.ring.r).collect();
         let lacking = near
@@ -251,7 +289,7 @@ impl World {
             .iter()
             .filter(|who| honest(who))
             .any(|who| self.host(*who).is_some_and(holds));
-        let liars = self.those(|host| host.liar && host.is_running()).len();
+        let liars = self.those(|host| host.is_liar() && host.is_running()).len();
         let enough = indices.len().min(holders.len()) + liars >= n;
         (!enough && lacking > 0 && watched).then(|| {
             format!(

@@ -64,7 +64,7 @@ impl World {
             greeted: BTreeMap::new(),
             revision: 0,
             wedged: false,
-            liar: false,
+            lies: None,
             retired: false,
             sent: 0,
         });
@@ -114,7 +114,7 @@ impl World {
         }
         host.ring = Some(ring);
         host.custody = custody
-            .filter(|_| !host.liar)
+            .filter(|_| !host.is_liar())
             .map(|custody| Custody::new(custody, host.peer, mix(seed), Time::ZERO));
         host.revision = 0;
         let (life, joins) = (host.life, host.joins.clone());

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::check::{Violation, distinct};
 use super::generator;
 use super::host::Host;
+use super::liar::Lies;
 use super::memory::Memory;
 use super::scenario::{Action, Pick, Scenario, Step};
 use super::world::{Crash, Event, WALK, Who, World, micros, seconds};
@@ -263,7 +264,7 @@ impl Run<'_> {
                     self.world.read(through);
                 }
             }
-            Action::Lie { who } => self.each(who, Host::is_joined, World::lie),
+            Action::Lie { who, stripes, hosts } => self.lie(who, *stripes, *hosts),
             Action::ForgeOrders { count } => {
                 for _ in 0..*count {
                     self.world.forge_order();
@@ -315,6 +316,11 @@ impl Run<'_> {
                 due += each;
             }
         }
+    }
+
+    fn lie(&mut self, who: &Pick, stripes: f64, hosts: f64) {
+        let lies = Lies { stripes, hosts };
+        self.each(who, Host::is_joined, |world, who| world.lie(who, lies));
     }
 
     fn delete(&mut self, count: usize) {
@@ -481,7 +487,7 @@ impl Run<'_> {
             return;
         }
         // What a liar sends is its own affair.
-        let honest = |host: &&Host| !host.liar;
+        let honest = |host: &&Host| !host.is_liar();
         let sent = |world: &World| {
             world
                 .hosts
