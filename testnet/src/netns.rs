@@ -4,9 +4,9 @@
 //! Here each peer listens on the wildcard address and has a loopback interface that reaches nobody else and
 //! several that do. A run starts the daemons in a random order, each joining by an invite of one before;
 //! looks at every contact on every daemon; puts and gets a file; takes interfaces of one peer down, while
-//! another one puts if it is still to be reached; brings them back with other addresses, and waits until every
-//! contact everywhere is right again and the peer stores and reads as before. At last one more daemon joins by
-//! an invite of the peer that moved.
+//! another one puts if it is still to be reached; brings them back with other addresses, and waits until
+//! every contact everywhere is right again and the peer stores and reads as before. At last one more daemon
+//! joins by an invite of the peer that moved.
 //!
 //! What is found wrong is a problem in the report, not an error: the runs go on.
 
