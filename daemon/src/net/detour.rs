@@ -2,8 +2,8 @@
 //!
 //! A connection does not break by itself when an address at one of its ends is gone: what was sent waits
 //! for an acknowledgement, for many minutes. A peer with several addresses is reached sooner at another one.
-//! Where nothing moved for [`SILENT`] although an answer is due, and a ping is not answered for as long, the
-//! peer's other addresses are tried. When it answers at one, the silent connection is dropped, and with it
+//! Where nothing moved for [`STILL`] although an answer is due, and a ping is not answered within [`SILENT`],
+//! the peer's other addresses are tried. When it answers at one, the silent connection is dropped, and with it
 //! those of the same way that answer no ping either; what was asked on them is asked again. A peer without
 //! another address is left to the timeouts.
 //!
@@ -16,13 +16,17 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use libp2p::Multiaddr;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::addresses::ip_of;
 use super::link::{AskError, Link, Way};
 use super::node::Node;
 
-/// A connection on which nothing moves for this long is asked whether it still leads anywhere.
+/// Connections are looked at this often.
+const TICK: Duration = Duration::from_millis(250);
+/// One on which nothing moves for this long is asked whether it still leads anywhere,
+const STILL: Duration = Duration::from_millis(500);
+/// and leads nowhere if it does not answer for this long.
 pub(super) const SILENT: Duration = Duration::from_secs(1);
 
 impl Way {
@@ -36,9 +40,20 @@ impl Way {
 }
 
 impl Node {
-    /// Looks for other ways to the peers behind links on which nothing moves although an answer is due.
-    pub(super) fn find_detours(self: &Arc<Self>) {
-        let stuck = |link: &Arc<Link>| link.is_stuck(SILENT) && !link.detour.swap(true, Ordering::Relaxed);
+    /// Keeps looking for links on which nothing moves although an answer is due.
+    pub(super) async fn watch_links(self: Arc<Self>) {
+        let watching = async {
+            loop {
+                sleep(TICK).await;
+                self.find_detours();
+            }
+        };
+        self.stop.run_until_cancelled(watching).await;
+    }
+
+    /// Looks for other ways to the peers behind those links.
+    fn find_detours(self: &Arc<Self>) {
+        let stuck = |link: &Arc<Link>| link.is_stuck(STILL) && !link.detour.swap(true, Ordering::Relaxed);
         let stuck: Vec<Arc<Link>> = self.table().all().into_iter().filter(stuck).collect();
         for link in stuck {
             let node = Arc::clone(self);

@@ -60,7 +60,7 @@ pub(super) struct Node {
     pub(super) context: Arc<LinkContext>,
     /// Refusals that were logged.
     mentioned: Mutex<LruCache<(Peer, Reason), ()>>,
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
 
@@ -128,6 +128,7 @@ impl Node {
         node.look().await;
         node.tasks.spawn(driver.run(node.stop.clone()));
         node.tasks.spawn(Arc::clone(&node).follow(handles.moved));
+        node.tasks.spawn(Arc::clone(&node).watch_links());
         node.tasks.spawn(Arc::clone(&node).accept_all(handles.inbound));
         Ok(node)
     }
@@ -182,7 +183,6 @@ impl Node {
                 if timeout(LOOK, moved.notified()).await.is_ok() {
                     tokio::time::sleep(SETTLE).await;
                 }
-                self.find_detours();
                 let before = self.place();
                 if self.look().await {
                     self.moved(&before);
