@@ -3,8 +3,8 @@
 //! A connection does not break by itself when an address at one of its ends is gone: what was sent waits
 //! for an acknowledgement, for many minutes. A peer with several addresses is reached sooner at another one.
 //! Where nothing moved for [`STILL`] although an answer is due, and a ping is not answered within [`SILENT`],
-//! the peer's other addresses are tried. When it answers at one, the silent connection is dropped, and with it
-//! those of the same way that answer no ping either; what was asked on them is asked again. A peer without
+//! the peer's other addresses are tried. When it answers at one, the silent connection is dropped, and with
+//! it those of the same way that answer no ping either; what was asked on them is asked again. A peer without
 //! another address is left to the timeouts.
 //!
 //! A slow line may look silent too. It is left once in a while at most (see [`Routes`](super::routes)), so

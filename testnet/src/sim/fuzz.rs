@@ -112,6 +112,9 @@ fn lie(scenario: &mut Scenario, seed: u64) {
     if keeping.n - keeping.k < 2 && keeping.k > 1 {
         keeping.k -= 1;
     }
+    // Where hosts are nearly full, what is taken and made good makes them full and not full in turns: views
+    // are never all the latest.
+    keeping.capacity = Keeping::default().capacity;
     let spare = usize::from(keeping.n - keeping.k);
     let begin = end * uniform(rng);
     let mut part = |odds| if chance(rng, odds) { uniform(rng) } else { 1.0 };

@@ -279,8 +279,10 @@ impl World {
             .iter()
             .filter(|who| takes(who) && !holders.contains(who))
             .count();
-        // Who takes over must hold a committed shard and be near: who has the locator alone asks whom the
-        // policy and the home name, and a home that lies need not name who holds the rest.
+        // Who takes over must hold a committed shard and be near, and must find the rest: where the id does
+        // not tell where that lies, a home that lies need not name who holds it.
+        let hidden =
+            stripe.shape.placement.needs_locators() && near.first().is_some_and(|home| !honest(home));
         let holds = |host: &Host| {
             let mut records = host.disk.range((id, 0)..(id, LOCATOR));
             records.any(|(_, stored)| stored.tenure == Tenure::Committed)
@@ -291,7 +293,7 @@ impl World {
             .any(|who| self.host(*who).is_some_and(holds));
         let liars = self.those(|host| host.is_liar() && host.is_running()).len();
         let enough = indices.len().min(holders.len()) + liars >= n;
-        (!enough && lacking > 0 && watched).then(|| {
+        (!enough && lacking > 0 && watched && !hidden).then(|| {
             format!(
                 "stripe {id:?} lies as {committed:?}, of {n}, with {liars} liars and {lacking} that \
                      could take more; first are {near:?}"
