@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, StdinLock};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use mutualstore_daemon::escape;
 use mutualstore_daemon::manifest::{MAX_FRAGMENTS, MAX_NAME};
 use mutualstore_daemon::names::harmless;
 use mutualstore_erasure::Policy;
@@ -246,13 +247,14 @@ pub(crate) fn get(args: &GetArgs, screen: &Screen) -> Result<(), CliError> {
     bar.finish_and_clear();
     let size_bytes = outcome?;
     let path = target.finish()?;
+    let shown = path.as_ref().map(|path| path.to_string_lossy());
     if screen.json {
         let seconds = begun.elapsed().as_secs_f64();
         return screen
-            .document(&serde_json::json!({ "size_bytes": size_bytes, "seconds": seconds, "path": path }));
+            .document(&serde_json::json!({ "size_bytes": size_bytes, "seconds": seconds, "path": shown }));
     }
-    if let Some(path) = path {
-        screen.note(format!("{} ({})", path.display(), Size(size_bytes)));
+    if let Some(shown) = shown {
+        screen.note(format!("{} ({})", escape::line(&shown), Size(size_bytes)));
     }
     Ok(())
 }

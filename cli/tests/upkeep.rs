@@ -92,6 +92,26 @@ fn the_only_copy_is_handed_over() {
             .then_some(())
     });
 
+    // Whoever left is waited for by nobody, however long the repair delay is.
+    for index in net.alive() {
+        let ring = net.run(index, &["ring", "--json"]).ok().json();
+        let states: Vec<&str> = ring["peers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|peer| peer["state"].as_str().unwrap())
+            .collect();
+        let count = |state: &str| states.iter().filter(|other| **other == state).count();
+        assert_eq!((count("alive"), count("suspect")), (5, 0), "{states:?}");
+    }
+    let fits = net.put(0, &noise(98, MIB), &[]);
+    let stat = net.run(0, &["stat", &fits, "--json"]).ok().json();
+    assert_eq!(
+        (&stat["code"], &stat["health"]),
+        (&"rs:2+2".into(), &"safe".into()),
+        "{stat}"
+    );
+
     // Five shards on five peers: nobody can go, unless by force.
     let bytes = noise(99, 2 * MIB);
     let wide = net.put(0, &bytes, &["--code", "rs:3+2"]);

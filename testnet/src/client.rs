@@ -14,6 +14,7 @@ mod transfer;
 mod upkeep;
 
 use std::fs;
+use std::io;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -107,7 +108,14 @@ impl Client {
                 data_dir.display()
             ),
         };
-        let file = DaemonFile::read(data_dir).ok_or_else(|| not_running("it has no daemon.json"))?;
+        let file =
+            DaemonFile::read(data_dir).ok_or_else(|| match fs::metadata(data_dir.join("daemon.json")) {
+                Err(source) if source.kind() == io::ErrorKind::PermissionDenied => ClientError::Token {
+                    path: data_dir.join("token"),
+                    source,
+                },
+                Ok(_) | Err(_) => not_running("it has no daemon.json"),
+            })?;
         if !file.belongs_to(data_dir) {
             return Err(not_running("its daemon.json is a copy of another directory's"));
         }
@@ -270,12 +278,21 @@ impl Client {
     }
 
     fn ask_within<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<Reply<T>, ClientError> {
-        let request = self
-            .agent
-            .get(format!("{}{path}", self.base))
-            .header("Authorization", &self.bearer);
-        let response = request.config().timeout_global(Some(limit)).build().call();
+        let response = Self::again(|| {
+            let request = self.agent.get(format!("{}{path}", self.base));
+            let request = request.header("Authorization", &self.bearer);
+            request.config().timeout_global(Some(limit)).build().call()
+        });
         answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+    }
+
+    /// Asks once more, on a new connection, when the one at hand broke without an answer: a daemon may end a
+    /// connection between two requests. For requests that change nothing.
+    fn again<T>(ask: impl Fn() -> Result<T, ureq::Error>) -> Result<T, ureq::Error> {
+        match ask() {
+            Err(ureq::Error::Io(error)) if error::is_broken(&error) => ask(),
+            asked => asked,
+        }
     }
 
     /// A request that got no answer at all.

@@ -1,8 +1,10 @@
 //! Files in: producers that take their time, sources that change, networks that are too small.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use mutualstore_testnet::client::{Client, PutOptions};
 use serde_json::Value;
 
-use crate::common::{Net, Said, eventually, noise};
+use crate::common::{Net, Said, eventually, noise, say};
 
 const MIB: usize = 1 << 20;
 const LEASE: Duration = Duration::from_secs(1);
@@ -398,5 +400,32 @@ fn list_is_paged() {
     assert!(ten == 10 || ten == 9, "{ten}");
     for wrong in ["limit=0", "limit=x", "after=x", "other=1"] {
         assert_eq!(get(&net, 0, &format!("/v1/files?{wrong}"))["code"], 2, "{wrong}");
+    }
+}
+
+#[test]
+fn file_is_got_under_names_that_are_no_text() {
+    let net = Net::up(1, &[]);
+    let bytes = noise(3, 1000);
+    let link = net.put(0, &bytes, &[]);
+    let dir = tempfile::tempdir().unwrap();
+    for (name, json) in [(&b"z\xff"[..], true), (b"a\nb\x1b]0;T\x07", false)] {
+        let path = dir.path().join(OsStr::from_bytes(name));
+        let data_dir = net.data_dir(0);
+        let mut words: Vec<&OsStr> = ["get", &link, "--data-dir"].map(OsStr::new).to_vec();
+        words.extend([data_dir.as_os_str(), OsStr::new("-o"), path.as_os_str()]);
+        words.extend(json.then_some(OsStr::new("--json")));
+        let said = say(words).ok();
+        assert!(fs::read(&path).unwrap() == bytes);
+        if json {
+            assert_eq!(said.json()["size_bytes"], 1000);
+        } else {
+            assert_eq!(said.stderr.lines().count(), 1, "{:?}", said.stderr);
+            assert!(
+                !said.stderr.trim_end().contains(char::is_control),
+                "{:?}",
+                said.stderr
+            );
+        }
     }
 }

@@ -8,7 +8,8 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{
-    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED,
+    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    LAST_MODIFIED,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -163,6 +164,23 @@ fn shard_size(text: &str) -> Result<u32, Failure> {
     Ok(size)
 }
 
+/// What is put is a whole file, its bytes as they come (RFC 9110 §8.4 and §14.4).
+fn check_whole(headers: &HeaderMap) -> Result<(), Failure> {
+    if headers.contains_key(CONTENT_RANGE) {
+        return Err(Failure::usage(
+            "Content-Range: a part of a file cannot be put; nothing was stored; send all of it",
+        ));
+    }
+    let coded = headers.get(CONTENT_ENCODING);
+    if coded.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Failure::usage(
+            "Content-Encoding: a file is stored as its bytes come, and its coding would be lost; nothing was \
+             stored; send it without one",
+        ));
+    }
+    Ok(())
+}
+
 pub(super) async fn put_file(
     State(api): State<Api>,
     Extension(via): Extension<Via>,
@@ -177,6 +195,7 @@ pub(super) async fn put_file(
         Err(failure) => Err(failure),
     };
     let options = options.and_then(|options| {
+        check_whole(&headers)?;
         via.all.upload(&via.connection).map_err(Failure::refused)?;
         Ok(options)
     });

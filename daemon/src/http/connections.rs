@@ -215,7 +215,10 @@ impl Table {
         let lag = |connection: &Connection| connection.activity().lag(now);
         let candidates = self.known.values().filter(|connection| may(connection));
         let lags = candidates.map(|connection| (lag(connection), connection.id));
-        let (_, id) = lags.max().filter(|(lag, _)| *lag >= AT_WORK).ok_or(Busy)?;
+        let (_, id) = lags
+            .max()
+            .filter(|(lag, _)| *lag >= Lag::behind(AT_WORK))
+            .ok_or(Busy)?;
         if let Some(slowest) = self.known.remove(&id) {
             tracing::debug!(id, "ended the slowest connection to make room");
             slowest.end.notify_one();
@@ -282,6 +285,24 @@ enum Phase {
     Download,
     /// It may ask more.
     Between,
+}
+
+/// How much a connection lags: the greatest is ended first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Lag {
+    /// It loses nothing when it is ended.
+    asks_nothing: bool,
+    behind: Duration,
+}
+
+impl Lag {
+    /// Of one that asks something.
+    fn behind(behind: Duration) -> Self {
+        Self {
+            asks_nothing: false,
+            behind,
+        }
+    }
 }
 
 /// What a connection does.
@@ -367,14 +388,14 @@ impl Activity {
         self.waiting().map(|since| since + limit)
     }
 
-    fn lag(&self, now: Instant) -> Duration {
+    fn lag(&self, now: Instant) -> Lag {
         let waiting = self.waiting().map(|since| now.saturating_duration_since(since));
-        match self.phase {
-            // Whoever asks nothing loses nothing when it is ended.
-            Phase::Between if self.answer.is_none() => Duration::MAX,
-            Phase::Between | Phase::Fresh | Phase::Question | Phase::Upload | Phase::Download => {
-                self.lag + waiting.unwrap_or_default()
-            }
+        let asks_nothing = self.phase == Phase::Between && self.answer.is_none();
+        // How it did in what it asked before says nothing of how soon it will ask again.
+        let before = if asks_nothing { Duration::ZERO } else { self.lag };
+        Lag {
+            asks_nothing,
+            behind: before + waiting.unwrap_or_default(),
         }
     }
 }

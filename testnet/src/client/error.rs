@@ -160,6 +160,17 @@ pub(super) fn without_answer(base: &str, error: &ureq::Error) -> ClientError {
     }
 }
 
+/// Whether a connection that was there is gone.
+pub(super) fn is_broken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
+}
+
 /// Whether nobody took the connection, so that nothing was asked.
 pub(super) fn connected_never(error: &ureq::Error) -> bool {
     if let ureq::Error::Io(error) = error {

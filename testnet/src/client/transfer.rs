@@ -213,16 +213,19 @@ impl Client {
 
     /// Asks for what is missing of a download and takes it.
     fn get_part(&self, url: &str, id: &str, download: &mut Download<'_>) -> Result<(), ClientError> {
-        let mut request = self.transfer(self.agent.get(url), id);
         let range = download.missing();
-        if let Some(ByteRange { first, last }) = range {
-            let last = last.map_or_else(String::new, |last| last.to_string());
-            request = request.header("Range", format!("bytes={first}-{last}"));
-        }
-        if let Some(etag) = &download.etag {
-            request = request.header("If-Range", etag);
-        }
-        let response = request.call().map_err(|error| self.broken(&error))?;
+        let ask = || {
+            let mut request = self.transfer(self.agent.get(url), id);
+            if let Some(ByteRange { first, last }) = range {
+                let last = last.map_or_else(String::new, |last| last.to_string());
+                request = request.header("Range", format!("bytes={first}-{last}"));
+            }
+            if let Some(etag) = &download.etag {
+                request = request.header("If-Range", etag);
+            }
+            request.call()
+        };
+        let response = Self::again(ask).map_err(|error| self.broken(&error))?;
         let response = accepted(response)?;
         if range.is_some() && response.status() != StatusCode::PARTIAL_CONTENT {
             let what = if download.etag.is_some() {

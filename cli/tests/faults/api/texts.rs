@@ -95,3 +95,26 @@ fn body_holds_nothing_that_commands_a_terminal() {
     let refused = api.ask("PUT /v1/files?code=a%7f%c2%9b", &["Content-Length: 0"]);
     assert!(!commands(&String::from_utf8(refused.body).unwrap()));
 }
+
+#[test]
+fn put_of_a_part_or_of_coded_bytes_stores_nothing() {
+    let net = Net::up(1, &[]);
+    let api = Api::of(&net, 0);
+    for header in ["Content-Range: bytes 0-0/5", "Content-Encoding: gzip"] {
+        let refused = api.ask("PUT /v1/files", &[header, "Content-Length: 0"]);
+        assert_eq!(refused.status, 400, "{header}");
+        let name = header.split(':').next().unwrap();
+        let error = refused.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.starts_with(name), "{error}");
+    }
+    let files = net.run(0, &["ls", "--json"]).ok().json();
+    assert_eq!(files["files"].as_array().unwrap().len(), 0);
+    assert_eq!(
+        api.ask(
+            "PUT /v1/files",
+            &["Content-Encoding: identity", "Content-Length: 0"]
+        )
+        .status,
+        201
+    );
+}
