@@ -453,7 +453,8 @@ fn health(status: &Status) -> Finding {
         return Finding::warning(
             "files",
             found,
-            "repair is on its way; `mutualstore repair --wait` does it now",
+            "they are repaired where peers and room suffice; `mutualstore repair --wait` does it now, and \
+             names what is missing",
         );
     }
     Finding::ok("files", found)
