@@ -213,7 +213,8 @@ fn placement_is_what_the_file_has() {
         ];
         let put = net.run(0, &words).ok();
         assert_eq!(
-            put.stderr.contains("6 are there: all are one group"),
+            put.stderr
+                .contains("groups of 7, more than 6 peers: all are one group"),
             is_one_group,
             "{}",
             put.stderr

@@ -72,8 +72,7 @@ pub(super) async fn repair(
             node.mending()
         };
         quiet = if now.pending == 0 { quiet + 1 } else { 0 };
-        let needed = if everywhere { QUIET } else { 1 };
-        if !query.wait || quiet >= needed || Instant::now() >= until {
+        if !query.wait || quiet >= QUIET || Instant::now() >= until {
             break now;
         }
         tokio::time::sleep(REPAIR_POLL).await;

@@ -517,7 +517,7 @@ impl<'a> Putting<'a> {
         let (group, peers) = (policy.group(self.code)?, self.node.last_census()?.peers());
         (peers < usize::from(group)).then(|| {
             let there = counted(peers, "peer");
-            format!("placement {policy} has groups of {group}, and with {there} there all are one group")
+            format!("placement {policy} has groups of {group}, more than {there}: all are one group")
         })
     }
 }
