@@ -119,6 +119,9 @@ fn collect(node: &Node, state: &mut State, now: Time) -> Work {
                 node.sweep.peer_moved(peer);
                 members_changed = true;
             }
+            ring::Event::Departed(peer) => {
+                state.custody.forget(now, &state.ring, peer);
+            }
             // Written while the lock is held: nobody hears of them before they are kept. Once in a peer's
             // life.
             ring::Event::Placed(chosen) => node.keep_places(&chosen),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use mutualstore_dht::custody::{self, TOMBSTONE};
-use mutualstore_dht::{Id, Membership, Peer, PeerState, ring};
+use mutualstore_dht::{Id, Membership, Peer, PeerState};
 use mutualstore_erasure::{Header, Shard};
 
 use super::Node;
@@ -107,16 +107,10 @@ async fn answer(node: &Node, from: Peer, request: NodeRequest) -> NodeResponse {
         renew_asked(node, from, stripes).await;
     }
     match request {
-        NodeRequest::Ring(request) => NodeResponse::Ring(node.core.with(|state, now| {
-            let State { ring, custody, .. } = state;
-            let leaves = matches!(&request, ring::Request::Leave { contact } if contact.peer == from);
-            let response = ring.handle_request(now, from, request);
-            if leaves {
-                // It says of itself that it will not be back: nobody waits for what it may hold.
-                custody.forget(now, ring, from);
-            }
-            response
-        })),
+        NodeRequest::Ring(request) => NodeResponse::Ring(
+            node.core
+                .with(|state, now| state.ring.handle_request(now, from, request)),
+        ),
         NodeRequest::Custody(request) => NodeResponse::Custody(node.core.with(|state, now| {
             let State { ring, custody, .. } = state;
             ring.hear(now, from);

@@ -173,6 +173,8 @@ pub enum Event {
     PeerUp(Peer),
     /// The peer died or left.
     PeerDown(Peer),
+    /// The peer said that it leaves for good: nobody need wait for it. Comes behind its [`Self::PeerDown`].
+    Departed(Peer),
     /// The contact of a living peer has changed, or what this one says of itself but its use.
     PeerChanged(Peer),
     /// New virtual nodes were chosen: these indices, in this order. The driver keeps them before it sends the

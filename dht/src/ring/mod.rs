@@ -391,6 +391,7 @@ impl Ring {
             Request::Leave { contact } if contact.peer == from => {
                 self.note(now, contact);
                 self.bury(now, from);
+                self.events.push_back(Event::Departed(from));
                 Response::Ack
             }
             // Nobody speaks for somebody else.

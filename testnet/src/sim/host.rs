@@ -126,12 +126,14 @@ impl Host {
         let ring = self.ring.as_mut()?;
         let mut wants = Wants::default();
         let mut members_changed = false;
+        let mut departed = Vec::new();
         while let Some(event) = ring.poll_event() {
             match event {
                 RingEvent::PeerDown(peer) => {
                     members_changed = true;
                     wants.buried.push(peer);
                 }
+                RingEvent::Departed(peer) => departed.push(peer),
                 RingEvent::PhaseChanged(_) | RingEvent::PeerUp(_) | RingEvent::PeerChanged(_) => {
                     members_changed = true;
                 }
@@ -143,6 +145,9 @@ impl Host {
         if let Some(custody) = &mut self.custody {
             if custody.needs_roster() {
                 self.walk.get_or_insert(now);
+            }
+            for peer in departed {
+                custody.forget(time, ring, peer);
             }
             if members_changed {
                 custody.membership_changed(time, ring);

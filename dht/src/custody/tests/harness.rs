@@ -520,6 +520,12 @@ impl Net {
         rings.run(span);
         for (peer, event) in std::mem::take(&mut rings.events) {
             let changed = match event {
+                RingEvent::Departed(departed) => {
+                    if self.is_up(peer) {
+                        self.with(peer, |custody, now, ring| custody.forget(now, ring, departed));
+                    }
+                    false
+                }
                 RingEvent::PhaseChanged(_)
                 | RingEvent::PeerUp(_)
                 | RingEvent::PeerDown(_)
