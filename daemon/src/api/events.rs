@@ -22,8 +22,6 @@ pub(super) struct After {
 }
 
 impl FromQuery for After {
-    const NAMES: &'static [&'static str] = &["after"];
-
     fn from_query(given: &mut Given) -> Result<Self, Failure> {
         Ok(Self {
             after: given.number("after")?.unwrap_or_default(),

@@ -51,16 +51,6 @@ pub(super) struct PutQuery {
 }
 
 impl FromQuery for PutQuery {
-    const NAMES: &'static [&'static str] = &[
-        "name",
-        "code",
-        "placement",
-        "scope",
-        "fragments",
-        "shard_size",
-        "degraded",
-    ];
-
     fn from_query(given: &mut Given) -> Result<Self, Failure> {
         Ok(Self {
             name: given.text("name").unwrap_or_default(),

@@ -133,8 +133,6 @@ pub(super) struct StatusQuery {
 }
 
 impl FromQuery for StatusQuery {
-    const NAMES: &'static [&'static str] = &["fresh"];
-
     fn from_query(given: &mut Given) -> Result<Self, Failure> {
         Ok(Self {
             fresh: given.flag("fresh")?,
@@ -210,8 +208,6 @@ pub(super) struct RingQuery {
 }
 
 impl FromQuery for RingQuery {
-    const NAMES: &'static [&'static str] = &["walk", "fingers", "check"];
-
     fn from_query(given: &mut Given) -> Result<Self, Failure> {
         Ok(Self {
             walk: given.flag("walk")?,

@@ -28,9 +28,8 @@ pub(super) struct ListQuery {
 }
 
 impl FromQuery for ListQuery {
-    const NAMES: &'static [&'static str] = &["pattern", "limit", "after", "fresh"];
-
     fn from_query(given: &mut Given) -> Result<Self, Failure> {
+        let pattern = given.text("pattern");
         let limit = match given.number("limit")? {
             Some(0) => return Err(Failure::usage("limit 0: expected a number of files from 1")),
             limit => limit.map_or(PAGE, |limit: usize| limit.min(MAX_PAGE)),
@@ -40,7 +39,7 @@ impl FromQuery for ListQuery {
             number.map_err(|_| Failure::usage("after: expected `next` of an earlier page"))
         });
         Ok(Self {
-            pattern: given.text("pattern"),
+            pattern,
             limit,
             after: after.transpose()?,
             fresh: given.flag("fresh")?,

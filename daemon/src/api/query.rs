@@ -3,6 +3,8 @@
 //! Every route that takes parameters does it through [`Query`], so that what is wrong is said in the same
 //! words everywhere.
 
+use std::str::FromStr;
+
 use axum::extract::{FromRequestParts, Query as Decoded};
 use axum::http::request::Parts;
 
@@ -11,25 +13,27 @@ use crate::error::Failure;
 
 /// What a route is asked for by its parameters.
 pub(super) trait FromQuery: Sized {
-    /// The parameters there are.
-    const NAMES: &'static [&'static str];
-
-    /// Takes what is given.
+    /// Takes every parameter there is; what is left is refused.
     fn from_query(given: &mut Given) -> Result<Self, Failure>;
 }
 
 /// Parameters and their values, as they were given.
-pub(super) struct Given(Vec<(String, String)>);
+pub(super) struct Given {
+    left: Vec<(String, String)>,
+    /// Names that were looked for: the parameters there are.
+    known: Vec<&'static str>,
+}
 
 impl Given {
     /// The value of a parameter.
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
-        let at = self.0.iter().position(|(given, _)| given == name)?;
-        Some(self.0.swap_remove(at).1)
+    pub(super) fn text(&mut self, name: &'static str) -> Option<String> {
+        self.known.push(name);
+        let at = self.left.iter().position(|(given, _)| given == name)?;
+        Some(self.left.remove(at).1)
     }
 
     /// The number that a parameter is.
-    pub(super) fn number<T: std::str::FromStr>(&mut self, name: &str) -> Result<Option<T>, Failure> {
+    pub(super) fn number<T: FromStr>(&mut self, name: &'static str) -> Result<Option<T>, Failure> {
         let parse = |text: String| {
             let number = text.parse::<T>();
             number.map_err(|_| wrong(name, &text, "a whole number, not negative and not too large"))
@@ -38,7 +42,7 @@ impl Given {
     }
 
     /// Whether something is wanted: `NAME=1`.
-    pub(super) fn flag(&mut self, name: &str) -> Result<bool, Failure> {
+    pub(super) fn flag(&mut self, name: &'static str) -> Result<bool, Failure> {
         let parse = |text: String| match text.as_str() {
             "0" | "false" => Ok(false),
             "1" | "true" => Ok(true),
@@ -47,24 +51,17 @@ impl Given {
         self.text(name).map_or(Ok(false), parse)
     }
 
-    /// Refuses what a route does not know, or was told twice.
-    fn check(&self, known: &[&str]) -> Result<(), Failure> {
-        let mut seen = Vec::with_capacity(self.0.len());
-        for (name, _) in &self.0 {
-            if !known.contains(&name.as_str()) {
-                let known = known.join(", ");
-                return Err(Failure::usage(format!(
-                    "parameter {name:?} is not known here; there are: {known}"
-                )));
-            }
-            if seen.contains(&name) {
-                return Err(Failure::usage(format!(
-                    "parameter {name} is given more than once; give it once"
-                )));
-            }
-            seen.push(name);
-        }
-        Ok(())
+    /// Refuses what is left: what the route does not know, or was told twice.
+    fn end(&self) -> Result<(), Failure> {
+        let Some((name, _)) = self.left.first() else {
+            return Ok(());
+        };
+        Err(Failure::usage(if self.known.contains(&name.as_str()) {
+            format!("parameter {name} is given more than once; give it once")
+        } else {
+            let known = self.known.join(", ");
+            format!("parameter {name:?} is not known here; there are: {known}")
+        }))
     }
 }
 
@@ -82,8 +79,12 @@ impl<S: Sync, T: FromQuery> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refusal> {
         let decoded = Decoded::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         let Decoded(given) = decoded.map_err(|_| Failure::usage("the query is not NAME=VALUE&NAME=VALUE"))?;
-        let mut given = Given(given);
-        given.check(T::NAMES)?;
-        Ok(Self(T::from_query(&mut given)?))
+        let mut given = Given {
+            left: given,
+            known: Vec::new(),
+        };
+        let query = T::from_query(&mut given)?;
+        given.end()?;
+        Ok(Self(query))
     }
 }

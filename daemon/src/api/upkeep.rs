@@ -29,8 +29,6 @@ pub(super) struct RepairQuery {
 }
 
 impl FromQuery for RepairQuery {
-    const NAMES: &'static [&'static str] = &["peer", "wait"];
-
     fn from_query(given: &mut Given) -> Result<Self, Failure> {
         Ok(Self {
             peer: given.text("peer"),
@@ -143,8 +141,6 @@ pub(super) struct ScrubQuery {
 }
 
 impl FromQuery for ScrubQuery {
-    const NAMES: &'static [&'static str] = &["wait"];
-
     fn from_query(given: &mut Given) -> Result<Self, Failure> {
         Ok(Self {
             wait: given.flag("wait")?,
@@ -180,8 +176,6 @@ pub(super) struct LeaveQuery {
 }
 
 impl FromQuery for LeaveQuery {
-    const NAMES: &'static [&'static str] = &["force"];
-
     fn from_query(given: &mut Given) -> Result<Self, Failure> {
         Ok(Self {
             force: given.flag("force")?,
