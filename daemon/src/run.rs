@@ -404,7 +404,8 @@ fn spawn_parts(tasks: &mut JoinSet<()>, node: &Arc<Node>, unfinished: Vec<Unfini
 
 /// What a person is told whose daemon was not let in.
 fn turned_away(refused: &Refused, node: &Node, joins_anew: bool) -> Failure {
-    let Refused { address, what, cure } = refused;
+    let Refused { address, why } = refused;
+    let (what, cure) = (why.what(), why.cure());
     let state = match (joins_anew, node.network().adopted) {
         (true, true) => "nothing was changed",
         (true, false) => "nothing was joined, and nothing of this start is kept",

@@ -32,23 +32,48 @@ const FIRST_ROUND: Duration = Duration::from_secs(3);
 pub(crate) struct Refused {
     /// Where it was found.
     pub(crate) address: String,
-    /// What it is.
-    pub(crate) what: &'static str,
-    /// What to do about it.
-    pub(crate) cure: &'static str,
+    pub(crate) why: Why,
 }
 
-impl Refused {
-    /// One that lacks the secret of the network there.
-    fn is_stranger(&self) -> bool {
-        self.what == CLOSED
+/// Why somebody does not let this peer in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It is of a closed network, and this peer was given no secret.
+    Closed,
+    /// Its network has another secret.
+    OtherSecret,
+    /// It is of another network than this peer.
+    OtherNetwork,
+    /// It is of another network than the one this peer was invited to.
+    NotInvited,
+}
+
+impl Why {
+    /// What whoever is there is, to be said behind its address.
+    pub(crate) fn what(self) -> &'static str {
+        match self {
+            Self::Closed => "is of a closed network",
+            Self::OtherSecret => "is of a network with another secret",
+            Self::OtherNetwork => "is of another network than this data directory",
+            Self::NotInvited => "is of another network than the one to be joined",
+        }
+    }
+
+    /// What to do about it.
+    pub(crate) fn cure(self) -> &'static str {
+        match self {
+            Self::Closed => {
+                "join by an invite, which `mutualstore invite` prints on one of its peers, with --join @FILE"
+            }
+            Self::OtherSecret => "ask one of its members for an invite (`mutualstore invite`)",
+            Self::OtherNetwork => {
+                "give the address of a peer of its own network, or join the other one with another \
+                 --data-dir"
+            }
+            Self::NotInvited => "ask one of its members for a new invite (`mutualstore invite`)",
+        }
     }
 }
-
-const CLOSED: &str = "is of a closed network";
-const OTHER_SECRET: &str = "is of a network with another secret";
-const OTHER_NETWORK: &str = "is of another network than this data directory";
-const NOT_INVITED: &str = "is of another network than the one to be joined";
 
 /// How the first round ends, seen from the start of the daemon.
 pub(crate) struct Verdict(oneshot::Receiver<Option<Refused>>);
@@ -141,10 +166,10 @@ impl<'a> Round<'a> {
     fn refused_for_good(&self, node: &Node) -> Option<Refused> {
         let first = self.refused.first().filter(|_| !self.met)?;
         if node.network().adopted {
-            let elsewhere = |refused: &Refused| refused.what == OTHER_NETWORK;
+            let elsewhere = |refused: &Refused| refused.why == Why::OtherNetwork;
             return (!self.silent && self.refused.iter().all(elsewhere)).then(|| first.clone());
         }
-        let stranger = self.refused.iter().find(|refused| refused.is_stranger());
+        let stranger = self.refused.iter().find(|refused| refused.why == Why::Closed);
         stranger.or((!self.silent).then_some(first)).cloned()
     }
 }
@@ -207,7 +232,7 @@ async fn dial_any(node: &Arc<Node>, addresses: &[String], said: &mut Vec<String>
                 };
                 let lasting = node.refused_at(address, &error);
                 let text = match &lasting {
-                    Some(Refused { what, cure, .. }) => format!("{what}: {cure}"),
+                    Some(Refused { why, .. }) => format!("{}: {}", why.what(), why.cure()),
                     None => error.to_string(),
                 };
                 refused = lasting.or(refused);
@@ -268,28 +293,15 @@ impl Node {
             self.core.with(|state, now| state.ring.handle_barred(now));
         }
         let invited = member || self.config.join.iter().any(Join::has_secret);
-        let (what, cure) = match (another, refusal.reason == Reason::WrongSecret, invited) {
-            (true, ..) if member => (
-                OTHER_NETWORK,
-                "give the address of a peer of its own network, or join the other one with another \
-                 --data-dir",
-            ),
-            (true, ..) => (
-                NOT_INVITED,
-                "ask one of its members for a new invite (`mutualstore invite`)",
-            ),
-            (false, true, true) => (
-                OTHER_SECRET,
-                "ask one of its members for an invite (`mutualstore invite`)",
-            ),
-            (false, true, false) => (
-                CLOSED,
-                "join by an invite, which `mutualstore invite` prints on one of its peers, with --join @FILE",
-            ),
-            (false, false, _) => return None,
+        let why = match (another, refusal.reason == Reason::WrongSecret) {
+            (true, _) if member => Why::OtherNetwork,
+            (true, _) => Why::NotInvited,
+            (false, true) if invited => Why::OtherSecret,
+            (false, true) => Why::Closed,
+            (false, false) => return None,
         };
         let address = address.to_owned();
-        Some(Refused { address, what, cure })
+        Some(Refused { address, why })
     }
 
     /// Becomes a peer of the network that answered a join address: its parameters decide how many virtual

@@ -97,21 +97,27 @@ impl Node {
     /// Whoever this is, a peer or an address, does not let this peer into its network.
     pub(super) fn barred_by(&self, who: impl fmt::Display, refusal: &Refusal) {
         let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
-        *barred = Some(format!("{who}: {}", refusal.to_string().escape_debug()));
+        let text = format!("{who}: {}", refusal.to_string().escape_debug());
+        *barred = Some((refusal.reason, text));
     }
 
     /// Why the network this peer belongs to does not let it in: who refused it last, and with which words.
     /// None as long as anybody does, or nobody was met.
     pub(crate) fn refusal(&self) -> Option<String> {
+        self.refusal_and_reason().map(|(_, text)| text)
+    }
+
+    /// The same, with the reason if it is known.
+    fn refusal_and_reason(&self) -> Option<(Option<Reason>, String)> {
         let barred = self.core.read(|state| state.ring.is_barred());
         let why = self.barred.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        barred.then(|| why.unwrap_or_default())
+        barred.then(|| why.map_or_else(Default::default, |(reason, text)| (Some(reason), text)))
     }
 
     /// Refuses to change anything in a network that does not let this peer in.
     pub(crate) fn check_admitted(&self) -> Result<(), Failure> {
-        self.refusal().map_or(Ok(()), |why| {
-            let cause = if why.contains(&format!("{}:", Reason::WrongNetwork)) {
+        self.refusal_and_reason().map_or(Ok(()), |(reason, why)| {
+            let cause = if reason == Some(Reason::WrongNetwork) {
                 "the peers known here belong to another network"
             } else {
                 "the network refuses this peer"

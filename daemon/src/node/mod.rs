@@ -52,7 +52,7 @@ use crate::files::DataDir;
 use crate::journal::Journal;
 use crate::list::FileList;
 use crate::metrics::Metrics;
-use crate::net::{CallError, Net, Target};
+use crate::net::{CallError, Net, Reason, Target};
 use crate::network::Network;
 use crate::store::Store;
 use crate::transfer::Transfers;
@@ -113,7 +113,7 @@ pub(crate) struct Node {
     /// Join addresses through which nobody was met yet, and why.
     unanswered: Mutex<BTreeMap<String, String>>,
     /// Who refused this peer last, and why.
-    barred: Mutex<Option<String>>,
+    barred: Mutex<Option<(Reason, String)>>,
     book_changed: Notify,
     departure: Mutex<Departure>,
     leave_by_force: AtomicBool,
