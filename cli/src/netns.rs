@@ -17,8 +17,8 @@ pub(crate) const HELP: &str = "\
 Makes one network namespace for each daemon, joined by bridges (needs `ip` of iproute2 and `unshare` of
 util-linux; as another user than root, user namespaces too). Daemons start in a random order, each joining by
 an invite. Checked: every contact on every daemon holds the right addresses and no loopback one; a file is put
-and read; interfaces of one peer go down and come back with other addresses, and within 30 s every contact is
-right again.
+and read; interfaces of one peer go down, during a put if another one leads to it, and come back with other
+addresses, and within 30 s every contact is right again.
 Exit codes: 0 all of it holds, 1 something does not, 2 wrong call, 5 no namespaces here (nothing was run).";
 
 #[derive(clap::Args, Debug)]
@@ -132,11 +132,12 @@ fn table(report: &NetnsReport) -> Rows {
             "PUT MB/s",
             "GET MB/s",
             "MOVED",
+            "PUT MEANWHILE s",
             "HEALED s",
             "PUT AFTER s",
             "PROBLEMS",
         ],
-        &[1, 2, 3, 4, 6, 7],
+        &[1, 2, 3, 4, 6, 7, 8],
     );
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
     for start in &report.starts {
@@ -148,6 +149,7 @@ fn table(report: &NetnsReport) -> Rows {
             number(start.put_mbps),
             number(start.get_mbps),
             format!("{} {}", start.moved_peer, interfaces.join(",")),
+            number(start.put_meanwhile_seconds),
             number(start.healed_seconds),
             number(start.put_after_seconds),
             if start.problems.is_empty() {

@@ -2,6 +2,13 @@
 
 use super::*;
 
+fn giving_up_after(ms: u64) -> NetConfig {
+    NetConfig {
+        progress_timeout: Duration::from_millis(ms),
+        ..config()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn breaches_of_the_protocol_end_the_connection() {
     let (a, b) = pair().await;
@@ -60,14 +67,7 @@ async fn breaches_of_the_protocol_end_the_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_that_does_not_go_on_ends_the_connection() {
-    let b = start(
-        2,
-        NetConfig {
-            progress_timeout: Duration::from_millis(100),
-            ..config()
-        },
-    )
-    .await;
+    let b = start(2, giving_up_after(100)).await;
     let a = start(1, config()).await;
     for length in [3, Header::LEN] {
         let mut wire = raw_after_hello(&a, &b, Class::Shards).await;
@@ -95,14 +95,7 @@ async fn a_frame_that_does_not_go_on_ends_the_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_service_that_stalls_fails_its_calls() {
-    let a = start(
-        1,
-        NetConfig {
-            progress_timeout: Duration::from_millis(200),
-            ..config()
-        },
-    )
-    .await;
+    let a = start(1, giving_up_after(200)).await;
     let b = start(2, config()).await;
     let target = b.target();
     let calls = (0..3).map(|_| {
@@ -131,14 +124,7 @@ async fn a_shard_service_that_stalls_fails_its_calls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_peer_is_given_up_after_the_progress_timeout() {
-    let a = start(
-        1,
-        NetConfig {
-            progress_timeout: Duration::from_millis(200),
-            ..config()
-        },
-    )
-    .await;
+    let a = start(1, giving_up_after(200)).await;
     let b = start(2, config()).await;
     // The raw side accepted our hello and never answers.
     let mut silent = raw_after_hello(&b, &a, Class::Rpc).await;
