@@ -84,7 +84,12 @@ impl Node {
                 let shards = shards_of(self, manifest).await;
                 let away = away(&shards);
                 let gone = away == 0 && matches!(failure.exit, EXIT_NOT_FOUND | EXIT_UNRECOVERABLE);
-                let reason = format!("{}{}", failure.message, outlook(away, gone));
+                // How many the manifest needs stands in its shards, and nobody has one.
+                let why = match failure.exit {
+                    EXIT_NOT_FOUND => format!("stripe {manifest}: at least 1 needed, 0 there"),
+                    _ => failure.message,
+                };
+                let reason = format!("{why}{}", outlook(away, gone));
                 let name = None;
                 Some(Stuck { name, reason, gone })
             }
