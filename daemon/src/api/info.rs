@@ -151,7 +151,7 @@ pub(super) async fn status(
     let (health, virtual_nodes, alive) = node.core.read(|state| {
         let alive = state.ring.alive().count();
         (
-            state.custody.health(),
+            state.custody.stats(),
             state.ring.me().virtual_nodes.len(),
             alive + 1,
         )
@@ -185,7 +185,7 @@ pub(super) async fn status(
         stripes_home: StripesHome {
             safe: health.safe,
             degraded: health.degraded,
-            uncounted: health.uncounted,
+            uncounted: health.unaudited,
             endangered: health.endangered,
             lost: health.lost,
             pending: health.pending,

@@ -73,7 +73,7 @@ pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
             }
             node.publish_usage();
         }
-        Effect::Explore { point } => {
+        Effect::Discover { point } => {
             // What it finds is the ring's to know; when it fails, custody asks again.
             if let Err(error) = node.core.lookup(point, EXPLORED).await {
                 tracing::debug!(%point, %error, "could not look around");

@@ -1,7 +1,7 @@
-//! Comparison of inventories between a holder and the homes of its shards.
+//! Comparison of inventories between a holder and the primaries of its shards.
 //!
-//! The holder drives: it sends the total fingerprint of what it reports to a home, with the full content of
-//! the buckets that changed since the two agreed. The home replaces what it knew of those buckets and
+//! The holder drives: it sends the total fingerprint of what it reports to a primary, with the full content
+//! of the buckets that changed since the two agreed. The primary replaces what it knew of those buckets and
 //! compares totals; when they differ it answers with its own fingerprint per bucket and the holder lists the
 //! buckets that differ, page by page. A full listing of a bucket is idempotent and needs no history, so lost
 //! and repeated messages do no harm.
@@ -16,7 +16,7 @@ use super::peers::Handle;
 use super::types::CustodyConfig;
 use crate::{Id, Time};
 
-/// The holder's side: what this peer reports to one home.
+/// The holder's side: what this peer reports to one primary.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     fingerprints: Fingerprints,
@@ -27,7 +27,7 @@ pub(super) struct Outgoing {
     /// Where the listing of a large bucket goes on.
     cursor: Option<(u8, Id)>,
     in_flight: bool,
-    /// How many buckets differed when the home last said so since the two agreed.
+    /// How many buckets differed when the primary last said so since the two agreed.
     behind: Option<usize>,
     /// Reports in a row that failed or brought nothing forward.
     failures: u32,
@@ -52,12 +52,12 @@ impl Outgoing {
         self.dirty.insert(key.slot.bucket);
     }
 
-    /// The home asked for a report, or must be asked whether it still agrees.
+    /// The primary asked for a report, or must be asked whether it still agrees.
     pub(super) fn soon(&mut self, at: Time) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    /// The home is unreachable. When it is back, the totals will tell what it missed.
+    /// The primary is unreachable. When it is back, the totals will tell what it missed.
     pub(super) fn abandon(&mut self) {
         self.dirty.clear();
         self.cursor = None;
@@ -72,7 +72,7 @@ impl Outgoing {
     /// The total, and listings of the dirty buckets up to a page, taken from `shards`.
     pub(super) fn report(
         &mut self,
-        home: Handle,
+        primary: Handle,
         shards: &BTreeMap<ShardKey, Held>,
         page: usize,
     ) -> (u64, Vec<Listing>) {
@@ -86,7 +86,7 @@ impl Outgoing {
         {
             let from = self.cursor.take().filter(|(at, _)| *at == bucket);
             let from = from.map_or(Id::default(), |(_, from)| from);
-            let listing = list(home, shards, Slot { bucket, stripe: from }, room);
+            let listing = list(primary, shards, Slot { bucket, stripe: from }, room);
             room = room.saturating_sub(listing.entries.len());
             if listing.to == LAST {
                 self.dirty.remove(&bucket);
@@ -100,7 +100,7 @@ impl Outgoing {
         (self.fingerprints.total(), listings)
     }
 
-    /// The home agrees with the total reported. `jitter` scales the time to the next idle report.
+    /// The primary agrees with the total reported. `jitter` scales the time to the next idle report.
     pub(super) fn agreed(&mut self, now: Time, config: &CustodyConfig, jitter: f64) {
         self.in_flight = false;
         self.behind = None;
@@ -112,7 +112,7 @@ impl Outgoing {
         }
     }
 
-    /// The home knows something else: these fingerprints per bucket.
+    /// The primary knows something else: these fingerprints per bucket.
     pub(super) fn differs(&mut self, now: Time, theirs: &[(u8, u64)], config: &CustodyConfig) {
         self.in_flight = false;
         let differing = self.fingerprints.differing(theirs);
@@ -144,15 +144,15 @@ fn backoff(config: &CustodyConfig, failures: u32) -> Duration {
 
 const LAST: Id = Id::new([0xff; crate::id::ID_LEN]);
 
-/// What is reported to `home` from `from` to the end of its bucket, or about `room` shards of it. A stripe is
-/// listed whole or not at all.
-fn list(home: Handle, shards: &BTreeMap<ShardKey, Held>, from: Slot, room: usize) -> Listing {
+/// What is reported to `primary` from `from` to the end of its bucket, or about `room` shards of it. A stripe
+/// is listed whole or not at all.
+fn list(primary: Handle, shards: &BTreeMap<ShardKey, Held>, from: Slot, room: usize) -> Listing {
     let mut entries: Vec<Entry> = Vec::new();
     let mut to = LAST;
     let first = ShardKey { slot: from, index: 0 };
     let rest = shards.range(first..);
     for (key, held) in rest.take_while(|(key, _)| key.slot.bucket == from.bucket) {
-        if held.home != Some(home) {
+        if held.primary != Some(primary) {
             continue;
         }
         if let Some(last) = entries.last()
@@ -177,7 +177,7 @@ fn list(home: Handle, shards: &BTreeMap<ShardKey, Held>, from: Slot, room: usize
     }
 }
 
-/// The home's side: the record of one holder.
+/// The primary's side: the record of one holder.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
     pub(super) fingerprints: Fingerprints,
@@ -215,7 +215,7 @@ mod tests {
                 placement: crate::placement::Placement::Successors,
             },
             tenure: Tenure::Committed,
-            home: Some(ME),
+            primary: Some(ME),
             hinted: false,
             vouched: false,
             wake: None,

@@ -93,11 +93,11 @@ impl Fingerprints {
     /// Buckets in which this set and the other one differ.
     pub(super) fn differing(&self, other: &[(u8, u64)]) -> BTreeSet<u8> {
         let other: BTreeMap<u8, u64> = other.iter().copied().collect();
-        let mine = |bucket: &u8| self.buckets.get(bucket).map(|content| content.sum);
+        let is_primary = |bucket: &u8| self.buckets.get(bucket).map(|content| content.sum);
         self.buckets
             .keys()
             .chain(other.keys())
-            .filter(|bucket| mine(bucket) != other.get(*bucket).copied())
+            .filter(|bucket| is_primary(bucket) != other.get(*bucket).copied())
             .copied()
             .collect()
     }

@@ -1,12 +1,12 @@
 //! The holder: keeps the inventory in step with the local store, and each shard in what is reported to its
-//! home.
+//! primary.
 
 use std::ops::Bound;
 
 use super::fingerprint::ShardKey;
-use super::home::Claim;
 use super::inventory::{Held, Tenure};
 use super::peers::{Handle, ME};
+use super::reports::Claim;
 use super::{Custody, Effect, Holding, State, TOMBSTONE};
 use crate::{Flaw, Id, Time};
 
@@ -36,7 +36,7 @@ impl Custody {
         let held = Held {
             shape: holding.shape,
             tenure,
-            home: None,
+            primary: None,
             hinted: false,
             vouched: false,
             wake: None,
@@ -129,7 +129,7 @@ impl Custody {
         self.searches.forget(key);
     }
 
-    /// Forgets a shard and has it removed; `expired` when its lease ended, as opposed to a surplus one.
+    /// Forgets a shard and has it removed; `expired` when its lease ended, as opposed to a excess one.
     pub(super) fn drop_shard(&mut self, now: Time, key: ShardKey, expired: bool) {
         self.erase(now, key);
         self.dropping.insert(key);
@@ -162,22 +162,22 @@ impl Custody {
         held.tenure = tenure;
         self.arm_lease(key);
         if tenure == Tenure::Committed {
-            let home = self.inventory.shards.get(&key).and_then(|held| held.home);
-            if let Some(home) = home.filter(|home| *home != ME) {
-                let outgoing = &mut self.peers.get_mut(home).outgoing;
+            let primary = self.inventory.shards.get(&key).and_then(|held| held.primary);
+            if let Some(primary) = primary.filter(|primary| *primary != ME) {
+                let outgoing = &mut self.peers.get_mut(primary).outgoing;
                 outgoing.remove(now, key, false, &self.config);
             }
             self.announce(now, key);
         }
     }
 
-    /// Takes a shard into what is reported to its home.
+    /// Takes a shard into what is reported to its primary.
     fn announce(&mut self, now: Time, key: ShardKey) {
         let Some(held) = self.inventory.shards.get(&key) else {
             return;
         };
         let committed = held.is_committed();
-        match held.home {
+        match held.primary {
             Some(ME) => {
                 let claim = Claim {
                     peer: ME,
@@ -185,49 +185,49 @@ impl Custody {
                     committed,
                 };
                 let record = &mut self.peers.get_mut(ME).incoming.fingerprints;
-                let nag = now + self.config.settle();
-                self.home.claim(key, held.shape, claim, record, nag);
+                let retry_at = now + self.config.settle();
+                self.reports.claim(key, held.shape, claim, record, retry_at);
             }
-            Some(home) => {
-                let outgoing = &mut self.peers.get_mut(home).outgoing;
+            Some(primary) => {
+                let outgoing = &mut self.peers.get_mut(primary).outgoing;
                 outgoing.add(now, key, committed, &self.config);
-                self.peers.arm(home);
+                self.peers.arm(primary);
             }
             None => {}
         }
     }
 
-    /// Takes a shard out of what is reported to its home.
+    /// Takes a shard out of what is reported to its primary.
     fn retract(&mut self, now: Time, key: ShardKey) {
         let Some(held) = self.inventory.shards.get(&key) else {
             return;
         };
-        match held.home {
+        match held.primary {
             Some(ME) => {
                 let record = &mut self.peers.get_mut(ME).incoming.fingerprints;
-                self.home.withdraw(now, key, ME, record);
+                self.reports.withdraw(now, key, ME, record);
             }
-            Some(home) => {
-                let outgoing = &mut self.peers.get_mut(home).outgoing;
+            Some(primary) => {
+                let outgoing = &mut self.peers.get_mut(primary).outgoing;
                 outgoing.remove(now, key, held.is_committed(), &self.config);
-                self.peers.arm(home);
+                self.peers.arm(primary);
             }
             None => {}
         }
     }
 
-    pub(super) fn set_home(&mut self, now: Time, key: ShardKey, home: Option<Handle>, hinted: bool) {
+    pub(super) fn set_primary(&mut self, now: Time, key: ShardKey, primary: Option<Handle>, hinted: bool) {
         let Some(held) = self.inventory.shards.get_mut(&key) else {
             return;
         };
         held.hinted = hinted;
-        let stays = key.index == TOMBSTONE && held.home.is_some() && self.config.has(Flaw::TombstoneStays);
-        if held.home == home || stays {
+        let stays = key.index == TOMBSTONE && held.primary.is_some() && self.config.has(Flaw::TombstoneStays);
+        if held.primary == primary || stays {
             return;
         }
         self.retract(now, key);
         if let Some(held) = self.inventory.shards.get_mut(&key) {
-            held.home = home;
+            held.primary = primary;
         }
         self.announce(now, key);
     }

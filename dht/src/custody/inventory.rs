@@ -29,8 +29,8 @@ pub(super) struct Held {
     pub(super) shape: Shape,
     pub(super) tenure: Tenure,
     /// Whom it is reported to; none until the ring was asked.
-    pub(super) home: Option<Handle>,
-    /// The home was taken from another peer's hint, once per change of the membership.
+    pub(super) primary: Option<Handle>,
+    /// The primary was taken from another peer's hint, once per change of the membership.
     pub(super) hinted: bool,
     /// Others may have dropped theirs in favour of it: its writer cannot take it back any more.
     pub(super) vouched: bool,
@@ -52,7 +52,7 @@ impl Held {
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
     pub(super) shards: BTreeMap<ShardKey, Held>,
-    /// Shards whose home is not known yet.
+    /// Shards whose primary is not known yet.
     pub(super) fresh: BTreeSet<ShardKey>,
     pub(super) leases: Timers<ShardKey>,
     pub(super) sweep: Sweep<ShardKey>,
@@ -89,7 +89,7 @@ impl Inventory {
         }
     }
 
-    /// The next shards whose home must be (re)considered, at most `limit`.
+    /// The next shards whose primary must be (re)considered, at most `limit`.
     pub(super) fn unsettled(&mut self, limit: usize) -> Vec<ShardKey> {
         let mut keys = self.sweep.slice(&self.shards, limit);
         while keys.len() < limit

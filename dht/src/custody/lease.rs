@@ -34,9 +34,9 @@ impl Custody {
         if self.inventory.is_deleted(stripe) {
             return Status::None;
         }
-        let told = self.home.stripes.get(&Slot::of(stripe));
+        let known = self.reports.stripes.get(&Slot::of(stripe));
         let mut shards = self.inventory.of(stripe).peekable();
-        if told.is_some_and(super::home::Homed::is_committed) {
+        if known.is_some_and(super::reports::KnownStripe::is_committed) {
             Status::Committed
         } else if shards.peek().is_none() {
             Status::None
@@ -74,8 +74,8 @@ impl Custody {
             self.drop_shard(now, key, true);
             return;
         }
-        let members = ring.successors(stripe, self.config.r);
-        let mut waiting: BTreeSet<Handle> = members
+        let responsible = ring.successors(stripe, self.config.r);
+        let mut waiting: BTreeSet<Handle> = responsible
             .iter()
             .map(|member| self.peers.intern(now, member.peer, true))
             .collect();

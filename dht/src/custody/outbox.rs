@@ -20,7 +20,7 @@ pub(super) struct Outbox {
     confirms: BTreeMap<ShardKey, Option<u64>>,
     releases: Vec<Pin>,
     statuses: BTreeSet<Id>,
-    counts: BTreeSet<Id>,
+    audits: BTreeSet<Id>,
     helds: BTreeSet<Id>,
     totals: BTreeMap<Id, u8>,
     in_flight: bool,
@@ -37,9 +37,9 @@ pub(super) enum Asked {
     Confirm(Vec<(ShardKey, Option<u64>)>),
     Release,
     Status(Vec<Id>),
-    Count,
+    Audit,
     Held(Vec<Id>),
-    Counted,
+    Audited,
 }
 
 impl Outbox {
@@ -73,15 +73,15 @@ impl Outbox {
         self.statuses.insert(stripe);
     }
 
-    pub(super) fn count(&mut self, stripe: Id) {
-        self.counts.insert(stripe);
+    pub(super) fn audit(&mut self, stripe: Id) {
+        self.audits.insert(stripe);
     }
 
     pub(super) fn held(&mut self, stripe: Id) {
         self.helds.insert(stripe);
     }
 
-    pub(super) fn counted(&mut self, stripe: Id, total: u8) {
+    pub(super) fn audited(&mut self, stripe: Id, total: u8) {
         self.totals.insert(stripe, total);
     }
 
@@ -100,7 +100,7 @@ impl Outbox {
             || !self.confirms.is_empty()
             || !self.releases.is_empty()
             || !self.statuses.is_empty()
-            || !self.counts.is_empty()
+            || !self.audits.is_empty()
             || !self.helds.is_empty()
             || !self.totals.is_empty();
         let at = if waiting {
@@ -153,10 +153,10 @@ impl Outbox {
         } else if !self.totals.is_empty() {
             let totals = std::iter::from_fn(|| self.totals.pop_first());
             let totals = totals.take(MAX_ENTRIES).collect();
-            (Request::Counted { totals }, Asked::Counted)
-        } else if !self.counts.is_empty() {
-            let stripes = take(&mut self.counts, MAX_ENTRIES);
-            (Request::Count { stripes }, Asked::Count)
+            (Request::Audited { totals }, Asked::Audited)
+        } else if !self.audits.is_empty() {
+            let stripes = take(&mut self.audits, MAX_ENTRIES);
+            (Request::Audit { stripes }, Asked::Audit)
         } else if self.solicit.is_some() {
             self.solicit = None;
             (Request::Solicit, Asked::Solicit)

@@ -62,8 +62,8 @@ pub(super) struct PeerRecord {
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) outbox: Outbox,
-    /// Stripes it reports here whose home is another peer; it is told with its next report.
-    pub(super) misled: BTreeSet<Id>,
+    /// Stripes it reports here whose primary is another peer; it is told with its next report.
+    pub(super) redirected: BTreeSet<Id>,
     due: Option<Time>,
 }
 
@@ -141,7 +141,7 @@ impl Peers {
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
             outbox: Outbox::default(),
-            misled: BTreeSet::new(),
+            redirected: BTreeSet::new(),
             due: None,
         });
         handle

@@ -1,46 +1,46 @@
-//! Repairs in place of a home that does not: what a count of a stripe leads to.
+//! Repairs in place of a primary that does not: what an audit of a stripe leads to.
 //!
-//! An index that no count has seen for the patience of the i-th peer, that one rebuilds. Nobody's word puts
-//! it off for ever: a home that says that it is at work is believed a few times, who says that the stripe is
-//! deleted shows the tombstone, and of counts in a row that lack an answer, or in which the home names
+//! An index that no audit has seen for the patience of the i-th peer, that one rebuilds. Nobody's word puts
+//! it off for ever: a primary that says that it is at work is believed a few times, who says that the stripe
+//! is deleted shows the tombstone, and of audits in a row that lack an answer, or in which the primary names
 //! strangers, only the first few are in doubt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::count::{Count, MAX_COUNTS, rank};
+use super::audit::{Audit, MAX_AUDITS, rank};
 use super::dialogue::DEADLINE;
 use super::fingerprint::Slot;
-use super::home::{Claim, Homed};
 use super::peers::{Handle, ME};
-use super::plan::{self, Decision, Members, Survey};
-use super::repair::NAG;
+use super::plan::{self, Candidates, Decision, Survey};
+use super::repair::RETRY;
+use super::reports::{Claim, KnownStripe};
 use super::{Custody, Shape, TOMBSTONE};
 use crate::{Flaw, Membership, Time};
 
-/// How often a home that says that it is at work is believed, for one loss.
+/// How often a primary that says that it is at work is believed, for one loss.
 const BELIEFS: u32 = 4;
-/// Counts in a row that may be in doubt, for one loss.
+/// Audits in a row that may be in doubt, for one loss.
 const DOUBTS: u32 = 8;
 /// A take-over for which there is no room among the jobs waits so long.
 const NO_ROOM: Duration = Duration::from_secs(1);
 
-/// A stripe of which the last counts missed an index.
+/// A stripe of which the last audits missed an index.
 #[derive(Debug)]
 pub(super) struct Short {
     since: Time,
-    /// When a count last saw an index, if one did since.
+    /// When an audit last saw an index, if one did since.
     seen: BTreeMap<u8, Time>,
-    /// How often its home said that it is at work, and was believed.
+    /// How often its primary said that it is at work, and was believed.
     beliefs: u32,
-    /// How many counts in a row were in doubt.
+    /// How many audits in a row were in doubt.
     doubts: u32,
-    /// The timer of the next count.
+    /// The timer of the next audit.
     pub(super) wake: Option<Time>,
 }
 
 impl Custody {
-    /// A stripe held here was counted: remembers which indices were not seen since when, and takes over if
+    /// A stripe held here was audited: remembers which indices were not seen since when, and takes over if
     /// that is too long.
     pub(super) fn weigh(
         &mut self,
@@ -48,28 +48,29 @@ impl Custody {
         ring: &impl Membership,
         slot: Slot,
         shape: Shape,
-        count: &Count,
+        audit: &Audit,
     ) {
-        let members = self.members(now, ring, slot);
-        let rank = rank(&members).filter(|rank| *rank > 0);
-        let seen: BTreeSet<u8> = count.keepers(&self.config).into_keys().collect();
+        let responsible = self.responsible(now, ring, slot);
+        let rank = rank(&responsible).filter(|rank| *rank > 0);
+        let seen: BTreeSet<u8> = audit.keepers(&self.config).into_keys().collect();
         let whole = (0..shape.n).all(|index| seen.contains(&index));
         let (Some(rank), false) = (rank, whole) else {
-            return self.counts.is_whole(slot);
+            return self.audits.is_whole(slot);
         };
-        if !self.counts.short.contains_key(&slot) && self.counts.short.len() >= MAX_COUNTS {
+        if !self.audits.short.contains_key(&slot) && self.audits.short.len() >= MAX_AUDITS {
             return;
         }
         let (delay, patience) = (self.config.repair_delay, self.patience());
-        let short = self.counts.short.entry(slot).or_insert_with(|| Short {
+        let short = self.audits.short.entry(slot).or_insert_with(|| Short {
             since: now,
             seen: BTreeMap::new(),
             beliefs: 0,
             doubts: 0,
             wake: None,
         });
-        let minded = count.minded && (short.beliefs < BELIEFS || self.config.has(Flaw::BelieveHomes));
-        if minded {
+        let under_repair =
+            audit.under_repair && (short.beliefs < BELIEFS || self.config.has(Flaw::BelievePrimaries));
+        if under_repair {
             short.beliefs = short.beliefs.saturating_add(1);
             short.since = now;
         }
@@ -80,18 +81,18 @@ impl Custody {
                 .get(index)
                 .map_or(short.since, |seen| short.since.max(*seen))
         };
-        short.doubts = if count.doubtful { short.doubts + 1 } else { 0 };
+        short.doubts = if audit.doubtful { short.doubts + 1 } else { 0 };
         let patient = short.doubts <= DOUBTS || self.config.has(Flaw::DoubtForEver);
         if short.doubts > 0 && patient {
-            return self.counts.wake(slot, Some(now + delay));
+            return self.audits.wake(slot, Some(now + delay));
         }
         let unseen = (0..shape.n).filter(|index| since(index) + patience * rank <= now);
         let missing: Vec<u8> = unseen.collect();
-        let able = count.indices().len() >= usize::from(shape.k) && !self.config.has(Flaw::NoTakeOver);
-        let next = if minded {
+        let able = audit.indices().len() >= usize::from(shape.k) && !self.config.has(Flaw::NoTakeOver);
+        let next = if under_repair {
             now + patience
-        } else if !count.deleted.is_empty() {
-            self.ask_for_proof(now, slot, shape, &count.deleted);
+        } else if !audit.deleted.is_empty() {
+            self.ask_for_proof(now, slot, shape, &audit.deleted);
             now + DEADLINE * 2
         } else if missing.is_empty() {
             now + delay * rank
@@ -100,12 +101,12 @@ impl Custody {
         } else if !self.has_room(now) {
             now + NO_ROOM
         } else {
-            let holders: Vec<Handle> = count.held.iter().map(|(_, peer)| *peer).collect();
-            let named = self.named(now, ring, slot, shape, &holders);
-            self.take_over(now, slot, (shape, missing), &named, count);
-            now + NAG.max(patience)
+            let holders: Vec<Handle> = audit.held.iter().map(|(_, peer)| *peer).collect();
+            let policy_peers = self.policy_peers(now, ring, slot, shape, &holders);
+            self.take_over(now, slot, (shape, missing), &policy_peers, audit);
+            now + RETRY.max(patience)
         };
-        self.counts.wake(slot, Some(next));
+        self.audits.wake(slot, Some(next));
     }
 
     /// Has the tombstone of a short stripe copied here from one of those that say they have it.
@@ -120,30 +121,30 @@ impl Custody {
         }
     }
 
-    /// Rebuilds the missing indices of a stripe as its home would.
+    /// Rebuilds the missing indices of a stripe as its primary would.
     fn take_over(
         &mut self,
         now: Time,
         slot: Slot,
         (shape, missing): (Shape, Vec<u8>),
-        members: &Members,
-        count: &Count,
+        candidates: &Candidates,
+        audit: &Audit,
     ) {
         let survey = Survey {
-            live: count.held.iter().copied().collect(),
+            live: audit.held.iter().copied().collect(),
             ..Survey::default()
         };
-        let claims = count.held.iter().map(|(index, peer)| Claim {
+        let claims = audit.held.iter().map(|(index, peer)| Claim {
             peer: *peer,
             index: *index,
             committed: true,
         });
-        let homed = Homed::of(shape, claims);
-        // Whom the policy names in place of the dead need not be whom it named for the count.
-        let silent = |peer: &Handle| count.again.contains(peer) && !count.answered.contains(peer);
-        let there = members.iter().filter(|(peer, _)| !silent(peer));
+        let known = KnownStripe::of(shape, claims);
+        // Whom the policy names in place of the dead need not be whom it named for the audit.
+        let silent = |peer: &Handle| audit.again.contains(peer) && !audit.answered.contains(peer);
+        let there = candidates.iter().filter(|(peer, _)| !silent(peer));
         let there: Vec<_> = there.copied().collect();
-        let decision = plan::regenerate(now, &homed, (&survey, &missing), &self.peers, &there);
-        self.counts.taken_over_total += u64::from(self.perform(now, slot, shape, decision));
+        let decision = plan::regenerate(now, &known, (&survey, &missing), &self.peers, &there);
+        self.audits.taken_over_total += u64::from(self.perform(now, slot, shape, decision));
     }
 }

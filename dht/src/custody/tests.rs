@@ -1,13 +1,13 @@
 //! Custody on an in-memory network. At every drop of a committed shard the harness checks that the index
 //! still lies on another disk.
 
-mod counts;
+mod audits;
 mod faults;
 pub(super) mod harness;
 mod leases;
 mod policies;
 mod together;
-mod tombs;
+mod tombstones;
 mod view;
 
 use std::time::Duration;
@@ -48,17 +48,17 @@ fn all_placed(net: &Net) -> bool {
     all(net, |net, id| net.is_placed(id, RS.n))
 }
 
-/// Every home's record agrees with the disks, and nothing is on its way.
+/// Every primary's record agrees with the disks, and nothing is on its way.
 fn all_known(net: &Net) -> bool {
     all(net, |net, id| {
-        let home = net.nodes[&net.home(id)].custody.as_ref().unwrap();
-        let record = home.stripe(id).unwrap();
-        let told: Vec<_> = record
+        let primary = net.nodes[&net.primary(id)].custody.as_ref().unwrap();
+        let record = primary.stripe(id).unwrap();
+        let reported: Vec<_> = record
             .shards
             .iter()
             .map(|shard| (shard.index, shard.peer))
             .collect();
-        record.home && told == net.live(id)
+        record.primary && reported == net.live(id)
     })
 }
 
@@ -66,7 +66,7 @@ fn all_known(net: &Net) -> bool {
 fn homes_know_what_is_stored() {
     let net = filled(12, 1);
     assert!(all_known(&net));
-    let health = net.health();
+    let health = net.stats();
     assert_eq!((health.safe, health.unsure, health.lost), (60, 0, 0));
     assert_eq!(net.counters.jobs, 0);
 }
@@ -88,7 +88,7 @@ fn every_kill_within_tolerance_is_repaired() {
         assert!(all(&net, |net, id| net.distinct(id) >= 4));
         net.run_until(secs(60), all_whole);
     }
-    net.run_until(secs(60), |net| all_exact(net) && net.health().safe == 60);
+    net.run_until(secs(60), |net| all_exact(net) && net.stats().safe == 60);
     assert_eq!(net.counters.failed_jobs, 0);
 }
 
@@ -152,7 +152,7 @@ fn a_mass_kill_and_return_starts_no_repair() {
     net.run(secs(120));
     assert_eq!(net.counters.jobs, 0);
     assert!(all_placed(&net) && all_known(&net));
-    assert_eq!(net.health().safe, 60);
+    assert_eq!(net.stats().safe, 60);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_restart_of_all_starts_no_repair() {
     }
     net.run(secs(60));
     assert_eq!(net.counters.jobs, 0);
-    assert_eq!(net.health().safe, 60);
+    assert_eq!(net.stats().safe, 60);
 }
 
 #[test]
@@ -176,11 +176,13 @@ fn a_home_that_dies_amid_repair_is_replaced() {
     net.job_time = secs(3);
     net.kill(peer(1));
     net.run_until(secs(20), |net| net.counters.jobs > 0);
-    let home = (0..STRIPES).map(|number| net.home(stripe(number))).find(|home| {
-        let custody = net.nodes[home].custody.as_ref().unwrap();
-        custody.health().repairs_running > 0
-    });
-    net.kill(home.unwrap());
+    let primary = (0..STRIPES)
+        .map(|number| net.primary(stripe(number)))
+        .find(|primary| {
+            let custody = net.nodes[primary].custody.as_ref().unwrap();
+            custody.stats().repairs_running > 0
+        });
+    net.kill(primary.unwrap());
     net.run_until(secs(200), all_exact);
 }
 
@@ -264,12 +266,12 @@ fn without_a_candidate_a_stripe_is_parked_until_one_comes() {
     let mut net = filled(6, 14);
     net.kill(peer(2));
     net.run(secs(60));
-    let health = net.health();
+    let health = net.stats();
     assert_eq!((health.parked, health.degraded, net.counters.jobs), (60, 60, 0));
     net.join(peer(6));
     net.run_until(secs(60), all_exact);
     net.run(secs(5));
-    assert_eq!((net.health().parked, net.health().safe), (0, 60));
+    assert_eq!((net.stats().parked, net.stats().safe), (0, 60));
 }
 
 #[test]
@@ -279,12 +281,12 @@ fn too_few_are_lost_until_they_return() {
         net.kill(peer(victim));
     }
     net.run(secs(60));
-    assert_eq!(net.health().lost, 60);
+    assert_eq!(net.stats().lost, 60);
     assert_eq!(net.counters.jobs, 0, "nothing to rebuild from");
     net.start(peer(0));
     net.start(peer(1));
     net.start(peer(2));
-    net.run_until(secs(120), |net| all_exact(net) && net.health().safe == 60);
+    net.run_until(secs(120), |net| all_exact(net) && net.stats().safe == 60);
 }
 
 #[test]
@@ -323,7 +325,7 @@ fn an_inconsistent_stripe_is_reported_and_not_retried() {
         .remove(&(stripe(0), index));
     net.with(holder, |custody, now, _| custody.removed(now, stripe(0), index));
     net.run(secs(600));
-    assert_eq!(net.health().inconsistent, 1);
+    assert_eq!(net.stats().inconsistent, 1);
     // Those that hold a shard too do not take its word for ever, and find out for themselves, once each.
     let tried = net.counters.jobs;
     assert!((1..=6).contains(&tried), "{tried}");
@@ -360,10 +362,10 @@ fn who_is_forgotten_is_not_waited_for() {
     net.run(secs(10));
     let (_, victim) = net.live(stripe(0))[0];
     let forgets = |net: &mut Net, about| {
-        let told = net.up();
-        let told = told.into_iter().filter(|up| *up != about);
+        let reported = net.up();
+        let reported = reported.into_iter().filter(|up| *up != about);
         let tell = |up| net.with(up, |custody, now, ring| custody.forget(now, ring, about));
-        let answers: Vec<bool> = told.map(tell).collect();
+        let answers: Vec<bool> = reported.map(tell).collect();
         answers.into_iter().all(|forgotten| forgotten)
     };
     assert!(!forgets(&mut net, victim), "it is there");
@@ -452,7 +454,7 @@ fn a_stall_starts_suspicion_anew() {
 
 #[test]
 fn the_rate_bounds_repair_and_the_most_endangered_come_first() {
-    // A job moves 5 or 6 shards: at 6 MiB/s a home begins no more than one in 5/6 s.
+    // A job moves 5 or 6 shards: at 6 MiB/s a primary begins no more than one in 5/6 s.
     let config = CustodyConfig {
         repair_rate: Some(6 << 20),
         ..quick()
@@ -466,10 +468,10 @@ fn the_rate_bounds_repair_and_the_most_endangered_come_first() {
         net.run(secs(1));
         most = net.counters.jobs - start;
         assert!(most <= 10 * (second * 6 / 5 + 1), "{most} jobs in {second} s");
-        for home in net.up() {
-            let custody = net.nodes[&home].custody.as_ref().unwrap();
-            let health = custody.health();
-            let repaired = |net: &Net, id| net.home(id) == home && net.distinct(id) == 6;
+        for primary in net.up() {
+            let custody = net.nodes[&primary].custody.as_ref().unwrap();
+            let health = custody.stats();
+            let repaired = |net: &Net, id| net.primary(id) == primary && net.distinct(id) == 6;
             let touched = (0..STRIPES)
                 .filter(|number| repaired(&net, stripe(*number)))
                 .count();
@@ -502,20 +504,20 @@ fn repair_off_leaves_everything_where_it_is() {
     net.join(peer(12));
     net.run(secs(120));
     assert_eq!((net.counters.jobs, net.counters.dropped), (0, 0));
-    assert!(net.health().degraded > 0);
+    assert!(net.stats().degraded > 0);
 }
 
 #[test]
 fn a_peer_with_two_shards_gives_one_away() {
     let mut net = Net::new(12, quick(), 30);
     net.run(secs(1));
-    let (id, seats) = (stripe(0), net.seats(stripe(0), 6));
+    let (id, preferred) = (stripe(0), net.preferred(stripe(0), 6));
     for index in 0..6 {
-        assert!(net.store(seats[usize::from(index / 2)], committed(id, index, RS)));
+        assert!(net.store(preferred[usize::from(index / 2)], committed(id, index, RS)));
     }
     net.run(secs(3));
     // Six indices on three peers: one failure too many takes two of them.
-    assert_eq!((net.health().safe, net.health().endangered), (0, 1));
+    assert_eq!((net.stats().safe, net.stats().endangered), (0, 1));
     net.run_until(secs(300), |net| net.is_placed(id, 6));
     assert_eq!((net.counters.copied, net.counters.dropped), (3, 3));
 }
@@ -551,6 +553,6 @@ fn what_is_kept_per_shard_and_stripe_is_bounded() {
     // The anchor of a policy is 34 bytes of each.
     let held = size_of::<(fingerprint::ShardKey, inventory::Held)>();
     assert!(held * 3 / 2 <= 210, "{held}");
-    let homed = size_of::<(Slot, home::Homed)>() + 6 * size_of::<home::Claim>();
-    assert!(homed * 3 / 2 <= 400, "{homed}");
+    let known = size_of::<(Slot, reports::KnownStripe)>() + 6 * size_of::<reports::Claim>();
+    assert!(known * 3 / 2 <= 400, "{known}");
 }

@@ -1,6 +1,6 @@
-//! The safe rule for dropping a surplus shard, on the holder's side.
+//! The safe rule for dropping an excess shard, on the holder's side.
 //!
-//! An order is a hint: those in whose favour a shard may go are [searched](super::witness) for, n distinct
+//! An order is a hint: those in whose favour a shard may go are [searched](super::search) for, n distinct
 //! peers that hold one index each. A holder x drops (S, i) only after, within half the pin time,
 //! 1. the holder y of (S, i) that was found answered that it holds it durable, verified and committed,
 //!    is not itself dropping it, and will not begin to for the pin time, and
@@ -22,7 +22,7 @@
 //! an honest holder other than z, which was trimming then and said no; that one began later still and dropped
 //! before, and so on without end, while holders are few.
 //!
-//! Nothing here survives a restart and nothing needs to: a trim forgotten is a surplus found again.
+//! Nothing here survives a restart and nothing needs to: a trim forgotten is an excess shard found again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -218,7 +218,7 @@ fn of(slot: Slot) -> std::ops::RangeInclusive<ShardKey> {
 }
 
 impl Custody {
-    /// An order to drop a surplus shard came: those in whose favour it may go are searched for.
+    /// An order to drop an excess shard came: those in whose favour it may go are searched for.
     pub(super) fn handle_order(
         &mut self,
         now: Time,
@@ -237,8 +237,8 @@ impl Custody {
         };
         if key.index == LOCATOR {
             // Nothing rests on it: whoever belongs to the first peers has it written again.
-            let members = ring.successors(order.stripe, self.config.r);
-            let mut first = members.iter().filter(|member| member.peer == ring.me());
+            let responsible = ring.successors(order.stripe, self.config.r);
+            let mut first = responsible.iter().filter(|member| member.peer == ring.me());
             if !first.any(|member| member.state != PeerState::Draining) {
                 self.drop_shard(now, key, false);
             }
@@ -249,7 +249,7 @@ impl Custody {
         }
     }
 
-    /// Those that keep all indices of the stripe of a surplus shard were found: they are asked to confirm.
+    /// Those that keep all indices of the stripe of an excess shard were found: they are asked to confirm.
     /// Whether that began.
     pub(super) fn begin_trim(&mut self, now: Time, key: ShardKey, keepers: &BTreeMap<u8, Handle>) -> bool {
         let Some(keep) = keepers.get(&key.index).copied().filter(|keep| *keep != ME) else {
@@ -297,14 +297,14 @@ impl Custody {
             }
             return;
         }
-        for (surplus, keep, trim) in self.trims.confirmed(now, key, peer) {
-            if self.inventory.has_committed(surplus) {
-                self.drop_shard(now, surplus, false);
-                self.searches.dropped(now, surplus);
+        for (excess, keep, trim) in self.trims.confirmed(now, key, peer) {
+            if self.inventory.has_committed(excess) {
+                self.drop_shard(now, excess, false);
+                self.searches.dropped(now, excess);
             }
             self.peers.get_mut(keep).outbox.release(Pin {
-                stripe: surplus.slot.stripe,
-                index: surplus.index,
+                stripe: excess.slot.stripe,
+                index: excess.index,
                 trim,
             });
             self.peers.arm(keep);

@@ -18,7 +18,7 @@ pub(super) enum Purpose {
     /// A step of a walk: what follows these virtual nodes of the peer.
     Walk(LookupId, Vec<Id>),
     /// To see what lies around candidates for own virtual nodes.
-    Places,
+    Positions,
     /// To announce that this peer leaves.
     Leave,
 }

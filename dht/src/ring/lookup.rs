@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::calls::{Purpose, Timer};
 use super::message::{Event, Found, LookupError, LookupId, MAX_CONTACTS, MAX_WITHOUT, Request, Response};
-use super::table::{Standing, Table};
+use super::table::{MemberState, Table};
 use super::{Phase, Ring};
 use crate::{Contact, Flaw, Id, Peer, Time};
 
@@ -51,7 +51,7 @@ pub(super) struct Lookup {
     /// Who did not answer, or is no member.
     silent: BTreeSet<Peer>,
     /// How many of them whoever was asked was told of.
-    told: BTreeMap<Peer, usize>,
+    informed: BTreeMap<Peer, usize>,
     /// Questions sent.
     questions: usize,
     /// How often it began anew after nobody was left to ask.
@@ -95,8 +95,8 @@ impl Lookup {
         let (low, high) = (self.nodes.range(..self.target), self.nodes.range(self.target..));
         let mut before = low.rev().chain(high.rev()).map(|(_, peer)| *peer);
         let nearest = before.find(|peer| !self.silent.contains(peer))?;
-        let told = self.told.get(&nearest)?;
-        (self.path.contains(&nearest) && *told < self.silent.len()).then_some(nearest)
+        let informed = self.informed.get(&nearest)?;
+        (self.path.contains(&nearest) && *informed < self.silent.len()).then_some(nearest)
     }
 
     /// Takes over the contacts that lie nearer to the target, on either side, than `from` does.
@@ -182,7 +182,7 @@ impl Ring {
             contacts: BTreeMap::new(),
             asked: BTreeSet::from([self.table.me().peer]),
             silent: BTreeSet::new(),
-            told: BTreeMap::new(),
+            informed: BTreeMap::new(),
             questions: 0,
             rounds: 0,
             path: Vec::new(),
@@ -224,7 +224,7 @@ impl Ring {
             return;
         };
         lookup.asked.insert(to.peer);
-        lookup.told.insert(to.peer, lookup.silent.len());
+        lookup.informed.insert(to.peer, lookup.silent.len());
         lookup.questions += 1;
         let request = Request::Next {
             target: lookup.target,
@@ -252,7 +252,7 @@ impl Ring {
             lookup.rounds += 1;
             lookup.asked = BTreeSet::from([me]);
             lookup.silent.clear();
-            lookup.told.clear();
+            lookup.informed.clear();
             lookup.nodes.clear();
             lookup.contacts.clear();
             lookup.know(&self.table, nodes);
@@ -409,19 +409,19 @@ impl Ring {
         if self.member {
             contacts.push(self.table.me().clone());
         }
-        let place = |contact: &Contact| {
+        let position = |contact: &Contact| {
             // Where the table has the same virtual nodes, it has their identifiers too.
             let known = self.table.contact(contact.peer);
             let known = known.filter(|known| known.virtual_nodes == contact.virtual_nodes);
             reach(known.unwrap_or(contact), lookup.target).1
         };
-        let mut placed: Vec<_> = contacts
+        let mut positioned: Vec<_> = contacts
             .into_iter()
-            .map(|contact| (place(&contact), contact))
+            .map(|contact| (position(&contact), contact))
             .collect();
-        placed.sort_by_key(|(distance, contact)| (*distance, contact.peer));
-        placed.dedup_by_key(|(_, contact)| contact.peer);
-        let contacts = placed.into_iter().map(|(_, contact)| contact);
+        positioned.sort_by_key(|(distance, contact)| (*distance, contact.peer));
+        positioned.dedup_by_key(|(_, contact)| contact.peer);
+        let contacts = positioned.into_iter().map(|(_, contact)| contact);
         contacts.take(lookup.count).collect()
     }
 
@@ -495,7 +495,7 @@ impl Ring {
 /// Whether this contact is in the graveyard, in this version or a later one.
 fn is_dead(table: &Table, contact: &Contact) -> bool {
     table.get(contact.peer).is_some_and(|entry| match entry.standing {
-        Standing::Dead(_) => contact.version <= entry.contact.version,
-        Standing::Known | Standing::Candidate | Standing::Alive | Standing::Suspect => false,
+        MemberState::Dead(_) => contact.version <= entry.contact.version,
+        MemberState::Known | MemberState::Candidate | MemberState::Alive | MemberState::Suspect => false,
     })
 }

@@ -179,7 +179,7 @@ pub enum Event {
     PeerChanged(Peer),
     /// New virtual nodes were chosen: these indices, in this order. The driver keeps them before it sends the
     /// next request, and hands them back in the contact at the next start; they are chosen once.
-    Placed(Vec<u16>),
+    Positioned(Vec<u16>),
     /// A lookup begun by [`super::Ring::lookup`] ended.
     LookupDone {
         /// Which.

@@ -268,11 +268,11 @@ fn a_peer_that_leaves_is_forgotten_by_all_and_says_when() {
     net.with(leaver, Ring::leave);
     net.run(SECOND);
     assert!(net.events.contains(&(leaver, Event::Left)));
-    let told = net
+    let announced = net
         .events
         .iter()
         .filter(|(_, event)| *event == Event::Departed(leaver));
-    assert_eq!(told.count(), 11);
+    assert_eq!(announced.count(), 11);
     assert_eq!(net.ring(leaver).phase(), Phase::Left);
     net.kill(leaver);
     converge(&mut net, 2 * SECOND);

@@ -31,12 +31,12 @@ fn an_uncommitted_put_expires_everywhere() {
     let (id, state) = (stripe(0), pending(&net, secs(30)));
     net.put_as(id, RS, state);
     net.run(secs(10));
-    assert_eq!(net.health().pending, 1);
+    assert_eq!(net.stats().pending, 1);
     net.run(secs(15));
     assert_eq!(net.live(id).len(), 6);
     net.run(secs(30));
     assert!(net.live(id).is_empty());
-    assert_eq!(net.health(), Health::default());
+    assert_eq!(net.stats(), CustodyStats::default());
     assert_eq!(net.counters.jobs, 0);
 }
 
@@ -69,12 +69,12 @@ fn one_commit_spreads() {
     commit_at(&mut net, holder, id);
     net.run_until(secs(60), |net| commits(net, id) == 6);
     net.run(secs(10));
-    assert_eq!(net.health().safe, 1);
+    assert_eq!(net.stats().safe, 1);
 }
 
 #[test]
 fn expiry_asks_for_the_commit_first() {
-    // The homes say nothing: only the question at the end of the lease can save the shards.
+    // The primaries say nothing: only the question at the end of the lease can save the shards.
     let config = CustodyConfig {
         exchange_dirty: secs(4000),
         exchange_idle: secs(4000),

@@ -1,8 +1,9 @@
-//! What a home has been told: for each stripe, who says it holds which index.
+//! What a primary has been told: for each stripe, who says it holds which index.
 //!
 //! The record of a holder is exactly what that holder reports to this peer, whether or not this peer thinks
-//! itself home of the stripe: so totals agree whenever the exchange is complete, and a change of view on one
-//! side needs no message until the other side sees it too. Only stripes this peer is home of are judged.
+//! itself the primary of the stripe: so totals agree whenever the exchange is complete, and a change of view
+//! on one side needs no message until the other side sees it too. Only stripes this peer is the primary of
+//! are judged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,59 +25,59 @@ pub(super) struct Claim {
 
 /// How well a stripe is off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Class {
-    /// Another peer is home of it.
+pub(super) enum StripeHealth {
+    /// Another peer is the primary of it.
     #[default]
     Foreign,
     /// This peer holds its tombstone, or somebody says that he does.
     Deleted,
     Pending,
-    /// This peer has not been home for long enough to have heard of all its shards.
+    /// This peer has not been primary for long enough to have heard of all its shards.
     Unsure,
     Lost,
     Endangered,
     Degraded,
-    /// Whole as far as this peer knows, which has repaired it; nobody else has counted it yet.
-    Uncounted,
+    /// Whole as far as this peer knows, which has repaired it; nobody else has audited it yet.
+    Unaudited,
     Safe,
 }
 
 /// The record of one stripe.
 #[derive(Debug)]
-pub(super) struct Homed {
+pub(super) struct KnownStripe {
     pub(super) shape: Shape,
     pub(super) claims: Vec<Claim>,
-    /// Since when this peer has been home of the stripe.
+    /// Since when this peer has been the primary of the stripe.
     pub(super) tracked: Option<Time>,
     /// When a claim was last withdrawn by its holder.
     pub(super) withdrawn: Time,
     /// No job before this: the last one failed, or its outcome is not reported yet.
     pub(super) not_before: Time,
     /// No instruction to holders before this: the last one is still being followed.
-    pub(super) nag: Time,
+    pub(super) retry_at: Time,
     pub(super) wake: Option<Time>,
     pub(super) queued: Option<u16>,
-    pub(super) class: Class,
+    pub(super) health: StripeHealth,
     pub(super) failures: u32,
     pub(super) running: bool,
     pub(super) parked: bool,
     pub(super) inconsistent: bool,
-    /// Repaired here, and nobody else has counted all n since.
-    pub(super) uncounted: Option<Box<Uncounted>>,
+    /// Repaired here, and nobody else has audited all n since.
+    pub(super) unaudited: Option<Box<PendingAudit>>,
     /// Shards were moved, and these peers have a locator written since.
     pub(super) located: Option<BTreeSet<Handle>>,
 }
 
-/// Who is asked to count a stripe.
+/// Who is asked to audit a stripe.
 #[derive(Debug, Default)]
-pub(super) struct Uncounted {
-    pub(super) counter: Option<Handle>,
+pub(super) struct PendingAudit {
+    pub(super) auditor: Option<Handle>,
     pub(super) asked: usize,
     /// When the next one is asked.
     pub(super) due: Time,
 }
 
-impl Homed {
+impl KnownStripe {
     fn new(shape: Shape) -> Self {
         Self {
             shape,
@@ -84,15 +85,15 @@ impl Homed {
             tracked: None,
             withdrawn: Time::ZERO,
             not_before: Time::ZERO,
-            nag: Time::ZERO,
+            retry_at: Time::ZERO,
             wake: None,
             queued: None,
-            class: Class::Foreign,
+            health: StripeHealth::Foreign,
             failures: 0,
             running: false,
             parked: false,
             inconsistent: false,
-            uncounted: None,
+            unaudited: None,
             located: None,
         }
     }
@@ -126,9 +127,9 @@ impl Homed {
             self.located = Some(BTreeSet::new());
         } else if targets.iter().any(|(index, _)| *index == LOCATOR) && targets.len() == stored.len() {
             self.located = None;
-        } else if let Some(told) = &mut self.located {
-            let written = stored.iter().filter(|(index, _)| *index == LOCATOR);
-            told.extend(written.map(|(_, peer)| *peer));
+        } else if let Some(written) = &mut self.located {
+            let located = stored.iter().filter(|(index, _)| *index == LOCATOR);
+            written.extend(located.map(|(_, peer)| *peer));
         }
     }
 
@@ -140,45 +141,45 @@ impl Homed {
 
 /// All records, and which must be judged again.
 #[derive(Debug, Default)]
-pub(super) struct Home {
-    pub(super) stripes: BTreeMap<Slot, Homed>,
+pub(super) struct Reports {
+    pub(super) stripes: BTreeMap<Slot, KnownStripe>,
     pub(super) dirty: BTreeSet<Slot>,
     pub(super) wakes: Timers<Slot>,
     pub(super) sweep: Sweep<Slot>,
-    tally: BTreeMap<Class, usize>,
+    tally: BTreeMap<StripeHealth, usize>,
     parked: usize,
     inconsistent: usize,
 }
 
-impl Home {
+impl Reports {
     /// Takes a holder's word. `record` is the fingerprint of all its words. A stripe becoming committed is
-    /// not spread before `nag`: the writer is doing that.
+    /// not spread before `retry_at`: the writer is doing that.
     pub(super) fn claim(
         &mut self,
         key: ShardKey,
         shape: Shape,
         claim: Claim,
         record: &mut Fingerprints,
-        nag: Time,
+        retry_at: Time,
     ) {
         let tally = &mut self.tally;
-        let homed = self.stripes.entry(key.slot).or_insert_with(|| {
-            *tally.entry(Class::Foreign).or_default() += 1;
-            Homed::new(shape)
+        let known = self.stripes.entry(key.slot).or_insert_with(|| {
+            *tally.entry(StripeHealth::Foreign).or_default() += 1;
+            KnownStripe::new(shape)
         });
-        if claim.committed && !homed.is_committed() {
-            homed.nag = nag;
+        if claim.committed && !known.is_committed() {
+            known.retry_at = retry_at;
         }
         let same = |old: &&mut Claim| old.peer == claim.peer && old.index == claim.index;
-        match homed.claims.iter_mut().find(same) {
+        match known.claims.iter_mut().find(same) {
             Some(old) if *old == claim => return,
             Some(old) => {
                 record.remove(key, old.committed);
                 *old = claim;
             }
             None => {
-                homed.claims.reserve_exact(1);
-                homed.claims.push(claim);
+                known.claims.reserve_exact(1);
+                known.claims.push(claim);
             }
         }
         record.add(key, claim.committed);
@@ -187,9 +188,9 @@ impl Home {
 
     /// The holder withdraws its word.
     pub(super) fn withdraw(&mut self, now: Time, key: ShardKey, peer: Handle, record: &mut Fingerprints) {
-        if let Some(homed) = self.stripes.get_mut(&key.slot) {
-            homed.withdrawn = now;
-            homed.claims.retain(|claim| {
+        if let Some(known) = self.stripes.get_mut(&key.slot) {
+            known.withdrawn = now;
+            known.claims.retain(|claim| {
                 let hit = claim.peer == peer && claim.index == key.index;
                 if hit {
                     record.remove(key, claim.committed);
@@ -207,7 +208,7 @@ impl Home {
         holder: Handle,
         listing: &Listing,
         record: &mut Fingerprints,
-        nag: Time,
+        retry_at: Time,
     ) {
         let slot = |stripe| Slot {
             bucket: listing.bucket,
@@ -220,7 +221,7 @@ impl Home {
             .collect();
         let range = self.stripes.range(slot(listing.from)..=slot(listing.to));
         let withdrawn: Vec<ShardKey> = range
-            .flat_map(|(slot, homed)| homed.claims.iter().map(move |claim| (*slot, claim)))
+            .flat_map(|(slot, known)| known.claims.iter().map(move |claim| (*slot, claim)))
             .filter(|(_, claim)| claim.peer == holder)
             .map(|(slot, claim)| ShardKey {
                 slot,
@@ -237,15 +238,15 @@ impl Home {
                 index: entry.index,
                 committed: entry.committed,
             };
-            self.claim(key, entry.shape, claim, record, nag);
+            self.claim(key, entry.shape, claim, record, retry_at);
         }
     }
 
     /// The next stripes to judge, at most `limit`.
     pub(super) fn unjudged(&mut self, now: Time, limit: usize) -> Vec<Slot> {
         while let Some(slot) = self.wakes.pop_due(now) {
-            if let Some(homed) = self.stripes.get_mut(&slot) {
-                homed.wake = None;
+            if let Some(known) = self.stripes.get_mut(&slot) {
+                known.wake = None;
                 self.dirty.insert(slot);
             }
         }
@@ -259,42 +260,42 @@ impl Home {
     }
 
     pub(super) fn wake(&mut self, slot: Slot, at: Option<Time>) {
-        if let Some(homed) = self.stripes.get_mut(&slot) {
-            self.wakes.rearm(slot, &mut homed.wake, at);
+        if let Some(known) = self.stripes.get_mut(&slot) {
+            self.wakes.rearm(slot, &mut known.wake, at);
         }
     }
 
     /// Files the stripe under a class.
-    pub(super) fn classify(&mut self, slot: Slot, class: Class, parked: bool) {
-        if let Some(homed) = self.stripes.get_mut(&slot) {
-            *self.tally.entry(class).or_default() += 1;
-            let old = std::mem::replace(&mut homed.class, class);
+    pub(super) fn set_health(&mut self, slot: Slot, health: StripeHealth, parked: bool) {
+        if let Some(known) = self.stripes.get_mut(&slot) {
+            *self.tally.entry(health).or_default() += 1;
+            let old = std::mem::replace(&mut known.health, health);
             *self.tally.entry(old).or_default() -= 1;
             self.parked += usize::from(parked);
-            self.parked -= usize::from(std::mem::replace(&mut homed.parked, parked));
+            self.parked -= usize::from(std::mem::replace(&mut known.parked, parked));
         }
     }
 
     pub(super) fn mark_inconsistent(&mut self, slot: Slot) {
-        if let Some(homed) = self.stripes.get_mut(&slot) {
-            self.inconsistent += usize::from(!homed.inconsistent);
-            homed.inconsistent = true;
+        if let Some(known) = self.stripes.get_mut(&slot) {
+            self.inconsistent += usize::from(!known.inconsistent);
+            known.inconsistent = true;
         }
     }
 
     /// Forgets a stripe nobody claims.
     pub(super) fn forget(&mut self, slot: Slot) {
-        self.classify(slot, Class::Foreign, false);
+        self.set_health(slot, StripeHealth::Foreign, false);
         self.wake(slot, None);
-        if let Some(homed) = self.stripes.remove(&slot) {
-            self.inconsistent -= usize::from(homed.inconsistent);
-            *self.tally.entry(homed.class).or_default() -= 1;
+        if let Some(known) = self.stripes.remove(&slot) {
+            self.inconsistent -= usize::from(known.inconsistent);
+            *self.tally.entry(known.health).or_default() -= 1;
         }
         self.dirty.remove(&slot);
     }
 
-    pub(super) fn count(&self, class: Class) -> usize {
-        self.tally.get(&class).copied().unwrap_or(0)
+    pub(super) fn count(&self, health: StripeHealth) -> usize {
+        self.tally.get(&health).copied().unwrap_or(0)
     }
 
     pub(super) fn parked(&self) -> usize {

@@ -1,4 +1,4 @@
-//! Tombstones, on one custody and what it is told.
+//! Tombstones, on one custody and what is reported to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,10 +29,10 @@ fn drops(custody: &mut Custody) -> Vec<u8> {
     dropped
 }
 
-/// In the view of peer 0, which is home of stripe 0, in a ring with peer 1.
+/// In the view of peer 0, which is the primary of stripe 0, in a ring with peer 1.
 fn at_home<T>(act: impl FnOnce(&View<'_>) -> T) -> T {
-    let home = stripe(0);
-    let ids = BTreeMap::from([(home, peer(0)), (home.successor(), peer(1))]);
+    let primary = stripe(0);
+    let ids = BTreeMap::from([(primary, peer(0)), (primary.successor(), peer(1))]);
     let states = BTreeMap::from([(peer(0), PeerState::Accepting), (peer(1), PeerState::Accepting)]);
     act(&View::Oracle {
         me: peer(0),
@@ -150,7 +150,6 @@ fn nobodys_word_for_a_tombstone_is_enough() {
     // Who says so and has none is not believed for a while, and the stripe is what it was.
     assert_eq!(copies_of_tombstones(&drive(&mut custody, at(15))), []);
     assert!(
-        custody.health().safe + custody.health().degraded + custody.health().lost + custody.health().unsure
-            > 0
+        custody.stats().safe + custody.stats().degraded + custody.stats().lost + custody.stats().unsure > 0
     );
 }
