@@ -30,7 +30,7 @@ pub enum Flaw {
     /// An older contact replaces a newer one.
     OldContactWins,
     /// A lookup drops from answers whom the asker counts as dead, without asking them.
-    TrustTheGraveyard,
+    TrustDeaths,
     /// Every change anywhere makes the neighbourhood hurry.
     HurryForAll,
     /// Excess shards go when the primary says so, whatever other holders say.
@@ -109,7 +109,7 @@ impl Flaw {
         ("busy-is-dead", Self::BusyIsDead),
         ("hearsay-revives", Self::HearsayRevives),
         ("old-contact-wins", Self::OldContactWins),
-        ("trust-the-graveyard", Self::TrustTheGraveyard),
+        ("trust-deaths", Self::TrustDeaths),
         ("hurry-for-all", Self::HurryForAll),
         ("trim-without-confirmation", Self::TrimWithoutConfirmation),
         ("expire-without-asking", Self::ExpireWithoutAsking),

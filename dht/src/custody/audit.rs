@@ -1,26 +1,27 @@
-//! Audits of stripes: their first peers are asked what they hold.
+//! Audits of stripes: the peers that may hold a stripe are asked what they hold of it.
 //!
-//! A primary judges by reports, and believes its own repairs. Two things must not rest on that alone.
+//! A primary judges by reports and believes its own repairs. Two things must not rest on that alone.
 //!
-//! * A repair is done only when another peer than the one that wrote has audited n indices on n peers: the
-//!   primary asks the next one in the ring (`Audit`), which asks the holders (`Held`) and says what it found
-//!   (`Audited`). Until then the stripe is not safe in the primary's health.
-//! * A primary may live and yet repair nothing: it hangs, its jobs fail, or it was told not to. So whoever
-//!   holds a shard as the i-th peer after the primary audits the stripe in every i-th of its rounds, and when
-//!   a peer vanished. Where an index is missing it audits again after i repair delays, and what no audit has
-//!   seen for i × 4 repair delays it rebuilds itself, unless the primary says that it is at work: all audits
-//!   of a short stripe together are few times those of the first to take over, however many hold its locator.
+//! * A repair is done only when another peer than the one that wrote has found n indices on n peers. The
+//!   primary asks the next peer in the ring for an audit (`Audit`). That one asks the holders (`Held`) and
+//!   reports the total (`Audited`). Until then the stripe is not safe in the primary's statistics.
+//! * A primary may live and yet repair nothing: it hangs, its jobs fail, or its repairs are switched off. So
+//!   whoever holds a shard as the i-th peer after the primary audits the stripe in every i-th of its rounds,
+//!   and when a peer vanished. Where an index is missing it audits again after i repair delays. What no audit
+//!   has seen for i × 4 repair delays it rebuilds itself, unless the primary says that it is at work. All
+//!   audits of a short stripe together are few times those of the first to take over, however many hold its
+//!   locator.
 //!
-//! A peer that the ring counts as alive and that answers no such question any more counts as holding nothing;
-//! an audit that lacks another's answer says nothing. Under other policies than `successors` those that the
-//! policy names are asked, and those whom the primary names, for runs change and holders stay; whoever holds
-//! the stripe's locator counts. Two that repair the same stripe waste work and lose nothing: what is double a
-//! primary has trimmed. A stripe's far holders, beyond the first r peers, are not asked; handoff brings them
-//! nearer.
+//! A peer that the ring takes for alive and that answers no such question holds nothing as far as the audit
+//! goes. An audit that lacks the answer of a peer that answers others is in doubt. Under other policies than
+//! `successors` those that the policy names are asked, and those whom the primary names, for runs change and
+//! holders stay; whoever holds the stripe's locator audits it. Two that repair the same stripe waste work and
+//! lose nothing: the primary has the excess trimmed. Holders beyond the first r peers are not asked; handoff
+//! brings their shards nearer.
 //!
 //! Any of those asked may lie. Each counts for one index ([`Matching`]). A primary that says that it is at
 //! work is believed a few times for one loss. Who says that the stripe is deleted is asked for the tombstone,
-//! and not believed again for a while if it shows none. Audits that others want take half of the room at
+//! and not believed again for a while if it shows none. Audits that others ask for take half of the room at
 //! most.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,21 +55,21 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Audit {
     begun: Time,
-    /// Of a stripe that is held here; otherwise another peer wants the audit.
+    /// The shape of a stripe that is held here; none: the audit is for another peer.
     shape: Option<Shape>,
     askers: BTreeSet<Handle>,
     waiting: BTreeSet<Handle>,
     pub(super) answered: BTreeSet<Handle>,
-    /// Asked again.
+    /// Peers that did not answer and are asked once more.
     pub(super) again: BTreeSet<Handle>,
-    /// Somebody who answers others did not.
+    /// A peer that answered lately did not answer this audit.
     pub(super) doubtful: bool,
     pub(super) held: BTreeSet<(u8, Handle)>,
     /// Of the first r peers, those after so many were not asked yet.
     asked: Option<usize>,
     /// The primary says that it is at work.
     pub(super) under_repair: bool,
-    /// Who says that it holds the tombstone.
+    /// Peers that say that they hold the tombstone.
     pub(super) deleted: BTreeSet<Handle>,
 }
 
@@ -86,7 +87,7 @@ impl Audit {
         self.held.iter().map(|(index, _)| *index).collect()
     }
 
-    /// Indices and as many peers.
+    /// The indices found and the peer that counts for each.
     pub(super) fn keepers(&self, config: &CustodyConfig) -> BTreeMap<u8, Handle> {
         if config.has(Flaw::CountTwice) {
             return self.held.iter().copied().collect();
@@ -112,7 +113,7 @@ pub(super) struct Audits {
     whole: bool,
     /// All that is held is to be audited from then on.
     vanished: Option<Time>,
-    /// When a repair of this peer as the primary succeeded last.
+    /// When a repair of this peer as the primary last succeeded.
     pub(super) repaired: Option<Time>,
     pub(super) taken_over_total: u64,
 }
@@ -143,7 +144,7 @@ impl Audits {
             .min()
     }
 
-    /// What was short before does not count: this peer was out of its wits.
+    /// The event loop stalled: what was found short before may have been whole meanwhile.
     pub(super) fn stalled(&mut self) {
         for (slot, Short { mut wake, .. }) in std::mem::take(&mut self.short) {
             self.wakes.rearm(slot, &mut wake, None);
@@ -180,7 +181,7 @@ impl Custody {
         self.config.repair_delay * PATIENCE
     }
 
-    /// What is held here of a stripe, there to stay.
+    /// What is held here of a stripe to stay, and what its primary adds.
     pub(super) fn holds(&mut self, now: Time, stripe: crate::Id) -> Holds {
         let keys = self.keys_of(stripe).into_iter();
         let indices = keys.filter(|key| self.confirm(now, *key, None));
@@ -203,7 +204,7 @@ impl Custody {
         }
     }
 
-    /// Goes on counting.
+    /// Begins the audits that are due.
     pub(super) fn handle_audits(&mut self, now: Time, ring: &impl Membership) {
         while let Some((begun, slot)) = self.audits.begun.first().copied()
             && begun + LIMIT <= now
@@ -451,7 +452,7 @@ impl Custody {
         }
     }
 
-    /// The primary of a stripe it has repaired wants it audited: by the next peers in turn, until one counts
+    /// The primary of a stripe it has repaired wants it audited: by the next peers in turn, until one finds
     /// all.
     pub(super) fn want_audit(&mut self, now: Time, slot: Slot, responsible: &Candidates) -> Option<Time> {
         let others: Vec<Handle> = responsible

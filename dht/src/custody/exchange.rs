@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overtaken_report_is_not_admitted() {
+    fn report_overtaken_is_not_admitted() {
         let mut incoming = Incoming::default();
         assert!(incoming.admit(7, 2) && incoming.admit(7, 5));
         assert!(!incoming.admit(7, 5) && !incoming.admit(7, 4));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_cover_a_bucket_without_splitting_a_stripe() {
+    fn pages_of_a_bucket_cover_it_and_split_no_stripe() {
         let bucket = 9;
         let ids = (0..4000u64).map(stripe);
         let ids = ids.filter(|id| id.as_bytes().last() == Some(&bucket));
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_that_never_agrees_is_asked_ever_less_often() {
+    fn reports_to_a_primary_that_never_agrees_back_off() {
         let config = CustodyConfig::default();
         let (mut outgoing, mut now, mut gaps) = (Outgoing::default(), Time::ZERO, Vec::new());
         outgoing.add(now, ShardKey::new(stripe(1), 0), true, &config);

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn removal_undoes_addition_in_any_order() {
+    fn removal_in_any_order_undoes_addition() {
         let mut set = Fingerprints::default();
         set.add(key(1, 2, 3), true);
         let one = set.total();
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_show_from_both_sides() {
+    fn differing_buckets_show_from_both_sides() {
         let mut a = Fingerprints::default();
         let mut b = Fingerprints::default();
         a.add(key(1, 1, 0), true);

@@ -86,8 +86,8 @@ impl Custody {
     }
 
     /// Whoever stored a shard wants it back, which the driver may do now: until [`Self::removed`] or
-    /// [`Self::spared`] it is confirmed to nobody. Not what others may count on: a committed shard that was
-    /// confirmed before.
+    /// [`Self::spared`] it is confirmed to nobody. Not allowed for what others may rely on: a committed shard
+    /// that was confirmed before.
     pub fn begin_discard(&mut self, stripe: Id, index: u8) -> bool {
         let key = ShardKey::new(stripe, index);
         let held = self.inventory.shards.get(&key);

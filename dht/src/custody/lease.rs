@@ -127,7 +127,7 @@ impl Custody {
 
     /// Everybody alive was asked and nobody knew of a commit.
     fn conclude(&mut self, now: Time, stripe: Id) {
-        // Old answers count for nothing: this process may have stood still since, and a commit have come to
+        // Old answers count for nothing: the event loop may have stalled since, and a commit have come to
         // the others.
         let unsure = self
             .inquiries

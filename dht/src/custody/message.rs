@@ -91,7 +91,7 @@ pub struct Holds {
     /// cannot be repaired.
     pub under_repair: bool,
     /// What its primary says besides, where holders cannot be found from the stripe's id: who else lives and
-    /// holds shards, as far as it was told. All answers of one response name at most [`MAX_ENTRIES`].
+    /// holds shards, as far as they reported. All answers of one response name at most [`MAX_ENTRIES`].
     pub reported: Vec<Peer>,
 }
 
@@ -199,7 +199,7 @@ pub struct Pin {
 /// What a peer knows of a stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Nothing.
+    /// It holds nothing of the stripe.
     None,
     /// It holds a pending shard and knows of no commit.
     Pending,

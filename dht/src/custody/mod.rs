@@ -8,7 +8,7 @@
 //! * The **primary** puts the reports together (`primary`), judges what each stripe needs (`plan`) and has
 //!   missing shards regenerated, misplaced ones copied to their place, excess ones trimmed and commits
 //!   spread (`repair`).
-//! * The **witness** answers questions about what it holds, counts for the primary what that has repaired,
+//! * The **auditor** answers questions about what it holds, audits for the primary what that has repaired,
 //!   and takes over where a primary does not repair (`audit`).
 //!
 //! Invariants. A shard that [`Effect::Drop`] names was either confirmed elsewhere, with n distinct legal
@@ -336,14 +336,14 @@ impl Custody {
         }
     }
 
-    /// The stripes this peer is the primary of with fewer than k shards, as far as it has been told.
+    /// The stripes this peer is the primary of with fewer than k shards, as far as holders reported.
     pub fn lost(&self) -> impl Iterator<Item = (Id, Shape)> {
         let stripes = self.reports.stripes.iter();
         let lost = stripes.filter(|(_, known)| known.health == StripeHealth::Lost);
         lost.map(|(slot, known)| (slot.stripe, known.shape))
     }
 
-    /// What this peer has been told of a stripe; none if nothing.
+    /// What holders reported to this peer of a stripe; none if nothing.
     pub fn stripe(&self, stripe: Id) -> Option<StripeRecord> {
         let known = self.reports.stripes.get(&Slot::of(stripe))?;
         let mut shards: Vec<ShardRecord> = known

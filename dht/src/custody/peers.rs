@@ -62,7 +62,7 @@ pub(super) struct PeerRecord {
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) outbox: Outbox,
-    /// Stripes it reports here whose primary is another peer; it is told with its next report.
+    /// Stripes it reports here whose primary is another peer; the answer to its next report redirects it.
     pub(super) redirected: BTreeSet<Id>,
     due: Option<Time>,
 }
@@ -258,7 +258,7 @@ impl Peers {
         }
     }
 
-    /// This peer was out of its wits for a while: all suspicions start anew.
+    /// The event loop stalled: all suspicions start anew.
     pub(super) fn stalled(&mut self, now: Time) {
         self.floor = now;
     }
@@ -336,7 +336,7 @@ impl Peers {
         self.records.iter().skip(1).filter(met).count()
     }
 
-    /// When this peer had its wits about it, from `at` on.
+    /// Since when the event loop has not stalled, from `at` on.
     pub(super) fn awake_since(&self, at: Time) -> Time {
         at.max(self.floor)
     }

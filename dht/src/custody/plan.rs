@@ -104,7 +104,7 @@ impl Survey {
         }
     }
 
-    /// Who keeps which index where it is best placed: on as many of the seats as can be, then wherever it
+    /// Who keeps which index where it is best placed: on as many preferred peers as can be, then wherever it
     /// lies, the nearest first. Of the holders for whom `audits` says so.
     fn keepers(
         &self,
@@ -173,7 +173,7 @@ fn position(candidates: &Candidates, peer: Handle) -> usize {
 }
 
 /// The n peers that should hold the stripe: in the order of the ring, those that take shards or hold one
-/// already and want to keep it. A full holder keeps its seat, or else a peer near its limit would be emptied
+/// already and want to keep it. A full holder stays preferred, or else a peer near its limit would be emptied
 /// and refilled in turns.
 fn preferred(now: Time, known: &KnownStripe, peers: &Peers, candidates: &Candidates) -> Vec<Handle> {
     let holds = |peer| known.holds(peer);
@@ -334,10 +334,10 @@ pub(super) fn regenerate(
     }
 }
 
-/// An index whose keeper has no seat, or for which there is no keeper because its holder keeps another one,
-/// goes to the first empty seat. Where there is none, one whose keeper has no seat goes to a seat that keeps
-/// nothing: its own would go as excess, but for holders so far away that those at the seats do not know
-/// them.
+/// The next copy of a misplaced shard: one whose keeper is not preferred, or that has no keeper because its
+/// holder keeps another one. It goes to the first preferred peer that holds nothing. Where all of them hold
+/// something, a shard whose keeper is not preferred goes to a preferred peer that keeps nothing. What that
+/// peer holds would go as excess, but for holders so far away that preferred peers do not know them.
 fn handoff(known: &KnownStripe, survey: &Survey, candidates: &Candidates, preferred: &[Handle]) -> Decision {
     let keepers = survey.keepers(known.shape.n, preferred, candidates, |_, _| true);
     let empty = |peer: &&Handle| !known.holds(**peer);
@@ -378,8 +378,8 @@ pub(super) fn excess(
     excess
 }
 
-/// Shards of a whole stripe that may go because another holder of the same index is better placed: one with a
-/// seat, then the nearer one; no peer keeps more than one.
+/// Shards of a whole stripe that may go because another holder of the same index is better placed: the
+/// preferred one, then the nearer one; no peer keeps more than one.
 fn excess_shards(
     now: Time,
     known: &KnownStripe,
@@ -437,7 +437,7 @@ mod tests {
         placement: Placement::Successors,
     };
 
-    /// What a primary does that has the first of `preferred` when `live` is what it was told.
+    /// The decision of a primary, itself preferred first, to which `live` is reported.
     fn decided(live: &[(u8, u8)]) -> (Decision, impl Fn(u8) -> Handle) {
         let mut peers = Peers::new(peer(0), Duration::from_secs(5), Time::ZERO);
         let handles: Vec<Handle> = (0..8)
@@ -472,8 +472,8 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_off_its_place_goes_to_a_seat_that_keeps_what_others_keep() {
-        // Peers 0 to 2 have the seats; peer 7 is too far away for them to know it, so what is double stays
+    fn misplaced_shard_goes_to_a_preferred_peer_that_keeps_nothing() {
+        // Peers 0 to 2 are preferred; peer 7 is too far away for them to know it, so what is double stays
         // for ever.
         let (decision, handle) = decided(&[(0, 0), (0, 1), (1, 2), (1, 5), (2, 7)]);
         let expected = Decision::Copy {
@@ -482,7 +482,7 @@ mod tests {
             to: handle(1),
         };
         assert_eq!(decision, expected);
-        // An empty seat is better, and a seat whose shard is the only one with a seat is none to use.
+        // A preferred peer that holds nothing is better, and one that keeps an index of its own is no target.
         let (decision, _) = decided(&[(0, 0), (1, 1), (0, 2), (2, 7)]);
         assert!(matches!(decision, Decision::Copy { index: 2, to, .. } if to == handle(2)));
         let (decision, _) = decided(&[(0, 0), (1, 1), (2, 2), (2, 7)]);

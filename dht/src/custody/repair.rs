@@ -16,7 +16,7 @@ use crate::{Flaw, Membership, Time};
 pub(super) const RETRY: Duration = Duration::from_secs(10);
 /// How long a peer that failed to take a shard is no target.
 const REFUSED: Duration = Duration::from_secs(10);
-/// How long nobody's count is swayed by tombstones that a peer says it has, after it showed none.
+/// How long audits disregard the tombstones that a peer says it has, after it showed none.
 const UNPROVEN: Duration = Duration::from_mins(10);
 /// First and longest wait after a failed job; doubled in between.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(2));
@@ -90,7 +90,7 @@ impl Custody {
         };
         if !is_primary {
             known.tracked = None;
-            // Its new primary counts by itself.
+            // Its new primary judges and audits by itself.
             known.unaudited = None;
             self.enqueue(slot, None);
             self.reports.set_health(slot, StripeHealth::Foreign, false);
@@ -302,7 +302,7 @@ impl Custody {
                 continue;
             };
             known.queued = None;
-            // The stripe was judged a while ago: what it needs now counts.
+            // The stripe was judged a while ago: it is judged again after this.
             self.reports.dirty.insert(slot);
             if responsible.first().is_some_and(|(primary, _)| *primary == ME) {
                 let deleted = self.inventory.is_deleted(slot.stripe);

@@ -1,4 +1,4 @@
-//! What a primary has been told: for each stripe, who says it holds which index.
+//! What holders reported to this primary: for each stripe, who says it holds which index.
 //!
 //! The record of a holder is exactly what that holder reports to this peer, whether or not this peer thinks
 //! itself the primary of the stripe: so totals agree whenever the exchange is complete, and a change of view

@@ -56,9 +56,9 @@ struct Search {
 struct Pause {
     /// Before this.
     until: Time,
-    /// How often searches were in vain, as far as that counts.
+    /// How often searches were in vain, at most the number of doublings.
     vain: u32,
-    /// How often the shard was dropped, as far as that counts.
+    /// How often the shard was dropped, at most the number of doublings.
     dropped: u32,
     /// Who did not confirm for this shard: perhaps an excess shard goes there too. Others are preferred next
     /// time, or two that trim in each other's favour would deny each other for ever.

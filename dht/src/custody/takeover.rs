@@ -1,9 +1,9 @@
-//! Repairs in place of a primary that does not: what an audit of a stripe leads to.
+//! Repairs in place of a primary that does not repair: what follows from an audit of a stripe.
 //!
-//! An index that no audit has seen for the patience of the i-th peer, that one rebuilds. Nobody's word puts
-//! it off for ever: a primary that says that it is at work is believed a few times, who says that the stripe
-//! is deleted shows the tombstone, and of audits in a row that lack an answer, or in which the primary names
-//! strangers, only the first few are in doubt.
+//! The i-th peer rebuilds an index that no audit has seen for its patience, which grows with i. Nobody's word
+//! puts that off for ever. A primary that says that it is at work is believed a few times. Who says that the
+//! stripe is deleted shows the tombstone. Of audits in a row that lack an answer, or in which the primary
+//! names strangers, only the first few are in doubt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::{Flaw, Membership, Time};
 
 /// How often a primary that says that it is at work is believed, for one loss.
 const BELIEFS: u32 = 4;
-/// Audits in a row that may be in doubt, for one loss.
+/// How many audits in a row may be in doubt, for one loss.
 const DOUBTS: u32 = 8;
 /// A take-over for which there is no room among the jobs waits so long.
 const NO_ROOM: Duration = Duration::from_secs(1);

@@ -63,7 +63,7 @@ fn all_known(net: &Net) -> bool {
 }
 
 #[test]
-fn homes_know_what_is_stored() {
+fn primaries_after_puts_know_every_shard() {
     let net = filled(12, 1);
     assert!(all_known(&net));
     let health = net.stats();
@@ -72,7 +72,7 @@ fn homes_know_what_is_stored() {
 }
 
 #[test]
-fn listings_go_page_by_page() {
+fn report_with_small_pages_lists_everything() {
     let config = CustodyConfig { page: 3, ..quick() };
     let net = filled_with(8, 3, config);
     assert!(all_known(&net));
@@ -80,7 +80,7 @@ fn listings_go_page_by_page() {
 }
 
 #[test]
-fn every_kill_within_tolerance_is_repaired() {
+fn kills_within_tolerance_are_repaired() {
     let mut net = filled(12, 2);
     for round in 0..3 {
         net.kill(peer(round * 2));
@@ -104,7 +104,7 @@ fn staggered_kills_are_repaired() {
 }
 
 #[test]
-fn returning_peers_make_surplus_that_is_trimmed() {
+fn excess_of_returning_peers_is_trimmed() {
     let mut net = filled(12, 5);
     net.kill(peer(3));
     net.kill(peer(4));
@@ -121,7 +121,7 @@ fn returning_peers_make_surplus_that_is_trimmed() {
 }
 
 #[test]
-fn new_peers_are_handed_their_share() {
+fn new_peers_receive_their_share_by_handoff() {
     let mut net = filled(6, 6);
     for number in 6..12 {
         net.join(peer(number));
@@ -140,7 +140,7 @@ fn new_peers_are_handed_their_share() {
 }
 
 #[test]
-fn a_mass_kill_and_return_starts_no_repair() {
+fn mass_kill_and_return_starts_no_repair() {
     let mut net = filled(12, 7);
     for victim in 0..5 {
         net.kill(peer(victim));
@@ -156,7 +156,7 @@ fn a_mass_kill_and_return_starts_no_repair() {
 }
 
 #[test]
-fn a_restart_of_all_starts_no_repair() {
+fn restart_of_all_starts_no_repair() {
     let mut net = filled(12, 8);
     for victim in 0..12 {
         net.kill(peer(victim));
@@ -171,7 +171,7 @@ fn a_restart_of_all_starts_no_repair() {
 }
 
 #[test]
-fn a_home_that_dies_amid_repair_is_replaced() {
+fn primary_dead_during_repair_is_replaced() {
     let mut net = filled(12, 9);
     net.job_time = secs(3);
     net.kill(peer(1));
@@ -187,7 +187,7 @@ fn a_home_that_dies_amid_repair_is_replaced() {
 }
 
 #[test]
-fn homes_that_disagree_lose_nothing() {
+fn primaries_that_disagree_lose_nothing() {
     let mut net = filled(12, 10);
     net.delude(peer(0), (0..6).map(peer));
     net.delude(peer(6), (4..12).map(peer));
@@ -201,7 +201,7 @@ fn homes_that_disagree_lose_nothing() {
 }
 
 #[test]
-fn lost_messages_delay_and_nothing_else() {
+fn message_loss_delays_repair_only() {
     let mut net = filled(12, 11);
     net.loss = 80;
     net.kill(peer(0));
@@ -215,7 +215,7 @@ fn lost_messages_delay_and_nothing_else() {
 }
 
 #[test]
-fn a_peer_that_returns_is_heard_however_long_it_takes() {
+fn returning_peer_under_heavy_loss_is_heard_in_the_end() {
     // Small pages: it takes several reports until its word is complete.
     let config = CustodyConfig { page: 1, ..quick() };
     let mut net = filled_with(12, 34, config);
@@ -233,7 +233,7 @@ fn a_peer_that_returns_is_heard_however_long_it_takes() {
 }
 
 #[test]
-fn full_peers_are_passed_over() {
+fn full_peer_keeps_its_shards_and_receives_none() {
     let mut net = filled(12, 12);
     for full in 8..11 {
         net.set_state(peer(full), PeerState::Full);
@@ -249,7 +249,7 @@ fn full_peers_are_passed_over() {
 }
 
 #[test]
-fn a_draining_peer_is_relieved() {
+fn draining_peer_is_emptied() {
     let mut net = filled(12, 13);
     net.set_state(peer(5), PeerState::Draining);
     let start = net.now;
@@ -262,7 +262,7 @@ fn a_draining_peer_is_relieved() {
 }
 
 #[test]
-fn without_a_candidate_a_stripe_is_parked_until_one_comes() {
+fn stripe_without_a_target_is_parked_until_one_joins() {
     let mut net = filled(6, 14);
     net.kill(peer(2));
     net.run(secs(60));
@@ -275,7 +275,7 @@ fn without_a_candidate_a_stripe_is_parked_until_one_comes() {
 }
 
 #[test]
-fn too_few_are_lost_until_they_return() {
+fn stripe_below_k_is_lost_until_holders_return() {
     let mut net = filled(7, 15);
     for victim in 0..4 {
         net.kill(peer(victim));
@@ -290,7 +290,7 @@ fn too_few_are_lost_until_they_return() {
 }
 
 #[test]
-fn a_wiped_disk_counts_as_lost() {
+fn wiped_disk_is_repaired() {
     let mut net = filled(12, 16);
     net.kill(peer(4));
     net.nodes.get_mut(&peer(4)).unwrap().disk.clear();
@@ -300,7 +300,7 @@ fn a_wiped_disk_counts_as_lost() {
 }
 
 #[test]
-fn a_shard_lost_by_its_store_is_rebuilt() {
+fn shard_lost_by_its_store_is_rebuilt() {
     let mut net = filled(12, 17);
     let (index, holder) = net.live(stripe(0))[2];
     net.nodes
@@ -314,7 +314,7 @@ fn a_shard_lost_by_its_store_is_rebuilt() {
 }
 
 #[test]
-fn an_inconsistent_stripe_is_reported_and_not_retried() {
+fn inconsistent_stripe_is_reported_and_not_retried() {
     let mut net = filled(12, 18);
     net.inconsistent = true;
     let (index, holder) = net.live(stripe(0))[2];
@@ -334,7 +334,7 @@ fn an_inconsistent_stripe_is_reported_and_not_retried() {
 }
 
 #[test]
-fn a_stripe_at_exactly_k_does_not_wait_for_long() {
+fn stripe_at_exactly_k_is_repaired_after_the_short_delay() {
     let config = CustodyConfig {
         repair_delay: secs(3600),
         ..CustodyConfig::default()
@@ -353,7 +353,7 @@ fn a_stripe_at_exactly_k_does_not_wait_for_long() {
 }
 
 #[test]
-fn who_is_forgotten_is_not_waited_for() {
+fn forgotten_peer_is_repaired_at_once() {
     let config = CustodyConfig {
         repair_delay: secs(3600),
         ..quick()
@@ -384,7 +384,7 @@ fn who_is_forgotten_is_not_waited_for() {
 }
 
 #[test]
-fn who_was_not_met_can_be_forgotten() {
+fn unmet_peer_can_be_forgotten() {
     let config = CustodyConfig {
         repair_delay: secs(3600),
         ..quick()
@@ -411,7 +411,7 @@ fn who_was_not_met_can_be_forgotten() {
 }
 
 #[test]
-fn when_a_quarter_vanishes_suspicion_starts_anew() {
+fn suspicion_when_a_quarter_vanishes_starts_anew() {
     let config = CustodyConfig {
         repair_delay: secs(60),
         ..CustodyConfig::default()
@@ -439,7 +439,7 @@ fn when_a_quarter_vanishes_suspicion_starts_anew() {
 }
 
 #[test]
-fn a_stall_starts_suspicion_anew() {
+fn suspicion_after_a_stall_starts_anew() {
     let mut net = filled(12, 21);
     net.kill(peer(0));
     for _ in 0..10 {
@@ -453,7 +453,7 @@ fn a_stall_starts_suspicion_anew() {
 }
 
 #[test]
-fn the_rate_bounds_repair_and_the_most_endangered_come_first() {
+fn repair_with_a_rate_is_bounded_and_most_endangered_first() {
     // A job moves 5 or 6 shards: at 6 MiB/s a primary begins no more than one in 5/6 s.
     let config = CustodyConfig {
         repair_rate: Some(6 << 20),
@@ -483,7 +483,7 @@ fn the_rate_bounds_repair_and_the_most_endangered_come_first() {
 }
 
 #[test]
-fn an_idle_network_is_nearly_silent() {
+fn idle_network_sends_little() {
     let mut net = filled(24, 23);
     net.run(secs(60));
     let before = net.counters;
@@ -494,7 +494,7 @@ fn an_idle_network_is_nearly_silent() {
 }
 
 #[test]
-fn repair_off_leaves_everything_where_it_is() {
+fn repair_switched_off_moves_nothing() {
     let config = CustodyConfig {
         repair: false,
         ..quick()
@@ -508,7 +508,7 @@ fn repair_off_leaves_everything_where_it_is() {
 }
 
 #[test]
-fn a_peer_with_two_shards_gives_one_away() {
+fn peer_with_two_shards_hands_one_off() {
     let mut net = Net::new(12, quick(), 30);
     net.run(secs(1));
     let (id, preferred) = (stripe(0), net.preferred(stripe(0), 6));
@@ -523,7 +523,7 @@ fn a_peer_with_two_shards_gives_one_away() {
 }
 
 #[test]
-fn check_now_does_not_wait() {
+fn check_now_solicits_at_once() {
     let mut net = filled(12, 31);
     net.run(secs(60));
     let before = net.counters.requests;
@@ -533,7 +533,7 @@ fn check_now_does_not_wait() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_trace() {
+fn same_seed_gives_the_same_trace() {
     let run = |seed| {
         let mut net = filled(9, seed);
         net.loss = 20;
@@ -548,7 +548,7 @@ fn the_same_seed_gives_the_same_trace() {
 }
 
 #[test]
-fn what_is_kept_per_shard_and_stripe_is_bounded() {
+fn memory_per_shard_and_stripe_is_bounded() {
     // A full BTreeMap node wastes nothing, one after a split half of it: count half as much again.
     // The anchor of a policy is 34 bytes of each.
     let held = size_of::<(fingerprint::ShardKey, inventory::Held)>();

@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn two_that_trim_in_each_others_favour_both_give_up() {
+    fn trims_in_each_others_favour_both_give_up() {
         let (mut x, mut y) = (Trims::new(PIN, 0), Trims::new(PIN, 0));
         begin(&mut x, Time::ZERO).unwrap();
         begin(&mut y, Time::ZERO).unwrap();
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn who_confirmed_does_not_begin_before_the_pin_ends() {
+    fn trim_of_a_pinned_shard_waits_for_the_pin_to_end() {
         let mut y = Trims::new(PIN, 0);
         assert!(y.confirm(Time::ZERO, key(0), asker(1)));
         assert_eq!(begin(&mut y, Time::ZERO + secs(59)), None);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_ends_when_its_own_trim_is_done() {
+    fn pin_ends_when_its_own_trim_is_done() {
         let mut y = Trims::new(PIN, 0);
         assert!(y.confirm(Time::ZERO, key(0), asker(1)) && y.confirm(Time::ZERO, key(0), asker(2)));
         // Two trims count on it; the word of a third, or of another peer, ends neither.
@@ -365,14 +365,14 @@ mod tests {
     }
 
     #[test]
-    fn a_question_without_a_pin_leaves_the_shard_free() {
+    fn question_without_a_pin_leaves_the_shard_free() {
         let mut y = Trims::new(PIN, 0);
         assert!(y.confirm(Time::ZERO, key(0), None));
         begin(&mut y, Time::ZERO).unwrap();
     }
 
     #[test]
-    fn every_witness_is_needed_and_half_the_pin_is_the_limit() {
+    fn trim_needs_every_confirmation_within_half_the_pin() {
         let mut trims = Trims::new(PIN, 0);
         let both = BTreeSet::from([(key(0), ME), (key(1), ME)]);
         let number = trims.begin(Time::ZERO, key(0), ME, both).unwrap();
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trim_ends_by_itself_and_when_peers_come_or_go() {
+    fn trim_ends_by_timeout_and_by_membership_change() {
         let mut trims = Trims::new(PIN, 0);
         begin(&mut trims, Time::ZERO).unwrap();
         assert_eq!(trims.poll_timeout(), Some(Time::ZERO + secs(30)));

@@ -1,4 +1,4 @@
-//! What custody is told and what it asks for.
+//! What goes into custody and what it asks for.
 
 use std::time::Duration;
 
@@ -270,7 +270,7 @@ pub struct CustodyStats {
     pub pending: usize,
     /// Stripes this peer became the primary of lately, below n as far as it has heard.
     pub unsure: usize,
-    /// Stripes whose rebuilt shards do not match their hashes; counted above too.
+    /// Stripes whose rebuilt shards do not match their hashes; included above too.
     pub inconsistent: usize,
     /// Repairs and handoffs that wait for their turn.
     pub repairs_waiting: usize,
@@ -310,7 +310,7 @@ pub struct ShardRecord {
     pub standing: Standing,
 }
 
-/// What this peer has been told of a stripe.
+/// What holders reported to this peer of a stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StripeRecord {
     /// The stripe's shape.

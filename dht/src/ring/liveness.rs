@@ -2,7 +2,7 @@
 //!
 //! Every request carries a deadline from the peer's measured round trips. A failed one makes the peer suspect
 //! and pings it until it answers or enough failures, spaced by the retry interval, have come in a row. The
-//! dead go to the graveyard: what others say of them is not believed, only what they say themselves.
+//! dead stay known as dead: what others say of them is not believed, only what they say themselves.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ impl Ring {
         base.saturating_mul(1 << failures).min(longest)
     }
 
-    /// The peer itself told its contact.
+    /// The peer itself announced its contact.
     pub(super) fn on_announcement(&mut self, now: Time, contact: Contact) {
         let (peer, version) = (contact.peer, contact.version);
         self.write_down(now, contact, true);
@@ -322,7 +322,7 @@ impl Ring {
         }
     }
 
-    /// Off the circle and into the graveyard.
+    /// Takes a peer off the circle, known as dead.
     pub(super) fn declare_dead(&mut self, now: Time, peer: Peer) {
         if self.config.has(Flaw::KeepTheDead) {
             return;

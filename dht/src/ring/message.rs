@@ -182,14 +182,14 @@ pub enum Event {
     Positioned(Vec<u16>),
     /// A lookup begun by [`super::Ring::lookup`] ended.
     LookupDone {
-        /// Which.
+        /// What [`super::Ring::lookup`] returned.
         id: LookupId,
-        /// How.
+        /// What it found, or why it found nothing.
         outcome: Result<Found, LookupError>,
     },
     /// A walk ended.
     WalkDone {
-        /// Which.
+        /// What [`super::Ring::walk`] returned.
         id: LookupId,
         /// The members that answered this walk, this peer included, in the order of their first virtual nodes
         /// on the circle.

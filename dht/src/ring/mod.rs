@@ -174,7 +174,7 @@ pub struct Ring {
     barred: Option<Time>,
 }
 
-/// Commands.
+/// Commands of the driver.
 impl Ring {
     /// A peer that has just started. With an empty `book` it is a ring of one; otherwise it looks for the
     /// ring it was in. `seed` decides all its chances.
@@ -317,7 +317,7 @@ impl Ring {
         }
     }
 
-    /// Announces to everybody on the circle that this peer leaves for good; [`Event::Left`] tells when they
+    /// Announces to everybody on the circle that this peer leaves for good; [`Event::Left`] follows when they
     /// know, or when the time for it is over.
     pub fn leave(&mut self, now: Time) {
         if self.is_over() {
@@ -359,7 +359,7 @@ fn publishable(addresses: Arc<[String]>) -> Arc<[String]> {
     list.into()
 }
 
-/// Inputs.
+/// Inputs from the transport and the clock.
 impl Ring {
     /// Answers a question of `from`, which the transport has proved to be the asker.
     pub fn handle_request(&mut self, now: Time, from: Peer, request: Request) -> Response {
@@ -490,7 +490,7 @@ impl Ring {
     }
 }
 
-/// Chances and sending.
+/// Randomness and sending.
 impl Ring {
     fn send(&mut self, now: Time, what: (Contact, Request, Purpose), deadline: Duration) {
         self.calls.send(now, &mut self.timers, what, deadline);

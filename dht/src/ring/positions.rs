@@ -1,9 +1,9 @@
 //! What a newcomer does between meeting a ring and joining it: finding places for its virtual nodes.
 //!
 //! It asks the first member it meets what lies around its candidates, [chooses](crate::choice) among them,
-//! tells the driver ([`Event::Positioned`], to be kept) and joins. In rings of up to r peers one answer names
-//! everybody; in larger ones the choice is as good as that member's view. A peer that founds a ring chooses
-//! among its own. Places are chosen once in the life of each virtual node.
+//! reports them to the driver ([`Event::Positioned`], to be kept) and joins. In rings of up to r peers one
+//! answer names everybody; in larger ones the choice is as good as that member's view. A peer that founds a
+//! ring chooses among its own. Places are chosen once in the life of each virtual node.
 
 use std::collections::BTreeMap;
 
@@ -133,7 +133,7 @@ impl Ring {
         true
     }
 
-    /// A member told what lies around the candidates asked about; nothing when it did not.
+    /// A member answered what lies around the candidates asked about; none: it did not answer.
     pub(super) fn on_positions(&mut self, now: Time, via: Peer, answer: Option<Vec<Contact>>) {
         let r = self.config.r;
         let me = self.table.me().peer;
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_founder_has_its_places_at_once_and_keeps_those_of_before() {
+    fn founder_keeps_its_positions_and_chooses_the_rest_at_once() {
         let config = RingConfig {
             virtual_nodes: 8,
             ..RingConfig::default()
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_is_no_member_before_it_has_its_places_and_is_placed_once() {
+    fn newcomer_chooses_its_positions_once_before_membership() {
         let mut net = positioned(3, 5, |_| 4);
         net.config.virtual_nodes = 40;
         let newcomer = net.add(5, 0);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_whose_only_acquaintance_falls_silent_is_alone_with_all_its_places() {
+    fn newcomer_whose_only_contact_is_silent_is_alone_with_all_positions() {
         let mut net = positioned(4, 1, |_| 4);
         let newcomer = net.add(1, 0);
         net.with(newcomer, |ring, now| ring.adopt(now, 16, 12));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_ring_larger_than_a_list_the_candidates_are_asked_about_in_turn() {
+    fn candidates_in_a_large_ring_are_asked_about_in_turn() {
         let mut net = Net::new(9);
         net.config.r = 4;
         net.config.virtual_nodes = 1;

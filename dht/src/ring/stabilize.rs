@@ -3,8 +3,8 @@
 //! Each round asks the first successor of every own virtual node, one message per peer, what follows those
 //! nodes in its view. What lies behind the head is taken over as it is (the head vouches for it); what would
 //! become a new head must first answer itself; what the head does not list is pinged, not dropped. Being
-//! asked is the notification: the asker lives and is a member. A peer whose surroundings changed tells its
-//! predecessors to ask soon, so news runs backwards around the circle as fast as messages do.
+//! asked is the notification: the asker lives and is a member. A peer whose surroundings changed has its
+//! predecessors ask soon, so news runs backwards around the circle as fast as messages do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ pub(super) struct Rounds {
     wanted: u8,
     /// Quick rounds since the last slow one.
     spent: u8,
-    /// The surroundings changed since the predecessors were last told.
+    /// The surroundings changed since the predecessors were last notified.
     changed: bool,
 }
 

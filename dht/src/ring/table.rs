@@ -31,7 +31,7 @@ pub(super) enum MemberState {
     Alive,
     /// On the circle, but does not answer at the moment.
     Suspect,
-    /// In the graveyard since then: only its own word brings it back.
+    /// Dead since then: only its own word brings it back.
     Dead(Time),
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Entry {
     pub(super) standing: MemberState,
     /// When the peer itself last spoke to this one.
     pub(super) heard: Option<Time>,
-    /// When the peer itself last told its contact: it may have other virtual nodes since its last life.
+    /// When the peer itself last announced its contact: it may have other virtual nodes since its last life.
     pub(super) announced: Option<Time>,
     /// When the entry was made.
     pub(super) noted: Time,
@@ -114,7 +114,7 @@ impl Entry {
         }
     }
 
-    /// Whether the peer itself told its contact within `window` of now.
+    /// Whether the peer itself announced its contact within `window` of now.
     pub(super) fn announced_within(&self, now: Time, window: Duration) -> bool {
         self.announced
             .is_some_and(|announced| now.since(announced) <= window)

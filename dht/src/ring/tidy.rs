@@ -11,12 +11,13 @@ use super::message::Event;
 use super::table::{Entry, MemberState};
 use crate::{Peer, Time};
 
-/// A peer on the circle is pinged when it did not tell its contact for this many rounds of stabilization: one
-/// that is heard all the time, but never says what has changed, would be known by its old contact for ever.
+/// A peer on the circle is pinged when it did not announce its contact for this many rounds of stabilization:
+/// one that is heard all the time, but never says what has changed, would be known by its old contact for
+/// ever.
 const STALE_ROUNDS: u32 = 15;
 /// Entries looked at per round.
 const PER_ROUND: usize = 16;
-/// One in so many must be surplus before the surplus goes.
+/// One in so many must be in excess before the excess goes.
 const SLACK: usize = 16;
 
 /// How far the upkeep of the table has come.
@@ -78,7 +79,7 @@ impl Ring {
     }
 
     /// Takes the peers silent the longest off the circle, but for those in successor lists, before own
-    /// virtual nodes or used as fingers. They are not dead: no event tells.
+    /// virtual nodes or used as fingers. They are not dead: there is no event.
     fn evict(&mut self, now: Time) {
         let me = self.table.me().peer;
         let lists = self.table.union(self.table.own(), me, self.config.r);

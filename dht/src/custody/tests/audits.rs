@@ -1,15 +1,15 @@
-//! Repairs Audited by others, and primaries that do not repair.
+//! Repairs audited by others, and primaries that do not repair.
 
 use super::*;
 
-/// How long the i-th peer of a stripe may need to take over: to count it, to find it short for its time, to
+/// How long the i-th peer of a stripe may need to take over: to audit it, to find it short for its time, to
 /// repair it.
 fn taken_over(rank: u64) -> Duration {
     secs(20 * rank * 3 + 60)
 }
 
 #[test]
-fn a_repair_is_done_when_another_peer_has_counted() {
+fn repair_is_unaudited_until_another_peer_audits_it() {
     let mut net = filled(12, 31);
     net.audits_lost = true;
     net.kill(peer(3));
@@ -24,7 +24,7 @@ fn a_repair_is_done_when_another_peer_has_counted() {
 }
 
 #[test]
-fn a_lost_counter_is_replaced() {
+fn lost_auditor_is_replaced() {
     let mut net = filled(12, 32);
     net.audits_lost = true;
     net.kill(peer(3));
@@ -37,7 +37,7 @@ fn a_lost_counter_is_replaced() {
 }
 
 #[test]
-fn others_repair_where_the_home_does_not() {
+fn wedged_primary_is_taken_over() {
     let mut net = filled(12, 33);
     for wedged in 0..3 {
         net.nodes.get_mut(&peer(wedged)).unwrap().wedged = true;
@@ -54,7 +54,7 @@ fn others_repair_where_the_home_does_not() {
 }
 
 #[test]
-fn nobody_takes_over_from_a_home_at_work() {
+fn primary_at_work_is_not_taken_over() {
     // A repair takes 40 s of the allowed rate: the last stripes wait for far longer than anybody is patient.
     let config = CustodyConfig {
         repair_rate: Some(1 << 20),
@@ -67,7 +67,7 @@ fn nobody_takes_over_from_a_home_at_work() {
 }
 
 #[test]
-fn counting_costs_little_and_changes_nothing() {
+fn audits_at_rest_cost_little_and_change_nothing() {
     let mut net = filled(12, 35);
     let before = net.counters;
     net.run(secs(600));

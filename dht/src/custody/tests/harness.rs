@@ -66,7 +66,7 @@ pub(crate) struct Net {
     pub(crate) notice: Duration,
     /// Rebuilt shards do not match their hashes.
     pub(crate) inconsistent: bool,
-    /// Nobody hears what others have counted.
+    /// Results of audits are lost.
     pub(crate) audits_lost: bool,
     /// Hash of everything that happened.
     pub(crate) trace: u64,

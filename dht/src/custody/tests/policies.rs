@@ -53,7 +53,7 @@ fn are_whole(net: &Net, stripes: &[(Id, Shape)]) -> bool {
 }
 
 #[test]
-fn holders_stay_where_they_were_chosen_and_the_first_peers_know() {
+fn holders_after_joins_stay_and_the_first_peers_have_locators() {
     let mut net = Net::new(20, quick(), 1);
     let stripes = loaded(&mut net);
     let before: Vec<_> = stripes.iter().map(|(id, _)| net.live(*id)).collect();
@@ -72,7 +72,7 @@ fn holders_stay_where_they_were_chosen_and_the_first_peers_know() {
 }
 
 #[test]
-fn what_replaces_the_dead_is_placed_by_the_policy_among_those_left() {
+fn replacements_of_the_dead_follow_the_policy() {
     let mut net = Net::new(13, quick(), 2);
     let stripes = loaded(&mut net);
     net.run_until(secs(60), |net| are_whole(net, &stripes));
@@ -110,7 +110,7 @@ fn what_replaces_the_dead_is_placed_by_the_policy_among_those_left() {
 }
 
 #[test]
-fn a_run_that_lost_a_peer_keeps_its_stripes_together() {
+fn run_that_lost_a_peer_keeps_its_stripes_together() {
     let mut net = Net::new(12, quick(), 3);
     let shape = |anchor| copies(Placement::Copysets { anchor });
     let stripes: Vec<(Id, Shape)> = (0..60)
@@ -134,7 +134,7 @@ fn a_run_that_lost_a_peer_keeps_its_stripes_together() {
 }
 
 #[test]
-fn locators_follow_the_ring_and_go_where_they_are_of_no_use() {
+fn locators_after_joins_follow_the_ring_and_misplaced_ones_go() {
     let mut net = Net::new(30, quick(), 4);
     let stripes = loaded(&mut net);
     net.run_until(secs(60), |net| are_whole(net, &stripes));
@@ -153,7 +153,7 @@ fn locators_follow_the_ring_and_go_where_they_are_of_no_use() {
 }
 
 #[test]
-fn holders_that_runs_have_left_behind_are_counted_too() {
+fn audit_asks_holders_outside_their_run() {
     let config = CustodyConfig { r: 8, ..quick() };
     let mut net = Net::new(14, config, 6);
     let stripes = loaded(&mut net);
@@ -188,7 +188,7 @@ fn holders_that_runs_have_left_behind_are_counted_too() {
 }
 
 #[test]
-fn a_home_that_does_not_repair_is_taken_over_from_under_every_policy() {
+fn wedged_primary_under_every_policy_is_taken_over() {
     let mut net = Net::new(14, quick(), 5);
     let stripes = loaded(&mut net);
     net.run_until(secs(60), |net| are_whole(net, &stripes));

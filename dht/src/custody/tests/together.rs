@@ -26,7 +26,7 @@ fn whole(net: &Net) -> bool {
 }
 
 #[test]
-fn kills_are_noticed_and_repaired() {
+fn kills_on_real_rings_are_repaired() {
     let mut net = filled(1);
     for pair in [[0, 1], [5, 6]] {
         net.kill(peer(pair[0]));
@@ -42,7 +42,7 @@ fn kills_are_noticed_and_repaired() {
 }
 
 #[test]
-fn five_of_twelve_return_to_a_ring_that_kept_everything() {
+fn five_of_twelve_returning_find_everything_kept() {
     let mut net = filled(2);
     for number in 0..5 {
         net.kill(peer(number));
@@ -57,7 +57,7 @@ fn five_of_twelve_return_to_a_ring_that_kept_everything() {
 }
 
 #[test]
-fn all_restart_at_once_and_repair_nothing() {
+fn restart_of_all_on_real_rings_repairs_nothing() {
     let mut net = filled(3);
     for number in 0..12 {
         net.kill(peer(number));
