@@ -18,7 +18,6 @@ mod api;
 pub mod config;
 pub mod crypt;
 pub mod error;
-pub mod escape;
 pub mod files;
 mod http;
 pub mod journal;
@@ -41,7 +40,6 @@ pub mod store;
 pub mod tombstone;
 mod traces;
 mod transfer;
-pub mod units;
 pub mod wire;
 
 pub use run::run;

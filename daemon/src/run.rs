@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mutualstore_contract::reply::DaemonFile;
 use mutualstore_dht::contact::virtual_nodes_for;
 use mutualstore_dht::custody::{Custody, CustodyConfig};
 use mutualstore_dht::ring::{self, Ring, RingConfig};
@@ -18,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::config::{Config, Overrides};
 use crate::crypt::public_key;
 use crate::error::Failure;
-use crate::files::{Book, BookEntry, DaemonInfo, DataDir, FileError};
+use crate::files::{Book, BookEntry, DataDir, FileError};
 use crate::journal::{Journal, Unfinished};
 use crate::list::FileList;
 use crate::log::Log;
@@ -444,11 +445,11 @@ async fn hush(node: &Arc<Node>, tasks: &mut JoinSet<()>) {
     }
 }
 
-fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<DaemonInfo, Failure> {
+fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<DaemonFile, Failure> {
     let listen = node.listen_addresses();
     let mut config = node.config.clone();
     config.keep_ports(node.data.path(), &listen)?;
-    let info = DaemonInfo {
+    let info = DaemonFile {
         pid: std::process::id(),
         peer: node.me.to_string(),
         api: format!("http://{api}"),
@@ -456,7 +457,7 @@ fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<DaemonInfo, 
         started: node.started_ms,
         lock: node.data.lock_id(),
     };
-    spare::with(node.data.path(), || Ok(node.data.save_daemon_info(&info)?))?;
+    spare::with(node.data.path(), || Ok(node.data.save_daemon_file(&info)?))?;
     let listen = info.listen.join(",");
     let open = if node.network().is_open() == Some(true) {
         tracing::warn!("{OPEN}");

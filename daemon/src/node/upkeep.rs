@@ -5,13 +5,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use mutualstore_contract::units::counted;
 use mutualstore_dht::ring::{Phase, SelfChange};
 use mutualstore_dht::{Peer, PeerState};
 
 use super::Node;
 use super::core::State;
 use crate::error::Failure;
-use crate::units::counted;
 use crate::wire::node::{Mending, NodeRequest, NodeResponse};
 
 /// How long a peer may take to answer.

@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use mutualstore_client::{Client, ClientError, GetOptions, PutOptions};
+use mutualstore_contract::exit;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -16,7 +18,6 @@ use serde::Serialize;
 use super::cast::Cast;
 use super::journal::{Fate, Journal, Kept};
 use super::tolerance::Tolerance;
-use crate::client::{Client, ClientError, GetOptions, NOT_FOUND, PutOptions};
 use crate::stream::{Expecting, Noise};
 
 /// What one client keeps between two operations, so that the faults get their share of the processor.
@@ -166,7 +167,7 @@ impl<'a> Traffic<'a> {
         self.journal.doomed(file);
         match client.delete(&file.link) {
             // An earlier attempt got through without an answer.
-            Err(error) if error.exit_code() != NOT_FOUND || file.fate != Fate::Doomed => {
+            Err(error) if error.exit_code() != exit::NOT_FOUND || file.fate != Fate::Doomed => {
                 return Err(error.to_string());
             }
             Ok(_) | Err(_) => self.journal.deleted(file),
@@ -193,7 +194,7 @@ impl<'a> Traffic<'a> {
                     file.noise
                 ));
             }
-            Err(error) if error.exit_code() == NOT_FOUND => self.lock().checks.done += 1,
+            Err(error) if error.exit_code() == exit::NOT_FOUND => self.lock().checks.done += 1,
             Err(_) => self.lock().checks.failed += 1,
         }
     }

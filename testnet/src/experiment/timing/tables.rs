@@ -1,10 +1,11 @@
 //! What `timing` found, beside the published figures.
 
+use mutualstore_contract::units::Size;
+
 use super::Reading;
 use super::published;
 use crate::experiment::Findings;
 use crate::experiment::findings::{Datum, Figure, Point, Series, Table, decimal, distinct, median};
-use crate::size::Size;
 
 /// Readings of the same code, shards, cache, clients and files.
 #[derive(PartialEq)]

@@ -1,5 +1,4 @@
-//! A small blocking client of one daemon's loopback API: what the command line, the demo and the
-//! benchmark speak.
+//! A small blocking client of one daemon's loopback API.
 //!
 //! Invariants: a token goes only to the daemon it belongs to — a data directory's `daemon.json` must name a
 //! live process and the peer that answers; no proxy, no redirect. Links and tokens never appear in errors.
@@ -8,7 +7,6 @@
 
 mod error;
 mod metrics;
-mod reply;
 mod source;
 mod transfer;
 mod upkeep;
@@ -20,20 +18,19 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
-pub use error::{
-    ClientError, FAILURE, NO_DAEMON, NO_SPACE, NOT_ALLOWED, NOT_FOUND, RETRY, UNRECOVERABLE, USAGE,
-};
+pub use error::ClientError;
 pub use metrics::Metrics;
-pub use reply::*;
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::{
+    DaemonFile, Deleted, FileList, FileStat, Identity, InviteReply, Lookup, Outside, Ring, Status,
+};
 pub use source::{Changed, Source};
 pub use transfer::{ByteRange, EventSink, GetOptions, ProgressSink, PutOptions};
-pub use upkeep::{Departure, Forgotten, LeaveReport, ScrubReport};
 
 /// A ring walk visits every peer, dead ones by time-out.
 const QUESTION_TIMEOUT: Duration = Duration::from_mins(2);
@@ -51,35 +48,40 @@ const PAGE: usize = 10_000;
 /// JSON answers are small; `stat` of a very large file is the largest.
 const ANSWER_LIMIT: u64 = 1 << 30;
 
-/// `DIR/daemon.json`: who serves a data directory.
-#[derive(Clone, Debug, Deserialize)]
-pub struct DaemonFile {
-    /// Process id.
-    pub pid: u32,
-    /// Peer id.
-    pub peer: String,
-    /// `http://ADDR:PORT` of the API.
-    pub api: String,
-    /// Listen addresses with `/p2p/`.
-    pub listen: Vec<String>,
-    /// Start, Unix time in milliseconds.
-    pub started: u64,
-    /// Device and inode of the lock file; empty when the daemon did not say.
-    #[serde(default)]
-    pub lock: String,
+/// Reads `dir/daemon.json`; `None` when it is missing or being replaced.
+pub fn read_daemon_file(dir: &Path) -> Option<DaemonFile> {
+    serde_json::from_slice(&fs::read(dir.join("daemon.json")).ok()?).ok()
 }
 
-impl DaemonFile {
-    /// Reads `dir/daemon.json`; `None` when it is missing or being replaced.
-    pub fn read(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(dir.join("daemon.json")).ok()?).ok()
-    }
+/// Whether a `daemon.json` was written in `dir`, and not copied there from where a daemon runs.
+fn belongs_to(file: &DaemonFile, dir: &Path) -> bool {
+    let lock = fs::metadata(dir.join("lock")).map(|meta| format!("{}:{}", meta.dev(), meta.ino()));
+    file.lock.is_empty() || lock.is_ok_and(|lock| lock == file.lock)
+}
 
-    /// Whether it was written in `dir`, and not copied there from where a daemon runs.
-    fn belongs_to(&self, dir: &Path) -> bool {
-        let lock = fs::metadata(dir.join("lock")).map(|meta| format!("{}:{}", meta.dev(), meta.ino()));
-        self.lock.is_empty() || lock.is_ok_and(|lock| lock == self.lock)
-    }
+/// Whether a process lives: a zombie does not.
+fn is_running(pid: u32) -> bool {
+    let pid = i32::try_from(pid).unwrap_or(i32::MAX);
+    let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| stat.num_threads > 1 || !matches!(stat.state, 'Z' | 'X' | 'x'))
+}
+
+/// An answer both as the daemon sent it (for `--json`) and as a type (for people).
+#[derive(Clone, Debug)]
+pub struct Reply<T> {
+    /// The document as sent.
+    pub json: Value,
+    /// The same, read.
+    pub body: T,
+}
+
+/// What is known of a file before its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileHead {
+    /// Size in bytes.
+    pub size_bytes: Option<u64>,
+    /// Base name given at `put`, decoded but not made harmless.
+    pub name: Option<String>,
 }
 
 /// A daemon that was found.
@@ -109,17 +111,17 @@ impl Client {
             ),
         };
         let file =
-            DaemonFile::read(data_dir).ok_or_else(|| match fs::metadata(data_dir.join("daemon.json")) {
+            read_daemon_file(data_dir).ok_or_else(|| match fs::metadata(data_dir.join("daemon.json")) {
                 Err(source) if source.kind() == io::ErrorKind::PermissionDenied => ClientError::Token {
                     path: data_dir.join("token"),
                     source,
                 },
                 Ok(_) | Err(_) => not_running("it has no daemon.json"),
             })?;
-        if !file.belongs_to(data_dir) {
+        if !belongs_to(&file, data_dir) {
             return Err(not_running("its daemon.json is a copy of another directory's"));
         }
-        if crate::proc::start_ticks(file.pid).is_none() {
+        if !is_running(file.pid) {
             return Err(not_running(&format!("process {} is gone", file.pid)));
         }
         let client = Self::with_token_file(&file.api, &data_dir.join("token"))?;
@@ -127,7 +129,8 @@ impl Client {
             Ok(identity) if identity.body.is_of(&file) => return Ok(client),
             Ok(identity) => identity.body.peer,
             Err(ClientError::Refused {
-                code: NOT_ALLOWED, ..
+                code: exit::NOT_ALLOWED,
+                ..
             }) => "another daemon".to_owned(),
             Err(error) => return Err(error),
         };

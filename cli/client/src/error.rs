@@ -3,27 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::ErrorBody;
 use ureq::http::StatusCode;
 
-use super::reply::ErrorBody;
 use super::source::Changed;
-
-/// Exit code: unexpected failure.
-pub const FAILURE: u8 = 1;
-/// Exit code: usage or configuration.
-pub const USAGE: u8 = 2;
-/// Exit code: not found.
-pub const NOT_FOUND: u8 = 3;
-/// Exit code: cannot be recovered now.
-pub const UNRECOVERABLE: u8 = 4;
-/// Exit code: refused for now, a retry may help.
-pub const RETRY: u8 = 5;
-/// Exit code: no daemon answers.
-pub const NO_DAEMON: u8 = 6;
-/// Exit code: no space.
-pub const NO_SPACE: u8 = 7;
-/// Exit code: not allowed.
-pub const NOT_ALLOWED: u8 = 8;
 
 /// A request failed. Nothing is changed at the daemon unless a variant says otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -91,13 +75,13 @@ impl ClientError {
     /// The exit code a command ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoDaemon { .. } => NO_DAEMON,
-            Self::Input(error) if is_changed(error) => RETRY,
-            Self::Token { .. } | Self::Input(_) => USAGE,
+            Self::NoDaemon { .. } => exit::NO_DAEMON,
+            Self::Input(error) if is_changed(error) => exit::REFUSED,
+            Self::Token { .. } | Self::Input(_) => exit::USAGE,
             Self::Refused { code, .. } | Self::BrokenOff { code, .. } => *code,
-            Self::Output(error) if error.kind() == io::ErrorKind::StorageFull => NO_SPACE,
-            Self::Output(_) | Self::Unexpected { .. } => FAILURE,
-            Self::TimedOut { .. } => RETRY,
+            Self::Output(error) if error.kind() == io::ErrorKind::StorageFull => exit::NO_SPACE,
+            Self::Output(_) | Self::Unexpected { .. } => exit::UNEXPECTED,
+            Self::TimedOut { .. } => exit::REFUSED,
         }
     }
 
@@ -200,11 +184,11 @@ pub(super) fn refusal(status: StatusCode, text: &str) -> ClientError {
 
 fn code_of(status: StatusCode) -> u8 {
     match status.as_u16() {
-        400 | 416 => USAGE,
-        401 | 403 => NOT_ALLOWED,
-        404 => NOT_FOUND,
-        503 => RETRY,
-        507 => NO_SPACE,
-        _ => FAILURE,
+        400 | 416 => exit::USAGE,
+        401 | 403 => exit::NOT_ALLOWED,
+        404 => exit::NOT_FOUND,
+        503 => exit::REFUSED,
+        507 => exit::NO_SPACE,
+        _ => exit::UNEXPECTED,
     }
 }

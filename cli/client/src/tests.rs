@@ -156,7 +156,7 @@ fn an_input_that_shrank_is_an_input_error() {
         )
         .unwrap_err();
     assert!(matches!(failure, ClientError::Input(_)), "{failure}");
-    assert_eq!(failure.exit_code(), USAGE);
+    assert_eq!(failure.exit_code(), exit::USAGE);
 }
 
 #[test]
@@ -171,10 +171,13 @@ fn refusals_keep_the_daemons_words_and_code() {
     });
     let failure = client.stat("mutual1x").unwrap_err();
     assert_eq!(failure.to_string(), "4 needed, 3 reachable");
-    assert_eq!((failure.exit_code(), failure.retry()), (UNRECOVERABLE, true));
+    assert_eq!(
+        (failure.exit_code(), failure.retry()),
+        (exit::UNRECOVERABLE, true)
+    );
 
     let client = serve(|_, stream| send(stream, "507 Insufficient Storage", "", "full"));
-    assert_eq!(client.status().unwrap_err().exit_code(), NO_SPACE);
+    assert_eq!(client.status().unwrap_err().exit_code(), exit::NO_SPACE);
 }
 
 #[test]
@@ -188,7 +191,7 @@ fn links_are_one_path_segment() {
             r#"{"error":"no such link","code":3,"retry":false}"#,
         );
     });
-    assert_eq!(client.lookup("../?x y").unwrap_err().exit_code(), NOT_FOUND);
+    assert_eq!(client.lookup("../?x y").unwrap_err().exit_code(), exit::NOT_FOUND);
 }
 
 #[test]
@@ -232,7 +235,10 @@ fn a_get_that_breaks_off_says_why_and_prints_events() {
             failure.to_string(),
             "the daemon broke off after 4 of 10 bytes: 4 needed, 3 reachable"
         );
-        assert_eq!((failure.exit_code(), failure.retry()), (UNRECOVERABLE, true));
+        assert_eq!(
+            (failure.exit_code(), failure.retry()),
+            (exit::UNRECOVERABLE, true)
+        );
         assert_eq!(lines.lock().unwrap().len(), usize::from(watched));
     }
 }
@@ -306,7 +312,7 @@ fn nobody_there_is_exit_6() {
         Client::open(Path::new("/nonexistent")).unwrap_err(),
     ];
     for failure in failures {
-        assert_eq!(failure.exit_code(), NO_DAEMON, "{failure}");
+        assert_eq!(failure.exit_code(), exit::NO_DAEMON, "{failure}");
     }
 }
 
@@ -330,7 +336,7 @@ fn a_data_directory_names_the_daemon_that_answers() {
     assert_eq!(Client::open(dir.path()).unwrap().base(), client.base());
     for (pid, peer, started) in [(own, "B", 7), (own, "A", 8), (u32::MAX, "A", 7)] {
         write(pid, peer, started);
-        assert_eq!(Client::open(dir.path()).unwrap_err().exit_code(), NO_DAEMON);
+        assert_eq!(Client::open(dir.path()).unwrap_err().exit_code(), exit::NO_DAEMON);
     }
 }
 

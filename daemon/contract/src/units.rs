@@ -1,7 +1,7 @@
 //! Sizes, rates and switches as people write them on the command line and in the configuration.
 //!
-//! The plain `Display` forms are exact and read back to the same value; the alternate ones (`{:#}`) are
-//! rounded for people. Deliberately absent: bare `K`, `M`, `G`, which mean 1000 to some and 1024 to others.
+//! A size shows rounded, for people; its alternate form (`{:#}`) is exact and reads back to the same value, as
+//! all rates do. Units are read in any case; a bare `K`, `M`, `G`, `T`, `P` is decimal, as in `dd` and `df -H`.
 //! Durations are humantime's.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Serialize, Serializer};
 
 /// Units of a size, greatest first within each family, with their bytes.
-const SIZE_UNITS: [(&str, u64); 11] = [
+const SIZE_UNITS: [(&str, u64); 16] = [
     ("PiB", 1 << 50),
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
@@ -23,6 +23,11 @@ const SIZE_UNITS: [(&str, u64); 11] = [
     ("MB", 1_000_000),
     ("KB", 1_000),
     ("B", 1),
+    ("P", 1_000_000_000_000_000),
+    ("T", 1_000_000_000_000),
+    ("G", 1_000_000_000),
+    ("M", 1_000_000),
+    ("K", 1_000),
 ];
 
 /// Units of a rate in bits, with their *bits* per second.
@@ -194,43 +199,43 @@ fn scale(text: &str, number: &str, unit: u64, examples: &'static str) -> Result<
 }
 
 impl fmt::Display for Size {
-    /// The greatest binary unit that divides it; `{:#}` rounds to one decimal: `1.5 GiB`.
+    /// Rounded down to one decimal, `1.5 GiB`; `{:#}` is exact, in the greatest binary unit that divides it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let binary = SIZE_UNITS.iter().take(5);
+        let Self(bytes) = *self;
+        let mut binary = SIZE_UNITS.iter().take(5);
         if f.alternate() {
-            let unit = binary.clone().find(|(_, bytes)| self.0 >= *bytes);
-            return match unit {
-                None => write!(f, "{} B", self.0),
-                Some((name, bytes)) => {
-                    let tenths = (u128::from(self.0) * 10 + u128::from(bytes / 2)) / u128::from(*bytes);
-                    write!(f, "{}.{} {name}", tenths / 10, tenths % 10)
-                }
+            let exact = binary.find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
+            return match exact {
+                None => write!(f, "{bytes}"),
+                Some((name, unit)) => write!(f, "{}{name}", bytes / unit),
             };
         }
-        match binary
-            .clone()
-            .find(|(_, bytes)| self.0 > 0 && self.0.is_multiple_of(*bytes))
-        {
-            None => write!(f, "{}", self.0),
-            Some((name, bytes)) => write!(f, "{}{name}", self.0 / bytes),
+        let Some((name, unit)) = binary.find(|(_, unit)| bytes >= *unit) else {
+            return f.pad(&format!("{bytes} B"));
+        };
+        let (whole, rest) = (bytes / unit, u128::from(bytes % unit));
+        let tenths = rest * 10 / u128::from(*unit);
+        // Exact multiples and large numbers need no decimal: `64 KiB`, not `64.0 KiB`.
+        if tenths == 0 || whole >= 100 {
+            f.pad(&format!("{whole} {name}"))
+        } else {
+            f.pad(&format!("{whole}.{tenths} {name}"))
         }
     }
 }
 
 impl fmt::Display for Rate {
-    /// In `Mbit` or `kbit` where that is exact, else as a size per second; `{:#}` rounds.
+    /// In `Mbit` or `kbit` where that is exact, else as a size per second.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MBIT: u64 = 125_000;
         const KBIT: u64 = 125;
         let in_bits = self.0 > 0 && self.0.checked_mul(8).is_some();
-        if f.alternate() {
-            write!(f, "{:#}/s", Size(self.0))
-        } else if in_bits && self.0.is_multiple_of(MBIT) {
+        if in_bits && self.0.is_multiple_of(MBIT) {
             write!(f, "{}Mbit", self.0 / MBIT)
         } else if in_bits && self.0.is_multiple_of(KBIT) {
             write!(f, "{}kbit", self.0 / KBIT)
         } else {
-            write!(f, "{}/s", Size(self.0))
+            write!(f, "{:#}/s", Size(self.0))
         }
     }
 }
@@ -319,7 +324,7 @@ impl<'de> Deserialize<'de> for Switch {
 
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.collect_str(&format_args!("{self:#}"))
     }
 }
 
@@ -364,9 +369,9 @@ pub mod optional_duration {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn one_thing_is_singular() {
-        let told = [0, 1, 2].map(|count: usize| super::counted(count, "peer"));
-        assert_eq!(told, ["0 peers", "1 peer", "2 peers"]);
+    fn count_of_one_is_singular() {
+        let counts = [0, 1, 2].map(|count: usize| super::counted(count, "peer"));
+        assert_eq!(counts, ["0 peers", "1 peer", "2 peers"]);
     }
 
     use proptest::prelude::*;
@@ -374,7 +379,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_as_documented() {
+    fn size_with_a_known_unit_is_read() {
         for (text, bytes) in [
             ("123", 123),
             ("64KiB", 65_536),
@@ -382,6 +387,8 @@ mod tests {
             ("2GiB", 2 << 30),
             ("10GB", 10_000_000_000),
             ("1.5 GiB", 3 << 29),
+            ("10M", 10_000_000),
+            ("1tib", 1 << 40),
             ("0.5kb", 500),
             ("0", 0),
             (" 7 B ", 7),
@@ -391,14 +398,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_says_so() {
+    fn size_that_is_none_says_what_is_wrong() {
         for text in ["", "GiB", "-1", "ten", ".5MiB", "1.MiB", "1..5MiB", "1.2.3"] {
             assert!(
                 matches!(text.parse::<Size>(), Err(UnitError::Number { .. })),
                 "{text}"
             );
         }
-        for text in ["10M", "10 apples", "1,5GiB", "10Mbit", "1e9"] {
+        for text in ["10Mi", "10 apples", "1,5GiB", "10Mbit", "1e9"] {
             assert!(
                 matches!(text.parse::<Size>(), Err(UnitError::Unit { .. })),
                 "{text}"
@@ -413,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_bytes_per_second() {
+    fn rate_is_read_as_bytes_per_second() {
         for (text, bytes) in [
             ("100Mbit", 12_500_000),
             ("1gbit/s", 125_000_000),
@@ -430,15 +437,22 @@ mod tests {
     }
 
     #[test]
-    fn people_read_rounded_sizes() {
-        assert_eq!(format!("{:#}", Size(1023)), "1023 B");
-        assert_eq!(format!("{:#}", Size(3 << 29)), "1.5 GiB");
-        assert_eq!(format!("{:#}", Size(u64::MAX)), "16384.0 PiB");
-        assert_eq!(format!("{:#}", Rate(10 << 20)), "10.0 MiB/s");
+    fn size_shows_rounded_down() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (65_536, "64 KiB"),
+            (3 << 29, "1.5 GiB"),
+            ((100 << 20) - 1, "99.9 MiB"),
+            (u64::MAX, "16383 PiB"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+        assert_eq!(format!("{:>8}", Size(1)), "     1 B");
     }
 
     #[test]
-    fn switches() {
+    fn switch_is_on_or_off() {
         assert_eq!("on".parse(), Ok(Switch::On));
         assert_eq!("OFF".parse(), Ok(Switch::Off));
         assert!("maybe".parse::<Switch>().is_err());
@@ -448,7 +462,7 @@ mod tests {
         #[test]
         fn exact_forms_read_back(bytes: u64, shift in 0u32..60) {
             for bytes in [bytes, bytes >> shift, (bytes >> shift).rotate_left(20)] {
-                prop_assert_eq!(Size(bytes).to_string().parse(), Ok(Size(bytes)));
+                prop_assert_eq!(format!("{:#}", Size(bytes)).parse(), Ok(Size(bytes)));
                 prop_assert_eq!(Rate(bytes).to_string().parse(), Ok(Rate(bytes)));
             }
         }

@@ -11,13 +11,14 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::{ErrorBody, Events, PutReport, RepairReport};
 use ureq::http::StatusCode;
 use ureq::http::header::{CONTENT_LENGTH, ETAG};
 use ureq::{Body, RequestBuilder, SendBody};
 
-use super::error::{self, FAILURE, NO_DAEMON, RETRY};
-use super::reply::{ErrorBody, Events, FileHead, PutReport, RepairReport, Reply};
 use super::{Client, ClientError, STALL_TIMEOUT, accepted, answer, decoded, encoded, with_query};
+use super::{FileHead, Reply, error};
 
 /// The daemon holds a poll for at most 10 s.
 const POLL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -288,7 +289,7 @@ impl Client {
                 moved,
                 total,
                 reason: None,
-                code: FAILURE,
+                code: exit::UNEXPECTED,
                 retry: error.retry(),
             },
         }
@@ -336,9 +337,9 @@ impl Client {
                 .ok()?;
             match accepted(response).and_then(answer::<Events>) {
                 Ok(Reply { body, .. }) => {
-                    body.lines.iter().for_each(|line| sink(line));
+                    body.events.iter().for_each(|line| sink(line));
                     next = body.next;
-                    if body.done || body.error.is_some() || (was_over && body.lines.is_empty()) {
+                    if body.done || body.error.is_some() || (was_over && body.events.is_empty()) {
                         return body.error;
                     }
                 }
@@ -396,7 +397,7 @@ fn gone(error: ClientError) -> ClientError {
             moved,
             total,
             reason: Some("the daemon is gone".to_owned()),
-            code: NO_DAEMON,
+            code: exit::NO_DAEMON,
             retry: true,
         };
     }
@@ -490,10 +491,13 @@ fn is_cut(error: &ClientError) -> bool {
     matches!(
         error,
         ClientError::BrokenOff {
-            code: FAILURE | RETRY,
+            code: exit::UNEXPECTED | exit::REFUSED,
             retry: true,
             ..
-        } | ClientError::Refused { code: RETRY, .. }
+        } | ClientError::Refused {
+            code: exit::REFUSED,
+            ..
+        }
     )
 }
 
