@@ -364,8 +364,8 @@ fn forgotten_peer_is_repaired_at_once() {
     let forgets = |net: &mut Net, about| {
         let reported = net.up();
         let reported = reported.into_iter().filter(|up| *up != about);
-        let tell = |up| net.with(up, |custody, now, ring| custody.forget(now, ring, about));
-        let answers: Vec<bool> = reported.map(tell).collect();
+        let forget = |up| net.with(up, |custody, now, ring| custody.forget(now, ring, about));
+        let answers: Vec<bool> = reported.map(forget).collect();
         answers.into_iter().all(|forgotten| forgotten)
     };
     assert!(!forgets(&mut net, victim), "it is there");

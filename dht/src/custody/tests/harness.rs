@@ -223,7 +223,7 @@ impl Net {
         node.custody = Some(custody);
         node.view = up.into_iter().collect();
         node.view.insert(peer);
-        self.tell_all(peer);
+        self.notify_all(peer);
         self.with(peer, |custody, now, ring| custody.membership_changed(now, ring));
     }
 
@@ -234,11 +234,11 @@ impl Net {
         if let Some(rings) = &mut self.rings {
             rings.kill(peer);
         }
-        self.tell_all(peer);
+        self.notify_all(peer);
     }
 
     /// Everybody learns what is true of a peer by then.
-    fn tell_all(&mut self, about: Peer) {
+    fn notify_all(&mut self, about: Peer) {
         for other in self.up() {
             if other != about {
                 let after = self.notice;
