@@ -32,28 +32,17 @@
 //! `poll_transmit` and `poll_effect` after every call.
 
 mod audit;
-mod dialogue;
-mod discover;
-mod exchange;
-mod fingerprint;
 mod holder;
-mod inventory;
-mod lease;
+mod key;
 mod matching;
 mod message;
-mod outbox;
 mod peers;
-mod plan;
-mod repair;
-mod reports;
-mod search;
+mod primary;
 mod sweep;
-mod takeover;
-mod targets;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod timers;
-mod trim;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -74,16 +63,16 @@ pub use types::{
 use crate::placement::Roster;
 use crate::{Id, Membership, Peer, Time};
 use audit::Audits;
-use discover::Discovered;
-use fingerprint::{ShardKey, Slot};
-use inventory::Inventory;
-use lease::Inquiries;
-use outbox::Asked;
+use holder::inventory::Inventory;
+use holder::lease::Inquiries;
+use holder::search::Searches;
+use holder::trim::Trims;
+use key::{ShardKey, Slot};
 use peers::{Handle, Peers};
-use repair::Jobs;
-use reports::{Reports, StripeHealth};
-use search::Searches;
-use trim::Trims;
+use primary::Jobs;
+use primary::reports::{Reports, StripeHealth};
+use sync::discover::Discovered;
+use sync::outbox::Asked;
 use types::{MAX_PAGE, is_shard};
 
 /// Shards or stripes looked at in one `handle_timeout`.

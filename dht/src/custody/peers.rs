@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::exchange::{Incoming, Outgoing};
-use super::outbox::Outbox;
+use super::sync::exchange::{Incoming, Outgoing};
+use super::sync::outbox::Outbox;
 use super::timers::Timers;
 use super::types::Standing;
 use crate::{Id, Member, Membership, Peer, PeerState, Time};

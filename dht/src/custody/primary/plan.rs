@@ -2,37 +2,42 @@
 
 use std::collections::BTreeSet;
 
-use super::matching::{Matching, by_index};
-use super::peers::{Handle, ME, Peers};
-use super::reports::{Claim, KnownStripe, StripeHealth};
-use super::targets;
-use super::types::{CustodyConfig, TOMBSTONE};
+use crate::custody::matching::{Matching, by_index};
+use crate::custody::peers::{Handle, ME, Peers};
+use crate::custody::primary::reports::{Claim, KnownStripe, StripeHealth};
+use crate::custody::primary::targets;
+use crate::custody::types::{CustodyConfig, TOMBSTONE};
 use crate::{Flaw, PeerState, Time};
 
 /// The first successors of a stripe, or those that may hold its shards, best first.
-pub(super) type Candidates = [(Handle, PeerState)];
+pub(in crate::custody) type Candidates = [(Handle, PeerState)];
 
 /// Which indices live, and which must be given up on.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
+pub(in crate::custody) struct Survey {
     /// Index and live holder, committed or not.
-    pub(super) live: Vec<(u8, Handle)>,
+    pub(in crate::custody) live: Vec<(u8, Handle)>,
     /// Indices nobody live or merely suspect holds.
-    pub(super) missing: Vec<u8>,
+    pub(in crate::custody) missing: Vec<u8>,
     /// Indices that only such live peers hold as count for other indices.
-    pub(super) doubled: Vec<u8>,
+    pub(in crate::custody) doubled: Vec<u8>,
     /// Distinct live indices.
-    pub(super) distinct: usize,
+    pub(in crate::custody) distinct: usize,
     /// Distinct live indices on as many distinct peers.
-    pub(super) matched: usize,
+    pub(in crate::custody) matched: usize,
     /// Some index was never named, and may yet be.
-    pub(super) unsure: bool,
+    pub(in crate::custody) unsure: bool,
     /// When an index that is neither live nor missing will be missing.
-    pub(super) wake: Option<Time>,
+    pub(in crate::custody) wake: Option<Time>,
 }
 
 impl Survey {
-    pub(super) fn take(now: Time, known: &KnownStripe, peers: &Peers, config: &CustodyConfig) -> Self {
+    pub(in crate::custody) fn take(
+        now: Time,
+        known: &KnownStripe,
+        peers: &Peers,
+        config: &CustodyConfig,
+    ) -> Self {
         let mut survey = Self::default();
         for claim in &known.claims {
             if peers.is_live(claim.peer) && claim.index < known.shape.n {
@@ -85,7 +90,7 @@ impl Survey {
         survey
     }
 
-    pub(super) fn health(&self, known: &KnownStripe) -> StripeHealth {
+    pub(in crate::custody) fn health(&self, known: &KnownStripe) -> StripeHealth {
         let (k, n) = (usize::from(known.shape.k), usize::from(known.shape.n));
         if !known.is_committed() {
             StripeHealth::Pending
@@ -134,7 +139,7 @@ impl Survey {
 
 /// The next job for a stripe.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Decision {
+pub(in crate::custody) enum Decision {
     Nothing,
     Regenerate {
         sources: Vec<(u8, Handle)>,
@@ -158,11 +163,11 @@ pub(super) enum Decision {
 
 /// an excess shard and why it is one.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Excess {
-    pub(super) victim: Handle,
-    pub(super) index: u8,
-    pub(super) keep: Handle,
-    pub(super) others: Vec<(u8, Handle)>,
+pub(in crate::custody) struct Excess {
+    pub(in crate::custody) victim: Handle,
+    pub(in crate::custody) index: u8,
+    pub(in crate::custody) keep: Handle,
+    pub(in crate::custody) others: Vec<(u8, Handle)>,
 }
 
 fn position(candidates: &Candidates, peer: Handle) -> usize {
@@ -190,14 +195,14 @@ fn preferred(now: Time, known: &KnownStripe, peers: &Peers, candidates: &Candida
 }
 
 /// When the first of those that failed to take a shard lately may be asked again.
-pub(super) fn refusal(now: Time, peers: &Peers, candidates: &Candidates) -> Option<Time> {
+pub(in crate::custody) fn refusal(now: Time, peers: &Peers, candidates: &Candidates) -> Option<Time> {
     let refused = candidates.iter().map(|(peer, _)| peers.get(*peer).refused_until);
     refused.filter(|until| *until > now).min()
 }
 
 /// Where the tombstone of a stripe goes next: to this peer, which believes nobody's word for it, then to the
 /// peers that should hold shards and those that say they do. None if nobody is known to have one.
-pub(super) fn replicate_tombstone(
+pub(in crate::custody) fn replicate_tombstone(
     now: Time,
     known: &KnownStripe,
     peers: &Peers,
@@ -230,7 +235,7 @@ pub(super) fn replicate_tombstone(
 
 /// What to do next for a committed stripe: first its shards, then its locator with `candidates`, its first
 /// peers.
-pub(super) fn decide(
+pub(in crate::custody) fn decide(
     now: Time,
     known: &KnownStripe,
     survey: &Survey,
@@ -294,7 +299,7 @@ fn place(
 }
 
 /// The wanted indices of a stripe, rebuilt from the nearest holders on peers that hold nothing of it.
-pub(super) fn regenerate(
+pub(in crate::custody) fn regenerate(
     now: Time,
     known: &KnownStripe,
     (survey, wanted): (&Survey, &[u8]),
@@ -366,7 +371,7 @@ fn handoff(known: &KnownStripe, survey: &Survey, candidates: &Candidates, prefer
 }
 
 /// What may go of a stripe: excess shards, and locators where they are of no use.
-pub(super) fn excess(
+pub(in crate::custody) fn excess(
     now: Time,
     known: &KnownStripe,
     survey: &Survey,
@@ -425,8 +430,9 @@ mod tests {
 
     use super::*;
     use crate::custody::Shape;
-    use crate::custody::fingerprint::{Fingerprints, ShardKey, Slot};
-    use crate::custody::reports::Reports;
+    use crate::custody::key::{ShardKey, Slot};
+    use crate::custody::primary::reports::Reports;
+    use crate::custody::sync::fingerprint::Fingerprints;
     use crate::custody::tests::harness::{peer, stripe};
     use crate::placement::Placement;
 

@@ -8,14 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::audit::{Audit, MAX_AUDITS, rank};
-use super::dialogue::DEADLINE;
-use super::fingerprint::Slot;
-use super::peers::{Handle, ME};
-use super::plan::{self, Candidates, Decision, Survey};
-use super::repair::RETRY;
-use super::reports::{Claim, KnownStripe};
-use super::{Custody, Shape, TOMBSTONE};
+use crate::custody::audit::{Audit, MAX_AUDITS, rank};
+use crate::custody::key::Slot;
+use crate::custody::peers::{Handle, ME};
+use crate::custody::primary::RETRY;
+use crate::custody::primary::plan::{self, Candidates, Decision, Survey};
+use crate::custody::primary::reports::{Claim, KnownStripe};
+use crate::custody::sync::DEADLINE;
+use crate::custody::{Custody, Shape, TOMBSTONE};
 use crate::{Flaw, Membership, Time};
 
 /// How often a primary that says that it is at work is believed, for one loss.
@@ -27,7 +27,7 @@ const NO_ROOM: Duration = Duration::from_secs(1);
 
 /// A stripe of which the last audits missed an index.
 #[derive(Debug)]
-pub(super) struct Short {
+pub(in crate::custody) struct Short {
     since: Time,
     /// When an audit last saw an index, if one did since.
     seen: BTreeMap<u8, Time>,
@@ -36,13 +36,13 @@ pub(super) struct Short {
     /// How many audits in a row were in doubt.
     doubts: u32,
     /// The timer of the next audit.
-    pub(super) wake: Option<Time>,
+    pub(in crate::custody) wake: Option<Time>,
 }
 
 impl Custody {
     /// A stripe held here was audited: remembers which indices were not seen since when, and takes over if
     /// that is too long.
-    pub(super) fn weigh(
+    pub(in crate::custody) fn weigh(
         &mut self,
         now: Time,
         ring: &impl Membership,

@@ -7,25 +7,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fingerprint::{Fingerprints, ShardKey, Slot};
-use super::message::{Entry, Listing};
-use super::peers::Handle;
-use super::sweep::Sweep;
-use super::timers::Timers;
-use super::types::{LOCATOR, Shape, TOMBSTONE, is_shard};
 use crate::Time;
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::message::{Entry, Listing};
+use crate::custody::peers::Handle;
+use crate::custody::sweep::Sweep;
+use crate::custody::sync::fingerprint::Fingerprints;
+use crate::custody::timers::Timers;
+use crate::custody::types::{LOCATOR, Shape, TOMBSTONE, is_shard};
 
 /// One holder's word for one index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Claim {
-    pub(super) peer: Handle,
-    pub(super) index: u8,
-    pub(super) committed: bool,
+pub(in crate::custody) struct Claim {
+    pub(in crate::custody) peer: Handle,
+    pub(in crate::custody) index: u8,
+    pub(in crate::custody) committed: bool,
 }
 
 /// How well a stripe is off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum StripeHealth {
+pub(in crate::custody) enum StripeHealth {
     /// Another peer is the primary of it.
     #[default]
     Foreign,
@@ -44,37 +45,37 @@ pub(super) enum StripeHealth {
 
 /// The record of one stripe.
 #[derive(Debug)]
-pub(super) struct KnownStripe {
-    pub(super) shape: Shape,
-    pub(super) claims: Vec<Claim>,
+pub(in crate::custody) struct KnownStripe {
+    pub(in crate::custody) shape: Shape,
+    pub(in crate::custody) claims: Vec<Claim>,
     /// Since when this peer has been the primary of the stripe.
-    pub(super) tracked: Option<Time>,
+    pub(in crate::custody) tracked: Option<Time>,
     /// When a claim was last withdrawn by its holder.
-    pub(super) withdrawn: Time,
+    pub(in crate::custody) withdrawn: Time,
     /// No job before this: the last one failed, or its outcome is not reported yet.
-    pub(super) not_before: Time,
+    pub(in crate::custody) not_before: Time,
     /// No instruction to holders before this: the last one is still being followed.
-    pub(super) retry_at: Time,
-    pub(super) wake: Option<Time>,
-    pub(super) queued: Option<u16>,
-    pub(super) health: StripeHealth,
-    pub(super) failures: u32,
-    pub(super) running: bool,
-    pub(super) parked: bool,
-    pub(super) inconsistent: bool,
+    pub(in crate::custody) retry_at: Time,
+    pub(in crate::custody) wake: Option<Time>,
+    pub(in crate::custody) queued: Option<u16>,
+    pub(in crate::custody) health: StripeHealth,
+    pub(in crate::custody) failures: u32,
+    pub(in crate::custody) running: bool,
+    pub(in crate::custody) parked: bool,
+    pub(in crate::custody) inconsistent: bool,
     /// Repaired here, and nobody else has audited all n since.
-    pub(super) unaudited: Option<Box<PendingAudit>>,
+    pub(in crate::custody) unaudited: Option<Box<PendingAudit>>,
     /// Shards were moved, and these peers have a locator written since.
-    pub(super) located: Option<BTreeSet<Handle>>,
+    pub(in crate::custody) located: Option<BTreeSet<Handle>>,
 }
 
 /// Who is asked to audit a stripe.
 #[derive(Debug, Default)]
-pub(super) struct PendingAudit {
-    pub(super) auditor: Option<Handle>,
-    pub(super) asked: usize,
+pub(in crate::custody) struct PendingAudit {
+    pub(in crate::custody) auditor: Option<Handle>,
+    pub(in crate::custody) asked: usize,
     /// When the next one is asked.
-    pub(super) due: Time,
+    pub(in crate::custody) due: Time,
 }
 
 impl KnownStripe {
@@ -99,7 +100,7 @@ impl KnownStripe {
     }
 
     /// A stripe with these claims alone.
-    pub(super) fn of(shape: Shape, claims: impl Iterator<Item = Claim>) -> Self {
+    pub(in crate::custody) fn of(shape: Shape, claims: impl Iterator<Item = Claim>) -> Self {
         Self {
             claims: claims.collect(),
             ..Self::new(shape)
@@ -107,19 +108,19 @@ impl KnownStripe {
     }
 
     /// Whether the peer says that it holds a shard.
-    pub(super) fn holds(&self, peer: Handle) -> bool {
+    pub(in crate::custody) fn holds(&self, peer: Handle) -> bool {
         let mut claims = self.claims.iter();
         claims.any(|claim| claim.peer == peer && is_shard(claim.index))
     }
 
     /// Whether the peer says that it holds the locator.
-    pub(super) fn is_located_at(&self, peer: Handle) -> bool {
+    pub(in crate::custody) fn is_located_at(&self, peer: Handle) -> bool {
         let mut claims = self.claims.iter();
         claims.any(|claim| claim.peer == peer && claim.index == LOCATOR)
     }
 
     /// A job ended: what it moved is not in the locators, or those it wrote are up to date.
-    pub(super) fn note_located(&mut self, targets: &[(u8, Handle)], stored: &[(u8, Handle)]) {
+    pub(in crate::custody) fn note_located(&mut self, targets: &[(u8, Handle)], stored: &[(u8, Handle)]) {
         if !self.shape.placement.needs_locators() {
             return;
         }
@@ -133,7 +134,7 @@ impl KnownStripe {
         }
     }
 
-    pub(super) fn is_committed(&self) -> bool {
+    pub(in crate::custody) fn is_committed(&self) -> bool {
         let mut shards = self.claims.iter().filter(|claim| claim.index != TOMBSTONE);
         shards.any(|claim| claim.committed)
     }
@@ -141,11 +142,11 @@ impl KnownStripe {
 
 /// All records, and which must be judged again.
 #[derive(Debug, Default)]
-pub(super) struct Reports {
-    pub(super) stripes: BTreeMap<Slot, KnownStripe>,
-    pub(super) dirty: BTreeSet<Slot>,
-    pub(super) wakes: Timers<Slot>,
-    pub(super) sweep: Sweep<Slot>,
+pub(in crate::custody) struct Reports {
+    pub(in crate::custody) stripes: BTreeMap<Slot, KnownStripe>,
+    pub(in crate::custody) dirty: BTreeSet<Slot>,
+    pub(in crate::custody) wakes: Timers<Slot>,
+    pub(in crate::custody) sweep: Sweep<Slot>,
     tally: BTreeMap<StripeHealth, usize>,
     parked: usize,
     inconsistent: usize,
@@ -154,7 +155,7 @@ pub(super) struct Reports {
 impl Reports {
     /// Takes a holder's word. `record` is the fingerprint of all its words. A stripe becoming committed is
     /// not spread before `retry_at`: the writer is doing that.
-    pub(super) fn claim(
+    pub(in crate::custody) fn claim(
         &mut self,
         key: ShardKey,
         shape: Shape,
@@ -187,7 +188,13 @@ impl Reports {
     }
 
     /// The holder withdraws its word.
-    pub(super) fn withdraw(&mut self, now: Time, key: ShardKey, peer: Handle, record: &mut Fingerprints) {
+    pub(in crate::custody) fn withdraw(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        peer: Handle,
+        record: &mut Fingerprints,
+    ) {
         if let Some(known) = self.stripes.get_mut(&key.slot) {
             known.withdrawn = now;
             known.claims.retain(|claim| {
@@ -202,7 +209,7 @@ impl Reports {
     }
 
     /// Replaces what `holder` said in one range.
-    pub(super) fn replace(
+    pub(in crate::custody) fn replace(
         &mut self,
         now: Time,
         holder: Handle,
@@ -243,7 +250,7 @@ impl Reports {
     }
 
     /// The next stripes to judge, at most `limit`.
-    pub(super) fn unjudged(&mut self, now: Time, limit: usize) -> Vec<Slot> {
+    pub(in crate::custody) fn unjudged(&mut self, now: Time, limit: usize) -> Vec<Slot> {
         while let Some(slot) = self.wakes.pop_due(now) {
             if let Some(known) = self.stripes.get_mut(&slot) {
                 known.wake = None;
@@ -259,14 +266,14 @@ impl Reports {
         slots
     }
 
-    pub(super) fn wake(&mut self, slot: Slot, at: Option<Time>) {
+    pub(in crate::custody) fn wake(&mut self, slot: Slot, at: Option<Time>) {
         if let Some(known) = self.stripes.get_mut(&slot) {
             self.wakes.rearm(slot, &mut known.wake, at);
         }
     }
 
     /// Files the stripe under a class.
-    pub(super) fn set_health(&mut self, slot: Slot, health: StripeHealth, parked: bool) {
+    pub(in crate::custody) fn set_health(&mut self, slot: Slot, health: StripeHealth, parked: bool) {
         if let Some(known) = self.stripes.get_mut(&slot) {
             *self.tally.entry(health).or_default() += 1;
             let old = std::mem::replace(&mut known.health, health);
@@ -276,7 +283,7 @@ impl Reports {
         }
     }
 
-    pub(super) fn mark_inconsistent(&mut self, slot: Slot) {
+    pub(in crate::custody) fn mark_inconsistent(&mut self, slot: Slot) {
         if let Some(known) = self.stripes.get_mut(&slot) {
             self.inconsistent += usize::from(!known.inconsistent);
             known.inconsistent = true;
@@ -284,7 +291,7 @@ impl Reports {
     }
 
     /// Forgets a stripe nobody claims.
-    pub(super) fn forget(&mut self, slot: Slot) {
+    pub(in crate::custody) fn forget(&mut self, slot: Slot) {
         self.set_health(slot, StripeHealth::Foreign, false);
         self.wake(slot, None);
         if let Some(known) = self.stripes.remove(&slot) {
@@ -294,15 +301,15 @@ impl Reports {
         self.dirty.remove(&slot);
     }
 
-    pub(super) fn count(&self, health: StripeHealth) -> usize {
+    pub(in crate::custody) fn count(&self, health: StripeHealth) -> usize {
         self.tally.get(&health).copied().unwrap_or(0)
     }
 
-    pub(super) fn parked(&self) -> usize {
+    pub(in crate::custody) fn parked(&self) -> usize {
         self.parked
     }
 
-    pub(super) fn inconsistent(&self) -> usize {
+    pub(in crate::custody) fn inconsistent(&self) -> usize {
         self.inconsistent
     }
 }

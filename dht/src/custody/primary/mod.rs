@@ -1,19 +1,23 @@
 //! The primary at work: it judges its stripes one by one, queues what they need, and runs a bounded number of
 //! jobs, the most endangered stripe first.
 
+pub(super) mod plan;
+pub(super) mod reports;
+pub(super) mod targets;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::fingerprint::{ShardKey, Slot};
-use super::message::TrimOrder;
-use super::peers::{Handle, ME};
-use super::plan::{self, Decision, Survey};
-use super::reports::{Claim, StripeHealth};
-use super::{Custody, Effect, JobId, JobOutcome, LOCATOR, Shape, TOMBSTONE};
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::message::TrimOrder;
+use crate::custody::peers::{Handle, ME};
+use crate::custody::primary::plan::{Decision, Survey};
+use crate::custody::primary::reports::{Claim, StripeHealth};
+use crate::custody::{Custody, Effect, JobId, JobOutcome, LOCATOR, Shape, TOMBSTONE};
 use crate::{Flaw, Membership, Time};
 
 /// Time between two instructions about one stripe, to let the first be followed and reported.
-pub(super) const RETRY: Duration = Duration::from_secs(10);
+pub(in crate::custody) const RETRY: Duration = Duration::from_secs(10);
 /// How long a peer that failed to take a shard is no target.
 const REFUSED: Duration = Duration::from_secs(10);
 /// How long audits disregard the tombstones that a peer says it has, after it showed none.
@@ -37,26 +41,26 @@ struct Job {
 
 /// Jobs waiting and running.
 #[derive(Debug, Default)]
-pub(super) struct Jobs {
+pub(in crate::custody) struct Jobs {
     waiting: BTreeSet<(u16, Slot)>,
     running: BTreeMap<JobId, Job>,
     next: u64,
     /// When the rate allows the next job: each takes its bytes divided by the rate (GCRA without burst).
     free_at: Time,
-    pub(super) regenerated_total: u64,
-    pub(super) bytes_total: u64,
+    pub(in crate::custody) regenerated_total: u64,
+    pub(in crate::custody) bytes_total: u64,
 }
 
 impl Jobs {
-    pub(super) fn waiting(&self) -> usize {
+    pub(in crate::custody) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    pub(super) fn running(&self) -> usize {
+    pub(in crate::custody) fn running(&self) -> usize {
         self.running.len()
     }
 
-    pub(super) fn poll_timeout(&self, parallel: usize) -> Option<Time> {
+    pub(in crate::custody) fn poll_timeout(&self, parallel: usize) -> Option<Time> {
         (!self.waiting.is_empty() && self.running.len() < parallel).then_some(self.free_at)
     }
 
@@ -79,7 +83,7 @@ impl Jobs {
 impl Custody {
     /// Looks at one stripe: files it under its class, queues a job, tells holders what to do, and sets the
     /// time of the next look.
-    pub(super) fn judge(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
+    pub(in crate::custody) fn judge(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
         let responsible = self.responsible(now, ring, slot);
         let is_primary = responsible.first().is_some_and(|(primary, _)| *primary == ME);
         self.prune(now, slot, is_primary);
@@ -287,12 +291,12 @@ impl Custody {
     }
 
     /// Whether the limits allow another job.
-    pub(super) fn has_room(&self, now: Time) -> bool {
+    pub(in crate::custody) fn has_room(&self, now: Time) -> bool {
         self.jobs.running.len() < self.config.parallel && self.jobs.free_at <= now
     }
 
     /// Starts waiting jobs as far as the limits allow.
-    pub(super) fn launch(&mut self, now: Time, ring: &impl Membership) {
+    pub(in crate::custody) fn launch(&mut self, now: Time, ring: &impl Membership) {
         while self.has_room(now)
             && let Some((_, slot)) = self.jobs.waiting.pop_first()
         {
@@ -322,7 +326,13 @@ impl Custody {
     }
 
     /// Begins what was decided about a stripe; whether there was something to begin.
-    pub(super) fn perform(&mut self, now: Time, slot: Slot, shape: Shape, decision: Decision) -> bool {
+    pub(in crate::custody) fn perform(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        shape: Shape,
+        decision: Decision,
+    ) -> bool {
         let with_names = |shards: &[(u8, Handle)]| {
             let shards = shards
                 .iter()
@@ -482,7 +492,7 @@ impl Custody {
     }
 
     /// The stripe's next job may start at once.
-    pub(super) fn forgive(&mut self) {
+    pub(in crate::custody) fn forgive(&mut self) {
         for known in self.reports.stripes.values_mut() {
             known.not_before = Time::ZERO;
             known.retry_at = Time::ZERO;

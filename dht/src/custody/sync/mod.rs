@@ -1,18 +1,23 @@
 //! Requests and responses, both ways.
 
+pub(super) mod discover;
+pub(super) mod exchange;
+pub(super) mod fingerprint;
+pub(super) mod outbox;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::fingerprint::{ShardKey, Slot};
-use super::outbox::Asked;
-use super::peers::Handle;
-use super::{
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::peers::Handle;
+use crate::custody::sync::outbox::Asked;
+use crate::custody::{
     Custody, Effect, MAX_ENTRIES, Question, Report, Reported, Request, RequestId, Response, Transmit,
 };
 use crate::{Flaw, Id, Membership, Peer, Time};
 
 /// How long a request may take.
-pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+pub(in crate::custody) const DEADLINE: Duration = Duration::from_secs(5);
 
 impl Custody {
     /// Answers another peer.
@@ -101,7 +106,7 @@ impl Custody {
         yes
     }
 
-    pub(super) fn handle_report(
+    pub(in crate::custody) fn handle_report(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -224,7 +229,7 @@ impl Custody {
         }
     }
 
-    pub(super) fn handle_reported(
+    pub(in crate::custody) fn handle_reported(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -254,7 +259,7 @@ impl Custody {
     }
 
     /// Sends what waits for a peer.
-    pub(super) fn attend(&mut self, now: Time, peer: Handle) {
+    pub(in crate::custody) fn attend(&mut self, now: Time, peer: Handle) {
         let record = self.peers.get_mut(peer);
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         let mut messages = Vec::new();

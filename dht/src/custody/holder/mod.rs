@@ -1,13 +1,18 @@
 //! The holder: keeps the inventory in step with the local store, and each shard in what is reported to its
 //! primary.
 
+pub(super) mod inventory;
+pub(super) mod lease;
+pub(super) mod search;
+pub(super) mod trim;
+
 use std::ops::Bound;
 
-use super::fingerprint::ShardKey;
-use super::inventory::{Held, Tenure};
-use super::peers::{Handle, ME};
-use super::reports::Claim;
-use super::{Custody, Effect, Holding, State, TOMBSTONE};
+use crate::custody::holder::inventory::{Held, Tenure};
+use crate::custody::key::ShardKey;
+use crate::custody::peers::{Handle, ME};
+use crate::custody::primary::reports::Claim;
+use crate::custody::{Custody, Effect, Holding, State, TOMBSTONE};
 use crate::{Flaw, Id, Time};
 
 impl Custody {
@@ -130,7 +135,7 @@ impl Custody {
     }
 
     /// Forgets a shard and has it removed; `expired` when its lease ended, as opposed to a excess one.
-    pub(super) fn drop_shard(&mut self, now: Time, key: ShardKey, expired: bool) {
+    pub(in crate::custody) fn drop_shard(&mut self, now: Time, key: ShardKey, expired: bool) {
         self.erase(now, key);
         self.dropping.insert(key);
         self.effects.push_back(Effect::Drop {
@@ -140,7 +145,7 @@ impl Custody {
         });
     }
 
-    pub(super) fn keys_of(&self, stripe: Id) -> Vec<ShardKey> {
+    pub(in crate::custody) fn keys_of(&self, stripe: Id) -> Vec<ShardKey> {
         self.inventory.of(stripe).map(|(key, _)| key).collect()
     }
 
@@ -216,7 +221,13 @@ impl Custody {
         }
     }
 
-    pub(super) fn set_primary(&mut self, now: Time, key: ShardKey, primary: Option<Handle>, hinted: bool) {
+    pub(in crate::custody) fn set_primary(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        primary: Option<Handle>,
+        hinted: bool,
+    ) {
         let Some(held) = self.inventory.shards.get_mut(&key) else {
             return;
         };

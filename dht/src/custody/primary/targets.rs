@@ -13,18 +13,18 @@
 
 use std::collections::BTreeSet;
 
-use super::fingerprint::Slot;
-use super::peers::{Handle, Peers};
-use super::plan::{Candidates, Decision, Excess, Survey};
-use super::reports::KnownStripe;
-use super::types::{LOCATOR, is_shard};
-use super::{Custody, Shape};
+use crate::custody::key::Slot;
+use crate::custody::peers::{Handle, Peers};
+use crate::custody::primary::plan::{Candidates, Decision, Excess, Survey};
+use crate::custody::primary::reports::KnownStripe;
+use crate::custody::types::{LOCATOR, is_shard};
+use crate::custody::{Custody, Shape};
 use crate::placement::{self, Placement, Roster};
 use crate::{Flaw, Id, Membership, Peer, PeerState, Time};
 
 impl Custody {
     /// The first r peers from the stripe's id: its primary, and who holds its locator.
-    pub(super) fn responsible(
+    pub(in crate::custody) fn responsible(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -38,7 +38,7 @@ impl Custody {
     }
 
     /// The peers that the policy names for a stripe that these hold shards of, best first.
-    pub(super) fn policy_peers(
+    pub(in crate::custody) fn policy_peers(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -89,7 +89,7 @@ impl Custody {
     }
 
     /// Who may hold the stripe's shards, best first; `responsible` are its first peers.
-    pub(super) fn preference(
+    pub(in crate::custody) fn preference(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -130,7 +130,7 @@ impl Custody {
 
 /// Where the stripe's locator is to be written: with those of its first peers that have none, or one from
 /// before shards were moved.
-pub(super) fn locate(
+pub(in crate::custody) fn locate(
     now: Time,
     known: &KnownStripe,
     survey: &Survey,
@@ -160,7 +160,7 @@ pub(super) fn locate(
 }
 
 /// Locators with peers that are not, or not for long, among the stripe's first, where those have theirs.
-pub(super) fn misplaced_locators(
+pub(in crate::custody) fn misplaced_locators(
     known: &KnownStripe,
     peers: &Peers,
     responsible: &Candidates,

@@ -7,20 +7,20 @@
 
 use std::collections::BTreeMap;
 
-use super::peers::{Handle, ME};
-use super::repair::RETRY;
-use super::{Custody, Effect, MAX_ENTRIES};
+use crate::custody::peers::{Handle, ME};
+use crate::custody::primary::RETRY;
+use crate::custody::{Custody, Effect, MAX_ENTRIES};
 use crate::{Flaw, Id, Time};
 
 /// Points remembered as looked around lately, at most; while there are so many, no other is.
 const MAX_DISCOVERED: usize = 256;
 
 /// When each point was looked around last.
-pub(super) type Discovered = BTreeMap<Id, Time>;
+pub(in crate::custody) type Discovered = BTreeMap<Id, Time>;
 
 impl Custody {
     /// Has the ring look around a stripe, unless it did lately.
-    pub(super) fn discover(&mut self, now: Time, stripe: Id) {
+    pub(in crate::custody) fn discover(&mut self, now: Time, stripe: Id) {
         if self.discovered.len() >= MAX_DISCOVERED {
             self.discovered.retain(|_, at| now < *at + RETRY);
         }
@@ -32,7 +32,7 @@ impl Custody {
     }
 
     /// This peer is not the primary of a stripe that these peers report to it.
-    pub(super) fn redirect(&mut self, stripe: Id, holders: impl IntoIterator<Item = Handle>) {
+    pub(in crate::custody) fn redirect(&mut self, stripe: Id, holders: impl IntoIterator<Item = Handle>) {
         let redirects = !self.config.has(Flaw::NoRedirect);
         for holder in holders.into_iter().filter(|holder| redirects && *holder != ME) {
             let redirected = &mut self.peers.get_mut(holder).redirected;

@@ -9,16 +9,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::fingerprint::{Fingerprints, ShardKey, Slot};
-use super::inventory::Held;
-use super::message::{Entry, Listing};
-use super::peers::Handle;
-use super::types::CustodyConfig;
+use crate::custody::holder::inventory::Held;
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::message::{Entry, Listing};
+use crate::custody::peers::Handle;
+use crate::custody::sync::fingerprint::Fingerprints;
+use crate::custody::types::CustodyConfig;
 use crate::{Id, Time};
 
 /// The holder's side: what this peer reports to one primary.
 #[derive(Debug, Default)]
-pub(super) struct Outgoing {
+pub(in crate::custody) struct Outgoing {
     fingerprints: Fingerprints,
     /// Buckets that changed, or differed, since they were listed.
     dirty: BTreeSet<u8>,
@@ -35,12 +36,24 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn add(&mut self, now: Time, key: ShardKey, committed: bool, config: &CustodyConfig) {
+    pub(in crate::custody) fn add(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        committed: bool,
+        config: &CustodyConfig,
+    ) {
         self.fingerprints.add(key, committed);
         self.touch(now, key, config);
     }
 
-    pub(super) fn remove(&mut self, now: Time, key: ShardKey, committed: bool, config: &CustodyConfig) {
+    pub(in crate::custody) fn remove(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        committed: bool,
+        config: &CustodyConfig,
+    ) {
         self.fingerprints.remove(key, committed);
         self.touch(now, key, config);
     }
@@ -53,24 +66,24 @@ impl Outgoing {
     }
 
     /// The primary asked for a report, or must be asked whether it still agrees.
-    pub(super) fn soon(&mut self, at: Time) {
+    pub(in crate::custody) fn soon(&mut self, at: Time) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     /// The primary is unreachable. When it is back, the totals will tell what it missed.
-    pub(super) fn abandon(&mut self) {
+    pub(in crate::custody) fn abandon(&mut self) {
         self.dirty.clear();
         self.cursor = None;
         self.failures = 0;
         self.due = None;
     }
 
-    pub(super) fn due(&self) -> Option<Time> {
+    pub(in crate::custody) fn due(&self) -> Option<Time> {
         self.due.filter(|_| !self.in_flight)
     }
 
     /// The total, and listings of the dirty buckets up to a page, taken from `shards`.
-    pub(super) fn report(
+    pub(in crate::custody) fn report(
         &mut self,
         primary: Handle,
         shards: &BTreeMap<ShardKey, Held>,
@@ -101,7 +114,7 @@ impl Outgoing {
     }
 
     /// The primary agrees with the total reported. `jitter` scales the time to the next idle report.
-    pub(super) fn agreed(&mut self, now: Time, config: &CustodyConfig, jitter: f64) {
+    pub(in crate::custody) fn agreed(&mut self, now: Time, config: &CustodyConfig, jitter: f64) {
         self.in_flight = false;
         self.behind = None;
         self.failures = 0;
@@ -113,7 +126,7 @@ impl Outgoing {
     }
 
     /// The primary knows something else: these fingerprints per bucket.
-    pub(super) fn differs(&mut self, now: Time, theirs: &[(u8, u64)], config: &CustodyConfig) {
+    pub(in crate::custody) fn differs(&mut self, now: Time, theirs: &[(u8, u64)], config: &CustodyConfig) {
         self.in_flight = false;
         let differing = self.fingerprints.differing(theirs);
         let before = self.behind.replace(differing.len());
@@ -129,7 +142,7 @@ impl Outgoing {
     }
 
     /// The report was not answered.
-    pub(super) fn failed(&mut self, now: Time, config: &CustodyConfig) {
+    pub(in crate::custody) fn failed(&mut self, now: Time, config: &CustodyConfig) {
         self.in_flight = false;
         self.cursor = None;
         self.failures += 1;
@@ -179,15 +192,15 @@ fn list(primary: Handle, shards: &BTreeMap<ShardKey, Held>, from: Slot, room: us
 
 /// The primary's side: the record of one holder.
 #[derive(Debug, Default)]
-pub(super) struct Incoming {
-    pub(super) fingerprints: Fingerprints,
+pub(in crate::custody) struct Incoming {
+    pub(in crate::custody) fingerprints: Fingerprints,
     /// Run and number of the last report applied.
     last: Option<(u64, u64)>,
 }
 
 impl Incoming {
     /// Whether a report is newer than the last one.
-    pub(super) fn admit(&mut self, instance: u64, sequence: u64) -> bool {
+    pub(in crate::custody) fn admit(&mut self, instance: u64, sequence: u64) -> bool {
         let overtaken = self
             .last
             .is_some_and(|(run, number)| run == instance && number >= sequence);
@@ -202,7 +215,7 @@ impl Incoming {
 mod tests {
     use super::*;
     use crate::custody::Shape;
-    use crate::custody::inventory::Tenure;
+    use crate::custody::holder::inventory::Tenure;
     use crate::custody::peers::ME;
     use crate::custody::tests::harness::stripe;
 

@@ -24,20 +24,22 @@
 //! and not believed again for a while if it shows none. Audits that others ask for take half of the room at
 //! most.
 
+pub(super) mod takeover;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::fingerprint::{ShardKey, Slot};
-use super::matching::{Matching, by_index};
-use super::message::Holds;
-use super::peers::{Handle, ME};
-use super::plan::Candidates;
-use super::repair::RETRY;
-use super::sweep::Sweep;
-use super::takeover::Short;
-use super::timers::Timers;
-use super::types::{CustodyConfig, is_shard};
-use super::{Custody, LOCATOR, SLICE, Shape, TOMBSTONE};
+use crate::custody::audit::takeover::Short;
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::matching::{Matching, by_index};
+use crate::custody::message::Holds;
+use crate::custody::peers::{Handle, ME};
+use crate::custody::primary::RETRY;
+use crate::custody::primary::plan::Candidates;
+use crate::custody::sweep::Sweep;
+use crate::custody::timers::Timers;
+use crate::custody::types::{CustodyConfig, is_shard};
+use crate::custody::{Custody, LOCATOR, SLICE, Shape, TOMBSTONE};
 use crate::{Flaw, Membership, Peer, Time};
 
 /// A stripe may be short for so many repair delays before the first other peer takes over.
@@ -47,30 +49,30 @@ const ROUND: Duration = Duration::from_mins(1);
 /// Time between two slices of the inventory, each of at most [`SLICE`] shards: 64 are audited a second.
 const PACE: Duration = Duration::from_secs(8);
 /// Audits under way and short stripes remembered, at most; others have their turn later.
-pub(super) const MAX_AUDITS: usize = 4096;
+pub(in crate::custody) const MAX_AUDITS: usize = 4096;
 /// An audit that has not ended by then is given up.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// One audit under way.
 #[derive(Debug)]
-pub(super) struct Audit {
+pub(in crate::custody) struct Audit {
     begun: Time,
     /// The shape of a stripe that is held here; none: the audit is for another peer.
     shape: Option<Shape>,
     askers: BTreeSet<Handle>,
     waiting: BTreeSet<Handle>,
-    pub(super) answered: BTreeSet<Handle>,
+    pub(in crate::custody) answered: BTreeSet<Handle>,
     /// Peers that did not answer and are asked once more.
-    pub(super) again: BTreeSet<Handle>,
+    pub(in crate::custody) again: BTreeSet<Handle>,
     /// A peer that answered lately did not answer this audit.
-    pub(super) doubtful: bool,
-    pub(super) held: BTreeSet<(u8, Handle)>,
+    pub(in crate::custody) doubtful: bool,
+    pub(in crate::custody) held: BTreeSet<(u8, Handle)>,
     /// Of the first r peers, those after so many were not asked yet.
     asked: Option<usize>,
     /// The primary says that it is at work.
-    pub(super) under_repair: bool,
+    pub(in crate::custody) under_repair: bool,
     /// Peers that say that they hold the tombstone.
-    pub(super) deleted: BTreeSet<Handle>,
+    pub(in crate::custody) deleted: BTreeSet<Handle>,
 }
 
 impl Audit {
@@ -83,12 +85,12 @@ impl Audit {
         self.held.extend(indices.map(|index| (index, from)));
     }
 
-    pub(super) fn indices(&self) -> BTreeSet<u8> {
+    pub(in crate::custody) fn indices(&self) -> BTreeSet<u8> {
         self.held.iter().map(|(index, _)| *index).collect()
     }
 
     /// The indices found and the peer that counts for each.
-    pub(super) fn keepers(&self, config: &CustodyConfig) -> BTreeMap<u8, Handle> {
+    pub(in crate::custody) fn keepers(&self, config: &CustodyConfig) -> BTreeMap<u8, Handle> {
         if config.has(Flaw::CountTwice) {
             return self.held.iter().copied().collect();
         }
@@ -99,10 +101,10 @@ impl Audit {
 
 /// Audits under way, and what they found short.
 #[derive(Debug)]
-pub(super) struct Audits {
+pub(in crate::custody) struct Audits {
     open: BTreeMap<Slot, Audit>,
     begun: BTreeSet<(Time, Slot)>,
-    pub(super) short: BTreeMap<Slot, Short>,
+    pub(in crate::custody) short: BTreeMap<Slot, Short>,
     wakes: Timers<Slot>,
     /// The walk over the inventory, how often it began, when last, and when it goes on.
     sweep: Sweep<ShardKey>,
@@ -114,12 +116,12 @@ pub(super) struct Audits {
     /// All that is held is to be audited from then on.
     vanished: Option<Time>,
     /// When a repair of this peer as the primary last succeeded.
-    pub(super) repaired: Option<Time>,
-    pub(super) taken_over_total: u64,
+    pub(in crate::custody) repaired: Option<Time>,
+    pub(in crate::custody) taken_over_total: u64,
 }
 
 impl Audits {
-    pub(super) fn new(now: Time) -> Self {
+    pub(in crate::custody) fn new(now: Time) -> Self {
         Self {
             open: BTreeMap::new(),
             begun: BTreeSet::new(),
@@ -136,7 +138,7 @@ impl Audits {
         }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
+    pub(in crate::custody) fn poll_timeout(&self) -> Option<Time> {
         let given_up = self.begun.first().map(|(begun, _)| *begun + LIMIT);
         [Some(self.next), self.vanished, self.wakes.next(), given_up]
             .into_iter()
@@ -145,7 +147,7 @@ impl Audits {
     }
 
     /// The event loop stalled: what was found short before may have been whole meanwhile.
-    pub(super) fn stalled(&mut self) {
+    pub(in crate::custody) fn stalled(&mut self) {
         for (slot, Short { mut wake, .. }) in std::mem::take(&mut self.short) {
             self.wakes.rearm(slot, &mut wake, None);
         }
@@ -153,36 +155,36 @@ impl Audits {
         self.begun.clear();
     }
 
-    pub(super) fn wake(&mut self, slot: Slot, at: Option<Time>) {
+    pub(in crate::custody) fn wake(&mut self, slot: Slot, at: Option<Time>) {
         if let Some(short) = self.short.get_mut(&slot) {
             self.wakes.rearm(slot, &mut short.wake, at);
         }
     }
 
-    pub(super) fn is_whole(&mut self, slot: Slot) {
+    pub(in crate::custody) fn is_whole(&mut self, slot: Slot) {
         self.wake(slot, None);
         self.short.remove(&slot);
     }
 
     /// A stripe taken over cannot be repaired: it is not tried again before this peer has restarted.
-    pub(super) fn give_up(&mut self, slot: Slot) {
+    pub(in crate::custody) fn give_up(&mut self, slot: Slot) {
         self.wake(slot, None);
     }
 }
 
 impl Custody {
     /// A peer left the view: where its shards are not repaired soon, that is to be noticed.
-    pub(super) fn audit_soon(&mut self, now: Time) {
+    pub(in crate::custody) fn audit_soon(&mut self, now: Time) {
         let at = now + self.patience();
         self.audits.vanished.get_or_insert(at);
     }
 
-    pub(super) fn patience(&self) -> Duration {
+    pub(in crate::custody) fn patience(&self) -> Duration {
         self.config.repair_delay * PATIENCE
     }
 
     /// What is held here of a stripe to stay, and what its primary adds.
-    pub(super) fn holds(&mut self, now: Time, stripe: crate::Id) -> Holds {
+    pub(in crate::custody) fn holds(&mut self, now: Time, stripe: crate::Id) -> Holds {
         let keys = self.keys_of(stripe).into_iter();
         let indices = keys.filter(|key| self.confirm(now, *key, None));
         let indices = indices.map(|key| key.index).collect();
@@ -205,7 +207,7 @@ impl Custody {
     }
 
     /// Begins the audits that are due.
-    pub(super) fn handle_audits(&mut self, now: Time, ring: &impl Membership) {
+    pub(in crate::custody) fn handle_audits(&mut self, now: Time, ring: &impl Membership) {
         while let Some((begun, slot)) = self.audits.begun.first().copied()
             && begun + LIMIT <= now
         {
@@ -277,7 +279,7 @@ impl Custody {
 
     /// Asks the first peers of a stripe what they hold of it: n of them if it is held here, and all for
     /// somebody else.
-    pub(super) fn begin_audit(
+    pub(in crate::custody) fn begin_audit(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -382,7 +384,7 @@ impl Custody {
     }
 
     /// A peer said what it holds, or did not answer.
-    pub(super) fn handle_holds(
+    pub(in crate::custody) fn handle_holds(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -454,7 +456,12 @@ impl Custody {
 
     /// The primary of a stripe it has repaired wants it audited: by the next peers in turn, until one finds
     /// all.
-    pub(super) fn want_audit(&mut self, now: Time, slot: Slot, responsible: &Candidates) -> Option<Time> {
+    pub(in crate::custody) fn want_audit(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        responsible: &Candidates,
+    ) -> Option<Time> {
         let others: Vec<Handle> = responsible
             .iter()
             .map(|(peer, _)| *peer)
@@ -476,7 +483,7 @@ impl Custody {
     }
 
     /// Somebody has audited a stripe. What is audited short is reported again soon, and audited again.
-    pub(super) fn handle_audited(&mut self, now: Time, from: Handle, slot: Slot, total: u8) {
+    pub(in crate::custody) fn handle_audited(&mut self, now: Time, from: Handle, slot: Slot, total: u8) {
         let Some(known) = self.reports.stripes.get_mut(&slot) else {
             return;
         };
@@ -504,7 +511,7 @@ impl Custody {
 }
 
 /// How many peers of a stripe come before this one.
-pub(super) fn rank(responsible: &Candidates) -> Option<u32> {
+pub(in crate::custody) fn rank(responsible: &Candidates) -> Option<u32> {
     let rank = responsible.iter().position(|(peer, _)| *peer == ME);
     rank.and_then(|rank| u32::try_from(rank).ok())
 }

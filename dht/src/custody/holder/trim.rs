@@ -27,11 +27,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::fingerprint::{ShardKey, Slot};
-use super::inventory::Tenure;
-use super::message::{Pin, TrimOrder};
-use super::peers::{Handle, ME};
-use super::{Custody, LOCATOR};
+use crate::custody::holder::inventory::Tenure;
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::message::{Pin, TrimOrder};
+use crate::custody::peers::{Handle, ME};
+use crate::custody::{Custody, LOCATOR};
 use crate::{Flaw, Membership, PeerState, Time};
 
 /// Trims begun at one time; orders beyond are ignored and come again.
@@ -41,7 +41,7 @@ const MAX_ACTIVE: usize = 4096;
 const MAX_PINS: usize = 1 << 16;
 
 #[derive(Debug)]
-pub(super) struct Trimming {
+pub(in crate::custody) struct Trimming {
     number: u64,
     begun: Time,
     /// Who keeps the index.
@@ -52,7 +52,7 @@ pub(super) struct Trimming {
 
 /// Trims begun here, and shards pinned here in favour of others' trims.
 #[derive(Debug)]
-pub(super) struct Trims {
+pub(in crate::custody) struct Trims {
     pin: Duration,
     active: BTreeMap<ShardKey, Trimming>,
     begun: BTreeSet<(Time, ShardKey)>,
@@ -66,7 +66,7 @@ pub(super) struct Trims {
 }
 
 impl Trims {
-    pub(super) fn new(pin: Duration, instance: u64) -> Self {
+    pub(in crate::custody) fn new(pin: Duration, instance: u64) -> Self {
         Self {
             pin,
             last: instance >> 1,
@@ -80,7 +80,7 @@ impl Trims {
 
     /// Begins to trim a committed shard held here, which `keep` keeps, once all of `waiting` have confirmed.
     /// The number of the trim; none when it has begun already, or the shard is pinned, or there are too many.
-    pub(super) fn begin(
+    pub(in crate::custody) fn begin(
         &mut self,
         now: Time,
         key: ShardKey,
@@ -102,17 +102,22 @@ impl Trims {
         Some(self.last)
     }
 
-    pub(super) fn is_active(&self, key: ShardKey) -> bool {
+    pub(in crate::custody) fn is_active(&self, key: ShardKey) -> bool {
         self.active.contains_key(&key)
     }
 
-    pub(super) fn is_pinned(&self, now: Time, key: ShardKey) -> bool {
+    pub(in crate::custody) fn is_pinned(&self, now: Time, key: ShardKey) -> bool {
         let all = (key, ME, 0)..=(key, Handle::MAX, u64::MAX);
         self.pins.range(all).any(|(_, until)| now < *until)
     }
 
     /// Answers for a committed shard held here; yes pins it for the trim of another peer, if there is one.
-    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: Option<(Handle, u64)>) -> bool {
+    pub(in crate::custody) fn confirm(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        pin: Option<(Handle, u64)>,
+    ) -> bool {
         if self.is_active(key) {
             return false;
         }
@@ -129,7 +134,7 @@ impl Trims {
     }
 
     /// The trim of `peer` is done.
-    pub(super) fn release(&mut self, key: ShardKey, peer: Handle, trim: u64) {
+    pub(in crate::custody) fn release(&mut self, key: ShardKey, peer: Handle, trim: u64) {
         if self.pins.remove(&(key, peer, trim)).is_some()
             && let Some(theirs) = self.pinned.get_mut(&peer)
         {
@@ -139,7 +144,7 @@ impl Trims {
 
     /// `peer` confirmed `key`. Returns the shards that may be dropped now, with who keeps them and the number
     /// of the trim.
-    pub(super) fn confirmed(
+    pub(in crate::custody) fn confirmed(
         &mut self,
         now: Time,
         key: ShardKey,
@@ -160,13 +165,13 @@ impl Trims {
     }
 
     /// Whether a trim waits for `peer` to confirm `key`.
-    pub(super) fn waits(&self, key: ShardKey, peer: Handle) -> bool {
+    pub(in crate::custody) fn waits(&self, key: ShardKey, peer: Handle) -> bool {
         let mut active = self.active.range(of(key.slot));
         active.any(|(_, trimming)| trimming.waiting.contains(&(key, peer)))
     }
 
     /// `peer` did not confirm `key`: whatever needed that is off. Returns what that is.
-    pub(super) fn denied(&mut self, key: ShardKey, peer: Handle) -> Vec<ShardKey> {
+    pub(in crate::custody) fn denied(&mut self, key: ShardKey, peer: Handle) -> Vec<ShardKey> {
         let waiting = self.active.range(of(key.slot));
         let off: Vec<ShardKey> = waiting
             .filter(|(_, trimming)| trimming.waiting.contains(&(key, peer)))
@@ -179,20 +184,20 @@ impl Trims {
     }
 
     /// Gives up all trims: they rest on who is there, and that has changed.
-    pub(super) fn give_up(&mut self) {
+    pub(in crate::custody) fn give_up(&mut self) {
         self.active.clear();
         self.begun.clear();
     }
 
     /// Gives up a trim.
-    pub(super) fn forget(&mut self, key: ShardKey) -> Option<Trimming> {
+    pub(in crate::custody) fn forget(&mut self, key: ShardKey) -> Option<Trimming> {
         let trimming = self.active.remove(&key)?;
         self.begun.remove(&(trimming.begun, key));
         Some(trimming)
     }
 
     /// Gives up trims that took too long, and forgets pins that ended.
-    pub(super) fn handle_timeout(&mut self, now: Time) {
+    pub(in crate::custody) fn handle_timeout(&mut self, now: Time) {
         while let Some((begun, key)) = self.begun.first().copied()
             && now >= begun + self.pin / 2
         {
@@ -208,7 +213,7 @@ impl Trims {
         }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
+    pub(in crate::custody) fn poll_timeout(&self) -> Option<Time> {
         self.begun.first().map(|(begun, _)| *begun + self.pin / 2)
     }
 }
@@ -219,7 +224,7 @@ fn of(slot: Slot) -> std::ops::RangeInclusive<ShardKey> {
 
 impl Custody {
     /// An order to drop an excess shard came: those in whose favour it may go are searched for.
-    pub(super) fn handle_order(
+    pub(in crate::custody) fn handle_order(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -251,7 +256,12 @@ impl Custody {
 
     /// Those that keep all indices of the stripe of an excess shard were found: they are asked to confirm.
     /// Whether that began.
-    pub(super) fn begin_trim(&mut self, now: Time, key: ShardKey, keepers: &BTreeMap<u8, Handle>) -> bool {
+    pub(in crate::custody) fn begin_trim(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        keepers: &BTreeMap<u8, Handle>,
+    ) -> bool {
         let Some(keep) = keepers.get(&key.index).copied().filter(|keep| *keep != ME) else {
             return false;
         };
@@ -279,18 +289,23 @@ impl Custody {
     }
 
     /// Whether a shard is held, to stay.
-    pub(super) fn may_confirm(&self, key: ShardKey) -> bool {
+    pub(in crate::custody) fn may_confirm(&self, key: ShardKey) -> bool {
         self.inventory.has_committed(key) && !self.dropping.contains(&key) && !self.trims.is_active(key)
     }
 
-    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: Option<(Handle, u64)>) -> bool {
+    pub(in crate::custody) fn confirm(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        pin: Option<(Handle, u64)>,
+    ) -> bool {
         if self.config.has(Flaw::ConfirmWithoutPin) {
             return self.inventory.has_committed(key);
         }
         self.may_confirm(key) && self.trims.confirm(now, key, pin)
     }
 
-    pub(super) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ShardKey, yes: bool) {
+    pub(in crate::custody) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ShardKey, yes: bool) {
         if !yes {
             for trimmed in self.trims.denied(key, peer) {
                 self.searches.denied(now, trimmed, peer);

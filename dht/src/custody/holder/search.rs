@@ -19,12 +19,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::fingerprint::{ShardKey, Slot};
-use super::matching::{Matching, by_index};
-use super::message::{Holds, TrimOrder};
-use super::peers::{Handle, ME};
-use super::types::is_shard;
-use super::{Custody, Shape};
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::matching::{Matching, by_index};
+use crate::custody::message::{Holds, TrimOrder};
+use crate::custody::peers::{Handle, ME};
+use crate::custody::types::is_shard;
+use crate::custody::{Custody, Shape};
 use crate::{Flaw, Membership, Peer, PeerState, Time};
 
 /// Searches at one time; the orders of one peer begin an eighth of them at most, this peer's own half.
@@ -73,7 +73,7 @@ impl Pause {
 
 /// Shards whose witnesses are looked for, and those for which that was in vain lately.
 #[derive(Debug, Default)]
-pub(super) struct Searches {
+pub(in crate::custody) struct Searches {
     open: BTreeMap<ShardKey, Search>,
     begun: BTreeSet<(Time, ShardKey)>,
     /// How many were begun on whose order.
@@ -116,7 +116,7 @@ impl Searches {
 
     /// A search was in vain: the next one for this shard waits, longer each time, until a moment that it
     /// shares with others.
-    pub(super) fn pause(&mut self, now: Time, key: ShardKey) {
+    pub(in crate::custody) fn pause(&mut self, now: Time, key: ShardKey) {
         let pause = self.pauses.entry(key).or_default();
         let span = PAUSE * 2u32.pow(pause.vain);
         pause.vain = (pause.vain + 1).min(DOUBLINGS);
@@ -127,7 +127,7 @@ impl Searches {
     }
 
     /// `peer` did not confirm for the trim of a shard.
-    pub(super) fn denied(&mut self, now: Time, key: ShardKey, peer: Handle) {
+    pub(in crate::custody) fn denied(&mut self, now: Time, key: ShardKey, peer: Handle) {
         self.pause(now, key);
         let deniers = &mut self.pauses.entry(key).or_default().deniers;
         if deniers.len() >= MAX_DENIERS {
@@ -143,14 +143,14 @@ impl Searches {
 
     /// A shard was dropped as excess. Should it come back, whoever had it dropped may have lied: it stays
     /// longer each time.
-    pub(super) fn dropped(&mut self, now: Time, key: ShardKey) {
+    pub(in crate::custody) fn dropped(&mut self, now: Time, key: ShardKey) {
         let pause = self.pauses.entry(key).or_default();
         pause.dropped = (pause.dropped + 1).min(MOST_DOUBLINGS);
         pause.until = now + pause.longest();
     }
 
     /// The shard is gone.
-    pub(super) fn forget(&mut self, key: ShardKey) {
+    pub(in crate::custody) fn forget(&mut self, key: ShardKey) {
         self.end(key);
     }
 
@@ -172,14 +172,14 @@ impl Searches {
         }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
+    pub(in crate::custody) fn poll_timeout(&self) -> Option<Time> {
         self.begun.first().map(|(begun, _)| *begun + LIMIT)
     }
 }
 
 impl Custody {
     /// Ends the searches that took long enough.
-    pub(super) fn handle_searches(&mut self, now: Time, ring: &impl Membership) {
+    pub(in crate::custody) fn handle_searches(&mut self, now: Time, ring: &impl Membership) {
         while let Some(key) = self.searches.pop_due(now) {
             self.conclude_search(now, ring, key);
         }
@@ -187,7 +187,7 @@ impl Custody {
     }
 
     /// Somebody says that a shard held here is in excess: asks those that may hold the stripe what they hold.
-    pub(super) fn search(
+    pub(in crate::custody) fn search(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -245,12 +245,17 @@ impl Custody {
     }
 
     /// A peer that others name, if the ring knows it alive: nobody else is remembered for a word.
-    pub(super) fn intern_alive(&mut self, now: Time, ring: &impl Membership, peer: Peer) -> Option<Handle> {
+    pub(in crate::custody) fn intern_alive(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        peer: Peer,
+    ) -> Option<Handle> {
         (peer == ring.me() || ring.is_alive(peer)).then(|| self.peers.intern(now, peer, true))
     }
 
     /// A peer said what it holds of a stripe, or did not answer.
-    pub(super) fn handle_search_answer(
+    pub(in crate::custody) fn handle_search_answer(
         &mut self,
         now: Time,
         ring: &impl Membership,
