@@ -132,8 +132,8 @@ pub enum NetnsError {
 }
 
 impl NetnsError {
-    /// The exit code the command ends with: [`exit::REFUSED`] where namespaces are not available, so that it differs
-    /// both from a wrong call and from a run that found something.
+    /// The exit code the command ends with: [`exit::REFUSED`] where namespaces are not available, so that it
+    /// differs both from a wrong call and from a run that found something.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => exit::USAGE,

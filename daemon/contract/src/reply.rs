@@ -1,8 +1,8 @@
-//! What the daemon answers over HTTP and writes to `daemon.json`, as types: the daemon writes them, clients read
-//! them.
+//! What the daemon answers over HTTP and writes to `daemon.json`, as types: the daemon writes them, clients
+//! read them.
 //!
-//! The fields of a type come in the order in which the daemon sends them. A reader ignores fields that it does
-//! not know, and fills in those that an earlier daemon did not send.
+//! The fields of a type come in the order in which the daemon sends them. A reader ignores fields that it
+//! does not know, and fills in those that an earlier daemon did not send.
 //!
 //! * [`file`](self::file): what is said of files and transfers.
 //! * [`peer`](self::peer): what a peer says of itself and of its ring.

@@ -1,8 +1,8 @@
 //! Sizes, rates and switches as people write them on the command line and in the configuration.
 //!
-//! A size shows rounded, for people; its alternate form (`{:#}`) is exact and reads back to the same value, as
-//! all rates do. Units are read in any case; a bare `K`, `M`, `G`, `T`, `P` is decimal, as in `dd` and `df -H`.
-//! Durations are humantime's.
+//! A size shows rounded, for people; its alternate form (`{:#}`) is exact and reads back to the same value,
+//! as all rates do. Units are read in any case; a bare `K`, `M`, `G`, `T`, `P` is decimal, as in `dd` and `df
+//! -H`. Durations are humantime's.
 
 use std::fmt;
 use std::str::FromStr;

@@ -76,7 +76,7 @@ pub(super) async fn status(
     let (health, virtual_nodes, alive) = node.core.read(|state| {
         let alive = state.ring.alive().count();
         (
-            state.custody.health(),
+            state.custody.stats(),
             state.ring.me().virtual_nodes.len(),
             alive + 1,
         )
@@ -113,7 +113,7 @@ pub(super) async fn status(
         stripes_home: StripesHome {
             safe: health.safe as u64,
             degraded: health.degraded as u64,
-            uncounted: health.uncounted as u64,
+            uncounted: health.unaudited as u64,
             endangered: health.endangered as u64,
             lost: health.lost as u64,
             pending: health.pending as u64,

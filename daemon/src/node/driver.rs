@@ -124,7 +124,7 @@ fn collect(node: &Node, state: &mut State, now: Time) -> Work {
             }
             // Written while the lock is held: nobody hears of them before they are kept. Once in a peer's
             // life.
-            ring::Event::Placed(chosen) => node.keep_places(&chosen),
+            ring::Event::Positioned(chosen) => node.keep_places(&chosen),
             ring::Event::PeerChanged(_) => members_changed = true,
             ring::Event::LookupDone { id, outcome } => {
                 if let Some(waiter) = state.lookups.remove(&id) {

@@ -42,7 +42,7 @@ pub(crate) enum Departure {
 impl Node {
     /// What this peer rebuilds.
     pub(crate) fn mending(&self) -> Mending {
-        let health = self.core.read(|state| state.custody.health());
+        let health = self.core.read(|state| state.custody.stats());
         Mending {
             pending: (health.repairs_waiting + health.repairs_running) as u64,
             regenerated: health.regenerated_total,

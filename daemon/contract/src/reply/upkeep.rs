@@ -31,7 +31,8 @@ pub struct RepairReport {
     /// Live peers that could not be asked.
     #[serde(default)]
     pub silent: Vec<String>,
-    /// What cannot be rebuilt now, as far as the daemon knows; it looks when it is to wait, or a peer is named.
+    /// What cannot be rebuilt now, as far as the daemon knows; it looks when it is to wait, or a peer is
+    /// named.
     #[serde(default)]
     pub unrecoverable: Vec<Unrecoverable>,
 }

@@ -1,52 +1,57 @@
-//! What a stripe needs: pure judgement over what its home knows.
+//! What a stripe needs: pure judgement over what its primary knows.
 
 use std::collections::BTreeSet;
 
-use super::home::{Claim, Class, Homed};
-use super::matching::{Matching, by_index};
-use super::peers::{Handle, ME, Peers};
-use super::places;
-use super::types::{CustodyConfig, TOMBSTONE};
+use crate::custody::matching::{Matching, by_index};
+use crate::custody::peers::{Handle, ME, Peers};
+use crate::custody::primary::reports::{Claim, KnownStripe, StripeHealth};
+use crate::custody::primary::targets;
+use crate::custody::types::{CustodyConfig, TOMBSTONE};
 use crate::{Flaw, PeerState, Time};
 
 /// The first successors of a stripe, or those that may hold its shards, best first.
-pub(super) type Members = [(Handle, PeerState)];
+pub(in crate::custody) type Candidates = [(Handle, PeerState)];
 
 /// Which indices live, and which must be given up on.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
+pub(in crate::custody) struct Survey {
     /// Index and live holder, committed or not.
-    pub(super) live: Vec<(u8, Handle)>,
+    pub(in crate::custody) live: Vec<(u8, Handle)>,
     /// Indices nobody live or merely suspect holds.
-    pub(super) missing: Vec<u8>,
+    pub(in crate::custody) missing: Vec<u8>,
     /// Indices that only such live peers hold as count for other indices.
-    pub(super) doubled: Vec<u8>,
+    pub(in crate::custody) doubled: Vec<u8>,
     /// Distinct live indices.
-    pub(super) distinct: usize,
+    pub(in crate::custody) distinct: usize,
     /// Distinct live indices on as many distinct peers.
-    pub(super) matched: usize,
+    pub(in crate::custody) matched: usize,
     /// Some index was never named, and may yet be.
-    pub(super) unsure: bool,
+    pub(in crate::custody) unsure: bool,
     /// When an index that is neither live nor missing will be missing.
-    pub(super) wake: Option<Time>,
+    pub(in crate::custody) wake: Option<Time>,
 }
 
 impl Survey {
-    pub(super) fn take(now: Time, homed: &Homed, peers: &Peers, config: &CustodyConfig) -> Self {
+    pub(in crate::custody) fn take(
+        now: Time,
+        known: &KnownStripe,
+        peers: &Peers,
+        config: &CustodyConfig,
+    ) -> Self {
         let mut survey = Self::default();
-        for claim in &homed.claims {
-            if peers.is_live(claim.peer) && claim.index < homed.shape.n {
+        for claim in &known.claims {
+            if peers.is_live(claim.peer) && claim.index < known.shape.n {
                 survey.live.push((claim.index, claim.peer));
             }
         }
         let live: BTreeSet<u8> = survey.live.iter().map(|(index, _)| *index).collect();
         survey.distinct = live.len();
-        let matching = Matching::of(&by_index(homed.shape.n, &survey.live.iter().copied(), |peer| {
+        let matching = Matching::of(&by_index(known.shape.n, &survey.live.iter().copied(), |peer| {
             peer
         }));
         let twice = config.has(Flaw::CountTwice);
         survey.matched = if twice { survey.distinct } else { matching.len() };
-        let delay = if survey.matched == usize::from(homed.shape.k) {
+        let delay = if survey.matched == usize::from(known.shape.k) {
             config.repair_delay.min(config.exactly_k_delay)
         } else {
             config.repair_delay
@@ -58,15 +63,15 @@ impl Survey {
             } else {
                 delay
             };
-            let tracked = peers.tracked_since(homed.tracked.unwrap_or(now));
-            (tracked + patience).max(homed.withdrawn + config.settle())
+            let tracked = peers.tracked_since(known.tracked.unwrap_or(now));
+            (tracked + patience).max(known.withdrawn + config.settle())
         };
-        for index in 0..homed.shape.n {
+        for index in 0..known.shape.n {
             if matching.keeper(index).is_some() || twice && live.contains(&index) {
                 continue;
             }
-            let named = homed.claims.iter().filter(|claim| claim.index == index);
-            let away = named.filter(|claim| !peers.is_live(claim.peer));
+            let policy_peers = known.claims.iter().filter(|claim| claim.index == index);
+            let away = policy_peers.filter(|claim| !peers.is_live(claim.peer));
             let suspected = away.map(|claim| peers.gone_at(claim.peer, delay)).max();
             if suspected.is_none() && live.contains(&index) {
                 survey.doubled.push(index);
@@ -85,48 +90,48 @@ impl Survey {
         survey
     }
 
-    pub(super) fn class(&self, homed: &Homed) -> Class {
-        let (k, n) = (usize::from(homed.shape.k), usize::from(homed.shape.n));
-        if !homed.is_committed() {
-            Class::Pending
-        } else if self.matched == n && homed.uncounted.is_some() {
-            Class::Uncounted
+    pub(in crate::custody) fn health(&self, known: &KnownStripe) -> StripeHealth {
+        let (k, n) = (usize::from(known.shape.k), usize::from(known.shape.n));
+        if !known.is_committed() {
+            StripeHealth::Pending
+        } else if self.matched == n && known.unaudited.is_some() {
+            StripeHealth::Unaudited
         } else if self.matched == n {
-            Class::Safe
+            StripeHealth::Safe
         } else if self.unsure {
-            Class::Unsure
+            StripeHealth::Unsure
         } else if self.distinct < k {
-            Class::Lost
+            StripeHealth::Lost
         } else if self.matched <= k {
-            Class::Endangered
+            StripeHealth::Endangered
         } else {
-            Class::Degraded
+            StripeHealth::Degraded
         }
     }
 
-    /// Who keeps which index where it is best placed: on as many of the seats as can be, then wherever it
-    /// lies, the nearest first. Of the holders for whom `counts` says so.
+    /// Who keeps which index where it is best placed: on as many preferred peers as can be, then wherever it
+    /// lies, the nearest first. Of the holders for whom `audits` says so.
     fn keepers(
         &self,
         n: u8,
-        seats: &[Handle],
-        members: &Members,
-        counts: impl Fn(u8, Handle) -> bool,
+        preferred: &[Handle],
+        candidates: &Candidates,
+        audits: impl Fn(u8, Handle) -> bool,
     ) -> Matching<Handle> {
         let held = self
             .live
             .iter()
             .copied()
-            .filter(|(index, peer)| counts(*index, *peer));
+            .filter(|(index, peer)| audits(*index, *peer));
         let mut holders = by_index(n, &held, |peer| {
-            (!seats.contains(&peer), position(members, peer), peer)
+            (!preferred.contains(&peer), position(candidates, peer), peer)
         });
         holders.sort_by_key(|(_, peers)| peers.len());
-        let mut seated = holders.clone();
-        for (_, peers) in &mut seated {
-            peers.retain(|peer| seats.contains(peer));
+        let mut preferred_first = holders.clone();
+        for (_, peers) in &mut preferred_first {
+            peers.retain(|peer| preferred.contains(peer));
         }
-        let mut keepers = Matching::of(&seated);
+        let mut keepers = Matching::of(&preferred_first);
         keepers.extend(&holders);
         keepers
     }
@@ -134,7 +139,7 @@ impl Survey {
 
 /// The next job for a stripe.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Decision {
+pub(in crate::custody) enum Decision {
     Nothing,
     Regenerate {
         sources: Vec<(u8, Handle)>,
@@ -156,70 +161,70 @@ pub(super) enum Decision {
     },
 }
 
-/// A surplus shard and why it is one.
+/// an excess shard and why it is one.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Surplus {
-    pub(super) victim: Handle,
-    pub(super) index: u8,
-    pub(super) keep: Handle,
-    pub(super) others: Vec<(u8, Handle)>,
+pub(in crate::custody) struct Excess {
+    pub(in crate::custody) victim: Handle,
+    pub(in crate::custody) index: u8,
+    pub(in crate::custody) keep: Handle,
+    pub(in crate::custody) others: Vec<(u8, Handle)>,
 }
 
-fn position(members: &Members, peer: Handle) -> usize {
-    members
+fn position(candidates: &Candidates, peer: Handle) -> usize {
+    candidates
         .iter()
         .position(|(member, _)| *member == peer)
         .unwrap_or(usize::MAX)
 }
 
 /// The n peers that should hold the stripe: in the order of the ring, those that take shards or hold one
-/// already and want to keep it. A full holder keeps its seat, or else a peer near its limit would be emptied
+/// already and want to keep it. A full holder stays preferred, or else a peer near its limit would be emptied
 /// and refilled in turns.
-fn seats(now: Time, homed: &Homed, peers: &Peers, members: &Members) -> Vec<Handle> {
-    let holds = |peer| homed.holds(peer);
-    let sits = |peer, state| match state {
+fn preferred(now: Time, known: &KnownStripe, peers: &Peers, candidates: &Candidates) -> Vec<Handle> {
+    let holds = |peer| known.holds(peer);
+    let eligible = |peer, state| match state {
         PeerState::Accepting => holds(peer) || peers.get(peer).refused_until <= now,
         PeerState::Full => holds(peer),
         PeerState::Draining => false,
     };
-    let legal = members.iter().filter(|(peer, state)| sits(*peer, *state));
+    let legal = candidates.iter().filter(|(peer, state)| eligible(*peer, *state));
     legal
         .map(|(peer, _)| *peer)
-        .take(usize::from(homed.shape.n))
+        .take(usize::from(known.shape.n))
         .collect()
 }
 
 /// When the first of those that failed to take a shard lately may be asked again.
-pub(super) fn refusal(now: Time, peers: &Peers, members: &Members) -> Option<Time> {
-    let refused = members.iter().map(|(peer, _)| peers.get(*peer).refused_until);
+pub(in crate::custody) fn refusal(now: Time, peers: &Peers, candidates: &Candidates) -> Option<Time> {
+    let refused = candidates.iter().map(|(peer, _)| peers.get(*peer).refused_until);
     refused.filter(|until| *until > now).min()
 }
 
 /// Where the tombstone of a stripe goes next: to this peer, which believes nobody's word for it, then to the
 /// peers that should hold shards and those that say they do. None if nobody is known to have one.
-pub(super) fn bury(
+pub(in crate::custody) fn replicate_tombstone(
     now: Time,
-    homed: &Homed,
+    known: &KnownStripe,
     peers: &Peers,
-    members: &Members,
+    responsible: &Candidates,
     deleted: bool,
 ) -> Option<Decision> {
     let able = |peer: Handle| peers.is_alive(peer) && peers.get(peer).refused_until <= now;
-    let (tombs, shards): (Vec<&Claim>, Vec<&Claim>) =
-        homed.claims.iter().partition(|claim| claim.index == TOMBSTONE);
+    let (tombstones, shards): (Vec<&Claim>, Vec<&Claim>) =
+        known.claims.iter().partition(|claim| claim.index == TOMBSTONE);
     let (from, to) = if deleted {
-        let seats = members
+        let preferred = responsible
             .iter()
             .map(|(peer, _)| *peer)
-            .take(usize::from(homed.shape.n));
-        let has = |peer: Handle| peer == ME || tombs.iter().any(|claim| claim.peer == peer);
-        let mut wanted = seats.chain(shards.iter().map(|claim| claim.peer));
+            .take(usize::from(known.shape.n));
+        let has = |peer: Handle| peer == ME || tombstones.iter().any(|claim| claim.peer == peer);
+        let mut wanted = preferred.chain(shards.iter().map(|claim| claim.peer));
         let Some(to) = wanted.find(|peer| !has(*peer) && able(*peer)) else {
             return Some(Decision::Nothing);
         };
         (ME, to)
     } else {
-        (tombs.iter().find(|claim| able(claim.peer))?.peer, ME)
+        (tombstones.iter().find(|claim| able(claim.peer))?.peer, ME)
     };
     Some(Decision::Copy {
         index: TOMBSTONE,
@@ -228,80 +233,91 @@ pub(super) fn bury(
     })
 }
 
-/// What to do next for a committed stripe: first its shards, then its locator with `members`, its first
+/// What to do next for a committed stripe: first its shards, then its locator with `candidates`, its first
 /// peers.
-pub(super) fn decide(
+pub(in crate::custody) fn decide(
     now: Time,
-    homed: &Homed,
+    known: &KnownStripe,
     survey: &Survey,
     peers: &Peers,
-    (places, members): (&Members, &Members),
+    (preference, responsible): (&Candidates, &Candidates),
 ) -> Decision {
-    let decision = place(now, homed, survey, peers, places);
+    let decision = place(now, known, survey, peers, preference);
     match decision {
         // What nobody can take now is to be found all the same.
         Decision::Nothing | Decision::Parked { .. } => {
-            places::locate(now, homed, survey, peers, members).unwrap_or(decision)
+            targets::locate(now, known, survey, peers, responsible).unwrap_or(decision)
         }
         Decision::Regenerate { .. } | Decision::Copy { .. } | Decision::Locate { .. } => decision,
     }
 }
 
 /// What to do next for the shards of a committed stripe.
-fn place(now: Time, homed: &Homed, survey: &Survey, peers: &Peers, members: &Members) -> Decision {
-    let regenerated = |wanted: &[u8]| regenerate(now, homed, (survey, wanted), peers, members);
-    if survey.distinct < usize::from(homed.shape.k) || homed.inconsistent {
+fn place(
+    now: Time,
+    known: &KnownStripe,
+    survey: &Survey,
+    peers: &Peers,
+    candidates: &Candidates,
+) -> Decision {
+    let regenerated = |wanted: &[u8]| regenerate(now, known, (survey, wanted), peers, candidates);
+    if survey.distinct < usize::from(known.shape.k) || known.inconsistent {
         return Decision::Nothing;
     }
     if !survey.missing.is_empty() {
         return regenerated(&survey.missing);
     }
-    if survey.distinct < usize::from(homed.shape.n) {
+    if survey.distinct < usize::from(known.shape.n) {
         return Decision::Nothing;
     }
     // A copy costs less than rebuilding, but whoever says that it holds an index need not have it.
-    let handed_in = hand_in(homed, survey, members, &seats(now, homed, peers, members));
-    let failed = homed.failures > 0;
+    let handoff = handoff(
+        known,
+        survey,
+        candidates,
+        &preferred(now, known, peers, candidates),
+    );
+    let failed = known.failures > 0;
     let mut wanted = survey.doubled.clone();
-    if let Decision::Copy { index, .. } = &handed_in {
+    if let Decision::Copy { index, .. } = &handoff {
         if !failed {
-            return handed_in;
+            return handoff;
         }
         if wanted.is_empty() {
             wanted.push(*index);
         }
     }
     if wanted.is_empty() {
-        return handed_in;
+        return handoff;
     }
     let rebuilt = regenerated(&wanted);
     if matches!(rebuilt, Decision::Parked { .. }) {
-        handed_in
+        handoff
     } else {
         rebuilt
     }
 }
 
 /// The wanted indices of a stripe, rebuilt from the nearest holders on peers that hold nothing of it.
-pub(super) fn regenerate(
+pub(in crate::custody) fn regenerate(
     now: Time,
-    homed: &Homed,
+    known: &KnownStripe,
     (survey, wanted): (&Survey, &[u8]),
     peers: &Peers,
-    members: &Members,
+    candidates: &Candidates,
 ) -> Decision {
-    let holds = |peer| homed.holds(peer);
-    let willing = members
+    let holds = |peer| known.holds(peer);
+    let willing = candidates
         .iter()
         .filter(|(peer, state)| *state == PeerState::Accepting && !holds(*peer));
     let refused = |peer: &Handle| peers.get(*peer).refused_until > now;
     let (refusing, mut able): (Vec<Handle>, Vec<Handle>) = willing.map(|(peer, _)| *peer).partition(refused);
-    let rank = |peer: Handle| (peer != ME, position(members, peer), peer);
+    let rank = |peer: Handle| (peer != ME, position(candidates, peer), peer);
     let held = survey.live.iter().copied();
-    let nearest = Matching::of(&by_index(homed.shape.n, &held, rank));
+    let nearest = Matching::of(&by_index(known.shape.n, &held, rank));
     if able.is_empty() {
         // All that take shards hold some of this stripe: one that others can do without is as good as free.
-        let spare = members
+        let spare = candidates
             .iter()
             .filter(|(peer, state)| *state == PeerState::Accepting && !refused(peer) && !nearest.keeps(peer));
         able.extend(spare.map(|(peer, _)| *peer).take(1));
@@ -323,17 +339,17 @@ pub(super) fn regenerate(
     }
 }
 
-/// An index whose keeper has no seat, or for which there is no keeper because its holder keeps another one,
-/// goes to the first empty seat. Where there is none, one whose keeper has no seat goes to a seat that keeps
-/// nothing: its own would go as surplus, but for holders so far away that those at the seats do not know
-/// them.
-fn hand_in(homed: &Homed, survey: &Survey, members: &Members, seats: &[Handle]) -> Decision {
-    let keepers = survey.keepers(homed.shape.n, seats, members, |_, _| true);
-    let empty = |seat: &&Handle| !homed.holds(**seat);
-    let spare = |seat: &&Handle| !keepers.keeps(seat);
-    let (to, crowded) = match seats.iter().find(empty) {
+/// The next copy of a misplaced shard: one whose keeper is not preferred, or that has no keeper because its
+/// holder keeps another one. It goes to the first preferred peer that holds nothing. Where all of them hold
+/// something, a shard whose keeper is not preferred goes to a preferred peer that keeps nothing. What that
+/// peer holds would go as excess, but for holders so far away that preferred peers do not know them.
+fn handoff(known: &KnownStripe, survey: &Survey, candidates: &Candidates, preferred: &[Handle]) -> Decision {
+    let keepers = survey.keepers(known.shape.n, preferred, candidates, |_, _| true);
+    let empty = |peer: &&Handle| !known.holds(**peer);
+    let spare = |peer: &&Handle| !keepers.keeps(peer);
+    let (to, crowded) = match preferred.iter().find(empty) {
         Some(to) => (to, true),
-        None => match seats.iter().rfind(spare) {
+        None => match preferred.iter().rfind(spare) {
             Some(to) => (to, false),
             None => return Decision::Nothing,
         },
@@ -342,10 +358,11 @@ fn hand_in(homed: &Homed, survey: &Survey, members: &Members, seats: &[Handle]) 
         .live
         .iter()
         .filter(|(index, peer)| match keepers.keeper(*index) {
-            Some(keeper) => keeper == *peer && !seats.contains(peer),
+            Some(keeper) => keeper == *peer && !preferred.contains(peer),
             None => crowded,
         });
-    let farthest = misplaced.max_by_key(|(_, peer)| (!seats.contains(peer), position(members, *peer), *peer));
+    let farthest =
+        misplaced.max_by_key(|(_, peer)| (!preferred.contains(peer), position(candidates, *peer), *peer));
     farthest.map_or(Decision::Nothing, |(index, from)| Decision::Copy {
         index: *index,
         from: *from,
@@ -353,38 +370,40 @@ fn hand_in(homed: &Homed, survey: &Survey, members: &Members, seats: &[Handle]) 
     })
 }
 
-/// What may go of a stripe: surplus shards, and locators where they are of no use.
-pub(super) fn surplus(
+/// What may go of a stripe: excess shards, and locators where they are of no use.
+pub(in crate::custody) fn excess(
     now: Time,
-    homed: &Homed,
+    known: &KnownStripe,
     survey: &Survey,
     peers: &Peers,
-    (places, members): (&Members, &Members),
-) -> Vec<Surplus> {
-    let mut surplus = surplus_shards(now, homed, survey, peers, places);
-    surplus.extend(places::strays(homed, peers, members));
-    surplus
+    (preference, responsible): (&Candidates, &Candidates),
+) -> Vec<Excess> {
+    let mut excess = excess_shards(now, known, survey, peers, preference);
+    excess.extend(targets::misplaced_locators(known, peers, responsible));
+    excess
 }
 
-/// Shards of a whole stripe that may go because another holder of the same index is better placed: one with a
-/// seat, then the nearer one; no peer keeps more than one.
-fn surplus_shards(
+/// Shards of a whole stripe that may go because another holder of the same index is better placed: the
+/// preferred one, then the nearer one; no peer keeps more than one.
+fn excess_shards(
     now: Time,
-    homed: &Homed,
+    known: &KnownStripe,
     survey: &Survey,
     peers: &Peers,
-    members: &Members,
-) -> Vec<Surplus> {
-    let n = usize::from(homed.shape.n);
+    candidates: &Candidates,
+) -> Vec<Excess> {
+    let n = usize::from(known.shape.n);
     let committed = |index: u8, peer: Handle| {
-        let mut claims = homed.claims.iter();
+        let mut claims = known.claims.iter();
         claims.any(|claim| claim.index == index && claim.peer == peer && claim.committed)
     };
     if survey.live.len() <= n || survey.matched < n {
         return Vec::new();
     }
-    let seats = seats(now, homed, peers, members);
-    let keepers = survey.keepers(homed.shape.n, &seats, members, committed).pairs();
+    let preferred = preferred(now, known, peers, candidates);
+    let keepers = survey
+        .keepers(known.shape.n, &preferred, candidates, committed)
+        .pairs();
     if keepers.len() < n {
         return Vec::new();
     }
@@ -393,16 +412,16 @@ fn surplus_shards(
         .iter()
         .filter(|(index, peer)| committed(*index, *peer));
     let victims = victims.filter(|(index, peer)| keepers.get(index) != Some(peer));
-    let surplus = |(index, victim): &(u8, Handle)| {
+    let excess = |(index, victim): &(u8, Handle)| {
         let others = keepers.iter().filter(|(other, _)| *other != index);
-        Some(Surplus {
+        Some(Excess {
             victim: *victim,
             index: *index,
             keep: *keepers.get(index)?,
             others: others.map(|(other, peer)| (*other, *peer)).collect(),
         })
     };
-    victims.filter_map(surplus).collect()
+    victims.filter_map(excess).collect()
 }
 
 #[cfg(test)]
@@ -411,8 +430,9 @@ mod tests {
 
     use super::*;
     use crate::custody::Shape;
-    use crate::custody::fingerprint::{Fingerprints, ShardKey, Slot};
-    use crate::custody::home::Home;
+    use crate::custody::key::{ShardKey, Slot};
+    use crate::custody::primary::reports::Reports;
+    use crate::custody::sync::fingerprint::Fingerprints;
     use crate::custody::tests::harness::{peer, stripe};
     use crate::placement::Placement;
 
@@ -423,14 +443,14 @@ mod tests {
         placement: Placement::Successors,
     };
 
-    /// What a home does that has the first of `seats` when `live` is what it was told.
+    /// The decision of a primary, itself preferred first, to which `live` is reported.
     fn decided(live: &[(u8, u8)]) -> (Decision, impl Fn(u8) -> Handle) {
         let mut peers = Peers::new(peer(0), Duration::from_secs(5), Time::ZERO);
         let handles: Vec<Handle> = (0..8)
             .map(|number| peers.intern(Time::ZERO, peer(number), true))
             .collect();
         let handle = move |number: u8| handles.get(usize::from(number)).copied().unwrap_or(ME);
-        let mut home = Home::default();
+        let mut reports = Reports::default();
         let slot = Slot::of(stripe(1));
         for (index, holder) in live {
             let claim = Claim {
@@ -439,7 +459,7 @@ mod tests {
                 committed: true,
             };
             let key = ShardKey { slot, index: *index };
-            home.claim(key, SHAPE, claim, &mut Fingerprints::default(), Time::ZERO);
+            reports.claim(key, SHAPE, claim, &mut Fingerprints::default(), Time::ZERO);
         }
         let survey = Survey {
             live: live
@@ -450,15 +470,16 @@ mod tests {
             matched: 3,
             ..Survey::default()
         };
-        let members: Vec<(Handle, PeerState)> = (0..8).map(|n| (handle(n), PeerState::Accepting)).collect();
-        let homed = home.stripes.get(&slot).unwrap();
-        let decision = decide(Time::ZERO, homed, &survey, &peers, (&members, &members));
+        let candidates: Vec<(Handle, PeerState)> =
+            (0..8).map(|n| (handle(n), PeerState::Accepting)).collect();
+        let known = reports.stripes.get(&slot).unwrap();
+        let decision = decide(Time::ZERO, known, &survey, &peers, (&candidates, &candidates));
         (decision, handle)
     }
 
     #[test]
-    fn a_shard_off_its_place_goes_to_a_seat_that_keeps_what_others_keep() {
-        // Peers 0 to 2 have the seats; peer 7 is too far away for them to know it, so what is double stays
+    fn misplaced_shard_goes_to_a_preferred_peer_that_keeps_nothing() {
+        // Peers 0 to 2 are preferred; peer 7 is too far away for them to know it, so what is double stays
         // for ever.
         let (decision, handle) = decided(&[(0, 0), (0, 1), (1, 2), (1, 5), (2, 7)]);
         let expected = Decision::Copy {
@@ -467,7 +488,7 @@ mod tests {
             to: handle(1),
         };
         assert_eq!(decision, expected);
-        // An empty seat is better, and a seat whose shard is the only one with a seat is none to use.
+        // A preferred peer that holds nothing is better, and one that keeps an index of its own is no target.
         let (decision, _) = decided(&[(0, 0), (1, 1), (0, 2), (2, 7)]);
         assert!(matches!(decision, Decision::Copy { index: 2, to, .. } if to == handle(2)));
         let (decision, _) = decided(&[(0, 0), (1, 1), (2, 2), (2, 7)]);

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::dialogue::DEADLINE;
-use super::fingerprint::{ShardKey, Slot};
-use super::inventory::{Held, Tenure};
-use super::message::Status;
-use super::peers::{Handle, ME};
-use super::{Custody, Effect};
+use crate::custody::holder::inventory::{Held, Tenure};
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::message::Status;
+use crate::custody::peers::{Handle, ME};
+use crate::custody::sync::DEADLINE;
+use crate::custody::{Custody, Effect};
 use crate::{Flaw, Id, Membership, Time};
 
 /// Repair delays for which a peer that has met few others keeps what nobody it knows has heard of.
@@ -18,7 +18,7 @@ const LONELY_DELAYS: u32 = 10;
 
 /// Questions about one stripe on their way.
 #[derive(Debug)]
-pub(super) struct Inquiry {
+pub(in crate::custody) struct Inquiry {
     waiting: BTreeSet<Handle>,
     begun: Time,
     /// Somebody did not answer.
@@ -26,17 +26,17 @@ pub(super) struct Inquiry {
 }
 
 /// Inquiries by stripe.
-pub(super) type Inquiries = BTreeMap<Id, Inquiry>;
+pub(in crate::custody) type Inquiries = BTreeMap<Id, Inquiry>;
 
 impl Custody {
     /// What this peer knows of a stripe.
-    pub(super) fn status(&self, stripe: Id) -> Status {
+    pub(in crate::custody) fn status(&self, stripe: Id) -> Status {
         if self.inventory.is_deleted(stripe) {
             return Status::None;
         }
-        let told = self.home.stripes.get(&Slot::of(stripe));
+        let known = self.reports.stripes.get(&Slot::of(stripe));
         let mut shards = self.inventory.of(stripe).peekable();
-        if told.is_some_and(super::home::Homed::is_committed) {
+        if known.is_some_and(crate::custody::primary::reports::KnownStripe::is_committed) {
             Status::Committed
         } else if shards.peek().is_none() {
             Status::None
@@ -48,7 +48,7 @@ impl Custody {
     }
 
     /// The timer of a pending shard or of a tombstone fired.
-    pub(super) fn handle_lease(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
+    pub(in crate::custody) fn handle_lease(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
         let Some(held) = self.inventory.shards.get_mut(&key) else {
             return;
         };
@@ -74,8 +74,8 @@ impl Custody {
             self.drop_shard(now, key, true);
             return;
         }
-        let members = ring.successors(stripe, self.config.r);
-        let mut waiting: BTreeSet<Handle> = members
+        let responsible = ring.successors(stripe, self.config.r);
+        let mut waiting: BTreeSet<Handle> = responsible
             .iter()
             .map(|member| self.peers.intern(now, member.peer, true))
             .collect();
@@ -102,7 +102,13 @@ impl Custody {
     }
 
     /// A peer answered the question about a stripe, or failed to.
-    pub(super) fn handle_status(&mut self, now: Time, from: Handle, stripe: Id, status: Option<Status>) {
+    pub(in crate::custody) fn handle_status(
+        &mut self,
+        now: Time,
+        from: Handle,
+        stripe: Id,
+        status: Option<Status>,
+    ) {
         let Some(inquiry) = self.inquiries.get_mut(&stripe) else {
             return;
         };
@@ -127,7 +133,7 @@ impl Custody {
 
     /// Everybody alive was asked and nobody knew of a commit.
     fn conclude(&mut self, now: Time, stripe: Id) {
-        // Old answers count for nothing: this process may have stood still since, and a commit have come to
+        // Old answers count for nothing: the event loop may have stalled since, and a commit have come to
         // the others.
         let unsure = self
             .inquiries

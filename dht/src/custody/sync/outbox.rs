@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fingerprint::ShardKey;
-use super::message::{MAX_ASKED, MAX_ENTRIES, Pin, Question, Request, TrimOrder};
+use crate::custody::key::ShardKey;
+use crate::custody::message::{MAX_ASKED, MAX_ENTRIES, Pin, Question, Request, TrimOrder};
 use crate::{Id, Time};
 
 /// Trim orders in one message: each names up to 255 other holders.
@@ -11,7 +11,7 @@ const MAX_ORDERS: usize = MAX_ENTRIES / 16;
 
 /// What waits for one peer.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(in crate::custody) struct Outbox {
     /// When to ask for a report.
     solicit: Option<Time>,
     commits: BTreeSet<Id>,
@@ -20,7 +20,7 @@ pub(super) struct Outbox {
     confirms: BTreeMap<ShardKey, Option<u64>>,
     releases: Vec<Pin>,
     statuses: BTreeSet<Id>,
-    counts: BTreeSet<Id>,
+    audits: BTreeSet<Id>,
     helds: BTreeSet<Id>,
     totals: BTreeMap<Id, u8>,
     in_flight: bool,
@@ -29,7 +29,7 @@ pub(super) struct Outbox {
 
 /// What a request in flight was about.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(in crate::custody) enum Asked {
     Report,
     Solicit,
     Commit,
@@ -37,56 +37,56 @@ pub(super) enum Asked {
     Confirm(Vec<(ShardKey, Option<u64>)>),
     Release,
     Status(Vec<Id>),
-    Count,
+    Audit,
     Held(Vec<Id>),
-    Counted,
+    Audited,
 }
 
 impl Outbox {
-    pub(super) fn solicit(&mut self, at: Time) {
+    pub(in crate::custody) fn solicit(&mut self, at: Time) {
         self.solicit = Some(at);
     }
 
     /// The peer reported by itself.
-    pub(super) fn reported(&mut self) {
+    pub(in crate::custody) fn reported(&mut self) {
         self.solicit = None;
     }
 
-    pub(super) fn commit(&mut self, stripe: Id) {
+    pub(in crate::custody) fn commit(&mut self, stripe: Id) {
         self.commits.insert(stripe);
     }
 
-    pub(super) fn trim(&mut self, order: TrimOrder) {
+    pub(in crate::custody) fn trim(&mut self, order: TrimOrder) {
         self.trims.push(order);
     }
 
-    pub(super) fn confirm(&mut self, key: ShardKey, trim: Option<u64>) {
+    pub(in crate::custody) fn confirm(&mut self, key: ShardKey, trim: Option<u64>) {
         let latest = self.confirms.entry(key).or_default();
         *latest = trim.max(*latest);
     }
 
-    pub(super) fn release(&mut self, pin: Pin) {
+    pub(in crate::custody) fn release(&mut self, pin: Pin) {
         self.releases.push(pin);
     }
 
-    pub(super) fn status(&mut self, stripe: Id) {
+    pub(in crate::custody) fn status(&mut self, stripe: Id) {
         self.statuses.insert(stripe);
     }
 
-    pub(super) fn count(&mut self, stripe: Id) {
-        self.counts.insert(stripe);
+    pub(in crate::custody) fn audit(&mut self, stripe: Id) {
+        self.audits.insert(stripe);
     }
 
-    pub(super) fn held(&mut self, stripe: Id) {
+    pub(in crate::custody) fn held(&mut self, stripe: Id) {
         self.helds.insert(stripe);
     }
 
-    pub(super) fn counted(&mut self, stripe: Id, total: u8) {
+    pub(in crate::custody) fn audited(&mut self, stripe: Id, total: u8) {
         self.totals.insert(stripe, total);
     }
 
     /// The peer is unreachable. Whoever waits for its answers has a deadline of its own.
-    pub(super) fn abandon(&mut self) {
+    pub(in crate::custody) fn abandon(&mut self) {
         let in_flight = self.in_flight;
         *self = Self {
             in_flight,
@@ -94,13 +94,13 @@ impl Outbox {
         };
     }
 
-    pub(super) fn due(&self) -> Option<Time> {
+    pub(in crate::custody) fn due(&self) -> Option<Time> {
         let waiting = !self.commits.is_empty()
             || !self.trims.is_empty()
             || !self.confirms.is_empty()
             || !self.releases.is_empty()
             || !self.statuses.is_empty()
-            || !self.counts.is_empty()
+            || !self.audits.is_empty()
             || !self.helds.is_empty()
             || !self.totals.is_empty();
         let at = if waiting {
@@ -112,7 +112,7 @@ impl Outbox {
     }
 
     /// The next message, answers that others wait for first.
-    pub(super) fn next(&mut self) -> Option<(Request, Asked)> {
+    pub(in crate::custody) fn next(&mut self) -> Option<(Request, Asked)> {
         let message = if !self.confirms.is_empty() {
             let asked = std::iter::from_fn(|| self.confirms.pop_first());
             let asked: Vec<(ShardKey, Option<u64>)> = asked.take(MAX_ENTRIES).collect();
@@ -153,10 +153,10 @@ impl Outbox {
         } else if !self.totals.is_empty() {
             let totals = std::iter::from_fn(|| self.totals.pop_first());
             let totals = totals.take(MAX_ENTRIES).collect();
-            (Request::Counted { totals }, Asked::Counted)
-        } else if !self.counts.is_empty() {
-            let stripes = take(&mut self.counts, MAX_ENTRIES);
-            (Request::Count { stripes }, Asked::Count)
+            (Request::Audited { totals }, Asked::Audited)
+        } else if !self.audits.is_empty() {
+            let stripes = take(&mut self.audits, MAX_ENTRIES);
+            (Request::Audit { stripes }, Asked::Audit)
         } else if self.solicit.is_some() {
             self.solicit = None;
             (Request::Solicit, Asked::Solicit)
@@ -167,12 +167,12 @@ impl Outbox {
         Some(message)
     }
 
-    pub(super) fn answered(&mut self) {
+    pub(in crate::custody) fn answered(&mut self) {
         self.in_flight = false;
     }
 
     /// The message in flight failed; nothing more before `at`.
-    pub(super) fn failed(&mut self, at: Time) {
+    pub(in crate::custody) fn failed(&mut self, at: Time) {
         self.in_flight = false;
         self.not_before = at;
     }

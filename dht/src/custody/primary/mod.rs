@@ -1,30 +1,34 @@
-//! The home at work: it judges its stripes one by one, queues what they need, and runs a bounded number of
+//! The primary at work: it judges its stripes one by one, queues what they need, and runs a bounded number of
 //! jobs, the most endangered stripe first.
+
+pub(super) mod plan;
+pub(super) mod reports;
+pub(super) mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::fingerprint::{ShardKey, Slot};
-use super::home::{Claim, Class};
-use super::message::TrimOrder;
-use super::peers::{Handle, ME};
-use super::plan::{self, Decision, Survey};
-use super::{Custody, Effect, JobId, JobOutcome, LOCATOR, Shape, TOMBSTONE};
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::message::TrimOrder;
+use crate::custody::peers::{Handle, ME};
+use crate::custody::primary::plan::{Decision, Survey};
+use crate::custody::primary::reports::{Claim, StripeHealth};
+use crate::custody::{Custody, Effect, JobId, JobOutcome, LOCATOR, Shape, TOMBSTONE};
 use crate::{Flaw, Membership, Time};
 
 /// Time between two instructions about one stripe, to let the first be followed and reported.
-pub(super) const NAG: Duration = Duration::from_secs(10);
+pub(in crate::custody) const RETRY: Duration = Duration::from_secs(10);
 /// How long a peer that failed to take a shard is no target.
 const REFUSED: Duration = Duration::from_secs(10);
-/// How long nobody's count is swayed by tombstones that a peer says it has, after it showed none.
+/// How long audits disregard the tombstones that a peer says it has, after it showed none.
 const UNPROVEN: Duration = Duration::from_mins(10);
 /// First and longest wait after a failed job; doubled in between.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(2));
-/// Hand-ins come after all repairs and tombstones, and locators last; a repair's priority is how many indices
+/// Handoffs come after all repairs and tombstones, and locators last; a repair's priority is how many indices
 /// more than k live.
 const LOCATE: u16 = 257;
-const HAND_IN: u16 = 256;
-const BURY: u16 = 255;
+const HANDOFF: u16 = 256;
+const TOMBSTONES: u16 = 255;
 
 #[derive(Debug)]
 struct Job {
@@ -37,26 +41,26 @@ struct Job {
 
 /// Jobs waiting and running.
 #[derive(Debug, Default)]
-pub(super) struct Jobs {
+pub(in crate::custody) struct Jobs {
     waiting: BTreeSet<(u16, Slot)>,
     running: BTreeMap<JobId, Job>,
     next: u64,
     /// When the rate allows the next job: each takes its bytes divided by the rate (GCRA without burst).
     free_at: Time,
-    pub(super) regenerated_total: u64,
-    pub(super) bytes_total: u64,
+    pub(in crate::custody) regenerated_total: u64,
+    pub(in crate::custody) bytes_total: u64,
 }
 
 impl Jobs {
-    pub(super) fn waiting(&self) -> usize {
+    pub(in crate::custody) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    pub(super) fn running(&self) -> usize {
+    pub(in crate::custody) fn running(&self) -> usize {
         self.running.len()
     }
 
-    pub(super) fn poll_timeout(&self, parallel: usize) -> Option<Time> {
+    pub(in crate::custody) fn poll_timeout(&self, parallel: usize) -> Option<Time> {
         (!self.waiting.is_empty() && self.running.len() < parallel).then_some(self.free_at)
     }
 
@@ -79,99 +83,99 @@ impl Jobs {
 impl Custody {
     /// Looks at one stripe: files it under its class, queues a job, tells holders what to do, and sets the
     /// time of the next look.
-    pub(super) fn judge(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
-        let members = self.members(now, ring, slot);
-        let mine = members.first().is_some_and(|(home, _)| *home == ME);
-        self.prune(now, slot, mine);
+    pub(in crate::custody) fn judge(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
+        let responsible = self.responsible(now, ring, slot);
+        let is_primary = responsible.first().is_some_and(|(primary, _)| *primary == ME);
+        self.prune(now, slot, is_primary);
         let stable = self.peers.changed() + self.config.settle();
-        let places = self.places(now, ring, slot, &members);
-        let Some(homed) = self.home.stripes.get_mut(&slot) else {
+        let preference = self.preference(now, ring, slot, &responsible);
+        let Some(known) = self.reports.stripes.get_mut(&slot) else {
             return;
         };
-        if !mine {
-            homed.tracked = None;
-            // Its new home counts by itself.
-            homed.uncounted = None;
+        if !is_primary {
+            known.tracked = None;
+            // Its new primary judges and audits by itself.
+            known.unaudited = None;
             self.enqueue(slot, None);
-            self.home.classify(slot, Class::Foreign, false);
-            self.home.wake(slot, None);
+            self.reports.set_health(slot, StripeHealth::Foreign, false);
+            self.reports.wake(slot, None);
             let holders = self
-                .home
+                .reports
                 .stripes
                 .get(&slot)
                 .into_iter()
-                .flat_map(|homed| &homed.claims);
+                .flat_map(|known| &known.claims);
             let holders: Vec<Handle> = holders.map(|claim| claim.peer).collect();
-            self.mislead(slot.stripe, holders);
+            self.redirect(slot.stripe, holders);
             return;
         }
-        homed.tracked.get_or_insert(now);
+        known.tracked.get_or_insert(now);
         let deleted = self.inventory.is_deleted(slot.stripe);
-        let burial = plan::bury(now, homed, &self.peers, &members, deleted);
-        if let Some(decision) = burial.filter(|_| !self.config.has(Flaw::IgnoreTombstones)) {
-            self.judge_deleted(now, slot, &decision, &members);
+        let replication = plan::replicate_tombstone(now, known, &self.peers, &responsible, deleted);
+        if let Some(decision) = replication.filter(|_| !self.config.has(Flaw::IgnoreTombstones)) {
+            self.judge_deleted(now, slot, &decision, &responsible);
             return;
         }
-        let survey = Survey::take(now, homed, &self.peers, &self.config);
-        let class = survey.class(homed);
-        let mut wakes = vec![survey.wake, plan::refusal(now, &self.peers, &places)];
+        let survey = Survey::take(now, known, &self.peers, &self.config);
+        let health = survey.health(known);
+        let mut wakes = vec![survey.wake, plan::refusal(now, &self.peers, &preference)];
         let mut priority = None;
         let mut parked = false;
-        let due = class != Class::Pending || self.config.has(Flaw::RepairBeforeCommit);
-        let orders = if self.config.repair && due && !homed.running {
-            match plan::decide(now, homed, &survey, &self.peers, (&places, &members)) {
+        let due = health != StripeHealth::Pending || self.config.has(Flaw::RepairBeforeCommit);
+        let orders = if self.config.repair && due && !known.running {
+            match plan::decide(now, known, &survey, &self.peers, (&preference, &responsible)) {
                 Decision::Nothing => {}
                 Decision::Parked { until } => {
                     parked = true;
                     wakes.push(until);
                 }
-                Decision::Regenerate { .. } if homed.not_before > now => wakes.push(Some(homed.not_before)),
+                Decision::Regenerate { .. } if known.not_before > now => wakes.push(Some(known.not_before)),
                 Decision::Regenerate { .. } if self.config.has(Flaw::NoRepair) => {}
                 Decision::Regenerate { .. } => {
-                    let spare = survey.matched.saturating_sub(usize::from(homed.shape.k));
+                    let spare = survey.matched.saturating_sub(usize::from(known.shape.k));
                     priority = u16::try_from(spare).ok();
                 }
-                Decision::Copy { .. } | Decision::Locate { .. } if homed.not_before.max(stable) > now => {
-                    wakes.push(Some(homed.not_before.max(stable)));
+                Decision::Copy { .. } | Decision::Locate { .. } if known.not_before.max(stable) > now => {
+                    wakes.push(Some(known.not_before.max(stable)));
                 }
-                Decision::Copy { .. } if self.config.has(Flaw::NoHandIn) => {}
-                Decision::Copy { .. } => priority = Some(HAND_IN),
+                Decision::Copy { .. } if self.config.has(Flaw::NoHandoff) => {}
+                Decision::Copy { .. } => priority = Some(HANDOFF),
                 Decision::Locate { .. } if self.config.has(Flaw::NoLocators) => {}
                 Decision::Locate { .. } => priority = Some(LOCATE),
             }
-            plan::surplus(now, homed, &survey, &self.peers, (&places, &members))
+            plan::excess(now, known, &survey, &self.peers, (&preference, &responsible))
         } else {
             Vec::new()
         };
-        if class == Class::Uncounted {
-            wakes.push(self.want_count(now, slot, &members));
+        if health == StripeHealth::Unaudited {
+            wakes.push(self.want_audit(now, slot, &responsible));
         }
-        self.home.classify(slot, class, parked);
+        self.reports.set_health(slot, health, parked);
         self.enqueue(slot, priority);
         wakes.push(self.instruct(now, ring, slot, orders, stable));
-        self.home.wake(slot, wakes.into_iter().flatten().min());
+        self.reports.wake(slot, wakes.into_iter().flatten().min());
     }
 
     /// Queues the next copy of a tombstone.
-    fn judge_deleted(&mut self, now: Time, slot: Slot, decision: &Decision, members: &plan::Members) {
-        let Some(homed) = self.home.stripes.get(&slot) else {
+    fn judge_deleted(&mut self, now: Time, slot: Slot, decision: &Decision, responsible: &plan::Candidates) {
+        let Some(known) = self.reports.stripes.get(&slot) else {
             return;
         };
         // What was stored is believed at once: nothing is waited for but after a failure.
-        let due = homed.not_before.max(now);
-        let due = if homed.failures == 0 { now } else { due };
+        let due = known.not_before.max(now);
+        let due = if known.failures == 0 { now } else { due };
         let (priority, wake) = match decision {
-            Decision::Copy { .. } if homed.running => (None, None),
+            Decision::Copy { .. } if known.running => (None, None),
             Decision::Copy { .. } if due > now => (None, Some(due)),
-            Decision::Copy { .. } => (Some(BURY), None),
+            Decision::Copy { .. } => (Some(TOMBSTONES), None),
             Decision::Nothing
             | Decision::Regenerate { .. }
             | Decision::Locate { .. }
-            | Decision::Parked { .. } => (None, plan::refusal(now, &self.peers, members)),
+            | Decision::Parked { .. } => (None, plan::refusal(now, &self.peers, responsible)),
         };
-        self.home.classify(slot, Class::Deleted, false);
+        self.reports.set_health(slot, StripeHealth::Deleted, false);
         self.enqueue(slot, priority);
-        self.home.wake(slot, wake);
+        self.reports.wake(slot, wake);
     }
 
     /// Spreads the commit and orders trims, unless that was done lately. Returns when to do it (again).
@@ -180,12 +184,12 @@ impl Custody {
         now: Time,
         ring: &impl Membership,
         slot: Slot,
-        orders: Vec<plan::Surplus>,
+        orders: Vec<plan::Excess>,
         stable: Time,
     ) -> Option<Time> {
-        let homed = self.home.stripes.get_mut(&slot)?;
-        let pending: Vec<Handle> = if homed.is_committed() {
-            let pending = homed.claims.iter().filter(|claim| !claim.committed);
+        let known = self.reports.stripes.get_mut(&slot)?;
+        let pending: Vec<Handle> = if known.is_committed() {
+            let pending = known.claims.iter().filter(|claim| !claim.committed);
             pending.map(|claim| claim.peer).collect()
         } else {
             Vec::new()
@@ -194,14 +198,14 @@ impl Custody {
             return None;
         }
         let due = if pending.is_empty() {
-            homed.nag.max(stable)
+            known.retry_at.max(stable)
         } else {
-            homed.nag
+            known.retry_at
         };
         if now < due {
             return Some(due);
         }
-        homed.nag = now + NAG;
+        known.retry_at = now + RETRY;
         for peer in pending {
             if self.config.has(Flaw::NoCommitSpread) {
                 continue;
@@ -214,42 +218,42 @@ impl Custody {
             }
         }
         let orders = orders.into_iter().filter(|_| !self.config.has(Flaw::NoTrim));
-        for surplus in orders.collect::<Vec<_>>() {
+        for excess in orders.collect::<Vec<_>>() {
             let name = |handle| self.peers.get(handle).peer;
             let order = TrimOrder {
                 stripe: slot.stripe,
-                index: surplus.index,
-                keep: name(surplus.keep),
-                others: surplus
+                index: excess.index,
+                keep: name(excess.keep),
+                others: excess
                     .others
                     .iter()
                     .map(|(index, peer)| (*index, name(*peer)))
                     .collect(),
             };
-            if surplus.victim == ME {
+            if excess.victim == ME {
                 self.handle_order(now, ring, ME, &order);
             } else {
-                self.peers.get_mut(surplus.victim).outbox.trim(order);
-                self.peers.arm(surplus.victim);
+                self.peers.get_mut(excess.victim).outbox.trim(order);
+                self.peers.arm(excess.victim);
             }
         }
-        Some(now + NAG)
+        Some(now + RETRY)
     }
 
     /// Forgets claims of gone peers that nobody needs any more, and a stripe without claims.
-    fn prune(&mut self, now: Time, slot: Slot, mine: bool) {
-        let Some(homed) = self.home.stripes.get_mut(&slot) else {
+    fn prune(&mut self, now: Time, slot: Slot, is_primary: bool) {
+        let Some(known) = self.reports.stripes.get_mut(&slot) else {
             return;
         };
         let live = |claim: &Claim| claim.committed && self.peers.is_live(claim.peer);
-        let replaced: BTreeSet<u8> = homed
+        let replaced: BTreeSet<u8> = known
             .claims
             .iter()
             .filter(|claim| live(claim))
             .map(|claim| claim.index)
             .collect();
-        let all = !mine || !homed.is_committed();
-        let stale: Vec<Claim> = homed
+        let all = !is_primary || !known.is_committed();
+        let stale: Vec<Claim> = known
             .claims
             .iter()
             .filter(|claim| all || replaced.contains(&claim.index))
@@ -258,8 +262,8 @@ impl Custody {
             .filter(|claim| self.peers.is_gone(now, claim.peer) && !self.peers.is_alive(claim.peer))
             .copied()
             .collect();
-        homed.claims.retain(|claim| !stale.contains(claim));
-        let empty = homed.claims.is_empty();
+        known.claims.retain(|claim| !stale.contains(claim));
+        let empty = known.claims.is_empty();
         for claim in stale {
             let key = ShardKey {
                 slot,
@@ -270,60 +274,66 @@ impl Custody {
         }
         if empty {
             self.enqueue(slot, None);
-            self.home.forget(slot);
+            self.reports.forget(slot);
         }
     }
 
     fn enqueue(&mut self, slot: Slot, priority: Option<u16>) {
-        if let Some(homed) = self.home.stripes.get_mut(&slot) {
-            if let Some(old) = homed.queued.take() {
+        if let Some(known) = self.reports.stripes.get_mut(&slot) {
+            if let Some(old) = known.queued.take() {
                 self.jobs.waiting.remove(&(old, slot));
             }
             if let Some(priority) = priority {
                 self.jobs.waiting.insert((priority, slot));
-                homed.queued = Some(priority);
+                known.queued = Some(priority);
             }
         }
     }
 
     /// Whether the limits allow another job.
-    pub(super) fn has_room(&self, now: Time) -> bool {
+    pub(in crate::custody) fn has_room(&self, now: Time) -> bool {
         self.jobs.running.len() < self.config.parallel && self.jobs.free_at <= now
     }
 
     /// Starts waiting jobs as far as the limits allow.
-    pub(super) fn launch(&mut self, now: Time, ring: &impl Membership) {
+    pub(in crate::custody) fn launch(&mut self, now: Time, ring: &impl Membership) {
         while self.has_room(now)
             && let Some((_, slot)) = self.jobs.waiting.pop_first()
         {
-            let members = self.members(now, ring, slot);
-            let places = self.places(now, ring, slot, &members);
-            let Some(homed) = self.home.stripes.get_mut(&slot) else {
+            let responsible = self.responsible(now, ring, slot);
+            let preference = self.preference(now, ring, slot, &responsible);
+            let Some(known) = self.reports.stripes.get_mut(&slot) else {
                 continue;
             };
-            homed.queued = None;
-            // The stripe was judged a while ago: what it needs now counts.
-            self.home.dirty.insert(slot);
-            if members.first().is_some_and(|(home, _)| *home == ME) {
+            known.queued = None;
+            // The stripe was judged a while ago: it is judged again after this.
+            self.reports.dirty.insert(slot);
+            if responsible.first().is_some_and(|(primary, _)| *primary == ME) {
                 let deleted = self.inventory.is_deleted(slot.stripe);
-                let burial = plan::bury(now, homed, &self.peers, &members, deleted);
-                let burial = burial.filter(|_| !self.config.has(Flaw::IgnoreTombstones));
-                let decision = burial.unwrap_or_else(|| {
-                    let survey = Survey::take(now, homed, &self.peers, &self.config);
-                    plan::decide(now, homed, &survey, &self.peers, (&places, &members))
+                let replication = plan::replicate_tombstone(now, known, &self.peers, &responsible, deleted);
+                let replication = replication.filter(|_| !self.config.has(Flaw::IgnoreTombstones));
+                let decision = replication.unwrap_or_else(|| {
+                    let survey = Survey::take(now, known, &self.peers, &self.config);
+                    plan::decide(now, known, &survey, &self.peers, (&preference, &responsible))
                 });
-                let shape = homed.shape;
+                let shape = known.shape;
                 let begun = self.perform(now, slot, shape, decision);
-                if let Some(homed) = self.home.stripes.get_mut(&slot) {
-                    homed.running |= begun;
+                if let Some(known) = self.reports.stripes.get_mut(&slot) {
+                    known.running |= begun;
                 }
             }
         }
     }
 
     /// Begins what was decided about a stripe; whether there was something to begin.
-    pub(super) fn perform(&mut self, now: Time, slot: Slot, shape: Shape, decision: Decision) -> bool {
-        let named = |shards: &[(u8, Handle)]| {
+    pub(in crate::custody) fn perform(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        shape: Shape,
+        decision: Decision,
+    ) -> bool {
+        let with_names = |shards: &[(u8, Handle)]| {
             let shards = shards
                 .iter()
                 .map(|(index, peer)| (*index, self.peers.get(*peer).peer));
@@ -333,7 +343,7 @@ impl Custody {
         let (effect, shards) = match decision {
             Decision::Nothing | Decision::Parked { .. } => return false,
             Decision::Regenerate { sources, targets } => {
-                let (from, to) = (named(&sources), named(&targets));
+                let (from, to) = (with_names(&sources), with_names(&targets));
                 let shards = usize::from(shape.k) + targets.len();
                 let job = self.jobs.begin(Job {
                     slot,
@@ -368,7 +378,7 @@ impl Custody {
                 (effect, 2)
             }
             Decision::Locate { to, holders } => {
-                let holders = named(&holders);
+                let holders = with_names(&holders);
                 let peers = to.iter().map(|peer| self.peers.get(*peer).peer).collect();
                 let job = self.jobs.begin(Job {
                     slot,
@@ -429,41 +439,41 @@ impl Custody {
             }
         }
         if outcome.inconsistent {
-            self.home.mark_inconsistent(job.slot);
-            self.counts.give_up(job.slot);
+            self.reports.mark_inconsistent(job.slot);
+            self.audits.give_up(job.slot);
         }
         let complete = job.targets.iter().all(|target| stored.contains(target));
         let jitter = self.jitter();
         let config = &self.config;
-        let Some(homed) = self.home.stripes.get_mut(&job.slot) else {
+        let Some(known) = self.reports.stripes.get_mut(&job.slot) else {
             return;
         };
-        homed.running = false;
-        homed.nag = now;
+        known.running = false;
+        known.retry_at = now;
         if job.regenerates && !stored.is_empty() {
-            homed.uncounted = Some(Box::default());
+            known.unaudited = Some(Box::default());
         }
-        homed.note_located(&job.targets, &stored);
+        known.note_located(&job.targets, &stored);
         if complete {
-            self.counts.repaired = self.counts.repaired.max(job.regenerates.then_some(now));
-            homed.failures = 0;
-            homed.not_before = now + config.exchange_dirty * 4;
+            self.audits.repaired = self.audits.repaired.max(job.regenerates.then_some(now));
+            known.failures = 0;
+            known.not_before = now + config.exchange_dirty * 4;
         } else if !unproven {
-            homed.failures += u32::from(!config.has(Flaw::BelieveClaims));
-            homed.not_before = now + backoff(homed.failures).mul_f64(jitter);
+            known.failures += u32::from(!config.has(Flaw::BelieveClaims));
+            known.not_before = now + backoff(known.failures).mul_f64(jitter);
         }
-        let tracked = homed.tracked.is_some();
-        self.home.dirty.insert(job.slot);
+        let tracked = known.tracked.is_some();
+        self.reports.dirty.insert(job.slot);
         if tracked {
             self.believe(now, job.slot, &stored);
         }
     }
 
-    /// Takes the outcome of a job for the targets' own words, which follow. One that sees another home
+    /// Takes the outcome of a job for the targets' own words, which follow. One that sees another primary
     /// reports to that: it is asked, or what is believed here would never be corrected. This peer's own came
     /// by `insert`.
     fn believe(&mut self, now: Time, slot: Slot, stored: &[(u8, Handle)]) {
-        let Some(shape) = self.home.stripes.get(&slot).map(|homed| homed.shape) else {
+        let Some(shape) = self.reports.stripes.get(&slot).map(|known| known.shape) else {
             return;
         };
         for (index, peer) in stored.iter().filter(|(_, peer)| *peer != ME) {
@@ -475,18 +485,18 @@ impl Custody {
             let record = self.peers.get_mut(*peer);
             record.outbox.solicit(now + self.config.exchange_idle);
             let key = ShardKey { slot, index: *index };
-            self.home
+            self.reports
                 .claim(key, shape, claim, &mut record.incoming.fingerprints, now);
             self.peers.arm(*peer);
         }
     }
 
     /// The stripe's next job may start at once.
-    pub(super) fn forgive(&mut self) {
-        for homed in self.home.stripes.values_mut() {
-            homed.not_before = Time::ZERO;
-            homed.nag = Time::ZERO;
-            homed.failures = 0;
+    pub(in crate::custody) fn forgive(&mut self) {
+        for known in self.reports.stripes.values_mut() {
+            known.not_before = Time::ZERO;
+            known.retry_at = Time::ZERO;
+            known.failures = 0;
         }
         for peer in self.peers.all() {
             self.peers.get_mut(peer).refused_until = Time::ZERO;

@@ -1,18 +1,23 @@
 //! Requests and responses, both ways.
 
+pub(super) mod discover;
+pub(super) mod exchange;
+pub(super) mod fingerprint;
+pub(super) mod outbox;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::fingerprint::{ShardKey, Slot};
-use super::outbox::Asked;
-use super::peers::Handle;
-use super::{
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::peers::Handle;
+use crate::custody::sync::outbox::Asked;
+use crate::custody::{
     Custody, Effect, MAX_ENTRIES, Question, Report, Reported, Request, RequestId, Response, Transmit,
 };
 use crate::{Flaw, Id, Membership, Peer, Time};
 
 /// How long a request may take.
-pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+pub(in crate::custody) const DEADLINE: Duration = Duration::from_secs(5);
 
 impl Custody {
     /// Answers another peer.
@@ -60,14 +65,14 @@ impl Custody {
             Request::Status { stripes } => {
                 Response::Statuses(stripes.into_iter().map(|stripe| self.status(stripe)).collect())
             }
-            Request::Count { stripes } => {
+            Request::Audit { stripes } => {
                 for slot in stripes.into_iter().map(Slot::of) {
                     if self
-                        .members(now, ring, slot)
+                        .responsible(now, ring, slot)
                         .iter()
                         .any(|(member, _)| *member == peer)
                     {
-                        self.begin_count(now, ring, slot, None, Some(peer));
+                        self.begin_audit(now, ring, slot, None, Some(peer));
                     }
                 }
                 Response::Taken
@@ -76,15 +81,15 @@ impl Custody {
                 let mut room = MAX_ENTRIES;
                 let mut answer = |stripe| {
                     let mut holds = self.holds(now, stripe);
-                    holds.told.truncate(room);
-                    room -= holds.told.len();
+                    holds.reported.truncate(room);
+                    room -= holds.reported.len();
                     holds
                 };
                 Response::Held(stripes.into_iter().map(&mut answer).collect())
             }
-            Request::Counted { totals } => {
+            Request::Audited { totals } => {
                 for (stripe, total) in totals {
-                    self.handle_counted(now, peer, Slot::of(stripe), total);
+                    self.handle_audited(now, peer, Slot::of(stripe), total);
                 }
                 Response::Taken
             }
@@ -101,31 +106,31 @@ impl Custody {
         yes
     }
 
-    pub(super) fn handle_report(
+    pub(in crate::custody) fn handle_report(
         &mut self,
         now: Time,
         ring: &impl Membership,
         holder: Handle,
         report: &Report,
     ) -> Reported {
-        let nag = now + self.config.settle();
+        let retry_at = now + self.config.settle();
         let record = self.peers.get_mut(holder);
         record.outbox.reported();
         let mut elsewhere = Vec::new();
         if record.incoming.admit(report.instance, report.sequence) {
             for listing in &report.listings {
                 let fingerprints = &mut record.incoming.fingerprints;
-                self.home.replace(now, holder, listing, fingerprints, nag);
+                self.reports.replace(now, holder, listing, fingerprints, retry_at);
             }
             if ring.is_settled() {
                 let listed = report.listings.iter().flat_map(|listing| &listing.entries);
                 let listed = listed.map(|entry| entry.stripe);
-                let stripes: BTreeSet<Id> = listed.chain(std::mem::take(&mut record.misled)).collect();
-                let home = |stripe| ring.successors(stripe, 1).first().map(|member| member.peer);
+                let stripes: BTreeSet<Id> = listed.chain(std::mem::take(&mut record.redirected)).collect();
+                let primary = |stripe| ring.successors(stripe, 1).first().map(|member| member.peer);
                 elsewhere = stripes
                     .into_iter()
-                    .filter_map(|stripe| Some((stripe, home(stripe)?)))
-                    .filter(|(_, home)| *home != ring.me())
+                    .filter_map(|stripe| Some((stripe, primary(stripe)?)))
+                    .filter(|(_, primary)| *primary != ring.me())
                     .take(MAX_ENTRIES)
                     .collect();
             }
@@ -134,7 +139,7 @@ impl Custody {
         let same = fingerprints.total() == report.total;
         let differs = (!same).then(|| fingerprints.sums());
         if same && self.peers.synced(holder) {
-            self.home.sweep.start();
+            self.reports.sweep.start();
         }
         Reported { differs, elsewhere }
     }
@@ -149,7 +154,7 @@ impl Custody {
         match (asked, response) {
             (Asked::Report, Response::Reported(reported)) => self.handle_reported(now, ring, peer, &reported),
             (
-                Asked::Solicit | Asked::Commit | Asked::Trim | Asked::Release | Asked::Count | Asked::Counted,
+                Asked::Solicit | Asked::Commit | Asked::Trim | Asked::Release | Asked::Audit | Asked::Audited,
                 Response::Taken,
             ) => {
                 self.peers.get_mut(peer).outbox.answered();
@@ -169,7 +174,7 @@ impl Custody {
             (Asked::Held(stripes), Response::Held(answers)) if stripes.len() == answers.len() => {
                 self.peers.get_mut(peer).outbox.answered();
                 for (stripe, holds) in stripes.into_iter().zip(answers) {
-                    self.handle_witness(now, ring, peer, Slot::of(stripe), Some(&holds));
+                    self.handle_search_answer(now, ring, peer, Slot::of(stripe), Some(&holds));
                     self.handle_holds(now, ring, peer, Slot::of(stripe), Some(holds));
                 }
             }
@@ -197,8 +202,8 @@ impl Custody {
                 record.outbox.failed(retry);
                 record.outbox.solicit(retry);
             }
-            // The home finds what is still to be done again, and a pin ends by itself.
-            Asked::Commit | Asked::Trim | Asked::Release | Asked::Count | Asked::Counted => {
+            // The primary finds what is still to be done again, and a pin ends by itself.
+            Asked::Commit | Asked::Trim | Asked::Release | Asked::Audit | Asked::Audited => {
                 record.outbox.failed(retry);
             }
             Asked::Confirm(keys) => {
@@ -217,44 +222,44 @@ impl Custody {
             Asked::Held(stripes) => {
                 record.outbox.failed(retry);
                 for stripe in stripes {
-                    self.handle_witness(now, ring, peer, Slot::of(stripe), None);
+                    self.handle_search_answer(now, ring, peer, Slot::of(stripe), None);
                     self.handle_holds(now, ring, peer, Slot::of(stripe), None);
                 }
             }
         }
     }
 
-    pub(super) fn handle_reported(
+    pub(in crate::custody) fn handle_reported(
         &mut self,
         now: Time,
         ring: &impl Membership,
-        home: Handle,
+        primary: Handle,
         reported: &Reported,
     ) {
         let jitter = self.jitter();
-        let outgoing = &mut self.peers.get_mut(home).outgoing;
+        let outgoing = &mut self.peers.get_mut(primary).outgoing;
         match &reported.differs {
             None => outgoing.agreed(now, &self.config, jitter),
             Some(theirs) => outgoing.differs(now, theirs, &self.config),
         }
         for (stripe, peer) in &reported.elsewhere {
             if !ring.is_alive(*peer) && *peer != ring.me() {
-                self.explore(now, *stripe);
+                self.discover(now, *stripe);
                 continue;
             }
             let hint = self.peers.intern(now, *peer, true);
             for key in self.keys_of(*stripe) {
                 let held = self.inventory.shards.get(&key);
                 // A second hint would be a contradiction: this peer's own view has to settle it.
-                if held.is_some_and(|held| held.home == Some(home) && !held.hinted) {
-                    self.set_home(now, key, Some(hint), true);
+                if held.is_some_and(|held| held.primary == Some(primary) && !held.hinted) {
+                    self.set_primary(now, key, Some(hint), true);
                 }
             }
         }
     }
 
     /// Sends what waits for a peer.
-    pub(super) fn attend(&mut self, now: Time, peer: Handle) {
+    pub(in crate::custody) fn attend(&mut self, now: Time, peer: Handle) {
         let record = self.peers.get_mut(peer);
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         let mut messages = Vec::new();

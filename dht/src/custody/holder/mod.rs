@@ -1,13 +1,18 @@
 //! The holder: keeps the inventory in step with the local store, and each shard in what is reported to its
-//! home.
+//! primary.
+
+pub(super) mod inventory;
+pub(super) mod lease;
+pub(super) mod search;
+pub(super) mod trim;
 
 use std::ops::Bound;
 
-use super::fingerprint::ShardKey;
-use super::home::Claim;
-use super::inventory::{Held, Tenure};
-use super::peers::{Handle, ME};
-use super::{Custody, Effect, Holding, State, TOMBSTONE};
+use crate::custody::holder::inventory::{Held, Tenure};
+use crate::custody::key::ShardKey;
+use crate::custody::peers::{Handle, ME};
+use crate::custody::primary::reports::Claim;
+use crate::custody::{Custody, Effect, Holding, State, TOMBSTONE};
 use crate::{Flaw, Id, Time};
 
 impl Custody {
@@ -36,7 +41,7 @@ impl Custody {
         let held = Held {
             shape: holding.shape,
             tenure,
-            home: None,
+            primary: None,
             hinted: false,
             vouched: false,
             wake: None,
@@ -86,8 +91,8 @@ impl Custody {
     }
 
     /// Whoever stored a shard wants it back, which the driver may do now: until [`Self::removed`] or
-    /// [`Self::spared`] it is confirmed to nobody. Not what others may count on: a committed shard that was
-    /// confirmed before.
+    /// [`Self::spared`] it is confirmed to nobody. Not allowed for what others may rely on: a committed shard
+    /// that was confirmed before.
     pub fn begin_discard(&mut self, stripe: Id, index: u8) -> bool {
         let key = ShardKey::new(stripe, index);
         let held = self.inventory.shards.get(&key);
@@ -129,8 +134,8 @@ impl Custody {
         self.searches.forget(key);
     }
 
-    /// Forgets a shard and has it removed; `expired` when its lease ended, as opposed to a surplus one.
-    pub(super) fn drop_shard(&mut self, now: Time, key: ShardKey, expired: bool) {
+    /// Forgets a shard and has it removed; `expired` when its lease ended, as opposed to a excess one.
+    pub(in crate::custody) fn drop_shard(&mut self, now: Time, key: ShardKey, expired: bool) {
         self.erase(now, key);
         self.dropping.insert(key);
         self.effects.push_back(Effect::Drop {
@@ -140,7 +145,7 @@ impl Custody {
         });
     }
 
-    pub(super) fn keys_of(&self, stripe: Id) -> Vec<ShardKey> {
+    pub(in crate::custody) fn keys_of(&self, stripe: Id) -> Vec<ShardKey> {
         self.inventory.of(stripe).map(|(key, _)| key).collect()
     }
 
@@ -162,22 +167,22 @@ impl Custody {
         held.tenure = tenure;
         self.arm_lease(key);
         if tenure == Tenure::Committed {
-            let home = self.inventory.shards.get(&key).and_then(|held| held.home);
-            if let Some(home) = home.filter(|home| *home != ME) {
-                let outgoing = &mut self.peers.get_mut(home).outgoing;
+            let primary = self.inventory.shards.get(&key).and_then(|held| held.primary);
+            if let Some(primary) = primary.filter(|primary| *primary != ME) {
+                let outgoing = &mut self.peers.get_mut(primary).outgoing;
                 outgoing.remove(now, key, false, &self.config);
             }
             self.announce(now, key);
         }
     }
 
-    /// Takes a shard into what is reported to its home.
+    /// Takes a shard into what is reported to its primary.
     fn announce(&mut self, now: Time, key: ShardKey) {
         let Some(held) = self.inventory.shards.get(&key) else {
             return;
         };
         let committed = held.is_committed();
-        match held.home {
+        match held.primary {
             Some(ME) => {
                 let claim = Claim {
                     peer: ME,
@@ -185,49 +190,55 @@ impl Custody {
                     committed,
                 };
                 let record = &mut self.peers.get_mut(ME).incoming.fingerprints;
-                let nag = now + self.config.settle();
-                self.home.claim(key, held.shape, claim, record, nag);
+                let retry_at = now + self.config.settle();
+                self.reports.claim(key, held.shape, claim, record, retry_at);
             }
-            Some(home) => {
-                let outgoing = &mut self.peers.get_mut(home).outgoing;
+            Some(primary) => {
+                let outgoing = &mut self.peers.get_mut(primary).outgoing;
                 outgoing.add(now, key, committed, &self.config);
-                self.peers.arm(home);
+                self.peers.arm(primary);
             }
             None => {}
         }
     }
 
-    /// Takes a shard out of what is reported to its home.
+    /// Takes a shard out of what is reported to its primary.
     fn retract(&mut self, now: Time, key: ShardKey) {
         let Some(held) = self.inventory.shards.get(&key) else {
             return;
         };
-        match held.home {
+        match held.primary {
             Some(ME) => {
                 let record = &mut self.peers.get_mut(ME).incoming.fingerprints;
-                self.home.withdraw(now, key, ME, record);
+                self.reports.withdraw(now, key, ME, record);
             }
-            Some(home) => {
-                let outgoing = &mut self.peers.get_mut(home).outgoing;
+            Some(primary) => {
+                let outgoing = &mut self.peers.get_mut(primary).outgoing;
                 outgoing.remove(now, key, held.is_committed(), &self.config);
-                self.peers.arm(home);
+                self.peers.arm(primary);
             }
             None => {}
         }
     }
 
-    pub(super) fn set_home(&mut self, now: Time, key: ShardKey, home: Option<Handle>, hinted: bool) {
+    pub(in crate::custody) fn set_primary(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        primary: Option<Handle>,
+        hinted: bool,
+    ) {
         let Some(held) = self.inventory.shards.get_mut(&key) else {
             return;
         };
         held.hinted = hinted;
-        let stays = key.index == TOMBSTONE && held.home.is_some() && self.config.has(Flaw::TombstoneStays);
-        if held.home == home || stays {
+        let stays = key.index == TOMBSTONE && held.primary.is_some() && self.config.has(Flaw::TombstoneStays);
+        if held.primary == primary || stays {
             return;
         }
         self.retract(now, key);
         if let Some(held) = self.inventory.shards.get_mut(&key) {
-            held.home = home;
+            held.primary = primary;
         }
         self.announce(now, key);
     }

@@ -1,43 +1,44 @@
-//! Who should hold a stripe's shards in its home's view: those that do and stay, then those its policy names.
+//! Who should hold a stripe's shards in its primary's view: those that do and stay, then those its policy
+//! names.
 //!
-//! Under `successors` these are the first peers from the stripe's id, and what lies elsewhere is handed in.
+//! Under `successors` these are the first peers from the stripe's id, and what lies elsewhere is handed off.
 //! Under the other policies a holder that lives and stays is at its place wherever it is, whatever has become
 //! of runs since; so only what replaces the dead and the leaving is placed anew, near the others of its run.
 //!
 //! Whoever is to read such a stripe knows its id alone. So the first r peers from there hold its *locator*,
 //! the stripe's header and who held which shard when it was written: under an index no shard has, reported to
-//! the home like a shard. The home has it written where it is missing, and again after it has moved shards.
-//! Locators are hints: the home itself knows better, and no decision rests on one but that whoever holds it
-//! watches over the stripe (`count`).
+//! the primary like a shard. The primary has it written where it is missing, and again after it has moved
+//! shards. Locators are hints: the primary itself knows better, and no decision rests on one but that whoever
+//! holds it watches over the stripe (`audit`).
 
 use std::collections::BTreeSet;
 
-use super::fingerprint::Slot;
-use super::home::Homed;
-use super::peers::{Handle, Peers};
-use super::plan::{Decision, Members, Surplus, Survey};
-use super::types::{LOCATOR, is_shard};
-use super::{Custody, Shape};
+use crate::custody::key::Slot;
+use crate::custody::peers::{Handle, Peers};
+use crate::custody::primary::plan::{Candidates, Decision, Excess, Survey};
+use crate::custody::primary::reports::KnownStripe;
+use crate::custody::types::{LOCATOR, is_shard};
+use crate::custody::{Custody, Shape};
 use crate::placement::{self, Placement, Roster};
 use crate::{Flaw, Id, Membership, Peer, PeerState, Time};
 
 impl Custody {
-    /// The first r peers from the stripe's id: its home, and who holds its locator.
-    pub(super) fn members(
+    /// The first r peers from the stripe's id: its primary, and who holds its locator.
+    pub(in crate::custody) fn responsible(
         &mut self,
         now: Time,
         ring: &impl Membership,
         slot: Slot,
     ) -> Vec<(Handle, PeerState)> {
-        let members = ring.successors(slot.stripe, self.config.r);
-        members
+        let responsible = ring.successors(slot.stripe, self.config.r);
+        responsible
             .into_iter()
             .map(|member| (self.peers.intern(now, member.peer, true), member.state))
             .collect()
     }
 
     /// The peers that the policy names for a stripe that these hold shards of, best first.
-    pub(super) fn named(
+    pub(in crate::custody) fn policy_peers(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -46,7 +47,7 @@ impl Custody {
         holders: &[Handle],
     ) -> Vec<(Handle, PeerState)> {
         if shape.placement == Placement::Successors || self.config.has(Flaw::ForgetPolicy) {
-            return self.members(now, ring, slot);
+            return self.responsible(now, ring, slot);
         }
         if shape.placement.needs_roster() {
             self.needs_roster = true;
@@ -77,46 +78,47 @@ impl Custody {
     pub fn may_hold(&mut self, now: Time, ring: &impl Membership, stripe: Id, peer: Peer) -> bool {
         let slot = Slot::of(stripe);
         let shape = self.inventory.of(stripe).next().map(|(_, held)| held.shape);
-        let Some(peer) = self.known(now, ring, peer) else {
+        let Some(peer) = self.intern_alive(now, ring, peer) else {
             return false;
         };
-        let mut legal = self.members(now, ring, slot);
+        let mut legal = self.responsible(now, ring, slot);
         if let Some(shape) = shape {
-            legal.extend(self.named(now, ring, slot, shape, &[]));
+            legal.extend(self.policy_peers(now, ring, slot, shape, &[]));
         }
         legal.iter().any(|(member, _)| *member == peer)
     }
 
-    /// Who may hold the stripe's shards, best first; `members` are its first peers.
-    pub(super) fn places(
+    /// Who may hold the stripe's shards, best first; `responsible` are its first peers.
+    pub(in crate::custody) fn preference(
         &mut self,
         now: Time,
         ring: &impl Membership,
         slot: Slot,
-        members: &Members,
+        responsible: &Candidates,
     ) -> Vec<(Handle, PeerState)> {
-        let shape = self.home.stripes.get(&slot).map(|homed| homed.shape);
+        let shape = self.reports.stripes.get(&slot).map(|known| known.shape);
         let Some(shape) = shape.filter(|shape| shape.placement != Placement::Successors) else {
-            return members.to_vec();
+            return responsible.to_vec();
         };
         let claims = self
-            .home
+            .reports
             .stripes
             .get(&slot)
             .into_iter()
-            .flat_map(|homed| &homed.claims);
+            .flat_map(|known| &known.claims);
         let shards = claims.filter(|claim| is_shard(claim.index));
         let stays =
             |peer: &Handle| self.peers.is_alive(*peer) && self.peers.get(*peer).state != PeerState::Draining;
         let staying: BTreeSet<Handle> = shards.map(|claim| claim.peer).filter(stays).collect();
         let mut staying: Vec<Handle> = staying.into_iter().collect();
-        let named = self.named(now, ring, slot, shape, &staying);
-        let (mut places, others): (Vec<_>, Vec<_>) =
-            named.into_iter().partition(|(peer, _)| staying.contains(peer));
-        staying.retain(|peer| !places.iter().any(|(other, _)| other == peer));
-        places.extend(staying.into_iter().map(|peer| (peer, self.peers.get(peer).state)));
-        places.extend(others);
-        places
+        let policy_peers = self.policy_peers(now, ring, slot, shape, &staying);
+        let (mut preference, others): (Vec<_>, Vec<_>) = policy_peers
+            .into_iter()
+            .partition(|(peer, _)| staying.contains(peer));
+        staying.retain(|peer| !preference.iter().any(|(other, _)| other == peer));
+        preference.extend(staying.into_iter().map(|peer| (peer, self.peers.get(peer).state)));
+        preference.extend(others);
+        preference
     }
 
     /// Whether some stripe's policy needs the list of all peers, or holders far away were strangers: then the
@@ -128,23 +130,28 @@ impl Custody {
 
 /// Where the stripe's locator is to be written: with those of its first peers that have none, or one from
 /// before shards were moved.
-pub(super) fn locate(
+pub(in crate::custody) fn locate(
     now: Time,
-    homed: &Homed,
+    known: &KnownStripe,
     survey: &Survey,
     peers: &Peers,
-    members: &Members,
+    responsible: &Candidates,
 ) -> Option<Decision> {
-    if !homed.shape.placement.needs_locators() || survey.live.is_empty() {
+    if !known.shape.placement.needs_locators() || survey.live.is_empty() {
         return None;
     }
     let able = |peer: Handle, state| {
         state == PeerState::Accepting && peers.is_alive(peer) && peers.get(peer).refused_until <= now
     };
-    let outdated = |peer: Handle| homed.located.as_ref().is_some_and(|told| !told.contains(&peer));
-    let lacking = members
+    let outdated = |peer: Handle| {
+        known
+            .located
+            .as_ref()
+            .is_some_and(|written| !written.contains(&peer))
+    };
+    let lacking = responsible
         .iter()
-        .filter(|(peer, state)| able(*peer, *state) && (!homed.is_located_at(*peer) || outdated(*peer)));
+        .filter(|(peer, state)| able(*peer, *state) && (!known.is_located_at(*peer) || outdated(*peer)));
     let to: Vec<Handle> = lacking.map(|(peer, _)| *peer).collect();
     (!to.is_empty()).then(|| Decision::Locate {
         to,
@@ -153,24 +160,28 @@ pub(super) fn locate(
 }
 
 /// Locators with peers that are not, or not for long, among the stripe's first, where those have theirs.
-pub(super) fn strays(homed: &Homed, peers: &Peers, members: &Members) -> Vec<Surplus> {
+pub(in crate::custody) fn misplaced_locators(
+    known: &KnownStripe,
+    peers: &Peers,
+    responsible: &Candidates,
+) -> Vec<Excess> {
     let stays = |peer: Handle| {
-        let member = members.iter().find(|(member, _)| *member == peer);
+        let member = responsible.iter().find(|(member, _)| *member == peer);
         member.is_some_and(|(_, state)| *state != PeerState::Draining)
     };
-    let located = |peer: Handle| homed.is_located_at(peer) && stays(peer);
-    let Some((keep, _)) = members.iter().find(|(peer, _)| located(*peer)) else {
+    let located = |peer: Handle| known.is_located_at(peer) && stays(peer);
+    let Some((keep, _)) = responsible.iter().find(|(peer, _)| located(*peer)) else {
         return Vec::new();
     };
-    let located = homed.claims.iter().filter(|claim| claim.index == LOCATOR);
+    let located = known.claims.iter().filter(|claim| claim.index == LOCATOR);
     let victims = located
         .map(|claim| claim.peer)
         .filter(|peer| peer != keep && !stays(*peer) && peers.is_alive(*peer));
-    let surplus = |victim| Surplus {
+    let excess = |victim| Excess {
         victim,
         index: LOCATOR,
         keep: *keep,
         others: Vec::new(),
     };
-    victims.map(surplus).collect()
+    victims.map(excess).collect()
 }

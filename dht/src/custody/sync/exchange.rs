@@ -1,7 +1,7 @@
-//! Comparison of inventories between a holder and the homes of its shards.
+//! Comparison of inventories between a holder and the primaries of its shards.
 //!
-//! The holder drives: it sends the total fingerprint of what it reports to a home, with the full content of
-//! the buckets that changed since the two agreed. The home replaces what it knew of those buckets and
+//! The holder drives: it sends the total fingerprint of what it reports to a primary, with the full content
+//! of the buckets that changed since the two agreed. The primary replaces what it knew of those buckets and
 //! compares totals; when they differ it answers with its own fingerprint per bucket and the holder lists the
 //! buckets that differ, page by page. A full listing of a bucket is idempotent and needs no history, so lost
 //! and repeated messages do no harm.
@@ -9,16 +9,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::fingerprint::{Fingerprints, ShardKey, Slot};
-use super::inventory::Held;
-use super::message::{Entry, Listing};
-use super::peers::Handle;
-use super::types::CustodyConfig;
+use crate::custody::holder::inventory::Held;
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::message::{Entry, Listing};
+use crate::custody::peers::Handle;
+use crate::custody::sync::fingerprint::Fingerprints;
+use crate::custody::types::CustodyConfig;
 use crate::{Id, Time};
 
-/// The holder's side: what this peer reports to one home.
+/// The holder's side: what this peer reports to one primary.
 #[derive(Debug, Default)]
-pub(super) struct Outgoing {
+pub(in crate::custody) struct Outgoing {
     fingerprints: Fingerprints,
     /// Buckets that changed, or differed, since they were listed.
     dirty: BTreeSet<u8>,
@@ -27,7 +28,7 @@ pub(super) struct Outgoing {
     /// Where the listing of a large bucket goes on.
     cursor: Option<(u8, Id)>,
     in_flight: bool,
-    /// How many buckets differed when the home last said so since the two agreed.
+    /// How many buckets differed when the primary last said so since the two agreed.
     behind: Option<usize>,
     /// Reports in a row that failed or brought nothing forward.
     failures: u32,
@@ -35,12 +36,24 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn add(&mut self, now: Time, key: ShardKey, committed: bool, config: &CustodyConfig) {
+    pub(in crate::custody) fn add(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        committed: bool,
+        config: &CustodyConfig,
+    ) {
         self.fingerprints.add(key, committed);
         self.touch(now, key, config);
     }
 
-    pub(super) fn remove(&mut self, now: Time, key: ShardKey, committed: bool, config: &CustodyConfig) {
+    pub(in crate::custody) fn remove(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        committed: bool,
+        config: &CustodyConfig,
+    ) {
         self.fingerprints.remove(key, committed);
         self.touch(now, key, config);
     }
@@ -52,27 +65,27 @@ impl Outgoing {
         self.dirty.insert(key.slot.bucket);
     }
 
-    /// The home asked for a report, or must be asked whether it still agrees.
-    pub(super) fn soon(&mut self, at: Time) {
+    /// The primary asked for a report, or must be asked whether it still agrees.
+    pub(in crate::custody) fn soon(&mut self, at: Time) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    /// The home is unreachable. When it is back, the totals will tell what it missed.
-    pub(super) fn abandon(&mut self) {
+    /// The primary is unreachable. When it is back, the totals will tell what it missed.
+    pub(in crate::custody) fn abandon(&mut self) {
         self.dirty.clear();
         self.cursor = None;
         self.failures = 0;
         self.due = None;
     }
 
-    pub(super) fn due(&self) -> Option<Time> {
+    pub(in crate::custody) fn due(&self) -> Option<Time> {
         self.due.filter(|_| !self.in_flight)
     }
 
     /// The total, and listings of the dirty buckets up to a page, taken from `shards`.
-    pub(super) fn report(
+    pub(in crate::custody) fn report(
         &mut self,
-        home: Handle,
+        primary: Handle,
         shards: &BTreeMap<ShardKey, Held>,
         page: usize,
     ) -> (u64, Vec<Listing>) {
@@ -86,7 +99,7 @@ impl Outgoing {
         {
             let from = self.cursor.take().filter(|(at, _)| *at == bucket);
             let from = from.map_or(Id::default(), |(_, from)| from);
-            let listing = list(home, shards, Slot { bucket, stripe: from }, room);
+            let listing = list(primary, shards, Slot { bucket, stripe: from }, room);
             room = room.saturating_sub(listing.entries.len());
             if listing.to == LAST {
                 self.dirty.remove(&bucket);
@@ -100,8 +113,8 @@ impl Outgoing {
         (self.fingerprints.total(), listings)
     }
 
-    /// The home agrees with the total reported. `jitter` scales the time to the next idle report.
-    pub(super) fn agreed(&mut self, now: Time, config: &CustodyConfig, jitter: f64) {
+    /// The primary agrees with the total reported. `jitter` scales the time to the next idle report.
+    pub(in crate::custody) fn agreed(&mut self, now: Time, config: &CustodyConfig, jitter: f64) {
         self.in_flight = false;
         self.behind = None;
         self.failures = 0;
@@ -112,8 +125,8 @@ impl Outgoing {
         }
     }
 
-    /// The home knows something else: these fingerprints per bucket.
-    pub(super) fn differs(&mut self, now: Time, theirs: &[(u8, u64)], config: &CustodyConfig) {
+    /// The primary knows something else: these fingerprints per bucket.
+    pub(in crate::custody) fn differs(&mut self, now: Time, theirs: &[(u8, u64)], config: &CustodyConfig) {
         self.in_flight = false;
         let differing = self.fingerprints.differing(theirs);
         let before = self.behind.replace(differing.len());
@@ -129,7 +142,7 @@ impl Outgoing {
     }
 
     /// The report was not answered.
-    pub(super) fn failed(&mut self, now: Time, config: &CustodyConfig) {
+    pub(in crate::custody) fn failed(&mut self, now: Time, config: &CustodyConfig) {
         self.in_flight = false;
         self.cursor = None;
         self.failures += 1;
@@ -144,15 +157,15 @@ fn backoff(config: &CustodyConfig, failures: u32) -> Duration {
 
 const LAST: Id = Id::new([0xff; crate::id::ID_LEN]);
 
-/// What is reported to `home` from `from` to the end of its bucket, or about `room` shards of it. A stripe is
-/// listed whole or not at all.
-fn list(home: Handle, shards: &BTreeMap<ShardKey, Held>, from: Slot, room: usize) -> Listing {
+/// What is reported to `primary` from `from` to the end of its bucket, or about `room` shards of it. A stripe
+/// is listed whole or not at all.
+fn list(primary: Handle, shards: &BTreeMap<ShardKey, Held>, from: Slot, room: usize) -> Listing {
     let mut entries: Vec<Entry> = Vec::new();
     let mut to = LAST;
     let first = ShardKey { slot: from, index: 0 };
     let rest = shards.range(first..);
     for (key, held) in rest.take_while(|(key, _)| key.slot.bucket == from.bucket) {
-        if held.home != Some(home) {
+        if held.primary != Some(primary) {
             continue;
         }
         if let Some(last) = entries.last()
@@ -177,17 +190,17 @@ fn list(home: Handle, shards: &BTreeMap<ShardKey, Held>, from: Slot, room: usize
     }
 }
 
-/// The home's side: the record of one holder.
+/// The primary's side: the record of one holder.
 #[derive(Debug, Default)]
-pub(super) struct Incoming {
-    pub(super) fingerprints: Fingerprints,
+pub(in crate::custody) struct Incoming {
+    pub(in crate::custody) fingerprints: Fingerprints,
     /// Run and number of the last report applied.
     last: Option<(u64, u64)>,
 }
 
 impl Incoming {
     /// Whether a report is newer than the last one.
-    pub(super) fn admit(&mut self, instance: u64, sequence: u64) -> bool {
+    pub(in crate::custody) fn admit(&mut self, instance: u64, sequence: u64) -> bool {
         let overtaken = self
             .last
             .is_some_and(|(run, number)| run == instance && number >= sequence);
@@ -202,7 +215,7 @@ impl Incoming {
 mod tests {
     use super::*;
     use crate::custody::Shape;
-    use crate::custody::inventory::Tenure;
+    use crate::custody::holder::inventory::Tenure;
     use crate::custody::peers::ME;
     use crate::custody::tests::harness::stripe;
 
@@ -215,7 +228,7 @@ mod tests {
                 placement: crate::placement::Placement::Successors,
             },
             tenure: Tenure::Committed,
-            home: Some(ME),
+            primary: Some(ME),
             hinted: false,
             vouched: false,
             wake: None,
@@ -223,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overtaken_report_is_not_admitted() {
+    fn report_overtaken_is_not_admitted() {
         let mut incoming = Incoming::default();
         assert!(incoming.admit(7, 2) && incoming.admit(7, 5));
         assert!(!incoming.admit(7, 5) && !incoming.admit(7, 4));
@@ -231,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_cover_a_bucket_without_splitting_a_stripe() {
+    fn pages_of_a_bucket_cover_it_and_split_no_stripe() {
         let bucket = 9;
         let ids = (0..4000u64).map(stripe);
         let ids = ids.filter(|id| id.as_bytes().last() == Some(&bucket));
@@ -254,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_that_never_agrees_is_asked_ever_less_often() {
+    fn reports_to_a_primary_that_never_agrees_back_off() {
         let config = CustodyConfig::default();
         let (mut outgoing, mut now, mut gaps) = (Outgoing::default(), Time::ZERO, Vec::new());
         outgoing.add(now, ShardKey::new(stripe(1), 0), true, &config);

@@ -5,39 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
-use super::message::Entry;
-use crate::Id;
-
-/// A stripe in the order of exchange: by bucket, which is the last byte of its id, then by id. Arcs of the
-/// circle are contiguous in the first bytes, so the last one spreads every arc over all buckets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Slot {
-    pub(super) bucket: u8,
-    pub(super) stripe: Id,
-}
-
-impl Slot {
-    pub(super) fn of(stripe: Id) -> Self {
-        let [.., bucket] = *stripe.as_bytes();
-        Self { bucket, stripe }
-    }
-}
-
-/// A shard in the order of exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ShardKey {
-    pub(super) slot: Slot,
-    pub(super) index: u8,
-}
-
-impl ShardKey {
-    pub(super) fn new(stripe: Id, index: u8) -> Self {
-        Self {
-            slot: Slot::of(stripe),
-            index,
-        }
-    }
-}
+use crate::custody::key::ShardKey;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
@@ -47,13 +15,13 @@ struct Bucket {
 
 /// The fingerprint of a set of (stripe, index, committed), in total and per bucket.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fingerprints {
+pub(in crate::custody) struct Fingerprints {
     total: u64,
     buckets: BTreeMap<u8, Bucket>,
 }
 
 impl Fingerprints {
-    pub(super) fn add(&mut self, key: ShardKey, committed: bool) {
+    pub(in crate::custody) fn add(&mut self, key: ShardKey, committed: bool) {
         let hash = hash(key, committed);
         self.total = self.total.wrapping_add(hash);
         let bucket = self.buckets.entry(key.slot.bucket).or_default();
@@ -62,7 +30,7 @@ impl Fingerprints {
     }
 
     /// Takes out what was added.
-    pub(super) fn remove(&mut self, key: ShardKey, committed: bool) {
+    pub(in crate::custody) fn remove(&mut self, key: ShardKey, committed: bool) {
         let hash = hash(key, committed);
         self.total = self.total.wrapping_sub(hash);
         if let Some(bucket) = self.buckets.get_mut(&key.slot.bucket) {
@@ -74,16 +42,16 @@ impl Fingerprints {
         }
     }
 
-    pub(super) fn total(&self) -> u64 {
+    pub(in crate::custody) fn total(&self) -> u64 {
         self.total
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::custody) fn is_empty(&self) -> bool {
         self.buckets.is_empty()
     }
 
     /// Non-empty buckets, ascending.
-    pub(super) fn sums(&self) -> Vec<(u8, u64)> {
+    pub(in crate::custody) fn sums(&self) -> Vec<(u8, u64)> {
         self.buckets
             .iter()
             .map(|(bucket, content)| (*bucket, content.sum))
@@ -91,21 +59,15 @@ impl Fingerprints {
     }
 
     /// Buckets in which this set and the other one differ.
-    pub(super) fn differing(&self, other: &[(u8, u64)]) -> BTreeSet<u8> {
+    pub(in crate::custody) fn differing(&self, other: &[(u8, u64)]) -> BTreeSet<u8> {
         let other: BTreeMap<u8, u64> = other.iter().copied().collect();
-        let mine = |bucket: &u8| self.buckets.get(bucket).map(|content| content.sum);
+        let is_primary = |bucket: &u8| self.buckets.get(bucket).map(|content| content.sum);
         self.buckets
             .keys()
             .chain(other.keys())
-            .filter(|bucket| mine(bucket) != other.get(*bucket).copied())
+            .filter(|bucket| is_primary(bucket) != other.get(*bucket).copied())
             .copied()
             .collect()
-    }
-}
-
-impl From<&Entry> for ShardKey {
-    fn from(entry: &Entry) -> Self {
-        Self::new(entry.stripe, entry.index)
     }
 }
 
@@ -123,6 +85,7 @@ fn hash(key: ShardKey, committed: bool) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Id;
 
     fn key(first: u8, last: u8, index: u8) -> ShardKey {
         let mut bytes = [first; 32];
@@ -131,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn removal_undoes_addition_in_any_order() {
+    fn removal_in_any_order_undoes_addition() {
         let mut set = Fingerprints::default();
         set.add(key(1, 2, 3), true);
         let one = set.total();
@@ -146,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_show_from_both_sides() {
+    fn differing_buckets_show_from_both_sides() {
         let mut a = Fingerprints::default();
         let mut b = Fingerprints::default();
         a.add(key(1, 1, 0), true);

@@ -1,4 +1,4 @@
-//! Tombstones, on one custody and what it is told.
+//! Tombstones, on one custody and what is reported to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,10 +29,10 @@ fn drops(custody: &mut Custody) -> Vec<u8> {
     dropped
 }
 
-/// In the view of peer 0, which is home of stripe 0, in a ring with peer 1.
-fn at_home<T>(act: impl FnOnce(&View<'_>) -> T) -> T {
-    let home = stripe(0);
-    let ids = BTreeMap::from([(home, peer(0)), (home.successor(), peer(1))]);
+/// In the view of peer 0, which is the primary of stripe 0, in a ring with peer 1.
+fn as_primary<T>(act: impl FnOnce(&View<'_>) -> T) -> T {
+    let primary = stripe(0);
+    let ids = BTreeMap::from([(primary, peer(0)), (primary.successor(), peer(1))]);
     let states = BTreeMap::from([(peer(0), PeerState::Accepting), (peer(1), PeerState::Accepting)]);
     act(&View::Oracle {
         me: peer(0),
@@ -44,7 +44,7 @@ fn at_home<T>(act: impl FnOnce(&View<'_>) -> T) -> T {
 
 /// Custody of peer 0 does `until` then all that is due.
 fn drive(custody: &mut Custody, until: Time) -> Vec<Effect> {
-    at_home(|ring| {
+    as_primary(|ring| {
         let mut effects = Vec::new();
         while let Some(due) = custody.poll_timeout().filter(|due| *due <= until) {
             custody.handle_timeout(due.max(custody.now), ring);
@@ -75,7 +75,7 @@ fn copies_of_tombstones(effects: &[Effect]) -> Vec<(JobId, Peer, Peer)> {
 }
 
 #[test]
-fn a_tombstone_beats_shards_whichever_came_first() {
+fn tombstone_before_or_after_shards_drops_them() {
     let mut custody = Custody::new(quick(), peer(0), 1, Time::ZERO);
     let id = stripe(0);
     custody.insert(at(1), committed(id, 2, RS));
@@ -87,7 +87,7 @@ fn a_tombstone_beats_shards_whichever_came_first() {
 }
 
 #[test]
-fn a_tombstone_goes_when_its_time_is_over() {
+fn tombstone_past_its_time_is_dropped() {
     let mut custody = Custody::new(quick(), peer(0), 1, Time::ZERO);
     custody.insert(at(1), tombstone(stripe(0), at(50)));
     let early = drive(&mut custody, at(49));
@@ -100,7 +100,7 @@ fn a_tombstone_goes_when_its_time_is_over() {
 }
 
 #[test]
-fn a_home_hands_its_tombstone_to_the_seats() {
+fn tombstone_at_the_primary_is_replicated_to_the_preferred() {
     let mut custody = Custody::new(quick(), peer(0), 1, Time::ZERO);
     custody.insert(at(1), tombstone(stripe(0), at(1000)));
     let copies = copies_of_tombstones(&drive(&mut custody, at(20)));
@@ -111,7 +111,7 @@ fn a_home_hands_its_tombstone_to_the_seats() {
 }
 
 #[test]
-fn nobodys_word_for_a_tombstone_is_enough() {
+fn tombstone_claimed_but_not_shown_drops_nothing() {
     let mut custody = Custody::new(quick(), peer(0), 1, Time::ZERO);
     let id = stripe(0);
     custody.insert(at(1), committed(id, 2, RS));
@@ -133,7 +133,7 @@ fn nobodys_word_for_a_tombstone_is_enough() {
             entries: vec![entry],
         }],
     };
-    at_home(|ring| custody.handle_request(at(6), ring, peer(1), Request::Report(report)));
+    as_primary(|ring| custody.handle_request(at(6), ring, peer(1), Request::Report(report)));
     let asked = drive(&mut custody, at(10));
     // It wants to see the tombstone, and drops nothing before it has.
     let copies = copies_of_tombstones(&asked);
@@ -146,11 +146,10 @@ fn nobodys_word_for_a_tombstone_is_enough() {
         failed: vec![(TOMBSTONE, peer(0))],
         ..JobOutcome::default()
     };
-    at_home(|ring| custody.handle_job(at(10), ring, *job, outcome));
+    as_primary(|ring| custody.handle_job(at(10), ring, *job, outcome));
     // Who says so and has none is not believed for a while, and the stripe is what it was.
     assert_eq!(copies_of_tombstones(&drive(&mut custody, at(15))), []);
     assert!(
-        custody.health().safe + custody.health().degraded + custody.health().lost + custody.health().unsure
-            > 0
+        custody.stats().safe + custody.stats().degraded + custody.stats().lost + custody.stats().unsure > 0
     );
 }

@@ -1,9 +1,9 @@
 //! What a newcomer does between meeting a ring and joining it: finding places for its virtual nodes.
 //!
 //! It asks the first member it meets what lies around its candidates, [chooses](crate::choice) among them,
-//! tells the driver ([`Event::Placed`], to be kept) and joins. In rings of up to r peers one answer names
-//! everybody; in larger ones the choice is as good as that member's view. A peer that founds a ring chooses
-//! among its own. Places are chosen once in the life of each virtual node.
+//! reports them to the driver ([`Event::Positioned`], to be kept) and joins. In rings of up to r peers one
+//! answer names everybody; in larger ones the choice is as good as that member's view. A peer that founds a
+//! ring chooses among its own. Places are chosen once in the life of each virtual node.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ const FAILURES: u32 = 3;
 
 /// Virtual nodes still to be chosen.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Positions {
     /// Indices chosen earlier, which stay.
     kept: Vec<u16>,
     /// What each new virtual node is chosen from.
@@ -34,7 +34,7 @@ pub(super) struct Places {
     in_flight: bool,
 }
 
-impl Places {
+impl Positions {
     /// Points to ask about next.
     fn question(&self, me: Peer) -> Vec<Id> {
         let next = self.candidates.iter().skip(self.asked).take(CHUNK);
@@ -56,13 +56,13 @@ impl Ring {
         self.newcomer = true;
         self.joining_since = now;
         self.set_phase(Phase::Joining);
-        self.events.retain(|event| !matches!(event, Event::Placed(_)));
-        self.want_places(&[]);
+        self.events.retain(|event| !matches!(event, Event::Positioned(_)));
+        self.want_positions(&[]);
     }
 
     /// Gives this peer the virtual nodes `kept` and as many new ones as it lacks. The new ones are chosen
     /// among what the address book names, and once more when a member is met.
-    pub(super) fn want_places(&mut self, kept: &[u16]) {
+    pub(super) fn want_positions(&mut self, kept: &[u16]) {
         let wanted = usize::from(self.config.virtual_nodes.min(MAX_VIRTUAL_NODES));
         let Some(missing) = wanted.checked_sub(kept.len()).filter(|missing| *missing > 0) else {
             return;
@@ -70,7 +70,7 @@ impl Ring {
         let mut unused: Vec<u16> = (0..MAX_INDEX).filter(|index| !kept.contains(index)).collect();
         self.shuffle(&mut unused);
         let known = self.table.entries();
-        let places = Places {
+        let positions = Positions {
             kept: kept.to_vec(),
             candidates: unused
                 .chunks(CANDIDATES)
@@ -82,15 +82,15 @@ impl Ring {
             failures: 0,
             in_flight: false,
         };
-        self.take_places(&places);
-        self.places = Some(places);
+        self.take_positions(&positions);
+        self.positions = Some(positions);
     }
 
-    fn take_places(&mut self, places: &Places) -> Vec<u16> {
+    fn take_positions(&mut self, positions: &Positions) -> Vec<u16> {
         let mut me = self.table.me().clone();
-        let known = places.known.values();
-        let chosen = choose(me.peer, &places.kept, &places.candidates, known);
-        let mut all: Vec<u16> = places.kept.iter().chain(&chosen).copied().collect();
+        let known = positions.known.values();
+        let chosen = choose(me.peer, &positions.kept, &positions.candidates, known);
+        let mut all: Vec<u16> = positions.kept.iter().chain(&chosen).copied().collect();
         all.sort_unstable();
         me.virtual_nodes = all.into();
         me.rise();
@@ -99,64 +99,64 @@ impl Ring {
     }
 
     /// The choice is made, with whatever is known.
-    pub(super) fn settle_places(&mut self) {
-        if let Some(places) = self.places.take() {
-            let chosen = self.take_places(&places);
-            self.events.push_back(Event::Placed(chosen));
+    pub(super) fn settle_positions(&mut self) {
+        if let Some(positions) = self.positions.take() {
+            let chosen = self.take_positions(&positions);
+            self.events.push_back(Event::Positioned(chosen));
         }
     }
 
     /// Before this peer joins through the member `via`: asks it what lies around the candidates. False when
     /// there is nothing to choose.
-    pub(super) fn ask_places(&mut self, now: Time, via: &Contact) -> bool {
+    pub(super) fn ask_positions(&mut self, now: Time, via: &Contact) -> bool {
         let deadline = self.deadline(via.peer);
         let me = self.table.me().clone();
-        let Some(places) = &mut self.places else {
+        let Some(positions) = &mut self.positions else {
             return false;
         };
-        if places.in_flight {
+        if positions.in_flight {
             return true;
         }
-        let of = places.question(me.peer);
-        if of.is_empty() || places.failures >= FAILURES {
-            self.settle_places();
+        let of = positions.question(me.peer);
+        if of.is_empty() || positions.failures >= FAILURES {
+            self.settle_positions();
             return false;
         }
-        places.in_flight = true;
+        positions.in_flight = true;
         let request = Request::Neighbours {
             contact: me,
             member: false,
             of,
             digest: 0,
         };
-        self.send(now, (via.clone(), request, Purpose::Places), deadline);
+        self.send(now, (via.clone(), request, Purpose::Positions), deadline);
         true
     }
 
-    /// A member told what lies around the candidates asked about; nothing when it did not.
-    pub(super) fn on_places(&mut self, now: Time, via: Peer, told: Option<Vec<Contact>>) {
+    /// A member answered what lies around the candidates asked about; none: it did not answer.
+    pub(super) fn on_positions(&mut self, now: Time, via: Peer, answer: Option<Vec<Contact>>) {
         let r = self.config.r;
         let me = self.table.me().peer;
-        let told = told.filter(|contacts| {
+        let answer = answer.filter(|contacts| {
             let own = contacts.iter().find(|contact| contact.peer == me);
             own.inspect(|own| self.outdo(now, own)).is_none()
         });
-        let Some(places) = &mut self.places else {
+        let Some(positions) = &mut self.positions else {
             return;
         };
-        places.in_flight = false;
-        if let Some(contacts) = told {
+        positions.in_flight = false;
+        if let Some(contacts) = answer {
             // Fewer than r peers are the whole ring.
-            places.asked = if contacts.len() < r {
+            positions.asked = if contacts.len() < r {
                 usize::MAX
             } else {
-                places.asked + CHUNK
+                positions.asked + CHUNK
             };
-            let told = contacts.into_iter().map(|contact| (contact.peer, contact));
-            places.known.extend(told);
+            let heard = contacts.into_iter().map(|contact| (contact.peer, contact));
+            positions.known.extend(heard);
             self.start_join(now, via);
         } else {
-            places.failures += 1;
+            positions.failures += 1;
             let soon = now + self.config.retry + self.jitter(self.config.retry);
             self.set_book_timer(soon);
         }
@@ -174,7 +174,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// The first peer founds a ring, the others join it one after the other, `size` virtual nodes each.
-    fn placed(seed: u64, count: usize, size: impl Fn(usize) -> u16) -> Net {
+    fn positioned(seed: u64, count: usize, size: impl Fn(usize) -> u16) -> Net {
         let mut net = Net::new(seed);
         for number in 0..count {
             net.config.virtual_nodes = size(number);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_founder_has_its_places_at_once_and_keeps_those_of_before() {
+    fn founder_keeps_its_positions_and_chooses_the_rest_at_once() {
         let config = RingConfig {
             virtual_nodes: 8,
             ..RingConfig::default()
@@ -199,7 +199,7 @@ mod tests {
         let mut me = contact(1, 1, 0);
         me.virtual_nodes = [5, 9, 2000].into();
         let mut ring = Ring::new(config, me, Vec::new(), 7, Time::ZERO);
-        let Some(Event::Placed(new)) = ring.poll_event() else {
+        let Some(Event::Positioned(new)) = ring.poll_event() else {
             panic!("no places");
         };
         assert_eq!((new.len(), ring.me().virtual_nodes.len()), (5, 8));
@@ -213,8 +213,8 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_is_no_member_before_it_has_its_places_and_is_placed_once() {
-        let mut net = placed(3, 5, |_| 4);
+    fn newcomer_chooses_its_positions_once_before_membership() {
+        let mut net = positioned(3, 5, |_| 4);
         net.config.virtual_nodes = 40;
         let newcomer = net.add(5, 0);
         net.events.clear();
@@ -222,24 +222,24 @@ mod tests {
         assert_eq!(net.ring(newcomer).phase(), Phase::Joining);
         net.introduce(newcomer, peer(2));
         assert!(net.run_until(10 * SECOND, |net| net.check().is_ok()).is_some());
-        let placed: Vec<usize> = net
+        let positioned: Vec<usize> = net
             .events
             .iter()
             .filter_map(|(_, event)| {
-                if let Event::Placed(new) = event {
+                if let Event::Positioned(new) = event {
                     Some(new.len())
                 } else {
                     None
                 }
             })
             .collect();
-        assert_eq!(placed, [40]);
+        assert_eq!(positioned, [40]);
         assert_eq!(net.ring(newcomer).me().virtual_nodes.len(), 40);
     }
 
     #[test]
-    fn a_newcomer_whose_only_acquaintance_falls_silent_is_alone_with_all_its_places() {
-        let mut net = placed(4, 1, |_| 4);
+    fn newcomer_whose_only_contact_is_silent_is_alone_with_all_positions() {
+        let mut net = positioned(4, 1, |_| 4);
         let newcomer = net.add(1, 0);
         net.with(newcomer, |ring, now| ring.adopt(now, 16, 12));
         net.introduce(newcomer, peer(0));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_ring_larger_than_a_list_the_candidates_are_asked_about_in_turn() {
+    fn candidates_in_a_large_ring_are_asked_about_in_turn() {
         let mut net = Net::new(9);
         net.config.r = 4;
         net.config.virtual_nodes = 1;

@@ -1,6 +1,6 @@
-//! The safe rule for dropping a surplus shard, on the holder's side.
+//! The safe rule for dropping an excess shard, on the holder's side.
 //!
-//! An order is a hint: those in whose favour a shard may go are [searched](super::witness) for, n distinct
+//! An order is a hint: those in whose favour a shard may go are [searched](super::search) for, n distinct
 //! peers that hold one index each. A holder x drops (S, i) only after, within half the pin time,
 //! 1. the holder y of (S, i) that was found answered that it holds it durable, verified and committed,
 //!    is not itself dropping it, and will not begin to for the pin time, and
@@ -22,16 +22,16 @@
 //! an honest holder other than z, which was trimming then and said no; that one began later still and dropped
 //! before, and so on without end, while holders are few.
 //!
-//! Nothing here survives a restart and nothing needs to: a trim forgotten is a surplus found again.
+//! Nothing here survives a restart and nothing needs to: a trim forgotten is an excess shard found again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::fingerprint::{ShardKey, Slot};
-use super::inventory::Tenure;
-use super::message::{Pin, TrimOrder};
-use super::peers::{Handle, ME};
-use super::{Custody, LOCATOR};
+use crate::custody::holder::inventory::Tenure;
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::message::{Pin, TrimOrder};
+use crate::custody::peers::{Handle, ME};
+use crate::custody::{Custody, LOCATOR};
 use crate::{Flaw, Membership, PeerState, Time};
 
 /// Trims begun at one time; orders beyond are ignored and come again.
@@ -41,7 +41,7 @@ const MAX_ACTIVE: usize = 4096;
 const MAX_PINS: usize = 1 << 16;
 
 #[derive(Debug)]
-pub(super) struct Trimming {
+pub(in crate::custody) struct Trimming {
     number: u64,
     begun: Time,
     /// Who keeps the index.
@@ -52,7 +52,7 @@ pub(super) struct Trimming {
 
 /// Trims begun here, and shards pinned here in favour of others' trims.
 #[derive(Debug)]
-pub(super) struct Trims {
+pub(in crate::custody) struct Trims {
     pin: Duration,
     active: BTreeMap<ShardKey, Trimming>,
     begun: BTreeSet<(Time, ShardKey)>,
@@ -66,7 +66,7 @@ pub(super) struct Trims {
 }
 
 impl Trims {
-    pub(super) fn new(pin: Duration, instance: u64) -> Self {
+    pub(in crate::custody) fn new(pin: Duration, instance: u64) -> Self {
         Self {
             pin,
             last: instance >> 1,
@@ -80,7 +80,7 @@ impl Trims {
 
     /// Begins to trim a committed shard held here, which `keep` keeps, once all of `waiting` have confirmed.
     /// The number of the trim; none when it has begun already, or the shard is pinned, or there are too many.
-    pub(super) fn begin(
+    pub(in crate::custody) fn begin(
         &mut self,
         now: Time,
         key: ShardKey,
@@ -102,17 +102,22 @@ impl Trims {
         Some(self.last)
     }
 
-    pub(super) fn is_active(&self, key: ShardKey) -> bool {
+    pub(in crate::custody) fn is_active(&self, key: ShardKey) -> bool {
         self.active.contains_key(&key)
     }
 
-    pub(super) fn is_pinned(&self, now: Time, key: ShardKey) -> bool {
+    pub(in crate::custody) fn is_pinned(&self, now: Time, key: ShardKey) -> bool {
         let all = (key, ME, 0)..=(key, Handle::MAX, u64::MAX);
         self.pins.range(all).any(|(_, until)| now < *until)
     }
 
     /// Answers for a committed shard held here; yes pins it for the trim of another peer, if there is one.
-    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: Option<(Handle, u64)>) -> bool {
+    pub(in crate::custody) fn confirm(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        pin: Option<(Handle, u64)>,
+    ) -> bool {
         if self.is_active(key) {
             return false;
         }
@@ -129,7 +134,7 @@ impl Trims {
     }
 
     /// The trim of `peer` is done.
-    pub(super) fn release(&mut self, key: ShardKey, peer: Handle, trim: u64) {
+    pub(in crate::custody) fn release(&mut self, key: ShardKey, peer: Handle, trim: u64) {
         if self.pins.remove(&(key, peer, trim)).is_some()
             && let Some(theirs) = self.pinned.get_mut(&peer)
         {
@@ -139,7 +144,7 @@ impl Trims {
 
     /// `peer` confirmed `key`. Returns the shards that may be dropped now, with who keeps them and the number
     /// of the trim.
-    pub(super) fn confirmed(
+    pub(in crate::custody) fn confirmed(
         &mut self,
         now: Time,
         key: ShardKey,
@@ -160,13 +165,13 @@ impl Trims {
     }
 
     /// Whether a trim waits for `peer` to confirm `key`.
-    pub(super) fn waits(&self, key: ShardKey, peer: Handle) -> bool {
+    pub(in crate::custody) fn waits(&self, key: ShardKey, peer: Handle) -> bool {
         let mut active = self.active.range(of(key.slot));
         active.any(|(_, trimming)| trimming.waiting.contains(&(key, peer)))
     }
 
     /// `peer` did not confirm `key`: whatever needed that is off. Returns what that is.
-    pub(super) fn denied(&mut self, key: ShardKey, peer: Handle) -> Vec<ShardKey> {
+    pub(in crate::custody) fn denied(&mut self, key: ShardKey, peer: Handle) -> Vec<ShardKey> {
         let waiting = self.active.range(of(key.slot));
         let off: Vec<ShardKey> = waiting
             .filter(|(_, trimming)| trimming.waiting.contains(&(key, peer)))
@@ -179,20 +184,20 @@ impl Trims {
     }
 
     /// Gives up all trims: they rest on who is there, and that has changed.
-    pub(super) fn give_up(&mut self) {
+    pub(in crate::custody) fn give_up(&mut self) {
         self.active.clear();
         self.begun.clear();
     }
 
     /// Gives up a trim.
-    pub(super) fn forget(&mut self, key: ShardKey) -> Option<Trimming> {
+    pub(in crate::custody) fn forget(&mut self, key: ShardKey) -> Option<Trimming> {
         let trimming = self.active.remove(&key)?;
         self.begun.remove(&(trimming.begun, key));
         Some(trimming)
     }
 
     /// Gives up trims that took too long, and forgets pins that ended.
-    pub(super) fn handle_timeout(&mut self, now: Time) {
+    pub(in crate::custody) fn handle_timeout(&mut self, now: Time) {
         while let Some((begun, key)) = self.begun.first().copied()
             && now >= begun + self.pin / 2
         {
@@ -208,7 +213,7 @@ impl Trims {
         }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
+    pub(in crate::custody) fn poll_timeout(&self) -> Option<Time> {
         self.begun.first().map(|(begun, _)| *begun + self.pin / 2)
     }
 }
@@ -218,8 +223,8 @@ fn of(slot: Slot) -> std::ops::RangeInclusive<ShardKey> {
 }
 
 impl Custody {
-    /// An order to drop a surplus shard came: those in whose favour it may go are searched for.
-    pub(super) fn handle_order(
+    /// An order to drop an excess shard came: those in whose favour it may go are searched for.
+    pub(in crate::custody) fn handle_order(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -237,8 +242,8 @@ impl Custody {
         };
         if key.index == LOCATOR {
             // Nothing rests on it: whoever belongs to the first peers has it written again.
-            let members = ring.successors(order.stripe, self.config.r);
-            let mut first = members.iter().filter(|member| member.peer == ring.me());
+            let responsible = ring.successors(order.stripe, self.config.r);
+            let mut first = responsible.iter().filter(|member| member.peer == ring.me());
             if !first.any(|member| member.state != PeerState::Draining) {
                 self.drop_shard(now, key, false);
             }
@@ -249,9 +254,14 @@ impl Custody {
         }
     }
 
-    /// Those that keep all indices of the stripe of a surplus shard were found: they are asked to confirm.
+    /// Those that keep all indices of the stripe of an excess shard were found: they are asked to confirm.
     /// Whether that began.
-    pub(super) fn begin_trim(&mut self, now: Time, key: ShardKey, keepers: &BTreeMap<u8, Handle>) -> bool {
+    pub(in crate::custody) fn begin_trim(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        keepers: &BTreeMap<u8, Handle>,
+    ) -> bool {
         let Some(keep) = keepers.get(&key.index).copied().filter(|keep| *keep != ME) else {
             return false;
         };
@@ -279,32 +289,37 @@ impl Custody {
     }
 
     /// Whether a shard is held, to stay.
-    pub(super) fn may_confirm(&self, key: ShardKey) -> bool {
+    pub(in crate::custody) fn may_confirm(&self, key: ShardKey) -> bool {
         self.inventory.has_committed(key) && !self.dropping.contains(&key) && !self.trims.is_active(key)
     }
 
-    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: Option<(Handle, u64)>) -> bool {
+    pub(in crate::custody) fn confirm(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        pin: Option<(Handle, u64)>,
+    ) -> bool {
         if self.config.has(Flaw::ConfirmWithoutPin) {
             return self.inventory.has_committed(key);
         }
         self.may_confirm(key) && self.trims.confirm(now, key, pin)
     }
 
-    pub(super) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ShardKey, yes: bool) {
+    pub(in crate::custody) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ShardKey, yes: bool) {
         if !yes {
             for trimmed in self.trims.denied(key, peer) {
                 self.searches.denied(now, trimmed, peer);
             }
             return;
         }
-        for (surplus, keep, trim) in self.trims.confirmed(now, key, peer) {
-            if self.inventory.has_committed(surplus) {
-                self.drop_shard(now, surplus, false);
-                self.searches.dropped(now, surplus);
+        for (excess, keep, trim) in self.trims.confirmed(now, key, peer) {
+            if self.inventory.has_committed(excess) {
+                self.drop_shard(now, excess, false);
+                self.searches.dropped(now, excess);
             }
             self.peers.get_mut(keep).outbox.release(Pin {
-                stripe: surplus.slot.stripe,
-                index: surplus.index,
+                stripe: excess.slot.stripe,
+                index: excess.index,
                 trim,
             });
             self.peers.arm(keep);
@@ -334,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn two_that_trim_in_each_others_favour_both_give_up() {
+    fn trims_in_each_others_favour_both_give_up() {
         let (mut x, mut y) = (Trims::new(PIN, 0), Trims::new(PIN, 0));
         begin(&mut x, Time::ZERO).unwrap();
         begin(&mut y, Time::ZERO).unwrap();
@@ -344,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn who_confirmed_does_not_begin_before_the_pin_ends() {
+    fn trim_of_a_pinned_shard_waits_for_the_pin_to_end() {
         let mut y = Trims::new(PIN, 0);
         assert!(y.confirm(Time::ZERO, key(0), asker(1)));
         assert_eq!(begin(&mut y, Time::ZERO + secs(59)), None);
@@ -352,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_ends_when_its_own_trim_is_done() {
+    fn pin_ends_when_its_own_trim_is_done() {
         let mut y = Trims::new(PIN, 0);
         assert!(y.confirm(Time::ZERO, key(0), asker(1)) && y.confirm(Time::ZERO, key(0), asker(2)));
         // Two trims count on it; the word of a third, or of another peer, ends neither.
@@ -365,14 +380,14 @@ mod tests {
     }
 
     #[test]
-    fn a_question_without_a_pin_leaves_the_shard_free() {
+    fn question_without_a_pin_leaves_the_shard_free() {
         let mut y = Trims::new(PIN, 0);
         assert!(y.confirm(Time::ZERO, key(0), None));
         begin(&mut y, Time::ZERO).unwrap();
     }
 
     #[test]
-    fn every_witness_is_needed_and_half_the_pin_is_the_limit() {
+    fn trim_needs_every_confirmation_within_half_the_pin() {
         let mut trims = Trims::new(PIN, 0);
         let both = BTreeSet::from([(key(0), ME), (key(1), ME)]);
         let number = trims.begin(Time::ZERO, key(0), ME, both).unwrap();
@@ -387,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trim_ends_by_itself_and_when_peers_come_or_go() {
+    fn trim_ends_by_timeout_and_by_membership_change() {
         let mut trims = Trims::new(PIN, 0);
         begin(&mut trims, Time::ZERO).unwrap();
         assert_eq!(trims.poll_timeout(), Some(Time::ZERO + secs(30)));

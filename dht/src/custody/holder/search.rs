@@ -1,12 +1,12 @@
-//! The search for those in whose favour a surplus shard may go.
+//! The search for those in whose favour an excess shard may go.
 //!
 //! An order to trim is a hint, whoever sends it: one member that is believed destroys what all others hold.
 //! So the holder looks for itself. It asks its own first peers of the stripe, and whom the order or the
 //! policy names, what they hold. Only *legal* holders count: those first peers, and under other policies than
-//! `successors` whom the policy or the home names too. Of these, only those that do not leave, and each for
-//! one index ([`Matching`]). The search succeeds when they hold all n indices, and when the one that keeps
-//! this index precedes this peer on the ring. It need not precede if this peer leaves, or holds another index
-//! of the stripe too: drains and doubled holders would wait for ever.
+//! `successors` whom the policy or the primary names too. Of these, only those that do not leave, and each
+//! for one index ([`Matching`]). The search succeeds when they hold all n indices, and when the one that
+//! keeps this index precedes this peer on the ring. It need not precede if this peer leaves, or holds another
+//! index of the stripe too: drains and doubled holders would wait for ever.
 //!
 //! What is found is only then asked for confirmation by the safe rule ([`trim`](super::trim)). Hence a liar
 //! takes one index of a stripe at most, from those behind it: for a second one it would have to count twice,
@@ -19,12 +19,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::fingerprint::{ShardKey, Slot};
-use super::matching::{Matching, by_index};
-use super::message::{Holds, TrimOrder};
-use super::peers::{Handle, ME};
-use super::types::is_shard;
-use super::{Custody, Shape};
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::matching::{Matching, by_index};
+use crate::custody::message::{Holds, TrimOrder};
+use crate::custody::peers::{Handle, ME};
+use crate::custody::types::is_shard;
+use crate::custody::{Custody, Shape};
 use crate::{Flaw, Membership, Peer, PeerState, Time};
 
 /// Searches at one time; the orders of one peer begin an eighth of them at most, this peer's own half.
@@ -47,8 +47,8 @@ struct Search {
     waiting: BTreeSet<Handle>,
     answered: BTreeSet<Handle>,
     held: BTreeSet<(u8, Handle)>,
-    /// Whom the stripe's home names as holders, where its id does not tell.
-    told: BTreeSet<Handle>,
+    /// Whom the stripe's primary names as holders, where its id does not tell.
+    reported: BTreeSet<Handle>,
 }
 
 /// No new search for a shard.
@@ -56,11 +56,11 @@ struct Search {
 struct Pause {
     /// Before this.
     until: Time,
-    /// How often searches were in vain, as far as that counts.
+    /// How often searches were in vain, at most the number of doublings.
     vain: u32,
-    /// How often the shard was dropped, as far as that counts.
+    /// How often the shard was dropped, at most the number of doublings.
     dropped: u32,
-    /// Who did not confirm for this shard: perhaps a surplus shard goes there too. Others are preferred next
+    /// Who did not confirm for this shard: perhaps an excess shard goes there too. Others are preferred next
     /// time, or two that trim in each other's favour would deny each other for ever.
     deniers: BTreeSet<Handle>,
 }
@@ -73,7 +73,7 @@ impl Pause {
 
 /// Shards whose witnesses are looked for, and those for which that was in vain lately.
 #[derive(Debug, Default)]
-pub(super) struct Searches {
+pub(in crate::custody) struct Searches {
     open: BTreeMap<ShardKey, Search>,
     begun: BTreeSet<(Time, ShardKey)>,
     /// How many were begun on whose order.
@@ -116,7 +116,7 @@ impl Searches {
 
     /// A search was in vain: the next one for this shard waits, longer each time, until a moment that it
     /// shares with others.
-    pub(super) fn pause(&mut self, now: Time, key: ShardKey) {
+    pub(in crate::custody) fn pause(&mut self, now: Time, key: ShardKey) {
         let pause = self.pauses.entry(key).or_default();
         let span = PAUSE * 2u32.pow(pause.vain);
         pause.vain = (pause.vain + 1).min(DOUBLINGS);
@@ -127,7 +127,7 @@ impl Searches {
     }
 
     /// `peer` did not confirm for the trim of a shard.
-    pub(super) fn denied(&mut self, now: Time, key: ShardKey, peer: Handle) {
+    pub(in crate::custody) fn denied(&mut self, now: Time, key: ShardKey, peer: Handle) {
         self.pause(now, key);
         let deniers = &mut self.pauses.entry(key).or_default().deniers;
         if deniers.len() >= MAX_DENIERS {
@@ -141,16 +141,16 @@ impl Searches {
         pause.is_some_and(|pause| pause.deniers.contains(&peer))
     }
 
-    /// A shard was dropped as surplus. Should it come back, whoever had it dropped may have lied: it stays
+    /// A shard was dropped as excess. Should it come back, whoever had it dropped may have lied: it stays
     /// longer each time.
-    pub(super) fn dropped(&mut self, now: Time, key: ShardKey) {
+    pub(in crate::custody) fn dropped(&mut self, now: Time, key: ShardKey) {
         let pause = self.pauses.entry(key).or_default();
         pause.dropped = (pause.dropped + 1).min(MOST_DOUBLINGS);
         pause.until = now + pause.longest();
     }
 
     /// The shard is gone.
-    pub(super) fn forget(&mut self, key: ShardKey) {
+    pub(in crate::custody) fn forget(&mut self, key: ShardKey) {
         self.end(key);
     }
 
@@ -172,22 +172,22 @@ impl Searches {
         }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
+    pub(in crate::custody) fn poll_timeout(&self) -> Option<Time> {
         self.begun.first().map(|(begun, _)| *begun + LIMIT)
     }
 }
 
 impl Custody {
     /// Ends the searches that took long enough.
-    pub(super) fn handle_searches(&mut self, now: Time, ring: &impl Membership) {
+    pub(in crate::custody) fn handle_searches(&mut self, now: Time, ring: &impl Membership) {
         while let Some(key) = self.searches.pop_due(now) {
             self.conclude_search(now, ring, key);
         }
         self.searches.prune(now);
     }
 
-    /// Somebody says that a shard held here is surplus: asks those that may hold the stripe what they hold.
-    pub(super) fn search(
+    /// Somebody says that a shard held here is in excess: asks those that may hold the stripe what they hold.
+    pub(in crate::custody) fn search(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -198,30 +198,34 @@ impl Custody {
         if !self.searches.may_begin(now, key, ordered) {
             return;
         }
-        let members = self.members(now, ring, key.slot);
-        let named = self.named(now, ring, key.slot, shape, &[ME]);
-        let mut asked: BTreeSet<Handle> = members.iter().chain(&named).map(|(peer, _)| *peer).collect();
+        let responsible = self.responsible(now, ring, key.slot);
+        let policy_peers = self.policy_peers(now, ring, key.slot, shape, &[ME]);
+        let mut asked: BTreeSet<Handle> = responsible
+            .iter()
+            .chain(&policy_peers)
+            .map(|(peer, _)| *peer)
+            .collect();
         let by_order = order.others.iter().map(|(_, peer)| *peer).chain([order.keep]);
         for peer in by_order.collect::<Vec<_>>() {
-            if let Some(peer) = self.known(now, ring, peer) {
+            if let Some(peer) = self.intern_alive(now, ring, peer) {
                 asked.insert(peer);
             } else {
-                self.explore(now, order.stripe);
+                self.discover(now, order.stripe);
                 // They may be anywhere: the ring finds them only by getting to know all.
                 self.needs_roster |= shape.placement.needs_locators();
             }
         }
-        let home = members.first().is_some_and(|(home, _)| *home == ME);
-        let told: BTreeSet<Handle> = if home && shape.placement.needs_locators() {
-            let known = self.home.stripes.get(&key.slot).into_iter();
+        let primary = responsible.first().is_some_and(|(primary, _)| *primary == ME);
+        let reported: BTreeSet<Handle> = if primary && shape.placement.needs_locators() {
+            let known = self.reports.stripes.get(&key.slot).into_iter();
             let shards = known
-                .flat_map(|homed| &homed.claims)
+                .flat_map(|known| &known.claims)
                 .filter(|claim| is_shard(claim.index));
             shards.map(|claim| claim.peer).collect()
         } else {
             BTreeSet::new()
         };
-        asked.extend(&told);
+        asked.extend(&reported);
         asked.remove(&ME);
         asked.retain(|peer| self.peers.is_alive(*peer));
         let search = Search {
@@ -230,7 +234,7 @@ impl Custody {
             waiting: asked.clone(),
             answered: BTreeSet::new(),
             held: BTreeSet::new(),
-            told,
+            reported,
         };
         self.searches.resume(key, search);
         for peer in asked {
@@ -241,12 +245,17 @@ impl Custody {
     }
 
     /// A peer that others name, if the ring knows it alive: nobody else is remembered for a word.
-    pub(super) fn known(&mut self, now: Time, ring: &impl Membership, peer: Peer) -> Option<Handle> {
+    pub(in crate::custody) fn intern_alive(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        peer: Peer,
+    ) -> Option<Handle> {
         (peer == ring.me() || ring.is_alive(peer)).then(|| self.peers.intern(now, peer, true))
     }
 
     /// A peer said what it holds of a stripe, or did not answer.
-    pub(super) fn handle_witness(
+    pub(in crate::custody) fn handle_search_answer(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -262,12 +271,17 @@ impl Custody {
         if keys.is_empty() {
             return;
         }
-        let home = self.members(now, ring, slot).first().map(|(home, _)| *home);
-        let told = holds.filter(|_| home == Some(from)).into_iter();
-        let told = told
-            .flat_map(|holds| &holds.told)
+        let primary = self
+            .responsible(now, ring, slot)
+            .first()
+            .map(|(primary, _)| *primary);
+        let reported = holds.filter(|_| primary == Some(from)).into_iter();
+        let reported = reported
+            .flat_map(|holds| &holds.reported)
             .filter(|peer| **peer != ring.me());
-        let told: BTreeSet<Handle> = told.filter_map(|peer| self.known(now, ring, *peer)).collect();
+        let reported: BTreeSet<Handle> = reported
+            .filter_map(|peer| self.intern_alive(now, ring, *peer))
+            .collect();
         for key in keys {
             let Some(search) = self.searches.open.get_mut(&key) else {
                 continue;
@@ -282,8 +296,8 @@ impl Custody {
             let indices = holds.into_iter().flat_map(|holds| &holds.indices);
             let shards = indices.filter(|index| is_shard(**index));
             search.held.extend(shards.map(|index| (*index, from)));
-            search.told.extend(&told);
-            let more: Vec<Handle> = told.difference(&search.answered).copied().collect();
+            search.reported.extend(&reported);
+            let more: Vec<Handle> = reported.difference(&search.answered).copied().collect();
             for peer in more {
                 if search.waiting.insert(peer) {
                     self.peers.get_mut(peer).outbox.held(slot.stripe);
@@ -304,7 +318,7 @@ impl Custody {
         };
         let n = usize::from(shape.n);
         let keepers = if search.held.len() + 1 >= n {
-            self.witnesses(now, ring, (key, shape), &search)
+            self.legal_keepers(now, ring, (key, shape), &search)
         } else {
             BTreeMap::new()
         };
@@ -318,50 +332,57 @@ impl Custody {
     }
 
     /// The legal holders among those found, matched with the indices of the stripe.
-    fn witnesses(
+    fn legal_keepers(
         &mut self,
         now: Time,
         ring: &impl Membership,
         (key, shape): (ShardKey, Shape),
         search: &Search,
     ) -> BTreeMap<u8, Handle> {
-        let members = self.members(now, ring, key.slot);
-        let named = self.named(now, ring, key.slot, shape, &[ME]);
+        let responsible = self.responsible(now, ring, key.slot);
+        let policy_peers = self.policy_peers(now, ring, key.slot, shape, &[ME]);
         let scattered = shape.placement.needs_locators();
         let listed =
             |peer: Handle, list: &[(Handle, PeerState)]| list.iter().any(|(other, _)| *other == peer);
         let legal = |peer: Handle| {
             peer == ME
-                || listed(peer, &members)
-                || scattered && (listed(peer, &named) || search.told.contains(&peer))
+                || listed(peer, &responsible)
+                || scattered && (listed(peer, &policy_peers) || search.reported.contains(&peer))
                 || self.config.has(Flaw::TrimForStrangers)
         };
         let leaves = |peer: Handle| self.peers.get(peer).state == PeerState::Draining;
         let position = |peer: Handle| {
-            let mut first = members.iter().map(|(member, _)| *member);
+            let mut first = responsible.iter().map(|(member, _)| *member);
             first.position(|member| member == peer).unwrap_or(usize::MAX)
         };
-        let mine: Vec<u8> = self
+        let is_primary: Vec<u8> = self
             .keys_of(key.slot.stripe)
             .into_iter()
             .map(|key| key.index)
             .collect();
-        let mine = mine
+        let is_primary = is_primary
             .into_iter()
             .filter(|index| is_shard(*index) && *index != key.index);
-        let mine: Vec<(u8, Handle)> = mine
+        let is_primary: Vec<(u8, Handle)> = is_primary
             .filter(|index| self.may_confirm(ShardKey { index: *index, ..key }))
             .map(|index| (index, ME))
             .collect();
-        let anyone = scattered || leaves(ME) || !mine.is_empty() || self.config.has(Flaw::TrimForThoseBehind);
+        let anyone =
+            scattered || leaves(ME) || !is_primary.is_empty() || self.config.has(Flaw::TrimForThoseBehind);
         // Whether they live is no matter of safety, for the dead confirm nothing: the search goes on instead.
-        let counts = |(index, peer): &(u8, Handle)| {
+        let audits = |(index, peer): &(u8, Handle)| {
             legal(*peer)
                 && (!leaves(*peer) || self.config.has(Flaw::TrimForLeavers))
                 && self.peers.is_alive(*peer)
                 && (*index != key.index || anyone || position(*peer) < position(ME))
         };
-        let held: Vec<(u8, Handle)> = search.held.iter().chain(&mine).copied().filter(counts).collect();
+        let held: Vec<(u8, Handle)> = search
+            .held
+            .iter()
+            .chain(&is_primary)
+            .copied()
+            .filter(audits)
+            .collect();
         let holders = by_index(shape.n, &held.iter().copied(), |peer| {
             (self.searches.has_denied(key, peer), position(peer), peer)
         });
