@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use mutualstore_contract::exit;
+use mutualstore_contract::units::counted;
 use mutualstore_daemon::adversary::{AVAILABLE, Role, RoleError};
-use mutualstore_daemon::units::counted;
 use mutualstore_testnet::adversary::{self, AdversaryOptions};
-use mutualstore_testnet::client::FAILURE;
 
 use crate::output::{CliError, Screen};
 use crate::testnet::binary;
@@ -80,7 +80,7 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::Found {
-        code: FAILURE,
+        code: exit::UNEXPECTED,
         message: format!(
             "{} lost, {} with wrong bytes, {} never acknowledged",
             counted(report.files_lost, "file"),

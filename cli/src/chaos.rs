@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mutualstore_contract::exit;
 use mutualstore_daemon::files::DataDir;
 use mutualstore_daemon::journal::Journal;
 use mutualstore_daemon::list::FileList;
-use mutualstore_daemon::store::{LOCATOR, TOMBSTONE, locate};
 use mutualstore_erasure::Header;
+use mutualstore_store::{LOCATOR, TOMBSTONE, locate};
 use mutualstore_testnet::chaos::{self, ChaosOptions, Estate, Inside, ShardName};
-use mutualstore_testnet::client::FAILURE;
 
 use crate::corrupt::{Choice, damage};
 use crate::output::{CliError, Screen};
@@ -65,7 +65,7 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
     }
     let message = format!("{} violations", report.operations.violations.len());
     Err(CliError::Found {
-        code: FAILURE,
+        code: exit::UNEXPECTED,
         message,
     })
 }

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mutualstore_testnet::client::Client;
+use mutualstore_client::Client;
 
 use crate::output::CliError;
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use mutualstore_contract::units::{Rate, Size, Switch};
 use mutualstore_daemon::adversary;
 use mutualstore_daemon::config::Overrides;
-use mutualstore_daemon::units::{Rate, Size, Switch};
 use mutualstore_erasure::Policy;
 
 use crate::connect::data_dir;

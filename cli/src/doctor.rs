@@ -7,9 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mutualstore_daemon::units::counted;
-use mutualstore_testnet::client::{Client, ClientError, DaemonFile, FAILURE, NO_DAEMON, Status};
-use mutualstore_testnet::size::Size;
+use mutualstore_client::{Client, ClientError};
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::{RingState, Status};
+use mutualstore_contract::units::Size;
+use mutualstore_contract::units::counted;
 use serde::Serialize;
 
 use self::disk::{flushes, free_space};
@@ -147,7 +149,11 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
         (0, _) => Ok(()),
         (_, reached) => Err(CliError::Found {
             message: format!("to be cured: {}", counted(bad, "finding")),
-            code: if reached { FAILURE } else { NO_DAEMON },
+            code: if reached {
+                exit::UNEXPECTED
+            } else {
+                exit::NO_DAEMON
+            },
         }),
     }
 }
@@ -277,7 +283,7 @@ fn plain_api(status: &Status) -> Option<Finding> {
 }
 
 fn ring(status: &Status) -> Finding {
-    if status.ring == "joining" && status.network.is_none() {
+    if status.ring == RingState::Joining && status.network.is_none() {
         return no_network(status);
     }
     if let Some(why) = &status.refused {
@@ -308,7 +314,7 @@ fn elsewhere(status: &Status) -> Option<Finding> {
     let found = format!("{address}, which is to be joined, is of another network than this data directory");
     let cure = "start the daemon with --join and an address or an invite of its own network, or take `join` \
                 out of its config.toml";
-    Some(if status.ring == "joined" {
+    Some(if status.ring == RingState::Joined {
         Finding::warning("join", found, cure)
     } else {
         Finding::bad("join", found, cure)
@@ -392,7 +398,7 @@ fn admission(status: &Status) -> Finding {
 }
 
 fn protection(status: &Status) -> Finding {
-    if status.ring == "joining" || status.ring == "refused" {
+    if status.ring == RingState::Joining || status.ring == RingState::Refused {
         return Finding::warning(
             "protection",
             "no code can be chosen yet: new files are refused without --code",
@@ -492,7 +498,7 @@ fn open_files(status: &Status) -> Option<Finding> {
 
 /// The same of a daemon that runs and does not answer, as the system says.
 fn files_of_silent(dir: &Path) -> Option<Finding> {
-    let process = Path::new("/proc").join(DaemonFile::read(dir)?.pid.to_string());
+    let process = Path::new("/proc").join(mutualstore_client::read_daemon_file(dir)?.pid.to_string());
     let limits = fs::read_to_string(process.join("limits")).ok()?;
     let line = limits
         .lines()

@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use mutualstore_daemon::units::Rate;
+use mutualstore_contract::units::Rate;
+use mutualstore_contract::units::Size;
 use mutualstore_testnet::experiment::churn::Churn;
 use mutualstore_testnet::experiment::ingest::Ingest;
 use mutualstore_testnet::experiment::load::Load;
@@ -11,7 +12,6 @@ use mutualstore_testnet::experiment::loss::{Loss, Scheme};
 use mutualstore_testnet::experiment::timing::Timing;
 use mutualstore_testnet::experiment::{self, ExperimentError, Options, Outcome, Planned};
 use mutualstore_testnet::interrupt::OnInterrupt;
-use mutualstore_testnet::size::Size;
 
 use crate::output::{CliError, Screen};
 use crate::testnet::{binary, quoted};

@@ -5,14 +5,13 @@ use std::io::{self, Read, Seek, StdinLock};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mutualstore_daemon::escape;
+use mutualstore_client::{ByteRange, Changed, ClientError, GetOptions, PutOptions, Source};
+use mutualstore_contract::escape;
+use mutualstore_contract::reply::{Health, ShardState, StripeStat};
+use mutualstore_contract::units::Size;
 use mutualstore_daemon::manifest::{MAX_FRAGMENTS, MAX_NAME};
 use mutualstore_daemon::names::harmless;
 use mutualstore_erasure::Policy;
-use mutualstore_testnet::client::{
-    ByteRange, Changed, ClientError, GetOptions, Health, PutOptions, Source, StripeStat,
-};
-use mutualstore_testnet::size::Size;
 
 use crate::connect::Connect;
 use crate::link::LinkArg;
@@ -332,12 +331,13 @@ pub(crate) fn stat(args: &StatArgs, screen: &Screen) -> Result<(), CliError> {
     let heads = ["NAME", "SIZE", "CREATED", "CODE", "PLACEMENT", "SCOPE", "HEALTH"];
     let mut summary = Rows::new(heads, &[1]);
     summary.add([
-        harmless(&file.name.unwrap_or_default()),
+        harmless(&file.name),
         Size(file.size_bytes).to_string(),
-        file.created.unwrap_or_else(|| "-".to_owned()),
+        file.created,
         file.code,
         file.placement,
-        file.scope.unwrap_or_else(|| "-".to_owned()),
+        file.scope
+            .map_or_else(|| "-".to_owned(), |scope| scope.to_string()),
         file.health.as_str().to_owned(),
     ]);
     screen.table(&summary)?;
@@ -349,7 +349,7 @@ pub(crate) fn stat(args: &StatArgs, screen: &Screen) -> Result<(), CliError> {
     for stripe in &file.stripes {
         stripes.add([
             stripe.id.get(..ID_SHOWN).unwrap_or(&stripe.id).to_owned(),
-            stripe.kind.clone(),
+            stripe.kind.to_string(),
             Size(stripe.length_bytes).to_string(),
             format!("{}/{}", stripe.live, stripe.shards.len()),
             stripe.needed.to_string(),
@@ -399,9 +399,9 @@ pub(crate) fn rm(args: &RmArgs, screen: &Screen) -> Result<(), CliError> {
 
 /// `0:kq3V9aXb 1:missing ...`: the holder, or what is wrong.
 fn shards(stripe: &StripeStat) -> String {
-    let shard = |shard: &mutualstore_testnet::client::ShardStat| {
+    let shard = |shard: &mutualstore_contract::reply::ShardStat| {
         let holder = shard.peer.as_deref().map_or("-", short_peer);
-        if shard.state == "ok" {
+        if shard.state == ShardState::Ok {
             format!("{}:{holder}", shard.index)
         } else {
             format!("{}:{holder} {}", shard.index, shard.state)

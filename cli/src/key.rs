@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use mutualstore_contract::exit;
 use mutualstore_daemon::files::{DataDir, read_optional, write_atomic};
 use mutualstore_daemon::keys::Keys;
-use mutualstore_testnet::client::NOT_FOUND;
 use serde_json::json;
 
 use crate::connect::data_dir;
@@ -46,7 +46,7 @@ fn export(args: &FileArgs, screen: &Screen) -> Result<(), CliError> {
     let dir = data_dir(args.data_dir.as_deref())?;
     let Some(keys) = Keys::read(&dir).map_err(usage)? else {
         return Err(CliError::Found {
-            code: NOT_FOUND,
+            code: exit::NOT_FOUND,
             message: format!(
                 "no identity is in {}; a daemon makes it at its first start",
                 dir.display()
@@ -67,7 +67,7 @@ fn export(args: &FileArgs, screen: &Screen) -> Result<(), CliError> {
 
 fn import(args: &FileArgs, screen: &Screen) -> Result<(), CliError> {
     let missing = || CliError::Found {
-        code: NOT_FOUND,
+        code: exit::NOT_FOUND,
         message: format!("{} does not exist", args.file.display()),
     };
     let text = read_optional(&args.file).map_err(usage)?.ok_or_else(missing)?;

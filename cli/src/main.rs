@@ -29,7 +29,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use mutualstore_daemon::escape;
+use mutualstore_contract::escape;
 use mutualstore_testnet::interrupt;
 
 use crate::output::{CliError, Screen, error_line, write_out};

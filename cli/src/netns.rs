@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mutualstore_testnet::client::FAILURE;
+use mutualstore_contract::exit;
+use mutualstore_contract::units::Size;
 use mutualstore_testnet::net;
 use mutualstore_testnet::netns::{self, Family, NetnsOptions, NetnsReport};
-use mutualstore_testnet::size::Size;
 
 use crate::output::{CliError, Rows, Screen};
 use crate::testnet::binary;
@@ -103,7 +103,7 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         report.seed
     );
     Err(CliError::Found {
-        code: FAILURE,
+        code: exit::UNEXPECTED,
         message,
     })
 }

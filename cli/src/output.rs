@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use mutualstore_daemon::escape;
+use mutualstore_client::ClientError;
+use mutualstore_contract::escape;
+use mutualstore_contract::exit;
 use mutualstore_testnet::adversary::AdversaryError;
 use mutualstore_testnet::bench::BenchError;
 use mutualstore_testnet::chaos::ChaosError;
-use mutualstore_testnet::client::{ClientError, FAILURE, USAGE};
 use mutualstore_testnet::demo::DemoError;
 use mutualstore_testnet::experiment::ExperimentError;
 use mutualstore_testnet::net::NetError;
@@ -91,9 +92,9 @@ impl CliError {
             Self::Adversary(error) => error.exit_code(),
             Self::Experiment(error) => error.exit_code(),
             Self::Netns(error) => error.exit_code(),
-            Self::Usage(_) => USAGE,
+            Self::Usage(_) => exit::USAGE,
             Self::Found { code, .. } | Self::Daemon { code, .. } => *code,
-            Self::Client(_) | Self::Output(_) | Self::Signals(_) => FAILURE,
+            Self::Client(_) | Self::Output(_) | Self::Signals(_) => exit::UNEXPECTED,
         }
     }
 
@@ -502,7 +503,7 @@ mod tests {
     fn a_reader_that_left_is_no_topic() {
         let left = CliError::Output(io::ErrorKind::BrokenPipe.into());
         assert!(left.is_broken_pipe());
-        assert_eq!(left.exit_code(), FAILURE);
+        assert_eq!(left.exit_code(), exit::UNEXPECTED);
         assert!(!CliError::Usage(String::new()).is_broken_pipe());
     }
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use mutualstore_daemon::units::counted;
-use mutualstore_testnet::client::{FAILURE, RETRY, Ring, RingQuery, Status, UNRECOVERABLE};
-use mutualstore_testnet::size::Size;
+use mutualstore_client::RingQuery;
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::{Ring, Status};
+use mutualstore_contract::units::Size;
+use mutualstore_contract::units::counted;
 
 use crate::connect::Connect;
 use crate::link;
@@ -69,7 +71,7 @@ fn status_rows(status: &Status) -> Rows {
         ("peer", status.peer.clone()),
         ("version", status.version.clone()),
         ("up", humantime::format_duration(uptime).to_string()),
-        ("ring", status.ring.clone()),
+        ("ring", status.ring.to_string()),
         ("peers known", status.peers_known.to_string()),
         ("virtual nodes", status.virtual_nodes.to_string()),
         ("stored", used),
@@ -128,7 +130,7 @@ fn verdict(status: &Status) -> Result<(), CliError> {
     let found = |code, message| Err(CliError::Found { code, message });
     if files.lost > 0 {
         return found(
-            UNRECOVERABLE,
+            exit::UNRECOVERABLE,
             format!("{} cannot be recovered now", counted(files.lost, "file")),
         );
     }
@@ -136,7 +138,7 @@ fn verdict(status: &Status) -> Result<(), CliError> {
     if unsafe_files > 0 {
         let verb = if unsafe_files == 1 { "is" } else { "are" };
         let files = counted(unsafe_files, "file");
-        return found(RETRY, format!("{files} {verb} not fully protected now"));
+        return found(exit::REFUSED, format!("{files} {verb} not fully protected now"));
     }
     Ok(())
 }
@@ -177,7 +179,7 @@ pub(crate) fn ring(args: &RingArgs, screen: &Screen) -> Result<(), CliError> {
             let problems = counted(check.problems.len(), "problem");
             let message = format!("the ring is not consistent: {problems}");
             Err(CliError::Found {
-                code: FAILURE,
+                code: exit::UNEXPECTED,
                 message,
             })
         }
@@ -192,7 +194,7 @@ fn show_ring(ring: &Ring, screen: &Screen) -> Result<(), CliError> {
     for peer in &ring.peers {
         rows.add([
             peer.peer.clone(),
-            peer.state.clone(),
+            peer.state.to_string(),
             peer.virtual_nodes.to_string(),
             size(peer.capacity_bytes),
             size(peer.used_bytes),
@@ -202,9 +204,9 @@ fn show_ring(ring: &Ring, screen: &Screen) -> Result<(), CliError> {
         ]);
     }
     screen.table(&rows)?;
-    if !ring.fingers.is_empty() {
+    if let Some(fingers) = ring.fingers.as_ref().filter(|fingers| !fingers.is_empty()) {
         let mut rows = Rows::new(["TARGET", "VIRTUAL NODE", "PEER"], &[]);
-        for finger in &ring.fingers {
+        for finger in fingers {
             rows.add([finger.target.clone(), finger.id.clone(), finger.peer.clone()]);
         }
         screen.line("")?;

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use mutualstore_testnet::client::FAILURE;
+use mutualstore_contract::exit;
 use mutualstore_testnet::sim::Flaw;
 use mutualstore_testnet::sim::fuzz::{self, Batch};
 use mutualstore_testnet::sim::injector::{self, Outcome};
@@ -292,7 +292,7 @@ fn finish(batch: &Batch, failures: &[(u64, Outcome, String)], screen: &Screen) -
     match failures.len() {
         0 => Ok(()),
         broken => Err(CliError::Found {
-            code: FAILURE,
+            code: exit::UNEXPECTED,
             message: format!("{broken} of {} scenarios broke an invariant", batch.seeds),
         }),
     }

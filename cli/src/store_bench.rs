@@ -9,10 +9,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutualstore_daemon::store::{Key, State, Store, StoreConfig};
+use mutualstore_contract::units::Size;
+use mutualstore_store::{Key, State, Store, StoreConfig};
 use mutualstore_testnet::bench::Row;
 use mutualstore_testnet::net::NetError;
-use mutualstore_testnet::size::Size;
 
 use crate::output::CliError;
 

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use mutualstore_client::ClientError;
 use mutualstore_daemon::files::directory_of;
-use mutualstore_testnet::client::ClientError;
 use mutualstore_testnet::interrupt::OnInterrupt;
 use tempfile::NamedTempFile;
 

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use mutualstore_daemon::units::counted;
+use mutualstore_contract::exit;
+use mutualstore_contract::units::Size;
+use mutualstore_contract::units::counted;
 use mutualstore_testnet::bench::{self, BenchOptions};
-use mutualstore_testnet::client::FAILURE;
+use mutualstore_testnet::capacities::Capacities;
 use mutualstore_testnet::demo::{self, DemoOptions};
 use mutualstore_testnet::net::{self, NetError, UpOptions, Victims};
-use mutualstore_testnet::size::{Capacities, Size};
 use mutualstore_testnet::state::{Peer, Testnet};
 
 use crate::connect::default_testnet_dir;
@@ -406,7 +407,7 @@ fn demonstrate(args: DemoArgs, screen: &Screen) -> Result<(), CliError> {
     let files = counted(report.files_lost, "file");
     let message = format!("not read back byte for byte: {files}");
     Err(CliError::Found {
-        code: FAILURE,
+        code: exit::UNEXPECTED,
         message,
     })
 }

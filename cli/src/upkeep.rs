@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use mutualstore_daemon::units::counted;
-use mutualstore_testnet::client::{
-    Client, ClientError, Departure, LeaveReport, NO_DAEMON, RETRY, Reply, UNRECOVERABLE,
-};
-
-use mutualstore_testnet::size::Size;
+use mutualstore_client::{Client, ClientError, Reply};
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::{Departure, LeaveReport};
+use mutualstore_contract::units::Size;
+use mutualstore_contract::units::counted;
 
 use crate::connect::Connect;
 use crate::output::{CliError, Screen, advance, event_lines};
@@ -56,7 +55,7 @@ pub(crate) fn repair(args: &RepairArgs, screen: &Screen) -> Result<(), CliError>
     }
     let gone = report.unrecoverable.iter().filter(|stuck| stuck.gone).count();
     Err(CliError::Found {
-        code: UNRECOVERABLE,
+        code: exit::UNRECOVERABLE,
         message: beyond_repair(gone, report.unrecoverable.len() - gone),
     })
 }
@@ -180,7 +179,10 @@ pub(crate) fn leave(args: &LeaveArgs, screen: &Screen) -> Result<(), CliError> {
         let message = format!(
             "not left: {reason}; nothing is lost, the peer goes on; add peers, or leave with --force"
         );
-        return Err(CliError::Found { code: RETRY, message });
+        return Err(CliError::Found {
+            code: exit::REFUSED,
+            message,
+        });
     }
     if screen.json {
         return screen.document(&reply.json);
@@ -225,5 +227,5 @@ fn watch(
 
 /// Whether nobody answers any more.
 fn is_over(answer: Result<Reply<LeaveReport>, ClientError>) -> bool {
-    answer.is_err_and(|error| error.exit_code() == NO_DAEMON)
+    answer.is_err_and(|error| error.exit_code() == exit::NO_DAEMON)
 }

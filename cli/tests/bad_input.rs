@@ -14,8 +14,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::{Net, Said, eventually, mutualstore, noise, say};
+use mutualstore_client::Client;
 use mutualstore_daemon::link::Link;
-use mutualstore_testnet::client::Client;
 use serde_json::Value;
 
 const MIB: usize = 1 << 20;

@@ -12,7 +12,7 @@ use std::io::Write;
 use std::process::Stdio;
 
 use common::{Net, eventually, noise};
-use mutualstore_testnet::client::{ByteRange, Client, GetOptions, PutOptions};
+use mutualstore_client::{ByteRange, Client, GetOptions, PutOptions};
 use serde_json::Value;
 
 /// Bytes of AES-GCM's tag, one to each segment.

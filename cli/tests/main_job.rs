@@ -15,7 +15,8 @@ use std::process::Stdio;
 use std::thread;
 
 use common::{Net, eventually, mutualstore, noise, processes_at, say};
-use mutualstore_testnet::client::{Client, PutOptions, Status};
+use mutualstore_client::{Client, PutOptions};
+use mutualstore_contract::reply::Status;
 use serde_json::Value;
 
 const MIB: usize = 1 << 20;

@@ -269,7 +269,7 @@ fn deletes_elsewhere(net: &Net, key: &str, kept: &str) {
 }
 
 #[test]
-fn others_repair_where_homes_do_not() {
+fn wedged_primaries_are_taken_over() {
     let net = Net::up(9, &["--seed", "26", "--", "--repair-delay", "2s"]);
     let bytes = noise(26, 120 * MIB);
     let link = net.put(0, &bytes, &["--code", "rs:3+2"]);

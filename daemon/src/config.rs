@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use mutualstore_contract::units::{Rate, Size, Switch, UnitError, optional_duration};
 use mutualstore_erasure::Policy;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,6 @@ use crate::log;
 use crate::network::{
     DEFAULT_SUCCESSORS, Join, check_listen_address, check_peer_address, id_from_hex, split_address,
 };
-use crate::units::{Rate, Size, Switch, UnitError, optional_duration};
 
 pub use self::error::ConfigError;
 use self::error::in_one_line;

@@ -7,36 +7,22 @@
 use std::borrow::Cow;
 use std::{fmt, io};
 
-use serde::Serialize;
+use mutualstore_contract::escape;
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::ErrorBody;
 
 use crate::config::ConfigError;
-use crate::escape;
 use crate::files::FileError;
 use crate::journal::JournalError;
 use crate::link::ParseLinkError;
 use crate::list::ListError;
 use crate::manifest::ManifestError;
 
-/// Exit code: something failed that should not.
-pub const EXIT_UNEXPECTED: u8 = 1;
-/// Exit code: the command, the configuration or the link is wrong; doing it again changes nothing.
-pub const EXIT_USAGE: u8 = 2;
-/// Exit code: all reachable holders deny and no known holder is unreachable.
-pub const EXIT_NOT_FOUND: u8 = 3;
-/// Exit code: fewer than k shards are reachable now.
-pub const EXIT_UNRECOVERABLE: u8 = 4;
-/// Exit code: refused for now, a retry may help.
-pub const EXIT_REFUSED: u8 = 5;
-/// Exit code: no space.
-pub const EXIT_NO_SPACE: u8 = 7;
-/// Exit code: not the owner, wrong key, wrong network or wrong token.
-pub const EXIT_NOT_ALLOWED: u8 = 8;
-
 /// What a user is told when an operation fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// Exit code of the command line, one of the `EXIT_` constants.
+    /// Exit code of the command line, one of [`exit`].
     pub exit: u8,
     /// HTTP status.
     pub status: u16,
@@ -46,58 +32,50 @@ pub struct Failure {
     pub message: String,
 }
 
-/// The JSON body of an HTTP error.
-#[derive(Serialize)]
-struct Body<'a> {
-    error: &'a str,
-    code: u8,
-    retry: bool,
-}
-
 impl Failure {
     /// Nobody has it, and nobody who might have it is unreachable.
     pub fn not_found(what: impl fmt::Display) -> Self {
-        Self::new(EXIT_NOT_FOUND, 404, false, format!("not found: {what}"))
+        Self::new(exit::NOT_FOUND, 404, false, format!("not found: {what}"))
     }
 
     /// Too few shards of a stripe are reachable now. It comes back when holders return.
     pub fn unrecoverable(stripe: impl fmt::Display, needed: usize, reachable: usize) -> Self {
         let message =
             format!("cannot be recovered now: stripe {stripe}: {needed} needed, {reachable} reachable");
-        Self::new(EXIT_UNRECOVERABLE, 503, true, message)
+        Self::new(exit::UNRECOVERABLE, 503, true, message)
     }
 
     /// Not now: not joined, too few peers, no quorum, time-out. A retry may help.
     pub fn refused(why: impl fmt::Display) -> Self {
-        Self::new(EXIT_REFUSED, 503, true, format!("refused for now: {why}"))
+        Self::new(exit::REFUSED, 503, true, format!("refused for now: {why}"))
     }
 
     /// The peers that were asked have no space left.
     pub fn no_space(why: impl fmt::Display) -> Self {
-        Self::new(EXIT_NO_SPACE, 507, false, format!("no space: {why}"))
+        Self::new(exit::NO_SPACE, 507, false, format!("no space: {why}"))
     }
 
     /// Not the owner, wrong key or wrong network.
     pub fn not_allowed(why: impl fmt::Display) -> Self {
-        Self::new(EXIT_NOT_ALLOWED, 403, false, format!("not allowed: {why}"))
+        Self::new(exit::NOT_ALLOWED, 403, false, format!("not allowed: {why}"))
     }
 
     /// The request carries no token or a wrong one.
     pub fn wrong_token() -> Self {
         let message =
             "not allowed: wrong or missing token (it stands in the data directory, in the file token)";
-        Self::new(EXIT_NOT_ALLOWED, 401, false, message.to_owned())
+        Self::new(exit::NOT_ALLOWED, 401, false, message.to_owned())
     }
 
     /// The request itself is wrong.
     pub fn usage(why: impl fmt::Display) -> Self {
-        Self::new(EXIT_USAGE, 400, false, why.to_string())
+        Self::new(exit::USAGE, 400, false, why.to_string())
     }
 
     /// The range asked for lies outside the file of `size` bytes.
     pub fn bad_range(size: u64) -> Self {
         Self::new(
-            EXIT_USAGE,
+            exit::USAGE,
             416,
             false,
             format!("the range lies outside the file of {size} bytes"),
@@ -107,12 +85,12 @@ impl Failure {
     /// A condition that came with the request does not hold. Nothing was done.
     pub fn precondition() -> Self {
         let message = "the file is not what the conditions of the request want it to be".to_owned();
-        Self::new(EXIT_USAGE, 412, false, message)
+        Self::new(exit::USAGE, 412, false, message)
     }
 
     /// Something failed that should not have.
     pub fn unexpected(what: impl fmt::Display) -> Self {
-        Self::new(EXIT_UNEXPECTED, 500, false, what.to_string())
+        Self::new(exit::UNEXPECTED, 500, false, what.to_string())
     }
 
     /// A local disk refused: no space where that is why, else unexpected. `what` names the file and the
@@ -125,17 +103,20 @@ impl Failure {
         }
     }
 
-    /// The JSON body of the HTTP error. Links, invites and long words that got into its message are cut
-    /// short.
-    pub fn to_json(&self) -> String {
+    /// The body of the HTTP error. Links, invites and long words that got into its message are cut short.
+    pub fn body(&self) -> ErrorBody {
         let message = without_secrets(&self.message);
-        let body = Body {
-            error: &escape::shortened(&message),
+        ErrorBody {
+            error: escape::shortened(&message).into_owned(),
             code: self.exit,
             retry: self.retry,
-        };
+        }
+    }
+
+    /// The same as JSON.
+    pub fn to_json(&self) -> String {
         // A struct of text, a number and a boolean always has a JSON form.
-        let text = serde_json::to_string(&body).unwrap_or_default();
+        let text = serde_json::to_string(&self.body()).unwrap_or_default();
         escape::json(&text).into_owned()
     }
 

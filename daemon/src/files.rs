@@ -24,6 +24,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use mutualstore_contract::reply::DaemonFile;
 use mutualstore_dht::contact::{MAX_INDEX, MAX_VIRTUAL_NODES};
 use mutualstore_dht::{Contact, PeerState, Signature};
 use serde::{Deserialize, Serialize};
@@ -128,25 +129,6 @@ pub fn read_optional(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, FileErro
     }
 }
 
-/// Where a running daemon answers: `daemon.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DaemonInfo {
-    /// Process id.
-    pub pid: u32,
-    /// Peer id as libp2p shows it.
-    pub peer: String,
-    /// Base of the HTTP API: `http://127.0.0.1:PORT`.
-    pub api: String,
-    /// Multiaddresses it listens on, with `/p2p/`.
-    pub listen: Vec<String>,
-    /// Start, Unix time in milliseconds.
-    pub started: u64,
-    /// Device and inode of `DIR/lock`: a copy of the directory has another one. Empty where the system does
-    /// not tell.
-    #[serde(default)]
-    pub lock: String,
-}
-
 /// A peer heard of, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BookEntry {
@@ -227,7 +209,7 @@ impl DataDir {
         &self.path
     }
 
-    /// Device and inode of the lock, as in [`DaemonInfo::lock`].
+    /// Device and inode of the lock, as in [`DaemonFile::lock`].
     pub fn lock_id(&self) -> String {
         let meta = self.lock.metadata();
         meta.map_or_else(|_| String::new(), |meta| format!("{}:{}", meta.dev(), meta.ino()))
@@ -271,8 +253,8 @@ impl DataDir {
     }
 
     /// Tells clients where this daemon answers.
-    pub fn save_daemon_info(&self, info: &DaemonInfo) -> Result<(), FileError> {
-        self.save_json("daemon.json", info)
+    pub fn save_daemon_file(&self, file: &DaemonFile) -> Result<(), FileError> {
+        self.save_json("daemon.json", file)
     }
 
     /// Takes `daemon.json` away at a clean stop.

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use mutualstore_contract::escape;
+use mutualstore_contract::units::counted;
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -21,9 +23,6 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
-
-use crate::escape;
-use crate::units::counted;
 
 /// Lines that wait to be written at most.
 const QUEUE: usize = 4096;
@@ -427,7 +426,7 @@ mod tests {
             "WARN",
             "off",
             "info,mutualstore_daemon=debug",
-            "mutualstore_daemon::net",
+            "mutualstore_net",
             "hyper=trace, debug",
             "[span{field=1}]=info",
         ] {

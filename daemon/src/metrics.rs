@@ -8,8 +8,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::net::{ClassCounters, Net};
 use crate::node::Node;
+use mutualstore_net::{ClassCounters, Net};
 
 /// A number that only rises.
 #[derive(Debug, Default)]
@@ -270,7 +270,7 @@ fn local(registry: &mut Registry, node: &Node) {
 fn ring(registry: &mut Registry, node: &Node) {
     let (alive, health) = node
         .core
-        .read(|state| (state.ring.alive().count(), state.custody.health()));
+        .read(|state| (state.ring.alive().count(), state.custody.stats()));
     gauge(registry, "peers_alive", "Peers that answer", len(alive));
     gauge(
         registry,
@@ -288,7 +288,7 @@ fn ring(registry: &mut Registry, node: &Node) {
         registry,
         "stripes_uncounted",
         "Stripes at home here that it has repaired and no other peer has counted since",
-        len(health.uncounted),
+        len(health.unaudited),
     );
     count(
         registry,

@@ -1,7 +1,7 @@
 //! Names of files: what a put records, the media type a name suggests, and how a name that came from a
 //! stranger is made harmless before it is written or shown.
 
-use crate::escape::is_deceptive;
+use mutualstore_contract::escape::is_deceptive;
 
 /// Longest file name of every common file system, bytes.
 const LONGEST_NAME: usize = 255;

@@ -9,42 +9,13 @@
 //! Not here: which peers a group has.
 
 use std::fmt;
-use std::str::FromStr;
 
+use mutualstore_contract::reply::Scope;
 use mutualstore_dht::{Id, placement};
 use mutualstore_erasure::{Code, HASH_LEN, Header, Policy};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 const ANCHOR_DOMAIN: &[u8] = b"mutualstore/anchor/1";
-
-/// What stays together in one group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// The whole file, its manifest included.
-    #[default]
-    File,
-    /// Each stripe for itself.
-    Fragment,
-}
-
-/// The text names no scope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown scope; expected file or fragment")]
-pub struct ScopeError;
-
-impl FromStr for Scope {
-    type Err = ScopeError;
-
-    fn from_str(text: &str) -> Result<Self, ScopeError> {
-        match text {
-            "file" => Ok(Self::File),
-            "fragment" => Ok(Self::Fragment),
-            _ => Err(ScopeError),
-        }
-    }
-}
 
 /// What all stripes of a file have in their headers.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -148,12 +119,5 @@ mod tests {
         let input = [&b"mutualstore/anchor/1"[..], &[7; 32]].concat();
         assert_eq!(placed.anchor, <[u8; 32]>::from(Sha256::digest(input)));
         assert_ne!(placed, Placement::new(Policy::Copysets, Scope::File, &[8; 32]));
-    }
-
-    #[test]
-    fn scopes_are_named() {
-        assert_eq!("file".parse(), Ok(Scope::File));
-        assert_eq!("fragment".parse(), Ok(Scope::Fragment));
-        assert_eq!("File".parse::<Scope>(), Err(ScopeError));
     }
 }

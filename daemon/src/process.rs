@@ -1,19 +1,6 @@
 //! What this process uses, from `/proc/self`.
 
-use serde::Serialize;
-
-/// CPU time and memory of this process.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(crate) struct ProcessUse {
-    /// User and system time since the start.
-    pub(crate) cpu_seconds: f64,
-    /// Resident memory in bytes.
-    pub(crate) rss_bytes: u64,
-    /// Files and connections that are open.
-    pub(crate) files_open: u64,
-    /// How many may be; none if nothing limits it.
-    pub(crate) files_limit: Option<u64>,
-}
+use mutualstore_contract::reply::ProcessUse;
 
 /// Now; zeros where there is no `/proc`.
 pub(crate) fn current() -> ProcessUse {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mutualstore_contract::reply::DaemonFile;
 use mutualstore_dht::contact::virtual_nodes_for;
 use mutualstore_dht::custody::{Custody, CustodyConfig};
 use mutualstore_dht::ring::{self, Ring, RingConfig};
@@ -18,19 +19,19 @@ use tokio::task::JoinSet;
 use crate::config::{Config, Overrides};
 use crate::crypt::public_key;
 use crate::error::Failure;
-use crate::files::{Book, BookEntry, DaemonInfo, DataDir, FileError};
+use crate::files::{Book, BookEntry, DataDir, FileError};
 use crate::journal::{Journal, Unfinished};
 use crate::list::FileList;
 use crate::log::Log;
-use crate::net::{Net, NetConfig, NetworkInfo};
 use crate::network::Network;
 use crate::node::join::{self, Refused};
 use crate::node::shards::unix_ms;
 use crate::node::{Node, Parts, compaction, driver, membership, scrub, service::PeerService};
-use crate::store::{OpenError, OpenReport, Store, StoreConfig};
 use crate::traces::Traces;
 use crate::wire::signed::{Signer, Verifier};
 use crate::{admission, api, spare, transfer};
+use mutualstore_net::{Net, NetConfig, NetworkInfo};
+use mutualstore_store::{OpenError, OpenReport, Store, StoreConfig};
 
 /// A clean stop that takes longer than this is cut short: nothing acknowledged depends on it.
 const STOP: Duration = Duration::from_secs(4);
@@ -444,11 +445,11 @@ async fn hush(node: &Arc<Node>, tasks: &mut JoinSet<()>) {
     }
 }
 
-fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<DaemonInfo, Failure> {
+fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<DaemonFile, Failure> {
     let listen = node.listen_addresses();
     let mut config = node.config.clone();
     config.keep_ports(node.data.path(), &listen)?;
-    let info = DaemonInfo {
+    let info = DaemonFile {
         pid: std::process::id(),
         peer: node.me.to_string(),
         api: format!("http://{api}"),
@@ -456,7 +457,7 @@ fn announce_ready(node: &Node, api: std::net::SocketAddr) -> Result<DaemonInfo, 
         started: node.started_ms,
         lock: node.data.lock_id(),
     };
-    spare::with(node.data.path(), || Ok(node.data.save_daemon_info(&info)?))?;
+    spare::with(node.data.path(), || Ok(node.data.save_daemon_file(&info)?))?;
     let listen = info.listen.join(",");
     let open = if node.network().is_open() == Some(true) {
         tracing::warn!("{OPEN}");

@@ -10,9 +10,10 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use mutualstore_contract::exit;
 use rustix::fs::FallocateFlags;
 
-use crate::error::{EXIT_NO_SPACE, Failure};
+use crate::error::Failure;
 
 const FILE: &str = "spare";
 const BYTES: u64 = 64 << 10;
@@ -47,7 +48,7 @@ pub(crate) fn with<T>(
     mut write: impl FnMut() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     match write() {
-        Err(failure) if failure.exit == EXIT_NO_SPACE => match fs::remove_file(data_directory.join(FILE)) {
+        Err(failure) if failure.exit == exit::NO_SPACE => match fs::remove_file(data_directory.join(FILE)) {
             Ok(()) => write(),
             Err(_) => Err(failure),
         },

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn load_follows_size_where_places_are_chosen() {
+    fn load_with_chosen_positions_follows_size() {
         let small = |number| [8, 16, 24, 32][number % 4];
         let large = |number: usize| [4, 40, 12, 28, 20, 8, 36, 16, 32, 24][number % 10];
         let mut sums = [0.0; 4];
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn loads_kept_up_to_date_are_those_computed_anew() {
+    fn loads_updated_in_steps_equal_loads_computed_anew() {
         for count in [2, 5, 7, 20] {
             let mut circle = Circle::default();
             for contact in drawn(0, count, |number| 1 + u16::try_from(number % 3).unwrap()) {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_peer_spreads_its_own() {
+    fn lone_peer_spreads_its_virtual_nodes() {
         let [alone] = grown(3, 1, |_| 16).try_into().unwrap();
         let gap = |contact: &Contact| {
             let mut ids: Vec<Id> = contact.ids().collect();

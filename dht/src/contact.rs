@@ -155,7 +155,7 @@ impl SignContact for Unsigned {
 /// the signature first; the ring relies on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contact {
-    /// Who.
+    /// The peer that says this of itself.
     pub peer: Peer,
     /// Rises with every change of the fields below; of two contacts of one peer the higher one counts. Begins
     /// at the Unix time of the daemon's start in milliseconds, and is raised above every version this peer
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peer_ids_read_as_libp2p_shows_them() {
+    fn peer_id_parses_as_libp2p_prints_it() {
         let peer = Peer::new([7; 32]);
         assert!(peer.to_string().starts_with("12D3KooW"));
         assert_eq!(peer.to_string().parse(), Ok(peer));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn virtual_nodes_follow_capacity() {
+    fn virtual_nodes_are_proportional_to_capacity() {
         assert_eq!(virtual_nodes_for(0, 8), 1);
         assert_eq!(virtual_nodes_for(12, 8), 2);
         assert_eq!(virtual_nodes_for(11, 8), 1);

@@ -30,10 +30,10 @@ pub enum Flaw {
     /// An older contact replaces a newer one.
     OldContactWins,
     /// A lookup drops from answers whom the asker counts as dead, without asking them.
-    TrustTheGraveyard,
+    TrustDeaths,
     /// Every change anywhere makes the neighbourhood hurry.
     HurryForAll,
-    /// Surplus shards go when the home says so, whatever other holders say.
+    /// Excess shards go when the primary says so, whatever other holders say.
     TrimWithoutConfirmation,
     /// A pending shard whose lease ended goes without a question whether its put was committed.
     ExpireWithoutAsking,
@@ -41,14 +41,14 @@ pub enum Flaw {
     RepairBeforeCommit,
     /// A holder that confirms does not pin, and confirms what it is dropping itself.
     ConfirmWithoutPin,
-    /// Shards whose holders lie elsewhere are not handed in.
-    NoHandIn,
-    /// Surplus shards stay.
+    /// Shards whose holders lie elsewhere are not handed off.
+    NoHandoff,
+    /// Excess shards stay.
     NoTrim,
     /// A report that failed is not repeated.
     ReportOnce,
-    /// Reports to a peer that is not the home are not answered with the home.
-    LeaveMisled,
+    /// Reports to a peer that is not the primary are not answered with the primary.
+    NoRedirect,
     /// Commits are not spread.
     NoCommitSpread,
     /// Missing shards are not regenerated.
@@ -57,31 +57,31 @@ pub enum Flaw {
     RefusedForEver,
     /// A put is acknowledged before its holders have committed.
     AcknowledgeEarly,
-    /// A tombstone stays with the home it was first reported to.
+    /// A tombstone stays with the primary it was first reported to.
     TombstoneStays,
     /// Tombstones are not spread: whoever holds a shard keeps it.
     IgnoreTombstones,
-    /// Nobody repairs in place of a home that does not.
+    /// Nobody repairs in place of a primary that does not.
     NoTakeOver,
     /// Locators that are missing are not written.
     NoLocators,
     /// Repairs follow `successors`, whatever the policy.
     ForgetPolicy,
-    /// Surplus shards go in favour of a peer that says it holds all of them.
+    /// Excess shards go in favour of a peer that says it holds all of them.
     TrimForOne,
-    /// Surplus shards go in favour of peers that are no legal holders.
+    /// Excess shards go in favour of peers that are no legal holders.
     TrimForStrangers,
-    /// Surplus shards go in favour of peers behind this one.
+    /// Excess shards go in favour of peers behind this one.
     TrimForThoseBehind,
-    /// Surplus shards go in favour of peers that leave.
+    /// Excess shards go in favour of peers that leave.
     TrimForLeavers,
-    /// Of those in whose favour a surplus shard goes, only the one that keeps its index is asked to confirm.
+    /// Of those in whose favour an excess shard goes, only the one that keeps its index is asked to confirm.
     ConfirmKeeperAlone,
     /// A peer counts for all indices of a stripe that it claims.
     CountTwice,
-    /// A home that says that it is at work is believed for ever.
-    BelieveHomes,
-    /// A count of a stripe is in doubt for as long as its home names strangers.
+    /// A primary that says that it is at work is believed for ever.
+    BelievePrimaries,
+    /// An audit of a stripe is in doubt for as long as its primary names strangers.
     DoubtForEver,
     /// Who says that a stripe is deleted need not show the tombstone.
     BelieveTombstones,
@@ -109,16 +109,16 @@ impl Flaw {
         ("busy-is-dead", Self::BusyIsDead),
         ("hearsay-revives", Self::HearsayRevives),
         ("old-contact-wins", Self::OldContactWins),
-        ("trust-the-graveyard", Self::TrustTheGraveyard),
+        ("trust-deaths", Self::TrustDeaths),
         ("hurry-for-all", Self::HurryForAll),
         ("trim-without-confirmation", Self::TrimWithoutConfirmation),
         ("expire-without-asking", Self::ExpireWithoutAsking),
         ("repair-before-commit", Self::RepairBeforeCommit),
         ("confirm-without-pin", Self::ConfirmWithoutPin),
-        ("no-hand-in", Self::NoHandIn),
+        ("no-handoff", Self::NoHandoff),
         ("no-trim", Self::NoTrim),
         ("report-once", Self::ReportOnce),
-        ("leave-misled", Self::LeaveMisled),
+        ("no-redirect", Self::NoRedirect),
         ("no-commit-spread", Self::NoCommitSpread),
         ("no-repair", Self::NoRepair),
         ("refused-for-ever", Self::RefusedForEver),
@@ -134,7 +134,7 @@ impl Flaw {
         ("trim-for-leavers", Self::TrimForLeavers),
         ("confirm-keeper-alone", Self::ConfirmKeeperAlone),
         ("count-twice", Self::CountTwice),
-        ("believe-homes", Self::BelieveHomes),
+        ("believe-primaries", Self::BelievePrimaries),
         ("doubt-for-ever", Self::DoubtForEver),
         ("believe-tombstones", Self::BelieveTombstones),
         ("believe-claims", Self::BelieveClaims),

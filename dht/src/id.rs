@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn arcs_wrap_around_zero() {
+    fn arc_over_zero_wraps() {
         assert!(id(1).between(&id(250), &id(3)));
         assert!(!id(3).between(&id(250), &id(3)));
         assert!(id(3).within(&id(250), &id(3)));
@@ -158,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn powers_of_two_carry_and_wrap() {
+    fn power_of_two_added_carries_and_wraps() {
         assert_eq!(id(255).successor().as_bytes()[30], 1);
         assert_eq!(Id::new([255; 32]).successor(), id(0));
         assert_eq!(id(0).add_power_of_two(255).as_bytes()[0], 128);
     }
 
     #[test]
-    fn sizes_are_counted_in_bits() {
+    fn bits_of_a_distance_are_its_length() {
         assert_eq!(id(0).bits(), 0);
         assert_eq!(id(5).bits(), 3);
         assert_eq!(id(0).add_power_of_two(200).bits(), 201);
@@ -175,7 +175,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn distance_undoes_addition(bytes: [u8; 32], exponent: u8) {
+        fn distance_after_addition_is_the_addend(bytes: [u8; 32], exponent: u8) {
             let start = Id::new(bytes);
             let moved = start.add_power_of_two(exponent);
             prop_assert_eq!(moved.distance_from(&start), Id::default().add_power_of_two(exponent));

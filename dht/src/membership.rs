@@ -5,7 +5,7 @@ use crate::{Id, Peer, PeerState};
 /// A live peer and what it says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Who.
+    /// The peer itself.
     pub peer: Peer,
     /// Whether it takes new shards.
     pub state: PeerState,

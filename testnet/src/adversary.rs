@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mutualstore_client::{Client, ClientError, GetOptions, PutOptions};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use crate::client::{Client, ClientError, GetOptions, PutOptions};
+use crate::capacities::Capacities;
 use crate::net::{self, NetError};
 use crate::scratch::{Scratch, ScratchOptions};
-use crate::size::Capacities;
 use crate::stream::Noise;
 
 /// Capacity of an honest member; a hostile one may claim more.
@@ -79,7 +79,7 @@ impl AdversaryError {
     /// The exit code the command ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => crate::client::USAGE,
+            Self::Usage(_) => mutualstore_contract::exit::USAGE,
             Self::Net(error) => error.exit_code(),
             Self::Client(error) => error.exit_code(),
         }

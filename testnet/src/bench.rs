@@ -13,11 +13,14 @@ use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::{ClientError, FAILURE, GetOptions, PutOptions};
+use mutualstore_client::{ClientError, GetOptions, PutOptions};
+use mutualstore_contract::exit;
+use mutualstore_contract::units::Size;
+
+use crate::capacities::Capacities;
 use crate::net::{self, NetError};
 use crate::proc;
 use crate::scratch::{Scratch, ScratchOptions};
-use crate::size::{Capacities, Size};
 use crate::stream::{Expecting, Noise};
 
 /// Over which idle daemons are watched.
@@ -75,7 +78,7 @@ impl BenchError {
         match self {
             Self::Net(error) => error.exit_code(),
             Self::Client { source, .. } => source.exit_code(),
-            Self::Gone { .. } => FAILURE,
+            Self::Gone { .. } => exit::UNEXPECTED,
         }
     }
 }

@@ -25,18 +25,19 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::{ClientError, FAILURE, RETRY, USAGE};
-use crate::net::{self, NetError};
-use crate::size::Capacities;
-use crate::spawn::Recipe;
-use crate::whole::NotWhole;
-
 use audit::{Audit, Stock};
 use cluster::Cluster;
 use injector::FaultInjector;
 use journal::{Fate, PutJournal};
+use mutualstore_client::ClientError;
+use mutualstore_contract::exit;
 use tolerance::{FEWEST, Tolerance};
 use workload::Workload;
+
+use crate::capacities::Capacities;
+use crate::net::{self, NetError};
+use crate::spawn::Recipe;
+use crate::whole::NotWhole;
 
 pub use injector::{Fault, Tally};
 pub use inside::{Estate, Inside, ShardName};
@@ -136,11 +137,11 @@ impl ChaosError {
     /// The exit code the command ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => USAGE,
+            Self::Usage(_) => exit::USAGE,
             Self::Net(error) => error.exit_code(),
-            Self::Late { .. } => RETRY,
+            Self::Late { .. } => exit::REFUSED,
             Self::Client { source, .. } => source.exit_code(),
-            Self::Io { .. } => FAILURE,
+            Self::Io { .. } => exit::UNEXPECTED,
             Self::Broken { error, .. } => error.exit_code(),
         }
     }

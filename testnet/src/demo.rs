@@ -9,14 +9,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{io, iter};
 
+use mutualstore_client::{Client, ClientError, GetOptions, PutOptions};
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::Health;
+use mutualstore_contract::units::Size;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::client::{Client, ClientError, GetOptions, Health, PutOptions, USAGE};
+use crate::capacities::Capacities;
 use crate::net::{self, NetError};
 use crate::scratch::{Scratch, ScratchOptions};
-use crate::size::{Capacities, Size};
 use crate::stream::Hashing;
 
 pub use report::{DemoFile, DemoPeer, DemoReport, Step};
@@ -85,10 +88,10 @@ impl DemoError {
     /// The exit code the command ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Input { .. } => USAGE,
+            Self::Usage(_) | Self::Input { .. } => exit::USAGE,
             Self::Net(error) => error.exit_code(),
             Self::Client { source, .. } => source.exit_code(),
-            Self::NotRepaired { .. } => crate::client::FAILURE,
+            Self::NotRepaired { .. } => mutualstore_contract::exit::UNEXPECTED,
         }
     }
 }
@@ -370,8 +373,9 @@ impl Demo<'_> {
             match client.stat(&file.link) {
                 Ok(stat) if stat.body.health == Health::Safe => {}
                 Ok(stat) => {
-                    let full =
-                        |stripe: &&crate::client::StripeStat| stripe.live as usize != stripe.shards.len();
+                    let full = |stripe: &&mutualstore_contract::reply::StripeStat| {
+                        stripe.live as usize != stripe.shards.len()
+                    };
                     incomplete += stat.body.stripes.iter().filter(full).count().max(1);
                 }
                 // Shaken by the kill; it settles.
@@ -465,7 +469,7 @@ mod tests {
         for (peers, kill) in [(12, 0), (12, 3), (7, 2), (1, 1), (0, 1)] {
             assert_eq!(
                 check(&options(peers, kill)).unwrap_err().exit_code(),
-                USAGE,
+                exit::USAGE,
                 "{peers}, {kill}"
             );
         }

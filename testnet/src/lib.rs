@@ -4,8 +4,8 @@
 //! into a program's standard output is decided by the caller, so nothing here prints.
 pub mod adversary;
 pub mod bench;
+pub mod capacities;
 pub mod chaos;
-pub mod client;
 pub mod demo;
 pub mod experiment;
 pub mod interrupt;
@@ -15,7 +15,6 @@ pub mod proc;
 pub mod report;
 pub mod scratch;
 pub mod sim;
-pub mod size;
 pub mod spawn;
 pub mod state;
 pub mod stream;

@@ -27,8 +27,10 @@ use tempfile::TempDir;
 
 use self::space::Space;
 pub use self::space::enter;
-use crate::client::{Client, ClientError, DaemonFile, FAILURE, RETRY, RingQuery, USAGE};
 use crate::spawn::{Fleet, Launch, Recipe, SpawnError};
+use mutualstore_client::{Client, ClientError, RingQuery};
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::PeerState;
 
 /// Most peers of a run.
 pub const MAX_PEERS: usize = 200;
@@ -130,13 +132,13 @@ pub enum NetnsError {
 }
 
 impl NetnsError {
-    /// The exit code the command ends with: [`RETRY`] where namespaces are not available, so that it differs
-    /// both from a wrong call and from a run that found something.
+    /// The exit code the command ends with: [`exit::REFUSED`] where namespaces are not available, so that it
+    /// differs both from a wrong call and from a run that found something.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => USAGE,
-            Self::Unavailable(_) => RETRY,
-            Self::Namespace(_) | Self::Io { .. } => FAILURE,
+            Self::Usage(_) => exit::USAGE,
+            Self::Unavailable(_) => exit::REFUSED,
+            Self::Namespace(_) | Self::Io { .. } => exit::UNEXPECTED,
         }
     }
 }
@@ -335,7 +337,7 @@ struct Member {
 impl Member {
     /// Where it says in `daemon.json` that it listens, without loopback, sorted.
     fn listens(&self) -> Vec<String> {
-        let file = DaemonFile::read(&self.data_dir);
+        let file = mutualstore_client::read_daemon_file(&self.data_dir);
         let listen = file.map(|file| file.listen).unwrap_or_default();
         let wide = listen.iter().filter(|address| !is_loopback(address));
         let bare = wide.filter_map(|address| Some(address.split_once("/p2p/")?.0.to_owned()));
@@ -515,7 +517,7 @@ impl Stage<'_> {
                 let mut held = entry.addresses.clone();
                 held.sort();
                 let expected = self.space.expected(other.index, PORT);
-                if held != expected || entry.state != "alive" {
+                if held != expected || entry.state != PeerState::Alive {
                     let (held, state) = (held.join(" "), &entry.state);
                     let expected = expected.join(" ");
                     wrong = wrong.and(Err(format!(

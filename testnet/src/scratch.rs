@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mutualstore_client::Client;
 use tempfile::TempDir;
 
-use crate::client::Client;
+use crate::capacities::Capacities;
 use crate::net::{self, NetError};
 use crate::proc;
-use crate::size::Capacities;
 use crate::spawn::{self, Fleet, Launch, Recipe, SpawnError};
 use crate::state::Peer;
 

@@ -18,10 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::DaemonFile;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::client::{DaemonFile, FAILURE, NO_SPACE, NOT_ALLOWED, RETRY, USAGE};
 use crate::interrupt::OnInterrupt;
 
 /// Pause between two looks at something another process does.
@@ -110,11 +111,11 @@ impl SpawnError {
     /// The exit code of a command that failed by this: that of the daemon, where it says what is wrong.
     pub(crate) fn exit_code(&self) -> u8 {
         let Self::Exited { status, .. } = self else {
-            return FAILURE;
+            return exit::UNEXPECTED;
         };
         let code = status.code().and_then(|code| u8::try_from(code).ok());
-        code.filter(|code| [USAGE, RETRY, NO_SPACE, NOT_ALLOWED].contains(code))
-            .unwrap_or(FAILURE)
+        code.filter(|code| [exit::USAGE, exit::REFUSED, exit::NO_SPACE, exit::NOT_ALLOWED].contains(code))
+            .unwrap_or(exit::UNEXPECTED)
     }
 }
 
@@ -320,7 +321,9 @@ impl Fleet {
         let pid = self.spawn(recipe, launch)?;
         let deadline = Instant::now() + SERVING_LIMIT;
         loop {
-            if let Some(file) = DaemonFile::read(&launch.data_dir).filter(|file| file.pid == pid) {
+            if let Some(file) =
+                mutualstore_client::read_daemon_file(&launch.data_dir).filter(|file| file.pid == pid)
+            {
                 return Ok(file);
             }
             if let Some(error) = self.ended(launch.index) {

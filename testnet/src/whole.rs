@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, RingQuery};
+use mutualstore_client::{Client, RingQuery};
+use mutualstore_contract::reply::PeerState;
 
 const POLL: Duration = Duration::from_millis(150);
 /// A peer that is not let in for so long stays out.
@@ -121,7 +122,11 @@ fn state(member: &Member, count: usize) -> Result<(), Differs> {
         });
     }
     let ring = member.client.ring(RingQuery::default()).map_err(silent)?.body;
-    let known = ring.peers.iter().filter(|peer| peer.state == "alive").count();
+    let known = ring
+        .peers
+        .iter()
+        .filter(|peer| peer.state == PeerState::Alive)
+        .count();
     if known < count {
         return Err(differs(member, format!("knows {known} of {count} peers")));
     }

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mutualstore_testnet::client::Client;
-use mutualstore_testnet::size::Size;
+use mutualstore_client::Client;
+use mutualstore_contract::units::Size;
 
 use super::Finding;
 

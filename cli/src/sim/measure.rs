@@ -1,7 +1,7 @@
 //! `testnet sim tables` and `testnet sim scale`.
 
+use mutualstore_contract::exit;
 use mutualstore_daemon::wire::node::{NodeRequest, NodeResponse};
-use mutualstore_testnet::client::FAILURE;
 use mutualstore_testnet::sim::lab::Weighed;
 use mutualstore_testnet::sim::scale::{self, Size, Stage};
 use mutualstore_testnet::sim::tables::{self, Sizes, Table};
@@ -97,7 +97,7 @@ pub(super) fn scale(args: &ScaleArgs, screen: &Screen) -> Result<(), CliError> {
     match stages.iter().find(|stage| !stage.well) {
         None => Ok(()),
         Some(stage) => Err(CliError::Found {
-            code: FAILURE,
+            code: exit::UNEXPECTED,
             message: format!("{}: not all was as it should be in the end", stage.what),
         }),
     }

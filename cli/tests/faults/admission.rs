@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use mutualstore_testnet::client::Client;
+use mutualstore_client::Client;
 use serde_json::Value;
 
 use crate::common::{Net, Said, eventually, mutualstore, noise};

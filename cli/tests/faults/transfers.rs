@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutualstore_testnet::client::{Client, PutOptions};
+use mutualstore_client::{Client, PutOptions};
 use serde_json::Value;
 
 use crate::common::{Net, Said, eventually, noise, say};

@@ -131,17 +131,17 @@ impl Liar {
             Request::Held { stripes } => {
                 let holds = |stripe: &Id| Holds {
                     indices: self.claimed(stripe),
-                    minded: true,
-                    told: Vec::new(),
+                    under_repair: true,
+                    reported: Vec::new(),
                 };
                 Response::Held(stripes.iter().map(holds).collect())
             }
             Request::Solicit
             | Request::Commit { .. }
             | Request::Trim { .. }
-            | Request::Count { .. }
+            | Request::Audit { .. }
             | Request::Release { .. }
-            | Request::Counted { .. } => Response::Taken,
+            | Request::Audited { .. } => Response::Taken,
         }
     }
 

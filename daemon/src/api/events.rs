@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use serde::Serialize;
+use mutualstore_contract::reply::Events;
 
 use super::query::{FromQuery, Given, Query};
 use super::{Api, Refusal, json};
@@ -29,14 +29,6 @@ impl FromQuery for After {
     }
 }
 
-#[derive(Serialize)]
-struct News {
-    events: Vec<String>,
-    next: usize,
-    done: bool,
-    error: Option<serde_json::Value>,
-}
-
 pub(super) async fn events(
     State(api): State<Api>,
     Path(id): Path<String>,
@@ -44,18 +36,16 @@ pub(super) async fn events(
 ) -> Result<Response, Refusal> {
     let follow = async { api.node.transfers.follow(&id).await.news(after).await };
     let Ok(news) = tokio::time::timeout(WAIT, follow).await else {
-        return json(&News {
-            events: Vec::new(),
-            next: after,
-            done: false,
-            error: None,
+        return json(&Events {
+            next: after as u64,
+            ..Events::default()
         });
     };
     let failure = news.outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
-    json(&News {
+    json(&Events {
         done: news.outcome.is_some(),
-        error: failure.and_then(|failure| serde_json::from_str(&failure.to_json()).ok()),
+        error: failure.map(Failure::body),
         events: news.lines,
-        next: news.next,
+        next: news.next as u64,
     })
 }

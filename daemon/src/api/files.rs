@@ -13,8 +13,9 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use mutualstore_contract::reply::{FileStat, Health, Scope, ShardStat, StripeKind, StripeStat};
+use mutualstore_contract::units::Size;
 use mutualstore_erasure::{Code, HASH_LEN, Policy};
-use serde::Serialize;
 
 use super::query::{FromQuery, Given, Query};
 use super::{Api, Refusal, json};
@@ -26,14 +27,13 @@ use crate::link::Link;
 use crate::manifest::{MAX_FRAGMENTS, MAX_NAME, MAX_SHARD_SIZE, check_shard_size};
 use crate::names::{base_name, percent_encode};
 use crate::node::census::Census;
-use crate::placement::{Placement, Scope};
+use crate::placement::Placement;
 use crate::transfer::delete;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get::{self, OpenFile};
-use crate::transfer::health::{Asked, Health, ShardHealth, ShardState, StripeHealth};
+use crate::transfer::health::{Asked, ShardHealth, StripeHealth};
 use crate::transfer::options::{Fragments, PutOptions};
 use crate::transfer::put;
-use crate::units::Size;
 
 const TRANSFER: &str = "x-mutualstore-transfer";
 const NAME: HeaderName = HeaderName::from_static("x-mutualstore-name");
@@ -334,41 +334,6 @@ pub(super) fn timestamp(unix_ms: u64) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-#[derive(Serialize)]
-struct Stat {
-    size_bytes: u64,
-    name: String,
-    created: String,
-    code: String,
-    placement: String,
-    /// None where the policy has no groups.
-    scope: Option<Scope>,
-    health: Health,
-    stripes: Vec<StatStripe>,
-}
-
-#[derive(Serialize)]
-struct StatStripe {
-    id: String,
-    kind: &'static str,
-    length_bytes: u64,
-    /// None where the stripe is placed by its own id.
-    anchor: Option<String>,
-    /// Peers of the group that it goes by as it is now; none where the policy has no groups.
-    group: Option<Vec<String>>,
-    live: usize,
-    needed: u8,
-    health: Health,
-    shards: Vec<StatShard>,
-}
-
-#[derive(Serialize)]
-pub(super) struct StatShard {
-    index: u8,
-    peer: Option<String>,
-    state: ShardState,
-}
-
 pub(super) async fn stat(State(api): State<Api>, Path(link): Path<String>) -> Result<Response, Refusal> {
     let link = parse_link(&link)?;
     let transfer = Transfer::new(Operation::Get);
@@ -393,7 +358,7 @@ pub(super) async fn delete_file(
     json(&task.await.map_err(broke_off)??)
 }
 
-fn describe(file: &OpenFile, healths: Vec<StripeHealth>, census: &Census) -> Stat {
+fn describe(file: &OpenFile, healths: Vec<StripeHealth>, census: &Census) -> FileStat {
     let group = |asked: &Asked| {
         let peers = census.group(asked.placement, asked.stripe, asked.n)?;
         Some(peers.iter().map(ToString::to_string).collect())
@@ -404,23 +369,27 @@ fn describe(file: &OpenFile, healths: Vec<StripeHealth>, census: &Census) -> Sta
         .placement
         .has_anchor()
         .then_some(manifest.placement.anchor);
-    let stripes: Vec<StatStripe> = file
+    let stripes: Vec<StripeStat> = file
         .layout
         .iter()
         .zip(healths)
-        .map(|(stripe, health)| StatStripe {
+        .map(|(stripe, health)| StripeStat {
             id: stripe.asked.stripe.to_string(),
-            kind: if stripe.is_data { "data" } else { "manifest" },
+            kind: if stripe.is_data {
+                StripeKind::Data
+            } else {
+                StripeKind::Manifest
+            },
             length_bytes: stripe.length,
             anchor: anchor.map(hex::encode),
             group: group(&stripe.asked),
-            live: health.live,
-            needed: stripe.asked.k,
+            live: u32::try_from(health.live).unwrap_or(u32::MAX),
+            needed: stripe.asked.k.into(),
             health: health.health,
-            shards: health.shards.iter().map(StatShard::from).collect(),
+            shards: health.shards.iter().map(shard_stat).collect(),
         })
         .collect();
-    Stat {
+    FileStat {
         size_bytes: manifest.size,
         name: manifest.name.clone(),
         created: timestamp(manifest.created),
@@ -436,13 +405,11 @@ fn describe(file: &OpenFile, healths: Vec<StripeHealth>, census: &Census) -> Sta
     }
 }
 
-impl From<&ShardHealth> for StatShard {
-    fn from(shard: &ShardHealth) -> Self {
-        Self {
-            index: shard.index,
-            peer: shard.peer.as_ref().map(ToString::to_string),
-            state: shard.state,
-        }
+pub(super) fn shard_stat(shard: &ShardHealth) -> ShardStat {
+    ShardStat {
+        index: shard.index.into(),
+        peer: shard.peer.as_ref().map(ToString::to_string),
+        state: shard.state,
     }
 }
 

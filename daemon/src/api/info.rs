@@ -1,125 +1,50 @@
 //! This peer and its ring over HTTP: status, ring, lookup, invite, metrics, health.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use mutualstore_contract::reply::{
+    Finger, Identity, InviteReply, Lookup, PeerState, RepairCounters, Ring, RingPeer, RingState,
+    ScrubCounters, Status, StripesHome,
+};
 use mutualstore_dht::custody::Standing;
 use mutualstore_dht::ring::Phase;
 use mutualstore_dht::{Contact, Id};
-use serde::Serialize;
 
-use super::files::StatShard;
+use super::files::shard_stat;
 use super::query::{FromQuery, Given, Query};
 use super::{Api, Refusal, json};
 use crate::error::Failure;
 use crate::link::Link;
 use crate::network::Invite;
 use crate::node::Node;
-use crate::node::survey::{RingCheck, check_ring};
-use crate::process::{self, ProcessUse};
+use crate::node::survey::check_ring;
+use crate::process;
 use crate::transfer::health;
-use crate::transfer::sweep::Tally;
 
 /// What the ring is to a user.
-fn ring_name(node: &Node) -> &'static str {
+fn ring_name(node: &Node) -> RingState {
     if node.refusal().is_some() {
-        return "refused";
+        return RingState::Refused;
     }
     match node.phase() {
-        Phase::Alone => "alone",
-        Phase::Joining => "joining",
-        Phase::Joined => "joined",
-        Phase::Leaving | Phase::Left => "leaving",
+        Phase::Alone => RingState::Alone,
+        Phase::Joining => RingState::Joining,
+        Phase::Joined => RingState::Joined,
+        Phase::Leaving | Phase::Left => RingState::Leaving,
     }
-}
-
-#[derive(Serialize)]
-struct Status {
-    peer: String,
-    version: &'static str,
-    capacity_bytes: u64,
-    used_bytes: u64,
-    pending_bytes: u64,
-    shards: u64,
-    locators: u64,
-    virtual_nodes: usize,
-    ring: &'static str,
-    /// Who does not let this peer in, and why; only while `ring` is `refused`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refused: Option<String>,
-    /// None before one is joined.
-    network: Option<String>,
-    /// Whether anybody can join it; none before one is joined.
-    open: Option<bool>,
-    /// Join addresses through which nobody was met yet, each with how the last attempt ended.
-    join: BTreeMap<String, String>,
-    peers_known: usize,
-    /// Files put through this peer, by health as it is remembered.
-    files: Tally,
-    /// Age of the oldest of these answers.
-    files_age_seconds: Option<u32>,
-    /// How many of these files have which code.
-    codes: BTreeMap<String, usize>,
-    repair: Repair,
-    stripes_home: StripesHome,
-    scrub: Scrub,
-    write_failures_total: u64,
-    /// Whether the API may be served beyond loopback, in plain text.
-    api_insecure: bool,
-    process: ProcessUse,
-    uptime_seconds: f64,
-}
-
-/// Who answers: lets a client make sure that it talks to the daemon it means, at no cost.
-#[derive(Serialize)]
-struct Identity {
-    peer: String,
-    pid: u32,
-    /// As in `daemon.json`.
-    started: u64,
 }
 
 pub(super) async fn identity(State(api): State<Api>) -> Result<Response, Refusal> {
     let identity = Identity {
         peer: api.node.me.to_string(),
         pid: std::process::id(),
-        started: api.node.started_ms,
+        started: Some(api.node.started_ms),
     };
     std::future::ready(json(&identity)).await
-}
-
-#[derive(Serialize)]
-struct Repair {
-    pending: usize,
-    running: usize,
-    parked: usize,
-    regenerated_total: u64,
-    /// Begun in place of a home that did not.
-    taken_over_total: u64,
-    bytes_total: u64,
-}
-
-/// Stripes this peer is the home of, by health.
-#[derive(Serialize)]
-struct StripesHome {
-    safe: usize,
-    degraded: usize,
-    /// Repaired here and not yet counted by another peer.
-    uncounted: usize,
-    endangered: usize,
-    lost: usize,
-    pending: usize,
-}
-
-/// Shards re-read: every read verifies, and what does not verify is dropped and counted.
-#[derive(Serialize)]
-struct Scrub {
-    checked_total: u64,
-    bad_total: u64,
 }
 
 /// How this peer looks to a few others, asked now.
@@ -151,46 +76,49 @@ pub(super) async fn status(
     let (health, virtual_nodes, alive) = node.core.read(|state| {
         let alive = state.ring.alive().count();
         (
-            state.custody.health(),
+            state.custody.stats(),
             state.ring.me().virtual_nodes.len(),
             alive + 1,
         )
     });
     json(&Status {
         peer: node.me.to_string(),
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         capacity_bytes: usage.capacity,
         used_bytes: usage.committed_bytes,
         pending_bytes: usage.pending_bytes,
         shards: usage.shards,
         locators: usage.locators,
-        virtual_nodes,
+        virtual_nodes: virtual_nodes as u64,
         ring: ring_name(node),
         refused: node.refusal(),
         network: network.adopted.then(|| hex::encode(network.id)),
         open: network.is_open(),
         join: node.unanswered().clone(),
-        peers_known: alive,
+        peers_known: alive as u64,
         files,
-        files_age_seconds,
-        codes: codes.into_iter().collect(),
-        repair: Repair {
-            pending: health.repairs_waiting + health.repairs_running,
-            running: health.repairs_running,
-            parked: health.parked,
+        files_age_seconds: files_age_seconds.map(u64::from),
+        codes: codes
+            .into_iter()
+            .map(|(code, files)| (code, files as u64))
+            .collect(),
+        repair: RepairCounters {
+            pending: (health.repairs_waiting + health.repairs_running) as u64,
+            running: health.repairs_running as u64,
+            parked: health.parked as u64,
             regenerated_total: health.regenerated_total,
             taken_over_total: health.taken_over_total,
             bytes_total: health.bytes_total,
         },
         stripes_home: StripesHome {
-            safe: health.safe,
-            degraded: health.degraded,
-            uncounted: health.uncounted,
-            endangered: health.endangered,
-            lost: health.lost,
-            pending: health.pending,
+            safe: health.safe as u64,
+            degraded: health.degraded as u64,
+            uncounted: health.unaudited as u64,
+            endangered: health.endangered as u64,
+            lost: health.lost as u64,
+            pending: health.pending as u64,
         },
-        scrub: Scrub {
+        scrub: ScrubCounters {
             checked_total: node.shards.checked.get(),
             bad_total: node.shards.bad.get(),
         },
@@ -217,41 +145,12 @@ impl FromQuery for RingQuery {
     }
 }
 
-#[derive(Serialize)]
-struct Ring {
-    peers: Vec<RingPeer>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fingers: Option<Vec<Finger>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    check: Option<RingCheck>,
-}
-
-#[derive(Serialize)]
-struct RingPeer {
-    peer: String,
-    virtual_nodes: usize,
-    /// Of its virtual nodes: their ids are computed from these.
-    indices: Vec<u16>,
-    capacity_bytes: u64,
-    used_bytes: u64,
-    share: f64,
-    addresses: Vec<String>,
-    state: &'static str,
-}
-
-#[derive(Serialize)]
-struct Finger {
-    target: String,
-    id: String,
-    peer: String,
-}
-
 pub(super) async fn ring(
     State(api): State<Api>,
     Query(query): Query<RingQuery>,
 ) -> Result<Response, Refusal> {
     let node = &api.node;
-    let known: Vec<(Contact, &'static str)> = if query.walk {
+    let known: Vec<(Contact, PeerState)> = if query.walk {
         let walk = node
             .core
             .walk()
@@ -259,7 +158,7 @@ pub(super) async fn ring(
             .ok_or_else(|| Failure::refused("the ring is being joined"))?;
         walk.answered
             .into_iter()
-            .map(|contact| (contact, "alive"))
+            .map(|contact| (contact, PeerState::Alive))
             .collect()
     } else {
         known_peers(node)
@@ -270,11 +169,11 @@ pub(super) async fn ring(
         .zip(shares)
         .map(|((contact, state), share)| RingPeer {
             peer: contact.peer.to_string(),
-            virtual_nodes: contact.virtual_nodes.len(),
+            virtual_nodes: contact.virtual_nodes.len() as u64,
             indices: contact.virtual_nodes.to_vec(),
-            capacity_bytes: contact.capacity,
-            used_bytes: contact.used,
-            share,
+            capacity_bytes: Some(contact.capacity),
+            used_bytes: Some(contact.used),
+            share: Some(share),
             addresses: contact.addresses.to_vec(),
             state,
         });
@@ -303,25 +202,25 @@ pub(super) async fn ring(
     })
 }
 
-fn known_peers(node: &Node) -> Vec<(Contact, &'static str)> {
+fn known_peers(node: &Node) -> Vec<(Contact, PeerState)> {
     let me = node.core.read(|state| state.ring.me().clone());
     let others = node.standings().into_iter().map(|(contact, standing)| {
         let name = match standing {
-            Standing::Live => "alive",
-            Standing::Suspect => "suspect",
-            Standing::Gone => "gone",
+            Standing::Live => PeerState::Alive,
+            Standing::Suspect => PeerState::Suspect,
+            Standing::Gone => PeerState::Gone,
         };
         (contact, name)
     });
-    std::iter::once((me, "alive")).chain(others).collect()
+    std::iter::once((me, PeerState::Alive)).chain(others).collect()
 }
 
 /// Which part of the circle each live peer is responsible for; 0 for those that are not alive.
-fn shares(peers: &[(Contact, &'static str)]) -> Vec<f64> {
+fn shares(peers: &[(Contact, PeerState)]) -> Vec<f64> {
     let alive = peers
         .iter()
         .enumerate()
-        .filter(|(_, (_, state))| *state == "alive");
+        .filter(|(_, (_, state))| *state == PeerState::Alive);
     let mut nodes: Vec<(Id, usize)> = alive
         .flat_map(|(at, (contact, _))| contact.ids().map(move |id| (id, at)))
         .collect();
@@ -347,18 +246,6 @@ fn fraction(distance: &Id) -> f64 {
     u64::from_be_bytes(*high) as f64 / 2f64.powi(64)
 }
 
-#[derive(Serialize)]
-struct Lookup {
-    id: String,
-    hops: u32,
-    timeouts: u32,
-    milliseconds: f64,
-    path: Vec<String>,
-    holders: Vec<String>,
-    /// What holders, homes and locators say of the stripe with that id.
-    shards: Vec<StatShard>,
-}
-
 fn target_of(node: &Node, text: &str) -> Result<Id, Failure> {
     if text.starts_with("mutual") {
         let link: Link = text.parse()?;
@@ -382,8 +269,8 @@ pub(super) async fn lookup(State(api): State<Api>, Path(target): Path<String>) -
     let shards = health::shards_of(&api.node, id).await;
     json(&Lookup {
         id: id.to_string(),
-        hops: found.hops,
-        timeouts: found.timeouts,
+        hops: found.hops.into(),
+        timeouts: found.timeouts.into(),
         milliseconds,
         path: found.path.iter().map(ToString::to_string).collect(),
         holders: found
@@ -391,13 +278,8 @@ pub(super) async fn lookup(State(api): State<Api>, Path(target): Path<String>) -
             .iter()
             .map(|contact| contact.peer.to_string())
             .collect(),
-        shards: shards.iter().map(StatShard::from).collect(),
+        shards: shards.iter().map(shard_stat).collect(),
     })
-}
-
-#[derive(Serialize)]
-struct InviteReply {
-    invite: String,
 }
 
 pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> {
@@ -435,16 +317,16 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal>
 pub(super) async fn health(State(api): State<Api>) -> Response {
     let phase = ring_name(&api.node);
     let status = match phase {
-        "alone" | "joined" => StatusCode::OK,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
+        RingState::Alone | RingState::Joined => StatusCode::OK,
+        RingState::Joining | RingState::Refused | RingState::Leaving => StatusCode::SERVICE_UNAVAILABLE,
     };
-    std::future::ready((status, phase).into_response()).await
+    std::future::ready((status, phase.as_str()).into_response()).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutualstore_dht::{Peer, PeerState, Signature};
+    use mutualstore_dht::{Peer, Signature};
 
     #[test]
     fn shares_cover_the_circle() {
@@ -455,16 +337,16 @@ mod tests {
             addresses: [].into(),
             capacity: 1,
             used: 0,
-            state: PeerState::Accepting,
+            state: mutualstore_dht::PeerState::Accepting,
             zone: "".into(),
             signature: Signature::default(),
         };
-        let one = shares(&[(contact(1, vec![3]), "alive")]);
+        let one = shares(&[(contact(1, vec![3]), PeerState::Alive)]);
         assert!((one[0] - 1.0).abs() < 1e-9);
         let many = [
-            (contact(1, vec![1, 2]), "alive"),
-            (contact(2, vec![7]), "gone"),
-            (contact(3, vec![9]), "alive"),
+            (contact(1, vec![1, 2]), PeerState::Alive),
+            (contact(2, vec![7]), PeerState::Gone),
+            (contact(3, vec![9]), PeerState::Alive),
         ];
         let shares = shares(&many);
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);

@@ -2,13 +2,12 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use serde::Serialize;
+use mutualstore_contract::reply::{FileList, ListedFile};
 
 use super::files::timestamp;
 use super::query::{FromQuery, Given, Query};
 use super::{Api, Refusal, json};
 use crate::error::Failure;
-use crate::transfer::health::Health;
 use crate::transfer::sweep::Told;
 
 /// Files of a page unless asked otherwise,
@@ -47,49 +46,27 @@ impl FromQuery for ListQuery {
     }
 }
 
-#[derive(Serialize)]
-struct List {
-    files: Vec<Listed>,
-    /// What `after` is for the next page; null when this is the last.
-    next: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Listed {
-    name: String,
-    size_bytes: u64,
-    created: String,
-    code: String,
-    /// Null before the first answer after the daemon began.
-    health: Option<Health>,
-    /// How long ago that was found out.
-    health_age_seconds: Option<u32>,
-    link: String,
-}
-
-impl From<Told> for Listed {
-    fn from(told: Told) -> Self {
-        let Told { file, health, age } = told;
-        Self {
-            name: file.name,
-            size_bytes: file.size_bytes,
-            created: timestamp(file.created),
-            code: file.code,
-            health,
-            health_age_seconds: age,
-            link: file.link,
-        }
-    }
-}
-
 pub(super) async fn list(
     State(api): State<Api>,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, Refusal> {
     let page = (query.after, query.limit);
     let (files, next) = api.node.told_page(page, query.pattern, query.fresh).await?;
-    json(&List {
-        files: files.into_iter().map(Listed::from).collect(),
+    json(&FileList {
+        files: files.into_iter().map(listed).collect(),
         next: next.map(|next| next.to_string()),
     })
+}
+
+fn listed(told: Told) -> ListedFile {
+    let Told { file, health, age } = told;
+    ListedFile {
+        name: file.name,
+        size_bytes: file.size_bytes,
+        created: timestamp(file.created),
+        code: file.code,
+        health,
+        health_age_seconds: age.map(u64::from),
+        link: file.link,
+    }
 }

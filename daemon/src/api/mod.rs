@@ -30,12 +30,12 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use mutualstore_contract::escape;
 use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
 use crate::error::Failure;
-use crate::escape;
 use crate::http::connections::{Connections, Limits};
 use crate::http::serve;
 use crate::node::Node;

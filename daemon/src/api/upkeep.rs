@@ -4,15 +4,13 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use mutualstore_contract::reply::{self, Forgotten, LeaveReport, RepairReport, ScrubReport};
 use mutualstore_dht::Peer;
-use serde::Serialize;
 
 use super::query::{FromQuery, Given, Query};
 use super::{Api, Refusal, json};
 use crate::error::Failure;
 use crate::node::Node;
-use crate::node::scrub::Findings;
-use crate::node::stuck::Stuck;
 use crate::node::upkeep::Departure;
 
 /// A `repair --wait` looks this often whether anything is left to do, and gives up after that long.
@@ -35,18 +33,6 @@ impl FromQuery for RepairQuery {
             wait: given.flag("wait")?,
         })
     }
-}
-
-#[derive(Serialize)]
-struct RepairReport {
-    regenerated: u64,
-    bytes: u64,
-    pending: u64,
-    /// Live peers that were not told.
-    silent: Vec<String>,
-    /// What cannot be rebuilt now, as far as it is known here; looked for when it is waited for, or a peer is
-    /// named.
-    unrecoverable: Vec<Stuck>,
 }
 
 /// Rebuilds what is missing: as this peer is its home, or of what a peer held as any peer is.
@@ -89,14 +75,6 @@ pub(super) async fn repair(
     })
 }
 
-#[derive(Serialize)]
-struct Forgotten {
-    peer: String,
-    /// Peers that do not wait for it any longer.
-    told: usize,
-    silent: Vec<String>,
-}
-
 /// A peer is gone for good: nobody waits for it any longer.
 pub(super) async fn forget(State(api): State<Api>, Path(peer): Path<String>) -> Result<Response, Refusal> {
     let node = &api.node;
@@ -111,7 +89,7 @@ pub(super) async fn forget(State(api): State<Api>, Path(peer): Path<String>) -> 
     let (_, silent) = node.mend_all(Some(peer)).await;
     json(&Forgotten {
         peer: peer.to_string(),
-        told: node.core.alive().len().saturating_sub(silent.len()),
+        told: node.core.alive().len().saturating_sub(silent.len()) as u64,
         silent: silent.iter().map(Peer::to_string).collect(),
     })
 }
@@ -148,27 +126,18 @@ impl FromQuery for ScrubQuery {
     }
 }
 
-#[derive(Serialize)]
-struct ScrubReport {
-    /// Whether everything was read before this answer.
-    done: bool,
-    #[serde(flatten)]
-    findings: Findings,
-}
-
 /// Reads every shard held here, beginning now.
 pub(super) async fn scrub(
     State(api): State<Api>,
     Query(query): Query<ScrubQuery>,
 ) -> Result<Response, Refusal> {
     let pass = api.node.scrub.begin();
-    let done = query.wait;
-    let findings = if done {
+    let report = if query.wait {
         api.node.scrub.wait(pass).await
     } else {
-        Findings::default()
+        ScrubReport::default()
     };
-    json(&ScrubReport { done, findings })
+    json(&report)
 }
 
 pub(super) struct LeaveQuery {
@@ -181,17 +150,6 @@ impl FromQuery for LeaveQuery {
             force: given.flag("force")?,
         })
     }
-}
-
-#[derive(Serialize)]
-struct LeaveReport {
-    /// `stays`, `draining`, `stuck` or `left`.
-    state: &'static str,
-    shards: u64,
-    committed_bytes: u64,
-    /// Why it is stuck.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
 }
 
 /// Hands everything over, then leaves the ring and ends the process.
@@ -207,10 +165,10 @@ pub(super) async fn leave(
 pub(super) async fn leaving(State(api): State<Api>) -> Result<Response, Refusal> {
     let usage = api.node.shards.usage();
     let (state, reason) = match api.node.departure() {
-        Departure::Stays => ("stays", None),
-        Departure::Draining => ("draining", None),
-        Departure::Stuck(reason) => ("stuck", Some(reason)),
-        Departure::Left => ("left", None),
+        Departure::Stays => (reply::Departure::Stays, None),
+        Departure::Draining => (reply::Departure::Draining, None),
+        Departure::Stuck(reason) => (reply::Departure::Stuck, Some(reason)),
+        Departure::Left => (reply::Departure::Left, None),
     };
     let report = LeaveReport {
         state,

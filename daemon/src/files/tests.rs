@@ -220,7 +220,7 @@ fn the_network_is_kept_and_damage_is_an_error() {
 fn daemon_info_comes_and_goes() {
     let (_root, directory) = open();
     let path = directory.path().join("daemon.json");
-    let info = DaemonInfo {
+    let info = DaemonFile {
         pid: 7,
         peer: Peer::new([1; 32]).to_string(),
         api: "http://127.0.0.1:1".to_owned(),
@@ -228,8 +228,8 @@ fn daemon_info_comes_and_goes() {
         started: 5,
         lock: directory.lock_id(),
     };
-    directory.save_daemon_info(&info).unwrap();
-    let read: DaemonInfo = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    directory.save_daemon_file(&info).unwrap();
+    let read: DaemonFile = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(read, info);
     directory.remove_daemon_info().unwrap();
     directory.remove_daemon_info().unwrap();

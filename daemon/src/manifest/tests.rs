@@ -1,10 +1,10 @@
 use std::collections::HashMap;
 
+use mutualstore_contract::reply::Scope;
 use proptest::prelude::*;
 
 use super::*;
 use crate::crypt::{BlockBuffer, FileCipher, Kind};
-use crate::placement::Scope;
 
 const RS: Code = Code::ReedSolomon { data: 4, parity: 2 };
 

@@ -10,8 +10,8 @@ use mutualstore_dht::{Time, custody, ring};
 
 use super::core::{State, Walk};
 use super::{AskError, Node};
-use crate::net::CallError;
 use crate::wire::node::{NodeRequest, NodeResponse};
+use mutualstore_net::CallError;
 
 /// A timer this late means that the process or the machine stood still, so nobody's silence counts.
 const STALL: Duration = Duration::from_secs(3);
@@ -124,7 +124,7 @@ fn collect(node: &Node, state: &mut State, now: Time) -> Work {
             }
             // Written while the lock is held: nobody hears of them before they are kept. Once in a peer's
             // life.
-            ring::Event::Placed(chosen) => node.keep_places(&chosen),
+            ring::Event::Positioned(chosen) => node.keep_places(&chosen),
             ring::Event::PeerChanged(_) => members_changed = true,
             ring::Event::LookupDone { id, outcome } => {
                 if let Some(waiter) = state.lookups.remove(&id) {

@@ -21,7 +21,7 @@ use crate::transfer::locate::locate_at;
 use crate::wire::node::NO_TOKEN;
 
 /// Distinct peers looked up around a stripe.
-const EXPLORED: usize = 16;
+const DISCOVERED: usize = 16;
 
 /// Does what custody asked for and tells it how that went.
 pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
@@ -73,9 +73,9 @@ pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
             }
             node.publish_usage();
         }
-        Effect::Explore { point } => {
+        Effect::Discover { point } => {
             // What it finds is the ring's to know; when it fails, custody asks again.
-            if let Err(error) = node.core.lookup(point, EXPLORED).await {
+            if let Err(error) = node.core.lookup(point, DISCOVERED).await {
                 tracing::debug!(%point, %error, "could not look around");
             }
         }

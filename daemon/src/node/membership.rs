@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use mutualstore_contract::reply::DaemonFile;
 use mutualstore_dht::custody::Standing;
 use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
 use mutualstore_dht::{Contact, Id, Peer, PeerState, Time};
@@ -12,10 +13,10 @@ use super::Node;
 use super::core::State;
 use super::shards::unix_ms;
 use crate::error::Failure;
-use crate::files::{BookEntry, DaemonInfo};
+use crate::files::BookEntry;
 use crate::link::Link;
-use crate::net::{Net, Reason, Refusal};
 use crate::spare;
+use mutualstore_net::{Net, Reason, Refusal};
 
 /// How full this peer is, and whether others could relieve it, is looked at this often even when nothing
 /// comes or goes.
@@ -36,7 +37,7 @@ const MET_WITHIN: Duration = Duration::from_mins(1);
 pub(crate) const LIKELY_HOLDERS: usize = 6;
 
 /// Keeps the contact and `daemon.json` true to where this peer listens.
-pub(crate) async fn follow_addresses(node: Arc<Node>, mut info: DaemonInfo) {
+pub(crate) async fn follow_addresses(node: Arc<Node>, mut info: DaemonFile) {
     let Some(net) = node.net() else { return };
     let mut changes = net.address_changes();
     loop {
@@ -45,7 +46,7 @@ pub(crate) async fn follow_addresses(node: Arc<Node>, mut info: DaemonInfo) {
         if listen != info.listen {
             info.listen = listen;
             tracing::info!(listen = info.listen.join(","), "addresses changed");
-            if let Err(error) = node.data.save_daemon_info(&info) {
+            if let Err(error) = node.data.save_daemon_file(&info) {
                 tracing::warn!(%error, "daemon.json names addresses of before");
             }
         }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, select_ok};
+use mutualstore_contract::reply::Outside;
 use mutualstore_dht::Peer;
-use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Node;
 use super::shards::unix_ms;
 use crate::error::Failure;
-use crate::net::tcp_target;
 use crate::wire::node::{NodeRequest, NodeResponse};
+use mutualstore_net::tcp_target;
 
 /// Peers asked.
 const ASKED: usize = 5;
@@ -24,19 +24,6 @@ const CONNECT: Duration = Duration::from_secs(3);
 const DEADLINE: Duration = Duration::from_secs(8);
 /// Addresses of one peer that are tried.
 const TRIED: usize = 8;
-
-/// What some others said.
-#[derive(Debug, Serialize)]
-pub(crate) struct Outside {
-    /// Peers that were asked.
-    asked: usize,
-    /// Peers that answered.
-    answered: usize,
-    /// Of these, those that could open a connection to an address this peer announces.
-    reached: usize,
-    /// How far their clocks are ahead of this one, the middle of them; none if nobody answered.
-    clock_ahead_ms: Option<i64>,
-}
 
 /// Asks a few peers.
 pub(crate) async fn look(node: &Arc<Node>) -> Outside {
@@ -62,9 +49,9 @@ pub(crate) async fn look(node: &Arc<Node>) -> Outside {
     let mut aheads: Vec<i64> = answers.iter().map(ahead).collect();
     aheads.sort_unstable();
     Outside {
-        asked: others.len(),
-        answered: answers.len(),
-        reached: answers.iter().filter(|(.., reached)| *reached).count(),
+        asked: others.len() as u64,
+        answered: answers.len() as u64,
+        reached: answers.iter().filter(|(.., reached)| *reached).count() as u64,
         clock_ahead_ms: aheads.get(aheads.len() / 2).copied(),
     }
 }

@@ -10,15 +10,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use mutualstore_contract::reply::ScrubReport;
 use mutualstore_dht::Id;
-use serde::Serialize;
+use mutualstore_dht::custody::LOCATOR;
 use tokio::sync::{Notify, watch};
 
 use super::Node;
 use super::shards::Local;
 use crate::files::write_atomic;
-use crate::store::{Key, TOMBSTONE};
-use mutualstore_dht::custody::LOCATOR;
+use mutualstore_store::{Key, TOMBSTONE};
 
 /// Bytes read per second by a pass nobody waits for.
 const RATE: u64 = 1 << 20;
@@ -32,17 +32,6 @@ const NOTED: usize = 256;
 const NAMED: usize = 1000;
 const FILE: &str = "scrub";
 
-/// What a pass found.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Findings {
-    /// Shards and tombstones read.
-    pub(crate) checked: u64,
-    /// Of these, those that were damaged.
-    pub(crate) bad: u64,
-    /// The first of them, `<stripe id>:<index>`.
-    pub(crate) bad_shards: Vec<String>,
-}
-
 /// The scrub as others see it.
 #[derive(Default)]
 pub(crate) struct Scrub {
@@ -50,7 +39,7 @@ pub(crate) struct Scrub {
     asked: Mutex<u64>,
     ask: Notify,
     /// Passes asked for that have ended, and what the last one found.
-    done: watch::Sender<(u64, Findings)>,
+    done: watch::Sender<(u64, ScrubReport)>,
 }
 
 impl Scrub {
@@ -64,7 +53,7 @@ impl Scrub {
     }
 
     /// Waits for the end of a pass.
-    pub(crate) async fn wait(&self, pass: u64) -> Findings {
+    pub(crate) async fn wait(&self, pass: u64) -> ScrubReport {
         let mut done = self.done.subscribe();
         let ended = done.wait_for(|(ended, _)| *ended >= pass).await;
         ended.map(|ended| ended.1.clone()).unwrap_or_default()
@@ -99,8 +88,8 @@ pub(crate) async fn run(node: Arc<Node>) {
 }
 
 /// Reads everything behind `after`; in a hurry because of a request, or else slowly until there is one.
-async fn pass(node: &Node, mut after: Option<Key>, hurry: Option<u64>) -> Option<Findings> {
-    let mut findings = Findings::default();
+async fn pass(node: &Node, mut after: Option<Key>, hurry: Option<u64>) -> Option<ScrubReport> {
+    let mut findings = ScrubReport::default();
     let mut believed = node.shards.reconcile(&node.core, None, NOTED);
     while believed.is_some() {
         believed = node.shards.reconcile(&node.core, believed, NOTED);
@@ -128,7 +117,7 @@ async fn pass(node: &Node, mut after: Option<Key>, hurry: Option<u64>) -> Option
     }
 }
 
-async fn check(node: &Node, key: Key, findings: &mut Findings) {
+async fn check(node: &Node, key: Key, findings: &mut ScrubReport) {
     let stripe = Id::new(key.stripe);
     findings.checked += 1;
     let bad = if key.index == TOMBSTONE {

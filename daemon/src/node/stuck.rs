@@ -4,44 +4,34 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::{Health, ShardState, Unrecoverable};
 use mutualstore_dht::Id;
-use serde::Serialize;
 
 use super::Node;
-use crate::error::{EXIT_NOT_FOUND, EXIT_UNRECOVERABLE, Failure};
+use crate::error::Failure;
 use crate::link::Link;
 use crate::list::Shown;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get;
-use crate::transfer::health::{Asked, Health, ShardHealth, ShardState, shards_of, survey};
+use crate::transfer::health::{Asked, ShardHealth, shards_of, survey};
 
 /// Files, and stripes beside them, that are named at most.
 const NAMED: usize = 100;
 /// Files that are asked about together.
 const PAGE: usize = 2048;
 
-/// Something that cannot be rebuilt now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Stuck {
-    /// Name of a file that was put through this peer; none for a stripe of which only the id is known here.
-    name: Option<String>,
-    /// Which stripe, how many shards are needed, how many are there, and how many may come back.
-    reason: String,
-    /// Whether it stays so whoever comes back: as far as it is known here, too few shards exist.
-    gone: bool,
-}
-
 impl Node {
     /// Asks for everything that this peer can know to be stuck: files put through it, and stripes it is the
     /// home of.
-    pub(crate) async fn stuck(self: &Arc<Self>) -> Result<Vec<Stuck>, Failure> {
+    pub(crate) async fn stuck(self: &Arc<Self>) -> Result<Vec<Unrecoverable>, Failure> {
         let files = self.lost_files().await?;
         let mut stuck = Vec::new();
         let mut named = BTreeSet::new();
         for file in files {
             let Ok(link) = file.link.parse() else { continue };
             let why = self.why_stuck(&link, &mut named).await;
-            stuck.extend(why.map(|why| Stuck {
+            stuck.extend(why.map(|why| Unrecoverable {
                 name: Some(file.name),
                 ..why
             }));
@@ -75,7 +65,7 @@ impl Node {
     }
 
     /// Why a file cannot be rebuilt, of its first such stripe; none if it can be by now. Notes the stripes.
-    async fn why_stuck(self: &Arc<Self>, link: &Link, named: &mut BTreeSet<Id>) -> Option<Stuck> {
+    async fn why_stuck(self: &Arc<Self>, link: &Link, named: &mut BTreeSet<Id>) -> Option<Unrecoverable> {
         let manifest = Id::new(link.manifest);
         named.insert(manifest);
         let transfer = Transfer::new(Operation::Get);
@@ -83,15 +73,15 @@ impl Node {
             Err(failure) => {
                 let shards = shards_of(self, manifest).await;
                 let away = away(&shards);
-                let gone = away == 0 && matches!(failure.exit, EXIT_NOT_FOUND | EXIT_UNRECOVERABLE);
+                let gone = away == 0 && matches!(failure.exit, exit::NOT_FOUND | exit::UNRECOVERABLE);
                 // How many the manifest needs stands in its shards, and nobody has one.
                 let why = match failure.exit {
-                    EXIT_NOT_FOUND => format!("stripe {manifest}: at least 1 needed, 0 there"),
+                    exit::NOT_FOUND => format!("stripe {manifest}: at least 1 needed, 0 there"),
                     _ => failure.message,
                 };
                 let reason = format!("{why}{}", outlook(away, gone));
                 let name = None;
-                Some(Stuck { name, reason, gone })
+                Some(Unrecoverable { name, reason, gone })
             }
             Ok(open) => {
                 let asked: Vec<Asked> = open.layout.iter().map(|stripe| stripe.asked).collect();
@@ -103,7 +93,7 @@ impl Node {
     }
 
     /// Those stripes of which too few shards are reachable, in words.
-    async fn lost_of(self: &Arc<Self>, asked: &[Asked]) -> Vec<(Id, Stuck)> {
+    async fn lost_of(self: &Arc<Self>, asked: &[Asked]) -> Vec<(Id, Unrecoverable)> {
         let found = survey(self, asked).await;
         let lost = asked
             .iter()
@@ -116,7 +106,7 @@ impl Node {
             let outlook = outlook(away, gone);
             let reason = format!("stripe {stripe}: {k} needed, {} there{outlook}", found.live);
             let name = None;
-            (*stripe, Stuck { name, reason, gone })
+            (*stripe, Unrecoverable { name, reason, gone })
         })
         .collect()
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
+use mutualstore_contract::reply::RingCheck;
 use mutualstore_dht::Peer;
-use serde::Serialize;
 
 use super::Node;
 use crate::error::Failure;
@@ -17,16 +17,6 @@ use crate::wire::node::{NodeRequest, NodeResponse};
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Peers and lookups asked at the same time.
 const PARALLEL: usize = 8;
-
-/// What a check of the ring found.
-#[derive(Debug, Serialize)]
-pub(crate) struct RingCheck {
-    pub(crate) ok: bool,
-    /// Virtual nodes looked up from here.
-    pub(crate) lookups: usize,
-    /// One line for each peer that sees another ring and each virtual node that was not found.
-    pub(crate) problems: Vec<String>,
-}
 
 /// Has every peer walk the ring, compares what they met, and looks every virtual node up.
 pub(crate) async fn check_ring(node: &Arc<Node>) -> Result<RingCheck, Failure> {

@@ -5,13 +5,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use mutualstore_contract::units::counted;
 use mutualstore_dht::ring::{Phase, SelfChange};
 use mutualstore_dht::{Peer, PeerState};
 
 use super::Node;
 use super::core::State;
 use crate::error::Failure;
-use crate::units::counted;
 use crate::wire::node::{Mending, NodeRequest, NodeResponse};
 
 /// How long a peer may take to answer.
@@ -42,7 +42,7 @@ pub(crate) enum Departure {
 impl Node {
     /// What this peer rebuilds.
     pub(crate) fn mending(&self) -> Mending {
-        let health = self.core.read(|state| state.custody.health());
+        let health = self.core.read(|state| state.custody.stats());
         Mending {
             pending: (health.repairs_waiting + health.repairs_running) as u64,
             regenerated: health.regenerated_total,

@@ -15,17 +15,19 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::{self, FuturesUnordered};
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::{Deleted, ShardState};
+use mutualstore_contract::units::counted;
 use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::Header;
-use serde::Serialize;
 
 use super::events::{Operation, Transfer};
 use super::get;
-use super::health::{Asked, Away, ShardState, StripeHealth, survey_with};
+use super::health::{Asked, Away, StripeHealth, survey_with};
 use super::stripes::{BY_OWNER, Unread, Wanted, fetch_stripe};
 use crate::crypt::{owner_key, sign_deletion};
-use crate::error::{EXIT_NOT_FOUND, EXIT_UNRECOVERABLE, Failure};
+use crate::error::Failure;
 use crate::journal::Exposed;
 use crate::link::Link;
 use crate::node::Node;
@@ -33,7 +35,6 @@ use crate::node::service;
 use crate::node::shards::unix_ms;
 use crate::spare;
 use crate::tombstone::Tombstone;
-use crate::units::counted;
 use crate::wire::node::{Burial, MAX_BURIALS, NodeRequest, NodeResponse};
 
 /// A holder that does not answer within this is asked again.
@@ -48,17 +49,6 @@ const REMEMBERED: usize = 1 << 16;
 const SPREADING: usize = 8;
 /// Places behind those of a stripe's shards where a shard may lie too.
 const SPARE: usize = 4;
-
-/// What was deleted.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Deleted {
-    pub(crate) name: String,
-    pub(crate) size_bytes: u64,
-    /// Stripes, those of the manifest included; 0 if an earlier attempt had deleted them all.
-    pub(crate) stripes: usize,
-    /// Shards known at peers that did not answer: they go when these come back.
-    pub(crate) shards_left: usize,
-}
 
 /// Deletes the file behind a link. Only the account that put it can. On return fewer than k shards of each
 /// stripe lie on peers that do not know; when it fails, what is deleted stays so and the rest can be deleted
@@ -78,7 +68,7 @@ pub(crate) async fn delete(
             finish_root(node, link, tombstone.header()).await?;
             return Ok(None);
         }
-        Err(Unread::Short(failure)) if failure.exit == EXIT_UNRECOVERABLE => {
+        Err(Unread::Short(failure)) if failure.exit == exit::UNRECOVERABLE => {
             let message = format!(
                 "{}, of the manifest, without which nobody knows what else to delete; nothing was deleted; \
                  try again when peers that are missing are back",
@@ -108,8 +98,8 @@ pub(crate) async fn delete(
     Ok(Some(Deleted {
         name: file.manifest.name,
         size_bytes: file.manifest.size,
-        stripes: file.layout.len(),
-        shards_left,
+        stripes: file.layout.len() as u64,
+        shards_left: shards_left as u64,
     }))
 }
 
@@ -178,11 +168,11 @@ pub(crate) async fn resume(node: &Arc<Node>, sealed: &str) -> ControlFlow<()> {
     };
     match delete(node, &link, &Transfer::new(Operation::Delete)).await {
         // A peer that does not see the others finds nothing too.
-        Err(failure) if failure.retry || failure.exit == EXIT_NOT_FOUND && !node.sees_most() => {
+        Err(failure) if failure.retry || failure.exit == exit::NOT_FOUND && !node.sees_most() => {
             tracing::debug!(%failure, "a deletion in the journal cannot be finished yet");
             return ControlFlow::Continue(());
         }
-        Err(failure) if failure.exit != EXIT_NOT_FOUND => {
+        Err(failure) if failure.exit != exit::NOT_FOUND => {
             tracing::warn!(%failure, "a deletion that was interrupted is given up");
             return ControlFlow::Break(());
         }

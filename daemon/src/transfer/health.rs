@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use mutualstore_contract::reply::{Health, ShardState};
 use mutualstore_dht::custody::matched;
 use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::MAX_SHARDS;
-use serde::Serialize;
 
 use crate::node::Node;
 use crate::node::service::holdings;
-use crate::store::TOMBSTONE;
 use crate::wire::node::{NodeRequest, NodeResponse, StripeHoldings};
+use mutualstore_store::TOMBSTONE;
 
 /// A peer that does not answer within this counts as unreachable.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -23,34 +23,6 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 256;
 /// Rings up to this size are asked whole, so that shards off their place are seen too.
 const ASK_ALL: usize = 64;
-
-/// Worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Health {
-    /// Fewer than k shards are reachable.
-    Lost,
-    /// Exactly k: one more failure loses it for now.
-    Endangered,
-    /// More than k, fewer than n.
-    Degraded,
-    /// All n on distinct live peers.
-    Safe,
-}
-
-/// Where one shard is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ShardState {
-    /// Held by a live peer.
-    Ok,
-    /// Held, but its put is not finished.
-    Pending,
-    /// Nobody is known to hold it.
-    Missing,
-    /// Its holder does not answer.
-    Unreachable,
-}
 
 /// One shard of a stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]

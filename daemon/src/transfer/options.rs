@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU32;
 
+use mutualstore_contract::reply::Scope;
+use mutualstore_contract::units::{Size, counted};
 use mutualstore_dht::ring::Phase;
 use mutualstore_dht::{Contact, PeerState};
 use mutualstore_erasure::{Code, Policy};
@@ -11,8 +13,6 @@ use crate::error::Failure;
 use crate::manifest::{Geometry, MAX_SHARD_SIZE};
 use crate::node::Node;
 use crate::node::membership::FULL_ABOVE;
-use crate::placement::Scope;
-use crate::units::{Size, counted};
 
 /// What the person asked for.
 #[derive(Clone, Debug)]

@@ -15,6 +15,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::Stream;
 use futures::TryStreamExt;
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::PutReport;
+use mutualstore_contract::units::counted;
 use mutualstore_erasure::{Code, StripeId, VerifiedShard, encode};
 use tokio::task::{JoinError, JoinHandle};
 use zeroize::Zeroizing;
@@ -25,10 +28,10 @@ use super::events::Transfer;
 use super::lease::{Leased, Lost};
 use super::locate::locate_stripes;
 use super::options::PutOptions;
-use super::report::{PutReport, nothing_stored, too_few};
+use super::report::{nothing_stored, of_put, too_few};
 use super::stripes::{Placed, TooFewHolders, Writing, store_stripe};
 use crate::crypt::{self, BlockBuffer, FileCipher, Kind};
-use crate::error::{EXIT_NO_SPACE, Failure};
+use crate::error::Failure;
 use crate::journal::{self, Exposed};
 use crate::link::Link;
 use crate::list::Listed;
@@ -38,7 +41,6 @@ use crate::names::media_type_of;
 use crate::node::Node;
 use crate::node::shards::{Keep, unix_ms};
 use crate::placement::Placement;
-use crate::units::counted;
 use crate::wire::node::PutSecret;
 
 /// Stripes on their way at the same time, per put; fewer on a slow link.
@@ -66,7 +68,7 @@ pub(crate) async fn put<E: std::fmt::Display>(
     node.publish_usage();
     let link = outcome?;
     node.metrics.put_done(putting.size);
-    let mut report = PutReport::new(&link, putting.code, putting.placement, &putting.stripes);
+    let mut report = of_put(&link, putting.code, putting.placement, &putting.stripes);
     report.size_bytes = putting.size;
     report.seconds = begun.elapsed().as_secs_f64();
     report.warning = warning.or(report.warning).or_else(|| putting.one_group());
@@ -497,7 +499,7 @@ impl<'a> Putting<'a> {
         }
         let all = discard_all(self.node, self.secret, self.leased.lease().held()).await;
         // Who was only full holds nothing; of who was silent nobody knows.
-        if let (Some(exposed), false) = (self.exposed.take(), all && failure.exit == EXIT_NO_SPACE) {
+        if let (Some(exposed), false) = (self.exposed.take(), all && failure.exit == exit::NO_SPACE) {
             let (node, journal) = (Arc::clone(self.node), self.journal.take());
             // Beyond so many at once, the next start sees to it.
             if let Ok(permit) = Arc::clone(&node.taking_back).try_acquire_owned() {

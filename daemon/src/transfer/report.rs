@@ -1,57 +1,38 @@
 //! What a person hears of a put: its report, or why nothing was stored.
 
+use mutualstore_contract::reply::PutReport;
+use mutualstore_contract::units::counted;
 use mutualstore_erasure::Code;
-use serde::Serialize;
 
 use super::stripes::{Placed, TooFewHolders};
 use crate::error::Failure;
 use crate::link::Link;
-use crate::placement::{Placement, Scope};
-use crate::units::counted;
+use crate::placement::Placement;
 
-/// What a put did.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct PutReport {
-    pub(crate) link: String,
-    pub(crate) size_bytes: u64,
-    pub(crate) stripes: usize,
-    pub(crate) code: String,
-    pub(crate) placement: String,
-    /// None where the policy has no groups.
-    pub(crate) scope: Option<Scope>,
-    pub(crate) shards_stored: usize,
-    pub(crate) shards_total: usize,
-    pub(crate) seconds: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) warning: Option<String>,
-}
-
-impl PutReport {
-    /// Of a file whose stripes were stored like this; its size and the time it took are not known here.
-    pub(super) fn new(link: &Link, code: Code, placement: Placement, stripes: &[Placed]) -> Self {
-        let stored: usize = stripes.iter().map(|placed| placed.holders.len()).sum();
-        let total: usize = stripes.iter().map(|placed| usize::from(placed.n)).sum();
-        let bare = stripes
-            .iter()
-            .any(|placed| placed.holders.len() <= usize::from(placed.k) && placed.n > placed.k);
-        let of = format!("{stored} of {} stored", counted(total, "shard"));
-        let warning = match (stored < total, bare) {
-            (_, true) => Some(format!("{of}: unprotected until repaired")),
-            (true, false) => Some(format!("{of}; the rest follows when peers return")),
-            (false, false) => None,
-        };
-        Self {
-            link: link.to_string(),
-            size_bytes: 0,
-            stripes: stripes.len(),
-            code: code.to_string(),
-            placement: placement.policy.to_string(),
-            scope: placement.scope(),
-            shards_stored: stored,
-            shards_total: total,
-            seconds: 0.0,
-            warning,
-        }
+/// Of a file whose stripes were stored like this; its size and the time it took are not known here.
+pub(super) fn of_put(link: &Link, code: Code, placement: Placement, stripes: &[Placed]) -> PutReport {
+    let stored: usize = stripes.iter().map(|placed| placed.holders.len()).sum();
+    let total: usize = stripes.iter().map(|placed| usize::from(placed.n)).sum();
+    let bare = stripes
+        .iter()
+        .any(|placed| placed.holders.len() <= usize::from(placed.k) && placed.n > placed.k);
+    let of = format!("{stored} of {} stored", counted(total, "shard"));
+    let warning = match (stored < total, bare) {
+        (_, true) => Some(format!("{of}: unprotected until repaired")),
+        (true, false) => Some(format!("{of}; the rest follows when peers return")),
+        (false, false) => None,
+    };
+    PutReport {
+        link: link.to_string(),
+        size_bytes: 0,
+        stripes: stripes.len() as u64,
+        code: code.to_string(),
+        placement: placement.policy.to_string(),
+        scope: placement.scope(),
+        shards_stored: stored as u64,
+        shards_total: total as u64,
+        seconds: 0.0,
+        warning,
     }
 }
 

@@ -30,12 +30,13 @@ use std::time::{Duration, Instant};
 use mutualstore_dht::{Id, Peer};
 use tokio::sync::Notify;
 
-pub(crate) use self::tell::{Tally, Told};
-use super::health::{Health, health_of};
+pub(crate) use self::tell::Told;
+use super::health::health_of;
 use super::stripes::Placed;
 use crate::error::Failure;
 use crate::list::index::Index;
 use crate::node::Node;
+use mutualstore_contract::reply::Health;
 
 /// A file that is safe is asked about again after this, or later where there are many.
 const PERIOD: Duration = Duration::from_mins(15);

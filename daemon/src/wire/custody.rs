@@ -180,12 +180,12 @@ pub(super) fn wire_request(request: &Request) -> wire::CustodyRequest {
             questions: questions.iter().map(ask).collect(),
         }),
         Request::Status { stripes } => Kind::Status(wire_stripes(stripes)),
-        Request::Count { stripes } => Kind::Count(wire_stripes(stripes)),
+        Request::Audit { stripes } => Kind::Count(wire_stripes(stripes)),
         Request::Held { stripes } => Kind::Held(wire_stripes(stripes)),
         Request::Release { pins } => Kind::Release(wire::Release {
             pins: pins.iter().map(pin).collect(),
         }),
-        Request::Counted { totals } => Kind::Counted(wire::Counted {
+        Request::Audited { totals } => Kind::Counted(wire::Counted {
             totals: totals.iter().map(total).collect(),
         }),
     };
@@ -233,7 +233,7 @@ pub(super) fn request(message: wire::CustodyRequest) -> Result<Request, Malforme
             Kind::Status(m) => Request::Status {
                 stripes: stripes(&m)?,
             },
-            Kind::Count(m) => Request::Count {
+            Kind::Count(m) => Request::Audit {
                 stripes: stripes(&m)?,
             },
             Kind::Held(m) => {
@@ -245,7 +245,7 @@ pub(super) fn request(message: wire::CustodyRequest) -> Result<Request, Malforme
             Kind::Counted(m) => {
                 at_most(m.totals.len(), MAX_ENTRIES)?;
                 let total = |m: &wire::StripeTotal| Ok((id(&m.stripe)?, index(m.total)?));
-                Request::Counted {
+                Request::Audited {
                     totals: m.totals.iter().map(total).collect::<Result<_, Malformed>>()?,
                 }
             }
@@ -305,8 +305,8 @@ fn holds(message: &wire::Holds) -> Result<Holds, Malformed> {
     }
     Ok(Holds {
         indices,
-        minded: message.minded,
-        told: message.told.iter().map(peer).collect::<Result<_, Malformed>>()?,
+        under_repair: message.minded,
+        reported: message.told.iter().map(peer).collect::<Result<_, Malformed>>()?,
     })
 }
 
@@ -322,8 +322,8 @@ pub(super) fn wire_response(response: &Response) -> wire::CustodyResponse {
     };
     let holds = |holds: &Holds| wire::Holds {
         indices: Bytes::copy_from_slice(&holds.indices),
-        minded: holds.minded,
-        told: holds.told.iter().map(wire_peer).collect(),
+        minded: holds.under_repair,
+        told: holds.reported.iter().map(wire_peer).collect(),
     };
     let kind = match response {
         Response::Reported(reported) => Kind::Reported(wire_reported(reported)),

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_that_claims_all_keeps_one() {
+    fn peer_that_claims_all_indices_keeps_one() {
         let held = [(0, 9), (1, 9), (2, 9), (3, 9), (0, 1), (2, 3)];
         let matching = Matching::of(&by_index(4, &held.into_iter(), |peer| peer != 9));
         assert_eq!(matching.len(), 3);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_may_be_matched_than_there_are_indices_and_holders() {
+    fn matching_of_crowded_holders_is_smaller_than_both_sides() {
         // Three indices and three holders, but two of them have nothing but index 0.
         let held = BTreeSet::from([(0, 'a'), (1, 'a'), (2, 'a'), (0, 'b'), (0, 'c')]);
         assert_eq!(matched(&held), 2);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn who_keeps_one_first_goes_on_to_keep_one() {
+    fn matching_extended_keeps_its_keepers() {
         let first = [(0, vec![1]), (1, vec![])];
         let mut matching = Matching::of(&first);
         matching.extend(&[(0, vec![1, 2]), (1, vec![1])]);
@@ -150,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_matching_is_larger(held in prop::collection::vec((0..5u8, 0..6u8), 0..14)) {
+        fn matching_of_any_holders_is_maximum(held in prop::collection::vec((0..5u8, 0..6u8), 0..14)) {
             let holders = by_index(5, &held.iter().copied(), |peer| peer);
             let matching = Matching::of(&holders);
             prop_assert_eq!(matching.len(), largest(&holders, &BTreeSet::new()));

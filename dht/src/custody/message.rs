@@ -16,16 +16,17 @@ pub const BUCKETS: usize = 256;
 /// A question or an instruction of one peer to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Holder to home: what the sender holds of the receiver's stripes. Answered by [`Response::Reported`].
+    /// Holder to primary: what the sender holds of the receiver's stripes. Answered by
+    /// [`Response::Reported`].
     Report(Report),
-    /// Home to holder: report to me soon. Answered by [`Response::Taken`].
+    /// Primary to holder: report to me soon. Answered by [`Response::Taken`].
     Solicit,
-    /// Home to holder: these stripes are committed. Answered by [`Response::Taken`], before it is durable.
+    /// Primary to holder: these stripes are committed. Answered by [`Response::Taken`], before it is durable.
     Commit {
         /// At most [`MAX_ENTRIES`].
         stripes: Vec<Id>,
     },
-    /// Home to holder: these shards look surplus; drop those that are. Answered by [`Response::Taken`].
+    /// Primary to holder: these shards look in excess; drop those that are. Answered by [`Response::Taken`].
     Trim {
         /// At most [`MAX_ENTRIES`] divided by n.
         orders: Vec<TrimOrder>,
@@ -41,9 +42,9 @@ pub enum Request {
         /// At most [`MAX_ENTRIES`].
         stripes: Vec<Id>,
     },
-    /// Home to another peer: count these stripes, which I have repaired. Answered by [`Response::Taken`];
-    /// what is found follows as [`Request::Counted`].
-    Count {
+    /// Primary to another peer: audit these stripes, which I have repaired. Answered by [`Response::Taken`];
+    /// what is found follows as [`Request::Audited`].
+    Audit {
         /// At most [`MAX_ENTRIES`].
         stripes: Vec<Id>,
     },
@@ -59,8 +60,8 @@ pub enum Request {
         /// At most [`MAX_ENTRIES`].
         pins: Vec<Pin>,
     },
-    /// To the home: so many distinct indices on as many peers answered. Answered by [`Response::Taken`].
-    Counted {
+    /// To the primary: so many distinct indices on as many peers answered. Answered by [`Response::Taken`].
+    Audited {
         /// At most [`MAX_ENTRIES`].
         totals: Vec<(Id, u8)>,
     },
@@ -86,15 +87,15 @@ pub enum Response {
 pub struct Holds {
     /// Ascending; [`TOMBSTONE`](super::TOMBSTONE) where it holds that.
     pub indices: Vec<u8>,
-    /// It is home of the stripe and at it: about to repair, and its repairs succeed, or the stripe cannot be
-    /// repaired.
-    pub minded: bool,
-    /// What its home says besides, where holders cannot be found from the stripe's id: who else lives and
-    /// holds shards, as far as it was told. All answers of one response name at most [`MAX_ENTRIES`].
-    pub told: Vec<Peer>,
+    /// It is the primary of the stripe and at it: about to repair, and its repairs succeed, or the stripe
+    /// cannot be repaired.
+    pub under_repair: bool,
+    /// What its primary says besides, where holders cannot be found from the stripe's id: who else lives and
+    /// holds shards, as far as they reported. All answers of one response name at most [`MAX_ENTRIES`].
+    pub reported: Vec<Peer>,
 }
 
-/// The fingerprint of what a holder holds of one home's stripes, with the content of some buckets.
+/// The fingerprint of what a holder holds of one primary's stripes, with the content of some buckets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Random number of the sender's run.
@@ -149,13 +150,13 @@ pub struct Entry {
     pub committed: bool,
 }
 
-/// What the home makes of a report.
+/// What the primary makes of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reported {
-    /// None: the home's record of the sender has the fingerprint reported. Otherwise the record's
+    /// None: the primary's record of the sender has the fingerprint reported. Otherwise the record's
     /// fingerprint of each non-empty bucket, ascending, at most [`BUCKETS`].
     pub differs: Option<Vec<(u8, u64)>>,
-    /// Listed stripes whose home is another peer in the receiver's view, and who. At most [`MAX_ENTRIES`].
+    /// Listed stripes whose primary is another peer in the receiver's view, and who. At most [`MAX_ENTRIES`].
     pub elsewhere: Vec<(Id, Peer)>,
 }
 
@@ -164,7 +165,7 @@ pub struct Reported {
 pub struct TrimOrder {
     /// The stripe.
     pub stripe: Id,
-    /// The receiver's surplus index.
+    /// The receiver's excess index.
     pub index: u8,
     /// Who else holds that index.
     pub keep: Peer,
@@ -198,10 +199,10 @@ pub struct Pin {
 /// What a peer knows of a stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Nothing.
+    /// It holds nothing of the stripe.
     None,
     /// It holds a pending shard and knows of no commit.
     Pending,
-    /// It holds a committed shard, or as home knows of a holder of one.
+    /// It holds a committed shard, or as the primary knows of a holder of one.
     Committed,
 }

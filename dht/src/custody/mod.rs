@@ -2,58 +2,48 @@
 //!
 //! Custody knows stripe ids and shard indices, never bytes. Every peer plays three parts at once:
 //!
-//! * The **holder** keeps the inventory of its own store and reports each shard to the shard's *home*, the
-//!   first successor of the stripe id in its view (`exchange`). It drops surplus shards by the safe rule
-//!   (`witness`, `trim`) and pending ones when their lease ended and nobody knows of a commit (`lease`).
-//! * The **home** puts the reports together (`home`), judges what each stripe needs (`plan`) and has
-//!   missing shards regenerated, misplaced ones copied to their place, surplus ones trimmed and commits
+//! * The **holder** keeps the inventory of its own store and reports each shard to the shard's *primary*, the
+//!   first successor of the stripe id in its view (`exchange`). It drops excess shards by the safe rule
+//!   (`search`, `trim`) and pending ones when their lease ended and nobody knows of a commit (`lease`).
+//! * The **primary** puts the reports together (`primary`), judges what each stripe needs (`plan`) and has
+//!   missing shards regenerated, misplaced ones copied to their place, excess ones trimmed and commits
 //!   spread (`repair`).
-//! * The **witness** answers questions about what it holds, counts for the home what that has repaired, and
-//!   takes over where a home does not repair (`count`).
+//! * The **auditor** answers questions about what it holds, audits for the primary what that has repaired,
+//!   and takes over where a primary does not repair (`audit`).
 //!
 //! Invariants. A shard that [`Effect::Drop`] names was either confirmed elsewhere, with n distinct legal
 //! holders of all indices answering, or pending past its lease with no living peer that knows of a commit and
-//! no suspect one that might, or its stripe is deleted and the tombstone is held here. No home ever needs to
-//! be right: two that disagree waste work and lose nothing. No peer needs to be honest: a liar hides or takes
-//! one index of a stripe, which is what parity is for, and what it claims or orders beyond that is checked or
-//! put up with (`matching`, `witness`, `count`). No call costs more than a bounded slice of the inventory.
+//! no suspect one that might, or its stripe is deleted and the tombstone is held here. No primary ever needs
+//! to be right: two that disagree waste work and lose nothing. No peer needs to be honest: a liar hides or
+//! takes one index of a stripe, which is what parity is for, and what it claims or orders beyond that is
+//! checked or put up with (`matching`, `search`, `audit`). No call costs more than a bounded slice of the
+//! inventory.
 //!
-//! A deleted stripe leaves a *tombstone*: held, reported to the home and handed on like a shard, by an index
-//! no shard has. A home that hears of one fetches it, for nobody's word is enough, and has it copied to the n
-//! peers that should hold the stripe and to whoever says that it holds a shard of it; whoever gets it drops
-//! its shards. Tombstones move with the arc, are not trimmed, and age from their receipt.
+//! A deleted stripe leaves a *tombstone*: held, reported to the primary and handed on like a shard, by an
+//! index no shard has. A primary that hears of one fetches it, for nobody's word is enough, and has it copied
+//! to the n peers that should hold the stripe and to whoever says that it holds a shard of it; whoever gets
+//! it drops its shards. Tombstones move with the arc, are not trimmed, and age from their receipt.
 //!
-//! Where shards go is the policy's business (`places`, [`placement`](crate::placement)), and so is the
+//! Where shards go is the policy's business (`preference`, [`placement`](crate::placement)), and so is the
 //! locator that is left with the first peers from the id of a stripe whose holders lie elsewhere.
 //!
 //! The driver inserts all its store holds before the first call that shows a settled ring: what is not
 //! reported counts as lost after `settle`. It calls `handle_timeout` at `poll_timeout`, and empties
 //! `poll_transmit` and `poll_effect` after every call.
 
-mod count;
-mod dialogue;
-mod exchange;
-mod explore;
-mod fingerprint;
+mod audit;
 mod holder;
-mod home;
-mod inventory;
-mod lease;
+mod key;
 mod matching;
 mod message;
-mod outbox;
 mod peers;
-mod places;
-mod plan;
-mod repair;
+mod primary;
 mod sweep;
-mod takeover;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod timers;
-mod trim;
 mod types;
-mod witness;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -66,24 +56,24 @@ pub use message::{
     Response, Status, TrimOrder,
 };
 pub use types::{
-    CustodyConfig, Effect, Health, Holding, JobId, JobOutcome, LOCATOR, RequestId, Shape, ShardRecord,
+    CustodyConfig, CustodyStats, Effect, Holding, JobId, JobOutcome, LOCATOR, RequestId, Shape, ShardRecord,
     Standing, State, StripeRecord, TOMBSTONE, Transmit,
 };
 
 use crate::placement::Roster;
 use crate::{Id, Membership, Peer, Time};
-use count::Counts;
-use explore::Explored;
-use fingerprint::{ShardKey, Slot};
-use home::{Class, Home};
-use inventory::Inventory;
-use lease::Inquiries;
-use outbox::Asked;
+use audit::Audits;
+use holder::inventory::Inventory;
+use holder::lease::Inquiries;
+use holder::search::Searches;
+use holder::trim::Trims;
+use key::{ShardKey, Slot};
 use peers::{Handle, Peers};
-use repair::Jobs;
-use trim::Trims;
+use primary::Jobs;
+use primary::reports::{Reports, StripeHealth};
+use sync::discover::Discovered;
+use sync::outbox::Asked;
 use types::{MAX_PAGE, is_shard};
-use witness::Searches;
 
 /// Shards or stripes looked at in one `handle_timeout`.
 const SLICE: usize = 512;
@@ -97,15 +87,15 @@ pub struct Custody {
     rng: ChaCha8Rng,
     peers: Peers,
     inventory: Inventory,
-    home: Home,
+    reports: Reports,
     jobs: Jobs,
     trims: Trims,
     searches: Searches,
     /// Shards the driver was asked to drop and may still find in the store.
     dropping: BTreeSet<ShardKey>,
     inquiries: Inquiries,
-    explored: Explored,
-    counts: Counts,
+    discovered: Discovered,
+    audits: Audits,
     /// All peers in the order of runs, where a policy asked for it since the membership changed.
     roster: Option<Roster>,
     needs_roster: bool,
@@ -134,14 +124,14 @@ impl Custody {
             rng,
             peers: Peers::new(me, config.repair_delay, now),
             inventory: Inventory::default(),
-            home: Home::default(),
+            reports: Reports::default(),
             jobs: Jobs::default(),
             trims: Trims::new(config.pin, instance),
             searches: Searches::default(),
             dropping: BTreeSet::new(),
             inquiries: Inquiries::new(),
-            explored: Explored::new(),
-            counts: Counts::new(now),
+            discovered: Discovered::new(),
+            audits: Audits::new(now),
             roster: None,
             needs_roster: false,
             requests: BTreeMap::new(),
@@ -161,8 +151,8 @@ impl Custody {
         0.9 + 0.2 * f64::from(self.rng.next_u32()) / f64::from(u32::MAX)
     }
 
-    /// The home of a stripe in the ring's view: its first successor, this peer possible.
-    pub fn home_of(&self, ring: &impl Membership, stripe: Id) -> Option<Peer> {
+    /// The primary of a stripe in the ring's view: its first successor, this peer possible.
+    pub fn primary_of(&self, ring: &impl Membership, stripe: Id) -> Option<Peer> {
         ring.successors(stripe, 1).first().map(|member| member.peer)
     }
 
@@ -176,7 +166,7 @@ impl Custody {
             record.outgoing.soon(now + self.config.exchange_dirty);
         }
         if observed.vanished {
-            self.recount(now);
+            self.audit_soon(now);
         }
         if observed.changed {
             self.roster = None;
@@ -192,14 +182,14 @@ impl Custody {
     fn sweep(&mut self, now: Time) {
         self.swept = now;
         self.inventory.sweep.start();
-        self.home.sweep.start();
+        self.reports.sweep.start();
     }
 
     /// The clock jumped or the event loop stalled: the others may have been there all the time.
     pub fn handle_stall(&mut self, now: Time) {
         self.now = now;
         self.peers.stalled(now);
-        self.counts.stalled();
+        self.audits.stalled();
         self.sweep(now);
     }
 
@@ -225,7 +215,7 @@ impl Custody {
         let handle = met.or_else(|| self.peers.note_unmet(now, peer, ring.is_alive(peer)));
         let forgotten = handle.is_some_and(|handle| self.peers.forget(now, handle));
         if forgotten {
-            self.home.sweep.start();
+            self.reports.sweep.start();
         }
         forgotten
     }
@@ -249,20 +239,20 @@ impl Custody {
             self.sweep(now);
         }
         for key in self.inventory.unsettled(SLICE) {
-            let home = self.home_of(ring, key.slot.stripe);
-            let home = home.map(|home| self.peers.intern(now, home, true));
-            self.set_home(now, key, home, false);
+            let primary = self.primary_of(ring, key.slot.stripe);
+            let primary = primary.map(|primary| self.peers.intern(now, primary, true));
+            self.set_primary(now, key, primary, false);
         }
         self.trims.handle_timeout(now);
         self.handle_searches(now, ring);
         while let Some(key) = self.inventory.leases.pop_due(now) {
             self.handle_lease(now, ring, key);
         }
-        for slot in self.home.unjudged(now, SLICE) {
+        for slot in self.reports.unjudged(now, SLICE) {
             self.judge(now, ring, slot);
         }
         self.launch(now, ring);
-        self.handle_counts(now, ring);
+        self.handle_audits(now, ring);
         // A report amid the first look at the inventory would withdraw what was not looked at yet.
         if self.inventory.fresh.is_empty() {
             while let Some(peer) = self.peers.pop_due(now) {
@@ -281,18 +271,18 @@ impl Custody {
             return Some(self.recheck);
         }
         let busy = self.inventory.sweep.is_running()
-            || self.home.sweep.is_running()
+            || self.reports.sweep.is_running()
             || !self.inventory.fresh.is_empty()
-            || !self.home.dirty.is_empty();
+            || !self.reports.dirty.is_empty();
         let timers = [
             busy.then_some(self.now),
             Some(self.sweep_due()),
             self.inventory.leases.next(),
-            self.home.wakes.next(),
+            self.reports.wakes.next(),
             self.jobs.poll_timeout(self.config.parallel),
             self.trims.poll_timeout(),
             self.searches.poll_timeout(),
-            self.counts.poll_timeout(),
+            self.audits.poll_timeout(),
             self.peers.next_due(),
         ];
         timers.into_iter().flatten().min()
@@ -315,37 +305,37 @@ impl Custody {
         shards.map(|(_, held)| held.shape.n).max().unwrap_or(0)
     }
 
-    /// The stripes this peer is home of, and its repairs.
-    pub fn health(&self) -> Health {
-        Health {
-            safe: self.home.count(Class::Safe),
-            degraded: self.home.count(Class::Degraded),
-            uncounted: self.home.count(Class::Uncounted),
-            endangered: self.home.count(Class::Endangered),
-            lost: self.home.count(Class::Lost),
-            pending: self.home.count(Class::Pending),
-            unsure: self.home.count(Class::Unsure),
-            inconsistent: self.home.inconsistent(),
+    /// The stripes this peer is the primary of, and its repairs.
+    pub fn stats(&self) -> CustodyStats {
+        CustodyStats {
+            safe: self.reports.count(StripeHealth::Safe),
+            degraded: self.reports.count(StripeHealth::Degraded),
+            unaudited: self.reports.count(StripeHealth::Unaudited),
+            endangered: self.reports.count(StripeHealth::Endangered),
+            lost: self.reports.count(StripeHealth::Lost),
+            pending: self.reports.count(StripeHealth::Pending),
+            unsure: self.reports.count(StripeHealth::Unsure),
+            inconsistent: self.reports.inconsistent(),
             repairs_waiting: self.jobs.waiting(),
             repairs_running: self.jobs.running(),
-            parked: self.home.parked(),
+            parked: self.reports.parked(),
             regenerated_total: self.jobs.regenerated_total,
             bytes_total: self.jobs.bytes_total,
-            taken_over_total: self.counts.taken_over_total,
+            taken_over_total: self.audits.taken_over_total,
         }
     }
 
-    /// The stripes this peer is home of with fewer than k shards, as far as it has been told.
+    /// The stripes this peer is the primary of with fewer than k shards, as far as holders reported.
     pub fn lost(&self) -> impl Iterator<Item = (Id, Shape)> {
-        let stripes = self.home.stripes.iter();
-        let lost = stripes.filter(|(_, homed)| homed.class == Class::Lost);
-        lost.map(|(slot, homed)| (slot.stripe, homed.shape))
+        let stripes = self.reports.stripes.iter();
+        let lost = stripes.filter(|(_, known)| known.health == StripeHealth::Lost);
+        lost.map(|(slot, known)| (slot.stripe, known.shape))
     }
 
-    /// What this peer has been told of a stripe; none if nothing.
+    /// What holders reported to this peer of a stripe; none if nothing.
     pub fn stripe(&self, stripe: Id) -> Option<StripeRecord> {
-        let homed = self.home.stripes.get(&Slot::of(stripe))?;
-        let mut shards: Vec<ShardRecord> = homed
+        let known = self.reports.stripes.get(&Slot::of(stripe))?;
+        let mut shards: Vec<ShardRecord> = known
             .claims
             .iter()
             .filter(|claim| is_shard(claim.index))
@@ -358,8 +348,8 @@ impl Custody {
             .collect();
         shards.sort_by_key(|shard| (shard.index, shard.peer));
         Some(StripeRecord {
-            shape: homed.shape,
-            home: homed.tracked.is_some(),
+            shape: known.shape,
+            primary: known.tracked.is_some(),
             shards,
         })
     }

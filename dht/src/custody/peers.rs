@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::exchange::{Incoming, Outgoing};
-use super::outbox::Outbox;
+use super::sync::exchange::{Incoming, Outgoing};
+use super::sync::outbox::Outbox;
 use super::timers::Timers;
 use super::types::Standing;
 use crate::{Id, Member, Membership, Peer, PeerState, Time};
@@ -62,8 +62,8 @@ pub(super) struct PeerRecord {
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) outbox: Outbox,
-    /// Stripes it reports here whose home is another peer; it is told with its next report.
-    pub(super) misled: BTreeSet<Id>,
+    /// Stripes it reports here whose primary is another peer; the answer to its next report redirects it.
+    pub(super) redirected: BTreeSet<Id>,
     due: Option<Time>,
 }
 
@@ -141,7 +141,7 @@ impl Peers {
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
             outbox: Outbox::default(),
-            misled: BTreeSet::new(),
+            redirected: BTreeSet::new(),
             due: None,
         });
         handle
@@ -258,7 +258,7 @@ impl Peers {
         }
     }
 
-    /// This peer was out of its wits for a while: all suspicions start anew.
+    /// The event loop stalled: all suspicions start anew.
     pub(super) fn stalled(&mut self, now: Time) {
         self.floor = now;
     }
@@ -336,7 +336,7 @@ impl Peers {
         self.records.iter().skip(1).filter(met).count()
     }
 
-    /// When this peer had its wits about it, from `at` on.
+    /// Since when the event loop has not stalled, from `at` on.
     pub(super) fn awake_since(&self, at: Time) -> Time {
         at.max(self.floor)
     }

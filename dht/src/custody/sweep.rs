@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_start_on_the_way_makes_another_walk_follow() {
+    fn sweep_started_during_a_walk_walks_again() {
         let map: BTreeMap<u8, u8> = (0..5).map(|key| (key, key)).collect();
         let mut sweep = Sweep::default();
         assert!(sweep.slice(&map, 3).is_empty());

@@ -1,13 +1,13 @@
 //! Custody on an in-memory network. At every drop of a committed shard the harness checks that the index
 //! still lies on another disk.
 
-mod counts;
+mod audits;
 mod faults;
 pub(super) mod harness;
 mod leases;
 mod policies;
 mod together;
-mod tombs;
+mod tombstones;
 mod view;
 
 use std::time::Duration;
@@ -48,31 +48,31 @@ fn all_placed(net: &Net) -> bool {
     all(net, |net, id| net.is_placed(id, RS.n))
 }
 
-/// Every home's record agrees with the disks, and nothing is on its way.
+/// Every primary's record agrees with the disks, and nothing is on its way.
 fn all_known(net: &Net) -> bool {
     all(net, |net, id| {
-        let home = net.nodes[&net.home(id)].custody.as_ref().unwrap();
-        let record = home.stripe(id).unwrap();
-        let told: Vec<_> = record
+        let primary = net.nodes[&net.primary(id)].custody.as_ref().unwrap();
+        let record = primary.stripe(id).unwrap();
+        let reported: Vec<_> = record
             .shards
             .iter()
             .map(|shard| (shard.index, shard.peer))
             .collect();
-        record.home && told == net.live(id)
+        record.primary && reported == net.live(id)
     })
 }
 
 #[test]
-fn homes_know_what_is_stored() {
+fn primaries_after_puts_know_every_shard() {
     let net = filled(12, 1);
     assert!(all_known(&net));
-    let health = net.health();
+    let health = net.stats();
     assert_eq!((health.safe, health.unsure, health.lost), (60, 0, 0));
     assert_eq!(net.counters.jobs, 0);
 }
 
 #[test]
-fn listings_go_page_by_page() {
+fn report_with_small_pages_lists_everything() {
     let config = CustodyConfig { page: 3, ..quick() };
     let net = filled_with(8, 3, config);
     assert!(all_known(&net));
@@ -80,7 +80,7 @@ fn listings_go_page_by_page() {
 }
 
 #[test]
-fn every_kill_within_tolerance_is_repaired() {
+fn kills_within_tolerance_are_repaired() {
     let mut net = filled(12, 2);
     for round in 0..3 {
         net.kill(peer(round * 2));
@@ -88,7 +88,7 @@ fn every_kill_within_tolerance_is_repaired() {
         assert!(all(&net, |net, id| net.distinct(id) >= 4));
         net.run_until(secs(60), all_whole);
     }
-    net.run_until(secs(60), |net| all_exact(net) && net.health().safe == 60);
+    net.run_until(secs(60), |net| all_exact(net) && net.stats().safe == 60);
     assert_eq!(net.counters.failed_jobs, 0);
 }
 
@@ -104,7 +104,7 @@ fn staggered_kills_are_repaired() {
 }
 
 #[test]
-fn returning_peers_make_surplus_that_is_trimmed() {
+fn excess_of_returning_peers_is_trimmed() {
     let mut net = filled(12, 5);
     net.kill(peer(3));
     net.kill(peer(4));
@@ -121,7 +121,7 @@ fn returning_peers_make_surplus_that_is_trimmed() {
 }
 
 #[test]
-fn new_peers_are_handed_their_share() {
+fn new_peers_receive_their_share_by_handoff() {
     let mut net = filled(6, 6);
     for number in 6..12 {
         net.join(peer(number));
@@ -140,7 +140,7 @@ fn new_peers_are_handed_their_share() {
 }
 
 #[test]
-fn a_mass_kill_and_return_starts_no_repair() {
+fn mass_kill_and_return_starts_no_repair() {
     let mut net = filled(12, 7);
     for victim in 0..5 {
         net.kill(peer(victim));
@@ -152,11 +152,11 @@ fn a_mass_kill_and_return_starts_no_repair() {
     net.run(secs(120));
     assert_eq!(net.counters.jobs, 0);
     assert!(all_placed(&net) && all_known(&net));
-    assert_eq!(net.health().safe, 60);
+    assert_eq!(net.stats().safe, 60);
 }
 
 #[test]
-fn a_restart_of_all_starts_no_repair() {
+fn restart_of_all_starts_no_repair() {
     let mut net = filled(12, 8);
     for victim in 0..12 {
         net.kill(peer(victim));
@@ -167,25 +167,27 @@ fn a_restart_of_all_starts_no_repair() {
     }
     net.run(secs(60));
     assert_eq!(net.counters.jobs, 0);
-    assert_eq!(net.health().safe, 60);
+    assert_eq!(net.stats().safe, 60);
 }
 
 #[test]
-fn a_home_that_dies_amid_repair_is_replaced() {
+fn primary_dead_during_repair_is_replaced() {
     let mut net = filled(12, 9);
     net.job_time = secs(3);
     net.kill(peer(1));
     net.run_until(secs(20), |net| net.counters.jobs > 0);
-    let home = (0..STRIPES).map(|number| net.home(stripe(number))).find(|home| {
-        let custody = net.nodes[home].custody.as_ref().unwrap();
-        custody.health().repairs_running > 0
-    });
-    net.kill(home.unwrap());
+    let primary = (0..STRIPES)
+        .map(|number| net.primary(stripe(number)))
+        .find(|primary| {
+            let custody = net.nodes[primary].custody.as_ref().unwrap();
+            custody.stats().repairs_running > 0
+        });
+    net.kill(primary.unwrap());
     net.run_until(secs(200), all_exact);
 }
 
 #[test]
-fn homes_that_disagree_lose_nothing() {
+fn primaries_that_disagree_lose_nothing() {
     let mut net = filled(12, 10);
     net.delude(peer(0), (0..6).map(peer));
     net.delude(peer(6), (4..12).map(peer));
@@ -199,7 +201,7 @@ fn homes_that_disagree_lose_nothing() {
 }
 
 #[test]
-fn lost_messages_delay_and_nothing_else() {
+fn message_loss_delays_repair_only() {
     let mut net = filled(12, 11);
     net.loss = 80;
     net.kill(peer(0));
@@ -213,7 +215,7 @@ fn lost_messages_delay_and_nothing_else() {
 }
 
 #[test]
-fn a_peer_that_returns_is_heard_however_long_it_takes() {
+fn returning_peer_under_heavy_loss_is_heard_in_the_end() {
     // Small pages: it takes several reports until its word is complete.
     let config = CustodyConfig { page: 1, ..quick() };
     let mut net = filled_with(12, 34, config);
@@ -231,7 +233,7 @@ fn a_peer_that_returns_is_heard_however_long_it_takes() {
 }
 
 #[test]
-fn full_peers_are_passed_over() {
+fn full_peer_keeps_its_shards_and_receives_none() {
     let mut net = filled(12, 12);
     for full in 8..11 {
         net.set_state(peer(full), PeerState::Full);
@@ -247,7 +249,7 @@ fn full_peers_are_passed_over() {
 }
 
 #[test]
-fn a_draining_peer_is_relieved() {
+fn draining_peer_is_emptied() {
     let mut net = filled(12, 13);
     net.set_state(peer(5), PeerState::Draining);
     let start = net.now;
@@ -260,35 +262,35 @@ fn a_draining_peer_is_relieved() {
 }
 
 #[test]
-fn without_a_candidate_a_stripe_is_parked_until_one_comes() {
+fn stripe_without_a_target_is_parked_until_one_joins() {
     let mut net = filled(6, 14);
     net.kill(peer(2));
     net.run(secs(60));
-    let health = net.health();
+    let health = net.stats();
     assert_eq!((health.parked, health.degraded, net.counters.jobs), (60, 60, 0));
     net.join(peer(6));
     net.run_until(secs(60), all_exact);
     net.run(secs(5));
-    assert_eq!((net.health().parked, net.health().safe), (0, 60));
+    assert_eq!((net.stats().parked, net.stats().safe), (0, 60));
 }
 
 #[test]
-fn too_few_are_lost_until_they_return() {
+fn stripe_below_k_is_lost_until_holders_return() {
     let mut net = filled(7, 15);
     for victim in 0..4 {
         net.kill(peer(victim));
     }
     net.run(secs(60));
-    assert_eq!(net.health().lost, 60);
+    assert_eq!(net.stats().lost, 60);
     assert_eq!(net.counters.jobs, 0, "nothing to rebuild from");
     net.start(peer(0));
     net.start(peer(1));
     net.start(peer(2));
-    net.run_until(secs(120), |net| all_exact(net) && net.health().safe == 60);
+    net.run_until(secs(120), |net| all_exact(net) && net.stats().safe == 60);
 }
 
 #[test]
-fn a_wiped_disk_counts_as_lost() {
+fn wiped_disk_is_repaired() {
     let mut net = filled(12, 16);
     net.kill(peer(4));
     net.nodes.get_mut(&peer(4)).unwrap().disk.clear();
@@ -298,7 +300,7 @@ fn a_wiped_disk_counts_as_lost() {
 }
 
 #[test]
-fn a_shard_lost_by_its_store_is_rebuilt() {
+fn shard_lost_by_its_store_is_rebuilt() {
     let mut net = filled(12, 17);
     let (index, holder) = net.live(stripe(0))[2];
     net.nodes
@@ -312,7 +314,7 @@ fn a_shard_lost_by_its_store_is_rebuilt() {
 }
 
 #[test]
-fn an_inconsistent_stripe_is_reported_and_not_retried() {
+fn inconsistent_stripe_is_reported_and_not_retried() {
     let mut net = filled(12, 18);
     net.inconsistent = true;
     let (index, holder) = net.live(stripe(0))[2];
@@ -323,7 +325,7 @@ fn an_inconsistent_stripe_is_reported_and_not_retried() {
         .remove(&(stripe(0), index));
     net.with(holder, |custody, now, _| custody.removed(now, stripe(0), index));
     net.run(secs(600));
-    assert_eq!(net.health().inconsistent, 1);
+    assert_eq!(net.stats().inconsistent, 1);
     // Those that hold a shard too do not take its word for ever, and find out for themselves, once each.
     let tried = net.counters.jobs;
     assert!((1..=6).contains(&tried), "{tried}");
@@ -332,7 +334,7 @@ fn an_inconsistent_stripe_is_reported_and_not_retried() {
 }
 
 #[test]
-fn a_stripe_at_exactly_k_does_not_wait_for_long() {
+fn stripe_at_exactly_k_is_repaired_after_the_short_delay() {
     let config = CustodyConfig {
         repair_delay: secs(3600),
         ..CustodyConfig::default()
@@ -351,7 +353,7 @@ fn a_stripe_at_exactly_k_does_not_wait_for_long() {
 }
 
 #[test]
-fn who_is_forgotten_is_not_waited_for() {
+fn forgotten_peer_is_repaired_at_once() {
     let config = CustodyConfig {
         repair_delay: secs(3600),
         ..quick()
@@ -360,10 +362,10 @@ fn who_is_forgotten_is_not_waited_for() {
     net.run(secs(10));
     let (_, victim) = net.live(stripe(0))[0];
     let forgets = |net: &mut Net, about| {
-        let told = net.up();
-        let told = told.into_iter().filter(|up| *up != about);
-        let tell = |up| net.with(up, |custody, now, ring| custody.forget(now, ring, about));
-        let answers: Vec<bool> = told.map(tell).collect();
+        let reported = net.up();
+        let reported = reported.into_iter().filter(|up| *up != about);
+        let forget = |up| net.with(up, |custody, now, ring| custody.forget(now, ring, about));
+        let answers: Vec<bool> = reported.map(forget).collect();
         answers.into_iter().all(|forgotten| forgotten)
     };
     assert!(!forgets(&mut net, victim), "it is there");
@@ -382,7 +384,7 @@ fn who_is_forgotten_is_not_waited_for() {
 }
 
 #[test]
-fn who_was_not_met_can_be_forgotten() {
+fn unmet_peer_can_be_forgotten() {
     let config = CustodyConfig {
         repair_delay: secs(3600),
         ..quick()
@@ -409,7 +411,7 @@ fn who_was_not_met_can_be_forgotten() {
 }
 
 #[test]
-fn when_a_quarter_vanishes_suspicion_starts_anew() {
+fn suspicion_when_a_quarter_vanishes_starts_anew() {
     let config = CustodyConfig {
         repair_delay: secs(60),
         ..CustodyConfig::default()
@@ -437,7 +439,7 @@ fn when_a_quarter_vanishes_suspicion_starts_anew() {
 }
 
 #[test]
-fn a_stall_starts_suspicion_anew() {
+fn suspicion_after_a_stall_starts_anew() {
     let mut net = filled(12, 21);
     net.kill(peer(0));
     for _ in 0..10 {
@@ -451,8 +453,8 @@ fn a_stall_starts_suspicion_anew() {
 }
 
 #[test]
-fn the_rate_bounds_repair_and_the_most_endangered_come_first() {
-    // A job moves 5 or 6 shards: at 6 MiB/s a home begins no more than one in 5/6 s.
+fn repair_with_a_rate_is_bounded_and_most_endangered_first() {
+    // A job moves 5 or 6 shards: at 6 MiB/s a primary begins no more than one in 5/6 s.
     let config = CustodyConfig {
         repair_rate: Some(6 << 20),
         ..quick()
@@ -466,10 +468,10 @@ fn the_rate_bounds_repair_and_the_most_endangered_come_first() {
         net.run(secs(1));
         most = net.counters.jobs - start;
         assert!(most <= 10 * (second * 6 / 5 + 1), "{most} jobs in {second} s");
-        for home in net.up() {
-            let custody = net.nodes[&home].custody.as_ref().unwrap();
-            let health = custody.health();
-            let repaired = |net: &Net, id| net.home(id) == home && net.distinct(id) == 6;
+        for primary in net.up() {
+            let custody = net.nodes[&primary].custody.as_ref().unwrap();
+            let health = custody.stats();
+            let repaired = |net: &Net, id| net.primary(id) == primary && net.distinct(id) == 6;
             let touched = (0..STRIPES)
                 .filter(|number| repaired(&net, stripe(*number)))
                 .count();
@@ -481,7 +483,7 @@ fn the_rate_bounds_repair_and_the_most_endangered_come_first() {
 }
 
 #[test]
-fn an_idle_network_is_nearly_silent() {
+fn idle_network_sends_little() {
     let mut net = filled(24, 23);
     net.run(secs(60));
     let before = net.counters;
@@ -492,7 +494,7 @@ fn an_idle_network_is_nearly_silent() {
 }
 
 #[test]
-fn repair_off_leaves_everything_where_it_is() {
+fn repair_switched_off_moves_nothing() {
     let config = CustodyConfig {
         repair: false,
         ..quick()
@@ -502,26 +504,26 @@ fn repair_off_leaves_everything_where_it_is() {
     net.join(peer(12));
     net.run(secs(120));
     assert_eq!((net.counters.jobs, net.counters.dropped), (0, 0));
-    assert!(net.health().degraded > 0);
+    assert!(net.stats().degraded > 0);
 }
 
 #[test]
-fn a_peer_with_two_shards_gives_one_away() {
+fn peer_with_two_shards_hands_one_off() {
     let mut net = Net::new(12, quick(), 30);
     net.run(secs(1));
-    let (id, seats) = (stripe(0), net.seats(stripe(0), 6));
+    let (id, preferred) = (stripe(0), net.preferred(stripe(0), 6));
     for index in 0..6 {
-        assert!(net.store(seats[usize::from(index / 2)], committed(id, index, RS)));
+        assert!(net.store(preferred[usize::from(index / 2)], committed(id, index, RS)));
     }
     net.run(secs(3));
     // Six indices on three peers: one failure too many takes two of them.
-    assert_eq!((net.health().safe, net.health().endangered), (0, 1));
+    assert_eq!((net.stats().safe, net.stats().endangered), (0, 1));
     net.run_until(secs(300), |net| net.is_placed(id, 6));
     assert_eq!((net.counters.copied, net.counters.dropped), (3, 3));
 }
 
 #[test]
-fn check_now_does_not_wait() {
+fn check_now_solicits_at_once() {
     let mut net = filled(12, 31);
     net.run(secs(60));
     let before = net.counters.requests;
@@ -531,7 +533,7 @@ fn check_now_does_not_wait() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_trace() {
+fn same_seed_gives_the_same_trace() {
     let run = |seed| {
         let mut net = filled(9, seed);
         net.loss = 20;
@@ -546,11 +548,11 @@ fn the_same_seed_gives_the_same_trace() {
 }
 
 #[test]
-fn what_is_kept_per_shard_and_stripe_is_bounded() {
+fn memory_per_shard_and_stripe_is_bounded() {
     // A full BTreeMap node wastes nothing, one after a split half of it: count half as much again.
     // The anchor of a policy is 34 bytes of each.
-    let held = size_of::<(fingerprint::ShardKey, inventory::Held)>();
+    let held = size_of::<(key::ShardKey, holder::inventory::Held)>();
     assert!(held * 3 / 2 <= 210, "{held}");
-    let homed = size_of::<(Slot, home::Homed)>() + 6 * size_of::<home::Claim>();
-    assert!(homed * 3 / 2 <= 400, "{homed}");
+    let known = size_of::<(Slot, primary::reports::KnownStripe)>() + 6 * size_of::<primary::reports::Claim>();
+    assert!(known * 3 / 2 <= 400, "{known}");
 }

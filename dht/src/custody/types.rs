@@ -1,4 +1,4 @@
-//! What custody is told and what it asks for.
+//! What goes into custody and what it asks for.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub(super) const MAX_PAGE: usize = super::MAX_ENTRIES - 255;
 /// How custody behaves. No duration may be zero.
 #[derive(Clone, Debug)]
 pub struct CustodyConfig {
-    /// Whether to regenerate, hand in and trim. When off, custody still exchanges inventories, spreads
+    /// Whether to regenerate, hand off and trim. When off, custody still exchanges inventories, spreads
     /// commits and expires leases.
     pub repair: bool,
     /// How long a holder is suspect before its shards count as missing.
@@ -21,18 +21,18 @@ pub struct CustodyConfig {
     pub exactly_k_delay: Duration,
     /// How long a holder that confirmed a shard will not trim it.
     pub pin: Duration,
-    /// Shortest time between two reports to one home.
+    /// Shortest time between two reports to one primary.
     pub exchange_dirty: Duration,
-    /// Time between two reports to one home when nothing changed.
+    /// Time between two reports to one primary when nothing changed.
     pub exchange_idle: Duration,
-    /// How long the membership must have been stable before shards are handed in, and an index that vanished
+    /// How long the membership must have been stable before shards are handed off, and an index that vanished
     /// from a report unheard of before it is regenerated; `repair_delay` when that is shorter.
     pub settle: Duration,
     /// Lifetime of a pending shard that is not renewed.
     pub pending_lease: Duration,
-    /// Bytes read and written by repair and hand-in per second; none: unlimited.
+    /// Bytes read and written by repair and handoff per second; none: unlimited.
     pub repair_rate: Option<u64>,
-    /// Repairs and hand-ins in flight at once.
+    /// Repairs and handoffs in flight at once.
     pub parallel: usize,
     /// How many successors of a stripe are looked at; at least n + 4.
     pub r: usize,
@@ -153,7 +153,7 @@ pub struct Holding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub(super) u64);
 
-/// Names a repair or hand-in in flight.
+/// Names a repair or handoff in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub(super) u64);
 
@@ -228,7 +228,7 @@ pub enum Effect {
     },
     /// Have the ring look up who follows this point: somebody names peers there that the ring does not know.
     /// What is found shows in the ring's view.
-    Explore {
+    Discover {
         /// A stripe id.
         point: Id,
     },
@@ -253,40 +253,40 @@ pub struct JobOutcome {
     pub bytes: u64,
 }
 
-/// The stripes this peer is home of, and its repairs.
+/// The stripes this peer is the primary of, and its repairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Health {
+pub struct CustodyStats {
     /// Stripes with all n indices on distinct live peers.
     pub safe: usize,
     /// Stripes with more than k and fewer than n.
     pub degraded: usize,
-    /// Stripes that this peer has repaired and nobody else has counted since.
-    pub uncounted: usize,
+    /// Stripes that this peer has repaired and nobody else has audited since.
+    pub unaudited: usize,
     /// Stripes with exactly k.
     pub endangered: usize,
     /// Stripes with fewer than k: lost for now.
     pub lost: usize,
     /// Stripes of puts in progress.
     pub pending: usize,
-    /// Stripes this peer became home of lately, below n as far as it has heard.
+    /// Stripes this peer became the primary of lately, below n as far as it has heard.
     pub unsure: usize,
-    /// Stripes whose rebuilt shards do not match their hashes; counted above too.
+    /// Stripes whose rebuilt shards do not match their hashes; included above too.
     pub inconsistent: usize,
-    /// Repairs and hand-ins that wait for their turn.
+    /// Repairs and handoffs that wait for their turn.
     pub repairs_waiting: usize,
-    /// Repairs and hand-ins in flight.
+    /// Repairs and handoffs in flight.
     pub repairs_running: usize,
     /// Stripes with missing indices and no peer to take them.
     pub parked: usize,
     /// Shards regenerated since start.
     pub regenerated_total: u64,
-    /// Bytes moved by repair and hand-in since start.
+    /// Bytes moved by repair and handoff since start.
     pub bytes_total: u64,
-    /// Repairs begun since start in place of a home that did not.
+    /// Repairs begun since start in place of a primary that did not.
     pub taken_over_total: u64,
 }
 
-/// What the home thinks of a holder.
+/// What the primary thinks of a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// In the ring, and its last report matched.
@@ -310,13 +310,13 @@ pub struct ShardRecord {
     pub standing: Standing,
 }
 
-/// What this peer has been told of a stripe.
+/// What holders reported to this peer of a stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StripeRecord {
     /// The stripe's shape.
     pub shape: Shape,
-    /// Whether this peer was home of the stripe when it last looked.
-    pub home: bool,
+    /// Whether this peer was the primary of the stripe when it last looked.
+    pub primary: bool,
     /// By index.
     pub shards: Vec<ShardRecord>,
 }

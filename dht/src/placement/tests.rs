@@ -90,7 +90,7 @@ fn sets(town: &Town, placement: impl Fn(Id) -> Placement, n: u8) -> BTreeSet<BTr
 }
 
 #[test]
-fn twelve_peers_make_four_copysets_of_three() {
+fn twelve_peers_form_four_copysets_of_three() {
     let town = Town::of(&[8; 12]);
     let sets = sets(&town, copysets, 3);
     assert_eq!(sets.len(), 4);
@@ -108,7 +108,7 @@ fn twelve_peers_make_four_copysets_of_three() {
 }
 
 #[test]
-fn buddies_stay_in_their_run_and_use_all_of_it() {
+fn buddies_use_all_of_their_run_and_nothing_else() {
     let town = Town::of(&[8; 12]);
     let runs: Vec<BTreeSet<Peer>> = town
         .roster()
@@ -142,7 +142,7 @@ fn repaired(town: &Town, placement: Placement, stripe: Id, n: u8, holders: &[Pee
 }
 
 #[test]
-fn a_file_of_buddies_keeps_to_as_many_peers_when_one_dies_and_nearly_when_more_do() {
+fn file_of_buddies_after_deaths_keeps_to_as_many_peers() {
     for (peers, group, n) in [(12, 6, 3), (36, 6, 3), (24, 12, 6), (30, 12, 3)] {
         let (mut pairs, mut wider) = (0, 0);
         for anchor in (0..12).map(stripe) {
@@ -176,14 +176,14 @@ fn a_file_of_buddies_keeps_to_as_many_peers_when_one_dies_and_nearly_when_more_d
 }
 
 #[test]
-fn random_spreads_and_successors_do_less() {
+fn random_placement_spreads_wider_than_successors() {
     let town = Town::of(&[1; 36]);
     assert!(sets(&town, |_| Placement::Random, 3).len() > 300);
     assert!(sets(&town, |_| Placement::Successors, 3).len() <= 36);
 }
 
 #[test]
-fn who_gives_more_is_chosen_more_often() {
+fn peer_with_more_virtual_nodes_is_chosen_more_often() {
     let mut virtual_nodes = [8; 12];
     virtual_nodes[0] = 80;
     let town = Town::of(&virtual_nodes);
@@ -200,7 +200,7 @@ fn who_gives_more_is_chosen_more_often() {
 }
 
 #[test]
-fn a_leaving_peer_is_in_no_run_and_a_full_one_stays_in_its_run() {
+fn draining_peer_leaves_its_run_and_full_peer_stays() {
     let mut town = Town::of(&[8; 9]);
     town.states.insert(peer(3), PeerState::Draining);
     town.states.insert(peer(4), PeerState::Full);
@@ -213,7 +213,7 @@ fn a_leaving_peer_is_in_no_run_and_a_full_one_stays_in_its_run() {
 }
 
 #[test]
-fn where_all_leave_no_run_names_anybody() {
+fn runs_of_draining_peers_are_empty() {
     let mut town = Town::of(&[1; 8]);
     town.states
         .values_mut()
@@ -231,7 +231,7 @@ fn where_all_leave_no_run_names_anybody() {
 }
 
 #[test]
-fn the_rest_is_spread_over_the_last_runs() {
+fn remainder_of_peers_lengthens_the_last_runs() {
     let town = Town::of(&[1; 11]);
     let roster = town.roster();
     let lengths = |group| roster.runs(group).map(|run| run.len()).collect::<Vec<_>>();
@@ -259,7 +259,7 @@ fn policy() -> impl Strategy<Value = fn(Id) -> Placement> {
 
 proptest! {
     #[test]
-    fn holders_are_distinct_and_as_many_as_there_can_be(
+    fn holders_of_a_stripe_are_distinct_and_as_many_as_possible(
         virtual_nodes in prop::collection::vec(1u16..12, 1..40),
         policy in policy(),
         number: u64,
@@ -273,7 +273,7 @@ proptest! {
     }
 
     #[test]
-    fn every_peer_is_in_one_run_of_the_least_length(peers in 1usize..200, group in 1usize..30) {
+    fn every_peer_is_in_exactly_one_run_of_full_length(peers in 1usize..200, group in 1usize..30) {
         let member = |number| Member { peer: peer(number), state: PeerState::Accepting };
         let roster = Roster::new((0..peers).map(member));
         let runs: Vec<Vec<Peer>> = roster.runs(group).collect();
@@ -290,7 +290,7 @@ proptest! {
 
     /// Who did not see a peer come or go still names most of the same.
     #[test]
-    fn one_that_is_gone_changes_random_by_one(number: u64, gone in 0usize..20) {
+    fn death_under_random_placement_changes_one_holder(number: u64, gone in 0usize..20) {
         let town = Town::of(&[4; 20]);
         let stripe = stripe(number);
         let before = town.holders(Placement::Random, stripe, 5);

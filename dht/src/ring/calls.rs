@@ -18,7 +18,7 @@ pub(super) enum Purpose {
     /// A step of a walk: what follows these virtual nodes of the peer.
     Walk(LookupId, Vec<Id>),
     /// To see what lies around candidates for own virtual nodes.
-    Places,
+    Positions,
     /// To announce that this peer leaves.
     Leave,
 }
@@ -89,7 +89,7 @@ impl Calls {
         self.late.push_back((id, call.peer, call.sent));
     }
 
-    /// Whom a request that timed out was sent to, and when. Tells once.
+    /// Whom a request that timed out was sent to, and when. Answers once.
     pub(super) fn late(&mut self, id: RequestId) -> Option<(Peer, Time)> {
         let at = self.late.iter().position(|(late, ..)| *late == id)?;
         self.late.remove(at).map(|(_, peer, sent)| (peer, sent))
@@ -114,11 +114,11 @@ impl Calls {
 /// What a moment may be waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// Stabilize.
+    /// A round of stabilization is due.
     Round,
-    /// Ask the address book.
+    /// An entry of the address book is to be asked.
     Book,
-    /// Ping a peer that failed.
+    /// A peer that failed is to be pinged again.
     Ping(Peer),
     /// A request goes without an answer.
     Request(RequestId),

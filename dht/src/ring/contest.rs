@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_outdone_again_and_again_are_outdone_ever_more_seldom() {
+    fn contest_that_goes_on_backs_off() {
         let mut contest = Contest::default();
         let risen = |contest: &mut Contest, from: u64, to: u64| {
             (from..to)

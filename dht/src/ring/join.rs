@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::calls::Timer;
 use super::lookup::Aim;
 use super::message::{Event, LookupId};
-use super::table::Standing;
+use super::table::MemberState;
 use super::{Phase, Ring};
 use crate::{Contact, Flaw, Id, Peer, Time};
 
@@ -159,11 +159,11 @@ impl Ring {
         }
         let patient = now.since(self.joining_since) < self.config.patience;
         let first = busy.first().is_none_or(|first| self.table.me().peer < *first);
-        let waits = patient && (self.newcomer || self.places.is_some());
+        let waits = patient && (self.newcomer || self.positions.is_some());
         self.member |= !waits && (first || !patient);
         if self.member {
             self.newcomer = false;
-            self.settle_places();
+            self.settle_positions();
         }
         if self.member && (busy.is_empty() || !patient) {
             self.set_phase(Phase::Alone);
@@ -199,7 +199,7 @@ impl Ring {
         };
         self.seek = None;
         self.member |= self.config.has(Flaw::MemberTooEarly);
-        if self.ask_places(now, &contact) {
+        if self.ask_positions(now, &contact) {
             return;
         }
         if self.phase != Phase::Joining {
@@ -300,7 +300,7 @@ impl Ring {
             let Some(entry) = self.table.get(peer) else {
                 continue;
             };
-            if let Standing::Dead(_) = entry.standing {
+            if let MemberState::Dead(_) = entry.standing {
                 self.ping(now, peer);
             } else {
                 self.enter(now, peer);
@@ -353,9 +353,9 @@ impl Ring {
                 continue;
             };
             match entry.standing {
-                Standing::Alive | Standing::Suspect | Standing::Candidate => continue,
-                Standing::Known => self.propose(now, peer),
-                Standing::Dead(_) => self.doubt_death(now, peer),
+                MemberState::Alive | MemberState::Suspect | MemberState::Candidate => continue,
+                MemberState::Known => self.propose(now, peer),
+                MemberState::Dead(_) => self.doubt_death(now, peer),
             }
             strangers = true;
         }

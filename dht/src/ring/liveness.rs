@@ -2,13 +2,13 @@
 //!
 //! Every request carries a deadline from the peer's measured round trips. A failed one makes the peer suspect
 //! and pings it until it answers or enough failures, spaced by the retry interval, have come in a row. The
-//! dead go to the graveyard: what others say of them is not believed, only what they say themselves.
+//! dead stay known as dead: what others say of them is not believed, only what they say themselves.
 
 use std::time::Duration;
 
 use super::calls::{Purpose, Timer};
 use super::message::{Event, Failure, Request};
-use super::table::{Entry, Standing, Update};
+use super::table::{Entry, MemberState, Update};
 use super::{Phase, Ring};
 use crate::{Contact, Flaw, Peer, Time};
 
@@ -63,13 +63,13 @@ impl Ring {
         base.saturating_mul(1 << failures).min(longest)
     }
 
-    /// The peer itself told its contact.
-    pub(super) fn told(&mut self, now: Time, contact: Contact) {
+    /// The peer itself announced its contact.
+    pub(super) fn on_announcement(&mut self, now: Time, contact: Contact) {
         let (peer, version) = (contact.peer, contact.version);
         self.write_down(now, contact, true);
         self.heard(now, peer);
         if let Some(entry) = self.table.get_mut(peer) {
-            entry.told = Some(now);
+            entry.announced = Some(now);
             let known = entry.behind;
             entry.behind = version < entry.contact.version;
             if entry.behind && !known {
@@ -124,8 +124,8 @@ impl Ring {
         entry.failures = 0;
         entry.unreachable = 0;
         entry.unlisted = false;
-        if entry.standing == Standing::Suspect {
-            entry.standing = Standing::Alive;
+        if entry.standing == MemberState::Suspect {
+            entry.standing = MemberState::Alive;
         }
     }
 
@@ -152,13 +152,13 @@ impl Ring {
         let candidates = self
             .table
             .entries()
-            .filter(|(_, entry)| entry.standing == Standing::Candidate)
+            .filter(|(_, entry)| entry.standing == MemberState::Candidate)
             .count();
         if candidates < MAX_CANDIDATES
             && let Some(entry) = self.table.get_mut(peer)
-            && entry.standing == Standing::Known
+            && entry.standing == MemberState::Known
         {
-            entry.standing = Standing::Candidate;
+            entry.standing = MemberState::Candidate;
             entry.failures = 0;
             entry.unreachable = 0;
             self.ping(now, peer);
@@ -168,7 +168,7 @@ impl Ring {
     /// A dead peer is named by others: it is pinged, ever more seldom.
     pub(super) fn doubt_death(&mut self, now: Time, peer: Peer) {
         if let Some(entry) = self.table.get(peer)
-            && let Standing::Dead(since) = entry.standing
+            && let MemberState::Dead(since) = entry.standing
         {
             let last = entry.pinged.unwrap_or(since).max(since);
             if now.since(last) >= last.since(since).clamp(DEAD_RETRY.0, DEAD_RETRY.1) {
@@ -198,8 +198,10 @@ impl Ring {
         };
         entry.pinging = false;
         match entry.standing {
-            Standing::Candidate | Standing::Suspect => self.ping(now, peer),
-            Standing::Known | Standing::Alive | Standing::Dead(_) => self.seek_result(now, peer, None),
+            MemberState::Candidate | MemberState::Suspect => self.ping(now, peer),
+            MemberState::Known | MemberState::Alive | MemberState::Dead(_) => {
+                self.seek_result(now, peer, None)
+            }
         }
     }
 
@@ -216,9 +218,9 @@ impl Ring {
         let mut overtaken = false;
         if let Some(entry) = self.table.get_mut(peer) {
             entry.pinging = false;
-            overtaken = entry.told.is_some_and(|told| told > sent);
+            overtaken = entry.announced.is_some_and(|announced| announced > sent);
         }
-        self.told(now, contact);
+        self.on_announcement(now, contact);
         if member {
             self.admit(now, peer);
         } else if overtaken {
@@ -241,8 +243,8 @@ impl Ring {
                 entry.pinging = false;
             }
             let counts = match entry.standing {
-                Standing::Candidate | Standing::Alive | Standing::Suspect => true,
-                Standing::Known | Standing::Dead(_) => false,
+                MemberState::Candidate | MemberState::Alive | MemberState::Suspect => true,
+                MemberState::Known | MemberState::Dead(_) => false,
             };
             if counts {
                 count_failure(entry, now, failure, retry);
@@ -261,11 +263,11 @@ impl Ring {
         };
         let enough = if entry.unlisted { 1 } else { FAILURES };
         if entry.failures >= enough || entry.unreachable >= UNREACHABLE {
-            self.bury(now, peer);
+            self.declare_dead(now, peer);
             return;
         }
-        if entry.standing == Standing::Alive {
-            entry.standing = Standing::Suspect;
+        if entry.standing == MemberState::Alive {
+            entry.standing = MemberState::Suspect;
         }
         if !entry.pinging {
             entry.pinging = true;
@@ -313,22 +315,22 @@ impl Ring {
             return;
         };
         match entry.standing {
-            Standing::Known | Standing::Dead(_) => {}
-            Standing::Candidate | Standing::Alive | Standing::Suspect => {
-                self.remove(now, peer, Standing::Known);
+            MemberState::Known | MemberState::Dead(_) => {}
+            MemberState::Candidate | MemberState::Alive | MemberState::Suspect => {
+                self.remove(now, peer, MemberState::Known);
             }
         }
     }
 
-    /// Off the circle and into the graveyard.
-    pub(super) fn bury(&mut self, now: Time, peer: Peer) {
+    /// Takes a peer off the circle, known as dead.
+    pub(super) fn declare_dead(&mut self, now: Time, peer: Peer) {
         if self.config.has(Flaw::KeepTheDead) {
             return;
         }
-        self.remove(now, peer, Standing::Dead(now));
+        self.remove(now, peer, MemberState::Dead(now));
     }
 
-    fn remove(&mut self, now: Time, peer: Peer, standing: Standing) {
+    fn remove(&mut self, now: Time, peer: Peer, standing: MemberState) {
         let near = self.table.is_member(peer) && self.is_near(peer);
         if self.table.exit(peer, standing) {
             self.events.push_back(Event::PeerDown(peer));

@@ -1,20 +1,20 @@
 //! Iterative lookups: the asker keeps the state, every question is answered from local state.
 //!
 //! A lookup holds the virtual nodes it has heard of and asks, one peer at a time, the owner of the nearest
-//! one: the one before the target, or the one after it when the neighbourhood is as dense there as at home
-//! and that node therefore likely the successor itself. The owner of the arc answers `Found`; others name
-//! nodes nearer than their own, and what is not nearer is dropped, so answers that contradict each other
-//! cannot send a lookup around in circles. A late or failed answer moves on to the next, and every question
-//! names those that did not answer: whoever is asked does without them, so the one before the target names
-//! who follows although nobody has repaired anything yet. The nearest one before the target is asked again
-//! when all it named are silent. When nobody is left, because many died at once, a lookup for the driver
-//! begins anew a little later, until its time or its questions are used up.
+//! one: the one before the target, or the one after it when the neighbourhood is as dense there as around
+//! this peer and that node therefore likely the successor itself. The owner of the arc answers `Found`;
+//! others name nodes nearer than their own, and what is not nearer is dropped, so answers that contradict
+//! each other cannot send a lookup around in circles. A late or failed answer moves on to the next, and every
+//! question names those that did not answer: whoever is asked does without them, so the one before the target
+//! names who follows although nobody has repaired anything yet. The nearest one before the target is asked
+//! again when all it named are silent. When nobody is left, because many died at once, a lookup for the
+//! driver begins anew a little later, until its time or its questions are used up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::calls::{Purpose, Timer};
 use super::message::{Event, Found, LookupError, LookupId, MAX_CONTACTS, MAX_WITHOUT, Request, Response};
-use super::table::{Standing, Table};
+use super::table::{MemberState, Table};
 use super::{Phase, Ring};
 use crate::{Contact, Flaw, Id, Peer, Time};
 
@@ -50,15 +50,15 @@ pub(super) struct Lookup {
     asked: BTreeSet<Peer>,
     /// Who did not answer, or is no member.
     silent: BTreeSet<Peer>,
-    /// How many of them whoever was asked was told of.
-    told: BTreeMap<Peer, usize>,
+    /// By peer asked, how many silent peers the question to it named.
+    informed: BTreeMap<Peer, usize>,
     /// Questions sent.
     questions: usize,
     /// How often it began anew after nobody was left to ask.
     rounds: u32,
     path: Vec<Peer>,
     timeouts: u32,
-    /// Mean distance between virtual nodes at home.
+    /// Mean distance between virtual nodes around this peer.
     gap: u64,
 }
 
@@ -95,8 +95,8 @@ impl Lookup {
         let (low, high) = (self.nodes.range(..self.target), self.nodes.range(self.target..));
         let mut before = low.rev().chain(high.rev()).map(|(_, peer)| *peer);
         let nearest = before.find(|peer| !self.silent.contains(peer))?;
-        let told = self.told.get(&nearest)?;
-        (self.path.contains(&nearest) && *told < self.silent.len()).then_some(nearest)
+        let informed = self.informed.get(&nearest)?;
+        (self.path.contains(&nearest) && *informed < self.silent.len()).then_some(nearest)
     }
 
     /// Takes over the contacts that lie nearer to the target, on either side, than `from` does.
@@ -133,8 +133,8 @@ fn reach(contact: &Contact, target: Id) -> (Id, Id) {
 }
 
 impl Ring {
-    /// Looks for the first `count` distinct peers at or after `target`; [`Event::LookupDone`] tells. `count`
-    /// is bounded by the length of successor lists.
+    /// Looks for the first `count` distinct peers at or after `target`; [`Event::LookupDone`] reports the
+    /// outcome. `count` is bounded by the length of successor lists.
     pub fn lookup(&mut self, now: Time, target: Id, count: usize) -> LookupId {
         let id = self.next_lookup_id();
         if !self.member && self.phase != Phase::Leaving {
@@ -182,7 +182,7 @@ impl Ring {
             contacts: BTreeMap::new(),
             asked: BTreeSet::from([self.table.me().peer]),
             silent: BTreeSet::new(),
-            told: BTreeMap::new(),
+            informed: BTreeMap::new(),
             questions: 0,
             rounds: 0,
             path: Vec::new(),
@@ -224,7 +224,7 @@ impl Ring {
             return;
         };
         lookup.asked.insert(to.peer);
-        lookup.told.insert(to.peer, lookup.silent.len());
+        lookup.informed.insert(to.peer, lookup.silent.len());
         lookup.questions += 1;
         let request = Request::Next {
             target: lookup.target,
@@ -252,7 +252,7 @@ impl Ring {
             lookup.rounds += 1;
             lookup.asked = BTreeSet::from([me]);
             lookup.silent.clear();
-            lookup.told.clear();
+            lookup.informed.clear();
             lookup.nodes.clear();
             lookup.contacts.clear();
             lookup.know(&self.table, nodes);
@@ -314,7 +314,7 @@ impl Ring {
         }
     }
 
-    /// A peer answered as a member: it belongs to the learned contacts, once a ping has told where it is now.
+    /// A peer answered as a member: it belongs to the learned contacts, once a ping has shown where it is.
     /// A join keeps the circle as it is until all lists are there.
     fn met(&mut self, now: Time, id: LookupId, from: Peer) {
         let Some(lookup) = self.lookups.get(&id) else {
@@ -365,7 +365,7 @@ impl Ring {
     /// A live member names peers that count as dead here: one of the two is wrong, so they are pinged.
     /// Whether there are such.
     fn doubt(&mut self, now: Time, contacts: &[Contact], urgent: bool) -> bool {
-        if self.config.has(Flaw::TrustTheGraveyard) {
+        if self.config.has(Flaw::TrustDeaths) {
             return false;
         }
         let dead = contacts.iter().filter(|contact| is_dead(&self.table, contact));
@@ -409,19 +409,19 @@ impl Ring {
         if self.member {
             contacts.push(self.table.me().clone());
         }
-        let place = |contact: &Contact| {
+        let position = |contact: &Contact| {
             // Where the table has the same virtual nodes, it has their identifiers too.
             let known = self.table.contact(contact.peer);
             let known = known.filter(|known| known.virtual_nodes == contact.virtual_nodes);
             reach(known.unwrap_or(contact), lookup.target).1
         };
-        let mut placed: Vec<_> = contacts
+        let mut positioned: Vec<_> = contacts
             .into_iter()
-            .map(|contact| (place(&contact), contact))
+            .map(|contact| (position(&contact), contact))
             .collect();
-        placed.sort_by_key(|(distance, contact)| (*distance, contact.peer));
-        placed.dedup_by_key(|(_, contact)| contact.peer);
-        let contacts = placed.into_iter().map(|(_, contact)| contact);
+        positioned.sort_by_key(|(distance, contact)| (*distance, contact.peer));
+        positioned.dedup_by_key(|(_, contact)| contact.peer);
+        let contacts = positioned.into_iter().map(|(_, contact)| contact);
         contacts.take(lookup.count).collect()
     }
 
@@ -449,7 +449,7 @@ impl Ring {
             if let Some((_, before)) = before
                 .filter(|(_, peer)| *peer != from && peers.first() == Some(&me) && peers.len() < MAX_CONTACTS)
             {
-                // Who joins here wants to tell it.
+                // A newcomer that joins here notifies it.
                 if !peers.contains(&before) {
                     peers.push(before);
                 }
@@ -492,10 +492,10 @@ impl Ring {
     }
 }
 
-/// Whether this contact is in the graveyard, in this version or a later one.
+/// Whether this contact belongs to a dead peer, in this version or a later one.
 fn is_dead(table: &Table, contact: &Contact) -> bool {
     table.get(contact.peer).is_some_and(|entry| match entry.standing {
-        Standing::Dead(_) => contact.version <= entry.contact.version,
-        Standing::Known | Standing::Candidate | Standing::Alive | Standing::Suspect => false,
+        MemberState::Dead(_) => contact.version <= entry.contact.version,
+        MemberState::Known | MemberState::Candidate | MemberState::Alive | MemberState::Suspect => false,
     })
 }

@@ -179,17 +179,17 @@ pub enum Event {
     PeerChanged(Peer),
     /// New virtual nodes were chosen: these indices, in this order. The driver keeps them before it sends the
     /// next request, and hands them back in the contact at the next start; they are chosen once.
-    Placed(Vec<u16>),
+    Positioned(Vec<u16>),
     /// A lookup begun by [`super::Ring::lookup`] ended.
     LookupDone {
-        /// Which.
+        /// What [`super::Ring::lookup`] returned.
         id: LookupId,
-        /// How.
+        /// What it found, or why it found nothing.
         outcome: Result<Found, LookupError>,
     },
     /// A walk ended.
     WalkDone {
-        /// Which.
+        /// What [`super::Ring::walk`] returned.
         id: LookupId,
         /// The members that answered this walk, this peer included, in the order of their first virtual nodes
         /// on the circle.

@@ -20,7 +20,7 @@ mod join;
 mod liveness;
 mod lookup;
 mod message;
-mod places;
+mod positions;
 mod stabilize;
 mod table;
 mod tidy;
@@ -41,7 +41,7 @@ use self::contest::Contest;
 use self::fingers::Cursor;
 use self::join::{Join, Seek};
 use self::lookup::Lookup;
-use self::places::Places;
+use self::positions::Positions;
 use self::stabilize::Rounds;
 use self::table::Table;
 use self::tidy::Upkeep;
@@ -60,7 +60,7 @@ pub struct RingConfig {
     /// Distinct peers in a successor list, 4 to 256. 16.
     pub r: usize,
     /// Virtual nodes this peer is to have, at most 256. Those its contact does not name yet are chosen before
-    /// it joins, see [`Event::Placed`]. 0: those of the contact.
+    /// it joins, see [`Event::Positioned`]. 0: those of the contact.
     pub virtual_nodes: u16,
     /// Time between two rounds of stabilization at rest. 2 s.
     pub stabilize: Duration,
@@ -149,7 +149,7 @@ pub struct Ring {
     upkeep: Upkeep,
     seek: Option<Seek>,
     join: Option<Join>,
-    places: Option<Places>,
+    positions: Option<Positions>,
     /// It adopted a network and has not been a member since.
     newcomer: bool,
     /// When the search for a ring began.
@@ -158,7 +158,7 @@ pub struct Ring {
     backoff: Duration,
     book_at: Time,
     book_changed: bool,
-    book_told: Time,
+    book_reported: Time,
     lookups: BTreeMap<LookupId, Lookup>,
     walks: BTreeMap<LookupId, Walk>,
     last_lookup: u64,
@@ -174,7 +174,7 @@ pub struct Ring {
     barred: Option<Time>,
 }
 
-/// Commands.
+/// Commands of the driver.
 impl Ring {
     /// A peer that has just started. With an empty `book` it is a ring of one; otherwise it looks for the
     /// ring it was in. `seed` decides all its chances.
@@ -199,12 +199,12 @@ impl Ring {
             upkeep: Upkeep::default(),
             seek: None,
             join: None,
-            places: None,
+            positions: None,
             newcomer: false,
             joining_since: now,
             book_at: now,
             book_changed: false,
-            book_told: now,
+            book_reported: now,
             lookups: BTreeMap::new(),
             walks: BTreeMap::new(),
             last_lookup: 0,
@@ -216,9 +216,9 @@ impl Ring {
             barred: None,
         };
         let kept = ring.table.me().virtual_nodes.clone();
-        ring.want_places(&kept);
+        ring.want_positions(&kept);
         if lone {
-            ring.settle_places();
+            ring.settle_positions();
         }
         ring.set_book_timer(now);
         let first_round = now + ring.jitter(ring.config.stabilize);
@@ -243,7 +243,7 @@ impl Ring {
     /// The peer proved itself to the transport just now. It is asked whether it is a member.
     pub fn introduce(&mut self, now: Time, contact: Contact) {
         let peer = contact.peer;
-        self.told(now, contact);
+        self.on_announcement(now, contact);
         self.ask_newcomer(now, peer);
     }
 
@@ -273,7 +273,7 @@ impl Ring {
         let mut me = old.clone();
         me.state = change.state.unwrap_or(me.state);
         me.capacity = change.capacity.unwrap_or(me.capacity);
-        me.addresses = change.addresses.map_or(me.addresses, tellable);
+        me.addresses = change.addresses.map_or(me.addresses, publishable);
         if me == *old {
             return;
         }
@@ -317,7 +317,7 @@ impl Ring {
         }
     }
 
-    /// Announces to everybody on the circle that this peer leaves for good; [`Event::Left`] tells when they
+    /// Announces to everybody on the circle that this peer leaves for good; [`Event::Left`] follows when they
     /// know, or when the time for it is over.
     pub fn leave(&mut self, now: Time) {
         if self.is_over() {
@@ -349,17 +349,17 @@ impl Ring {
 
 /// Of these addresses those that others take: no text that is none, none twice, not too many.
 #[expect(clippy::needless_pass_by_value, reason = "for `map_or`")]
-fn tellable(addresses: Arc<[String]>) -> Arc<[String]> {
-    let mut told: Vec<String> = Vec::new();
+fn publishable(addresses: Arc<[String]>) -> Arc<[String]> {
+    let mut list: Vec<String> = Vec::new();
     for address in addresses.iter().filter(|text| is_address(text)) {
-        if told.len() < MAX_ADDRESSES && !told.contains(address) {
-            told.push(address.clone());
+        if list.len() < MAX_ADDRESSES && !list.contains(address) {
+            list.push(address.clone());
         }
     }
-    told.into()
+    list.into()
 }
 
-/// Inputs.
+/// Inputs from the transport and the clock.
 impl Ring {
     /// Answers a question of `from`, which the transport has proved to be the asker.
     pub fn handle_request(&mut self, now: Time, from: Peer, request: Request) -> Response {
@@ -390,7 +390,7 @@ impl Ring {
             }
             Request::Leave { contact } if contact.peer == from => {
                 self.note(now, contact);
-                self.bury(now, from);
+                self.declare_dead(now, from);
                 self.events.push_back(Event::Departed(from));
                 Response::Ack
             }
@@ -422,15 +422,17 @@ impl Ring {
                 self.on_contacts(now, peer, &of, contacts);
             }
             (Purpose::Neighbours(_), Response::Busy) if self.config.has(Flaw::BusyIsDead) => {
-                self.bury(now, peer);
+                self.declare_dead(now, peer);
             }
             // It has started anew: what is no member is no head.
             (Purpose::Neighbours(_), Response::Busy) => self.handle_disconnect(now, peer),
             (Purpose::Neighbours(_), _) => {}
             (Purpose::Lookup(lookup), response) => self.on_lookup_response(now, lookup, peer, response),
             (Purpose::Walk(walk, _), response) => self.on_walk_response(now, walk, peer, response),
-            (Purpose::Places, Response::Contacts(contacts)) => self.on_places(now, peer, Some(contacts)),
-            (Purpose::Places, _) => self.on_places(now, peer, None),
+            (Purpose::Positions, Response::Contacts(contacts)) => {
+                self.on_positions(now, peer, Some(contacts))
+            }
+            (Purpose::Positions, _) => self.on_positions(now, peer, None),
             (Purpose::Leave, _) => self.check_left(false),
         }
     }
@@ -451,7 +453,7 @@ impl Ring {
             Purpose::Ping | Purpose::Neighbours(_) => {}
             Purpose::Lookup(lookup) => self.on_lookup_failure(now, *lookup, call.peer),
             Purpose::Walk(walk, of) => self.on_walk_failure(now, *walk, (call.peer, of), failure),
-            Purpose::Places => self.on_places(now, call.peer, None),
+            Purpose::Positions => self.on_positions(now, call.peer, None),
             Purpose::Leave => self.check_left(false),
         }
     }
@@ -488,7 +490,7 @@ impl Ring {
     }
 }
 
-/// Chances and sending.
+/// Randomness and sending.
 impl Ring {
     fn send(&mut self, now: Time, what: (Contact, Request, Purpose), deadline: Duration) {
         self.calls.send(now, &mut self.timers, what, deadline);

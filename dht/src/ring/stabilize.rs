@@ -3,14 +3,14 @@
 //! Each round asks the first successor of every own virtual node, one message per peer, what follows those
 //! nodes in its view. What lies behind the head is taken over as it is (the head vouches for it); what would
 //! become a new head must first answer itself; what the head does not list is pinged, not dropped. Being
-//! asked is the notification: the asker lives and is a member. A peer whose surroundings changed tells its
-//! predecessors to ask soon, so news runs backwards around the circle as fast as messages do.
+//! asked is the notification: the asker lives and is a member. A peer whose surroundings changed has its
+//! predecessors ask soon, so news runs backwards around the circle as fast as messages do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::calls::{Purpose, Timer};
 use super::message::{MAX_CONTACTS, Request, Response};
-use super::table::Standing;
+use super::table::MemberState;
 use super::{Phase, Ring};
 use crate::{Contact, Flaw, Id, Peer, Time};
 
@@ -28,7 +28,7 @@ pub(super) struct Rounds {
     wanted: u8,
     /// Quick rounds since the last slow one.
     spent: u8,
-    /// The surroundings changed since the predecessors were last told.
+    /// The surroundings changed since the predecessors were last notified.
     changed: bool,
 }
 
@@ -61,7 +61,7 @@ impl Ring {
             let heads = self.heads();
             self.ping_the_silent(now, heads.keys());
             self.ask_heads(now, heads);
-            self.tell_predecessors(now);
+            self.notify_predecessors(now);
             if !quick {
                 self.refresh_fingers(now);
             }
@@ -115,7 +115,7 @@ impl Ring {
         self.send(now, (to, request, Purpose::Neighbours(of)), deadline);
     }
 
-    fn tell_predecessors(&mut self, now: Time) {
+    fn notify_predecessors(&mut self, now: Time) {
         if std::mem::take(&mut self.rounds.changed) {
             for peer in self.table.predecessors() {
                 self.ask_neighbours(now, peer, Vec::new(), 0);
@@ -147,7 +147,7 @@ impl Ring {
         (of, digest): (&[Id], u64),
     ) -> Response {
         let from = contact.peer;
-        self.told(now, contact.clone());
+        self.on_announcement(now, contact.clone());
         if member && !self.config.has(Flaw::NoRectify) {
             self.admit(now, from);
         }
@@ -192,7 +192,7 @@ impl Ring {
         }
         for peer in self.unlisted(now, of, &listed) {
             if self.config.has(Flaw::OriginalOrder) {
-                self.bury(now, peer);
+                self.declare_dead(now, peer);
                 continue;
             }
             if let Some(entry) = self.table.get_mut(peer) {
@@ -214,16 +214,16 @@ impl Ring {
             return;
         };
         match entry.standing {
-            Standing::Alive | Standing::Suspect | Standing::Candidate => {}
-            Standing::Dead(_) if self.config.has(Flaw::HearsayRevives) => self.enter(now, peer),
-            Standing::Dead(_) if news => self.verify(now, peer),
-            Standing::Dead(_) => self.doubt_death(now, peer),
-            Standing::Known
+            MemberState::Alive | MemberState::Suspect | MemberState::Candidate => {}
+            MemberState::Dead(_) if self.config.has(Flaw::HearsayRevives) => self.enter(now, peer),
+            MemberState::Dead(_) if news => self.verify(now, peer),
+            MemberState::Dead(_) => self.doubt_death(now, peer),
+            MemberState::Known
                 if self.table.would_be_head(&entry.contact) && !self.config.has(Flaw::AdoptUnverified) =>
             {
                 self.propose(now, peer);
             }
-            Standing::Known => self.enter(now, peer),
+            MemberState::Known => self.enter(now, peer),
         }
     }
 
@@ -251,7 +251,7 @@ impl Ring {
         doubtful.retain(|peer| {
             self.table
                 .get(*peer)
-                .is_some_and(|entry| !entry.told_within(now, self.config.stabilize / 2))
+                .is_some_and(|entry| !entry.announced_within(now, self.config.stabilize / 2))
         });
         doubtful.into_iter().take(MAX_DOUBTS).collect()
     }

@@ -22,7 +22,7 @@ use crate::{Contact, Flaw, Id, Peer, SignContact, Time, Unsigned};
 
 /// What this peer thinks of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum MemberState {
     /// Heard of, from the address book or from others; not on the circle.
     Known,
     /// To be taken onto the circle once it answers a ping as a member.
@@ -31,11 +31,11 @@ pub(super) enum Standing {
     Alive,
     /// On the circle, but does not answer at the moment.
     Suspect,
-    /// In the graveyard since then: only its own word brings it back.
+    /// Dead since then: only its own word brings it back.
     Dead(Time),
 }
 
-impl Standing {
+impl MemberState {
     /// Whether the virtual nodes of such a peer are on the circle.
     pub(super) fn is_member(self) -> bool {
         match self {
@@ -49,11 +49,11 @@ impl Standing {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) contact: Contact,
-    pub(super) standing: Standing,
+    pub(super) standing: MemberState,
     /// When the peer itself last spoke to this one.
     pub(super) heard: Option<Time>,
-    /// When the peer itself last told its contact: it may have other virtual nodes since its last life.
-    pub(super) told: Option<Time>,
+    /// When the peer itself last announced its contact: it may have other virtual nodes since its last life.
+    pub(super) announced: Option<Time>,
     /// When the entry was made.
     pub(super) noted: Time,
     /// Age of the entry when it was made: it may come from the address book.
@@ -79,9 +79,9 @@ impl Entry {
     fn new(contact: Contact, now: Time, age: Duration) -> Self {
         Self {
             contact,
-            standing: Standing::Known,
+            standing: MemberState::Known,
             heard: None,
-            told: None,
+            announced: None,
             noted: now,
             age,
             round_trip: RoundTrip::default(),
@@ -97,12 +97,12 @@ impl Entry {
 
     pub(super) fn liveness(&self) -> Liveness {
         match self.standing {
-            Standing::Alive => Liveness::Alive,
-            Standing::Suspect => Liveness::Suspect,
-            Standing::Known | Standing::Candidate => Liveness::Unmet {
+            MemberState::Alive => Liveness::Alive,
+            MemberState::Suspect => Liveness::Suspect,
+            MemberState::Known | MemberState::Candidate => Liveness::Unmet {
                 since: self.heard.unwrap_or(self.noted),
             },
-            Standing::Dead(since) => Liveness::Dead { since },
+            MemberState::Dead(since) => Liveness::Dead { since },
         }
     }
 
@@ -114,9 +114,10 @@ impl Entry {
         }
     }
 
-    /// Whether the peer itself told its contact within `window` of now.
-    pub(super) fn told_within(&self, now: Time, window: Duration) -> bool {
-        self.told.is_some_and(|told| now.since(told) <= window)
+    /// Whether the peer itself announced its contact within `window` of now.
+    pub(super) fn announced_within(&self, now: Time, window: Duration) -> bool {
+        self.announced
+            .is_some_and(|announced| now.since(announced) <= window)
     }
 
     /// Whether the peer itself spoke within `window` of now.
@@ -323,7 +324,7 @@ impl Table {
             return false;
         };
         let entered = !entry.standing.is_member();
-        entry.standing = Standing::Alive;
+        entry.standing = MemberState::Alive;
         if entered {
             self.revision += 1;
             self.memo = Memo::default();
@@ -334,7 +335,7 @@ impl Table {
     }
 
     /// Gives a known peer a standing off the circle. Says whether it was on it before.
-    pub(super) fn exit(&mut self, peer: Peer, standing: Standing) -> bool {
+    pub(super) fn exit(&mut self, peer: Peer, standing: MemberState) -> bool {
         let Some((slot, entry)) = self.locate(peer) else {
             return false;
         };

@@ -43,14 +43,14 @@ fn grown(seed: u64, count: usize) -> Net {
 }
 
 #[test]
-fn peers_that_join_one_by_one_become_one_ring() {
+fn peers_joining_one_by_one_form_one_ring() {
     for (seed, count) in [(1, 1), (2, 2), (3, 3), (4, 12), (5, 50)] {
         grown(seed, count);
     }
 }
 
 #[test]
-fn peers_that_join_all_at_once_become_one_ring() {
+fn peers_joining_at_once_form_one_ring() {
     for (seed, count) in [(1, 2), (2, 3), (3, 12), (4, 50)] {
         let mut net = Net::new(seed);
         let first = net.add(0, size(0));
@@ -63,7 +63,7 @@ fn peers_that_join_all_at_once_become_one_ring() {
 }
 
 #[test]
-fn a_storm_of_200_peers_becomes_one_ring_with_fingers_that_shorten_lookups() {
+fn join_storm_of_200_forms_one_ring_with_short_lookups() {
     let mut net = Net::new(7);
     let first = net.add(0, 1);
     for number in 1..200 {
@@ -90,7 +90,7 @@ fn a_storm_of_200_peers_becomes_one_ring_with_fingers_that_shorten_lookups() {
 }
 
 #[test]
-fn lookups_find_what_the_circle_says() {
+fn lookup_at_rest_finds_the_owner_on_the_circle() {
     let mut net = grown(11, 24);
     let circle = net.circle(0);
     for number in 0..200 {
@@ -125,7 +125,7 @@ fn five_of_twelve_killed_at_once_leave_one_ring() {
 }
 
 #[test]
-fn silent_deaths_are_noticed_too() {
+fn death_without_disconnect_is_detected() {
     let mut net = grown(22, 12);
     for number in [1, 2, 3] {
         net.freeze(peer(number));
@@ -134,7 +134,7 @@ fn silent_deaths_are_noticed_too() {
 }
 
 #[test]
-fn more_deaths_in_a_row_than_a_list_is_long_still_leave_one_ring() {
+fn deaths_beyond_the_list_length_leave_one_ring() {
     let mut net = Net::new(23);
     net.config.r = 4;
     net.add(0, 1);
@@ -153,7 +153,7 @@ fn more_deaths_in_a_row_than_a_list_is_long_still_leave_one_ring() {
 }
 
 #[test]
-fn a_healed_partition_becomes_one_ring_again() {
+fn partition_healed_merges_into_one_ring() {
     let mut net = grown(31, 12);
     for number in 0..5 {
         net.set_island(peer(number), 1);
@@ -167,7 +167,7 @@ fn a_healed_partition_becomes_one_ring_again() {
 }
 
 #[test]
-fn a_peer_cut_off_alone_returns() {
+fn peer_cut_off_alone_rejoins() {
     let mut net = grown(32, 6);
     net.set_island(peer(2), 1);
     converge(&mut net, 60 * SECOND);
@@ -178,7 +178,7 @@ fn a_peer_cut_off_alone_returns() {
 }
 
 #[test]
-fn all_restarted_at_once_find_each_other_without_anyone_being_alone() {
+fn restart_of_all_finds_the_ring_without_a_lone_peer() {
     let mut net = grown(41, 12);
     for number in 0..12 {
         net.kill(peer(number));
@@ -193,7 +193,7 @@ fn all_restarted_at_once_find_each_other_without_anyone_being_alone() {
 }
 
 #[test]
-fn a_restarted_peer_whose_book_is_dead_is_alone_until_somebody_returns() {
+fn restarted_peer_with_dead_book_is_alone_until_one_returns() {
     let mut net = grown(42, 3);
     for number in 0..3 {
         net.kill(peer(number));
@@ -208,7 +208,7 @@ fn a_restarted_peer_whose_book_is_dead_is_alone_until_somebody_returns() {
 }
 
 #[test]
-fn a_contact_heard_of_is_enough_to_join() {
+fn peer_with_one_contact_joins() {
     let mut net = Net::new(43);
     net.add(0, 3);
     net.add(1, 5);
@@ -218,7 +218,7 @@ fn a_contact_heard_of_is_enough_to_join() {
 }
 
 #[test]
-fn joins_while_others_die_end_in_one_ring() {
+fn joins_during_deaths_end_in_one_ring() {
     for seed in 50..54 {
         let mut net = grown(seed, 16);
         for round in 0..8 {
@@ -237,7 +237,7 @@ fn joins_while_others_die_end_in_one_ring() {
 }
 
 #[test]
-fn lost_messages_delay_but_do_not_break_the_ring() {
+fn ring_under_message_loss_recovers() {
     let mut net = Net::new(55);
     net.loss = 100;
     net.add(0, 4);
@@ -249,7 +249,7 @@ fn lost_messages_delay_but_do_not_break_the_ring() {
 }
 
 #[test]
-fn a_network_that_turns_slow_kills_nobody() {
+fn peers_on_a_slow_network_stay_alive() {
     let mut net = grown(56, 12);
     net.run(10 * SECOND);
     net.events.clear();
@@ -261,25 +261,25 @@ fn a_network_that_turns_slow_kills_nobody() {
 }
 
 #[test]
-fn a_peer_that_leaves_is_forgotten_by_all_and_says_when() {
+fn leaving_peer_is_dropped_by_all_and_reports_the_end() {
     let mut net = grown(61, 12);
     let leaver = peer(5);
     net.events.clear();
     net.with(leaver, Ring::leave);
     net.run(SECOND);
     assert!(net.events.contains(&(leaver, Event::Left)));
-    let told = net
+    let announced = net
         .events
         .iter()
         .filter(|(_, event)| *event == Event::Departed(leaver));
-    assert_eq!(told.count(), 11);
+    assert_eq!(announced.count(), 11);
     assert_eq!(net.ring(leaver).phase(), Phase::Left);
     net.kill(leaver);
     converge(&mut net, 2 * SECOND);
 }
 
 #[test]
-fn the_word_of_others_does_not_bring_the_dead_back() {
+fn dead_peer_named_by_others_stays_dead() {
     let mut net = grown(62, 6);
     net.kill(peer(3));
     let dead = contact(3, 1, 12);
@@ -298,7 +298,7 @@ fn the_word_of_others_does_not_bring_the_dead_back() {
 }
 
 #[test]
-fn changes_of_a_contact_reach_everybody() {
+fn changed_contact_reaches_everybody() {
     let mut net = grown(63, 12);
     let change = SelfChange {
         state: Some(PeerState::Full),
@@ -311,7 +311,7 @@ fn changes_of_a_contact_reach_everybody() {
 }
 
 #[test]
-fn small_changes_of_use_are_not_published() {
+fn small_change_of_use_is_not_published() {
     let mut net = grown(64, 4);
     let capacity = net.ring(peer(1)).me().capacity;
     let version = net.ring(peer(1)).me().version;
@@ -329,7 +329,7 @@ fn small_changes_of_use_are_not_published() {
 }
 
 #[test]
-fn a_peer_whose_clock_went_back_is_believed_again() {
+fn peer_whose_clock_went_back_is_believed_again() {
     let mut net = grown(65, 4);
     let future = Contact {
         version: u64::MAX / 2,
@@ -349,7 +349,7 @@ fn a_peer_whose_clock_went_back_is_believed_again() {
 }
 
 #[test]
-fn a_newcomers_word_counts_against_what_it_answered_before() {
+fn newcomer_that_became_a_member_overrides_its_older_answer() {
     let mut ring = Ring::new(RingConfig::default(), contact(0, 1, 1), Vec::new(), 1, Time::ZERO);
     let newcomer = contact(1, 1, 1);
     let at = |millis: u64| Time::from_micros(millis * 1000);
@@ -374,7 +374,7 @@ fn a_newcomers_word_counts_against_what_it_answered_before() {
 }
 
 #[test]
-fn the_dead_are_remembered_where_more_live_than_the_book_holds() {
+fn dead_peers_in_a_full_book_are_remembered() {
     let mut net = Net::new(29);
     net.config.max_book = 16;
     let first = net.add(0, 1);
@@ -396,7 +396,7 @@ fn the_dead_are_remembered_where_more_live_than_the_book_holds() {
 }
 
 #[test]
-fn lookups_survive_the_death_of_those_they_ask() {
+fn lookup_with_dead_hops_still_ends() {
     let mut net = grown(66, 12);
     for number in [1, 5, 9] {
         net.kill(peer(number));
@@ -435,7 +435,7 @@ fn lookups_survive_the_death_of_those_they_ask() {
 }
 
 #[test]
-fn lookups_before_the_ring_is_joined_are_refused() {
+fn lookup_before_joining_is_refused() {
     let mut net = grown(67, 3);
     net.kill(peer(1));
     net.start(peer(1));
@@ -444,7 +444,7 @@ fn lookups_before_the_ring_is_joined_are_refused() {
 }
 
 #[test]
-fn a_walk_names_those_that_answer_in_the_order_of_the_circle() {
+fn walk_names_answering_members_in_circle_order() {
     let mut net = grown(68, 30);
     let (answered, silent) = net.walk(peer(7));
     assert!(silent.is_empty());
@@ -457,7 +457,7 @@ fn a_walk_names_those_that_answer_in_the_order_of_the_circle() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_trace() {
+fn same_seed_gives_the_same_trace() {
     let trace = |seed| {
         let mut net = grown(seed, 12);
         net.kill(peer(3));
@@ -469,7 +469,7 @@ fn the_same_seed_gives_the_same_trace() {
 }
 
 #[test]
-fn a_ring_at_rest_is_quiet() {
+fn ring_at_rest_sends_little() {
     let mut net = Net::new(81);
     net.add(0, 8);
     for number in 1..24 {
@@ -492,7 +492,7 @@ fn a_ring_at_rest_is_quiet() {
 }
 
 #[test]
-fn a_peer_comes_back_with_other_virtual_nodes() {
+fn peer_with_new_virtual_nodes_is_moved_everywhere() {
     let mut net = large(92, 60);
     net.restart_with(peer(30), (0..12).collect());
     converge(&mut net, 60 * SECOND);
@@ -569,14 +569,14 @@ fn turmoil(seed: u64) {
 }
 
 #[test]
-fn turmoil_ends_in_one_ring() {
+fn random_faults_end_in_one_ring() {
     for seed in 0..8 {
         turmoil(seed);
     }
 }
 
 #[test]
-fn lookups_take_few_hops_in_a_ring_much_larger_than_what_a_peer_knows() {
+fn lookup_in_a_large_ring_takes_few_hops() {
     let mut net = large(91, 150);
     net.run(60 * SECOND);
     let circle = net.circle(0);

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use super::Ring;
 use super::message::Event;
-use super::table::{Entry, Standing};
+use super::table::{Entry, MemberState};
 use crate::{Peer, Time};
 
-/// A peer on the circle is pinged when it did not tell its contact for this many rounds of stabilization: one
-/// that is heard all the time, but never says what has changed, would be known by its old contact for ever.
+/// A peer on the circle is pinged when it did not announce its contact for this many rounds of stabilization:
+/// one that is heard all the time, but never says what has changed, would be known by its old contact for
+/// ever.
 const STALE_ROUNDS: u32 = 15;
 /// Entries looked at per round.
 const PER_ROUND: usize = 16;
-/// One in so many must be surplus before the surplus goes.
+/// One in so many must be in excess before the excess goes.
 const SLACK: usize = 16;
 
 /// How far the upkeep of the table has come.
@@ -42,11 +43,11 @@ impl Ring {
             self.forget_oldest(now);
         }
         let hour = Duration::from_hours(1);
-        if (self.book_changed && now.since(self.book_told) >= self.config.stabilize)
-            || now.since(self.book_told) >= hour
+        if (self.book_changed && now.since(self.book_reported) >= self.config.stabilize)
+            || now.since(self.book_reported) >= hour
         {
             self.book_changed = false;
-            self.book_told = now;
+            self.book_reported = now;
             self.events.push_back(Event::BookChanged);
         }
     }
@@ -62,9 +63,9 @@ impl Ring {
             .iter()
             .filter_map(|peer| Some((*peer, self.table.get(*peer)?)));
         let stale = entries.clone().filter(|(_, entry)| {
-            self.member && entry.standing == Standing::Alive && !entry.told_within(now, window)
+            self.member && entry.standing == MemberState::Alive && !entry.announced_within(now, window)
         });
-        let stalest = stale.min_by_key(|(_, entry)| entry.told.max(entry.pinged));
+        let stalest = stale.min_by_key(|(_, entry)| entry.announced.max(entry.pinged));
         let stalest = stalest.map(|(peer, _)| peer);
         let old = entries.filter(|(_, entry)| is_off(entry) && entry.age(now) > self.config.book_keep);
         let old: Vec<Peer> = old.map(|(peer, _)| peer).collect();
@@ -78,7 +79,7 @@ impl Ring {
     }
 
     /// Takes the peers silent the longest off the circle, but for those in successor lists, before own
-    /// virtual nodes or used as fingers. They are not dead: no event tells.
+    /// virtual nodes or used as fingers. They are not dead: there is no event.
     fn evict(&mut self, now: Time) {
         let me = self.table.me().peer;
         let lists = self.table.union(self.table.own(), me, self.config.r);
@@ -93,7 +94,7 @@ impl Ring {
             .collect();
         learned.sort_unstable();
         for (_, peer) in learned.into_iter().skip(self.config.max_learned) {
-            self.table.exit(peer, Standing::Known);
+            self.table.exit(peer, MemberState::Known);
         }
     }
 
@@ -112,8 +113,8 @@ impl Ring {
             .collect();
         off.sort_unstable();
         let room = self.config.max_book - self.config.max_book / SLACK;
-        let surplus = self.off_circle().saturating_sub(room);
-        for (_, peer) in off.into_iter().rev().take(surplus) {
+        let excess = self.off_circle().saturating_sub(room);
+        for (_, peer) in off.into_iter().rev().take(excess) {
             self.table.forget(peer);
             self.book_changed = true;
         }
@@ -123,7 +124,7 @@ impl Ring {
 /// Whether the peer is neither on the circle nor about to be.
 fn is_off(entry: &Entry) -> bool {
     match entry.standing {
-        Standing::Known | Standing::Dead(_) => true,
-        Standing::Candidate | Standing::Alive | Standing::Suspect => false,
+        MemberState::Known | MemberState::Dead(_) => true,
+        MemberState::Candidate | MemberState::Alive | MemberState::Suspect => false,
     }
 }

@@ -42,7 +42,7 @@ impl Walk {
 }
 
 impl Ring {
-    /// Asks every member reachable clockwise; [`Event::WalkDone`] tells who answered.
+    /// Asks every member reachable clockwise; [`Event::WalkDone`] names who answered.
     pub fn walk(&mut self, now: Time) -> LookupId {
         let id = self.next_lookup_id();
         let me = self.table.me();

@@ -3,8 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mutualstore_client::Client;
+
 use super::{BenchError, Row, cpu_times, failed, total};
-use crate::client::Client;
 use crate::scratch::Scratch;
 
 /// Between two looks at all peers.

@@ -10,12 +10,15 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use mutualstore_client::Client;
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::{FileStat, Health, StripeStat};
+
 use super::ChaosError;
 use super::cluster::Cluster;
 use super::inside::{Estate, Inside, ShardName};
 use super::journal::{AckedFile, Fate, PutJournal};
 use super::workload::{Workload, is_wrong, read};
-use crate::client::{Client, FileStat, Health, NOT_FOUND, StripeStat, UNRECOVERABLE};
 
 /// Questions asked at the same time.
 const WIDTH: usize = 4;
@@ -227,7 +230,7 @@ fn problem(client: &Client, file: &AckedFile) -> Option<String> {
     let outcome = read(client, file);
     match (file.fate, outcome) {
         (_, Err(error)) if is_wrong(&error) => Some(format!("wrong bytes: {error}")),
-        (Fate::Deleted(_), Err(error)) if error.exit_code() == NOT_FOUND => None,
+        (Fate::Deleted(_), Err(error)) if error.exit_code() == exit::NOT_FOUND => None,
         (Fate::Stored, Ok(())) | (Fate::Deleting, _) => None,
         (Fate::Deleted(at), Ok(())) if at.elapsed() < REMEMBERED => None,
         (Fate::Deleted(_), Ok(())) => Some("was deleted and can be read".to_owned()),
@@ -241,7 +244,7 @@ fn stat(client: &Client, link: &str) -> Option<Vec<(String, ShardName)>> {
     match client.stat(link) {
         Ok(reply) => Some(holders(&reply.body)),
         // Deleted, or a deletion that nobody can finish was begun.
-        Err(error) if [NOT_FOUND, UNRECOVERABLE].contains(&error.exit_code()) => Some(Vec::new()),
+        Err(error) if [exit::NOT_FOUND, exit::UNRECOVERABLE].contains(&error.exit_code()) => Some(Vec::new()),
         Err(_) => None,
     }
 }

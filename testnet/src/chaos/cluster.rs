@@ -7,6 +7,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mutualstore_client::Client;
+use mutualstore_contract::reply::RingState;
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
@@ -16,9 +18,8 @@ use tempfile::TempDir;
 use super::ChaosError;
 use super::disk::Disk;
 use super::proxy::{NetworkFault, Passed, Proxies, Proxy};
-use crate::client::Client;
+use crate::capacities::Capacities;
 use crate::net::{self, Known, NetError};
-use crate::size::Capacities;
 use crate::spawn::{self, Fleet, Launch, Recipe};
 use crate::whole::{self, Member};
 
@@ -194,7 +195,7 @@ impl Cluster {
         let alone = self.members().len() == 1;
         self.until(&format!("peer {number} to join"), || {
             let status = self.client(number)?.status().ok()?.body;
-            (status.ring == "joined" || alone && status.ring == "alone").then_some(())
+            (status.ring == RingState::Joined || alone && status.ring == RingState::Alone).then_some(())
         })
     }
 

@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::Departure;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -20,7 +22,6 @@ use super::cluster::{Cluster, LIMIT, has_disks};
 use super::inside::Inside;
 use super::proxy::NetworkFault;
 use super::tolerance::Tolerance;
-use crate::client::{Departure, RETRY};
 use crate::spawn::POLL;
 
 /// Kills of each victim in a storm.
@@ -440,9 +441,9 @@ impl<'a> FaultInjector<'a> {
     }
 
     fn leave(&self, leaver: usize) -> Result<(), ChaosError> {
-        let begun = |client: crate::client::Client| match client.leave(false) {
+        let begun = |client: mutualstore_client::Client| match client.leave(false) {
             Ok(reply) => Some(Ok(reply.body.state)),
-            Err(error) if error.retry() || error.exit_code() == RETRY => None,
+            Err(error) if error.retry() || error.exit_code() == exit::REFUSED => None,
             Err(error) => Some(Err(error)),
         };
         let what = format!("peer {leaver} to hand over");

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use mutualstore_contract::units::Size;
 use serde::Serialize;
 
 use super::injector::{Fault, Tally};
 use super::proxy::Passed;
 use super::workload::{Count, Operations};
-use crate::size::Size;
 
 /// The outcome of a run. It is good when `operations.violations` is empty.
 #[derive(Clone, Debug, Serialize)]

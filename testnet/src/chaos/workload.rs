@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use mutualstore_client::{Client, ClientError, GetOptions, PutOptions};
+use mutualstore_contract::exit;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -16,7 +18,6 @@ use serde::Serialize;
 use super::cluster::Cluster;
 use super::journal::{AckedFile, Fate, PutJournal};
 use super::tolerance::Tolerance;
-use crate::client::{Client, ClientError, GetOptions, NOT_FOUND, PutOptions};
 use crate::stream::{Expecting, Noise};
 
 /// What one client keeps between two operations, so that the faults get their share of the processor.
@@ -167,7 +168,7 @@ impl<'a> Workload<'a> {
         self.journal.deleting(file);
         match client.delete(&file.link) {
             // An earlier attempt got through without an answer.
-            Err(error) if error.exit_code() != NOT_FOUND || file.fate != Fate::Deleting => {
+            Err(error) if error.exit_code() != exit::NOT_FOUND || file.fate != Fate::Deleting => {
                 return Err(error.to_string());
             }
             Ok(_) | Err(_) => self.journal.deleted(file),
@@ -195,7 +196,7 @@ impl<'a> Workload<'a> {
                     file.noise
                 ));
             }
-            Err(error) if error.exit_code() == NOT_FOUND => self.lock().checks.done += 1,
+            Err(error) if error.exit_code() == exit::NOT_FOUND => self.lock().checks.done += 1,
             Err(_) => self.lock().checks.failed += 1,
         }
     }

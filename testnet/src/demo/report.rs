@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
+use mutualstore_contract::units::Size;
 use serde::Serialize;
-
-use crate::size::Size;
 
 /// Widest bar, in characters.
 const BAR: f64 = 24.0;

@@ -11,10 +11,10 @@ mod tables;
 
 use std::time::Duration;
 
+use mutualstore_contract::units::Size;
 use serde::{Deserialize, Serialize};
 
 use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some, expansion};
-use crate::size::Size;
 
 const PUT_RATE: f64 = 100e6;
 const GET_RATE: f64 = 200e6;

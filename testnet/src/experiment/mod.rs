@@ -31,11 +31,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mutualstore_client::ClientError;
+use mutualstore_contract::exit;
 use mutualstore_erasure::Code;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::client::{ClientError, NO_SPACE, RETRY, USAGE};
 use crate::net::NetError;
 use crate::spawn::SpawnError;
 
@@ -165,9 +166,11 @@ impl ExperimentError {
     /// The exit code the command ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Out { source, .. } if source.kind() == io::ErrorKind::StorageFull => NO_SPACE,
-            Self::Usage(_) | Self::Out { .. } | Self::OtherParameters { .. } | Self::Damaged { .. } => USAGE,
-            Self::Busy { .. } | Self::Late { .. } => RETRY,
+            Self::Out { source, .. } if source.kind() == io::ErrorKind::StorageFull => exit::NO_SPACE,
+            Self::Usage(_) | Self::Out { .. } | Self::OtherParameters { .. } | Self::Damaged { .. } => {
+                exit::USAGE
+            }
+            Self::Busy { .. } | Self::Late { .. } => exit::REFUSED,
             Self::Net { source, .. } => source.exit_code(),
             Self::Client { source, .. } => source.exit_code(),
         }
@@ -267,7 +270,7 @@ mod tests {
         assert!(check_code("rs:4+2", 6).is_ok());
         for (code, peers) in [("rs:4+2", 5), ("copies:3", 2), ("three", 9)] {
             let error = check_code(code, peers).unwrap_err();
-            assert_eq!(error.exit_code(), USAGE, "{error}");
+            assert_eq!(error.exit_code(), exit::USAGE, "{error}");
         }
         assert!(check_some("peer", 0).is_err());
     }

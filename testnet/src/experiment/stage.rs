@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mutualstore_client::{ByteRange, Client, ClientError, GetOptions, Metrics, PutOptions};
+use mutualstore_contract::reply::PutReport;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{ExperimentError, Options};
-use crate::client::{ByteRange, Client, ClientError, GetOptions, Metrics, PutOptions, PutReport};
+use crate::capacities::Capacities;
 use crate::net::NetError;
 use crate::scratch::{Scratch, ScratchOptions};
-use crate::size::Capacities;
 use crate::stream::{Expecting, Noise};
 
 /// What a network consists of.

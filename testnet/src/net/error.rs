@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::client::{ClientError, FAILURE, NOT_ALLOWED, RETRY, USAGE};
+use mutualstore_client::ClientError;
+use mutualstore_contract::exit;
+
 use crate::spawn::{LOG_FOLLOWS, SpawnError};
 use crate::state::StateError;
 use crate::whole::NotWhole;
@@ -64,12 +66,12 @@ impl NetError {
     /// The exit code a command ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::State(_) => USAGE,
-            Self::NotWhole { .. } => RETRY,
+            Self::Usage(_) | Self::State(_) => exit::USAGE,
+            Self::NotWhole { .. } => exit::REFUSED,
             Self::Client(error) => error.exit_code(),
-            Self::Refused(_) => NOT_ALLOWED,
+            Self::Refused(_) => exit::NOT_ALLOWED,
             Self::Spawn(error) => error.exit_code(),
-            Self::Io { .. } | Self::Undead { .. } => FAILURE,
+            Self::Io { .. } | Self::Undead { .. } => exit::UNEXPECTED,
         }
     }
 

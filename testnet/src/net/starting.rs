@@ -7,12 +7,13 @@ use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mutualstore_client::Client;
+use mutualstore_contract::reply::DaemonFile;
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::{NetError, member};
-use crate::client::{Client, DaemonFile};
 use crate::proc;
 use crate::spawn::{self, Fleet, Launch, Recipe};
 use crate::state::Peer;

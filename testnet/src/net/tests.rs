@@ -1,5 +1,6 @@
+use mutualstore_contract::exit;
+
 use super::*;
-use crate::client::USAGE;
 use crate::spawn::SpawnError;
 
 fn options() -> UpOptions {
@@ -50,7 +51,7 @@ fn kills_are_reproducible_and_distinct() {
     assert_eq!(drawn.iter().collect::<BTreeSet<_>>().len(), 5);
     assert!((0..20).any(|seed| draw(&alive, 5, seed).unwrap() != drawn));
     assert_eq!(draw(&alive, 12, 1).unwrap(), alive);
-    assert_eq!(draw(&alive, 13, 1).unwrap_err().exit_code(), USAGE);
+    assert_eq!(draw(&alive, 13, 1).unwrap_err().exit_code(), exit::USAGE);
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn launches_take_turns_in_capacity_and_ports() {
         super::launches(Path::new("/net"), &testnet, 2..3)
             .unwrap_err()
             .exit_code(),
-        USAGE
+        exit::USAGE
     );
 }
 
@@ -142,7 +143,7 @@ fn a_failed_up_leaves_no_testnet() {
         )
         .unwrap_err()
         .exit_code(),
-        USAGE
+        exit::USAGE
     );
 }
 
@@ -157,7 +158,7 @@ fn down_of_the_dead_works_and_wipes() {
         kill(&place, &Victims::Random { count: 1, seed: 0 }, false)
             .unwrap_err()
             .exit_code(),
-        USAGE
+        exit::USAGE
     );
     down(&place, true).unwrap();
     assert!(!place.exists());

@@ -3,9 +3,10 @@
 use std::io::{self, Read};
 use std::time::Instant;
 
+use mutualstore_client::{GetOptions, PutOptions};
+
 use super::space::Space;
 use super::{DETOUR, Failed, NetnsError, SLOWER, Stage, StartReport, failed};
-use crate::client::{GetOptions, PutOptions};
 use crate::stream::{Expecting, Noise};
 
 impl Stage<'_> {

@@ -425,7 +425,7 @@ impl World {
         });
         format!(
             "its home {home} knows of {shards:?}, {:?}",
-            custody.map(Custody::health)
+            custody.map(Custody::stats)
         )
     }
 

@@ -396,7 +396,7 @@ impl World {
                 WORK + self.links.delay(&mut self.rng, from, to) * 4
             }
             Effect::Locate { .. } => WORK,
-            Effect::Drop { .. } | Effect::Commit { .. } | Effect::Explore { .. } => TOUCH,
+            Effect::Drop { .. } | Effect::Commit { .. } | Effect::Discover { .. } => TOUCH,
         };
         self.after(delay, Event::Work(who, life, Box::new(effect)));
     }
@@ -465,7 +465,7 @@ impl World {
                 index,
                 expired,
             } => self.drop_shard(who, (stripe, index), expired),
-            Effect::Explore { point } => {
+            Effect::Discover { point } => {
                 let r = self.setup.ring.r;
                 self.act(who, |ring, now| ring.lookup(now, point, r));
             }

@@ -77,7 +77,7 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
         drain(&mut scenario.step, share);
     }
     if scenario.custody.is_some() && chance(rng, 0.12) {
-        scenario.step.extend(wedged_homes(rng, &scenario.step));
+        scenario.step.extend(wedged_primaries(rng, &scenario.step));
     } else if scenario.custody.is_some() {
         lie(&mut scenario, seed);
     }
@@ -161,7 +161,7 @@ fn lie(scenario: &mut Scenario, seed: u64) {
 }
 
 /// A calm in the end, but that some homes do not repair and a few hosts die.
-fn wedged_homes(rng: &mut ChaCha8Rng, before: &[Step]) -> Vec<Step> {
+fn wedged_primaries(rng: &mut ChaCha8Rng, before: &[Step]) -> Vec<Step> {
     let begin = before.last().map_or(0.0, |step| step.at) + 1.0;
     let all = || Pick::Share(1.0);
     let quiet = Change {

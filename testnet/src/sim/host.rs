@@ -138,7 +138,7 @@ impl Host {
                     members_changed = true;
                 }
                 RingEvent::LookupDone { id, outcome } => wants.lookups.push((id, outcome)),
-                RingEvent::WalkDone { .. } | RingEvent::BookChanged | RingEvent::Placed(_) => {}
+                RingEvent::WalkDone { .. } | RingEvent::BookChanged | RingEvent::Positioned(_) => {}
                 RingEvent::Left => wants.left = true,
             }
         }

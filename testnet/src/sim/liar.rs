@@ -187,9 +187,9 @@ impl World {
         let holds = |id: &Id| match self.truth.stripes.get(id).filter(|_| untrue(*id)) {
             Some(stripe) => Holds {
                 indices: Self::claimed(who, stripe),
-                minded: true,
+                under_repair: true,
                 // Nobody is at this address: two kinds of liars name it.
-                told: (who % 4 >= 2)
+                reported: (who % 4 >= 2)
                     .then_some(Peer::new([0xee; 32]))
                     .into_iter()
                     .collect(),
@@ -207,9 +207,9 @@ impl World {
             Request::Solicit
             | Request::Commit { .. }
             | Request::Trim { .. }
-            | Request::Count { .. }
+            | Request::Audit { .. }
             | Request::Release { .. }
-            | Request::Counted { .. } => Response::Taken,
+            | Request::Audited { .. } => Response::Taken,
         })
     }
 }

@@ -199,7 +199,7 @@ impl World {
             | Effect::Locate { .. }
             | Effect::Drop { .. }
             | Effect::Commit { .. }
-            | Effect::Explore { .. } => return,
+            | Effect::Discover { .. } => return,
         };
         let shape = self.truth.stripes.get(&id).map(|stripe| stripe.shape);
         let Some(shape) = shape.filter(|shape| shape.placement != Placement::Successors) else {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use mutualstore_testnet::client::Client;
+use mutualstore_client::Client;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::Signal;
 

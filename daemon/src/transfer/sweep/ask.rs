@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
+use mutualstore_contract::reply::{Health, ShardState};
 use mutualstore_dht::Id;
 use mutualstore_dht::placement::Placement;
 use mutualstore_erasure::{Code, Policy};
@@ -14,7 +15,7 @@ use crate::list::index::{Entry, Index};
 use crate::node::Node;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get;
-use crate::transfer::health::{Asked, Health, ShardState, StripeHealth, survey_seats};
+use crate::transfer::health::{Asked, StripeHealth, survey_seats};
 
 /// Manifests read at the same time.
 const OPENING: usize = 8;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use mutualstore_contract::reply::{FileHealth, Health};
 
 use super::{STRIPES, Watched};
 use crate::error::Failure;
@@ -10,18 +10,6 @@ use crate::link::Link;
 use crate::list::index::Index;
 use crate::list::{Listed, Page, Shown};
 use crate::node::Node;
-use crate::transfer::health::Health;
-
-/// Files by health, and how old the oldest answer is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Tally {
-    pub(crate) safe: usize,
-    pub(crate) degraded: usize,
-    pub(crate) endangered: usize,
-    pub(crate) lost: usize,
-    /// Not asked about yet.
-    pub(crate) unknown: usize,
-}
 
 /// A file of the list with what is remembered of it.
 pub(crate) struct Told {
@@ -80,7 +68,7 @@ impl Node {
     pub(crate) async fn tally(
         self: &Arc<Self>,
         fresh: bool,
-    ) -> Result<(Tally, Option<u32>, Vec<(String, usize)>), Failure> {
+    ) -> Result<(FileHealth, Option<u32>, Vec<(String, usize)>), Failure> {
         if fresh {
             let _turn = self.sweep.fresh.lock().await;
             let all = |index: &mut Index<Watched>| index.after(None).map(|(number, _)| number).collect();
@@ -92,7 +80,7 @@ impl Node {
         }
         let now = self.seconds();
         let count = move |index: &mut Index<Watched>| {
-            let (mut tally, mut oldest) = (Tally::default(), None);
+            let (mut tally, mut oldest) = (FileHealth::default(), None);
             let mut codes: Vec<(String, usize)> = Vec::new();
             for (_, entry) in index.after(None) {
                 let counter = match entry.watched.health {

@@ -93,20 +93,21 @@ fn any_request() -> impl Strategy<Value = Request> {
         vec(any_question(), 0..8).prop_map(|questions| Request::Confirm { questions }),
         vec(any_pin(), 0..8).prop_map(|pins| Request::Release { pins }),
         vec(any_id(), 0..8).prop_map(|stripes| Request::Status { stripes }),
-        vec(any_id(), 0..8).prop_map(|stripes| Request::Count { stripes }),
+        vec(any_id(), 0..8).prop_map(|stripes| Request::Audit { stripes }),
         vec(any_id(), 0..8).prop_map(|stripes| Request::Held { stripes }),
-        vec((any_id(), any::<u8>()), 0..8).prop_map(|totals| Request::Counted { totals }),
+        vec((any_id(), any::<u8>()), 0..8).prop_map(|totals| Request::Audited { totals }),
     ]
 }
 
 fn any_response() -> impl Strategy<Value = Response> {
     let differs = proptest::option::of(vec(any::<(u8, u64)>(), 0..8));
     let indices = proptest::collection::btree_set(any::<u8>(), 0..8);
-    let holds = (indices, any::<bool>(), vec(any_peer(), 0..8)).prop_map(|(indices, minded, told)| Holds {
-        indices: indices.into_iter().collect(),
-        minded,
-        told,
-    });
+    let holds =
+        (indices, any::<bool>(), vec(any_peer(), 0..8)).prop_map(|(indices, under_repair, reported)| Holds {
+            indices: indices.into_iter().collect(),
+            under_repair,
+            reported,
+        });
     let status = prop_oneof![Just(Status::None), Just(Status::Pending), Just(Status::Committed)];
     prop_oneof![
         (differs, vec((any_id(), any_peer()), 0..8))
@@ -159,7 +160,7 @@ fn limits_hold() {
     let stripes = vec![Id::default(); MAX_ASKED + 1];
     assert_eq!(parse(&Request::Held { stripes }), Err(TOO_MANY));
     let totals = vec![(Id::default(), 0); MAX_ENTRIES + 1];
-    assert_eq!(parse(&Request::Counted { totals }), Err(TOO_MANY));
+    assert_eq!(parse(&Request::Audited { totals }), Err(TOO_MANY));
     let message = wire_response(&Response::Held(vec![Holds::default(); MAX_ASKED + 1]));
     assert_eq!(super::response(message), Err(TOO_MANY));
     let question = Question {

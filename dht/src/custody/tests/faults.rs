@@ -83,8 +83,8 @@ fn apply(net: &mut Net, stored: &mut BTreeSet<u64>, fault: &Fault) {
             net.set_state(peer(number), state);
         }
         Fault::Put(id) => {
-            let seats = net.seats(stripe(id), shape(id).n);
-            if seats.len() == usize::from(shape(id).n) && stored.insert(id) {
+            let preferred = net.preferred(stripe(id), shape(id).n);
+            if preferred.len() == usize::from(shape(id).n) && stored.insert(id) {
                 net.put(stripe(id), shape(id));
             }
         }
@@ -127,7 +127,7 @@ proptest! {
         let quiet = net.counters;
         net.run(secs(120));
         prop_assert_eq!((quiet.jobs, quiet.dropped), (net.counters.jobs, net.counters.dropped));
-        prop_assert_eq!(net.health().safe, stored.len());
+        prop_assert_eq!(net.stats().safe, stored.len());
         prop_assert!(quiet.copied + quiet.regenerated <= 40 * stored.len() as u64, "{:?}", quiet);
     }
 }

@@ -66,8 +66,8 @@ pub(crate) struct Net {
     pub(crate) notice: Duration,
     /// Rebuilt shards do not match their hashes.
     pub(crate) inconsistent: bool,
-    /// Nobody hears what others have counted.
-    pub(crate) counts_lost: bool,
+    /// Results of audits are lost.
+    pub(crate) audits_lost: bool,
     /// Hash of everything that happened.
     pub(crate) trace: u64,
     rings: Option<testing::Net>,
@@ -120,7 +120,7 @@ impl Net {
             job_time: Duration::from_millis(20),
             notice: Duration::from_millis(300),
             inconsistent: false,
-            counts_lost: false,
+            audits_lost: false,
             trace: 0,
             rings: None,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -223,7 +223,7 @@ impl Net {
         node.custody = Some(custody);
         node.view = up.into_iter().collect();
         node.view.insert(peer);
-        self.tell_all(peer);
+        self.notify_all(peer);
         self.with(peer, |custody, now, ring| custody.membership_changed(now, ring));
     }
 
@@ -234,11 +234,11 @@ impl Net {
         if let Some(rings) = &mut self.rings {
             rings.kill(peer);
         }
-        self.tell_all(peer);
+        self.notify_all(peer);
     }
 
     /// Everybody learns what is true of a peer by then.
-    fn tell_all(&mut self, about: Peer) {
+    fn notify_all(&mut self, about: Peer) {
         for other in self.up() {
             if other != about {
                 let after = self.notice;
@@ -297,8 +297,8 @@ impl Net {
         for transmit in transmits {
             self.counters.requests += 1;
             let (id, deadline) = (transmit.id, transmit.deadline);
-            let count = matches!(transmit.request, Request::Counted { .. });
-            if self.lost() || self.counts_lost && count {
+            let count = matches!(transmit.request, Request::Audited { .. });
+            if self.lost() || self.audits_lost && count {
                 self.schedule(deadline, Event::Failure(peer, incarnation, id));
             } else {
                 let delay = self.delay();
@@ -312,7 +312,7 @@ impl Net {
                     self.counters.jobs += 1;
                     self.job_time
                 }
-                Effect::Drop { .. } | Effect::Commit { .. } | Effect::Explore { .. } => Duration::ZERO,
+                Effect::Drop { .. } | Effect::Commit { .. } | Effect::Discover { .. } => Duration::ZERO,
             };
             self.schedule(after, Event::Work(peer, incarnation, effect));
         }
@@ -467,7 +467,7 @@ impl Net {
                 let outcome = self.locate(stripe, to);
                 self.finish(peer, job, outcome);
             }
-            Effect::Explore { point } => {
+            Effect::Discover { point } => {
                 if let Some(rings) = &mut self.rings {
                     rings.with(peer, |ring, now| ring.lookup(now, point, 16));
                 }
@@ -533,7 +533,7 @@ impl Net {
                 RingEvent::LookupDone { .. }
                 | RingEvent::WalkDone { .. }
                 | RingEvent::BookChanged
-                | RingEvent::Placed(_)
+                | RingEvent::Positioned(_)
                 | RingEvent::Left => false,
             };
             if changed && self.is_up(peer) {

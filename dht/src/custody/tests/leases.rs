@@ -25,23 +25,23 @@ fn commits(net: &Net, id: Id) -> usize {
 }
 
 #[test]
-fn an_uncommitted_put_expires_everywhere() {
+fn uncommitted_put_expires_everywhere() {
     let mut net = Net::new(12, quick(), 24);
     net.run(secs(1));
     let (id, state) = (stripe(0), pending(&net, secs(30)));
     net.put_as(id, RS, state);
     net.run(secs(10));
-    assert_eq!(net.health().pending, 1);
+    assert_eq!(net.stats().pending, 1);
     net.run(secs(15));
     assert_eq!(net.live(id).len(), 6);
     net.run(secs(30));
     assert!(net.live(id).is_empty());
-    assert_eq!(net.health(), Health::default());
+    assert_eq!(net.stats(), CustodyStats::default());
     assert_eq!(net.counters.jobs, 0);
 }
 
 #[test]
-fn a_renewed_lease_does_not_expire() {
+fn renewed_lease_does_not_expire() {
     let mut net = Net::new(12, quick(), 25);
     net.run(secs(1));
     let (id, state) = (stripe(0), pending(&net, secs(20)));
@@ -59,7 +59,7 @@ fn a_renewed_lease_does_not_expire() {
 }
 
 #[test]
-fn one_commit_spreads() {
+fn single_commit_reaches_all_holders() {
     let mut net = Net::new(12, quick(), 26);
     net.run(secs(1));
     let (id, state) = (stripe(0), pending(&net, secs(600)));
@@ -69,12 +69,12 @@ fn one_commit_spreads() {
     commit_at(&mut net, holder, id);
     net.run_until(secs(60), |net| commits(net, id) == 6);
     net.run(secs(10));
-    assert_eq!(net.health().safe, 1);
+    assert_eq!(net.stats().safe, 1);
 }
 
 #[test]
-fn expiry_asks_for_the_commit_first() {
-    // The homes say nothing: only the question at the end of the lease can save the shards.
+fn expired_lease_asks_for_a_commit_before_dropping() {
+    // The primaries say nothing: only the question at the end of the lease can save the shards.
     let config = CustodyConfig {
         exchange_dirty: secs(4000),
         exchange_idle: secs(4000),
@@ -91,7 +91,7 @@ fn expiry_asks_for_the_commit_first() {
 }
 
 #[test]
-fn nothing_expires_while_a_suspect_may_know_of_a_commit() {
+fn expired_lease_with_a_suspect_keeps_the_shard() {
     let config = CustodyConfig {
         repair_delay: secs(120),
         pending_lease: secs(20),
@@ -113,7 +113,7 @@ fn nothing_expires_while_a_suspect_may_know_of_a_commit() {
 }
 
 #[test]
-fn who_woke_alone_keeps_what_may_be_committed() {
+fn peer_restarted_alone_keeps_what_may_be_committed() {
     let mut net = Net::new(12, quick(), 36);
     net.run(secs(1));
     let (id, state) = (stripe(0), pending(&net, secs(30)));

@@ -47,13 +47,13 @@ fn located(net: &Net, id: Id) -> BTreeSet<Peer> {
 
 fn are_whole(net: &Net, stripes: &[(Id, Shape)]) -> bool {
     stripes.iter().all(|(id, shape)| {
-        let first: BTreeSet<Peer> = net.seats(*id, 16).into_iter().collect();
+        let first: BTreeSet<Peer> = net.preferred(*id, 16).into_iter().collect();
         net.is_exact(*id, shape.n) && located(net, *id) == first
     })
 }
 
 #[test]
-fn holders_stay_where_they_were_chosen_and_the_first_peers_know() {
+fn holders_after_joins_stay_and_the_first_peers_have_locators() {
     let mut net = Net::new(20, quick(), 1);
     let stripes = loaded(&mut net);
     let before: Vec<_> = stripes.iter().map(|(id, _)| net.live(*id)).collect();
@@ -62,7 +62,7 @@ fn holders_stay_where_they_were_chosen_and_the_first_peers_know() {
     let after: Vec<_> = stripes.iter().map(|(id, _)| net.live(*id)).collect();
     assert_eq!(before, after, "nothing was moved");
     assert_eq!(net.counters.regenerated + net.counters.copied, 0);
-    let (located, health) = (net.counters.located, net.health());
+    let (located, health) = (net.counters.located, net.stats());
     assert_eq!(
         located,
         stripes.len() as u64 * 16,
@@ -72,7 +72,7 @@ fn holders_stay_where_they_were_chosen_and_the_first_peers_know() {
 }
 
 #[test]
-fn what_replaces_the_dead_is_placed_by_the_policy_among_those_left() {
+fn replacements_of_the_dead_follow_the_policy() {
     let mut net = Net::new(13, quick(), 2);
     let stripes = loaded(&mut net);
     net.run_until(secs(60), |net| are_whole(net, &stripes));
@@ -82,7 +82,7 @@ fn what_replaces_the_dead_is_placed_by_the_policy_among_those_left() {
         .collect();
     net.kill(peer(4));
     net.run_until(secs(120), |net| {
-        are_whole(net, &stripes) && net.health().safe == stripes.len()
+        are_whole(net, &stripes) && net.stats().safe == stripes.len()
     });
     let mut moved = 0;
     for ((id, shape), before) in stripes.iter().zip(before) {
@@ -101,8 +101,8 @@ fn what_replaces_the_dead_is_placed_by_the_policy_among_those_left() {
         assert_eq!(new.len(), 3 - stayed.len());
         // The new one is the first that the policy names now and that held nothing.
         let left: Vec<Peer> = stayed.iter().copied().collect();
-        let named = net.named(*id, *shape, &left);
-        let expected = named.into_iter().filter(|peer| !stayed.contains(peer));
+        let policy_peers = net.policy_peers(*id, *shape, &left);
+        let expected = policy_peers.into_iter().filter(|peer| !stayed.contains(peer));
         assert_eq!(new, expected.take(new.len()).collect::<Vec<_>>());
         moved += new.len();
     }
@@ -110,7 +110,7 @@ fn what_replaces_the_dead_is_placed_by_the_policy_among_those_left() {
 }
 
 #[test]
-fn a_run_that_lost_a_peer_keeps_its_stripes_together() {
+fn run_that_lost_a_peer_keeps_its_stripes_together() {
     let mut net = Net::new(12, quick(), 3);
     let shape = |anchor| copies(Placement::Copysets { anchor });
     let stripes: Vec<(Id, Shape)> = (0..60)
@@ -121,7 +121,7 @@ fn a_run_that_lost_a_peer_keeps_its_stripes_together() {
     }
     net.run(secs(20));
     net.kill(peer(7));
-    net.run_until(secs(120), |net| net.health().safe == stripes.len());
+    net.run_until(secs(120), |net| net.stats().safe == stripes.len());
     let holders = |id| {
         net.live(id)
             .into_iter()
@@ -134,7 +134,7 @@ fn a_run_that_lost_a_peer_keeps_its_stripes_together() {
 }
 
 #[test]
-fn locators_follow_the_ring_and_go_where_they_are_of_no_use() {
+fn locators_after_joins_follow_the_ring_and_misplaced_ones_go() {
     let mut net = Net::new(30, quick(), 4);
     let stripes = loaded(&mut net);
     net.run_until(secs(60), |net| are_whole(net, &stripes));
@@ -153,7 +153,7 @@ fn locators_follow_the_ring_and_go_where_they_are_of_no_use() {
 }
 
 #[test]
-fn holders_that_runs_have_left_behind_are_counted_too() {
+fn audit_asks_holders_outside_their_run() {
     let config = CustodyConfig { r: 8, ..quick() };
     let mut net = Net::new(14, config, 6);
     let stripes = loaded(&mut net);
@@ -165,14 +165,15 @@ fn holders_that_runs_have_left_behind_are_counted_too() {
     net.run(secs(900));
     let after: Vec<_> = stripes.iter().map(|(id, _)| net.live(*id)).collect();
     assert_eq!(before, after, "nothing was moved");
-    assert_eq!((net.counters.regenerated, net.health().taken_over_total), (0, 0));
-    // Where one of them dies and the home does nothing, the others replace it by a peer that no count asked.
-    for home in stripes
+    assert_eq!((net.counters.regenerated, net.stats().taken_over_total), (0, 0));
+    // Where one of them dies and the primary does nothing, the others replace it by a peer that no audit
+    // asked.
+    for primary in stripes
         .iter()
-        .map(|(id, _)| net.home(*id))
+        .map(|(id, _)| net.primary(*id))
         .collect::<BTreeSet<Peer>>()
     {
-        net.nodes.get_mut(&home).unwrap().wedged = true;
+        net.nodes.get_mut(&primary).unwrap().wedged = true;
     }
     let wedged = |net: &Net, peer: Peer| net.nodes.get(&peer).is_some_and(|node| node.wedged);
     let holders = stripes.iter().flat_map(|(id, _)| net.live(*id));
@@ -187,11 +188,11 @@ fn holders_that_runs_have_left_behind_are_counted_too() {
 }
 
 #[test]
-fn a_home_that_does_not_repair_is_taken_over_from_under_every_policy() {
+fn wedged_primary_under_every_policy_is_taken_over() {
     let mut net = Net::new(14, quick(), 5);
     let stripes = loaded(&mut net);
     net.run_until(secs(60), |net| are_whole(net, &stripes));
-    let wedged = net.home(stripes[0].0);
+    let wedged = net.primary(stripes[0].0);
     net.nodes.get_mut(&wedged).unwrap().wedged = true;
     let victim = net
         .live(stripes[0].0)
@@ -204,5 +205,5 @@ fn a_home_that_does_not_repair_is_taken_over_from_under_every_policy() {
             .iter()
             .all(|(id, shape)| net.distinct(*id) == usize::from(shape.n))
     });
-    assert!(net.health().taken_over_total > 0);
+    assert!(net.stats().taken_over_total > 0);
 }

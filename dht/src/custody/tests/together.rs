@@ -13,7 +13,7 @@ fn filled(seed: u64) -> Net {
         net.put(stripe(number), RS);
     }
     net.run(secs(10));
-    assert_eq!((net.health().safe, net.counters.jobs), (40, 0));
+    assert_eq!((net.stats().safe, net.counters.jobs), (40, 0));
     net
 }
 
@@ -26,7 +26,7 @@ fn whole(net: &Net) -> bool {
 }
 
 #[test]
-fn kills_are_noticed_and_repaired() {
+fn kills_on_real_rings_are_repaired() {
     let mut net = filled(1);
     for pair in [[0, 1], [5, 6]] {
         net.kill(peer(pair[0]));
@@ -38,11 +38,11 @@ fn kills_are_noticed_and_repaired() {
     }
     net.run_until(secs(600), |net| all(net, |net, id| net.is_placed(id, 6)));
     net.run(secs(10));
-    assert_eq!(net.health().safe, 40);
+    assert_eq!(net.stats().safe, 40);
 }
 
 #[test]
-fn five_of_twelve_return_to_a_ring_that_kept_everything() {
+fn five_of_twelve_returning_find_everything_kept() {
     let mut net = filled(2);
     for number in 0..5 {
         net.kill(peer(number));
@@ -52,12 +52,12 @@ fn five_of_twelve_return_to_a_ring_that_kept_everything() {
         net.start(peer(number));
     }
     net.run_until(secs(600), |net| {
-        all(net, |net, id| net.is_placed(id, 6)) && net.health().safe == 40
+        all(net, |net, id| net.is_placed(id, 6)) && net.stats().safe == 40
     });
 }
 
 #[test]
-fn all_restart_at_once_and_repair_nothing() {
+fn restart_of_all_on_real_rings_repairs_nothing() {
     let mut net = filled(3);
     for number in 0..12 {
         net.kill(peer(number));
@@ -67,5 +67,5 @@ fn all_restart_at_once_and_repair_nothing() {
         net.start(peer(number));
     }
     net.run(secs(60));
-    assert_eq!((net.counters.jobs, net.health().safe), (0, 40));
+    assert_eq!((net.counters.jobs, net.stats().safe), (0, 40));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ME, Slot, Standing, Table};
+use super::{ME, MemberState, Slot, Table};
 use crate::circle::{Met, clockwise, counter_clockwise};
 use crate::{Contact, Flaw, Id, Peer};
 
@@ -25,7 +25,7 @@ impl Table {
 
     fn is_alive(&self, slot: Slot) -> bool {
         let entry = self.entries.get(slot.key());
-        entry.is_some_and(|entry| entry.standing == Standing::Alive)
+        entry.is_some_and(|entry| entry.standing == MemberState::Alive)
     }
 
     /// Virtual nodes from `from` (included) once around the circle.

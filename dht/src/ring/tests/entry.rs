@@ -1,4 +1,4 @@
-//! How a peer finds its network again, and what it tells of itself there.
+//! How a peer finds its network again, and what it announces there.
 
 use super::*;
 
@@ -34,7 +34,7 @@ fn phases_of_a_restart(failure: Failure) -> (Ring, Vec<Phase>) {
 }
 
 #[test]
-fn a_peer_whose_network_does_not_let_it_in_founds_no_ring_and_joins_when_it_may() {
+fn barred_peer_founds_no_ring_and_joins_once_admitted() {
     let (ring, phases) = phases_of_a_restart(Failure::Unreachable);
     assert_eq!(
         (phases.as_slice(), ring.is_barred()),
@@ -63,7 +63,7 @@ fn a_peer_whose_network_does_not_let_it_in_founds_no_ring_and_joins_when_it_may(
 }
 
 #[test]
-fn a_peer_on_its_own_that_is_barred_is_a_ring_of_one_no_longer() {
+fn barred_lone_peer_stops_being_a_ring_of_one() {
     let mut ring = Ring::new(RingConfig::default(), contact(0, 1, 1), Vec::new(), 1, Time::ZERO);
     assert_eq!((ring.phase(), ring.is_member()), (Phase::Alone, true));
     ring.handle_barred(Time::ZERO);
@@ -74,7 +74,7 @@ fn a_peer_on_its_own_that_is_barred_is_a_ring_of_one_no_longer() {
 }
 
 #[test]
-fn a_peer_outdoes_what_it_signed_before_and_nothing_else() {
+fn peer_outdoes_only_contacts_it_signed() {
     let mut ring = Ring::new(RingConfig::default(), contact(0, 5, 1), Vec::new(), 1, Time::ZERO);
     let ping = |ring: &mut Ring, held: Contact| {
         ring.handle_request(Time::ZERO, peer(1), Request::Ping { held: Some(held) });
@@ -92,7 +92,7 @@ fn a_peer_outdoes_what_it_signed_before_and_nothing_else() {
 }
 
 #[test]
-fn two_live_instances_do_not_outdo_each_other_for_ever() {
+fn two_instances_with_one_key_stop_outdoing_each_other() {
     let mut one = Ring::new(RingConfig::default(), contact(0, 5, 1), Vec::new(), 1, Time::ZERO);
     let mut other = Ring::new(RingConfig::default(), contact(0, 9, 2), Vec::new(), 2, Time::ZERO);
     let hour = 3600;

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mutualstore_client::{Client, ClientError, PutOptions};
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::Departure;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Cell, Churn, Reading};
-use crate::client::{Client, ClientError, Departure, NOT_FOUND, PutOptions, UNRECOVERABLE};
+use crate::capacities::Capacities;
 use crate::experiment::findings::mean;
 use crate::experiment::stage::{get, put};
 use crate::experiment::{ExperimentError, Network, Stage};
 use crate::scratch::Scratch;
-use crate::size::Capacities;
 
 const LEAST_CAPACITY: u64 = 256 << 20;
 /// Between two looks at what the daemons count: what a killed one counted since the last is not known.
@@ -320,7 +322,7 @@ fn lost(
                     return Err(ExperimentError::client("get")(error));
                 }
                 Err(error) => {
-                    if ![NOT_FOUND, UNRECOVERABLE].contains(&error.exit_code()) {
+                    if ![exit::NOT_FOUND, exit::UNRECOVERABLE].contains(&error.exit_code()) {
                         unclear = Some(error);
                     }
                     still.push(file);

@@ -1,12 +1,13 @@
 //! One cell of `ingest`.
 
+use mutualstore_client::{Client, PutOptions};
+
 use super::{Cell, Ingest, Reading};
-use crate::client::{Client, PutOptions};
+use crate::capacities::Capacities;
 use crate::experiment::stage::{get, put};
 use crate::experiment::{ExperimentError, Network, Stage};
 use crate::net;
 use crate::scratch::Scratch;
-use crate::size::Capacities;
 
 const LEAST_CAPACITY: u64 = 1 << 30;
 

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use mutualstore_client::{Metrics, PutOptions};
+use mutualstore_contract::reply::{FileStat, ShardState, StripeKind};
+
 use super::{Case, Cell, Load, Reading};
-use crate::client::{FileStat, Metrics, PutOptions};
+use crate::capacities::Capacities;
 use crate::experiment::stage::{get, metrics, put};
 use crate::experiment::{AUTO, ExperimentError, Network, Stage};
 use crate::net;
 use crate::scratch::Scratch;
-use crate::size::Capacities;
 
 const LEAST_CAPACITY: u64 = 1 << 30;
 /// Peers of the weighted network have so many times the least capacity.
@@ -271,8 +273,8 @@ impl<'a> Expected<'a> {
     fn of(stats: &'a [FileStat], alive: &[&str], op: Op) -> Self {
         let mut expected = Self::default();
         let stripes = stats.iter().flat_map(|stat| &stat.stripes);
-        for stripe in stripes.filter(|stripe| op != Op::ReadOfWriter || stripe.kind != "manifest") {
-            let holders = stripe.shards.iter().filter(|shard| shard.state == "ok");
+        for stripe in stripes.filter(|stripe| op != Op::ReadOfWriter || stripe.kind != StripeKind::Manifest) {
+            let holders = stripe.shards.iter().filter(|shard| shard.state == ShardState::Ok);
             let holders: Vec<&str> = holders
                 .filter_map(|shard| shard.peer.as_deref())
                 .filter(|holder| alive.contains(holder))
@@ -296,28 +298,29 @@ impl<'a> Expected<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::{Health, ShardStat, StripeStat};
+    use mutualstore_contract::reply::{Health, ShardStat, StripeStat};
 
-    fn stat(kind: &str, needed: u32, length_bytes: u64, holders: &[&str]) -> FileStat {
+    fn stat(kind: StripeKind, needed: u32, length_bytes: u64, holders: &[&str]) -> FileStat {
         let shards = holders.iter().zip(0..).map(|(holder, index)| ShardStat {
             index,
             peer: Some((*holder).to_owned()),
-            state: "ok".to_owned(),
+            state: ShardState::Ok,
         });
         let stripe = StripeStat {
             id: String::new(),
-            kind: kind.to_owned(),
+            kind,
             length_bytes,
             anchor: None,
             group: None,
             live: 3,
             needed,
+            health: Health::Safe,
             shards: shards.collect(),
         };
         FileStat {
             size_bytes: length_bytes,
-            name: None,
-            created: None,
+            name: String::new(),
+            created: String::new(),
             code: String::new(),
             placement: String::new(),
             scope: None,
@@ -329,8 +332,8 @@ mod tests {
     #[test]
     fn reads_need_k_shards_and_writes_all() {
         let stats = [
-            stat("data", 2, 101, &["a", "b", "c"]),
-            stat("manifest", 1, 10, &["a"]),
+            stat(StripeKind::Data, 2, 101, &["a", "b", "c"]),
+            stat(StripeKind::Manifest, 1, 10, &["a"]),
         ];
         let read = Expected::of(&stats, &["a", "b", "c"], Op::Read);
         assert_eq!((read.requests, read.bytes), (3.0, 2.0 * 51.0 + 10.0));

@@ -1,9 +1,10 @@
 //! What `load` found: how even, beside how even it could be.
 
+use mutualstore_contract::units::Size;
+
 use super::{Case, Reading};
 use crate::experiment::Findings;
 use crate::experiment::findings::{Column, Datum, Figure, Point, Series, Table, ends, grouped, mean, real};
-use crate::size::Size;
 
 /// The readings of all peers for one operation; several repetitions are averaged in the tables.
 type Operation<'a> = Vec<&'a Reading>;

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mutualstore_client::{Client, ClientError, PutOptions, RingQuery};
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::{FileStat, Health, ShardState, StripeKind};
 use mutualstore_erasure::Policy;
-
-use super::{Cell, Loss, Reading, rings};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use crate::client::{
-    Client, ClientError, FileStat, Health, NOT_FOUND, PutOptions, RETRY, RingQuery, UNRECOVERABLE,
-};
+use super::{Cell, Loss, Reading, rings};
+use crate::capacities::Capacities;
 use crate::experiment::analysis::Model;
 use crate::experiment::findings::{distinct, mean};
 use crate::experiment::patterns::{self, Patterns};
@@ -21,7 +21,6 @@ use crate::experiment::stage::{get, metrics, put, side_by_side};
 use crate::experiment::{ExperimentError, Network, Stage};
 use crate::net;
 use crate::scratch::Scratch;
-use crate::size::Capacities;
 
 /// Far more than the files of a cell take.
 const CAPACITY: u64 = 1 << 30;
@@ -218,9 +217,9 @@ fn whole(client: &Client, link: &str) -> Result<FileStat, ExperimentError> {
 }
 
 fn file_map(stat: &FileStat, numbers: &BTreeMap<&str, usize>) -> FileMap {
-    let stripe = |stripe: &crate::client::StripeStat| {
+    let stripe = |stripe: &mutualstore_contract::reply::StripeStat| {
         let mut holders: Vec<Vec<usize>> = Vec::new();
-        for shard in stripe.shards.iter().filter(|shard| shard.state == "ok") {
+        for shard in stripe.shards.iter().filter(|shard| shard.state == ShardState::Ok) {
             let index = shard.index as usize;
             holders.resize(holders.len().max(index + 1), Vec::new());
             let holder = shard.peer.as_deref().and_then(|peer| numbers.get(peer));
@@ -229,7 +228,7 @@ fn file_map(stat: &FileStat, numbers: &BTreeMap<&str, usize>) -> FileMap {
             }
         }
         StripeMap {
-            kind: if stripe.kind == "data" {
+            kind: if stripe.kind == StripeKind::Data {
                 Kind::Data
             } else {
                 Kind::Manifest
@@ -336,8 +335,8 @@ fn read(loss: &Loss, scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, 
         loop {
             return match get(&client, &file.link, file.seed, loss.file_bytes) {
                 Ok(_) => Ok(false),
-                Err(error) if [NOT_FOUND, UNRECOVERABLE].contains(&error.exit_code()) => Ok(true),
-                Err(error) if error.exit_code() == RETRY && Instant::now() < until => {
+                Err(error) if [exit::NOT_FOUND, exit::UNRECOVERABLE].contains(&error.exit_code()) => Ok(true),
+                Err(error) if error.exit_code() == exit::REFUSED && Instant::now() < until => {
                     thread::sleep(AGAIN);
                     continue;
                 }
@@ -358,7 +357,7 @@ fn ask(scratch: &Scratch, stored: &[Stored], map: &ShardMap) -> Result<Verdicts,
         let (mut fragment, mut manifest) = (false, false);
         for (id, stripe) in file.stripes.iter().zip(stripes) {
             let told = client.lookup(id).map_err(ExperimentError::client("lookup"))?.body;
-            let held = told.shards.iter().filter(|shard| shard.state == "ok");
+            let held = told.shards.iter().filter(|shard| shard.state == ShardState::Ok);
             let mut indices: Vec<u32> = held.map(|shard| shard.index).collect();
             indices.sort_unstable();
             indices.dedup();

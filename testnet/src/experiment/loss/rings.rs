@@ -1,11 +1,12 @@
 //! Copysets of `successors` as a function of virtual nodes: of drawn rings, and of the living one.
 
+use mutualstore_client::ClientError;
+use mutualstore_contract::reply;
 use mutualstore_dht::Peer;
 use mutualstore_erasure::Policy;
 use statrs::function::factorial::binomial;
 
 use super::{Loss, Reading, VIRTUAL_NODES};
-use crate::client::{self, ClientError};
 use crate::experiment::analysis::{self, Model, Ring, point};
 use crate::experiment::findings::{Figure, Point, Series, Table, distinct, grouped, real};
 
@@ -13,7 +14,7 @@ use crate::experiment::findings::{Figure, Point, Series, Table, distinct, groupe
 const STEPS: [usize; 5] = [1, 2, 4, VIRTUAL_NODES, 16];
 
 /// Different sets of holders on the living ring, for stripes of `shards`.
-pub(super) fn of_living(ring: &client::Ring, shards: usize) -> Result<usize, ClientError> {
+pub(super) fn of_living(ring: &reply::Ring, shards: usize) -> Result<usize, ClientError> {
     let unexpected = |what: String| ClientError::Unexpected { what };
     let mut nodes = Vec::new();
     for (number, listed) in ring.peers.iter().enumerate() {
@@ -156,8 +157,8 @@ fn figure(rows: &[Row]) -> Figure {
 mod tests {
     use super::*;
 
-    fn listed(peer: u8, indices: &[u16]) -> client::RingPeer {
-        client::RingPeer {
+    fn listed(peer: u8, indices: &[u16]) -> reply::RingPeer {
+        reply::RingPeer {
             peer: Peer::new([peer; 32]).to_string(),
             virtual_nodes: indices.len() as u64,
             indices: indices.to_vec(),
@@ -165,15 +166,15 @@ mod tests {
             used_bytes: None,
             share: None,
             addresses: Vec::new(),
-            state: "alive".to_owned(),
+            state: reply::PeerState::Alive,
         }
     }
 
     #[test]
     fn a_living_ring_has_the_sets_its_virtual_nodes_make() {
-        let ring = |indices: &[u16]| client::Ring {
+        let ring = |indices: &[u16]| reply::Ring {
             peers: (1..=9).map(|peer| listed(peer, indices)).collect(),
-            fingers: Vec::new(),
+            fingers: None,
             check: None,
         };
         assert_eq!(of_living(&ring(&[0]), 3).unwrap(), 9);

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use mutualstore_client::PutOptions;
+
 use super::{Cell, Load, RANGES_BYTES, Reading, Timing};
-use crate::client::PutOptions;
+use crate::capacities::Capacities;
 use crate::experiment::stage::{get, get_range, put, side_by_side};
 use crate::experiment::{AUTO, ExperimentError, Network, Stage};
 use crate::scratch::Scratch;
-use crate::size::Capacities;
 use crate::stream::Noise;
 
 /// Longest range read: it begins that much before the border of two shards and ends as much after it.

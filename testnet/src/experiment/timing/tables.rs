@@ -1,12 +1,13 @@
 //! What `timing` found, beside the published figures.
 
+use mutualstore_contract::units::Size;
+
 use super::Reading;
 use super::published::{self, Published};
 use crate::experiment::Findings;
 use crate::experiment::findings::{
     Figure, Point, Series, Table, decimal, distinct, ends, grouped, median, real,
 };
-use crate::size::Size;
 
 /// Readings of the same code, shards, cache, clients and files, the first for what they have in common.
 struct Case<'a> {

@@ -10,7 +10,7 @@ impl Net {
     }
 
     /// The first accepting peers that are up and that the policy names, best first.
-    pub(crate) fn named(&self, stripe: Id, shape: Shape, holders: &[Peer]) -> Vec<Peer> {
+    pub(crate) fn policy_peers(&self, stripe: Id, shape: Shape, holders: &[Peer]) -> Vec<Peer> {
         let up = self.up();
         let living: BTreeSet<Peer> = up.iter().copied().collect();
         let states: BTreeMap<Peer, PeerState> = self.nodes.iter().map(|(p, node)| (*p, node.state)).collect();
@@ -21,20 +21,20 @@ impl Net {
             states: &states,
         };
         let roster = Roster::new(view.successors(stripe, up.len()));
-        let named = replacements(shape.placement, stripe, shape.n, (&view, &roster), 16, holders);
-        named
+        let policy_peers = replacements(shape.placement, stripe, shape.n, (&view, &roster), 16, holders);
+        policy_peers
             .into_iter()
             .filter(|peer| states[peer] == PeerState::Accepting)
             .collect()
     }
 
     /// The first accepting peers that are up, nearest first.
-    pub(crate) fn seats(&self, stripe: Id, count: u8) -> Vec<Peer> {
+    pub(crate) fn preferred(&self, stripe: Id, count: u8) -> Vec<Peer> {
         let accepting = |peer| self.is_up(peer) && self.nodes[&peer].state == PeerState::Accepting;
         successors(&self.ids, stripe, usize::from(count), accepting)
     }
 
-    pub(crate) fn home(&self, stripe: Id) -> Peer {
+    pub(crate) fn primary(&self, stripe: Id) -> Peer {
         successors(&self.ids, stripe, 1, |peer| self.is_up(peer))[0]
     }
 
@@ -44,9 +44,9 @@ impl Net {
     }
 
     pub(crate) fn put_as(&mut self, stripe: Id, shape: Shape, state: State) {
-        let seats = self.named(stripe, shape, &[]);
-        assert!(seats.len() >= usize::from(shape.n));
-        for (index, to) in (0..shape.n).zip(seats) {
+        let preferred = self.policy_peers(stripe, shape, &[]);
+        assert!(preferred.len() >= usize::from(shape.n));
+        for (index, to) in (0..shape.n).zip(preferred) {
             let holding = Holding {
                 stripe,
                 index,
@@ -84,17 +84,17 @@ impl Net {
 
     /// Whether the stripe lies exactly on the peers it should.
     pub(crate) fn is_placed(&self, stripe: Id, n: u8) -> bool {
-        let seats: BTreeSet<Peer> = self.seats(stripe, n).into_iter().collect();
-        self.is_exact(stripe, n) && self.live(stripe).iter().all(|(_, peer)| seats.contains(peer))
+        let preferred: BTreeSet<Peer> = self.preferred(stripe, n).into_iter().collect();
+        self.is_exact(stripe, n) && self.live(stripe).iter().all(|(_, peer)| preferred.contains(peer))
     }
 
-    pub(crate) fn health(&self) -> Health {
-        let mut sum = Health::default();
+    pub(crate) fn stats(&self) -> CustodyStats {
+        let mut sum = CustodyStats::default();
         for peer in self.up() {
-            let health = self.nodes[&peer].custody.as_ref().unwrap().health();
+            let health = self.nodes[&peer].custody.as_ref().unwrap().stats();
             sum.safe += health.safe;
             sum.degraded += health.degraded;
-            sum.uncounted += health.uncounted;
+            sum.unaudited += health.unaudited;
             sum.taken_over_total += health.taken_over_total;
             sum.endangered += health.endangered;
             sum.lost += health.lost;

@@ -1,0 +1,392 @@
+//! A small blocking client of one daemon's loopback API.
+//!
+//! Invariants: a token goes only to the daemon it belongs to — a data directory's `daemon.json` must name a
+//! live process and the peer that answers; no proxy, no redirect. Links and tokens never appear in errors.
+//! Deliberately absent: retries — the caller is told whether one may help. Only a get that was cut goes on
+//! where it stopped.
+
+mod error;
+mod metrics;
+mod source;
+mod transfer;
+mod upkeep;
+
+use std::fs;
+use std::io;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use ureq::http::{Response, StatusCode};
+use ureq::{Agent, Body};
+
+pub use error::ClientError;
+pub use metrics::Metrics;
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::{
+    DaemonFile, Deleted, FileList, FileStat, Identity, InviteReply, Lookup, Outside, Ring, Status,
+};
+pub use source::{Changed, Source};
+pub use transfer::{ByteRange, EventSink, GetOptions, ProgressSink, PutOptions};
+
+/// A ring walk visits every peer, dead ones by time-out.
+const QUESTION_TIMEOUT: Duration = Duration::from_mins(2);
+/// Asking the holders of every file takes its time.
+const SURVEY_TIMEOUT: Duration = Duration::from_mins(10);
+/// A daemon that does not even say who it is within this hangs.
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that was idle for longer is not used again; the daemon closes it after 10 s.
+const IDLE_AGE: Duration = Duration::from_secs(5);
+/// Longest silence in the middle of a transfer; the daemon gives up on its own long before.
+const STALL_TIMEOUT: Duration = Duration::from_mins(5);
+/// Files of one answer of a long list, the most a daemon gives: on a busy machine each question costs a wait.
+const PAGE: usize = 10_000;
+/// JSON answers are small; `stat` of a very large file is the largest.
+const ANSWER_LIMIT: u64 = 1 << 30;
+
+/// Reads `dir/daemon.json`; `None` when it is missing or being replaced.
+pub fn read_daemon_file(dir: &Path) -> Option<DaemonFile> {
+    serde_json::from_slice(&fs::read(dir.join("daemon.json")).ok()?).ok()
+}
+
+/// Whether a `daemon.json` was written in `dir`, and not copied there from where a daemon runs.
+fn belongs_to(file: &DaemonFile, dir: &Path) -> bool {
+    let lock = fs::metadata(dir.join("lock")).map(|meta| format!("{}:{}", meta.dev(), meta.ino()));
+    file.lock.is_empty() || lock.is_ok_and(|lock| lock == file.lock)
+}
+
+/// Whether a process lives: a zombie does not.
+fn is_running(pid: u32) -> bool {
+    let pid = i32::try_from(pid).unwrap_or(i32::MAX);
+    let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| stat.num_threads > 1 || !matches!(stat.state, 'Z' | 'X' | 'x'))
+}
+
+/// An answer both as the daemon sent it (for `--json`) and as a type (for people).
+#[derive(Clone, Debug)]
+pub struct Reply<T> {
+    /// The document as sent.
+    pub json: Value,
+    /// The same, read.
+    pub body: T,
+}
+
+/// What is known of a file before its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileHead {
+    /// Size in bytes.
+    pub size_bytes: Option<u64>,
+    /// Base name given at `put`, decoded but not made harmless.
+    pub name: Option<String>,
+}
+
+/// A daemon that was found.
+#[derive(Clone)]
+pub struct Client {
+    agent: Agent,
+    base: String,
+    bearer: String,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Finds the daemon that serves `data_dir` and makes sure that it is the one that answers.
+    pub fn open(data_dir: &Path) -> Result<Self, ClientError> {
+        let not_running = |why: &str| ClientError::NoDaemon {
+            what: format!(
+                "no daemon serves {}: {why}; start it with `mutualstore daemon --data-dir {}`",
+                data_dir.display(),
+                data_dir.display()
+            ),
+        };
+        let file =
+            read_daemon_file(data_dir).ok_or_else(|| match fs::metadata(data_dir.join("daemon.json")) {
+                Err(source) if source.kind() == io::ErrorKind::PermissionDenied => ClientError::Token {
+                    path: data_dir.join("token"),
+                    source,
+                },
+                Ok(_) | Err(_) => not_running("it has no daemon.json"),
+            })?;
+        if !belongs_to(&file, data_dir) {
+            return Err(not_running("its daemon.json is a copy of another directory's"));
+        }
+        if !is_running(file.pid) {
+            return Err(not_running(&format!("process {} is gone", file.pid)));
+        }
+        let client = Self::with_token_file(&file.api, &data_dir.join("token"))?;
+        let answering = match client.ask_within::<Identity>("/v1/identity", IDENTITY_TIMEOUT) {
+            Ok(identity) if identity.body.is_of(&file) => return Ok(client),
+            Ok(identity) => identity.body.peer,
+            Err(ClientError::Refused {
+                code: exit::NOT_ALLOWED,
+                ..
+            }) => "another daemon".to_owned(),
+            Err(error) => return Err(error),
+        };
+        Err(not_running(&if answering == file.peer {
+            format!("at {} answers another instance of {answering}", client.base)
+        } else {
+            format!("at {} answers {answering}, not {}", client.base, file.peer)
+        }))
+    }
+
+    /// The daemon at `api` (`http://ADDR:PORT`), with the token in a file.
+    pub fn with_token_file(api: &str, token_file: &Path) -> Result<Self, ClientError> {
+        let token = fs::read_to_string(token_file).map_err(|source| ClientError::Token {
+            path: PathBuf::from(token_file),
+            source,
+        })?;
+        Ok(Self::new(api, token.trim()))
+    }
+
+    /// The daemon at `api` (`http://ADDR:PORT`), with a token.
+    pub fn new(api: &str, token: &str) -> Self {
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            // The token must not leave this machine, whatever the environment says.
+            .proxy(None)
+            .max_redirects(0)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_await_100(Some(CONNECT_TIMEOUT))
+            .max_idle_age(IDLE_AGE)
+            .user_agent(concat!("mutualstore/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        let address = api.strip_prefix("http://").unwrap_or(api).trim_end_matches('/');
+        Self {
+            agent,
+            base: format!("http://{address}"),
+            bearer: format!("Bearer {token}"),
+        }
+    }
+
+    /// Where the API is, `http://ADDR:PORT`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// This peer: capacity, use, ring, repair, and how its files are doing as far as it remembers.
+    pub fn status(&self) -> Result<Reply<Status>, ClientError> {
+        self.ask("/v1/status")
+    }
+
+    /// The same after asking the holders of every file.
+    pub fn status_fresh(&self) -> Result<Reply<Status>, ClientError> {
+        self.ask_within("/v1/status?fresh=1", SURVEY_TIMEOUT)
+    }
+
+    /// Whether the daemon is joined or alone, as `/health` says.
+    pub fn healthy(&self) -> Result<bool, ClientError> {
+        let request = self.agent.get(format!("{}/health", self.base));
+        let response = request
+            .config()
+            .timeout_global(Some(CONNECT_TIMEOUT))
+            .build()
+            .call();
+        Ok(response.map_err(|error| self.broken(&error))?.status() == StatusCode::OK)
+    }
+
+    /// The ring as this peer knows it, or walked, with fingers, or checked.
+    pub fn ring(&self, query: RingQuery) -> Result<Reply<Ring>, ClientError> {
+        let flags = [
+            ("walk", query.walk),
+            ("fingers", query.fingers),
+            ("check", query.check),
+        ];
+        let query: Vec<(&str, String)> = flags
+            .iter()
+            .filter(|(_, wanted)| *wanted)
+            .map(|(name, _)| (*name, "1".to_owned()))
+            .collect();
+        self.ask(&with_query("/v1/ring", &query))
+    }
+
+    /// Who is responsible for an identifier (hexadecimal) or a link.
+    pub fn lookup(&self, id_or_link: &str) -> Result<Reply<Lookup>, ClientError> {
+        self.ask(&format!("/v1/lookup/{}", encoded(id_or_link)))
+    }
+
+    /// The files put through this daemon, of all pages; `pattern` knows `*` and `?`. Their health is what the
+    /// daemon remembers, or asked now if `fresh`.
+    pub fn list(&self, pattern: Option<&str>, fresh: bool) -> Result<Reply<FileList>, ClientError> {
+        let mut query = vec![("limit", PAGE.to_string())];
+        query.extend(pattern.map(|text| ("pattern", text.to_owned())));
+        if fresh {
+            query.push(("fresh", "1".to_owned()));
+        }
+        let (mut files, mut json) = (Vec::new(), Vec::new());
+        let mut page = query.clone();
+        loop {
+            let reply: Reply<FileList> = self.ask_within(&with_query("/v1/files", &page), SURVEY_TIMEOUT)?;
+            files.extend(reply.body.files);
+            if let Value::Object(mut document) = reply.json
+                && let Some(Value::Array(entries)) = document.remove("files")
+            {
+                json.extend(entries);
+            }
+            let Some(next) = reply.body.next else {
+                break;
+            };
+            page.clone_from(&query);
+            page.push(("after", next));
+        }
+        Ok(Reply {
+            json: serde_json::json!({ "files": json, "next": null }),
+            body: FileList { files, next: None },
+        })
+    }
+
+    /// Every stripe and shard of a file, asked now.
+    pub fn stat(&self, link: &str) -> Result<Reply<FileStat>, ClientError> {
+        self.ask(&format!("/v1/files/{}/stat", encoded(link)))
+    }
+
+    /// Deletes a file on every holder; its owner's daemon alone can.
+    pub fn delete(&self, link: &str) -> Result<Reply<Deleted>, ClientError> {
+        let request = self
+            .agent
+            .delete(format!("{}/v1/files/{}", self.base, encoded(link)))
+            .header("Authorization", &self.bearer);
+        let response = request
+            .config()
+            .timeout_global(Some(STALL_TIMEOUT))
+            .build()
+            .call();
+        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+    }
+
+    /// How the peer looks to a few others, asked now.
+    pub fn outside(&self) -> Result<Reply<Outside>, ClientError> {
+        self.ask("/v1/outside")
+    }
+
+    /// The line that lets another daemon join.
+    pub fn invite(&self) -> Result<Reply<InviteReply>, ClientError> {
+        self.ask("/v1/invite")
+    }
+
+    fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<Reply<T>, ClientError> {
+        self.ask_within(path, QUESTION_TIMEOUT)
+    }
+
+    fn ask_within<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<Reply<T>, ClientError> {
+        let response = Self::again(|| {
+            let request = self.agent.get(format!("{}{path}", self.base));
+            let request = request.header("Authorization", &self.bearer);
+            request.config().timeout_global(Some(limit)).build().call()
+        });
+        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+    }
+
+    /// Asks once more, on a new connection, when the one at hand broke without an answer: a daemon may end a
+    /// connection between two requests. For requests that change nothing.
+    fn again<T>(ask: impl Fn() -> Result<T, ureq::Error>) -> Result<T, ureq::Error> {
+        match ask() {
+            Err(ureq::Error::Io(error)) if error::is_broken(&error) => ask(),
+            asked => asked,
+        }
+    }
+
+    /// A request that got no answer at all.
+    fn broken(&self, error: &ureq::Error) -> ClientError {
+        error::without_answer(&self.base, error)
+    }
+}
+
+/// What `ring` shows beside the peers this daemon knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RingQuery {
+    /// Follow the successors all around; list only peers that answered.
+    pub walk: bool,
+    /// List this peer's routing shortcuts.
+    pub fingers: bool,
+    /// Look up every virtual node from every other.
+    pub check: bool,
+}
+
+/// Turns an error status into the daemon's own words.
+fn accepted(mut response: Response<Body>) -> Result<Response<Body>, ClientError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let text = response
+        .body_mut()
+        .with_config()
+        .limit(64 << 10)
+        .read_to_string()
+        .unwrap_or_default();
+    Err(error::refusal(status, &text))
+}
+
+fn answer<T: DeserializeOwned>(mut response: Response<Body>) -> Result<Reply<T>, ClientError> {
+    let unexpected = |why: String| ClientError::Unexpected { what: why };
+    let mut reader = response.body_mut().with_config().limit(ANSWER_LIMIT).reader();
+    // Read whole first: of a reader, JSON is taken byte by byte.
+    let mut text = Vec::new();
+    let read = reader.read_to_end(&mut text);
+    read.map_err(|error| unexpected(format!("the daemon's answer broke off: {error}")))?;
+    let json: serde_json::Value = serde_json::from_slice(&text)
+        .map_err(|error| unexpected(format!("the daemon's answer is not JSON: {error}")))?;
+    let body = T::deserialize(&json)
+        .map_err(|error| unexpected(format!("the daemon's answer is not understood: {error}")))?;
+    Ok(Reply { json, body })
+}
+
+/// Percent-encodes everything but RFC 3986 unreserved characters.
+fn encoded(text: &str) -> String {
+    let digit = |value: u8| {
+        char::from_digit(u32::from(value), 16)
+            .unwrap_or_default()
+            .to_ascii_uppercase()
+    };
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+    out
+}
+
+/// Undoes [`encoded`]; `None` when an escape is malformed or the bytes are not UTF-8.
+fn decoded(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let (high, low) = (char::from(bytes.next()?), char::from(bytes.next()?));
+            out.push(u8::try_from(high.to_digit(16)? * 16 + low.to_digit(16)?).ok()?);
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+fn with_query(path: &str, pairs: &[(&str, String)]) -> String {
+    let mut out = path.to_owned();
+    for (index, (name, value)) in pairs.iter().enumerate() {
+        out.push(if index == 0 { '?' } else { '&' });
+        out.push_str(name);
+        out.push('=');
+        out.push_str(&encoded(value));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

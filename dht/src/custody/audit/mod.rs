@@ -1,0 +1,517 @@
+//! Audits of stripes: the peers that may hold a stripe are asked what they hold of it.
+//!
+//! A primary judges by reports and believes its own repairs. Two things must not rest on that alone.
+//!
+//! * A repair is done only when another peer than the one that wrote has found n indices on n peers. The
+//!   primary asks the next peer in the ring for an audit (`Audit`). That one asks the holders (`Held`) and
+//!   reports the total (`Audited`). Until then the stripe is not safe in the primary's statistics.
+//! * A primary may live and yet repair nothing: it hangs, its jobs fail, or its repairs are switched off. So
+//!   whoever holds a shard as the i-th peer after the primary audits the stripe in every i-th of its rounds,
+//!   and when a peer vanished. Where an index is missing it audits again after i repair delays. What no audit
+//!   has seen for i × 4 repair delays it rebuilds itself, unless the primary says that it is at work. All
+//!   audits of a short stripe together are few times those of the first to take over, however many hold its
+//!   locator.
+//!
+//! A peer that the ring takes for alive and that answers no such question holds nothing as far as the audit
+//! goes. An audit that lacks the answer of a peer that answers others is in doubt. Under other policies than
+//! `successors` those that the policy names are asked, and those whom the primary names, for runs change and
+//! holders stay; whoever holds the stripe's locator audits it. Two that repair the same stripe waste work and
+//! lose nothing: the primary has the excess trimmed. Holders beyond the first r peers are not asked; handoff
+//! brings their shards nearer.
+//!
+//! Any of those asked may lie. Each counts for one index ([`Matching`]). A primary that says that it is at
+//! work is believed a few times for one loss. Who says that the stripe is deleted is asked for the tombstone,
+//! and not believed again for a while if it shows none. Audits that others ask for take half of the room at
+//! most.
+
+pub(super) mod takeover;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::custody::audit::takeover::Short;
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::matching::{Matching, by_index};
+use crate::custody::message::Holds;
+use crate::custody::peers::{Handle, ME};
+use crate::custody::primary::RETRY;
+use crate::custody::primary::plan::Candidates;
+use crate::custody::sweep::Sweep;
+use crate::custody::timers::Timers;
+use crate::custody::types::{CustodyConfig, is_shard};
+use crate::custody::{Custody, LOCATOR, SLICE, Shape, TOMBSTONE};
+use crate::{Flaw, Membership, Peer, Time};
+
+/// A stripe may be short for so many repair delays before the first other peer takes over.
+const PATIENCE: u32 = 4;
+/// A round takes no less.
+const ROUND: Duration = Duration::from_mins(1);
+/// Time between two slices of the inventory, each of at most [`SLICE`] shards: 64 are audited a second.
+const PACE: Duration = Duration::from_secs(8);
+/// Audits under way and short stripes remembered, at most; others have their turn later.
+pub(in crate::custody) const MAX_AUDITS: usize = 4096;
+/// An audit that has not ended by then is given up.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// One audit under way.
+#[derive(Debug)]
+pub(in crate::custody) struct Audit {
+    begun: Time,
+    /// The shape of a stripe that is held here; none: the audit is for another peer.
+    shape: Option<Shape>,
+    askers: BTreeSet<Handle>,
+    waiting: BTreeSet<Handle>,
+    pub(in crate::custody) answered: BTreeSet<Handle>,
+    /// Peers that did not answer and are asked once more.
+    pub(in crate::custody) again: BTreeSet<Handle>,
+    /// A peer that answered lately did not answer this audit.
+    pub(in crate::custody) doubtful: bool,
+    pub(in crate::custody) held: BTreeSet<(u8, Handle)>,
+    /// Of the first r peers, those after so many were not asked yet.
+    asked: Option<usize>,
+    /// The primary says that it is at work.
+    pub(in crate::custody) under_repair: bool,
+    /// Peers that say that they hold the tombstone.
+    pub(in crate::custody) deleted: BTreeSet<Handle>,
+}
+
+impl Audit {
+    fn take(&mut self, holds: Holds, from: Handle) {
+        self.answered.insert(from);
+        self.deleted
+            .extend(holds.indices.contains(&TOMBSTONE).then_some(from));
+        let n = self.shape.map_or(LOCATOR, |shape| shape.n);
+        let indices = holds.indices.into_iter().filter(|index| *index < n);
+        self.held.extend(indices.map(|index| (index, from)));
+    }
+
+    pub(in crate::custody) fn indices(&self) -> BTreeSet<u8> {
+        self.held.iter().map(|(index, _)| *index).collect()
+    }
+
+    /// The indices found and the peer that counts for each.
+    pub(in crate::custody) fn keepers(&self, config: &CustodyConfig) -> BTreeMap<u8, Handle> {
+        if config.has(Flaw::CountTwice) {
+            return self.held.iter().copied().collect();
+        }
+        let n = self.held.last().map_or(0, |(index, _)| index.saturating_add(1));
+        Matching::of(&by_index(n, &self.held.iter().copied(), |peer| peer)).pairs()
+    }
+}
+
+/// Audits under way, and what they found short.
+#[derive(Debug)]
+pub(in crate::custody) struct Audits {
+    open: BTreeMap<Slot, Audit>,
+    begun: BTreeSet<(Time, Slot)>,
+    pub(in crate::custody) short: BTreeMap<Slot, Short>,
+    wakes: Timers<Slot>,
+    /// The walk over the inventory, how often it began, when last, and when it goes on.
+    sweep: Sweep<ShardKey>,
+    rounds: u32,
+    round: Time,
+    next: Time,
+    /// All that is held is audited in this round.
+    whole: bool,
+    /// All that is held is to be audited from then on.
+    vanished: Option<Time>,
+    /// When a repair of this peer as the primary last succeeded.
+    pub(in crate::custody) repaired: Option<Time>,
+    pub(in crate::custody) taken_over_total: u64,
+}
+
+impl Audits {
+    pub(in crate::custody) fn new(now: Time) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            begun: BTreeSet::new(),
+            short: BTreeMap::new(),
+            wakes: Timers::default(),
+            sweep: Sweep::default(),
+            rounds: 0,
+            round: now,
+            next: now,
+            whole: false,
+            vanished: None,
+            repaired: None,
+            taken_over_total: 0,
+        }
+    }
+
+    pub(in crate::custody) fn poll_timeout(&self) -> Option<Time> {
+        let given_up = self.begun.first().map(|(begun, _)| *begun + LIMIT);
+        [Some(self.next), self.vanished, self.wakes.next(), given_up]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The event loop stalled: what was found short before may have been whole meanwhile.
+    pub(in crate::custody) fn stalled(&mut self) {
+        for (slot, Short { mut wake, .. }) in std::mem::take(&mut self.short) {
+            self.wakes.rearm(slot, &mut wake, None);
+        }
+        self.open.clear();
+        self.begun.clear();
+    }
+
+    pub(in crate::custody) fn wake(&mut self, slot: Slot, at: Option<Time>) {
+        if let Some(short) = self.short.get_mut(&slot) {
+            self.wakes.rearm(slot, &mut short.wake, at);
+        }
+    }
+
+    pub(in crate::custody) fn is_whole(&mut self, slot: Slot) {
+        self.wake(slot, None);
+        self.short.remove(&slot);
+    }
+
+    /// A stripe taken over cannot be repaired: it is not tried again before this peer has restarted.
+    pub(in crate::custody) fn give_up(&mut self, slot: Slot) {
+        self.wake(slot, None);
+    }
+}
+
+impl Custody {
+    /// A peer left the view: where its shards are not repaired soon, that is to be noticed.
+    pub(in crate::custody) fn audit_soon(&mut self, now: Time) {
+        let at = now + self.patience();
+        self.audits.vanished.get_or_insert(at);
+    }
+
+    pub(in crate::custody) fn patience(&self) -> Duration {
+        self.config.repair_delay * PATIENCE
+    }
+
+    /// What is held here of a stripe to stay, and what its primary adds.
+    pub(in crate::custody) fn holds(&mut self, now: Time, stripe: crate::Id) -> Holds {
+        let keys = self.keys_of(stripe).into_iter();
+        let indices = keys.filter(|key| self.confirm(now, *key, None));
+        let indices = indices.map(|key| key.index).collect();
+        let known = self.reports.stripes.get(&Slot::of(stripe));
+        let due = known.is_some_and(|known| known.running || known.queued.is_some());
+        let hopeless = known.is_some_and(|known| known.inconsistent);
+        let lately = |at: Time| now < at + self.patience();
+        let tracked = known.filter(|known| known.tracked.is_some() && known.shape.placement.needs_locators());
+        let shards = tracked.into_iter().flat_map(|known| &known.claims);
+        let shards = shards.filter(|claim| is_shard(claim.index) && self.peers.is_live(claim.peer));
+        let others: BTreeSet<Handle> = shards
+            .map(|claim| claim.peer)
+            .filter(|peer| *peer != ME)
+            .collect();
+        Holds {
+            indices,
+            under_repair: hopeless || due && self.audits.repaired.is_some_and(lately),
+            reported: others.into_iter().map(|peer| self.peers.get(peer).peer).collect(),
+        }
+    }
+
+    /// Begins the audits that are due.
+    pub(in crate::custody) fn handle_audits(&mut self, now: Time, ring: &impl Membership) {
+        while let Some((begun, slot)) = self.audits.begun.first().copied()
+            && begun + LIMIT <= now
+        {
+            self.audits.begun.remove(&(begun, slot));
+            self.audits.open.remove(&slot);
+        }
+        while let Some(slot) = self.audits.wakes.pop_due(now) {
+            if let Some(short) = self.audits.short.get_mut(&slot) {
+                short.wake = None;
+            }
+            // Should the audit be given up, or not begin, there is another one.
+            self.audits.wake(slot, Some(now + LIMIT * 2));
+            self.audit_held(now, ring, slot);
+        }
+        if self.audits.vanished.is_some_and(|at| at <= now) {
+            self.audits.vanished = None;
+            self.audits.whole = true;
+            self.audits.sweep = Sweep::default();
+            self.audits.next = now;
+        }
+        if self.audits.next <= now {
+            self.walk(now, ring);
+        }
+    }
+
+    /// Audits the next slice of the stripes held here, as far as it is their turn.
+    fn walk(&mut self, now: Time, ring: &impl Membership) {
+        if !self.audits.sweep.is_running() {
+            self.audits.sweep.start();
+            self.audits.rounds = self.audits.rounds.wrapping_add(1);
+            self.audits.round = now;
+        }
+        let keys = self.audits.sweep.slice(&self.inventory.shards, SLICE);
+        let round = self.patience().max(ROUND);
+        self.audits.next = if self.audits.sweep.is_running() {
+            let slices = self.inventory.shards.len() / SLICE + 1;
+            now + (round / u32::try_from(slices).unwrap_or(u32::MAX)).max(PACE)
+        } else {
+            (self.audits.round + round.mul_f64(self.jitter())).max(now + PACE)
+        };
+        let whole = self.audits.whole;
+        self.audits.whole &= self.audits.sweep.is_running();
+        let mut slots: BTreeSet<Slot> = keys.into_iter().map(|key| key.slot).collect();
+        if !self.config.repair {
+            slots.clear();
+        }
+        for slot in slots {
+            let responsible = self.responsible(now, ring, slot);
+            let turn = self.audits.rounds.wrapping_add(u32::from(slot.bucket));
+            let due = rank(&responsible).is_some_and(|rank| rank > 0 && (whole || turn % rank == 0));
+            if due && !self.audits.short.contains_key(&slot) {
+                self.audit_held(now, ring, slot);
+            }
+        }
+    }
+
+    /// Audits a stripe of which a committed shard, or its locator, is held here; forgets it if there is none.
+    fn audit_held(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
+        let shape = {
+            let mut shards = self.inventory.of(slot.stripe);
+            let shard = shards.find(|(key, held)| key.index != TOMBSTONE && held.is_committed());
+            shard.map(|(_, held)| held.shape)
+        };
+        match shape.filter(|_| !self.inventory.is_deleted(slot.stripe)) {
+            Some(shape) => self.begin_audit(now, ring, slot, Some(shape), None),
+            None => self.audits.is_whole(slot),
+        }
+    }
+
+    /// Asks the first peers of a stripe what they hold of it: n of them if it is held here, and all for
+    /// somebody else.
+    pub(in crate::custody) fn begin_audit(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        slot: Slot,
+        shape: Option<Shape>,
+        asker: Option<Handle>,
+    ) {
+        if let Some(audit) = self.audits.open.get_mut(&slot) {
+            audit.askers.extend(asker);
+            audit.shape = audit.shape.or(shape);
+            return;
+        }
+        let room = if asker.is_some() {
+            MAX_AUDITS / 2
+        } else {
+            MAX_AUDITS
+        };
+        if self.audits.open.len() >= room {
+            return;
+        }
+        // Where others than the named are asked, these are the primary and this peer itself.
+        let first =
+            shape.map(|shape| usize::from(shape.n) + if shape.placement.needs_locators() { 2 } else { 0 });
+        let audit = Audit {
+            begun: now,
+            shape,
+            askers: asker.into_iter().collect(),
+            waiting: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            again: BTreeSet::new(),
+            doubtful: false,
+            held: BTreeSet::new(),
+            asked: first,
+            under_repair: false,
+            deleted: BTreeSet::new(),
+        };
+        self.audits.begun.insert((now, slot));
+        self.audits.open.insert(slot, audit);
+        let peers = self.asked(now, ring, slot).into_iter();
+        self.ask(now, ring, slot, peers.take(first.unwrap_or(usize::MAX)));
+        self.conclude_audit(now, ring, slot);
+    }
+
+    /// Who is asked what it holds of a stripe, in this order: where its id does not tell who holds it, the
+    /// primary first, and this peer.
+    fn asked(&mut self, now: Time, ring: &impl Membership, slot: Slot) -> Vec<Handle> {
+        let held = self.inventory.of(slot.stripe).next();
+        let known = self.reports.stripes.get(&slot);
+        let shape = held
+            .map(|(_, held)| held.shape)
+            .or(known.map(|known| known.shape));
+        let responsible = self.responsible(now, ring, slot);
+        let scattered = shape.filter(|shape| shape.placement.needs_locators());
+        let Some(shape) = scattered else {
+            return responsible.into_iter().map(|(peer, _)| peer).collect();
+        };
+        let mut peers: Vec<Handle> = responsible.into_iter().take(1).map(|(peer, _)| peer).collect();
+        let policy_peers = self.policy_peers(now, ring, slot, shape, &[]).into_iter();
+        for peer in std::iter::once(ME).chain(policy_peers.map(|(peer, _)| peer)) {
+            if !peers.contains(&peer) {
+                peers.push(peer);
+            }
+        }
+        peers
+    }
+
+    fn ask(&mut self, now: Time, ring: &impl Membership, slot: Slot, peers: impl Iterator<Item = Handle>) {
+        for peer in peers {
+            let own = (peer == ME).then(|| self.holds(now, slot.stripe));
+            let Some(audit) = self.audits.open.get_mut(&slot) else {
+                return;
+            };
+            if let Some(mut own) = own {
+                let reported = std::mem::take(&mut own.reported);
+                audit.take(own, ME);
+                self.ask_reported(now, ring, slot, &reported);
+            } else if !audit.answered.contains(&peer) && audit.waiting.insert(peer) {
+                self.peers.get_mut(peer).outbox.held(slot.stripe);
+                self.peers.arm(peer);
+            }
+        }
+    }
+
+    /// Asks those whom the primary of a stripe names as holders.
+    fn ask_reported(&mut self, now: Time, ring: &impl Membership, slot: Slot, reported: &[Peer]) {
+        for name in reported.iter().filter(|peer| **peer != ring.me()) {
+            let alive = self.intern_alive(now, ring, *name);
+            let Some(audit) = self.audits.open.get_mut(&slot) else {
+                return;
+            };
+            let Some(peer) = alive.filter(|peer| self.peers.is_alive(*peer)) else {
+                // A stranger to this peer, and it may be anywhere, or dead and its primary does not know yet.
+                self.needs_roster = true;
+                audit.doubtful = true;
+                continue;
+            };
+            if !audit.answered.contains(&peer) && audit.waiting.insert(peer) {
+                self.peers.get_mut(peer).outbox.held(slot.stripe);
+                self.peers.arm(peer);
+            }
+        }
+    }
+
+    /// A peer said what it holds, or did not answer.
+    pub(in crate::custody) fn handle_holds(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        from: Handle,
+        slot: Slot,
+        holds: Option<Holds>,
+    ) {
+        let primary = self
+            .responsible(now, ring, slot)
+            .first()
+            .map(|(primary, _)| *primary);
+        let lately = |at: Time| now < at + self.patience();
+        let answers = self.peers.get(from).answered.is_some_and(lately);
+        let Some(audit) = self.audits.open.get_mut(&slot) else {
+            return;
+        };
+        if !audit.waiting.contains(&from) {
+            return;
+        }
+        let mut reported = Vec::new();
+        if let Some(mut holds) = holds {
+            if now < self.peers.get(from).unproven_until {
+                holds.indices.retain(|index| *index != TOMBSTONE);
+            }
+            if primary == Some(from) {
+                audit.under_repair |= holds.under_repair;
+                reported = std::mem::take(&mut holds.reported);
+            }
+            audit.take(holds, from);
+        } else if audit.again.insert(from) && self.peers.is_alive(from) {
+            self.peers.get_mut(from).outbox.held(slot.stripe);
+            return;
+        } else {
+            audit.doubtful |= answers;
+        }
+        audit.waiting.remove(&from);
+        self.ask_reported(now, ring, slot, &reported);
+        self.conclude_audit(now, ring, slot);
+    }
+
+    /// Ends an audit that waits for nobody: a short one only after all of the first r peers were asked.
+    fn conclude_audit(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
+        let Some(audit) = self.audits.open.get_mut(&slot) else {
+            return;
+        };
+        if !audit.waiting.is_empty() {
+            return;
+        }
+        let n = audit.shape.map_or(0, |shape| usize::from(shape.n));
+        let enough = !audit.deleted.is_empty() || audit.keepers(&self.config).len() >= n;
+        if let Some(asked) = audit.asked.take().filter(|_| !enough) {
+            let peers = self.asked(now, ring, slot);
+            self.ask(now, ring, slot, peers.into_iter().skip(asked));
+            return self.conclude_audit(now, ring, slot);
+        }
+        let Some(audit) = self.audits.open.remove(&slot) else {
+            return;
+        };
+        self.audits.begun.remove(&(audit.begun, slot));
+        let total = u8::try_from(audit.keepers(&self.config).len()).unwrap_or(u8::MAX);
+        for asker in &audit.askers {
+            self.peers.get_mut(*asker).outbox.audited(slot.stripe, total);
+            self.peers.arm(*asker);
+        }
+        if let Some(shape) = audit.shape {
+            self.weigh(now, ring, slot, shape, &audit);
+        }
+    }
+
+    /// The primary of a stripe it has repaired wants it audited: by the next peers in turn, until one finds
+    /// all.
+    pub(in crate::custody) fn want_audit(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        responsible: &Candidates,
+    ) -> Option<Time> {
+        let others: Vec<Handle> = responsible
+            .iter()
+            .map(|(peer, _)| *peer)
+            .filter(|peer| *peer != ME && self.peers.is_alive(*peer))
+            .collect();
+        let known = self.reports.stripes.get_mut(&slot)?;
+        let unaudited = known.unaudited.as_mut()?;
+        if unaudited.due <= now {
+            let turn = unaudited.asked.checked_rem(others.len()).unwrap_or(0);
+            unaudited.auditor = others.get(turn).copied();
+            unaudited.asked += 1;
+            unaudited.due = now + RETRY;
+            if let Some(auditor) = unaudited.auditor {
+                self.peers.get_mut(auditor).outbox.audit(slot.stripe);
+                self.peers.arm(auditor);
+            }
+        }
+        Some(unaudited.due)
+    }
+
+    /// Somebody has audited a stripe. What is audited short is reported again soon, and audited again.
+    pub(in crate::custody) fn handle_audited(&mut self, now: Time, from: Handle, slot: Slot, total: u8) {
+        let Some(known) = self.reports.stripes.get_mut(&slot) else {
+            return;
+        };
+        let Some(unaudited) = known
+            .unaudited
+            .as_mut()
+            .filter(|asked| asked.auditor == Some(from))
+        else {
+            return;
+        };
+        if total >= known.shape.n {
+            known.unaudited = None;
+        } else {
+            let turns = u32::try_from(unaudited.asked).unwrap_or(u32::MAX);
+            let wait = self.config.exchange_dirty.saturating_mul(turns).min(ROUND);
+            unaudited.due = now + wait;
+            let holders: Vec<Handle> = known.claims.iter().map(|claim| claim.peer).collect();
+            for holder in holders.into_iter().filter(|holder| *holder != ME) {
+                self.peers.get_mut(holder).outbox.solicit(now);
+                self.peers.arm(holder);
+            }
+        }
+        self.reports.dirty.insert(slot);
+    }
+}
+
+/// How many peers of a stripe come before this one.
+pub(in crate::custody) fn rank(responsible: &Candidates) -> Option<u32> {
+    let rank = responsible.iter().position(|(peer, _)| *peer == ME);
+    rank.and_then(|rank| u32::try_from(rank).ok())
+}

@@ -1,0 +1,150 @@
+//! Repairs in place of a primary that does not repair: what follows from an audit of a stripe.
+//!
+//! The i-th peer rebuilds an index that no audit has seen for its patience, which grows with i. Nobody's word
+//! puts that off for ever. A primary that says that it is at work is believed a few times. Who says that the
+//! stripe is deleted shows the tombstone. Of audits in a row that lack an answer, or in which the primary
+//! names strangers, only the first few are in doubt.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::custody::audit::{Audit, MAX_AUDITS, rank};
+use crate::custody::key::Slot;
+use crate::custody::peers::{Handle, ME};
+use crate::custody::primary::RETRY;
+use crate::custody::primary::plan::{self, Candidates, Decision, Survey};
+use crate::custody::primary::reports::{Claim, KnownStripe};
+use crate::custody::sync::DEADLINE;
+use crate::custody::{Custody, Shape, TOMBSTONE};
+use crate::{Flaw, Membership, Time};
+
+/// How often a primary that says that it is at work is believed, for one loss.
+const BELIEFS: u32 = 4;
+/// How many audits in a row may be in doubt, for one loss.
+const DOUBTS: u32 = 8;
+/// A take-over for which there is no room among the jobs waits so long.
+const NO_ROOM: Duration = Duration::from_secs(1);
+
+/// A stripe of which the last audits missed an index.
+#[derive(Debug)]
+pub(in crate::custody) struct Short {
+    since: Time,
+    /// When an audit last saw an index, if one did since.
+    seen: BTreeMap<u8, Time>,
+    /// How often its primary said that it is at work, and was believed.
+    beliefs: u32,
+    /// How many audits in a row were in doubt.
+    doubts: u32,
+    /// The timer of the next audit.
+    pub(in crate::custody) wake: Option<Time>,
+}
+
+impl Custody {
+    /// A stripe held here was audited: remembers which indices were not seen since when, and takes over if
+    /// that is too long.
+    pub(in crate::custody) fn weigh(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        slot: Slot,
+        shape: Shape,
+        audit: &Audit,
+    ) {
+        let responsible = self.responsible(now, ring, slot);
+        let rank = rank(&responsible).filter(|rank| *rank > 0);
+        let seen: BTreeSet<u8> = audit.keepers(&self.config).into_keys().collect();
+        let whole = (0..shape.n).all(|index| seen.contains(&index));
+        let (Some(rank), false) = (rank, whole) else {
+            return self.audits.is_whole(slot);
+        };
+        if !self.audits.short.contains_key(&slot) && self.audits.short.len() >= MAX_AUDITS {
+            return;
+        }
+        let (delay, patience) = (self.config.repair_delay, self.patience());
+        let short = self.audits.short.entry(slot).or_insert_with(|| Short {
+            since: now,
+            seen: BTreeMap::new(),
+            beliefs: 0,
+            doubts: 0,
+            wake: None,
+        });
+        let under_repair =
+            audit.under_repair && (short.beliefs < BELIEFS || self.config.has(Flaw::BelievePrimaries));
+        if under_repair {
+            short.beliefs = short.beliefs.saturating_add(1);
+            short.since = now;
+        }
+        short.seen.extend(seen.iter().map(|index| (*index, now)));
+        let since = |index: &u8| {
+            short
+                .seen
+                .get(index)
+                .map_or(short.since, |seen| short.since.max(*seen))
+        };
+        short.doubts = if audit.doubtful { short.doubts + 1 } else { 0 };
+        let patient = short.doubts <= DOUBTS || self.config.has(Flaw::DoubtForEver);
+        if short.doubts > 0 && patient {
+            return self.audits.wake(slot, Some(now + delay));
+        }
+        let unseen = (0..shape.n).filter(|index| since(index) + patience * rank <= now);
+        let missing: Vec<u8> = unseen.collect();
+        let able = audit.indices().len() >= usize::from(shape.k) && !self.config.has(Flaw::NoTakeOver);
+        let next = if under_repair {
+            now + patience
+        } else if !audit.deleted.is_empty() {
+            self.ask_for_proof(now, slot, shape, &audit.deleted);
+            now + DEADLINE * 2
+        } else if missing.is_empty() {
+            now + delay * rank
+        } else if !able {
+            now + patience * rank
+        } else if !self.has_room(now) {
+            now + NO_ROOM
+        } else {
+            let holders: Vec<Handle> = audit.held.iter().map(|(_, peer)| *peer).collect();
+            let policy_peers = self.policy_peers(now, ring, slot, shape, &holders);
+            self.take_over(now, slot, (shape, missing), &policy_peers, audit);
+            now + RETRY.max(patience)
+        };
+        self.audits.wake(slot, Some(next));
+    }
+
+    /// Has the tombstone of a short stripe copied here from one of those that say they have it.
+    fn ask_for_proof(&mut self, now: Time, slot: Slot, shape: Shape, from: &BTreeSet<Handle>) {
+        if let Some(from) = from.first().copied().filter(|_| self.has_room(now)) {
+            let copy = Decision::Copy {
+                index: TOMBSTONE,
+                from,
+                to: ME,
+            };
+            self.perform(now, slot, shape, copy);
+        }
+    }
+
+    /// Rebuilds the missing indices of a stripe as its primary would.
+    fn take_over(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        (shape, missing): (Shape, Vec<u8>),
+        candidates: &Candidates,
+        audit: &Audit,
+    ) {
+        let survey = Survey {
+            live: audit.held.iter().copied().collect(),
+            ..Survey::default()
+        };
+        let claims = audit.held.iter().map(|(index, peer)| Claim {
+            peer: *peer,
+            index: *index,
+            committed: true,
+        });
+        let known = KnownStripe::of(shape, claims);
+        // Whom the policy names in place of the dead need not be whom it named for the audit.
+        let silent = |peer: &Handle| audit.again.contains(peer) && !audit.answered.contains(peer);
+        let there = candidates.iter().filter(|(peer, _)| !silent(peer));
+        let there: Vec<_> = there.copied().collect();
+        let decision = plan::regenerate(now, &known, (&survey, &missing), &self.peers, &there);
+        self.audits.taken_over_total += u64::from(self.perform(now, slot, shape, decision));
+    }
+}

@@ -1,0 +1,102 @@
+//! The holder's inventory: every shard of the local store, whom it is reported to, and its lease.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::peers::Handle;
+use crate::custody::sweep::Sweep;
+use crate::custody::timers::Timers;
+use crate::custody::types::{Shape, TOMBSTONE};
+use crate::{Id, Time};
+
+/// How firmly a shard is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::custody) enum Tenure {
+    Committed,
+    Pending {
+        until: Time,
+        writer: Handle,
+    },
+    /// A tombstone.
+    Deleted {
+        until: Time,
+    },
+}
+
+/// One shard held.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::custody) struct Held {
+    pub(in crate::custody) shape: Shape,
+    pub(in crate::custody) tenure: Tenure,
+    /// Whom it is reported to; none until the ring was asked.
+    pub(in crate::custody) primary: Option<Handle>,
+    /// The primary was taken from another peer's hint, once per change of the membership.
+    pub(in crate::custody) hinted: bool,
+    /// Others may have dropped theirs in favour of it: its writer cannot take it back any more.
+    pub(in crate::custody) vouched: bool,
+    /// The lease timer.
+    pub(in crate::custody) wake: Option<Time>,
+}
+
+impl Held {
+    /// Whether it is there to stay; tombstones are.
+    pub(in crate::custody) fn is_committed(&self) -> bool {
+        match self.tenure {
+            Tenure::Committed | Tenure::Deleted { .. } => true,
+            Tenure::Pending { .. } => false,
+        }
+    }
+}
+
+/// All shards held.
+#[derive(Debug, Default)]
+pub(in crate::custody) struct Inventory {
+    pub(in crate::custody) shards: BTreeMap<ShardKey, Held>,
+    /// Shards whose primary is not known yet.
+    pub(in crate::custody) fresh: BTreeSet<ShardKey>,
+    pub(in crate::custody) leases: Timers<ShardKey>,
+    pub(in crate::custody) sweep: Sweep<ShardKey>,
+}
+
+impl Inventory {
+    /// The shards of one stripe.
+    pub(in crate::custody) fn of(&self, stripe: Id) -> impl Iterator<Item = (ShardKey, &Held)> {
+        let slot = Slot::of(stripe);
+        let first = ShardKey { slot, index: 0 };
+        let last = ShardKey { slot, index: u8::MAX };
+        self.shards.range(first..=last).map(|(key, held)| (*key, held))
+    }
+
+    /// Whether this shard is held and committed.
+    pub(in crate::custody) fn has_committed(&self, key: ShardKey) -> bool {
+        self.shards.get(&key).is_some_and(Held::is_committed)
+    }
+
+    /// Whether the tombstone of the stripe is held.
+    pub(in crate::custody) fn is_deleted(&self, stripe: Id) -> bool {
+        self.shards.contains_key(&ShardKey::new(stripe, TOMBSTONE))
+    }
+
+    /// Whether a pending shard of the stripe is held.
+    pub(in crate::custody) fn has_pending(&self, stripe: Id) -> bool {
+        self.of(stripe).any(|(_, held)| !held.is_committed())
+    }
+
+    /// Arms the lease timer of a shard.
+    pub(in crate::custody) fn arm(&mut self, key: ShardKey, at: Option<Time>) {
+        if let Some(held) = self.shards.get_mut(&key) {
+            self.leases.rearm(key, &mut held.wake, at);
+        }
+    }
+
+    /// The next shards whose primary must be (re)considered, at most `limit`.
+    pub(in crate::custody) fn unsettled(&mut self, limit: usize) -> Vec<ShardKey> {
+        let mut keys = self.sweep.slice(&self.shards, limit);
+        while keys.len() < limit
+            && let Some(key) = self.fresh.pop_first()
+        {
+            keys.push(key);
+        }
+        keys
+    }
+}

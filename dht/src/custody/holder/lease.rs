@@ -1,0 +1,167 @@
+//! What becomes of a pending shard whose lease ended: whoever may know of a commit is asked first, and the
+//! shard is dropped only when nobody can know. A peer that forgot the others and is alone, or with few of
+//! them, since cannot tell: it keeps the shard until it has met as many as a stripe has holders, or for very
+//! long.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::custody::holder::inventory::{Held, Tenure};
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::message::Status;
+use crate::custody::peers::{Handle, ME};
+use crate::custody::sync::DEADLINE;
+use crate::custody::{Custody, Effect};
+use crate::{Flaw, Id, Membership, Time};
+
+/// Repair delays for which a peer that has met few others keeps what nobody it knows has heard of.
+const LONELY_DELAYS: u32 = 10;
+
+/// Questions about one stripe on their way.
+#[derive(Debug)]
+pub(in crate::custody) struct Inquiry {
+    waiting: BTreeSet<Handle>,
+    begun: Time,
+    /// Somebody did not answer.
+    unsure: bool,
+}
+
+/// Inquiries by stripe.
+pub(in crate::custody) type Inquiries = BTreeMap<Id, Inquiry>;
+
+impl Custody {
+    /// What this peer knows of a stripe.
+    pub(in crate::custody) fn status(&self, stripe: Id) -> Status {
+        if self.inventory.is_deleted(stripe) {
+            return Status::None;
+        }
+        let known = self.reports.stripes.get(&Slot::of(stripe));
+        let mut shards = self.inventory.of(stripe).peekable();
+        if known.is_some_and(crate::custody::primary::reports::KnownStripe::is_committed) {
+            Status::Committed
+        } else if shards.peek().is_none() {
+            Status::None
+        } else if shards.any(|(_, held)| held.is_committed()) {
+            Status::Committed
+        } else {
+            Status::Pending
+        }
+    }
+
+    /// The timer of a pending shard or of a tombstone fired.
+    pub(in crate::custody) fn handle_lease(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
+        let Some(held) = self.inventory.shards.get_mut(&key) else {
+            return;
+        };
+        held.wake = None;
+        let (until, writer) = match held.tenure {
+            Tenure::Pending { until, writer } => (until, writer),
+            Tenure::Deleted { until } if until <= now => return self.drop_shard(now, key, false),
+            Tenure::Deleted { until } => return self.inventory.arm(key, Some(until)),
+            Tenure::Committed => return,
+        };
+        if now < until {
+            self.inventory.arm(key, Some(until));
+            return;
+        }
+        // Whatever comes of the questions, the shard is looked at again.
+        self.inventory.arm(key, Some(now + self.config.pending_lease / 4));
+        let stripe = key.slot.stripe;
+        if self.status(stripe) == Status::Committed {
+            self.effects.push_back(Effect::Commit { stripe });
+            return;
+        }
+        if self.config.has(Flaw::ExpireWithoutAsking) {
+            self.drop_shard(now, key, true);
+            return;
+        }
+        let responsible = ring.successors(stripe, self.config.r);
+        let mut waiting: BTreeSet<Handle> = responsible
+            .iter()
+            .map(|member| self.peers.intern(now, member.peer, true))
+            .collect();
+        if self.peers.is_alive(writer) {
+            waiting.insert(writer);
+        }
+        waiting.remove(&ME);
+        for peer in &waiting {
+            self.peers.get_mut(*peer).outbox.status(stripe);
+            self.peers.arm(*peer);
+        }
+        let nobody = waiting.is_empty();
+        self.inquiries.insert(
+            stripe,
+            Inquiry {
+                waiting,
+                begun: now,
+                unsure: false,
+            },
+        );
+        if nobody {
+            self.conclude(now, stripe);
+        }
+    }
+
+    /// A peer answered the question about a stripe, or failed to.
+    pub(in crate::custody) fn handle_status(
+        &mut self,
+        now: Time,
+        from: Handle,
+        stripe: Id,
+        status: Option<Status>,
+    ) {
+        let Some(inquiry) = self.inquiries.get_mut(&stripe) else {
+            return;
+        };
+        if !inquiry.waiting.remove(&from) {
+            return;
+        }
+        match status {
+            Some(Status::Committed) => {
+                self.inquiries.remove(&stripe);
+                if self.inventory.has_pending(stripe) {
+                    self.effects.push_back(Effect::Commit { stripe });
+                }
+                return;
+            }
+            Some(Status::None | Status::Pending) => {}
+            None => inquiry.unsure = true,
+        }
+        if inquiry.waiting.is_empty() {
+            self.conclude(now, stripe);
+        }
+    }
+
+    /// Everybody alive was asked and nobody knew of a commit.
+    fn conclude(&mut self, now: Time, stripe: Id) {
+        // Old answers count for nothing: the event loop may have stalled since, and a commit have come to
+        // the others.
+        let unsure = self
+            .inquiries
+            .remove(&stripe)
+            .is_none_or(|inquiry| inquiry.unsure || now.since(inquiry.begun) > DEADLINE);
+        if unsure || self.peers.any_suspect(now) {
+            return;
+        }
+        let met = self.peers.met();
+        let lonely = self
+            .config
+            .pending_lease
+            .max(self.config.repair_delay * LONELY_DELAYS);
+        let ended = |held: &Held| match held.tenure {
+            // One that has met fewer than hold the other shards never asked all who may know.
+            Tenure::Pending { until, .. } if met + 1 < usize::from(held.shape.n) => {
+                self.peers.awake_since(until) + lonely <= now
+            }
+            Tenure::Pending { until, .. } => until <= now,
+            Tenure::Committed | Tenure::Deleted { .. } => false,
+        };
+        let of_stripe = self.inventory.of(stripe);
+        let dropped: Vec<ShardKey> = of_stripe
+            .filter(|(_, held)| ended(held))
+            .map(|(key, _)| key)
+            .collect();
+        for key in dropped {
+            self.drop_shard(now, key, true);
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! The search for those in whose favour an excess shard may go.
+//!
+//! An order to trim is a hint, whoever sends it: one member that is believed destroys what all others hold.
+//! So the holder looks for itself. It asks its own first peers of the stripe, and whom the order or the
+//! policy names, what they hold. Only *legal* holders count: those first peers, and under other policies than
+//! `successors` whom the policy or the primary names too. Of these, only those that do not leave, and each
+//! for one index ([`Matching`]). The search succeeds when they hold all n indices, and when the one that
+//! keeps this index precedes this peer on the ring. It need not precede if this peer leaves, or holds another
+//! index of the stripe too: drains and doubled holders would wait for ever.
+//!
+//! What is found is only then asked for confirmation by the safe rule ([`trim`](super::trim)). Hence a liar
+//! takes one index of a stripe at most, from those behind it: for a second one it would have to count twice,
+//! for nobody else holds the first. While this peer searches it answers others as before; it says no to them
+//! only while it waits for confirmations. So forged orders cannot keep it silent: after a search in vain, or
+//! where confirmations fail, the next search for that shard is put off, each time for longer, and all that
+//! were put off begin together, so that one message asks for all. Nor can a liar have a shard dropped and
+//! repaired in turns for ever: what was dropped and came back stays longer each time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::matching::{Matching, by_index};
+use crate::custody::message::{Holds, TrimOrder};
+use crate::custody::peers::{Handle, ME};
+use crate::custody::types::is_shard;
+use crate::custody::{Custody, Shape};
+use crate::{Flaw, Membership, Peer, PeerState, Time};
+
+/// Searches at one time; the orders of one peer begin an eighth of them at most, this peer's own half.
+const MAX_SEARCHES: usize = 8192;
+/// Who has not answered by then holds nothing; until then it is asked again.
+const LIMIT: Duration = Duration::from_mins(1);
+/// Between two searches for one shard; doubled after each in vain, up to so many times.
+const PAUSE: Duration = Duration::from_secs(5);
+const DOUBLINGS: u32 = 3;
+/// Peers remembered for having denied one shard's trim; beyond, all are asked anew.
+const MAX_DENIERS: usize = 16;
+/// After a shard was dropped and came back the pause doubles up to so many times: an hour and a half.
+const MOST_DOUBLINGS: u32 = 10;
+
+/// One search under way.
+#[derive(Debug)]
+struct Search {
+    begun: Time,
+    ordered: Handle,
+    waiting: BTreeSet<Handle>,
+    answered: BTreeSet<Handle>,
+    held: BTreeSet<(u8, Handle)>,
+    /// Whom the stripe's primary names as holders, where its id does not tell.
+    reported: BTreeSet<Handle>,
+}
+
+/// No new search for a shard.
+#[derive(Debug, Default)]
+struct Pause {
+    /// Before this.
+    until: Time,
+    /// How often searches were in vain, at most the number of doublings.
+    vain: u32,
+    /// How often the shard was dropped, at most the number of doublings.
+    dropped: u32,
+    /// Who did not confirm for this shard: perhaps an excess shard goes there too. Others are preferred next
+    /// time, or two that trim in each other's favour would deny each other for ever.
+    deniers: BTreeSet<Handle>,
+}
+
+impl Pause {
+    fn longest(&self) -> Duration {
+        PAUSE * 2u32.pow(self.dropped.max(DOUBLINGS))
+    }
+}
+
+/// Shards whose witnesses are looked for, and those for which that was in vain lately.
+#[derive(Debug, Default)]
+pub(in crate::custody) struct Searches {
+    open: BTreeMap<ShardKey, Search>,
+    begun: BTreeSet<(Time, ShardKey)>,
+    /// How many were begun on whose order.
+    ordered: BTreeMap<Handle, usize>,
+    pauses: BTreeMap<ShardKey, Pause>,
+    pruned: Time,
+}
+
+impl Searches {
+    fn end(&mut self, key: ShardKey) -> Option<Search> {
+        let search = self.open.remove(&key)?;
+        self.begun.remove(&(search.begun, key));
+        if let Some(count) = self.ordered.get_mut(&search.ordered) {
+            *count -= 1;
+            if *count == 0 {
+                self.ordered.remove(&search.ordered);
+            }
+        }
+        Some(search)
+    }
+
+    fn resume(&mut self, key: ShardKey, search: Search) {
+        self.begun.insert((search.begun, key));
+        *self.ordered.entry(search.ordered).or_default() += 1;
+        self.open.insert(key, search);
+    }
+
+    fn may_begin(&self, now: Time, key: ShardKey, ordered: Handle) -> bool {
+        let most = if ordered == ME {
+            MAX_SEARCHES / 2
+        } else {
+            MAX_SEARCHES / 8
+        };
+        let paused = self.pauses.get(&key).is_some_and(|pause| now < pause.until);
+        !paused
+            && !self.open.contains_key(&key)
+            && self.open.len() < MAX_SEARCHES
+            && self.ordered.get(&ordered).is_none_or(|count| *count < most)
+    }
+
+    /// A search was in vain: the next one for this shard waits, longer each time, until a moment that it
+    /// shares with others.
+    pub(in crate::custody) fn pause(&mut self, now: Time, key: ShardKey) {
+        let pause = self.pauses.entry(key).or_default();
+        let span = PAUSE * 2u32.pow(pause.vain);
+        pause.vain = (pause.vain + 1).min(DOUBLINGS);
+        let late = now.as_micros() % u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
+        pause.until = pause
+            .until
+            .max(now + span.saturating_sub(Duration::from_micros(late)));
+    }
+
+    /// `peer` did not confirm for the trim of a shard.
+    pub(in crate::custody) fn denied(&mut self, now: Time, key: ShardKey, peer: Handle) {
+        self.pause(now, key);
+        let deniers = &mut self.pauses.entry(key).or_default().deniers;
+        if deniers.len() >= MAX_DENIERS {
+            deniers.clear();
+        }
+        deniers.insert(peer);
+    }
+
+    fn has_denied(&self, key: ShardKey, peer: Handle) -> bool {
+        let pause = self.pauses.get(&key);
+        pause.is_some_and(|pause| pause.deniers.contains(&peer))
+    }
+
+    /// A shard was dropped as excess. Should it come back, whoever had it dropped may have lied: it stays
+    /// longer each time.
+    pub(in crate::custody) fn dropped(&mut self, now: Time, key: ShardKey) {
+        let pause = self.pauses.entry(key).or_default();
+        pause.dropped = (pause.dropped + 1).min(MOST_DOUBLINGS);
+        pause.until = now + pause.longest();
+    }
+
+    /// The shard is gone.
+    pub(in crate::custody) fn forget(&mut self, key: ShardKey) {
+        self.end(key);
+    }
+
+    /// The next search that waits for nobody any more.
+    fn pop_due(&mut self, now: Time) -> Option<ShardKey> {
+        let (begun, key) = self.begun.first().copied()?;
+        if begun + LIMIT > now {
+            return None;
+        }
+        let search = self.open.get_mut(&key)?;
+        search.waiting.clear();
+        Some(key)
+    }
+
+    fn prune(&mut self, now: Time) {
+        if now >= self.pruned + PAUSE {
+            self.pruned = now;
+            self.pauses.retain(|_, pause| now < pause.until + pause.longest());
+        }
+    }
+
+    pub(in crate::custody) fn poll_timeout(&self) -> Option<Time> {
+        self.begun.first().map(|(begun, _)| *begun + LIMIT)
+    }
+}
+
+impl Custody {
+    /// Ends the searches that took long enough.
+    pub(in crate::custody) fn handle_searches(&mut self, now: Time, ring: &impl Membership) {
+        while let Some(key) = self.searches.pop_due(now) {
+            self.conclude_search(now, ring, key);
+        }
+        self.searches.prune(now);
+    }
+
+    /// Somebody says that a shard held here is in excess: asks those that may hold the stripe what they hold.
+    pub(in crate::custody) fn search(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        (key, shape): (ShardKey, Shape),
+        ordered: Handle,
+        order: &TrimOrder,
+    ) {
+        if !self.searches.may_begin(now, key, ordered) {
+            return;
+        }
+        let responsible = self.responsible(now, ring, key.slot);
+        let policy_peers = self.policy_peers(now, ring, key.slot, shape, &[ME]);
+        let mut asked: BTreeSet<Handle> = responsible
+            .iter()
+            .chain(&policy_peers)
+            .map(|(peer, _)| *peer)
+            .collect();
+        let by_order = order.others.iter().map(|(_, peer)| *peer).chain([order.keep]);
+        for peer in by_order.collect::<Vec<_>>() {
+            if let Some(peer) = self.intern_alive(now, ring, peer) {
+                asked.insert(peer);
+            } else {
+                self.discover(now, order.stripe);
+                // They may be anywhere: the ring finds them only by getting to know all.
+                self.needs_roster |= shape.placement.needs_locators();
+            }
+        }
+        let primary = responsible.first().is_some_and(|(primary, _)| *primary == ME);
+        let reported: BTreeSet<Handle> = if primary && shape.placement.needs_locators() {
+            let known = self.reports.stripes.get(&key.slot).into_iter();
+            let shards = known
+                .flat_map(|known| &known.claims)
+                .filter(|claim| is_shard(claim.index));
+            shards.map(|claim| claim.peer).collect()
+        } else {
+            BTreeSet::new()
+        };
+        asked.extend(&reported);
+        asked.remove(&ME);
+        asked.retain(|peer| self.peers.is_alive(*peer));
+        let search = Search {
+            begun: now,
+            ordered,
+            waiting: asked.clone(),
+            answered: BTreeSet::new(),
+            held: BTreeSet::new(),
+            reported,
+        };
+        self.searches.resume(key, search);
+        for peer in asked {
+            self.peers.get_mut(peer).outbox.held(key.slot.stripe);
+            self.peers.arm(peer);
+        }
+        self.conclude_search(now, ring, key);
+    }
+
+    /// A peer that others name, if the ring knows it alive: nobody else is remembered for a word.
+    pub(in crate::custody) fn intern_alive(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        peer: Peer,
+    ) -> Option<Handle> {
+        (peer == ring.me() || ring.is_alive(peer)).then(|| self.peers.intern(now, peer, true))
+    }
+
+    /// A peer said what it holds of a stripe, or did not answer.
+    pub(in crate::custody) fn handle_search_answer(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        from: Handle,
+        slot: Slot,
+        holds: Option<&Holds>,
+    ) {
+        let first = ShardKey { slot, index: 0 };
+        let last = ShardKey { slot, index: u8::MAX };
+        let open = self.searches.open.range(first..=last);
+        let waiting = open.filter(|(_, search)| search.waiting.contains(&from));
+        let keys: Vec<ShardKey> = waiting.map(|(key, _)| *key).collect();
+        if keys.is_empty() {
+            return;
+        }
+        let primary = self
+            .responsible(now, ring, slot)
+            .first()
+            .map(|(primary, _)| *primary);
+        let reported = holds.filter(|_| primary == Some(from)).into_iter();
+        let reported = reported
+            .flat_map(|holds| &holds.reported)
+            .filter(|peer| **peer != ring.me());
+        let reported: BTreeSet<Handle> = reported
+            .filter_map(|peer| self.intern_alive(now, ring, *peer))
+            .collect();
+        for key in keys {
+            let Some(search) = self.searches.open.get_mut(&key) else {
+                continue;
+            };
+            if holds.is_none() && self.peers.is_alive(from) && now < search.begun + LIMIT {
+                self.peers.get_mut(from).outbox.held(slot.stripe);
+                self.peers.arm(from);
+                continue;
+            }
+            search.waiting.remove(&from);
+            search.answered.insert(from);
+            let indices = holds.into_iter().flat_map(|holds| &holds.indices);
+            let shards = indices.filter(|index| is_shard(**index));
+            search.held.extend(shards.map(|index| (*index, from)));
+            search.reported.extend(&reported);
+            let more: Vec<Handle> = reported.difference(&search.answered).copied().collect();
+            for peer in more {
+                if search.waiting.insert(peer) {
+                    self.peers.get_mut(peer).outbox.held(slot.stripe);
+                    self.peers.arm(peer);
+                }
+            }
+            self.conclude_search(now, ring, key);
+        }
+    }
+
+    /// Ends a search once those found suffice and have not denied it before, or it waits for nobody: then
+    /// they are asked to confirm, or it was in vain.
+    fn conclude_search(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
+        let held = self.inventory.shards.get(&key).filter(|held| held.is_committed());
+        let shape = held.map(|held| held.shape);
+        let (Some(search), Some(shape)) = (self.searches.end(key), shape) else {
+            return;
+        };
+        let n = usize::from(shape.n);
+        let keepers = if search.held.len() + 1 >= n {
+            self.legal_keepers(now, ring, (key, shape), &search)
+        } else {
+            BTreeMap::new()
+        };
+        let preferred = |peer: &Handle| !self.searches.has_denied(key, *peer);
+        let suffice = keepers.len() >= n && keepers.values().all(preferred);
+        if !suffice && !search.waiting.is_empty() {
+            self.searches.resume(key, search);
+        } else if keepers.len() < n || !self.begin_trim(now, key, &keepers) {
+            self.searches.pause(now, key);
+        }
+    }
+
+    /// The legal holders among those found, matched with the indices of the stripe.
+    fn legal_keepers(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        (key, shape): (ShardKey, Shape),
+        search: &Search,
+    ) -> BTreeMap<u8, Handle> {
+        let responsible = self.responsible(now, ring, key.slot);
+        let policy_peers = self.policy_peers(now, ring, key.slot, shape, &[ME]);
+        let scattered = shape.placement.needs_locators();
+        let listed =
+            |peer: Handle, list: &[(Handle, PeerState)]| list.iter().any(|(other, _)| *other == peer);
+        let legal = |peer: Handle| {
+            peer == ME
+                || listed(peer, &responsible)
+                || scattered && (listed(peer, &policy_peers) || search.reported.contains(&peer))
+                || self.config.has(Flaw::TrimForStrangers)
+        };
+        let leaves = |peer: Handle| self.peers.get(peer).state == PeerState::Draining;
+        let position = |peer: Handle| {
+            let mut first = responsible.iter().map(|(member, _)| *member);
+            first.position(|member| member == peer).unwrap_or(usize::MAX)
+        };
+        let is_primary: Vec<u8> = self
+            .keys_of(key.slot.stripe)
+            .into_iter()
+            .map(|key| key.index)
+            .collect();
+        let is_primary = is_primary
+            .into_iter()
+            .filter(|index| is_shard(*index) && *index != key.index);
+        let is_primary: Vec<(u8, Handle)> = is_primary
+            .filter(|index| self.may_confirm(ShardKey { index: *index, ..key }))
+            .map(|index| (index, ME))
+            .collect();
+        let anyone =
+            scattered || leaves(ME) || !is_primary.is_empty() || self.config.has(Flaw::TrimForThoseBehind);
+        // Whether they live is no matter of safety, for the dead confirm nothing: the search goes on instead.
+        let audits = |(index, peer): &(u8, Handle)| {
+            legal(*peer)
+                && (!leaves(*peer) || self.config.has(Flaw::TrimForLeavers))
+                && self.peers.is_alive(*peer)
+                && (*index != key.index || anyone || position(*peer) < position(ME))
+        };
+        let held: Vec<(u8, Handle)> = search
+            .held
+            .iter()
+            .chain(&is_primary)
+            .copied()
+            .filter(audits)
+            .collect();
+        let holders = by_index(shape.n, &held.iter().copied(), |peer| {
+            (self.searches.has_denied(key, peer), position(peer), peer)
+        });
+        if self.config.has(Flaw::TrimForOne) {
+            let first = holders
+                .iter()
+                .filter_map(|(index, peers)| Some((*index, *peers.first()?)));
+            return first.collect();
+        }
+        Matching::of(&holders).pairs()
+    }
+}

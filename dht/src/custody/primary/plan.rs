@@ -1,0 +1,497 @@
+//! What a stripe needs: pure judgement over what its primary knows.
+
+use std::collections::BTreeSet;
+
+use crate::custody::matching::{Matching, by_index};
+use crate::custody::peers::{Handle, ME, Peers};
+use crate::custody::primary::reports::{Claim, KnownStripe, StripeHealth};
+use crate::custody::primary::targets;
+use crate::custody::types::{CustodyConfig, TOMBSTONE};
+use crate::{Flaw, PeerState, Time};
+
+/// The first successors of a stripe, or those that may hold its shards, best first.
+pub(in crate::custody) type Candidates = [(Handle, PeerState)];
+
+/// Which indices live, and which must be given up on.
+#[derive(Debug, Default)]
+pub(in crate::custody) struct Survey {
+    /// Index and live holder, committed or not.
+    pub(in crate::custody) live: Vec<(u8, Handle)>,
+    /// Indices nobody live or merely suspect holds.
+    pub(in crate::custody) missing: Vec<u8>,
+    /// Indices that only such live peers hold as count for other indices.
+    pub(in crate::custody) doubled: Vec<u8>,
+    /// Distinct live indices.
+    pub(in crate::custody) distinct: usize,
+    /// Distinct live indices on as many distinct peers.
+    pub(in crate::custody) matched: usize,
+    /// Some index was never named, and may yet be.
+    pub(in crate::custody) unsure: bool,
+    /// When an index that is neither live nor missing will be missing.
+    pub(in crate::custody) wake: Option<Time>,
+}
+
+impl Survey {
+    pub(in crate::custody) fn take(
+        now: Time,
+        known: &KnownStripe,
+        peers: &Peers,
+        config: &CustodyConfig,
+    ) -> Self {
+        let mut survey = Self::default();
+        for claim in &known.claims {
+            if peers.is_live(claim.peer) && claim.index < known.shape.n {
+                survey.live.push((claim.index, claim.peer));
+            }
+        }
+        let live: BTreeSet<u8> = survey.live.iter().map(|(index, _)| *index).collect();
+        survey.distinct = live.len();
+        let matching = Matching::of(&by_index(known.shape.n, &survey.live.iter().copied(), |peer| {
+            peer
+        }));
+        let twice = config.has(Flaw::CountTwice);
+        survey.matched = if twice { survey.distinct } else { matching.len() };
+        let delay = if survey.matched == usize::from(known.shape.k) {
+            config.repair_delay.min(config.exactly_k_delay)
+        } else {
+            config.repair_delay
+        };
+        let unheard = || {
+            // Where all that are missed are forgotten, those that are there have spoken soon.
+            let patience = if peers.misses_only_forgotten(now) {
+                delay.min(config.exchange_idle * 2)
+            } else {
+                delay
+            };
+            let tracked = peers.tracked_since(known.tracked.unwrap_or(now));
+            (tracked + patience).max(known.withdrawn + config.settle())
+        };
+        for index in 0..known.shape.n {
+            if matching.keeper(index).is_some() || twice && live.contains(&index) {
+                continue;
+            }
+            let policy_peers = known.claims.iter().filter(|claim| claim.index == index);
+            let away = policy_peers.filter(|claim| !peers.is_live(claim.peer));
+            let suspected = away.map(|claim| peers.gone_at(claim.peer, delay)).max();
+            if suspected.is_none() && live.contains(&index) {
+                survey.doubled.push(index);
+                continue;
+            }
+            let due = suspected.unwrap_or_else(unheard);
+            if due > now {
+                survey.unsure |= suspected.is_none();
+                survey.wake = Some(survey.wake.map_or(due, |wake| wake.min(due)));
+            } else if live.contains(&index) {
+                survey.doubled.push(index);
+            } else {
+                survey.missing.push(index);
+            }
+        }
+        survey
+    }
+
+    pub(in crate::custody) fn health(&self, known: &KnownStripe) -> StripeHealth {
+        let (k, n) = (usize::from(known.shape.k), usize::from(known.shape.n));
+        if !known.is_committed() {
+            StripeHealth::Pending
+        } else if self.matched == n && known.unaudited.is_some() {
+            StripeHealth::Unaudited
+        } else if self.matched == n {
+            StripeHealth::Safe
+        } else if self.unsure {
+            StripeHealth::Unsure
+        } else if self.distinct < k {
+            StripeHealth::Lost
+        } else if self.matched <= k {
+            StripeHealth::Endangered
+        } else {
+            StripeHealth::Degraded
+        }
+    }
+
+    /// Who keeps which index where it is best placed: on as many preferred peers as can be, then wherever it
+    /// lies, the nearest first. Of the holders for whom `audits` says so.
+    fn keepers(
+        &self,
+        n: u8,
+        preferred: &[Handle],
+        candidates: &Candidates,
+        audits: impl Fn(u8, Handle) -> bool,
+    ) -> Matching<Handle> {
+        let held = self
+            .live
+            .iter()
+            .copied()
+            .filter(|(index, peer)| audits(*index, *peer));
+        let mut holders = by_index(n, &held, |peer| {
+            (!preferred.contains(&peer), position(candidates, peer), peer)
+        });
+        holders.sort_by_key(|(_, peers)| peers.len());
+        let mut preferred_first = holders.clone();
+        for (_, peers) in &mut preferred_first {
+            peers.retain(|peer| preferred.contains(peer));
+        }
+        let mut keepers = Matching::of(&preferred_first);
+        keepers.extend(&holders);
+        keepers
+    }
+}
+
+/// The next job for a stripe.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::custody) enum Decision {
+    Nothing,
+    Regenerate {
+        sources: Vec<(u8, Handle)>,
+        targets: Vec<(u8, Handle)>,
+    },
+    Copy {
+        index: u8,
+        from: Handle,
+        to: Handle,
+    },
+    /// Write the locator.
+    Locate {
+        to: Vec<Handle>,
+        holders: Vec<(u8, Handle)>,
+    },
+    /// Something is missing and nobody can take it. If a peer refused lately, it is asked again then.
+    Parked {
+        until: Option<Time>,
+    },
+}
+
+/// an excess shard and why it is one.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::custody) struct Excess {
+    pub(in crate::custody) victim: Handle,
+    pub(in crate::custody) index: u8,
+    pub(in crate::custody) keep: Handle,
+    pub(in crate::custody) others: Vec<(u8, Handle)>,
+}
+
+fn position(candidates: &Candidates, peer: Handle) -> usize {
+    candidates
+        .iter()
+        .position(|(member, _)| *member == peer)
+        .unwrap_or(usize::MAX)
+}
+
+/// The n peers that should hold the stripe: in the order of the ring, those that take shards or hold one
+/// already and want to keep it. A full holder stays preferred, or else a peer near its limit would be emptied
+/// and refilled in turns.
+fn preferred(now: Time, known: &KnownStripe, peers: &Peers, candidates: &Candidates) -> Vec<Handle> {
+    let holds = |peer| known.holds(peer);
+    let eligible = |peer, state| match state {
+        PeerState::Accepting => holds(peer) || peers.get(peer).refused_until <= now,
+        PeerState::Full => holds(peer),
+        PeerState::Draining => false,
+    };
+    let legal = candidates.iter().filter(|(peer, state)| eligible(*peer, *state));
+    legal
+        .map(|(peer, _)| *peer)
+        .take(usize::from(known.shape.n))
+        .collect()
+}
+
+/// When the first of those that failed to take a shard lately may be asked again.
+pub(in crate::custody) fn refusal(now: Time, peers: &Peers, candidates: &Candidates) -> Option<Time> {
+    let refused = candidates.iter().map(|(peer, _)| peers.get(*peer).refused_until);
+    refused.filter(|until| *until > now).min()
+}
+
+/// Where the tombstone of a stripe goes next: to this peer, which believes nobody's word for it, then to the
+/// peers that should hold shards and those that say they do. None if nobody is known to have one.
+pub(in crate::custody) fn replicate_tombstone(
+    now: Time,
+    known: &KnownStripe,
+    peers: &Peers,
+    responsible: &Candidates,
+    deleted: bool,
+) -> Option<Decision> {
+    let able = |peer: Handle| peers.is_alive(peer) && peers.get(peer).refused_until <= now;
+    let (tombstones, shards): (Vec<&Claim>, Vec<&Claim>) =
+        known.claims.iter().partition(|claim| claim.index == TOMBSTONE);
+    let (from, to) = if deleted {
+        let preferred = responsible
+            .iter()
+            .map(|(peer, _)| *peer)
+            .take(usize::from(known.shape.n));
+        let has = |peer: Handle| peer == ME || tombstones.iter().any(|claim| claim.peer == peer);
+        let mut wanted = preferred.chain(shards.iter().map(|claim| claim.peer));
+        let Some(to) = wanted.find(|peer| !has(*peer) && able(*peer)) else {
+            return Some(Decision::Nothing);
+        };
+        (ME, to)
+    } else {
+        (tombstones.iter().find(|claim| able(claim.peer))?.peer, ME)
+    };
+    Some(Decision::Copy {
+        index: TOMBSTONE,
+        from,
+        to,
+    })
+}
+
+/// What to do next for a committed stripe: first its shards, then its locator with `candidates`, its first
+/// peers.
+pub(in crate::custody) fn decide(
+    now: Time,
+    known: &KnownStripe,
+    survey: &Survey,
+    peers: &Peers,
+    (preference, responsible): (&Candidates, &Candidates),
+) -> Decision {
+    let decision = place(now, known, survey, peers, preference);
+    match decision {
+        // What nobody can take now is to be found all the same.
+        Decision::Nothing | Decision::Parked { .. } => {
+            targets::locate(now, known, survey, peers, responsible).unwrap_or(decision)
+        }
+        Decision::Regenerate { .. } | Decision::Copy { .. } | Decision::Locate { .. } => decision,
+    }
+}
+
+/// What to do next for the shards of a committed stripe.
+fn place(
+    now: Time,
+    known: &KnownStripe,
+    survey: &Survey,
+    peers: &Peers,
+    candidates: &Candidates,
+) -> Decision {
+    let regenerated = |wanted: &[u8]| regenerate(now, known, (survey, wanted), peers, candidates);
+    if survey.distinct < usize::from(known.shape.k) || known.inconsistent {
+        return Decision::Nothing;
+    }
+    if !survey.missing.is_empty() {
+        return regenerated(&survey.missing);
+    }
+    if survey.distinct < usize::from(known.shape.n) {
+        return Decision::Nothing;
+    }
+    // A copy costs less than rebuilding, but whoever says that it holds an index need not have it.
+    let handoff = handoff(
+        known,
+        survey,
+        candidates,
+        &preferred(now, known, peers, candidates),
+    );
+    let failed = known.failures > 0;
+    let mut wanted = survey.doubled.clone();
+    if let Decision::Copy { index, .. } = &handoff {
+        if !failed {
+            return handoff;
+        }
+        if wanted.is_empty() {
+            wanted.push(*index);
+        }
+    }
+    if wanted.is_empty() {
+        return handoff;
+    }
+    let rebuilt = regenerated(&wanted);
+    if matches!(rebuilt, Decision::Parked { .. }) {
+        handoff
+    } else {
+        rebuilt
+    }
+}
+
+/// The wanted indices of a stripe, rebuilt from the nearest holders on peers that hold nothing of it.
+pub(in crate::custody) fn regenerate(
+    now: Time,
+    known: &KnownStripe,
+    (survey, wanted): (&Survey, &[u8]),
+    peers: &Peers,
+    candidates: &Candidates,
+) -> Decision {
+    let holds = |peer| known.holds(peer);
+    let willing = candidates
+        .iter()
+        .filter(|(peer, state)| *state == PeerState::Accepting && !holds(*peer));
+    let refused = |peer: &Handle| peers.get(*peer).refused_until > now;
+    let (refusing, mut able): (Vec<Handle>, Vec<Handle>) = willing.map(|(peer, _)| *peer).partition(refused);
+    let rank = |peer: Handle| (peer != ME, position(candidates, peer), peer);
+    let held = survey.live.iter().copied();
+    let nearest = Matching::of(&by_index(known.shape.n, &held, rank));
+    if able.is_empty() {
+        // All that take shards hold some of this stripe: one that others can do without is as good as free.
+        let spare = candidates
+            .iter()
+            .filter(|(peer, state)| *state == PeerState::Accepting && !refused(peer) && !nearest.keeps(peer));
+        able.extend(spare.map(|(peer, _)| *peer).take(1));
+    }
+    if able.is_empty() {
+        let until = refusing.iter().map(|peer| peers.get(*peer).refused_until).min();
+        return Decision::Parked { until };
+    }
+    // Each peer is asked for one index first: who says that it holds several may hold none.
+    let mut sources: Vec<(u8, Handle)> = nearest.pairs().into_iter().collect();
+    sources.sort_by_key(|(_, peer)| rank(*peer));
+    let mut others: Vec<(u8, Handle)> = survey.live.clone();
+    others.retain(|shard| !sources.contains(shard));
+    others.sort_by_key(|(index, peer)| (rank(*peer), *index));
+    sources.extend(others);
+    Decision::Regenerate {
+        sources,
+        targets: wanted.iter().copied().zip(able).collect(),
+    }
+}
+
+/// The next copy of a misplaced shard: one whose keeper is not preferred, or that has no keeper because its
+/// holder keeps another one. It goes to the first preferred peer that holds nothing. Where all of them hold
+/// something, a shard whose keeper is not preferred goes to a preferred peer that keeps nothing. What that
+/// peer holds would go as excess, but for holders so far away that preferred peers do not know them.
+fn handoff(known: &KnownStripe, survey: &Survey, candidates: &Candidates, preferred: &[Handle]) -> Decision {
+    let keepers = survey.keepers(known.shape.n, preferred, candidates, |_, _| true);
+    let empty = |peer: &&Handle| !known.holds(**peer);
+    let spare = |peer: &&Handle| !keepers.keeps(peer);
+    let (to, crowded) = match preferred.iter().find(empty) {
+        Some(to) => (to, true),
+        None => match preferred.iter().rfind(spare) {
+            Some(to) => (to, false),
+            None => return Decision::Nothing,
+        },
+    };
+    let misplaced = survey
+        .live
+        .iter()
+        .filter(|(index, peer)| match keepers.keeper(*index) {
+            Some(keeper) => keeper == *peer && !preferred.contains(peer),
+            None => crowded,
+        });
+    let farthest =
+        misplaced.max_by_key(|(_, peer)| (!preferred.contains(peer), position(candidates, *peer), *peer));
+    farthest.map_or(Decision::Nothing, |(index, from)| Decision::Copy {
+        index: *index,
+        from: *from,
+        to: *to,
+    })
+}
+
+/// What may go of a stripe: excess shards, and locators where they are of no use.
+pub(in crate::custody) fn excess(
+    now: Time,
+    known: &KnownStripe,
+    survey: &Survey,
+    peers: &Peers,
+    (preference, responsible): (&Candidates, &Candidates),
+) -> Vec<Excess> {
+    let mut excess = excess_shards(now, known, survey, peers, preference);
+    excess.extend(targets::misplaced_locators(known, peers, responsible));
+    excess
+}
+
+/// Shards of a whole stripe that may go because another holder of the same index is better placed: the
+/// preferred one, then the nearer one; no peer keeps more than one.
+fn excess_shards(
+    now: Time,
+    known: &KnownStripe,
+    survey: &Survey,
+    peers: &Peers,
+    candidates: &Candidates,
+) -> Vec<Excess> {
+    let n = usize::from(known.shape.n);
+    let committed = |index: u8, peer: Handle| {
+        let mut claims = known.claims.iter();
+        claims.any(|claim| claim.index == index && claim.peer == peer && claim.committed)
+    };
+    if survey.live.len() <= n || survey.matched < n {
+        return Vec::new();
+    }
+    let preferred = preferred(now, known, peers, candidates);
+    let keepers = survey
+        .keepers(known.shape.n, &preferred, candidates, committed)
+        .pairs();
+    if keepers.len() < n {
+        return Vec::new();
+    }
+    let victims = survey
+        .live
+        .iter()
+        .filter(|(index, peer)| committed(*index, *peer));
+    let victims = victims.filter(|(index, peer)| keepers.get(index) != Some(peer));
+    let excess = |(index, victim): &(u8, Handle)| {
+        let others = keepers.iter().filter(|(other, _)| *other != index);
+        Some(Excess {
+            victim: *victim,
+            index: *index,
+            keep: *keepers.get(index)?,
+            others: others.map(|(other, peer)| (*other, *peer)).collect(),
+        })
+    };
+    victims.filter_map(excess).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::custody::Shape;
+    use crate::custody::key::{ShardKey, Slot};
+    use crate::custody::primary::reports::Reports;
+    use crate::custody::sync::fingerprint::Fingerprints;
+    use crate::custody::tests::harness::{peer, stripe};
+    use crate::placement::Placement;
+
+    const SHAPE: Shape = Shape {
+        k: 1,
+        n: 3,
+        shard_len: 1,
+        placement: Placement::Successors,
+    };
+
+    /// The decision of a primary, itself preferred first, to which `live` is reported.
+    fn decided(live: &[(u8, u8)]) -> (Decision, impl Fn(u8) -> Handle) {
+        let mut peers = Peers::new(peer(0), Duration::from_secs(5), Time::ZERO);
+        let handles: Vec<Handle> = (0..8)
+            .map(|number| peers.intern(Time::ZERO, peer(number), true))
+            .collect();
+        let handle = move |number: u8| handles.get(usize::from(number)).copied().unwrap_or(ME);
+        let mut reports = Reports::default();
+        let slot = Slot::of(stripe(1));
+        for (index, holder) in live {
+            let claim = Claim {
+                peer: handle(*holder),
+                index: *index,
+                committed: true,
+            };
+            let key = ShardKey { slot, index: *index };
+            reports.claim(key, SHAPE, claim, &mut Fingerprints::default(), Time::ZERO);
+        }
+        let survey = Survey {
+            live: live
+                .iter()
+                .map(|(index, holder)| (*index, handle(*holder)))
+                .collect(),
+            distinct: 3,
+            matched: 3,
+            ..Survey::default()
+        };
+        let candidates: Vec<(Handle, PeerState)> =
+            (0..8).map(|n| (handle(n), PeerState::Accepting)).collect();
+        let known = reports.stripes.get(&slot).unwrap();
+        let decision = decide(Time::ZERO, known, &survey, &peers, (&candidates, &candidates));
+        (decision, handle)
+    }
+
+    #[test]
+    fn misplaced_shard_goes_to_a_preferred_peer_that_keeps_nothing() {
+        // Peers 0 to 2 are preferred; peer 7 is too far away for them to know it, so what is double stays
+        // for ever.
+        let (decision, handle) = decided(&[(0, 0), (0, 1), (1, 2), (1, 5), (2, 7)]);
+        let expected = Decision::Copy {
+            index: 2,
+            from: handle(7),
+            to: handle(1),
+        };
+        assert_eq!(decision, expected);
+        // A preferred peer that holds nothing is better, and one that keeps an index of its own is no target.
+        let (decision, _) = decided(&[(0, 0), (1, 1), (0, 2), (2, 7)]);
+        assert!(matches!(decision, Decision::Copy { index: 2, to, .. } if to == handle(2)));
+        let (decision, _) = decided(&[(0, 0), (1, 1), (2, 2), (2, 7)]);
+        assert_eq!(decision, Decision::Nothing);
+    }
+}

@@ -1,0 +1,315 @@
+//! What holders reported to this primary: for each stripe, who says it holds which index.
+//!
+//! The record of a holder is exactly what that holder reports to this peer, whether or not this peer thinks
+//! itself the primary of the stripe: so totals agree whenever the exchange is complete, and a change of view
+//! on one side needs no message until the other side sees it too. Only stripes this peer is the primary of
+//! are judged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::Time;
+use crate::custody::key::{ShardKey, Slot};
+use crate::custody::message::{Entry, Listing};
+use crate::custody::peers::Handle;
+use crate::custody::sweep::Sweep;
+use crate::custody::sync::fingerprint::Fingerprints;
+use crate::custody::timers::Timers;
+use crate::custody::types::{LOCATOR, Shape, TOMBSTONE, is_shard};
+
+/// One holder's word for one index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::custody) struct Claim {
+    pub(in crate::custody) peer: Handle,
+    pub(in crate::custody) index: u8,
+    pub(in crate::custody) committed: bool,
+}
+
+/// How well a stripe is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::custody) enum StripeHealth {
+    /// Another peer is the primary of it.
+    #[default]
+    Foreign,
+    /// This peer holds its tombstone, or somebody says that he does.
+    Deleted,
+    Pending,
+    /// This peer has not been primary for long enough to have heard of all its shards.
+    Unsure,
+    Lost,
+    Endangered,
+    Degraded,
+    /// Whole as far as this peer knows, which has repaired it; nobody else has audited it yet.
+    Unaudited,
+    Safe,
+}
+
+/// The record of one stripe.
+#[derive(Debug)]
+pub(in crate::custody) struct KnownStripe {
+    pub(in crate::custody) shape: Shape,
+    pub(in crate::custody) claims: Vec<Claim>,
+    /// Since when this peer has been the primary of the stripe.
+    pub(in crate::custody) tracked: Option<Time>,
+    /// When a claim was last withdrawn by its holder.
+    pub(in crate::custody) withdrawn: Time,
+    /// No job before this: the last one failed, or its outcome is not reported yet.
+    pub(in crate::custody) not_before: Time,
+    /// No instruction to holders before this: the last one is still being followed.
+    pub(in crate::custody) retry_at: Time,
+    pub(in crate::custody) wake: Option<Time>,
+    pub(in crate::custody) queued: Option<u16>,
+    pub(in crate::custody) health: StripeHealth,
+    pub(in crate::custody) failures: u32,
+    pub(in crate::custody) running: bool,
+    pub(in crate::custody) parked: bool,
+    pub(in crate::custody) inconsistent: bool,
+    /// Repaired here, and nobody else has audited all n since.
+    pub(in crate::custody) unaudited: Option<Box<PendingAudit>>,
+    /// Shards were moved, and these peers have a locator written since.
+    pub(in crate::custody) located: Option<BTreeSet<Handle>>,
+}
+
+/// Who is asked to audit a stripe.
+#[derive(Debug, Default)]
+pub(in crate::custody) struct PendingAudit {
+    pub(in crate::custody) auditor: Option<Handle>,
+    pub(in crate::custody) asked: usize,
+    /// When the next one is asked.
+    pub(in crate::custody) due: Time,
+}
+
+impl KnownStripe {
+    fn new(shape: Shape) -> Self {
+        Self {
+            shape,
+            claims: Vec::new(),
+            tracked: None,
+            withdrawn: Time::ZERO,
+            not_before: Time::ZERO,
+            retry_at: Time::ZERO,
+            wake: None,
+            queued: None,
+            health: StripeHealth::Foreign,
+            failures: 0,
+            running: false,
+            parked: false,
+            inconsistent: false,
+            unaudited: None,
+            located: None,
+        }
+    }
+
+    /// A stripe with these claims alone.
+    pub(in crate::custody) fn of(shape: Shape, claims: impl Iterator<Item = Claim>) -> Self {
+        Self {
+            claims: claims.collect(),
+            ..Self::new(shape)
+        }
+    }
+
+    /// Whether the peer says that it holds a shard.
+    pub(in crate::custody) fn holds(&self, peer: Handle) -> bool {
+        let mut claims = self.claims.iter();
+        claims.any(|claim| claim.peer == peer && is_shard(claim.index))
+    }
+
+    /// Whether the peer says that it holds the locator.
+    pub(in crate::custody) fn is_located_at(&self, peer: Handle) -> bool {
+        let mut claims = self.claims.iter();
+        claims.any(|claim| claim.peer == peer && claim.index == LOCATOR)
+    }
+
+    /// A job ended: what it moved is not in the locators, or those it wrote are up to date.
+    pub(in crate::custody) fn note_located(&mut self, targets: &[(u8, Handle)], stored: &[(u8, Handle)]) {
+        if !self.shape.placement.needs_locators() {
+            return;
+        }
+        if stored.iter().any(|(index, _)| is_shard(*index)) {
+            self.located = Some(BTreeSet::new());
+        } else if targets.iter().any(|(index, _)| *index == LOCATOR) && targets.len() == stored.len() {
+            self.located = None;
+        } else if let Some(written) = &mut self.located {
+            let located = stored.iter().filter(|(index, _)| *index == LOCATOR);
+            written.extend(located.map(|(_, peer)| *peer));
+        }
+    }
+
+    pub(in crate::custody) fn is_committed(&self) -> bool {
+        let mut shards = self.claims.iter().filter(|claim| claim.index != TOMBSTONE);
+        shards.any(|claim| claim.committed)
+    }
+}
+
+/// All records, and which must be judged again.
+#[derive(Debug, Default)]
+pub(in crate::custody) struct Reports {
+    pub(in crate::custody) stripes: BTreeMap<Slot, KnownStripe>,
+    pub(in crate::custody) dirty: BTreeSet<Slot>,
+    pub(in crate::custody) wakes: Timers<Slot>,
+    pub(in crate::custody) sweep: Sweep<Slot>,
+    tally: BTreeMap<StripeHealth, usize>,
+    parked: usize,
+    inconsistent: usize,
+}
+
+impl Reports {
+    /// Takes a holder's word. `record` is the fingerprint of all its words. A stripe becoming committed is
+    /// not spread before `retry_at`: the writer is doing that.
+    pub(in crate::custody) fn claim(
+        &mut self,
+        key: ShardKey,
+        shape: Shape,
+        claim: Claim,
+        record: &mut Fingerprints,
+        retry_at: Time,
+    ) {
+        let tally = &mut self.tally;
+        let known = self.stripes.entry(key.slot).or_insert_with(|| {
+            *tally.entry(StripeHealth::Foreign).or_default() += 1;
+            KnownStripe::new(shape)
+        });
+        if claim.committed && !known.is_committed() {
+            known.retry_at = retry_at;
+        }
+        let same = |old: &&mut Claim| old.peer == claim.peer && old.index == claim.index;
+        match known.claims.iter_mut().find(same) {
+            Some(old) if *old == claim => return,
+            Some(old) => {
+                record.remove(key, old.committed);
+                *old = claim;
+            }
+            None => {
+                known.claims.reserve_exact(1);
+                known.claims.push(claim);
+            }
+        }
+        record.add(key, claim.committed);
+        self.dirty.insert(key.slot);
+    }
+
+    /// The holder withdraws its word.
+    pub(in crate::custody) fn withdraw(
+        &mut self,
+        now: Time,
+        key: ShardKey,
+        peer: Handle,
+        record: &mut Fingerprints,
+    ) {
+        if let Some(known) = self.stripes.get_mut(&key.slot) {
+            known.withdrawn = now;
+            known.claims.retain(|claim| {
+                let hit = claim.peer == peer && claim.index == key.index;
+                if hit {
+                    record.remove(key, claim.committed);
+                }
+                !hit
+            });
+            self.dirty.insert(key.slot);
+        }
+    }
+
+    /// Replaces what `holder` said in one range.
+    pub(in crate::custody) fn replace(
+        &mut self,
+        now: Time,
+        holder: Handle,
+        listing: &Listing,
+        record: &mut Fingerprints,
+        retry_at: Time,
+    ) {
+        let slot = |stripe| Slot {
+            bucket: listing.bucket,
+            stripe,
+        };
+        let listed: BTreeMap<ShardKey, &Entry> = listing
+            .entries
+            .iter()
+            .map(|entry| (entry.into(), entry))
+            .collect();
+        let range = self.stripes.range(slot(listing.from)..=slot(listing.to));
+        let withdrawn: Vec<ShardKey> = range
+            .flat_map(|(slot, known)| known.claims.iter().map(move |claim| (*slot, claim)))
+            .filter(|(_, claim)| claim.peer == holder)
+            .map(|(slot, claim)| ShardKey {
+                slot,
+                index: claim.index,
+            })
+            .filter(|key| !listed.contains_key(key))
+            .collect();
+        for key in withdrawn {
+            self.withdraw(now, key, holder, record);
+        }
+        for (key, entry) in listed {
+            let claim = Claim {
+                peer: holder,
+                index: entry.index,
+                committed: entry.committed,
+            };
+            self.claim(key, entry.shape, claim, record, retry_at);
+        }
+    }
+
+    /// The next stripes to judge, at most `limit`.
+    pub(in crate::custody) fn unjudged(&mut self, now: Time, limit: usize) -> Vec<Slot> {
+        while let Some(slot) = self.wakes.pop_due(now) {
+            if let Some(known) = self.stripes.get_mut(&slot) {
+                known.wake = None;
+                self.dirty.insert(slot);
+            }
+        }
+        let mut slots = self.sweep.slice(&self.stripes, limit);
+        while slots.len() < limit
+            && let Some(slot) = self.dirty.pop_first()
+        {
+            slots.push(slot);
+        }
+        slots
+    }
+
+    pub(in crate::custody) fn wake(&mut self, slot: Slot, at: Option<Time>) {
+        if let Some(known) = self.stripes.get_mut(&slot) {
+            self.wakes.rearm(slot, &mut known.wake, at);
+        }
+    }
+
+    /// Files the stripe under a class.
+    pub(in crate::custody) fn set_health(&mut self, slot: Slot, health: StripeHealth, parked: bool) {
+        if let Some(known) = self.stripes.get_mut(&slot) {
+            *self.tally.entry(health).or_default() += 1;
+            let old = std::mem::replace(&mut known.health, health);
+            *self.tally.entry(old).or_default() -= 1;
+            self.parked += usize::from(parked);
+            self.parked -= usize::from(std::mem::replace(&mut known.parked, parked));
+        }
+    }
+
+    pub(in crate::custody) fn mark_inconsistent(&mut self, slot: Slot) {
+        if let Some(known) = self.stripes.get_mut(&slot) {
+            self.inconsistent += usize::from(!known.inconsistent);
+            known.inconsistent = true;
+        }
+    }
+
+    /// Forgets a stripe nobody claims.
+    pub(in crate::custody) fn forget(&mut self, slot: Slot) {
+        self.set_health(slot, StripeHealth::Foreign, false);
+        self.wake(slot, None);
+        if let Some(known) = self.stripes.remove(&slot) {
+            self.inconsistent -= usize::from(known.inconsistent);
+            *self.tally.entry(known.health).or_default() -= 1;
+        }
+        self.dirty.remove(&slot);
+    }
+
+    pub(in crate::custody) fn count(&self, health: StripeHealth) -> usize {
+        self.tally.get(&health).copied().unwrap_or(0)
+    }
+
+    pub(in crate::custody) fn parked(&self) -> usize {
+        self.parked
+    }
+
+    pub(in crate::custody) fn inconsistent(&self) -> usize {
+        self.inconsistent
+    }
+}

@@ -1,0 +1,44 @@
+//! Learning of peers that others name and the ring does not know.
+//!
+//! In a ring larger than what one peer knows, a holder whose place is elsewhere by now guesses the primary of
+//! its shards, and the peers that are to confirm a trim may be strangers to it. Whoever it reports to names a
+//! nearer primary; the holder then has its ring look around the stripe, and with a better view finds the
+//! primary itself.
+
+use std::collections::BTreeMap;
+
+use crate::custody::peers::{Handle, ME};
+use crate::custody::primary::RETRY;
+use crate::custody::{Custody, Effect, MAX_ENTRIES};
+use crate::{Flaw, Id, Time};
+
+/// Points remembered as looked around lately, at most; while there are so many, no other is.
+const MAX_DISCOVERED: usize = 256;
+
+/// When each point was looked around last.
+pub(in crate::custody) type Discovered = BTreeMap<Id, Time>;
+
+impl Custody {
+    /// Has the ring look around a stripe, unless it did lately.
+    pub(in crate::custody) fn discover(&mut self, now: Time, stripe: Id) {
+        if self.discovered.len() >= MAX_DISCOVERED {
+            self.discovered.retain(|_, at| now < *at + RETRY);
+        }
+        let lately = self.discovered.get(&stripe).is_some_and(|at| now < *at + RETRY);
+        if !lately && self.discovered.len() < MAX_DISCOVERED {
+            self.discovered.insert(stripe, now);
+            self.effects.push_back(Effect::Discover { point: stripe });
+        }
+    }
+
+    /// This peer is not the primary of a stripe that these peers report to it.
+    pub(in crate::custody) fn redirect(&mut self, stripe: Id, holders: impl IntoIterator<Item = Handle>) {
+        let redirects = !self.config.has(Flaw::NoRedirect);
+        for holder in holders.into_iter().filter(|holder| redirects && *holder != ME) {
+            let redirected = &mut self.peers.get_mut(holder).redirected;
+            if redirected.len() < MAX_ENTRIES {
+                redirected.insert(stripe);
+            }
+        }
+    }
+}
