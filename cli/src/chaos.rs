@@ -8,8 +8,8 @@ use mutualstore_contract::exit;
 use mutualstore_daemon::files::DataDir;
 use mutualstore_daemon::journal::Journal;
 use mutualstore_daemon::list::FileList;
-use mutualstore_daemon::store::{LOCATOR, TOMBSTONE, locate};
 use mutualstore_erasure::Header;
+use mutualstore_store::{LOCATOR, TOMBSTONE, locate};
 use mutualstore_testnet::chaos::{self, ChaosOptions, Estate, Inside, ShardName};
 
 use crate::corrupt::{Choice, damage};

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use mutualstore_daemon::store::{Key, Located, TOMBSTONE, locate};
+use mutualstore_store::{Key, Located, TOMBSTONE, locate};
 use mutualstore_testnet::net::{NetError, pick, random_seed};
 use mutualstore_testnet::state::Testnet;
 use serde_json::json;

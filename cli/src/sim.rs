@@ -11,7 +11,7 @@ use std::time::Instant;
 use mutualstore_contract::exit;
 use mutualstore_testnet::sim::Flaw;
 use mutualstore_testnet::sim::fuzz::{self, Batch};
-use mutualstore_testnet::sim::nemesis::{self, Outcome};
+use mutualstore_testnet::sim::injector::{self, Outcome};
 use mutualstore_testnet::sim::scenario::Scenario;
 
 use crate::output::{CliError, Screen};
@@ -127,7 +127,7 @@ fn play(args: &RunArgs, screen: &Screen) -> Result<(), CliError> {
     for (file, scenario) in scenarios {
         let seed = args.seed.or(scenario.seed).unwrap_or(1);
         let begun = Instant::now();
-        let outcome = nemesis::run(&scenario, seed, flaw);
+        let outcome = injector::run(&scenario, seed, flaw);
         if !screen.json {
             screen.line(format!(
                 "{}: {}; {} events, {:.0} s of virtual time in {:.2} s, {} stripes acknowledged, trace \

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mutualstore_contract::units::Size;
-use mutualstore_daemon::store::{Key, State, Store, StoreConfig};
+use mutualstore_store::{Key, State, Store, StoreConfig};
 use mutualstore_testnet::bench::Row;
 use mutualstore_testnet::net::NetError;
 

@@ -3,8 +3,8 @@
 //! * [`run`]: from a data directory to a serving peer.
 //! * [`config`], [`files`], [`keys`], [`network`], [`journal`], [`list`]: what stands in the data directory
 //!   besides shards.
-//! * [`store`]: shards on disk.
-//! * [`net`]: connections to other peers; [`wire`]: what goes over them.
+//! * [`mutualstore_store`]: shards on disk.
+//! * [`mutualstore_net`]: connections to other peers; [`wire`]: what goes over them.
 //! * `node`: ring and custody, driven.
 //! * `transfer`: files in and out; [`crypt`], [`link`], [`manifest`], [`names`], [`placement`],
 //!   [`tombstone`]: their forms.
@@ -29,14 +29,12 @@ mod log;
 pub mod manifest;
 mod metrics;
 pub mod names;
-pub mod net;
 pub mod network;
 mod node;
 pub mod placement;
 mod process;
 mod run;
 mod spare;
-pub mod store;
 pub mod tombstone;
 mod traces;
 mod transfer;

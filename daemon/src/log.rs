@@ -426,7 +426,7 @@ mod tests {
             "WARN",
             "off",
             "info,mutualstore_daemon=debug",
-            "mutualstore_daemon::net",
+            "mutualstore_net",
             "hyper=trace, debug",
             "[span{field=1}]=info",
         ] {

@@ -8,8 +8,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::net::{ClassCounters, Net};
 use crate::node::Node;
+use mutualstore_net::{ClassCounters, Net};
 
 /// A number that only rises.
 #[derive(Debug, Default)]

@@ -23,15 +23,15 @@ use crate::files::{Book, BookEntry, DataDir, FileError};
 use crate::journal::{Journal, Unfinished};
 use crate::list::FileList;
 use crate::log::Log;
-use crate::net::{Net, NetConfig, NetworkInfo};
 use crate::network::Network;
 use crate::node::join::{self, Refused};
 use crate::node::shards::unix_ms;
 use crate::node::{Node, Parts, compaction, driver, membership, scrub, service::PeerService};
-use crate::store::{OpenError, OpenReport, Store, StoreConfig};
 use crate::traces::Traces;
 use crate::wire::signed::{Signer, Verifier};
 use crate::{admission, api, spare, transfer};
+use mutualstore_net::{Net, NetConfig, NetworkInfo};
+use mutualstore_store::{OpenError, OpenReport, Store, StoreConfig};
 
 /// A clean stop that takes longer than this is cut short: nothing acknowledged depends on it.
 const STOP: Duration = Duration::from_secs(4);

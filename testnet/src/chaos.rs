@@ -1,5 +1,5 @@
-//! `testnet chaos`: clients that use a network of real daemons all the time while a nemesis hurts it, and an
-//! audit of what the clients were told.
+//! `testnet chaos`: clients that use a network of real daemons all the time while faults are injected, and an
+//! audit of what was acknowledged to the clients.
 //!
 //! What is asserted: no read ever brings wrong bytes, nor a file that was deleted; in the end every file that
 //! was acknowledged and not deleted is identical, every deleted one is gone, the ring is one, every stripe
@@ -8,15 +8,15 @@
 //! real.
 
 mod audit;
-mod cast;
+mod cluster;
 mod disk;
+mod injector;
 mod inside;
 mod journal;
-mod nemesis;
 mod proxy;
 mod report;
 mod tolerance;
-mod traffic;
+mod workload;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -26,24 +26,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use audit::{Audit, Stock};
-use cast::Cast;
-use journal::{Fate, Journal};
+use cluster::Cluster;
+use injector::FaultInjector;
+use journal::{Fate, PutJournal};
 use mutualstore_client::ClientError;
 use mutualstore_contract::exit;
-use nemesis::Nemesis;
 use tolerance::{FEWEST, Tolerance};
-use traffic::Traffic;
+use workload::Workload;
 
 use crate::capacities::Capacities;
 use crate::net::{self, NetError};
 use crate::spawn::Recipe;
 use crate::whole::NotWhole;
 
+pub use injector::{Fault, Tally};
 pub use inside::{Estate, Inside, ShardName};
-pub use nemesis::{Fault, Toll};
 pub use proxy::Passed;
 pub use report::ChaosReport;
-pub use traffic::{Count, Operations};
+pub use workload::{Count, Operations};
 
 const CLIENTS: u64 = 4;
 /// What a store may take on disk beside its shards: a twentieth of them,
@@ -152,7 +152,7 @@ impl ChaosError {
     }
 }
 
-/// Runs chaos; `narrate` is told what happens.
+/// Runs chaos; `narrate` receives a line about each step.
 pub fn run(
     options: &ChaosOptions,
     inside: &dyn Inside,
@@ -177,53 +177,53 @@ pub fn run(
         tethered: true,
     };
     narrate(&format!("starting {} daemons", options.peers));
-    let cast = Cast::raise(recipe, capacities, options.place.as_deref(), seed, options.peers)?;
-    match rage(&cast, options, seed, inside, narrate) {
+    let cluster = Cluster::start_all(recipe, capacities, options.place.as_deref(), seed, options.peers)?;
+    match carry_out(&cluster, options, seed, inside, narrate) {
         Ok(mut report) => {
             if !report.operations.violations.is_empty() {
-                report.kept = Some(cast.keep());
+                report.kept = Some(cluster.keep());
             }
             Ok(report)
         }
         Err(error) => Err(ChaosError::Broken {
             error: Box::new(error),
             seed,
-            place: cast.keep(),
+            place: cluster.keep(),
         }),
     }
 }
 
-fn rage(
-    cast: &Cast,
+fn carry_out(
+    cluster: &Cluster,
     options: &ChaosOptions,
     seed: u64,
     inside: &dyn Inside,
     narrate: &dyn Fn(&str),
 ) -> Result<ChaosReport, ChaosError> {
     let begun = Instant::now();
-    cast.whole()?;
-    let journal = Journal::create(&cast.dir().join("journal"));
+    cluster.whole()?;
+    let journal = PutJournal::create(&cluster.dir().join("journal"));
     let journal = journal.map_err(ChaosError::io("cannot write the journal"))?;
     let tolerance = Tolerance::of(options.peers);
-    let audit = Audit::new(cast, &journal, inside);
-    let traffic = Traffic::new(cast, &journal, &tolerance);
-    let nemesis = Nemesis::new(cast, &audit, &tolerance, inside, options.peers);
+    let audit = Audit::new(cluster, &journal, inside);
+    let workload = Workload::new(cluster, &journal, &tolerance);
+    let injector = FaultInjector::new(cluster, &audit, &tolerance, inside, options.peers);
     let deadline = begun + Duration::from_secs_f64(options.minutes * 60.0);
     thread::scope(|scope| {
-        let traffic = &traffic;
+        let workload = &workload;
         for client in 0..CLIENTS {
-            scope.spawn(move || traffic.run(seed.wrapping_mul(CLIENTS).wrapping_add(client)));
+            scope.spawn(move || workload.run(seed.wrapping_mul(CLIENTS).wrapping_add(client)));
         }
-        let hurt = nemesis.run(seed, deadline, options.kills, narrate);
-        traffic.over.store(true, Ordering::Release);
+        let hurt = injector.run(seed, deadline, options.kills, narrate);
+        workload.over.store(true, Ordering::Release);
         hurt
     })?;
     narrate("the audit");
-    cast.whole()?;
-    finish_deletions(&journal, &traffic)?;
+    cluster.whole()?;
+    finish_deletions(&journal, &workload)?;
     audit.wait_safe()?;
-    audit.read_all(&traffic);
-    let stock = settle(&audit, &traffic)?;
+    audit.read_all(&workload);
+    let stock = settle(&audit, &workload)?;
     journal
         .check()
         .map_err(ChaosError::io("cannot write the journal"))?;
@@ -231,34 +231,34 @@ fn rage(
     Ok(ChaosReport {
         seed,
         seconds: begun.elapsed().as_secs_f64(),
-        peers: cast.members().len(),
-        faults: nemesis.tolls(),
-        disks: cast::has_disks(),
+        peers: cluster.members().len(),
+        faults: injector.tallies(),
+        disks: cluster::has_disks(),
         files_stored: count(|fate| *fate == Fate::Stored),
         files_deleted: count(|fate| matches!(fate, Fate::Deleted(_))),
-        files_half_deleted: count(|fate| *fate == Fate::Doomed),
+        files_half_deleted: count(|fate| *fate == Fate::Deleting),
         shards_expected: stock.expected(),
         shards_held: stock.held.values().sum(),
         orphans: stock.orphans,
         used_bytes: stock.used_bytes,
         disk_bytes: stock.disk_bytes,
-        passed: cast.passed(),
-        operations: traffic.operations(),
+        passed: cluster.passed(),
+        operations: workload.operations(),
         kept: None,
     })
 }
 
 /// Deletions whose outcome is not known are asked for again, where the owner is still there. What never goes
 /// is a violation.
-fn finish_deletions(journal: &Journal, traffic: &Traffic<'_>) -> Result<(), ChaosError> {
+fn finish_deletions(journal: &PutJournal, workload: &Workload<'_>) -> Result<(), ChaosError> {
     let mut last = String::new();
-    let finished = traffic.cast.until("deletions to be finished", || {
-        let begun = journal.all(|file| file.fate == Fate::Doomed);
+    let finished = workload.cluster.until("deletions to be finished", || {
+        let begun = journal.all(|file| file.fate == Fate::Deleting);
         let mut left = begun
             .iter()
-            .filter(|file| traffic.cast.client(file.owner).is_some());
+            .filter(|file| workload.cluster.client(file.owner).is_some());
         left.all(|file| {
-            let removed = traffic.remove(file);
+            let removed = workload.remove(file);
             if let Err(error) = &removed {
                 last = format!(
                     "file {} ({} bytes) through peer {}: {error}",
@@ -270,33 +270,33 @@ fn finish_deletions(journal: &Journal, traffic: &Traffic<'_>) -> Result<(), Chao
         .then_some(())
     });
     if let Err(ChaosError::Late { .. }) = finished {
-        traffic.violation(format!("a deletion cannot be finished: {last}"));
+        workload.violation(format!("a deletion cannot be finished: {last}"));
         return Ok(());
     }
     finished
 }
 
 /// Waits until daemons hold exactly the shards that files have. What never goes is a violation.
-fn settle(audit: &Audit<'_>, traffic: &Traffic<'_>) -> Result<Stock, ChaosError> {
+fn settle(audit: &Audit<'_>, workload: &Workload<'_>) -> Result<Stock, ChaosError> {
     let mut last = Stock::default();
     let fits = |stock: &Stock| {
         let (held, expected) = (stock.held.values().sum::<u64>(), stock.expected());
         let there = |(number, expected): (&usize, &BTreeSet<ShardName>)| {
             stock.held.get(number).unwrap_or(&0) >= &(expected.len() as u64)
         };
-        let fixed = FIXED_OVERHEAD * audit.cast.members().len() as u64;
+        let fixed = FIXED_OVERHEAD * audit.cluster.members().len() as u64;
         let disk = stock.used_bytes / OVERHEAD + fixed + OF_SMALL_RECORD * stock.small_records;
         held <= expected + stock.orphans
             && stock.disk_bytes <= stock.used_bytes + disk
             && stock.expected.iter().all(there)
     };
-    let settled = audit.cast.until("shards to be where they belong", || {
+    let settled = audit.cluster.until("shards to be where they belong", || {
         last = audit.stock()?;
         fits(&last).then_some(())
     });
     match settled {
         Ok(()) => {}
-        Err(ChaosError::Late { .. }) => traffic.violation(format!(
+        Err(ChaosError::Late { .. }) => workload.violation(format!(
             "shards that belong to no file, or belong elsewhere, or take too much: {last}"
         )),
         Err(error) => return Err(error),

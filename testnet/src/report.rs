@@ -6,44 +6,9 @@
 //! Invariants: the same series name has the same colour and marker in every figure of a report; text is
 //! escaped, whatever it is; numbers that no axis can show are left out and the caption says how many;
 //! output depends on the report alone, so the same numbers give the same bytes.
-//!
-//! ```
-//! use mutualstore_testnet::report::{Axis, Figure, Panel, Point, Report, Section, Spread, Table};
-//!
-//! let panel = Panel::new(
-//!     "N = 12",
-//!     Axis::count("Peers killed", "peers"),
-//!     Axis::log("Files lost", "fraction").range(1e-4, 1.0),
-//! )
-//! .curve("random", vec![(3.0, 0.018), (4.0, 0.07), (6.0, 0.32)])
-//! .points("random", Spread::Confidence95, vec![Point::new(4.0, 0.08).between(0.04, 0.15)]);
-//! let loss = Figure::new("loss", "Files lost when peers are killed at once")
-//!     .caption("Measured on real daemons, over the closed forms.")
-//!     .command("mutualstore testnet experiment loss --seed 1")
-//!     .panel(panel);
-//! let table = Table::new("Loss begins here")
-//!     .text("Policy")
-//!     .number("Killed", "peers")
-//!     .row(["random", "3"]);
-//! let report = Report::new("Placement policies, measured")
-//!     .series_order(["successors", "random", "copysets", "buddies"])
-//!     .setup("Daemons", "12")
-//!     .section(
-//!         Section::new("Loss")
-//!             .paragraph("`random` loses files as soon as three peers die.")
-//!             .figure(loss)
-//!             .table(table),
-//!     );
-//! let dir = tempfile::tempdir().unwrap();
-//! let written = report.write(dir.path()).unwrap();
-//! assert!(written.html.ends_with("report.html"));
-//! ```
-//!
-//! Fields are public: a loop may as well push to `panel.series`, `figure.panels` or `section.blocks`.
 
 pub mod figure;
 mod markdown;
-mod markup;
 mod page;
 mod palette;
 mod svg;
@@ -55,28 +20,31 @@ mod write;
 
 use std::collections::BTreeSet;
 
-pub use figure::{Axis, Bar, Figure, Histogram, Panel, Point, Scale, Series, Spread};
+use crate::experiment::findings::Table;
+pub use figure::{Axis, Drawn, Figure, Histogram, Panel, Scale, Spread};
 use palette::Palette;
 pub use write::{WriteError, Written};
 
 /// A whole report. Strings are plain text; what stands between backticks is shown as code.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Heading of the page.
     pub title: String,
+    /// What the reader should take away, before anything else.
+    pub opening: Section,
     /// What was measured on: name and value.
     pub setup: Vec<(String, String)>,
     /// Its parts.
     pub sections: Vec<Section>,
     /// Series names that take the first colours, so that reports of single experiments look like the whole
     /// one; other names follow as they appear.
-    pub series_order: Vec<String>,
+    pub series_order: Vec<&'static str>,
 }
 
 /// A part of a report.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Section {
-    /// Heading.
+    /// What stands above it and in the contents.
     pub heading: String,
     /// Content in order.
     pub blocks: Vec<Block>,
@@ -85,206 +53,66 @@ pub struct Section {
 }
 
 /// What a section consists of.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Block {
-    /// Text.
+    /// A paragraph of text.
     Paragraph(String),
     /// Items, each with a bullet.
     List(Vec<String>),
-    /// Numbers.
+    /// A numbered table.
     Table(Table),
-    /// A drawing.
+    /// A numbered drawing.
     Figure(Figure),
 }
 
-/// A column of a [`Table`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Column {
-    /// What stands at its top, unit included.
-    pub heading: String,
-    /// Numbers are set flush at the decimal point, text at the left.
-    pub numeric: bool,
-}
-
-/// A table. Rows shorter than its head are filled up with empty cells; longer ones are cut.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
-    /// What it shows.
-    pub caption: String,
-    /// Its head.
-    pub columns: Vec<Column>,
-    /// Its cells.
-    pub rows: Vec<Vec<String>>,
-}
-
 impl Report {
-    /// An empty one.
-    pub fn new(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            ..Self::default()
-        }
-    }
-
-    /// Adds a line to the set-up.
-    #[must_use]
-    pub fn setup(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.setup.push((name.into(), value.into()));
-        self
-    }
-
-    /// Adds a section.
-    #[must_use]
-    pub fn section(mut self, section: Section) -> Self {
-        self.sections.push(section);
-        self
-    }
-
-    /// Sets [`Report::series_order`].
-    #[must_use]
-    pub fn series_order<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
-        self.series_order = names.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// All figures, in order.
-    pub fn figures(&self) -> Vec<&Figure> {
-        fn collect<'a>(sections: &'a [Section], into: &mut Vec<&'a Figure>) {
-            for section in sections {
-                into.extend(section.blocks.iter().filter_map(|block| match block {
-                    Block::Figure(figure) => Some(figure),
-                    Block::Paragraph(_) | Block::List(_) | Block::Table(_) => None,
-                }));
-                collect(&section.sections, into);
-            }
-        }
-        let mut figures = Vec::new();
-        collect(&self.sections, &mut figures);
-        figures
-    }
-
     fn palette(&self) -> Palette {
-        let drawn = self.figures().into_iter().flat_map(Figure::names);
-        Palette::new(self.series_order.iter().map(String::as_str).chain(drawn))
+        let blocks = self.sections.iter().flat_map(|section| &section.blocks);
+        let figures = blocks.filter_map(|block| match block {
+            Block::Figure(figure) => Some(figure),
+            Block::Paragraph(_) | Block::List(_) | Block::Table(_) => None,
+        });
+        Palette::new(
+            self.series_order
+                .iter()
+                .copied()
+                .chain(figures.flat_map(Figure::names)),
+        )
     }
 }
 
-impl Section {
-    /// An empty one.
-    pub fn new(heading: impl Into<String>) -> Self {
-        Self {
-            heading: heading.into(),
-            ..Self::default()
-        }
-    }
-
-    /// Adds text.
-    #[must_use]
-    pub fn paragraph(mut self, text: impl Into<String>) -> Self {
-        self.blocks.push(Block::Paragraph(text.into()));
-        self
-    }
-
-    /// Adds a list.
-    #[must_use]
-    pub fn list<S: Into<String>>(mut self, items: impl IntoIterator<Item = S>) -> Self {
-        let items = items.into_iter().map(Into::into).collect();
-        self.blocks.push(Block::List(items));
-        self
-    }
-
-    /// Adds a table.
-    #[must_use]
-    pub fn table(mut self, table: Table) -> Self {
-        self.blocks.push(Block::Table(table));
-        self
-    }
-
-    /// Adds a figure.
-    #[must_use]
-    pub fn figure(mut self, figure: Figure) -> Self {
-        self.blocks.push(Block::Figure(figure));
-        self
-    }
-
-    /// Adds a part.
-    #[must_use]
-    pub fn section(mut self, section: Section) -> Self {
-        self.sections.push(section);
-        self
-    }
-}
-
-impl Table {
-    /// An empty one.
-    pub fn new(caption: impl Into<String>) -> Self {
-        Self {
-            caption: caption.into(),
-            ..Self::default()
-        }
-    }
-
-    /// Adds a column of text.
-    #[must_use]
-    pub fn text(mut self, heading: impl Into<String>) -> Self {
-        self.columns.push(Column {
-            heading: heading.into(),
-            numeric: false,
-        });
-        self
-    }
-
-    /// Adds a column of numbers; an empty unit is left out.
-    #[must_use]
-    pub fn number(mut self, heading: &str, unit: &str) -> Self {
-        let heading = figure::with_unit(heading, unit);
-        self.columns.push(Column {
-            heading,
-            numeric: true,
-        });
-        self
-    }
-
-    /// Adds a row.
-    #[must_use]
-    pub fn row<S: Into<String>>(mut self, cells: impl IntoIterator<Item = S>) -> Self {
-        self.rows.push(cells.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Rows as wide as the head, with the decimal points of numeric columns below each other.
-    fn aligned(&self) -> Vec<Vec<String>> {
-        // Digits after the point of the longest, when the cell is a plain number.
-        let decimals = |cell: &str| {
-            cell.parse::<f64>().ok()?;
-            Some(cell.split_once('.').map_or(0, |(_, digits)| digits.len() + 1))
-        };
-        let column = |at: usize| self.rows.iter().filter_map(move |row| row.get(at));
-        let longest: Vec<usize> = (0..self.columns.len())
-            .map(|at| column(at).filter_map(|cell| decimals(cell)).max().unwrap_or(0))
-            .collect();
-        let cell = |row: &Vec<String>, at: usize, head: &Column, longest: usize| {
-            let mut cell = row.get(at).cloned().unwrap_or_default();
-            if let Some(has) = decimals(&cell).filter(|_| head.numeric) {
-                let mut missing = longest.saturating_sub(has);
-                if has == 0 && missing > 0 {
-                    // Punctuation space: as wide as the point.
-                    cell.push('\u{2008}');
-                    missing -= 1;
-                }
-                // Figure space: as wide as a digit.
-                cell.extend(std::iter::repeat_n('\u{2007}', missing));
+/// The cells of a table, the decimal points of numeric columns below each other.
+fn aligned(table: &Table) -> Vec<Vec<String>> {
+    // Digits after the point of the longest, when the cell is a plain number.
+    let decimals = |cell: &str| {
+        cell.parse::<f64>().ok()?;
+        Some(cell.split_once('.').map_or(0, |(_, digits)| digits.len() + 1))
+    };
+    let mut rows = table.cells();
+    for at in (0..table.columns.len()).filter(|at| table.is_numeric(*at)) {
+        let column = rows.iter().filter_map(|row| decimals(row.get(at)?));
+        let longest = column.max().unwrap_or(0);
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(at)) {
+            let Some(has) = decimals(cell) else { continue };
+            let mut missing = longest - has;
+            if has == 0 && missing > 0 {
+                // Punctuation space: as wide as the point.
+                cell.push('\u{2008}');
+                missing -= 1;
             }
-            cell
-        };
-        let whole = |row: &Vec<String>| {
-            let heads = self.columns.iter().zip(&longest).enumerate();
-            heads
-                .map(|(at, (head, longest))| cell(row, at, head, *longest))
-                .collect()
-        };
-        self.rows.iter().map(whole).collect()
+            // Figure space: as wide as a digit.
+            cell.extend(std::iter::repeat_n('\u{2007}', missing));
+        }
     }
+    rows
+}
+
+/// Markup without the characters that XML has no way to write.
+fn legible(markup: &str) -> String {
+    let illegible = |letter: char| {
+        letter.is_control() && !['\n', '\t'].contains(&letter) || ['\u{fffe}', '\u{ffff}'].contains(&letter)
+    };
+    markup.replace(illegible, "\u{fffd}")
 }
 
 /// Names that are safe in a URL fragment and as a file name, each given out once.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Node;
-use crate::store::{Compacted, UpdateError};
+use mutualstore_store::{Compacted, UpdateError};
 
 /// Bytes written per second.
 const RATE: u64 = 16 << 20;

@@ -10,8 +10,8 @@ use mutualstore_dht::{Time, custody, ring};
 
 use super::core::{State, Walk};
 use super::{AskError, Node};
-use crate::net::CallError;
 use crate::wire::node::{NodeRequest, NodeResponse};
+use mutualstore_net::CallError;
 
 /// A timer this late means that the process or the machine stood still, so nobody's silence counts.
 const STALL: Duration = Duration::from_secs(3);

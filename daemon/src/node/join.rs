@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
 use super::Node;
-use crate::net::{DialError, NetworkInfo, Reason, STAGGER};
 use crate::network::Join;
 use crate::wire::contact::decode_contact;
+use mutualstore_net::{DialError, NetworkInfo, Reason, STAGGER};
 
 /// Between two rounds over the join addresses: doubles up to the maximum.
 const JOIN_RETRY: Duration = Duration::from_millis(250);

@@ -15,8 +15,8 @@ use super::shards::unix_ms;
 use crate::error::Failure;
 use crate::files::BookEntry;
 use crate::link::Link;
-use crate::net::{Net, Reason, Refusal};
 use crate::spare;
+use mutualstore_net::{Net, Reason, Refusal};
 
 /// How full this peer is, and whether others could relieve it, is looked at this often even when nothing
 /// comes or goes.

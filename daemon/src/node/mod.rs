@@ -52,9 +52,7 @@ use crate::files::DataDir;
 use crate::journal::Journal;
 use crate::list::FileList;
 use crate::metrics::Metrics;
-use crate::net::{CallError, Net, Reason, Target};
 use crate::network::Network;
-use crate::store::Store;
 use crate::transfer::Transfers;
 use crate::transfer::cache::BlockCache;
 use crate::transfer::fetch_times::FetchTimes;
@@ -66,6 +64,8 @@ use crate::transfer::turns::Turns;
 use crate::wire::node::{NodeRequest, NodeResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};
 use crate::wire::signed::Verifier;
+use mutualstore_net::{CallError, Net, Reason, Target};
+use mutualstore_store::Store;
 
 /// A block with its shards takes up to some 3 MiB for each MiB of a shard; this many are in memory at once.
 const BLOCKS: usize = 8;

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use super::Node;
 use super::shards::unix_ms;
 use crate::error::Failure;
-use crate::net::tcp_target;
 use crate::wire::node::{NodeRequest, NodeResponse};
+use mutualstore_net::tcp_target;
 
 /// Peers asked.
 const ASKED: usize = 5;

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use super::Node;
 use super::shards::Local;
 use crate::files::write_atomic;
-use crate::store::{Key, TOMBSTONE};
+use mutualstore_store::{Key, TOMBSTONE};
 
 /// Bytes read per second by a pass nobody waits for.
 const RATE: u64 = 1 << 20;

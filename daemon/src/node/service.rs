@@ -15,13 +15,13 @@ use super::core::State;
 use super::outside;
 use super::shards::{Keep, KeepError, Local, header_bytes};
 use crate::locator::{Locator, write_holders};
-use crate::net::Service;
-use crate::store::State as StoreState;
 use crate::tombstone::Tombstone;
 use crate::transfer::lease::renew_asked;
 use crate::wire::contact::{decode_contact, encode_contact};
 use crate::wire::node::{Burial, NodeRequest, NodeResponse, StripeHoldings, Token, WireLocator};
 use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
+use mutualstore_net::Service;
+use mutualstore_store::State as StoreState;
 
 /// A writer cannot make a holder keep an unfinished put longer than this without asking again.
 const MAX_LEASE: Duration = Duration::from_hours(1);

@@ -19,17 +19,17 @@ use super::core::Core;
 use crate::locator::Locator;
 use crate::metrics::Count;
 use crate::placement::Placement;
-use crate::store::{
-    Compacted, GetError, Key, Meta, PutError, State as StoreState, Store, Stored, UpdateError, Usage,
-};
 use crate::tombstone::Tombstone;
 use crate::wire::node::Token;
+use mutualstore_store::{
+    Compacted, GetError, Key, Meta, PutError, State as StoreState, Store, Stored, UpdateError, Usage,
+};
 
 /// Store calls that may wait for the disk at the same time; more queue up.
 const PARALLEL: usize = 32;
 
 /// Custody and store mean the same by it.
-const _: () = assert!(TOMBSTONE == crate::store::TOMBSTONE && LOCATOR == crate::store::LOCATOR);
+const _: () = assert!(TOMBSTONE == mutualstore_store::TOMBSTONE && LOCATOR == mutualstore_store::LOCATOR);
 
 /// The local shards.
 pub(crate) struct Shards {

@@ -14,8 +14,8 @@ use mutualstore_erasure::MAX_SHARDS;
 
 use crate::node::Node;
 use crate::node::service::holdings;
-use crate::store::TOMBSTONE;
 use crate::wire::node::{NodeRequest, NodeResponse, StripeHoldings};
+use mutualstore_store::TOMBSTONE;
 
 /// A peer that does not answer within this counts as unreachable.
 const DEADLINE: Duration = Duration::from_secs(5);

@@ -15,10 +15,10 @@ use mutualstore_contract::exit;
 use mutualstore_contract::reply::{FileStat, Health, StripeStat};
 
 use super::ChaosError;
-use super::cast::Cast;
+use super::cluster::Cluster;
 use super::inside::{Estate, Inside, ShardName};
-use super::journal::{Fate, Journal, Kept};
-use super::traffic::{Traffic, is_wrong, read};
+use super::journal::{AckedFile, Fate, PutJournal};
+use super::workload::{Workload, is_wrong, read};
 
 /// Questions asked at the same time.
 const WIDTH: usize = 4;
@@ -27,10 +27,10 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Who looks.
 pub(super) struct Audit<'a> {
-    pub(super) cast: &'a Cast,
-    pub(super) journal: &'a Journal,
+    pub(super) cluster: &'a Cluster,
+    pub(super) journal: &'a PutJournal,
     inside: &'a dyn Inside,
-    /// Of all daemons that ended for good: links that no client may have been told of, since a put broke off
+    /// Of all daemons that ended for good: links that no client may have received, since a put broke off
     /// and was finished by the daemon's journal, and stripes of puts that nobody will finish or take back.
     estate: Mutex<Estate>,
 }
@@ -43,7 +43,7 @@ pub(super) struct Stock {
     /// Per daemon, by what its `status` says.
     pub(super) held: BTreeMap<usize, u64>,
     /// Per daemon, those in its store that no file has; looked up only where it holds more than expected.
-    pub(super) strays: BTreeMap<usize, BTreeSet<ShardName>>,
+    pub(super) misplaced: BTreeMap<usize, BTreeSet<ShardName>>,
     /// Of these, shards of puts that ended with their daemon.
     pub(super) orphans: u64,
     /// Tombstones and locators, of all daemons.
@@ -66,7 +66,7 @@ impl fmt::Display for Stock {
         for (number, held) in &self.held {
             let expected = self.expected.get(number).map_or(0, BTreeSet::len);
             write!(f, "peer {number} holds {held} of {expected}")?;
-            for (stripe, index) in self.strays.get(number).into_iter().flatten() {
+            for (stripe, index) in self.misplaced.get(number).into_iter().flatten() {
                 write!(f, " {stripe:.8}:{index}")?;
             }
             f.write_str("; ")?;
@@ -81,9 +81,9 @@ impl fmt::Display for Stock {
 }
 
 impl<'a> Audit<'a> {
-    pub(super) fn new(cast: &'a Cast, journal: &'a Journal, inside: &'a dyn Inside) -> Self {
+    pub(super) fn new(cluster: &'a Cluster, journal: &'a PutJournal, inside: &'a dyn Inside) -> Self {
         Self {
-            cast,
+            cluster,
             journal,
             inside,
             estate: Mutex::default(),
@@ -94,7 +94,7 @@ impl<'a> Audit<'a> {
     pub(super) fn wait_safe(&self) -> Result<(), ChaosError> {
         let mut left = self.journal.all(|file| file.fate == Fate::Stored);
         let mut worst = String::new();
-        let safe = self.cast.until("every file to be safe", || {
+        let safe = self.cluster.until("every file to be safe", || {
             left.retain(|file| self.journal.fate(file) == Some(Fate::Stored));
             let seen = self.ask(&left, health);
             left = seen
@@ -117,7 +117,7 @@ impl<'a> Audit<'a> {
 
     /// Takes note of what a daemon knew that ended for good.
     pub(super) fn inherit(&self, number: usize) -> Result<(), ChaosError> {
-        let dir = self.cast.data_dir(number).unwrap_or_default();
+        let dir = self.cluster.data_dir(number).unwrap_or_default();
         let left = self.inside.estate(&dir);
         let left = left.map_err(ChaosError::io(format!("cannot read what peer {number} left")))?;
         let mut estate = self.estate.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,12 +128,12 @@ impl<'a> Audit<'a> {
 
     /// Reads every file there should be through two daemons, and tries to read every file there should not
     /// be.
-    pub(super) fn read_all(&self, traffic: &Traffic<'_>) {
+    pub(super) fn read_all(&self, workload: &Workload<'_>) {
         for _ in 0..2 {
             let all = self.journal.all(|_| true);
             for (file, problem) in self.ask(&all, problem) {
                 if let Some(problem) = problem {
-                    traffic.violation(format!("file {} ({} bytes): {problem}", file.noise, file.size));
+                    workload.violation(format!("file {} ({} bytes): {problem}", file.noise, file.size));
                 }
             }
         }
@@ -143,7 +143,7 @@ impl<'a> Audit<'a> {
     pub(super) fn stock(&self) -> Option<Stock> {
         let Estate { mut links, stripes } =
             self.estate.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (_, client) in self.cast.serving() {
+        for (_, client) in self.cluster.serving() {
             links.extend(
                 client
                     .list(None, false)
@@ -156,7 +156,7 @@ impl<'a> Audit<'a> {
         }
         for file in self.journal.all(|_| true) {
             match file.fate {
-                Fate::Stored | Fate::Doomed => links.insert(file.link),
+                Fate::Stored | Fate::Deleting => links.insert(file.link),
                 Fate::Deleted(_) => links.remove(&file.link),
             };
         }
@@ -164,25 +164,25 @@ impl<'a> Audit<'a> {
         let mut stock = Stock::default();
         for (_, stat) in self.ask(&links, |client, link| stat(client, link)) {
             for (peer, shard) in stat? {
-                let number = self.cast.number_of(&peer)?;
+                let number = self.cluster.number_of(&peer)?;
                 stock.expected.entry(number).or_default().insert(shard);
             }
         }
-        for (number, client) in self.cast.serving() {
+        for (number, client) in self.cluster.serving() {
             let status = client.status().ok()?.body;
             stock.used_bytes += status.used_bytes;
             let counted = client.metrics().ok()?;
             stock.small_records += counted.get("tombstones").ok()? + counted.get("locators").ok()?;
-            let dir = self.cast.data_dir(number)?;
+            let dir = self.cluster.data_dir(number)?;
             stock.disk_bytes += on_disk(&dir.join("shards"));
             let expected = stock.expected.entry(number).or_default();
             if status.shards > expected.len() as u64 {
-                let strays = &self.inside.shards(&dir).ok()? - expected;
-                stock.orphans += strays
+                let misplaced = &self.inside.shards(&dir).ok()? - expected;
+                stock.orphans += misplaced
                     .iter()
                     .filter(|(stripe, _)| stripes.contains(stripe))
                     .count() as u64;
-                stock.strays.insert(number, strays);
+                stock.misplaced.insert(number, misplaced);
             }
             stock.held.insert(number, status.shards);
         }
@@ -195,7 +195,7 @@ impl<'a> Audit<'a> {
         items: &[T],
         question: impl Fn(&Client, &T) -> U + Sync,
     ) -> Vec<(T, U)> {
-        let serving = self.cast.serving();
+        let serving = self.cluster.serving();
         let question = &question;
         let work = |start: usize| {
             let mine = items.iter().enumerate().skip(start).step_by(WIDTH);
@@ -217,7 +217,7 @@ impl<'a> Audit<'a> {
 }
 
 /// Why a file is not safe, if it is not.
-fn health(client: &Client, file: &Kept) -> Option<String> {
+fn health(client: &Client, file: &AckedFile) -> Option<String> {
     match client.stat(&file.link) {
         Ok(stat) if stat.body.health == Health::Safe => None,
         Ok(stat) => Some(format!("file {} is {}", file.noise, stat.body.health.as_str())),
@@ -226,12 +226,12 @@ fn health(client: &Client, file: &Kept) -> Option<String> {
 }
 
 /// What is wrong with a file, if anything is.
-fn problem(client: &Client, file: &Kept) -> Option<String> {
+fn problem(client: &Client, file: &AckedFile) -> Option<String> {
     let outcome = read(client, file);
     match (file.fate, outcome) {
         (_, Err(error)) if is_wrong(&error) => Some(format!("wrong bytes: {error}")),
         (Fate::Deleted(_), Err(error)) if error.exit_code() == exit::NOT_FOUND => None,
-        (Fate::Stored, Ok(())) | (Fate::Doomed, _) => None,
+        (Fate::Stored, Ok(())) | (Fate::Deleting, _) => None,
         (Fate::Deleted(at), Ok(())) if at.elapsed() < REMEMBERED => None,
         (Fate::Deleted(_), Ok(())) => Some("was deleted and can be read".to_owned()),
         (Fate::Stored, Err(error)) => Some(format!("is lost: {error}")),

@@ -1,4 +1,4 @@
-//! What the clients were told: every file whose link was printed, and what became of it. This is what the
+//! What was acknowledged to the clients: every file whose link was printed, and what became of it. This is what the
 //! network is held to.
 
 use std::fs::File as LogFile;
@@ -17,14 +17,14 @@ pub(super) enum Fate {
     /// There, byte for byte.
     Stored,
     /// There or not: a deletion was begun and never answered.
-    Doomed,
+    Deleting,
     /// Gone since then.
     Deleted(Instant),
 }
 
 /// A file that was acknowledged.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
+pub(super) struct AckedFile {
     /// Seed of its bytes; also its number.
     pub(super) noise: u64,
     /// Size in bytes.
@@ -36,22 +36,22 @@ pub(super) struct Kept {
 }
 
 #[derive(Debug)]
-pub(super) struct Journal {
-    state: Mutex<State>,
+pub(super) struct PutJournal {
+    state: Mutex<PutLog>,
 }
 
 #[derive(Debug)]
-struct State {
-    files: Vec<Kept>,
+struct PutLog {
+    files: Vec<AckedFile>,
     log: LogFile,
     broken: Option<io::Error>,
 }
 
-impl Journal {
+impl PutJournal {
     /// An empty journal that is written to `path` too, one JSON document per line.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         Ok(Self {
-            state: Mutex::new(State {
+            state: Mutex::new(PutLog {
                 files: Vec::new(),
                 log: LogFile::create(path)?,
                 broken: None,
@@ -59,23 +59,23 @@ impl Journal {
         })
     }
 
-    pub(super) fn acknowledged(&self, file: Kept) {
+    pub(super) fn acknowledged(&self, file: AckedFile) {
         let mut state = self.lock();
         state.note(&json!({ "put": file.noise, "size": file.size, "link": file.link, "peer": file.owner }));
         state.files.push(file);
     }
 
     /// From now on the file may be there or not.
-    pub(super) fn doomed(&self, file: &Kept) {
-        self.set(file, Fate::Doomed, "deleting");
+    pub(super) fn deleting(&self, file: &AckedFile) {
+        self.set(file, Fate::Deleting, "deleting");
     }
 
     /// From now on it is not.
-    pub(super) fn deleted(&self, file: &Kept) {
+    pub(super) fn deleted(&self, file: &AckedFile) {
         self.set(file, Fate::Deleted(Instant::now()), "deleted");
     }
 
-    fn set(&self, file: &Kept, fate: Fate, what: &str) {
+    fn set(&self, file: &AckedFile, fate: Fate, what: &str) {
         let mut state = self.lock();
         state.note(&json!({ what: file.noise }));
         if let Some(found) = state.files.iter_mut().find(|other| other.noise == file.noise) {
@@ -84,20 +84,24 @@ impl Journal {
     }
 
     /// What the file is now.
-    pub(super) fn fate(&self, file: &Kept) -> Option<Fate> {
+    pub(super) fn fate(&self, file: &AckedFile) -> Option<Fate> {
         let state = self.lock();
         let found = state.files.iter().find(|other| other.noise == file.noise);
         found.map(|file| file.fate)
     }
 
     /// All files of which `wanted` is true.
-    pub(super) fn all(&self, wanted: impl Fn(&Kept) -> bool) -> Vec<Kept> {
+    pub(super) fn all(&self, wanted: impl Fn(&AckedFile) -> bool) -> Vec<AckedFile> {
         let state = self.lock();
         state.files.iter().filter(|file| wanted(file)).cloned().collect()
     }
 
     /// One of them.
-    pub(super) fn any(&self, rng: &mut impl RngExt, wanted: impl Fn(&Kept) -> bool) -> Option<Kept> {
+    pub(super) fn any(
+        &self,
+        rng: &mut impl RngExt,
+        wanted: impl Fn(&AckedFile) -> bool,
+    ) -> Option<AckedFile> {
         let state = self.lock();
         state
             .files
@@ -107,7 +111,7 @@ impl Journal {
             .cloned()
     }
 
-    pub(super) fn count(&self, wanted: impl Fn(&Kept) -> bool) -> usize {
+    pub(super) fn count(&self, wanted: impl Fn(&AckedFile) -> bool) -> usize {
         self.lock().files.iter().filter(|file| wanted(file)).count()
     }
 
@@ -116,12 +120,12 @@ impl Journal {
         self.lock().broken.take().map_or(Ok(()), Err)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PutLog> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl PutLog {
     fn note(&mut self, event: &serde_json::Value) {
         if let Err(error) = writeln!(self.log, "{event}") {
             self.broken.get_or_insert(error);

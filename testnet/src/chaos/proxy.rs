@@ -26,7 +26,7 @@ const FLIP_EVERY: u32 = 16;
 
 /// The state of the network in front of a daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Weather {
+pub(super) enum NetworkFault {
     /// Bytes pass as they come.
     #[default]
     Clear,
@@ -71,7 +71,7 @@ pub(super) struct Proxies {
 #[derive(Debug)]
 pub(super) struct Proxy {
     port: u16,
-    weather: watch::Sender<Weather>,
+    network_fault: watch::Sender<NetworkFault>,
 }
 
 impl Proxies {
@@ -94,11 +94,11 @@ impl Proxies {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         listener.set_nonblocking(true)?;
-        let (weather, now) = watch::channel(Weather::Clear);
+        let (network_fault, now) = watch::channel(NetworkFault::Clear);
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target));
         self.runtime
             .spawn(serve(listener, target, now, Arc::clone(&self.counters)));
-        Ok(Proxy { port, weather })
+        Ok(Proxy { port, network_fault })
     }
 
     /// What passed so far.
@@ -118,30 +118,35 @@ impl Proxy {
         self.port
     }
 
-    pub(super) fn set(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+    pub(super) fn set(&self, network_fault: NetworkFault) {
+        self.network_fault.send_replace(network_fault);
     }
 }
 
 async fn serve(
     listener: std::net::TcpListener,
     target: SocketAddr,
-    weather: watch::Receiver<Weather>,
+    network_fault: watch::Receiver<NetworkFault>,
     counters: Arc<Counters>,
 ) {
     let Ok(listener) = TcpListener::from_std(listener) else {
         return;
     };
     // An error of `accept` is that of one connection, or of too many: both pass.
-    while weather.has_changed().is_ok() {
+    while network_fault.has_changed().is_ok() {
         let Ok((near, _)) = listener.accept().await else {
             tokio::time::sleep(DELAY).await;
             continue;
         };
-        if *weather.borrow() == Weather::Cut {
+        if *network_fault.borrow() == NetworkFault::Cut {
             counters.ended.fetch_add(1, Ordering::Relaxed);
         } else {
-            tokio::spawn(connect(near, target, weather.clone(), Arc::clone(&counters)));
+            tokio::spawn(connect(
+                near,
+                target,
+                network_fault.clone(),
+                Arc::clone(&counters),
+            ));
         }
     }
 }
@@ -149,7 +154,7 @@ async fn serve(
 async fn connect(
     near: TcpStream,
     target: SocketAddr,
-    mut weather: watch::Receiver<Weather>,
+    mut network_fault: watch::Receiver<NetworkFault>,
     counters: Arc<Counters>,
 ) {
     let Ok(far) = TcpStream::connect(target).await else {
@@ -162,14 +167,14 @@ async fn connect(
     }
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    let mut other = weather.clone();
+    let mut other = network_fault.clone();
     // When one direction is cut, both are.
     tokio::select! {
-        () = carry(near_in, far_out, &mut weather, &counters, 0) => (),
+        () = carry(near_in, far_out, &mut network_fault, &counters, 0) => (),
         // Not in step with the other direction, or an echo would undo it.
         () = carry(far_in, near_out, &mut other, &counters, FLIP_EVERY / 2) => (),
     }
-    if *weather.borrow() == Weather::Cut {
+    if *network_fault.borrow() == NetworkFault::Cut {
         counters.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -178,7 +183,7 @@ async fn connect(
 async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    weather: &mut watch::Receiver<Weather>,
+    network_fault: &mut watch::Receiver<NetworkFault>,
     counters: &Counters,
     mut chunks: u32,
 ) {
@@ -189,23 +194,27 @@ async fn carry(
                 Ok(count) if count > 0 => count,
                 Ok(_) | Err(_) => return,
             },
-            changed = weather.changed() => match changed {
-                Ok(()) if *weather.borrow() != Weather::Cut => continue,
+            changed = network_fault.changed() => match changed {
+                Ok(()) if *network_fault.borrow() != NetworkFault::Cut => continue,
                 Ok(()) | Err(_) => return,
             },
         };
         let chunk = buffer.get_mut(..count).unwrap_or_default();
-        let now = *weather.borrow_and_update();
+        let now = *network_fault.borrow_and_update();
         match now {
-            Weather::Clear => {}
-            Weather::Slow => tokio::time::sleep(DELAY).await,
-            Weather::Stalled => {
-                if weather.wait_for(|now| *now != Weather::Stalled).await.is_err() {
+            NetworkFault::Clear => {}
+            NetworkFault::Slow => tokio::time::sleep(DELAY).await,
+            NetworkFault::Stalled => {
+                if network_fault
+                    .wait_for(|now| *now != NetworkFault::Stalled)
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
-            Weather::Cut => return,
-            Weather::Garbled => {
+            NetworkFault::Cut => return,
+            NetworkFault::Garbled => {
                 chunks = chunks.wrapping_add(1);
                 if let Some(byte) = chunk.last_mut().filter(|_| chunks.is_multiple_of(FLIP_EVERY)) {
                     *byte ^= 1;
@@ -269,10 +278,10 @@ mod tests {
         let (_proxies, proxy) = echo();
         let mut before = near(&proxy);
         assert!(exchange(&mut before).unwrap());
-        proxy.set(Weather::Cut);
+        proxy.set(NetworkFault::Cut);
         assert!(exchange(&mut before).is_err() || exchange(&mut before).is_err());
         assert!(exchange(&mut near(&proxy)).is_err());
-        proxy.set(Weather::Clear);
+        proxy.set(NetworkFault::Clear);
         assert!(exchange(&mut near(&proxy)).unwrap());
     }
 
@@ -281,12 +290,12 @@ mod tests {
         let (_proxies, proxy) = echo();
         let mut stream = near(&proxy);
         assert!(exchange(&mut stream).unwrap());
-        proxy.set(Weather::Stalled);
+        proxy.set(NetworkFault::Stalled);
         stream.write_all(b"late").unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let mut back = [0; 4];
         assert!(stream.read_exact(&mut back).is_err());
-        proxy.set(Weather::Clear);
+        proxy.set(NetworkFault::Clear);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.read_exact(&mut back).unwrap();
         assert_eq!(&back, b"late");
@@ -296,10 +305,10 @@ mod tests {
     fn garbled_bytes_differ_now_and_then() {
         let (_proxies, proxy) = echo();
         let mut stream = near(&proxy);
-        proxy.set(Weather::Garbled);
+        proxy.set(NetworkFault::Garbled);
         let right = (0..200).filter(|_| exchange(&mut stream).unwrap()).count();
         assert!((100..200).contains(&right), "{right} of 200 were right");
-        proxy.set(Weather::Slow);
+        proxy.set(NetworkFault::Slow);
         assert!(exchange(&mut stream).unwrap());
     }
 }

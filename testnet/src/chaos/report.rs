@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use mutualstore_contract::units::Size;
 use serde::Serialize;
 
-use super::nemesis::{Fault, Toll};
+use super::injector::{Fault, Tally};
 use super::proxy::Passed;
-use super::traffic::{Count, Operations};
+use super::workload::{Count, Operations};
 
 /// The outcome of a run. It is good when `operations.violations` is empty.
 #[derive(Clone, Debug, Serialize)]
@@ -21,7 +21,7 @@ pub struct ChaosReport {
     /// Daemons in the end.
     pub peers: usize,
     /// What was injected, and survived.
-    pub faults: BTreeMap<Fault, Toll>,
+    pub faults: BTreeMap<Fault, Tally>,
     /// Whether some daemons had small disks of their own that could be filled.
     pub disks: bool,
     /// Files in the end, each identical.
@@ -56,12 +56,12 @@ impl ChaosReport {
 
     /// Faults of all kinds injected.
     pub fn injected(&self) -> u64 {
-        self.faults.values().map(|toll| toll.injected).sum()
+        self.faults.values().map(|tally| tally.injected).sum()
     }
 
     /// Daemons killed by SIGKILL.
     pub fn kills(&self) -> u64 {
-        self.faults.values().map(|toll| toll.kills).sum()
+        self.faults.values().map(|tally| tally.kills).sum()
     }
 }
 
@@ -69,13 +69,13 @@ impl fmt::Display for ChaosReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<26} {:>8} {:>8}", "fault", "injected", "survived")?;
         for fault in Fault::ALL {
-            let toll = self.faults.get(&fault).copied().unwrap_or_default();
+            let tally = self.faults.get(&fault).copied().unwrap_or_default();
             let why = if fault == Fault::FillDisk && !self.disks {
                 "  (needs root, for disks of their own)"
             } else {
                 ""
             };
-            writeln!(f, "{fault:<26} {:>8} {:>8}{why}", toll.injected, toll.survived)?;
+            writeln!(f, "{fault:<26} {:>8} {:>8}{why}", tally.injected, tally.survived)?;
         }
         writeln!(
             f,

@@ -5,13 +5,14 @@ use std::fmt;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table as Drawn};
+use itertools::Itertools;
 use serde::Serialize;
 
 /// One entry of a table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Datum {
-    /// Words.
+    /// Some words.
     Text(String),
     /// A whole number.
     Count(u64),
@@ -21,40 +22,27 @@ pub enum Datum {
     Nothing,
 }
 
-impl Datum {
-    /// A number, where there is one.
-    pub fn number(value: Option<f64>) -> Self {
-        value.map_or(Self::Nothing, Self::Number)
-    }
+macro_rules! data {
+    ($($from:ty: $value:ident => $datum:expr;)*) => {
+        $(impl From<$from> for Datum {
+            fn from($value: $from) -> Self {
+                $datum
+            }
+        })*
+    };
 }
 
-impl From<&str> for Datum {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
+data! {
+    &str: text => Self::Text(text.to_owned());
+    String: text => Self::Text(text);
+    u64: count => Self::Count(count);
+    usize: count => Self::Count(count as u64);
+    f64: number => Self::Number(number);
 }
 
-impl From<String> for Datum {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<u64> for Datum {
-    fn from(count: u64) -> Self {
-        Self::Count(count)
-    }
-}
-
-impl From<usize> for Datum {
-    fn from(count: usize) -> Self {
-        Self::Count(count as u64)
-    }
-}
-
-impl From<f64> for Datum {
-    fn from(number: f64) -> Self {
-        Self::Number(number)
+impl<T: Into<Self>> From<Option<T>> for Datum {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Nothing, Into::into)
     }
 }
 
@@ -89,6 +77,9 @@ pub struct Table {
     pub rows: Vec<Vec<Datum>>,
 }
 
+/// A column of a table: its head, unit included, and its entry for an item.
+pub(super) type Column<'a, T> = (&'a str, &'a dyn Fn(&T) -> Datum);
+
 impl Table {
     /// An empty table.
     pub fn new<const N: usize>(title: impl Into<String>, columns: [&str; N]) -> Self {
@@ -98,6 +89,40 @@ impl Table {
             rows: Vec::new(),
         }
     }
+
+    /// A row for each item.
+    pub(super) fn of<T>(
+        title: impl Into<String>,
+        items: impl IntoIterator<Item = T>,
+        columns: &[Column<'_, T>],
+    ) -> Self {
+        let row = |item: T| columns.iter().map(|(_, entry)| entry(&item)).collect();
+        Self {
+            title: title.into(),
+            columns: columns.iter().map(|(head, _)| (*head).to_owned()).collect(),
+            rows: items.into_iter().map(row).collect(),
+        }
+    }
+    /// Whether a column holds no words.
+    pub(crate) fn is_numeric(&self, column: usize) -> bool {
+        let mut data = self.rows.iter().filter_map(|row| row.get(column));
+        !data.any(|datum| matches!(datum, Datum::Text(_)))
+    }
+
+    /// Its entries as people read them.
+    pub(crate) fn cells(&self) -> Vec<Vec<String>> {
+        let cells = |row: &Vec<Datum>| row.iter().map(Datum::to_string).collect();
+        self.rows.iter().map(cells).collect()
+    }
+
+    /// Sets numeric columns flush right.
+    pub(crate) fn align(&self, drawn: &mut Drawn) {
+        for (index, column) in drawn.column_iter_mut().enumerate() {
+            if self.is_numeric(index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
 }
 
 impl fmt::Display for Table {
@@ -105,18 +130,8 @@ impl fmt::Display for Table {
         let mut drawn = Drawn::new();
         drawn.load_style(UTF8_FULL_CONDENSED);
         drawn.set_header(&self.columns);
-        for row in &self.rows {
-            drawn.add_row(row.iter().map(Datum::to_string));
-        }
-        let words = |index: usize| {
-            let mut column = self.rows.iter().filter_map(|row| row.get(index));
-            column.any(|datum| matches!(datum, Datum::Text(_)))
-        };
-        for (index, column) in drawn.column_iter_mut().enumerate() {
-            if !words(index) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
+        drawn.add_rows(self.cells());
+        self.align(&mut drawn);
         write!(f, "{}\n{drawn}", self.title)
     }
 }
@@ -134,7 +149,7 @@ pub struct Point {
 }
 
 /// What belongs together in a figure.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Series {
     /// Its entry in the legend.
     pub name: String,
@@ -157,6 +172,47 @@ pub struct Figure {
     pub series: Vec<Series>,
 }
 
+impl Point {
+    /// One without a range.
+    pub(super) fn new(x: f64, y: f64) -> Self {
+        Self { x, y, range: None }
+    }
+}
+
+impl Series {
+    /// Computed or published values.
+    pub(crate) fn reference(name: impl Into<String>, points: impl IntoIterator<Item = Point>) -> Self {
+        Self {
+            is_reference: true,
+            ..Self::measured(name, points)
+        }
+    }
+
+    /// Measured values.
+    pub(crate) fn measured(name: impl Into<String>, points: impl IntoIterator<Item = Point>) -> Self {
+        let mut points: Vec<Point> = points.into_iter().collect();
+        points.sort_by(|one, other| one.x.total_cmp(&other.x));
+        Self {
+            name: name.into(),
+            is_reference: false,
+            points,
+        }
+    }
+}
+
+impl Figure {
+    /// A figure of these series, `labels` being those of x and y.
+    pub(super) fn new(title: impl Into<String>, labels: [&str; 2], series: Vec<Series>) -> Self {
+        let [x_label, y_label] = labels.map(str::to_owned);
+        Self {
+            title: title.into(),
+            x_label,
+            y_label,
+            series,
+        }
+    }
+}
+
 /// Values of which a histogram can be drawn.
 #[derive(Clone, Debug, Serialize)]
 pub struct Histogram {
@@ -173,14 +229,20 @@ pub struct Histogram {
 pub struct Findings {
     /// Tables, the most telling first.
     pub tables: Vec<Table>,
-    /// Figures.
+    /// The data of its figures.
     pub figures: Vec<Figure>,
     /// What has to be known to read them, a sentence or two each.
     pub notes: Vec<String>,
+    /// The few findings to take away, for the opening page of the report.
+    #[serde(skip)]
+    pub summary: Vec<String>,
+    /// What to do about them, for the same page.
+    #[serde(skip)]
+    pub advice: Vec<String>,
 }
 
 /// The middle of some values; of an even number, the mean of the two in the middle.
-pub(super) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut sorted: Vec<f64> = values.into_iter().collect();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -199,7 +261,7 @@ pub(super) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     clippy::cast_sign_loss,
     reason = "a place in a list"
 )]
-pub(super) fn quantile(values: &[f64], at: f64) -> Option<f64> {
+pub(crate) fn quantile(values: &[f64], at: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let place = sorted.len().checked_sub(1)? as f64 * at.clamp(0.0, 1.0);
@@ -221,9 +283,35 @@ pub(super) fn decimal(bytes: u64) -> String {
 }
 
 /// The mean of some values.
-#[expect(clippy::cast_precision_loss, reason = "a mean")]
-pub(super) fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+pub(crate) fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / real(values.len()))
+}
+
+/// A count as a real number.
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+pub(super) fn real(count: impl TryInto<u64>) -> f64 {
+    count.try_into().unwrap_or(u64::MAX) as f64
+}
+
+/// The least and the greatest of some values.
+pub(super) fn ends(values: &[f64]) -> Option<(f64, f64)> {
+    values.iter().copied().minmax().into_option()
+}
+
+/// Items with the same key, groups and items in the order in which they come.
+pub(super) fn grouped<'a, T, K: PartialEq>(
+    items: impl IntoIterator<Item = &'a T>,
+    key: impl Fn(&'a T) -> K,
+) -> Vec<(K, Vec<&'a T>)> {
+    let mut groups: Vec<(K, Vec<&'a T>)> = Vec::new();
+    for item in items {
+        let key = key(item);
+        match groups.iter_mut().rev().find(|(other, _)| *other == key) {
+            Some((_, group)) => group.push(item),
+            None => groups.push((key, vec![item])),
+        }
+    }
+    groups
 }
 
 /// Different values in the order in which they come.

@@ -1,21 +1,22 @@
 //! The report of a run: what the experiments found as one page for people, `report.html` and `report.md`,
 //! with figures.
 //!
-//! Set-up, then for each experiment what was asked, what was expected, tables, figures, and the notes that
+//! What to take away comes first, then the set-up, then for each experiment what was asked, what was expected, tables, figures, and the notes that
 //! were made from the numbers. Nothing is computed here.
 
-use std::path::Path;
+use itertools::Itertools;
+use serde_json::Value;
 
-use super::findings::{self, Datum};
+use super::findings::{self, Table};
 use super::{ExperimentError, Options, Outcome};
-use crate::report::{
-    Axis, Figure, Histogram, Panel, Point, Report, Scale, Section, Series, Spread, Table, WriteError, Written,
-};
+use crate::report::{Axis, Block, Drawn, Figure, Histogram, Panel, Report, Scale, Section, Spread, Written};
 
 /// Panels in one figure, at most: beyond, they get too small to read.
 const PANELS: usize = 12;
 /// Values that reach over so many times the least are drawn on a logarithmic axis.
 const DECADES: f64 = 50.0;
+/// Units of whole things: an axis of these has ticks at whole numbers only.
+const WHOLE: [&str; 3] = ["number", "peers", "bytes"];
 /// What comes first in every legend.
 const SERIES: [&str; 5] = [
     "copies:3 random",
@@ -27,51 +28,77 @@ const SERIES: [&str; 5] = [
 
 /// Writes the report of these experiments into the directory of results. `command` made it.
 pub fn publish(outcomes: &[Outcome], options: &Options, command: &str) -> Result<Written, ExperimentError> {
-    let report = report(outcomes, options, command);
-    report
-        .write(&options.out)
-        .map_err(|error| refused(error, &options.out))
-}
-
-fn refused(error: WriteError, out: &Path) -> ExperimentError {
-    ExperimentError::out(out)(std::io::Error::other(error))
+    let written = report(outcomes, options, command).write(&options.out);
+    written.map_err(|error| ExperimentError::out(&options.out)(std::io::Error::other(error)))
 }
 
 fn report(outcomes: &[Outcome], options: &Options, command: &str) -> Report {
-    let quick = outcomes.iter().any(|outcome| outcome.quick);
-    let title = if quick {
-        "Placement and redundancy, measured on real daemons (quick run: less of everything)"
-    } else {
-        "Placement and redundancy, measured on real daemons"
-    };
+    let mut title = "Placement and redundancy, measured on real daemons".to_owned();
+    if outcomes.iter().any(|outcome| outcome.quick) {
+        title.push_str(" (quick run: less of everything)");
+    }
+    let processors = std::thread::available_parallelism();
     let cells: usize = outcomes.iter().map(|outcome| outcome.cells).sum();
-    let mut report = Report::new(title)
-        .series_order(SERIES)
-        .setup("Command", format!("`{command}`"))
-        .setup("Program", concat!("mutualstore ", env!("CARGO_PKG_VERSION")))
-        .setup("Processors", processors())
-        .setup(
+    let mut setup = vec![
+        ("Command", format!("`{command}`")),
+        (
+            "Program",
+            concat!("mutualstore ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ),
+        (
+            "Processors",
+            processors.map_or_else(|_| "unknown".to_owned(), |count| count.to_string()),
+        ),
+        (
             "Network",
-            "all daemons on one machine, TCP over loopback, one process each",
-        )
-        .setup("Seed", options.seed.to_string())
-        .setup("Cells", cells.to_string());
+            "all daemons on one machine, TCP over loopback, one process each".to_owned(),
+        ),
+        ("Seed", options.seed.to_string()),
+        ("Cells", cells.to_string()),
+    ];
     if !options.flags.is_empty() {
-        report = report.setup("Flags of every daemon", options.flags.join(" "));
+        setup.push(("Flags of every daemon", options.flags.join(" ")));
     }
-    for outcome in outcomes {
-        // Of several experiments each has a command of its own; one alone was given it.
-        let own = match outcomes {
-            [_] => command.to_owned(),
-            _ => again(outcome, options),
-        };
-        report = report.section(section(outcome, &own));
+    // Of several experiments each has a command of its own; one alone was given it.
+    let own = |outcome: &Outcome| match outcomes {
+        [_] => command.to_owned(),
+        _ => again(outcome, options),
+    };
+    Report {
+        title,
+        opening: opening(outcomes),
+        setup: setup
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+        sections: outcomes
+            .iter()
+            .map(|outcome| section(outcome, &own(outcome)))
+            .collect(),
+        series_order: SERIES.to_vec(),
     }
-    report
 }
 
-fn processors() -> String {
-    std::thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |count| count.to_string())
+/// What the experiments found, in a sentence or two each, and what to do about it.
+fn opening(outcomes: &[Outcome]) -> Section {
+    let of = |sentences: fn(&Outcome) -> &[String]| {
+        let all = outcomes.iter().flat_map(move |outcome| {
+            let (heading, _) = about(outcome.experiment);
+            sentences(outcome)
+                .iter()
+                .map(move |sentence| format!("{heading}: {sentence}"))
+        });
+        Block::List(all.collect())
+    };
+    Section {
+        heading: "Findings and advice".to_owned(),
+        blocks: vec![
+            of(|outcome| &outcome.findings.summary),
+            Block::Paragraph("Advice:".to_owned()),
+            of(|outcome| &outcome.findings.advice),
+        ],
+        sections: Vec::new(),
+    }
 }
 
 /// What an experiment is about: heading, and what to know before the numbers.
@@ -86,9 +113,9 @@ fn about(name: &str) -> (&'static str, &'static [&'static str]) {
                  then stands in for kill patterns that were not carried out: all of them, or a large sample.",
                 "Expected: a fragment on n peers of which more than m are among the s dead is lost with the \
                  tail of a hypergeometric distribution, for copies C(s,k) / C(N,k), whatever the policy. \
-                 Policies differ in how fragments of a file, and files, share their holders. *random* \
+                 Policies differ in how fragments of a file, and files, share their holders. random \
                  spreads the risk: many files lose a little chance each, and with enough files some loss is \
-                 nearly certain. *copysets* gather it: loss is rare, and then large. *buddies* lie between.",
+                 nearly certain. copysets gather it: loss is rare, and then large. buddies lie between.",
                 "Error bars: where 95 of 100 networks of this scheme lie around the value, by the model; \
                  where peers were killed, the 95 % confidence interval of the mean over the patterns, which \
                  are the units of the sample.",
@@ -130,26 +157,25 @@ fn about(name: &str) -> (&'static str, &'static [&'static str]) {
 
 fn section(outcome: &Outcome, command: &str) -> Section {
     let (heading, paragraphs) = about(outcome.experiment);
-    let mut section = Section::new(heading);
-    for paragraph in paragraphs {
-        section = section.paragraph(paragraph.replace('*', ""));
-    }
-    section = section.table(parameters(outcome));
-    for figure in figures(outcome, command) {
-        section = section.figure(figure);
-    }
-    for table in outcome
-        .findings
-        .tables
+    let findings = &outcome.findings;
+    let paragraphs = paragraphs
         .iter()
-        .filter(|table| !table.rows.is_empty())
-    {
-        section = section.table(converted(table));
+        .map(|paragraph| Block::Paragraph((*paragraph).to_owned()));
+    let tables = findings.tables.iter().filter(|table| !table.rows.is_empty());
+    let discussion = (!findings.notes.is_empty()).then(|| Section {
+        heading: "Discussion".to_owned(),
+        blocks: vec![Block::List(findings.notes.clone())],
+        sections: Vec::new(),
+    });
+    Section {
+        heading: heading.to_owned(),
+        blocks: paragraphs
+            .chain([Block::Table(parameters(outcome))])
+            .chain(figures(outcome, command).into_iter().map(Block::Figure))
+            .chain(tables.cloned().map(Block::Table))
+            .collect(),
+        sections: discussion.into_iter().collect(),
     }
-    if outcome.findings.notes.is_empty() {
-        return section;
-    }
-    section.section(Section::new("Discussion").list(outcome.findings.notes.clone()))
 }
 
 /// The command that measures this experiment again.
@@ -162,69 +188,35 @@ fn again(outcome: &Outcome, options: &Options) -> String {
 }
 
 fn parameters(outcome: &Outcome) -> Table {
-    let mut table = Table::new("Parameters").text("parameter").text("value");
-    let fields = outcome.parameters.as_object();
-    for (name, value) in fields.into_iter().flatten() {
-        let text = match value {
-            serde_json::Value::String(text) => text.clone(),
-            serde_json::Value::Array(items) => {
-                let item =
-                    |item: &serde_json::Value| item.as_str().map_or_else(|| scheme(item), str::to_owned);
-                items.iter().map(item).collect::<Vec<_>>().join(", ")
-            }
-            other @ (serde_json::Value::Null
-            | serde_json::Value::Bool(_)
-            | serde_json::Value::Number(_)
-            | serde_json::Value::Object(_)) => other.to_string(),
-        };
-        table = table.row([name.replace('_', " "), text]);
-    }
-    table
-}
-
-/// An object as its values.
-fn scheme(value: &serde_json::Value) -> String {
-    let Some(fields) = value.as_object() else {
-        return value.to_string();
+    // Text as it is, the values of objects side by side, anything else as JSON.
+    let item = |value: &Value| match (value.as_str(), value.as_object()) {
+        (Some(text), _) => text.to_owned(),
+        (None, Some(fields)) => fields.values().filter_map(Value::as_str).join(" "),
+        (None, None) => value.to_string(),
     };
-    let texts = fields.values().filter_map(serde_json::Value::as_str);
-    texts.collect::<Vec<_>>().join(" ")
-}
-
-fn converted(table: &findings::Table) -> Table {
-    let mut converted = Table::new(table.title.clone());
-    for (index, heading) in table.columns.iter().enumerate() {
-        let mut column = table.rows.iter().filter_map(|row| row.get(index));
-        let words = column.any(|datum| matches!(datum, Datum::Text(_)));
-        converted = if words {
-            converted.text(heading.clone())
-        } else {
-            converted.number(heading, "")
-        };
-    }
-    for row in &table.rows {
-        converted = converted.row(row.iter().map(Datum::to_string));
-    }
-    converted
+    let text = |value: &Value| match (value.as_str(), value.as_array()) {
+        (Some(text), _) => text.to_owned(),
+        (None, Some(items)) => items.iter().map(item).join(", "),
+        (None, None) => value.to_string(),
+    };
+    let mut table = Table::new("Parameters", ["parameter", "value"]);
+    let fields = outcome.parameters.as_object().into_iter().flatten();
+    let rows = fields.map(|(name, value)| vec![name.replace('_', " ").into(), text(value).into()]);
+    table.rows = rows.collect();
+    table
 }
 
 /// Panels of one kind stand in one figure: a title `KIND, N = 12` names kind and panel.
 fn figures(outcome: &Outcome, command: &str) -> Vec<Figure> {
-    let spread = match outcome.experiment {
-        "loss" => Spread::Confidence95,
-        _ => Spread::Quartiles,
-    };
     let mut kinds: Vec<(String, Vec<Panel>)> = Vec::new();
     for drawn in &outcome.findings.figures {
         let (kind, panel) = match drawn.title.rsplit_once(", N = ") {
             Some((kind, peers)) => (kind.to_owned(), format!("N = {peers}")),
             None => (drawn.title.clone(), String::new()),
         };
-        let panel = panel_of(drawn, panel, spread);
-        match kinds
-            .iter_mut()
-            .find(|(other, panels)| *other == kind && panels.len() < PANELS)
-        {
+        let panel = panel_of(drawn, panel);
+        let has_room = |(other, panels): &&mut (String, Vec<Panel>)| *other == kind && panels.len() < PANELS;
+        match kinds.iter_mut().find(has_room) {
             Some((_, panels)) => panels.push(panel),
             None => kinds.push((kind, vec![panel])),
         }
@@ -232,87 +224,57 @@ fn figures(outcome: &Outcome, command: &str) -> Vec<Figure> {
     let count = outcome.histograms.len().div_ceil(PANELS);
     let histograms = outcome.histograms.chunks(PANELS).zip(1..);
     kinds.extend(histograms.map(|(chunk, number)| {
-        let panels = chunk.iter().map(histogram).collect();
-        let part = if count > 1 {
-            format!(", {number} of {count}")
-        } else {
-            String::new()
-        };
-        (format!("Distribution over the repetitions{part}"), panels)
+        let mut kind = "Distribution over the repetitions".to_owned();
+        if count > 1 {
+            kind.push_str(&format!(", {number} of {count}"));
+        }
+        (kind, chunk.iter().map(histogram).collect())
     }));
-    let figure = |(number, (kind, panels)): (usize, (String, Vec<Panel>))| {
-        let mut figure = Figure::new(format!("{}-{}", outcome.experiment, number + 1), kind).command(command);
-        figure = figure.columns(panels.len().clamp(1, 3));
-        figure.panels = panels;
-        figure
+    let figure = |(number, (title, panels)): (usize, (String, Vec<Panel>))| Figure {
+        id: format!("{}-{number}", outcome.experiment),
+        title,
+        command: command.to_owned(),
+        spread: match outcome.experiment {
+            "loss" => Spread::Confidence95,
+            _ => Spread::Quartiles,
+        },
+        panels,
     };
-    kinds.into_iter().enumerate().map(figure).collect()
+    (1..).zip(kinds).map(figure).collect()
 }
 
-/// `LABEL, UNIT`.
-fn label(text: &str) -> (String, String) {
-    match text.rsplit_once(", ") {
-        Some((label, unit)) => (label.to_owned(), unit.to_owned()),
-        None => (text.to_owned(), "number".to_owned()),
-    }
-}
-
+/// An axis `LABEL, UNIT`.
 fn axis(text: &str, values: impl Iterator<Item = f64>) -> Axis {
-    let (label, unit) = label(text);
-    let (mut least, mut most) = (f64::INFINITY, 0.0_f64);
-    for value in values.filter(|value| value.is_finite()) {
-        least = least.min(value);
-        most = most.max(value);
-    }
-    if least > 0.0 && most / least > DECADES {
-        Axis::log(label, unit)
-    } else {
-        Axis::linear(label, unit)
-    }
+    let (label, unit) = text.rsplit_once(", ").unwrap_or((text, "number"));
+    let ends = values.filter(|value| value.is_finite()).minmax().into_option();
+    let scale = match ends {
+        Some((least, most)) if least > 0.0 && most / least > DECADES => Scale::Log,
+        _ if WHOLE.contains(&unit) => Scale::Count,
+        _ => Scale::Linear,
+    };
+    Axis::new(label, unit, scale)
 }
 
-fn panel_of(drawn: &findings::Figure, title: String, spread: Spread) -> Panel {
+fn panel_of(drawn: &findings::Figure, title: String) -> Panel {
     let points = || drawn.series.iter().flat_map(|series| &series.points);
     let x = axis(&drawn.x_label, points().map(|point| point.x));
     let mut y = axis(&drawn.y_label, points().map(|point| point.y));
-    if let Scale::Linear = y.scale {
-        let most = points()
-            .map(|point| point.range.map_or(point.y, |(_, high)| high))
-            .fold(0.0, f64::max);
-        if points().all(|point| point.y >= 0.0) && most > 0.0 {
-            y = y.range(0.0, most * 1.05);
-        }
+    let tops = points().map(|point| point.range.map_or(point.y, |(_, high)| high));
+    let most = tops.fold(0.0, f64::max);
+    if y.scale != Scale::Log && points().all(|point| point.y >= 0.0) && most > 0.0 {
+        y.range = Some((0.0, most * 1.05));
     }
-    let mut panel = Panel::new(title, x, y);
-    for series in &drawn.series {
-        let drawn = if series.is_reference {
-            let values = series.points.iter().map(|point| (point.x, point.y));
-            Series::Curve {
-                name: series.name.clone(),
-                values: values.collect(),
-            }
-        } else {
-            let point = |point: &findings::Point| match point.range {
-                Some((low, high)) => Point::new(point.x, point.y).between(low, high),
-                None => Point::new(point.x, point.y),
-            };
-            let values = series.points.iter().map(point).collect();
-            Series::Points {
-                name: series.name.clone(),
-                spread,
-                values,
-                joined: spread == Spread::Quartiles,
-            }
-        };
-        panel.series.push(drawn);
-    }
-    panel
+    let drawn = Drawn::Series(drawn.series.clone());
+    Panel { title, x, y, drawn }
 }
 
 fn histogram(values: &findings::Histogram) -> Panel {
-    let x = Axis::linear("time", values.unit.clone());
-    let y = Axis::count("repetitions", "number");
-    Panel::new(values.title.clone(), x, y).histogram(values.title.clone(), Histogram::of(&values.values))
+    Panel {
+        title: values.title.clone(),
+        x: Axis::new("time", values.unit.clone(), Scale::Linear),
+        y: Axis::new("repetitions", "number", Scale::Count),
+        drawn: Drawn::Histogram(values.title.clone(), Histogram::of(&values.values)),
+    }
 }
 
 #[cfg(test)]
@@ -358,6 +320,8 @@ mod tests {
                 tables: vec![table],
                 figures: vec![figure(12, true), figure(24, false)],
                 notes: vec!["random lost more".to_owned()],
+                summary: vec!["in short".to_owned()],
+                advice: vec!["keep copies".to_owned()],
             },
         }
     }
@@ -390,6 +354,8 @@ mod tests {
             "&lt;random&gt;",
             "random lost more",
             "quick run",
+            "Loss when peers die together: in short",
+            "Churn: keep copies",
         ] {
             assert!(page.contains(expected), "{expected}");
         }

@@ -1,6 +1,9 @@
 //! The report as Markdown (`CommonMark` with the tables of GitHub), with figures as files beside it.
 
-use super::{Anchors, Block, Report, Section, Table, pieces, svg};
+use comfy_table::presets::ASCII_MARKDOWN;
+
+use super::{Anchors, Block, Report, Section, aligned, pieces, svg};
+use crate::experiment::findings::Table;
 
 /// A text and the figures it links to: file name and document.
 pub(super) struct Markdown {
@@ -29,23 +32,20 @@ pub(super) fn render(report: &Report) -> Markdown {
     };
     let mut links = Anchors::default();
     let mut contents = String::new();
-    if !report.setup.is_empty() {
-        let id = links.unique("set-up");
-        contents.push_str(&format_entry(0, "Set-up", &id));
-    }
+    list(&report.opening, 0, &mut links, &mut contents);
+    contents.push_str(&format_entry(0, "Set-up", &links.unique("set-up")));
     for section in &report.sections {
         list(section, 0, &mut links, &mut contents);
     }
     writer.block(contents.trim_end());
-    if !report.setup.is_empty() {
-        writer.heading("Set-up", 2);
-        let mut table = Table::new("").text("").text("");
-        for (name, value) in &report.setup {
-            table = table.row([name, value]);
-        }
-        let drawn = grid(&table);
-        writer.block(&drawn);
-    }
+    writer.section(&report.opening, 2);
+    writer.heading("Set-up", 2);
+    let mut table = Table::new("", ["", ""]);
+    let rows = report.setup.iter();
+    table.rows = rows
+        .map(|(name, value)| vec![name.as_str().into(), value.as_str().into()])
+        .collect();
+    writer.block(&grid(&table));
     for section in &report.sections {
         writer.section(section, 2);
     }
@@ -113,44 +113,23 @@ fn escape(text: &str, into: &mut String) {
 
 /// A table with its columns in line.
 fn grid(table: &Table) -> String {
-    let head: Vec<String> = table.columns.iter().map(|column| rich(&column.heading)).collect();
-    let rows: Vec<Vec<String>> = table
-        .aligned()
-        .iter()
-        .map(|row| row.iter().map(|cell| rich_cell(cell)).collect())
-        .collect();
-    let wide = |at: usize| {
-        let cells = rows.iter().chain([&head]).filter_map(|row| row.get(at));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(3)
-    };
-    let widths: Vec<usize> = (0..head.len()).map(wide).collect();
-    let line = |cells: &[String]| {
-        let mut line = String::from("|");
-        for ((cell, width), column) in cells.iter().zip(&widths).zip(&table.columns) {
-            let pad = " ".repeat(width - cell.chars().count());
-            let (left, right) = if column.numeric {
-                (pad.as_str(), "")
-            } else {
-                ("", pad.as_str())
-            };
-            line.extend([" ", left, cell, right, " |"]);
-        }
-        line.push('\n');
-        line
-    };
-    let rule = widths.iter().zip(&table.columns).map(|(width, column)| {
-        let dashes = "-".repeat(width - 1);
-        if column.numeric {
-            format!("{dashes}:")
-        } else {
-            format!("{dashes}-")
-        }
+    let mut drawn = comfy_table::Table::new();
+    drawn.load_style(ASCII_MARKDOWN);
+    drawn.set_header(table.columns.iter().map(|heading| rich(heading)));
+    for row in aligned(table) {
+        drawn.add_row(row.iter().map(|cell| rich_cell(cell)));
+    }
+    table.align(&mut drawn);
+    let drawn = drawn.to_string();
+    let (head, rest) = drawn.split_once('\n').unwrap_or((&drawn, ""));
+    let (rule, rows) = rest.split_once('\n').unwrap_or((rest, ""));
+    // A colon at the end of its rule sets a column flush right.
+    let rules = rule.trim_matches('|').split('|').enumerate();
+    let rules = rules.map(|(at, rule)| match table.is_numeric(at) {
+        true => format!("{}:", rule.get(1..).unwrap_or_default()),
+        false => rule.to_owned(),
     });
-    let rule: Vec<String> = rule.collect();
-    [line(&head), line(&rule)]
-        .into_iter()
-        .chain(rows.iter().map(|row| line(row)))
-        .collect()
+    format!("{head}\n|{}|\n{rows}", rules.collect::<Vec<_>>().join("|"))
 }
 
 /// A cell keeps the blanks that align it.
@@ -189,7 +168,7 @@ impl Writer {
                 }
                 Block::Table(table) => {
                     self.tables += 1;
-                    let caption = format!("**Table {}.** {}", self.tables, rich(&table.caption));
+                    let caption = format!("**Table {}.** {}", self.tables, rich(&table.title));
                     self.block(&caption);
                     self.block(&grid(table));
                 }
@@ -206,14 +185,12 @@ impl Writer {
         self.block(&format!("![{}]({name})", rich(&figure.title.replace('`', "'"))));
         self.figures.push((name, svg::document(figure, &self.palette)));
         let number = self.figures.len();
-        let caption = rich(&figure.full_caption());
+        let caption = rich(&figure.caption());
         let line = format!("**Figure {number}.** {}. {caption}", rich(&figure.title));
         self.block(&line);
-        if !figure.command.is_empty() {
-            // Indented, as no fence is longer than every text.
-            let command: Vec<String> = figure.command.lines().map(|line| format!("    {line}")).collect();
-            self.block(&command.join("\n"));
-        }
+        // Indented, as no fence is longer than every text.
+        let command: Vec<String> = figure.command.lines().map(|line| format!("    {line}")).collect();
+        self.block(&command.join("\n"));
     }
 }
 
@@ -222,6 +199,7 @@ mod tests {
     use pulldown_cmark::{Event, Options, Parser};
 
     use super::*;
+    use crate::experiment::findings::Datum;
 
     fn read(markdown: &str) -> String {
         let events = Parser::new_ext(markdown, Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH);
@@ -255,7 +233,8 @@ mod tests {
         ];
         for text in hard {
             assert_eq!(read(&rich(text)), text);
-            let table = Table::new("").text("x").row([text]);
+            let mut table = Table::new("", ["x"]);
+            table.rows.push(vec![text.into()]);
             assert_eq!(read(&grid(&table)), format!("x{text}"));
         }
         assert_eq!(rich("see `put --code rs:4+2` *"), "see `put --code rs:4+2` \\*");
@@ -264,16 +243,17 @@ mod tests {
 
     #[test]
     fn columns_are_in_line() {
-        let table = Table::new("").text("Policy").number("Lost", "%");
-        let table = table
-            .row(["random", "5.5"])
-            .row(["copysets", "0.17"])
-            .row(["buddies"]);
+        let mut table = Table::new("", ["Policy", "Lost (%)"]);
+        table.rows = vec![
+            vec!["random".into(), 5.5.into()],
+            vec!["copysets".into(), 0.17.into()],
+            vec!["buddies".into(), Datum::Nothing],
+        ];
         let drawn = grid(&table);
         let expected = "| Policy   | Lost \\(%\\) |";
         assert!(drawn.starts_with(&expected.replace('\\', "")), "{drawn}");
         let widths: Vec<usize> = drawn.lines().map(|line| line.chars().count()).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{drawn}");
-        assert!(drawn.contains("5.5\u{2007} |"), "{drawn}");
+        assert!(drawn.contains("5.50\u{2007} |"), "{drawn}");
     }
 }

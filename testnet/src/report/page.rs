@@ -1,12 +1,18 @@
 //! The report as one HTML page that loads nothing.
 
-use super::figure::Figure;
-use super::markup::Element;
-use super::palette::Palette;
-use super::{Anchors, Block, Report, Section, Table, pieces, svg};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-/// Without `<`, `>`, `&` and `"`: see the head of `markup`.
+use super::figure::Figure;
+use super::palette::Palette;
+use super::{Anchors, Block, Report, Section, aligned, legible, pieces, svg};
+use crate::experiment::findings::Table;
+
+/// Without `<`, `>`, `&` and `"`, which XML and HTML parsers read in different ways.
 const STYLE: &str = include_str!("page.css");
+/// Closed as XML demands and HTML allows.
+const META: &str = "<meta charset=\"utf-8\"/>\
+    <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\
+    <meta name=\"color-scheme\" content=\"light dark\"/>";
 
 struct Writer {
     palette: Palette,
@@ -23,146 +29,130 @@ pub(super) fn render(report: &Report) -> String {
         figures: 0,
         tables: 0,
     };
-    let mut contents = Element::new("ul");
-    let mut main = Element::new("main");
-    if !report.setup.is_empty() {
-        let id = writer.anchors.unique("set-up");
-        contents.push(entry(&id, "Set-up"));
-        main.push(setup(report, &id));
-    }
-    for section in &report.sections {
-        let (element, link) = writer.section(section, false);
-        main.push(element);
-        contents.push(link);
-    }
-    let head = Element::new("head")
-        .child(Element::new("meta").set("charset", "utf-8"))
-        .child(
-            Element::new("meta")
-                .set("name", "viewport")
-                .set("content", "width=device-width, initial-scale=1"),
-        )
-        .child(
-            Element::new("meta")
-                .set("name", "color-scheme")
-                .set("content", "light dark"),
-        )
-        .child(Element::new("title").text(report.title.as_str()))
-        .child(Element::new("style").text(STYLE));
-    let heading = Element::new("h1").children(rich(&report.title));
-    let nav = Element::new("nav").set("aria-label", "Contents");
-    let nav = nav.child(Element::new("h2").text("Contents")).child(contents);
-    let body = Element::new("body")
-        .child(Element::new("header").child(heading))
-        .child(nav)
-        .child(main);
-    let html = Element::new("html").set("lang", "en").child(head).child(body);
-    format!("<!DOCTYPE html>\n{html}\n")
+    let (opening, opening_link) = writer.section(&report.opening, false);
+    let setup = writer.anchors.unique("set-up");
+    let sections: Vec<_> = report
+        .sections
+        .iter()
+        .map(|section| writer.section(section, false))
+        .collect();
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                (PreEscaped(META))
+                title { (report.title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header { h1 { (rich(&report.title)) } }
+                nav aria-label="Contents" {
+                    h2 { "Contents" }
+                    ul {
+                        (opening_link)
+                        (entry(&setup, "Set-up", None))
+                        @for (_, link) in &sections { (link) }
+                    }
+                }
+                main {
+                    (opening)
+                    section id=(setup) {
+                        h2 { "Set-up" }
+                        .wide { table.setup { tbody {
+                            @for (name, value) in &report.setup {
+                                tr { th scope="row" { (rich(name)) } td { (rich(value)) } }
+                            }
+                        } } }
+                    }
+                    @for (section, _) in &sections { (section) }
+                }
+            }
+        }
+    };
+    legible(&page.into_string()) + "\n"
 }
 
-fn entry(id: &str, heading: &str) -> Element {
-    let link = Element::new("a").set("href", format!("#{id}"));
-    Element::new("li").child(link.children(rich(heading)))
+fn entry(id: &str, heading: &str, parts: Option<Markup>) -> Markup {
+    html! {
+        li {
+            a href={ "#" (id) } { (rich(heading)) }
+            @if let Some(parts) = parts { ul { (parts) } }
+        }
+    }
 }
 
 /// Text with its code; as elements, since that is what headings, cells and paragraphs take.
-fn rich(text: &str) -> Vec<Element> {
-    let piece = |(code, piece): (bool, &str)| Element::new(if code { "code" } else { "span" }).text(piece);
-    pieces(text).into_iter().map(piece).collect()
-}
-
-fn setup(report: &Report, id: &str) -> Element {
-    let row = |(name, value): &(String, String)| {
-        let name = Element::new("th").set("scope", "row").children(rich(name));
-        Element::new("tr")
-            .child(name)
-            .child(Element::new("td").children(rich(value)))
-    };
-    let body = Element::new("tbody").children(report.setup.iter().map(row));
-    let table = Element::new("table").set("class", "setup").child(body);
-    let section = Element::new("section")
-        .set("id", id)
-        .child(Element::new("h2").text("Set-up"));
-    section.child(Element::new("div").set("class", "wide").child(table))
+fn rich(text: &str) -> Markup {
+    html! {
+        @for (code, piece) in pieces(text) {
+            @if code { code { (piece) } } @else { span { (piece) } }
+        }
+    }
 }
 
 impl Writer {
-    /// A section and its line in the contents.
-    fn section(&mut self, section: &Section, below: bool) -> (Element, Element) {
+    /// A section and its entry in the contents.
+    fn section(&mut self, section: &Section, below: bool) -> (Markup, Markup) {
         let id = self.anchors.unique(&section.heading);
-        let heading = Element::new(if below { "h3" } else { "h2" }).children(rich(&section.heading));
-        let mut element = Element::new("section").set("id", &id).child(heading);
-        for block in &section.blocks {
-            element.push(match block {
-                Block::Paragraph(text) => Element::new("p").children(rich(text)),
-                Block::List(items) => {
-                    let item = |item: &String| Element::new("li").children(rich(item));
-                    Element::new("ul").children(items.iter().map(item))
-                }
-                Block::Table(table) => self.table(table),
-                Block::Figure(figure) => self.figure(figure),
-            });
-        }
-        let mut links = Element::new("ul");
-        for part in &section.sections {
-            let (part, link) = self.section(part, true);
-            element.push(part);
-            links.push(link);
-        }
-        let mut link = entry(&id, &section.heading);
-        if !section.sections.is_empty() {
-            link.push(links);
-        }
-        (element, link)
-    }
-
-    fn table(&mut self, table: &Table) -> Element {
-        self.tables += 1;
-        let label = Element::new("strong").text(format!("Table {}. ", self.tables));
-        let caption = Element::new("caption")
-            .child(label)
-            .children(rich(&table.caption));
-        let class = |numeric: bool| if numeric { "number" } else { "text" };
-        let head = table.columns.iter().map(|column| {
-            let cell = Element::new("th")
-                .set("scope", "col")
-                .set("class", class(column.numeric));
-            cell.children(rich(&column.heading))
-        });
-        let row = |cells: Vec<String>| {
-            let cells = table.columns.iter().zip(cells);
-            Element::new("tr").children(cells.map(|(column, cell)| {
-                Element::new("td")
-                    .set("class", class(column.numeric))
-                    .children(rich(&cell))
-            }))
+        let blocks: Vec<Markup> = section.blocks.iter().map(|block| self.block(block)).collect();
+        let parts: Vec<_> = section
+            .sections
+            .iter()
+            .map(|part| self.section(part, true))
+            .collect();
+        let links = (!parts.is_empty()).then(|| html! { @for (_, link) in &parts { (link) } });
+        let element = html! {
+            section id=(id) {
+                @if below { h3 { (rich(&section.heading)) } } @else { h2 { (rich(&section.heading)) } }
+                @for block in blocks { (block) }
+                @for (part, _) in &parts { (part) }
+            }
         };
-        let body = table.aligned().into_iter().map(row);
-        let element = Element::new("table")
-            .child(caption)
-            .child(Element::new("thead").child(Element::new("tr").children(head)))
-            .child(Element::new("tbody").children(body));
-        Element::new("div").set("class", "wide").child(element)
+        (element, entry(&id, &section.heading, links))
     }
 
-    fn figure(&mut self, figure: &Figure) -> Element {
+    fn block(&mut self, block: &Block) -> Markup {
+        match block {
+            Block::Paragraph(text) => html! { p { (rich(text)) } },
+            Block::List(items) => html! { ul { @for item in items { li { (rich(item)) } } } },
+            Block::Table(table) => self.table(table),
+            Block::Figure(figure) => self.figure(figure),
+        }
+    }
+
+    fn table(&mut self, table: &Table) -> Markup {
+        self.tables += 1;
+        let class = |at: usize| if table.is_numeric(at) { "number" } else { "text" };
+        html! {
+            .wide { table {
+                caption { strong { "Table " (self.tables) ". " } (rich(&table.title)) }
+                thead { tr {
+                    @for (at, heading) in table.columns.iter().enumerate() {
+                        th scope="col" class=(class(at)) { (rich(heading)) }
+                    }
+                } }
+                tbody {
+                    @for row in aligned(table) {
+                        tr { @for (at, cell) in row.iter().enumerate() { td class=(class(at)) { (rich(cell)) } } }
+                    }
+                }
+            } }
+        }
+    }
+
+    fn figure(&mut self, figure: &Figure) -> Markup {
         self.figures += 1;
         let id = self.anchors.unique(&format!("figure {}", figure.id));
-        let label = format!("Figure {}. ", self.figures);
-        let mut caption = Element::new("figcaption")
-            .child(Element::new("strong").text(label + &figure.title + ". "))
-            .children(rich(&figure.full_caption()));
-        if !figure.command.is_empty() {
-            let command = Element::new("code").text(figure.command.as_str());
-            caption.push(Element::new("pre").child(command));
+        html! {
+            figure id=(id) {
+                .legend { (svg::legend(figure, &self.palette)) }
+                .panels style={ "--columns:" (svg::columns(figure)) } { (svg::panels(figure, &self.palette)) }
+                figcaption {
+                    strong { "Figure " (self.figures) ". " (figure.title) ". " }
+                    (rich(&figure.caption()))
+                    pre { code { (figure.command) } }
+                }
+            }
         }
-        let columns = format!("--columns:{}", svg::columns(figure));
-        let panels = Element::new("div").set("class", "panels").set("style", columns);
-        let legend = Element::new("div").set("class", "legend");
-        Element::new("figure")
-            .set("id", id)
-            .child(legend.children(svg::legend(figure, &self.palette)))
-            .child(panels.children(svg::panels(figure, &self.palette)))
-            .child(caption)
     }
 }

@@ -5,15 +5,16 @@
 //! on log axes and no legend outside of a panel; what would be left of it is less than what is here.
 //!
 //! Colours are attributes and text is `currentColor`, so that a viewer without style sheets shows the light
-//! scheme. What is drawn between the axes is cut there by arithmetic, not by a clip path.
+//! scheme. Elements are never closed by omission: XML and HTML parsers read the same.
 
 mod frame;
 mod marks;
 
-use super::figure::{Figure, Panel, Series, Spread};
-use super::markup::Element;
+use maud::{Markup, PreEscaped, html};
+
+use super::figure::{Drawn, Figure, Panel, Spread};
 use super::palette::Palette;
-use super::text;
+use super::{legible, text};
 use marks::Swatch;
 
 pub(super) const FONT: &str =
@@ -35,24 +36,23 @@ struct Format {
     tick: f64,
 }
 
+/// A length to a hundredth, as short as can be.
+pub(super) fn px(value: f64) -> String {
+    let text = format!("{value:.2}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0" } else { text }.to_owned()
+}
+
 /// How many panels stand beside each other.
 pub(super) fn columns(figure: &Figure) -> usize {
-    let count = figure.panels.len().max(1);
-    let usual = match count {
-        1..=3 => count,
-        4 => 2,
-        5 | 6 | 9 => 3,
-        _ => 4,
-    };
-    figure.columns.unwrap_or(usual).clamp(1, count)
+    figure.panels.len().clamp(1, 3)
 }
 
 fn format(figure: &Figure) -> Format {
     let (width, height, letters) = match columns(figure) {
         1 => (640.0, 340.0, 13.0),
         2 => (473.0, 310.0, 12.5),
-        3 => (310.0, 270.0, 12.0),
-        _ => (229.0, 190.0, 11.0),
+        _ => (310.0, 270.0, 12.0),
     };
     Format {
         width,
@@ -64,32 +64,30 @@ fn format(figure: &Figure) -> Format {
 }
 
 /// The panels, each an `svg` of its own, for a page that lays them out.
-pub(super) fn panels(figure: &Figure, palette: &Palette) -> Vec<Element> {
+pub(super) fn panels(figure: &Figure, palette: &Palette) -> Markup {
     let format = format(figure);
     let margins = frame::margins(&figure.panels, format);
-    let one = |panel: &Panel| {
+    let label = |panel: &Panel| {
         let title = [figure.title.as_str(), panel.title.as_str()].join(" – ");
-        let label = format!(
-            "{}: {} against {}",
-            title.trim_end_matches(" – "),
-            panel.y.text(),
-            panel.x.text()
-        );
-        root(format.width, format.height, &label).child(frame::draw(panel, palette, format, margins))
+        let title = title.trim_end_matches(" – ");
+        format!("{title}: {} against {}", panel.y.text(), panel.x.text())
     };
-    figure.panels.iter().map(one).collect()
+    html! {
+        @for panel in &figure.panels {
+            (root(format.width, format.height, false, &label(panel), &html! {
+                (frame::draw(panel, palette, figure.spread, format, margins))
+            }))
+        }
+    }
 }
 
 /// The entries of the legend, each an `svg` of its own.
-pub(super) fn legend(figure: &Figure, palette: &Palette) -> Vec<Element> {
-    let one = |entry: Entry| {
-        let label = entry.label.clone();
-        root(entry.width(), LEGEND_LINE, &label)
-            .at("width", entry.width())
-            .at("height", LEGEND_LINE)
-            .child(entry.draw(0.0, 0.0))
-    };
-    entries(figure, palette).into_iter().map(one).collect()
+pub(super) fn legend(figure: &Figure, palette: &Palette) -> Markup {
+    html! {
+        @for entry in entries(figure, palette) {
+            (root(entry.width(), LEGEND_LINE, true, &entry.label, &entry.draw(0.0, 0.0)))
+        }
+    }
 }
 
 /// The whole figure as a document.
@@ -98,12 +96,11 @@ pub(super) fn document(figure: &Figure, palette: &Palette) -> String {
     let columns = columns(figure);
     let real = |number: usize| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
     let width = (real(columns) * (format.width + GAP) + GAP).max(2.0 * GAP + 320.0);
-    let mut body = Vec::new();
+    let mut body: Vec<Markup> = Vec::new();
     let mut top = GAP;
     for line in text::wrap(&figure.title, 16.5, width - 2.0 * GAP) {
         top += 16.0;
-        let heading = Element::new("text").at("x", GAP).at("y", top);
-        body.push(heading.set("font-size", 15).set("font-weight", 600).text(line));
+        body.push(html! { text x=(px(GAP)) y=(px(top)) font-size="15" font-weight="600" { (line) } });
         top += 4.0;
     }
     top += 6.0;
@@ -121,32 +118,30 @@ pub(super) fn document(figure: &Figure, palette: &Palette) -> String {
     for row in figure.panels.chunks(columns) {
         for (at, panel) in row.iter().enumerate() {
             let left = GAP + real(at) * (format.width + GAP);
-            let place = format!("translate({left} {top})");
-            let drawing = frame::draw(panel, palette, format, margins);
-            body.push(Element::new("g").set("transform", place).child(drawing));
+            let drawing = frame::draw(panel, palette, figure.spread, format, margins);
+            body.push(html! { g transform={ "translate(" (left) " " (top) ")" } { (drawing) } });
         }
         top += format.height + GAP;
     }
-    let paper = Element::new("rect").set("class", "paper").set("fill", "#fff");
-    root(width, top, &figure.title)
-        .at("width", width)
-        .at("height", top)
-        .child(Element::new("style").text(STYLE))
-        .child(paper.at("width", width).at("height", top))
-        .children(body)
-        .to_string()
+    let body = html! {
+        style { (PreEscaped(STYLE)) }
+        rect.paper fill="#fff" width=(px(width)) height=(px(top)) {}
+        @for part in body { (part) }
+    };
+    legible(&root(width, top, true, &figure.title, &body).into_string())
 }
 
-fn root(width: f64, height: f64, label: &str) -> Element {
-    let view = format!("0 0 {} {}", super::markup::px(width), super::markup::px(height));
-    Element::new("svg")
-        .set("xmlns", "http://www.w3.org/2000/svg")
-        .set("viewBox", view)
-        .set("role", "img")
-        .set("aria-label", label)
-        .set("font-family", FONT)
-        .set("fill", "currentColor")
-        .child(Element::new("title").text(label))
+/// An `svg` element; `sized` where nothing else gives it a size.
+fn root(width: f64, height: f64, sized: bool, label: &str, body: &Markup) -> Markup {
+    let (width, height) = (px(width), px(height));
+    html! {
+        svg xmlns="http://www.w3.org/2000/svg" viewBox={ "0 0 " (width) " " (height) } role="img"
+            aria-label=(label) font-family=(FONT) fill="currentColor"
+            width=[sized.then_some(&width)] height=[sized.then_some(&height)] {
+            title { (label) }
+            (body)
+        }
+    }
 }
 
 /// A line of the legend: how something looks and what it is.
@@ -160,98 +155,71 @@ impl Entry {
         marks::SWATCH_WIDTH + 7.0 + text::width(&self.label, LEGEND_SIZE)
     }
 
-    fn draw(&self, left: f64, top: f64) -> Element {
-        let place = format!(
-            "translate({} {})",
-            super::markup::px(left),
-            super::markup::px(top)
-        );
-        let label = Element::new("text")
-            .at("x", marks::SWATCH_WIDTH + 7.0)
-            .at("y", LEGEND_LINE / 2.0 + LEGEND_SIZE * 0.35)
-            .at("font-size", LEGEND_SIZE)
-            .text(self.label.as_str());
-        Element::new("g")
-            .set("class", "legend")
-            .set("transform", place)
-            .child(self.swatch.draw(LEGEND_LINE))
-            .child(label)
+    fn draw(&self, left: f64, top: f64) -> Markup {
+        let (x, y) = (marks::SWATCH_WIDTH + 7.0, LEGEND_LINE / 2.0 + LEGEND_SIZE * 0.35);
+        html! {
+            g.legend transform={ "translate(" (px(left)) " " (px(top)) ")" } {
+                (self.swatch.draw(LEGEND_LINE))
+                text x=(px(x)) y=(px(y)) font-size=(px(LEGEND_SIZE)) { (self.label) }
+            }
+        }
     }
 }
 
 /// One entry per name, then what lines, points and intervals mean in general.
 fn entries(figure: &Figure, palette: &Palette) -> Vec<Entry> {
-    let all: Vec<&Series> = figure.panels.iter().flat_map(|panel| &panel.series).collect();
     let mut entries: Vec<Entry> = Vec::new();
     let mut both = false;
-    for series in &all {
-        let name = series.name();
+    for name in figure.names() {
         if entries.iter().any(|entry| entry.label == name) {
             continue;
         }
         let mut swatch = Swatch {
             look: Some(palette.look(name)),
+            filled: true,
             ..Swatch::default()
         };
-        for same in all.iter().filter(|other| other.name() == name) {
-            match same {
-                Series::Curve { .. } => swatch.line = true,
-                Series::Points { joined, .. } => {
-                    swatch.marker = true;
-                    swatch.dotted |= joined;
-                }
-                Series::Histogram { .. } | Series::Bars { .. } => swatch.filled = true,
-            }
+        for same in figure.series().filter(|series| series.name == name) {
+            swatch.filled = false;
+            swatch.line |= same.is_reference;
+            swatch.marker |= !same.is_reference;
+            swatch.dotted |= !same.is_reference && figure.spread == Spread::Quartiles;
         }
         both |= swatch.line && swatch.marker;
         let label = name.to_owned();
         entries.push(Entry { swatch, label });
     }
-    let beyond = figure.panels.iter().any(marks::has_beyond);
-    entries.extend(keys(&all, both, beyond));
+    entries.extend(keys(figure, both));
     entries
 }
 
 /// What marks mean whatever their colour; `both`: some name has a curve and points.
-fn keys(all: &[&Series], both: bool, beyond: bool) -> Vec<Entry> {
-    let spread = |wanted: Spread| {
-        all.iter().any(|series| {
-            matches!(series, Series::Points { spread, values, .. }
-                if *spread == wanted && values.iter().any(|point| point.interval.is_some()))
-        })
+fn keys(figure: &Figure, both: bool) -> Vec<Entry> {
+    let measured = figure.series().filter(|series| !series.is_reference);
+    let spread = measured
+        .flat_map(|series| &series.points)
+        .any(|point| point.range.is_some());
+    let histogram = |panel: &Panel| matches!(panel.drawn, Drawn::Histogram(..));
+    let histogram = figure.panels.iter().any(histogram);
+    let meaning = match figure.spread {
+        Spread::Confidence95 => "95 % confidence interval",
+        Spread::Quartiles => "median and quartiles",
     };
-    let histogram = all
-        .iter()
-        .any(|series| matches!(series, Series::Histogram { .. }));
-    let expected = all.iter().any(
-        |series| matches!(series, Series::Bars { bars, .. } if bars.iter().any(|bar| bar.expected.is_some())),
-    );
-    let mut keys = Vec::new();
-    let mut key = |shown: bool, label: &str, mark: fn(&mut Swatch)| {
-        if shown {
-            let mut swatch = Swatch::default();
-            mark(&mut swatch);
-            let label = label.to_owned();
-            keys.push(Entry { swatch, label });
-        }
+    let keys: [(bool, &str, fn(&mut Swatch)); 5] = [
+        (both, "predicted", |swatch| swatch.line = true),
+        (both, "measured", |swatch| swatch.marker = true),
+        (spread, meaning, |swatch| swatch.interval = true),
+        (histogram, "mean", |swatch| swatch.upright = true),
+        (histogram, "median", |swatch| {
+            (swatch.upright, swatch.dotted) = (true, true)
+        }),
+    ];
+    let shown = keys.into_iter().filter(|(shown, ..)| *shown);
+    let entry = |(_, label, mark): (bool, &str, fn(&mut Swatch))| {
+        let mut swatch = Swatch::default();
+        mark(&mut swatch);
+        let label = label.to_owned();
+        Entry { swatch, label }
     };
-    key(both, "predicted", |swatch| swatch.line = true);
-    key(both, "measured", |swatch| swatch.marker = true);
-    key(
-        spread(Spread::Confidence95),
-        "95 % confidence interval",
-        |swatch| swatch.interval = true,
-    );
-    key(spread(Spread::Quartiles), "median and quartiles", |swatch| {
-        swatch.interval = true;
-    });
-    key(beyond, "beyond the axis (0 on a log axis)", |swatch| {
-        swatch.hollow = true;
-    });
-    key(histogram, "mean", |swatch| swatch.upright = true);
-    key(histogram, "median", |swatch| {
-        (swatch.upright, swatch.dotted) = (true, true);
-    });
-    key(expected, "expected", |swatch| swatch.expected = true);
-    keys
+    shown.map(entry).collect()
 }

@@ -359,17 +359,20 @@ impl World {
                     None => continue,
                 }
             }
-            let seats = self.seats(&circle, *id, stripe.shape);
+            let preferred_holders = self.preferred_holders(&circle, *id, stripe.shape);
             let holders: BTreeSet<Who> = copies.iter().map(|(_, who)| *who).collect();
             let lacks = indices.len() < usize::from(stripe.shape.n);
-            if seats.len() < usize::from(stripe.shape.n) || lacks && !self.has_taker(&circle, *id) {
+            if preferred_holders.len() < usize::from(stripe.shape.n) || lacks && !self.has_taker(&circle, *id)
+            {
                 continue;
             }
-            if indices.len() != usize::from(stripe.shape.n) || holders != seats || copies.len() != seats.len()
+            if indices.len() != usize::from(stripe.shape.n)
+                || holders != preferred_holders
+                || copies.len() != preferred_holders.len()
             {
                 let told = self.told(&circle, *id);
                 return Some(format!(
-                    "stripe {id:?} lies as {copies:?}, its places are {seats:?}; {told}"
+                    "stripe {id:?} lies as {copies:?}, its places are {preferred_holders:?}; {told}"
                 ));
             }
         }
@@ -390,8 +393,8 @@ impl World {
             // A home that lies spreads no tombstones.
             return None;
         }
-        let seats = distinct(circle, id).take(self.setup.ring.r.min(usize::from(shape.n)));
-        let unaware: Vec<Who> = seats.filter(|who| !aware(*who)).collect();
+        let preferred_holders = distinct(circle, id).take(self.setup.ring.r.min(usize::from(shape.n)));
+        let unaware: Vec<Who> = preferred_holders.filter(|who| !aware(*who)).collect();
         let left: Vec<&(u8, Who)> = copies.iter().filter(|(_, who)| running(*who).is_some()).collect();
         let located = self.those(|host| host.is_running() && host.disk.contains_key(&(id, LOCATOR)));
         (!unaware.is_empty() || !left.is_empty() || !located.is_empty()).then(|| {
@@ -439,7 +442,7 @@ impl World {
     }
 
     /// The first n among the r hosts at or after a stripe that take shards, or are full and hold one of it.
-    fn seats(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape) -> BTreeSet<Who> {
+    fn preferred_holders(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape) -> BTreeSet<Who> {
         let sits = |who: &Who| {
             let Some(host) = self.host(*who) else { return false };
             match host.ring.as_ref().map(|ring| ring.me().state) {

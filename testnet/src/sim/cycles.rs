@@ -113,12 +113,12 @@ impl Cycles {
             }
             let cycle = || self.cycle(at);
             // Once around is one step back.
-            let turns = cycle().filter(|(at, node)| node.next <= *at).count();
-            if turns != 1 {
+            let revolutions = cycle().filter(|(at, node)| node.next <= *at).count();
+            if revolutions != 1 {
                 let owners: BTreeSet<Who> = cycle().map(|(_, node)| node.owner).collect();
                 return Err((
                     "ordered ring",
-                    format!("a cycle through hosts {owners:?} goes {turns} times around"),
+                    format!("a cycle through hosts {owners:?} goes {revolutions} times around"),
                 ));
             }
             starts.push(at);

@@ -181,7 +181,7 @@ impl World {
     }
 
     /// Makes a tombstone durable on a running host.
-    pub(crate) fn bury(&mut self, who: Who, stripe: Id, shape: Shape) -> bool {
+    pub(crate) fn store_tombstone(&mut self, who: Who, stripe: Id, shape: Shape) -> bool {
         let tenure = Tenure::Deleted {
             until: self.now + micros(RETENTION),
         };
@@ -514,7 +514,7 @@ impl World {
         for (index, peer) in targets {
             let to = self.who(*peer).filter(|to| self.reaches(who, *to));
             let stored = match (shape, to) {
-                (Some(shape), Some(to)) if *index == TOMBSTONE => self.bury(to, stripe, shape),
+                (Some(shape), Some(to)) if *index == TOMBSTONE => self.store_tombstone(to, stripe, shape),
                 (Some(shape), Some(to)) => {
                     let tenure = Tenure::Committed;
                     let stored = self.store(to, (stripe, *index), Stored { shape, tenure });

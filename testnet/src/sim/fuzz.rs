@@ -4,8 +4,8 @@ use std::num::NonZero;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use super::injector::{self, Outcome};
 use super::link::{Change, Network};
-use super::nemesis::{self, Outcome};
 use super::policy::Policy;
 use super::scenario::{Action, Keeping, Pick, Scenario, Step};
 use super::{below, chance, generator, pick, uniform};
@@ -112,7 +112,7 @@ fn lie(scenario: &mut Scenario, seed: u64) {
     if keeping.n - keeping.k < 2 && keeping.k > 1 {
         keeping.k -= 1;
     }
-    // Where hosts are nearly full, what is taken and made good makes them full and not full in turns: views
+    // Where hosts are nearly full, what is taken and made good makes them full and not full in turn: views
     // are never all the latest.
     keeping.capacity = Keeping::default().capacity;
     let spare = usize::from(keeping.n - keeping.k);
@@ -470,7 +470,7 @@ pub fn batch(
             scope.spawn(|| {
                 while let Some(seed) = next(&shared, first, seeds) {
                     let scenario = draw(seed, peers);
-                    let outcome = nemesis::run(&scenario, seed, flaw);
+                    let outcome = injector::run(&scenario, seed, flaw);
                     let mut shared = lock(&shared);
                     shared.0.add(seed, outcome);
                     if stop(&shared.0) {

@@ -115,7 +115,7 @@ pub(super) struct Wants {
     pub(super) wake: Option<u64>,
     pub(super) view_changed: bool,
     /// Peers it no longer counts among the living.
-    pub(super) buried: Vec<Peer>,
+    pub(super) declared_dead: Vec<Peer>,
     pub(super) left: bool,
 }
 
@@ -131,7 +131,7 @@ impl Host {
             match event {
                 RingEvent::PeerDown(peer) => {
                     members_changed = true;
-                    wants.buried.push(peer);
+                    wants.declared_dead.push(peer);
                 }
                 RingEvent::Departed(peer) => departed.push(peer),
                 RingEvent::PhaseChanged(_) | RingEvent::PeerUp(_) | RingEvent::PeerChanged(_) => {

@@ -154,10 +154,10 @@ impl World {
     /// What a liar says that it holds of a stripe.
     fn claimed(who: Who, stripe: &Stripe) -> Vec<u8> {
         let located = stripe.shape.placement.needs_locators();
-        let buried = stripe.deleted || who % 2 == 1;
+        let declared_dead = stripe.deleted || who % 2 == 1;
         let mut indices: Vec<u8> = (0..stripe.shape.n).collect();
         indices.extend(located.then_some(LOCATOR));
-        indices.extend(buried.then_some(TOMBSTONE));
+        indices.extend(declared_dead.then_some(TOMBSTONE));
         indices
     }
 

@@ -68,7 +68,7 @@ impl World {
     }
 
     /// A ring no longer counts a peer among the living.
-    pub(super) fn check_burial(&mut self, who: Who, peer: Peer) {
+    pub(super) fn check_declared_dead(&mut self, who: Who, peer: Peer) {
         let ring = self.host(who).and_then(|host| host.ring.as_ref());
         let dead = matches!(
             ring.and_then(|ring| ring.liveness(peer)),
@@ -78,15 +78,15 @@ impl World {
             let detail = format!("host {who} counts {peer:?} as dead, which has just answered");
             self.violate(Violation::ring("who answers lives", detail));
         }
-        let Some(buried) = self.who(peer).filter(|_| self.is_unharmed()) else {
+        let Some(declared_dead) = self.who(peer).filter(|_| self.is_unharmed()) else {
             return;
         };
         let lives = |host: &Host| {
             let phase = host.ring.as_ref().map(Ring::phase);
             host.is_running() && !matches!(phase, Some(Phase::Leaving | Phase::Left))
         };
-        if dead && self.host(buried).is_some_and(lives) {
-            let detail = format!("host {who} counts host {buried} as dead; nothing ever failed");
+        if dead && self.host(declared_dead).is_some_and(lives) {
+            let detail = format!("host {who} counts host {declared_dead} as dead; nothing ever failed");
             self.violate(Violation::ring("the living are not buried", detail));
         }
     }

@@ -15,7 +15,7 @@
 //! * `liar`: members that lie, and what must hold where they do.
 //! * `memory`: the last events before a failure, in words.
 //! * [`scenario`]: what happens when, as a file or drawn at random.
-//! * `nemesis`: does it.
+//! * [`injector`]: carries it out.
 //! * [`lab`]: large rings to measure; [`tables`]: what the papers measured, on them; [`scale`]: how
 //!   large they can be.
 //! * [`fuzz`]: many random scenarios, and what to do when one fails.
@@ -25,6 +25,7 @@ mod cycles;
 mod disk;
 pub mod fuzz;
 mod host;
+pub mod injector;
 pub mod lab;
 mod liar;
 pub mod link;
@@ -32,7 +33,6 @@ mod lives;
 mod local;
 mod memory;
 mod message;
-pub mod nemesis;
 mod placed;
 pub mod policy;
 pub mod scale;

@@ -7,7 +7,7 @@ use std::path::Path;
 use mutualstore_dht::Flaw;
 
 use super::fuzz;
-use super::nemesis::run;
+use super::injector::run;
 use super::scenario::Scenario;
 
 #[test]

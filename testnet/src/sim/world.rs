@@ -408,8 +408,8 @@ impl World {
         if wants.view_changed {
             self.view_changed(who);
         }
-        for peer in wants.buried {
-            self.check_burial(who, peer);
+        for peer in wants.declared_dead {
+            self.check_declared_dead(who, peer);
         }
         if wants.left {
             self.crash(who, Crash::Process);

@@ -59,7 +59,7 @@ pub(crate) enum Message {
     Discard {
         stripe: Id,
     },
-    Bury {
+    StoreTombstone {
         stripe: Id,
         shape: Shape,
     },
@@ -79,7 +79,7 @@ impl Message {
             | Self::Commit { .. }
             | Self::Committed { .. }
             | Self::Discard { .. }
-            | Self::Bury { .. } => None,
+            | Self::StoreTombstone { .. } => None,
         }
     }
 }
@@ -192,7 +192,12 @@ impl World {
         let near: Vec<Peer> = near.into_iter().flatten().map(|contact| contact.peer).collect();
         for to in near {
             if let Some(to) = self.who(to) {
-                self.send(through, to, None, Body::Writer(Message::Bury { stripe, shape }));
+                self.send(
+                    through,
+                    to,
+                    None,
+                    Body::Writer(Message::StoreTombstone { stripe, shape }),
+                );
             }
         }
     }
@@ -406,8 +411,8 @@ impl World {
                 self.take_back(to, stripe);
                 return;
             }
-            Message::Bury { stripe, shape } => {
-                self.bury(to, stripe, shape);
+            Message::StoreTombstone { stripe, shape } => {
+                self.store_tombstone(to, stripe, shape);
                 return;
             }
             Message::Kept {

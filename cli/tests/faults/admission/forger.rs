@@ -9,12 +9,12 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use mutualstore_daemon::crypt::public_key;
-use mutualstore_daemon::net::{Net, NetConfig, NetworkInfo, Service, Target};
 use mutualstore_daemon::wire::contact::{decode_contact, encode_contact};
 use mutualstore_daemon::wire::node::{NodeRequest, NodeResponse};
 use mutualstore_daemon::wire::signed::{Signer, Verifier};
 use mutualstore_dht::ring::{Request, Response};
 use mutualstore_dht::{Contact, Peer, PeerState, SignContact as _, Signature};
+use mutualstore_net::{Net, NetConfig, NetworkInfo, Service, Target};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 

@@ -9,7 +9,7 @@ use mutualstore_erasure::VerifiedShard;
 
 use super::{Shards, key, shape_of, unix_ms};
 use crate::node::core::{Core, State};
-use crate::store::{Key, Meta, State as StoreState};
+use mutualstore_store::{Key, Meta, State as StoreState};
 
 impl Shards {
     /// Tells custody of a shard or tombstone that was stored; nothing if it has been removed since. Custody

@@ -7,8 +7,8 @@ use mutualstore_dht::Id;
 
 use super::{KeepError, Shards, key, unix_ms};
 use crate::node::core::Core;
-use crate::store::{Key, LOCATOR};
 use crate::wire::node::{NO_TOKEN, Token};
+use mutualstore_store::{Key, LOCATOR};
 
 impl Shards {
     /// Drops a pending shard whose lease ended, unless it was committed or renewed while custody decided;

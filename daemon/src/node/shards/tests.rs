@@ -12,8 +12,8 @@ use mutualstore_erasure::{Code, Policy, encode};
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::StoreConfig;
 use crate::wire::node::NO_TOKEN;
+use mutualstore_store::StoreConfig;
 
 const FILL: u8 = 0xa7;
 

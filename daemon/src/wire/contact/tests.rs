@@ -156,7 +156,7 @@ fn the_largest_contact_fits_the_hello() {
     largest.zone = "z".repeat(MAX_ZONE_LEN).into();
     let largest = sign(1, &largest, NETWORK);
     let bytes = encode_contact(&largest);
-    assert!(bytes.len() <= crate::net::MAX_CONTACT);
+    assert!(bytes.len() <= mutualstore_net::MAX_CONTACT);
     assert_eq!(decode_contact(bytes, &verifier()), Ok(largest));
 }
 

@@ -2,148 +2,131 @@
 
 use super::Reading;
 use crate::experiment::Findings;
-use crate::experiment::findings::{Figure, Point, Series, Table, distinct, mean};
+use crate::experiment::findings::{Figure, Point, Series, Table, distinct, grouped, mean, real};
 
 /// Bytes per second and peer, in kB.
-#[expect(clippy::cast_precision_loss, reason = "rates for people")]
 fn per_peer(reading: &Reading, bytes: f64) -> f64 {
-    bytes / 1e3 / reading.seconds.max(1e-9) / reading.peers.max(1) as f64
+    bytes / 1e3 / reading.seconds.max(1e-9) / real(reading.peers.max(1))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "rates for people")]
 fn traffic(reading: &Reading) -> f64 {
-    per_peer(reading, reading.traffic_bytes as f64)
+    per_peer(reading, real(reading.traffic_bytes))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "rates for people")]
+fn bound(reading: &Reading) -> f64 {
+    per_peer(reading, reading.bound_bytes)
+}
+
 pub(super) fn findings(readings: &[Reading]) -> Findings {
-    let mut table = Table::new(
+    let table = Table::of(
         "Files lost and bytes moved; rates in kB/s per peer",
-        [
-            "code",
-            "session s",
-            "repair after s",
-            "joined",
-            "left",
-            "killed",
-            "lost",
-            "of",
-            "stored MB",
-            "repaired MB",
-            "repaired",
-            "sent + received",
-            "bound",
-            "bound, as it came",
+        readings,
+        &[
+            ("code", &|reading| reading.code.as_str().into()),
+            ("session s", &|reading| reading.session_seconds.into()),
+            ("repair after s", &|reading| reading.repair_delay_seconds.into()),
+            ("joined", &|reading| reading.joins.into()),
+            ("left", &|reading| reading.leaves.into()),
+            ("killed", &|reading| reading.kills.into()),
+            ("lost", &|reading| reading.files_lost.into()),
+            ("of", &|reading| reading.files.into()),
+            ("stored MB", &|reading| (reading.stored_bytes / 1e6).into()),
+            ("repaired MB", &|reading| {
+                (real(reading.repair_bytes) / 1e6).into()
+            }),
+            ("repaired", &|reading| {
+                per_peer(reading, real(reading.repair_bytes)).into()
+            }),
+            ("sent + received", &|reading| traffic(reading).into()),
+            ("bound", &|reading| bound(reading).into()),
+            ("bound, as it came", &|reading| {
+                per_peer(reading, reading.bound_seen_bytes).into()
+            }),
         ],
     );
-    for reading in readings {
-        table.rows.push(vec![
-            reading.code.as_str().into(),
-            reading.session_seconds.into(),
-            reading.repair_delay_seconds.into(),
-            reading.joins.into(),
-            reading.leaves.into(),
-            reading.kills.into(),
-            reading.files_lost.into(),
-            reading.files.into(),
-            (reading.stored_bytes / 1e6).into(),
-            (reading.repair_bytes as f64 / 1e6).into(),
-            per_peer(reading, reading.repair_bytes as f64).into(),
-            traffic(reading).into(),
-            per_peer(reading, reading.bound_bytes).into(),
-            per_peer(reading, reading.bound_seen_bytes).into(),
-        ]);
-    }
+    let delays = grouped(readings, |reading| reading.repair_delay_seconds);
+    let (total, codes) = outcomes(readings);
+    let mut notes: Vec<String> = NOTES.map(str::to_owned).into();
+    notes.push(total.clone());
+    notes.extend(codes.iter().map(|(.., note)| note.clone()));
+    let best = codes.iter().min_by(|one, other| {
+        (one.0, one.1)
+            .partial_cmp(&(other.0, other.1))
+            .unwrap_or(one.0.cmp(&other.0))
+    });
     Findings {
         tables: vec![table],
-        figures: distinct(readings.iter().map(|reading| reading.repair_delay_seconds))
-            .into_iter()
-            .map(|delay| figure(readings, delay))
+        figures: delays
+            .iter()
+            .map(|(delay, chosen)| figure(chosen, *delay))
             .collect(),
-        notes: notes(readings),
+        notes,
+        summary: vec![total],
+        advice: best
+            .map(|(.., note)| format!("of these codes the first choice under such churn is {note}"))
+            .into_iter()
+            .collect(),
     }
 }
 
 /// Traffic over session length, a line for each code, with its bound.
-#[expect(clippy::cast_precision_loss, reason = "points of a figure")]
-fn figure(readings: &[Reading], delay: u64) -> Figure {
-    let chosen: Vec<&Reading> = readings
-        .iter()
-        .filter(|reading| reading.repair_delay_seconds == delay)
-        .collect();
-    let sessions = {
-        let mut sessions = distinct(chosen.iter().map(|reading| reading.session_seconds));
-        sessions.sort_unstable();
-        sessions
-    };
-    let series = |code: &str, name: String, is_reference, value: &dyn Fn(&Reading) -> f64| Series {
-        name,
-        is_reference,
-        points: sessions
-            .iter()
-            .filter_map(|session| {
-                let of = chosen
-                    .iter()
-                    .filter(|reading| reading.code == code && reading.session_seconds == *session);
-                let values: Vec<f64> = of.map(|reading| value(reading)).collect();
-                Some(Point {
-                    x: *session as f64,
-                    y: mean(&values)?,
-                    range: None,
-                })
-            })
-            .collect(),
+fn figure(chosen: &[&Reading], delay: u64) -> Figure {
+    let series = |code: &str, value: fn(&Reading) -> f64| {
+        let of_code = chosen.iter().copied().filter(|reading| reading.code == code);
+        let point = |(session, of): (u64, Vec<&Reading>)| {
+            let values: Vec<f64> = of.into_iter().map(value).collect();
+            Some(Point::new(real(session), mean(&values)?))
+        };
+        let sessions = grouped(of_code, |reading| reading.session_seconds);
+        sessions.into_iter().filter_map(point).collect::<Vec<_>>()
     };
     let codes = distinct(chosen.iter().map(|reading| reading.code.as_str()));
     let both = |code: &&str| {
         [
-            series(code, (*code).to_owned(), false, &traffic),
-            series(code, format!("{code}, bound"), true, &|reading| {
-                per_peer(reading, reading.bound_bytes)
-            }),
+            Series::measured(*code, series(code, traffic)),
+            Series::reference(format!("{code}, bound"), series(code, bound)),
         ]
     };
-    Figure {
-        title: format!("Traffic under churn, repair after {delay} s"),
-        x_label: "mean session, seconds".to_owned(),
-        y_label: "kB/s per peer, both directions".to_owned(),
-        series: codes.iter().flat_map(both).collect(),
-    }
+    Figure::new(
+        format!("Traffic under churn, repair after {delay} s"),
+        ["mean session, seconds", "kB/s per peer, both directions"],
+        codes.iter().flat_map(both).collect(),
+    )
 }
 
-fn notes(readings: &[Reading]) -> Vec<String> {
-    let mut notes = vec![
-        "Bound: Blake and Rodrigues 2003, 2 × stored bytes per peer / session. After a kill, a code with k \
-         data shards reads k for each that it rebuilds and sends one, up to k + 1 times the bound; copies, \
-         and departures in order, move each shard once. What comes on top are shards that move to newcomers \
-         nearer to their stripes."
-            .to_owned(),
-        "What a killed peer counted in its last half second is not known, and is left out.".to_owned(),
-    ];
-    let lost: usize = readings.iter().map(|reading| reading.files_lost).sum();
+const NOTES: [&str; 2] = [
+    "Bound: Blake and Rodrigues 2003, 2 × stored bytes per peer / session. After a kill, a code with k \
+     data shards reads k for each that it rebuilds and sends one, up to k + 1 times the bound; copies, \
+     and departures in order, move each shard once. What comes on top are shards that move to newcomers \
+     nearer to their stripes.",
+    "What a killed peer counted in its last half second is not known, and is left out.",
+];
+
+/// What became of all files in a sentence, and of each code: files lost, traffic over the bound, a sentence.
+fn outcomes(readings: &[Reading]) -> (String, Vec<(usize, f64, String)>) {
+    let lost = |readings: &[&Reading]| readings.iter().map(|reading| reading.files_lost).sum::<usize>();
+    let all: Vec<&Reading> = readings.iter().collect();
     let files: usize = readings.iter().map(|reading| reading.files).sum();
     let gone: u64 = readings
         .iter()
         .map(|reading| reading.kills + reading.leaves)
         .sum();
-    notes.push(format!(
-        "{lost} of {files} files were lost while {gone} peers went."
-    ));
-    for code in distinct(readings.iter().map(|reading| reading.code.as_str())) {
-        let of_code: Vec<&Reading> = readings.iter().filter(|reading| reading.code == code).collect();
+    let total = format!(
+        "{} of {files} files were lost while {gone} peers went.",
+        lost(&all)
+    );
+    let of_code = |(code, of_code): (&str, Vec<&Reading>)| {
         let seen = of_code.iter().filter(|reading| reading.bound_seen_bytes > 0.0);
-        let ratios: Vec<f64> = seen
-            .map(|reading| traffic(reading) / per_peer(reading, reading.bound_seen_bytes))
-            .collect();
-        let lost: usize = of_code.iter().map(|reading| reading.files_lost).sum();
-        if let Some(ratio) = mean(&ratios) {
-            notes.push(format!(
-                "{code}: {lost} files lost; traffic {ratio:.1} times the bound with the departures that \
-                 happened."
-            ));
-        }
-    }
-    notes
+        let ratio = |reading: &&Reading| traffic(reading) / per_peer(reading, reading.bound_seen_bytes);
+        let ratio = mean(&seen.map(ratio).collect::<Vec<_>>())?;
+        let lost = lost(&of_code);
+        let note = format!(
+            "{code}: {lost} files lost; traffic {ratio:.1} times the bound with the departures that happened."
+        );
+        Some((lost, ratio, note))
+    };
+    let codes = grouped(readings, |reading| reading.code.as_str());
+    (total, codes.into_iter().filter_map(of_code).collect())
 }
 
 #[cfg(test)]

@@ -4,330 +4,288 @@ use mutualstore_contract::units::Size;
 
 use super::{Case, Reading};
 use crate::experiment::Findings;
-use crate::experiment::findings::{Datum, Figure, Point, Series, Table, distinct, mean};
+use crate::experiment::findings::{Column, Datum, Figure, Point, Series, Table, ends, grouped, mean, real};
 
 /// The readings of all peers for one operation; several repetitions are averaged in the tables.
 type Operation<'a> = Vec<&'a Reading>;
 
-/// What is the same in all repetitions of an operation.
-fn key(reading: &Reading) -> (Case, &str, &str, u64, u64) {
-    (
-        reading.case,
-        &reading.op,
-        &reading.code,
-        reading.shard_size_bytes,
-        reading.file_bytes,
-    )
+/// All repetitions of an operation, and a reading for what they have in common.
+struct Kind<'a> {
+    first: &'a Reading,
+    repetitions: Vec<Operation<'a>>,
 }
 
-/// By kind, then by repetition.
-fn operations(readings: &[Reading]) -> Vec<Vec<Operation<'_>>> {
-    let kinds = distinct(readings.iter().map(key));
-    let of_kind = |kind: (Case, &str, &str, u64, u64)| {
-        let all: Vec<&Reading> = readings.iter().filter(|reading| key(reading) == kind).collect();
-        let repetitions = distinct(all.iter().map(|reading| reading.repetition));
-        let one = |number: usize| {
-            all.iter()
-                .filter(|reading| reading.repetition == number)
-                .copied()
-                .collect()
+impl<'a> Kind<'a> {
+    fn all(readings: &'a [Reading]) -> Vec<Self> {
+        let key = |reading: &'a Reading| {
+            let sizes = (reading.shard_size_bytes, reading.file_bytes);
+            (reading.case, reading.op.as_str(), reading.code.as_str(), sizes)
         };
-        repetitions.into_iter().map(one).collect()
-    };
-    kinds.into_iter().map(of_kind).collect()
+        let kind = |(_, all): (_, Vec<&'a Reading>)| {
+            let first = *all.first()?;
+            let repetitions = grouped(all, |reading| reading.repetition);
+            let repetitions = repetitions.into_iter().map(|(_, operation)| operation).collect();
+            Some(Self { first, repetitions })
+        };
+        grouped(readings, key).into_iter().filter_map(kind).collect()
+    }
+
+    fn mean(&self, value: impl Fn(&Operation<'_>) -> f64) -> Option<f64> {
+        mean(&self.repetitions.iter().map(value).collect::<Vec<_>>())
+    }
+
+    fn even(&self, value: impl Fn(Evenness) -> f64) -> Option<f64> {
+        self.mean(|operation| value(evenness(operation)))
+    }
+
+    fn of_first(&self, value: impl Fn(&Reading) -> f64) -> Option<f64> {
+        self.mean(|operation| operation.first().map_or(0.0, |reading| value(reading)))
+    }
+
+    fn code(&self) -> String {
+        let Reading { code, code_used, .. } = self.first;
+        if code == code_used {
+            code.clone()
+        } else {
+            format!("{code} ({code_used})")
+        }
+    }
+
+    fn files(&self) -> String {
+        let size = Size(self.first.file_bytes);
+        match self.first.files {
+            1 => size.to_string(),
+            files => format!("{files} × {size}"),
+        }
+    }
+
+    fn shard(&self) -> Size {
+        Size(self.first.shard_size_bytes)
+    }
+
+    fn case(&self) -> &'static str {
+        self.first.case.as_str()
+    }
+
+    fn is_read(&self) -> bool {
+        self.first.op == "read"
+    }
 }
 
 /// How unequally peers were loaded in one operation, each relative to what its capacity lets expect.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Evenness {
-    /// Of the busiest peer.
+    /// Requests of the busiest one.
     largest: f64,
-    /// Standard deviation of all.
+    /// Root mean square of the differences from 1.
     deviation: f64,
-    /// The standard deviation if every request went to a peer drawn by capacity, independently.
+    /// The same if each request went to a peer drawn by capacity, independently of all others.
     by_chance: f64,
-    /// The largest by where the shards lie, if holders of a stripe served equally often.
+    /// The largest part that where the shards lie lets expect.
     placed_largest: f64,
-    /// Part of all bytes that the busiest peer moved.
+    /// Part of all bytes that the busiest peer served.
     busiest_share: f64,
 }
 
-#[expect(clippy::cast_precision_loss, reason = "ratios")]
 fn evenness(operation: &Operation<'_>) -> Evenness {
-    let ratio =
-        |reading: &&Reading| reading.requests as f64 / reading.expected_requests.max(f64::MIN_POSITIVE);
-    let ratios: Vec<f64> = operation.iter().map(ratio).collect();
+    let values = |value: &dyn Fn(&Reading) -> f64| -> Vec<f64> {
+        operation.iter().map(|reading| value(reading)).collect()
+    };
     let largest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
+    let expected = |reading: &Reading| reading.expected_requests.max(f64::MIN_POSITIVE);
+    let ratios = values(&|reading| real(reading.requests) / expected(reading));
     let squares: Vec<f64> = ratios.iter().map(|ratio| (ratio - 1.0).powi(2)).collect();
-    let placed: Vec<f64> = operation
-        .iter()
-        .map(|reading| reading.placed_requests / reading.expected_requests.max(f64::MIN_POSITIVE))
-        .collect();
+    let placed = values(&|reading| reading.placed_requests / expected(reading));
     let total: f64 = operation.iter().map(|reading| reading.expected_requests).sum();
     // Of a binomial count with mean e = R p: variance e (1 - p), so of its ratio to e (1 - p) / e.
-    let chance: Vec<f64> = operation
-        .iter()
-        .map(|reading| {
-            let expected = reading.expected_requests.max(f64::MIN_POSITIVE);
-            (1.0 - expected / total.max(f64::MIN_POSITIVE)) / expected
-        })
-        .collect();
-    let bytes: u64 = operation.iter().map(|reading| reading.served_bytes).sum();
-    let busiest = operation
-        .iter()
-        .map(|reading| reading.served_bytes)
-        .max()
-        .unwrap_or(0);
+    let chance =
+        values(&|reading| (1.0 - expected(reading) / total.max(f64::MIN_POSITIVE)) / expected(reading));
+    let bytes = values(&|reading| real(reading.served_bytes));
     Evenness {
         largest: largest(&ratios),
         deviation: mean(&squares).unwrap_or(0.0).sqrt(),
         by_chance: mean(&chance).unwrap_or(0.0).max(0.0).sqrt(),
         placed_largest: largest(&placed),
-        busiest_share: busiest as f64 / bytes.max(1) as f64,
+        busiest_share: largest(&bytes) / bytes.iter().sum::<f64>().max(1.0),
     }
-}
-
-fn mean_of(operations: &[Operation<'_>], value: impl Fn(&Operation<'_>) -> f64) -> Datum {
-    let values: Vec<f64> = operations.iter().map(value).collect();
-    Datum::number(mean(&values))
 }
 
 pub(super) fn findings(readings: &[Reading]) -> Findings {
-    let operations = operations(readings);
+    let kinds = Kind::all(readings);
+    let small = kinds.iter().filter(|kind| kind.first.case == Case::Small);
+    let reads: Vec<&Kind<'_>> = kinds
+        .iter()
+        .filter(|kind| kind.is_read() && kind.first.case != Case::Single)
+        .collect();
+    let judged: Vec<(bool, String)> = reads.iter().map(|kind| verdict(kind)).collect();
+    let even = judged.iter().filter(|(even, _)| *even).count();
+    let busiest = reads
+        .iter()
+        .filter_map(|kind| kind.even(|even| even.largest))
+        .fold(0.0, f64::max);
     Findings {
-        tables: vec![summary(&operations), small(&operations), busiest(&operations)],
-        figures: figures(&operations),
-        notes: notes(&operations),
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "totals for people")]
-fn summary(operations: &[Vec<Operation<'_>>]) -> Table {
-    let mut table = Table::new(
-        "Requests per peer, relative to its part by capacity (equal peers: B/N); means over repetitions",
-        [
-            "case",
-            "op",
-            "code",
-            "file",
-            "shard",
-            "peers",
-            "requests",
-            "expected each",
-            "largest",
-            "by placement",
-            "deviation",
-            "by chance",
-            "seconds",
-        ],
-    );
-    for kind in operations {
-        let Some(first) = kind.first().and_then(|operation| operation.first()) else {
-            continue;
-        };
-        let requests =
-            |operation: &Operation<'_>| operation.iter().map(|reading| reading.requests).sum::<u64>() as f64;
-        let each = |operation: &Operation<'_>| {
-            let expected: f64 = operation.iter().map(|reading| reading.expected_requests).sum();
-            expected / operation.len().max(1) as f64
-        };
-        let peers = kind.first().map_or(0, Vec::len);
-        table.rows.push(vec![
-            first.case.as_str().into(),
-            first.op.as_str().into(),
-            code(first).into(),
-            files(first).into(),
-            Size(first.shard_size_bytes).to_string().into(),
-            peers.into(),
-            mean_of(kind, requests),
-            mean_of(kind, each),
-            mean_of(kind, |operation| evenness(operation).largest),
-            mean_of(kind, |operation| evenness(operation).placed_largest),
-            mean_of(kind, |operation| evenness(operation).deviation),
-            mean_of(kind, |operation| evenness(operation).by_chance),
-            mean_of(kind, |operation| {
-                operation.first().map_or(0.0, |reading| reading.seconds)
-            }),
-        ]);
-    }
-    table
-}
-
-fn small(operations: &[Vec<Operation<'_>>]) -> Table {
-    let mut table = Table::new(
-        "Small files: peers that took part in one put or get",
-        ["op", "code", "files", "peers per file"],
-    );
-    for kind in operations {
-        let Some(first) = kind.first().and_then(|operation| operation.first()) else {
-            continue;
-        };
-        if first.case == Case::Small {
-            table.rows.push(vec![
-                first.op.as_str().into(),
-                code(first).into(),
-                files(first).into(),
-                mean_of(kind, |operation| {
-                    operation.first().map_or(0.0, |reading| reading.peers_per_file)
-                }),
-            ]);
-        }
-    }
-    table
-}
-
-fn busiest(operations: &[Vec<Operation<'_>>]) -> Table {
-    let mut table = Table::new(
-        "Reads: part of all bytes that the busiest peer served, beside a single server",
-        [
-            "case",
-            "code",
-            "file",
-            "shard",
-            "busiest peer %",
-            "capacity lets expect %",
-            "single server %",
-        ],
-    );
-    let reads = |kind: &&Vec<Operation<'_>>| {
-        let first = kind.first().and_then(|operation| operation.first());
-        first.is_some_and(|reading| reading.op == "read" && reading.case != Case::Small)
-    };
-    for kind in operations.iter().filter(reads) {
-        let Some(first) = kind.first().and_then(|operation| operation.first()) else {
-            continue;
-        };
-        let single = operations.iter().flatten().find(|operation| {
-            operation.first().is_some_and(|reading| {
-                let same = (reading.file_bytes, reading.shard_size_bytes)
-                    == (first.file_bytes, first.shard_size_bytes);
-                reading.case == Case::Single && reading.op == "read" && same
-            })
-        });
-        let expected = |operation: &Operation<'_>| {
-            let all: f64 = operation.iter().map(|reading| reading.expected_bytes).sum();
-            let most = operation
-                .iter()
-                .map(|reading| reading.expected_bytes)
-                .fold(0.0, f64::max);
-            100.0 * most / all.max(f64::MIN_POSITIVE)
-        };
-        table.rows.push(vec![
-            first.case.as_str().into(),
-            code(first).into(),
-            files(first).into(),
-            Size(first.shard_size_bytes).to_string().into(),
-            mean_of(kind, |operation| 100.0 * evenness(operation).busiest_share),
-            mean_of(kind, expected),
-            Datum::number(single.map(|operation| 100.0 * evenness(operation).busiest_share)),
-        ]);
-    }
-    table
-}
-
-/// One figure per kind of operation on several peers: requests of each peer beside what was expected.
-#[expect(clippy::cast_precision_loss, reason = "points of a figure")]
-fn figures(operations: &[Vec<Operation<'_>>]) -> Vec<Figure> {
-    let figure = |kind: &Vec<Operation<'_>>| {
-        let first = *kind.first()?.first()?;
-        if first.case == Case::Single {
-            return None;
-        }
-        let peers = distinct(kind.iter().flatten().map(|reading| reading.peer));
-        let series = |name: &str, is_reference, value: &dyn Fn(&Reading) -> f64| Series {
-            name: name.to_owned(),
-            is_reference,
-            points: peers
-                .iter()
-                .filter_map(|peer| {
-                    let of_peer = kind.iter().flatten().filter(|reading| reading.peer == *peer);
-                    let values: Vec<f64> = of_peer.map(|reading| value(reading)).collect();
-                    let ends = values
-                        .iter()
-                        .fold((f64::INFINITY, 0.0_f64), |(low, high), value| {
-                            (low.min(*value), high.max(*value))
-                        });
-                    Some(Point {
-                        x: *peer as f64,
-                        y: mean(&values)?,
-                        range: (!is_reference && values.len() > 1).then_some(ends),
-                    })
-                })
-                .collect(),
-        };
-        Some(Figure {
-            title: format!(
-                "{} {} {}, {}, shards of {}",
-                first.case.as_str(),
-                first.op,
-                code(first),
-                files(first),
-                Size(first.shard_size_bytes)
+        tables: vec![
+            summary(&kinds),
+            Table::of(
+                "Small files: peers that took part in one put or get",
+                small,
+                &[
+                    ("op", &|kind| kind.first.op.as_str().into()),
+                    ("code", &|kind| kind.code().into()),
+                    ("files", &|kind| kind.files().into()),
+                    ("peers per file", &|kind| {
+                        kind.of_first(|reading| reading.peers_per_file).into()
+                    }),
+                ],
             ),
-            x_label: "peer".to_owned(),
-            y_label: "requests".to_owned(),
-            series: vec![
-                series("measured", false, &|reading| reading.requests as f64),
-                series("by capacity", true, &|reading| reading.expected_requests),
-                series("by placement", true, &|reading| reading.placed_requests),
-            ],
-        })
+            busiest_table(&kinds),
+        ],
+        figures: kinds
+            .iter()
+            .filter(|kind| kind.first.case != Case::Single)
+            .map(figure)
+            .collect(),
+        notes: NOTES
+            .map(str::to_owned)
+            .into_iter()
+            .chain(judged.iter().map(|(_, note)| note.clone()))
+            .collect(),
+        summary: vec![format!(
+            "of {} kinds of reads {even} were no less even than chance; the busiest peer served at most \
+             {busiest:.2} times its part.",
+            judged.len()
+        )],
+        advice: vec![format!(
+            "give each peer a link that bears {busiest:.1} times its part by capacity: what lies above 1 comes \
+             from where shards lie and which holder is asked."
+        )],
+    }
+}
+
+fn summary(kinds: &[Kind<'_>]) -> Table {
+    let requests = |operation: &Operation<'_>| operation.iter().map(|reading| real(reading.requests)).sum();
+    let each = |operation: &Operation<'_>| {
+        let expected: f64 = operation.iter().map(|reading| reading.expected_requests).sum();
+        expected / real(operation.len().max(1))
     };
-    operations.iter().filter_map(figure).collect()
-}
-
-fn notes(operations: &[Vec<Operation<'_>>]) -> Vec<String> {
-    let mut notes = vec![
-        "By capacity: the peer's part of the live capacity. By placement: if all holders of a stripe served \
-         it equally often; what exceeds it comes from which holder is asked, what it exceeds 1 by from where \
-         the stripes lie."
-            .to_owned(),
-        "By chance: the deviation if every request went to a peer drawn independently, by capacity."
-            .to_owned(),
+    let columns: [Column<'_, &Kind<'_>>; 13] = [
+        ("case", &|kind| kind.case().into()),
+        ("op", &|kind| kind.first.op.as_str().into()),
+        ("code", &|kind| kind.code().into()),
+        ("file", &|kind| kind.files().into()),
+        ("shard", &|kind| kind.shard().to_string().into()),
+        ("peers", &|kind| {
+            kind.repetitions.first().map_or(0, Vec::len).into()
+        }),
+        ("requests", &|kind| kind.mean(requests).into()),
+        ("expected each", &|kind| kind.mean(each).into()),
+        ("largest", &|kind| kind.even(|even| even.largest).into()),
+        ("by placement", &|kind| {
+            kind.even(|even| even.placed_largest).into()
+        }),
+        ("deviation", &|kind| kind.even(|even| even.deviation).into()),
+        ("by chance", &|kind| kind.even(|even| even.by_chance).into()),
+        ("seconds", &|kind| kind.of_first(|reading| reading.seconds).into()),
     ];
-    for kind in operations {
-        let Some(first) = kind.first().and_then(|operation| operation.first()) else {
-            continue;
-        };
-        if first.op != "read" || first.case == Case::Single {
-            continue;
-        }
-        let values = |value: fn(&Evenness) -> f64| {
-            let all: Vec<f64> = kind.iter().map(|operation| value(&evenness(operation))).collect();
-            mean(&all).unwrap_or(0.0)
-        };
-        let (deviation, chance) = (values(|even| even.deviation), values(|even| even.by_chance));
-        let verdict = if deviation <= 1.5 * chance {
-            "no less even than chance"
-        } else {
-            "less even than chance"
-        };
-        notes.push(format!(
-            "{} read of {} as {} with shards of {}: busiest peer {:.2} times its part ({:.2} by where the \
-             shards lie), {verdict} (deviation {deviation:.2}, by chance {chance:.2}).",
-            first.case.as_str(),
-            files(first),
-            code(first),
-            Size(first.shard_size_bytes),
-            values(|even| even.largest),
-            values(|even| even.placed_largest),
-        ));
-    }
-    notes
+    Table::of(
+        "Requests per peer, relative to its part by capacity (equal peers: B/N); means over repetitions",
+        kinds,
+        &columns,
+    )
 }
 
-fn code(reading: &Reading) -> String {
-    if reading.code == reading.code_used {
-        return reading.code.clone();
-    }
-    format!("{} ({})", reading.code, reading.code_used)
+fn busiest_table(kinds: &[Kind<'_>]) -> Table {
+    let single = |kind: &Kind<'_>| -> Datum {
+        let sizes = |reading: &Reading| (reading.file_bytes, reading.shard_size_bytes);
+        let same = |other: &&Kind<'_>| {
+            other.first.case == Case::Single && other.is_read() && sizes(other.first) == sizes(kind.first)
+        };
+        let single = kinds
+            .iter()
+            .find(same)
+            .and_then(|single| single.repetitions.first());
+        single
+            .map(|operation| 100.0 * evenness(operation).busiest_share)
+            .into()
+    };
+    let expected = |operation: &Operation<'_>| {
+        let values = operation.iter().map(|reading| reading.expected_bytes);
+        100.0 * values.clone().fold(0.0, f64::max) / values.sum::<f64>().max(f64::MIN_POSITIVE)
+    };
+    let reads = kinds
+        .iter()
+        .filter(|kind| kind.is_read() && kind.first.case != Case::Small);
+    Table::of(
+        "Reads: part of all bytes that the busiest peer served, beside a single server",
+        reads,
+        &[
+            ("case", &|kind| kind.case().into()),
+            ("code", &|kind| kind.code().into()),
+            ("file", &|kind| kind.files().into()),
+            ("shard", &|kind| kind.shard().to_string().into()),
+            ("busiest peer %", &|kind| {
+                kind.even(|even| 100.0 * even.busiest_share).into()
+            }),
+            ("capacity lets expect %", &|kind| kind.mean(expected).into()),
+            ("single server %", &|kind| single(kind)),
+        ],
+    )
 }
 
-fn files(reading: &Reading) -> String {
-    match reading.files {
-        1 => Size(reading.file_bytes).to_string(),
-        files => format!("{files} × {}", Size(reading.file_bytes)),
-    }
+/// Requests of each peer beside what was expected.
+fn figure(kind: &Kind<'_>) -> Figure {
+    let peers = grouped(kind.repetitions.iter().flatten().copied(), |reading| reading.peer);
+    let points = |value: fn(&Reading) -> f64, ranged: bool| {
+        let point = move |(peer, of_peer): &(usize, Vec<&Reading>)| {
+            let values: Vec<f64> = of_peer.iter().map(|reading| value(reading)).collect();
+            Some(Point {
+                x: real(*peer),
+                y: mean(&values)?,
+                range: ends(&values).filter(|_| ranged && values.len() > 1),
+            })
+        };
+        peers.iter().filter_map(point).collect::<Vec<_>>()
+    };
+    let (case, op, shard) = (kind.case(), &kind.first.op, kind.shard());
+    Figure::new(
+        format!("{case} {op} {}, {}, shards of {shard}", kind.code(), kind.files()),
+        ["peer", "requests"],
+        vec![
+            Series::measured("measured", points(|reading| real(reading.requests), true)),
+            Series::reference("by capacity", points(|reading| reading.expected_requests, false)),
+            Series::reference("by placement", points(|reading| reading.placed_requests, false)),
+        ],
+    )
+}
+
+const NOTES: [&str; 2] = [
+    "By capacity: the peer's part of the live capacity. By placement: if all holders of a stripe served \
+     it equally often; what exceeds it comes from which holder is asked, what it exceeds 1 by from where \
+     the stripes lie.",
+    "By chance: the deviation if every request went to a peer drawn independently, by capacity.",
+];
+
+/// Whether reads were no less even than chance, and that in a sentence.
+fn verdict(kind: &Kind<'_>) -> (bool, String) {
+    let value = |value: fn(Evenness) -> f64| kind.even(value).unwrap_or(0.0);
+    let (deviation, chance) = (value(|even| even.deviation), value(|even| even.by_chance));
+    let is_even = deviation <= 1.5 * chance;
+    let verdict = if is_even {
+        "no less even than chance"
+    } else {
+        "less even than chance"
+    };
+    let note = format!(
+        "{} read of {} as {} with shards of {}: busiest peer {:.2} times its part ({:.2} by where the \
+         shards lie), {verdict} (deviation {deviation:.2}, by chance {chance:.2}).",
+        kind.case(),
+        kind.files(),
+        kind.code(),
+        kind.shard(),
+        value(|even| even.largest),
+        value(|even| even.placed_largest),
+    );
+    (is_even, note)
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Copysets of `successors` as a function of virtual nodes: of drawn rings, and of the living one.
 
-use std::collections::BTreeMap;
-
 use mutualstore_client::ClientError;
 use mutualstore_contract::reply;
 use mutualstore_dht::Peer;
@@ -10,7 +8,7 @@ use statrs::function::factorial::binomial;
 
 use super::{Loss, Reading, VIRTUAL_NODES};
 use crate::experiment::analysis::{self, Model, Ring, point};
-use crate::experiment::findings::{Datum, Figure, Point, Series, Table, distinct};
+use crate::experiment::findings::{Figure, Point, Series, Table, distinct, grouped, real};
 
 /// Virtual nodes of each peer.
 const STEPS: [usize; 5] = [1, 2, 4, VIRTUAL_NODES, 16];
@@ -116,69 +114,43 @@ fn row(
 }
 
 fn table(loss: &Loss, rows: &[Row]) -> Table {
-    let mut table = Table::new(
+    Table::of(
         format!(
             "Copysets of successors by virtual nodes: of drawn rings (the mean), of the living one, and what \
              they cost {} files when as many peers die as one stripe does not bear",
             loss.files
         ),
-        [
-            "peers",
-            "code",
-            "virtual nodes each",
-            "copysets, drawn",
-            "of the living ring",
-            "possible",
-            "dead",
-            "any file lost, expected %",
+        rows,
+        &[
+            ("peers", &|row| row.peers.into()),
+            ("code", &|row| row.code.as_str().into()),
+            ("virtual nodes each", &|row| row.virtual_nodes.into()),
+            ("copysets, drawn", &|row| row.drawn.into()),
+            ("of the living ring", &|row| row.living.into()),
+            ("possible", &|row| row.possible.into()),
+            ("dead", &|row| row.dead.into()),
+            ("any file lost, expected %", &|row| (100.0 * row.any).into()),
         ],
-    );
-    table.rows = rows
-        .iter()
-        .map(|row| {
-            vec![
-                row.peers.into(),
-                row.code.as_str().into(),
-                row.virtual_nodes.into(),
-                row.drawn.into(),
-                row.living.map_or(Datum::Nothing, Datum::from),
-                row.possible.into(),
-                row.dead.into(),
-                (100.0 * row.any).into(),
-            ]
-        })
-        .collect();
-    table
+    )
 }
 
-#[expect(clippy::cast_precision_loss, reason = "small counts")]
 fn figure(rows: &[Row]) -> Figure {
-    let mut series: BTreeMap<String, (Vec<Point>, Vec<Point>)> = BTreeMap::new();
-    for row in rows {
-        let name = format!("{}, {} peers", row.code, row.peers);
-        let (drawn, living) = series.entry(name).or_default();
-        let point = |y| Point {
-            x: row.virtual_nodes as f64,
-            y,
-            range: None,
-        };
-        drawn.push(point(row.drawn));
-        living.extend(row.living.map(|count| point(count as f64)));
-    }
-    let both = series.into_iter().flat_map(|(name, (drawn, living))| {
-        let of = |is_reference, points: Vec<Point>| Series {
-            name: name.clone(),
-            is_reference,
-            points,
-        };
-        [of(true, drawn), of(false, living)]
+    let mut names = grouped(rows, |row| format!("{}, {} peers", row.code, row.peers));
+    names.sort_by(|one, other| one.0.cmp(&other.0));
+    let both = names.into_iter().flat_map(|(name, rows)| {
+        let point = |row: &&Row, y| Point::new(real(row.virtual_nodes), y);
+        let drawn = rows.iter().map(|row| point(row, row.drawn));
+        let living = rows.iter().filter_map(|row| Some(point(row, real(row.living?))));
+        [
+            Series::reference(name.clone(), drawn),
+            Series::measured(name, living),
+        ]
     });
-    Figure {
-        title: "Copysets of successors by virtual nodes: drawn rings, and the living ones".to_owned(),
-        x_label: "virtual nodes of each peer".to_owned(),
-        y_label: "copysets".to_owned(),
-        series: both.filter(|series| !series.points.is_empty()).collect(),
-    }
+    Figure::new(
+        "Copysets of successors by virtual nodes: drawn rings, and the living ones",
+        ["virtual nodes of each peer", "copysets"],
+        both.filter(|series| !series.points.is_empty()).collect(),
+    )
 }
 
 #[cfg(test)]

@@ -3,36 +3,37 @@
 use mutualstore_contract::units::Size;
 
 use super::Reading;
-use super::published;
+use super::published::{self, Published};
 use crate::experiment::Findings;
-use crate::experiment::findings::{Datum, Figure, Point, Series, Table, decimal, distinct, median};
+use crate::experiment::findings::{
+    Figure, Point, Series, Table, decimal, distinct, ends, grouped, median, real,
+};
 
-/// Readings of the same code, shards, cache, clients and files.
-#[derive(PartialEq)]
-struct Case<'a>(Vec<&'a Reading>);
+/// Readings of the same code, shards, cache, clients and files, the first for what they have in common.
+struct Case<'a> {
+    first: &'a Reading,
+    readings: Vec<&'a Reading>,
+}
 
 impl<'a> Case<'a> {
-    fn of(readings: &'a [Reading], reading: &Reading) -> Self {
-        let key = |reading: &Reading| Reading {
-            repetition: 0,
-            op: String::new(),
-            seconds: 0.0,
-            moved_bytes: 0,
-            daemons_cpu_seconds: 0.0,
-            ..reading.clone()
-        };
-        let wanted = key(reading);
-        Self(readings.iter().filter(|reading| key(reading) == wanted).collect())
-    }
-
-    /// Every case of the chosen readings, in the order in which they come.
+    /// Every case with a chosen reading, in the order in which they come.
     fn all(readings: &'a [Reading], chosen: impl Fn(&Reading) -> bool) -> Vec<Self> {
-        let chosen = readings.iter().filter(|reading| chosen(reading));
-        distinct(chosen.map(|reading| Self::of(readings, reading)))
+        let key = |reading: &'a Reading| {
+            let transfer = (reading.clients, reading.files, reading.file_bytes, reading.cache);
+            let codes = (reading.code.as_str(), reading.code_used.as_str());
+            (reading.peers, codes, reading.shard_size_bytes, transfer)
+        };
+        let groups = grouped(readings, key).into_iter().map(|(_, readings)| readings);
+        let groups = groups.filter(|readings| readings.iter().any(|reading| chosen(reading)));
+        let case = |readings: Vec<&'a Reading>| {
+            let first = *readings.first()?;
+            Some(Self { first, readings })
+        };
+        groups.filter_map(case).collect()
     }
 
     fn values(&self, op: &str, value: impl Fn(&Reading) -> f64) -> Vec<f64> {
-        let of_op = self.0.iter().filter(|reading| reading.op == op);
+        let of_op = self.readings.iter().filter(|reading| reading.op == op);
         of_op.map(|reading| value(reading)).collect()
     }
 
@@ -40,230 +41,209 @@ impl<'a> Case<'a> {
         median(self.values(op, |reading| reading.seconds))
     }
 
+    /// 10^6 bytes per second over all clients.
     fn rate(&self, op: &str) -> Option<f64> {
+        let rate = |reading: &Reading| real(reading.moved_bytes) / 1e6 / reading.seconds.max(1e-9);
         median(self.values(op, rate))
+    }
+
+    fn cpu(&self, op: &str) -> Option<f64> {
+        median(self.values(op, |reading| reading.daemons_cpu_seconds))
+    }
+
+    fn code(&self) -> String {
+        let Reading { code, code_used, .. } = self.first;
+        if code == code_used {
+            code.clone()
+        } else {
+            format!("{code} ({code_used})")
+        }
+    }
+
+    fn load(&self) -> String {
+        let Reading {
+            clients,
+            files,
+            file_bytes,
+            ..
+        } = self.first;
+        format!("{clients} × {files} × {}", decimal(*file_bytes))
+    }
+
+    fn published(&self) -> Option<Published> {
+        published::find(self.first.clients, self.first.files, self.first.file_bytes)
     }
 }
 
-/// 10^6 bytes per second over all clients.
-#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-fn rate(reading: &Reading) -> f64 {
-    reading.moved_bytes as f64 / 1e6 / reading.seconds.max(1e-9)
+/// Readings of whole files with the shard size that the daemon chooses.
+fn of_files(reading: &Reading) -> bool {
+    reading.shard_size_bytes.is_none() && !["ranges", "ranges_again"].contains(&reading.op.as_str())
 }
 
 pub(super) fn findings(readings: &[Reading]) -> Findings {
-    let files = |reading: &Reading| {
-        reading.shard_size_bytes.is_none() && reading.op != "ranges" && reading.op != "ranges_again"
-    };
+    let of_files = Case::all(readings, of_files);
+    let of_shards = Case::all(readings, |reading| reading.shard_size_bytes.is_some());
+    let verdicts = verdicts(&of_files);
+    let quickest = of_shards
+        .iter()
+        .filter_map(|case| Some((case.rate("get")?, case)));
+    let quickest = quickest.max_by(|one, other| one.0.total_cmp(&other.0));
     Findings {
         tables: vec![
-            published_table(readings, files),
-            shard_table(readings),
+            published_table(&of_files),
+            shard_table(&of_shards),
             cache_table(readings),
         ],
-        figures: vec![
-            sizes_figure(readings, files, "put"),
-            sizes_figure(readings, files, "get"),
-        ],
-        notes: notes(readings, files),
+        figures: ["put", "get"].map(|op| sizes_figure(&of_files, op)).into(),
+        notes: NOTES
+            .map(str::to_owned)
+            .into_iter()
+            .chain(verdicts.clone())
+            .collect(),
+        summary: verdicts,
+        advice: quickest
+            .map(|(rate, case)| {
+                let size = Size(case.first.shard_size_bytes.unwrap_or(0));
+                format!(
+                    "files come back fastest in shards of {size}: {rate:.0} MB/s as {}.",
+                    case.code()
+                )
+            })
+            .into_iter()
+            .collect(),
     }
 }
 
-fn published_table(readings: &[Reading], chosen: impl Fn(&Reading) -> bool) -> Table {
-    let mut table = Table::new(
+fn published_table(cases: &[Case<'_>]) -> Table {
+    Table::of(
         "Seconds for all clients together, medians",
-        [
-            "code",
-            "clients × files",
-            "put s",
-            "published",
-            "get s",
-            "published",
-            "get again s",
-            "all get one s",
-            "put MB/s",
-            "get MB/s",
+        cases,
+        &[
+            ("code", &|case| case.code().into()),
+            ("clients × files", &|case| case.load().into()),
+            ("put s", &|case| case.seconds("put").into()),
+            ("published", &|case| {
+                case.published()
+                    .and_then(|published| published.put_seconds)
+                    .into()
+            }),
+            ("get s", &|case| case.seconds("get").into()),
+            ("published", &|case| {
+                case.published()
+                    .and_then(|published| published.get_seconds)
+                    .into()
+            }),
+            ("get again s", &|case| case.seconds("get_again").into()),
+            ("all get one s", &|case| case.seconds("get_same").into()),
+            ("put MB/s", &|case| case.rate("put").into()),
+            ("get MB/s", &|case| case.rate("get").into()),
         ],
-    );
-    for case in Case::all(readings, chosen) {
-        let Some(first) = case.0.first() else { continue };
-        let published = published::find(first.clients, first.files, first.file_bytes);
-        let seconds = |op: &str| Datum::number(case.seconds(op));
-        table.rows.push(vec![
-            code(first).into(),
-            load(first).into(),
-            seconds("put"),
-            Datum::number(published.and_then(|published| published.put_seconds)),
-            seconds("get"),
-            Datum::number(published.and_then(|published| published.get_seconds)),
-            seconds("get_again"),
-            seconds("get_same"),
-            Datum::number(case.rate("put")),
-            Datum::number(case.rate("get")),
-        ]);
-    }
-    table
+    )
 }
 
-fn shard_table(readings: &[Reading]) -> Table {
-    let mut table = Table::new(
+fn shard_table(cases: &[Case<'_>]) -> Table {
+    Table::of(
         "Larger frames: shard size, medians",
-        [
-            "code",
-            "file",
-            "shard",
-            "put s",
-            "get s",
-            "put MB/s",
-            "get MB/s",
-            "daemons' CPU s, put",
-            "get",
+        cases,
+        &[
+            ("code", &|case| case.code().into()),
+            ("file", &|case| decimal(case.first.file_bytes).into()),
+            ("shard", &|case| {
+                Size(case.first.shard_size_bytes.unwrap_or(0)).to_string().into()
+            }),
+            ("put s", &|case| case.seconds("put").into()),
+            ("get s", &|case| case.seconds("get").into()),
+            ("put MB/s", &|case| case.rate("put").into()),
+            ("get MB/s", &|case| case.rate("get").into()),
+            ("daemons' CPU s, put", &|case| case.cpu("put").into()),
+            ("get", &|case| case.cpu("get").into()),
         ],
-    );
-    for case in Case::all(readings, |reading| reading.shard_size_bytes.is_some()) {
-        let Some(first) = case.0.first() else { continue };
-        let cpu = |op: &str| Datum::number(median(case.values(op, |reading| reading.daemons_cpu_seconds)));
-        table.rows.push(vec![
-            code(first).into(),
-            decimal(first.file_bytes).into(),
-            Size(first.shard_size_bytes.unwrap_or(0)).to_string().into(),
-            Datum::number(case.seconds("put")),
-            Datum::number(case.seconds("get")),
-            Datum::number(case.rate("put")),
-            Datum::number(case.rate("get")),
-            cpu("put"),
-            cpu("get"),
-        ]);
-    }
-    table
+    )
 }
 
 fn cache_table(readings: &[Reading]) -> Table {
-    let mut table = Table::new(
+    Table::of(
         "Cache: 64 KiB around every border of two shards, read twice, medians",
-        ["code", "cache", "first s", "second s"],
-    );
-    for case in Case::all(readings, |reading| reading.op == "ranges") {
-        let Some(first) = case.0.first() else { continue };
-        table.rows.push(vec![
-            code(first).into(),
-            if first.cache { "32 MiB" } else { "none" }.into(),
-            Datum::number(case.seconds("ranges")),
-            Datum::number(case.seconds("ranges_again")),
-        ]);
-    }
-    table
-}
-
-fn code(reading: &Reading) -> String {
-    if reading.code == reading.code_used {
-        return reading.code.clone();
-    }
-    format!("{} ({})", reading.code, reading.code_used)
-}
-
-fn load(reading: &Reading) -> String {
-    format!(
-        "{} × {} × {}",
-        reading.clients,
-        reading.files,
-        decimal(reading.file_bytes)
+        Case::all(readings, |reading| reading.op == "ranges"),
+        &[
+            ("code", &|case| case.code().into()),
+            ("cache", &|case| {
+                if case.first.cache { "32 MiB" } else { "none" }.into()
+            }),
+            ("first s", &|case| case.seconds("ranges").into()),
+            ("second s", &|case| case.seconds("ranges_again").into()),
+        ],
     )
 }
 
 /// One client, one file: seconds over its size, with the published ones.
-#[expect(clippy::cast_precision_loss, reason = "points of a figure")]
-fn sizes_figure(readings: &[Reading], chosen: impl Fn(&Reading) -> bool, op: &str) -> Figure {
-    let alone = |reading: &Reading| chosen(reading) && reading.clients == 1 && reading.files == 1;
-    let cases = Case::all(readings, alone);
-    let first = |case: &Case<'_>| case.0.first().map(|reading| code(reading)).unwrap_or_default();
-    let series = |name: String| {
-        let mut points: Vec<Point> = cases
-            .iter()
-            .filter(|case| first(case) == name)
-            .filter_map(|case| {
-                let seconds = case.values(op, |reading| reading.seconds);
-                Some(Point {
-                    x: case.0.first()?.file_bytes as f64,
-                    y: median(seconds.iter().copied())?,
-                    range: Some((
-                        seconds.iter().copied().fold(f64::INFINITY, f64::min),
-                        seconds.iter().copied().fold(0.0, f64::max),
-                    )),
-                })
-            })
-            .collect();
-        points.sort_by(|one, other| one.x.total_cmp(&other.x));
-        Series {
-            name,
-            is_reference: false,
-            points,
-        }
+fn sizes_figure(cases: &[Case<'_>], op: &str) -> Figure {
+    let alone = |case: &&Case<'_>| case.first.clients == 1 && case.first.files == 1;
+    let cases: Vec<&Case<'_>> = cases.iter().filter(alone).collect();
+    let point = |case: &&Case<'_>| {
+        let seconds = case.values(op, |reading| reading.seconds);
+        Some(Point {
+            x: real(case.first.file_bytes),
+            y: median(seconds.iter().copied())?,
+            range: ends(&seconds),
+        })
     };
-    let mut all: Vec<Series> = distinct(cases.iter().map(first))
-        .into_iter()
-        .map(series)
-        .collect();
+    let series = |name: String| {
+        let of_code = cases.iter().filter(|case| case.code() == name);
+        Series::measured(name.clone(), of_code.filter_map(point))
+    };
+    let names = distinct(cases.iter().map(|case| case.code()));
     let published = published::TABLE.iter().filter(|published| published.clients == 1);
-    let point = |published: &published::Published| {
+    let published = published.filter_map(|published| {
         let seconds = if op == "put" {
             published.put_seconds
         } else {
             published.get_seconds
         };
-        Some(Point {
-            x: published.file_bytes as f64,
-            y: seconds?,
-            range: None,
-        })
-    };
-    all.push(Series {
-        name: "published".to_owned(),
-        is_reference: true,
-        points: published.filter_map(point).collect(),
+        Some(Point::new(real(published.file_bytes), seconds?))
     });
-    Figure {
-        title: format!("{op} of one file by one client"),
-        x_label: "file size, bytes".to_owned(),
-        y_label: "time, seconds".to_owned(),
-        series: all,
-    }
+    Figure::new(
+        format!("{op} of one file by one client"),
+        ["file size, bytes", "time, seconds"],
+        names
+            .into_iter()
+            .map(series)
+            .chain([Series::reference("published", published)])
+            .collect(),
+    )
 }
 
-fn notes(readings: &[Reading], chosen: impl Fn(&Reading) -> bool) -> Vec<String> {
-    let mut notes = vec![
-        "Published: a course project's distributed file system, on its machines; download with all its \
-         optimisations."
-            .to_owned(),
-        "All peers and clients share this machine: every byte of every shard is sent, hashed, encrypted and \
-         flushed to one disk by the same cores."
-            .to_owned(),
-        "Bytes are generated and compared on the way, not read from or written to a disk by the client."
-            .to_owned(),
-    ];
-    for case in Case::all(readings, &chosen) {
-        let Some(first) = case.0.first() else { continue };
-        let Some(published) = published::find(first.clients, first.files, first.file_bytes) else {
-            continue;
+const NOTES: [&str; 3] = [
+    "Published: a course project's distributed file system, on its machines; download with all its \
+     optimisations.",
+    "All peers and clients share this machine: every byte of every shard is sent, hashed, encrypted and \
+     flushed to one disk by the same cores.",
+    "Bytes are generated and compared on the way, not read from or written to a disk by the client.",
+];
+
+/// How much faster or slower than published.
+fn verdicts(cases: &[Case<'_>]) -> Vec<String> {
+    let verdict = |case: &Case<'_>, op: &str, theirs: Option<f64>| {
+        let (ours, theirs) = (case.seconds(op)?, theirs?);
+        let verdict = if ours <= theirs {
+            format!("{:.1} times as fast as published", theirs / ours.max(1e-9))
+        } else {
+            format!("{:.1} times as slow as published", ours / theirs)
         };
-        for (op, theirs) in [("put", published.put_seconds), ("get", published.get_seconds)] {
-            let (Some(ours), Some(theirs)) = (case.seconds(op), theirs) else {
-                continue;
-            };
-            let verdict = if ours <= theirs {
-                format!("{:.1} times as fast as published", theirs / ours.max(1e-9))
-            } else {
-                format!("{:.1} times as slow as published", ours / theirs)
-            };
-            notes.push(format!("{} {op} of {}: {verdict}.", code(first), load(first)));
-        }
-    }
-    notes
+        Some(format!("{} {op} of {}: {verdict}.", case.code(), case.load()))
+    };
+    let both = |case| {
+        let published = Case::published(case)?;
+        let published = [("put", published.put_seconds), ("get", published.get_seconds)];
+        Some(published.map(|(op, theirs)| verdict(case, op, theirs)))
+    };
+    cases.iter().filter_map(both).flatten().flatten().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::findings::Datum;
 
     fn reading(code: &str, op: &str, repetition: usize, seconds: f64) -> Reading {
         Reading {

@@ -4,8 +4,8 @@
 //! limit. Sealing, hashing, flushing and the messages to and fro overlap with sending or come after it, so a
 //! measurement should lie between the larger of both and their sum.
 
-use super::{Case, Key, Op};
-use crate::experiment::findings::{Datum, Point, Series, Table, decimal, distinct, median};
+use super::{Case, HEADS, Key, Op};
+use crate::experiment::findings::{Column, Datum, Point, Series, Table, decimal, grouped, median, real};
 use crate::experiment::ingest::model::{self, Link, Replication, Window};
 use crate::experiment::ingest::{Reading, rate};
 
@@ -13,21 +13,20 @@ use crate::experiment::ingest::{Reading, rate};
 const TOLERANCE: f64 = 0.05;
 /// Plaintext of a whole block.
 const BLOCK_BYTES: f64 = 16.0 * 65_520.0;
+
 /// What a put of one block waits for, one after the other: its block, its manifest, locators where the
 /// holders cannot be found without, the commit.
 fn steps(placement: &str) -> f64 {
     if placement == "successors" { 3.0 } else { 4.0 }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a rate")]
 fn link(bits: u64) -> Link {
-    Link::limited(bits as f64 / 8.0)
+    Link::limited(real(bits) / 8.0)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "bytes")]
 fn replication(bytes: u64, copies: u8, kept: f64) -> Replication {
     Replication {
-        file_bytes: bytes as f64,
+        file_bytes: real(bytes),
         block_bytes: BLOCK_BYTES,
         copies: copies.into(),
         kept,
@@ -47,14 +46,21 @@ fn seconds(reading: &Reading, op: Op, link: &Link) -> f64 {
     }
 }
 
-/// A prediction beside a measurement; seconds.
-struct Comparison {
-    link: f64,
+/// A prediction for a case with limited links, beside its measurement; seconds.
+struct Comparison<'a> {
+    case: &'a Case<'a>,
+    bits: u64,
+    link: Link,
+    /// Predicted by the links alone.
+    predicted: f64,
     measured: f64,
     /// Median of what each repetition took more than predicted for it.
     excess: f64,
     /// The same cell without a limit.
     unlimited: Option<f64>,
+    /// A part of what the smallest file of one block takes without a limit, on the same network with the same
+    /// placement: L.
+    step: Option<f64>,
 }
 
 /// Where the difference comes from.
@@ -72,17 +78,41 @@ enum Verdict {
     Unknown,
 }
 
-impl Comparison {
-    fn of(cases: &[Case<'_>], case: &Case<'_>, op: Op, link: &Link) -> Option<Self> {
+impl<'a> Comparison<'a> {
+    fn all(cases: &'a [Case<'a>], op: Op) -> Vec<Self> {
+        cases
+            .iter()
+            .filter_map(|case| Self::of(cases, case, op))
+            .collect()
+    }
+
+    fn of(cases: &'a [Case<'a>], case: &'a Case<'a>, op: Op) -> Option<Self> {
+        let bits = case.key.rate_bits?;
+        let link = link(bits);
         let free = Key {
             rate_bits: None,
             ..case.key.clone()
         };
+        let small = cases.iter().filter(|other| {
+            let size = other.key.file_bytes;
+            let same = Key {
+                file_bytes: size,
+                ..free.clone()
+            };
+            other.key == same && real(size) <= BLOCK_BYTES
+        });
+        let smallest = small
+            .min_by_key(|case| case.key.file_bytes)
+            .and_then(|case| case.median(Op::Ingest));
         Some(Self {
-            link: median(case.values(|reading| seconds(reading, op, link)))?,
+            predicted: median(case.values(|reading| seconds(reading, op, &link)))?,
             measured: case.median(op)?,
-            excess: median(case.values(|reading| op.seconds(reading) - seconds(reading, op, link)))?,
+            excess: median(case.values(|reading| op.seconds(reading) - seconds(reading, op, &link)))?,
             unlimited: Case::of_key(cases, &free).and_then(|case| case.median(op)),
+            step: smallest.map(|smallest| smallest / steps(&case.key.placement)),
+            case,
+            bits,
+            link,
         })
     }
 
@@ -95,6 +125,25 @@ impl Comparison {
             Some(unlimited) => Verdict::More(self.excess - unlimited),
             None => Verdict::Unknown,
         }
+    }
+
+    /// The median over all repetitions of what `value` says of the file.
+    fn of_all(&self, op: Op, value: impl Fn(&Replication) -> f64) -> Option<f64> {
+        median(self.case.values(|reading| value(&of(reading, op))))
+    }
+
+    /// A bound of what successor placement takes.
+    fn placed(&self, bound: fn((f64, f64)) -> f64) -> Option<f64> {
+        let step = self.step?;
+        self.of_all(Op::Ingest, |file| {
+            let window = Window::of_daemon(file, &self.link, step);
+            bound(file.placed(&self.link, &window)) + (steps(&self.case.key.placement) - 1.0) * step
+        })
+    }
+
+    /// The excess in percent of the prediction.
+    fn deviation(&self) -> Option<f64> {
+        (self.predicted > 0.0).then(|| 100.0 * self.excess / self.predicted)
     }
 }
 
@@ -110,227 +159,144 @@ impl From<Verdict> for Datum {
     }
 }
 
-/// L: a part of what the smallest file of one block takes without a limit, on the same network with the same
-/// placement.
-#[expect(clippy::cast_precision_loss, reason = "bytes")]
-fn step(cases: &[Case<'_>], key: &Key) -> Option<f64> {
-    let same = cases.iter().filter(|case| {
-        case.key.rate_bits.is_none()
-            && case.key.peers == key.peers
-            && case.key.placement == key.placement
-            && case.key.file_bytes as f64 <= BLOCK_BYTES
-    });
-    let smallest = same.min_by_key(|case| case.key.file_bytes)?;
-    Some(smallest.median(Op::Ingest)? / steps(&key.placement))
+/// A table whose own columns stand between those that say of which case a row is and those that compare.
+fn table<'a>(
+    title: &str,
+    comparisons: &'a [Comparison<'a>],
+    own: &[Column<'_, &'a Comparison<'a>>],
+    over: &str,
+) -> Table {
+    let [peers, placement, file] = HEADS;
+    let heads: [Column<'_, &'a Comparison<'a>>; 4] = [
+        (peers.0, &|row| peers.1(&row.case.key)),
+        (placement.0, &|row| placement.1(&row.case.key)),
+        (file.0, &|row| file.1(&row.case.key)),
+        ("link", &|row| rate(row.bits).into()),
+    ];
+    let compared: [Column<'_, &'a Comparison<'a>>; 4] = [
+        ("measured", &|row| row.measured.into()),
+        (over, &|row| row.deviation().into()),
+        ("without limit", &|row| row.unlimited.into()),
+        ("difference", &|row| row.verdict().into()),
+    ];
+    Table::of(title, comparisons, &[&heads, own, &compared].concat())
 }
 
-pub(super) fn table(cases: &[Case<'_>], op: Op) -> Table {
-    match op {
-        Op::Ingest => ingest(cases),
-        Op::Download => download(cases),
-    }
-}
-
-fn limited<'a>(cases: &'a [Case<'a>]) -> impl Iterator<Item = (&'a Case<'a>, Link, u64)> {
-    let with_link = |case: &'a Case<'a>| case.key.rate_bits.map(|bits| (case, link(bits), bits));
-    cases.iter().filter_map(with_link)
-}
-
-fn head(case: &Case<'_>, bits: u64) -> Vec<Datum> {
-    vec![
-        case.key.peers.into(),
-        case.key.placement.as_str().into(),
-        decimal(case.key.file_bytes).into(),
-        rate(bits).into(),
-    ]
-}
-
-fn deviation(comparison: &Comparison) -> Datum {
-    let percent = (comparison.link > 0.0).then(|| 100.0 * comparison.excess / comparison.link);
-    Datum::number(percent)
-}
-
-fn ingest(cases: &[Case<'_>]) -> Table {
-    let mut table = Table::new(
+pub(super) fn ingest_table(cases: &[Case<'_>]) -> Table {
+    table(
         "Ingest over limited links, medians in seconds: chain and direct fan-out by the link alone; placed, \
          with a wait for each durable block, its manifest and the commit, each a part of what the smallest \
          file takes without limit; beside the measurement",
-        [
-            "N",
-            "placement",
-            "file",
-            "link",
-            "chain",
-            "direct",
-            "burst spares",
-            "placed, least",
-            "most",
-            "measured",
-            "over direct %",
-            "without limit",
-            "difference",
-        ],
-    );
-    for (case, link, bits) in limited(cases) {
-        let Some(comparison) = Comparison::of(cases, case, Op::Ingest, &link) else {
-            continue;
-        };
-        let of_all = |value: &dyn Fn(&Replication) -> f64| {
-            Datum::number(median(case.values(|reading| value(&of(reading, Op::Ingest)))))
-        };
-        let step = step(cases, &case.key);
-        let placed = |bound: fn((f64, f64)) -> f64| match step {
-            Some(step) => of_all(&|file| {
-                let window = Window::of_daemon(file, &link, step);
-                bound(file.placed(&link, &window)) + (steps(&case.key.placement) - 1.0) * step
+        &Comparison::all(cases, Op::Ingest),
+        &[
+            ("chain", &|row| {
+                row.of_all(Op::Ingest, |file| file.chain(&row.link)).into()
             }),
-            None => Datum::Nothing,
-        };
-        let mut row = head(case, bits);
-        row.extend([
-            of_all(&|file| file.chain(&link)),
-            comparison.link.into(),
-            of_all(&|file| link.spared(file.sent_bytes())),
-            placed(|(least, _)| least),
-            placed(|(_, most)| most),
-            comparison.measured.into(),
-            deviation(&comparison),
-            Datum::number(comparison.unlimited),
-            comparison.verdict().into(),
-        ]);
-        table.rows.push(row);
-    }
-    table
+            ("direct", &|row| row.predicted.into()),
+            ("burst spares", &|row| {
+                row.of_all(Op::Ingest, |file| row.link.spared(file.sent_bytes()))
+                    .into()
+            }),
+            ("placed, least", &|row| row.placed(|(least, _)| least).into()),
+            ("most", &|row| row.placed(|(_, most)| most).into()),
+        ],
+        "over direct %",
+    )
 }
 
-fn download(cases: &[Case<'_>]) -> Table {
-    let mut table = Table::new(
+pub(super) fn download_table(cases: &[Case<'_>]) -> Table {
+    let fetched = |file: &Replication| (1.0 - file.kept) * file.file_bytes;
+    table(
         "Download over limited links, medians in seconds: by the reader's link alone, beside the measurement",
-        [
-            "N",
-            "placement",
-            "file",
-            "link",
-            "by the link",
-            "burst spares",
-            "measured",
-            "over the link %",
-            "without limit",
-            "difference",
+        &Comparison::all(cases, Op::Download),
+        &[
+            ("by the link", &|row| row.predicted.into()),
+            ("burst spares", &|row| {
+                row.of_all(Op::Download, |file| row.link.spared(fetched(file)))
+                    .into()
+            }),
         ],
-    );
-    for (case, link, bits) in limited(cases) {
-        let Some(comparison) = Comparison::of(cases, case, Op::Download, &link) else {
-            continue;
-        };
-        let fetched = |reading: &Reading| {
-            let file = of(reading, Op::Download);
-            (1.0 - file.kept) * file.file_bytes
-        };
-        let spared = median(case.values(|reading| link.spared(fetched(reading))));
-        let mut row = head(case, bits);
-        row.extend([
-            comparison.link.into(),
-            Datum::number(spared),
-            comparison.measured.into(),
-            deviation(&comparison),
-            Datum::number(comparison.unlimited),
-            comparison.verdict().into(),
-        ]);
-        table.rows.push(row);
-    }
-    table
+        "over the link %",
+    )
 }
 
 /// By N, with the mean share on the peer's own disk.
-#[expect(clippy::cast_precision_loss, reason = "points of a figure")]
 pub(super) fn curves(op: Op, copies: u8, bytes: u64, bits: u64, peers: &[usize]) -> Vec<Series> {
     let link = link(bits);
-    let curve = |name: &str, seconds: &dyn Fn(f64) -> f64| Series {
-        name: name.to_owned(),
-        is_reference: true,
-        points: super::sorted(peers.iter().map(|peers| Point {
-            x: *peers as f64,
-            y: seconds(*peers as f64),
-            range: None,
-        })),
+    let curve = |name: &str, seconds: &dyn Fn(f64) -> f64| {
+        let points = peers
+            .iter()
+            .map(|peers| Point::new(real(*peers), seconds(real(*peers))));
+        Series::reference(name, points)
     };
-    let at = |kept: f64| replication(bytes, copies, kept);
-    let kept = |peers: f64| model::kept(copies.into(), peers);
+    let at = |peers: f64| replication(bytes, copies, model::kept(copies.into(), peers));
+    let read = |own: f64| model::download(real(bytes), own, 1.0, &link, &link);
     match op {
         Op::Ingest => vec![
-            curve("direct fan-out, predicted", &|peers| {
-                at(kept(peers)).direct(&link)
-            }),
-            curve("pipelined chain, predicted", &|peers| {
-                at(kept(peers)).chain(&link)
-            }),
+            curve("direct fan-out, predicted", &|peers| at(peers).direct(&link)),
+            curve("pipelined chain, predicted", &|peers| at(peers).chain(&link)),
         ],
-        Op::Download => {
-            let read = |own: f64| model::download(bytes as f64, own, 1.0, &link, &link);
-            vec![
-                curve("asking any holder, predicted", &|peers| {
-                    read(1.0 / peers.max(1.0))
-                }),
-                curve("preferring own copies, predicted", &|peers| read(kept(peers))),
-            ]
-        }
+        Op::Download => vec![
+            curve("asking any holder, predicted", &|peers| {
+                read(1.0 / peers.max(1.0))
+            }),
+            curve("preferring own copies, predicted", &|peers| read(at(peers).kept)),
+        ],
     }
 }
 
 /// How many cells are explained by what.
 pub(super) fn notes(cases: &[Case<'_>], op: Op) -> Vec<String> {
-    let of_rate = |bits: u64| {
-        let same = limited(cases).filter(|(_, _, other)| *other == bits);
-        let compared =
-            same.filter_map(|(case, link, _)| Some((case, Comparison::of(cases, case, op, &link)?)));
-        let compared: Vec<(&Case<'_>, Comparison)> = compared.collect();
-        let verdicts: Vec<Verdict> = compared.iter().map(|(_, one)| one.verdict()).collect();
-        let count = |wanted: Verdict| verdicts.iter().filter(|verdict| **verdict == wanted).count();
-        let mut parts = vec![format!(
-            "{} at {}: of {} cells, {} take what the link alone takes (± {:.0} %); {} take longer by no more \
-             than the same takes without a limit (sealing, hashing, flushing, messages to and fro)",
-            op.as_str(),
-            rate(bits),
-            verdicts.len(),
-            count(Verdict::Link),
-            100.0 * TOLERANCE,
-            count(Verdict::Fixed),
-        )];
-        let faster = count(Verdict::Faster);
-        if faster > 0 {
-            parts.push(format!(
-                "{faster} take less: a link that pauses gets its burst again, which is not predicted"
-            ));
-        }
-        let more = |(case, one): &(&Case<'_>, Comparison)| match one.verdict() {
-            Verdict::More(seconds) => Some((seconds / one.measured.max(1e-9), case.key.clone())),
-            Verdict::Link | Verdict::Faster | Verdict::Fixed | Verdict::Unknown => None,
-        };
-        let more: Vec<(f64, Key)> = compared.iter().filter_map(more).collect();
-        let worst = more.iter().max_by(|one, other| one.0.total_cmp(&other.0));
-        if let Some((part, key)) = worst {
-            parts.push(format!(
-                "{} take longer than both one after the other, most of all {} of {} with {} \
-                                peers, by {:.0} % of its time",
-                more.len(),
-                key.placement,
-                decimal(key.file_bytes),
-                key.peers,
-                100.0 * part
-            ));
-        }
-        format!("{}.", parts.join("; "))
-    };
-    let rates = distinct(limited(cases).map(|(_, _, bits)| bits));
-    let mut notes: Vec<String> = rates.into_iter().map(of_rate).collect();
+    let comparisons = Comparison::all(cases, op);
+    let rates = grouped(&comparisons, |one| one.bits);
+    let mut notes: Vec<String> = rates
+        .iter()
+        .map(|(bits, compared)| note(op, *bits, compared))
+        .collect();
     if op == Op::Ingest && !notes.is_empty() {
         notes.push(
             "By the links alone, copies cost the receiving peer the same wherever they go, so \
-                    placements differ by what the writer keeps itself; the rest is not the links'. A \
-                    pipelined chain would take about 1/(k - h) of the links' time."
+             placements differ by what the writer keeps itself; the rest is not the links'. A \
+             pipelined chain would take about 1/(k - h) of the links' time."
                 .to_owned(),
         );
     }
     notes
+}
+
+fn note(op: Op, bits: u64, compared: &[&Comparison<'_>]) -> String {
+    let count = |wanted: Verdict| compared.iter().filter(|one| one.verdict() == wanted).count();
+    let mut parts = vec![format!(
+        "{} at {}: of {} cells, {} take what the link alone takes (± {:.0} %); {} take longer by no more \
+         than the same takes without a limit (sealing, hashing, flushing, messages to and fro)",
+        op.as_str(),
+        rate(bits),
+        compared.len(),
+        count(Verdict::Link),
+        100.0 * TOLERANCE,
+        count(Verdict::Fixed),
+    )];
+    let faster = count(Verdict::Faster);
+    if faster > 0 {
+        parts.push(format!(
+            "{faster} take less: a link that pauses gets its burst again, which is not predicted"
+        ));
+    }
+    let more = |one: &&Comparison<'_>| match one.verdict() {
+        Verdict::More(seconds) => Some((seconds / one.measured.max(1e-9), one.case.key.clone())),
+        Verdict::Link | Verdict::Faster | Verdict::Fixed | Verdict::Unknown => None,
+    };
+    let more: Vec<(f64, Key)> = compared.iter().filter_map(more).collect();
+    if let Some((part, key)) = more.iter().max_by(|one, other| one.0.total_cmp(&other.0)) {
+        parts.push(format!(
+            "{} take longer than both one after the other, most of all {} of {} with {} peers, by {:.0} % of \
+             its time",
+            more.len(),
+            key.placement,
+            decimal(key.file_bytes),
+            key.peers,
+            100.0 * part
+        ));
+    }
+    format!("{}.", parts.join("; "))
 }

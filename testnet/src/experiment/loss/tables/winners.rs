@@ -1,7 +1,11 @@
 //! Who loses least, and by how much: placements of one code beside each other, and codes under one placement.
 
-use super::{files, is_counted, placement};
-use crate::experiment::findings::{Datum, distinct};
+use std::cmp::Reverse;
+
+use itertools::Itertools;
+
+use super::{files, is_counted, placement, scheme};
+use crate::experiment::findings::{Datum, ends, grouped};
 use crate::experiment::loss::Reading;
 
 /// Values less far apart than this ratio count as the same: two rings differ as much under one placement.
@@ -14,30 +18,51 @@ type Name = fn(&Reading) -> String;
 
 /// One note for each comparison of several that differ.
 pub(super) fn notes(readings: &[Reading]) -> Vec<String> {
-    let counted: Vec<&Reading> = readings.iter().filter(|reading| is_counted(reading)).collect();
+    let counted = || readings.iter().filter(|reading| is_counted(reading));
     let code: Name = |reading| reading.code.clone();
     let mut notes = Vec::new();
-    for (shared, told_apart) in [(code, placement as Name), (placement, code)] {
-        let groups = distinct(counted.iter().map(|r| (shared(r), r.peers, r.dead)));
-        for group in groups {
-            let of_group = counted.iter().copied();
-            let of_group: Vec<&Reading> = of_group
-                .filter(|r| (shared(r), r.peers, r.dead) == group)
-                .collect();
-            let (name, peers, dead) = group;
-            let lost = compare(&of_group, told_apart, |r| Some(r.files_lost? / files(r)));
-            let any = compare(&of_group, told_apart, |r| r.any_lost);
-            let compared = [("files lost", lost), ("patterns that cost any file", any)];
-            let told = compared
-                .into_iter()
-                .filter_map(|(what, compared)| Some(format!("{what}: {}", compared?)));
-            let told: Vec<String> = told.collect();
-            if !told.is_empty() {
-                notes.push(format!("{name}, {dead} of {peers} dead: {}.", told.join("; ")));
+    for (shared, name) in [(code, placement as Name), (placement, code)] {
+        for ((of, peers, dead), group) in grouped(counted(), |r| (shared(r), r.peers, r.dead)) {
+            let lost = compare(&group, name, |r| Some(r.files_lost? / files(r)));
+            let any = compare(&group, name, |r| r.any_lost);
+            let compared = [("files lost", lost), ("patterns that cost any file", any)].into_iter();
+            let mut compared = compared.filter_map(|(what, compared)| Some(format!("{what}: {}", compared?)));
+            let compared = compared.join("; ");
+            if !compared.is_empty() {
+                notes.push(format!("{of}, {dead} of {peers} dead: {compared}."));
             }
         }
     }
     notes
+}
+
+/// What loses least in the largest network, when as few peers die as cost a file under some scheme.
+pub(super) fn advice(readings: &[Reading]) -> Vec<String> {
+    let lossy = |reading: &&Reading| is_counted(reading) && reading.any_lost > Some(0.0);
+    let hardest = readings
+        .iter()
+        .filter(lossy)
+        .max_by_key(|reading| (reading.peers, Reverse(reading.dead)));
+    let Some(Reading { peers, dead, .. }) = hardest else {
+        return Vec::new();
+    };
+    let same = |reading: &&Reading| is_counted(reading) && (reading.peers, reading.dead) == (*peers, *dead);
+    let same: Vec<&Reading> = readings.iter().filter(same).collect();
+    let any = compare(&same, scheme, |reading| reading.any_lost);
+    let lost = compare(&same, scheme, |reading| {
+        Some(reading.files_lost? / files(reading))
+    });
+    let aims = [
+        ("to lose any file as seldom as possible", any),
+        ("to lose as few files as possible", lost),
+    ];
+    let advice = |(aim, compared): (&str, Option<String>)| {
+        Some(format!(
+            "{aim} when {dead} of {peers} peers die at once, take what does best: {}.",
+            compared?
+        ))
+    };
+    aims.into_iter().filter_map(advice).collect()
 }
 
 /// The least and the greatest part, and with what; none where there is nothing to tell apart.
@@ -46,8 +71,7 @@ fn compare(readings: &[&Reading], name: Name, part: impl Fn(&Reading) -> Option<
         .iter()
         .filter_map(|reading| Some((part(reading)?, name(reading))));
     let parts: Vec<(f64, String)> = parts.collect();
-    let least = parts.iter().map(|(part, _)| *part).min_by(f64::total_cmp)?;
-    let most = parts.iter().map(|(part, _)| *part).max_by(f64::total_cmp)?;
+    let (least, most) = ends(&parts.iter().map(|(part, _)| *part).collect::<Vec<_>>())?;
     if most <= least * ALIKE {
         return None;
     }

@@ -7,8 +7,8 @@
 //! carries `frame`s.
 //!
 //! Layers: `swarm` is libp2p and gives one stream per connection; `gate` bounds those in front of the hello;
-//! `hello` decides whether it is wanted; `traffic` runs it as a `link`, at the `rate` of
-//! [`NetConfig::link_rate`]; `table` knows them all; `node` ties them together. `addresses` has the rules
+//! `hello` decides whether it is wanted; `traffic` runs it as a `connection`, at the `rate` of
+//! [`NetConfig::link_rate`]; `table` knows them all; `shared` ties them together. `addresses` has the rules
 //! which addresses are told and dialled, `dial` tries them, `routes` remembers how that went, `detour` leaves
 //! a connection that leads nowhere for another address. Nothing outside this folder names libp2p.
 //!
@@ -19,16 +19,16 @@
 
 mod addresses;
 mod config;
+mod connection;
 mod detour;
 mod dial;
 mod frame;
 mod gate;
 mod hello;
 mod instance;
-mod link;
-mod node;
 mod rate;
 mod routes;
+mod shared;
 mod swarm;
 mod table;
 #[cfg(test)]
@@ -48,13 +48,13 @@ pub use mutualstore_proto::hello::{Class, MAX_CONTACT, Reason, Refusal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-pub(crate) use self::addresses::tcp_target;
+pub use self::addresses::tcp_target;
 pub use self::config::{ClassCounters, NetConfig, NetCounters, NetworkInfo};
-pub(crate) use self::dial::STAGGER;
+pub use self::dial::STAGGER;
 
+use self::connection::{AskError, Patience};
 pub use self::frame::{MAX_RPC_BODY, MAX_SHARD_HEAD, MAX_SHARD_PAYLOAD};
-use self::link::{AskError, Patience};
-use self::node::{Node, OpenFailure};
+use self::shared::{OpenFailure, Shared};
 
 /// What the daemon does with what arrives. The methods without a future must not block.
 pub trait Service: Send + Sync + 'static {
@@ -191,13 +191,13 @@ pub struct Dialed {
 /// The transport of one peer. Clones share it; it runs until [`shutdown`](Self::shutdown).
 #[derive(Clone)]
 pub struct Net {
-    node: Arc<Node>,
+    shared: Arc<Shared>,
 }
 
 impl fmt::Debug for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Net")
-            .field("peer", &self.node.peer())
+            .field("peer", &self.shared.peer())
             .finish_non_exhaustive()
     }
 }
@@ -209,35 +209,37 @@ impl Net {
         config: NetConfig,
         service: Arc<dyn Service>,
     ) -> Result<Self, StartError> {
-        Node::start(seed, config, service).await.map(|node| Self { node })
+        Shared::start(seed, config, service)
+            .await
+            .map(|shared| Self { shared })
     }
 
     /// Who this is.
     pub fn peer(&self) -> Peer {
-        self.node.peer()
+        self.shared.peer()
     }
 
     /// Where this peer listens now, with real ports, wildcards replaced by the addresses of the interfaces,
     /// those that reach farthest first; without `/p2p/…`.
     pub fn listen_addresses(&self) -> Vec<String> {
-        texts(&self.node.place().listening)
+        texts(&self.shared.place().listening)
     }
 
     /// Where others are to dial this peer: `announce` if configured, else those of the listened addresses
     /// that reach farthest; none while no interface runs.
     pub fn contact_addresses(&self) -> Vec<String> {
-        texts(&self.node.place().told)
+        texts(&self.shared.place().told)
     }
 
     /// Changes whenever [`listen_addresses`](Self::listen_addresses) or
     /// [`contact_addresses`](Self::contact_addresses) may have.
     pub fn address_changes(&self) -> watch::Receiver<()> {
-        self.node.address_changes()
+        self.shared.address_changes()
     }
 
     /// Those of a contact's addresses that are of use from here.
     pub fn usable_addresses(&self, addresses: &[String]) -> Vec<String> {
-        self.node.usable_addresses(addresses)
+        self.shared.usable_addresses(addresses)
     }
 
     /// `address` with this peer's `/p2p/…`.
@@ -251,11 +253,11 @@ impl Net {
             return Err(CallError::TooLarge);
         }
         let deadline = Instant::now() + deadline;
-        // A link may retire between being picked and being used; a fresh one does not.
+        // A connection may retire between being picked and being used; a fresh one does not.
         for _ in 0..3 {
-            let link = timeout_at(deadline, self.node.link(to, Class::Rpc)).await;
-            let link = link.map_err(|_| CallError::TimedOut)??;
-            match link
+            let connection = timeout_at(deadline, self.shared.connection(to, Class::Rpc)).await;
+            let connection = connection.map_err(|_| CallError::TimedOut)??;
+            match connection
                 .ask(Bytes::new(), body.clone(), Patience::Until(deadline))
                 .await
             {
@@ -263,7 +265,7 @@ impl Net {
                 Err(AskError::Retired | AskError::Moved) => {}
                 Err(error) => {
                     if error == AskError::TimedOut {
-                        self.node.suspect(&link);
+                        self.shared.suspect(&connection);
                     }
                     return Err(error.into());
                 }
@@ -284,10 +286,10 @@ impl Net {
         if head.len() > MAX_SHARD_HEAD || payload.len() > MAX_SHARD_PAYLOAD {
             return Err(CallError::TooLarge);
         }
-        let patience = Patience::Progress(self.node.config().progress_timeout);
+        let patience = Patience::Progress(self.shared.config().progress_timeout);
         for _ in 0..3 {
-            let link = self.node.link(to, Class::Shards).await?;
-            match link.ask(head.clone(), payload.clone(), patience).await {
+            let connection = self.shared.connection(to, Class::Shards).await?;
+            match connection.ask(head.clone(), payload.clone(), patience).await {
                 Err(AskError::Retired | AskError::Moved) => {}
                 answer => return answer.map_err(CallError::from),
             }
@@ -298,7 +300,7 @@ impl Net {
     /// Dials an address, with or without `/p2p/…`, and says who is there. The connection is kept for calls,
     /// unless this peer has no network yet: then it only learns the one there, to [`adopt`](Self::adopt) it.
     pub async fn dial(&self, address: &str) -> Result<Dialed, DialError> {
-        self.dial_as(address, self.node.network()).await
+        self.dial_as(address, self.shared.network()).await
     }
 
     /// Asks whoever is at `address` for its network, whatever network this peer belongs to now. `invited`
@@ -320,7 +322,7 @@ impl Net {
 
     async fn dial_as(&self, address: &str, network: NetworkInfo) -> Result<Dialed, DialError> {
         let address: Multiaddr = address.parse().map_err(|_| DialError::BadAddress)?;
-        let dialed = self.node.dial(address, network).await;
+        let dialed = self.shared.dial(address, network).await;
         dialed.map_err(|failure| match failure {
             OpenFailure::Unreachable | OpenFailure::Busy => DialError::Unreachable,
             OpenFailure::Own => DialError::Own,
@@ -331,38 +333,38 @@ impl Net {
     /// Addresses of peers that belong to the network: connections from there have seats of their own before
     /// the hello.
     pub fn know<'a>(&self, addresses: impl Iterator<Item = &'a str>) {
-        self.node.gate().know(addresses);
+        self.shared.gate().know(addresses);
     }
 
     /// Inbound connections that have not proved themselves yet.
     pub fn waiting(&self) -> usize {
-        self.node.gate().waiting()
+        self.shared.gate().waiting()
     }
 
     /// From now on this peer belongs to `network`. Existing connections stay.
     pub fn adopt(&self, network: NetworkInfo) {
-        self.node.adopt(network);
+        self.shared.adopt(network);
     }
 
     /// Whether there is a connection of any class.
     #[cfg(test)]
     fn is_connected(&self, peer: Peer) -> bool {
-        self.node.is_connected(peer)
+        self.shared.is_connected(peer)
     }
 
     /// Accepted connections.
     pub fn connections(&self) -> usize {
-        self.node.connections()
+        self.shared.connections()
     }
 
     /// Totals since the start.
     pub fn counters(&self) -> &NetCounters {
-        self.node.counters()
+        self.shared.counters()
     }
 
     /// Closes every connection and listener; calls under way fail. Returns when all tasks ended.
     pub async fn shutdown(&self) {
-        self.node.shutdown().await;
+        self.shared.shutdown().await;
     }
 }
 

@@ -1,14 +1,15 @@
 //! The task of an accepted connection: frames in, requests served, frames out.
 //!
 //! Invariants:
-//! * Memory for a frame is asked for only after its header passed the limits of the class and the budget
-//!   for inbound requests had room. Answers need no budget: only calls we made are answered.
-//! * The reader never waits for the writer, so two full links cannot block each other.
+//! * Memory for a frame is asked for only after its header passed the limits of the class and the budget for
+//!   inbound requests had room. Answers need no budget: only calls we made are answered.
+//! * The reader never waits for the writer, so two full connections cannot block each other.
 //! * Nothing waits longer than `progress_timeout` for a byte once a frame has begun, and a frame that
 //!   trickles has an end too. A writer waits on while it hears from the other side.
-//! * Every byte of a frame passes the link's [`rate`](super::rate): before it is written, and before more is
-//!   read, so that the connection's window (256 KiB at first, then four round trips) is what runs ahead of
-//!   the rate. A reader whom this side's rate, or its budget, holds up lets the other side hear of it.
+//! * Every byte of a frame passes the connection's [`rate`](super::rate): before it is written, and before
+//!   more is read, so that the connection's window (256 KiB at first, then four round trips) is what runs
+//!   ahead of the rate. A reader whom this side's rate, or its budget, holds up lets the other side hear of
+//!   it.
 
 use std::io;
 use std::pin::pin;
@@ -22,8 +23,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::config::{ClassCounters, NetCounters, count};
+use super::connection::{Answer, AskError, Connection};
 use super::frame::{Frame, Header, HeaderError, Kind};
-use super::link::{Answer, AskError, Link};
 use super::rate::{Bucket, LinkRate};
 use super::swarm::Wire;
 use super::{Class, Service, hello};
@@ -43,8 +44,8 @@ const REASSURED: u32 = 10;
 /// How long a side that said goodbye waits for the other to hang up.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What the links of one [`Net`](super::Net) share.
-pub(super) struct LinkContext {
+/// What the connections of one [`Net`](super::Net) share.
+pub(super) struct ConnectionContext {
     pub(super) service: Arc<dyn Service>,
     pub(super) counters: Arc<NetCounters>,
     /// Room for inbound rpc requests, in bytes.
@@ -58,7 +59,7 @@ pub(super) struct LinkContext {
     pub(super) rate: Option<LinkRate>,
 }
 
-/// How a link ended.
+/// How a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum End {
     /// One side said goodbye.
@@ -101,39 +102,41 @@ impl From<io::Error> for End {
     }
 }
 
-/// Drives a link until it ends; the calls on it have failed and the connection is gone when this returns.
+/// Drives a connection until it ends; the calls on it have failed and the connection is gone when this
+/// returns.
 pub(super) async fn run(
-    link: Arc<Link>,
+    connection: Arc<Connection>,
     wire: Wire,
     mut queue: mpsc::Receiver<Frame>,
-    context: Arc<LinkContext>,
+    context: Arc<ConnectionContext>,
 ) -> End {
     let Wire { stream, hold, .. } = wire;
     let (mut reader, writer) = stream.split();
-    let counters = context.counters.class(link.class);
+    let counters = context.counters.class(connection.class);
     let mut writer = Writer {
         to: writer,
-        link: &link,
+        connection: &connection,
         counters,
         pause: context.progress_timeout,
         bucket: context.rate.as_ref().map(|rate| &rate.sending),
     };
     let end = tokio::select! {
-        end = read_frames(&mut reader, &link, &context) => end,
+        end = read_frames(&mut reader, &connection, &context) => end,
         end = writer.write_frames(&mut queue) => end,
-        () = idle(&link, context.idle) => {
+        () = idle(&connection, context.idle) => {
             let goodbye = async {
                 writer.say_bye().await?;
                 // The other side hangs up when it has read the goodbye; not waiting for it for ever.
                 drop(timeout(LINGER, hello::drain(&mut reader)).await);
                 Ok(End::Bye)
             };
-            link.stop.run_until_cancelled(goodbye).await.unwrap_or(Ok(End::Stopped)).unwrap_or_else(|end| end)
+            let said = connection.stop.run_until_cancelled(goodbye).await;
+            said.unwrap_or(Ok(End::Stopped)).unwrap_or_else(|end| end)
         }
-        () = link.stop.cancelled() => End::Stopped,
+        () = connection.stop.cancelled() => End::Stopped,
     };
-    link.stop.cancel();
-    link.fail_calls(match end {
+    connection.stop.cancel();
+    connection.fail_calls(match end {
         End::Bye => AskError::Retired,
         End::Stalled => AskError::TimedOut,
         End::Stopped | End::Lost(_) | End::Breach(_) => AskError::Lost,
@@ -144,15 +147,15 @@ pub(super) async fn run(
     end
 }
 
-/// Ends when a link that this side dialled may be closed.
-async fn idle(link: &Link, limit: Duration) {
-    if !link.dialled {
+/// Ends when a connection that this side dialled may be closed.
+async fn idle(connection: &Connection, limit: Duration) {
+    if !connection.dialled {
         return std::future::pending().await;
     }
     let mut wait = limit;
     loop {
         tokio::time::sleep(wait).await;
-        match link.retire(limit) {
+        match connection.retire(limit) {
             Ok(()) => return,
             Err(again) => wait = again,
         }
@@ -161,11 +164,11 @@ async fn idle(link: &Link, limit: Duration) {
 
 async fn read_frames<R: AsyncRead + Unpin>(
     reader: &mut R,
-    link: &Arc<Link>,
-    context: &Arc<LinkContext>,
+    connection: &Arc<Connection>,
+    context: &Arc<ConnectionContext>,
 ) -> End {
     loop {
-        match read_frame(reader, link, context).await {
+        match read_frame(reader, connection, context).await {
             Ok(Kind::Bye) => return End::Bye,
             Ok(Kind::Request | Kind::Response | Kind::Failed | Kind::Ping) => {}
             Err(end) => return end,
@@ -177,25 +180,25 @@ async fn read_frames<R: AsyncRead + Unpin>(
 /// Reads one frame and sees to it.
 async fn read_frame<R: AsyncRead + Unpin>(
     reader: &mut R,
-    link: &Arc<Link>,
-    context: &Arc<LinkContext>,
+    connection: &Arc<Connection>,
+    context: &Arc<ConnectionContext>,
 ) -> Result<Kind, End> {
-    let header = read_header(reader, link, context).await?;
-    let counters = context.counters.class(link.class);
+    let header = read_header(reader, connection, context).await?;
+    let counters = context.counters.class(connection.class);
     count(&counters.frames_in, 1);
     count(&counters.bytes_in, Header::LEN + header.head + header.payload);
     match header.kind {
         Kind::Request => {
-            if link.class == Class::Shards && link.dialled {
+            if connection.class == Class::Shards && connection.dialled {
                 return Err(End::Breach(Breach::Direction));
             }
-            let place = Arc::clone(&link.serving).try_acquire_owned();
+            let place = Arc::clone(&connection.serving).try_acquire_owned();
             let place = place.map_err(|_| End::Breach(Breach::Window))?;
-            let budget = budget(link.class, header, context);
-            let budget = reassuring(link, context.progress_timeout, budget).await;
-            let (head, payload) = read_body(reader, header, link, context).await?;
+            let budget = budget(connection.class, header, context);
+            let budget = reassuring(connection, context.progress_timeout, budget).await;
+            let (head, payload) = read_body(reader, header, connection, context).await?;
             let reply = Reply {
-                link: Arc::clone(link),
+                connection: Arc::clone(connection),
                 id: header.id,
                 place: Some(place),
                 budget,
@@ -205,19 +208,23 @@ async fn read_frame<R: AsyncRead + Unpin>(
         // What an older peer answers to the ping that only says that we live.
         Kind::Response if (header.id, header.head, header.payload) == (0, 0, 0) => {}
         Kind::Response => {
-            let call = link.take_call(header.id).ok_or(End::Breach(Breach::Unasked))?;
-            let answer = read_body(reader, header, link, context).await?;
+            let call = connection
+                .take_call(header.id)
+                .ok_or(End::Breach(Breach::Unasked))?;
+            let answer = read_body(reader, header, connection, context).await?;
             // A caller that is gone does not mind.
             drop(call.send(Ok(answer)));
         }
         Kind::Failed => {
-            let call = link.take_call(header.id).ok_or(End::Breach(Breach::Unasked))?;
+            let call = connection
+                .take_call(header.id)
+                .ok_or(End::Breach(Breach::Unasked))?;
             drop(call.send(Err(AskError::Failed)));
         }
         Kind::Ping => {
             // A peer that floods pings gets no answer.
             if header.id != 0 {
-                link.send_spare(Frame::empty(Kind::Response, header.id));
+                connection.send_spare(Frame::empty(Kind::Response, header.id));
             }
         }
         Kind::Bye => {}
@@ -228,27 +235,27 @@ async fn read_frame<R: AsyncRead + Unpin>(
 /// Waits for the first byte as long as it takes, for the rest of the header not.
 async fn read_header<R: AsyncRead + Unpin>(
     reader: &mut R,
-    link: &Link,
-    context: &LinkContext,
+    connection: &Connection,
+    context: &ConnectionContext,
 ) -> Result<Header, End> {
     let mut bytes = [0; Header::LEN];
     let got = reader.read(&mut bytes).await?;
     if got == 0 {
         return Err(End::Lost(io::ErrorKind::UnexpectedEof.into()));
     }
-    link.activity.heard();
+    connection.activity.heard();
     if let Some(rest) = bytes.get_mut(got..)
         && !rest.is_empty()
     {
         let read = timeout(context.progress_timeout, reader.read_exact(rest)).await;
         read.map_err(|_| End::Stalled)??;
     }
-    received(Header::LEN, link, context).await;
-    Header::parse(&bytes, link.limits).map_err(|error| End::Breach(error.into()))
+    received(Header::LEN, connection, context).await;
+    Header::parse(&bytes, connection.limits).map_err(|error| End::Breach(error.into()))
 }
 
 /// Room for a request. Held until its answer was written.
-async fn budget(class: Class, header: Header, context: &LinkContext) -> Option<OwnedSemaphorePermit> {
+async fn budget(class: Class, header: Header, context: &ConnectionContext) -> Option<OwnedSemaphorePermit> {
     let permit = match class {
         Class::Rpc => {
             let bytes = u32::try_from(header.payload)
@@ -266,8 +273,8 @@ async fn budget(class: Class, header: Header, context: &LinkContext) -> Option<O
 async fn read_body<R: AsyncRead + Unpin>(
     reader: &mut R,
     header: Header,
-    link: &Link,
-    context: &LinkContext,
+    connection: &Connection,
+    context: &ConnectionContext,
 ) -> Result<Answer, End> {
     let length = header.head + header.payload;
     if length == 0 {
@@ -289,8 +296,8 @@ async fn read_body<R: AsyncRead + Unpin>(
         if got == 0 {
             return Err(End::Lost(io::ErrorKind::UnexpectedEof.into()));
         }
-        link.activity.heard();
-        received(got, link, context).await;
+        connection.activity.heard();
+        received(got, connection, context).await;
         rest = rest.get_mut(got..).unwrap_or_default();
     }
     let head = body.split_to(header.head).freeze();
@@ -303,11 +310,11 @@ fn slowest(length: usize, pause: Duration) -> Instant {
 }
 
 /// Waits until the link's rate allows for `bytes` that were read.
-async fn received(bytes: usize, link: &Link, context: &LinkContext) {
+async fn received(bytes: usize, connection: &Connection, context: &ConnectionContext) {
     if let Some(rate) = &context.rate {
-        let waited = &context.counters.class(link.class).waited_in_us;
-        let passing = pass(&rate.receiving, bytes, link.class, waited);
-        reassuring(link, context.progress_timeout, passing).await;
+        let waited = &context.counters.class(connection.class).waited_in_us;
+        let passing = pass(&rate.receiving, bytes, connection.class, waited);
+        reassuring(connection, context.progress_timeout, passing).await;
     }
 }
 
@@ -321,20 +328,20 @@ async fn pass(bucket: &Bucket, bytes: usize, class: Class, waited: &AtomicU64) {
 
 /// Waits for something of this side. The other side must not take that for death, so it hears from this one
 /// from time to time.
-async fn reassuring<T>(link: &Link, pause: Duration, waiting: impl Future<Output = T>) -> T {
+async fn reassuring<T>(connection: &Connection, pause: Duration, waiting: impl Future<Output = T>) -> T {
     let mut waiting = pin!(waiting);
     loop {
-        let silence = (pause / REASSURED).saturating_sub(link.activity.unreassured());
+        let silence = (pause / REASSURED).saturating_sub(connection.activity.unreassured());
         match timeout(silence, &mut waiting).await {
             Ok(done) => return done,
-            Err(_) => link.reassure(),
+            Err(_) => connection.reassure(),
         }
     }
 }
 
 /// Owes one answer; dropped without, for instance by a panic of the service, it says so.
 struct Reply {
-    link: Arc<Link>,
+    connection: Arc<Connection>,
     id: u64,
     place: Option<OwnedSemaphorePermit>,
     budget: Option<OwnedSemaphorePermit>,
@@ -342,7 +349,7 @@ struct Reply {
 
 impl Reply {
     fn answer(mut self, head: Bytes, payload: Bytes) {
-        if self.link.limits.allow(head.len(), payload.len()) {
+        if self.connection.limits.allow(head.len(), payload.len()) {
             let budget = self.budget.take();
             self.send(Frame {
                 kind: Kind::Response,
@@ -362,10 +369,10 @@ impl Reply {
 
     /// The place is free before the other side can know.
     fn send(&mut self, frame: Frame) {
-        self.link.activity.moved();
+        self.connection.activity.moved();
         if self.place.take().is_some() {
-            // Full it cannot be; closed it is when the link is gone, and then nobody waits.
-            drop(self.link.out.try_send(frame));
+            // Full it cannot be; closed it is when the connection is gone, and then nobody waits.
+            drop(self.connection.out.try_send(frame));
         }
     }
 }
@@ -377,8 +384,8 @@ impl Drop for Reply {
 }
 
 async fn serve(reply: Reply, head: Bytes, payload: Bytes, service: Arc<dyn Service>) {
-    let from = reply.link.peer;
-    match reply.link.class {
+    let from = reply.connection.peer;
+    match reply.connection.class {
         Class::Rpc => {
             let body = service.rpc(from, payload).await;
             reply.answer(Bytes::new(), body);
@@ -390,10 +397,10 @@ async fn serve(reply: Reply, head: Bytes, payload: Bytes, service: Arc<dyn Servi
     }
 }
 
-/// The writing half of a link.
+/// The writing half of a connection.
 struct Writer<'a, W> {
     to: W,
-    link: &'a Link,
+    connection: &'a Connection,
     counters: &'a ClassCounters,
     pause: Duration,
     bucket: Option<&'a Bucket>,
@@ -448,7 +455,13 @@ impl<W: AsyncWrite + Unpin> Writer<'_, W> {
         let piece = self.bucket.map_or(bytes.len(), Bucket::piece);
         for piece in bytes.chunks(piece.max(1)) {
             if let Some(bucket) = self.bucket {
-                pass(bucket, piece.len(), self.link.class, &self.counters.waited_out_us).await;
+                pass(
+                    bucket,
+                    piece.len(),
+                    self.connection.class,
+                    &self.counters.waited_out_us,
+                )
+                .await;
             }
             let mut rest = piece;
             while !rest.is_empty() {
@@ -462,14 +475,14 @@ impl<W: AsyncWrite + Unpin> Writer<'_, W> {
     /// Writes some bytes. A side that cannot take them now, but is heard, lives.
     async fn write(&mut self, bytes: &[u8], deadline: Instant) -> Result<usize, End> {
         let begun = Instant::now();
-        let still = || begun.elapsed().min(self.link.activity.unheard());
+        let still = || begun.elapsed().min(self.connection.activity.unheard());
         let mut writing = self.to.write(bytes);
         loop {
             let until = deadline.min(Instant::now() + self.pause.saturating_sub(still()));
             match timeout_at(until, &mut writing).await {
                 Ok(Ok(0)) => return Err(End::Lost(io::ErrorKind::WriteZero.into())),
                 Ok(written) => {
-                    self.link.activity.moved();
+                    self.connection.activity.moved();
                     return Ok(written?);
                 }
                 Err(_) if still() >= self.pause || Instant::now() >= deadline => return Err(End::Stalled),

@@ -27,7 +27,7 @@ fn parsed(addresses: &[String]) -> Vec<Multiaddr> {
 }
 
 async fn connect(from: &TestPeer, to: Peer, addresses: &[String]) -> Result<Wire, OpenFailure> {
-    bounded(from.net.node.connect(Some(to), parsed(addresses))).await
+    bounded(from.net.shared.connect(Some(to), parsed(addresses))).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,7 +54,7 @@ async fn address_where_another_peer_answers_is_dropped_for_that_peer_alone() {
     assert!(connect(&a, b.net.peer(), &wrong).await.is_err());
     let dropped = |peer| {
         let address = wrong[0].parse().unwrap();
-        a.net.node.routes().is_dropped(peer, &address, Instant::now())
+        a.net.shared.routes().is_dropped(peer, &address, Instant::now())
     };
     assert!(dropped(b.net.peer()));
     assert!(!dropped(c.net.peer()));
@@ -86,7 +86,7 @@ async fn address_where_this_peer_itself_answers_is_not_dialled_for_others() {
     let address = unlisted[0].parse().unwrap();
     assert!(
         a.net
-            .node
+            .shared
             .routes()
             .is_dropped(b.net.peer(), &address, Instant::now())
     );
@@ -106,7 +106,7 @@ async fn loopback_of_others_is_dialled_once_a_member_was_met_on_this_machine() {
     )
     .await;
     let (b, c) = (start(2, config()).await, start(3, config()).await);
-    if a.net.node.place().is_on_loopback() {
+    if a.net.shared.place().is_on_loopback() {
         // This machine has nothing but loopback.
         a.call(&c, "x").await.unwrap();
         return;
@@ -132,7 +132,7 @@ async fn link_that_leads_nowhere_is_given_up_when_its_peer_connects_anew() {
     let mute = raw_after_hello(&b, &a, Class::Rpc).await;
     eventually("there", || a.net.connections() == 1).await;
     let quiet = || {
-        let table = a.net.node.table();
+        let table = a.net.shared.table();
         table.of(b.net.peer())[0].activity.unheard() >= Duration::from_secs(1)
     };
     eventually("quiet", quiet).await;

@@ -19,16 +19,16 @@ use tokio_util::task::TaskTracker;
 
 use super::addresses::{self, Place};
 use super::config::count;
+use super::connection::{Connection, Way};
 use super::detour::SILENT;
 use super::frame::Frame;
 use super::gate::{Gate, Pass};
 use super::hello::{self, HelloFailure, Local, Remote};
-use super::link::{Link, Way};
 use super::rate::LinkRate;
 use super::routes::Routes;
 use super::swarm::{self, Dial, Driver, DriverConfig, Inbound, Wire};
 use super::table::{AddError, SharedDial, Table};
-use super::traffic::{self, End, LinkContext};
+use super::traffic::{self, ConnectionContext, End};
 use super::{CallError, Dialed, NetConfig, NetCounters, NetworkInfo, Service, StartError, Target};
 
 /// Refusals remembered so that each is logged once.
@@ -40,7 +40,7 @@ const SETTLE: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_millis(500);
 
 /// See the module.
-pub(super) struct Node {
+pub(super) struct Shared {
     peer: Peer,
     /// Of this process.
     instance: [u8; 16],
@@ -57,7 +57,7 @@ pub(super) struct Node {
     met_here: AtomicBool,
     routes: Mutex<Routes>,
     counters: Arc<NetCounters>,
-    pub(super) context: Arc<LinkContext>,
+    pub(super) context: Arc<ConnectionContext>,
     /// Refusals that were logged.
     mentioned: Mutex<LruCache<(Peer, Reason), ()>>,
     pub(super) stop: CancellationToken,
@@ -77,7 +77,7 @@ pub(super) enum OpenFailure {
     Busy,
 }
 
-impl Node {
+impl Shared {
     pub(super) async fn start(
         seed: [u8; 32],
         config: NetConfig,
@@ -90,7 +90,7 @@ impl Node {
         };
         let (driver, handles) = Driver::bind(&keypair, &config.listen, driver_config)?;
         let counters = Arc::new(NetCounters::default());
-        let context = Arc::new(LinkContext {
+        let context = Arc::new(ConnectionContext {
             service,
             counters: Arc::clone(&counters),
             rpc_budget: Arc::new(Semaphore::new(config.max_rpc_bytes as usize)),
@@ -105,7 +105,7 @@ impl Node {
             .iter()
             .filter_map(|text| text.parse().ok())
             .collect();
-        let node = Arc::new(Self {
+        let shared = Arc::new(Self {
             peer,
             instance: rand::random(),
             network: RwLock::new(config.network.clone()),
@@ -125,12 +125,14 @@ impl Node {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        node.look().await;
-        node.tasks.spawn(driver.run(node.stop.clone()));
-        node.tasks.spawn(Arc::clone(&node).follow(handles.moved));
-        node.tasks.spawn(Arc::clone(&node).watch_links());
-        node.tasks.spawn(Arc::clone(&node).accept_all(handles.inbound));
-        Ok(node)
+        shared.look().await;
+        shared.tasks.spawn(driver.run(shared.stop.clone()));
+        shared.tasks.spawn(Arc::clone(&shared).follow(handles.moved));
+        shared.tasks.spawn(Arc::clone(&shared).watch_links());
+        shared
+            .tasks
+            .spawn(Arc::clone(&shared).accept_all(handles.inbound));
+        Ok(shared)
     }
 
     pub(super) fn peer(&self) -> Peer {
@@ -197,8 +199,8 @@ impl Node {
         let place = self.place();
         self.routes().moved();
         if before.listening.iter().any(|address| !place.is_own(address)) {
-            let links = self.table().all();
-            self.check(links, SILENT);
+            let connections = self.table().all();
+            self.check(connections, SILENT);
         }
         self.changed.send_replace(());
     }
@@ -257,20 +259,24 @@ impl Node {
         self.tasks.wait().await;
     }
 
-    /// A call on `link` timed out; gives the link up if its peer has been silent for long.
-    pub(super) fn suspect(&self, link: &Link) {
-        if link.suspect(self.config.progress_timeout) {
+    /// A call on `connection` timed out; gives the connection up if its peer has been silent for long.
+    pub(super) fn suspect(&self, connection: &Connection) {
+        if connection.suspect(self.config.progress_timeout) {
             count(&self.counters.stalled, 1);
         }
     }
 
-    /// The link for calls of `class`, dialled if there is none. Callers share the dial; it goes on without
-    /// them.
-    pub(super) async fn link(self: &Arc<Self>, to: &Target, class: Class) -> Result<Arc<Link>, CallError> {
+    /// The connection for calls of `class`, dialled if there is none. Callers share the dial; it goes on
+    /// without them.
+    pub(super) async fn connection(
+        self: &Arc<Self>,
+        to: &Target,
+        class: Class,
+    ) -> Result<Arc<Connection>, CallError> {
         let dial = {
             let mut table = self.table();
-            if let Some(link) = table.pick(self.peer, to.peer, class) {
-                return Ok(link);
+            if let Some(connection) = table.pick(self.peer, to.peer, class) {
+                return Ok(connection);
             }
             let key = (to.peer, class);
             if let Some(dial) = table.dials.get(&key) {
@@ -286,14 +292,14 @@ impl Node {
 
     fn spawn_dial(self: &Arc<Self>, to: &Target, class: Class) -> SharedDial {
         let addresses = to.addresses.iter().filter_map(|text| text.parse().ok()).collect();
-        let node = Arc::clone(self);
+        let shared = Arc::clone(self);
         let peer = to.peer;
         let dialling = async move {
-            let opened = node.open(Some(peer), addresses, class, node.network()).await;
-            // Forgotten only now that the link, if any, is in the table.
-            node.table().dials.remove(&(peer, class));
+            let opened = shared.open(Some(peer), addresses, class, shared.network()).await;
+            // Forgotten only now that the connection, if any, is in the table.
+            shared.table().dials.remove(&(peer, class));
             match opened {
-                Ok((_, Some(link))) => Ok(link),
+                Ok((_, Some(connection))) => Ok(connection),
                 // A peer without a network calls nobody.
                 Ok((_, None)) => Err(CallError::Refused(
                     "this peer has not joined a network".to_owned(),
@@ -321,14 +327,14 @@ impl Node {
         Ok(dialed)
     }
 
-    /// Dials, says hello and starts the link; no link if the hello only was to learn the network.
+    /// Dials, says hello and starts the connection; no connection if the hello only was to learn the network.
     pub(super) async fn open(
         self: &Arc<Self>,
         peer: Option<Peer>,
         addresses: Vec<Multiaddr>,
         class: Class,
         network: NetworkInfo,
-    ) -> Result<(Dialed, Option<Arc<Link>>), OpenFailure> {
+    ) -> Result<(Dialed, Option<Arc<Connection>>), OpenFailure> {
         count(&self.counters.dials, 1);
         let opening = self
             .stop
@@ -347,7 +353,7 @@ impl Node {
         addresses: Vec<Multiaddr>,
         class: Class,
         network: NetworkInfo,
-    ) -> Result<(Dialed, Option<Arc<Link>>), OpenFailure> {
+    ) -> Result<(Dialed, Option<Arc<Connection>>), OpenFailure> {
         let connecting = timeout(self.config.dial_timeout, self.connect(peer, addresses));
         let mut wire = connecting.await.unwrap_or(Err(OpenFailure::Unreachable))?;
         let local = self.local(network);
@@ -371,7 +377,7 @@ impl Node {
             return Ok((dialed, None));
         }
         let admitted = self.admit(wire.peer, wire.way.clone(), &remote).await;
-        let (link, queue) = admitted.map_err(|refusal| match refusal.reason {
+        let (connection, queue) = admitted.map_err(|refusal| match refusal.reason {
             Reason::TooManyConnections => OpenFailure::Busy,
             Reason::NotMutualStore
             | Reason::Version
@@ -381,19 +387,19 @@ impl Node {
             | Reason::DuplicateInstance
             | Reason::NoNetwork => OpenFailure::Declined(refusal),
         })?;
-        self.spawn_link(Arc::clone(&link), wire, queue, remote.contact);
-        Ok((dialed, Some(link)))
+        self.spawn_link(Arc::clone(&connection), wire, queue, remote.contact);
+        Ok((dialed, Some(connection)))
     }
 
     async fn accept_all(self: Arc<Self>, mut inbound: mpsc::UnboundedReceiver<Inbound>) {
         while let Some(Some(inbound)) = self.stop.run_until_cancelled(inbound.recv()).await {
-            let node = Arc::clone(&self);
+            let shared = Arc::clone(&self);
             self.tasks.spawn(async move {
                 let Inbound { opening, pass } = inbound;
-                let stop = node.stop.clone();
-                let accepting = timeout(node.config.hello_timeout, async {
+                let stop = shared.stop.clone();
+                let accepting = timeout(shared.config.hello_timeout, async {
                     if let Ok(wire) = opening.open().await {
-                        node.accept(wire, pass).await;
+                        shared.accept(wire, pass).await;
                     }
                 });
                 if let None | Some(Err(_)) = stop.run_until_cancelled(accepting).await {
@@ -406,9 +412,9 @@ impl Node {
     async fn accept(self: &Arc<Self>, mut wire: Wire, pass: Pass) {
         let peer = wire.peer;
         match self.try_accept(&mut wire, pass).await {
-            Ok(Some((link, queue, contact))) => {
+            Ok(Some((connection, queue, contact))) => {
                 count(&self.counters.accepted, 1);
-                self.spawn_link(link, wire, queue, contact);
+                self.spawn_link(connection, wire, queue, contact);
             }
             Ok(None) => {}
             Err(failure) => {
@@ -425,7 +431,7 @@ impl Node {
         self: &Arc<Self>,
         wire: &mut Wire,
         pass: Pass,
-    ) -> Result<Option<(Arc<Link>, mpsc::Receiver<Frame>, Bytes)>, HelloFailure> {
+    ) -> Result<Option<(Arc<Connection>, mpsc::Receiver<Frame>, Bytes)>, HelloFailure> {
         let proven = hello::listen(&mut wire.stream, wire.peer, &self.local(self.network())).await?;
         pass.admit();
         if proven.remote.adopting {
@@ -437,16 +443,18 @@ impl Node {
             Ok(()) => self.admit(wire.peer, wire.way.clone(), &proven.remote).await,
             Err(refusal) => Err(refusal),
         };
-        let (link, queue) = match admitted {
+        let (connection, queue) = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => return Err(hello::refuse(&mut wire.stream, refusal).await),
         };
-        let link = Registered {
-            node: self,
-            link: Some(link),
+        let connection = Registered {
+            shared: self,
+            connection: Some(connection),
         };
         hello::accept(&mut wire.stream, &proven).await?;
-        Ok(link.keep().map(|link| (link, queue, proven.remote.contact)))
+        Ok(connection
+            .keep()
+            .map(|connection| (connection, queue, proven.remote.contact)))
     }
 
     /// Tells people once of each peer that does not fit for good, and why.
@@ -469,16 +477,20 @@ impl Node {
         peer: Peer,
         way: Way,
         remote: &Remote,
-    ) -> Result<(Arc<Link>, mpsc::Receiver<Frame>), Refusal> {
-        let (link, queue) = Link::new(peer, remote.class, way, remote.instance, self.stop.child_token());
+    ) -> Result<(Arc<Connection>, mpsc::Receiver<Frame>), Refusal> {
+        let (connection, queue) =
+            Connection::new(peer, remote.class, way, remote.instance, self.stop.child_token());
         loop {
             let added = {
                 let config = &self.config;
-                self.table()
-                    .add(&link, config.max_connections_per_peer, config.max_connections)
+                self.table().add(
+                    &connection,
+                    config.max_connections_per_peer,
+                    config.max_connections,
+                )
             };
             match added {
-                Ok(()) => return Ok((link, queue)),
+                Ok(()) => return Ok((connection, queue)),
                 Err(error @ AddError::Limit) => {
                     let text = error.to_string();
                     return Err(Refusal {
@@ -493,46 +505,53 @@ impl Node {
 
     fn spawn_link(
         self: &Arc<Self>,
-        link: Arc<Link>,
+        connection: Arc<Connection>,
         wire: Wire,
         queue: mpsc::Receiver<Frame>,
         contact: Bytes,
     ) {
-        let node = Arc::clone(self);
+        let shared = Arc::clone(self);
         if let Some(ip) = wire.way.remote {
-            self.routes().called_from(link.peer, ip);
+            self.routes().called_from(connection.peer, ip);
             if self.place().is_here(ip) {
                 self.met_here.store(true, Ordering::Relaxed);
             }
         }
-        let quiet = |other: &&Arc<Link>| !Arc::ptr_eq(other, &link) && other.activity.unheard() >= SILENT;
-        let older = self.table().of(link.peer).iter().filter(quiet).cloned().collect();
+        let quiet =
+            |other: &&Arc<Connection>| !Arc::ptr_eq(other, &connection) && other.activity.unheard() >= SILENT;
+        let older = self
+            .table()
+            .of(connection.peer)
+            .iter()
+            .filter(quiet)
+            .cloned()
+            .collect();
         // A side that is held up lets hear of itself more often than that.
         self.check(older, self.config.progress_timeout / 2);
         self.tasks.spawn(async move {
-            let peer = link.peer;
-            node.context.service.hello(peer, contact);
-            let end = traffic::run(Arc::clone(&link), wire, queue, Arc::clone(&node.context)).await;
-            tracing::debug!(?peer, class = ?link.class, %end, "connection ended");
+            let peer = connection.peer;
+            shared.context.service.hello(peer, contact);
+            let end = traffic::run(Arc::clone(&connection), wire, queue, Arc::clone(&shared.context)).await;
+            tracing::debug!(?peer, class = ?connection.class, %end, "connection ended");
             let unexpected = match end {
                 End::Bye => false,
                 End::Stalled => {
-                    count(&node.counters.stalled, 1);
+                    count(&shared.counters.stalled, 1);
                     true
                 }
                 End::Stopped | End::Lost(_) | End::Breach(_) => true,
             };
-            let last = node.unregister(&link);
-            if last && unexpected && !node.stop.is_cancelled() {
-                node.context.service.disconnected(peer);
+            let last = shared.unregister(&connection);
+            if last && unexpected && !shared.stop.is_cancelled() {
+                shared.context.service.disconnected(peer);
             }
         });
     }
 
-    /// Forgets a link and drops its connection; whether it was its peer's last one.
-    pub(super) fn unregister(&self, link: &Arc<Link>) -> bool {
-        link.stop.cancel();
-        self.table().remove(link)
+    /// Forgets a connection and drops it; whether it was its peer's last one.
+    pub(super) fn unregister(&self, connection: &Arc<Connection>) -> bool {
+        connection.stop.cancel();
+        self.table().remove(connection)
     }
 
     fn local(&self, network: NetworkInfo) -> Local {
@@ -549,22 +568,22 @@ impl Node {
     }
 }
 
-/// Takes a link out of the table again unless the hello came to its end.
+/// Takes a connection out of the table again unless the hello came to its end.
 struct Registered<'a> {
-    node: &'a Node,
-    link: Option<Arc<Link>>,
+    shared: &'a Shared,
+    connection: Option<Arc<Connection>>,
 }
 
 impl Registered<'_> {
-    fn keep(mut self) -> Option<Arc<Link>> {
-        self.link.take()
+    fn keep(mut self) -> Option<Arc<Connection>> {
+        self.connection.take()
     }
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        if let Some(link) = &self.link {
-            self.node.unregister(link);
+        if let Some(connection) = &self.connection {
+            self.shared.unregister(connection);
         }
     }
 }

@@ -23,13 +23,13 @@ impl Segment {
 
 impl Log {
     /// Bytes on the device.
-    pub(in crate::store) fn occupied(&self) -> u64 {
+    pub(crate) fn occupied(&self) -> u64 {
         self.lock().occupied()
     }
 
     /// The segment with most dead bytes in its size, if the store has more than its share of them and than
     /// `anyway`.
-    pub(in crate::store) fn deadest(&self, anyway: u64) -> Option<u32> {
+    pub(crate) fn deadest(&self, anyway: u64) -> Option<u32> {
         let inner = self.lock();
         let dead: u64 = inner.segments.values().map(Segment::dead).sum();
         if dead <= anyway.max(inner.occupied() / DEAD_SHARE) {
@@ -56,20 +56,20 @@ impl Log {
     }
 
     /// Does not compact a segment again until more of it dies.
-    pub(in crate::store) fn exempt(&self, id: u32) {
+    pub(crate) fn exempt(&self, id: u32) {
         if let Some(segment) = self.lock().segments.get_mut(&id) {
             segment.stuck = segment.occupied.saturating_sub(segment.live);
         }
     }
 
     /// The segments before `id`.
-    pub(in crate::store) fn before(&self, id: u32) -> Vec<u32> {
+    pub(crate) fn before(&self, id: u32) -> Vec<u32> {
         self.lock().segments.range(..id).map(|(&id, _)| id).collect()
     }
 
     /// The records of a segment that takes no more; `None` when not all can be known. Those that it shows as
     /// dead are dead for good, and what removed them may be forgotten.
-    pub(in crate::store) fn records(&self, id: u32) -> io::Result<Option<Vec<(u64, RecordHeader)>>> {
+    pub(crate) fn records(&self, id: u32) -> io::Result<Option<Vec<(u64, RecordHeader)>>> {
         let Some(segment) = self.lock().segments.get(&id).copied() else {
             return Ok(Some(Vec::new()));
         };
@@ -100,18 +100,13 @@ impl Log {
     }
 
     /// The body of a record; `None` if it is damaged.
-    pub(in crate::store) fn body(
-        &self,
-        id: u32,
-        offset: u64,
-        header: &RecordHeader,
-    ) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn body(&self, id: u32, offset: u64, header: &RecordHeader) -> io::Result<Option<Vec<u8>>> {
         read_body(self.file(id)?.as_ref(), offset, header)
     }
 
     /// Replaces a segment by one with these records alone, or removes it if there are none; durable on
     /// return. Should it fail, or should the segment have live records (false), it stays as it was.
-    pub(in crate::store) fn rewrite(&self, id: u32, relics: &[Relic]) -> io::Result<bool> {
+    pub(crate) fn rewrite(&self, id: u32, relics: &[Relic]) -> io::Result<bool> {
         if self
             .lock()
             .segments

@@ -16,7 +16,7 @@ pub struct NetworkInfo {
     pub id: [u8; 32],
     /// What its members share; empty: the network is open.
     pub secret: Zeroizing<Vec<u8>>,
-    /// Bytes of capacity per virtual node; 0: not known yet.
+    /// Bytes of capacity per virtual shared; 0: not known yet.
     pub unit: u64,
     /// Distinct peers in a successor list; 0: not known yet.
     pub r: u32,

@@ -16,13 +16,13 @@ const MAX_SYNCS: usize = 4;
 
 /// Writers whose records one sync makes durable.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Group {
+pub(crate) struct Group {
     outcome: OnceLock<Result<(), Arc<io::Error>>>,
 }
 
 impl Log {
     /// Waits until `group` is durable; syncs for it, and for everyone who wrote, if nobody does.
-    pub(in crate::store) fn settle(&self, group: &Group) -> Result<(), Arc<io::Error>> {
+    pub(crate) fn settle(&self, group: &Group) -> Result<(), Arc<io::Error>> {
         let mut inner = self.lock();
         loop {
             if let Some(outcome) = group.outcome.get() {
@@ -101,7 +101,7 @@ impl Log {
     }
 
     /// Ends a segment that takes no more records. Should that fail, the next start after a crash scans it.
-    pub(in crate::store) fn seal(&self, id: u32, except: &BTreeSet<u64>) {
+    pub(crate) fn seal(&self, id: u32, except: &BTreeSet<u64>) {
         let mut inner = self.lock();
         let Some(&segment) = inner.segments.get(&id) else {
             return;
@@ -128,7 +128,7 @@ impl Log {
     /// Refuses new operations, waits for those under way and ends the active segment. Returns the sequence of
     /// the last footer (0 without segments) and the number of shards; no sequence if that footer could not be
     /// written.
-    pub(in crate::store) fn close(&self) -> (Option<u64>, u64) {
+    pub(crate) fn close(&self) -> (Option<u64>, u64) {
         let mut inner = self.lock();
         inner.closed = true;
         self.wake.notify_all();

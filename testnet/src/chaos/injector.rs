@@ -1,4 +1,4 @@
-//! Who hurts the network, in rounds. In most rounds as many peers as the codes tolerate are hurt at once,
+//! Faults are injected in rounds. In most rounds as many peers as the codes tolerate are hurt at once,
 //! each in a way of its own that leaves its disk as it is. Before a disk is wiped or corrupted or a peer
 //! leaves for good, everybody is well and every file has all its shards, and afterwards the round ends only
 //! when it has them again: so what is lost is lost by the network, not by a killer without measure.
@@ -18,9 +18,9 @@ use serde::Serialize;
 
 use super::ChaosError;
 use super::audit::Audit;
-use super::cast::{Cast, LIMIT, has_disks};
+use super::cluster::{Cluster, LIMIT, has_disks};
 use super::inside::Inside;
-use super::proxy::Weather;
+use super::proxy::NetworkFault;
 use super::tolerance::Tolerance;
 use crate::spawn::POLL;
 
@@ -107,7 +107,7 @@ impl fmt::Display for Fault {
 
 /// How often a kind of fault happened, and how often the network was well again after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Toll {
+pub struct Tally {
     /// Times it was injected.
     pub injected: u64,
     /// Times the peer was back (or gone as it should be) and, where a disk suffered, every file whole again.
@@ -183,32 +183,32 @@ impl<T: Copy> Deck<T> {
     }
 }
 
-/// The nemesis of one run.
-pub(super) struct Nemesis<'a> {
-    pub(super) cast: &'a Cast,
+/// Injects the faults of one run.
+pub(super) struct FaultInjector<'a> {
+    pub(super) cluster: &'a Cluster,
     pub(super) audit: &'a Audit<'a>,
     pub(super) tolerance: &'a Tolerance,
     inside: &'a dyn Inside,
     /// Members there are when nobody came or went.
     pub(super) peers: usize,
-    tolls: Mutex<BTreeMap<Fault, Toll>>,
+    tallies: Mutex<BTreeMap<Fault, Tally>>,
 }
 
-impl<'a> Nemesis<'a> {
+impl<'a> FaultInjector<'a> {
     pub(super) fn new(
-        cast: &'a Cast,
+        cluster: &'a Cluster,
         audit: &'a Audit<'a>,
         tolerance: &'a Tolerance,
         inside: &'a dyn Inside,
         peers: usize,
     ) -> Self {
         Self {
-            cast,
+            cluster,
             audit,
             tolerance,
             inside,
             peers,
-            tolls: Mutex::default(),
+            tallies: Mutex::default(),
         }
     }
 
@@ -233,13 +233,13 @@ impl<'a> Nemesis<'a> {
                 deadline.saturating_duration_since(Instant::now()).as_secs()
             ));
             self.play(round, &mut blips, &mut rng)?;
-            self.cast.check()?;
+            self.cluster.check()?;
         }
         Ok(())
     }
 
     fn kills(&self) -> u64 {
-        self.tolls().values().map(|toll| toll.kills).sum()
+        self.tallies().values().map(|tally| tally.kills).sum()
     }
 
     fn play(&self, round: Round, blips: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
@@ -255,7 +255,7 @@ impl<'a> Nemesis<'a> {
     }
 
     fn victims(&self, count: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
-        self.cast.members().sample(rng, count).copied().collect()
+        self.cluster.members().sample(rng, count).copied().collect()
     }
 
     fn blips(&self, deck: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
@@ -264,10 +264,10 @@ impl<'a> Nemesis<'a> {
             let Some(fault) = deck.draw(rng) else { break };
             let length = Duration::from_millis(rng.random_range(300..9_000));
             let with_disk = |number: &usize| {
-                self.cast.has_disk(*number) && chosen.iter().all(|(taken, _, _)| taken != number)
+                self.cluster.has_disk(*number) && chosen.iter().all(|(taken, _, _)| taken != number)
             };
             let victim = if fault == Fault::FillDisk {
-                self.cast
+                self.cluster
                     .members()
                     .into_iter()
                     .filter(with_disk)
@@ -287,46 +287,46 @@ impl<'a> Nemesis<'a> {
 
     /// One fault from its beginning to the peer's recovery.
     fn blip(&self, victim: usize, fault: Fault, length: Duration) -> Result<(), ChaosError> {
-        self.note(fault, |toll| toll.injected += 1);
-        let cast = self.cast;
+        self.note(fault, |tally| tally.injected += 1);
+        let cluster = self.cluster;
         match fault {
             Fault::Kill => {
-                cast.kill(victim);
-                self.note(fault, |toll| toll.kills += 1);
+                cluster.kill(victim);
+                self.note(fault, |tally| tally.kills += 1);
                 thread::sleep(length);
-                cast.start(&[victim])?;
+                cluster.start(&[victim])?;
             }
             Fault::Restart => {
-                cast.stop(victim)?;
-                cast.start(&[victim])?;
+                cluster.stop(victim)?;
+                cluster.start(&[victim])?;
             }
             Fault::Pause => {
-                let client = cast.pause(victim)?;
+                let client = cluster.pause(victim)?;
                 thread::sleep(length);
-                cast.resume(victim, client)?;
+                cluster.resume(victim, client)?;
             }
             Fault::FillDisk => {
-                cast.flood(victim, true)?;
+                cluster.fill_disk(victim, true)?;
                 thread::sleep(length);
-                cast.flood(victim, false)?;
+                cluster.fill_disk(victim, false)?;
             }
-            Fault::Cut => self.storm_over(victim, Weather::Cut, length),
-            Fault::Slow => self.storm_over(victim, Weather::Slow, length),
-            Fault::Stall => self.storm_over(victim, Weather::Stalled, length),
-            Fault::Garble => self.storm_over(victim, Weather::Garbled, length),
+            Fault::Cut => self.disturb(victim, NetworkFault::Cut, length),
+            Fault::Slow => self.disturb(victim, NetworkFault::Slow, length),
+            Fault::Stall => self.disturb(victim, NetworkFault::Stalled, length),
+            Fault::Garble => self.disturb(victim, NetworkFault::Garbled, length),
             Fault::KillAll | Fault::WipeDisk | Fault::Corrupt | Fault::Add | Fault::Drain => return Ok(()),
         }
-        cast.until(&format!("peer {victim} to be well after: {fault}"), || {
-            cast.client(victim)?.healthy().ok()?.then_some(())
+        cluster.until(&format!("peer {victim} to be well after: {fault}"), || {
+            cluster.client(victim)?.healthy().ok()?.then_some(())
         })?;
-        self.note(fault, |toll| toll.survived += 1);
+        self.note(fault, |tally| tally.survived += 1);
         Ok(())
     }
 
-    fn storm_over(&self, victim: usize, weather: Weather, length: Duration) {
-        self.cast.weather(victim, weather);
+    fn disturb(&self, victim: usize, network_fault: NetworkFault, length: Duration) {
+        self.cluster.network_fault(victim, network_fault);
         thread::sleep(length);
-        self.cast.weather(victim, Weather::Clear);
+        self.cluster.network_fault(victim, NetworkFault::Clear);
     }
 
     fn storm(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
@@ -344,20 +344,20 @@ impl<'a> Nemesis<'a> {
     }
 
     fn kill_all(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
-        let mut all = self.cast.members();
+        let mut all = self.cluster.members();
         all.shuffle(rng);
-        self.note(Fault::KillAll, |toll| {
-            toll.injected += 1;
-            toll.kills += all.len() as u64;
+        self.note(Fault::KillAll, |tally| {
+            tally.injected += 1;
+            tally.kills += all.len() as u64;
         });
         thread::scope(|scope| {
             for victim in &all {
-                scope.spawn(|| self.cast.kill(*victim));
+                scope.spawn(|| self.cluster.kill(*victim));
             }
         });
-        self.cast.start(&all)?;
-        self.cast.whole()?;
-        self.note(Fault::KillAll, |toll| toll.survived += 1);
+        self.cluster.start(&all)?;
+        self.cluster.whole()?;
+        self.note(Fault::KillAll, |tally| tally.survived += 1);
         Ok(())
     }
 
@@ -365,22 +365,22 @@ impl<'a> Nemesis<'a> {
         self.audit.wait_safe()?;
         let count = rng.random_range(1..=self.tolerance.hurt);
         let victims = self.victims(count, rng);
-        self.note(Fault::WipeDisk, |toll| {
-            toll.injected += victims.len() as u64;
-            toll.kills += victims.len() as u64;
+        self.note(Fault::WipeDisk, |tally| {
+            tally.injected += victims.len() as u64;
+            tally.kills += victims.len() as u64;
         });
         together(&victims, |victim| {
-            self.cast.kill(*victim);
+            self.cluster.kill(*victim);
             self.audit.inherit(*victim)?;
-            self.cast.wipe(*victim)
+            self.cluster.wipe(*victim)
         })?;
-        self.cast.start(&victims)?;
+        self.cluster.start(&victims)?;
         self.audit.wait_safe()?;
-        self.note(Fault::WipeDisk, |toll| toll.survived += victims.len() as u64);
+        self.note(Fault::WipeDisk, |tally| tally.survived += victims.len() as u64);
         Ok(())
     }
 
-    /// The daemons run on meanwhile; then each is told to look.
+    /// The daemons run on meanwhile; then each is asked to read its shards again.
     fn corrupt(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
         self.audit.wait_safe()?;
         let count = rng.random_range(1..=self.tolerance.hurt);
@@ -389,38 +389,38 @@ impl<'a> Nemesis<'a> {
             .into_iter()
             .map(|victim| (victim, rng.random()))
             .collect();
-        self.note(Fault::Corrupt, |toll| toll.injected += chosen.len() as u64);
+        self.note(Fault::Corrupt, |tally| tally.injected += chosen.len() as u64);
         together(&chosen, |(victim, seed)| {
-            let dir = self.cast.data_dir(*victim).unwrap_or_default();
+            let dir = self.cluster.data_dir(*victim).unwrap_or_default();
             let damaged = self.inside.damage(&dir, CORRUPTED, *seed);
             damaged.map_err(ChaosError::io(format!(
                 "cannot damage the shards of peer {victim}"
             )))?;
-            self.cast
+            self.cluster
                 .until(&format!("peer {victim} to re-read its shards"), || {
-                    self.cast.client(*victim)?.scrub(true).ok()
+                    self.cluster.client(*victim)?.scrub(true).ok()
                 })?;
             Ok(())
         })?;
         self.audit.wait_safe()?;
-        self.note(Fault::Corrupt, |toll| toll.survived += chosen.len() as u64);
+        self.note(Fault::Corrupt, |tally| tally.survived += chosen.len() as u64);
         Ok(())
     }
 
     /// Newcomers come while there are not more than one too many.
     fn add(&self) -> Result<(), ChaosError> {
-        if self.cast.members().len() > self.peers {
+        if self.cluster.members().len() > self.peers {
             return Ok(());
         }
-        self.note(Fault::Add, |toll| toll.injected += 1);
-        self.cast.enter(1)?;
-        self.note(Fault::Add, |toll| toll.survived += 1);
+        self.note(Fault::Add, |tally| tally.injected += 1);
+        self.cluster.enter(1)?;
+        self.note(Fault::Add, |tally| tally.survived += 1);
         Ok(())
     }
 
     /// One leaves while another is killed.
     fn drain(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
-        if self.cast.members().len() <= self.tolerance.needed().min(self.peers) {
+        if self.cluster.members().len() <= self.tolerance.needed().min(self.peers) {
             return Ok(());
         }
         self.audit.wait_safe()?;
@@ -428,7 +428,7 @@ impl<'a> Nemesis<'a> {
         let [leaver, killed] = victims.as_slice() else {
             return Ok(());
         };
-        self.note(Fault::Drain, |toll| toll.injected += 1);
+        self.note(Fault::Drain, |tally| tally.injected += 1);
         together(&[true, false], |leaves| {
             if *leaves {
                 return self.leave(*leaver);
@@ -436,7 +436,7 @@ impl<'a> Nemesis<'a> {
             self.blip(*killed, Fault::Kill, Duration::from_millis(500))
         })?;
         self.audit.wait_safe()?;
-        self.note(Fault::Drain, |toll| toll.survived += 1);
+        self.note(Fault::Drain, |tally| tally.survived += 1);
         Ok(())
     }
 
@@ -447,8 +447,8 @@ impl<'a> Nemesis<'a> {
             Err(error) => Some(Err(error)),
         };
         let what = format!("peer {leaver} to hand over");
-        self.cast
-            .until(&what, || begun(self.cast.client(leaver)?))
+        self.cluster
+            .until(&what, || begun(self.cluster.client(leaver)?))
             .and_then(|begun| {
                 begun.map_err(|source| ChaosError::Client {
                     what: what.clone(),
@@ -457,15 +457,15 @@ impl<'a> Nemesis<'a> {
             })?;
         let deadline = Instant::now() + LIMIT;
         loop {
-            let Some(client) = self.cast.client(leaver) else {
+            let Some(client) = self.cluster.client(leaver) else {
                 break;
             };
             match client.leaving().map(|reply| reply.body.state) {
                 Ok(Departure::Left) | Err(_) => break,
                 Ok(Departure::Stuck | Departure::Stays) => {
                     // Somebody was missing for too long: once more.
-                    self.cast
-                        .until(&what, || begun(self.cast.client(leaver)?))?
+                    self.cluster
+                        .until(&what, || begun(self.cluster.client(leaver)?))?
                         .map_err(|source| ChaosError::Client {
                             what: what.clone(),
                             source,
@@ -478,18 +478,21 @@ impl<'a> Nemesis<'a> {
             }
             thread::sleep(POLL);
         }
-        self.cast.departed(leaver)?;
+        self.cluster.departed(leaver)?;
         self.audit.inherit(leaver)
     }
 
-    fn note(&self, fault: Fault, change: impl FnOnce(&mut Toll)) {
-        let mut tolls = self.tolls.lock().unwrap_or_else(PoisonError::into_inner);
-        change(tolls.entry(fault).or_default());
+    fn note(&self, fault: Fault, change: impl FnOnce(&mut Tally)) {
+        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        change(tallies.entry(fault).or_default());
     }
 
     /// What happened so far.
-    pub(super) fn tolls(&self) -> BTreeMap<Fault, Toll> {
-        self.tolls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn tallies(&self) -> BTreeMap<Fault, Tally> {
+        self.tallies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 

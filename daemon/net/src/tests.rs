@@ -202,7 +202,7 @@ async fn raw(from: &TestPeer, to: &TestPeer) -> Wire {
         .iter()
         .map(|text| text.parse().unwrap())
         .collect();
-    bounded(from.net.node.connect(Some(to.net.peer()), addresses))
+    bounded(from.net.shared.connect(Some(to.net.peer()), addresses))
         .await
         .unwrap()
 }

@@ -16,14 +16,14 @@ use mutualstore_proto::hello::{Reason, Refusal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::link::Way;
-use super::node::{Node, OpenFailure};
+use super::connection::Way;
+use super::shared::{OpenFailure, Shared};
 use super::swarm::{Dial, OpenError, Wire};
 
 /// Between the beginnings of two attempts (RFC 8305 §5, "Connection Attempt Delay").
-pub(crate) const STAGGER: Duration = Duration::from_millis(250);
+pub const STAGGER: Duration = Duration::from_millis(250);
 
-impl Node {
+impl Shared {
     /// An open stream to `peer`, or to whoever is at the only address. Those of `addresses` that are of no
     /// use from here, or where somebody else answered lately, are left out.
     pub(super) async fn connect(

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::NetworkInfo;
 use super::hello::Remote;
-use super::node::Node;
+use super::shared::Shared;
 
 fn twin() -> Refusal {
     Refusal {
@@ -22,8 +22,8 @@ fn twin() -> Refusal {
     }
 }
 
-impl Node {
-    /// Drops the links of other instances of `peer` if they are dead.
+impl Shared {
+    /// Drops the connections of other instances of `peer` if they are dead.
     pub(super) async fn retire_instance(&self, peer: Peer, instance: [u8; 16]) -> Result<(), Refusal> {
         let Some(old) = self.table().other_instance(peer, instance) else {
             return Ok(());
@@ -36,8 +36,8 @@ impl Node {
     }
 
     /// Refuses an instance of `peer` that comes from elsewhere while another one answers where the peer is
-    /// known to be. That one is only asked for its network, which leads to no link, so two peers that do this
-    /// to each other do not go on for ever.
+    /// known to be. That one is only asked for its network, which leads to no connection, so two peers that
+    /// do this to each other do not go on for ever.
     pub(super) async fn check_elsewhere(
         self: &Arc<Self>,
         peer: Peer,

@@ -4,7 +4,7 @@
 //! neither side ever has more requests in flight than the window, and more is a breach of protocol.
 //! What moves the bytes is [`traffic`](super::traffic).
 //!
-//! Absent: keep-alive of idle links (ring traffic finds dead peers), cancellation of requests.
+//! Absent: keep-alive of idle connections (ring traffic finds dead peers), cancellation of requests.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,16 +25,16 @@ use super::frame::{Frame, Kind, Limits};
 /// Head and payload of an answer.
 pub(super) type Answer = (Bytes, Bytes);
 
-/// Why a call on one link gave no answer.
+/// Why a call on one connection gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AskError {
-    /// The other side never looked at the request: ask on another link.
+    /// The other side never looked at the request: ask on another connection.
     #[error("the connection was idle and closes")]
     Retired,
-    /// The link was left for another one, which is there; whether the request was served is unknown.
+    /// The connection was left for another one, which is there; whether the request was served is unknown.
     #[error("the connection was left for another one")]
     Moved,
-    /// The link is gone; whether the request was served is unknown.
+    /// The connection is gone; whether the request was served is unknown.
     #[error("the connection was lost")]
     Lost,
     /// No answer in time; the request may still be served.
@@ -53,7 +53,8 @@ pub(super) enum AskError {
 pub(super) enum Patience {
     /// Until then.
     Until(Instant),
-    /// As long as bytes move over the link, with pauses of at most this; then the link is given up.
+    /// As long as bytes move over the connection, with pauses of at most this; then the connection is given
+    /// up.
     Progress(Duration),
 }
 
@@ -67,7 +68,7 @@ pub(super) struct Way {
 }
 
 /// The shared handle of an accepted connection.
-pub(super) struct Link {
+pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) class: Class,
     /// Whether this side dialled.
@@ -102,7 +103,7 @@ struct Waiting {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-/// When bytes moved, in milliseconds since the link began.
+/// When bytes moved, in milliseconds since the connection began.
 pub(super) struct Activity {
     began: Instant,
     /// Last byte in or out.
@@ -111,7 +112,7 @@ pub(super) struct Activity {
     heard: AtomicU64,
     /// First request since the last byte in.
     asked: AtomicU64,
-    /// Last [reassurance](Link::reassure).
+    /// Last [reassurance](Connection::reassure).
     reassured: AtomicU64,
 }
 
@@ -176,8 +177,8 @@ impl Activity {
     }
 }
 
-impl Link {
-    /// A link and the queue its task will send from.
+impl Connection {
+    /// A connection and the queue its task will send from.
     pub(super) fn new(
         peer: Peer,
         class: Class,
@@ -188,7 +189,7 @@ impl Link {
         let limits = Limits::of(class);
         // Requests and answers of a full window, and some pings.
         let (out, queue) = mpsc::channel(2 * limits.window + 16);
-        let link = Self {
+        let connection = Self {
             peer,
             class,
             dialled: way.dialled.is_some(),
@@ -207,10 +208,11 @@ impl Link {
             serving: Arc::new(Semaphore::new(limits.window)),
             activity: Activity::new(),
         };
-        (Arc::new(link), queue)
+        (Arc::new(connection), queue)
     }
 
-    /// Whether calls of `class` may go this way. A link that says goodbye takes none although it is there.
+    /// Whether calls of `class` may go this way. A connection that says goodbye takes none although it is
+    /// there.
     pub(super) fn takes(&self, class: Class) -> bool {
         self.class == class
             && (class == Class::Rpc || self.dialled)
@@ -236,7 +238,7 @@ impl Link {
         }
     }
 
-    /// Whether the process behind the link answers. The caller bounds the time.
+    /// Whether the process behind the connection answers. The caller bounds the time.
     pub(super) async fn ping(&self) -> Result<(), AskError> {
         let answer = self.send(Kind::Ping, Bytes::new(), Bytes::new(), None)?;
         answer.await.unwrap_or(Err(AskError::Lost)).map(drop)
@@ -253,7 +255,7 @@ impl Link {
     /// requests and answers.
     pub(super) fn send_spare(&self, frame: Frame) {
         if self.out.capacity() > 2 * self.limits.window {
-            // Closed it is when the link is gone.
+            // Closed it is when the connection is gone.
             drop(self.out.try_send(frame));
         }
     }
@@ -266,7 +268,7 @@ impl Link {
             && !self.stop.is_cancelled()
     }
 
-    /// Gives the link up if the other side has been silent for `limit` although it was asked something.
+    /// Gives the connection up if the other side has been silent for `limit` although it was asked something.
     pub(super) fn suspect(&self, limit: Duration) -> bool {
         let dead = self.activity.silence() >= limit;
         if dead {
@@ -317,7 +319,7 @@ impl Link {
         }
         calls.next += 1;
         let id = calls.next;
-        // Stamped first: an outstanding request on a link that was idle must not look stalled.
+        // Stamped first: an outstanding request on a connection that was idle must not look stalled.
         self.activity.moved();
         self.activity.asked();
         self.out

@@ -37,8 +37,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::StartError;
 use super::addresses::{ip_of, multiaddr, socket_address};
+use super::connection::Way;
 use super::gate::{Gate, Paced, Pass};
-use super::link::Way;
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/mutualstore/1");
 

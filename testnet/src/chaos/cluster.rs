@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::ChaosError;
 use super::disk::Disk;
-use super::proxy::{Passed, Proxies, Proxy, Weather};
+use super::proxy::{NetworkFault, Passed, Proxies, Proxy};
 use crate::capacities::Capacities;
 use crate::net::{self, Known, NetError};
 use crate::spawn::{self, Fleet, Launch, Recipe};
@@ -33,7 +33,7 @@ const JOIN_WIDTH: usize = 3;
 
 /// One daemon.
 #[derive(Debug)]
-struct Seat {
+struct Daemon {
     launch: Launch,
     proxy: Proxy,
     disk: Option<Disk>,
@@ -46,10 +46,10 @@ struct Seat {
 
 /// All daemons, by number; those that departed keep theirs.
 #[derive(Debug)]
-pub(super) struct Cast {
+pub(super) struct Cluster {
     // Dropped in this order: nobody writes into what is being removed.
     fleet: Fleet,
-    seats: RwLock<Vec<Seat>>,
+    daemons: RwLock<Vec<Daemon>>,
     dir: TempDir,
     proxies: Proxies,
     recipe: Recipe,
@@ -57,9 +57,9 @@ pub(super) struct Cast {
     seed: u64,
 }
 
-impl Cast {
+impl Cluster {
     /// Starts `count` daemons.
-    pub(super) fn raise(
+    pub(super) fn start_all(
         recipe: Recipe,
         capacities: Capacities,
         place: Option<&Path>,
@@ -74,33 +74,33 @@ impl Cast {
         };
         let dir = dir.map_err(ChaosError::io("cannot make a temporary directory"))?;
         let scratch = Some(dir.path().to_owned());
-        let cast = Self {
+        let cluster = Self {
             fleet: Fleet::new(scratch).map_err(ChaosError::io("cannot watch for Ctrl-C"))?,
-            seats: RwLock::default(),
+            daemons: RwLock::default(),
             dir,
             proxies: Proxies::start().map_err(ChaosError::io("cannot start the proxies"))?,
             recipe,
             capacities,
             seed,
         };
-        cast.enter(count)?;
-        Ok(cast)
+        cluster.enter(count)?;
+        Ok(cluster)
     }
 
     /// Adds `count` daemons and returns their numbers once they joined.
     pub(super) fn enter(&self, count: usize) -> Result<Vec<usize>, ChaosError> {
         let mut numbers = Vec::new();
         for _ in 0..count {
-            let number = self.seats().len();
-            let seat = self.seat(number)?;
-            self.seats_mut().push(seat);
+            let number = self.daemons().len();
+            let daemon = self.daemon(number)?;
+            self.daemons_mut().push(daemon);
             numbers.push(number);
         }
         self.start(&numbers)?;
         Ok(numbers)
     }
 
-    fn seat(&self, index: usize) -> Result<Seat, ChaosError> {
+    fn daemon(&self, index: usize) -> Result<Daemon, ChaosError> {
         let capacity_bytes = self.capacities.of(index);
         let mut data_dir = self.dir.path().join(index.to_string());
         let disk = if index % DISK_EVERY == 1 && has_disks() {
@@ -112,14 +112,18 @@ impl Cast {
         } else {
             None
         };
-        let mut taken: BTreeSet<u16> = self.seats().iter().map(|seat| seat.launch.listen_port).collect();
+        let mut taken: BTreeSet<u16> = self
+            .daemons()
+            .iter()
+            .map(|daemon| daemon.launch.listen_port)
+            .collect();
         let port = spawn::free_port(&mut taken);
         let proxy = self
             .proxies
             .open(port)
             .map_err(ChaosError::io("cannot open a proxy"))?;
         let announced = format!("/ip4/127.0.0.1/tcp/{}", proxy.port());
-        Ok(Seat {
+        Ok(Daemon {
             launch: Launch {
                 index,
                 data_dir,
@@ -141,22 +145,22 @@ impl Cast {
     pub(super) fn start(&self, numbers: &[usize]) -> Result<(), ChaosError> {
         let launches: Vec<Launch> = numbers.iter().filter_map(|number| self.launch(*number)).collect();
         let serving = {
-            let seats = self.seats();
-            let known = |seat: &Seat| {
+            let daemons = self.daemons();
+            let known = |daemon: &Daemon| {
                 Some(Known {
-                    listen: format!("/ip4/127.0.0.1/tcp/{}", seat.proxy.port()),
-                    client: seat.client.clone()?,
+                    listen: format!("/ip4/127.0.0.1/tcp/{}", daemon.proxy.port()),
+                    client: daemon.client.clone()?,
                 })
             };
-            seats.iter().filter_map(known).collect()
+            daemons.iter().filter_map(known).collect()
         };
         let started = net::start_all(&self.fleet, &self.recipe, &launches, serving, self.seed)?;
         for peer in started {
             let client = Client::with_token_file(&peer.api, &peer.data_dir.join("token"));
             let client = client.map_err(NetError::from)?;
-            self.with(peer.index, |seat| {
-                seat.peer = peer.peer;
-                seat.client = Some(client);
+            self.with(peer.index, |daemon| {
+                daemon.peer = peer.peer;
+                daemon.client = Some(client);
             });
         }
         numbers.iter().try_for_each(|number| self.joined(*number))
@@ -164,20 +168,20 @@ impl Cast {
 
     /// Joins through the proxies of some that were there before, whether they run or not.
     fn launch(&self, number: usize) -> Option<Launch> {
-        let seats = self.seats();
-        let others: Vec<&Seat> = seats
+        let daemons = self.daemons();
+        let others: Vec<&Daemon> = daemons
             .iter()
-            .filter(|seat| seat.launch.index != number && !seat.departed && !seat.peer.is_empty())
+            .filter(|daemon| daemon.launch.index != number && !daemon.departed && !daemon.peer.is_empty())
             .collect();
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(number as u64));
-        let mut launch = seats.get(number)?.launch.clone();
+        let mut launch = daemons.get(number)?.launch.clone();
         launch.join = others
             .sample(&mut rng, JOIN_WIDTH)
             .map(|other| format!("/ip4/127.0.0.1/tcp/{}", other.proxy.port()))
             .collect();
         // The very first start, one after the other: as the addresses of those just started.
         if launch.join.is_empty() && number > 0 {
-            let earlier = seats.get(..number).unwrap_or_default();
+            let earlier = daemons.get(..number).unwrap_or_default();
             launch.join = earlier
                 .iter()
                 .take(JOIN_WIDTH)
@@ -195,7 +199,7 @@ impl Cast {
         })
     }
 
-    /// Asks `done` again and again. A daemon that ends meanwhile without being told to ends the wait.
+    /// Asks `done` again and again. A daemon that ends meanwhile by itself ends the wait.
     pub(super) fn until<T>(&self, what: &str, mut done: impl FnMut() -> Option<T>) -> Result<T, ChaosError> {
         let begun = Instant::now();
         loop {
@@ -226,20 +230,20 @@ impl Cast {
 
     /// SIGKILL.
     pub(super) fn kill(&self, number: usize) {
-        self.hide(number);
+        self.take_offline(number);
         self.fleet.kill(number);
     }
 
     /// SIGTERM; returns when the process has ended.
     pub(super) fn stop(&self, number: usize) -> Result<(), ChaosError> {
-        self.hide(number);
+        self.take_offline(number);
         self.signal(number, Signal::TERM)?;
         self.ended(number)
     }
 
     /// SIGSTOP: it keeps its connections and answers nothing.
     pub(super) fn pause(&self, number: usize) -> Result<Option<Client>, ChaosError> {
-        let client = self.hide(number);
+        let client = self.take_offline(number);
         self.signal(number, Signal::STOP)?;
         Ok(client)
     }
@@ -247,15 +251,15 @@ impl Cast {
     /// SIGCONT.
     pub(super) fn resume(&self, number: usize, client: Option<Client>) -> Result<(), ChaosError> {
         self.signal(number, Signal::CONT)?;
-        self.with(number, |seat| seat.client = client);
+        self.with(number, |daemon| daemon.client = client);
         self.joined(number)
     }
 
     /// Waits for the end of a daemon that said it would leave.
     pub(super) fn departed(&self, number: usize) -> Result<(), ChaosError> {
-        self.hide(number);
+        self.take_offline(number);
         self.ended(number)?;
-        self.with(number, |seat| seat.departed = true);
+        self.with(number, |daemon| daemon.departed = true);
         Ok(())
     }
 
@@ -267,7 +271,7 @@ impl Cast {
         if status.success() {
             return Ok(());
         }
-        let log = self.with(number, |seat| spawn::log_tail(&seat.launch.data_dir));
+        let log = self.with(number, |daemon| spawn::log_tail(&daemon.launch.data_dir));
         let (index, log) = (number, log.unwrap_or_default());
         Err(NetError::from(spawn::SpawnError::Exited { index, status, log }).into())
     }
@@ -278,14 +282,14 @@ impl Cast {
         Ok(dir.map_or(Ok(()), |dir| net::empty(&dir))?)
     }
 
-    pub(super) fn weather(&self, number: usize, weather: Weather) {
-        self.with(number, |seat| seat.proxy.set(weather));
+    pub(super) fn network_fault(&self, number: usize, network_fault: NetworkFault) {
+        self.with(number, |daemon| daemon.proxy.set(network_fault));
     }
 
     /// Fills a daemon's disk, or frees it. Nothing happens to those that share one.
-    pub(super) fn flood(&self, number: usize, full: bool) -> Result<(), ChaosError> {
-        let seats = self.seats();
-        let Some(disk) = seats.get(number).and_then(|seat| seat.disk.as_ref()) else {
+    pub(super) fn fill_disk(&self, number: usize, full: bool) -> Result<(), ChaosError> {
+        let daemons = self.daemons();
+        let Some(disk) = daemons.get(number).and_then(|daemon| daemon.disk.as_ref()) else {
             return Ok(());
         };
         let done = if full { disk.fill() } else { disk.free() };
@@ -293,51 +297,53 @@ impl Cast {
     }
 
     pub(super) fn has_disk(&self, number: usize) -> bool {
-        self.seats().get(number).is_some_and(|seat| seat.disk.is_some())
+        self.daemons()
+            .get(number)
+            .is_some_and(|daemon| daemon.disk.is_some())
     }
 
     pub(super) fn data_dir(&self, number: usize) -> Option<PathBuf> {
-        self.with(number, |seat| seat.launch.data_dir.clone())
+        self.with(number, |daemon| daemon.launch.data_dir.clone())
     }
 
     /// The number of a peer.
     pub(super) fn number_of(&self, peer: &str) -> Option<usize> {
-        self.seats().iter().position(|seat| seat.peer == peer)
+        self.daemons().iter().position(|daemon| daemon.peer == peer)
     }
 
     /// Those that did not depart.
     pub(super) fn members(&self) -> Vec<usize> {
-        let seats = self.seats();
-        let there = seats.iter().filter(|seat| !seat.departed);
-        there.map(|seat| seat.launch.index).collect()
+        let daemons = self.daemons();
+        let there = daemons.iter().filter(|daemon| !daemon.departed);
+        there.map(|daemon| daemon.launch.index).collect()
     }
 
     /// Those that can be asked now.
     pub(super) fn serving(&self) -> Vec<(usize, Client)> {
-        let seats = self.seats();
-        let serving = seats
+        let daemons = self.daemons();
+        let serving = daemons
             .iter()
-            .filter_map(|seat| Some((seat.launch.index, seat.client.clone()?)));
+            .filter_map(|daemon| Some((daemon.launch.index, daemon.client.clone()?)));
         serving.collect()
     }
 
     /// The API of a daemon, while it can be asked.
     pub(super) fn client(&self, number: usize) -> Option<Client> {
-        self.seats().get(number)?.client.clone()
+        self.daemons().get(number)?.client.clone()
     }
 
     /// Waits until all members form one ring.
     pub(super) fn whole(&self) -> Result<(), ChaosError> {
         let members: Vec<Member> = {
-            let seats = self.seats();
-            let member = |seat: &Seat| {
+            let daemons = self.daemons();
+            let member = |daemon: &Daemon| {
                 Some(Member {
-                    index: seat.launch.index,
-                    peer: seat.peer.clone(),
-                    client: seat.client.clone()?,
+                    index: daemon.launch.index,
+                    peer: daemon.peer.clone(),
+                    client: daemon.client.clone()?,
                 })
             };
-            seats.iter().filter_map(member).collect()
+            daemons.iter().filter_map(member).collect()
         };
         let ended = || self.fleet.any_ended().map(NetError::from);
         Ok(whole::wait(&members, LIMIT, ended)?)
@@ -345,10 +351,10 @@ impl Cast {
 
     /// Leaves the directory where it is, with the logs of all daemons.
     pub(super) fn keep(self) -> PathBuf {
-        for seat in self.seats().iter().filter(|seat| seat.disk.is_some()) {
-            let log = self.dir.path().join(format!("{}.log", seat.launch.index));
+        for daemon in self.daemons().iter().filter(|daemon| daemon.disk.is_some()) {
+            let log = self.dir.path().join(format!("{}.log", daemon.launch.index));
             // A log more or less: what failed is known already.
-            drop(fs::copy(seat.launch.data_dir.join("log"), log));
+            drop(fs::copy(daemon.launch.data_dir.join("log"), log));
         }
         let Self { fleet, dir, .. } = self;
         drop(fleet);
@@ -371,20 +377,20 @@ impl Cast {
     }
 
     /// Nobody asks it any more.
-    fn hide(&self, number: usize) -> Option<Client> {
-        self.with(number, |seat| seat.client.take()).flatten()
+    fn take_offline(&self, number: usize) -> Option<Client> {
+        self.with(number, |daemon| daemon.client.take()).flatten()
     }
 
-    fn with<T>(&self, number: usize, change: impl FnOnce(&mut Seat) -> T) -> Option<T> {
-        self.seats_mut().get_mut(number).map(change)
+    fn with<T>(&self, number: usize, change: impl FnOnce(&mut Daemon) -> T) -> Option<T> {
+        self.daemons_mut().get_mut(number).map(change)
     }
 
-    fn seats(&self) -> RwLockReadGuard<'_, Vec<Seat>> {
-        self.seats.read().unwrap_or_else(PoisonError::into_inner)
+    fn daemons(&self) -> RwLockReadGuard<'_, Vec<Daemon>> {
+        self.daemons.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seats_mut(&self) -> RwLockWriteGuard<'_, Vec<Seat>> {
-        self.seats.write().unwrap_or_else(PoisonError::into_inner)
+    fn daemons_mut(&self) -> RwLockWriteGuard<'_, Vec<Daemon>> {
+        self.daemons.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,5 +1,5 @@
 //! The clients: they put, read, delete and check all the time, through any daemon that answers, and believe
-//! nothing but what they are told.
+//! nothing but acknowledgements.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,8 +15,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::cast::Cast;
-use super::journal::{Fate, Journal, Kept};
+use super::cluster::Cluster;
+use super::journal::{AckedFile, Fate, PutJournal};
 use super::tolerance::Tolerance;
 use crate::stream::{Expecting, Noise};
 
@@ -43,7 +43,7 @@ pub struct Count {
 pub struct Operations {
     /// Files put; done means acknowledged.
     pub puts: Count,
-    /// Of these, those acknowledged with fewer shards than the code has, and told so.
+    /// Of these, those acknowledged with fewer shards than the code has, with a warning.
     pub puts_with_warning: u64,
     /// Bytes of the files put.
     pub put_bytes: u64,
@@ -59,18 +59,18 @@ pub struct Operations {
 
 /// What all clients share.
 #[derive(Debug)]
-pub(super) struct Traffic<'a> {
-    pub(super) cast: &'a Cast,
-    pub(super) journal: &'a Journal,
+pub(super) struct Workload<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) journal: &'a PutJournal,
     pub(super) tolerance: &'a Tolerance,
     pub(super) over: AtomicBool,
     operations: Mutex<Operations>,
 }
 
-impl<'a> Traffic<'a> {
-    pub(super) fn new(cast: &'a Cast, journal: &'a Journal, tolerance: &'a Tolerance) -> Self {
+impl<'a> Workload<'a> {
+    pub(super) fn new(cluster: &'a Cluster, journal: &'a PutJournal, tolerance: &'a Tolerance) -> Self {
         Self {
-            cast,
+            cluster,
             journal,
             tolerance,
             over: AtomicBool::new(false),
@@ -78,7 +78,7 @@ impl<'a> Traffic<'a> {
         }
     }
 
-    /// One client; ends when the traffic is over.
+    /// One client; ends when the workload is over.
     pub(super) fn run(&self, seed: u64) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         while !self.over.load(Ordering::Acquire) {
@@ -102,7 +102,7 @@ impl<'a> Traffic<'a> {
     }
 
     fn put(&self, rng: &mut ChaCha8Rng) {
-        let Some((owner, client)) = self.cast.serving().choose(rng).cloned() else {
+        let Some((owner, client)) = self.cluster.serving().choose(rng).cloned() else {
             return;
         };
         let (noise, size) = (rng.random(), size(rng));
@@ -122,7 +122,7 @@ impl<'a> Traffic<'a> {
         operations.put_bytes += size;
         operations.puts_with_warning += u64::from(reply.body.warning.is_some());
         drop(operations);
-        self.journal.acknowledged(Kept {
+        self.journal.acknowledged(AckedFile {
             noise,
             size,
             link: reply.body.link,
@@ -135,7 +135,7 @@ impl<'a> Traffic<'a> {
         let Some(file) = self.journal.any(rng, |file| file.fate == Fate::Stored) else {
             return;
         };
-        let Some((number, client)) = self.cast.serving().choose(rng).cloned() else {
+        let Some((number, client)) = self.cluster.serving().choose(rng).cloned() else {
             return;
         };
         match read(&client, &file) {
@@ -151,8 +151,9 @@ impl<'a> Traffic<'a> {
     }
 
     fn delete(&self, rng: &mut ChaCha8Rng) {
-        let serving: BTreeSet<usize> = self.cast.serving().iter().map(|(number, _)| *number).collect();
-        let unwanted = |file: &Kept| !matches!(file.fate, Fate::Deleted(_)) && serving.contains(&file.owner);
+        let serving: BTreeSet<usize> = self.cluster.serving().iter().map(|(number, _)| *number).collect();
+        let unwanted =
+            |file: &AckedFile| !matches!(file.fate, Fate::Deleted(_)) && serving.contains(&file.owner);
         if let Some(file) = self.journal.any(rng, unwanted) {
             let done = self.remove(&file).is_ok();
             let mut operations = self.lock();
@@ -162,12 +163,12 @@ impl<'a> Traffic<'a> {
     }
 
     /// Deletes a file through its owner.
-    pub(super) fn remove(&self, file: &Kept) -> Result<(), String> {
-        let client = self.cast.client(file.owner).ok_or("its daemon is down")?;
-        self.journal.doomed(file);
+    pub(super) fn remove(&self, file: &AckedFile) -> Result<(), String> {
+        let client = self.cluster.client(file.owner).ok_or("its daemon is down")?;
+        self.journal.deleting(file);
         match client.delete(&file.link) {
             // An earlier attempt got through without an answer.
-            Err(error) if error.exit_code() != exit::NOT_FOUND || file.fate != Fate::Doomed => {
+            Err(error) if error.exit_code() != exit::NOT_FOUND || file.fate != Fate::Deleting => {
                 return Err(error.to_string());
             }
             Ok(_) | Err(_) => self.journal.deleted(file),
@@ -176,11 +177,12 @@ impl<'a> Traffic<'a> {
     }
 
     fn check_deleted(&self, rng: &mut ChaCha8Rng) {
-        let long_gone = |file: &Kept| matches!(file.fate, Fate::Deleted(at) if at.elapsed() > REMEMBERED);
+        let long_gone =
+            |file: &AckedFile| matches!(file.fate, Fate::Deleted(at) if at.elapsed() > REMEMBERED);
         let Some(file) = self.journal.any(rng, long_gone) else {
             return;
         };
-        let Some((number, client)) = self.cast.serving().choose(rng).cloned() else {
+        let Some((number, client)) = self.cluster.serving().choose(rng).cloned() else {
             return;
         };
         match read(&client, &file) {
@@ -215,7 +217,7 @@ fn size(rng: &mut ChaCha8Rng) -> u64 {
 }
 
 /// Reads a file and compares it with what was put.
-pub(super) fn read(client: &Client, file: &Kept) -> Result<(), ClientError> {
+pub(super) fn read(client: &Client, file: &AckedFile) -> Result<(), ClientError> {
     let mut expected = Expecting::new(file.noise);
     let moved = client.get(
         &file.link,

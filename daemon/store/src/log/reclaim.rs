@@ -9,7 +9,7 @@ use super::{Log, PoisonError, reserve_bytes};
 
 impl Log {
     /// Marks records dead whose removal is durable, and gives the whole pages of their bodies back.
-    pub(in crate::store) fn retire(&self, entries: &[Entry]) {
+    pub(crate) fn retire(&self, entries: &[Entry]) {
         for entry in entries {
             let Some(salt) = self.salt(entry.segment) else {
                 continue;
@@ -44,7 +44,7 @@ impl Log {
 
     /// Removes segments whose every record is dead. One with records that speak about older segments goes
     /// only when there are none.
-    pub(in crate::store) fn drop_dead(&self) {
+    pub(crate) fn drop_dead(&self) {
         let mut inner = self.lock();
         loop {
             let oldest = inner.segments.first_key_value().map(|(&id, _)| id);
@@ -72,7 +72,7 @@ impl Log {
     }
 
     /// Takes the reserve again after a full disk ate it.
-    pub(in crate::store) fn refill_reserve(&self) {
+    pub(crate) fn refill_reserve(&self) {
         let mut inner = self.lock();
         if inner.reserved == 0 {
             let bytes = reserve_bytes(inner.capacity);

@@ -160,7 +160,7 @@ pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
 }
 
 /// Host and port of an address; none if it is not one for TCP.
-pub(crate) fn tcp_target(address: &str) -> Option<(String, u16)> {
+pub fn tcp_target(address: &str) -> Option<(String, u16)> {
     let address: Multiaddr = address.parse().ok()?;
     let mut parts = address.iter();
     #[expect(clippy::wildcard_enum_match_arm, reason = "libp2p's enum is not exhaustive")]

@@ -79,7 +79,8 @@ impl Routes {
         self.best.peek(&peer)
     }
 
-    /// Whether a link of `class` with `peer` may be left for another one now; if so, none may for a while.
+    /// Whether a connection of `class` with `peer` may be left for another one now; if so, none may for a
+    /// while.
     pub(super) fn may_detour(&mut self, peer: Peer, class: Class, now: Instant) -> bool {
         let rested = self
             .detoured
