@@ -54,13 +54,8 @@ pub enum ConfigError {
         problem: String,
     },
     /// A variable has a value that does not parse.
-    #[error("{variable}: {problem}")]
-    Variable {
-        /// Its name.
-        variable: String,
-        /// What is wrong.
-        problem: String,
-    },
+    #[error("{0:#}")]
+    Variable(#[from] confique::Error),
     /// The file given as `--config` does not exist.
     #[error("there is no configuration file {}", path.display())]
     Missing {
@@ -70,22 +65,4 @@ pub enum ConfigError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-}
-
-/// Where in `text` it is not as it must be, and why: what TOML itself says takes several lines, with a
-/// drawing.
-pub(super) fn in_one_line(error: &toml::de::Error, text: &str) -> String {
-    let why = error
-        .message()
-        .lines()
-        .map(str::trim)
-        .collect::<Vec<_>>()
-        .join("; ");
-    let before = error.span().and_then(|span| text.get(..span.start));
-    let Some(before) = before else {
-        return why;
-    };
-    let line = before.matches('\n').count() + 1;
-    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-    format!("line {line}, column {column}: {why}")
 }
