@@ -12,11 +12,11 @@ use mutualstore_contract::exit;
 use mutualstore_contract::reply::ErrorBody;
 
 use crate::config::ConfigError;
-use crate::files::FileError;
-use crate::journal::JournalError;
-use crate::link::ParseLinkError;
-use crate::list::ListError;
-use crate::manifest::ManifestError;
+use crate::datadir::files::FileError;
+use crate::datadir::journal::JournalError;
+use crate::datadir::list::ListError;
+use crate::format::link::ParseLinkError;
+use crate::format::manifest::ManifestError;
 
 /// What a user is told when an operation fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::files::FileError;
-use crate::network::{AddressError, ParseJoinError};
+use crate::datadir::files::FileError;
+use crate::datadir::network::{AddressError, ParseJoinError};
 
 /// Why there is no configuration to start with. Nothing was changed.
 #[derive(Debug, thiserror::Error)]

@@ -24,9 +24,9 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 use self::index::{Entry, Index};
-use crate::crypt::LineCipher;
-use crate::files::sync_directory;
-use crate::link::Link;
+use crate::datadir::files::sync_directory;
+use crate::format::crypt::LineCipher;
+use crate::format::link::Link;
 
 /// Name of the file in the data directory.
 const FILE: &str = "files";
@@ -478,7 +478,7 @@ mod link_text {
     use serde::Serializer;
     use serde::de::{Deserialize, Deserializer, Error};
 
-    use crate::link::Link;
+    use crate::format::link::Link;
 
     pub(super) fn serialize<S: Serializer>(link: &Link, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(link)

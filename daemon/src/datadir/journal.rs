@@ -27,7 +27,7 @@ use mutualstore_dht::Peer;
 use mutualstore_erasure::StripeId;
 use tracing::warn;
 
-use crate::files::{directory_of, sync_directory};
+use crate::datadir::files::{directory_of, sync_directory};
 
 /// Names a put to those who hold its shards: 16 random bytes.
 pub type PutToken = [u8; 16];

@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
-use crate::crypt::short_hash;
+use crate::format::crypt::short_hash;
 
 /// What every link of this version begins with.
 pub const PREFIX: &str = "mutual1";
@@ -37,7 +37,7 @@ pub struct Link {
     pub manifest: [u8; 32],
     /// Key the file's blocks and manifest are sealed with.
     pub key: Zeroizing<[u8; 32]>,
-    /// Where it was made, [`Network::tag`](crate::network::Network::tag), or [`ANY_NETWORK`].
+    /// Where it was made, [`Network::tag`](crate::datadir::network::Network::tag), or [`ANY_NETWORK`].
     pub tag: [u8; 4],
 }
 

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use crate::network::{Network, check_peer_address, id_from_hex};
+use crate::datadir::network::{Network, check_peer_address, id_from_hex};
 use crate::wire::signed::Verifier;
 
 /// Addresses of unsigned entries of the address book that are tried.
