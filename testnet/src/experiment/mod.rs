@@ -18,7 +18,6 @@ pub mod load;
 pub mod loss;
 mod pace;
 pub mod patterns;
-mod peer_set;
 mod publish;
 mod run;
 pub mod shard_map;

@@ -14,7 +14,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::ModelError;
-use crate::experiment::peer_set::PeerSet;
+use crate::experiment::findings::real;
+use crate::experiment::shard_map::{MAX_PEERS, PeerSet, peer_set};
 
 /// Rings drawn to find a mean.
 const RINGS: u64 = 20;
@@ -111,9 +112,8 @@ pub(in crate::experiment) fn point(id: &Id) -> u64 {
 }
 
 /// Part of the circle of 2^64.
-#[expect(clippy::cast_precision_loss, reason = "a share")]
 fn share(arc: u64) -> f64 {
-    arc as f64 / 2f64.powi(64)
+    real(arc) / 2f64.powi(64)
 }
 
 /// The different sets of holders of a ring, each with the share of all stripes that it holds.
@@ -132,13 +132,13 @@ impl HolderSets {
         shards: usize,
         arcs: impl IntoIterator<Item = (Vec<usize>, f64)>,
     ) -> Result<Self, ModelError> {
-        if peers > PeerSet::CAPACITY {
+        if peers > MAX_PEERS {
             return Err(ModelError::TooManyPeers { peers });
         }
         let mut sets: BTreeMap<PeerSet, f64> = BTreeMap::new();
         for (holders, weight) in arcs {
-            let set: PeerSet = holders.iter().copied().collect();
-            if set.len() != shards || holders.iter().any(|peer| *peer >= peers) {
+            let set = peer_set(holders.iter().copied());
+            if set.count_ones(..) != shards || holders.iter().any(|peer| *peer >= peers) {
                 return Err(ModelError::Holders { shards, holders });
             }
             if weight > 0.0 {
@@ -173,7 +173,7 @@ impl HolderSets {
 
     /// The sets with their shares, which sum to 1.
     pub fn iter(&self) -> impl Iterator<Item = (PeerSet, f64)> {
-        self.sets.iter().copied()
+        self.sets.iter().cloned()
     }
 
     /// Share of all stripes of which more than `tolerated` holders are dead.
@@ -181,7 +181,7 @@ impl HolderSets {
         let lost = self
             .sets
             .iter()
-            .filter(|(set, _)| set.and(dead).len() > tolerated);
+            .filter(|(set, _)| set.intersection_count(dead) > tolerated);
         lost.map(|(_, weight)| weight).sum()
     }
 
@@ -194,7 +194,7 @@ impl HolderSets {
         });
         // Rounding may leave a point beyond the last set.
         hit.or(self.sets.last())
-            .map_or(PeerSet::default(), |(set, _)| *set)
+            .map_or(PeerSet::default(), |(set, _)| set.clone())
     }
 }
 
@@ -231,7 +231,7 @@ mod tests {
         let quarter = 1 << 62;
         let ring = Ring::new(3, [(0, 0), (quarter, 1), (3 * quarter, 2)]);
         let sets: BTreeMap<PeerSet, f64> = ring.holder_sets(2).unwrap().iter().collect();
-        let set = |peers: [usize; 2]| peers.into_iter().collect::<PeerSet>();
+        let set = |peers: [usize; 2]| peer_set(peers);
         // An identifier up to a node's point belongs to that node.
         let expected = [([0, 1], 0.25), ([1, 2], 0.25), ([0, 2], 0.5)];
         assert_eq!(sets, expected.map(|(peers, weight)| (set(peers), weight)).into());
@@ -269,7 +269,7 @@ mod tests {
         let sets = HolderSets::new(3, 2, arcs).unwrap();
         assert_eq!(sets.distinct(), 2);
         let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let first: PeerSet = [0, 1].into_iter().collect();
+        let first = peer_set([0, 1]);
         let drawn = (0..10_000).filter(|_| sets.draw(&mut rng) == first).count();
         assert!((3_800..4_200).contains(&drawn), "{drawn}");
     }

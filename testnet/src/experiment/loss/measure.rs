@@ -16,7 +16,7 @@ use crate::capacities::Capacities;
 use crate::experiment::analysis::Model;
 use crate::experiment::findings::{distinct, mean};
 use crate::experiment::patterns::{self, Patterns};
-use crate::experiment::shard_map::{FileMap, Kind, PeerSet, ShardMap, StripeMap};
+use crate::experiment::shard_map::{FileMap, Kind, ShardMap, StripeMap, peer_set};
 use crate::experiment::stage::{get, metrics, put, side_by_side};
 use crate::experiment::{ExperimentError, Network, Stage};
 use crate::net;
@@ -257,7 +257,7 @@ fn pattern_of(
     let (unread, read_cost) = at_cost(scratch, || read(rows.loss, scratch, stored))?;
     let (asked, asked_cost) = at_cost(scratch, || ask(scratch, stored, map))?;
     let begun = Instant::now();
-    let dead: PeerSet = victims.iter().copied().collect();
+    let dead = peer_set(victims.iter().copied());
     let mapped = Verdicts {
         fragments: map.files.iter().map(|file| file.loses_fragment(&dead)).collect(),
         manifests: map.files.iter().map(|file| file.loses_manifest(&dead)).collect(),
