@@ -8,7 +8,7 @@ use mutualstore_contract::units::counted;
 use mutualstore_testnet::bench::{self, BenchOptions};
 use mutualstore_testnet::capacities::Capacities;
 use mutualstore_testnet::demo::{self, DemoOptions};
-use mutualstore_testnet::net::{self, NetError, UpOptions, Victims};
+use mutualstore_testnet::net::{self, FleetError, UpOptions, Victims};
 use mutualstore_testnet::state::{Peer, Testnet};
 
 use crate::connect::default_testnet_dir;
@@ -259,7 +259,7 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
 /// This very program: the daemons must speak the same contract.
 pub(crate) fn binary() -> Result<PathBuf, CliError> {
     std::env::current_exe().map_err(|source| {
-        NetError::Io {
+        FleetError::Io {
             what: "cannot find this program".to_owned(),
             source,
         }
@@ -298,7 +298,7 @@ fn hint(dir: Option<&Path>) -> String {
 
 /// The testnet, or the one peer of it that was asked for.
 fn load(args: &OneArgs) -> Result<Testnet, CliError> {
-    let mut testnet = Testnet::load(&args.dir.path()?).map_err(NetError::from)?;
+    let mut testnet = Testnet::load(&args.dir.path()?).map_err(FleetError::from)?;
     if let Some(index) = args.peer {
         testnet.peers.retain(|peer| peer.index == index);
         if testnet.peers.is_empty() {

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutualstore_client::{Client, ClientError, GetOptions, PutOptions};
+use mutualstore_client::{Client, GetOptions, PutOptions};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::capacities::Capacities;
-use crate::net::{self, NetError};
+use crate::net::{self, FleetError};
 use crate::scratch::{Scratch, ScratchOptions};
 use crate::stream::Noise;
 
@@ -59,31 +59,6 @@ pub struct AdversaryOptions {
     pub place: Option<PathBuf>,
     /// Flags handed to every daemon.
     pub flags: Vec<String>,
-}
-
-/// It could not be tried. No process and no file is left.
-#[derive(Debug, thiserror::Error)]
-pub enum AdversaryError {
-    /// It cannot work with these options.
-    #[error("{0}")]
-    Usage(String),
-    /// The daemons did not come up or did not form one ring.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// A question failed.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-}
-
-impl AdversaryError {
-    /// The exit code the command ends with.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => mutualstore_contract::exit::USAGE,
-            Self::Net(error) => error.exit_code(),
-            Self::Client(error) => error.exit_code(),
-        }
-    }
 }
 
 /// What came of it.
@@ -157,8 +132,8 @@ impl fmt::Display for AdversaryReport {
 }
 
 /// Runs it; `narrate` is given one line per step as it ends.
-pub fn run(options: &AdversaryOptions, narrate: &dyn Fn(&str)) -> Result<AdversaryReport, AdversaryError> {
-    let usage = |why: String| Err(AdversaryError::Usage(why));
+pub fn run(options: &AdversaryOptions, narrate: &dyn Fn(&str)) -> Result<AdversaryReport, FleetError> {
+    let usage = |why: String| Err(FleetError::Usage(why));
     // All shards on distinct peers, and one to take the place of a dead one.
     if options.peers < 7 {
         return usage(format!(
@@ -306,7 +281,7 @@ impl Trial {
             .map_err(|error| error.to_string())
     }
 
-    fn wait(&mut self, seconds: f64) -> Result<(), AdversaryError> {
+    fn wait(&mut self, seconds: f64) -> Result<(), FleetError> {
         let begun = Instant::now();
         while begun.elapsed().as_secs_f64() < seconds {
             self.scratch.interrupted()?;
@@ -316,7 +291,7 @@ impl Trial {
         Ok(())
     }
 
-    fn read_all(&mut self) -> Result<(), AdversaryError> {
+    fn read_all(&mut self) -> Result<(), FleetError> {
         self.scratch.interrupted()?;
         let begun = Instant::now();
         let alive: Vec<usize> = self.scratch.alive();

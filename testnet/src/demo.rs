@@ -9,8 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{io, iter};
 
-use mutualstore_client::{Client, ClientError, GetOptions, PutOptions};
-use mutualstore_contract::exit;
+use mutualstore_client::{Client, GetOptions, PutOptions};
 use mutualstore_contract::reply::Health;
 use mutualstore_contract::units::Size;
 use rand::seq::IndexedRandom;
@@ -18,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::capacities::Capacities;
-use crate::net::{self, NetError};
+use crate::net::{self, FleetError};
 use crate::scratch::{Scratch, ScratchOptions};
 use crate::stream::Hashing;
 
@@ -49,57 +48,6 @@ pub struct DemoOptions {
     pub flags: Vec<String>,
 }
 
-/// The demonstration could not be carried out. No process and no file is left.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// It cannot work with these options.
-    #[error("{0}")]
-    Usage(String),
-    /// A file to store cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Input {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The daemons did not come up or did not form one ring.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// A put or a question failed.
-    #[error("{what} failed: {source}")]
-    Client {
-        /// What was tried.
-        what: &'static str,
-        /// Why.
-        source: ClientError,
-    },
-    /// The survivors did not rebuild in time.
-    #[error("after {} s {incomplete} stripes still lack shards", waited.as_secs())]
-    NotRepaired {
-        /// Stripes that are not safe.
-        incomplete: usize,
-        /// How long was waited.
-        waited: Duration,
-    },
-}
-
-impl DemoError {
-    /// The exit code the command ends with.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) | Self::Input { .. } => exit::USAGE,
-            Self::Net(error) => error.exit_code(),
-            Self::Client { source, .. } => source.exit_code(),
-            Self::NotRepaired { .. } => mutualstore_contract::exit::UNEXPECTED,
-        }
-    }
-}
-
-fn client_error(what: &'static str) -> impl FnOnce(ClientError) -> DemoError {
-    move |source| DemoError::Client { what, source }
-}
-
 /// Shards needed (k) and stored (n) per stripe of `auto` in a network of so many peers.
 fn auto_code(peers: usize) -> (usize, usize) {
     match peers {
@@ -112,10 +60,10 @@ fn auto_code(peers: usize) -> (usize, usize) {
     }
 }
 
-fn check(options: &DemoOptions) -> Result<(), DemoError> {
+fn check(options: &DemoOptions) -> Result<(), FleetError> {
     let DemoOptions { peers, kill, .. } = *options;
     let (k, n) = auto_code(peers);
-    let usage = |why: String| Err(DemoError::Usage(why));
+    let usage = |why: String| Err(FleetError::Usage(why));
     if kill == 0 {
         return usage("kill at least one peer, or nothing is demonstrated".to_owned());
     }
@@ -137,7 +85,7 @@ fn check(options: &DemoOptions) -> Result<(), DemoError> {
 }
 
 /// Runs the demonstration; `narrate` is given one line per step as it ends.
-pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, DemoError> {
+pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, FleetError> {
     check(options)?;
     let paths = if options.files.is_empty() {
         vec![options.binary.clone()]
@@ -176,16 +124,18 @@ pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, 
     .play(options, &paths, ring_seconds)
 }
 
-fn size_of(path: &Path) -> Result<u64, DemoError> {
-    let input = |source| DemoError::Input {
-        path: path.to_owned(),
-        source,
-    };
-    let meta = File::open(path).and_then(|file| file.metadata()).map_err(input)?;
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> FleetError {
+    move |error| FleetError::Usage(format!("cannot read {}: {error}", path.display()))
+}
+
+fn size_of(path: &Path) -> Result<u64, FleetError> {
+    let meta = File::open(path)
+        .and_then(|file| file.metadata())
+        .map_err(unreadable(path))?;
     if meta.is_file() {
         Ok(meta.len())
     } else {
-        Err(DemoError::Usage(format!(
+        Err(FleetError::Usage(format!(
             "{} is not a regular file",
             path.display()
         )))
@@ -207,7 +157,7 @@ impl Demo<'_> {
         options: &DemoOptions,
         paths: &[PathBuf],
         ring_seconds: f64,
-    ) -> Result<DemoReport, DemoError> {
+    ) -> Result<DemoReport, FleetError> {
         let put = self.put_all(paths)?;
         let mut peers = self.survey()?;
         let get = self.get_all("get", &[0])?;
@@ -232,16 +182,12 @@ impl Demo<'_> {
         })
     }
 
-    fn put_all(&mut self, paths: &[PathBuf]) -> Result<Step, DemoError> {
+    fn put_all(&mut self, paths: &[PathBuf]) -> Result<Step, FleetError> {
         let client = self.scratch.client(0)?;
         let begun = Instant::now();
         for path in paths {
-            let input = |source| DemoError::Input {
-                path: path.clone(),
-                source,
-            };
-            let file = File::open(path).map_err(input)?;
-            let length = file.metadata().map_err(input)?.len();
+            let file = File::open(path).map_err(unreadable(path))?;
+            let length = file.metadata().map_err(unreadable(path))?.len();
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
             let mut reader = Hashing::new(file);
             let options = PutOptions {
@@ -250,7 +196,7 @@ impl Demo<'_> {
             };
             let report = client
                 .put(&mut reader, Some(length), &options, None, &mut |_, _| ())
-                .map_err(client_error("put"))?
+                .map_err(FleetError::request("put failed"))?
                 .body;
             let (size_bytes, sha256) = reader.finish();
             self.files.push(DemoFile {
@@ -274,7 +220,7 @@ impl Demo<'_> {
     }
 
     /// Reads every file through a live peer not in `avoid` and compares.
-    fn get_all(&mut self, what: &'static str, avoid: &[usize]) -> Result<Step, DemoError> {
+    fn get_all(&mut self, what: &'static str, avoid: &[usize]) -> Result<Step, FleetError> {
         let readers: Vec<usize> = self
             .scratch
             .alive()
@@ -302,7 +248,7 @@ impl Demo<'_> {
         Ok(step)
     }
 
-    fn draw(&mut self, count: usize, avoid: &[usize]) -> Result<Vec<usize>, DemoError> {
+    fn draw(&mut self, count: usize, avoid: &[usize]) -> Result<Vec<usize>, FleetError> {
         let pool: Vec<usize> = self
             .scratch
             .alive()
@@ -330,7 +276,7 @@ impl Demo<'_> {
     }
 
     /// Waits until every stripe has all its shards on live peers again.
-    fn repair(&self, killed_at: Instant, bytes: u64) -> Result<Step, DemoError> {
+    fn repair(&self, killed_at: Instant, bytes: u64) -> Result<Step, FleetError> {
         let clients: Vec<Client> = self
             .scratch
             .alive()
@@ -338,7 +284,7 @@ impl Demo<'_> {
             .map(|index| self.scratch.client(index))
             .collect::<Result<_, _>>()?;
         let Some(client) = clients.first() else {
-            return Err(DemoError::Usage("nobody is left".to_owned()));
+            return Err(FleetError::Usage("nobody is left".to_owned()));
         };
         let limit = REPAIR_LIMIT + Duration::from_secs(bytes / SLOWEST_REPAIR);
         loop {
@@ -348,7 +294,9 @@ impl Demo<'_> {
                 break;
             }
             if waited > limit {
-                return Err(DemoError::NotRepaired { incomplete, waited });
+                let waited = waited.as_secs();
+                let text = format!("after {waited} s {incomplete} stripes still lack shards");
+                return Err(FleetError::Failed(text));
             }
             thread::sleep(POLL);
         }
@@ -357,7 +305,7 @@ impl Demo<'_> {
         for client in &clients {
             rebuilt += client
                 .status()
-                .map_err(client_error("status"))?
+                .map_err(FleetError::request("status failed"))?
                 .body
                 .repair
                 .bytes_total;
@@ -367,7 +315,7 @@ impl Demo<'_> {
         Ok(step)
     }
 
-    fn incomplete(&self, client: &Client) -> Result<usize, DemoError> {
+    fn incomplete(&self, client: &Client) -> Result<usize, FleetError> {
         let mut incomplete = 0;
         for file in &self.files {
             match client.stat(&file.link) {
@@ -380,21 +328,21 @@ impl Demo<'_> {
                 }
                 // Shaken by the kill; it settles.
                 Err(error) if error.retry() => incomplete += 1,
-                Err(error) => return Err(client_error("stat")(error)),
+                Err(error) => return Err(FleetError::request("stat failed")(error)),
             }
         }
         Ok(incomplete)
     }
 
     /// What each peer holds now.
-    fn survey(&self) -> Result<Vec<DemoPeer>, DemoError> {
+    fn survey(&self) -> Result<Vec<DemoPeer>, FleetError> {
         let mut peers = Vec::new();
         for peer in self.scratch.peers() {
             let status = self
                 .scratch
                 .client(peer.index)?
                 .status()
-                .map_err(client_error("status"))?
+                .map_err(FleetError::request("status failed"))?
                 .body;
             peers.push(DemoPeer {
                 index: peer.index,
@@ -446,6 +394,8 @@ fn identical(client: &Client, file: &DemoFile) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use mutualstore_contract::exit;
+
     use super::*;
 
     fn options(peers: usize, kill: usize) -> DemoOptions {

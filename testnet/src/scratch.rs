@@ -9,7 +9,7 @@ use mutualstore_client::Client;
 use tempfile::TempDir;
 
 use crate::capacities::Capacities;
-use crate::net::{self, NetError};
+use crate::net::{self, FleetError};
 use crate::proc;
 use crate::spawn::{self, Fleet, Launch, Recipe, SpawnError};
 use crate::state::Peer;
@@ -52,17 +52,10 @@ pub struct Scratch {
 
 impl Scratch {
     /// Starts the daemons and returns when their ring is whole.
-    pub fn up(options: &ScratchOptions) -> Result<Self, NetError> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(options.prefix);
-        let dir = match &options.place {
-            Some(place) => builder.tempdir_in(place),
-            None => builder.tempdir(),
-        };
-        let dir =
-            dir.map_err(|error| NetError::Usage(format!("cannot make a temporary directory: {error}")))?;
+    pub fn up(options: &ScratchOptions) -> Result<Self, FleetError> {
+        let dir = temporary(options.place.as_deref(), options.prefix)?;
         let fleet =
-            Fleet::new(Some(dir.path().to_owned())).map_err(NetError::io("cannot watch for Ctrl-C"))?;
+            Fleet::new(Some(dir.path().to_owned())).map_err(FleetError::io("cannot watch for Ctrl-C"))?;
         let recipe = Recipe {
             binary: options.binary.clone(),
             unit_bytes: (options.capacities.smallest() / 8).max(1),
@@ -84,12 +77,12 @@ impl Scratch {
 
     /// Starts `count` newcomers and returns their numbers when they serve; [`Self::wait_whole`] waits for the
     /// ring.
-    pub fn enter(&mut self, count: usize) -> Result<Vec<usize>, NetError> {
+    pub fn enter(&mut self, count: usize) -> Result<Vec<usize>, FleetError> {
         self.enter_with(count, &[])
     }
 
     /// Like [`Self::enter`], with flags for these newcomers alone.
-    pub fn enter_with(&mut self, count: usize, flags: &[String]) -> Result<Vec<usize>, NetError> {
+    pub fn enter_with(&mut self, count: usize, flags: &[String]) -> Result<Vec<usize>, FleetError> {
         let next = self.peers.iter().map(|peer| peer.index + 1).max().unwrap_or(0);
         let numbers: Vec<usize> = (next..next + count).collect();
         let mut taken = BTreeSet::new();
@@ -108,7 +101,7 @@ impl Scratch {
     }
 
     /// Starts those of these peers that do not run, with what is on their disks, and returns when they serve.
-    pub fn restart(&mut self, numbers: &[usize]) -> Result<(), NetError> {
+    pub fn restart(&mut self, numbers: &[usize]) -> Result<(), FleetError> {
         let dead = |peer: &&Peer| !peer.alive && numbers.contains(&peer.index);
         let launch = |peer: &Peer| Launch {
             index: peer.index,
@@ -123,7 +116,7 @@ impl Scratch {
         self.launch(&launches)
     }
 
-    fn launch(&mut self, launches: &[Launch]) -> Result<(), NetError> {
+    fn launch(&mut self, launches: &[Launch]) -> Result<(), FleetError> {
         let known = self.peers.iter().filter(|peer| peer.alive);
         let known = known.map(net::known).collect::<Result<_, _>>()?;
         let started = net::start_all(&self.fleet, &self.recipe, launches, known, self.seed)?;
@@ -135,7 +128,7 @@ impl Scratch {
     }
 
     /// Waits until the peers that were not killed form one ring.
-    pub fn wait_whole(&self) -> Result<(), NetError> {
+    pub fn wait_whole(&self) -> Result<(), FleetError> {
         let alive: Vec<Peer> = self.peers.iter().filter(|peer| peer.alive).cloned().collect();
         net::wait_whole(&self.fleet, &alive)
     }
@@ -160,9 +153,9 @@ impl Scratch {
     }
 
     /// The API of a peer.
-    pub fn client(&self, index: usize) -> Result<Client, NetError> {
+    pub fn client(&self, index: usize) -> Result<Client, FleetError> {
         let peer = self.peers.iter().find(|peer| peer.index == index);
-        let peer = peer.ok_or_else(|| NetError::Usage(format!("there is no peer {index}")))?;
+        let peer = peer.ok_or_else(|| FleetError::Usage(format!("there is no peer {index}")))?;
         Ok(Client::with_token_file(&peer.api, &peer.data_dir.join("token"))?)
     }
 
@@ -185,7 +178,7 @@ impl Scratch {
     }
 
     /// CPU time that the live daemons have used so far. Fails when one is gone by itself.
-    pub fn cpu_time(&self) -> Result<Duration, NetError> {
+    pub fn cpu_time(&self) -> Result<Duration, FleetError> {
         let time = |(_, pid)| proc::cpu_time(pid).unwrap_or_default();
         let sum = self.pids().into_iter().map(time).sum();
         match self.any_ended() {
@@ -202,7 +195,7 @@ impl Scratch {
 
     /// Waits until the daemons have done what was left behind, so that it is not counted to what follows; not
     /// for ever.
-    pub fn settle(&self) -> Result<(), NetError> {
+    pub fn settle(&self) -> Result<(), FleetError> {
         let begun = Instant::now();
         let mut before = self.cpu_time()?;
         loop {
@@ -217,7 +210,7 @@ impl Scratch {
     }
 
     /// Fails once Ctrl-C or a signal takes the daemons down: what is seen of them then means nothing.
-    pub fn interrupted(&self) -> Result<(), NetError> {
+    pub fn interrupted(&self) -> Result<(), FleetError> {
         if self.fleet.is_closed() {
             return Err(SpawnError::Closed.into());
         }
@@ -233,4 +226,11 @@ impl Scratch {
     pub fn any_ended(&self) -> Option<spawn::SpawnError> {
         self.fleet.any_ended()
     }
+}
+/// A temporary directory in `place`, or where the system has such.
+pub(crate) fn temporary(place: Option<&Path>, prefix: &str) -> Result<TempDir, FleetError> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    let dir = place.map_or_else(|| builder.tempdir(), |place| builder.tempdir_in(place));
+    dir.map_err(|error| FleetError::Usage(format!("cannot make a temporary directory: {error}")))
 }

@@ -241,7 +241,7 @@ pub struct Cell {
 }
 
 /// One count.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// Number of daemons.
     pub peers: usize,

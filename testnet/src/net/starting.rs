@@ -13,7 +13,7 @@ use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{NetError, member};
+use super::{FleetError, member};
 use crate::proc;
 use crate::spawn::{self, Fleet, Launch, Recipe};
 use crate::state::Peer;
@@ -36,7 +36,7 @@ pub(crate) struct Known {
 }
 
 /// What a running peer is to those that join by it.
-pub(crate) fn known(peer: &Peer) -> Result<Known, NetError> {
+pub(crate) fn known(peer: &Peer) -> Result<Known, FleetError> {
     let Member { client, .. } = member(peer)?;
     let listen = peer.listen.clone();
     Ok(Known { listen, client })
@@ -52,7 +52,7 @@ pub(crate) fn start_all(
     launches: &[Launch],
     known: Vec<Known>,
     seed: u64,
-) -> Result<Vec<Peer>, NetError> {
+) -> Result<Vec<Peer>, FleetError> {
     match start_each(fleet, recipe, launches, known, seed) {
         (_, Some(failure)) => Err(failure),
         (started, None) => Ok(started),
@@ -66,7 +66,7 @@ pub(super) fn start_each(
     launches: &[Launch],
     known: Vec<Known>,
     seed: u64,
-) -> (Vec<Peer>, Option<NetError>) {
+) -> (Vec<Peer>, Option<FleetError>) {
     let shared = Mutex::new(Starting {
         next: 0,
         known,
@@ -103,7 +103,7 @@ fn is_member(data_dir: &Path) -> bool {
 }
 
 /// An invite by one of `known`, the first that is in a network; none when nobody is known.
-fn invitation(known: &[Known]) -> Result<Option<String>, NetError> {
+fn invitation(known: &[Known]) -> Result<Option<String>, FleetError> {
     let deadline = Instant::now() + PLACED_LIMIT;
     loop {
         let mut refused = None;
@@ -142,7 +142,7 @@ struct Starting {
     next: usize,
     known: Vec<Known>,
     started: Vec<Peer>,
-    failure: Option<NetError>,
+    failure: Option<FleetError>,
 }
 
 fn lock(shared: &Mutex<Starting>) -> std::sync::MutexGuard<'_, Starting> {
@@ -192,7 +192,7 @@ fn start_one(
     recipe: &Recipe,
     mut launch: Launch,
     inviters: &[Known],
-) -> Result<(Peer, Known), NetError> {
+) -> Result<(Peer, Known), FleetError> {
     if !is_member(&launch.data_dir) {
         launch.join.extend(invitation(inviters)?);
     }
