@@ -18,12 +18,12 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use self::index::{Entry, Index};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use zeroize::Zeroizing;
 
+use self::index::{Entry, Index};
 use crate::crypt::LineCipher;
 use crate::files::sync_directory;
 use crate::link::Link;

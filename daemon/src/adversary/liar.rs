@@ -18,8 +18,8 @@ use mutualstore_dht::custody::{
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::Header;
 
-use crate::node::Node;
-use crate::node::shards::shape_of;
+use crate::keeper::shape_of;
+use crate::peer::Membership;
 use crate::wire::node::{Mending, NodeRequest, NodeResponse, StripeHoldings, Token};
 use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
 
@@ -62,12 +62,12 @@ pub(crate) fn is_on() -> bool {
 }
 
 /// What it answers; none where it is as honest as anybody.
-pub(crate) fn answer(node: &Node, from: Peer, request: &NodeRequest) -> Option<NodeResponse> {
+pub(crate) fn answer(member: &Membership, from: Peer, request: &NodeRequest) -> Option<NodeResponse> {
     let liar = LIAR.get()?;
     let yes = |count| Some(NodeResponse::Done(vec![true; count]));
     match request {
         NodeRequest::Custody(request) => {
-            node.core.with(|state, now| state.ring.hear(now, from));
+            member.core.with(|state, now| state.ring.hear(now, from));
             Some(NodeResponse::Custody(liar.custody(request)))
         }
         NodeRequest::Commit(_, stripes)
@@ -215,16 +215,16 @@ impl Liar {
 }
 
 /// Lies until the daemon stops.
-pub(crate) async fn act(node: Arc<Node>) {
+pub(crate) async fn act(member: Arc<Membership>) {
     let Some(liar) = LIAR.get() else { return };
     let mut lent: Vec<(Instant, Peer, Id)> = Vec::new();
     loop {
         tokio::time::sleep(ROUND).await;
-        let others: Vec<Contact> = node
+        let others: Vec<Contact> = member
             .core
             .alive()
             .into_iter()
-            .filter(|other| other.peer != node.me)
+            .filter(|other| other.peer != member.me)
             .collect();
         let thefts: Vec<Id> = {
             let mut fresh = lock(&liar.fresh);
@@ -233,13 +233,14 @@ pub(crate) async fn act(node: Arc<Node>) {
         for stripe in thefts {
             for (at, victim) in others.iter().enumerate() {
                 let next = others.get(at + 1).or(others.first()).unwrap_or(victim);
-                steal(&node, stripe, victim, next, &mut lent).await;
+                steal(&member, stripe, victim, next, &mut lent).await;
             }
         }
         for other in &others {
-            let lies = liar.reports().into_iter().chain(liar.orders(node.me));
+            let lies = liar.reports().into_iter().chain(liar.orders(member.me));
             for lie in lies {
-                if node
+                if member
+                    .remote
                     .ask(other, &NodeRequest::Custody(lie), DEADLINE)
                     .await
                     .is_err()
@@ -251,7 +252,7 @@ pub(crate) async fn act(node: Arc<Node>) {
         let due = |lent: &(Instant, Peer, Id)| lent.0.elapsed() >= PATIENCE;
         for (_, peer, stripe) in lent.extract_if(.., |lent| due(lent)) {
             if let Some(contact) = others.iter().find(|other| other.peer == peer) {
-                discard(&node, contact, stripe).await;
+                discard(&member, contact, stripe).await;
             }
         }
     }
@@ -260,7 +261,7 @@ pub(crate) async fn act(node: Arc<Node>) {
 /// Fetches what somebody holds of a stripe, stores it there again under its own token, and discards it; then
 /// lends it to the next, to take it back later.
 async fn steal(
-    node: &Arc<Node>,
+    member: &Arc<Membership>,
     stripe: Id,
     victim: &Contact,
     next: &Contact,
@@ -271,7 +272,7 @@ async fn steal(
         want: 0,
         exact: false,
     };
-    let Ok((head, payload)) = node.ask_shard(victim, &fetch, Bytes::new()).await else {
+    let Ok((head, payload)) = member.remote.ask_shard(victim, &fetch, Bytes::new()).await else {
         return;
     };
     if head.status != ShardStatus::Ok {
@@ -284,16 +285,16 @@ async fn steal(
             token: TOKEN,
             lease_ms,
         };
-        let stored = node.ask_shard(contact, &store, payload.clone()).await;
+        let stored = member.remote.ask_shard(contact, &store, payload.clone()).await;
         tracing::debug!(%stripe, peer = %contact.peer, ?stored, "stored again");
     }
-    discard(node, victim, stripe).await;
+    discard(member, victim, stripe).await;
     lent.push((Instant::now(), next.peer, stripe));
 }
 
-async fn discard(node: &Arc<Node>, contact: &Contact, stripe: Id) {
+async fn discard(member: &Arc<Membership>, contact: &Contact, stripe: Id) {
     let request = NodeRequest::Discard(TOKEN, vec![stripe]);
-    if let Err(error) = node.ask(contact, &request, DEADLINE).await {
+    if let Err(error) = member.remote.ask(contact, &request, DEADLINE).await {
         tracing::debug!(%stripe, %error, "could not discard");
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn events(
     Path(id): Path<String>,
     Query(After { after }): Query<After>,
 ) -> Result<Response, Refusal> {
-    let follow = async { api.node.transfers.follow(&id).await.news(after).await };
+    let follow = async { api.app.transfers.running.follow(&id).await.news(after).await };
     let Ok(news) = tokio::time::timeout(WAIT, follow).await else {
         return json(&Events {
             next: after as u64,

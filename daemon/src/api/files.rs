@@ -26,7 +26,7 @@ use crate::http::serve::Via;
 use crate::link::Link;
 use crate::manifest::{MAX_FRAGMENTS, MAX_NAME, MAX_SHARD_SIZE, check_shard_size};
 use crate::names::{base_name, percent_encode};
-use crate::node::census::Census;
+use crate::peer::census::Census;
 use crate::placement::Placement;
 use crate::transfer::delete;
 use crate::transfer::events::{Operation, Transfer};
@@ -178,10 +178,10 @@ pub(super) async fn put_file(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let node = Arc::clone(&api.node);
-    let transfer = node.transfers.begin(named(&headers), Operation::Put);
+    let transfers = Arc::clone(&api.app.transfers);
+    let transfer = transfers.running.begin(named(&headers), Operation::Put);
     let options = match query.map_err(|Refusal(failure)| failure) {
-        Ok(Query(query)) => query.options(node.config.placement, content_length(&headers)),
+        Ok(Query(query)) => query.options(api.app.member.config.placement, content_length(&headers)),
         Err(failure) => Err(failure),
     };
     let options = options.and_then(|options| {
@@ -193,7 +193,7 @@ pub(super) async fn put_file(
     // On a task of its own: a client that goes away breaks the body off, and the put then cleans up after
     // itself.
     let task = tokio::spawn(async move {
-        let outcome = put::put(&node, options, body.into_data_stream(), &transfer).await;
+        let outcome = put::put(&transfers, options, body.into_data_stream(), &transfer).await;
         transfer.finish(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
         outcome
     });
@@ -230,7 +230,7 @@ pub(super) async fn get_file(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let transfer = api.node.transfers.begin(named(&headers), Operation::Get);
+    let transfer = api.app.transfers.running.begin(named(&headers), Operation::Get);
     let slot = via.all.download(&via.connection).map_err(Failure::refused);
     let outcome = match slot.and_then(|()| without_of(query.as_deref())) {
         Ok(without) => answer(&api, &link, &without, (&method, &headers), &transfer).await,
@@ -256,7 +256,7 @@ async fn answer(
     transfer: &Arc<Transfer>,
 ) -> Result<Response, Failure> {
     let link = parse_link(link)?;
-    let file = get::open(&api.node, transfer, &link).await?;
+    let file = get::open(&api.app.transfers, transfer, &link).await?;
     let size = file.manifest.size;
     let current = validators(&link, Some(file.manifest.created));
     let part = match conditions::select(method, headers, &current, size) {
@@ -277,7 +277,7 @@ async fn answer(
     if *method == Method::HEAD || bytes.is_empty() {
         transfer.finish(Ok(()));
     } else {
-        let stream = get::stream(&api.node, Arc::clone(transfer), file, bytes, without).await?;
+        let stream = get::stream(&api.app.transfers, Arc::clone(transfer), file, bytes, without).await?;
         *response.body_mut() = Body::from_stream(stream);
     }
     Ok(response)
@@ -337,9 +337,9 @@ pub(super) fn timestamp(unix_ms: u64) -> String {
 pub(super) async fn stat(State(api): State<Api>, Path(link): Path<String>) -> Result<Response, Refusal> {
     let link = parse_link(&link)?;
     let transfer = Transfer::new(Operation::Get);
-    let file = get::open(&api.node, &transfer, &link).await?;
-    let healths = file.survey(&api.node).await;
-    let census = api.node.census().await;
+    let file = get::open(&api.app.transfers, &transfer, &link).await?;
+    let healths = file.survey(&api.app.transfers).await;
+    let census = api.app.member.census().await;
     json(&describe(&file, healths, &census))
 }
 
@@ -348,11 +348,11 @@ pub(super) async fn delete_file(
     Path(link): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let (node, link) = (Arc::clone(&api.node), parse_link(&link)?);
+    let (api, link) = (Arc::clone(&api.app.transfers), parse_link(&link)?);
     conditions::precondition(&Method::DELETE, &headers, Some(&validators(&link, None)))
         .map_err(|_| Failure::precondition())?;
     // On a task of its own: a client that goes away does not interrupt it.
-    let task = tokio::spawn(async move { delete::delete_listed(&node, &link).await });
+    let task = tokio::spawn(async move { delete::delete_listed(&api, &link).await });
     let broke_off =
         |_| Failure::unexpected("the deletion broke off; the next start of the daemon finishes it");
     json(&task.await.map_err(broke_off)??)

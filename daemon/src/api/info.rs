@@ -16,21 +16,20 @@ use mutualstore_dht::{Contact, Id};
 
 use super::files::shard_stat;
 use super::query::{FromQuery, Given, Query};
-use super::{Api, Refusal, json};
+use super::{Api, Refusal, json, metrics};
 use crate::error::Failure;
 use crate::link::Link;
 use crate::network::Invite;
-use crate::node::Node;
-use crate::node::survey::check_ring;
+use crate::peer::survey::check_ring;
 use crate::process;
 use crate::transfer::health;
 
 /// What the ring is to a user.
-fn ring_name(node: &Node) -> RingState {
-    if node.refusal().is_some() {
+fn ring_name(api: &Api) -> RingState {
+    if api.app.member.refusal().is_some() {
         return RingState::Refused;
     }
-    match node.phase() {
+    match api.app.member.phase() {
         Phase::Alone => RingState::Alone,
         Phase::Joining => RingState::Joining,
         Phase::Joined => RingState::Joined,
@@ -40,16 +39,16 @@ fn ring_name(node: &Node) -> RingState {
 
 pub(super) async fn identity(State(api): State<Api>) -> Result<Response, Refusal> {
     let identity = Identity {
-        peer: api.node.me.to_string(),
+        peer: api.app.member.me.to_string(),
         pid: std::process::id(),
-        started: Some(api.node.started_ms),
+        started: Some(api.app.started_ms),
     };
     std::future::ready(json(&identity)).await
 }
 
 /// How this peer looks to a few others, asked now.
 pub(super) async fn outside(State(api): State<Api>) -> Result<Response, Refusal> {
-    json(&crate::node::outside::look(&api.node).await)
+    json(&crate::peer::outside::look(&api.app.member).await)
 }
 
 pub(super) struct StatusQuery {
@@ -69,11 +68,10 @@ pub(super) async fn status(
     State(api): State<Api>,
     Query(query): Query<StatusQuery>,
 ) -> Result<Response, Refusal> {
-    let node = &api.node;
-    let (files, files_age_seconds, codes) = node.tally(query.fresh).await?;
-    let usage = node.shards.usage();
-    let network = node.network();
-    let (health, virtual_nodes, alive) = node.core.read(|state| {
+    let (files, files_age_seconds, codes) = api.app.transfers.tally(query.fresh).await?;
+    let usage = api.app.keeper.usage();
+    let network = api.app.member.network();
+    let (health, virtual_nodes, alive) = api.app.member.core.read(|state| {
         let alive = state.ring.alive().count();
         (
             state.custody.stats(),
@@ -82,7 +80,7 @@ pub(super) async fn status(
         )
     });
     json(&Status {
-        peer: node.me.to_string(),
+        peer: api.app.member.me.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         capacity_bytes: usage.capacity,
         used_bytes: usage.committed_bytes,
@@ -90,11 +88,11 @@ pub(super) async fn status(
         shards: usage.shards,
         locators: usage.locators,
         virtual_nodes: virtual_nodes as u64,
-        ring: ring_name(node),
-        refused: node.refusal(),
+        ring: ring_name(&api),
+        refused: api.app.member.refusal(),
         network: network.adopted.then(|| hex::encode(network.id)),
         open: network.is_open(),
-        join: node.unanswered().clone(),
+        join: api.app.member.unanswered().clone(),
         peers_known: alive as u64,
         files,
         files_age_seconds: files_age_seconds.map(u64::from),
@@ -119,13 +117,13 @@ pub(super) async fn status(
             pending: health.pending as u64,
         },
         scrub: ScrubCounters {
-            checked_total: node.shards.checked.get(),
-            bad_total: node.shards.bad.get(),
+            checked_total: api.app.keeper.checked.get(),
+            bad_total: api.app.keeper.bad.get(),
         },
-        write_failures_total: node.shards.write_failures.get(),
-        api_insecure: node.config.api_insecure,
+        write_failures_total: api.app.keeper.write_failures.get(),
+        api_insecure: api.app.member.config.api_insecure,
         process: process::current(),
-        uptime_seconds: node.started.elapsed().as_secs_f64(),
+        uptime_seconds: api.app.started.elapsed().as_secs_f64(),
     })
 }
 
@@ -149,9 +147,10 @@ pub(super) async fn ring(
     State(api): State<Api>,
     Query(query): Query<RingQuery>,
 ) -> Result<Response, Refusal> {
-    let node = &api.node;
     let known: Vec<(Contact, PeerState)> = if query.walk {
-        let walk = node
+        let walk = api
+            .app
+            .member
             .core
             .walk()
             .await
@@ -161,7 +160,7 @@ pub(super) async fn ring(
             .map(|contact| (contact, PeerState::Alive))
             .collect()
     } else {
-        known_peers(node)
+        known_peers(&api)
     };
     let shares = shares(&known);
     let peers = known
@@ -188,10 +187,13 @@ pub(super) async fn ring(
                 peer: contact.peer.to_string(),
             }
         };
-        node.core.read(|state| state.ring.fingers().map(finger).collect())
+        api.app
+            .member
+            .core
+            .read(|state| state.ring.fingers().map(finger).collect())
     });
     let check = if query.check {
-        Some(check_ring(node).await?)
+        Some(check_ring(&api.app.member).await?)
     } else {
         None
     };
@@ -202,9 +204,9 @@ pub(super) async fn ring(
     })
 }
 
-fn known_peers(node: &Node) -> Vec<(Contact, PeerState)> {
-    let me = node.core.read(|state| state.ring.me().clone());
-    let others = node.standings().into_iter().map(|(contact, standing)| {
+fn known_peers(api: &Api) -> Vec<(Contact, PeerState)> {
+    let me = api.app.member.core.read(|state| state.ring.me().clone());
+    let others = api.app.member.standings().into_iter().map(|(contact, standing)| {
         let name = match standing {
             Standing::Live => PeerState::Alive,
             Standing::Suspect => PeerState::Suspect,
@@ -246,10 +248,10 @@ fn fraction(distance: &Id) -> f64 {
     u64::from_be_bytes(*high) as f64 / 2f64.powi(64)
 }
 
-fn target_of(node: &Node, text: &str) -> Result<Id, Failure> {
+fn target_of(api: &Api, text: &str) -> Result<Id, Failure> {
     if text.starts_with("mutual") {
         let link: Link = text.parse()?;
-        node.check_link(&link)?;
+        api.app.member.check_link(&link)?;
         return Ok(Id::new(link.manifest));
     }
     let bytes = hex::decode(text)
@@ -261,12 +263,18 @@ fn target_of(node: &Node, text: &str) -> Result<Id, Failure> {
 }
 
 pub(super) async fn lookup(State(api): State<Api>, Path(target): Path<String>) -> Result<Response, Refusal> {
-    let id = target_of(&api.node, &target)?;
+    let id = target_of(&api, &target)?;
     let begun = Instant::now();
-    let count = usize::try_from(api.node.network().r).unwrap_or(usize::MAX);
-    let found = api.node.core.lookup(id, count).await.map_err(Failure::refused)?;
+    let count = usize::try_from(api.app.member.network().r).unwrap_or(usize::MAX);
+    let found = api
+        .app
+        .member
+        .core
+        .lookup(id, count)
+        .await
+        .map_err(Failure::refused)?;
     let milliseconds = begun.elapsed().as_secs_f64() * 1000.0;
-    let shards = health::shards_of(&api.node, id).await;
+    let shards = health::shards_of(&api.app.transfers, id).await;
     json(&Lookup {
         id: id.to_string(),
         hops: found.hops.into(),
@@ -283,13 +291,17 @@ pub(super) async fn lookup(State(api): State<Api>, Path(target): Path<String>) -
 }
 
 pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> {
-    let network = api.node.network();
+    let network = api.app.member.network();
     if !network.adopted {
         let text = "this peer has not joined a network yet, so it can invite nobody; `mutualstore doctor` \
                     says what it waits for";
         return Err(Failure::refused(text).into());
     }
-    let addresses = api.node.core.read(|state| state.ring.me().addresses.clone());
+    let addresses = api
+        .app
+        .member
+        .core
+        .read(|state| state.ring.me().addresses.clone());
     if addresses.is_empty() {
         let text = "no interface that this peer listens on is up, so nobody could reach it; bring one up, or \
                     give an address with --announce";
@@ -306,8 +318,8 @@ pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> 
     .await
 }
 
-pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal> {
-    let text = api.node.metrics.render(&api.node).map_err(Failure::unexpected)?;
+pub(super) async fn show_metrics(State(api): State<Api>) -> Result<Response, Refusal> {
+    let text = metrics::render(&api).map_err(Failure::unexpected)?;
     let mut response = text.into_response();
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -315,7 +327,7 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal>
 }
 
 pub(super) async fn health(State(api): State<Api>) -> Response {
-    let phase = ring_name(&api.node);
+    let phase = ring_name(&api);
     let status = match phase {
         RingState::Alone | RingState::Joined => StatusCode::OK,
         RingState::Joining | RingState::Refused | RingState::Leaving => StatusCode::SERVICE_UNAVAILABLE,

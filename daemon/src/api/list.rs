@@ -51,7 +51,11 @@ pub(super) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Response, Refusal> {
     let page = (query.after, query.limit);
-    let (files, next) = api.node.told_page(page, query.pattern, query.fresh).await?;
+    let (files, next) = api
+        .app
+        .transfers
+        .told_page(page, query.pattern, query.fresh)
+        .await?;
     json(&FileList {
         files: files.into_iter().map(listed).collect(),
         next: next.map(|next| next.to_string()),

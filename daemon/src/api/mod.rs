@@ -5,7 +5,7 @@
 //! [`connections`](crate::http::connections).
 //!
 //! * [`files`]: put, get, stat; [`list`]: the list of files.
-//! * [`info`]: status, ring, lookup, metrics, health.
+//! * [`info`]: status, ring, lookup, health; [`metrics`]: what Prometheus reads.
 //! * [`upkeep`]: repair, forget, scrub, leave.
 //! * [`events`]: what a running transfer noticed.
 //! * [`query`]: the parameters of all of these.
@@ -16,6 +16,7 @@ mod files;
 mod guard;
 mod info;
 mod list;
+mod metrics;
 mod query;
 mod upkeep;
 
@@ -35,10 +36,10 @@ use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
+use crate::app::App;
 use crate::error::Failure;
 use crate::http::connections::{Connections, Limits};
 use crate::http::serve;
-use crate::node::Node;
 
 /// Seconds after which a client may try again what was refused for now.
 const RETRY_SECONDS: &str = "2";
@@ -46,7 +47,7 @@ const RETRY_SECONDS: &str = "2";
 /// What the handlers share.
 #[derive(Clone)]
 struct Api {
-    node: Arc<Node>,
+    app: App,
     token: Arc<Zeroizing<String>>,
     /// Where it is served.
     bound: SocketAddr,
@@ -78,13 +79,9 @@ impl IntoResponse for Refusal {
 }
 
 /// Serves until the task is aborted.
-pub(crate) async fn serve(
-    node: Arc<Node>,
-    listener: TcpListener,
-    token: Zeroizing<String>,
-) -> std::io::Result<()> {
+pub(crate) async fn serve(app: App, listener: TcpListener, token: Zeroizing<String>) -> std::io::Result<()> {
     let api = Api {
-        node,
+        app,
         token: Arc::new(token),
         bound: listener.local_addr()?,
     };
@@ -116,7 +113,7 @@ fn router(api: Api) -> Router {
         .route("/v1/scrub", post(upkeep::scrub))
         .route("/v1/forget/{peer}", post(upkeep::forget))
         .route("/v1/leave", post(upkeep::leave).get(upkeep::leaving))
-        .route("/metrics", get(info::metrics))
+        .route("/metrics", get(info::show_metrics))
         .layer(middleware::from_fn_with_state(api.clone(), guard::authorize))
         .layer(DefaultBodyLimit::disable());
     Router::new()

@@ -10,8 +10,7 @@ use mutualstore_dht::Peer;
 use super::query::{FromQuery, Given, Query};
 use super::{Api, Refusal, json};
 use crate::error::Failure;
-use crate::node::Node;
-use crate::node::upkeep::Departure;
+use crate::maintenance::departure::Departure;
 
 /// A `repair --wait` looks this often whether anything is left to do, and gives up after that long.
 const REPAIR_POLL: Duration = Duration::from_millis(250);
@@ -40,20 +39,19 @@ pub(super) async fn repair(
     State(api): State<Api>,
     Query(query): Query<RepairQuery>,
 ) -> Result<Response, Refusal> {
-    let node = &api.node;
     let everywhere = query.peer.is_some();
     let (before, silent) = if let Some(peer) = &query.peer {
-        node.mend_all(Some(named(node, peer)?)).await
+        api.app.maintenance.mend_all(Some(named(&api, peer)?)).await
     } else {
-        (node.mend(None), Vec::new())
+        (api.app.maintenance.mend(None), Vec::new())
     };
     let until = Instant::now() + REPAIR_WAIT;
     let mut quiet = 0;
     let after = loop {
         let now = if everywhere {
-            node.mend_all(None).await.0
+            api.app.maintenance.mend_all(None).await.0
         } else {
-            node.mending()
+            api.app.maintenance.mending()
         };
         quiet = if now.pending == 0 { quiet + 1 } else { 0 };
         if !query.wait || quiet >= QUIET || Instant::now() >= until {
@@ -62,7 +60,7 @@ pub(super) async fn repair(
         tokio::time::sleep(REPAIR_POLL).await;
     };
     let unrecoverable = if everywhere || query.wait {
-        node.stuck().await?
+        api.app.maintenance.stuck().await?
     } else {
         Vec::new()
     };
@@ -77,28 +75,27 @@ pub(super) async fn repair(
 
 /// A peer is gone for good: nobody waits for it any longer.
 pub(super) async fn forget(State(api): State<Api>, Path(peer): Path<String>) -> Result<Response, Refusal> {
-    let node = &api.node;
-    let peer = named(node, &peer)?;
-    if node.core.is_alive(peer) {
+    let peer = named(&api, &peer)?;
+    if api.app.member.core.is_alive(peer) {
         let text = format!(
             "{peer} answers, or has done so a moment ago; `mutualstore leave` there, or stop it, and try \
              again in some seconds"
         );
         return Err(Failure::refused(text).into());
     }
-    let (_, silent) = node.mend_all(Some(peer)).await;
+    let (_, silent) = api.app.maintenance.mend_all(Some(peer)).await;
     json(&Forgotten {
         peer: peer.to_string(),
-        told: node.core.alive().len().saturating_sub(silent.len()) as u64,
+        told: api.app.member.core.alive().len().saturating_sub(silent.len()) as u64,
         silent: silent.iter().map(Peer::to_string).collect(),
     })
 }
 
 /// The peer known here whose id is this text, or alone begins or ends so.
-fn named(node: &Node, text: &str) -> Result<Peer, Failure> {
-    let known = node.core.read(|state| {
+fn named(api: &Api, text: &str) -> Result<Peer, Failure> {
+    let known = api.app.member.core.read(|state| {
         let others = state.ring.peers().map(|(contact, _)| contact.peer);
-        others.chain([node.me]).collect::<Vec<_>>()
+        others.chain([api.app.member.me]).collect::<Vec<_>>()
     });
     let fits = |peer: &&Peer| {
         let id = peer.to_string();
@@ -131,9 +128,9 @@ pub(super) async fn scrub(
     State(api): State<Api>,
     Query(query): Query<ScrubQuery>,
 ) -> Result<Response, Refusal> {
-    let pass = api.node.scrub.begin();
+    let pass = api.app.maintenance.scrub.begin();
     let report = if query.wait {
-        api.node.scrub.wait(pass).await
+        api.app.maintenance.scrub.wait(pass).await
     } else {
         ScrubReport::default()
     };
@@ -157,14 +154,14 @@ pub(super) async fn leave(
     State(api): State<Api>,
     Query(query): Query<LeaveQuery>,
 ) -> Result<Response, Refusal> {
-    api.node.leave(query.force)?;
+    api.app.maintenance.leave(query.force)?;
     leaving(State(api)).await
 }
 
 /// How far that is.
 pub(super) async fn leaving(State(api): State<Api>) -> Result<Response, Refusal> {
-    let usage = api.node.shards.usage();
-    let (state, reason) = match api.node.departure() {
+    let usage = api.app.keeper.usage();
+    let (state, reason) = match api.app.maintenance.departure() {
         Departure::Stays => (reply::Departure::Stays, None),
         Departure::Draining => (reply::Departure::Draining, None),
         Departure::Stuck(reason) => (reply::Departure::Stuck, Some(reason)),

@@ -9,7 +9,7 @@ use lru::LruCache;
 use mutualstore_dht::Id;
 use tokio::sync::Notify;
 
-use crate::node::Node;
+use crate::transfer::Transfers;
 
 /// The ciphertext of a block, as consecutive chunks.
 pub(crate) type Block = Vec<Bytes>;
@@ -102,12 +102,12 @@ impl BlockCache {
 }
 
 /// Forgets old blocks for as long as the peer runs.
-pub(crate) async fn keep(node: Arc<Node>) {
+pub(crate) async fn keep(transfers: Arc<Transfers>) {
     loop {
-        node.cache.filled.notified().await;
+        transfers.reads.cache.filled.notified().await;
         loop {
             tokio::time::sleep(FRESH).await;
-            if !node.cache.expire(Instant::now()) {
+            if !transfers.reads.cache.expire(Instant::now()) {
                 break;
             }
         }

@@ -1,14 +1,13 @@
 //! The end of a put at its holders: committing, or discarding instead.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use mutualstore_dht::{Id, Peer};
 
-use crate::node::Node;
+use super::peer_client::PeerClient;
 use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, PutSecret};
 
 /// One attempt at a commit; several fit into the write time-out.
@@ -16,19 +15,10 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
 const COMMIT_AGAIN: Duration = Duration::from_millis(500);
 
 /// Tells one holder to commit; the stripes it confirmed. `None` when it did not answer.
-async fn commit_at(node: &Arc<Node>, secret: PutSecret, peer: Peer, stripes: &[Id]) -> Option<Vec<Id>> {
-    let held = if peer == node.me {
-        node.shards
-            .commit(&node.core, stripes.to_vec(), Some(secret.token(peer)))
-            .await
-            .ok()?
-    } else {
-        let contact = node.core.contact(peer)?;
-        let request = NodeRequest::Commit(secret.token(peer), stripes.to_vec());
-        match node.ask(&contact, &request, COMMIT_DEADLINE).await {
-            Ok(NodeResponse::Done(held)) => held,
-            Ok(_) | Err(_) => return None,
-        }
+async fn commit_at(peers: &PeerClient, secret: PutSecret, peer: Peer, stripes: &[Id]) -> Option<Vec<Id>> {
+    let request = NodeRequest::Commit(secret.token(peer), stripes.to_vec());
+    let Ok(NodeResponse::Done(held)) = peers.ask(peer, request, COMMIT_DEADLINE).await else {
+        return None;
     };
     Some(
         stripes
@@ -43,7 +33,7 @@ async fn commit_at(node: &Arc<Node>, secret: PutSecret, peer: Peer, stripes: &[I
 /// Commits with every holder, trying silent ones again until `patience` is over. Returns what was not
 /// committed.
 pub(crate) async fn commit_all(
-    node: &Arc<Node>,
+    peers: &PeerClient,
     secret: PutSecret,
     holders: BTreeMap<Peer, Vec<Id>>,
     patience: Duration,
@@ -55,7 +45,7 @@ pub(crate) async fn commit_all(
     }
     let mut waiting = FuturesUnordered::new();
     for (peer, stripes) in holders {
-        waiting.push(async move { (peer, commit_with(node, secret, peer, &stripes, until).await) });
+        waiting.push(async move { (peer, commit_with(peers, secret, peer, &stripes, until).await) });
     }
     while let Some((peer, committed)) = waiting.next().await {
         for stripe in committed {
@@ -67,7 +57,7 @@ pub(crate) async fn commit_all(
 
 /// Commits with one holder; the stripes it confirmed.
 async fn commit_with(
-    node: &Arc<Node>,
+    peers: &PeerClient,
     secret: PutSecret,
     peer: Peer,
     stripes: &[Id],
@@ -76,11 +66,11 @@ async fn commit_with(
     let mut done = Vec::new();
     for chunk in stripes.chunks(MAX_STRIPES) {
         loop {
-            if let Some(held) = commit_at(node, secret, peer, chunk).await {
+            if let Some(held) = commit_at(peers, secret, peer, chunk).await {
                 done.extend(held);
                 break;
             }
-            if Instant::now() >= until || !node.core.is_alive(peer) {
+            if Instant::now() >= until || !peers.member.core.is_alive(peer) {
                 return done;
             }
             tokio::time::sleep(COMMIT_AGAIN).await;
@@ -92,7 +82,7 @@ async fn commit_with(
 /// Takes a put's shards back from every holder that answers; with the others their lease runs out. Whether
 /// all answered.
 pub(crate) async fn discard_all(
-    node: &Arc<Node>,
+    peers: &PeerClient,
     secret: PutSecret,
     holders: BTreeMap<Peer, Vec<Id>>,
 ) -> bool {
@@ -101,18 +91,9 @@ pub(crate) async fn discard_all(
         waiting.push(async move {
             let mut answered = true;
             for chunk in stripes.chunks(MAX_STRIPES) {
-                if peer == node.me {
-                    node.shards
-                        .discard(&node.core, chunk.to_vec(), secret.token(peer))
-                        .await;
-                } else if let Some(contact) = node.core.contact(peer) {
-                    let request = NodeRequest::Discard(secret.token(peer), chunk.to_vec());
-                    if let Err(error) = node.ask(&contact, &request, COMMIT_DEADLINE).await {
-                        tracing::debug!(%peer, %error, "keeps shards of a given-up put until their lease \
-                            ends");
-                        answered = false;
-                    }
-                } else {
+                let request = NodeRequest::Discard(secret.token(peer), chunk.to_vec());
+                if let Err(error) = peers.ask(peer, request, COMMIT_DEADLINE).await {
+                    tracing::debug!(%peer, %error, "keeps shards of a given-up put until their lease ends");
                     answered = false;
                 }
             }

@@ -26,15 +26,14 @@ use super::events::{Operation, Transfer};
 use super::get;
 use super::health::{Asked, Away, StripeHealth, survey_with};
 use super::stripes::{BY_OWNER, Unread, Wanted, fetch_stripe};
+use crate::clock::unix_ms;
 use crate::crypt::{owner_key, sign_deletion};
 use crate::error::Failure;
 use crate::journal::Exposed;
 use crate::link::Link;
-use crate::node::Node;
-use crate::node::service;
-use crate::node::shards::unix_ms;
 use crate::spare;
 use crate::tombstone::Tombstone;
+use crate::transfer::Transfers;
 use crate::wire::node::{Burial, MAX_BURIALS, NodeRequest, NodeResponse};
 
 /// A holder that does not answer within this is asked again.
@@ -54,18 +53,18 @@ const SPARE: usize = 4;
 /// stripe lie on peers that do not know; when it fails, what is deleted stays so and the rest can be deleted
 /// by another attempt. None if an earlier attempt had deleted all but the rest of the root.
 pub(crate) async fn delete(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     link: &Link,
     transfer: &Transfer,
 ) -> Result<Option<Deleted>, Failure> {
-    node.check_admitted()?;
-    node.check_link(link)?;
+    transfers.member.check_admitted()?;
+    transfers.member.check_link(link)?;
     let root = Wanted::of(Id::new(link.manifest), 1);
-    let owner = owner_key(&node.account, &link.key);
-    let shards = match fetch_stripe(node, transfer, root).await {
+    let owner = owner_key(&transfers.account, &link.key);
+    let shards = match fetch_stripe(transfers, transfer, root).await {
         Ok(shards) => shards,
         Err(Unread::Deleted(tombstone)) if *tombstone.header().owner() == owner => {
-            finish_root(node, link, tombstone.header()).await?;
+            finish_root(transfers, link, tombstone.header()).await?;
             return Ok(None);
         }
         Err(Unread::Short(failure)) if failure.exit == exit::UNRECOVERABLE => {
@@ -83,7 +82,7 @@ pub(crate) async fn delete(
             "the file was put by another account; only that one can delete it",
         ));
     }
-    let file = get::open(node, transfer, link).await?;
+    let file = get::open(transfers, transfer, link).await?;
     let of = |is_data: bool| {
         let stripes = file.layout.iter().filter(move |stripe| stripe.is_data == is_data);
         stripes.map(|stripe| stripe.asked).collect::<Vec<Asked>>()
@@ -92,9 +91,9 @@ pub(crate) async fn delete(
     let index = manifest.split_off(1.min(manifest.len()));
     let mut shards_left = 0;
     for part in [data, index, manifest] {
-        shards_left += delete_stripes(node, link, &part).await?;
+        shards_left += delete_stripes(transfers, link, &part).await?;
     }
-    node.publish_usage();
+    transfers.keeper.publish_usage();
     Ok(Some(Deleted {
         name: file.manifest.name,
         size_bytes: file.manifest.size,
@@ -104,19 +103,19 @@ pub(crate) async fn delete(
 }
 
 /// The root of the manifest has a tombstone already: an earlier attempt came so far, or all the way.
-async fn finish_root(node: &Arc<Node>, link: &Link, header: &Header) -> Result<(), Failure> {
+async fn finish_root(transfers: &Arc<Transfers>, link: &Link, header: &Header) -> Result<(), Failure> {
     let root = Asked {
         stripe: Id::new(link.manifest),
         k: header.code().k(),
         n: header.code().n(),
         placement: Placement::Successors,
     };
-    delete_stripes(node, link, &[root]).await.map(drop)
+    delete_stripes(transfers, link, &[root]).await.map(drop)
 }
 
 /// What was deleted by an earlier attempt, if the list of files does not say so yet.
-async fn deleted_before(node: &Arc<Node>, link: &Link) -> Result<Deleted, Failure> {
-    let entry = node
+async fn deleted_before(transfers: &Arc<Transfers>, link: &Link) -> Result<Deleted, Failure> {
+    let entry = transfers
         .listed(link)
         .await?
         .ok_or_else(|| Failure::not_found(BY_OWNER))?;
@@ -129,11 +128,11 @@ async fn deleted_before(node: &Arc<Node>, link: &Link) -> Result<Deleted, Failur
 }
 
 /// Deletes a file and takes it off the list of files. After a crash the deletion is finished.
-pub(crate) async fn delete_listed(node: &Arc<Node>, link: &Link) -> Result<Deleted, Failure> {
-    node.check_link(link)?;
-    let sealed = node.files.seal_deletion(link);
-    let journal = spare::with(node.data.path(), || {
-        let mut journal = node.journal.begin(&rand::random(), unix_ms())?;
+pub(crate) async fn delete_listed(transfers: &Arc<Transfers>, link: &Link) -> Result<Deleted, Failure> {
+    transfers.member.check_link(link)?;
+    let sealed = transfers.files.seal_deletion(link);
+    let journal = spare::with(transfers.member.data.path(), || {
+        let mut journal = transfers.writes.journal.begin(&rand::random(), unix_ms())?;
         match journal.mark_deleting(&sealed) {
             Ok(()) => Ok(journal),
             Err(error) => {
@@ -143,14 +142,18 @@ pub(crate) async fn delete_listed(node: &Arc<Node>, link: &Link) -> Result<Delet
             }
         }
     })?;
-    let deleted = match delete(node, link, &Transfer::new(Operation::Delete)).await {
+    let deleted = match delete(transfers, link, &Transfer::new(Operation::Delete)).await {
         Ok(Some(deleted)) => Ok(deleted),
-        Ok(None) => deleted_before(node, link).await,
+        Ok(None) => deleted_before(transfers, link).await,
         Err(failure) => Err(failure),
     };
     if deleted.is_ok() {
-        let node = Arc::clone(node);
-        let take_off = move || spare::with(node.data.path(), || Ok(node.files.append_sealed(&sealed)?));
+        let transfers = Arc::clone(transfers);
+        let take_off = move || {
+            spare::with(transfers.member.data.path(), || {
+                Ok(transfers.files.append_sealed(&sealed)?)
+            })
+        };
         let noted = tokio::task::spawn_blocking(take_off).await;
         noted.map_err(Failure::unexpected)??;
     }
@@ -161,14 +164,14 @@ pub(crate) async fn delete_listed(node: &Arc<Node>, link: &Link) -> Result<Delet
 }
 
 /// Tries to finish a deletion that a crash interrupted. It is to be continued while too few holders answer.
-pub(crate) async fn resume(node: &Arc<Node>, sealed: &str) -> ControlFlow<()> {
-    let Some(link) = node.files.open_deletion(sealed) else {
+pub(crate) async fn resume(transfers: &Arc<Transfers>, sealed: &str) -> ControlFlow<()> {
+    let Some(link) = transfers.files.open_deletion(sealed) else {
         tracing::warn!("a deletion in the journal is damaged or of another account; given up");
         return ControlFlow::Break(());
     };
-    match delete(node, &link, &Transfer::new(Operation::Delete)).await {
+    match delete(transfers, &link, &Transfer::new(Operation::Delete)).await {
         // A peer that does not see the others finds nothing too.
-        Err(failure) if failure.retry || failure.exit == exit::NOT_FOUND && !node.sees_most() => {
+        Err(failure) if failure.retry || failure.exit == exit::NOT_FOUND && !transfers.member.sees_most() => {
             tracing::debug!(%failure, "a deletion in the journal cannot be finished yet");
             return ControlFlow::Continue(());
         }
@@ -178,7 +181,7 @@ pub(crate) async fn resume(node: &Arc<Node>, sealed: &str) -> ControlFlow<()> {
         }
         Ok(_) | Err(_) => tracing::info!("finished a deletion that was in progress when the daemon stopped"),
     }
-    if let Err(error) = node.files.append_sealed(sealed) {
+    if let Err(error) = transfers.files.append_sealed(sealed) {
         tracing::error!(%error, "a deleted file stays in the list");
     }
     ControlFlow::Break(())
@@ -187,8 +190,8 @@ pub(crate) async fn resume(node: &Arc<Node>, sealed: &str) -> ControlFlow<()> {
 /// Takes back a file of one stripe whose put ended before it was told of: holders that are away may have a
 /// committed shard, so tombstones go to all who would be asked for it. Returns when they have them; until
 /// then it tries again.
-pub(crate) async fn take_back(node: &Arc<Node>, exposed: &Exposed) {
-    let link = node.files.open_deletion(&exposed.deletion);
+pub(crate) async fn take_back(transfers: &Arc<Transfers>, exposed: &Exposed) {
+    let link = transfers.files.open_deletion(&exposed.deletion);
     let header = Header::decode(&exposed.header).ok();
     let (Some(link), Some(header)) = (link, header) else {
         tracing::warn!("a small put in the journal is damaged or of another account; what it stored stays");
@@ -198,15 +201,20 @@ pub(crate) async fn take_back(node: &Arc<Node>, exposed: &Exposed) {
     let burial = Burial {
         stripe,
         header: header.encode(),
-        signature: Bytes::copy_from_slice(&sign_deletion(&node.account, &link.key, stripe.as_bytes())),
+        signature: Bytes::copy_from_slice(&sign_deletion(&transfers.account, &link.key, stripe.as_bytes())),
     };
     let seats = usize::from(header.code().n());
     loop {
-        node.cache.remove(stripe);
-        let seated = node.core.lookup(stripe, seats).await.map(|found| found.contacts);
+        transfers.reads.cache.remove(stripe);
+        let seated = transfers
+            .member
+            .core
+            .lookup(stripe, seats)
+            .await
+            .map(|found| found.contacts);
         let telling = seated.unwrap_or_default().into_iter().map(|seat| {
             let burial = burial.clone();
-            async move { send(node, vec![burial], seat.peer).await == [true] }
+            async move { send(transfers, vec![burial], seat.peer).await == [true] }
         });
         let told = join_all(telling).await;
         if !told.is_empty() && told.iter().all(|told| *told) {
@@ -220,38 +228,42 @@ pub(crate) async fn take_back(node: &Arc<Node>, exposed: &Exposed) {
 /// tombstone. Where no holder is there to take one, those who are there must be most of all: a peer that is
 /// cut off from the others would take them for gone and everything for deleted. Tries again until
 /// `write_timeout` passes without progress. Returns how many shards are left at peers that did not answer.
-async fn delete_stripes(node: &Arc<Node>, link: &Link, stripes: &[Asked]) -> Result<usize, Failure> {
+async fn delete_stripes(
+    transfers: &Arc<Transfers>,
+    link: &Link,
+    stripes: &[Asked],
+) -> Result<usize, Failure> {
     let (mut least, mut until) = (usize::MAX, Instant::now());
     let mut buried: BTreeMap<Id, Buried> = BTreeMap::new();
-    let mut away = node.away_from(stripes);
+    let mut away = transfers.away_from(stripes);
     loop {
-        let found = survey_with(node, stripes, &away).await;
-        tell_holders(node, link, stripes, &found, &mut buried).await;
+        let found = survey_with(transfers, stripes, &away).await;
+        tell_holders(transfers, link, stripes, &found, &mut buried).await;
         for (asked, health) in stripes.iter().zip(&found) {
-            note_away(node, health, away.entry(asked.stripe).or_default());
+            note_away(transfers, health, away.entry(asked.stripe).or_default());
         }
-        spread(node, stripes, &mut buried).await;
-        let sees_most = node.sees_most();
+        spread(transfers, stripes, &mut buried).await;
+        let sees_most = transfers.member.sees_most();
         let (mut undone, mut left) = (0, 0);
         for (asked, health) in stripes.iter().zip(&found) {
             let gone = buried.entry(asked.stripe).or_default();
             let away = away.entry(asked.stripe).or_default();
-            let unaware = unaware(node, *asked, health, &gone.indices, away);
+            let unaware = unaware(transfers, *asked, health, &gone.indices, away);
             let is_kept = match gone.keepers.len() {
                 0 => sees_most,
-                keepers => keepers >= enough(node, *asked),
+                keepers => keepers >= enough(transfers, *asked),
             };
             undone += usize::from(unaware >= usize::from(asked.k) || !is_kept);
             left += unaware;
         }
         if undone == 0 {
-            node.forget_away(stripes);
+            transfers.forget_away(stripes);
             return Ok(left);
         }
         if undone < least {
-            (least, until) = (undone, Instant::now() + node.config.write_timeout);
+            (least, until) = (undone, Instant::now() + transfers.member.config.write_timeout);
         } else if Instant::now() >= until {
-            node.remember_away(away);
+            transfers.remember_away(away);
             return Err(Failure::refused(format!(
                 "{undone} of {} may still be read from peers that do not answer; what is deleted stays so, \
                  try again when they are back, or `mutualstore forget` those that will not be",
@@ -273,32 +285,36 @@ struct Buried {
 
 /// So many peers must have a stripe's tombstone: one more than may be lost without loss of the stripe, so
 /// that the deletion outlives what the file would have; all of them where there are fewer.
-fn enough(node: &Node, asked: Asked) -> usize {
+fn enough(transfers: &Transfers, asked: Asked) -> usize {
     let tolerated = asked.n.saturating_sub(asked.k);
-    (usize::from(tolerated) + 1).min(node.core.alive().len())
+    (usize::from(tolerated) + 1).min(transfers.member.core.alive().len())
 }
 
 /// Gives tombstones that too few holders have to seats of their stripes.
-async fn spread(node: &Arc<Node>, stripes: &[Asked], buried: &mut BTreeMap<Id, Buried>) {
+async fn spread(transfers: &Arc<Transfers>, stripes: &[Asked], buried: &mut BTreeMap<Id, Buried>) {
     let transfer = &Transfer::new(Operation::Delete);
     let short = stripes.iter().filter_map(|asked| {
         let keepers = &buried.get(&asked.stripe)?.keepers;
-        let missing = enough(node, *asked).saturating_sub(keepers.len());
+        let missing = enough(transfers, *asked).saturating_sub(keepers.len());
         (missing > 0 && !keepers.is_empty()).then(|| (asked.stripe, missing, keepers.clone()))
     });
     let short: Vec<(Id, usize, BTreeSet<Peer>)> = short.collect();
     let spreading = stream::iter(short).map(|(stripe, missing, keepers)| async move {
-        let Err(Unread::Deleted(tombstone)) = fetch_stripe(node, transfer, Wanted::of(stripe, 1)).await
+        let Err(Unread::Deleted(tombstone)) = fetch_stripe(transfers, transfer, Wanted::of(stripe, 1)).await
         else {
             return (stripe, Vec::new());
         };
-        let seats = node.core.lookup(stripe, keepers.len() + missing + SPARE).await;
+        let seats = transfers
+            .member
+            .core
+            .lookup(stripe, keepers.len() + missing + SPARE)
+            .await;
         let seats = seats.map(|found| found.contacts).unwrap_or_default().into_iter();
         let seats = seats.map(|seat| seat.peer).filter(|peer| !keepers.contains(peer));
         let tombstone = &tombstone;
         let telling = seats
             .take(missing)
-            .map(|peer| async move { bury_at(node, tombstone, peer).await.then_some(peer) });
+            .map(|peer| async move { bury_at(transfers, tombstone, peer).await.then_some(peer) });
         (stripe, join_all(telling).await.into_iter().flatten().collect())
     });
     let told: Vec<(Id, Vec<Peer>)> = spreading.buffer_unordered(SPREADING).collect().await;
@@ -308,18 +324,18 @@ async fn spread(node: &Arc<Node>, stripes: &[Asked], buried: &mut BTreeMap<Id, B
 }
 
 /// Takes over who holds a shard and does not answer, and forgets who did or is gone for long.
-fn note_away(node: &Node, health: &StripeHealth, away: &mut BTreeMap<u8, Peer>) {
-    let answers = |peer: &Peer| node.core.is_alive(*peer) && !health.silent.contains(peer);
+fn note_away(transfers: &Transfers, health: &StripeHealth, away: &mut BTreeMap<u8, Peer>) {
+    let answers = |peer: &Peer| transfers.member.core.is_alive(*peer) && !health.silent.contains(peer);
     away.retain(|_, peer| !answers(peer));
     for shard in &health.shards {
         if let (ShardState::Unreachable, Some(peer)) = (shard.state, shard.peer) {
             away.insert(shard.index, peer);
         }
     }
-    away.retain(|_, peer| !node.is_gone(*peer));
+    away.retain(|_, peer| !transfers.member.is_gone(*peer));
 }
 
-impl Node {
+impl Transfers {
     /// What earlier attempts to delete these stripes knew: who held a shard and did not answer.
     fn away_from(&self, stripes: &[Asked]) -> Away {
         let all = self.away.lock().unwrap_or_else(PoisonError::into_inner);
@@ -352,7 +368,7 @@ impl Node {
 /// now, and as many that nobody spoke of as there are peers near it that did not answer. Who is gone for long
 /// finds the tombstones at the seats of the stripe when it comes back, as readers do.
 fn unaware(
-    node: &Node,
+    transfers: &Transfers,
     asked: Asked,
     health: &StripeHealth,
     buried: &BTreeSet<u8>,
@@ -360,8 +376,10 @@ fn unaware(
 ) -> usize {
     let (mut known, mut missing) = (BTreeSet::new(), BTreeSet::new());
     let mut silent = health.silent.clone();
-    let absent = node.absent_successors(asked.stripe, usize::from(asked.n) + SPARE);
-    silent.extend(absent.into_iter().filter(|peer| !node.is_gone(*peer)));
+    let absent = transfers
+        .member
+        .absent_successors(asked.stripe, usize::from(asked.n) + SPARE);
+    silent.extend(absent.into_iter().filter(|peer| !transfers.member.is_gone(*peer)));
     for shard in health
         .shards
         .iter()
@@ -382,7 +400,7 @@ fn unaware(
 /// Gives every live holder the tombstones of what it holds, and notes in `buried` what is deleted by it and
 /// who has them now.
 async fn tell_holders(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     link: &Link,
     stripes: &[Asked],
     found: &[StripeHealth],
@@ -390,7 +408,7 @@ async fn tell_holders(
 ) {
     let mut holders: BTreeMap<Peer, BTreeMap<Id, BTreeSet<u8>>> = BTreeMap::new();
     for (asked, health) in stripes.iter().zip(found) {
-        node.cache.remove(asked.stripe);
+        transfers.reads.cache.remove(asked.stripe);
         let kept = buried.entry(asked.stripe).or_default();
         kept.keepers.clone_from(&health.keepers);
         for shard in &health.shards {
@@ -404,7 +422,7 @@ async fn tell_holders(
     for (peer, held) in holders {
         waiting.push(async move {
             let ids: Vec<Id> = held.keys().copied().collect();
-            let taken = bury_all(node, link, &ids, peer).await;
+            let taken = bury_all(transfers, link, &ids, peer).await;
             held.into_iter()
                 .map(move |(stripe, indices)| (taken.contains(&stripe), peer, stripe, indices))
                 .collect::<Vec<_>>()
@@ -431,15 +449,19 @@ async fn tell_holders(
 }
 
 /// Signs the deletion of stripes for a holder of their shards. Returns those it confirmed.
-async fn bury_all(node: &Arc<Node>, link: &Link, stripes: &[Id], peer: Peer) -> BTreeSet<Id> {
+async fn bury_all(transfers: &Arc<Transfers>, link: &Link, stripes: &[Id], peer: Peer) -> BTreeSet<Id> {
     let mut taken = BTreeSet::new();
     for chunk in stripes.chunks(MAX_BURIALS) {
         let sign = |stripe: &Id| Burial {
             stripe: *stripe,
             header: Bytes::new(),
-            signature: Bytes::copy_from_slice(&sign_deletion(&node.account, &link.key, stripe.as_bytes())),
+            signature: Bytes::copy_from_slice(&sign_deletion(
+                &transfers.account,
+                &link.key,
+                stripe.as_bytes(),
+            )),
         };
-        let done = send(node, chunk.iter().map(sign).collect(), peer).await;
+        let done = send(transfers, chunk.iter().map(sign).collect(), peer).await;
         let confirmed = chunk.iter().zip(done).filter(|(_, done)| *done);
         taken.extend(confirmed.map(|(stripe, _)| *stripe));
     }
@@ -447,14 +469,12 @@ async fn bury_all(node: &Arc<Node>, link: &Link, stripes: &[Id], peer: Peer) -> 
 }
 
 /// Which of the burials `peer` has done; none when it does not answer.
-async fn send(node: &Arc<Node>, burials: Vec<Burial>, peer: Peer) -> Vec<bool> {
-    if peer == node.me {
-        return service::bury_all(node, burials).await;
-    }
-    let Some(contact) = node.core.contact(peer) else {
-        return Vec::new();
-    };
-    match node.ask(&contact, &NodeRequest::Bury(burials), DEADLINE).await {
+async fn send(transfers: &Arc<Transfers>, burials: Vec<Burial>, peer: Peer) -> Vec<bool> {
+    match transfers
+        .peers
+        .ask(peer, NodeRequest::Bury(burials), DEADLINE)
+        .await
+    {
         Ok(NodeResponse::Done(done)) => done,
         Ok(_) => Vec::new(),
         Err(error) => {
@@ -465,11 +485,11 @@ async fn send(node: &Arc<Node>, burials: Vec<Burial>, peer: Peer) -> Vec<bool> {
 }
 
 /// Hands a tombstone on, for custody.
-pub(crate) async fn bury_at(node: &Arc<Node>, tombstone: &Tombstone, peer: Peer) -> bool {
+pub(crate) async fn bury_at(transfers: &Arc<Transfers>, tombstone: &Tombstone, peer: Peer) -> bool {
     let burial = Burial {
         stripe: tombstone.stripe(),
         header: tombstone.header().encode(),
         signature: Bytes::copy_from_slice(tombstone.signature()),
     };
-    send(node, vec![burial], peer).await == [true]
+    send(transfers, vec![burial], peer).await == [true]
 }

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::error::Failure;
 
-/// Transfers remembered for clients that still ask about them.
+/// Running remembered for clients that still ask about them.
 const REMEMBERED: usize = 256;
 /// Lines kept of one transfer; a client that follows sees all, one that does not sees the first ones.
 const MAX_LINES: usize = 4096;
@@ -122,12 +122,12 @@ impl Transfer {
 
 /// The latest transfers, by the name their clients gave them.
 #[derive(Default)]
-pub(crate) struct Transfers {
+pub(crate) struct Running {
     latest: Mutex<VecDeque<(String, Arc<Transfer>)>>,
     added: Notify,
 }
 
-impl Transfers {
+impl Running {
     /// Registers a transfer under the client's name for it; nameless ones are nobody's business.
     pub(crate) fn begin(&self, name: Option<&str>, operation: Operation) -> Arc<Transfer> {
         let transfer = Arc::new(Transfer::new(operation));
@@ -171,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_sees_every_line_once_and_the_end() {
-        let transfers = Transfers::default();
+        let transfers = Running::default();
         let transfer = transfers.begin(Some("t"), Operation::Get);
         let followed = transfers.follow("t").await;
         transfer.corrupted(Id::default(), 3);

@@ -23,8 +23,8 @@ use crate::crypt::{FileCipher, Kind, OpenError, sealed_len};
 use crate::error::Failure;
 use crate::link::Link;
 use crate::manifest::{Body, FANOUT, Geometry, INLINE_MAX, IndexBlock, IndexPlace, Manifest, Window};
-use crate::node::Node;
 use crate::placement::Placement;
+use crate::transfer::Transfers;
 
 /// Blocks fetched ahead of the one being sent, per read; fewer on a slow link.
 const READ_AHEAD: usize = 3;
@@ -88,11 +88,15 @@ fn manifest_stripe(stripe: Id, plaintext: usize, file: &Manifest) -> LaidOut {
 }
 
 /// Reads the manifest behind a link.
-pub(crate) async fn open(node: &Arc<Node>, transfer: &Transfer, link: &Link) -> Result<OpenFile, Failure> {
-    node.check_link(link)?;
+pub(crate) async fn open(
+    transfers: &Arc<Transfers>,
+    transfer: &Transfer,
+    link: &Link,
+) -> Result<OpenFile, Failure> {
+    transfers.member.check_link(link)?;
     let root = Id::new(link.manifest);
     let cipher = FileCipher::new(&link.key);
-    let block = fetch_block(node, transfer, Wanted::of(root, 1), true).await?;
+    let block = fetch_block(transfers, transfer, Wanted::of(root, 1), true).await?;
     let plaintext = cipher
         .open_block(Kind::Manifest, 0, 0, block)
         .map_err(opened)?
@@ -111,7 +115,7 @@ pub(crate) async fn open(node: &Arc<Node>, transfer: &Transfer, link: &Link) -> 
     let depth = *depth;
     let mut ids: Vec<Id> = ids.iter().map(|id| Id::new(*id.as_bytes())).collect();
     for level in (1..=depth).rev() {
-        ids = file.index_level(node, transfer, level, ids).await?;
+        ids = file.index_level(transfers, transfer, level, ids).await?;
     }
     let (geometry, placement) = (file.manifest.geometry(), file.manifest.placement);
     file.layout
@@ -127,7 +131,7 @@ impl OpenFile {
     /// Reads one level of index blocks, notes their stripes, and returns the ids they hold.
     async fn index_level(
         &mut self,
-        node: &Arc<Node>,
+        transfers: &Arc<Transfers>,
         transfer: &Transfer,
         level: u8,
         stripes: Vec<Id>,
@@ -136,7 +140,7 @@ impl OpenFile {
         let (cipher, code, placement) = (&self.cipher, self.manifest.code, self.manifest.placement);
         let fetches = stripes.into_iter().zip(0..).map(|(stripe, number)| async move {
             let wanted = asked(stripe, code, placement).wanted();
-            let block = fetch_block(node, transfer, wanted, true).await?;
+            let block = fetch_block(transfers, transfer, wanted, true).await?;
             let plaintext = cipher
                 .open_block(Kind::Manifest, level, number, block)
                 .map_err(opened)?
@@ -159,9 +163,9 @@ impl OpenFile {
     }
 
     /// How every stripe is doing, in the order of the layout.
-    pub(crate) async fn survey(&self, node: &Arc<Node>) -> Vec<StripeHealth> {
+    pub(crate) async fn survey(&self, transfers: &Arc<Transfers>) -> Vec<StripeHealth> {
         let asked: Vec<Asked> = self.layout.iter().map(|stripe| stripe.asked).collect();
-        survey(node, &asked).await
+        survey(transfers, &asked).await
     }
 }
 
@@ -179,16 +183,16 @@ type Chunk = Result<Bytes, Failure>;
 /// Reads bytes `range` of a file, which lie within it. The first of them are there when this returns, so that
 /// what cannot be read at all is refused before anything is sent.
 pub(crate) async fn stream(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     transfer: Arc<Transfer>,
     file: OpenFile,
     range: Range<u64>,
     without: &[u8],
 ) -> Result<impl Stream<Item = Result<Bytes, io::Error>> + use<>, Failure> {
-    node.metrics.get_begun();
+    transfers.metrics.get_begun();
     let (sender, mut receiver) = mpsc::channel(1);
     tokio::spawn(produce(
-        Arc::clone(node),
+        Arc::clone(transfers),
         transfer,
         file,
         range,
@@ -208,7 +212,7 @@ pub(crate) async fn stream(
 
 /// Sends the bytes of `range` in order, or the failure that ended them.
 async fn produce(
-    node: Arc<Node>,
+    transfers: Arc<Transfers>,
     transfer: Arc<Transfer>,
     file: OpenFile,
     range: Range<u64>,
@@ -219,11 +223,11 @@ async fn produce(
         Body::Inline(bytes) => {
             let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
             let bytes = bytes.slice(at(range.start)..at(range.end));
-            node.metrics.get_bytes(bytes.len());
+            transfers.metrics.get_bytes(bytes.len());
             sender.send(Ok(bytes)).await.map_err(|_| went_away())
         }
         Body::Stripes { .. } => {
-            let reading = Reading::new(&node, &transfer, file, range, without, &sender);
+            let reading = Reading::new(&transfers, &transfer, file, range, without, &sender);
             reading.run().await
         }
     };
@@ -245,7 +249,7 @@ type Ahead = (AbortOnDrop<Result<Vec<Bytes>, Failure>>, Room);
 
 /// A read of consecutive blocks.
 struct Reading<'a> {
-    node: &'a Arc<Node>,
+    transfers: &'a Arc<Transfers>,
     transfer: &'a Arc<Transfer>,
     geometry: Geometry,
     cipher: FileCipher,
@@ -266,7 +270,7 @@ struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     fn new(
-        node: &'a Arc<Node>,
+        transfers: &'a Arc<Transfers>,
         transfer: &'a Arc<Transfer>,
         file: OpenFile,
         range: Range<u64>,
@@ -277,7 +281,7 @@ impl<'a> Reading<'a> {
         let block = u64::from(manifest.code.k()) * u64::from(manifest.shard_size);
         let data = layout.iter().filter(|stripe| stripe.is_data);
         Self {
-            node,
+            transfers,
             transfer,
             geometry: manifest.geometry(),
             stripes: data.map(|stripe| stripe.asked).collect(),
@@ -287,7 +291,7 @@ impl<'a> Reading<'a> {
             asked: range.start,
             left: range,
             reach: u64::MAX,
-            most: node.config.stripes_ahead(block, READ_AHEAD),
+            most: transfers.member.config.stripes_ahead(block, READ_AHEAD),
             ahead: VecDeque::new(),
         }
     }
@@ -347,7 +351,7 @@ impl<'a> Reading<'a> {
             return Ok(());
         };
         let room = tokio::select! {
-            room = self.node.read_ahead.reserve(length) => room,
+            room = self.transfers.reads.read_ahead.reserve(length) => room,
             () = self.sender.closed() => return Err(went_away()),
         };
         self.ask(part, length, room);
@@ -358,16 +362,16 @@ impl<'a> Reading<'a> {
     fn ask_ahead(&mut self) {
         while self.ahead.len() + 1 < self.most
             && let Some((part, length)) = self.next_part()
-            && let Some(room) = self.node.read_ahead.try_reserve(length)
+            && let Some(room) = self.transfers.reads.read_ahead.try_reserve(length)
         {
             self.ask(part, length, room);
         }
     }
 
     fn ask(&mut self, part: Part, length: u64, room: Room) {
-        let (node, transfer) = (Arc::clone(self.node), Arc::clone(self.transfer));
+        let (transfers, transfer) = (Arc::clone(self.transfers), Arc::clone(self.transfer));
         let cipher = self.cipher.clone();
-        let task = tokio::spawn(async move { read(&node, &transfer, &cipher, part).await });
+        let task = tokio::spawn(async move { read(&transfers, &transfer, &cipher, part).await });
         self.asked += length;
         self.ahead.push_back((AbortOnDrop(task), room));
     }
@@ -378,10 +382,10 @@ impl<'a> Reading<'a> {
             let slot = tokio::select! {
                 biased;
                 slot = self.sender.reserve() => slot.map_err(|_| went_away())?,
-                () = self.node.read_ahead.patience() => return Ok(false),
+                () = self.transfers.reads.read_ahead.patience() => return Ok(false),
             };
             slot.send(Ok(Bytes::copy_from_slice(bytes)));
-            self.node.metrics.get_bytes(bytes.len());
+            self.transfers.metrics.get_bytes(bytes.len());
             self.left.start += bytes.len() as u64;
         }
         Ok(true)
@@ -407,12 +411,12 @@ impl<T> AbortOnDrop<Result<T, Failure>> {
 
 /// Fetches and opens the segments of one block that are wanted.
 async fn read(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     transfer: &Transfer,
     cipher: &FileCipher,
     part: Part,
 ) -> Result<Vec<Bytes>, Failure> {
-    let _permit = node
+    let _permit = transfers
         .blocks
         .acquire()
         .await
@@ -423,12 +427,12 @@ async fn read(
         whole,
     } = part;
     let ciphertext = match window.pieces.as_slice() {
-        [piece] if !whole => match fetch_shard(node, transfer, &wanted, piece.shard).await {
+        [piece] if !whole => match fetch_shard(transfers, transfer, &wanted, piece.shard).await {
             Some(shard) => vec![shard.payload().slice(piece.range.clone())],
-            None => pieces(&fetch_block(node, transfer, wanted, true).await?, &window),
+            None => pieces(&fetch_block(transfers, transfer, wanted, true).await?, &window),
         },
-        _ if whole => fetch_block(node, transfer, wanted, false).await?,
-        _ => pieces(&fetch_block(node, transfer, wanted, true).await?, &window),
+        _ if whole => fetch_block(transfers, transfer, wanted, false).await?,
+        _ => pieces(&fetch_block(transfers, transfer, wanted, true).await?, &window),
     };
     let (cipher, first) = (cipher.clone(), window.first_segment);
     let plain =

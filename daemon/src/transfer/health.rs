@@ -11,11 +11,10 @@ use mutualstore_dht::custody::matched;
 use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::MAX_SHARDS;
-
-use crate::node::Node;
-use crate::node::service::holdings;
-use crate::wire::node::{NodeRequest, NodeResponse, StripeHoldings};
 use mutualstore_store::TOMBSTONE;
+
+use crate::transfer::Transfers;
+use crate::wire::node::{NodeRequest, NodeResponse, StripeHoldings};
 
 /// A peer that does not answer within this counts as unreachable.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -59,28 +58,32 @@ pub(crate) struct Asked {
 pub(crate) type Away = BTreeMap<Id, BTreeMap<u8, Peer>>;
 
 /// Asks the peers that may hold shards of `stripes` and puts their answers together, in order.
-pub(crate) async fn survey(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHealth> {
-    survey_with(node, stripes, &Away::new()).await
+pub(crate) async fn survey(transfers: &Arc<Transfers>, stripes: &[Asked]) -> Vec<StripeHealth> {
+    survey_with(transfers, stripes, &Away::new()).await
 }
 
 /// Like [`survey`]; asks peers too that are said to hold shards of stripes.
-pub(crate) async fn survey_with(node: &Arc<Node>, stripes: &[Asked], said: &Away) -> Vec<StripeHealth> {
-    let mut survey = Survey::new(node, stripes);
-    survey.ask(questions(node, stripes)).await;
+pub(crate) async fn survey_with(
+    transfers: &Arc<Transfers>,
+    stripes: &[Asked],
+    said: &Away,
+) -> Vec<StripeHealth> {
+    let mut survey = Survey::new(transfers, stripes);
+    survey.ask(questions(transfers, stripes)).await;
     survey.ask(survey.named(said)).await;
     survey.judge()
 }
 
 /// Like [`survey`], at less cost where nothing is amiss: asks those who should hold the shards, and others
 /// only of stripes of which these do not hold all.
-pub(crate) async fn survey_seats(node: &Arc<Node>, stripes: &[Asked]) -> Vec<StripeHealth> {
-    let mut survey = Survey::new(node, stripes);
-    survey.ask(seats(node, stripes)).await;
+pub(crate) async fn survey_seats(transfers: &Arc<Transfers>, stripes: &[Asked]) -> Vec<StripeHealth> {
+    let mut survey = Survey::new(transfers, stripes);
+    survey.ask(seats(transfers, stripes)).await;
     let found = stripes.iter().zip(&survey.answers).enumerate();
     let amiss = found.filter(|(_, (asked, answers))| judge(**asked, answers).health != Health::Safe);
     let amiss: BTreeSet<usize> = amiss.map(|(at, _)| at).collect();
     if !amiss.is_empty() {
-        let mut others = questions(node, stripes);
+        let mut others = questions(transfers, stripes);
         for (_, positions) in &mut others {
             positions.retain(|at| amiss.contains(at));
         }
@@ -92,14 +95,14 @@ pub(crate) async fn survey_seats(node: &Arc<Node>, stripes: &[Asked]) -> Vec<Str
 
 /// The shards of a stripe of which nothing but the id is known: those that somebody holds, or has on record
 /// with a peer that does not answer.
-pub(crate) async fn shards_of(node: &Arc<Node>, stripe: Id) -> Vec<ShardHealth> {
+pub(crate) async fn shards_of(transfers: &Arc<Transfers>, stripe: Id) -> Vec<ShardHealth> {
     let asked = Asked {
         stripe,
         k: 1,
         n: MAX_SHARDS,
         placement: Placement::Successors,
     };
-    let mut health = survey(node, &[asked]).await;
+    let mut health = survey(transfers, &[asked]).await;
     let shards = health.pop().map(|health| health.shards).unwrap_or_default();
     let known = shards.into_iter().filter(|shard| shard.peer.is_some());
     known.collect()
@@ -107,7 +110,7 @@ pub(crate) async fn shards_of(node: &Arc<Node>, stripe: Id) -> Vec<ShardHealth> 
 
 /// What was said of some stripes so far.
 struct Survey<'a> {
-    node: &'a Arc<Node>,
+    transfers: &'a Arc<Transfers>,
     stripes: &'a [Asked],
     /// By the position of the stripe.
     answers: Vec<Vec<(Peer, StripeHoldings)>>,
@@ -115,9 +118,9 @@ struct Survey<'a> {
 }
 
 impl<'a> Survey<'a> {
-    fn new(node: &'a Arc<Node>, stripes: &'a [Asked]) -> Self {
+    fn new(transfers: &'a Arc<Transfers>, stripes: &'a [Asked]) -> Self {
         Self {
-            node,
+            transfers,
             stripes,
             answers: vec![Vec::new(); stripes.len()],
             silent: vec![BTreeSet::new(); stripes.len()],
@@ -133,7 +136,7 @@ impl<'a> Survey<'a> {
 
     /// Asks peers about stripes, given by their positions, unless they were asked before.
     async fn ask(&mut self, questions: Vec<(Contact, Vec<usize>)>) {
-        let (node, stripes) = (self.node, self.stripes);
+        let (transfers, stripes) = (self.transfers, self.stripes);
         let open = questions.into_iter().filter_map(|(contact, mut positions)| {
             positions.retain(|at| !self.was_asked(contact.peer, *at));
             (!positions.is_empty()).then_some((contact, positions))
@@ -143,7 +146,7 @@ impl<'a> Survey<'a> {
                 let mut held = Vec::with_capacity(positions.len());
                 for chunk in positions.chunks(AT_ONCE) {
                     let ids = chunk.iter().filter_map(|at| stripes.get(*at));
-                    let said = ask(node, &contact, ids.map(|asked| asked.stripe).collect()).await;
+                    let said = ask(transfers, &contact, ids.map(|asked| asked.stripe).collect()).await;
                     let all = said.len() == chunk.len();
                     held.extend(said);
                     if !all {
@@ -179,9 +182,14 @@ impl<'a> Survey<'a> {
         }
         let alive = named
             .into_iter()
-            .filter(|(peer, _)| self.node.core.is_alive(*peer));
+            .filter(|(peer, _)| self.transfers.member.core.is_alive(*peer));
         alive
-            .filter_map(|(peer, at)| Some((self.node.core.contact(peer)?, at.into_iter().collect())))
+            .filter_map(|(peer, at)| {
+                Some((
+                    self.transfers.member.core.contact(peer)?,
+                    at.into_iter().collect(),
+                ))
+            })
             .collect()
     }
 
@@ -198,12 +206,11 @@ impl<'a> Survey<'a> {
     }
 }
 
-async fn ask(node: &Arc<Node>, contact: &Contact, ids: Vec<Id>) -> Vec<StripeHoldings> {
-    if contact.peer == node.me {
-        return holdings(node, &ids).await;
-    }
-    node.metrics.surveyed(ids.len());
-    match node.ask(contact, &NodeRequest::Holdings(ids), DEADLINE).await {
+async fn ask(transfers: &Arc<Transfers>, contact: &Contact, ids: Vec<Id>) -> Vec<StripeHoldings> {
+    let asked = transfers
+        .peers
+        .ask(contact.peer, NodeRequest::Holdings(ids), DEADLINE);
+    match asked.await {
         Ok(NodeResponse::Holdings(held)) => held,
         Ok(_) => Vec::new(),
         Err(error) => {
@@ -214,16 +221,16 @@ async fn ask(node: &Arc<Node>, contact: &Contact, ids: Vec<Id>) -> Vec<StripeHol
 }
 
 /// Whom to ask about which stripes: everybody in small rings, the first r successors of each in large ones.
-fn questions(node: &Node, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
-    let alive = node.core.alive();
+fn questions(transfers: &Transfers, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
+    let alive = transfers.member.core.alive();
     if alive.len() <= ASK_ALL {
         let all: Vec<usize> = (0..stripes.len()).collect();
         return alive.into_iter().map(|contact| (contact, all.clone())).collect();
     }
-    let r = usize::try_from(node.network().r).unwrap_or(usize::MAX);
+    let r = usize::try_from(transfers.member.network().r).unwrap_or(usize::MAX);
     let mut asked: BTreeMap<Peer, (Contact, Vec<usize>)> = BTreeMap::new();
     for (at, stripe) in stripes.iter().enumerate() {
-        for contact in node.core.successors(stripe.stripe, r) {
+        for contact in transfers.member.core.successors(stripe.stripe, r) {
             asked
                 .entry(contact.peer)
                 .or_insert_with(|| (contact, Vec::new()))
@@ -236,13 +243,13 @@ fn questions(node: &Node, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
 
 /// The first n successors of each stripe that is placed by its id; of the others, everybody who is asked
 /// anyway.
-fn seats(node: &Node, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
+fn seats(transfers: &Transfers, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
     let by_id = |at: &usize| {
         let asked = stripes.get(*at);
         asked.is_some_and(|asked| asked.placement == Placement::Successors)
     };
     let mut seats: BTreeMap<Peer, (Contact, Vec<usize>)> = BTreeMap::new();
-    node.core.read(|state| {
+    transfers.member.core.read(|state| {
         for (at, asked) in stripes.iter().enumerate().filter(|(at, _)| by_id(at)) {
             let successors = state.ring.successors(asked.stripe);
             for contact in successors.take(usize::from(asked.n)) {
@@ -252,7 +259,7 @@ fn seats(node: &Node, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
         }
     });
     let mut seats: Vec<(Contact, Vec<usize>)> = seats.into_values().collect();
-    for (contact, mut positions) in questions(node, stripes) {
+    for (contact, mut positions) in questions(transfers, stripes) {
         positions.retain(|at| !by_id(at));
         seats.push((contact, positions));
     }

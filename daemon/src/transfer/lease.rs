@@ -22,7 +22,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::node::Node;
+use super::Transfers;
+use super::peer_client::PeerClient;
 use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, PutSecret};
 
 /// One attempt at a renewal. A holder that is slow renews all the same.
@@ -71,24 +72,22 @@ impl Lease {
 
     /// Has one holder keep these stripes for another lease. Those that it does not hold; of who does not
     /// answer, none.
-    async fn renew_at(&self, node: &Node, peer: Peer, stripes: &[Id], deadline: Duration) -> BTreeSet<Id> {
+    async fn renew_at(
+        &self,
+        peers: &PeerClient,
+        peer: Peer,
+        stripes: &[Id],
+        deadline: Duration,
+    ) -> BTreeSet<Id> {
         let token = self.secret.token(peer);
         let mut missing = BTreeSet::new();
         for chunk in stripes.chunks(MAX_STRIPES) {
-            let held = if peer == node.me {
-                let renewed = node.shards.renew(&node.core, chunk.to_vec(), token, self.length);
-                renewed.await.map_err(|error| error.to_string())
-            } else if let Some(contact) = node.core.contact(peer) {
-                let ms = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
-                let request = NodeRequest::Renew(token, chunk.to_vec(), ms);
-                node.metrics.lease_renewed();
-                match node.ask(&contact, &request, deadline).await {
-                    Ok(NodeResponse::Done(held)) if held.len() == chunk.len() => Ok(held),
-                    Ok(_) => Err("answers in a way not understood".to_owned()),
-                    Err(error) => Err(error.to_string()),
-                }
-            } else {
-                return missing;
+            let ms = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
+            let request = NodeRequest::Renew(token, chunk.to_vec(), ms);
+            let held = match peers.ask(peer, request, deadline).await {
+                Ok(NodeResponse::Done(held)) if held.len() == chunk.len() => Ok(held),
+                Ok(_) => Err("answers in a way not understood".to_owned()),
+                Err(error) => Err(error.to_string()),
             };
             match held {
                 Ok(held) => {
@@ -117,7 +116,7 @@ impl Leases {
 
 /// The lease of a put that lives: renewed until this is dropped.
 pub(crate) struct Leased {
-    node: Arc<Node>,
+    transfers: Arc<Transfers>,
     lease: Arc<Lease>,
     renewing: JoinHandle<()>,
     /// What holders have lost meanwhile.
@@ -126,18 +125,23 @@ pub(crate) struct Leased {
 
 impl Leased {
     /// Begins to renew what will be noted.
-    pub(crate) fn begin(node: &Arc<Node>, secret: PutSecret) -> Self {
+    pub(crate) fn begin(transfers: &Arc<Transfers>, secret: PutSecret) -> Self {
         let lease = Arc::new(Lease {
             secret,
-            length: node.config.pending_lease,
+            length: transfers.member.config.pending_lease,
             held: Mutex::default(),
         });
-        let mut all = node.leases.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = transfers
+            .writes
+            .leases
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         all.push(Arc::clone(&lease));
         let (report, lost) = mpsc::channel(REPORTS);
         Self {
-            renewing: tokio::spawn(renew(Arc::clone(node), Arc::clone(&lease), report)),
-            node: Arc::clone(node),
+            renewing: tokio::spawn(renew(Arc::clone(transfers), Arc::clone(&lease), report)),
+            transfers: Arc::clone(transfers),
             lease,
             lost,
         }
@@ -151,26 +155,32 @@ impl Leased {
 impl Drop for Leased {
     fn drop(&mut self) {
         self.renewing.abort();
-        let mut all = self.node.leases.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self
+            .transfers
+            .writes
+            .leases
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         all.retain(|lease| !Arc::ptr_eq(lease, &self.lease));
     }
 }
 
 /// Renews every holder's shards in turn with the others, one question to each at a time.
-async fn renew(node: Arc<Node>, lease: Arc<Lease>, report: mpsc::Sender<Lost>) {
+async fn renew(transfers: Arc<Transfers>, lease: Arc<Lease>, report: mpsc::Sender<Lost>) {
     let deadline = DEADLINE.min(lease.length);
     let mut tick = tokio::time::interval(lease.length / 3);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = BTreeSet::new();
     let mut waiting = FuturesUnordered::new();
-    let (node, lease) = (&node, &lease);
+    let (transfers, lease) = (&transfers, &lease);
     loop {
         tokio::select! {
             _ = tick.tick() => {
                 for (peer, stripes) in lease.held() {
                     if asked.insert(peer) {
                         waiting.push(async move {
-                            (peer, lease.renew_at(node, peer, &stripes, deadline).await)
+                            (peer, lease.renew_at(&transfers.peers, peer, &stripes, deadline).await)
                         });
                     }
                 }
@@ -185,13 +195,15 @@ async fn renew(node: Arc<Node>, lease: Arc<Lease>, report: mpsc::Sender<Lost>) {
     }
 }
 
-/// `holder` asks what became of stripes whose lease ended there: those of puts that live here are renewed
-/// before anybody answers.
-pub(crate) async fn renew_asked(node: &Node, holder: Peer, stripes: &[Id]) {
-    for lease in node.leases.all() {
-        let mine = lease.among(holder, stripes);
-        if !mine.is_empty() {
-            lease.renew_at(node, holder, &mine, BEFORE_ANSWER).await;
+impl Transfers {
+    /// `holder` asks what became of stripes whose lease ended there: those of puts that live here are renewed
+    /// before anybody answers.
+    pub(crate) async fn renew_asked(&self, holder: Peer, stripes: &[Id]) {
+        for lease in self.writes.leases.all() {
+            let mine = lease.among(holder, stripes);
+            if !mine.is_empty() {
+                lease.renew_at(&self.peers, holder, &mine, BEFORE_ANSWER).await;
+            }
         }
     }
 }

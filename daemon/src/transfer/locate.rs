@@ -9,10 +9,9 @@ use futures::{StreamExt, stream};
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
 
 use super::lease::Lease;
+use crate::keeper::Keep;
 use crate::locator::Locator;
-use crate::node::Node;
-use crate::node::service::locate_all;
-use crate::node::shards::Keep;
+use crate::transfer::Transfers;
 use crate::wire::node::{MAX_LOCATORS, NodeRequest, NodeResponse, Token, WireLocator};
 
 /// A peer that does not answer within this has no locator from us; the stripe's home sees to it.
@@ -22,7 +21,7 @@ const LOOKUPS: usize = 16;
 
 /// Has `peer` keep locators. Which of them it keeps; none when it does not answer.
 pub(crate) async fn locate_at(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     peer: Peer,
     locators: Vec<Locator>,
     keep: Keep,
@@ -33,16 +32,10 @@ pub(crate) async fn locate_at(
         holders: locator.payload(),
     });
     let wired: Vec<WireLocator> = wired.collect();
-    if peer == node.me {
-        return locate_all(node, wired, keep, token).await;
-    }
-    let Some(contact) = node.core.contact(peer) else {
-        return Vec::new();
-    };
     let mut kept = Vec::with_capacity(wired.len());
     for chunk in wired.chunks(MAX_LOCATORS) {
         let request = NodeRequest::Locate(token, keep.lease_ms(), chunk.to_vec());
-        match node.ask(&contact, &request, DEADLINE).await {
+        match transfers.peers.ask(peer, request, DEADLINE).await {
             Ok(NodeResponse::Done(done)) if done.len() == chunk.len() => kept.extend(done),
             Ok(_) => kept.resize(kept.len() + chunk.len(), false),
             Err(error) => {
@@ -57,7 +50,7 @@ pub(crate) async fn locate_at(
 /// Has the first peers of each stripe keep its locator, and notes with the lease who does: hints, so that the
 /// put need not wait for those that do not answer.
 pub(crate) async fn locate_stripes(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     locators: Vec<Locator>,
     keep: Keep,
     token: impl Fn(Peer) -> Token,
@@ -65,7 +58,7 @@ pub(crate) async fn locate_stripes(
 ) {
     let mut first: BTreeMap<Peer, Vec<Locator>> = BTreeMap::new();
     let asking = stream::iter(locators)
-        .map(|locator| async move { (first_peers(node, locator.stripe()).await, locator) });
+        .map(|locator| async move { (first_peers(transfers, locator.stripe()).await, locator) });
     let mut found = asking.buffer_unordered(LOOKUPS);
     while let Some((contacts, locator)) = found.next().await {
         for contact in contacts {
@@ -79,7 +72,7 @@ pub(crate) async fn locate_stripes(
         let token = token(peer);
         waiting.push(async move {
             let ids: Vec<Id> = locators.iter().map(Locator::stripe).collect();
-            (peer, ids, locate_at(node, peer, locators, keep, token).await)
+            (peer, ids, locate_at(transfers, peer, locators, keep, token).await)
         });
     }
     while let Some((peer, ids, done)) = waiting.next().await {
@@ -90,13 +83,13 @@ pub(crate) async fn locate_stripes(
 }
 
 /// The first r peers from a stripe's id.
-async fn first_peers(node: &Arc<Node>, stripe: Id) -> Vec<Contact> {
-    let r = usize::try_from(node.network().r).unwrap_or(usize::MAX);
-    if node.knows_everybody() {
-        return node.core.successors(stripe, r);
+async fn first_peers(transfers: &Arc<Transfers>, stripe: Id) -> Vec<Contact> {
+    let r = usize::try_from(transfers.member.network().r).unwrap_or(usize::MAX);
+    if transfers.member.knows_everybody() {
+        return transfers.member.core.successors(stripe, r);
     }
-    match node.core.lookup(stripe, r).await {
+    match transfers.member.core.lookup(stripe, r).await {
         Ok(found) => found.contacts,
-        Err(_) => node.core.successors(stripe, r),
+        Err(_) => transfers.member.core.successors(stripe, r),
     }
 }

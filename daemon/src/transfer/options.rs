@@ -10,9 +10,9 @@ use mutualstore_erasure::{Code, Policy};
 
 use super::stripes::Placed;
 use crate::error::Failure;
+use crate::keeper::usage::FULL_ABOVE;
 use crate::manifest::{Geometry, MAX_SHARD_SIZE};
-use crate::node::Node;
-use crate::node::membership::FULL_ABOVE;
+use crate::transfer::Transfers;
 
 /// What the person asked for.
 #[derive(Clone, Debug)]
@@ -48,11 +48,11 @@ fn free_of(contact: &Contact) -> u64 {
 }
 
 /// Refuses a put that needs to know others as long as this peer has not met its network.
-fn check_member(node: &Node) -> Result<(), Failure> {
-    if node.phase() != Phase::Joining {
+fn check_member(transfers: &Transfers) -> Result<(), Failure> {
+    if transfers.member.phase() != Phase::Joining {
         return Ok(());
     }
-    let text = if node.network().adopted {
+    let text = if transfers.member.network().adopted {
         "this peer has not met the others of its network yet, so nothing was stored; try again when \
          `mutualstore status` says `joined`; `mutualstore doctor` names whom it waits for"
     } else {
@@ -65,13 +65,13 @@ fn check_member(node: &Node) -> Result<(), Failure> {
 
 impl PutOptions {
     /// The code to use, and what the person should know about it.
-    pub(super) fn decide(&self, node: &Node) -> Result<(Code, Option<String>), Failure> {
-        node.check_admitted()?;
-        let (code, warning) = self.choose_code(node)?;
+    pub(super) fn decide(&self, transfers: &Transfers) -> Result<(Code, Option<String>), Failure> {
+        transfers.member.check_admitted()?;
+        let (code, warning) = self.choose_code(transfers)?;
         let policy = self.policy.check(code);
         policy.map_err(|error| Failure::usage(format!("placement {error}")))?;
         self.layout(code, 0).check().map_err(Failure::usage)?;
-        self.check_room(node, code)?;
+        self.check_room(transfers, code)?;
         Ok((code, warning))
     }
 
@@ -79,15 +79,15 @@ impl PutOptions {
     /// filling them first would only take what others could use. A stripe puts one shard with a peer at most.
     /// In a ring of which only a part is known, and while somebody is out of touch, peers tell as they are
     /// asked.
-    fn check_room(&self, node: &Node, code: Code) -> Result<(), Failure> {
-        let Some(length) = self.length.filter(|_| node.knows_everybody()) else {
+    fn check_room(&self, transfers: &Transfers, code: Code) -> Result<(), Failure> {
+        let Some(length) = self.length.filter(|_| transfers.member.knows_everybody()) else {
             return Ok(());
         };
         // What one peer gets if it has a shard of every stripe.
         let each = length.div_ceil(u64::from(code.k()));
         let least = u64::from(code.n()).min(Placed::least(code.k(), code.n(), self.degraded) as u64);
-        let peers = node.core.alive();
-        if node.peers_counted() > peers.len() {
+        let peers = transfers.member.core.alive();
+        if transfers.member.peers_counted() > peers.len() {
             // Who is only out of touch may be back with room.
             return Ok(());
         }
@@ -118,20 +118,20 @@ impl PutOptions {
         Geometry::new(size, code, self.shard_size).cut(count)
     }
 
-    fn choose_code(&self, node: &Node) -> Result<(Code, Option<String>), Failure> {
-        let r = usize::try_from(node.network().r).unwrap_or(usize::MAX);
+    fn choose_code(&self, transfers: &Transfers) -> Result<(Code, Option<String>), Failure> {
+        let r = usize::try_from(transfers.member.network().r).unwrap_or(usize::MAX);
         let Some(code) = self.code else {
-            check_member(node)?;
-            let code = Code::auto(node.peers_counted());
+            check_member(transfers)?;
+            let code = Code::auto(transfers.member.peers_counted());
             let warning = (code == Code::Copies(1))
                 .then(|| "this peer is alone: the file exists once and dies with this disk".to_owned());
             return Ok((code, warning));
         };
         code.check_ring(r)
             .map_err(|error| Failure::usage(format!("code {code}: {error}")))?;
-        let (known, needed) = (node.peers_known(), usize::from(code.n()));
+        let (known, needed) = (transfers.member.peers_known(), usize::from(code.n()));
         if known < needed && !self.degraded {
-            check_member(node)?;
+            check_member(transfers)?;
             return Err(Failure::refused(format!(
                 "code {code} needs {needed} peers and {known} are known; add peers, choose another code, or \
                  accept less with --degraded"

@@ -30,17 +30,18 @@ use super::locate::locate_stripes;
 use super::options::PutOptions;
 use super::report::{nothing_stored, of_put, too_few};
 use super::stripes::{Placed, TooFewHolders, Writing, store_stripe};
+use crate::clock::unix_ms;
 use crate::crypt::{self, BlockBuffer, FileCipher, Kind};
 use crate::error::Failure;
 use crate::journal::{self, Exposed};
+use crate::keeper::Keep;
 use crate::link::Link;
 use crate::list::Listed;
 use crate::locator::Locator;
 use crate::manifest::{Body, Geometry, INLINE_MAX, IndexBlock, Manifest, ManifestBuilder, Step};
 use crate::names::media_type_of;
-use crate::node::Node;
-use crate::node::shards::{Keep, unix_ms};
 use crate::placement::Placement;
+use crate::transfer::Transfers;
 use crate::wire::node::PutSecret;
 
 /// Stripes on their way at the same time, per put; fewer on a slow link.
@@ -50,14 +51,14 @@ const ROUNDS: usize = 3;
 
 /// Stores what `body` yields as one file.
 pub(crate) async fn put<E: std::fmt::Display>(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     options: PutOptions,
     body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     transfer: &Arc<Transfer>,
 ) -> Result<PutReport, Failure> {
     let begun = Instant::now();
-    let (code, warning) = options.decide(node)?;
-    let mut putting = Putting::new(node, options, code, transfer)?;
+    let (code, warning) = options.decide(transfers)?;
+    let mut putting = Putting::new(transfers, options, code, transfer)?;
     let outcome = match putting.run(body).await {
         Ok(link) => Ok(link),
         Err(failure) => {
@@ -65,9 +66,9 @@ pub(crate) async fn put<E: std::fmt::Display>(
             Err(failure)
         }
     };
-    node.publish_usage();
+    transfers.keeper.publish_usage();
     let link = outcome?;
-    node.metrics.put_done(putting.size);
+    transfers.metrics.put_done(putting.size);
     let mut report = of_put(&link, putting.code, putting.placement, &putting.stripes);
     report.size_bytes = putting.size;
     report.seconds = begun.elapsed().as_secs_f64();
@@ -106,7 +107,7 @@ async fn oldest(window: &mut VecDeque<OnItsWay>) -> Result<Outcome, JoinError> {
 
 /// One put in progress.
 struct Putting<'a> {
-    node: &'a Arc<Node>,
+    transfers: &'a Arc<Transfers>,
     options: PutOptions,
     code: Code,
     secret: PutSecret,
@@ -138,7 +139,7 @@ fn coded_bytes(code: Code, options: &PutOptions) -> u64 {
 
 impl<'a> Putting<'a> {
     fn new(
-        node: &'a Arc<Node>,
+        transfers: &'a Arc<Transfers>,
         options: PutOptions,
         code: Code,
         transfer: &Arc<Transfer>,
@@ -146,20 +147,24 @@ impl<'a> Putting<'a> {
         let secret = PutSecret(rand::random());
         let key = crypt::random_key();
         let keep = Keep::Pending {
-            lease: node.config.pending_lease,
-            writer: node.me,
+            lease: transfers.member.config.pending_lease,
+            writer: transfers.member.me,
         };
-        let leased = Leased::begin(node, secret);
+        let leased = Leased::begin(transfers, secret);
         let writing = Writing::new(
             secret,
             keep,
             options.degraded,
-            node.config.write_timeout,
+            transfers.member.config.write_timeout,
             Arc::clone(transfer),
             Arc::clone(leased.lease()),
         );
-        let journal = node.journal.begin(&secret.0, unix_ms()).map_err(nothing_stored)?;
-        let owner = crypt::owner_key(&node.account, &key);
+        let journal = transfers
+            .writes
+            .journal
+            .begin(&secret.0, unix_ms())
+            .map_err(nothing_stored)?;
+        let owner = crypt::owner_key(&transfers.account, &key);
         Ok(Self {
             placement: Placement::new(options.policy, options.scope, &owner),
             owner,
@@ -173,7 +178,7 @@ impl<'a> Putting<'a> {
             tree: ManifestBuilder::new(),
             sent: 0,
             size: 0,
-            node,
+            transfers,
             options,
             code,
             secret,
@@ -270,15 +275,15 @@ impl<'a> Putting<'a> {
     /// Sends off one block of the file; waits when the window is full.
     async fn data_block(&mut self, buffer: BlockBuffer) -> Result<(), Failure> {
         let bytes = coded_bytes(self.code, &self.options);
-        while self.window.len() >= self.node.config.stripes_ahead(bytes, WINDOW) {
+        while self.window.len() >= self.transfers.member.config.stripes_ahead(bytes, WINDOW) {
             self.land().await?;
         }
-        let permit = Arc::clone(&self.node.blocks).acquire_owned().await;
+        let permit = Arc::clone(&self.transfers.blocks).acquire_owned().await;
         let permit = permit.map_err(|_| Failure::refused("stopping"))?;
         let segment = self.geometry().first_segment(self.sent);
         self.sent += 1;
-        let (node, writing, cipher) = (
-            Arc::clone(self.node),
+        let (transfers, writing, cipher) = (
+            Arc::clone(self.transfers),
             Arc::clone(&self.writing),
             self.cipher.clone(),
         );
@@ -293,7 +298,7 @@ impl<'a> Putting<'a> {
             // A block is never empty nor longer than k shards, and its group was checked, so coding it cannot
             // fail but by a panic.
             let shards = coded.await.ok().and_then(Result::ok).unwrap_or_default();
-            store_stripe(&node, &writing, shards).await
+            store_stripe(&transfers, &writing, shards).await
         }));
         Ok(())
     }
@@ -375,7 +380,7 @@ impl<'a> Putting<'a> {
     }
 
     async fn store(&mut self, shards: Vec<VerifiedShard>) -> Result<StripeId, Failure> {
-        let outcome = store_stripe(self.node, &self.writing, shards).await;
+        let outcome = store_stripe(self.transfers, &self.writing, shards).await;
         self.landed(Ok(outcome))
     }
 
@@ -422,7 +427,7 @@ impl<'a> Putting<'a> {
         };
         let exposed = Exposed {
             header: header.encode().to_vec(),
-            deletion: self.node.files.seal_deletion(&self.link(header.id())),
+            deletion: self.transfers.files.seal_deletion(&self.link(header.id())),
         };
         if let Some(journal) = &mut self.journal {
             let marked = journal.mark_exposed(&exposed.header, &exposed.deletion);
@@ -458,14 +463,14 @@ impl<'a> Putting<'a> {
         let locators: Vec<Locator> = self.stripes.iter().filter_map(locator).collect();
         let token = |peer| self.secret.token(peer);
         let (keep, lease) = (self.writing.keep, self.leased.lease());
-        locate_stripes(self.node, locators, keep, token, lease).await;
+        locate_stripes(self.transfers, locators, keep, token, lease).await;
     }
 
     fn link(&self, manifest: StripeId) -> Link {
         Link {
             manifest: *manifest.as_bytes(),
             key: self.key.clone(),
-            tag: self.node.network().tag(),
+            tag: self.transfers.member.network().tag(),
         }
     }
 
@@ -483,9 +488,9 @@ impl<'a> Putting<'a> {
 
     /// Notes the file in the local list; from here it is a file.
     async fn list(&mut self, link: &Link) -> Result<(), Failure> {
-        let (node, listed) = (Arc::clone(self.node), self.listed(link));
-        let watched = node.sweep.of_put(&node, &self.stripes);
-        let noted = tokio::task::spawn_blocking(move || node.files.append(&listed, watched)).await;
+        let (transfers, listed) = (Arc::clone(self.transfers), self.listed(link));
+        let watched = transfers.sweep.of_put(&transfers, &self.stripes);
+        let noted = tokio::task::spawn_blocking(move || transfers.files.append(&listed, watched)).await;
         noted.map_err(Failure::unexpected)?.map_err(nothing_stored)?;
         journal_done(self.journal.take());
         Ok(())
@@ -497,14 +502,14 @@ impl<'a> Putting<'a> {
             // What it stored is noted; nothing comes after that.
             drop(on_its_way.await);
         }
-        let all = discard_all(self.node, self.secret, self.leased.lease().held()).await;
+        let all = discard_all(&self.transfers.peers, self.secret, self.leased.lease().held()).await;
         // Who was only full holds nothing; of who was silent nobody knows.
         if let (Some(exposed), false) = (self.exposed.take(), all && failure.exit == exit::NO_SPACE) {
-            let (node, journal) = (Arc::clone(self.node), self.journal.take());
+            let (transfers, journal) = (Arc::clone(self.transfers), self.journal.take());
             // Beyond so many at once, the next start sees to it.
-            if let Ok(permit) = Arc::clone(&node.taking_back).try_acquire_owned() {
+            if let Ok(permit) = Arc::clone(&transfers.writes.taking_back).try_acquire_owned() {
                 tokio::spawn(async move {
-                    delete::take_back(&node, &exposed).await;
+                    delete::take_back(&transfers, &exposed).await;
                     journal_done(journal);
                     drop(permit);
                 });
@@ -516,7 +521,10 @@ impl<'a> Putting<'a> {
     /// Groups that cannot be told apart are no groups.
     fn one_group(&self) -> Option<String> {
         let policy = self.placement.policy;
-        let (group, peers) = (policy.group(self.code)?, self.node.last_census()?.peers());
+        let (group, peers) = (
+            policy.group(self.code)?,
+            self.transfers.member.last_census()?.peers(),
+        );
         (peers < usize::from(group)).then(|| {
             let there = counted(peers, "peer");
             format!("placement {policy} has groups of {group}, more than {there}: all are one group")

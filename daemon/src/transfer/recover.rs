@@ -13,7 +13,7 @@ use mutualstore_dht::{Id, Peer};
 use super::commit::{commit_all, discard_all};
 use super::delete;
 use crate::journal::Unfinished;
-use crate::node::Node;
+use crate::transfer::Transfers;
 use crate::wire::node::PutSecret;
 
 /// The ring is asked this often whether it is settled, so that holders can be found.
@@ -24,23 +24,27 @@ const LONE: Duration = Duration::from_mins(1);
 const WIDTH: usize = 8;
 
 /// Sees to what the journal held at the start, until nothing of it is left.
-pub(crate) async fn recover(node: Arc<Node>, unfinished: Vec<Unfinished>) {
+pub(crate) async fn recover(transfers: Arc<Transfers>, unfinished: Vec<Unfinished>) {
     if unfinished.is_empty() {
         return;
     }
     let patience = Instant::now() + LONE;
-    let lone = || node.phase() == Phase::Alone && node.peers_known() > 1 && Instant::now() < patience;
-    while !node.is_settled() || lone() {
+    let lone = || {
+        transfers.member.phase() == Phase::Alone
+            && transfers.member.peers_known() > 1
+            && Instant::now() < patience
+    };
+    while !transfers.member.is_settled() || lone() {
         tokio::time::sleep(POLL).await;
     }
     let (mut deletions, puts): (Vec<Unfinished>, Vec<Unfinished>) =
         unfinished.into_iter().partition(|one| one.deleting.is_some());
-    let node = &node;
-    let finishing = stream::iter(puts).for_each_concurrent(WIDTH, |put| finish(node, put));
+    let transfers = &transfers;
+    let finishing = stream::iter(puts).for_each_concurrent(WIDTH, |put| finish(transfers, put));
     finishing.await;
     loop {
         // One that has to wait for a peer does not keep the others waiting.
-        let attempts = stream::iter(deletions).map(|deletion| resume(node, deletion));
+        let attempts = stream::iter(deletions).map(|deletion| resume(transfers, deletion));
         deletions = attempts.buffer_unordered(WIDTH).filter_map(ready).collect().await;
         if deletions.is_empty() {
             return;
@@ -50,9 +54,9 @@ pub(crate) async fn recover(node: Arc<Node>, unfinished: Vec<Unfinished>) {
 }
 
 /// Tries to finish a deletion. Returns it if another attempt may succeed.
-async fn resume(node: &Arc<Node>, deletion: Unfinished) -> Option<Unfinished> {
+async fn resume(transfers: &Arc<Transfers>, deletion: Unfinished) -> Option<Unfinished> {
     let sealed = deletion.deleting.as_deref().unwrap_or_default();
-    if delete::resume(node, sealed).await.is_continue() {
+    if delete::resume(transfers, sealed).await.is_continue() {
         return Some(deletion);
     }
     if let Err(error) = deletion.finish() {
@@ -61,7 +65,7 @@ async fn resume(node: &Arc<Node>, deletion: Unfinished) -> Option<Unfinished> {
     None
 }
 
-async fn finish(node: &Arc<Node>, put: Unfinished) {
+async fn finish(transfers: &Arc<Transfers>, put: Unfinished) {
     let mut holders: BTreeMap<Peer, Vec<Id>> = BTreeMap::new();
     for (stripe, shards) in &put.stripes {
         for (_, peer) in shards {
@@ -72,15 +76,21 @@ async fn finish(node: &Arc<Node>, put: Unfinished) {
         }
     }
     if let Some(sealed) = &put.committing {
-        commit_all(node, PutSecret(put.token), holders, node.config.write_timeout).await;
-        if let Err(error) = node.files.append_sealed(sealed) {
+        commit_all(
+            &transfers.peers,
+            PutSecret(put.token),
+            holders,
+            transfers.member.config.write_timeout,
+        )
+        .await;
+        if let Err(error) = transfers.files.append_sealed(sealed) {
             tracing::error!(%error, "a finished put could not be listed; its journal stays");
             return;
         }
         tracing::info!("finished a put that was being committed when the daemon stopped");
     } else if let Some(exposed) = &put.exposed {
-        let listed = match node.files.open_deletion(&exposed.deletion) {
-            Some(link) => node.listed(&link).await,
+        let listed = match transfers.files.open_deletion(&exposed.deletion) {
+            Some(link) => transfers.listed(&link).await,
             None => Ok(None),
         };
         let listed = match listed {
@@ -91,11 +101,11 @@ async fn finish(node: &Arc<Node>, put: Unfinished) {
             }
         };
         if listed.is_none() {
-            delete::take_back(node, exposed).await;
+            delete::take_back(transfers, exposed).await;
             tracing::info!("took back a small put that was not finished when the daemon stopped");
         }
     } else {
-        discard_all(node, PutSecret(put.token), holders).await;
+        discard_all(&transfers.peers, PutSecret(put.token), holders).await;
         tracing::info!("took back a put that was not finished when the daemon stopped");
     }
     if let Err(error) = put.finish() {

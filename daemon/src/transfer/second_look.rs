@@ -13,9 +13,9 @@ use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::VerifiedShard;
 
 use super::events::Transfer;
-use super::exchange::{Fetched, fetch};
-use crate::node::Node;
-use crate::node::membership::LIKELY_HOLDERS;
+use super::peer_client::Fetched;
+use crate::peer::membership::LIKELY_HOLDERS;
+use crate::transfer::Transfers;
 
 /// Questions of a second look that are on their way at the same time.
 const PARALLEL: usize = 8;
@@ -40,7 +40,7 @@ pub(super) struct FirstLook<'a> {
 
 /// Looks again, a few times, until enough shards are there.
 pub(super) async fn look_again(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     transfer: &Transfer,
     look: FirstLook<'_>,
     have: &mut BTreeMap<u8, VerifiedShard>,
@@ -49,7 +49,7 @@ pub(super) async fn look_again(
     for _ in 0..looks {
         if have.len() < look.needed {
             tokio::time::sleep(wait).await;
-            second_look(node, transfer, look, have).await;
+            second_look(transfers, transfer, look, have).await;
         }
     }
 }
@@ -57,34 +57,40 @@ pub(super) async fn look_again(
 /// Asks those who gave a shard for each index that is missing, and those who were silent or absent for any,
 /// until enough are there.
 async fn second_look(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     transfer: &Transfer,
     look: FirstLook<'_>,
     have: &mut BTreeMap<u8, VerifiedShard>,
 ) {
     let stripe = look.stripe;
-    let absent = node.absent_successors(stripe, LIKELY_HOLDERS);
+    let absent = transfers.member.absent_successors(stripe, LIKELY_HOLDERS);
     let quiet = look
         .silent
         .iter()
         .chain(&absent)
-        .filter_map(|peer| node.core.contact(*peer));
+        .filter_map(|peer| transfers.member.core.contact(*peer));
     let mut questions: Vec<(Contact, u8, bool)> = quiet.map(|contact| (contact, 0, false)).collect();
     if let Some(n) = have.values().next().map(|shard| shard.header().code().n()) {
         let missing: Vec<u8> = (0..n)
             .filter(|index| !have.contains_key(index) && !look.without.contains(index))
             .collect();
-        for contact in look.gave.iter().filter_map(|peer| node.core.contact(*peer)) {
+        for contact in look
+            .gave
+            .iter()
+            .filter_map(|peer| transfers.member.core.contact(*peer))
+        {
             questions.extend(missing.iter().map(|index| (contact.clone(), *index, true)));
         }
     }
     questions.truncate(MAX_QUESTIONS);
-    let mut answers =
-        stream::iter(questions)
-            .map(|(contact, want, exact)| async move {
-                fetch(node, transfer, &contact, stripe, want, exact).await
-            })
-            .buffer_unordered(PARALLEL);
+    let mut answers = stream::iter(questions)
+        .map(|(contact, want, exact)| async move {
+            transfers
+                .peers
+                .fetch(transfer, &contact, stripe, want, exact)
+                .await
+        })
+        .buffer_unordered(PARALLEL);
     while have.len() < look.needed
         && let Some(answer) = answers.next().await
     {

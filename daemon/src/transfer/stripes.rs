@@ -19,15 +19,15 @@ use tokio::time::sleep_until;
 
 use super::cache::Block;
 use super::events::Transfer;
-use super::exchange::{Fetched, StoreError, fetch, store};
 use super::lease::Lease;
+use super::peer_client::{Fetched, StoreError};
 use super::second_look::{FirstLook, look_again};
 use crate::error::Failure;
-use crate::node::Node;
-use crate::node::membership::LIKELY_HOLDERS;
-use crate::node::shards::Keep;
+use crate::keeper::Keep;
+use crate::peer::membership::LIKELY_HOLDERS;
 use crate::placement;
 use crate::tombstone::Tombstone;
+use crate::transfer::Transfers;
 use crate::wire::node::PutSecret;
 
 /// Peers looked up beyond the n that are needed, to replace some that fail.
@@ -123,16 +123,16 @@ pub(crate) fn ring_id(shard: &VerifiedShard) -> Id {
 }
 
 /// Peers for a stripe, best first; those that said they are full come last, for they may have room again.
-async fn candidates(node: &Node, header: &Header, count: usize) -> VecDeque<Contact> {
+async fn candidates(transfers: &Transfers, header: &Header, count: usize) -> VecDeque<Contact> {
     let stripe = Id::new(*header.id().as_bytes());
     let placement = placement::Placement::of(header).rule(stripe, header.code());
     let mut found = if placement.needs_locators() {
-        let census = node.census().await;
+        let census = transfers.member.census().await;
         census.candidates(placement, stripe, header.code().n(), count)
     } else {
-        match node.core.lookup(stripe, count).await {
+        match transfers.member.core.lookup(stripe, count).await {
             Ok(found) => found.contacts,
-            Err(_) => node.core.successors(stripe, count),
+            Err(_) => transfers.member.core.successors(stripe, count),
         }
     };
     found.retain(|contact| contact.state != PeerState::Draining);
@@ -142,7 +142,7 @@ async fn candidates(node: &Node, header: &Header, count: usize) -> VecDeque<Cont
 
 /// Stores the n shards of one stripe with distinct holders.
 pub(crate) async fn store_stripe(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     writing: &Writing,
     shards: Vec<VerifiedShard>,
 ) -> Result<Placed, TooFewHolders> {
@@ -157,7 +157,7 @@ pub(crate) async fn store_stripe(
         holders: Vec::with_capacity(shards.len()),
         header: Some(first.header().clone()).filter(|header| header.policy() != Policy::Successors),
     };
-    let why = place(node, writing, &mut placed, shards).await;
+    let why = place(transfers, writing, &mut placed, shards).await;
     if placed.holders.len() >= Placed::least(code.k(), code.n(), writing.degraded) {
         return Ok(placed);
     }
@@ -166,23 +166,23 @@ pub(crate) async fn store_stripe(
 
 /// Rebuilds the shards of a stripe whose holders were lost since they were stored, from the others, and
 /// stores them with new ones.
-pub(crate) async fn complete_stripe(node: &Arc<Node>, writing: &Writing, placed: &mut Placed) {
+pub(crate) async fn complete_stripe(transfers: &Arc<Transfers>, writing: &Writing, placed: &mut Placed) {
     let wanted = Wanted::of(placed.stripe, placed.k);
-    let Ok(shards) = fetch_stripe(node, &writing.transfer, wanted).await else {
+    let Ok(shards) = fetch_stripe(transfers, &writing.transfer, wanted).await else {
         return;
     };
     let held: BTreeSet<u8> = placed.holders.iter().map(|(index, _)| *index).collect();
     let missing: Vec<u8> = (0..placed.n).filter(|index| !held.contains(index)).collect();
     let rebuilt = tokio::task::spawn_blocking(move || reconstruct(&shards, &missing)).await;
     if let Ok(Ok(rebuilt)) = rebuilt {
-        place(node, writing, placed, rebuilt).await;
+        place(transfers, writing, placed, rebuilt).await;
     }
 }
 
 /// Stores shards with the nearest accepting peers that do not hold one of the stripe yet, until all are
 /// placed or patience ends. Says why some are not placed.
 async fn place(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     writing: &Writing,
     placed: &mut Placed,
     shards: Vec<VerifiedShard>,
@@ -195,10 +195,10 @@ async fn place(
     let mut tried: BTreeSet<Peer> = placed.holders.iter().map(|(_, peer)| *peer).collect();
     let mut silent = Vec::new();
     let mut sends = FuturesUnordered::new();
-    let mut queue = candidates(node, &header, count).await;
+    let mut queue = candidates(transfers, &header, count).await;
     let mut broken = BTreeSet::new();
     let mut no_space = false;
-    let mut may_return = node.peers_counted() > node.core.alive().len();
+    let mut may_return = transfers.member.peers_counted() > transfers.member.core.alive().len();
     loop {
         while !left.is_empty()
             && let Some(contact) = queue.pop_front()
@@ -206,7 +206,7 @@ async fn place(
             if tried.insert(contact.peer)
                 && let Some(shard) = left.pop_front()
             {
-                sends.push(send(node, writing, contact, shard));
+                sends.push(send(transfers, writing, contact, shard));
             }
         }
         match sends.next().await {
@@ -241,7 +241,7 @@ async fn place(
             }
         }
         if queue.is_empty() && !left.is_empty() && sends.is_empty() {
-            queue = candidates(node, &header, count + tried.len()).await;
+            queue = candidates(transfers, &header, count + tried.len()).await;
             queue.retain(|contact| !tried.contains(&contact.peer));
         }
     }
@@ -249,13 +249,12 @@ async fn place(
 
 /// One shard to one peer, and who it was.
 async fn send(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     writing: &Writing,
     contact: Contact,
     shard: VerifiedShard,
 ) -> (Peer, VerifiedShard, Result<(), StoreError>) {
-    let stored = store(
-        node,
+    let stored = transfers.peers.store(
         &writing.transfer,
         &contact,
         shard.clone(),
@@ -289,19 +288,19 @@ impl Wanted {
     }
 
     /// Whom to ask first: those who hold it if nothing moved, or who know where it is.
-    fn likely(&self, node: &Node) -> Vec<Contact> {
+    fn likely(&self, transfers: &Transfers) -> Vec<Contact> {
         let count = usize::from(self.k) + SPARE;
-        let mut likely = match self.placement.zip(node.last_census()) {
+        let mut likely = match self.placement.zip(transfers.member.last_census()) {
             Some(((placement, n), census)) if placement.needs_locators() => {
                 census.candidates(placement, self.stripe, n, count)
             }
-            Some(_) | None => node.core.successors(self.stripe, count),
+            Some(_) | None => transfers.member.core.successors(self.stripe, count),
         };
         // Of copies all are as good as the first, and each holder is to bear its part of a large read.
         if let (1, Some((_, n))) = (self.k, self.placement)
             && let Some(holders) = likely.get_mut(..usize::from(n))
         {
-            let first = node.turns.next(holders);
+            let first = transfers.reads.round_robin.next(holders);
             holders.rotate_left(first);
         }
         likely
@@ -331,7 +330,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(node: &Node, wanted: &Wanted) -> Self {
+    fn new(transfers: &Transfers, wanted: &Wanted) -> Self {
         Self {
             k: wanted.k,
             have: BTreeMap::new(),
@@ -339,7 +338,7 @@ impl Reading {
             silent: BTreeSet::new(),
             gave: BTreeSet::new(),
             corrupt: false,
-            queue: wanted.likely(node).into(),
+            queue: wanted.likely(transfers).into(),
             widened: 0,
         }
     }
@@ -356,17 +355,17 @@ impl Reading {
     }
 
     /// Somebody has none and knows who may: those are asked next.
-    async fn hinted(&mut self, node: &Node, holders: Vec<Peer>) {
+    async fn hinted(&mut self, transfers: &Transfers, holders: Vec<Peer>) {
         for peer in holders {
             if self.asked.contains(&peer) || self.queue.iter().any(|contact| contact.peer == peer) {
                 continue;
             }
-            let contact = match node.core.contact(peer) {
+            let contact = match transfers.member.core.contact(peer) {
                 Some(contact) => Some(contact),
-                None if node.knows_everybody() => None,
-                None => node.census().await.contact(peer).cloned(),
+                None if transfers.member.knows_everybody() => None,
+                None => transfers.member.census().await.contact(peer).cloned(),
             };
-            match contact.filter(|contact| node.core.is_alive(contact.peer)) {
+            match contact.filter(|contact| transfers.member.core.is_alive(contact.peer)) {
                 Some(contact) => self.queue.push_front(contact),
                 None => drop(self.silent.insert(peer)),
             }
@@ -374,23 +373,24 @@ impl Reading {
     }
 
     /// The next peer to ask, from wider and wider circles.
-    async fn next(&mut self, node: &Node, stripe: Id) -> Option<Contact> {
+    async fn next(&mut self, transfers: &Transfers, stripe: Id) -> Option<Contact> {
         loop {
             while let Some(contact) = self.queue.pop_front() {
                 if self.asked.len() < MAX_ASKED && self.asked.insert(contact.peer) {
                     return Some(contact);
                 }
             }
-            let r = usize::try_from(node.network().r).unwrap_or(usize::MAX);
+            let r = usize::try_from(transfers.member.network().r).unwrap_or(usize::MAX);
             self.queue = match self.widened {
-                0 => node
+                0 => transfers
+                    .member
                     .core
                     .lookup(stripe, r)
                     .await
                     .map(|found| found.contacts)
                     .unwrap_or_default()
                     .into(),
-                1 => node.core.alive().into(),
+                1 => transfers.member.core.alive().into(),
                 _ => return None,
             };
             self.widened += 1;
@@ -420,11 +420,11 @@ impl From<Unread> for Failure {
 
 /// Fetches k verified shards of a stripe.
 pub(crate) async fn fetch_stripe(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     transfer: &Transfer,
     wanted: Wanted,
 ) -> Result<Vec<VerifiedShard>, Unread> {
-    let mut reading = Reading::new(node, &wanted);
+    let mut reading = Reading::new(transfers, &wanted);
     let Wanted { stripe, without, .. } = wanted;
     let mut waiting = FuturesUnordered::new();
     let mut in_flight: Vec<u8> = Vec::new();
@@ -432,28 +432,31 @@ pub(crate) async fn fetch_stripe(
     let mut exhausted = false;
     while !reading.is_complete() {
         while !exhausted && reading.have.len() + waiting.len() < usize::from(reading.k) + hedges {
-            let Some(contact) = reading.next(node, stripe).await else {
+            let Some(contact) = reading.next(transfers, stripe).await else {
                 exhausted = true;
                 break;
             };
             let wish = reading.wish(&in_flight);
             in_flight.push(wish);
-            let asked = node.fetch_times.begin();
+            let asked = transfers.reads.fetch_times.begin();
             waiting.push(async move {
                 let _asked = asked;
                 let begun = Instant::now();
-                let fetched = fetch(node, transfer, &contact, stripe, wish, false).await;
+                let fetched = transfers
+                    .peers
+                    .fetch(transfer, &contact, stripe, wish, false)
+                    .await;
                 (contact.peer, wish, begun.elapsed(), fetched)
             });
         }
-        let late = Instant::now() + node.fetch_times.late_after(&node.config);
+        let late = Instant::now() + transfers.reads.fetch_times.late_after(&transfers.member.config);
         tokio::select! {
             answer = waiting.next() => {
                 let Some((peer, wish, took, fetched)) = answer else { break };
                 if let Some(at) = in_flight.iter().position(|index| *index == wish) {
                     in_flight.swap_remove(at);
                 }
-                node.fetch_times.record(took);
+                transfers.reads.fetch_times.record(took);
                 match fetched {
                     Fetched::Shard(shard) => {
                         reading.k = shard.header().code().k();
@@ -467,7 +470,7 @@ pub(crate) async fn fetch_stripe(
                     Fetched::Corrupt => reading.corrupt = true,
                     Fetched::None(holders) => {
                         exhausted &= holders.is_empty();
-                        reading.hinted(node, holders).await;
+                        reading.hinted(transfers, holders).await;
                     }
                 }
             }
@@ -483,16 +486,16 @@ pub(crate) async fn fetch_stripe(
             gave: &reading.gave,
             silent: &reading.silent,
         };
-        look_again(node, transfer, look, &mut reading.have).await;
+        look_again(transfers, transfer, look, &mut reading.have).await;
     }
     if reading.is_complete() {
         return Ok(reading.have.into_values().collect());
     }
-    Err(Unread::Short(unreachable(node, stripe, &reading, transfer)))
+    Err(Unread::Short(unreachable(transfers, stripe, &reading, transfer)))
 }
 
 /// Tells "nobody has it" from "those who have it do not answer".
-fn unreachable(node: &Node, stripe: Id, reading: &Reading, transfer: &Transfer) -> Failure {
+fn unreachable(transfers: &Transfers, stripe: Id, reading: &Reading, transfer: &Transfer) -> Failure {
     let needed = usize::from(reading.k);
     let (have, gave) = (reading.have.keys(), reading.gave.iter().map(Peer::to_string));
     let silent = reading.silent.iter().map(Peer::to_string);
@@ -508,12 +511,12 @@ fn unreachable(node: &Node, stripe: Id, reading: &Reading, transfer: &Transfer) 
     if !reading.have.is_empty() {
         return Failure::unrecoverable(stripe, needed, reading.have.len());
     }
-    let absent = node.absent_successors(stripe, LIKELY_HOLDERS);
+    let absent = transfers.member.absent_successors(stripe, LIKELY_HOLDERS);
     for peer in &absent {
         transfer.disconnected(*peer);
     }
     // Who came up meanwhile was not asked.
-    let likely = node.core.successors(stripe, LIKELY_HOLDERS);
+    let likely = transfers.member.core.successors(stripe, LIKELY_HOLDERS);
     let all_asked = likely.iter().all(|contact| reading.asked.contains(&contact.peer));
     if reading.silent.is_empty() && absent.is_empty() && all_asked && !reading.corrupt {
         return Failure::not_found(format!("no peer has a shard of stripe {stripe}"));
@@ -524,7 +527,7 @@ fn unreachable(node: &Node, stripe: Id, reading: &Reading, transfer: &Transfer) 
 /// Fetches one data shard of a stripe for a range read: from the holder where it lies if nothing moved, else
 /// from the next few. `None` means that the block has to be decoded instead.
 pub(crate) async fn fetch_shard(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     transfer: &Transfer,
     wanted: &Wanted,
     index: u8,
@@ -532,12 +535,16 @@ pub(crate) async fn fetch_shard(
     if wanted.without.contains(&index) {
         return None;
     }
-    let mut holders = wanted.likely(node);
+    let mut holders = wanted.likely(transfers);
     if usize::from(index) < holders.len() {
         holders.rotate_left(usize::from(index));
     }
     for contact in holders.iter().take(2) {
-        match fetch(node, transfer, contact, wanted.stripe, index, true).await {
+        match transfers
+            .peers
+            .fetch(transfer, contact, wanted.stripe, index, true)
+            .await
+        {
             Fetched::Shard(shard) => return Some(*shard),
             Fetched::Deleted(_) | Fetched::None(_) | Fetched::Corrupt | Fetched::Silent => {}
         }
@@ -547,23 +554,23 @@ pub(crate) async fn fetch_shard(
 
 /// Fetches and decodes a block; `remember` keeps it for the next reader (manifests, range reads).
 pub(crate) async fn fetch_block(
-    node: &Arc<Node>,
+    transfers: &Arc<Transfers>,
     transfer: &Transfer,
     wanted: Wanted,
     remember: bool,
 ) -> Result<Block, Failure> {
     if wanted.without.is_empty()
-        && let Some(block) = node.cache.get(wanted.stripe)
+        && let Some(block) = transfers.reads.cache.get(wanted.stripe)
     {
         return Ok(block);
     }
     let stripe = wanted.stripe;
-    let shards = fetch_stripe(node, transfer, wanted).await?;
+    let shards = fetch_stripe(transfers, transfer, wanted).await?;
     let decoded = tokio::task::spawn_blocking(move || decode(&shards)).await;
     match decoded {
         Ok(Ok(block)) => {
             if remember {
-                node.cache.insert(stripe, &block);
+                transfers.reads.cache.insert(stripe, &block);
             }
             Ok(block)
         }

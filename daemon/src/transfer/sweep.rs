@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use mutualstore_dht::{Id, Peer};
+use mutualstore_dht::{Id, Peer, Time};
 use tokio::sync::Notify;
 
 pub(crate) use self::tell::Told;
@@ -35,7 +35,7 @@ use super::health::health_of;
 use super::stripes::Placed;
 use crate::error::Failure;
 use crate::list::index::Index;
-use crate::node::Node;
+use crate::transfer::Transfers;
 use mutualstore_contract::reply::Health;
 
 /// A file that is safe is asked about again after this, or later where there are many.
@@ -193,7 +193,7 @@ impl Sweep {
     }
 
     /// What is remembered of a file whose stripes were just stored.
-    pub(crate) fn of_put(&self, node: &Node, stripes: &[Placed]) -> Watched {
+    pub(crate) fn of_put(&self, transfers: &Transfers, stripes: &[Placed]) -> Watched {
         let parts = stripes.iter().map(|placed| Part {
             stripe: placed.stripe,
             k: placed.k,
@@ -205,7 +205,7 @@ impl Sweep {
             health_of(&held, placed.k, placed.n)
         });
         let health = health.min();
-        let now = node.seconds();
+        let now = transfers.seconds();
         let safe = health == Some(Health::Safe);
         if !safe {
             self.wake.notify_one();
@@ -238,10 +238,10 @@ impl Sweep {
     }
 }
 
-impl Node {
+impl Transfers {
     /// Since the daemon began.
     fn seconds(&self) -> u32 {
-        seconds(self.started.elapsed())
+        seconds(self.member.core.now().since(Time::ZERO))
     }
 
     /// Looks at the list of files, or changes what is remembered of them, where that may wait for the disk.
@@ -249,8 +249,8 @@ impl Node {
         self: &Arc<Self>,
         look: impl FnOnce(&mut Index<Watched>) -> R + Send + 'static,
     ) -> Result<R, Failure> {
-        let node = Arc::clone(self);
-        let looked = tokio::task::spawn_blocking(move || node.files.index(look)).await;
+        let transfers = Arc::clone(self);
+        let looked = tokio::task::spawn_blocking(move || transfers.files.index(look)).await;
         Ok(looked.map_err(Failure::unexpected)??)
     }
 }
@@ -325,7 +325,7 @@ fn mark(index: &mut Index<Watched>, now: u32, moved: &BTreeSet<Peer>, again: boo
     }
 }
 
-impl Node {
+impl Transfers {
     /// Takes what happened since the last time into account.
     async fn heed(self: &Arc<Self>) -> Result<(), Failure> {
         let (moved, again) = {
@@ -335,8 +335,8 @@ impl Node {
         if moved.is_empty() && !again {
             return Ok(());
         }
-        if moved.iter().any(|peer| !self.core.is_alive(*peer)) {
-            self.sweep.peer_gone(self.config.repair_delay);
+        if moved.iter().any(|peer| !self.member.core.is_alive(*peer)) {
+            self.sweep.peer_gone(self.member.config.repair_delay);
         }
         let now = self.seconds();
         self.on_files(move |index| mark(index, now, &moved, again)).await
@@ -368,18 +368,18 @@ impl Node {
 }
 
 /// Runs until the task is aborted.
-pub(crate) async fn run(node: Arc<Node>) {
+pub(crate) async fn run(transfers: Arc<Transfers>) {
     // The list is read while the ring is joined, so that whoever asks first need not wait for all of it.
     // Who asks while it cannot be read is told so.
-    if let Err(failure) = node.on_files(|_| ()).await {
+    if let Err(failure) = transfers.on_files(|_| ()).await {
         tracing::warn!(%failure, "the list of files cannot be read now");
     }
     loop {
-        if !node.is_settled() {
+        if !transfers.member.is_settled() {
             tokio::time::sleep(AGAIN).await;
             continue;
         }
-        let wait = match node.sweep_once().await {
+        let wait = match transfers.sweep_once().await {
             Ok(wait) => wait,
             Err(failure) => {
                 tracing::warn!(%failure, "how files are doing cannot be found out now");
@@ -387,14 +387,18 @@ pub(crate) async fn run(node: Arc<Node>) {
             }
         };
         let again = {
-            let noticed = node.sweep.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+            let noticed = transfers
+                .sweep
+                .noticed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             noticed.next()
         };
         let until = Instant::now() + wait;
         let until = again.map_or(until, |again| until.min(again));
         tokio::select! {
             () = tokio::time::sleep_until(until.into()) => {}
-            () = node.sweep.wake.notified() => tokio::time::sleep(TOGETHER).await,
+            () = transfers.sweep.wake.notified() => tokio::time::sleep(TOGETHER).await,
         }
     }
 }

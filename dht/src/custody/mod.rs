@@ -1,37 +1,41 @@
 //! Who must hold which shard, and what to do when somebody does not.
 //!
-//! Custody knows stripe ids and shard indices, never bytes. Every peer plays three parts at once:
+//! Custody knows stripe ids and shard indices, never bytes. Every peer plays three roles at once, which share
+//! one exchange of messages:
 //!
-//! * The **holder** keeps the inventory of its own store and reports each shard to the shard's *primary*, the
-//!   first successor of the stripe id in its view (`exchange`). It drops excess shards by the safe rule
-//!   (`search`, `trim`) and pending ones when their lease ended and nobody knows of a commit (`lease`).
-//! * The **primary** puts the reports together (`primary`), judges what each stripe needs (`plan`) and has
-//!   missing shards regenerated, misplaced ones copied to their place, excess ones trimmed and commits
-//!   spread (`repair`).
-//! * The **auditor** answers questions about what it holds, audits for the primary what that has repaired,
-//!   and takes over where a primary does not repair (`audit`).
+//! * The **holder** (`holder`) keeps the inventory of its own store and reports each shard to the shard's
+//!   *primary*, the first successor of the stripe id in its view. It drops excess shards by the safe rule,
+//!   and pending ones when their lease ended and nobody knows of a commit.
+//! * The **primary** (`primary`) puts the reports together and judges what each stripe needs. It has missing
+//!   shards regenerated, misplaced ones handed off, excess ones trimmed and commits spread.
+//! * The **auditor** (`audit`) asks what holders have of a stripe. It does so for primaries that have
+//!   repaired, and takes over where a primary does not repair.
+//! * The **exchange** (`sync`) compares inventories with few bytes and carries the messages of all roles.
 //!
-//! Invariants. A shard that [`Effect::Drop`] names was either confirmed elsewhere, with n distinct legal
-//! holders of all indices answering, or pending past its lease with no living peer that knows of a commit and
-//! no suspect one that might, or its stripe is deleted and the tombstone is held here. No primary ever needs
-//! to be right: two that disagree waste work and lose nothing. No peer needs to be honest: a liar hides or
-//! takes one index of a stripe, which is what parity is for, and what it claims or orders beyond that is
-//! checked or put up with (`matching`, `search`, `audit`). No call costs more than a bounded slice of the
-//! inventory.
+//! # Invariants
 //!
-//! A deleted stripe leaves a *tombstone*: held, reported to the primary and handed on like a shard, by an
-//! index no shard has. A primary that hears of one fetches it, for nobody's word is enough, and has it copied
-//! to the n peers that should hold the stripe and to whoever says that it holds a shard of it; whoever gets
-//! it drops its shards. Tombstones move with the arc, are not trimmed, and age from their receipt.
+//! A shard that [`Effect::Drop`] names was confirmed elsewhere, with n distinct legal holders of all indices
+//! answering; or it was pending past its lease, with no living peer that knows of a commit and no suspect one
+//! that might; or its stripe is deleted and the tombstone is held here. No primary need be right: two that
+//! disagree waste work and lose nothing. No peer need be honest: a liar hides or takes one index of a stripe,
+//! which is what parity is for, and what it claims or orders beyond that is checked or put up with. No call
+//! costs more than a bounded slice of the inventory.
 //!
-//! Where shards go is the policy's business (`preference`, [`placement`](crate::placement)), and so is the
-//! locator that is left with the first peers from the id of a stripe whose holders lie elsewhere.
+//! # Deletion
 //!
-//! The driver inserts all its store holds before the first call that shows a settled ring: what is not
-//! reported counts as lost after `settle`. It calls `handle_timeout` at `poll_timeout`, and empties
-//! `poll_transmit` and `poll_effect` after every call.
+//! A deleted stripe leaves a *tombstone*. It is held, reported to the primary and handed off like a shard,
+//! under an index that no shard has. A primary that hears of one fetches it, for nobody's word is enough. It
+//! has the tombstone replicated to the n peers that should hold the stripe, and to whoever says that it holds
+//! a shard of it. Whoever gets the tombstone drops its shards. Tombstones move with the arc, are not trimmed,
+//! and age from their receipt.
+//!
+//! # Placement
+//!
+//! Where shards go is the policy's business (`candidates`, [`placement`](crate::placement)), and so is the
+//! locator that the responsible set of a stripe keeps when the holders cannot be found from its id.
 
 mod audit;
+mod candidates;
 mod holder;
 mod key;
 mod matching;
@@ -45,7 +49,8 @@ mod tests;
 mod timers;
 mod types;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
+use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -60,59 +65,73 @@ pub use types::{
     Standing, State, StripeRecord, TOMBSTONE, Transmit,
 };
 
-use crate::placement::Roster;
 use crate::{Id, Membership, Peer, Time};
 use audit::Audits;
-use holder::inventory::Inventory;
-use holder::lease::Inquiries;
-use holder::search::Searches;
-use holder::trim::Trims;
-use key::{ShardKey, Slot};
-use peers::{Handle, Peers};
-use primary::Jobs;
-use primary::reports::{Reports, StripeHealth};
-use sync::discover::Discovered;
-use sync::outbox::Asked;
-use types::{MAX_PAGE, is_shard};
+use candidates::Rosters;
+use holder::Holder;
+use peers::Peers;
+use primary::Primary;
+use sync::Sync;
+use types::MAX_PAGE;
 
 /// Shards or stripes looked at in one `handle_timeout`.
 const SLICE: usize = 512;
 /// Everything is looked at again after this many idle exchange periods, whatever was or was not noticed.
 const SWEEP_PERIODS: u32 = 10;
+/// Time between two instructions about one stripe, to let the first be followed and reported.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// The custody state machine of one peer.
+///
+/// The methods come in families.
+///
+/// * **Commands** say what happened at this peer: [`insert`](Self::insert), [`committed`](Self::committed),
+///   [`renew`](Self::renew), [`removed`](Self::removed), [`spared`](Self::spared),
+///   [`begin_discard`](Self::begin_discard), [`vouch_for_all`](Self::vouch_for_all) for the local store;
+///   [`membership_changed`](Self::membership_changed), [`forget`](Self::forget) and
+///   [`check_now`](Self::check_now) for the network.
+/// * **Inputs**, `handle_*`, bring what others say and what time does:
+///   [`handle_request`](Self::handle_request), [`handle_response`](Self::handle_response),
+///   [`handle_failure`](Self::handle_failure), [`handle_job`](Self::handle_job),
+///   [`handle_timeout`](Self::handle_timeout), [`handle_stall`](Self::handle_stall).
+/// * **Outputs**, `poll_*`, say what is to be done: [`poll_transmit`](Self::poll_transmit),
+///   [`poll_effect`](Self::poll_effect), [`poll_timeout`](Self::poll_timeout).
+/// * **Getters** change nothing: [`stats`](Self::stats), [`stripe`](Self::stripe), [`lost`](Self::lost),
+///   [`primary_of`](Self::primary_of), [`believes`](Self::believes), [`held_after`](Self::held_after),
+///   [`widest`](Self::widest), [`is_forgotten`](Self::is_forgotten), [`needs_roster`](Self::needs_roster).
+///   [`may_hold`](Self::may_hold) is one too, but for what it remembers to answer sooner.
+///
+/// The driver inserts all that its store holds before the first call that shows a settled ring: what is not
+/// reported counts as lost after `settle`. After every command and input it empties `poll_transmit`, then
+/// `poll_effect`, then asks `poll_timeout` when to call `handle_timeout`.
 #[derive(Debug)]
 pub struct Custody {
     config: CustodyConfig,
     rng: ChaCha8Rng,
+    schedule: Schedule,
     peers: Peers,
-    inventory: Inventory,
-    reports: Reports,
-    jobs: Jobs,
-    trims: Trims,
-    searches: Searches,
-    /// Shards the driver was asked to drop and may still find in the store.
-    dropping: BTreeSet<ShardKey>,
-    inquiries: Inquiries,
-    discovered: Discovered,
+    rosters: Rosters,
+    holder: Holder,
+    primary: Primary,
     audits: Audits,
-    /// All peers in the order of runs, where a policy asked for it since the membership changed.
-    roster: Option<Roster>,
-    needs_roster: bool,
-    requests: BTreeMap<RequestId, (Handle, Asked)>,
-    transmits: VecDeque<Transmit>,
+    sync: Sync,
     effects: VecDeque<Effect>,
-    next_request: u64,
-    instance: u64,
-    sequence: u64,
+}
+
+/// The time, and when everything is looked at again.
+#[derive(Debug)]
+struct Schedule {
     /// The moment of the last call.
     now: Time,
+    /// The ring was settled then.
     settled: bool,
     /// When an unsettled ring is looked at again.
     recheck: Time,
+    /// When everything was last looked at.
     swept: Time,
 }
 
+/// Commands for the network; those for the local store stand with the holder.
 impl Custody {
     /// Custody of an empty store. Next the driver inserts what the store holds.
     pub fn new(mut config: CustodyConfig, me: Peer, seed: u64, now: Time) -> Self {
@@ -120,45 +139,27 @@ impl Custody {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let instance = rng.next_u64();
         Self {
-            instance,
             rng,
+            schedule: Schedule {
+                now,
+                settled: false,
+                recheck: now,
+                swept: now,
+            },
             peers: Peers::new(me, config.repair_delay, now),
-            inventory: Inventory::default(),
-            reports: Reports::default(),
-            jobs: Jobs::default(),
-            trims: Trims::new(config.pin, instance),
-            searches: Searches::default(),
-            dropping: BTreeSet::new(),
-            inquiries: Inquiries::new(),
-            discovered: Discovered::new(),
+            rosters: Rosters::default(),
+            holder: Holder::new(config.pin, instance),
+            primary: Primary::default(),
             audits: Audits::new(now),
-            roster: None,
-            needs_roster: false,
-            requests: BTreeMap::new(),
-            transmits: VecDeque::new(),
+            sync: Sync::new(instance),
             effects: VecDeque::new(),
-            next_request: 0,
-            sequence: 0,
-            now,
-            settled: false,
-            recheck: now,
-            swept: now,
             config,
         }
     }
 
-    fn jitter(&mut self) -> f64 {
-        0.9 + 0.2 * f64::from(self.rng.next_u32()) / f64::from(u32::MAX)
-    }
-
-    /// The primary of a stripe in the ring's view: its first successor, this peer possible.
-    pub fn primary_of(&self, ring: &impl Membership, stripe: Id) -> Option<Peer> {
-        ring.successors(stripe, 1).first().map(|member| member.peer)
-    }
-
     /// The ring's view changed, or may have.
     pub fn membership_changed(&mut self, now: Time, ring: &impl Membership) {
-        self.now = now;
+        self.schedule.now = now;
         let observed = self.peers.observe(now, ring);
         for peer in &observed.arrived {
             let record = self.peers.get_mut(*peer);
@@ -169,28 +170,13 @@ impl Custody {
             self.audit_soon(now);
         }
         if observed.changed {
-            self.roster = None;
-            // Who is legal, stays and precedes may not be so any more.
-            self.trims.give_up();
+            self.rosters.membership_changed();
+            self.holder.membership_changed();
             for peer in self.peers.all() {
                 self.peers.arm(peer);
             }
             self.sweep(now);
         }
-    }
-
-    fn sweep(&mut self, now: Time) {
-        self.swept = now;
-        self.inventory.sweep.start();
-        self.reports.sweep.start();
-    }
-
-    /// The clock jumped or the event loop stalled: the others may have been there all the time.
-    pub fn handle_stall(&mut self, now: Time) {
-        self.now = now;
-        self.peers.stalled(now);
-        self.audits.stalled();
-        self.sweep(now);
     }
 
     /// Looks at every stripe now, asks every peer for a report, forgives failures.
@@ -215,9 +201,97 @@ impl Custody {
         let handle = met.or_else(|| self.peers.note_unmet(now, peer, ring.is_alive(peer)));
         let forgotten = handle.is_some_and(|handle| self.peers.forget(now, handle));
         if forgotten {
-            self.reports.sweep.start();
+            self.primary.start_sweep();
         }
         forgotten
+    }
+
+    fn sweep(&mut self, now: Time) {
+        self.schedule.swept = now;
+        self.holder.start_sweep();
+        self.primary.start_sweep();
+    }
+
+    fn sweep_due(&self) -> Time {
+        self.schedule.swept + self.config.exchange_idle * SWEEP_PERIODS
+    }
+
+    fn jitter(&mut self) -> f64 {
+        0.9 + 0.2 * f64::from(self.rng.next_u32()) / f64::from(u32::MAX)
+    }
+}
+
+/// Inputs of the clock; those of the network stand with the exchange, jobs with the primary.
+impl Custody {
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time, ring: &impl Membership) {
+        self.schedule.now = now;
+        let settled = ring.is_settled();
+        let joined = settled && !self.schedule.settled;
+        self.schedule.settled = settled;
+        if !settled {
+            self.schedule.recheck = now + self.config.exchange_dirty;
+            return;
+        }
+        if joined || now >= self.sweep_due() {
+            self.membership_changed(now, ring);
+            self.sweep(now);
+        }
+        self.handle_holder_timeout(now, ring);
+        self.handle_primary_timeout(now, ring);
+        self.handle_audits(now, ring);
+        // A report amid the first look at the inventory would withdraw what was not looked at yet.
+        if !self.holder.has_fresh() {
+            while let Some(peer) = self.peers.pop_due(now) {
+                self.attend(now, peer);
+            }
+        }
+    }
+
+    /// The clock jumped or the event loop stalled: the others may have been there all the time.
+    pub fn handle_stall(&mut self, now: Time) {
+        self.schedule.now = now;
+        self.peers.stalled(now);
+        self.audits.stalled();
+        self.sweep(now);
+    }
+}
+
+/// What is to be done.
+impl Custody {
+    /// The next request to deliver.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.sync.poll_transmit()
+    }
+
+    /// The next piece of work for the driver.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When `handle_timeout` wants to be called; a time in the past: at once.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        if !self.schedule.settled {
+            return Some(self.schedule.recheck);
+        }
+        let busy = self.holder.is_busy() || self.primary.is_busy();
+        let timers = [
+            busy.then_some(self.schedule.now),
+            Some(self.sweep_due()),
+            self.holder.poll_timeout(),
+            self.primary.poll_timeout(self.config.parallel),
+            self.audits.poll_timeout(),
+            self.peers.next_due(),
+        ];
+        timers.into_iter().flatten().min()
+    }
+}
+
+/// Getters; those of inventories and stripes stand with the holder and the primary.
+impl Custody {
+    /// The primary of a stripe in the ring's view: its first successor, this peer possible.
+    pub fn primary_of(&self, ring: &impl Membership, stripe: Id) -> Option<Peer> {
+        ring.successors(stripe, 1).first().map(|member| member.peer)
     }
 
     /// Whether somebody said that a peer, which is missed, will not be back.
@@ -226,131 +300,11 @@ impl Custody {
         handle.is_some_and(|handle| self.peers.get(handle).is_forgotten())
     }
 
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Time, ring: &impl Membership) {
-        self.now = now;
-        let joined = ring.is_settled() && !std::mem::replace(&mut self.settled, ring.is_settled());
-        if !self.settled {
-            self.recheck = now + self.config.exchange_dirty;
-            return;
-        }
-        if joined || now >= self.sweep_due() {
-            self.membership_changed(now, ring);
-            self.sweep(now);
-        }
-        for key in self.inventory.unsettled(SLICE) {
-            let primary = self.primary_of(ring, key.slot.stripe);
-            let primary = primary.map(|primary| self.peers.intern(now, primary, true));
-            self.set_primary(now, key, primary, false);
-        }
-        self.trims.handle_timeout(now);
-        self.handle_searches(now, ring);
-        while let Some(key) = self.inventory.leases.pop_due(now) {
-            self.handle_lease(now, ring, key);
-        }
-        for slot in self.reports.unjudged(now, SLICE) {
-            self.judge(now, ring, slot);
-        }
-        self.launch(now, ring);
-        self.handle_audits(now, ring);
-        // A report amid the first look at the inventory would withdraw what was not looked at yet.
-        if self.inventory.fresh.is_empty() {
-            while let Some(peer) = self.peers.pop_due(now) {
-                self.attend(now, peer);
-            }
-        }
-    }
-
-    fn sweep_due(&self) -> Time {
-        self.swept + self.config.exchange_idle * SWEEP_PERIODS
-    }
-
-    /// When `handle_timeout` wants to be called; a time in the past: at once.
-    pub fn poll_timeout(&self) -> Option<Time> {
-        if !self.settled {
-            return Some(self.recheck);
-        }
-        let busy = self.inventory.sweep.is_running()
-            || self.reports.sweep.is_running()
-            || !self.inventory.fresh.is_empty()
-            || !self.reports.dirty.is_empty();
-        let timers = [
-            busy.then_some(self.now),
-            Some(self.sweep_due()),
-            self.inventory.leases.next(),
-            self.reports.wakes.next(),
-            self.jobs.poll_timeout(self.config.parallel),
-            self.trims.poll_timeout(),
-            self.searches.poll_timeout(),
-            self.audits.poll_timeout(),
-            self.peers.next_due(),
-        ];
-        timers.into_iter().flatten().min()
-    }
-
-    /// The next request to deliver.
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
-    }
-
-    /// The next piece of work for the driver.
-    pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
-    }
-
-    /// The most shards that a stripe has of which one is held here; 0 if there is none.
-    pub fn widest(&self) -> u8 {
-        let shards = self.inventory.shards.iter();
-        let shards = shards.filter(|(key, held)| is_shard(key.index) && held.is_committed());
-        shards.map(|(_, held)| held.shape.n).max().unwrap_or(0)
-    }
-
     /// The stripes this peer is the primary of, and its repairs.
     pub fn stats(&self) -> CustodyStats {
         CustodyStats {
-            safe: self.reports.count(StripeHealth::Safe),
-            degraded: self.reports.count(StripeHealth::Degraded),
-            unaudited: self.reports.count(StripeHealth::Unaudited),
-            endangered: self.reports.count(StripeHealth::Endangered),
-            lost: self.reports.count(StripeHealth::Lost),
-            pending: self.reports.count(StripeHealth::Pending),
-            unsure: self.reports.count(StripeHealth::Unsure),
-            inconsistent: self.reports.inconsistent(),
-            repairs_waiting: self.jobs.waiting(),
-            repairs_running: self.jobs.running(),
-            parked: self.reports.parked(),
-            regenerated_total: self.jobs.regenerated_total,
-            bytes_total: self.jobs.bytes_total,
-            taken_over_total: self.audits.taken_over_total,
+            taken_over_total: self.audits.taken_over_total(),
+            ..self.primary.stats()
         }
-    }
-
-    /// The stripes this peer is the primary of with fewer than k shards, as far as holders reported.
-    pub fn lost(&self) -> impl Iterator<Item = (Id, Shape)> {
-        let stripes = self.reports.stripes.iter();
-        let lost = stripes.filter(|(_, known)| known.health == StripeHealth::Lost);
-        lost.map(|(slot, known)| (slot.stripe, known.shape))
-    }
-
-    /// What holders reported to this peer of a stripe; none if nothing.
-    pub fn stripe(&self, stripe: Id) -> Option<StripeRecord> {
-        let known = self.reports.stripes.get(&Slot::of(stripe))?;
-        let mut shards: Vec<ShardRecord> = known
-            .claims
-            .iter()
-            .filter(|claim| is_shard(claim.index))
-            .map(|claim| ShardRecord {
-                index: claim.index,
-                peer: self.peers.get(claim.peer).peer,
-                committed: claim.committed,
-                standing: self.peers.standing(self.now, claim.peer),
-            })
-            .collect();
-        shards.sort_by_key(|shard| (shard.index, shard.peer));
-        Some(StripeRecord {
-            shape: known.shape,
-            primary: known.tracked.is_some(),
-            shards,
-        })
     }
 }

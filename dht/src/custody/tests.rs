@@ -551,8 +551,9 @@ fn same_seed_gives_the_same_trace() {
 fn memory_per_shard_and_stripe_is_bounded() {
     // A full BTreeMap node wastes nothing, one after a split half of it: count half as much again.
     // The anchor of a policy is 34 bytes of each.
-    let held = size_of::<(key::ShardKey, holder::inventory::Held)>();
+    let held = size_of::<(key::ShardKey, holder::Held)>();
     assert!(held * 3 / 2 <= 210, "{held}");
-    let known = size_of::<(Slot, primary::reports::KnownStripe)>() + 6 * size_of::<primary::reports::Claim>();
+    let known =
+        size_of::<(key::Slot, primary::reports::KnownStripe)>() + 6 * size_of::<primary::reports::Claim>();
     assert!(known * 3 / 2 <= 400, "{known}");
 }

@@ -1,6 +1,7 @@
+use axum::http::HeaderValue;
+
 use super::Selected::{Part, Unsatisfiable, Whole};
 use super::*;
-use axum::http::HeaderValue;
 
 /// 1994-11-15T12:45:26Z, with a fraction that HTTP cannot say.
 const MODIFIED: Duration = Duration::from_millis(784_903_526_250);

@@ -17,7 +17,7 @@ use crate::transfer::stripes::{Placed, complete_stripe};
 impl Putting<'_> {
     /// The point of no return: every stripe is durable, so each holder makes its shards permanent.
     pub(super) async fn commit(&mut self, link: &Link) -> Result<(), Failure> {
-        let sealed = self.node.files.seal(&self.listed(link));
+        let sealed = self.transfers.files.seal(&self.listed(link));
         if let Some(journal) = &mut self.journal {
             journal.mark_committing(&sealed).map_err(nothing_stored)?;
         }
@@ -40,7 +40,13 @@ impl Putting<'_> {
 
     /// Has these holders commit; what they do not confirm is no longer counted.
     async fn commit_at(&mut self, asked: BTreeMap<Peer, Vec<Id>>) {
-        let lost = commit_all(self.node, self.secret, asked, self.writing.write_timeout).await;
+        let lost = commit_all(
+            &self.transfers.peers,
+            self.secret,
+            asked,
+            self.writing.write_timeout,
+        )
+        .await;
         for placed in &mut self.stripes {
             let stripe = placed.stripe;
             placed
@@ -59,11 +65,11 @@ impl Putting<'_> {
         let (hit, sound): (Vec<Placed>, Vec<Placed>) =
             std::mem::take(&mut self.stripes).into_iter().partition(is_lost);
         self.stripes = sound;
-        let (node, writing) = (self.node, &self.writing);
+        let (transfers, writing) = (self.transfers, &self.writing);
         let mending = stream::iter(hit).map(|mut placed| async move {
             placed.holders.retain(|(_, peer)| *peer != lost.peer);
             if placed.holders.len() >= usize::from(placed.k) {
-                complete_stripe(node, writing, &mut placed).await;
+                complete_stripe(transfers, writing, &mut placed).await;
             }
             placed
         });
@@ -77,12 +83,12 @@ impl Putting<'_> {
     /// Makes good shards whose holders were lost since they stored them; who holds what was added.
     async fn complete(&mut self) -> BTreeMap<Peer, Vec<Id>> {
         let mut added: BTreeMap<Peer, Vec<Id>> = BTreeMap::new();
-        let (node, writing) = (self.node, &self.writing);
+        let (transfers, writing) = (self.transfers, &self.writing);
         let stripes = std::mem::take(&mut self.stripes);
         let completed = stream::iter(stripes).map(|mut placed| async move {
             let before = placed.holders.len();
             if before < usize::from(placed.n) {
-                complete_stripe(node, writing, &mut placed).await;
+                complete_stripe(transfers, writing, &mut placed).await;
             }
             (placed, before)
         });

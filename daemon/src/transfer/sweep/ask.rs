@@ -12,7 +12,7 @@ use super::{FIRST, LAST, Layout, Part, STRIPES, UNKNOWN, Watched, bit, seconds};
 use crate::error::Failure;
 use crate::link::Link;
 use crate::list::index::{Entry, Index};
-use crate::node::Node;
+use crate::transfer::Transfers;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get;
 use crate::transfer::health::{Asked, StripeHealth, survey_seats};
@@ -99,7 +99,7 @@ impl Answer {
     }
 }
 
-impl Node {
+impl Transfers {
     /// Asks how these files are doing and remembers the answers. How many questions that took, each stripe
     /// and peer counted.
     pub(super) async fn survey_files(self: &Arc<Self>, numbers: &[u32]) -> Result<usize, Failure> {
@@ -136,10 +136,10 @@ impl Node {
             }
         }
         let cost = answers.iter().map(|answer| answer.cost).sum();
-        let node = Arc::clone(self);
+        let transfers = Arc::clone(self);
         self.on_files(move |index| {
             for (question, answer) in questions.into_iter().zip(answers) {
-                node.remember(index, question, answer);
+                transfers.remember(index, question, answer);
             }
         })
         .await?;
@@ -153,8 +153,8 @@ impl Node {
         if unknown.is_empty() {
             return Ok(());
         }
-        let node = Arc::clone(self);
-        let listed = tokio::task::spawn_blocking(move || node.files.listed(&unknown)).await;
+        let transfers = Arc::clone(self);
+        let listed = tokio::task::spawn_blocking(move || transfers.files.listed(&unknown)).await;
         let listed = listed.map_err(Failure::unexpected)??;
         let transfer = &Transfer::new(Operation::Get);
         let links = listed.into_iter().map(|(number, listed)| (number, listed.link));

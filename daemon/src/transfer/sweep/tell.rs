@@ -9,7 +9,7 @@ use crate::error::Failure;
 use crate::link::Link;
 use crate::list::index::Index;
 use crate::list::{Listed, Page, Shown};
-use crate::node::Node;
+use crate::transfer::Transfers;
 
 /// A file of the list with what is remembered of it.
 pub(crate) struct Told {
@@ -20,11 +20,11 @@ pub(crate) struct Told {
     pub(crate) age: Option<u32>,
 }
 
-impl Node {
+impl Transfers {
     /// The file behind a link, if it was put through this peer and is not deleted.
     pub(crate) async fn listed(self: &Arc<Self>, link: &Link) -> Result<Option<Listed>, Failure> {
-        let (node, manifest) = (Arc::clone(self), link.manifest);
-        let found = tokio::task::spawn_blocking(move || node.files.find(&manifest)).await;
+        let (transfers, manifest) = (Arc::clone(self), link.manifest);
+        let found = tokio::task::spawn_blocking(move || transfers.files.find(&manifest)).await;
         Ok(found.map_err(Failure::unexpected)??)
     }
 
@@ -36,9 +36,9 @@ impl Node {
         pattern: Option<String>,
         fresh: bool,
     ) -> Result<(Vec<Told>, Option<u32>), Failure> {
-        let node = Arc::clone(self);
+        let transfers = Arc::clone(self);
         let read =
-            tokio::task::spawn_blocking(move || node.files.page(after, limit, pattern.as_deref())).await;
+            tokio::task::spawn_blocking(move || transfers.files.page(after, limit, pattern.as_deref())).await;
         let Page { files, next } = read.map_err(Failure::unexpected)??;
         let numbers: Vec<u32> = files.iter().map(|(number, _)| *number).collect();
         if fresh {

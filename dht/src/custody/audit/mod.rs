@@ -29,16 +29,16 @@ pub(super) mod takeover;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::custody::audit::takeover::Short;
+use self::takeover::Short;
+use crate::custody::candidates::rank;
 use crate::custody::key::{ShardKey, Slot};
 use crate::custody::matching::{Matching, by_index};
 use crate::custody::message::Holds;
 use crate::custody::peers::{Handle, ME};
-use crate::custody::primary::RETRY;
-use crate::custody::primary::plan::Candidates;
+use crate::custody::primary::reports::KnownStripe;
 use crate::custody::sweep::Sweep;
 use crate::custody::timers::Timers;
-use crate::custody::types::{CustodyConfig, is_shard};
+use crate::custody::types::CustodyConfig;
 use crate::custody::{Custody, LOCATOR, SLICE, Shape, TOMBSTONE};
 use crate::{Flaw, Membership, Peer, Time};
 
@@ -49,30 +49,30 @@ const ROUND: Duration = Duration::from_mins(1);
 /// Time between two slices of the inventory, each of at most [`SLICE`] shards: 64 are audited a second.
 const PACE: Duration = Duration::from_secs(8);
 /// Audits under way and short stripes remembered, at most; others have their turn later.
-pub(in crate::custody) const MAX_AUDITS: usize = 4096;
+const MAX_AUDITS: usize = 4096;
 /// An audit that has not ended by then is given up.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// One audit under way.
 #[derive(Debug)]
-pub(in crate::custody) struct Audit {
+pub(super) struct Audit {
     begun: Time,
     /// The shape of a stripe that is held here; none: the audit is for another peer.
     shape: Option<Shape>,
     askers: BTreeSet<Handle>,
     waiting: BTreeSet<Handle>,
-    pub(in crate::custody) answered: BTreeSet<Handle>,
+    pub(super) answered: BTreeSet<Handle>,
     /// Peers that did not answer and are asked once more.
-    pub(in crate::custody) again: BTreeSet<Handle>,
+    pub(super) again: BTreeSet<Handle>,
     /// A peer that answered lately did not answer this audit.
-    pub(in crate::custody) doubtful: bool,
-    pub(in crate::custody) held: BTreeSet<(u8, Handle)>,
+    doubtful: bool,
+    pub(super) held: BTreeSet<(u8, Handle)>,
     /// Of the first r peers, those after so many were not asked yet.
     asked: Option<usize>,
     /// The primary says that it is at work.
-    pub(in crate::custody) under_repair: bool,
+    pub(super) under_repair: bool,
     /// Peers that say that they hold the tombstone.
-    pub(in crate::custody) deleted: BTreeSet<Handle>,
+    pub(super) deleted: BTreeSet<Handle>,
 }
 
 impl Audit {
@@ -85,12 +85,12 @@ impl Audit {
         self.held.extend(indices.map(|index| (index, from)));
     }
 
-    pub(in crate::custody) fn indices(&self) -> BTreeSet<u8> {
+    pub(super) fn indices(&self) -> BTreeSet<u8> {
         self.held.iter().map(|(index, _)| *index).collect()
     }
 
     /// The indices found and the peer that counts for each.
-    pub(in crate::custody) fn keepers(&self, config: &CustodyConfig) -> BTreeMap<u8, Handle> {
+    pub(super) fn keepers(&self, config: &CustodyConfig) -> BTreeMap<u8, Handle> {
         if config.has(Flaw::CountTwice) {
             return self.held.iter().copied().collect();
         }
@@ -101,10 +101,10 @@ impl Audit {
 
 /// Audits under way, and what they found short.
 #[derive(Debug)]
-pub(in crate::custody) struct Audits {
+pub(super) struct Audits {
     open: BTreeMap<Slot, Audit>,
     begun: BTreeSet<(Time, Slot)>,
-    pub(in crate::custody) short: BTreeMap<Slot, Short>,
+    short: BTreeMap<Slot, Short>,
     wakes: Timers<Slot>,
     /// The walk over the inventory, how often it began, when last, and when it goes on.
     sweep: Sweep<ShardKey>,
@@ -115,13 +115,11 @@ pub(in crate::custody) struct Audits {
     whole: bool,
     /// All that is held is to be audited from then on.
     vanished: Option<Time>,
-    /// When a repair of this peer as the primary last succeeded.
-    pub(in crate::custody) repaired: Option<Time>,
-    pub(in crate::custody) taken_over_total: u64,
+    taken_over_total: u64,
 }
 
 impl Audits {
-    pub(in crate::custody) fn new(now: Time) -> Self {
+    pub(super) fn new(now: Time) -> Self {
         Self {
             open: BTreeMap::new(),
             begun: BTreeSet::new(),
@@ -133,12 +131,15 @@ impl Audits {
             next: now,
             whole: false,
             vanished: None,
-            repaired: None,
             taken_over_total: 0,
         }
     }
 
-    pub(in crate::custody) fn poll_timeout(&self) -> Option<Time> {
+    pub(super) fn taken_over_total(&self) -> u64 {
+        self.taken_over_total
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
         let given_up = self.begun.first().map(|(begun, _)| *begun + LIMIT);
         [Some(self.next), self.vanished, self.wakes.next(), given_up]
             .into_iter()
@@ -147,7 +148,7 @@ impl Audits {
     }
 
     /// The event loop stalled: what was found short before may have been whole meanwhile.
-    pub(in crate::custody) fn stalled(&mut self) {
+    pub(super) fn stalled(&mut self) {
         for (slot, Short { mut wake, .. }) in std::mem::take(&mut self.short) {
             self.wakes.rearm(slot, &mut wake, None);
         }
@@ -155,59 +156,55 @@ impl Audits {
         self.begun.clear();
     }
 
-    pub(in crate::custody) fn wake(&mut self, slot: Slot, at: Option<Time>) {
+    pub(super) fn wake(&mut self, slot: Slot, at: Option<Time>) {
         if let Some(short) = self.short.get_mut(&slot) {
             self.wakes.rearm(slot, &mut short.wake, at);
         }
     }
 
-    pub(in crate::custody) fn is_whole(&mut self, slot: Slot) {
+    fn is_whole(&mut self, slot: Slot) {
         self.wake(slot, None);
         self.short.remove(&slot);
     }
 
     /// A stripe taken over cannot be repaired: it is not tried again before this peer has restarted.
-    pub(in crate::custody) fn give_up(&mut self, slot: Slot) {
+    pub(super) fn give_up(&mut self, slot: Slot) {
         self.wake(slot, None);
     }
 }
 
 impl Custody {
     /// A peer left the view: where its shards are not repaired soon, that is to be noticed.
-    pub(in crate::custody) fn audit_soon(&mut self, now: Time) {
+    pub(super) fn audit_soon(&mut self, now: Time) {
         let at = now + self.patience();
         self.audits.vanished.get_or_insert(at);
     }
 
-    pub(in crate::custody) fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         self.config.repair_delay * PATIENCE
     }
 
     /// What is held here of a stripe to stay, and what its primary adds.
-    pub(in crate::custody) fn holds(&mut self, now: Time, stripe: crate::Id) -> Holds {
+    pub(super) fn holds(&mut self, now: Time, stripe: crate::Id) -> Holds {
         let keys = self.keys_of(stripe).into_iter();
         let indices = keys.filter(|key| self.confirm(now, *key, None));
         let indices = indices.map(|key| key.index).collect();
-        let known = self.reports.stripes.get(&Slot::of(stripe));
-        let due = known.is_some_and(|known| known.running || known.queued.is_some());
-        let hopeless = known.is_some_and(|known| known.inconsistent);
-        let lately = |at: Time| now < at + self.patience();
-        let tracked = known.filter(|known| known.tracked.is_some() && known.shape.placement.needs_locators());
-        let shards = tracked.into_iter().flat_map(|known| &known.claims);
-        let shards = shards.filter(|claim| is_shard(claim.index) && self.peers.is_live(claim.peer));
-        let others: BTreeSet<Handle> = shards
-            .map(|claim| claim.peer)
-            .filter(|peer| *peer != ME)
+        let slot = Slot::of(stripe);
+        let known = self.primary.known(slot);
+        let known = known.filter(|known| known.is_tracked() && known.shape().placement.needs_locators());
+        let holders = known.into_iter().flat_map(KnownStripe::shard_holders);
+        let others: BTreeSet<Handle> = holders
+            .filter(|peer| *peer != ME && self.peers.is_live(*peer))
             .collect();
         Holds {
             indices,
-            under_repair: hopeless || due && self.audits.repaired.is_some_and(lately),
+            under_repair: self.is_under_repair(now, slot),
             reported: others.into_iter().map(|peer| self.peers.get(peer).peer).collect(),
         }
     }
 
     /// Begins the audits that are due.
-    pub(in crate::custody) fn handle_audits(&mut self, now: Time, ring: &impl Membership) {
+    pub(super) fn handle_audits(&mut self, now: Time, ring: &impl Membership) {
         while let Some((begun, slot)) = self.audits.begun.first().copied()
             && begun + LIMIT <= now
         {
@@ -240,10 +237,10 @@ impl Custody {
             self.audits.rounds = self.audits.rounds.wrapping_add(1);
             self.audits.round = now;
         }
-        let keys = self.audits.sweep.slice(&self.inventory.shards, SLICE);
+        let keys = self.audits.sweep.slice(self.holder.shards(), SLICE);
         let round = self.patience().max(ROUND);
         self.audits.next = if self.audits.sweep.is_running() {
-            let slices = self.inventory.shards.len() / SLICE + 1;
+            let slices = self.holder.shards().len() / SLICE + 1;
             now + (round / u32::try_from(slices).unwrap_or(u32::MAX)).max(PACE)
         } else {
             (self.audits.round + round.mul_f64(self.jitter())).max(now + PACE)
@@ -266,12 +263,7 @@ impl Custody {
 
     /// Audits a stripe of which a committed shard, or its locator, is held here; forgets it if there is none.
     fn audit_held(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
-        let shape = {
-            let mut shards = self.inventory.of(slot.stripe);
-            let shard = shards.find(|(key, held)| key.index != TOMBSTONE && held.is_committed());
-            shard.map(|(_, held)| held.shape)
-        };
-        match shape.filter(|_| !self.inventory.is_deleted(slot.stripe)) {
+        match self.holder.shape_of_committed(slot.stripe) {
             Some(shape) => self.begin_audit(now, ring, slot, Some(shape), None),
             None => self.audits.is_whole(slot),
         }
@@ -279,7 +271,7 @@ impl Custody {
 
     /// Asks the first peers of a stripe what they hold of it: n of them if it is held here, and all for
     /// somebody else.
-    pub(in crate::custody) fn begin_audit(
+    pub(super) fn begin_audit(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -326,11 +318,11 @@ impl Custody {
     /// Who is asked what it holds of a stripe, in this order: where its id does not tell who holds it, the
     /// primary first, and this peer.
     fn asked(&mut self, now: Time, ring: &impl Membership, slot: Slot) -> Vec<Handle> {
-        let held = self.inventory.of(slot.stripe).next();
-        let known = self.reports.stripes.get(&slot);
-        let shape = held
-            .map(|(_, held)| held.shape)
-            .or(known.map(|known| known.shape));
+        let known = self.primary.known(slot);
+        let shape = self
+            .holder
+            .shape_of(slot.stripe)
+            .or(known.map(KnownStripe::shape));
         let responsible = self.responsible(now, ring, slot);
         let scattered = shape.filter(|shape| shape.placement.needs_locators());
         let Some(shape) = scattered else {
@@ -372,7 +364,7 @@ impl Custody {
             };
             let Some(peer) = alive.filter(|peer| self.peers.is_alive(*peer)) else {
                 // A stranger to this peer, and it may be anywhere, or dead and its primary does not know yet.
-                self.needs_roster = true;
+                self.rosters.need(true);
                 audit.doubtful = true;
                 continue;
             };
@@ -384,7 +376,7 @@ impl Custody {
     }
 
     /// A peer said what it holds, or did not answer.
-    pub(in crate::custody) fn handle_holds(
+    pub(super) fn handle_holds(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -453,65 +445,4 @@ impl Custody {
             self.weigh(now, ring, slot, shape, &audit);
         }
     }
-
-    /// The primary of a stripe it has repaired wants it audited: by the next peers in turn, until one finds
-    /// all.
-    pub(in crate::custody) fn want_audit(
-        &mut self,
-        now: Time,
-        slot: Slot,
-        responsible: &Candidates,
-    ) -> Option<Time> {
-        let others: Vec<Handle> = responsible
-            .iter()
-            .map(|(peer, _)| *peer)
-            .filter(|peer| *peer != ME && self.peers.is_alive(*peer))
-            .collect();
-        let known = self.reports.stripes.get_mut(&slot)?;
-        let unaudited = known.unaudited.as_mut()?;
-        if unaudited.due <= now {
-            let turn = unaudited.asked.checked_rem(others.len()).unwrap_or(0);
-            unaudited.auditor = others.get(turn).copied();
-            unaudited.asked += 1;
-            unaudited.due = now + RETRY;
-            if let Some(auditor) = unaudited.auditor {
-                self.peers.get_mut(auditor).outbox.audit(slot.stripe);
-                self.peers.arm(auditor);
-            }
-        }
-        Some(unaudited.due)
-    }
-
-    /// Somebody has audited a stripe. What is audited short is reported again soon, and audited again.
-    pub(in crate::custody) fn handle_audited(&mut self, now: Time, from: Handle, slot: Slot, total: u8) {
-        let Some(known) = self.reports.stripes.get_mut(&slot) else {
-            return;
-        };
-        let Some(unaudited) = known
-            .unaudited
-            .as_mut()
-            .filter(|asked| asked.auditor == Some(from))
-        else {
-            return;
-        };
-        if total >= known.shape.n {
-            known.unaudited = None;
-        } else {
-            let turns = u32::try_from(unaudited.asked).unwrap_or(u32::MAX);
-            let wait = self.config.exchange_dirty.saturating_mul(turns).min(ROUND);
-            unaudited.due = now + wait;
-            let holders: Vec<Handle> = known.claims.iter().map(|claim| claim.peer).collect();
-            for holder in holders.into_iter().filter(|holder| *holder != ME) {
-                self.peers.get_mut(holder).outbox.solicit(now);
-                self.peers.arm(holder);
-            }
-        }
-        self.reports.dirty.insert(slot);
-    }
-}
-
-/// How many peers of a stripe come before this one.
-pub(in crate::custody) fn rank(responsible: &Candidates) -> Option<u32> {
-    let rank = responsible.iter().position(|(peer, _)| *peer == ME);
-    rank.and_then(|rank| u32::try_from(rank).ok())
 }

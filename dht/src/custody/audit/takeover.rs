@@ -8,14 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::custody::audit::{Audit, MAX_AUDITS, rank};
+use super::{Audit, MAX_AUDITS};
+use crate::custody::candidates::{Candidates, rank};
 use crate::custody::key::Slot;
-use crate::custody::peers::{Handle, ME};
-use crate::custody::primary::RETRY;
-use crate::custody::primary::plan::{self, Candidates, Decision, Survey};
-use crate::custody::primary::reports::{Claim, KnownStripe};
+use crate::custody::peers::Handle;
 use crate::custody::sync::DEADLINE;
-use crate::custody::{Custody, Shape, TOMBSTONE};
+use crate::custody::{Custody, RETRY, Shape};
 use crate::{Flaw, Membership, Time};
 
 /// How often a primary that says that it is at work is believed, for one loss.
@@ -27,7 +25,7 @@ const NO_ROOM: Duration = Duration::from_secs(1);
 
 /// A stripe of which the last audits missed an index.
 #[derive(Debug)]
-pub(in crate::custody) struct Short {
+pub(super) struct Short {
     since: Time,
     /// When an audit last saw an index, if one did since.
     seen: BTreeMap<u8, Time>,
@@ -36,13 +34,13 @@ pub(in crate::custody) struct Short {
     /// How many audits in a row were in doubt.
     doubts: u32,
     /// The timer of the next audit.
-    pub(in crate::custody) wake: Option<Time>,
+    pub(super) wake: Option<Time>,
 }
 
 impl Custody {
     /// A stripe held here was audited: remembers which indices were not seen since when, and takes over if
     /// that is too long.
-    pub(in crate::custody) fn weigh(
+    pub(super) fn weigh(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -103,7 +101,7 @@ impl Custody {
         } else {
             let holders: Vec<Handle> = audit.held.iter().map(|(_, peer)| *peer).collect();
             let policy_peers = self.policy_peers(now, ring, slot, shape, &holders);
-            self.take_over(now, slot, (shape, missing), &policy_peers, audit);
+            self.take_over(now, slot, (shape, &missing), &policy_peers, audit);
             now + RETRY.max(patience)
         };
         self.audits.wake(slot, Some(next));
@@ -112,12 +110,7 @@ impl Custody {
     /// Has the tombstone of a short stripe copied here from one of those that say they have it.
     fn ask_for_proof(&mut self, now: Time, slot: Slot, shape: Shape, from: &BTreeSet<Handle>) {
         if let Some(from) = from.first().copied().filter(|_| self.has_room(now)) {
-            let copy = Decision::Copy {
-                index: TOMBSTONE,
-                from,
-                to: ME,
-            };
-            self.perform(now, slot, shape, copy);
+            self.fetch_tombstone(now, slot, shape, from);
         }
     }
 
@@ -126,25 +119,15 @@ impl Custody {
         &mut self,
         now: Time,
         slot: Slot,
-        (shape, missing): (Shape, Vec<u8>),
+        (shape, missing): (Shape, &[u8]),
         candidates: &Candidates,
         audit: &Audit,
     ) {
-        let survey = Survey {
-            live: audit.held.iter().copied().collect(),
-            ..Survey::default()
-        };
-        let claims = audit.held.iter().map(|(index, peer)| Claim {
-            peer: *peer,
-            index: *index,
-            committed: true,
-        });
-        let known = KnownStripe::of(shape, claims);
         // Whom the policy names in place of the dead need not be whom it named for the audit.
         let silent = |peer: &Handle| audit.again.contains(peer) && !audit.answered.contains(peer);
         let there = candidates.iter().filter(|(peer, _)| !silent(peer));
         let there: Vec<_> = there.copied().collect();
-        let decision = plan::regenerate(now, &known, (&survey, &missing), &self.peers, &there);
-        self.audits.taken_over_total += u64::from(self.perform(now, slot, shape, decision));
+        let begun = self.regenerate(now, slot, (shape, missing), &audit.held, &there);
+        self.audits.taken_over_total += u64::from(begun);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::custody::key::{ShardKey, Slot};
+use crate::custody::message::Entry;
 use crate::custody::peers::Handle;
 use crate::custody::sweep::Sweep;
 use crate::custody::timers::Timers;
@@ -26,21 +27,47 @@ pub(in crate::custody) enum Tenure {
 /// One shard held.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::custody) struct Held {
-    pub(in crate::custody) shape: Shape,
-    pub(in crate::custody) tenure: Tenure,
+    pub(super) shape: Shape,
+    pub(super) tenure: Tenure,
     /// Whom it is reported to; none until the ring was asked.
-    pub(in crate::custody) primary: Option<Handle>,
+    pub(super) primary: Option<Handle>,
     /// The primary was taken from another peer's hint, once per change of the membership.
-    pub(in crate::custody) hinted: bool,
+    pub(super) hinted: bool,
     /// Others may have dropped theirs in favour of it: its writer cannot take it back any more.
-    pub(in crate::custody) vouched: bool,
+    pub(super) vouched: bool,
     /// The lease timer.
-    pub(in crate::custody) wake: Option<Time>,
+    pub(super) wake: Option<Time>,
 }
 
 impl Held {
+    pub(in crate::custody) fn new(shape: Shape, tenure: Tenure, primary: Option<Handle>) -> Self {
+        Self {
+            shape,
+            tenure,
+            primary,
+            hinted: false,
+            vouched: false,
+            wake: None,
+        }
+    }
+
+    /// Whether it is reported to this peer.
+    pub(in crate::custody) fn is_reported_to(&self, peer: Handle) -> bool {
+        self.primary == Some(peer)
+    }
+
+    /// What a report says of it.
+    pub(in crate::custody) fn entry(&self, key: ShardKey) -> Entry {
+        Entry {
+            stripe: key.slot.stripe,
+            index: key.index,
+            shape: self.shape,
+            committed: self.is_committed(),
+        }
+    }
+
     /// Whether it is there to stay; tombstones are.
-    pub(in crate::custody) fn is_committed(&self) -> bool {
+    pub(super) fn is_committed(&self) -> bool {
         match self.tenure {
             Tenure::Committed | Tenure::Deleted { .. } => true,
             Tenure::Pending { .. } => false,
@@ -50,17 +77,17 @@ impl Held {
 
 /// All shards held.
 #[derive(Debug, Default)]
-pub(in crate::custody) struct Inventory {
-    pub(in crate::custody) shards: BTreeMap<ShardKey, Held>,
+pub(super) struct Inventory {
+    pub(super) shards: BTreeMap<ShardKey, Held>,
     /// Shards whose primary is not known yet.
-    pub(in crate::custody) fresh: BTreeSet<ShardKey>,
-    pub(in crate::custody) leases: Timers<ShardKey>,
-    pub(in crate::custody) sweep: Sweep<ShardKey>,
+    pub(super) fresh: BTreeSet<ShardKey>,
+    pub(super) leases: Timers<ShardKey>,
+    pub(super) sweep: Sweep<ShardKey>,
 }
 
 impl Inventory {
     /// The shards of one stripe.
-    pub(in crate::custody) fn of(&self, stripe: Id) -> impl Iterator<Item = (ShardKey, &Held)> {
+    pub(super) fn of(&self, stripe: Id) -> impl Iterator<Item = (ShardKey, &Held)> {
         let slot = Slot::of(stripe);
         let first = ShardKey { slot, index: 0 };
         let last = ShardKey { slot, index: u8::MAX };
@@ -68,29 +95,29 @@ impl Inventory {
     }
 
     /// Whether this shard is held and committed.
-    pub(in crate::custody) fn has_committed(&self, key: ShardKey) -> bool {
+    pub(super) fn has_committed(&self, key: ShardKey) -> bool {
         self.shards.get(&key).is_some_and(Held::is_committed)
     }
 
     /// Whether the tombstone of the stripe is held.
-    pub(in crate::custody) fn is_deleted(&self, stripe: Id) -> bool {
+    pub(super) fn is_deleted(&self, stripe: Id) -> bool {
         self.shards.contains_key(&ShardKey::new(stripe, TOMBSTONE))
     }
 
     /// Whether a pending shard of the stripe is held.
-    pub(in crate::custody) fn has_pending(&self, stripe: Id) -> bool {
+    pub(super) fn has_pending(&self, stripe: Id) -> bool {
         self.of(stripe).any(|(_, held)| !held.is_committed())
     }
 
     /// Arms the lease timer of a shard.
-    pub(in crate::custody) fn arm(&mut self, key: ShardKey, at: Option<Time>) {
+    pub(super) fn arm(&mut self, key: ShardKey, at: Option<Time>) {
         if let Some(held) = self.shards.get_mut(&key) {
             self.leases.rearm(key, &mut held.wake, at);
         }
     }
 
     /// The next shards whose primary must be (re)considered, at most `limit`.
-    pub(in crate::custody) fn unsettled(&mut self, limit: usize) -> Vec<ShardKey> {
+    pub(super) fn unsettled(&mut self, limit: usize) -> Vec<ShardKey> {
         let mut keys = self.sweep.slice(&self.shards, limit);
         while keys.len() < limit
             && let Some(key) = self.fresh.pop_first()

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::custody::holder::inventory::{Held, Tenure};
+use super::inventory::{Held, Tenure};
 use crate::custody::key::{ShardKey, Slot};
 use crate::custody::message::Status;
 use crate::custody::peers::{Handle, ME};
+use crate::custody::primary::reports::KnownStripe;
 use crate::custody::sync::DEADLINE;
 use crate::custody::{Custody, Effect};
 use crate::{Flaw, Id, Membership, Time};
@@ -18,7 +19,7 @@ const LONELY_DELAYS: u32 = 10;
 
 /// Questions about one stripe on their way.
 #[derive(Debug)]
-pub(in crate::custody) struct Inquiry {
+pub(super) struct Inquiry {
     waiting: BTreeSet<Handle>,
     begun: Time,
     /// Somebody did not answer.
@@ -26,17 +27,17 @@ pub(in crate::custody) struct Inquiry {
 }
 
 /// Inquiries by stripe.
-pub(in crate::custody) type Inquiries = BTreeMap<Id, Inquiry>;
+pub(super) type Inquiries = BTreeMap<Id, Inquiry>;
 
 impl Custody {
     /// What this peer knows of a stripe.
     pub(in crate::custody) fn status(&self, stripe: Id) -> Status {
-        if self.inventory.is_deleted(stripe) {
+        if self.holder.inventory.is_deleted(stripe) {
             return Status::None;
         }
-        let known = self.reports.stripes.get(&Slot::of(stripe));
-        let mut shards = self.inventory.of(stripe).peekable();
-        if known.is_some_and(crate::custody::primary::reports::KnownStripe::is_committed) {
+        let known = self.primary.known(Slot::of(stripe));
+        let mut shards = self.holder.inventory.of(stripe).peekable();
+        if known.is_some_and(KnownStripe::is_committed) {
             Status::Committed
         } else if shards.peek().is_none() {
             Status::None
@@ -48,23 +49,25 @@ impl Custody {
     }
 
     /// The timer of a pending shard or of a tombstone fired.
-    pub(in crate::custody) fn handle_lease(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
-        let Some(held) = self.inventory.shards.get_mut(&key) else {
+    pub(super) fn handle_lease(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
+        let Some(held) = self.holder.inventory.shards.get_mut(&key) else {
             return;
         };
         held.wake = None;
         let (until, writer) = match held.tenure {
             Tenure::Pending { until, writer } => (until, writer),
             Tenure::Deleted { until } if until <= now => return self.drop_shard(now, key, false),
-            Tenure::Deleted { until } => return self.inventory.arm(key, Some(until)),
+            Tenure::Deleted { until } => return self.holder.inventory.arm(key, Some(until)),
             Tenure::Committed => return,
         };
         if now < until {
-            self.inventory.arm(key, Some(until));
+            self.holder.inventory.arm(key, Some(until));
             return;
         }
         // Whatever comes of the questions, the shard is looked at again.
-        self.inventory.arm(key, Some(now + self.config.pending_lease / 4));
+        self.holder
+            .inventory
+            .arm(key, Some(now + self.config.pending_lease / 4));
         let stripe = key.slot.stripe;
         if self.status(stripe) == Status::Committed {
             self.effects.push_back(Effect::Commit { stripe });
@@ -88,7 +91,7 @@ impl Custody {
             self.peers.arm(*peer);
         }
         let nobody = waiting.is_empty();
-        self.inquiries.insert(
+        self.holder.inquiries.insert(
             stripe,
             Inquiry {
                 waiting,
@@ -109,7 +112,7 @@ impl Custody {
         stripe: Id,
         status: Option<Status>,
     ) {
-        let Some(inquiry) = self.inquiries.get_mut(&stripe) else {
+        let Some(inquiry) = self.holder.inquiries.get_mut(&stripe) else {
             return;
         };
         if !inquiry.waiting.remove(&from) {
@@ -117,8 +120,8 @@ impl Custody {
         }
         match status {
             Some(Status::Committed) => {
-                self.inquiries.remove(&stripe);
-                if self.inventory.has_pending(stripe) {
+                self.holder.inquiries.remove(&stripe);
+                if self.holder.inventory.has_pending(stripe) {
                     self.effects.push_back(Effect::Commit { stripe });
                 }
                 return;
@@ -136,6 +139,7 @@ impl Custody {
         // Old answers count for nothing: the event loop may have stalled since, and a commit have come to
         // the others.
         let unsure = self
+            .holder
             .inquiries
             .remove(&stripe)
             .is_none_or(|inquiry| inquiry.unsure || now.since(inquiry.begun) > DEADLINE);
@@ -155,7 +159,7 @@ impl Custody {
             Tenure::Pending { until, .. } => until <= now,
             Tenure::Committed | Tenure::Deleted { .. } => false,
         };
-        let of_stripe = self.inventory.of(stripe);
+        let of_stripe = self.holder.inventory.of(stripe);
         let dropped: Vec<ShardKey> = of_stripe
             .filter(|(_, held)| ended(held))
             .map(|(key, _)| key)

@@ -1,26 +1,123 @@
-//! The holder: keeps the inventory in step with the local store, and each shard in what is reported to its
+//! The holder: it keeps the inventory in step with the local store, and reports each shard to the shard's
 //! primary.
+//!
+//! It drops pending shards whose lease ended (`lease`), and excess ones by the safe rule (`search`, `trim`).
 
-pub(super) mod inventory;
-pub(super) mod lease;
-pub(super) mod search;
-pub(super) mod trim;
+mod inventory;
+mod lease;
+mod search;
+mod trim;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::time::Duration;
 
-use crate::custody::holder::inventory::{Held, Tenure};
-use crate::custody::key::ShardKey;
-use crate::custody::peers::{Handle, ME};
-use crate::custody::primary::reports::Claim;
-use crate::custody::{Custody, Effect, Holding, State, TOMBSTONE};
-use crate::{Flaw, Id, Time};
+use self::inventory::Inventory;
+pub(super) use self::inventory::{Held, Tenure};
+use self::lease::Inquiries;
+use self::search::Searches;
+use self::trim::Trims;
+use super::key::ShardKey;
+use super::peers::{Handle, ME};
+use super::types::is_shard;
+use super::{Custody, Effect, Holding, Reported, SLICE, Shape, State, TOMBSTONE};
+use crate::{Flaw, Id, Membership, Time};
+
+/// What this peer holds, and what it is about to drop.
+#[derive(Debug)]
+pub(super) struct Holder {
+    inventory: Inventory,
+    trims: Trims,
+    searches: Searches,
+    /// Shards the driver was asked to drop and may still find in the store.
+    dropping: BTreeSet<ShardKey>,
+    inquiries: Inquiries,
+}
+
+impl Holder {
+    pub(super) fn new(pin: Duration, instance: u64) -> Self {
+        Self {
+            inventory: Inventory::default(),
+            trims: Trims::new(pin, instance),
+            searches: Searches::default(),
+            dropping: BTreeSet::new(),
+            inquiries: Inquiries::new(),
+        }
+    }
+
+    pub(super) fn shards(&self) -> &BTreeMap<ShardKey, Held> {
+        &self.inventory.shards
+    }
+
+    /// Whether the tombstone of the stripe is held.
+    pub(super) fn is_deleted(&self, stripe: Id) -> bool {
+        self.inventory.is_deleted(stripe)
+    }
+
+    /// Whether a pending shard of the stripe is held.
+    pub(super) fn has_pending(&self, stripe: Id) -> bool {
+        self.inventory.has_pending(stripe)
+    }
+
+    /// The shape of a stripe of which anything is held.
+    pub(super) fn shape_of(&self, stripe: Id) -> Option<Shape> {
+        self.inventory.of(stripe).next().map(|(_, held)| held.shape)
+    }
+
+    /// The shape of a stripe that is not deleted and of which a committed shard, or the locator, is held.
+    pub(super) fn shape_of_committed(&self, stripe: Id) -> Option<Shape> {
+        let mut shards = self.inventory.of(stripe);
+        let shard = shards.find(|(key, held)| key.index != TOMBSTONE && held.is_committed());
+        let shape = shard.map(|(_, held)| held.shape);
+        shape.filter(|_| !self.is_deleted(stripe))
+    }
+
+    /// The trim of `peer` for which a shard was pinned is done.
+    pub(super) fn release(&mut self, key: ShardKey, peer: Handle, trim: u64) {
+        self.trims.release(key, peer, trim);
+    }
+
+    /// Whether a trim waits for `peer` to confirm `key`.
+    pub(super) fn waits(&self, key: ShardKey, peer: Handle) -> bool {
+        self.trims.waits(key, peer)
+    }
+
+    /// Who is legal, stays and precedes may not be so any more.
+    pub(super) fn membership_changed(&mut self) {
+        self.trims.give_up();
+    }
+
+    /// The primary of every shard is looked at again.
+    pub(super) fn start_sweep(&mut self) {
+        self.inventory.sweep.start();
+    }
+
+    /// Whether shards wait for their primary to be found for the first time.
+    pub(super) fn has_fresh(&self) -> bool {
+        !self.inventory.fresh.is_empty()
+    }
+
+    /// Whether shards wait for their primary to be looked at.
+    pub(super) fn is_busy(&self) -> bool {
+        self.inventory.sweep.is_running() || self.has_fresh()
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        let timers = [
+            self.inventory.leases.next(),
+            self.trims.poll_timeout(),
+            self.searches.poll_timeout(),
+        ];
+        timers.into_iter().flatten().min()
+    }
+}
 
 impl Custody {
     /// The local store holds a shard, durable and verified. Again for a held one: a later lease end, or
     /// committed; a committed one never becomes pending. An index that the stripe does not have is ignored. A
     /// tombstone beats shards, whichever came first: those are to be dropped.
     pub fn insert(&mut self, now: Time, holding: Holding) {
-        self.now = now;
+        self.schedule.now = now;
         let key = ShardKey::new(holding.stripe, holding.index);
         let (tenure, fits) = match holding.state {
             State::Committed => (Tenure::Committed, holding.index != TOMBSTONE),
@@ -33,23 +130,16 @@ impl Custody {
         if !holding.shape.is_valid() || !holding.shape.has(holding.index) || !fits {
             return;
         }
-        self.needs_roster |= holding.shape.placement.needs_roster();
-        if self.inventory.shards.contains_key(&key) {
+        self.rosters.need(holding.shape.placement.needs_roster());
+        if self.holder.inventory.shards.contains_key(&key) {
             self.set_tenure(now, key, tenure);
             return;
         }
-        let held = Held {
-            shape: holding.shape,
-            tenure,
-            primary: None,
-            hinted: false,
-            vouched: false,
-            wake: None,
-        };
-        self.inventory.shards.insert(key, held);
-        self.inventory.fresh.insert(key);
+        let held = Held::new(holding.shape, tenure, None);
+        self.holder.inventory.shards.insert(key, held);
+        self.holder.inventory.fresh.insert(key);
         self.arm_lease(key);
-        if self.inventory.is_deleted(holding.stripe) {
+        if self.holder.inventory.is_deleted(holding.stripe) {
             let shards = self.keys_of(holding.stripe).into_iter();
             for key in shards.filter(|key| key.index != TOMBSTONE) {
                 self.drop_shard(now, key, false);
@@ -59,18 +149,18 @@ impl Custody {
 
     /// The local store committed all its shards of a stripe.
     pub fn committed(&mut self, now: Time, stripe: Id) {
-        self.now = now;
+        self.schedule.now = now;
         for key in self.keys_of(stripe) {
             self.set_tenure(now, key, Tenure::Committed);
         }
-        self.inquiries.remove(&stripe);
+        self.holder.inquiries.remove(&stripe);
     }
 
     /// The writer renewed the lease of the pending shards of a stripe.
     pub fn renew(&mut self, now: Time, stripe: Id, until: Time) {
-        self.now = now;
+        self.schedule.now = now;
         for key in self.keys_of(stripe) {
-            let tenure = self.inventory.shards.get(&key).map(|held| held.tenure);
+            let tenure = self.holder.inventory.shards.get(&key).map(|held| held.tenure);
             if let Some(Tenure::Pending { writer, .. }) = tenure {
                 self.set_tenure(now, key, Tenure::Pending { until, writer });
             }
@@ -79,15 +169,15 @@ impl Custody {
 
     /// The local store lost or removed a shard.
     pub fn removed(&mut self, now: Time, stripe: Id, index: u8) {
-        self.now = now;
+        self.schedule.now = now;
         let key = ShardKey::new(stripe, index);
-        self.dropping.remove(&key);
+        self.holder.dropping.remove(&key);
         self.erase(now, key);
     }
 
     /// The local store holds a shard that was to be dropped, still or again.
     pub fn spared(&mut self, stripe: Id, index: u8) {
-        self.dropping.remove(&ShardKey::new(stripe, index));
+        self.holder.dropping.remove(&ShardKey::new(stripe, index));
     }
 
     /// Whoever stored a shard wants it back, which the driver may do now: until [`Self::removed`] or
@@ -95,17 +185,17 @@ impl Custody {
     /// that was confirmed before.
     pub fn begin_discard(&mut self, stripe: Id, index: u8) -> bool {
         let key = ShardKey::new(stripe, index);
-        let held = self.inventory.shards.get(&key);
+        let held = self.holder.inventory.shards.get(&key);
         let promised = held.is_some_and(|held| held.is_committed() && held.vouched);
         if !promised {
-            self.dropping.insert(key);
+            self.holder.dropping.insert(key);
         }
         !promised
     }
 
     /// All that is held counts as confirmed to others.
     pub fn vouch_for_all(&mut self) {
-        for held in self.inventory.shards.values_mut() {
+        for held in self.holder.inventory.shards.values_mut() {
             held.vouched = true;
         }
     }
@@ -116,28 +206,36 @@ impl Custody {
         let after = after.map_or(Bound::Unbounded, |(stripe, index)| {
             Bound::Excluded(ShardKey::new(stripe, index))
         });
-        let held = self.inventory.shards.range((after, Bound::Unbounded)).take(limit);
+        let held = self
+            .holder
+            .inventory
+            .shards
+            .range((after, Bound::Unbounded))
+            .take(limit);
         held.map(|(key, _)| (key.slot.stripe, key.index)).collect()
     }
 
     /// Whether a shard or tombstone is believed to be held.
     pub fn believes(&self, stripe: Id, index: u8) -> bool {
-        self.inventory.shards.contains_key(&ShardKey::new(stripe, index))
+        self.holder
+            .inventory
+            .shards
+            .contains_key(&ShardKey::new(stripe, index))
     }
 
     fn erase(&mut self, now: Time, key: ShardKey) {
         self.retract(now, key);
-        self.inventory.arm(key, None);
-        self.inventory.shards.remove(&key);
-        self.inventory.fresh.remove(&key);
-        self.trims.forget(key);
-        self.searches.forget(key);
+        self.holder.inventory.arm(key, None);
+        self.holder.inventory.shards.remove(&key);
+        self.holder.inventory.fresh.remove(&key);
+        self.holder.trims.forget(key);
+        self.holder.searches.forget(key);
     }
 
     /// Forgets a shard and has it removed; `expired` when its lease ended, as opposed to a excess one.
-    pub(in crate::custody) fn drop_shard(&mut self, now: Time, key: ShardKey, expired: bool) {
+    fn drop_shard(&mut self, now: Time, key: ShardKey, expired: bool) {
         self.erase(now, key);
-        self.dropping.insert(key);
+        self.holder.dropping.insert(key);
         self.effects.push_back(Effect::Drop {
             stripe: key.slot.stripe,
             index: key.index,
@@ -145,20 +243,20 @@ impl Custody {
         });
     }
 
-    pub(in crate::custody) fn keys_of(&self, stripe: Id) -> Vec<ShardKey> {
-        self.inventory.of(stripe).map(|(key, _)| key).collect()
+    pub(super) fn keys_of(&self, stripe: Id) -> Vec<ShardKey> {
+        self.holder.inventory.of(stripe).map(|(key, _)| key).collect()
     }
 
     fn arm_lease(&mut self, key: ShardKey) {
-        let at = match self.inventory.shards.get(&key).map(|held| held.tenure) {
+        let at = match self.holder.inventory.shards.get(&key).map(|held| held.tenure) {
             Some(Tenure::Pending { until, .. } | Tenure::Deleted { until }) => Some(until),
             Some(Tenure::Committed) | None => None,
         };
-        self.inventory.arm(key, at);
+        self.holder.inventory.arm(key, at);
     }
 
     fn set_tenure(&mut self, now: Time, key: ShardKey, tenure: Tenure) {
-        let Some(held) = self.inventory.shards.get_mut(&key) else {
+        let Some(held) = self.holder.inventory.shards.get_mut(&key) else {
             return;
         };
         if held.is_committed() {
@@ -167,7 +265,12 @@ impl Custody {
         held.tenure = tenure;
         self.arm_lease(key);
         if tenure == Tenure::Committed {
-            let primary = self.inventory.shards.get(&key).and_then(|held| held.primary);
+            let primary = self
+                .holder
+                .inventory
+                .shards
+                .get(&key)
+                .and_then(|held| held.primary);
             if let Some(primary) = primary.filter(|primary| *primary != ME) {
                 let outgoing = &mut self.peers.get_mut(primary).outgoing;
                 outgoing.remove(now, key, false, &self.config);
@@ -178,20 +281,14 @@ impl Custody {
 
     /// Takes a shard into what is reported to its primary.
     fn announce(&mut self, now: Time, key: ShardKey) {
-        let Some(held) = self.inventory.shards.get(&key) else {
+        let Some(held) = self.holder.inventory.shards.get(&key) else {
             return;
         };
         let committed = held.is_committed();
         match held.primary {
             Some(ME) => {
-                let claim = Claim {
-                    peer: ME,
-                    index: key.index,
-                    committed,
-                };
-                let record = &mut self.peers.get_mut(ME).incoming.fingerprints;
-                let retry_at = now + self.config.settle();
-                self.reports.claim(key, held.shape, claim, record, retry_at);
+                let shape = held.shape;
+                self.report_own(now, key, shape, committed);
             }
             Some(primary) => {
                 let outgoing = &mut self.peers.get_mut(primary).outgoing;
@@ -204,13 +301,12 @@ impl Custody {
 
     /// Takes a shard out of what is reported to its primary.
     fn retract(&mut self, now: Time, key: ShardKey) {
-        let Some(held) = self.inventory.shards.get(&key) else {
+        let Some(held) = self.holder.inventory.shards.get(&key) else {
             return;
         };
         match held.primary {
             Some(ME) => {
-                let record = &mut self.peers.get_mut(ME).incoming.fingerprints;
-                self.reports.withdraw(now, key, ME, record);
+                self.withdraw_own(now, key);
             }
             Some(primary) => {
                 let outgoing = &mut self.peers.get_mut(primary).outgoing;
@@ -221,14 +317,8 @@ impl Custody {
         }
     }
 
-    pub(in crate::custody) fn set_primary(
-        &mut self,
-        now: Time,
-        key: ShardKey,
-        primary: Option<Handle>,
-        hinted: bool,
-    ) {
-        let Some(held) = self.inventory.shards.get_mut(&key) else {
+    fn set_primary(&mut self, now: Time, key: ShardKey, primary: Option<Handle>, hinted: bool) {
+        let Some(held) = self.holder.inventory.shards.get_mut(&key) else {
             return;
         };
         held.hinted = hinted;
@@ -237,9 +327,60 @@ impl Custody {
             return;
         }
         self.retract(now, key);
-        if let Some(held) = self.inventory.shards.get_mut(&key) {
+        if let Some(held) = self.holder.inventory.shards.get_mut(&key) {
             held.primary = primary;
         }
         self.announce(now, key);
+    }
+
+    /// A primary answered a report.
+    pub(super) fn handle_reported(
+        &mut self,
+        now: Time,
+        ring: &impl Membership,
+        primary: Handle,
+        reported: &Reported,
+    ) {
+        let jitter = self.jitter();
+        let outgoing = &mut self.peers.get_mut(primary).outgoing;
+        match &reported.differs {
+            None => outgoing.agreed(now, &self.config, jitter),
+            Some(theirs) => outgoing.differs(now, theirs, &self.config),
+        }
+        for (stripe, peer) in &reported.elsewhere {
+            if !ring.is_alive(*peer) && *peer != ring.me() {
+                self.discover(now, *stripe);
+                continue;
+            }
+            let hint = self.peers.intern(now, *peer, true);
+            for key in self.keys_of(*stripe) {
+                let held = self.holder.inventory.shards.get(&key);
+                // A second hint would be a contradiction: this peer's own view has to settle it.
+                if held.is_some_and(|held| held.primary == Some(primary) && !held.hinted) {
+                    self.set_primary(now, key, Some(hint), true);
+                }
+            }
+        }
+    }
+
+    /// Finds the primaries of shards, and ends trims, searches and leases that are due.
+    pub(super) fn handle_holder_timeout(&mut self, now: Time, ring: &impl Membership) {
+        for key in self.holder.inventory.unsettled(SLICE) {
+            let primary = self.primary_of(ring, key.slot.stripe);
+            let primary = primary.map(|primary| self.peers.intern(now, primary, true));
+            self.set_primary(now, key, primary, false);
+        }
+        self.holder.trims.handle_timeout(now);
+        self.handle_searches(now, ring);
+        while let Some(key) = self.holder.inventory.leases.pop_due(now) {
+            self.handle_lease(now, ring, key);
+        }
+    }
+
+    /// The most shards that a stripe has of which one is held here; 0 if there is none.
+    pub fn widest(&self) -> u8 {
+        let shards = self.holder.inventory.shards.iter();
+        let shards = shards.filter(|(key, held)| is_shard(key.index) && held.is_committed());
+        shards.map(|(_, held)| held.shape.n).max().unwrap_or(0)
     }
 }

@@ -23,9 +23,10 @@ use crate::custody::key::{ShardKey, Slot};
 use crate::custody::matching::{Matching, by_index};
 use crate::custody::message::{Holds, TrimOrder};
 use crate::custody::peers::{Handle, ME};
+use crate::custody::primary::reports::KnownStripe;
 use crate::custody::types::is_shard;
 use crate::custody::{Custody, Shape};
-use crate::{Flaw, Membership, Peer, PeerState, Time};
+use crate::{Flaw, Membership, PeerState, Time};
 
 /// Searches at one time; the orders of one peer begin an eighth of them at most, this peer's own half.
 const MAX_SEARCHES: usize = 8192;
@@ -73,7 +74,7 @@ impl Pause {
 
 /// Shards whose witnesses are looked for, and those for which that was in vain lately.
 #[derive(Debug, Default)]
-pub(in crate::custody) struct Searches {
+pub(super) struct Searches {
     open: BTreeMap<ShardKey, Search>,
     begun: BTreeSet<(Time, ShardKey)>,
     /// How many were begun on whose order.
@@ -116,7 +117,7 @@ impl Searches {
 
     /// A search was in vain: the next one for this shard waits, longer each time, until a moment that it
     /// shares with others.
-    pub(in crate::custody) fn pause(&mut self, now: Time, key: ShardKey) {
+    fn pause(&mut self, now: Time, key: ShardKey) {
         let pause = self.pauses.entry(key).or_default();
         let span = PAUSE * 2u32.pow(pause.vain);
         pause.vain = (pause.vain + 1).min(DOUBLINGS);
@@ -127,7 +128,7 @@ impl Searches {
     }
 
     /// `peer` did not confirm for the trim of a shard.
-    pub(in crate::custody) fn denied(&mut self, now: Time, key: ShardKey, peer: Handle) {
+    pub(super) fn denied(&mut self, now: Time, key: ShardKey, peer: Handle) {
         self.pause(now, key);
         let deniers = &mut self.pauses.entry(key).or_default().deniers;
         if deniers.len() >= MAX_DENIERS {
@@ -143,14 +144,14 @@ impl Searches {
 
     /// A shard was dropped as excess. Should it come back, whoever had it dropped may have lied: it stays
     /// longer each time.
-    pub(in crate::custody) fn dropped(&mut self, now: Time, key: ShardKey) {
+    pub(super) fn dropped(&mut self, now: Time, key: ShardKey) {
         let pause = self.pauses.entry(key).or_default();
         pause.dropped = (pause.dropped + 1).min(MOST_DOUBLINGS);
         pause.until = now + pause.longest();
     }
 
     /// The shard is gone.
-    pub(in crate::custody) fn forget(&mut self, key: ShardKey) {
+    pub(super) fn forget(&mut self, key: ShardKey) {
         self.end(key);
     }
 
@@ -172,22 +173,22 @@ impl Searches {
         }
     }
 
-    pub(in crate::custody) fn poll_timeout(&self) -> Option<Time> {
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
         self.begun.first().map(|(begun, _)| *begun + LIMIT)
     }
 }
 
 impl Custody {
     /// Ends the searches that took long enough.
-    pub(in crate::custody) fn handle_searches(&mut self, now: Time, ring: &impl Membership) {
-        while let Some(key) = self.searches.pop_due(now) {
+    pub(super) fn handle_searches(&mut self, now: Time, ring: &impl Membership) {
+        while let Some(key) = self.holder.searches.pop_due(now) {
             self.conclude_search(now, ring, key);
         }
-        self.searches.prune(now);
+        self.holder.searches.prune(now);
     }
 
     /// Somebody says that a shard held here is in excess: asks those that may hold the stripe what they hold.
-    pub(in crate::custody) fn search(
+    pub(super) fn search(
         &mut self,
         now: Time,
         ring: &impl Membership,
@@ -195,7 +196,7 @@ impl Custody {
         ordered: Handle,
         order: &TrimOrder,
     ) {
-        if !self.searches.may_begin(now, key, ordered) {
+        if !self.holder.searches.may_begin(now, key, ordered) {
             return;
         }
         let responsible = self.responsible(now, ring, key.slot);
@@ -212,16 +213,13 @@ impl Custody {
             } else {
                 self.discover(now, order.stripe);
                 // They may be anywhere: the ring finds them only by getting to know all.
-                self.needs_roster |= shape.placement.needs_locators();
+                self.rosters.need(shape.placement.needs_locators());
             }
         }
         let primary = responsible.first().is_some_and(|(primary, _)| *primary == ME);
         let reported: BTreeSet<Handle> = if primary && shape.placement.needs_locators() {
-            let known = self.reports.stripes.get(&key.slot).into_iter();
-            let shards = known
-                .flat_map(|known| &known.claims)
-                .filter(|claim| is_shard(claim.index));
-            shards.map(|claim| claim.peer).collect()
+            let known = self.primary.known(key.slot).into_iter();
+            known.flat_map(KnownStripe::shard_holders).collect()
         } else {
             BTreeSet::new()
         };
@@ -236,22 +234,12 @@ impl Custody {
             held: BTreeSet::new(),
             reported,
         };
-        self.searches.resume(key, search);
+        self.holder.searches.resume(key, search);
         for peer in asked {
             self.peers.get_mut(peer).outbox.held(key.slot.stripe);
             self.peers.arm(peer);
         }
         self.conclude_search(now, ring, key);
-    }
-
-    /// A peer that others name, if the ring knows it alive: nobody else is remembered for a word.
-    pub(in crate::custody) fn intern_alive(
-        &mut self,
-        now: Time,
-        ring: &impl Membership,
-        peer: Peer,
-    ) -> Option<Handle> {
-        (peer == ring.me() || ring.is_alive(peer)).then(|| self.peers.intern(now, peer, true))
     }
 
     /// A peer said what it holds of a stripe, or did not answer.
@@ -265,7 +253,7 @@ impl Custody {
     ) {
         let first = ShardKey { slot, index: 0 };
         let last = ShardKey { slot, index: u8::MAX };
-        let open = self.searches.open.range(first..=last);
+        let open = self.holder.searches.open.range(first..=last);
         let waiting = open.filter(|(_, search)| search.waiting.contains(&from));
         let keys: Vec<ShardKey> = waiting.map(|(key, _)| *key).collect();
         if keys.is_empty() {
@@ -283,7 +271,7 @@ impl Custody {
             .filter_map(|peer| self.intern_alive(now, ring, *peer))
             .collect();
         for key in keys {
-            let Some(search) = self.searches.open.get_mut(&key) else {
+            let Some(search) = self.holder.searches.open.get_mut(&key) else {
                 continue;
             };
             if holds.is_none() && self.peers.is_alive(from) && now < search.begun + LIMIT {
@@ -311,9 +299,14 @@ impl Custody {
     /// Ends a search once those found suffice and have not denied it before, or it waits for nobody: then
     /// they are asked to confirm, or it was in vain.
     fn conclude_search(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
-        let held = self.inventory.shards.get(&key).filter(|held| held.is_committed());
+        let held = self
+            .holder
+            .inventory
+            .shards
+            .get(&key)
+            .filter(|held| held.is_committed());
         let shape = held.map(|held| held.shape);
-        let (Some(search), Some(shape)) = (self.searches.end(key), shape) else {
+        let (Some(search), Some(shape)) = (self.holder.searches.end(key), shape) else {
             return;
         };
         let n = usize::from(shape.n);
@@ -322,12 +315,12 @@ impl Custody {
         } else {
             BTreeMap::new()
         };
-        let preferred = |peer: &Handle| !self.searches.has_denied(key, *peer);
+        let preferred = |peer: &Handle| !self.holder.searches.has_denied(key, *peer);
         let suffice = keepers.len() >= n && keepers.values().all(preferred);
         if !suffice && !search.waiting.is_empty() {
-            self.searches.resume(key, search);
+            self.holder.searches.resume(key, search);
         } else if keepers.len() < n || !self.begin_trim(now, key, &keepers) {
-            self.searches.pause(now, key);
+            self.holder.searches.pause(now, key);
         }
     }
 
@@ -384,7 +377,7 @@ impl Custody {
             .filter(audits)
             .collect();
         let holders = by_index(shape.n, &held.iter().copied(), |peer| {
-            (self.searches.has_denied(key, peer), position(peer), peer)
+            (self.holder.searches.has_denied(key, peer), position(peer), peer)
         });
         if self.config.has(Flaw::TrimForOne) {
             let first = holders

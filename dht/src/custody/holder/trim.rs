@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use crate::custody::holder::inventory::Tenure;
 use crate::custody::key::{ShardKey, Slot};
-use crate::custody::message::{Pin, TrimOrder};
+use crate::custody::message::{Pin, Question, TrimOrder};
 use crate::custody::peers::{Handle, ME};
 use crate::custody::{Custody, LOCATOR};
 use crate::{Flaw, Membership, PeerState, Time};
@@ -41,7 +41,7 @@ const MAX_ACTIVE: usize = 4096;
 const MAX_PINS: usize = 1 << 16;
 
 #[derive(Debug)]
-pub(in crate::custody) struct Trimming {
+pub(super) struct Trimming {
     number: u64,
     begun: Time,
     /// Who keeps the index.
@@ -52,7 +52,7 @@ pub(in crate::custody) struct Trimming {
 
 /// Trims begun here, and shards pinned here in favour of others' trims.
 #[derive(Debug)]
-pub(in crate::custody) struct Trims {
+pub(super) struct Trims {
     pin: Duration,
     active: BTreeMap<ShardKey, Trimming>,
     begun: BTreeSet<(Time, ShardKey)>,
@@ -66,7 +66,7 @@ pub(in crate::custody) struct Trims {
 }
 
 impl Trims {
-    pub(in crate::custody) fn new(pin: Duration, instance: u64) -> Self {
+    pub(super) fn new(pin: Duration, instance: u64) -> Self {
         Self {
             pin,
             last: instance >> 1,
@@ -80,7 +80,7 @@ impl Trims {
 
     /// Begins to trim a committed shard held here, which `keep` keeps, once all of `waiting` have confirmed.
     /// The number of the trim; none when it has begun already, or the shard is pinned, or there are too many.
-    pub(in crate::custody) fn begin(
+    pub(super) fn begin(
         &mut self,
         now: Time,
         key: ShardKey,
@@ -102,22 +102,17 @@ impl Trims {
         Some(self.last)
     }
 
-    pub(in crate::custody) fn is_active(&self, key: ShardKey) -> bool {
+    fn is_active(&self, key: ShardKey) -> bool {
         self.active.contains_key(&key)
     }
 
-    pub(in crate::custody) fn is_pinned(&self, now: Time, key: ShardKey) -> bool {
+    fn is_pinned(&self, now: Time, key: ShardKey) -> bool {
         let all = (key, ME, 0)..=(key, Handle::MAX, u64::MAX);
         self.pins.range(all).any(|(_, until)| now < *until)
     }
 
     /// Answers for a committed shard held here; yes pins it for the trim of another peer, if there is one.
-    pub(in crate::custody) fn confirm(
-        &mut self,
-        now: Time,
-        key: ShardKey,
-        pin: Option<(Handle, u64)>,
-    ) -> bool {
+    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: Option<(Handle, u64)>) -> bool {
         if self.is_active(key) {
             return false;
         }
@@ -134,7 +129,7 @@ impl Trims {
     }
 
     /// The trim of `peer` is done.
-    pub(in crate::custody) fn release(&mut self, key: ShardKey, peer: Handle, trim: u64) {
+    pub(super) fn release(&mut self, key: ShardKey, peer: Handle, trim: u64) {
         if self.pins.remove(&(key, peer, trim)).is_some()
             && let Some(theirs) = self.pinned.get_mut(&peer)
         {
@@ -144,12 +139,7 @@ impl Trims {
 
     /// `peer` confirmed `key`. Returns the shards that may be dropped now, with who keeps them and the number
     /// of the trim.
-    pub(in crate::custody) fn confirmed(
-        &mut self,
-        now: Time,
-        key: ShardKey,
-        peer: Handle,
-    ) -> Vec<(ShardKey, Handle, u64)> {
+    fn confirmed(&mut self, now: Time, key: ShardKey, peer: Handle) -> Vec<(ShardKey, Handle, u64)> {
         let mut ready = Vec::new();
         for (trimmed, trimming) in self.active.range_mut(of(key.slot)) {
             if trimming.waiting.remove(&(key, peer)) && trimming.waiting.is_empty() {
@@ -165,13 +155,13 @@ impl Trims {
     }
 
     /// Whether a trim waits for `peer` to confirm `key`.
-    pub(in crate::custody) fn waits(&self, key: ShardKey, peer: Handle) -> bool {
+    pub(super) fn waits(&self, key: ShardKey, peer: Handle) -> bool {
         let mut active = self.active.range(of(key.slot));
         active.any(|(_, trimming)| trimming.waiting.contains(&(key, peer)))
     }
 
     /// `peer` did not confirm `key`: whatever needed that is off. Returns what that is.
-    pub(in crate::custody) fn denied(&mut self, key: ShardKey, peer: Handle) -> Vec<ShardKey> {
+    pub(super) fn denied(&mut self, key: ShardKey, peer: Handle) -> Vec<ShardKey> {
         let waiting = self.active.range(of(key.slot));
         let off: Vec<ShardKey> = waiting
             .filter(|(_, trimming)| trimming.waiting.contains(&(key, peer)))
@@ -184,20 +174,20 @@ impl Trims {
     }
 
     /// Gives up all trims: they rest on who is there, and that has changed.
-    pub(in crate::custody) fn give_up(&mut self) {
+    pub(super) fn give_up(&mut self) {
         self.active.clear();
         self.begun.clear();
     }
 
     /// Gives up a trim.
-    pub(in crate::custody) fn forget(&mut self, key: ShardKey) -> Option<Trimming> {
+    pub(super) fn forget(&mut self, key: ShardKey) -> Option<Trimming> {
         let trimming = self.active.remove(&key)?;
         self.begun.remove(&(trimming.begun, key));
         Some(trimming)
     }
 
     /// Gives up trims that took too long, and forgets pins that ended.
-    pub(in crate::custody) fn handle_timeout(&mut self, now: Time) {
+    pub(super) fn handle_timeout(&mut self, now: Time) {
         while let Some((begun, key)) = self.begun.first().copied()
             && now >= begun + self.pin / 2
         {
@@ -213,7 +203,7 @@ impl Trims {
         }
     }
 
-    pub(in crate::custody) fn poll_timeout(&self) -> Option<Time> {
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
         self.begun.first().map(|(begun, _)| *begun + self.pin / 2)
     }
 }
@@ -233,6 +223,7 @@ impl Custody {
     ) {
         let key = ShardKey::new(order.stripe, order.index);
         let Some(held) = self
+            .holder
             .inventory
             .shards
             .get(&key)
@@ -249,19 +240,14 @@ impl Custody {
             }
         } else if self.config.has(Flaw::TrimWithoutConfirmation) {
             self.drop_shard(now, key, false);
-        } else if !self.trims.is_active(key) && !self.trims.is_pinned(now, key) {
+        } else if !self.holder.trims.is_active(key) && !self.holder.trims.is_pinned(now, key) {
             self.search(now, ring, (key, held.shape), from, order);
         }
     }
 
     /// Those that keep all indices of the stripe of an excess shard were found: they are asked to confirm.
     /// Whether that began.
-    pub(in crate::custody) fn begin_trim(
-        &mut self,
-        now: Time,
-        key: ShardKey,
-        keepers: &BTreeMap<u8, Handle>,
-    ) -> bool {
+    pub(super) fn begin_trim(&mut self, now: Time, key: ShardKey, keepers: &BTreeMap<u8, Handle>) -> bool {
         let Some(keep) = keepers.get(&key.index).copied().filter(|keep| *keep != ME) else {
             return false;
         };
@@ -277,7 +263,7 @@ impl Custody {
                 return false;
             }
         }
-        let Some(trim) = self.trims.begin(now, key, keep, waiting.clone()) else {
+        let Some(trim) = self.holder.trims.begin(now, key, keep, waiting.clone()) else {
             return false;
         };
         for (shard, peer) in waiting {
@@ -288,9 +274,21 @@ impl Custody {
         true
     }
 
+    /// Answers for a shard held here. Of what was confirmed nobody takes back the copy.
+    pub(in crate::custody) fn vouch(&mut self, now: Time, peer: Handle, question: Question) -> bool {
+        let key = ShardKey::new(question.stripe, question.index);
+        let yes = self.confirm(now, key, question.trim.map(|trim| (peer, trim)));
+        if let Some(held) = self.holder.inventory.shards.get_mut(&key).filter(|_| yes) {
+            held.vouched = true;
+        }
+        yes
+    }
+
     /// Whether a shard is held, to stay.
-    pub(in crate::custody) fn may_confirm(&self, key: ShardKey) -> bool {
-        self.inventory.has_committed(key) && !self.dropping.contains(&key) && !self.trims.is_active(key)
+    pub(super) fn may_confirm(&self, key: ShardKey) -> bool {
+        self.holder.inventory.has_committed(key)
+            && !self.holder.dropping.contains(&key)
+            && !self.holder.trims.is_active(key)
     }
 
     pub(in crate::custody) fn confirm(
@@ -300,22 +298,22 @@ impl Custody {
         pin: Option<(Handle, u64)>,
     ) -> bool {
         if self.config.has(Flaw::ConfirmWithoutPin) {
-            return self.inventory.has_committed(key);
+            return self.holder.inventory.has_committed(key);
         }
-        self.may_confirm(key) && self.trims.confirm(now, key, pin)
+        self.may_confirm(key) && self.holder.trims.confirm(now, key, pin)
     }
 
     pub(in crate::custody) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ShardKey, yes: bool) {
         if !yes {
-            for trimmed in self.trims.denied(key, peer) {
-                self.searches.denied(now, trimmed, peer);
+            for trimmed in self.holder.trims.denied(key, peer) {
+                self.holder.searches.denied(now, trimmed, peer);
             }
             return;
         }
-        for (excess, keep, trim) in self.trims.confirmed(now, key, peer) {
-            if self.inventory.has_committed(excess) {
+        for (excess, keep, trim) in self.holder.trims.confirmed(now, key, peer) {
+            if self.holder.inventory.has_committed(excess) {
                 self.drop_shard(now, excess, false);
-                self.searches.dropped(now, excess);
+                self.holder.searches.dropped(now, excess);
             }
             self.peers.get_mut(keep).outbox.release(Pin {
                 stripe: excess.slot.stripe,

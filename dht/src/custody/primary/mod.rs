@@ -1,116 +1,152 @@
-//! The primary at work: it judges its stripes one by one, queues what they need, and runs a bounded number of
-//! jobs, the most endangered stripe first.
+//! The primary: it puts the reports of holders together and judges what each of its stripes needs.
+//!
+//! Per stripe it keeps who says that he holds what (`reports`), decides the next step (`plan`, `targets`),
+//! has it done (`repair`) and has others check the result (`verify`).
 
-pub(super) mod plan;
+mod plan;
+mod repair;
 pub(super) mod reports;
-pub(super) mod targets;
+mod targets;
+mod verify;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeSet;
 
-use crate::custody::key::{ShardKey, Slot};
-use crate::custody::message::TrimOrder;
-use crate::custody::peers::{Handle, ME};
-use crate::custody::primary::plan::{Decision, Survey};
-use crate::custody::primary::reports::{Claim, StripeHealth};
-use crate::custody::{Custody, Effect, JobId, JobOutcome, LOCATOR, Shape, TOMBSTONE};
-use crate::{Flaw, Membership, Time};
+use self::plan::{Decision, Survey};
+use self::repair::Jobs;
+use self::reports::{Claim, KnownStripe, Reports, StripeHealth};
+use super::candidates::Candidates;
+use super::key::{ShardKey, Slot};
+use super::message::TrimOrder;
+use super::peers::{Handle, ME};
+use super::types::is_shard;
+use super::{
+    Custody, CustodyStats, Effect, MAX_ENTRIES, RETRY, Report, Reported, SLICE, Shape, ShardRecord,
+    StripeRecord,
+};
+use crate::{Flaw, Id, Membership, Time};
 
-/// Time between two instructions about one stripe, to let the first be followed and reported.
-pub(in crate::custody) const RETRY: Duration = Duration::from_secs(10);
-/// How long a peer that failed to take a shard is no target.
-const REFUSED: Duration = Duration::from_secs(10);
-/// How long audits disregard the tombstones that a peer says it has, after it showed none.
-const UNPROVEN: Duration = Duration::from_mins(10);
-/// First and longest wait after a failed job; doubled in between.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(2));
 /// Handoffs come after all repairs and tombstones, and locators last; a repair's priority is how many indices
 /// more than k live.
 const LOCATE: u16 = 257;
 const HANDOFF: u16 = 256;
 const TOMBSTONES: u16 = 255;
 
-#[derive(Debug)]
-struct Job {
-    slot: Slot,
-    targets: Vec<(u8, Handle)>,
-    /// Where a copy comes from.
-    source: Option<Handle>,
-    regenerates: bool,
-}
-
-/// Jobs waiting and running.
+/// What this peer knows of stripes as their primary, and what it does about them.
 #[derive(Debug, Default)]
-pub(in crate::custody) struct Jobs {
-    waiting: BTreeSet<(u16, Slot)>,
-    running: BTreeMap<JobId, Job>,
-    next: u64,
-    /// When the rate allows the next job: each takes its bytes divided by the rate (GCRA without burst).
-    free_at: Time,
-    pub(in crate::custody) regenerated_total: u64,
-    pub(in crate::custody) bytes_total: u64,
+pub(super) struct Primary {
+    reports: Reports,
+    jobs: Jobs,
 }
 
-impl Jobs {
-    pub(in crate::custody) fn waiting(&self) -> usize {
-        self.waiting.len()
+impl Primary {
+    /// What holders reported of a stripe; none if nothing.
+    pub(super) fn known(&self, slot: Slot) -> Option<&KnownStripe> {
+        self.reports.stripes.get(&slot)
     }
 
-    pub(in crate::custody) fn running(&self) -> usize {
-        self.running.len()
+    /// Every stripe is judged again.
+    pub(super) fn start_sweep(&mut self) {
+        self.reports.sweep.start();
     }
 
-    pub(in crate::custody) fn poll_timeout(&self, parallel: usize) -> Option<Time> {
-        (!self.waiting.is_empty() && self.running.len() < parallel).then_some(self.free_at)
+    /// Whether stripes wait to be judged.
+    pub(super) fn is_busy(&self) -> bool {
+        self.reports.sweep.is_running() || !self.reports.dirty.is_empty()
     }
 
-    fn charge(&mut self, now: Time, bytes: u64, rate: Option<u64>) {
-        if let Some(rate) = rate {
-            let micros = u128::from(bytes) * 1_000_000 / u128::from(rate.max(1));
-            let micros = u64::try_from(micros).unwrap_or(u64::MAX);
-            self.free_at = self.free_at.max(now) + Duration::from_micros(micros);
+    pub(super) fn poll_timeout(&self, parallel: usize) -> Option<Time> {
+        let timers = [self.reports.wakes.next(), self.jobs.poll_timeout(parallel)];
+        timers.into_iter().flatten().min()
+    }
+
+    pub(super) fn stats(&self) -> CustodyStats {
+        let count = |health| self.reports.count(health);
+        CustodyStats {
+            safe: count(StripeHealth::Safe),
+            degraded: count(StripeHealth::Degraded),
+            unaudited: count(StripeHealth::Unaudited),
+            endangered: count(StripeHealth::Endangered),
+            lost: count(StripeHealth::Lost),
+            pending: count(StripeHealth::Pending),
+            unsure: count(StripeHealth::Unsure),
+            inconsistent: self.reports.inconsistent(),
+            repairs_waiting: self.jobs.waiting(),
+            repairs_running: self.jobs.running(),
+            parked: self.reports.parked(),
+            regenerated_total: self.jobs.regenerated_total,
+            bytes_total: self.jobs.bytes_total,
+            taken_over_total: 0,
         }
     }
+}
 
-    fn begin(&mut self, job: Job) -> JobId {
-        let id = JobId(self.next);
-        self.next += 1;
-        self.running.insert(id, job);
-        id
+/// Getters of stripes.
+impl Custody {
+    /// The stripes this peer is the primary of with fewer than k shards, as far as holders reported.
+    pub fn lost(&self) -> impl Iterator<Item = (Id, Shape)> {
+        let stripes = self.primary.reports.stripes.iter();
+        let lost = stripes.filter(|(_, known)| known.health == StripeHealth::Lost);
+        lost.map(|(slot, known)| (slot.stripe, known.shape))
+    }
+
+    /// What holders reported to this peer of a stripe; none if nothing.
+    pub fn stripe(&self, stripe: Id) -> Option<StripeRecord> {
+        let known = self.primary.known(Slot::of(stripe))?;
+        let mut shards: Vec<ShardRecord> = known
+            .claims
+            .iter()
+            .filter(|claim| is_shard(claim.index))
+            .map(|claim| ShardRecord {
+                index: claim.index,
+                peer: self.peers.get(claim.peer).peer,
+                committed: claim.committed,
+                standing: self.peers.standing(self.schedule.now, claim.peer),
+            })
+            .collect();
+        shards.sort_by_key(|shard| (shard.index, shard.peer));
+        Some(StripeRecord {
+            shape: known.shape,
+            primary: known.tracked.is_some(),
+            shards,
+        })
     }
 }
 
 impl Custody {
+    /// Judges the stripes that are due, and starts jobs.
+    pub(super) fn handle_primary_timeout(&mut self, now: Time, ring: &impl Membership) {
+        for slot in self.primary.reports.unjudged(now, SLICE) {
+            self.judge(now, ring, slot);
+        }
+        self.launch(now, ring);
+    }
+
     /// Looks at one stripe: files it under its class, queues a job, tells holders what to do, and sets the
     /// time of the next look.
-    pub(in crate::custody) fn judge(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
+    fn judge(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
         let responsible = self.responsible(now, ring, slot);
         let is_primary = responsible.first().is_some_and(|(primary, _)| *primary == ME);
         self.prune(now, slot, is_primary);
         let stable = self.peers.changed() + self.config.settle();
         let preference = self.preference(now, ring, slot, &responsible);
-        let Some(known) = self.reports.stripes.get_mut(&slot) else {
+        let Some(known) = self.primary.reports.stripes.get_mut(&slot) else {
             return;
         };
         if !is_primary {
             known.tracked = None;
             // Its new primary judges and audits by itself.
             known.unaudited = None;
+            let holders: Vec<Handle> = known.claims.iter().map(|claim| claim.peer).collect();
             self.enqueue(slot, None);
-            self.reports.set_health(slot, StripeHealth::Foreign, false);
-            self.reports.wake(slot, None);
-            let holders = self
+            self.primary
                 .reports
-                .stripes
-                .get(&slot)
-                .into_iter()
-                .flat_map(|known| &known.claims);
-            let holders: Vec<Handle> = holders.map(|claim| claim.peer).collect();
+                .set_health(slot, StripeHealth::Foreign, false);
+            self.primary.reports.wake(slot, None);
             self.redirect(slot.stripe, holders);
             return;
         }
         known.tracked.get_or_insert(now);
-        let deleted = self.inventory.is_deleted(slot.stripe);
+        let deleted = self.holder.is_deleted(slot.stripe);
         let replication = plan::replicate_tombstone(now, known, &self.peers, &responsible, deleted);
         if let Some(decision) = replication.filter(|_| !self.config.has(Flaw::IgnoreTombstones)) {
             self.judge_deleted(now, slot, &decision, &responsible);
@@ -150,15 +186,15 @@ impl Custody {
         if health == StripeHealth::Unaudited {
             wakes.push(self.want_audit(now, slot, &responsible));
         }
-        self.reports.set_health(slot, health, parked);
+        self.primary.reports.set_health(slot, health, parked);
         self.enqueue(slot, priority);
         wakes.push(self.instruct(now, ring, slot, orders, stable));
-        self.reports.wake(slot, wakes.into_iter().flatten().min());
+        self.primary.reports.wake(slot, wakes.into_iter().flatten().min());
     }
 
     /// Queues the next copy of a tombstone.
-    fn judge_deleted(&mut self, now: Time, slot: Slot, decision: &Decision, responsible: &plan::Candidates) {
-        let Some(known) = self.reports.stripes.get(&slot) else {
+    fn judge_deleted(&mut self, now: Time, slot: Slot, decision: &Decision, responsible: &Candidates) {
+        let Some(known) = self.primary.reports.stripes.get(&slot) else {
             return;
         };
         // What was stored is believed at once: nothing is waited for but after a failure.
@@ -173,9 +209,11 @@ impl Custody {
             | Decision::Locate { .. }
             | Decision::Parked { .. } => (None, plan::refusal(now, &self.peers, responsible)),
         };
-        self.reports.set_health(slot, StripeHealth::Deleted, false);
+        self.primary
+            .reports
+            .set_health(slot, StripeHealth::Deleted, false);
         self.enqueue(slot, priority);
-        self.reports.wake(slot, wake);
+        self.primary.reports.wake(slot, wake);
     }
 
     /// Spreads the commit and orders trims, unless that was done lately. Returns when to do it (again).
@@ -187,7 +225,7 @@ impl Custody {
         orders: Vec<plan::Excess>,
         stable: Time,
     ) -> Option<Time> {
-        let known = self.reports.stripes.get_mut(&slot)?;
+        let known = self.primary.reports.stripes.get_mut(&slot)?;
         let pending: Vec<Handle> = if known.is_committed() {
             let pending = known.claims.iter().filter(|claim| !claim.committed);
             pending.map(|claim| claim.peer).collect()
@@ -242,7 +280,7 @@ impl Custody {
 
     /// Forgets claims of gone peers that nobody needs any more, and a stripe without claims.
     fn prune(&mut self, now: Time, slot: Slot, is_primary: bool) {
-        let Some(known) = self.reports.stripes.get_mut(&slot) else {
+        let Some(known) = self.primary.reports.stripes.get_mut(&slot) else {
             return;
         };
         let live = |claim: &Claim| claim.committed && self.peers.is_live(claim.peer);
@@ -274,238 +312,76 @@ impl Custody {
         }
         if empty {
             self.enqueue(slot, None);
-            self.reports.forget(slot);
+            self.primary.reports.forget(slot);
         }
     }
 
-    fn enqueue(&mut self, slot: Slot, priority: Option<u16>) {
-        if let Some(known) = self.reports.stripes.get_mut(&slot) {
-            if let Some(old) = known.queued.take() {
-                self.jobs.waiting.remove(&(old, slot));
-            }
-            if let Some(priority) = priority {
-                self.jobs.waiting.insert((priority, slot));
-                known.queued = Some(priority);
-            }
-        }
+    /// Whether this peer as the primary of a stripe is at work on it: a repair is due and repairs succeed, or
+    /// the stripe cannot be repaired.
+    pub(super) fn is_under_repair(&self, now: Time, slot: Slot) -> bool {
+        let known = self.primary.known(slot);
+        let due = known.is_some_and(|known| known.running || known.queued.is_some());
+        let hopeless = known.is_some_and(|known| known.inconsistent);
+        let lately = |at: Time| now < at + self.patience();
+        hopeless || due && self.primary.jobs.repaired.is_some_and(lately)
     }
 
-    /// Whether the limits allow another job.
-    pub(in crate::custody) fn has_room(&self, now: Time) -> bool {
-        self.jobs.running.len() < self.config.parallel && self.jobs.free_at <= now
+    /// This peer as a holder reports a shard to itself as the primary.
+    pub(super) fn report_own(&mut self, now: Time, key: ShardKey, shape: Shape, committed: bool) {
+        let claim = Claim {
+            peer: ME,
+            index: key.index,
+            committed,
+        };
+        let record = &mut self.peers.get_mut(ME).incoming.fingerprints;
+        let retry_at = now + self.config.settle();
+        self.primary.reports.claim(key, shape, claim, record, retry_at);
     }
 
-    /// Starts waiting jobs as far as the limits allow.
-    pub(in crate::custody) fn launch(&mut self, now: Time, ring: &impl Membership) {
-        while self.has_room(now)
-            && let Some((_, slot)) = self.jobs.waiting.pop_first()
-        {
-            let responsible = self.responsible(now, ring, slot);
-            let preference = self.preference(now, ring, slot, &responsible);
-            let Some(known) = self.reports.stripes.get_mut(&slot) else {
-                continue;
-            };
-            known.queued = None;
-            // The stripe was judged a while ago: it is judged again after this.
-            self.reports.dirty.insert(slot);
-            if responsible.first().is_some_and(|(primary, _)| *primary == ME) {
-                let deleted = self.inventory.is_deleted(slot.stripe);
-                let replication = plan::replicate_tombstone(now, known, &self.peers, &responsible, deleted);
-                let replication = replication.filter(|_| !self.config.has(Flaw::IgnoreTombstones));
-                let decision = replication.unwrap_or_else(|| {
-                    let survey = Survey::take(now, known, &self.peers, &self.config);
-                    plan::decide(now, known, &survey, &self.peers, (&preference, &responsible))
-                });
-                let shape = known.shape;
-                let begun = self.perform(now, slot, shape, decision);
-                if let Some(known) = self.reports.stripes.get_mut(&slot) {
-                    known.running |= begun;
-                }
-            }
-        }
+    /// This peer as a holder withdraws what it reported to itself.
+    pub(super) fn withdraw_own(&mut self, now: Time, key: ShardKey) {
+        let record = &mut self.peers.get_mut(ME).incoming.fingerprints;
+        self.primary.reports.withdraw(now, key, ME, record);
     }
 
-    /// Begins what was decided about a stripe; whether there was something to begin.
-    pub(in crate::custody) fn perform(
+    /// A holder reports.
+    pub(super) fn handle_report(
         &mut self,
         now: Time,
-        slot: Slot,
-        shape: Shape,
-        decision: Decision,
-    ) -> bool {
-        let with_names = |shards: &[(u8, Handle)]| {
-            let shards = shards
-                .iter()
-                .map(|(index, peer)| (*index, self.peers.get(*peer).peer));
-            shards.collect::<Vec<_>>()
-        };
-        let stripe = slot.stripe;
-        let (effect, shards) = match decision {
-            Decision::Nothing | Decision::Parked { .. } => return false,
-            Decision::Regenerate { sources, targets } => {
-                let (from, to) = (with_names(&sources), with_names(&targets));
-                let shards = usize::from(shape.k) + targets.len();
-                let job = self.jobs.begin(Job {
-                    slot,
-                    targets,
-                    source: None,
-                    regenerates: true,
-                });
-                let effect = Effect::Regenerate {
-                    job,
-                    stripe,
-                    shape,
-                    sources: from,
-                    targets: to,
-                };
-                (effect, shards)
+        ring: &impl Membership,
+        holder: Handle,
+        report: &Report,
+    ) -> Reported {
+        let retry_at = now + self.config.settle();
+        let record = self.peers.get_mut(holder);
+        record.outbox.reported();
+        let mut elsewhere = Vec::new();
+        if record.incoming.admit(report.instance, report.sequence) {
+            for listing in &report.listings {
+                let fingerprints = &mut record.incoming.fingerprints;
+                self.primary
+                    .reports
+                    .replace(now, holder, listing, fingerprints, retry_at);
             }
-            Decision::Copy { index, from, to } => {
-                let job = self.jobs.begin(Job {
-                    slot,
-                    targets: vec![(index, to)],
-                    source: Some(from),
-                    regenerates: false,
-                });
-                let (from, to) = (self.peers.get(from).peer, self.peers.get(to).peer);
-                let effect = Effect::Copy {
-                    job,
-                    stripe,
-                    index,
-                    from,
-                    to,
-                };
-                (effect, 2)
-            }
-            Decision::Locate { to, holders } => {
-                let holders = with_names(&holders);
-                let peers = to.iter().map(|peer| self.peers.get(*peer).peer).collect();
-                let job = self.jobs.begin(Job {
-                    slot,
-                    targets: to.into_iter().map(|peer| (LOCATOR, peer)).collect(),
-                    source: None,
-                    regenerates: false,
-                });
-                let effect = Effect::Locate {
-                    job,
-                    stripe,
-                    holders,
-                    to: peers,
-                };
-                (effect, 0)
-            }
-        };
-        let bytes = u64::from(shape.shard_len).saturating_mul(shards as u64);
-        self.jobs.charge(now, bytes, self.config.repair_rate);
-        self.effects.push_back(effect);
-        true
-    }
-
-    /// The driver did an effect, or failed. Unknown jobs are ignored.
-    pub fn handle_job(&mut self, now: Time, ring: &impl Membership, id: JobId, outcome: JobOutcome) {
-        self.now = now;
-        let Some(job) = self.jobs.running.remove(&id) else {
-            return;
-        };
-        self.jobs.bytes_total = self.jobs.bytes_total.saturating_add(outcome.bytes);
-        if job.regenerates {
-            self.jobs.regenerated_total += outcome.stored.len() as u64;
-        }
-        let stored: Vec<(u8, Handle)> = outcome
-            .stored
-            .into_iter()
-            .map(|(index, peer)| (index, self.peers.intern(now, peer, ring.is_alive(peer))))
-            .collect();
-        let mut unproven = false;
-        for (index, peer) in &job.targets {
-            let name = self.peers.get(*peer).peer;
-            if outcome.failed.contains(&(*index, name)) {
-                let span = if self.config.has(Flaw::RefusedForEver) {
-                    REFUSED * 1000
-                } else {
-                    REFUSED
-                };
-                // Whoever says that it has a tombstone and has none is not believed for a while; repairs need
-                // not wait.
-                let source = job.source.filter(|_| *index == TOMBSTONE && *peer == ME);
-                unproven |= source.is_some();
-                if source.is_some() && self.config.has(Flaw::BelieveTombstones) {
-                    continue;
-                }
-                if let Some(source) = source {
-                    self.peers.get_mut(source).unproven_until = now + UNPROVEN;
-                }
-                self.peers.get_mut(source.unwrap_or(*peer)).refused_until = now + span;
+            if ring.is_settled() {
+                let listed = report.listings.iter().flat_map(|listing| &listing.entries);
+                let listed = listed.map(|entry| entry.stripe);
+                let stripes: BTreeSet<Id> = listed.chain(std::mem::take(&mut record.redirected)).collect();
+                let primary = |stripe| ring.successors(stripe, 1).first().map(|member| member.peer);
+                elsewhere = stripes
+                    .into_iter()
+                    .filter_map(|stripe| Some((stripe, primary(stripe)?)))
+                    .filter(|(_, primary)| *primary != ring.me())
+                    .take(MAX_ENTRIES)
+                    .collect();
             }
         }
-        if outcome.inconsistent {
-            self.reports.mark_inconsistent(job.slot);
-            self.audits.give_up(job.slot);
+        let fingerprints = &record.incoming.fingerprints;
+        let same = fingerprints.total() == report.total;
+        let differs = (!same).then(|| fingerprints.sums());
+        if same && self.peers.synced(holder) {
+            self.primary.reports.sweep.start();
         }
-        let complete = job.targets.iter().all(|target| stored.contains(target));
-        let jitter = self.jitter();
-        let config = &self.config;
-        let Some(known) = self.reports.stripes.get_mut(&job.slot) else {
-            return;
-        };
-        known.running = false;
-        known.retry_at = now;
-        if job.regenerates && !stored.is_empty() {
-            known.unaudited = Some(Box::default());
-        }
-        known.note_located(&job.targets, &stored);
-        if complete {
-            self.audits.repaired = self.audits.repaired.max(job.regenerates.then_some(now));
-            known.failures = 0;
-            known.not_before = now + config.exchange_dirty * 4;
-        } else if !unproven {
-            known.failures += u32::from(!config.has(Flaw::BelieveClaims));
-            known.not_before = now + backoff(known.failures).mul_f64(jitter);
-        }
-        let tracked = known.tracked.is_some();
-        self.reports.dirty.insert(job.slot);
-        if tracked {
-            self.believe(now, job.slot, &stored);
-        }
+        Reported { differs, elsewhere }
     }
-
-    /// Takes the outcome of a job for the targets' own words, which follow. One that sees another primary
-    /// reports to that: it is asked, or what is believed here would never be corrected. This peer's own came
-    /// by `insert`.
-    fn believe(&mut self, now: Time, slot: Slot, stored: &[(u8, Handle)]) {
-        let Some(shape) = self.reports.stripes.get(&slot).map(|known| known.shape) else {
-            return;
-        };
-        for (index, peer) in stored.iter().filter(|(_, peer)| *peer != ME) {
-            let claim = Claim {
-                peer: *peer,
-                index: *index,
-                committed: true,
-            };
-            let record = self.peers.get_mut(*peer);
-            record.outbox.solicit(now + self.config.exchange_idle);
-            let key = ShardKey { slot, index: *index };
-            self.reports
-                .claim(key, shape, claim, &mut record.incoming.fingerprints, now);
-            self.peers.arm(*peer);
-        }
-    }
-
-    /// The stripe's next job may start at once.
-    pub(in crate::custody) fn forgive(&mut self) {
-        for known in self.reports.stripes.values_mut() {
-            known.not_before = Time::ZERO;
-            known.retry_at = Time::ZERO;
-            known.failures = 0;
-        }
-        for peer in self.peers.all() {
-            self.peers.get_mut(peer).refused_until = Time::ZERO;
-        }
-    }
-}
-
-fn backoff(failures: u32) -> Duration {
-    let (first, longest) = BACKOFF;
-    let doubled = first * 2u32.pow(failures.saturating_sub(1).min(16));
-    doubled.min(longest)
 }

@@ -2,42 +2,35 @@
 
 use std::collections::BTreeSet;
 
+use super::reports::{Claim, KnownStripe, StripeHealth};
+use super::targets;
+use crate::custody::candidates::Candidates;
 use crate::custody::matching::{Matching, by_index};
 use crate::custody::peers::{Handle, ME, Peers};
-use crate::custody::primary::reports::{Claim, KnownStripe, StripeHealth};
-use crate::custody::primary::targets;
 use crate::custody::types::{CustodyConfig, TOMBSTONE};
 use crate::{Flaw, PeerState, Time};
 
-/// The first successors of a stripe, or those that may hold its shards, best first.
-pub(in crate::custody) type Candidates = [(Handle, PeerState)];
-
 /// Which indices live, and which must be given up on.
 #[derive(Debug, Default)]
-pub(in crate::custody) struct Survey {
+pub(super) struct Survey {
     /// Index and live holder, committed or not.
-    pub(in crate::custody) live: Vec<(u8, Handle)>,
+    pub(super) live: Vec<(u8, Handle)>,
     /// Indices nobody live or merely suspect holds.
-    pub(in crate::custody) missing: Vec<u8>,
+    pub(super) missing: Vec<u8>,
     /// Indices that only such live peers hold as count for other indices.
-    pub(in crate::custody) doubled: Vec<u8>,
+    pub(super) doubled: Vec<u8>,
     /// Distinct live indices.
-    pub(in crate::custody) distinct: usize,
+    pub(super) distinct: usize,
     /// Distinct live indices on as many distinct peers.
-    pub(in crate::custody) matched: usize,
+    pub(super) matched: usize,
     /// Some index was never named, and may yet be.
-    pub(in crate::custody) unsure: bool,
+    pub(super) unsure: bool,
     /// When an index that is neither live nor missing will be missing.
-    pub(in crate::custody) wake: Option<Time>,
+    pub(super) wake: Option<Time>,
 }
 
 impl Survey {
-    pub(in crate::custody) fn take(
-        now: Time,
-        known: &KnownStripe,
-        peers: &Peers,
-        config: &CustodyConfig,
-    ) -> Self {
+    pub(super) fn take(now: Time, known: &KnownStripe, peers: &Peers, config: &CustodyConfig) -> Self {
         let mut survey = Self::default();
         for claim in &known.claims {
             if peers.is_live(claim.peer) && claim.index < known.shape.n {
@@ -90,7 +83,7 @@ impl Survey {
         survey
     }
 
-    pub(in crate::custody) fn health(&self, known: &KnownStripe) -> StripeHealth {
+    pub(super) fn health(&self, known: &KnownStripe) -> StripeHealth {
         let (k, n) = (usize::from(known.shape.k), usize::from(known.shape.n));
         if !known.is_committed() {
             StripeHealth::Pending
@@ -139,7 +132,7 @@ impl Survey {
 
 /// The next job for a stripe.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::custody) enum Decision {
+pub(super) enum Decision {
     Nothing,
     Regenerate {
         sources: Vec<(u8, Handle)>,
@@ -163,11 +156,11 @@ pub(in crate::custody) enum Decision {
 
 /// an excess shard and why it is one.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::custody) struct Excess {
-    pub(in crate::custody) victim: Handle,
-    pub(in crate::custody) index: u8,
-    pub(in crate::custody) keep: Handle,
-    pub(in crate::custody) others: Vec<(u8, Handle)>,
+pub(super) struct Excess {
+    pub(super) victim: Handle,
+    pub(super) index: u8,
+    pub(super) keep: Handle,
+    pub(super) others: Vec<(u8, Handle)>,
 }
 
 fn position(candidates: &Candidates, peer: Handle) -> usize {
@@ -195,14 +188,14 @@ fn preferred(now: Time, known: &KnownStripe, peers: &Peers, candidates: &Candida
 }
 
 /// When the first of those that failed to take a shard lately may be asked again.
-pub(in crate::custody) fn refusal(now: Time, peers: &Peers, candidates: &Candidates) -> Option<Time> {
+pub(super) fn refusal(now: Time, peers: &Peers, candidates: &Candidates) -> Option<Time> {
     let refused = candidates.iter().map(|(peer, _)| peers.get(*peer).refused_until);
     refused.filter(|until| *until > now).min()
 }
 
 /// Where the tombstone of a stripe goes next: to this peer, which believes nobody's word for it, then to the
 /// peers that should hold shards and those that say they do. None if nobody is known to have one.
-pub(in crate::custody) fn replicate_tombstone(
+pub(super) fn replicate_tombstone(
     now: Time,
     known: &KnownStripe,
     peers: &Peers,
@@ -235,7 +228,7 @@ pub(in crate::custody) fn replicate_tombstone(
 
 /// What to do next for a committed stripe: first its shards, then its locator with `candidates`, its first
 /// peers.
-pub(in crate::custody) fn decide(
+pub(super) fn decide(
     now: Time,
     known: &KnownStripe,
     survey: &Survey,
@@ -299,7 +292,7 @@ fn place(
 }
 
 /// The wanted indices of a stripe, rebuilt from the nearest holders on peers that hold nothing of it.
-pub(in crate::custody) fn regenerate(
+pub(super) fn regenerate(
     now: Time,
     known: &KnownStripe,
     (survey, wanted): (&Survey, &[u8]),
@@ -371,7 +364,7 @@ fn handoff(known: &KnownStripe, survey: &Survey, candidates: &Candidates, prefer
 }
 
 /// What may go of a stripe: excess shards, and locators where they are of no use.
-pub(in crate::custody) fn excess(
+pub(super) fn excess(
     now: Time,
     known: &KnownStripe,
     survey: &Survey,

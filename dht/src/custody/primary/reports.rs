@@ -19,14 +19,14 @@ use crate::custody::types::{LOCATOR, Shape, TOMBSTONE, is_shard};
 /// One holder's word for one index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::custody) struct Claim {
-    pub(in crate::custody) peer: Handle,
-    pub(in crate::custody) index: u8,
-    pub(in crate::custody) committed: bool,
+    pub(super) peer: Handle,
+    pub(super) index: u8,
+    pub(super) committed: bool,
 }
 
 /// How well a stripe is off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::custody) enum StripeHealth {
+pub(super) enum StripeHealth {
     /// Another peer is the primary of it.
     #[default]
     Foreign,
@@ -46,36 +46,36 @@ pub(in crate::custody) enum StripeHealth {
 /// The record of one stripe.
 #[derive(Debug)]
 pub(in crate::custody) struct KnownStripe {
-    pub(in crate::custody) shape: Shape,
-    pub(in crate::custody) claims: Vec<Claim>,
+    pub(super) shape: Shape,
+    pub(super) claims: Vec<Claim>,
     /// Since when this peer has been the primary of the stripe.
-    pub(in crate::custody) tracked: Option<Time>,
+    pub(super) tracked: Option<Time>,
     /// When a claim was last withdrawn by its holder.
-    pub(in crate::custody) withdrawn: Time,
+    pub(super) withdrawn: Time,
     /// No job before this: the last one failed, or its outcome is not reported yet.
-    pub(in crate::custody) not_before: Time,
+    pub(super) not_before: Time,
     /// No instruction to holders before this: the last one is still being followed.
-    pub(in crate::custody) retry_at: Time,
-    pub(in crate::custody) wake: Option<Time>,
-    pub(in crate::custody) queued: Option<u16>,
-    pub(in crate::custody) health: StripeHealth,
-    pub(in crate::custody) failures: u32,
-    pub(in crate::custody) running: bool,
-    pub(in crate::custody) parked: bool,
-    pub(in crate::custody) inconsistent: bool,
+    pub(super) retry_at: Time,
+    pub(super) wake: Option<Time>,
+    pub(super) queued: Option<u16>,
+    pub(super) health: StripeHealth,
+    pub(super) failures: u32,
+    pub(super) running: bool,
+    pub(super) parked: bool,
+    pub(super) inconsistent: bool,
     /// Repaired here, and nobody else has audited all n since.
-    pub(in crate::custody) unaudited: Option<Box<PendingAudit>>,
+    pub(super) unaudited: Option<Box<PendingAudit>>,
     /// Shards were moved, and these peers have a locator written since.
-    pub(in crate::custody) located: Option<BTreeSet<Handle>>,
+    pub(super) located: Option<BTreeSet<Handle>>,
 }
 
 /// Who is asked to audit a stripe.
 #[derive(Debug, Default)]
-pub(in crate::custody) struct PendingAudit {
-    pub(in crate::custody) auditor: Option<Handle>,
-    pub(in crate::custody) asked: usize,
+pub(super) struct PendingAudit {
+    pub(super) auditor: Option<Handle>,
+    pub(super) asked: usize,
     /// When the next one is asked.
-    pub(in crate::custody) due: Time,
+    pub(super) due: Time,
 }
 
 impl KnownStripe {
@@ -100,27 +100,42 @@ impl KnownStripe {
     }
 
     /// A stripe with these claims alone.
-    pub(in crate::custody) fn of(shape: Shape, claims: impl Iterator<Item = Claim>) -> Self {
+    pub(super) fn of(shape: Shape, claims: impl Iterator<Item = Claim>) -> Self {
         Self {
             claims: claims.collect(),
             ..Self::new(shape)
         }
     }
 
+    pub(in crate::custody) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Whether this peer is the primary of the stripe, as far as it has looked.
+    pub(in crate::custody) fn is_tracked(&self) -> bool {
+        self.tracked.is_some()
+    }
+
+    /// The peers that say that they hold shards.
+    pub(in crate::custody) fn shard_holders(&self) -> impl Iterator<Item = Handle> {
+        let shards = self.claims.iter().filter(|claim| is_shard(claim.index));
+        shards.map(|claim| claim.peer)
+    }
+
     /// Whether the peer says that it holds a shard.
-    pub(in crate::custody) fn holds(&self, peer: Handle) -> bool {
+    pub(super) fn holds(&self, peer: Handle) -> bool {
         let mut claims = self.claims.iter();
         claims.any(|claim| claim.peer == peer && is_shard(claim.index))
     }
 
     /// Whether the peer says that it holds the locator.
-    pub(in crate::custody) fn is_located_at(&self, peer: Handle) -> bool {
+    pub(super) fn is_located_at(&self, peer: Handle) -> bool {
         let mut claims = self.claims.iter();
         claims.any(|claim| claim.peer == peer && claim.index == LOCATOR)
     }
 
     /// A job ended: what it moved is not in the locators, or those it wrote are up to date.
-    pub(in crate::custody) fn note_located(&mut self, targets: &[(u8, Handle)], stored: &[(u8, Handle)]) {
+    pub(super) fn note_located(&mut self, targets: &[(u8, Handle)], stored: &[(u8, Handle)]) {
         if !self.shape.placement.needs_locators() {
             return;
         }
@@ -142,11 +157,11 @@ impl KnownStripe {
 
 /// All records, and which must be judged again.
 #[derive(Debug, Default)]
-pub(in crate::custody) struct Reports {
-    pub(in crate::custody) stripes: BTreeMap<Slot, KnownStripe>,
-    pub(in crate::custody) dirty: BTreeSet<Slot>,
-    pub(in crate::custody) wakes: Timers<Slot>,
-    pub(in crate::custody) sweep: Sweep<Slot>,
+pub(super) struct Reports {
+    pub(super) stripes: BTreeMap<Slot, KnownStripe>,
+    pub(super) dirty: BTreeSet<Slot>,
+    pub(super) wakes: Timers<Slot>,
+    pub(super) sweep: Sweep<Slot>,
     tally: BTreeMap<StripeHealth, usize>,
     parked: usize,
     inconsistent: usize,
@@ -155,7 +170,7 @@ pub(in crate::custody) struct Reports {
 impl Reports {
     /// Takes a holder's word. `record` is the fingerprint of all its words. A stripe becoming committed is
     /// not spread before `retry_at`: the writer is doing that.
-    pub(in crate::custody) fn claim(
+    pub(super) fn claim(
         &mut self,
         key: ShardKey,
         shape: Shape,
@@ -188,13 +203,7 @@ impl Reports {
     }
 
     /// The holder withdraws its word.
-    pub(in crate::custody) fn withdraw(
-        &mut self,
-        now: Time,
-        key: ShardKey,
-        peer: Handle,
-        record: &mut Fingerprints,
-    ) {
+    pub(super) fn withdraw(&mut self, now: Time, key: ShardKey, peer: Handle, record: &mut Fingerprints) {
         if let Some(known) = self.stripes.get_mut(&key.slot) {
             known.withdrawn = now;
             known.claims.retain(|claim| {
@@ -209,7 +218,7 @@ impl Reports {
     }
 
     /// Replaces what `holder` said in one range.
-    pub(in crate::custody) fn replace(
+    pub(super) fn replace(
         &mut self,
         now: Time,
         holder: Handle,
@@ -250,7 +259,7 @@ impl Reports {
     }
 
     /// The next stripes to judge, at most `limit`.
-    pub(in crate::custody) fn unjudged(&mut self, now: Time, limit: usize) -> Vec<Slot> {
+    pub(super) fn unjudged(&mut self, now: Time, limit: usize) -> Vec<Slot> {
         while let Some(slot) = self.wakes.pop_due(now) {
             if let Some(known) = self.stripes.get_mut(&slot) {
                 known.wake = None;
@@ -266,14 +275,14 @@ impl Reports {
         slots
     }
 
-    pub(in crate::custody) fn wake(&mut self, slot: Slot, at: Option<Time>) {
+    pub(super) fn wake(&mut self, slot: Slot, at: Option<Time>) {
         if let Some(known) = self.stripes.get_mut(&slot) {
             self.wakes.rearm(slot, &mut known.wake, at);
         }
     }
 
     /// Files the stripe under a class.
-    pub(in crate::custody) fn set_health(&mut self, slot: Slot, health: StripeHealth, parked: bool) {
+    pub(super) fn set_health(&mut self, slot: Slot, health: StripeHealth, parked: bool) {
         if let Some(known) = self.stripes.get_mut(&slot) {
             *self.tally.entry(health).or_default() += 1;
             let old = std::mem::replace(&mut known.health, health);
@@ -283,7 +292,7 @@ impl Reports {
         }
     }
 
-    pub(in crate::custody) fn mark_inconsistent(&mut self, slot: Slot) {
+    pub(super) fn mark_inconsistent(&mut self, slot: Slot) {
         if let Some(known) = self.stripes.get_mut(&slot) {
             self.inconsistent += usize::from(!known.inconsistent);
             known.inconsistent = true;
@@ -291,7 +300,7 @@ impl Reports {
     }
 
     /// Forgets a stripe nobody claims.
-    pub(in crate::custody) fn forget(&mut self, slot: Slot) {
+    pub(super) fn forget(&mut self, slot: Slot) {
         self.set_health(slot, StripeHealth::Foreign, false);
         self.wake(slot, None);
         if let Some(known) = self.stripes.remove(&slot) {
@@ -301,15 +310,15 @@ impl Reports {
         self.dirty.remove(&slot);
     }
 
-    pub(in crate::custody) fn count(&self, health: StripeHealth) -> usize {
+    pub(super) fn count(&self, health: StripeHealth) -> usize {
         self.tally.get(&health).copied().unwrap_or(0)
     }
 
-    pub(in crate::custody) fn parked(&self) -> usize {
+    pub(super) fn parked(&self) -> usize {
         self.parked
     }
 
-    pub(in crate::custody) fn inconsistent(&self) -> usize {
+    pub(super) fn inconsistent(&self) -> usize {
         self.inconsistent
     }
 }

@@ -13,94 +13,31 @@
 
 use std::collections::BTreeSet;
 
+use super::plan::{Decision, Excess, Survey};
+use super::reports::KnownStripe;
+use crate::custody::Custody;
+use crate::custody::candidates::Candidates;
 use crate::custody::key::Slot;
 use crate::custody::peers::{Handle, Peers};
-use crate::custody::primary::plan::{Candidates, Decision, Excess, Survey};
-use crate::custody::primary::reports::KnownStripe;
 use crate::custody::types::{LOCATOR, is_shard};
-use crate::custody::{Custody, Shape};
-use crate::placement::{self, Placement, Roster};
-use crate::{Flaw, Id, Membership, Peer, PeerState, Time};
+use crate::placement::Placement;
+use crate::{Membership, PeerState, Time};
 
 impl Custody {
-    /// The first r peers from the stripe's id: its primary, and who holds its locator.
-    pub(in crate::custody) fn responsible(
-        &mut self,
-        now: Time,
-        ring: &impl Membership,
-        slot: Slot,
-    ) -> Vec<(Handle, PeerState)> {
-        let responsible = ring.successors(slot.stripe, self.config.r);
-        responsible
-            .into_iter()
-            .map(|member| (self.peers.intern(now, member.peer, true), member.state))
-            .collect()
-    }
-
-    /// The peers that the policy names for a stripe that these hold shards of, best first.
-    pub(in crate::custody) fn policy_peers(
-        &mut self,
-        now: Time,
-        ring: &impl Membership,
-        slot: Slot,
-        shape: Shape,
-        holders: &[Handle],
-    ) -> Vec<(Handle, PeerState)> {
-        if shape.placement == Placement::Successors || self.config.has(Flaw::ForgetPolicy) {
-            return self.responsible(now, ring, slot);
-        }
-        if shape.placement.needs_roster() {
-            self.needs_roster = true;
-            if self.roster.is_none() {
-                self.roster = Some(Roster::new(self.peers.view().iter().copied()));
-            }
-        }
-        let none = Roster::default();
-        let roster = self.roster.as_ref().unwrap_or(&none);
-        let holders: Vec<Peer> = holders.iter().map(|peer| self.peers.get(*peer).peer).collect();
-        let peers = placement::replacements(
-            shape.placement,
-            slot.stripe,
-            shape.n,
-            (ring, roster),
-            self.config.r,
-            &holders,
-        );
-        let peers = peers.into_iter().map(|peer| {
-            let handle = self.peers.intern(now, peer, true);
-            (handle, self.peers.get(handle).state)
-        });
-        peers.collect()
-    }
-
-    /// Whether a peer may hold shards of a stripe of which something is held here: it is one of the first
-    /// from its id, or its policy names it.
-    pub fn may_hold(&mut self, now: Time, ring: &impl Membership, stripe: Id, peer: Peer) -> bool {
-        let slot = Slot::of(stripe);
-        let shape = self.inventory.of(stripe).next().map(|(_, held)| held.shape);
-        let Some(peer) = self.intern_alive(now, ring, peer) else {
-            return false;
-        };
-        let mut legal = self.responsible(now, ring, slot);
-        if let Some(shape) = shape {
-            legal.extend(self.policy_peers(now, ring, slot, shape, &[]));
-        }
-        legal.iter().any(|(member, _)| *member == peer)
-    }
-
-    /// Who may hold the stripe's shards, best first; `responsible` are its first peers.
-    pub(in crate::custody) fn preference(
+    /// Who may hold the stripe's shards, best first; `responsible` is its responsible set.
+    pub(super) fn preference(
         &mut self,
         now: Time,
         ring: &impl Membership,
         slot: Slot,
         responsible: &Candidates,
     ) -> Vec<(Handle, PeerState)> {
-        let shape = self.reports.stripes.get(&slot).map(|known| known.shape);
+        let shape = self.primary.reports.stripes.get(&slot).map(|known| known.shape);
         let Some(shape) = shape.filter(|shape| shape.placement != Placement::Successors) else {
             return responsible.to_vec();
         };
         let claims = self
+            .primary
             .reports
             .stripes
             .get(&slot)
@@ -120,17 +57,11 @@ impl Custody {
         preference.extend(others);
         preference
     }
-
-    /// Whether some stripe's policy needs the list of all peers, or holders far away were strangers: then the
-    /// driver sees to it that the ring knows all.
-    pub fn needs_roster(&self) -> bool {
-        self.needs_roster
-    }
 }
 
 /// Where the stripe's locator is to be written: with those of its first peers that have none, or one from
 /// before shards were moved.
-pub(in crate::custody) fn locate(
+pub(super) fn locate(
     now: Time,
     known: &KnownStripe,
     survey: &Survey,
@@ -160,7 +91,7 @@ pub(in crate::custody) fn locate(
 }
 
 /// Locators with peers that are not, or not for long, among the stripe's first, where those have theirs.
-pub(in crate::custody) fn misplaced_locators(
+pub(super) fn misplaced_locators(
     known: &KnownStripe,
     peers: &Peers,
     responsible: &Candidates,

@@ -8,25 +8,28 @@
 use std::collections::BTreeMap;
 
 use crate::custody::peers::{Handle, ME};
-use crate::custody::primary::RETRY;
-use crate::custody::{Custody, Effect, MAX_ENTRIES};
+use crate::custody::{Custody, Effect, MAX_ENTRIES, RETRY};
 use crate::{Flaw, Id, Time};
 
 /// Points remembered as looked around lately, at most; while there are so many, no other is.
 const MAX_DISCOVERED: usize = 256;
 
 /// When each point was looked around last.
-pub(in crate::custody) type Discovered = BTreeMap<Id, Time>;
+pub(super) type Discovered = BTreeMap<Id, Time>;
 
 impl Custody {
     /// Has the ring look around a stripe, unless it did lately.
     pub(in crate::custody) fn discover(&mut self, now: Time, stripe: Id) {
-        if self.discovered.len() >= MAX_DISCOVERED {
-            self.discovered.retain(|_, at| now < *at + RETRY);
+        if self.sync.discovered.len() >= MAX_DISCOVERED {
+            self.sync.discovered.retain(|_, at| now < *at + RETRY);
         }
-        let lately = self.discovered.get(&stripe).is_some_and(|at| now < *at + RETRY);
-        if !lately && self.discovered.len() < MAX_DISCOVERED {
-            self.discovered.insert(stripe, now);
+        let lately = self
+            .sync
+            .discovered
+            .get(&stripe)
+            .is_some_and(|at| now < *at + RETRY);
+        if !lately && self.sync.discovered.len() < MAX_DISCOVERED {
+            self.sync.discovered.insert(stripe, now);
             self.effects.push_back(Effect::Discover { point: stripe });
         }
     }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::custody::holder::inventory::Held;
+use crate::custody::holder::Held;
 use crate::custody::key::{ShardKey, Slot};
 use crate::custody::message::{Entry, Listing};
 use crate::custody::peers::Handle;
@@ -165,7 +165,7 @@ fn list(primary: Handle, shards: &BTreeMap<ShardKey, Held>, from: Slot, room: us
     let first = ShardKey { slot: from, index: 0 };
     let rest = shards.range(first..);
     for (key, held) in rest.take_while(|(key, _)| key.slot.bucket == from.bucket) {
-        if held.primary != Some(primary) {
+        if !held.is_reported_to(primary) {
             continue;
         }
         if let Some(last) = entries.last()
@@ -175,12 +175,7 @@ fn list(primary: Handle, shards: &BTreeMap<ShardKey, Held>, from: Slot, room: us
             to = last.stripe;
             break;
         }
-        entries.push(Entry {
-            stripe: key.slot.stripe,
-            index: key.index,
-            shape: held.shape,
-            committed: held.is_committed(),
-        });
+        entries.push(held.entry(*key));
     }
     Listing {
         bucket: from.bucket,
@@ -215,24 +210,18 @@ impl Incoming {
 mod tests {
     use super::*;
     use crate::custody::Shape;
-    use crate::custody::holder::inventory::Tenure;
+    use crate::custody::holder::Tenure;
     use crate::custody::peers::ME;
     use crate::custody::tests::harness::stripe;
 
     fn held() -> Held {
-        Held {
-            shape: Shape {
-                k: 1,
-                n: 3,
-                shard_len: 1,
-                placement: crate::placement::Placement::Successors,
-            },
-            tenure: Tenure::Committed,
-            primary: Some(ME),
-            hinted: false,
-            vouched: false,
-            wake: None,
-        }
+        let shape = Shape {
+            k: 1,
+            n: 3,
+            shard_len: 1,
+            placement: crate::placement::Placement::Successors,
+        };
+        Held::new(shape, Tenure::Committed, Some(ME))
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Fingerprints {
     }
 
     /// Buckets in which this set and the other one differ.
-    pub(in crate::custody) fn differing(&self, other: &[(u8, u64)]) -> BTreeSet<u8> {
+    pub(super) fn differing(&self, other: &[(u8, u64)]) -> BTreeSet<u8> {
         let other: BTreeMap<u8, u64> = other.iter().copied().collect();
         let is_primary = |bucket: &u8| self.buckets.get(bucket).map(|content| content.sum);
         self.buckets

@@ -5,19 +5,49 @@ pub(super) mod exchange;
 pub(super) mod fingerprint;
 pub(super) mod outbox;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use self::discover::Discovered;
+use self::outbox::Asked;
 use crate::custody::key::{ShardKey, Slot};
 use crate::custody::peers::Handle;
-use crate::custody::sync::outbox::Asked;
 use crate::custody::{
-    Custody, Effect, MAX_ENTRIES, Question, Report, Reported, Request, RequestId, Response, Transmit,
+    Custody, Effect, MAX_ENTRIES, Question, Report, Request, RequestId, Response, Transmit,
 };
-use crate::{Flaw, Id, Membership, Peer, Time};
+use crate::{Flaw, Membership, Peer, Time};
 
 /// How long a request may take.
-pub(in crate::custody) const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Requests in flight, and what numbers them.
+#[derive(Debug)]
+pub(super) struct Sync {
+    /// Random number of this run, and the number of its last report.
+    instance: u64,
+    sequence: u64,
+    requests: BTreeMap<RequestId, (Handle, Asked)>,
+    next_request: u64,
+    transmits: VecDeque<Transmit>,
+    discovered: Discovered,
+}
+
+impl Sync {
+    pub(super) fn new(instance: u64) -> Self {
+        Self {
+            instance,
+            sequence: 0,
+            requests: BTreeMap::new(),
+            next_request: 0,
+            transmits: VecDeque::new(),
+            discovered: Discovered::new(),
+        }
+    }
+
+    pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+}
 
 impl Custody {
     /// Answers another peer.
@@ -28,7 +58,7 @@ impl Custody {
         from: Peer,
         request: Request,
     ) -> Response {
-        self.now = now;
+        self.schedule.now = now;
         let peer = self.peers.intern(now, from, ring.is_alive(from));
         match request {
             Request::Report(report) => Response::Reported(self.handle_report(now, ring, peer, &report)),
@@ -39,7 +69,7 @@ impl Custody {
             }
             Request::Commit { stripes } => {
                 for stripe in stripes {
-                    if self.inventory.has_pending(stripe) {
+                    if self.holder.has_pending(stripe) {
                         self.effects.push_back(Effect::Commit { stripe });
                     }
                 }
@@ -58,7 +88,7 @@ impl Custody {
             Request::Release { pins } => {
                 for pin in pins {
                     let key = ShardKey::new(pin.stripe, pin.index);
-                    self.trims.release(key, peer, pin.trim);
+                    self.holder.release(key, peer, pin.trim);
                 }
                 Response::Taken
             }
@@ -96,58 +126,10 @@ impl Custody {
         }
     }
 
-    /// Answers for a shard held here. Of what was confirmed nobody takes back the copy.
-    fn vouch(&mut self, now: Time, peer: Handle, question: Question) -> bool {
-        let key = ShardKey::new(question.stripe, question.index);
-        let yes = self.confirm(now, key, question.trim.map(|trim| (peer, trim)));
-        if let Some(held) = self.inventory.shards.get_mut(&key).filter(|_| yes) {
-            held.vouched = true;
-        }
-        yes
-    }
-
-    pub(in crate::custody) fn handle_report(
-        &mut self,
-        now: Time,
-        ring: &impl Membership,
-        holder: Handle,
-        report: &Report,
-    ) -> Reported {
-        let retry_at = now + self.config.settle();
-        let record = self.peers.get_mut(holder);
-        record.outbox.reported();
-        let mut elsewhere = Vec::new();
-        if record.incoming.admit(report.instance, report.sequence) {
-            for listing in &report.listings {
-                let fingerprints = &mut record.incoming.fingerprints;
-                self.reports.replace(now, holder, listing, fingerprints, retry_at);
-            }
-            if ring.is_settled() {
-                let listed = report.listings.iter().flat_map(|listing| &listing.entries);
-                let listed = listed.map(|entry| entry.stripe);
-                let stripes: BTreeSet<Id> = listed.chain(std::mem::take(&mut record.redirected)).collect();
-                let primary = |stripe| ring.successors(stripe, 1).first().map(|member| member.peer);
-                elsewhere = stripes
-                    .into_iter()
-                    .filter_map(|stripe| Some((stripe, primary(stripe)?)))
-                    .filter(|(_, primary)| *primary != ring.me())
-                    .take(MAX_ENTRIES)
-                    .collect();
-            }
-        }
-        let fingerprints = &record.incoming.fingerprints;
-        let same = fingerprints.total() == report.total;
-        let differs = (!same).then(|| fingerprints.sums());
-        if same && self.peers.synced(holder) {
-            self.reports.sweep.start();
-        }
-        Reported { differs, elsewhere }
-    }
-
     /// A request was answered. Unknown ids are ignored.
     pub fn handle_response(&mut self, now: Time, ring: &impl Membership, id: RequestId, response: Response) {
-        self.now = now;
-        let Some((peer, asked)) = self.requests.remove(&id) else {
+        self.schedule.now = now;
+        let Some((peer, asked)) = self.sync.requests.remove(&id) else {
             return;
         };
         self.peers.get_mut(peer).answered = Some(now);
@@ -185,8 +167,8 @@ impl Custody {
 
     /// A request was not answered in time, or could not be delivered. Unknown ids are ignored.
     pub fn handle_failure(&mut self, now: Time, ring: &impl Membership, id: RequestId) {
-        self.now = now;
-        if let Some((peer, asked)) = self.requests.remove(&id) {
+        self.schedule.now = now;
+        if let Some((peer, asked)) = self.sync.requests.remove(&id) {
             self.unanswered(now, ring, peer, asked);
             self.peers.arm(peer);
         }
@@ -209,7 +191,7 @@ impl Custody {
             Asked::Confirm(keys) => {
                 record.outbox.failed(retry);
                 // Asked again for as long as a trim waits, which is not for long.
-                for (key, trim) in keys.into_iter().filter(|(key, _)| self.trims.waits(*key, peer)) {
+                for (key, trim) in keys.into_iter().filter(|(key, _)| self.holder.waits(*key, peer)) {
                     record.outbox.confirm(key, trim);
                 }
             }
@@ -229,47 +211,18 @@ impl Custody {
         }
     }
 
-    pub(in crate::custody) fn handle_reported(
-        &mut self,
-        now: Time,
-        ring: &impl Membership,
-        primary: Handle,
-        reported: &Reported,
-    ) {
-        let jitter = self.jitter();
-        let outgoing = &mut self.peers.get_mut(primary).outgoing;
-        match &reported.differs {
-            None => outgoing.agreed(now, &self.config, jitter),
-            Some(theirs) => outgoing.differs(now, theirs, &self.config),
-        }
-        for (stripe, peer) in &reported.elsewhere {
-            if !ring.is_alive(*peer) && *peer != ring.me() {
-                self.discover(now, *stripe);
-                continue;
-            }
-            let hint = self.peers.intern(now, *peer, true);
-            for key in self.keys_of(*stripe) {
-                let held = self.inventory.shards.get(&key);
-                // A second hint would be a contradiction: this peer's own view has to settle it.
-                if held.is_some_and(|held| held.primary == Some(primary) && !held.hinted) {
-                    self.set_primary(now, key, Some(hint), true);
-                }
-            }
-        }
-    }
-
     /// Sends what waits for a peer.
-    pub(in crate::custody) fn attend(&mut self, now: Time, peer: Handle) {
+    pub(super) fn attend(&mut self, now: Time, peer: Handle) {
         let record = self.peers.get_mut(peer);
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         let mut messages = Vec::new();
         if due(record.outgoing.due()) {
             let page = self.config.page;
-            let (total, listings) = record.outgoing.report(peer, &self.inventory.shards, page);
-            self.sequence += 1;
+            let (total, listings) = record.outgoing.report(peer, self.holder.shards(), page);
+            self.sync.sequence += 1;
             let report = Report {
-                instance: self.instance,
-                sequence: self.sequence,
+                instance: self.sync.instance,
+                sequence: self.sync.sequence,
                 total,
                 listings,
             };
@@ -281,10 +234,10 @@ impl Custody {
         let to = record.peer;
         self.peers.arm(peer);
         for (request, asked) in messages {
-            let id = RequestId(self.next_request);
-            self.next_request += 1;
-            self.requests.insert(id, (peer, asked));
-            self.transmits.push_back(Transmit {
+            let id = RequestId(self.sync.next_request);
+            self.sync.next_request += 1;
+            self.sync.requests.insert(id, (peer, asked));
+            self.sync.transmits.push_back(Transmit {
                 id,
                 to,
                 request,

@@ -29,7 +29,7 @@ pub(in crate::custody) struct Outbox {
 
 /// What a request in flight was about.
 #[derive(Debug)]
-pub(in crate::custody) enum Asked {
+pub(super) enum Asked {
     Report,
     Solicit,
     Commit,
@@ -112,7 +112,7 @@ impl Outbox {
     }
 
     /// The next message, answers that others wait for first.
-    pub(in crate::custody) fn next(&mut self) -> Option<(Request, Asked)> {
+    pub(super) fn next(&mut self) -> Option<(Request, Asked)> {
         let message = if !self.confirms.is_empty() {
             let asked = std::iter::from_fn(|| self.confirms.pop_first());
             let asked: Vec<(ShardKey, Option<u64>)> = asked.take(MAX_ENTRIES).collect();

@@ -47,9 +47,9 @@ fn drive(custody: &mut Custody, until: Time) -> Vec<Effect> {
     as_primary(|ring| {
         let mut effects = Vec::new();
         while let Some(due) = custody.poll_timeout().filter(|due| *due <= until) {
-            custody.handle_timeout(due.max(custody.now), ring);
+            custody.handle_timeout(due.max(custody.schedule.now), ring);
             while let Some(transmit) = custody.poll_transmit() {
-                custody.handle_failure(custody.now, ring, transmit.id);
+                custody.handle_failure(custody.schedule.now, ring, transmit.id);
             }
             effects.extend(std::iter::from_fn(|| custody.poll_effect()));
         }
@@ -127,7 +127,7 @@ fn tombstone_claimed_but_not_shown_drops_nothing() {
         sequence: 1,
         total: 7,
         listings: vec![Listing {
-            bucket: Slot::of(id).bucket,
+            bucket: key::Slot::of(id).bucket,
             from: Id::default(),
             to: Id::new([0xff; 32]),
             entries: vec![entry],

@@ -1,4 +1,4 @@
-//! Which holder of copies is asked first: each in its turn, in proportion to the disk it gives.
+//! Which holder of copies is asked first: weighted round robin, in proportion to the disk each gives.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,10 +11,10 @@ const COUNTED: u32 = 256;
 
 /// How often this peer asked whom first, lately. Bounded: a count that is halved to nothing is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<BTreeMap<Peer, u32>>);
+pub(crate) struct RoundRobin(Mutex<BTreeMap<Peer, u32>>);
 
-impl Turns {
-    /// Of these holders the place of the one whose turn it is, which counts as asked; of equals one by lot,
+impl RoundRobin {
+    /// Of these holders the place of the one asked least for its weight, which counts as asked; of equals one by lot,
     /// since other readers do not know whom this one asked.
     pub(crate) fn next(&self, holders: &[Contact]) -> usize {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,10 +56,10 @@ mod tests {
         }
     }
 
-    fn asked(turns: &Turns, holders: &[Contact], times: usize) -> Vec<usize> {
+    fn asked(robin: &RoundRobin, holders: &[Contact], times: usize) -> Vec<usize> {
         let mut counts = vec![0; holders.len()];
         for _ in 0..times {
-            counts[turns.next(holders)] += 1;
+            counts[robin.next(holders)] += 1;
         }
         counts
     }
@@ -67,24 +67,24 @@ mod tests {
     #[test]
     fn equals_are_asked_equally_often_and_others_by_capacity() {
         let equal: Vec<Contact> = (1..=3).map(|number| contact(number, 100)).collect();
-        let counts = asked(&Turns::default(), &equal, 3000);
+        let counts = asked(&RoundRobin::default(), &equal, 3000);
         assert!(
             counts.iter().all(|count| (990..=1010).contains(count)),
             "{counts:?}"
         );
         let weighted = [contact(1, 100), contact(2, 300)];
-        let counts = asked(&Turns::default(), &weighted, 4000);
+        let counts = asked(&RoundRobin::default(), &weighted, 4000);
         assert!((970..=1030).contains(&counts[0]), "{counts:?}");
-        assert_eq!(Turns::default().next(&[]), 0);
+        assert_eq!(RoundRobin::default().next(&[]), 0);
     }
 
     #[test]
     fn a_newcomer_is_not_asked_for_everything() {
-        let turns = Turns::default();
+        let robin = RoundRobin::default();
         let old: Vec<Contact> = (1..=3).map(|number| contact(number, 100)).collect();
-        asked(&turns, &old, 100_000);
+        asked(&robin, &old, 100_000);
         let all: Vec<Contact> = (1..=4).map(|number| contact(number, 100)).collect();
-        let counts = asked(&turns, &all, 1000);
+        let counts = asked(&robin, &all, 1000);
         assert!(counts[3] < 250 + 100, "{counts:?}");
     }
 
@@ -92,7 +92,7 @@ mod tests {
     fn readers_that_ask_once_ask_different_holders() {
         let holders: Vec<Contact> = (1..=3).map(|number| contact(number, 100)).collect();
         let firsts: std::collections::BTreeSet<usize> =
-            (0..200).map(|_| Turns::default().next(&holders)).collect();
+            (0..200).map(|_| RoundRobin::default().next(&holders)).collect();
         assert_eq!(firsts.len(), 3);
     }
 }

@@ -1,29 +1,36 @@
 //! The one way to local shards. Keeps the store and custody's inventory in step: custody hears of a shard
 //! after it is durable, and of its end after the store dropped it.
 //!
+//! * [`inbound`]: what other peers ask of it; [`lease`]: pending shards; [`usage`]: how full it is, as the ring
+//!   is told; [`inventory`]: what custody is told.
+//!
 //! The store blocks (it waits for the disk), so each call runs on a bounded pool of blocking threads.
 
+mod inbound;
 mod inventory;
 mod lease;
+pub(crate) mod usage;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mutualstore_dht::custody::{LOCATOR, Shape, TOMBSTONE};
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::{Header, Shard, StripeId, VerifiedShard};
-use tokio::sync::Semaphore;
-
-use super::core::Core;
-use crate::locator::Locator;
-use crate::metrics::Count;
-use crate::placement::Placement;
-use crate::tombstone::Tombstone;
-use crate::wire::node::Token;
 use mutualstore_store::{
     Compacted, GetError, Key, Meta, PutError, State as StoreState, Store, Stored, UpdateError, Usage,
 };
+use tokio::sync::Semaphore;
+
+use crate::clock::unix_ms;
+use crate::locator::Locator;
+use crate::metrics::{Count, Metrics};
+use crate::peer::core::Core;
+use crate::placement::Placement;
+use crate::tombstone::Tombstone;
+use crate::wire::node::Token;
 
 /// Store calls that may wait for the disk at the same time; more queue up.
 const PARALLEL: usize = 32;
@@ -32,12 +39,16 @@ const PARALLEL: usize = 32;
 const _: () = assert!(TOMBSTONE == mutualstore_store::TOMBSTONE && LOCATOR == mutualstore_store::LOCATOR);
 
 /// The local shards.
-pub(crate) struct Shards {
+pub(crate) struct ShardKeeper {
     store: Arc<Store>,
+    core: Arc<Core>,
+    metrics: Arc<Metrics>,
+    /// Whether this peer hands everything over.
+    leaving: AtomicBool,
     gate: Semaphore,
     /// How long a tombstone is kept after it came here.
     retention: Duration,
-    /// Shards read and verified.
+    /// ShardKeeper read and verified.
     pub(crate) checked: Count,
     /// Of these, those that did not verify.
     pub(crate) bad: Count,
@@ -121,13 +132,6 @@ impl Keep {
     }
 }
 
-/// Milliseconds since the Unix epoch; 0 for a clock before it.
-pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
 fn key(stripe: Id, index: u8) -> Key {
     Key {
         stripe: *stripe.as_bytes(),
@@ -158,11 +162,14 @@ impl From<UpdateError> for KeepError {
     }
 }
 
-impl Shards {
+impl ShardKeeper {
     /// Wraps the opened store; tombstones are kept for `retention` after they came.
-    pub(crate) fn new(store: Store, retention: Duration) -> Self {
+    pub(crate) fn new(store: Store, retention: Duration, core: Arc<Core>, metrics: Arc<Metrics>) -> Self {
         Self {
             store: Arc::new(store),
+            core,
+            metrics,
+            leaving: AtomicBool::new(false),
             gate: Semaphore::new(PARALLEL),
             retention,
             checked: Count::default(),
@@ -186,12 +193,11 @@ impl Shards {
     /// Has `work` change the store, and tells custody of what turned out to be lost on the way.
     async fn change<R: Send + 'static, E: Into<KeepError> + Send + 'static>(
         &self,
-        core: &Core,
         work: impl FnOnce(&Store) -> Result<R, E> + Send + 'static,
     ) -> Result<R, KeepError> {
         let done = self.blocking(move |store| (work(store), store.take_lost())).await;
         let (result, lost) = done.ok_or_else(|| KeepError::Disk("stopping".into()))?;
-        self.tell_removed(core, lost);
+        self.tell_removed(lost);
         let result = result.map_err(Into::into);
         if let Err(KeepError::Disk(_)) = result {
             self.write_failures.add(1);
@@ -242,7 +248,7 @@ impl Shards {
     }
 
     /// Tells custody of everything held, once, at start.
-    pub(crate) async fn announce_all(&self, core: &Core) -> std::io::Result<()> {
+    pub(crate) async fn announce_all(&self) -> std::io::Result<()> {
         let held = self.blocking(|store| {
             let mut held = Vec::new();
             store.for_each(|key, _| held.push(key))?;
@@ -250,61 +256,47 @@ impl Shards {
             Ok::<_, std::io::Error>(held.into_iter().filter_map(shaped).collect::<Vec<_>>())
         });
         for (key, shape) in held.await.unwrap_or_else(|| Ok(Vec::new()))? {
-            self.tell(core, key, shape);
+            self.tell(key, shape);
         }
         // Whom it promised what in an earlier life this peer does not know.
-        core.with(|state, _| state.custody.vouch_for_all());
+        self.core.with(|state, _| state.custody.vouch_for_all());
         Ok(())
     }
 
     /// Verifies a shard that came from elsewhere and keeps it durably.
-    pub(crate) async fn keep_foreign(
-        &self,
-        core: &Core,
-        shard: Shard,
-        keep: Keep,
-        token: Token,
-    ) -> Result<(), KeepError> {
+    pub(crate) async fn keep_foreign(&self, shard: Shard, keep: Keep, token: Token) -> Result<(), KeepError> {
         let verified = self.blocking(move |_| shard.verify()).await;
         match verified {
-            Some(Ok(shard)) => self.keep(core, shard, keep, token).await,
+            Some(Ok(shard)) => self.keep(shard, keep, token).await,
             Some(Err(_)) | None => Err(KeepError::Invalid),
         }
     }
 
     /// Keeps a shard; durable when this returns.
-    pub(crate) async fn keep(
-        &self,
-        core: &Core,
-        shard: VerifiedShard,
-        keep: Keep,
-        token: Token,
-    ) -> Result<(), KeepError> {
+    pub(crate) async fn keep(&self, shard: VerifiedShard, keep: Keep, token: Token) -> Result<(), KeepError> {
         let shape = shape_of(shard.header());
         let key = Key {
             stripe: *shard.stripe().as_bytes(),
             index: shard.index(),
         };
         let state = keep.state();
-        let stored = self.change(core, move |store| {
-            store.put(key, state, token, &shard.header().encode(), shard.payload())
-        });
+        let stored =
+            self.change(move |store| store.put(key, state, token, &shard.header().encode(), shard.payload()));
         stored.await?;
-        self.tell(core, key, shape);
+        self.tell(key, shape);
         Ok(())
     }
 
     /// Keeps a locator in place of an older one; durable when this returns.
     pub(crate) async fn keep_locator(
         &self,
-        core: &Core,
         locator: Locator,
         keep: Keep,
         token: Token,
     ) -> Result<(), KeepError> {
         let key = key(locator.stripe(), LOCATOR);
         let (shape, state) = (shape_of(locator.header()), keep.state());
-        let stored = self.change(core, move |store| {
+        let stored = self.change(move |store| {
             let payload = locator.payload();
             let other = |stored: Stored| stored.payload != payload;
             // Between the two the stripe has one locator less, which its home makes good.
@@ -315,13 +307,13 @@ impl Shards {
             put.map_err(KeepError::from)
         });
         stored.await?;
-        self.tell(core, key, shape);
+        self.tell(key, shape);
         Ok(())
     }
 
     /// The locator of a stripe, if it is held; one that is damaged is dropped and comes again from the
     /// stripe's home.
-    pub(crate) async fn locator(&self, core: &Core, stripe: Id) -> Option<Locator> {
+    pub(crate) async fn locator(&self, stripe: Id) -> Option<Locator> {
         self.store.meta(key(stripe, LOCATOR))?;
         let read = self.blocking(move |store| match store.get(key(stripe, LOCATOR)) {
             Ok(stored) => Some(locator_of(&stored?, stripe)),
@@ -336,7 +328,7 @@ impl Shards {
         if locator.is_none() {
             self.bad.add(1);
             tracing::warn!("CORRUPTED_BLOCK {stripe}:{LOCATOR}");
-            self.drop_damaged(core, stripe, LOCATOR, false).await;
+            self.drop_damaged(stripe, LOCATOR, false).await;
         }
         locator
     }
@@ -347,20 +339,20 @@ impl Shards {
     }
 
     /// Keeps a tombstone and drops the stripe's shards; durable when this returns.
-    pub(crate) async fn bury(&self, core: &Core, tombstone: Tombstone) -> Result<(), KeepError> {
+    pub(crate) async fn bury(&self, tombstone: Tombstone) -> Result<(), KeepError> {
         let (stripe, shape) = (tombstone.stripe(), shape_of(tombstone.header()));
-        let buried = self.change(core, move |store| {
+        let buried = self.change(move |store| {
             let (header, signature) = (tombstone.header().encode(), tombstone.signature());
             store.bury(*stripe.as_bytes(), &header, signature, unix_ms())
         });
         let removed = buried.await?;
-        self.tell(core, key(stripe, TOMBSTONE), shape);
-        self.tell_removed(core, removed.into_iter().map(|index| key(stripe, index)));
+        self.tell(key(stripe, TOMBSTONE), shape);
+        self.tell_removed(removed.into_iter().map(|index| key(stripe, index)));
         Ok(())
     }
 
     /// The tombstone of a stripe, if it is held; one that is damaged is dropped and comes again from others.
-    pub(crate) async fn tombstone(&self, core: &Core, stripe: Id) -> Option<Tombstone> {
+    pub(crate) async fn tombstone(&self, stripe: Id) -> Option<Tombstone> {
         self.store.meta(key(stripe, TOMBSTONE))?;
         let read = self.blocking(move |store| {
             let stored = match store.get(key(stripe, TOMBSTONE)) {
@@ -378,7 +370,7 @@ impl Shards {
         if tombstone.is_none() {
             self.bad.add(1);
             tracing::warn!("CORRUPTED_BLOCK {stripe}:{TOMBSTONE}");
-            self.drop_damaged(core, stripe, TOMBSTONE, false).await;
+            self.drop_damaged(stripe, TOMBSTONE, false).await;
         }
         tombstone
     }
@@ -403,8 +395,8 @@ impl Shards {
 
     /// Finds a shard of `stripe`: `want` if held, else (unless `exact`) any other. A shard that does not
     /// verify is dropped and counts as lost from then on.
-    pub(crate) async fn find(&self, core: &Core, stripe: Id, want: u8, exact: bool) -> Local {
-        if let Some(tombstone) = self.tombstone(core, stripe).await {
+    pub(crate) async fn find(&self, stripe: Id, want: u8, exact: bool) -> Local {
+        if let Some(tombstone) = self.tombstone(stripe).await {
             return Local::Deleted(Box::new(tombstone));
         }
         let mut held = self.held(stripe);
@@ -427,7 +419,7 @@ impl Shards {
             Some(Ok(Some(None)) | Err(GetError::Corrupt)) => {
                 self.bad.add(1);
                 tracing::warn!("CORRUPTED_BLOCK {stripe}:{index}");
-                self.drop_damaged(core, stripe, index, false).await;
+                self.drop_damaged(stripe, index, false).await;
                 Local::Corrupt(index)
             }
             Some(Err(error @ GetError::Io(_))) => Local::Failed(error.to_string()),
@@ -435,34 +427,34 @@ impl Shards {
     }
 
     /// Drops shards durably and tells custody.
-    pub(crate) async fn drop_shards(&self, core: &Core, shards: Vec<(Id, u8)>) {
+    pub(crate) async fn drop_shards(&self, shards: Vec<(Id, u8)>) {
         let keys: Vec<Key> = shards
             .iter()
             .map(|(stripe, index)| key(*stripe, *index))
             .collect();
         let removed = {
             let keys = keys.clone();
-            self.change(core, move |store| store.remove(&keys)).await
+            self.change(move |store| store.remove(&keys)).await
         };
-        self.tell_dropped(core, keys, removed).await;
+        self.tell_dropped(keys, removed).await;
     }
 
     /// Drops a shard or tombstone that was seen damaged, unless a sound one has come in its place, and tells
     /// custody. One that cannot be read goes only if that says `unreadable`.
-    pub(super) async fn drop_damaged(&self, core: &Core, stripe: Id, index: u8, unreadable: bool) {
+    pub(super) async fn drop_damaged(&self, stripe: Id, index: u8, unreadable: bool) {
         let key = key(stripe, index);
         let sound = move |stored: &Stored| match index {
             TOMBSTONE => tombstone_of(stored, stripe).is_some(),
             LOCATOR => locator_of(stored, stripe).is_some(),
             _ => verified(stored, stripe, index).is_some(),
         };
-        let removed = self.change(core, move |store| store.remove_damaged(key, sound, unreadable));
+        let removed = self.change(move |store| store.remove_damaged(key, sound, unreadable));
         let removed = removed.await;
-        self.tell_dropped(core, vec![key], removed).await;
+        self.tell_dropped(vec![key], removed).await;
     }
 
     /// Custody forgot `keys`, or is to: tells it what became of them.
-    async fn tell_dropped(&self, core: &Core, keys: Vec<Key>, removed: Result<u64, KeepError>) {
+    async fn tell_dropped(&self, keys: Vec<Key>, removed: Result<u64, KeepError>) {
         if let Err(error) = removed {
             tracing::warn!(%error, "could not drop shards; they stay until the next try");
         }
@@ -470,10 +462,10 @@ impl Shards {
             let key = *key;
             let left = self.blocking(move |store| shape_held(store, key));
             if let Some(shape) = left.await.flatten() {
-                self.tell(core, key, shape);
+                self.tell(key, shape);
             }
         }
-        self.tell_removed(core, keys);
+        self.tell_removed(keys);
     }
 }
 

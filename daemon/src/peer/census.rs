@@ -6,19 +6,27 @@
 //! lists: in larger networks custody's runs are those of the peers it remembers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mutualstore_dht::placement::{self, Placement, Roster};
 use mutualstore_dht::ring::Liveness;
-use mutualstore_dht::{Contact, Id, Member, Membership, Peer};
+use mutualstore_dht::{Contact, Id, Member, Membership as _, Peer};
 
-use super::Node;
+use super::Membership;
 
 /// How long a walk is good for.
 const FRESH: Duration = Duration::from_secs(30);
 /// How often is looked whether custody needs to know everybody.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// The last census, and whose turn it is to take the next.
+#[derive(Default)]
+pub(super) struct Counting {
+    last: Mutex<Option<Arc<Census>>>,
+    /// Taken by who walks the ring for it.
+    turn: tokio::sync::Mutex<()>,
+}
 
 /// All peers that are there, with what places are decided by.
 #[derive(Debug)]
@@ -81,7 +89,7 @@ impl Census {
     }
 }
 
-impl Membership for Census {
+impl mutualstore_dht::Membership for Census {
     fn me(&self) -> Peer {
         self.me
     }
@@ -110,7 +118,12 @@ impl Membership for Census {
     }
 }
 
-impl Node {
+impl Membership {
+    /// Whether the ring part of this peer is settled, so that its answers about others count.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.core.read(|state| state.ring.is_settled())
+    }
+
     /// Whether the ring is so small that its lists name everybody.
     pub(crate) fn knows_everybody(&self) -> bool {
         let others = self.core.read(|state| state.ring.alive().count());
@@ -123,7 +136,7 @@ impl Node {
         if let Some(census) = self.current_census() {
             return census;
         }
-        let _turn = self.counting.lock().await;
+        let _turn = self.counting.turn.lock().await;
         if let Some(census) = self.current_census() {
             return census;
         }
@@ -145,7 +158,7 @@ impl Node {
             .filter(|contact| !known.contains(&contact.peer));
         contacts.extend(others.filter(|contact| !is_dead(contact.peer)));
         let census = Arc::new(Census::new(self.me, contacts, taken, revision));
-        *self.census.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&census));
+        *self.counting.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&census));
         census
     }
 
@@ -158,7 +171,11 @@ impl Node {
 
     /// The last one, however old.
     pub(crate) fn last_census(&self) -> Option<Arc<Census>> {
-        self.census.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.counting
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Asks all members, and tells the ring of those it did not know.
@@ -178,12 +195,12 @@ impl Node {
 }
 
 /// Sees to it that the ring knows everybody while custody needs that.
-pub(crate) async fn keep(node: Arc<Node>) {
+pub(crate) async fn keep(member: Arc<Membership>) {
     loop {
         tokio::time::sleep(LOOK).await;
-        let needed = node.core.read(|state| state.custody.needs_roster());
-        if needed && node.is_settled() && !node.knows_everybody() {
-            node.census().await;
+        let needed = member.core.read(|state| state.custody.needs_roster());
+        if needed && member.is_settled() && !member.knows_everybody() {
+            member.census().await;
         }
     }
 }

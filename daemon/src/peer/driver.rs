@@ -6,18 +6,28 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mutualstore_dht::{Time, custody, ring};
-
-use super::core::{State, Walk};
-use super::{AskError, Node};
-use crate::wire::node::{NodeRequest, NodeResponse};
+use mutualstore_dht::{Peer, Time, custody, ring};
 use mutualstore_net::CallError;
 
-/// A timer this late means that the process or the machine stood still, so nobody's silence counts.
+use super::Membership;
+use super::core::{State, Walk};
+use super::remote::AskError;
+use crate::wire::node::{NodeRequest, NodeResponse};
+
+/// A timer this late means that the event loop stalled, so nobody's silence counts.
 const STALL: Duration = Duration::from_secs(3);
 
 /// How long after the ring's own deadline an answer is still waited for.
 const LATE: Duration = Duration::from_secs(3);
+
+/// What the driver hands on to those that live above the ring. Neither may block.
+pub(crate) trait Outlet: Send + Sync {
+    /// Does on real shards what custody asked for, and tells custody how that went.
+    fn perform(&self, effect: custody::Effect);
+
+    /// A peer went or came: what it may hold is looked at again.
+    fn peer_moved(&self, peer: Peer);
+}
 
 /// What one look at the machines found to do.
 #[derive(Default)]
@@ -35,18 +45,18 @@ impl Work {
 }
 
 /// Runs until the task is aborted.
-pub(crate) async fn drive(node: Arc<Node>) {
+pub(crate) async fn drive(member: Arc<Membership>, outlet: Arc<dyn Outlet>) {
     loop {
-        let next = pump(&node);
-        let deadline = next.map(|time| node.core.instant(time));
+        let next = pump(&member, &outlet);
+        let deadline = next.map(|time| member.core.instant(time));
         tokio::select! {
-            () = node.core.wake.notified() => {}
+            () = member.core.wake.notified() => {}
             () = sleep_until(deadline) => {
                 let late = deadline.map_or(Duration::ZERO, |deadline| deadline.elapsed());
-                let mut state = node.core.lock();
-                let now = node.core.now();
+                let mut state = member.core.lock();
+                let now = member.core.now();
                 if late > STALL {
-                    tracing::warn!(late_ms = late.as_millis(), "stood still; suspicions start anew");
+                    tracing::warn!(late_ms = late.as_millis(), "the event loop stalled; suspicions start anew");
                     state.custody.handle_stall(now);
                 }
                 state.ring.handle_timeout(now);
@@ -65,30 +75,30 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 /// Empties the machines' outputs, starts a task for each, and says when the next timer is due.
-fn pump(node: &Arc<Node>) -> Option<Time> {
+fn pump(member: &Arc<Membership>, outlet: &Arc<dyn Outlet>) -> Option<Time> {
     loop {
         let (work, next) = {
-            let mut state = node.core.lock();
-            let now = node.core.now();
-            let work = collect(node, &mut state, now);
+            let mut state = member.core.lock();
+            let now = member.core.now();
+            let work = collect(member, &**outlet, &mut state, now);
             let next = earliest(state.ring.poll_timeout(), state.custody.poll_timeout());
             // A timer of the past means "at once"; it is late only from now on.
             (work, next.map(|next| next.max(now)))
         };
         if work.book_changed {
-            node.book_dirty();
+            member.book_dirty();
         }
         if work.is_empty() {
             return next;
         }
         for transmit in work.ring {
-            tokio::spawn(send_ring(Arc::clone(node), transmit));
+            tokio::spawn(send_ring(Arc::clone(member), transmit));
         }
         for transmit in work.custody {
-            tokio::spawn(send_custody(Arc::clone(node), transmit));
+            tokio::spawn(send_custody(Arc::clone(member), transmit));
         }
         for effect in work.effects {
-            tokio::spawn(super::jobs::perform(Arc::clone(node), effect));
+            outlet.perform(effect);
         }
     }
 }
@@ -100,7 +110,7 @@ fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
     }
 }
 
-fn collect(node: &Node, state: &mut State, now: Time) -> Work {
+fn collect(member: &Membership, outlet: &dyn Outlet, state: &mut State, now: Time) -> Work {
     let mut work = Work::default();
     let mut members_changed = false;
     while let Some(event) = state.ring.poll_event() {
@@ -111,12 +121,12 @@ fn collect(node: &Node, state: &mut State, now: Time) -> Work {
             }
             ring::Event::PeerUp(peer) => {
                 tracing::info!(%peer, "peer is up");
-                node.sweep.peer_moved(peer);
+                outlet.peer_moved(peer);
                 members_changed = true;
             }
             ring::Event::PeerDown(peer) => {
                 tracing::info!(%peer, "peer is down");
-                node.sweep.peer_moved(peer);
+                outlet.peer_moved(peer);
                 members_changed = true;
             }
             ring::Event::Departed(peer) => {
@@ -124,7 +134,7 @@ fn collect(node: &Node, state: &mut State, now: Time) -> Work {
             }
             // Written while the lock is held: nobody hears of them before they are kept. Once in a peer's
             // life.
-            ring::Event::Positioned(chosen) => node.keep_places(&chosen),
+            ring::Event::Positioned(chosen) => member.keep_places(&chosen),
             ring::Event::PeerChanged(_) => members_changed = true,
             ring::Event::LookupDone { id, outcome } => {
                 if let Some(waiter) = state.lookups.remove(&id) {
@@ -156,7 +166,7 @@ fn collect(node: &Node, state: &mut State, now: Time) -> Work {
     work
 }
 
-async fn send_ring(node: Arc<Node>, transmit: ring::Transmit) {
+async fn send_ring(member: Arc<Membership>, transmit: ring::Transmit) {
     let ring::Transmit {
         id,
         to,
@@ -164,13 +174,16 @@ async fn send_ring(node: Arc<Node>, transmit: ring::Transmit) {
         deadline,
     } = transmit;
     // The ring keeps the deadline itself. A late answer still shows that a peer lives, and how slow it is.
-    let outcome = node.ask(&to, &NodeRequest::Ring(request), deadline + LATE).await;
-    node.core.with(|state, now| match outcome {
+    let outcome = member
+        .remote
+        .ask(&to, &NodeRequest::Ring(request), deadline + LATE)
+        .await;
+    member.core.with(|state, now| match outcome {
         Ok(NodeResponse::Ring(response)) => state.ring.handle_response(now, id, response),
         Ok(_) | Err(AskError::Refused(_)) => state.ring.handle_failure(now, id, ring::Failure::Refused),
         Err(AskError::Silent(error)) => {
             if let CallError::Barred(refusal) = &error {
-                node.barred_by(to.peer, refusal);
+                member.barred_by(to.peer, refusal);
             }
             state.ring.handle_failure(now, id, failure(&error));
         }
@@ -186,22 +199,23 @@ fn failure(error: &CallError) -> ring::Failure {
     }
 }
 
-async fn send_custody(node: Arc<Node>, transmit: custody::Transmit) {
+async fn send_custody(member: Arc<Membership>, transmit: custody::Transmit) {
     let custody::Transmit {
         id,
         to,
         request,
         deadline,
     } = transmit;
-    let contact = node.core.contact(to);
+    let contact = member.core.contact(to);
     let outcome = match contact {
-        Some(contact) => node
+        Some(contact) => member
+            .remote
             .ask(&contact, &NodeRequest::Custody(request), deadline)
             .await
             .ok(),
         None => None,
     };
-    node.core.with(|state, now| {
+    member.core.with(|state, now| {
         let State { ring, custody, .. } = state;
         if let Some(NodeResponse::Custody(response)) = outcome {
             custody.handle_response(now, ring, id, response);

@@ -9,22 +9,21 @@ use mutualstore_dht::custody::{Effect, JobId, JobOutcome, LOCATOR, Shape, TOMBST
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::{DecodeError, VerifiedShard, reconstruct};
 
-use super::Node;
-use super::core::State;
-use super::shards::Keep;
+use super::Maintenance;
+use crate::keeper::Keep;
 use crate::locator::Locator;
+use crate::peer::core::State;
 use crate::transfer::delete::bury_at;
 use crate::transfer::events::Operation;
-use crate::transfer::exchange::{Fetched, fetch_from, store_at};
-use crate::transfer::lease::renew_asked;
 use crate::transfer::locate::locate_at;
+use crate::transfer::peer_client::Fetched;
 use crate::wire::node::NO_TOKEN;
 
 /// Distinct peers looked up around a stripe.
 const DISCOVERED: usize = 16;
 
 /// Does what custody asked for and tells it how that went.
-pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
+pub(super) async fn perform(upkeep: Arc<Maintenance>, effect: Effect) {
     #[cfg(feature = "adversary")]
     if crate::adversary::liar::is_on() {
         return;
@@ -37,8 +36,8 @@ pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
             sources,
             targets,
         } => {
-            let outcome = regenerate(&node, stripe, shape, sources, targets).await;
-            finish(&node, job, outcome);
+            let outcome = regenerate(&upkeep, stripe, shape, sources, targets).await;
+            finish(&upkeep, job, outcome);
         }
         Effect::Copy {
             job,
@@ -47,8 +46,8 @@ pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
             from,
             to,
         } => {
-            let outcome = copy(&node, stripe, index, from, to).await;
-            finish(&node, job, outcome);
+            let outcome = copy(&upkeep, stripe, index, from, to).await;
+            finish(&upkeep, job, outcome);
         }
         Effect::Locate {
             job,
@@ -56,8 +55,8 @@ pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
             holders,
             to,
         } => {
-            let outcome = locate(&node, stripe, holders, to).await;
-            finish(&node, job, outcome);
+            let outcome = locate(&upkeep, stripe, holders, to).await;
+            finish(&upkeep, job, outcome);
         }
         Effect::Drop {
             stripe,
@@ -66,33 +65,33 @@ pub(super) async fn perform(node: Arc<Node>, effect: Effect) {
         } => {
             if expired {
                 // A put of this peer that lives, after this process stood still.
-                renew_asked(&node, node.me, &[stripe]).await;
-                node.shards.expire(&node.core, stripe, index).await;
+                upkeep.transfers.renew_asked(upkeep.member.me, &[stripe]).await;
+                upkeep.keeper.expire(stripe, index).await;
             } else {
-                node.shards.drop_shards(&node.core, vec![(stripe, index)]).await;
+                upkeep.keeper.drop_shards(vec![(stripe, index)]).await;
             }
-            node.publish_usage();
+            upkeep.keeper.publish_usage();
         }
         Effect::Discover { point } => {
             // What it finds is the ring's to know; when it fails, custody asks again.
-            if let Err(error) = node.core.lookup(point, DISCOVERED).await {
+            if let Err(error) = upkeep.member.core.lookup(point, DISCOVERED).await {
                 tracing::debug!(%point, %error, "could not look around");
             }
         }
         Effect::Commit { stripe } => {
-            if let Err(error) = node.shards.commit(&node.core, vec![stripe], None).await {
+            if let Err(error) = upkeep.keeper.commit(vec![stripe], None).await {
                 tracing::warn!(%stripe, %error, "could not commit; the shard stays pending");
             }
         }
     }
 }
 
-fn finish(node: &Node, job: JobId, outcome: JobOutcome) {
-    node.metrics.repaired(outcome.stored.len(), outcome.bytes);
+fn finish(upkeep: &Maintenance, job: JobId, outcome: JobOutcome) {
+    upkeep.metrics.repaired(outcome.stored.len(), outcome.bytes);
     if !outcome.stored.is_empty() {
-        node.sweep.repaired();
+        upkeep.transfers.sweep.repaired();
     }
-    node.core.with(|state, now| {
+    upkeep.member.core.with(|state, now| {
         let State { ring, custody, .. } = state;
         custody.handle_job(now, ring, job, outcome);
     });
@@ -109,23 +108,23 @@ fn failed(targets: Vec<(u8, Peer)>) -> JobOutcome {
 
 /// Fetches k shards, rebuilds the missing ones, and stores each with its new holder.
 async fn regenerate(
-    node: &Arc<Node>,
+    upkeep: &Arc<Maintenance>,
     stripe: Id,
     shape: Shape,
     sources: Vec<(u8, Peer)>,
     targets: Vec<(u8, Peer)>,
 ) -> JobOutcome {
-    let Ok(_block) = node.blocks.acquire().await else {
+    let Ok(_block) = upkeep.transfers.blocks.acquire().await else {
         return failed(targets);
     };
-    let shards = gather(node, stripe, usize::from(shape.k), sources).await;
+    let shards = gather(upkeep, stripe, usize::from(shape.k), sources).await;
     if shards.len() < usize::from(shape.k) {
         return failed(targets);
     }
     let wanted: Vec<u8> = targets.iter().map(|(index, _)| *index).collect();
     let rebuilt = tokio::task::spawn_blocking(move || reconstruct(&shards, &wanted)).await;
     match rebuilt {
-        Ok(Ok(rebuilt)) => deliver(node, rebuilt, targets).await,
+        Ok(Ok(rebuilt)) => deliver(upkeep, rebuilt, targets).await,
         Ok(Err(DecodeError::Inconsistent { index, .. })) => {
             tracing::error!(%stripe, index, "the stripe is inconsistent: its writer coded it wrongly");
             JobOutcome {
@@ -143,7 +142,12 @@ async fn regenerate(
 
 /// Asks for shards of distinct indices until there are `k`, one source after the other's failure. An index
 /// that is on its way is asked for at another source only when it does not come.
-async fn gather(node: &Arc<Node>, stripe: Id, k: usize, sources: Vec<(u8, Peer)>) -> Vec<VerifiedShard> {
+async fn gather(
+    upkeep: &Arc<Maintenance>,
+    stripe: Id,
+    k: usize,
+    sources: Vec<(u8, Peer)>,
+) -> Vec<VerifiedShard> {
     let mut shards: Vec<VerifiedShard> = Vec::with_capacity(k);
     let mut asked: BTreeSet<u8> = BTreeSet::new();
     let mut waiting = FuturesUnordered::new();
@@ -155,7 +159,11 @@ async fn gather(node: &Arc<Node>, stripe: Id, k: usize, sources: Vec<(u8, Peer)>
         {
             asked.insert(index);
             waiting.push(async move {
-                let fetched = fetch_from(node, Operation::Repair, peer, stripe, index, true).await;
+                let fetched = upkeep
+                    .transfers
+                    .peers
+                    .fetch_from(Operation::Repair, peer, stripe, index, true)
+                    .await;
                 (index, fetched)
             });
         }
@@ -169,7 +177,11 @@ async fn gather(node: &Arc<Node>, stripe: Id, k: usize, sources: Vec<(u8, Peer)>
     }
 }
 
-async fn deliver(node: &Arc<Node>, rebuilt: Vec<VerifiedShard>, targets: Vec<(u8, Peer)>) -> JobOutcome {
+async fn deliver(
+    upkeep: &Arc<Maintenance>,
+    rebuilt: Vec<VerifiedShard>,
+    targets: Vec<(u8, Peer)>,
+) -> JobOutcome {
     let mut outcome = failed(Vec::new());
     let mut waiting = FuturesUnordered::new();
     for shard in rebuilt {
@@ -177,7 +189,11 @@ async fn deliver(node: &Arc<Node>, rebuilt: Vec<VerifiedShard>, targets: Vec<(u8
         if let Some((index, peer)) = target {
             let bytes = u64::try_from(shard.payload().len()).unwrap_or(u64::MAX);
             waiting.push(async move {
-                let stored = store_at(node, Operation::Repair, peer, shard, Keep::Committed, NO_TOKEN).await;
+                let stored = upkeep
+                    .transfers
+                    .peers
+                    .store_at(Operation::Repair, peer, shard, Keep::Committed, NO_TOKEN)
+                    .await;
                 (index, peer, bytes, stored.is_ok())
             });
         }
@@ -194,14 +210,23 @@ async fn deliver(node: &Arc<Node>, rebuilt: Vec<VerifiedShard>, targets: Vec<(u8
 }
 
 /// Writes the locator of a stripe at some of its first peers.
-async fn locate(node: &Arc<Node>, stripe: Id, holders: Vec<(u8, Peer)>, to: Vec<Peer>) -> JobOutcome {
+async fn locate(
+    upkeep: &Arc<Maintenance>,
+    stripe: Id,
+    holders: Vec<(u8, Peer)>,
+    to: Vec<Peer>,
+) -> JobOutcome {
     let targets: Vec<(u8, Peer)> = to.iter().map(|peer| (LOCATOR, *peer)).collect();
-    let mut header = node.shards.header(stripe).await;
+    let mut header = upkeep.keeper.header(stripe).await;
     let mut sources = holders.iter();
     while header.is_none()
         && let Some((index, peer)) = sources.next()
     {
-        if let Fetched::Shard(shard) = fetch_from(node, Operation::Repair, *peer, stripe, *index, true).await
+        if let Fetched::Shard(shard) = upkeep
+            .transfers
+            .peers
+            .fetch_from(Operation::Repair, *peer, stripe, *index, true)
+            .await
         {
             header = Some(shard.header().clone());
         }
@@ -216,7 +241,7 @@ async fn locate(node: &Arc<Node>, stripe: Id, holders: Vec<(u8, Peer)>, to: Vec<
         waiting.push(async move {
             (
                 peer,
-                locate_at(node, peer, locators, Keep::Committed, NO_TOKEN).await,
+                locate_at(&upkeep.transfers, peer, locators, Keep::Committed, NO_TOKEN).await,
             )
         });
     }
@@ -232,15 +257,20 @@ async fn locate(node: &Arc<Node>, stripe: Id, holders: Vec<(u8, Peer)>, to: Vec<
 }
 
 /// Copies one shard, or the tombstone, as it is from one holder to another.
-async fn copy(node: &Arc<Node>, stripe: Id, index: u8, from: Peer, to: Peer) -> JobOutcome {
+async fn copy(upkeep: &Arc<Maintenance>, stripe: Id, index: u8, from: Peer, to: Peer) -> JobOutcome {
     let targets = vec![(index, to)];
-    let Ok(_block) = node.blocks.acquire().await else {
+    let Ok(_block) = upkeep.transfers.blocks.acquire().await else {
         return failed(targets);
     };
-    match fetch_from(node, Operation::Repair, from, stripe, index, true).await {
-        Fetched::Shard(shard) => deliver(node, vec![*shard], targets).await,
+    match upkeep
+        .transfers
+        .peers
+        .fetch_from(Operation::Repair, from, stripe, index, true)
+        .await
+    {
+        Fetched::Shard(shard) => deliver(upkeep, vec![*shard], targets).await,
         Fetched::Deleted(tombstone) if index == TOMBSTONE => {
-            if bury_at(node, &tombstone, to).await {
+            if bury_at(&upkeep.transfers, &tombstone, to).await {
                 JobOutcome {
                     stored: targets,
                     ..failed(Vec::new())

@@ -13,12 +13,12 @@ use std::time::Duration;
 use mutualstore_contract::reply::ScrubReport;
 use mutualstore_dht::Id;
 use mutualstore_dht::custody::LOCATOR;
+use mutualstore_store::{Key, TOMBSTONE};
 use tokio::sync::{Notify, watch};
 
-use super::Node;
-use super::shards::Local;
+use super::Maintenance;
 use crate::files::write_atomic;
-use mutualstore_store::{Key, TOMBSTONE};
+use crate::keeper::Local;
 
 /// Bytes read per second by a pass nobody waits for.
 const RATE: u64 = 1 << 20;
@@ -65,81 +65,79 @@ impl Scrub {
 }
 
 /// Runs until the task is aborted.
-pub(crate) async fn run(node: Arc<Node>) {
+pub(crate) async fn run(upkeep: Arc<Maintenance>) {
     let mut answered = 0;
     loop {
-        let asked = node.scrub.asked();
+        let asked = upkeep.scrub.asked();
         let hurry = asked > answered;
-        let from = if hurry { None } else { place(&node) };
-        let Some(findings) = pass(&node, from, hurry.then_some(asked)).await else {
+        let from = if hurry { None } else { place(&upkeep) };
+        let Some(findings) = pass(&upkeep, from, hurry.then_some(asked)).await else {
             // Somebody asked for a whole one.
             continue;
         };
-        note(&node, None).await;
+        note(&upkeep, None).await;
         if hurry {
             answered = asked;
-            node.scrub.done.send_replace((asked, findings));
+            upkeep.scrub.done.send_replace((asked, findings));
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
-            () = node.scrub.ask.notified() => {}
+            () = upkeep.scrub.ask.notified() => {}
         }
     }
 }
 
 /// Reads everything behind `after`; in a hurry because of a request, or else slowly until there is one.
-async fn pass(node: &Node, mut after: Option<Key>, hurry: Option<u64>) -> Option<ScrubReport> {
+async fn pass(upkeep: &Maintenance, mut after: Option<Key>, hurry: Option<u64>) -> Option<ScrubReport> {
     let mut findings = ScrubReport::default();
-    let mut believed = node.shards.reconcile(&node.core, None, NOTED);
+    let mut believed = upkeep.keeper.reconcile(None, NOTED);
     while believed.is_some() {
-        believed = node.shards.reconcile(&node.core, believed, NOTED);
+        believed = upkeep.keeper.reconcile(believed, NOTED);
         tokio::task::yield_now().await;
     }
     loop {
-        let keys = node.shards.keys_after(after, NOTED).await;
+        let keys = upkeep.keeper.keys_after(after, NOTED).await;
         let Some(last) = keys.last().copied() else {
             return Some(findings);
         };
         for (key, bytes) in &keys {
-            check(node, *key, &mut findings).await;
+            check(upkeep, *key, &mut findings).await;
             if hurry.is_none() {
                 let pause = Duration::from_millis(u64::from(*bytes) * 1000 / RATE).max(LEAST);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = node.scrub.ask.notified() => return None,
+                    () = upkeep.scrub.ask.notified() => return None,
                 }
             }
         }
         after = Some(last.0);
         if hurry.is_none() {
-            note(node, after).await;
+            note(upkeep, after).await;
         }
     }
 }
 
-async fn check(node: &Node, key: Key, findings: &mut ScrubReport) {
+async fn check(upkeep: &Maintenance, key: Key, findings: &mut ScrubReport) {
     let stripe = Id::new(key.stripe);
     findings.checked += 1;
     let bad = if key.index == TOMBSTONE {
-        node.shards.tombstone(&node.core, stripe).await.is_none() && !node.shards.is_deleted(stripe)
+        upkeep.keeper.tombstone(stripe).await.is_none() && !upkeep.keeper.is_deleted(stripe)
     } else if key.index == LOCATOR {
-        node.shards.locator(&node.core, stripe).await.is_none() && !node.shards.is_located(stripe)
+        upkeep.keeper.locator(stripe).await.is_none() && !upkeep.keeper.is_located(stripe)
     } else {
-        match node.shards.find(&node.core, stripe, key.index, true).await {
+        match upkeep.keeper.find(stripe, key.index, true).await {
             Local::Found(shard) => {
-                node.shards.acknowledge(&node.core, &shard);
+                upkeep.keeper.acknowledge(&shard);
                 false
             }
             Local::None | Local::Deleted(_) => false,
             Local::Corrupt(_) => true,
             Local::Failed(_) => {
-                let again = node.shards.find(&node.core, stripe, key.index, true).await;
+                let again = upkeep.keeper.find(stripe, key.index, true).await;
                 if let Local::Failed(error) = &again {
-                    node.shards.bad.add(1);
+                    upkeep.keeper.bad.add(1);
                     tracing::warn!(error, "CORRUPTED_BLOCK {stripe}:{}", key.index);
-                    node.shards
-                        .drop_damaged(&node.core, stripe, key.index, true)
-                        .await;
+                    upkeep.keeper.drop_damaged(stripe, key.index, true).await;
                 }
                 matches!(again, Local::Failed(_) | Local::Corrupt(_))
             }
@@ -154,13 +152,13 @@ async fn check(node: &Node, key: Key, findings: &mut ScrubReport) {
 }
 
 /// Where the last pass was; none at its beginning, or if that is not known.
-fn place(node: &Node) -> Option<Key> {
-    let text = std::fs::read_to_string(node.data.path().join(FILE)).ok()?;
+fn place(upkeep: &Maintenance) -> Option<Key> {
+    let text = std::fs::read_to_string(upkeep.member.data.path().join(FILE)).ok()?;
     Key::from_bytes(&hex::decode(text.trim_end()).ok()?)
 }
 
-async fn note(node: &Node, place: Option<Key>) {
-    let path = node.data.path().join(FILE);
+async fn note(upkeep: &Maintenance, place: Option<Key>) {
+    let path = upkeep.member.data.path().join(FILE);
     let text = place.map_or_else(String::new, |key| hex::encode(key.to_bytes())) + "\n";
     let written = tokio::task::spawn_blocking(move || write_atomic(&path, text.as_bytes(), 0o600)).await;
     if let Ok(Err(error)) = written {

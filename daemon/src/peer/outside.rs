@@ -7,14 +7,14 @@ use std::time::Duration;
 use futures::future::{join_all, select_ok};
 use mutualstore_contract::reply::Outside;
 use mutualstore_dht::Peer;
+use mutualstore_net::tcp_target;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Node;
-use super::shards::unix_ms;
+use super::Membership;
+use crate::clock::unix_ms;
 use crate::error::Failure;
 use crate::wire::node::{NodeRequest, NodeResponse};
-use mutualstore_net::tcp_target;
 
 /// Peers asked.
 const ASKED: usize = 5;
@@ -26,10 +26,10 @@ const DEADLINE: Duration = Duration::from_secs(8);
 const TRIED: usize = 8;
 
 /// Asks a few peers.
-pub(crate) async fn look(node: &Arc<Node>) -> Outside {
-    let others: Vec<_> = node.core.alive().into_iter().skip(1).take(ASKED).collect();
+pub(crate) async fn look(member: &Arc<Membership>) -> Outside {
+    let others: Vec<_> = member.core.alive().into_iter().skip(1).take(ASKED).collect();
     let questions = others.iter().map(|contact| async move {
-        let answer = node.ask(contact, &NodeRequest::Probe, DEADLINE).await;
+        let answer = member.remote.ask(contact, &NodeRequest::Probe, DEADLINE).await;
         match answer {
             Ok(NodeResponse::Probed {
                 unix_ms: theirs,
@@ -56,28 +56,30 @@ pub(crate) async fn look(node: &Arc<Node>) -> Outside {
     }
 }
 
-/// Tries the addresses that the asker announces, those of use from here.
-pub(super) async fn probe(node: &Node, from: Peer) -> NodeResponse {
-    let Some((contact, net)) = node.core.contact(from).zip(node.net()) else {
-        return NodeResponse::Refused("not known yet".to_owned());
-    };
-    let tried = net.usable_addresses(&contact.addresses);
-    let connecting = tried
-        .into_iter()
-        .take(TRIED)
-        .filter_map(|text| tcp_target(&text))
-        .map(|target| {
-            Box::pin(async move {
-                let connected = timeout(CONNECT, TcpStream::connect(target)).await;
-                connected
-                    .map_err(Failure::unexpected)?
-                    .map_err(Failure::unexpected)
-            })
-        });
-    let connecting: Vec<_> = connecting.collect();
-    let reached = !connecting.is_empty() && select_ok(connecting).await.is_ok();
-    NodeResponse::Probed {
-        unix_ms: unix_ms(),
-        reached,
+impl Membership {
+    /// Tries the addresses that the asker announces, those of use from here.
+    pub(crate) async fn answer_probe(&self, from: Peer) -> NodeResponse {
+        let Some((contact, net)) = self.core.contact(from).zip(self.remote.net()) else {
+            return NodeResponse::Refused("not known yet".to_owned());
+        };
+        let tried = net.usable_addresses(&contact.addresses);
+        let connecting = tried
+            .into_iter()
+            .take(TRIED)
+            .filter_map(|text| tcp_target(&text))
+            .map(|target| {
+                Box::pin(async move {
+                    let connected = timeout(CONNECT, TcpStream::connect(target)).await;
+                    connected
+                        .map_err(Failure::unexpected)?
+                        .map_err(Failure::unexpected)
+                })
+            });
+        let connecting: Vec<_> = connecting.collect();
+        let reached = !connecting.is_empty() && select_ok(connecting).await.is_ok();
+        NodeResponse::Probed {
+            unix_ms: unix_ms(),
+            reached,
+        }
     }
 }

@@ -9,9 +9,9 @@ use mutualstore_contract::units::counted;
 use mutualstore_dht::ring::{Phase, SelfChange};
 use mutualstore_dht::{Peer, PeerState};
 
-use super::Node;
-use super::core::State;
+use super::Maintenance;
 use crate::error::Failure;
+use crate::peer::core::State;
 use crate::wire::node::{Mending, NodeRequest, NodeResponse};
 
 /// How long a peer may take to answer.
@@ -39,10 +39,10 @@ pub(crate) enum Departure {
     Left,
 }
 
-impl Node {
+impl Maintenance {
     /// What this peer rebuilds.
     pub(crate) fn mending(&self) -> Mending {
-        let health = self.core.read(|state| state.custody.stats());
+        let health = self.member.core.read(|state| state.custody.stats());
         Mending {
             pending: (health.repairs_waiting + health.repairs_running) as u64,
             regenerated: health.regenerated_total,
@@ -53,7 +53,7 @@ impl Node {
     /// Looks at every stripe now; `gone` counts as lost if it does not answer.
     pub(crate) fn mend(&self, gone: Option<Peer>) -> Mending {
         let before = self.mending();
-        self.core.with(|state, now| {
+        self.member.core.with(|state, now| {
             let State { ring, custody, .. } = state;
             if let Some(peer) = gone {
                 custody.forget(now, ring, peer);
@@ -67,8 +67,10 @@ impl Node {
     /// sum of what they answered, and who did not.
     pub(crate) async fn mend_all(&self, gone: Option<Peer>) -> (Mending, Vec<Peer>) {
         let request = gone.map_or(NodeRequest::Mending, |peer| NodeRequest::Mend(Some(peer)));
-        let others: Vec<_> = self.core.alive().into_iter().skip(1).collect();
-        let asked = others.iter().map(|contact| self.ask(contact, &request, ASK));
+        let others: Vec<_> = self.member.core.alive().into_iter().skip(1).collect();
+        let asked = others
+            .iter()
+            .map(|contact| self.member.remote.ask(contact, &request, ASK));
         let mut sum = if gone.is_some() {
             self.mend(gone)
         } else {
@@ -95,17 +97,14 @@ impl Node {
             .clone()
     }
 
-    /// Whether it is to leave, and not only too full.
-    pub(super) fn is_leaving(&self) -> bool {
-        matches!(self.departure(), Departure::Draining | Departure::Left)
-    }
-
     fn set_departure(&self, departure: Departure) {
+        let leaving = matches!(departure, Departure::Draining | Departure::Left);
+        self.keeper.set_leaving(leaving);
         *self.departure.lock().unwrap_or_else(PoisonError::into_inner) = departure;
     }
 
     fn set_state(&self, to: PeerState) {
-        self.core.with(|state, now| {
+        self.member.core.with(|state, now| {
             let change = SelfChange {
                 state: Some(to),
                 ..SelfChange::default()
@@ -114,28 +113,10 @@ impl Node {
         });
     }
 
-    /// Why nobody could take over what this peer holds; none if they could.
-    pub(super) fn irreplaceable(&self) -> Option<String> {
-        let (widest, takers) = self.core.read(|state| {
-            let takers = state
-                .ring
-                .alive()
-                .filter(|contact| contact.state == PeerState::Accepting);
-            (usize::from(state.custody.widest()), takers.count())
-        });
-        (takers < widest).then(|| {
-            format!(
-                "stripes of {} need as many peers, and of the others {} can take shards now",
-                counted(widest, "shard"),
-                takers
-            )
-        })
-    }
-
     /// Begins to hand over everything; the process ends when that is done. With `force` it also ends when
     /// nothing can be handed over any more.
     pub(crate) fn leave(self: &Arc<Self>, force: bool) -> Result<(), Failure> {
-        if let Some(reason) = self.irreplaceable().filter(|_| !force) {
+        if let Some(reason) = self.keeper.irreplaceable().filter(|_| !force) {
             let cure = "add peers, or leave with --force: what this peer holds is then rebuilt from what the \
                         others hold";
             return Err(Failure::refused(format!("{reason}; {cure}")));
@@ -145,49 +126,51 @@ impl Node {
         let idle = matches!(*departure, Departure::Stays | Departure::Stuck(_));
         if idle {
             *departure = Departure::Draining;
+            self.keeper.set_leaving(true);
             tokio::spawn(depart(Arc::clone(self)));
         }
         Ok(())
     }
 }
 
-async fn depart(node: Arc<Node>) {
+async fn depart(upkeep: Arc<Maintenance>) {
     tracing::info!("leaving: handing over what is held here");
-    node.set_state(PeerState::Draining);
-    if let Err(reason) = drained(&node).await {
-        if !node.leave_by_force.load(Ordering::Acquire) {
+    upkeep.set_state(PeerState::Draining);
+    if let Err(reason) = drained(&upkeep).await {
+        if !upkeep.leave_by_force.load(Ordering::Acquire) {
             tracing::warn!("not left: {reason}");
-            node.set_state(PeerState::Accepting);
-            node.publish_usage();
-            node.set_departure(Departure::Stuck(reason));
+            upkeep.set_state(PeerState::Accepting);
+            upkeep.keeper.publish_usage();
+            upkeep.set_departure(Departure::Stuck(reason));
             return;
         }
         tracing::warn!("leaving all the same: {reason}");
     }
-    node.core.with(|state, now| state.ring.leave(now));
+    upkeep.member.core.with(|state, now| state.ring.leave(now));
     let until = Instant::now() + GOODBYE;
-    while node.phase() != Phase::Left && Instant::now() < until {
+    while upkeep.member.phase() != Phase::Left && Instant::now() < until {
         tokio::time::sleep(LOOK).await;
     }
-    node.set_departure(Departure::Left);
+    upkeep.set_departure(Departure::Left);
     tokio::time::sleep(LINGER).await;
-    node.quit.notify_one();
+    upkeep.quit.notify_one();
 }
 
 /// Waits until this peer is rid of its committed shards: a holder drops one only when another peer keeps it
 /// and all of its stripe are there without it.
-async fn drained(node: &Node) -> Result<(), String> {
-    let patience = STUCK.max(node.config.repair_delay.min(STUCK) * 2);
+async fn drained(upkeep: &Maintenance) -> Result<(), String> {
+    let patience = STUCK.max(upkeep.member.config.repair_delay.min(STUCK) * 2);
     let (mut least, mut since) = (u64::MAX, Instant::now());
     loop {
-        let usage = node.shards.usage();
+        let usage = upkeep.keeper.usage();
         if usage.committed_bytes == 0 {
             return Ok(());
         }
         if usage.committed_bytes < least {
             (least, since) = (usage.committed_bytes, Instant::now());
         } else if since.elapsed() >= patience {
-            let why = node
+            let why = upkeep
+                .keeper
                 .irreplaceable()
                 .unwrap_or_else(|| "nobody has taken any for a while".to_owned());
             let shards = counted(usage.shards, "shard");

@@ -7,61 +7,41 @@ use std::time::Duration;
 use mutualstore_contract::reply::DaemonFile;
 use mutualstore_dht::custody::Standing;
 use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
-use mutualstore_dht::{Contact, Id, Peer, PeerState, Time};
+use mutualstore_dht::{Contact, Id, Peer, Time};
+use mutualstore_net::{Net, NetworkInfo, Reason, Refusal};
 
-use super::Node;
+use super::Membership;
 use super::core::State;
-use super::shards::unix_ms;
+use crate::clock::unix_ms;
 use crate::error::Failure;
 use crate::files::BookEntry;
 use crate::link::Link;
-use crate::spare;
-use mutualstore_net::{Net, Reason, Refusal};
 
-/// How full this peer is, and whether others could relieve it, is looked at this often even when nothing
-/// comes or goes.
-const USAGE_EVERY: Duration = Duration::from_secs(5);
 /// The address book is written this long after it changed: what changes together is written once, and a peer
 /// that is killed soon after it joined still finds the others again.
 const BOOK_AFTER: Duration = Duration::from_millis(250);
-/// Above this share of its capacity a peer is full, in percent,
-pub(crate) const FULL_ABOVE: u64 = 95;
-/// until it is below this one again.
-const ACCEPTING_BELOW: u64 = 90;
-/// Above this one, where only less capacity than before leads, it is relieved of shards until it is merely
-/// full.
-const OVERFULL_ABOVE: u64 = 100;
 /// Who is there is met within this after a start.
 const MET_WITHIN: Duration = Duration::from_mins(1);
 /// With an unknown code, a stripe's shards lie with this many successors or more.
 pub(crate) const LIKELY_HOLDERS: usize = 6;
 
 /// Keeps the contact and `daemon.json` true to where this peer listens.
-pub(crate) async fn follow_addresses(node: Arc<Node>, mut info: DaemonFile) {
-    let Some(net) = node.net() else { return };
+pub(crate) async fn follow_addresses(member: Arc<Membership>, mut info: DaemonFile) {
+    let Some(net) = member.remote.net() else { return };
     let mut changes = net.address_changes();
     loop {
-        node.publish_addresses();
-        let listen = node.listen_addresses();
+        member.publish_addresses();
+        let listen = member.listen_addresses();
         if listen != info.listen {
             info.listen = listen;
             tracing::info!(listen = info.listen.join(","), "addresses changed");
-            if let Err(error) = node.data.save_daemon_file(&info) {
+            if let Err(error) = member.data.save_daemon_file(&info) {
                 tracing::warn!(%error, "daemon.json names addresses of before");
             }
         }
         if changes.changed().await.is_err() {
             return;
         }
-    }
-}
-
-/// Keeps the ring informed of how full this peer is, and some space back.
-pub(crate) async fn tell_usage(node: Arc<Node>) {
-    loop {
-        node.publish_usage();
-        spare::keep(node.data.path());
-        tokio::time::sleep(USAGE_EVERY).await;
     }
 }
 
@@ -82,7 +62,22 @@ fn standing(state: &State, peer: Peer, liveness: Liveness, now: Time, repair_del
     }
 }
 
-impl Node {
+impl Membership {
+    /// The network as the transport wants it: none yet when it is only provisional.
+    pub(crate) fn network_info(&self) -> NetworkInfo {
+        let network = self.network();
+        if network.adopted {
+            NetworkInfo {
+                id: network.id,
+                secret: network.secret,
+                unit: network.unit,
+                r: network.r,
+            }
+        } else {
+            NetworkInfo::default()
+        }
+    }
+
     /// What the ring is to a user: a peer that has not found its network yet is joining, although it serves
     /// meanwhile as a ring of one.
     pub(crate) fn phase(&self) -> Phase {
@@ -97,7 +92,7 @@ impl Node {
 
     /// Whoever this is, a peer or an address, does not let this peer into its network.
     pub(super) fn barred_by(&self, who: impl fmt::Display, refusal: &Refusal) {
-        let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut barred = self.joining.barred.lock().unwrap_or_else(PoisonError::into_inner);
         let text = format!("{who}: {}", refusal.to_string().escape_debug());
         *barred = Some((refusal.reason, text));
     }
@@ -111,7 +106,12 @@ impl Node {
     /// The same, with the reason if it is known.
     fn refusal_and_reason(&self) -> Option<(Option<Reason>, String)> {
         let barred = self.core.read(|state| state.ring.is_barred());
-        let why = self.barred.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let why = self
+            .joining
+            .barred
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         barred.then(|| why.map_or_else(Default::default, |(reason, text)| (Some(reason), text)))
     }
 
@@ -234,40 +234,10 @@ impl Node {
         self.core.read(|state| 1 + state.ring.peers().count())
     }
 
-    /// Tells the ring how full this peer is, when that changed. One whose capacity was lowered below what it
-    /// holds is relieved of shards like one that leaves, until the rest fits.
-    pub(crate) fn publish_usage(&self) {
-        let usage = self.shards.usage();
-        let used = usage.used();
-        let percent = used.saturating_mul(100) / usage.capacity.max(1);
-        let relieved = percent > FULL_ABOVE && self.irreplaceable().is_none();
-        let leaving = self.is_leaving();
-        self.core.with(|state, now| {
-            let me = state.ring.me();
-            let next = match me.state {
-                PeerState::Accepting | PeerState::Full if relieved && percent > OVERFULL_ABOVE => {
-                    PeerState::Draining
-                }
-                PeerState::Accepting if percent >= FULL_ABOVE => PeerState::Full,
-                PeerState::Full if percent < ACCEPTING_BELOW => PeerState::Accepting,
-                PeerState::Draining if !leaving && !relieved => PeerState::Full,
-                same @ (PeerState::Accepting | PeerState::Full | PeerState::Draining) => same,
-            };
-            if me.state != next || me.used != used {
-                let change = SelfChange {
-                    state: Some(next),
-                    used: Some(used),
-                    ..SelfChange::default()
-                };
-                state.ring.update_self(now, change);
-            }
-        });
-    }
-
     /// Tells the ring where others are to dial this peer. Whoever was out of reach is asked again: it may
     /// have been this peer that was.
     pub(crate) fn publish_addresses(&self) {
-        let Some(net) = self.net() else { return };
+        let Some(net) = self.remote.net() else { return };
         let addresses = net.contact_addresses();
         self.core.with(|state, now| {
             if *state.ring.me().addresses != *addresses {
@@ -288,7 +258,7 @@ impl Node {
             let addresses = net.listen_addresses().into_iter();
             addresses.map(|address| net.with_peer(&address)).collect()
         };
-        self.net().map(listening).unwrap_or_default()
+        self.remote.net().map(listening).unwrap_or_default()
     }
 
     /// The address book changed; it is written soon.
@@ -308,7 +278,7 @@ impl Node {
                 })
                 .collect()
         });
-        if let Some(net) = self.net() {
+        if let Some(net) = self.remote.net() {
             let known = book.iter().flat_map(|entry| entry.contact.addresses.iter());
             net.know(known.map(String::as_str));
         }
@@ -329,11 +299,11 @@ impl Node {
 }
 
 /// Writes the address book soon after it changed.
-pub(crate) async fn keep_book(node: Arc<Node>) {
+pub(crate) async fn keep_book(member: Arc<Membership>) {
     loop {
         // Also at the start: the gate learns who is known.
-        node.save_book();
-        node.book_changed.notified().await;
+        member.save_book();
+        member.book_changed.notified().await;
         tokio::time::sleep(BOOK_AFTER).await;
     }
 }

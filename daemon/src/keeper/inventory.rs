@@ -6,17 +6,18 @@ use std::time::Duration;
 use mutualstore_dht::custody::{self, Holding, Shape};
 use mutualstore_dht::{Id, Peer, Time};
 use mutualstore_erasure::VerifiedShard;
-
-use super::{Shards, key, shape_of, unix_ms};
-use crate::node::core::{Core, State};
 use mutualstore_store::{Key, Meta, State as StoreState};
 
-impl Shards {
+use super::{ShardKeeper, key, shape_of};
+use crate::clock::unix_ms;
+use crate::peer::core::State;
+
+impl ShardKeeper {
     /// Tells custody of a shard or tombstone that was stored; nothing if it has been removed since. Custody
     /// learns what the store holds at that moment, whatever other changes of the same shard are about to be
     /// told: the last one told is true.
-    pub(super) fn tell(&self, core: &Core, key: Key, shape: Shape) {
-        core.with(|state, now| {
+    pub(super) fn tell(&self, key: Key, shape: Shape) {
+        self.core.with(|state, now| {
             if let Some(meta) = self.store.meta(key) {
                 self.insert(state, now, key, &meta, shape);
             }
@@ -24,12 +25,12 @@ impl Shards {
     }
 
     /// Tells custody of shards that were removed; those that the store holds again it goes on believing in.
-    pub(super) fn tell_removed(&self, core: &Core, keys: impl IntoIterator<Item = Key>) {
+    pub(super) fn tell_removed(&self, keys: impl IntoIterator<Item = Key>) {
         let mut keys = keys.into_iter().peekable();
         if keys.peek().is_none() {
             return;
         }
-        core.with(|state, now| {
+        self.core.with(|state, now| {
             for key in keys {
                 let stripe = Id::new(key.stripe);
                 if self.has_not(key) {
@@ -50,13 +51,8 @@ impl Shards {
 
     /// Has custody forget what it believes to be held and the store does not have, among the next `limit`
     /// behind `after` in custody's order. Returns the last one looked at.
-    pub(in crate::node) fn reconcile(
-        &self,
-        core: &Core,
-        after: Option<(Id, u8)>,
-        limit: usize,
-    ) -> Option<(Id, u8)> {
-        let believed = core.read(|state| state.custody.held_after(after, limit));
+    pub(crate) fn reconcile(&self, after: Option<(Id, u8)>, limit: usize) -> Option<(Id, u8)> {
+        let believed = self.core.read(|state| state.custody.held_after(after, limit));
         let gone = believed
             .iter()
             .filter(|(stripe, index)| self.has_not(key(*stripe, *index)));
@@ -68,15 +64,18 @@ impl Shards {
                 key.index
             );
         }
-        self.tell_removed(core, gone);
+        self.tell_removed(gone);
         believed.last().copied()
     }
 
     /// Tells custody of a shard that was found, if it has never heard of it.
-    pub(in crate::node) fn acknowledge(&self, core: &Core, shard: &VerifiedShard) {
+    pub(crate) fn acknowledge(&self, shard: &VerifiedShard) {
         let stripe = Id::new(*shard.stripe().as_bytes());
-        if !core.read(|state| state.custody.believes(stripe, shard.index())) {
-            self.tell(core, key(stripe, shard.index()), shape_of(shard.header()));
+        if !self
+            .core
+            .read(|state| state.custody.believes(stripe, shard.index()))
+        {
+            self.tell(key(stripe, shard.index()), shape_of(shard.header()));
         }
     }
 

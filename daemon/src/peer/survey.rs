@@ -1,4 +1,4 @@
-//! Whether the ring is one: every peer walks it, and every virtual node is found from here.
+//! Whether the ring is one: every peer walks it, and every virtual member is found from here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use futures::stream;
 use mutualstore_contract::reply::RingCheck;
 use mutualstore_dht::Peer;
 
-use super::Node;
+use super::Membership;
 use crate::error::Failure;
 use crate::wire::node::{NodeRequest, NodeResponse};
 
@@ -18,9 +18,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Peers and lookups asked at the same time.
 const PARALLEL: usize = 8;
 
-/// Has every peer walk the ring, compares what they met, and looks every virtual node up.
-pub(crate) async fn check_ring(node: &Arc<Node>) -> Result<RingCheck, Failure> {
-    let walk = node
+/// Has every peer walk the ring, compares what they met, and looks every virtual member up.
+pub(crate) async fn check_ring(member: &Arc<Membership>) -> Result<RingCheck, Failure> {
+    let walk = member
         .core
         .walk()
         .await
@@ -32,11 +32,11 @@ pub(crate) async fn check_ring(node: &Arc<Node>) -> Result<RingCheck, Failure> {
         .map(|peer| format!("{peer} does not answer"))
         .collect();
     let mut others = walk.answered.clone();
-    others.retain(|contact| contact.peer != node.me);
+    others.retain(|contact| contact.peer != member.me);
     let surveys = stream::iter(others).map(|contact| async move {
         (
             contact.peer,
-            node.ask(&contact, &NodeRequest::Survey, DEADLINE).await,
+            member.remote.ask(&contact, &NodeRequest::Survey, DEADLINE).await,
         )
     });
     let mut surveys = surveys.buffer_unordered(PARALLEL);
@@ -60,7 +60,7 @@ pub(crate) async fn check_ring(node: &Arc<Node>) -> Result<RingCheck, Failure> {
         places.extend(contact.ids().map(|id| (id, contact.peer)));
     }
     let lookups =
-        stream::iter(places).map(|(id, peer)| async move { (id, peer, node.core.lookup(id, 1).await) });
+        stream::iter(places).map(|(id, peer)| async move { (id, peer, member.core.lookup(id, 1).await) });
     let mut lookups = lookups.buffer_unordered(PARALLEL);
     let mut count = 0;
     while let Some((id, peer, found)) = lookups.next().await {
@@ -70,7 +70,7 @@ pub(crate) async fn check_ring(node: &Arc<Node>) -> Result<RingCheck, Failure> {
             .and_then(|found| found.contacts.first().map(|contact| contact.peer));
         if first != Some(peer) {
             problems.push(format!(
-                "virtual node {id} of {peer} is not found where it should be"
+                "virtual member {id} of {peer} is not found where it should be"
             ));
         }
     }
@@ -79,4 +79,16 @@ pub(crate) async fn check_ring(node: &Arc<Node>) -> Result<RingCheck, Failure> {
         lookups: count,
         problems,
     })
+}
+
+impl Membership {
+    /// Walks the ring for another peer that checks it.
+    pub(crate) async fn answer_survey(&self) -> NodeResponse {
+        let Some(walk) = self.core.walk().await else {
+            return NodeResponse::Refused("joining".into());
+        };
+        let virtual_nodes: usize = walk.answered.iter().map(|c| c.virtual_nodes.len()).sum();
+        let peers = walk.answered.iter().map(|contact| contact.peer).collect();
+        NodeResponse::Survey(peers, u32::try_from(virtual_nodes).unwrap_or(u32::MAX))
+    }
 }

@@ -9,11 +9,11 @@ use mutualstore_dht::custody::{Custody, CustodyConfig};
 use mutualstore_dht::ring::{Ring, RingConfig};
 use mutualstore_dht::{Contact, PeerState, Signature, Time, VirtualNodes};
 use mutualstore_erasure::{Code, Policy, encode};
+use mutualstore_store::StoreConfig;
 use tempfile::TempDir;
 
 use super::*;
 use crate::wire::node::NO_TOKEN;
-use mutualstore_store::StoreConfig;
 
 const FILL: u8 = 0xa7;
 
@@ -61,31 +61,29 @@ fn damage(segments: &Path) {
     }
 }
 
+fn keeper(store: Store, core: &Arc<Core>) -> ShardKeeper {
+    ShardKeeper::new(store, Duration::from_hours(1), Arc::clone(core), Arc::default())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn custody_believes_what_the_store_holds_whoever_drops_and_repairs_at_once() {
     let dir = TempDir::new().unwrap();
     let (store, _) = Store::open(dir.path(), StoreConfig::default()).unwrap();
-    let shards = Arc::new(Shards::new(store, Duration::from_hours(1)));
     let core = Arc::new(machines());
+    let shards = Arc::new(keeper(store, &core));
     let (stripe, index) = (Id::new(*shard().stripe().as_bytes()), shard().index());
     let mut dropped = 0;
     for round in 0..300 {
-        shards
-            .keep(&core, shard(), Keep::Committed, NO_TOKEN)
-            .await
-            .unwrap();
+        shards.keep(shard(), Keep::Committed, NO_TOKEN).await.unwrap();
         damage(&dir.path().join("segments"));
         let mut tasks = Vec::new();
         for reader in 0..4 {
             let (shards, core) = (Arc::clone(&shards), Arc::clone(&core));
             tasks.push(tokio::spawn(async move {
                 if reader == 3 {
-                    shards
-                        .keep(&core, shard(), Keep::Committed, NO_TOKEN)
-                        .await
-                        .unwrap();
+                    shards.keep(shard(), Keep::Committed, NO_TOKEN).await.unwrap();
                 } else {
-                    shards.find(&core, stripe, index, true).await;
+                    shards.find(stripe, index, true).await;
                 }
             }));
         }
@@ -98,7 +96,7 @@ async fn custody_believes_what_the_store_holds_whoever_drops_and_repairs_at_once
         assert_eq!(believed, held, "round {round}");
         // What was stored while others looked at the damaged one is not dropped in its place.
         if held {
-            let found = shards.find(&core, stripe, index, true).await;
+            let found = shards.find(stripe, index, true).await;
             assert!(matches!(found, Local::Found(_)), "round {round}: {found:?}");
         }
     }
@@ -110,18 +108,15 @@ async fn custody_believes_what_the_store_holds_whoever_drops_and_repairs_at_once
 async fn a_shard_the_store_lost_unnoticed_is_missed_by_the_next_comparison() {
     let dir = TempDir::new().unwrap();
     let (store, _) = Store::open(dir.path(), StoreConfig::default()).unwrap();
-    let shards = Shards::new(store, Duration::from_hours(1));
-    let core = machines();
+    let core = Arc::new(machines());
+    let shards = keeper(store, &core);
     let (stripe, index) = (Id::new(*shard().stripe().as_bytes()), shard().index());
-    shards
-        .keep(&core, shard(), Keep::Committed, NO_TOKEN)
-        .await
-        .unwrap();
+    shards.keep(shard(), Keep::Committed, NO_TOKEN).await.unwrap();
     assert!(core.read(|state| state.custody.believes(stripe, index)));
     shards.store.remove(&[key(stripe, index)]).unwrap();
-    assert_eq!(shards.reconcile(&core, None, 10), Some((stripe, index)));
+    assert_eq!(shards.reconcile(None, 10), Some((stripe, index)));
     assert!(!core.read(|state| state.custody.believes(stripe, index)));
-    assert_eq!(shards.reconcile(&core, None, 10), None);
+    assert_eq!(shards.reconcile(None, 10), None);
 }
 
 /// A writer takes the answer for shards that are kept for good.
@@ -129,8 +124,8 @@ async fn a_shard_the_store_lost_unnoticed_is_missed_by_the_next_comparison() {
 async fn a_locator_is_committed_with_the_shards_and_is_none_itself() {
     let dir = TempDir::new().unwrap();
     let (store, _) = Store::open(dir.path(), StoreConfig::default()).unwrap();
-    let shards = Shards::new(store, Duration::from_hours(1));
-    let core = machines();
+    let core = Arc::new(machines());
+    let shards = keeper(store, &core);
     let block = Bytes::from(vec![FILL; 2000]);
     let shard = encode(Code::Copies(2), Policy::Random, [0; 32], [3; 32], block)
         .unwrap()
@@ -143,19 +138,16 @@ async fn a_locator_is_committed_with_the_shards_and_is_none_itself() {
         let meta = shards.store.meta(key(stripe, index)).unwrap();
         matches!(meta.state, StoreState::Pending { .. })
     };
-    shards.keep_locator(&core, locator, pending, token).await.unwrap();
+    shards.keep_locator(locator, pending, token).await.unwrap();
     for answer in [
-        shards.renew(&core, vec![stripe], token, lease).await.unwrap(),
-        shards.commit(&core, vec![stripe], Some(token)).await.unwrap(),
+        shards.renew(vec![stripe], token, lease).await.unwrap(),
+        shards.commit(vec![stripe], Some(token)).await.unwrap(),
     ] {
         assert_eq!(answer, [false]);
     }
     assert!(!is_pending(LOCATOR));
-    shards.keep(&core, shard, pending, token).await.unwrap();
+    shards.keep(shard, pending, token).await.unwrap();
     assert!(is_pending(0));
-    assert_eq!(
-        shards.commit(&core, vec![stripe], Some(token)).await.unwrap(),
-        [true]
-    );
+    assert_eq!(shards.commit(vec![stripe], Some(token)).await.unwrap(), [true]);
     assert!(!is_pending(0));
 }

@@ -4,20 +4,20 @@
 //! they do not let this peer in, waiting does not help. Who only does not answer may do so later.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt as _, stream};
 use mutualstore_dht::contact::virtual_nodes_for;
+use mutualstore_net::{DialError, NetworkInfo, Reason, STAGGER};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
-use super::Node;
+use super::Membership;
 use crate::network::Join;
 use crate::wire::contact::decode_contact;
-use mutualstore_net::{DialError, NetworkInfo, Reason, STAGGER};
 
 /// Between two rounds over the join addresses: doubles up to the maximum.
 const JOIN_RETRY: Duration = Duration::from_millis(250);
@@ -26,6 +26,27 @@ const JOIN_RETRY_MAX: Duration = Duration::from_secs(10);
 const HINTS_AT_ONCE: usize = 8;
 /// A start waits so long for the first round, then it serves. Who is up answers in a fraction of it.
 const FIRST_ROUND: Duration = Duration::from_secs(3);
+
+/// What is known of the network to be joined.
+#[derive(Default)]
+pub(super) struct Joining {
+    /// Where peers may be found whose entries in the address book they did not sign.
+    hints: Vec<String>,
+    /// Join addresses through which nobody was met yet, and why.
+    unanswered: Mutex<BTreeMap<String, String>>,
+    /// Who refused this peer last, and why.
+    pub(super) barred: Mutex<Option<(Reason, String)>>,
+}
+
+impl Joining {
+    /// Nobody was asked yet.
+    pub(super) fn new(hints: Vec<String>) -> Self {
+        Self {
+            hints,
+            ..Self::default()
+        }
+    }
+}
 
 /// Somebody to be joined does not let this peer in, and will not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,14 +124,15 @@ impl Verdict {
 /// has none yet; then the ring knows somebody to ask and goes on by itself. One answer is not enough: after a
 /// mass restart an address that is still silent may lead to another ring that has to be merged with. The
 /// addresses of an invite are those of one peer, tried together: one of them is enough.
-pub(crate) async fn join(node: Arc<Node>, judge: Judge) {
-    let joins: Vec<&[String]> = node.config.join.iter().map(Join::addresses).collect();
+pub(crate) async fn join(member: Arc<Membership>, judge: Judge) {
+    let joins: Vec<&[String]> = member.config.join.iter().map(Join::addresses).collect();
     for address in joins.iter().copied().flatten() {
-        node.unanswered()
+        member
+            .unanswered()
             .insert(address.clone(), "not tried yet".to_owned());
     }
-    let mut round = Round::over(&node, joins).await;
-    let refused = round.refused_for_good(&node);
+    let mut round = Round::over(&member, joins).await;
+    let refused = round.refused_for_good(&member);
     let ends = refused.is_some();
     // Nobody waits for it any more where the daemon serves.
     if judge.0.send(refused).is_ok() && ends {
@@ -126,7 +148,7 @@ pub(crate) async fn join(node: Arc<Node>, judge: Judge) {
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(JOIN_RETRY_MAX);
-        round = Round::over(&node, round.left).await;
+        round = Round::over(&member, round.left).await;
     }
 }
 
@@ -143,10 +165,10 @@ struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    async fn over(node: &Arc<Node>, joins: Vec<&'a [String]>) -> Self {
+    async fn over(member: &Arc<Membership>, joins: Vec<&'a [String]>) -> Self {
         let mut round = Self::default();
         for addresses in joins {
-            match dial_any(node, addresses, &mut round.said).await {
+            match dial_any(member, addresses, &mut round.said).await {
                 Dialled::Met => {
                     round.met = true;
                     continue;
@@ -163,9 +185,9 @@ impl<'a> Round<'a> {
     /// Who refused, if nothing can come of all this. A peer without any secret that meets a closed network
     /// need not wait for the others. A member is not turned away by its own network: that may be mended
     /// there.
-    fn refused_for_good(&self, node: &Node) -> Option<Refused> {
+    fn refused_for_good(&self, member: &Membership) -> Option<Refused> {
         let first = self.refused.first().filter(|_| !self.met)?;
-        if node.network().adopted {
+        if member.network().adopted {
             let elsewhere = |refused: &Refused| refused.why == Why::OtherNetwork;
             return (!self.silent && self.refused.iter().all(elsewhere)).then(|| first.clone());
         }
@@ -176,14 +198,14 @@ impl<'a> Round<'a> {
 
 /// Looks for the peers of an address book that an older version wrote: each that is there says itself who it
 /// is.
-pub(crate) async fn follow_hints(node: Arc<Node>) {
-    let mut silent = node.hints.clone();
+pub(crate) async fn follow_hints(member: Arc<Membership>) {
+    let mut silent = member.joining.hints.clone();
     let mut wait = JOIN_RETRY;
     while !silent.is_empty() && wait < JOIN_RETRY_MAX {
         let dials = silent.into_iter().map(|address| {
-            let node = Arc::clone(&node);
+            let member = Arc::clone(&member);
             async move {
-                let error = dial(&node, &address).await.err()?;
+                let error = dial(&member, &address).await.err()?;
                 if let DialError::Refused(refusal) = &error
                     && refusal.reason.is_lasting()
                 {
@@ -215,7 +237,7 @@ enum Dialled {
 }
 
 /// Dials addresses of one peer, the next one when those before failed or took long.
-async fn dial_any(node: &Arc<Node>, addresses: &[String], said: &mut Vec<String>) -> Dialled {
+async fn dial_any(member: &Arc<Membership>, addresses: &[String], said: &mut Vec<String>) -> Dialled {
     let mut refused = None;
     let mut waiting = addresses.iter();
     let mut dialling = FuturesUnordered::new();
@@ -227,16 +249,16 @@ async fn dial_any(node: &Arc<Node>, addresses: &[String], said: &mut Vec<String>
             Some((address, dialled)) = dialling.next(), if !dialling.is_empty() => {
                 let address: &String = address;
                 let Err(error) = dialled else {
-                    node.unanswered().retain(|known, _| !addresses.contains(known));
+                    member.unanswered().retain(|known, _| !addresses.contains(known));
                     return Dialled::Met;
                 };
-                let lasting = node.refused_at(address, &error);
+                let lasting = member.refused_at(address, &error);
                 let text = match &lasting {
                     Some(Refused { why, .. }) => format!("{}: {}", why.what(), why.cure()),
                     None => error.to_string(),
                 };
                 refused = lasting.or(refused);
-                let before = node.unanswered().insert(address.clone(), text.clone());
+                let before = member.unanswered().insert(address.clone(), text.clone());
                 own &= error == DialError::Own;
                 if error != DialError::Own && before.as_ref() != Some(&text) {
                     said.push(format!("join: {address}: {text}; keeps trying, serves meanwhile"));
@@ -244,7 +266,7 @@ async fn dial_any(node: &Arc<Node>, addresses: &[String], said: &mut Vec<String>
                 next = Instant::now();
             }
             () = sleep_until(next), if waiting.len() > 0 => {
-                dialling.extend(waiting.next().map(async |address| (address, dial(node, address).await)));
+                dialling.extend(waiting.next().map(async |address| (address, dial(member, address).await)));
                 next = Instant::now() + STAGGER;
             }
             else => return match refused {
@@ -256,16 +278,18 @@ async fn dial_any(node: &Arc<Node>, addresses: &[String], said: &mut Vec<String>
     }
 }
 
-async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
-    let Some(net) = node.net() else { return Ok(()) };
-    if !node.network().adopted {
-        let learned = net.learn(address, &node.invited()).await?;
-        node.adopt(&learned.network);
+async fn dial(member: &Arc<Membership>, address: &str) -> Result<(), DialError> {
+    let Some(net) = member.remote.net() else {
+        return Ok(());
+    };
+    if !member.network().adopted {
+        let learned = net.learn(address, &member.invited()).await?;
+        member.adopt(&learned.network);
     }
     let dialed = net.dial(address).await?;
-    match decode_contact(dialed.contact, &node.verifier) {
+    match decode_contact(dialed.contact, &member.verifier) {
         Ok(contact) if contact.peer == dialed.peer => {
-            node.core.with(|state, now| state.ring.introduce(now, contact));
+            member.core.with(|state, now| state.ring.introduce(now, contact));
         }
         Ok(_) => tracing::warn!(peer = %dialed.peer, "introduced itself as another peer; that is ignored"),
         Err(error) => tracing::warn!(peer = %dialed.peer, %error, "answered in a way not understood"),
@@ -274,10 +298,13 @@ async fn dial(node: &Arc<Node>, address: &str) -> Result<(), DialError> {
     Ok(())
 }
 
-impl Node {
+impl Membership {
     /// Join addresses through which nobody was met yet, and how the last attempt ended.
     pub(crate) fn unanswered(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.joining
+            .unanswered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What whoever is at an address given to join is, if it does not let this peer in and that does not
@@ -325,7 +352,7 @@ impl Node {
             *self.network.write().unwrap_or_else(PoisonError::into_inner) = network;
             state.ring.adopt(now, r, count);
         });
-        if let Some(net) = self.net() {
+        if let Some(net) = self.remote.net() {
             net.adopt(self.network_info());
         }
     }

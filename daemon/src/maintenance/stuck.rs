@@ -8,7 +8,7 @@ use mutualstore_contract::exit;
 use mutualstore_contract::reply::{Health, ShardState, Unrecoverable};
 use mutualstore_dht::Id;
 
-use super::Node;
+use super::Maintenance;
 use crate::error::Failure;
 use crate::link::Link;
 use crate::list::Shown;
@@ -21,7 +21,7 @@ const NAMED: usize = 100;
 /// Files that are asked about together.
 const PAGE: usize = 2048;
 
-impl Node {
+impl Maintenance {
     /// Asks for everything that this peer can know to be stuck: files put through it, and stripes it is the
     /// home of.
     pub(crate) async fn stuck(self: &Arc<Self>) -> Result<Vec<Unrecoverable>, Failure> {
@@ -36,7 +36,7 @@ impl Node {
                 ..why
             }));
         }
-        let others: Vec<Asked> = self.core.read(|state| {
+        let others: Vec<Asked> = self.member.core.read(|state| {
             let lost = state.custody.lost().filter(|(stripe, _)| !named.contains(stripe));
             let asked = |(stripe, shape): (Id, mutualstore_dht::custody::Shape)| Asked {
                 stripe,
@@ -54,7 +54,7 @@ impl Node {
     async fn lost_files(self: &Arc<Self>) -> Result<Vec<Shown>, Failure> {
         let (mut lost, mut after) = (Vec::new(), None);
         loop {
-            let (page, next) = self.told_page((after, PAGE), None, true).await?;
+            let (page, next) = self.transfers.told_page((after, PAGE), None, true).await?;
             let here = page.into_iter().filter(|told| told.health == Some(Health::Lost));
             lost.extend(here.map(|told| told.file).take(NAMED - lost.len()));
             if next.is_none() || lost.len() == NAMED {
@@ -69,9 +69,9 @@ impl Node {
         let manifest = Id::new(link.manifest);
         named.insert(manifest);
         let transfer = Transfer::new(Operation::Get);
-        match get::open(self, &transfer, link).await {
+        match get::open(&self.transfers, &transfer, link).await {
             Err(failure) => {
-                let shards = shards_of(self, manifest).await;
+                let shards = shards_of(&self.transfers, manifest).await;
                 let away = away(&shards);
                 let gone = away == 0 && matches!(failure.exit, exit::NOT_FOUND | exit::UNRECOVERABLE);
                 // How many the manifest needs stands in its shards, and nobody has one.
@@ -94,7 +94,7 @@ impl Node {
 
     /// Those stripes of which too few shards are reachable, in words.
     async fn lost_of(self: &Arc<Self>, asked: &[Asked]) -> Vec<(Id, Unrecoverable)> {
-        let found = survey(self, asked).await;
+        let found = survey(&self.transfers, asked).await;
         let lost = asked
             .iter()
             .zip(found)

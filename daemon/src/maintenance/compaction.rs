@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Node;
 use mutualstore_store::{Compacted, UpdateError};
+
+use crate::keeper::ShardKeeper;
 
 /// Bytes written per second.
 const RATE: u64 = 16 << 20;
@@ -14,9 +15,9 @@ const PAUSE: Duration = Duration::from_secs(10);
 const AFTER_FAILURE: Duration = Duration::from_mins(5);
 
 /// Runs until the task is aborted.
-pub(crate) async fn run(node: Arc<Node>) {
+pub(crate) async fn run(keeper: Arc<ShardKeeper>) {
     loop {
-        let pause = match node.shards.compact().await {
+        let pause = match keeper.compact().await {
             Ok(None) => PAUSE,
             Ok(Some(Compacted { copied, gained })) => {
                 tracing::debug!(copied, gained, "compacted a segment");

@@ -1,24 +1,22 @@
-//! Shards on a lease: made permanent, renewed, given up, or dropped at its end.
+//! ShardKeeper on a lease: made permanent, renewed, given up, or dropped at its end.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mutualstore_dht::Id;
-
-use super::{KeepError, Shards, key, unix_ms};
-use crate::node::core::Core;
-use crate::wire::node::{NO_TOKEN, Token};
 use mutualstore_store::{Key, LOCATOR};
 
-impl Shards {
+use super::{KeepError, ShardKeeper, key};
+use crate::clock::unix_ms;
+use crate::wire::node::{NO_TOKEN, Token};
+
+impl ShardKeeper {
     /// Drops a pending shard whose lease ended, unless it was committed or renewed while custody decided;
     /// then custody is told again.
-    pub(in crate::node) async fn expire(&self, core: &Core, stripe: Id, index: u8) {
+    pub(crate) async fn expire(&self, stripe: Id, index: u8) {
         let key = key(stripe, index);
-        let removed = self
-            .change(core, move |store| store.expire(&[key], unix_ms()))
-            .await;
-        self.tell_dropped(core, vec![key], removed).await;
+        let removed = self.change(move |store| store.expire(&[key], unix_ms())).await;
+        self.tell_dropped(vec![key], removed).await;
     }
 
     /// Keys held of `stripes` that were put under `token` (any token if `None`), and of which stripes a shard
@@ -41,15 +39,14 @@ impl Shards {
     /// Makes shards of these stripes permanent; durable when this returns. Which of the stripes are held.
     pub(crate) async fn commit(
         &self,
-        core: &Core,
         stripes: Vec<Id>,
         token: Option<Token>,
     ) -> Result<Vec<bool>, KeepError> {
         let (held, keys) = self.keys_of(&stripes, token);
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
-        let done = self.change(core, move |store| store.commit(&store_keys)).await;
+        let done = self.change(move |store| store.commit(&store_keys)).await;
         done?;
-        core.with(|state, now| {
+        self.core.with(|state, now| {
             // Of shards, and of locators.
             let of: BTreeSet<Id> = keys.iter().map(|(stripe, _)| *stripe).collect();
             for stripe in of {
@@ -62,7 +59,6 @@ impl Shards {
     /// Extends the lease of pending shards.
     pub(crate) async fn renew(
         &self,
-        core: &Core,
         stripes: Vec<Id>,
         token: Token,
         lease: Duration,
@@ -70,11 +66,9 @@ impl Shards {
         let (held, keys) = self.keys_of(&stripes, Some(token));
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
         let until = unix_ms().saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
-        let done = self
-            .change(core, move |store| store.renew(&store_keys, until))
-            .await;
+        let done = self.change(move |store| store.renew(&store_keys, until)).await;
         done?;
-        core.with(|state, now| {
+        self.core.with(|state, now| {
             for stripe in &stripes {
                 state.custody.renew(now, *stripe, now + lease);
             }
@@ -85,18 +79,17 @@ impl Shards {
     /// Drops what a writer put under `token` and gave up. Which of the stripes were held. What others count
     /// on stays: whoever stores a copy here, and has its holders drop theirs in favour of it, must not take
     /// it back.
-    pub(crate) async fn discard(&self, core: &Core, stripes: Vec<Id>, token: Token) -> Vec<bool> {
+    pub(crate) async fn discard(&self, stripes: Vec<Id>, token: Token) -> Vec<bool> {
         let (held, mut keys) = self.keys_of(&stripes, Some(token));
-        core.with(|state, _| keys.retain(|(stripe, index)| state.custody.begin_discard(*stripe, *index)));
+        self.core
+            .with(|state, _| keys.retain(|(stripe, index)| state.custody.begin_discard(*stripe, *index)));
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
         let told = store_keys.clone();
-        let done = self
-            .change(core, move |store| store.discard(&store_keys, token))
-            .await;
+        let done = self.change(move |store| store.discard(&store_keys, token)).await;
         if let Err(error) = done {
             tracing::warn!(%error, "could not discard shards; their lease will end");
         }
-        self.tell_removed(core, told);
+        self.tell_removed(told);
         held
     }
 }

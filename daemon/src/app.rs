@@ -1,0 +1,287 @@
+//! The parts of a daemon put together: nothing else sees all of them.
+//!
+//! [`Membership`] has the ring and the other peers, [`ShardKeeper`] the local shards, [`Transfers`] the files that
+//! go in and out, [`Maintenance`] the work that nobody waits for. Each uses those named before it, and none
+//! those behind: what goes the other way goes through [`Outlet`] and [`Inbound`].
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mutualstore_dht::contact::virtual_nodes_for;
+use mutualstore_dht::custody::{Custody, CustodyConfig, Effect};
+use mutualstore_dht::ring::{self, Ring, RingConfig};
+use mutualstore_dht::{Contact, Peer, PeerState, Signature, Time};
+use mutualstore_net::{Net, NetConfig};
+use mutualstore_store::{OpenError, OpenReport, Store, StoreConfig};
+use tokio::task::JoinSet;
+
+use crate::clock::unix_ms;
+use crate::config::Config;
+use crate::crypt::public_key;
+use crate::error::Failure;
+use crate::files::{Book, BookEntry, DataDir, FileError};
+use crate::journal::{Journal, Unfinished};
+use crate::keeper::{ShardKeeper, usage};
+use crate::list::FileList;
+use crate::maintenance::{Maintenance, compaction, scrub};
+use crate::metrics::Metrics;
+use crate::network::Network;
+use crate::peer::core::Core;
+use crate::peer::driver::Outlet;
+use crate::peer::{Membership, Parts, census, driver, join, membership};
+use crate::serve::Inbound;
+use crate::transfer::peer_client::PeerClient;
+use crate::transfer::{self, Transfers};
+use crate::wire::signed::{Signer, Verifier};
+
+/// Bounds of how long the ring waits for an answer: a peer on a busy machine is not dead, and one that was
+/// killed is noticed by its broken connection anyway.
+const DEADLINES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+
+/// A daemon.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) member: Arc<Membership>,
+    pub(crate) keeper: Arc<ShardKeeper>,
+    pub(crate) transfers: Arc<Transfers>,
+    pub(crate) maintenance: Arc<Maintenance>,
+    pub(crate) started: Instant,
+    /// The same in Unix milliseconds.
+    pub(crate) started_ms: u64,
+}
+
+/// A daemon at rest, and what its last life left.
+pub(crate) struct Opened {
+    pub(crate) app: App,
+    pub(crate) unfinished: Vec<Unfinished>,
+    pub(crate) report: OpenReport,
+}
+
+impl Outlet for App {
+    fn perform(&self, effect: Effect) {
+        self.maintenance.begin(effect);
+    }
+
+    fn peer_moved(&self, peer: Peer) {
+        self.transfers.sweep.peer_moved(peer);
+    }
+}
+
+impl App {
+    fn inbound(&self) -> Inbound {
+        Inbound {
+            member: Arc::clone(&self.member),
+            keeper: Arc::clone(&self.keeper),
+            transfers: Arc::clone(&self.transfers),
+            maintenance: Arc::clone(&self.maintenance),
+        }
+    }
+
+    /// Begins all work that goes on as long as the daemon runs.
+    pub(crate) fn spawn(&self, tasks: &mut JoinSet<()>, unfinished: Vec<Unfinished>) {
+        let member = || Arc::clone(&self.member);
+        let (keeper, directory) = (Arc::clone(&self.keeper), self.member.data.path().to_owned());
+        tasks.spawn(driver::drive(member(), Arc::new(self.clone())));
+        tasks.spawn(membership::keep_book(member()));
+        tasks.spawn(census::keep(member()));
+        tasks.spawn(join::follow_hints(member()));
+        tasks.spawn(usage::tell_usage(keeper, directory));
+        tasks.spawn(scrub::run(Arc::clone(&self.maintenance)));
+        tasks.spawn(compaction::run(Arc::clone(&self.keeper)));
+        #[cfg(feature = "adversary")]
+        tasks.spawn(crate::adversary::liar::act(member()));
+        tasks.spawn(transfer::sweep::run(Arc::clone(&self.transfers)));
+        tasks.spawn(transfer::recover::recover(
+            Arc::clone(&self.transfers),
+            unfinished,
+        ));
+        tasks.spawn(transfer::cache::keep(Arc::clone(&self.transfers)));
+    }
+
+    /// Stops without leaving the ring: the peer comes back.
+    pub(crate) async fn stop(&self, tasks: &mut JoinSet<()>) {
+        self.hush(tasks).await;
+        self.member.save_book();
+        self.keeper.close().await;
+        if let Err(error) = self.member.data.remove_daemon_info() {
+            tracing::warn!(%error, "daemon.json stays behind");
+        }
+    }
+
+    /// Ends everything that runs; nothing is written.
+    pub(crate) async fn hush(&self, tasks: &mut JoinSet<()>) {
+        self.member.remote.stop();
+        tasks.shutdown().await;
+        if let Some(net) = self.member.remote.net() {
+            net.shutdown().await;
+        }
+    }
+}
+
+/// Everything that is opened before the first task runs.
+pub(crate) async fn open(data: DataDir, config: Config, network: Network) -> Result<Opened, Failure> {
+    let seed = data.identity()?;
+    let account = data.account()?;
+    let started = Instant::now();
+    let directory = data.path().join("shards");
+    let store_config = StoreConfig {
+        capacity: config.capacity,
+        ..StoreConfig::default()
+    };
+    let opening =
+        move || Store::open(&directory, store_config).map_err(|error| store_failed(error, &directory));
+    let opened = tokio::task::spawn_blocking(opening).await;
+    let (store, report) = opened.map_err(Failure::unexpected)??;
+    let me = Peer::new(public_key(&seed));
+    let contact = contact(&data, &config, &network, me, store.used().committed_bytes)?;
+    let verifier = Arc::new(Verifier::new(network.id));
+    let signer = Arc::new(Signer::new(&seed, Arc::clone(&verifier)));
+    let Book { entries, hints } = data.book(&verifier)?;
+    let book = entries.into_iter().map(remembered).collect();
+    let ring = Ring::new(
+        ring_config(&config, &network),
+        contact,
+        book,
+        rand::random(),
+        Time::ZERO,
+    )
+    .signed_by(signer);
+    let custody = Custody::new(custody_config(&config, &network), me, rand::random(), Time::ZERO);
+    let list = FileList::open(data.path(), &account)?;
+    let (journal, unfinished) = Journal::open(data.path())?;
+    let (config, data) = (Arc::new(config), Arc::new(data));
+    let core = Arc::new(Core::new(ring, custody, started));
+    let metrics = Arc::new(Metrics::default());
+    let keeper = ShardKeeper::new(
+        store,
+        config.tombstone_retention,
+        Arc::clone(&core),
+        Arc::clone(&metrics),
+    );
+    let keeper = Arc::new(keeper);
+    let member = Arc::new(Membership::new(Parts {
+        me,
+        core,
+        config,
+        data,
+        network,
+        verifier,
+        hints,
+    }));
+    let peers = PeerClient {
+        member: Arc::clone(&member),
+        keeper: Arc::clone(&keeper),
+        metrics,
+    };
+    let transfers = Arc::new(Transfers::new(peers, account, list, journal));
+    let maintenance = Arc::new(Maintenance::new(Arc::clone(&transfers)));
+    let app = App {
+        member,
+        keeper,
+        transfers,
+        maintenance,
+        started,
+        started_ms: unix_ms(),
+    };
+    let announced = app.keeper.announce_all().await;
+    announced
+        .map_err(|error| Failure::disk(error.kind(), format!("cannot read the shard index: {error}")))?;
+    // A peer that is full says so from the start.
+    app.keeper.publish_usage();
+    let net_config = net_config(&app.member);
+    let net = Net::start(*seed, net_config, Arc::new(app.inbound())).await;
+    let net = net.map_err(Failure::usage)?;
+    app.member.remote.set_net(net);
+    app.member.publish_addresses();
+    Ok(Opened {
+        app,
+        unfinished,
+        report,
+    })
+}
+
+fn contact(
+    files: &DataDir,
+    config: &Config,
+    network: &Network,
+    peer: Peer,
+    used: u64,
+) -> Result<Contact, FileError> {
+    let mut virtual_nodes = files.virtual_nodes()?;
+    virtual_nodes.truncate(usize::from(virtual_nodes_for(config.capacity, network.unit)));
+    virtual_nodes.sort_unstable();
+    Ok(Contact {
+        peer,
+        version: unix_ms(),
+        virtual_nodes: virtual_nodes.into(),
+        addresses: [].into(),
+        capacity: config.capacity,
+        used,
+        state: PeerState::Accepting,
+        zone: "".into(),
+        signature: Signature::default(),
+    })
+}
+
+fn remembered(entry: BookEntry) -> ring::BookEntry {
+    let age = (unix_ms() / 1000).saturating_sub(entry.last_seen);
+    ring::BookEntry {
+        contact: entry.contact,
+        age: Duration::from_secs(age),
+    }
+}
+
+fn successors(network: &Network) -> usize {
+    usize::try_from(network.r).unwrap_or(usize::MAX)
+}
+
+fn ring_config(config: &Config, network: &Network) -> RingConfig {
+    RingConfig {
+        r: successors(network),
+        virtual_nodes: virtual_nodes_for(config.capacity, network.unit),
+        stabilize: config.stabilize,
+        deadlines: DEADLINES,
+        ..RingConfig::default()
+    }
+}
+
+fn custody_config(config: &Config, network: &Network) -> CustodyConfig {
+    CustodyConfig {
+        repair: config.repair,
+        repair_delay: config.repair_delay,
+        pending_lease: config.pending_lease,
+        repair_rate: config.repair_rate,
+        settle: config.repair_delay.min(Duration::from_secs(5)),
+        r: successors(network),
+        ..CustodyConfig::default()
+    }
+}
+
+fn net_config(member: &Membership) -> NetConfig {
+    NetConfig {
+        listen: member.config.listen.clone(),
+        announce: member.config.announce.clone(),
+        network: member.network_info(),
+        link_rate: member.config.link_rate,
+        ..NetConfig::default()
+    }
+}
+
+fn store_failed(error: OpenError, dir: &Path) -> Failure {
+    match error {
+        OpenError::DirInUse => Failure::usage("the shard store is in use by another daemon"),
+        error @ OpenError::Format(_) => Failure::usage(format!(
+            "{error}; what it holds is untouched; start the version that wrote it"
+        )),
+        OpenError::Io(source) => {
+            let text = format!(
+                "cannot open the shard store in {}: {source}; what it holds is untouched; is everything in \
+                 it readable, and `segments` and `index` directories? The index may be removed: it is made \
+                 again",
+                dir.display()
+            );
+            Failure::disk(source.kind(), text)
+        }
+    }
+}

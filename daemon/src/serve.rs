@@ -1,0 +1,127 @@
+//! What other peers ask of this one, and which part of it answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use mutualstore_dht::Peer;
+use mutualstore_dht::custody;
+use mutualstore_net::Service;
+
+use crate::keeper::ShardKeeper;
+use crate::maintenance::Maintenance;
+use crate::peer::Membership;
+use crate::peer::core::State;
+use crate::transfer::Transfers;
+use crate::wire::contact::{decode_contact, encode_contact};
+use crate::wire::node::{NodeRequest, NodeResponse};
+use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
+
+/// This peer as the transport sees it.
+pub(crate) struct Inbound {
+    pub(crate) member: Arc<Membership>,
+    pub(crate) keeper: Arc<ShardKeeper>,
+    pub(crate) transfers: Arc<Transfers>,
+    pub(crate) maintenance: Arc<Maintenance>,
+}
+
+impl Service for Inbound {
+    fn contact(&self) -> Bytes {
+        self.member.core.read(|state| encode_contact(state.ring.me()))
+    }
+
+    fn hello(&self, peer: Peer, contact: Bytes) {
+        match decode_contact(contact, &self.member.verifier) {
+            Ok(contact) if contact.peer == peer => {
+                self.member
+                    .core
+                    .with(|state, now| state.ring.introduce(now, contact));
+            }
+            Ok(_) => tracing::warn!(%peer, "a peer introduced itself as another one; its contact is ignored"),
+            Err(error) => tracing::warn!(%peer, %error, "a peer introduced itself in a way not understood"),
+        }
+    }
+
+    fn elsewhere(&self, peer: Peer, contact: &Bytes) -> Vec<String> {
+        let Ok(contact) = decode_contact(contact.clone(), &self.member.verifier) else {
+            return Vec::new();
+        };
+        self.member.core.read(|state| {
+            let known = state.ring.contact(peer).filter(|_| state.ring.is_alive(peer));
+            let addresses = known.iter().flat_map(|known| known.addresses.iter());
+            let elsewhere = addresses.filter(|address| !contact.addresses.contains(address));
+            elsewhere.cloned().collect()
+        })
+    }
+
+    fn addresses(&self, peer: Peer) -> Vec<String> {
+        let contact = self.member.core.contact(peer);
+        contact.map_or_else(Vec::new, |contact| contact.addresses.to_vec())
+    }
+
+    fn disconnected(&self, peer: Peer) {
+        self.member
+            .core
+            .with(|state, now| state.ring.handle_disconnect(now, peer));
+    }
+
+    fn rpc(self: Arc<Self>, from: Peer, body: Bytes) -> BoxFuture<'static, Bytes> {
+        async move {
+            let response = match NodeRequest::decode(body, &self.member.verifier) {
+                Ok(request) => self.answer(from, request).await,
+                Err(malformed) => NodeResponse::Refused(malformed.to_string()),
+            };
+            response.encode()
+        }
+        .boxed()
+    }
+
+    fn shard(self: Arc<Self>, from: Peer, head: Bytes, payload: Bytes) -> BoxFuture<'static, (Bytes, Bytes)> {
+        async move {
+            let (head, payload) = match ShardRequest::decode(head) {
+                Ok(request) => self.keeper.answer_shard(from, request, payload).await,
+                Err(malformed) => (
+                    ShardResponse::status(ShardStatus::Invalid, malformed.to_string()),
+                    Bytes::new(),
+                ),
+            };
+            (head.encode(), payload)
+        }
+        .boxed()
+    }
+}
+
+impl Inbound {
+    async fn answer(&self, from: Peer, request: NodeRequest) -> NodeResponse {
+        #[cfg(feature = "adversary")]
+        if let Some(lie) = crate::adversary::liar::answer(&self.member, from, &request) {
+            return lie;
+        }
+        let core = &self.member.core;
+        match request {
+            NodeRequest::Ring(request) => {
+                NodeResponse::Ring(core.with(|state, now| state.ring.handle_request(now, from, request)))
+            }
+            NodeRequest::Custody(request) => {
+                if let custody::Request::Status { stripes } = &request {
+                    self.transfers.renew_asked(from, stripes).await;
+                }
+                NodeResponse::Custody(core.with(|State { ring, custody, .. }, now| {
+                    ring.hear(now, from);
+                    custody.handle_request(now, ring, from, request)
+                }))
+            }
+            NodeRequest::Survey => self.member.answer_survey().await,
+            NodeRequest::Probe => self.member.answer_probe(from).await,
+            NodeRequest::Mending => NodeResponse::Mending(self.maintenance.mending()),
+            NodeRequest::Mend(gone) => NodeResponse::Mending(self.maintenance.mend(gone)),
+            request @ (NodeRequest::Commit(..)
+            | NodeRequest::Discard(..)
+            | NodeRequest::Renew(..)
+            | NodeRequest::Bury(_)
+            | NodeRequest::Locate(..)
+            | NodeRequest::Holdings(_)) => self.keeper.answer(from, request).await,
+        }
+    }
+}
