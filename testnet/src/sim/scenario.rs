@@ -18,6 +18,8 @@
 
 mod limits;
 
+pub(super) use limits::ensure;
+
 use std::time::Duration;
 
 use mutualstore_dht::Flaw;
@@ -335,10 +337,7 @@ impl Scenario {
                 None => message,
             })
         })?;
-        match scenario.problem() {
-            None => Ok(scenario),
-            Some(problem) => Err(ScenarioError::Absurd(problem)),
-        }
+        scenario.check().map(|()| scenario).map_err(ScenarioError::Absurd)
     }
 
     /// As a file.

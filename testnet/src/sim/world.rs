@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use mutualstore_dht::custody::{self, Custody, CustodyConfig};
 use mutualstore_dht::ring::{self, Ring, RingConfig, SelfChange};
-use mutualstore_dht::{Flaw, Peer, PeerState, Time};
+use mutualstore_dht::{Flaw, Id, Peer, PeerState, Time};
 use rand_chacha::ChaCha8Rng;
 
 use super::check::{Checks, Violation};
-use super::disk::Truth;
+use super::disk::{Tenure, Truth};
 use super::host::Host;
 use super::lab::{Weigh, Weighed};
 use super::link::{Links, Network};
@@ -191,6 +191,22 @@ impl World {
         self.hosts.get_mut(who as usize)
     }
 
+    /// The ring of a host whose process runs.
+    pub(crate) fn ring(&self, who: Who) -> Option<&Ring> {
+        self.host(who)?.ring.as_ref()
+    }
+
+    /// The custody of a host whose process runs.
+    pub(crate) fn custody(&self, who: Who) -> Option<&Custody> {
+        self.host(who)?.custody.as_ref()
+    }
+
+    /// Whether a host has this shard on disk, committed.
+    pub(crate) fn is_committed(&self, key: (Id, u8), who: Who) -> bool {
+        let stored = self.host(who).and_then(|host| host.disk.get(&key));
+        stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
+    }
+
     pub(crate) fn who(&self, peer: Peer) -> Option<Who> {
         self.numbers.get(&peer).copied()
     }
@@ -225,20 +241,10 @@ impl World {
 impl World {
     pub(crate) fn send(&mut self, from: Who, to: Who, to_life: Option<u32>, body: Body) {
         let from_life = self.host(from).map_or(0, |host| host.life);
-        let weighed = match &body {
-            Body::RingRequest(_, request) => Some(Weighed::Request(request)),
-            Body::RingResponse(_, response) => Some(Weighed::Response(response)),
-            Body::RingFailure(_)
-            | Body::CustodyRequest(..)
-            | Body::CustodyResponse(..)
-            | Body::CustodyFailure(_)
-            | Body::Hello { .. }
-            | Body::Disconnect
-            | Body::Writer(_) => None,
-        };
-        if let Some(weighed) = weighed {
-            self.counters.messages += 1;
-            self.counters.bytes += self.setup.weigh.map_or(0, |weigh| weigh(weighed) as u64);
+        if let Body::RingRequest(_, request) = &body {
+            self.weigh(Weighed::Request(request));
+        } else if let Body::RingResponse(_, response) = &body {
+            self.weigh(Weighed::Response(response));
         }
         let message = Message {
             from,
@@ -254,6 +260,11 @@ impl World {
         if let Some(delay) = first {
             self.after(delay, Event::Arrive(Box::new(message)));
         }
+    }
+
+    fn weigh(&mut self, message: Weighed<'_>) {
+        self.counters.messages += 1;
+        self.counters.bytes += self.setup.weigh.map_or(0, |weigh| weigh(message) as u64);
     }
 
     /// Runs until nothing is due before `end` or a check failed.
