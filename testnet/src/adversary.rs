@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,8 +13,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::capacities::Capacities;
-use crate::net::{self, FleetError};
-use crate::scratch::{Scratch, ScratchOptions};
+use crate::net::FleetError;
+use crate::scratch::{RunOptions, Scratch};
 use crate::stream::Noise;
 
 /// Capacity of an honest member; a hostile one may claim more.
@@ -39,8 +38,8 @@ const TRIES: usize = 5;
 /// What to try.
 #[derive(Clone, Debug)]
 pub struct AdversaryOptions {
-    /// The `mutualstore` binary.
-    pub binary: PathBuf,
+    /// What every command on temporary daemons takes.
+    pub run: RunOptions,
     /// What the hostile member does.
     pub role: String,
     /// Number of members, the hostile one among them; at least 7.
@@ -55,10 +54,6 @@ pub struct AdversaryOptions {
     pub kill: usize,
     /// Seed of what is drawn; random when absent.
     pub seed: Option<u64>,
-    /// Where the temporary directory is made; the system's place for such when absent.
-    pub place: Option<PathBuf>,
-    /// Flags handed to every daemon.
-    pub flags: Vec<String>,
 }
 
 /// What came of it.
@@ -150,15 +145,8 @@ pub fn run(options: &AdversaryOptions, narrate: &dyn Fn(&str)) -> Result<Adversa
     let ratio = if largest { LARGEST } else { 1 };
     let honest = options.peers - 1;
     let capacities = std::iter::repeat_n(CAPACITY, honest).chain([CAPACITY * ratio]);
-    let mut scratch = Scratch::up(&ScratchOptions {
-        binary: options.binary.clone(),
-        peers: honest,
-        capacities: Capacities::repeating(capacities),
-        place: options.place.clone(),
-        prefix: "mutualstore-adversary-",
-        seed,
-        flags: net::with_repair_delay(&options.flags, "2s"),
-    })?;
+    let (run, capacities) = (options.run.with_repair_delay(), Capacities::repeating(capacities));
+    let mut scratch = Scratch::up(&run, "mutualstore-adversary-", honest, capacities, seed)?;
     scratch.enter_with(1, &["--adversary".to_owned(), options.role.clone()])?;
     scratch.wait_whole()?;
     narrate(&format!("{honest} honest members and one {}", options.role));

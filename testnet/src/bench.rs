@@ -6,11 +6,9 @@
 
 mod repair;
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,10 +16,10 @@ use mutualstore_client::PutOptions;
 use mutualstore_contract::units::Size;
 
 use crate::capacities::Capacities;
-use crate::net::{self, FleetError};
+use crate::net::FleetError;
 use crate::parallel::side_by_side;
 use crate::proc;
-use crate::scratch::{Scratch, ScratchOptions};
+use crate::scratch::{RunOptions, Scratch};
 use crate::stream::{get, put};
 
 /// Over which idle daemons are watched.
@@ -33,8 +31,8 @@ pub const HEADER: &str = "case,size,concurrency,op,MBps,opsps,p50ms,p99ms,cpu_s_
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct BenchOptions {
-    /// The `mutualstore` binary.
-    pub binary: PathBuf,
+    /// What every command on temporary daemons takes.
+    pub run: RunOptions,
     /// Number of daemons.
     pub peers: usize,
     /// Code of every put.
@@ -43,10 +41,6 @@ pub struct BenchOptions {
     pub sizes: Vec<u64>,
     /// Fewer repetitions.
     pub quick: bool,
-    /// Where the temporary directory is made; the system's place for such when absent.
-    pub place: Option<PathBuf>,
-    /// Flags handed to every daemon.
-    pub flags: Vec<String>,
 }
 
 /// One line of the output. Fields that a case does not have are empty.
@@ -142,16 +136,10 @@ pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), Fle
         .iter()
         .map(|case| case.size * (case.clients * case.repeat) as u64)
         .sum();
-    let mut scratch = Scratch::up(&ScratchOptions {
-        binary: options.binary.clone(),
-        peers: options.peers,
-        // A peer holds at most one shard of a stripe, so this fits whatever the code.
-        capacities: Capacities::same((bytes + bytes / 4).max(1 << 30)),
-        place: options.place.clone(),
-        prefix: "mutualstore-bench-",
-        seed: 0,
-        flags: net::with_repair_delay(&options.flags, "2s"),
-    })?;
+    // A peer holds at most one shard of a stripe, so this fits whatever the code.
+    let capacities = Capacities::same((bytes + bytes / 4).max(1 << 30));
+    let run = options.run.with_repair_delay();
+    let mut scratch = Scratch::up(&run, "mutualstore-bench-", peers, capacities, 0)?;
     scratch.settle()?;
     idle(&scratch, "fresh", emit)?;
     let mut seed = 0;
@@ -171,15 +159,12 @@ pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), Fle
             let link = stored
                 .map_err(FleetError::request(format!("put of {size} failed")))?
                 .link;
-            links
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(work.seed, link);
+            links.lock().insert(work.seed, link);
             Ok(())
         };
         emit(&measure(&scratch, case, "put", seed, &put)?);
         scratch.settle()?;
-        let links = links.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let links = links.lock().clone();
         let get = |work: &Work| {
             // Far from the writer, which may have the blocks in memory.
             let client = scratch.client((work.client + peers / 2) % peers)?;
@@ -305,13 +290,14 @@ mod tests {
 
     fn options(sizes: Vec<u64>, quick: bool) -> BenchOptions {
         BenchOptions {
-            binary: "/bin/false".into(),
+            run: RunOptions {
+                binary: "/bin/false".into(),
+                ..RunOptions::default()
+            },
             peers: 2,
             code: "rs:4+2".to_owned(),
             sizes,
             quick,
-            place: None,
-            flags: Vec::new(),
         }
     }
 

@@ -19,7 +19,6 @@ mod tolerance;
 mod workload;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,7 +32,7 @@ use workload::Workload;
 
 use crate::capacities::Capacities;
 use crate::net::{self, FleetError};
-use crate::spawn::Recipe;
+use crate::scratch::RunOptions;
 
 pub use injector::{Fault, Tally};
 pub use inside::{Estate, Inside, ShardName};
@@ -62,8 +61,8 @@ const FLAGS: [[&str; 2]; 3] = [
 /// What to do to whom.
 #[derive(Clone, Debug)]
 pub struct ChaosOptions {
-    /// The `mutualstore` binary.
-    pub binary: PathBuf,
+    /// What every command on temporary daemons takes.
+    pub run: RunOptions,
     /// How long the network is hurt, in minutes.
     pub minutes: f64,
     /// It goes on after that until so many daemons were killed.
@@ -72,10 +71,6 @@ pub struct ChaosOptions {
     pub peers: usize,
     /// Seed of who is hurt, when and how; random when absent.
     pub seed: Option<u64>,
-    /// Where the temporary directory is made; the system's place for such when absent.
-    pub place: Option<PathBuf>,
-    /// Flags handed to every daemon.
-    pub flags: Vec<String>,
 }
 
 /// Runs chaos; `narrate` receives a line about each step.
@@ -94,16 +89,11 @@ pub fn run(
     }
     let seed = options.seed.unwrap_or_else(net::random_seed);
     let capacities = Capacities::repeating((1..=3).map(|ratio| ratio * CAPACITY));
-    let mut flags: Vec<String> = FLAGS.iter().flatten().map(|&word| word.to_owned()).collect();
-    flags.extend_from_slice(&options.flags);
-    let recipe = Recipe {
-        binary: options.binary.clone(),
-        unit_bytes: capacities.smallest() / 8,
-        flags,
-        tethered: true,
-    };
+    let mut run = options.run.clone();
+    run.flags
+        .splice(0..0, FLAGS.iter().flatten().map(|&word| word.to_owned()));
     narrate(&format!("starting {} daemons", options.peers));
-    let cluster = Cluster::start_all(recipe, capacities, options.place.as_deref(), seed, options.peers)?;
+    let cluster = Cluster::start_all(&run, capacities, seed, options.peers)?;
     match carry_out(&cluster, options, seed, inside, narrate) {
         Ok(mut report) => {
             if !report.operations.violations.is_empty() {

@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::capacities::Capacities;
 use crate::net::{self, FleetError};
-use crate::scratch::{Scratch, ScratchOptions};
+use crate::scratch::{RunOptions, Scratch};
 use crate::stream::Hashing;
 
 pub use report::{DemoFile, DemoPeer, DemoReport, Step};
@@ -32,20 +32,16 @@ const SLOWEST_REPAIR: u64 = 1_000_000;
 /// What to demonstrate.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
-    /// The `mutualstore` binary.
-    pub binary: PathBuf,
+    /// What every command on temporary daemons takes.
+    pub run: RunOptions,
     /// Number of daemons.
     pub peers: usize,
     /// How many to kill at once, twice.
     pub kill: usize,
     /// Files to store; the binary itself when empty.
     pub files: Vec<PathBuf>,
-    /// Where the temporary directory is made; the system's place for such when absent.
-    pub place: Option<PathBuf>,
     /// Seed of who is killed; random when absent.
     pub seed: Option<u64>,
-    /// Flags handed to every daemon.
-    pub flags: Vec<String>,
 }
 
 /// Shards needed (k) and stored (n) per stripe of `auto` in a network of so many peers.
@@ -88,7 +84,7 @@ fn check(options: &DemoOptions) -> Result<(), FleetError> {
 pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, FleetError> {
     check(options)?;
     let paths = if options.files.is_empty() {
-        vec![options.binary.clone()]
+        vec![options.run.binary.clone()]
     } else {
         options.files.clone()
     };
@@ -97,15 +93,9 @@ pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, 
     // A peer holds at most one shard of a stripe, so this fits wherever the shards end up.
     let base = MINIMUM_CAPACITY.max(total);
     let begun = Instant::now();
-    let scratch = Scratch::up(&ScratchOptions {
-        binary: options.binary.clone(),
-        peers: options.peers,
-        capacities: Capacities::repeating((1..=4).map(|ratio| ratio * base)),
-        place: options.place.clone(),
-        prefix: "mutualstore-demo-",
-        seed,
-        flags: net::with_repair_delay(&options.flags, "2s"),
-    })?;
+    let capacities = Capacities::repeating((1..=4).map(|ratio| ratio * base));
+    let run = options.run.with_repair_delay();
+    let scratch = Scratch::up(&run, "mutualstore-demo-", options.peers, capacities, seed)?;
     let ring_seconds = begun.elapsed().as_secs_f64();
     narrate(&format!(
         "ring whole       {ring_seconds:7.2} s  {} daemons with capacities 1:2:3:4 in {}",
@@ -400,13 +390,14 @@ mod tests {
 
     fn options(peers: usize, kill: usize) -> DemoOptions {
         DemoOptions {
-            binary: "/nonexistent".into(),
+            run: RunOptions {
+                binary: "/nonexistent".into(),
+                ..RunOptions::default()
+            },
             peers,
             kill,
             files: Vec::new(),
-            place: None,
             seed: Some(1),
-            flags: Vec::new(),
         }
     }
 

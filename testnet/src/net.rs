@@ -303,13 +303,9 @@ fn launches(
     let mut taken = BTreeSet::new();
     let launch = |index: usize| {
         Ok(Launch {
-            index,
-            data_dir: dir.join(index.to_string()),
-            capacity_bytes: capacities.of(index),
             api_port: api_port(testnet.api_base, index)?,
             listen_port: spawn::free_port(&mut taken),
-            join: Vec::new(),
-            flags: Vec::new(),
+            ..Launch::new(index, dir.join(index.to_string()), capacities.of(index))
         })
     };
     indices.map(launch).collect()
@@ -334,17 +330,13 @@ fn relaunch(testnet: &Testnet, peer: &Peer) -> Launch {
     let alive: Vec<&Peer> = others.iter().copied().filter(|other| other.alive).collect();
     let pool = if alive.is_empty() { others } else { alive };
     let mut rng = ChaCha8Rng::seed_from_u64(testnet.seed.wrapping_add(peer.index as u64));
+    let join = pool
+        .sample(&mut rng, JOIN_WIDTH)
+        .map(|other| other.listen.clone());
     Launch {
-        index: peer.index,
-        data_dir: peer.data_dir.clone(),
-        capacity_bytes: peer.capacity_bytes,
         api_port: api_port(testnet.api_base, peer.index).unwrap_or(0),
-        listen_port: 0,
-        join: pool
-            .sample(&mut rng, JOIN_WIDTH)
-            .map(|other| other.listen.clone())
-            .collect(),
-        flags: Vec::new(),
+        join: join.collect(),
+        ..Launch::new(peer.index, peer.data_dir.clone(), peer.capacity_bytes)
     }
 }
 

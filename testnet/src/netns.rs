@@ -27,8 +27,8 @@ use tempfile::TempDir;
 use self::space::Space;
 pub use self::space::enter;
 use crate::net::FleetError;
-use crate::scratch::temporary;
-use crate::spawn::{Fleet, Launch, Recipe};
+use crate::scratch::{RunOptions, temporary};
+use crate::spawn::{Fleet, Launch};
 use mutualstore_client::{Client, RingQuery};
 use mutualstore_contract::reply::PeerState;
 
@@ -88,8 +88,8 @@ impl Family {
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct NetnsOptions {
-    /// The `mutualstore` binary.
-    pub binary: PathBuf,
+    /// What every command on temporary daemons takes.
+    pub run: RunOptions,
     /// Number of daemons, 2 to [`MAX_PEERS`].
     pub peers: usize,
     /// Interfaces of each, 1 to [`MAX_INTERFACES`].
@@ -104,10 +104,6 @@ pub struct NetnsOptions {
     pub size_bytes: u64,
     /// How long interfaces stay down.
     pub down: Duration,
-    /// Where the temporary directory is made; the system's place for such when absent.
-    pub place: Option<PathBuf>,
-    /// Flags handed to every daemon.
-    pub flags: Vec<String>,
 }
 
 /// What happened.
@@ -164,7 +160,7 @@ pub struct StartReport {
 pub fn run(options: &NetnsOptions, note: &dyn Fn(String)) -> Result<NetnsReport, FleetError> {
     check(options)?;
     Space::prepare(options.interfaces)?;
-    let dir = temporary(options.place.as_deref(), "mutualstore-netns-")?;
+    let dir = temporary(options.run.place.as_deref(), "mutualstore-netns-")?;
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     let mut starts = Vec::new();
     for family in &options.families {
@@ -234,7 +230,7 @@ fn one(
     // One more for who joins at last.
     let space = Space::new(options.peers + 1, options.interfaces, family)?;
     let place = dir.path().join(format!("{}-{start}", family.as_str()));
-    let fleet = Fleet::new(Some(dir.path().to_owned())).map_err(FleetError::io("cannot watch for Ctrl-C"))?;
+    let fleet = Fleet::in_directory(dir.path())?;
     let mut stage = Stage {
         options,
         space,
@@ -341,23 +337,14 @@ impl Stage<'_> {
             let asked = Space::within(host, || client.invite())?;
             join.push(asked.map_err(FleetError::request("no invite"))?.body.invite);
         }
-        let recipe = Recipe {
-            binary: self.options.binary.clone(),
-            unit_bytes: CAPACITY / 8,
-            flags: self.options.flags.clone(),
-            tethered: true,
-        };
+        let recipe = self.options.run.recipe(CAPACITY / 8);
         let listen = family.listen().into_iter();
         let launch = Launch {
-            index,
-            data_dir: place.join(index.to_string()),
-            capacity_bytes: CAPACITY,
-            api_port: 0,
-            listen_port: 0,
             join,
             flags: listen
                 .flat_map(|address| ["--listen".to_owned(), address])
                 .collect(),
+            ..Launch::new(index, place.join(index.to_string()), CAPACITY)
         };
         let fleet = &self.fleet;
         let started = Space::within(index, || {

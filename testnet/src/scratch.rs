@@ -19,23 +19,35 @@ const QUIET: f64 = 0.05;
 const QUIET_WINDOW: Duration = Duration::from_millis(500);
 const QUIET_LIMIT: Duration = Duration::from_secs(15);
 
-/// What a temporary testnet consists of.
-#[derive(Clone, Debug)]
-pub struct ScratchOptions {
+/// What every command on temporary daemons takes.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
     /// The `mutualstore` binary.
     pub binary: PathBuf,
-    /// Number of daemons.
-    pub peers: usize,
-    /// Their capacities.
-    pub capacities: Capacities,
-    /// Where the temporary directory is made; the system's place for such when absent.
+    /// Where temporary directories are made; the system's place for such when absent.
     pub place: Option<PathBuf>,
-    /// Beginning of the temporary directory's name.
-    pub prefix: &'static str,
-    /// Seed of the choices made.
-    pub seed: u64,
     /// Flags handed to every daemon.
     pub flags: Vec<String>,
+}
+
+impl RunOptions {
+    /// The same with a repair delay fit for a testnet, unless the flags name one themselves.
+    pub(crate) fn with_repair_delay(&self) -> Self {
+        Self {
+            flags: net::with_repair_delay(&self.flags, "2s"),
+            ..self.clone()
+        }
+    }
+
+    /// How daemons are started that end with this process; capacities are counted in units.
+    pub(crate) fn recipe(&self, unit_bytes: u64) -> Recipe {
+        Recipe {
+            binary: self.binary.clone(),
+            unit_bytes: unit_bytes.max(1),
+            flags: self.flags.clone(),
+            tethered: true,
+        }
+    }
 }
 
 /// A running temporary testnet; dropping it kills the daemons, then removes their directory.
@@ -52,25 +64,23 @@ pub struct Scratch {
 
 impl Scratch {
     /// Starts the daemons and returns when their ring is whole.
-    pub fn up(options: &ScratchOptions) -> Result<Self, FleetError> {
-        let dir = temporary(options.place.as_deref(), options.prefix)?;
-        let fleet =
-            Fleet::new(Some(dir.path().to_owned())).map_err(FleetError::io("cannot watch for Ctrl-C"))?;
-        let recipe = Recipe {
-            binary: options.binary.clone(),
-            unit_bytes: (options.capacities.smallest() / 8).max(1),
-            flags: options.flags.clone(),
-            tethered: true,
-        };
+    pub fn up(
+        run: &RunOptions,
+        prefix: &str,
+        peers: usize,
+        capacities: Capacities,
+        seed: u64,
+    ) -> Result<Self, FleetError> {
+        let dir = temporary(run.place.as_deref(), prefix)?;
         let mut scratch = Self {
-            fleet,
+            fleet: Fleet::in_directory(dir.path())?,
             peers: Vec::new(),
             dir,
-            recipe,
-            capacities: options.capacities.clone(),
-            seed: options.seed,
+            recipe: run.recipe(capacities.smallest() / 8),
+            capacities,
+            seed,
         };
-        scratch.enter(options.peers)?;
+        scratch.enter(peers)?;
         scratch.wait_whole()?;
         Ok(scratch)
     }
@@ -86,14 +96,13 @@ impl Scratch {
         let next = self.peers.iter().map(|peer| peer.index + 1).max().unwrap_or(0);
         let numbers: Vec<usize> = (next..next + count).collect();
         let mut taken = BTreeSet::new();
-        let launch = |index: &usize| Launch {
-            index: *index,
-            data_dir: self.dir.path().join(index.to_string()),
-            capacity_bytes: self.capacities.of(*index),
-            api_port: 0,
-            listen_port: spawn::free_port(&mut taken),
-            join: Vec::new(),
-            flags: flags.to_vec(),
+        let launch = |index: &usize| {
+            let data_dir = self.dir.path().join(index.to_string());
+            Launch {
+                listen_port: spawn::free_port(&mut taken),
+                flags: flags.to_vec(),
+                ..Launch::new(*index, data_dir, self.capacities.of(*index))
+            }
         };
         let launches: Vec<Launch> = numbers.iter().map(launch).collect();
         self.launch(&launches)?;
@@ -103,15 +112,7 @@ impl Scratch {
     /// Starts those of these peers that do not run, with what is on their disks, and returns when they serve.
     pub fn restart(&mut self, numbers: &[usize]) -> Result<(), FleetError> {
         let dead = |peer: &&Peer| !peer.alive && numbers.contains(&peer.index);
-        let launch = |peer: &Peer| Launch {
-            index: peer.index,
-            data_dir: peer.data_dir.clone(),
-            capacity_bytes: peer.capacity_bytes,
-            api_port: 0,
-            listen_port: 0,
-            join: Vec::new(),
-            flags: Vec::new(),
-        };
+        let launch = |peer: &Peer| Launch::new(peer.index, peer.data_dir.clone(), peer.capacity_bytes);
         let launches: Vec<Launch> = self.peers.iter().filter(dead).map(launch).collect();
         self.launch(&launches)
     }

@@ -1,13 +1,13 @@
 //! What the network is held to: every acknowledged file whole, every deleted one gone, every shard accounted
 //! for.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use mutualstore_client::Client;
@@ -121,7 +121,7 @@ impl<'a> Audit<'a> {
         let dir = self.cluster.data_dir(number).unwrap_or_default();
         let left = self.inside.estate(&dir);
         let left = left.map_err(FleetError::io(format!("cannot read what peer {number} left")))?;
-        let mut estate = self.estate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut estate = self.estate.lock();
         estate.links.extend(left.links);
         estate.stripes.extend(left.stripes);
         Ok(())
@@ -142,8 +142,7 @@ impl<'a> Audit<'a> {
 
     /// Compares the shards that daemons hold with those that files have; what is left over may still go.
     pub(super) fn stock(&self) -> Option<Stock> {
-        let Estate { mut links, stripes } =
-            self.estate.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Estate { mut links, stripes } = self.estate.lock().clone();
         for (_, client) in self.cluster.serving() {
             links.extend(
                 client

@@ -1,9 +1,9 @@
 //! The daemons of a chaos run, each behind a proxy, some on a disk of their own: what can be done to them.
 
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use super::disk::Disk;
 use super::proxy::{NetworkFault, Passed, Proxies, Proxy};
 use crate::capacities::Capacities;
 use crate::net::{self, FleetError, Known};
-use crate::scratch::temporary;
+use crate::scratch::{RunOptions, temporary};
 use crate::spawn::{self, Fleet, Launch, Recipe};
 use crate::whole::{self, Member};
 
@@ -60,20 +60,18 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Starts `count` daemons.
     pub(super) fn start_all(
-        recipe: Recipe,
+        run: &RunOptions,
         capacities: Capacities,
-        place: Option<&Path>,
         seed: u64,
         count: usize,
     ) -> Result<Self, FleetError> {
-        let dir = temporary(place, "mutualstore-chaos-")?;
-        let scratch = Some(dir.path().to_owned());
+        let dir = temporary(run.place.as_deref(), "mutualstore-chaos-")?;
         let cluster = Self {
-            fleet: Fleet::new(scratch).map_err(FleetError::io("cannot watch for Ctrl-C"))?,
+            fleet: Fleet::in_directory(dir.path())?,
             daemons: RwLock::default(),
             dir,
             proxies: Proxies::start().map_err(FleetError::io("cannot start the proxies"))?,
-            recipe,
+            recipe: run.recipe(capacities.smallest() / 8),
             capacities,
             seed,
         };
@@ -119,13 +117,9 @@ impl Cluster {
         let announced = format!("/ip4/127.0.0.1/tcp/{}", proxy.port());
         Ok(Daemon {
             launch: Launch {
-                index,
-                data_dir,
-                capacity_bytes,
-                api_port: 0,
                 listen_port: port,
-                join: Vec::new(),
                 flags: vec!["--announce".to_owned(), announced],
+                ..Launch::new(index, data_dir, capacity_bytes)
             },
             proxy,
             disk,
@@ -380,11 +374,11 @@ impl Cluster {
     }
 
     fn daemons(&self) -> RwLockReadGuard<'_, Vec<Daemon>> {
-        self.daemons.read().unwrap_or_else(PoisonError::into_inner)
+        self.daemons.read()
     }
 
     fn daemons_mut(&self) -> RwLockWriteGuard<'_, Vec<Daemon>> {
-        self.daemons.write().unwrap_or_else(PoisonError::into_inner)
+        self.daemons.write()
     }
 }
 

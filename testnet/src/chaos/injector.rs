@@ -3,9 +3,9 @@
 //! leaves for good, everybody is well and every file has all its shards, and afterwards the round ends only
 //! when it has them again: so what is lost is lost by the network, not by a killer without measure.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -471,16 +471,13 @@ impl<'a> FaultInjector<'a> {
     }
 
     fn note(&self, fault: Fault, change: impl FnOnce(&mut Tally)) {
-        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tallies = self.tallies.lock();
         change(tallies.entry(fault).or_default());
     }
 
     /// What happened so far.
     pub(super) fn tallies(&self) -> BTreeMap<Fault, Tally> {
-        self.tallies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.tallies.lock().clone()
     }
 }
 

@@ -1,9 +1,9 @@
 //! The clients: they put, read, delete and check all the time, through any daemon that answers, and believe
 //! nothing but acknowledgements.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -206,7 +206,7 @@ impl<'a> Workload<'a> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Operations> {
-        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.operations.lock()
     }
 }
 

@@ -37,6 +37,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::net::FleetError;
+use crate::scratch::RunOptions;
 
 pub use findings::{Findings, Histogram};
 pub use pace::Progress;
@@ -47,18 +48,14 @@ pub use stage::{Network, Stage};
 /// What all experiments of a run have in common.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The `mutualstore` binary.
-    pub binary: PathBuf,
+    /// What every command on temporary daemons takes.
+    pub run: RunOptions,
     /// Where results are kept; made when missing.
     pub out: PathBuf,
-    /// Where the temporary directories of networks are made; the system's place for such when absent.
-    pub place: Option<PathBuf>,
     /// Seed of every file's bytes and of every choice.
     pub seed: u64,
     /// The parameters were chosen for a short run: noted in every output.
     pub quick: bool,
-    /// Flags handed to every daemon.
-    pub flags: Vec<String>,
 }
 
 /// One experiment; its fields are its parameters.

@@ -92,7 +92,7 @@ pub fn plan<E: Experiment + 'static>(experiment: E, options: &Options) -> Result
     let parameters = serde_json::to_value(Parameters {
         seed: options.seed,
         quick: options.quick,
-        flags: &options.flags,
+        flags: &options.run.flags,
         own: &experiment,
     });
     let parameters = parameters.map_err(|error| ExperimentError::Usage(error.to_string()))?;
@@ -216,15 +216,17 @@ mod tests {
 
     use super::*;
     use crate::experiment::testing::Squares;
+    use crate::scratch::RunOptions;
 
     fn options(out: &Path) -> Options {
         Options {
-            binary: "/bin/false".into(),
+            run: RunOptions {
+                binary: "/bin/false".into(),
+                ..RunOptions::default()
+            },
             out: out.to_owned(),
-            place: None,
             seed: 7,
             quick: true,
-            flags: Vec::new(),
         }
     }
 

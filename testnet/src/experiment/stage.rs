@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{ExperimentError, Options};
 use crate::capacities::Capacities;
 use crate::net::FleetError;
-use crate::scratch::{Scratch, ScratchOptions};
+use crate::scratch::{RunOptions, Scratch};
 use crate::stream::replace;
 
 /// What a network consists of.
@@ -27,9 +27,7 @@ pub struct Network {
 /// Where cells are measured.
 #[derive(Debug)]
 pub struct Stage {
-    binary: PathBuf,
-    place: Option<PathBuf>,
-    flags: Vec<String>,
+    run: RunOptions,
     seed: u64,
     out: PathBuf,
     standing: Option<(Network, Scratch)>,
@@ -38,9 +36,7 @@ pub struct Stage {
 impl Stage {
     pub(super) fn new(options: &Options) -> Self {
         Self {
-            binary: options.binary.clone(),
-            place: options.place.clone(),
-            flags: options.flags.clone(),
+            run: options.run.clone(),
             seed: options.seed,
             out: options.out.clone(),
             standing: None,
@@ -57,15 +53,16 @@ impl Stage {
         {
             // One at a time: the old daemons end before the new ones begin.
             self.standing = None;
-            let scratch = Scratch::up(&ScratchOptions {
-                binary: self.binary.clone(),
-                peers: network.peers,
-                capacities: network.capacities.clone(),
-                place: self.place.clone(),
-                prefix: "mutualstore-experiment-",
-                seed: self.seed,
-                flags: self.flags.iter().chain(&network.flags).cloned().collect(),
-            })?;
+            let mut run = self.run.clone();
+            run.flags.extend_from_slice(&network.flags);
+            let capacities = network.capacities.clone();
+            let scratch = Scratch::up(
+                &run,
+                "mutualstore-experiment-",
+                network.peers,
+                capacities,
+                self.seed,
+            )?;
             self.standing = Some((network.clone(), scratch));
         }
         let Some((_, scratch)) = &mut self.standing else {

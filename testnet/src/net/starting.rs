@@ -1,9 +1,8 @@
 //! Daemons that start together: who joins by whom, one after the other where they choose places on the ring.
 
+use parking_lot::Mutex;
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -85,7 +84,7 @@ pub(super) fn start_each(
     });
     let Starting {
         mut started, failure, ..
-    } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+    } = shared.into_inner();
     started.sort_by_key(|peer| peer.index);
     (started, failure)
 }
@@ -145,8 +144,8 @@ struct Starting {
     failure: Option<FleetError>,
 }
 
-fn lock(shared: &Mutex<Starting>) -> std::sync::MutexGuard<'_, Starting> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(shared: &Mutex<Starting>) -> parking_lot::MutexGuard<'_, Starting> {
+    shared.lock()
 }
 
 /// Starts the next launch; false when none is left or one failed.

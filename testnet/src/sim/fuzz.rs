@@ -1,7 +1,7 @@
 //! Random scenarios by the hundred, and what to say when one fails.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::num::NonZero;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::injector::{self, Outcome};
@@ -480,11 +480,11 @@ pub fn batch(
             });
         }
     });
-    shared.into_inner().unwrap_or_else(PoisonError::into_inner).0
+    shared.into_inner().0
 }
 
 fn lock(shared: &Mutex<(Batch, u64)>) -> MutexGuard<'_, (Batch, u64)> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock()
 }
 
 fn next(shared: &Mutex<(Batch, u64)>, first: u64, seeds: u64) -> Option<u64> {

@@ -5,8 +5,9 @@
 //! different ones, and the more there are, the more placement behaves like a random one (Cidon et al. 2013 §3
 //! on scatter width).
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use mutualstore_dht::choice::{CANDIDATES, choose};
 use mutualstore_dht::{Contact, Id, Peer, PeerState, Signature};
@@ -30,7 +31,7 @@ static DRAWN: Mutex<BTreeMap<Size, Arc<[Ring]>>> = Mutex::new(BTreeMap::new());
 /// remembered.
 pub(super) fn drawn(peers: usize, virtual_nodes: usize) -> Arc<[Ring]> {
     let draw = |seed| Ring::draw(peers, virtual_nodes, &mut ChaCha8Rng::seed_from_u64(seed));
-    let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut drawn = DRAWN.lock();
     let rings = drawn.entry((peers, virtual_nodes));
     Arc::clone(rings.or_insert_with(|| (0..RINGS).map(draw).collect()))
 }
