@@ -64,21 +64,13 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
-        Self::Kill,
-        Self::KillAll,
-        Self::Restart,
-        Self::Pause,
-        Self::Cut,
-        Self::Slow,
-        Self::Stall,
-        Self::Garble,
-        Self::FillDisk,
-        Self::WipeDisk,
-        Self::Corrupt,
-        Self::Add,
-        Self::Drain,
-    ];
+    pub const ALL: [Self; 13] = {
+        use Fault::WipeDisk;
+        use Fault::{Add, Corrupt, Cut, Drain, FillDisk, Garble, Kill, KillAll, Pause, Restart, Slow, Stall};
+        [
+            Kill, KillAll, Restart, Pause, Cut, Slow, Stall, Garble, FillDisk, WipeDisk, Corrupt, Add, Drain,
+        ]
+    };
 
     /// What is done, in a few words.
     pub fn as_str(self) -> &'static str {
@@ -132,33 +124,17 @@ enum Round {
 }
 
 /// The order of a cycle is drawn; then the next one begins.
-const CYCLE: [Round; 13] = [
-    Round::Blips,
-    Round::Blips,
-    Round::Blips,
-    Round::Blips,
-    Round::Blips,
-    Round::Storm,
-    Round::Storm,
-    Round::KillAll,
-    Round::Wipe,
-    Round::Corrupt,
-    Round::Add,
-    Round::Drain,
-    Round::Storm,
-];
+const CYCLE: [Round; 13] = {
+    use Round::{Add, Blips, Corrupt, Drain, KillAll, Storm, Wipe};
+    [
+        Blips, Blips, Blips, Blips, Blips, Storm, Storm, KillAll, Wipe, Corrupt, Add, Drain, Storm,
+    ]
+};
 
-const BLIPS: [Fault; 9] = [
-    Fault::Kill,
-    Fault::Kill,
-    Fault::Restart,
-    Fault::Pause,
-    Fault::Cut,
-    Fault::Slow,
-    Fault::Stall,
-    Fault::Garble,
-    Fault::FillDisk,
-];
+const BLIPS: [Fault; 9] = {
+    use Fault::{Cut, FillDisk, Garble, Kill, Pause, Restart, Slow, Stall};
+    [Kill, Kill, Restart, Pause, Cut, Slow, Stall, Garble, FillDisk]
+};
 
 /// Hands out what it was given in a random order, again and again.
 #[derive(Debug)]

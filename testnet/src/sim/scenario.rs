@@ -135,7 +135,7 @@ pub struct Step {
     /// Not again after this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<f64>,
-    /// What.
+    /// What happens.
     #[serde(flatten)]
     pub action: Action,
 }
@@ -151,7 +151,7 @@ pub enum Pick {
     Count(usize),
     /// Such a share at random.
     Share(f64),
-    /// These.
+    /// The hosts with these numbers.
     These(Vec<Who>),
 }
 
@@ -412,6 +412,16 @@ impl Keeping {
 }
 
 impl Step {
+    /// Something that happens once, to the millisecond.
+    pub(super) fn once(at: f64, action: Action) -> Self {
+        Self {
+            at: (at * 1000.0).round() / 1000.0,
+            every: None,
+            until: None,
+            action,
+        }
+    }
+
     /// How often it happens.
     fn times(&self) -> f64 {
         match (self.every, self.until) {

@@ -3,6 +3,7 @@
 mod arrivals;
 
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use mutualstore_dht::custody::{self, Custody, CustodyConfig};
 use mutualstore_dht::ring::{self, Ring, RingConfig, SelfChange};
 use mutualstore_dht::{Flaw, Id, Peer, PeerState, Time};
 use rand_chacha::ChaCha8Rng;
+use slab::Slab;
 
 use super::check::{Checks, Violation};
 use super::disk::{Tenure, Truth};
@@ -93,25 +95,6 @@ impl Event {
     }
 }
 
-struct Queued(Reverse<(u64, u64)>, Event);
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-impl Eq for Queued {}
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.cmp(&other.0)
-    }
-}
-
 /// Counts of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
@@ -149,7 +132,9 @@ pub(crate) struct World {
     /// Steps of the scenario that are due.
     pub(crate) steps: VecDeque<usize>,
     pub(super) numbers: HashMap<Peer, Who, BuildHasherDefault<PeerHasher>>,
-    queue: BinaryHeap<Queued>,
+    /// Times, sequence numbers and places of what is to come.
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Slab<Event>,
     sequence: u64,
     /// Events since time went on.
     still: u64,
@@ -175,6 +160,7 @@ impl World {
             steps: VecDeque::new(),
             numbers: HashMap::default(),
             queue: BinaryHeap::new(),
+            events: Slab::new(),
             sequence: 0,
             still: 0,
             trace: mix(setup.seed),
@@ -228,8 +214,8 @@ impl World {
 
     pub(crate) fn schedule(&mut self, at: u64, event: Event) {
         self.sequence += 1;
-        self.queue
-            .push(Queued(Reverse((at.max(self.now), self.sequence)), event));
+        let place = self.events.insert(event);
+        self.queue.push(Reverse((at.max(self.now), self.sequence, place)));
     }
 
     pub(crate) fn after(&mut self, delay: Duration, event: Event) {
@@ -276,12 +262,11 @@ impl World {
     }
 
     fn step(&mut self, end: u64) -> bool {
-        if self.queue.peek().is_none_or(|next| next.0.0.0 > end) {
-            return false;
-        }
-        let Some(Queued(Reverse((at, _)), event)) = self.queue.pop() else {
+        let Some(next) = self.queue.peek_mut().filter(|next| next.0.0 <= end) else {
             return false;
         };
+        let Reverse((at, _, place)) = PeekMut::pop(next);
+        let event = self.events.remove(place);
         self.still = if at > self.now { 0 } else { self.still + 1 };
         self.now = at;
         self.counters.events += 1;

@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mutualstore_dht::choice::{CANDIDATES, choose};
-use mutualstore_dht::{Contact, Id, Peer, PeerState, Signature};
+use mutualstore_dht::{Contact, Id, Peer};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::ModelError;
 use crate::experiment::findings::real;
 use crate::experiment::shard_map::{MAX_PEERS, PeerSet, peer_set};
+use crate::sim::contact;
 
 /// Rings drawn to find a mean.
 const RINGS: u64 = 20;
@@ -54,17 +55,7 @@ impl Ring {
         for _ in 0..peers {
             let peer = Peer::new(rng.random());
             let chosen = choose(peer, &[], &groups, known.iter());
-            known.push(Contact {
-                peer,
-                version: 0,
-                virtual_nodes: chosen.into(),
-                addresses: [].into(),
-                capacity: 1,
-                used: 0,
-                state: PeerState::Accepting,
-                zone: "".into(),
-                signature: Signature::default(),
-            });
+            known.push(contact(peer, chosen.into(), 1));
         }
         let places = known.iter().enumerate();
         let nodes = places.flat_map(|(owner, contact)| contact.ids().map(move |id| (point(&id), owner)));
