@@ -45,14 +45,10 @@ impl Patterns {
         self.sample.is_none()
     }
 
-    /// How many.
+    /// How many patterns there are.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> u64 {
         self.count
-    }
-
-    /// Whether there are none: more dead than peers.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
     }
 
     /// One after the other.

@@ -111,8 +111,6 @@ fn share(arc: u64) -> f64 {
 /// The different sets of holders of a ring, each with the share of all stripes that it holds.
 #[derive(Clone, Debug)]
 pub struct HolderSets {
-    peers: usize,
-    shards: usize,
     sets: Vec<(PeerSet, f64)>,
 }
 
@@ -145,27 +143,12 @@ impl HolderSets {
             .into_iter()
             .map(|(set, weight)| (set, weight / sum))
             .collect();
-        Ok(Self { peers, shards, sets })
-    }
-
-    /// Peers of the ring.
-    pub fn peers(&self) -> usize {
-        self.peers
-    }
-
-    /// Shards of a stripe: members of each set.
-    pub fn shards(&self) -> usize {
-        self.shards
+        Ok(Self { sets })
     }
 
     /// Number of different sets.
     pub fn distinct(&self) -> usize {
         self.sets.len()
-    }
-
-    /// The sets with their shares, which sum to 1.
-    pub fn iter(&self) -> impl Iterator<Item = (PeerSet, f64)> {
-        self.sets.iter().cloned()
     }
 
     /// Share of all stripes of which more than `tolerated` holders are dead.
@@ -201,7 +184,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let sets = Ring::draw(12, 1, &mut rng).holder_sets(3).unwrap();
         assert_eq!(sets.distinct(), 12);
-        assert!((sets.iter().map(|(_, weight)| weight).sum::<f64>() - 1.0).abs() < 1e-12);
+        assert!((sets.sets.iter().map(|(_, weight)| weight).sum::<f64>() - 1.0).abs() < 1e-12);
     }
 
     #[test]
@@ -222,7 +205,7 @@ mod tests {
     fn arcs_weigh_what_they_are_long() {
         let quarter = 1 << 62;
         let ring = Ring::new(3, [(0, 0), (quarter, 1), (3 * quarter, 2)]);
-        let sets: BTreeMap<PeerSet, f64> = ring.holder_sets(2).unwrap().iter().collect();
+        let sets: BTreeMap<PeerSet, f64> = ring.holder_sets(2).unwrap().sets.into_iter().collect();
         let set = |peers: [usize; 2]| peer_set(peers);
         // An identifier up to a node's point belongs to that node.
         let expected = [([0, 1], 0.25), ([1, 2], 0.25), ([0, 2], 0.5)];
