@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mutualstore_contract::exit;
-use mutualstore_daemon::files::DataDir;
-use mutualstore_daemon::journal::Journal;
-use mutualstore_daemon::list::FileList;
+use mutualstore_daemon::datadir::files::DataDir;
+use mutualstore_daemon::datadir::journal::Journal;
+use mutualstore_daemon::datadir::list::FileList;
 use mutualstore_erasure::Header;
 use mutualstore_store::{LOCATOR, TOMBSTONE, locate};
 use mutualstore_testnet::chaos::{self, ChaosOptions, Estate, Inside, ShardName};
@@ -117,8 +117,8 @@ impl Inside for DaemonCode {
 
 #[cfg(test)]
 mod tests {
-    use mutualstore_daemon::link::{ANY_NETWORK, Link};
-    use mutualstore_daemon::list::Listed;
+    use mutualstore_daemon::datadir::list::Listed;
+    use mutualstore_daemon::format::link::{ANY_NETWORK, Link};
     use mutualstore_erasure::StripeId;
 
     use super::*;

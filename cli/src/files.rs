@@ -9,8 +9,8 @@ use mutualstore_client::{ByteRange, Changed, ClientError, GetOptions, PutOptions
 use mutualstore_contract::escape;
 use mutualstore_contract::reply::{Health, ShardState, StripeStat};
 use mutualstore_contract::units::Size;
-use mutualstore_daemon::manifest::{MAX_FRAGMENTS, MAX_NAME};
-use mutualstore_daemon::names::harmless;
+use mutualstore_daemon::format::manifest::{MAX_FRAGMENTS, MAX_NAME};
+use mutualstore_daemon::format::names::harmless;
 use mutualstore_erasure::Policy;
 
 use crate::connect::Connect;

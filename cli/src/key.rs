@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use mutualstore_contract::exit;
-use mutualstore_daemon::files::{DataDir, read_optional, write_atomic};
-use mutualstore_daemon::keys::Keys;
+use mutualstore_daemon::datadir::files::{DataDir, read_optional, write_atomic};
+use mutualstore_daemon::datadir::keys::Keys;
 use serde_json::json;
 
 use crate::connect::data_dir;

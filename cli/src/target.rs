@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mutualstore_client::ClientError;
-use mutualstore_daemon::files::directory_of;
+use mutualstore_daemon::datadir::files::directory_of;
 use mutualstore_testnet::interrupt::OnInterrupt;
 use tempfile::NamedTempFile;
 

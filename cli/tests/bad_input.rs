@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::{Net, Said, eventually, mutualstore, noise, say};
 use mutualstore_client::Client;
-use mutualstore_daemon::link::Link;
+use mutualstore_daemon::format::link::Link;
 use serde_json::Value;
 
 const MIB: usize = 1 << 20;

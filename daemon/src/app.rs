@@ -1,8 +1,8 @@
 //! The parts of a daemon put together: nothing else sees all of them.
 //!
-//! [`Membership`] has the ring and the other peers, [`ShardKeeper`] the local shards, [`Transfers`] the files that
-//! go in and out, [`Maintenance`] the work that nobody waits for. Each uses those named before it, and none
-//! those behind: what goes the other way goes through [`Outlet`] and [`Inbound`].
+//! [`Membership`] has the ring and the other peers, [`ShardKeeper`] the local shards, [`Transfers`] the files
+//! that go in and out, [`Maintenance`] the work that nobody waits for. Each uses those named before it, and
+//! none those behind: what goes the other way goes through [`Outlet`] and [`Inbound`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use tokio::task::JoinSet;
 
 use crate::clock::unix_ms;
 use crate::config::Config;
-use crate::crypt::public_key;
+use crate::datadir::files::{Book, BookEntry, DataDir, FileError};
+use crate::datadir::journal::{Journal, Unfinished};
+use crate::datadir::list::FileList;
+use crate::datadir::network::Network;
 use crate::error::Failure;
-use crate::files::{Book, BookEntry, DataDir, FileError};
-use crate::journal::{Journal, Unfinished};
+use crate::format::crypt::public_key;
 use crate::keeper::{ShardKeeper, usage};
-use crate::list::FileList;
 use crate::maintenance::{Maintenance, compaction, scrub};
 use crate::metrics::Metrics;
-use crate::network::Network;
 use crate::peer::core::Core;
 use crate::peer::driver::Outlet;
 use crate::peer::{Membership, Parts, census, driver, join, membership};
@@ -69,6 +69,32 @@ impl Outlet for App {
 }
 
 impl App {
+    /// The parts put together, at rest.
+    fn new(
+        parts: Parts,
+        started: Instant,
+        store: Store,
+        transfers: impl FnOnce(PeerClient) -> Transfers,
+    ) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let (core, retention) = (Arc::clone(&parts.core), parts.config.tombstone_retention);
+        let keeper = Arc::new(ShardKeeper::new(store, retention, core, Arc::clone(&metrics)));
+        let member = Arc::new(Membership::new(parts));
+        let transfers = Arc::new(transfers(PeerClient {
+            member: Arc::clone(&member),
+            keeper: Arc::clone(&keeper),
+            metrics,
+        }));
+        Self {
+            member,
+            keeper,
+            maintenance: Arc::new(Maintenance::new(Arc::clone(&transfers))),
+            transfers,
+            started,
+            started_ms: unix_ms(),
+        }
+    }
+
     fn inbound(&self) -> Inbound {
         Inbound {
             member: Arc::clone(&self.member),
@@ -124,15 +150,7 @@ pub(crate) async fn open(data: DataDir, config: Config, network: Network) -> Res
     let seed = data.identity()?;
     let account = data.account()?;
     let started = Instant::now();
-    let directory = data.path().join("shards");
-    let store_config = StoreConfig {
-        capacity: config.capacity,
-        ..StoreConfig::default()
-    };
-    let opening =
-        move || Store::open(&directory, store_config).map_err(|error| store_failed(error, &directory));
-    let opened = tokio::task::spawn_blocking(opening).await;
-    let (store, report) = opened.map_err(Failure::unexpected)??;
+    let (store, report) = open_store(&data, &config).await?;
     let me = Peer::new(public_key(&seed));
     let contact = contact(&data, &config, &network, me, store.used().committed_bytes)?;
     let verifier = Arc::new(Verifier::new(network.id));
@@ -150,40 +168,19 @@ pub(crate) async fn open(data: DataDir, config: Config, network: Network) -> Res
     let custody = Custody::new(custody_config(&config, &network), me, rand::random(), Time::ZERO);
     let list = FileList::open(data.path(), &account)?;
     let (journal, unfinished) = Journal::open(data.path())?;
-    let (config, data) = (Arc::new(config), Arc::new(data));
     let core = Arc::new(Core::new(ring, custody, started));
-    let metrics = Arc::new(Metrics::default());
-    let keeper = ShardKeeper::new(
-        store,
-        config.tombstone_retention,
-        Arc::clone(&core),
-        Arc::clone(&metrics),
-    );
-    let keeper = Arc::new(keeper);
-    let member = Arc::new(Membership::new(Parts {
+    let parts = Parts {
         me,
         core,
-        config,
-        data,
+        config: Arc::new(config),
+        data: Arc::new(data),
         network,
         verifier,
         hints,
-    }));
-    let peers = PeerClient {
-        member: Arc::clone(&member),
-        keeper: Arc::clone(&keeper),
-        metrics,
     };
-    let transfers = Arc::new(Transfers::new(peers, account, list, journal));
-    let maintenance = Arc::new(Maintenance::new(Arc::clone(&transfers)));
-    let app = App {
-        member,
-        keeper,
-        transfers,
-        maintenance,
-        started,
-        started_ms: unix_ms(),
-    };
+    let app = App::new(parts, started, store, |peers| {
+        Transfers::new(peers, account, list, journal)
+    });
     let announced = app.keeper.announce_all().await;
     announced
         .map_err(|error| Failure::disk(error.kind(), format!("cannot read the shard index: {error}")))?;
@@ -199,6 +196,18 @@ pub(crate) async fn open(data: DataDir, config: Config, network: Network) -> Res
         unfinished,
         report,
     })
+}
+
+async fn open_store(data: &DataDir, config: &Config) -> Result<(Store, OpenReport), Failure> {
+    let directory = data.path().join("shards");
+    let config = StoreConfig {
+        capacity: config.capacity,
+        ..StoreConfig::default()
+    };
+    let opening = move || Store::open(&directory, config).map_err(|error| store_failed(error, &directory));
+    tokio::task::spawn_blocking(opening)
+        .await
+        .map_err(Failure::unexpected)?
 }
 
 fn contact(

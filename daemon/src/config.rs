@@ -25,11 +25,11 @@ use mutualstore_contract::units::{Rate, Size, Switch, UnitError, optional_durati
 use mutualstore_erasure::Policy;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{read_optional, write_atomic};
-use crate::log;
-use crate::network::{
+use crate::datadir::files::{read_optional, write_atomic};
+use crate::datadir::network::{
     DEFAULT_SUCCESSORS, Join, check_listen_address, check_peer_address, id_from_hex, split_address,
 };
+use crate::log;
 
 pub use self::error::ConfigError;
 use self::error::in_one_line;

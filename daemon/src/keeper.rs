@@ -1,8 +1,8 @@
 //! The one way to local shards. Keeps the store and custody's inventory in step: custody hears of a shard
 //! after it is durable, and of its end after the store dropped it.
 //!
-//! * [`inbound`]: what other peers ask of it; [`lease`]: pending shards; [`usage`]: how full it is, as the ring
-//!   is told; [`inventory`]: what custody is told.
+//! * [`inbound`]: what other peers ask of it; [`lease`]: pending shards; [`usage`]: how full it is, as the
+//!   ring is told; [`inventory`]: what custody is told.
 //!
 //! The store blocks (it waits for the disk), so each call runs on a bounded pool of blocking threads.
 
@@ -25,12 +25,12 @@ use mutualstore_store::{
 use tokio::sync::Semaphore;
 
 use crate::clock::unix_ms;
-use crate::locator::Locator;
+use crate::format::locator::Locator;
+use crate::format::placement::Placement;
+use crate::format::tombstone::Tombstone;
 use crate::metrics::{Count, Metrics};
 use crate::peer::core::Core;
-use crate::placement::Placement;
-use crate::tombstone::Tombstone;
-use crate::wire::node::Token;
+use crate::wire::peer::Token;
 
 /// Store calls that may wait for the disk at the same time; more queue up.
 const PARALLEL: usize = 32;
@@ -48,7 +48,7 @@ pub(crate) struct ShardKeeper {
     gate: Semaphore,
     /// How long a tombstone is kept after it came here.
     retention: Duration,
-    /// ShardKeeper read and verified.
+    /// Shards read and verified.
     pub(crate) checked: Count,
     /// Of these, those that did not verify.
     pub(crate) bad: Count,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::wire::node::NodeRequest;
+use crate::wire::peer::PeerRequest;
 
 /// A number that only rises.
 #[derive(Debug, Default)]
@@ -86,11 +86,11 @@ impl Metrics {
     }
 
     /// Another peer was asked something about its shards.
-    pub(crate) fn asked(&self, request: &NodeRequest) {
-        if let NodeRequest::Holdings(stripes) = request {
+    pub(crate) fn asked(&self, request: &PeerRequest) {
+        if let PeerRequest::Holdings(stripes) = request {
             self.survey_questions.add(1);
             self.survey_stripes.add(len(stripes.len()));
-        } else if let NodeRequest::Renew(..) = request {
+        } else if let PeerRequest::Renew(..) = request {
             self.leases_renewed.add(1);
         }
     }

@@ -13,15 +13,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::api;
 use crate::app::{self, App, Opened};
 use crate::config::{Config, Overrides};
+use crate::datadir::files::DataDir;
+use crate::datadir::spare;
+use crate::datadir::traces::Traces;
 use crate::error::Failure;
-use crate::files::DataDir;
 use crate::log::Log;
+use crate::peer::admission;
 use crate::peer::join::{self, Refused};
 use crate::peer::{Membership, membership};
-use crate::traces::Traces;
-use crate::{admission, api, spare};
 
 /// A clean stop that takes longer than this is cut short: nothing acknowledged depends on it.
 const STOP: Duration = Duration::from_secs(4);

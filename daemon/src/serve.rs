@@ -15,7 +15,7 @@ use crate::peer::Membership;
 use crate::peer::core::State;
 use crate::transfer::Transfers;
 use crate::wire::contact::{decode_contact, encode_contact};
-use crate::wire::node::{NodeRequest, NodeResponse};
+use crate::wire::peer::{PeerRequest, PeerResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
 
 /// This peer as the transport sees it.
@@ -68,9 +68,9 @@ impl Service for Inbound {
 
     fn rpc(self: Arc<Self>, from: Peer, body: Bytes) -> BoxFuture<'static, Bytes> {
         async move {
-            let response = match NodeRequest::decode(body, &self.member.verifier) {
+            let response = match PeerRequest::decode(body, &self.member.verifier) {
                 Ok(request) => self.answer(from, request).await,
-                Err(malformed) => NodeResponse::Refused(malformed.to_string()),
+                Err(malformed) => PeerResponse::Refused(malformed.to_string()),
             };
             response.encode()
         }
@@ -80,7 +80,7 @@ impl Service for Inbound {
     fn shard(self: Arc<Self>, from: Peer, head: Bytes, payload: Bytes) -> BoxFuture<'static, (Bytes, Bytes)> {
         async move {
             let (head, payload) = match ShardRequest::decode(head) {
-                Ok(request) => self.keeper.answer_shard(from, request, payload).await,
+                Ok(request) => self.answer_shard(from, request, payload).await,
                 Err(malformed) => (
                     ShardResponse::status(ShardStatus::Invalid, malformed.to_string()),
                     Bytes::new(),
@@ -93,35 +93,48 @@ impl Service for Inbound {
 }
 
 impl Inbound {
-    async fn answer(&self, from: Peer, request: NodeRequest) -> NodeResponse {
+    async fn answer_shard(
+        &self,
+        from: Peer,
+        request: ShardRequest,
+        payload: Bytes,
+    ) -> (ShardResponse, Bytes) {
+        #[cfg(feature = "adversary")]
+        if let Some(lie) = crate::adversary::liar::answer_shard(&request) {
+            return lie;
+        }
+        self.keeper.answer_shard(from, request, payload).await
+    }
+
+    async fn answer(&self, from: Peer, request: PeerRequest) -> PeerResponse {
         #[cfg(feature = "adversary")]
         if let Some(lie) = crate::adversary::liar::answer(&self.member, from, &request) {
             return lie;
         }
         let core = &self.member.core;
         match request {
-            NodeRequest::Ring(request) => {
-                NodeResponse::Ring(core.with(|state, now| state.ring.handle_request(now, from, request)))
+            PeerRequest::Ring(request) => {
+                PeerResponse::Ring(core.with(|state, now| state.ring.handle_request(now, from, request)))
             }
-            NodeRequest::Custody(request) => {
+            PeerRequest::Custody(request) => {
                 if let custody::Request::Status { stripes } = &request {
                     self.transfers.renew_asked(from, stripes).await;
                 }
-                NodeResponse::Custody(core.with(|State { ring, custody, .. }, now| {
+                PeerResponse::Custody(core.with(|State { ring, custody, .. }, now| {
                     ring.hear(now, from);
                     custody.handle_request(now, ring, from, request)
                 }))
             }
-            NodeRequest::Survey => self.member.answer_survey().await,
-            NodeRequest::Probe => self.member.answer_probe(from).await,
-            NodeRequest::Mending => NodeResponse::Mending(self.maintenance.mending()),
-            NodeRequest::Mend(gone) => NodeResponse::Mending(self.maintenance.mend(gone)),
-            request @ (NodeRequest::Commit(..)
-            | NodeRequest::Discard(..)
-            | NodeRequest::Renew(..)
-            | NodeRequest::Bury(_)
-            | NodeRequest::Locate(..)
-            | NodeRequest::Holdings(_)) => self.keeper.answer(from, request).await,
+            PeerRequest::Survey => self.member.answer_survey().await,
+            PeerRequest::Probe => self.member.answer_probe(from).await,
+            PeerRequest::Mending => PeerResponse::Mending(self.maintenance.mending()),
+            PeerRequest::Mend(gone) => PeerResponse::Mending(self.maintenance.mend(gone)),
+            request @ (PeerRequest::Commit(..)
+            | PeerRequest::Discard(..)
+            | PeerRequest::Renew(..)
+            | PeerRequest::Bury(_)
+            | PeerRequest::Locate(..)
+            | PeerRequest::Holdings(_)) => self.keeper.answer(from, request).await,
         }
     }
 }

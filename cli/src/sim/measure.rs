@@ -1,7 +1,7 @@
 //! `testnet sim tables` and `testnet sim scale`.
 
 use mutualstore_contract::exit;
-use mutualstore_daemon::wire::node::{NodeRequest, NodeResponse};
+use mutualstore_daemon::wire::peer::{PeerRequest, PeerResponse};
 use mutualstore_testnet::sim::lab::Weighed;
 use mutualstore_testnet::sim::scale::{self, Size, Stage};
 use mutualstore_testnet::sim::tables::{self, Sizes, Table};
@@ -12,8 +12,8 @@ use crate::output::{CliError, Rows, Screen};
 /// Bytes of a message as the daemon sends it.
 fn weigh(message: Weighed<'_>) -> usize {
     match message {
-        Weighed::Request(request) => NodeRequest::Ring(request.clone()).encode().len(),
-        Weighed::Response(response) => NodeResponse::Ring(response.clone()).encode().len(),
+        Weighed::Request(request) => PeerRequest::Ring(request.clone()).encode().len(),
+        Weighed::Response(response) => PeerResponse::Ring(response.clone()).encode().len(),
     }
 }
 

@@ -20,7 +20,7 @@ use mutualstore_erasure::Header;
 
 use crate::keeper::shape_of;
 use crate::peer::Membership;
-use crate::wire::node::{Mending, NodeRequest, NodeResponse, StripeHoldings, Token};
+use crate::wire::peer::{Mending, PeerRequest, PeerResponse, StripeHoldings, Token};
 use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
 
 /// Between two rounds of lies.
@@ -62,20 +62,20 @@ pub(crate) fn is_on() -> bool {
 }
 
 /// What it answers; none where it is as honest as anybody.
-pub(crate) fn answer(member: &Membership, from: Peer, request: &NodeRequest) -> Option<NodeResponse> {
+pub(crate) fn answer(member: &Membership, from: Peer, request: &PeerRequest) -> Option<PeerResponse> {
     let liar = LIAR.get()?;
-    let yes = |count| Some(NodeResponse::Done(vec![true; count]));
+    let yes = |count| Some(PeerResponse::Done(vec![true; count]));
     match request {
-        NodeRequest::Custody(request) => {
+        PeerRequest::Custody(request) => {
             member.core.with(|state, now| state.ring.hear(now, from));
-            Some(NodeResponse::Custody(liar.custody(request)))
+            Some(PeerResponse::Custody(liar.custody(request)))
         }
-        NodeRequest::Commit(_, stripes)
-        | NodeRequest::Discard(_, stripes)
-        | NodeRequest::Renew(_, stripes, _) => yes(stripes.len()),
-        NodeRequest::Bury(burials) => yes(burials.len()),
-        NodeRequest::Locate(_, _, locators) => yes(locators.len()),
-        NodeRequest::Holdings(stripes) => {
+        PeerRequest::Commit(_, stripes)
+        | PeerRequest::Discard(_, stripes)
+        | PeerRequest::Renew(_, stripes, _) => yes(stripes.len()),
+        PeerRequest::Bury(burials) => yes(burials.len()),
+        PeerRequest::Locate(_, _, locators) => yes(locators.len()),
+        PeerRequest::Holdings(stripes) => {
             let held = |stripe: &Id| StripeHoldings {
                 held: liar
                     .claimed(stripe)
@@ -84,10 +84,10 @@ pub(crate) fn answer(member: &Membership, from: Peer, request: &NodeRequest) -> 
                     .collect(),
                 known: Vec::new(),
             };
-            Some(NodeResponse::Holdings(stripes.iter().map(held).collect()))
+            Some(PeerResponse::Holdings(stripes.iter().map(held).collect()))
         }
-        NodeRequest::Mending | NodeRequest::Mend(_) => Some(NodeResponse::Mending(Mending::default())),
-        NodeRequest::Ring(_) | NodeRequest::Survey | NodeRequest::Probe => None,
+        PeerRequest::Mending | PeerRequest::Mend(_) => Some(PeerResponse::Mending(Mending::default())),
+        PeerRequest::Ring(_) | PeerRequest::Survey | PeerRequest::Probe => None,
     }
 }
 
@@ -241,7 +241,7 @@ pub(crate) async fn act(member: Arc<Membership>) {
             for lie in lies {
                 if member
                     .remote
-                    .ask(other, &NodeRequest::Custody(lie), DEADLINE)
+                    .ask(other, &PeerRequest::Custody(lie), DEADLINE)
                     .await
                     .is_err()
                 {
@@ -293,7 +293,7 @@ async fn steal(
 }
 
 async fn discard(member: &Arc<Membership>, contact: &Contact, stripe: Id) {
-    let request = NodeRequest::Discard(TOKEN, vec![stripe]);
+    let request = PeerRequest::Discard(TOKEN, vec![stripe]);
     if let Err(error) = member.remote.ask(contact, &request, DEADLINE).await {
         tracing::debug!(%stripe, %error, "could not discard");
     }

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::files::FileError;
-use crate::network::{AddressError, ParseJoinError};
+use crate::datadir::files::FileError;
+use crate::datadir::network::{AddressError, ParseJoinError};
+use crate::error::Failure;
 
 /// Why there is no configuration to start with. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +71,23 @@ pub enum ConfigError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::File(error) => error.into(),
+            ConfigError::NoCapacity
+            | ConfigError::CapacityMissing { .. }
+            | ConfigError::Bounds { .. }
+            | ConfigError::Address { .. }
+            | ConfigError::Join(_)
+            | ConfigError::JoinSource(_)
+            | ConfigError::Syntax { .. }
+            | ConfigError::Variable { .. }
+            | ConfigError::Missing { .. } => Self::usage(error),
+        }
+    }
 }
 
 /// Where in `text` it is not as it must be, and why: what TOML itself says takes several lines, with a

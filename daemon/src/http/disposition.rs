@@ -3,7 +3,7 @@
 
 use axum::http::HeaderValue;
 
-use crate::names::{harmless, percent_encode};
+use crate::format::names::{harmless, percent_encode};
 
 /// The value for a file of this name. Without a name it only says that the file is to be saved, not shown.
 pub(crate) fn attachment(name: &str) -> HeaderValue {

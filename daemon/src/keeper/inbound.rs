@@ -10,10 +10,10 @@ use mutualstore_erasure::{Header, Shard};
 use mutualstore_store::State as StoreState;
 
 use super::{Keep, KeepError, Local, ShardKeeper, header_bytes};
-use crate::locator::{Locator, write_holders};
+use crate::format::locator::{Locator, write_holders};
+use crate::format::tombstone::Tombstone;
 use crate::peer::core::State;
-use crate::tombstone::Tombstone;
-use crate::wire::node::{Burial, NodeRequest, NodeResponse, StripeHoldings, Token, WireLocator};
+use crate::wire::peer::{Burial, PeerRequest, PeerResponse, StripeHoldings, Token, WireLocator};
 use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
 
 /// A writer cannot make a holder keep an unfinished put longer than this without asking again.
@@ -24,29 +24,29 @@ const WRITES: usize = 16;
 
 impl ShardKeeper {
     /// Answers `from`, which may be this peer itself, a request about shards.
-    pub(crate) async fn answer(&self, from: Peer, request: NodeRequest) -> NodeResponse {
+    pub(crate) async fn answer(&self, from: Peer, request: PeerRequest) -> PeerResponse {
         let answer = match request {
-            NodeRequest::Commit(token, stripes) => return done(self.commit(stripes, Some(token)).await),
-            NodeRequest::Renew(token, stripes, lease_ms) => {
+            PeerRequest::Commit(token, stripes) => return done(self.commit(stripes, Some(token)).await),
+            PeerRequest::Renew(token, stripes, lease_ms) => {
                 let lease = Duration::from_millis(lease_ms).min(MAX_LEASE);
                 return done(self.renew(stripes, token, lease).await);
             }
-            NodeRequest::Holdings(stripes) => return NodeResponse::Holdings(self.holdings(&stripes).await),
-            NodeRequest::Discard(token, stripes) => self.discard(stripes, token).await,
-            NodeRequest::Bury(burials) => self.bury_all(burials).await,
-            NodeRequest::Locate(token, lease_ms, locators) => {
+            PeerRequest::Holdings(stripes) => return PeerResponse::Holdings(self.holdings(&stripes).await),
+            PeerRequest::Discard(token, stripes) => self.discard(stripes, token).await,
+            PeerRequest::Bury(burials) => self.bury_all(burials).await,
+            PeerRequest::Locate(token, lease_ms, locators) => {
                 self.locate_all(locators, Keep::asked(lease_ms, from), token)
                     .await
             }
-            NodeRequest::Ring(_)
-            | NodeRequest::Custody(_)
-            | NodeRequest::Survey
-            | NodeRequest::Mending
-            | NodeRequest::Mend(_)
-            | NodeRequest::Probe => return NodeResponse::Refused("not about shards".into()),
+            PeerRequest::Ring(_)
+            | PeerRequest::Custody(_)
+            | PeerRequest::Survey
+            | PeerRequest::Mending
+            | PeerRequest::Mend(_)
+            | PeerRequest::Probe => return PeerResponse::Refused("not about shards".into()),
         };
         self.publish_usage();
-        NodeResponse::Done(answer)
+        PeerResponse::Done(answer)
     }
 
     /// Keeps those of these tombstones that prove themselves. Whether each stripe is deleted here afterwards.
@@ -143,10 +143,6 @@ impl ShardKeeper {
         request: ShardRequest,
         payload: Bytes,
     ) -> (ShardResponse, Bytes) {
-        #[cfg(feature = "adversary")]
-        if let Some(lie) = crate::adversary::liar::answer_shard(&request) {
-            return lie;
-        }
         match request {
             ShardRequest::Store {
                 header,
@@ -205,8 +201,8 @@ impl ShardKeeper {
         }
     }
 
-    /// Whether a peer may have what is held of a stripe: while its put is unfinished, only who puts it and those
-    /// that may hold shards of it themselves.
+    /// Whether a peer may have what is held of a stripe: while its put is unfinished, only who puts it and
+    /// those that may hold shards of it themselves.
     fn may_read(&self, from: Peer, stripe: Id) -> bool {
         let writes = |state| match state {
             StoreState::Pending { writer, .. } => writer == *from.as_bytes(),
@@ -256,10 +252,10 @@ impl ShardKeeper {
     }
 }
 
-fn done(outcome: Result<Vec<bool>, KeepError>) -> NodeResponse {
+fn done(outcome: Result<Vec<bool>, KeepError>) -> PeerResponse {
     match outcome {
-        Ok(held) => NodeResponse::Done(held),
-        Err(error) => NodeResponse::Refused(error.to_string()),
+        Ok(held) => PeerResponse::Done(held),
+        Err(error) => PeerResponse::Refused(error.to_string()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! ShardKeeper on a lease: made permanent, renewed, given up, or dropped at its end.
+//! Shards on a lease: made permanent, renewed, given up, or dropped at its end.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use mutualstore_store::{Key, LOCATOR};
 
 use super::{KeepError, ShardKeeper, key};
 use crate::clock::unix_ms;
-use crate::wire::node::{NO_TOKEN, Token};
+use crate::wire::peer::{NO_TOKEN, Token};
 
 impl ShardKeeper {
     /// Drops a pending shard whose lease ended, unless it was committed or renewed while custody decided;

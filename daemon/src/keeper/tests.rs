@@ -13,7 +13,7 @@ use mutualstore_store::StoreConfig;
 use tempfile::TempDir;
 
 use super::*;
-use crate::wire::node::NO_TOKEN;
+use crate::wire::peer::NO_TOKEN;
 
 const FILL: u8 = 0xa7;
 
@@ -78,7 +78,7 @@ async fn custody_believes_what_the_store_holds_whoever_drops_and_repairs_at_once
         damage(&dir.path().join("segments"));
         let mut tasks = Vec::new();
         for reader in 0..4 {
-            let (shards, core) = (Arc::clone(&shards), Arc::clone(&core));
+            let shards = Arc::clone(&shards);
             tasks.push(tokio::spawn(async move {
                 if reader == 3 {
                     shards.keep(shard(), Keep::Committed, NO_TOKEN).await.unwrap();

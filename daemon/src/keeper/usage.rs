@@ -10,7 +10,7 @@ use mutualstore_dht::PeerState;
 use mutualstore_dht::ring::SelfChange;
 
 use super::ShardKeeper;
-use crate::spare;
+use crate::datadir::spare;
 
 /// How full this peer is, and whether others could relieve it, is looked at this often even when nothing
 /// comes or goes.

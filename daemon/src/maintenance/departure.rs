@@ -12,7 +12,7 @@ use mutualstore_dht::{Peer, PeerState};
 use super::Maintenance;
 use crate::error::Failure;
 use crate::peer::core::State;
-use crate::wire::node::{Mending, NodeRequest, NodeResponse};
+use crate::wire::peer::{Mending, PeerRequest, PeerResponse};
 
 /// How long a peer may take to answer.
 const ASK: Duration = Duration::from_secs(5);
@@ -66,7 +66,7 @@ impl Maintenance {
     /// Has all live peers, this one included, rebuild what `gone` held, or if it is none only asks them: the
     /// sum of what they answered, and who did not.
     pub(crate) async fn mend_all(&self, gone: Option<Peer>) -> (Mending, Vec<Peer>) {
-        let request = gone.map_or(NodeRequest::Mending, |peer| NodeRequest::Mend(Some(peer)));
+        let request = gone.map_or(PeerRequest::Mending, |peer| PeerRequest::Mend(Some(peer)));
         let others: Vec<_> = self.member.core.alive().into_iter().skip(1).collect();
         let asked = others
             .iter()
@@ -78,7 +78,7 @@ impl Maintenance {
         };
         let mut silent = Vec::new();
         for (contact, answer) in others.iter().zip(join_all(asked).await) {
-            if let Ok(NodeResponse::Mending(theirs)) = answer {
+            if let Ok(PeerResponse::Mending(theirs)) = answer {
                 sum.pending += theirs.pending;
                 sum.regenerated += theirs.regenerated;
                 sum.bytes += theirs.bytes;

@@ -10,14 +10,14 @@ use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::{DecodeError, VerifiedShard, reconstruct};
 
 use super::Maintenance;
+use crate::format::locator::Locator;
 use crate::keeper::Keep;
-use crate::locator::Locator;
 use crate::peer::core::State;
 use crate::transfer::delete::bury_at;
 use crate::transfer::events::Operation;
 use crate::transfer::locate::locate_at;
 use crate::transfer::peer_client::Fetched;
-use crate::wire::node::NO_TOKEN;
+use crate::wire::peer::NO_TOKEN;
 
 /// Distinct peers looked up around a stripe.
 const DISCOVERED: usize = 16;

@@ -17,7 +17,7 @@ use mutualstore_store::{Key, TOMBSTONE};
 use tokio::sync::{Notify, watch};
 
 use super::Maintenance;
-use crate::files::write_atomic;
+use crate::datadir::files::write_atomic;
 use crate::keeper::Local;
 
 /// Bytes read per second by a pass nobody waits for.

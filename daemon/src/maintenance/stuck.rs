@@ -9,9 +9,9 @@ use mutualstore_contract::reply::{Health, ShardState, Unrecoverable};
 use mutualstore_dht::Id;
 
 use super::Maintenance;
+use crate::datadir::list::Shown;
 use crate::error::Failure;
-use crate::link::Link;
-use crate::list::Shown;
+use crate::format::link::Link;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get;
 use crate::transfer::health::{Asked, ShardHealth, shards_of, survey};

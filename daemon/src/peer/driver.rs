@@ -12,7 +12,7 @@ use mutualstore_net::CallError;
 use super::Membership;
 use super::core::{State, Walk};
 use super::remote::AskError;
-use crate::wire::node::{NodeRequest, NodeResponse};
+use crate::wire::peer::{PeerRequest, PeerResponse};
 
 /// A timer this late means that the event loop stalled, so nobody's silence counts.
 const STALL: Duration = Duration::from_secs(3);
@@ -176,10 +176,10 @@ async fn send_ring(member: Arc<Membership>, transmit: ring::Transmit) {
     // The ring keeps the deadline itself. A late answer still shows that a peer lives, and how slow it is.
     let outcome = member
         .remote
-        .ask(&to, &NodeRequest::Ring(request), deadline + LATE)
+        .ask(&to, &PeerRequest::Ring(request), deadline + LATE)
         .await;
     member.core.with(|state, now| match outcome {
-        Ok(NodeResponse::Ring(response)) => state.ring.handle_response(now, id, response),
+        Ok(PeerResponse::Ring(response)) => state.ring.handle_response(now, id, response),
         Ok(_) | Err(AskError::Refused(_)) => state.ring.handle_failure(now, id, ring::Failure::Refused),
         Err(AskError::Silent(error)) => {
             if let CallError::Barred(refusal) = &error {
@@ -210,14 +210,14 @@ async fn send_custody(member: Arc<Membership>, transmit: custody::Transmit) {
     let outcome = match contact {
         Some(contact) => member
             .remote
-            .ask(&contact, &NodeRequest::Custody(request), deadline)
+            .ask(&contact, &PeerRequest::Custody(request), deadline)
             .await
             .ok(),
         None => None,
     };
     member.core.with(|state, now| {
         let State { ring, custody, .. } = state;
-        if let Some(NodeResponse::Custody(response)) = outcome {
+        if let Some(PeerResponse::Custody(response)) = outcome {
             custody.handle_response(now, ring, id, response);
         } else {
             ring.handle_disconnect(now, to);

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
 use super::Membership;
-use crate::network::Join;
+use crate::datadir::network::Join;
 use crate::wire::contact::decode_contact;
 
 /// Between two rounds over the join addresses: doubles up to the maximum.

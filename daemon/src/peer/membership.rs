@@ -13,9 +13,9 @@ use mutualstore_net::{Net, NetworkInfo, Reason, Refusal};
 use super::Membership;
 use super::core::State;
 use crate::clock::unix_ms;
+use crate::datadir::files::BookEntry;
 use crate::error::Failure;
-use crate::files::BookEntry;
-use crate::link::Link;
+use crate::format::link::Link;
 
 /// The address book is written this long after it changed: what changes together is written once, and a peer
 /// that is killed soon after it joined still finds the others again.

@@ -4,9 +4,11 @@
 //! * [`remote`]: questions to other peers.
 //! * [`membership`]: telling the ring about ourselves, and what is known of the others; [`join`]: joining a
 //!   network.
+//! * [`admission`]: which network a start founds or goes on with.
 //! * [`census`]: who is in the ring, for policies that place by all peers.
 //! * [`outside`]: how this peer looks to others; [`survey`]: whether the ring is one, as its peers see it.
 
+pub(crate) mod admission;
 pub(crate) mod census;
 pub(crate) mod core;
 pub(crate) mod driver;
@@ -26,8 +28,8 @@ use self::core::Core;
 use self::join::Joining;
 use self::remote::Remote;
 use crate::config::Config;
-use crate::files::DataDir;
-use crate::network::Network;
+use crate::datadir::files::DataDir;
+use crate::datadir::network::Network;
 use crate::wire::signed::Verifier;
 
 /// The ring part of this peer.

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::Membership;
 use crate::clock::unix_ms;
 use crate::error::Failure;
-use crate::wire::node::{NodeRequest, NodeResponse};
+use crate::wire::peer::{PeerRequest, PeerResponse};
 
 /// Peers asked.
 const ASKED: usize = 5;
@@ -29,9 +29,9 @@ const TRIED: usize = 8;
 pub(crate) async fn look(member: &Arc<Membership>) -> Outside {
     let others: Vec<_> = member.core.alive().into_iter().skip(1).take(ASKED).collect();
     let questions = others.iter().map(|contact| async move {
-        let answer = member.remote.ask(contact, &NodeRequest::Probe, DEADLINE).await;
+        let answer = member.remote.ask(contact, &PeerRequest::Probe, DEADLINE).await;
         match answer {
-            Ok(NodeResponse::Probed {
+            Ok(PeerResponse::Probed {
                 unix_ms: theirs,
                 reached,
             }) => Some((unix_ms(), theirs, reached)),
@@ -58,9 +58,9 @@ pub(crate) async fn look(member: &Arc<Membership>) -> Outside {
 
 impl Membership {
     /// Tries the addresses that the asker announces, those of use from here.
-    pub(crate) async fn answer_probe(&self, from: Peer) -> NodeResponse {
+    pub(crate) async fn answer_probe(&self, from: Peer) -> PeerResponse {
         let Some((contact, net)) = self.core.contact(from).zip(self.remote.net()) else {
-            return NodeResponse::Refused("not known yet".to_owned());
+            return PeerResponse::Refused("not known yet".to_owned());
         };
         let tried = net.usable_addresses(&contact.addresses);
         let connecting = tried
@@ -77,7 +77,7 @@ impl Membership {
             });
         let connecting: Vec<_> = connecting.collect();
         let reached = !connecting.is_empty() && select_ok(connecting).await.is_ok();
-        NodeResponse::Probed {
+        PeerResponse::Probed {
             unix_ms: unix_ms(),
             reached,
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use mutualstore_dht::Contact;
 use mutualstore_net::{CallError, Net, Target};
 
-use crate::wire::node::{NodeRequest, NodeResponse};
+use crate::wire::peer::{PeerRequest, PeerResponse};
 use crate::wire::shard::{ShardRequest, ShardResponse};
 use crate::wire::signed::Verifier;
 
@@ -80,19 +80,16 @@ impl Remote {
     pub(crate) async fn ask(
         &self,
         contact: &Contact,
-        request: &NodeRequest,
+        request: &PeerRequest,
         deadline: Duration,
-    ) -> Result<NodeResponse, AskError> {
+    ) -> Result<PeerResponse, AskError> {
         let net = self.net().ok_or(AskError::Silent(CallError::Closed))?;
         let body = net
             .call(&target(contact), request.encode(), deadline)
             .await
             .map_err(AskError::Silent)?;
-        match NodeResponse::decode(body, &self.verifier) {
-            Ok(NodeResponse::Refused(reason)) => Err(AskError::Refused(reason)),
-            Ok(response) => Ok(response),
-            Err(malformed) => Err(AskError::Refused(malformed.to_string())),
-        }
+        let response = PeerResponse::decode(body, &self.verifier);
+        refused_or(response.map_err(|malformed| AskError::Refused(malformed.to_string()))?)
     }
 
     /// Asks another peer on its shard stream.
@@ -108,6 +105,15 @@ impl Remote {
         let head =
             ShardResponse::decode(head).map_err(|malformed| AskError::Refused(malformed.to_string()))?;
         Ok((head, payload))
+    }
+}
+
+/// What was answered, where that is not a refusal.
+pub(crate) fn refused_or(response: PeerResponse) -> Result<PeerResponse, AskError> {
+    if let PeerResponse::Refused(reason) = response {
+        Err(AskError::Refused(reason))
+    } else {
+        Ok(response)
     }
 }
 

@@ -11,7 +11,7 @@ use mutualstore_dht::Peer;
 
 use super::Membership;
 use crate::error::Failure;
-use crate::wire::node::{NodeRequest, NodeResponse};
+use crate::wire::peer::{PeerRequest, PeerResponse};
 
 /// A walk of a large ring takes a while.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -36,13 +36,13 @@ pub(crate) async fn check_ring(member: &Arc<Membership>) -> Result<RingCheck, Fa
     let surveys = stream::iter(others).map(|contact| async move {
         (
             contact.peer,
-            member.remote.ask(&contact, &NodeRequest::Survey, DEADLINE).await,
+            member.remote.ask(&contact, &PeerRequest::Survey, DEADLINE).await,
         )
     });
     let mut surveys = surveys.buffer_unordered(PARALLEL);
     while let Some((peer, answer)) = surveys.next().await {
         match answer {
-            Ok(NodeResponse::Survey(met, _)) => {
+            Ok(PeerResponse::Survey(met, _)) => {
                 let met: BTreeSet<Peer> = met.into_iter().collect();
                 for missed in expected.difference(&met) {
                     problems.push(format!("{peer} does not reach {missed}"));
@@ -83,12 +83,12 @@ pub(crate) async fn check_ring(member: &Arc<Membership>) -> Result<RingCheck, Fa
 
 impl Membership {
     /// Walks the ring for another peer that checks it.
-    pub(crate) async fn answer_survey(&self) -> NodeResponse {
+    pub(crate) async fn answer_survey(&self) -> PeerResponse {
         let Some(walk) = self.core.walk().await else {
-            return NodeResponse::Refused("joining".into());
+            return PeerResponse::Refused("joining".into());
         };
         let virtual_nodes: usize = walk.answered.iter().map(|c| c.virtual_nodes.len()).sum();
         let peers = walk.answered.iter().map(|contact| contact.peer).collect();
-        NodeResponse::Survey(peers, u32::try_from(virtual_nodes).unwrap_or(u32::MAX))
+        PeerResponse::Survey(peers, u32::try_from(virtual_nodes).unwrap_or(u32::MAX))
     }
 }

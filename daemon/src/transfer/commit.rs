@@ -8,7 +8,7 @@ use futures::stream::FuturesUnordered;
 use mutualstore_dht::{Id, Peer};
 
 use super::peer_client::PeerClient;
-use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, PutSecret};
+use crate::wire::peer::{MAX_STRIPES, PeerRequest, PeerResponse, PutSecret};
 
 /// One attempt at a commit; several fit into the write time-out.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(5);
@@ -16,8 +16,8 @@ const COMMIT_AGAIN: Duration = Duration::from_millis(500);
 
 /// Tells one holder to commit; the stripes it confirmed. `None` when it did not answer.
 async fn commit_at(peers: &PeerClient, secret: PutSecret, peer: Peer, stripes: &[Id]) -> Option<Vec<Id>> {
-    let request = NodeRequest::Commit(secret.token(peer), stripes.to_vec());
-    let Ok(NodeResponse::Done(held)) = peers.ask(peer, request, COMMIT_DEADLINE).await else {
+    let request = PeerRequest::Commit(secret.token(peer), stripes.to_vec());
+    let Ok(PeerResponse::Done(held)) = peers.ask(peer, request, COMMIT_DEADLINE).await else {
         return None;
     };
     Some(
@@ -91,7 +91,7 @@ pub(crate) async fn discard_all(
         waiting.push(async move {
             let mut answered = true;
             for chunk in stripes.chunks(MAX_STRIPES) {
-                let request = NodeRequest::Discard(secret.token(peer), chunk.to_vec());
+                let request = PeerRequest::Discard(secret.token(peer), chunk.to_vec());
                 if let Err(error) = peers.ask(peer, request, COMMIT_DEADLINE).await {
                     tracing::debug!(%peer, %error, "keeps shards of a given-up put until their lease ends");
                     answered = false;

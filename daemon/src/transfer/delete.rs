@@ -27,14 +27,14 @@ use super::get;
 use super::health::{Asked, Away, StripeHealth, survey_with};
 use super::stripes::{BY_OWNER, Unread, Wanted, fetch_stripe};
 use crate::clock::unix_ms;
-use crate::crypt::{owner_key, sign_deletion};
+use crate::datadir::journal::Exposed;
+use crate::datadir::spare;
 use crate::error::Failure;
-use crate::journal::Exposed;
-use crate::link::Link;
-use crate::spare;
-use crate::tombstone::Tombstone;
+use crate::format::crypt::{owner_key, sign_deletion};
+use crate::format::link::Link;
+use crate::format::tombstone::Tombstone;
 use crate::transfer::Transfers;
-use crate::wire::node::{Burial, MAX_BURIALS, NodeRequest, NodeResponse};
+use crate::wire::peer::{Burial, MAX_BURIALS, PeerRequest, PeerResponse};
 
 /// A holder that does not answer within this is asked again.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -472,10 +472,10 @@ async fn bury_all(transfers: &Arc<Transfers>, link: &Link, stripes: &[Id], peer:
 async fn send(transfers: &Arc<Transfers>, burials: Vec<Burial>, peer: Peer) -> Vec<bool> {
     match transfers
         .peers
-        .ask(peer, NodeRequest::Bury(burials), DEADLINE)
+        .ask(peer, PeerRequest::Bury(burials), DEADLINE)
         .await
     {
-        Ok(NodeResponse::Done(done)) => done,
+        Ok(PeerResponse::Done(done)) => done,
         Ok(_) => Vec::new(),
         Err(error) => {
             tracing::debug!(%peer, %error, "did not take tombstones");

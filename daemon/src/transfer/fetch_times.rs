@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::manifest::MAX_SHARD_SIZE;
+use crate::format::manifest::MAX_SHARD_SIZE;
 
 /// Remembers how long fetches took, to know when one is late.
 pub(crate) struct FetchTimes {

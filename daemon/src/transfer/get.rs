@@ -19,11 +19,11 @@ use super::events::Transfer;
 use super::health::{Asked, StripeHealth, survey};
 use super::read_ahead::Room;
 use super::stripes::{Wanted, fetch_block, fetch_shard};
-use crate::crypt::{FileCipher, Kind, OpenError, sealed_len};
 use crate::error::Failure;
-use crate::link::Link;
-use crate::manifest::{Body, FANOUT, Geometry, INLINE_MAX, IndexBlock, IndexPlace, Manifest, Window};
-use crate::placement::Placement;
+use crate::format::crypt::{FileCipher, Kind, OpenError, sealed_len};
+use crate::format::link::Link;
+use crate::format::manifest::{Body, FANOUT, Geometry, INLINE_MAX, IndexBlock, IndexPlace, Manifest, Window};
+use crate::format::placement::Placement;
 use crate::transfer::Transfers;
 
 /// Blocks fetched ahead of the one being sent, per read; fewer on a slow link.
@@ -443,7 +443,7 @@ async fn read(
 
 /// The parts of a decoded block that a window names. A block's chunks are its data shards.
 fn pieces(block: &[Bytes], window: &Window) -> Vec<Bytes> {
-    let part = |piece: &crate::manifest::Piece| {
+    let part = |piece: &crate::format::manifest::Piece| {
         let shard = block.get(usize::from(piece.shard))?;
         let end = piece.range.end.min(shard.len());
         Some(shard.slice(piece.range.start.min(end)..end))

@@ -14,7 +14,7 @@ use mutualstore_erasure::MAX_SHARDS;
 use mutualstore_store::TOMBSTONE;
 
 use crate::transfer::Transfers;
-use crate::wire::node::{NodeRequest, NodeResponse, StripeHoldings};
+use crate::wire::peer::{PeerRequest, PeerResponse, StripeHoldings};
 
 /// A peer that does not answer within this counts as unreachable.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -209,9 +209,9 @@ impl<'a> Survey<'a> {
 async fn ask(transfers: &Arc<Transfers>, contact: &Contact, ids: Vec<Id>) -> Vec<StripeHoldings> {
     let asked = transfers
         .peers
-        .ask(contact.peer, NodeRequest::Holdings(ids), DEADLINE);
+        .ask(contact.peer, PeerRequest::Holdings(ids), DEADLINE);
     match asked.await {
-        Ok(NodeResponse::Holdings(held)) => held,
+        Ok(PeerResponse::Holdings(held)) => held,
         Ok(_) => Vec::new(),
         Err(error) => {
             tracing::debug!(peer = %contact.peer, %error, "did not say what it holds");

@@ -24,7 +24,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Transfers;
 use super::peer_client::PeerClient;
-use crate::wire::node::{MAX_STRIPES, NodeRequest, NodeResponse, PutSecret};
+use crate::wire::peer::{MAX_STRIPES, PeerRequest, PeerResponse, PutSecret};
 
 /// One attempt at a renewal. A holder that is slow renews all the same.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -83,9 +83,9 @@ impl Lease {
         let mut missing = BTreeSet::new();
         for chunk in stripes.chunks(MAX_STRIPES) {
             let ms = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
-            let request = NodeRequest::Renew(token, chunk.to_vec(), ms);
+            let request = PeerRequest::Renew(token, chunk.to_vec(), ms);
             let held = match peers.ask(peer, request, deadline).await {
-                Ok(NodeResponse::Done(held)) if held.len() == chunk.len() => Ok(held),
+                Ok(PeerResponse::Done(held)) if held.len() == chunk.len() => Ok(held),
                 Ok(_) => Err("answers in a way not understood".to_owned()),
                 Err(error) => Err(error.to_string()),
             };

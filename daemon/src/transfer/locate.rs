@@ -9,10 +9,10 @@ use futures::{StreamExt, stream};
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
 
 use super::lease::Lease;
+use crate::format::locator::Locator;
 use crate::keeper::Keep;
-use crate::locator::Locator;
 use crate::transfer::Transfers;
-use crate::wire::node::{MAX_LOCATORS, NodeRequest, NodeResponse, Token, WireLocator};
+use crate::wire::peer::{MAX_LOCATORS, PeerRequest, PeerResponse, Token, WireLocator};
 
 /// A peer that does not answer within this has no locator from us; the stripe's home sees to it.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -34,9 +34,9 @@ pub(crate) async fn locate_at(
     let wired: Vec<WireLocator> = wired.collect();
     let mut kept = Vec::with_capacity(wired.len());
     for chunk in wired.chunks(MAX_LOCATORS) {
-        let request = NodeRequest::Locate(token, keep.lease_ms(), chunk.to_vec());
+        let request = PeerRequest::Locate(token, keep.lease_ms(), chunk.to_vec());
         match transfers.peers.ask(peer, request, DEADLINE).await {
-            Ok(NodeResponse::Done(done)) if done.len() == chunk.len() => kept.extend(done),
+            Ok(PeerResponse::Done(done)) if done.len() == chunk.len() => kept.extend(done),
             Ok(_) => kept.resize(kept.len() + chunk.len(), false),
             Err(error) => {
                 tracing::debug!(%peer, %error, "did not take locators");

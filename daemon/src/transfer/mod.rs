@@ -49,9 +49,9 @@ use self::peer_client::PeerClient;
 use self::read_ahead::ReadAhead;
 use self::round_robin::RoundRobin;
 use self::sweep::{Sweep, Watched};
-use crate::journal::Journal;
+use crate::datadir::journal::Journal;
+use crate::datadir::list::FileList;
 use crate::keeper::ShardKeeper;
-use crate::list::FileList;
 use crate::metrics::Metrics;
 use crate::peer::Membership;
 

@@ -10,8 +10,8 @@ use mutualstore_erasure::{Code, Policy};
 
 use super::stripes::Placed;
 use crate::error::Failure;
+use crate::format::manifest::{Geometry, MAX_SHARD_SIZE};
 use crate::keeper::usage::FULL_ABOVE;
-use crate::manifest::{Geometry, MAX_SHARD_SIZE};
 use crate::transfer::Transfers;
 
 /// What the person asked for.

@@ -9,13 +9,13 @@ use mutualstore_erasure::{Header, Shard, StripeId, VerifiedShard};
 use mutualstore_net::CallError;
 
 use super::events::{Operation, Transfer};
+use crate::format::locator::parse_holders;
+use crate::format::tombstone::Tombstone;
 use crate::keeper::{Keep, KeepError, Local, ShardKeeper, header_bytes};
-use crate::locator::parse_holders;
 use crate::metrics::Metrics;
 use crate::peer::Membership;
-use crate::peer::remote::AskError;
-use crate::tombstone::Tombstone;
-use crate::wire::node::{NodeRequest, NodeResponse, Token};
+use crate::peer::remote::{AskError, refused_or};
+use crate::wire::peer::{PeerRequest, PeerResponse, Token};
 use crate::wire::shard::{ShardRequest, ShardStatus};
 
 /// What came of asking one peer for a shard.
@@ -58,15 +58,12 @@ impl PeerClient {
     pub(crate) async fn ask(
         &self,
         peer: Peer,
-        request: NodeRequest,
+        request: PeerRequest,
         deadline: Duration,
-    ) -> Result<NodeResponse, AskError> {
+    ) -> Result<PeerResponse, AskError> {
         let Membership { me, core, remote, .. } = &*self.member;
         if peer == *me {
-            return match self.keeper.answer(peer, request).await {
-                NodeResponse::Refused(why) => Err(AskError::Refused(why)),
-                response => Ok(response),
-            };
+            return refused_or(self.keeper.answer(peer, request).await);
         }
         let contact = core
             .contact(peer)

@@ -31,18 +31,18 @@ use super::options::PutOptions;
 use super::report::{nothing_stored, of_put, too_few};
 use super::stripes::{Placed, TooFewHolders, Writing, store_stripe};
 use crate::clock::unix_ms;
-use crate::crypt::{self, BlockBuffer, FileCipher, Kind};
+use crate::datadir::journal::{self, Exposed};
+use crate::datadir::list::Listed;
 use crate::error::Failure;
-use crate::journal::{self, Exposed};
+use crate::format::crypt::{self, BlockBuffer, FileCipher, Kind};
+use crate::format::link::Link;
+use crate::format::locator::Locator;
+use crate::format::manifest::{Body, Geometry, INLINE_MAX, IndexBlock, Manifest, ManifestBuilder, Step};
+use crate::format::names::media_type_of;
+use crate::format::placement::Placement;
 use crate::keeper::Keep;
-use crate::link::Link;
-use crate::list::Listed;
-use crate::locator::Locator;
-use crate::manifest::{Body, Geometry, INLINE_MAX, IndexBlock, Manifest, ManifestBuilder, Step};
-use crate::names::media_type_of;
-use crate::placement::Placement;
 use crate::transfer::Transfers;
-use crate::wire::node::PutSecret;
+use crate::wire::peer::PutSecret;
 
 /// Stripes on their way at the same time, per put; fewer on a slow link.
 const WINDOW: usize = 3;

@@ -12,9 +12,9 @@ use mutualstore_dht::{Id, Peer};
 
 use super::commit::{commit_all, discard_all};
 use super::delete;
-use crate::journal::Unfinished;
+use crate::datadir::journal::Unfinished;
 use crate::transfer::Transfers;
-use crate::wire::node::PutSecret;
+use crate::wire::peer::PutSecret;
 
 /// The ring is asked this often whether it is settled, so that holders can be found.
 const POLL: Duration = Duration::from_millis(500);

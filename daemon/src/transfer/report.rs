@@ -6,8 +6,8 @@ use mutualstore_erasure::Code;
 
 use super::stripes::{Placed, TooFewHolders};
 use crate::error::Failure;
-use crate::link::Link;
-use crate::placement::Placement;
+use crate::format::link::Link;
+use crate::format::placement::Placement;
 
 /// Of a file whose stripes were stored like this; its size and the time it took are not known here.
 pub(super) fn of_put(link: &Link, code: Code, placement: Placement, stripes: &[Placed]) -> PutReport {

@@ -14,8 +14,8 @@ const COUNTED: u32 = 256;
 pub(crate) struct RoundRobin(Mutex<BTreeMap<Peer, u32>>);
 
 impl RoundRobin {
-    /// Of these holders the place of the one asked least for its weight, which counts as asked; of equals one by lot,
-    /// since other readers do not know whom this one asked.
+    /// Of these holders the place of the one asked least for its weight, which counts as asked; of equals one
+    /// by lot, since other readers do not know whom this one asked.
     pub(crate) fn next(&self, holders: &[Contact]) -> usize {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let first = rand::random_range(0..holders.len().max(1));

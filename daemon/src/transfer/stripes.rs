@@ -23,12 +23,12 @@ use super::lease::Lease;
 use super::peer_client::{Fetched, StoreError};
 use super::second_look::{FirstLook, look_again};
 use crate::error::Failure;
+use crate::format::placement;
+use crate::format::tombstone::Tombstone;
 use crate::keeper::Keep;
 use crate::peer::membership::LIKELY_HOLDERS;
-use crate::placement;
-use crate::tombstone::Tombstone;
 use crate::transfer::Transfers;
-use crate::wire::node::PutSecret;
+use crate::wire::peer::PutSecret;
 
 /// Peers looked up beyond the n that are needed, to replace some that fail.
 const SPARE: usize = 4;

@@ -33,8 +33,8 @@ use tokio::sync::Notify;
 pub(crate) use self::tell::Told;
 use super::health::health_of;
 use super::stripes::Placed;
+use crate::datadir::list::index::Index;
 use crate::error::Failure;
-use crate::list::index::Index;
 use crate::transfer::Transfers;
 use mutualstore_contract::reply::Health;
 

@@ -5,7 +5,7 @@
 
 pub mod contact;
 pub mod custody;
-pub mod node;
+pub mod peer;
 pub mod ring;
 pub mod shard;
 pub mod signed;

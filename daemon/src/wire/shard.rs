@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::Malformed;
 use super::contact::{id, index, wire_id};
-use super::node::Token;
+use super::peer::Token;
 
 /// What is asked on a shard stream.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -200,7 +200,7 @@ impl Ring {
         match entry.standing {
             MemberState::Candidate | MemberState::Suspect => self.ping(now, peer),
             MemberState::Known | MemberState::Alive | MemberState::Dead(_) => {
-                self.seek_result(now, peer, None)
+                self.seek_result(now, peer, None);
             }
         }
     }

@@ -430,7 +430,7 @@ impl Ring {
             (Purpose::Lookup(lookup), response) => self.on_lookup_response(now, lookup, peer, response),
             (Purpose::Walk(walk, _), response) => self.on_walk_response(now, walk, peer, response),
             (Purpose::Positions, Response::Contacts(contacts)) => {
-                self.on_positions(now, peer, Some(contacts))
+                self.on_positions(now, peer, Some(contacts));
             }
             (Purpose::Positions, _) => self.on_positions(now, peer, None),
             (Purpose::Leave, _) => self.check_left(false),

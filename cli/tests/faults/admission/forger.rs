@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use mutualstore_daemon::crypt::public_key;
+use mutualstore_daemon::format::crypt::public_key;
 use mutualstore_daemon::wire::contact::{decode_contact, encode_contact};
-use mutualstore_daemon::wire::node::{NodeRequest, NodeResponse};
+use mutualstore_daemon::wire::peer::{PeerRequest, PeerResponse};
 use mutualstore_daemon::wire::signed::{Signer, Verifier};
 use mutualstore_dht::ring::{Request, Response};
 use mutualstore_dht::{Contact, Peer, PeerState, SignContact as _, Signature};
@@ -110,9 +110,9 @@ impl Service for Liar {
 
     fn rpc(self: Arc<Self>, _: Peer, body: Bytes) -> BoxFuture<'static, Bytes> {
         async move {
-            let response = match NodeRequest::decode(body, &self.verifier) {
-                Ok(NodeRequest::Ring(request)) => NodeResponse::Ring(self.answer(request)),
-                Ok(_) | Err(_) => NodeResponse::Refused("no".to_owned()),
+            let response = match PeerRequest::decode(body, &self.verifier) {
+                Ok(PeerRequest::Ring(request)) => PeerResponse::Ring(self.answer(request)),
+                Ok(_) | Err(_) => PeerResponse::Refused("no".to_owned()),
             };
             response.encode()
         }
@@ -199,7 +199,7 @@ impl Forger {
             for (peer, addresses) in data_dirs.iter().map(|dir| listen_of(dir)) {
                 let to = Target { peer, addresses };
                 for request in self.requests() {
-                    let body = NodeRequest::Ring(request).encode();
+                    let body = PeerRequest::Ring(request).encode();
                     // What it answers does not matter.
                     drop(self.net.call(&to, body, DEADLINE).await.unwrap());
                 }

@@ -8,7 +8,7 @@ use mutualstore_dht::{Id, Peer};
 
 use super::{Putting, ROUNDS, WINDOW};
 use crate::error::Failure;
-use crate::link::Link;
+use crate::format::link::Link;
 use crate::transfer::commit::commit_all;
 use crate::transfer::lease::Lost;
 use crate::transfer::report::{expired, nothing_stored};

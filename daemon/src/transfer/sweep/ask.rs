@@ -9,9 +9,9 @@ use mutualstore_dht::placement::Placement;
 use mutualstore_erasure::{Code, Policy};
 
 use super::{FIRST, LAST, Layout, Part, STRIPES, UNKNOWN, Watched, bit, seconds};
+use crate::datadir::list::index::{Entry, Index};
 use crate::error::Failure;
-use crate::link::Link;
-use crate::list::index::{Entry, Index};
+use crate::format::link::Link;
 use crate::transfer::Transfers;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use mutualstore_contract::reply::{FileHealth, Health};
 
 use super::{STRIPES, Watched};
+use crate::datadir::list::index::Index;
+use crate::datadir::list::{Listed, Page, Shown};
 use crate::error::Failure;
-use crate::link::Link;
-use crate::list::index::Index;
-use crate::list::{Listed, Page, Shown};
+use crate::format::link::Link;
 use crate::transfer::Transfers;
 
 /// A file of the list with what is remembered of it.

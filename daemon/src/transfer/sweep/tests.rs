@@ -1,6 +1,6 @@
 use super::*;
-use crate::link::Link;
-use crate::list::{FileList, Listed};
+use crate::datadir::list::{FileList, Listed};
+use crate::format::link::Link;
 
 /// A list of files, each with what is remembered of it.
 fn files(all: Vec<Watched>) -> (tempfile::TempDir, FileList<Watched>) {

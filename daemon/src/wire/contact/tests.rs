@@ -7,7 +7,7 @@ use mutualstore_dht::contact::{MAX_ADDRESS_LEN, MAX_ADDRESSES, MAX_INDEX, MAX_VI
 use proptest::prelude::*;
 
 use super::*;
-use crate::crypt::public_key;
+use crate::format::crypt::public_key;
 use crate::wire::signed::Signer;
 
 const NETWORK: [u8; 32] = [9; 32];

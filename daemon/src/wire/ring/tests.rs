@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
-use crate::crypt::public_key;
+use crate::format::crypt::public_key;
 use crate::wire::signed::Signer;
 
 fn verifier() -> Arc<Verifier> {

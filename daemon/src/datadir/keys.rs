@@ -13,8 +13,8 @@ use mutualstore_dht::Peer;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::crypt::public_key;
-use crate::files::{DataDir, FileError, read_optional, write_atomic};
+use crate::datadir::files::{DataDir, FileError, read_optional, write_atomic};
+use crate::format::crypt::public_key;
 
 const FIRST_LINE: &str = "mutualstore key 1";
 /// The files in the data directory.

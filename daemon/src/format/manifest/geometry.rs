@@ -15,7 +15,7 @@ use std::ops::Range;
 use mutualstore_erasure::Code;
 
 use super::INLINE_MAX;
-use crate::crypt::{SEGMENT, SEGMENT_PLAINTEXT, sealed_len};
+use crate::format::crypt::{SEGMENT, SEGMENT_PLAINTEXT, sealed_len};
 
 /// A file is cut into at most this many fragments.
 pub const MAX_FRAGMENTS: u32 = 65_536;
@@ -38,7 +38,7 @@ pub struct Window {
     /// Number, within the file, of the first segment needed.
     pub first_segment: u64,
     /// Where the segments needed lie, in order; put together they are what
-    /// [`FileCipher::open_block`](crate::crypt::FileCipher::open_block) takes.
+    /// [`FileCipher::open_block`](crate::format::crypt::FileCipher::open_block) takes.
     pub pieces: Vec<Piece>,
     /// Where the range lies in the plaintext of those segments.
     pub plaintext: Range<usize>,

@@ -19,8 +19,8 @@ use mutualstore_dht::contact::{MAX_ADDRESS_LEN, MAX_ADDRESSES};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::crypt::short_hash;
-use crate::link::ANY_NETWORK;
+use crate::format::crypt::short_hash;
+use crate::format::link::ANY_NETWORK;
 
 /// Distinct peers a successor list reaches, unless the network was founded with another number.
 pub const DEFAULT_SUCCESSORS: u32 = 16;

@@ -4,8 +4,8 @@
 //! most [`INLINE_MAX`]) or the ids of its data stripes. A list too long for the root becomes a tree: index
 //! blocks of level 1 hold ids of data stripes, those of level 2 ids of index blocks of level 1, and so on;
 //! see [`tree`]. All of it is sealed under the file's key as
-//! [`Kind::Manifest`](crate::crypt::Kind::Manifest): the root at level 0 from segment 0, index block j of
-//! level l as segment j of level l.
+//! [`Kind::Manifest`](crate::format::crypt::Kind::Manifest): the root at level 0 from segment 0, index block
+//! j of level l as segment j of level l.
 //!
 //! ```text
 //! root = version u8 = 1 ‖ size u64 ‖ created u64 ‖ code 3 ‖ shard size u32
@@ -35,10 +35,12 @@ use std::num::NonZeroU32;
 use bytes::{BufMut, Bytes, BytesMut};
 use mutualstore_erasure::{Code, CodeError, GroupError, HASH_LEN, Policy, PolicyError, StripeId};
 
+use crate::error::Failure;
+
 pub use geometry::{FragmentsError, Geometry, MAX_FRAGMENTS, Piece, Window};
 pub use tree::{IndexBlock, IndexPlace, ManifestBuilder, Step};
 
-use crate::placement::Placement;
+use crate::format::placement::Placement;
 
 /// A file of at most this many bytes lies in its manifest. Blocks with no more plaintext than this take
 /// [`Code::small`].
@@ -157,6 +159,28 @@ pub enum ManifestError {
         /// Its place in the level.
         number: u64,
     },
+}
+
+impl From<ManifestError> for Failure {
+    /// Of a manifest that was read; what a user may have chosen, shard size and name, is a matter of usage.
+    fn from(error: ManifestError) -> Self {
+        match error {
+            ManifestError::ShardSize(_)
+            | ManifestError::TooLong { .. }
+            | ManifestError::Code(_)
+            | ManifestError::Group(_)
+            | ManifestError::Fragments(_) => Self::usage(error),
+            ManifestError::Truncated
+            | ManifestError::Trailing(_)
+            | ManifestError::Version(_)
+            | ManifestError::Text
+            | ManifestError::Kind(_)
+            | ManifestError::Policy(_)
+            | ManifestError::Placement
+            | ManifestError::Content { .. }
+            | ManifestError::Index { .. } => Self::unexpected(error),
+        }
+    }
 }
 
 impl Manifest {

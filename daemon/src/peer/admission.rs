@@ -1,9 +1,9 @@
 //! To which network a start belongs, by what is kept and what is given: checked before anything is changed.
 
 use crate::config::Config;
+use crate::datadir::files::DataDir;
+use crate::datadir::network::{Invite, Join, Network};
 use crate::error::Failure;
-use crate::files::DataDir;
-use crate::network::{Invite, Join, Network};
 
 /// The network the data directory belongs to; else one founded here, or a provisional one with something to
 /// join.
@@ -86,7 +86,7 @@ fn check_joins(config: &Config) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::SECRET;
+    use crate::datadir::network::SECRET;
 
     #[test]
     fn a_peer_that_waited_to_join_founds_a_network_when_there_is_nothing_to_join_any_more() {

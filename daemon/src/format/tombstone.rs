@@ -8,7 +8,7 @@
 use mutualstore_dht::Id;
 use mutualstore_erasure::Header;
 
-use crate::crypt::{SIGNATURE, is_deletion};
+use crate::format::crypt::{SIGNATURE, is_deletion};
 
 /// A tombstone whose signature was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,9 +24,10 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 use self::index::{Entry, Index};
-use crate::crypt::LineCipher;
-use crate::files::sync_directory;
-use crate::link::Link;
+use crate::datadir::files::sync_directory;
+use crate::error::Failure;
+use crate::format::crypt::LineCipher;
+use crate::format::link::Link;
 
 /// Name of the file in the data directory.
 const FILE: &str = "files";
@@ -123,6 +124,15 @@ pub enum ListError {
         /// The file.
         path: PathBuf,
     },
+}
+
+impl From<ListError> for Failure {
+    fn from(error: ListError) -> Self {
+        match &error {
+            ListError::Io { source, .. } => Self::disk(source.kind(), &error),
+            ListError::Broken { .. } => Self::unexpected(error),
+        }
+    }
 }
 
 /// Files of the list, as many as were asked for.
@@ -478,7 +488,7 @@ mod link_text {
     use serde::Serializer;
     use serde::de::{Deserialize, Deserializer, Error};
 
-    use crate::link::Link;
+    use crate::format::link::Link;
 
     pub(super) fn serialize<S: Serializer>(link: &Link, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(link)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use mutualstore_dht::{Peer, SignContact as _};
 
 use super::*;
-use crate::crypt::public_key;
+use crate::format::crypt::public_key;
 use crate::wire::signed::Signer;
 
 fn open() -> (tempfile::TempDir, DataDir) {

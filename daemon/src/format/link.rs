@@ -14,7 +14,8 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
-use crate::crypt::short_hash;
+use crate::error::Failure;
+use crate::format::crypt::short_hash;
 
 /// What every link of this version begins with.
 pub const PREFIX: &str = "mutual1";
@@ -37,7 +38,7 @@ pub struct Link {
     pub manifest: [u8; 32],
     /// Key the file's blocks and manifest are sealed with.
     pub key: Zeroizing<[u8; 32]>,
-    /// Where it was made, [`Network::tag`](crate::network::Network::tag), or [`ANY_NETWORK`].
+    /// Where it was made, [`Network::tag`](crate::datadir::network::Network::tag), or [`ANY_NETWORK`].
     pub tag: [u8; 4],
 }
 
@@ -53,6 +54,12 @@ pub enum ParseLinkError {
     /// Length, alphabet or checksum is wrong.
     #[error("the link is truncated or mistyped")]
     Damaged,
+}
+
+impl From<ParseLinkError> for Failure {
+    fn from(error: ParseLinkError) -> Self {
+        Self::usage(error)
+    }
 }
 
 impl fmt::Display for Link {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::contact::{id, index, peer, wire_id, wire_peer};
 use super::signed::Verifier;
 use super::{Malformed, custody as wire_custody, ring as wire_ring};
-use crate::crypt::SIGNATURE;
+use crate::format::crypt::SIGNATURE;
 
 /// One request names at most this many stripes.
 pub const MAX_STRIPES: usize = 2048;
@@ -45,32 +45,32 @@ impl PutSecret {
 
 /// What one daemon asks another.
 #[derive(Clone, Debug, PartialEq)]
-pub enum NodeRequest {
+pub enum PeerRequest {
     /// A question of the ring.
     Ring(ring::Request),
     /// A question of custody.
     Custody(custody::Request),
-    /// Make pending shards permanent. Answered by [`NodeResponse::Done`] once durable.
+    /// Make pending shards permanent. Answered by [`PeerResponse::Done`] once durable.
     Commit(Token, Vec<Id>),
-    /// Drop the shards of a put that was given up. Answered by [`NodeResponse::Done`].
+    /// Drop the shards of a put that was given up. Answered by [`PeerResponse::Done`].
     Discard(Token, Vec<Id>),
     /// Extend the lease of pending shards to so many milliseconds from now.
     Renew(Token, Vec<Id>, u64),
-    /// Delete stripes. Answered by [`NodeResponse::Done`] once durable.
+    /// Delete stripes. Answered by [`PeerResponse::Done`] once durable.
     Bury(Vec<Burial>),
-    /// Keep locators, pending for so many milliseconds, or committed at 0. Answered by [`NodeResponse::Done`]
+    /// Keep locators, pending for so many milliseconds, or committed at 0. Answered by [`PeerResponse::Done`]
     /// once durable.
     Locate(Token, u64, Vec<WireLocator>),
-    /// What do you hold of these stripes? Answered by [`NodeResponse::Holdings`].
+    /// What do you hold of these stripes? Answered by [`PeerResponse::Holdings`].
     Holdings(Vec<Id>),
-    /// Walk the ring. Answered by [`NodeResponse::Survey`].
+    /// Walk the ring. Answered by [`PeerResponse::Survey`].
     Survey,
-    /// What is there to rebuild? Answered by [`NodeResponse::Mending`].
+    /// What is there to rebuild? Answered by [`PeerResponse::Mending`].
     Mending,
     /// Rebuild what is missing now, and do not wait for this peer any longer unless it answers. Answered by
-    /// [`NodeResponse::Mending`].
+    /// [`PeerResponse::Mending`].
     Mend(Option<Peer>),
-    /// How do I look from there? Answered by [`NodeResponse::Probed`].
+    /// How do I look from there? Answered by [`PeerResponse::Probed`].
     Probe,
 }
 
@@ -101,13 +101,13 @@ pub struct Burial {
 pub struct WireLocator {
     /// Canonical stripe header.
     pub header: Bytes,
-    /// As [`Locator::payload`](crate::locator::Locator::payload).
+    /// As [`Locator::payload`](crate::format::locator::Locator::payload).
     pub holders: Bytes,
 }
 
-/// The answer to a [`NodeRequest`].
+/// The answer to a [`PeerRequest`].
 #[derive(Clone, Debug, PartialEq)]
-pub enum NodeResponse {
+pub enum PeerResponse {
     /// To a question of the ring.
     Ring(ring::Response),
     /// To a question of custody.
@@ -165,7 +165,7 @@ fn wire_token(token: &Token) -> Bytes {
     Bytes::copy_from_slice(token)
 }
 
-impl NodeRequest {
+impl PeerRequest {
     /// The message as bytes.
     pub fn encode(&self) -> Bytes {
         use wire::node_request::Kind;
@@ -246,7 +246,7 @@ impl NodeRequest {
     }
 }
 
-impl NodeResponse {
+impl PeerResponse {
     /// The message as bytes.
     pub fn encode(&self) -> Bytes {
         use wire::node_response::Kind;
@@ -400,16 +400,16 @@ mod tests {
     fn messages_survive_the_wire() {
         let stripes = vec![Id::new([1; 32]), Id::new([2; 32])];
         for request in [
-            NodeRequest::Commit([7; 16], stripes.clone()),
-            NodeRequest::Discard([7; 16], stripes.clone()),
-            NodeRequest::Renew([7; 16], stripes.clone(), 60_000),
-            NodeRequest::Holdings(stripes),
-            NodeRequest::Survey,
-            NodeRequest::Mending,
-            NodeRequest::Mend(None),
-            NodeRequest::Mend(Some(Peer::new([8; 32]))),
-            NodeRequest::Probe,
-            NodeRequest::Locate(
+            PeerRequest::Commit([7; 16], stripes.clone()),
+            PeerRequest::Discard([7; 16], stripes.clone()),
+            PeerRequest::Renew([7; 16], stripes.clone(), 60_000),
+            PeerRequest::Holdings(stripes),
+            PeerRequest::Survey,
+            PeerRequest::Mending,
+            PeerRequest::Mend(None),
+            PeerRequest::Mend(Some(Peer::new([8; 32]))),
+            PeerRequest::Probe,
+            PeerRequest::Locate(
                 [7; 16],
                 9,
                 vec![WireLocator {
@@ -417,41 +417,41 @@ mod tests {
                     holders: Bytes::from_static(b"holders"),
                 }],
             ),
-            NodeRequest::Bury(vec![Burial {
+            PeerRequest::Bury(vec![Burial {
                 stripe: Id::new([3; 32]),
                 header: Bytes::from_static(b"header"),
                 signature: vec![4; SIGNATURE].into(),
             }]),
         ] {
-            assert_eq!(NodeRequest::decode(request.encode(), &verifier()), Ok(request));
+            assert_eq!(PeerRequest::decode(request.encode(), &verifier()), Ok(request));
         }
         let holdings = StripeHoldings {
             held: vec![(3, true)],
             known: vec![(4, Peer::new([9; 32]))],
         };
         for response in [
-            NodeResponse::Done(vec![true, false]),
-            NodeResponse::Holdings(vec![holdings, StripeHoldings::default()]),
-            NodeResponse::Survey(vec![Peer::new([1; 32])], 8),
-            NodeResponse::Mending(Mending {
+            PeerResponse::Done(vec![true, false]),
+            PeerResponse::Holdings(vec![holdings, StripeHoldings::default()]),
+            PeerResponse::Survey(vec![Peer::new([1; 32])], 8),
+            PeerResponse::Mending(Mending {
                 pending: 1,
                 regenerated: 2,
                 bytes: 3,
             }),
-            NodeResponse::Probed {
+            PeerResponse::Probed {
                 unix_ms: 5,
                 reached: true,
             },
-            NodeResponse::Refused("leaving".into()),
+            PeerResponse::Refused("leaving".into()),
         ] {
-            assert_eq!(NodeResponse::decode(response.encode(), &verifier()), Ok(response));
+            assert_eq!(PeerResponse::decode(response.encode(), &verifier()), Ok(response));
         }
     }
 
     #[test]
     fn limits_are_kept() {
         let many = vec![Id::default(); MAX_STRIPES + 1];
-        assert!(NodeRequest::decode(NodeRequest::Holdings(many).encode(), &verifier()).is_err());
+        assert!(PeerRequest::decode(PeerRequest::Holdings(many).encode(), &verifier()).is_err());
     }
 
     proptest! {
@@ -459,8 +459,8 @@ mod tests {
         fn no_bytes_panic(bytes: Vec<u8>) {
             let bytes = Bytes::from(bytes);
             // Whatever they are.
-            drop(NodeRequest::decode(bytes.clone(), &verifier()));
-            drop(NodeResponse::decode(bytes, &verifier()));
+            drop(PeerRequest::decode(bytes.clone(), &verifier()));
+            drop(PeerResponse::decode(bytes, &verifier()));
         }
     }
 }

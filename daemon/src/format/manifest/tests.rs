@@ -4,7 +4,7 @@ use mutualstore_contract::reply::Scope;
 use proptest::prelude::*;
 
 use super::*;
-use crate::crypt::{BlockBuffer, FileCipher, Kind};
+use crate::format::crypt::{BlockBuffer, FileCipher, Kind};
 
 const RS: Code = Code::ReedSolomon { data: 4, parity: 2 };
 
@@ -295,7 +295,7 @@ fn roots_and_index_blocks_stay_small() {
         ids: (0..FANOUT as u64).map(id).collect(),
     };
     assert!(
-        full.encode().len() <= crate::crypt::SEGMENT_PLAINTEXT,
+        full.encode().len() <= crate::format::crypt::SEGMENT_PLAINTEXT,
         "one segment"
     );
     let name = "n".repeat(MAX_NAME);
