@@ -132,9 +132,9 @@ impl World {
             .iter()
             .map(|((stripe, index), stored)| Holding {
                 stripe: *stripe,
-                index: *index,
+                item: (*index).into(),
                 shape: stored.shape,
-                state: stored.state(host, &self.hosts),
+                tenure: stored.tenure(host, &self.hosts),
             })
             .collect();
         if let Some(custody) = self.host_mut(who).and_then(|host| host.custody.as_mut()) {
