@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use mutualstore_client::PutOptions;
 use mutualstore_contract::units::Size;
 
-use crate::capacities::Capacities;
-use crate::net::FleetError;
-use crate::parallel::side_by_side;
-use crate::proc;
-use crate::scratch::{RunOptions, Scratch};
-use crate::stream::{get, put};
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::parallel::side_by_side;
+use mutualstore_fleet::proc;
+use mutualstore_fleet::scratch::{RunOptions, Scratch};
+use mutualstore_fleet::stream::{get, put};
 
 /// Over which idle daemons are watched.
 const IDLE_WINDOW: Duration = Duration::from_secs(10);

@@ -16,10 +16,10 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::capacities::Capacities;
-use crate::net::{self, FleetError};
-use crate::scratch::{RunOptions, Scratch};
-use crate::stream::Hashing;
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net::{self, FleetError};
+use mutualstore_fleet::scratch::{RunOptions, Scratch};
+use mutualstore_fleet::stream::Hashing;
 
 pub use report::{DemoFile, DemoPeer, DemoReport, Step};
 
