@@ -1,5 +1,5 @@
-//! What was acknowledged to the clients: every file whose link was printed, and what became of it. The network
-//! is held to it.
+//! What was acknowledged to the clients: every file whose link was printed, and what became of it. The
+//! network is held to it.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::fs::File as LogFile;

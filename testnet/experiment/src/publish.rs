@@ -1,8 +1,8 @@
 //! The report of a run: what the experiments found as one page for people, `report.html` and `report.md`,
 //! with figures.
 //!
-//! What to take away comes first, then the set-up, then for each experiment what was asked, what was expected,
-//! tables, figures, and the notes that were made from the numbers. Nothing is computed here.
+//! What to take away comes first, then the set-up, then for each experiment what was asked, what was
+//! expected, tables, figures, and the notes that were made from the numbers. Nothing is computed here.
 
 use itertools::Itertools;
 use serde_json::Value;

@@ -8,7 +8,7 @@ use crate::findings::real;
 /// likely.
 pub(super) fn hypergeometric(total: usize, marked: usize, drawn: usize, hit: usize) -> f64 {
     let law = Hypergeometric::new(total as u64, marked as u64, drawn as u64);
-    law.map_or(0.0, |law| law.pmf(hit as u64))
+    law.map_or(0.0, |law| law.ln_pmf(hit as u64).exp())
 }
 
 /// Chance that more than `tolerated` of `marked` peers are among the `drawn` of `total`.

@@ -134,7 +134,9 @@ impl Writer {
                 tbody {
                     @for row in aligned(table) {
                         tr {
-                            @for (at, cell) in row.iter().enumerate() { td class=(class(at)) { (rich(cell)) } }
+                            @for (at, cell) in row.iter().enumerate() {
+                                td class=(class(at)) { (rich(cell)) }
+                            }
                         }
                     }
                 }

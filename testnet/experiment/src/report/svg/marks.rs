@@ -232,7 +232,7 @@ fn distribution(histogram: &Histogram, look: Look, area: Area) -> Markup {
             }
             // Black on the distribution: the marks have no colour of their own.
             @for (value, dashes) in marks.into_iter().filter(|(value, _)| plottable(*value)) {
-                @let x = area.x.place(value);
+                @let x = area.x.inside(value);
                 (segment("", (x, area.y.from), (x, area.y.to), "currentColor", 1.8, dashes))
             }
         }
