@@ -18,7 +18,7 @@ use super::index::Index;
 use super::log::{Log, Segment, Start, Tally};
 use super::record::{Kind, RecordHeader, decode_keys};
 use super::segment::{Scanner, Trailer, file_name, parse_name, read_body};
-use super::{Key, LOCATOR, State, StoreConfig};
+use super::{Key, State, StoreConfig};
 
 /// The content of the file `format`. The number rises when older versions would misread what newer ones
 /// write.
