@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_full_until_it_is_freed() {
+    fn full_disk_refuses_writes_until_it_is_freed() {
         let directory = tempfile::tempdir().unwrap();
         let disk = match Disk::make(directory.path(), 4 << 20) {
             Ok(disk) => disk,

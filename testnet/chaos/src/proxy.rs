@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_ends_connections_and_new_ones_too() {
+    fn cut_link_ends_old_and_new_connections() {
         let (_proxies, proxy) = echo();
         let mut before = near(&proxy);
         assert!(exchange(&mut before).unwrap());
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stalled_arrives_when_it_clears() {
+    fn bytes_on_a_stalled_link_arrive_when_it_clears() {
         let (_proxies, proxy) = echo();
         let mut stream = near(&proxy);
         assert!(exchange(&mut stream).unwrap());
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn garbled_bytes_differ_now_and_then() {
+    fn bytes_on_a_garbled_link_differ_now_and_then() {
         let (_proxies, proxy) = echo();
         let mut stream = near(&proxy);
         proxy.set(NetworkFault::Garbled);

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_may_leave_and_all_stripes_still_find_their_places() {
+    fn stripes_after_one_departure_still_find_their_places() {
         for peers in FEWEST..200 {
             assert!(Tolerance::of(peers).needed() < peers, "{peers} peers");
         }

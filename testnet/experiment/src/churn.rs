@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_combination_is_there() {
+    fn cells_hold_every_combination() {
         let full = Churn::full();
         full.check().unwrap();
         assert_eq!(full.cells().len(), 4 * 2 * 2);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_measured_is_refused() {
+    fn parameters_that_cannot_be_measured_are_refused() {
         let refused = |churn: Churn| assert!(matches!(churn.check(), Err(ExperimentError::Usage(_))));
         let quick = Churn::quick;
         refused(Churn { peers: 6, ..quick() });

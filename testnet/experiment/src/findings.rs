@@ -330,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians() {
+    fn median_mean_and_distinct_of_few_values_are_known() {
         assert_eq!(median([]), None);
         assert_eq!(median([3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median([4.0, 1.0, 3.0, 2.0]), Some(2.5));
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_lie_between() {
+    fn quantiles_of_few_values_lie_between_them() {
         assert_eq!(quantile(&[], 0.5), None);
         let values = [5.0, 1.0, 4.0, 2.0];
         let found = [0.0, 0.5, 0.9, 1.0].map(|at| quantile(&values, at).unwrap());
@@ -349,13 +349,13 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_decimal() {
+    fn sizes_of_bytes_are_decimal() {
         let shown = [10_000, 10_000_000, 1_500_000_000, 12].map(decimal);
         assert_eq!(shown, ["10 kB", "10 MB", "1.5 GB", "12 B"]);
     }
 
     #[test]
-    fn tables_align_numbers_and_words() {
+    fn table_aligns_numbers_and_words() {
         let mut table = Table::new("speed", ["code", "put s"]);
         table.rows.push(vec!["copies:1".into(), 0.1234.into()]);
         table.rows.push(vec!["auto".into(), 123.4.into()]);

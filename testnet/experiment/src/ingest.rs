@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn every_combination_is_there_once_and_often_enough() {
+    fn cells_hold_every_combination_once_and_often_enough() {
         let full = Ingest::full();
         full.check().unwrap();
         let cells = full.cells();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_started_once() {
+    fn cells_of_one_network_start_it_once() {
         let cells = Ingest::full().cells();
         let networks: Vec<_> = cells.iter().map(|cell| (cell.peers, cell.rate_bits)).collect();
         let mut changes = networks.clone();
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_too_long_is_left_out_and_said() {
+    fn cells_that_take_too_long_are_left_out_and_said() {
         let slow = Ingest {
             rates_bits: vec![LEAST_RATE],
             ..Ingest::full()
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn quick_is_short() {
+    fn quick_parameters_take_a_short_time() {
         let (quick, full) = (total(&Ingest::quick()), total(&Ingest::full()));
         Ingest::quick().check().unwrap();
         assert!(quick < Duration::from_mins(1), "{quick:?}");
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_measured_is_refused() {
+    fn parameters_that_cannot_be_measured_are_refused() {
         let quick = Ingest::quick;
         let bad = |ingest: Ingest, why: &str| {
             let error = ingest.check().unwrap_err();

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_is_there_again() {
+    fn journal_opened_again_has_what_was_appended() {
         let out = tempfile::tempdir().unwrap();
         let parameters = json!({"cells": 3});
         let (mut journal, before) = open(out.path(), &parameters).unwrap();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_that_was_cut_anywhere_is_removed() {
+    fn journal_with_a_cut_last_line_loses_that_line() {
         let out = tempfile::tempdir().unwrap();
         let parameters = json!({"cells": 3});
         let (mut journal, _) = open(out.path(), &parameters).unwrap();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_in_the_middle_is_not_passed_over() {
+    fn journal_damaged_in_the_middle_is_refused() {
         let out = tempfile::tempdir().unwrap();
         let parameters = json!({});
         let (mut journal, _) = open(out.path(), &parameters).unwrap();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn other_parameters_are_refused_by_name() {
+    fn journal_of_other_parameters_is_refused_by_name() {
         let out = tempfile::tempdir().unwrap();
         drop(open(out.path(), &json!({"peers": 12, "seed": 1})).unwrap());
         let error = open(out.path(), &json!({"peers": 12, "seed": 2})).unwrap_err();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_told() {
+    fn journal_in_no_directory_is_an_error() {
         let out = tempfile::NamedTempFile::new().unwrap();
         let error = open(out.path(), &json!({})).unwrap_err();
         assert!(matches!(error, ExperimentError::Out { .. }), "{error}");

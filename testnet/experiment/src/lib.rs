@@ -223,7 +223,7 @@ mod tests {
     use mutualstore_fleet::spawn::SpawnError;
 
     #[test]
-    fn codes_must_fit() {
+    fn code_of_more_shards_than_peers_is_refused() {
         assert!(check_code("auto", 1).is_ok());
         assert!(check_code("rs:4+2", 6).is_ok());
         for (code, peers) in [("rs:4+2", 5), ("copies:3", 2), ("three", 9)] {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_name_their_cell() {
+    fn failure_of_a_cell_names_it() {
         let late = ExperimentError::from(FleetError::Late {
             what: "an end".to_owned(),
             waited: Duration::from_secs(3),

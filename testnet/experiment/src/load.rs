@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_combination_is_there_once() {
+    fn cells_hold_every_combination_once() {
         let full = Load::full();
         full.check().unwrap();
         let cells = full.cells();
@@ -264,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn quick_is_short() {
+    fn quick_parameters_take_a_short_time() {
         let quick = Load::quick();
         let total: Duration = quick.cells().iter().map(|cell| quick.cost(cell)).sum();
         assert!(total < Duration::from_mins(1), "{total:?}");
     }
 
     #[test]
-    fn what_cannot_be_measured_is_refused() {
+    fn parameters_that_cannot_be_measured_are_refused() {
         let refused = |load: Load| assert!(matches!(load.check(), Err(ExperimentError::Usage(_))));
         refused(Load {
             peers: 0,

@@ -383,7 +383,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schemes_are_read_as_they_are_written() {
+    fn schemes_parse_as_they_are_displayed() {
         for text in [
             "random",
             "copysets/fragment",
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_measured_is_refused() {
+    fn parameters_that_cannot_be_measured_are_refused() {
         let refused = |loss: Loss| loss.check().unwrap_err().to_string();
         let full = Loss::full;
         let few = Loss {

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_count_by_their_cost() {
+    fn progress_counts_cells_by_their_cost() {
         let mut pace = Pace::default();
         assert_eq!(pace.left(), Duration::ZERO);
         for cost in [10, 10, 80] {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_machine_is_noticed_but_not_from_one_short_cell() {
+    fn slow_machine_is_noticed_but_not_from_one_short_cell() {
         let mut pace = Pace::default();
         for cost in [1, 49, 50] {
             pace.add(s(cost));

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn every_pattern_comes_once() {
+    fn patterns_come_once_each() {
         for (peers, dead, expected) in [(5, 2, 10), (6, 6, 1), (4, 0, 1), (3, 4, 0), (12, 3, 220)] {
             let patterns = Patterns::choose(peers, dead, 1000, 1);
             let seen = all(&patterns);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_is_uniform_and_repeatable() {
+    fn sampled_patterns_are_uniform_and_repeatable() {
         let patterns = Patterns::choose(40, 10, 6000, 7);
         assert!(!patterns.is_exhaustive());
         let seen = all(&patterns);
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::cast_precision_loss, reason = "a few files")]
-    fn counting_bits_is_looking_at_stripes() {
+    fn counted_bits_are_the_stripes_looked_at() {
         let stripe = |kind, needed, holders: &[usize]| StripeMap {
             kind,
             needed,

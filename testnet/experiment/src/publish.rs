@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_becomes_a_page_with_every_figure_and_its_command() {
+    fn published_run_is_a_page_with_every_figure_and_its_command() {
         let out = tempfile::tempdir().unwrap();
         let options = Options {
             run: RunOptions {

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_on_where_the_last_one_failed() {
+    fn run_after_a_failure_goes_on_there() {
         let out = tempfile::tempdir().unwrap();
         let options = options(out.path());
         let mut seen = Vec::new();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_csv_that_cannot_be_written_is_told_before_anything_starts() {
+    fn unwritable_csv_is_refused_before_anything_starts() {
         let out = tempfile::tempdir().unwrap();
         fs::create_dir(out.path().join("squares.csv")).unwrap();
         let error = plan(squares(1, None), &options(out.path())).unwrap_err();

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn indices_count_not_peers() {
+    fn shard_map_compares_indices_not_peers() {
         let coded = stripe(Kind::Data, 2, &[&[0], &[1, 5], &[2]]);
         assert!(!coded.is_lost(&dead(&[0])) && coded.is_lost(&dead(&[0, 2])));
         assert!(
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_and_manifests_are_told_apart() {
+    fn shard_map_keeps_fragments_and_manifests_apart() {
         let copies = |kind, peers: [usize; 2]| stripe(kind, 1, &[&[peers[0]], &[peers[1]]]);
         let file = |data: [usize; 2]| FileMap {
             stripes: vec![

@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_published_case_is_measured_once() {
+    fn cells_hold_every_published_case_once() {
         let full = Timing::full();
         full.check().unwrap();
         let cells = full.cells();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn quick_is_short() {
+    fn quick_parameters_take_a_short_time() {
         let total =
             |timing: &Timing| -> Duration { timing.cells().iter().map(|cell| timing.cost(cell)).sum() };
         let (quick, full) = (total(&Timing::quick()), total(&Timing::full()));
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_measured_is_refused() {
+    fn parameters_that_cannot_be_measured_are_refused() {
         let quick = Timing::quick;
         let refused = |timing: Timing| assert!(matches!(timing.check(), Err(ExperimentError::Usage(_))));
         refused(Timing { peers: 0, ..quick() });

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outcomes_of_many_threads_come_in_the_order_of_the_items() {
+    fn outcomes_of_many_threads_keep_the_order_of_the_items() {
         let items: Vec<usize> = (0..100).collect();
         let outcomes: Result<_, ()> = each(&items, 7, |at, item| Ok((at, item * 2)));
         assert_eq!(outcomes, Ok(items.iter().map(|item| (*item, item * 2)).collect()));

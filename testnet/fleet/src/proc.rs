@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_ended_is_not_alive_even_as_a_zombie() {
+    fn child_that_ended_is_not_alive_even_as_a_zombie() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
         let limit = std::time::Instant::now() + Duration::from_secs(30);

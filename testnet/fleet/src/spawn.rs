@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_follow_the_contract_and_a_restart_keeps_its_port() {
+    fn flags_of_a_daemon_follow_the_contract_and_a_restart_keeps_its_port() {
         let dir = tempfile::tempdir().unwrap();
         let text = |recipe: &Recipe| {
             let words = arguments(recipe, &launch(dir.path()));
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_ends_shows_its_log() {
+    fn daemon_that_ended_shows_its_log() {
         let dir = tempfile::tempdir().unwrap();
         let fleet = Fleet::new(None).unwrap();
         let failure = fleet
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_ends_is_quoted() {
+    fn daemon_that_ended_early_is_quoted() {
         let log = "x INFO a: b\nerror: not allowed: because";
         assert_eq!(last_words(log), ": not allowed: because");
         assert_eq!(last_words("killed"), format!("; {LOG_FOLLOWS}killed"));
@@ -552,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_fleet_leaves_no_process() {
+    fn dropped_fleet_leaves_no_process() {
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("sleeper");
         fs::write(&script, "#!/bin/sh\nexec sleep 1000\n").unwrap();

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_has_the_documented_fields() {
+    fn state_file_has_the_documented_fields() {
         let json = serde_json::to_value(testnet(vec![peer(1, 2)])).unwrap();
         let fields = [
             "index",
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn saved_is_loaded_and_a_recycled_pid_is_dead() {
+    fn state_saved_is_loaded_and_a_recycled_pid_is_dead() {
         let dir = tempfile::tempdir().unwrap();
         let pid = std::process::id();
         let ticks = proc::start_ticks(pid).unwrap();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_and_damaged_are_told_apart() {
+    fn missing_state_file_differs_from_a_damaged_one() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(
             Testnet::load(dir.path()),
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_take_turns() {
+    fn lock_held_refuses_a_second_one() {
         let dir = tempfile::tempdir().unwrap();
         let held = lock(dir.path()).unwrap();
         let file = File::open(dir.path().join(LOCK)).unwrap();

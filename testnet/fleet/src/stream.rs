@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_both_ways() {
+    fn hash_of_written_and_read_bytes_is_equal() {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let mut reader = Hashing::new(&b"abc"[..]);
         io::copy(&mut reader, &mut io::sink()).unwrap();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_does_not_depend_on_how_it_is_read() {
+    fn noise_read_in_any_pieces_is_equal() {
         let mut whole = vec![0; 1000];
         Noise::new(7).fill(&mut whole);
         for step in [1, 3, 7, 8, 9, 333] {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_is_noticed() {
+    fn flipped_bit_in_a_file_is_noticed() {
         let mut bytes = vec![0; 100];
         Noise::new(1).fill(&mut bytes);
         let mut checker = Expecting::new(1);

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_met_the_others_is_no_second_ring_and_who_has_is() {
+    fn peer_alone_is_a_second_ring_only_once_it_met_the_others() {
         let cycles = &mut Cycles::default();
         let apart: [(u8, &[u8]); 3] = [(1, &[1, 2]), (2, &[1, 2]), (3, &[3])];
         rings(cycles, &apart).unwrap();

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn virtual_nodes_and_choice_even_the_load() {
+    fn load_is_evened_by_virtual_nodes_and_choice() {
         let keys = numbers('d');
         assert!(keys[4][3] < keys[0][3] / 2.0, "{keys:?}");
         let bytes = numbers('f');
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn churn_costs_messages() {
+    fn messages_grow_with_churn() {
         let rows = numbers('g');
         // Columns: peers, virtual nodes, messages and bytes at rest, the same under churn.
         let (one, eight) = (&rows[0], &rows[1]);

@@ -11,7 +11,7 @@ use super::injector::run;
 use super::scenario::Scenario;
 
 #[test]
-fn every_scenario_in_the_tree_holds() {
+fn scenarios_of_the_tree_hold() {
     let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios")).unwrap();
     let mut count = 0;
     for file in files {
@@ -47,7 +47,7 @@ fn random_scenarios_hold() {
 }
 
 #[test]
-fn the_seed_decides_everything() {
+fn runs_of_one_seed_are_equal() {
     let trace = |seed| run(&fuzz::draw(seed, 16), seed, None).trace;
     assert_eq!(trace(5), trace(5));
     assert_ne!(trace(5), trace(6));
@@ -57,7 +57,7 @@ fn the_seed_decides_everything() {
 }
 
 #[test]
-fn broken_scenarios_are_refused_in_one_line() {
+fn broken_scenario_is_refused_in_one_line() {
     let good = "title = \"t\"\nsource = \"s\"\npeers = 3\n";
     assert!(Scenario::parse(good).is_ok());
     let step = |step: &str| format!("{good}[[step]]\nat = 1.0\n{step}\n");
@@ -103,7 +103,7 @@ fn broken_scenarios_are_refused_in_one_line() {
 }
 
 #[test]
-fn a_step_changes_delays_until_the_peace() {
+fn step_of_delays_lasts_until_the_peace() {
     let text = |delay: &str| {
         format!(
             "title = \"slow\"\nsource = \"here\"\npeers = 6\n[[step]]\nat = 5.0\ndo = \"network\"\n{delay}\n\
@@ -117,7 +117,7 @@ fn a_step_changes_delays_until_the_peace() {
 }
 
 #[test]
-fn every_planted_flaw_is_caught() {
+fn planted_flaws_are_all_caught() {
     let mut missed = Vec::new();
     for (name, flaw) in Flaw::ALL {
         let batch = fuzz::batch((1, 400), 20, Some(flaw), &|batch| !batch.failures.is_empty());

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousands_of_peers_do_not_overflow() {
+    fn chances_of_thousands_of_peers_do_not_overflow() {
         let (n, s) = (5000, 2500);
         let sum: f64 = (0..=s).map(|hit| hypergeometric(n, 1000, s, hit)).sum();
         assert!((sum - 1.0).abs() < 1e-9, "{sum}");
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn no_digits_are_lost_near_zero() {
+    fn chances_near_zero_keep_their_digits() {
         let chance = at_least_one(1e-20, 4);
         assert!((chance / 4e-20 - 1.0).abs() < 1e-12, "{chance}");
         assert!((at_least_one(1.0, 4) - 1.0).abs() < 1e-15);

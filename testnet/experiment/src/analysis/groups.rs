@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_remainder_goes_to_the_last_groups() {
+    fn remainder_of_peers_goes_to_the_last_groups() {
         assert_eq!(partition(12, 3), [3; 4]);
         assert_eq!(partition(13, 3), [3, 3, 3, 4]);
         assert_eq!(partition(14, 3), [3, 3, 4, 4]);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_finds_its_group() {
+    fn peer_of_any_index_finds_its_group() {
         let groups = Groups::of_runs(14, Code::Copies(3)).unwrap();
         let found: Vec<_> = [0, 2, 3, 6, 9, 10, 13].map(|peer| groups.of(peer)).into();
         assert_eq!(found, [(0, 3), (0, 3), (3, 3), (6, 4), (6, 4), (10, 4), (10, 4)]);

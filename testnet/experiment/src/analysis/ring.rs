@@ -189,7 +189,7 @@ mod tests {
     use crate::patterns::Patterns;
 
     #[test]
-    fn one_virtual_node_each_makes_as_many_copysets_as_peers() {
+    fn one_virtual_node_per_peer_makes_as_many_copysets_as_peers() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let sets = Ring::draw(12, 1, &mut rng).holder_sets(3).unwrap();
         assert_eq!(sets.distinct(), 12);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn arcs_weigh_what_they_are_long() {
+    fn arcs_of_a_ring_weigh_their_length() {
         let quarter = 1 << 62;
         let ring = Ring::new(3, [(0, 0), (quarter, 1), (3 * quarter, 2)]);
         let sets: BTreeMap<PeerSet, f64> = ring.holder_sets(2).unwrap().sets.into_iter().collect();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn on_any_ring_the_mean_share_lost_is_the_tail() {
+    fn mean_share_lost_on_any_ring_equals_the_tail() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         for (peers, shards, tolerated, killed) in [(9, 3, 2, 4), (10, 5, 1, 3), (12, 6, 2, 5)] {
             let sets = Ring::draw(peers, 3, &mut rng).holder_sets(shards).unwrap();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ring_is_refused() {
+    fn ring_that_makes_no_sets_is_refused() {
         let mut rng = ChaCha8Rng::seed_from_u64(4);
         let small = Ring::draw(2, 4, &mut rng).holder_sets(3);
         assert!(matches!(small, Err(ModelError::Holders { shards: 3, .. })));
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn stripes_are_drawn_in_proportion() {
+    fn stripes_on_arcs_are_drawn_in_proportion() {
         let arcs = [(vec![0, 1], 1.0), (vec![1, 2], 3.0), (vec![1, 0], 1.0)];
         let sets = HolderSets::new(3, 2, arcs).unwrap();
         assert_eq!(sets.distinct(), 2);

@@ -71,7 +71,7 @@ fn counted(model: &Model, files: i32, killed: usize) -> f64 {
 }
 
 #[test]
-fn closed_forms_agree_with_counting() {
+fn closed_forms_equal_counting() {
     use Scope::{File, Fragment};
     let schemes = [
         Scheme::Random,
@@ -110,7 +110,7 @@ fn closed_forms_agree_with_counting() {
 }
 
 #[test]
-fn the_classic_experiment() {
+fn copysets_of_the_published_experiment_lose_as_published() {
     let any = |scheme| 100.0 * model(36, copies(3), scheme, 4).any_lost(100, 3);
     assert!((any(Scheme::Random) - 5.45).abs() < 0.01);
     assert!((any(Scheme::Copysets(Scope::File)) - 0.168).abs() < 0.001);
@@ -125,7 +125,7 @@ fn the_classic_experiment() {
 }
 
 #[test]
-fn loss_begins() {
+fn first_loss_of_each_placement_is_known() {
     let begins = |scheme| {
         let model = model(12, copies(3), scheme, 4);
         (model.first_loss(), model.certain_loss())
@@ -149,7 +149,7 @@ fn successors_lie_between_copysets_and_random() {
 }
 
 #[test]
-fn intervals_hold_what_the_model_expects_and_shrink_with_patterns() {
+fn intervals_of_sampled_patterns_hold_the_expected_and_shrink() {
     for scheme in [
         Scheme::Random,
         Scheme::Copysets(Scope::Fragment),
@@ -171,7 +171,7 @@ fn intervals_hold_what_the_model_expects_and_shrink_with_patterns() {
 }
 
 #[test]
-fn what_has_no_model_is_said() {
+fn code_without_a_model_is_refused() {
     let new = |peers, code, scheme| Model::new(peers, code, scheme, 4).unwrap_err();
     assert_eq!(
         new(300, copies(3), Scheme::Random),

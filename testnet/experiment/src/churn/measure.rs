@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_are_gone_keep_what_they_did() {
+    fn counts_of_peers_that_are_gone_are_kept() {
         let mut book = Book::default();
         let counts = |bytes| Counts {
             shards: 1,
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_counts_both_directions() {
+    fn bound_counts_both_directions() {
         assert_eq!(Some(bound(1e6, 3.0)), Some(6e6));
     }
 }

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_writes_and_reads_and_nobody_both() {
+    fn peers_write_or_read_and_none_both() {
         let peers = [0, 1, 2];
         let pairs: std::collections::BTreeSet<_> = (0..200)
             .filter_map(|seed| writer_and_reader(&peers, seed))

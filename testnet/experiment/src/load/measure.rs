@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_need_k_shards_and_writes_all() {
+    fn expected_reads_need_k_shards_and_writes_all() {
         let stats = [
             stat(StripeKind::Data, 2, 101, &["a", "b", "c"]),
             stat(StripeKind::Manifest, 1, 10, &["a"]),
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_came_since_counts() {
+    fn served_since_a_look_counts_only_what_came_after() {
         let before = Served {
             stored: (1, 10),
             sent: (5, 50),

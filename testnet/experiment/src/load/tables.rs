@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn repetitions_are_averaged_and_bounded() {
+    fn repetitions_of_a_cell_are_averaged_and_bounded() {
         let readings = [
             reading(0, 0, 30, 20.0),
             reading(1, 0, 10, 20.0),

@@ -495,7 +495,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn confidence_is_that_of_the_tables() {
+    fn confidence_interval_equals_published_tables() {
         let (low, high) = confidence(&[1.0, 2.0, 3.0, 4.0]).unwrap();
         // t(3) = 3.1824, s = 1.2910.
         assert!(

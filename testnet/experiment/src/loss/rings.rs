@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_living_ring_has_the_sets_its_virtual_nodes_make() {
+    fn living_ring_has_the_sets_its_virtual_nodes_make() {
         let ring = |indices: &[u16]| reply::Ring {
             peers: (1..=9).map(|peer| listed(peer, indices)).collect(),
             fingers: None,

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn text_means_itself() {
+    fn text_with_markup_means_itself() {
         let hard = [
             "a * b * c _d_ __e__ ~~f~~",
             "<script>alert(1)</script> &amp; &lt;",
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_in_line() {
+    fn columns_of_a_table_are_in_line() {
         let mut table = Table::new("", ["Policy", "Lost (%)"]);
         table.rows = vec![
             vec!["random".into(), 5.5.into()],

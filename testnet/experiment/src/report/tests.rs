@@ -262,7 +262,7 @@ fn character_that_xml_cannot_say_is_replaced() {
 }
 
 #[test]
-fn a_name_has_one_look_in_all_figures() {
+fn series_of_one_name_looks_alike_in_all_figures() {
     let report = report();
     let palette = report.palette();
     assert_eq!(palette.look("random").colour, "#D55E00");
@@ -285,7 +285,7 @@ fn a_name_has_one_look_in_all_figures() {
 }
 
 #[test]
-fn the_page_is_well_formed_and_loads_nothing() {
+fn page_is_well_formed_and_loads_nothing() {
     let page = page::render(&report());
     let document = Document::parse(page.trim_start_matches("<!DOCTYPE html>")).unwrap();
     let named = |name: &'static str| {
@@ -322,7 +322,7 @@ fn the_page_is_well_formed_and_loads_nothing() {
 }
 
 #[test]
-fn style_sheets_mean_the_same_to_xml_and_html() {
+fn style_sheet_means_the_same_to_xml_and_html() {
     let page = page::render(&report());
     let style = page
         .split_once("<style>")
@@ -335,7 +335,7 @@ fn style_sheets_mean_the_same_to_xml_and_html() {
 }
 
 #[test]
-fn files_are_written_and_markdown_links_to_them() {
+fn markdown_links_to_the_files_written_beside_it() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("a/b");
     let written = report().write(&out).unwrap();
@@ -359,7 +359,7 @@ fn files_are_written_and_markdown_links_to_them() {
 }
 
 #[test]
-fn what_cannot_be_written_is_said_and_the_old_file_stays() {
+fn failed_write_is_said_and_the_old_file_stays() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "old").unwrap();
@@ -380,7 +380,7 @@ fn what_cannot_be_written_is_said_and_the_old_file_stays() {
 }
 
 #[test]
-fn histograms_count_everything_once() {
+fn histogram_counts_every_value_once() {
     let samples = [1.0, 1.5, 2.0, 2.5, 3.0, 10.0, f64::NAN];
     let histogram = Histogram::of(&samples);
     assert_eq!(histogram.bins.iter().map(|bin| bin.2).sum::<u32>(), 6);

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_as_long_as_fits() {
+    fn wrapped_lines_are_as_long_as_fits() {
         let lines = wrap("Time until every replica is flushed (s)", 10.0, 110.0);
         assert!(lines.len() > 1, "{lines:?}");
         assert!(lines.iter().all(|line| width(line, 10.0) <= 110.0), "{lines:?}");
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn three_digits_are_shown() {
+    fn numbers_are_shown_with_three_digits() {
         let shown = [
             0.0,
             0.012_345,

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_are_round() {
+    fn ticks_of_a_linear_axis_are_round() {
         assert_eq!(
             labels(&linear(), (0.0, 1.0), 5),
             ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn log_ticks_are_decades_with_small_ones_between() {
+    fn ticks_of_a_log_axis_are_decades_with_small_ones_between() {
         let axis = Axis::new("p", "fraction", Scale::Log);
         assert_eq!(labels(&axis, (1e-3, 1.0), 5), ["0.001", "0.01", "0.1", "1"]);
         let all = ticks(&axis, (1e-3, 1.0), 5);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn any_values_give_a_range() {
+    fn axis_of_any_values_has_a_range() {
         let log = Axis::new("y", "s", Scale::Log);
         let hard: [&[f64]; 8] = [
             &[],
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_range_is_not_taken() {
+    fn axis_of_an_impossible_range_ignores_it() {
         let values = [1.0, 10.0];
         for bad in [(3.0, 3.0), (5.0, 1.0), (f64::NAN, 1.0), (0.0, f64::INFINITY)] {
             let axis = ranged(linear(), bad);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_up_takes_1_2_5() {
+    fn rounding_up_gives_1_2_or_5() {
         for (value, round) in [
             (0.3, 0.5),
             (1.0, 1.0),

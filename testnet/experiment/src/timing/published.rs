@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_found_by_their_load() {
+    fn published_figures_are_found_by_their_load() {
         assert_eq!(find(1, 1, 500_000_000).unwrap().get_seconds, Some(22.0));
         assert_eq!(find(10, 100, 10_000).unwrap().get_seconds, Some(28.0));
         assert_eq!(find(10, 1, 10_000), None);

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn medians_stand_beside_what_was_published() {
+    fn medians_of_a_load_stand_beside_the_published_ones() {
         let readings = [
             reading("auto", "put", 0, 1.0),
             reading("auto", "get", 0, 0.5),

@@ -41,7 +41,7 @@ fn testnet(count: usize) -> Testnet {
 }
 
 #[test]
-fn kills_are_reproducible_and_distinct() {
+fn kills_of_one_seed_are_equal_and_distinct() {
     let alive: Vec<usize> = (0..12).collect();
     let drawn = draw(&alive, 5, 42).unwrap();
     assert_eq!(
@@ -55,7 +55,7 @@ fn kills_are_reproducible_and_distinct() {
 }
 
 #[test]
-fn defaults_of_a_testnet() {
+fn testnet_without_flags_has_its_defaults() {
     assert_eq!(options().unit(), 100 << 20);
     assert_eq!(with_repair_delay(&[], "5s"), ["--repair-delay", "5s"]);
     let flags = ["--repair-delay=1h".to_owned(), "--repair".to_owned()];
@@ -63,7 +63,7 @@ fn defaults_of_a_testnet() {
 }
 
 #[test]
-fn launches_take_turns_in_capacity_and_ports() {
+fn launches_repeat_capacities_and_take_successive_ports() {
     let testnet = testnet(0);
     let launches = launches(Path::new("/net"), &testnet, 0..2).unwrap();
     assert_eq!(launches[1].data_dir, Path::new("/net/1"));
@@ -78,7 +78,7 @@ fn launches_take_turns_in_capacity_and_ports() {
 }
 
 #[test]
-fn a_restart_joins_the_living_or_whoever_was_there() {
+fn restarted_peer_joins_the_living_or_whoever_was_there() {
     let mut testnet = testnet(4);
     let launch = relaunch(&testnet, &testnet.peers[1]);
     assert_eq!(launch.join.len(), 3);
@@ -88,7 +88,7 @@ fn a_restart_joins_the_living_or_whoever_was_there() {
 }
 
 #[test]
-fn unknown_peers_are_refused() {
+fn command_on_an_unknown_peer_is_refused() {
     let testnet = testnet(2);
     assert_eq!(chosen(&testnet, &[1, 1]).unwrap().len(), 1);
     assert_eq!(chosen(&testnet, &[]).unwrap().len(), 2);
@@ -99,7 +99,7 @@ fn unknown_peers_are_refused() {
 }
 
 #[test]
-fn wiping_keeps_who_the_peer_is() {
+fn wiped_peer_keeps_its_identity() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["identity", "network.json", "files.jsonl"] {
         fs::write(dir.path().join(name), "").unwrap();
@@ -115,7 +115,7 @@ fn wiping_keeps_who_the_peer_is() {
 }
 
 #[test]
-fn a_failed_up_leaves_no_testnet() {
+fn failed_up_leaves_no_testnet() {
     let dir = tempfile::tempdir().unwrap();
     let failure = up(
         dir.path(),
@@ -148,7 +148,7 @@ fn a_failed_up_leaves_no_testnet() {
 }
 
 #[test]
-fn down_of_the_dead_works_and_wipes() {
+fn down_of_dead_peers_wipes_them() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("net");
     fs::create_dir(&place).unwrap();

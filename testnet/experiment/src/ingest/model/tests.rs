@@ -79,7 +79,7 @@ fn pass_block(bucket: &mut Bucket, bytes: f64, ready: f64) -> f64 {
 }
 
 #[test]
-fn by_hand() {
+fn predictions_equal_those_by_hand() {
     let link = no_burst(10.0 * MB);
     // 10 MB at 10 MB/s: 3 copies to others take 3 s, 2 take 2 s.
     close(file(10.0, 0.0).direct(&link), 3.0);
@@ -105,7 +105,7 @@ fn by_hand() {
 }
 
 #[test]
-fn the_bucket_is_the_daemons() {
+fn bucket_equals_that_of_the_daemon() {
     let link = Link::limited(RATE);
     // A piece of 1/512 s and 1/128 s.
     close(link.burst_bytes, 12.5e6 / 512.0 + 12.5e6 / 128.0);
@@ -116,7 +116,7 @@ fn the_bucket_is_the_daemons() {
 }
 
 #[test]
-fn a_window_of_one_waits_after_each_block() {
+fn window_of_one_waits_after_each_block() {
     let link = no_burst(10.0 * MB);
     let window = |blocks, step_seconds| Window { blocks, step_seconds };
     // Each block takes 0.3 s and then 0.1 s.
@@ -137,7 +137,7 @@ fn a_window_of_one_waits_after_each_block() {
 }
 
 #[test]
-fn fan_out_is_what_a_bucket_lets_through() {
+fn fan_out_takes_what_a_bucket_lets_through() {
     for burst_bytes in [PIECE, 122_000.0, 500_000.0] {
         let link = Link {
             bytes_per_second: RATE,
@@ -153,7 +153,7 @@ fn fan_out_is_what_a_bucket_lets_through() {
 }
 
 #[test]
-fn a_chain_of_buckets_gains_the_burst_at_each_hop() {
+fn chain_of_buckets_gains_the_burst_at_each_hop() {
     for burst_bytes in [PIECE, 122_000.0, 500_000.0] {
         let link = Link {
             bytes_per_second: RATE,
@@ -176,7 +176,7 @@ fn a_chain_of_buckets_gains_the_burst_at_each_hop() {
 }
 
 #[test]
-fn windows_are_what_a_sender_block_by_block_takes() {
+fn windows_equal_a_sender_block_by_block() {
     for step in [0.0, 0.01, 0.05, 0.4, 3.0] {
         for blocks in 1..=12_usize {
             for window in 1..=4_usize {
@@ -211,7 +211,7 @@ fn windows_are_what_a_sender_block_by_block_takes() {
 }
 
 #[test]
-fn copies_cost_the_same_uplink_wherever_they_go() {
+fn copies_of_any_destination_cost_the_same_uplink() {
     let link = Link::limited(RATE);
     for kept in [0.0, 0.25, 1.0] {
         let file = file(10.0, kept);

@@ -31,7 +31,7 @@ fn cell(table: &Table, row: usize, column: &str) -> Datum {
 }
 
 #[test]
-fn a_cell_is_summed_up() {
+fn repetitions_of_a_cell_are_summed_up() {
     let mut readings: Vec<Reading> = (1..=101_u8)
         .map(|number| reading(3, None, number.into(), f64::from(number)))
         .collect();
@@ -61,7 +61,7 @@ fn a_cell_is_summed_up() {
 }
 
 #[test]
-fn differences_are_explained() {
+fn differences_from_the_prediction_are_explained() {
     let of = |measured: f64, unlimited: Option<f64>| {
         let mut readings = vec![reading(3, LIMIT, 0, measured)];
         readings.extend(unlimited.map(|seconds| reading(3, None, 0, seconds)));
@@ -116,14 +116,14 @@ fn predictions_stand_beside_measurements_and_curves_by_peers() {
 }
 
 #[test]
-fn nothing_measured_gives_no_figures() {
+fn no_readings_give_no_figures() {
     let found = findings(&Ingest::quick(), &[]);
     assert!(found.figures.is_empty() && histograms(&[]).is_empty());
     assert!(found.tables.iter().all(|table| table.rows.is_empty()));
 }
 
 #[test]
-fn a_winner_is_named_where_quartiles_part() {
+fn winner_is_named_where_quartiles_part() {
     let of = |other: f64| {
         let mut readings: Vec<Reading> = (0..9_u8)
             .map(|number| reading(3, None, number.into(), 1.0 + f64::from(number) / 100.0))

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn placements_are_compared_of_one_code_and_codes_under_one_placement() {
+    fn placements_of_one_code_and_codes_of_one_placement_are_compared() {
         let readings = [
             counted("copies:3", "random", 0.056, 0.056),
             counted("copies:3", "copysets", 0.055, 0.002),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_wins_alone_where_several_are_alike_and_nothing_is_no_multiple() {
+    fn winners_that_are_alike_share_and_zero_has_no_multiple() {
         let lost = [
             ("copysets", 0.0),
             ("buddies", 0.0),
