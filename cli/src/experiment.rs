@@ -14,7 +14,7 @@ use mutualstore_testnet::experiment::{self, ExperimentError, Options, Outcome, P
 use mutualstore_testnet::interrupt::OnInterrupt;
 
 use crate::output::{CliError, Screen};
-use crate::testnet::{binary, quoted};
+use crate::testnet::{quoted, run_options};
 
 const HELP: &str = "Readings are kept in OUT/EXPERIMENT/cells.jsonl as they come, and in OUT/EXPERIMENT.csv.
 After Ctrl-C or a failure the same command goes on where it ended.";
@@ -413,12 +413,10 @@ fn carry_out(
     plan: impl FnOnce(&Options) -> Result<Vec<Planned>, ExperimentError>,
 ) -> Result<(), CliError> {
     let options = Options {
-        binary: binary()?,
+        run: run_options(args.dir, args.flags)?,
         out: args.out,
-        place: args.dir,
         seed: args.seed,
         quick: args.quick,
-        flags: args.flags,
     };
     let planned = plan(&options)?;
     let kept = format!(

@@ -19,8 +19,6 @@ mod tolerance;
 mod workload;
 
 use std::collections::BTreeSet;
-use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,15 +27,12 @@ use audit::{Audit, Stock};
 use cluster::Cluster;
 use injector::FaultInjector;
 use journal::{Fate, PutJournal};
-use mutualstore_client::ClientError;
-use mutualstore_contract::exit;
 use tolerance::{FEWEST, Tolerance};
 use workload::Workload;
 
 use crate::capacities::Capacities;
-use crate::net::{self, NetError};
-use crate::spawn::Recipe;
-use crate::whole::NotWhole;
+use crate::net::{self, FleetError};
+use crate::scratch::RunOptions;
 
 pub use injector::{Fault, Tally};
 pub use inside::{Estate, Inside, ShardName};
@@ -66,8 +61,8 @@ const FLAGS: [[&str; 2]; 3] = [
 /// What to do to whom.
 #[derive(Clone, Debug)]
 pub struct ChaosOptions {
-    /// The `mutualstore` binary.
-    pub binary: PathBuf,
+    /// What every command on temporary daemons takes.
+    pub run: RunOptions,
     /// How long the network is hurt, in minutes.
     pub minutes: f64,
     /// It goes on after that until so many daemons were killed.
@@ -76,80 +71,6 @@ pub struct ChaosOptions {
     pub peers: usize,
     /// Seed of who is hurt, when and how; random when absent.
     pub seed: Option<u64>,
-    /// Where the temporary directory is made; the system's place for such when absent.
-    pub place: Option<PathBuf>,
-    /// Flags handed to every daemon.
-    pub flags: Vec<String>,
-}
-
-/// The run could not be carried to its end. No process is left.
-#[derive(Debug, thiserror::Error)]
-pub enum ChaosError {
-    /// It cannot work with these options; nothing was started.
-    #[error("{0}")]
-    Usage(String),
-    /// Daemons did not start, or one ended by itself.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// Something that must happen did not.
-    #[error("waited {} s for {what}", waited.as_secs())]
-    Late {
-        /// What was waited for.
-        what: String,
-        /// How long.
-        waited: Duration,
-    },
-    /// A daemon refused what it must not refuse.
-    #[error("waiting for {what}: {source}")]
-    Client {
-        /// What was wanted.
-        what: String,
-        /// Why not.
-        source: ClientError,
-    },
-    /// A file, process or socket of this machine.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// Any of these, after daemons ran.
-    #[error("{error}\nseed {seed}; journal and logs are kept in {}", place.display())]
-    Broken {
-        /// What happened.
-        error: Box<ChaosError>,
-        /// Seed of the run.
-        seed: u64,
-        /// Where they are.
-        place: PathBuf,
-    },
-}
-
-impl From<NotWhole> for ChaosError {
-    fn from(error: NotWhole) -> Self {
-        Self::Net(error.into())
-    }
-}
-
-impl ChaosError {
-    /// The exit code the command ends with.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => exit::USAGE,
-            Self::Net(error) => error.exit_code(),
-            Self::Late { .. } => exit::REFUSED,
-            Self::Client { source, .. } => source.exit_code(),
-            Self::Io { .. } => exit::UNEXPECTED,
-            Self::Broken { error, .. } => error.exit_code(),
-        }
-    }
-
-    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |source| Self::Io { what, source }
-    }
 }
 
 /// Runs chaos; `narrate` receives a line about each step.
@@ -157,27 +78,22 @@ pub fn run(
     options: &ChaosOptions,
     inside: &dyn Inside,
     narrate: &dyn Fn(&str),
-) -> Result<ChaosReport, ChaosError> {
+) -> Result<ChaosReport, FleetError> {
     if options.peers < FEWEST {
         let why = format!("take at least {FEWEST} peers: fewer cannot lose one and be whole again");
-        return Err(ChaosError::Usage(why));
+        return Err(FleetError::Usage(why));
     }
     if !(options.minutes > 0.0 && options.minutes <= LONGEST) {
         let why = format!("minutes must be more than 0 and at most {LONGEST}");
-        return Err(ChaosError::Usage(why));
+        return Err(FleetError::Usage(why));
     }
     let seed = options.seed.unwrap_or_else(net::random_seed);
     let capacities = Capacities::repeating((1..=3).map(|ratio| ratio * CAPACITY));
-    let mut flags: Vec<String> = FLAGS.iter().flatten().map(|&word| word.to_owned()).collect();
-    flags.extend_from_slice(&options.flags);
-    let recipe = Recipe {
-        binary: options.binary.clone(),
-        unit_bytes: capacities.smallest() / 8,
-        flags,
-        tethered: true,
-    };
+    let mut run = options.run.clone();
+    run.flags
+        .splice(0..0, FLAGS.iter().flatten().map(|&word| word.to_owned()));
     narrate(&format!("starting {} daemons", options.peers));
-    let cluster = Cluster::start_all(recipe, capacities, options.place.as_deref(), seed, options.peers)?;
+    let cluster = Cluster::start_all(&run, capacities, seed, options.peers)?;
     match carry_out(&cluster, options, seed, inside, narrate) {
         Ok(mut report) => {
             if !report.operations.violations.is_empty() {
@@ -185,7 +101,7 @@ pub fn run(
             }
             Ok(report)
         }
-        Err(error) => Err(ChaosError::Broken {
+        Err(error) => Err(FleetError::Broken {
             error: Box::new(error),
             seed,
             place: cluster.keep(),
@@ -199,11 +115,11 @@ fn carry_out(
     seed: u64,
     inside: &dyn Inside,
     narrate: &dyn Fn(&str),
-) -> Result<ChaosReport, ChaosError> {
+) -> Result<ChaosReport, FleetError> {
     let begun = Instant::now();
     cluster.whole()?;
     let journal = PutJournal::create(&cluster.dir().join("journal"));
-    let journal = journal.map_err(ChaosError::io("cannot write the journal"))?;
+    let journal = journal.map_err(FleetError::io("cannot write the journal"))?;
     let tolerance = Tolerance::of(options.peers);
     let audit = Audit::new(cluster, &journal, inside);
     let workload = Workload::new(cluster, &journal, &tolerance);
@@ -226,7 +142,7 @@ fn carry_out(
     let stock = settle(&audit, &workload)?;
     journal
         .check()
-        .map_err(ChaosError::io("cannot write the journal"))?;
+        .map_err(FleetError::io("cannot write the journal"))?;
     let count = |wanted: fn(&Fate) -> bool| journal.count(|file| wanted(&file.fate)) as u64;
     Ok(ChaosReport {
         seed,
@@ -250,7 +166,7 @@ fn carry_out(
 
 /// Deletions whose outcome is not known are asked for again, where the owner is still there. What never goes
 /// is a violation.
-fn finish_deletions(journal: &PutJournal, workload: &Workload<'_>) -> Result<(), ChaosError> {
+fn finish_deletions(journal: &PutJournal, workload: &Workload<'_>) -> Result<(), FleetError> {
     let mut last = String::new();
     let finished = workload.cluster.until("deletions to be finished", || {
         let begun = journal.all(|file| file.fate == Fate::Deleting);
@@ -269,7 +185,7 @@ fn finish_deletions(journal: &PutJournal, workload: &Workload<'_>) -> Result<(),
         })
         .then_some(())
     });
-    if let Err(ChaosError::Late { .. }) = finished {
+    if let Err(FleetError::Late { .. }) = finished {
         workload.violation(format!("a deletion cannot be finished: {last}"));
         return Ok(());
     }
@@ -277,7 +193,7 @@ fn finish_deletions(journal: &PutJournal, workload: &Workload<'_>) -> Result<(),
 }
 
 /// Waits until daemons hold exactly the shards that files have. What never goes is a violation.
-fn settle(audit: &Audit<'_>, workload: &Workload<'_>) -> Result<Stock, ChaosError> {
+fn settle(audit: &Audit<'_>, workload: &Workload<'_>) -> Result<Stock, FleetError> {
     let mut last = Stock::default();
     let fits = |stock: &Stock| {
         let (held, expected) = (stock.held.values().sum::<u64>(), stock.expected());
@@ -296,7 +212,7 @@ fn settle(audit: &Audit<'_>, workload: &Workload<'_>) -> Result<Stock, ChaosErro
     });
     match settled {
         Ok(()) => {}
-        Err(ChaosError::Late { .. }) => workload.violation(format!(
+        Err(FleetError::Late { .. }) => workload.violation(format!(
             "shards that belong to no file, or belong elsewhere, or take too much: {last}"
         )),
         Err(error) => return Err(error),

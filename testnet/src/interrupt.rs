@@ -4,8 +4,9 @@
 //! A blocking read deep inside a transfer cannot notice a flag, so the thread does the work itself. What
 //! it runs must take its own locks and must not wait for the main thread.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::io;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -77,5 +78,5 @@ fn start() -> io::Result<()> {
 }
 
 fn lock() -> MutexGuard<'static, Registry> {
-    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+    REGISTRY.lock()
 }

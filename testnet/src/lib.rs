@@ -11,6 +11,7 @@ pub mod experiment;
 pub mod interrupt;
 pub mod net;
 pub mod netns;
+pub mod parallel;
 pub mod proc;
 pub mod report;
 pub mod scratch;

@@ -21,7 +21,7 @@ use crate::spawn::{self, Fleet, Launch, Recipe};
 use crate::state::{self, Peer, StateError, Testnet};
 use crate::whole::{self, Member, NotWhole};
 
-pub use self::error::NetError;
+pub use self::error::FleetError;
 use self::starting::{JOIN_WIDTH, is_newcomer, start_each};
 pub(crate) use self::starting::{Known, known, start_all};
 
@@ -78,17 +78,17 @@ pub(crate) fn with_repair_delay(flags: &[String], delay: &str) -> Vec<String> {
 }
 
 /// Starts a new testnet in `dir` and returns when its ring is whole.
-pub fn up(dir: &Path, options: &UpOptions) -> Result<Testnet, NetError> {
+pub fn up(dir: &Path, options: &UpOptions) -> Result<Testnet, FleetError> {
     if options.peers == 0 {
-        return Err(NetError::Usage("a testnet needs at least one peer".to_owned()));
+        return Err(FleetError::Usage("a testnet needs at least one peer".to_owned()));
     }
-    fs::create_dir_all(dir).map_err(NetError::io(format!("cannot make {}", dir.display())))?;
-    let dir = fs::canonicalize(dir).map_err(NetError::io(format!("cannot find {}", dir.display())))?;
+    fs::create_dir_all(dir).map_err(FleetError::io(format!("cannot make {}", dir.display())))?;
+    let dir = fs::canonicalize(dir).map_err(FleetError::io(format!("cannot find {}", dir.display())))?;
     let _lock = state::lock(&dir)?;
     match Testnet::load(&dir) {
         Ok(_) => {
             let place = dir.display();
-            return Err(NetError::Usage(format!(
+            return Err(FleetError::Usage(format!(
                 "{place} holds a testnet already; `testnet start` or `testnet down --wipe` it first"
             )));
         }
@@ -110,11 +110,11 @@ pub fn up(dir: &Path, options: &UpOptions) -> Result<Testnet, NetError> {
 }
 
 /// Adds `count` daemons and returns when the ring is whole with them.
-pub fn add(dir: &Path, binary: &Path, count: usize) -> Result<Testnet, NetError> {
+pub fn add(dir: &Path, binary: &Path, count: usize) -> Result<Testnet, FleetError> {
     let _lock = state::lock(dir)?;
     let mut testnet = Testnet::load(dir)?;
     if testnet.alive().next().is_none() {
-        return Err(NetError::Usage(
+        return Err(FleetError::Usage(
             "no peer is alive to join; `testnet start` some first".to_owned(),
         ));
     }
@@ -127,7 +127,7 @@ pub fn add(dir: &Path, binary: &Path, count: usize) -> Result<Testnet, NetError>
 
 /// Starts dead daemons again, all dead ones when `indices` is empty, and returns when the ring of all
 /// live ones is whole.
-pub fn start(dir: &Path, binary: &Path, indices: &[usize]) -> Result<Testnet, NetError> {
+pub fn start(dir: &Path, binary: &Path, indices: &[usize]) -> Result<Testnet, FleetError> {
     let _lock = state::lock(dir)?;
     let mut testnet = Testnet::load(dir)?;
     let chosen = chosen(&testnet, indices)?;
@@ -141,7 +141,7 @@ pub fn start(dir: &Path, binary: &Path, indices: &[usize]) -> Result<Testnet, Ne
 
 /// Kills daemons with SIGKILL and returns their numbers when they are gone. With `wipe` their data is
 /// removed but for identity and network files.
-pub fn kill(dir: &Path, victims: &Victims, wipe: bool) -> Result<Vec<usize>, NetError> {
+pub fn kill(dir: &Path, victims: &Victims, wipe: bool) -> Result<Vec<usize>, FleetError> {
     let _lock = state::lock(dir)?;
     let mut testnet = Testnet::load(dir)?;
     let indices = match victims {
@@ -160,7 +160,7 @@ pub fn kill(dir: &Path, victims: &Victims, wipe: bool) -> Result<Vec<usize>, Net
         signal(peer, Signal::KILL)?;
     }
     for peer in &peers {
-        gone(peer, KILL_LIMIT).ok_or(NetError::Undead {
+        gone(peer, KILL_LIMIT).ok_or(FleetError::Undead {
             index: peer.index,
             pid: peer.pid,
         })?;
@@ -193,7 +193,7 @@ pub fn random_seed() -> u64 {
 }
 
 /// Stops all daemons, with SIGKILL those that need more than 5 s. With `wipe` the directory goes too.
-pub fn down(dir: &Path, wipe: bool) -> Result<(), NetError> {
+pub fn down(dir: &Path, wipe: bool) -> Result<(), FleetError> {
     let _lock = state::lock(dir)?;
     let mut testnet = Testnet::load(dir)?;
     for peer in testnet.alive() {
@@ -203,7 +203,7 @@ pub fn down(dir: &Path, wipe: bool) -> Result<(), NetError> {
     for peer in testnet.alive() {
         if gone(peer, deadline.saturating_duration_since(Instant::now())).is_none() {
             signal(peer, Signal::KILL)?;
-            gone(peer, KILL_LIMIT).ok_or(NetError::Undead {
+            gone(peer, KILL_LIMIT).ok_or(FleetError::Undead {
                 index: peer.index,
                 pid: peer.pid,
             })?;
@@ -212,19 +212,19 @@ pub fn down(dir: &Path, wipe: bool) -> Result<(), NetError> {
     testnet.refresh();
     testnet.save(dir)?;
     if wipe {
-        fs::remove_dir_all(dir).map_err(NetError::io(format!("cannot remove {}", dir.display())))?;
+        fs::remove_dir_all(dir).map_err(FleetError::io(format!("cannot remove {}", dir.display())))?;
     }
     Ok(())
 }
 
 /// The daemons that serve a testnet's live peers, and whether their ring is whole, are found here.
-pub fn members(testnet: &Testnet) -> Result<Vec<Member>, NetError> {
+pub fn members(testnet: &Testnet) -> Result<Vec<Member>, FleetError> {
     testnet.alive().map(member).collect()
 }
 
 /// Starts `launches` and waits for the ring of all live peers. Where a daemon that was there before does not
 /// start, those that did go on; on any other failure what was started is killed.
-fn grow(testnet: &mut Testnet, binary: &Path, launches: &[Launch]) -> Result<(), NetError> {
+fn grow(testnet: &mut Testnet, binary: &Path, launches: &[Launch]) -> Result<(), FleetError> {
     if launches.is_empty() {
         return Ok(());
     }
@@ -234,7 +234,7 @@ fn grow(testnet: &mut Testnet, binary: &Path, launches: &[Launch]) -> Result<(),
         flags: testnet.flags.clone(),
         tethered: false,
     };
-    let fleet = Fleet::new(None).map_err(NetError::io("cannot watch for Ctrl-C"))?;
+    let fleet = Fleet::new(None).map_err(FleetError::io("cannot watch for Ctrl-C"))?;
     let alive = testnet.alive().map(known).collect::<Result<_, _>>()?;
     let (started, failure) = start_each(&fleet, &recipe, launches, alive, testnet.seed);
     testnet
@@ -255,16 +255,16 @@ fn grow(testnet: &mut Testnet, binary: &Path, launches: &[Launch]) -> Result<(),
 }
 
 /// Waits until `peers` form one ring; a daemon that ends meanwhile, or that is not let in, ends the wait.
-pub(crate) fn wait_whole(fleet: &Fleet, peers: &[Peer]) -> Result<(), NetError> {
+pub(crate) fn wait_whole(fleet: &Fleet, peers: &[Peer]) -> Result<(), FleetError> {
     let members: Vec<Member> = peers.iter().map(member).collect::<Result<_, _>>()?;
     let limit =
         Duration::from_mins(1) + Duration::from_secs(2) * u32::try_from(peers.len()).unwrap_or(u32::MAX);
     let begun = Instant::now();
     let ended = || {
-        let ours = fleet.any_ended().map(NetError::from);
+        let ours = fleet.any_ended().map(FleetError::from);
         ours.or_else(|| {
             let gone = peers.iter().find(|peer| !peer.runs())?;
-            Some(NetError::from(NotWhole {
+            Some(FleetError::from(NotWhole {
                 waited: begun.elapsed(),
                 index: gone.index,
                 why: "runs no more".to_owned(),
@@ -273,19 +273,19 @@ pub(crate) fn wait_whole(fleet: &Fleet, peers: &[Peer]) -> Result<(), NetError> 
         })
     };
     whole::wait(&members, limit, ended).map_err(|error| {
-        let NetError::NotWhole { source, .. } = error else {
+        let FleetError::NotWhole { source, .. } = error else {
             return error;
         };
         if source.refused {
-            return NetError::Refused(source);
+            return FleetError::Refused(source);
         }
         let peer = peers.iter().find(|peer| peer.index == source.index);
         let log = peer.map_or_else(String::new, |peer| spawn::log_tail(&peer.data_dir));
-        NetError::NotWhole { source, log }
+        FleetError::NotWhole { source, log }
     })
 }
 
-fn member(peer: &Peer) -> Result<Member, NetError> {
+fn member(peer: &Peer) -> Result<Member, FleetError> {
     let client = Client::with_token_file(&peer.api, &peer.data_dir.join("token"))?;
     Ok(Member {
         index: peer.index,
@@ -294,29 +294,29 @@ fn member(peer: &Peer) -> Result<Member, NetError> {
     })
 }
 
-fn launches(dir: &Path, testnet: &Testnet, indices: std::ops::Range<usize>) -> Result<Vec<Launch>, NetError> {
+fn launches(
+    dir: &Path,
+    testnet: &Testnet,
+    indices: std::ops::Range<usize>,
+) -> Result<Vec<Launch>, FleetError> {
     let capacities = Capacities::repeating(testnet.capacities.iter().copied());
     let mut taken = BTreeSet::new();
     let launch = |index: usize| {
         Ok(Launch {
-            index,
-            data_dir: dir.join(index.to_string()),
-            capacity_bytes: capacities.of(index),
             api_port: api_port(testnet.api_base, index)?,
             listen_port: spawn::free_port(&mut taken),
-            join: Vec::new(),
-            flags: Vec::new(),
+            ..Launch::new(index, dir.join(index.to_string()), capacities.of(index))
         })
     };
     indices.map(launch).collect()
 }
 
-fn api_port(base: Option<u16>, index: usize) -> Result<u16, NetError> {
+fn api_port(base: Option<u16>, index: usize) -> Result<u16, FleetError> {
     let Some(base) = base else { return Ok(0) };
     u16::try_from(index)
         .ok()
         .and_then(|index| base.checked_add(index))
-        .ok_or_else(|| NetError::Usage(format!("API port {base} + {index} is beyond 65535")))
+        .ok_or_else(|| FleetError::Usage(format!("API port {base} + {index} is beyond 65535")))
 }
 
 /// A daemon knows its ring from its address book; addresses are given all the same, for a wiped one. Dead
@@ -330,22 +330,18 @@ fn relaunch(testnet: &Testnet, peer: &Peer) -> Launch {
     let alive: Vec<&Peer> = others.iter().copied().filter(|other| other.alive).collect();
     let pool = if alive.is_empty() { others } else { alive };
     let mut rng = ChaCha8Rng::seed_from_u64(testnet.seed.wrapping_add(peer.index as u64));
+    let join = pool
+        .sample(&mut rng, JOIN_WIDTH)
+        .map(|other| other.listen.clone());
     Launch {
-        index: peer.index,
-        data_dir: peer.data_dir.clone(),
-        capacity_bytes: peer.capacity_bytes,
         api_port: api_port(testnet.api_base, peer.index).unwrap_or(0),
-        listen_port: 0,
-        join: pool
-            .sample(&mut rng, JOIN_WIDTH)
-            .map(|other| other.listen.clone())
-            .collect(),
-        flags: Vec::new(),
+        join: join.collect(),
+        ..Launch::new(peer.index, peer.data_dir.clone(), peer.capacity_bytes)
     }
 }
 
 /// The peers with these numbers, all when none is given.
-fn chosen<'a>(testnet: &'a Testnet, indices: &[usize]) -> Result<Vec<&'a Peer>, NetError> {
+fn chosen<'a>(testnet: &'a Testnet, indices: &[usize]) -> Result<Vec<&'a Peer>, FleetError> {
     if indices.is_empty() {
         return Ok(testnet.peers.iter().collect());
     }
@@ -355,15 +351,15 @@ fn chosen<'a>(testnet: &'a Testnet, indices: &[usize]) -> Result<Vec<&'a Peer>, 
             .peers
             .iter()
             .find(|peer| peer.index == index)
-            .ok_or_else(|| NetError::Usage(format!("this testnet has no peer {index}")))
+            .ok_or_else(|| FleetError::Usage(format!("this testnet has no peer {index}")))
     };
     unique.into_iter().map(find).collect()
 }
 
 /// `count` of `alive`, in ascending order.
-pub(crate) fn draw(alive: &[usize], count: usize, seed: u64) -> Result<Vec<usize>, NetError> {
+pub(crate) fn draw(alive: &[usize], count: usize, seed: u64) -> Result<Vec<usize>, FleetError> {
     if count > alive.len() {
-        return Err(NetError::Usage(format!(
+        return Err(FleetError::Usage(format!(
             "only {} peers are alive, not {count}",
             alive.len()
         )));
@@ -382,11 +378,11 @@ pub fn pick<T: Copy + Ord>(from: &[T], count: usize, seed: u64) -> Vec<T> {
     drawn
 }
 
-fn signal(peer: &Peer, signal: Signal) -> Result<(), NetError> {
+fn signal(peer: &Peer, signal: Signal) -> Result<(), FleetError> {
     let pid = i32::try_from(peer.pid).ok().and_then(Pid::from_raw);
     match pid.map_or(Err(rustix::io::Errno::SRCH), |pid| kill_process(pid, signal)) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(error) => Err(NetError::io(format!("cannot signal process {}", peer.pid))(
+        Err(error) => Err(FleetError::io(format!("cannot signal process {}", peer.pid))(
             error.into(),
         )),
     }
@@ -405,7 +401,7 @@ fn gone(peer: &Peer, limit: Duration) -> Option<()> {
 }
 
 /// Removes all that a daemon stored; it remains who it was.
-pub(crate) fn empty(data_dir: &Path) -> Result<(), NetError> {
+pub(crate) fn empty(data_dir: &Path) -> Result<(), FleetError> {
     let wipe = || -> io::Result<()> {
         for entry in fs::read_dir(data_dir)? {
             let entry = entry?;
@@ -420,7 +416,7 @@ pub(crate) fn empty(data_dir: &Path) -> Result<(), NetError> {
         }
         Ok(())
     };
-    wipe().map_err(NetError::io(format!("cannot empty {}", data_dir.display())))
+    wipe().map_err(FleetError::io(format!("cannot empty {}", data_dir.display())))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use mutualstore_client::Client;
 use tempfile::TempDir;
 
 use crate::capacities::Capacities;
-use crate::net::{self, NetError};
+use crate::net::{self, FleetError};
 use crate::proc;
 use crate::spawn::{self, Fleet, Launch, Recipe, SpawnError};
 use crate::state::Peer;
@@ -19,23 +19,35 @@ const QUIET: f64 = 0.05;
 const QUIET_WINDOW: Duration = Duration::from_millis(500);
 const QUIET_LIMIT: Duration = Duration::from_secs(15);
 
-/// What a temporary testnet consists of.
-#[derive(Clone, Debug)]
-pub struct ScratchOptions {
+/// What every command on temporary daemons takes.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
     /// The `mutualstore` binary.
     pub binary: PathBuf,
-    /// Number of daemons.
-    pub peers: usize,
-    /// Their capacities.
-    pub capacities: Capacities,
-    /// Where the temporary directory is made; the system's place for such when absent.
+    /// Where temporary directories are made; the system's place for such when absent.
     pub place: Option<PathBuf>,
-    /// Beginning of the temporary directory's name.
-    pub prefix: &'static str,
-    /// Seed of the choices made.
-    pub seed: u64,
     /// Flags handed to every daemon.
     pub flags: Vec<String>,
+}
+
+impl RunOptions {
+    /// The same with a repair delay fit for a testnet, unless the flags name one themselves.
+    pub(crate) fn with_repair_delay(&self) -> Self {
+        Self {
+            flags: net::with_repair_delay(&self.flags, "2s"),
+            ..self.clone()
+        }
+    }
+
+    /// How daemons are started that end with this process; capacities are counted in units.
+    pub(crate) fn recipe(&self, unit_bytes: u64) -> Recipe {
+        Recipe {
+            binary: self.binary.clone(),
+            unit_bytes: unit_bytes.max(1),
+            flags: self.flags.clone(),
+            tethered: true,
+        }
+    }
 }
 
 /// A running temporary testnet; dropping it kills the daemons, then removes their directory.
@@ -52,55 +64,45 @@ pub struct Scratch {
 
 impl Scratch {
     /// Starts the daemons and returns when their ring is whole.
-    pub fn up(options: &ScratchOptions) -> Result<Self, NetError> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(options.prefix);
-        let dir = match &options.place {
-            Some(place) => builder.tempdir_in(place),
-            None => builder.tempdir(),
-        };
-        let dir =
-            dir.map_err(|error| NetError::Usage(format!("cannot make a temporary directory: {error}")))?;
-        let fleet =
-            Fleet::new(Some(dir.path().to_owned())).map_err(NetError::io("cannot watch for Ctrl-C"))?;
-        let recipe = Recipe {
-            binary: options.binary.clone(),
-            unit_bytes: (options.capacities.smallest() / 8).max(1),
-            flags: options.flags.clone(),
-            tethered: true,
-        };
+    pub fn up(
+        run: &RunOptions,
+        prefix: &str,
+        peers: usize,
+        capacities: Capacities,
+        seed: u64,
+    ) -> Result<Self, FleetError> {
+        let dir = temporary(run.place.as_deref(), prefix)?;
         let mut scratch = Self {
-            fleet,
+            fleet: Fleet::in_directory(dir.path())?,
             peers: Vec::new(),
             dir,
-            recipe,
-            capacities: options.capacities.clone(),
-            seed: options.seed,
+            recipe: run.recipe(capacities.smallest() / 8),
+            capacities,
+            seed,
         };
-        scratch.enter(options.peers)?;
+        scratch.enter(peers)?;
         scratch.wait_whole()?;
         Ok(scratch)
     }
 
     /// Starts `count` newcomers and returns their numbers when they serve; [`Self::wait_whole`] waits for the
     /// ring.
-    pub fn enter(&mut self, count: usize) -> Result<Vec<usize>, NetError> {
+    pub fn enter(&mut self, count: usize) -> Result<Vec<usize>, FleetError> {
         self.enter_with(count, &[])
     }
 
     /// Like [`Self::enter`], with flags for these newcomers alone.
-    pub fn enter_with(&mut self, count: usize, flags: &[String]) -> Result<Vec<usize>, NetError> {
+    pub fn enter_with(&mut self, count: usize, flags: &[String]) -> Result<Vec<usize>, FleetError> {
         let next = self.peers.iter().map(|peer| peer.index + 1).max().unwrap_or(0);
         let numbers: Vec<usize> = (next..next + count).collect();
         let mut taken = BTreeSet::new();
-        let launch = |index: &usize| Launch {
-            index: *index,
-            data_dir: self.dir.path().join(index.to_string()),
-            capacity_bytes: self.capacities.of(*index),
-            api_port: 0,
-            listen_port: spawn::free_port(&mut taken),
-            join: Vec::new(),
-            flags: flags.to_vec(),
+        let launch = |index: &usize| {
+            let data_dir = self.dir.path().join(index.to_string());
+            Launch {
+                listen_port: spawn::free_port(&mut taken),
+                flags: flags.to_vec(),
+                ..Launch::new(*index, data_dir, self.capacities.of(*index))
+            }
         };
         let launches: Vec<Launch> = numbers.iter().map(launch).collect();
         self.launch(&launches)?;
@@ -108,22 +110,14 @@ impl Scratch {
     }
 
     /// Starts those of these peers that do not run, with what is on their disks, and returns when they serve.
-    pub fn restart(&mut self, numbers: &[usize]) -> Result<(), NetError> {
+    pub fn restart(&mut self, numbers: &[usize]) -> Result<(), FleetError> {
         let dead = |peer: &&Peer| !peer.alive && numbers.contains(&peer.index);
-        let launch = |peer: &Peer| Launch {
-            index: peer.index,
-            data_dir: peer.data_dir.clone(),
-            capacity_bytes: peer.capacity_bytes,
-            api_port: 0,
-            listen_port: 0,
-            join: Vec::new(),
-            flags: Vec::new(),
-        };
+        let launch = |peer: &Peer| Launch::new(peer.index, peer.data_dir.clone(), peer.capacity_bytes);
         let launches: Vec<Launch> = self.peers.iter().filter(dead).map(launch).collect();
         self.launch(&launches)
     }
 
-    fn launch(&mut self, launches: &[Launch]) -> Result<(), NetError> {
+    fn launch(&mut self, launches: &[Launch]) -> Result<(), FleetError> {
         let known = self.peers.iter().filter(|peer| peer.alive);
         let known = known.map(net::known).collect::<Result<_, _>>()?;
         let started = net::start_all(&self.fleet, &self.recipe, launches, known, self.seed)?;
@@ -135,7 +129,7 @@ impl Scratch {
     }
 
     /// Waits until the peers that were not killed form one ring.
-    pub fn wait_whole(&self) -> Result<(), NetError> {
+    pub fn wait_whole(&self) -> Result<(), FleetError> {
         let alive: Vec<Peer> = self.peers.iter().filter(|peer| peer.alive).cloned().collect();
         net::wait_whole(&self.fleet, &alive)
     }
@@ -160,9 +154,9 @@ impl Scratch {
     }
 
     /// The API of a peer.
-    pub fn client(&self, index: usize) -> Result<Client, NetError> {
+    pub fn client(&self, index: usize) -> Result<Client, FleetError> {
         let peer = self.peers.iter().find(|peer| peer.index == index);
-        let peer = peer.ok_or_else(|| NetError::Usage(format!("there is no peer {index}")))?;
+        let peer = peer.ok_or_else(|| FleetError::Usage(format!("there is no peer {index}")))?;
         Ok(Client::with_token_file(&peer.api, &peer.data_dir.join("token"))?)
     }
 
@@ -185,7 +179,7 @@ impl Scratch {
     }
 
     /// CPU time that the live daemons have used so far. Fails when one is gone by itself.
-    pub fn cpu_time(&self) -> Result<Duration, NetError> {
+    pub fn cpu_time(&self) -> Result<Duration, FleetError> {
         let time = |(_, pid)| proc::cpu_time(pid).unwrap_or_default();
         let sum = self.pids().into_iter().map(time).sum();
         match self.any_ended() {
@@ -202,7 +196,7 @@ impl Scratch {
 
     /// Waits until the daemons have done what was left behind, so that it is not counted to what follows; not
     /// for ever.
-    pub fn settle(&self) -> Result<(), NetError> {
+    pub fn settle(&self) -> Result<(), FleetError> {
         let begun = Instant::now();
         let mut before = self.cpu_time()?;
         loop {
@@ -217,7 +211,7 @@ impl Scratch {
     }
 
     /// Fails once Ctrl-C or a signal takes the daemons down: what is seen of them then means nothing.
-    pub fn interrupted(&self) -> Result<(), NetError> {
+    pub fn interrupted(&self) -> Result<(), FleetError> {
         if self.fleet.is_closed() {
             return Err(SpawnError::Closed.into());
         }
@@ -233,4 +227,11 @@ impl Scratch {
     pub fn any_ended(&self) -> Option<spawn::SpawnError> {
         self.fleet.any_ended()
     }
+}
+/// A temporary directory in `place`, or where the system has such.
+pub(crate) fn temporary(place: Option<&Path>, prefix: &str) -> Result<TempDir, FleetError> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    let dir = place.map_or_else(|| builder.tempdir(), |place| builder.tempdir_in(place));
+    dir.map_err(|error| FleetError::Usage(format!("cannot make a temporary directory: {error}")))
 }

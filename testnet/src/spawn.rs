@@ -5,6 +5,7 @@
 //! closes, so even SIGKILL of this process leaves none behind. The environment's `MUTUALSTORE_*` is kept
 //! from them: it describes a daemon to talk to, not the ones to start.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::interrupt::OnInterrupt;
+use crate::net::FleetError;
 
 /// Pause between two looks at something another process does.
 pub(crate) const POLL: Duration = Duration::from_millis(25);
@@ -67,6 +69,21 @@ pub struct Launch {
     pub join: Vec<String>,
     /// Further flags of this daemon alone.
     pub flags: Vec<String>,
+}
+
+impl Launch {
+    /// One on any free ports that joins nobody.
+    pub fn new(index: usize, data_dir: PathBuf, capacity_bytes: u64) -> Self {
+        Self {
+            index,
+            data_dir,
+            capacity_bytes,
+            api_port: 0,
+            listen_port: 0,
+            join: Vec::new(),
+            flags: Vec::new(),
+        }
+    }
 }
 
 /// A daemon did not come up. Others of the fleet are not affected.
@@ -316,6 +333,11 @@ impl Fleet {
         })
     }
 
+    /// No daemons yet, in a directory that goes with them on Ctrl-C.
+    pub(crate) fn in_directory(scratch: &Path) -> Result<Self, FleetError> {
+        Self::new(Some(scratch.to_owned())).map_err(FleetError::io("cannot watch for Ctrl-C"))
+    }
+
     /// Starts a daemon and waits until it serves its API, joined or not.
     pub fn start(&self, recipe: &Recipe, launch: &Launch) -> Result<DaemonFile, SpawnError> {
         let pid = self.spawn(recipe, launch)?;
@@ -443,7 +465,7 @@ impl Drop for Fleet {
 }
 
 fn lock(roster: &Mutex<Roster>) -> MutexGuard<'_, Roster> {
-    roster.lock().unwrap_or_else(PoisonError::into_inner)
+    roster.lock()
 }
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ pub struct Custody {
 struct Schedule {
     /// The moment of the last call.
     now: Time,
-    /// The ring was settled then.
+    /// The ring has been settled. A ring that is not settled any more does not put custody to rest.
     settled: bool,
     /// When an unsettled ring is looked at again.
     recheck: Time,
@@ -260,10 +260,9 @@ impl Custody {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time, ring: &impl Membership) {
         self.schedule.now = now;
-        let settled = ring.is_settled();
-        let joined = settled && !self.schedule.settled;
-        self.schedule.settled = settled;
-        if !settled {
+        let joined = ring.is_settled() && !self.schedule.settled;
+        self.schedule.settled |= joined;
+        if !self.schedule.settled {
             self.schedule.recheck = now + self.config.exchange_dirty;
             return;
         }

@@ -1,24 +1,25 @@
 //! What the network is held to: every acknowledged file whole, every deleted one gone, every shard accounted
 //! for.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use mutualstore_client::Client;
 use mutualstore_contract::exit;
 use mutualstore_contract::reply::{FileStat, Health, StripeStat};
 
-use super::ChaosError;
 use super::cluster::Cluster;
 use super::inside::{Estate, Inside, ShardName};
 use super::journal::{AckedFile, Fate, PutJournal};
 use super::workload::{Workload, is_wrong, read};
+use crate::net::FleetError;
+use crate::parallel::each;
 
 /// Questions asked at the same time.
 const WIDTH: usize = 4;
@@ -91,7 +92,7 @@ impl<'a> Audit<'a> {
     }
 
     /// Waits until every file that was acknowledged before now has all its shards on live peers.
-    pub(super) fn wait_safe(&self) -> Result<(), ChaosError> {
+    pub(super) fn wait_safe(&self) -> Result<(), FleetError> {
         let mut left = self.journal.all(|file| file.fate == Fate::Stored);
         let mut worst = String::new();
         let safe = self.cluster.until("every file to be safe", || {
@@ -107,20 +108,20 @@ impl<'a> Audit<'a> {
             left.is_empty().then_some(())
         });
         safe.map_err(|error| {
-            let ChaosError::Late { what, waited } = error else {
+            let FleetError::Late { what, waited } = error else {
                 return error;
             };
             let what = format!("{what} ({} are not: {worst})", left.len());
-            ChaosError::Late { what, waited }
+            FleetError::Late { what, waited }
         })
     }
 
     /// Takes note of what a daemon knew that ended for good.
-    pub(super) fn inherit(&self, number: usize) -> Result<(), ChaosError> {
+    pub(super) fn inherit(&self, number: usize) -> Result<(), FleetError> {
         let dir = self.cluster.data_dir(number).unwrap_or_default();
         let left = self.inside.estate(&dir);
-        let left = left.map_err(ChaosError::io(format!("cannot read what peer {number} left")))?;
-        let mut estate = self.estate.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = left.map_err(FleetError::io(format!("cannot read what peer {number} left")))?;
+        let mut estate = self.estate.lock();
         estate.links.extend(left.links);
         estate.stripes.extend(left.stripes);
         Ok(())
@@ -141,8 +142,7 @@ impl<'a> Audit<'a> {
 
     /// Compares the shards that daemons hold with those that files have; what is left over may still go.
     pub(super) fn stock(&self) -> Option<Stock> {
-        let Estate { mut links, stripes } =
-            self.estate.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Estate { mut links, stripes } = self.estate.lock().clone();
         for (_, client) in self.cluster.serving() {
             links.extend(
                 client
@@ -196,23 +196,11 @@ impl<'a> Audit<'a> {
         question: impl Fn(&Client, &T) -> U + Sync,
     ) -> Vec<(T, U)> {
         let serving = self.cluster.serving();
-        let question = &question;
-        let work = |start: usize| {
-            let mine = items.iter().enumerate().skip(start).step_by(WIDTH);
-            mine.filter_map(|(place, item)| {
-                let (_, client) = serving.get((place + start) % serving.len().max(1))?;
-                Some((item.clone(), question(client, item)))
-            })
-            .collect::<Vec<_>>()
-        };
-        let work = &work;
-        thread::scope(|scope| {
-            let threads: Vec<_> = (0..WIDTH).map(|start| scope.spawn(move || work(start))).collect();
-            let answers = threads.into_iter().map(thread::ScopedJoinHandle::join);
-            answers
-                .flat_map(|answer| answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        })
+        let Ok(asked) = each::<_, _, Infallible>(items, WIDTH, |place, item| {
+            let client = serving.get(place % serving.len().max(1));
+            Ok(client.map(|(_, client)| (item.clone(), question(client, item))))
+        });
+        asked.into_iter().flatten().collect()
     }
 }
 

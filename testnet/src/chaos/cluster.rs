@@ -1,9 +1,9 @@
 //! The daemons of a chaos run, each behind a proxy, some on a disk of their own: what can be done to them.
 
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use rand_chacha::ChaCha8Rng;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::ChaosError;
 use super::disk::Disk;
 use super::proxy::{NetworkFault, Passed, Proxies, Proxy};
 use crate::capacities::Capacities;
-use crate::net::{self, Known, NetError};
+use crate::net::{self, FleetError, Known};
+use crate::scratch::{RunOptions, temporary};
 use crate::spawn::{self, Fleet, Launch, Recipe};
 use crate::whole::{self, Member};
 
@@ -60,26 +60,18 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Starts `count` daemons.
     pub(super) fn start_all(
-        recipe: Recipe,
+        run: &RunOptions,
         capacities: Capacities,
-        place: Option<&Path>,
         seed: u64,
         count: usize,
-    ) -> Result<Self, ChaosError> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("mutualstore-chaos-");
-        let dir = match place {
-            Some(place) => builder.tempdir_in(place),
-            None => builder.tempdir(),
-        };
-        let dir = dir.map_err(ChaosError::io("cannot make a temporary directory"))?;
-        let scratch = Some(dir.path().to_owned());
+    ) -> Result<Self, FleetError> {
+        let dir = temporary(run.place.as_deref(), "mutualstore-chaos-")?;
         let cluster = Self {
-            fleet: Fleet::new(scratch).map_err(ChaosError::io("cannot watch for Ctrl-C"))?,
+            fleet: Fleet::in_directory(dir.path())?,
             daemons: RwLock::default(),
             dir,
-            proxies: Proxies::start().map_err(ChaosError::io("cannot start the proxies"))?,
-            recipe,
+            proxies: Proxies::start().map_err(FleetError::io("cannot start the proxies"))?,
+            recipe: run.recipe(capacities.smallest() / 8),
             capacities,
             seed,
         };
@@ -88,7 +80,7 @@ impl Cluster {
     }
 
     /// Adds `count` daemons and returns their numbers once they joined.
-    pub(super) fn enter(&self, count: usize) -> Result<Vec<usize>, ChaosError> {
+    pub(super) fn enter(&self, count: usize) -> Result<Vec<usize>, FleetError> {
         let mut numbers = Vec::new();
         for _ in 0..count {
             let number = self.daemons().len();
@@ -100,13 +92,13 @@ impl Cluster {
         Ok(numbers)
     }
 
-    fn daemon(&self, index: usize) -> Result<Daemon, ChaosError> {
+    fn daemon(&self, index: usize) -> Result<Daemon, FleetError> {
         let capacity_bytes = self.capacities.of(index);
         let mut data_dir = self.dir.path().join(index.to_string());
         let disk = if index % DISK_EVERY == 1 && has_disks() {
             let made =
                 fs::create_dir(&data_dir).and_then(|()| Disk::make(&data_dir, capacity_bytes + DISK_SPARE));
-            let disk = made.map_err(ChaosError::io("cannot make a disk in memory"))?;
+            let disk = made.map_err(FleetError::io("cannot make a disk in memory"))?;
             data_dir = disk.path().join("data");
             Some(disk)
         } else {
@@ -121,17 +113,13 @@ impl Cluster {
         let proxy = self
             .proxies
             .open(port)
-            .map_err(ChaosError::io("cannot open a proxy"))?;
+            .map_err(FleetError::io("cannot open a proxy"))?;
         let announced = format!("/ip4/127.0.0.1/tcp/{}", proxy.port());
         Ok(Daemon {
             launch: Launch {
-                index,
-                data_dir,
-                capacity_bytes,
-                api_port: 0,
                 listen_port: port,
-                join: Vec::new(),
                 flags: vec!["--announce".to_owned(), announced],
+                ..Launch::new(index, data_dir, capacity_bytes)
             },
             proxy,
             disk,
@@ -142,7 +130,7 @@ impl Cluster {
     }
 
     /// Starts daemons that do not run, all at once, and returns when each has joined.
-    pub(super) fn start(&self, numbers: &[usize]) -> Result<(), ChaosError> {
+    pub(super) fn start(&self, numbers: &[usize]) -> Result<(), FleetError> {
         let launches: Vec<Launch> = numbers.iter().filter_map(|number| self.launch(*number)).collect();
         let serving = {
             let daemons = self.daemons();
@@ -157,7 +145,7 @@ impl Cluster {
         let started = net::start_all(&self.fleet, &self.recipe, &launches, serving, self.seed)?;
         for peer in started {
             let client = Client::with_token_file(&peer.api, &peer.data_dir.join("token"));
-            let client = client.map_err(NetError::from)?;
+            let client = client.map_err(FleetError::from)?;
             self.with(peer.index, |daemon| {
                 daemon.peer = peer.peer;
                 daemon.client = Some(client);
@@ -191,7 +179,7 @@ impl Cluster {
         Some(launch)
     }
 
-    fn joined(&self, number: usize) -> Result<(), ChaosError> {
+    fn joined(&self, number: usize) -> Result<(), FleetError> {
         let alone = self.members().len() == 1;
         self.until(&format!("peer {number} to join"), || {
             let status = self.client(number)?.status().ok()?.body;
@@ -200,7 +188,7 @@ impl Cluster {
     }
 
     /// Asks `done` again and again. A daemon that ends meanwhile by itself ends the wait.
-    pub(super) fn until<T>(&self, what: &str, mut done: impl FnMut() -> Option<T>) -> Result<T, ChaosError> {
+    pub(super) fn until<T>(&self, what: &str, mut done: impl FnMut() -> Option<T>) -> Result<T, FleetError> {
         let begun = Instant::now();
         loop {
             if let Some(outcome) = done() {
@@ -208,7 +196,7 @@ impl Cluster {
             }
             self.check()?;
             if begun.elapsed() > LIMIT {
-                return Err(ChaosError::Late {
+                return Err(FleetError::Late {
                     what: what.to_owned(),
                     waited: begun.elapsed(),
                 });
@@ -218,12 +206,12 @@ impl Cluster {
     }
 
     /// Fails when a daemon ended by itself or the run is being interrupted.
-    pub(super) fn check(&self) -> Result<(), ChaosError> {
+    pub(super) fn check(&self) -> Result<(), FleetError> {
         if let Some(error) = self.fleet.any_ended() {
-            return Err(NetError::from(error).into());
+            return Err(error.into());
         }
         if self.fleet.is_closed() {
-            return Err(NetError::from(spawn::SpawnError::Closed).into());
+            return Err(FleetError::from(spawn::SpawnError::Closed).into());
         }
         Ok(())
     }
@@ -235,49 +223,49 @@ impl Cluster {
     }
 
     /// SIGTERM; returns when the process has ended.
-    pub(super) fn stop(&self, number: usize) -> Result<(), ChaosError> {
+    pub(super) fn stop(&self, number: usize) -> Result<(), FleetError> {
         self.take_offline(number);
         self.signal(number, Signal::TERM)?;
         self.ended(number)
     }
 
     /// SIGSTOP: it keeps its connections and answers nothing.
-    pub(super) fn pause(&self, number: usize) -> Result<Option<Client>, ChaosError> {
+    pub(super) fn pause(&self, number: usize) -> Result<Option<Client>, FleetError> {
         let client = self.take_offline(number);
         self.signal(number, Signal::STOP)?;
         Ok(client)
     }
 
     /// SIGCONT.
-    pub(super) fn resume(&self, number: usize, client: Option<Client>) -> Result<(), ChaosError> {
+    pub(super) fn resume(&self, number: usize, client: Option<Client>) -> Result<(), FleetError> {
         self.signal(number, Signal::CONT)?;
         self.with(number, |daemon| daemon.client = client);
         self.joined(number)
     }
 
     /// Waits for the end of a daemon that said it would leave.
-    pub(super) fn departed(&self, number: usize) -> Result<(), ChaosError> {
+    pub(super) fn departed(&self, number: usize) -> Result<(), FleetError> {
         self.take_offline(number);
         self.ended(number)?;
         self.with(number, |daemon| daemon.departed = true);
         Ok(())
     }
 
-    fn ended(&self, number: usize) -> Result<(), ChaosError> {
+    fn ended(&self, number: usize) -> Result<(), FleetError> {
         let Some(status) = self.fleet.end(number, LIMIT) else {
             let what = format!("peer {number} to end");
-            return Err(ChaosError::Late { what, waited: LIMIT });
+            return Err(FleetError::Late { what, waited: LIMIT });
         };
         if status.success() {
             return Ok(());
         }
         let log = self.with(number, |daemon| spawn::log_tail(&daemon.launch.data_dir));
         let (index, log) = (number, log.unwrap_or_default());
-        Err(NetError::from(spawn::SpawnError::Exited { index, status, log }).into())
+        Err(FleetError::from(spawn::SpawnError::Exited { index, status, log }).into())
     }
 
     /// Removes all that a daemon stored which was killed.
-    pub(super) fn wipe(&self, number: usize) -> Result<(), ChaosError> {
+    pub(super) fn wipe(&self, number: usize) -> Result<(), FleetError> {
         let dir = self.data_dir(number);
         Ok(dir.map_or(Ok(()), |dir| net::empty(&dir))?)
     }
@@ -287,13 +275,13 @@ impl Cluster {
     }
 
     /// Fills a daemon's disk, or frees it. Nothing happens to those that share one.
-    pub(super) fn fill_disk(&self, number: usize, full: bool) -> Result<(), ChaosError> {
+    pub(super) fn fill_disk(&self, number: usize, full: bool) -> Result<(), FleetError> {
         let daemons = self.daemons();
         let Some(disk) = daemons.get(number).and_then(|daemon| daemon.disk.as_ref()) else {
             return Ok(());
         };
         let done = if full { disk.fill() } else { disk.free() };
-        done.map_err(ChaosError::io("cannot fill or free a disk"))
+        done.map_err(FleetError::io("cannot fill or free a disk"))
     }
 
     pub(super) fn has_disk(&self, number: usize) -> bool {
@@ -333,7 +321,7 @@ impl Cluster {
     }
 
     /// Waits until all members form one ring.
-    pub(super) fn whole(&self) -> Result<(), ChaosError> {
+    pub(super) fn whole(&self) -> Result<(), FleetError> {
         let members: Vec<Member> = {
             let daemons = self.daemons();
             let member = |daemon: &Daemon| {
@@ -345,7 +333,7 @@ impl Cluster {
             };
             daemons.iter().filter_map(member).collect()
         };
-        let ended = || self.fleet.any_ended().map(NetError::from);
+        let ended = || self.fleet.any_ended().map(FleetError::from);
         Ok(whole::wait(&members, LIMIT, ended)?)
     }
 
@@ -371,9 +359,9 @@ impl Cluster {
         self.dir.path()
     }
 
-    fn signal(&self, number: usize, signal: Signal) -> Result<(), ChaosError> {
+    fn signal(&self, number: usize, signal: Signal) -> Result<(), FleetError> {
         let sent = self.fleet.signal(number, signal);
-        sent.map_err(ChaosError::io(format!("cannot signal peer {number}")))
+        sent.map_err(FleetError::io(format!("cannot signal peer {number}")))
     }
 
     /// Nobody asks it any more.
@@ -386,11 +374,11 @@ impl Cluster {
     }
 
     fn daemons(&self) -> RwLockReadGuard<'_, Vec<Daemon>> {
-        self.daemons.read().unwrap_or_else(PoisonError::into_inner)
+        self.daemons.read()
     }
 
     fn daemons_mut(&self) -> RwLockWriteGuard<'_, Vec<Daemon>> {
-        self.daemons.write().unwrap_or_else(PoisonError::into_inner)
+        self.daemons.write()
     }
 }
 

@@ -3,9 +3,9 @@
 //! leaves for good, everybody is well and every file has all its shards, and afterwards the round ends only
 //! when it has them again: so what is lost is lost by the network, not by a killer without measure.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,13 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::ChaosError;
 use super::audit::Audit;
 use super::cluster::{Cluster, LIMIT, has_disks};
 use super::inside::Inside;
 use super::proxy::NetworkFault;
 use super::tolerance::Tolerance;
+use crate::net::FleetError;
+use crate::parallel::each;
 use crate::spawn::POLL;
 
 /// Kills of each victim in a storm.
@@ -63,21 +64,13 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
-        Self::Kill,
-        Self::KillAll,
-        Self::Restart,
-        Self::Pause,
-        Self::Cut,
-        Self::Slow,
-        Self::Stall,
-        Self::Garble,
-        Self::FillDisk,
-        Self::WipeDisk,
-        Self::Corrupt,
-        Self::Add,
-        Self::Drain,
-    ];
+    pub const ALL: [Self; 13] = {
+        use Fault::WipeDisk;
+        use Fault::{Add, Corrupt, Cut, Drain, FillDisk, Garble, Kill, KillAll, Pause, Restart, Slow, Stall};
+        [
+            Kill, KillAll, Restart, Pause, Cut, Slow, Stall, Garble, FillDisk, WipeDisk, Corrupt, Add, Drain,
+        ]
+    };
 
     /// What is done, in a few words.
     pub fn as_str(self) -> &'static str {
@@ -131,33 +124,17 @@ enum Round {
 }
 
 /// The order of a cycle is drawn; then the next one begins.
-const CYCLE: [Round; 13] = [
-    Round::Blips,
-    Round::Blips,
-    Round::Blips,
-    Round::Blips,
-    Round::Blips,
-    Round::Storm,
-    Round::Storm,
-    Round::KillAll,
-    Round::Wipe,
-    Round::Corrupt,
-    Round::Add,
-    Round::Drain,
-    Round::Storm,
-];
+const CYCLE: [Round; 13] = {
+    use Round::{Add, Blips, Corrupt, Drain, KillAll, Storm, Wipe};
+    [
+        Blips, Blips, Blips, Blips, Blips, Storm, Storm, KillAll, Wipe, Corrupt, Add, Drain, Storm,
+    ]
+};
 
-const BLIPS: [Fault; 9] = [
-    Fault::Kill,
-    Fault::Kill,
-    Fault::Restart,
-    Fault::Pause,
-    Fault::Cut,
-    Fault::Slow,
-    Fault::Stall,
-    Fault::Garble,
-    Fault::FillDisk,
-];
+const BLIPS: [Fault; 9] = {
+    use Fault::{Cut, FillDisk, Garble, Kill, Pause, Restart, Slow, Stall};
+    [Kill, Kill, Restart, Pause, Cut, Slow, Stall, Garble, FillDisk]
+};
 
 /// Hands out what it was given in a random order, again and again.
 #[derive(Debug)]
@@ -219,7 +196,7 @@ impl<'a> FaultInjector<'a> {
         deadline: Instant,
         kills: u64,
         narrate: &dyn Fn(&str),
-    ) -> Result<(), ChaosError> {
+    ) -> Result<(), FleetError> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut rounds = Deck::new(&CYCLE);
         let mut blips = Deck::new(&BLIPS);
@@ -242,7 +219,7 @@ impl<'a> FaultInjector<'a> {
         self.tallies().values().map(|tally| tally.kills).sum()
     }
 
-    fn play(&self, round: Round, blips: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
+    fn play(&self, round: Round, blips: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
         match round {
             Round::Blips => self.blips(blips, rng),
             Round::Storm => self.storm(rng),
@@ -258,7 +235,7 @@ impl<'a> FaultInjector<'a> {
         self.cluster.members().sample(rng, count).copied().collect()
     }
 
-    fn blips(&self, deck: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
+    fn blips(&self, deck: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
         let mut chosen: Vec<(usize, Fault, Duration)> = Vec::new();
         for victim in self.victims(self.tolerance.hurt, rng) {
             let Some(fault) = deck.draw(rng) else { break };
@@ -286,7 +263,7 @@ impl<'a> FaultInjector<'a> {
     }
 
     /// One fault from its beginning to the peer's recovery.
-    fn blip(&self, victim: usize, fault: Fault, length: Duration) -> Result<(), ChaosError> {
+    fn blip(&self, victim: usize, fault: Fault, length: Duration) -> Result<(), FleetError> {
         self.note(fault, |tally| tally.injected += 1);
         let cluster = self.cluster;
         match fault {
@@ -329,7 +306,7 @@ impl<'a> FaultInjector<'a> {
         self.cluster.network_fault(victim, NetworkFault::Clear);
     }
 
-    fn storm(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
+    fn storm(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
         for _ in 0..STORM {
             let chosen: Vec<(usize, Duration)> = self
                 .victims(self.tolerance.hurt, rng)
@@ -343,7 +320,7 @@ impl<'a> FaultInjector<'a> {
         Ok(())
     }
 
-    fn kill_all(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
+    fn kill_all(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
         let mut all = self.cluster.members();
         all.shuffle(rng);
         self.note(Fault::KillAll, |tally| {
@@ -361,7 +338,7 @@ impl<'a> FaultInjector<'a> {
         Ok(())
     }
 
-    fn wipe(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
+    fn wipe(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
         self.audit.wait_safe()?;
         let count = rng.random_range(1..=self.tolerance.hurt);
         let victims = self.victims(count, rng);
@@ -381,7 +358,7 @@ impl<'a> FaultInjector<'a> {
     }
 
     /// The daemons run on meanwhile; then each is asked to read its shards again.
-    fn corrupt(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
+    fn corrupt(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
         self.audit.wait_safe()?;
         let count = rng.random_range(1..=self.tolerance.hurt);
         let chosen: Vec<(usize, u64)> = self
@@ -393,7 +370,7 @@ impl<'a> FaultInjector<'a> {
         together(&chosen, |(victim, seed)| {
             let dir = self.cluster.data_dir(*victim).unwrap_or_default();
             let damaged = self.inside.damage(&dir, CORRUPTED, *seed);
-            damaged.map_err(ChaosError::io(format!(
+            damaged.map_err(FleetError::io(format!(
                 "cannot damage the shards of peer {victim}"
             )))?;
             self.cluster
@@ -408,7 +385,7 @@ impl<'a> FaultInjector<'a> {
     }
 
     /// Newcomers come while there are not more than one too many.
-    fn add(&self) -> Result<(), ChaosError> {
+    fn add(&self) -> Result<(), FleetError> {
         if self.cluster.members().len() > self.peers {
             return Ok(());
         }
@@ -419,7 +396,7 @@ impl<'a> FaultInjector<'a> {
     }
 
     /// One leaves while another is killed.
-    fn drain(&self, rng: &mut ChaCha8Rng) -> Result<(), ChaosError> {
+    fn drain(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
         if self.cluster.members().len() <= self.tolerance.needed().min(self.peers) {
             return Ok(());
         }
@@ -440,41 +417,28 @@ impl<'a> FaultInjector<'a> {
         Ok(())
     }
 
-    fn leave(&self, leaver: usize) -> Result<(), ChaosError> {
-        let begun = |client: mutualstore_client::Client| match client.leave(false) {
-            Ok(reply) => Some(Ok(reply.body.state)),
-            Err(error) if error.retry() || error.exit_code() == exit::REFUSED => None,
-            Err(error) => Some(Err(error)),
-        };
+    fn leave(&self, leaver: usize) -> Result<(), FleetError> {
         let what = format!("peer {leaver} to hand over");
-        self.cluster
-            .until(&what, || begun(self.cluster.client(leaver)?))
-            .and_then(|begun| {
-                begun.map_err(|source| ChaosError::Client {
-                    what: what.clone(),
-                    source,
-                })
-            })?;
+        let begin = || {
+            let begun = self
+                .cluster
+                .until(&what, || match self.cluster.client(leaver)?.leave(false) {
+                    Err(error) if error.retry() || error.exit_code() == exit::REFUSED => None,
+                    outcome => Some(outcome),
+                })?;
+            begun.map_err(FleetError::request(format!("waiting for {what}")))
+        };
+        begin()?;
         let deadline = Instant::now() + LIMIT;
-        loop {
-            let Some(client) = self.cluster.client(leaver) else {
-                break;
-            };
+        while let Some(client) = self.cluster.client(leaver) {
             match client.leaving().map(|reply| reply.body.state) {
                 Ok(Departure::Left) | Err(_) => break,
-                Ok(Departure::Stuck | Departure::Stays) => {
-                    // Somebody was missing for too long: once more.
-                    self.cluster
-                        .until(&what, || begun(self.cluster.client(leaver)?))?
-                        .map_err(|source| ChaosError::Client {
-                            what: what.clone(),
-                            source,
-                        })?;
-                }
+                // Somebody was missing for too long: once more.
+                Ok(Departure::Stuck | Departure::Stays) => drop(begin()?),
                 Ok(Departure::Draining) => {}
             }
             if Instant::now() > deadline {
-                return Err(ChaosError::Late { what, waited: LIMIT });
+                return Err(FleetError::Late { what, waited: LIMIT });
             }
             thread::sleep(POLL);
         }
@@ -483,30 +447,20 @@ impl<'a> FaultInjector<'a> {
     }
 
     fn note(&self, fault: Fault, change: impl FnOnce(&mut Tally)) {
-        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tallies = self.tallies.lock();
         change(tallies.entry(fault).or_default());
     }
 
     /// What happened so far.
     pub(super) fn tallies(&self) -> BTreeMap<Fault, Tally> {
-        self.tallies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.tallies.lock().clone()
     }
 }
 
 /// Does `work` with all items at the same time; the first failure, when all are through.
 fn together<T: Sync>(
     items: &[T],
-    work: impl Fn(&T) -> Result<(), ChaosError> + Sync,
-) -> Result<(), ChaosError> {
-    let work = &work;
-    thread::scope(|scope| {
-        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
-        let outcomes: Vec<_> = threads.into_iter().map(thread::ScopedJoinHandle::join).collect();
-        outcomes
-            .into_iter()
-            .try_for_each(|outcome| outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
+    work: impl Fn(&T) -> Result<(), FleetError> + Sync,
+) -> Result<(), FleetError> {
+    each(items, items.len(), |_, item| work(item)).map(drop)
 }

@@ -1,10 +1,10 @@
 //! What was acknowledged to the clients: every file whose link was printed, and what became of it. This is what the
 //! network is held to.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::fs::File as LogFile;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rand::RngExt;
@@ -121,7 +121,7 @@ impl PutJournal {
     }
 
     fn lock(&self) -> MutexGuard<'_, PutLog> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

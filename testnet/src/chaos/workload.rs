@@ -1,14 +1,13 @@
 //! The clients: they put, read, delete and check all the time, through any daemon that answers, and believe
 //! nothing but acknowledgements.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use mutualstore_client::{Client, ClientError, GetOptions, PutOptions};
+use mutualstore_client::{Client, ClientError, PutOptions};
 use mutualstore_contract::exit;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -18,7 +17,7 @@ use serde::Serialize;
 use super::cluster::Cluster;
 use super::journal::{AckedFile, Fate, PutJournal};
 use super::tolerance::Tolerance;
-use crate::stream::{Expecting, Noise};
+use crate::stream;
 
 /// What one client keeps between two operations, so that the faults get their share of the processor.
 const PAUSE: Duration = Duration::from_millis(15);
@@ -111,21 +110,20 @@ impl<'a> Workload<'a> {
             placement: PLACEMENTS.choose(rng).map(|policy| (*policy).to_owned()),
             ..PutOptions::default()
         };
-        let mut bytes = io::Read::take(Noise::new(noise), size);
-        let outcome = client.put(&mut bytes, Some(size), &options, None, &mut |_, _| ());
+        let outcome = stream::put(&client, noise, size, &options);
         let mut operations = self.lock();
-        let Ok(reply) = outcome else {
+        let Ok(report) = outcome else {
             operations.puts.failed += 1;
             return;
         };
         operations.puts.done += 1;
         operations.put_bytes += size;
-        operations.puts_with_warning += u64::from(reply.body.warning.is_some());
+        operations.puts_with_warning += u64::from(report.warning.is_some());
         drop(operations);
         self.journal.acknowledged(AckedFile {
             noise,
             size,
-            link: reply.body.link,
+            link: report.link,
             fate: Fate::Stored,
             owner,
         });
@@ -140,13 +138,25 @@ impl<'a> Workload<'a> {
         };
         match read(&client, &file) {
             Ok(()) => self.lock().gets.done += 1,
-            Err(error) if is_wrong(&error) => {
-                self.violation(format!(
-                    "peer {number} served wrong bytes of file {}: {error}",
-                    file.noise
-                ));
-            }
-            Err(_) => self.lock().gets.failed += 1,
+            Err(error) => self.failed(number, &file, &error, |operations| &mut operations.gets),
+        }
+    }
+
+    /// Counts a read that failed for want of an answer; wrong bytes are a violation.
+    fn failed(
+        &self,
+        number: usize,
+        file: &AckedFile,
+        error: &ClientError,
+        count: fn(&mut Operations) -> &mut Count,
+    ) {
+        if is_wrong(error) {
+            let noise = file.noise;
+            self.violation(format!(
+                "peer {number} served wrong bytes of file {noise}: {error}"
+            ));
+        } else {
+            count(&mut self.lock()).failed += 1;
         }
     }
 
@@ -190,19 +200,13 @@ impl<'a> Workload<'a> {
                 "peer {number} served file {}, which was deleted",
                 file.noise
             )),
-            Err(error) if is_wrong(&error) => {
-                self.violation(format!(
-                    "peer {number} served wrong bytes of file {}: {error}",
-                    file.noise
-                ));
-            }
             Err(error) if error.exit_code() == exit::NOT_FOUND => self.lock().checks.done += 1,
-            Err(_) => self.lock().checks.failed += 1,
+            Err(error) => self.failed(number, &file, &error, |operations| &mut operations.checks),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Operations> {
-        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.operations.lock()
     }
 }
 
@@ -218,22 +222,7 @@ fn size(rng: &mut ChaCha8Rng) -> u64 {
 
 /// Reads a file and compares it with what was put.
 pub(super) fn read(client: &Client, file: &AckedFile) -> Result<(), ClientError> {
-    let mut expected = Expecting::new(file.noise);
-    let moved = client.get(
-        &file.link,
-        &GetOptions::default(),
-        &mut expected,
-        None,
-        &mut |_, _| (),
-    )?;
-    if moved == file.size {
-        return Ok(());
-    }
-    let what = format!("{moved} bytes instead of {}", file.size);
-    Err(ClientError::Output(io::Error::new(
-        io::ErrorKind::InvalidData,
-        what,
-    )))
+    stream::get(client, &file.link, file.noise, file.size)
 }
 
 /// Whether a read failed because of what was read.

@@ -25,23 +25,22 @@
 //! itself.
 
 mod binomial;
-mod code;
 mod groups;
 mod ring;
 
 use std::sync::OnceLock;
 
+use mutualstore_erasure::Code;
 use rand::seq::{IndexedRandom, index};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use self::binomial::{at_least_one, tail};
 use self::groups::Groups;
-use super::findings::mean;
+use super::findings::{mean, real};
 use super::patterns::Patterns;
-use super::peer_set::PeerSet;
+use super::shard_map::{MAX_PEERS, PeerSet, peer_set};
 
-pub use self::code::{Code, CodeError};
 pub use self::groups::partition;
 pub(super) use self::ring::point;
 pub use self::ring::{HolderSets, Ring};
@@ -79,10 +78,7 @@ pub enum Scheme {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
     /// Sets of peers have an end.
-    #[error(
-        "{peers} peers are too many for this model, which knows {}",
-        PeerSet::CAPACITY
-    )]
+    #[error("{peers} peers are too many for this model, which knows {}", MAX_PEERS)]
     TooManyPeers {
         /// How many.
         peers: usize,
@@ -129,10 +125,10 @@ pub struct Model {
 impl Model {
     /// Files of `fragments` each, of this code and placed like this on `peers`.
     pub fn new(peers: usize, code: Code, scheme: Scheme, fragments: usize) -> Result<Self, ModelError> {
-        if peers > PeerSet::CAPACITY {
+        if peers > MAX_PEERS {
             return Err(ModelError::TooManyPeers { peers });
         }
-        let shards = code.shards();
+        let shards = usize::from(code.n());
         let too_few = |peers| Err(ModelError::TooFewPeers { shards, peers });
         if shards > peers {
             return too_few(peers);
@@ -164,7 +160,12 @@ impl Model {
 
     /// Chance that a fragment is lost: h.
     pub fn fragment_lost(&self, killed: usize) -> f64 {
-        tail(self.peers, self.code.shards(), killed, self.code.tolerated())
+        tail(
+            self.peers,
+            usize::from(self.code.n()),
+            killed,
+            usize::from(self.code.m()),
+        )
     }
 
     /// Chance that a file is lost, and so the expected part of all files.
@@ -196,11 +197,10 @@ impl Model {
         let Scheme::Successors(virtual_nodes) = self.scheme else {
             return None;
         };
-        #[expect(clippy::cast_precision_loss, reason = "counts of sets")]
         let counts: Vec<f64> = self
             .rings(virtual_nodes)
             .iter()
-            .map(|sets| sets.distinct() as f64)
+            .map(|sets| real(sets.distinct()))
             .collect();
         mean(&counts)
     }
@@ -209,7 +209,9 @@ impl Model {
     fn rings(&self, virtual_nodes: usize) -> &[HolderSets] {
         self.rings.get_or_init(|| {
             let rings = ring::drawn(self.peers, virtual_nodes);
-            let sets = rings.iter().map(|ring| ring.holder_sets(self.code.shards()));
+            let sets = rings
+                .iter()
+                .map(|ring| ring.holder_sets(usize::from(self.code.n())));
             sets.filter_map(Result::ok).collect()
         })
     }
@@ -220,7 +222,7 @@ impl Model {
         for (sets, seed) in self.rings(virtual_nodes).iter().zip(0..) {
             let patterns = Patterns::choose(self.peers, killed, RING_PATTERNS, seed);
             patterns.for_each(|dead| {
-                let lost = sets.lost(dead, self.code.tolerated());
+                let lost = sets.lost(dead, usize::from(self.code.m()));
                 sum += at_least_one(lost.min(1.0), self.fragments * files);
                 count += 1.0;
             });
@@ -230,7 +232,7 @@ impl Model {
 
     /// The fewest dead that can lose something.
     pub fn first_loss(&self) -> usize {
-        self.code.tolerated() + 1
+        usize::from(self.code.m()) + 1
     }
 
     /// The fewest dead that must lose something, if everything that can be stored is.
@@ -264,16 +266,17 @@ impl Model {
         (at(25), at(975))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
     fn mean_lost(&self, stored: &[Vec<PeerSet>], patterns: &Patterns) -> f64 {
-        let tolerated = self.code.tolerated();
+        let tolerated = usize::from(self.code.m());
         let mut lost = 0usize;
         patterns.for_each(|dead| {
-            let is_lost =
-                |file: &&Vec<PeerSet>| file.iter().any(|holders| holders.and(dead).len() > tolerated);
+            let is_lost = |file: &&Vec<PeerSet>| {
+                file.iter()
+                    .any(|holders| holders.intersection_count(dead) > tolerated)
+            };
             lost += stored.iter().filter(is_lost).count();
         });
-        lost as f64 / (stored.len() as f64 * patterns.len() as f64).max(1.0)
+        real(lost) / (real(stored.len()) * real(patterns.len())).max(1.0)
     }
 
     /// Holders of the fragments of so many files; fragments with the same holders once.
@@ -286,21 +289,20 @@ impl Model {
     }
 
     fn draw_file(&self, sets: Option<&HolderSets>, rng: &mut ChaCha8Rng) -> Vec<PeerSet> {
-        let (peers, shards) = (self.peers, self.code.shards());
+        let (peers, shards) = (self.peers, usize::from(self.code.n()));
         let primary = rng.random_range(0..peers);
         let group = |peer| self.groups.as_ref().map_or((0, peers), |groups| groups.of(peer));
         let run = |primary: usize| {
             let (first, size) = group(primary);
-            (0..shards)
-                .map(|step| first + (primary - first + step) % size)
-                .collect()
+            peer_set((0..shards).map(|step| first + (primary - first + step) % size))
         };
         let some = |primary: usize, rng: &mut ChaCha8Rng| {
             let (first, size) = group(primary);
-            index::sample(rng, size, shards)
-                .into_iter()
-                .map(|member| first + member)
-                .collect()
+            peer_set(
+                index::sample(rng, size, shards)
+                    .into_iter()
+                    .map(|member| first + member),
+            )
         };
         let mut each =
             |one: &mut dyn FnMut(&mut ChaCha8Rng) -> PeerSet| (0..self.fragments).map(|_| one(rng)).collect();

@@ -35,10 +35,9 @@ use mutualstore_erasure::{Code, Policy};
 use serde::{Deserialize, Serialize};
 
 use super::analysis::{self, Model, Scope};
+use super::shard_map::MAX_PEERS;
 use super::{Experiment, ExperimentError, Findings, Stage, check_some};
 
-/// Most peers of a map.
-const MAX_PEERS: usize = 256;
 /// Most files of a network: each is read after every kill.
 const MAX_FILES: usize = 100_000;
 /// Blocks of at most so many bytes are copied.
@@ -209,8 +208,6 @@ impl Loss {
                 analysis::Scheme::Buddies(usize::from(group), scope)
             }
         };
-        let (k, n) = (usize::from(code.k()), usize::from(code.n()));
-        let code = analysis::Code::new(k, n).map_err(|error| usage(&error))?;
         let fragments = usize::try_from(self.fragments).unwrap_or(usize::MAX);
         Model::new(peers, code, placed, fragments).map_err(|error| usage(&error))
     }
@@ -244,7 +241,7 @@ pub struct Cell {
 }
 
 /// One count.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// Number of daemons.
     pub peers: usize,

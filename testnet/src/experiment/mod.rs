@@ -18,7 +18,6 @@ pub mod load;
 pub mod loss;
 mod pace;
 pub mod patterns;
-mod peer_set;
 mod publish;
 mod run;
 pub mod shard_map;
@@ -37,8 +36,8 @@ use mutualstore_erasure::Code;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::net::NetError;
-use crate::spawn::SpawnError;
+use crate::net::FleetError;
+use crate::scratch::RunOptions;
 
 pub use findings::{Findings, Histogram};
 pub use pace::Progress;
@@ -49,18 +48,14 @@ pub use stage::{Network, Stage};
 /// What all experiments of a run have in common.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The `mutualstore` binary.
-    pub binary: PathBuf,
+    /// What every command on temporary daemons takes.
+    pub run: RunOptions,
     /// Where results are kept; made when missing.
     pub out: PathBuf,
-    /// Where the temporary directories of networks are made; the system's place for such when absent.
-    pub place: Option<PathBuf>,
     /// Seed of every file's bytes and of every choice.
     pub seed: u64,
     /// The parameters were chosen for a short run: noted in every output.
     pub quick: bool,
-    /// Flags handed to every daemon.
-    pub flags: Vec<String>,
 }
 
 /// One experiment; its fields are its parameters.
@@ -136,29 +131,13 @@ pub enum ExperimentError {
         /// The file of results.
         path: PathBuf,
     },
-    /// The daemons did not come up, or one ended by itself.
+    /// The daemons did not come up or did not do what was asked, or one ended by itself.
     #[error("{what}: {source}")]
-    Net {
+    Fleet {
         /// The cell.
         what: String,
-        /// Why.
-        source: NetError,
-    },
-    /// A request failed, or brought other bytes.
-    #[error("{what}: {source}")]
-    Client {
-        /// The cell and what was asked.
-        what: String,
-        /// Why.
-        source: ClientError,
-    },
-    /// Something that must happen did not.
-    #[error("{what} within {} s", waited.as_secs())]
-    Late {
-        /// The cell and what did not happen.
-        what: String,
-        /// How long was waited.
-        waited: Duration,
+        /// What happened.
+        source: FleetError,
     },
 }
 
@@ -170,39 +149,22 @@ impl ExperimentError {
             Self::Usage(_) | Self::Out { .. } | Self::OtherParameters { .. } | Self::Damaged { .. } => {
                 exit::USAGE
             }
-            Self::Busy { .. } | Self::Late { .. } => exit::REFUSED,
-            Self::Net { source, .. } => source.exit_code(),
-            Self::Client { source, .. } => source.exit_code(),
+            Self::Busy { .. } => exit::REFUSED,
+            Self::Fleet { source, .. } => source.exit_code(),
         }
     }
 
     /// The same, said of a cell.
-    fn of(self, cell: &str) -> Self {
-        match self {
-            Self::Net { what, source } if what.is_empty() => Self::Net {
-                what: cell.to_owned(),
-                source,
-            },
-            Self::Client { what, source } => Self::Client {
-                what: format!("{cell}: {what}"),
-                source,
-            },
-            Self::Late { what, waited } => Self::Late {
-                what: format!("{cell}: {what}"),
-                waited,
-            },
-            Self::Usage(_)
-            | Self::Out { .. }
-            | Self::OtherParameters { .. }
-            | Self::Damaged { .. }
-            | Self::Busy { .. }
-            | Self::Net { .. } => self,
+    fn of(mut self, cell: &str) -> Self {
+        if let Self::Fleet { what, .. } = &mut self {
+            cell.clone_into(what);
         }
+        self
     }
 
     fn client(what: impl Into<String>) -> impl FnOnce(ClientError) -> Self {
         let what = what.into();
-        move |source| Self::Client { what, source }
+        move |source| FleetError::Request { what, source }.into()
     }
 
     fn out(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
@@ -211,18 +173,12 @@ impl ExperimentError {
     }
 }
 
-impl From<NetError> for ExperimentError {
-    fn from(source: NetError) -> Self {
-        Self::Net {
+impl<E: Into<FleetError>> From<E> for ExperimentError {
+    fn from(source: E) -> Self {
+        Self::Fleet {
             what: String::new(),
-            source,
+            source: source.into(),
         }
-    }
-}
-
-impl From<SpawnError> for ExperimentError {
-    fn from(source: SpawnError) -> Self {
-        NetError::from(source).into()
     }
 }
 
@@ -263,6 +219,7 @@ fn expansion(code: &str) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spawn::SpawnError;
 
     #[test]
     fn codes_must_fit() {
@@ -277,13 +234,13 @@ mod tests {
 
     #[test]
     fn failures_name_their_cell() {
-        let late = ExperimentError::Late {
-            what: "no end".to_owned(),
+        let late = ExperimentError::from(FleetError::Late {
+            what: "an end".to_owned(),
             waited: Duration::from_secs(3),
-        };
+        });
         assert_eq!(
             late.of("rs:4+2, 1 MB").to_string(),
-            "rs:4+2, 1 MB: no end within 3 s"
+            "rs:4+2, 1 MB: waited 3 s for an end"
         );
         let gone = ExperimentError::from(SpawnError::Closed);
         assert_eq!(gone.of("copies:1").to_string(), "copies:1: interrupted");

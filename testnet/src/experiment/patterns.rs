@@ -1,10 +1,12 @@
 //! Sets of peers that die together, and what each would cost a loaded network: all of them, or a sample.
 
+use itertools::Itertools;
 use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
-use super::shard_map::{FileMap, Kind, PeerSet, ShardMap};
+use super::findings::real;
+use super::shard_map::{FileMap, Kind, PeerSet, ShardMap, peer_set};
 
 /// Patterns of `dead` among `peers`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,68 +45,29 @@ impl Patterns {
         self.sample.is_none()
     }
 
-    /// How many.
+    /// How many patterns there are.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> u64 {
         self.count
     }
 
-    /// Whether there are none: more dead than peers.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
     /// One after the other.
     pub fn for_each(&self, mut visit: impl FnMut(&PeerSet)) {
-        if let Some((count, seed)) = self.sample {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            for _ in 0..count {
-                visit(
-                    &index::sample(&mut rng, self.peers, self.dead)
-                        .into_iter()
-                        .collect(),
-                );
-            }
-        } else if !self.is_empty() {
-            let mut members: Vec<usize> = (0..self.dead).collect();
-            loop {
-                visit(&members.iter().copied().collect());
-                if !advance(&mut members, self.peers) {
-                    return;
-                }
-            }
+        let Some((count, seed)) = self.sample else {
+            let all = (0..self.peers).combinations(self.dead);
+            return all.for_each(|members| visit(&peer_set(members)));
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        for _ in 0..count {
+            visit(&peer_set(index::sample(&mut rng, self.peers, self.dead)));
         }
     }
 }
 
-/// The next combination in lexicographic order; false after the last one.
-fn advance(members: &mut [usize], peers: usize) -> bool {
-    let size = members.len();
-    let movable = (0..size)
-        .rev()
-        .find(|at| members.get(*at).is_some_and(|member| member + size < peers + at));
-    let Some(at) = movable else {
-        return false;
-    };
-    let Some(first) = members.get(at).copied() else {
-        return false;
-    };
-    for (member, next) in members.iter_mut().skip(at).zip(first + 1..) {
-        *member = next;
-    }
-    true
-}
-
 /// Number of subsets, if it fits.
 fn combinations(peers: usize, dead: usize) -> Option<u64> {
-    if dead > peers {
-        return Some(0);
-    }
-    let mut count: u64 = 1;
-    for step in 0..dead.min(peers - dead) {
-        let (up, down) = (u64::try_from(peers - step).ok()?, u64::try_from(step + 1).ok()?);
-        count = count.checked_mul(up)? / down;
-    }
-    Some(count)
+    let (_, count) = (0..peers).combinations(dead).size_hint();
+    count?.try_into().ok()
 }
 
 /// Means over patterns.
@@ -137,7 +100,7 @@ enum Bits {
 impl Bits {
     fn is_lost(&self, dead: &PeerSet) -> bool {
         match self {
-            Self::Distinct { holders, tolerated } => holders.and(dead).len() > *tolerated,
+            Self::Distinct { holders, tolerated } => holders.intersection_count(dead) > *tolerated,
             Self::Other(stripe) => stripe.is_lost(dead),
         }
     }
@@ -159,7 +122,8 @@ impl Quick {
 fn bits(stripe: &super::shard_map::StripeMap) -> Bits {
     let holders = stripe.peers();
     let shards = stripe.holders.len();
-    let distinct = stripe.holders.iter().all(|holders| holders.len() == 1) && holders.len() == shards;
+    let distinct =
+        stripe.holders.iter().all(|holders| holders.len() == 1) && holders.count_ones(..) == shards;
     match shards.checked_sub(usize::from(stripe.needed)) {
         Some(tolerated) if distinct => Bits::Distinct { holders, tolerated },
         Some(_) | None => Bits::Other(stripe.clone()),
@@ -167,35 +131,33 @@ fn bits(stripe: &super::shard_map::StripeMap) -> Bits {
 }
 
 /// What the patterns would cost, on average.
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
 pub fn count(map: &ShardMap, patterns: &Patterns) -> Counted {
     let files: Vec<Quick> = map.files.iter().map(Quick::of).collect();
-    let (mut fragments, mut manifests, mut either, mut any) = (0u64, 0u64, 0u64, 0u64);
-    let mut pieces = 0usize;
+    let mut sum = Counted::default();
+    let one = |is: bool| f64::from(u8::from(is));
     patterns.for_each(|dead| {
-        let before = fragments;
+        let before = sum.files_lost;
         for file in &files {
-            let lost = file
+            let fragments = file
                 .fragments
                 .iter()
                 .filter(|stripe| stripe.is_lost(dead))
                 .count();
-            pieces += lost;
-            let fragment = lost > 0;
             let manifest = file.manifests.iter().any(|stripe| stripe.is_lost(dead));
-            fragments += u64::from(fragment);
-            manifests += u64::from(manifest);
-            either += u64::from(fragment || manifest);
+            sum.fragments_lost += real(fragments);
+            sum.files_lost += one(fragments > 0);
+            sum.manifests_lost += one(manifest);
+            sum.unreadable += one(fragments > 0 || manifest);
         }
-        any += u64::from(fragments > before);
+        sum.any_lost += one(sum.files_lost > before);
     });
-    let mean = |total: u64| total as f64 / patterns.len().max(1) as f64;
+    let mean = |total: f64| total / real(patterns.len().max(1));
     Counted {
-        fragments_lost: mean(pieces as u64),
-        files_lost: mean(fragments),
-        manifests_lost: mean(manifests),
-        unreadable: mean(either),
-        any_lost: mean(any),
+        fragments_lost: mean(sum.fragments_lost),
+        files_lost: mean(sum.files_lost),
+        manifests_lost: mean(sum.manifests_lost),
+        unreadable: mean(sum.unreadable),
+        any_lost: mean(sum.any_lost),
     }
 }
 
@@ -208,7 +170,7 @@ mod tests {
 
     fn all(patterns: &Patterns) -> Vec<PeerSet> {
         let mut seen = Vec::new();
-        patterns.for_each(|dead| seen.push(*dead));
+        patterns.for_each(|dead| seen.push(dead.clone()));
         seen
     }
 
@@ -217,7 +179,7 @@ mod tests {
         for (peers, dead, expected) in [(5, 2, 10), (6, 6, 1), (4, 0, 1), (3, 4, 0), (12, 3, 220)] {
             let patterns = Patterns::choose(peers, dead, 1000, 1);
             let seen = all(&patterns);
-            assert!(patterns.is_exhaustive() && seen.iter().all(|set| set.len() == dead));
+            assert!(patterns.is_exhaustive() && seen.iter().all(|set| set.count_ones(..) == dead));
             assert_eq!(
                 (patterns.len(), seen.len() as u64),
                 (expected, expected),
@@ -233,7 +195,7 @@ mod tests {
         assert!(!patterns.is_exhaustive());
         let seen = all(&patterns);
         assert_eq!(seen, all(&patterns));
-        assert!(seen.len() == 6000 && seen.iter().all(|set| set.len() == 10));
+        assert!(seen.len() == 6000 && seen.iter().all(|set| set.count_ones(..) == 10));
         for peer in 0..40 {
             let times = seen.iter().filter(|set| set.contains(peer)).count();
             assert!((1300..1700).contains(&times), "{times} instead of some 1500");

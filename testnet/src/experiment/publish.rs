@@ -56,8 +56,8 @@ fn report(outcomes: &[Outcome], options: &Options, command: &str) -> Report {
         ("Seed", options.seed.to_string()),
         ("Cells", cells.to_string()),
     ];
-    if !options.flags.is_empty() {
-        setup.push(("Flags of every daemon", options.flags.join(" ")));
+    if !options.run.flags.is_empty() {
+        setup.push(("Flags of every daemon", options.run.flags.join(" ")));
     }
     // Of several experiments each has a command of its own; one alone was given it.
     let own = |outcome: &Outcome| match outcomes {
@@ -283,6 +283,7 @@ mod tests {
 
     use super::*;
     use crate::experiment::Findings;
+    use crate::scratch::RunOptions;
 
     fn outcome() -> Outcome {
         let figure = |peers: u32, is_reference| findings::Figure {
@@ -330,12 +331,13 @@ mod tests {
     fn a_run_becomes_a_page_with_every_figure_and_its_command() {
         let out = tempfile::tempdir().unwrap();
         let options = Options {
-            binary: "/bin/false".into(),
+            run: RunOptions {
+                binary: "/bin/false".into(),
+                ..RunOptions::default()
+            },
             out: out.path().to_owned(),
-            place: None,
             seed: 7,
             quick: true,
-            flags: Vec::new(),
         };
         let both = [
             outcome(),

@@ -1,7 +1,7 @@
 //! Carries experiments out: cell after cell, each kept before the next, with an eye on what is left.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -12,6 +12,7 @@ use super::journal::{Done, Journal};
 use super::pace::{Pace, Progress};
 use super::stage::Stage;
 use super::{Experiment, ExperimentError, Findings, Options};
+use crate::stream::replace;
 
 /// Is told how far a run is.
 pub type ProgressSink<'a> = &'a mut dyn FnMut(&Progress<'_>);
@@ -91,7 +92,7 @@ pub fn plan<E: Experiment + 'static>(experiment: E, options: &Options) -> Result
     let parameters = serde_json::to_value(Parameters {
         seed: options.seed,
         quick: options.quick,
-        flags: &options.flags,
+        flags: &options.run.flags,
         own: &experiment,
     });
     let parameters = parameters.map_err(|error| ExperimentError::Usage(error.to_string()))?;
@@ -146,24 +147,17 @@ impl<E: Experiment> Plan<E> {
 
     /// In one step, so that a reader sees it whole.
     fn write_csv(&self) -> Result<(), ExperimentError> {
-        let rows = self.done.iter().flat_map(|done| &done.readings);
         let mark = Mark { quick: self.quick };
-        write_csv(&self.csv, &mark, rows).map_err(ExperimentError::out(&self.csv))
+        let write = || -> io::Result<()> {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            for row in self.done.iter().flat_map(|done| &done.readings) {
+                writer.serialize((&mark, row))?;
+            }
+            let text = writer.into_inner().map_err(|error| error.into_error())?;
+            replace(&self.csv, &text)
+        };
+        write().map_err(ExperimentError::out(&self.csv))
     }
-}
-
-fn write_csv<'a, R: Serialize + 'a>(
-    path: &Path,
-    mark: &Mark,
-    rows: impl Iterator<Item = &'a R>,
-) -> std::io::Result<()> {
-    let fresh = path.with_extension("csv.new");
-    let mut writer = csv::Writer::from_writer(File::create(&fresh)?);
-    for row in rows {
-        writer.serialize((mark, row))?;
-    }
-    writer.flush()?;
-    fs::rename(&fresh, path)
 }
 
 impl<E: Experiment> CarryOut for Plan<E> {
@@ -217,17 +211,22 @@ impl<E: Experiment> CarryOut for Plan<E> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
     use crate::experiment::testing::Squares;
+    use crate::scratch::RunOptions;
 
     fn options(out: &Path) -> Options {
         Options {
-            binary: "/bin/false".into(),
+            run: RunOptions {
+                binary: "/bin/false".into(),
+                ..RunOptions::default()
+            },
             out: out.to_owned(),
-            place: None,
             seed: 7,
             quick: true,
-            flags: Vec::new(),
         }
     }
 

@@ -3,14 +3,26 @@
 
 use std::collections::BTreeSet;
 
+use fixedbitset::FixedBitSet;
 use serde::{Deserialize, Serialize};
 
-pub use super::peer_set::PeerSet;
+/// Most peers of a map.
+pub const MAX_PEERS: usize = 256;
+
+/// A set of peers by number, below [`MAX_PEERS`]: who holds a stripe, who was killed.
+pub type PeerSet = FixedBitSet;
+
+/// Sets are equally long, whatever is in them, so that they compare by their members.
+pub fn peer_set(peers: impl IntoIterator<Item = usize>) -> PeerSet {
+    let mut set = FixedBitSet::with_capacity(MAX_PEERS);
+    set.extend(peers);
+    set
+}
 
 /// A loaded network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardMap {
-    /// Number of peers; each is named by its number, below it, at most [`PeerSet::CAPACITY`].
+    /// Number of peers; each is named by its number, below it, at most [`MAX_PEERS`].
     pub peers: usize,
     /// Every file.
     pub files: Vec<FileMap>,
@@ -53,7 +65,7 @@ impl StripeMap {
 
     /// All that hold a shard.
     pub fn peers(&self) -> PeerSet {
-        self.holders.iter().flatten().copied().collect()
+        peer_set(self.holders.iter().flatten().copied())
     }
 }
 
@@ -105,7 +117,7 @@ mod tests {
     }
 
     fn dead(peers: &[usize]) -> PeerSet {
-        peers.iter().copied().collect()
+        peer_set(peers.iter().copied())
     }
 
     #[test]
@@ -136,7 +148,7 @@ mod tests {
         };
         assert_eq!((map.copysets(), map.file_sets()), (2, 2));
         let lost = |dead: &[usize]| {
-            let dead: PeerSet = dead.iter().copied().collect();
+            let dead = peer_set(dead.iter().copied());
             let files = map.files.iter();
             files
                 .map(|file| (file.loses_fragment(&dead), file.loses_manifest(&dead)))

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::net::FleetError;
+
 use super::{Experiment, ExperimentError, Findings, Stage};
 
 #[derive(Debug, Serialize)]
@@ -42,10 +44,7 @@ impl Experiment for Squares {
 
     fn measure(&mut self, cell: &u64, _: &mut Stage) -> Result<Vec<Square>, ExperimentError> {
         if self.fails_at == Some(*cell) {
-            return Err(ExperimentError::Late {
-                what: "no end".to_owned(),
-                waited: Duration::ZERO,
-            });
+            return Err(FleetError::Unavailable("no end".to_owned()).into());
         }
         Ok(vec![Square {
             number: *cell,

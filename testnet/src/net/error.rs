@@ -1,6 +1,8 @@
 //! Why a testnet command failed.
 
 use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use mutualstore_client::ClientError;
 use mutualstore_contract::exit;
@@ -11,7 +13,7 @@ use crate::whole::NotWhole;
 
 /// A testnet command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum NetError {
+pub enum FleetError {
     /// The command does not fit this testnet; nothing was changed.
     #[error("{0}")]
     Usage(String),
@@ -35,6 +37,38 @@ pub enum NetError {
     /// A daemon's API failed.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A request failed, or brought other bytes.
+    #[error("{what}: {source}")]
+    Request {
+        /// What was asked.
+        what: String,
+        /// The answer, or why there is none.
+        source: ClientError,
+    },
+    /// Something that must happen did not.
+    #[error("waited {} s for {what}", waited.as_secs())]
+    Late {
+        /// What did not happen.
+        what: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// It cannot be done here, or not yet; nothing was begun.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It went wrong in a way that no retry mends.
+    #[error("{0}")]
+    Failed(String),
+    /// A run broke, and left what explains it.
+    #[error("{error}\nseed {seed}; journal and logs are kept in {}", place.display())]
+    Broken {
+        /// What went wrong.
+        error: Box<FleetError>,
+        /// Seed of the run.
+        seed: u64,
+        /// The directory with journal and logs.
+        place: PathBuf,
+    },
     /// A file or signal failed.
     #[error("{what}: {source}")]
     Io {
@@ -53,7 +87,7 @@ pub enum NetError {
     },
 }
 
-impl From<NotWhole> for NetError {
+impl From<NotWhole> for FleetError {
     fn from(source: NotWhole) -> Self {
         Self::NotWhole {
             source,
@@ -62,17 +96,24 @@ impl From<NotWhole> for NetError {
     }
 }
 
-impl NetError {
+impl FleetError {
     /// The exit code a command ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::State(_) => exit::USAGE,
-            Self::NotWhole { .. } => exit::REFUSED,
-            Self::Client(error) => error.exit_code(),
+            Self::NotWhole { .. } | Self::Late { .. } | Self::Unavailable(_) => exit::REFUSED,
+            Self::Client(source) | Self::Request { source, .. } => source.exit_code(),
             Self::Refused(_) => exit::NOT_ALLOWED,
             Self::Spawn(error) => error.exit_code(),
-            Self::Io { .. } | Self::Undead { .. } => exit::UNEXPECTED,
+            Self::Broken { error, .. } => error.exit_code(),
+            Self::Io { .. } | Self::Undead { .. } | Self::Failed(_) => exit::UNEXPECTED,
         }
+    }
+
+    /// A request of this purpose failed.
+    pub(crate) fn request(what: impl Into<String>) -> impl FnOnce(ClientError) -> Self {
+        let what = what.into();
+        move |source| Self::Request { what, source }
     }
 
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {

@@ -1,9 +1,8 @@
 //! Daemons that start together: who joins by whom, one after the other where they choose places on the ring.
 
+use parking_lot::Mutex;
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{NetError, member};
+use super::{FleetError, member};
 use crate::proc;
 use crate::spawn::{self, Fleet, Launch, Recipe};
 use crate::state::Peer;
@@ -36,7 +35,7 @@ pub(crate) struct Known {
 }
 
 /// What a running peer is to those that join by it.
-pub(crate) fn known(peer: &Peer) -> Result<Known, NetError> {
+pub(crate) fn known(peer: &Peer) -> Result<Known, FleetError> {
     let Member { client, .. } = member(peer)?;
     let listen = peer.listen.clone();
     Ok(Known { listen, client })
@@ -52,7 +51,7 @@ pub(crate) fn start_all(
     launches: &[Launch],
     known: Vec<Known>,
     seed: u64,
-) -> Result<Vec<Peer>, NetError> {
+) -> Result<Vec<Peer>, FleetError> {
     match start_each(fleet, recipe, launches, known, seed) {
         (_, Some(failure)) => Err(failure),
         (started, None) => Ok(started),
@@ -66,7 +65,7 @@ pub(super) fn start_each(
     launches: &[Launch],
     known: Vec<Known>,
     seed: u64,
-) -> (Vec<Peer>, Option<NetError>) {
+) -> (Vec<Peer>, Option<FleetError>) {
     let shared = Mutex::new(Starting {
         next: 0,
         known,
@@ -85,7 +84,7 @@ pub(super) fn start_each(
     });
     let Starting {
         mut started, failure, ..
-    } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+    } = shared.into_inner();
     started.sort_by_key(|peer| peer.index);
     (started, failure)
 }
@@ -103,7 +102,7 @@ fn is_member(data_dir: &Path) -> bool {
 }
 
 /// An invite by one of `known`, the first that is in a network; none when nobody is known.
-fn invitation(known: &[Known]) -> Result<Option<String>, NetError> {
+fn invitation(known: &[Known]) -> Result<Option<String>, FleetError> {
     let deadline = Instant::now() + PLACED_LIMIT;
     loop {
         let mut refused = None;
@@ -142,11 +141,11 @@ struct Starting {
     next: usize,
     known: Vec<Known>,
     started: Vec<Peer>,
-    failure: Option<NetError>,
+    failure: Option<FleetError>,
 }
 
-fn lock(shared: &Mutex<Starting>) -> std::sync::MutexGuard<'_, Starting> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(shared: &Mutex<Starting>) -> parking_lot::MutexGuard<'_, Starting> {
+    shared.lock()
 }
 
 /// Starts the next launch; false when none is left or one failed.
@@ -192,7 +191,7 @@ fn start_one(
     recipe: &Recipe,
     mut launch: Launch,
     inviters: &[Known],
-) -> Result<(Peer, Known), NetError> {
+) -> Result<(Peer, Known), FleetError> {
     if !is_member(&launch.data_dir) {
         launch.join.extend(invitation(inviters)?);
     }

@@ -126,7 +126,7 @@ fn a_failed_up_leaves_no_testnet() {
         },
     );
     assert!(
-        matches!(failure, Err(NetError::Spawn(SpawnError::Exited { .. }))),
+        matches!(failure, Err(FleetError::Spawn(SpawnError::Exited { .. }))),
         "{failure:?}"
     );
     assert!(matches!(
@@ -164,6 +164,6 @@ fn down_of_the_dead_works_and_wipes() {
     assert!(!place.exists());
     assert!(matches!(
         down(&place, true),
-        Err(NetError::State(StateError::Missing { .. }))
+        Err(FleetError::State(StateError::Missing { .. }))
     ));
 }

@@ -3,12 +3,12 @@
 //! Invariant: each file is replaced in one step, `report.html` last; whoever opens one sees the old or the
 //! new, never a half. Figures of an earlier report that this one does not have are left alone.
 
-use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Report, markdown, page};
+use crate::stream;
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,16 +71,7 @@ impl Report {
 
 fn replace(dir: &Path, name: &str, content: &str) -> Result<PathBuf, WriteError> {
     let path = dir.join(name);
-    let write = || -> io::Result<()> {
-        // For everybody to read, as far as the umask allows.
-        let mut file = tempfile::Builder::new()
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(dir)?;
-        file.write_all(content.as_bytes())?;
-        file.persist(&path)?;
-        Ok(())
-    };
-    match write() {
+    match stream::replace(&path, content.as_bytes()) {
         Ok(()) => Ok(path),
         Err(source) => Err(WriteError::File { path, source }),
     }

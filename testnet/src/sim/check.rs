@@ -24,7 +24,6 @@ use mutualstore_dht::ring::{Liveness, Phase, Response, Ring};
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
 
 use super::cycles::Cycles;
-use super::disk::Tenure;
 use super::host::Host;
 use super::world::{Who, World, seconds};
 
@@ -127,7 +126,7 @@ impl World {
         if self.checks.patient || self.hosts.len() > MOST_CHECKED {
             return;
         }
-        let Some(ring) = self.host(who).and_then(|host| host.ring.as_ref()) else {
+        let Some(ring) = self.ring(who) else {
             return;
         };
         let member = ring.is_member();
@@ -198,7 +197,7 @@ impl World {
         let (Response::Contacts(named) | Response::Found(named) | Response::Closer(named)) = response else {
             return;
         };
-        let Some(ring) = self.host(who).and_then(|host| host.ring.as_ref()) else {
+        let Some(ring) = self.ring(who) else {
             return;
         };
         // An asker that is counted as dead is told the version it has to outdo.
@@ -267,7 +266,7 @@ impl World {
             Phase::Joined
         };
         for who in running {
-            let ring = self.host(who).and_then(|host| host.ring.as_ref());
+            let ring = self.ring(who);
             if let Some(ring) = ring.filter(|ring| ring.phase() != wanted) {
                 return Some(format!("host {who} is {}", ring.phase()));
             }
@@ -288,7 +287,7 @@ impl World {
             if due != Some(listed) {
                 return Some(format!("host {who} lists {listed} after {id:?}, not {due:?}"));
             }
-            let latest = self.host(listed).and_then(|host| host.ring.as_ref());
+            let latest = self.ring(listed);
             if latest.is_none_or(|ring| ring.me() != contact) {
                 return Some(format!(
                     "host {who} has an old contact of {listed}: {contact:?}, not {:?}",
@@ -309,7 +308,7 @@ impl World {
     pub(crate) fn true_circle(&self) -> BTreeMap<Id, Who> {
         let mut circle = BTreeMap::new();
         for who in self.those(Host::is_running) {
-            if let Some(ring) = self.host(who).and_then(|host| host.ring.as_ref()) {
+            if let Some(ring) = self.ring(who) {
                 circle.extend(ring.me().ids().map(|id| (id, who)));
             }
         }
@@ -333,10 +332,9 @@ impl World {
                 .copied()
                 .filter(|(_, who)| reachable(who))
                 .collect();
-            let committed = copies.iter().any(|(index, who)| {
-                let stored = self.host(*who).and_then(|host| host.disk.get(&(*id, *index)));
-                stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
-            });
+            let committed = copies
+                .iter()
+                .any(|(index, who)| self.is_committed((*id, *index), *who));
             let indices: BTreeSet<u8> = copies.iter().map(|(index, _)| *index).collect();
             if !committed {
                 if !copies.is_empty() {
@@ -415,7 +413,7 @@ impl World {
     /// What the home of a stripe was told of it.
     fn told(&self, circle: &BTreeMap<Id, Who>, id: Id) -> String {
         let home = distinct(circle, id).next().unwrap_or(0);
-        let custody = self.host(home).and_then(|host| host.custody.as_ref());
+        let custody = self.custody(home);
         let record = custody.and_then(|custody| custody.stripe(id));
         let shards = record.map(|record| {
             let known = record.shards.iter();
@@ -433,7 +431,7 @@ impl World {
     /// between them cannot.
     fn has_taker(&self, circle: &BTreeMap<Id, Who>, id: Id) -> bool {
         let takes = |who: &Who| {
-            let ring = self.host(*who).and_then(|host| host.ring.as_ref());
+            let ring = self.ring(*who);
             ring.is_some_and(|ring| ring.me().state == PeerState::Accepting)
         };
         distinct(circle, id)

@@ -272,10 +272,7 @@ impl World {
         let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.is_promised()) else {
             return true;
         };
-        let committed = |(index, at): &&(u8, Who)| {
-            let stored = self.host(*at).and_then(|host| host.disk.get(&(id, *index)));
-            stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
-        };
+        let committed = |(index, at): &&(u8, Who)| self.is_committed((id, *index), *at);
         let all: BTreeSet<u8> = stripe
             .copies
             .iter()
@@ -345,10 +342,7 @@ impl World {
         let committed: BTreeSet<u8> = stripe
             .copies
             .iter()
-            .filter(|(index, who)| {
-                let stored = self.host(*who).and_then(|host| host.disk.get(&(id, *index)));
-                stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
-            })
+            .filter(|(index, who)| self.is_committed((id, *index), *who))
             .map(|(index, _)| *index)
             .collect();
         let k = usize::from(stripe.shape.k);

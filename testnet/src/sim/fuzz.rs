@@ -1,7 +1,7 @@
 //! Random scenarios by the hundred, and what to say when one fails.
 
+use parking_lot::Mutex;
 use std::num::NonZero;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::injector::{self, Outcome};
@@ -11,6 +11,10 @@ use super::scenario::{Action, Keeping, Pick, Scenario, Step};
 use super::{below, chance, generator, pick, uniform};
 use mutualstore_dht::Flaw;
 use rand_chacha::ChaCha8Rng;
+
+const ONE: Pick = Pick::Count(1);
+const MOST: Pick = Pick::Share(0.7);
+const ALL: Pick = Pick::Share(1.0);
 
 /// Draws the scenario of a seed with about so many peers.
 pub fn draw(seed: u64, peers: usize) -> Scenario {
@@ -89,14 +93,12 @@ fn drain(steps: &mut Vec<Step>, share: f64) {
     let Some(last) = steps.last().map(|step| step.at) else {
         return;
     };
-    let at = (last * share * 1000.0).round() / 1000.0;
-    let step = Step {
-        at,
-        every: None,
-        until: None,
-        action: Action::Drain { who: Pick::Count(1) },
-    };
-    steps.insert(steps.partition_point(|step| step.at <= at), step);
+    insert(steps, Step::once(last * share, Action::Drain { who: ONE }));
+}
+
+/// Puts a step where its time comes, behind those of the same time.
+fn insert(steps: &mut Vec<Step>, step: Step) {
+    steps.insert(steps.partition_point(|other| other.at <= step.at), step);
 }
 
 /// In one of two, somebody lies from some moment on, and others leave, die and are wiped meanwhile: drawn
@@ -127,7 +129,7 @@ fn lie(scenario: &mut Scenario, seed: u64) {
     let drains = below(rng, 3);
     for _ in 0..drains {
         let at = begin + (end - begin) * uniform(rng);
-        steps.push((at, Action::Drain { who: Pick::Count(1) }));
+        steps.push((at, Action::Drain { who: ONE }));
     }
     // Each loss is made good before the next one.
     let mut at = end;
@@ -135,42 +137,28 @@ fn lie(scenario: &mut Scenario, seed: u64) {
         at += 20.0 + 80.0 * uniform(rng);
         let who = Pick::Count(1 + below(rng, 3));
         let loss = match below(rng, 4) {
-            0 => Action::Retire { who: Pick::Count(1) },
+            0 => Action::Retire { who: ONE },
             1 => Action::Kill { who },
             _ => Action::Wipe { who },
         };
         steps.push((at, loss));
-        steps.push((
-            at + 5.0,
-            Action::Restart {
-                who: Pick::Share(0.7),
-            },
-        ));
+        steps.push((at + 5.0, Action::Restart { who: MOST }));
     }
     for (at, action) in steps {
-        let at = (at * 1000.0).round() / 1000.0;
-        let step = Step {
-            at,
-            every: None,
-            until: None,
-            action,
-        };
-        let place = scenario.step.partition_point(|step| step.at <= at);
-        scenario.step.insert(place, step);
+        insert(&mut scenario.step, Step::once(at, action));
     }
 }
 
 /// A calm in the end, but that some homes do not repair and a few hosts die.
 fn wedged_primaries(rng: &mut ChaCha8Rng, before: &[Step]) -> Vec<Step> {
     let begin = before.last().map_or(0.0, |step| step.at) + 1.0;
-    let all = || Pick::Share(1.0);
     let quiet = Change {
         loss: 0.0,
         duplicate: 0.0,
         slow: 0.0,
         ..Change::default()
     };
-    let share = 0.1 + 0.3 * uniform(rng);
+    let part = Pick::Share(0.1 + 0.3 * uniform(rng));
     let put = Action::Put {
         count: 1,
         dawdle_s: 0.0,
@@ -178,24 +166,16 @@ fn wedged_primaries(rng: &mut ChaCha8Rng, before: &[Step]) -> Vec<Step> {
     let steps = [
         (0.0, Action::Heal {}),
         (0.0, Action::Network(quiet)),
-        (0.0, Action::Thaw { who: all() }),
-        (0.0, Action::Restart { who: all() }),
-        (
-            60.0,
-            Action::Wedge {
-                who: Pick::Share(share),
-            },
-        ),
+        (0.0, Action::Thaw { who: ALL }),
+        (0.0, Action::Restart { who: ALL }),
+        (60.0, Action::Wedge { who: part }),
         (61.0, Action::Kill { who: count(rng, 2) }),
         (400.0, put),
     ];
-    let step = |(after, action)| Step {
-        at: begin + after,
-        every: None,
-        until: None,
-        action,
-    };
-    steps.into_iter().map(step).collect()
+    steps
+        .into_iter()
+        .map(|(after, action)| Step::once(begin + after, action))
+        .collect()
 }
 
 fn one_of<T: Copy + Default>(rng: &mut ChaCha8Rng, items: &[T]) -> T {
@@ -227,15 +207,10 @@ fn keeping(rng: &mut ChaCha8Rng, r: usize, peers: usize) -> Keeping {
 fn lay_out(custody: &mut Keeping, seed: u64) -> Option<f64> {
     let mut rng = generator(seed, 5);
     let rng = &mut rng;
-    let policies = [
-        Policy::Successors,
-        Policy::Successors,
-        Policy::Random,
-        Policy::Copysets,
-        Policy::Buddies,
-        Policy::Mixed,
-        Policy::Mixed,
-    ];
+    let policies = {
+        use Policy::{Buddies, Copysets, Mixed, Random, Successors};
+        [Successors, Successors, Random, Copysets, Buddies, Mixed, Mixed]
+    };
     custody.placement = pick(rng, &policies).copied().unwrap_or_default();
     if custody.placement == Policy::Buddies && chance(rng, 0.5) {
         let wider = u8::try_from(below(rng, 1 + usize::from(custody.n))).unwrap_or(0);
@@ -260,7 +235,7 @@ fn gentle_faults(rng: &mut ChaCha8Rng, r: usize) -> Vec<Fault> {
     let few = (r / 4).max(1);
     let all = vec![
         (Action::Kill { who: count(rng, few) }, 25.0),
-        (Action::PowerOff { who: Pick::Count(1) }, 30.0),
+        (Action::PowerOff { who: ONE }, 30.0),
         (Action::Restart { who: count(rng, few) }, 20.0),
         (
             Action::Join {
@@ -269,8 +244,8 @@ fn gentle_faults(rng: &mut ChaCha8Rng, r: usize) -> Vec<Fault> {
             },
             20.0,
         ),
-        (Action::Leave { who: Pick::Count(1) }, 30.0),
-        (Action::Wipe { who: Pick::Count(1) }, 30.0),
+        (Action::Leave { who: ONE }, 30.0),
+        (Action::Wipe { who: ONE }, 30.0),
     ];
     subset(rng, all)
 }
@@ -278,30 +253,15 @@ fn gentle_faults(rng: &mut ChaCha8Rng, r: usize) -> Vec<Fault> {
 fn wild_faults(rng: &mut ChaCha8Rng, peers: usize) -> Vec<Fault> {
     let few = (peers / 8).max(1);
     let size = 1 + u16::try_from(below(rng, 8)).unwrap_or(0);
-    let share = 0.2 + 0.4 * uniform(rng);
+    let part = Pick::Share(0.2 + 0.4 * uniform(rng));
     let all = vec![
         (Action::Kill { who: count(rng, few) }, 12.0),
-        (
-            Action::Kill {
-                who: Pick::Share(share),
-            },
-            60.0,
-        ),
+        (Action::Kill { who: part.clone() }, 60.0),
         (Action::PowerOff { who: count(rng, few) }, 20.0),
-        (
-            Action::Restart {
-                who: Pick::Share(0.7),
-            },
-            12.0,
-        ),
+        (Action::Restart { who: MOST }, 12.0),
         (Action::RestartForgetful { who: count(rng, few) }, 20.0),
         (Action::Freeze { who: count(rng, few) }, 15.0),
-        (
-            Action::Thaw {
-                who: Pick::Share(0.7),
-            },
-            12.0,
-        ),
+        (Action::Thaw { who: MOST }, 12.0),
         (
             Action::Join {
                 count: 1 + below(rng, few),
@@ -309,10 +269,10 @@ fn wild_faults(rng: &mut ChaCha8Rng, peers: usize) -> Vec<Fault> {
             },
             20.0,
         ),
-        (Action::Leave { who: Pick::Count(1) }, 25.0),
+        (Action::Leave { who: ONE }, 25.0),
         (
             Action::Part {
-                who: Pick::Share(share),
+                who: part,
                 one_way: chance(rng, 0.3),
             },
             50.0,
@@ -328,7 +288,7 @@ fn wild_faults(rng: &mut ChaCha8Rng, peers: usize) -> Vec<Fault> {
             40.0,
         ),
         (Action::Wipe { who: count(rng, few) }, 20.0),
-        (Action::Retire { who: Pick::Count(1) }, 40.0),
+        (Action::Retire { who: ONE }, 40.0),
         (
             Action::Resize {
                 who: count(rng, few),
@@ -348,23 +308,18 @@ fn wild_faults(rng: &mut ChaCha8Rng, peers: usize) -> Vec<Fault> {
 }
 
 fn split_faults(rng: &mut ChaCha8Rng) -> Vec<Fault> {
-    let share = 0.3 + 0.3 * uniform(rng);
+    let part = Pick::Share(0.3 + 0.3 * uniform(rng));
     vec![
         (
             Action::Part {
-                who: Pick::Share(share),
+                who: part,
                 one_way: chance(rng, 0.2),
             },
             30.0,
         ),
         (Action::Heal {}, 20.0),
-        (Action::Kill { who: Pick::Count(1) }, 20.0),
-        (
-            Action::Restart {
-                who: Pick::Share(0.7),
-            },
-            15.0,
-        ),
+        (Action::Kill { who: ONE }, 20.0),
+        (Action::Restart { who: MOST }, 15.0),
         (
             Action::Join {
                 count: 1,
@@ -385,14 +340,7 @@ fn timetable(rng: &mut ChaCha8Rng, faults: Vec<Fault>, puts: usize) -> Vec<Step>
     let length = 60.0 + 120.0 * uniform(rng);
     let calm = 15.0 * uniform(rng);
     let mut steps = Vec::new();
-    let mut step = |at: f64, action: Action| {
-        steps.push(Step {
-            at: (at * 1000.0).round() / 1000.0,
-            every: None,
-            until: None,
-            action,
-        });
-    };
+    let mut step = |at: f64, action: Action| steps.push(Step::once(at, action));
     for (action, mean) in faults {
         let rate = 0.5 + uniform(rng);
         let mut at = calm;
@@ -471,7 +419,7 @@ pub fn batch(
                 while let Some(seed) = next(&shared, first, seeds) {
                     let scenario = draw(seed, peers);
                     let outcome = injector::run(&scenario, seed, flaw);
-                    let mut shared = lock(&shared);
+                    let mut shared = shared.lock();
                     shared.0.add(seed, outcome);
                     if stop(&shared.0) {
                         shared.1 = seeds;
@@ -480,15 +428,11 @@ pub fn batch(
             });
         }
     });
-    shared.into_inner().unwrap_or_else(PoisonError::into_inner).0
-}
-
-fn lock(shared: &Mutex<(Batch, u64)>) -> MutexGuard<'_, (Batch, u64)> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.into_inner().0
 }
 
 fn next(shared: &Mutex<(Batch, u64)>, first: u64, seeds: u64) -> Option<u64> {
-    let mut shared = lock(shared);
+    let mut shared = shared.lock();
     let number = shared.1;
     shared.1 = (number + 1).min(seeds);
     (number < seeds).then(|| first.wrapping_add(number))

@@ -114,7 +114,7 @@ impl Lab {
     pub(crate) fn join(&mut self) {
         let via: Vec<Who> = (0..INVITING).filter_map(|_| self.member()).collect();
         let who = self.world.add(self.plan.virtual_nodes, 0, &via);
-        let ring = self.world.host(who).and_then(|host| host.ring.as_ref());
+        let ring = self.world.ring(who);
         let ids: Vec<Id> = ring.map(|ring| ring.me().ids().collect()).unwrap_or_default();
         self.circle.extend(ids.into_iter().map(|id| (id, who)));
     }
@@ -165,7 +165,7 @@ impl Lab {
     /// So many random hosts die without a word.
     pub(crate) fn kill(&mut self, count: usize) {
         for who in self.world.random_hosts(count, Host::is_up) {
-            let ring = self.world.host(who).and_then(|host| host.ring.as_ref());
+            let ring = self.world.ring(who);
             let ids: Vec<Id> = ring.map(|ring| ring.me().ids().collect()).unwrap_or_default();
             for id in ids {
                 self.circle.remove(&id);

@@ -258,10 +258,9 @@ impl World {
     /// What keeps a stripe from being as well off as honest hosts can have it: whole but for an index for
     /// each liar, or on all that take shards.
     pub(super) fn lied_problem(&self, id: Id, stripe: &Stripe, copies: &[(u8, Who)]) -> Option<String> {
-        let committed = copies.iter().filter(|(index, who)| {
-            let stored = self.host(*who).and_then(|host| host.disk.get(&(id, *index)));
-            stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
-        });
+        let committed = copies
+            .iter()
+            .filter(|(index, who)| self.is_committed((id, *index), *who));
         let committed: Vec<(u8, Who)> = committed.copied().collect();
         let indices: BTreeSet<u8> = committed.iter().map(|(index, _)| *index).collect();
         let holders: BTreeSet<Who> = committed.iter().map(|(_, who)| *who).collect();

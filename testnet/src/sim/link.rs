@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::chance;
+use super::scenario::ensure;
 use super::world::Who;
 
 /// How messages fare between hosts that are not parted.
@@ -40,23 +41,25 @@ impl Default for Network {
 
 impl Network {
     /// What is absurd about these numbers.
-    pub(crate) fn problem(&self) -> Option<String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let [short, long] = self.delay_ms;
-        let share = |name: &str, value: f64| {
-            let fine = (0.0..=0.9).contains(&value);
-            (!fine).then(|| format!("`{name}` is {value}, expected 0 to 0.9"))
-        };
-        if !(0.0..=60_000.0).contains(&short) || !(short..=60_000.0).contains(&long) {
-            return Some(format!(
-                "`delay_ms` is {short} to {long}, expected 0 to 60000, the shorter first"
-            ));
-        }
-        if !(0.0..=60_000.0).contains(&self.jitter_ms) {
-            return Some(format!("`jitter_ms` is {}, expected 0 to 60000", self.jitter_ms));
-        }
-        share("loss", self.loss)
-            .or_else(|| share("duplicate", self.duplicate))
-            .or_else(|| share("slow", self.slow))
+        ensure(
+            (0.0..=60_000.0).contains(&short) && (short..=60_000.0).contains(&long),
+            || format!("`delay_ms` is {short} to {long}, expected 0 to 60000, the shorter first"),
+        )?;
+        ensure((0.0..=60_000.0).contains(&self.jitter_ms), || {
+            format!("`jitter_ms` is {}, expected 0 to 60000", self.jitter_ms)
+        })?;
+        let shares = [
+            ("loss", self.loss),
+            ("duplicate", self.duplicate),
+            ("slow", self.slow),
+        ];
+        shares.into_iter().try_for_each(|(name, value)| {
+            ensure((0.0..=0.9).contains(&value), || {
+                format!("`{name}` is {value}, expected 0 to 0.9")
+            })
+        })
     }
 }
 
@@ -90,10 +93,10 @@ impl Change {
     }
 
     /// What is absurd about it.
-    pub(crate) fn problem(&self) -> Option<String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let mut network = Network::default();
         self.apply(&mut network);
-        network.problem()
+        network.check()
     }
 }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use mutualstore_dht::custody::{Custody, Holding};
 use mutualstore_dht::ring::{Phase, Ring, SelfChange};
-use mutualstore_dht::{Contact, Peer, PeerState, Signature, Time};
+use mutualstore_dht::{Contact, Peer, PeerState, Time};
 use sha2::{Digest, Sha256};
 
 use super::disk::Disk;
 use super::host::Host;
 use super::message::Body;
-use super::mix;
 use super::world::{Crash, DIAL, Event, Who, World};
+use super::{contact, mix};
 
 /// Fewer hosts than this may not keep a ring one.
 const LEAST: usize = 3;
@@ -28,15 +28,8 @@ impl World {
         let peer = Peer::new(hash.finalize().into());
         let indices = if self.setup.choose { 0 } else { virtual_nodes };
         let contact = Contact {
-            peer,
-            version: 0,
-            virtual_nodes: (0..indices).collect(),
             addresses: self.setup.addresses.clone(),
-            capacity: u64::from(virtual_nodes) << 30,
-            used: 0,
-            state: PeerState::Accepting,
-            zone: "".into(),
-            signature: Signature::default(),
+            ..contact(peer, (0..indices).collect(), u64::from(virtual_nodes) << 30)
         };
         self.numbers.insert(peer, who);
         self.hosts.push(Host {

@@ -69,7 +69,7 @@ impl World {
 
     /// A ring no longer counts a peer among the living.
     pub(super) fn check_declared_dead(&mut self, who: Who, peer: Peer) {
-        let ring = self.host(who).and_then(|host| host.ring.as_ref());
+        let ring = self.ring(who);
         let dead = matches!(
             ring.and_then(|ring| ring.liveness(peer)),
             Some(Liveness::Dead { .. })
@@ -93,7 +93,7 @@ impl World {
 
     /// A member was asked by another one what follows it: that is Zave's notification.
     pub(super) fn check_asker(&mut self, who: Who, asker: Peer) {
-        let ring = self.host(who).and_then(|host| host.ring.as_ref());
+        let ring = self.ring(who);
         if ring.is_some_and(|ring| ring.is_member() && !ring.is_alive(asker)) {
             let detail = format!("host {who} was asked by {asker:?} and does not count it among the living");
             self.violate(Violation::ring("who asks lives", detail));
@@ -129,7 +129,7 @@ impl World {
             let Some(head) = first_other(circle, *id, who) else {
                 continue;
             };
-            let Some(theirs) = self.host(head).and_then(|host| host.ring.as_ref()) else {
+            let Some(theirs) = self.ring(head) else {
                 continue;
             };
             let listed = ring.successor_list(*id).count();

@@ -35,18 +35,10 @@ pub(crate) struct Message {
 impl Message {
     /// The index of the stripe that it brings.
     pub(super) fn shard_of(&self, id: Id) -> Option<u8> {
-        match &self.body {
-            Body::Writer(writer::Message::Keep { stripe, index, .. }) if *stripe == id => Some(*index),
-            Body::Writer(_)
-            | Body::RingRequest(..)
-            | Body::RingResponse(..)
-            | Body::RingFailure(_)
-            | Body::CustodyRequest(..)
-            | Body::CustodyResponse(..)
-            | Body::CustodyFailure(_)
-            | Body::Hello { .. }
-            | Body::Disconnect => None,
-        }
+        let Body::Writer(writer::Message::Keep { stripe, index, .. }) = &self.body else {
+            return None;
+        };
+        (*stripe == id).then_some(*index)
     }
 }
 
@@ -68,20 +60,15 @@ impl Hasher for PeerHasher {
 
 /// Which of the counters of requests it belongs to, if it is one.
 pub(super) fn sort(body: &Body) -> Option<usize> {
-    match body {
-        Body::RingRequest(_, ring::Request::Ping { .. }) => Some(0),
-        Body::RingRequest(_, ring::Request::Neighbours { .. }) => Some(1),
-        Body::RingRequest(_, ring::Request::Next { .. }) => Some(2),
-        Body::RingRequest(_, ring::Request::Leave { .. }) => Some(3),
-        Body::CustodyRequest(..) => Some(4),
-        Body::RingResponse(..)
-        | Body::RingFailure(_)
-        | Body::CustodyResponse(..)
-        | Body::CustodyFailure(_)
-        | Body::Hello { .. }
-        | Body::Disconnect
-        | Body::Writer(_) => None,
+    if let Body::RingRequest(_, request) = body {
+        return Some(match request {
+            ring::Request::Ping { .. } => 0,
+            ring::Request::Neighbours { .. } => 1,
+            ring::Request::Next { .. } => 2,
+            ring::Request::Leave { .. } => 3,
+        });
     }
+    matches!(body, Body::CustodyRequest(..)).then_some(4)
 }
 
 pub(super) fn kind(body: &Body) -> u64 {

@@ -44,6 +44,7 @@ mod world;
 mod writer;
 
 pub use mutualstore_dht::Flaw;
+use mutualstore_dht::{Contact, Peer, PeerState, Signature, VirtualNodes};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -93,6 +94,21 @@ fn sample<T: Copy>(rng: &mut ChaCha8Rng, items: &[T], count: usize) -> Vec<T> {
         drawn.push(pool.swap_remove(below(rng, pool.len())));
     }
     drawn
+}
+
+/// The contact of a peer of which nothing else matters.
+pub(crate) fn contact(peer: Peer, virtual_nodes: VirtualNodes, capacity: u64) -> Contact {
+    Contact {
+        peer,
+        version: 0,
+        virtual_nodes,
+        addresses: [].into(),
+        capacity,
+        used: 0,
+        state: PeerState::Accepting,
+        zone: "".into(),
+        signature: Signature::default(),
+    }
 }
 
 /// The id of the stripe with this number.

@@ -71,7 +71,7 @@ impl World {
 
     /// Accepting peers that a stripe's policy names in the view of one host, best first.
     pub(super) fn candidates(&self, who: Who, stripe: Id, shape: Shape) -> Vec<Who> {
-        let Some(ring) = self.host(who).and_then(|host| host.ring.as_ref()) else {
+        let Some(ring) = self.ring(who) else {
             return Vec::new();
         };
         let (roster, r) = (everybody(ring), self.setup.ring.r);
@@ -139,7 +139,7 @@ impl World {
         let Some((id, shape)) = pick(&mut self.rng, &stripes).copied() else {
             return;
         };
-        let Some(ring) = self.host(through).and_then(|host| host.ring.as_ref()) else {
+        let Some(ring) = self.ring(through) else {
             return;
         };
         let near = ring.successors(id).take(self.setup.ring.r);
@@ -205,7 +205,7 @@ impl World {
         let Some(shape) = shape.filter(|shape| shape.placement != Placement::Successors) else {
             return;
         };
-        let Some(custody) = self.host(who).and_then(|host| host.custody.as_ref()) else {
+        let Some(custody) = self.custody(who) else {
             return;
         };
         let record = custody.stripe(id).into_iter().flat_map(|record| record.shards);
@@ -274,10 +274,7 @@ impl World {
         let takers = self.takers(circle, id, shape, &staying);
         let able = takers.iter().chain(&staying).collect::<BTreeSet<_>>().len();
         let stuck = able < n || indices.len() < n && takers.is_empty();
-        let committed = |(index, who): &&(u8, Who)| {
-            let stored = self.host(*who).and_then(|host| host.disk.get(&(id, *index)));
-            stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
-        };
+        let committed = |(index, who): &&(u8, Who)| self.is_committed((id, *index), *who);
         let well = copies.len() == n
             && indices.len() == n
             && holders.len() == n

@@ -8,7 +8,7 @@ use mutualstore_dht::placement::Placement;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::scenario::Keeping;
+use super::scenario::{Keeping, ensure};
 use super::{pick, stripe_id};
 
 /// Sets anchors apart from the stripes of the same run.
@@ -92,28 +92,20 @@ impl Keeping {
     }
 
     /// What is absurd about its policy.
-    pub(super) fn placement_problem(&self) -> Option<String> {
-        let (policy, n) = (self.placement, self.n);
+    pub(super) fn check_placement(&self) -> Result<(), String> {
+        let (policy, n, shared) = (self.placement, self.n, self.stripes_per_anchor);
         if let Some(group) = self.group {
-            if !matches!(policy, Policy::Buddies | Policy::Mixed) {
-                return Some(format!(
-                    "`group` is for `placement` buddies or mixed, which is {policy} here"
-                ));
-            }
-            if group < n {
-                return Some(format!(
-                    "`group` is {group}, expected n = {n} at least: a stripe lies in one run"
-                ));
-            }
+            ensure(matches!(policy, Policy::Buddies | Policy::Mixed), || {
+                format!("`group` is for `placement` buddies or mixed, which is {policy} here")
+            })?;
+            ensure(group >= n, || {
+                format!("`group` is {group}, expected n = {n} at least: a stripe lies in one run")
+            })?;
         }
-        let anchors = 1..=1_000_000;
-        if !anchors.contains(&self.stripes_per_anchor) {
-            return Some(format!(
-                "`stripes_per_anchor` is {}, expected 1 to 1000000",
-                self.stripes_per_anchor
-            ));
-        }
-        (self.stripes_per_anchor > 1 && !policy.needs_roster()).then(|| {
+        ensure((1..=1_000_000).contains(&shared), || {
+            format!("`stripes_per_anchor` is {shared}, expected 1 to 1000000")
+        })?;
+        ensure(shared == 1 || policy.needs_roster(), || {
             format!(
                 "`stripes_per_anchor` is for `placement` copysets, buddies or mixed, which is {policy} here"
             )

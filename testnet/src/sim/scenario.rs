@@ -18,6 +18,8 @@
 
 mod limits;
 
+pub(super) use limits::ensure;
+
 use std::time::Duration;
 
 use mutualstore_dht::Flaw;
@@ -133,7 +135,7 @@ pub struct Step {
     /// Not again after this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<f64>,
-    /// What.
+    /// What happens.
     #[serde(flatten)]
     pub action: Action,
 }
@@ -149,7 +151,7 @@ pub enum Pick {
     Count(usize),
     /// Such a share at random.
     Share(f64),
-    /// These.
+    /// The hosts with these numbers.
     These(Vec<Who>),
 }
 
@@ -335,10 +337,7 @@ impl Scenario {
                 None => message,
             })
         })?;
-        match scenario.problem() {
-            None => Ok(scenario),
-            Some(problem) => Err(ScenarioError::Absurd(problem)),
-        }
+        scenario.check().map(|()| scenario).map_err(ScenarioError::Absurd)
     }
 
     /// As a file.
@@ -413,6 +412,16 @@ impl Keeping {
 }
 
 impl Step {
+    /// Something that happens once, to the millisecond.
+    pub(super) fn once(at: f64, action: Action) -> Self {
+        Self {
+            at: (at * 1000.0).round() / 1000.0,
+            every: None,
+            until: None,
+            action,
+        }
+    }
+
     /// How often it happens.
     fn times(&self) -> f64 {
         match (self.every, self.until) {

@@ -12,8 +12,6 @@ mod balance;
 mod routing;
 mod upkeep;
 
-use std::fmt;
-
 use super::lab::Weigh;
 
 /// How much is measured. The default is what was published.
@@ -73,18 +71,24 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
+/// A column of a table: its head, and its field for an item.
+type Column<'a, T> = (&'a str, &'a dyn Fn(&T) -> String);
+
 impl Table {
-    fn new(name: char, title: impl Into<String>, columns: &[&str]) -> Self {
+    /// A row for each item.
+    fn of<T>(
+        name: char,
+        title: impl Into<String>,
+        items: impl IntoIterator<Item = T>,
+        columns: &[Column<'_, T>],
+    ) -> Self {
+        let row = |item: T| columns.iter().map(|(_, field)| field(&item)).collect();
         Self {
             name,
             title: title.into(),
-            columns: columns.iter().map(|head| (*head).to_owned()).collect(),
-            rows: Vec::new(),
+            columns: columns.iter().map(|(head, _)| (*head).to_owned()).collect(),
+            rows: items.into_iter().map(row).collect(),
         }
-    }
-
-    fn row(&mut self, fields: &[&dyn fmt::Display]) {
-        self.rows.push(fields.iter().map(ToString::to_string).collect());
     }
 
     /// The table as lines of comma-separated values, the heads first, each line with the table's letter

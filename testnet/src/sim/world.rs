@@ -3,6 +3,7 @@
 mod arrivals;
 
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
@@ -10,11 +11,12 @@ use std::time::Duration;
 
 use mutualstore_dht::custody::{self, Custody, CustodyConfig};
 use mutualstore_dht::ring::{self, Ring, RingConfig, SelfChange};
-use mutualstore_dht::{Flaw, Peer, PeerState, Time};
+use mutualstore_dht::{Flaw, Id, Peer, PeerState, Time};
 use rand_chacha::ChaCha8Rng;
+use slab::Slab;
 
 use super::check::{Checks, Violation};
-use super::disk::Truth;
+use super::disk::{Tenure, Truth};
 use super::host::Host;
 use super::lab::{Weigh, Weighed};
 use super::link::{Links, Network};
@@ -93,25 +95,6 @@ impl Event {
     }
 }
 
-struct Queued(Reverse<(u64, u64)>, Event);
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-impl Eq for Queued {}
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.cmp(&other.0)
-    }
-}
-
 /// Counts of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
@@ -149,7 +132,9 @@ pub(crate) struct World {
     /// Steps of the scenario that are due.
     pub(crate) steps: VecDeque<usize>,
     pub(super) numbers: HashMap<Peer, Who, BuildHasherDefault<PeerHasher>>,
-    queue: BinaryHeap<Queued>,
+    /// Times, sequence numbers and places of what is to come.
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Slab<Event>,
     sequence: u64,
     /// Events since time went on.
     still: u64,
@@ -175,6 +160,7 @@ impl World {
             steps: VecDeque::new(),
             numbers: HashMap::default(),
             queue: BinaryHeap::new(),
+            events: Slab::new(),
             sequence: 0,
             still: 0,
             trace: mix(setup.seed),
@@ -189,6 +175,22 @@ impl World {
 
     pub(crate) fn host_mut(&mut self, who: Who) -> Option<&mut Host> {
         self.hosts.get_mut(who as usize)
+    }
+
+    /// The ring of a host whose process runs.
+    pub(crate) fn ring(&self, who: Who) -> Option<&Ring> {
+        self.host(who)?.ring.as_ref()
+    }
+
+    /// The custody of a host whose process runs.
+    pub(crate) fn custody(&self, who: Who) -> Option<&Custody> {
+        self.host(who)?.custody.as_ref()
+    }
+
+    /// Whether a host has this shard on disk, committed.
+    pub(crate) fn is_committed(&self, key: (Id, u8), who: Who) -> bool {
+        let stored = self.host(who).and_then(|host| host.disk.get(&key));
+        stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
     }
 
     pub(crate) fn who(&self, peer: Peer) -> Option<Who> {
@@ -212,8 +214,8 @@ impl World {
 
     pub(crate) fn schedule(&mut self, at: u64, event: Event) {
         self.sequence += 1;
-        self.queue
-            .push(Queued(Reverse((at.max(self.now), self.sequence)), event));
+        let place = self.events.insert(event);
+        self.queue.push(Reverse((at.max(self.now), self.sequence, place)));
     }
 
     pub(crate) fn after(&mut self, delay: Duration, event: Event) {
@@ -225,20 +227,10 @@ impl World {
 impl World {
     pub(crate) fn send(&mut self, from: Who, to: Who, to_life: Option<u32>, body: Body) {
         let from_life = self.host(from).map_or(0, |host| host.life);
-        let weighed = match &body {
-            Body::RingRequest(_, request) => Some(Weighed::Request(request)),
-            Body::RingResponse(_, response) => Some(Weighed::Response(response)),
-            Body::RingFailure(_)
-            | Body::CustodyRequest(..)
-            | Body::CustodyResponse(..)
-            | Body::CustodyFailure(_)
-            | Body::Hello { .. }
-            | Body::Disconnect
-            | Body::Writer(_) => None,
-        };
-        if let Some(weighed) = weighed {
-            self.counters.messages += 1;
-            self.counters.bytes += self.setup.weigh.map_or(0, |weigh| weigh(weighed) as u64);
+        if let Body::RingRequest(_, request) = &body {
+            self.weigh(Weighed::Request(request));
+        } else if let Body::RingResponse(_, response) = &body {
+            self.weigh(Weighed::Response(response));
         }
         let message = Message {
             from,
@@ -256,6 +248,11 @@ impl World {
         }
     }
 
+    fn weigh(&mut self, message: Weighed<'_>) {
+        self.counters.messages += 1;
+        self.counters.bytes += self.setup.weigh.map_or(0, |weigh| weigh(message) as u64);
+    }
+
     /// Runs until nothing is due before `end` or a check failed.
     pub(crate) fn run(&mut self, end: u64) {
         while self.checks.violation.is_none() && self.steps.is_empty() && self.step(end) {}
@@ -265,12 +262,11 @@ impl World {
     }
 
     fn step(&mut self, end: u64) -> bool {
-        if self.queue.peek().is_none_or(|next| next.0.0.0 > end) {
-            return false;
-        }
-        let Some(Queued(Reverse((at, _)), event)) = self.queue.pop() else {
+        let Some(next) = self.queue.peek_mut().filter(|next| next.0.0 <= end) else {
             return false;
         };
+        let Reverse((at, _, place)) = PeekMut::pop(next);
+        let event = self.events.remove(place);
         self.still = if at > self.now { 0 } else { self.still + 1 };
         self.now = at;
         self.counters.events += 1;

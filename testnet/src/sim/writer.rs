@@ -68,19 +68,11 @@ pub(crate) enum Message {
 impl Message {
     /// What a closed port says to it.
     pub(crate) fn refused(&self) -> Option<Self> {
-        match self {
-            Self::Keep { put, index, .. } => Some(Self::Kept {
-                put: *put,
-                index: *index,
-                stored: false,
-            }),
-            Self::Kept { .. }
-            | Self::Locate { .. }
-            | Self::Commit { .. }
-            | Self::Committed { .. }
-            | Self::Discard { .. }
-            | Self::StoreTombstone { .. } => None,
-        }
+        let Self::Keep { put, index, .. } = *self else {
+            return None;
+        };
+        let stored = false;
+        Some(Self::Kept { put, index, stored })
     }
 }
 
@@ -187,7 +179,7 @@ impl World {
         let Some((stripe, shape)) = pick(&mut self.rng, &stripes).copied() else {
             return;
         };
-        let ring = self.host(through).and_then(|host| host.ring.as_ref());
+        let ring = self.ring(through);
         let near = ring.map(|ring| ring.successors(stripe).take(self.setup.ring.r));
         let near: Vec<Peer> = near.into_iter().flatten().map(|contact| contact.peer).collect();
         for to in near {

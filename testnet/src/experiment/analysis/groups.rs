@@ -4,8 +4,10 @@
 //! dead, items are lost independently of each other; they are not once the dead are averaged over. So all
 //! chances are computed as averages over the dead of each group, group after group, which is exact.
 
-use super::binomial::{binomial, hypergeometric, real, tail};
-use super::code::Code;
+use mutualstore_erasure::Code;
+
+use super::binomial::{binomial, hypergeometric, tail};
+use crate::experiment::findings::real;
 
 /// Larger groups are not counted subset by subset.
 pub(super) const COUNTABLE: usize = 24;
@@ -36,7 +38,7 @@ impl Law {
     /// Fragments on uniformly random members of the group.
     fn members(size: usize, code: Code) -> Self {
         let fates = (0..=size).map(|dead| {
-            let lost = tail(size, code.shards(), dead, code.tolerated());
+            let lost = tail(size, usize::from(code.n()), dead, usize::from(code.m()));
             vec![Fate { chance: 1.0, lost }]
         });
         Self(fates.collect())
@@ -45,8 +47,8 @@ impl Law {
     /// Fragments on a random primary and those after it in the group's circle; counted over all subsets. None
     /// when there are too many of them.
     fn runs(size: usize, code: Code) -> Option<Self> {
-        if size == code.shards() {
-            let lost = |dead| f64::from(u8::from(dead > code.tolerated()));
+        if size == usize::from(code.n()) {
+            let lost = |dead| f64::from(u8::from(dead > usize::from(code.m())));
             let fates = (0..=size).map(|dead| {
                 vec![Fate {
                     chance: 1.0,
@@ -59,11 +61,13 @@ impl Law {
             return None;
         }
         let runs: Vec<u32> = (0..size)
-            .map(|primary| (0..code.shards()).fold(0, |run, step| run | 1u32 << ((primary + step) % size)))
+            .map(|primary| {
+                (0..usize::from(code.n())).fold(0, |run, step| run | 1u32 << ((primary + step) % size))
+            })
             .collect();
         let mut counts = vec![vec![0usize; size + 1]; size + 1];
         for dead in 0..1u32 << size {
-            let is_lost = |run: &&u32| (dead & **run).count_ones() as usize > code.tolerated();
+            let is_lost = |run: &&u32| (dead & **run).count_ones() as usize > usize::from(code.m());
             let lost = runs.iter().filter(is_lost).count();
             let row = counts.get_mut(dead.count_ones() as usize);
             if let Some(count) = row.and_then(|row| row.get_mut(lost)) {
@@ -82,7 +86,7 @@ impl Law {
 
 /// From how many subsets lose so many of the group's runs.
 fn fates(counts: &[usize], size: usize) -> Vec<Fate> {
-    let all = real(counts.iter().sum());
+    let all = real(counts.iter().sum::<usize>());
     let seen = counts.iter().enumerate().filter(|(_, count)| **count > 0);
     seen.map(|(lost, count)| Fate {
         chance: real(*count) / all,
@@ -111,7 +115,7 @@ impl Groups {
     /// Groups as large as the code has shards, fragments on runs of members; `Err` with the size that is too
     /// large.
     pub(super) fn of_runs(peers: usize, code: Code) -> Result<Self, usize> {
-        let sizes = partition(peers, code.shards());
+        let sizes = partition(peers, usize::from(code.n()));
         let [first, last] = ends(&sizes);
         let law = |size| Law::runs(size, code).ok_or(size);
         let laws = [law(first)?, law(last)?];
@@ -253,14 +257,14 @@ mod tests {
 
     #[test]
     fn a_peer_finds_its_group() {
-        let groups = Groups::of_runs(14, Code::copies(3).unwrap()).unwrap();
+        let groups = Groups::of_runs(14, Code::Copies(3)).unwrap();
         let found: Vec<_> = [0, 2, 3, 6, 9, 10, 13].map(|peer| groups.of(peer)).into();
         assert_eq!(found, [(0, 3), (0, 3), (3, 3), (6, 4), (6, 4), (10, 4), (10, 4)]);
     }
 
     #[test]
     fn groups_too_large_to_count_are_said_so() {
-        let code = Code::new(16, 20).unwrap();
+        let code = "rs:16+4".parse().unwrap();
         assert_eq!(Groups::of_runs(36, code).unwrap_err(), 36);
         assert!(Groups::of_runs(40, code).is_ok());
     }

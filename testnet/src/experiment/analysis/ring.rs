@@ -5,16 +5,19 @@
 //! different ones, and the more there are, the more placement behaves like a random one (Cidon et al. 2013 §3
 //! on scatter width).
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use mutualstore_dht::choice::{CANDIDATES, choose};
-use mutualstore_dht::{Contact, Id, Peer, PeerState, Signature};
+use mutualstore_dht::{Contact, Id, Peer};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::ModelError;
-use crate::experiment::peer_set::PeerSet;
+use crate::experiment::findings::real;
+use crate::experiment::shard_map::{MAX_PEERS, PeerSet, peer_set};
+use crate::sim::contact;
 
 /// Rings drawn to find a mean.
 const RINGS: u64 = 20;
@@ -29,7 +32,7 @@ static DRAWN: Mutex<BTreeMap<Size, Arc<[Ring]>>> = Mutex::new(BTreeMap::new());
 /// remembered.
 pub(super) fn drawn(peers: usize, virtual_nodes: usize) -> Arc<[Ring]> {
     let draw = |seed| Ring::draw(peers, virtual_nodes, &mut ChaCha8Rng::seed_from_u64(seed));
-    let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut drawn = DRAWN.lock();
     let rings = drawn.entry((peers, virtual_nodes));
     Arc::clone(rings.or_insert_with(|| (0..RINGS).map(draw).collect()))
 }
@@ -52,17 +55,7 @@ impl Ring {
         for _ in 0..peers {
             let peer = Peer::new(rng.random());
             let chosen = choose(peer, &[], &groups, known.iter());
-            known.push(Contact {
-                peer,
-                version: 0,
-                virtual_nodes: chosen.into(),
-                addresses: [].into(),
-                capacity: 1,
-                used: 0,
-                state: PeerState::Accepting,
-                zone: "".into(),
-                signature: Signature::default(),
-            });
+            known.push(contact(peer, chosen.into(), 1));
         }
         let places = known.iter().enumerate();
         let nodes = places.flat_map(|(owner, contact)| contact.ids().map(move |id| (point(&id), owner)));
@@ -111,16 +104,13 @@ pub(in crate::experiment) fn point(id: &Id) -> u64 {
 }
 
 /// Part of the circle of 2^64.
-#[expect(clippy::cast_precision_loss, reason = "a share")]
 fn share(arc: u64) -> f64 {
-    arc as f64 / 2f64.powi(64)
+    real(arc) / 2f64.powi(64)
 }
 
 /// The different sets of holders of a ring, each with the share of all stripes that it holds.
 #[derive(Clone, Debug)]
 pub struct HolderSets {
-    peers: usize,
-    shards: usize,
     sets: Vec<(PeerSet, f64)>,
 }
 
@@ -132,13 +122,13 @@ impl HolderSets {
         shards: usize,
         arcs: impl IntoIterator<Item = (Vec<usize>, f64)>,
     ) -> Result<Self, ModelError> {
-        if peers > PeerSet::CAPACITY {
+        if peers > MAX_PEERS {
             return Err(ModelError::TooManyPeers { peers });
         }
         let mut sets: BTreeMap<PeerSet, f64> = BTreeMap::new();
         for (holders, weight) in arcs {
-            let set: PeerSet = holders.iter().copied().collect();
-            if set.len() != shards || holders.iter().any(|peer| *peer >= peers) {
+            let set = peer_set(holders.iter().copied());
+            if set.count_ones(..) != shards || holders.iter().any(|peer| *peer >= peers) {
                 return Err(ModelError::Holders { shards, holders });
             }
             if weight > 0.0 {
@@ -153,17 +143,7 @@ impl HolderSets {
             .into_iter()
             .map(|(set, weight)| (set, weight / sum))
             .collect();
-        Ok(Self { peers, shards, sets })
-    }
-
-    /// Peers of the ring.
-    pub fn peers(&self) -> usize {
-        self.peers
-    }
-
-    /// Shards of a stripe: members of each set.
-    pub fn shards(&self) -> usize {
-        self.shards
+        Ok(Self { sets })
     }
 
     /// Number of different sets.
@@ -171,17 +151,12 @@ impl HolderSets {
         self.sets.len()
     }
 
-    /// The sets with their shares, which sum to 1.
-    pub fn iter(&self) -> impl Iterator<Item = (PeerSet, f64)> {
-        self.sets.iter().copied()
-    }
-
     /// Share of all stripes of which more than `tolerated` holders are dead.
     pub fn lost(&self, dead: &PeerSet, tolerated: usize) -> f64 {
         let lost = self
             .sets
             .iter()
-            .filter(|(set, _)| set.and(dead).len() > tolerated);
+            .filter(|(set, _)| set.intersection_count(dead) > tolerated);
         lost.map(|(_, weight)| weight).sum()
     }
 
@@ -194,7 +169,7 @@ impl HolderSets {
         });
         // Rounding may leave a point beyond the last set.
         hit.or(self.sets.last())
-            .map_or(PeerSet::default(), |(set, _)| *set)
+            .map_or(PeerSet::default(), |(set, _)| set.clone())
     }
 }
 
@@ -209,7 +184,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let sets = Ring::draw(12, 1, &mut rng).holder_sets(3).unwrap();
         assert_eq!(sets.distinct(), 12);
-        assert!((sets.iter().map(|(_, weight)| weight).sum::<f64>() - 1.0).abs() < 1e-12);
+        assert!((sets.sets.iter().map(|(_, weight)| weight).sum::<f64>() - 1.0).abs() < 1e-12);
     }
 
     #[test]
@@ -230,8 +205,8 @@ mod tests {
     fn arcs_weigh_what_they_are_long() {
         let quarter = 1 << 62;
         let ring = Ring::new(3, [(0, 0), (quarter, 1), (3 * quarter, 2)]);
-        let sets: BTreeMap<PeerSet, f64> = ring.holder_sets(2).unwrap().iter().collect();
-        let set = |peers: [usize; 2]| peers.into_iter().collect::<PeerSet>();
+        let sets: BTreeMap<PeerSet, f64> = ring.holder_sets(2).unwrap().sets.into_iter().collect();
+        let set = |peers: [usize; 2]| peer_set(peers);
         // An identifier up to a node's point belongs to that node.
         let expected = [([0, 1], 0.25), ([1, 2], 0.25), ([0, 2], 0.5)];
         assert_eq!(sets, expected.map(|(peers, weight)| (set(peers), weight)).into());
@@ -269,7 +244,7 @@ mod tests {
         let sets = HolderSets::new(3, 2, arcs).unwrap();
         assert_eq!(sets.distinct(), 2);
         let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let first: PeerSet = [0, 1].into_iter().collect();
+        let first = peer_set([0, 1]);
         let drawn = (0..10_000).filter(|_| sets.draw(&mut rng) == first).count();
         assert!((3_800..4_200).contains(&drawn), "{drawn}");
     }

@@ -1,8 +1,8 @@
-use super::binomial::real;
+use super::super::findings::real;
 use super::*;
 
-fn copies(n: usize) -> Code {
-    Code::copies(n).unwrap()
+fn copies(n: u8) -> Code {
+    Code::Copies(n)
 }
 
 fn model(peers: usize, code: Code, scheme: Scheme, fragments: usize) -> Model {
@@ -15,27 +15,27 @@ fn near(a: f64, b: f64) -> bool {
 
 fn patterns(peers: usize, killed: usize) -> Vec<PeerSet> {
     let mut all = Vec::new();
-    Patterns::choose(peers, killed, u64::MAX, 0).for_each(|dead| all.push(*dead));
+    Patterns::choose(peers, killed, u64::MAX, 0).for_each(|dead| all.push(dead.clone()));
     all
 }
 
 /// All sets of `size` of these peers.
 fn subsets(first: usize, of: usize, size: usize) -> Vec<PeerSet> {
     let sets = patterns(of, size).into_iter();
-    sets.map(|set| set.iter().map(|peer| first + peer).collect())
+    sets.map(|set| peer_set(set.ones().map(|peer| first + peer)))
         .collect()
 }
 
 /// By brute force: over all patterns, and all places of a fragment in each group, the chance that any of
 /// `files` is lost.
 fn counted(model: &Model, files: i32, killed: usize) -> f64 {
-    let (shards, tolerated) = (model.code.shards(), model.code.tolerated());
+    let (shards, tolerated) = (usize::from(model.code.n()), usize::from(model.code.m()));
     let fragments = i32::try_from(model.fragments).unwrap();
     let all = patterns(model.peers, killed);
     let share = |places: &[PeerSet], dead: &PeerSet| {
         let lost = places
             .iter()
-            .filter(|holders| holders.and(dead).len() > tolerated);
+            .filter(|holders| holders.intersection_count(dead) > tolerated);
         real(lost.count()) / real(places.len())
     };
     let sum: f64 = all
@@ -46,7 +46,7 @@ fn counted(model: &Model, files: i32, killed: usize) -> f64 {
                 match model.scheme {
                     Scheme::Copysets(_) => {
                         let run = (0..shards).map(|step| first + (primary - first + step) % size);
-                        share(&[run.collect()], dead)
+                        share(&[peer_set(run)], dead)
                     }
                     Scheme::Random | Scheme::Buddies(..) | Scheme::Successors(_) => {
                         share(&subsets(first, size, shards), dead)
@@ -88,7 +88,7 @@ fn closed_forms_agree_with_counting() {
         (11, copies(3)),
         (9, copies(2)),
         (5, copies(3)),
-        (10, Code::new(2, 4).unwrap()),
+        (10, "rs:2+2".parse().unwrap()),
     ];
     for (peers, code) in networks {
         for scheme in schemes {
@@ -133,7 +133,7 @@ fn loss_begins() {
     assert_eq!(begins(Scheme::Copysets(Scope::File)), (3, 9));
     assert_eq!(begins(Scheme::Buddies(6, Scope::File)), (3, 5));
     assert_eq!(begins(Scheme::Random), (3, 3));
-    let first = model(12, Code::new(4, 6).unwrap(), Scheme::Random, 4);
+    let first = model(12, "rs:4+2".parse().unwrap(), Scheme::Random, 4);
     assert!(first.file_lost(2) == 0.0 && first.file_lost(3) > 0.0 && first.first_loss() == 3);
 }
 

@@ -13,9 +13,9 @@ use rand_chacha::ChaCha8Rng;
 use super::{Cell, Churn, Reading};
 use crate::capacities::Capacities;
 use crate::experiment::findings::mean;
-use crate::experiment::stage::{get, put};
 use crate::experiment::{ExperimentError, Network, Stage};
 use crate::scratch::Scratch;
+use crate::stream::{get, put};
 
 const LEAST_CAPACITY: u64 = 256 << 20;
 /// Between two looks at what the daemons count: what a killed one counted since the last is not known.
@@ -111,7 +111,7 @@ fn store(
         let seed = seed.wrapping_add(number as u64);
         let client = scratch.client(number % churn.peers)?;
         let stored = put(&client, seed, churn.file_bytes, &options);
-        Ok((seed, stored.map_err(ExperimentError::client("put"))?.0.link))
+        Ok((seed, stored.map_err(ExperimentError::client("put"))?.link))
     };
     (0..churn.files).map(one).collect()
 }

@@ -1,13 +1,15 @@
 //! One cell of `ingest`.
 
+use std::time::Instant;
+
 use mutualstore_client::{Client, PutOptions};
 
 use super::{Cell, Ingest, Reading};
 use crate::capacities::Capacities;
-use crate::experiment::stage::{get, put};
 use crate::experiment::{ExperimentError, Network, Stage};
 use crate::net;
 use crate::scratch::Scratch;
+use crate::stream::{get, put};
 
 const LEAST_CAPACITY: u64 = 1 << 30;
 
@@ -56,12 +58,16 @@ fn file(
     };
     let (to, from) = (scratch.client(writer)?, scratch.client(reader)?);
     let before = counted(&to, "shards_stored_bytes_total")?;
+    let begun = Instant::now();
     let stored = put(&to, seed, cell.file_bytes, &options);
-    let (report, ingested) = stored.map_err(ExperimentError::client("put"))?;
+    let report = stored.map_err(ExperimentError::client("put"))?;
+    let ingested = begun.elapsed();
     let kept = counted(&to, "shards_stored_bytes_total")?.saturating_sub(before);
     let before = counted(&from, "shards_read_here_bytes_total")?;
+    let begun = Instant::now();
     let got = get(&from, &report.link, seed, cell.file_bytes);
-    let downloaded = got.map_err(ExperimentError::client("get"))?;
+    got.map_err(ExperimentError::client("get"))?;
+    let downloaded = begun.elapsed();
     let own = counted(&from, "shards_read_here_bytes_total")?.saturating_sub(before);
     let deleted = to.delete(&report.link);
     deleted.map_err(ExperimentError::client("delete"))?;

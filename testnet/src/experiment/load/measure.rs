@@ -8,10 +8,11 @@ use mutualstore_contract::reply::{FileStat, ShardState, StripeKind};
 
 use super::{Case, Cell, Load, Reading};
 use crate::capacities::Capacities;
-use crate::experiment::stage::{get, metrics, put};
+use crate::experiment::stage::metrics;
 use crate::experiment::{AUTO, ExperimentError, Network, Stage};
 use crate::net;
 use crate::scratch::Scratch;
+use crate::stream::{get, put};
 
 const LEAST_CAPACITY: u64 = 1 << 30;
 /// Peers of the weighted network have so many times the least capacity.
@@ -206,7 +207,7 @@ impl Work<'_> {
             ..PutOptions::default()
         };
         let stored = put(&scratch.client(writer)?, seed, self.cell.file_bytes, &options);
-        let (report, _) = stored.map_err(ExperimentError::client("put"))?;
+        let report = stored.map_err(ExperimentError::client("put"))?;
         Ok((seed, report.link))
     }
 

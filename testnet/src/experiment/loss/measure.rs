@@ -1,7 +1,6 @@
 //! One cell of `loss`.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,13 +13,15 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 use super::{Cell, Loss, Reading, rings};
 use crate::capacities::Capacities;
 use crate::experiment::analysis::Model;
-use crate::experiment::findings::{distinct, mean};
+use crate::experiment::findings::{distinct, mean, real};
 use crate::experiment::patterns::{self, Patterns};
-use crate::experiment::shard_map::{FileMap, Kind, PeerSet, ShardMap, StripeMap};
-use crate::experiment::stage::{get, metrics, put, side_by_side};
+use crate::experiment::shard_map::{FileMap, Kind, ShardMap, StripeMap, peer_set};
+use crate::experiment::stage::metrics;
 use crate::experiment::{ExperimentError, Network, Stage};
-use crate::net;
+use crate::net::{self, FleetError};
+use crate::parallel::each;
 use crate::scratch::Scratch;
+use crate::stream::{get, put};
 
 /// Far more than the files of a cell take.
 const CAPACITY: u64 = 1 << 30;
@@ -111,14 +112,10 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         rows.counted(*dead, &patterns, &counted, begun.elapsed())
     });
     readings.extend(all_patterns);
-    let clean = |number: usize| {
-        let mine = stored.iter().skip(number).step_by(CLIENTS);
-        mine.into_iter().try_for_each(|file| {
-            let deleted = scratch.client(file.writer)?.delete(&file.link);
-            deleted.map_err(ExperimentError::client("delete")).map(drop)
-        })
-    };
-    side_by_side(CLIENTS, &clean)?;
+    each(&stored, CLIENTS, |_, file| {
+        let deleted = scratch.client(file.writer)?.delete(&file.link);
+        deleted.map_err(ExperimentError::client("delete")).map(drop)
+    })?;
     let name = format!("{}-{}", cell.peers, cell.scheme);
     stage.keep("loss", &format!("map-{name}"), &map)?;
     Ok(readings)
@@ -155,28 +152,17 @@ fn store(loss: &Loss, cell: &Cell, scratch: &Scratch, seed: u64) -> Result<Vec<S
         ..PutOptions::default()
     };
     let alive = scratch.alive();
-    let client = |number: usize| {
-        let mut stored = Vec::new();
-        for file in (number..loss.files).step_by(CLIENTS) {
-            let writer = alive.get(file % alive.len().max(1)).copied().unwrap_or(0);
-            let seed = seed.wrapping_add(file as u64);
-            let (report, _) = put(&scratch.client(writer)?, seed, loss.file_bytes, &options)
-                .map_err(ExperimentError::client("put"))?;
-            let link = report.link;
-            stored.push((
-                file,
-                Stored {
-                    seed,
-                    writer,
-                    link,
-                    stripes: Vec::new(),
-                },
-            ));
-        }
-        Ok(stored)
-    };
-    let stored: BTreeMap<usize, Stored> = side_by_side(CLIENTS, &client)?.into_iter().flatten().collect();
-    Ok(stored.into_values().collect())
+    each(&vec![(); loss.files], CLIENTS, |file, ()| {
+        let writer = through(&alive, file);
+        let seed = seed.wrapping_add(file as u64);
+        let stored = put(&scratch.client(writer)?, seed, loss.file_bytes, &options);
+        Ok(Stored {
+            seed,
+            writer,
+            link: stored.map_err(ExperimentError::client("put"))?.link,
+            stripes: Vec::new(),
+        })
+    })
 }
 
 /// Asks where every shard is, when all are there.
@@ -207,10 +193,8 @@ fn whole(client: &Client, link: &str) -> Result<FileStat, ExperimentError> {
             return Ok(stat);
         }
         if Instant::now() >= until {
-            return Err(ExperimentError::Late {
-                what: "a file is not whole".to_owned(),
-                waited: PATIENCE,
-            });
+            let (what, waited) = ("a file to be whole".to_owned(), PATIENCE);
+            return Err(FleetError::Late { what, waited }.into());
         }
         thread::sleep(AGAIN);
     }
@@ -257,7 +241,7 @@ fn pattern_of(
     let (unread, read_cost) = at_cost(scratch, || read(rows.loss, scratch, stored))?;
     let (asked, asked_cost) = at_cost(scratch, || ask(scratch, stored, map))?;
     let begun = Instant::now();
-    let dead: PeerSet = victims.iter().copied().collect();
+    let dead = peer_set(victims.iter().copied());
     let mapped = Verdicts {
         fragments: map.files.iter().map(|file| file.loses_fragment(&dead)).collect(),
         manifests: map.files.iter().map(|file| file.loses_manifest(&dead)).collect(),
@@ -328,9 +312,8 @@ fn sent(scratch: &Scratch) -> Result<(u64, u64), ExperimentError> {
 /// Reads every file through survivors in turn. Which cannot be read; anything but loss is a failure.
 fn read(loss: &Loss, scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, ExperimentError> {
     let alive = scratch.alive();
-    each(stored, &|number, file| {
-        let reader = alive.get(number % alive.len().max(1)).copied().unwrap_or(0);
-        let client = scratch.client(reader)?;
+    each(stored, CLIENTS, |number, file| {
+        let client = scratch.client(through(&alive, number))?;
         let until = Instant::now() + PATIENCE;
         loop {
             return match get(&client, &file.link, file.seed, loss.file_bytes) {
@@ -349,9 +332,8 @@ fn read(loss: &Loss, scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, 
 /// Asks inventories and locators for every stripe by its id.
 fn ask(scratch: &Scratch, stored: &[Stored], map: &ShardMap) -> Result<Verdicts, ExperimentError> {
     let alive = scratch.alive();
-    let verdicts = each(stored, &|number, file| {
-        let asked = alive.get(number % alive.len().max(1)).copied().unwrap_or(0);
-        let client = scratch.client(asked)?;
+    let verdicts = each(stored, CLIENTS, |number, file| {
+        let client = scratch.client(through(&alive, number))?;
         let of_file = map.files.get(number);
         let stripes = of_file.into_iter().flat_map(|file| &file.stripes);
         let (mut fragment, mut manifest) = (false, false);
@@ -367,37 +349,21 @@ fn ask(scratch: &Scratch, stored: &[Stored], map: &ShardMap) -> Result<Verdicts,
                 Kind::Manifest => manifest |= lost,
             }
         }
-        Ok((fragment, manifest))
+        Ok::<_, ExperimentError>((fragment, manifest))
     })?;
     let (fragments, manifests) = verdicts.into_iter().unzip();
     Ok(Verdicts { fragments, manifests })
 }
 
-/// Does something to every file, several at a time; what came of each, in order.
-fn each<T: Send>(
-    stored: &[Stored],
-    work: &(dyn Fn(usize, &Stored) -> Result<T, ExperimentError> + Sync),
-) -> Result<Vec<T>, ExperimentError> {
-    let next = AtomicUsize::new(0);
-    let client = |_| {
-        let mut done = Vec::new();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(file) = stored.get(number) else {
-                return Ok(done);
-            };
-            done.push((number, work(number, file)?));
-        }
-    };
-    let done: BTreeMap<usize, T> = side_by_side(CLIENTS, &client)?.into_iter().flatten().collect();
-    Ok(done.into_values().collect())
+/// The live peer whose turn it is for a file.
+fn through(alive: &[usize], file: usize) -> usize {
+    alive.get(file % alive.len().max(1)).copied().unwrap_or(0)
 }
 
 /// The 95 % confidence interval of a mean by Student's t; none of fewer than two values.
 fn confidence(values: &[f64]) -> Option<(f64, f64)> {
     let mean = mean(values)?;
-    #[expect(clippy::cast_precision_loss, reason = "a few values")]
-    let count = values.len() as f64;
+    let count = real(values.len());
     let freedom = count - 1.0;
     let student = StudentsT::new(0.0, 1.0, freedom).ok()?;
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / freedom;
@@ -416,9 +382,8 @@ struct Rows<'a> {
     seed: u64,
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of files")]
 fn count(files: &[bool]) -> f64 {
-    files.iter().filter(|lost| **lost).count() as f64
+    real(files.iter().filter(|lost| **lost).count())
 }
 
 impl Rows<'_> {
@@ -432,27 +397,11 @@ impl Rows<'_> {
             fragments: self.loss.fragments,
             method: method.to_owned(),
             dead,
-            pattern: None,
             patterns: 1,
-            victims: String::new(),
-            fragments_lost: None,
-            predicted: None,
-            predicted_low: None,
-            predicted_high: None,
-            predicted_any: None,
-            mean_low: None,
-            mean_high: None,
-            files_lost: None,
-            manifests_lost: None,
-            unreadable: None,
-            any_lost: None,
             copysets: self.copysets,
             file_sets: self.file_sets,
-            ring_copysets: None,
-            resident_bytes: None,
-            messages: None,
-            message_bytes: None,
             seconds: took.as_secs_f64(),
+            ..Reading::default()
         }
     }
 
@@ -511,8 +460,7 @@ impl Rows<'_> {
         };
         let patterns = asked.len() as u64;
         let lost: Vec<f64> = asked.iter().filter_map(|reading| reading.files_lost).collect();
-        let interval = confidence(&lost)
-            .map(|(low, high)| (low.max(0.0), high.min(count(&vec![true; self.loss.files]))));
+        let interval = confidence(&lost).map(|(low, high)| (low.max(0.0), high.min(real(self.loss.files))));
         let took = Duration::from_secs_f64(asked.iter().map(|reading| reading.seconds).sum());
         Reading {
             patterns,
@@ -529,7 +477,7 @@ impl Rows<'_> {
     /// Adds what theory says of the mean over so many patterns, or over all.
     fn expected(&self, row: Reading, patterns: Option<u64>) -> Reading {
         let files = self.loss.files;
-        let of_files = |part: f64| Some(part * count(&vec![true; files]));
+        let of_files = |part: f64| Some(part * real(files));
         let seed = self.seed.wrapping_add(row.dead as u64);
         let (low, high) = self.model.interval(files, row.dead, patterns, seed);
         Reading {

@@ -95,11 +95,9 @@ fn row(
     virtual_nodes: usize,
     living: Option<usize>,
 ) -> Option<Row> {
-    let (k, n) = (usize::from(code.k()), usize::from(code.n()));
-    let shape = analysis::Code::new(k, n).ok()?;
     let fragments = usize::try_from(loss.fragments).ok()?;
     let scheme = analysis::Scheme::Successors(virtual_nodes);
-    let model = Model::new(peers, shape, scheme, fragments).ok()?;
+    let model = Model::new(peers, code, scheme, fragments).ok()?;
     let dead = model.first_loss();
     Some(Row {
         peers,
@@ -107,7 +105,7 @@ fn row(
         virtual_nodes,
         drawn: model.copysets()?,
         living,
-        possible: binomial(peers as u64, n as u64),
+        possible: binomial(peers as u64, code.n().into()),
         dead,
         any: model.any_lost(loss.files, dead),
     })

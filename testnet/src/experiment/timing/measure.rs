@@ -6,10 +6,12 @@ use mutualstore_client::PutOptions;
 
 use super::{Cell, Load, RANGES_BYTES, Reading, Timing};
 use crate::capacities::Capacities;
-use crate::experiment::stage::{get, get_range, put, side_by_side};
+use crate::experiment::stage::get_range;
 use crate::experiment::{AUTO, ExperimentError, Network, Stage};
+use crate::parallel::side_by_side;
 use crate::scratch::Scratch;
 use crate::stream::Noise;
+use crate::stream::{get, put};
 
 /// Longest range read: it begins that much before the border of two shards and ends as much after it.
 const MARGIN: usize = 32 << 10;
@@ -76,7 +78,7 @@ impl Work<'_> {
                 own.iter()
                     .try_for_each(|file| self.get(file, file.peer + away, bytes))
             };
-            self.timed(|| side_by_side(clients, &client))
+            self.timed(|| side_by_side(clients, client))
         };
         // Far from the writer, which may have something of it in memory; then through a third.
         let (_, mut got) = read(self.peers.div_ceil(2))?;
@@ -96,7 +98,7 @@ impl Work<'_> {
                 let through = |file: &Stored| self.get(file, file.peer + 1 + number, bytes);
                 shared.iter().try_for_each(through)
             };
-            let (_, same) = self.timed(|| side_by_side(clients, &client))?;
+            let (_, same) = self.timed(|| side_by_side(clients, client))?;
             readings.push(self.reading("get_same", code, (clients, files, bytes), same));
         }
         self.delete(stored.iter().flatten())?;
@@ -118,7 +120,7 @@ impl Work<'_> {
             };
             (0..files).map(file).collect()
         };
-        side_by_side(clients, &client)
+        side_by_side(clients, client)
     }
 
     fn put_one(&self, seed: u64, peer: usize, bytes: u64) -> Result<Stored, ExperimentError> {
@@ -128,7 +130,7 @@ impl Work<'_> {
             ..PutOptions::default()
         };
         let stored = put(&self.scratch.client(peer)?, seed, bytes, &options);
-        let (report, _) = stored.map_err(ExperimentError::client("put"))?;
+        let report = stored.map_err(ExperimentError::client("put"))?;
         Ok(Stored {
             seed,
             peer,

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use mutualstore_dht::choice::{CANDIDATES, choose};
 use mutualstore_dht::contact::MAX_INDEX;
-use mutualstore_dht::{Contact, Id, Peer, PeerState, Signature};
+use mutualstore_dht::{Contact, Id, Peer};
 use rand_chacha::rand_core::Rng;
 
-use super::super::{generator, stripe_id};
+use super::super::{contact, generator, stripe_id};
 use super::{Sizes, Table, two};
 
 /// Keys per peer in (d), on average.
@@ -22,21 +22,7 @@ fn peer(seed: u64, number: u64) -> Peer {
 /// (d) Keys per peer over the mean, by virtual nodes.
 pub(super) fn keys(sizes: Sizes) -> Table {
     let (peers, _) = sizes.keepers;
-    let mut table = Table::new(
-        'd',
-        format!(
-            "keys per peer over the mean, {peers} peers, {KEYS} keys each on average; published: Stoica \
-             2003, 99th percentile 4.8 with one virtual node, 1.6 with 20"
-        ),
-        &[
-            "virtual nodes",
-            "1st percentile",
-            "median",
-            "99th percentile",
-            "99th published",
-        ],
-    );
-    for nodes in [1u16, 2, 5, 10, 20] {
+    let counted = [1u16, 2, 5, 10, 20].into_iter().map(|nodes| {
         let mut circle: BTreeMap<Id, usize> = BTreeMap::new();
         for (number, at) in (0..).zip(0..peers) {
             let peer = peer(sizes.seed, number);
@@ -51,21 +37,30 @@ pub(super) fn keys(sizes: Sizes) -> Table {
             }
         }
         counts.sort_unstable();
-        let percentile = |of: usize| two(ratio(counts.get(of * (peers - 1) / 100).copied().unwrap_or(0)));
-        let published = match nodes {
-            1 => "4.8",
-            20 => "1.6",
-            _ => "",
-        };
-        table.row(&[
-            &nodes,
-            &percentile(1),
-            &percentile(50),
-            &percentile(99),
-            &published,
-        ]);
-    }
-    table
+        (nodes, counts)
+    });
+    let percentile =
+        |counts: &[u64], of: usize| two(ratio(counts.get(of * (peers - 1) / 100).copied().unwrap_or(0)));
+    let published = |nodes: u16| match nodes {
+        1 => "4.8",
+        20 => "1.6",
+        _ => "",
+    };
+    Table::of(
+        'd',
+        format!(
+            "keys per peer over the mean, {peers} peers, {KEYS} keys each on average; published: Stoica \
+             2003, 99th percentile 4.8 with one virtual node, 1.6 with 20"
+        ),
+        counted,
+        &[
+            ("virtual nodes", &|(nodes, _)| nodes.to_string()),
+            ("1st percentile", &|(_, counts)| percentile(counts, 1)),
+            ("median", &|(_, counts)| percentile(counts, 50)),
+            ("99th percentile", &|(_, counts)| percentile(counts, 99)),
+            ("99th published", &|(nodes, _)| published(*nodes).to_owned()),
+        ],
+    )
 }
 
 #[expect(clippy::cast_precision_loss, reason = "small counts")]
@@ -76,37 +71,27 @@ fn ratio(count: u64) -> f64 {
 /// (f) Bytes per capacity over the mean, with and without choosing places.
 pub(super) fn bytes(sizes: Sizes) -> Table {
     let (_, most) = sizes.keepers;
-    let mut table = Table::new(
+    let networks = [12, 36, 100, 1000].into_iter().filter(|peers| *peers <= most);
+    let spreads = networks.flat_map(|peers| {
+        let [plain, chosen] = [false, true].map(|choosing| contacts(sizes.seed, peers, choosing));
+        [1, 3, 6].map(|n| (peers, n, spread(&plain, n), spread(&chosen, n)))
+    });
+    Table::of(
         'f',
         format!(
             "bytes stored per capacity over the mean: capacities 1 to 10, {PER_UNIT} virtual nodes per unit, \
              n copies, endless small files"
         ),
+        spreads,
         &[
-            "peers",
-            "n",
-            "largest, indices 0, 1, ...",
-            "least",
-            "largest, chosen",
-            "least",
+            ("peers", &|(peers, ..)| peers.to_string()),
+            ("n", &|(_, n, ..)| n.to_string()),
+            ("largest, indices 0, 1, ...", &|(_, _, (_, most), _)| two(*most)),
+            ("least", &|(_, _, (least, _), _)| two(*least)),
+            ("largest, chosen", &|(.., (_, most))| two(*most)),
+            ("least", &|(.., (least, _))| two(*least)),
         ],
-    );
-    for peers in [12, 36, 100, 1000].into_iter().filter(|peers| *peers <= most) {
-        let plain = contacts(sizes.seed, peers, false);
-        let chosen = contacts(sizes.seed, peers, true);
-        for n in [1, 3, 6] {
-            let (plain, chosen) = (spread(&plain, n), spread(&chosen, n));
-            table.row(&[
-                &peers,
-                &n,
-                &two(plain.1),
-                &two(plain.0),
-                &two(chosen.1),
-                &two(chosen.0),
-            ]);
-        }
-    }
-    table
+    )
 }
 
 /// Peers that came one after the other, each of capacity 1 to 10.
@@ -132,17 +117,7 @@ fn contacts(seed: u64, peers: usize, choosing: bool) -> Vec<Contact> {
             (0..nodes).collect()
         };
         indices.sort_unstable();
-        all.push(Contact {
-            peer,
-            version: 0,
-            virtual_nodes: indices.into(),
-            addresses: [].into(),
-            capacity,
-            used: 0,
-            state: PeerState::Accepting,
-            zone: "".into(),
-            signature: Signature::default(),
-        });
+        all.push(contact(peer, indices.into(), capacity));
     }
     all
 }

@@ -57,34 +57,25 @@ fn search(lab: &mut Lab, lookups: u64) -> Found {
 
 /// (a) Mean hops in rings of growing size.
 pub(super) fn paths(sizes: Sizes) -> Table {
-    let mut table = Table::new(
+    let round = Duration::from_secs(30);
+    let (plain4, plain16) = (plain(4, round), plain(16, round));
+    let learning16 = learning(&plain16);
+    let hops = |peers: usize, ring: &RingConfig| {
+        two(search(&mut grown(ring, peers, sizes.seed), sizes.lookups).mean_hops())
+    };
+    let peers = std::iter::successors(Some(8), |peers| Some(peers * 2));
+    Table::of(
         'a',
         "hops of a lookup at rest; published: Stoica 2003, 1/2 log2 N; (e): the same with learned contacts",
+        peers.take_while(|peers| *peers <= sizes.largest),
         &[
-            "peers",
-            "published",
-            "plain, r = 4",
-            "plain, r = 16",
-            "(e) learning, r = 16",
+            ("peers", &ToString::to_string),
+            ("published", &|peers: &usize| two(f64::from(peers.ilog2()) / 2.0)),
+            ("plain, r = 4", &|peers| hops(*peers, &plain4)),
+            ("plain, r = 16", &|peers| hops(*peers, &plain16)),
+            ("(e) learning, r = 16", &|peers| hops(*peers, &learning16)),
         ],
-    );
-    let round = Duration::from_secs(30);
-    let mut peers = 8;
-    while peers <= sizes.largest {
-        let hops =
-            |ring: &RingConfig| two(search(&mut grown(ring, peers, sizes.seed), sizes.lookups).mean_hops());
-        let plain16 = plain(16, round);
-        let published = f64::from(peers.ilog2()) / 2.0;
-        table.row(&[
-            &peers,
-            &two(published),
-            &hops(&plain(4, round)),
-            &hops(&plain16),
-            &hops(&learning(&plain16)),
-        ]);
-        peers *= 2;
-    }
-    table
+    )
 }
 
 /// Stoica 2003, table II: share of peers that fail, mean path, mean time-outs.
@@ -99,93 +90,78 @@ const FAILURES: [(u32, f64, f64); 6] = [
 
 /// (b) A share of the peers dies at once; lookups before anybody could repair anything.
 pub(super) fn failures(sizes: Sizes) -> Table {
-    let mut table = Table::new(
+    let plain = plain(20, NEVER);
+    let measured = FAILURES.into_iter().map(|(percent, hops, timeouts)| {
+        let measure = |ring: &RingConfig| {
+            let mut lab = grown(ring, sizes.peers, sizes.seed);
+            lab.kill(sizes.peers * percent as usize / 100);
+            search(&mut lab, sizes.lookups)
+        };
+        (
+            percent,
+            hops,
+            timeouts,
+            measure(&plain),
+            measure(&learning(&plain)),
+        )
+    });
+    Table::of(
         'b',
         format!(
             "{} peers, r = 20, a share dies at once, {} lookups at that moment; published: Stoica 2003; (e): \
              the same with learned contacts",
             sizes.peers, sizes.lookups
         ),
+        measured,
         &[
-            "died %",
-            "hops published",
-            "hops",
-            "(e) hops",
-            "time-outs published",
-            "time-outs",
-            "(e) time-outs",
-            "failed",
-            "(e) failed",
+            ("died %", &|(percent, ..)| percent.to_string()),
+            ("hops published", &|(_, hops, ..)| two(*hops)),
+            ("hops", &|(.., ours, _)| two(ours.mean_hops())),
+            ("(e) hops", &|(.., learned)| two(learned.mean_hops())),
+            ("time-outs published", &|(_, _, timeouts, ..)| two(*timeouts)),
+            ("time-outs", &|(.., ours, _)| two(ours.mean_timeouts())),
+            ("(e) time-outs", &|(.., learned)| two(learned.mean_timeouts())),
+            ("failed", &|(.., ours, _)| ours.failures.to_string()),
+            ("(e) failed", &|(.., learned)| learned.failures.to_string()),
         ],
-    );
-    for (percent, hops, timeouts) in FAILURES {
-        let plain = plain(20, NEVER);
-        let measure = |ring: &RingConfig| {
-            let mut lab = grown(ring, sizes.peers, sizes.seed);
-            lab.kill(sizes.peers * percent as usize / 100);
-            search(&mut lab, sizes.lookups)
-        };
-        let (ours, learned) = (measure(&plain), measure(&learning(&plain)));
-        table.row(&[
-            &percent,
-            &two(hops),
-            &two(ours.mean_hops()),
-            &two(learned.mean_hops()),
-            &two(timeouts),
-            &two(ours.mean_timeouts()),
-            &two(learned.mean_timeouts()),
-            &ours.failures,
-            &learned.failures,
-        ]);
-    }
-    table
+    )
 }
 
 /// (c) Peers come and go while one lookup a second runs.
 pub(super) fn churn(sizes: Sizes) -> Table {
-    let mut table = Table::new(
+    let plain = plain(20, Duration::from_secs(30));
+    let measured = (5..=40).step_by(5).map(|per_hundred| {
+        let rate = f64::from(per_hundred) / 100.0;
+        let measure = |ring: &RingConfig| {
+            let mut lab = grown(ring, sizes.peers, sizes.seed);
+            for _ in 0..sizes.lookups {
+                lab.look_up();
+                lab.change(rate);
+                lab.pass(Duration::from_secs(1));
+            }
+            lab.found()
+        };
+        (rate, measure(&plain), measure(&learning(&plain)))
+    });
+    let failed = |found: &Found| format!("{:.0}", ratio(found.failures * 10_000, found.lookups));
+    Table::of(
         'c',
         format!(
             "{} peers, r = 20, a round every 30 s, so many joins and as many deaths a second, one lookup a \
              second, {} of them; published: Stoica 2003, over all rates; (e): the same with learned contacts",
             sizes.peers, sizes.lookups
         ),
+        measured,
         &[
-            "per second",
-            "hops published",
-            "hops",
-            "(e) hops",
-            "time-outs",
-            "(e) time-outs",
-            "failed per 10000 published",
-            "failed per 10000",
-            "(e) failed per 10000",
+            ("per second", &|(rate, ..)| two(*rate)),
+            ("hops published", &|_| "3.8-4.1".to_owned()),
+            ("hops", &|(_, ours, _)| two(ours.mean_hops())),
+            ("(e) hops", &|(.., learned)| two(learned.mean_hops())),
+            ("time-outs", &|(_, ours, _)| two(ours.mean_timeouts())),
+            ("(e) time-outs", &|(.., learned)| two(learned.mean_timeouts())),
+            ("failed per 10000 published", &|_| "0-16".to_owned()),
+            ("failed per 10000", &|(_, ours, _)| failed(ours)),
+            ("(e) failed per 10000", &|(.., learned)| failed(learned)),
         ],
-    );
-    for per_hundred in (5..=40).step_by(5) {
-        let plain = plain(20, Duration::from_secs(30));
-        let measure = |ring: &RingConfig| {
-            let mut lab = grown(ring, sizes.peers, sizes.seed);
-            for _ in 0..sizes.lookups {
-                lab.look_up();
-                lab.change(f64::from(per_hundred) / 100.0);
-                lab.pass(Duration::from_secs(1));
-            }
-            lab.found()
-        };
-        let (ours, learned) = (measure(&plain), measure(&learning(&plain)));
-        let failed = |found: Found| format!("{:.0}", ratio(found.failures * 10_000, found.lookups));
-        table.row(&[
-            &two(f64::from(per_hundred) / 100.0),
-            &"3.8-4.1",
-            &two(ours.mean_hops()),
-            &two(learned.mean_hops()),
-            &two(ours.mean_timeouts()),
-            &two(learned.mean_timeouts()),
-            &"0-16",
-            &failed(ours),
-            &failed(learned),
-        ]);
-    }
-    table
+    )
 }

@@ -14,48 +14,45 @@ const LIFE: f64 = 600.0;
 
 /// (g) Messages and bytes per peer and second, at rest and under churn.
 pub(super) fn maintenance(sizes: Sizes, weigh: Weigh) -> Table {
-    let mut table = Table::new(
+    let peers = [16, 64, 256, 1024]
+        .into_iter()
+        .filter(|peers| *peers <= sizes.kept);
+    let networks = peers.flat_map(|peers| [1, 8].map(|virtual_nodes| (peers, virtual_nodes)));
+    let measured = networks.map(|(peers, virtual_nodes)| {
+        let mut lab = Lab::new(Plan {
+            ring: RingConfig::default(),
+            virtual_nodes,
+            weigh: Some(weigh),
+            seed: sizes.seed,
+        });
+        lab.grow(peers, Duration::from_millis(20));
+        lab.settle(Duration::from_secs(2), 300);
+        lab.pass(Duration::from_mins(2));
+        (
+            peers,
+            virtual_nodes,
+            count(&mut lab, 0.0),
+            count(&mut lab, peer_rate(peers)),
+        )
+    });
+    Table::of(
         'g',
         format!(
             "maintenance per peer and second, questions and answers, with the daemon's own intervals (r = \
              16, a round every 2 s); churn: a peer lives {LIFE:.0} s on average"
         ),
+        measured,
         &[
-            "peers",
-            "virtual nodes",
-            "messages at rest",
-            "bytes at rest",
-            "messages under churn",
-            "bytes under churn",
+            ("peers", &|(peers, ..)| peers.to_string()),
+            ("virtual nodes", &|(_, virtual_nodes, ..)| {
+                virtual_nodes.to_string()
+            }),
+            ("messages at rest", &|(_, _, (messages, _), _)| two(*messages)),
+            ("bytes at rest", &|(_, _, (_, bytes), _)| format!("{bytes:.0}")),
+            ("messages under churn", &|(.., (messages, _))| two(*messages)),
+            ("bytes under churn", &|(.., (_, bytes))| format!("{bytes:.0}")),
         ],
-    );
-    for peers in [16, 64, 256, 1024]
-        .into_iter()
-        .filter(|peers| *peers <= sizes.kept)
-    {
-        for virtual_nodes in [1, 8] {
-            let mut lab = Lab::new(Plan {
-                ring: RingConfig::default(),
-                virtual_nodes,
-                weigh: Some(weigh),
-                seed: sizes.seed,
-            });
-            lab.grow(peers, Duration::from_millis(20));
-            lab.settle(Duration::from_secs(2), 300);
-            lab.pass(Duration::from_mins(2));
-            let rest = count(&mut lab, 0.0);
-            let churn = count(&mut lab, peer_rate(peers));
-            table.row(&[
-                &peers,
-                &virtual_nodes,
-                &two(rest.0),
-                &format!("{:.0}", rest.1),
-                &two(churn.0),
-                &format!("{:.0}", churn.1),
-            ]);
-        }
-    }
-    table
+    )
 }
 
 /// Deaths, and joins, per second.

@@ -138,10 +138,7 @@ impl World {
     }
 
     fn hello(&self, who: Who, answer: bool) -> Body {
-        let contact = self
-            .host(who)
-            .and_then(|host| host.ring.as_ref())
-            .map(|ring| ring.me().clone());
+        let contact = self.ring(who).map(|ring| ring.me().clone());
         match contact {
             Some(contact) => Body::Hello { contact, answer },
             None => Body::Disconnect,
@@ -157,10 +154,7 @@ impl World {
         let Some(peer) = self.host(via).map(|host| host.peer) else {
             return;
         };
-        let known = self
-            .host(who)
-            .and_then(|host| host.ring.as_ref())
-            .is_some_and(|ring| ring.is_alive(peer));
+        let known = self.ring(who).is_some_and(|ring| ring.is_alive(peer));
         if !known {
             let hello = self.hello(who, true);
             self.send(who, via, None, hello);
