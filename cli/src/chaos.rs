@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mutualstore_chaos::{self as chaos, ChaosOptions, Estate, Inside, ShardName};
 use mutualstore_contract::exit;
 use mutualstore_daemon::datadir::files::DataDir;
 use mutualstore_daemon::datadir::journal::Journal;
 use mutualstore_daemon::datadir::list::FileList;
 use mutualstore_erasure::Header;
 use mutualstore_store::{LOCATOR, TOMBSTONE, locate};
-use mutualstore_testnet::chaos::{self, ChaosOptions, Estate, Inside, ShardName};
 
 use crate::corrupt::{Choice, damage};
 use crate::output::{CliError, Screen};

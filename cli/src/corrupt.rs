@@ -5,9 +5,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use mutualstore_fleet::net::{FleetError, pick, random_seed};
+use mutualstore_fleet::state::Testnet;
 use mutualstore_store::{Key, Located, TOMBSTONE, locate};
-use mutualstore_testnet::net::{FleetError, pick, random_seed};
-use mutualstore_testnet::state::Testnet;
 use serde_json::json;
 
 use crate::output::{CliError, Screen};

@@ -1,17 +1,17 @@
-//! `testnet experiment ...`: flags into parameters of [`mutualstore_testnet::experiment`], outcomes into
+//! `testnet experiment ...`: flags into parameters of [`mutualstore_experiment`], outcomes into
 //! tables.
 
 use std::path::PathBuf;
 
 use mutualstore_contract::units::Rate;
 use mutualstore_contract::units::Size;
-use mutualstore_testnet::experiment::churn::Churn;
-use mutualstore_testnet::experiment::ingest::Ingest;
-use mutualstore_testnet::experiment::load::Load;
-use mutualstore_testnet::experiment::loss::{Loss, Scheme};
-use mutualstore_testnet::experiment::timing::Timing;
-use mutualstore_testnet::experiment::{self, ExperimentError, Options, Outcome, Planned};
-use mutualstore_testnet::interrupt::OnInterrupt;
+use mutualstore_experiment::churn::Churn;
+use mutualstore_experiment::ingest::Ingest;
+use mutualstore_experiment::load::Load;
+use mutualstore_experiment::loss::{Loss, Scheme};
+use mutualstore_experiment::timing::Timing;
+use mutualstore_experiment::{self as experiment, ExperimentError, Options, Outcome, Planned};
+use mutualstore_fleet::interrupt::OnInterrupt;
 
 use crate::output::{CliError, Screen};
 use crate::testnet::{quoted, run_options};

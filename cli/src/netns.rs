@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mutualstore_contract::exit;
 use mutualstore_contract::units::Size;
-use mutualstore_testnet::net;
+use mutualstore_fleet::net;
 use mutualstore_testnet::netns::{self, Family, NetnsOptions, NetnsReport};
 
 use crate::output::{CliError, Rows, Screen};

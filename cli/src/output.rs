@@ -17,9 +17,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use mutualstore_client::ClientError;
 use mutualstore_contract::escape;
 use mutualstore_contract::exit;
-use mutualstore_testnet::experiment::ExperimentError;
-use mutualstore_testnet::net::FleetError;
-use mutualstore_testnet::spawn::LOG_FOLLOWS;
+use mutualstore_experiment::ExperimentError;
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::spawn::LOG_FOLLOWS;
 use serde::Serialize;
 
 /// Why a command failed, with its exit code.

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mutualstore_contract::units::Size;
+use mutualstore_fleet::net::FleetError;
 use mutualstore_store::{Key, State, Store, StoreConfig};
 use mutualstore_testnet::bench::Row;
-use mutualstore_testnet::net::FleetError;
 
 use crate::output::CliError;
 

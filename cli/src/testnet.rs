@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use mutualstore_contract::exit;
 use mutualstore_contract::units::Size;
 use mutualstore_contract::units::counted;
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net::{self, FleetError, UpOptions, Victims};
+use mutualstore_fleet::scratch::RunOptions;
+use mutualstore_fleet::state::{Peer, Testnet};
 use mutualstore_testnet::bench::{self, BenchOptions};
-use mutualstore_testnet::capacities::Capacities;
 use mutualstore_testnet::demo::{self, DemoOptions};
-use mutualstore_testnet::net::{self, FleetError, UpOptions, Victims};
-use mutualstore_testnet::scratch::RunOptions;
-use mutualstore_testnet::state::{Peer, Testnet};
 
 use crate::connect::default_testnet_dir;
 use crate::output::{CliError, Rows, Screen};

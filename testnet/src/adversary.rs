@@ -12,10 +12,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use crate::capacities::Capacities;
-use crate::net::FleetError;
-use crate::scratch::{RunOptions, Scratch};
-use crate::stream::Noise;
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::scratch::{RunOptions, Scratch};
+use mutualstore_fleet::stream::Noise;
 
 /// Capacity of an honest member; a hostile one may claim more.
 const CAPACITY: u64 = 256 << 20;
@@ -318,7 +318,7 @@ impl Trial {
             .pids()
             .into_iter()
             .filter(|(at, _)| *at < self.clients.len());
-        let rss = honest.filter_map(|(_, pid)| crate::proc::rss_bytes(pid));
+        let rss = honest.filter_map(|(_, pid)| mutualstore_fleet::proc::rss_bytes(pid));
         self.report.rss_bytes_max = rss.max().unwrap_or(0);
         Ok(())
     }

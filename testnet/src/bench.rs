@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use mutualstore_client::PutOptions;
 use mutualstore_contract::units::Size;
 
-use crate::capacities::Capacities;
-use crate::net::FleetError;
-use crate::parallel::side_by_side;
-use crate::proc;
-use crate::scratch::{RunOptions, Scratch};
-use crate::stream::{get, put};
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::parallel::side_by_side;
+use mutualstore_fleet::proc;
+use mutualstore_fleet::scratch::{RunOptions, Scratch};
+use mutualstore_fleet::stream::{get, put};
 
 /// Over which idle daemons are watched.
 const IDLE_WINDOW: Duration = Duration::from_secs(10);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn cases_cover_sizes_and_both_small_loads() {
+    fn bench_cases_cover_sizes_and_both_small_loads() {
         let cases = cases(&options(vec![1 << 20, 100 << 20, 1 << 30], false));
         let shape: Vec<_> = cases
             .iter()
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_have_as_many_fields_as_the_header() {
+    fn csv_rows_have_as_many_fields_as_the_header() {
         let case = Case {
             name: "1MiB".to_owned(),
             size: 1 << 20,
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn daemons_that_do_not_start_are_an_error() {
+    fn daemons_without_a_binary_are_an_error() {
         let failure = run(&options(vec![1], true), &mut |row| panic!("measured {row}")).unwrap_err();
         assert!(matches!(failure, FleetError::Spawn(_)), "{failure}");
     }

@@ -16,10 +16,10 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::capacities::Capacities;
-use crate::net::{self, FleetError};
-use crate::scratch::{RunOptions, Scratch};
-use crate::stream::Hashing;
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net::{self, FleetError};
+use mutualstore_fleet::scratch::{RunOptions, Scratch};
+use mutualstore_fleet::stream::Hashing;
 
 pub use report::{DemoFile, DemoPeer, DemoReport, Step};
 
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn only_kills_that_can_be_survived_are_accepted() {
+    fn kills_beyond_the_code_are_refused() {
         for (peers, kill) in [(12, 2), (8, 2), (16, 4), (5, 1), (3, 1)] {
             let accepted = check(&options(peers, kill)).is_ok();
             assert_eq!(accepted, peers != 3, "{peers} peers, {kill} killed");
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_files_are_named_before_anything_starts() {
+    fn unreadable_file_is_named_before_anything_starts() {
         let failure = run(&options(12, 2), &|_| ()).unwrap_err();
         assert!(
             failure.to_string().starts_with("cannot read /nonexistent"),

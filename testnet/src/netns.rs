@@ -26,11 +26,11 @@ use tempfile::TempDir;
 
 use self::space::Space;
 pub use self::space::enter;
-use crate::net::FleetError;
-use crate::scratch::{RunOptions, temporary};
-use crate::spawn::{Fleet, Launch};
 use mutualstore_client::{Client, RingQuery};
 use mutualstore_contract::reply::PeerState;
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::scratch::{RunOptions, fleet_in, temporary};
+use mutualstore_fleet::spawn::{Fleet, Launch};
 
 /// Most peers of a run.
 pub const MAX_PEERS: usize = 200;
@@ -230,7 +230,7 @@ fn one(
     // One more for who joins at last.
     let space = Space::new(options.peers + 1, options.interfaces, family)?;
     let place = dir.path().join(format!("{}-{start}", family.as_str()));
-    let fleet = Fleet::in_directory(dir.path())?;
+    let fleet = fleet_in(dir)?;
     let mut stage = Stage {
         options,
         space,

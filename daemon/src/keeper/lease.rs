@@ -81,8 +81,9 @@ impl ShardKeeper {
     /// it back.
     pub(crate) async fn discard(&self, stripes: Vec<Id>, token: Token) -> Vec<bool> {
         let (held, mut keys) = self.keys_of(&stripes, Some(token));
-        self.core
-            .with(|state, _| keys.retain(|(stripe, index)| state.custody.begin_discard(*stripe, *index)));
+        self.core.with(|state, _| {
+            keys.retain(|(stripe, index)| state.custody.begin_discard(*stripe, (*index).into()));
+        });
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
         let told = store_keys.clone();
         let done = self.change(move |store| store.discard(&store_keys, token)).await;

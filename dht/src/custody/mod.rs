@@ -55,14 +55,15 @@ use std::time::Duration;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+pub use key::{Item, LOCATOR, TOMBSTONE};
 pub use matching::matched;
 pub use message::{
     BUCKETS, Entry, Holds, Listing, MAX_ASKED, MAX_ENTRIES, Pin, Question, Report, Reported, Request,
     Response, Status, TrimOrder,
 };
 pub use types::{
-    CustodyConfig, CustodyStats, Effect, Holding, JobId, JobOutcome, LOCATOR, RequestId, Shape, ShardRecord,
-    Standing, State, StripeRecord, TOMBSTONE, Transmit,
+    CustodyConfig, CustodyStats, Effect, Holding, JobId, JobOutcome, RequestId, Shape, ShardRecord, Standing,
+    StripeRecord, Tenure, Transmit,
 };
 
 use crate::{Id, Membership, Peer, Time};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use mutualstore_client::Client;
 
 use super::{Row, cpu_times, total};
-use crate::net::FleetError;
-use crate::scratch::Scratch;
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::scratch::Scratch;
 
 /// Between two looks at all peers.
 const POLL: Duration = Duration::from_millis(100);

@@ -18,7 +18,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::Family;
-use crate::net::FleetError;
+use mutualstore_fleet::net::FleetError;
 
 /// Where iproute2 keeps the names of namespaces.
 const NAMES: &str = "/run/netns";

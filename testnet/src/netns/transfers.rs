@@ -7,8 +7,8 @@ use mutualstore_client::PutOptions;
 
 use super::space::Space;
 use super::{DETOUR, SLOWER, Stage, StartReport};
-use crate::net::FleetError;
-use crate::stream::{Noise, get};
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::stream::{Noise, get};
 
 impl Stage<'_> {
     /// Takes the interfaces down that are to move, and puts meanwhile where the peer is still to be reached.
