@@ -109,7 +109,7 @@ const RETRY: Duration = Duration::from_secs(10);
 /// A peer that is alone holds one of two copies. It is the primary, and finds nobody to repair to:
 ///
 /// ```
-/// use mutualstore_dht::custody::{Custody, CustodyConfig, Holding, Shape, State};
+/// use mutualstore_dht::custody::{Custody, CustodyConfig, Holding, Item, Shape, Tenure};
 /// use mutualstore_dht::placement::Placement;
 /// use mutualstore_dht::{Id, Member, Membership, Peer, PeerState, Time};
 /// use std::time::Duration;
@@ -129,7 +129,8 @@ const RETRY: Duration = Duration::from_secs(10);
 /// let mut custody = Custody::new(CustodyConfig::default(), ring.0, 1, Time::ZERO);
 /// let shape = Shape { k: 1, n: 2, shard_len: 5, placement: Placement::Successors };
 /// let stripe = Id::new([1; 32]);
-/// custody.insert(Time::ZERO, Holding { stripe, index: 0, shape, state: State::Committed });
+/// let (item, tenure) = (Item::Shard(0), Tenure::Committed);
+/// custody.insert(Time::ZERO, Holding { stripe, item, shape, tenure });
 ///
 /// let end = Time::ZERO + Duration::from_secs(60);
 /// while let Some(due) = custody.poll_timeout().filter(|due| *due <= end) {
