@@ -2,6 +2,7 @@
 
 mod compact;
 mod faults;
+mod format;
 mod index;
 mod memory;
 mod model;
