@@ -309,7 +309,7 @@ fn shard_lost_by_its_store_is_rebuilt() {
         .disk
         .remove(&(stripe(0), Item::Shard(index)));
     net.with(holder, |custody, now, _| {
-        custody.removed(now, stripe(0), Item::Shard(index))
+        custody.removed(now, stripe(0), Item::Shard(index));
     });
     net.run_until(secs(30), |net| net.is_placed(stripe(0), 6));
     assert_eq!(net.counters.jobs, 1);
@@ -326,7 +326,7 @@ fn inconsistent_stripe_is_reported_and_not_retried() {
         .disk
         .remove(&(stripe(0), Item::Shard(index)));
     net.with(holder, |custody, now, _| {
-        custody.removed(now, stripe(0), Item::Shard(index))
+        custody.removed(now, stripe(0), Item::Shard(index));
     });
     net.run(secs(600));
     assert_eq!(net.stats().inconsistent, 1);
