@@ -8,7 +8,7 @@ use mutualstore_daemon::adversary::{AVAILABLE, Role, RoleError};
 use mutualstore_testnet::adversary::{self, AdversaryOptions};
 
 use crate::output::{CliError, Screen};
-use crate::testnet::binary;
+use crate::testnet::run_options;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -56,7 +56,7 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         )));
     }
     let options = AdversaryOptions {
-        binary: binary()?,
+        run: run_options(args.dir, args.flags)?,
         role: args.role,
         peers: args.peers,
         files: args.files,
@@ -64,8 +64,6 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         largest: args.largest,
         kill: args.kill,
         seed: args.seed,
-        place: args.dir,
-        flags: args.flags,
     };
     let report = adversary::run(&options, &|line| screen.note(line))?;
     if screen.json {

@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mutualstore_chaos::{self as chaos, ChaosOptions, Estate, Inside, ShardName};
 use mutualstore_contract::exit;
 use mutualstore_daemon::datadir::files::DataDir;
 use mutualstore_daemon::datadir::journal::Journal;
 use mutualstore_daemon::datadir::list::FileList;
 use mutualstore_erasure::Header;
 use mutualstore_store::{LOCATOR, TOMBSTONE, locate};
-use mutualstore_testnet::chaos::{self, ChaosOptions, Estate, Inside, ShardName};
 
 use crate::corrupt::{Choice, damage};
 use crate::output::{CliError, Screen};
-use crate::testnet::binary;
+use crate::testnet::run_options;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -41,13 +41,11 @@ pub(crate) struct Args {
 /// Runs it; exit code 1 when something happened that must not.
 pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
     let options = ChaosOptions {
-        binary: binary()?,
+        run: run_options(args.dir, args.flags)?,
         minutes: args.minutes,
         kills: args.kills,
         peers: args.peers,
         seed: args.seed,
-        place: args.dir,
-        flags: args.flags,
     };
     let spinner = screen.spinner("chaos");
     let report = chaos::run(&options, &DaemonCode, &|text| {

@@ -5,9 +5,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use mutualstore_fleet::net::{FleetError, pick, random_seed};
+use mutualstore_fleet::state::Testnet;
 use mutualstore_store::{Key, Located, TOMBSTONE, locate};
-use mutualstore_testnet::net::{NetError, pick, random_seed};
-use mutualstore_testnet::state::Testnet;
 use serde_json::json;
 
 use crate::output::{CliError, Screen};
@@ -50,11 +50,11 @@ fn shard(text: &str) -> Result<Key, String> {
 
 /// The command.
 pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
-    let testnet = Testnet::load(&args.dir.path()?).map_err(NetError::from)?;
+    let testnet = Testnet::load(&args.dir.path()?).map_err(FleetError::from)?;
     let peer = testnet.peers.iter().find(|peer| peer.index == args.peer);
     let peer = peer.ok_or_else(|| CliError::Usage(format!("this testnet has no peer {}", args.peer)))?;
     let failed = |source| {
-        CliError::Net(NetError::Io {
+        CliError::Net(FleetError::Io {
             what: format!("cannot damage the shards in {}", peer.data_dir.display()),
             source,
         })

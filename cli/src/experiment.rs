@@ -1,20 +1,20 @@
-//! `testnet experiment ...`: flags into parameters of [`mutualstore_testnet::experiment`], outcomes into
+//! `testnet experiment ...`: flags into parameters of [`mutualstore_experiment`], outcomes into
 //! tables.
 
 use std::path::PathBuf;
 
 use mutualstore_contract::units::Rate;
 use mutualstore_contract::units::Size;
-use mutualstore_testnet::experiment::churn::Churn;
-use mutualstore_testnet::experiment::ingest::Ingest;
-use mutualstore_testnet::experiment::load::Load;
-use mutualstore_testnet::experiment::loss::{Loss, Scheme};
-use mutualstore_testnet::experiment::timing::Timing;
-use mutualstore_testnet::experiment::{self, ExperimentError, Options, Outcome, Planned};
-use mutualstore_testnet::interrupt::OnInterrupt;
+use mutualstore_experiment::churn::Churn;
+use mutualstore_experiment::ingest::Ingest;
+use mutualstore_experiment::load::Load;
+use mutualstore_experiment::loss::{Loss, Scheme};
+use mutualstore_experiment::timing::Timing;
+use mutualstore_experiment::{self as experiment, ExperimentError, Options, Outcome, Planned};
+use mutualstore_fleet::interrupt::OnInterrupt;
 
 use crate::output::{CliError, Screen};
-use crate::testnet::{binary, quoted};
+use crate::testnet::{quoted, run_options};
 
 const HELP: &str = "Readings are kept in OUT/EXPERIMENT/cells.jsonl as they come, and in OUT/EXPERIMENT.csv.
 After Ctrl-C or a failure the same command goes on where it ended.";
@@ -413,12 +413,10 @@ fn carry_out(
     plan: impl FnOnce(&Options) -> Result<Vec<Planned>, ExperimentError>,
 ) -> Result<(), CliError> {
     let options = Options {
-        binary: binary()?,
+        run: run_options(args.dir, args.flags)?,
         out: args.out,
-        place: args.dir,
         seed: args.seed,
         quick: args.quick,
-        flags: args.flags,
     };
     let planned = plan(&options)?;
     let kept = format!(

@@ -1,7 +1,7 @@
 //! The `mutualstore` command line: parses, calls, prints, and ends with a documented exit code.
 //!
 //! Client commands are thin: what they do happens in the daemon, and
-//! [`mutualstore_testnet::client`] talks to it. Deliberately absent: state of its own.
+//! [`mutualstore_client`] talks to it. Deliberately absent: state of its own.
 
 mod adversary;
 mod chaos;
@@ -30,7 +30,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use mutualstore_contract::escape;
-use mutualstore_testnet::interrupt;
+use mutualstore_fleet::interrupt;
 
 use crate::output::{CliError, Screen, error_line, write_out};
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use mutualstore_contract::exit;
 use mutualstore_contract::units::Size;
-use mutualstore_testnet::net;
+use mutualstore_fleet::net;
 use mutualstore_testnet::netns::{self, Family, NetnsOptions, NetnsReport};
 
 use crate::output::{CliError, Rows, Screen};
-use crate::testnet::binary;
+use crate::testnet::{binary, run_options};
 
 /// What `--help` adds.
 pub(crate) const HELP: &str = "\
@@ -75,7 +75,7 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         FamilyArg::Both => Family::Both,
     });
     let options = NetnsOptions {
-        binary: binary()?,
+        run: run_options(args.dir, args.flags)?,
         peers: args.peers,
         interfaces: args.interfaces,
         families: families.collect(),
@@ -83,8 +83,6 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
         seed: args.seed.unwrap_or_else(net::random_seed),
         size_bytes: args.size.0,
         down: args.down,
-        place: args.dir,
-        flags: args.flags,
     };
     let report = netns::run(&options, &|line| screen.note(line))?;
     if screen.json {

@@ -17,14 +17,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use mutualstore_client::ClientError;
 use mutualstore_contract::escape;
 use mutualstore_contract::exit;
-use mutualstore_testnet::adversary::AdversaryError;
-use mutualstore_testnet::bench::BenchError;
-use mutualstore_testnet::chaos::ChaosError;
-use mutualstore_testnet::demo::DemoError;
-use mutualstore_testnet::experiment::ExperimentError;
-use mutualstore_testnet::net::NetError;
-use mutualstore_testnet::netns::NetnsError;
-use mutualstore_testnet::spawn::LOG_FOLLOWS;
+use mutualstore_experiment::ExperimentError;
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::spawn::LOG_FOLLOWS;
 use serde::Serialize;
 
 /// Why a command failed, with its exit code.
@@ -35,25 +30,10 @@ pub(crate) enum CliError {
     Client(#[from] ClientError),
     /// A testnet command.
     #[error(transparent)]
-    Net(#[from] NetError),
-    /// The demonstration.
-    #[error(transparent)]
-    Demo(#[from] DemoError),
-    /// The benchmark.
-    #[error(transparent)]
-    Bench(#[from] BenchError),
-    /// Chaos.
-    #[error(transparent)]
-    Chaos(#[from] ChaosError),
-    /// A hostile member.
-    #[error(transparent)]
-    Adversary(#[from] AdversaryError),
+    Net(#[from] FleetError),
     /// An experiment.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
-    /// Daemons in network namespaces.
-    #[error(transparent)]
-    Netns(#[from] NetnsError),
     /// The command cannot mean anything here; nothing was done.
     #[error("{0}")]
     Usage(String),
@@ -86,12 +66,7 @@ impl CliError {
         match self {
             Self::Client(error) if !self.is_broken_pipe() => error.exit_code(),
             Self::Net(error) => error.exit_code(),
-            Self::Demo(error) => error.exit_code(),
-            Self::Bench(error) => error.exit_code(),
-            Self::Chaos(error) => error.exit_code(),
-            Self::Adversary(error) => error.exit_code(),
             Self::Experiment(error) => error.exit_code(),
-            Self::Netns(error) => error.exit_code(),
             Self::Usage(_) => exit::USAGE,
             Self::Found { code, .. } | Self::Daemon { code, .. } => *code,
             Self::Client(_) | Self::Output(_) | Self::Signals(_) => exit::UNEXPECTED,

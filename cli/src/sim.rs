@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use mutualstore_contract::exit;
-use mutualstore_testnet::sim::Flaw;
-use mutualstore_testnet::sim::fuzz::{self, Batch};
-use mutualstore_testnet::sim::injector::{self, Outcome};
-use mutualstore_testnet::sim::scenario::Scenario;
+use mutualstore_sim::Flaw;
+use mutualstore_sim::fuzz::{self, Batch};
+use mutualstore_sim::injector::{self, Outcome};
+use mutualstore_sim::scenario::Scenario;
 
 use crate::output::{CliError, Screen};
 use crate::testnet::quoted;

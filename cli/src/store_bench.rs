@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mutualstore_contract::units::Size;
+use mutualstore_fleet::net::FleetError;
 use mutualstore_store::{Key, State, Store, StoreConfig};
 use mutualstore_testnet::bench::Row;
-use mutualstore_testnet::net::NetError;
 
 use crate::output::CliError;
 
@@ -70,7 +70,7 @@ fn row(case: &str, size: usize, op: &'static str, count: u64, seconds: f64) -> R
 
 fn failed(why: &dyn std::fmt::Display) -> CliError {
     let source = io::Error::other(why.to_string());
-    NetError::Io {
+    FleetError::Io {
         what: "the measurement failed".to_owned(),
         source,
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use mutualstore_client::ClientError;
 use mutualstore_daemon::datadir::files::directory_of;
-use mutualstore_testnet::interrupt::OnInterrupt;
+use mutualstore_fleet::interrupt::OnInterrupt;
 use tempfile::NamedTempFile;
 
 use crate::output::CliError;

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use mutualstore_contract::exit;
 use mutualstore_contract::units::Size;
 use mutualstore_contract::units::counted;
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net::{self, FleetError, UpOptions, Victims};
+use mutualstore_fleet::scratch::RunOptions;
+use mutualstore_fleet::state::{Peer, Testnet};
 use mutualstore_testnet::bench::{self, BenchOptions};
-use mutualstore_testnet::capacities::Capacities;
 use mutualstore_testnet::demo::{self, DemoOptions};
-use mutualstore_testnet::net::{self, NetError, UpOptions, Victims};
-use mutualstore_testnet::state::{Peer, Testnet};
 
 use crate::connect::default_testnet_dir;
 use crate::output::{CliError, Rows, Screen};
@@ -256,10 +257,16 @@ pub(crate) fn run(args: Args, screen: &Screen) -> Result<(), CliError> {
     }
 }
 
+/// What every command on temporary daemons takes.
+pub(crate) fn run_options(place: Option<PathBuf>, flags: Vec<String>) -> Result<RunOptions, CliError> {
+    let binary = binary()?;
+    Ok(RunOptions { binary, place, flags })
+}
+
 /// This very program: the daemons must speak the same contract.
 pub(crate) fn binary() -> Result<PathBuf, CliError> {
     std::env::current_exe().map_err(|source| {
-        NetError::Io {
+        FleetError::Io {
             what: "cannot find this program".to_owned(),
             source,
         }
@@ -298,7 +305,7 @@ fn hint(dir: Option<&Path>) -> String {
 
 /// The testnet, or the one peer of it that was asked for.
 fn load(args: &OneArgs) -> Result<Testnet, CliError> {
-    let mut testnet = Testnet::load(&args.dir.path()?).map_err(NetError::from)?;
+    let mut testnet = Testnet::load(&args.dir.path()?).map_err(FleetError::from)?;
     if let Some(index) = args.peer {
         testnet.peers.retain(|peer| peer.index == index);
         if testnet.peers.is_empty() {
@@ -386,13 +393,11 @@ fn kill(args: &KillArgs, screen: &Screen) -> Result<(), CliError> {
 
 fn demonstrate(args: DemoArgs, screen: &Screen) -> Result<(), CliError> {
     let options = DemoOptions {
-        binary: binary()?,
+        run: run_options(args.dir, args.flags)?,
         peers: args.peers,
         kill: args.kill,
         files: args.file,
-        place: args.dir,
         seed: args.seed,
-        flags: args.flags,
     };
     let report = demo::run(&options, &|line| screen.note(line))?;
     if screen.json {
@@ -418,13 +423,11 @@ fn measure(args: BenchArgs, screen: &Screen) -> Result<(), CliError> {
         return store_bench::run(args.dir.as_deref(), args.shards, &mut |row| screen.line(row));
     }
     let options = BenchOptions {
-        binary: binary()?,
+        run: run_options(args.dir, args.flags)?,
         peers: args.peers,
         code: args.code,
         sizes: args.sizes.iter().map(|size| size.0).collect(),
         quick: args.quick,
-        place: args.dir,
-        flags: args.flags,
     };
     screen.line(bench::HEADER)?;
     let mut printed = Ok(());

@@ -17,7 +17,7 @@ use mutualstore_store::{OpenError, OpenReport, Store, StoreConfig};
 use tokio::task::JoinSet;
 
 use crate::clock::unix_ms;
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::datadir::files::{Book, BookEntry, DataDir, FileError};
 use crate::datadir::journal::{Journal, Unfinished};
 use crate::datadir::list::FileList;
@@ -77,7 +77,10 @@ impl App {
         transfers: impl FnOnce(PeerClient) -> Transfers,
     ) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let (core, retention) = (Arc::clone(&parts.core), parts.config.tombstone_retention);
+        let (core, retention) = (
+            Arc::clone(&parts.core),
+            parts.config.settings.tombstone_retention.0,
+        );
         let keeper = Arc::new(ShardKeeper::new(store, retention, core, Arc::clone(&metrics)));
         let member = Arc::new(Membership::new(parts));
         let transfers = Arc::new(transfers(PeerClient {
@@ -165,7 +168,12 @@ pub(crate) async fn open(data: DataDir, config: Config, network: Network) -> Res
         Time::ZERO,
     )
     .signed_by(signer);
-    let custody = Custody::new(custody_config(&config, &network), me, rand::random(), Time::ZERO);
+    let custody = Custody::new(
+        custody_config(&config.settings, &network),
+        me,
+        rand::random(),
+        Time::ZERO,
+    );
     let list = FileList::open(data.path(), &account)?;
     let (journal, unfinished) = Journal::open(data.path())?;
     let core = Arc::new(Core::new(ring, custody, started));
@@ -201,7 +209,7 @@ pub(crate) async fn open(data: DataDir, config: Config, network: Network) -> Res
 async fn open_store(data: &DataDir, config: &Config) -> Result<(Store, OpenReport), Failure> {
     let directory = data.path().join("shards");
     let config = StoreConfig {
-        capacity: config.capacity,
+        capacity: config.settings.capacity.0,
         ..StoreConfig::default()
     };
     let opening = move || Store::open(&directory, config).map_err(|error| store_failed(error, &directory));
@@ -218,14 +226,17 @@ fn contact(
     used: u64,
 ) -> Result<Contact, FileError> {
     let mut virtual_nodes = files.virtual_nodes()?;
-    virtual_nodes.truncate(usize::from(virtual_nodes_for(config.capacity, network.unit)));
+    virtual_nodes.truncate(usize::from(virtual_nodes_for(
+        config.settings.capacity.0,
+        network.unit,
+    )));
     virtual_nodes.sort_unstable();
     Ok(Contact {
         peer,
         version: unix_ms(),
         virtual_nodes: virtual_nodes.into(),
         addresses: [].into(),
-        capacity: config.capacity,
+        capacity: config.settings.capacity.0,
         used,
         state: PeerState::Accepting,
         zone: "".into(),
@@ -248,20 +259,20 @@ fn successors(network: &Network) -> usize {
 fn ring_config(config: &Config, network: &Network) -> RingConfig {
     RingConfig {
         r: successors(network),
-        virtual_nodes: virtual_nodes_for(config.capacity, network.unit),
-        stabilize: config.stabilize,
+        virtual_nodes: virtual_nodes_for(config.settings.capacity.0, network.unit),
+        stabilize: config.settings.stabilize.0,
         deadlines: DEADLINES,
         ..RingConfig::default()
     }
 }
 
-fn custody_config(config: &Config, network: &Network) -> CustodyConfig {
+fn custody_config(settings: &Settings, network: &Network) -> CustodyConfig {
     CustodyConfig {
-        repair: config.repair,
-        repair_delay: config.repair_delay,
-        pending_lease: config.pending_lease,
-        repair_rate: config.repair_rate,
-        settle: config.repair_delay.min(Duration::from_secs(5)),
+        repair: settings.repair.is_on(),
+        repair_delay: settings.repair_delay.0,
+        pending_lease: settings.pending_lease.0,
+        repair_rate: settings.repair_rate.map(|rate| rate.0),
+        settle: settings.repair_delay.0.min(Duration::from_secs(5)),
         r: successors(network),
         ..CustodyConfig::default()
     }
@@ -269,10 +280,10 @@ fn custody_config(config: &Config, network: &Network) -> CustodyConfig {
 
 fn net_config(member: &Membership) -> NetConfig {
     NetConfig {
-        listen: member.config.listen.clone(),
-        announce: member.config.announce.clone(),
+        listen: member.config.settings.listen.clone(),
+        announce: member.config.settings.announce.clone(),
         network: member.network_info(),
-        link_rate: member.config.link_rate,
+        link_rate: member.config.settings.link_rate.map(|rate| rate.0),
         ..NetConfig::default()
     }
 }

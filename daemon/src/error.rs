@@ -1,6 +1,7 @@
 //! The error as a user meets it: an exit code, an HTTP status, whether a retry may help, one clear line.
 //!
-//! Operations have error enums of their own; each is turned into a [`Failure`] where it leaves the daemon.
+//! Operations have error enums of their own; each module that has one says what [`Failure`] it
+//! becomes where it leaves the daemon.
 //! The JSON body of an HTTP error is `{"error": message, "code": exit code, "retry": bool}`. Exit code 6 (no
 //! daemon answers) and 130 (interrupted) are the client's own and never come from here.
 
@@ -10,13 +11,6 @@ use std::{fmt, io};
 use mutualstore_contract::escape;
 use mutualstore_contract::exit;
 use mutualstore_contract::reply::ErrorBody;
-
-use crate::config::ConfigError;
-use crate::datadir::files::FileError;
-use crate::datadir::journal::JournalError;
-use crate::datadir::list::ListError;
-use crate::format::link::ParseLinkError;
-use crate::format::manifest::ManifestError;
 
 /// What a user is told when an operation fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -161,84 +155,14 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-impl From<ParseLinkError> for Failure {
-    fn from(error: ParseLinkError) -> Self {
-        Self::usage(error)
-    }
-}
-
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        match error {
-            ConfigError::File(error) => error.into(),
-            ConfigError::NoCapacity
-            | ConfigError::CapacityMissing { .. }
-            | ConfigError::Bounds { .. }
-            | ConfigError::Address { .. }
-            | ConfigError::Join(_)
-            | ConfigError::JoinSource(_)
-            | ConfigError::Syntax { .. }
-            | ConfigError::Variable { .. }
-            | ConfigError::Missing { .. } => Self::usage(error),
-        }
-    }
-}
-
-impl From<FileError> for Failure {
-    /// What is wrong with a data directory is a matter of configuration, a full disk excepted.
-    fn from(error: FileError) -> Self {
-        match &error {
-            FileError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Self::no_space(format!("{error}; free space on that file system"))
-            }
-            FileError::Io { .. }
-            | FileError::Damaged { .. }
-            | FileError::InUse { .. }
-            | FileError::NotADirectory { .. } => Self::usage(error),
-        }
-    }
-}
-
-impl From<JournalError> for Failure {
-    fn from(error: JournalError) -> Self {
-        Self::disk(error.source.kind(), error)
-    }
-}
-
-impl From<ListError> for Failure {
-    fn from(error: ListError) -> Self {
-        match &error {
-            ListError::Io { source, .. } => Self::disk(source.kind(), &error),
-            ListError::Broken { .. } => Self::unexpected(error),
-        }
-    }
-}
-
-impl From<ManifestError> for Failure {
-    /// Of a manifest that was read; what a user may have chosen, shard size and name, is a matter of usage.
-    fn from(error: ManifestError) -> Self {
-        match error {
-            ManifestError::ShardSize(_)
-            | ManifestError::TooLong { .. }
-            | ManifestError::Code(_)
-            | ManifestError::Group(_)
-            | ManifestError::Fragments(_) => Self::usage(error),
-            ManifestError::Truncated
-            | ManifestError::Trailing(_)
-            | ManifestError::Version(_)
-            | ManifestError::Text
-            | ManifestError::Kind(_)
-            | ManifestError::Policy(_)
-            | ManifestError::Placement
-            | ManifestError::Content { .. }
-            | ManifestError::Index { .. } => Self::unexpected(error),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ConfigError;
+    use crate::datadir::files::FileError;
+    use crate::datadir::list::ListError;
+    use crate::format::link::ParseLinkError;
+    use crate::format::manifest::ManifestError;
 
     #[test]
     fn errors_of_operations_become_what_the_contract_says() {

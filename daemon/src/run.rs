@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::api;
 use crate::app::{self, App, Opened};
-use crate::config::{Config, Overrides};
+use crate::config::{self, Config, Flags, SettingsLayer};
 use crate::datadir::files::DataDir;
 use crate::datadir::spare;
 use crate::datadir::traces::Traces;
@@ -36,7 +36,7 @@ const OPEN: &str = "the network is open: whoever reaches one of its peers joins 
 
 /// Runs a daemon on `directory` until it is told to stop. Logs go to standard error, the `ready` line to
 /// standard output.
-pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
+pub fn run(directory: &Path, flags: Flags) -> Result<(), Failure> {
     if !mutualstore_erasure::cpu_supported() {
         return Err(Failure::usage(
             "this processor has no AVX2, which the Reed-Solomon coder of this build needs",
@@ -44,7 +44,7 @@ pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
     }
     raise_file_limit();
     let traces = Traces::before(directory);
-    start(directory, overrides).map_err(|ended| match ended {
+    start(directory, flags).map_err(|ended| match ended {
         Ended::Failed(failure) => failure,
         Ended::Refused(failure) => {
             traces.remove();
@@ -53,10 +53,10 @@ pub fn run(directory: &Path, overrides: Overrides) -> Result<(), Failure> {
     })
 }
 
-fn start(directory: &Path, overrides: Overrides) -> Result<(), Ended> {
+fn start(directory: &Path, flags: Flags) -> Result<(), Ended> {
     let data = DataDir::open(directory)?;
-    let (config, given) = Config::load(directory, overrides).map_err(Ended::refused)?;
-    let log = Log::start(&config.log);
+    let (config, given) = Config::load(directory, flags).map_err(Ended::refused)?;
+    let log = Log::start(&config.settings.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 8)))
         .max_blocking_threads(BLOCKING_THREADS)
@@ -166,9 +166,9 @@ fn tell(report: &OpenReport) -> u64 {
     damaged
 }
 
-async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), Ended> {
+async fn serve(data: DataDir, config: Config, given: SettingsLayer) -> Result<(), Ended> {
     let mut signals = Signals::watch(&config).map_err(system)?;
-    let address = config.api;
+    let address = config.settings.api;
     let refused = |error| {
         Failure::usage(format!(
             "cannot serve the HTTP API on {address}: {error}; choose another with --api"
@@ -176,7 +176,7 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), En
     };
     let listener = TcpListener::bind(address).await.map_err(refused)?;
     let api = listener.local_addr().map_err(refused)?;
-    let joins_anew = given.joins_anew(data.path())?;
+    let joins_anew = config::joins_anew(&given, data.path())?;
     let network = admission::network(&data, &config).map_err(Ended::Refused)?;
     let Opened {
         app,
@@ -212,7 +212,7 @@ async fn serve(data: DataDir, config: Config, given: Overrides) -> Result<(), En
             tracing::error!(%error, "the HTTP API stopped");
         }
     });
-    given.keep(app.member.data.path())?;
+    config::keep(&given, app.member.data.path())?;
     let info = announce_ready(&app, api)?;
     tasks.spawn(membership::follow_addresses(Arc::clone(&app.member), info));
     let mut ended = Ok(());

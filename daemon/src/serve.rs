@@ -80,7 +80,7 @@ impl Service for Inbound {
     fn shard(self: Arc<Self>, from: Peer, head: Bytes, payload: Bytes) -> BoxFuture<'static, (Bytes, Bytes)> {
         async move {
             let (head, payload) = match ShardRequest::decode(head) {
-                Ok(request) => self.keeper.answer_shard(from, request, payload).await,
+                Ok(request) => self.answer_shard(from, request, payload).await,
                 Err(malformed) => (
                     ShardResponse::status(ShardStatus::Invalid, malformed.to_string()),
                     Bytes::new(),
@@ -93,6 +93,19 @@ impl Service for Inbound {
 }
 
 impl Inbound {
+    async fn answer_shard(
+        &self,
+        from: Peer,
+        request: ShardRequest,
+        payload: Bytes,
+    ) -> (ShardResponse, Bytes) {
+        #[cfg(feature = "adversary")]
+        if let Some(lie) = crate::adversary::liar::answer_shard(&request) {
+            return lie;
+        }
+        self.keeper.answer_shard(from, request, payload).await
+    }
+
     async fn answer(&self, from: Peer, request: PeerRequest) -> PeerResponse {
         #[cfg(feature = "adversary")]
         if let Some(lie) = crate::adversary::liar::answer(&self.member, from, &request) {

@@ -3,20 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutualstore_client::{Client, ClientError, GetOptions, PutOptions};
+use mutualstore_client::{Client, GetOptions, PutOptions};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use crate::capacities::Capacities;
-use crate::net::{self, NetError};
-use crate::scratch::{Scratch, ScratchOptions};
-use crate::stream::Noise;
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::scratch::{RunOptions, Scratch};
+use mutualstore_fleet::stream::Noise;
 
 /// Capacity of an honest member; a hostile one may claim more.
 const CAPACITY: u64 = 256 << 20;
@@ -39,8 +38,8 @@ const TRIES: usize = 5;
 /// What to try.
 #[derive(Clone, Debug)]
 pub struct AdversaryOptions {
-    /// The `mutualstore` binary.
-    pub binary: PathBuf,
+    /// What every command on temporary daemons takes.
+    pub run: RunOptions,
     /// What the hostile member does.
     pub role: String,
     /// Number of members, the hostile one among them; at least 7.
@@ -55,35 +54,6 @@ pub struct AdversaryOptions {
     pub kill: usize,
     /// Seed of what is drawn; random when absent.
     pub seed: Option<u64>,
-    /// Where the temporary directory is made; the system's place for such when absent.
-    pub place: Option<PathBuf>,
-    /// Flags handed to every daemon.
-    pub flags: Vec<String>,
-}
-
-/// It could not be tried. No process and no file is left.
-#[derive(Debug, thiserror::Error)]
-pub enum AdversaryError {
-    /// It cannot work with these options.
-    #[error("{0}")]
-    Usage(String),
-    /// The daemons did not come up or did not form one ring.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// A question failed.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-}
-
-impl AdversaryError {
-    /// The exit code the command ends with.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => mutualstore_contract::exit::USAGE,
-            Self::Net(error) => error.exit_code(),
-            Self::Client(error) => error.exit_code(),
-        }
-    }
 }
 
 /// What came of it.
@@ -157,8 +127,8 @@ impl fmt::Display for AdversaryReport {
 }
 
 /// Runs it; `narrate` is given one line per step as it ends.
-pub fn run(options: &AdversaryOptions, narrate: &dyn Fn(&str)) -> Result<AdversaryReport, AdversaryError> {
-    let usage = |why: String| Err(AdversaryError::Usage(why));
+pub fn run(options: &AdversaryOptions, narrate: &dyn Fn(&str)) -> Result<AdversaryReport, FleetError> {
+    let usage = |why: String| Err(FleetError::Usage(why));
     // All shards on distinct peers, and one to take the place of a dead one.
     if options.peers < 7 {
         return usage(format!(
@@ -175,15 +145,8 @@ pub fn run(options: &AdversaryOptions, narrate: &dyn Fn(&str)) -> Result<Adversa
     let ratio = if largest { LARGEST } else { 1 };
     let honest = options.peers - 1;
     let capacities = std::iter::repeat_n(CAPACITY, honest).chain([CAPACITY * ratio]);
-    let mut scratch = Scratch::up(&ScratchOptions {
-        binary: options.binary.clone(),
-        peers: honest,
-        capacities: Capacities::repeating(capacities),
-        place: options.place.clone(),
-        prefix: "mutualstore-adversary-",
-        seed,
-        flags: net::with_repair_delay(&options.flags, "2s"),
-    })?;
+    let (run, capacities) = (options.run.with_repair_delay(), Capacities::repeating(capacities));
+    let mut scratch = Scratch::up(&run, "mutualstore-adversary-", honest, capacities, seed)?;
     scratch.enter_with(1, &["--adversary".to_owned(), options.role.clone()])?;
     scratch.wait_whole()?;
     narrate(&format!("{honest} honest members and one {}", options.role));
@@ -306,7 +269,7 @@ impl Trial {
             .map_err(|error| error.to_string())
     }
 
-    fn wait(&mut self, seconds: f64) -> Result<(), AdversaryError> {
+    fn wait(&mut self, seconds: f64) -> Result<(), FleetError> {
         let begun = Instant::now();
         while begun.elapsed().as_secs_f64() < seconds {
             self.scratch.interrupted()?;
@@ -316,7 +279,7 @@ impl Trial {
         Ok(())
     }
 
-    fn read_all(&mut self) -> Result<(), AdversaryError> {
+    fn read_all(&mut self) -> Result<(), FleetError> {
         self.scratch.interrupted()?;
         let begun = Instant::now();
         let alive: Vec<usize> = self.scratch.alive();
@@ -355,7 +318,7 @@ impl Trial {
             .pids()
             .into_iter()
             .filter(|(at, _)| *at < self.clients.len());
-        let rss = honest.filter_map(|(_, pid)| crate::proc::rss_bytes(pid));
+        let rss = honest.filter_map(|(_, pid)| mutualstore_fleet::proc::rss_bytes(pid));
         self.report.rss_bytes_max = rss.max().unwrap_or(0);
         Ok(())
     }

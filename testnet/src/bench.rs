@@ -6,22 +6,21 @@
 
 mod repair;
 
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutualstore_client::{ClientError, GetOptions, PutOptions};
-use mutualstore_contract::exit;
+use mutualstore_client::PutOptions;
 use mutualstore_contract::units::Size;
 
-use crate::capacities::Capacities;
-use crate::net::{self, NetError};
-use crate::proc;
-use crate::scratch::{Scratch, ScratchOptions};
-use crate::stream::{Expecting, Noise};
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::parallel::side_by_side;
+use mutualstore_fleet::proc;
+use mutualstore_fleet::scratch::{RunOptions, Scratch};
+use mutualstore_fleet::stream::{get, put};
 
 /// Over which idle daemons are watched.
 const IDLE_WINDOW: Duration = Duration::from_secs(10);
@@ -32,8 +31,8 @@ pub const HEADER: &str = "case,size,concurrency,op,MBps,opsps,p50ms,p99ms,cpu_s_
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct BenchOptions {
-    /// The `mutualstore` binary.
-    pub binary: PathBuf,
+    /// What every command on temporary daemons takes.
+    pub run: RunOptions,
     /// Number of daemons.
     pub peers: usize,
     /// Code of every put.
@@ -42,45 +41,6 @@ pub struct BenchOptions {
     pub sizes: Vec<u64>,
     /// Fewer repetitions.
     pub quick: bool,
-    /// Where the temporary directory is made; the system's place for such when absent.
-    pub place: Option<PathBuf>,
-    /// Flags handed to every daemon.
-    pub flags: Vec<String>,
-}
-
-/// The measurement failed. No process and no file is left.
-#[derive(Debug, thiserror::Error)]
-pub enum BenchError {
-    /// The daemons did not come up or did not form one ring.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// A request failed, or brought other bytes.
-    #[error("{op} of {size} failed: {source}")]
-    Client {
-        /// `put`, `get` or `status`.
-        op: &'static str,
-        /// File size.
-        size: Size,
-        /// Why.
-        source: ClientError,
-    },
-    /// A daemon's process cannot be looked at.
-    #[error("daemon {index} is gone")]
-    Gone {
-        /// Number of the peer.
-        index: usize,
-    },
-}
-
-impl BenchError {
-    /// The exit code the command ends with.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Net(error) => error.exit_code(),
-            Self::Client { source, .. } => source.exit_code(),
-            Self::Gone { .. } => exit::UNEXPECTED,
-        }
-    }
 }
 
 /// One line of the output. Fields that a case does not have are empty.
@@ -170,55 +130,47 @@ fn cases(options: &BenchOptions) -> Vec<Case> {
 }
 
 /// Measures every case; `emit` is given each row as it is known.
-pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), BenchError> {
-    let cases = cases(options);
+pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), FleetError> {
+    let (cases, peers) = (cases(options), options.peers);
     let bytes: u64 = cases
         .iter()
         .map(|case| case.size * (case.clients * case.repeat) as u64)
         .sum();
-    let mut scratch = Scratch::up(&ScratchOptions {
-        binary: options.binary.clone(),
-        peers: options.peers,
-        // A peer holds at most one shard of a stripe, so this fits whatever the code.
-        capacities: Capacities::same((bytes + bytes / 4).max(1 << 30)),
-        place: options.place.clone(),
-        prefix: "mutualstore-bench-",
-        seed: 0,
-        flags: net::with_repair_delay(&options.flags, "2s"),
-    })?;
+    // A peer holds at most one shard of a stripe, so this fits whatever the code.
+    let capacities = Capacities::same((bytes + bytes / 4).max(1 << 30));
+    let run = options.run.with_repair_delay();
+    let mut scratch = Scratch::up(&run, "mutualstore-bench-", peers, capacities, 0)?;
     scratch.settle()?;
     idle(&scratch, "fresh", emit)?;
     let mut seed = 0;
     for case in &cases {
-        let links = Mutex::new(Vec::new());
+        let (size, links) = (Size(case.size), Mutex::new(BTreeMap::new()));
+        let options = PutOptions {
+            code: Some(options.code.clone()),
+            ..PutOptions::default()
+        };
         let put = |work: &Work| {
-            let client = scratch.client(work.client % options.peers)?;
-            let put = PutOptions {
-                code: Some(options.code.clone()),
-                ..PutOptions::default()
-            };
-            let mut noise = Noise::new(work.seed);
-            let stored = client.put(&mut noise, Some(case.size), &put, None, &mut |_, _| ());
-            let link = stored.map_err(failed("put", case.size))?.body.link;
-            links
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push((work.seed, link));
+            let stored = put(
+                &scratch.client(work.client % peers)?,
+                work.seed,
+                case.size,
+                &options,
+            );
+            let link = stored
+                .map_err(FleetError::request(format!("put of {size} failed")))?
+                .link;
+            links.lock().insert(work.seed, link);
             Ok(())
         };
         emit(&measure(&scratch, case, "put", seed, &put)?);
         scratch.settle()?;
-        let links = links.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let links = links.lock().clone();
         let get = |work: &Work| {
             // Far from the writer, which may have the blocks in memory.
-            let client = scratch.client((work.client + options.peers / 2) % options.peers)?;
-            let link = links.iter().find(|(seed, _)| *seed == work.seed);
-            let link = link.map(|(_, link)| link.as_str()).unwrap_or_default();
-            let mut output = Expecting::new(work.seed);
-            client
-                .get(link, &GetOptions::default(), &mut output, None, &mut |_, _| ())
-                .map_err(failed("get", case.size))?;
-            Ok(())
+            let client = scratch.client((work.client + peers / 2) % peers)?;
+            let link = links.get(&work.seed).map_or("", String::as_str);
+            get(&client, link, work.seed, case.size)
+                .map_err(FleetError::request(format!("get of {size} failed")))
         };
         emit(&measure(&scratch, case, "get", seed, &get)?);
         scratch.settle()?;
@@ -229,14 +181,6 @@ pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), Ben
         emit(&row);
     }
     Ok(())
-}
-
-fn failed(op: &'static str, size: u64) -> impl FnOnce(ClientError) -> BenchError {
-    move |source| BenchError::Client {
-        op,
-        size: Size(size),
-        source,
-    }
 }
 
 /// One operation of one client.
@@ -251,11 +195,11 @@ fn measure(
     case: &Case,
     op: &'static str,
     first_seed: u64,
-    operate: &(dyn Fn(&Work) -> Result<(), BenchError> + Sync),
-) -> Result<Row, BenchError> {
+    operate: &(dyn Fn(&Work) -> Result<(), FleetError> + Sync),
+) -> Result<Row, FleetError> {
     let cpu = cpu_times(scratch)?;
     let begun = Instant::now();
-    let client_run = |client: usize| -> Result<Vec<Duration>, BenchError> {
+    let run = |client: usize| -> Result<Vec<Duration>, FleetError> {
         let one = |number: usize| {
             let seed = first_seed + (client * case.repeat + number) as u64;
             let begun = Instant::now();
@@ -264,22 +208,8 @@ fn measure(
         };
         (0..case.repeat).map(one).collect()
     };
-    let run = &client_run;
-    let mut latencies = thread::scope(|scope| {
-        let clients: Vec<_> = (0..case.clients)
-            .map(|client| scope.spawn(move || run(client)))
-            .collect();
-        let mut all = Vec::new();
-        for client in clients {
-            // A panic of a client goes on here.
-            all.extend(
-                client
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-            );
-        }
-        Ok::<_, BenchError>(all)
-    })?;
+    let all = side_by_side(case.clients, run)?;
+    let mut latencies = all.concat();
     let seconds = begun.elapsed().as_secs_f64().max(1e-9);
     let cpu_seconds = total(cpu_times(scratch)?)
         .saturating_sub(total(cpu))
@@ -311,8 +241,12 @@ fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
     sorted.get(rank - 1).map(|latency| latency.as_secs_f64() * 1e3)
 }
 
-fn cpu_times(scratch: &Scratch) -> Result<Vec<Duration>, BenchError> {
-    let time = |(index, pid): (usize, u32)| proc::cpu_time(pid).ok_or(BenchError::Gone { index });
+fn gone(index: usize) -> FleetError {
+    FleetError::Failed(format!("daemon {index} is gone"))
+}
+
+fn cpu_times(scratch: &Scratch) -> Result<Vec<Duration>, FleetError> {
+    let time = |(index, pid): (usize, u32)| proc::cpu_time(pid).ok_or_else(|| gone(index));
     scratch.pids().into_iter().map(time).collect()
 }
 
@@ -321,14 +255,14 @@ fn total(times: Vec<Duration>) -> Duration {
 }
 
 /// Memory and CPU of daemons that have nothing to do.
-fn idle(scratch: &Scratch, name: &str, emit: &mut dyn FnMut(&Row)) -> Result<(), BenchError> {
+fn idle(scratch: &Scratch, name: &str, emit: &mut dyn FnMut(&Row)) -> Result<(), FleetError> {
     let before = cpu_times(scratch)?;
     let begun = Instant::now();
     thread::sleep(IDLE_WINDOW);
     let after = cpu_times(scratch)?;
     let seconds = begun.elapsed().as_secs_f64();
     for (((index, pid), before), after) in scratch.pids().into_iter().zip(before).zip(after) {
-        let rss = proc::rss_bytes(pid).ok_or(BenchError::Gone { index })?;
+        let rss = proc::rss_bytes(pid).ok_or_else(|| gone(index))?;
         let row = |kind: &str, size, cpu_ms| Row {
             case: format!("{name}-{kind}"),
             size,
@@ -356,13 +290,14 @@ mod tests {
 
     fn options(sizes: Vec<u64>, quick: bool) -> BenchOptions {
         BenchOptions {
-            binary: "/bin/false".into(),
+            run: RunOptions {
+                binary: "/bin/false".into(),
+                ..RunOptions::default()
+            },
             peers: 2,
             code: "rs:4+2".to_owned(),
             sizes,
             quick,
-            place: None,
-            flags: Vec::new(),
         }
     }
 
@@ -376,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn cases_cover_sizes_and_both_small_loads() {
+    fn bench_cases_cover_sizes_and_both_small_loads() {
         let cases = cases(&options(vec![1 << 20, 100 << 20, 1 << 30], false));
         let shape: Vec<_> = cases
             .iter()
@@ -393,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_have_as_many_fields_as_the_header() {
+    fn csv_rows_have_as_many_fields_as_the_header() {
         let case = Case {
             name: "1MiB".to_owned(),
             size: 1 << 20,
@@ -406,11 +341,8 @@ mod tests {
     }
 
     #[test]
-    fn daemons_that_do_not_start_are_an_error() {
+    fn daemons_without_a_binary_are_an_error() {
         let failure = run(&options(vec![1], true), &mut |row| panic!("measured {row}")).unwrap_err();
-        assert!(
-            matches!(failure, BenchError::Net(NetError::Spawn(_))),
-            "{failure}"
-        );
+        assert!(matches!(failure, FleetError::Spawn(_)), "{failure}");
     }
 }

@@ -9,18 +9,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{io, iter};
 
-use mutualstore_client::{Client, ClientError, GetOptions, PutOptions};
-use mutualstore_contract::exit;
+use mutualstore_client::{Client, GetOptions, PutOptions};
 use mutualstore_contract::reply::Health;
 use mutualstore_contract::units::Size;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::capacities::Capacities;
-use crate::net::{self, NetError};
-use crate::scratch::{Scratch, ScratchOptions};
-use crate::stream::Hashing;
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net::{self, FleetError};
+use mutualstore_fleet::scratch::{RunOptions, Scratch};
+use mutualstore_fleet::stream::Hashing;
 
 pub use report::{DemoFile, DemoPeer, DemoReport, Step};
 
@@ -33,71 +32,16 @@ const SLOWEST_REPAIR: u64 = 1_000_000;
 /// What to demonstrate.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
-    /// The `mutualstore` binary.
-    pub binary: PathBuf,
+    /// What every command on temporary daemons takes.
+    pub run: RunOptions,
     /// Number of daemons.
     pub peers: usize,
     /// How many to kill at once, twice.
     pub kill: usize,
     /// Files to store; the binary itself when empty.
     pub files: Vec<PathBuf>,
-    /// Where the temporary directory is made; the system's place for such when absent.
-    pub place: Option<PathBuf>,
     /// Seed of who is killed; random when absent.
     pub seed: Option<u64>,
-    /// Flags handed to every daemon.
-    pub flags: Vec<String>,
-}
-
-/// The demonstration could not be carried out. No process and no file is left.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// It cannot work with these options.
-    #[error("{0}")]
-    Usage(String),
-    /// A file to store cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Input {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The daemons did not come up or did not form one ring.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// A put or a question failed.
-    #[error("{what} failed: {source}")]
-    Client {
-        /// What was tried.
-        what: &'static str,
-        /// Why.
-        source: ClientError,
-    },
-    /// The survivors did not rebuild in time.
-    #[error("after {} s {incomplete} stripes still lack shards", waited.as_secs())]
-    NotRepaired {
-        /// Stripes that are not safe.
-        incomplete: usize,
-        /// How long was waited.
-        waited: Duration,
-    },
-}
-
-impl DemoError {
-    /// The exit code the command ends with.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) | Self::Input { .. } => exit::USAGE,
-            Self::Net(error) => error.exit_code(),
-            Self::Client { source, .. } => source.exit_code(),
-            Self::NotRepaired { .. } => mutualstore_contract::exit::UNEXPECTED,
-        }
-    }
-}
-
-fn client_error(what: &'static str) -> impl FnOnce(ClientError) -> DemoError {
-    move |source| DemoError::Client { what, source }
 }
 
 /// Shards needed (k) and stored (n) per stripe of `auto` in a network of so many peers.
@@ -112,10 +56,10 @@ fn auto_code(peers: usize) -> (usize, usize) {
     }
 }
 
-fn check(options: &DemoOptions) -> Result<(), DemoError> {
+fn check(options: &DemoOptions) -> Result<(), FleetError> {
     let DemoOptions { peers, kill, .. } = *options;
     let (k, n) = auto_code(peers);
-    let usage = |why: String| Err(DemoError::Usage(why));
+    let usage = |why: String| Err(FleetError::Usage(why));
     if kill == 0 {
         return usage("kill at least one peer, or nothing is demonstrated".to_owned());
     }
@@ -137,10 +81,10 @@ fn check(options: &DemoOptions) -> Result<(), DemoError> {
 }
 
 /// Runs the demonstration; `narrate` is given one line per step as it ends.
-pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, DemoError> {
+pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, FleetError> {
     check(options)?;
     let paths = if options.files.is_empty() {
-        vec![options.binary.clone()]
+        vec![options.run.binary.clone()]
     } else {
         options.files.clone()
     };
@@ -149,15 +93,9 @@ pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, 
     // A peer holds at most one shard of a stripe, so this fits wherever the shards end up.
     let base = MINIMUM_CAPACITY.max(total);
     let begun = Instant::now();
-    let scratch = Scratch::up(&ScratchOptions {
-        binary: options.binary.clone(),
-        peers: options.peers,
-        capacities: Capacities::repeating((1..=4).map(|ratio| ratio * base)),
-        place: options.place.clone(),
-        prefix: "mutualstore-demo-",
-        seed,
-        flags: net::with_repair_delay(&options.flags, "2s"),
-    })?;
+    let capacities = Capacities::repeating((1..=4).map(|ratio| ratio * base));
+    let run = options.run.with_repair_delay();
+    let scratch = Scratch::up(&run, "mutualstore-demo-", options.peers, capacities, seed)?;
     let ring_seconds = begun.elapsed().as_secs_f64();
     narrate(&format!(
         "ring whole       {ring_seconds:7.2} s  {} daemons with capacities 1:2:3:4 in {}",
@@ -176,16 +114,18 @@ pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, 
     .play(options, &paths, ring_seconds)
 }
 
-fn size_of(path: &Path) -> Result<u64, DemoError> {
-    let input = |source| DemoError::Input {
-        path: path.to_owned(),
-        source,
-    };
-    let meta = File::open(path).and_then(|file| file.metadata()).map_err(input)?;
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> FleetError {
+    move |error| FleetError::Usage(format!("cannot read {}: {error}", path.display()))
+}
+
+fn size_of(path: &Path) -> Result<u64, FleetError> {
+    let meta = File::open(path)
+        .and_then(|file| file.metadata())
+        .map_err(unreadable(path))?;
     if meta.is_file() {
         Ok(meta.len())
     } else {
-        Err(DemoError::Usage(format!(
+        Err(FleetError::Usage(format!(
             "{} is not a regular file",
             path.display()
         )))
@@ -207,7 +147,7 @@ impl Demo<'_> {
         options: &DemoOptions,
         paths: &[PathBuf],
         ring_seconds: f64,
-    ) -> Result<DemoReport, DemoError> {
+    ) -> Result<DemoReport, FleetError> {
         let put = self.put_all(paths)?;
         let mut peers = self.survey()?;
         let get = self.get_all("get", &[0])?;
@@ -232,16 +172,12 @@ impl Demo<'_> {
         })
     }
 
-    fn put_all(&mut self, paths: &[PathBuf]) -> Result<Step, DemoError> {
+    fn put_all(&mut self, paths: &[PathBuf]) -> Result<Step, FleetError> {
         let client = self.scratch.client(0)?;
         let begun = Instant::now();
         for path in paths {
-            let input = |source| DemoError::Input {
-                path: path.clone(),
-                source,
-            };
-            let file = File::open(path).map_err(input)?;
-            let length = file.metadata().map_err(input)?.len();
+            let file = File::open(path).map_err(unreadable(path))?;
+            let length = file.metadata().map_err(unreadable(path))?.len();
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
             let mut reader = Hashing::new(file);
             let options = PutOptions {
@@ -250,7 +186,7 @@ impl Demo<'_> {
             };
             let report = client
                 .put(&mut reader, Some(length), &options, None, &mut |_, _| ())
-                .map_err(client_error("put"))?
+                .map_err(FleetError::request("put failed"))?
                 .body;
             let (size_bytes, sha256) = reader.finish();
             self.files.push(DemoFile {
@@ -274,7 +210,7 @@ impl Demo<'_> {
     }
 
     /// Reads every file through a live peer not in `avoid` and compares.
-    fn get_all(&mut self, what: &'static str, avoid: &[usize]) -> Result<Step, DemoError> {
+    fn get_all(&mut self, what: &'static str, avoid: &[usize]) -> Result<Step, FleetError> {
         let readers: Vec<usize> = self
             .scratch
             .alive()
@@ -302,7 +238,7 @@ impl Demo<'_> {
         Ok(step)
     }
 
-    fn draw(&mut self, count: usize, avoid: &[usize]) -> Result<Vec<usize>, DemoError> {
+    fn draw(&mut self, count: usize, avoid: &[usize]) -> Result<Vec<usize>, FleetError> {
         let pool: Vec<usize> = self
             .scratch
             .alive()
@@ -330,7 +266,7 @@ impl Demo<'_> {
     }
 
     /// Waits until every stripe has all its shards on live peers again.
-    fn repair(&self, killed_at: Instant, bytes: u64) -> Result<Step, DemoError> {
+    fn repair(&self, killed_at: Instant, bytes: u64) -> Result<Step, FleetError> {
         let clients: Vec<Client> = self
             .scratch
             .alive()
@@ -338,7 +274,7 @@ impl Demo<'_> {
             .map(|index| self.scratch.client(index))
             .collect::<Result<_, _>>()?;
         let Some(client) = clients.first() else {
-            return Err(DemoError::Usage("nobody is left".to_owned()));
+            return Err(FleetError::Usage("nobody is left".to_owned()));
         };
         let limit = REPAIR_LIMIT + Duration::from_secs(bytes / SLOWEST_REPAIR);
         loop {
@@ -348,7 +284,9 @@ impl Demo<'_> {
                 break;
             }
             if waited > limit {
-                return Err(DemoError::NotRepaired { incomplete, waited });
+                let waited = waited.as_secs();
+                let text = format!("after {waited} s {incomplete} stripes still lack shards");
+                return Err(FleetError::Failed(text));
             }
             thread::sleep(POLL);
         }
@@ -357,7 +295,7 @@ impl Demo<'_> {
         for client in &clients {
             rebuilt += client
                 .status()
-                .map_err(client_error("status"))?
+                .map_err(FleetError::request("status failed"))?
                 .body
                 .repair
                 .bytes_total;
@@ -367,7 +305,7 @@ impl Demo<'_> {
         Ok(step)
     }
 
-    fn incomplete(&self, client: &Client) -> Result<usize, DemoError> {
+    fn incomplete(&self, client: &Client) -> Result<usize, FleetError> {
         let mut incomplete = 0;
         for file in &self.files {
             match client.stat(&file.link) {
@@ -380,21 +318,21 @@ impl Demo<'_> {
                 }
                 // Shaken by the kill; it settles.
                 Err(error) if error.retry() => incomplete += 1,
-                Err(error) => return Err(client_error("stat")(error)),
+                Err(error) => return Err(FleetError::request("stat failed")(error)),
             }
         }
         Ok(incomplete)
     }
 
     /// What each peer holds now.
-    fn survey(&self) -> Result<Vec<DemoPeer>, DemoError> {
+    fn survey(&self) -> Result<Vec<DemoPeer>, FleetError> {
         let mut peers = Vec::new();
         for peer in self.scratch.peers() {
             let status = self
                 .scratch
                 .client(peer.index)?
                 .status()
-                .map_err(client_error("status"))?
+                .map_err(FleetError::request("status failed"))?
                 .body;
             peers.push(DemoPeer {
                 index: peer.index,
@@ -446,22 +384,25 @@ fn identical(client: &Client, file: &DemoFile) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use mutualstore_contract::exit;
+
     use super::*;
 
     fn options(peers: usize, kill: usize) -> DemoOptions {
         DemoOptions {
-            binary: "/nonexistent".into(),
+            run: RunOptions {
+                binary: "/nonexistent".into(),
+                ..RunOptions::default()
+            },
             peers,
             kill,
             files: Vec::new(),
-            place: None,
             seed: Some(1),
-            flags: Vec::new(),
         }
     }
 
     #[test]
-    fn only_kills_that_can_be_survived_are_accepted() {
+    fn kills_beyond_the_code_are_refused() {
         for (peers, kill) in [(12, 2), (8, 2), (16, 4), (5, 1), (3, 1)] {
             let accepted = check(&options(peers, kill)).is_ok();
             assert_eq!(accepted, peers != 3, "{peers} peers, {kill} killed");
@@ -476,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_files_are_named_before_anything_starts() {
+    fn unreadable_file_is_named_before_anything_starts() {
         let failure = run(&options(12, 2), &|_| ()).unwrap_err();
         assert!(
             failure.to_string().starts_with("cannot read /nonexistent"),

@@ -1,21 +1,9 @@
-//! Local networks of real daemons: start, kill, demonstrate, measure.
+//! Commands on networks of real daemons: a demonstration, a benchmark, a hostile member, real interfaces.
 //!
-//! Knows the daemon only from outside: its command line, its files and its HTTP API. What may be written
+//! They know the daemon only from outside: its command line, its files and its HTTP API. What may be written
 //! into a program's standard output is decided by the caller, so nothing here prints.
+
 pub mod adversary;
 pub mod bench;
-pub mod capacities;
-pub mod chaos;
 pub mod demo;
-pub mod experiment;
-pub mod interrupt;
-pub mod net;
 pub mod netns;
-pub mod proc;
-pub mod report;
-pub mod scratch;
-pub mod sim;
-pub mod spawn;
-pub mod state;
-pub mod stream;
-pub mod whole;

@@ -14,7 +14,6 @@ mod space;
 mod transfers;
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,10 +26,11 @@ use tempfile::TempDir;
 
 use self::space::Space;
 pub use self::space::enter;
-use crate::spawn::{Fleet, Launch, Recipe, SpawnError};
-use mutualstore_client::{Client, ClientError, RingQuery};
-use mutualstore_contract::exit;
+use mutualstore_client::{Client, RingQuery};
 use mutualstore_contract::reply::PeerState;
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::scratch::{RunOptions, fleet_in, temporary};
+use mutualstore_fleet::spawn::{Fleet, Launch};
 
 /// Most peers of a run.
 pub const MAX_PEERS: usize = 200;
@@ -56,9 +56,10 @@ const PORT: u16 = 4001;
 const CAPACITY: u64 = 1 << 30;
 
 /// Which addresses the interfaces have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
+    #[default]
     /// IPv4 alone.
     Ipv4,
     /// IPv6 alone.
@@ -87,8 +88,8 @@ impl Family {
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct NetnsOptions {
-    /// The `mutualstore` binary.
-    pub binary: PathBuf,
+    /// What every command on temporary daemons takes.
+    pub run: RunOptions,
     /// Number of daemons, 2 to [`MAX_PEERS`].
     pub peers: usize,
     /// Interfaces of each, 1 to [`MAX_INTERFACES`].
@@ -103,48 +104,6 @@ pub struct NetnsOptions {
     pub size_bytes: u64,
     /// How long interfaces stay down.
     pub down: Duration,
-    /// Where the temporary directory is made; the system's place for such when absent.
-    pub place: Option<PathBuf>,
-    /// Flags handed to every daemon.
-    pub flags: Vec<String>,
-}
-
-/// The run could not be carried out. No process, namespace or file is left.
-#[derive(Debug, thiserror::Error)]
-pub enum NetnsError {
-    /// It cannot work with these options.
-    #[error("{0}")]
-    Usage(String),
-    /// This system makes no network namespaces for us.
-    #[error("network namespaces are not available here: {0}; nothing was run")]
-    Unavailable(String),
-    /// A namespace could not be made or changed.
-    #[error("{0}")]
-    Namespace(String),
-    /// Files or signals.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl NetnsError {
-    /// The exit code the command ends with: [`exit::REFUSED`] where namespaces are not available, so that it
-    /// differs both from a wrong call and from a run that found something.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => exit::USAGE,
-            Self::Unavailable(_) => exit::REFUSED,
-            Self::Namespace(_) | Self::Io { .. } => exit::UNEXPECTED,
-        }
-    }
-}
-
-fn io(what: &'static str) -> impl FnOnce(io::Error) -> NetnsError {
-    move |source| NetnsError::Io { what, source }
 }
 
 /// What happened.
@@ -163,7 +122,7 @@ pub struct NetnsReport {
 }
 
 /// One start. Figures are absent where it did not come so far.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct StartReport {
     /// Kind of addresses.
     pub family: Family,
@@ -198,16 +157,10 @@ pub struct StartReport {
 
 /// Runs everything; `note` hears how it goes. Call [`enter`] first: this takes namespaces of its own for
 /// granted.
-pub fn run(options: &NetnsOptions, note: &dyn Fn(String)) -> Result<NetnsReport, NetnsError> {
+pub fn run(options: &NetnsOptions, note: &dyn Fn(String)) -> Result<NetnsReport, FleetError> {
     check(options)?;
     Space::prepare(options.interfaces)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("mutualstore-netns-");
-    let dir = match &options.place {
-        Some(place) => builder.tempdir_in(place),
-        None => builder.tempdir(),
-    };
-    let dir = dir.map_err(io("cannot make a temporary directory"))?;
+    let dir = temporary(options.run.place.as_deref(), "mutualstore-netns-")?;
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     let mut starts = Vec::new();
     for family in &options.families {
@@ -226,8 +179,8 @@ pub fn run(options: &NetnsOptions, note: &dyn Fn(String)) -> Result<NetnsReport,
     })
 }
 
-fn check(options: &NetnsOptions) -> Result<(), NetnsError> {
-    let usage = |why: String| Err(NetnsError::Usage(why));
+fn check(options: &NetnsOptions) -> Result<(), FleetError> {
+    let usage = |why: String| Err(FleetError::Usage(why));
     if !(2..=MAX_PEERS).contains(&options.peers) {
         return usage(format!("--peers is 2 to {MAX_PEERS}"));
     }
@@ -255,7 +208,7 @@ fn one(
     (family, start): (Family, usize),
     dir: &TempDir,
     rng: &mut ChaCha8Rng,
-) -> Result<StartReport, NetnsError> {
+) -> Result<StartReport, FleetError> {
     let mut order: Vec<usize> = (0..options.peers).collect();
     order.shuffle(rng);
     let moved_peer = order.choose(rng).copied().unwrap_or_default();
@@ -270,30 +223,22 @@ fn one(
         family,
         start,
         order,
-        contacts_seconds: None,
-        loopback_told: 0,
-        put_seconds: None,
-        put_mbps: None,
-        get_mbps: None,
         moved_peer,
         moved_interfaces,
-        put_meanwhile_seconds: None,
-        healed_seconds: None,
-        put_after_seconds: None,
-        problems: Vec::new(),
+        ..StartReport::default()
     };
     // One more for who joins at last.
     let space = Space::new(options.peers + 1, options.interfaces, family)?;
     let place = dir.path().join(format!("{}-{start}", family.as_str()));
-    let fleet = Fleet::new(Some(dir.path().to_owned())).map_err(io("cannot watch for Ctrl-C"))?;
+    let fleet = fleet_in(dir)?;
     let mut stage = Stage {
         options,
         space,
         fleet,
         peers: Vec::new(),
     };
-    if let Err(Failed(problem)) = stage.play(&place, &mut report, rng) {
-        report.problems.push(problem);
+    if let Err(problem) = stage.play(&place, &mut report, rng) {
+        report.problems.push(problem.to_string());
     }
     if report.loopback_told > 0 {
         let told = report.loopback_told;
@@ -305,25 +250,6 @@ fn one(
     // The temporary directory goes at the end anyway.
     drop(fs::remove_dir_all(place));
     Ok(report)
-}
-
-/// Why a start did not come to its end.
-struct Failed(String);
-
-impl From<NetnsError> for Failed {
-    fn from(error: NetnsError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl From<SpawnError> for Failed {
-    fn from(error: SpawnError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-fn failed(what: &str) -> impl FnOnce(ClientError) -> Failed {
-    move |error| Failed(format!("{what}: {error}"))
 }
 
 /// A daemon that runs.
@@ -356,7 +282,12 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn play(&mut self, place: &Path, report: &mut StartReport, rng: &mut ChaCha8Rng) -> Result<(), Failed> {
+    fn play(
+        &mut self,
+        place: &Path,
+        report: &mut StartReport,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(), FleetError> {
         for index in report.order.clone() {
             let host = self.peers.choose(rng).map(|member| member.index);
             self.launch(place, report.family, index, host)?;
@@ -399,36 +330,28 @@ impl Stage<'_> {
         family: Family,
         index: usize,
         host: Option<usize>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), FleetError> {
         let mut join = Vec::new();
         if let Some(host) = host {
             let client = &self.member(host)?.client;
             let asked = Space::within(host, || client.invite())?;
-            join.push(asked.map_err(failed("no invite"))?.body.invite);
+            join.push(asked.map_err(FleetError::request("no invite"))?.body.invite);
         }
-        let recipe = Recipe {
-            binary: self.options.binary.clone(),
-            unit_bytes: CAPACITY / 8,
-            flags: self.options.flags.clone(),
-            tethered: true,
-        };
+        let recipe = self.options.run.recipe(CAPACITY / 8);
         let listen = family.listen().into_iter();
         let launch = Launch {
-            index,
-            data_dir: place.join(index.to_string()),
-            capacity_bytes: CAPACITY,
-            api_port: 0,
-            listen_port: 0,
             join,
             flags: listen
                 .flat_map(|address| ["--listen".to_owned(), address])
                 .collect(),
+            ..Launch::new(index, place.join(index.to_string()), CAPACITY)
         };
         let fleet = &self.fleet;
         let started = Space::within(index, || {
             let file = fleet.start(&recipe, &launch)?;
-            let client = Client::open(&launch.data_dir).map_err(failed("cannot ask the daemon"))?;
-            Ok::<_, Failed>((file.peer, client))
+            let client =
+                Client::open(&launch.data_dir).map_err(FleetError::request("cannot ask the daemon"))?;
+            Ok::<_, FleetError>((file.peer, client))
         });
         let (peer, client) = started??;
         self.peers.push(Member {
@@ -441,7 +364,7 @@ impl Stage<'_> {
     }
 
     /// Waits until the daemon started last is a member.
-    fn await_joined(&self, index: usize, report: &mut StartReport) -> Result<(), Failed> {
+    fn await_joined(&self, index: usize, report: &mut StartReport) -> Result<(), FleetError> {
         let member = self.member(index)?;
         let begun = Instant::now();
         while !Space::within(index, || member.client.healthy().unwrap_or(false))? {
@@ -449,7 +372,7 @@ impl Stage<'_> {
                 return Err(ended.into());
             }
             if begun.elapsed() > JOIN_LIMIT + PATIENCE {
-                return Err(Failed(format!("peer {index} did not join")));
+                return Err(FleetError::Failed(format!("peer {index} did not join")));
             }
             thread::sleep(POLL);
         }
@@ -463,14 +386,19 @@ impl Stage<'_> {
     }
 
     /// Waits until every daemon holds the right contact of every peer, and answers how long that took.
-    fn await_contacts(&self, report: &mut StartReport, limit: Duration, when: &str) -> Result<f64, Failed> {
+    fn await_contacts(
+        &self,
+        report: &mut StartReport,
+        limit: Duration,
+        when: &str,
+    ) -> Result<f64, FleetError> {
         let begun = Instant::now();
         while let Err(problem) = self.look(&mut report.loopback_told) {
             if let Some(ended) = self.fleet.any_ended() {
                 return Err(ended.into());
             }
             if begun.elapsed() > limit + PATIENCE {
-                return Err(Failed(format!(
+                return Err(FleetError::Failed(format!(
                     "{when}, after {} s: {problem}",
                     begun.elapsed().as_secs()
                 )));
@@ -539,9 +467,9 @@ impl Stage<'_> {
         (one, numbers.next().unwrap_or(one))
     }
 
-    fn member(&self, index: usize) -> Result<&Member, Failed> {
+    fn member(&self, index: usize) -> Result<&Member, FleetError> {
         let found = self.peers.iter().find(|member| member.index == index);
-        found.ok_or_else(|| Failed(format!("peer {index} does not run")))
+        found.ok_or_else(|| FleetError::Failed(format!("peer {index} does not run")))
     }
 }
 

@@ -2,9 +2,9 @@
 
 use mutualstore_contract::exit;
 use mutualstore_daemon::wire::peer::{PeerRequest, PeerResponse};
-use mutualstore_testnet::sim::lab::Weighed;
-use mutualstore_testnet::sim::scale::{self, Size, Stage};
-use mutualstore_testnet::sim::tables::{self, Sizes, Table};
+use mutualstore_sim::lab::Weighed;
+use mutualstore_sim::scale::{self, Size, Stage};
+use mutualstore_sim::tables::{self, Sizes, Table};
 
 use super::{ScaleArgs, TablesArgs};
 use crate::output::{CliError, Rows, Screen};

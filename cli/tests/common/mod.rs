@@ -170,7 +170,7 @@ impl Net {
     #[track_caller]
     pub(crate) fn expect(&self, index: usize, link: &str, bytes: &[u8]) {
         let said = self.run(index, &["get", link, "-o", "-"]);
-        let log = mutualstore_testnet::spawn::log_tail(&self.data_dir(index));
+        let log = mutualstore_fleet::spawn::log_tail(&self.data_dir(index));
         assert_eq!(
             said.code, 0,
             "through peer {index}: {}; it logged\n{log}",
@@ -286,7 +286,7 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
 /// Bytes that do not compress and differ by seed.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    mutualstore_testnet::stream::Noise::new(seed).fill(&mut bytes);
+    mutualstore_fleet::stream::Noise::new(seed).fill(&mut bytes);
     bytes
 }
 

@@ -166,7 +166,7 @@ fn peer_on_every_interface_beside_one_on_loopback_reaches_it_and_is_reached() {
 fn daemon_listens_on_both_families_at_once_with_the_same_port() {
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
-    let port = mutualstore_testnet::spawn::free_port(&mut std::collections::BTreeSet::new());
+    let port = mutualstore_fleet::spawn::free_port(&mut std::collections::BTreeSet::new());
     let (v4, v6) = (
         format!("/ip4/127.0.0.1/tcp/{port}"),
         format!("/ip6/::1/tcp/{port}"),

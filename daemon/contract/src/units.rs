@@ -1,11 +1,12 @@
-//! Sizes, rates and switches as people write them on the command line and in the configuration.
+//! Sizes, rates, durations and switches as people write them on the command line and in the configuration.
 //!
 //! A size shows rounded, for people; its alternate form (`{:#}`) is exact and reads back to the same value,
-//! as all rates do. Units are read in any case; a bare `K`, `M`, `G`, `T`, `P` is decimal, as in `dd` and `df
-//! -H`. Durations are humantime's.
+//! as all rates and durations do. Units are read in any case; a bare `K`, `M`, `G`, `T`, `P` is decimal, as
+//! in `dd` and `df -H`. Durations have humantime's form.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::{Serialize, Serializer};
@@ -46,6 +47,10 @@ pub struct Size(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rate(pub u64);
 
+/// A duration: `90s`, `15m`, `1h 30m`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimeSpan(pub Duration);
+
 /// So many of a thing that has a regular plural: `1 peer`, `2 peers`.
 pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
     let count = count.try_into().unwrap_or(u64::MAX);
@@ -62,7 +67,14 @@ pub enum Switch {
     Off,
 }
 
-/// Why a text is no size, rate or switch.
+impl Switch {
+    /// Whether it is `on`.
+    pub const fn is_on(self) -> bool {
+        matches!(self, Self::On)
+    }
+}
+
+/// Why a text is no size, rate, duration or switch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// It does not begin with a decimal number.
@@ -88,6 +100,14 @@ pub enum UnitError {
     TooLarge {
         /// What was given.
         text: String,
+    },
+    /// No sum of numbers with units of time.
+    #[error("'{text}' is not a duration (90s, 15m, 1h): {why}")]
+    TimeSpan {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
     },
     /// Neither `on` nor `off`.
     #[error("'{text}' is neither on nor off")]
@@ -133,6 +153,18 @@ impl FromStr for Rate {
             examples: RATE_EXAMPLES,
         })?;
         scale(text, number, bytes, RATE_EXAMPLES).map(Self)
+    }
+}
+
+impl FromStr for TimeSpan {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let parsed = humantime::parse_duration(text);
+        parsed.map(Self).map_err(|error| UnitError::TimeSpan {
+            text: text.to_owned(),
+            why: error.to_string(),
+        })
     }
 }
 
@@ -240,6 +272,12 @@ impl fmt::Display for Rate {
     }
 }
 
+impl fmt::Display for TimeSpan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
 impl fmt::Display for Switch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -254,6 +292,16 @@ struct FromText<T> {
     expected: &'static str,
     number: Option<fn(u64) -> T>,
     boolean: Option<fn(bool) -> T>,
+}
+
+impl<T> FromText<T> {
+    const fn new(expected: &'static str) -> Self {
+        Self {
+            expected,
+            number: None,
+            boolean: None,
+        }
+    }
 }
 
 impl<T: FromStr<Err = UnitError>> Visitor<'_> for FromText<T> {
@@ -291,33 +339,30 @@ impl<T: FromStr<Err = UnitError>> Visitor<'_> for FromText<T> {
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expected = "a size such as \"10GiB\" or a number of bytes";
         deserializer.deserialize_any(FromText {
-            expected,
             number: Some(Self),
-            boolean: None,
+            ..FromText::new("a size such as \"10GiB\" or a number of bytes")
         })
     }
 }
 
 impl<'de> Deserialize<'de> for Rate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expected = "a rate such as \"100Mbit\" or \"10MiB/s\"";
-        deserializer.deserialize_any(FromText {
-            expected,
-            number: None,
-            boolean: None,
-        })
+        deserializer.deserialize_any(FromText::new("a rate such as \"100Mbit\" or \"10MiB/s\""))
+    }
+}
+
+impl<'de> Deserialize<'de> for TimeSpan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FromText::new("a string such as \"90s\" or \"15m\""))
     }
 }
 
 impl<'de> Deserialize<'de> for Switch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let boolean: fn(bool) -> Self = |on| if on { Self::On } else { Self::Off };
         deserializer.deserialize_any(FromText {
-            expected: "\"on\" or \"off\"",
-            number: None,
-            boolean: Some(boolean),
+            boolean: Some(|on| if on { Self::On } else { Self::Off }),
+            ..FromText::new("\"on\" or \"off\"")
         })
     }
 }
@@ -334,35 +379,15 @@ impl Serialize for Rate {
     }
 }
 
-impl Serialize for Switch {
+impl Serialize for TimeSpan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// `Option<Duration>` fields as humantime text (`15m`, `1h 30m`), for `#[serde(with = "...")]`.
-pub mod optional_duration {
-    use std::time::Duration;
-
-    use serde::de::{Deserialize, Deserializer, Error};
-    use serde::{Serialize, Serializer};
-
-    /// Text that humantime reads back to the same value.
-    pub fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        value
-            .map(|value| humantime::format_duration(value).to_string())
-            .serialize(serializer)
-    }
-
-    /// From text such as `90s` or `15m`.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| {
-            humantime::parse_duration(&text).map_err(|error| {
-                D::Error::custom(format!("'{text}' is not a duration (90s, 15m, 1h): {error}"))
-            })
-        })
-        .transpose()
+impl Serialize for Switch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -452,6 +477,15 @@ mod tests {
     }
 
     #[test]
+    fn duration_without_a_unit_is_none_and_says_so() {
+        assert_eq!("1h 30m".parse(), Ok(TimeSpan(Duration::from_mins(90))));
+        for text in ["", "5", "soon"] {
+            let error = text.parse::<TimeSpan>().unwrap_err().to_string();
+            assert!(error.contains("is not a duration"), "{error}");
+        }
+    }
+
+    #[test]
     fn switch_is_on_or_off() {
         assert_eq!("on".parse(), Ok(Switch::On));
         assert_eq!("OFF".parse(), Ok(Switch::Off));
@@ -464,6 +498,8 @@ mod tests {
             for bytes in [bytes, bytes >> shift, (bytes >> shift).rotate_left(20)] {
                 prop_assert_eq!(format!("{:#}", Size(bytes)).parse(), Ok(Size(bytes)));
                 prop_assert_eq!(Rate(bytes).to_string().parse(), Ok(Rate(bytes)));
+                let span = TimeSpan(Duration::from_nanos(bytes));
+                prop_assert_eq!(span.to_string().parse(), Ok(span));
             }
         }
 

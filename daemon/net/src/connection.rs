@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 use super::Class;
 use super::frame::{Frame, Kind, Limits};
 
+/// A connection that is asked whether it still leads anywhere, and does not answer for this long, does not.
+pub(super) const SILENT: Duration = Duration::from_secs(1);
+
 /// Head and payload of an answer.
 pub(super) type Answer = (Bytes, Bytes);
 

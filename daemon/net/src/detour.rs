@@ -19,15 +19,13 @@ use libp2p::Multiaddr;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::addresses::ip_of;
-use super::connection::{AskError, Connection, Way};
+use super::connection::{AskError, Connection, SILENT, Way};
 use super::shared::Shared;
 
 /// Connections are looked at this often.
 const TICK: Duration = Duration::from_millis(250);
-/// One on which nothing moves for this long is asked whether it still leads anywhere,
+/// One on which nothing moves for this long is asked whether it still leads anywhere.
 const STILL: Duration = Duration::from_millis(500);
-/// and leads nowhere if it does not answer for this long.
-pub(super) const SILENT: Duration = Duration::from_secs(1);
 
 impl Way {
     /// Whether `address` may be another way to the same peer.

@@ -19,8 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::addresses::{self, Place};
 use super::config::count;
-use super::connection::{Connection, Way};
-use super::detour::SILENT;
+use super::connection::{Connection, SILENT, Way};
 use super::frame::Frame;
 use super::gate::{Gate, Pass};
 use super::hello::{self, HelloFailure, Local, Remote};

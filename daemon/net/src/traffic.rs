@@ -39,7 +39,7 @@ const AHEAD: usize = 256 * 1024;
 /// have each of a link of 1 Mbit/s.
 const SLOWEST: u64 = 1024;
 /// A side that cannot read is heard this many times in `progress_timeout`: more often than silence of
-/// [`SILENT`](super::detour::SILENT) and an unanswered ping together.
+/// [`SILENT`](super::connection::SILENT) and an unanswered ping together.
 const REASSURED: u32 = 10;
 /// How long a side that said goodbye waits for the other to hang up.
 const LINGER: Duration = Duration::from_secs(1);

@@ -181,7 +181,7 @@ pub(super) async fn put_file(
     let transfers = Arc::clone(&api.app.transfers);
     let transfer = transfers.running.begin(named(&headers), Operation::Put);
     let options = match query.map_err(|Refusal(failure)| failure) {
-        Ok(Query(query)) => query.options(api.app.member.config.placement, content_length(&headers)),
+        Ok(Query(query)) => query.options(api.app.member.config.settings.placement, content_length(&headers)),
         Err(failure) => Err(failure),
     };
     let options = options.and_then(|options| {

@@ -121,7 +121,7 @@ pub(super) async fn status(
             bad_total: api.app.keeper.bad.get(),
         },
         write_failures_total: api.app.keeper.write_failures.get(),
-        api_insecure: api.app.member.config.api_insecure,
+        api_insecure: api.app.member.config.settings.api_insecure.is_on(),
         process: process::current(),
         uptime_seconds: api.app.started.elapsed().as_secs_f64(),
     })

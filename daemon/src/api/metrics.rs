@@ -98,12 +98,12 @@ fn connections(registry: &mut Registry, api: &Api, net: &Net) {
     let counters = net.counters();
     traffic(registry, "rpc", &counters.rpc);
     traffic(registry, "shard", &counters.shards);
-    if let Some(rate) = api.app.member.config.link_rate {
+    if let Some(rate) = api.app.member.config.settings.link_rate {
         gauge(
             registry,
             "link_rate_bytes_per_second",
             "What is sent to peers at most, and as much received",
-            rate,
+            rate.0,
         );
     }
     let dials = counters.dials.load(Ordering::Relaxed);

@@ -130,7 +130,8 @@ pub(super) async fn scrub(
 ) -> Result<Response, Refusal> {
     let pass = api.app.maintenance.scrub.begin();
     let report = if query.wait {
-        api.app.maintenance.scrub.wait(pass).await
+        let found = api.app.maintenance.scrub.wait(pass).await;
+        ScrubReport { done: true, ..found }
     } else {
         ScrubReport::default()
     };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::datadir::files::FileError;
 use crate::datadir::network::{AddressError, ParseJoinError};
+use crate::error::Failure;
 
 /// Why there is no configuration to start with. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -54,13 +55,8 @@ pub enum ConfigError {
         problem: String,
     },
     /// A variable has a value that does not parse.
-    #[error("{variable}: {problem}")]
-    Variable {
-        /// Its name.
-        variable: String,
-        /// What is wrong.
-        problem: String,
-    },
+    #[error("{}", of_variable(.0))]
+    Variable(#[from] confique::Error),
     /// The file given as `--config` does not exist.
     #[error("there is no configuration file {}", path.display())]
     Missing {
@@ -72,20 +68,28 @@ pub enum ConfigError {
     File(#[from] FileError),
 }
 
-/// Where in `text` it is not as it must be, and why: what TOML itself says takes several lines, with a
-/// drawing.
-pub(super) fn in_one_line(error: &toml::de::Error, text: &str) -> String {
-    let why = error
-        .message()
-        .lines()
-        .map(str::trim)
-        .collect::<Vec<_>>()
-        .join("; ");
-    let before = error.span().and_then(|span| text.get(..span.start));
-    let Some(before) = before else {
-        return why;
-    };
-    let line = before.matches('\n').count() + 1;
-    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-    format!("line {line}, column {column}: {why}")
+/// Which variable is wrong and how, without the name that its field has in the program.
+fn of_variable(error: &confique::Error) -> String {
+    let text = format!("{error:#}");
+    let named = text
+        .split_once("environment variable ")
+        .map(|(_, named)| named.to_owned());
+    named.unwrap_or(text)
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::File(error) => error.into(),
+            ConfigError::NoCapacity
+            | ConfigError::CapacityMissing { .. }
+            | ConfigError::Bounds { .. }
+            | ConfigError::Address { .. }
+            | ConfigError::Join(_)
+            | ConfigError::JoinSource(_)
+            | ConfigError::Syntax { .. }
+            | ConfigError::Variable { .. }
+            | ConfigError::Missing { .. } => Self::usage(error),
+        }
+    }
 }

@@ -1,20 +1,35 @@
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::{env, fs};
 
 use super::*;
 
-fn capacity() -> Overrides {
-    Overrides {
-        capacity: Some(Size(1 << 30)),
-        ..Overrides::default()
-    }
+/// The keys of a file with this text.
+fn keys(text: &str) -> SettingsLayer {
+    toml::from_str(text).unwrap()
 }
 
-fn load(directory: &Path, flags: Overrides, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
-    let (config, given) = Config::load_from(directory, flags, variables)?;
-    given.keep(directory)?;
+fn capacity() -> SettingsLayer {
+    keys("capacity = '1GiB'")
+}
+
+fn load(directory: &Path, flags: Flags, environment: SettingsLayer) -> Result<Config, ConfigError> {
+    let (config, given) = Config::merge(directory, flags, environment)?;
+    keep(&given, directory)?;
     Ok(config)
+}
+
+/// Starts with these keys as flags.
+fn start(directory: &Path, settings: SettingsLayer) -> Result<Config, ConfigError> {
+    let flags = Flags {
+        settings,
+        ..Flags::default()
+    };
+    load(directory, flags, SettingsLayer::default())
+}
+
+fn start_again(directory: &Path) -> Result<Config, ConfigError> {
+    start(directory, SettingsLayer::default())
 }
 
 fn message(result: Result<Config, ConfigError>) -> String {
@@ -24,17 +39,11 @@ fn message(result: Result<Config, ConfigError>) -> String {
 #[test]
 fn the_first_start_needs_a_capacity_and_later_ones_keep_it() {
     let directory = tempfile::tempdir().unwrap();
-    assert!(message(load(directory.path(), Overrides::default(), &[])).contains("--capacity"));
+    assert!(message(start_again(directory.path())).contains("--capacity"));
     assert!(!directory.path().join(FILE).exists());
-    let first = load(directory.path(), capacity(), &[]).unwrap();
-    assert_eq!(
-        first,
-        Config {
-            capacity: 1 << 30,
-            ..Config::default()
-        }
-    );
-    assert_eq!(load(directory.path(), Overrides::default(), &[]).unwrap(), first);
+    let first = start(directory.path(), capacity()).unwrap();
+    assert_eq!(first, Config::of("capacity = '1GiB'"));
+    assert_eq!(start_again(directory.path()).unwrap(), first);
     let mode = fs::metadata(directory.path().join(FILE))
         .unwrap()
         .permissions()
@@ -57,145 +66,161 @@ fn later_layers_win_and_what_was_given_is_kept() {
          5\n",
     )
     .unwrap();
-    let flags = Overrides {
-        file: Some(extra),
-        pending_lease: Some(Duration::from_secs(4)),
+    let flags = Flags {
+        settings: keys("pending_lease = '4s'"),
+        config: Some(extra),
         exit_on_stdin_close: true,
-        ..Overrides::default()
+        ..Flags::default()
     };
-    let variables = [
-        ("MUTUALSTORE_WRITE_TIMEOUT", "3s"),
-        ("MUTUALSTORE_PENDING_LEASE", "3s"),
-    ];
-    let config = load(directory.path(), flags, &variables).unwrap();
-    let expected = Config {
-        capacity: 1 << 30,
-        cache: 5,
-        repair_delay: Duration::from_mins(2),
-        write_timeout: Duration::from_secs(3),
-        pending_lease: Duration::from_secs(4),
-        exit_on_stdin_close: true,
-        ..Config::default()
-    };
-    assert_eq!(config, expected);
-    let again = load(directory.path(), Overrides::default(), &[]).unwrap();
+    let environment = keys("write_timeout = '3s'\npending_lease = '3s'");
+    let config = load(directory.path(), flags, environment).unwrap();
+    let expected = Config::of(
+        "capacity = '1GiB'\ncache = 5\nrepair_delay = '2m'\nwrite_timeout = '3s'\npending_lease = '4s'",
+    );
+    assert_eq!(start_again(directory.path()).unwrap(), expected);
     assert_eq!(
-        again,
+        config,
         Config {
-            exit_on_stdin_close: false,
+            exit_on_stdin_close: true,
             ..expected
         }
     );
 }
 
+/// What a process with these variables alone reads from them, as a file or as what is wrong.
+fn from_variables<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let child = [
+        "--exact",
+        "config::tests::child_shows_its_variables",
+        "--ignored",
+        "--nocapture",
+    ];
+    let output = Command::new(env::current_exe().unwrap())
+        .args(child)
+        .env_clear()
+        .envs(variables)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (_, said) = said.split_once("<<").expect("the test ran");
+    said.split_once(">>").unwrap().0.to_owned()
+}
+
 #[test]
-fn every_key_reads_back_from_the_file_and_from_the_environment() {
-    let peer = "/ip4/192.0.2.1/tcp/4001";
-    let variables = [
-        ("MUTUALSTORE_CAPACITY", "2GiB"),
-        ("MUTUALSTORE_LISTEN", "/ip4/127.0.0.1/tcp/0, /ip6/::1/tcp/5"),
-        ("MUTUALSTORE_ANNOUNCE", peer),
-        ("MUTUALSTORE_DAEMON_API", "192.0.2.1:8080"),
-        ("MUTUALSTORE_JOIN", peer),
-        ("MUTUALSTORE_NETWORK", &"ab".repeat(32)),
-        ("MUTUALSTORE_UNIT", "64MiB"),
-        ("MUTUALSTORE_SUCCESSORS", "20"),
-        ("MUTUALSTORE_REPAIR", "off"),
-        ("MUTUALSTORE_REPAIR_DELAY", "1h 30m"),
-        ("MUTUALSTORE_REPAIR_RATE", "10MiB/s"),
-        ("MUTUALSTORE_PENDING_LEASE", "7m"),
-        ("MUTUALSTORE_WRITE_TIMEOUT", "1500ms"),
-        ("MUTUALSTORE_TOMBSTONE_RETENTION", "60d"),
-        ("MUTUALSTORE_LINK_RATE", "100Mbit"),
-        ("MUTUALSTORE_STABILIZE", "250ms"),
-        ("MUTUALSTORE_CACHE", "1MiB"),
-        ("MUTUALSTORE_PLACEMENT", "buddies:12"),
-        ("MUTUALSTORE_LOG", "debug"),
-        ("MUTUALSTORE_READ_AHEAD", "128MiB"),
-        ("MUTUALSTORE_API_INSECURE", "on"),
+#[ignore = "`from_variables` runs it in a process of its own, which has variables of its own"]
+fn child_shows_its_variables() {
+    let layer = SettingsLayer::from_env().map_err(ConfigError::from);
+    let shown = layer.map_or_else(
+        |error| error.to_string(),
+        |layer| toml::to_string(&layer).unwrap(),
+    );
+    println!("<<{shown}>>");
+}
+
+/// One line for each key; a new key gets one here.
+const EVERY_KEY: &str = r#"capacity = "2GiB"
+listen = ["/ip4/127.0.0.1/tcp/0", "/ip6/::1/tcp/5"]
+announce = ["/ip4/192.0.2.1/tcp/4001"]
+api = "192.0.2.1:8080"
+join = ["/ip4/192.0.2.1/tcp/4001"]
+network = "abababababababababababababababababababababababababababababababab"
+unit = "64MiB"
+successors = 20
+repair = "off"
+repair_delay = "1h 30m"
+repair_rate = "10MiB/s"
+pending_lease = "7m"
+write_timeout = "1s 500ms"
+tombstone_retention = "20days"
+link_rate = "100Mbit"
+stabilize = "250ms"
+cache = "1MiB"
+read_ahead = "128MiB"
+api_insecure = "on"
+placement = "buddies:12"
+log = "debug"
+"#;
+
+#[test]
+fn every_key_reads_back_from_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = start(directory.path(), keys(EVERY_KEY)).unwrap();
+    assert_eq!(start_again(directory.path()).unwrap(), first);
+    let file = fs::read_to_string(directory.path().join(FILE)).unwrap();
+    assert!(file.ends_with(EVERY_KEY), "{file}");
+    let keys: Vec<_> = Settings::META.fields.iter().map(|field| field.name).collect();
+    let lines = EVERY_KEY.lines().map(|line| line.split(' ').next().unwrap());
+    assert_eq!(lines.collect::<Vec<_>>(), keys);
+}
+
+#[test]
+fn every_key_is_read_from_its_variable() {
+    let lists = |value: &str| value.trim_matches(['[', ']']).replace('"', "");
+    let variables = EVERY_KEY.lines().map(|line| {
+        let (key, value) = line.split_once(" = ").unwrap();
+        let key = if key == "api" { "daemon_api" } else { key };
+        (format!("MUTUALSTORE_{}", key.to_uppercase()), lists(value))
+    });
+    let variables: Vec<_> = variables.collect();
+    let given = variables
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let others = [
         ("MUTUALSTORE_API", "http://127.0.0.1:1"),
         ("MUTUALSTORE_TOKEN", "for clients"),
-        ("HOME", "/nowhere"),
     ];
-    let expected = Config {
-        capacity: 2 << 30,
-        listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned(), "/ip6/::1/tcp/5".to_owned()],
-        announce: vec![peer.to_owned()],
-        api: "192.0.2.1:8080".parse().unwrap(),
-        join: vec![Join::Address(peer.to_owned())],
-        open: false,
-        network: Some([0xAB; 32]),
-        unit: Some(64 << 20),
-        successors: 20,
-        repair: false,
-        repair_delay: Duration::from_mins(90),
-        repair_rate: Some(10 << 20),
-        pending_lease: Duration::from_mins(7),
-        write_timeout: Duration::from_millis(1500),
-        tombstone_retention: Duration::from_hours(60 * 24),
-        link_rate: Some(12_500_000),
-        stabilize: Duration::from_millis(250),
-        cache: 1 << 20,
-        placement: "buddies:12".parse().unwrap(),
-        log: "debug".to_owned(),
-        read_ahead: 128 << 20,
-        api_insecure: true,
-        exit_on_stdin_close: false,
-    };
-    let directory = tempfile::tempdir().unwrap();
-    assert_eq!(
-        load(directory.path(), Overrides::default(), &variables).unwrap(),
-        expected
-    );
-    assert_eq!(
-        load(directory.path(), Overrides::default(), &[]).unwrap(),
-        expected
-    );
+    assert_eq!(from_variables(given.chain(others)), EVERY_KEY);
+    let empty = variables.iter().map(|(name, _)| (name.as_str(), ""));
+    assert_eq!(from_variables(empty), "");
+}
+
+#[test]
+fn bad_variables_are_named_with_what_is_wrong() {
+    for (variable, value, mention) in [
+        ("CAPACITY", "much", "not a number with a unit"),
+        ("SUCCESSORS", "x", "invalid digit"),
+        ("REPAIR", "maybe", "on nor off"),
+        ("REPAIR_DELAY", "soon", "not a duration"),
+        ("PLACEMENT", "buddies:0", "G from 1 to 127"),
+        ("NETWORK", "abc", "'abc' is not an id of 64 hex digits"),
+        ("DAEMON_API", "http://127.0.0.1:1", "invalid socket address"),
+    ] {
+        let variable = format!("MUTUALSTORE_{variable}");
+        let text = from_variables([(variable.as_str(), value)]);
+        assert!(text.contains(&format!("`{variable}`")), "{text}");
+        assert!(text.contains(mention), "{variable}={value}: {text}");
+    }
 }
 
 #[test]
 fn values_out_of_bounds_are_named_and_nothing_is_kept() {
     let directory = tempfile::tempdir().unwrap();
-    for (variable, value, mention) in [
-        ("CAPACITY", "0", "at least 16MiB"),
-        ("CAPACITY", "15MiB", "at least 16MiB"),
-        ("CAPACITY", "much", "MUTUALSTORE_CAPACITY"),
-        ("UNIT", "0", "unit is 0"),
-        ("SUCCESSORS", "4", "5 to 64"),
-        ("SUCCESSORS", "x", "number"),
-        ("REPAIR", "maybe", "on nor off"),
-        ("REPAIR_DELAY", "0s", "repair_delay"),
-        ("REPAIR_DELAY", "soon", "not a duration"),
-        ("REPAIR_RATE", "1", "repair_rate"),
-        ("LINK_RATE", "1bit", "link_rate"),
-        ("LINK_RATE", "124999B/s", "at least 1Mbit"),
-        ("PENDING_LEASE", "1ms", "pending_lease"),
-        ("WRITE_TIMEOUT", "1ms", "write_timeout"),
-        ("TOMBSTONE_RETENTION", "1ms", "tombstone_retention"),
-        ("STABILIZE", "1ms", "stabilize"),
-        ("READ_AHEAD", "1MiB", "at least 8MiB"),
-        ("API_INSECURE", "maybe", "on nor off"),
-        ("DAEMON_API", "0.0.0.0:0", "--api-insecure"),
-        ("DAEMON_API", "[::]:80", "--api-insecure"),
-        ("STABILIZE", "2h", "stabilize"),
-        ("PLACEMENT", "nearby", "placement is nearby"),
-        ("PLACEMENT", "buddies:0", "G from 1 to 127"),
-        ("NETWORK", "abc", "64 hex digits"),
-        ("LISTEN", ",", "listen"),
-        ("LISTEN", "127.0.0.1:80", "listen"),
-        ("ANNOUNCE", "/ip4/1.2.3.4/tcp/0", "announce"),
-        ("JOIN", "nobody", "join"),
-        ("JOIN", "mutualinvite1xyz", "truncated or mistyped"),
-        ("DAEMON_API", "http://127.0.0.1:1", "ADDRESS:PORT"),
+    for (line, mention) in [
+        ("capacity = 0", "at least 16MiB"),
+        ("capacity = '15MiB'", "at least 16MiB"),
+        ("unit = 0", "unit is 0"),
+        ("successors = 4", "5 to 64"),
+        ("repair_delay = '0s'", "repair_delay is 0s; at least 100ms"),
+        ("repair_rate = '1'", "repair_rate"),
+        ("link_rate = '1bit'", "link_rate"),
+        ("link_rate = '124999B/s'", "at least 1Mbit"),
+        ("pending_lease = '1ms'", "pending_lease"),
+        ("write_timeout = '1ms'", "write_timeout"),
+        ("tombstone_retention = '1ms'", "tombstone_retention"),
+        ("stabilize = '1ms'", "at least 50ms"),
+        ("stabilize = '2h'", "at most 1h"),
+        ("read_ahead = '1MiB'", "at least 8MiB"),
+        ("api = '0.0.0.0:0'", "--api-insecure"),
+        ("api = '[::]:80'", "--api-insecure"),
+        ("log = 'loud'", "'loud' is no level"),
+        ("listen = []", "listen"),
+        ("listen = ['127.0.0.1:80']", "listen"),
+        ("announce = ['/ip4/1.2.3.4/tcp/0']", "announce"),
+        ("join = ['nobody']", "join"),
+        ("join = ['mutualinvite1xyz']", "truncated or mistyped"),
     ] {
-        let variable = format!("MUTUALSTORE_{variable}");
-        let flags = if variable.ends_with("CAPACITY") {
-            Overrides::default()
-        } else {
-            capacity()
-        };
-        let text = message(load(directory.path(), flags, &[(&variable, value)]));
-        assert!(text.contains(mention), "{variable}={value}: {text}");
+        let text = message(start(directory.path(), keys(line).with_fallback(capacity())));
+        assert!(text.contains(mention), "{line}: {text}");
         assert!(!directory.path().join(FILE).exists());
     }
 }
@@ -210,22 +235,24 @@ fn bad_files_are_named() {
         "capacity = -1",
         "capacity = \"1 apple\"",
         "repair = 1",
+        "repair_delay = 5",
+        "placement = 'nearby'",
+        "network = 'abc'",
         "[a]\nb = 1",
     ] {
         fs::write(&path, bad).unwrap();
-        let text = message(load(directory.path(), capacity(), &[]));
+        let text = message(start(directory.path(), capacity()));
         assert!(text.contains("config.toml"), "{text}");
     }
     fs::write(&path, "capacity = 1073741824\nrepair = false\n").unwrap();
-    assert!(
-        !load(directory.path(), Overrides::default(), &[]).unwrap().repair,
-        "plain TOML types do as well"
-    );
-    let missing = Overrides {
-        file: Some("/nowhere/x.toml".into()),
-        ..Overrides::default()
+    let settings = start_again(directory.path()).unwrap().settings;
+    assert_eq!(settings.repair, Switch::Off, "plain TOML types do as well");
+    let missing = Flags {
+        config: Some("/nowhere/x.toml".into()),
+        ..Flags::default()
     };
-    assert!(message(load(directory.path(), missing, &[])).contains("no configuration file"));
+    let missing = load(directory.path(), missing, SettingsLayer::default());
+    assert!(message(missing).contains("no configuration file"));
 }
 
 #[test]
@@ -234,7 +261,7 @@ fn an_unchanged_file_keeps_its_comments() {
     let path = directory.path().join(FILE);
     let text = "# mine\ncapacity = \"1GiB\"\n";
     fs::write(&path, text).unwrap();
-    load(directory.path(), capacity(), &[]).unwrap();
+    start(directory.path(), capacity()).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 }
 
@@ -248,11 +275,11 @@ fn free_ports_are_kept() {
         "/ip4/127.0.0.1/tcp/0",
     ]
     .map(str::to_owned);
-    let flags = Overrides {
+    let given = SettingsLayer {
         listen: Some(listen.to_vec()),
         ..capacity()
     };
-    let mut config = load(directory.path(), flags, &[]).unwrap();
+    let mut config = start(directory.path(), given).unwrap();
     let bound = [
         "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",
         "/ip4/192.0.2.1/tcp/7",
@@ -270,44 +297,31 @@ fn free_ports_are_kept() {
         "/ip4/127.0.0.1/tcp/6",
     ]
     .map(str::to_owned);
-    assert_eq!(config.listen, expected);
-    assert_eq!(
-        load(directory.path(), Overrides::default(), &[]).unwrap().listen,
-        expected
-    );
+    assert_eq!(config.settings.listen, expected);
+    let again = start_again(directory.path()).unwrap();
+    assert_eq!(again.settings.listen, expected);
 }
 
 #[test]
 fn the_unit_of_a_new_network_follows_its_founder() {
-    let config = Config {
-        capacity: 800,
-        ..Config::default()
-    };
-    assert_eq!(config.founding_unit(), 100);
-    assert_eq!(
-        Config {
-            unit: Some(7),
-            ..config
-        }
-        .founding_unit(),
-        7
-    );
+    let unit = |text| Config::of(text).settings.founding_unit();
+    assert_eq!(unit("capacity = '800MiB'"), 100 << 20);
+    assert_eq!(unit("unit = '7MiB'"), 7 << 20);
 }
 
 #[test]
 fn a_slow_link_has_fewer_stripes_on_their_way() {
-    let config = |link_rate| Config {
-        link_rate,
-        ..Config::default()
-    };
     let stripe = 6 << 20;
-    assert_eq!(config(None).stripes_ahead(stripe, 3), 3);
-    assert_eq!(config(None).link_time(stripe), Duration::ZERO);
-    assert_eq!(config(Some(12_500_000)).stripes_ahead(stripe, 3), 3);
-    assert_eq!(config(Some(4 * MIN_LINK_RATE)).stripes_ahead(stripe, 3), 2);
-    assert_eq!(config(Some(MIN_LINK_RATE)).stripes_ahead(stripe, 3), 1);
-    assert_eq!(
-        config(Some(MIN_LINK_RATE)).link_time(250_000),
-        Duration::from_secs(2)
-    );
+    for (text, stripes) in [
+        ("", 3),
+        ("link_rate = '100Mbit'", 3),
+        ("link_rate = '4Mbit'", 2),
+        ("link_rate = '1Mbit'", 1),
+    ] {
+        let settings = Config::of(text).settings;
+        assert_eq!(settings.stripes_ahead(stripe, 3), stripes, "{text}");
+    }
+    let time = |text, bytes| Config::of(text).settings.link_time(bytes);
+    assert_eq!(time("", stripe), Duration::ZERO);
+    assert_eq!(time("link_rate = '1Mbit'", 250_000), Duration::from_secs(2));
 }

@@ -32,6 +32,7 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::datadir::network::{Network, check_peer_address, id_from_hex};
+use crate::error::Failure;
 use crate::wire::signed::Verifier;
 
 /// Addresses of unsigned entries of the address book that are tried.
@@ -77,6 +78,21 @@ pub enum FileError {
         /// The path given.
         path: PathBuf,
     },
+}
+
+impl From<FileError> for Failure {
+    /// What is wrong with a data directory is a matter of configuration, a full disk excepted.
+    fn from(error: FileError) -> Self {
+        match &error {
+            FileError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Self::no_space(format!("{error}; free space on that file system"))
+            }
+            FileError::Io { .. }
+            | FileError::Damaged { .. }
+            | FileError::InUse { .. }
+            | FileError::NotADirectory { .. } => Self::usage(error),
+        }
+    }
 }
 
 /// Replaces the content of `path` so that a crash leaves the old or the new one. `mode` are the permission

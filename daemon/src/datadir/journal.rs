@@ -28,6 +28,7 @@ use mutualstore_erasure::StripeId;
 use tracing::warn;
 
 use crate::datadir::files::{directory_of, sync_directory};
+use crate::error::Failure;
 
 /// Names a put to those who hold its shards: 16 random bytes.
 pub type PutToken = [u8; 16];
@@ -55,6 +56,12 @@ pub struct JournalError {
     pub path: PathBuf,
     /// Why the operating system refused.
     pub source: io::Error,
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        Self::disk(error.source.kind(), error)
+    }
 }
 
 /// A put in progress. Dropped without [`Put::finish`], it stays in the journal.

@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 use self::index::{Entry, Index};
 use crate::datadir::files::sync_directory;
+use crate::error::Failure;
 use crate::format::crypt::LineCipher;
 use crate::format::link::Link;
 
@@ -123,6 +124,15 @@ pub enum ListError {
         /// The file.
         path: PathBuf,
     },
+}
+
+impl From<ListError> for Failure {
+    fn from(error: ListError) -> Self {
+        match &error {
+            ListError::Io { source, .. } => Self::disk(source.kind(), &error),
+            ListError::Broken { .. } => Self::unexpected(error),
+        }
+    }
 }
 
 /// Files of the list, as many as were asked for.

@@ -22,8 +22,6 @@ use zeroize::Zeroizing;
 use crate::format::crypt::short_hash;
 use crate::format::link::ANY_NETWORK;
 
-/// Distinct peers a successor list reaches, unless the network was founded with another number.
-pub const DEFAULT_SUCCESSORS: u32 = 16;
 /// A network secret is at most this many bytes.
 pub const MAX_SECRET: usize = 255;
 /// Bytes of the secret of a network founded here.

@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
+use crate::error::Failure;
 use crate::format::crypt::short_hash;
 
 /// What every link of this version begins with.
@@ -53,6 +54,12 @@ pub enum ParseLinkError {
     /// Length, alphabet or checksum is wrong.
     #[error("the link is truncated or mistyped")]
     Damaged,
+}
+
+impl From<ParseLinkError> for Failure {
+    fn from(error: ParseLinkError) -> Self {
+        Self::usage(error)
+    }
 }
 
 impl fmt::Display for Link {
@@ -130,7 +137,8 @@ mod tests {
 
     #[test]
     fn golden_text() {
-        let text = "mutual11CLc9UrG6bvVw3XpFQLfErnAtPDLHVuASkJdL9FcqEEF5QcZ8TZKXvScqAYu6hfAmxuyWzByQTheEKsW5jAyRmjbQiX8sfxfi";
+        let text = "mutual11CLc9UrG6bvVw3XpFQLfErnAtPDLHVuASkJdL9FcqEEF5QcZ8TZKXvScqAYu6hfAmxuyW\
+                    zByQTheEKsW5jAyRmjbQiX8sfxfi";
         assert_eq!(link().to_string(), text);
         assert_eq!(text.parse(), Ok(link()));
         assert_eq!(

@@ -35,6 +35,8 @@ use std::num::NonZeroU32;
 use bytes::{BufMut, Bytes, BytesMut};
 use mutualstore_erasure::{Code, CodeError, GroupError, HASH_LEN, Policy, PolicyError, StripeId};
 
+use crate::error::Failure;
+
 pub use geometry::{FragmentsError, Geometry, MAX_FRAGMENTS, Piece, Window};
 pub use tree::{IndexBlock, IndexPlace, ManifestBuilder, Step};
 
@@ -157,6 +159,28 @@ pub enum ManifestError {
         /// Its place in the level.
         number: u64,
     },
+}
+
+impl From<ManifestError> for Failure {
+    /// Of a manifest that was read; what a user may have chosen, shard size and name, is a matter of usage.
+    fn from(error: ManifestError) -> Self {
+        match error {
+            ManifestError::ShardSize(_)
+            | ManifestError::TooLong { .. }
+            | ManifestError::Code(_)
+            | ManifestError::Group(_)
+            | ManifestError::Fragments(_) => Self::usage(error),
+            ManifestError::Truncated
+            | ManifestError::Trailing(_)
+            | ManifestError::Version(_)
+            | ManifestError::Text
+            | ManifestError::Kind(_)
+            | ManifestError::Policy(_)
+            | ManifestError::Placement
+            | ManifestError::Content { .. }
+            | ManifestError::Index { .. } => Self::unexpected(error),
+        }
+    }
 }
 
 impl Manifest {

@@ -143,10 +143,6 @@ impl ShardKeeper {
         request: ShardRequest,
         payload: Bytes,
     ) -> (ShardResponse, Bytes) {
-        #[cfg(feature = "adversary")]
-        if let Some(lie) = crate::adversary::liar::answer_shard(&request) {
-            return lie;
-        }
         match request {
             ShardRequest::Store {
                 header,

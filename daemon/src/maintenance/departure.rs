@@ -159,7 +159,7 @@ async fn depart(upkeep: Arc<Maintenance>) {
 /// Waits until this peer is rid of its committed shards: a holder drops one only when another peer keeps it
 /// and all of its stripe are there without it.
 async fn drained(upkeep: &Maintenance) -> Result<(), String> {
-    let patience = STUCK.max(upkeep.member.config.repair_delay.min(STUCK) * 2);
+    let patience = STUCK.max(upkeep.member.config.settings.repair_delay.0.min(STUCK) * 2);
     let (mut least, mut since) = (u64::MAX, Instant::now());
     loop {
         let usage = upkeep.keeper.usage();

@@ -14,7 +14,7 @@ pub(crate) fn network(files: &DataDir, config: &Config) -> Result<Network, Failu
         return Ok(network.clone());
     }
     check_joins(config)?;
-    let (unit, r) = (config.founding_unit(), config.successors);
+    let (unit, r) = (config.settings.founding_unit(), config.settings.successors);
     let network = match (config.join.is_empty(), config.open) {
         (true, true) => founded(Network::found_open(unit, r), config),
         (true, false) => founded(Network::found(unit, r), config),
@@ -27,7 +27,7 @@ pub(crate) fn network(files: &DataDir, config: &Config) -> Result<Network, Failu
 /// The network with the id that the configuration wants.
 fn founded(network: Network, config: &Config) -> Network {
     Network {
-        id: config.network.unwrap_or(network.id),
+        id: config.settings.network.map_or(network.id, |given| given.0),
         ..network
     }
 }
@@ -38,7 +38,11 @@ fn invites(config: &Config) -> impl Iterator<Item = &Invite> {
 
 /// A member of a network belongs to no other one, and a closed network stays closed.
 fn check_member(network: &Network, config: &Config) -> Result<(), Failure> {
-    if config.network.is_some_and(|wanted| wanted != network.id) {
+    if config
+        .settings
+        .network
+        .is_some_and(|wanted| wanted.0 != network.id)
+    {
         let text = "this data directory belongs to another network than the configured one; use another \
                     directory, or drop `network` from the configuration";
         return Err(Failure::usage(text));
@@ -60,7 +64,8 @@ fn check_member(network: &Network, config: &Config) -> Result<(), Failure> {
 /// What is given to join leads into one network, and is not founded at the same time. `--open` is no
 /// contradiction to an invite into an open network: so all daemons of a testnet can have the same flags.
 fn check_joins(config: &Config) -> Result<(), Failure> {
-    let mut ids = invites(config).map(|invite| invite.network).chain(config.network);
+    let given = config.settings.network.map(|network| network.0);
+    let mut ids = invites(config).map(|invite| invite.network).chain(given);
     let first = ids.next();
     if ids.any(|id| Some(id) != first) {
         let text = "the invites given to join, or `network` in the configuration, name different networks; \
@@ -86,6 +91,7 @@ fn check_joins(config: &Config) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::NetworkId;
     use crate::datadir::network::SECRET;
 
     #[test]
@@ -93,9 +99,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let data = DataDir::open(directory.path()).unwrap();
         let joining = Config {
-            capacity: 64 << 20,
             join: vec![Join::Address("/ip4/127.0.0.1/tcp/1".to_owned())],
-            ..Config::default()
+            ..Config::of("")
         };
         assert!(!network(&data, &joining).unwrap().adopted);
         let founding = Config {
@@ -105,10 +110,8 @@ mod tests {
         let founded = network(&data, &founding).unwrap();
         assert!(founded.adopted);
         assert_eq!(network(&data, &joining).unwrap(), founded);
-        let elsewhere = Config {
-            network: Some([7; 32]),
-            ..founding
-        };
+        let mut elsewhere = founding;
+        elsewhere.settings.network = Some(NetworkId([7; 32]));
         assert!(network(&data, &elsewhere).is_err());
         assert_eq!((founded.secret.len(), founded.is_open()), (SECRET, Some(false)));
         let open = Config {
@@ -125,9 +128,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let data = DataDir::open(directory.path()).unwrap();
         let open = Config {
-            capacity: 64 << 20,
             open: true,
-            ..Config::default()
+            ..Config::of("")
         };
         let founded = network(&data, &open).unwrap();
         assert_eq!(founded.is_open(), Some(true));

@@ -340,7 +340,7 @@ impl Membership {
             tracing::error!(%error, "cannot join");
             return;
         }
-        let count = virtual_nodes_for(self.config.capacity, network.unit);
+        let count = virtual_nodes_for(self.config.settings.capacity.0, network.unit);
         let r = usize::try_from(network.r).unwrap_or(usize::MAX);
         if let Err(error) = self.data.save_network(&network) {
             tracing::error!(%error, "cannot join");
@@ -364,7 +364,7 @@ impl Membership {
             Some(invite) => (invite.network, invite.secret.clone()),
             None => ([0; 32], Zeroizing::default()),
         };
-        let id = self.config.network.unwrap_or(id);
+        let id = self.config.settings.network.map_or(id, |network| network.0);
         NetworkInfo {
             id,
             secret,

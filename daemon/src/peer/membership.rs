@@ -172,7 +172,7 @@ impl Membership {
     /// count until they would have been met.
     pub(crate) fn peers_counted(&self) -> usize {
         let now = self.core.now();
-        let delay = self.config.repair_delay;
+        let delay = self.config.settings.repair_delay.0;
         self.core.read(|state| {
             let counts = |peer, liveness| {
                 let delay = match liveness {
@@ -203,7 +203,7 @@ impl Membership {
     /// gone.
     pub(crate) fn standings(&self) -> Vec<(Contact, Standing)> {
         let now = self.core.now();
-        let delay = self.config.repair_delay;
+        let delay = self.config.settings.repair_delay.0;
         self.core.read(|state| {
             let others = state.ring.peers();
             others
@@ -223,7 +223,7 @@ impl Membership {
         let now = self.core.now();
         self.core.read(|state| match state.ring.liveness(peer) {
             Some(liveness) => {
-                standing(state, peer, liveness, now, self.config.repair_delay) == Standing::Gone
+                standing(state, peer, liveness, now, self.config.settings.repair_delay.0) == Standing::Gone
             }
             None => !state.ring.is_alive(peer),
         })

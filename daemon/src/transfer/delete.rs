@@ -261,7 +261,10 @@ async fn delete_stripes(
             return Ok(left);
         }
         if undone < least {
-            (least, until) = (undone, Instant::now() + transfers.member.config.write_timeout);
+            (least, until) = (
+                undone,
+                Instant::now() + transfers.member.config.settings.write_timeout.0,
+            );
         } else if Instant::now() >= until {
             transfers.remember_away(away);
             return Err(Failure::refused(format!(

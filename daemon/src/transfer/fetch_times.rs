@@ -57,7 +57,9 @@ impl FetchTimes {
     /// one, asking more peers would make everything later.
     pub(super) fn late_after(&self, config: &Config) -> Duration {
         let asked = self.asked.load(Ordering::Relaxed) as u64;
-        let link = config.link_time(asked.saturating_mul(u64::from(MAX_SHARD_SIZE)));
+        let link = config
+            .settings
+            .link_time(asked.saturating_mul(u64::from(MAX_SHARD_SIZE)));
         link + Duration::from_micros(self.late_after_us.load(Ordering::Relaxed))
     }
 }
@@ -65,23 +67,16 @@ impl FetchTimes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::MIN_LINK_RATE;
 
     #[test]
     fn a_fetch_is_not_late_before_the_own_link_could_bring_what_was_asked_for() {
         let times = FetchTimes::default();
-        let (free, slow) = (
-            Config::default(),
-            Config {
-                link_rate: Some(MIN_LINK_RATE),
-                ..Config::default()
-            },
-        );
+        let [free, slow] = ["", "link_rate = '1Mbit'"].map(Config::of);
         let mark = times.late_after(&free);
         assert_eq!(times.late_after(&slow), mark);
         let asked: Vec<_> = (0..4).map(|_| times.begin()).collect();
         assert_eq!(times.late_after(&free), mark);
-        assert_eq!(times.late_after(&slow), mark + slow.link_time(4 << 20));
+        assert_eq!(times.late_after(&slow), mark + slow.settings.link_time(4 << 20));
         drop(asked);
         assert_eq!(times.late_after(&slow), mark);
     }

@@ -291,7 +291,7 @@ impl<'a> Reading<'a> {
             asked: range.start,
             left: range,
             reach: u64::MAX,
-            most: transfers.member.config.stripes_ahead(block, READ_AHEAD),
+            most: transfers.member.config.settings.stripes_ahead(block, READ_AHEAD),
             ahead: VecDeque::new(),
         }
     }

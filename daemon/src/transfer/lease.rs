@@ -128,7 +128,7 @@ impl Leased {
     pub(crate) fn begin(transfers: &Arc<Transfers>, secret: PutSecret) -> Self {
         let lease = Arc::new(Lease {
             secret,
-            length: transfers.member.config.pending_lease,
+            length: transfers.member.config.settings.pending_lease.0,
             held: Mutex::default(),
         });
         let mut all = transfers

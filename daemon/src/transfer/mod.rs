@@ -106,11 +106,11 @@ impl Transfers {
         journal: Journal,
     ) -> Self {
         let (member, keeper) = (Arc::clone(&peers.member), Arc::clone(&peers.keeper));
-        let cache = usize::try_from(member.config.cache).unwrap_or(usize::MAX);
+        let cache = usize::try_from(member.config.settings.cache.0).unwrap_or(usize::MAX);
         Self {
             reads: Reads {
                 cache: BlockCache::new(cache),
-                read_ahead: ReadAhead::new(member.config.read_ahead),
+                read_ahead: ReadAhead::new(member.config.settings.read_ahead.0),
                 fetch_times: FetchTimes::default(),
                 round_robin: RoundRobin::default(),
             },

@@ -147,7 +147,7 @@ impl<'a> Putting<'a> {
         let secret = PutSecret(rand::random());
         let key = crypt::random_key();
         let keep = Keep::Pending {
-            lease: transfers.member.config.pending_lease,
+            lease: transfers.member.config.settings.pending_lease.0,
             writer: transfers.member.me,
         };
         let leased = Leased::begin(transfers, secret);
@@ -155,7 +155,7 @@ impl<'a> Putting<'a> {
             secret,
             keep,
             options.degraded,
-            transfers.member.config.write_timeout,
+            transfers.member.config.settings.write_timeout.0,
             Arc::clone(transfer),
             Arc::clone(leased.lease()),
         );
@@ -275,7 +275,7 @@ impl<'a> Putting<'a> {
     /// Sends off one block of the file; waits when the window is full.
     async fn data_block(&mut self, buffer: BlockBuffer) -> Result<(), Failure> {
         let bytes = coded_bytes(self.code, &self.options);
-        while self.window.len() >= self.transfers.member.config.stripes_ahead(bytes, WINDOW) {
+        while self.window.len() >= self.transfers.member.config.settings.stripes_ahead(bytes, WINDOW) {
             self.land().await?;
         }
         let permit = Arc::clone(&self.transfers.blocks).acquire_owned().await;

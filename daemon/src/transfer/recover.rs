@@ -80,7 +80,7 @@ async fn finish(transfers: &Arc<Transfers>, put: Unfinished) {
             &transfers.peers,
             PutSecret(put.token),
             holders,
-            transfers.member.config.write_timeout,
+            transfers.member.config.settings.write_timeout.0,
         )
         .await;
         if let Err(error) = transfers.files.append_sealed(sealed) {

@@ -336,7 +336,7 @@ impl Transfers {
             return Ok(());
         }
         if moved.iter().any(|peer| !self.member.core.is_alive(*peer)) {
-            self.sweep.peer_gone(self.member.config.repair_delay);
+            self.sweep.peer_gone(self.member.config.settings.repair_delay.0);
         }
         let now = self.seconds();
         self.on_files(move |index| mark(index, now, &moved, again)).await

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::index::Entry;
+use super::entry::Entry;
 use super::log::{Draft, Placed, Relic};
 use super::record::{Kind, RecordHeader, decode_keys, record_bytes};
 use super::{Key, Store, UpdateError};

@@ -3,7 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
-use super::log::{AppendError, Closed};
+/// Why a record was not written. Nothing of it remains.
+pub(super) enum AppendError {
+    NoSpace { free: u64 },
+    Io(io::Error),
+}
+
+/// The store was closed.
+pub(super) struct Closed;
 
 /// Why a store could not be opened. Nothing on disk is lost.
 #[derive(Debug, thiserror::Error)]

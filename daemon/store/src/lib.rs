@@ -12,8 +12,8 @@
 //! All operations block and may be called by many threads at once; the [`log`] has the rules by which they
 //! meet.
 //!
-//! In `dir`: `segments/` ([`segment`], [`record`]: the formats), `index/` ([`index`]), `lock`, `reserve`,
-//! `format` (one line that names the version of all this).
+//! In `dir`: `segments/` ([`segment`], [`record`]: the formats), `index/` ([`index`], [`entry`]), `lock`,
+//! `reserve`, `format` (one line that names the version of all this).
 //!
 //! Whole pages of a removed shard come back at once as holes, the rest by [`compact`].
 //!
@@ -23,6 +23,7 @@
 
 mod compact;
 mod disk;
+mod entry;
 mod error;
 mod index;
 mod locate;
@@ -45,7 +46,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use self::disk::{Disk, OsDisk};
-use self::index::{Entry, Index, Mark};
+use self::entry::{Entry, Mark};
+use self::index::Index;
 use self::log::{Draft, Log, Placed};
 use self::record::{HEADER_BYTES, Kind, RecordHeader};
 use self::segment::Scanner;

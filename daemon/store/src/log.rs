@@ -13,6 +13,7 @@
 mod commit;
 mod compact;
 mod reclaim;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -24,11 +25,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 
 pub(super) use self::commit::Group;
+pub(super) use self::tally::Tally;
 
 use super::disk::{Disk, DiskFile};
-use super::index::Entry;
+use super::entry::Entry;
+use super::error::{AppendError, Closed};
 use super::record::{HEADER_BYTES, Kind, RecordHeader};
-use super::recovery::Tally;
 use super::segment::{FOOTER_BASE_BYTES, FOOTER_ENTRY_BYTES, Trailer, file_name};
 use super::{Key, LOCATOR, State, Usage};
 
@@ -200,15 +202,6 @@ pub(super) struct Placed {
     pub(super) header: RecordHeader,
     pub(super) group: Arc<Group>,
 }
-
-/// Why a record was not written. Nothing of it remains.
-pub(super) enum AppendError {
-    NoSpace { free: u64 },
-    Io(io::Error),
-}
-
-/// The store was closed.
-pub(super) struct Closed;
 
 /// The right to change keys, given back when dropped.
 pub(super) struct Claim<'a> {

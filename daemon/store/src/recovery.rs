@@ -12,12 +12,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
+use super::entry::Entry;
 use super::error::OpenError;
-use super::index::{Entry, Index};
-use super::log::{Log, Segment, Start};
+use super::index::Index;
+use super::log::{Log, Segment, Start, Tally};
 use super::record::{Kind, RecordHeader, decode_keys};
 use super::segment::{Scanner, Trailer, file_name, parse_name, read_body};
-use super::{Key, LOCATOR, State, StoreConfig};
+use super::{Key, State, StoreConfig};
 
 /// The content of the file `format`. The number rises when older versions would misread what newer ones
 /// write.
@@ -79,44 +80,6 @@ pub(super) fn check_format(dir: &Path) -> Result<(), OpenError> {
     file.write_all(FORMAT)?;
     file.sync_all()?;
     Ok(())
-}
-
-/// Segments with what the index says about them, and its sums.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tally {
-    pub(super) segments: BTreeMap<u32, Segment>,
-    pub(super) committed_bytes: u64,
-    pub(super) pending_bytes: u64,
-    pub(super) shards: u64,
-    /// Counted among the shards too.
-    pub(super) locators: u64,
-    pub(super) tombstones: u64,
-}
-
-impl Tally {
-    /// Counts an entry; false if it points to nothing.
-    fn add(&mut self, key: &Key, entry: &Entry) -> bool {
-        let bytes = entry.record_bytes();
-        let Some(segment) = self
-            .segments
-            .get_mut(&entry.segment)
-            .filter(|segment| entry.offset + bytes <= segment.len)
-        else {
-            return false;
-        };
-        segment.live += bytes;
-        match entry.state {
-            State::Committed => self.committed_bytes += bytes,
-            State::Pending { .. } => self.pending_bytes += bytes,
-            State::Deleted { .. } => {
-                self.tombstones += 1;
-                return true;
-            }
-        }
-        self.shards += 1;
-        self.locators += u64::from(key.index == LOCATOR);
-        true
-    }
 }
 
 /// Brings log and index in `dir` to the state that was last acknowledged.

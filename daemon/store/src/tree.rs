@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Key;
-use super::index::{Entry, Mark};
+use super::entry::{Entry, Mark};
 use super::record::Fields;
 
 /// Bounds sled's page cache, in bytes; its default is 1 GiB.

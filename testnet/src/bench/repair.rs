@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use mutualstore_client::Client;
 
-use super::{BenchError, Row, cpu_times, failed, total};
-use crate::scratch::Scratch;
+use super::{Row, cpu_times, total};
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::scratch::Scratch;
 
 /// Between two looks at all peers.
 const POLL: Duration = Duration::from_millis(100);
@@ -16,14 +17,14 @@ const STUCK: Duration = Duration::from_mins(1);
 /// Kills the last peer and watches the others, from the first shard rebuilt to the last; none if they cannot.
 /// `size` of the row is what the peer held. Rates are of rebuilt bytes: for each, k are read.
 #[expect(clippy::cast_precision_loss, reason = "rates for people")]
-pub(super) fn measure(scratch: &mut Scratch) -> Result<Option<Row>, BenchError> {
+pub(super) fn measure(scratch: &mut Scratch) -> Result<Option<Row>, FleetError> {
     let Some(victim) = scratch.alive().last().copied() else {
         return Ok(None);
     };
     let held = scratch
         .client(victim)?
         .status()
-        .map_err(failed("status", 0))?
+        .map_err(FleetError::request("status failed"))?
         .body;
     scratch.kill(victim);
     let others: Vec<Client> = scratch
@@ -65,10 +66,10 @@ pub(super) fn measure(scratch: &mut Scratch) -> Result<Option<Row>, BenchError> 
 }
 
 /// Shards rebuilt by all peers since they started.
-fn rebuilt(peers: &[Client]) -> Result<u64, BenchError> {
+fn rebuilt(peers: &[Client]) -> Result<u64, FleetError> {
     let mut sum = 0;
     for peer in peers {
-        let status = peer.status().map_err(failed("status", 0))?.body;
+        let status = peer.status().map_err(FleetError::request("status failed"))?.body;
         sum += status.repair.regenerated_total;
     }
     Ok(sum)

@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_names_every_peer_and_the_verdict() {
+    fn demo_table_names_every_peer_and_the_verdict() {
         let peer = |index, stored_bytes, fate| DemoPeer {
             index,
             peer: format!("12D3KooWabcdefgh{index}"),

@@ -17,7 +17,8 @@ use std::thread;
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Family, NetnsError};
+use super::Family;
+use mutualstore_fleet::net::FleetError;
 
 /// Where iproute2 keeps the names of namespaces.
 const NAMES: &str = "/run/netns";
@@ -63,26 +64,31 @@ fn unshare() -> [&'static str; 1] {
 
 /// Runs this very command again with `arguments` in namespaces of its own. Comes back only when that is not
 /// possible.
-pub fn enter(binary: &Path, arguments: &[OsString]) -> NetnsError {
+pub fn enter(binary: &Path, arguments: &[OsString]) -> FleetError {
     if let Err(why) = probe() {
-        return NetnsError::Unavailable(why);
+        return unavailable(why);
     }
     let mut command = Command::new("unshare");
     command.args(unshare()).arg(binary).args(arguments);
-    NetnsError::Unavailable(command.exec().to_string())
+    unavailable(command.exec().to_string())
+}
+
+fn unavailable(why: impl std::fmt::Display) -> FleetError {
+    FleetError::Unavailable(format!(
+        "network namespaces are not available here: {why}; nothing was run"
+    ))
 }
 
 /// Gives this process a place of its own for the names of namespaces.
-fn hide_names() -> Result<(), NetnsError> {
+fn hide_names() -> Result<(), FleetError> {
     let place = if fs::create_dir_all(NAMES).is_ok() {
         NAMES
     } else {
         "/run"
     };
     mount(c"tmpfs", place, c"tmpfs", MountFlags::empty(), None)
-        .map_err(|error| NetnsError::Unavailable(format!("cannot mount over {place}: {error}")))?;
-    fs::create_dir_all(NAMES)
-        .map_err(|error| NetnsError::Unavailable(format!("cannot make {NAMES}: {error}")))
+        .map_err(|error| unavailable(format!("cannot mount over {place}: {error}")))?;
+    fs::create_dir_all(NAMES).map_err(|error| unavailable(format!("cannot make {NAMES}: {error}")))
 }
 
 /// One namespace for each peer, each with as many interfaces as there are bridges.
@@ -97,18 +103,18 @@ pub(super) struct Space {
 
 impl Space {
     /// Prepares this process, once.
-    pub(super) fn prepare(interfaces: usize) -> Result<(), NetnsError> {
+    pub(super) fn prepare(interfaces: usize) -> Result<(), FleetError> {
         hide_names()?;
         let mut script = vec!["link set lo up".to_owned()];
         for bridge in 0..interfaces {
             script.push(format!("link add br{bridge} type bridge"));
             script.push(format!("link set br{bridge} up"));
         }
-        ip(None, &script).map_err(|error| NetnsError::Unavailable(error.to_string()))
+        ip(None, &script).map_err(unavailable)
     }
 
     /// Makes the namespaces and their addresses.
-    pub(super) fn new(peers: usize, interfaces: usize, family: Family) -> Result<Self, NetnsError> {
+    pub(super) fn new(peers: usize, interfaces: usize, family: Family) -> Result<Self, FleetError> {
         let space = Self {
             peers,
             interfaces,
@@ -184,7 +190,7 @@ impl Space {
     }
 
     /// An interface goes down and loses its addresses.
-    pub(super) fn take_down(peer: usize, interface: usize) -> Result<(), NetnsError> {
+    pub(super) fn take_down(peer: usize, interface: usize) -> Result<(), FleetError> {
         let script = [
             format!("link set eth{interface} down"),
             format!("addr flush dev eth{interface}"),
@@ -193,7 +199,7 @@ impl Space {
     }
 
     /// The interface comes back with other addresses.
-    pub(super) fn bring_back(&mut self, peer: usize, interface: usize) -> Result<(), NetnsError> {
+    pub(super) fn bring_back(&mut self, peer: usize, interface: usize) -> Result<(), FleetError> {
         if let Some(moved) = self
             .moves
             .get_mut(peer)
@@ -210,10 +216,10 @@ impl Space {
 
     /// Does `work` on a thread inside the namespace of a peer: what it connects to, and what it starts, is
     /// there.
-    pub(super) fn within<T: Send>(peer: usize, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+    pub(super) fn within<T: Send>(peer: usize, work: impl FnOnce() -> T + Send) -> Result<T, FleetError> {
         let path = PathBuf::from(NAMES).join(name(peer));
         let failed =
-            |error: io::Error| NetnsError::Namespace(format!("cannot enter {}: {error}", path.display()));
+            |error: io::Error| FleetError::Failed(format!("cannot enter {}: {error}", path.display()));
         let namespace = File::open(&path).map_err(failed)?;
         let done = thread::scope(|scope| {
             let working = scope.spawn(|| {
@@ -250,13 +256,13 @@ fn cable(peer: usize, interface: usize) -> String {
     format!("v{peer}.{interface}")
 }
 
-fn call(words: &[&str]) -> Result<(), NetnsError> {
+fn call(words: &[&str]) -> Result<(), FleetError> {
     let output = Command::new("ip").args(words).output();
     finished(output, || format!("ip {}", words.join(" ")))
 }
 
 /// Runs commands of `ip`, one a line, in a peer's namespace or in this process's own.
-fn ip(peer: Option<usize>, script: &[String]) -> Result<(), NetnsError> {
+fn ip(peer: Option<usize>, script: &[String]) -> Result<(), FleetError> {
     let mut command = Command::new("ip");
     if let Some(peer) = peer {
         command.args(["-n", &name(peer)]);
@@ -276,13 +282,13 @@ fn ip(peer: Option<usize>, script: &[String]) -> Result<(), NetnsError> {
     finished(ran(), || format!("ip -batch ({})", script.join("; ")))
 }
 
-fn finished(output: io::Result<std::process::Output>, what: impl Fn() -> String) -> Result<(), NetnsError> {
-    let output = output.map_err(|error| NetnsError::Namespace(format!("{}: {error}", what())))?;
+fn finished(output: io::Result<std::process::Output>, what: impl Fn() -> String) -> Result<(), FleetError> {
+    let output = output.map_err(|error| FleetError::Failed(format!("{}: {error}", what())))?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(NetnsError::Namespace(format!("{}: {}", what(), said.trim_end())))
+    Err(FleetError::Failed(format!("{}: {}", what(), said.trim_end())))
 }
 
 #[cfg(test)]

@@ -3,15 +3,16 @@
 use std::io::{self, Read};
 use std::time::Instant;
 
-use mutualstore_client::{GetOptions, PutOptions};
+use mutualstore_client::PutOptions;
 
 use super::space::Space;
-use super::{DETOUR, Failed, NetnsError, SLOWER, Stage, StartReport, failed};
-use crate::stream::{Expecting, Noise};
+use super::{DETOUR, SLOWER, Stage, StartReport};
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::stream::{Noise, get};
 
 impl Stage<'_> {
     /// Takes the interfaces down that are to move, and puts meanwhile where the peer is still to be reached.
-    pub(super) fn cut(&self, report: &mut StartReport, writer: usize, usual: f64) -> Result<(), Failed> {
+    pub(super) fn cut(&self, report: &mut StartReport, writer: usize, usual: f64) -> Result<(), FleetError> {
         let down = || {
             let mut interfaces = report.moved_interfaces.iter();
             interfaces.try_for_each(|interface| Space::take_down(report.moved_peer, *interface))
@@ -34,8 +35,8 @@ impl Stage<'_> {
         &self,
         index: usize,
         seed: u64,
-        half_way: impl FnOnce() -> Result<(), NetnsError> + Send,
-    ) -> Result<Put, Failed> {
+        half_way: impl FnOnce() -> Result<(), FleetError> + Send,
+    ) -> Result<Put, FleetError> {
         let member = self.member(index)?;
         let size = self.options.size_bytes;
         let begun = Instant::now();
@@ -51,10 +52,10 @@ impl Stage<'_> {
                 .client
                 .put(&mut bytes, Some(size), &options, None, &mut |_, _| ())
         })?;
-        let stored = stored.map_err(failed("put"))?.body;
+        let stored = stored.map_err(FleetError::request("put"))?.body;
         if stored.shards_stored < stored.shards_total {
             let (stored, total) = (stored.shards_stored, stored.shards_total);
-            return Err(Failed(format!(
+            return Err(FleetError::Failed(format!(
                 "a put through peer {index} stored {stored} of {total} shards"
             )));
         }
@@ -65,20 +66,11 @@ impl Stage<'_> {
     }
 
     /// Reads them again and answers how many seconds that took.
-    pub(super) fn get(&self, index: usize, link: &str, seed: u64) -> Result<f64, Failed> {
+    pub(super) fn get(&self, index: usize, link: &str, seed: u64) -> Result<f64, FleetError> {
         let member = self.member(index)?;
         let begun = Instant::now();
-        let mut expecting = Expecting::new(seed);
-        let read = Space::within(index, || {
-            let options = GetOptions::default();
-            member
-                .client
-                .get(link, &options, &mut expecting, None, &mut |_, _| ())
-        })?;
-        let read = read.map_err(failed("get"))?;
-        if read != self.options.size_bytes {
-            return Err(Failed(format!("peer {index} answered {read} bytes")));
-        }
+        let read = Space::within(index, || get(&member.client, link, seed, self.options.size_bytes))?;
+        read.map_err(FleetError::request(format!("get through peer {index}")))?;
         Ok(begun.elapsed().as_secs_f64())
     }
 
@@ -95,7 +87,7 @@ struct Interrupted<R, F> {
     then: Option<F>,
 }
 
-impl<R: Read, F: FnOnce() -> Result<(), NetnsError>> Read for Interrupted<R, F> {
+impl<R: Read, F: FnOnce() -> Result<(), FleetError>> Read for Interrupted<R, F> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.from.read(into)?;
         self.left = self.left.saturating_sub(read as u64);

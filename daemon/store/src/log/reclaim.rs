@@ -1,7 +1,7 @@
 //! Giving space back: holes, dead segments, and the reserve that lets deletes through on a full disk.
 
 use super::super::disk::PAGE;
-use super::super::index::Entry;
+use super::super::entry::Entry;
 use super::super::record::{HEADER_BYTES, Kind, RecordHeader};
 use super::super::segment::file_name;
 use super::super::{Key, State};

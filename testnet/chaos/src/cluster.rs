@@ -1,0 +1,388 @@
+//! The daemons of a chaos run, each behind a proxy, some on a disk of their own: what can be done to them.
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mutualstore_client::Client;
+use mutualstore_contract::reply::RingState;
+use rand::SeedableRng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::disk::Disk;
+use super::proxy::{NetworkFault, Passed, Proxies, Proxy};
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net::{self, FleetError, Known};
+use mutualstore_fleet::scratch::{RunOptions, fleet_in, temporary};
+use mutualstore_fleet::spawn::{self, Fleet, Launch, Recipe};
+use mutualstore_fleet::whole::{self, Member};
+
+/// How long anything that must happen may take; far more than it does.
+pub(super) const LIMIT: Duration = Duration::from_mins(3);
+/// One in so many daemons has a small disk of its own, where that can be made.
+const DISK_EVERY: usize = 4;
+/// What such a disk has beside the daemon's capacity.
+const DISK_SPARE: u64 = 24 << 20;
+const JOIN_WIDTH: usize = 3;
+
+/// One daemon.
+#[derive(Debug)]
+struct Daemon {
+    launch: Launch,
+    proxy: Proxy,
+    disk: Option<Disk>,
+    peer: String,
+    /// While it answers.
+    client: Option<Client>,
+    /// It left for good.
+    departed: bool,
+}
+
+/// All daemons, by number; those that departed keep theirs.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    // Dropped in this order: nobody writes into what is being removed.
+    fleet: Fleet,
+    daemons: RwLock<Vec<Daemon>>,
+    dir: TempDir,
+    proxies: Proxies,
+    recipe: Recipe,
+    capacities: Capacities,
+    seed: u64,
+}
+
+impl Cluster {
+    /// Starts `count` daemons.
+    pub(super) fn start_all(
+        run: &RunOptions,
+        capacities: Capacities,
+        seed: u64,
+        count: usize,
+    ) -> Result<Self, FleetError> {
+        let dir = temporary(run.place.as_deref(), "mutualstore-chaos-")?;
+        let cluster = Self {
+            fleet: fleet_in(&dir)?,
+            daemons: RwLock::default(),
+            dir,
+            proxies: Proxies::start().map_err(FleetError::io("cannot start the proxies"))?,
+            recipe: run.recipe(capacities.smallest() / 8),
+            capacities,
+            seed,
+        };
+        cluster.enter(count)?;
+        Ok(cluster)
+    }
+
+    /// Adds `count` daemons and returns their numbers once they joined.
+    pub(super) fn enter(&self, count: usize) -> Result<Vec<usize>, FleetError> {
+        let mut numbers = Vec::new();
+        for _ in 0..count {
+            let number = self.daemons().len();
+            let daemon = self.daemon(number)?;
+            self.daemons_mut().push(daemon);
+            numbers.push(number);
+        }
+        self.start(&numbers)?;
+        Ok(numbers)
+    }
+
+    fn daemon(&self, index: usize) -> Result<Daemon, FleetError> {
+        let capacity_bytes = self.capacities.of(index);
+        let mut data_dir = self.dir.path().join(index.to_string());
+        let disk = if index % DISK_EVERY == 1 && has_disks() {
+            let made =
+                fs::create_dir(&data_dir).and_then(|()| Disk::make(&data_dir, capacity_bytes + DISK_SPARE));
+            let disk = made.map_err(FleetError::io("cannot make a disk in memory"))?;
+            data_dir = disk.path().join("data");
+            Some(disk)
+        } else {
+            None
+        };
+        let mut taken: BTreeSet<u16> = self
+            .daemons()
+            .iter()
+            .map(|daemon| daemon.launch.listen_port)
+            .collect();
+        let port = spawn::free_port(&mut taken);
+        let proxy = self
+            .proxies
+            .open(port)
+            .map_err(FleetError::io("cannot open a proxy"))?;
+        let announced = format!("/ip4/127.0.0.1/tcp/{}", proxy.port());
+        Ok(Daemon {
+            launch: Launch {
+                listen_port: port,
+                flags: vec!["--announce".to_owned(), announced],
+                ..Launch::new(index, data_dir, capacity_bytes)
+            },
+            proxy,
+            disk,
+            peer: String::new(),
+            client: None,
+            departed: false,
+        })
+    }
+
+    /// Starts daemons that do not run, all at once, and returns when each has joined.
+    pub(super) fn start(&self, numbers: &[usize]) -> Result<(), FleetError> {
+        let launches: Vec<Launch> = numbers.iter().filter_map(|number| self.launch(*number)).collect();
+        let serving = {
+            let daemons = self.daemons();
+            let known = |daemon: &Daemon| {
+                Some(Known {
+                    listen: format!("/ip4/127.0.0.1/tcp/{}", daemon.proxy.port()),
+                    client: daemon.client.clone()?,
+                })
+            };
+            daemons.iter().filter_map(known).collect()
+        };
+        let started = net::start_all(&self.fleet, &self.recipe, &launches, serving, self.seed)?;
+        for peer in started {
+            let client = Client::with_token_file(&peer.api, &peer.data_dir.join("token"));
+            let client = client.map_err(FleetError::from)?;
+            self.with(peer.index, |daemon| {
+                daemon.peer = peer.peer;
+                daemon.client = Some(client);
+            });
+        }
+        numbers.iter().try_for_each(|number| self.joined(*number))
+    }
+
+    /// Joins through the proxies of some that were there before, whether they run or not.
+    fn launch(&self, number: usize) -> Option<Launch> {
+        let daemons = self.daemons();
+        let others: Vec<&Daemon> = daemons
+            .iter()
+            .filter(|daemon| daemon.launch.index != number && !daemon.departed && !daemon.peer.is_empty())
+            .collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(number as u64));
+        let mut launch = daemons.get(number)?.launch.clone();
+        launch.join = others
+            .sample(&mut rng, JOIN_WIDTH)
+            .map(|other| format!("/ip4/127.0.0.1/tcp/{}", other.proxy.port()))
+            .collect();
+        // The very first start, one after the other: as the addresses of those just started.
+        if launch.join.is_empty() && number > 0 {
+            let earlier = daemons.get(..number).unwrap_or_default();
+            launch.join = earlier
+                .iter()
+                .take(JOIN_WIDTH)
+                .map(|other| format!("/ip4/127.0.0.1/tcp/{}", other.proxy.port()))
+                .collect();
+        }
+        Some(launch)
+    }
+
+    fn joined(&self, number: usize) -> Result<(), FleetError> {
+        let alone = self.members().len() == 1;
+        self.until(&format!("peer {number} to join"), || {
+            let status = self.client(number)?.status().ok()?.body;
+            (status.ring == RingState::Joined || alone && status.ring == RingState::Alone).then_some(())
+        })
+    }
+
+    /// Asks `done` again and again. A daemon that ends meanwhile by itself ends the wait.
+    pub(super) fn until<T>(&self, what: &str, mut done: impl FnMut() -> Option<T>) -> Result<T, FleetError> {
+        let begun = Instant::now();
+        loop {
+            if let Some(outcome) = done() {
+                return Ok(outcome);
+            }
+            self.check()?;
+            if begun.elapsed() > LIMIT {
+                return Err(FleetError::Late {
+                    what: what.to_owned(),
+                    waited: begun.elapsed(),
+                });
+            }
+            thread::sleep(spawn::POLL);
+        }
+    }
+
+    /// Fails when a daemon ended by itself or the run is being interrupted.
+    pub(super) fn check(&self) -> Result<(), FleetError> {
+        if let Some(error) = self.fleet.any_ended() {
+            return Err(error.into());
+        }
+        if self.fleet.is_closed() {
+            return Err(FleetError::from(spawn::SpawnError::Closed).into());
+        }
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&self, number: usize) {
+        self.take_offline(number);
+        self.fleet.kill(number);
+    }
+
+    /// SIGTERM; returns when the process has ended.
+    pub(super) fn stop(&self, number: usize) -> Result<(), FleetError> {
+        self.take_offline(number);
+        self.signal(number, Signal::TERM)?;
+        self.ended(number)
+    }
+
+    /// SIGSTOP: it keeps its connections and answers nothing.
+    pub(super) fn pause(&self, number: usize) -> Result<Option<Client>, FleetError> {
+        let client = self.take_offline(number);
+        self.signal(number, Signal::STOP)?;
+        Ok(client)
+    }
+
+    /// SIGCONT.
+    pub(super) fn resume(&self, number: usize, client: Option<Client>) -> Result<(), FleetError> {
+        self.signal(number, Signal::CONT)?;
+        self.with(number, |daemon| daemon.client = client);
+        self.joined(number)
+    }
+
+    /// Waits for the end of a daemon that said it would leave.
+    pub(super) fn departed(&self, number: usize) -> Result<(), FleetError> {
+        self.take_offline(number);
+        self.ended(number)?;
+        self.with(number, |daemon| daemon.departed = true);
+        Ok(())
+    }
+
+    fn ended(&self, number: usize) -> Result<(), FleetError> {
+        let Some(status) = self.fleet.end(number, LIMIT) else {
+            let what = format!("peer {number} to end");
+            return Err(FleetError::Late { what, waited: LIMIT });
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let log = self.with(number, |daemon| spawn::log_tail(&daemon.launch.data_dir));
+        let (index, log) = (number, log.unwrap_or_default());
+        Err(FleetError::from(spawn::SpawnError::Exited { index, status, log }).into())
+    }
+
+    /// Removes all that a daemon stored which was killed.
+    pub(super) fn wipe(&self, number: usize) -> Result<(), FleetError> {
+        let dir = self.data_dir(number);
+        Ok(dir.map_or(Ok(()), |dir| net::empty(&dir))?)
+    }
+
+    pub(super) fn network_fault(&self, number: usize, network_fault: NetworkFault) {
+        self.with(number, |daemon| daemon.proxy.set(network_fault));
+    }
+
+    /// Fills a daemon's disk, or frees it. Nothing happens to those that share one.
+    pub(super) fn fill_disk(&self, number: usize, full: bool) -> Result<(), FleetError> {
+        let daemons = self.daemons();
+        let Some(disk) = daemons.get(number).and_then(|daemon| daemon.disk.as_ref()) else {
+            return Ok(());
+        };
+        let done = if full { disk.fill() } else { disk.free() };
+        done.map_err(FleetError::io("cannot fill or free a disk"))
+    }
+
+    pub(super) fn has_disk(&self, number: usize) -> bool {
+        self.daemons()
+            .get(number)
+            .is_some_and(|daemon| daemon.disk.is_some())
+    }
+
+    pub(super) fn data_dir(&self, number: usize) -> Option<PathBuf> {
+        self.with(number, |daemon| daemon.launch.data_dir.clone())
+    }
+
+    /// The number of a peer.
+    pub(super) fn number_of(&self, peer: &str) -> Option<usize> {
+        self.daemons().iter().position(|daemon| daemon.peer == peer)
+    }
+
+    /// Those that did not depart.
+    pub(super) fn members(&self) -> Vec<usize> {
+        let daemons = self.daemons();
+        let there = daemons.iter().filter(|daemon| !daemon.departed);
+        there.map(|daemon| daemon.launch.index).collect()
+    }
+
+    /// Those that can be asked now.
+    pub(super) fn serving(&self) -> Vec<(usize, Client)> {
+        let daemons = self.daemons();
+        let serving = daemons
+            .iter()
+            .filter_map(|daemon| Some((daemon.launch.index, daemon.client.clone()?)));
+        serving.collect()
+    }
+
+    /// The API of a daemon, while it can be asked.
+    pub(super) fn client(&self, number: usize) -> Option<Client> {
+        self.daemons().get(number)?.client.clone()
+    }
+
+    /// Waits until all members form one ring.
+    pub(super) fn whole(&self) -> Result<(), FleetError> {
+        let members: Vec<Member> = {
+            let daemons = self.daemons();
+            let member = |daemon: &Daemon| {
+                Some(Member {
+                    index: daemon.launch.index,
+                    peer: daemon.peer.clone(),
+                    client: daemon.client.clone()?,
+                })
+            };
+            daemons.iter().filter_map(member).collect()
+        };
+        let ended = || self.fleet.any_ended().map(FleetError::from);
+        Ok(whole::wait(&members, LIMIT, ended)?)
+    }
+
+    /// Leaves the directory where it is, with the logs of all daemons.
+    pub(super) fn keep(self) -> PathBuf {
+        for daemon in self.daemons().iter().filter(|daemon| daemon.disk.is_some()) {
+            let log = self.dir.path().join(format!("{}.log", daemon.launch.index));
+            // A log more or less: what failed is known already.
+            drop(fs::copy(daemon.launch.data_dir.join("log"), log));
+        }
+        let Self { fleet, dir, .. } = self;
+        drop(fleet);
+        dir.keep()
+    }
+
+    /// What the network between them carried.
+    pub(super) fn passed(&self) -> Passed {
+        self.proxies.passed()
+    }
+
+    /// Where everything lies.
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn signal(&self, number: usize, signal: Signal) -> Result<(), FleetError> {
+        let sent = self.fleet.signal(number, signal);
+        sent.map_err(FleetError::io(format!("cannot signal peer {number}")))
+    }
+
+    /// Nobody asks it any more.
+    fn take_offline(&self, number: usize) -> Option<Client> {
+        self.with(number, |daemon| daemon.client.take()).flatten()
+    }
+
+    fn with<T>(&self, number: usize, change: impl FnOnce(&mut Daemon) -> T) -> Option<T> {
+        self.daemons_mut().get_mut(number).map(change)
+    }
+
+    fn daemons(&self) -> RwLockReadGuard<'_, Vec<Daemon>> {
+        self.daemons.read()
+    }
+
+    fn daemons_mut(&self) -> RwLockWriteGuard<'_, Vec<Daemon>> {
+        self.daemons.write()
+    }
+}
+
+/// Whether some daemons have disks of their own.
+pub(super) fn has_disks() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -1,0 +1,466 @@
+//! Faults are injected in rounds. In most rounds as many peers as the codes tolerate are hurt at once,
+//! each in a way of its own that leaves its disk as it is. Before a disk is wiped or corrupted or a peer
+//! leaves for good, everybody is well and every file has all its shards, and afterwards the round ends only
+//! when it has them again: so what is lost is lost by the network, not by a killer without measure.
+
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::Departure;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use super::audit::Audit;
+use super::cluster::{Cluster, LIMIT, has_disks};
+use super::inside::Inside;
+use super::proxy::NetworkFault;
+use super::tolerance::Tolerance;
+use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::parallel::each;
+use mutualstore_fleet::spawn::POLL;
+
+/// Kills of each victim in a storm.
+const STORM: usize = 5;
+/// Shards corrupted at one peer.
+const CORRUPTED: usize = 40;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// SIGKILL, started again later.
+    Kill,
+    /// All daemons at once: SIGKILL, then all started again.
+    KillAll,
+    /// SIGTERM, started again.
+    Restart,
+    /// SIGSTOP, SIGCONT later.
+    Pause,
+    /// Connections to it end.
+    Cut,
+    /// They are slow.
+    Slow,
+    /// They carry nothing.
+    Stall,
+    /// Bits flip in them.
+    Garble,
+    /// Its disk is full.
+    FillDisk,
+    /// SIGKILL, and its disk is wiped.
+    WipeDisk,
+    /// Bytes of its shards flip on the disk.
+    Corrupt,
+    /// A newcomer joins.
+    Add,
+    /// It hands over all it holds and leaves.
+    Drain,
+}
+
+impl Fault {
+    /// Every kind.
+    pub const ALL: [Self; 13] = {
+        use Fault::WipeDisk;
+        use Fault::{Add, Corrupt, Cut, Drain, FillDisk, Garble, Kill, KillAll, Pause, Restart, Slow, Stall};
+        [
+            Kill, KillAll, Restart, Pause, Cut, Slow, Stall, Garble, FillDisk, WipeDisk, Corrupt, Add, Drain,
+        ]
+    };
+
+    /// What is done, in a few words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kill => "SIGKILL",
+            Self::KillAll => "SIGKILL of all at once",
+            Self::Restart => "SIGTERM and start",
+            Self::Pause => "SIGSTOP",
+            Self::Cut => "connections cut",
+            Self::Slow => "connections slow",
+            Self::Stall => "connections stalled",
+            Self::Garble => "bits flipped in transit",
+            Self::FillDisk => "disk full",
+            Self::WipeDisk => "disk wiped",
+            Self::Corrupt => "shards corrupted on disk",
+            Self::Add => "peer added",
+            Self::Drain => "peer drained",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How often a kind of fault happened, and how often the network was well again after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Times it was injected.
+    pub injected: u64,
+    /// Times the peer was back (or gone as it should be) and, where a disk suffered, every file whole again.
+    pub survived: u64,
+    /// Daemons killed by it.
+    pub kills: u64,
+}
+
+/// What happens in a round.
+#[derive(Clone, Copy, Debug)]
+enum Round {
+    /// Several peers, each in a way of its own.
+    Blips,
+    /// Several peers, killed again and again.
+    Storm,
+    KillAll,
+    Wipe,
+    Corrupt,
+    Add,
+    Drain,
+}
+
+/// The order of a cycle is drawn; then the next one begins.
+const CYCLE: [Round; 13] = {
+    use Round::{Add, Blips, Corrupt, Drain, KillAll, Storm, Wipe};
+    [
+        Blips, Blips, Blips, Blips, Blips, Storm, Storm, KillAll, Wipe, Corrupt, Add, Drain, Storm,
+    ]
+};
+
+const BLIPS: [Fault; 9] = {
+    use Fault::{Cut, FillDisk, Garble, Kill, Pause, Restart, Slow, Stall};
+    [Kill, Kill, Restart, Pause, Cut, Slow, Stall, Garble, FillDisk]
+};
+
+/// Hands out what it was given in a random order, again and again.
+#[derive(Debug)]
+struct Deck<T> {
+    all: Vec<T>,
+    left: Vec<T>,
+}
+
+impl<T: Copy> Deck<T> {
+    fn new(all: &[T]) -> Self {
+        Self {
+            all: all.to_vec(),
+            left: Vec::new(),
+        }
+    }
+
+    fn draw(&mut self, rng: &mut ChaCha8Rng) -> Option<T> {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.all);
+            self.left.shuffle(rng);
+        }
+        self.left.pop()
+    }
+}
+
+/// Injects the faults of one run.
+pub(super) struct FaultInjector<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) audit: &'a Audit<'a>,
+    pub(super) tolerance: &'a Tolerance,
+    inside: &'a dyn Inside,
+    /// Members there are when nobody came or went.
+    pub(super) peers: usize,
+    tallies: Mutex<BTreeMap<Fault, Tally>>,
+}
+
+impl<'a> FaultInjector<'a> {
+    pub(super) fn new(
+        cluster: &'a Cluster,
+        audit: &'a Audit<'a>,
+        tolerance: &'a Tolerance,
+        inside: &'a dyn Inside,
+        peers: usize,
+    ) -> Self {
+        Self {
+            cluster,
+            audit,
+            tolerance,
+            inside,
+            peers,
+            tallies: Mutex::default(),
+        }
+    }
+
+    /// Hurts until `deadline` and until so many were killed, and returns when everybody is well again.
+    pub(super) fn run(
+        &self,
+        seed: u64,
+        deadline: Instant,
+        kills: u64,
+        narrate: &dyn Fn(&str),
+    ) -> Result<(), FleetError> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut rounds = Deck::new(&CYCLE);
+        let mut blips = Deck::new(&BLIPS);
+        if !has_disks() {
+            blips.all.retain(|fault| *fault != Fault::FillDisk);
+        }
+        while Instant::now() < deadline || self.kills() < kills {
+            let Some(round) = rounds.draw(&mut rng) else { break };
+            narrate(&format!(
+                "{} s left, {round:?}",
+                deadline.saturating_duration_since(Instant::now()).as_secs()
+            ));
+            self.play(round, &mut blips, &mut rng)?;
+            self.cluster.check()?;
+        }
+        Ok(())
+    }
+
+    fn kills(&self) -> u64 {
+        self.tallies().values().map(|tally| tally.kills).sum()
+    }
+
+    fn play(&self, round: Round, blips: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
+        match round {
+            Round::Blips => self.blips(blips, rng),
+            Round::Storm => self.storm(rng),
+            Round::KillAll => self.kill_all(rng),
+            Round::Wipe => self.wipe(rng),
+            Round::Corrupt => self.corrupt(rng),
+            Round::Add => self.add(),
+            Round::Drain => self.drain(rng),
+        }
+    }
+
+    fn victims(&self, count: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+        self.cluster.members().sample(rng, count).copied().collect()
+    }
+
+    fn blips(&self, deck: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
+        let mut chosen: Vec<(usize, Fault, Duration)> = Vec::new();
+        for victim in self.victims(self.tolerance.hurt, rng) {
+            let Some(fault) = deck.draw(rng) else { break };
+            let length = Duration::from_millis(rng.random_range(300..9_000));
+            let with_disk = |number: &usize| {
+                self.cluster.has_disk(*number) && chosen.iter().all(|(taken, _, _)| taken != number)
+            };
+            let victim = if fault == Fault::FillDisk {
+                self.cluster
+                    .members()
+                    .into_iter()
+                    .filter(with_disk)
+                    .max()
+                    .unwrap_or(victim)
+            } else {
+                victim
+            };
+            if chosen.iter().all(|(taken, _, _)| *taken != victim) {
+                chosen.push((victim, fault, length));
+            }
+        }
+        together(&chosen, |(victim, fault, length)| {
+            self.blip(*victim, *fault, *length)
+        })
+    }
+
+    /// One fault from its beginning to the peer's recovery.
+    fn blip(&self, victim: usize, fault: Fault, length: Duration) -> Result<(), FleetError> {
+        self.note(fault, |tally| tally.injected += 1);
+        let cluster = self.cluster;
+        match fault {
+            Fault::Kill => {
+                cluster.kill(victim);
+                self.note(fault, |tally| tally.kills += 1);
+                thread::sleep(length);
+                cluster.start(&[victim])?;
+            }
+            Fault::Restart => {
+                cluster.stop(victim)?;
+                cluster.start(&[victim])?;
+            }
+            Fault::Pause => {
+                let client = cluster.pause(victim)?;
+                thread::sleep(length);
+                cluster.resume(victim, client)?;
+            }
+            Fault::FillDisk => {
+                cluster.fill_disk(victim, true)?;
+                thread::sleep(length);
+                cluster.fill_disk(victim, false)?;
+            }
+            Fault::Cut => self.disturb(victim, NetworkFault::Cut, length),
+            Fault::Slow => self.disturb(victim, NetworkFault::Slow, length),
+            Fault::Stall => self.disturb(victim, NetworkFault::Stalled, length),
+            Fault::Garble => self.disturb(victim, NetworkFault::Garbled, length),
+            Fault::KillAll | Fault::WipeDisk | Fault::Corrupt | Fault::Add | Fault::Drain => return Ok(()),
+        }
+        cluster.until(&format!("peer {victim} to be well after: {fault}"), || {
+            cluster.client(victim)?.healthy().ok()?.then_some(())
+        })?;
+        self.note(fault, |tally| tally.survived += 1);
+        Ok(())
+    }
+
+    fn disturb(&self, victim: usize, network_fault: NetworkFault, length: Duration) {
+        self.cluster.network_fault(victim, network_fault);
+        thread::sleep(length);
+        self.cluster.network_fault(victim, NetworkFault::Clear);
+    }
+
+    fn storm(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
+        for _ in 0..STORM {
+            let chosen: Vec<(usize, Duration)> = self
+                .victims(self.tolerance.hurt, rng)
+                .into_iter()
+                .map(|victim| (victim, Duration::from_millis(rng.random_range(0..1_500))))
+                .collect();
+            together(&chosen, |(victim, length)| {
+                self.blip(*victim, Fault::Kill, *length)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn kill_all(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
+        let mut all = self.cluster.members();
+        all.shuffle(rng);
+        self.note(Fault::KillAll, |tally| {
+            tally.injected += 1;
+            tally.kills += all.len() as u64;
+        });
+        thread::scope(|scope| {
+            for victim in &all {
+                scope.spawn(|| self.cluster.kill(*victim));
+            }
+        });
+        self.cluster.start(&all)?;
+        self.cluster.whole()?;
+        self.note(Fault::KillAll, |tally| tally.survived += 1);
+        Ok(())
+    }
+
+    fn wipe(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
+        self.audit.wait_safe()?;
+        let count = rng.random_range(1..=self.tolerance.hurt);
+        let victims = self.victims(count, rng);
+        self.note(Fault::WipeDisk, |tally| {
+            tally.injected += victims.len() as u64;
+            tally.kills += victims.len() as u64;
+        });
+        together(&victims, |victim| {
+            self.cluster.kill(*victim);
+            self.audit.inherit(*victim)?;
+            self.cluster.wipe(*victim)
+        })?;
+        self.cluster.start(&victims)?;
+        self.audit.wait_safe()?;
+        self.note(Fault::WipeDisk, |tally| tally.survived += victims.len() as u64);
+        Ok(())
+    }
+
+    /// The daemons run on meanwhile; then each is asked to read its shards again.
+    fn corrupt(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
+        self.audit.wait_safe()?;
+        let count = rng.random_range(1..=self.tolerance.hurt);
+        let chosen: Vec<(usize, u64)> = self
+            .victims(count, rng)
+            .into_iter()
+            .map(|victim| (victim, rng.random()))
+            .collect();
+        self.note(Fault::Corrupt, |tally| tally.injected += chosen.len() as u64);
+        together(&chosen, |(victim, seed)| {
+            let dir = self.cluster.data_dir(*victim).unwrap_or_default();
+            let damaged = self.inside.damage(&dir, CORRUPTED, *seed);
+            damaged.map_err(FleetError::io(format!(
+                "cannot damage the shards of peer {victim}"
+            )))?;
+            self.cluster
+                .until(&format!("peer {victim} to re-read its shards"), || {
+                    self.cluster.client(*victim)?.scrub(true).ok()
+                })?;
+            Ok(())
+        })?;
+        self.audit.wait_safe()?;
+        self.note(Fault::Corrupt, |tally| tally.survived += chosen.len() as u64);
+        Ok(())
+    }
+
+    /// Newcomers come while there are not more than one too many.
+    fn add(&self) -> Result<(), FleetError> {
+        if self.cluster.members().len() > self.peers {
+            return Ok(());
+        }
+        self.note(Fault::Add, |tally| tally.injected += 1);
+        self.cluster.enter(1)?;
+        self.note(Fault::Add, |tally| tally.survived += 1);
+        Ok(())
+    }
+
+    /// One leaves while another is killed.
+    fn drain(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
+        if self.cluster.members().len() <= self.tolerance.needed().min(self.peers) {
+            return Ok(());
+        }
+        self.audit.wait_safe()?;
+        let victims = self.victims(2, rng);
+        let [leaver, killed] = victims.as_slice() else {
+            return Ok(());
+        };
+        self.note(Fault::Drain, |tally| tally.injected += 1);
+        together(&[true, false], |leaves| {
+            if *leaves {
+                return self.leave(*leaver);
+            }
+            self.blip(*killed, Fault::Kill, Duration::from_millis(500))
+        })?;
+        self.audit.wait_safe()?;
+        self.note(Fault::Drain, |tally| tally.survived += 1);
+        Ok(())
+    }
+
+    fn leave(&self, leaver: usize) -> Result<(), FleetError> {
+        let what = format!("peer {leaver} to hand over");
+        let begin = || {
+            let begun = self
+                .cluster
+                .until(&what, || match self.cluster.client(leaver)?.leave(false) {
+                    Err(error) if error.retry() || error.exit_code() == exit::REFUSED => None,
+                    outcome => Some(outcome),
+                })?;
+            begun.map_err(FleetError::request(format!("waiting for {what}")))
+        };
+        begin()?;
+        let deadline = Instant::now() + LIMIT;
+        while let Some(client) = self.cluster.client(leaver) {
+            match client.leaving().map(|reply| reply.body.state) {
+                Ok(Departure::Left) | Err(_) => break,
+                // Somebody was missing for too long: once more.
+                Ok(Departure::Stuck | Departure::Stays) => drop(begin()?),
+                Ok(Departure::Draining) => {}
+            }
+            if Instant::now() > deadline {
+                return Err(FleetError::Late { what, waited: LIMIT });
+            }
+            thread::sleep(POLL);
+        }
+        self.cluster.departed(leaver)?;
+        self.audit.inherit(leaver)
+    }
+
+    fn note(&self, fault: Fault, change: impl FnOnce(&mut Tally)) {
+        let mut tallies = self.tallies.lock();
+        change(tallies.entry(fault).or_default());
+    }
+
+    /// What happened so far.
+    pub(super) fn tallies(&self) -> BTreeMap<Fault, Tally> {
+        self.tallies.lock().clone()
+    }
+}
+
+/// Does `work` with all items at the same time; the first failure, when all are through.
+fn together<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<(), FleetError> + Sync,
+) -> Result<(), FleetError> {
+    each(items, items.len(), |_, item| work(item)).map(drop)
+}

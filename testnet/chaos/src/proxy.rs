@@ -1,0 +1,314 @@
+//! Where bad networks come from: every daemon announces a proxy in this process instead of itself, so each
+//! connection others open to it can be cut, slowed, stalled or garbled while it lasts.
+//!
+//! What a daemon dials itself runs through the proxies of those it dials: a victim is cut off in one
+//! direction, which is the harder case. One thread serves all proxies; nothing here is remembered.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{oneshot, watch};
+
+const CHUNK: usize = 64 << 10;
+/// What a slow network adds to each chunk: 20 ms in one direction, at most 3.3 MB/s.
+const DELAY: Duration = Duration::from_millis(20);
+/// A garbled network flips one bit in one of so many chunks, so that something gets through before.
+const FLIP_EVERY: u32 = 16;
+
+/// The state of the network in front of a daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum NetworkFault {
+    /// Bytes pass as they come.
+    #[default]
+    Clear,
+    /// They pass late.
+    Slow,
+    /// Nothing passes and nothing ends.
+    Stalled,
+    /// Connections end, new ones at once.
+    Cut,
+    /// Bits flip.
+    Garbled,
+}
+
+/// What passed through all proxies.
+#[derive(Debug, Default)]
+struct Counters {
+    bytes: AtomicU64,
+    flipped: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// What the proxies did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Passed {
+    /// Bytes carried between daemons.
+    pub bytes: u64,
+    /// Bits flipped in them.
+    pub flipped_bits: u64,
+    /// Connections cut, or refused while cut.
+    pub cut_connections: u64,
+}
+
+/// The proxies of a network; they end with this.
+#[derive(Debug)]
+pub(super) struct Proxies {
+    runtime: Handle,
+    counters: Arc<Counters>,
+    _over: oneshot::Sender<()>,
+}
+
+/// The proxy of one daemon.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    port: u16,
+    network_fault: watch::Sender<NetworkFault>,
+}
+
+impl Proxies {
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let (over, ends) = oneshot::channel::<()>();
+        let handle = runtime.handle().clone();
+        // Ends with the sender, whichever way.
+        let serve = move || drop(runtime.block_on(ends));
+        thread::Builder::new().name("proxies".to_owned()).spawn(serve)?;
+        Ok(Self {
+            runtime: handle,
+            counters: Arc::default(),
+            _over: over,
+        })
+    }
+
+    /// Opens a proxy on any free port in front of a port of this machine, where nobody needs to listen yet.
+    pub(super) fn open(&self, target: u16) -> io::Result<Proxy> {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        listener.set_nonblocking(true)?;
+        let (network_fault, now) = watch::channel(NetworkFault::Clear);
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target));
+        self.runtime
+            .spawn(serve(listener, target, now, Arc::clone(&self.counters)));
+        Ok(Proxy { port, network_fault })
+    }
+
+    /// What passed so far.
+    pub(super) fn passed(&self) -> Passed {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Passed {
+            bytes: count(&self.counters.bytes),
+            flipped_bits: count(&self.counters.flipped),
+            cut_connections: count(&self.counters.ended),
+        }
+    }
+}
+
+impl Proxy {
+    /// Where it listens, on 127.0.0.1.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn set(&self, network_fault: NetworkFault) {
+        self.network_fault.send_replace(network_fault);
+    }
+}
+
+async fn serve(
+    listener: std::net::TcpListener,
+    target: SocketAddr,
+    network_fault: watch::Receiver<NetworkFault>,
+    counters: Arc<Counters>,
+) {
+    let Ok(listener) = TcpListener::from_std(listener) else {
+        return;
+    };
+    // An error of `accept` is that of one connection, or of too many: both pass.
+    while network_fault.has_changed().is_ok() {
+        let Ok((near, _)) = listener.accept().await else {
+            tokio::time::sleep(DELAY).await;
+            continue;
+        };
+        if *network_fault.borrow() == NetworkFault::Cut {
+            counters.ended.fetch_add(1, Ordering::Relaxed);
+        } else {
+            tokio::spawn(connect(
+                near,
+                target,
+                network_fault.clone(),
+                Arc::clone(&counters),
+            ));
+        }
+    }
+}
+
+async fn connect(
+    near: TcpStream,
+    target: SocketAddr,
+    mut network_fault: watch::Receiver<NetworkFault>,
+    counters: Arc<Counters>,
+) {
+    let Ok(far) = TcpStream::connect(target).await else {
+        return;
+    };
+    for stream in [&near, &far] {
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+    }
+    let (near_in, near_out) = near.into_split();
+    let (far_in, far_out) = far.into_split();
+    let mut other = network_fault.clone();
+    // When one direction is cut, both are.
+    tokio::select! {
+        () = carry(near_in, far_out, &mut network_fault, &counters, 0) => (),
+        // Not in step with the other direction, or an echo would undo it.
+        () = carry(far_in, near_out, &mut other, &counters, FLIP_EVERY / 2) => (),
+    }
+    if *network_fault.borrow() == NetworkFault::Cut {
+        counters.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Carries bytes until the connection or the network ends; `chunks` is the number of the first one.
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    network_fault: &mut watch::Receiver<NetworkFault>,
+    counters: &Counters,
+    mut chunks: u32,
+) {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let count = tokio::select! {
+            read = from.read(&mut buffer) => match read {
+                Ok(count) if count > 0 => count,
+                Ok(_) | Err(_) => return,
+            },
+            changed = network_fault.changed() => match changed {
+                Ok(()) if *network_fault.borrow() != NetworkFault::Cut => continue,
+                Ok(()) | Err(_) => return,
+            },
+        };
+        let chunk = buffer.get_mut(..count).unwrap_or_default();
+        let now = *network_fault.borrow_and_update();
+        match now {
+            NetworkFault::Clear => {}
+            NetworkFault::Slow => tokio::time::sleep(DELAY).await,
+            NetworkFault::Stalled => {
+                if network_fault
+                    .wait_for(|now| *now != NetworkFault::Stalled)
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+            NetworkFault::Cut => return,
+            NetworkFault::Garbled => {
+                chunks = chunks.wrapping_add(1);
+                if let Some(byte) = chunk.last_mut().filter(|_| chunks.is_multiple_of(FLIP_EVERY)) {
+                    *byte ^= 1;
+                    counters.flipped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        if to.write_all(chunk).await.is_err() {
+            return;
+        }
+        counters.bytes.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_mins(1);
+
+    /// An echo on the far side; the near side of a connection through the proxy.
+    fn echo() -> (Proxies, Proxy) {
+        let far = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = far.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for stream in far.incoming() {
+                let mut stream = stream.unwrap();
+                thread::spawn(move || {
+                    let mut buffer = [0; 1024];
+                    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                        if stream.write_all(&buffer[..count]).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        let proxies = Proxies::start().unwrap();
+        let proxy = proxies.open(port).unwrap();
+        (proxies, proxy)
+    }
+
+    fn near(proxy: &Proxy) -> TcpStream {
+        let near = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port())).unwrap();
+        near.set_read_timeout(Some(PATIENCE)).unwrap();
+        near
+    }
+
+    fn exchange(near: &mut TcpStream) -> io::Result<bool> {
+        near.write_all(b"hello")?;
+        let mut back = [0; 5];
+        near.read_exact(&mut back)?;
+        Ok(&back == b"hello")
+    }
+
+    #[test]
+    fn cut_link_ends_old_and_new_connections() {
+        let (_proxies, proxy) = echo();
+        let mut before = near(&proxy);
+        assert!(exchange(&mut before).unwrap());
+        proxy.set(NetworkFault::Cut);
+        assert!(exchange(&mut before).is_err() || exchange(&mut before).is_err());
+        assert!(exchange(&mut near(&proxy)).is_err());
+        proxy.set(NetworkFault::Clear);
+        assert!(exchange(&mut near(&proxy)).unwrap());
+    }
+
+    #[test]
+    fn bytes_on_a_stalled_link_arrive_when_it_clears() {
+        let (_proxies, proxy) = echo();
+        let mut stream = near(&proxy);
+        assert!(exchange(&mut stream).unwrap());
+        proxy.set(NetworkFault::Stalled);
+        stream.write_all(b"late").unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut back = [0; 4];
+        assert!(stream.read_exact(&mut back).is_err());
+        proxy.set(NetworkFault::Clear);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"late");
+    }
+
+    #[test]
+    fn bytes_on_a_garbled_link_differ_now_and_then() {
+        let (_proxies, proxy) = echo();
+        let mut stream = near(&proxy);
+        proxy.set(NetworkFault::Garbled);
+        let right = (0..200).filter(|_| exchange(&mut stream).unwrap()).count();
+        assert!((100..200).contains(&right), "{right} of 200 were right");
+        proxy.set(NetworkFault::Slow);
+        assert!(exchange(&mut stream).unwrap());
+    }
+}

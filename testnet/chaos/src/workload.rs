@@ -1,0 +1,231 @@
+//! The clients: they put, read, delete and check all the time, through any daemon that answers, and believe
+//! nothing but acknowledgements.
+
+use parking_lot::{Mutex, MutexGuard};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use mutualstore_client::{Client, ClientError, PutOptions};
+use mutualstore_contract::exit;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use super::cluster::Cluster;
+use super::journal::{AckedFile, Fate, PutJournal};
+use super::tolerance::Tolerance;
+use mutualstore_fleet::stream;
+
+/// What one client keeps between two operations, so that the faults get their share of the processor.
+const PAUSE: Duration = Duration::from_millis(15);
+/// Where shards go.
+const PLACEMENTS: [&str; 4] = ["successors", "random", "copysets", "buddies"];
+/// Files that are kept; above it deletions outweigh puts.
+const KEPT: usize = 120;
+/// What was deleted may be read from a cache for 5 s.
+const REMEMBERED: Duration = Duration::from_secs(10);
+
+/// How often an operation was tried, and how it went.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Count {
+    /// Times it did what it should.
+    pub done: u64,
+    /// Times it was refused or broken off.
+    pub failed: u64,
+}
+
+/// What the clients did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Operations {
+    /// Files put; done means acknowledged.
+    pub puts: Count,
+    /// Of these, those acknowledged with fewer shards than the code has, with a warning.
+    pub puts_with_warning: u64,
+    /// Bytes of the files put.
+    pub put_bytes: u64,
+    /// Files read and compared with what was put.
+    pub gets: Count,
+    /// Files deleted.
+    pub deletes: Count,
+    /// Attempts to read what was deleted; done means not found.
+    pub checks: Count,
+    /// What must never happen.
+    pub violations: Vec<String>,
+}
+
+/// What all clients share.
+#[derive(Debug)]
+pub(super) struct Workload<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) journal: &'a PutJournal,
+    pub(super) tolerance: &'a Tolerance,
+    pub(super) over: AtomicBool,
+    operations: Mutex<Operations>,
+}
+
+impl<'a> Workload<'a> {
+    pub(super) fn new(cluster: &'a Cluster, journal: &'a PutJournal, tolerance: &'a Tolerance) -> Self {
+        Self {
+            cluster,
+            journal,
+            tolerance,
+            over: AtomicBool::new(false),
+            operations: Mutex::default(),
+        }
+    }
+
+    /// One client; ends when the workload is over.
+    pub(super) fn run(&self, seed: u64) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        while !self.over.load(Ordering::Acquire) {
+            let stored = self.journal.count(|file| file.fate == Fate::Stored);
+            match rng.random_range(0..100) {
+                0..40 if stored < KEPT => self.put(&mut rng),
+                0..20 | 40..48 => self.delete(&mut rng),
+                48..56 => self.check_deleted(&mut rng),
+                _ => self.get(&mut rng),
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    pub(super) fn operations(&self) -> Operations {
+        self.lock().clone()
+    }
+
+    pub(super) fn violation(&self, what: String) {
+        self.lock().violations.push(what);
+    }
+
+    fn put(&self, rng: &mut ChaCha8Rng) {
+        let Some((owner, client)) = self.cluster.serving().choose(rng).cloned() else {
+            return;
+        };
+        let (noise, size) = (rng.random(), size(rng));
+        let options = PutOptions {
+            code: self.tolerance.codes.choose(rng).map(|code| (*code).to_owned()),
+            placement: PLACEMENTS.choose(rng).map(|policy| (*policy).to_owned()),
+            ..PutOptions::default()
+        };
+        let outcome = stream::put(&client, noise, size, &options);
+        let mut operations = self.lock();
+        let Ok(report) = outcome else {
+            operations.puts.failed += 1;
+            return;
+        };
+        operations.puts.done += 1;
+        operations.put_bytes += size;
+        operations.puts_with_warning += u64::from(report.warning.is_some());
+        drop(operations);
+        self.journal.acknowledged(AckedFile {
+            noise,
+            size,
+            link: report.link,
+            fate: Fate::Stored,
+            owner,
+        });
+    }
+
+    fn get(&self, rng: &mut ChaCha8Rng) {
+        let Some(file) = self.journal.any(rng, |file| file.fate == Fate::Stored) else {
+            return;
+        };
+        let Some((number, client)) = self.cluster.serving().choose(rng).cloned() else {
+            return;
+        };
+        match read(&client, &file) {
+            Ok(()) => self.lock().gets.done += 1,
+            Err(error) => self.failed(number, &file, &error, |operations| &mut operations.gets),
+        }
+    }
+
+    /// Counts a read that failed for want of an answer; wrong bytes are a violation.
+    fn failed(
+        &self,
+        number: usize,
+        file: &AckedFile,
+        error: &ClientError,
+        count: fn(&mut Operations) -> &mut Count,
+    ) {
+        if is_wrong(error) {
+            let noise = file.noise;
+            self.violation(format!(
+                "peer {number} served wrong bytes of file {noise}: {error}"
+            ));
+        } else {
+            count(&mut self.lock()).failed += 1;
+        }
+    }
+
+    fn delete(&self, rng: &mut ChaCha8Rng) {
+        let serving: BTreeSet<usize> = self.cluster.serving().iter().map(|(number, _)| *number).collect();
+        let unwanted =
+            |file: &AckedFile| !matches!(file.fate, Fate::Deleted(_)) && serving.contains(&file.owner);
+        if let Some(file) = self.journal.any(rng, unwanted) {
+            let done = self.remove(&file).is_ok();
+            let mut operations = self.lock();
+            operations.deletes.done += u64::from(done);
+            operations.deletes.failed += u64::from(!done);
+        }
+    }
+
+    /// Deletes a file through its owner.
+    pub(super) fn remove(&self, file: &AckedFile) -> Result<(), String> {
+        let client = self.cluster.client(file.owner).ok_or("its daemon is down")?;
+        self.journal.deleting(file);
+        match client.delete(&file.link) {
+            // An earlier attempt got through without an answer.
+            Err(error) if error.exit_code() != exit::NOT_FOUND || file.fate != Fate::Deleting => {
+                return Err(error.to_string());
+            }
+            Ok(_) | Err(_) => self.journal.deleted(file),
+        }
+        Ok(())
+    }
+
+    fn check_deleted(&self, rng: &mut ChaCha8Rng) {
+        let long_gone =
+            |file: &AckedFile| matches!(file.fate, Fate::Deleted(at) if at.elapsed() > REMEMBERED);
+        let Some(file) = self.journal.any(rng, long_gone) else {
+            return;
+        };
+        let Some((number, client)) = self.cluster.serving().choose(rng).cloned() else {
+            return;
+        };
+        match read(&client, &file) {
+            Ok(()) => self.violation(format!(
+                "peer {number} served file {}, which was deleted",
+                file.noise
+            )),
+            Err(error) if error.exit_code() == exit::NOT_FOUND => self.lock().checks.done += 1,
+            Err(error) => self.failed(number, &file, &error, |operations| &mut operations.checks),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Operations> {
+        self.operations.lock()
+    }
+}
+
+/// From nothing to a few blocks; half of them small enough to lie in their manifests.
+fn size(rng: &mut ChaCha8Rng) -> u64 {
+    let most = match rng.random_range(0..10) {
+        0..5 => 16 << 10,
+        5..9 => 512 << 10,
+        _ => 9 << 20,
+    };
+    rng.random_range(0..=most)
+}
+
+/// Reads a file and compares it with what was put.
+pub(super) fn read(client: &Client, file: &AckedFile) -> Result<(), ClientError> {
+    stream::get(client, &file.link, file.noise, file.size)
+}
+
+/// Whether a read failed because of what was read.
+pub(super) fn is_wrong(error: &ClientError) -> bool {
+    matches!(error, ClientError::Output(_))
+}

@@ -1,0 +1,324 @@
+//! What theory lets expect of loss: how much of what is stored is lost when s of N peers die at once, every
+//! set of s being equally likely.
+//!
+//! A fragment has n shards on n distinct peers and is lost when more than m = n - k of them are dead. Of one
+//! fragment, wherever it lies, that is the tail of a hypergeometric distribution, h; for copies h = C(s,k) /
+//! C(N,k), k being their number. A file is lost with any of its F fragments. How often depends on how the
+//! fragments' holders overlap, and with whom those of other files share theirs:
+//!
+//! * *random*: holders are drawn anew for each fragment, so 1 - (1 - h)^F, and of M files any with 1 - (1 -
+//!   h)^(F M). Given who is dead fragments are lost independently, each with h: the average over patterns
+//!   changes nothing.
+//! * *min copysets* (Cidon et al. 2013 §6): disjoint runs. With the whole file in one run all its fragments
+//!   have the same holders: h. With a run per fragment: the mean over the runs that are dead together of 1 -
+//!   (1 - share of them)^F.
+//! * *buddies*: a file picks a group of g, each fragment n of its members: the mean over the number d of dead
+//!   in the group of 1 - (1 - h(g, d))^F.
+//! * *successors*: n peers in a row on a ring of virtual nodes; counted on drawn rings ([`Ring`]), there is
+//!   no closed form.
+//!
+//! Whether *any* of M files is lost is where policies differ most: it costs nothing to have many files in the
+//! same few sets of peers. It is computed exactly by going from group to group ([`groups`]).
+//!
+//! Files are no independent trials: one pattern of dead peers hits many files or none. So the interval that a
+//! measured mean must lie in ([`Model::interval`]) is found by drawing placements and patterns from the model
+//! itself.
+
+mod binomial;
+mod groups;
+mod ring;
+
+use std::sync::OnceLock;
+
+use mutualstore_erasure::Code;
+use rand::seq::{IndexedRandom, index};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use self::binomial::{at_least_one, tail};
+use self::groups::Groups;
+use super::findings::{mean, real};
+use super::patterns::Patterns;
+use super::shard_map::{MAX_PEERS, PeerSet, peer_set};
+
+pub use self::groups::partition;
+pub(super) use self::ring::point;
+pub use self::ring::{HolderSets, Ring};
+
+/// Drawn placements behind an interval.
+const DRAWS: u32 = 400;
+/// Patterns of one draw, at most: beyond, what is left of their chance is far below that of placement.
+const DRAWN_PATTERNS: u64 = 400;
+/// Patterns on each drawn ring.
+const RING_PATTERNS: u64 = 2000;
+
+/// What stays in one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// A whole file.
+    File,
+    /// Each fragment for itself.
+    Fragment,
+}
+
+/// Where fragments go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Anywhere.
+    Random,
+    /// Into runs of n.
+    Copysets(Scope),
+    /// Into groups of so many.
+    Buddies(usize, Scope),
+    /// To the peers that follow on a ring with so many virtual nodes each.
+    Successors(usize),
+}
+
+/// What cannot be computed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModelError {
+    /// Sets of peers have an end.
+    #[error("{peers} peers are too many for this model, which knows {}", MAX_PEERS)]
+    TooManyPeers {
+        /// How many.
+        peers: usize,
+    },
+    /// A fragment needs more peers than there are, or a group has.
+    #[error("{shards} shards need as many peers; there are {peers}")]
+    TooFewPeers {
+        /// Shards of a fragment.
+        shards: usize,
+        /// Peers of the network, or of a group.
+        peers: usize,
+    },
+    /// A run is too long to count all ways in which its peers can die.
+    #[error("a run of {size} peers is too long to be counted")]
+    LongRun {
+        /// Its peers.
+        size: usize,
+    },
+    /// A stripe on other than n distinct peers.
+    #[error("{holders:?} are not {shards} distinct peers")]
+    Holders {
+        /// How many it should be.
+        shards: usize,
+        /// Who they are.
+        holders: Vec<usize>,
+    },
+    /// Nobody holds anything.
+    #[error("a ring without peers holds nothing")]
+    EmptyRing,
+}
+
+/// A network, and what is stored in it.
+#[derive(Clone, Debug)]
+pub struct Model {
+    peers: usize,
+    code: Code,
+    scheme: Scheme,
+    fragments: usize,
+    groups: Option<Groups>,
+    /// Of `successors`, drawn when they are first asked for.
+    rings: OnceLock<Vec<HolderSets>>,
+}
+
+impl Model {
+    /// Files of `fragments` each, of this code and placed like this on `peers`.
+    pub fn new(peers: usize, code: Code, scheme: Scheme, fragments: usize) -> Result<Self, ModelError> {
+        if peers > MAX_PEERS {
+            return Err(ModelError::TooManyPeers { peers });
+        }
+        let shards = usize::from(code.n());
+        let too_few = |peers| Err(ModelError::TooFewPeers { shards, peers });
+        if shards > peers {
+            return too_few(peers);
+        }
+        let groups = match scheme {
+            Scheme::Successors(0) => return Err(ModelError::EmptyRing),
+            Scheme::Random | Scheme::Successors(_) => None,
+            Scheme::Copysets(_) => {
+                let groups = Groups::of_runs(peers, code);
+                Some(groups.map_err(|size| ModelError::LongRun { size })?)
+            }
+            Scheme::Buddies(group, _) if group < shards => return too_few(group),
+            Scheme::Buddies(group, _) => Some(Groups::of_members(peers, group, code)),
+        };
+        Ok(Self {
+            peers,
+            code,
+            scheme,
+            fragments,
+            groups,
+            rings: OnceLock::new(),
+        })
+    }
+
+    /// Sizes of the groups; none without groups.
+    pub fn group_sizes(&self) -> Option<&[usize]> {
+        self.groups.as_ref().map(Groups::sizes)
+    }
+
+    /// Chance that a fragment is lost: h.
+    pub fn fragment_lost(&self, killed: usize) -> f64 {
+        tail(
+            self.peers,
+            usize::from(self.code.n()),
+            killed,
+            usize::from(self.code.m()),
+        )
+    }
+
+    /// Chance that a file is lost, and so the expected part of all files.
+    pub fn file_lost(&self, killed: usize) -> f64 {
+        self.any_lost(1, killed)
+    }
+
+    /// Chance that any of so many files is lost.
+    pub fn any_lost(&self, files: usize, killed: usize) -> f64 {
+        let chance = match (&self.groups, self.scheme) {
+            (None, Scheme::Successors(virtual_nodes)) => self.on_rings(virtual_nodes, files, killed),
+            (None, _) => at_least_one(self.fragment_lost(killed), self.fragments * files),
+            // One holder set for the whole file.
+            (Some(groups), Scheme::Copysets(Scope::File)) => {
+                1.0 - groups.none_lost(files, killed, |lost| 1.0 - lost)
+            }
+            (Some(groups), Scheme::Buddies(_, Scope::File)) => {
+                let fragments = i32::try_from(self.fragments).unwrap_or(i32::MAX);
+                1.0 - groups.none_lost(files, killed, |lost| (1.0 - lost).powi(fragments))
+            }
+            (Some(groups), _) => 1.0 - groups.none_lost(files * self.fragments, killed, |lost| 1.0 - lost),
+        };
+        // Sums of small parts end beside 0 and 1; and no negative zero.
+        chance.clamp(0.0, 1.0) + 0.0
+    }
+
+    /// Different sets of holders that a ring makes, the mean over drawn ones; none where there is no ring.
+    pub fn copysets(&self) -> Option<f64> {
+        let Scheme::Successors(virtual_nodes) = self.scheme else {
+            return None;
+        };
+        let counts: Vec<f64> = self
+            .rings(virtual_nodes)
+            .iter()
+            .map(|sets| real(sets.distinct()))
+            .collect();
+        mean(&counts)
+    }
+
+    /// Of the drawn rings.
+    fn rings(&self, virtual_nodes: usize) -> &[HolderSets] {
+        self.rings.get_or_init(|| {
+            let rings = ring::drawn(self.peers, virtual_nodes);
+            let sets = rings
+                .iter()
+                .map(|ring| ring.holder_sets(usize::from(self.code.n())));
+            sets.filter_map(Result::ok).collect()
+        })
+    }
+
+    /// The mean over drawn rings and patterns.
+    fn on_rings(&self, virtual_nodes: usize, files: usize, killed: usize) -> f64 {
+        let (mut sum, mut count) = (0.0, 0.0);
+        for (sets, seed) in self.rings(virtual_nodes).iter().zip(0..) {
+            let patterns = Patterns::choose(self.peers, killed, RING_PATTERNS, seed);
+            patterns.for_each(|dead| {
+                let lost = sets.lost(dead, usize::from(self.code.m()));
+                sum += at_least_one(lost.min(1.0), self.fragments * files);
+                count += 1.0;
+            });
+        }
+        sum / f64::max(count, 1.0)
+    }
+
+    /// The fewest dead that can lose something.
+    pub fn first_loss(&self) -> usize {
+        usize::from(self.code.m()) + 1
+    }
+
+    /// The fewest dead that must lose something, if everything that can be stored is.
+    pub fn certain_loss(&self) -> usize {
+        match &self.groups {
+            Some(groups) => (groups.harmless() + 1).min(self.peers),
+            // Whoever is dead, some fragment lies just there.
+            None => self.first_loss(),
+        }
+    }
+
+    /// Where the mean part of `files` lost over `patterns` patterns lies in 95 of 100 networks; no patterns:
+    /// all there are.
+    pub fn interval(&self, files: usize, killed: usize, patterns: Option<u64>, seed: u64) -> (f64, f64) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let limit = patterns.unwrap_or(DRAWN_PATTERNS).min(DRAWN_PATTERNS);
+        let mut means: Vec<f64> = (0..DRAWS)
+            .map(|draw| {
+                let stored = self.draw_files(files, &mut rng);
+                let patterns = match patterns {
+                    None => Patterns::choose(self.peers, killed, limit, seed.wrapping_add(u64::from(draw))),
+                    Some(_) => {
+                        Patterns::sample(self.peers, killed, limit, seed.wrapping_add(u64::from(draw)))
+                    }
+                };
+                self.mean_lost(&stored, &patterns)
+            })
+            .collect();
+        means.sort_by(f64::total_cmp);
+        let at = |part: usize| means.get(part * (means.len() - 1) / 1000).copied().unwrap_or(0.0);
+        (at(25), at(975))
+    }
+
+    fn mean_lost(&self, stored: &[Vec<PeerSet>], patterns: &Patterns) -> f64 {
+        let tolerated = usize::from(self.code.m());
+        let mut lost = 0usize;
+        patterns.for_each(|dead| {
+            let is_lost = |file: &&Vec<PeerSet>| {
+                file.iter()
+                    .any(|holders| holders.intersection_count(dead) > tolerated)
+            };
+            lost += stored.iter().filter(is_lost).count();
+        });
+        real(lost) / (real(stored.len()) * real(patterns.len())).max(1.0)
+    }
+
+    /// Holders of the fragments of so many files; fragments with the same holders once.
+    fn draw_files(&self, files: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<PeerSet>> {
+        let sets = match self.scheme {
+            Scheme::Successors(virtual_nodes) => self.rings(virtual_nodes).choose(rng),
+            Scheme::Random | Scheme::Copysets(_) | Scheme::Buddies(..) => None,
+        };
+        (0..files).map(|_| self.draw_file(sets, rng)).collect()
+    }
+
+    fn draw_file(&self, sets: Option<&HolderSets>, rng: &mut ChaCha8Rng) -> Vec<PeerSet> {
+        let (peers, shards) = (self.peers, usize::from(self.code.n()));
+        let primary = rng.random_range(0..peers);
+        let group = |peer| self.groups.as_ref().map_or((0, peers), |groups| groups.of(peer));
+        let run = |primary: usize| {
+            let (first, size) = group(primary);
+            peer_set((0..shards).map(|step| first + (primary - first + step) % size))
+        };
+        let some = |primary: usize, rng: &mut ChaCha8Rng| {
+            let (first, size) = group(primary);
+            peer_set(
+                index::sample(rng, size, shards)
+                    .into_iter()
+                    .map(|member| first + member),
+            )
+        };
+        let mut each =
+            |one: &mut dyn FnMut(&mut ChaCha8Rng) -> PeerSet| (0..self.fragments).map(|_| one(rng)).collect();
+        match self.scheme {
+            Scheme::Random => each(&mut |rng| some(0, rng)),
+            Scheme::Copysets(Scope::File) => vec![run(primary)],
+            Scheme::Copysets(Scope::Fragment) => each(&mut |rng| run(rng.random_range(0..peers))),
+            Scheme::Buddies(_, Scope::File) => each(&mut |rng| some(primary, rng)),
+            Scheme::Buddies(_, Scope::Fragment) => each(&mut |rng| {
+                let primary = rng.random_range(0..peers);
+                some(primary, rng)
+            }),
+            Scheme::Successors(_) => each(&mut |rng| sets.map_or(PeerSet::default(), |sets| sets.draw(rng))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

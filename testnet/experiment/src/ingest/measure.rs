@@ -1,0 +1,112 @@
+//! One cell of `ingest`.
+
+use std::time::Instant;
+
+use mutualstore_client::{Client, PutOptions};
+
+use super::{Cell, Ingest, Reading};
+use crate::{ExperimentError, Network, Stage};
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net;
+use mutualstore_fleet::scratch::Scratch;
+use mutualstore_fleet::stream::{get, put};
+
+const LEAST_CAPACITY: u64 = 1 << 30;
+
+pub(super) fn cell(ingest: &Ingest, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
+    let seed = stage.seed(cell, "files");
+    let largest = ingest.sizes_bytes.iter().max().copied().unwrap_or(0);
+    let mut flags = vec!["--repair".to_owned(), "off".to_owned()];
+    if let Some(bits) = cell.rate_bits {
+        flags.extend(["--link-rate".to_owned(), format!("{bits}bit")]);
+    }
+    let scratch = stage.network(&Network {
+        peers: cell.peers,
+        // A peer holds at most one copy of the one file that is there, and of some that are being deleted.
+        capacities: Capacities::same((4 * largest).max(LEAST_CAPACITY)),
+        flags,
+    })?;
+    let repetition = |number: usize| file(ingest, cell, scratch, number, seed.wrapping_add(number as u64));
+    (0..cell.repetitions).map(repetition).collect()
+}
+
+/// Two different peers.
+fn writer_and_reader(peers: &[usize], seed: u64) -> Option<(usize, usize)> {
+    match net::pick(peers, 2, seed).as_slice() {
+        // Drawn ones come ascending.
+        [low, high] if seed.is_multiple_of(2) => Some((*low, *high)),
+        [low, high] => Some((*high, *low)),
+        _ => None,
+    }
+}
+
+/// Stores a file, reads it back, deletes it.
+fn file(
+    ingest: &Ingest,
+    cell: &Cell,
+    scratch: &Scratch,
+    repetition: usize,
+    seed: u64,
+) -> Result<Reading, ExperimentError> {
+    let Some((writer, reader)) = writer_and_reader(&scratch.alive(), seed) else {
+        return Err(ExperimentError::Usage("two peers are needed".to_owned()));
+    };
+    let options = PutOptions {
+        code: Some(ingest.code()),
+        placement: Some(cell.placement.clone()),
+        ..PutOptions::default()
+    };
+    let (to, from) = (scratch.client(writer)?, scratch.client(reader)?);
+    let before = counted(&to, "shards_stored_bytes_total")?;
+    let begun = Instant::now();
+    let stored = put(&to, seed, cell.file_bytes, &options);
+    let report = stored.map_err(ExperimentError::client("put"))?;
+    let ingested = begun.elapsed();
+    let kept = counted(&to, "shards_stored_bytes_total")?.saturating_sub(before);
+    let before = counted(&from, "shards_read_here_bytes_total")?;
+    let begun = Instant::now();
+    let got = get(&from, &report.link, seed, cell.file_bytes);
+    got.map_err(ExperimentError::client("get"))?;
+    let downloaded = begun.elapsed();
+    let own = counted(&from, "shards_read_here_bytes_total")?.saturating_sub(before);
+    let deleted = to.delete(&report.link);
+    deleted.map_err(ExperimentError::client("delete"))?;
+    Ok(Reading {
+        peers: cell.peers,
+        copies: ingest.copies,
+        placement: cell.placement.clone(),
+        file_bytes: cell.file_bytes,
+        rate_bits: cell.rate_bits,
+        repetition,
+        writer,
+        reader,
+        ingest_seconds: ingested.as_secs_f64(),
+        daemon_seconds: report.seconds,
+        download_seconds: downloaded.as_secs_f64(),
+        shards_stored: report.shards_stored,
+        shards_total: report.shards_total,
+        kept_bytes: kept,
+        own_bytes: own,
+    })
+}
+
+fn counted(client: &Client, name: &str) -> Result<u64, ExperimentError> {
+    let metrics = client.metrics().map_err(ExperimentError::client("metrics"))?;
+    metrics.get(name).map_err(ExperimentError::client("metrics"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_write_or_read_and_none_both() {
+        let peers = [0, 1, 2];
+        let pairs: std::collections::BTreeSet<_> = (0..200)
+            .filter_map(|seed| writer_and_reader(&peers, seed))
+            .collect();
+        assert_eq!(pairs.len(), 6, "{pairs:?}");
+        assert!(pairs.iter().all(|(writer, reader)| writer != reader));
+        assert_eq!(writer_and_reader(&[4], 0), None);
+    }
+}

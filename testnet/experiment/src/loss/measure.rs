@@ -1,0 +1,508 @@
+//! One cell of `loss`.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mutualstore_client::{Client, ClientError, PutOptions, RingQuery};
+use mutualstore_contract::exit;
+use mutualstore_contract::reply::{FileStat, Health, ShardState, StripeKind};
+use mutualstore_erasure::Policy;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use super::{Cell, Loss, Reading, rings};
+use crate::analysis::Model;
+use crate::findings::{distinct, mean, real};
+use crate::patterns::{self, Patterns};
+use crate::shard_map::{FileMap, Kind, ShardMap, StripeMap, peer_set};
+use crate::stage::metrics;
+use crate::{ExperimentError, Network, Stage};
+use mutualstore_fleet::capacities::Capacities;
+use mutualstore_fleet::net::{self, FleetError};
+use mutualstore_fleet::parallel::each;
+use mutualstore_fleet::scratch::Scratch;
+use mutualstore_fleet::stream::{get, put};
+
+/// Far more than the files of a cell take.
+const CAPACITY: u64 = 1 << 30;
+/// Files worked on at the same time.
+const CLIENTS: usize = 32;
+/// A survivor that says "try again" has found its feet by then.
+const PATIENCE: Duration = Duration::from_mins(2);
+const AGAIN: Duration = Duration::from_millis(250);
+/// Nothing is rebuilt while dead peers are counted, and nobody reads from memory what no disk holds any more:
+/// whoever read a file before keeps its manifest in a cache.
+const FLAGS: [&str; 4] = ["--repair", "off", "--cache", "0"];
+
+/// A file in the network.
+struct Stored {
+    /// Of its bytes.
+    seed: u64,
+    /// Through which peer.
+    writer: usize,
+    link: String,
+    /// Stripe ids in the order of its map.
+    stripes: Vec<String>,
+}
+
+/// A verdict on each file, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Verdicts {
+    fragments: Vec<bool>,
+    manifests: Vec<bool>,
+}
+
+impl Verdicts {
+    fn unreadable(&self) -> Vec<bool> {
+        let both = self.fragments.iter().zip(&self.manifests);
+        both.map(|(fragment, manifest)| *fragment || *manifest).collect()
+    }
+}
+
+pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
+    let seed = stage.seed(cell, "files and victims");
+    let network = Network {
+        peers: cell.peers,
+        capacities: Capacities::same(CAPACITY),
+        flags: FLAGS.map(str::to_owned).to_vec(),
+    };
+    let scratch = stage.network(&network)?;
+    let begun = Instant::now();
+    let mut stored = store(loss, cell, scratch, seed)?;
+    let put_seconds = begun.elapsed();
+    let map = look(scratch, &mut stored)?;
+    let begun = Instant::now();
+    let missing = read(loss, scratch, &stored)?;
+    let get_seconds = begun.elapsed();
+    if missing.contains(&true) {
+        return Err(unexpected("a file that was just stored cannot be read"));
+    }
+    let rows = Rows {
+        loss,
+        cell,
+        code: loss.code_of(&cell.scheme)?.to_string(),
+        copysets: map.copysets(),
+        file_sets: map.file_sets(),
+        model: loss.model(cell.peers, &cell.scheme)?,
+        seed,
+    };
+    let put_row = Reading {
+        ring_copysets: ring_copysets(loss, cell, scratch)?,
+        ..rows.timed("put", put_seconds)
+    };
+    let get_row = Reading {
+        resident_bytes: Some(scratch.resident_bytes()),
+        ..rows.timed("get", get_seconds)
+    };
+    let mut readings = vec![put_row, get_row];
+    let kills = distinct(loss.kills.iter().copied());
+    for dead in &kills {
+        for pattern in 0..loss.patterns {
+            let everybody: Vec<usize> = scratch.alive();
+            let seed = seed.wrapping_add((*dead * 1000 + pattern) as u64);
+            let victims = net::pick(&everybody, *dead, seed);
+            readings.extend(pattern_of(&rows, scratch, &stored, &map, (pattern, &victims))?);
+        }
+        readings.push(rows.summary(*dead, &readings));
+    }
+    let all_patterns = kills.iter().map(|dead| {
+        let begun = Instant::now();
+        let patterns = Patterns::choose(cell.peers, *dead, loss.sampled, seed);
+        let counted = patterns::count(&map, &patterns);
+        rows.counted(*dead, &patterns, &counted, begun.elapsed())
+    });
+    readings.extend(all_patterns);
+    each(&stored, CLIENTS, |_, file| {
+        let deleted = scratch.client(file.writer)?.delete(&file.link);
+        deleted.map_err(ExperimentError::client("delete")).map(drop)
+    })?;
+    let name = format!("{}-{}", cell.peers, cell.scheme);
+    stage.keep("loss", &format!("map-{name}"), &map)?;
+    Ok(readings)
+}
+
+/// How many sets of holders the ring makes for the code of this cell; none where something else chooses them.
+fn ring_copysets(loss: &Loss, cell: &Cell, scratch: &Scratch) -> Result<Option<usize>, ExperimentError> {
+    if cell.scheme.placement != Policy::Successors.to_string() {
+        return Ok(None);
+    }
+    let shards = usize::from(loss.code_of(&cell.scheme)?.n());
+    let query = RingQuery {
+        walk: true,
+        ..RingQuery::default()
+    };
+    let ring = scratch.client(0)?.ring(query);
+    let counted = ring.and_then(|ring| rings::of_living(&ring.body, shards));
+    counted.map(Some).map_err(ExperimentError::client("ring"))
+}
+
+fn unexpected(what: &str) -> ExperimentError {
+    ExperimentError::client("loss")(ClientError::Unexpected {
+        what: what.to_owned(),
+    })
+}
+
+/// Stores all files, each through the next peer.
+fn store(loss: &Loss, cell: &Cell, scratch: &Scratch, seed: u64) -> Result<Vec<Stored>, ExperimentError> {
+    let options = PutOptions {
+        code: Some(cell.scheme.code.clone().unwrap_or_else(|| loss.code.clone())),
+        placement: Some(cell.scheme.placement.clone()),
+        scope: cell.scheme.scope.clone(),
+        fragments: Some(loss.fragments),
+        ..PutOptions::default()
+    };
+    let alive = scratch.alive();
+    each(&vec![(); loss.files], CLIENTS, |file, ()| {
+        let writer = through(&alive, file);
+        let seed = seed.wrapping_add(file as u64);
+        let stored = put(&scratch.client(writer)?, seed, loss.file_bytes, &options);
+        Ok(Stored {
+            seed,
+            writer,
+            link: stored.map_err(ExperimentError::client("put"))?.link,
+            stripes: Vec::new(),
+        })
+    })
+}
+
+/// Asks where every shard is, when all are there.
+fn look(scratch: &Scratch, stored: &mut [Stored]) -> Result<ShardMap, ExperimentError> {
+    let numbers: BTreeMap<&str, usize> = scratch
+        .peers()
+        .iter()
+        .map(|p| (p.peer.as_str(), p.index))
+        .collect();
+    let mut files = Vec::with_capacity(stored.len());
+    for file in stored {
+        let stat = whole(&scratch.client(file.writer)?, &file.link)?;
+        file.stripes = stat.stripes.iter().map(|stripe| stripe.id.clone()).collect();
+        files.push(file_map(&stat, &numbers));
+    }
+    Ok(ShardMap {
+        peers: scratch.peers().len(),
+        files,
+    })
+}
+
+/// The stat of a file whose shards are all there: commits spread for a moment after the put.
+fn whole(client: &Client, link: &str) -> Result<FileStat, ExperimentError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let stat = client.stat(link).map_err(ExperimentError::client("stat"))?.body;
+        if stat.health == Health::Safe {
+            return Ok(stat);
+        }
+        if Instant::now() >= until {
+            let (what, waited) = ("a file to be whole".to_owned(), PATIENCE);
+            return Err(FleetError::Late { what, waited }.into());
+        }
+        thread::sleep(AGAIN);
+    }
+}
+
+fn file_map(stat: &FileStat, numbers: &BTreeMap<&str, usize>) -> FileMap {
+    let stripe = |stripe: &mutualstore_contract::reply::StripeStat| {
+        let mut holders: Vec<Vec<usize>> = Vec::new();
+        for shard in stripe.shards.iter().filter(|shard| shard.state == ShardState::Ok) {
+            let index = shard.index as usize;
+            holders.resize(holders.len().max(index + 1), Vec::new());
+            let holder = shard.peer.as_deref().and_then(|peer| numbers.get(peer));
+            if let (Some(holder), Some(of_index)) = (holder, holders.get_mut(index)) {
+                of_index.push(*holder);
+            }
+        }
+        StripeMap {
+            kind: if stripe.kind == StripeKind::Data {
+                Kind::Data
+            } else {
+                Kind::Manifest
+            },
+            needed: u8::try_from(stripe.needed).unwrap_or(u8::MAX),
+            holders,
+        }
+    };
+    FileMap {
+        stripes: stat.stripes.iter().map(stripe).collect(),
+    }
+}
+
+/// Kills, counts in three ways, and starts the dead again.
+fn pattern_of(
+    rows: &Rows<'_>,
+    scratch: &mut Scratch,
+    stored: &[Stored],
+    map: &ShardMap,
+    (pattern, victims): (usize, &[usize]),
+) -> Result<Vec<Reading>, ExperimentError> {
+    for victim in victims {
+        scratch.kill(*victim);
+    }
+    scratch.wait_whole()?;
+    let (unread, read_cost) = at_cost(scratch, || read(rows.loss, scratch, stored))?;
+    let (asked, asked_cost) = at_cost(scratch, || ask(scratch, stored, map))?;
+    let begun = Instant::now();
+    let dead = peer_set(victims.iter().copied());
+    let mapped = Verdicts {
+        fragments: map.files.iter().map(|file| file.loses_fragment(&dead)).collect(),
+        manifests: map.files.iter().map(|file| file.loses_manifest(&dead)).collect(),
+    };
+    let map_cost = Cost {
+        took: begun.elapsed(),
+        sent: None,
+    };
+    scratch.restart(victims)?;
+    scratch.wait_whole()?;
+    if unread != mapped.unreadable() || asked != mapped {
+        let counts = [&unread, &asked.unreadable(), &mapped.unreadable()];
+        let counts = counts.map(|files| files.iter().filter(|lost| **lost).count());
+        let [read, asked, map] = counts;
+        return Err(unexpected(&format!(
+            "with the peers {victims:?} dead {read} files cannot be read, {asked} are lost by inventories \
+             and {map} by the map: these must be the same files"
+        )));
+    }
+    let told = |verdicts: &Verdicts, method, cost| rows.killed(method, (pattern, victims), verdicts, cost);
+    let mut readings = vec![told(&mapped, "read", read_cost)];
+    for reading in &mut readings {
+        // What cannot be read is not known to lack one or the other.
+        (reading.files_lost, reading.manifests_lost, reading.any_lost) = (None, None, None);
+    }
+    readings.push(told(&asked, "asked", asked_cost));
+    readings.push(told(&mapped, "map", map_cost));
+    Ok(readings)
+}
+
+/// What it took to find out.
+#[derive(Clone, Copy)]
+struct Cost {
+    took: Duration,
+    /// Frames between peers, and their bytes, whatever else went on included.
+    sent: Option<(u64, u64)>,
+}
+
+fn at_cost<T>(
+    scratch: &Scratch,
+    work: impl FnOnce() -> Result<T, ExperimentError>,
+) -> Result<(T, Cost), ExperimentError> {
+    let before = sent(scratch)?;
+    let begun = Instant::now();
+    let outcome = work()?;
+    let took = begun.elapsed();
+    let after = sent(scratch)?;
+    let sent = Some((after.0.saturating_sub(before.0), after.1.saturating_sub(before.1)));
+    Ok((outcome, Cost { took, sent }))
+}
+
+/// Frames that the live daemons have sent to each other, and bytes.
+fn sent(scratch: &Scratch) -> Result<(u64, u64), ExperimentError> {
+    let mut sum = (0, 0);
+    for (_, counted) in metrics(scratch)? {
+        for class in ["rpc", "shard"] {
+            let get = |what: &str| {
+                let counted = counted.get(&format!("{class}_{what}"));
+                counted.map_err(ExperimentError::client("metrics"))
+            };
+            sum.0 += get("frames_sent_total")?;
+            sum.1 += get("sent_bytes_total")?;
+        }
+    }
+    Ok(sum)
+}
+
+/// Reads every file through survivors in turn. Which cannot be read; anything but loss is a failure.
+fn read(loss: &Loss, scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, ExperimentError> {
+    let alive = scratch.alive();
+    each(stored, CLIENTS, |number, file| {
+        let client = scratch.client(through(&alive, number))?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            return match get(&client, &file.link, file.seed, loss.file_bytes) {
+                Ok(_) => Ok(false),
+                Err(error) if [exit::NOT_FOUND, exit::UNRECOVERABLE].contains(&error.exit_code()) => Ok(true),
+                Err(error) if error.exit_code() == exit::REFUSED && Instant::now() < until => {
+                    thread::sleep(AGAIN);
+                    continue;
+                }
+                Err(error) => Err(ExperimentError::client("get")(error)),
+            };
+        }
+    })
+}
+
+/// Asks inventories and locators for every stripe by its id.
+fn ask(scratch: &Scratch, stored: &[Stored], map: &ShardMap) -> Result<Verdicts, ExperimentError> {
+    let alive = scratch.alive();
+    let verdicts = each(stored, CLIENTS, |number, file| {
+        let client = scratch.client(through(&alive, number))?;
+        let of_file = map.files.get(number);
+        let stripes = of_file.into_iter().flat_map(|file| &file.stripes);
+        let (mut fragment, mut manifest) = (false, false);
+        for (id, stripe) in file.stripes.iter().zip(stripes) {
+            let told = client.lookup(id).map_err(ExperimentError::client("lookup"))?.body;
+            let held = told.shards.iter().filter(|shard| shard.state == ShardState::Ok);
+            let mut indices: Vec<u32> = held.map(|shard| shard.index).collect();
+            indices.sort_unstable();
+            indices.dedup();
+            let lost = indices.len() < usize::from(stripe.needed);
+            match stripe.kind {
+                Kind::Data => fragment |= lost,
+                Kind::Manifest => manifest |= lost,
+            }
+        }
+        Ok::<_, ExperimentError>((fragment, manifest))
+    })?;
+    let (fragments, manifests) = verdicts.into_iter().unzip();
+    Ok(Verdicts { fragments, manifests })
+}
+
+/// The live peer whose turn it is for a file.
+fn through(alive: &[usize], file: usize) -> usize {
+    alive.get(file % alive.len().max(1)).copied().unwrap_or(0)
+}
+
+/// The 95 % confidence interval of a mean by Student's t; none of fewer than two values.
+fn confidence(values: &[f64]) -> Option<(f64, f64)> {
+    let mean = mean(values)?;
+    let count = real(values.len());
+    let freedom = count - 1.0;
+    let student = StudentsT::new(0.0, 1.0, freedom).ok()?;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / freedom;
+    let half = student.inverse_cdf(0.975) * (variance / count).sqrt();
+    Some((mean - half, mean + half))
+}
+
+/// What all rows of a cell have in common.
+struct Rows<'a> {
+    loss: &'a Loss,
+    cell: &'a Cell,
+    code: String,
+    copysets: usize,
+    file_sets: usize,
+    model: Model,
+    seed: u64,
+}
+
+fn count(files: &[bool]) -> f64 {
+    real(files.iter().filter(|lost| **lost).count())
+}
+
+impl Rows<'_> {
+    fn row(&self, method: &str, dead: usize, took: Duration) -> Reading {
+        Reading {
+            peers: self.cell.peers,
+            code: self.code.clone(),
+            placement: self.cell.scheme.placement.clone(),
+            scope: self.cell.scheme.scope.clone(),
+            files: self.loss.files,
+            fragments: self.loss.fragments,
+            method: method.to_owned(),
+            dead,
+            patterns: 1,
+            copysets: self.copysets,
+            file_sets: self.file_sets,
+            seconds: took.as_secs_f64(),
+            ..Reading::default()
+        }
+    }
+
+    fn timed(&self, method: &str, took: Duration) -> Reading {
+        self.row(method, 0, took)
+    }
+
+    fn killed(
+        &self,
+        method: &str,
+        (pattern, victims): (usize, &[usize]),
+        verdicts: &Verdicts,
+        cost: Cost,
+    ) -> Reading {
+        let names: Vec<String> = victims.iter().map(ToString::to_string).collect();
+        let lost = count(&verdicts.fragments);
+        Reading {
+            pattern: Some(pattern),
+            victims: names.join(" "),
+            files_lost: Some(lost),
+            manifests_lost: Some(count(&verdicts.manifests)),
+            unreadable: Some(count(&verdicts.unreadable())),
+            any_lost: Some(f64::from(u8::from(lost > 0.0))),
+            messages: cost.sent.map(|(frames, _)| frames),
+            message_bytes: cost.sent.map(|(_, bytes)| bytes),
+            ..self.row(method, victims.len(), cost.took)
+        }
+    }
+
+    fn counted(
+        &self,
+        dead: usize,
+        patterns: &Patterns,
+        counted: &patterns::Counted,
+        took: Duration,
+    ) -> Reading {
+        let method = if patterns.is_exhaustive() { "all" } else { "sample" };
+        Reading {
+            patterns: patterns.len(),
+            fragments_lost: Some(counted.fragments_lost),
+            files_lost: Some(counted.files_lost),
+            manifests_lost: Some(counted.manifests_lost),
+            unreadable: Some(counted.unreadable),
+            any_lost: Some(counted.any_lost),
+            ..self.expected(self.row(method, dead, took), None)
+        }
+    }
+
+    /// The mean over the patterns that were killed.
+    fn summary(&self, dead: usize, readings: &[Reading]) -> Reading {
+        let of = |reading: &&Reading| reading.method == "asked" && reading.dead == dead;
+        let asked: Vec<&Reading> = readings.iter().filter(of).collect();
+        let average = |value: fn(&Reading) -> Option<f64>| {
+            let values: Vec<f64> = asked.iter().filter_map(|reading| value(reading)).collect();
+            mean(&values)
+        };
+        let patterns = asked.len() as u64;
+        let lost: Vec<f64> = asked.iter().filter_map(|reading| reading.files_lost).collect();
+        let interval = confidence(&lost).map(|(low, high)| (low.max(0.0), high.min(real(self.loss.files))));
+        let took = Duration::from_secs_f64(asked.iter().map(|reading| reading.seconds).sum());
+        Reading {
+            patterns,
+            files_lost: average(|reading| reading.files_lost),
+            manifests_lost: average(|reading| reading.manifests_lost),
+            unreadable: average(|reading| reading.unreadable),
+            any_lost: average(|reading| reading.any_lost),
+            mean_low: interval.map(|(low, _)| low),
+            mean_high: interval.map(|(_, high)| high),
+            ..self.expected(self.row("killed", dead, took), Some(patterns))
+        }
+    }
+
+    /// Adds what theory says of the mean over so many patterns, or over all.
+    fn expected(&self, row: Reading, patterns: Option<u64>) -> Reading {
+        let files = self.loss.files;
+        let of_files = |part: f64| Some(part * real(files));
+        let seed = self.seed.wrapping_add(row.dead as u64);
+        let (low, high) = self.model.interval(files, row.dead, patterns, seed);
+        Reading {
+            predicted: of_files(self.model.file_lost(row.dead)),
+            predicted_low: of_files(low),
+            predicted_high: of_files(high),
+            predicted_any: Some(self.model.any_lost(files, row.dead)),
+            ..row
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confidence_interval_equals_published_tables() {
+        let (low, high) = confidence(&[1.0, 2.0, 3.0, 4.0]).unwrap();
+        // t(3) = 3.1824, s = 1.2910.
+        assert!(
+            (low - 0.4457).abs() < 1e-3 && (high - 4.5543).abs() < 1e-3,
+            "{low} {high}"
+        );
+        assert_eq!(confidence(&[1.0]), None);
+        assert_eq!(confidence(&[2.0, 2.0]), Some((2.0, 2.0)));
+    }
+}

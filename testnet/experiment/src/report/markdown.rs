@@ -1,0 +1,259 @@
+//! The report as Markdown (`CommonMark` with the tables of GitHub), with figures as files beside it.
+
+use comfy_table::presets::ASCII_MARKDOWN;
+
+use super::{Anchors, Block, Report, Section, aligned, pieces, svg};
+use crate::findings::Table;
+
+/// A text and the figures it links to: file name and document.
+pub(super) struct Markdown {
+    pub(super) text: String,
+    pub(super) figures: Vec<(String, String)>,
+}
+
+struct Writer {
+    out: String,
+    figures: Vec<(String, String)>,
+    palette: super::palette::Palette,
+    anchors: Anchors,
+    files: Anchors,
+    tables: usize,
+}
+
+/// The report; figures get the names their links have.
+pub(super) fn render(report: &Report) -> Markdown {
+    let mut writer = Writer {
+        out: format!("# {}\n", rich(&report.title)),
+        figures: Vec::new(),
+        palette: report.palette(),
+        anchors: Anchors::default(),
+        files: Anchors::default(),
+        tables: 0,
+    };
+    let mut links = Anchors::default();
+    let mut contents = String::new();
+    list(&report.opening, 0, &mut links, &mut contents);
+    contents.push_str(&format_entry(0, "Set-up", &links.unique("set-up")));
+    for section in &report.sections {
+        list(section, 0, &mut links, &mut contents);
+    }
+    writer.block(contents.trim_end());
+    writer.section(&report.opening, 2);
+    writer.heading("Set-up", 2);
+    let mut table = Table::new("", ["", ""]);
+    let rows = report.setup.iter();
+    table.rows = rows
+        .map(|(name, value)| vec![name.as_str().into(), value.as_str().into()])
+        .collect();
+    writer.block(&grid(&table));
+    for section in &report.sections {
+        writer.section(section, 2);
+    }
+    Markdown {
+        text: writer.out,
+        figures: writer.figures,
+    }
+}
+
+fn format_entry(depth: usize, heading: &str, id: &str) -> String {
+    format!("{}- [{}](#{id})\n", "  ".repeat(depth), rich(heading))
+}
+
+fn list(section: &Section, depth: usize, links: &mut Anchors, into: &mut String) {
+    let id = links.unique(&section.heading);
+    into.push_str(&format_entry(depth, &section.heading, &id));
+    for part in &section.sections {
+        list(part, depth + 1, links, into);
+    }
+}
+
+/// Whether a letter means something to Markdown; some do at the start of a line alone.
+fn special(letter: char, first: bool) -> bool {
+    matches!(
+        letter,
+        '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '&' | '|' | '~' | '$'
+    ) || (first && matches!(letter, '#' | '>' | '-' | '+' | '='))
+}
+
+/// One line of text in which nothing but code between backticks means anything.
+fn rich(text: &str) -> String {
+    let mut out = String::new();
+    for (code, piece) in pieces(text) {
+        if code {
+            // Bars are escaped even here, or they would end the cell of a table: so says GitHub.
+            let piece = piece.replace(['\n', '\r'], " ");
+            if piece.contains('|') || piece.trim().is_empty() {
+                escape(&piece, &mut out);
+            } else {
+                out.push('`');
+                out.push_str(&piece);
+                out.push('`');
+            }
+        } else {
+            escape(piece, &mut out);
+        }
+    }
+    out.trim().to_owned()
+}
+
+fn escape(text: &str, into: &mut String) {
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        // A number with a point or bracket begins a list.
+        let listed = matches!(letter, '.' | ')')
+            && letters.peek().is_none_or(|next| next.is_whitespace())
+            && !into.trim().is_empty()
+            && into.trim().chars().all(|digit| digit.is_ascii_digit());
+        if special(letter, into.trim().is_empty()) || listed {
+            into.push('\\');
+        }
+        into.push(if letter.is_control() { ' ' } else { letter });
+    }
+}
+
+/// A table with its columns in line.
+fn grid(table: &Table) -> String {
+    let mut drawn = comfy_table::Table::new();
+    drawn.load_style(ASCII_MARKDOWN);
+    drawn.set_header(table.columns.iter().map(|heading| rich(heading)));
+    for row in aligned(table) {
+        drawn.add_row(row.iter().map(|cell| rich_cell(cell)));
+    }
+    table.align(&mut drawn);
+    let drawn = drawn.to_string();
+    let (head, rest) = drawn.split_once('\n').unwrap_or((&drawn, ""));
+    let (rule, rows) = rest.split_once('\n').unwrap_or((rest, ""));
+    // A colon at the end of its rule sets a column flush right.
+    let rules = rule.trim_matches('|').split('|').enumerate();
+    let rules = rules.map(|(at, rule)| match table.is_numeric(at) {
+        true => format!("{}:", rule.get(1..).unwrap_or_default()),
+        false => rule.to_owned(),
+    });
+    format!("{head}\n|{}|\n{rows}", rules.collect::<Vec<_>>().join("|"))
+}
+
+/// A cell keeps the blanks that align it.
+fn rich_cell(cell: &str) -> String {
+    let blanks = cell
+        .chars()
+        .rev()
+        .take_while(|letter| matches!(letter, '\u{2007}' | '\u{2008}'))
+        .count();
+    let end: String = cell.chars().skip(cell.chars().count() - blanks).collect();
+    rich(cell) + &end
+}
+
+impl Writer {
+    fn block(&mut self, text: &str) {
+        self.out.push('\n');
+        self.out.push_str(text.trim_end_matches('\n'));
+        self.out.push('\n');
+    }
+
+    /// With an anchor of its own: viewers make different ones of the same heading.
+    fn heading(&mut self, heading: &str, level: usize) {
+        let id = self.anchors.unique(heading);
+        let marks = "#".repeat(level.min(6));
+        self.block(&format!("<a id=\"{id}\"></a>\n\n{marks} {}", rich(heading)));
+    }
+
+    fn section(&mut self, section: &Section, level: usize) {
+        self.heading(&section.heading, level);
+        for block in &section.blocks {
+            match block {
+                Block::Paragraph(text) => self.block(&rich(text)),
+                Block::List(items) => {
+                    let items: Vec<_> = items.iter().map(|item| format!("- {}", rich(item))).collect();
+                    self.block(&items.join("\n"));
+                }
+                Block::Table(table) => {
+                    self.tables += 1;
+                    let caption = format!("**Table {}.** {}", self.tables, rich(&table.title));
+                    self.block(&caption);
+                    self.block(&grid(table));
+                }
+                Block::Figure(figure) => self.figure(figure),
+            }
+        }
+        for part in &section.sections {
+            self.section(part, level + 1);
+        }
+    }
+
+    fn figure(&mut self, figure: &super::Figure) {
+        let name = format!("{}.svg", self.files.unique(&format!("figure {}", figure.id)));
+        self.block(&format!("![{}]({name})", rich(&figure.title.replace('`', "'"))));
+        self.figures.push((name, svg::document(figure, &self.palette)));
+        let number = self.figures.len();
+        let caption = rich(&figure.caption());
+        let line = format!("**Figure {number}.** {}. {caption}", rich(&figure.title));
+        self.block(&line);
+        // Indented, as no fence is longer than every text.
+        let command: Vec<String> = figure.command.lines().map(|line| format!("    {line}")).collect();
+        self.block(&command.join("\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulldown_cmark::{Event, Options, Parser};
+
+    use super::*;
+    use crate::findings::Datum;
+
+    fn read(markdown: &str) -> String {
+        let events = Parser::new_ext(markdown, Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH);
+        let said = |event| {
+            if let Event::Html(html) | Event::InlineHtml(html) = &event {
+                panic!("markup got through: {html}");
+            }
+            if let Event::Text(text) | Event::Code(text) = event {
+                return Some(text.to_string());
+            }
+            None
+        };
+        events.filter_map(said).collect()
+    }
+
+    #[test]
+    fn text_with_markup_means_itself() {
+        let hard = [
+            "a * b * c _d_ __e__ ~~f~~",
+            "<script>alert(1)</script> &amp; &lt;",
+            "[link](http://example.org) ![image](x)",
+            "# no heading",
+            "- no list",
+            "+ no list",
+            "12. no list",
+            "1) no list",
+            "> no quotation",
+            "a | b | c",
+            "back\\slash and a lone ` tick",
+            "===",
+        ];
+        for text in hard {
+            assert_eq!(read(&rich(text)), text);
+            let mut table = Table::new("", ["x"]);
+            table.rows.push(vec![text.into()]);
+            assert_eq!(read(&grid(&table)), format!("x{text}"));
+        }
+        assert_eq!(rich("see `put --code rs:4+2` *"), "see `put --code rs:4+2` \\*");
+        assert_eq!(read(&rich("`a|b`")), "a|b");
+    }
+
+    #[test]
+    fn columns_of_a_table_are_in_line() {
+        let mut table = Table::new("", ["Policy", "Lost (%)"]);
+        table.rows = vec![
+            vec!["random".into(), 5.5.into()],
+            vec!["copysets".into(), 0.17.into()],
+            vec!["buddies".into(), Datum::Nothing],
+        ];
+        let drawn = grid(&table);
+        let expected = "| Policy   | Lost \\(%\\) |";
+        assert!(drawn.starts_with(&expected.replace('\\', "")), "{drawn}");
+        let widths: Vec<usize> = drawn.lines().map(|line| line.chars().count()).collect();
+        assert!(widths.iter().all(|width| *width == widths[0]), "{drawn}");
+        assert!(drawn.contains("5.50\u{2007} |"), "{drawn}");
+    }
+}

@@ -1,0 +1,162 @@
+//! The report as one HTML page that loads nothing.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::figure::Figure;
+use super::palette::Palette;
+use super::{Anchors, Block, Report, Section, aligned, legible, pieces, svg};
+use crate::findings::Table;
+
+/// Without `<`, `>`, `&` and `"`, which XML and HTML parsers read in different ways.
+const STYLE: &str = include_str!("page.css");
+/// Closed as XML demands and HTML allows.
+const META: &str = "<meta charset=\"utf-8\"/>\
+    <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\
+    <meta name=\"color-scheme\" content=\"light dark\"/>";
+
+struct Writer {
+    palette: Palette,
+    anchors: Anchors,
+    figures: usize,
+    tables: usize,
+}
+
+/// The page.
+pub(super) fn render(report: &Report) -> String {
+    let mut writer = Writer {
+        palette: report.palette(),
+        anchors: Anchors::default(),
+        figures: 0,
+        tables: 0,
+    };
+    let (opening, opening_link) = writer.section(&report.opening, false);
+    let setup = writer.anchors.unique("set-up");
+    let sections: Vec<_> = report
+        .sections
+        .iter()
+        .map(|section| writer.section(section, false))
+        .collect();
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                (PreEscaped(META))
+                title { (report.title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header { h1 { (rich(&report.title)) } }
+                nav aria-label="Contents" {
+                    h2 { "Contents" }
+                    ul {
+                        (opening_link)
+                        (entry(&setup, "Set-up", None))
+                        @for (_, link) in &sections { (link) }
+                    }
+                }
+                main {
+                    (opening)
+                    section id=(setup) {
+                        h2 { "Set-up" }
+                        .wide { table.setup { tbody {
+                            @for (name, value) in &report.setup {
+                                tr { th scope="row" { (rich(name)) } td { (rich(value)) } }
+                            }
+                        } } }
+                    }
+                    @for (section, _) in &sections { (section) }
+                }
+            }
+        }
+    };
+    legible(&page.into_string()) + "\n"
+}
+
+fn entry(id: &str, heading: &str, parts: Option<Markup>) -> Markup {
+    html! {
+        li {
+            a href={ "#" (id) } { (rich(heading)) }
+            @if let Some(parts) = parts { ul { (parts) } }
+        }
+    }
+}
+
+/// Text with its code; as elements, since that is what headings, cells and paragraphs take.
+fn rich(text: &str) -> Markup {
+    html! {
+        @for (code, piece) in pieces(text) {
+            @if code { code { (piece) } } @else { span { (piece) } }
+        }
+    }
+}
+
+impl Writer {
+    /// A section and its entry in the contents.
+    fn section(&mut self, section: &Section, below: bool) -> (Markup, Markup) {
+        let id = self.anchors.unique(&section.heading);
+        let blocks: Vec<Markup> = section.blocks.iter().map(|block| self.block(block)).collect();
+        let parts: Vec<_> = section
+            .sections
+            .iter()
+            .map(|part| self.section(part, true))
+            .collect();
+        let links = (!parts.is_empty()).then(|| html! { @for (_, link) in &parts { (link) } });
+        let element = html! {
+            section id=(id) {
+                @if below { h3 { (rich(&section.heading)) } } @else { h2 { (rich(&section.heading)) } }
+                @for block in blocks { (block) }
+                @for (part, _) in &parts { (part) }
+            }
+        };
+        (element, entry(&id, &section.heading, links))
+    }
+
+    fn block(&mut self, block: &Block) -> Markup {
+        match block {
+            Block::Paragraph(text) => html! { p { (rich(text)) } },
+            Block::List(items) => html! { ul { @for item in items { li { (rich(item)) } } } },
+            Block::Table(table) => self.table(table),
+            Block::Figure(figure) => self.figure(figure),
+        }
+    }
+
+    fn table(&mut self, table: &Table) -> Markup {
+        self.tables += 1;
+        let class = |at: usize| if table.is_numeric(at) { "number" } else { "text" };
+        html! {
+            .wide { table {
+                caption { strong { "Table " (self.tables) ". " } (rich(&table.title)) }
+                thead { tr {
+                    @for (at, heading) in table.columns.iter().enumerate() {
+                        th scope="col" class=(class(at)) { (rich(heading)) }
+                    }
+                } }
+                tbody {
+                    @for row in aligned(table) {
+                        tr {
+                            @for (at, cell) in row.iter().enumerate() {
+                                td class=(class(at)) { (rich(cell)) }
+                            }
+                        }
+                    }
+                }
+            } }
+        }
+    }
+
+    fn figure(&mut self, figure: &Figure) -> Markup {
+        self.figures += 1;
+        let id = self.anchors.unique(&format!("figure {}", figure.id));
+        html! {
+            figure id=(id) {
+                .legend { (svg::legend(figure, &self.palette)) }
+                .panels style={ "--columns:" (svg::columns(figure)) } { (svg::panels(figure, &self.palette)) }
+                figcaption {
+                    strong { "Figure " (self.figures) ". " (figure.title) ". " }
+                    (rich(&figure.caption()))
+                    pre { code { (figure.command) } }
+                }
+            }
+        }
+    }
+}

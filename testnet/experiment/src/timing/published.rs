@@ -1,0 +1,72 @@
+//! What a course project on distributed file systems published for its own system, on its own machines: a
+//! frame for the eye, not a contest. Small files have no size there; it does not say whether its ten readers
+//! read the same file.
+
+/// One published figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Published {
+    /// Clients at the same time.
+    pub clients: usize,
+    /// Files of each.
+    pub files: usize,
+    /// Bytes of each file; 0 where that is not published.
+    pub file_bytes: u64,
+    /// Upload, seconds.
+    pub put_seconds: Option<f64>,
+    /// Download with all its optimisations (parallel transfer, streaming window, larger frames, cache),
+    /// seconds.
+    pub get_seconds: Option<f64>,
+}
+
+const fn one(file_bytes: u64, put_seconds: f64, get_seconds: f64) -> Published {
+    Published {
+        clients: 1,
+        files: 1,
+        file_bytes,
+        put_seconds: Some(put_seconds),
+        get_seconds: Some(get_seconds),
+    }
+}
+
+const fn ten(files: usize, file_bytes: u64, get_seconds: f64) -> Published {
+    Published {
+        clients: 10,
+        files,
+        file_bytes,
+        put_seconds: None,
+        get_seconds: Some(get_seconds),
+    }
+}
+
+/// All of them.
+pub const TABLE: [Published; 6] = [
+    one(10_000_000, 0.07, 4.7),
+    one(100_000_000, 6.3, 11.2),
+    one(500_000_000, 13.9, 22.0),
+    one(1_500_000_000, 160.0, 124.0),
+    ten(1, 500_000_000, 9.2),
+    ten(100, 0, 28.0),
+];
+
+/// The published figure for such a load.
+pub(super) fn find(clients: usize, files: usize, file_bytes: u64) -> Option<Published> {
+    let same = |published: &Published| {
+        published.clients == clients
+            && published.files == files
+            && (published.file_bytes == file_bytes || published.file_bytes == 0)
+    };
+    TABLE.into_iter().find(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_figures_are_found_by_their_load() {
+        assert_eq!(find(1, 1, 500_000_000).unwrap().get_seconds, Some(22.0));
+        assert_eq!(find(10, 100, 10_000).unwrap().get_seconds, Some(28.0));
+        assert_eq!(find(10, 1, 10_000), None);
+        assert_eq!(find(1, 1, 500), None);
+    }
+}

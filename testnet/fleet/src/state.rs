@@ -1,0 +1,258 @@
+//! `DIR/testnet.json`: which daemons a testnet consists of.
+//!
+//! Invariants: the file is replaced in one step, so a reader sees the peers before or after a command,
+//! never between; a peer is alive only while its pid *and* start time match, so a recycled pid is never
+//! signalled; one command at a time changes a directory.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::proc;
+
+const FILE: &str = "testnet.json";
+const LOCK: &str = "lock";
+
+/// One daemon of a testnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Number of the peer, from 0; also the name of its directory.
+    pub index: usize,
+    /// Process id of the last start.
+    pub pid: u32,
+    /// Peer id.
+    pub peer: String,
+    /// `http://ADDR:PORT` of the API.
+    pub api: String,
+    /// Listen address with `/p2p/`.
+    pub listen: String,
+    /// Data directory.
+    pub data_dir: PathBuf,
+    /// Capacity given to the network.
+    pub capacity_bytes: u64,
+    /// Whether the process lived when the file was written or [`Testnet::refresh`]ed.
+    pub alive: bool,
+    /// Start time of the process in clock ticks since boot: tells it from a later owner of its pid.
+    pub start_ticks: u64,
+}
+
+impl Peer {
+    /// Whether the very process that was started still runs.
+    pub fn runs(&self) -> bool {
+        proc::start_ticks(self.pid) == Some(self.start_ticks)
+    }
+}
+
+/// A testnet: its daemons and how to start more of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Testnet {
+    /// The daemons, by index.
+    pub peers: Vec<Peer>,
+    /// Capacity of one virtual node, bytes; a parameter of the network.
+    pub unit_bytes: u64,
+    /// Capacities in bytes as they repeat over the peers.
+    pub capacities: Vec<u64>,
+    /// Peer i has its API on this port + i; any free port when absent.
+    pub api_base: Option<u16>,
+    /// Seed of the choices made when peers join.
+    pub seed: u64,
+    /// Flags handed to every daemon.
+    pub flags: Vec<String>,
+}
+
+/// The description of a testnet cannot be used; it is unchanged.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// There is none.
+    #[error("no testnet in {}; start one with `mutualstore testnet up`", dir.display())]
+    Missing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// It cannot be read or written.
+    #[error("cannot use {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not what this program writes.
+    #[error("{} is damaged: {source}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// Held by the one command that may change a testnet directory.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Waits for the command that holds it; every command ends in bounded time.
+pub fn lock(dir: &Path) -> Result<Lock, StateError> {
+    let path = dir.join(LOCK);
+    let io_error = |source| StateError::Io {
+        path: path.clone(),
+        source,
+    };
+    let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let file = match File::create(&path) {
+        Err(error) if missing(&error) => return Err(StateError::Missing { dir: dir.to_owned() }),
+        other => other.map_err(io_error)?,
+    };
+    flock(&file, FlockOperation::LockExclusive).map_err(|error| io_error(error.into()))?;
+    Ok(Lock { _file: file })
+}
+
+impl Testnet {
+    /// Reads the testnet of `dir` and looks which of its peers live.
+    pub fn load(dir: &Path) -> Result<Self, StateError> {
+        let path = dir.join(FILE);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StateError::Missing { dir: dir.to_owned() });
+            }
+            other => other.map_err(|source| StateError::Io {
+                path: path.clone(),
+                source,
+            })?,
+        };
+        let mut testnet: Self =
+            serde_json::from_slice(&bytes).map_err(|source| StateError::Damaged { path, source })?;
+        testnet.refresh();
+        Ok(testnet)
+    }
+
+    /// Replaces `dir/testnet.json` in one step.
+    pub fn save(&self, dir: &Path) -> Result<(), StateError> {
+        let path = dir.join(FILE);
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(dir)?;
+            serde_json::to_writer_pretty(&mut file, self)?;
+            file.write_all(b"\n")?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            File::open(dir)?.sync_all()
+        };
+        write().map_err(|source| StateError::Io {
+            path: path.clone(),
+            source,
+        })
+    }
+
+    /// Looks again which peers live.
+    pub fn refresh(&mut self) {
+        for peer in &mut self.peers {
+            peer.alive = peer.runs();
+        }
+    }
+
+    /// The peers that live.
+    pub fn alive(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().filter(|peer| peer.alive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(pid: u32, start_ticks: u64) -> Peer {
+        Peer {
+            index: 0,
+            pid,
+            peer: "12D3".to_owned(),
+            api: "http://127.0.0.1:1".to_owned(),
+            listen: "/ip4/127.0.0.1/tcp/2/p2p/12D3".to_owned(),
+            data_dir: PathBuf::from("/x/0"),
+            capacity_bytes: 1 << 30,
+            alive: true,
+            start_ticks,
+        }
+    }
+
+    fn testnet(peers: Vec<Peer>) -> Testnet {
+        Testnet {
+            peers,
+            unit_bytes: 1,
+            capacities: vec![1],
+            api_base: None,
+            seed: 7,
+            flags: vec!["--x".to_owned()],
+        }
+    }
+
+    #[test]
+    fn state_file_has_the_documented_fields() {
+        let json = serde_json::to_value(testnet(vec![peer(1, 2)])).unwrap();
+        let fields = [
+            "index",
+            "pid",
+            "peer",
+            "api",
+            "listen",
+            "data_dir",
+            "capacity_bytes",
+            "alive",
+        ];
+        for field in fields {
+            assert!(!json["peers"][0][field].is_null(), "{field}");
+        }
+        assert!(json["peers"][0]["listen"].is_string());
+    }
+
+    #[test]
+    fn state_saved_is_loaded_and_a_recycled_pid_is_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = std::process::id();
+        let ticks = proc::start_ticks(pid).unwrap();
+        let saved = testnet(vec![peer(pid, ticks), peer(pid, ticks + 1)]);
+        saved.save(dir.path()).unwrap();
+        let loaded = Testnet::load(dir.path()).unwrap();
+        assert_eq!(loaded.peers[0], saved.peers[0]);
+        assert!(!loaded.peers[1].alive);
+        assert_eq!(loaded.alive().count(), 1);
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "the temporary file is gone"
+        );
+    }
+
+    #[test]
+    fn missing_state_file_differs_from_a_damaged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            Testnet::load(dir.path()),
+            Err(StateError::Missing { .. })
+        ));
+        assert!(matches!(
+            lock(&dir.path().join("none")),
+            Err(StateError::Missing { .. })
+        ));
+        fs::write(dir.path().join(FILE), "{").unwrap();
+        assert!(matches!(
+            Testnet::load(dir.path()),
+            Err(StateError::Damaged { .. })
+        ));
+    }
+
+    #[test]
+    fn lock_held_refuses_a_second_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path()).unwrap();
+        let file = File::open(dir.path().join(LOCK)).unwrap();
+        let second = || flock(&file, FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(second(), Err(rustix::io::Errno::WOULDBLOCK));
+        drop(held);
+        assert_eq!(second(), Ok(()));
+    }
+}

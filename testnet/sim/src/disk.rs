@@ -1,0 +1,570 @@
+//! Disks as sets of shards, the truth about every stripe, and custody's effects carried out by bookkeeping.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mutualstore_dht::custody::{
+    self, Effect, Holding, Item, JobId, JobOutcome, LOCATOR, Request, Shape, TOMBSTONE, TrimOrder,
+};
+use mutualstore_dht::{Id, Peer};
+
+use super::check::Violation;
+use super::host::Host;
+use super::pick;
+use super::world::{Event, Who, World, micros};
+
+/// Reading, computing and writing one shard.
+const WORK: Duration = Duration::from_millis(15);
+/// How long tombstones are kept: longer than a scenario is.
+pub(super) const RETENTION: Duration = Duration::from_hours(24);
+/// Removing or committing.
+const TOUCH: Duration = Duration::from_millis(1);
+
+/// What survives a crash of its host.
+pub(crate) type Disk = BTreeMap<(Id, u8), Stored>;
+
+/// One durable shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stored {
+    pub(crate) shape: Shape,
+    pub(crate) tenure: Tenure,
+}
+
+/// Whether what is under this index counts as a part of the stripe: neither a tombstone nor a locator.
+pub(super) fn is_shard(index: u8) -> bool {
+    index < LOCATOR
+}
+
+/// How firmly a shard is held, in microseconds of the simulation and with hosts by number.
+pub(crate) type Tenure = custody::Tenure<u64, Who>;
+
+impl Stored {
+    /// As custody of `host` counts time and names peers.
+    pub(crate) fn tenure(&self, host: &Host, hosts: &[Host]) -> custody::Tenure {
+        let peer = |who: Who| hosts.get(who as usize).map_or(host.peer, |writer| writer.peer);
+        self.tenure.map(|until| host.moment(until), peer)
+    }
+}
+
+/// All there is to know of one stripe.
+#[derive(Clone, Debug)]
+pub(crate) struct Stripe {
+    pub(crate) shape: Shape,
+    /// The client was told that it is stored, and honest hosts hold enough of it.
+    pub(crate) acked: bool,
+    /// When a holder was first told to commit: the client may be told any time after.
+    pub(super) promised: Option<u64>,
+    /// Every durable shard, on hosts up or down.
+    pub(crate) copies: Vec<(u8, Who)>,
+    /// Somebody holds a tombstone of it, or did.
+    pub(crate) deleted: bool,
+    /// Fewer than k indices were left where no tombstone is: it must not come back.
+    gone: bool,
+    /// Indices of which a copy was destroyed lately: another one may be on its way out in favour of it.
+    risky: BTreeMap<u8, u64>,
+    /// Indices of which the last copy went as surplus, in favour of a liar.
+    taken: BTreeSet<u8>,
+}
+
+impl Stripe {
+    /// Whether it must be there: somebody may have been told that it is stored, and nobody has deleted it.
+    pub(super) fn is_promised(&self) -> bool {
+        self.promised.is_some() && !self.deleted
+    }
+
+    /// Whether a copy of an index was destroyed lately.
+    pub(super) fn is_risky(&self, index: u8, now: u64) -> bool {
+        self.risky.get(&index).is_some_and(|until| *until > now)
+    }
+
+    /// Indices of which there is a durable copy.
+    pub(crate) fn distinct(&self) -> usize {
+        self.copies
+            .iter()
+            .map(|(index, _)| *index)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+}
+
+/// The truth about every stripe.
+#[derive(Debug, Default)]
+pub(crate) struct Truth {
+    pub(crate) stripes: BTreeMap<Id, Stripe>,
+}
+
+impl Truth {
+    fn add(&mut self, key: (Id, u8), shape: Shape, who: Who) {
+        let stripe = self.stripes.entry(key.0).or_insert_with(|| Stripe {
+            shape,
+            acked: false,
+            promised: None,
+            copies: Vec::new(),
+            deleted: false,
+            gone: false,
+            risky: BTreeMap::new(),
+            taken: BTreeSet::new(),
+        });
+        stripe.taken.remove(&key.1);
+        stripe.deleted |= key.1 == TOMBSTONE;
+        if is_shard(key.1) && !stripe.copies.contains(&(key.1, who)) {
+            stripe.copies.push((key.1, who));
+        }
+    }
+
+    fn remove(&mut self, key: (Id, u8), who: Who) {
+        if let Some(stripe) = self.stripes.get_mut(&key.0) {
+            stripe.copies.retain(|copy| *copy != (key.1, who));
+        }
+    }
+}
+
+impl World {
+    /// Whether two running hosts reach each other.
+    pub(crate) fn reaches(&self, from: Who, to: Who) -> bool {
+        let running = |who| self.host(who).is_some_and(Host::is_running);
+        from == to
+            || running(from) && running(to) && self.links.passes(from, to) && self.links.passes(to, from)
+    }
+
+    /// Makes a shard durable on a running host and tells its custody. False: it is full.
+    pub(crate) fn store(&mut self, who: Who, key: (Id, u8), stored: Stored) -> bool {
+        let Some(host) = self.hosts.get(who as usize).filter(|host| host.is_running()) else {
+            return false;
+        };
+        if let Some(lies) = host.lies {
+            return lies.are_about(who, key.0);
+        }
+        let old = host.disk.get(&key).copied();
+        let tombstone = key.1 == TOMBSTONE;
+        let full = old.is_none() && host.is_full();
+        if !tombstone && (full || host.is_deleted(key.0)) {
+            return false;
+        }
+        // A committed shard never becomes pending.
+        let stored = old
+            .filter(|old| old.tenure == Tenure::Committed)
+            .unwrap_or(stored);
+        let holding = Holding {
+            stripe: key.0,
+            item: key.1.into(),
+            shape: stored.shape,
+            tenure: stored.tenure(host, &self.hosts),
+        };
+        if let Some(host) = self.host_mut(who) {
+            host.disk.insert(key, stored);
+        }
+        self.truth.add(key, stored.shape, who);
+        self.check_deleted(key.0);
+        self.keep(who, |custody, now, _| custody.insert(now, holding));
+        self.publish(who);
+        true
+    }
+
+    /// Makes a tombstone durable on a running host.
+    pub(crate) fn store_tombstone(&mut self, who: Who, stripe: Id, shape: Shape) -> bool {
+        let tenure = Tenure::Deleted {
+            until: self.now + micros(RETENTION),
+        };
+        self.store(who, (stripe, TOMBSTONE), Stored { shape, tenure })
+    }
+
+    /// Once fewer than k indices of a deleted stripe, pending ones included, lie on hosts without its
+    /// tombstone, or wait for a stopped one to take them, it can never be rebuilt from them again.
+    fn check_deleted(&mut self, id: Id) {
+        let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.deleted) else {
+            return;
+        };
+        let (mut left, mut committed) = (BTreeSet::new(), BTreeSet::new());
+        for (index, who) in &stripe.copies {
+            let host = self.host(*who).filter(|host| !host.is_deleted(id));
+            if let Some(stored) = host.and_then(|host| host.disk.get(&(id, *index))) {
+                left.insert(*index);
+                committed.extend((stored.tenure == Tenure::Committed).then_some(*index));
+            }
+        }
+        let stopped = self.hosts.iter().filter(|host| !host.is_deleted(id));
+        let waiting = stopped.filter_map(|host| host.frozen.as_ref()).flatten();
+        left.extend(waiting.filter_map(|message| message.shard_of(id)));
+        let k = usize::from(stripe.shape.k);
+        if stripe.gone && committed.len() >= k {
+            let detail = format!("of {id:?} the indices {committed:?} lie where no tombstone is");
+            self.violate(Violation::custody("the deleted do not come back", detail));
+        } else if let Some(stripe) = self.truth.stripes.get_mut(&id) {
+            stripe.gone |= left.len() < k;
+        }
+    }
+
+    /// Removes a shard from a disk.
+    fn discard(&mut self, who: Who, key: (Id, u8)) -> Option<Stored> {
+        let host = self.host_mut(who)?;
+        let stored = host.disk.remove(&key)?;
+        if key.1 == LOCATOR {
+            host.locators.remove(&key.0);
+        }
+        self.truth.remove(key, who);
+        Some(stored)
+    }
+
+    /// The writer gives up: its pending shards go.
+    pub(crate) fn take_back(&mut self, who: Who, stripe: Id) {
+        let Some(host) = self.host(who) else { return };
+        let shards = host.disk.range((stripe, 0)..=(stripe, u8::MAX));
+        let pending = shards.filter(|(_, stored)| matches!(stored.tenure, Tenure::Pending { .. }));
+        let keys: Vec<(Id, u8)> = pending.map(|(key, _)| *key).collect();
+        for key in keys {
+            self.discard(who, key);
+            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1.into()));
+        }
+        self.publish(who);
+    }
+
+    /// Destroys all shards of a host; one that runs notices as if it had read them.
+    pub(crate) fn wipe(&mut self, who: Who) {
+        self.unrest.last = self.now;
+        let keys: Vec<(Id, u8)> = self
+            .host(who)
+            .map(|host| host.disk.keys().copied().collect())
+            .unwrap_or_default();
+        let until = self.now
+            + self
+                .setup
+                .custody
+                .as_ref()
+                .map_or(0, |custody| micros(custody.pin));
+        for key in keys {
+            self.discard(who, key);
+            if let Some(stripe) = self.truth.stripes.get_mut(&key.0) {
+                stripe.risky.insert(key.1, until);
+            }
+            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1.into()));
+        }
+    }
+
+    /// Whether every acknowledged stripe outlives the loss of this host's disk, whatever is being trimmed.
+    pub(crate) fn may_wipe(&self, who: Who) -> bool {
+        let Some(host) = self.host(who) else { return false };
+        let stripes: BTreeSet<Id> = host.disk.keys().map(|(stripe, _)| *stripe).collect();
+        stripes.into_iter().all(|id| self.outlives(id, who))
+    }
+
+    /// Whether enough indices of a stripe are committed elsewhere.
+    fn outlives(&self, id: Id, lost: Who) -> bool {
+        let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.is_promised()) else {
+            return true;
+        };
+        let committed = |(index, at): &&(u8, Who)| self.is_committed((id, *index), *at);
+        let all: BTreeSet<u8> = stripe
+            .copies
+            .iter()
+            .filter(committed)
+            .map(|(index, _)| *index)
+            .collect();
+        let risky = |index: &u8| stripe.is_risky(*index, self.now);
+        let left = all
+            .iter()
+            .filter(|index| !risky(index) && !stripe.copies.contains(&(**index, lost)));
+        // Each liar may yet take an index, but for those that it must serve for already: nobody honest holds
+        // them, so nobody drops another one unless a liar claims these.
+        let served = (0..stripe.shape.n).filter(|index| !risky(index) && !all.contains(index));
+        let loose = self.liars().saturating_sub(served.count());
+        left.count() >= usize::from(stripe.shape.k) + loose
+    }
+
+    /// Somebody orders the holders of a stripe to drop an index of which there is more than one copy in
+    /// favour of each other, or a random one in favour of somebody who may not have it.
+    pub(crate) fn forge_order(&mut self) {
+        let stripes: Vec<Id> = self.truth.stripes.keys().copied().collect();
+        let Some(id) = pick(&mut self.rng, &stripes).copied() else {
+            return;
+        };
+        let copies = self.truth.stripes.get(&id).map(|stripe| stripe.copies.clone());
+        let copies = copies.unwrap_or_default();
+        let Some((index, one)) = pick(&mut self.rng, &copies).copied() else {
+            return;
+        };
+        let other = copies.iter().find(|(of, who)| *of == index && *who != one);
+        let someone = self.random_hosts(1, |_| true);
+        let pair = match (other, someone.first()) {
+            (Some((_, other)), _) => [(one, *other), (*other, one)],
+            (None, Some(someone)) => [(one, *someone); 2],
+            (None, None) => return,
+        };
+        let name = |world: &Self, who: Who| world.host(who).map(|host| host.peer);
+        let mut others: BTreeMap<u8, Peer> = BTreeMap::new();
+        for (of, who) in copies.iter().filter(|(of, _)| *of != index) {
+            others.extend(name(self, *who).map(|peer| (*of, peer)));
+        }
+        for (victim, keep) in pair {
+            let (Some(keep), Some(sender)) = (name(self, keep), name(self, one)) else {
+                continue;
+            };
+            let order = TrimOrder {
+                stripe: id,
+                item: Item::Shard(index),
+                keep,
+                others: others.iter().map(|(of, peer)| (*of, *peer)).collect(),
+            };
+            let request = Request::Trim { orders: vec![order] };
+            if self.host(victim).is_some_and(Host::is_running) {
+                self.keep(victim, |custody, now, ring| {
+                    custody.handle_request(now, ring, sender, request)
+                });
+            }
+        }
+    }
+
+    /// The client is told that its stripe is stored.
+    pub(crate) fn acknowledge(&mut self, id: Id) {
+        let Some(stripe) = self.truth.stripes.get_mut(&id) else {
+            return;
+        };
+        let stripe = stripe.clone();
+        let committed: BTreeSet<u8> = stripe
+            .copies
+            .iter()
+            .filter(|(index, who)| self.is_committed((id, *index), *who))
+            .map(|(index, _)| *index)
+            .collect();
+        let k = usize::from(stripe.shape.k);
+        let enough = committed.len() >= k || self.liars() == 0;
+        if let Some(stripe) = self.truth.stripes.get_mut(&id) {
+            // Where fewer than all were stored, liars may have been too many of these: the client was told.
+            stripe.acked = enough;
+        }
+        if committed.len() + self.liars() < k {
+            self.violate(Violation::custody(
+                "acknowledged means committed",
+                format!(
+                    "stripe {id:?} was acknowledged with {} of {} needed shards committed",
+                    committed.len(),
+                    stripe.shape.k
+                ),
+            ));
+        }
+    }
+
+    /// Custody wants something done.
+    pub(crate) fn begin(&mut self, who: Who, life: u32, effect: Effect) {
+        self.check_choice(who, &effect);
+        if let Effect::Drop {
+            stripe,
+            item: Item::Shard(index),
+            expired: false,
+        } = effect
+            && is_shard(index)
+        {
+            self.check_trim(who, (stripe, index));
+        }
+        let delay = match &effect {
+            Effect::Regenerate { sources, .. } => {
+                let far = sources.iter().filter_map(|(_, peer)| self.who(*peer));
+                let far: Vec<Who> = far.collect();
+                let trips = far
+                    .iter()
+                    .map(|from| self.links.delay(&mut self.rng, *from, who) * 2)
+                    .max();
+                WORK + trips.unwrap_or_default() * 2
+            }
+            Effect::Copy { from, to, .. } => {
+                let (from, to) = (self.who(*from).unwrap_or(who), self.who(*to).unwrap_or(who));
+                WORK + self.links.delay(&mut self.rng, from, to) * 4
+            }
+            Effect::Locate { .. } => WORK,
+            Effect::Drop { .. } | Effect::Commit { .. } | Effect::Discover { .. } => TOUCH,
+        };
+        self.after(delay, Event::Work(who, life, Box::new(effect)));
+    }
+
+    /// Has every repair and copy of a host fail from now on, or none.
+    pub(crate) fn wedge(&mut self, who: Who, wedged: bool) {
+        if let Some(host) = self.host_mut(who) {
+            host.wedged = wedged;
+        }
+    }
+
+    /// Does it.
+    pub(crate) fn perform(&mut self, who: Who, effect: Effect) {
+        let wedged = self.host(who).is_some_and(|host| host.wedged);
+        match effect {
+            Effect::Regenerate { job, .. } | Effect::Copy { job, .. } | Effect::Locate { job, .. }
+                if wedged =>
+            {
+                self.finish(who, job, JobOutcome::default());
+            }
+            Effect::Regenerate {
+                job,
+                stripe,
+                shape,
+                sources,
+                targets,
+            } => {
+                let there = sources
+                    .iter()
+                    .filter(|(index, peer)| self.serves(who, *peer, (stripe, *index)));
+                let there: BTreeSet<u8> = there.map(|(index, _)| *index).collect();
+                let able = there.len() >= usize::from(shape.k);
+                self.check_repair(who, stripe);
+                let outcome = self.hand_out(who, stripe, Some(shape).filter(|_| able), &targets);
+                self.counters.regenerated += outcome.stored.len() as u64;
+                self.counters.moved = Some(stripe);
+                self.finish(who, job, outcome);
+            }
+            Effect::Copy {
+                job,
+                stripe,
+                item,
+                from,
+                to,
+            } => {
+                let shape = self
+                    .serves(who, from, (stripe, item.into()))
+                    .then(|| self.truth.stripes.get(&stripe));
+                let shape = shape.flatten().map(|stripe| stripe.shape);
+                let outcome = self.hand_out(who, stripe, shape, &[(item.into(), to)]);
+                self.counters.copied += outcome.stored.len() as u64;
+                self.counters.moved = Some(stripe);
+                self.finish(who, job, outcome);
+            }
+            Effect::Locate {
+                job,
+                stripe,
+                holders,
+                to,
+            } => {
+                let outcome = self.locate(who, stripe, &holders, &to);
+                self.finish(who, job, outcome);
+            }
+            Effect::Drop {
+                stripe,
+                item,
+                expired,
+            } => self.drop_shard(who, (stripe, item.into()), expired),
+            Effect::Discover { point } => {
+                let r = self.setup.ring.r;
+                self.act(who, |ring, now| ring.lookup(now, point, r));
+            }
+            Effect::Commit { stripe } => {
+                self.commit(who, stripe);
+            }
+        }
+    }
+
+    /// Commits all shards of a stripe on one disk, and its locator; whether there are any shards.
+    pub(crate) fn commit(&mut self, who: Who, stripe: Id) -> bool {
+        let mut any = false;
+        let now = self.now;
+        self.check_spread(who, stripe);
+        if let Some(stripe) = self.truth.stripes.get_mut(&stripe) {
+            stripe.promised.get_or_insert(now);
+        }
+        let Some(host) = self.host_mut(who) else {
+            return false;
+        };
+        let mut located = false;
+        for ((_, index), stored) in host.disk.range_mut((stripe, 0)..(stripe, TOMBSTONE)) {
+            stored.tenure = Tenure::Committed;
+            any |= is_shard(*index);
+            located |= !is_shard(*index);
+        }
+        if host.is_liar() {
+            return true;
+        }
+        if any || located {
+            self.keep(who, |custody, now, _| custody.committed(now, stripe));
+        }
+        any
+    }
+
+    fn serves(&self, asker: Who, peer: Peer, key: (Id, u8)) -> bool {
+        let holder = self.who(peer).filter(|holder| self.reaches(asker, *holder));
+        holder.and_then(|holder| self.host(holder)).is_some_and(|host| {
+            host.disk.contains_key(&key) && (key.1 == TOMBSTONE || !host.is_deleted(key.0))
+        })
+    }
+
+    /// Stores shards at their targets, unless there is nothing to store.
+    fn hand_out(&mut self, who: Who, stripe: Id, shape: Option<Shape>, targets: &[(u8, Peer)]) -> JobOutcome {
+        let mut outcome = JobOutcome::default();
+        for (index, peer) in targets {
+            let to = self.who(*peer).filter(|to| self.reaches(who, *to));
+            let stored = match (shape, to) {
+                (Some(shape), Some(to)) if *index == TOMBSTONE => self.store_tombstone(to, stripe, shape),
+                (Some(shape), Some(to)) => {
+                    let tenure = Tenure::Committed;
+                    let stored = self.store(to, (stripe, *index), Stored { shape, tenure });
+                    if stored {
+                        self.commit(to, stripe);
+                    }
+                    stored
+                }
+                (None, _) | (_, None) => false,
+            };
+            let list = if stored {
+                &mut outcome.stored
+            } else {
+                &mut outcome.failed
+            };
+            list.push(((*index).into(), *peer));
+        }
+        outcome
+    }
+
+    fn finish(&mut self, who: Who, job: JobId, outcome: JobOutcome) {
+        self.keep(who, |custody, now, ring| {
+            custody.handle_job(now, ring, job, outcome);
+        });
+    }
+
+    fn drop_shard(&mut self, who: Who, key: (Id, u8), expired: bool) {
+        let stored = self.host(who).and_then(|host| host.disk.get(&key).copied());
+        if let Some(stored) = stored.filter(|stored| expired && stored.tenure == Tenure::Committed) {
+            // The store knows better: the commit was made durable meanwhile.
+            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1.into()));
+            self.store(who, key, stored);
+            return;
+        }
+        if self.discard(who, key).is_some() {
+            self.counters.dropped += u64::from(!expired);
+            self.counters.moved = Some(key.0);
+            if expired {
+                self.check_expiry(who, key);
+            }
+            self.check_drop(who, key, expired);
+        }
+        self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1.into()));
+        self.publish(who);
+    }
+
+    fn check_drop(&mut self, who: Who, (id, index): (Id, u8), expired: bool) {
+        let undeleted = |stripe: &&Stripe| stripe.acked && !stripe.deleted && is_shard(index);
+        let Some(stripe) = self.truth.stripes.get(&id).filter(undeleted) else {
+            return;
+        };
+        let left = stripe.distinct();
+        let last = !stripe.copies.iter().any(|(other, _)| *other == index);
+        let risky = stripe.is_risky(index, self.now);
+        let liars = self.liars();
+        if left < usize::from(stripe.shape.k) && !risky {
+            self.violate(Violation::custody(
+                "k durable indices",
+                format!(
+                    "host {who} dropped {id:?}:{index} of which {left} indices are left, {} needed",
+                    stripe.shape.k
+                ),
+            ));
+        } else if last
+            && !expired
+            && !risky
+            && self.truth.stripes.get_mut(&id).is_some_and(|stripe| {
+                stripe.taken.insert(index);
+                stripe.taken.len() > liars
+            })
+        {
+            self.violate(Violation::custody(
+                "no trim drops the last copy",
+                format!("host {who} dropped {id:?}:{index}"),
+            ));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What hosts send each other.
+
+use std::hash::Hasher;
+
+use mutualstore_dht::{Contact, Id, custody, ring};
+
+use super::world::Who;
+use super::writer;
+
+/// What a message says.
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    RingRequest(ring::RequestId, ring::Request),
+    RingResponse(ring::RequestId, ring::Response),
+    RingFailure(ring::RequestId),
+    CustodyRequest(custody::RequestId, custody::Request),
+    CustodyResponse(custody::RequestId, custody::Response),
+    CustodyFailure(custody::RequestId),
+    Hello { contact: Contact, answer: bool },
+    Disconnect,
+    Writer(writer::Message),
+}
+
+/// From one life of a host to another host.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) from: Who,
+    pub(super) from_life: u32,
+    pub(super) to: Who,
+    /// Answers belong to one life of whom they are for.
+    pub(super) to_life: Option<u32>,
+    pub(crate) body: Body,
+}
+
+impl Message {
+    /// The index of the stripe that it brings.
+    pub(super) fn shard_of(&self, id: Id) -> Option<u8> {
+        let Body::Writer(writer::Message::Keep { stripe, index, .. }) = &self.body else {
+            return None;
+        };
+        (*stripe == id).then_some(*index)
+    }
+}
+
+/// Peers of the simulator are random numbers: a part of one is a good hash of it.
+#[derive(Default)]
+pub(super) struct PeerHasher(u64);
+
+impl Hasher for PeerHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 ^= u64::from_le_bytes(*first);
+        }
+    }
+}
+
+/// Which of the counters of requests it belongs to, if it is one.
+pub(super) fn sort(body: &Body) -> Option<usize> {
+    if let Body::RingRequest(_, request) = body {
+        return Some(match request {
+            ring::Request::Ping { .. } => 0,
+            ring::Request::Neighbours { .. } => 1,
+            ring::Request::Next { .. } => 2,
+            ring::Request::Leave { .. } => 3,
+        });
+    }
+    matches!(body, Body::CustodyRequest(..)).then_some(4)
+}
+
+pub(super) fn kind(body: &Body) -> u64 {
+    match body {
+        Body::RingRequest(..) => 1,
+        Body::RingResponse(..) => 2,
+        Body::RingFailure(_) => 3,
+        Body::CustodyRequest(..) => 4,
+        Body::CustodyResponse(..) => 5,
+        Body::CustodyFailure(_) => 6,
+        Body::Hello { .. } => 7,
+        Body::Disconnect => 8,
+        Body::Writer(_) => 9,
+    }
+}

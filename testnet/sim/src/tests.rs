@@ -1,0 +1,138 @@
+//! The simulator on itself: every scenario in the tree holds, random ones hold, chances come from the seed
+//! alone.
+
+use std::fs;
+use std::path::Path;
+
+use mutualstore_dht::Flaw;
+
+use super::fuzz;
+use super::injector::run;
+use super::scenario::Scenario;
+
+#[test]
+fn scenarios_of_the_tree_hold() {
+    let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios")).unwrap();
+    let mut count = 0;
+    for file in files {
+        let path = file.unwrap().path();
+        let scenario = Scenario::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        let outcome = run(&scenario, 1, None);
+        assert!(
+            outcome.violation.is_none(),
+            "{}: {:?}",
+            path.display(),
+            outcome.violation
+        );
+        assert!(
+            scenario.custody.is_none() || outcome.acknowledged > 0,
+            "{}",
+            path.display()
+        );
+        count += 1;
+    }
+    assert!(count >= 10);
+}
+
+#[test]
+fn random_scenarios_hold() {
+    let batch = fuzz::batch((1, 2000), 20, None, &|_| false);
+    let broken: Vec<_> = batch
+        .failures
+        .iter()
+        .map(|(seed, outcome)| (seed, &outcome.violation))
+        .collect();
+    assert!(broken.is_empty(), "{broken:?}");
+    assert!(batch.acknowledged > 2000);
+}
+
+#[test]
+fn runs_of_one_seed_are_equal() {
+    let trace = |seed| run(&fuzz::draw(seed, 16), seed, None).trace;
+    assert_eq!(trace(5), trace(5));
+    assert_ne!(trace(5), trace(6));
+    let scenario = fuzz::draw(5, 16);
+    assert_ne!(run(&scenario, 1, None).trace, run(&scenario, 2, None).trace);
+    assert_eq!(Scenario::parse(&scenario.to_toml()).unwrap(), scenario);
+}
+
+#[test]
+fn broken_scenario_is_refused_in_one_line() {
+    let good = "title = \"t\"\nsource = \"s\"\npeers = 3\n";
+    assert!(Scenario::parse(good).is_ok());
+    let step = |step: &str| format!("{good}[[step]]\nat = 1.0\n{step}\n");
+    let bad = [
+        String::new(),
+        "peers = 3".to_owned(),
+        good.replace('3', "0"),
+        good.replace('3', "1000000"),
+        good.replace('3', "-1"),
+        format!("{good}virtual_nodes = [4, 2]\n"),
+        format!("{good}r = 2\n"),
+        format!("{good}settle_s = nan\n"),
+        format!("{good}pears = 3\n"),
+        format!("{good}[network]\nloss = 1.5\n"),
+        format!("{good}[custody]\nk = 9\nn = 6\n"),
+        format!("{good}[custody]\nplacement = \"nearby\"\n"),
+        format!("{good}[custody]\ngroup = 8\n"),
+        format!("{good}[custody]\nplacement = \"buddies\"\ngroup = 5\n"),
+        format!("{good}[custody]\nplacement = \"copysets\"\nstripes_per_anchor = 0\n"),
+        format!("{good}[custody]\nplacement = \"random\"\nstripes_per_anchor = 4\n"),
+        good.replace('3', "40\nmax_learned = 20\n[custody]\nplacement = \"copysets\""),
+        step("do = \"read\"\ncount = 1"),
+        step("do = \"drain\"\nwho = 0"),
+        step("do = \"explode\""),
+        step("do = \"kill\""),
+        step("do = \"kill\"\nwho = 1.5"),
+        step("do = \"kill\"\nwho = 0"),
+        step("do = \"kill\"\nwho = []"),
+        step("do = \"kill\"\nwho = [0, 77777]"),
+        step("do = \"network\"\ndelay_ms = [9.0, 1.0]"),
+        step("do = \"network\"\nlos = 0.1"),
+        step("do = \"kill\"\nwho = 1\nwhom = 2"),
+        step("do = \"join\"\ncount = 0"),
+        step("do = \"kill\"\nwho = 1\nevery = 1.0"),
+    ];
+    for text in bad {
+        let problem = Scenario::parse(&text).unwrap_err().to_string();
+        assert!(
+            !problem.is_empty() && !problem.contains('\n'),
+            "{text}: {problem}"
+        );
+    }
+}
+
+#[test]
+fn step_of_delays_lasts_until_the_peace() {
+    let text = |delay: &str| {
+        format!(
+            "title = \"slow\"\nsource = \"here\"\npeers = 6\n[[step]]\nat = 5.0\ndo = \"network\"\n{delay}\n\
+             [[step]]\nat = 60.0\ndo = \"heal\"\n"
+        )
+    };
+    let ended = |delay| run(&Scenario::parse(&text(delay)).unwrap(), 1, None);
+    let (quick, slow) = (ended(""), ended("delay_ms = [300.0, 600.0]"));
+    assert!(slow.violation.is_none(), "{:?}", slow.violation);
+    assert_ne!(quick.trace, slow.trace);
+}
+
+#[test]
+fn planted_flaws_are_all_caught() {
+    let mut missed = Vec::new();
+    for (name, flaw) in Flaw::ALL {
+        let batch = fuzz::batch((1, 400), 20, Some(flaw), &|batch| !batch.failures.is_empty());
+        match batch.failures.first() {
+            Some((seed, outcome)) => {
+                let invariant = outcome.violation.as_ref().map(|violation| violation.invariant);
+                assert!(!outcome.recent.is_empty(), "{name}: nothing to read");
+                println!(
+                    "{name}: seed {seed}, {} runs: {}",
+                    batch.seeds,
+                    invariant.unwrap_or_default()
+                );
+            }
+            None => missed.push(name),
+        }
+    }
+    assert!(missed.is_empty(), "{missed:?}");
+}
