@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use mutualstore_contract::reply::{Health, ShardState};
-use mutualstore_dht::custody::matched;
+use mutualstore_dht::custody::Redundancy;
 use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::MAX_SHARDS;
@@ -266,16 +266,13 @@ fn preferred(transfers: &Transfers, stripes: &[Asked]) -> Vec<(Contact, Vec<usiz
     preferred
 }
 
-/// How a stripe is doing of which these indices lie with these live peers, as custody judges it: each peer
-/// counts for one index, for two shards on one peer die together.
+/// How a stripe is doing of which these indices lie with these live peers, as custody judges it.
 pub(crate) fn health_of(held: &BTreeSet<(u8, Peer)>, k: u8, n: u8) -> Health {
-    let indices: BTreeSet<u8> = held.iter().map(|(index, _)| *index).collect();
-    let (k, n) = (usize::from(k), usize::from(n));
-    match matched(held) {
-        _ if indices.len() < k => Health::Lost,
-        matched if matched >= n => Health::Safe,
-        matched if matched <= k => Health::Endangered,
-        _ => Health::Degraded,
+    match Redundancy::of(held, k, n) {
+        Redundancy::Whole => Health::Safe,
+        Redundancy::Degraded => Health::Degraded,
+        Redundancy::Endangered => Health::Endangered,
+        Redundancy::Lost => Health::Lost,
     }
 }
 

@@ -56,7 +56,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 pub use key::{Item, LOCATOR, TOMBSTONE};
-pub use matching::matched;
+pub use matching::Redundancy;
 pub use message::{
     BUCKETS, Entry, Holds, Listing, MAX_ASKED, MAX_ENTRIES, Pin, Question, Report, Reported, Request,
     Response, Status, TrimOrder,

@@ -267,15 +267,16 @@ pub struct JobOutcome {
 /// The stripes this peer is the primary of, and its repairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CustodyStats {
-    /// Stripes with all n indices on distinct live peers.
+    /// Stripes with all n indices on distinct live peers ([`Redundancy`](super::Redundancy)), of which none is
+    /// unaudited.
     pub safe: usize,
-    /// Stripes with more than k and fewer than n.
+    /// Stripes with more than k indices on distinct live peers, and fewer than n.
     pub degraded: usize,
     /// Stripes that this peer has repaired and nobody else has audited since.
     pub unaudited: usize,
-    /// Stripes with exactly k.
+    /// Stripes with no more than k indices on distinct live peers.
     pub endangered: usize,
-    /// Stripes with fewer than k: lost for now.
+    /// Stripes with fewer than k live indices: lost for now.
     pub lost: usize,
     /// Stripes of puts in progress.
     pub pending: usize,

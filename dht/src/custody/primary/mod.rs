@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use self::plan::{Decision, Survey};
 use self::repair::Jobs;
-use self::reports::{Claim, KnownStripe, Reports, StripeHealth};
+use self::reports::{Claim, Condition, KnownStripe, Reports};
 use super::candidates::Candidates;
 use super::key::{ItemKey, Slot};
 use super::message::TrimOrder;
@@ -59,15 +59,15 @@ impl Primary {
     }
 
     pub(super) fn stats(&self) -> CustodyStats {
-        let count = |health| self.reports.count(health);
+        let count = |condition| self.reports.count(condition);
         CustodyStats {
-            safe: count(StripeHealth::Safe),
-            degraded: count(StripeHealth::Degraded),
-            unaudited: count(StripeHealth::Unaudited),
-            endangered: count(StripeHealth::Endangered),
-            lost: count(StripeHealth::Lost),
-            pending: count(StripeHealth::Pending),
-            unsure: count(StripeHealth::Unsure),
+            safe: count(Condition::Safe),
+            degraded: count(Condition::Degraded),
+            unaudited: count(Condition::Unaudited),
+            endangered: count(Condition::Endangered),
+            lost: count(Condition::Lost),
+            pending: count(Condition::Pending),
+            unsure: count(Condition::Unsure),
             inconsistent: self.reports.inconsistent(),
             repairs_waiting: self.jobs.waiting(),
             repairs_running: self.jobs.running(),
@@ -84,7 +84,7 @@ impl Custody {
     /// The stripes this peer is the primary of with fewer than k shards, as far as holders reported.
     pub fn lost(&self) -> impl Iterator<Item = (Id, Shape)> {
         let stripes = self.primary.reports.stripes.iter();
-        let lost = stripes.filter(|(_, known)| known.health == StripeHealth::Lost);
+        let lost = stripes.filter(|(_, known)| known.condition == Condition::Lost);
         lost.map(|(slot, known)| (slot.stripe, known.shape))
     }
 
@@ -139,7 +139,7 @@ impl Custody {
             self.enqueue(slot, None);
             self.primary
                 .reports
-                .set_health(slot, StripeHealth::Foreign, false);
+                .set_condition(slot, Condition::Foreign, false);
             self.primary.reports.wake(slot, None);
             self.redirect(slot.stripe, holders);
             return;
@@ -152,11 +152,11 @@ impl Custody {
             return;
         }
         let survey = Survey::take(now, known, &self.peers, &self.config);
-        let health = survey.health(known);
+        let condition = survey.condition(known);
         let mut wakes = vec![survey.wake, plan::refusal(now, &self.peers, &preference)];
         let mut priority = None;
         let mut parked = false;
-        let due = health != StripeHealth::Pending || self.config.has(Flaw::RepairBeforeCommit);
+        let due = condition != Condition::Pending || self.config.has(Flaw::RepairBeforeCommit);
         let orders = if self.config.repair && due && !known.running {
             match plan::decide(now, known, &survey, &self.peers, (&preference, &responsible)) {
                 Decision::Nothing => {}
@@ -182,10 +182,10 @@ impl Custody {
         } else {
             Vec::new()
         };
-        if health == StripeHealth::Unaudited {
+        if condition == Condition::Unaudited {
             wakes.push(self.want_audit(now, slot, &responsible));
         }
-        self.primary.reports.set_health(slot, health, parked);
+        self.primary.reports.set_condition(slot, condition, parked);
         self.enqueue(slot, priority);
         wakes.push(self.instruct(now, ring, slot, orders, stable));
         self.primary.reports.wake(slot, wakes.into_iter().flatten().min());
@@ -210,7 +210,7 @@ impl Custody {
         };
         self.primary
             .reports
-            .set_health(slot, StripeHealth::Deleted, false);
+            .set_condition(slot, Condition::Deleted, false);
         self.enqueue(slot, priority);
         self.primary.reports.wake(slot, wake);
     }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::reports::{Claim, KnownStripe, StripeHealth};
+use super::reports::{Claim, Condition, KnownStripe};
 use super::targets;
 use crate::custody::Item;
 use crate::custody::candidates::Candidates;
-use crate::custody::matching::{Matching, by_index};
+use crate::custody::matching::{Matching, Redundancy, by_index};
 use crate::custody::peers::{Handle, ME, Peers};
 use crate::custody::types::CustodyConfig;
 use crate::{Flaw, PeerState, Time};
@@ -88,22 +88,18 @@ impl Survey {
         survey
     }
 
-    pub(super) fn health(&self, known: &KnownStripe) -> StripeHealth {
-        let (k, n) = (usize::from(known.shape.k), usize::from(known.shape.n));
+    pub(super) fn condition(&self, known: &KnownStripe) -> Condition {
+        let shape = known.shape;
         if !known.is_committed() {
-            StripeHealth::Pending
-        } else if self.matched == n && known.unaudited.is_some() {
-            StripeHealth::Unaudited
-        } else if self.matched == n {
-            StripeHealth::Safe
-        } else if self.unsure {
-            StripeHealth::Unsure
-        } else if self.distinct < k {
-            StripeHealth::Lost
-        } else if self.matched <= k {
-            StripeHealth::Endangered
-        } else {
-            StripeHealth::Degraded
+            return Condition::Pending;
+        }
+        match Redundancy::judge(self.distinct, self.matched, shape.k, shape.n) {
+            Redundancy::Whole if known.unaudited.is_some() => Condition::Unaudited,
+            Redundancy::Whole => Condition::Safe,
+            _ if self.unsure => Condition::Unsure,
+            Redundancy::Lost => Condition::Lost,
+            Redundancy::Endangered => Condition::Endangered,
+            Redundancy::Degraded => Condition::Degraded,
         }
     }
 

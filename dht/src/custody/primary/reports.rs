@@ -26,7 +26,7 @@ pub(in crate::custody) struct Claim {
 
 /// How well a stripe is off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum StripeHealth {
+pub(super) enum Condition {
     /// Another peer is the primary of it.
     #[default]
     Foreign,
@@ -58,7 +58,7 @@ pub(in crate::custody) struct KnownStripe {
     pub(super) retry_at: Time,
     pub(super) wake: Option<Time>,
     pub(super) queued: Option<u16>,
-    pub(super) health: StripeHealth,
+    pub(super) condition: Condition,
     pub(super) failures: u32,
     pub(super) running: bool,
     pub(super) parked: bool,
@@ -89,7 +89,7 @@ impl KnownStripe {
             retry_at: Time::ZERO,
             wake: None,
             queued: None,
-            health: StripeHealth::Foreign,
+            condition: Condition::Foreign,
             failures: 0,
             running: false,
             parked: false,
@@ -162,7 +162,7 @@ pub(super) struct Reports {
     pub(super) dirty: BTreeSet<Slot>,
     pub(super) wakes: Timers<Slot>,
     pub(super) sweep: Sweep<Slot>,
-    tally: BTreeMap<StripeHealth, usize>,
+    tally: BTreeMap<Condition, usize>,
     parked: usize,
     inconsistent: usize,
 }
@@ -180,7 +180,7 @@ impl Reports {
     ) {
         let tally = &mut self.tally;
         let known = self.stripes.entry(key.slot).or_insert_with(|| {
-            *tally.entry(StripeHealth::Foreign).or_default() += 1;
+            *tally.entry(Condition::Foreign).or_default() += 1;
             KnownStripe::new(shape)
         });
         if claim.committed && !known.is_committed() {
@@ -282,10 +282,10 @@ impl Reports {
     }
 
     /// Files the stripe under a class.
-    pub(super) fn set_health(&mut self, slot: Slot, health: StripeHealth, parked: bool) {
+    pub(super) fn set_condition(&mut self, slot: Slot, condition: Condition, parked: bool) {
         if let Some(known) = self.stripes.get_mut(&slot) {
-            *self.tally.entry(health).or_default() += 1;
-            let old = std::mem::replace(&mut known.health, health);
+            *self.tally.entry(condition).or_default() += 1;
+            let old = std::mem::replace(&mut known.condition, condition);
             *self.tally.entry(old).or_default() -= 1;
             self.parked += usize::from(parked);
             self.parked -= usize::from(std::mem::replace(&mut known.parked, parked));
@@ -301,17 +301,17 @@ impl Reports {
 
     /// Forgets a stripe nobody claims.
     pub(super) fn forget(&mut self, slot: Slot) {
-        self.set_health(slot, StripeHealth::Foreign, false);
+        self.set_condition(slot, Condition::Foreign, false);
         self.wake(slot, None);
         if let Some(known) = self.stripes.remove(&slot) {
             self.inconsistent -= usize::from(known.inconsistent);
-            *self.tally.entry(known.health).or_default() -= 1;
+            *self.tally.entry(known.condition).or_default() -= 1;
         }
         self.dirty.remove(&slot);
     }
 
-    pub(super) fn count(&self, health: StripeHealth) -> usize {
-        self.tally.get(&health).copied().unwrap_or(0)
+    pub(super) fn count(&self, condition: Condition) -> usize {
+        self.tally.get(&condition).copied().unwrap_or(0)
     }
 
     pub(super) fn parked(&self) -> usize {
