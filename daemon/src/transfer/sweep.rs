@@ -85,7 +85,7 @@ enum Layout {
     /// Its manifest says.
     #[default]
     Unknown,
-    /// These.
+    /// It has these.
     Known(Kept),
 }
 

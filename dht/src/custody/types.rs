@@ -267,8 +267,8 @@ pub struct JobOutcome {
 /// The stripes this peer is the primary of, and its repairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CustodyStats {
-    /// Stripes with all n indices on distinct live peers ([`Redundancy`](super::Redundancy)), of which none is
-    /// unaudited.
+    /// Stripes with all n indices on distinct live peers ([`Redundancy`](super::Redundancy)), of which none
+    /// is unaudited.
     pub safe: usize,
     /// Stripes with more than k indices on distinct live peers, and fewer than n.
     pub degraded: usize,

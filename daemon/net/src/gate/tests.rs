@@ -179,7 +179,7 @@ async fn a_connection_on_which_nothing_comes_ends_until_it_has_passed() {
 }
 
 #[tokio::test]
-async fn a_connection_that_loses_its_seat_ends_at_once() {
+async fn connection_that_loses_its_slot_ends_at_once() {
     let gate = Gate::new();
     let (mut first, _held) = open(&gate, 1);
     let others: Vec<_> = (2..).take(PER_ADDRESS).map(|port| open(&gate, port)).collect();

@@ -201,7 +201,7 @@ fn a_payload_that_imitates_records_is_not_believed() {
 }
 
 #[test]
-fn a_burial_that_was_cut_short_is_finished_by_the_next_start() {
+fn deletion_that_was_cut_short_is_finished_by_the_next_start() {
     let dir = TempDir::new().unwrap();
     let (store, _) = open(dir.path());
     put(&store, 1, 9_000);
