@@ -278,7 +278,7 @@ impl World {
 
     /// What is wrong with the successor list of one virtual node.
     fn successors_problem(&self, circle: &BTreeMap<Id, Who>, id: Id, who: Who) -> Option<String> {
-        let ring = self.host(who)?.ring.as_ref()?;
+        let ring = self.host(who)?.ring()?;
         let others = distinct(circle, id).filter(|other| *other != who);
         let mut expected = others.take(self.checks.r);
         for contact in ring.successor_list(id) {
@@ -443,7 +443,7 @@ impl World {
     fn preferred_holders(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape) -> BTreeSet<Who> {
         let sits = |who: &Who| {
             let Some(host) = self.host(*who) else { return false };
-            match host.ring.as_ref().map(|ring| ring.me().state) {
+            match host.ring().map(|ring| ring.me().state) {
                 Some(PeerState::Accepting) => true,
                 Some(PeerState::Full) => host.disk.range((id, 0)..=(id, u8::MAX)).next().is_some(),
                 Some(PeerState::Draining) | None => false,

@@ -511,9 +511,7 @@ impl World {
     }
 
     fn finish(&mut self, who: Who, job: JobId, outcome: JobOutcome) {
-        self.keep(who, |custody, now, ring| {
-            custody.handle_job(now, ring, job, outcome);
-        });
+        self.drive(who, |engine, now| engine.handle_job(now, job, outcome));
     }
 
     fn drop_shard(&mut self, who: Who, key: (Id, u8), expired: bool) {

@@ -1,16 +1,17 @@
 //! Random scenarios by the hundred, and what to say when one fails.
 
-use parking_lot::Mutex;
 use std::num::NonZero;
 use std::thread;
+
+use mutualstore_dht::Flaw;
+use parking_lot::Mutex;
+use rand_chacha::ChaCha8Rng;
 
 use super::injector::{self, Outcome};
 use super::link::{Change, Network};
 use super::policy::Policy;
 use super::scenario::{Action, Keeping, Pick, Scenario, Step};
 use super::{below, chance, generator, pick, uniform};
-use mutualstore_dht::Flaw;
-use rand_chacha::ChaCha8Rng;
 
 const ONE: Pick = Pick::Count(1);
 const MOST: Pick = Pick::Share(0.7);

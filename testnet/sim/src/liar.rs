@@ -76,7 +76,9 @@ impl World {
         self.wipe(who);
         if let Some(host) = self.host_mut(who) {
             host.lies = Some(lies);
-            host.custody = None;
+            if let Some(engine) = &mut host.engine {
+                engine.custody = None;
+            }
             host.calls.clear();
             host.locators.clear();
         }
@@ -223,7 +225,7 @@ impl World {
         let (Some(stripe), Some(host)) = (stripe, host) else {
             return;
         };
-        let Some(ring) = host.ring.as_ref().filter(|_| !stripe.is_risky(index, self.now)) else {
+        let Some(ring) = host.ring().filter(|_| !stripe.is_risky(index, self.now)) else {
             return;
         };
         let members = Membership::successors(ring, id, self.setup.ring.r);

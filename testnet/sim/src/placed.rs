@@ -66,7 +66,7 @@ impl Membership for Whole<'_> {
 impl World {
     /// What a host that is up says of itself.
     pub(super) fn state(&self, who: Who) -> Option<PeerState> {
-        Some(self.host(who)?.ring.as_ref()?.me().state)
+        Some(self.host(who)?.ring()?.me().state)
     }
 
     /// Accepting peers that a stripe's policy names in the view of one host, best first.
@@ -168,7 +168,7 @@ impl World {
         for (who, host) in near.iter().filter_map(|who| Some((*who, self.host(*who)?))) {
             named.extend((0..LOCATOR).map(|index| (index, who)));
             named.extend(host.locators.get(&id).into_iter().flatten().copied());
-            let record = host.custody.as_ref().and_then(|custody| custody.stripe(id));
+            let record = host.custody().and_then(|custody| custody.stripe(id));
             let shards = record.into_iter().flat_map(|record| record.shards);
             named.extend(shards.filter_map(|shard| Some((shard.index, self.who(shard.peer)?))));
         }
@@ -232,7 +232,7 @@ impl World {
     /// Whom a policy may name in the view of a host: custody may not have taken over the ring's latest view,
     /// and may go by any of those that hold shards.
     fn all_named(&self, who: Who, id: Id, shape: Shape, holders: &BTreeSet<Peer>) -> BTreeSet<Peer> {
-        let Some((host, ring)) = self.host(who).and_then(|host| Some((host, host.ring.as_ref()?))) else {
+        let Some((host, ring)) = self.host(who).and_then(|host| Some((host, host.ring()?))) else {
             return BTreeSet::new();
         };
         let latest = everybody(ring);

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use mutualstore_dht::ring::RingConfig;
+use procfs::process::Process;
 
 use super::lab::{Lab, Plan};
-use procfs::process::Process;
 
 /// How large, and how hard.
 #[derive(Clone, Copy, Debug)]

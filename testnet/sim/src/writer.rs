@@ -132,10 +132,7 @@ impl World {
     /// A client puts a stripe through `writer`. Nothing happens unless that host is in a ring with k + 1
     /// peers.
     pub(crate) fn put(&mut self, writer: Who, (keeping, policy): (&Keeping, Policy), dawdle: Duration) {
-        let Some((life, ring)) = self
-            .host(writer)
-            .and_then(|host| Some((host.life, host.ring.as_ref()?)))
-        else {
+        let Some((life, ring)) = self.host(writer).and_then(|host| Some((host.life, host.ring()?))) else {
             return;
         };
         if !self.lives(writer, life) || !ring.is_settled() {
