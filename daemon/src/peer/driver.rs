@@ -151,7 +151,7 @@ async fn send_ring(member: Arc<Membership>, transmit: ring::Transmit) {
     member.core.with(|state, now| match outcome {
         Ok(PeerResponse::Ring(response)) => state.engine.ring.handle_response(now, id, response),
         Ok(_) | Err(AskError::Refused(_)) => {
-            state.engine.ring.handle_failure(now, id, ring::Failure::Refused)
+            state.engine.ring.handle_failure(now, id, ring::Failure::Refused);
         }
         Err(AskError::Silent(error)) => {
             if let CallError::Barred(refusal) = &error {

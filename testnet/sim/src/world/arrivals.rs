@@ -106,7 +106,7 @@ impl World {
             Body::CustodyResponse(id, response) => {
                 if self.ended(to, id).is_some() {
                     self.drive(to, |engine, now| {
-                        engine.handle_custody_response(now, id, response)
+                        engine.handle_custody_response(now, id, response);
                     });
                 }
             }
