@@ -66,8 +66,9 @@ impl Load {
 }
 
 /// On which network, and what is done there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Case {
     /// Equal peers: a file is written and read.
     Equal,
@@ -79,19 +80,6 @@ pub enum Case {
     Weighted,
     /// One peer has everything.
     Single,
-}
-
-impl Case {
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Equal => "equal",
-            Self::Small => "small",
-            Self::Degraded => "degraded",
-            Self::Weighted => "weighted",
-            Self::Single => "single",
-        }
-    }
 }
 
 /// One cell.
@@ -230,7 +218,7 @@ impl Experiment for Load {
 
     fn label(&self, cell: &Cell) -> String {
         let (size, shard) = (Size(cell.file_bytes), Size(cell.shard_size_bytes));
-        format!("{} {} {size}, shards of {shard}", cell.case.as_str(), cell.code)
+        format!("{} {} {size}, shards of {shard}", cell.case, cell.code)
     }
 
     fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {

@@ -314,14 +314,8 @@ fn settle() -> f64 {
 
 /// A scenario that cannot be run.
 #[derive(Debug, thiserror::Error)]
-pub enum ScenarioError {
-    /// The text is not a scenario.
-    #[error("{0}")]
-    Malformed(String),
-    /// A number is absurd.
-    #[error("{0}")]
-    Absurd(String),
-}
+#[error("{0}")]
+pub struct ScenarioError(String);
 
 impl Scenario {
     /// Reads a scenario.
@@ -332,12 +326,12 @@ impl Scenario {
                 before.matches('\n').count() + 1
             });
             let message = error.message().lines().next().unwrap_or_default().to_owned();
-            ScenarioError::Malformed(match line {
+            ScenarioError(match line {
                 Some(line) => format!("line {line}: {message}"),
                 None => message,
             })
         })?;
-        scenario.check().map(|()| scenario).map_err(ScenarioError::Absurd)
+        scenario.check().map(|()| scenario).map_err(ScenarioError)
     }
 
     /// As a file.

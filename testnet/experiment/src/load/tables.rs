@@ -64,7 +64,7 @@ impl<'a> Kind<'a> {
     }
 
     fn case(&self) -> &'static str {
-        self.first.case.as_str()
+        self.first.case.into()
     }
 
     fn is_read(&self) -> bool {
