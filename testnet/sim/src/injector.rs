@@ -218,25 +218,26 @@ impl Run<'_> {
 
     fn act(&mut self, action: &Action) {
         let down = |host: &Host| !host.is_up() && !host.retired;
+        let stopped = |host: &Host| host.is_up() && !host.is_running();
         match action {
             Action::Join { count, over_s } => self.join_many(*count, *over_s),
-            Action::Kill { who } => self.crash(who, Crash::Process),
-            Action::PowerOff { who } => self.crash(who, Crash::Machine),
+            Action::Kill { who } => {
+                self.each(who, Host::is_up, |world, who| world.crash(who, Crash::Process))
+            }
+            Action::PowerOff { who } => {
+                self.each(who, Host::is_up, |world, who| world.crash(who, Crash::Machine))
+            }
             Action::Restart { who } => self.each(who, down, World::start),
             Action::RestartForgetful { who } => {
-                for who in self.pick(who, down) {
-                    self.world.forget_book(who);
-                    self.world.start(who);
-                }
+                self.each(who, down, |world, who| {
+                    world.forget_book(who);
+                    world.start(who);
+                });
             }
             Action::Wipe { who } => self.destroy(who, World::wipe),
             Action::Retire { who } => self.destroy(who, World::retire),
             Action::Freeze { who } => self.each(who, Host::is_running, World::freeze),
-            Action::Thaw { who } => {
-                for who in self.pick(who, |host| host.is_up() && !host.is_running()) {
-                    self.world.thaw(who);
-                }
-            }
+            Action::Thaw { who } => self.each(who, stopped, World::thaw),
             Action::Wedge { who } => {
                 self.each(who, Host::is_running, |world, who| world.wedge(who, true));
             }
@@ -258,28 +259,32 @@ impl Run<'_> {
                 self.world.unrest.harmed = true;
             }
             Action::Put { count, dawdle_s } => self.put(*count, *dawdle_s),
-            Action::Delete { count } => self.delete(*count),
-            Action::Read { count } => {
-                for through in self.world.random_hosts(*count, Host::is_joined) {
-                    self.world.read(through);
-                }
+            Action::Delete { count } => {
+                self.each(&Pick::Count(*count), Host::is_running, World::delete);
             }
-            Action::Lie { who, stripes, hosts } => self.lie(who, *stripes, *hosts),
+            Action::Read { count } => {
+                self.each(&Pick::Count(*count), Host::is_joined, World::read);
+            }
+            Action::Lie { who, stripes, hosts } => {
+                let (stripes, hosts) = (*stripes, *hosts);
+                self.each(who, Host::is_joined, |world, who| {
+                    world.lie(who, Lies { stripes, hosts })
+                });
+            }
             Action::ForgeOrders { count } => {
                 for _ in 0..*count {
                     self.world.forge_order();
                 }
             }
             Action::Resize { who, virtual_nodes } => {
-                for who in self.pick(who, down) {
-                    self.world.resize(who, *virtual_nodes);
-                    self.world.start(who);
-                }
+                self.each(who, down, |world, who| {
+                    world.resize(who, *virtual_nodes);
+                    world.start(who);
+                });
             }
             Action::Clock { who, offset_s } => {
-                for who in self.pick(who, |_| true) {
-                    self.world.set_clock(who, offset_s.saturating_mul(1000));
-                }
+                let offset_ms = offset_s.saturating_mul(1000);
+                self.each(who, |_| true, |world, who| world.set_clock(who, offset_ms));
             }
         }
     }
@@ -299,12 +304,6 @@ impl Run<'_> {
         }
     }
 
-    fn crash(&mut self, who: &Pick, how: Crash) {
-        for who in self.pick(who, Host::is_up) {
-            self.world.crash(who, how);
-        }
-    }
-
     fn join_many(&mut self, count: usize, over_s: f64) {
         let each = span(over_s) / u64::try_from(count).unwrap_or(1).max(1);
         let mut due = self.world.now;
@@ -315,17 +314,6 @@ impl Run<'_> {
                 self.world.schedule(due, Event::Step(NEWCOMER));
                 due += each;
             }
-        }
-    }
-
-    fn lie(&mut self, who: &Pick, stripes: f64, hosts: f64) {
-        let lies = Lies { stripes, hosts };
-        self.each(who, Host::is_joined, |world, who| world.lie(who, lies));
-    }
-
-    fn delete(&mut self, count: usize) {
-        for through in self.world.random_hosts(count, Host::is_running) {
-            self.world.delete(through);
         }
     }
 
