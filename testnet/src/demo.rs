@@ -201,7 +201,7 @@ impl Demo<'_> {
         let step = Step::new(begun.elapsed(), self.total());
         let codes: BTreeSet<&str> = self.files.iter().map(|file| file.code.as_str()).collect();
         let codes = codes.into_iter().collect::<Vec<_>>().join(", ");
-        self.tell("put", &step, &format!("through peer 0, {codes}"));
+        self.narrate_step("put", &step, &format!("through peer 0, {codes}"));
         Ok(step)
     }
 
@@ -229,7 +229,7 @@ impl Demo<'_> {
         } else {
             "NOT IDENTICAL"
         };
-        self.tell(what, &step, &format!("through peer {reader}, {verdict}"));
+        self.narrate_step(what, &step, &format!("through peer {reader}, {verdict}"));
         Ok(step)
     }
 
@@ -278,7 +278,7 @@ impl Demo<'_> {
             rebuilt += status(client)?.repair.bytes_total;
         }
         let step = Step::new(waited, rebuilt);
-        self.tell("repair", &step, "since the kill; every stripe is complete again");
+        self.narrate_step("repair", &step, "since the kill; every stripe is complete again");
         Ok(step)
     }
 
@@ -319,7 +319,7 @@ impl Demo<'_> {
         Ok(peers)
     }
 
-    fn tell(&self, what: &str, step: &Step, note: &str) {
+    fn narrate_step(&self, what: &str, step: &Step, note: &str) {
         let Step {
             seconds,
             bytes,

@@ -167,11 +167,8 @@ impl Run<'_> {
         if vias.is_empty() {
             vias = self.world.random_hosts(2, |host| !host.retired);
         }
-        let capacity = self
-            .scenario
-            .custody
-            .as_ref()
-            .map_or(0, |keeping| keeping.capacity);
+        let keeping = self.scenario.custody.as_ref();
+        let capacity = keeping.map_or(0, |keeping| keeping.capacity);
         self.world.add(size, capacity, &vias);
     }
 
@@ -357,7 +354,7 @@ impl Run<'_> {
         let groups = self.world.groups();
         for pair in groups.windows(2) {
             if let [one, other] = pair {
-                self.world.tell(*one, *other);
+                self.world.introduce(*one, *other);
             }
         }
     }
@@ -417,12 +414,8 @@ impl Run<'_> {
         };
         for last in (0..tries).rev() {
             let (again, wrong) = self.look_for(&wanted);
-            let problem = wrong.or_else(|| {
-                again
-                    .first()
-                    .map(|(.., detail)| detail.clone())
-                    .filter(|_| last == 0)
-            });
+            let silent = again.first().filter(|_| last == 0);
+            let problem = wrong.or_else(|| silent.map(|(.., detail)| detail.clone()));
             if let Some(detail) = problem {
                 let violation = Violation::liveness("lookups find the truth", detail);
                 return self.world.violate(violation);
@@ -448,11 +441,8 @@ impl Run<'_> {
             let answer = answers.iter().find(|(at, lookup, _)| (*at, *lookup) == (who, id));
             let found: Option<Vec<Who>> = answer.and_then(|(.., outcome)| {
                 let contacts = outcome.as_ref().ok()?.contacts.iter();
-                Some(
-                    contacts
-                        .filter_map(|contact| self.world.who(contact.peer))
-                        .collect(),
-                )
+                let found = contacts.filter_map(|contact| self.world.who(contact.peer));
+                Some(found.collect())
             });
             let expected: Vec<Who> = distinct(&circle, target).take(3).collect();
             if found.as_ref() == Some(&expected) {
@@ -476,24 +466,16 @@ impl Run<'_> {
         }
         // What a liar sends is its own affair.
         let honest = |host: &&Host| !host.is_liar();
-        let sent = |world: &World| {
-            world
-                .hosts
-                .iter()
-                .filter(honest)
-                .map(|host| host.sent)
-                .sum::<u64>()
+        let sent = |world: &World| -> u64 {
+            let hosts = world.hosts.iter().filter(honest);
+            hosts.map(|host| host.sent).sum()
         };
         let before = sent(&self.world);
         let kinds = self.world.counters.requests;
         let work = self.world.counters;
         // Stripes that lack shards for want of room are tried again and again.
-        let short = self
-            .world
-            .truth
-            .stripes
-            .values()
-            .any(|stripe| stripe.distinct() < usize::from(stripe.shape.n));
+        let mut stripes = self.world.truth.stripes.values();
+        let short = stripes.any(|stripe| stripe.distinct() < usize::from(stripe.shape.n));
         let end = self.world.now + micros(IDLE);
         self.world.run(end);
         let after = self.world.counters;
@@ -504,12 +486,8 @@ impl Run<'_> {
             bound += bound / 4;
         }
         let requests = sent(&self.world) - before;
-        let kinds: Vec<u64> = after
-            .requests
-            .iter()
-            .zip(kinds)
-            .map(|(after, before)| after - before)
-            .collect();
+        let kinds = after.requests.iter().zip(kinds);
+        let kinds: Vec<u64> = kinds.map(|(after, before)| after - before).collect();
         if requests > bound {
             let detail = format!(
                 "{requests} requests in {} s among {} hosts, expected {bound} at most; pings, neighbours, \
@@ -544,7 +522,8 @@ impl Run<'_> {
     }
 
     /// Requests expected at most while nothing happens: per host one question for each virtual node and some
-    /// more each round, lookups for fingers, a report to every home each idle period and one more for doubt.
+    /// more each round, lookups for fingers, a report to every primary each idle period and one
+    /// more for doubt.
     fn idle_bound(&self, hosts: &[Who]) -> u64 {
         let config = &self.world.setup.ring;
         let rounds = IDLE.as_millis() / config.stabilize.as_millis().max(1) + 2;

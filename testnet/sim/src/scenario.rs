@@ -207,7 +207,7 @@ pub enum Action {
         /// Of those that are stopped.
         who: Pick,
     },
-    /// Hosts go on but do nothing more as homes: each repair or copy they begin fails. Ends with their
+    /// Hosts go on but do nothing more as primaries: each repair or copy they begin fails. Ends with their
     /// process, or with the last step.
     Wedge {
         /// Of those that run.
@@ -255,7 +255,7 @@ pub enum Action {
         /// How many, each through a host of its own.
         count: usize,
     },
-    /// Somebody who is not the home orders holders to drop shards, most of which are not surplus.
+    /// Somebody who is not the primary orders holders to drop shards, most of which are not surplus.
     ForgeOrders {
         /// For so many stripes.
         count: usize,
