@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mutualstore_dht::custody::{
-    Entry, Holds, Listing, MAX_ENTRIES, Report, Reported, Request, Response, Shape, Status, TrimOrder,
+    Entry, Holds, Item, Listing, MAX_ENTRIES, Report, Reported, Request, Response, Shape, Status, TrimOrder,
 };
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::Header;
@@ -73,7 +73,7 @@ pub(crate) fn answer(member: &Membership, from: Peer, request: &PeerRequest) -> 
         PeerRequest::Commit(_, stripes)
         | PeerRequest::Discard(_, stripes)
         | PeerRequest::Renew(_, stripes, _) => yes(stripes.len()),
-        PeerRequest::Bury(burials) => yes(burials.len()),
+        PeerRequest::Tombstones(tombstones) => yes(tombstones.len()),
         PeerRequest::Locate(_, _, locators) => yes(locators.len()),
         PeerRequest::Holdings(stripes) => {
             let held = |stripe: &Id| StripeHoldings {
@@ -130,7 +130,7 @@ impl Liar {
             Request::Status { stripes } => Response::Statuses(vec![Status::None; stripes.len()]),
             Request::Held { stripes } => {
                 let holds = |stripe: &Id| Holds {
-                    indices: self.claimed(stripe),
+                    items: self.claimed(stripe).into_iter().map(Item::from).collect(),
                     under_repair: true,
                     reported: Vec::new(),
                 };
@@ -158,7 +158,7 @@ impl Liar {
             let entries = stripes.flat_map(|(stripe, shape)| {
                 (0..shape.n).map(|index| Entry {
                     stripe: *stripe,
-                    index,
+                    item: Item::Shard(index),
                     shape: *shape,
                     committed: true,
                 })
@@ -196,7 +196,7 @@ impl Liar {
         for (stripe, shape) in heard {
             let order = |index| TrimOrder {
                 stripe,
-                index,
+                item: Item::Shard(index),
                 keep: me,
                 others: (0..shape.n)
                     .filter(|other| *other != index)

@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn golden_text() {
-        let text = "mutual11CLc9UrG6bvVw3XpFQLfErnAtPDLHVuASkJdL9FcqEEF5QcZ8TZKXvScqAYu6hfAmxuyWzByQTheEKsW5jAyRmjbQiX8sfxfi";
+        let text = "mutual11CLc9UrG6bvVw3XpFQLfErnAtPDLHVuASkJdL9FcqEEF5QcZ8TZKXvScqAYu6hfAmxuyW\
+                    zByQTheEKsW5jAyRmjbQiX8sfxfi";
         assert_eq!(link().to_string(), text);
         assert_eq!(text.parse(), Ok(link()));
         assert_eq!(

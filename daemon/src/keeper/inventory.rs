@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mutualstore_dht::custody::{self, Holding, Shape};
+use mutualstore_dht::custody::{Holding, Item, Shape, Tenure};
 use mutualstore_dht::{Id, Peer, Time};
 use mutualstore_erasure::VerifiedShard;
 use mutualstore_store::{Key, Meta, State as StoreState};
@@ -16,7 +16,7 @@ impl ShardKeeper {
     /// Tells custody of a shard or tombstone that was stored; nothing if it has been removed since. Custody
     /// learns what the store holds at that moment, whatever other changes of the same shard are about to be
     /// told: the last one told is true.
-    pub(super) fn tell(&self, key: Key, shape: Shape) {
+    pub(super) fn report(&self, key: Key, shape: Shape) {
         self.core.with(|state, now| {
             if let Some(meta) = self.store.meta(key) {
                 self.insert(state, now, key, &meta, shape);
@@ -25,7 +25,7 @@ impl ShardKeeper {
     }
 
     /// Tells custody of shards that were removed; those that the store holds again it goes on believing in.
-    pub(super) fn tell_removed(&self, keys: impl IntoIterator<Item = Key>) {
+    pub(super) fn report_removed(&self, keys: impl IntoIterator<Item = Key>) {
         let mut keys = keys.into_iter().peekable();
         if keys.peek().is_none() {
             return;
@@ -34,9 +34,9 @@ impl ShardKeeper {
             for key in keys {
                 let stripe = Id::new(key.stripe);
                 if self.has_not(key) {
-                    state.custody.removed(now, stripe, key.index);
+                    state.custody.removed(now, stripe, key.index.into());
                 } else {
-                    state.custody.spared(stripe, key.index);
+                    state.custody.spared(stripe, key.index.into());
                 }
             }
         });
@@ -51,12 +51,10 @@ impl ShardKeeper {
 
     /// Has custody forget what it believes to be held and the store does not have, among the next `limit`
     /// behind `after` in custody's order. Returns the last one looked at.
-    pub(crate) fn reconcile(&self, after: Option<(Id, u8)>, limit: usize) -> Option<(Id, u8)> {
+    pub(crate) fn reconcile(&self, after: Option<(Id, Item)>, limit: usize) -> Option<(Id, Item)> {
         let believed = self.core.read(|state| state.custody.held_after(after, limit));
-        let gone = believed
-            .iter()
-            .filter(|(stripe, index)| self.has_not(key(*stripe, *index)));
-        let gone: Vec<Key> = gone.map(|(stripe, index)| key(*stripe, *index)).collect();
+        let keys = believed.iter().map(|(stripe, item)| key(*stripe, (*item).into()));
+        let gone: Vec<Key> = keys.filter(|key| self.has_not(*key)).collect();
         for key in &gone {
             tracing::info!(
                 "{}:{} is not held any more, although it was believed to be",
@@ -64,7 +62,7 @@ impl ShardKeeper {
                 key.index
             );
         }
-        self.tell_removed(gone);
+        self.report_removed(gone);
         believed.last().copied()
     }
 
@@ -73,34 +71,34 @@ impl ShardKeeper {
         let stripe = Id::new(*shard.stripe().as_bytes());
         if !self
             .core
-            .read(|state| state.custody.believes(stripe, shard.index()))
+            .read(|state| state.custody.believes(stripe, Item::Shard(shard.index())))
         {
-            self.tell(key(stripe, shard.index()), shape_of(shard.header()));
+            self.report(key(stripe, shard.index()), shape_of(shard.header()));
         }
     }
 
     fn insert(&self, state: &mut State, now: Time, key: Key, meta: &Meta, shape: Shape) {
-        let holding_state = match meta.state {
-            StoreState::Committed => custody::State::Committed,
+        let tenure = match meta.state {
+            StoreState::Committed => Tenure::Committed,
             StoreState::Pending {
                 until_unix_ms,
                 writer,
-            } => custody::State::Pending {
+            } => Tenure::Pending {
                 until: now + Duration::from_millis(until_unix_ms.saturating_sub(unix_ms())),
                 writer: Peer::new(writer),
             },
             StoreState::Deleted { since_unix_ms } => {
                 let age = Duration::from_millis(unix_ms().saturating_sub(since_unix_ms));
-                custody::State::Deleted {
+                Tenure::Deleted {
                     until: now + self.retention.saturating_sub(age),
                 }
             }
         };
         let holding = Holding {
             stripe: Id::new(key.stripe),
-            index: key.index,
+            item: key.index.into(),
             shape,
-            state: holding_state,
+            tenure,
         };
         state.custody.insert(now, holding);
     }

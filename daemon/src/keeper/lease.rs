@@ -16,7 +16,7 @@ impl ShardKeeper {
     pub(crate) async fn expire(&self, stripe: Id, index: u8) {
         let key = key(stripe, index);
         let removed = self.change(move |store| store.expire(&[key], unix_ms())).await;
-        self.tell_dropped(vec![key], removed).await;
+        self.report_dropped(vec![key], removed).await;
     }
 
     /// Keys held of `stripes` that were put under `token` (any token if `None`), and of which stripes a shard
@@ -81,15 +81,16 @@ impl ShardKeeper {
     /// it back.
     pub(crate) async fn discard(&self, stripes: Vec<Id>, token: Token) -> Vec<bool> {
         let (held, mut keys) = self.keys_of(&stripes, Some(token));
-        self.core
-            .with(|state, _| keys.retain(|(stripe, index)| state.custody.begin_discard(*stripe, *index)));
+        self.core.with(|state, _| {
+            keys.retain(|(stripe, index)| state.custody.begin_discard(*stripe, (*index).into()));
+        });
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
         let told = store_keys.clone();
         let done = self.change(move |store| store.discard(&store_keys, token)).await;
         if let Err(error) = done {
             tracing::warn!(%error, "could not discard shards; their lease will end");
         }
-        self.tell_removed(told);
+        self.report_removed(told);
         held
     }
 }

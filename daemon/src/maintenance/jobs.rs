@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use mutualstore_dht::custody::{Effect, JobId, JobOutcome, LOCATOR, Shape, TOMBSTONE};
+use mutualstore_dht::custody::{Effect, Item, JobId, JobOutcome, Shape};
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::{DecodeError, VerifiedShard, reconstruct};
 
@@ -13,7 +13,7 @@ use super::Maintenance;
 use crate::format::locator::Locator;
 use crate::keeper::Keep;
 use crate::peer::core::State;
-use crate::transfer::delete::bury_at;
+use crate::transfer::delete::replicate_tombstone;
 use crate::transfer::events::Operation;
 use crate::transfer::locate::locate_at;
 use crate::transfer::peer_client::Fetched;
@@ -42,11 +42,11 @@ pub(super) async fn perform(upkeep: Arc<Maintenance>, effect: Effect) {
         Effect::Copy {
             job,
             stripe,
-            index,
+            item,
             from,
             to,
         } => {
-            let outcome = copy(&upkeep, stripe, index, from, to).await;
+            let outcome = copy(&upkeep, stripe, item, from, to).await;
             finish(&upkeep, job, outcome);
         }
         Effect::Locate {
@@ -60,15 +60,15 @@ pub(super) async fn perform(upkeep: Arc<Maintenance>, effect: Effect) {
         }
         Effect::Drop {
             stripe,
-            index,
+            item,
             expired,
         } => {
             if expired {
                 // A put of this peer that lives, after this process stood still.
                 upkeep.transfers.renew_asked(upkeep.member.me, &[stripe]).await;
-                upkeep.keeper.expire(stripe, index).await;
+                upkeep.keeper.expire(stripe, item.into()).await;
             } else {
-                upkeep.keeper.drop_shards(vec![(stripe, index)]).await;
+                upkeep.keeper.drop_shards(vec![(stripe, item.into())]).await;
             }
             upkeep.keeper.publish_usage();
         }
@@ -97,7 +97,7 @@ fn finish(upkeep: &Maintenance, job: JobId, outcome: JobOutcome) {
     });
 }
 
-fn failed(targets: Vec<(u8, Peer)>) -> JobOutcome {
+fn failed(targets: Vec<(Item, Peer)>) -> JobOutcome {
     JobOutcome {
         stored: Vec::new(),
         failed: targets,
@@ -114,6 +114,11 @@ async fn regenerate(
     sources: Vec<(u8, Peer)>,
     targets: Vec<(u8, Peer)>,
 ) -> JobOutcome {
+    let wanted: Vec<u8> = targets.iter().map(|(index, _)| *index).collect();
+    let targets: Vec<(Item, Peer)> = targets
+        .into_iter()
+        .map(|(index, peer)| (Item::Shard(index), peer))
+        .collect();
     let Ok(_block) = upkeep.transfers.blocks.acquire().await else {
         return failed(targets);
     };
@@ -121,7 +126,6 @@ async fn regenerate(
     if shards.len() < usize::from(shape.k) {
         return failed(targets);
     }
-    let wanted: Vec<u8> = targets.iter().map(|(index, _)| *index).collect();
     let rebuilt = tokio::task::spawn_blocking(move || reconstruct(&shards, &wanted)).await;
     match rebuilt {
         Ok(Ok(rebuilt)) => deliver(upkeep, rebuilt, targets).await,
@@ -180,13 +184,14 @@ async fn gather(
 async fn deliver(
     upkeep: &Arc<Maintenance>,
     rebuilt: Vec<VerifiedShard>,
-    targets: Vec<(u8, Peer)>,
+    targets: Vec<(Item, Peer)>,
 ) -> JobOutcome {
     let mut outcome = failed(Vec::new());
     let mut waiting = FuturesUnordered::new();
     for shard in rebuilt {
-        let target = targets.iter().find(|(index, _)| *index == shard.index()).copied();
-        if let Some((index, peer)) = target {
+        let item = Item::Shard(shard.index());
+        let target = targets.iter().find(|(wanted, _)| *wanted == item);
+        if let Some((_, peer)) = target.copied() {
             let bytes = u64::try_from(shard.payload().len()).unwrap_or(u64::MAX);
             waiting.push(async move {
                 let stored = upkeep
@@ -194,16 +199,16 @@ async fn deliver(
                     .peers
                     .store_at(Operation::Repair, peer, shard, Keep::Committed, NO_TOKEN)
                     .await;
-                (index, peer, bytes, stored.is_ok())
+                (item, peer, bytes, stored.is_ok())
             });
         }
     }
-    while let Some((index, peer, bytes, stored)) = waiting.next().await {
+    while let Some((item, peer, bytes, stored)) = waiting.next().await {
         if stored {
-            outcome.stored.push((index, peer));
+            outcome.stored.push((item, peer));
             outcome.bytes = outcome.bytes.saturating_add(bytes);
         } else {
-            outcome.failed.push((index, peer));
+            outcome.failed.push((item, peer));
         }
     }
     outcome
@@ -216,7 +221,7 @@ async fn locate(
     holders: Vec<(u8, Peer)>,
     to: Vec<Peer>,
 ) -> JobOutcome {
-    let targets: Vec<(u8, Peer)> = to.iter().map(|peer| (LOCATOR, *peer)).collect();
+    let targets: Vec<(Item, Peer)> = to.iter().map(|peer| (Item::Locator, *peer)).collect();
     let mut header = upkeep.keeper.header(stripe).await;
     let mut sources = holders.iter();
     while header.is_none()
@@ -251,26 +256,26 @@ async fn locate(
         } else {
             &mut outcome.failed
         };
-        list.push((LOCATOR, peer));
+        list.push((Item::Locator, peer));
     }
     outcome
 }
 
 /// Copies one shard, or the tombstone, as it is from one holder to another.
-async fn copy(upkeep: &Arc<Maintenance>, stripe: Id, index: u8, from: Peer, to: Peer) -> JobOutcome {
-    let targets = vec![(index, to)];
+async fn copy(upkeep: &Arc<Maintenance>, stripe: Id, item: Item, from: Peer, to: Peer) -> JobOutcome {
+    let targets = vec![(item, to)];
     let Ok(_block) = upkeep.transfers.blocks.acquire().await else {
         return failed(targets);
     };
     match upkeep
         .transfers
         .peers
-        .fetch_from(Operation::Repair, from, stripe, index, true)
+        .fetch_from(Operation::Repair, from, stripe, item.into(), true)
         .await
     {
         Fetched::Shard(shard) => deliver(upkeep, vec![*shard], targets).await,
-        Fetched::Deleted(tombstone) if index == TOMBSTONE => {
-            if bury_at(&upkeep.transfers, &tombstone, to).await {
+        Fetched::Deleted(tombstone) if item == Item::Tombstone => {
+            if replicate_tombstone(&upkeep.transfers, &tombstone, to).await {
                 JobOutcome {
                     stored: targets,
                     ..failed(Vec::new())

@@ -56,7 +56,8 @@ pub(crate) async fn drive(member: Arc<Membership>, outlet: Arc<dyn Outlet>) {
                 let mut state = member.core.lock();
                 let now = member.core.now();
                 if late > STALL {
-                    tracing::warn!(late_ms = late.as_millis(), "the event loop stalled; suspicions start anew");
+                    let late_ms = late.as_millis();
+                    tracing::warn!(late_ms, "the event loop stalled; suspicions start anew");
                     state.custody.handle_stall(now);
                 }
                 state.ring.handle_timeout(now);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mutualstore_dht::custody::{
-    BUCKETS, Entry, Holds, Listing, MAX_ASKED, MAX_ENTRIES, Pin, Question, Report, Reported, Request,
+    BUCKETS, Entry, Holds, Item, Listing, MAX_ASKED, MAX_ENTRIES, Pin, Question, Report, Reported, Request,
     Response, Shape, Status, TrimOrder,
 };
 use mutualstore_dht::placement::Placement;
@@ -32,7 +32,7 @@ fn wire_stripes(stripes: &[Id]) -> wire::StripeList {
 fn entry(message: &wire::ListedShard) -> Result<Entry, Malformed> {
     Ok(Entry {
         stripe: id(&message.stripe)?,
-        index: index(message.index)?,
+        item: item(message.index)?,
         shape: Shape {
             k: index(message.k)?,
             n: index(message.n)?,
@@ -72,7 +72,7 @@ fn wire_entry(entry: &Entry) -> wire::ListedShard {
     let (policy, group, anchor) = wire_placement(entry.shape.placement);
     wire::ListedShard {
         stripe: wire_id(&entry.stripe),
-        index: u32::from(entry.index),
+        index: wire_item(entry.item),
         k: u32::from(entry.shape.k),
         n: u32::from(entry.shape.n),
         shard_len: entry.shape.shard_len,
@@ -120,6 +120,15 @@ fn report(message: &wire::Report) -> Result<Report, Malformed> {
     })
 }
 
+/// What a byte of an index stands for: a shard, the locator or the tombstone.
+fn item(number: u32) -> Result<Item, Malformed> {
+    index(number).map(Item::from)
+}
+
+fn wire_item(item: Item) -> u32 {
+    u32::from(u8::from(item))
+}
+
 fn shard_at(message: &wire::ShardAt) -> Result<(u8, Peer), Malformed> {
     Ok((index(message.index)?, peer(&message.peer)?))
 }
@@ -128,7 +137,7 @@ fn order(message: &wire::TrimOrder) -> Result<TrimOrder, Malformed> {
     at_most(message.others.len(), 256)?;
     Ok(TrimOrder {
         stripe: id(&message.stripe)?,
-        index: index(message.index)?,
+        item: item(message.index)?,
         keep: peer(&message.keep)?,
         others: message.others.iter().map(shard_at).collect::<Result<_, _>>()?,
     })
@@ -141,7 +150,7 @@ fn wire_order(order: &TrimOrder) -> wire::TrimOrder {
     };
     wire::TrimOrder {
         stripe: wire_id(&order.stripe),
-        index: u32::from(order.index),
+        index: wire_item(order.item),
         keep: wire_peer(&order.keep),
         others: order.others.iter().map(at).collect(),
     }
@@ -152,12 +161,12 @@ pub(super) fn wire_request(request: &Request) -> wire::CustodyRequest {
     use wire::custody_request::Kind;
     let ask = |question: &Question| wire::Question {
         stripe: wire_id(&question.stripe),
-        index: u32::from(question.index),
+        index: wire_item(question.item),
         trim: question.trim.unwrap_or(0),
     };
     let pin = |pin: &Pin| wire::Pin {
         stripe: wire_id(&pin.stripe),
-        index: u32::from(pin.index),
+        index: wire_item(pin.item),
         trim: pin.trim,
     };
     let total = |(stripe, total): &(Id, u8)| wire::StripeTotal {
@@ -216,7 +225,7 @@ pub(super) fn request(message: wire::CustodyRequest) -> Result<Request, Malforme
                 let ask = |m: &wire::Question| {
                     Ok(Question {
                         stripe: id(&m.stripe)?,
-                        index: index(m.index)?,
+                        item: item(m.index)?,
                         trim: (m.trim > 0).then_some(m.trim),
                     })
                 };
@@ -256,7 +265,7 @@ pub(super) fn request(message: wire::CustodyRequest) -> Result<Request, Malforme
 fn pin(m: &wire::Pin) -> Result<Pin, Malformed> {
     Ok(Pin {
         stripe: id(&m.stripe)?,
-        index: index(m.index)?,
+        item: item(m.index)?,
         trim: m.trim,
     })
 }
@@ -299,12 +308,11 @@ fn reported(message: &wire::Reported) -> Result<Reported, Malformed> {
 }
 
 fn holds(message: &wire::Holds) -> Result<Holds, Malformed> {
-    let indices = message.indices.to_vec();
-    if !indices.is_sorted_by(|a, b| a < b) {
+    if !message.indices.is_sorted_by(|a, b| a < b) {
         return Err(Malformed("indices out of order"));
     }
     Ok(Holds {
-        indices,
+        items: message.indices.iter().copied().map(Item::from).collect(),
         under_repair: message.minded,
         reported: message.told.iter().map(peer).collect::<Result<_, Malformed>>()?,
     })
@@ -321,7 +329,7 @@ pub(super) fn wire_response(response: &Response) -> wire::CustodyResponse {
         })
     };
     let holds = |holds: &Holds| wire::Holds {
-        indices: Bytes::copy_from_slice(&holds.indices),
+        indices: holds.items.iter().copied().map(u8::from).collect(),
         minded: holds.under_repair,
         told: holds.reported.iter().map(wire_peer).collect(),
     };

@@ -18,24 +18,81 @@ impl Slot {
     }
 }
 
-/// A shard in the order of exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ShardKey {
-    pub(super) slot: Slot,
-    pub(super) index: u8,
+/// What may be held of a stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Item {
+    /// One of its n shards, by index.
+    Shard(u8),
+    /// Who holds which of its shards, where that cannot be found from its id.
+    Locator,
+    /// Its owner's word that it is deleted.
+    Tombstone,
 }
 
-impl ShardKey {
-    pub(super) fn new(stripe: Id, index: u8) -> Self {
-        Self {
-            slot: Slot::of(stripe),
-            index,
+/// The byte that stands for a tombstone on disk and on the wire. No shard has this index.
+pub const TOMBSTONE: u8 = u8::MAX;
+
+/// The byte that stands for a locator on disk and on the wire. No shard has this index: n is less.
+pub const LOCATOR: u8 = TOMBSTONE - 1;
+
+impl Item {
+    /// No other comes before it.
+    pub(super) const FIRST: Self = Self::Shard(0);
+    /// No other comes after it.
+    pub(super) const LAST: Self = Self::Tombstone;
+
+    /// The index of a shard; none for what is no shard.
+    pub fn shard(self) -> Option<u8> {
+        match self {
+            Self::Shard(index) => Some(index),
+            Self::Locator | Self::Tombstone => None,
+        }
+    }
+
+    /// Whether it is a shard.
+    pub fn is_shard(self) -> bool {
+        self.shard().is_some()
+    }
+}
+
+impl From<u8> for Item {
+    fn from(byte: u8) -> Self {
+        match byte {
+            TOMBSTONE => Self::Tombstone,
+            LOCATOR => Self::Locator,
+            index => Self::Shard(index),
         }
     }
 }
 
-impl From<&Entry> for ShardKey {
+impl From<Item> for u8 {
+    fn from(item: Item) -> Self {
+        match item {
+            Item::Shard(index) => index,
+            Item::Locator => LOCATOR,
+            Item::Tombstone => TOMBSTONE,
+        }
+    }
+}
+
+/// Something held, in the order of exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ItemKey {
+    pub(super) slot: Slot,
+    pub(super) item: Item,
+}
+
+impl ItemKey {
+    pub(super) fn new(stripe: Id, item: Item) -> Self {
+        Self {
+            slot: Slot::of(stripe),
+            item,
+        }
+    }
+}
+
+impl From<&Entry> for ItemKey {
     fn from(entry: &Entry) -> Self {
-        Self::new(entry.stripe, entry.index)
+        Self::new(entry.stripe, entry.item)
     }
 }

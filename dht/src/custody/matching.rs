@@ -76,11 +76,40 @@ impl<P: Copy + Ord> Matching<P> {
     }
 }
 
-/// How many of a stripe's indices lie on as many distinct peers, of these indices and who holds them: what
-/// its health goes by, here and where holders are asked.
-pub fn matched<P: Copy + Ord>(held: &BTreeSet<(u8, P)>) -> usize {
-    let n = held.last().map_or(0, |(index, _)| index.saturating_add(1));
-    Matching::of(&by_index(n, &held.iter().copied(), |peer| peer)).len()
+/// How well the shards of a stripe lie: the one rule for its health, here and where holders are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redundancy {
+    /// All n indices on as many peers.
+    Whole,
+    /// Fewer than n on as many peers, and more than k.
+    Degraded,
+    /// No more than k on as many peers: one failure more may lose the stripe.
+    Endangered,
+    /// Fewer than k distinct indices: lost for now.
+    Lost,
+}
+
+impl Redundancy {
+    /// Of a stripe of which these indices lie with these peers.
+    pub fn of<P: Copy + Ord>(held: &BTreeSet<(u8, P)>, k: u8, n: u8) -> Self {
+        let indices: BTreeSet<u8> = held.iter().map(|(index, _)| *index).collect();
+        let matching = Matching::of(&by_index(n, &held.iter().copied(), |peer| peer));
+        Self::judge(indices.len(), matching.len(), k, n)
+    }
+
+    /// Of a stripe with so many distinct indices, and so many of them on as many peers.
+    pub(super) fn judge(distinct: usize, matched: usize, k: u8, n: u8) -> Self {
+        let (k, n) = (usize::from(k), usize::from(n));
+        if distinct < k {
+            Self::Lost
+        } else if matched >= n {
+            Self::Whole
+        } else if matched <= k {
+            Self::Endangered
+        } else {
+            Self::Degraded
+        }
+    }
 }
 
 /// The holders of each of n indices, best first.
@@ -121,9 +150,20 @@ mod tests {
     fn matching_of_crowded_holders_is_smaller_than_both_sides() {
         // Three indices and three holders, but two of them have nothing but index 0.
         let held = BTreeSet::from([(0, 'a'), (1, 'a'), (2, 'a'), (0, 'b'), (0, 'c')]);
-        assert_eq!(matched(&held), 2);
-        assert_eq!(matched(&BTreeSet::from([(0, 'a'), (1, 'a'), (1, 'b')])), 2);
-        assert_eq!(matched::<char>(&BTreeSet::new()), 0);
+        let matching = Matching::of(&by_index(3, &held.iter().copied(), |peer| peer));
+        assert_eq!(matching.len(), 2);
+        assert_eq!(Redundancy::of(&held, 1, 3), Redundancy::Degraded);
+        assert_eq!(Redundancy::of(&held, 2, 3), Redundancy::Endangered);
+    }
+
+    #[test]
+    fn redundancy_of_k_2_n_3_counts_indices_on_distinct_peers() {
+        let of = |held: &[(u8, char)]| Redundancy::of(&held.iter().copied().collect(), 2, 3);
+        assert_eq!(of(&[(0, 'a'), (1, 'b'), (2, 'c')]), Redundancy::Whole);
+        assert_eq!(of(&[(0, 'a'), (1, 'b'), (2, 'b')]), Redundancy::Endangered);
+        assert_eq!(of(&[(0, 'a'), (1, 'a')]), Redundancy::Endangered);
+        assert_eq!(of(&[(0, 'a'), (0, 'b')]), Redundancy::Lost);
+        assert_eq!(of(&[]), Redundancy::Lost);
     }
 
     #[test]

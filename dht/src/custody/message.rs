@@ -3,6 +3,7 @@
 //! Every request is idempotent: it may be lost, repeated or come late. Answers are given from local state.
 
 use super::Shape;
+use super::key::Item;
 use crate::{Id, Peer};
 
 /// A message carries at most this many listed shards, stripes, orders or questions.
@@ -85,8 +86,8 @@ pub enum Response {
 /// What a peer holds of a stripe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holds {
-    /// Ascending; [`TOMBSTONE`](super::TOMBSTONE) where it holds that.
-    pub indices: Vec<u8>,
+    /// What it holds, ascending.
+    pub items: Vec<Item>,
     /// It is the primary of the stripe and at it: about to repair, and its repairs succeed, or the stripe
     /// cannot be repaired.
     pub under_repair: bool,
@@ -126,13 +127,13 @@ impl Listing {
     /// this is refused.
     pub fn is_valid(&self) -> bool {
         self.entries
-            .is_sorted_by(|a, b| (a.stripe, a.index) < (b.stripe, b.index))
+            .is_sorted_by(|a, b| (a.stripe, a.item) < (b.stripe, b.item))
             && self.entries.iter().all(|entry| {
                 entry.stripe.as_bytes().last() == Some(&self.bucket)
                     && self.from <= entry.stripe
                     && entry.stripe <= self.to
                     && entry.shape.is_valid()
-                    && entry.shape.has(entry.index)
+                    && entry.shape.has(entry.item)
             })
     }
 }
@@ -142,8 +143,8 @@ impl Listing {
 pub struct Entry {
     /// The stripe.
     pub stripe: Id,
-    /// Which of its n shards, [`TOMBSTONE`](super::TOMBSTONE) or [`LOCATOR`](super::LOCATOR).
-    pub index: u8,
+    /// What is held.
+    pub item: Item,
     /// The stripe's shape.
     pub shape: Shape,
     /// Whether it is committed; otherwise pending.
@@ -165,9 +166,9 @@ pub struct Reported {
 pub struct TrimOrder {
     /// The stripe.
     pub stripe: Id,
-    /// The receiver's excess index.
-    pub index: u8,
-    /// Who else holds that index.
+    /// The receiver's excess shard, or locator.
+    pub item: Item,
+    /// Who else holds the same.
     pub keep: Peer,
     /// One holder for each other index of the stripe.
     pub others: Vec<(u8, Peer)>,
@@ -178,8 +179,8 @@ pub struct TrimOrder {
 pub struct Question {
     /// The stripe.
     pub stripe: Id,
-    /// The index.
-    pub index: u8,
+    /// The shard.
+    pub item: Item,
     /// The asker's trim that counts on it: a receiver that answers yes must not trim the shard for the pin
     /// time, or until it is [released](Request::Release). Not 0. None: nothing is pinned.
     pub trim: Option<u64>,
@@ -190,8 +191,8 @@ pub struct Question {
 pub struct Pin {
     /// The stripe.
     pub stripe: Id,
-    /// The index.
-    pub index: u8,
+    /// The shard.
+    pub item: Item,
     /// The sender's trim that it was pinned for.
     pub trim: u64,
 }

@@ -307,8 +307,10 @@ fn shard_lost_by_its_store_is_rebuilt() {
         .get_mut(&holder)
         .unwrap()
         .disk
-        .remove(&(stripe(0), index));
-    net.with(holder, |custody, now, _| custody.removed(now, stripe(0), index));
+        .remove(&(stripe(0), Item::Shard(index)));
+    net.with(holder, |custody, now, _| {
+        custody.removed(now, stripe(0), Item::Shard(index));
+    });
     net.run_until(secs(30), |net| net.is_placed(stripe(0), 6));
     assert_eq!(net.counters.jobs, 1);
 }
@@ -322,8 +324,10 @@ fn inconsistent_stripe_is_reported_and_not_retried() {
         .get_mut(&holder)
         .unwrap()
         .disk
-        .remove(&(stripe(0), index));
-    net.with(holder, |custody, now, _| custody.removed(now, stripe(0), index));
+        .remove(&(stripe(0), Item::Shard(index)));
+    net.with(holder, |custody, now, _| {
+        custody.removed(now, stripe(0), Item::Shard(index));
+    });
     net.run(secs(600));
     assert_eq!(net.stats().inconsistent, 1);
     // Those that hold a shard too do not take its word for ever, and find out for themselves, once each.
@@ -513,7 +517,10 @@ fn peer_with_two_shards_hands_one_off() {
     net.run(secs(1));
     let (id, preferred) = (stripe(0), net.preferred(stripe(0), 6));
     for index in 0..6 {
-        assert!(net.store(preferred[usize::from(index / 2)], committed(id, index, RS)));
+        assert!(net.store(
+            preferred[usize::from(index / 2)],
+            committed(id, Item::Shard(index), RS)
+        ));
     }
     net.run(secs(3));
     // Six indices on three peers: one failure too many takes two of them.
@@ -551,7 +558,7 @@ fn same_seed_gives_the_same_trace() {
 fn memory_per_shard_and_stripe_is_bounded() {
     // A full BTreeMap node wastes nothing, one after a split half of it: count half as much again.
     // The anchor of a policy is 34 bytes of each.
-    let held = size_of::<(key::ShardKey, holder::Held)>();
+    let held = size_of::<(key::ItemKey, holder::Held)>();
     assert!(held * 3 / 2 <= 210, "{held}");
     let known =
         size_of::<(key::Slot, primary::reports::KnownStripe)>() + 6 * size_of::<primary::reports::Claim>();

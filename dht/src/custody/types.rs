@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::key::{Item, LOCATOR};
 use super::message::Request;
 use crate::placement::Placement;
 use crate::{Flaw, Id, Peer, Time};
@@ -95,45 +96,55 @@ impl Shape {
         (1..=self.n).contains(&self.k) && self.n < LOCATOR && fits
     }
 
-    /// Whether something of the stripe may be held under this index.
-    pub(super) fn has(&self, index: u8) -> bool {
-        match index {
-            TOMBSTONE => true,
-            LOCATOR => self.placement.needs_locators(),
-            shard => shard < self.n,
+    /// Whether this may be held of the stripe.
+    pub(super) fn has(&self, item: Item) -> bool {
+        match item {
+            Item::Tombstone => true,
+            Item::Locator => self.placement.needs_locators(),
+            Item::Shard(index) => index < self.n,
         }
     }
 }
 
-/// The index under which the tombstone of a deleted stripe is held, reported and copied. No shard has it.
-pub const TOMBSTONE: u8 = u8::MAX;
-
-/// The index under which the locator of a stripe is held and reported, where holders cannot be found from its
-/// id alone. No shard has it: n is less.
-pub const LOCATOR: u8 = TOMBSTONE - 1;
-
-/// Whether an index is that of a shard.
-pub(super) fn is_shard(index: u8) -> bool {
-    index < LOCATOR
-}
-
-/// How firmly a shard is held.
+/// How firmly something is held. Drivers that count time or name peers otherwise have their own `T` and `W`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Tenure<T = Time, W = Peer> {
     /// Part of an acknowledged file.
     Committed,
     /// Part of a put in progress.
     Pending {
         /// When the lease ends unless it is renewed.
-        until: Time,
+        until: T,
         /// Who puts.
-        writer: Peer,
+        writer: W,
     },
-    /// No shard, but the word of its owner that the stripe is deleted, which the driver has verified.
+    /// A tombstone: the word of the stripe's owner that it is deleted, which the driver has verified.
     Deleted {
         /// How long it is kept.
-        until: Time,
+        until: T,
     },
+}
+
+impl<T, W> Tenure<T, W> {
+    /// The same, with time counted and the writer named otherwise.
+    pub fn map<U, V>(self, time: impl FnOnce(T) -> U, peer: impl FnOnce(W) -> V) -> Tenure<U, V> {
+        match self {
+            Self::Committed => Tenure::Committed,
+            Self::Pending { until, writer } => Tenure::Pending {
+                until: time(until),
+                writer: peer(writer),
+            },
+            Self::Deleted { until } => Tenure::Deleted { until: time(until) },
+        }
+    }
+
+    /// Whether it is there to stay; tombstones are.
+    pub fn is_committed(&self) -> bool {
+        match self {
+            Self::Committed | Self::Deleted { .. } => true,
+            Self::Pending { .. } => false,
+        }
+    }
 }
 
 /// A durable, verified shard in the local store.
@@ -141,12 +152,12 @@ pub enum State {
 pub struct Holding {
     /// The stripe.
     pub stripe: Id,
-    /// Which of its n shards, below n; [`TOMBSTONE`] if deleted; [`LOCATOR`].
-    pub index: u8,
+    /// What is held: a shard below n, the tombstone if deleted, or the locator.
+    pub item: Item,
     /// The stripe's shape.
     pub shape: Shape,
     /// Committed, pending or deleted.
-    pub state: State,
+    pub tenure: Tenure,
 }
 
 /// Names a request in flight.
@@ -196,15 +207,15 @@ pub enum Effect {
         job: JobId,
         /// The stripe.
         stripe: Id,
-        /// The index.
-        index: u8,
+        /// The shard or tombstone.
+        item: Item,
         /// Who holds it.
         from: Peer,
         /// Who shall hold it.
         to: Peer,
     },
     /// Write the stripe's locator, committed and in place of an older one, at other peers or here. Ends with
-    /// `handle_job`; the index is [`LOCATOR`].
+    /// `handle_job`.
     Locate {
         /// To be named in the outcome.
         job: JobId,
@@ -220,8 +231,8 @@ pub enum Effect {
     Drop {
         /// The stripe.
         stripe: Id,
-        /// The index.
-        index: u8,
+        /// What to remove.
+        item: Item,
         /// Whether it is a pending shard whose lease ended: then a commit that was made durable meanwhile
         /// keeps it, and it is to be inserted again.
         expired: bool,
@@ -243,10 +254,10 @@ pub enum Effect {
 /// How a job ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobOutcome {
-    /// Indices now durable at their target.
-    pub stored: Vec<(u8, Peer)>,
-    /// Shards that could not be fetched or stored, and from or at whom.
-    pub failed: Vec<(u8, Peer)>,
+    /// What is durable at its target.
+    pub stored: Vec<(Item, Peer)>,
+    /// What could not be fetched or stored, and from or at whom.
+    pub failed: Vec<(Item, Peer)>,
     /// A rebuilt shard did not match its hash: the stripe is not repaired again.
     pub inconsistent: bool,
     /// Bytes fetched and sent.
@@ -256,15 +267,16 @@ pub struct JobOutcome {
 /// The stripes this peer is the primary of, and its repairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CustodyStats {
-    /// Stripes with all n indices on distinct live peers.
+    /// Stripes with all n indices on distinct live peers ([`Redundancy`](super::Redundancy)), of which none
+    /// is unaudited.
     pub safe: usize,
-    /// Stripes with more than k and fewer than n.
+    /// Stripes with more than k indices on distinct live peers, and fewer than n.
     pub degraded: usize,
     /// Stripes that this peer has repaired and nobody else has audited since.
     pub unaudited: usize,
-    /// Stripes with exactly k.
+    /// Stripes with no more than k indices on distinct live peers.
     pub endangered: usize,
-    /// Stripes with fewer than k: lost for now.
+    /// Stripes with fewer than k live indices: lost for now.
     pub lost: usize,
     /// Stripes of puts in progress.
     pub pending: usize,

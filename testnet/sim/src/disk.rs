@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use itertools::Itertools;
 use mutualstore_dht::custody::{
-    Effect, Holding, JobId, JobOutcome, LOCATOR, Request, Shape, State, TOMBSTONE, TrimOrder,
+    self, Effect, Holding, Item, JobId, JobOutcome, LOCATOR, Request, Shape, TOMBSTONE, TrimOrder,
 };
 use mutualstore_dht::{Id, Peer};
 
@@ -36,33 +36,14 @@ pub(super) fn is_shard(index: u8) -> bool {
     index < LOCATOR
 }
 
-/// How firmly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tenure {
-    Committed,
-    Pending {
-        until: u64,
-        writer: Who,
-    },
-    /// No shard, but a tombstone.
-    Deleted {
-        until: u64,
-    },
-}
+/// How firmly a shard is held, in microseconds of the simulation and with hosts by number.
+pub(crate) type Tenure = custody::Tenure<u64, Who>;
 
 impl Stored {
     /// As custody of `host` counts time and names peers.
-    pub(crate) fn state(&self, host: &Host, hosts: &[Host]) -> State {
-        match self.tenure {
-            Tenure::Committed => State::Committed,
-            Tenure::Pending { until, writer } => State::Pending {
-                until: host.moment(until),
-                writer: hosts.get(writer as usize).map_or(host.peer, |writer| writer.peer),
-            },
-            Tenure::Deleted { until } => State::Deleted {
-                until: host.moment(until),
-            },
-        }
+    pub(crate) fn tenure(&self, host: &Host, hosts: &[Host]) -> custody::Tenure {
+        let peer = |who: Who| hosts.get(who as usize).map_or(host.peer, |writer| writer.peer);
+        self.tenure.map(|until| host.moment(until), peer)
     }
 }
 
@@ -163,9 +144,9 @@ impl World {
             .unwrap_or(stored);
         let holding = Holding {
             stripe: key.0,
-            index: key.1,
+            item: key.1.into(),
             shape: stored.shape,
-            state: stored.state(host, &self.hosts),
+            tenure: stored.tenure(host, &self.hosts),
         };
         if let Some(host) = self.host_mut(who) {
             host.disk.insert(key, stored);
@@ -230,7 +211,7 @@ impl World {
         let keys: Vec<(Id, u8)> = pending.map(|(key, _)| *key).collect();
         for key in keys {
             self.discard(who, key);
-            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1));
+            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1.into()));
         }
         self.publish(who);
     }
@@ -247,7 +228,7 @@ impl World {
             if let Some(stripe) = self.truth.stripes.get_mut(&key.0) {
                 stripe.risky.insert(key.1, until);
             }
-            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1));
+            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1.into()));
         }
     }
 
@@ -307,7 +288,7 @@ impl World {
             };
             let order = TrimOrder {
                 stripe: id,
-                index,
+                item: Item::Shard(index),
                 keep,
                 others: others.iter().map(|(of, peer)| (*of, *peer)).collect(),
             };
@@ -345,7 +326,7 @@ impl World {
         self.check_choice(who, &effect);
         if let Effect::Drop {
             stripe,
-            index,
+            item: Item::Shard(index),
             expired: false,
         } = effect
             && is_shard(index)
@@ -408,15 +389,15 @@ impl World {
             Effect::Copy {
                 job,
                 stripe,
-                index,
+                item,
                 from,
                 to,
             } => {
                 let shape = self
-                    .serves(who, from, (stripe, index))
+                    .serves(who, from, (stripe, item.into()))
                     .then(|| self.truth.stripes.get(&stripe));
                 let shape = shape.flatten().map(|stripe| stripe.shape);
-                let outcome = self.hand_out(who, stripe, shape, &[(index, to)]);
+                let outcome = self.hand_out(who, stripe, shape, &[(item.into(), to)]);
                 self.counters.copied += outcome.stored.len() as u64;
                 self.counters.moved = Some(stripe);
                 self.finish(who, job, outcome);
@@ -432,9 +413,9 @@ impl World {
             }
             Effect::Drop {
                 stripe,
-                index,
+                item,
                 expired,
-            } => self.drop_shard(who, (stripe, index), expired),
+            } => self.drop_shard(who, (stripe, item.into()), expired),
             Effect::Discover { point } => {
                 let r = self.setup.ring.r;
                 self.act(who, |ring, now| ring.lookup(now, point, r));
@@ -500,7 +481,7 @@ impl World {
             } else {
                 &mut outcome.failed
             };
-            list.push((*index, *peer));
+            list.push(((*index).into(), *peer));
         }
         outcome
     }
@@ -515,7 +496,7 @@ impl World {
         let stored = self.host(who).and_then(|host| host.disk.get(&key).copied());
         if let Some(stored) = stored.filter(|stored| expired && stored.tenure == Tenure::Committed) {
             // The store knows better: the commit was made durable meanwhile.
-            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1));
+            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1.into()));
             self.store(who, key, stored);
             return;
         }
@@ -527,7 +508,7 @@ impl World {
             }
             self.check_drop(who, key, expired);
         }
-        self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1));
+        self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1.into()));
         self.publish(who);
     }
 

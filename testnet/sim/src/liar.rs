@@ -16,7 +16,7 @@
 use std::collections::BTreeSet;
 
 use mutualstore_dht::custody::{
-    Entry, Holds, LOCATOR, Listing, Report, Reported, Request, Response, Status, TOMBSTONE, TrimOrder,
+    Entry, Holds, Item, LOCATOR, Listing, Report, Reported, Request, Response, Status, TOMBSTONE, TrimOrder,
 };
 use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Id, Membership, Peer, PeerState};
@@ -131,7 +131,7 @@ impl World {
                 let indices = Self::claimed(who, stripe).into_iter();
                 indices.map(|index| Entry {
                     stripe: *id,
-                    index,
+                    item: index.into(),
                     shape: stripe.shape,
                     committed: true,
                 })
@@ -170,7 +170,7 @@ impl World {
         let orders = orders.filter(|((stripe, _), _)| lies.are_about(who, *stripe));
         let orders = orders.map(|((stripe, index), stored)| TrimOrder {
             stripe: *stripe,
-            index: *index,
+            item: (*index).into(),
             keep: liar,
             others: (0..stored.shape.n)
                 .filter(|other| other != index)
@@ -186,7 +186,7 @@ impl World {
         let untrue = |id: Id| lies.is_deceived(who, asker) && lies.are_about(who, id);
         let holds = |id: &Id| match self.truth.stripes.get(id).filter(|_| untrue(*id)) {
             Some(stripe) => Holds {
-                indices: Self::claimed(who, stripe),
+                items: Self::claimed(who, stripe).into_iter().map(Item::from).collect(),
                 under_repair: true,
                 // Nobody is at this address: two kinds of liars name it.
                 reported: (who % 4 >= 2)

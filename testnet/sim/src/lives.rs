@@ -132,9 +132,9 @@ impl World {
             .iter()
             .map(|((stripe, index), stored)| Holding {
                 stripe: *stripe,
-                index: *index,
+                item: (*index).into(),
                 shape: stored.shape,
-                state: stored.state(host, &self.hosts),
+                tenure: stored.tenure(host, &self.hosts),
             })
             .collect();
         if let Some(custody) = self.host_mut(who).and_then(|host| host.custody.as_mut()) {
@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    /// SIGCONT.
+    /// Lets a stopped process go on.
     pub(crate) fn thaw(&mut self, who: Who) {
         let now = self.now;
         let Some(host) = self.hosts.get_mut(who as usize) else {

@@ -11,12 +11,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mutualstore_dht::custody::{Effect, JobOutcome, LOCATOR, Shape};
+use mutualstore_dht::custody::{Effect, Item, JobOutcome, LOCATOR, Shape};
 use mutualstore_dht::placement::{self, Placement, Roster};
 use mutualstore_dht::{Id, Member, Membership, Peer, PeerState};
 
 use super::check::{Violation, distinct};
-use super::disk::{Stored, Tenure, is_shard};
+use super::disk::{Stored, Tenure};
 use super::host::{Host, everybody};
 use super::pick;
 use super::world::{Who, World};
@@ -126,7 +126,7 @@ impl World {
             } else {
                 &mut outcome.failed
             };
-            list.push((LOCATOR, *peer));
+            list.push((Item::Locator, *peer));
         }
         outcome
     }
@@ -193,8 +193,11 @@ impl World {
                 ..
             } => (*stripe, targets.clone(), sources.clone()),
             Effect::Copy {
-                stripe, index, to, ..
-            } if is_shard(*index) => (*stripe, vec![(*index, *to)], Vec::new()),
+                stripe,
+                item: Item::Shard(index),
+                to,
+                ..
+            } => (*stripe, vec![(*index, *to)], Vec::new()),
             Effect::Copy { .. }
             | Effect::Locate { .. }
             | Effect::Drop { .. }

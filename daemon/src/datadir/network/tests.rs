@@ -98,7 +98,8 @@ fn debug_shows_no_secret() {
 
 #[test]
 fn golden_invite() {
-    let text = "mutualinvite15ch7WA62mcFze772CagfDeZpivzVrQFmLMTiFW9UvLvi9fmQYbp3qNirrduvzn4GLkbrN4kWVnKEMNfaJyQWWW7suaSw9JTEVm4vbLWaFR15RZZDoFAS2Hwxnuxk6wM4H";
+    let text = "mutualinvite15ch7WA62mcFze772CagfDeZpivzVrQFmLMTiFW9UvLvi9fmQYbp3qNirrduvzn4GLkb\
+                rN4kWVnKEMNfaJyQWWW7suaSw9JTEVm4vbLWaFR15RZZDoFAS2Hwxnuxk6wM4H";
     assert_eq!(invite().to_string(), text);
     assert_eq!(text.parse(), Ok(invite()));
     assert_eq!(format!("{text}\n").parse(), Ok(Join::Invite(invite())));

@@ -12,6 +12,10 @@ fn any_peer() -> impl Strategy<Value = Peer> {
     any::<[u8; 32]>().prop_map(Peer::new)
 }
 
+fn any_item() -> impl Strategy<Value = Item> {
+    any::<u8>().prop_map(Item::from)
+}
+
 fn any_listing() -> impl Strategy<Value = Listing> {
     let shard = (
         any::<[u8; 31]>(),
@@ -35,14 +39,14 @@ fn any_listing() -> impl Strategy<Value = Listing> {
                 };
                 Entry {
                     stripe: Id::new(stripe),
-                    index: index % n,
+                    item: Item::Shard(index % n),
                     shape,
                     committed,
                 }
             })
             .collect();
-        entries.sort_by_key(|entry| (entry.stripe, entry.index));
-        entries.dedup_by_key(|entry| (entry.stripe, entry.index));
+        entries.sort_by_key(|entry| (entry.stripe, entry.item));
+        entries.dedup_by_key(|entry| (entry.stripe, entry.item));
         Listing {
             bucket,
             from: Id::default(),
@@ -55,13 +59,13 @@ fn any_listing() -> impl Strategy<Value = Listing> {
 fn any_order() -> impl Strategy<Value = TrimOrder> {
     (
         any_id(),
-        any::<u8>(),
+        any_item(),
         any_peer(),
         vec((any::<u8>(), any_peer()), 0..8),
     )
-        .prop_map(|(stripe, index, keep, others)| TrimOrder {
+        .prop_map(|(stripe, item, keep, others)| TrimOrder {
             stripe,
-            index,
+            item,
             keep,
             others,
         })
@@ -69,11 +73,11 @@ fn any_order() -> impl Strategy<Value = TrimOrder> {
 
 fn any_question() -> impl Strategy<Value = Question> {
     let trim = proptest::option::of(1..=u64::MAX);
-    (any_id(), any::<u8>(), trim).prop_map(|(stripe, index, trim)| Question { stripe, index, trim })
+    (any_id(), any_item(), trim).prop_map(|(stripe, item, trim)| Question { stripe, item, trim })
 }
 
 fn any_pin() -> impl Strategy<Value = Pin> {
-    (any_id(), any::<u8>(), any::<u64>()).prop_map(|(stripe, index, trim)| Pin { stripe, index, trim })
+    (any_id(), any_item(), any::<u64>()).prop_map(|(stripe, item, trim)| Pin { stripe, item, trim })
 }
 
 fn any_request() -> impl Strategy<Value = Request> {
@@ -101,10 +105,10 @@ fn any_request() -> impl Strategy<Value = Request> {
 
 fn any_response() -> impl Strategy<Value = Response> {
     let differs = proptest::option::of(vec(any::<(u8, u64)>(), 0..8));
-    let indices = proptest::collection::btree_set(any::<u8>(), 0..8);
+    let items = proptest::collection::btree_set(any_item(), 0..8);
     let holds =
-        (indices, any::<bool>(), vec(any_peer(), 0..8)).prop_map(|(indices, under_repair, reported)| Holds {
-            indices: indices.into_iter().collect(),
+        (items, any::<bool>(), vec(any_peer(), 0..8)).prop_map(|(items, under_repair, reported)| Holds {
+            items: items.into_iter().collect(),
             under_repair,
             reported,
         });
@@ -165,7 +169,7 @@ fn limits_hold() {
     assert_eq!(super::response(message), Err(TOO_MANY));
     let question = Question {
         stripe: Id::default(),
-        index: 0,
+        item: Item::Shard(0),
         trim: None,
     };
     assert_eq!(
@@ -176,7 +180,7 @@ fn limits_hold() {
     );
     let pin = Pin {
         stripe: Id::default(),
-        index: 0,
+        item: Item::Shard(0),
         trim: 1,
     };
     let pins = vec![pin; MAX_ENTRIES + 1];
@@ -184,7 +188,7 @@ fn limits_hold() {
     let peer = Peer::new([0; 32]);
     let order = |others| TrimOrder {
         stripe: Id::default(),
-        index: 0,
+        item: Item::Shard(0),
         keep: peer,
         others,
     };
@@ -218,7 +222,7 @@ fn a_listing_must_keep_its_word() {
     };
     let entry = |index| Entry {
         stripe: Id::default(),
-        index,
+        item: Item::Shard(index),
         shape,
         committed: true,
     };

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use self::takeover::Short;
 use crate::custody::candidates::rank;
-use crate::custody::key::{ShardKey, Slot};
+use crate::custody::key::{ItemKey, Slot};
 use crate::custody::matching::{Matching, by_index};
 use crate::custody::message::Holds;
 use crate::custody::peers::{Handle, ME};
@@ -39,7 +39,7 @@ use crate::custody::primary::reports::KnownStripe;
 use crate::custody::sweep::Sweep;
 use crate::custody::timers::Timers;
 use crate::custody::types::CustodyConfig;
-use crate::custody::{Custody, LOCATOR, SLICE, Shape, TOMBSTONE};
+use crate::custody::{Custody, Item, SLICE, Shape};
 use crate::{Flaw, Membership, Peer, Time};
 
 /// A stripe may be short for so many repair delays before the first other peer takes over.
@@ -79,9 +79,13 @@ impl Audit {
     fn take(&mut self, holds: Holds, from: Handle) {
         self.answered.insert(from);
         self.deleted
-            .extend(holds.indices.contains(&TOMBSTONE).then_some(from));
-        let n = self.shape.map_or(LOCATOR, |shape| shape.n);
-        let indices = holds.indices.into_iter().filter(|index| *index < n);
+            .extend(holds.items.contains(&Item::Tombstone).then_some(from));
+        let n = self.shape.map_or(u8::MAX, |shape| shape.n);
+        let indices = holds
+            .items
+            .into_iter()
+            .filter_map(Item::shard)
+            .filter(|index| *index < n);
         self.held.extend(indices.map(|index| (index, from)));
     }
 
@@ -107,7 +111,7 @@ pub(super) struct Audits {
     short: BTreeMap<Slot, Short>,
     wakes: Timers<Slot>,
     /// The walk over the inventory, how often it began, when last, and when it goes on.
-    sweep: Sweep<ShardKey>,
+    sweep: Sweep<ItemKey>,
     rounds: u32,
     round: Time,
     next: Time,
@@ -187,8 +191,8 @@ impl Custody {
     /// What is held here of a stripe to stay, and what its primary adds.
     pub(super) fn holds(&mut self, now: Time, stripe: crate::Id) -> Holds {
         let keys = self.keys_of(stripe).into_iter();
-        let indices = keys.filter(|key| self.confirm(now, *key, None));
-        let indices = indices.map(|key| key.index).collect();
+        let items = keys.filter(|key| self.confirm(now, *key, None));
+        let items = items.map(|key| key.item).collect();
         let slot = Slot::of(stripe);
         let known = self.primary.known(slot);
         let known = known.filter(|known| known.is_tracked() && known.shape().placement.needs_locators());
@@ -197,7 +201,7 @@ impl Custody {
             .filter(|peer| *peer != ME && self.peers.is_live(*peer))
             .collect();
         Holds {
-            indices,
+            items,
             under_repair: self.is_under_repair(now, slot),
             reported: others.into_iter().map(|peer| self.peers.get(peer).peer).collect(),
         }
@@ -399,7 +403,7 @@ impl Custody {
         let mut reported = Vec::new();
         if let Some(mut holds) = holds {
             if now < self.peers.get(from).unproven_until {
-                holds.indices.retain(|index| *index != TOMBSTONE);
+                holds.items.retain(|item| *item != Item::Tombstone);
             }
             if primary == Some(from) {
                 audit.under_repair |= holds.under_repair;

@@ -2,33 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::custody::key::{ShardKey, Slot};
+use crate::custody::key::{Item, ItemKey, Slot};
 use crate::custody::message::Entry;
 use crate::custody::peers::Handle;
 use crate::custody::sweep::Sweep;
 use crate::custody::timers::Timers;
-use crate::custody::types::{Shape, TOMBSTONE};
+use crate::custody::types::{Shape, Tenure};
 use crate::{Id, Time};
 
-/// How firmly a shard is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::custody) enum Tenure {
-    Committed,
-    Pending {
-        until: Time,
-        writer: Handle,
-    },
-    /// A tombstone.
-    Deleted {
-        until: Time,
-    },
-}
+/// How firmly a shard is held, its writer by handle.
+pub(in crate::custody) type HeldTenure = Tenure<Time, Handle>;
 
 /// One shard held.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::custody) struct Held {
     pub(super) shape: Shape,
-    pub(super) tenure: Tenure,
+    pub(super) tenure: HeldTenure,
     /// Whom it is reported to; none until the ring was asked.
     pub(super) primary: Option<Handle>,
     /// The primary was taken from another peer's hint, once per change of the membership.
@@ -40,7 +29,7 @@ pub(in crate::custody) struct Held {
 }
 
 impl Held {
-    pub(in crate::custody) fn new(shape: Shape, tenure: Tenure, primary: Option<Handle>) -> Self {
+    pub(in crate::custody) fn new(shape: Shape, tenure: HeldTenure, primary: Option<Handle>) -> Self {
         Self {
             shape,
             tenure,
@@ -57,10 +46,10 @@ impl Held {
     }
 
     /// What a report says of it.
-    pub(in crate::custody) fn entry(&self, key: ShardKey) -> Entry {
+    pub(in crate::custody) fn entry(&self, key: ItemKey) -> Entry {
         Entry {
             stripe: key.slot.stripe,
-            index: key.index,
+            item: key.item,
             shape: self.shape,
             committed: self.is_committed(),
         }
@@ -68,40 +57,43 @@ impl Held {
 
     /// Whether it is there to stay; tombstones are.
     pub(super) fn is_committed(&self) -> bool {
-        match self.tenure {
-            Tenure::Committed | Tenure::Deleted { .. } => true,
-            Tenure::Pending { .. } => false,
-        }
+        self.tenure.is_committed()
     }
 }
 
 /// All shards held.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
-    pub(super) shards: BTreeMap<ShardKey, Held>,
+    pub(super) shards: BTreeMap<ItemKey, Held>,
     /// Shards whose primary is not known yet.
-    pub(super) fresh: BTreeSet<ShardKey>,
-    pub(super) leases: Timers<ShardKey>,
-    pub(super) sweep: Sweep<ShardKey>,
+    pub(super) fresh: BTreeSet<ItemKey>,
+    pub(super) leases: Timers<ItemKey>,
+    pub(super) sweep: Sweep<ItemKey>,
 }
 
 impl Inventory {
     /// The shards of one stripe.
-    pub(super) fn of(&self, stripe: Id) -> impl Iterator<Item = (ShardKey, &Held)> {
+    pub(super) fn of(&self, stripe: Id) -> impl Iterator<Item = (ItemKey, &Held)> {
         let slot = Slot::of(stripe);
-        let first = ShardKey { slot, index: 0 };
-        let last = ShardKey { slot, index: u8::MAX };
+        let first = ItemKey {
+            slot,
+            item: Item::FIRST,
+        };
+        let last = ItemKey {
+            slot,
+            item: Item::LAST,
+        };
         self.shards.range(first..=last).map(|(key, held)| (*key, held))
     }
 
     /// Whether this shard is held and committed.
-    pub(super) fn has_committed(&self, key: ShardKey) -> bool {
+    pub(super) fn has_committed(&self, key: ItemKey) -> bool {
         self.shards.get(&key).is_some_and(Held::is_committed)
     }
 
     /// Whether the tombstone of the stripe is held.
     pub(super) fn is_deleted(&self, stripe: Id) -> bool {
-        self.shards.contains_key(&ShardKey::new(stripe, TOMBSTONE))
+        self.shards.contains_key(&ItemKey::new(stripe, Item::Tombstone))
     }
 
     /// Whether a pending shard of the stripe is held.
@@ -110,14 +102,14 @@ impl Inventory {
     }
 
     /// Arms the lease timer of a shard.
-    pub(super) fn arm(&mut self, key: ShardKey, at: Option<Time>) {
+    pub(super) fn arm(&mut self, key: ItemKey, at: Option<Time>) {
         if let Some(held) = self.shards.get_mut(&key) {
             self.leases.rearm(key, &mut held.wake, at);
         }
     }
 
     /// The next shards whose primary must be (re)considered, at most `limit`.
-    pub(super) fn unsettled(&mut self, limit: usize) -> Vec<ShardKey> {
+    pub(super) fn unsettled(&mut self, limit: usize) -> Vec<ItemKey> {
         let mut keys = self.sweep.slice(&self.shards, limit);
         while keys.len() < limit
             && let Some(key) = self.fresh.pop_first()

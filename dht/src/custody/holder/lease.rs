@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::inventory::{Held, Tenure};
-use crate::custody::key::{ShardKey, Slot};
+use super::inventory::Held;
+use crate::custody::key::{ItemKey, Slot};
 use crate::custody::message::Status;
 use crate::custody::peers::{Handle, ME};
 use crate::custody::primary::reports::KnownStripe;
 use crate::custody::sync::DEADLINE;
-use crate::custody::{Custody, Effect};
+use crate::custody::{Custody, Effect, Tenure};
 use crate::{Flaw, Id, Membership, Time};
 
 /// Repair delays for which a peer that has met few others keeps what nobody it knows has heard of.
@@ -49,7 +49,7 @@ impl Custody {
     }
 
     /// The timer of a pending shard or of a tombstone fired.
-    pub(super) fn handle_lease(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
+    pub(super) fn handle_lease(&mut self, now: Time, ring: &impl Membership, key: ItemKey) {
         let Some(held) = self.holder.inventory.shards.get_mut(&key) else {
             return;
         };
@@ -160,7 +160,7 @@ impl Custody {
             Tenure::Committed | Tenure::Deleted { .. } => false,
         };
         let of_stripe = self.holder.inventory.of(stripe);
-        let dropped: Vec<ShardKey> = of_stripe
+        let dropped: Vec<ItemKey> = of_stripe
             .filter(|(_, held)| ended(held))
             .map(|(key, _)| key)
             .collect();

@@ -13,14 +13,13 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use self::inventory::Inventory;
-pub(super) use self::inventory::{Held, Tenure};
+pub(super) use self::inventory::{Held, HeldTenure};
 use self::lease::Inquiries;
 use self::search::Searches;
 use self::trim::Trims;
-use super::key::ShardKey;
+use super::key::ItemKey;
 use super::peers::{Handle, ME};
-use super::types::is_shard;
-use super::{Custody, Effect, Holding, Reported, SLICE, Shape, State, TOMBSTONE};
+use super::{Custody, Effect, Holding, Item, Reported, SLICE, Shape, Tenure};
 use crate::{Flaw, Id, Membership, Time};
 
 /// What this peer holds, and what it is about to drop.
@@ -30,7 +29,7 @@ pub(super) struct Holder {
     trims: Trims,
     searches: Searches,
     /// Shards the driver was asked to drop and may still find in the store.
-    dropping: BTreeSet<ShardKey>,
+    dropping: BTreeSet<ItemKey>,
     inquiries: Inquiries,
 }
 
@@ -45,7 +44,7 @@ impl Holder {
         }
     }
 
-    pub(super) fn shards(&self) -> &BTreeMap<ShardKey, Held> {
+    pub(super) fn shards(&self) -> &BTreeMap<ItemKey, Held> {
         &self.inventory.shards
     }
 
@@ -67,18 +66,18 @@ impl Holder {
     /// The shape of a stripe that is not deleted and of which a committed shard, or the locator, is held.
     pub(super) fn shape_of_committed(&self, stripe: Id) -> Option<Shape> {
         let mut shards = self.inventory.of(stripe);
-        let shard = shards.find(|(key, held)| key.index != TOMBSTONE && held.is_committed());
+        let shard = shards.find(|(key, held)| key.item != Item::Tombstone && held.is_committed());
         let shape = shard.map(|(_, held)| held.shape);
         shape.filter(|_| !self.is_deleted(stripe))
     }
 
     /// The trim of `peer` for which a shard was pinned is done.
-    pub(super) fn release(&mut self, key: ShardKey, peer: Handle, trim: u64) {
+    pub(super) fn release(&mut self, key: ItemKey, peer: Handle, trim: u64) {
         self.trims.release(key, peer, trim);
     }
 
     /// Whether a trim waits for `peer` to confirm `key`.
-    pub(super) fn waits(&self, key: ShardKey, peer: Handle) -> bool {
+    pub(super) fn waits(&self, key: ItemKey, peer: Handle) -> bool {
         self.trims.waits(key, peer)
     }
 
@@ -118,16 +117,13 @@ impl Custody {
     /// tombstone beats shards, whichever came first: those are to be dropped.
     pub fn insert(&mut self, now: Time, holding: Holding) {
         self.schedule.now = now;
-        let key = ShardKey::new(holding.stripe, holding.index);
-        let (tenure, fits) = match holding.state {
-            State::Committed => (Tenure::Committed, holding.index != TOMBSTONE),
-            State::Pending { until, writer } => {
-                let writer = self.peers.intern(now, writer, false);
-                (Tenure::Pending { until, writer }, holding.index != TOMBSTONE)
-            }
-            State::Deleted { until } => (Tenure::Deleted { until }, holding.index == TOMBSTONE),
-        };
-        if !holding.shape.is_valid() || !holding.shape.has(holding.index) || !fits {
+        let key = ItemKey::new(holding.stripe, holding.item);
+        let deleted = matches!(holding.tenure, Tenure::Deleted { .. });
+        let fits = deleted == (holding.item == Item::Tombstone);
+        let tenure = holding
+            .tenure
+            .map(|until| until, |writer| self.peers.intern(now, writer, false));
+        if !holding.shape.is_valid() || !holding.shape.has(holding.item) || !fits {
             return;
         }
         self.rosters.need(holding.shape.placement.needs_roster());
@@ -141,7 +137,7 @@ impl Custody {
         self.arm_lease(key);
         if self.holder.inventory.is_deleted(holding.stripe) {
             let shards = self.keys_of(holding.stripe).into_iter();
-            for key in shards.filter(|key| key.index != TOMBSTONE) {
+            for key in shards.filter(|key| key.item != Item::Tombstone) {
                 self.drop_shard(now, key, false);
             }
         }
@@ -168,23 +164,23 @@ impl Custody {
     }
 
     /// The local store lost or removed a shard.
-    pub fn removed(&mut self, now: Time, stripe: Id, index: u8) {
+    pub fn removed(&mut self, now: Time, stripe: Id, item: Item) {
         self.schedule.now = now;
-        let key = ShardKey::new(stripe, index);
+        let key = ItemKey::new(stripe, item);
         self.holder.dropping.remove(&key);
         self.erase(now, key);
     }
 
     /// The local store holds a shard that was to be dropped, still or again.
-    pub fn spared(&mut self, stripe: Id, index: u8) {
-        self.holder.dropping.remove(&ShardKey::new(stripe, index));
+    pub fn spared(&mut self, stripe: Id, item: Item) {
+        self.holder.dropping.remove(&ItemKey::new(stripe, item));
     }
 
     /// Whoever stored a shard wants it back, which the driver may do now: until [`Self::removed`] or
     /// [`Self::spared`] it is confirmed to nobody. Not allowed for what others may rely on: a committed shard
     /// that was confirmed before.
-    pub fn begin_discard(&mut self, stripe: Id, index: u8) -> bool {
-        let key = ShardKey::new(stripe, index);
+    pub fn begin_discard(&mut self, stripe: Id, item: Item) -> bool {
+        let key = ItemKey::new(stripe, item);
         let held = self.holder.inventory.shards.get(&key);
         let promised = held.is_some_and(|held| held.is_committed() && held.vouched);
         if !promised {
@@ -202,9 +198,9 @@ impl Custody {
 
     /// The next shards and tombstones that are believed to be held, at most `limit`, behind `after` in an
     /// order of its own.
-    pub fn held_after(&self, after: Option<(Id, u8)>, limit: usize) -> Vec<(Id, u8)> {
-        let after = after.map_or(Bound::Unbounded, |(stripe, index)| {
-            Bound::Excluded(ShardKey::new(stripe, index))
+    pub fn held_after(&self, after: Option<(Id, Item)>, limit: usize) -> Vec<(Id, Item)> {
+        let after = after.map_or(Bound::Unbounded, |(stripe, item)| {
+            Bound::Excluded(ItemKey::new(stripe, item))
         });
         let held = self
             .holder
@@ -212,18 +208,18 @@ impl Custody {
             .shards
             .range((after, Bound::Unbounded))
             .take(limit);
-        held.map(|(key, _)| (key.slot.stripe, key.index)).collect()
+        held.map(|(key, _)| (key.slot.stripe, key.item)).collect()
     }
 
     /// Whether a shard or tombstone is believed to be held.
-    pub fn believes(&self, stripe: Id, index: u8) -> bool {
+    pub fn believes(&self, stripe: Id, item: Item) -> bool {
         self.holder
             .inventory
             .shards
-            .contains_key(&ShardKey::new(stripe, index))
+            .contains_key(&ItemKey::new(stripe, item))
     }
 
-    fn erase(&mut self, now: Time, key: ShardKey) {
+    fn erase(&mut self, now: Time, key: ItemKey) {
         self.retract(now, key);
         self.holder.inventory.arm(key, None);
         self.holder.inventory.shards.remove(&key);
@@ -233,21 +229,21 @@ impl Custody {
     }
 
     /// Forgets a shard and has it removed; `expired` when its lease ended, as opposed to a excess one.
-    fn drop_shard(&mut self, now: Time, key: ShardKey, expired: bool) {
+    fn drop_shard(&mut self, now: Time, key: ItemKey, expired: bool) {
         self.erase(now, key);
         self.holder.dropping.insert(key);
         self.effects.push_back(Effect::Drop {
             stripe: key.slot.stripe,
-            index: key.index,
+            item: key.item,
             expired,
         });
     }
 
-    pub(super) fn keys_of(&self, stripe: Id) -> Vec<ShardKey> {
+    pub(super) fn keys_of(&self, stripe: Id) -> Vec<ItemKey> {
         self.holder.inventory.of(stripe).map(|(key, _)| key).collect()
     }
 
-    fn arm_lease(&mut self, key: ShardKey) {
+    fn arm_lease(&mut self, key: ItemKey) {
         let at = match self.holder.inventory.shards.get(&key).map(|held| held.tenure) {
             Some(Tenure::Pending { until, .. } | Tenure::Deleted { until }) => Some(until),
             Some(Tenure::Committed) | None => None,
@@ -255,7 +251,7 @@ impl Custody {
         self.holder.inventory.arm(key, at);
     }
 
-    fn set_tenure(&mut self, now: Time, key: ShardKey, tenure: Tenure) {
+    fn set_tenure(&mut self, now: Time, key: ItemKey, tenure: HeldTenure) {
         let Some(held) = self.holder.inventory.shards.get_mut(&key) else {
             return;
         };
@@ -280,7 +276,7 @@ impl Custody {
     }
 
     /// Takes a shard into what is reported to its primary.
-    fn announce(&mut self, now: Time, key: ShardKey) {
+    fn announce(&mut self, now: Time, key: ItemKey) {
         let Some(held) = self.holder.inventory.shards.get(&key) else {
             return;
         };
@@ -300,7 +296,7 @@ impl Custody {
     }
 
     /// Takes a shard out of what is reported to its primary.
-    fn retract(&mut self, now: Time, key: ShardKey) {
+    fn retract(&mut self, now: Time, key: ItemKey) {
         let Some(held) = self.holder.inventory.shards.get(&key) else {
             return;
         };
@@ -317,12 +313,13 @@ impl Custody {
         }
     }
 
-    fn set_primary(&mut self, now: Time, key: ShardKey, primary: Option<Handle>, hinted: bool) {
+    fn set_primary(&mut self, now: Time, key: ItemKey, primary: Option<Handle>, hinted: bool) {
         let Some(held) = self.holder.inventory.shards.get_mut(&key) else {
             return;
         };
         held.hinted = hinted;
-        let stays = key.index == TOMBSTONE && held.primary.is_some() && self.config.has(Flaw::TombstoneStays);
+        let stays =
+            key.item == Item::Tombstone && held.primary.is_some() && self.config.has(Flaw::TombstoneStays);
         if held.primary == primary || stays {
             return;
         }
@@ -380,7 +377,7 @@ impl Custody {
     /// The most shards that a stripe has of which one is held here; 0 if there is none.
     pub fn widest(&self) -> u8 {
         let shards = self.holder.inventory.shards.iter();
-        let shards = shards.filter(|(key, held)| is_shard(key.index) && held.is_committed());
+        let shards = shards.filter(|(key, held)| key.item.is_shard() && held.is_committed());
         shards.map(|(_, held)| held.shape.n).max().unwrap_or(0)
     }
 }

@@ -19,13 +19,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::custody::key::{ShardKey, Slot};
+use crate::custody::key::{ItemKey, Slot};
 use crate::custody::matching::{Matching, by_index};
 use crate::custody::message::{Holds, TrimOrder};
 use crate::custody::peers::{Handle, ME};
 use crate::custody::primary::reports::KnownStripe;
-use crate::custody::types::is_shard;
-use crate::custody::{Custody, Shape};
+use crate::custody::{Custody, Item, Shape};
 use crate::{Flaw, Membership, PeerState, Time};
 
 /// Searches at one time; the orders of one peer begin an eighth of them at most, this peer's own half.
@@ -75,16 +74,16 @@ impl Pause {
 /// Shards whose witnesses are looked for, and those for which that was in vain lately.
 #[derive(Debug, Default)]
 pub(super) struct Searches {
-    open: BTreeMap<ShardKey, Search>,
-    begun: BTreeSet<(Time, ShardKey)>,
+    open: BTreeMap<ItemKey, Search>,
+    begun: BTreeSet<(Time, ItemKey)>,
     /// How many were begun on whose order.
     ordered: BTreeMap<Handle, usize>,
-    pauses: BTreeMap<ShardKey, Pause>,
+    pauses: BTreeMap<ItemKey, Pause>,
     pruned: Time,
 }
 
 impl Searches {
-    fn end(&mut self, key: ShardKey) -> Option<Search> {
+    fn end(&mut self, key: ItemKey) -> Option<Search> {
         let search = self.open.remove(&key)?;
         self.begun.remove(&(search.begun, key));
         if let Some(count) = self.ordered.get_mut(&search.ordered) {
@@ -96,13 +95,13 @@ impl Searches {
         Some(search)
     }
 
-    fn resume(&mut self, key: ShardKey, search: Search) {
+    fn resume(&mut self, key: ItemKey, search: Search) {
         self.begun.insert((search.begun, key));
         *self.ordered.entry(search.ordered).or_default() += 1;
         self.open.insert(key, search);
     }
 
-    fn may_begin(&self, now: Time, key: ShardKey, ordered: Handle) -> bool {
+    fn may_begin(&self, now: Time, key: ItemKey, ordered: Handle) -> bool {
         let most = if ordered == ME {
             MAX_SEARCHES / 2
         } else {
@@ -117,7 +116,7 @@ impl Searches {
 
     /// A search was in vain: the next one for this shard waits, longer each time, until a moment that it
     /// shares with others.
-    fn pause(&mut self, now: Time, key: ShardKey) {
+    fn pause(&mut self, now: Time, key: ItemKey) {
         let pause = self.pauses.entry(key).or_default();
         let span = PAUSE * 2u32.pow(pause.vain);
         pause.vain = (pause.vain + 1).min(DOUBLINGS);
@@ -128,7 +127,7 @@ impl Searches {
     }
 
     /// `peer` did not confirm for the trim of a shard.
-    pub(super) fn denied(&mut self, now: Time, key: ShardKey, peer: Handle) {
+    pub(super) fn denied(&mut self, now: Time, key: ItemKey, peer: Handle) {
         self.pause(now, key);
         let deniers = &mut self.pauses.entry(key).or_default().deniers;
         if deniers.len() >= MAX_DENIERS {
@@ -137,26 +136,26 @@ impl Searches {
         deniers.insert(peer);
     }
 
-    fn has_denied(&self, key: ShardKey, peer: Handle) -> bool {
+    fn has_denied(&self, key: ItemKey, peer: Handle) -> bool {
         let pause = self.pauses.get(&key);
         pause.is_some_and(|pause| pause.deniers.contains(&peer))
     }
 
     /// A shard was dropped as excess. Should it come back, whoever had it dropped may have lied: it stays
     /// longer each time.
-    pub(super) fn dropped(&mut self, now: Time, key: ShardKey) {
+    pub(super) fn dropped(&mut self, now: Time, key: ItemKey) {
         let pause = self.pauses.entry(key).or_default();
         pause.dropped = (pause.dropped + 1).min(MOST_DOUBLINGS);
         pause.until = now + pause.longest();
     }
 
     /// The shard is gone.
-    pub(super) fn forget(&mut self, key: ShardKey) {
+    pub(super) fn forget(&mut self, key: ItemKey) {
         self.end(key);
     }
 
     /// The next search that waits for nobody any more.
-    fn pop_due(&mut self, now: Time) -> Option<ShardKey> {
+    fn pop_due(&mut self, now: Time) -> Option<ItemKey> {
         let (begun, key) = self.begun.first().copied()?;
         if begun + LIMIT > now {
             return None;
@@ -192,7 +191,7 @@ impl Custody {
         &mut self,
         now: Time,
         ring: &impl Membership,
-        (key, shape): (ShardKey, Shape),
+        (key, shape): (ItemKey, Shape),
         ordered: Handle,
         order: &TrimOrder,
     ) {
@@ -251,11 +250,17 @@ impl Custody {
         slot: Slot,
         holds: Option<&Holds>,
     ) {
-        let first = ShardKey { slot, index: 0 };
-        let last = ShardKey { slot, index: u8::MAX };
+        let first = ItemKey {
+            slot,
+            item: Item::FIRST,
+        };
+        let last = ItemKey {
+            slot,
+            item: Item::LAST,
+        };
         let open = self.holder.searches.open.range(first..=last);
         let waiting = open.filter(|(_, search)| search.waiting.contains(&from));
-        let keys: Vec<ShardKey> = waiting.map(|(key, _)| *key).collect();
+        let keys: Vec<ItemKey> = waiting.map(|(key, _)| *key).collect();
         if keys.is_empty() {
             return;
         }
@@ -281,9 +286,9 @@ impl Custody {
             }
             search.waiting.remove(&from);
             search.answered.insert(from);
-            let indices = holds.into_iter().flat_map(|holds| &holds.indices);
-            let shards = indices.filter(|index| is_shard(**index));
-            search.held.extend(shards.map(|index| (*index, from)));
+            let items = holds.into_iter().flat_map(|holds| &holds.items);
+            let shards = items.filter_map(|item| item.shard());
+            search.held.extend(shards.map(|index| (index, from)));
             search.reported.extend(&reported);
             let more: Vec<Handle> = reported.difference(&search.answered).copied().collect();
             for peer in more {
@@ -298,7 +303,7 @@ impl Custody {
 
     /// Ends a search once those found suffice and have not denied it before, or it waits for nobody: then
     /// they are asked to confirm, or it was in vain.
-    fn conclude_search(&mut self, now: Time, ring: &impl Membership, key: ShardKey) {
+    fn conclude_search(&mut self, now: Time, ring: &impl Membership, key: ItemKey) {
         let held = self
             .holder
             .inventory
@@ -315,8 +320,8 @@ impl Custody {
         } else {
             BTreeMap::new()
         };
-        let preferred = |peer: &Handle| !self.holder.searches.has_denied(key, *peer);
-        let suffice = keepers.len() >= n && keepers.values().all(preferred);
+        let unblamed = |peer: &Handle| !self.holder.searches.has_denied(key, *peer);
+        let suffice = keepers.len() >= n && keepers.values().all(unblamed);
         if !suffice && !search.waiting.is_empty() {
             self.holder.searches.resume(key, search);
         } else if keepers.len() < n || !self.begin_trim(now, key, &keepers) {
@@ -329,7 +334,7 @@ impl Custody {
         &mut self,
         now: Time,
         ring: &impl Membership,
-        (key, shape): (ShardKey, Shape),
+        (key, shape): (ItemKey, Shape),
         search: &Search,
     ) -> BTreeMap<u8, Handle> {
         let responsible = self.responsible(now, ring, key.slot);
@@ -348,34 +353,18 @@ impl Custody {
             let mut first = responsible.iter().map(|(member, _)| *member);
             first.position(|member| member == peer).unwrap_or(usize::MAX)
         };
-        let is_primary: Vec<u8> = self
-            .keys_of(key.slot.stripe)
-            .into_iter()
-            .map(|key| key.index)
-            .collect();
-        let is_primary = is_primary
-            .into_iter()
-            .filter(|index| is_shard(*index) && *index != key.index);
-        let is_primary: Vec<(u8, Handle)> = is_primary
-            .filter(|index| self.may_confirm(ShardKey { index: *index, ..key }))
-            .map(|index| (index, ME))
-            .collect();
-        let anyone =
-            scattered || leaves(ME) || !is_primary.is_empty() || self.config.has(Flaw::TrimForThoseBehind);
+        let own = self.keys_of(key.slot.stripe).into_iter();
+        let own = own.filter(|other| *other != key && self.may_confirm(*other));
+        let own: Vec<(u8, Handle)> = own.filter_map(|other| Some((other.item.shard()?, ME))).collect();
+        let anyone = scattered || leaves(ME) || !own.is_empty() || self.config.has(Flaw::TrimForThoseBehind);
         // Whether they live is no matter of safety, for the dead confirm nothing: the search goes on instead.
-        let audits = |(index, peer): &(u8, Handle)| {
+        let counts = |(index, peer): &(u8, Handle)| {
             legal(*peer)
                 && (!leaves(*peer) || self.config.has(Flaw::TrimForLeavers))
                 && self.peers.is_alive(*peer)
-                && (*index != key.index || anyone || position(*peer) < position(ME))
+                && (Item::Shard(*index) != key.item || anyone || position(*peer) < position(ME))
         };
-        let held: Vec<(u8, Handle)> = search
-            .held
-            .iter()
-            .chain(&is_primary)
-            .copied()
-            .filter(audits)
-            .collect();
+        let held: Vec<(u8, Handle)> = search.held.iter().chain(&own).copied().filter(counts).collect();
         let holders = by_index(shape.n, &held.iter().copied(), |peer| {
             (self.holder.searches.has_denied(key, peer), position(peer), peer)
         });

@@ -27,11 +27,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::custody::holder::inventory::Tenure;
-use crate::custody::key::{ShardKey, Slot};
+use crate::custody::key::{ItemKey, Slot};
 use crate::custody::message::{Pin, Question, TrimOrder};
 use crate::custody::peers::{Handle, ME};
-use crate::custody::{Custody, LOCATOR};
+use crate::custody::{Custody, Item, Tenure};
 use crate::{Flaw, Membership, PeerState, Time};
 
 /// Trims begun at one time; orders beyond are ignored and come again.
@@ -47,17 +46,17 @@ pub(super) struct Trimming {
     /// Who keeps the index.
     keep: Handle,
     /// Who has not confirmed what yet.
-    waiting: BTreeSet<(ShardKey, Handle)>,
+    waiting: BTreeSet<(ItemKey, Handle)>,
 }
 
 /// Trims begun here, and shards pinned here in favour of others' trims.
 #[derive(Debug)]
 pub(super) struct Trims {
     pin: Duration,
-    active: BTreeMap<ShardKey, Trimming>,
-    begun: BTreeSet<(Time, ShardKey)>,
+    active: BTreeMap<ItemKey, Trimming>,
+    begun: BTreeSet<(Time, ItemKey)>,
     /// By whose trim, and until when.
-    pins: BTreeMap<(ShardKey, Handle, u64), Time>,
+    pins: BTreeMap<(ItemKey, Handle, u64), Time>,
     /// How many of them are whose.
     pinned: BTreeMap<Handle, usize>,
     pruned: Time,
@@ -83,9 +82,9 @@ impl Trims {
     pub(super) fn begin(
         &mut self,
         now: Time,
-        key: ShardKey,
+        key: ItemKey,
         keep: Handle,
-        waiting: BTreeSet<(ShardKey, Handle)>,
+        waiting: BTreeSet<(ItemKey, Handle)>,
     ) -> Option<u64> {
         if self.is_active(key) || self.is_pinned(now, key) || self.active.len() >= MAX_ACTIVE {
             return None;
@@ -102,17 +101,17 @@ impl Trims {
         Some(self.last)
     }
 
-    fn is_active(&self, key: ShardKey) -> bool {
+    fn is_active(&self, key: ItemKey) -> bool {
         self.active.contains_key(&key)
     }
 
-    fn is_pinned(&self, now: Time, key: ShardKey) -> bool {
+    fn is_pinned(&self, now: Time, key: ItemKey) -> bool {
         let all = (key, ME, 0)..=(key, Handle::MAX, u64::MAX);
         self.pins.range(all).any(|(_, until)| now < *until)
     }
 
     /// Answers for a committed shard held here; yes pins it for the trim of another peer, if there is one.
-    pub(super) fn confirm(&mut self, now: Time, key: ShardKey, pin: Option<(Handle, u64)>) -> bool {
+    pub(super) fn confirm(&mut self, now: Time, key: ItemKey, pin: Option<(Handle, u64)>) -> bool {
         if self.is_active(key) {
             return false;
         }
@@ -129,7 +128,7 @@ impl Trims {
     }
 
     /// The trim of `peer` is done.
-    pub(super) fn release(&mut self, key: ShardKey, peer: Handle, trim: u64) {
+    pub(super) fn release(&mut self, key: ItemKey, peer: Handle, trim: u64) {
         if self.pins.remove(&(key, peer, trim)).is_some()
             && let Some(theirs) = self.pinned.get_mut(&peer)
         {
@@ -139,7 +138,7 @@ impl Trims {
 
     /// `peer` confirmed `key`. Returns the shards that may be dropped now, with who keeps them and the number
     /// of the trim.
-    fn confirmed(&mut self, now: Time, key: ShardKey, peer: Handle) -> Vec<(ShardKey, Handle, u64)> {
+    fn confirmed(&mut self, now: Time, key: ItemKey, peer: Handle) -> Vec<(ItemKey, Handle, u64)> {
         let mut ready = Vec::new();
         for (trimmed, trimming) in self.active.range_mut(of(key.slot)) {
             if trimming.waiting.remove(&(key, peer)) && trimming.waiting.is_empty() {
@@ -155,15 +154,15 @@ impl Trims {
     }
 
     /// Whether a trim waits for `peer` to confirm `key`.
-    pub(super) fn waits(&self, key: ShardKey, peer: Handle) -> bool {
+    pub(super) fn waits(&self, key: ItemKey, peer: Handle) -> bool {
         let mut active = self.active.range(of(key.slot));
         active.any(|(_, trimming)| trimming.waiting.contains(&(key, peer)))
     }
 
     /// `peer` did not confirm `key`: whatever needed that is off. Returns what that is.
-    pub(super) fn denied(&mut self, key: ShardKey, peer: Handle) -> Vec<ShardKey> {
+    pub(super) fn denied(&mut self, key: ItemKey, peer: Handle) -> Vec<ItemKey> {
         let waiting = self.active.range(of(key.slot));
-        let off: Vec<ShardKey> = waiting
+        let off: Vec<ItemKey> = waiting
             .filter(|(_, trimming)| trimming.waiting.contains(&(key, peer)))
             .map(|(trimmed, _)| *trimmed)
             .collect();
@@ -180,7 +179,7 @@ impl Trims {
     }
 
     /// Gives up a trim.
-    pub(super) fn forget(&mut self, key: ShardKey) -> Option<Trimming> {
+    pub(super) fn forget(&mut self, key: ItemKey) -> Option<Trimming> {
         let trimming = self.active.remove(&key)?;
         self.begun.remove(&(trimming.begun, key));
         Some(trimming)
@@ -208,8 +207,14 @@ impl Trims {
     }
 }
 
-fn of(slot: Slot) -> std::ops::RangeInclusive<ShardKey> {
-    ShardKey { slot, index: 0 }..=ShardKey { slot, index: u8::MAX }
+fn of(slot: Slot) -> std::ops::RangeInclusive<ItemKey> {
+    ItemKey {
+        slot,
+        item: Item::FIRST,
+    }..=ItemKey {
+        slot,
+        item: Item::LAST,
+    }
 }
 
 impl Custody {
@@ -221,7 +226,7 @@ impl Custody {
         from: Handle,
         order: &TrimOrder,
     ) {
-        let key = ShardKey::new(order.stripe, order.index);
+        let key = ItemKey::new(order.stripe, order.item);
         let Some(held) = self
             .holder
             .inventory
@@ -231,7 +236,7 @@ impl Custody {
         else {
             return;
         };
-        if key.index == LOCATOR {
+        if key.item == Item::Locator {
             // Nothing rests on it: whoever belongs to the first peers has it written again.
             let responsible = ring.successors(order.stripe, self.config.r);
             let mut first = responsible.iter().filter(|member| member.peer == ring.me());
@@ -247,13 +252,17 @@ impl Custody {
 
     /// Those that keep all indices of the stripe of an excess shard were found: they are asked to confirm.
     /// Whether that began.
-    pub(super) fn begin_trim(&mut self, now: Time, key: ShardKey, keepers: &BTreeMap<u8, Handle>) -> bool {
-        let Some(keep) = keepers.get(&key.index).copied().filter(|keep| *keep != ME) else {
+    pub(super) fn begin_trim(&mut self, now: Time, key: ItemKey, keepers: &BTreeMap<u8, Handle>) -> bool {
+        let keep = key.item.shard().and_then(|index| keepers.get(&index)).copied();
+        let Some(keep) = keep.filter(|keep| *keep != ME) else {
             return false;
         };
         let mut waiting = BTreeSet::new();
         for (index, peer) in keepers {
-            let shard = ShardKey { index: *index, ..key };
+            let shard = ItemKey {
+                item: Item::Shard(*index),
+                ..key
+            };
             if shard != key && self.config.has(Flaw::ConfirmKeeperAlone) {
                 continue;
             }
@@ -276,7 +285,7 @@ impl Custody {
 
     /// Answers for a shard held here. Of what was confirmed nobody takes back the copy.
     pub(in crate::custody) fn vouch(&mut self, now: Time, peer: Handle, question: Question) -> bool {
-        let key = ShardKey::new(question.stripe, question.index);
+        let key = ItemKey::new(question.stripe, question.item);
         let yes = self.confirm(now, key, question.trim.map(|trim| (peer, trim)));
         if let Some(held) = self.holder.inventory.shards.get_mut(&key).filter(|_| yes) {
             held.vouched = true;
@@ -285,7 +294,7 @@ impl Custody {
     }
 
     /// Whether a shard is held, to stay.
-    pub(super) fn may_confirm(&self, key: ShardKey) -> bool {
+    pub(super) fn may_confirm(&self, key: ItemKey) -> bool {
         self.holder.inventory.has_committed(key)
             && !self.holder.dropping.contains(&key)
             && !self.holder.trims.is_active(key)
@@ -294,7 +303,7 @@ impl Custody {
     pub(in crate::custody) fn confirm(
         &mut self,
         now: Time,
-        key: ShardKey,
+        key: ItemKey,
         pin: Option<(Handle, u64)>,
     ) -> bool {
         if self.config.has(Flaw::ConfirmWithoutPin) {
@@ -303,7 +312,7 @@ impl Custody {
         self.may_confirm(key) && self.holder.trims.confirm(now, key, pin)
     }
 
-    pub(in crate::custody) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ShardKey, yes: bool) {
+    pub(in crate::custody) fn handle_confirmed(&mut self, now: Time, peer: Handle, key: ItemKey, yes: bool) {
         if !yes {
             for trimmed in self.holder.trims.denied(key, peer) {
                 self.holder.searches.denied(now, trimmed, peer);
@@ -317,7 +326,7 @@ impl Custody {
             }
             self.peers.get_mut(keep).outbox.release(Pin {
                 stripe: excess.slot.stripe,
-                index: excess.index,
+                item: excess.item,
                 trim,
             });
             self.peers.arm(keep);
@@ -332,8 +341,8 @@ mod tests {
 
     const PIN: Duration = Duration::from_mins(1);
 
-    fn key(index: u8) -> ShardKey {
-        ShardKey::new(stripe(1), index)
+    fn key(index: u8) -> ItemKey {
+        ItemKey::new(stripe(1), Item::Shard(index))
     }
 
     /// A trim of index 0 begins, which one other peer keeps and confirms.

@@ -13,14 +13,13 @@ use std::collections::BTreeSet;
 
 use self::plan::{Decision, Survey};
 use self::repair::Jobs;
-use self::reports::{Claim, KnownStripe, Reports, StripeHealth};
+use self::reports::{Claim, Condition, KnownStripe, Reports};
 use super::candidates::Candidates;
-use super::key::{ShardKey, Slot};
+use super::key::{ItemKey, Slot};
 use super::message::TrimOrder;
 use super::peers::{Handle, ME};
-use super::types::is_shard;
 use super::{
-    Custody, CustodyStats, Effect, MAX_ENTRIES, RETRY, Report, Reported, SLICE, Shape, ShardRecord,
+    Custody, CustodyStats, Effect, Item, MAX_ENTRIES, RETRY, Report, Reported, SLICE, Shape, ShardRecord,
     StripeRecord,
 };
 use crate::{Flaw, Id, Membership, Time};
@@ -60,15 +59,15 @@ impl Primary {
     }
 
     pub(super) fn stats(&self) -> CustodyStats {
-        let count = |health| self.reports.count(health);
+        let count = |condition| self.reports.count(condition);
         CustodyStats {
-            safe: count(StripeHealth::Safe),
-            degraded: count(StripeHealth::Degraded),
-            unaudited: count(StripeHealth::Unaudited),
-            endangered: count(StripeHealth::Endangered),
-            lost: count(StripeHealth::Lost),
-            pending: count(StripeHealth::Pending),
-            unsure: count(StripeHealth::Unsure),
+            safe: count(Condition::Safe),
+            degraded: count(Condition::Degraded),
+            unaudited: count(Condition::Unaudited),
+            endangered: count(Condition::Endangered),
+            lost: count(Condition::Lost),
+            pending: count(Condition::Pending),
+            unsure: count(Condition::Unsure),
             inconsistent: self.reports.inconsistent(),
             repairs_waiting: self.jobs.waiting(),
             repairs_running: self.jobs.running(),
@@ -85,7 +84,7 @@ impl Custody {
     /// The stripes this peer is the primary of with fewer than k shards, as far as holders reported.
     pub fn lost(&self) -> impl Iterator<Item = (Id, Shape)> {
         let stripes = self.primary.reports.stripes.iter();
-        let lost = stripes.filter(|(_, known)| known.health == StripeHealth::Lost);
+        let lost = stripes.filter(|(_, known)| known.condition == Condition::Lost);
         lost.map(|(slot, known)| (slot.stripe, known.shape))
     }
 
@@ -95,9 +94,9 @@ impl Custody {
         let mut shards: Vec<ShardRecord> = known
             .claims
             .iter()
-            .filter(|claim| is_shard(claim.index))
-            .map(|claim| ShardRecord {
-                index: claim.index,
+            .filter_map(|claim| Some((claim.item.shard()?, claim)))
+            .map(|(index, claim)| ShardRecord {
+                index,
                 peer: self.peers.get(claim.peer).peer,
                 committed: claim.committed,
                 standing: self.peers.standing(self.schedule.now, claim.peer),
@@ -140,7 +139,7 @@ impl Custody {
             self.enqueue(slot, None);
             self.primary
                 .reports
-                .set_health(slot, StripeHealth::Foreign, false);
+                .set_condition(slot, Condition::Foreign, false);
             self.primary.reports.wake(slot, None);
             self.redirect(slot.stripe, holders);
             return;
@@ -153,11 +152,11 @@ impl Custody {
             return;
         }
         let survey = Survey::take(now, known, &self.peers, &self.config);
-        let health = survey.health(known);
+        let condition = survey.condition(known);
         let mut wakes = vec![survey.wake, plan::refusal(now, &self.peers, &preference)];
         let mut priority = None;
         let mut parked = false;
-        let due = health != StripeHealth::Pending || self.config.has(Flaw::RepairBeforeCommit);
+        let due = condition != Condition::Pending || self.config.has(Flaw::RepairBeforeCommit);
         let orders = if self.config.repair && due && !known.running {
             match plan::decide(now, known, &survey, &self.peers, (&preference, &responsible)) {
                 Decision::Nothing => {}
@@ -183,10 +182,10 @@ impl Custody {
         } else {
             Vec::new()
         };
-        if health == StripeHealth::Unaudited {
+        if condition == Condition::Unaudited {
             wakes.push(self.want_audit(now, slot, &responsible));
         }
-        self.primary.reports.set_health(slot, health, parked);
+        self.primary.reports.set_condition(slot, condition, parked);
         self.enqueue(slot, priority);
         wakes.push(self.instruct(now, ring, slot, orders, stable));
         self.primary.reports.wake(slot, wakes.into_iter().flatten().min());
@@ -211,7 +210,7 @@ impl Custody {
         };
         self.primary
             .reports
-            .set_health(slot, StripeHealth::Deleted, false);
+            .set_condition(slot, Condition::Deleted, false);
         self.enqueue(slot, priority);
         self.primary.reports.wake(slot, wake);
     }
@@ -260,7 +259,7 @@ impl Custody {
             let name = |handle| self.peers.get(handle).peer;
             let order = TrimOrder {
                 stripe: slot.stripe,
-                index: excess.index,
+                item: excess.item,
                 keep: name(excess.keep),
                 others: excess
                     .others
@@ -284,17 +283,17 @@ impl Custody {
             return;
         };
         let live = |claim: &Claim| claim.committed && self.peers.is_live(claim.peer);
-        let replaced: BTreeSet<u8> = known
+        let replaced: BTreeSet<Item> = known
             .claims
             .iter()
             .filter(|claim| live(claim))
-            .map(|claim| claim.index)
+            .map(|claim| claim.item)
             .collect();
         let all = !is_primary || !known.is_committed();
         let stale: Vec<Claim> = known
             .claims
             .iter()
-            .filter(|claim| all || replaced.contains(&claim.index))
+            .filter(|claim| all || replaced.contains(&claim.item))
             // A peer that is back is still being heard: what it said so far must stay, or the two never
             // agree.
             .filter(|claim| self.peers.is_gone(now, claim.peer) && !self.peers.is_alive(claim.peer))
@@ -303,9 +302,9 @@ impl Custody {
         known.claims.retain(|claim| !stale.contains(claim));
         let empty = known.claims.is_empty();
         for claim in stale {
-            let key = ShardKey {
+            let key = ItemKey {
                 slot,
-                index: claim.index,
+                item: claim.item,
             };
             let record = &mut self.peers.get_mut(claim.peer).incoming.fingerprints;
             record.remove(key, claim.committed);
@@ -327,10 +326,10 @@ impl Custody {
     }
 
     /// This peer as a holder reports a shard to itself as the primary.
-    pub(super) fn report_own(&mut self, now: Time, key: ShardKey, shape: Shape, committed: bool) {
+    pub(super) fn report_own(&mut self, now: Time, key: ItemKey, shape: Shape, committed: bool) {
         let claim = Claim {
             peer: ME,
-            index: key.index,
+            item: key.item,
             committed,
         };
         let record = &mut self.peers.get_mut(ME).incoming.fingerprints;
@@ -339,7 +338,7 @@ impl Custody {
     }
 
     /// This peer as a holder withdraws what it reported to itself.
-    pub(super) fn withdraw_own(&mut self, now: Time, key: ShardKey) {
+    pub(super) fn withdraw_own(&mut self, now: Time, key: ItemKey) {
         let record = &mut self.peers.get_mut(ME).incoming.fingerprints;
         self.primary.reports.withdraw(now, key, ME, record);
     }

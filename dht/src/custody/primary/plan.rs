@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::reports::{Claim, KnownStripe, StripeHealth};
+use super::reports::{Claim, Condition, KnownStripe};
 use super::targets;
+use crate::custody::Item;
 use crate::custody::candidates::Candidates;
-use crate::custody::matching::{Matching, by_index};
+use crate::custody::matching::{Matching, Redundancy, by_index};
 use crate::custody::peers::{Handle, ME, Peers};
-use crate::custody::types::{CustodyConfig, TOMBSTONE};
+use crate::custody::types::CustodyConfig;
 use crate::{Flaw, PeerState, Time};
 
 /// Which indices live, and which must be given up on.
@@ -33,8 +34,9 @@ impl Survey {
     pub(super) fn take(now: Time, known: &KnownStripe, peers: &Peers, config: &CustodyConfig) -> Self {
         let mut survey = Self::default();
         for claim in &known.claims {
-            if peers.is_live(claim.peer) && claim.index < known.shape.n {
-                survey.live.push((claim.index, claim.peer));
+            let shard = claim.item.shard().filter(|index| *index < known.shape.n);
+            if let Some(index) = shard.filter(|_| peers.is_live(claim.peer)) {
+                survey.live.push((index, claim.peer));
             }
         }
         let live: BTreeSet<u8> = survey.live.iter().map(|(index, _)| *index).collect();
@@ -63,8 +65,11 @@ impl Survey {
             if matching.keeper(index).is_some() || twice && live.contains(&index) {
                 continue;
             }
-            let policy_peers = known.claims.iter().filter(|claim| claim.index == index);
-            let away = policy_peers.filter(|claim| !peers.is_live(claim.peer));
+            let claims = known
+                .claims
+                .iter()
+                .filter(|claim| claim.item == Item::Shard(index));
+            let away = claims.filter(|claim| !peers.is_live(claim.peer));
             let suspected = away.map(|claim| peers.gone_at(claim.peer, delay)).max();
             if suspected.is_none() && live.contains(&index) {
                 survey.doubled.push(index);
@@ -83,22 +88,18 @@ impl Survey {
         survey
     }
 
-    pub(super) fn health(&self, known: &KnownStripe) -> StripeHealth {
-        let (k, n) = (usize::from(known.shape.k), usize::from(known.shape.n));
+    pub(super) fn condition(&self, known: &KnownStripe) -> Condition {
+        let shape = known.shape;
         if !known.is_committed() {
-            StripeHealth::Pending
-        } else if self.matched == n && known.unaudited.is_some() {
-            StripeHealth::Unaudited
-        } else if self.matched == n {
-            StripeHealth::Safe
-        } else if self.unsure {
-            StripeHealth::Unsure
-        } else if self.distinct < k {
-            StripeHealth::Lost
-        } else if self.matched <= k {
-            StripeHealth::Endangered
-        } else {
-            StripeHealth::Degraded
+            return Condition::Pending;
+        }
+        match Redundancy::judge(self.distinct, self.matched, shape.k, shape.n) {
+            Redundancy::Whole if known.unaudited.is_some() => Condition::Unaudited,
+            Redundancy::Whole => Condition::Safe,
+            _ if self.unsure => Condition::Unsure,
+            Redundancy::Lost => Condition::Lost,
+            Redundancy::Endangered => Condition::Endangered,
+            Redundancy::Degraded => Condition::Degraded,
         }
     }
 
@@ -109,13 +110,13 @@ impl Survey {
         n: u8,
         preferred: &[Handle],
         candidates: &Candidates,
-        audits: impl Fn(u8, Handle) -> bool,
+        counts: impl Fn(u8, Handle) -> bool,
     ) -> Matching<Handle> {
         let held = self
             .live
             .iter()
             .copied()
-            .filter(|(index, peer)| audits(*index, *peer));
+            .filter(|(index, peer)| counts(*index, *peer));
         let mut holders = by_index(n, &held, |peer| {
             (!preferred.contains(&peer), position(candidates, peer), peer)
         });
@@ -139,7 +140,7 @@ pub(super) enum Decision {
         targets: Vec<(u8, Handle)>,
     },
     Copy {
-        index: u8,
+        item: Item,
         from: Handle,
         to: Handle,
     },
@@ -158,7 +159,7 @@ pub(super) enum Decision {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Excess {
     pub(super) victim: Handle,
-    pub(super) index: u8,
+    pub(super) item: Item,
     pub(super) keep: Handle,
     pub(super) others: Vec<(u8, Handle)>,
 }
@@ -203,8 +204,10 @@ pub(super) fn replicate_tombstone(
     deleted: bool,
 ) -> Option<Decision> {
     let able = |peer: Handle| peers.is_alive(peer) && peers.get(peer).refused_until <= now;
-    let (tombstones, shards): (Vec<&Claim>, Vec<&Claim>) =
-        known.claims.iter().partition(|claim| claim.index == TOMBSTONE);
+    let (tombstones, shards): (Vec<&Claim>, Vec<&Claim>) = known
+        .claims
+        .iter()
+        .partition(|claim| claim.item == Item::Tombstone);
     let (from, to) = if deleted {
         let preferred = responsible
             .iter()
@@ -220,7 +223,7 @@ pub(super) fn replicate_tombstone(
         (tombstones.iter().find(|claim| able(claim.peer))?.peer, ME)
     };
     Some(Decision::Copy {
-        index: TOMBSTONE,
+        item: Item::Tombstone,
         from,
         to,
     })
@@ -272,12 +275,12 @@ fn place(
     );
     let failed = known.failures > 0;
     let mut wanted = survey.doubled.clone();
-    if let Decision::Copy { index, .. } = &handoff {
+    if let Decision::Copy { item, .. } = &handoff {
         if !failed {
             return handoff;
         }
         if wanted.is_empty() {
-            wanted.push(*index);
+            wanted.extend(item.shard());
         }
     }
     if wanted.is_empty() {
@@ -357,7 +360,7 @@ fn handoff(known: &KnownStripe, survey: &Survey, candidates: &Candidates, prefer
     let farthest =
         misplaced.max_by_key(|(_, peer)| (!preferred.contains(peer), position(candidates, *peer), *peer));
     farthest.map_or(Decision::Nothing, |(index, from)| Decision::Copy {
-        index: *index,
+        item: Item::Shard(*index),
         from: *from,
         to: *to,
     })
@@ -388,7 +391,7 @@ fn excess_shards(
     let n = usize::from(known.shape.n);
     let committed = |index: u8, peer: Handle| {
         let mut claims = known.claims.iter();
-        claims.any(|claim| claim.index == index && claim.peer == peer && claim.committed)
+        claims.any(|claim| claim.item == Item::Shard(index) && claim.peer == peer && claim.committed)
     };
     if survey.live.len() <= n || survey.matched < n {
         return Vec::new();
@@ -409,7 +412,7 @@ fn excess_shards(
         let others = keepers.iter().filter(|(other, _)| *other != index);
         Some(Excess {
             victim: *victim,
-            index: *index,
+            item: Item::Shard(*index),
             keep: *keepers.get(index)?,
             others: others.map(|(other, peer)| (*other, *peer)).collect(),
         })
@@ -423,7 +426,7 @@ mod tests {
 
     use super::*;
     use crate::custody::Shape;
-    use crate::custody::key::{ShardKey, Slot};
+    use crate::custody::key::{ItemKey, Slot};
     use crate::custody::primary::reports::Reports;
     use crate::custody::sync::fingerprint::Fingerprints;
     use crate::custody::tests::harness::{peer, stripe};
@@ -448,10 +451,13 @@ mod tests {
         for (index, holder) in live {
             let claim = Claim {
                 peer: handle(*holder),
-                index: *index,
+                item: Item::Shard(*index),
                 committed: true,
             };
-            let key = ShardKey { slot, index: *index };
+            let key = ItemKey {
+                slot,
+                item: claim.item,
+            };
             reports.claim(key, SHAPE, claim, &mut Fingerprints::default(), Time::ZERO);
         }
         let survey = Survey {
@@ -476,14 +482,14 @@ mod tests {
         // for ever.
         let (decision, handle) = decided(&[(0, 0), (0, 1), (1, 2), (1, 5), (2, 7)]);
         let expected = Decision::Copy {
-            index: 2,
+            item: Item::Shard(2),
             from: handle(7),
             to: handle(1),
         };
         assert_eq!(decision, expected);
         // A preferred peer that holds nothing is better, and one that keeps an index of its own is no target.
         let (decision, _) = decided(&[(0, 0), (1, 1), (0, 2), (2, 7)]);
-        assert!(matches!(decision, Decision::Copy { index: 2, to, .. } if to == handle(2)));
+        assert!(matches!(decision, Decision::Copy { item: Item::Shard(2), to, .. } if to == handle(2)));
         let (decision, _) = decided(&[(0, 0), (1, 1), (2, 2), (2, 7)]);
         assert_eq!(decision, Decision::Nothing);
     }

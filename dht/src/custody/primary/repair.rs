@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::plan::{self, Decision, Survey};
 use super::reports::{Claim, KnownStripe};
 use crate::custody::candidates::Candidates;
-use crate::custody::key::{ShardKey, Slot};
+use crate::custody::key::{ItemKey, Slot};
 use crate::custody::peers::{Handle, ME};
-use crate::custody::{Custody, Effect, JobId, JobOutcome, LOCATOR, Shape, TOMBSTONE};
+use crate::custody::{Custody, Effect, Item, JobId, JobOutcome, Shape};
 use crate::{Flaw, Membership, Time};
 
 /// How long a peer that failed to take a shard is no target.
@@ -20,7 +20,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mi
 #[derive(Debug)]
 struct Job {
     slot: Slot,
-    targets: Vec<(u8, Handle)>,
+    targets: Vec<(Item, Handle)>,
     /// Where a copy comes from.
     source: Option<Handle>,
     regenerates: bool,
@@ -132,6 +132,10 @@ impl Custody {
             Decision::Regenerate { sources, targets } => {
                 let (from, to) = (with_names(&sources), with_names(&targets));
                 let shards = usize::from(shape.k) + targets.len();
+                let targets = targets
+                    .into_iter()
+                    .map(|(index, peer)| (Item::Shard(index), peer))
+                    .collect();
                 let job = self.primary.jobs.begin(Job {
                     slot,
                     targets,
@@ -147,10 +151,10 @@ impl Custody {
                 };
                 (effect, shards)
             }
-            Decision::Copy { index, from, to } => {
+            Decision::Copy { item, from, to } => {
                 let job = self.primary.jobs.begin(Job {
                     slot,
-                    targets: vec![(index, to)],
+                    targets: vec![(item, to)],
                     source: Some(from),
                     regenerates: false,
                 });
@@ -158,7 +162,7 @@ impl Custody {
                 let effect = Effect::Copy {
                     job,
                     stripe,
-                    index,
+                    item,
                     from,
                     to,
                 };
@@ -169,7 +173,7 @@ impl Custody {
                 let peers = to.iter().map(|peer| self.peers.get(*peer).peer).collect();
                 let job = self.primary.jobs.begin(Job {
                     slot,
-                    targets: to.into_iter().map(|peer| (LOCATOR, peer)).collect(),
+                    targets: to.into_iter().map(|peer| (Item::Locator, peer)).collect(),
                     source: None,
                     regenerates: false,
                 });
@@ -198,15 +202,15 @@ impl Custody {
         if job.regenerates {
             self.primary.jobs.regenerated_total += outcome.stored.len() as u64;
         }
-        let stored: Vec<(u8, Handle)> = outcome
+        let stored: Vec<(Item, Handle)> = outcome
             .stored
             .into_iter()
-            .map(|(index, peer)| (index, self.peers.intern(now, peer, ring.is_alive(peer))))
+            .map(|(item, peer)| (item, self.peers.intern(now, peer, ring.is_alive(peer))))
             .collect();
         let mut unproven = false;
-        for (index, peer) in &job.targets {
+        for (item, peer) in &job.targets {
             let name = self.peers.get(*peer).peer;
-            if outcome.failed.contains(&(*index, name)) {
+            if outcome.failed.contains(&(*item, name)) {
                 let span = if self.config.has(Flaw::RefusedForEver) {
                     REFUSED * 1000
                 } else {
@@ -214,7 +218,7 @@ impl Custody {
                 };
                 // Whoever says that it has a tombstone and has none is not believed for a while; repairs need
                 // not wait.
-                let source = job.source.filter(|_| *index == TOMBSTONE && *peer == ME);
+                let source = job.source.filter(|_| *item == Item::Tombstone && *peer == ME);
                 unproven |= source.is_some();
                 if source.is_some() && self.config.has(Flaw::BelieveTombstones) {
                     continue;
@@ -259,19 +263,19 @@ impl Custody {
     /// Takes the outcome of a job for the targets' own words, which follow. One that sees another primary
     /// reports to that: it is asked, or what is believed here would never be corrected. This peer's own came
     /// by `insert`.
-    fn believe(&mut self, now: Time, slot: Slot, stored: &[(u8, Handle)]) {
+    fn believe(&mut self, now: Time, slot: Slot, stored: &[(Item, Handle)]) {
         let Some(shape) = self.primary.reports.stripes.get(&slot).map(|known| known.shape) else {
             return;
         };
-        for (index, peer) in stored.iter().filter(|(_, peer)| *peer != ME) {
+        for (item, peer) in stored.iter().filter(|(_, peer)| *peer != ME) {
             let claim = Claim {
                 peer: *peer,
-                index: *index,
+                item: *item,
                 committed: true,
             };
             let record = self.peers.get_mut(*peer);
             record.outbox.solicit(now + self.config.exchange_idle);
-            let key = ShardKey { slot, index: *index };
+            let key = ItemKey { slot, item: *item };
             self.primary
                 .reports
                 .claim(key, shape, claim, &mut record.incoming.fingerprints, now);
@@ -297,7 +301,7 @@ impl Custody {
     /// Has the tombstone of a stripe copied here from a peer that says it has it.
     pub(in crate::custody) fn fetch_tombstone(&mut self, now: Time, slot: Slot, shape: Shape, from: Handle) {
         let copy = Decision::Copy {
-            index: TOMBSTONE,
+            item: Item::Tombstone,
             from,
             to: ME,
         };
@@ -319,7 +323,7 @@ impl Custody {
         };
         let claims = held.iter().map(|(index, peer)| Claim {
             peer: *peer,
-            index: *index,
+            item: Item::Shard(*index),
             committed: true,
         });
         let known = KnownStripe::of(shape, claims);

@@ -8,25 +8,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Time;
-use crate::custody::key::{ShardKey, Slot};
+use crate::custody::key::{Item, ItemKey, Slot};
 use crate::custody::message::{Entry, Listing};
 use crate::custody::peers::Handle;
 use crate::custody::sweep::Sweep;
 use crate::custody::sync::fingerprint::Fingerprints;
 use crate::custody::timers::Timers;
-use crate::custody::types::{LOCATOR, Shape, TOMBSTONE, is_shard};
+use crate::custody::types::Shape;
 
 /// One holder's word for one index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::custody) struct Claim {
     pub(super) peer: Handle,
-    pub(super) index: u8,
+    pub(super) item: Item,
     pub(super) committed: bool,
 }
 
 /// How well a stripe is off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum StripeHealth {
+pub(super) enum Condition {
     /// Another peer is the primary of it.
     #[default]
     Foreign,
@@ -58,7 +58,7 @@ pub(in crate::custody) struct KnownStripe {
     pub(super) retry_at: Time,
     pub(super) wake: Option<Time>,
     pub(super) queued: Option<u16>,
-    pub(super) health: StripeHealth,
+    pub(super) condition: Condition,
     pub(super) failures: u32,
     pub(super) running: bool,
     pub(super) parked: bool,
@@ -89,7 +89,7 @@ impl KnownStripe {
             retry_at: Time::ZERO,
             wake: None,
             queued: None,
-            health: StripeHealth::Foreign,
+            condition: Condition::Foreign,
             failures: 0,
             running: false,
             parked: false,
@@ -118,39 +118,39 @@ impl KnownStripe {
 
     /// The peers that say that they hold shards.
     pub(in crate::custody) fn shard_holders(&self) -> impl Iterator<Item = Handle> {
-        let shards = self.claims.iter().filter(|claim| is_shard(claim.index));
+        let shards = self.claims.iter().filter(|claim| claim.item.is_shard());
         shards.map(|claim| claim.peer)
     }
 
     /// Whether the peer says that it holds a shard.
     pub(super) fn holds(&self, peer: Handle) -> bool {
         let mut claims = self.claims.iter();
-        claims.any(|claim| claim.peer == peer && is_shard(claim.index))
+        claims.any(|claim| claim.peer == peer && claim.item.is_shard())
     }
 
     /// Whether the peer says that it holds the locator.
     pub(super) fn is_located_at(&self, peer: Handle) -> bool {
         let mut claims = self.claims.iter();
-        claims.any(|claim| claim.peer == peer && claim.index == LOCATOR)
+        claims.any(|claim| claim.peer == peer && claim.item == Item::Locator)
     }
 
     /// A job ended: what it moved is not in the locators, or those it wrote are up to date.
-    pub(super) fn note_located(&mut self, targets: &[(u8, Handle)], stored: &[(u8, Handle)]) {
+    pub(super) fn note_located(&mut self, targets: &[(Item, Handle)], stored: &[(Item, Handle)]) {
         if !self.shape.placement.needs_locators() {
             return;
         }
-        if stored.iter().any(|(index, _)| is_shard(*index)) {
+        if stored.iter().any(|(item, _)| item.is_shard()) {
             self.located = Some(BTreeSet::new());
-        } else if targets.iter().any(|(index, _)| *index == LOCATOR) && targets.len() == stored.len() {
+        } else if targets.iter().any(|(item, _)| *item == Item::Locator) && targets.len() == stored.len() {
             self.located = None;
         } else if let Some(written) = &mut self.located {
-            let located = stored.iter().filter(|(index, _)| *index == LOCATOR);
+            let located = stored.iter().filter(|(item, _)| *item == Item::Locator);
             written.extend(located.map(|(_, peer)| *peer));
         }
     }
 
     pub(in crate::custody) fn is_committed(&self) -> bool {
-        let mut shards = self.claims.iter().filter(|claim| claim.index != TOMBSTONE);
+        let mut shards = self.claims.iter().filter(|claim| claim.item != Item::Tombstone);
         shards.any(|claim| claim.committed)
     }
 }
@@ -162,7 +162,7 @@ pub(super) struct Reports {
     pub(super) dirty: BTreeSet<Slot>,
     pub(super) wakes: Timers<Slot>,
     pub(super) sweep: Sweep<Slot>,
-    tally: BTreeMap<StripeHealth, usize>,
+    tally: BTreeMap<Condition, usize>,
     parked: usize,
     inconsistent: usize,
 }
@@ -172,7 +172,7 @@ impl Reports {
     /// not spread before `retry_at`: the writer is doing that.
     pub(super) fn claim(
         &mut self,
-        key: ShardKey,
+        key: ItemKey,
         shape: Shape,
         claim: Claim,
         record: &mut Fingerprints,
@@ -180,13 +180,13 @@ impl Reports {
     ) {
         let tally = &mut self.tally;
         let known = self.stripes.entry(key.slot).or_insert_with(|| {
-            *tally.entry(StripeHealth::Foreign).or_default() += 1;
+            *tally.entry(Condition::Foreign).or_default() += 1;
             KnownStripe::new(shape)
         });
         if claim.committed && !known.is_committed() {
             known.retry_at = retry_at;
         }
-        let same = |old: &&mut Claim| old.peer == claim.peer && old.index == claim.index;
+        let same = |old: &&mut Claim| old.peer == claim.peer && old.item == claim.item;
         match known.claims.iter_mut().find(same) {
             Some(old) if *old == claim => return,
             Some(old) => {
@@ -203,11 +203,11 @@ impl Reports {
     }
 
     /// The holder withdraws its word.
-    pub(super) fn withdraw(&mut self, now: Time, key: ShardKey, peer: Handle, record: &mut Fingerprints) {
+    pub(super) fn withdraw(&mut self, now: Time, key: ItemKey, peer: Handle, record: &mut Fingerprints) {
         if let Some(known) = self.stripes.get_mut(&key.slot) {
             known.withdrawn = now;
             known.claims.retain(|claim| {
-                let hit = claim.peer == peer && claim.index == key.index;
+                let hit = claim.peer == peer && claim.item == key.item;
                 if hit {
                     record.remove(key, claim.committed);
                 }
@@ -230,18 +230,18 @@ impl Reports {
             bucket: listing.bucket,
             stripe,
         };
-        let listed: BTreeMap<ShardKey, &Entry> = listing
+        let listed: BTreeMap<ItemKey, &Entry> = listing
             .entries
             .iter()
             .map(|entry| (entry.into(), entry))
             .collect();
         let range = self.stripes.range(slot(listing.from)..=slot(listing.to));
-        let withdrawn: Vec<ShardKey> = range
+        let withdrawn: Vec<ItemKey> = range
             .flat_map(|(slot, known)| known.claims.iter().map(move |claim| (*slot, claim)))
             .filter(|(_, claim)| claim.peer == holder)
-            .map(|(slot, claim)| ShardKey {
+            .map(|(slot, claim)| ItemKey {
                 slot,
-                index: claim.index,
+                item: claim.item,
             })
             .filter(|key| !listed.contains_key(key))
             .collect();
@@ -251,7 +251,7 @@ impl Reports {
         for (key, entry) in listed {
             let claim = Claim {
                 peer: holder,
-                index: entry.index,
+                item: entry.item,
                 committed: entry.committed,
             };
             self.claim(key, entry.shape, claim, record, retry_at);
@@ -282,10 +282,10 @@ impl Reports {
     }
 
     /// Files the stripe under a class.
-    pub(super) fn set_health(&mut self, slot: Slot, health: StripeHealth, parked: bool) {
+    pub(super) fn set_condition(&mut self, slot: Slot, condition: Condition, parked: bool) {
         if let Some(known) = self.stripes.get_mut(&slot) {
-            *self.tally.entry(health).or_default() += 1;
-            let old = std::mem::replace(&mut known.health, health);
+            *self.tally.entry(condition).or_default() += 1;
+            let old = std::mem::replace(&mut known.condition, condition);
             *self.tally.entry(old).or_default() -= 1;
             self.parked += usize::from(parked);
             self.parked -= usize::from(std::mem::replace(&mut known.parked, parked));
@@ -301,17 +301,17 @@ impl Reports {
 
     /// Forgets a stripe nobody claims.
     pub(super) fn forget(&mut self, slot: Slot) {
-        self.set_health(slot, StripeHealth::Foreign, false);
+        self.set_condition(slot, Condition::Foreign, false);
         self.wake(slot, None);
         if let Some(known) = self.stripes.remove(&slot) {
             self.inconsistent -= usize::from(known.inconsistent);
-            *self.tally.entry(known.health).or_default() -= 1;
+            *self.tally.entry(known.condition).or_default() -= 1;
         }
         self.dirty.remove(&slot);
     }
 
-    pub(super) fn count(&self, health: StripeHealth) -> usize {
-        self.tally.get(&health).copied().unwrap_or(0)
+    pub(super) fn count(&self, condition: Condition) -> usize {
+        self.tally.get(&condition).copied().unwrap_or(0)
     }
 
     pub(super) fn parked(&self) -> usize {

@@ -15,11 +15,10 @@ use std::collections::BTreeSet;
 
 use super::plan::{Decision, Excess, Survey};
 use super::reports::KnownStripe;
-use crate::custody::Custody;
 use crate::custody::candidates::Candidates;
 use crate::custody::key::Slot;
 use crate::custody::peers::{Handle, Peers};
-use crate::custody::types::{LOCATOR, is_shard};
+use crate::custody::{Custody, Item};
 use crate::placement::Placement;
 use crate::{Membership, PeerState, Time};
 
@@ -43,7 +42,7 @@ impl Custody {
             .get(&slot)
             .into_iter()
             .flat_map(|known| &known.claims);
-        let shards = claims.filter(|claim| is_shard(claim.index));
+        let shards = claims.filter(|claim| claim.item.is_shard());
         let stays =
             |peer: &Handle| self.peers.is_alive(*peer) && self.peers.get(*peer).state != PeerState::Draining;
         let staying: BTreeSet<Handle> = shards.map(|claim| claim.peer).filter(stays).collect();
@@ -104,13 +103,13 @@ pub(super) fn misplaced_locators(
     let Some((keep, _)) = responsible.iter().find(|(peer, _)| located(*peer)) else {
         return Vec::new();
     };
-    let located = known.claims.iter().filter(|claim| claim.index == LOCATOR);
+    let located = known.claims.iter().filter(|claim| claim.item == Item::Locator);
     let victims = located
         .map(|claim| claim.peer)
         .filter(|peer| peer != keep && !stays(*peer) && peers.is_alive(*peer));
     let excess = |victim| Excess {
         victim,
-        index: LOCATOR,
+        item: Item::Locator,
         keep: *keep,
         others: Vec::new(),
     };

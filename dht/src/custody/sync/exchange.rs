@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::custody::holder::Held;
-use crate::custody::key::{ShardKey, Slot};
+use crate::custody::key::{Item, ItemKey, Slot};
 use crate::custody::message::{Entry, Listing};
 use crate::custody::peers::Handle;
 use crate::custody::sync::fingerprint::Fingerprints;
@@ -39,7 +39,7 @@ impl Outgoing {
     pub(in crate::custody) fn add(
         &mut self,
         now: Time,
-        key: ShardKey,
+        key: ItemKey,
         committed: bool,
         config: &CustodyConfig,
     ) {
@@ -50,7 +50,7 @@ impl Outgoing {
     pub(in crate::custody) fn remove(
         &mut self,
         now: Time,
-        key: ShardKey,
+        key: ItemKey,
         committed: bool,
         config: &CustodyConfig,
     ) {
@@ -58,7 +58,7 @@ impl Outgoing {
         self.touch(now, key, config);
     }
 
-    fn touch(&mut self, now: Time, key: ShardKey, config: &CustodyConfig) {
+    fn touch(&mut self, now: Time, key: ItemKey, config: &CustodyConfig) {
         if self.dirty.is_empty() {
             self.soon(now + backoff(config, self.failures));
         }
@@ -86,7 +86,7 @@ impl Outgoing {
     pub(in crate::custody) fn report(
         &mut self,
         primary: Handle,
-        shards: &BTreeMap<ShardKey, Held>,
+        shards: &BTreeMap<ItemKey, Held>,
         page: usize,
     ) -> (u64, Vec<Listing>) {
         self.due = None;
@@ -159,10 +159,13 @@ const LAST: Id = Id::new([0xff; crate::id::ID_LEN]);
 
 /// What is reported to `primary` from `from` to the end of its bucket, or about `room` shards of it. A stripe
 /// is listed whole or not at all.
-fn list(primary: Handle, shards: &BTreeMap<ShardKey, Held>, from: Slot, room: usize) -> Listing {
+fn list(primary: Handle, shards: &BTreeMap<ItemKey, Held>, from: Slot, room: usize) -> Listing {
     let mut entries: Vec<Entry> = Vec::new();
     let mut to = LAST;
-    let first = ShardKey { slot: from, index: 0 };
+    let first = ItemKey {
+        slot: from,
+        item: Item::FIRST,
+    };
     let rest = shards.range(first..);
     for (key, held) in rest.take_while(|(key, _)| key.slot.bucket == from.bucket) {
         if !held.is_reported_to(primary) {
@@ -210,7 +213,7 @@ impl Incoming {
 mod tests {
     use super::*;
     use crate::custody::Shape;
-    use crate::custody::holder::Tenure;
+    use crate::custody::Tenure;
     use crate::custody::peers::ME;
     use crate::custody::tests::harness::stripe;
 
@@ -237,8 +240,8 @@ mod tests {
         let bucket = 9;
         let ids = (0..4000u64).map(stripe);
         let ids = ids.filter(|id| id.as_bytes().last() == Some(&bucket));
-        let keys = ids.flat_map(|id| (0..3).map(move |index| ShardKey::new(id, index)));
-        let shards: BTreeMap<ShardKey, Held> = keys.map(|key| (key, held())).collect();
+        let keys = ids.flat_map(|id| (0..3).map(move |index| ItemKey::new(id, Item::Shard(index))));
+        let shards: BTreeMap<ItemKey, Held> = keys.map(|key| (key, held())).collect();
         assert!(shards.len() > 12);
         let (mut from, mut listed) = (Id::default(), Vec::new());
         loop {
@@ -246,7 +249,7 @@ mod tests {
             assert!(
                 listing.is_valid() && listing.entries.len().is_multiple_of(3) && listing.entries.len() <= 6
             );
-            listed.extend(listing.entries.iter().map(ShardKey::from));
+            listed.extend(listing.entries.iter().map(ItemKey::from));
             if listing.to == LAST {
                 break;
             }
@@ -259,8 +262,8 @@ mod tests {
     fn reports_to_a_primary_that_never_agrees_back_off() {
         let config = CustodyConfig::default();
         let (mut outgoing, mut now, mut gaps) = (Outgoing::default(), Time::ZERO, Vec::new());
-        outgoing.add(now, ShardKey::new(stripe(1), 0), true, &config);
-        let shards = BTreeMap::from([(ShardKey::new(stripe(1), 0), held())]);
+        outgoing.add(now, ItemKey::new(stripe(1), Item::Shard(0)), true, &config);
+        let shards = BTreeMap::from([(ItemKey::new(stripe(1), Item::Shard(0)), held())]);
         for _ in 0..12 {
             let due = outgoing.due().unwrap();
             gaps.push(due.since(now));

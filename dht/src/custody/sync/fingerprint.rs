@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
-use crate::custody::key::ShardKey;
+use crate::custody::key::ItemKey;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
@@ -21,7 +21,7 @@ pub(in crate::custody) struct Fingerprints {
 }
 
 impl Fingerprints {
-    pub(in crate::custody) fn add(&mut self, key: ShardKey, committed: bool) {
+    pub(in crate::custody) fn add(&mut self, key: ItemKey, committed: bool) {
         let hash = hash(key, committed);
         self.total = self.total.wrapping_add(hash);
         let bucket = self.buckets.entry(key.slot.bucket).or_default();
@@ -30,7 +30,7 @@ impl Fingerprints {
     }
 
     /// Takes out what was added.
-    pub(in crate::custody) fn remove(&mut self, key: ShardKey, committed: bool) {
+    pub(in crate::custody) fn remove(&mut self, key: ItemKey, committed: bool) {
         let hash = hash(key, committed);
         self.total = self.total.wrapping_sub(hash);
         if let Some(bucket) = self.buckets.get_mut(&key.slot.bucket) {
@@ -61,21 +61,21 @@ impl Fingerprints {
     /// Buckets in which this set and the other one differ.
     pub(super) fn differing(&self, other: &[(u8, u64)]) -> BTreeSet<u8> {
         let other: BTreeMap<u8, u64> = other.iter().copied().collect();
-        let is_primary = |bucket: &u8| self.buckets.get(bucket).map(|content| content.sum);
+        let mine = |bucket: &u8| self.buckets.get(bucket).map(|content| content.sum);
         self.buckets
             .keys()
             .chain(other.keys())
-            .filter(|bucket| is_primary(bucket) != other.get(*bucket).copied())
+            .filter(|bucket| mine(bucket) != other.get(*bucket).copied())
             .copied()
             .collect()
     }
 }
 
-fn hash(key: ShardKey, committed: bool) -> u64 {
+fn hash(key: ItemKey, committed: bool) -> u64 {
     let mut hash = Sha256::new();
     hash.update(b"mutualstore/custody/1");
     hash.update(key.slot.stripe.as_bytes());
-    hash.update([key.index, u8::from(committed)]);
+    hash.update([key.item.into(), u8::from(committed)]);
     let digest: [u8; 32] = hash.finalize().into();
     digest
         .first_chunk()
@@ -87,10 +87,10 @@ mod tests {
     use super::*;
     use crate::Id;
 
-    fn key(first: u8, last: u8, index: u8) -> ShardKey {
+    fn key(first: u8, last: u8, index: u8) -> ItemKey {
         let mut bytes = [first; 32];
         bytes[31] = last;
-        ShardKey::new(Id::new(bytes), index)
+        ItemKey::new(Id::new(bytes), index.into())
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use self::discover::Discovered;
 use self::outbox::Asked;
-use crate::custody::key::{ShardKey, Slot};
+use crate::custody::key::{ItemKey, Slot};
 use crate::custody::peers::Handle;
 use crate::custody::{
     Custody, Effect, MAX_ENTRIES, Question, Report, Request, RequestId, Response, Transmit,
@@ -87,7 +87,7 @@ impl Custody {
             }
             Request::Release { pins } => {
                 for pin in pins {
-                    let key = ShardKey::new(pin.stripe, pin.index);
+                    let key = ItemKey::new(pin.stripe, pin.item);
                     self.holder.release(key, peer, pin.trim);
                 }
                 Response::Taken

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::custody::key::ShardKey;
+use crate::custody::key::ItemKey;
 use crate::custody::message::{MAX_ASKED, MAX_ENTRIES, Pin, Question, Request, TrimOrder};
 use crate::{Id, Time};
 
@@ -17,7 +17,7 @@ pub(in crate::custody) struct Outbox {
     commits: BTreeSet<Id>,
     trims: Vec<TrimOrder>,
     /// With the trim to pin the shard for.
-    confirms: BTreeMap<ShardKey, Option<u64>>,
+    confirms: BTreeMap<ItemKey, Option<u64>>,
     releases: Vec<Pin>,
     statuses: BTreeSet<Id>,
     audits: BTreeSet<Id>,
@@ -34,7 +34,7 @@ pub(super) enum Asked {
     Solicit,
     Commit,
     Trim,
-    Confirm(Vec<(ShardKey, Option<u64>)>),
+    Confirm(Vec<(ItemKey, Option<u64>)>),
     Release,
     Status(Vec<Id>),
     Audit,
@@ -60,7 +60,7 @@ impl Outbox {
         self.trims.push(order);
     }
 
-    pub(in crate::custody) fn confirm(&mut self, key: ShardKey, trim: Option<u64>) {
+    pub(in crate::custody) fn confirm(&mut self, key: ItemKey, trim: Option<u64>) {
         let latest = self.confirms.entry(key).or_default();
         *latest = trim.max(*latest);
     }
@@ -115,10 +115,10 @@ impl Outbox {
     pub(super) fn next(&mut self) -> Option<(Request, Asked)> {
         let message = if !self.confirms.is_empty() {
             let asked = std::iter::from_fn(|| self.confirms.pop_first());
-            let asked: Vec<(ShardKey, Option<u64>)> = asked.take(MAX_ENTRIES).collect();
-            let question = |(key, trim): &(ShardKey, Option<u64>)| Question {
+            let asked: Vec<(ItemKey, Option<u64>)> = asked.take(MAX_ENTRIES).collect();
+            let question = |(key, trim): &(ItemKey, Option<u64>)| Question {
                 stripe: key.slot.stripe,
-                index: key.index,
+                item: key.item,
                 trim: *trim,
             };
             let questions = asked.iter().map(question).collect();

@@ -18,7 +18,7 @@ use crate::testing;
 use crate::{Id, Membership, Peer, PeerState, Time};
 
 /// A file system's worth of shards: what survives a kill.
-pub(crate) type Disk = BTreeMap<(Id, u8), (Shape, State)>;
+pub(crate) type Disk = BTreeMap<(Id, Item), (Shape, Tenure)>;
 
 pub(crate) struct Node {
     pub(crate) custody: Option<Custody>,
@@ -208,15 +208,15 @@ impl Net {
         let mut custody = Custody::new(self.config.clone(), peer, seed, self.now);
         let up = self.up();
         let node = self.nodes.get_mut(&peer).unwrap();
-        for ((stripe, index), (shape, state)) in &node.disk {
-            let (stripe, index, shape, state) = (*stripe, *index, *shape, *state);
+        for ((stripe, item), (shape, tenure)) in &node.disk {
+            let (stripe, item, shape, tenure) = (*stripe, *item, *shape, *tenure);
             custody.insert(
                 self.now,
                 Holding {
                     stripe,
-                    index,
+                    item,
                     shape,
-                    state,
+                    tenure,
                 },
             );
         }
@@ -382,34 +382,34 @@ impl Net {
     }
 
     /// Whether a node that is up holds the shard.
-    pub(crate) fn holds(&self, peer: Peer, stripe: Id, index: u8) -> bool {
-        self.is_up(peer) && self.nodes[&peer].disk.contains_key(&(stripe, index))
+    pub(crate) fn holds(&self, peer: Peer, stripe: Id, item: Item) -> bool {
+        self.is_up(peer) && self.nodes[&peer].disk.contains_key(&(stripe, item))
     }
 
     /// Puts a shard on a disk and tells its node. Whether the node was there and took it.
     pub(crate) fn store(&mut self, to: Peer, holding: Holding) -> bool {
         let node = self.nodes.get_mut(&to).unwrap();
-        let key = (holding.stripe, holding.index);
+        let key = (holding.stripe, holding.item);
         let held = node.disk.contains_key(&key);
         if node.custody.is_none() || node.state != PeerState::Accepting && !held {
             return false;
         }
-        node.disk.insert(key, (holding.shape, holding.state));
+        node.disk.insert(key, (holding.shape, holding.tenure));
         self.with(to, |custody, now, _| custody.insert(now, holding));
         true
     }
 
     /// Stores shards at their targets, unless there is nothing to store.
-    fn deliver(&mut self, stripe: Id, shape: Option<Shape>, targets: &[(u8, Peer)]) -> JobOutcome {
+    fn deliver(&mut self, stripe: Id, shape: Option<Shape>, targets: &[(Item, Peer)]) -> JobOutcome {
         let mut outcome = JobOutcome::default();
-        for (index, to) in targets {
-            let stored = shape.is_some_and(|shape| self.store(*to, committed(stripe, *index, shape)));
+        for (item, to) in targets {
+            let stored = shape.is_some_and(|shape| self.store(*to, committed(stripe, *item, shape)));
             let list = if stored {
                 &mut outcome.stored
             } else {
                 &mut outcome.failed
             };
-            list.push((*index, *to));
+            list.push((*item, *to));
         }
         outcome
     }
@@ -419,7 +419,7 @@ impl Net {
         let held = self.nodes.values().flat_map(|node| node.disk.iter());
         let mut of_stripe = held.filter(|((other, _), _)| *other == stripe);
         let shape = of_stripe.next().map(|(_, (shape, _))| *shape);
-        let targets: Vec<(u8, Peer)> = to.into_iter().map(|peer| (LOCATOR, peer)).collect();
+        let targets: Vec<(Item, Peer)> = to.into_iter().map(|peer| (Item::Locator, peer)).collect();
         let outcome = self.deliver(stripe, shape, &targets);
         self.counters.located += outcome.stored.len() as u64;
         outcome
@@ -442,9 +442,13 @@ impl Net {
             } => {
                 let there = sources
                     .iter()
-                    .filter(|(index, peer)| self.holds(*peer, stripe, *index));
+                    .filter(|(index, peer)| self.holds(*peer, stripe, Item::Shard(*index)));
                 let there: BTreeSet<u8> = there.map(|(index, _)| *index).collect();
                 let able = there.len() >= usize::from(shape.k) && !self.inconsistent;
+                let targets: Vec<(Item, Peer)> = targets
+                    .into_iter()
+                    .map(|(index, to)| (Item::Shard(index), to))
+                    .collect();
                 let mut outcome = self.deliver(stripe, Some(shape).filter(|_| able), &targets);
                 outcome.inconsistent = self.inconsistent;
                 self.counters.regenerated += outcome.stored.len() as u64;
@@ -453,13 +457,13 @@ impl Net {
             Effect::Copy {
                 job,
                 stripe,
-                index,
+                item,
                 from,
                 to,
             } => {
-                let shard = self.nodes[&from].disk.get(&(stripe, index));
+                let shard = self.nodes[&from].disk.get(&(stripe, item));
                 let shape = shard.map(|(shape, _)| *shape).filter(|_| self.is_up(from));
-                let outcome = self.deliver(stripe, shape, &[(index, to)]);
+                let outcome = self.deliver(stripe, shape, &[(item, to)]);
                 self.counters.copied += outcome.stored.len() as u64;
                 self.finish(peer, job, outcome);
             }
@@ -472,23 +476,23 @@ impl Net {
                     rings.with(peer, |ring, now| ring.lookup(now, point, 16));
                 }
             }
-            Effect::Drop { stripe, index, .. } => {
+            Effect::Drop { stripe, item, .. } => {
                 self.counters.dropped += 1;
                 let node = self.nodes.get_mut(&peer).unwrap();
-                let dropped = node.disk.remove(&(stripe, index));
-                if let Some((_, State::Committed)) = dropped.filter(|_| index != LOCATOR) {
+                let dropped = node.disk.remove(&(stripe, item));
+                if let Some((_, Tenure::Committed)) = dropped.filter(|_| item != Item::Locator) {
                     let mut disks = self.nodes.values().map(|node| &node.disk);
                     assert!(
-                        disks.any(|disk| disk.contains_key(&(stripe, index))),
-                        "{peer:?} dropped the last copy of {stripe:?}:{index}"
+                        disks.any(|disk| disk.contains_key(&(stripe, item))),
+                        "{peer:?} dropped the last copy of {stripe:?}:{item:?}"
                     );
                 }
-                self.with(peer, |custody, now, _| custody.removed(now, stripe, index));
+                self.with(peer, |custody, now, _| custody.removed(now, stripe, item));
             }
             Effect::Commit { stripe } => {
                 let node = self.nodes.get_mut(&peer).unwrap();
-                let range = node.disk.range_mut((stripe, 0)..=(stripe, u8::MAX));
-                range.for_each(|(_, (_, state))| *state = State::Committed);
+                let range = node.disk.range_mut((stripe, Item::FIRST)..=(stripe, Item::LAST));
+                range.for_each(|(_, (_, tenure))| *tenure = Tenure::Committed);
                 self.with(peer, |custody, now, _| custody.committed(now, stripe));
             }
         }
@@ -581,11 +585,11 @@ impl Net {
     }
 }
 
-pub(crate) fn committed(stripe: Id, index: u8, shape: Shape) -> Holding {
+pub(crate) fn committed(stripe: Id, item: Item, shape: Shape) -> Holding {
     Holding {
         stripe,
-        index,
+        item,
         shape,
-        state: State::Committed,
+        tenure: Tenure::Committed,
     }
 }

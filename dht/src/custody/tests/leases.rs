@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn pending(net: &Net, lease: Duration) -> State {
-    State::Pending {
+fn pending(net: &Net, lease: Duration) -> Tenure {
+    Tenure::Pending {
         until: net.now + lease,
         writer: peer(0),
     }
@@ -11,8 +11,8 @@ fn pending(net: &Net, lease: Duration) -> State {
 
 fn commit_at(net: &mut Net, peer: crate::Peer, id: Id) {
     let disk = &mut net.nodes.get_mut(&peer).unwrap().disk;
-    for (_, (_, state)) in disk.range_mut((id, 0)..=(id, u8::MAX)) {
-        *state = State::Committed;
+    for (_, (_, tenure)) in disk.range_mut((id, Item::FIRST)..=(id, Item::LAST)) {
+        *tenure = Tenure::Committed;
     }
     net.with(peer, |custody, now, _| custody.committed(now, id));
 }
@@ -20,7 +20,7 @@ fn commit_at(net: &mut Net, peer: crate::Peer, id: Id) {
 fn commits(net: &Net, id: Id) -> usize {
     let shards = net.nodes.values().flat_map(|node| node.disk.iter());
     shards
-        .filter(|((stripe, _), (_, state))| *stripe == id && *state == State::Committed)
+        .filter(|((stripe, _), (_, tenure))| *stripe == id && *tenure == Tenure::Committed)
         .count()
 }
 
@@ -28,8 +28,8 @@ fn commits(net: &Net, id: Id) -> usize {
 fn uncommitted_put_expires_everywhere() {
     let mut net = Net::new(12, quick(), 24);
     net.run(secs(1));
-    let (id, state) = (stripe(0), pending(&net, secs(30)));
-    net.put_as(id, RS, state);
+    let (id, tenure) = (stripe(0), pending(&net, secs(30)));
+    net.put_as(id, RS, tenure);
     net.run(secs(10));
     assert_eq!(net.stats().pending, 1);
     net.run(secs(15));
@@ -44,8 +44,8 @@ fn uncommitted_put_expires_everywhere() {
 fn renewed_lease_does_not_expire() {
     let mut net = Net::new(12, quick(), 25);
     net.run(secs(1));
-    let (id, state) = (stripe(0), pending(&net, secs(20)));
-    net.put_as(id, RS, state);
+    let (id, tenure) = (stripe(0), pending(&net, secs(20)));
+    net.put_as(id, RS, tenure);
     for _ in 0..10 {
         net.run(secs(10));
         let until = net.now + secs(20);
@@ -62,8 +62,8 @@ fn renewed_lease_does_not_expire() {
 fn single_commit_reaches_all_holders() {
     let mut net = Net::new(12, quick(), 26);
     net.run(secs(1));
-    let (id, state) = (stripe(0), pending(&net, secs(600)));
-    net.put_as(id, RS, state);
+    let (id, tenure) = (stripe(0), pending(&net, secs(600)));
+    net.put_as(id, RS, tenure);
     net.run(secs(1));
     let (_, holder) = net.live(id)[3];
     commit_at(&mut net, holder, id);
@@ -82,8 +82,8 @@ fn expired_lease_asks_for_a_commit_before_dropping() {
     };
     let mut net = Net::new(12, config, 27);
     net.run(secs(30));
-    let (id, state) = (stripe(0), pending(&net, secs(30)));
-    net.put_as(id, RS, state);
+    let (id, tenure) = (stripe(0), pending(&net, secs(30)));
+    net.put_as(id, RS, tenure);
     let (_, holder) = net.live(id)[5];
     commit_at(&mut net, holder, id);
     net.run(secs(40));
@@ -101,8 +101,8 @@ fn expired_lease_with_a_suspect_keeps_the_shard() {
     };
     let mut net = Net::new(12, config, 28);
     net.run(secs(300));
-    let (id, state) = (stripe(0), pending(&net, secs(30)));
-    net.put_as(id, RS, state);
+    let (id, tenure) = (stripe(0), pending(&net, secs(30)));
+    net.put_as(id, RS, tenure);
     let (_, holder) = net.live(id)[5];
     commit_at(&mut net, holder, id);
     net.kill(holder);
@@ -116,8 +116,8 @@ fn expired_lease_with_a_suspect_keeps_the_shard() {
 fn peer_restarted_alone_keeps_what_may_be_committed() {
     let mut net = Net::new(12, quick(), 36);
     net.run(secs(1));
-    let (id, state) = (stripe(0), pending(&net, secs(30)));
-    net.put_as(id, RS, state);
+    let (id, tenure) = (stripe(0), pending(&net, secs(30)));
+    net.put_as(id, RS, tenure);
     let holders = net.live(id);
     for (_, holder) in &holders[1..] {
         commit_at(&mut net, *holder, id);
@@ -128,7 +128,7 @@ fn peer_restarted_alone_keeps_what_may_be_committed() {
     let (index, alone) = holders[0];
     net.start(alone);
     net.run(secs(120));
-    assert!(net.holds(alone, id, index));
+    assert!(net.holds(alone, id, Item::Shard(index)));
     for (_, holder) in &holders[1..] {
         net.start(*holder);
     }

@@ -42,7 +42,7 @@ fn loaded(net: &mut Net) -> Vec<(Id, Shape)> {
 
 fn located(net: &Net, id: Id) -> BTreeSet<Peer> {
     let up = net.up().into_iter();
-    up.filter(|peer| net.holds(*peer, id, LOCATOR)).collect()
+    up.filter(|peer| net.holds(*peer, id, Item::Locator)).collect()
 }
 
 fn are_whole(net: &Net, stripes: &[(Id, Shape)]) -> bool {

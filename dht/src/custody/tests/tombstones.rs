@@ -13,17 +13,17 @@ fn at(seconds: u64) -> Time {
 fn tombstone(id: Id, until: Time) -> Holding {
     Holding {
         stripe: id,
-        index: TOMBSTONE,
+        item: Item::Tombstone,
         shape: RS,
-        state: State::Deleted { until },
+        tenure: Tenure::Deleted { until },
     }
 }
 
-fn drops(custody: &mut Custody) -> Vec<u8> {
+fn drops(custody: &mut Custody) -> Vec<Item> {
     let mut dropped = Vec::new();
     while let Some(effect) = custody.poll_effect() {
-        if let Effect::Drop { index, .. } = effect {
-            dropped.push(index);
+        if let Effect::Drop { item, .. } = effect {
+            dropped.push(item);
         }
     }
     dropped
@@ -62,7 +62,7 @@ fn copies_of_tombstones(effects: &[Effect]) -> Vec<(JobId, Peer, Peer)> {
     for effect in effects {
         if let Effect::Copy {
             job,
-            index: TOMBSTONE,
+            item: Item::Tombstone,
             from,
             to,
             ..
@@ -78,12 +78,12 @@ fn copies_of_tombstones(effects: &[Effect]) -> Vec<(JobId, Peer, Peer)> {
 fn tombstone_before_or_after_shards_drops_them() {
     let mut custody = Custody::new(quick(), peer(0), 1, Time::ZERO);
     let id = stripe(0);
-    custody.insert(at(1), committed(id, 2, RS));
-    custody.insert(at(1), committed(stripe(1), 0, RS));
+    custody.insert(at(1), committed(id, Item::Shard(2), RS));
+    custody.insert(at(1), committed(stripe(1), Item::Shard(0), RS));
     custody.insert(at(2), tombstone(id, at(100)));
-    assert_eq!(drops(&mut custody), [2]);
-    custody.insert(at(3), committed(id, 4, RS));
-    assert_eq!(drops(&mut custody), [4]);
+    assert_eq!(drops(&mut custody), [Item::Shard(2)]);
+    custody.insert(at(3), committed(id, Item::Shard(4), RS));
+    assert_eq!(drops(&mut custody), [Item::Shard(4)]);
 }
 
 #[test]
@@ -93,10 +93,13 @@ fn tombstone_past_its_time_is_dropped() {
     let early = drive(&mut custody, at(49));
     assert!(!early.iter().any(|effect| matches!(effect, Effect::Drop { .. })));
     let late = drive(&mut custody, at(51));
-    assert!(
-        late.iter()
-            .any(|effect| matches!(effect, Effect::Drop { index: TOMBSTONE, .. }))
-    );
+    assert!(late.iter().any(|effect| matches!(
+        effect,
+        Effect::Drop {
+            item: Item::Tombstone,
+            ..
+        }
+    )));
 }
 
 #[test]
@@ -114,11 +117,11 @@ fn tombstone_at_the_primary_is_replicated_to_the_preferred() {
 fn tombstone_claimed_but_not_shown_drops_nothing() {
     let mut custody = Custody::new(quick(), peer(0), 1, Time::ZERO);
     let id = stripe(0);
-    custody.insert(at(1), committed(id, 2, RS));
+    custody.insert(at(1), committed(id, Item::Shard(2), RS));
     drive(&mut custody, at(5));
     let entry = Entry {
         stripe: id,
-        index: TOMBSTONE,
+        item: Item::Tombstone,
         shape: RS,
         committed: true,
     };
@@ -143,7 +146,7 @@ fn tombstone_claimed_but_not_shown_drops_nothing() {
     assert_eq!((*from, *to), (peer(1), peer(0)));
     assert!(!asked.iter().any(|effect| matches!(effect, Effect::Drop { .. })));
     let outcome = JobOutcome {
-        failed: vec![(TOMBSTONE, peer(0))],
+        failed: vec![(Item::Tombstone, peer(0))],
         ..JobOutcome::default()
     };
     as_primary(|ring| custody.handle_job(at(10), ring, *job, outcome));

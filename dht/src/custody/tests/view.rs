@@ -65,11 +65,11 @@ pub(super) fn successors(
     ids: &BTreeMap<Id, Peer>,
     id: Id,
     limit: usize,
-    audits: impl Fn(Peer) -> bool,
+    counts: impl Fn(Peer) -> bool,
 ) -> Vec<Peer> {
     let mut out: Vec<Peer> = Vec::new();
     for (_, peer) in ids.range(id..).chain(ids.range(..id)) {
-        if out.len() < limit && audits(*peer) && !out.contains(peer) {
+        if out.len() < limit && counts(*peer) && !out.contains(peer) {
             out.push(*peer);
         }
     }

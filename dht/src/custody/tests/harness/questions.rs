@@ -40,18 +40,18 @@ impl Net {
 
     /// Stores a committed stripe at its place.
     pub(crate) fn put(&mut self, stripe: Id, shape: Shape) {
-        self.put_as(stripe, shape, State::Committed);
+        self.put_as(stripe, shape, Tenure::Committed);
     }
 
-    pub(crate) fn put_as(&mut self, stripe: Id, shape: Shape, state: State) {
-        let preferred = self.policy_peers(stripe, shape, &[]);
-        assert!(preferred.len() >= usize::from(shape.n));
-        for (index, to) in (0..shape.n).zip(preferred) {
+    pub(crate) fn put_as(&mut self, stripe: Id, shape: Shape, tenure: Tenure) {
+        let holders = self.policy_peers(stripe, shape, &[]);
+        assert!(holders.len() >= usize::from(shape.n));
+        for (index, to) in (0..shape.n).zip(holders) {
             let holding = Holding {
                 stripe,
-                index,
+                item: Item::Shard(index),
                 shape,
-                state,
+                tenure,
             };
             assert!(self.store(to, holding));
         }
@@ -61,8 +61,10 @@ impl Net {
     pub(crate) fn live(&self, stripe: Id) -> Vec<(u8, Peer)> {
         let mut live: Vec<(u8, Peer)> = Vec::new();
         for peer in self.up() {
-            let shards = self.nodes[&peer].disk.range((stripe, 0)..(stripe, LOCATOR));
-            live.extend(shards.map(|((_, index), _)| (*index, peer)));
+            let shards = self.nodes[&peer]
+                .disk
+                .range((stripe, Item::FIRST)..=(stripe, Item::LAST));
+            live.extend(shards.filter_map(|((_, item), _)| Some((item.shard()?, peer))));
         }
         live.sort_unstable();
         live
