@@ -230,7 +230,7 @@ impl World {
     }
 
     /// Somebody gives a host the address of another one.
-    pub(crate) fn tell(&mut self, who: Who, via: Who) {
+    pub(crate) fn introduce(&mut self, who: Who, via: Who) {
         let life = self.host(who).map_or(0, |host| host.life);
         if let Some(host) = self.host_mut(who) {
             host.joins.push(via);

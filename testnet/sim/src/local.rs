@@ -12,7 +12,7 @@
 //! * *commits spread*: in calm, a holder learns of a commit long before its lease ends;
 //! * *no lease of a committed stripe runs out* while somebody near knows better;
 //! * *no repair before the commit*;
-//! * *others take over*: after a long calm every stripe is whole, whatever wedged homes do not do.
+//! * *others take over*: after a long calm every stripe is whole, whatever wedged primaries do not do.
 
 use std::collections::BTreeSet;
 
@@ -237,7 +237,7 @@ impl World {
         }
     }
 
-    /// A home regenerates shards of a stripe.
+    /// A primary regenerates shards of a stripe.
     pub(super) fn check_repair(&mut self, who: Who, id: Id) {
         let promised = self
             .truth

@@ -106,7 +106,7 @@ impl World {
         stored
     }
 
-    /// A home writes the locator of a stripe.
+    /// A primary writes the locator of a stripe.
     pub(super) fn locate(&mut self, who: Who, stripe: Id, holders: &[(u8, Peer)], to: &[Peer]) -> JobOutcome {
         let named = holders.iter();
         let named = named.filter_map(|(index, peer)| Some((*index, self.who(*peer)?)));
@@ -162,7 +162,7 @@ impl World {
     }
 
     /// Shards that are where some of these hosts say, by their own disks, their locators, or what they were
-    /// told as homes.
+    /// told as primaries.
     fn found(&self, id: Id, near: &[Who]) -> BTreeSet<(u8, Who)> {
         let mut named: BTreeSet<(u8, Who)> = BTreeSet::new();
         for (who, host) in near.iter().filter_map(|who| Some((*who, self.host(*who)?))) {
@@ -183,7 +183,7 @@ impl World {
 
 /// What must hold.
 impl World {
-    /// A home, or who takes over from one, is about to place shards.
+    /// A primary, or who takes over from one, is about to place shards.
     pub(super) fn check_choice(&mut self, who: Who, effect: &Effect) {
         let (id, targets, sources) = match effect {
             Effect::Regenerate {
@@ -307,7 +307,7 @@ impl World {
     }
 
     /// What is wrong with the locators of a stripe in the end: each of the first r peers that take shards has
-    /// one, peers beyond those, or leaving, have none, and they and the home lead to k shards.
+    /// one, peers beyond those, or leaving, have none, and they and the primary lead to k shards.
     fn locator_problem(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape) -> Option<String> {
         let near: Vec<Who> = distinct(circle, id).take(self.setup.ring.r).collect();
         let has = |host: &Host| {

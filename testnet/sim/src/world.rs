@@ -100,7 +100,7 @@ pub(crate) struct Counters {
     pub(crate) regenerated: u64,
     pub(crate) copied: u64,
     pub(crate) dropped: u64,
-    /// Locators written by homes.
+    /// Locators written by primaries.
     pub(crate) located: u64,
     /// The stripe that was repaired, copied, trimmed or located last.
     pub(crate) moved: Option<mutualstore_dht::Id>,
