@@ -40,6 +40,7 @@ impl Handle {
 /// This peer.
 pub(super) const ME: Handle = Handle(0);
 
+/// What is kept of one peer. All roles share it, so that a peer is attended to once for all of them.
 #[derive(Debug)]
 pub(super) struct PeerRecord {
     pub(super) peer: Peer,

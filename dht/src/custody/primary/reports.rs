@@ -43,7 +43,8 @@ pub(super) enum Condition {
     Safe,
 }
 
-/// The record of one stripe.
+/// The record of one stripe. Its fields lie side by side: there is one for every stripe of this primary, and
+/// boxes would cost more memory than they tidy up.
 #[derive(Debug)]
 pub(in crate::custody) struct KnownStripe {
     pub(super) shape: Shape,
