@@ -90,7 +90,7 @@ struct TablesArgs {
 
 #[derive(clap::Args, Debug)]
 struct ScaleArgs {
-    /// Peers
+    /// Number of simulated peers
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(2..=200_000))]
     peers: u32,
     /// Virtual nodes of each

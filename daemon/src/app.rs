@@ -115,7 +115,7 @@ impl App {
         tasks.spawn(membership::keep_book(member()));
         tasks.spawn(census::keep(member()));
         tasks.spawn(join::follow_hints(member()));
-        tasks.spawn(usage::tell_usage(keeper, directory));
+        tasks.spawn(usage::keep_usage_published(keeper, directory));
         tasks.spawn(scrub::run(Arc::clone(&self.maintenance)));
         tasks.spawn(compaction::run(Arc::clone(&self.keeper)));
         #[cfg(feature = "adversary")]

@@ -197,7 +197,7 @@ impl ShardKeeper {
     ) -> Result<R, KeepError> {
         let done = self.blocking(move |store| (work(store), store.take_lost())).await;
         let (result, lost) = done.ok_or_else(|| KeepError::Disk("stopping".into()))?;
-        self.tell_removed(lost);
+        self.report_removed(lost);
         let result = result.map_err(Into::into);
         if let Err(KeepError::Disk(_)) = result {
             self.write_failures.add(1);
@@ -256,7 +256,7 @@ impl ShardKeeper {
             Ok::<_, std::io::Error>(held.into_iter().filter_map(shaped).collect::<Vec<_>>())
         });
         for (key, shape) in held.await.unwrap_or_else(|| Ok(Vec::new()))? {
-            self.tell(key, shape);
+            self.report(key, shape);
         }
         // Whom it promised what in an earlier life this peer does not know.
         self.core.with(|state, _| state.custody.vouch_for_all());
@@ -283,7 +283,7 @@ impl ShardKeeper {
         let stored =
             self.change(move |store| store.put(key, state, token, &shard.header().encode(), shard.payload()));
         stored.await?;
-        self.tell(key, shape);
+        self.report(key, shape);
         Ok(())
     }
 
@@ -307,7 +307,7 @@ impl ShardKeeper {
             put.map_err(KeepError::from)
         });
         stored.await?;
-        self.tell(key, shape);
+        self.report(key, shape);
         Ok(())
     }
 
@@ -339,15 +339,15 @@ impl ShardKeeper {
     }
 
     /// Keeps a tombstone and drops the stripe's shards; durable when this returns.
-    pub(crate) async fn bury(&self, tombstone: Tombstone) -> Result<(), KeepError> {
+    pub(crate) async fn keep_tombstone(&self, tombstone: Tombstone) -> Result<(), KeepError> {
         let (stripe, shape) = (tombstone.stripe(), shape_of(tombstone.header()));
-        let buried = self.change(move |store| {
+        let deleted = self.change(move |store| {
             let (header, signature) = (tombstone.header().encode(), tombstone.signature());
-            store.bury(*stripe.as_bytes(), &header, signature, unix_ms())
+            store.put_tombstone(*stripe.as_bytes(), &header, signature, unix_ms())
         });
-        let removed = buried.await?;
-        self.tell(key(stripe, TOMBSTONE), shape);
-        self.tell_removed(removed.into_iter().map(|index| key(stripe, index)));
+        let removed = deleted.await?;
+        self.report(key(stripe, TOMBSTONE), shape);
+        self.report_removed(removed.into_iter().map(|index| key(stripe, index)));
         Ok(())
     }
 
@@ -436,7 +436,7 @@ impl ShardKeeper {
             let keys = keys.clone();
             self.change(move |store| store.remove(&keys)).await
         };
-        self.tell_dropped(keys, removed).await;
+        self.report_dropped(keys, removed).await;
     }
 
     /// Drops a shard or tombstone that was seen damaged, unless a sound one has come in its place, and tells
@@ -450,11 +450,11 @@ impl ShardKeeper {
         };
         let removed = self.change(move |store| store.remove_damaged(key, sound, unreadable));
         let removed = removed.await;
-        self.tell_dropped(vec![key], removed).await;
+        self.report_dropped(vec![key], removed).await;
     }
 
     /// Custody forgot `keys`, or is to: tells it what became of them.
-    async fn tell_dropped(&self, keys: Vec<Key>, removed: Result<u64, KeepError>) {
+    async fn report_dropped(&self, keys: Vec<Key>, removed: Result<u64, KeepError>) {
         if let Err(error) = removed {
             tracing::warn!(%error, "could not drop shards; they stay until the next try");
         }
@@ -462,10 +462,10 @@ impl ShardKeeper {
             let key = *key;
             let left = self.blocking(move |store| shape_held(store, key));
             if let Some(shape) = left.await.flatten() {
-                self.tell(key, shape);
+                self.report(key, shape);
             }
         }
-        self.tell_removed(keys);
+        self.report_removed(keys);
     }
 }
 

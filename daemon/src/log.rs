@@ -215,7 +215,7 @@ impl Visit for Text {
 struct Line {
     level: Level,
     target: &'static str,
-    /// Escaped.
+    /// The text is escaped.
     text: String,
 }
 

@@ -132,7 +132,7 @@ impl Inbound {
             request @ (PeerRequest::Commit(..)
             | PeerRequest::Discard(..)
             | PeerRequest::Renew(..)
-            | PeerRequest::Bury(_)
+            | PeerRequest::Tombstones(_)
             | PeerRequest::Locate(..)
             | PeerRequest::Holdings(_)) => self.keeper.answer(from, request).await,
         }

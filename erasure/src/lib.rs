@@ -17,6 +17,10 @@
 //! Deliberately absent: input and output, time, threads, randomness, encryption (blocks are ciphertext
 //! already), where shards are placed, signatures, and changing a stripe in place.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod code;
 mod galois;
 mod header;

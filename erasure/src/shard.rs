@@ -65,6 +65,20 @@ pub enum ShardError {
 
 impl Shard {
     /// Checks index, length and hash against the header.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use mutualstore_erasure::{Code, Policy, Shard, ShardError, encode};
+    ///
+    /// let block = Bytes::from_static(b"block");
+    /// let shards = encode(Code::Copies(2), Policy::Successors, [0; 32], [0; 32], block)?;
+    /// let mut foreign = Shard::from(shards[1].clone());
+    /// assert_eq!(foreign.clone().verify()?, shards[1]);
+    ///
+    /// foreign.payload = Bytes::from_static(b"clock");
+    /// assert!(matches!(foreign.verify(), Err(ShardError::Corrupt { index: 1, .. })));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn verify(self) -> Result<VerifiedShard, ShardError> {
         let Self {
             header,

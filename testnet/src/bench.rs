@@ -54,7 +54,7 @@ pub struct BenchOptions {
 pub struct Row {
     /// Name of the case.
     pub case: String,
-    /// Bytes.
+    /// Size of the file in bytes.
     pub size: Option<u64>,
     /// Clients, or number of the daemon.
     pub concurrency: usize,

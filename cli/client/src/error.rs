@@ -23,7 +23,7 @@ pub enum ClientError {
     Token {
         /// The token file.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: io::Error,
     },
     /// The daemon said no, in its own words; `code` is an exit code.

@@ -61,9 +61,9 @@ pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
 /// `on` or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Switch {
-    /// `on`
+    /// The word is `on`.
     On,
-    /// `off`
+    /// The word is `off`.
     Off,
 }
 

@@ -5,12 +5,12 @@
 //! and the unspecified address have no scope: the first means nothing without an interface, which a contact
 //! cannot name. They are neither told nor dialled.
 //!
-//! **Told.** A contact is one for all who hear of it, so it holds the addresses of the widest scope that this
-//! peer listens on and no others: a peer with a wide address tells neither loopback nor link-local ones, one
-//! that listens on 127.0.0.1 only (a testnet) tells that. An address counts while it is configured on an
-//! interface that runs, whether it was listened on by name or by a wildcard. A peer that loses its last wide
-//! address goes on telling the old ones, unless members are on this machine: nobody else can hear it, and the
-//! first words it says when it is back must not name loopback.
+//! **Remembered.** A contact is one for all who hear of it, so it holds the addresses of the widest scope
+//! that this peer listens on and no others: a peer with a wide address tells neither loopback nor link-local
+//! ones, one that listens on 127.0.0.1 only (a testnet) tells that. An address counts while it is configured
+//! on an interface that runs, whether it was listened on by name or by a wildcard. A peer that loses its last
+//! wide address goes on telling the old ones, unless members are on this machine: nobody else can hear it,
+//! and the first words it says when it is back must not name loopback.
 //!
 //! **Dialled.** A wide address always. A loopback address only by a peer that is *on loopback*: all it
 //! listens on is loopback, or a member met it from this very machine (the other end of a connection had one

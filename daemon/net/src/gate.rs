@@ -1,19 +1,19 @@
 //! Who may sit in front of the door: inbound connections whose hello is not done.
 //!
 //! Until somebody has proved to belong to the network, a connection costs this peer a file and some memory
-//! and the other side next to nothing. So each holds a *seat*, and seats are few:
+//! and the other side next to nothing. So each holds a *slot*, and slots are few:
 //!
 //! * Nothing comes for [`IDLE`]: the connection ends. Every step of the handshakes takes one round trip.
-//! * A source has [`PER_ADDRESS`] seats (an IPv6 host counts as its /64), its surroundings (/24, /48) have
+//! * A source has [`PER_ADDRESS`] slots (an IPv6 host counts as its /64), its surroundings (/24, /48) have
 //!   [`PER_PREFIX`]. Beyond that the source's own connection that was silent longest ends for the new one.
-//! * Strangers have five sixths of the [`SEATS`]; the rest is for addresses of peers in the address book.
+//! * Strangers have five sixths of the [`SLOTS`]; the rest is for addresses of peers in the address book.
 //!   When they are taken, the stranger that was silent longest goes. So who comes now gets in and has time as
-//!   long as fewer than all seats are asked for within its next silence.
+//!   long as fewer than all slots are asked for within its next silence.
 //! * All peers of a machine share the loopback address, so each connection from there is a source of its own.
 //! * Connections are taken from the system's queue at [`PACE`] a second, in their order: who connects again
 //!   and again waits in it like everybody else.
 //!
-//! What the seats do not bound is the work of handshakes that are gone through with: some half a
+//! What the slots do not bound is the work of handshakes that are gone through with: some half a
 //! millisecond of CPU each, [`PACE`] of them a second at most.
 
 use std::collections::{BTreeMap, HashSet};
@@ -36,15 +36,15 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A connection on which nothing comes for this long before its hello is done ends.
 const IDLE: Duration = Duration::from_secs(2);
-/// Seats in all, each a file and 5 to 25 KiB; fewer where the system allows this process few files,
-const SEATS: usize = 1536;
+/// Slots in all, each a file and 5 to 25 KiB; fewer where the system allows this process few files,
+const SLOTS: usize = 1536;
 /// of which connections in front of the door may take this part.
 const OF_FILES: u64 = 4;
-/// Part of the seats that is for addresses of peers in the address book alone.
+/// Part of the slots that is for addresses of peers in the address book alone.
 const RESERVED: usize = 6;
-/// Seats of one address.
+/// Slots of one address.
 const PER_ADDRESS: usize = 32;
-/// Seats of a prefix.
+/// Slots of a prefix.
 const PER_PREFIX: usize = 128;
 /// Connections taken from the system in a second.
 const PACE: u32 = 500;
@@ -86,7 +86,7 @@ impl Source {
 
 /// One connection in front of the door.
 #[derive(Debug)]
-struct Seat {
+struct Slot {
     /// Local and remote address.
     ends: (Multiaddr, Multiaddr),
     source: Source,
@@ -97,7 +97,7 @@ struct Seat {
     bell: Arc<Bell>,
 }
 
-/// What a connection and its seat share.
+/// What a connection and its slot share.
 #[derive(Debug, Default)]
 struct Bell {
     ended: AtomicBool,
@@ -113,16 +113,16 @@ impl Bell {
 }
 
 #[derive(Debug)]
-struct Seats {
-    /// Seats in all.
+struct Slots {
+    /// Slots in all.
     total: usize,
-    taken: BTreeMap<u64, Seat>,
+    taken: BTreeMap<u64, Slot>,
     next: u64,
     /// Addresses of known peers, as [`Source`] has them.
     known: HashSet<IpAddr>,
 }
 
-impl Seats {
+impl Slots {
     fn new(total: usize) -> Self {
         Self {
             total,
@@ -132,7 +132,7 @@ impl Seats {
         }
     }
 
-    /// Gives a connection a seat and ends another one for it if there are too few.
+    /// Gives a connection a slot and ends another one for it if there are too few.
     fn take(&mut self, ends: (Multiaddr, Multiaddr), now: Instant) -> (u64, Arc<Bell>) {
         let source = Source::of(&ends.1);
         let known = match source {
@@ -141,7 +141,7 @@ impl Seats {
         };
         self.make_room(source, known);
         let bell = Arc::new(Bell::default());
-        let seat = Seat {
+        let slot = Slot {
             ends,
             source,
             known,
@@ -149,7 +149,7 @@ impl Seats {
             bell: Arc::clone(&bell),
         };
         self.next += 1;
-        self.taken.insert(self.next, seat);
+        self.taken.insert(self.next, slot);
         (self.next, bell)
     }
 
@@ -157,62 +157,62 @@ impl Seats {
         if let Source::Remote { address, prefix } = source {
             self.keep_below(
                 PER_ADDRESS,
-                |seat| matches!(seat.source, Source::Remote { address: other, .. } if other == address),
+                |slot| matches!(slot.source, Source::Remote { address: other, .. } if other == address),
             );
-            self.keep_below(PER_PREFIX, |seat| {
-                let Source::Remote { prefix: other, .. } = seat.source else {
+            self.keep_below(PER_PREFIX, |slot| {
+                let Source::Remote { prefix: other, .. } = slot.source else {
                     return false;
                 };
                 // Known neighbours are not pushed out by strangers.
-                other == prefix && (known || !seat.known)
+                other == prefix && (known || !slot.known)
             });
         }
         if !known {
-            self.keep_below(self.total - self.total / RESERVED, |seat| !seat.known);
-        } else if self.taken.len() >= self.total && !self.end_most_silent(|seat| !seat.known) {
+            self.keep_below(self.total - self.total / RESERVED, |slot| !slot.known);
+        } else if self.taken.len() >= self.total && !self.end_most_silent(|slot| !slot.known) {
             self.end_most_silent(|_| true);
         }
     }
 
     /// Ends connections of a kind until there are fewer than `limit`.
-    fn keep_below(&mut self, limit: usize, kind: impl Fn(&Seat) -> bool + Copy) {
-        while self.taken.values().filter(|seat| kind(seat)).count() >= limit {
+    fn keep_below(&mut self, limit: usize, kind: impl Fn(&Slot) -> bool + Copy) {
+        while self.taken.values().filter(|slot| kind(slot)).count() >= limit {
             self.end_most_silent(kind);
         }
     }
 
-    fn end_most_silent(&mut self, kind: impl Fn(&Seat) -> bool) -> bool {
-        let of_kind = self.taken.iter().filter(|(_, seat)| kind(seat));
-        let most = of_kind.min_by_key(|(number, seat)| (seat.heard, **number));
+    fn end_most_silent(&mut self, kind: impl Fn(&Slot) -> bool) -> bool {
+        let of_kind = self.taken.iter().filter(|(_, slot)| kind(slot));
+        let most = of_kind.min_by_key(|(number, slot)| (slot.heard, **number));
         let Some(number) = most.map(|(number, _)| *number) else {
             return false;
         };
-        if let Some(seat) = self.taken.remove(&number) {
-            seat.bell.end();
+        if let Some(slot) = self.taken.remove(&number) {
+            slot.bell.end();
         }
         true
     }
 }
 
-/// The seats, shared by the transport and those who say hello.
+/// The slots, shared by the transport and those who say hello.
 #[derive(Clone, Debug)]
-pub(super) struct Gate(Arc<Mutex<Seats>>);
+pub(super) struct Gate(Arc<Mutex<Slots>>);
 
 impl Gate {
-    /// With as many seats as the limit of open files allows.
+    /// With as many slots as the limit of open files allows.
     pub(super) fn new() -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let total = usize::try_from(files / OF_FILES)
-            .unwrap_or(SEATS)
-            .clamp(64, SEATS);
-        Self(Arc::new(Mutex::new(Seats::new(total))))
+            .unwrap_or(SLOTS)
+            .clamp(64, SLOTS);
+        Self(Arc::new(Mutex::new(Slots::new(total))))
     }
 
-    fn seats(&self) -> MutexGuard<'_, Seats> {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wraps what the transport opened: inbound connections get a seat.
+    /// Wraps what the transport opened: inbound connections get a slot.
     pub(super) fn wrap<S>(&self, stream: S, point: ConnectedPoint) -> Guarded<S> {
         let place = match point {
             ConnectedPoint::Dialer { .. } => None,
@@ -220,7 +220,7 @@ impl Gate {
                 local_addr,
                 send_back_addr,
             } => {
-                let (number, bell) = self.seats().take((local_addr, send_back_addr), Instant::now());
+                let (number, bell) = self.slots().take((local_addr, send_back_addr), Instant::now());
                 Some(Place {
                     gate: self.clone(),
                     number,
@@ -234,9 +234,9 @@ impl Gate {
 
     /// The connection with these ends, so that it can pass.
     pub(super) fn pass_for(&self, local: &Multiaddr, remote: &Multiaddr) -> Option<Pass> {
-        let seats = self.seats();
-        let mut taken = seats.taken.iter().rev();
-        let (number, _) = taken.find(|(_, seat)| seat.ends.1 == *remote && seat.ends.0 == *local)?;
+        let slots = self.slots();
+        let mut taken = slots.taken.iter().rev();
+        let (number, _) = taken.find(|(_, slot)| slot.ends.1 == *remote && slot.ends.0 == *local)?;
         Some(Pass {
             gate: self.clone(),
             number: *number,
@@ -251,22 +251,22 @@ impl Gate {
             Source::Remote { address, .. } => Some(address),
         });
         let known = known.take(MAX_KNOWN).collect();
-        self.seats().known = known;
+        self.slots().known = known;
     }
 
     /// Connections in front of the door.
     pub(super) fn waiting(&self) -> usize {
-        self.seats().taken.len()
+        self.slots().taken.len()
     }
 
     fn heard(&self, number: u64) {
-        if let Some(seat) = self.seats().taken.get_mut(&number) {
-            seat.heard = Instant::now();
+        if let Some(slot) = self.slots().taken.get_mut(&number) {
+            slot.heard = Instant::now();
         }
     }
 
     fn leave(&self, number: u64) {
-        self.seats().taken.remove(&number);
+        self.slots().taken.remove(&number);
     }
 }
 
@@ -278,15 +278,15 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// The other side has proved itself: its seat is free, and its time not bounded here any more.
+    /// The other side has proved itself: its slot is free, and its time not bounded here any more.
     pub(super) fn admit(self) {
-        if let Some(seat) = self.gate.seats().taken.remove(&self.number) {
-            seat.bell.passed.store(true, Ordering::Release);
+        if let Some(slot) = self.gate.slots().taken.remove(&self.number) {
+            slot.bell.passed.store(true, Ordering::Release);
         }
     }
 }
 
-/// The seat of a connection, as the connection sees it.
+/// The slot of a connection, as the connection sees it.
 #[derive(Debug)]
 struct Place {
     gate: Gate,
@@ -317,7 +317,7 @@ impl Drop for Place {
     }
 }
 
-/// A connection of the transport; an inbound one fails when it loses its seat.
+/// A connection of the transport; an inbound one fails when it loses its slot.
 #[derive(Debug)]
 pub(super) struct Guarded<S> {
     stream: S,
@@ -325,7 +325,7 @@ pub(super) struct Guarded<S> {
 }
 
 impl<S> Guarded<S> {
-    /// Ends the connection if it lost its seat, and the guard if it has passed.
+    /// Ends the connection if it lost its slot, and the guard if it has passed.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(place) = &mut self.place else {
             return Ok(());

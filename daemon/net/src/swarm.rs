@@ -131,7 +131,7 @@ pub(super) struct Handles {
     pub(super) gate: Gate,
     /// What is listened on, as configured but with real ports.
     pub(super) listeners: Vec<SocketAddr>,
-    /// Told when an address of an interface that is listened on came or went.
+    /// Remembered when an address of an interface that is listened on came or went.
     pub(super) moved: Arc<Notify>,
 }
 

@@ -73,7 +73,7 @@ pub(crate) fn answer(member: &Membership, from: Peer, request: &PeerRequest) -> 
         PeerRequest::Commit(_, stripes)
         | PeerRequest::Discard(_, stripes)
         | PeerRequest::Renew(_, stripes, _) => yes(stripes.len()),
-        PeerRequest::Bury(burials) => yes(burials.len()),
+        PeerRequest::Tombstones(tombstones) => yes(tombstones.len()),
         PeerRequest::Locate(_, _, locators) => yes(locators.len()),
         PeerRequest::Holdings(stripes) => {
             let held = |stripe: &Id| StripeHoldings {

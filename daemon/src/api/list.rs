@@ -8,7 +8,7 @@ use super::files::timestamp;
 use super::query::{FromQuery, Given, Query};
 use super::{Api, Refusal, json};
 use crate::error::Failure;
-use crate::transfer::sweep::Told;
+use crate::transfer::sweep::Remembered;
 
 /// Files of a page unless asked otherwise,
 const PAGE: usize = 1000;
@@ -51,19 +51,15 @@ pub(super) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Response, Refusal> {
     let page = (query.after, query.limit);
-    let (files, next) = api
-        .app
-        .transfers
-        .told_page(page, query.pattern, query.fresh)
-        .await?;
+    let (files, next) = api.app.transfers.page(page, query.pattern, query.fresh).await?;
     json(&FileList {
         files: files.into_iter().map(listed).collect(),
         next: next.map(|next| next.to_string()),
     })
 }
 
-fn listed(told: Told) -> ListedFile {
-    let Told { file, health, age } = told;
+fn listed(told: Remembered) -> ListedFile {
+    let Remembered { file, health, age } = told;
     ListedFile {
         name: file.name,
         size_bytes: file.size_bytes,

@@ -50,7 +50,7 @@ pub enum FileError {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: io::Error,
     },
     /// The content is not what was written there.

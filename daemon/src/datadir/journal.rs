@@ -364,6 +364,24 @@ mod tests {
     }
 
     #[test]
+    fn records_are_these_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let record = |body: &[u8]| {
+            let crc = crc32fast::hash(body).to_be_bytes();
+            [&[0, 0, 0, u8::try_from(body.len()).unwrap()], &crc[..], body].concat()
+        };
+        let holders = [&[0][..], &[7; 32], &[3], &[8; 32]].concat();
+        let expected = [
+            record(&[1, 0, 0, 0, 0, 0, 0, 0x04, 0xd2]),
+            record(&[&[2][..], &[1; 32], &[2], &holders].concat()),
+            record(&[&[2][..], &[2; 32], &[0]].concat()),
+            record(b"\x03sealed"),
+        ];
+        let written = fs::read(write(directory.path(), true)).unwrap();
+        assert_eq!(written, expected.concat());
+    }
+
+    #[test]
     fn a_finished_put_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let (journal, unfinished) = Journal::open(directory.path()).unwrap();

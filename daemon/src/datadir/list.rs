@@ -39,7 +39,7 @@ const AT_ONCE: usize = 1024;
 pub struct Listed {
     /// The file's own name, possibly empty.
     pub name: String,
-    /// Bytes.
+    /// Size of the file in bytes.
     pub size_bytes: u64,
     /// When it was put, Unix time in milliseconds.
     pub created: u64,
@@ -60,7 +60,7 @@ pub struct Listed {
 pub struct Shown {
     /// The file's own name, possibly empty.
     pub name: String,
-    /// Bytes.
+    /// Size of the file in bytes.
     pub size_bytes: u64,
     /// When it was put, Unix time in milliseconds.
     pub created: u64,
@@ -112,7 +112,7 @@ pub enum ListError {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: io::Error,
     },
     /// An earlier sync failed, so the system's word for later ones is worth nothing until a restart.

@@ -33,11 +33,11 @@ pub(crate) enum Unmet {
 /// What a GET or HEAD is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Selected {
-    /// 200.
+    /// The whole is sent, with status 200.
     Whole,
     /// 206: from the first byte to the last, which is included.
     Part(u64, u64),
-    /// 416.
+    /// Nothing of the range is there: status 416.
     Unsatisfiable,
     /// 304 or 412.
     Unmet(Unmet),

@@ -13,7 +13,7 @@ use super::{Keep, KeepError, Local, ShardKeeper, header_bytes};
 use crate::format::locator::{Locator, write_holders};
 use crate::format::tombstone::Tombstone;
 use crate::peer::core::State;
-use crate::wire::peer::{Burial, PeerRequest, PeerResponse, StripeHoldings, Token, WireLocator};
+use crate::wire::peer::{PeerRequest, PeerResponse, StripeHoldings, Token, WireLocator, WireTombstone};
 use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
 
 /// A writer cannot make a holder keep an unfinished put longer than this without asking again.
@@ -33,7 +33,7 @@ impl ShardKeeper {
             }
             PeerRequest::Holdings(stripes) => return PeerResponse::Holdings(self.holdings(&stripes).await),
             PeerRequest::Discard(token, stripes) => self.discard(stripes, token).await,
-            PeerRequest::Bury(burials) => self.bury_all(burials).await,
+            PeerRequest::Tombstones(tombstones) => self.keep_tombstones(tombstones).await,
             PeerRequest::Locate(token, lease_ms, locators) => {
                 self.locate_all(locators, Keep::asked(lease_ms, from), token)
                     .await
@@ -50,20 +50,20 @@ impl ShardKeeper {
     }
 
     /// Keeps those of these tombstones that prove themselves. Whether each stripe is deleted here afterwards.
-    async fn bury_all(&self, burials: Vec<Burial>) -> Vec<bool> {
+    async fn keep_tombstones(&self, tombstones: Vec<WireTombstone>) -> Vec<bool> {
         // Those written at the same time share a flush.
-        let burials = stream::iter(burials).map(|burial| self.bury_proven(burial));
-        burials.buffered(WRITES).collect().await
+        let tombstones = stream::iter(tombstones).map(|tombstone| self.keep_proven(tombstone));
+        tombstones.buffered(WRITES).collect().await
     }
 
     /// Keeps a tombstone if it proves itself, by the header that comes with it or that of a shard held here.
     /// Whether the stripe is deleted here afterwards.
-    async fn bury_proven(&self, burial: Burial) -> bool {
-        let Burial {
+    async fn keep_proven(&self, tombstone: WireTombstone) -> bool {
+        let WireTombstone {
             stripe,
             header,
             signature,
-        } = burial;
+        } = tombstone;
         if self.is_deleted(stripe) {
             return true;
         }
@@ -76,7 +76,7 @@ impl ShardKeeper {
         let Some(tombstone) = tombstone.filter(|tombstone| tombstone.stripe() == stripe) else {
             return false;
         };
-        match self.bury(tombstone).await {
+        match self.keep_tombstone(tombstone).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(%stripe, %error, "could not keep a tombstone");

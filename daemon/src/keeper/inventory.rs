@@ -16,7 +16,7 @@ impl ShardKeeper {
     /// Tells custody of a shard or tombstone that was stored; nothing if it has been removed since. Custody
     /// learns what the store holds at that moment, whatever other changes of the same shard are about to be
     /// told: the last one told is true.
-    pub(super) fn tell(&self, key: Key, shape: Shape) {
+    pub(super) fn report(&self, key: Key, shape: Shape) {
         self.core.with(|state, now| {
             if let Some(meta) = self.store.meta(key) {
                 self.insert(state, now, key, &meta, shape);
@@ -25,7 +25,7 @@ impl ShardKeeper {
     }
 
     /// Tells custody of shards that were removed; those that the store holds again it goes on believing in.
-    pub(super) fn tell_removed(&self, keys: impl IntoIterator<Item = Key>) {
+    pub(super) fn report_removed(&self, keys: impl IntoIterator<Item = Key>) {
         let mut keys = keys.into_iter().peekable();
         if keys.peek().is_none() {
             return;
@@ -62,7 +62,7 @@ impl ShardKeeper {
                 key.index
             );
         }
-        self.tell_removed(gone);
+        self.report_removed(gone);
         believed.last().copied()
     }
 
@@ -73,7 +73,7 @@ impl ShardKeeper {
             .core
             .read(|state| state.custody.believes(stripe, Item::Shard(shard.index())))
         {
-            self.tell(key(stripe, shard.index()), shape_of(shard.header()));
+            self.report(key(stripe, shard.index()), shape_of(shard.header()));
         }
     }
 

@@ -16,7 +16,7 @@ impl ShardKeeper {
     pub(crate) async fn expire(&self, stripe: Id, index: u8) {
         let key = key(stripe, index);
         let removed = self.change(move |store| store.expire(&[key], unix_ms())).await;
-        self.tell_dropped(vec![key], removed).await;
+        self.report_dropped(vec![key], removed).await;
     }
 
     /// Keys held of `stripes` that were put under `token` (any token if `None`), and of which stripes a shard
@@ -90,7 +90,7 @@ impl ShardKeeper {
         if let Err(error) = done {
             tracing::warn!(%error, "could not discard shards; their lease will end");
         }
-        self.tell_removed(told);
+        self.report_removed(told);
         held
     }
 }

@@ -79,7 +79,7 @@ impl ShardKeeper {
 }
 
 /// Keeps the ring informed of how full this peer is, and some space back.
-pub(crate) async fn tell_usage(keeper: Arc<ShardKeeper>, directory: PathBuf) {
+pub(crate) async fn keep_usage_published(keeper: Arc<ShardKeeper>, directory: PathBuf) {
     loop {
         keeper.publish_usage();
         spare::keep(&directory);

@@ -13,7 +13,7 @@ use super::Maintenance;
 use crate::format::locator::Locator;
 use crate::keeper::Keep;
 use crate::peer::core::State;
-use crate::transfer::delete::bury_at;
+use crate::transfer::delete::replicate_tombstone;
 use crate::transfer::events::Operation;
 use crate::transfer::locate::locate_at;
 use crate::transfer::peer_client::Fetched;
@@ -275,7 +275,7 @@ async fn copy(upkeep: &Arc<Maintenance>, stripe: Id, item: Item, from: Peer, to:
     {
         Fetched::Shard(shard) => deliver(upkeep, vec![*shard], targets).await,
         Fetched::Deleted(tombstone) if item == Item::Tombstone => {
-            if bury_at(&upkeep.transfers, &tombstone, to).await {
+            if replicate_tombstone(&upkeep.transfers, &tombstone, to).await {
                 JobOutcome {
                     stored: targets,
                     ..failed(Vec::new())

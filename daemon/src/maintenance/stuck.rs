@@ -54,7 +54,7 @@ impl Maintenance {
     async fn lost_files(self: &Arc<Self>) -> Result<Vec<Shown>, Failure> {
         let (mut lost, mut after) = (Vec::new(), None);
         loop {
-            let (page, next) = self.transfers.told_page((after, PAGE), None, true).await?;
+            let (page, next) = self.transfers.page((after, PAGE), None, true).await?;
             let here = page.into_iter().filter(|told| told.health == Some(Health::Lost));
             lost.extend(here.map(|told| told.file).take(NAMED - lost.len()));
             if next.is_none() || lost.len() == NAMED {

@@ -3,8 +3,8 @@
 //!
 //! Data goes first and the root of the manifest last, each part only when of every stripe before it fewer
 //! than k shards lie where no tombstone is: what is left of an interrupted deletion can still be found and is
-//! deleted by the next attempt. Custody takes the tombstones on to the stripes' seats, and to holders that
-//! were away.
+//! deleted by the next attempt. Custody takes the tombstones on to the stripes' preferred, and to holders
+//! that were away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -34,7 +34,7 @@ use crate::format::crypt::{owner_key, sign_deletion};
 use crate::format::link::Link;
 use crate::format::tombstone::Tombstone;
 use crate::transfer::Transfers;
-use crate::wire::peer::{Burial, MAX_BURIALS, PeerRequest, PeerResponse};
+use crate::wire::peer::{MAX_TOMBSTONES, PeerRequest, PeerResponse, WireTombstone};
 
 /// A holder that does not answer within this is asked again.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -198,25 +198,25 @@ pub(crate) async fn take_back(transfers: &Arc<Transfers>, exposed: &Exposed) {
         return;
     };
     let stripe = Id::new(*header.id().as_bytes());
-    let burial = Burial {
+    let tombstone = WireTombstone {
         stripe,
         header: header.encode(),
         signature: Bytes::copy_from_slice(&sign_deletion(&transfers.account, &link.key, stripe.as_bytes())),
     };
-    let seats = usize::from(header.code().n());
+    let preferred = usize::from(header.code().n());
     loop {
         transfers.reads.cache.remove(stripe);
-        let seated = transfers
+        let found = transfers
             .member
             .core
-            .lookup(stripe, seats)
+            .lookup(stripe, preferred)
             .await
             .map(|found| found.contacts);
-        let telling = seated.unwrap_or_default().into_iter().map(|seat| {
-            let burial = burial.clone();
-            async move { send(transfers, vec![burial], seat.peer).await == [true] }
+        let writing = found.unwrap_or_default().into_iter().map(|holder| {
+            let tombstone = tombstone.clone();
+            async move { send(transfers, vec![tombstone], holder.peer).await == [true] }
         });
-        let told = join_all(telling).await;
+        let told = join_all(writing).await;
         if !told.is_empty() && told.iter().all(|told| *told) {
             return;
         }
@@ -234,19 +234,19 @@ async fn delete_stripes(
     stripes: &[Asked],
 ) -> Result<usize, Failure> {
     let (mut least, mut until) = (usize::MAX, Instant::now());
-    let mut buried: BTreeMap<Id, Buried> = BTreeMap::new();
+    let mut deleted: BTreeMap<Id, Deletion> = BTreeMap::new();
     let mut away = transfers.away_from(stripes);
     loop {
         let found = survey_with(transfers, stripes, &away).await;
-        tell_holders(transfers, link, stripes, &found, &mut buried).await;
+        replicate_to_holders(transfers, link, stripes, &found, &mut deleted).await;
         for (asked, health) in stripes.iter().zip(&found) {
             note_away(transfers, health, away.entry(asked.stripe).or_default());
         }
-        spread(transfers, stripes, &mut buried).await;
+        spread(transfers, stripes, &mut deleted).await;
         let sees_most = transfers.member.sees_most();
         let (mut undone, mut left) = (0, 0);
         for (asked, health) in stripes.iter().zip(&found) {
-            let gone = buried.entry(asked.stripe).or_default();
+            let gone = deleted.entry(asked.stripe).or_default();
             let away = away.entry(asked.stripe).or_default();
             let unaware = unaware(transfers, *asked, health, &gone.indices, away);
             let is_kept = match gone.keepers.len() {
@@ -279,7 +279,7 @@ async fn delete_stripes(
 
 /// Where a stripe is deleted by now.
 #[derive(Default)]
-struct Buried {
+struct Deletion {
     /// Shards that are gone by it.
     indices: BTreeSet<u8>,
     /// Who has its tombstone.
@@ -293,11 +293,11 @@ fn enough(transfers: &Transfers, asked: Asked) -> usize {
     (usize::from(tolerated) + 1).min(transfers.member.core.alive().len())
 }
 
-/// Gives tombstones that too few holders have to seats of their stripes.
-async fn spread(transfers: &Arc<Transfers>, stripes: &[Asked], buried: &mut BTreeMap<Id, Buried>) {
+/// Gives tombstones that too few holders have to preferred of their stripes.
+async fn spread(transfers: &Arc<Transfers>, stripes: &[Asked], deleted: &mut BTreeMap<Id, Deletion>) {
     let transfer = &Transfer::new(Operation::Delete);
     let short = stripes.iter().filter_map(|asked| {
-        let keepers = &buried.get(&asked.stripe)?.keepers;
+        let keepers = &deleted.get(&asked.stripe)?.keepers;
         let missing = enough(transfers, *asked).saturating_sub(keepers.len());
         (missing > 0 && !keepers.is_empty()).then(|| (asked.stripe, missing, keepers.clone()))
     });
@@ -307,22 +307,29 @@ async fn spread(transfers: &Arc<Transfers>, stripes: &[Asked], buried: &mut BTre
         else {
             return (stripe, Vec::new());
         };
-        let seats = transfers
+        let preferred = transfers
             .member
             .core
             .lookup(stripe, keepers.len() + missing + SPARE)
             .await;
-        let seats = seats.map(|found| found.contacts).unwrap_or_default().into_iter();
-        let seats = seats.map(|seat| seat.peer).filter(|peer| !keepers.contains(peer));
+        let preferred = preferred
+            .map(|found| found.contacts)
+            .unwrap_or_default()
+            .into_iter();
+        let preferred = preferred
+            .map(|holder| holder.peer)
+            .filter(|peer| !keepers.contains(peer));
         let tombstone = &tombstone;
-        let telling = seats
-            .take(missing)
-            .map(|peer| async move { bury_at(transfers, tombstone, peer).await.then_some(peer) });
-        (stripe, join_all(telling).await.into_iter().flatten().collect())
+        let writing = preferred.take(missing).map(|peer| async move {
+            replicate_tombstone(transfers, tombstone, peer)
+                .await
+                .then_some(peer)
+        });
+        (stripe, join_all(writing).await.into_iter().flatten().collect())
     });
     let told: Vec<(Id, Vec<Peer>)> = spreading.buffer_unordered(SPREADING).collect().await;
     for (stripe, keepers) in told {
-        buried.entry(stripe).or_default().keepers.extend(keepers);
+        deleted.entry(stripe).or_default().keepers.extend(keepers);
     }
 }
 
@@ -369,12 +376,12 @@ impl Transfers {
 
 /// Shards of a stripe that may lie where no tombstone is: those known to, also by who is under a tombstone
 /// now, and as many that nobody spoke of as there are peers near it that did not answer. Who is gone for long
-/// finds the tombstones at the seats of the stripe when it comes back, as readers do.
+/// finds the tombstones at the preferred of the stripe when it comes back, as readers do.
 fn unaware(
     transfers: &Transfers,
     asked: Asked,
     health: &StripeHealth,
-    buried: &BTreeSet<u8>,
+    deleted: &BTreeSet<u8>,
     away: &BTreeMap<u8, Peer>,
 ) -> usize {
     let (mut known, mut missing) = (BTreeSet::new(), BTreeSet::new());
@@ -386,7 +393,7 @@ fn unaware(
     for shard in health
         .shards
         .iter()
-        .filter(|shard| !buried.contains(&shard.index))
+        .filter(|shard| !deleted.contains(&shard.index))
     {
         match (shard.state, away.get(&shard.index)) {
             (ShardState::Ok | ShardState::Pending, _) => drop(known.insert(shard.index)),
@@ -400,19 +407,19 @@ fn unaware(
     known.len() + missing.len().min(silent.len())
 }
 
-/// Gives every live holder the tombstones of what it holds, and notes in `buried` what is deleted by it and
+/// Gives every live holder the tombstones of what it holds, and notes in `deleted` what is deleted by it and
 /// who has them now.
-async fn tell_holders(
+async fn replicate_to_holders(
     transfers: &Arc<Transfers>,
     link: &Link,
     stripes: &[Asked],
     found: &[StripeHealth],
-    buried: &mut BTreeMap<Id, Buried>,
+    deleted: &mut BTreeMap<Id, Deletion>,
 ) {
     let mut holders: BTreeMap<Peer, BTreeMap<Id, BTreeSet<u8>>> = BTreeMap::new();
     for (asked, health) in stripes.iter().zip(found) {
         transfers.reads.cache.remove(asked.stripe);
-        let kept = buried.entry(asked.stripe).or_default();
+        let kept = deleted.entry(asked.stripe).or_default();
         kept.keepers.clone_from(&health.keepers);
         for shard in &health.shards {
             if let (ShardState::Ok | ShardState::Pending, Some(peer)) = (shard.state, shard.peer) {
@@ -425,7 +432,7 @@ async fn tell_holders(
     for (peer, held) in holders {
         waiting.push(async move {
             let ids: Vec<Id> = held.keys().copied().collect();
-            let taken = bury_all(transfers, link, &ids, peer).await;
+            let taken = replicate_tombstones(transfers, link, &ids, peer).await;
             held.into_iter()
                 .map(move |(stripe, indices)| (taken.contains(&stripe), peer, stripe, indices))
                 .collect::<Vec<_>>()
@@ -435,9 +442,9 @@ async fn tell_holders(
     while let Some(told) = waiting.next().await {
         for (taken, peer, stripe, indices) in told {
             if taken {
-                let buried = buried.entry(stripe).or_default();
-                buried.indices.extend(indices);
-                buried.keepers.insert(peer);
+                let deleted = deleted.entry(stripe).or_default();
+                deleted.indices.extend(indices);
+                deleted.keepers.insert(peer);
             } else {
                 missed.entry(stripe).or_default().extend(indices);
             }
@@ -445,17 +452,22 @@ async fn tell_holders(
     }
     // Two peers may hold the same one.
     for (stripe, indices) in missed {
-        if let Some(buried) = buried.get_mut(&stripe) {
-            buried.indices.retain(|index| !indices.contains(index));
+        if let Some(deleted) = deleted.get_mut(&stripe) {
+            deleted.indices.retain(|index| !indices.contains(index));
         }
     }
 }
 
 /// Signs the deletion of stripes for a holder of their shards. Returns those it confirmed.
-async fn bury_all(transfers: &Arc<Transfers>, link: &Link, stripes: &[Id], peer: Peer) -> BTreeSet<Id> {
+async fn replicate_tombstones(
+    transfers: &Arc<Transfers>,
+    link: &Link,
+    stripes: &[Id],
+    peer: Peer,
+) -> BTreeSet<Id> {
     let mut taken = BTreeSet::new();
-    for chunk in stripes.chunks(MAX_BURIALS) {
-        let sign = |stripe: &Id| Burial {
+    for chunk in stripes.chunks(MAX_TOMBSTONES) {
+        let sign = |stripe: &Id| WireTombstone {
             stripe: *stripe,
             header: Bytes::new(),
             signature: Bytes::copy_from_slice(&sign_deletion(
@@ -471,11 +483,11 @@ async fn bury_all(transfers: &Arc<Transfers>, link: &Link, stripes: &[Id], peer:
     taken
 }
 
-/// Which of the burials `peer` has done; none when it does not answer.
-async fn send(transfers: &Arc<Transfers>, burials: Vec<Burial>, peer: Peer) -> Vec<bool> {
+/// Which of the tombstones `peer` has done; none when it does not answer.
+async fn send(transfers: &Arc<Transfers>, tombstones: Vec<WireTombstone>, peer: Peer) -> Vec<bool> {
     match transfers
         .peers
-        .ask(peer, PeerRequest::Bury(burials), DEADLINE)
+        .ask(peer, PeerRequest::Tombstones(tombstones), DEADLINE)
         .await
     {
         Ok(PeerResponse::Done(done)) => done,
@@ -488,11 +500,15 @@ async fn send(transfers: &Arc<Transfers>, burials: Vec<Burial>, peer: Peer) -> V
 }
 
 /// Hands a tombstone on, for custody.
-pub(crate) async fn bury_at(transfers: &Arc<Transfers>, tombstone: &Tombstone, peer: Peer) -> bool {
-    let burial = Burial {
+pub(crate) async fn replicate_tombstone(
+    transfers: &Arc<Transfers>,
+    tombstone: &Tombstone,
+    peer: Peer,
+) -> bool {
+    let tombstone = WireTombstone {
         stripe: tombstone.stripe(),
         header: tombstone.header().encode(),
         signature: Bytes::copy_from_slice(tombstone.signature()),
     };
-    send(transfers, vec![burial], peer).await == [true]
+    send(transfers, vec![tombstone], peer).await == [true]
 }

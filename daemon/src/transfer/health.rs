@@ -76,9 +76,9 @@ pub(crate) async fn survey_with(
 
 /// Like [`survey`], at less cost where nothing is amiss: asks those who should hold the shards, and others
 /// only of stripes of which these do not hold all.
-pub(crate) async fn survey_seats(transfers: &Arc<Transfers>, stripes: &[Asked]) -> Vec<StripeHealth> {
+pub(crate) async fn survey_preferred(transfers: &Arc<Transfers>, stripes: &[Asked]) -> Vec<StripeHealth> {
     let mut survey = Survey::new(transfers, stripes);
-    survey.ask(seats(transfers, stripes)).await;
+    survey.ask(preferred(transfers, stripes)).await;
     let found = stripes.iter().zip(&survey.answers).enumerate();
     let amiss = found.filter(|(_, (asked, answers))| judge(**asked, answers).health != Health::Safe);
     let amiss: BTreeSet<usize> = amiss.map(|(at, _)| at).collect();
@@ -243,27 +243,27 @@ fn questions(transfers: &Transfers, stripes: &[Asked]) -> Vec<(Contact, Vec<usiz
 
 /// The first n successors of each stripe that is placed by its id; of the others, everybody who is asked
 /// anyway.
-fn seats(transfers: &Transfers, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
+fn preferred(transfers: &Transfers, stripes: &[Asked]) -> Vec<(Contact, Vec<usize>)> {
     let by_id = |at: &usize| {
         let asked = stripes.get(*at);
         asked.is_some_and(|asked| asked.placement == Placement::Successors)
     };
-    let mut seats: BTreeMap<Peer, (Contact, Vec<usize>)> = BTreeMap::new();
+    let mut preferred: BTreeMap<Peer, (Contact, Vec<usize>)> = BTreeMap::new();
     transfers.member.core.read(|state| {
         for (at, asked) in stripes.iter().enumerate().filter(|(at, _)| by_id(at)) {
             let successors = state.ring.successors(asked.stripe);
             for contact in successors.take(usize::from(asked.n)) {
-                let seat = seats.entry(contact.peer);
-                seat.or_insert_with(|| (contact.clone(), Vec::new())).1.push(at);
+                let holder = preferred.entry(contact.peer);
+                holder.or_insert_with(|| (contact.clone(), Vec::new())).1.push(at);
             }
         }
     });
-    let mut seats: Vec<(Contact, Vec<usize>)> = seats.into_values().collect();
+    let mut preferred: Vec<(Contact, Vec<usize>)> = preferred.into_values().collect();
     for (contact, mut positions) in questions(transfers, stripes) {
         positions.retain(|at| !by_id(at));
-        seats.push((contact, positions));
+        preferred.push((contact, positions));
     }
-    seats
+    preferred
 }
 
 /// How a stripe is doing of which these indices lie with these live peers, as custody judges it.

@@ -101,8 +101,8 @@ impl PutOptions {
         let all = free.iter().sum();
         let whole = each.saturating_mul(u64::from(code.n()));
         Err(Failure::no_space(format!(
-            "a file of {:#} takes {:#} as {code}, no more than {:#} of it with one peer, and the {} there \
-             have {:#} free; nothing was stored; free space, add peers, or choose a code with fewer shards",
+            "a file of {} takes {} as {code}, no more than {} of it with one peer, and the {} there \
+             have {} free; nothing was stored; free space, add peers, or choose a code with fewer shards",
             Size(length),
             Size(whole),
             Size(each),

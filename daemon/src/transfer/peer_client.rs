@@ -144,7 +144,7 @@ impl PeerClient {
             return Fetched::None(Vec::new());
         };
         if !self.keeper.held(stripe).is_empty()
-            && let Err(error) = self.keeper.bury(tombstone.clone()).await
+            && let Err(error) = self.keeper.keep_tombstone(tombstone.clone()).await
         {
             tracing::warn!(%stripe, %error, "could not keep a tombstone");
         }

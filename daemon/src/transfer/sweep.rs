@@ -20,7 +20,7 @@
 //! stripes are not in memory (after a start, or beyond [`MAX_PARTS`]) has its manifest read first.
 
 mod ask;
-mod tell;
+mod remembered;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use mutualstore_dht::{Id, Peer, Time};
 use tokio::sync::Notify;
 
-pub(crate) use self::tell::Told;
+pub(crate) use self::remembered::Remembered;
 use super::health::health_of;
 use super::stripes::Placed;
 use crate::datadir::list::index::Index;
@@ -85,7 +85,7 @@ enum Layout {
     /// Its manifest says.
     #[default]
     Unknown,
-    /// These.
+    /// It has these.
     Known(Kept),
 }
 

@@ -14,7 +14,7 @@ use crate::format::crypt::SIGNATURE;
 /// One request names at most this many stripes.
 pub const MAX_STRIPES: usize = 2048;
 /// One request deletes at most this many stripes: each costs the receiver two writes.
-pub const MAX_BURIALS: usize = 256;
+pub const MAX_TOMBSTONES: usize = 256;
 /// One request brings at most this many locators, of up to some 6 KiB each.
 pub const MAX_LOCATORS: usize = 1024;
 /// A survey names at most this many peers.
@@ -57,7 +57,7 @@ pub enum PeerRequest {
     /// Extend the lease of pending shards to so many milliseconds from now.
     Renew(Token, Vec<Id>, u64),
     /// Delete stripes. Answered by [`PeerResponse::Done`] once durable.
-    Bury(Vec<Burial>),
+    Tombstones(Vec<WireTombstone>),
     /// Keep locators, pending for so many milliseconds, or committed at 0. Answered by [`PeerResponse::Done`]
     /// once durable.
     Locate(Token, u64, Vec<WireLocator>),
@@ -87,7 +87,7 @@ pub struct Mending {
 
 /// The tombstone of a stripe, not yet verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Burial {
+pub struct WireTombstone {
     /// The stripe.
     pub stripe: Id,
     /// Its canonical header; empty where the receiver holds a shard of it.
@@ -185,8 +185,8 @@ impl PeerRequest {
                 stripes: wire_ids(stripes),
                 lease_ms: *lease_ms,
             }),
-            Self::Bury(burials) => Kind::Bury(wire::Bury {
-                burials: burials.iter().map(Burial::to_wire).collect(),
+            Self::Tombstones(tombstones) => Kind::Bury(wire::Bury {
+                burials: tombstones.iter().map(WireTombstone::to_wire).collect(),
             }),
             Self::Locate(token, lease_ms, locators) => Kind::Locate(wire::Locate {
                 token: wire_token(token),
@@ -219,13 +219,13 @@ impl PeerRequest {
             Kind::Commit(m) => Self::Commit(token(&m.token)?, ids(&m.stripes)?),
             Kind::Discard(m) => Self::Discard(token(&m.token)?, ids(&m.stripes)?),
             Kind::Renew(m) => Self::Renew(token(&m.token)?, ids(&m.stripes)?, m.lease_ms),
-            Kind::Bury(m) if m.burials.len() > MAX_BURIALS => {
-                return Err(Malformed("too many burials in one request"));
+            Kind::Bury(m) if m.burials.len() > MAX_TOMBSTONES => {
+                return Err(Malformed("too many tombstones in one request"));
             }
-            Kind::Bury(m) => Self::Bury(
+            Kind::Bury(m) => Self::Tombstones(
                 m.burials
                     .iter()
-                    .map(Burial::from_wire)
+                    .map(WireTombstone::from_wire)
                     .collect::<Result<_, _>>()?,
             ),
             Kind::Locate(m) if m.locators.len() > MAX_LOCATORS => {
@@ -315,7 +315,7 @@ impl PeerResponse {
     }
 }
 
-impl Burial {
+impl WireTombstone {
     fn to_wire(&self) -> wire::Burial {
         wire::Burial {
             stripe: wire_id(&self.stripe),
@@ -417,7 +417,7 @@ mod tests {
                     holders: Bytes::from_static(b"holders"),
                 }],
             ),
-            PeerRequest::Bury(vec![Burial {
+            PeerRequest::Tombstones(vec![WireTombstone {
                 stripe: Id::new([3; 32]),
                 header: Bytes::from_static(b"header"),
                 signature: vec![4; SIGNATURE].into(),

@@ -189,11 +189,11 @@ impl Store {
         }
         let removed = controls.iter().filter(|(header, _)| header.kind == Kind::Drop);
         let removed: HashSet<Key> = removed.flat_map(|(_, keys)| keys).copied().collect();
-        let buried = self.put_before(id, removed)?;
+        let deleted = self.put_before(id, removed)?;
         let mut relics = Vec::new();
         for (header, mut keys) in controls {
             if header.kind == Kind::Drop {
-                keys.retain(|key| buried.contains(key));
+                keys.retain(|key| deleted.contains(key));
             } else {
                 let mut older = Vec::new();
                 for key in keys {

@@ -41,7 +41,7 @@ pub(super) trait DiskFile: Send + Sync {
     /// Writes all `parts` one after the other from `offset` on; after an error any prefix may have been
     /// written.
     fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()>;
-    /// `fdatasync`.
+    /// Makes what was written durable, as `fdatasync` does.
     fn sync(&self) -> io::Result<()>;
     /// Gives the space of a range back; it reads as zeros afterwards.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;

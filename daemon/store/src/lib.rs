@@ -98,12 +98,12 @@ impl Store {
             lost: Mutex::default(),
             _lock: lock,
         };
-        store.finish_burials();
+        store.finish_deletions();
         Ok((store, report))
     }
 
     /// Removes what a crash left between a tombstone and the end of its stripe's shards.
-    fn finish_burials(&self) {
+    fn finish_deletions(&self) {
         if self.used().tombstones == 0 {
             return;
         }
@@ -127,7 +127,7 @@ impl Store {
     /// Keeps the tombstone of a stripe and removes its shards; durable on return. Goes through on a full disk
     /// as long as the reserve lasts. `since_unix_ms` is now; an earlier one that is held already stays.
     /// Returns the shards removed. Whether the signature is the owner's is for the caller to verify.
-    pub fn bury(
+    pub fn put_tombstone(
         &self,
         stripe: [u8; 32],
         header: &[u8],

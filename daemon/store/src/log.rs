@@ -234,7 +234,7 @@ pub(super) struct Log {
     reserve: PathBuf,
     max_segment: u64,
     inner: Mutex<Inner>,
-    /// Told whenever a group has an outcome or a claim ends.
+    /// Remembered whenever a group has an outcome or a claim ends.
     wake: Condvar,
     files: Mutex<LruCache<u32, Arc<dyn DiskFile>>>,
     syncs: AtomicU64,

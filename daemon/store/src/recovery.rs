@@ -29,7 +29,7 @@ const FORMAT: &[u8] = b"mutualstore shard store 1\n";
 pub struct OpenReport {
     /// Whether the index was believed; it was rebuilt otherwise.
     pub clean: bool,
-    /// Segments.
+    /// Number of segments.
     pub segments: usize,
     /// Of these, segments that had to be read whole.
     pub scanned: usize,

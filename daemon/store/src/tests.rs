@@ -2,6 +2,7 @@
 
 mod compact;
 mod faults;
+mod format;
 mod index;
 mod memory;
 mod model;
@@ -409,7 +410,7 @@ fn tombstones_go_through_when_shards_do_not() {
     assert!(held.len() > 5);
     for n in held {
         assert_eq!(
-            store.bury(key(n).stripe, HEADER, &[3; 64], 9).unwrap(),
+            store.put_tombstone(key(n).stripe, HEADER, &[3; 64], 9).unwrap(),
             vec![key(n).index]
         );
     }

@@ -105,6 +105,41 @@ const RETRY: Duration = Duration::from_secs(10);
 /// The driver inserts all that its store holds before the first call that shows a settled ring: what is not
 /// reported counts as lost after `settle`. After every command and input it empties `poll_transmit`, then
 /// `poll_effect`, then asks `poll_timeout` when to call `handle_timeout`.
+///
+/// A peer that is alone holds one of two copies. It is the primary, and finds nobody to repair to:
+///
+/// ```
+/// use mutualstore_dht::custody::{Custody, CustodyConfig, Holding, Item, Shape, Tenure};
+/// use mutualstore_dht::placement::Placement;
+/// use mutualstore_dht::{Id, Member, Membership, Peer, PeerState, Time};
+/// use std::time::Duration;
+///
+/// struct Alone(Peer);
+/// impl Membership for Alone {
+///     fn me(&self) -> Peer { self.0 }
+///     fn successors(&self, _: Id, _: usize) -> Vec<Member> {
+///         vec![Member { peer: self.0, state: PeerState::Accepting }]
+///     }
+///     fn is_alive(&self, peer: Peer) -> bool { peer == self.0 }
+///     fn moves(&self) -> u64 { 0 }
+///     fn is_settled(&self) -> bool { true }
+/// }
+///
+/// let ring = Alone(Peer::new([7; 32]));
+/// let mut custody = Custody::new(CustodyConfig::default(), ring.0, 1, Time::ZERO);
+/// let shape = Shape { k: 1, n: 2, shard_len: 5, placement: Placement::Successors };
+/// let stripe = Id::new([1; 32]);
+/// let (item, tenure) = (Item::Shard(0), Tenure::Committed);
+/// custody.insert(Time::ZERO, Holding { stripe, item, shape, tenure });
+///
+/// let end = Time::ZERO + Duration::from_secs(60);
+/// while let Some(due) = custody.poll_timeout().filter(|due| *due <= end) {
+///     custody.handle_timeout(due, &ring);
+/// }
+/// assert_eq!(custody.poll_effect(), None);
+/// let stats = custody.stats();
+/// assert_eq!((stats.endangered, stats.parked), (1, 1));
+/// ```
 #[derive(Debug)]
 pub struct Custody {
     config: CustodyConfig,

@@ -133,6 +133,38 @@ impl Default for RingConfig {
 
 /// One peer's part of the ring; see the module head. The parts of the protocol keep their state in a field
 /// each.
+///
+/// A peer that knows nobody is a ring of one:
+///
+/// ```
+/// use mutualstore_dht::ring::{Event, Phase, Ring, RingConfig};
+/// use mutualstore_dht::{Contact, Id, Peer, PeerState, Signature, Time};
+///
+/// let peer = Peer::new([7; 32]);
+/// let contact = Contact {
+///     peer,
+///     version: 1,
+///     virtual_nodes: vec![0, 1].into(),
+///     addresses: [].into(),
+///     capacity: 1 << 30,
+///     used: 0,
+///     state: PeerState::Accepting,
+///     zone: "".into(),
+///     signature: Signature::default(),
+/// };
+/// let now = Time::ZERO;
+/// let mut ring = Ring::new(RingConfig::default(), contact, Vec::new(), 1, now);
+/// assert_eq!(ring.phase(), Phase::Alone);
+///
+/// // Whatever point is looked up, this peer follows it, and nobody need be asked.
+/// let lookup = ring.lookup(now, Id::new([0x80; 32]), 3);
+/// assert!(ring.poll_transmit().is_none());
+/// let found = std::iter::from_fn(|| ring.poll_event()).find_map(|event| match event {
+///     Event::LookupDone { id, outcome } if id == lookup => outcome.ok(),
+///     _ => None,
+/// });
+/// assert_eq!(found.unwrap().contacts[0].peer, peer);
+/// ```
 #[derive(Debug)]
 pub struct Ring {
     config: RingConfig,

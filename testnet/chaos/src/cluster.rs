@@ -216,7 +216,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// SIGKILL.
+    /// Kills a daemon with SIGKILL.
     pub(super) fn kill(&self, number: usize) {
         self.take_offline(number);
         self.fleet.kill(number);
@@ -236,7 +236,7 @@ impl Cluster {
         Ok(client)
     }
 
-    /// SIGCONT.
+    /// Lets a stopped daemon go on (SIGCONT).
     pub(super) fn resume(&self, number: usize, client: Option<Client>) -> Result<(), FleetError> {
         self.signal(number, Signal::CONT)?;
         self.with(number, |daemon| daemon.client = client);

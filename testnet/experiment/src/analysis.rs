@@ -64,7 +64,7 @@ pub enum Scope {
 /// Where fragments go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Anywhere.
+    /// To any peers.
     Random,
     /// Into runs of n.
     Copysets(Scope),

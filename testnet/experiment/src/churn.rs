@@ -23,7 +23,7 @@ use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some
 /// Seconds to start a network, and to look for what was lost.
 const AROUND_SECONDS: f64 = 12.0;
 
-/// Parameters.
+/// What is to be measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Churn {
     /// Number of daemons at any time.
@@ -80,7 +80,7 @@ impl Churn {
 /// One cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    /// Code.
+    /// The code of the file.
     pub code: String,
     /// Mean session length.
     pub session_seconds: u64,
@@ -95,7 +95,7 @@ pub struct Cell {
 pub struct Reading {
     /// Number of daemons at any time.
     pub peers: usize,
-    /// Code.
+    /// The code of the file.
     pub code: String,
     /// Mean session length.
     pub session_seconds: u64,

@@ -38,7 +38,7 @@ const QUIET: f64 = 0.8;
 /// Seconds to start a peer.
 const START: f64 = 0.35;
 
-/// Parameters.
+/// What is to be measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ingest {
     /// Copies of each block, k.

@@ -29,7 +29,7 @@ struct Head {
 /// A cell that was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Done<C, R> {
-    /// Which.
+    /// What was measured.
     pub(super) cell: C,
     /// How long that took.
     pub(super) took_seconds: f64,

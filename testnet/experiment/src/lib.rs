@@ -107,7 +107,7 @@ pub enum ExperimentError {
     Out {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: io::Error,
     },
     /// The directory holds results of other parameters; they are untouched.

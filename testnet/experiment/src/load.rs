@@ -21,7 +21,7 @@ const GET_RATE: f64 = 200e6;
 /// Seconds to start a peer.
 const START: f64 = 0.35;
 
-/// Parameters.
+/// What is to be measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Load {
     /// Number of daemons; the baseline has one.
@@ -99,7 +99,7 @@ impl Case {
 pub struct Cell {
     /// What is done.
     pub case: Case,
-    /// Code.
+    /// The code of the files.
     pub code: String,
     /// Shard size.
     pub shard_size_bytes: u64,

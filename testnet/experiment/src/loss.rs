@@ -101,7 +101,7 @@ impl fmt::Display for Scheme {
     }
 }
 
-/// Parameters.
+/// What is to be measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Loss {
     /// Numbers of daemons.
@@ -245,9 +245,9 @@ pub struct Cell {
 pub struct Reading {
     /// Number of daemons.
     pub peers: usize,
-    /// Code.
+    /// The code of the files.
     pub code: String,
-    /// Policy.
+    /// The placement policy.
     pub placement: String,
     /// Scope, of policies with groups.
     pub scope: Option<String>,

@@ -25,7 +25,7 @@ const SMALL_SECONDS: f64 = 0.01;
 /// Range reads need a file of several blocks that fits into the default cache of 32 MiB.
 const RANGES_BYTES: u64 = 16 << 20;
 
-/// Parameters.
+/// What is to be measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Timing {
     /// Number of daemons.
@@ -46,7 +46,7 @@ pub struct Timing {
     pub shard_sizes_bytes: Vec<u64>,
     /// Size of the file for shard sizes, bytes.
     pub shard_file_bytes: u64,
-    /// Repetitions.
+    /// How often each is measured.
     pub repeat: usize,
 }
 
@@ -114,7 +114,7 @@ pub enum Load {
 /// One cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    /// Code.
+    /// The code of the file.
     pub code: String,
     /// Shard size; the daemon's own when absent.
     pub shard_size_bytes: Option<u64>,

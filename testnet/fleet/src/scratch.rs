@@ -32,6 +32,7 @@ pub struct RunOptions {
 
 impl RunOptions {
     /// The same with a repair delay fit for a testnet, unless the flags name one themselves.
+    #[must_use]
     pub fn with_repair_delay(&self) -> Self {
         Self {
             flags: net::with_repair_delay(&self.flags, "2s"),

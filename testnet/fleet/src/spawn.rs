@@ -95,7 +95,7 @@ pub enum SpawnError {
         index: usize,
         /// What was to be run.
         binary: PathBuf,
-        /// Why.
+        /// What the system says.
         source: io::Error,
     },
     /// It ended by itself.
@@ -103,7 +103,7 @@ pub enum SpawnError {
     Exited {
         /// Number of the peer.
         index: usize,
-        /// How.
+        /// How it ended.
         status: ExitStatus,
         /// The end of its log.
         log: String,

@@ -77,7 +77,7 @@ pub enum StateError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: io::Error,
     },
     /// It is not what this program writes.
@@ -85,7 +85,7 @@ pub enum StateError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What is wrong with it.
         source: serde_json::Error,
     },
 }

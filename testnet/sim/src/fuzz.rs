@@ -374,7 +374,7 @@ fn timetable(rng: &mut ChaCha8Rng, faults: Vec<Fault>, puts: usize) -> Vec<Step>
 /// How a batch of seeds went.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// Runs.
+    /// How many scenarios ran.
     pub seeds: u64,
     /// Runs in which an invariant did not hold, by seed.
     pub failures: Vec<(u64, Outcome)>,

@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    /// SIGCONT.
+    /// Lets a stopped process go on.
     pub(crate) fn thaw(&mut self, who: Who) {
         let now = self.now;
         let Some(host) = self.hosts.get_mut(who as usize) else {

@@ -319,10 +319,10 @@ impl World {
         let pending = self.those(|host| has(host) == Some(false));
         let lacking = |who: &&Who| self.state(**who) == Some(PeerState::Accepting) && !located.contains(who);
         let lacking: Vec<&Who> = near.iter().filter(lacking).collect();
-        let (fit, stray): (Vec<Who>, Vec<Who>) = located
+        let (fit, misplaced): (Vec<Who>, Vec<Who>) = located
             .iter()
             .partition(|who| near.contains(who) && self.state(**who) != Some(PeerState::Draining));
-        if !lacking.is_empty() || !pending.is_empty() || !fit.is_empty() && !stray.is_empty() {
+        if !lacking.is_empty() || !pending.is_empty() || !fit.is_empty() && !misplaced.is_empty() {
             return Some(format!(
                 "the locator of {id:?} lies on hosts {located:?}, pending on {pending:?}, the first being \
                  {near:?}"

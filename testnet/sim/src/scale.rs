@@ -10,7 +10,7 @@ use procfs::process::Process;
 /// How large, and how hard.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Peers.
+    /// Number of peers.
     pub peers: usize,
     /// Virtual nodes of each.
     pub virtual_nodes: u16,

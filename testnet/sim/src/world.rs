@@ -223,7 +223,7 @@ impl World {
     }
 }
 
-/// Messages.
+/// Messages between hosts.
 impl World {
     pub(crate) fn send(&mut self, from: Who, to: Who, to_life: Option<u32>, body: Body) {
         let from_life = self.host(from).map_or(0, |host| host.life);
@@ -413,7 +413,7 @@ impl World {
     }
 }
 
-/// Choices.
+/// Choices by lot.
 impl World {
     pub(crate) fn random_hosts(&mut self, count: usize, wanted: impl Fn(&Host) -> bool) -> Vec<Who> {
         let pool = self.those(wanted);

@@ -1,4 +1,4 @@
-//! Who gets a seat, and who loses his.
+//! Who gets a slot, and who loses his.
 
 use futures::AsyncReadExt as _;
 use tokio::sync::mpsc;
@@ -7,9 +7,9 @@ use super::*;
 
 const LOCAL: &str = "/ip4/192.0.2.1/tcp/4001";
 
-/// Seats with time of their own.
+/// Slots with time of their own.
 struct Hall {
-    seats: Seats,
+    slots: Slots,
     now: Instant,
     bells: Vec<Arc<Bell>>,
 }
@@ -17,7 +17,7 @@ struct Hall {
 impl Hall {
     fn new() -> Self {
         Self {
-            seats: Seats::new(SEATS),
+            slots: Slots::new(SLOTS),
             now: Instant::now(),
             bells: Vec::new(),
         }
@@ -27,7 +27,7 @@ impl Hall {
     fn comes(&mut self, host: &str, port: usize) -> usize {
         self.now += Duration::from_millis(1);
         let remote = format!("{host}/tcp/{port}").parse().unwrap();
-        let (_, bell) = self.seats.take((LOCAL.parse().unwrap(), remote), self.now);
+        let (_, bell) = self.slots.take((LOCAL.parse().unwrap(), remote), self.now);
         self.bells.push(bell);
         self.bells.len() - 1
     }
@@ -55,7 +55,7 @@ fn one_address_displaces_only_itself() {
 #[test]
 fn a_prefix_has_its_share_and_known_peers_in_it_stay() {
     let mut hall = Hall::new();
-    hall.seats.known.insert("198.51.100.200".parse().unwrap());
+    hall.slots.known.insert("198.51.100.200".parse().unwrap());
     let member = hall.comes("/ip4/198.51.100.200", 1);
     let idle: Vec<usize> = (0..1000)
         .map(|port| hall.comes(&format!("/ip4/198.51.100.{}", port % 200), port))
@@ -87,13 +87,13 @@ fn hosts_of_ipv6_count_by_their_networks() {
 fn strangers_leave_room_for_known_peers_and_go_first() {
     let mut hall = Hall::new();
     let members: Vec<String> = (0..100).map(|n| format!("192.0.2.{n}")).collect();
-    hall.seats
+    hall.slots
         .known
         .extend(members.iter().map(|ip| ip.parse::<IpAddr>().unwrap()));
     let strangers: Vec<usize> = (0..5000)
         .map(|n| hall.comes(&format!("/ip4/10.{}.{}.1", n / 250, n % 250), 1))
         .collect();
-    assert_eq!(hall.sitting(&strangers), SEATS - SEATS / RESERVED);
+    assert_eq!(hall.sitting(&strangers), SLOTS - SLOTS / RESERVED);
     // Of the strangers those go first that were silent longest.
     assert!(hall.sits(strangers[4999]) && !hall.sits(strangers[0]));
     let known: Vec<usize> = (0..2)
@@ -101,7 +101,7 @@ fn strangers_leave_room_for_known_peers_and_go_first() {
         .map(|(ip, port)| hall.comes(&ip, port))
         .collect();
     assert_eq!(hall.sitting(&known), PER_PREFIX.min(known.len()));
-    assert!(hall.seats.taken.len() <= SEATS);
+    assert!(hall.slots.taken.len() <= SLOTS);
 }
 
 #[test]
@@ -110,18 +110,18 @@ fn connections_of_this_machine_are_each_a_source_of_their_own() {
     let idle: Vec<usize> = (1..=3000)
         .map(|port| hall.comes("/ip4/127.0.0.1", port))
         .collect();
-    assert_eq!(hall.sitting(&idle), SEATS - SEATS / RESERVED);
+    assert_eq!(hall.sitting(&idle), SLOTS - SLOTS / RESERVED);
     // Who says something stays; who sits longest goes.
     let active = hall.comes("/ip4/127.0.0.1", 5000);
     for port in 0..2000 {
         hall.comes("/ip4/127.0.0.1", 10_000 + port);
         let number = hall
-            .seats
+            .slots
             .taken
             .iter()
-            .find(|(_, seat)| seat.ends.1.to_string().ends_with("/5000"));
+            .find(|(_, slot)| slot.ends.1.to_string().ends_with("/5000"));
         let number = *number.unwrap().0;
-        hall.seats.taken.get_mut(&number).unwrap().heard = hall.now;
+        hall.slots.taken.get_mut(&number).unwrap().heard = hall.now;
     }
     assert!(hall.sits(active));
 }
@@ -179,7 +179,7 @@ async fn a_connection_on_which_nothing_comes_ends_until_it_has_passed() {
 }
 
 #[tokio::test]
-async fn a_connection_that_loses_its_seat_ends_at_once() {
+async fn connection_that_loses_its_slot_ends_at_once() {
     let gate = Gate::new();
     let (mut first, _held) = open(&gate, 1);
     let others: Vec<_> = (2..).take(PER_ADDRESS).map(|port| open(&gate, port)).collect();

@@ -15,7 +15,7 @@ use crate::format::link::Link;
 use crate::transfer::Transfers;
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::get;
-use crate::transfer::health::{Asked, StripeHealth, survey_seats};
+use crate::transfer::health::{Asked, StripeHealth, survey_preferred};
 
 /// Manifests read at the same time.
 const OPENING: usize = 8;
@@ -129,7 +129,7 @@ impl Transfers {
         let all: Vec<(usize, Asked)> = positions.collect();
         for chunk in all.chunks(STRIPES) {
             let asked: Vec<Asked> = chunk.iter().map(|(_, asked)| *asked).collect();
-            for ((at, _), health) in chunk.iter().zip(survey_seats(self, &asked).await) {
+            for ((at, _), health) in chunk.iter().zip(survey_preferred(self, &asked).await) {
                 if let Some(answer) = answers.get_mut(*at) {
                     answer.add(&health);
                 }

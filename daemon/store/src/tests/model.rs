@@ -16,7 +16,7 @@ enum Op {
     Renew(Vec<u32>, u64),
     Remove(Vec<u32>),
     Expire(Vec<u32>, u64),
-    Bury(u32),
+    PutTombstone(u32),
     Reopen(End),
 }
 
@@ -39,7 +39,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (keys.clone(), 0u64..100).prop_map(|(keys, until)| Op::Renew(keys, until)),
         5 => keys.clone().prop_map(Op::Remove),
         1 => (keys, 0u64..100).prop_map(|(keys, now)| Op::Expire(keys, now)),
-        1 => n.prop_map(Op::Bury),
+        1 => n.prop_map(Op::PutTombstone),
         1 => Just(Op::Reopen(End::Stop)),
         1 => Just(Op::Reopen(End::Kill)),
         1 => Just(Op::Reopen(End::LoseIndex)),
@@ -141,11 +141,11 @@ impl Subject {
                     !(keys(numbers).contains(key) && held.0.is_some_and(|until| until <= *now))
                 });
             }
-            Op::Bury(n) => {
+            Op::PutTombstone(n) => {
                 let Key { stripe, index } = key(*n);
                 let removed = self
                     .store()
-                    .bury(stripe, b"header", &[7; 64], u64::from(time))
+                    .put_tombstone(stripe, b"header", &[7; 64], u64::from(time))
                     .unwrap();
                 let shard = model.shards.remove(&key(*n)).map(|_| index);
                 assert_eq!(removed, Vec::from_iter(shard));

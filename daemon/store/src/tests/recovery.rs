@@ -201,13 +201,13 @@ fn a_payload_that_imitates_records_is_not_believed() {
 }
 
 #[test]
-fn a_burial_that_was_cut_short_is_finished_by_the_next_start() {
+fn deletion_that_was_cut_short_is_finished_by_the_next_start() {
     let dir = TempDir::new().unwrap();
     let (store, _) = open(dir.path());
     put(&store, 1, 9_000);
     put(&store, 2, 9_000);
     let Key { stripe, index } = key(1);
-    // The tombstone alone is what a crash leaves in the middle of `bury`.
+    // The tombstone alone is what a crash leaves in the middle of `put_tombstone`.
     let tombstone = Key {
         stripe,
         index: TOMBSTONE,
@@ -236,6 +236,9 @@ fn a_burial_that_was_cut_short_is_finished_by_the_next_start() {
     let usage = store.used();
     assert_eq!((usage.shards, usage.tombstones), (1, 1));
     assert_held(&store, 2, 9_000);
-    assert_eq!(store.bury(stripe, HEADER, &[3; 64], 9).unwrap(), Vec::<u8>::new());
+    assert_eq!(
+        store.put_tombstone(stripe, HEADER, &[3; 64], 9).unwrap(),
+        Vec::<u8>::new()
+    );
     assert_eq!(store.meta(tombstone).unwrap().state, state);
 }

@@ -19,7 +19,7 @@ enum Op {
     Renew(Vec<u8>, u64),
     Remove(Vec<u8>),
     Expire(Vec<u8>, u64),
-    Bury(u8),
+    PutTombstone(u8),
     Compact,
     Fault(Fault),
     Damage(Damage),
@@ -91,7 +91,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (keys.clone(), 0u64..100).prop_map(|(keys, until)| Op::Renew(keys, until)),
         5 => keys.clone().prop_map(Op::Remove),
         1 => (keys, 0u64..100).prop_map(|(keys, now)| Op::Expire(keys, now)),
-        1 => n.prop_map(Op::Bury),
+        1 => n.prop_map(Op::PutTombstone),
         3 => Just(Op::Compact),
         3 => fault.prop_map(Op::Fault),
         1 => damage.prop_map(Op::Damage),
@@ -296,7 +296,7 @@ impl Subject<'_> {
                     (!ended).then(|| (*lease, bytes.clone()))
                 });
             }
-            Op::Bury(n) => self.bury(key(*n).stripe),
+            Op::PutTombstone(n) => self.put_tombstone(key(*n).stripe),
             Op::Compact => self.compact(),
             Op::Fault(fault) => self.fault(*fault),
             Op::Damage(damage) => self.damage(*damage),
@@ -334,8 +334,8 @@ impl Subject<'_> {
         }
     }
 
-    fn bury(&mut self, stripe: [u8; 32]) {
-        let outcome = self.store().bury(stripe, b"header", &[7; 64], 5);
+    fn put_tombstone(&mut self, stripe: [u8; 32]) {
+        let outcome = self.store().put_tombstone(stripe, b"header", &[7; 64], 5);
         match outcome {
             Ok(_) => {
                 self.model.deleted.insert(stripe);
@@ -488,7 +488,7 @@ fn a_removal_is_not_forgotten_before_the_dead_record_is_marked_for_good() {
     let put = |n, len| Op::Put { n, len, lease: None };
     let ops = [
         put(0, 0),
-        Op::Bury(6),
+        Op::PutTombstone(6),
         Op::Reopen(End::IndexLost),
         Op::Damage(Damage::Flip),
         Op::Remove(vec![0]),

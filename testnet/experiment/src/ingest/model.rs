@@ -44,7 +44,7 @@
 /// One direction of a peer's link.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Link {
-    /// R.
+    /// The rate of a link, R.
     pub bytes_per_second: f64,
     /// b: bytes that pass at once after a pause.
     pub burst_bytes: f64,
@@ -80,11 +80,11 @@ pub fn kept(copies: f64, peers: f64) -> f64 {
 /// A file to be replicated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Replication {
-    /// B.
+    /// The bytes of a file, B.
     pub file_bytes: f64,
-    /// S.
+    /// The bytes of a block, S.
     pub block_bytes: f64,
-    /// k.
+    /// The number of copies, k.
     pub copies: f64,
     /// h, from 0 to 1.
     pub kept: f64,

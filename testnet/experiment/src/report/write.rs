@@ -32,7 +32,7 @@ pub enum WriteError {
     Directory {
         /// The directory.
         dir: PathBuf,
-        /// Why.
+        /// What the system says.
         source: io::Error,
     },
     /// A file cannot be written. Files before it are new, it and those after it are as they were.
@@ -44,7 +44,7 @@ pub enum WriteError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: io::Error,
     },
 }

@@ -1,11 +1,4 @@
 //! Bad input gets one clear line and the documented exit code, and loses nothing.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "what fails here fails the test"
-)]
-
-mod common;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,10 +6,11 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Net, Said, eventually, mutualstore, noise, say};
 use mutualstore_client::Client;
 use mutualstore_daemon::format::link::Link;
 use serde_json::Value;
+
+use crate::common::{Net, Said, eventually, mutualstore, noise, say};
 
 const MIB: usize = 1 << 20;
 

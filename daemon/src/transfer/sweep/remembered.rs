@@ -12,7 +12,7 @@ use crate::format::link::Link;
 use crate::transfer::Transfers;
 
 /// A file of the list with what is remembered of it.
-pub(crate) struct Told {
+pub(crate) struct Remembered {
     pub(crate) file: Shown,
     /// None before the first answer.
     pub(crate) health: Option<Health>,
@@ -30,12 +30,12 @@ impl Transfers {
 
     /// A page of the files put through this peer, with their health as it is remembered, or asked now if
     /// `fresh`.
-    pub(crate) async fn told_page(
+    pub(crate) async fn page(
         self: &Arc<Self>,
         (after, limit): (Option<u32>, usize),
         pattern: Option<String>,
         fresh: bool,
-    ) -> Result<(Vec<Told>, Option<u32>), Failure> {
+    ) -> Result<(Vec<Remembered>, Option<u32>), Failure> {
         let transfers = Arc::clone(self);
         let read =
             tokio::task::spawn_blocking(move || transfers.files.page(after, limit, pattern.as_deref())).await;
@@ -55,7 +55,7 @@ impl Transfers {
             numbers.into_iter().map(remembered).collect::<Vec<_>>()
         };
         let files = files.into_iter().zip(self.on_files(told).await?);
-        let files = files.map(|((_, file), told)| Told {
+        let files = files.map(|((_, file), told)| Remembered {
             file,
             health: told.map(|(health, _)| health),
             age: told.map(|(_, age)| age),

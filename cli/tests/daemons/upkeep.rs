@@ -1,18 +1,11 @@
 //! What keeps files whole over years: scrub, leave, forget, keys, deletions that were cut short.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "what fails here fails the test"
-)]
-
-mod common;
-
 use std::fs;
 use std::process::Stdio;
 
-use common::{Net, eventually, mutualstore, noise, say};
 use serde_json::Value;
+
+use crate::common::{Net, eventually, mutualstore, noise, say};
 
 const MIB: usize = 1 << 20;
 

@@ -1,17 +1,11 @@
 //! Placement policies on real daemons: where shards go, what becomes of them when a peer dies, how they are
 //! found.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "what fails here fails the test"
-)]
-
-mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Net, eventually, noise, say, turn};
 use serde_json::Value;
+
+use crate::common::{Net, eventually, noise, say, turn};
 
 const FILES: u64 = 24;
 

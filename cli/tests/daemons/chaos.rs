@@ -1,14 +1,6 @@
 //! Nothing acknowledged is lost, while everything breaks.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "what fails here fails the test"
-)]
-
-mod common;
-
-use common::say;
+use crate::common::say;
 
 const KILLS: u64 = 60;
 

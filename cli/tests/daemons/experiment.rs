@@ -1,20 +1,14 @@
 //! Experiments on a few daemons: interrupted, carried on, refused.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "what fails here fails the test"
-)]
-
-mod common;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{Said, eventually, mutualstore, processes_at, say};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+use crate::common::{Said, eventually, mutualstore, processes_at, say};
 
 const TIMING: &str = "testnet experiment timing --quick --peers 3 --codes copies:1,copies:2 --sizes 1MB,2MB \
                       --clients 1,2 --large 1MB --small-files 3 --shard-sizes 64KiB --shard-file 1MB \

@@ -254,7 +254,7 @@ fn put_beyond_the_free_space_is_refused_before_it_is_sent() {
     let before: u64 = (0..4).map(stored).sum();
     let said = net.run(0, &["put", path.to_str().unwrap()]).fails(7);
     assert!(
-        said.stderr.contains("a file of 1.0 GiB takes 2.0 GiB as rs:2+2"),
+        said.stderr.contains("a file of 1 GiB takes 2 GiB as rs:2+2"),
         "{}",
         said.stderr
     );

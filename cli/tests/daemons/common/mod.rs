@@ -121,7 +121,7 @@ impl Net {
         line
     }
 
-    /// SIGKILL.
+    /// Kills a peer with SIGKILL.
     pub(crate) fn kill(&self, index: usize) {
         self.testnet("kill", &["--peer", &index.to_string()]).ok();
     }

@@ -1,12 +1,5 @@
 //! The main job: files survive killed peers, and the ring repairs itself.
 #![expect(clippy::cast_precision_loss, reason = "ratios")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "what fails here fails the test"
-)]
-
-mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,10 +7,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::thread;
 
-use common::{Net, eventually, mutualstore, noise, processes_at, say};
 use mutualstore_client::{Client, PutOptions};
 use mutualstore_contract::reply::Status;
 use serde_json::Value;
+
+use crate::common::{Net, eventually, mutualstore, noise, processes_at, say};
 
 const MIB: usize = 1 << 20;
 

@@ -1,19 +1,13 @@
 //! Files in fragments and under every policy: put, looked at, read whole and in parts.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "what fails here fails the test"
-)]
-
-mod common;
 
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-use common::{Net, eventually, noise};
 use mutualstore_client::{ByteRange, Client, GetOptions, PutOptions};
 use serde_json::Value;
+
+use crate::common::{Net, eventually, noise};
 
 /// Bytes of AES-GCM's tag, one to each segment.
 const TAG: u64 = 16;

@@ -1,6 +1,6 @@
 //! A member that lies: forged trims, false claims, stolen pending shards.
 
-use super::common::{say, turn};
+use crate::common::{say, turn};
 
 /// Runs `testnet adversary liar` and answers its report.
 fn lie(flags: &[&str]) -> serde_json::Value {
