@@ -221,7 +221,7 @@ fn one(
     };
     // One more for who joins at last.
     let space = Space::new(options.peers + 1, options.interfaces, family)?;
-    let place = dir.path().join(format!("{}-{start}", family));
+    let place = dir.path().join(format!("{family}-{start}"));
     let fleet = fleet_in(dir)?;
     let mut stage = Stage {
         options,

@@ -224,10 +224,8 @@ fn figures(outcome: &Outcome, command: &str) -> Vec<Figure> {
     let count = outcome.histograms.len().div_ceil(PANELS);
     let histograms = outcome.histograms.chunks(PANELS).zip(1..);
     kinds.extend(histograms.map(|(chunk, number)| {
-        let mut kind = "Distribution over the repetitions".to_owned();
-        if count > 1 {
-            kind.push_str(&format!(", {number} of {count}"));
-        }
+        let part = (count > 1).then(|| format!(", {number} of {count}"));
+        let kind = format!("Distribution over the repetitions{}", part.unwrap_or_default());
         (kind, chunk.iter().map(histogram).collect())
     }));
     let figure = |(number, (title, panels)): (usize, (String, Vec<Panel>))| Figure {

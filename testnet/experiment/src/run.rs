@@ -153,7 +153,7 @@ impl<E: Experiment> Plan<E> {
             for row in self.done.iter().flat_map(|done| &done.readings) {
                 writer.serialize((&mark, row))?;
             }
-            let text = writer.into_inner().map_err(|error| error.into_error())?;
+            let text = writer.into_inner().map_err(csv::IntoInnerError::into_error)?;
             replace(&self.csv, &text)
         };
         write().map_err(ExperimentError::out(&self.csv))

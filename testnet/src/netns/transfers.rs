@@ -18,7 +18,7 @@ impl Stage<'_> {
             interfaces.try_for_each(|interface| Space::take_down(report.moved_peer, *interface))
         };
         if report.moved_interfaces.len() == self.options.interfaces {
-            return Ok(down()?);
+            return down();
         }
         let seconds = self.put(writer, usual.to_bits(), down)?.seconds;
         report.put_meanwhile_seconds = Some(seconds);

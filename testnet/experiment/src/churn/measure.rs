@@ -317,7 +317,7 @@ fn lost(
             turn += 1;
             let through = alive.get(turn % alive.len().max(1)).copied().unwrap_or(0);
             match get(&scratch.client(through)?, &file.1, file.0, bytes) {
-                Ok(_) => {}
+                Ok(()) => {}
                 Err(error @ (ClientError::Output(_) | ClientError::Unexpected { .. })) => {
                     return Err(ExperimentError::client("get")(error));
                 }

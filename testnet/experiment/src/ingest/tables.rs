@@ -221,7 +221,7 @@ fn against_peers(cases: &[Case<'_>], op: Op, limit: Option<u64>) -> Option<Figur
         all.extend(predicted::curves(op, copies, bytes, bits, &peers));
     }
     Some(Figure::new(
-        format!("{} of {}, {}, by number of peers", op, decimal(bytes), at(limit)),
+        format!("{op} of {}, {}, by number of peers", decimal(bytes), at(limit)),
         ["peers N", "time, seconds"],
         all,
     ))
@@ -234,7 +234,7 @@ fn against_size(cases: &[Case<'_>], op: Op, limit: Option<u64>) -> Option<Figure
         .filter(|case| case.key.peers == peers)
         .collect();
     Some(Figure::new(
-        format!("{} with {peers} peers, {}, by size", op, at(limit)),
+        format!("{op} with {peers} peers, {}, by size", at(limit)),
         ["file size, bytes", "time, seconds"],
         series(&shown, op, |key| real(key.file_bytes)),
     ))
@@ -250,7 +250,7 @@ pub(super) fn histograms(readings: &[Reading]) -> Vec<Histogram> {
         } = &case.key;
         let (size, limit) = (decimal(*file_bytes), at(*rate_bits));
         Op::BOTH.map(|op| Histogram {
-            title: format!("{} of {size}, {peers} peers, {placement}, {limit}", op),
+            title: format!("{op} of {size}, {peers} peers, {placement}, {limit}"),
             unit: "seconds".to_owned(),
             values: case.seconds(op),
         })
@@ -328,7 +328,7 @@ fn policies(cases: &[Case<'_>], op: Op) -> Vec<String> {
             return None;
         }
         let (peers, size) = (largest.0, decimal(largest.1));
-        let of = format!("{} of {size} with {peers} peers, {}", op, at(limit));
+        let of = format!("{op} of {size} with {peers} peers, {}", at(limit));
         let apart = quantile(&fastest.seconds(op), 0.75)? < quantile(&slowest.seconds(op), 0.25)?;
         let (low, high) = (Datum::from(least), Datum::from(most));
         Some(if apart {

@@ -312,7 +312,7 @@ fn read(loss: &Loss, scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, 
         let until = Instant::now() + PATIENCE;
         loop {
             return match get(&client, &file.link, file.seed, loss.file_bytes) {
-                Ok(_) => Ok(false),
+                Ok(()) => Ok(false),
                 Err(error) if [exit::NOT_FOUND, exit::UNRECOVERABLE].contains(&error.exit_code()) => Ok(true),
                 Err(error) if error.exit_code() == exit::REFUSED && Instant::now() < until => {
                     thread::sleep(AGAIN);

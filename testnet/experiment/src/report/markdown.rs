@@ -125,9 +125,12 @@ fn grid(table: &Table) -> String {
     let (rule, rows) = rest.split_once('\n').unwrap_or((rest, ""));
     // A colon at the end of its rule sets a column flush right.
     let rules = rule.trim_matches('|').split('|').enumerate();
-    let rules = rules.map(|(at, rule)| match table.is_numeric(at) {
-        true => format!("{}:", rule.get(1..).unwrap_or_default()),
-        false => rule.to_owned(),
+    let rules = rules.map(|(at, rule)| {
+        if table.is_numeric(at) {
+            format!("{}:", rule.get(1..).unwrap_or_default())
+        } else {
+            rule.to_owned()
+        }
     });
     format!("{head}\n|{}|\n{rows}", rules.collect::<Vec<_>>().join("|"))
 }

@@ -211,7 +211,7 @@ fn keys(figure: &Figure, both: bool) -> Vec<Entry> {
         (spread, meaning, |swatch| swatch.interval = true),
         (histogram, "mean", |swatch| swatch.upright = true),
         (histogram, "median", |swatch| {
-            (swatch.upright, swatch.dotted) = (true, true)
+            (swatch.upright, swatch.dotted) = (true, true);
         }),
     ];
     let shown = keys.into_iter().filter(|(shown, ..)| *shown);
