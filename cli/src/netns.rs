@@ -141,7 +141,7 @@ fn table(report: &NetnsReport) -> Rows {
     for start in &report.starts {
         let interfaces: Vec<String> = start.moved_interfaces.iter().map(|n| format!("eth{n}")).collect();
         rows.add([
-            start.family.as_str().to_owned(),
+            start.family.to_string(),
             start.start.to_string(),
             number(start.contacts_seconds),
             number(start.put_mbps),

@@ -259,7 +259,7 @@ impl ShardKeeper {
             self.report(key, shape);
         }
         // Whom it promised what in an earlier life this peer does not know.
-        self.core.with(|state, _| state.custody.vouch_for_all());
+        self.core.with(|state, _| state.engine.custody.vouch_for_all());
         Ok(())
     }
 

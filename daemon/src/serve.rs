@@ -12,7 +12,6 @@ use mutualstore_net::Service;
 use crate::keeper::ShardKeeper;
 use crate::maintenance::Maintenance;
 use crate::peer::Membership;
-use crate::peer::core::State;
 use crate::transfer::Transfers;
 use crate::wire::contact::{decode_contact, encode_contact};
 use crate::wire::peer::{PeerRequest, PeerResponse};
@@ -28,7 +27,9 @@ pub(crate) struct Inbound {
 
 impl Service for Inbound {
     fn contact(&self) -> Bytes {
-        self.member.core.read(|state| encode_contact(state.ring.me()))
+        self.member
+            .core
+            .read(|state| encode_contact(state.engine.ring.me()))
     }
 
     fn hello(&self, peer: Peer, contact: Bytes) {
@@ -36,7 +37,7 @@ impl Service for Inbound {
             Ok(contact) if contact.peer == peer => {
                 self.member
                     .core
-                    .with(|state, now| state.ring.introduce(now, contact));
+                    .with(|state, now| state.engine.ring.introduce(now, contact));
             }
             Ok(_) => tracing::warn!(%peer, "a peer introduced itself as another one; its contact is ignored"),
             Err(error) => tracing::warn!(%peer, %error, "a peer introduced itself in a way not understood"),
@@ -48,7 +49,11 @@ impl Service for Inbound {
             return Vec::new();
         };
         self.member.core.read(|state| {
-            let known = state.ring.contact(peer).filter(|_| state.ring.is_alive(peer));
+            let known = state
+                .engine
+                .ring
+                .contact(peer)
+                .filter(|_| state.engine.ring.is_alive(peer));
             let addresses = known.iter().flat_map(|known| known.addresses.iter());
             let elsewhere = addresses.filter(|address| !contact.addresses.contains(address));
             elsewhere.cloned().collect()
@@ -63,7 +68,7 @@ impl Service for Inbound {
     fn disconnected(&self, peer: Peer) {
         self.member
             .core
-            .with(|state, now| state.ring.handle_disconnect(now, peer));
+            .with(|state, now| state.engine.ring.handle_disconnect(now, peer));
     }
 
     fn rpc(self: Arc<Self>, from: Peer, body: Bytes) -> BoxFuture<'static, Bytes> {
@@ -113,17 +118,18 @@ impl Inbound {
         }
         let core = &self.member.core;
         match request {
-            PeerRequest::Ring(request) => {
-                PeerResponse::Ring(core.with(|state, now| state.ring.handle_request(now, from, request)))
-            }
+            PeerRequest::Ring(request) => PeerResponse::Ring(
+                core.with(|state, now| state.engine.ring.handle_request(now, from, request)),
+            ),
             PeerRequest::Custody(request) => {
                 if let custody::Request::Status { stripes } = &request {
                     self.transfers.renew_asked(from, stripes).await;
                 }
-                PeerResponse::Custody(core.with(|State { ring, custody, .. }, now| {
-                    ring.hear(now, from);
-                    custody.handle_request(now, ring, from, request)
-                }))
+                let answer = core.with(|state, now| state.engine.handle_custody_request(now, from, request));
+                answer.map_or_else(
+                    || PeerResponse::Refused("keeps no shards".into()),
+                    PeerResponse::Custody,
+                )
             }
             PeerRequest::Survey => self.member.answer_survey().await,
             PeerRequest::Probe => self.member.answer_probe(from).await,

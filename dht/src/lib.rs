@@ -11,12 +11,14 @@
 //! * [`placement`]: which peers should hold a stripe.
 //! * [`membership`]: what custody needs to know of the ring.
 //! * [`custody`]: who must hold which shard, and what to do when somebody does not.
+//! * [`engine`]: ring and custody as one machine.
 //! * [`flaw`]: wrong variants of both, for testing the tests.
 
 pub mod choice;
 mod circle;
 pub mod contact;
 pub mod custody;
+pub mod engine;
 pub mod flaw;
 pub mod id;
 pub mod membership;
@@ -29,6 +31,7 @@ mod virtual_nodes;
 mod testing;
 
 pub use contact::{Contact, Peer, PeerState, SignContact, Signature, Unsigned};
+pub use engine::Engine;
 pub use flaw::Flaw;
 pub use id::Id;
 pub use membership::{Member, Membership};

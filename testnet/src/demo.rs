@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use mutualstore_fleet::capacities::Capacities;
-use mutualstore_fleet::net::{self, FleetError};
+use mutualstore_fleet::net::{self, FleetError, status};
 use mutualstore_fleet::scratch::{RunOptions, Scratch};
 use mutualstore_fleet::stream::Hashing;
 
@@ -201,7 +201,7 @@ impl Demo<'_> {
         let step = Step::new(begun.elapsed(), self.total());
         let codes: BTreeSet<&str> = self.files.iter().map(|file| file.code.as_str()).collect();
         let codes = codes.into_iter().collect::<Vec<_>>().join(", ");
-        self.tell("put", &step, &format!("through peer 0, {codes}"));
+        self.narrate_step("put", &step, &format!("through peer 0, {codes}"));
         Ok(step)
     }
 
@@ -211,12 +211,7 @@ impl Demo<'_> {
 
     /// Reads every file through a live peer not in `avoid` and compares.
     fn get_all(&mut self, what: &'static str, avoid: &[usize]) -> Result<Step, FleetError> {
-        let readers: Vec<usize> = self
-            .scratch
-            .alive()
-            .into_iter()
-            .filter(|index| !avoid.contains(index))
-            .collect();
+        let readers = self.scratch.alive_but(avoid);
         let reader = readers.choose(&mut self.rng).copied().unwrap_or_default();
         let client = self.scratch.client(reader)?;
         let begun = Instant::now();
@@ -234,18 +229,12 @@ impl Demo<'_> {
         } else {
             "NOT IDENTICAL"
         };
-        self.tell(what, &step, &format!("through peer {reader}, {verdict}"));
+        self.narrate_step(what, &step, &format!("through peer {reader}, {verdict}"));
         Ok(step)
     }
 
     fn draw(&mut self, count: usize, avoid: &[usize]) -> Result<Vec<usize>, FleetError> {
-        let pool: Vec<usize> = self
-            .scratch
-            .alive()
-            .into_iter()
-            .filter(|index| !avoid.contains(index))
-            .collect();
-        Ok(net::draw(&pool, count, self.rng.next_u64())?)
+        net::draw(&self.scratch.alive_but(avoid), count, self.rng.next_u64())
     }
 
     fn kill(&mut self, victims: &[usize], peers: &mut [DemoPeer], fate: &'static str) -> Instant {
@@ -267,41 +256,29 @@ impl Demo<'_> {
 
     /// Waits until every stripe has all its shards on live peers again.
     fn repair(&self, killed_at: Instant, bytes: u64) -> Result<Step, FleetError> {
-        let clients: Vec<Client> = self
-            .scratch
-            .alive()
-            .into_iter()
-            .map(|index| self.scratch.client(index))
-            .collect::<Result<_, _>>()?;
+        let clients = self.scratch.clients()?;
         let Some(client) = clients.first() else {
             return Err(FleetError::Usage("nobody is left".to_owned()));
         };
         let limit = REPAIR_LIMIT + Duration::from_secs(bytes / SLOWEST_REPAIR);
-        loop {
-            let incomplete = self.incomplete(client)?;
+        let mut incomplete = self.incomplete(client)?;
+        while incomplete > 0 {
             let waited = killed_at.elapsed();
-            if incomplete == 0 {
-                break;
-            }
             if waited > limit {
                 let waited = waited.as_secs();
                 let text = format!("after {waited} s {incomplete} stripes still lack shards");
                 return Err(FleetError::Failed(text));
             }
             thread::sleep(POLL);
+            incomplete = self.incomplete(client)?;
         }
         let waited = killed_at.elapsed();
         let mut rebuilt = 0;
         for client in &clients {
-            rebuilt += client
-                .status()
-                .map_err(FleetError::request("status failed"))?
-                .body
-                .repair
-                .bytes_total;
+            rebuilt += status(client)?.repair.bytes_total;
         }
         let step = Step::new(waited, rebuilt);
-        self.tell("repair", &step, "since the kill; every stripe is complete again");
+        self.narrate_step("repair", &step, "since the kill; every stripe is complete again");
         Ok(step)
     }
 
@@ -328,12 +305,7 @@ impl Demo<'_> {
     fn survey(&self) -> Result<Vec<DemoPeer>, FleetError> {
         let mut peers = Vec::new();
         for peer in self.scratch.peers() {
-            let status = self
-                .scratch
-                .client(peer.index)?
-                .status()
-                .map_err(FleetError::request("status failed"))?
-                .body;
+            let status = status(&self.scratch.client(peer.index)?)?;
             peers.push(DemoPeer {
                 index: peer.index,
                 peer: peer.peer.clone(),
@@ -347,7 +319,7 @@ impl Demo<'_> {
         Ok(peers)
     }
 
-    fn tell(&self, what: &str, step: &Step, note: &str) {
+    fn narrate_step(&self, what: &str, step: &Step, note: &str) {
         let Step {
             seconds,
             bytes,

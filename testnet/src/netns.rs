@@ -56,8 +56,9 @@ const PORT: u16 = 4001;
 const CAPACITY: u64 = 1 << 30;
 
 /// Which addresses the interfaces have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Family {
     #[default]
     /// IPv4 alone.
@@ -69,15 +70,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// As shown.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ipv4 => "ipv4",
-            Self::Ipv6 => "ipv6",
-            Self::Both => "both",
-        }
-    }
-
     fn listen(self) -> Vec<String> {
         let v4 = (self != Self::Ipv6).then(|| format!("/ip4/0.0.0.0/tcp/{PORT}"));
         let v6 = (self != Self::Ipv4).then(|| format!("/ip6/::/tcp/{PORT}"));
@@ -194,7 +186,7 @@ fn check(options: &NetnsOptions) -> Result<(), FleetError> {
 }
 
 fn line(report: &StartReport) -> String {
-    let (family, start) = (report.family.as_str(), report.start);
+    let (family, start) = (report.family, report.start);
     if report.problems.is_empty() {
         format!("{family} start {start}: holds")
     } else {
@@ -229,7 +221,7 @@ fn one(
     };
     // One more for who joins at last.
     let space = Space::new(options.peers + 1, options.interfaces, family)?;
-    let place = dir.path().join(format!("{}-{start}", family.as_str()));
+    let place = dir.path().join(format!("{}-{start}", family));
     let fleet = fleet_in(dir)?;
     let mut stage = Stage {
         options,

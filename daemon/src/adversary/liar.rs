@@ -67,7 +67,7 @@ pub(crate) fn answer(member: &Membership, from: Peer, request: &PeerRequest) -> 
     let yes = |count| Some(PeerResponse::Done(vec![true; count]));
     match request {
         PeerRequest::Custody(request) => {
-            member.core.with(|state, now| state.ring.hear(now, from));
+            member.core.with(|state, now| state.engine.ring.hear(now, from));
             Some(PeerResponse::Custody(liar.custody(request)))
         }
         PeerRequest::Commit(_, stripes)

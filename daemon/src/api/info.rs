@@ -72,10 +72,10 @@ pub(super) async fn status(
     let usage = api.app.keeper.usage();
     let network = api.app.member.network();
     let (health, virtual_nodes, alive) = api.app.member.core.read(|state| {
-        let alive = state.ring.alive().count();
+        let alive = state.engine.ring.alive().count();
         (
-            state.custody.stats(),
-            state.ring.me().virtual_nodes.len(),
+            state.engine.custody.stats(),
+            state.engine.ring.me().virtual_nodes.len(),
             alive + 1,
         )
     });
@@ -190,7 +190,7 @@ pub(super) async fn ring(
         api.app
             .member
             .core
-            .read(|state| state.ring.fingers().map(finger).collect())
+            .read(|state| state.engine.ring.fingers().map(finger).collect())
     });
     let check = if query.check {
         Some(check_ring(&api.app.member).await?)
@@ -205,7 +205,7 @@ pub(super) async fn ring(
 }
 
 fn known_peers(api: &Api) -> Vec<(Contact, PeerState)> {
-    let me = api.app.member.core.read(|state| state.ring.me().clone());
+    let me = api.app.member.core.read(|state| state.engine.ring.me().clone());
     let others = api.app.member.standings().into_iter().map(|(contact, standing)| {
         let name = match standing {
             Standing::Live => PeerState::Alive,
@@ -301,7 +301,7 @@ pub(super) async fn invite(State(api): State<Api>) -> Result<Response, Refusal> 
         .app
         .member
         .core
-        .read(|state| state.ring.me().addresses.clone());
+        .read(|state| state.engine.ring.me().addresses.clone());
     if addresses.is_empty() {
         let text = "no interface that this peer listens on is up, so nobody could reach it; bring one up, or \
                     give an address with --announce";

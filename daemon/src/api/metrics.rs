@@ -180,7 +180,7 @@ fn ring(registry: &mut Registry, api: &Api) {
         .app
         .member
         .core
-        .read(|state| (state.ring.alive().count(), state.custody.stats()));
+        .read(|state| (state.engine.ring.alive().count(), state.engine.custody.stats()));
     gauge(registry, "peers_alive", "Peers that answer", len(alive));
     gauge(
         registry,

@@ -94,7 +94,7 @@ pub(super) async fn forget(State(api): State<Api>, Path(peer): Path<String>) -> 
 /// The peer known here whose id is this text, or alone begins or ends so.
 fn named(api: &Api, text: &str) -> Result<Peer, Failure> {
     let known = api.app.member.core.read(|state| {
-        let others = state.ring.peers().map(|(contact, _)| contact.peer);
+        let others = state.engine.ring.peers().map(|(contact, _)| contact.peer);
         others.chain([api.app.member.me]).collect::<Vec<_>>()
     });
     let fits = |peer: &&Peer| {

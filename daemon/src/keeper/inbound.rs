@@ -5,14 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use mutualstore_dht::custody::TOMBSTONE;
-use mutualstore_dht::{Id, Peer, PeerState};
+use mutualstore_dht::{Engine, Id, Peer, PeerState};
 use mutualstore_erasure::{Header, Shard};
 use mutualstore_store::State as StoreState;
 
 use super::{Keep, KeepError, Local, ShardKeeper, header_bytes};
 use crate::format::locator::{Locator, write_holders};
 use crate::format::tombstone::Tombstone;
-use crate::peer::core::State;
 use crate::wire::peer::{PeerRequest, PeerResponse, StripeHoldings, Token, WireLocator, WireTombstone};
 use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
 
@@ -87,7 +86,7 @@ impl ShardKeeper {
 
     /// Keeps those of these locators that are some. Whether each is held here afterwards.
     async fn locate_all(&self, locators: Vec<WireLocator>, keep: Keep, token: Token) -> Vec<bool> {
-        let takes = self.core.read(|state| state.ring.me().state) == PeerState::Accepting;
+        let takes = self.core.read(|state| state.engine.ring.me().state) == PeerState::Accepting;
         // Those written at the same time share a flush.
         let locators = stream::iter(locators).map(|locator| async move {
             let header = Header::decode(&locator.header).ok();
@@ -104,7 +103,7 @@ impl ShardKeeper {
 
     /// Who holds which shard of a stripe, as far as this peer has it on record as the home, or in a locator.
     pub(crate) async fn known(&self, stripe: Id) -> Vec<(u8, Peer)> {
-        let record = self.core.read(|state| state.custody.stripe(stripe));
+        let record = self.core.read(|state| state.engine.custody.stripe(stripe));
         let shards = record.into_iter().flat_map(|record| record.shards);
         let mut known: Vec<(u8, Peer)> = shards.map(|shard| (shard.index, shard.peer)).collect();
         if let Some(locator) = self.locator(stripe).await {
@@ -210,9 +209,10 @@ impl ShardKeeper {
         };
         let held = self.held(stripe);
         held.iter().all(|(_, meta)| writes(meta.state))
-            || self
-                .core
-                .with(|State { ring, custody, .. }, now| custody.may_hold(now, ring, stripe, from))
+            || self.core.with(|state, now| {
+                let Engine { ring, custody, .. } = &mut state.engine;
+                custody.may_hold(now, ring, stripe, from)
+            })
     }
 
     async fn store_shard(
@@ -223,7 +223,7 @@ impl ShardKeeper {
         keep: Keep,
         payload: Bytes,
     ) -> ShardResponse {
-        let state = self.core.read(|state| state.ring.me().state);
+        let state = self.core.read(|state| state.engine.ring.me().state);
         if state != PeerState::Accepting {
             return ShardResponse::status(ShardStatus::Full, "takes no new shards");
         }

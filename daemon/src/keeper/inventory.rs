@@ -34,9 +34,9 @@ impl ShardKeeper {
             for key in keys {
                 let stripe = Id::new(key.stripe);
                 if self.has_not(key) {
-                    state.custody.removed(now, stripe, key.index.into());
+                    state.engine.custody.removed(now, stripe, key.index.into());
                 } else {
-                    state.custody.spared(stripe, key.index.into());
+                    state.engine.custody.spared(stripe, key.index.into());
                 }
             }
         });
@@ -52,7 +52,9 @@ impl ShardKeeper {
     /// Has custody forget what it believes to be held and the store does not have, among the next `limit`
     /// behind `after` in custody's order. Returns the last one looked at.
     pub(crate) fn reconcile(&self, after: Option<(Id, Item)>, limit: usize) -> Option<(Id, Item)> {
-        let believed = self.core.read(|state| state.custody.held_after(after, limit));
+        let believed = self
+            .core
+            .read(|state| state.engine.custody.held_after(after, limit));
         let keys = believed.iter().map(|(stripe, item)| key(*stripe, (*item).into()));
         let gone: Vec<Key> = keys.filter(|key| self.has_not(*key)).collect();
         for key in &gone {
@@ -71,7 +73,7 @@ impl ShardKeeper {
         let stripe = Id::new(*shard.stripe().as_bytes());
         if !self
             .core
-            .read(|state| state.custody.believes(stripe, Item::Shard(shard.index())))
+            .read(|state| state.engine.custody.believes(stripe, Item::Shard(shard.index())))
         {
             self.report(key(stripe, shard.index()), shape_of(shard.header()));
         }
@@ -100,6 +102,6 @@ impl ShardKeeper {
             shape,
             tenure,
         };
-        state.custody.insert(now, holding);
+        state.engine.custody.insert(now, holding);
     }
 }

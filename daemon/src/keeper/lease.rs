@@ -50,7 +50,7 @@ impl ShardKeeper {
             // Of shards, and of locators.
             let of: BTreeSet<Id> = keys.iter().map(|(stripe, _)| *stripe).collect();
             for stripe in of {
-                state.custody.committed(now, stripe);
+                state.engine.custody.committed(now, stripe);
             }
         });
         Ok(held)
@@ -70,7 +70,7 @@ impl ShardKeeper {
         done?;
         self.core.with(|state, now| {
             for stripe in &stripes {
-                state.custody.renew(now, *stripe, now + lease);
+                state.engine.custody.renew(now, *stripe, now + lease);
             }
         });
         Ok(held)
@@ -82,7 +82,7 @@ impl ShardKeeper {
     pub(crate) async fn discard(&self, stripes: Vec<Id>, token: Token) -> Vec<bool> {
         let (held, mut keys) = self.keys_of(&stripes, Some(token));
         self.core.with(|state, _| {
-            keys.retain(|(stripe, index)| state.custody.begin_discard(*stripe, (*index).into()));
+            keys.retain(|(stripe, index)| state.engine.custody.begin_discard(*stripe, (*index).into()));
         });
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
         let told = store_keys.clone();

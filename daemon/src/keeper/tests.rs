@@ -92,7 +92,7 @@ async fn custody_believes_what_the_store_holds_whoever_drops_and_repairs_at_once
         }
         let held = shards.store.meta(key(stripe, index)).is_some();
         dropped += u32::from(!held);
-        let believed = core.read(|state| state.custody.believes(stripe, index.into()));
+        let believed = core.read(|state| state.engine.custody.believes(stripe, index.into()));
         assert_eq!(believed, held, "round {round}");
         // What was stored while others looked at the damaged one is not dropped in its place.
         if held {
@@ -112,10 +112,10 @@ async fn a_shard_the_store_lost_unnoticed_is_missed_by_the_next_comparison() {
     let shards = keeper(store, &core);
     let (stripe, index) = (Id::new(*shard().stripe().as_bytes()), shard().index());
     shards.keep(shard(), Keep::Committed, NO_TOKEN).await.unwrap();
-    assert!(core.read(|state| state.custody.believes(stripe, index.into())));
+    assert!(core.read(|state| state.engine.custody.believes(stripe, index.into())));
     shards.store.remove(&[key(stripe, index)]).unwrap();
     assert_eq!(shards.reconcile(None, 10), Some((stripe, index.into())));
-    assert!(!core.read(|state| state.custody.believes(stripe, index.into())));
+    assert!(!core.read(|state| state.engine.custody.believes(stripe, index.into())));
     assert_eq!(shards.reconcile(None, 10), None);
 }
 

@@ -33,10 +33,11 @@ impl ShardKeeper {
     pub(crate) fn irreplaceable(&self) -> Option<String> {
         let (widest, takers) = self.core.read(|state| {
             let takers = state
+                .engine
                 .ring
                 .alive()
                 .filter(|contact| contact.state == PeerState::Accepting);
-            (usize::from(state.custody.widest()), takers.count())
+            (usize::from(state.engine.custody.widest()), takers.count())
         });
         (takers < widest).then(|| {
             format!(
@@ -56,7 +57,7 @@ impl ShardKeeper {
         let relieved = percent > FULL_ABOVE && self.irreplaceable().is_none();
         let leaving = self.leaving.load(Ordering::Acquire);
         self.core.with(|state, now| {
-            let me = state.ring.me();
+            let me = state.engine.ring.me();
             let next = match me.state {
                 PeerState::Accepting | PeerState::Full if relieved && percent > OVERFULL_ABOVE => {
                     PeerState::Draining
@@ -72,7 +73,7 @@ impl ShardKeeper {
                     used: Some(used),
                     ..SelfChange::default()
                 };
-                state.ring.update_self(now, change);
+                state.engine.ring.update_self(now, change);
             }
         });
     }

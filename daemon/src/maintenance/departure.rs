@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use mutualstore_contract::units::counted;
 use mutualstore_dht::ring::{Phase, SelfChange};
-use mutualstore_dht::{Peer, PeerState};
+use mutualstore_dht::{Engine, Peer, PeerState};
 
 use super::Maintenance;
 use crate::error::Failure;
-use crate::peer::core::State;
 use crate::wire::peer::{Mending, PeerRequest, PeerResponse};
 
 /// How long a peer may take to answer.
@@ -42,7 +41,7 @@ pub(crate) enum Departure {
 impl Maintenance {
     /// What this peer rebuilds.
     pub(crate) fn mending(&self) -> Mending {
-        let health = self.member.core.read(|state| state.custody.stats());
+        let health = self.member.core.read(|state| state.engine.custody.stats());
         Mending {
             pending: (health.repairs_waiting + health.repairs_running) as u64,
             regenerated: health.regenerated_total,
@@ -54,7 +53,7 @@ impl Maintenance {
     pub(crate) fn mend(&self, gone: Option<Peer>) -> Mending {
         let before = self.mending();
         self.member.core.with(|state, now| {
-            let State { ring, custody, .. } = state;
+            let Engine { ring, custody, .. } = &mut state.engine;
             if let Some(peer) = gone {
                 custody.forget(now, ring, peer);
             }
@@ -109,7 +108,7 @@ impl Maintenance {
                 state: Some(to),
                 ..SelfChange::default()
             };
-            state.ring.update_self(now, change);
+            state.engine.ring.update_self(now, change);
         });
     }
 
@@ -146,7 +145,7 @@ async fn depart(upkeep: Arc<Maintenance>) {
         }
         tracing::warn!("leaving all the same: {reason}");
     }
-    upkeep.member.core.with(|state, now| state.ring.leave(now));
+    upkeep.member.core.with(|state, now| state.engine.ring.leave(now));
     let until = Instant::now() + GOODBYE;
     while upkeep.member.phase() != Phase::Left && Instant::now() < until {
         tokio::time::sleep(LOOK).await;

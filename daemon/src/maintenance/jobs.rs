@@ -12,7 +12,6 @@ use mutualstore_erasure::{DecodeError, VerifiedShard, reconstruct};
 use super::Maintenance;
 use crate::format::locator::Locator;
 use crate::keeper::Keep;
-use crate::peer::core::State;
 use crate::transfer::delete::replicate_tombstone;
 use crate::transfer::events::Operation;
 use crate::transfer::locate::locate_at;
@@ -91,10 +90,10 @@ fn finish(upkeep: &Maintenance, job: JobId, outcome: JobOutcome) {
     if !outcome.stored.is_empty() {
         upkeep.transfers.sweep.repaired();
     }
-    upkeep.member.core.with(|state, now| {
-        let State { ring, custody, .. } = state;
-        custody.handle_job(now, ring, job, outcome);
-    });
+    upkeep
+        .member
+        .core
+        .with(|state, now| state.engine.handle_job(now, job, outcome));
 }
 
 fn failed(targets: Vec<(Item, Peer)>) -> JobOutcome {

@@ -37,7 +37,11 @@ impl Maintenance {
             }));
         }
         let others: Vec<Asked> = self.member.core.read(|state| {
-            let lost = state.custody.lost().filter(|(stripe, _)| !named.contains(stripe));
+            let lost = state
+                .engine
+                .custody
+                .lost()
+                .filter(|(stripe, _)| !named.contains(stripe));
             let asked = |(stripe, shape): (Id, mutualstore_dht::custody::Shape)| Asked {
                 stripe,
                 k: shape.k,

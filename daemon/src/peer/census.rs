@@ -121,12 +121,12 @@ impl mutualstore_dht::Membership for Census {
 impl Membership {
     /// Whether the ring part of this peer is settled, so that its answers about others count.
     pub(crate) fn is_settled(&self) -> bool {
-        self.core.read(|state| state.ring.is_settled())
+        self.core.read(|state| state.engine.ring.is_settled())
     }
 
     /// Whether the ring is so small that its lists name everybody.
     pub(crate) fn knows_everybody(&self) -> bool {
-        let others = self.core.read(|state| state.ring.alive().count());
+        let others = self.core.read(|state| state.engine.ring.alive().count());
         u32::try_from(others).is_ok_and(|others| others < self.network().r)
     }
 
@@ -140,7 +140,7 @@ impl Membership {
         if let Some(census) = self.current_census() {
             return census;
         }
-        let revision = self.core.read(|state| state.ring.revision());
+        let revision = self.core.read(|state| state.engine.ring.revision());
         let last = self.last_census().filter(|last| last.taken.elapsed() < FRESH);
         let (counted, taken) = match last {
             _ if self.knows_everybody() => (Vec::new(), Instant::now()),
@@ -150,7 +150,7 @@ impl Membership {
         let mut contacts = self.core.alive();
         let known: BTreeSet<Peer> = contacts.iter().map(|contact| contact.peer).collect();
         let is_dead = |peer| {
-            let liveness = self.core.read(|state| state.ring.liveness(peer));
+            let liveness = self.core.read(|state| state.engine.ring.liveness(peer));
             matches!(liveness, Some(Liveness::Dead { .. }))
         };
         let others = counted
@@ -164,7 +164,7 @@ impl Membership {
 
     /// The last one, if nothing has changed since and it is not old.
     fn current_census(&self) -> Option<Arc<Census>> {
-        let revision = self.core.read(|state| state.ring.revision());
+        let revision = self.core.read(|state| state.engine.ring.revision());
         let last = self.last_census()?;
         (last.revision == revision && last.taken.elapsed() < FRESH).then_some(last)
     }
@@ -185,8 +185,8 @@ impl Membership {
         };
         self.core.with(|state, now| {
             for contact in &walk.answered {
-                if contact.peer != self.me && !state.ring.is_alive(contact.peer) {
-                    state.ring.introduce(now, contact.clone());
+                if contact.peer != self.me && !state.engine.ring.is_alive(contact.peer) {
+                    state.engine.ring.introduce(now, contact.clone());
                 }
             }
         });
@@ -198,7 +198,7 @@ impl Membership {
 pub(crate) async fn keep(member: Arc<Membership>) {
     loop {
         tokio::time::sleep(LOOK).await;
-        let needed = member.core.read(|state| state.custody.needs_roster());
+        let needed = member.core.read(|state| state.engine.custody.needs_roster());
         if needed && member.is_settled() && !member.knows_everybody() {
             member.census().await;
         }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use mutualstore_dht::custody::Custody;
 use mutualstore_dht::ring::{Found, LookupError, LookupId, Ring};
-use mutualstore_dht::{Contact, Id, Peer, Time};
+use mutualstore_dht::{Contact, Engine, Id, Peer, Time};
 use tokio::sync::{Notify, oneshot};
 
 /// Who answered a walk around the ring, and who was heard of but did not.
@@ -22,8 +22,7 @@ pub(crate) struct Walk {
 
 /// Ring, custody and the callers that wait for an outcome.
 pub(crate) struct State {
-    pub(crate) ring: Ring,
-    pub(crate) custody: Custody,
+    pub(crate) engine: Engine,
     pub(super) lookups: BTreeMap<LookupId, oneshot::Sender<Result<Found, LookupError>>>,
     pub(super) walks: BTreeMap<LookupId, oneshot::Sender<Walk>>,
 }
@@ -40,8 +39,7 @@ impl Core {
     /// `start` is the origin of the machines' time.
     pub(crate) fn new(ring: Ring, custody: Custody, start: Instant) -> Self {
         let state = State {
-            ring,
-            custody,
+            engine: Engine::new(ring, custody),
             lookups: BTreeMap::new(),
             walks: BTreeMap::new(),
         };
@@ -85,7 +83,7 @@ impl Core {
     pub(crate) async fn lookup(&self, target: Id, count: usize) -> Result<Found, LookupError> {
         let (answer, outcome) = oneshot::channel();
         self.with(|state, now| {
-            let id = state.ring.lookup(now, target, count);
+            let id = state.engine.ring.lookup(now, target, count);
             state.lookups.insert(id, answer);
         });
         outcome.await.unwrap_or(Err(LookupError::NotJoined))
@@ -95,7 +93,7 @@ impl Core {
     pub(crate) async fn walk(&self) -> Option<Walk> {
         let (answer, outcome) = oneshot::channel();
         self.with(|state, now| {
-            let id = state.ring.walk(now);
+            let id = state.engine.ring.walk(now);
             state.walks.insert(id, answer);
         });
         outcome.await.ok()
@@ -104,19 +102,27 @@ impl Core {
     /// The local view of the first `count` distinct live peers clockwise from `target`, this one in its
     /// place.
     pub(crate) fn successors(&self, target: Id, count: usize) -> Vec<Contact> {
-        self.read(|state| state.ring.successors(target).take(count).cloned().collect())
+        self.read(|state| {
+            state
+                .engine
+                .ring
+                .successors(target)
+                .take(count)
+                .cloned()
+                .collect()
+        })
     }
 
     /// What is known of `peer`, also when it is dead.
     pub(crate) fn contact(&self, peer: Peer) -> Option<Contact> {
-        self.read(|state| state.ring.contact(peer).cloned())
+        self.read(|state| state.engine.ring.contact(peer).cloned())
     }
 
     /// Every live peer, this one first.
     pub(crate) fn alive(&self) -> Vec<Contact> {
         self.read(|state| {
-            std::iter::once(state.ring.me())
-                .chain(state.ring.alive())
+            std::iter::once(state.engine.ring.me())
+                .chain(state.engine.ring.alive())
                 .cloned()
                 .collect()
         })
@@ -124,6 +130,6 @@ impl Core {
 
     /// Whether `peer` answers as far as the ring knows.
     pub(crate) fn is_alive(&self, peer: Peer) -> bool {
-        self.read(|state| state.ring.is_alive(peer))
+        self.read(|state| state.engine.ring.is_alive(peer))
     }
 }

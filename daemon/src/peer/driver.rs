@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mutualstore_dht::engine::Output;
 use mutualstore_dht::{Peer, Time, custody, ring};
 use mutualstore_net::CallError;
 
@@ -13,9 +14,6 @@ use super::Membership;
 use super::core::{State, Walk};
 use super::remote::AskError;
 use crate::wire::peer::{PeerRequest, PeerResponse};
-
-/// A timer this late means that the event loop stalled, so nobody's silence counts.
-const STALL: Duration = Duration::from_secs(3);
 
 /// How long after the ring's own deadline an answer is still waited for.
 const LATE: Duration = Duration::from_secs(3);
@@ -55,14 +53,10 @@ pub(crate) async fn drive(member: Arc<Membership>, outlet: Arc<dyn Outlet>) {
                 let late = deadline.map_or(Duration::ZERO, |deadline| deadline.elapsed());
                 let mut state = member.core.lock();
                 let now = member.core.now();
-                if late > STALL {
+                if state.engine.handle_timeout(now, late) {
                     let late_ms = late.as_millis();
                     tracing::warn!(late_ms, "the event loop stalled; suspicions start anew");
-                    state.custody.handle_stall(now);
                 }
-                state.ring.handle_timeout(now);
-                let State { ring, custody, .. } = &mut *state;
-                custody.handle_timeout(now, ring);
             }
         }
     }
@@ -82,7 +76,7 @@ fn pump(member: &Arc<Membership>, outlet: &Arc<dyn Outlet>) -> Option<Time> {
             let mut state = member.core.lock();
             let now = member.core.now();
             let work = collect(member, &**outlet, &mut state, now);
-            let next = earliest(state.ring.poll_timeout(), state.custody.poll_timeout());
+            let next = state.engine.poll_timeout();
             // A timer of the past means "at once"; it is late only from now on.
             (work, next.map(|next| next.max(now)))
         };
@@ -104,65 +98,40 @@ fn pump(member: &Arc<Membership>, outlet: &Arc<dyn Outlet>) -> Option<Time> {
     }
 }
 
-fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (one, other) => one.or(other),
-    }
-}
-
 fn collect(member: &Membership, outlet: &dyn Outlet, state: &mut State, now: Time) -> Work {
     let mut work = Work::default();
-    let mut members_changed = false;
-    while let Some(event) = state.ring.poll_event() {
-        match event {
-            ring::Event::PhaseChanged(phase) => {
-                tracing::info!(?phase, "ring");
-                members_changed = true;
-            }
-            ring::Event::PeerUp(peer) => {
+    while let Some(output) = state.engine.poll(now) {
+        match output {
+            Output::Ring(transmit) => work.ring.push(transmit),
+            Output::Custody(transmit) => work.custody.push(transmit),
+            Output::Effect(effect) => work.effects.push(effect),
+            Output::PhaseChanged(phase) => tracing::info!(?phase, "ring"),
+            Output::PeerUp(peer) => {
                 tracing::info!(%peer, "peer is up");
                 outlet.peer_moved(peer);
-                members_changed = true;
             }
-            ring::Event::PeerDown(peer) => {
+            Output::PeerDown(peer) => {
                 tracing::info!(%peer, "peer is down");
                 outlet.peer_moved(peer);
-                members_changed = true;
             }
-            ring::Event::Departed(peer) => {
-                state.custody.forget(now, &state.ring, peer);
-            }
+            Output::ViewChanged => {}
             // Written while the lock is held: nobody hears of them before they are kept. Once in a peer's
             // life.
-            ring::Event::Positioned(chosen) => member.keep_places(&chosen),
-            ring::Event::PeerChanged(_) => members_changed = true,
-            ring::Event::LookupDone { id, outcome } => {
+            Output::Positioned(chosen) => member.keep_places(&chosen),
+            Output::LookupDone { id, outcome } => {
                 if let Some(waiter) = state.lookups.remove(&id) {
                     // Whoever asked may have given up meanwhile.
                     drop(waiter.send(outcome));
                 }
             }
-            ring::Event::WalkDone { id, answered, silent } => {
+            Output::WalkDone { id, answered, silent } => {
                 if let Some(waiter) = state.walks.remove(&id) {
                     drop(waiter.send(Walk { answered, silent }));
                 }
             }
-            ring::Event::BookChanged => work.book_changed = true,
-            ring::Event::Left => tracing::info!("left the ring"),
+            Output::BookChanged => work.book_changed = true,
+            Output::Left => tracing::info!("left the ring"),
         }
-    }
-    if members_changed {
-        state.custody.membership_changed(now, &state.ring);
-    }
-    while let Some(transmit) = state.ring.poll_transmit() {
-        work.ring.push(transmit);
-    }
-    while let Some(transmit) = state.custody.poll_transmit() {
-        work.custody.push(transmit);
-    }
-    while let Some(effect) = state.custody.poll_effect() {
-        work.effects.push(effect);
     }
     work
 }
@@ -180,13 +149,15 @@ async fn send_ring(member: Arc<Membership>, transmit: ring::Transmit) {
         .ask(&to, &PeerRequest::Ring(request), deadline + LATE)
         .await;
     member.core.with(|state, now| match outcome {
-        Ok(PeerResponse::Ring(response)) => state.ring.handle_response(now, id, response),
-        Ok(_) | Err(AskError::Refused(_)) => state.ring.handle_failure(now, id, ring::Failure::Refused),
+        Ok(PeerResponse::Ring(response)) => state.engine.ring.handle_response(now, id, response),
+        Ok(_) | Err(AskError::Refused(_)) => {
+            state.engine.ring.handle_failure(now, id, ring::Failure::Refused);
+        }
         Err(AskError::Silent(error)) => {
             if let CallError::Barred(refusal) = &error {
                 member.barred_by(to.peer, refusal);
             }
-            state.ring.handle_failure(now, id, failure(&error));
+            state.engine.ring.handle_failure(now, id, failure(&error));
         }
     });
 }
@@ -216,13 +187,8 @@ async fn send_custody(member: Arc<Membership>, transmit: custody::Transmit) {
             .ok(),
         None => None,
     };
-    member.core.with(|state, now| {
-        let State { ring, custody, .. } = state;
-        if let Some(PeerResponse::Custody(response)) = outcome {
-            custody.handle_response(now, ring, id, response);
-        } else {
-            ring.handle_disconnect(now, to);
-            custody.handle_failure(now, ring, id);
-        }
+    member.core.with(|state, now| match outcome {
+        Some(PeerResponse::Custody(response)) => state.engine.handle_custody_response(now, id, response),
+        _ => state.engine.handle_custody_failure(now, id, to),
     });
 }

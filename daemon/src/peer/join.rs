@@ -289,7 +289,9 @@ async fn dial(member: &Arc<Membership>, address: &str) -> Result<(), DialError> 
     let dialed = net.dial(address).await?;
     match decode_contact(dialed.contact, &member.verifier) {
         Ok(contact) if contact.peer == dialed.peer => {
-            member.core.with(|state, now| state.ring.introduce(now, contact));
+            member
+                .core
+                .with(|state, now| state.engine.ring.introduce(now, contact));
         }
         Ok(_) => tracing::warn!(peer = %dialed.peer, "introduced itself as another peer; that is ignored"),
         Err(error) => tracing::warn!(peer = %dialed.peer, %error, "answered in a way not understood"),
@@ -317,7 +319,7 @@ impl Membership {
         let another = refusal.reason == Reason::WrongNetwork;
         if member && refusal.reason.is_lasting() && !another {
             self.barred_by(address, refusal);
-            self.core.with(|state, now| state.ring.handle_barred(now));
+            self.core.with(|state, now| state.engine.ring.handle_barred(now));
         }
         let invited = member || self.config.join.iter().any(Join::has_secret);
         let why = match (another, refusal.reason == Reason::WrongSecret) {
@@ -350,7 +352,7 @@ impl Membership {
             // Together, so that what is kept from now on are places in the new network.
             self.verifier.enter(network.id);
             *self.network.write().unwrap_or_else(PoisonError::into_inner) = network;
-            state.ring.adopt(now, r, count);
+            state.engine.ring.adopt(now, r, count);
         });
         if let Some(net) = self.remote.net() {
             net.adopt(self.network_info());

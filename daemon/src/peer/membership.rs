@@ -53,7 +53,7 @@ fn standing(state: &State, peer: Peer, liveness: Liveness, now: Time, repair_del
             Standing::Gone
         }
         Liveness::Suspect | Liveness::Unmet { .. } | Liveness::Dead { .. } => {
-            if state.custody.is_forgotten(peer) {
+            if state.engine.custody.is_forgotten(peer) {
                 Standing::Gone
             } else {
                 Standing::Suspect
@@ -83,7 +83,7 @@ impl Membership {
     pub(crate) fn phase(&self) -> Phase {
         self.core.read(|state| {
             if self.network().adopted {
-                state.ring.phase()
+                state.engine.ring.phase()
             } else {
                 Phase::Joining
             }
@@ -105,7 +105,7 @@ impl Membership {
 
     /// The same, with the reason if it is known.
     fn refusal_and_reason(&self) -> Option<(Option<Reason>, String)> {
-        let barred = self.core.read(|state| state.ring.is_barred());
+        let barred = self.core.read(|state| state.engine.ring.is_barred());
         let why = self
             .joining
             .barred
@@ -152,13 +152,14 @@ impl Membership {
         self.core.read(|state| {
             let place = |contact: &Contact| contact.ids().map(|id| id.distance_from(&stripe)).min();
             let mut all: Vec<(Id, Peer, bool)> = state
+                .engine
                 .ring
                 .peers()
                 .filter_map(|(contact, liveness)| {
                     Some((place(contact)?, contact.peer, liveness != Liveness::Alive))
                 })
                 .collect();
-            all.extend(place(state.ring.me()).map(|at| (at, self.me, false)));
+            all.extend(place(state.engine.ring.me()).map(|at| (at, self.me, false)));
             all.sort_unstable();
             all.into_iter()
                 .take(count)
@@ -181,7 +182,7 @@ impl Membership {
                 };
                 standing(state, peer, liveness, now, delay) != Standing::Gone
             };
-            let others = state.ring.peers();
+            let others = state.engine.ring.peers();
             1 + others
                 .filter(|(contact, liveness)| counts(contact.peer, *liveness))
                 .count()
@@ -192,8 +193,8 @@ impl Membership {
     /// gone for good.
     pub(crate) fn sees_most(&self) -> bool {
         self.core.read(|state| {
-            let others = state.ring.peers();
-            let counted = others.filter(|(contact, _)| !state.custody.is_forgotten(contact.peer));
+            let others = state.engine.ring.peers();
+            let counted = others.filter(|(contact, _)| !state.engine.custody.is_forgotten(contact.peer));
             let alive: Vec<bool> = counted.map(|(_, liveness)| liveness == Liveness::Alive).collect();
             2 * alive.iter().filter(|alive| **alive).count() >= alive.len()
         })
@@ -205,7 +206,7 @@ impl Membership {
         let now = self.core.now();
         let delay = self.config.settings.repair_delay.0;
         self.core.read(|state| {
-            let others = state.ring.peers();
+            let others = state.engine.ring.peers();
             others
                 .map(|(contact, liveness)| {
                     (
@@ -221,17 +222,17 @@ impl Membership {
     /// anew elsewhere. One that was not met since this peer started may have been silent before.
     pub(crate) fn is_gone(&self, peer: Peer) -> bool {
         let now = self.core.now();
-        self.core.read(|state| match state.ring.liveness(peer) {
+        self.core.read(|state| match state.engine.ring.liveness(peer) {
             Some(liveness) => {
                 standing(state, peer, liveness, now, self.config.settings.repair_delay.0) == Standing::Gone
             }
-            None => !state.ring.is_alive(peer),
+            None => !state.engine.ring.is_alive(peer),
         })
     }
 
     /// Every peer in the address book, this one included, however long it has been away.
     pub(crate) fn peers_known(&self) -> usize {
-        self.core.read(|state| 1 + state.ring.peers().count())
+        self.core.read(|state| 1 + state.engine.ring.peers().count())
     }
 
     /// Tells the ring where others are to dial this peer. Whoever was out of reach is asked again: it may
@@ -240,15 +241,15 @@ impl Membership {
         let Some(net) = self.remote.net() else { return };
         let addresses = net.contact_addresses();
         self.core.with(|state, now| {
-            if *state.ring.me().addresses != *addresses {
+            if *state.engine.ring.me().addresses != *addresses {
                 let change = SelfChange {
                     addresses: Some(addresses.into()),
                     ..SelfChange::default()
                 };
-                state.ring.update_self(now, change);
+                state.engine.ring.update_self(now, change);
             }
             // Also when an interface came back with the address it had.
-            state.ring.ask_book(now);
+            state.engine.ring.ask_book(now);
         });
     }
 
@@ -270,7 +271,7 @@ impl Membership {
     pub(crate) fn save_book(&self) {
         let now = unix_ms() / 1000;
         let book: Vec<BookEntry> = self.core.read(|state| {
-            let entries = state.ring.book(self.core.now()).into_iter();
+            let entries = state.engine.ring.book(self.core.now()).into_iter();
             entries
                 .map(|entry| BookEntry {
                     last_seen: now.saturating_sub(entry.age.as_secs()),

@@ -251,7 +251,7 @@ fn preferred(transfers: &Transfers, stripes: &[Asked]) -> Vec<(Contact, Vec<usiz
     let mut preferred: BTreeMap<Peer, (Contact, Vec<usize>)> = BTreeMap::new();
     transfers.member.core.read(|state| {
         for (at, asked) in stripes.iter().enumerate().filter(|(at, _)| by_id(at)) {
-            let successors = state.ring.successors(asked.stripe);
+            let successors = state.engine.ring.successors(asked.stripe);
             for contact in successors.take(usize::from(asked.n)) {
                 let holder = preferred.entry(contact.peer);
                 holder.or_insert_with(|| (contact.clone(), Vec::new())).1.push(at);

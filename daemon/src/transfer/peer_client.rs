@@ -157,7 +157,7 @@ impl PeerClient {
             transfer.disconnected(peer);
             self.member
                 .core
-                .with(|state, now| state.ring.handle_disconnect(now, peer));
+                .with(|state, now| state.engine.ring.handle_disconnect(now, peer));
         }
     }
 

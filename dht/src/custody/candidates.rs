@@ -46,7 +46,7 @@ impl Custody {
             .collect()
     }
 
-    /// The peers that the policy names for a stripe that these hold shards of, best first.
+    /// The peers that the policy names for a stripe with these holders, best first.
     pub(super) fn policy_peers(
         &mut self,
         now: Time,
@@ -82,8 +82,8 @@ impl Custody {
         peers.collect()
     }
 
-    /// Whether a peer may hold shards of a stripe of which something is held here: it is one of the first
-    /// from its id, or its policy names it.
+    /// Whether a peer may hold shards of a stripe of which something is held here: it is in the responsible
+    /// set, or its policy names it.
     pub fn may_hold(&mut self, now: Time, ring: &impl Membership, stripe: Id, peer: Peer) -> bool {
         let slot = Slot::of(stripe);
         let shape = self.holder.shape_of(stripe);
@@ -97,7 +97,8 @@ impl Custody {
         legal.iter().any(|(member, _)| *member == peer)
     }
 
-    /// A peer that others name, if the ring knows it alive: nobody else is remembered for a word.
+    /// The handle of a peer that others name, if the ring knows it alive. No other is remembered on others'
+    /// word.
     pub(super) fn intern_alive(&mut self, now: Time, ring: &impl Membership, peer: Peer) -> Option<Handle> {
         (peer == ring.me() || ring.is_alive(peer)).then(|| self.peers.intern(now, peer, true))
     }

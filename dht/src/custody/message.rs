@@ -88,11 +88,11 @@ pub enum Response {
 pub struct Holds {
     /// What it holds, ascending.
     pub items: Vec<Item>,
-    /// It is the primary of the stripe and at it: about to repair, and its repairs succeed, or the stripe
-    /// cannot be repaired.
+    /// Whether it is the primary of the stripe and at work on it: it is about to repair, and its repairs
+    /// succeed, or the stripe cannot be repaired.
     pub under_repair: bool,
-    /// What its primary says besides, where holders cannot be found from the stripe's id: who else lives and
-    /// holds shards, as far as they reported. All answers of one response name at most [`MAX_ENTRIES`].
+    /// Live holders that reported shards to it, if it is the primary of a stripe whose holders cannot be
+    /// found from its id. All answers of one response name at most [`MAX_ENTRIES`].
     pub reported: Vec<Peer>,
 }
 
@@ -151,7 +151,7 @@ pub struct Entry {
     pub committed: bool,
 }
 
-/// What the primary makes of a report.
+/// What the primary answers to a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reported {
     /// None: the primary's record of the sender has the fingerprint reported. Otherwise the record's
@@ -168,7 +168,7 @@ pub struct TrimOrder {
     pub stripe: Id,
     /// The receiver's excess shard, or locator.
     pub item: Item,
-    /// Who else holds the same.
+    /// The peer that keeps the same.
     pub keep: Peer,
     /// One holder for each other index of the stripe.
     pub others: Vec<(u8, Peer)>,

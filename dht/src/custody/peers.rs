@@ -1,12 +1,14 @@
 //! What custody keeps per peer: whether it is there, and what is being exchanged with it.
 //!
-//! Suspicion. A peer that leaves the ring's view is suspect from then on, and gone after `repair_delay`. When
-//! a quarter of the known peers vanished within `repair_delay`, the likelier story is that this peer, or a
-//! switch, has the trouble: the suspicion of those starts anew with each further one that vanishes. The
-//! suspicion of others does not, so a flapping peer cannot put off the repair of a dead one for ever. A stall
-//! of this peer starts all suspicions anew.
+//! # Suspicion
 //!
-//! A peer that comes back counts as live once a report of it matched the record kept of it.
+//! A peer that leaves the ring's view is suspect from then on, and gone after `repair_delay`. When a quarter
+//! of the known peers vanished within `repair_delay`, the likelier cause is a fault of this peer or of a
+//! switch: the suspicion of those peers starts anew with each further one that vanishes. The suspicion of
+//! others does not, so a flapping peer cannot put off the repair of a dead one for ever. A stall of this peer
+//! starts all suspicions anew.
+//!
+//! A peer that comes back is live once a report of it has matched the record kept of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,13 +19,13 @@ use super::timers::Timers;
 use super::types::Standing;
 use crate::{Id, Member, Membership, Peer, PeerState, Time};
 
-/// Peers of the ring looked at to notice changes.
+/// The most peers of the ring that are compared to notice changes.
 const VIEW: usize = 4096;
 
-/// Peers that others may name before they are met.
+/// The most peers that are remembered because others named them, before they are met.
 const MAX_UNMET: usize = 1024;
 
-/// One that is said to be gone may be thought alive here for so long.
+/// A peer that is said to be gone may count as alive here for so long.
 const UNNOTICED: Duration = Duration::from_mins(1);
 
 /// A peer, in four bytes. Handles are never given back: a peer met once is remembered.
@@ -38,10 +40,11 @@ impl Handle {
 /// This peer.
 pub(super) const ME: Handle = Handle(0);
 
+/// What is kept of one peer. All roles share it, so that a peer is attended to once for all of them.
 #[derive(Debug)]
 pub(super) struct PeerRecord {
     pub(super) peer: Peer,
-    /// As the ring said last.
+    /// The state that the ring reported last.
     pub(super) state: PeerState,
     alive: bool,
     /// The last report since the peer came (back) matched.
@@ -52,12 +55,11 @@ pub(super) struct PeerRecord {
     since: Time,
     /// When somebody said that it will not be back.
     forgotten: Option<Time>,
-    /// It failed to take a shard: no target before this.
+    /// Not a target before this: it failed to take a shard.
     pub(super) refused_until: Time,
-    /// It said that it has a tombstone and did not show it: its word for others counts for nothing before
-    /// this.
+    /// Its tombstones are disregarded in audits before this: it claimed one and did not show it.
     pub(super) unproven_until: Time,
-    /// When it last answered anything: who did lately holds what it held, though a question was lost.
+    /// When it last answered anything. A peer that did lately holds what it held, though a question was lost.
     pub(super) answered: Option<Time>,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
@@ -81,13 +83,13 @@ pub(super) struct Peers {
     records: Vec<PeerRecord>,
     agenda: Timers<Handle>,
     view: Vec<Member>,
-    /// How many of them were heard of before they were met.
+    /// How many of them were named by others before they were met.
     unmet: usize,
     moves: u64,
     changed: Time,
     /// No suspicion is older than this.
     floor: Time,
-    /// When so many had vanished together last that it was not believed.
+    /// When so many peers last vanished together that it was not believed.
     doubted: Time,
     repair_delay: Duration,
 }
@@ -155,7 +157,7 @@ impl Peers {
         self.unmet += 1;
         let handle = self.intern(now, peer, alive);
         let record = self.get_mut(handle);
-        // It did not vanish now.
+        // It vanished before this peer heard of it.
         (record.vanished, record.since) = (Time::ZERO, Time::ZERO);
         Some(handle)
     }
@@ -263,8 +265,8 @@ impl Peers {
         self.floor = now;
     }
 
-    /// From when a stripe tracked since `tracked` may be judged to have holders that never spoke. They may be
-    /// among those that vanished together since, which defers this once.
+    /// From when on a stripe tracked since `tracked` may be judged to have holders that never reported. They
+    /// may be among those that vanished together since, which defers this once.
     pub(super) fn tracked_since(&self, tracked: Time) -> Time {
         let tracked = tracked.max(self.floor);
         if self.doubted.since(tracked) < self.repair_delay {
@@ -297,8 +299,8 @@ impl Peers {
         !self.is_live(handle) && self.gone_at(handle, self.repair_delay) <= now
     }
 
-    /// A peer that is not alive, or will be found not to be within a minute, is not waited for. Whether it is
-    /// gone now.
+    /// A peer that is not alive, or will be found not to be within a minute, is not waited for. Returns
+    /// whether it is gone.
     pub(super) fn forget(&mut self, now: Time, handle: Handle) -> bool {
         let record = self.get_mut(handle);
         record.forgotten = Some(now);
@@ -331,7 +333,7 @@ impl Peers {
 
     /// How many other peers this one has met alive since it started.
     pub(super) fn met(&self) -> usize {
-        // What vanished is not in step until it is back.
+        // A peer that vanished has not matched a report since.
         let met = |record: &&PeerRecord| record.alive || !record.synced;
         self.records.iter().skip(1).filter(met).count()
     }

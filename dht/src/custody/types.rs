@@ -1,4 +1,4 @@
-//! What goes into custody and what it asks for.
+//! What goes into custody and what comes out of it, but for messages.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub struct CustodyConfig {
     pub repair_rate: Option<u64>,
     /// Repairs and handoffs in flight at once.
     pub parallel: usize,
-    /// How many successors of a stripe are looked at; at least n + 4.
+    /// Size of the responsible set: how many successors of a stripe are looked at, at least n + 4.
     pub r: usize,
     /// Shards listed in one message before the last stripe is completed; at most the default.
     pub page: usize,
@@ -115,7 +115,7 @@ pub enum Tenure<T = Time, W = Peer> {
     Pending {
         /// When the lease ends unless it is renewed.
         until: T,
-        /// Who puts.
+        /// The peer that puts.
         writer: W,
     },
     /// A tombstone: the word of the stripe's owner that it is deleted, which the driver has verified.
@@ -209,9 +209,9 @@ pub enum Effect {
         stripe: Id,
         /// The shard or tombstone.
         item: Item,
-        /// Who holds it.
+        /// The peer that holds it.
         from: Peer,
-        /// Who shall hold it.
+        /// The peer that is to hold it.
         to: Peer,
     },
     /// Write the stripe's locator, committed and in place of an older one, at other peers or here. Ends with
@@ -221,9 +221,9 @@ pub enum Effect {
         job: JobId,
         /// The stripe.
         stripe: Id,
-        /// Which shards live where.
+        /// The live shards and their holders.
         holders: Vec<(u8, Peer)>,
-        /// Who shall know.
+        /// The peers that get the locator.
         to: Vec<Peer>,
     },
     /// Remove a shard from the local store, then call `removed`; if that fails, `insert` it after that again.
@@ -237,7 +237,7 @@ pub enum Effect {
         /// keeps it, and it is to be inserted again.
         expired: bool,
     },
-    /// Have the ring look up who follows this point: somebody names peers there that the ring does not know.
+    /// Have the ring look up who follows this point: others name peers there that the ring does not know.
     /// What is found shows in the ring's view.
     Discover {
         /// A stripe id.
@@ -267,8 +267,8 @@ pub struct JobOutcome {
 /// The stripes this peer is the primary of, and its repairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CustodyStats {
-    /// Stripes with all n indices on distinct live peers ([`Redundancy`](super::Redundancy)), of which none
-    /// is unaudited.
+    /// Stripes with all n indices on distinct live peers ([`Redundancy`](super::Redundancy)), unaudited ones
+    /// not included.
     pub safe: usize,
     /// Stripes with more than k indices on distinct live peers, and fewer than n.
     pub degraded: usize,
@@ -298,7 +298,7 @@ pub struct CustodyStats {
     pub taken_over_total: u64,
 }
 
-/// What the primary thinks of a holder.
+/// The standing of a holder in its primary's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// In the ring, and its last report matched.
@@ -314,11 +314,11 @@ pub enum Standing {
 pub struct ShardRecord {
     /// Which of the n shards.
     pub index: u8,
-    /// Who says it holds it.
+    /// The peer that says it holds it.
     pub peer: Peer,
     /// Whether it said committed.
     pub committed: bool,
-    /// Whether that peer is there.
+    /// The standing of that peer.
     pub standing: Standing,
 }
 

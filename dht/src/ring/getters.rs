@@ -48,10 +48,13 @@ impl Ring {
 
     /// Fingers as own virtual node, exponent of the distance, peer found there.
     pub fn fingers(&self) -> impl Iterator<Item = (Id, u8, &Contact)> {
-        self.fingers.iter().filter_map(|((own, exponent), peer)| {
-            let contact = self.table.contact(*peer)?;
-            Some((*own, *exponent, contact))
-        })
+        self.pointers
+            .fingers
+            .iter()
+            .filter_map(|((own, exponent), peer)| {
+                let contact = self.table.contact(*peer)?;
+                Some((*own, *exponent, contact))
+            })
     }
 
     /// The last known contact of a peer, dead ones and this one included.
@@ -101,7 +104,7 @@ impl Ring {
     /// Whether this peer knows nobody but such as do not let it into their network. It founds no ring of its
     /// own then.
     pub fn is_barred(&self) -> bool {
-        self.barred.is_some() && self.table.members() == 0
+        self.joining.barred.is_some() && self.table.members() == 0
     }
 
     /// Whether this peer answers questions of state and counts as part of a ring.

@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::calls::Timer;
 use super::lookup::Aim;
 use super::message::{Event, LookupId};
+use super::positions::Positions;
 use super::table::MemberState;
 use super::{Phase, Ring};
 use crate::{Contact, Flaw, Id, Peer, Time};
@@ -28,6 +29,57 @@ const SEEK_WINDOW: usize = 64;
 const JOIN_WINDOW: usize = 8;
 /// A join begins anew after this many lookups failed.
 const JOIN_FAILURES: u32 = 4;
+
+/// The way into a ring.
+#[derive(Debug)]
+pub(super) struct Joining {
+    pub(super) seek: Option<Seek>,
+    pub(super) join: Option<Join>,
+    pub(super) positions: Option<Positions>,
+    /// This peer adopted a network and has not been a member since.
+    pub(super) newcomer: bool,
+    /// When the search for a ring began.
+    pub(super) since: Time,
+    /// Since when a peer of the network does not let this one in, and none has spoken to it.
+    pub(super) barred: Option<Time>,
+}
+
+impl Joining {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            seek: None,
+            join: None,
+            positions: None,
+            newcomer: false,
+            since: now,
+            barred: None,
+        }
+    }
+}
+
+/// When the address book is asked, and whether it is worth writing down.
+#[derive(Debug)]
+pub(super) struct Book {
+    /// How long a lone peer waits before the next pass through the book.
+    backoff: Duration,
+    /// When an entry is asked next.
+    at: Time,
+    /// The book changed since the driver was last notified.
+    pub(super) changed: bool,
+    /// When the driver was last notified of a change.
+    pub(super) reported: Time,
+}
+
+impl Book {
+    pub(super) fn new(backoff: Duration, now: Time) -> Self {
+        Self {
+            backoff,
+            at: now,
+            changed: false,
+            reported: now,
+        }
+    }
+}
 
 /// A pass through the address book.
 #[derive(Debug)]
@@ -56,8 +108,8 @@ impl Ring {
     }
 
     pub(super) fn set_book_timer(&mut self, at: Time) {
-        self.timers.clear(self.book_at, Timer::Book);
-        self.book_at = at;
+        self.timers.clear(self.book.at, Timer::Book);
+        self.book.at = at;
         self.timers.set(at, Timer::Book);
     }
 
@@ -69,7 +121,7 @@ impl Ring {
         let wait = self.config.book_probe;
         let next = now + wait / 2 + self.jitter(wait);
         self.set_book_timer(next);
-        if self.join.is_some() || self.seek.is_some() {
+        if self.joining.join.is_some() || self.joining.seek.is_some() {
             return;
         }
         if self.member && self.table.members() > 0 {
@@ -82,10 +134,10 @@ impl Ring {
     /// The last other member is gone.
     pub(super) fn on_lone(&mut self, now: Time) {
         if self.member && !self.is_over() {
-            if self.join.is_none() {
+            if self.joining.join.is_none() {
                 self.set_phase(Phase::Alone);
             }
-            self.backoff = self.config.retry;
+            self.book.backoff = self.config.retry;
             let soon = now + self.config.retry + self.jitter(self.config.retry);
             self.set_book_timer(soon);
         }
@@ -94,7 +146,7 @@ impl Ring {
     fn begin_seek(&mut self, now: Time) {
         let mut book: Vec<Peer> = self.table.entries().map(|(peer, _)| peer).collect();
         self.shuffle(&mut book);
-        self.seek = Some(Seek {
+        self.joining.seek = Some(Seek {
             todo: book.into(),
             pending: BTreeSet::new(),
             busy: BTreeSet::new(),
@@ -104,12 +156,12 @@ impl Ring {
 
     /// A contact turned up while this peer looks for a ring: ask it now.
     pub(super) fn seek_also(&mut self, now: Time, peer: Peer) {
-        if let Some(seek) = &mut self.seek {
+        if let Some(seek) = &mut self.joining.seek {
             if !seek.pending.contains(&peer) {
                 seek.todo.push_front(peer);
             }
         } else {
-            self.seek = Some(Seek {
+            self.joining.seek = Some(Seek {
                 todo: VecDeque::from([peer]),
                 pending: BTreeSet::new(),
                 busy: BTreeSet::new(),
@@ -119,7 +171,7 @@ impl Ring {
     }
 
     fn pump_seek(&mut self, now: Time) {
-        while let Some(seek) = &mut self.seek
+        while let Some(seek) = &mut self.joining.seek
             && seek.pending.len() < SEEK_WINDOW
             && let Some(peer) = seek.todo.pop_front()
         {
@@ -127,8 +179,8 @@ impl Ring {
             self.ping(now, peer);
         }
         let done = |seek: &Seek| seek.pending.is_empty() && seek.todo.is_empty();
-        if self.seek.as_ref().is_some_and(done)
-            && let Some(seek) = self.seek.take()
+        if self.joining.seek.as_ref().is_some_and(done)
+            && let Some(seek) = self.joining.seek.take()
         {
             self.end_seek(now, &seek.busy);
         }
@@ -136,7 +188,7 @@ impl Ring {
 
     /// An entry answered, as a member or not, or failed to.
     pub(super) fn seek_result(&mut self, now: Time, peer: Peer, member: Option<bool>) {
-        if let Some(seek) = &mut self.seek
+        if let Some(seek) = &mut self.joining.seek
             && seek.pending.remove(&peer)
         {
             if member == Some(false) {
@@ -148,29 +200,29 @@ impl Ring {
 
     /// Every entry of the book was asked.
     fn end_seek(&mut self, now: Time, busy: &BTreeSet<Peer>) {
-        if self.join.is_some() || self.is_over() || self.table.members() > 0 {
+        if self.joining.join.is_some() || self.is_over() || self.table.members() > 0 {
             return;
         }
-        if self.barred.is_some() {
-            self.backoff = (self.backoff * 2).min(self.config.longest_backoff);
-            let next = now + self.backoff / 2 + self.jitter(self.backoff / 2);
+        if self.joining.barred.is_some() {
+            self.book.backoff = (self.book.backoff * 2).min(self.config.longest_backoff);
+            let next = now + self.book.backoff / 2 + self.jitter(self.book.backoff / 2);
             self.set_book_timer(next);
             return;
         }
-        let patient = now.since(self.joining_since) < self.config.patience;
+        let patient = now.since(self.joining.since) < self.config.patience;
         let first = busy.first().is_none_or(|first| self.table.me().peer < *first);
-        let waits = patient && (self.newcomer || self.positions.is_some());
+        let waits = patient && (self.joining.newcomer || self.joining.positions.is_some());
         self.member |= !waits && (first || !patient);
         if self.member {
-            self.newcomer = false;
+            self.joining.newcomer = false;
             self.settle_positions();
         }
         if self.member && (busy.is_empty() || !patient) {
             self.set_phase(Phase::Alone);
         }
         let wait = if busy.is_empty() {
-            self.backoff = (self.backoff * 2).min(self.config.longest_backoff);
-            self.backoff
+            self.book.backoff = (self.book.backoff * 2).min(self.config.longest_backoff);
+            self.book.backoff
         } else {
             self.config.retry
         };
@@ -184,31 +236,31 @@ impl Ring {
         if self.table.members() > 0 || self.is_over() {
             return;
         }
-        self.barred.get_or_insert(now);
+        self.joining.barred.get_or_insert(now);
         self.member = false;
         self.set_phase(Phase::Joining);
     }
 
     /// `via` is a member: look up the places of all own virtual nodes.
     pub(super) fn start_join(&mut self, now: Time, via: Peer) {
-        if self.join.is_some() || self.is_over() {
+        if self.joining.join.is_some() || self.is_over() {
             return;
         }
         let Some(contact) = self.table.contact(via).cloned() else {
             return;
         };
-        self.seek = None;
+        self.joining.seek = None;
         self.member |= self.config.has(Flaw::MemberTooEarly);
         if self.ask_positions(now, &contact) {
             return;
         }
         if self.phase != Phase::Joining {
-            self.joining_since = now;
+            self.joining.since = now;
             self.set_phase(Phase::Joining);
         }
         let mut todo = self.table.own().to_vec();
         self.shuffle(&mut todo);
-        self.join = Some(Join {
+        self.joining.join = Some(Join {
             todo,
             lookups: BTreeMap::new(),
             staged: BTreeMap::from([(via, contact)]),
@@ -219,7 +271,7 @@ impl Ring {
 
     fn pump_join(&mut self, now: Time, window: usize) {
         let id = self.next_lookup_id();
-        let Some(join) = &mut self.join else {
+        let Some(join) = &mut self.joining.join else {
             return;
         };
         if join.lookups.len() >= window {
@@ -241,7 +293,7 @@ impl Ring {
     /// A place was found, or not.
     pub(super) fn on_join_lookup(&mut self, now: Time, id: LookupId, own: Id, found: Option<Vec<Contact>>) {
         let small = self.config.r;
-        let Some(join) = &mut self.join else {
+        let Some(join) = &mut self.joining.join else {
             return;
         };
         if join.lookups.remove(&id).is_none() {
@@ -273,7 +325,7 @@ impl Ring {
     }
 
     fn abandon_join(&mut self, now: Time) {
-        let Some(join) = self.join.take() else {
+        let Some(join) = self.joining.join.take() else {
             return;
         };
         for id in join.lookups.into_keys() {
@@ -289,11 +341,11 @@ impl Ring {
 
     /// All lists are there: take them at once and become a member.
     fn finish_join(&mut self, now: Time) {
-        let Some(join) = self.join.take() else {
+        let Some(join) = self.joining.join.take() else {
             return;
         };
         self.member = true;
-        self.newcomer = false;
+        self.joining.newcomer = false;
         for contact in join.staged.into_values() {
             let peer = contact.peer;
             self.note(now, contact);
@@ -306,7 +358,7 @@ impl Ring {
                 self.enter(now, peer);
             }
         }
-        self.backoff = self.config.retry;
+        self.book.backoff = self.config.retry;
         if self.table.members() == 0 {
             self.on_lone(now);
             return;

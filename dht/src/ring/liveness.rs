@@ -91,14 +91,14 @@ impl Ring {
         }
         if self.table.get(peer).is_none() {
             self.table.note(contact, now, Duration::ZERO);
-            self.book_changed = true;
+            self.book.changed = true;
             return;
         }
         let update = self.table.update(contact, own_word);
         if update == Update::Stale {
             return;
         }
-        self.book_changed |= update == Update::Major;
+        self.book.changed |= update == Update::Major;
         if self.table.is_member(peer) {
             self.events.push_back(Event::PeerChanged(peer));
             if update == Update::Major && self.is_near(peer) {
@@ -119,7 +119,7 @@ impl Ring {
         let Some(entry) = self.table.get_mut(peer) else {
             return;
         };
-        self.barred = None;
+        self.joining.barred = None;
         entry.heard = Some(now);
         entry.failures = 0;
         entry.unreachable = 0;
@@ -297,7 +297,7 @@ impl Ring {
     pub(super) fn enter(&mut self, now: Time, peer: Peer) {
         if self.table.enter(peer) {
             self.events.push_back(Event::PeerUp(peer));
-            self.book_changed = true;
+            self.book.changed = true;
             if self.is_near(peer) || self.config.has(Flaw::HurryForAll) {
                 self.nudge(now);
             }
@@ -334,8 +334,8 @@ impl Ring {
         let near = self.table.is_member(peer) && self.is_near(peer);
         if self.table.exit(peer, standing) {
             self.events.push_back(Event::PeerDown(peer));
-            self.fingers.retain(|_, finger| *finger != peer);
-            self.book_changed = true;
+            self.pointers.fingers.retain(|_, finger| *finger != peer);
+            self.book.changed = true;
             if near || self.config.has(Flaw::HurryForAll) {
                 self.nudge(now);
             }

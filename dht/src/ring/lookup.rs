@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::calls::{Purpose, Timer};
 use super::message::{Event, Found, LookupError, LookupId, MAX_CONTACTS, MAX_WITHOUT, Request, Response};
 use super::table::{MemberState, Table};
+use super::walk::Walk;
 use super::{Phase, Ring};
 use crate::{Contact, Flaw, Id, Peer, Time};
 
@@ -37,7 +38,7 @@ pub(super) enum Aim {
     Merge,
 }
 
-/// A lookup in progress.
+/// A lookup in progress: what is looked for, who is known and was asked, and what it has cost.
 #[derive(Debug)]
 pub(super) struct Lookup {
     aim: Aim,
@@ -60,6 +61,15 @@ pub(super) struct Lookup {
     timeouts: u32,
     /// Mean distance between virtual nodes around this peer.
     gap: u64,
+}
+
+/// Lookups and walks under way.
+#[derive(Debug, Default)]
+pub(super) struct Queries {
+    lookups: BTreeMap<LookupId, Lookup>,
+    pub(super) walks: BTreeMap<LookupId, Walk>,
+    /// The number of the last one.
+    last: u64,
 }
 
 impl Lookup {
@@ -160,8 +170,8 @@ impl Ring {
     }
 
     pub(super) fn next_lookup_id(&mut self) -> LookupId {
-        self.last_lookup += 1;
-        LookupId(self.last_lookup)
+        self.queries.last += 1;
+        LookupId(self.queries.last)
     }
 
     /// Starts a lookup that knows only these virtual nodes of peers known here, and those of `start`.
@@ -198,13 +208,13 @@ impl Ring {
             lookup.add(contact);
         }
         self.timers.set(lookup.deadline, Timer::Lookup(id));
-        self.lookups.insert(id, lookup);
+        self.queries.lookups.insert(id, lookup);
         self.step(now, id);
     }
 
     /// Asks the next peer, or ends the lookup when there is none.
     fn step(&mut self, now: Time, id: LookupId) {
-        let Some(lookup) = self.lookups.get_mut(&id) else {
+        let Some(lookup) = self.queries.lookups.get_mut(&id) else {
             return;
         };
         let (hops, timeouts) = (lookup.hops(), lookup.timeouts);
@@ -238,7 +248,12 @@ impl Ring {
     /// Nobody was left to ask a while ago: begin anew with what is known now.
     pub(super) fn on_lookup_again(&mut self, now: Time, id: LookupId) {
         let me = self.table.me().peer;
-        let Some((target, count)) = self.lookups.get(&id).map(|lookup| (lookup.target, lookup.count)) else {
+        let Some((target, count)) = self
+            .queries
+            .lookups
+            .get(&id)
+            .map(|lookup| (lookup.target, lookup.count))
+        else {
             return;
         };
         if let Some(peers) = self.owned(now, target, count, &[]) {
@@ -248,7 +263,7 @@ impl Ring {
             return;
         }
         let nodes = self.nearest(target, &[]);
-        if let Some(lookup) = self.lookups.get_mut(&id) {
+        if let Some(lookup) = self.queries.lookups.get_mut(&id) {
             lookup.rounds += 1;
             lookup.asked = BTreeSet::from([me]);
             lookup.silent.clear();
@@ -262,7 +277,7 @@ impl Ring {
 
     /// A peer asked by a lookup answered.
     pub(super) fn on_lookup_response(&mut self, now: Time, id: LookupId, from: Peer, response: Response) {
-        let Some(lookup) = self.lookups.get_mut(&id) else {
+        let Some(lookup) = self.queries.lookups.get_mut(&id) else {
             return;
         };
         match response {
@@ -276,7 +291,7 @@ impl Ring {
                 let urgent = lookup.aim == Aim::Answer;
                 self.doubt(now, &contacts, urgent);
                 contacts.retain(|contact| !is_dead(&self.table, contact));
-                if let Some(lookup) = self.lookups.get_mut(&id) {
+                if let Some(lookup) = self.queries.lookups.get_mut(&id) {
                     lookup.approach(from, contacts);
                 }
                 self.met(now, id, from);
@@ -294,7 +309,7 @@ impl Ring {
     }
 
     pub(super) fn on_lookup_failure(&mut self, now: Time, id: LookupId, peer: Peer) {
-        if let Some(lookup) = self.lookups.get_mut(&id) {
+        if let Some(lookup) = self.queries.lookups.get_mut(&id) {
             lookup.timeouts += 1;
             lookup.silent.insert(peer);
             self.step(now, id);
@@ -302,14 +317,14 @@ impl Ring {
     }
 
     pub(super) fn on_lookup_deadline(&mut self, now: Time, id: LookupId) {
-        if let Some(lookup) = self.lookups.get(&id) {
+        if let Some(lookup) = self.queries.lookups.get(&id) {
             let (hops, timeouts) = (lookup.hops(), lookup.timeouts);
             self.end_lookup(now, id, Err(LookupError::TimedOut { hops, timeouts }));
         }
     }
 
     pub(super) fn cancel_lookup(&mut self, id: LookupId) {
-        if let Some(lookup) = self.lookups.remove(&id) {
+        if let Some(lookup) = self.queries.lookups.remove(&id) {
             self.timers.clear(lookup.deadline, Timer::Lookup(id));
         }
     }
@@ -317,7 +332,7 @@ impl Ring {
     /// A peer answered as a member: it belongs to the learned contacts, once a ping has shown where it is.
     /// A join keeps the circle as it is until all lists are there.
     fn met(&mut self, now: Time, id: LookupId, from: Peer) {
-        let Some(lookup) = self.lookups.get(&id) else {
+        let Some(lookup) = self.queries.lookups.get(&id) else {
             return;
         };
         let contact = lookup.contacts.get(&from).cloned();
@@ -332,7 +347,7 @@ impl Ring {
 
     fn found(&mut self, now: Time, id: LookupId, from: Peer, contacts: Vec<Contact>) {
         self.met(now, id, from);
-        let Some(lookup) = self.lookups.get(&id) else {
+        let Some(lookup) = self.queries.lookups.get(&id) else {
             return;
         };
         let me = self.table.me().peer;
@@ -383,7 +398,7 @@ impl Ring {
 
     /// Ends a lookup; what it found goes where it was wanted.
     fn end_lookup(&mut self, now: Time, id: LookupId, outcome: Result<Vec<Contact>, LookupError>) {
-        let Some(lookup) = self.lookups.remove(&id) else {
+        let Some(lookup) = self.queries.lookups.remove(&id) else {
             return;
         };
         self.timers.clear(lookup.deadline, Timer::Lookup(id));

@@ -29,7 +29,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,16 +38,14 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use self::calls::{Call, Calls, Purpose, Timer, Timers};
 use self::contest::Contest;
-use self::fingers::Cursor;
-use self::join::{Join, Seek};
-use self::lookup::Lookup;
-use self::positions::Positions;
+use self::fingers::Pointers;
+use self::join::{Book, Joining};
+use self::lookup::Queries;
 use self::stabilize::Rounds;
 use self::table::Table;
 use self::tidy::Upkeep;
-use self::walk::Walk;
 use crate::contact::{MAX_ADDRESSES, is_address};
-use crate::{Contact, Flaw, Id, Peer, SignContact, Time};
+use crate::{Contact, Flaw, Peer, SignContact, Time};
 
 pub use self::message::{
     BookEntry, Event, Failure, Found, Liveness, LookupError, LookupId, MAX_CONTACTS, MAX_WITHOUT, Phase,
@@ -133,7 +131,8 @@ impl Default for RingConfig {
     }
 }
 
-/// One peer's part of the ring; see the module head.
+/// One peer's part of the ring; see the module head. The parts of the protocol keep their state in a field
+/// each.
 ///
 /// A peer that knows nobody is a ring of one:
 ///
@@ -179,31 +178,13 @@ pub struct Ring {
     events: VecDeque<Event>,
     rounds: Rounds,
     upkeep: Upkeep,
-    seek: Option<Seek>,
-    join: Option<Join>,
-    positions: Option<Positions>,
-    /// It adopted a network and has not been a member since.
-    newcomer: bool,
-    /// When the search for a ring began.
-    joining_since: Time,
-    /// Wait of a lone peer before the next pass through its address book.
-    backoff: Duration,
-    book_at: Time,
-    book_changed: bool,
-    book_reported: Time,
-    lookups: BTreeMap<LookupId, Lookup>,
-    walks: BTreeMap<LookupId, Walk>,
-    last_lookup: u64,
-    /// Per own virtual node, the virtual node whose peer last asked what follows it there, and when: Chord's
-    /// predecessor.
-    predecessors: BTreeMap<Id, (Id, Time)>,
-    fingers: BTreeMap<(Id, u8), Peer>,
-    cursor: Cursor,
+    joining: Joining,
+    book: Book,
+    queries: Queries,
+    pointers: Pointers,
     /// Bytes in use as last reported by the daemon; the contact says what was published.
     used: u64,
     contest: Contest,
-    /// Since when a peer of the network does not let this one in, and none has spoken to it.
-    barred: Option<Time>,
 }
 
 /// Commands of the driver.
@@ -218,7 +199,8 @@ impl Ring {
         }
         let lone = table.known() == 0;
         let mut ring = Self {
-            backoff: config.retry,
+            joining: Joining::new(now),
+            book: Book::new(config.retry, now),
             config,
             table,
             phase: if lone { Phase::Alone } else { Phase::Joining },
@@ -229,23 +211,10 @@ impl Ring {
             events: VecDeque::new(),
             rounds: Rounds::default(),
             upkeep: Upkeep::default(),
-            seek: None,
-            join: None,
-            positions: None,
-            newcomer: false,
-            joining_since: now,
-            book_at: now,
-            book_changed: false,
-            book_reported: now,
-            lookups: BTreeMap::new(),
-            walks: BTreeMap::new(),
-            last_lookup: 0,
-            predecessors: BTreeMap::new(),
-            fingers: BTreeMap::new(),
-            cursor: Cursor::default(),
+            queries: Queries::default(),
+            pointers: Pointers::default(),
             used,
             contest: Contest::default(),
-            barred: None,
         };
         let kept = ring.table.me().virtual_nodes.clone();
         ring.want_positions(&kept);
@@ -293,7 +262,7 @@ impl Ring {
         }
         if self.member && self.table.members() > 0 {
             self.verify(now, peer);
-        } else if self.join.is_none() {
+        } else if self.joining.join.is_none() {
             self.seek_also(now, peer);
         }
     }
@@ -357,8 +326,8 @@ impl Ring {
         }
         self.set_phase(Phase::Leaving);
         self.member = false;
-        self.seek = None;
-        self.join = None;
+        self.joining.seek = None;
+        self.joining.join = None;
         let contacts: Vec<Contact> = self.alive().cloned().collect();
         for to in contacts {
             let request = Request::Leave {

@@ -53,8 +53,8 @@ impl Ring {
             return;
         }
         self.member = false;
-        self.newcomer = true;
-        self.joining_since = now;
+        self.joining.newcomer = true;
+        self.joining.since = now;
         self.set_phase(Phase::Joining);
         self.events.retain(|event| !matches!(event, Event::Positioned(_)));
         self.want_positions(&[]);
@@ -83,7 +83,7 @@ impl Ring {
             in_flight: false,
         };
         self.take_positions(&positions);
-        self.positions = Some(positions);
+        self.joining.positions = Some(positions);
     }
 
     fn take_positions(&mut self, positions: &Positions) -> Vec<u16> {
@@ -100,7 +100,7 @@ impl Ring {
 
     /// The choice is made, with whatever is known.
     pub(super) fn settle_positions(&mut self) {
-        if let Some(positions) = self.positions.take() {
+        if let Some(positions) = self.joining.positions.take() {
             let chosen = self.take_positions(&positions);
             self.events.push_back(Event::Positioned(chosen));
         }
@@ -111,7 +111,7 @@ impl Ring {
     pub(super) fn ask_positions(&mut self, now: Time, via: &Contact) -> bool {
         let deadline = self.deadline(via.peer);
         let me = self.table.me().clone();
-        let Some(positions) = &mut self.positions else {
+        let Some(positions) = &mut self.joining.positions else {
             return false;
         };
         if positions.in_flight {
@@ -141,7 +141,7 @@ impl Ring {
             let own = contacts.iter().find(|contact| contact.peer == me);
             own.inspect(|own| self.outdo(now, own)).is_none()
         });
-        let Some(positions) = &mut self.positions else {
+        let Some(positions) = &mut self.joining.positions else {
             return;
         };
         positions.in_flight = false;

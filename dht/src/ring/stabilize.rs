@@ -261,7 +261,7 @@ impl Ring {
     /// not have.
     pub(super) fn is_predecessor(&self, now: Time, (before, peer): (Id, Peer), own: Id) -> bool {
         let window = self.config.stabilize * (SILENT_ROUNDS + 1);
-        let asked = self.predecessors.get(&own);
+        let asked = self.pointers.predecessors.get(&own);
         self.table.members() < self.config.r
             || peer == self.table.me().peer
             || asked.is_some_and(|(last, at)| *last == before && now.since(*at) <= window)
@@ -273,7 +273,7 @@ impl Ring {
             let own = self.table.own();
             let after = own.partition_point(|own| own <= id);
             if let Some(own) = own.get(after).or(own.first()) {
-                self.predecessors.insert(*own, (*id, now));
+                self.pointers.predecessors.insert(*own, (*id, now));
             }
         }
     }

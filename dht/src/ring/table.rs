@@ -45,7 +45,8 @@ impl MemberState {
     }
 }
 
-/// What is known of one other peer.
+/// What is known of one other peer: its contact, how it answers, and what is in flight to it. Its fields lie
+/// side by side, because a walk over the table reads a few of each entry.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) contact: Contact,

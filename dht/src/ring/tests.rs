@@ -8,6 +8,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::Id;
 use crate::PeerState;
 use crate::testing::{Net, contact, peer, successors};
 

@@ -43,11 +43,11 @@ impl Ring {
             self.forget_oldest(now);
         }
         let hour = Duration::from_hours(1);
-        if (self.book_changed && now.since(self.book_reported) >= self.config.stabilize)
-            || now.since(self.book_reported) >= hour
+        if (self.book.changed && now.since(self.book.reported) >= self.config.stabilize)
+            || now.since(self.book.reported) >= hour
         {
-            self.book_changed = false;
-            self.book_reported = now;
+            self.book.changed = false;
+            self.book.reported = now;
             self.events.push_back(Event::BookChanged);
         }
     }
@@ -71,7 +71,7 @@ impl Ring {
         let old: Vec<Peer> = old.map(|(peer, _)| peer).collect();
         for peer in old {
             self.table.forget(peer);
-            self.book_changed = true;
+            self.book.changed = true;
         }
         if let Some(peer) = stalest {
             self.ping(now, peer);
@@ -85,7 +85,7 @@ impl Ring {
         let lists = self.table.union(self.table.own(), me, self.config.r);
         let mut kept: BTreeSet<Peer> = lists.into_iter().map(|contact| contact.peer).collect();
         kept.extend(self.table.predecessors());
-        kept.extend(self.fingers.values());
+        kept.extend(self.pointers.fingers.values());
         let mut learned: Vec<_> = self
             .table
             .entries()
@@ -116,7 +116,7 @@ impl Ring {
         let excess = self.off_circle().saturating_sub(room);
         for (_, peer) in off.into_iter().rev().take(excess) {
             self.table.forget(peer);
-            self.book_changed = true;
+            self.book.changed = true;
         }
     }
 }

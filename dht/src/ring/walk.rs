@@ -57,13 +57,13 @@ impl Ring {
             walk.add(contact.clone());
         }
         self.timers.set(walk.deadline, Timer::Lookup(id));
-        self.walks.insert(id, walk);
+        self.queries.walks.insert(id, walk);
         self.pump_walk(now, id);
         id
     }
 
     fn pump_walk(&mut self, now: Time, id: LookupId) {
-        while let Some(walk) = self.walks.get_mut(&id)
+        while let Some(walk) = self.queries.walks.get_mut(&id)
             && walk.in_flight < WINDOW
             && let Some((peer, of)) = walk.todo.pop_front()
             && let Some((to, _)) = walk.heard_of.get(&peer)
@@ -79,14 +79,19 @@ impl Ring {
             let deadline = self.deadline(peer);
             self.send(now, (to, request, Purpose::Walk(id, of)), deadline);
         }
-        if self.walks.get(&id).is_some_and(|walk| walk.in_flight == 0) {
+        if self
+            .queries
+            .walks
+            .get(&id)
+            .is_some_and(|walk| walk.in_flight == 0)
+        {
             self.end_walk(id);
         }
     }
 
     /// A member answered, or a peer that is none.
     pub(super) fn on_walk_response(&mut self, now: Time, id: LookupId, from: Peer, response: Response) {
-        let Some(walk) = self.walks.get_mut(&id) else {
+        let Some(walk) = self.queries.walks.get_mut(&id) else {
             return;
         };
         walk.in_flight -= 1;
@@ -114,7 +119,7 @@ impl Ring {
 
     /// A late answer may have been lost: the question is asked once more.
     pub(super) fn on_walk_failure(&mut self, now: Time, id: LookupId, of: (Peer, &[Id]), failure: Failure) {
-        if let Some(walk) = self.walks.get_mut(&id) {
+        if let Some(walk) = self.queries.walks.get_mut(&id) {
             walk.in_flight -= 1;
             let (peer, ids) = of;
             if failure == Failure::TimedOut && walk.late.insert(peer) {
@@ -127,7 +132,7 @@ impl Ring {
     }
 
     pub(super) fn end_walk(&mut self, id: LookupId) {
-        let Some(walk) = self.walks.remove(&id) else {
+        let Some(walk) = self.queries.walks.remove(&id) else {
             return;
         };
         self.timers.clear(walk.deadline, Timer::Lookup(id));

@@ -1,11 +1,10 @@
 //! The daemons of a chaos run, each behind a proxy, some on a disk of their own: what can be done to them.
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::RwLock;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mutualstore_client::Client;
 use mutualstore_contract::reply::RingState;
@@ -83,9 +82,9 @@ impl Cluster {
     pub(super) fn enter(&self, count: usize) -> Result<Vec<usize>, FleetError> {
         let mut numbers = Vec::new();
         for _ in 0..count {
-            let number = self.daemons().len();
+            let number = self.daemons.read().len();
             let daemon = self.daemon(number)?;
-            self.daemons_mut().push(daemon);
+            self.daemons.write().push(daemon);
             numbers.push(number);
         }
         self.start(&numbers)?;
@@ -105,7 +104,8 @@ impl Cluster {
             None
         };
         let mut taken: BTreeSet<u16> = self
-            .daemons()
+            .daemons
+            .read()
             .iter()
             .map(|daemon| daemon.launch.listen_port)
             .collect();
@@ -133,7 +133,7 @@ impl Cluster {
     pub(super) fn start(&self, numbers: &[usize]) -> Result<(), FleetError> {
         let launches: Vec<Launch> = numbers.iter().filter_map(|number| self.launch(*number)).collect();
         let serving = {
-            let daemons = self.daemons();
+            let daemons = self.daemons.read();
             let known = |daemon: &Daemon| {
                 Some(Known {
                     listen: format!("/ip4/127.0.0.1/tcp/{}", daemon.proxy.port()),
@@ -156,7 +156,7 @@ impl Cluster {
 
     /// Joins through the proxies of some that were there before, whether they run or not.
     fn launch(&self, number: usize) -> Option<Launch> {
-        let daemons = self.daemons();
+        let daemons = self.daemons.read();
         let others: Vec<&Daemon> = daemons
             .iter()
             .filter(|daemon| daemon.launch.index != number && !daemon.departed && !daemon.peer.is_empty())
@@ -189,20 +189,10 @@ impl Cluster {
 
     /// Asks `done` again and again. A daemon that ends meanwhile by itself ends the wait.
     pub(super) fn until<T>(&self, what: &str, mut done: impl FnMut() -> Option<T>) -> Result<T, FleetError> {
-        let begun = Instant::now();
-        loop {
-            if let Some(outcome) = done() {
-                return Ok(outcome);
-            }
-            self.check()?;
-            if begun.elapsed() > LIMIT {
-                return Err(FleetError::Late {
-                    what: what.to_owned(),
-                    waited: begun.elapsed(),
-                });
-            }
-            thread::sleep(spawn::POLL);
-        }
+        let what = what.to_owned();
+        let looked = || done().map(Ok).or_else(|| self.check().err().map(Err));
+        let seen = spawn::until(LIMIT, spawn::POLL, looked);
+        seen.unwrap_or(Err(FleetError::Late { what, waited: LIMIT }))
     }
 
     /// Fails when a daemon ended by itself or the run is being interrupted.
@@ -276,7 +266,7 @@ impl Cluster {
 
     /// Fills a daemon's disk, or frees it. Nothing happens to those that share one.
     pub(super) fn fill_disk(&self, number: usize, full: bool) -> Result<(), FleetError> {
-        let daemons = self.daemons();
+        let daemons = self.daemons.read();
         let Some(disk) = daemons.get(number).and_then(|daemon| daemon.disk.as_ref()) else {
             return Ok(());
         };
@@ -285,7 +275,8 @@ impl Cluster {
     }
 
     pub(super) fn has_disk(&self, number: usize) -> bool {
-        self.daemons()
+        self.daemons
+            .read()
             .get(number)
             .is_some_and(|daemon| daemon.disk.is_some())
     }
@@ -296,19 +287,19 @@ impl Cluster {
 
     /// The number of a peer.
     pub(super) fn number_of(&self, peer: &str) -> Option<usize> {
-        self.daemons().iter().position(|daemon| daemon.peer == peer)
+        self.daemons.read().iter().position(|daemon| daemon.peer == peer)
     }
 
     /// Those that did not depart.
     pub(super) fn members(&self) -> Vec<usize> {
-        let daemons = self.daemons();
+        let daemons = self.daemons.read();
         let there = daemons.iter().filter(|daemon| !daemon.departed);
         there.map(|daemon| daemon.launch.index).collect()
     }
 
     /// Those that can be asked now.
     pub(super) fn serving(&self) -> Vec<(usize, Client)> {
-        let daemons = self.daemons();
+        let daemons = self.daemons.read();
         let serving = daemons
             .iter()
             .filter_map(|daemon| Some((daemon.launch.index, daemon.client.clone()?)));
@@ -317,13 +308,13 @@ impl Cluster {
 
     /// The API of a daemon, while it can be asked.
     pub(super) fn client(&self, number: usize) -> Option<Client> {
-        self.daemons().get(number)?.client.clone()
+        self.daemons.read().get(number)?.client.clone()
     }
 
     /// Waits until all members form one ring.
     pub(super) fn whole(&self) -> Result<(), FleetError> {
         let members: Vec<Member> = {
-            let daemons = self.daemons();
+            let daemons = self.daemons.read();
             let member = |daemon: &Daemon| {
                 Some(Member {
                     index: daemon.launch.index,
@@ -339,7 +330,7 @@ impl Cluster {
 
     /// Leaves the directory where it is, with the logs of all daemons.
     pub(super) fn keep(self) -> PathBuf {
-        for daemon in self.daemons().iter().filter(|daemon| daemon.disk.is_some()) {
+        for daemon in self.daemons.read().iter().filter(|daemon| daemon.disk.is_some()) {
             let log = self.dir.path().join(format!("{}.log", daemon.launch.index));
             // A log more or less: what failed is known already.
             drop(fs::copy(daemon.launch.data_dir.join("log"), log));
@@ -370,15 +361,7 @@ impl Cluster {
     }
 
     fn with<T>(&self, number: usize, change: impl FnOnce(&mut Daemon) -> T) -> Option<T> {
-        self.daemons_mut().get_mut(number).map(change)
-    }
-
-    fn daemons(&self) -> RwLockReadGuard<'_, Vec<Daemon>> {
-        self.daemons.read()
-    }
-
-    fn daemons_mut(&self) -> RwLockWriteGuard<'_, Vec<Daemon>> {
-        self.daemons.write()
+        self.daemons.write().get_mut(number).map(change)
     }
 }
 

@@ -5,7 +5,6 @@
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,71 +30,50 @@ const STORM: usize = 5;
 const CORRUPTED: usize = 40;
 
 /// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, strum::Display, strum::EnumIter,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// SIGKILL, started again later.
+    #[strum(to_string = "SIGKILL")]
     Kill,
     /// All daemons at once: SIGKILL, then all started again.
+    #[strum(to_string = "SIGKILL of all at once")]
     KillAll,
     /// SIGTERM, started again.
+    #[strum(to_string = "SIGTERM and start")]
     Restart,
     /// SIGSTOP, SIGCONT later.
+    #[strum(to_string = "SIGSTOP")]
     Pause,
     /// Connections to it end.
+    #[strum(to_string = "connections cut")]
     Cut,
     /// They are slow.
+    #[strum(to_string = "connections slow")]
     Slow,
     /// They carry nothing.
+    #[strum(to_string = "connections stalled")]
     Stall,
     /// Bits flip in them.
+    #[strum(to_string = "bits flipped in transit")]
     Garble,
     /// Its disk is full.
+    #[strum(to_string = "disk full")]
     FillDisk,
     /// SIGKILL, and its disk is wiped.
+    #[strum(to_string = "disk wiped")]
     WipeDisk,
     /// Bytes of its shards flip on the disk.
+    #[strum(to_string = "shards corrupted on disk")]
     Corrupt,
     /// A newcomer joins.
+    #[strum(to_string = "peer added")]
     Add,
     /// It hands over all it holds and leaves.
+    #[strum(to_string = "peer drained")]
     Drain,
-}
-
-impl Fault {
-    /// Every kind.
-    pub const ALL: [Self; 13] = {
-        use Fault::WipeDisk;
-        use Fault::{Add, Corrupt, Cut, Drain, FillDisk, Garble, Kill, KillAll, Pause, Restart, Slow, Stall};
-        [
-            Kill, KillAll, Restart, Pause, Cut, Slow, Stall, Garble, FillDisk, WipeDisk, Corrupt, Add, Drain,
-        ]
-    };
-
-    /// What is done, in a few words.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Kill => "SIGKILL",
-            Self::KillAll => "SIGKILL of all at once",
-            Self::Restart => "SIGTERM and start",
-            Self::Pause => "SIGSTOP",
-            Self::Cut => "connections cut",
-            Self::Slow => "connections slow",
-            Self::Stall => "connections stalled",
-            Self::Garble => "bits flipped in transit",
-            Self::FillDisk => "disk full",
-            Self::WipeDisk => "disk wiped",
-            Self::Corrupt => "shards corrupted on disk",
-            Self::Add => "peer added",
-            Self::Drain => "peer drained",
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
 }
 
 /// How often a kind of fault happened, and how often the network was well again after it.

@@ -1,7 +1,7 @@
 //! What was acknowledged to the clients: every file whose link was printed, and what became of it. The
 //! network is held to it.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::fs::File as LogFile;
 use std::io::{self, Write};
 use std::path::Path;
@@ -60,7 +60,7 @@ impl PutJournal {
     }
 
     pub(super) fn acknowledged(&self, file: AckedFile) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.note(&json!({ "put": file.noise, "size": file.size, "link": file.link, "peer": file.owner }));
         state.files.push(file);
     }
@@ -76,7 +76,7 @@ impl PutJournal {
     }
 
     fn set(&self, file: &AckedFile, fate: Fate, what: &str) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.note(&json!({ what: file.noise }));
         if let Some(found) = state.files.iter_mut().find(|other| other.noise == file.noise) {
             found.fate = fate;
@@ -85,14 +85,14 @@ impl PutJournal {
 
     /// What the file is now.
     pub(super) fn fate(&self, file: &AckedFile) -> Option<Fate> {
-        let state = self.lock();
+        let state = self.state.lock();
         let found = state.files.iter().find(|other| other.noise == file.noise);
         found.map(|file| file.fate)
     }
 
     /// All files of which `wanted` is true.
     pub(super) fn all(&self, wanted: impl Fn(&AckedFile) -> bool) -> Vec<AckedFile> {
-        let state = self.lock();
+        let state = self.state.lock();
         state.files.iter().filter(|file| wanted(file)).cloned().collect()
     }
 
@@ -102,7 +102,7 @@ impl PutJournal {
         rng: &mut impl RngExt,
         wanted: impl Fn(&AckedFile) -> bool,
     ) -> Option<AckedFile> {
-        let state = self.lock();
+        let state = self.state.lock();
         state
             .files
             .iter()
@@ -112,16 +112,12 @@ impl PutJournal {
     }
 
     pub(super) fn count(&self, wanted: impl Fn(&AckedFile) -> bool) -> usize {
-        self.lock().files.iter().filter(|file| wanted(file)).count()
+        self.state.lock().files.iter().filter(|file| wanted(file)).count()
     }
 
     /// Fails when a line could not be written.
     pub(super) fn check(&self) -> io::Result<()> {
-        self.lock().broken.take().map_or(Ok(()), Err)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, PutLog> {
-        self.state.lock()
+        self.state.lock().broken.take().map_or(Ok(()), Err)
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use mutualstore_contract::units::Size;
 use serde::Serialize;
+use strum::IntoEnumIterator;
 
 use super::injector::{Fault, Tally};
 use super::proxy::Passed;
@@ -68,7 +69,7 @@ impl ChaosReport {
 impl fmt::Display for ChaosReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<26} {:>8} {:>8}", "fault", "injected", "survived")?;
-        for fault in Fault::ALL {
+        for fault in Fault::iter() {
             let tally = self.faults.get(&fault).copied().unwrap_or_default();
             let why = if fault == Fault::FillDisk && !self.disks {
                 "  (needs root, for disks of their own)"

@@ -1,7 +1,7 @@
 //! The clients: they put, read, delete and check all the time, through any daemon that answers, and believe
 //! nothing but acknowledgements.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -93,11 +93,11 @@ impl<'a> Workload<'a> {
     }
 
     pub(super) fn operations(&self) -> Operations {
-        self.lock().clone()
+        self.operations.lock().clone()
     }
 
     pub(super) fn violation(&self, what: String) {
-        self.lock().violations.push(what);
+        self.operations.lock().violations.push(what);
     }
 
     fn put(&self, rng: &mut ChaCha8Rng) {
@@ -111,7 +111,7 @@ impl<'a> Workload<'a> {
             ..PutOptions::default()
         };
         let outcome = stream::put(&client, noise, size, &options);
-        let mut operations = self.lock();
+        let mut operations = self.operations.lock();
         let Ok(report) = outcome else {
             operations.puts.failed += 1;
             return;
@@ -137,7 +137,7 @@ impl<'a> Workload<'a> {
             return;
         };
         match read(&client, &file) {
-            Ok(()) => self.lock().gets.done += 1,
+            Ok(()) => self.operations.lock().gets.done += 1,
             Err(error) => self.failed(number, &file, &error, |operations| &mut operations.gets),
         }
     }
@@ -156,7 +156,7 @@ impl<'a> Workload<'a> {
                 "peer {number} served wrong bytes of file {noise}: {error}"
             ));
         } else {
-            count(&mut self.lock()).failed += 1;
+            count(&mut self.operations.lock()).failed += 1;
         }
     }
 
@@ -166,7 +166,7 @@ impl<'a> Workload<'a> {
             |file: &AckedFile| !matches!(file.fate, Fate::Deleted(_)) && serving.contains(&file.owner);
         if let Some(file) = self.journal.any(rng, unwanted) {
             let done = self.remove(&file).is_ok();
-            let mut operations = self.lock();
+            let mut operations = self.operations.lock();
             operations.deletes.done += u64::from(done);
             operations.deletes.failed += u64::from(!done);
         }
@@ -200,13 +200,9 @@ impl<'a> Workload<'a> {
                 "peer {number} served file {}, which was deleted",
                 file.noise
             )),
-            Err(error) if error.exit_code() == exit::NOT_FOUND => self.lock().checks.done += 1,
+            Err(error) if error.exit_code() == exit::NOT_FOUND => self.operations.lock().checks.done += 1,
             Err(error) => self.failed(number, &file, &error, |operations| &mut operations.checks),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Operations> {
-        self.operations.lock()
     }
 }
 

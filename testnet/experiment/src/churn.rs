@@ -15,10 +15,11 @@ mod tables;
 
 use std::time::Duration;
 
+use itertools::iproduct;
 use mutualstore_erasure::Code;
 use serde::{Deserialize, Serialize};
 
-use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some};
+use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some, ensure};
 
 /// Seconds to start a network, and to look for what was lost.
 const AROUND_SECONDS: f64 = 12.0;
@@ -141,46 +142,37 @@ impl Experiment for Churn {
         check_some("repair delay", self.repair_delays_seconds.len())?;
         check_some("file", self.files)?;
         check_some("repetition", self.repeat)?;
-        let usage = |text: String| Err(ExperimentError::Usage(text));
-        if self.file_bytes == 0 || self.duration_seconds == 0 || self.sessions_seconds.contains(&0) {
-            return usage("files, sessions and the whole time must be longer than 0".to_owned());
-        }
-        if self.repair_delays_seconds.contains(&0) {
-            return usage("a repair delay of 0 s is none".to_owned());
-        }
-        if self.leave_percent > 100 {
-            return usage(format!("{} of 100 sessions cannot be", self.leave_percent));
-        }
-        for code in &self.codes {
-            check_code(code, self.peers)?;
-            let Ok(parsed) = code.parse::<Code>() else {
-                return usage(format!("{code}: here the code must be spelled out"));
-            };
-            if usize::from(parsed.n()) >= self.peers {
-                return usage(format!(
-                    "{code} leaves none of {} peers to repair with",
-                    self.peers
-                ));
-            }
-        }
-        Ok(())
+        let (peers, leave) = (self.peers, self.leave_percent);
+        let lasts = self.file_bytes > 0 && self.duration_seconds > 0 && !self.sessions_seconds.contains(&0);
+        ensure(lasts, || {
+            "files, sessions and the whole time must be longer than 0".to_owned()
+        })?;
+        let delays = !self.repair_delays_seconds.contains(&0);
+        ensure(delays, || "a repair delay of 0 s is none".to_owned())?;
+        ensure(leave <= 100, || format!("{leave} of 100 sessions cannot be"))?;
+        self.codes.iter().try_for_each(|code| {
+            check_code(code, peers)?;
+            let parsed: Option<Code> = code.parse().ok();
+            ensure(parsed.is_some(), || {
+                format!("{code}: here the code must be spelled out")
+            })?;
+            let spare = parsed.is_some_and(|code| usize::from(code.n()) < peers);
+            ensure(spare, || {
+                format!("{code} leaves none of {peers} peers to repair with")
+            })
+        })
     }
 
     fn cells(&self) -> Vec<Cell> {
-        let mut cells = Vec::new();
-        for code in &self.codes {
-            for session_seconds in &self.sessions_seconds {
-                for repair_delay_seconds in &self.repair_delays_seconds {
-                    cells.extend((0..self.repeat).map(|repetition| Cell {
-                        code: code.clone(),
-                        session_seconds: *session_seconds,
-                        repair_delay_seconds: *repair_delay_seconds,
-                        repetition,
-                    }));
-                }
-            }
-        }
-        cells
+        let (sessions, delays) = (&self.sessions_seconds, &self.repair_delays_seconds);
+        let all = iproduct!(&self.codes, sessions, delays, 0..self.repeat);
+        let cell = |(code, session, delay, repetition): (&String, &u64, &u64, usize)| Cell {
+            code: code.clone(),
+            session_seconds: *session,
+            repair_delay_seconds: *delay,
+            repetition,
+        };
+        all.map(cell).collect()
     }
 
     fn cost(&self, cell: &Cell) -> Duration {

@@ -22,7 +22,7 @@ use mutualstore_erasure::{Code, Policy};
 use serde::{Deserialize, Serialize};
 
 use super::findings::{decimal, distinct};
-use super::{Experiment, ExperimentError, Findings, Histogram, Stage, check_code, check_some};
+use super::{Experiment, ExperimentError, Findings, Histogram, Stage, check_code, check_some, ensure};
 
 /// The least that daemons accept as `link_rate`, bits per second.
 pub const LEAST_RATE: u64 = 1_000_000;
@@ -204,9 +204,8 @@ impl Experiment for Ingest {
         check_some("file size", self.sizes_bytes.len())?;
         check_some("repetition", self.repeat)?;
         check_some("second for each cell", usize::from(self.cell_seconds > 0))?;
-        if self.sizes_bytes.contains(&0) {
-            return usage("a file of 0 bytes has nothing to be copied".to_owned());
-        }
+        let full = !self.sizes_bytes.contains(&0);
+        ensure(full, || "a file of 0 bytes has nothing to be copied".to_owned())?;
         if let Some(bits) = self.rates_bits.iter().find(|bits| **bits < LEAST_RATE) {
             let (bits, least) = (rate(*bits), rate(LEAST_RATE));
             return usage(format!(
@@ -215,9 +214,9 @@ impl Experiment for Ingest {
         }
         let (code, least) = (self.code(), self.peers.iter().min().copied().unwrap_or(0));
         check_code(&code, least)?;
-        if least < 2 {
-            return usage("a file is read through another peer than the writer, so 2 are needed".to_owned());
-        }
+        ensure(least >= 2, || {
+            "a file is read through another peer than the writer, so 2 are needed".to_owned()
+        })?;
         let parsed: Result<Code, _> = code.parse();
         let parsed = parsed.map_err(|error| ExperimentError::Usage(format!("{code}: {error}")))?;
         self.placements.iter().try_for_each(|placement| {

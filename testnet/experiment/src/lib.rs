@@ -200,11 +200,26 @@ fn check_code(code: &str, peers: usize) -> Result<(), ExperimentError> {
     Ok(())
 }
 
+/// Fails with what is wrong, unless it is fine.
+fn ensure(fine: bool, wrong: impl FnOnce() -> String) -> Result<(), ExperimentError> {
+    if fine {
+        Ok(())
+    } else {
+        Err(ExperimentError::Usage(wrong()))
+    }
+}
+
 /// Fails when there are none of something of which some are needed.
 fn check_some(what: &str, count: usize) -> Result<(), ExperimentError> {
-    match count {
-        0 => Err(ExperimentError::Usage(format!("at least one {what} is needed"))),
-        _ => Ok(()),
+    ensure(count > 0, || format!("at least one {what} is needed"))
+}
+
+/// How a code is shown that may be the daemon's choice.
+fn shown_code(asked: &str, used: &str) -> String {
+    if asked == used {
+        asked.to_owned()
+    } else {
+        format!("{asked} ({used})")
     }
 }
 

@@ -11,10 +11,11 @@ mod tables;
 
 use std::time::Duration;
 
+use itertools::iproduct;
 use mutualstore_contract::units::Size;
 use serde::{Deserialize, Serialize};
 
-use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some, expansion};
+use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some, ensure, expansion};
 
 const PUT_RATE: f64 = 100e6;
 const GET_RATE: f64 = 200e6;
@@ -66,8 +67,9 @@ impl Load {
 }
 
 /// On which network, and what is done there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::Display, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Case {
     /// Equal peers: a file is written and read.
     Equal,
@@ -79,19 +81,6 @@ pub enum Case {
     Weighted,
     /// One peer has everything.
     Single,
-}
-
-impl Case {
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Equal => "equal",
-            Self::Small => "small",
-            Self::Degraded => "degraded",
-            Self::Weighted => "weighted",
-            Self::Single => "single",
-        }
-    }
 }
 
 /// One cell.
@@ -162,9 +151,8 @@ impl Experiment for Load {
         check_some("shard size", self.shard_sizes_bytes.len())?;
         check_some("small file", self.small_files)?;
         check_some("repetition", self.repeat)?;
-        if self.sizes_bytes.contains(&0) || self.small_bytes == 0 {
-            return Err(ExperimentError::Usage("a file of 0 bytes is no load".to_owned()));
-        }
+        let full = !self.sizes_bytes.contains(&0) && self.small_bytes > 0;
+        ensure(full, || "a file of 0 bytes is no load".to_owned())?;
         self.codes
             .iter()
             .try_for_each(|code| check_code(code, self.peers))
@@ -182,12 +170,9 @@ impl Experiment for Load {
                 repetition,
             }));
         };
-        for code in &self.codes {
-            for shard in &self.shard_sizes_bytes {
-                self.sizes_bytes
-                    .iter()
-                    .for_each(|bytes| add(Case::Equal, code, *shard, *bytes));
-            }
+        let (shards, sizes) = (&self.shard_sizes_bytes, &self.sizes_bytes);
+        for (code, shard, bytes) in iproduct!(&self.codes, shards, sizes) {
+            add(Case::Equal, code, *shard, *bytes);
         }
         let shard = self.shard_sizes_bytes.iter().min().copied().unwrap_or(1 << 20);
         let largest = self.sizes_bytes.iter().max().copied().unwrap_or(1 << 20);
@@ -202,10 +187,8 @@ impl Experiment for Load {
             }
             self.codes.iter().for_each(|code| add(case, code, shard, bytes));
         }
-        for shard in &self.shard_sizes_bytes {
-            self.sizes_bytes
-                .iter()
-                .for_each(|bytes| add(Case::Single, "copies:1", *shard, *bytes));
+        for (shard, bytes) in iproduct!(shards, sizes) {
+            add(Case::Single, "copies:1", *shard, *bytes);
         }
         cells
     }
@@ -230,7 +213,7 @@ impl Experiment for Load {
 
     fn label(&self, cell: &Cell) -> String {
         let (size, shard) = (Size(cell.file_bytes), Size(cell.shard_size_bytes));
-        format!("{} {} {size}, shards of {shard}", cell.case.as_str(), cell.code)
+        format!("{} {} {size}, shards of {shard}", cell.case, cell.code)
     }
 
     fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {

@@ -31,12 +31,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use itertools::iproduct;
 use mutualstore_erasure::{Code, Policy};
 use serde::{Deserialize, Serialize};
 
 use super::analysis::{self, Model, Scope};
 use super::shard_map::MAX_PEERS;
-use super::{Experiment, ExperimentError, Findings, Stage, check_some};
+use super::{Experiment, ExperimentError, Findings, Stage, check_some, ensure};
 
 /// Most files of a network: each is read after every kill.
 const MAX_FILES: usize = 100_000;
@@ -319,23 +320,18 @@ impl Experiment for Loss {
             "sampled pattern",
             usize::try_from(self.sampled).unwrap_or(usize::MAX),
         )?;
-        let usage = |text: String| Err(ExperimentError::Usage(text));
-        let (least, most) = (self.peers.iter().min(), self.peers.iter().max());
-        if most.is_some_and(|most| *most > MAX_PEERS) {
-            return usage(format!("at most {MAX_PEERS} peers"));
-        }
-        if self.files > MAX_FILES {
-            return usage(format!("at most {MAX_FILES} files"));
-        }
-        if let (Some(most), Some(least)) = (self.kills.iter().max(), least)
-            && most >= least
-        {
-            return usage(format!("killing {most} of {least} peers leaves nobody to ask"));
-        }
-        if self.fragments == 0 || u64::from(self.fragments) > self.file_bytes {
-            let (bytes, fragments) = (self.file_bytes, self.fragments);
-            return usage(format!("{bytes} bytes cannot be cut into {fragments} fragments"));
-        }
+        let few = self.peers.iter().all(|peers| *peers <= MAX_PEERS);
+        ensure(few, || format!("at most {MAX_PEERS} peers"))?;
+        ensure(self.files <= MAX_FILES, || format!("at most {MAX_FILES} files"))?;
+        let killed = self.kills.iter().max().copied().unwrap_or(0);
+        let least = self.peers.iter().min().copied().unwrap_or(0);
+        ensure(killed < least, || {
+            format!("killing {killed} of {least} peers leaves nobody to ask")
+        })?;
+        let (bytes, fragments) = (self.file_bytes, self.fragments);
+        ensure((1..=bytes).contains(&u64::from(fragments)), || {
+            format!("{bytes} bytes cannot be cut into {fragments} fragments")
+        })?;
         self.schemes
             .iter()
             .try_for_each(|scheme| self.check_scheme(scheme))
@@ -343,14 +339,11 @@ impl Experiment for Loss {
 
     /// By network.
     fn cells(&self) -> Vec<Cell> {
-        let of = |peers: &usize| {
-            let peers = *peers;
-            self.schemes.iter().map(move |scheme| Cell {
-                peers,
-                scheme: scheme.clone(),
-            })
+        let cell = |(peers, scheme): (&usize, &Scheme)| Cell {
+            peers: *peers,
+            scheme: scheme.clone(),
         };
-        self.peers.iter().flat_map(of).collect()
+        iproduct!(&self.peers, &self.schemes).map(cell).collect()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use mutualstore_contract::units::Size;
 use serde::{Deserialize, Serialize};
 
-use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some, expansion};
+use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some, ensure, expansion};
 
 pub use published::{Published, TABLE as PUBLISHED};
 
@@ -172,11 +172,9 @@ impl Experiment for Timing {
             self.sizes_bytes
                 .iter()
                 .chain([&self.large_bytes, &self.small_bytes, &self.shard_file_bytes]);
-        if bytes.copied().min() == Some(0) {
-            return Err(ExperimentError::Usage(
-                "a file of 0 bytes takes no time worth measuring".to_owned(),
-            ));
-        }
+        ensure(bytes.copied().all(|bytes| bytes > 0), || {
+            "a file of 0 bytes takes no time worth measuring".to_owned()
+        })?;
         self.codes
             .iter()
             .try_for_each(|code| check_code(code, self.peers))

@@ -4,7 +4,7 @@
 //! A blocking read deep inside a transfer cannot notice a flag, so the thread does the work itself. What
 //! it runs must take its own locks and must not wait for the main thread.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::io;
 use std::sync::OnceLock;
 use std::thread;
@@ -41,7 +41,7 @@ impl OnInterrupt {
     /// cannot be installed; then nothing is registered.
     pub fn run(action: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         watch()?;
-        let mut registry = lock();
+        let mut registry = REGISTRY.lock();
         let ticket = registry.next;
         registry.next += 1;
         registry.actions.push((ticket, Box::new(action)));
@@ -51,7 +51,10 @@ impl OnInterrupt {
 
 impl Drop for OnInterrupt {
     fn drop(&mut self) {
-        lock().actions.retain(|(ticket, _)| *ticket != self.ticket);
+        REGISTRY
+            .lock()
+            .actions
+            .retain(|(ticket, _)| *ticket != self.ticket);
     }
 }
 
@@ -67,7 +70,7 @@ fn start() -> io::Result<()> {
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if signals.forever().next().is_some() {
             // The lock stays held: a guard dropped now must not return to code that relies on it.
-            let mut registry = lock();
+            let mut registry = REGISTRY.lock();
             while let Some((_, action)) = registry.actions.pop() {
                 action();
             }
@@ -75,8 +78,4 @@ fn start() -> io::Result<()> {
         }
     })?;
     Ok(())
-}
-
-fn lock() -> MutexGuard<'static, Registry> {
-    REGISTRY.lock()
 }

@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use mutualstore_client::Client;
+use mutualstore_contract::reply::Status;
 use rand::SeedableRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -285,6 +285,12 @@ pub fn wait_whole(fleet: &Fleet, peers: &[Peer]) -> Result<(), FleetError> {
     })
 }
 
+/// What a peer says of itself.
+pub fn status(client: &Client) -> Result<Status, FleetError> {
+    let answer = client.status().map_err(FleetError::request("status failed"));
+    Ok(answer?.body)
+}
+
 fn member(peer: &Peer) -> Result<Member, FleetError> {
     let client = Client::with_token_file(&peer.api, &peer.data_dir.join("token"))?;
     Ok(Member {
@@ -390,14 +396,7 @@ fn signal(peer: &Peer, signal: Signal) -> Result<(), FleetError> {
 
 /// Waits for the end of a process that need not be a child of ours.
 fn gone(peer: &Peer, limit: Duration) -> Option<()> {
-    let deadline = Instant::now() + limit;
-    while peer.runs() {
-        if Instant::now() > deadline {
-            return None;
-        }
-        thread::sleep(spawn::POLL);
-    }
-    Some(())
+    spawn::until(limit, spawn::POLL, || (!peer.runs()).then_some(()))
 }
 
 /// Removes all that a daemon stored; it remains who it was.

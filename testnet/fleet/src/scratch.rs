@@ -154,6 +154,17 @@ impl Scratch {
             .collect()
     }
 
+    /// The same without some.
+    pub fn alive_but(&self, avoid: &[usize]) -> Vec<usize> {
+        let alive = self.alive().into_iter();
+        alive.filter(|index| !avoid.contains(index)).collect()
+    }
+
+    /// The APIs of the peers that were not killed.
+    pub fn clients(&self) -> Result<Vec<Client>, FleetError> {
+        self.alive().into_iter().map(|index| self.client(index)).collect()
+    }
+
     /// The API of a peer.
     pub fn client(&self, index: usize) -> Result<Client, FleetError> {
         let peer = self.peers.iter().find(|peer| peer.index == index);

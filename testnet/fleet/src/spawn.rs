@@ -5,7 +5,7 @@
 //! closes, so even SIGKILL of this process leaves none behind. The environment's `MUTUALSTORE_*` is kept
 //! from them: it describes a daemon to talk to, not the ones to start.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -190,6 +190,18 @@ pub fn free_port(taken: &mut BTreeSet<u16>) -> u16 {
     0
 }
 
+/// Looks again and again, with a pause between two looks, until something is there or the time is over.
+pub fn until<T>(limit: Duration, pause: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let begun = Instant::now();
+    loop {
+        let seen = look();
+        if seen.is_some() || begun.elapsed() > limit {
+            return seen;
+        }
+        thread::sleep(pause);
+    }
+}
+
 fn command(recipe: &Recipe, launch: &Launch) -> io::Result<Command> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -320,7 +332,7 @@ impl Fleet {
         let roster = Arc::new(Mutex::new(Roster::default()));
         let closing = Arc::clone(&roster);
         let on_interrupt = OnInterrupt::run(move || {
-            lock(&closing).close();
+            closing.lock().close();
             if let Some(scratch) = scratch {
                 // Nobody is left to be told.
                 drop(fs::remove_dir_all(scratch));
@@ -335,27 +347,19 @@ impl Fleet {
     /// Starts a daemon and waits until it serves its API, joined or not.
     pub fn start(&self, recipe: &Recipe, launch: &Launch) -> Result<DaemonFile, SpawnError> {
         let pid = self.spawn(recipe, launch)?;
-        let deadline = Instant::now() + SERVING_LIMIT;
-        loop {
-            if let Some(file) =
-                mutualstore_client::read_daemon_file(&launch.data_dir).filter(|file| file.pid == pid)
-            {
-                return Ok(file);
-            }
-            if let Some(error) = self.ended(launch.index) {
-                return Err(error);
-            }
-            if Instant::now() > deadline {
-                self.kill(launch.index);
-                let log = log_tail(&launch.data_dir);
-                return Err(SpawnError::Late {
-                    index: launch.index,
-                    limit: SERVING_LIMIT,
-                    log,
-                });
-            }
-            thread::sleep(POLL);
-        }
+        let served = until(SERVING_LIMIT, POLL, || {
+            let file = mutualstore_client::read_daemon_file(&launch.data_dir);
+            let serves = file.filter(|file| file.pid == pid).map(Ok);
+            serves.or_else(|| self.ended(launch.index).map(Err))
+        });
+        served.unwrap_or_else(|| {
+            self.kill(launch.index);
+            Err(SpawnError::Late {
+                index: launch.index,
+                limit: SERVING_LIMIT,
+                log: log_tail(&launch.data_dir),
+            })
+        })
     }
 
     fn spawn(&self, recipe: &Recipe, launch: &Launch) -> Result<u32, SpawnError> {
@@ -364,7 +368,7 @@ impl Fleet {
             binary: recipe.binary.clone(),
             source,
         };
-        let mut roster = lock(&self.roster);
+        let mut roster = self.roster.lock();
         if roster.closed {
             return Err(SpawnError::Closed);
         }
@@ -384,7 +388,7 @@ impl Fleet {
 
     /// SIGKILL for one daemon; returns when it is gone.
     pub fn kill(&self, index: usize) {
-        let mut roster = lock(&self.roster);
+        let mut roster = self.roster.lock();
         roster
             .running
             .iter_mut()
@@ -395,7 +399,7 @@ impl Fleet {
 
     /// Sends a signal to one daemon, if it runs.
     pub fn signal(&self, index: usize, signal: Signal) -> io::Result<()> {
-        let roster = lock(&self.roster);
+        let roster = self.roster.lock();
         let running = roster.running.iter().find(|daemon| daemon.index == index);
         let pid = running.and_then(|daemon| Pid::from_raw(i32::try_from(daemon.child.id()).ok()?));
         Ok(kill_process(pid.ok_or(Errno::SRCH)?, signal)?)
@@ -403,29 +407,26 @@ impl Fleet {
 
     /// Waits for the end of a daemon that is about to end by itself; `None` when it does not within `limit`.
     pub fn end(&self, index: usize, limit: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let mut roster = lock(&self.roster);
-            let daemon = roster.running.iter_mut().find(|daemon| daemon.index == index)?;
-            if let Some(status) = daemon.child.try_wait().ok().flatten() {
-                roster.running.retain(|daemon| daemon.index != index);
-                return Some(status);
-            }
-            drop(roster);
-            if Instant::now() > deadline {
-                return None;
-            }
-            thread::sleep(POLL);
-        }
+        until(limit, POLL, || {
+            let mut roster = self.roster.lock();
+            let Some(daemon) = roster.running.iter_mut().find(|daemon| daemon.index == index) else {
+                return Some(None);
+            };
+            let status = daemon.child.try_wait().ok().flatten()?;
+            roster.running.retain(|daemon| daemon.index != index);
+            Some(Some(status))
+        })
+        .flatten()
     }
 
     /// The first daemon found that ended by itself.
     pub fn any_ended(&self) -> Option<SpawnError> {
-        lock(&self.roster).running.iter_mut().find_map(Running::ended)
+        self.roster.lock().running.iter_mut().find_map(Running::ended)
     }
 
     fn ended(&self, index: usize) -> Option<SpawnError> {
-        lock(&self.roster)
+        self.roster
+            .lock()
             .running
             .iter_mut()
             .find(|daemon| daemon.index == index)?
@@ -434,12 +435,13 @@ impl Fleet {
 
     /// Whether the daemons are being, or were, taken down.
     pub fn is_closed(&self) -> bool {
-        lock(&self.roster).closed
+        self.roster.lock().closed
     }
 
     /// The daemons' process ids, with the peers' numbers.
     pub fn pids(&self) -> Vec<(usize, u32)> {
-        lock(&self.roster)
+        self.roster
+            .lock()
             .running
             .iter()
             .map(|daemon| (daemon.index, daemon.child.id()))
@@ -448,18 +450,14 @@ impl Fleet {
 
     /// Lets the daemons live on.
     pub fn detach(self) {
-        lock(&self.roster).running.clear();
+        self.roster.lock().running.clear();
     }
 }
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        lock(&self.roster).close();
+        self.roster.lock().close();
     }
-}
-
-fn lock(roster: &Mutex<Roster>) -> MutexGuard<'_, Roster> {
-    roster.lock()
 }
 
 #[cfg(test)]

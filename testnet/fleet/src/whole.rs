@@ -39,13 +39,6 @@ pub struct NotWhole {
     pub refused: bool,
 }
 
-/// Why a peer does not agree.
-struct Differs {
-    index: usize,
-    why: String,
-    refused: bool,
-}
-
 /// Waits until `members` form one ring, at most `limit`. `abort` is asked between two looks; what it
 /// answers ends the wait.
 pub fn wait<E: From<NotWhole>>(
@@ -55,26 +48,21 @@ pub fn wait<E: From<NotWhole>>(
 ) -> Result<(), E> {
     let begun = Instant::now();
     let mut refused_since: Option<Duration> = None;
-    while let Err(Differs { index, why, refused }) = look(members) {
+    while let Err(mut differs) = look(members) {
         if let Some(error) = abort() {
             return Err(error);
         }
         let waited = begun.elapsed();
-        refused_since = refused.then(|| refused_since.unwrap_or(waited));
-        let enough = if why.contains("same identity") {
+        refused_since = differs.refused.then(|| refused_since.unwrap_or(waited));
+        let enough = if differs.why.contains("same identity") {
             TAKEN_FOR_A_TWIN
         } else {
             REFUSED
         };
-        let refused = refused_since.is_some_and(|since| waited.saturating_sub(since) >= enough);
-        if refused || waited > limit {
-            let not_whole = NotWhole {
-                waited,
-                index,
-                why,
-                refused,
-            };
-            return Err(not_whole.into());
+        differs.refused = refused_since.is_some_and(|since| waited.saturating_sub(since) >= enough);
+        differs.waited = waited;
+        if differs.refused || waited > limit {
+            return Err(differs.into());
         }
         thread::sleep(POLL);
     }
@@ -83,9 +71,9 @@ pub fn wait<E: From<NotWhole>>(
 
 /// One look at every member; who disagrees, and why: one that is not let in, or else the first. Walks are
 /// dear, so states come first.
-fn look(members: &[Member]) -> Result<(), Differs> {
+fn look(members: &[Member]) -> Result<(), NotWhole> {
     let states = members.iter().map(|member| state(member, members.len()));
-    let mut differing: Vec<Differs> = states.filter_map(Result::err).collect();
+    let mut differing: Vec<NotWhole> = states.filter_map(Result::err).collect();
     // The others only miss it.
     differing.sort_by_key(|differs| !differs.refused);
     if let Some(differs) = differing.into_iter().next() {
@@ -98,8 +86,9 @@ fn look(members: &[Member]) -> Result<(), Differs> {
     Ok(())
 }
 
-fn differs(member: &Member, why: String) -> Differs {
-    Differs {
+fn differs(member: &Member, why: String) -> NotWhole {
+    NotWhole {
+        waited: Duration::ZERO,
         index: member.index,
         why,
         refused: false,
@@ -108,15 +97,14 @@ fn differs(member: &Member, why: String) -> Differs {
 
 /// What the member knows without asking anybody. Its `status`, which counts its files, only when it is not
 /// healthy.
-fn state(member: &Member, count: usize) -> Result<(), Differs> {
+fn state(member: &Member, count: usize) -> Result<(), NotWhole> {
     let silent = |error| differs(member, format!("does not answer: {error}"));
     if !member.client.healthy().map_err(silent)? {
         let status = member.client.status().map_err(silent)?.body;
         return Err(match status.refused {
-            Some(why) => Differs {
-                index: member.index,
-                why: format!("is not let in: {why}"),
+            Some(why) => NotWhole {
                 refused: true,
+                ..differs(member, format!("is not let in: {why}"))
             },
             None => differs(member, "is joining".to_owned()),
         });

@@ -278,7 +278,7 @@ impl World {
 
     /// What is wrong with the successor list of one virtual node.
     fn successors_problem(&self, circle: &BTreeMap<Id, Who>, id: Id, who: Who) -> Option<String> {
-        let ring = self.host(who)?.ring.as_ref()?;
+        let ring = self.host(who)?.ring()?;
         let others = distinct(circle, id).filter(|other| *other != who);
         let mut expected = others.take(self.checks.r);
         for contact in ring.successor_list(id) {
@@ -344,7 +344,9 @@ impl World {
             }
             if self.liars() > 0 {
                 match self.lied_problem(*id, stripe, &copies) {
-                    Some(problem) => return Some(format!("{problem}; {}", self.told(&circle, *id))),
+                    Some(problem) => {
+                        return Some(format!("{problem}; {}", self.record_at_primary(&circle, *id)));
+                    }
                     None => continue,
                 }
             }
@@ -353,7 +355,9 @@ impl World {
             }
             if stripe.shape.placement != Placement::Successors {
                 match self.policy_problem(&circle, *id, stripe.shape, &copies) {
-                    Some(problem) => return Some(format!("{problem}; {}", self.told(&circle, *id))),
+                    Some(problem) => {
+                        return Some(format!("{problem}; {}", self.record_at_primary(&circle, *id)));
+                    }
                     None => continue,
                 }
             }
@@ -368,9 +372,9 @@ impl World {
                 || holders != preferred_holders
                 || copies.len() != preferred_holders.len()
             {
-                let told = self.told(&circle, *id);
+                let known = self.record_at_primary(&circle, *id);
                 return Some(format!(
-                    "stripe {id:?} lies as {copies:?}, its places are {preferred_holders:?}; {told}"
+                    "stripe {id:?} lies as {copies:?}, its places are {preferred_holders:?}; {known}"
                 ));
             }
         }
@@ -388,7 +392,7 @@ impl World {
         let running = |who: Who| self.host(who).filter(|host| host.is_running());
         let aware = |who: Who| running(who).is_some_and(|host| host.is_deleted(id));
         if !circle.values().any(|who| aware(*who)) || self.liars() > 0 {
-            // A home that lies spreads no tombstones.
+            // A primary that lies spreads no tombstones.
             return None;
         }
         let preferred_holders = distinct(circle, id).take(self.setup.ring.r.min(usize::from(shape.n)));
@@ -403,17 +407,20 @@ impl World {
         })
     }
 
-    /// Where a stripe lies, and what its home was told of it.
+    /// Where a stripe lies, and what its primary was told of it.
     pub(crate) fn whereabouts(&self, id: Id) -> String {
         let stripe = self.truth.stripes.get(&id);
         let lies = stripe.map(|stripe| (&stripe.copies, stripe.shape));
-        format!("lies as {lies:?}; {}", self.told(&self.true_circle(), id))
+        format!(
+            "lies as {lies:?}; {}",
+            self.record_at_primary(&self.true_circle(), id)
+        )
     }
 
-    /// What the home of a stripe was told of it.
-    fn told(&self, circle: &BTreeMap<Id, Who>, id: Id) -> String {
-        let home = distinct(circle, id).next().unwrap_or(0);
-        let custody = self.custody(home);
+    /// What the primary of a stripe was told of it.
+    fn record_at_primary(&self, circle: &BTreeMap<Id, Who>, id: Id) -> String {
+        let primary = distinct(circle, id).next().unwrap_or(0);
+        let custody = self.custody(primary);
         let record = custody.and_then(|custody| custody.stripe(id));
         let shards = record.map(|record| {
             let known = record.shards.iter();
@@ -422,7 +429,7 @@ impl World {
                 .collect::<Vec<_>>()
         });
         format!(
-            "its home {home} knows of {shards:?}, {:?}",
+            "its primary {primary} knows of {shards:?}, {:?}",
             custody.map(Custody::stats)
         )
     }
@@ -443,7 +450,7 @@ impl World {
     fn preferred_holders(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape) -> BTreeSet<Who> {
         let sits = |who: &Who| {
             let Some(host) = self.host(*who) else { return false };
-            match host.ring.as_ref().map(|ring| ring.me().state) {
+            match host.ring().map(|ring| ring.me().state) {
                 Some(PeerState::Accepting) => true,
                 Some(PeerState::Full) => host.disk.range((id, 0)..=(id, u8::MAX)).next().is_some(),
                 Some(PeerState::Draining) | None => false,

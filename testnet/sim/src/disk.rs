@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use itertools::Itertools;
 use mutualstore_dht::custody::{
     self, Effect, Holding, Item, JobId, JobOutcome, LOCATOR, Request, Shape, TOMBSTONE, TrimOrder,
 };
@@ -79,11 +80,7 @@ impl Stripe {
 
     /// Indices of which there is a durable copy.
     pub(crate) fn distinct(&self) -> usize {
-        self.copies
-            .iter()
-            .map(|(index, _)| *index)
-            .collect::<BTreeSet<_>>()
-            .len()
+        self.copies.iter().map(|(index, _)| *index).unique().count()
     }
 }
 
@@ -222,16 +219,10 @@ impl World {
     /// Destroys all shards of a host; one that runs notices as if it had read them.
     pub(crate) fn wipe(&mut self, who: Who) {
         self.unrest.last = self.now;
-        let keys: Vec<(Id, u8)> = self
-            .host(who)
-            .map(|host| host.disk.keys().copied().collect())
-            .unwrap_or_default();
-        let until = self.now
-            + self
-                .setup
-                .custody
-                .as_ref()
-                .map_or(0, |custody| micros(custody.pin));
+        let disk = self.host(who).into_iter().flat_map(|host| host.disk.keys());
+        let keys: Vec<(Id, u8)> = disk.copied().collect();
+        let pin = self.setup.custody.as_ref().map(|custody| micros(custody.pin));
+        let until = self.now + pin.unwrap_or(0);
         for key in keys {
             self.discard(who, key);
             if let Some(stripe) = self.truth.stripes.get_mut(&key.0) {
@@ -254,12 +245,8 @@ impl World {
             return true;
         };
         let committed = |(index, at): &&(u8, Who)| self.is_committed((id, *index), *at);
-        let all: BTreeSet<u8> = stripe
-            .copies
-            .iter()
-            .filter(committed)
-            .map(|(index, _)| *index)
-            .collect();
+        let all = stripe.copies.iter().filter(committed);
+        let all: BTreeSet<u8> = all.map(|(index, _)| *index).collect();
         let risky = |index: &u8| stripe.is_risky(*index, self.now);
         let left = all
             .iter()
@@ -316,31 +303,21 @@ impl World {
 
     /// The client is told that its stripe is stored.
     pub(crate) fn acknowledge(&mut self, id: Id) {
-        let Some(stripe) = self.truth.stripes.get_mut(&id) else {
+        let Some(stripe) = self.truth.stripes.get(&id) else {
             return;
         };
-        let stripe = stripe.clone();
-        let committed: BTreeSet<u8> = stripe
-            .copies
-            .iter()
-            .filter(|(index, who)| self.is_committed((id, *index), *who))
-            .map(|(index, _)| *index)
-            .collect();
-        let k = usize::from(stripe.shape.k);
-        let enough = committed.len() >= k || self.liars() == 0;
+        let committed = |(index, who): &&(u8, Who)| self.is_committed((id, *index), *who);
+        let committed = stripe.copies.iter().filter(committed);
+        let committed = committed.unique_by(|(index, _)| *index).count();
+        let (k, liars) = (usize::from(stripe.shape.k), self.liars());
         if let Some(stripe) = self.truth.stripes.get_mut(&id) {
             // Where fewer than all were stored, liars may have been too many of these: the client was told.
-            stripe.acked = enough;
+            stripe.acked = committed >= k || liars == 0;
         }
-        if committed.len() + self.liars() < k {
-            self.violate(Violation::custody(
-                "acknowledged means committed",
-                format!(
-                    "stripe {id:?} was acknowledged with {} of {} needed shards committed",
-                    committed.len(),
-                    stripe.shape.k
-                ),
-            ));
+        if committed + liars < k {
+            let detail =
+                format!("stripe {id:?} was acknowledged with {committed} of {k} needed shards committed");
+            self.violate(Violation::custody("acknowledged means committed", detail));
         }
     }
 
@@ -358,12 +335,11 @@ impl World {
         }
         let delay = match &effect {
             Effect::Regenerate { sources, .. } => {
-                let far = sources.iter().filter_map(|(_, peer)| self.who(*peer));
-                let far: Vec<Who> = far.collect();
+                let far: Vec<Who> = sources.iter().filter_map(|(_, peer)| self.who(*peer)).collect();
                 let trips = far
                     .iter()
-                    .map(|from| self.links.delay(&mut self.rng, *from, who) * 2)
-                    .max();
+                    .map(|from| self.links.delay(&mut self.rng, *from, who) * 2);
+                let trips = trips.max();
                 WORK + trips.unwrap_or_default() * 2
             }
             Effect::Copy { from, to, .. } => {
@@ -511,9 +487,7 @@ impl World {
     }
 
     fn finish(&mut self, who: Who, job: JobId, outcome: JobOutcome) {
-        self.keep(who, |custody, now, ring| {
-            custody.handle_job(now, ring, job, outcome);
-        });
+        self.drive(who, |engine, now| engine.handle_job(now, job, outcome));
     }
 
     fn drop_shard(&mut self, who: Who, key: (Id, u8), expired: bool) {

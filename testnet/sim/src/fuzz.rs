@@ -1,16 +1,17 @@
 //! Random scenarios by the hundred, and what to say when one fails.
 
-use parking_lot::Mutex;
 use std::num::NonZero;
 use std::thread;
+
+use mutualstore_dht::Flaw;
+use parking_lot::Mutex;
+use rand_chacha::ChaCha8Rng;
 
 use super::injector::{self, Outcome};
 use super::link::{Change, Network};
 use super::policy::Policy;
 use super::scenario::{Action, Keeping, Pick, Scenario, Step};
 use super::{below, chance, generator, pick, uniform};
-use mutualstore_dht::Flaw;
-use rand_chacha::ChaCha8Rng;
 
 const ONE: Pick = Pick::Count(1);
 const MOST: Pick = Pick::Share(0.7);
@@ -61,7 +62,7 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
     let faults = if gentle {
         gentle_faults(rng, r)
     } else if scenario.custody.is_some() && chance(rng, 0.3) {
-        // Each side repairs what the other one has: afterwards there is much to trim, and two homes that
+        // Each side repairs what the other one has: afterwards there is much to trim, and two primaries that
         // order it.
         puts += 30;
         split_faults(rng)
@@ -149,7 +150,7 @@ fn lie(scenario: &mut Scenario, seed: u64) {
     }
 }
 
-/// A calm in the end, but that some homes do not repair and a few hosts die.
+/// A calm in the end, but that some primaries do not repair and a few hosts die.
 fn wedged_primaries(rng: &mut ChaCha8Rng, before: &[Step]) -> Vec<Step> {
     let begin = before.last().map_or(0.0, |step| step.at) + 1.0;
     let quiet = Change {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mutualstore_dht::custody::{self, Custody, TOMBSTONE};
+use mutualstore_dht::engine::Output;
 use mutualstore_dht::placement::Roster;
-use mutualstore_dht::ring::{self, BookEntry, Event as RingEvent, Ring};
-use mutualstore_dht::{Contact, Id, Membership, Peer, Time};
+use mutualstore_dht::ring::{self, BookEntry, Ring};
+use mutualstore_dht::{Contact, Engine, Id, Membership, Peer, Time};
 
 use super::disk::{Disk, is_shard};
 use super::liar::Lies;
@@ -17,8 +18,7 @@ use super::world::{Event, Who};
 pub(crate) struct Host {
     pub(crate) peer: Peer,
     pub(crate) virtual_nodes: u16,
-    pub(crate) ring: Option<Ring>,
-    pub(crate) custody: Option<Custody>,
+    pub(crate) engine: Option<Engine<Option<Custody>>>,
     pub(crate) disk: Disk,
     /// What its locators say: who holds which shard.
     pub(super) locators: BTreeMap<Id, Vec<(u8, Who)>>,
@@ -60,7 +60,17 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn is_up(&self) -> bool {
-        self.ring.is_some()
+        self.engine.is_some()
+    }
+
+    /// The ring of its process, if that runs.
+    pub(crate) fn ring(&self) -> Option<&Ring> {
+        Some(&self.engine.as_ref()?.ring)
+    }
+
+    /// The custody of its process, if that runs and has one.
+    pub(crate) fn custody(&self) -> Option<&Custody> {
+        self.engine.as_ref()?.custody.as_ref()
     }
 
     pub(crate) fn is_liar(&self) -> bool {
@@ -72,7 +82,7 @@ impl Host {
     }
 
     pub(crate) fn is_joined(&self) -> bool {
-        let phase = self.ring.as_ref().map(Ring::phase);
+        let phase = self.ring().map(Ring::phase);
         self.is_running() && phase == Some(ring::Phase::Joined)
     }
 
@@ -123,63 +133,47 @@ impl Host {
     /// Takes it out; nothing when the process does not run.
     pub(super) fn wants(&mut self, now: u64) -> Option<Wants> {
         let time = self.local(now);
-        let ring = self.ring.as_mut()?;
+        let engine = self.engine.as_mut()?;
         let mut wants = Wants::default();
-        let mut members_changed = false;
-        let mut departed = Vec::new();
-        while let Some(event) = ring.poll_event() {
-            match event {
-                RingEvent::PeerDown(peer) => {
-                    members_changed = true;
-                    wants.declared_dead.push(peer);
+        while let Some(output) = engine.poll(time) {
+            match output {
+                Output::Ring(transmit) => {
+                    let body = Body::RingRequest(transmit.id, transmit.request);
+                    wants.messages.push((transmit.to.peer, body, None));
                 }
-                RingEvent::Departed(peer) => departed.push(peer),
-                RingEvent::PhaseChanged(_) | RingEvent::PeerUp(_) | RingEvent::PeerChanged(_) => {
-                    members_changed = true;
+                Output::Custody(transmit) => {
+                    self.calls.insert(transmit.id, transmit.to);
+                    let call = Some((transmit.id, transmit.deadline));
+                    let body = Body::CustodyRequest(transmit.id, transmit.request);
+                    wants.messages.push((transmit.to, body, call));
                 }
-                RingEvent::LookupDone { id, outcome } => wants.lookups.push((id, outcome)),
-                RingEvent::WalkDone { .. } | RingEvent::BookChanged | RingEvent::Positioned(_) => {}
-                RingEvent::Left => wants.left = true,
+                Output::Effect(effect) => wants.effects.push(effect),
+                Output::PeerDown(peer) => wants.declared_dead.push(peer),
+                Output::ViewChanged => {
+                    wants.view_changed = true;
+                    if self.walk.is_some() {
+                        let [last, before] = &mut self.rosters;
+                        std::mem::swap(last, before);
+                        *last = everybody(&engine.ring);
+                    }
+                }
+                Output::LookupDone { id, outcome } => wants.lookups.push((id, outcome)),
+                Output::Left => wants.left = true,
+                Output::PhaseChanged(_)
+                | Output::PeerUp(_)
+                | Output::WalkDone { .. }
+                | Output::BookChanged
+                | Output::Positioned(_) => {}
             }
         }
-        if let Some(custody) = &mut self.custody {
-            if custody.needs_roster() {
-                self.walk.get_or_insert(now);
-            }
-            for peer in departed {
-                custody.forget(time, ring, peer);
-            }
-            if members_changed {
-                custody.membership_changed(time, ring);
-                if self.walk.is_some() {
-                    let [last, before] = &mut self.rosters;
-                    std::mem::swap(last, before);
-                    *last = everybody(ring);
-                }
-            }
-            while let Some(transmit) = custody.poll_transmit() {
-                let custody::Transmit {
-                    id,
-                    to,
-                    request,
-                    deadline,
-                } = transmit;
-                self.calls.insert(id, to);
-                let body = Body::CustodyRequest(id, request);
-                wants.messages.push((to, body, Some((id, deadline))));
-            }
-            wants.effects.extend(std::iter::from_fn(|| custody.poll_effect()));
-        }
-        while let Some(transmit) = ring.poll_transmit() {
-            let body = Body::RingRequest(transmit.id, transmit.request);
-            wants.messages.push((transmit.to.peer, body, None));
+        if engine.custody.as_ref().is_some_and(Custody::needs_roster) {
+            self.walk.get_or_insert(now);
         }
         self.sent += wants.messages.len() as u64;
-        let revision = ring.revision();
-        wants.view_changed = members_changed || revision != self.revision;
+        let revision = engine.ring.revision();
+        wants.view_changed |= revision != self.revision;
         self.revision = revision;
-        let custody_due = self.custody.as_ref().and_then(Custody::poll_timeout);
-        let due = [ring.poll_timeout(), custody_due].into_iter().flatten().min();
+        let due = engine.poll_timeout();
         let due = due.map(|due| self.born.saturating_add(due.as_micros()).max(now));
         let due = [due, self.walk].into_iter().flatten().min();
         wants.wake = due.filter(|due| *due < self.wake);

@@ -167,11 +167,8 @@ impl Run<'_> {
         if vias.is_empty() {
             vias = self.world.random_hosts(2, |host| !host.retired);
         }
-        let capacity = self
-            .scenario
-            .custody
-            .as_ref()
-            .map_or(0, |keeping| keeping.capacity);
+        let keeping = self.scenario.custody.as_ref();
+        let capacity = keeping.map_or(0, |keeping| keeping.capacity);
         self.world.add(size, capacity, &vias);
     }
 
@@ -218,25 +215,26 @@ impl Run<'_> {
 
     fn act(&mut self, action: &Action) {
         let down = |host: &Host| !host.is_up() && !host.retired;
+        let stopped = |host: &Host| host.is_up() && !host.is_running();
         match action {
             Action::Join { count, over_s } => self.join_many(*count, *over_s),
-            Action::Kill { who } => self.crash(who, Crash::Process),
-            Action::PowerOff { who } => self.crash(who, Crash::Machine),
+            Action::Kill { who } => {
+                self.each(who, Host::is_up, |world, who| world.crash(who, Crash::Process))
+            }
+            Action::PowerOff { who } => {
+                self.each(who, Host::is_up, |world, who| world.crash(who, Crash::Machine))
+            }
             Action::Restart { who } => self.each(who, down, World::start),
             Action::RestartForgetful { who } => {
-                for who in self.pick(who, down) {
-                    self.world.forget_book(who);
-                    self.world.start(who);
-                }
+                self.each(who, down, |world, who| {
+                    world.forget_book(who);
+                    world.start(who);
+                });
             }
             Action::Wipe { who } => self.destroy(who, World::wipe),
             Action::Retire { who } => self.destroy(who, World::retire),
             Action::Freeze { who } => self.each(who, Host::is_running, World::freeze),
-            Action::Thaw { who } => {
-                for who in self.pick(who, |host| host.is_up() && !host.is_running()) {
-                    self.world.thaw(who);
-                }
-            }
+            Action::Thaw { who } => self.each(who, stopped, World::thaw),
             Action::Wedge { who } => {
                 self.each(who, Host::is_running, |world, who| world.wedge(who, true));
             }
@@ -258,28 +256,32 @@ impl Run<'_> {
                 self.world.unrest.harmed = true;
             }
             Action::Put { count, dawdle_s } => self.put(*count, *dawdle_s),
-            Action::Delete { count } => self.delete(*count),
-            Action::Read { count } => {
-                for through in self.world.random_hosts(*count, Host::is_joined) {
-                    self.world.read(through);
-                }
+            Action::Delete { count } => {
+                self.each(&Pick::Count(*count), Host::is_running, World::delete);
             }
-            Action::Lie { who, stripes, hosts } => self.lie(who, *stripes, *hosts),
+            Action::Read { count } => {
+                self.each(&Pick::Count(*count), Host::is_joined, World::read);
+            }
+            Action::Lie { who, stripes, hosts } => {
+                let (stripes, hosts) = (*stripes, *hosts);
+                self.each(who, Host::is_joined, |world, who| {
+                    world.lie(who, Lies { stripes, hosts })
+                });
+            }
             Action::ForgeOrders { count } => {
                 for _ in 0..*count {
                     self.world.forge_order();
                 }
             }
             Action::Resize { who, virtual_nodes } => {
-                for who in self.pick(who, down) {
-                    self.world.resize(who, *virtual_nodes);
-                    self.world.start(who);
-                }
+                self.each(who, down, |world, who| {
+                    world.resize(who, *virtual_nodes);
+                    world.start(who);
+                });
             }
             Action::Clock { who, offset_s } => {
-                for who in self.pick(who, |_| true) {
-                    self.world.set_clock(who, offset_s.saturating_mul(1000));
-                }
+                let offset_ms = offset_s.saturating_mul(1000);
+                self.each(who, |_| true, |world, who| world.set_clock(who, offset_ms));
             }
         }
     }
@@ -299,12 +301,6 @@ impl Run<'_> {
         }
     }
 
-    fn crash(&mut self, who: &Pick, how: Crash) {
-        for who in self.pick(who, Host::is_up) {
-            self.world.crash(who, how);
-        }
-    }
-
     fn join_many(&mut self, count: usize, over_s: f64) {
         let each = span(over_s) / u64::try_from(count).unwrap_or(1).max(1);
         let mut due = self.world.now;
@@ -315,17 +311,6 @@ impl Run<'_> {
                 self.world.schedule(due, Event::Step(NEWCOMER));
                 due += each;
             }
-        }
-    }
-
-    fn lie(&mut self, who: &Pick, stripes: f64, hosts: f64) {
-        let lies = Lies { stripes, hosts };
-        self.each(who, Host::is_joined, |world, who| world.lie(who, lies));
-    }
-
-    fn delete(&mut self, count: usize) {
-        for through in self.world.random_hosts(count, Host::is_running) {
-            self.world.delete(through);
         }
     }
 
@@ -369,7 +354,7 @@ impl Run<'_> {
         let groups = self.world.groups();
         for pair in groups.windows(2) {
             if let [one, other] = pair {
-                self.world.tell(*one, *other);
+                self.world.introduce(*one, *other);
             }
         }
     }
@@ -429,12 +414,8 @@ impl Run<'_> {
         };
         for last in (0..tries).rev() {
             let (again, wrong) = self.look_for(&wanted);
-            let problem = wrong.or_else(|| {
-                again
-                    .first()
-                    .map(|(.., detail)| detail.clone())
-                    .filter(|_| last == 0)
-            });
+            let silent = again.first().filter(|_| last == 0);
+            let problem = wrong.or_else(|| silent.map(|(.., detail)| detail.clone()));
             if let Some(detail) = problem {
                 let violation = Violation::liveness("lookups find the truth", detail);
                 return self.world.violate(violation);
@@ -460,11 +441,8 @@ impl Run<'_> {
             let answer = answers.iter().find(|(at, lookup, _)| (*at, *lookup) == (who, id));
             let found: Option<Vec<Who>> = answer.and_then(|(.., outcome)| {
                 let contacts = outcome.as_ref().ok()?.contacts.iter();
-                Some(
-                    contacts
-                        .filter_map(|contact| self.world.who(contact.peer))
-                        .collect(),
-                )
+                let found = contacts.filter_map(|contact| self.world.who(contact.peer));
+                Some(found.collect())
             });
             let expected: Vec<Who> = distinct(&circle, target).take(3).collect();
             if found.as_ref() == Some(&expected) {
@@ -488,24 +466,16 @@ impl Run<'_> {
         }
         // What a liar sends is its own affair.
         let honest = |host: &&Host| !host.is_liar();
-        let sent = |world: &World| {
-            world
-                .hosts
-                .iter()
-                .filter(honest)
-                .map(|host| host.sent)
-                .sum::<u64>()
+        let sent = |world: &World| -> u64 {
+            let hosts = world.hosts.iter().filter(honest);
+            hosts.map(|host| host.sent).sum()
         };
         let before = sent(&self.world);
         let kinds = self.world.counters.requests;
         let work = self.world.counters;
         // Stripes that lack shards for want of room are tried again and again.
-        let short = self
-            .world
-            .truth
-            .stripes
-            .values()
-            .any(|stripe| stripe.distinct() < usize::from(stripe.shape.n));
+        let mut stripes = self.world.truth.stripes.values();
+        let short = stripes.any(|stripe| stripe.distinct() < usize::from(stripe.shape.n));
         let end = self.world.now + micros(IDLE);
         self.world.run(end);
         let after = self.world.counters;
@@ -516,12 +486,8 @@ impl Run<'_> {
             bound += bound / 4;
         }
         let requests = sent(&self.world) - before;
-        let kinds: Vec<u64> = after
-            .requests
-            .iter()
-            .zip(kinds)
-            .map(|(after, before)| after - before)
-            .collect();
+        let kinds = after.requests.iter().zip(kinds);
+        let kinds: Vec<u64> = kinds.map(|(after, before)| after - before).collect();
         if requests > bound {
             let detail = format!(
                 "{requests} requests in {} s among {} hosts, expected {bound} at most; pings, neighbours, \
@@ -556,7 +522,8 @@ impl Run<'_> {
     }
 
     /// Requests expected at most while nothing happens: per host one question for each virtual node and some
-    /// more each round, lookups for fingers, a report to every home each idle period and one more for doubt.
+    /// more each round, lookups for fingers, a report to every primary each idle period and one
+    /// more for doubt.
     fn idle_bound(&self, hosts: &[Who]) -> u64 {
         let config = &self.world.setup.ring;
         let rounds = IDLE.as_millis() / config.stabilize.as_millis().max(1) + 2;

@@ -276,6 +276,6 @@ impl Lab {
 
 /// Whether it is a member of the ring, not of one of its own.
 fn is_member(host: &Host) -> bool {
-    let ring = host.ring.as_ref().filter(|_| host.is_running());
+    let ring = host.ring().filter(|_| host.is_running());
     ring.is_some_and(|ring| ring.is_member() && ring.alive().next().is_some())
 }

@@ -1,9 +1,9 @@
 //! A member that lies: it keeps to the ring, and does all it can to have others' shards.
 //!
 //! It takes every shard and keeps none. It says yes to every question, claims all indices of all stripes to
-//! everybody, as if it held them and, by its number, tombstones of them too. As home it agrees to every
+//! everybody, as if it held them and, by its number, tombstones of them too. As primary it agrees to every
 //! report, says that it is at work, and does nothing. And again and again it orders every holder of every
-//! stripe to drop what it holds. As home it may name a stranger as a holder, too.
+//! stripe to drop what it holds. As primary it may name a stranger as a holder, too.
 //!
 //! Some lie in part: about some stripes alone, to some hosts alone. Of other stripes they take nothing, and
 //! for everybody else they hold nothing, as is true.
@@ -48,7 +48,7 @@ impl Lies {
     }
 
     /// Whether a liar lies to a host.
-    fn are_told(self, who: Who, victim: Who) -> bool {
+    fn is_deceived(self, who: Who, victim: Who) -> bool {
         fraction(mix(u64::from(victim) << 32 ^ u64::from(who))) < self.hosts
     }
 }
@@ -76,7 +76,9 @@ impl World {
         self.wipe(who);
         if let Some(host) = self.host_mut(who) {
             host.lies = Some(lies);
-            host.custody = None;
+            if let Some(engine) = &mut host.engine {
+                engine.custody = None;
+            }
             host.calls.clear();
             host.locators.clear();
         }
@@ -100,20 +102,20 @@ impl World {
         };
         let victims = self.those(|host| host.is_running() && !host.is_liar());
         for victim in victims {
-            if !self.reaches(who, victim) || !lies.are_told(who, victim) {
+            if !self.reaches(who, victim) || !lies.is_deceived(who, victim) {
                 continue;
             }
-            self.tell_lie(who, victim, Request::Report(self.claims(who, lies)));
+            self.send_lie(who, victim, Request::Report(self.claims(who, lies)));
             let mut orders = self.orders((who, lies), victim);
             while !orders.is_empty() {
                 let rest = orders.split_off(orders.len().min(ORDERS));
-                self.tell_lie(who, victim, Request::Trim { orders });
+                self.send_lie(who, victim, Request::Trim { orders });
                 orders = rest;
             }
         }
     }
 
-    fn tell_lie(&mut self, who: Who, victim: Who, request: Request) {
+    fn send_lie(&mut self, who: Who, victim: Who, request: Request) {
         if let Some(liar) = self.host(who).map(|host| host.peer) {
             self.keep(victim, |custody, now, ring| {
                 custody.handle_request(now, ring, liar, request)
@@ -183,7 +185,7 @@ impl World {
     /// What a liar answers; none if the host is none.
     pub(super) fn lying_answer(&self, who: Who, asker: Who, request: &Request) -> Option<Response> {
         let lies = self.host(who)?.lies?;
-        let untrue = |id: Id| lies.are_told(who, asker) && lies.are_about(who, id);
+        let untrue = |id: Id| lies.is_deceived(who, asker) && lies.are_about(who, id);
         let holds = |id: &Id| match self.truth.stripes.get(id).filter(|_| untrue(*id)) {
             Some(stripe) => Holds {
                 items: Self::claimed(who, stripe).into_iter().map(Item::from).collect(),
@@ -223,7 +225,7 @@ impl World {
         let (Some(stripe), Some(host)) = (stripe, host) else {
             return;
         };
-        let Some(ring) = host.ring.as_ref().filter(|_| !stripe.is_risky(index, self.now)) else {
+        let Some(ring) = host.ring().filter(|_| !stripe.is_risky(index, self.now)) else {
             return;
         };
         let members = Membership::successors(ring, id, self.setup.ring.r);
@@ -279,9 +281,9 @@ impl World {
             .filter(|who| takes(who) && !holders.contains(who))
             .count();
         // Who takes over must hold a committed shard and be near, and must find the rest: where the id does
-        // not tell where that lies, a home that lies need not name who holds it.
+        // not tell where that lies, a primary that lies need not name who holds it.
         let hidden =
-            stripe.shape.placement.needs_locators() && near.first().is_some_and(|home| !honest(home));
+            stripe.shape.placement.needs_locators() && near.first().is_some_and(|primary| !honest(primary));
         let holds = |host: &Host| {
             let mut records = host.disk.range((id, 0)..(id, LOCATOR));
             records.any(|(_, stored)| stored.tenure == Tenure::Committed)

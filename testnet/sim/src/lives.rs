@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mutualstore_dht::custody::{Custody, Holding};
 use mutualstore_dht::ring::{Phase, Ring, SelfChange};
-use mutualstore_dht::{Contact, Peer, PeerState, Time};
+use mutualstore_dht::{Contact, Engine, Peer, PeerState, Time};
 use sha2::{Digest, Sha256};
 
 use super::disk::Disk;
@@ -35,8 +35,7 @@ impl World {
         self.hosts.push(Host {
             peer,
             virtual_nodes,
-            ring: None,
-            custody: None,
+            engine: None,
             disk: Disk::default(),
             locators: BTreeMap::new(),
             capacity,
@@ -105,10 +104,10 @@ impl World {
         if first {
             ring.adopt(Time::ZERO, config.r, config.virtual_nodes);
         }
-        host.ring = Some(ring);
-        host.custody = custody
+        let custody = custody
             .filter(|_| !host.is_liar())
             .map(|custody| Custody::new(custody, host.peer, mix(seed), Time::ZERO));
+        host.engine = Some(Engine::new(ring, custody));
         host.revision = 0;
         let (life, joins) = (host.life, host.joins.clone());
         self.inventory(who);
@@ -137,7 +136,8 @@ impl World {
                 tenure: stored.tenure(host, &self.hosts),
             })
             .collect();
-        if let Some(custody) = self.host_mut(who).and_then(|host| host.custody.as_mut()) {
+        let engine = self.host_mut(who).and_then(|host| host.engine.as_mut());
+        if let Some(custody) = engine.and_then(|engine| engine.custody.as_mut()) {
             for holding in holdings {
                 custody.insert(Time::ZERO, holding);
             }
@@ -150,13 +150,14 @@ impl World {
         let Some(host) = self.hosts.get_mut(who as usize) else {
             return;
         };
-        let Some(ring) = host.ring.take() else { return };
+        let Some(Engine { ring, .. }) = host.engine.take() else {
+            return;
+        };
         self.unrest.last = now;
         self.unrest.harmed = true;
         host.book = ring.book(host.local(now));
         host.book_at = now;
         host.contact = ring.me().clone();
-        host.custody = None;
         host.frozen = None;
         host.stalled.clear();
         host.calls.clear();
@@ -229,7 +230,7 @@ impl World {
     }
 
     /// Somebody gives a host the address of another one.
-    pub(crate) fn tell(&mut self, who: Who, via: Who) {
+    pub(crate) fn introduce(&mut self, who: Who, via: Who) {
         let life = self.host(who).map_or(0, |host| host.life);
         if let Some(host) = self.host_mut(who) {
             host.joins.push(via);
@@ -241,7 +242,7 @@ impl World {
     pub(crate) fn groups(&self) -> Vec<Who> {
         // Those about to leave join nobody to anybody.
         let stays = |host: &Host| {
-            let phase = host.ring.as_ref().map(Ring::phase);
+            let phase = host.ring().map(Ring::phase);
             host.is_running() && !matches!(phase, Some(Phase::Leaving | Phase::Left))
         };
         let running = self.those(stays);
@@ -249,8 +250,8 @@ impl World {
         for who in &running {
             let Some(host) = self.host(*who) else { continue };
             let known = host
-                .ring
-                .iter()
+                .ring()
+                .into_iter()
                 .flat_map(Ring::peers)
                 .filter_map(|(contact, _)| self.who(contact.peer));
             for other in known.chain(host.joins.iter().copied()) {

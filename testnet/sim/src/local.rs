@@ -12,7 +12,7 @@
 //! * *commits spread*: in calm, a holder learns of a commit long before its lease ends;
 //! * *no lease of a committed stripe runs out* while somebody near knows better;
 //! * *no repair before the commit*;
-//! * *others take over*: after a long calm every stripe is whole, whatever wedged homes do not do.
+//! * *others take over*: after a long calm every stripe is whole, whatever wedged primaries do not do.
 
 use std::collections::BTreeSet;
 
@@ -82,7 +82,7 @@ impl World {
             return;
         };
         let lives = |host: &Host| {
-            let phase = host.ring.as_ref().map(Ring::phase);
+            let phase = host.ring().map(Ring::phase);
             host.is_running() && !matches!(phase, Some(Phase::Leaving | Phase::Left))
         };
         if dead && self.host(declared_dead).is_some_and(lives) {
@@ -102,7 +102,7 @@ impl World {
 
     /// The circle of a host was `old` and is `new` now, and it is a member all the time.
     pub(super) fn check_heads(&self, who: Who, old: &[(Id, Who)], new: &[(Id, Who)]) -> Option<String> {
-        let ring = self.host(who)?.ring.as_ref()?;
+        let ring = self.host(who)?.ring()?;
         let known: BTreeSet<Who> = old.iter().map(|(_, owner)| *owner).collect();
         let own = new.iter().filter(|(_, owner)| *owner == who);
         for (id, _) in own {
@@ -124,7 +124,7 @@ impl World {
     pub(super) fn check_join(&self, who: Who, circle: &[(Id, Who)]) -> Option<String> {
         let settled = |(other, host): (Who, &Host)| other == who || host.born + CALM <= self.now;
         let alone = self.is_unharmed() && (0..).zip(&self.hosts).all(settled);
-        let ring = self.host(who)?.ring.as_ref().filter(|_| alone)?;
+        let ring = self.host(who)?.ring().filter(|_| alone)?;
         for (id, _) in circle.iter().filter(|(_, owner)| *owner == who) {
             let Some(head) = first_other(circle, *id, who) else {
                 continue;
@@ -237,7 +237,7 @@ impl World {
         }
     }
 
-    /// A home regenerates shards of a stripe.
+    /// A primary regenerates shards of a stripe.
     pub(super) fn check_repair(&mut self, who: Who, id: Id) {
         let promised = self
             .truth

@@ -66,7 +66,7 @@ impl Membership for Whole<'_> {
 impl World {
     /// What a host that is up says of itself.
     pub(super) fn state(&self, who: Who) -> Option<PeerState> {
-        Some(self.host(who)?.ring.as_ref()?.me().state)
+        Some(self.host(who)?.ring()?.me().state)
     }
 
     /// Accepting peers that a stripe's policy names in the view of one host, best first.
@@ -106,7 +106,7 @@ impl World {
         stored
     }
 
-    /// A home writes the locator of a stripe.
+    /// A primary writes the locator of a stripe.
     pub(super) fn locate(&mut self, who: Who, stripe: Id, holders: &[(u8, Peer)], to: &[Peer]) -> JobOutcome {
         let named = holders.iter();
         let named = named.filter_map(|(index, peer)| Some((*index, self.who(*peer)?)));
@@ -162,13 +162,13 @@ impl World {
     }
 
     /// Shards that are where some of these hosts say, by their own disks, their locators, or what they were
-    /// told as homes.
+    /// told as primaries.
     fn found(&self, id: Id, near: &[Who]) -> BTreeSet<(u8, Who)> {
         let mut named: BTreeSet<(u8, Who)> = BTreeSet::new();
         for (who, host) in near.iter().filter_map(|who| Some((*who, self.host(*who)?))) {
             named.extend((0..LOCATOR).map(|index| (index, who)));
             named.extend(host.locators.get(&id).into_iter().flatten().copied());
-            let record = host.custody.as_ref().and_then(|custody| custody.stripe(id));
+            let record = host.custody().and_then(|custody| custody.stripe(id));
             let shards = record.into_iter().flat_map(|record| record.shards);
             named.extend(shards.filter_map(|shard| Some((shard.index, self.who(shard.peer)?))));
         }
@@ -183,7 +183,7 @@ impl World {
 
 /// What must hold.
 impl World {
-    /// A home, or who takes over from one, is about to place shards.
+    /// A primary, or who takes over from one, is about to place shards.
     pub(super) fn check_choice(&mut self, who: Who, effect: &Effect) {
         let (id, targets, sources) = match effect {
             Effect::Regenerate {
@@ -232,7 +232,7 @@ impl World {
     /// Whom a policy may name in the view of a host: custody may not have taken over the ring's latest view,
     /// and may go by any of those that hold shards.
     fn all_named(&self, who: Who, id: Id, shape: Shape, holders: &BTreeSet<Peer>) -> BTreeSet<Peer> {
-        let Some((host, ring)) = self.host(who).and_then(|host| Some((host, host.ring.as_ref()?))) else {
+        let Some((host, ring)) = self.host(who).and_then(|host| Some((host, host.ring()?))) else {
             return BTreeSet::new();
         };
         let latest = everybody(ring);
@@ -307,7 +307,7 @@ impl World {
     }
 
     /// What is wrong with the locators of a stripe in the end: each of the first r peers that take shards has
-    /// one, peers beyond those, or leaving, have none, and they and the home lead to k shards.
+    /// one, peers beyond those, or leaving, have none, and they and the primary lead to k shards.
     fn locator_problem(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape) -> Option<String> {
         let near: Vec<Who> = distinct(circle, id).take(self.setup.ring.r).collect();
         let has = |host: &Host| {

@@ -1,7 +1,5 @@
 //! Placement policies in scenarios: which one a put takes, and what the shape of its stripe says of it.
 
-use std::fmt;
-
 use mutualstore_dht::Id;
 use mutualstore_dht::custody::Shape;
 use mutualstore_dht::placement::Placement;
@@ -15,8 +13,9 @@ use super::{pick, stripe_id};
 const ANCHORS: u64 = 0x616e_6368_6f72;
 
 /// How the holders of stripes are chosen; see [`Placement`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Policy {
     /// The first peers from the stripe's id.
     #[default]
@@ -47,18 +46,6 @@ impl Policy {
             Self::Mixed => pick(rng, &all).copied().unwrap_or_default(),
             Self::Successors | Self::Random | Self::Copysets | Self::Buddies => self,
         }
-    }
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Successors => "successors",
-            Self::Random => "random",
-            Self::Copysets => "copysets",
-            Self::Buddies => "buddies",
-            Self::Mixed => "mixed",
-        })
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use mutualstore_dht::ring::RingConfig;
+use procfs::process::Process;
 
 use super::lab::{Lab, Plan};
-use procfs::process::Process;
 
 /// How large, and how hard.
 #[derive(Clone, Copy, Debug)]
@@ -84,8 +84,8 @@ impl Clock {
     }
 }
 
-/// Goes through all stages and tells each one as it ends.
-pub fn run(size: Size, mut tell: impl FnMut(Stage)) {
+/// Goes through all stages and hands on each one as it ends.
+pub fn run(size: Size, mut ended: impl FnMut(Stage)) {
     let mut lab = Lab::new(Plan {
         ring: RingConfig {
             max_learned: MAX_LEARNED,
@@ -105,16 +105,16 @@ pub fn run(size: Size, mut tell: impl FnMut(Stage)) {
         size.virtual_nodes,
         STORM.as_secs()
     );
-    tell(clock.stage(&lab, what, true));
+    ended(clock.stage(&lab, what, true));
 
     let clock = Clock::start(&lab);
     let well = lab.settle(look, most).is_some();
-    tell(clock.stage(&lab, "one ring, every list right".to_owned(), well));
+    ended(clock.stage(&lab, "one ring, every list right".to_owned(), well));
 
     let clock = Clock::start(&lab);
     lab.kill(size.peers / 10);
     let well = lab.settle(look, most).is_some();
-    tell(clock.stage(
+    ended(clock.stage(
         &lab,
         format!("{} die at once, every list right again", size.peers / 10),
         well,
@@ -132,5 +132,5 @@ pub fn run(size: Size, mut tell: impl FnMut(Stage)) {
         found.mean_timeouts(),
         found.failures
     );
-    tell(clock.stage(&lab, what, found.failures == 0));
+    ended(clock.stage(&lab, what, found.failures == 0));
 }

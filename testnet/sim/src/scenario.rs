@@ -207,7 +207,7 @@ pub enum Action {
         /// Of those that are stopped.
         who: Pick,
     },
-    /// Hosts go on but do nothing more as homes: each repair or copy they begin fails. Ends with their
+    /// Hosts go on but do nothing more as primaries: each repair or copy they begin fails. Ends with their
     /// process, or with the last step.
     Wedge {
         /// Of those that run.
@@ -255,7 +255,7 @@ pub enum Action {
         /// How many, each through a host of its own.
         count: usize,
     },
-    /// Somebody who is not the home orders holders to drop shards, most of which are not surplus.
+    /// Somebody who is not the primary orders holders to drop shards, most of which are not surplus.
     ForgeOrders {
         /// For so many stripes.
         count: usize,
@@ -314,14 +314,8 @@ fn settle() -> f64 {
 
 /// A scenario that cannot be run.
 #[derive(Debug, thiserror::Error)]
-pub enum ScenarioError {
-    /// The text is not a scenario.
-    #[error("{0}")]
-    Malformed(String),
-    /// A number is absurd.
-    #[error("{0}")]
-    Absurd(String),
-}
+#[error("{0}")]
+pub struct ScenarioError(String);
 
 impl Scenario {
     /// Reads a scenario.
@@ -332,12 +326,12 @@ impl Scenario {
                 before.matches('\n').count() + 1
             });
             let message = error.message().lines().next().unwrap_or_default().to_owned();
-            ScenarioError::Malformed(match line {
+            ScenarioError(match line {
                 Some(line) => format!("line {line}: {message}"),
                 None => message,
             })
         })?;
-        scenario.check().map(|()| scenario).map_err(ScenarioError::Absurd)
+        scenario.check().map(|()| scenario).map_err(ScenarioError)
     }
 
     /// As a file.

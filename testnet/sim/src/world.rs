@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mutualstore_dht::custody::{self, Custody, CustodyConfig};
 use mutualstore_dht::ring::{self, Ring, RingConfig, SelfChange};
-use mutualstore_dht::{Flaw, Id, Peer, PeerState, Time};
+use mutualstore_dht::{Engine, Flaw, Id, Peer, PeerState, Time};
 use rand_chacha::ChaCha8Rng;
 use slab::Slab;
 
@@ -31,8 +31,6 @@ pub(crate) type Who = u32;
 
 /// More events than this at one moment are a loop.
 const STANDSTILL: u64 = 2_000_000;
-/// As in the daemon: a timer this late means that the process stood still.
-const STALL: u64 = 3_000_000;
 /// As in the daemon: between two calls to silent join addresses, doubled up to the maximum.
 pub(super) const DIAL: (u64, u64) = (250_000, 10_000_000);
 
@@ -102,7 +100,7 @@ pub(crate) struct Counters {
     pub(crate) regenerated: u64,
     pub(crate) copied: u64,
     pub(crate) dropped: u64,
-    /// Locators written by homes.
+    /// Locators written by primaries.
     pub(crate) located: u64,
     /// The stripe that was repaired, copied, trimmed or located last.
     pub(crate) moved: Option<mutualstore_dht::Id>,
@@ -179,12 +177,12 @@ impl World {
 
     /// The ring of a host whose process runs.
     pub(crate) fn ring(&self, who: Who) -> Option<&Ring> {
-        self.host(who)?.ring.as_ref()
+        self.host(who)?.ring()
     }
 
     /// The custody of a host whose process runs.
     pub(crate) fn custody(&self, who: Who) -> Option<&Custody> {
-        self.host(who)?.custody.as_ref()
+        self.host(who)?.custody()
     }
 
     /// Whether a host has this shard on disk, committed.
@@ -329,7 +327,7 @@ impl World {
         let now = self.now;
         let host = self.hosts.get_mut(who as usize)?;
         let time = host.local(now);
-        let result = input(host.ring.as_mut()?, time);
+        let result = input(&mut host.engine.as_mut()?.ring, time);
         self.settle(who);
         Some(result)
     }
@@ -343,7 +341,22 @@ impl World {
         let now = self.now;
         let host = self.hosts.get_mut(who as usize)?;
         let time = host.local(now);
-        let result = input(host.custody.as_mut()?, time, host.ring.as_ref()?);
+        let Engine { ring, custody, .. } = host.engine.as_mut()?;
+        let result = input(custody.as_mut()?, time, ring);
+        self.settle(who);
+        Some(result)
+    }
+
+    /// Gives both machines of a running host an input.
+    pub(super) fn drive<R>(
+        &mut self,
+        who: Who,
+        input: impl FnOnce(&mut Engine<Option<Custody>>, Time) -> R,
+    ) -> Option<R> {
+        let now = self.now;
+        let host = self.hosts.get_mut(who as usize)?;
+        let time = host.local(now);
+        let result = input(host.engine.as_mut()?, time);
         self.settle(who);
         Some(result)
     }
@@ -356,21 +369,15 @@ impl World {
         if host.wake > now || host.frozen.is_some() {
             return;
         }
-        let late = now - host.wake > STALL;
+        let late = Duration::from_micros(now - host.wake);
         host.wake = u64::MAX;
         let time = host.local(now);
-        let Some(ring) = &mut host.ring else { return };
-        if let Some(custody) = host.custody.as_mut().filter(|_| late) {
-            custody.handle_stall(time);
-        }
-        ring.handle_timeout(time);
-        if let Some(custody) = &mut host.custody {
-            custody.handle_timeout(time, ring);
-        }
+        let Some(engine) = &mut host.engine else { return };
+        engine.handle_timeout(time, late);
         if host.walk.is_some_and(|due| due <= now) {
             host.walk = Some(now + WALK);
-            if ring.is_member() {
-                ring.walk(time);
+            if engine.ring.is_member() {
+                engine.ring.walk(time);
             }
         }
         self.settle(who);
@@ -428,7 +435,7 @@ impl World {
     pub(crate) fn publish(&mut self, who: Who) {
         let Some(host) = self.host(who) else { return };
         let full = host.is_full();
-        let Some(ring) = &host.ring else { return };
+        let Some(ring) = host.ring() else { return };
         let state = match (ring.me().state, full) {
             (PeerState::Draining, _) => PeerState::Draining,
             (PeerState::Accepting | PeerState::Full, true) => PeerState::Full,

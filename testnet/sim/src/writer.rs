@@ -14,6 +14,7 @@ use mutualstore_dht::ring::LookupId;
 use mutualstore_dht::{Flaw, Id, Membership, Peer, PeerState};
 
 use super::disk::{Stored, Stripe, Tenure};
+use super::host::Host;
 use super::message::Body;
 use super::pick;
 use super::policy::Policy;
@@ -110,11 +111,8 @@ impl Put {
     }
 
     fn holders(&self) -> Vec<Who> {
-        self.asked
-            .values()
-            .filter(|(.., stored)| *stored)
-            .map(|(who, ..)| *who)
-            .collect()
+        let stored = self.asked.values().filter(|(.., stored)| *stored);
+        stored.map(|(who, ..)| *who).collect()
     }
 }
 
@@ -132,13 +130,9 @@ impl World {
     /// A client puts a stripe through `writer`. Nothing happens unless that host is in a ring with k + 1
     /// peers.
     pub(crate) fn put(&mut self, writer: Who, (keeping, policy): (&Keeping, Policy), dawdle: Duration) {
-        let Some((life, ring)) = self
-            .host(writer)
-            .and_then(|host| Some((host.life, host.ring.as_ref()?)))
-        else {
-            return;
-        };
-        if !self.lives(writer, life) || !ring.is_settled() {
+        let life = self.host(writer).map_or(0, |host| host.life);
+        let settled = self.ring(writer).is_some_and(|ring| ring.is_settled());
+        if !settled || !self.lives(writer, life) {
             return;
         }
         self.writers.next += 1;
@@ -184,14 +178,13 @@ impl World {
         let near: Vec<Peer> = near.into_iter().flatten().map(|contact| contact.peer).collect();
         for to in near {
             if let Some(to) = self.who(to) {
-                self.send(
-                    through,
-                    to,
-                    None,
-                    Body::Writer(Message::StoreTombstone { stripe, shape }),
-                );
+                self.write(through, to, Message::StoreTombstone { stripe, shape });
             }
         }
+    }
+
+    fn write(&mut self, from: Who, to: Who, message: Message) {
+        self.send(from, to, None, Body::Writer(message));
     }
 
     /// A lookup ended: if it was for a put, that goes on.
@@ -200,11 +193,8 @@ impl World {
         if !self.writers.looking.contains_key(&(who, life, lookup)) {
             return;
         }
-        let Some(at) = self
-            .lookups
-            .iter()
-            .position(|(host, id, _)| (*host, *id) == (who, lookup))
-        else {
+        let ended = |(host, id, _): &(Who, LookupId, _)| (*host, *id) == (who, lookup);
+        let Some(at) = self.lookups.iter().position(ended) else {
             return;
         };
         let number = self.writers.looking.remove(&(who, life, lookup));
@@ -242,10 +232,8 @@ impl World {
         let Some(mut put) = self.writers.puts.remove(&number) else {
             return;
         };
-        if self
-            .host(put.writer)
-            .is_none_or(|host| !host.is_up() || host.life != put.life)
-        {
+        let same = |host: &Host| host.is_up() && host.life == put.life;
+        if !self.host(put.writer).is_some_and(same) {
             // The writer died: the leases run out, or a commit that got through spreads.
             return;
         }
@@ -273,17 +261,12 @@ impl World {
         if put.stored() == n || late && put.stored() >= enough.min(n) {
             put.stage = Stage::Committing;
             put.until = self.now + WRITE_TIMEOUT;
-            self.tell_near(number, put);
+            self.send_locators(number, put);
             return self.advance_committing(number, put);
         }
         if late {
             for holder in put.holders() {
-                self.send(
-                    put.writer,
-                    holder,
-                    None,
-                    Body::Writer(Message::Discard { stripe: put.stripe }),
-                );
+                self.write(put.writer, holder, Message::Discard { stripe: put.stripe });
             }
             return true;
         }
@@ -302,7 +285,7 @@ impl World {
                     shape: put.shape,
                     until: self.now + self.lease(),
                 };
-                self.send(put.writer, holder, None, Body::Writer(message));
+                self.write(put.writer, holder, message);
             }
         }
         false
@@ -314,7 +297,7 @@ impl World {
     }
 
     /// Has those near the stripe's id keep its locator: once, and nothing waits for it.
-    fn tell_near(&mut self, number: u64, put: &Put) {
+    fn send_locators(&mut self, number: u64, put: &Put) {
         let stored = put.asked.iter().filter(|(_, (.., stored))| *stored);
         let holders: Vec<(u8, Who)> = stored.map(|(index, (who, ..))| (*index, *who)).collect();
         for near in &put.near {
@@ -325,7 +308,7 @@ impl World {
                 until: self.now + self.lease(),
                 holders: holders.clone(),
             };
-            self.send(put.writer, *near, None, Body::Writer(message));
+            self.write(put.writer, *near, message);
         }
     }
 
@@ -339,11 +322,8 @@ impl World {
             self.acknowledge(put.stripe);
         }
         let holders = put.holders();
-        let missing: Vec<Who> = holders
-            .iter()
-            .copied()
-            .filter(|who| !put.committed.contains(who))
-            .collect();
+        let missing = holders.iter().filter(|who| !put.committed.contains(who));
+        let missing: Vec<Who> = missing.copied().collect();
         let enough = usize::from(put.shape.k) + 1;
         let late = self.now >= put.until;
         if missing.is_empty() && holders.len() >= enough.min(usize::from(put.shape.n))
@@ -361,7 +341,7 @@ impl World {
                 put: number,
                 stripe: put.stripe,
             };
-            self.send(put.writer, holder, None, Body::Writer(message));
+            self.write(put.writer, holder, message);
         }
         false
     }
@@ -414,7 +394,7 @@ impl World {
             } => {
                 let stripe = self.writers.puts.get(&put).map(|put| put.stripe);
                 if let Some(stripe) = stripe.filter(|_| stored) {
-                    self.send(to, from, None, Body::Writer(Message::Commit { put, stripe }));
+                    self.write(to, from, Message::Commit { put, stripe });
                 }
                 return;
             }

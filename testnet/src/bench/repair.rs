@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mutualstore_client::Client;
 
 use super::{Row, cpu_times, total};
-use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::net::{FleetError, status};
 use mutualstore_fleet::scratch::Scratch;
 
 /// Between two looks at all peers.
@@ -21,17 +21,9 @@ pub(super) fn measure(scratch: &mut Scratch) -> Result<Option<Row>, FleetError> 
     let Some(victim) = scratch.alive().last().copied() else {
         return Ok(None);
     };
-    let held = scratch
-        .client(victim)?
-        .status()
-        .map_err(FleetError::request("status failed"))?
-        .body;
+    let held = status(&scratch.client(victim)?)?;
     scratch.kill(victim);
-    let others: Vec<Client> = scratch
-        .alive()
-        .into_iter()
-        .map(|index| scratch.client(index))
-        .collect::<Result<_, _>>()?;
+    let others = scratch.clients()?;
     let cpu = total(cpu_times(scratch)?);
     let before = rebuilt(&others)?;
     // Begun at the last look that saw nothing rebuilt.
@@ -67,10 +59,6 @@ pub(super) fn measure(scratch: &mut Scratch) -> Result<Option<Row>, FleetError> 
 
 /// Shards rebuilt by all peers since they started.
 fn rebuilt(peers: &[Client]) -> Result<u64, FleetError> {
-    let mut sum = 0;
-    for peer in peers {
-        let status = peer.status().map_err(FleetError::request("status failed"))?.body;
-        sum += status.repair.regenerated_total;
-    }
-    Ok(sum)
+    let rebuilt = |peer| Ok(status(peer)?.repair.regenerated_total);
+    peers.iter().map(rebuilt).sum()
 }

@@ -42,15 +42,16 @@ use crate::custody::types::CustodyConfig;
 use crate::custody::{Custody, Item, SLICE, Shape};
 use crate::{Flaw, Membership, Peer, Time};
 
-/// A stripe may be short for so many repair delays before the first other peer takes over.
+/// How many repair delays a stripe may be short before the first other peer takes over.
 const PATIENCE: u32 = 4;
-/// A round takes no less.
+/// The shortest time for a round over the inventory.
 const ROUND: Duration = Duration::from_mins(1);
-/// Time between two slices of the inventory, each of at most [`SLICE`] shards: 64 are audited a second.
+/// The shortest time between two slices of the inventory, each of at most [`SLICE`] shards: at most 64 audits
+/// a second.
 const PACE: Duration = Duration::from_secs(8);
-/// Audits under way and short stripes remembered, at most; others have their turn later.
+/// The most audits under way, and the most short stripes remembered. Other stripes have their turn later.
 const MAX_AUDITS: usize = 4096;
-/// An audit that has not ended by then is given up.
+/// How long an audit may take before it is given up.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// One audit under way.
@@ -67,7 +68,7 @@ pub(super) struct Audit {
     /// A peer that answered lately did not answer this audit.
     doubtful: bool,
     pub(super) held: BTreeSet<(u8, Handle)>,
-    /// Of the first r peers, those after so many were not asked yet.
+    /// How many of those to ask were asked, if not all.
     asked: Option<usize>,
     /// The primary says that it is at work.
     pub(super) under_repair: bool,
@@ -110,14 +111,14 @@ pub(super) struct Audits {
     begun: BTreeSet<(Time, Slot)>,
     short: BTreeMap<Slot, Short>,
     wakes: Timers<Slot>,
-    /// The walk over the inventory, how often it began, when last, and when it goes on.
+    /// The walk over the inventory, how many rounds began, when the last one did, and when the walk goes on.
     sweep: Sweep<ItemKey>,
     rounds: u32,
     round: Time,
     next: Time,
-    /// All that is held is audited in this round.
+    /// This round audits all that is held, whatever this peer's rank.
     whole: bool,
-    /// All that is held is to be audited from then on.
+    /// When a round over all that is held begins, because a peer vanished.
     vanished: Option<Time>,
     taken_over_total: u64,
 }
@@ -171,14 +172,14 @@ impl Audits {
         self.short.remove(&slot);
     }
 
-    /// A stripe taken over cannot be repaired: it is not tried again before this peer has restarted.
+    /// A stripe taken over turned out inconsistent: it is not tried again before this peer restarts.
     pub(super) fn give_up(&mut self, slot: Slot) {
         self.wake(slot, None);
     }
 }
 
 impl Custody {
-    /// A peer left the view: where its shards are not repaired soon, that is to be noticed.
+    /// A peer left the view. If its shards are not repaired in time, an audit of all that is held notices.
     pub(super) fn audit_soon(&mut self, now: Time) {
         let at = now + self.patience();
         self.audits.vanished.get_or_insert(at);
@@ -219,7 +220,7 @@ impl Custody {
             if let Some(short) = self.audits.short.get_mut(&slot) {
                 short.wake = None;
             }
-            // Should the audit be given up, or not begin, there is another one.
+            // Should this audit be given up, or not begin, another one follows.
             self.audits.wake(slot, Some(now + LIMIT * 2));
             self.audit_held(now, ring, slot);
         }
@@ -273,8 +274,8 @@ impl Custody {
         }
     }
 
-    /// Asks the first peers of a stripe what they hold of it: n of them if it is held here, and all for
-    /// somebody else.
+    /// Begins an audit. Of a stripe held here (`shape`) the first n candidates are asked, and the others only
+    /// if those do not suffice. For another peer (`asker`) all are.
     pub(super) fn begin_audit(
         &mut self,
         now: Time,
@@ -296,7 +297,8 @@ impl Custody {
         if self.audits.open.len() >= room {
             return;
         }
-        // Where others than the named are asked, these are the primary and this peer itself.
+        // Where the id does not tell the holders, the primary and this peer are asked besides those that the
+        // policy names.
         let first =
             shape.map(|shape| usize::from(shape.n) + if shape.placement.needs_locators() { 2 } else { 0 });
         let audit = Audit {
@@ -319,8 +321,8 @@ impl Custody {
         self.conclude_audit(now, ring, slot);
     }
 
-    /// Who is asked what it holds of a stripe, in this order: where its id does not tell who holds it, the
-    /// primary first, and this peer.
+    /// The peers to ask about a stripe, in this order: the responsible set; or where its id does not tell who
+    /// holds it, the primary, this peer, and those that the policy names.
     fn asked(&mut self, now: Time, ring: &impl Membership, slot: Slot) -> Vec<Handle> {
         let known = self.primary.known(slot);
         let shape = self
@@ -367,7 +369,7 @@ impl Custody {
                 return;
             };
             let Some(peer) = alive.filter(|peer| self.peers.is_alive(*peer)) else {
-                // A stranger to this peer, and it may be anywhere, or dead and its primary does not know yet.
+                // A stranger may be anywhere, or dead and its primary does not know yet.
                 self.rosters.need(true);
                 audit.doubtful = true;
                 continue;
@@ -421,7 +423,7 @@ impl Custody {
         self.conclude_audit(now, ring, slot);
     }
 
-    /// Ends an audit that waits for nobody: a short one only after all of the first r peers were asked.
+    /// Ends an audit that waits for nobody. One that found too few first asks those that were not asked yet.
     fn conclude_audit(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
         let Some(audit) = self.audits.open.get_mut(&slot) else {
             return;

@@ -20,10 +20,10 @@ use crate::{Flaw, Membership, Time};
 const BELIEFS: u32 = 4;
 /// How many audits in a row may be in doubt, for one loss.
 const DOUBTS: u32 = 8;
-/// A take-over for which there is no room among the jobs waits so long.
+/// How long a take-over waits for which there is no room among the jobs.
 const NO_ROOM: Duration = Duration::from_secs(1);
 
-/// A stripe of which the last audits missed an index.
+/// A stripe of which the last audits did not find all indices.
 #[derive(Debug)]
 pub(super) struct Short {
     since: Time,
@@ -38,8 +38,8 @@ pub(super) struct Short {
 }
 
 impl Custody {
-    /// A stripe held here was audited: remembers which indices were not seen since when, and takes over if
-    /// that is too long.
+    /// Draws the consequences of an audit of a stripe held here: remembers since when which indices were not
+    /// seen, and takes over if that is too long.
     pub(super) fn weigh(
         &mut self,
         now: Time,
@@ -107,7 +107,7 @@ impl Custody {
         self.audits.wake(slot, Some(next));
     }
 
-    /// Has the tombstone of a short stripe copied here from one of those that say they have it.
+    /// Has the tombstone of a short stripe copied here from one of the peers that say they have it.
     fn ask_for_proof(&mut self, now: Time, slot: Slot, shape: Shape, from: &BTreeSet<Handle>) {
         if let Some(from) = from.first().copied().filter(|_| self.has_room(now)) {
             self.fetch_tombstone(now, slot, shape, from);
@@ -123,7 +123,8 @@ impl Custody {
         candidates: &Candidates,
         audit: &Audit,
     ) {
-        // Whom the policy names in place of the dead need not be whom it named for the audit.
+        // The policy names other peers in place of the dead than it did for the audit: those that were silent
+        // are left out.
         let silent = |peer: &Handle| audit.again.contains(peer) && !audit.answered.contains(peer);
         let there = candidates.iter().filter(|(peer, _)| !silent(peer));
         let there: Vec<_> = there.copied().collect();

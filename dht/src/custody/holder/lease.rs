@@ -1,7 +1,8 @@
-//! What becomes of a pending shard whose lease ended: whoever may know of a commit is asked first, and the
-//! shard is dropped only when nobody can know. A peer that forgot the others and is alone, or with few of
-//! them, since cannot tell: it keeps the shard until it has met as many as a stripe has holders, or for very
-//! long.
+//! What becomes of a pending shard whose lease ended.
+//!
+//! Every peer that may know of a commit is asked first, and the shard is dropped only when nobody can know. A
+//! peer that restarted alone, or with few others, cannot tell. It keeps the shard until it has met as many
+//! peers as the stripe has holders, or for very long.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,15 +15,15 @@ use crate::custody::sync::DEADLINE;
 use crate::custody::{Custody, Effect, Tenure};
 use crate::{Flaw, Id, Membership, Time};
 
-/// Repair delays for which a peer that has met few others keeps what nobody it knows has heard of.
+/// How many repair delays a peer that has met few others keeps a pending shard of which nobody knows.
 const LONELY_DELAYS: u32 = 10;
 
-/// Questions about one stripe on their way.
+/// The questions about one stripe that are under way.
 #[derive(Debug)]
 pub(super) struct Inquiry {
     waiting: BTreeSet<Handle>,
     begun: Time,
-    /// Somebody did not answer.
+    /// Some peer did not answer.
     unsure: bool,
 }
 
@@ -64,7 +65,7 @@ impl Custody {
             self.holder.inventory.arm(key, Some(until));
             return;
         }
-        // Whatever comes of the questions, the shard is looked at again.
+        // Whatever the answers are, the shard is looked at again.
         self.holder
             .inventory
             .arm(key, Some(now + self.config.pending_lease / 4));
@@ -136,7 +137,7 @@ impl Custody {
 
     /// Everybody alive was asked and nobody knew of a commit.
     fn conclude(&mut self, now: Time, stripe: Id) {
-        // Old answers count for nothing: the event loop may have stalled since, and a commit have come to
+        // Old answers are not evidence: the event loop may have stalled since, and a commit may have reached
         // the others.
         let unsure = self
             .holder
@@ -152,7 +153,7 @@ impl Custody {
             .pending_lease
             .max(self.config.repair_delay * LONELY_DELAYS);
         let ended = |held: &Held| match held.tenure {
-            // One that has met fewer than hold the other shards never asked all who may know.
+            // A peer that has met fewer others than hold the other shards never asked all who may know.
             Tenure::Pending { until, .. } if met + 1 < usize::from(held.shape.n) => {
                 self.peers.awake_since(until) + lonely <= now
             }

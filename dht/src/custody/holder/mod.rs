@@ -81,7 +81,7 @@ impl Holder {
         self.trims.waits(key, peer)
     }
 
-    /// Who is legal, stays and precedes may not be so any more.
+    /// Trims rest on who is a legal holder, stays and precedes: all of that may have changed.
     pub(super) fn membership_changed(&mut self) {
         self.trims.give_up();
     }
@@ -112,9 +112,11 @@ impl Holder {
 }
 
 impl Custody {
-    /// The local store holds a shard, durable and verified. Again for a held one: a later lease end, or
-    /// committed; a committed one never becomes pending. An index that the stripe does not have is ignored. A
-    /// tombstone beats shards, whichever came first: those are to be dropped.
+    /// The local store holds an item, durable and verified.
+    ///
+    /// For an item held already it may extend the lease or commit it; a committed one never becomes pending.
+    /// A shard that the stripe does not have is ignored. A tombstone beats shards, whichever came first:
+    /// those are to be dropped.
     pub fn insert(&mut self, now: Time, holding: Holding) {
         self.schedule.now = now;
         let key = ItemKey::new(holding.stripe, holding.item);
@@ -171,14 +173,14 @@ impl Custody {
         self.erase(now, key);
     }
 
-    /// The local store holds a shard that was to be dropped, still or again.
+    /// The local store still holds, or holds again, an item that was to be dropped.
     pub fn spared(&mut self, stripe: Id, item: Item) {
         self.holder.dropping.remove(&ItemKey::new(stripe, item));
     }
 
-    /// Whoever stored a shard wants it back, which the driver may do now: until [`Self::removed`] or
-    /// [`Self::spared`] it is confirmed to nobody. Not allowed for what others may rely on: a committed shard
-    /// that was confirmed before.
+    /// The writer of a shard takes it back. Returns whether the driver may discard it: not if it is committed
+    /// and was confirmed to others, who may have dropped theirs. Until [`Self::removed`] or [`Self::spared`]
+    /// it is confirmed to nobody.
     pub fn begin_discard(&mut self, stripe: Id, item: Item) -> bool {
         let key = ItemKey::new(stripe, item);
         let held = self.holder.inventory.shards.get(&key);
@@ -189,7 +191,8 @@ impl Custody {
         !promised
     }
 
-    /// All that is held counts as confirmed to others.
+    /// From here on nothing held can be taken back by its writer, as if all of it had been confirmed to
+    /// others.
     pub fn vouch_for_all(&mut self) {
         for held in self.holder.inventory.shards.values_mut() {
             held.vouched = true;
@@ -228,7 +231,7 @@ impl Custody {
         self.holder.searches.forget(key);
     }
 
-    /// Forgets a shard and has it removed; `expired` when its lease ended, as opposed to a excess one.
+    /// Forgets an item and has it removed. `expired` when its lease ended, as opposed to one in excess.
     fn drop_shard(&mut self, now: Time, key: ItemKey, expired: bool) {
         self.erase(now, key);
         self.holder.dropping.insert(key);

@@ -1,20 +1,21 @@
-//! The search for those in whose favour an excess shard may go.
+//! The search for the holders in whose favour an excess shard may go.
 //!
-//! An order to trim is a hint, whoever sends it: one member that is believed destroys what all others hold.
-//! So the holder looks for itself. It asks its own first peers of the stripe, and whom the order or the
-//! policy names, what they hold. Only *legal* holders count: those first peers, and under other policies than
-//! `successors` whom the policy or the primary names too. Of these, only those that do not leave, and each
-//! for one index ([`Matching`]). The search succeeds when they hold all n indices, and when the one that
-//! keeps this index precedes this peer on the ring. It need not precede if this peer leaves, or holds another
-//! index of the stripe too: drains and doubled holders would wait for ever.
+//! An order to trim is a hint, whoever sends it: a single member that is believed could destroy what all
+//! others hold. So the holder looks for itself. It asks its own responsible set of the stripe, and the peers
+//! that the order or the policy names, what they hold. Only *legal* holders count: the responsible set, and
+//! under other policies than `successors` those that the policy or the primary names too. Holders that leave
+//! do not count, and each counts for one index ([`Matching`]). The search succeeds when legal holders have
+//! all n indices, and when the one that keeps this index precedes this peer on the ring. It need not precede
+//! if this peer leaves, or holds another index of the stripe too: drains and doubled holders would wait for
+//! ever.
 //!
-//! What is found is only then asked for confirmation by the safe rule ([`trim`](super::trim)). Hence a liar
-//! takes one index of a stripe at most, from those behind it: for a second one it would have to count twice,
-//! for nobody else holds the first. While this peer searches it answers others as before; it says no to them
-//! only while it waits for confirmations. So forged orders cannot keep it silent: after a search in vain, or
-//! where confirmations fail, the next search for that shard is put off, each time for longer, and all that
-//! were put off begin together, so that one message asks for all. Nor can a liar have a shard dropped and
-//! repaired in turns for ever: what was dropped and came back stays longer each time.
+//! Only then are the holders found asked for confirmation by the safe rule ([`trim`](super::trim)). Hence a
+//! liar takes one index of a stripe at most, from holders behind it: for a second one it would have to count
+//! twice, for nobody else holds the first. While this peer searches it answers others as before; it refuses
+//! them only while it waits for confirmations. So forged orders cannot keep it silent. After a search in
+//! vain, or where confirmations fail, the next search for that shard is put off, each time for longer. All
+//! that were put off begin together, so that one message asks for all. Nor can a liar have a shard dropped
+//! and repaired in turns for ever: what was dropped and came back stays longer each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,14 +28,15 @@ use crate::custody::primary::reports::KnownStripe;
 use crate::custody::{Custody, Item, Shape};
 use crate::{Flaw, Membership, PeerState, Time};
 
-/// Searches at one time; the orders of one peer begin an eighth of them at most, this peer's own half.
+/// The most searches at one time. The orders of one peer begin an eighth of them at most, this peer's own
+/// half.
 const MAX_SEARCHES: usize = 8192;
-/// Who has not answered by then holds nothing; until then it is asked again.
+/// A peer that has not answered by then holds nothing. Until then it is asked again.
 const LIMIT: Duration = Duration::from_mins(1);
-/// Between two searches for one shard; doubled after each in vain, up to so many times.
+/// The pause between two searches for one shard. It is doubled after each in vain, up to so many times.
 const PAUSE: Duration = Duration::from_secs(5);
 const DOUBLINGS: u32 = 3;
-/// Peers remembered for having denied one shard's trim; beyond, all are asked anew.
+/// The most peers remembered for having denied one shard's trim. Beyond, all are asked anew.
 const MAX_DENIERS: usize = 16;
 /// After a shard was dropped and came back the pause doubles up to so many times: an hour and a half.
 const MOST_DOUBLINGS: u32 = 10;
@@ -47,21 +49,21 @@ struct Search {
     waiting: BTreeSet<Handle>,
     answered: BTreeSet<Handle>,
     held: BTreeSet<(u8, Handle)>,
-    /// Whom the stripe's primary names as holders, where its id does not tell.
+    /// The holders that the stripe's primary names, where its id does not tell them.
     reported: BTreeSet<Handle>,
 }
 
-/// No new search for a shard.
+/// Why no new search for a shard begins.
 #[derive(Debug, Default)]
 struct Pause {
-    /// Before this.
+    /// No search begins before this.
     until: Time,
     /// How often searches were in vain, at most the number of doublings.
     vain: u32,
     /// How often the shard was dropped, at most the number of doublings.
     dropped: u32,
-    /// Who did not confirm for this shard: perhaps an excess shard goes there too. Others are preferred next
-    /// time, or two that trim in each other's favour would deny each other for ever.
+    /// Peers that did not confirm for this shard: perhaps they trim too. Others are preferred next time, or
+    /// two that trim in each other's favour would deny each other for ever.
     deniers: BTreeSet<Handle>,
 }
 
@@ -71,12 +73,12 @@ impl Pause {
     }
 }
 
-/// Shards whose witnesses are looked for, and those for which that was in vain lately.
+/// Searches under way, and shards for which one was in vain lately.
 #[derive(Debug, Default)]
 pub(super) struct Searches {
     open: BTreeMap<ItemKey, Search>,
     begun: BTreeSet<(Time, ItemKey)>,
-    /// How many were begun on whose order.
+    /// How many searches each peer's orders began.
     ordered: BTreeMap<Handle, usize>,
     pauses: BTreeMap<ItemKey, Pause>,
     pruned: Time,
@@ -141,7 +143,7 @@ impl Searches {
         pause.is_some_and(|pause| pause.deniers.contains(&peer))
     }
 
-    /// A shard was dropped as excess. Should it come back, whoever had it dropped may have lied: it stays
+    /// A shard was dropped as excess. Should it come back, the peer that ordered it may have lied: it stays
     /// longer each time.
     pub(super) fn dropped(&mut self, now: Time, key: ItemKey) {
         let pause = self.pauses.entry(key).or_default();
@@ -154,7 +156,7 @@ impl Searches {
         self.end(key);
     }
 
-    /// The next search that waits for nobody any more.
+    /// The next search whose time is over: it waits for nobody from then on.
     fn pop_due(&mut self, now: Time) -> Option<ItemKey> {
         let (begun, key) = self.begun.first().copied()?;
         if begun + LIMIT > now {
@@ -186,7 +188,7 @@ impl Custody {
         self.holder.searches.prune(now);
     }
 
-    /// Somebody says that a shard held here is in excess: asks those that may hold the stripe what they hold.
+    /// An order says that a shard held here is in excess. Asks those that may hold the stripe what they hold.
     pub(super) fn search(
         &mut self,
         now: Time,
@@ -211,7 +213,7 @@ impl Custody {
                 asked.insert(peer);
             } else {
                 self.discover(now, order.stripe);
-                // They may be anywhere: the ring finds them only by getting to know all.
+                // The peer may be anywhere: the ring finds it only by getting to know all.
                 self.rosters.need(shape.placement.needs_locators());
             }
         }
@@ -301,8 +303,8 @@ impl Custody {
         }
     }
 
-    /// Ends a search once those found suffice and have not denied it before, or it waits for nobody: then
-    /// they are asked to confirm, or it was in vain.
+    /// Ends a search once the holders found suffice and none of them has denied it before, or when it waits
+    /// for nobody. Then they are asked to confirm, or it was in vain.
     fn conclude_search(&mut self, now: Time, ring: &impl Membership, key: ItemKey) {
         let held = self
             .holder
@@ -357,7 +359,7 @@ impl Custody {
         let own = own.filter(|other| *other != key && self.may_confirm(*other));
         let own: Vec<(u8, Handle)> = own.filter_map(|other| Some((other.item.shard()?, ME))).collect();
         let anyone = scattered || leaves(ME) || !own.is_empty() || self.config.has(Flaw::TrimForThoseBehind);
-        // Whether they live is no matter of safety, for the dead confirm nothing: the search goes on instead.
+        // Whether they live is no matter of safety, for the dead confirm nothing. The search goes on instead.
         let counts = |(index, peer): &(u8, Handle)| {
             legal(*peer)
                 && (!leaves(*peer) || self.config.has(Flaw::TrimForLeavers))

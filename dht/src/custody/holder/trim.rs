@@ -33,19 +33,19 @@ use crate::custody::peers::{Handle, ME};
 use crate::custody::{Custody, Item, Tenure};
 use crate::{Flaw, Membership, PeerState, Time};
 
-/// Trims begun at one time; orders beyond are ignored and come again.
+/// The most trims under way at one time. Orders beyond are ignored and come again.
 const MAX_ACTIVE: usize = 4096;
-/// Pins at one time, of which one peer asks for an eighth at most; who asks for another is told no and asks
-/// again later.
+/// The most pins at one time. One peer has an eighth of them at most; a peer that asks for more is refused
+/// and asks again later.
 const MAX_PINS: usize = 1 << 16;
 
 #[derive(Debug)]
 pub(super) struct Trimming {
     number: u64,
     begun: Time,
-    /// Who keeps the index.
+    /// The peer that keeps the index.
     keep: Handle,
-    /// Who has not confirmed what yet.
+    /// Confirmations that are still missing: the shard and the peer that holds it.
     waiting: BTreeSet<(ItemKey, Handle)>,
 }
 
@@ -55,12 +55,12 @@ pub(super) struct Trims {
     pin: Duration,
     active: BTreeMap<ItemKey, Trimming>,
     begun: BTreeSet<(Time, ItemKey)>,
-    /// By whose trim, and until when.
+    /// The end of each pin, by shard, peer that trims, and number of its trim.
     pins: BTreeMap<(ItemKey, Handle, u64), Time>,
-    /// How many of them are whose.
+    /// How many pins each peer has.
     pinned: BTreeMap<Handle, usize>,
     pruned: Time,
-    /// Number of the last trim. They begin at random, so that those of two runs differ.
+    /// The number of the last trim. Numbers begin at random, so that those of two runs differ.
     last: u64,
 }
 
@@ -110,7 +110,7 @@ impl Trims {
         self.pins.range(all).any(|(_, until)| now < *until)
     }
 
-    /// Answers for a committed shard held here; yes pins it for the trim of another peer, if there is one.
+    /// Answers for a committed shard held here. A yes pins it for the trim of another peer, if there is one.
     pub(super) fn confirm(&mut self, now: Time, key: ItemKey, pin: Option<(Handle, u64)>) -> bool {
         if self.is_active(key) {
             return false;
@@ -159,7 +159,7 @@ impl Trims {
         active.any(|(_, trimming)| trimming.waiting.contains(&(key, peer)))
     }
 
-    /// `peer` did not confirm `key`: whatever needed that is off. Returns what that is.
+    /// `peer` did not confirm `key`. Returns the trims that are given up for it.
     pub(super) fn denied(&mut self, key: ItemKey, peer: Handle) -> Vec<ItemKey> {
         let waiting = self.active.range(of(key.slot));
         let off: Vec<ItemKey> = waiting
@@ -172,7 +172,7 @@ impl Trims {
         off
     }
 
-    /// Gives up all trims: they rest on who is there, and that has changed.
+    /// Gives up all trims: they rest on the membership, which has changed.
     pub(super) fn give_up(&mut self) {
         self.active.clear();
         self.begun.clear();
@@ -218,7 +218,7 @@ fn of(slot: Slot) -> std::ops::RangeInclusive<ItemKey> {
 }
 
 impl Custody {
-    /// An order to drop an excess shard came: those in whose favour it may go are searched for.
+    /// An order to drop an excess shard came. The holder searches for those in whose favour it may go.
     pub(in crate::custody) fn handle_order(
         &mut self,
         now: Time,
@@ -237,7 +237,7 @@ impl Custody {
             return;
         };
         if key.item == Item::Locator {
-            // Nothing rests on it: whoever belongs to the first peers has it written again.
+            // Nothing rests on a locator: whoever belongs to the responsible set has it written again.
             let responsible = ring.successors(order.stripe, self.config.r);
             let mut first = responsible.iter().filter(|member| member.peer == ring.me());
             if !first.any(|member| member.state != PeerState::Draining) {
@@ -250,8 +250,8 @@ impl Custody {
         }
     }
 
-    /// Those that keep all indices of the stripe of an excess shard were found: they are asked to confirm.
-    /// Whether that began.
+    /// The holders that keep all indices of the stripe of an excess shard were found. They are asked to
+    /// confirm. Returns whether that began.
     pub(super) fn begin_trim(&mut self, now: Time, key: ItemKey, keepers: &BTreeMap<u8, Handle>) -> bool {
         let keep = key.item.shard().and_then(|index| keepers.get(&index)).copied();
         let Some(keep) = keep.filter(|keep| *keep != ME) else {
@@ -283,7 +283,7 @@ impl Custody {
         true
     }
 
-    /// Answers for a shard held here. Of what was confirmed nobody takes back the copy.
+    /// Answers for a shard held here. What was confirmed its writer cannot take back.
     pub(in crate::custody) fn vouch(&mut self, now: Time, peer: Handle, question: Question) -> bool {
         let key = ItemKey::new(question.stripe, question.item);
         let yes = self.confirm(now, key, question.trim.map(|trim| (peer, trim)));
@@ -293,7 +293,7 @@ impl Custody {
         yes
     }
 
-    /// Whether a shard is held, to stay.
+    /// Whether a shard is held and about to stay.
     pub(super) fn may_confirm(&self, key: ItemKey) -> bool {
         self.holder.inventory.has_committed(key)
             && !self.holder.dropping.contains(&key)
@@ -377,7 +377,7 @@ mod tests {
     fn pin_ends_when_its_own_trim_is_done() {
         let mut y = Trims::new(PIN, 0);
         assert!(y.confirm(Time::ZERO, key(0), asker(1)) && y.confirm(Time::ZERO, key(0), asker(2)));
-        // Two trims count on it; the word of a third, or of another peer, ends neither.
+        // Two trims rest on it; the word of a third, or of another peer, ends neither.
         y.release(key(0), ME, 3);
         y.release(key(0), Handle::MAX, 1);
         y.release(key(0), ME, 1);

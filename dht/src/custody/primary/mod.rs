@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{Flaw, Id, Membership, Time};
 
-/// Handoffs come after all repairs and tombstones, and locators last; a repair's priority is how many indices
-/// more than k live.
+/// Priorities of jobs. A repair's is how many indices more than k are matched, so the most endangered stripe
+/// comes first. Tombstones come after all repairs, then handoffs, and locators last.
 const LOCATE: u16 = 257;
 const HANDOFF: u16 = 256;
 const TOMBSTONES: u16 = 255;
@@ -120,8 +120,8 @@ impl Custody {
         self.launch(now, ring);
     }
 
-    /// Looks at one stripe: files it under its class, queues a job, tells holders what to do, and sets the
-    /// time of the next look.
+    /// Judges one stripe: notes its condition, queues a job, instructs holders, and sets the time of the next
+    /// look.
     fn judge(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
         let responsible = self.responsible(now, ring, slot);
         let is_primary = responsible.first().is_some_and(|(primary, _)| *primary == ME);
@@ -196,7 +196,7 @@ impl Custody {
         let Some(known) = self.primary.reports.stripes.get(&slot) else {
             return;
         };
-        // What was stored is believed at once: nothing is waited for but after a failure.
+        // What was stored is believed at once, so only a failure is waited for.
         let due = known.not_before.max(now);
         let due = if known.failures == 0 { now } else { due };
         let (priority, wake) = match decision {
@@ -215,7 +215,7 @@ impl Custody {
         self.primary.reports.wake(slot, wake);
     }
 
-    /// Spreads the commit and orders trims, unless that was done lately. Returns when to do it (again).
+    /// Spreads the commit and orders trims, unless that was done lately. Returns when to do it next.
     fn instruct(
         &mut self,
         now: Time,
@@ -277,7 +277,7 @@ impl Custody {
         Some(now + RETRY)
     }
 
-    /// Forgets claims of gone peers that nobody needs any more, and a stripe without claims.
+    /// Forgets claims of gone peers that are of no use, and a stripe without claims.
     fn prune(&mut self, now: Time, slot: Slot, is_primary: bool) {
         let Some(known) = self.primary.reports.stripes.get_mut(&slot) else {
             return;
@@ -294,7 +294,7 @@ impl Custody {
             .claims
             .iter()
             .filter(|claim| all || replaced.contains(&claim.item))
-            // A peer that is back is still being heard: what it said so far must stay, or the two never
+            // A peer that came back is still reporting. What it said so far must stay, or the two never
             // agree.
             .filter(|claim| self.peers.is_gone(now, claim.peer) && !self.peers.is_alive(claim.peer))
             .copied()
@@ -315,8 +315,8 @@ impl Custody {
         }
     }
 
-    /// Whether this peer as the primary of a stripe is at work on it: a repair is due and repairs succeed, or
-    /// the stripe cannot be repaired.
+    /// Whether this peer is the primary of a stripe and at work on it: a repair is due and repairs succeed,
+    /// or the stripe cannot be repaired.
     pub(super) fn is_under_repair(&self, now: Time, slot: Slot) -> bool {
         let known = self.primary.known(slot);
         let due = known.is_some_and(|known| known.running || known.queued.is_some());

@@ -11,20 +11,20 @@ use crate::custody::peers::{Handle, ME, Peers};
 use crate::custody::types::CustodyConfig;
 use crate::{Flaw, PeerState, Time};
 
-/// Which indices live, and which must be given up on.
+/// Which indices of a stripe live, and which count as missing.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     /// Index and live holder, committed or not.
     pub(super) live: Vec<(u8, Handle)>,
-    /// Indices nobody live or merely suspect holds.
+    /// Indices that no live and no suspect peer holds.
     pub(super) missing: Vec<u8>,
-    /// Indices that only such live peers hold as count for other indices.
+    /// Indices held only by live peers that count for other indices.
     pub(super) doubled: Vec<u8>,
     /// Distinct live indices.
     pub(super) distinct: usize,
     /// Distinct live indices on as many distinct peers.
     pub(super) matched: usize,
-    /// Some index was never named, and may yet be.
+    /// No holder has named some index, and one may yet do so.
     pub(super) unsure: bool,
     /// When an index that is neither live nor missing will be missing.
     pub(super) wake: Option<Time>,
@@ -52,7 +52,7 @@ impl Survey {
             config.repair_delay
         };
         let unheard = || {
-            // Where all that are missed are forgotten, those that are there have spoken soon.
+            // Where all missing peers are forgotten, those that are there have reported soon.
             let patience = if peers.misses_only_forgotten(now) {
                 delay.min(config.exchange_idle * 2)
             } else {
@@ -103,8 +103,8 @@ impl Survey {
         }
     }
 
-    /// Who keeps which index where it is best placed: on as many preferred peers as can be, then wherever it
-    /// lies, the nearest first. Of the holders for whom `audits` says so.
+    /// Matches indices with holders: with as many preferred peers as can be, then with any, the nearest
+    /// first. Only holders for which `counts` is true take part.
     fn keepers(
         &self,
         n: u8,
@@ -155,7 +155,7 @@ pub(super) enum Decision {
     },
 }
 
-/// an excess shard and why it is one.
+/// An excess shard or locator, and the holders that make it one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Excess {
     pub(super) victim: Handle,
@@ -171,9 +171,8 @@ fn position(candidates: &Candidates, peer: Handle) -> usize {
         .unwrap_or(usize::MAX)
 }
 
-/// The n peers that should hold the stripe: in the order of the ring, those that take shards or hold one
-/// already and want to keep it. A full holder stays preferred, or else a peer near its limit would be emptied
-/// and refilled in turns.
+/// The preferred peers: the first n of the candidates that take shards, or hold one already and do not leave.
+/// A full holder stays preferred, or else a peer near its limit would be emptied and refilled in turns.
 fn preferred(now: Time, known: &KnownStripe, peers: &Peers, candidates: &Candidates) -> Vec<Handle> {
     let holds = |peer| known.holds(peer);
     let eligible = |peer, state| match state {
@@ -188,14 +187,15 @@ fn preferred(now: Time, known: &KnownStripe, peers: &Peers, candidates: &Candida
         .collect()
 }
 
-/// When the first of those that failed to take a shard lately may be asked again.
+/// When the first of the candidates that failed to take a shard lately may be asked again.
 pub(super) fn refusal(now: Time, peers: &Peers, candidates: &Candidates) -> Option<Time> {
     let refused = candidates.iter().map(|(peer, _)| peers.get(*peer).refused_until);
     refused.filter(|until| *until > now).min()
 }
 
-/// Where the tombstone of a stripe goes next: to this peer, which believes nobody's word for it, then to the
-/// peers that should hold shards and those that say they do. None if nobody is known to have one.
+/// Where the tombstone of a stripe goes next. This peer gets it first, for it believes nobody's word for it.
+/// Then come the peers that should hold shards and those that say they do. None if nobody is known to have
+/// one.
 pub(super) fn replicate_tombstone(
     now: Time,
     known: &KnownStripe,
@@ -229,8 +229,8 @@ pub(super) fn replicate_tombstone(
     })
 }
 
-/// What to do next for a committed stripe: first its shards, then its locator with `candidates`, its first
-/// peers.
+/// What to do next for a committed stripe: first for its shards, then for its locators with the responsible
+/// set.
 pub(super) fn decide(
     now: Time,
     known: &KnownStripe,
@@ -240,7 +240,7 @@ pub(super) fn decide(
 ) -> Decision {
     let decision = place(now, known, survey, peers, preference);
     match decision {
-        // What nobody can take now is to be found all the same.
+        // Readers must find what holders cannot take at the moment.
         Decision::Nothing | Decision::Parked { .. } => {
             targets::locate(now, known, survey, peers, responsible).unwrap_or(decision)
         }
@@ -266,7 +266,7 @@ fn place(
     if survey.distinct < usize::from(known.shape.n) {
         return Decision::Nothing;
     }
-    // A copy costs less than rebuilding, but whoever says that it holds an index need not have it.
+    // A copy costs less than rebuilding, but a peer that says that it holds an index need not have it.
     let handoff = handoff(
         known,
         survey,
@@ -294,7 +294,7 @@ fn place(
     }
 }
 
-/// The wanted indices of a stripe, rebuilt from the nearest holders on peers that hold nothing of it.
+/// Rebuilds the wanted indices of a stripe from the nearest holders, on peers that hold nothing of it.
 pub(super) fn regenerate(
     now: Time,
     known: &KnownStripe,
@@ -312,7 +312,8 @@ pub(super) fn regenerate(
     let held = survey.live.iter().copied();
     let nearest = Matching::of(&by_index(known.shape.n, &held, rank));
     if able.is_empty() {
-        // All that take shards hold some of this stripe: one that others can do without is as good as free.
+        // All peers that take shards hold some of this stripe: one whose shards others keep is as good as
+        // free.
         let spare = candidates
             .iter()
             .filter(|(peer, state)| *state == PeerState::Accepting && !refused(peer) && !nearest.keeps(peer));
@@ -322,7 +323,7 @@ pub(super) fn regenerate(
         let until = refusing.iter().map(|peer| peers.get(*peer).refused_until).min();
         return Decision::Parked { until };
     }
-    // Each peer is asked for one index first: who says that it holds several may hold none.
+    // Each peer is asked for one index first: one that says that it holds several may hold none.
     let mut sources: Vec<(u8, Handle)> = nearest.pairs().into_iter().collect();
     sources.sort_by_key(|(_, peer)| rank(*peer));
     let mut others: Vec<(u8, Handle)> = survey.live.clone();
@@ -366,7 +367,7 @@ fn handoff(known: &KnownStripe, survey: &Survey, candidates: &Candidates, prefer
     })
 }
 
-/// What may go of a stripe: excess shards, and locators where they are of no use.
+/// The excess of a stripe: shards, and locators where they are of no use.
 pub(super) fn excess(
     now: Time,
     known: &KnownStripe,
@@ -379,8 +380,8 @@ pub(super) fn excess(
     excess
 }
 
-/// Shards of a whole stripe that may go because another holder of the same index is better placed: the
-/// preferred one, then the nearer one; no peer keeps more than one.
+/// Shards of a whole stripe that may go because another holder of the same index is better placed: preferred,
+/// or else nearer. No peer keeps more than one.
 fn excess_shards(
     now: Time,
     known: &KnownStripe,

@@ -11,17 +11,17 @@ use crate::custody::peers::{Handle, ME};
 use crate::custody::{Custody, Effect, Item, JobId, JobOutcome, Shape};
 use crate::{Flaw, Membership, Time};
 
-/// How long a peer that failed to take a shard is no target.
+/// How long a peer that failed to take a shard is not a target.
 const REFUSED: Duration = Duration::from_secs(10);
 /// How long audits disregard the tombstones that a peer says it has, after it showed none.
 const UNPROVEN: Duration = Duration::from_mins(10);
-/// First and longest wait after a failed job; doubled in between.
+/// The first and the longest wait after a failed job. It doubles in between.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(2));
 #[derive(Debug)]
 struct Job {
     slot: Slot,
     targets: Vec<(Item, Handle)>,
-    /// Where a copy comes from.
+    /// The peer that a copy comes from.
     source: Option<Handle>,
     regenerates: bool,
 }
@@ -118,7 +118,7 @@ impl Custody {
         }
     }
 
-    /// Begins what was decided about a stripe; whether there was something to begin.
+    /// Begins what was decided about a stripe. Returns whether there was something to begin.
     fn perform(&mut self, now: Time, slot: Slot, shape: Shape, decision: Decision) -> bool {
         let with_names = |shards: &[(u8, Handle)]| {
             let shards = shards
@@ -192,7 +192,7 @@ impl Custody {
         true
     }
 
-    /// The driver did an effect, or failed. Unknown jobs are ignored.
+    /// The driver did a job, or failed to. Unknown jobs are ignored.
     pub fn handle_job(&mut self, now: Time, ring: &impl Membership, id: JobId, outcome: JobOutcome) {
         self.schedule.now = now;
         let Some(job) = self.primary.jobs.running.remove(&id) else {
@@ -216,8 +216,8 @@ impl Custody {
                 } else {
                     REFUSED
                 };
-                // Whoever says that it has a tombstone and has none is not believed for a while; repairs need
-                // not wait.
+                // A peer that claims a tombstone and has none is not believed for a while. Repairs need not
+                // wait for that.
                 let source = job.source.filter(|_| *item == Item::Tombstone && *peer == ME);
                 unproven |= source.is_some();
                 if source.is_some() && self.config.has(Flaw::BelieveTombstones) {
@@ -260,9 +260,9 @@ impl Custody {
         }
     }
 
-    /// Takes the outcome of a job for the targets' own words, which follow. One that sees another primary
-    /// reports to that: it is asked, or what is believed here would never be corrected. This peer's own came
-    /// by `insert`.
+    /// Takes the outcome of a job for the targets' own reports, which follow. A target that sees another
+    /// primary reports to that one; so it is solicited, or the record here would never be corrected. This
+    /// peer's own items came by `insert`.
     fn believe(&mut self, now: Time, slot: Slot, stored: &[(Item, Handle)]) {
         let Some(shape) = self.primary.reports.stripes.get(&slot).map(|known| known.shape) else {
             return;
@@ -296,7 +296,7 @@ impl Custody {
     }
 }
 
-/// What an auditor has done in place of the primary.
+/// Work that an auditor orders in place of the primary.
 impl Custody {
     /// Has the tombstone of a stripe copied here from a peer that says it has it.
     pub(in crate::custody) fn fetch_tombstone(&mut self, now: Time, slot: Slot, shape: Shape, from: Handle) {
@@ -308,7 +308,7 @@ impl Custody {
         self.perform(now, slot, shape, copy);
     }
 
-    /// Rebuilds missing indices of a stripe from what these peers hold. Whether that began.
+    /// Rebuilds missing indices of a stripe from what these peers hold. Returns whether that began.
     pub(in crate::custody) fn regenerate(
         &mut self,
         now: Time,

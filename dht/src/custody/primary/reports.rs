@@ -24,26 +24,27 @@ pub(in crate::custody) struct Claim {
     pub(super) committed: bool,
 }
 
-/// How well a stripe is off.
+/// The condition of a stripe as its primary judges it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Condition {
     /// Another peer is the primary of it.
     #[default]
     Foreign,
-    /// This peer holds its tombstone, or somebody says that he does.
+    /// This peer holds its tombstone, or a holder says that it does.
     Deleted,
     Pending,
-    /// This peer has not been primary for long enough to have heard of all its shards.
+    /// This peer has not been the primary for long enough to have heard of all its shards.
     Unsure,
     Lost,
     Endangered,
     Degraded,
-    /// Whole as far as this peer knows, which has repaired it; nobody else has audited it yet.
+    /// Whole after a repair of this peer, and not yet audited by another one.
     Unaudited,
     Safe,
 }
 
-/// The record of one stripe.
+/// The record of one stripe. Its fields lie side by side: there is one for every stripe of this primary, and
+/// boxes would cost more memory than they tidy up.
 #[derive(Debug)]
 pub(in crate::custody) struct KnownStripe {
     pub(super) shape: Shape,
@@ -52,9 +53,9 @@ pub(in crate::custody) struct KnownStripe {
     pub(super) tracked: Option<Time>,
     /// When a claim was last withdrawn by its holder.
     pub(super) withdrawn: Time,
-    /// No job before this: the last one failed, or its outcome is not reported yet.
+    /// No job begins before this: the last one failed, or its outcome is not reported yet.
     pub(super) not_before: Time,
-    /// No instruction to holders before this: the last one is still being followed.
+    /// No instruction to holders goes out before this: the last one is still being followed.
     pub(super) retry_at: Time,
     pub(super) wake: Option<Time>,
     pub(super) queued: Option<u16>,
@@ -63,18 +64,18 @@ pub(in crate::custody) struct KnownStripe {
     pub(super) running: bool,
     pub(super) parked: bool,
     pub(super) inconsistent: bool,
-    /// Repaired here, and nobody else has audited all n since.
+    /// Present while a repair of this peer is not audited as whole.
     pub(super) unaudited: Option<Box<PendingAudit>>,
-    /// Shards were moved, and these peers have a locator written since.
+    /// Present after shards were moved: the peers that have a locator written since.
     pub(super) located: Option<BTreeSet<Handle>>,
 }
 
-/// Who is asked to audit a stripe.
+/// The audit that a repair waits for.
 #[derive(Debug, Default)]
 pub(super) struct PendingAudit {
     pub(super) auditor: Option<Handle>,
     pub(super) asked: usize,
-    /// When the next one is asked.
+    /// When the next auditor is asked.
     pub(super) due: Time,
 }
 
@@ -134,7 +135,7 @@ impl KnownStripe {
         claims.any(|claim| claim.peer == peer && claim.item == Item::Locator)
     }
 
-    /// A job ended: what it moved is not in the locators, or those it wrote are up to date.
+    /// A job ended. Locators are outdated by what it moved, or up to date where it wrote them.
     pub(super) fn note_located(&mut self, targets: &[(Item, Handle)], stored: &[(Item, Handle)]) {
         if !self.shape.placement.needs_locators() {
             return;
@@ -155,7 +156,7 @@ impl KnownStripe {
     }
 }
 
-/// All records, and which must be judged again.
+/// The records of all stripes, and which of them must be judged again.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     pub(super) stripes: BTreeMap<Slot, KnownStripe>,
@@ -168,8 +169,8 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Takes a holder's word. `record` is the fingerprint of all its words. A stripe becoming committed is
-    /// not spread before `retry_at`: the writer is doing that.
+    /// Takes a holder's word. `record` is the fingerprint of all its words. The commit of a stripe that
+    /// becomes committed is not spread before `retry_at`: the writer is doing that.
     pub(super) fn claim(
         &mut self,
         key: ItemKey,
@@ -281,7 +282,7 @@ impl Reports {
         }
     }
 
-    /// Files the stripe under a class.
+    /// Notes the condition of a stripe.
     pub(super) fn set_condition(&mut self, slot: Slot, condition: Condition, parked: bool) {
         if let Some(known) = self.stripes.get_mut(&slot) {
             *self.tally.entry(condition).or_default() += 1;

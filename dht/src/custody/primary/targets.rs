@@ -1,15 +1,15 @@
-//! Who should hold a stripe's shards in its primary's view: those that do and stay, then those its policy
-//! names.
+//! Who should hold a stripe's shards in its primary's view: the holders that stay, then the peers that its
+//! policy names.
 //!
-//! Under `successors` these are the first peers from the stripe's id, and what lies elsewhere is handed off.
+//! Under `successors` these are the first peers from the stripe's id, and misplaced shards are handed off.
 //! Under the other policies a holder that lives and stays is at its place wherever it is, whatever has become
-//! of runs since; so only what replaces the dead and the leaving is placed anew, near the others of its run.
+//! of runs since. Only what replaces the dead and the leaving is placed anew, near the others of its run.
 //!
-//! Whoever is to read such a stripe knows its id alone. So the first r peers from there hold its *locator*,
-//! the stripe's header and who held which shard when it was written: under an index no shard has, reported to
-//! the primary like a shard. The primary has it written where it is missing, and again after it has moved
-//! shards. Locators are hints: the primary itself knows better, and no decision rests on one but that whoever
-//! holds it watches over the stripe (`audit`).
+//! A reader of such a stripe knows its id alone. So the responsible set holds its *locator*: the stripe's
+//! header, and who held which shard when it was written. A locator is reported to the primary like a shard.
+//! The primary has it written where it is missing, and again after it has moved shards. Locators are hints:
+//! the primary itself knows better, and no decision rests on one, but that whoever holds it audits the
+//! stripe.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ use crate::placement::Placement;
 use crate::{Membership, PeerState, Time};
 
 impl Custody {
-    /// Who may hold the stripe's shards, best first; `responsible` is its responsible set.
+    /// The preference list of a stripe: the peers that may hold its shards, best first.
     pub(super) fn preference(
         &mut self,
         now: Time,
@@ -58,8 +58,8 @@ impl Custody {
     }
 }
 
-/// Where the stripe's locator is to be written: with those of its first peers that have none, or one from
-/// before shards were moved.
+/// The responsible peers at which the stripe's locator is to be written: it is missing, or from before shards
+/// were moved.
 pub(super) fn locate(
     now: Time,
     known: &KnownStripe,
@@ -89,7 +89,7 @@ pub(super) fn locate(
     })
 }
 
-/// Locators with peers that are not, or not for long, among the stripe's first, where those have theirs.
+/// Locators with peers outside the responsible set, or that leave, if a responsible peer has one.
 pub(super) fn misplaced_locators(
     known: &KnownStripe,
     peers: &Peers,

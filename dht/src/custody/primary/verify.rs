@@ -13,8 +13,8 @@ use crate::custody::peers::{Handle, ME};
 const LONGEST: Duration = Duration::from_mins(1);
 
 impl Custody {
-    /// The primary of a stripe it has repaired wants it audited: by the next peers in turn, until one finds
-    /// all.
+    /// Asks for an audit of a stripe that this peer has repaired: one responsible peer after the other, until
+    /// one finds all indices. Returns when the next one is asked.
     pub(super) fn want_audit(&mut self, now: Time, slot: Slot, responsible: &Candidates) -> Option<Time> {
         let others: Vec<Handle> = responsible
             .iter()
@@ -36,7 +36,8 @@ impl Custody {
         Some(unaudited.due)
     }
 
-    /// Somebody has audited a stripe. What is audited short is reported again soon, and audited again.
+    /// An auditor reports the total it found. A stripe found short is soon reported again by its holders, and
+    /// audited again.
     pub(in crate::custody) fn handle_audited(&mut self, now: Time, from: Handle, slot: Slot, total: u8) {
         let Some(known) = self.primary.reports.stripes.get_mut(&slot) else {
             return;

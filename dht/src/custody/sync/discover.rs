@@ -1,8 +1,8 @@
-//! Learning of peers that others name and the ring does not know.
+//! Discovery of peers that others name and the ring does not know.
 //!
-//! In a ring larger than what one peer knows, a holder whose place is elsewhere by now guesses the primary of
-//! its shards, and the peers that are to confirm a trim may be strangers to it. Whoever it reports to names a
-//! nearer primary; the holder then has its ring look around the stripe, and with a better view finds the
+//! In a ring larger than what one peer knows, a holder whose shards are misplaced guesses their primary, and
+//! the peers that are to confirm a trim may be strangers to it. The peer it reports to redirects it to a
+//! nearer primary. The holder then has its ring look around the stripe, and with a better view finds the
 //! primary itself.
 
 use std::collections::BTreeMap;
@@ -11,10 +11,10 @@ use crate::custody::peers::{Handle, ME};
 use crate::custody::{Custody, Effect, MAX_ENTRIES, RETRY};
 use crate::{Flaw, Id, Time};
 
-/// Points remembered as looked around lately, at most; while there are so many, no other is.
+/// The most points remembered as looked around lately. While there are so many, no other is.
 const MAX_DISCOVERED: usize = 256;
 
-/// When each point was looked around last.
+/// When the ring last looked around each point.
 pub(super) type Discovered = BTreeMap<Id, Time>;
 
 impl Custody {
@@ -34,7 +34,8 @@ impl Custody {
         }
     }
 
-    /// This peer is not the primary of a stripe that these peers report to it.
+    /// This peer is not the primary of a stripe that these peers report to it. The answers to their next
+    /// reports redirect them.
     pub(in crate::custody) fn redirect(&mut self, stripe: Id, holders: impl IntoIterator<Item = Handle>) {
         let redirects = !self.config.has(Flaw::NoRedirect);
         for holder in holders.into_iter().filter(|holder| redirects && *holder != ME) {

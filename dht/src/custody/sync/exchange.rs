@@ -1,8 +1,8 @@
-//! Comparison of inventories between a holder and the primaries of its shards.
+//! Anti-entropy between a holder and the primaries of its shards.
 //!
-//! The holder drives: it sends the total fingerprint of what it reports to a primary, with the full content
+//! The holder drives. It sends the total fingerprint of what it reports to a primary, with the full content
 //! of the buckets that changed since the two agreed. The primary replaces what it knew of those buckets and
-//! compares totals; when they differ it answers with its own fingerprint per bucket and the holder lists the
+//! compares totals. When they differ it answers with its own fingerprint per bucket, and the holder lists the
 //! buckets that differ, page by page. A full listing of a bucket is idempotent and needs no history, so lost
 //! and repeated messages do no harm.
 
@@ -28,9 +28,9 @@ pub(in crate::custody) struct Outgoing {
     /// Where the listing of a large bucket goes on.
     cursor: Option<(u8, Id)>,
     in_flight: bool,
-    /// How many buckets differed when the primary last said so since the two agreed.
+    /// How many buckets differed in the primary's last answer, if the two have not agreed since.
     behind: Option<usize>,
-    /// Reports in a row that failed or brought nothing forward.
+    /// How many reports in a row failed or brought nothing forward.
     failures: u32,
     due: Option<Time>,
 }
@@ -70,7 +70,7 @@ impl Outgoing {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    /// The primary is unreachable. When it is back, the totals will tell what it missed.
+    /// The primary is unreachable. When it is back, the totals show what it missed.
     pub(in crate::custody) fn abandon(&mut self) {
         self.dirty.clear();
         self.cursor = None;
@@ -125,7 +125,7 @@ impl Outgoing {
         }
     }
 
-    /// The primary knows something else: these fingerprints per bucket.
+    /// The primary's record differs: these are its fingerprints per bucket.
     pub(in crate::custody) fn differs(&mut self, now: Time, theirs: &[(u8, u64)], config: &CustodyConfig) {
         self.in_flight = false;
         let differing = self.fingerprints.differing(theirs);
@@ -157,8 +157,8 @@ fn backoff(config: &CustodyConfig, failures: u32) -> Duration {
 
 const LAST: Id = Id::new([0xff; crate::id::ID_LEN]);
 
-/// What is reported to `primary` from `from` to the end of its bucket, or about `room` shards of it. A stripe
-/// is listed whole or not at all.
+/// What is reported to `primary` from `from` on, to the end of its bucket or about `room` shards of it. A
+/// stripe is listed whole or not at all.
 fn list(primary: Handle, shards: &BTreeMap<ItemKey, Held>, from: Slot, room: usize) -> Listing {
     let mut entries: Vec<Entry> = Vec::new();
     let mut to = LAST;
@@ -192,7 +192,7 @@ fn list(primary: Handle, shards: &BTreeMap<ItemKey, Held>, from: Slot, room: usi
 #[derive(Debug, Default)]
 pub(in crate::custody) struct Incoming {
     pub(in crate::custody) fingerprints: Fingerprints,
-    /// Run and number of the last report applied.
+    /// The run and the number of the last report applied.
     last: Option<(u64, u64)>,
 }
 

@@ -1,4 +1,7 @@
-//! Requests and responses, both ways.
+//! The exchange of messages: requests of all roles out, answers in, and the other way round.
+//!
+//! Answers are given from local state. What a role wants to ask waits in the peer's `outbox`; reports follow
+//! the anti-entropy of `exchange`.
 
 pub(super) mod discover;
 pub(super) mod exchange;
@@ -23,8 +26,9 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// Requests in flight, and what numbers them.
 #[derive(Debug)]
 pub(super) struct Sync {
-    /// Random number of this run, and the number of its last report.
+    /// The random number of this run.
     instance: u64,
+    /// The number of its last report.
     sequence: u64,
     requests: BTreeMap<RequestId, (Handle, Asked)>,
     next_request: u64,
@@ -190,7 +194,7 @@ impl Custody {
             }
             Asked::Confirm(keys) => {
                 record.outbox.failed(retry);
-                // Asked again for as long as a trim waits, which is not for long.
+                // The question is repeated while a trim waits for its answer, which is not for long.
                 for (key, trim) in keys.into_iter().filter(|(key, _)| self.holder.waits(*key, peer)) {
                     record.outbox.confirm(key, trim);
                 }

@@ -250,7 +250,7 @@ impl Turmoil<'_> {
     /// A peer's session ends and another one's begins.
     fn end(&mut self, peer: usize) -> Result<(), ExperimentError> {
         self.ends.remove(&peer);
-        if self.rng.random_bool(self.leave) && self.tell_to_leave(peer) {
+        if self.rng.random_bool(self.leave) && self.ask_to_leave(peer) {
             self.leaving.insert(peer, Instant::now());
         } else {
             self.kill(peer);
@@ -262,7 +262,7 @@ impl Turmoil<'_> {
         Ok(())
     }
 
-    fn tell_to_leave(&self, peer: usize) -> bool {
+    fn ask_to_leave(&self, peer: usize) -> bool {
         let told = self.scratch.client(peer).map(|client| client.leave(false));
         matches!(told, Ok(Ok(_)))
     }

@@ -17,7 +17,8 @@ use crate::findings::{
 const ENOUGH: usize = 100;
 
 /// What is measured.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 enum Op {
     Ingest,
     Download,
@@ -40,13 +41,6 @@ impl Op {
             Self::Download => reading.own_bytes,
         };
         (real(bytes) / real(reading.file_bytes.max(1))).min(1.0)
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ingest => "ingest",
-            Self::Download => "download",
-        }
     }
 }
 
@@ -227,12 +221,7 @@ fn against_peers(cases: &[Case<'_>], op: Op, limit: Option<u64>) -> Option<Figur
         all.extend(predicted::curves(op, copies, bytes, bits, &peers));
     }
     Some(Figure::new(
-        format!(
-            "{} of {}, {}, by number of peers",
-            op.as_str(),
-            decimal(bytes),
-            at(limit)
-        ),
+        format!("{} of {}, {}, by number of peers", op, decimal(bytes), at(limit)),
         ["peers N", "time, seconds"],
         all,
     ))
@@ -245,7 +234,7 @@ fn against_size(cases: &[Case<'_>], op: Op, limit: Option<u64>) -> Option<Figure
         .filter(|case| case.key.peers == peers)
         .collect();
     Some(Figure::new(
-        format!("{} with {peers} peers, {}, by size", op.as_str(), at(limit)),
+        format!("{} with {peers} peers, {}, by size", op, at(limit)),
         ["file size, bytes", "time, seconds"],
         series(&shown, op, |key| real(key.file_bytes)),
     ))
@@ -261,7 +250,7 @@ pub(super) fn histograms(readings: &[Reading]) -> Vec<Histogram> {
         } = &case.key;
         let (size, limit) = (decimal(*file_bytes), at(*rate_bits));
         Op::BOTH.map(|op| Histogram {
-            title: format!("{} of {size}, {peers} peers, {placement}, {limit}", op.as_str()),
+            title: format!("{} of {size}, {peers} peers, {placement}, {limit}", op),
             unit: "seconds".to_owned(),
             values: case.seconds(op),
         })
@@ -339,7 +328,7 @@ fn policies(cases: &[Case<'_>], op: Op) -> Vec<String> {
             return None;
         }
         let (peers, size) = (largest.0, decimal(largest.1));
-        let of = format!("{} of {size} with {peers} peers, {}", op.as_str(), at(limit));
+        let of = format!("{} of {size} with {peers} peers, {}", op, at(limit));
         let apart = quantile(&fastest.seconds(op), 0.75)? < quantile(&slowest.seconds(op), 0.25)?;
         let (low, high) = (Datum::from(least), Datum::from(most));
         Some(if apart {

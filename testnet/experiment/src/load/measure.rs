@@ -55,12 +55,7 @@ pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
     let stats = stats(scratch, writer, &stored)?;
     let mut readings = work.readings(scratch, Op::Write, writer, &written, &stats);
     let victims = if cell.case == Case::Degraded {
-        let others: Vec<usize> = scratch
-            .alive()
-            .into_iter()
-            .filter(|peer| ![reader, writer].contains(peer))
-            .collect();
-        net::pick(&others, 1, seed)
+        net::pick(&scratch.alive_but(&[reader, writer]), 1, seed)
     } else {
         Vec::new()
     };

@@ -43,12 +43,7 @@ impl<'a> Kind<'a> {
     }
 
     fn code(&self) -> String {
-        let Reading { code, code_used, .. } = self.first;
-        if code == code_used {
-            code.clone()
-        } else {
-            format!("{code} ({code_used})")
-        }
+        crate::shown_code(&self.first.code, &self.first.code_used)
     }
 
     fn files(&self) -> String {
@@ -64,7 +59,7 @@ impl<'a> Kind<'a> {
     }
 
     fn case(&self) -> &'static str {
-        self.first.case.as_str()
+        self.first.case.into()
     }
 
     fn is_read(&self) -> bool {

@@ -21,6 +21,7 @@ use mutualstore_fleet::capacities::Capacities;
 use mutualstore_fleet::net::{self, FleetError};
 use mutualstore_fleet::parallel::each;
 use mutualstore_fleet::scratch::Scratch;
+use mutualstore_fleet::spawn::until;
 use mutualstore_fleet::stream::{get, put};
 
 /// Far more than the files of a cell take.
@@ -186,18 +187,12 @@ fn look(scratch: &Scratch, stored: &mut [Stored]) -> Result<ShardMap, Experiment
 
 /// The stat of a file whose shards are all there: commits spread for a moment after the put.
 fn whole(client: &Client, link: &str) -> Result<FileStat, ExperimentError> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let stat = client.stat(link).map_err(ExperimentError::client("stat"))?.body;
-        if stat.health == Health::Safe {
-            return Ok(stat);
-        }
-        if Instant::now() >= until {
-            let (what, waited) = ("a file to be whole".to_owned(), PATIENCE);
-            return Err(FleetError::Late { what, waited }.into());
-        }
-        thread::sleep(AGAIN);
-    }
+    let whole = until(PATIENCE, AGAIN, || match client.stat(link) {
+        Ok(stat) => (stat.body.health == Health::Safe).then_some(Ok(stat.body)),
+        Err(error) => Some(Err(ExperimentError::client("stat")(error))),
+    });
+    let (what, waited) = ("a file to be whole".to_owned(), PATIENCE);
+    whole.unwrap_or_else(|| Err(FleetError::Late { what, waited }.into()))
 }
 
 fn file_map(stat: &FileStat, numbers: &BTreeMap<&str, usize>) -> FileMap {

@@ -50,12 +50,7 @@ impl<'a> Case<'a> {
     }
 
     fn code(&self) -> String {
-        let Reading { code, code_used, .. } = self.first;
-        if code == code_used {
-            code.clone()
-        } else {
-            format!("{code} ({code_used})")
-        }
+        crate::shown_code(&self.first.code, &self.first.code_used)
     }
 
     fn load(&self) -> String {

@@ -122,7 +122,6 @@ fn invitation(known: &[Known]) -> Result<Option<String>, FleetError> {
 
 /// Waits, not for long, until a newcomer has joined or is alone.
 fn wait_placed(fleet: &Fleet, peer: &Peer) {
-    let deadline = Instant::now() + PLACED_LIMIT;
     let Ok(member) = member(peer) else { return };
     let placed = || {
         let status = member.client.status();
@@ -132,9 +131,8 @@ fn wait_placed(fleet: &Fleet, peer: &Peer) {
             _ => !is_newcomer(&peer.data_dir),
         })
     };
-    while !placed() && fleet.any_ended().is_none() && Instant::now() < deadline {
-        thread::sleep(spawn::POLL);
-    }
+    let over = || placed() || fleet.any_ended().is_some();
+    spawn::until(PLACED_LIMIT, spawn::POLL, || over().then_some(()));
 }
 
 struct Starting {
@@ -142,10 +140,6 @@ struct Starting {
     known: Vec<Known>,
     started: Vec<Peer>,
     failure: Option<FleetError>,
-}
-
-fn lock(shared: &Mutex<Starting>) -> parking_lot::MutexGuard<'_, Starting> {
-    shared.lock()
 }
 
 /// Starts the next launch; false when none is left or one failed.
@@ -157,7 +151,7 @@ fn start_next(
     seed: u64,
 ) -> bool {
     let (launch, known) = {
-        let mut starting = lock(shared);
+        let mut starting = shared.lock();
         let Some(launch) = launches.get(starting.next).filter(|_| starting.failure.is_none()) else {
             return false;
         };
@@ -171,7 +165,7 @@ fn start_next(
         (launch, starting.known.clone())
     };
     let outcome = start_one(fleet, recipe, launch, &known);
-    let mut starting = lock(shared);
+    let mut starting = shared.lock();
     match outcome {
         Ok((peer, known)) => {
             starting.known.push(known);

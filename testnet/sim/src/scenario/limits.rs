@@ -64,7 +64,8 @@ impl Scenario {
             self.max_learned.is_none_or(|learned| learned >= MIN_LEARNED),
             || {
                 format!(
-                    "`max_learned` is below {MIN_LEARNED}: with custody homes must hear of holders far away"
+                    "`max_learned` is below {MIN_LEARNED}: with custody primaries must hear of holders far \
+                     away"
                 )
             },
         )?;

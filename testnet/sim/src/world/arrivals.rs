@@ -88,12 +88,16 @@ impl World {
                 self.act(to, |ring, now| ring.handle_failure(now, id, Failure::Unreachable));
             }
             Body::CustodyRequest(id, request) => {
-                self.act(to, |ring, now| ring.hear(now, sender));
                 let response = match self.lying_answer(to, from, &request) {
-                    Some(lie) => Some(lie),
-                    None => self.keep(to, |custody, now, ring| {
-                        custody.handle_request(now, ring, sender, request)
-                    }),
+                    Some(lie) => {
+                        self.act(to, |ring, now| ring.hear(now, sender));
+                        Some(lie)
+                    }
+                    None => self
+                        .drive(to, |engine, now| {
+                            engine.handle_custody_request(now, sender, request)
+                        })
+                        .flatten(),
                 };
                 if let Some(response) = response {
                     self.send(to, from, Some(from_life), Body::CustodyResponse(id, response));
@@ -101,8 +105,8 @@ impl World {
             }
             Body::CustodyResponse(id, response) => {
                 if self.ended(to, id).is_some() {
-                    self.keep(to, |custody, now, ring| {
-                        custody.handle_response(now, ring, id, response);
+                    self.drive(to, |engine, now| {
+                        engine.handle_custody_response(now, id, response);
                     });
                 }
             }
@@ -172,8 +176,7 @@ impl World {
 
     fn call_fails(&mut self, who: Who, id: custody::RequestId) {
         if let Some(peer) = self.ended(who, id) {
-            self.act(who, |ring, now| ring.handle_disconnect(now, peer));
-            self.keep(who, |custody, now, ring| custody.handle_failure(now, ring, id));
+            self.drive(who, |engine, now| engine.handle_custody_failure(now, id, peer));
         }
     }
 

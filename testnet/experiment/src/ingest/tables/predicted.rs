@@ -269,7 +269,7 @@ fn note(op: Op, bits: u64, compared: &[&Comparison<'_>]) -> String {
     let mut parts = vec![format!(
         "{} at {}: of {} cells, {} take what the link alone takes (± {:.0} %); {} take longer by no more \
          than the same takes without a limit (sealing, hashing, flushing, messages to and fro)",
-        op.as_str(),
+        op,
         rate(bits),
         compared.len(),
         count(Verdict::Link),
