@@ -20,7 +20,8 @@ pub mod config;
 pub mod datadir;
 pub mod error;
 pub mod format;
-mod http;
+#[doc(hidden)]
+pub mod http;
 mod keeper;
 mod log;
 mod maintenance;

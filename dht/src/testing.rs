@@ -33,7 +33,7 @@ pub(crate) fn contact(number: usize, version: u64, virtual_nodes: u16) -> Contac
     }
 }
 
-struct Node {
+struct RingNode {
     contact: Contact,
     ring: Option<Ring>,
     book: Vec<BookEntry>,
@@ -61,7 +61,7 @@ struct Message {
     delivery: Delivery,
 }
 
-pub(crate) struct Net {
+pub(crate) struct RingNet {
     pub(crate) now: Time,
     pub(crate) config: RingConfig,
     /// Messages lost per thousand.
@@ -73,14 +73,14 @@ pub(crate) struct Net {
     pub(crate) requests: u64,
     seed: u64,
     rng: ChaCha8Rng,
-    nodes: BTreeMap<Peer, Node>,
+    nodes: BTreeMap<Peer, RingNode>,
     wakes: BTreeSet<(Time, Peer)>,
     queue: BTreeMap<(Time, u64), Message>,
     sequence: u64,
     trace: Sha256,
 }
 
-impl Net {
+impl RingNet {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             now: Time::ZERO,
@@ -107,7 +107,7 @@ impl Net {
     pub(crate) fn add(&mut self, number: usize, virtual_nodes: u16) -> Peer {
         let contact = contact(number, 1_000_000 + self.now.as_micros(), virtual_nodes);
         let peer = contact.peer;
-        let node = Node {
+        let node = RingNode {
             contact,
             ring: None,
             book: Vec::new(),

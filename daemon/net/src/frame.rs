@@ -21,7 +21,7 @@ pub const MAX_SHARD_PAYLOAD: usize = 1024 * 1024 + 64 * 1024;
 
 /// What one connection of a class may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
+pub struct Limits {
     /// Bytes of a head.
     pub(super) head: usize,
     /// Bytes of a payload.
@@ -31,7 +31,8 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn of(class: Class) -> Self {
+    /// Those of a class.
+    pub fn of(class: Class) -> Self {
         match class {
             Class::Rpc => Self {
                 head: 0,
@@ -53,7 +54,7 @@ impl Limits {
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// Asks; its id is the sender's, rising.
     Request,
     /// Answers the request, or ping, of that id.
@@ -102,30 +103,39 @@ impl Frame {
 
 /// The fixed part of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) kind: Kind,
-    pub(super) id: u64,
+pub struct Header {
+    /// What the frame is for.
+    pub kind: Kind,
+    /// Of the request.
+    pub id: u64,
     /// Bytes of head that follow.
-    pub(super) head: usize,
+    pub head: usize,
     /// Bytes of payload that follow the head.
-    pub(super) payload: usize,
+    pub payload: usize,
 }
 
 /// A header no peer that keeps to the protocol sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum HeaderError {
+pub enum HeaderError {
+    /// There is no such kind.
     #[error("unknown frame kind {0}")]
     Kind(u8),
+    /// More than the class, or the kind, may carry.
     #[error("frame of {head} + {payload} bytes exceeds the limit")]
-    TooLarge { head: usize, payload: usize },
+    TooLarge {
+        /// Bytes of head announced.
+        head: usize,
+        /// Bytes of payload announced.
+        payload: usize,
+    },
 }
 
 impl Header {
     /// Bytes of an encoded header.
-    pub(super) const LEN: usize = 17;
+    pub const LEN: usize = 17;
 
     /// Appends the encoded header. The lengths must be within the limits of some class.
-    pub(super) fn put(&self, out: &mut impl BufMut) {
+    pub fn put(&self, out: &mut impl BufMut) {
         out.put_u8(match self.kind {
             Kind::Request => 0,
             Kind::Response => 1,
@@ -139,7 +149,7 @@ impl Header {
     }
 
     /// Parses a header and checks its lengths.
-    pub(super) fn parse(bytes: &[u8; Self::LEN], limits: Limits) -> Result<Self, HeaderError> {
+    pub fn parse(bytes: &[u8; Self::LEN], limits: Limits) -> Result<Self, HeaderError> {
         let mut bytes = bytes.as_slice();
         let kind = match bytes.get_u8() {
             0 => Kind::Request,

@@ -22,7 +22,8 @@ mod config;
 mod connection;
 mod detour;
 mod dial;
-mod frame;
+#[doc(hidden)]
+pub mod frame;
 mod gate;
 mod hello;
 mod instance;

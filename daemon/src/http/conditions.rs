@@ -14,16 +14,16 @@ use super::range::{self, Asked};
 
 /// What tells one representation of a resource from others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Validators {
+pub struct Validators {
     /// A strong entity tag, with its quotes.
-    pub(crate) etag: String,
+    pub etag: String,
     /// When it came to be, to the second; none where that is not known.
     modified: Option<SystemTime>,
 }
 
 /// Why a request is not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unmet {
+pub enum Unmet {
     /// 304: the client has what it asks for.
     NotModified,
     /// 412: the resource is not in the state that the client wants it to be in.
@@ -32,7 +32,7 @@ pub(crate) enum Unmet {
 
 /// What a GET or HEAD is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Selected {
+pub enum Selected {
     /// The whole is sent, with status 200.
     Whole,
     /// 206: from the first byte to the last, which is included.
@@ -46,7 +46,7 @@ pub(crate) enum Selected {
 impl Validators {
     /// The strong tag of `opaque`, which has no quotes, controls or spaces. A date that is still to come
     /// counts as none.
-    pub(crate) fn new(opaque: &str, modified: Option<SystemTime>) -> Self {
+    pub fn new(opaque: &str, modified: Option<SystemTime>) -> Self {
         let to_the_second = |time: SystemTime| {
             let since = time.duration_since(UNIX_EPOCH).ok()?;
             (time <= SystemTime::now()).then(|| UNIX_EPOCH + Duration::from_secs(since.as_secs()))
@@ -58,7 +58,7 @@ impl Validators {
     }
 
     /// The value of `Last-Modified`.
-    pub(crate) fn last_modified(&self) -> Option<String> {
+    pub fn last_modified(&self) -> Option<String> {
         self.modified.map(httpdate::fmt_http_date)
     }
 
@@ -75,11 +75,7 @@ impl Validators {
 
 /// Evaluates the conditions of a request in the order of §13.2.2, `If-Range` aside. `current` is none where
 /// the resource does not exist.
-pub(crate) fn precondition(
-    method: &Method,
-    headers: &HeaderMap,
-    current: Option<&Validators>,
-) -> Result<(), Unmet> {
+pub fn precondition(method: &Method, headers: &HeaderMap, current: Option<&Validators>) -> Result<(), Unmet> {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     let modified = current.and_then(|current| current.modified);
     if headers.contains_key(IF_MATCH) {
@@ -109,7 +105,7 @@ pub(crate) fn precondition(
 }
 
 /// What a GET or HEAD of a representation of `size` bytes is answered with.
-pub(crate) fn select(method: &Method, headers: &HeaderMap, current: &Validators, size: u64) -> Selected {
+pub fn select(method: &Method, headers: &HeaderMap, current: &Validators, size: u64) -> Selected {
     if let Err(unmet) = precondition(method, headers, Some(current)) {
         return Selected::Unmet(unmet);
     }

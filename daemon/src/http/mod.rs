@@ -9,7 +9,7 @@
 //!
 //! The first three are pure functions on headers.
 
-pub(crate) mod conditions;
+pub mod conditions;
 pub(crate) mod connections;
 pub(crate) mod disposition;
 pub(crate) mod range;

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use super::*;
 use crate::PeerState;
-use harness::{Net, RS, committed, peer, quick, secs, stripe};
+use harness::{CustodyNet, RS, committed, peer, quick, secs, stripe};
 
 const STRIPES: u64 = 60;
 
-fn filled_with(peers: u8, seed: u64, config: CustodyConfig) -> Net {
-    let mut net = Net::new(peers, config, seed);
+fn filled_with(peers: u8, seed: u64, config: CustodyConfig) -> CustodyNet {
+    let mut net = CustodyNet::new(peers, config, seed);
     net.run(secs(1));
     for number in 0..STRIPES {
         net.put(stripe(number), RS);
@@ -28,28 +28,28 @@ fn filled_with(peers: u8, seed: u64, config: CustodyConfig) -> Net {
     net
 }
 
-fn filled(peers: u8, seed: u64) -> Net {
+fn filled(peers: u8, seed: u64) -> CustodyNet {
     filled_with(peers, seed, quick())
 }
 
-fn all(net: &Net, check: impl Fn(&Net, Id) -> bool) -> bool {
+fn all(net: &CustodyNet, check: impl Fn(&CustodyNet, Id) -> bool) -> bool {
     (0..STRIPES).all(|number| check(net, stripe(number)))
 }
 
-fn all_whole(net: &Net) -> bool {
+fn all_whole(net: &CustodyNet) -> bool {
     all(net, |net, id| net.distinct(id) == 6)
 }
 
-fn all_exact(net: &Net) -> bool {
+fn all_exact(net: &CustodyNet) -> bool {
     all(net, |net, id| net.is_exact(id, RS.n))
 }
 
-fn all_placed(net: &Net) -> bool {
+fn all_placed(net: &CustodyNet) -> bool {
     all(net, |net, id| net.is_placed(id, RS.n))
 }
 
 /// Every primary's record agrees with the disks, and nothing is on its way.
-fn all_known(net: &Net) -> bool {
+fn all_known(net: &CustodyNet) -> bool {
     all(net, |net, id| {
         let primary = net.nodes[&net.primary(id)].custody.as_ref().unwrap();
         let record = primary.stripe(id).unwrap();
@@ -365,7 +365,7 @@ fn forgotten_peer_is_repaired_at_once() {
     let mut net = filled_with(12, 37, config);
     net.run(secs(10));
     let (_, victim) = net.live(stripe(0))[0];
-    let forgets = |net: &mut Net, about| {
+    let forgets = |net: &mut CustodyNet, about| {
         let reported = net.up();
         let reported = reported.into_iter().filter(|up| *up != about);
         let forget = |up| net.with(up, |custody, now, ring| custody.forget(now, ring, about));
@@ -475,7 +475,7 @@ fn repair_with_a_rate_is_bounded_and_most_endangered_first() {
         for primary in net.up() {
             let custody = net.nodes[&primary].custody.as_ref().unwrap();
             let health = custody.stats();
-            let repaired = |net: &Net, id| net.primary(id) == primary && net.distinct(id) == 6;
+            let repaired = |net: &CustodyNet, id| net.primary(id) == primary && net.distinct(id) == 6;
             let touched = (0..STRIPES)
                 .filter(|number| repaired(&net, stripe(*number)))
                 .count();
@@ -513,7 +513,7 @@ fn repair_switched_off_moves_nothing() {
 
 #[test]
 fn peer_with_two_shards_hands_one_off() {
-    let mut net = Net::new(12, quick(), 30);
+    let mut net = CustodyNet::new(12, quick(), 30);
     net.run(secs(1));
     let (id, preferred) = (stripe(0), net.preferred(stripe(0), 6));
     for index in 0..6 {

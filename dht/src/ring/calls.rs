@@ -51,7 +51,7 @@ impl Calls {
     pub(super) fn send(
         &mut self,
         now: Time,
-        timers: &mut Timers,
+        timers: &mut TimerQueue,
         (to, request, purpose): (Contact, Request, Purpose),
         deadline: Duration,
     ) -> RequestId {
@@ -75,7 +75,7 @@ impl Calls {
     }
 
     /// Ends a request. `None` if it has ended already.
-    pub(super) fn end(&mut self, timers: &mut Timers, id: RequestId) -> Option<Call> {
+    pub(super) fn end(&mut self, timers: &mut TimerQueue, id: RequestId) -> Option<Call> {
         let call = self.open.remove(&id)?;
         timers.clear(call.deadline, Timer::Request(id));
         Some(call)
@@ -132,9 +132,9 @@ pub(super) enum Timer {
 
 /// Moments waited for, in their order.
 #[derive(Debug, Default)]
-pub(super) struct Timers(BTreeSet<(Time, Timer)>);
+pub(super) struct TimerQueue(BTreeSet<(Time, Timer)>);
 
-impl Timers {
+impl TimerQueue {
     pub(super) fn set(&mut self, at: Time, timer: Timer) {
         self.0.insert((at, timer));
     }

@@ -83,7 +83,7 @@ impl Ring {
 
     /// What this ring thinks of another peer; none if it does not know it.
     pub fn liveness(&self, peer: Peer) -> Option<Liveness> {
-        self.table.get(peer).map(super::table::Entry::liveness)
+        self.table.get(peer).map(super::table::KnownPeer::liveness)
     }
 
     /// Whether another peer has spoken to this one since it started.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::calls::{Purpose, Timer};
 use super::message::{Event, Failure, Request};
-use super::table::{Entry, MemberState, Update};
+use super::table::{KnownPeer, MemberState, Update};
 use super::{Phase, Ring};
 use crate::{Contact, Flaw, Peer, Time};
 
@@ -346,7 +346,7 @@ impl Ring {
     }
 }
 
-fn count_failure(entry: &mut Entry, now: Time, failure: Failure, retry: Duration) {
+fn count_failure(entry: &mut KnownPeer, now: Time, failure: Failure, retry: Duration) {
     if entry.failures > 0 && now.since(entry.failed) < retry {
         return;
     }

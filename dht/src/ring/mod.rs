@@ -36,7 +36,7 @@ use std::time::Duration;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use self::calls::{Call, Calls, Purpose, Timer, Timers};
+use self::calls::{Call, Calls, Purpose, Timer, TimerQueue};
 use self::contest::Contest;
 use self::fingers::Pointers;
 use self::join::{Book, Joining};
@@ -174,7 +174,7 @@ pub struct Ring {
     member: bool,
     rng: ChaCha8Rng,
     calls: Calls,
-    timers: Timers,
+    timers: TimerQueue,
     events: VecDeque<Event>,
     rounds: Rounds,
     upkeep: Upkeep,
@@ -207,7 +207,7 @@ impl Ring {
             member: lone,
             rng: ChaCha8Rng::seed_from_u64(seed),
             calls: Calls::default(),
-            timers: Timers::default(),
+            timers: TimerQueue::default(),
             events: VecDeque::new(),
             rounds: Rounds::default(),
             upkeep: Upkeep::default(),

@@ -169,13 +169,13 @@ mod tests {
 
     use super::*;
     use crate::ring::RingConfig;
-    use crate::testing::{Net, contact, peer};
+    use crate::testing::{RingNet, contact, peer};
 
     const SECOND: Duration = Duration::from_secs(1);
 
     /// The first peer founds a ring, the others join it one after the other, `size` virtual nodes each.
-    fn positioned(seed: u64, count: usize, size: impl Fn(usize) -> u16) -> Net {
-        let mut net = Net::new(seed);
+    fn positioned(seed: u64, count: usize, size: impl Fn(usize) -> u16) -> RingNet {
+        let mut net = RingNet::new(seed);
         for number in 0..count {
             net.config.virtual_nodes = size(number);
             let newcomer = net.add(number, 0);
@@ -244,14 +244,14 @@ mod tests {
         net.with(newcomer, |ring, now| ring.adopt(now, 16, 12));
         net.introduce(newcomer, peer(0));
         net.freeze(peer(0));
-        let alone = |net: &Net| net.ring(newcomer).phase() == Phase::Alone;
+        let alone = |net: &RingNet| net.ring(newcomer).phase() == Phase::Alone;
         assert!(net.run_until(60 * SECOND, alone).is_some());
         assert_eq!(net.ring(newcomer).me().virtual_nodes.len(), 12);
     }
 
     #[test]
     fn candidates_in_a_large_ring_are_asked_about_in_turn() {
-        let mut net = Net::new(9);
+        let mut net = RingNet::new(9);
         net.config.r = 4;
         net.config.virtual_nodes = 1;
         for number in 0..30 {

@@ -48,7 +48,7 @@ impl MemberState {
 /// What is known of one other peer: its contact, how it answers, and what is in flight to it. Its fields lie
 /// side by side, because a walk over the table reads a few of each entry.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct KnownPeer {
     pub(super) contact: Contact,
     pub(super) standing: MemberState,
     /// When the peer itself last spoke to this one.
@@ -76,7 +76,7 @@ pub(super) struct Entry {
     pub(super) unlisted: bool,
 }
 
-impl Entry {
+impl KnownPeer {
     fn new(contact: Contact, now: Time, age: Duration) -> Self {
         Self {
             contact,
@@ -140,12 +140,12 @@ pub(super) enum Update {
 
 /// A peer's place among the entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Slot(u32);
+struct EntryId(u32);
 
 /// This peer, which has no entry.
-const ME: Slot = Slot(u32::MAX);
+const ME: EntryId = EntryId(u32::MAX);
 
-impl Slot {
+impl EntryId {
     fn key(self) -> usize {
         self.0 as usize
     }
@@ -158,9 +158,9 @@ pub(super) struct Table {
     signer: Arc<dyn SignContact>,
     /// Own virtual nodes, ascending.
     own: Vec<Id>,
-    nodes: BTreeMap<Id, Slot>,
-    slots: BTreeMap<Peer, Slot>,
-    entries: Slab<Entry>,
+    nodes: BTreeMap<Id, EntryId>,
+    slots: BTreeMap<Peer, EntryId>,
+    entries: Slab<KnownPeer>,
     /// Peers on the circle besides this one.
     members: usize,
     /// Rises with every change of the circle or of who counts as dead.
@@ -242,7 +242,7 @@ impl Table {
     }
 
     /// What is known of all others, in the order of their ids.
-    pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = (Peer, &Entry)> {
+    pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = (Peer, &KnownPeer)> {
         let slots = self.slots.iter();
         slots.filter_map(|(peer, slot)| Some((*peer, self.entries.get(slot.key())?)))
     }
@@ -253,11 +253,11 @@ impl Table {
         after.chain(self.slots.range(..=last)).map(|(peer, _)| *peer)
     }
 
-    pub(super) fn get(&self, peer: Peer) -> Option<&Entry> {
+    pub(super) fn get(&self, peer: Peer) -> Option<&KnownPeer> {
         self.entries.get(self.slots.get(&peer)?.key())
     }
 
-    pub(super) fn get_mut(&mut self, peer: Peer) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, peer: Peer) -> Option<&mut KnownPeer> {
         self.entries.get_mut(self.slots.get(&peer)?.key())
     }
 
@@ -270,7 +270,7 @@ impl Table {
     }
 
     /// The contact of who has a virtual node on the circle.
-    fn owner(&self, slot: Slot) -> &Contact {
+    fn owner(&self, slot: EntryId) -> &Contact {
         self.entries
             .get(slot.key())
             .map_or(&self.me, |entry| &entry.contact)
@@ -287,8 +287,8 @@ impl Table {
             return;
         }
         let vacant = self.entries.vacant_entry();
-        if let Ok(slot) = u32::try_from(vacant.key()).map(Slot) {
-            vacant.insert(Entry::new(contact, now, age));
+        if let Ok(slot) = u32::try_from(vacant.key()).map(EntryId) {
+            vacant.insert(KnownPeer::new(contact, now, age));
             self.slots.insert(peer, slot);
         }
     }
@@ -362,20 +362,20 @@ impl Table {
         }
     }
 
-    fn locate(&mut self, peer: Peer) -> Option<(Slot, &mut Entry)> {
+    fn locate(&mut self, peer: Peer) -> Option<(EntryId, &mut KnownPeer)> {
         let slot = *self.slots.get(&peer)?;
         Some((slot, self.entries.get_mut(slot.key())?))
     }
 
     /// Puts a peer's virtual nodes onto the circle.
-    fn set(&mut self, slot: Slot) {
+    fn set(&mut self, slot: EntryId) {
         if let Some(entry) = self.entries.get(slot.key()) {
             self.nodes.extend(entry.contact.ids().map(|id| (id, slot)));
         }
     }
 
     /// Takes the virtual nodes of a peer's contact off the circle.
-    fn lift(&mut self, slot: Slot, contact: &Contact) {
+    fn lift(&mut self, slot: EntryId, contact: &Contact) {
         for id in contact.ids() {
             if self.nodes.get(&id) == Some(&slot) {
                 self.nodes.remove(&id);

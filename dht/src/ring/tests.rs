@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::Id;
 use crate::PeerState;
-use crate::testing::{Net, contact, peer, successors};
+use crate::testing::{RingNet, contact, peer, successors};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -24,14 +24,14 @@ fn point(number: u64) -> Id {
 }
 
 /// Runs until every list is as it should be.
-fn converge(net: &mut Net, limit: Duration) -> Duration {
+fn converge(net: &mut RingNet, limit: Duration) -> Duration {
     net.run_until(limit, |net| net.check().is_ok())
         .unwrap_or_else(|| panic!("after {limit:?}: {}", net.check().unwrap_err()))
 }
 
 /// A ring of `count` peers that joined one by one through random members.
-fn grown(seed: u64, count: usize) -> Net {
-    let mut net = Net::new(seed);
+fn grown(seed: u64, count: usize) -> RingNet {
+    let mut net = RingNet::new(seed);
     net.add(0, size(0));
     for number in 1..count {
         let via = peer(usize::try_from(net.random(number as u64)).unwrap());
@@ -53,7 +53,7 @@ fn peers_joining_one_by_one_form_one_ring() {
 #[test]
 fn peers_joining_at_once_form_one_ring() {
     for (seed, count) in [(1, 2), (2, 3), (3, 12), (4, 50)] {
-        let mut net = Net::new(seed);
+        let mut net = RingNet::new(seed);
         let first = net.add(0, size(0));
         for number in 1..count {
             let newcomer = net.add(number, size(number));
@@ -65,7 +65,7 @@ fn peers_joining_at_once_form_one_ring() {
 
 #[test]
 fn join_storm_of_200_forms_one_ring_with_short_lookups() {
-    let mut net = Net::new(7);
+    let mut net = RingNet::new(7);
     let first = net.add(0, 1);
     for number in 1..200 {
         let newcomer = net.add(number, 1 + u16::from(number % 3 == 0));
@@ -136,7 +136,7 @@ fn death_without_disconnect_is_detected() {
 
 #[test]
 fn deaths_beyond_the_list_length_leave_one_ring() {
-    let mut net = Net::new(23);
+    let mut net = RingNet::new(23);
     net.config.r = 4;
     net.add(0, 1);
     for number in 1..40 {
@@ -210,7 +210,7 @@ fn restarted_peer_with_dead_book_is_alone_until_one_returns() {
 
 #[test]
 fn peer_with_one_contact_joins() {
-    let mut net = Net::new(43);
+    let mut net = RingNet::new(43);
     net.add(0, 3);
     net.add(1, 5);
     let invitation = net.ring(peer(0)).me().clone();
@@ -239,7 +239,7 @@ fn joins_during_deaths_end_in_one_ring() {
 
 #[test]
 fn ring_under_message_loss_recovers() {
-    let mut net = Net::new(55);
+    let mut net = RingNet::new(55);
     net.loss = 100;
     net.add(0, 4);
     for number in 1..12 {
@@ -376,7 +376,7 @@ fn newcomer_that_became_a_member_overrides_its_older_answer() {
 
 #[test]
 fn dead_peers_in_a_full_book_are_remembered() {
-    let mut net = Net::new(29);
+    let mut net = RingNet::new(29);
     net.config.max_book = 16;
     let first = net.add(0, 1);
     for number in 1..40 {
@@ -471,7 +471,7 @@ fn same_seed_gives_the_same_trace() {
 
 #[test]
 fn ring_at_rest_sends_little() {
-    let mut net = Net::new(81);
+    let mut net = RingNet::new(81);
     net.add(0, 8);
     for number in 1..24 {
         let newcomer = net.add(number, [8, 16, 24, 32][number % 4]);
@@ -502,8 +502,8 @@ fn peer_with_new_virtual_nodes_is_moved_everywhere() {
 }
 
 /// A ring in which nobody knows more than a small part.
-fn large(seed: u64, count: usize) -> Net {
-    let mut net = Net::new(seed);
+fn large(seed: u64, count: usize) -> RingNet {
+    let mut net = RingNet::new(seed);
     net.config.r = 4;
     net.config.max_learned = 4;
     net.add(0, 1);
@@ -518,7 +518,7 @@ fn large(seed: u64, count: usize) -> Net {
 
 /// Kills, restarts, freezes, partitions, moves and newcomers at random, then peace.
 fn turmoil(seed: u64) {
-    let mut net = Net::new(seed);
+    let mut net = RingNet::new(seed);
     net.config.r = [4, 8, 16][usize::try_from(net.random(3)).unwrap()];
     net.loss = net.random(2) * 20;
     net.add(0, size(0));

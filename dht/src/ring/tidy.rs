@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Ring;
 use super::message::Event;
-use super::table::{Entry, MemberState};
+use super::table::{KnownPeer, MemberState};
 use crate::{Peer, Time};
 
 /// A peer on the circle is pinged when it did not announce its contact for this many rounds of stabilization:
@@ -122,7 +122,7 @@ impl Ring {
 }
 
 /// Whether the peer is neither on the circle nor about to be.
-fn is_off(entry: &Entry) -> bool {
+fn is_off(entry: &KnownPeer) -> bool {
     match entry.standing {
         MemberState::Known | MemberState::Dead(_) => true,
         MemberState::Candidate | MemberState::Alive | MemberState::Suspect => false,

@@ -11,7 +11,7 @@ mod verify;
 
 use std::collections::BTreeSet;
 
-use self::plan::{Decision, Survey};
+use self::plan::{Assessment, Decision};
 use self::repair::Jobs;
 use self::reports::{Claim, Condition, KnownStripe, Reports};
 use super::candidates::Candidates;
@@ -151,14 +151,14 @@ impl Custody {
             self.judge_deleted(now, slot, &decision, &responsible);
             return;
         }
-        let survey = Survey::take(now, known, &self.peers, &self.config);
-        let condition = survey.condition(known);
-        let mut wakes = vec![survey.wake, plan::refusal(now, &self.peers, &preference)];
+        let assessment = Assessment::take(now, known, &self.peers, &self.config);
+        let condition = assessment.condition(known);
+        let mut wakes = vec![assessment.wake, plan::refusal(now, &self.peers, &preference)];
         let mut priority = None;
         let mut parked = false;
         let due = condition != Condition::Pending || self.config.has(Flaw::RepairBeforeCommit);
         let orders = if self.config.repair && due && !known.running {
-            match plan::decide(now, known, &survey, &self.peers, (&preference, &responsible)) {
+            match plan::decide(now, known, &assessment, &self.peers, (&preference, &responsible)) {
                 Decision::Nothing => {}
                 Decision::Parked { until } => {
                     parked = true;
@@ -167,7 +167,7 @@ impl Custody {
                 Decision::Regenerate { .. } if known.not_before > now => wakes.push(Some(known.not_before)),
                 Decision::Regenerate { .. } if self.config.has(Flaw::NoRepair) => {}
                 Decision::Regenerate { .. } => {
-                    let spare = survey.matched.saturating_sub(usize::from(known.shape.k));
+                    let spare = assessment.matched.saturating_sub(usize::from(known.shape.k));
                     priority = u16::try_from(spare).ok();
                 }
                 Decision::Copy { .. } | Decision::Locate { .. } if known.not_before.max(stable) > now => {
@@ -178,7 +178,7 @@ impl Custody {
                 Decision::Locate { .. } if self.config.has(Flaw::NoLocators) => {}
                 Decision::Locate { .. } => priority = Some(LOCATE),
             }
-            plan::excess(now, known, &survey, &self.peers, (&preference, &responsible))
+            plan::excess(now, known, &assessment, &self.peers, (&preference, &responsible))
         } else {
             Vec::new()
         };

@@ -13,7 +13,7 @@ use crate::{Flaw, PeerState, Time};
 
 /// Which indices of a stripe live, and which count as missing.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
+pub(super) struct Assessment {
     /// Index and live holder, committed or not.
     pub(super) live: Vec<(u8, Handle)>,
     /// Indices that no live and no suspect peer holds.
@@ -30,23 +30,29 @@ pub(super) struct Survey {
     pub(super) wake: Option<Time>,
 }
 
-impl Survey {
+impl Assessment {
     pub(super) fn take(now: Time, known: &KnownStripe, peers: &Peers, config: &CustodyConfig) -> Self {
-        let mut survey = Self::default();
+        let mut assessment = Self::default();
         for claim in &known.claims {
             let shard = claim.item.shard().filter(|index| *index < known.shape.n);
             if let Some(index) = shard.filter(|_| peers.is_live(claim.peer)) {
-                survey.live.push((index, claim.peer));
+                assessment.live.push((index, claim.peer));
             }
         }
-        let live: BTreeSet<u8> = survey.live.iter().map(|(index, _)| *index).collect();
-        survey.distinct = live.len();
-        let matching = Matching::of(&by_index(known.shape.n, &survey.live.iter().copied(), |peer| {
-            peer
-        }));
+        let live: BTreeSet<u8> = assessment.live.iter().map(|(index, _)| *index).collect();
+        assessment.distinct = live.len();
+        let matching = Matching::of(&by_index(
+            known.shape.n,
+            &assessment.live.iter().copied(),
+            |peer| peer,
+        ));
         let twice = config.has(Flaw::CountTwice);
-        survey.matched = if twice { survey.distinct } else { matching.len() };
-        let delay = if survey.matched == usize::from(known.shape.k) {
+        assessment.matched = if twice {
+            assessment.distinct
+        } else {
+            matching.len()
+        };
+        let delay = if assessment.matched == usize::from(known.shape.k) {
             config.repair_delay.min(config.exactly_k_delay)
         } else {
             config.repair_delay
@@ -72,20 +78,20 @@ impl Survey {
             let away = claims.filter(|claim| !peers.is_live(claim.peer));
             let suspected = away.map(|claim| peers.gone_at(claim.peer, delay)).max();
             if suspected.is_none() && live.contains(&index) {
-                survey.doubled.push(index);
+                assessment.doubled.push(index);
                 continue;
             }
             let due = suspected.unwrap_or_else(unheard);
             if due > now {
-                survey.unsure |= suspected.is_none();
-                survey.wake = Some(survey.wake.map_or(due, |wake| wake.min(due)));
+                assessment.unsure |= suspected.is_none();
+                assessment.wake = Some(assessment.wake.map_or(due, |wake| wake.min(due)));
             } else if live.contains(&index) {
-                survey.doubled.push(index);
+                assessment.doubled.push(index);
             } else {
-                survey.missing.push(index);
+                assessment.missing.push(index);
             }
         }
-        survey
+        assessment
     }
 
     pub(super) fn condition(&self, known: &KnownStripe) -> Condition {
@@ -234,15 +240,15 @@ pub(super) fn replicate_tombstone(
 pub(super) fn decide(
     now: Time,
     known: &KnownStripe,
-    survey: &Survey,
+    assessment: &Assessment,
     peers: &Peers,
     (preference, responsible): (&Candidates, &Candidates),
 ) -> Decision {
-    let decision = place(now, known, survey, peers, preference);
+    let decision = place(now, known, assessment, peers, preference);
     match decision {
         // Readers must find what holders cannot take at the moment.
         Decision::Nothing | Decision::Parked { .. } => {
-            targets::locate(now, known, survey, peers, responsible).unwrap_or(decision)
+            targets::locate(now, known, assessment, peers, responsible).unwrap_or(decision)
         }
         Decision::Regenerate { .. } | Decision::Copy { .. } | Decision::Locate { .. } => decision,
     }
@@ -252,29 +258,29 @@ pub(super) fn decide(
 fn place(
     now: Time,
     known: &KnownStripe,
-    survey: &Survey,
+    assessment: &Assessment,
     peers: &Peers,
     candidates: &Candidates,
 ) -> Decision {
-    let regenerated = |wanted: &[u8]| regenerate(now, known, (survey, wanted), peers, candidates);
-    if survey.distinct < usize::from(known.shape.k) || known.inconsistent {
+    let regenerated = |wanted: &[u8]| regenerate(now, known, (assessment, wanted), peers, candidates);
+    if assessment.distinct < usize::from(known.shape.k) || known.inconsistent {
         return Decision::Nothing;
     }
-    if !survey.missing.is_empty() {
-        return regenerated(&survey.missing);
+    if !assessment.missing.is_empty() {
+        return regenerated(&assessment.missing);
     }
-    if survey.distinct < usize::from(known.shape.n) {
+    if assessment.distinct < usize::from(known.shape.n) {
         return Decision::Nothing;
     }
     // A copy costs less than rebuilding, but a peer that says that it holds an index need not have it.
     let handoff = handoff(
         known,
-        survey,
+        assessment,
         candidates,
         &preferred(now, known, peers, candidates),
     );
     let failed = known.failures > 0;
-    let mut wanted = survey.doubled.clone();
+    let mut wanted = assessment.doubled.clone();
     if let Decision::Copy { item, .. } = &handoff {
         if !failed {
             return handoff;
@@ -298,7 +304,7 @@ fn place(
 pub(super) fn regenerate(
     now: Time,
     known: &KnownStripe,
-    (survey, wanted): (&Survey, &[u8]),
+    (assessment, wanted): (&Assessment, &[u8]),
     peers: &Peers,
     candidates: &Candidates,
 ) -> Decision {
@@ -309,7 +315,7 @@ pub(super) fn regenerate(
     let refused = |peer: &Handle| peers.get(*peer).refused_until > now;
     let (refusing, mut able): (Vec<Handle>, Vec<Handle>) = willing.map(|(peer, _)| *peer).partition(refused);
     let rank = |peer: Handle| (peer != ME, position(candidates, peer), peer);
-    let held = survey.live.iter().copied();
+    let held = assessment.live.iter().copied();
     let nearest = Matching::of(&by_index(known.shape.n, &held, rank));
     if able.is_empty() {
         // All peers that take shards hold some of this stripe: one whose shards others keep is as good as
@@ -326,7 +332,7 @@ pub(super) fn regenerate(
     // Each peer is asked for one index first: one that says that it holds several may hold none.
     let mut sources: Vec<(u8, Handle)> = nearest.pairs().into_iter().collect();
     sources.sort_by_key(|(_, peer)| rank(*peer));
-    let mut others: Vec<(u8, Handle)> = survey.live.clone();
+    let mut others: Vec<(u8, Handle)> = assessment.live.clone();
     others.retain(|shard| !sources.contains(shard));
     others.sort_by_key(|(index, peer)| (rank(*peer), *index));
     sources.extend(others);
@@ -340,8 +346,13 @@ pub(super) fn regenerate(
 /// holder keeps another one. It goes to the first preferred peer that holds nothing. Where all of them hold
 /// something, a shard whose keeper is not preferred goes to a preferred peer that keeps nothing. What that
 /// peer holds would go as excess, but for holders so far away that preferred peers do not know them.
-fn handoff(known: &KnownStripe, survey: &Survey, candidates: &Candidates, preferred: &[Handle]) -> Decision {
-    let keepers = survey.keepers(known.shape.n, preferred, candidates, |_, _| true);
+fn handoff(
+    known: &KnownStripe,
+    assessment: &Assessment,
+    candidates: &Candidates,
+    preferred: &[Handle],
+) -> Decision {
+    let keepers = assessment.keepers(known.shape.n, preferred, candidates, |_, _| true);
     let empty = |peer: &&Handle| !known.holds(**peer);
     let spare = |peer: &&Handle| !keepers.keeps(peer);
     let (to, crowded) = match preferred.iter().find(empty) {
@@ -351,7 +362,7 @@ fn handoff(known: &KnownStripe, survey: &Survey, candidates: &Candidates, prefer
             None => return Decision::Nothing,
         },
     };
-    let misplaced = survey
+    let misplaced = assessment
         .live
         .iter()
         .filter(|(index, peer)| match keepers.keeper(*index) {
@@ -371,11 +382,11 @@ fn handoff(known: &KnownStripe, survey: &Survey, candidates: &Candidates, prefer
 pub(super) fn excess(
     now: Time,
     known: &KnownStripe,
-    survey: &Survey,
+    assessment: &Assessment,
     peers: &Peers,
     (preference, responsible): (&Candidates, &Candidates),
 ) -> Vec<Excess> {
-    let mut excess = excess_shards(now, known, survey, peers, preference);
+    let mut excess = excess_shards(now, known, assessment, peers, preference);
     excess.extend(targets::misplaced_locators(known, peers, responsible));
     excess
 }
@@ -385,7 +396,7 @@ pub(super) fn excess(
 fn excess_shards(
     now: Time,
     known: &KnownStripe,
-    survey: &Survey,
+    assessment: &Assessment,
     peers: &Peers,
     candidates: &Candidates,
 ) -> Vec<Excess> {
@@ -394,17 +405,17 @@ fn excess_shards(
         let mut claims = known.claims.iter();
         claims.any(|claim| claim.item == Item::Shard(index) && claim.peer == peer && claim.committed)
     };
-    if survey.live.len() <= n || survey.matched < n {
+    if assessment.live.len() <= n || assessment.matched < n {
         return Vec::new();
     }
     let preferred = preferred(now, known, peers, candidates);
-    let keepers = survey
+    let keepers = assessment
         .keepers(known.shape.n, &preferred, candidates, committed)
         .pairs();
     if keepers.len() < n {
         return Vec::new();
     }
-    let victims = survey
+    let victims = assessment
         .live
         .iter()
         .filter(|(index, peer)| committed(*index, *peer));
@@ -461,19 +472,19 @@ mod tests {
             };
             reports.claim(key, SHAPE, claim, &mut Fingerprints::default(), Time::ZERO);
         }
-        let survey = Survey {
+        let assessment = Assessment {
             live: live
                 .iter()
                 .map(|(index, holder)| (*index, handle(*holder)))
                 .collect(),
             distinct: 3,
             matched: 3,
-            ..Survey::default()
+            ..Assessment::default()
         };
         let candidates: Vec<(Handle, PeerState)> =
             (0..8).map(|n| (handle(n), PeerState::Accepting)).collect();
         let known = reports.stripes.get(&slot).unwrap();
-        let decision = decide(Time::ZERO, known, &survey, &peers, (&candidates, &candidates));
+        let decision = decide(Time::ZERO, known, &assessment, &peers, (&candidates, &candidates));
         (decision, handle)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::plan::{self, Decision, Survey};
+use super::plan::{self, Assessment, Decision};
 use super::reports::{Claim, KnownStripe};
 use crate::custody::candidates::Candidates;
 use crate::custody::key::{ItemKey, Slot};
@@ -106,8 +106,8 @@ impl Custody {
                 let replication = plan::replicate_tombstone(now, known, &self.peers, &responsible, deleted);
                 let replication = replication.filter(|_| !self.config.has(Flaw::IgnoreTombstones));
                 let decision = replication.unwrap_or_else(|| {
-                    let survey = Survey::take(now, known, &self.peers, &self.config);
-                    plan::decide(now, known, &survey, &self.peers, (&preference, &responsible))
+                    let assessment = Assessment::take(now, known, &self.peers, &self.config);
+                    plan::decide(now, known, &assessment, &self.peers, (&preference, &responsible))
                 });
                 let shape = known.shape;
                 let begun = self.perform(now, slot, shape, decision);
@@ -317,9 +317,9 @@ impl Custody {
         held: &BTreeSet<(u8, Handle)>,
         candidates: &Candidates,
     ) -> bool {
-        let survey = Survey {
+        let assessment = Assessment {
             live: held.iter().copied().collect(),
-            ..Survey::default()
+            ..Assessment::default()
         };
         let claims = held.iter().map(|(index, peer)| Claim {
             peer: *peer,
@@ -327,7 +327,7 @@ impl Custody {
             committed: true,
         });
         let known = KnownStripe::of(shape, claims);
-        let decision = plan::regenerate(now, &known, (&survey, missing), &self.peers, candidates);
+        let decision = plan::regenerate(now, &known, (&assessment, missing), &self.peers, candidates);
         self.perform(now, slot, shape, decision)
     }
 }

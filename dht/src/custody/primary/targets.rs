@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 
-use super::plan::{Decision, Excess, Survey};
+use super::plan::{Assessment, Decision, Excess};
 use super::reports::KnownStripe;
 use crate::custody::candidates::Candidates;
 use crate::custody::key::Slot;
@@ -63,11 +63,11 @@ impl Custody {
 pub(super) fn locate(
     now: Time,
     known: &KnownStripe,
-    survey: &Survey,
+    assessment: &Assessment,
     peers: &Peers,
     responsible: &Candidates,
 ) -> Option<Decision> {
-    if !known.shape.placement.needs_locators() || survey.live.is_empty() {
+    if !known.shape.placement.needs_locators() || assessment.live.is_empty() {
         return None;
     }
     let able = |peer: Handle, state| {
@@ -85,7 +85,7 @@ pub(super) fn locate(
     let to: Vec<Handle> = lacking.map(|(peer, _)| *peer).collect();
     (!to.is_empty()).then(|| Decision::Locate {
         to,
-        holders: survey.live.clone(),
+        holders: assessment.live.clone(),
     })
 }
 

@@ -43,7 +43,7 @@ fn wedged_primary_is_taken_over() {
         net.nodes.get_mut(&peer(wedged)).unwrap().wedged = true;
     }
     net.kill(peer(5));
-    let known = |net: &Net, id| net.nodes[&net.primary(id)].wedged;
+    let known = |net: &CustodyNet, id| net.nodes[&net.primary(id)].wedged;
     assert!((0..STRIPES).any(|number| known(&net, stripe(number)) && net.distinct(stripe(number)) < 6));
     net.run_until(taken_over(4), all_whole);
     assert!(net.stats().taken_over_total > 0);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::harness::{Net, RS, peer, quick, secs, stripe};
+use super::harness::{CustodyNet, RS, peer, quick, secs, stripe};
 use crate::custody::Shape;
 use crate::placement::Placement;
 use crate::{Id, PeerState};
@@ -52,14 +52,14 @@ fn shape(id: u64) -> Shape {
     }
 }
 
-fn is_recoverable(net: &Net, stored: &BTreeSet<u64>) -> bool {
+fn is_recoverable(net: &CustodyNet, stored: &BTreeSet<u64>) -> bool {
     let enough = |id: &u64| net.distinct(stripe(*id)) >= usize::from(shape(*id).k);
     stored.iter().all(enough)
 }
 
 /// Kills only what the code of every stripe tolerates at this moment. Of an index with several holders any
 /// but one may be about to drop it in favour of that one.
-fn apply(net: &mut Net, stored: &mut BTreeSet<u64>, fault: &Fault) {
+fn apply(net: &mut CustodyNet, stored: &mut BTreeSet<u64>, fault: &Fault) {
     match *fault {
         Fault::Kill(number) if net.is_up(peer(number)) => {
             let without = |id: &u64| {
@@ -93,7 +93,7 @@ fn apply(net: &mut Net, stored: &mut BTreeSet<u64>, fault: &Fault) {
     }
 }
 
-fn recover(net: &mut Net) {
+fn recover(net: &mut CustodyNet) {
     net.loss = 0;
     for number in 0..PEERS {
         if !net.is_up(peer(number)) {
@@ -107,7 +107,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
     fn faults_within_tolerance_lose_nothing(seed: u64, faults in prop::collection::vec(fault(), 1..60)) {
-        let mut net = Net::new(PEERS, quick(), seed);
+        let mut net = CustodyNet::new(PEERS, quick(), seed);
         net.run(secs(1));
         let mut stored: BTreeSet<u64> = (0..20).collect();
         for id in &stored {
@@ -119,7 +119,7 @@ proptest! {
             prop_assert!(is_recoverable(&net, &stored), "after {fault:?}");
         }
         recover(&mut net);
-        let placed = |net: &Net, id: Id, n| net.is_placed(id, n);
+        let placed = |net: &CustodyNet, id: Id, n| net.is_placed(id, n);
         net.run_until(secs(900), |net| {
             stored.iter().all(|id| placed(net, stripe(*id), shape(*id).n))
         });

@@ -20,7 +20,7 @@ use crate::{Id, Membership, Peer, PeerState, Time};
 /// A file system's worth of shards: what survives a kill.
 pub(crate) type Disk = BTreeMap<(Id, Item), (Shape, Tenure)>;
 
-pub(crate) struct Node {
+pub(crate) struct CustodyNode {
     pub(crate) custody: Option<Custody>,
     pub(crate) disk: Disk,
     pub(crate) state: PeerState,
@@ -53,10 +53,10 @@ pub(crate) struct Counters {
     pub(crate) failed_jobs: u64,
 }
 
-pub(crate) struct Net {
+pub(crate) struct CustodyNet {
     pub(crate) now: Time,
     pub(crate) config: CustodyConfig,
-    pub(crate) nodes: BTreeMap<Peer, Node>,
+    pub(crate) nodes: BTreeMap<Peer, CustodyNode>,
     pub(crate) counters: Counters,
     /// Requests and responses lost, in 1/256.
     pub(crate) loss: u8,
@@ -70,7 +70,7 @@ pub(crate) struct Net {
     pub(crate) audits_lost: bool,
     /// Hash of everything that happened.
     pub(crate) trace: u64,
-    rings: Option<testing::Net>,
+    rings: Option<testing::RingNet>,
     rng: ChaCha8Rng,
     ids: BTreeMap<Id, Peer>,
     queue: BTreeMap<(Time, u64), Event>,
@@ -109,7 +109,7 @@ pub(crate) fn quick() -> CustodyConfig {
     }
 }
 
-impl Net {
+impl CustodyNet {
     pub(crate) fn new(peers: u8, config: CustodyConfig, seed: u64) -> Self {
         let mut net = Self {
             now: Time::from_micros(1_000_000),
@@ -137,7 +137,7 @@ impl Net {
     /// Peers 0.. of the ring's network, each on a ring of its own that joined through the first.
     pub(crate) fn on_rings(peers: usize, config: CustodyConfig, seed: u64) -> Self {
         let mut net = Self::new(0, config, seed);
-        let mut rings = testing::Net::new(seed);
+        let mut rings = testing::RingNet::new(seed);
         let peers: Vec<Peer> = (0..peers)
             .map(|number| rings.add(number, VIRTUAL_NODES))
             .collect();
@@ -175,7 +175,7 @@ impl Net {
         }
         self.nodes.insert(
             peer,
-            Node {
+            CustodyNode {
                 custody: None,
                 disk: Disk::new(),
                 state: PeerState::Accepting,
@@ -550,7 +550,7 @@ impl Net {
         let end = self.now + span;
         let mut calls = 0;
         loop {
-            let due = |(peer, node): (&Peer, &Node)| {
+            let due = |(peer, node): (&Peer, &CustodyNode)| {
                 let custody = node.custody.as_ref()?;
                 Some((custody.poll_timeout()?, *peer))
             };

@@ -2,14 +2,14 @@
 
 use super::*;
 
-fn pending(net: &Net, lease: Duration) -> Tenure {
+fn pending(net: &CustodyNet, lease: Duration) -> Tenure {
     Tenure::Pending {
         until: net.now + lease,
         writer: peer(0),
     }
 }
 
-fn commit_at(net: &mut Net, peer: crate::Peer, id: Id) {
+fn commit_at(net: &mut CustodyNet, peer: crate::Peer, id: Id) {
     let disk = &mut net.nodes.get_mut(&peer).unwrap().disk;
     for (_, (_, tenure)) in disk.range_mut((id, Item::FIRST)..=(id, Item::LAST)) {
         *tenure = Tenure::Committed;
@@ -17,7 +17,7 @@ fn commit_at(net: &mut Net, peer: crate::Peer, id: Id) {
     net.with(peer, |custody, now, _| custody.committed(now, id));
 }
 
-fn commits(net: &Net, id: Id) -> usize {
+fn commits(net: &CustodyNet, id: Id) -> usize {
     let shards = net.nodes.values().flat_map(|node| node.disk.iter());
     shards
         .filter(|((stripe, _), (_, tenure))| *stripe == id && *tenure == Tenure::Committed)
@@ -26,7 +26,7 @@ fn commits(net: &Net, id: Id) -> usize {
 
 #[test]
 fn uncommitted_put_expires_everywhere() {
-    let mut net = Net::new(12, quick(), 24);
+    let mut net = CustodyNet::new(12, quick(), 24);
     net.run(secs(1));
     let (id, tenure) = (stripe(0), pending(&net, secs(30)));
     net.put_as(id, RS, tenure);
@@ -42,7 +42,7 @@ fn uncommitted_put_expires_everywhere() {
 
 #[test]
 fn renewed_lease_does_not_expire() {
-    let mut net = Net::new(12, quick(), 25);
+    let mut net = CustodyNet::new(12, quick(), 25);
     net.run(secs(1));
     let (id, tenure) = (stripe(0), pending(&net, secs(20)));
     net.put_as(id, RS, tenure);
@@ -60,7 +60,7 @@ fn renewed_lease_does_not_expire() {
 
 #[test]
 fn single_commit_reaches_all_holders() {
-    let mut net = Net::new(12, quick(), 26);
+    let mut net = CustodyNet::new(12, quick(), 26);
     net.run(secs(1));
     let (id, tenure) = (stripe(0), pending(&net, secs(600)));
     net.put_as(id, RS, tenure);
@@ -80,7 +80,7 @@ fn expired_lease_asks_for_a_commit_before_dropping() {
         exchange_idle: secs(4000),
         ..quick()
     };
-    let mut net = Net::new(12, config, 27);
+    let mut net = CustodyNet::new(12, config, 27);
     net.run(secs(30));
     let (id, tenure) = (stripe(0), pending(&net, secs(30)));
     net.put_as(id, RS, tenure);
@@ -99,7 +99,7 @@ fn expired_lease_with_a_suspect_keeps_the_shard() {
         exchange_idle: secs(4000),
         ..quick()
     };
-    let mut net = Net::new(12, config, 28);
+    let mut net = CustodyNet::new(12, config, 28);
     net.run(secs(300));
     let (id, tenure) = (stripe(0), pending(&net, secs(30)));
     net.put_as(id, RS, tenure);
@@ -114,7 +114,7 @@ fn expired_lease_with_a_suspect_keeps_the_shard() {
 
 #[test]
 fn peer_restarted_alone_keeps_what_may_be_committed() {
-    let mut net = Net::new(12, quick(), 36);
+    let mut net = CustodyNet::new(12, quick(), 36);
     net.run(secs(1));
     let (id, tenure) = (stripe(0), pending(&net, secs(30)));
     net.put_as(id, RS, tenure);

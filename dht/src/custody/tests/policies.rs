@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::harness::{Net, RS, peer, quick, secs, stripe};
+use super::harness::{CustodyNet, RS, peer, quick, secs, stripe};
 use super::*;
 use crate::PeerState;
 use crate::placement::Placement;
@@ -28,7 +28,7 @@ fn policies(anchor: Id) -> [Placement; 3] {
 }
 
 /// Some stripes of each policy, stored.
-fn loaded(net: &mut Net) -> Vec<(Id, Shape)> {
+fn loaded(net: &mut CustodyNet) -> Vec<(Id, Shape)> {
     let placements = (0..STRIPES).flat_map(|file| policies(stripe(1000 + file)));
     let stripes: Vec<(Id, Shape)> = placements
         .zip(0..)
@@ -40,12 +40,12 @@ fn loaded(net: &mut Net) -> Vec<(Id, Shape)> {
     stripes
 }
 
-fn located(net: &Net, id: Id) -> BTreeSet<Peer> {
+fn located(net: &CustodyNet, id: Id) -> BTreeSet<Peer> {
     let up = net.up().into_iter();
     up.filter(|peer| net.holds(*peer, id, Item::Locator)).collect()
 }
 
-fn are_whole(net: &Net, stripes: &[(Id, Shape)]) -> bool {
+fn are_whole(net: &CustodyNet, stripes: &[(Id, Shape)]) -> bool {
     stripes.iter().all(|(id, shape)| {
         let first: BTreeSet<Peer> = net.preferred(*id, 16).into_iter().collect();
         net.is_exact(*id, shape.n) && located(net, *id) == first
@@ -54,7 +54,7 @@ fn are_whole(net: &Net, stripes: &[(Id, Shape)]) -> bool {
 
 #[test]
 fn holders_after_joins_stay_and_the_first_peers_have_locators() {
-    let mut net = Net::new(20, quick(), 1);
+    let mut net = CustodyNet::new(20, quick(), 1);
     let stripes = loaded(&mut net);
     let before: Vec<_> = stripes.iter().map(|(id, _)| net.live(*id)).collect();
     net.run_until(secs(60), |net| are_whole(net, &stripes));
@@ -73,7 +73,7 @@ fn holders_after_joins_stay_and_the_first_peers_have_locators() {
 
 #[test]
 fn replacements_of_the_dead_follow_the_policy() {
-    let mut net = Net::new(13, quick(), 2);
+    let mut net = CustodyNet::new(13, quick(), 2);
     let stripes = loaded(&mut net);
     net.run_until(secs(60), |net| are_whole(net, &stripes));
     let before: Vec<BTreeSet<Peer>> = stripes
@@ -111,7 +111,7 @@ fn replacements_of_the_dead_follow_the_policy() {
 
 #[test]
 fn run_that_lost_a_peer_keeps_its_stripes_together() {
-    let mut net = Net::new(12, quick(), 3);
+    let mut net = CustodyNet::new(12, quick(), 3);
     let shape = |anchor| copies(Placement::Copysets { anchor });
     let stripes: Vec<(Id, Shape)> = (0..60)
         .map(|number| (stripe(number), shape(stripe(number))))
@@ -135,7 +135,7 @@ fn run_that_lost_a_peer_keeps_its_stripes_together() {
 
 #[test]
 fn locators_after_joins_follow_the_ring_and_misplaced_ones_go() {
-    let mut net = Net::new(30, quick(), 4);
+    let mut net = CustodyNet::new(30, quick(), 4);
     let stripes = loaded(&mut net);
     net.run_until(secs(60), |net| are_whole(net, &stripes));
     for number in 30..36 {
@@ -155,7 +155,7 @@ fn locators_after_joins_follow_the_ring_and_misplaced_ones_go() {
 #[test]
 fn audit_asks_holders_outside_their_run() {
     let config = CustodyConfig { r: 8, ..quick() };
-    let mut net = Net::new(14, config, 6);
+    let mut net = CustodyNet::new(14, config, 6);
     let stripes = loaded(&mut net);
     net.run(secs(60));
     for number in 14..34 {
@@ -175,7 +175,7 @@ fn audit_asks_holders_outside_their_run() {
     {
         net.nodes.get_mut(&primary).unwrap().wedged = true;
     }
-    let wedged = |net: &Net, peer: Peer| net.nodes.get(&peer).is_some_and(|node| node.wedged);
+    let wedged = |net: &CustodyNet, peer: Peer| net.nodes.get(&peer).is_some_and(|node| node.wedged);
     let holders = stripes.iter().flat_map(|(id, _)| net.live(*id));
     let mut holders = holders.map(|(_, peer)| peer);
     let victim = holders.find(|peer| !wedged(&net, *peer)).unwrap();
@@ -189,7 +189,7 @@ fn audit_asks_holders_outside_their_run() {
 
 #[test]
 fn wedged_primary_under_every_policy_is_taken_over() {
-    let mut net = Net::new(14, quick(), 5);
+    let mut net = CustodyNet::new(14, quick(), 5);
     let stripes = loaded(&mut net);
     net.run_until(secs(60), |net| are_whole(net, &stripes));
     let wedged = net.primary(stripes[0].0);

@@ -1,13 +1,13 @@
 //! Ring and custody together.
 
-use super::harness::{Net, RS, quick, secs, stripe};
+use super::harness::{CustodyNet, RS, quick, secs, stripe};
 use crate::Id;
 use crate::testing::peer;
 
 const STRIPES: u64 = 40;
 
-fn filled(seed: u64) -> Net {
-    let mut net = Net::on_rings(12, quick(), seed);
+fn filled(seed: u64) -> CustodyNet {
+    let mut net = CustodyNet::on_rings(12, quick(), seed);
     net.run_until(secs(60), |net| net.up().iter().all(|peer| net.knows(*peer) == 12));
     for number in 0..STRIPES {
         net.put(stripe(number), RS);
@@ -17,11 +17,11 @@ fn filled(seed: u64) -> Net {
     net
 }
 
-fn all(net: &Net, check: impl Fn(&Net, Id) -> bool) -> bool {
+fn all(net: &CustodyNet, check: impl Fn(&CustodyNet, Id) -> bool) -> bool {
     (0..STRIPES).all(|number| check(net, stripe(number)))
 }
 
-fn whole(net: &Net) -> bool {
+fn whole(net: &CustodyNet) -> bool {
     all(net, |net, id| net.distinct(id) == 6)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ME, MemberState, Slot, Table};
+use super::{EntryId, ME, MemberState, Table};
 use crate::circle::{Met, clockwise, counter_clockwise};
 use crate::{Contact, Flaw, Id, Peer};
 
@@ -10,20 +10,20 @@ use crate::{Contact, Flaw, Id, Peer};
 const ROOM: usize = 32;
 
 impl Table {
-    fn ahead(&self, from: Id) -> impl Iterator<Item = (Id, Slot)> + '_ {
+    fn ahead(&self, from: Id) -> impl Iterator<Item = (Id, EntryId)> + '_ {
         let stop = Flaw::NoWrapAround.is_planted(self.flaw);
         clockwise(&self.nodes, from).take_while(move |(id, _)| !stop || *id >= from)
     }
 
-    fn behind(&self, from: Id) -> impl Iterator<Item = (Id, Slot)> + '_ {
+    fn behind(&self, from: Id) -> impl Iterator<Item = (Id, EntryId)> + '_ {
         counter_clockwise(&self.nodes, from)
     }
 
-    fn name(&self, slot: Slot) -> Peer {
+    fn name(&self, slot: EntryId) -> Peer {
         self.owner(slot).peer
     }
 
-    fn is_alive(&self, slot: Slot) -> bool {
+    fn is_alive(&self, slot: EntryId) -> bool {
         let entry = self.entries.get(slot.key());
         entry.is_some_and(|entry| entry.standing == MemberState::Alive)
     }
@@ -53,7 +53,7 @@ impl Table {
         self.slots_after(id, but, r).map(|slot| self.name(slot))
     }
 
-    fn slots_after(&self, id: Id, but: Peer, r: usize) -> impl Iterator<Item = Slot> + '_ {
+    fn slots_after(&self, id: Id, but: Peer, r: usize) -> impl Iterator<Item = EntryId> + '_ {
         let nodes = if Flaw::CountVirtualNodes.is_planted(self.flaw) {
             r
         } else {
@@ -78,7 +78,7 @@ impl Table {
     /// The union of the successor lists of `ids`, in the order of the peers' ids.
     pub(in super::super) fn union(&self, ids: &[Id], but: Peer, r: usize) -> Vec<&Contact> {
         let lists = ids.iter().flat_map(|id| self.slots_after(*id, but, r));
-        let mut slots: Vec<Slot> = lists.collect();
+        let mut slots: Vec<EntryId> = lists.collect();
         slots.sort_unstable();
         slots.dedup();
         let mut union: Vec<&Contact> = slots.into_iter().map(|slot| self.owner(slot)).collect();
@@ -103,7 +103,7 @@ impl Table {
     ) -> Vec<(Id, Peer)> {
         let fresh = || {
             let mut met = Met::nobody(ROOM);
-            move |(_, slot): &(Id, Slot)| {
+            move |(_, slot): &(Id, EntryId)| {
                 met.insert(*slot) && self.is_alive(*slot) && !without.contains(&self.name(*slot))
             }
         };

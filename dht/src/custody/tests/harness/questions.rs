@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl Net {
+impl CustodyNet {
     /// How many peers the ring of `peer` counts, itself included.
     pub(crate) fn knows(&self, peer: Peer) -> usize {
         let ring = self.rings.as_ref().map(|rings| rings.ring(peer));
