@@ -201,7 +201,7 @@ impl Cluster {
             return Err(error.into());
         }
         if self.fleet.is_closed() {
-            return Err(FleetError::from(spawn::SpawnError::Closed).into());
+            return Err(spawn::SpawnError::Closed.into());
         }
         Ok(())
     }
@@ -251,13 +251,13 @@ impl Cluster {
         }
         let log = self.with(number, |daemon| spawn::log_tail(&daemon.launch.data_dir));
         let (index, log) = (number, log.unwrap_or_default());
-        Err(FleetError::from(spawn::SpawnError::Exited { index, status, log }).into())
+        Err(spawn::SpawnError::Exited { index, status, log }.into())
     }
 
     /// Removes all that a daemon stored which was killed.
     pub(super) fn wipe(&self, number: usize) -> Result<(), FleetError> {
         let dir = self.data_dir(number);
-        Ok(dir.map_or(Ok(()), |dir| net::empty(&dir))?)
+        dir.map_or(Ok(()), |dir| net::empty(&dir))
     }
 
     pub(super) fn network_fault(&self, number: usize, network_fault: NetworkFault) {
@@ -325,7 +325,7 @@ impl Cluster {
             daemons.iter().filter_map(member).collect()
         };
         let ended = || self.fleet.any_ended().map(FleetError::from);
-        Ok(whole::wait(&members, LIMIT, ended)?)
+        whole::wait(&members, LIMIT, ended)
     }
 
     /// Leaves the directory where it is, with the logs of all daemons.
