@@ -174,17 +174,19 @@ fn check_block(geometry: &Geometry, block: u64, size: u64) {
     }
 }
 
+/// A big-endian number of at most 8 bytes.
+fn number_of(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// An index block: level u8 ‖ number u64 ‖ stripes of the file u64 ‖ its plaintext.
 pub fn index_block(bytes: &[u8]) {
     let Some((&[level, ref place @ ..], plaintext)) = bytes.split_first_chunk::<17>() else {
         return;
     };
     let (number, blocks) = place.split_at(8);
-    let number_of = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte))
-    };
     let place = IndexPlace {
         level,
         number: number_of(number),
@@ -258,13 +260,13 @@ pub fn sealed_block(bytes: &[u8]) {
     let Some((key, rest)) = bytes.split_first_chunk::<32>() else {
         return;
     };
-    let Some((&[level, a, b, c, d, e, f, g, h], rest)) = rest.split_first_chunk() else {
+    let Some((&[level, ref first @ ..], rest)) = rest.split_first_chunk::<9>() else {
         return;
     };
     let Some((&cut, content)) = rest.split_first_chunk() else {
         return;
     };
-    let first = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    let first = number_of(first);
     let cipher = FileCipher::new(key);
     let open = |chunks| {
         cipher

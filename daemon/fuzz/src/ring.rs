@@ -56,7 +56,7 @@ fn contact(input: &mut Unstructured) -> Result<Contact> {
             2 => PeerState::Full,
             _ => PeerState::Draining,
         },
-        virtual_nodes: (0..1 + u16::from(byte >> 6)).collect(),
+        virtual_nodes: (0..=u16::from(byte >> 6)).collect(),
         ..plain(number)
     })
 }
@@ -155,7 +155,7 @@ impl Driver {
             .filter(|contact| contact.peer != peer(0));
         let entry = |contact| BookEntry {
             contact,
-            age: Duration::from_secs(60),
+            age: Duration::from_mins(1),
         };
         let config = RingConfig {
             r: input.int_in_range(4..=8)?,

@@ -300,9 +300,11 @@ fn journals() -> Vec<Vec<u8>> {
 }
 
 fn configurations() -> Vec<Vec<u8>> {
-    let full = "capacity = \"10GiB\"\nlisten = [\"/ip4/0.0.0.0/tcp/4001\"]\napi = \"127.0.0.1:4280\"\n\
-                join = [\"/ip4/192.0.2.7/tcp/4001\"]\nsuccessors = 16\nrepair = true\nrepair_delay = \"15m\"\n\
-                repair_rate = \"10MiB\"\ncache = \"64MiB\"\nplacement = \"buddies:12\"\nlog = \"info\"\n";
+    let full = "capacity = \"10GiB\"\nlisten = [\"/ip4/0.0.0.0/tcp/4001\"]\n\
+                api = \"127.0.0.1:4280\"\n\
+                join = [\"/ip4/192.0.2.7/tcp/4001\"]\nsuccessors = 16\nrepair = true\n\
+                repair_delay = \"15m\"\nrepair_rate = \"10MiB\"\ncache = \"64MiB\"\n\
+                placement = \"buddies:12\"\nlog = \"info\"\n";
     vec![b"capacity = \"1GiB\"\n".to_vec(), full.into()]
 }
 
