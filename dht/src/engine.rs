@@ -1,4 +1,5 @@
-//! Ring and custody of one peer as one machine, with one pump: the daemon, the simulator and tests drive this.
+//! Ring and custody of one peer as one machine, with one pump: the daemon, the simulator and tests drive
+//! this.
 //!
 //! [`Engine`] decides what passes between the two: custody hears of every change of the ring's view, of peers
 //! that departed and of stalls, and the ring of peers that left custody without an answer. After every input
@@ -78,14 +79,14 @@ pub enum Output {
     Positioned(Vec<u16>),
     /// A lookup ended.
     LookupDone {
-        /// Which.
+        /// What the lookup was begun under.
         id: LookupId,
         /// How it ended.
         outcome: Result<Found, LookupError>,
     },
     /// A walk around the ring ended.
     WalkDone {
-        /// Which.
+        /// What the walk was begun under.
         id: LookupId,
         /// Who answered.
         answered: Vec<Contact>,
