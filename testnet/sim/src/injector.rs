@@ -219,10 +219,10 @@ impl Run<'_> {
         match action {
             Action::Join { count, over_s } => self.join_many(*count, *over_s),
             Action::Kill { who } => {
-                self.each(who, Host::is_up, |world, who| world.crash(who, Crash::Process))
+                self.each(who, Host::is_up, |world, who| world.crash(who, Crash::Process));
             }
             Action::PowerOff { who } => {
-                self.each(who, Host::is_up, |world, who| world.crash(who, Crash::Machine))
+                self.each(who, Host::is_up, |world, who| world.crash(who, Crash::Machine));
             }
             Action::Restart { who } => self.each(who, down, World::start),
             Action::RestartForgetful { who } => {
@@ -265,7 +265,7 @@ impl Run<'_> {
             Action::Lie { who, stripes, hosts } => {
                 let (stripes, hosts) = (*stripes, *hosts);
                 self.each(who, Host::is_joined, |world, who| {
-                    world.lie(who, Lies { stripes, hosts })
+                    world.lie(who, Lies { stripes, hosts });
                 });
             }
             Action::ForgeOrders { count } => {

@@ -131,7 +131,7 @@ impl World {
     /// peers.
     pub(crate) fn put(&mut self, writer: Who, (keeping, policy): (&Keeping, Policy), dawdle: Duration) {
         let life = self.host(writer).map_or(0, |host| host.life);
-        let settled = self.ring(writer).is_some_and(|ring| ring.is_settled());
+        let settled = self.ring(writer).is_some_and(Membership::is_settled);
         if !settled || !self.lives(writer, life) {
             return;
         }

@@ -295,14 +295,16 @@ fn deviations(readings: &[Reading]) -> Vec<String> {
     outside.map(explain).collect()
 }
 
+/// A measured value with its interval, if it has one.
+type Measured = (f64, Option<(f64, f64)>);
+
 /// A kind of figure: measured points over expected curves.
 struct Kind {
     title: &'static str,
     y_label: &'static str,
     /// Whether a reading makes a point.
     is_measured: fn(&Reading) -> bool,
-    /// A measured value with its interval.
-    measured: fn(&Reading) -> Option<(f64, Option<(f64, f64)>)>,
+    measured: fn(&Reading) -> Option<Measured>,
     expected: fn(&Reading) -> Option<f64>,
 }
 

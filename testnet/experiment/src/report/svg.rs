@@ -193,6 +193,9 @@ fn entries(figure: &Figure, palette: &Palette) -> Vec<Entry> {
     entries
 }
 
+/// Whether an entry of the key is shown, its label, and what draws its mark.
+type Key<'a> = (bool, &'a str, fn(&mut Swatch));
+
 /// What marks mean whatever their colour; `both`: some name has a curve and points.
 fn keys(figure: &Figure, both: bool) -> Vec<Entry> {
     let measured = figure.series().filter(|series| !series.is_reference);
@@ -205,7 +208,7 @@ fn keys(figure: &Figure, both: bool) -> Vec<Entry> {
         Spread::Confidence95 => "95 % confidence interval",
         Spread::Quartiles => "median and quartiles",
     };
-    let keys: [(bool, &str, fn(&mut Swatch)); 5] = [
+    let keys: [Key<'_>; 5] = [
         (both, "predicted", |swatch| swatch.line = true),
         (both, "measured", |swatch| swatch.marker = true),
         (spread, meaning, |swatch| swatch.interval = true),
@@ -215,7 +218,7 @@ fn keys(figure: &Figure, both: bool) -> Vec<Entry> {
         }),
     ];
     let shown = keys.into_iter().filter(|(shown, ..)| *shown);
-    let entry = |(_, label, mark): (bool, &str, fn(&mut Swatch))| {
+    let entry = |(_, label, mark): Key<'_>| {
         let mut swatch = Swatch::default();
         mark(&mut swatch);
         let label = label.to_owned();
