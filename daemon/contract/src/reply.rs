@@ -4,9 +4,9 @@
 //! The fields of a type come in the order in which the daemon sends them. A reader ignores fields that it
 //! does not know, and fills in those that an earlier daemon did not send.
 //!
-//! * [`file`](self::file): what is said of files and transfers.
-//! * [`peer`](self::peer): what a peer says of itself and of its ring.
-//! * [`upkeep`](self::upkeep): repair, scrub, departures.
+//! * [`file`]: what is said of files and transfers.
+//! * [`peer`]: what a peer says of itself and of its ring.
+//! * [`upkeep`]: repair, scrub, departures.
 
 /// An enum of words: each variant is one lower-case word in JSON and on the terminal.
 macro_rules! words {
