@@ -6,8 +6,8 @@
 //!   before it.
 //! * `serve`: what other peers ask, and which part answers; `api`: the HTTP API on loopback, on `http`, which
 //!   all HTTP listeners share.
-//! * [`mod@format`]: what links, manifests, tombstones and the like are made of; [`datadir`]: what stands in the
-//!   data directory besides shards; [`wire`]: what goes over the connections of [`mutualstore_net`].
+//! * [`mod@format`]: what links, manifests, tombstones and the like are made of; [`datadir`]: what stands in
+//!   the data directory besides shards; [`wire`]: what goes over the connections of [`mutualstore_net`].
 //! * [`config`]: how a daemon runs; [`error`]: failures as users see them; `metrics`, `log`, `process`,
 //!   `clock`.
 //! * [`adversary`]: hostile members, in builds for trying them.
