@@ -1,5 +1,4 @@
-//! Ring and custody of one peer as one machine, with one pump: the daemon, the simulator and tests drive
-//! this.
+//! Ring and custody of one peer as one machine, with one pump, which daemon and simulator drive alike.
 //!
 //! [`Engine`] decides what passes between the two: custody hears of every change of the ring's view, of peers
 //! that departed and of stalls, and the ring of peers that left custody without an answer. After every input
@@ -11,8 +10,8 @@
 use std::time::Duration;
 
 use crate::custody::{self, Custody};
-use crate::ring::{self, Found, LookupError, LookupId, Phase, Ring};
-use crate::{Contact, Peer, Time};
+use crate::ring::{self, Event, Ring};
+use crate::{Peer, Time};
 
 /// A timer this late means that the event loop stalled, so nobody's silence counts.
 const STALL: Duration = Duration::from_secs(3);
@@ -67,36 +66,10 @@ pub enum Output {
     Custody(custody::Transmit),
     /// Work on real shards is to be done.
     Effect(custody::Effect),
-    /// The ring is in another phase.
-    PhaseChanged(Phase),
-    /// A peer counts among the living.
-    PeerUp(Peer),
-    /// A peer does not count among the living any more.
-    PeerDown(Peer),
-    /// The view changed in one way or another, and custody has been told.
+    /// Something happened in the ring, and custody has been told what concerns it, but for its new view.
+    Event(Event),
+    /// The ring's view changed in one way or another, and custody has been told.
     ViewChanged,
-    /// This peer chose virtual nodes, by their indices.
-    Positioned(Vec<u16>),
-    /// A lookup ended.
-    LookupDone {
-        /// What the lookup was begun under.
-        id: LookupId,
-        /// How it ended.
-        outcome: Result<Found, LookupError>,
-    },
-    /// A walk around the ring ended.
-    WalkDone {
-        /// What the walk was begun under.
-        id: LookupId,
-        /// Who answered.
-        answered: Vec<Contact>,
-        /// Who was heard of and did not.
-        silent: Vec<Peer>,
-    },
-    /// The address book is to be written.
-    BookChanged,
-    /// This peer left the ring.
-    Left,
 }
 
 impl<C: MaybeCustody> Engine<C> {
@@ -164,8 +137,9 @@ impl<C: MaybeCustody> Engine<C> {
     /// The next thing to do. Events come before messages, so that custody sends what it decided by the newest
     /// view.
     pub fn poll(&mut self, now: Time) -> Option<Output> {
-        if let Some(output) = self.poll_event(now) {
-            return Some(output);
+        if let Some(event) = self.ring.poll_event() {
+            self.heed(now, &event);
+            return Some(Output::Event(event));
         }
         if std::mem::take(&mut self.view_changed) {
             if let Some(custody) = self.custody.custody_mut() {
@@ -181,31 +155,22 @@ impl<C: MaybeCustody> Engine<C> {
         transmit.or_else(|| custody.poll_effect().map(Output::Effect))
     }
 
-    fn poll_event(&mut self, now: Time) -> Option<Output> {
-        loop {
-            let (changes_view, output) = match self.ring.poll_event()? {
-                ring::Event::PhaseChanged(phase) => (true, Some(Output::PhaseChanged(phase))),
-                ring::Event::PeerUp(peer) => (true, Some(Output::PeerUp(peer))),
-                ring::Event::PeerDown(peer) => (true, Some(Output::PeerDown(peer))),
-                ring::Event::PeerChanged(_) => (true, None),
-                ring::Event::Departed(peer) => {
-                    if let Some(custody) = self.custody.custody_mut() {
-                        custody.forget(now, &self.ring, peer);
-                    }
-                    (false, None)
-                }
-                ring::Event::Positioned(chosen) => (false, Some(Output::Positioned(chosen))),
-                ring::Event::LookupDone { id, outcome } => (false, Some(Output::LookupDone { id, outcome })),
-                ring::Event::WalkDone { id, answered, silent } => {
-                    (false, Some(Output::WalkDone { id, answered, silent }))
-                }
-                ring::Event::BookChanged => (false, Some(Output::BookChanged)),
-                ring::Event::Left => (false, Some(Output::Left)),
-            };
-            self.view_changed |= changes_view;
-            if output.is_some() {
-                return output;
+    /// What an event of the ring is to custody.
+    fn heed(&mut self, now: Time, event: &Event) {
+        match event {
+            Event::PhaseChanged(_) | Event::PeerUp(_) | Event::PeerDown(_) | Event::PeerChanged(_) => {
+                self.view_changed = true;
             }
+            Event::Departed(peer) => {
+                if let Some(custody) = self.custody.custody_mut() {
+                    custody.forget(now, &self.ring, *peer);
+                }
+            }
+            Event::Positioned(_)
+            | Event::LookupDone { .. }
+            | Event::WalkDone { .. }
+            | Event::BookChanged
+            | Event::Left => {}
         }
     }
 

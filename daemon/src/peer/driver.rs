@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mutualstore_dht::engine::Output;
+use mutualstore_dht::ring::Event;
 use mutualstore_dht::{Peer, Time, custody, ring};
 use mutualstore_net::CallError;
 
@@ -105,35 +106,43 @@ fn collect(member: &Membership, outlet: &dyn Outlet, state: &mut State, now: Tim
             Output::Ring(transmit) => work.ring.push(transmit),
             Output::Custody(transmit) => work.custody.push(transmit),
             Output::Effect(effect) => work.effects.push(effect),
-            Output::PhaseChanged(phase) => tracing::info!(?phase, "ring"),
-            Output::PeerUp(peer) => {
-                tracing::info!(%peer, "peer is up");
-                outlet.peer_moved(peer);
-            }
-            Output::PeerDown(peer) => {
-                tracing::info!(%peer, "peer is down");
-                outlet.peer_moved(peer);
-            }
+            Output::Event(event) => work.book_changed |= heed(member, outlet, state, event),
             Output::ViewChanged => {}
-            // Written while the lock is held: nobody hears of them before they are kept. Once in a peer's
-            // life.
-            Output::Positioned(chosen) => member.keep_places(&chosen),
-            Output::LookupDone { id, outcome } => {
-                if let Some(waiter) = state.lookups.remove(&id) {
-                    // Whoever asked may have given up meanwhile.
-                    drop(waiter.send(outcome));
-                }
-            }
-            Output::WalkDone { id, answered, silent } => {
-                if let Some(waiter) = state.walks.remove(&id) {
-                    drop(waiter.send(Walk { answered, silent }));
-                }
-            }
-            Output::BookChanged => work.book_changed = true,
-            Output::Left => tracing::info!("left the ring"),
         }
     }
     work
+}
+
+/// What an event of the ring is to this process. Whether the address book is to be written.
+fn heed(member: &Membership, outlet: &dyn Outlet, state: &mut State, event: Event) -> bool {
+    match event {
+        Event::PhaseChanged(phase) => tracing::info!(?phase, "ring"),
+        Event::PeerUp(peer) => {
+            tracing::info!(%peer, "peer is up");
+            outlet.peer_moved(peer);
+        }
+        Event::PeerDown(peer) => {
+            tracing::info!(%peer, "peer is down");
+            outlet.peer_moved(peer);
+        }
+        Event::Departed(_) | Event::PeerChanged(_) => {}
+        // Written while the lock is held: nobody hears of them before they are kept. Once in a peer's life.
+        Event::Positioned(chosen) => member.keep_places(&chosen),
+        Event::LookupDone { id, outcome } => {
+            if let Some(waiter) = state.lookups.remove(&id) {
+                // Whoever asked may have given up meanwhile.
+                drop(waiter.send(outcome));
+            }
+        }
+        Event::WalkDone { id, answered, silent } => {
+            if let Some(waiter) = state.walks.remove(&id) {
+                drop(waiter.send(Walk { answered, silent }));
+            }
+        }
+        Event::BookChanged => return true,
+        Event::Left => tracing::info!("left the ring"),
+    }
+    false
 }
 
 async fn send_ring(member: Arc<Membership>, transmit: ring::Transmit) {

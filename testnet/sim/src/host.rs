@@ -6,7 +6,7 @@ use std::time::Duration;
 use mutualstore_dht::custody::{self, Custody, TOMBSTONE};
 use mutualstore_dht::engine::Output;
 use mutualstore_dht::placement::Roster;
-use mutualstore_dht::ring::{self, BookEntry, Ring};
+use mutualstore_dht::ring::{self, BookEntry, Event as RingEvent, Ring};
 use mutualstore_dht::{Contact, Engine, Id, Membership, Peer, Time};
 
 use super::disk::{Disk, is_shard};
@@ -148,7 +148,7 @@ impl Host {
                     wants.messages.push((transmit.to, body, call));
                 }
                 Output::Effect(effect) => wants.effects.push(effect),
-                Output::PeerDown(peer) => wants.declared_dead.push(peer),
+                Output::Event(RingEvent::PeerDown(peer)) => wants.declared_dead.push(peer),
                 Output::ViewChanged => {
                     wants.view_changed = true;
                     if self.walk.is_some() {
@@ -157,13 +157,17 @@ impl Host {
                         *last = everybody(&engine.ring);
                     }
                 }
-                Output::LookupDone { id, outcome } => wants.lookups.push((id, outcome)),
-                Output::Left => wants.left = true,
-                Output::PhaseChanged(_)
-                | Output::PeerUp(_)
-                | Output::WalkDone { .. }
-                | Output::BookChanged
-                | Output::Positioned(_) => {}
+                Output::Event(RingEvent::LookupDone { id, outcome }) => wants.lookups.push((id, outcome)),
+                Output::Event(RingEvent::Left) => wants.left = true,
+                Output::Event(
+                    RingEvent::PhaseChanged(_)
+                    | RingEvent::PeerUp(_)
+                    | RingEvent::PeerChanged(_)
+                    | RingEvent::Departed(_)
+                    | RingEvent::Positioned(_)
+                    | RingEvent::WalkDone { .. }
+                    | RingEvent::BookChanged,
+                ) => {}
             }
         }
         if engine.custody.as_ref().is_some_and(Custody::needs_roster) {
