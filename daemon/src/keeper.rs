@@ -299,7 +299,7 @@ impl ShardKeeper {
         let stored = self.change(move |store| {
             let payload = locator.payload();
             let other = |stored: Stored| stored.payload != payload;
-            // Between the two the stripe has one locator less, which its home makes good.
+            // Between the two the stripe has one locator less, which its primary makes good.
             if matches!(state, StoreState::Committed) && store.get(key).ok().flatten().is_some_and(other) {
                 store.remove(&[key])?;
             }
@@ -312,7 +312,7 @@ impl ShardKeeper {
     }
 
     /// The locator of a stripe, if it is held; one that is damaged is dropped and comes again from the
-    /// stripe's home.
+    /// stripe's primary.
     pub(crate) async fn locator(&self, stripe: Id) -> Option<Locator> {
         self.store.meta(key(stripe, LOCATOR))?;
         let read = self.blocking(move |store| match store.get(key(stripe, LOCATOR)) {

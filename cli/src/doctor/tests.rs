@@ -1,3 +1,4 @@
+use super::membership::refused;
 use super::*;
 
 fn status(ring: &str, peers_known: u64, used_bytes: u64, lost: u64) -> Status {

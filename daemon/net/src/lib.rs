@@ -331,7 +331,7 @@ impl Net {
         })
     }
 
-    /// Addresses of peers that belong to the network: connections from there have seats of their own before
+    /// Addresses of peers that belong to the network: connections from there have slots of their own before
     /// the hello.
     pub fn know<'a>(&self, addresses: impl Iterator<Item = &'a str>) {
         self.shared.gate().know(addresses);

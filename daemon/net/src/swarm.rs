@@ -458,7 +458,7 @@ impl NetworkBehaviour for Behaviour {
         remote: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
         let pass = self.gate.pass_for(local, remote);
-        // It lost its seat to another one just now.
+        // It lost its slot to another one just now.
         let pass = pass.ok_or_else(|| ConnectionDenied::new(Denied::Unwanted))?;
         let (handler, opening) = self.connect(&peer, ip_of(remote), Role::Listener)?;
         self.inbound

@@ -34,7 +34,7 @@ impl FromQuery for RepairQuery {
     }
 }
 
-/// Rebuilds what is missing: as this peer is its home, or of what a peer held as any peer is.
+/// Rebuilds what is missing: as this peer is its primary, or of what a peer held as any peer is.
 pub(super) async fn repair(
     State(api): State<Api>,
     Query(query): Query<RepairQuery>,

@@ -101,7 +101,8 @@ impl ShardKeeper {
         locators.buffered(WRITES).collect().await
     }
 
-    /// Who holds which shard of a stripe, as far as this peer has it on record as the home, or in a locator.
+    /// Who holds which shard of a stripe, as far as this peer has it on record as the primary, or in a
+    /// locator.
     pub(crate) async fn known(&self, stripe: Id) -> Vec<(u8, Peer)> {
         let record = self.core.read(|state| state.engine.custody.stripe(stripe));
         let shards = record.into_iter().flat_map(|record| record.shards);

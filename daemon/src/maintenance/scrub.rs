@@ -4,8 +4,8 @@
 //! One pass after the other, in the order of the keys: slowly, with a day between two of them, or at once
 //! when somebody asks. The place reached is kept in the file `scrub` of the data directory (a key, 33 bytes
 //! in hexadecimal), so a daemon that is restarted often still comes around. A shard that does not verify, or
-//! that the disk fails to give twice, is logged as `CORRUPTED_BLOCK`, counted and dropped; its stripe's home
-//! then has it regenerated like one that was lost.
+//! that the disk fails to give twice, is logged as `CORRUPTED_BLOCK`, counted and dropped; its stripe's
+//! primary then has it regenerated like one that was lost.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

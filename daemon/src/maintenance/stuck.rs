@@ -23,7 +23,7 @@ const PAGE: usize = 2048;
 
 impl Maintenance {
     /// Asks for everything that this peer can know to be stuck: files put through it, and stripes it is the
-    /// home of.
+    /// primary of.
     pub(crate) async fn stuck(self: &Arc<Self>) -> Result<Vec<Unrecoverable>, Failure> {
         let files = self.lost_files().await?;
         let mut stuck = Vec::new();

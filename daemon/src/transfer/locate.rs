@@ -14,7 +14,7 @@ use crate::keeper::Keep;
 use crate::transfer::Transfers;
 use crate::wire::peer::{MAX_LOCATORS, PeerRequest, PeerResponse, Token, WireLocator};
 
-/// A peer that does not answer within this has no locator from us; the stripe's home sees to it.
+/// A peer that does not answer within this has no locator from us; the stripe's primary sees to it.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Stripes whose first peers are looked up at the same time, per put.
 const LOOKUPS: usize = 16;

@@ -137,7 +137,7 @@ pub enum PeerResponse {
 pub struct StripeHoldings {
     /// Indices held by the peer itself, and whether they are pending.
     pub held: Vec<(u8, bool)>,
-    /// Where it is the stripe's home: holders it has on record, also those that do not answer now.
+    /// Where it is the stripe's primary: holders it has on record, also those that do not answer now.
     pub known: Vec<(u8, Peer)>,
 }
 

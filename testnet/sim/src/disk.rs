@@ -63,7 +63,7 @@ pub(crate) struct Stripe {
     gone: bool,
     /// Indices of which a copy was destroyed lately: another one may be on its way out in favour of it.
     risky: BTreeMap<u8, u64>,
-    /// Indices of which the last copy went as surplus, in favour of a liar.
+    /// Indices of which the last copy went as excess, in favour of a liar.
     taken: BTreeSet<u8>,
 }
 

@@ -218,7 +218,7 @@ impl World {
 
 /// What must hold.
 impl World {
-    /// A host is about to drop a committed shard as surplus: somebody has it in whose favour that may be.
+    /// A host is about to drop a committed shard as excess: somebody has it in whose favour that may be.
     pub(super) fn check_trim(&mut self, who: Who, (id, index): (Id, u8)) {
         let stripe = self.truth.stripes.get(&id).filter(|stripe| stripe.is_promised());
         let host = self.host(who).filter(|host| !host.is_deleted(id));

@@ -2,7 +2,7 @@
 //!
 //! The invariants of `check` and `disk` hold whatever happens; those here say more, about times in which
 //! nothing is wrong. They catch wrong steps that a later one would have made good:
-//! * *the living are not buried*: while nothing ever failed, nobody counts a running host as dead;
+//! * *the living are not declared dead*: while nothing ever failed, nobody counts a running host as dead;
 //! * *who answers lives*: an answer never makes its sender dead;
 //! * *who asks lives*: a member that asks another one for its list is on that one's circle;
 //! * *heads have answered*: what becomes a first successor of a member has spoken to it;
@@ -87,7 +87,7 @@ impl World {
         };
         if dead && self.host(declared_dead).is_some_and(lives) {
             let detail = format!("host {who} counts host {declared_dead} as dead; nothing ever failed");
-            self.violate(Violation::ring("the living are not buried", detail));
+            self.violate(Violation::ring("the living are not declared dead", detail));
         }
     }
 

@@ -255,7 +255,7 @@ pub enum Action {
         /// How many, each through a host of its own.
         count: usize,
     },
-    /// Somebody who is not the primary orders holders to drop shards, most of which are not surplus.
+    /// Somebody who is not the primary orders holders to drop shards, most of which are not excess.
     ForgeOrders {
         /// For so many stripes.
         count: usize,
