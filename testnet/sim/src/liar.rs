@@ -251,7 +251,16 @@ impl World {
         let copies = stripe.copies.iter().filter(|(of, at)| *of == index && *at != who);
         let mut holders = copies.map(|(_, at)| *at).chain(self.those(Host::is_liar));
         if !holders.any(fits) {
-            let detail = format!("host {who} drops {id:?}:{index}");
+            let near: Vec<Option<Who>> = members.iter().map(|member| self.who(member.peer)).collect();
+            let own: Vec<u8> = host
+                .disk
+                .range((id, 0)..(id, LOCATOR))
+                .map(|((_, of), _)| *of)
+                .collect();
+            let detail = format!(
+                "host {who}, which holds {own:?} and sees {near:?}, drops {id:?}:{index} of {:?}",
+                stripe.copies
+            );
             let invariant = "trims favour legal holders that stay and stand before";
             self.violate(Violation::custody(invariant, detail));
         }

@@ -78,7 +78,8 @@ impl Trims {
     }
 
     /// Begins to trim a committed shard held here, which `keep` keeps, once all of `waiting` have confirmed.
-    /// The number of the trim; none when it has begun already, or the shard is pinned, or there are too many.
+    /// The number of the trim; none when one of the stripe has begun already, for it may rest on this shard,
+    /// or the shard is pinned, or there are too many.
     pub(super) fn begin(
         &mut self,
         now: Time,
@@ -86,7 +87,8 @@ impl Trims {
         keep: Handle,
         waiting: BTreeSet<(ItemKey, Handle)>,
     ) -> Option<u64> {
-        if self.is_active(key) || self.is_pinned(now, key) || self.active.len() >= MAX_ACTIVE {
+        let is_trimming = self.active.range(of(key.slot)).next().is_some();
+        if is_trimming || self.is_pinned(now, key) || self.active.len() >= MAX_ACTIVE {
             return None;
         }
         self.last += 1;
@@ -363,6 +365,16 @@ mod tests {
         assert!(!y.confirm(Time::ZERO, key(0), asker(1)) && !x.confirm(Time::ZERO, key(0), asker(1)));
         x.denied(key(0), ME);
         assert!(x.confirmed(Time::ZERO, key(0), ME).is_empty());
+    }
+
+    #[test]
+    fn second_shard_of_a_stripe_waits_for_the_trim_of_the_first() {
+        let mut x = Trims::new(PIN, 0);
+        begin(&mut x, Time::ZERO).unwrap();
+        let second = |x: &mut Trims| x.begin(Time::ZERO, key(1), ME, BTreeSet::from([(key(1), ME)]));
+        assert_eq!(second(&mut x), None);
+        x.forget(key(0));
+        second(&mut x).unwrap();
     }
 
     #[test]
