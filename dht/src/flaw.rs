@@ -57,6 +57,8 @@ pub enum Flaw {
     RefusedForEver,
     /// A put is acknowledged before its holders have committed.
     AcknowledgeEarly,
+    /// A deletion is over before its holders have the tombstones.
+    DeleteEarly,
     /// A tombstone stays with the primary it was first reported to.
     TombstoneStays,
     /// Tombstones are not spread: whoever holds a shard keeps it.
@@ -96,7 +98,7 @@ impl Flaw {
     }
 
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 41] = [
+    pub const ALL: [(&str, Self); 42] = [
         ("adopt-unverified", Self::AdoptUnverified),
         ("join-with-part", Self::JoinWithPart),
         ("no-merge", Self::NoMerge),
@@ -123,6 +125,7 @@ impl Flaw {
         ("no-repair", Self::NoRepair),
         ("refused-for-ever", Self::RefusedForEver),
         ("acknowledge-early", Self::AcknowledgeEarly),
+        ("delete-early", Self::DeleteEarly),
         ("tombstone-stays", Self::TombstoneStays),
         ("ignore-tombstones", Self::IgnoreTombstones),
         ("no-take-over", Self::NoTakeOver),

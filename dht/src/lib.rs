@@ -12,6 +12,8 @@
 //! * [`membership`]: what custody needs to know of the ring.
 //! * [`custody`]: who must hold which shard, and what to do when somebody does not.
 //! * [`engine`]: ring and custody as one machine.
+//! * [`others`]: who is there, away for a while, or gone.
+//! * [`writer`]: what a client's peer decides while it writes or deletes.
 //! * [`flaw`]: wrong variants of both, for testing the tests.
 
 pub mod choice;
@@ -22,10 +24,12 @@ pub mod engine;
 pub mod flaw;
 pub mod id;
 pub mod membership;
+pub mod others;
 pub mod placement;
 pub mod ring;
 mod time;
 mod virtual_nodes;
+pub mod writer;
 
 #[cfg(test)]
 mod testing;
@@ -35,5 +39,6 @@ pub use engine::Engine;
 pub use flaw::Flaw;
 pub use id::Id;
 pub use membership::{Member, Membership};
+pub use others::Others;
 pub use time::Time;
 pub use virtual_nodes::VirtualNodes;

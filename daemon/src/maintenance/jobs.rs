@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use mutualstore_dht::custody::{Effect, Item, JobId, JobOutcome, Shape};
+use mutualstore_dht::writer::Answer;
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::{DecodeError, VerifiedShard, reconstruct};
 
@@ -198,7 +199,7 @@ async fn deliver(
                     .peers
                     .store_at(Operation::Repair, peer, shard, Keep::Committed, NO_TOKEN)
                     .await;
-                (item, peer, bytes, stored.is_ok())
+                (item, peer, bytes, stored == Answer::Stored)
             });
         }
     }

@@ -60,6 +60,11 @@ impl Core {
         self.start + time.since(Time::ZERO)
     }
 
+    /// Returns at a moment of the machines.
+    pub(crate) async fn sleep_until(&self, time: Time) {
+        tokio::time::sleep_until(self.instant(time).into()).await;
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic while the lock was held left a machine between two states of its own making; each input is
         // applied whole or not at all, so going on is better than taking the peer down.

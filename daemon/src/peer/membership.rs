@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mutualstore_contract::reply::DaemonFile;
 use mutualstore_dht::custody::Standing;
-use mutualstore_dht::ring::{Liveness, Phase, SelfChange};
-use mutualstore_dht::{Contact, Id, Peer, Time};
+use mutualstore_dht::ring::{Phase, SelfChange};
+use mutualstore_dht::{Contact, Others};
 use mutualstore_net::{Net, NetworkInfo, Reason, Refusal};
 
 use super::Membership;
@@ -20,8 +20,6 @@ use crate::format::link::Link;
 /// The address book is written this long after it changed: what changes together is written once, and a peer
 /// that is killed soon after it joined still finds the others again.
 const BOOK_AFTER: Duration = Duration::from_millis(250);
-/// Who is there is met within this after a start.
-const MET_WITHIN: Duration = Duration::from_mins(1);
 /// With an unknown code, a stripe's shards lie with this many successors or more.
 pub(crate) const LIKELY_HOLDERS: usize = 6;
 
@@ -41,23 +39,6 @@ pub(crate) async fn follow_addresses(member: Arc<Membership>, mut info: DaemonFi
         }
         if changes.changed().await.is_err() {
             return;
-        }
-    }
-}
-
-/// What a peer is to users.
-fn standing(state: &State, peer: Peer, liveness: Liveness, now: Time, repair_delay: Duration) -> Standing {
-    match liveness {
-        Liveness::Alive => Standing::Live,
-        Liveness::Unmet { since } | Liveness::Dead { since } if now.since(since) >= repair_delay => {
-            Standing::Gone
-        }
-        Liveness::Suspect | Liveness::Unmet { .. } | Liveness::Dead { .. } => {
-            if state.engine.custody.is_forgotten(peer) {
-                Standing::Gone
-            } else {
-                Standing::Suspect
-            }
         }
     }
 }
@@ -146,88 +127,27 @@ impl Membership {
         }
     }
 
-    /// Where this peer would look for a stripe if everybody it ever knew were there: those of the first
-    /// `count` that do not answer now.
-    pub(crate) fn absent_successors(&self, stripe: Id, count: usize) -> Vec<Peer> {
-        self.core.read(|state| {
-            let place = |contact: &Contact| contact.ids().map(|id| id.distance_from(&stripe)).min();
-            let mut all: Vec<(Id, Peer, bool)> = state
-                .engine
-                .ring
-                .peers()
-                .filter_map(|(contact, liveness)| {
-                    Some((place(contact)?, contact.peer, liveness != Liveness::Alive))
-                })
-                .collect();
-            all.extend(place(state.engine.ring.me()).map(|at| (at, self.me, false)));
-            all.sort_unstable();
-            all.into_iter()
-                .take(count)
-                .filter(|(_, _, absent)| *absent)
-                .map(|(_, peer, _)| peer)
-                .collect()
-        })
+    /// How the other peers are now.
+    pub(crate) fn others<R>(&self, look: impl FnOnce(Others<'_>) -> R) -> R {
+        let now = self.core.now();
+        let look = |state: &State| look(Others::new(&state.engine.ring, &state.engine.custody, now));
+        self.core.read(look)
     }
 
-    /// Live and suspect peers, this one included: what a code is chosen for. Those in the address book only
-    /// count until they would have been met.
+    /// Live and suspect peers, this one included: what a code is chosen for.
     pub(crate) fn peers_counted(&self) -> usize {
-        let now = self.core.now();
-        let delay = self.config.settings.repair_delay.0;
-        self.core.read(|state| {
-            let counts = |peer, liveness| {
-                let delay = match liveness {
-                    Liveness::Unmet { .. } => delay.min(MET_WITHIN),
-                    Liveness::Alive | Liveness::Suspect | Liveness::Dead { .. } => delay,
-                };
-                standing(state, peer, liveness, now, delay) != Standing::Gone
-            };
-            let others = state.engine.ring.peers();
-            1 + others
-                .filter(|(contact, liveness)| counts(contact.peer, *liveness))
-                .count()
-        })
+        self.others(|others| others.counted())
     }
 
-    /// Whether this peer is in touch with at least half of the others that it knows and nobody said to be
-    /// gone for good.
-    pub(crate) fn sees_most(&self) -> bool {
-        self.core.read(|state| {
-            let others = state.engine.ring.peers();
-            let counted = others.filter(|(contact, _)| !state.engine.custody.is_forgotten(contact.peer));
-            let alive: Vec<bool> = counted.map(|(_, liveness)| liveness == Liveness::Alive).collect();
-            2 * alive.iter().filter(|alive| **alive).count() >= alive.len()
-        })
-    }
-
-    /// All others ever known, as users see them: suspect until their shards are made anew elsewhere, then
-    /// gone.
+    /// All others ever known, as users see them.
     pub(crate) fn standings(&self) -> Vec<(Contact, Standing)> {
-        let now = self.core.now();
-        let delay = self.config.settings.repair_delay.0;
-        self.core.read(|state| {
-            let others = state.engine.ring.peers();
+        let all = |others: Others<'_>| {
+            let others = others.standings();
             others
-                .map(|(contact, liveness)| {
-                    (
-                        contact.clone(),
-                        standing(state, contact.peer, liveness, now, delay),
-                    )
-                })
+                .map(|(contact, standing)| (contact.clone(), standing))
                 .collect()
-        })
-    }
-
-    /// Whether a peer has been silent for so long, or is said to be gone for good, that its shards are made
-    /// anew elsewhere. One that was not met since this peer started may have been silent before.
-    pub(crate) fn is_gone(&self, peer: Peer) -> bool {
-        let now = self.core.now();
-        self.core.read(|state| match state.engine.ring.liveness(peer) {
-            Some(liveness) => {
-                standing(state, peer, liveness, now, self.config.settings.repair_delay.0) == Standing::Gone
-            }
-            None => !state.engine.ring.is_alive(peer),
-        })
+        };
+        self.others(all)
     }
 
     /// Every peer in the address book, this one included, however long it has been away.

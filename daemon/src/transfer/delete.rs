@@ -6,19 +6,20 @@
 //! deleted by the next attempt. Custody takes the tombstones on to the stripes' preferred, and to holders
 //! that were away.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
-use futures::stream::{self, FuturesUnordered};
+use futures::stream::FuturesUnordered;
 use mutualstore_contract::exit;
-use mutualstore_contract::reply::{Deleted, ShardState};
+use mutualstore_contract::reply::Deleted;
 use mutualstore_contract::units::counted;
 use mutualstore_dht::placement::Placement;
+use mutualstore_dht::writer::{Delete, Deleting, Outlook, SPARE};
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::Header;
 
@@ -40,14 +41,10 @@ use crate::wire::peer::{MAX_TOMBSTONES, PeerRequest, PeerResponse, WireTombstone
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Between two attempts to finish what a crash interrupted.
 pub(super) const RESUME: Duration = Duration::from_secs(10);
-/// Between two attempts.
-const AGAIN: Duration = Duration::from_millis(500);
 /// Stripes of deletions that were refused of which is remembered who holds shards.
 const REMEMBERED: usize = 1 << 16;
 /// Stripes whose tombstones are spread at the same time.
 const SPREADING: usize = 8;
-/// Places behind those of a stripe's shards where a shard may lie too.
-const SPARE: usize = 4;
 
 /// Deletes the file behind a link. Only the account that put it can. On return fewer than k shards of each
 /// stripe lie on peers that do not know; when it fails, what is deleted stays so and the rest can be deleted
@@ -171,7 +168,11 @@ pub(crate) async fn resume(transfers: &Arc<Transfers>, sealed: &str) -> ControlF
     };
     match delete(transfers, &link, &Transfer::new(Operation::Delete)).await {
         // A peer that does not see the others finds nothing too.
-        Err(failure) if failure.retry || failure.exit == exit::NOT_FOUND && !transfers.member.sees_most() => {
+        Err(failure)
+            if failure.retry
+                || failure.exit == exit::NOT_FOUND
+                    && !transfers.member.others(|others| others.sees_most()) =>
+        {
             tracing::debug!(%failure, "a deletion in the journal cannot be finished yet");
             return ControlFlow::Continue(());
         }
@@ -224,125 +225,115 @@ pub(crate) async fn take_back(transfers: &Arc<Transfers>, exposed: &Exposed) {
     }
 }
 
-/// Deletes stripes, until of each fewer than k shards lie where no tombstone is, and enough peers have its
-/// tombstone. Where no holder is there to take one, those who are there must be most of all: a peer that is
-/// cut off from the others would take them for gone and everything for deleted. Tries again until
-/// `write_timeout` passes without progress. Returns how many shards are left at peers that did not answer.
+/// Deletes stripes. Returns how many shards are left at peers that did not answer.
 async fn delete_stripes(
     transfers: &Arc<Transfers>,
     link: &Link,
     stripes: &[Asked],
 ) -> Result<usize, Failure> {
-    let (mut least, mut until) = (usize::MAX, Instant::now());
-    let mut deleted: BTreeMap<Id, Deletion> = BTreeMap::new();
-    let mut away = transfers.away_from(stripes);
-    loop {
-        let found = survey_with(transfers, stripes, &away).await;
-        replicate_to_holders(transfers, link, stripes, &found, &mut deleted).await;
-        for (asked, health) in stripes.iter().zip(&found) {
-            note_away(transfers, health, away.entry(asked.stripe).or_default());
+    let core = &transfers.member.core;
+    let timeout = transfers.member.config.settings.write_timeout.0;
+    let targets = stripes.iter().map(Asked::target).collect();
+    let mut deleting = Deleting::new(targets, transfers.away_from(stripes), timeout);
+    let (mut orders, mut spreading) = (FuturesUnordered::new(), 0);
+    let mut waiting = VecDeque::new();
+    while !deleting.is_over() {
+        while spreading < SPREADING
+            && let Some(spread) = waiting.pop_front()
+        {
+            spreading += 1;
+            orders.push(perform(transfers, link, spread));
         }
-        spread(transfers, stripes, &mut deleted).await;
-        let sees_most = transfers.member.sees_most();
-        let (mut undone, mut left) = (0, 0);
-        for (asked, health) in stripes.iter().zip(&found) {
-            let gone = deleted.entry(asked.stripe).or_default();
-            let away = away.entry(asked.stripe).or_default();
-            let unaware = unaware(transfers, *asked, health, &gone.indices, away);
-            let is_kept = match gone.keepers.len() {
-                0 => sees_most,
-                keepers => keepers >= enough(transfers, *asked),
-            };
-            undone += usize::from(unaware >= usize::from(asked.k) || !is_kept);
-            left += unaware;
+        match transfers
+            .member
+            .others(|others| deleting.poll(core.now(), &others))
+        {
+            Some(Delete::Look) => {
+                let found = survey_with(transfers, stripes, deleting.away()).await;
+                for asked in stripes {
+                    transfers.reads.cache.remove(asked.stripe);
+                }
+                deleting.handle_look(found.iter().map(StripeHealth::seen).collect());
+            }
+            Some(order @ Delete::Replicate { .. }) => orders.push(perform(transfers, link, order)),
+            Some(order @ Delete::Spread { .. }) => waiting.push_back(order),
+            None => match orders.next().await {
+                Some(Performed::Replicated(from, stripes, taken)) => {
+                    deleting.handle_replicated(from, &stripes, &taken);
+                }
+                Some(Performed::Spread(stripe, taken)) => {
+                    spreading -= 1;
+                    deleting.handle_spread(stripe, taken);
+                }
+                None if deleting.is_over() => {}
+                None => {
+                    let due = deleting.poll_timeout().unwrap_or_default();
+                    core.sleep_until(due).await;
+                }
+            },
         }
-        if undone == 0 {
+    }
+    match deleting.outcome() {
+        Ok(left) => {
             transfers.forget_away(stripes);
-            return Ok(left);
+            Ok(left)
         }
-        if undone < least {
-            (least, until) = (
-                undone,
-                Instant::now() + transfers.member.config.settings.write_timeout.0,
-            );
-        } else if Instant::now() >= until {
-            transfers.remember_away(away);
-            return Err(Failure::refused(format!(
+        Err(undone) => {
+            transfers.remember_away(deleting.away());
+            Err(Failure::refused(format!(
                 "{undone} of {} may still be read from peers that do not answer; what is deleted stays so, \
                  try again when they are back, or `mutualstore forget` those that will not be",
                 counted(stripes.len(), "stripe")
-            )));
+            )))
         }
-        tokio::time::sleep(AGAIN).await;
     }
 }
 
-/// Where a stripe is deleted by now.
-#[derive(Default)]
-struct Deletion {
-    /// Shards that are gone by it.
-    indices: BTreeSet<u8>,
-    /// Who has its tombstone.
-    keepers: BTreeSet<Peer>,
+/// What came of an order of [`Deleting`].
+enum Performed {
+    /// Of the stripes that this peer was given tombstones of, whose it has.
+    Replicated(Peer, Vec<Id>, BTreeSet<Id>),
+    /// Who has the tombstone of this stripe besides those that had it.
+    Spread(Id, Vec<Peer>),
 }
 
-/// So many peers must have a stripe's tombstone: one more than may be lost without loss of the stripe, so
-/// that the deletion outlives what the file would have; all of them where there are fewer.
-fn enough(transfers: &Transfers, asked: Asked) -> usize {
-    let tolerated = asked.n.saturating_sub(asked.k);
-    (usize::from(tolerated) + 1).min(transfers.member.core.alive().len())
+async fn perform(transfers: &Arc<Transfers>, link: &Link, order: Delete) -> Performed {
+    match order {
+        Delete::Replicate { to, stripes } => {
+            let taken = replicate_tombstones(transfers, link, &stripes, to).await;
+            Performed::Replicated(to, stripes, taken)
+        }
+        Delete::Spread {
+            stripe,
+            count,
+            keepers,
+        } => Performed::Spread(stripe, spread(transfers, stripe, count, &keepers).await),
+        Delete::Look => Performed::Spread(Id::default(), Vec::new()),
+    }
 }
 
-/// Gives tombstones that too few holders have to preferred of their stripes.
-async fn spread(transfers: &Arc<Transfers>, stripes: &[Asked], deleted: &mut BTreeMap<Id, Deletion>) {
+/// Gives the tombstone of a stripe to `count` more of its preferred peers. Who took it.
+async fn spread(transfers: &Arc<Transfers>, stripe: Id, count: usize, keepers: &BTreeSet<Peer>) -> Vec<Peer> {
     let transfer = &Transfer::new(Operation::Delete);
-    let short = stripes.iter().filter_map(|asked| {
-        let keepers = &deleted.get(&asked.stripe)?.keepers;
-        let missing = enough(transfers, *asked).saturating_sub(keepers.len());
-        (missing > 0 && !keepers.is_empty()).then(|| (asked.stripe, missing, keepers.clone()))
+    let Err(Unread::Deleted(tombstone)) = fetch_stripe(transfers, transfer, Wanted::of(stripe, 1)).await
+    else {
+        return Vec::new();
+    };
+    let preferred = transfers
+        .member
+        .core
+        .lookup(stripe, keepers.len() + count + SPARE)
+        .await;
+    let preferred = preferred.map(|found| found.contacts).unwrap_or_default();
+    let free = preferred.into_iter().map(|holder| holder.peer);
+    let free = free.filter(|peer| !keepers.contains(peer));
+    let tombstone = &tombstone;
+    let writing = free.take(count).map(|peer| async move {
+        replicate_tombstone(transfers, tombstone, peer)
+            .await
+            .then_some(peer)
     });
-    let short: Vec<(Id, usize, BTreeSet<Peer>)> = short.collect();
-    let spreading = stream::iter(short).map(|(stripe, missing, keepers)| async move {
-        let Err(Unread::Deleted(tombstone)) = fetch_stripe(transfers, transfer, Wanted::of(stripe, 1)).await
-        else {
-            return (stripe, Vec::new());
-        };
-        let preferred = transfers
-            .member
-            .core
-            .lookup(stripe, keepers.len() + missing + SPARE)
-            .await;
-        let preferred = preferred
-            .map(|found| found.contacts)
-            .unwrap_or_default()
-            .into_iter();
-        let preferred = preferred
-            .map(|holder| holder.peer)
-            .filter(|peer| !keepers.contains(peer));
-        let tombstone = &tombstone;
-        let writing = preferred.take(missing).map(|peer| async move {
-            replicate_tombstone(transfers, tombstone, peer)
-                .await
-                .then_some(peer)
-        });
-        (stripe, join_all(writing).await.into_iter().flatten().collect())
-    });
-    let told: Vec<(Id, Vec<Peer>)> = spreading.buffer_unordered(SPREADING).collect().await;
-    for (stripe, keepers) in told {
-        deleted.entry(stripe).or_default().keepers.extend(keepers);
-    }
-}
-
-/// Takes over who holds a shard and does not answer, and forgets who did or is gone for long.
-fn note_away(transfers: &Transfers, health: &StripeHealth, away: &mut BTreeMap<u8, Peer>) {
-    let answers = |peer: &Peer| transfers.member.core.is_alive(*peer) && !health.silent.contains(peer);
-    away.retain(|_, peer| !answers(peer));
-    for shard in &health.shards {
-        if let (ShardState::Unreachable, Some(peer)) = (shard.state, shard.peer) {
-            away.insert(shard.index, peer);
-        }
-    }
-    away.retain(|_, peer| !transfers.member.is_gone(*peer));
+    join_all(writing).await.into_iter().flatten().collect()
 }
 
 impl Transfers {
@@ -356,11 +347,11 @@ impl Transfers {
     }
 
     /// Remembers that for the next attempt: by then nobody may have it on record.
-    fn remember_away(&self, away: Away) {
+    fn remember_away(&self, away: &Away) {
         let mut all = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        for (stripe, holders) in away.into_iter().filter(|(_, holders)| !holders.is_empty()) {
-            if all.len() < REMEMBERED || all.contains_key(&stripe) {
-                all.insert(stripe, holders);
+        for (stripe, holders) in away.iter().filter(|(_, holders)| !holders.is_empty()) {
+            if all.len() < REMEMBERED || all.contains_key(stripe) {
+                all.insert(*stripe, holders.clone());
             }
         }
     }
@@ -370,90 +361,6 @@ impl Transfers {
         let mut all = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         for asked in stripes {
             all.remove(&asked.stripe);
-        }
-    }
-}
-
-/// Shards of a stripe that may lie where no tombstone is: those known to, also by who is under a tombstone
-/// now, and as many that nobody spoke of as there are peers near it that did not answer. Who is gone for long
-/// finds the tombstones at the preferred of the stripe when it comes back, as readers do.
-fn unaware(
-    transfers: &Transfers,
-    asked: Asked,
-    health: &StripeHealth,
-    deleted: &BTreeSet<u8>,
-    away: &BTreeMap<u8, Peer>,
-) -> usize {
-    let (mut known, mut missing) = (BTreeSet::new(), BTreeSet::new());
-    let mut silent = health.silent.clone();
-    let absent = transfers
-        .member
-        .absent_successors(asked.stripe, usize::from(asked.n) + SPARE);
-    silent.extend(absent.into_iter().filter(|peer| !transfers.member.is_gone(*peer)));
-    for shard in health
-        .shards
-        .iter()
-        .filter(|shard| !deleted.contains(&shard.index))
-    {
-        match (shard.state, away.get(&shard.index)) {
-            (ShardState::Ok | ShardState::Pending, _) => drop(known.insert(shard.index)),
-            (ShardState::Unreachable | ShardState::Missing, Some(peer)) => {
-                known.insert(shard.index);
-                silent.remove(peer);
-            }
-            (ShardState::Unreachable | ShardState::Missing, None) => drop(missing.insert(shard.index)),
-        }
-    }
-    known.len() + missing.len().min(silent.len())
-}
-
-/// Gives every live holder the tombstones of what it holds, and notes in `deleted` what is deleted by it and
-/// who has them now.
-async fn replicate_to_holders(
-    transfers: &Arc<Transfers>,
-    link: &Link,
-    stripes: &[Asked],
-    found: &[StripeHealth],
-    deleted: &mut BTreeMap<Id, Deletion>,
-) {
-    let mut holders: BTreeMap<Peer, BTreeMap<Id, BTreeSet<u8>>> = BTreeMap::new();
-    for (asked, health) in stripes.iter().zip(found) {
-        transfers.reads.cache.remove(asked.stripe);
-        let kept = deleted.entry(asked.stripe).or_default();
-        kept.keepers.clone_from(&health.keepers);
-        for shard in &health.shards {
-            if let (ShardState::Ok | ShardState::Pending, Some(peer)) = (shard.state, shard.peer) {
-                let held = holders.entry(peer).or_default().entry(asked.stripe).or_default();
-                held.insert(shard.index);
-            }
-        }
-    }
-    let mut waiting = FuturesUnordered::new();
-    for (peer, held) in holders {
-        waiting.push(async move {
-            let ids: Vec<Id> = held.keys().copied().collect();
-            let taken = replicate_tombstones(transfers, link, &ids, peer).await;
-            held.into_iter()
-                .map(move |(stripe, indices)| (taken.contains(&stripe), peer, stripe, indices))
-                .collect::<Vec<_>>()
-        });
-    }
-    let mut missed: BTreeMap<Id, BTreeSet<u8>> = BTreeMap::new();
-    while let Some(told) = waiting.next().await {
-        for (taken, peer, stripe, indices) in told {
-            if taken {
-                let deleted = deleted.entry(stripe).or_default();
-                deleted.indices.extend(indices);
-                deleted.keepers.insert(peer);
-            } else {
-                missed.entry(stripe).or_default().extend(indices);
-            }
-        }
-    }
-    // Two peers may hold the same one.
-    for (stripe, indices) in missed {
-        if let Some(deleted) = deleted.get_mut(&stripe) {
-            deleted.indices.retain(|index| !indices.contains(index));
         }
     }
 }

@@ -9,6 +9,7 @@ use futures::stream::FuturesUnordered;
 use mutualstore_contract::reply::{Health, ShardState};
 use mutualstore_dht::custody::Redundancy;
 use mutualstore_dht::placement::Placement;
+use mutualstore_dht::writer::{Seen, Target};
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::MAX_SHARDS;
 use mutualstore_store::TOMBSTONE;
@@ -52,6 +53,40 @@ pub(crate) struct Asked {
     pub(crate) n: u8,
     /// How its holders were chosen.
     pub(crate) placement: Placement,
+}
+
+impl Asked {
+    /// To delete it.
+    pub(super) fn target(&self) -> Target {
+        Target {
+            stripe: self.stripe,
+            k: self.k,
+            n: self.n,
+        }
+    }
+}
+
+impl StripeHealth {
+    /// Where it is, to delete it.
+    pub(super) fn seen(&self) -> Seen {
+        let mut seen = Seen {
+            silent: self.silent.clone(),
+            keepers: self.keepers.clone(),
+            ..Seen::default()
+        };
+        for shard in &self.shards {
+            match (shard.state, shard.peer) {
+                (ShardState::Ok | ShardState::Pending, Some(peer)) => {
+                    seen.held.insert((shard.index, peer));
+                }
+                (ShardState::Unreachable, Some(peer)) => {
+                    seen.unreachable.insert(shard.index, peer);
+                }
+                (ShardState::Missing, _) | (_, None) => {}
+            }
+        }
+        seen
+    }
 }
 
 /// By stripe and index, who held a shard and did not answer.

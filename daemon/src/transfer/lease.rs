@@ -11,7 +11,7 @@
 //!
 //! Not here: leases that end, which is custody's part at the holder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::Transfers;
+use super::commit::Held;
 use super::peer_client::PeerClient;
 use crate::wire::peer::{MAX_STRIPES, PeerRequest, PeerResponse, PutSecret};
 
@@ -44,7 +45,7 @@ pub(crate) struct Lost {
 pub(crate) struct Lease {
     secret: PutSecret,
     length: Duration,
-    held: Mutex<BTreeMap<Peer, BTreeSet<Id>>>,
+    held: Mutex<Held>,
 }
 
 impl Lease {
@@ -55,11 +56,8 @@ impl Lease {
     }
 
     /// Who acknowledged what so far: whom to commit with or discard at.
-    pub(crate) fn held(&self) -> BTreeMap<Peer, Vec<Id>> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.iter()
-            .map(|(peer, stripes)| (*peer, stripes.iter().copied().collect()))
-            .collect()
+    pub(crate) fn held(&self) -> Held {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Those of `stripes` that `peer` acknowledged.
@@ -178,6 +176,7 @@ async fn renew(transfers: Arc<Transfers>, lease: Arc<Lease>, report: mpsc::Sende
         tokio::select! {
             _ = tick.tick() => {
                 for (peer, stripes) in lease.held() {
+                    let stripes: Vec<Id> = stripes.into_iter().collect();
                     if asked.insert(peer) {
                         waiting.push(async move {
                             (peer, lease.renew_at(&transfers.peers, peer, &stripes, deadline).await)

@@ -3,7 +3,8 @@
 //! * [`events`]: what a person is told while a transfer runs.
 //! * [`peer_client`]: one question, or one shard, to or from one peer.
 //! * [`fetch_times`]: when a shard is late.
-//! * [`stripes`]: one block to or from its n holders; [`second_look`]: what is asked before a read gives up.
+//! * [`placing`]: one block to its n holders; [`stripes`]: one from them; [`second_look`]: what is asked
+//!   before a read gives up.
 //! * [`round_robin`]: whose copy is read.
 //! * [`options`]: what a put is asked to do.
 //! * [`put`], [`get`]: a file; [`lease`]: what keeps the shards of a put at their holders; [`commit`]: its
@@ -26,6 +27,7 @@ pub(crate) mod lease;
 pub(crate) mod locate;
 pub(crate) mod options;
 pub(crate) mod peer_client;
+pub(crate) mod placing;
 pub(crate) mod put;
 pub(crate) mod read_ahead;
 pub(crate) mod recover;

@@ -5,10 +5,10 @@ use std::num::NonZeroU32;
 use mutualstore_contract::reply::Scope;
 use mutualstore_contract::units::{Size, counted};
 use mutualstore_dht::ring::Phase;
+use mutualstore_dht::writer::Placed;
 use mutualstore_dht::{Contact, PeerState};
 use mutualstore_erasure::{Code, Policy};
 
-use super::stripes::Placed;
 use crate::error::Failure;
 use crate::format::manifest::{Geometry, MAX_SHARD_SIZE};
 use crate::keeper::usage::FULL_ABOVE;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mutualstore_dht::writer::Answer;
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::{Header, Shard, StripeId, VerifiedShard};
 use mutualstore_net::CallError;
@@ -30,19 +31,6 @@ pub(crate) enum Fetched {
     /// The peer's shard does not verify.
     Corrupt,
     /// No answer, or not now.
-    Silent,
-}
-
-/// Why a peer did not keep a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StoreError {
-    /// It is leaving or busy, or takes this shard for none: the next successor, please.
-    Refused,
-    /// Its disk failed.
-    Broken,
-    /// It has no room.
-    Full,
-    /// No answer. It may hold the shard all the same, pending.
     Silent,
 }
 
@@ -177,7 +165,7 @@ impl PeerClient {
         }
     }
 
-    /// Stores a shard with `contact`; durable there when this returns `Ok`.
+    /// Stores a shard with `contact`.
     pub(crate) async fn store(
         &self,
         transfer: &Transfer,
@@ -185,7 +173,7 @@ impl PeerClient {
         shard: VerifiedShard,
         keep: Keep,
         token: Token,
-    ) -> Result<(), StoreError> {
+    ) -> Answer {
         if contact.peer == self.member.me {
             let bytes = shard.payload().len();
             let kept = self.keeper.keep(shard, keep, token).await;
@@ -193,14 +181,15 @@ impl PeerClient {
             if kept.is_ok() {
                 self.metrics.shard_stored(bytes);
             }
-            return kept.map_err(|error| match error {
-                KeepError::Full => StoreError::Full,
-                KeepError::Deleted | KeepError::Invalid | KeepError::Taken => StoreError::Refused,
-                KeepError::Disk(_) => {
+            return match kept {
+                Ok(()) => Answer::Stored,
+                Err(KeepError::Full) => Answer::Full,
+                Err(KeepError::Deleted | KeepError::Invalid | KeepError::Taken) => Answer::Refused,
+                Err(error @ KeepError::Disk(_)) => {
                     tracing::error!(%error, "could not keep a shard here");
-                    StoreError::Broken
+                    Answer::Broken
                 }
-            });
+            };
         }
         let request = ShardRequest::Store {
             header: header_bytes(&shard),
@@ -215,28 +204,28 @@ impl PeerClient {
             .await
         {
             Ok((head, _)) => match head.status {
-                ShardStatus::Ok => Ok(()),
-                ShardStatus::Full => Err(StoreError::Full),
+                ShardStatus::Ok => Answer::Stored,
+                ShardStatus::Full => Answer::Full,
                 ShardStatus::None
                 | ShardStatus::Corrupt
                 | ShardStatus::Deleted
                 | ShardStatus::Invalid
                 | ShardStatus::Failed => {
                     tracing::warn!(peer = %contact.peer, reason = head.reason, "did not keep a shard");
-                    Err(if head.status == ShardStatus::Failed {
-                        StoreError::Broken
+                    if head.status == ShardStatus::Failed {
+                        Answer::Broken
                     } else {
-                        StoreError::Refused
-                    })
+                        Answer::Refused
+                    }
                 }
             },
             Err(error) => {
                 if error.is_disconnect() {
                     self.fell_silent(transfer, contact.peer);
-                    Err(StoreError::Silent)
+                    Answer::Silent
                 } else {
                     tracing::debug!(peer = %contact.peer, %error, "refused a shard");
-                    Err(StoreError::Refused)
+                    Answer::Refused
                 }
             }
         }
@@ -250,10 +239,12 @@ impl PeerClient {
         shard: VerifiedShard,
         keep: Keep,
         token: Token,
-    ) -> Result<(), StoreError> {
+    ) -> Answer {
         let transfer = Transfer::new(operation);
-        let contact = self.member.core.contact(peer).ok_or(StoreError::Silent)?;
-        self.store(&transfer, &contact, shard, keep, token).await
+        match self.member.core.contact(peer) {
+            Some(contact) => self.store(&transfer, &contact, shard, keep, token).await,
+            None => Answer::Silent,
+        }
     }
 }
 

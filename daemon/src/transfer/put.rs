@@ -8,7 +8,7 @@
 
 mod finish;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +18,9 @@ use futures::TryStreamExt;
 use mutualstore_contract::exit;
 use mutualstore_contract::reply::PutReport;
 use mutualstore_contract::units::counted;
-use mutualstore_erasure::{Code, StripeId, VerifiedShard, encode};
+use mutualstore_dht::Id;
+use mutualstore_dht::writer::Placed;
+use mutualstore_erasure::{Code, Header, StripeId, VerifiedShard, encode};
 use tokio::task::{JoinError, JoinHandle};
 use zeroize::Zeroizing;
 
@@ -28,8 +30,8 @@ use super::events::Transfer;
 use super::lease::{Leased, Lost};
 use super::locate::locate_stripes;
 use super::options::PutOptions;
+use super::placing::{Stored, TooFewHolders, Writing, store_stripe};
 use super::report::{nothing_stored, of_put, too_few};
-use super::stripes::{Placed, TooFewHolders, Writing, store_stripe};
 use crate::clock::unix_ms;
 use crate::datadir::journal::{self, Exposed};
 use crate::datadir::list::Listed;
@@ -46,8 +48,6 @@ use crate::wire::peer::PutSecret;
 
 /// Stripes on their way at the same time, per put; fewer on a slow link.
 const WINDOW: usize = 3;
-/// Rounds of making good what was lost between a shard's being stored and committed.
-const ROUNDS: usize = 3;
 
 /// Stores what `body` yields as one file.
 pub(crate) async fn put<E: std::fmt::Display>(
@@ -83,7 +83,7 @@ fn journal_done(journal: Option<journal::Put>) {
 }
 
 /// How storing a stripe ended.
-type Outcome = Result<Placed, TooFewHolders>;
+type Outcome = Result<Stored, TooFewHolders>;
 /// A stripe being stored.
 type OnItsWay = JoinHandle<Outcome>;
 
@@ -122,6 +122,8 @@ struct Putting<'a> {
     /// What holders keep until the put ends.
     leased: Leased,
     stripes: Vec<Placed>,
+    /// Of stripes that need locators.
+    headers: BTreeMap<Id, Header>,
     /// Data stripes on their way, in the order of the file.
     window: VecDeque<OnItsWay>,
     tree: ManifestBuilder,
@@ -174,6 +176,7 @@ impl<'a> Putting<'a> {
             exposed: None,
             leased,
             stripes: Vec::new(),
+            headers: BTreeMap::new(),
             window: VecDeque::new(),
             tree: ManifestBuilder::new(),
             sent: 0,
@@ -332,11 +335,12 @@ impl<'a> Putting<'a> {
 
     fn landed(&mut self, outcome: Result<Outcome, JoinError>) -> Result<StripeId, Failure> {
         match outcome {
-            Ok(Ok(placed)) => {
+            Ok(Ok(Stored { placed, header })) => {
                 let stripe = StripeId::from(*placed.stripe.as_bytes());
                 if let Some(journal) = &mut self.journal {
                     journal.stripe(&stripe, &placed.holders).map_err(nothing_stored)?;
                 }
+                self.headers.extend(header.map(|header| (placed.stripe, header)));
                 self.stripes.push(placed);
                 Ok(stripe)
             }
@@ -459,7 +463,10 @@ impl<'a> Putting<'a> {
     /// Leaves locators with the first peers of each stripe, where the policy wants that; they commit with the
     /// shards.
     async fn locate(&self) {
-        let locator = |placed: &Placed| Locator::new(placed.header.clone()?, placed.holders.clone());
+        let locator = |placed: &Placed| {
+            let header = self.headers.get(&placed.stripe)?;
+            Locator::new(header.clone(), placed.holders.clone())
+        };
         let locators: Vec<Locator> = self.stripes.iter().filter_map(locator).collect();
         let token = |peer| self.secret.token(peer);
         let (keep, lease) = (self.writing.keep, self.leased.lease());

@@ -1,16 +1,16 @@
 //! What a crash left of puts and deletions in progress: finishes deletions and puts that were committing,
 //! takes back the other puts.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::ready;
 use futures::{StreamExt, stream};
+use mutualstore_dht::Id;
 use mutualstore_dht::ring::Phase;
-use mutualstore_dht::{Id, Peer};
+use mutualstore_dht::writer::Committing;
 
-use super::commit::{commit_all, discard_all};
+use super::commit::{Held, commit, discard_all};
 use super::delete;
 use crate::datadir::journal::Unfinished;
 use crate::transfer::Transfers;
@@ -66,23 +66,23 @@ async fn resume(transfers: &Arc<Transfers>, deletion: Unfinished) -> Option<Unfi
 }
 
 async fn finish(transfers: &Arc<Transfers>, put: Unfinished) {
-    let mut holders: BTreeMap<Peer, Vec<Id>> = BTreeMap::new();
+    let mut holders = Held::new();
     for (stripe, shards) in &put.stripes {
         for (_, peer) in shards {
             holders
                 .entry(*peer)
                 .or_default()
-                .push(Id::new(*stripe.as_bytes()));
+                .insert(Id::new(*stripe.as_bytes()));
         }
     }
     if let Some(sealed) = &put.committing {
-        commit_all(
-            &transfers.peers,
-            PutSecret(put.token),
-            holders,
+        let (now, timeout) = (
+            transfers.member.core.now(),
             transfers.member.config.settings.write_timeout.0,
-        )
-        .await;
+        );
+        // What its holders do not confirm custody makes good.
+        let committing = Committing::new(now, Vec::new(), holders, true, timeout);
+        commit(&transfers.peers, PutSecret(put.token), committing, ready).await;
         if let Err(error) = transfers.files.append_sealed(sealed) {
             tracing::error!(%error, "a finished put could not be listed; its journal stays");
             return;

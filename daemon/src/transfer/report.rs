@@ -2,9 +2,10 @@
 
 use mutualstore_contract::reply::PutReport;
 use mutualstore_contract::units::counted;
+use mutualstore_dht::writer::Placed;
 use mutualstore_erasure::Code;
 
-use super::stripes::{Placed, TooFewHolders};
+use super::placing::TooFewHolders;
 use crate::error::Failure;
 use crate::format::link::Link;
 use crate::format::placement::Placement;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use mutualstore_dht::writer::Outlook;
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::VerifiedShard;
 
@@ -63,7 +64,9 @@ async fn second_look(
     have: &mut BTreeMap<u8, VerifiedShard>,
 ) {
     let stripe = look.stripe;
-    let absent = transfers.member.absent_successors(stripe, LIKELY_HOLDERS);
+    let absent = transfers
+        .member
+        .others(|others| others.absent_successors(stripe, LIKELY_HOLDERS));
     let quiet = look
         .silent
         .iter()

@@ -1,269 +1,32 @@
-//! One stripe to or from its holders.
+//! One stripe from its holders.
 //!
-//! Writing: the n shards go out in parallel to the first n accepting peers that the stripe's policy names; a
-//! holder that refuses or falls silent is replaced by the next one. Reading: k of the expected holders are
-//! asked, data shards first, of copies any holder; who has none may name who does; one that has nothing, lies
-//! or is slow is made good by the next, along the ring, at every live peer, and by a [second
-//! look](super::second_look), before "k needed, x reachable" is said.
+//! k of the expected holders are asked, data shards first, of copies any holder; who has none may name who
+//! does; one that has nothing, lies or is slow is made good by the next, along the ring, at every live peer,
+//! and by a [second look](super::second_look), before "k needed, x reachable" is said.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use mutualstore_dht::placement::Placement;
-use mutualstore_dht::{Contact, Id, Peer, PeerState};
-use mutualstore_erasure::{DecodeError, Header, Policy, VerifiedShard, decode, reconstruct};
+use mutualstore_dht::writer::{Outlook, SPARE};
+use mutualstore_dht::{Contact, Id, Peer};
+use mutualstore_erasure::{DecodeError, VerifiedShard, decode};
 use tokio::time::sleep_until;
 
 use super::cache::Block;
 use super::events::Transfer;
-use super::lease::Lease;
-use super::peer_client::{Fetched, StoreError};
+use super::peer_client::Fetched;
 use super::second_look::{FirstLook, look_again};
 use crate::error::Failure;
-use crate::format::placement;
 use crate::format::tombstone::Tombstone;
-use crate::keeper::Keep;
 use crate::peer::membership::LIKELY_HOLDERS;
 use crate::transfer::Transfers;
-use crate::wire::peer::PutSecret;
 
-/// Peers looked up beyond the n that are needed, to replace some that fail.
-const SPARE: usize = 4;
-/// Between two looks for new holders when there are too few.
-const AGAIN: Duration = Duration::from_millis(250);
 /// A read never asks more peers than this for one stripe.
 const MAX_ASKED: usize = 256;
-
-/// What all stripes of one put share.
-pub(crate) struct Writing {
-    pub(crate) secret: PutSecret,
-    pub(crate) keep: Keep,
-    /// Fewer distinct indices than this fail the put, however long it waited.
-    pub(crate) degraded: bool,
-    pub(crate) write_timeout: Duration,
-    pub(crate) transfer: Arc<Transfer>,
-    /// Hears of every shard as soon as it is acknowledged.
-    pub(crate) lease: Arc<Lease>,
-    /// When the put first lacked holders: all its stripes together wait once for `write_timeout`.
-    short_since: Mutex<Option<Instant>>,
-}
-
-impl Writing {
-    pub(crate) fn new(
-        secret: PutSecret,
-        keep: Keep,
-        degraded: bool,
-        write_timeout: Duration,
-        transfer: Arc<Transfer>,
-        lease: Arc<Lease>,
-    ) -> Self {
-        Self {
-            secret,
-            keep,
-            degraded,
-            write_timeout,
-            transfer,
-            lease,
-            short_since: Mutex::new(None),
-        }
-    }
-
-    /// Until when to wait for more holders.
-    fn patience(&self) -> Instant {
-        let mut since = self.short_since.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = *since.get_or_insert_with(Instant::now);
-        if self.degraded {
-            since
-        } else {
-            since + self.write_timeout
-        }
-    }
-}
-
-/// A stripe and where its shards are, each durable.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Placed {
-    pub(crate) stripe: Id,
-    pub(crate) k: u8,
-    pub(crate) n: u8,
-    pub(crate) holders: Vec<(u8, Peer)>,
-    /// Where a locator is to be left.
-    pub(crate) header: Option<Header>,
-}
-
-impl Placed {
-    /// The least number of shards that a put may end with.
-    pub(crate) fn least(k: u8, n: u8, degraded: bool) -> usize {
-        usize::from(if degraded { k } else { n.min(k.saturating_add(1)) })
-    }
-}
-
-/// Why a stripe did not find enough holders. The shards that were stored stay pending until discarded.
-#[derive(Debug, Default)]
-pub(crate) struct TooFewHolders {
-    pub(crate) placed: Placed,
-    pub(crate) why: Lacking,
-}
-
-/// Why shards were not placed, as far as it is not that peers are away.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Lacking {
-    /// A peer refused for want of space, and none for another reason.
-    pub(crate) no_space: bool,
-    /// So many peers' disks failed.
-    pub(crate) broken_disks: usize,
-}
-
-/// The stripe's id as the ring knows it.
-pub(crate) fn ring_id(shard: &VerifiedShard) -> Id {
-    Id::new(*shard.stripe().as_bytes())
-}
-
-/// Peers for a stripe, best first; those that said they are full come last, for they may have room again.
-async fn candidates(transfers: &Transfers, header: &Header, count: usize) -> VecDeque<Contact> {
-    let stripe = Id::new(*header.id().as_bytes());
-    let placement = placement::Placement::of(header).rule(stripe, header.code());
-    let mut found = if placement.needs_locators() {
-        let census = transfers.member.census().await;
-        census.candidates(placement, stripe, header.code().n(), count)
-    } else {
-        match transfers.member.core.lookup(stripe, count).await {
-            Ok(found) => found.contacts,
-            Err(_) => transfers.member.core.successors(stripe, count),
-        }
-    };
-    found.retain(|contact| contact.state != PeerState::Draining);
-    found.sort_by_key(|contact| contact.state);
-    found.into()
-}
-
-/// Stores the n shards of one stripe with distinct holders.
-pub(crate) async fn store_stripe(
-    transfers: &Arc<Transfers>,
-    writing: &Writing,
-    shards: Vec<VerifiedShard>,
-) -> Result<Placed, TooFewHolders> {
-    let Some(first) = shards.first() else {
-        return Err(TooFewHolders::default());
-    };
-    let code = first.header().code();
-    let mut placed = Placed {
-        stripe: ring_id(first),
-        k: code.k(),
-        n: code.n(),
-        holders: Vec::with_capacity(shards.len()),
-        header: Some(first.header().clone()).filter(|header| header.policy() != Policy::Successors),
-    };
-    let why = place(transfers, writing, &mut placed, shards).await;
-    if placed.holders.len() >= Placed::least(code.k(), code.n(), writing.degraded) {
-        return Ok(placed);
-    }
-    Err(TooFewHolders { placed, why })
-}
-
-/// Rebuilds the shards of a stripe whose holders were lost since they were stored, from the others, and
-/// stores them with new ones.
-pub(crate) async fn complete_stripe(transfers: &Arc<Transfers>, writing: &Writing, placed: &mut Placed) {
-    let wanted = Wanted::of(placed.stripe, placed.k);
-    let Ok(shards) = fetch_stripe(transfers, &writing.transfer, wanted).await else {
-        return;
-    };
-    let held: BTreeSet<u8> = placed.holders.iter().map(|(index, _)| *index).collect();
-    let missing: Vec<u8> = (0..placed.n).filter(|index| !held.contains(index)).collect();
-    let rebuilt = tokio::task::spawn_blocking(move || reconstruct(&shards, &missing)).await;
-    if let Ok(Ok(rebuilt)) = rebuilt {
-        place(transfers, writing, placed, rebuilt).await;
-    }
-}
-
-/// Stores shards with the nearest accepting peers that do not hold one of the stripe yet, until all are
-/// placed or patience ends. Says why some are not placed.
-async fn place(
-    transfers: &Arc<Transfers>,
-    writing: &Writing,
-    placed: &mut Placed,
-    shards: Vec<VerifiedShard>,
-) -> Lacking {
-    let Some(header) = shards.first().map(|shard| shard.header().clone()) else {
-        return Lacking::default();
-    };
-    let count = usize::from(placed.n) + SPARE;
-    let mut left: VecDeque<VerifiedShard> = shards.into();
-    let mut tried: BTreeSet<Peer> = placed.holders.iter().map(|(_, peer)| *peer).collect();
-    let mut silent = Vec::new();
-    let mut sends = FuturesUnordered::new();
-    let mut queue = candidates(transfers, &header, count).await;
-    let mut broken = BTreeSet::new();
-    let mut no_space = false;
-    let mut may_return = transfers.member.peers_counted() > transfers.member.core.alive().len();
-    loop {
-        while !left.is_empty()
-            && let Some(contact) = queue.pop_front()
-        {
-            if tried.insert(contact.peer)
-                && let Some(shard) = left.pop_front()
-            {
-                sends.push(send(transfers, writing, contact, shard));
-            }
-        }
-        match sends.next().await {
-            Some((peer, shard, Ok(()))) => {
-                writing.lease.note(placed.stripe, peer);
-                placed.holders.push((shard.index(), peer));
-            }
-            Some((peer, shard, Err(error))) => {
-                no_space |= error == StoreError::Full;
-                if error == StoreError::Broken {
-                    broken.insert(peer);
-                }
-                may_return |= error != StoreError::Full;
-                if error == StoreError::Silent {
-                    silent.push(peer);
-                }
-                left.push_front(shard);
-            }
-            None if left.is_empty() => return Lacking::default(),
-            // Full disks do not empty while a put waits.
-            None if no_space && !may_return || Instant::now() >= writing.patience() => {
-                return Lacking {
-                    no_space: no_space && !may_return,
-                    broken_disks: broken.len(),
-                };
-            }
-            None => {
-                sleep_until((Instant::now() + AGAIN).into()).await;
-                for peer in silent.drain(..) {
-                    tried.remove(&peer);
-                }
-            }
-        }
-        if queue.is_empty() && !left.is_empty() && sends.is_empty() {
-            queue = candidates(transfers, &header, count + tried.len()).await;
-            queue.retain(|contact| !tried.contains(&contact.peer));
-        }
-    }
-}
-
-/// One shard to one peer, and who it was.
-async fn send(
-    transfers: &Arc<Transfers>,
-    writing: &Writing,
-    contact: Contact,
-    shard: VerifiedShard,
-) -> (Peer, VerifiedShard, Result<(), StoreError>) {
-    let stored = transfers.peers.store(
-        &writing.transfer,
-        &contact,
-        shard.clone(),
-        writing.keep,
-        writing.secret.token(contact.peer),
-    );
-    let stored = stored.await;
-    (contact.peer, shard, stored)
-}
 
 /// What is known of a stripe before it is read.
 #[derive(Clone, Debug)]
@@ -511,7 +274,9 @@ fn unreachable(transfers: &Transfers, stripe: Id, reading: &Reading, transfer: &
     if !reading.have.is_empty() {
         return Failure::unrecoverable(stripe, needed, reading.have.len());
     }
-    let absent = transfers.member.absent_successors(stripe, LIKELY_HOLDERS);
+    let absent = transfers
+        .member
+        .others(|others| others.absent_successors(stripe, LIKELY_HOLDERS));
     for peer in &absent {
         transfer.disconnected(*peer);
     }

@@ -27,12 +27,12 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use mutualstore_dht::writer::Placed;
 use mutualstore_dht::{Id, Peer, Time};
 use tokio::sync::Notify;
 
 pub(crate) use self::remembered::Remembered;
 use super::health::health_of;
-use super::stripes::Placed;
 use crate::datadir::list::index::Index;
 use crate::error::Failure;
 use crate::transfer::Transfers;

@@ -335,6 +335,11 @@ impl Custody {
         handle.is_some_and(|handle| self.peers.get(handle).is_forgotten())
     }
 
+    /// How long a peer is away before its shards are made anew elsewhere.
+    pub fn repair_delay(&self) -> Duration {
+        self.config.repair_delay
+    }
+
     /// The stripes this peer is the primary of, and its repairs.
     pub fn stats(&self) -> CustodyStats {
         CustodyStats {

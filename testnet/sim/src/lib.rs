@@ -7,7 +7,7 @@
 //! * `message`: what they send; `host`: one of them; `lives`: how they start and end.
 //! * [`link`]: delay, loss, duplication, partitions.
 //! * `disk`: what survives a crash; carries out custody's effects by bookkeeping.
-//! * `writer`: clients that put stripes, by the daemon's rules.
+//! * `writer`: clients that put and delete stripes, with the daemon's machines.
 //! * [`policy`]: the placement policy of a put; `placed`: what must hold of it, and of locators.
 //! * `check`: what must hold after every event, and what must hold in the end.
 //! * `cycles`: whether following successors leads once around.

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mutualstore_dht::custody::{Effect, Item, JobOutcome, LOCATOR, Shape};
 use mutualstore_dht::placement::{self, Placement, Roster};
-use mutualstore_dht::{Id, Member, Membership, Peer, PeerState};
+use mutualstore_dht::{Contact, Id, Member, Membership, Peer, PeerState};
 
 use super::check::{Violation, distinct};
 use super::disk::{Stored, Tenure};
@@ -69,19 +69,15 @@ impl World {
         Some(self.host(who)?.ring()?.me().state)
     }
 
-    /// Accepting peers that a stripe's policy names in the view of one host, best first.
-    pub(super) fn candidates(&self, who: Who, stripe: Id, shape: Shape) -> Vec<Who> {
+    /// Peers that a stripe's policy names in the view of one host, best first.
+    pub(super) fn candidates(&self, who: Who, stripe: Id, shape: Shape, count: usize) -> Vec<Contact> {
         let Some(ring) = self.ring(who) else {
             return Vec::new();
         };
-        let (roster, r) = (everybody(ring), self.setup.ring.r);
-        let peers = placement::candidates(shape.placement, stripe, shape.n, ring, &roster, r);
-        let accepts = |peer: &Peer| {
-            let contact = ring.contact(*peer);
-            contact.is_some_and(|contact| contact.state == PeerState::Accepting)
-        };
-        let peers = peers.into_iter().filter(accepts);
-        peers.filter_map(|peer| self.who(peer)).collect()
+        let roster = everybody(ring);
+        let peers = placement::candidates(shape.placement, stripe, shape.n, ring, &roster, count);
+        let contact = |peer| ring.contact(peer).cloned();
+        peers.into_iter().filter_map(contact).collect()
     }
 
     /// Makes the locator of a writer durable on a running host, unless that has a committed one. False: it is

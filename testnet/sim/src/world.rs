@@ -296,7 +296,7 @@ impl World {
                     self.stall(who, life, Event::Lie(who, life));
                 }
             }
-            Event::Writer(put) => self.writer_timeout(put),
+            Event::Writer(client) => self.advance(client),
             Event::Step(_) if self.peace => {}
             Event::Step(step) => self.steps.push_back(step),
         }
@@ -304,7 +304,7 @@ impl World {
     }
 
     /// What a stopped process was about to do, it does when it goes on.
-    fn stall(&mut self, who: Who, life: u32, event: Event) {
+    pub(crate) fn stall(&mut self, who: Who, life: u32, event: Event) {
         if let Some(host) = self
             .host_mut(who)
             .filter(|host| host.is_up() && host.life == life)

@@ -1,0 +1,550 @@
+//! Holders keep tombstones instead of the shards of some stripes.
+//!
+//! The driver looks where shards and tombstones are. Every live holder gets the tombstones of what it holds,
+//! and preferred peers those that too few have. That is repeated until of each stripe fewer than k shards may
+//! lie where no tombstone is, and enough peers have its tombstone; it is given up when the write time-out
+//! passes without progress. Then what is deleted stays so.
+//!
+//! A shard that nobody spoke of may lie with a peer that did not answer, so as many count as there are such
+//! peers near the stripe. Where no holder is there to take a tombstone, this peer must see most of the others:
+//! one that is cut off from them would take them for gone, and everything for deleted. Who is gone for long
+//! finds the tombstones at the preferred peers when it comes back, as readers do.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::SPARE;
+use crate::{Flaw, Id, Peer, Time};
+
+/// Between two looks.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// A stripe to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The stripe.
+    pub stripe: Id,
+    /// Shards needed to read it.
+    pub k: u8,
+    /// Shards it has.
+    pub n: u8,
+}
+
+impl Target {
+    /// So many peers must have its tombstone: one more than may be lost without loss of the stripe, so that
+    /// the deletion outlives what the file would have; all of them where there are fewer.
+    fn enough(&self, others: &impl Outlook) -> usize {
+        (usize::from(self.n.saturating_sub(self.k)) + 1).min(others.alive())
+    }
+}
+
+/// Where a stripe is, as far as peers answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Shards at live peers, committed or pending.
+    pub held: BTreeSet<(u8, Peer)>,
+    /// Shards that nobody showed and somebody has on record, with a peer that did not answer.
+    pub unreachable: BTreeMap<u8, Peer>,
+    /// Peers that were asked and did not answer.
+    pub silent: BTreeSet<Peer>,
+    /// Peers that have its tombstone.
+    pub keepers: BTreeSet<Peer>,
+}
+
+/// What a deletion must know of the other peers.
+pub trait Outlook {
+    /// Peers that answer, this one included.
+    fn alive(&self) -> usize;
+    /// Whether a peer answers.
+    fn is_alive(&self, peer: Peer) -> bool;
+    /// Whether a peer has been away for so long that its shards are made anew elsewhere.
+    fn is_gone(&self, peer: Peer) -> bool;
+    /// Whether at least half of the others that are not gone for good answer.
+    fn sees_most(&self) -> bool;
+    /// Those of the first `count` peers from a stripe that would be there if everybody were, and do not
+    /// answer.
+    fn absent_successors(&self, stripe: Id, count: usize) -> Vec<Peer>;
+}
+
+/// What the driver is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delete {
+    /// Look where the stripes are; of [`away`](Deleting::away) ask the holders too. Ends with
+    /// [`handle_look`](Deleting::handle_look).
+    Look,
+    /// Give a holder the tombstones of these stripes. Ends with
+    /// [`handle_replicated`](Deleting::handle_replicated).
+    Replicate {
+        /// The holder.
+        to: Peer,
+        /// What it holds shards of.
+        stripes: Vec<Id>,
+    },
+    /// Give the tombstone of a stripe to so many more of its preferred peers. Ends with
+    /// [`handle_spread`](Deleting::handle_spread).
+    Spread {
+        /// The stripe.
+        stripe: Id,
+        /// How many more must have it.
+        count: usize,
+        /// Those that have it.
+        keepers: BTreeSet<Peer>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Look,
+    Looking,
+    Replicating,
+    Spreading,
+    Resting(Time),
+    Over,
+}
+
+/// What is known of one stripe.
+#[derive(Debug, Default)]
+struct Progress {
+    seen: Seen,
+    /// Shards that are gone by a tombstone.
+    gone: BTreeSet<u8>,
+    /// Of this round: shards whose holder did not take the tombstone.
+    missed: BTreeSet<u8>,
+    keepers: BTreeSet<Peer>,
+}
+
+/// See the module head.
+#[derive(Debug)]
+pub struct Deleting {
+    targets: Vec<Target>,
+    progress: BTreeMap<Id, Progress>,
+    away: BTreeMap<Id, BTreeMap<u8, Peer>>,
+    write_timeout: Duration,
+    /// The fewest stripes that were left so far, and until when fewer are waited for.
+    least: usize,
+    until: Option<Time>,
+    /// What is to be done at this stage, and how much of it is on its way.
+    orders: VecDeque<Delete>,
+    on_their_way: usize,
+    /// Stripes that are not deleted, and shards that may lie where no tombstone is.
+    undone: usize,
+    left: usize,
+    stage: Stage,
+    /// The planted flaw: orders given count as done.
+    is_hasty: bool,
+}
+
+impl Deleting {
+    /// Deletes `targets`. `away` says what an earlier attempt knew: by stripe and index, who held a shard and
+    /// did not answer.
+    pub fn new(
+        targets: Vec<Target>,
+        away: BTreeMap<Id, BTreeMap<u8, Peer>>,
+        write_timeout: Duration,
+    ) -> Self {
+        Self {
+            targets,
+            progress: BTreeMap::new(),
+            away,
+            write_timeout,
+            least: usize::MAX,
+            until: None,
+            orders: VecDeque::new(),
+            on_their_way: 0,
+            undone: 0,
+            left: 0,
+            stage: Stage::Look,
+            is_hasty: false,
+        }
+    }
+
+    /// Plants a flaw.
+    pub fn plant(&mut self, flaw: Option<Flaw>) {
+        self.is_hasty = Flaw::DeleteEarly.is_planted(flaw);
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self, now: Time, others: &impl Outlook) -> Option<Delete> {
+        loop {
+            if self.is_hasty && self.on_their_way > 0 && self.orders.is_empty() {
+                self.stage = Stage::Over;
+            }
+            if let Some(order) = self.orders.pop_front() {
+                self.on_their_way += 1;
+                return Some(order);
+            }
+            match self.stage {
+                Stage::Resting(until) if now >= until => self.stage = Stage::Look,
+                Stage::Look => {
+                    self.stage = Stage::Looking;
+                    return Some(Delete::Look);
+                }
+                Stage::Replicating if self.on_their_way == 0 => {
+                    for progress in self.progress.values_mut() {
+                        // Two peers may hold the same one.
+                        let missed = std::mem::take(&mut progress.missed);
+                        progress.gone.retain(|index| !missed.contains(index));
+                    }
+                    self.note_away(others);
+                    self.spread(others);
+                    self.stage = Stage::Spreading;
+                }
+                Stage::Spreading if self.on_their_way == 0 => self.judge(now, others),
+                Stage::Looking | Stage::Replicating | Stage::Spreading | Stage::Resting(_) | Stage::Over => {
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// When to poll although nothing came.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        match self.stage {
+            Stage::Resting(until) => Some(until),
+            Stage::Look | Stage::Looking | Stage::Replicating | Stage::Spreading | Stage::Over => None,
+        }
+    }
+
+    /// Where the stripes are, in the order of the targets.
+    pub fn handle_look(&mut self, seen: Vec<Seen>) {
+        if self.stage != Stage::Looking {
+            return;
+        }
+        let mut holders: BTreeMap<Peer, Vec<Id>> = BTreeMap::new();
+        for (target, seen) in self.targets.iter().zip(seen) {
+            let at: BTreeSet<Peer> = seen.held.iter().map(|(_, peer)| *peer).collect();
+            for peer in at {
+                holders.entry(peer).or_default().push(target.stripe);
+            }
+            let progress = self.progress.entry(target.stripe).or_default();
+            progress.keepers.clone_from(&seen.keepers);
+            progress.seen = seen;
+        }
+        let orders = holders.into_iter();
+        self.orders = orders
+            .map(|(to, stripes)| Delete::Replicate { to, stripes })
+            .collect();
+        self.stage = Stage::Replicating;
+    }
+
+    /// Of the stripes that `from` was given tombstones of, those whose tombstone it has.
+    pub fn handle_replicated(&mut self, from: Peer, stripes: &[Id], taken: &BTreeSet<Id>) {
+        self.on_their_way = self.on_their_way.saturating_sub(1);
+        for stripe in stripes {
+            let Some(progress) = self.progress.get_mut(stripe) else {
+                continue;
+            };
+            let held = progress.seen.held.iter().filter(|(_, peer)| *peer == from);
+            let indices = held.map(|(index, _)| *index);
+            if taken.contains(stripe) {
+                progress.gone.extend(indices);
+                progress.keepers.insert(from);
+            } else {
+                progress.missed.extend(indices);
+            }
+        }
+    }
+
+    /// Who has the tombstone of a stripe now.
+    pub fn handle_spread(&mut self, stripe: Id, taken: impl IntoIterator<Item = Peer>) {
+        self.on_their_way = self.on_their_way.saturating_sub(1);
+        if let Some(progress) = self.progress.get_mut(&stripe) {
+            progress.keepers.extend(taken);
+        }
+    }
+
+    /// Takes over who holds a shard and does not answer, and forgets who did or is gone for long.
+    fn note_away(&mut self, others: &impl Outlook) {
+        for (stripe, progress) in &self.progress {
+            let away = self.away.entry(*stripe).or_default();
+            away.retain(|_, peer| !others.is_alive(*peer) || progress.seen.silent.contains(peer));
+            away.extend(&progress.seen.unreachable);
+            away.retain(|_, peer| !others.is_gone(*peer));
+        }
+    }
+
+    /// Has preferred peers of stripes take tombstones that too few have.
+    fn spread(&mut self, others: &impl Outlook) {
+        for target in &self.targets {
+            let keepers = self
+                .progress
+                .get(&target.stripe)
+                .map(|progress| &progress.keepers);
+            let Some(keepers) = keepers.filter(|keepers| !keepers.is_empty()) else {
+                continue;
+            };
+            let count = target.enough(others).saturating_sub(keepers.len());
+            if count > 0 {
+                self.orders.push_back(Delete::Spread {
+                    stripe: target.stripe,
+                    count,
+                    keepers: keepers.clone(),
+                });
+            }
+        }
+    }
+
+    fn judge(&mut self, now: Time, others: &impl Outlook) {
+        let sees_most = others.sees_most();
+        (self.undone, self.left) = (0, 0);
+        for target in &self.targets {
+            let Some(progress) = self.progress.get(&target.stripe) else {
+                continue;
+            };
+            let unaware = unaware(*target, progress, self.away.get(&target.stripe), others);
+            let is_kept = match progress.keepers.len() {
+                0 => sees_most,
+                keepers => keepers >= target.enough(others),
+            };
+            self.undone += usize::from(unaware >= usize::from(target.k) || !is_kept);
+            self.left += unaware;
+        }
+        if self.undone < self.least {
+            self.least = self.undone;
+            self.until = Some(now + self.write_timeout);
+        }
+        let is_late = self.until.is_some_and(|until| now >= until);
+        self.stage = if self.undone == 0 || is_late {
+            Stage::Over
+        } else {
+            Stage::Resting(now + AGAIN)
+        };
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    /// Once it is over: shards that are left at peers that did not answer, fewer than k of each stripe, or of
+    /// how many stripes there may be more.
+    pub fn outcome(&self) -> Result<usize, usize> {
+        match self.undone {
+            0 => Ok(self.left),
+            undone => Err(undone),
+        }
+    }
+
+    /// By stripe and index, who holds a shard and did not answer: for the next attempt, as nobody may have it
+    /// on record by then.
+    pub fn away(&self) -> &BTreeMap<Id, BTreeMap<u8, Peer>> {
+        &self.away
+    }
+}
+
+/// Shards of a stripe that may lie where no tombstone is: those known to, also by who is under a tombstone
+/// now, and as many that nobody spoke of as there are peers near it that did not answer.
+fn unaware(
+    target: Target,
+    progress: &Progress,
+    away: Option<&BTreeMap<u8, Peer>>,
+    others: &impl Outlook,
+) -> usize {
+    let Progress { seen, gone, .. } = progress;
+    let mut silent = seen.silent.clone();
+    let absent = others.absent_successors(target.stripe, usize::from(target.n) + SPARE);
+    silent.extend(absent.into_iter().filter(|peer| !others.is_gone(*peer)));
+    let (mut known, mut missing) = (0, 0);
+    for index in (0..target.n).filter(|index| !gone.contains(index)) {
+        if seen.held.iter().any(|(held, _)| *held == index) {
+            known += 1;
+        } else if let Some(peer) = away.and_then(|away| away.get(&index)) {
+            known += 1;
+            silent.remove(peer);
+        } else {
+            missing += 1;
+        }
+    }
+    known + silent.len().min(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::peer;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+    const STRIPE: Id = Id::new([7; 32]);
+    /// 4 + 2 shards, at peers 0 to 5 of eight.
+    const TARGET: Target = Target {
+        stripe: STRIPE,
+        k: 4,
+        n: 6,
+    };
+
+    /// Eight peers of which some are away.
+    struct Ring {
+        away: Vec<usize>,
+        gone: bool,
+    }
+
+    impl Ring {
+        fn whole() -> Self {
+            Self::without(&[])
+        }
+
+        fn without(away: &[usize]) -> Self {
+            Self {
+                away: away.to_vec(),
+                gone: false,
+            }
+        }
+
+        /// What is seen: shards where no tombstone is, the others under tombstones, and on record all.
+        fn seen(&self, keepers: &BTreeSet<Peer>) -> Seen {
+            let mut seen = Seen {
+                keepers: keepers.clone(),
+                ..Seen::default()
+            };
+            for index in 0..TARGET.n {
+                let (number, at) = (usize::from(index), peer(usize::from(index)));
+                if self.away.contains(&number) {
+                    seen.unreachable.insert(index, at);
+                } else if !keepers.contains(&at) {
+                    seen.held.insert((index, at));
+                }
+            }
+            seen
+        }
+    }
+
+    impl Outlook for Ring {
+        fn alive(&self) -> usize {
+            8 - self.away.len()
+        }
+
+        fn is_alive(&self, who: Peer) -> bool {
+            !self.away.iter().any(|away| peer(*away) == who)
+        }
+
+        fn is_gone(&self, who: Peer) -> bool {
+            self.gone && !self.is_alive(who)
+        }
+
+        fn sees_most(&self) -> bool {
+            self.gone || self.away.len() <= 3
+        }
+
+        fn absent_successors(&self, _: Id, _: usize) -> Vec<Peer> {
+            self.away.iter().map(|number| peer(*number)).collect()
+        }
+    }
+
+    /// Drives it in a ring; `accepts` says who takes a tombstone. Returns how long it took and who has it.
+    fn drive(
+        deleting: &mut Deleting,
+        ring: &Ring,
+        accepts: impl Fn(Time, Peer) -> bool,
+    ) -> (Duration, BTreeSet<Peer>) {
+        let (mut now, mut keepers) = (Time::ZERO, BTreeSet::new());
+        while !deleting.is_over() {
+            match deleting.poll(now, ring) {
+                Some(Delete::Look) => deleting.handle_look(vec![ring.seen(&keepers)]),
+                Some(Delete::Replicate { to, stripes }) => {
+                    let taken: BTreeSet<Id> = stripes.iter().copied().filter(|_| accepts(now, to)).collect();
+                    keepers.extend(taken.iter().map(|_| to));
+                    deleting.handle_replicated(to, &stripes, &taken);
+                }
+                Some(Delete::Spread {
+                    stripe,
+                    count,
+                    keepers: had,
+                }) => {
+                    let free = (0..8)
+                        .map(peer)
+                        .filter(|peer| ring.is_alive(*peer) && !had.contains(peer));
+                    let taken: Vec<Peer> = free.take(count).collect();
+                    keepers.extend(&taken);
+                    deleting.handle_spread(stripe, taken);
+                }
+                None if deleting.is_over() => {}
+                None => now = deleting.poll_timeout().expect("something is to come"),
+            }
+        }
+        (now.since(Time::ZERO), keepers)
+    }
+
+    fn deleting() -> Deleting {
+        Deleting::new(vec![TARGET], BTreeMap::new(), TIMEOUT)
+    }
+
+    #[test]
+    fn every_holder_gets_the_tombstone() {
+        let mut deleting = deleting();
+        let (took, keepers) = drive(&mut deleting, &Ring::whole(), |_, _| true);
+        assert_eq!((took, keepers), (Duration::ZERO, (0..6).map(peer).collect()));
+        assert_eq!(deleting.outcome(), Ok(0));
+    }
+
+    #[test]
+    fn fewer_than_k_shards_may_be_left() {
+        let mut three = deleting();
+        drive(&mut three, &Ring::without(&[0, 1, 2]), |_, _| true);
+        assert_eq!(three.outcome(), Ok(3));
+        let mut four = deleting();
+        let (took, _) = drive(&mut four, &Ring::without(&[0, 1, 2, 3]), |_, _| true);
+        assert_eq!((took, four.outcome()), (TIMEOUT, Err(1)));
+        assert_eq!(four.away().get(&STRIPE).map(BTreeMap::len), Some(4));
+    }
+
+    #[test]
+    fn who_is_gone_for_long_does_not_count() {
+        let mut deleting = deleting();
+        let mut ring = Ring::without(&[0, 1, 2, 3]);
+        ring.gone = true;
+        drive(&mut deleting, &ring, |_, _| true);
+        assert_eq!(deleting.outcome(), Ok(0));
+    }
+
+    #[test]
+    fn holder_that_does_not_take_it_is_asked_again() {
+        let mut deleting = deleting();
+        let busy = Time::ZERO + Duration::from_secs(3);
+        let takes = |now, _| now >= busy;
+        let (took, keepers) = drive(&mut deleting, &Ring::whole(), takes);
+        assert_eq!((took, keepers.len()), (Duration::from_secs(3), 6));
+        assert_eq!(deleting.outcome(), Ok(0));
+    }
+
+    #[test]
+    fn shard_at_two_peers_is_gone_only_at_both() {
+        let mut deleting = Deleting::new(vec![Target { k: 1, ..TARGET }], BTreeMap::new(), TIMEOUT);
+        let ring = Ring::whole();
+        assert_eq!(deleting.poll(Time::ZERO, &ring), Some(Delete::Look));
+        let held = BTreeSet::from([(0, peer(0)), (0, peer(1))]);
+        let seen = Seen {
+            held,
+            ..Seen::default()
+        };
+        deleting.handle_look(vec![seen]);
+        while let Some(order) = deleting.poll(Time::ZERO, &ring) {
+            match order {
+                Delete::Replicate { to, stripes } => {
+                    let taken = stripes.iter().copied().filter(|_| to == peer(1)).collect();
+                    deleting.handle_replicated(to, &stripes, &taken);
+                }
+                Delete::Spread { stripe, .. } => deleting.handle_spread(stripe, (1..7).map(peer)),
+                Delete::Look => unreachable!("it rests first"),
+            }
+        }
+        assert!(!deleting.is_over());
+    }
+
+    #[test]
+    fn nothing_found_is_deleted_only_where_most_are_seen() {
+        let unseen = |ring: &Ring| {
+            let mut deleting = deleting();
+            let mut now = Time::ZERO;
+            while !deleting.is_over() {
+                match deleting.poll(now, ring) {
+                    Some(_) => deleting.handle_look(vec![Seen::default()]),
+                    None if deleting.is_over() => {}
+                    None => now = deleting.poll_timeout().expect("something is to come"),
+                }
+            }
+            deleting.outcome()
+        };
+        assert_eq!(unseen(&Ring::without(&[6, 7])), Ok(2));
+        assert_eq!(unseen(&Ring::without(&[3, 4, 5, 6, 7])), Err(1));
+    }
+}
