@@ -6,9 +6,9 @@
 //! passes without progress. Then what is deleted stays so.
 //!
 //! A shard that nobody spoke of may lie with a peer that did not answer, so as many count as there are such
-//! peers near the stripe. Where no holder is there to take a tombstone, this peer must see most of the others:
-//! one that is cut off from them would take them for gone, and everything for deleted. Who is gone for long
-//! finds the tombstones at the preferred peers when it comes back, as readers do.
+//! peers near the stripe. Where no holder is there to take a tombstone, this peer must see most of the
+//! others: one that is cut off from them would take them for gone, and everything for deleted. Who is gone
+//! for long finds the tombstones at the preferred peers when it comes back, as readers do.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

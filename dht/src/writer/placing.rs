@@ -1,8 +1,8 @@
 //! The shards of one stripe go to distinct peers, in the order of its policy.
 //!
-//! Each shard is sent to the next candidate; who refuses, is full or falls silent is replaced by the one after
-//! it. When no candidate is left, the driver looks for more, every [`AGAIN`] until [`Patience`] ends; the
-//! silent may be asked again then, for they may be back.
+//! Each shard is sent to the next candidate; who refuses, is full or falls silent is replaced by the one
+//! after it. When no candidate is left, the driver looks for more, every [`AGAIN`] until [`Patience`] ends;
+//! the silent may be asked again then, for they may be back.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;

@@ -86,7 +86,7 @@ impl World {
                     deletion.deleting.handle_look(vec![seen]);
                 }
                 Some(Delete::Replicate { to, stripes }) => match self.who(to) {
-                    Some(to) => self.bury(number, &mut deletion, to),
+                    Some(to) => self.send_tombstone(number, &mut deletion, to),
                     None => deletion
                         .deleting
                         .handle_replicated(to, &stripes, &BTreeSet::new()),
@@ -102,7 +102,7 @@ impl World {
                     let free: Vec<Who> = free.take(count).filter_map(|peer| self.who(peer)).collect();
                     deletion.spread = Some(BTreeSet::new());
                     for to in &free {
-                        self.bury(number, &mut deletion, *to);
+                        self.send_tombstone(number, &mut deletion, *to);
                     }
                     deletion.end_spread();
                 }
@@ -122,7 +122,7 @@ impl World {
     }
 
     /// Sends a tombstone.
-    fn bury(&mut self, number: u64, deletion: &mut Deletion, to: Who) {
+    fn send_tombstone(&mut self, number: u64, deletion: &mut Deletion, to: Who) {
         deletion.sent.insert(to, self.now + DEADLINE);
         let message = Message::StoreTombstone {
             client: number,
@@ -133,8 +133,8 @@ impl World {
     }
 
     /// A client was told that a stripe is deleted: of the shards that its host saw last, fewer than k can be
-    /// read where no tombstone is. Repairs that were on their way then, and hosts that were away for long, find
-    /// the tombstones later.
+    /// read where no tombstone is. Repairs on their way then, and hosts that were away for long, find the
+    /// tombstones later.
     fn check_gone(&mut self, deletion: &Deletion) {
         let (through, id) = (deletion.through, deletion.stripe);
         let unaware = |(index, peer): &&(u8, Peer)| {
