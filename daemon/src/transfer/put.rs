@@ -7,6 +7,7 @@
 //! placement.
 
 mod finish;
+mod sealing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,10 +21,10 @@ use mutualstore_contract::reply::PutReport;
 use mutualstore_contract::units::counted;
 use mutualstore_dht::Id;
 use mutualstore_dht::writer::Placed;
-use mutualstore_erasure::{Code, Header, StripeId, VerifiedShard, encode};
+use mutualstore_erasure::{Code, Header, StripeId, VerifiedShard};
 use tokio::task::{JoinError, JoinHandle};
-use zeroize::Zeroizing;
 
+use self::sealing::Sealing;
 use super::commit::discard_all;
 use super::delete;
 use super::events::Transfer;
@@ -36,12 +37,11 @@ use crate::clock::unix_ms;
 use crate::datadir::journal::{self, Exposed};
 use crate::datadir::list::Listed;
 use crate::error::Failure;
-use crate::format::crypt::{self, BlockBuffer, FileCipher, Kind};
+use crate::format::crypt::BlockBuffer;
 use crate::format::link::Link;
 use crate::format::locator::Locator;
 use crate::format::manifest::{Body, Geometry, INLINE_MAX, IndexBlock, Manifest, ManifestBuilder, Step};
 use crate::format::names::media_type_of;
-use crate::format::placement::Placement;
 use crate::keeper::Keep;
 use crate::transfer::Transfers;
 use crate::wire::peer::PutSecret;
@@ -69,7 +69,12 @@ pub(crate) async fn put<E: std::fmt::Display>(
     transfers.keeper.publish_usage();
     let link = outcome?;
     transfers.metrics.put_done(putting.size);
-    let mut report = of_put(&link, putting.code, putting.placement, &putting.stripes);
+    let mut report = of_put(
+        &link,
+        putting.sealing.code,
+        putting.sealing.placement,
+        &putting.stripes,
+    );
     report.size_bytes = putting.size;
     report.seconds = begun.elapsed().as_secs_f64();
     report.warning = warning.or(report.warning).or_else(|| putting.one_group());
@@ -105,16 +110,12 @@ async fn oldest(window: &mut VecDeque<OnItsWay>) -> Result<Outcome, JoinError> {
     }
 }
 
-/// One put in progress.
+/// One put in progress: what was asked for, what is under way, and what is undone if it fails. All of that
+/// ends together, so it is one struct of fourteen fields.
 struct Putting<'a> {
     transfers: &'a Arc<Transfers>,
     options: PutOptions,
-    code: Code,
-    secret: PutSecret,
-    key: Zeroizing<[u8; 32]>,
-    owner: [u8; 32],
-    placement: Placement,
-    cipher: FileCipher,
+    sealing: Arc<Sealing>,
     writing: Arc<Writing>,
     journal: Option<journal::Put>,
     /// How to take back what was committed as it was stored.
@@ -147,7 +148,6 @@ impl<'a> Putting<'a> {
         transfer: &Arc<Transfer>,
     ) -> Result<Self, Failure> {
         let secret = PutSecret(rand::random());
-        let key = crypt::random_key();
         let keep = Keep::Pending {
             lease: transfers.member.config.settings.pending_lease.0,
             writer: transfers.member.me,
@@ -166,11 +166,8 @@ impl<'a> Putting<'a> {
             .journal
             .begin(&secret.0, unix_ms())
             .map_err(nothing_stored)?;
-        let owner = crypt::owner_key(&transfers.account, &key);
         Ok(Self {
-            placement: Placement::new(options.policy, options.scope, &owner),
-            owner,
-            cipher: FileCipher::new(&key),
+            sealing: Arc::new(Sealing::new(&transfers.account, code, &options)),
             writing: Arc::new(writing),
             journal: Some(journal),
             exposed: None,
@@ -183,15 +180,12 @@ impl<'a> Putting<'a> {
             size: 0,
             transfers,
             options,
-            code,
-            secret,
-            key,
             created: unix_ms(),
         })
     }
 
     fn geometry(&self) -> Geometry {
-        self.options.layout(self.code, self.size)
+        self.options.layout(self.sealing.code, self.size)
     }
 
     /// Room for the next block of the file: none when all fragments are sent off.
@@ -277,7 +271,7 @@ impl<'a> Putting<'a> {
 
     /// Sends off one block of the file; waits when the window is full.
     async fn data_block(&mut self, buffer: BlockBuffer) -> Result<(), Failure> {
-        let bytes = coded_bytes(self.code, &self.options);
+        let bytes = coded_bytes(self.sealing.code, &self.options);
         while self.window.len() >= self.transfers.member.config.settings.stripes_ahead(bytes, WINDOW) {
             self.land().await?;
         }
@@ -285,34 +279,17 @@ impl<'a> Putting<'a> {
         let permit = permit.map_err(|_| Failure::refused("stopping"))?;
         let segment = self.geometry().first_segment(self.sent);
         self.sent += 1;
-        let (transfers, writing, cipher) = (
-            Arc::clone(self.transfers),
-            Arc::clone(&self.writing),
-            self.cipher.clone(),
-        );
-        let (code, owner) = (self.code_for(buffer.len()), self.owner);
-        let Placement { policy, anchor } = self.placement;
+        let (transfers, writing) = (Arc::clone(self.transfers), Arc::clone(&self.writing));
+        let sealing = Arc::clone(&self.sealing);
         self.window.push_back(tokio::spawn(async move {
             let _permit = permit;
-            let coded = tokio::task::spawn_blocking(move || {
-                let block = cipher.seal_block(Kind::Data, 0, segment, buffer);
-                encode(code, policy, anchor, owner, block)
-            });
+            let coded = tokio::task::spawn_blocking(move || sealing.data(segment, buffer));
             // A block is never empty nor longer than k shards, and its group was checked, so coding it cannot
             // fail but by a panic.
             let shards = coded.await.ok().and_then(Result::ok).unwrap_or_default();
             store_stripe(&transfers, &writing, shards).await
         }));
         Ok(())
-    }
-
-    /// The file's code, or its small form for few bytes of plaintext.
-    fn code_for(&self, plaintext: usize) -> Code {
-        if plaintext as u64 <= INLINE_MAX {
-            self.code.small()
-        } else {
-            self.code
-        }
     }
 
     /// Waits for the oldest block on its way.
@@ -360,27 +337,15 @@ impl<'a> Putting<'a> {
         Ok(())
     }
 
-    /// Seals and stores one block of the manifest: few bytes are copied, many are coded like the file.
+    /// Stores one block of the manifest.
     async fn manifest_stripe(
         &mut self,
         level: u8,
         number: u64,
         plaintext: &[u8],
     ) -> Result<StripeId, Failure> {
-        let shards = self.manifest_shards(level, number, plaintext)?;
+        let shards = self.sealing.manifest(level, number, plaintext)?;
         self.store(shards).await
-    }
-
-    fn manifest_shards(
-        &self,
-        level: u8,
-        number: u64,
-        plaintext: &[u8],
-    ) -> Result<Vec<VerifiedShard>, Failure> {
-        let block = self.cipher.seal_bytes(Kind::Manifest, level, number, plaintext);
-        let code = self.code_for(plaintext.len());
-        let Placement { policy, anchor } = self.placement;
-        encode(code, policy, anchor, self.owner, block).map_err(Failure::unexpected)
     }
 
     async fn store(&mut self, shards: Vec<VerifiedShard>) -> Result<StripeId, Failure> {
@@ -392,11 +357,11 @@ impl<'a> Putting<'a> {
         let manifest = Manifest {
             size: self.size,
             created: self.created,
-            code: self.code,
+            code: self.sealing.code,
             shard_size: self.options.shard_size,
             name: self.options.name.clone(),
             media_type: media_type_of(&self.options.name).unwrap_or_default().to_owned(),
-            placement: self.placement,
+            placement: self.sealing.placement,
             fragments: self.options.fragments.map(|cut| cut.count),
             body,
         };
@@ -407,7 +372,7 @@ impl<'a> Putting<'a> {
     async fn single(&mut self, body: Body) -> Result<Link, Failure> {
         let (transfer, timeout) = (Arc::clone(&self.writing.transfer), self.writing.write_timeout);
         self.writing = Arc::new(Writing::new(
-            self.secret,
+            self.writing.secret,
             Keep::Committed,
             self.options.degraded,
             timeout,
@@ -415,7 +380,7 @@ impl<'a> Putting<'a> {
             Arc::clone(self.leased.lease()),
         ));
         let root = self.root(body)?;
-        let shards = self.manifest_shards(0, 0, &root)?;
+        let shards = self.sealing.manifest(0, 0, &root)?;
         self.expose(&shards)?;
         let stripe = self.store(shards).await?;
         self.locate().await;
@@ -468,7 +433,7 @@ impl<'a> Putting<'a> {
             Locator::new(header.clone(), placed.holders.clone())
         };
         let locators: Vec<Locator> = self.stripes.iter().filter_map(locator).collect();
-        let token = |peer| self.secret.token(peer);
+        let token = |peer| self.writing.secret.token(peer);
         let (keep, lease) = (self.writing.keep, self.leased.lease());
         locate_stripes(self.transfers, locators, keep, token, lease).await;
     }
@@ -476,7 +441,7 @@ impl<'a> Putting<'a> {
     fn link(&self, manifest: StripeId) -> Link {
         Link {
             manifest: *manifest.as_bytes(),
-            key: self.key.clone(),
+            key: self.sealing.key.clone(),
             tag: self.transfers.member.network().tag(),
         }
     }
@@ -486,8 +451,8 @@ impl<'a> Putting<'a> {
             name: self.options.name.clone(),
             size_bytes: self.size,
             created: self.created,
-            code: self.code.to_string(),
-            placement: self.placement.policy.to_string(),
+            code: self.sealing.code.to_string(),
+            placement: self.sealing.placement.policy.to_string(),
             stripes: self.stripes.len() as u64,
             link: link.clone(),
         }
@@ -509,7 +474,12 @@ impl<'a> Putting<'a> {
             // What it stored is noted; nothing comes after that.
             drop(on_its_way.await);
         }
-        let all = discard_all(&self.transfers.peers, self.secret, self.leased.lease().held()).await;
+        let all = discard_all(
+            &self.transfers.peers,
+            self.writing.secret,
+            self.leased.lease().held(),
+        )
+        .await;
         // Who was only full holds nothing; of who was silent nobody knows.
         if let (Some(exposed), false) = (self.exposed.take(), all && failure.exit == exit::NO_SPACE) {
             let (transfers, journal) = (Arc::clone(self.transfers), self.journal.take());
@@ -527,9 +497,9 @@ impl<'a> Putting<'a> {
 
     /// Groups that cannot be told apart are no groups.
     fn one_group(&self) -> Option<String> {
-        let policy = self.placement.policy;
+        let policy = self.sealing.placement.policy;
         let (group, peers) = (
-            policy.group(self.code)?,
+            policy.group(self.sealing.code)?,
             self.transfers.member.last_census()?.peers(),
         );
         (peers < usize::from(group)).then(|| {

@@ -28,7 +28,7 @@ impl Putting<'_> {
             writing.write_timeout,
         );
         let complete = |placed| complete_stripe(transfers, writing, placed);
-        let committed = commit(&transfers.peers, self.secret, committing, complete).await;
+        let committed = commit(&transfers.peers, writing.secret, committing, complete).await;
         if let Some(short) = committed.short() {
             return Err(expired(short));
         }
