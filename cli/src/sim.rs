@@ -281,6 +281,7 @@ fn finish(batch: &Batch, failures: &[(u64, Outcome, String)], screen: &Screen) -
             .collect();
         screen.document(&serde_json::json!({
             "seeds": batch.seeds, "failures": failures, "events": batch.events,
+            "acknowledged": batch.acknowledged, "work": batch.work,
             "virtual_s": batch.virtual_s, "trace_hash": format!("{:016x}", batch.trace),
         }))?;
     }

@@ -11,6 +11,7 @@ use super::injector::{self, Outcome};
 use super::link::{Change, Network};
 use super::policy::Policy;
 use super::scenario::{Action, Keeping, Pick, Scenario, Step};
+use super::work::Work;
 use super::{below, chance, generator, pick, uniform};
 
 const ONE: Pick = Pick::Count(1);
@@ -385,6 +386,8 @@ pub struct Batch {
     pub virtual_s: f64,
     /// Stripes acknowledged.
     pub acknowledged: u64,
+    /// What they took.
+    pub work: Work,
     /// Digest over all runs.
     pub trace: u64,
 }
@@ -396,6 +399,7 @@ impl Batch {
         self.events += outcome.events;
         self.virtual_s += outcome.virtual_s;
         self.acknowledged += outcome.acknowledged;
+        self.work += outcome.work;
         self.trace = self.trace.wrapping_add(outcome.trace);
         if outcome.violation.is_some() {
             self.failures.push((seed, outcome));

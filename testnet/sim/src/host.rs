@@ -14,7 +14,8 @@ use super::liar::Lies;
 use super::message::{Body, Message};
 use super::world::{Event, Who};
 
-/// What a host has on disk, and its process if it runs.
+/// What a host has on disk, and its process if it runs. Every part of the simulator reads some of it, and its
+/// fields say which part writes each.
 pub(crate) struct Host {
     pub(crate) peer: Peer,
     pub(crate) virtual_nodes: u16,

@@ -12,6 +12,7 @@ use super::host::Host;
 use super::liar::Lies;
 use super::memory::Memory;
 use super::scenario::{Action, Pick, Scenario, Step};
+use super::work::Work;
 use super::world::{Crash, Event, WALK, Who, World, micros, seconds};
 
 /// Between two looks at whether all is well.
@@ -38,6 +39,8 @@ pub struct Outcome {
     pub trace: u64,
     /// Stripes clients were told are stored.
     pub acknowledged: u64,
+    /// What it took.
+    pub work: Work,
     /// The last events before the violation that concern the hosts or stripes it names, in words.
     pub recent: Vec<String>,
 }
@@ -76,6 +79,7 @@ fn run_once(
         settled_s: run.settled_s,
         trace: world.trace(),
         acknowledged: world.writers.acknowledged,
+        work: Work::of(&world.counters),
         recent: Vec::new(),
     };
     (outcome, world)

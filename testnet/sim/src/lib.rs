@@ -18,7 +18,7 @@
 //! * [`injector`]: carries it out.
 //! * [`lab`]: large rings to measure; [`tables`]: what the papers measured, on them; [`scale`]: how
 //!   large they can be.
-//! * [`fuzz`]: many random scenarios, and what to do when one fails.
+//! * [`fuzz`]: many random scenarios, and what to do when one fails; `work`: how much they took.
 
 pub mod check;
 mod cycles;
@@ -40,9 +40,11 @@ pub mod scenario;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod work;
 mod world;
 mod writer;
 
+pub use self::work::Work;
 pub use mutualstore_dht::Flaw;
 use mutualstore_dht::{Contact, Peer, PeerState, Signature, VirtualNodes};
 use rand_chacha::ChaCha8Rng;
