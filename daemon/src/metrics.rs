@@ -20,7 +20,7 @@ impl Count {
     }
 }
 
-/// Totals since the start.
+/// Totals since the start, one field for each metric of the contract.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) puts: Count,

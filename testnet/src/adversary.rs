@@ -56,7 +56,7 @@ pub struct AdversaryOptions {
     pub seed: Option<u64>,
 }
 
-/// What came of it.
+/// What came of it, flat, as its JSON is.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct AdversaryReport {
     /// What the hostile member did.

@@ -113,7 +113,7 @@ pub struct NetnsReport {
     pub holds: bool,
 }
 
-/// One start. Figures are absent where it did not come so far.
+/// One start, flat, as its JSON is. Figures are absent where it did not come so far.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct StartReport {
     /// Kind of addresses.

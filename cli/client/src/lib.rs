@@ -84,7 +84,7 @@ pub struct FileHead {
     pub name: Option<String>,
 }
 
-/// A daemon that was found.
+/// A daemon that was found, with a method for each resource of its HTTP API.
 #[derive(Clone)]
 pub struct Client {
     agent: Agent,

@@ -40,7 +40,7 @@ impl fmt::Debug for NetworkInfo {
     }
 }
 
-/// Settings of a [`Net`](super::Net).
+/// Settings of a [`Net`](super::Net), flat: most callers set two and take the rest from the default.
 #[derive(Clone, Debug)]
 pub struct NetConfig {
     /// Multiaddresses to listen on; port 0 takes a free one, 0.0.0.0 and :: take every interface.

@@ -70,7 +70,7 @@ pub(super) struct Way {
     pub(super) remote: Option<IpAddr>,
 }
 
-/// The shared handle of an accepted connection.
+/// The shared handle of an accepted connection: what its tasks for reading, writing and calls all need.
 pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) class: Class,

@@ -38,7 +38,7 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// and this often even when the system reported nothing: it does not when an interface loses its carrier.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// See the module.
+/// See the module. Its parts lock for themselves, so that a slow dial holds up no call.
 pub(super) struct Shared {
     peer: Peer,
     /// Of this process.

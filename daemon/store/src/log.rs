@@ -94,6 +94,8 @@ struct Active {
     records: u32,
 }
 
+/// What changes as records are appended and segments come and go. It stands behind one lock, for an append
+/// moves most of it together.
 struct Inner {
     capacity: u64,
     closed: bool,
@@ -227,7 +229,7 @@ pub(super) struct Start {
     pub(super) max_segment: u64,
 }
 
-/// The segments of a store.
+/// The segments of a store: appends, reads, seals and moves of records, as all of them share the tally.
 pub(super) struct Log {
     disk: Arc<dyn Disk>,
     dir: PathBuf,

@@ -76,7 +76,7 @@ impl PeerRecord {
     }
 }
 
-/// All peers ever met.
+/// All peers ever met, by handle: what the roles ask of a peer, and what each event makes of it.
 #[derive(Debug)]
 pub(super) struct Peers {
     handles: BTreeMap<Peer, Handle>,

@@ -10,7 +10,8 @@ use crate::{Flaw, Id, Peer, Time};
 /// A listing ends with a whole stripe, which has at most 255 shards.
 pub(super) const MAX_PAGE: usize = super::MAX_ENTRIES - 255;
 
-/// How custody behaves. No duration may be zero.
+/// How custody behaves, flat, as tests and simulations change a few and take the rest from the default. No
+/// duration may be zero.
 #[derive(Clone, Debug)]
 pub struct CustodyConfig {
     /// Whether to regenerate, hand off and trim. When off, custody still exchanges inventories, spreads
@@ -264,7 +265,7 @@ pub struct JobOutcome {
     pub bytes: u64,
 }
 
-/// The stripes this peer is the primary of, and its repairs.
+/// The stripes this peer is the primary of, and its repairs: what `status` and metrics show, one by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CustodyStats {
     /// Stripes with all n indices on distinct live peers ([`Redundancy`](super::Redundancy)), unaudited ones

@@ -38,7 +38,8 @@ pub(super) enum Aim {
     Merge,
 }
 
-/// A lookup in progress: what is looked for, who is known and was asked, and what it has cost.
+/// A lookup in progress: what is looked for, who is known and was asked, and what it has cost. The three make
+/// it large, and each step reads all of them.
 #[derive(Debug)]
 pub(super) struct Lookup {
     aim: Aim,

@@ -52,7 +52,8 @@ pub use self::message::{
     Request, RequestId, Response, SelfChange, Transmit,
 };
 
-/// Parameters of a ring. `r` belongs to the network, the rest to the peer.
+/// Parameters of a ring, flat, as tests and simulations change a few and take the rest from the default. `r`
+/// belongs to the network, the rest to the peer.
 #[derive(Clone, Debug)]
 pub struct RingConfig {
     /// Distinct peers in a successor list, 4 to 256. 16.

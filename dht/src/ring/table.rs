@@ -151,7 +151,7 @@ impl EntryId {
     }
 }
 
-/// See the module head.
+/// See the module head. Its many methods are the views of one list that must not drift apart.
 #[derive(Debug)]
 pub(super) struct Table {
     me: Contact,

@@ -43,7 +43,7 @@ struct Daemon {
     departed: bool,
 }
 
-/// All daemons, by number; those that departed keep theirs.
+/// All daemons, by number; those that departed keep theirs. Each fault is a method.
 #[derive(Debug)]
 pub(super) struct Cluster {
     // Dropped in this order: nobody writes into what is being removed.

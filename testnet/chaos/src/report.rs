@@ -12,7 +12,7 @@ use super::injector::{Fault, Tally};
 use super::proxy::Passed;
 use super::workload::{Count, Operations};
 
-/// The outcome of a run. It is good when `operations.violations` is empty.
+/// The outcome of a run, flat, as its JSON is. It is good when `operations.violations` is empty.
 #[derive(Clone, Debug, Serialize)]
 pub struct ChaosReport {
     /// Seed of who was hurt, when and how.

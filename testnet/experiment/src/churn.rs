@@ -91,7 +91,7 @@ pub struct Cell {
     pub repetition: usize,
 }
 
-/// What came of a cell.
+/// What came of a cell, a field for each column of the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// Number of daemons at any time.

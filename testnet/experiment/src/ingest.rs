@@ -157,7 +157,7 @@ pub struct Cell {
     pub repetitions: usize,
 }
 
-/// One file that was stored, read and deleted.
+/// One file that was stored, read and deleted, a field for each column of the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// Number of daemons.

@@ -98,7 +98,7 @@ pub struct Cell {
     pub repetition: usize,
 }
 
-/// What one peer did during one operation.
+/// What one peer did during one operation, a field for each column of the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// What was done.

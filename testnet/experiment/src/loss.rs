@@ -241,7 +241,7 @@ pub struct Cell {
     pub scheme: Scheme,
 }
 
-/// One count.
+/// One count, a field for each column of the table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// Number of daemons.

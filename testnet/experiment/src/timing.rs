@@ -126,7 +126,7 @@ pub struct Cell {
     pub repetition: usize,
 }
 
-/// One operation that was timed.
+/// One operation that was timed, a field for each column of the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// Number of daemons.

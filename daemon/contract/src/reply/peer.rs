@@ -73,7 +73,7 @@ impl Identity {
     }
 }
 
-/// Answer to `status`.
+/// Answer to `status`. It is flat, as its JSON is: scripts read the fields by name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
     /// This peer's id.
