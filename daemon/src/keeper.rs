@@ -38,7 +38,8 @@ const PARALLEL: usize = 32;
 /// Custody and store mean the same by it.
 const _: () = assert!(TOMBSTONE == mutualstore_store::TOMBSTONE && LOCATOR == mutualstore_store::LOCATOR);
 
-/// The local shards.
+/// The local shards. It has a method for each request that a peer may make of them, and one for each that
+/// custody, scrub and compaction make.
 pub(crate) struct ShardKeeper {
     store: Arc<Store>,
     core: Arc<Core>,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use mutualstore_contract::reply::DaemonFile;
 use mutualstore_dht::custody::Standing;
 use mutualstore_dht::ring::{Phase, SelfChange};
-use mutualstore_dht::{Contact, Others};
+use mutualstore_dht::writer::Outlook;
+use mutualstore_dht::{Contact, Id, Others, Peer};
 use mutualstore_net::{Net, NetworkInfo, Reason, Refusal};
 
 use super::Membership;
@@ -40,6 +41,29 @@ pub(crate) async fn follow_addresses(member: Arc<Membership>, mut info: DaemonFi
         if changes.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Each question locks the machines for itself: a deletion of many stripes asks many.
+impl Outlook for Membership {
+    fn alive(&self) -> usize {
+        self.others(|others| others.alive())
+    }
+
+    fn is_alive(&self, peer: Peer) -> bool {
+        self.core.is_alive(peer)
+    }
+
+    fn is_gone(&self, peer: Peer) -> bool {
+        self.others(|others| others.is_gone(peer))
+    }
+
+    fn sees_most(&self) -> bool {
+        self.others(|others| others.sees_most())
+    }
+
+    fn absent_successors(&self, stripe: Id, count: usize) -> Vec<Peer> {
+        self.others(|others| others.absent_successors(stripe, count))
     }
 }
 
@@ -127,7 +151,7 @@ impl Membership {
         }
     }
 
-    /// How the other peers are now.
+    /// How the other peers are now. `look` runs under the lock of the machines: it asks one question.
     pub(crate) fn others<R>(&self, look: impl FnOnce(Others<'_>) -> R) -> R {
         let now = self.core.now();
         let look = |state: &State| look(Others::new(&state.engine.ring, &state.engine.custody, now));

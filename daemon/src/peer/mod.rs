@@ -32,7 +32,8 @@ use crate::datadir::files::DataDir;
 use crate::datadir::network::Network;
 use crate::wire::signed::Verifier;
 
-/// The ring part of this peer.
+/// The ring part of this peer. Its methods are what the other parts ask of the ring, of the network's
+/// identity and of who else is there.
 pub(crate) struct Membership {
     pub(crate) me: Peer,
     pub(crate) core: Arc<Core>,

@@ -56,7 +56,7 @@ pub(crate) async fn commit<F: Future<Output = Placed>>(
                     }),
                     Some(placed) = completes.next() => committing.handle_completed(placed),
                     () = core.sleep_until(due.unwrap_or_default()), if due.is_some() => {}
-                    else => {}
+                    else => break,
                 }
             }
         }

@@ -6,7 +6,7 @@
 //! deleted by the next attempt. Custody takes the tombstones on to the stripes' preferred, and to holders
 //! that were away.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -43,8 +43,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub(super) const RESUME: Duration = Duration::from_secs(10);
 /// Stripes of deletions that were refused of which is remembered who holds shards.
 const REMEMBERED: usize = 1 << 16;
-/// Stripes whose tombstones are spread at the same time.
-const SPREADING: usize = 8;
 
 /// Deletes the file behind a link. Only the account that put it can. On return fewer than k shards of each
 /// stripe lie on peers that do not know; when it fails, what is deleted stays so and the rest can be deleted
@@ -168,11 +166,7 @@ pub(crate) async fn resume(transfers: &Arc<Transfers>, sealed: &str) -> ControlF
     };
     match delete(transfers, &link, &Transfer::new(Operation::Delete)).await {
         // A peer that does not see the others finds nothing too.
-        Err(failure)
-            if failure.retry
-                || failure.exit == exit::NOT_FOUND
-                    && !transfers.member.others(|others| others.sees_most()) =>
-        {
+        Err(failure) if failure.retry || failure.exit == exit::NOT_FOUND && !transfers.member.sees_most() => {
             tracing::debug!(%failure, "a deletion in the journal cannot be finished yet");
             return ControlFlow::Continue(());
         }
@@ -235,19 +229,9 @@ async fn delete_stripes(
     let timeout = transfers.member.config.settings.write_timeout.0;
     let targets = stripes.iter().map(Asked::target).collect();
     let mut deleting = Deleting::new(targets, transfers.away_from(stripes), timeout);
-    let (mut orders, mut spreading) = (FuturesUnordered::new(), 0);
-    let mut waiting = VecDeque::new();
+    let (mut replicating, mut spreading) = (FuturesUnordered::new(), FuturesUnordered::new());
     while !deleting.is_over() {
-        while spreading < SPREADING
-            && let Some(spread) = waiting.pop_front()
-        {
-            spreading += 1;
-            orders.push(perform(transfers, link, spread));
-        }
-        match transfers
-            .member
-            .others(|others| deleting.poll(core.now(), &others))
-        {
+        match deleting.poll(core.now(), &*transfers.member) {
             Some(Delete::Look) => {
                 let found = survey_with(transfers, stripes, deleting.away()).await;
                 for asked in stripes {
@@ -255,22 +239,26 @@ async fn delete_stripes(
                 }
                 deleting.handle_look(found.iter().map(StripeHealth::seen).collect());
             }
-            Some(order @ Delete::Replicate { .. }) => orders.push(perform(transfers, link, order)),
-            Some(order @ Delete::Spread { .. }) => waiting.push_back(order),
-            None => match orders.next().await {
-                Some(Performed::Replicated(from, stripes, taken)) => {
-                    deleting.handle_replicated(from, &stripes, &taken);
+            Some(Delete::Replicate { to, stripes }) => replicating.push(async move {
+                let taken = replicate_tombstones(transfers, link, &stripes, to).await;
+                (to, stripes, taken)
+            }),
+            Some(Delete::Spread {
+                stripe,
+                count,
+                keepers,
+            }) => spreading.push(async move { (stripe, spread(transfers, stripe, count, &keepers).await) }),
+            None => {
+                let due = deleting.poll_timeout();
+                tokio::select! {
+                    Some((from, stripes, taken)) = replicating.next() => {
+                        deleting.handle_replicated(from, &stripes, &taken);
+                    }
+                    Some((stripe, taken)) = spreading.next() => deleting.handle_spread(stripe, taken),
+                    () = core.sleep_until(due.unwrap_or_default()), if due.is_some() => {}
+                    else => break,
                 }
-                Some(Performed::Spread(stripe, taken)) => {
-                    spreading -= 1;
-                    deleting.handle_spread(stripe, taken);
-                }
-                None if deleting.is_over() => {}
-                None => {
-                    let due = deleting.poll_timeout().unwrap_or_default();
-                    core.sleep_until(due).await;
-                }
-            },
+            }
         }
     }
     match deleting.outcome() {
@@ -286,29 +274,6 @@ async fn delete_stripes(
                 counted(stripes.len(), "stripe")
             )))
         }
-    }
-}
-
-/// What came of an order of [`Deleting`].
-enum Performed {
-    /// Of the stripes that this peer was given tombstones of, whose it has.
-    Replicated(Peer, Vec<Id>, BTreeSet<Id>),
-    /// Who has the tombstone of this stripe besides those that had it.
-    Spread(Id, Vec<Peer>),
-}
-
-async fn perform(transfers: &Arc<Transfers>, link: &Link, order: Delete) -> Performed {
-    match order {
-        Delete::Replicate { to, stripes } => {
-            let taken = replicate_tombstones(transfers, link, &stripes, to).await;
-            Performed::Replicated(to, stripes, taken)
-        }
-        Delete::Spread {
-            stripe,
-            count,
-            keepers,
-        } => Performed::Spread(stripe, spread(transfers, stripe, count, &keepers).await),
-        Delete::Look => Performed::Spread(Id::default(), Vec::new()),
     }
 }
 

@@ -64,9 +64,7 @@ async fn second_look(
     have: &mut BTreeMap<u8, VerifiedShard>,
 ) {
     let stripe = look.stripe;
-    let absent = transfers
-        .member
-        .others(|others| others.absent_successors(stripe, LIKELY_HOLDERS));
+    let absent = transfers.member.absent_successors(stripe, LIKELY_HOLDERS);
     let quiet = look
         .silent
         .iter()

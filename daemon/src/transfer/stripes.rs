@@ -274,9 +274,7 @@ fn unreachable(transfers: &Transfers, stripe: Id, reading: &Reading, transfer: &
     if !reading.have.is_empty() {
         return Failure::unrecoverable(stripe, needed, reading.have.len());
     }
-    let absent = transfers
-        .member
-        .others(|others| others.absent_successors(stripe, LIKELY_HOLDERS));
+    let absent = transfers.member.absent_successors(stripe, LIKELY_HOLDERS);
     for peer in &absent {
         transfer.disconnected(*peer);
     }

@@ -62,7 +62,7 @@ pub use self::types::{Key, LOCATOR, Meta, PutOutcome, State, StoreConfig, Stored
 const BATCH_KEYS: usize = 1024;
 
 /// A shard store, open in one directory. Dropping it without [`Store::close`] is safe and costs the next
-/// start a scan.
+/// start a scan. Its methods are one for each operation on shards, with what maintenance and figures need.
 pub struct Store {
     log: Log,
     index: Index,

@@ -208,11 +208,6 @@ impl Committing {
         self.stage == Stage::Over
     }
 
-    /// The stripes, each with who confirmed its shards; before it is over, with who may.
-    pub fn stripes(&self) -> &[Placed] {
-        &self.stripes
-    }
-
     /// The first stripe that too few confirmed, once it is over: then the put is to be discarded.
     pub fn short(&self) -> Option<&Placed> {
         self.stripes
@@ -333,7 +328,7 @@ mod tests {
         assert_eq!(drive(&mut committing, &Dead(Vec::new()), says, Some(peer(7))), 4);
         let holders = |placed: &Placed| placed.holders.iter().any(|(_, holder)| *holder == peer(7));
         assert_eq!(
-            committing.stripes().iter().map(holders).collect::<Vec<_>>(),
+            committing.stripes.iter().map(holders).collect::<Vec<_>>(),
             [false, true]
         );
         assert!(committing.short().is_none());
@@ -348,7 +343,7 @@ mod tests {
         assert_eq!(drive(&mut dead, &Dead(vec![peer(1)]), silent, None), 3);
         for committing in [patient, dead] {
             assert_eq!(
-                committing.stripes().first().map(|placed| placed.holders.len()),
+                committing.stripes.first().map(|placed| placed.holders.len()),
                 Some(2)
             );
             assert!(

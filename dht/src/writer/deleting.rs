@@ -18,6 +18,8 @@ use crate::{Flaw, Id, Peer, Time};
 
 /// Between two looks.
 const AGAIN: Duration = Duration::from_millis(500);
+/// Stripes whose tombstones are spread at the same time.
+const AT_ONCE: usize = 8;
 
 /// A stripe to be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +170,9 @@ impl Deleting {
         loop {
             if self.is_hasty && self.on_their_way > 0 && self.orders.is_empty() {
                 self.stage = Stage::Over;
+            }
+            if self.stage == Stage::Spreading && self.on_their_way >= AT_ONCE {
+                return None;
             }
             if let Some(order) = self.orders.pop_front() {
                 self.on_their_way += 1;
@@ -341,21 +346,24 @@ fn unaware(
     others: &impl Outlook,
 ) -> usize {
     let Progress { seen, gone, .. } = progress;
-    let mut silent = seen.silent.clone();
-    let absent = others.absent_successors(target.stripe, usize::from(target.n) + SPARE);
-    silent.extend(absent.into_iter().filter(|peer| !others.is_gone(*peer)));
-    let (mut known, mut missing) = (0, 0);
+    let (mut known, mut missing, mut counted) = (0, 0, BTreeSet::new());
     for index in (0..target.n).filter(|index| !gone.contains(index)) {
         if seen.held.iter().any(|(held, _)| *held == index) {
             known += 1;
         } else if let Some(peer) = away.and_then(|away| away.get(&index)) {
             known += 1;
-            silent.remove(peer);
+            counted.insert(*peer);
         } else {
             missing += 1;
         }
     }
-    known + silent.len().min(missing)
+    if missing == 0 {
+        return known;
+    }
+    let mut silent = seen.silent.clone();
+    let absent = others.absent_successors(target.stripe, usize::from(target.n) + SPARE);
+    silent.extend(absent.into_iter().filter(|peer| !others.is_gone(*peer)));
+    known + silent.difference(&counted).count().min(missing)
 }
 
 #[cfg(test)]
@@ -528,6 +536,32 @@ mod tests {
             }
         }
         assert!(!deleting.is_over());
+    }
+
+    #[test]
+    fn few_tombstones_are_spread_at_the_same_time() {
+        let ring = Ring::whole();
+        let stripes = 2 * AT_ONCE;
+        let targets = (0..stripes).map(|number| Target {
+            stripe: Id::new([u8::try_from(number).expect("few"); 32]),
+            ..TARGET
+        });
+        let mut deleting = Deleting::new(targets.collect(), BTreeMap::new(), TIMEOUT);
+        assert_eq!(deleting.poll(Time::ZERO, &ring), Some(Delete::Look));
+        let kept = Seen {
+            keepers: BTreeSet::from([peer(0)]),
+            ..Seen::default()
+        };
+        deleting.handle_look(vec![kept; stripes]);
+        let orders = |deleting: &mut Deleting| {
+            let spread = std::iter::from_fn(|| deleting.poll(Time::ZERO, &ring));
+            spread
+                .filter(|order| matches!(order, Delete::Spread { .. }))
+                .count()
+        };
+        assert_eq!(orders(&mut deleting), AT_ONCE);
+        deleting.handle_spread(Id::default(), [peer(1), peer(2)]);
+        assert_eq!(orders(&mut deleting), 1);
     }
 
     #[test]

@@ -197,11 +197,6 @@ impl Placing {
         self.stage == Stage::Over
     }
 
-    /// The stripe with the holders it has.
-    pub fn placed(&self) -> &Placed {
-        &self.placed
-    }
-
     /// The stripe with the holders it has, and why there are not more.
     pub fn into_outcome(self) -> (Placed, Lacking) {
         let lacking = !self.left.is_empty();
@@ -319,7 +314,7 @@ mod tests {
             }
         };
         assert!(drive(&mut placing, &mut patience, |_| candidates(0..3), answer) >= Duration::from_secs(2));
-        assert_eq!(placing.placed().holders.len(), 3);
+        assert_eq!(placing.into_outcome().0.holders.len(), 3);
     }
 
     #[test]
@@ -335,7 +330,7 @@ mod tests {
             )
         };
         assert!(drive(&mut placing, &mut patience, there, |_, _| Answer::Stored) >= PATIENCE / 2);
-        assert_eq!(placing.placed().holders.len(), 3);
+        assert_eq!(placing.into_outcome().0.holders.len(), 3);
     }
 
     #[test]

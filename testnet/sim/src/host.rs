@@ -14,8 +14,8 @@ use super::liar::Lies;
 use super::message::{Body, Message};
 use super::world::{Event, Who};
 
-/// What a host has on disk, and its process if it runs. Every part of the simulator reads some of it, and its
-/// fields say which part writes each.
+/// What a host has on disk, and its process if it runs. Its many fields stand for what a real peer has in its
+/// machine, its disk and its connections.
 pub(crate) struct Host {
     pub(crate) peer: Peer,
     pub(crate) virtual_nodes: u16,

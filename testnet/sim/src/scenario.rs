@@ -34,7 +34,7 @@ use super::world::{Setup, Who};
 /// Most hosts of a scenario.
 pub const MAX_PEERS: usize = 200_000;
 
-/// See the module head.
+/// See the module head. A field is a key of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {

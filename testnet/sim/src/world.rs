@@ -111,8 +111,8 @@ pub(crate) struct Counters {
     pub(crate) bytes: u64,
 }
 
-/// See the module head. All that happens happens to one of these: hosts, links, clients and checks each have
-/// their methods in a module of their own, and none may act without the others seeing it.
+/// See the module head. It is large because each event may touch hosts, links, clients and checks alike; the
+/// methods of each stand in a module of their own.
 pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) setup: Setup,

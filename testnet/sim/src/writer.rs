@@ -153,6 +153,7 @@ impl World {
     /// A client may have something to do.
     pub(crate) fn advance(&mut self, number: u64) {
         let Some(client) = self.writers.clients.remove(&number) else {
+            self.writers.found.remove(&number);
             return;
         };
         if self.writers.wakes.get(&number).is_some_and(|at| *at <= self.now) {
@@ -234,15 +235,30 @@ impl World {
                 client,
                 taken: self.store_tombstone(to, stripe, shape),
             },
-            Message::Kept {
-                client,
-                index,
-                answer,
-            } => return self.kept(client, index, from, answer),
-            Message::Committed { client, held } => return self.committed(client, from, held),
-            Message::TombstoneStored { client, taken } => return self.tombstone_stored(client, from, taken),
+            Message::Kept { client, .. }
+            | Message::Committed { client, .. }
+            | Message::TombstoneStored { client, .. } => return self.heard(client, from, &message),
         };
         self.send(to, from, Some(from_life), Body::Writer(answer));
+    }
+
+    /// Gives a client an answer, if it still waits.
+    fn heard(&mut self, number: u64, from: Who, answer: &Message) {
+        let Some(mut client) = self.writers.clients.remove(&number) else {
+            return;
+        };
+        match (&mut client, answer) {
+            (Client::Put(put), Message::Kept { index, answer, .. }) => {
+                self.settle_store(put, *index, from, *answer);
+            }
+            (Client::Put(put), Message::Committed { held, .. }) => self.settle_ask(put, from, *held),
+            (Client::Delete(deletion), Message::TombstoneStored { taken, .. }) => {
+                self.settle_tombstone(deletion, from, *taken);
+            }
+            (Client::Put(_) | Client::Delete(_), _) => {}
+        }
+        self.writers.clients.insert(number, client);
+        self.advance(number);
     }
 
     fn answer(&self, who: Who, stored: bool) -> Answer {

@@ -8,7 +8,6 @@ use mutualstore_dht::{Id, Others, Peer, Time};
 
 use super::super::check::Violation;
 use super::super::disk::{Stripe, is_shard};
-use super::super::host::Host;
 use super::super::pick;
 use super::super::world::{Who, World};
 use super::put::WRITE_TIMEOUT;
@@ -193,20 +192,8 @@ impl World {
     }
 
     /// A peer took a tombstone, or did not.
-    pub(super) fn tombstone_stored(&mut self, client: u64, from: Who, taken: bool) {
-        match self.writers.clients.remove(&client) {
-            Some(Client::Delete(mut deletion)) => {
-                self.settle_tombstone(&mut deletion, from, taken);
-                self.writers.clients.insert(client, Client::Delete(deletion));
-                self.advance(client);
-            }
-            Some(other) => drop(self.writers.clients.insert(client, other)),
-            None => {}
-        }
-    }
-
-    fn settle_tombstone(&self, deletion: &mut Deletion, from: Who, taken: bool) {
-        let Some(peer) = self.host(from).map(|host: &Host| host.peer) else {
+    pub(super) fn settle_tombstone(&self, deletion: &mut Deletion, from: Who, taken: bool) {
+        let Some(peer) = self.host(from).map(|host| host.peer) else {
             return;
         };
         if deletion.sent.remove(&from).is_none() {

@@ -140,7 +140,8 @@ impl World {
     fn put_step(&mut self, number: u64, put: &mut Put, stage: Stage) -> Step {
         match stage {
             Stage::Placing(mut placing) => {
-                if let Some(due) = self.place(number, put, &mut placing) {
+                if !self.place(number, put, &mut placing) {
+                    let due = placing.poll_timeout().map(Time::as_micros);
                     return Step::Wait(Stage::Placing(placing), due);
                 }
                 let (placed, _) = placing.into_outcome();
@@ -167,7 +168,8 @@ impl World {
             }
             Stage::Committing(committing) => self.commit_step(number, put, committing),
             Stage::Completing(mut committing, mut placing) => {
-                if let Some(due) = self.place(number, put, &mut placing) {
+                if !self.place(number, put, &mut placing) {
+                    let due = placing.poll_timeout().map(Time::as_micros);
                     return Step::Wait(Stage::Completing(committing, placing), due);
                 }
                 committing.handle_completed(placing.into_outcome().0);
@@ -210,14 +212,13 @@ impl World {
         Step::Go(Stage::Committing(committing))
     }
 
-    /// Sends off what is to be placed now. None once that is over, else when to go on at the latest.
-    #[expect(clippy::option_option, reason = "over, or when to go on, if that is known")]
-    fn place(&mut self, number: u64, put: &mut Put, placing: &mut Placing) -> Option<Option<u64>> {
+    /// Sends off what is to be placed now. Whether that is over.
+    fn place(&mut self, number: u64, put: &mut Put, placing: &mut Placing) -> bool {
         loop {
             match placing.poll(self.time(), &mut put.patience) {
                 Some(Place::Find(count)) => match self.find(number, put, count) {
                     Some(found) => placing.handle_candidates(found),
-                    None => return Some(None),
+                    None => return false,
                 },
                 Some(Place::Store { index, to }) => {
                     let Some(to) = self.who(to.peer) else {
@@ -234,8 +235,7 @@ impl World {
                     };
                     self.write(put.writer, to, message);
                 }
-                None if placing.is_over() => return None,
-                None => return Some(placing.poll_timeout().map(Time::as_micros)),
+                None => return placing.is_over(),
             }
         }
     }
@@ -349,7 +349,8 @@ impl World {
         }
     }
 
-    fn settle_store(&self, put: &mut Put, index: u8, from: Who, answer: Answer) {
+    /// A holder took a shard or a locator, or did not.
+    pub(super) fn settle_store(&self, put: &mut Put, index: u8, from: Who, answer: Answer) {
         let waited = put.stores.remove(&(index, from)).is_some();
         if answer == Answer::Stored {
             put.held.insert(from);
@@ -363,7 +364,8 @@ impl World {
         }
     }
 
-    fn settle_ask(&self, put: &mut Put, from: Who, held: Option<bool>) {
+    /// A holder committed, or has nothing to commit; none: it does not answer.
+    pub(super) fn settle_ask(&self, put: &mut Put, from: Who, held: Option<bool>) {
         let waited = put.asks.remove(&from).is_some();
         let (Some(host), Some(ring)) = (self.host(from), self.ring(put.writer)) else {
             return;
@@ -371,29 +373,6 @@ impl World {
         if let Some(committing) = put.stage.as_mut().and_then(Stage::committing).filter(|_| waited) {
             let answer = held.map(|held| (put.stripe, held));
             committing.handle_answer(self.time(), ring, host.peer, answer.as_slice());
-        }
-    }
-
-    /// A holder took a shard or a locator, or did not.
-    pub(super) fn kept(&mut self, client: u64, index: u8, from: Who, answer: Answer) {
-        self.heard(client, |world, put| world.settle_store(put, index, from, answer));
-    }
-
-    /// A holder committed, or has nothing to commit; none: it does not answer.
-    pub(super) fn committed(&mut self, client: u64, from: Who, held: Option<bool>) {
-        self.heard(client, |world, put| world.settle_ask(put, from, held));
-    }
-
-    /// Gives a put an answer, if it still waits.
-    fn heard(&mut self, client: u64, answer: impl FnOnce(&Self, &mut Put)) {
-        match self.writers.clients.remove(&client) {
-            Some(Client::Put(mut put)) => {
-                answer(self, &mut put);
-                self.writers.clients.insert(client, Client::Put(put));
-                self.advance(client);
-            }
-            Some(other) => drop(self.writers.clients.insert(client, other)),
-            None => {}
         }
     }
 }
