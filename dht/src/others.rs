@@ -66,7 +66,29 @@ impl<'a> Others<'a> {
 
     /// Whether peers are away that may come back.
     pub fn may_return(&self) -> bool {
-        self.counted() > self.alive()
+        self.counted() > Outlook::alive(self)
+    }
+
+    /// Where a stripe would be looked for if everybody were there: those of the first `count` peers from it
+    /// that do not answer.
+    pub fn absent_successors(&self, stripe: Id, count: usize) -> Vec<Peer> {
+        self.silent_among(stripe, count, |_| true)
+    }
+
+    /// Of the first `count` peers from a stripe that count, those that do not answer.
+    fn silent_among(&self, stripe: Id, count: usize, counts: impl Fn(Peer) -> bool) -> Vec<Peer> {
+        let place = |contact: &Contact| contact.ids().map(|id| id.distance_from(&stripe)).min();
+        let others = self.ring.peers().filter_map(|(contact, liveness)| {
+            Some((place(contact)?, contact.peer, liveness != Liveness::Alive))
+        });
+        let mut all: Vec<(Id, Peer, bool)> = others.collect();
+        all.extend(place(self.ring.me()).map(|at| (at, self.ring.me().peer, false)));
+        all.sort_unstable();
+        let near = all
+            .into_iter()
+            .filter(|(_, peer, absent)| !absent || counts(*peer));
+        let silent = near.take(count).filter(|(_, _, absent)| *absent);
+        silent.map(|(_, peer, _)| peer).collect()
     }
 }
 
@@ -75,11 +97,7 @@ impl Outlook for Others<'_> {
         1 + self.ring.alive().count()
     }
 
-    fn is_alive(&self, peer: Peer) -> bool {
-        self.ring.is_alive(peer)
-    }
-
-    /// One that was not met since this peer started may have been silent before.
+    /// A peer that was not met since this one started counts as silent from the start on.
     fn is_gone(&self, peer: Peer) -> bool {
         let delay = self.custody.repair_delay();
         match self.ring.liveness(peer) {
@@ -95,17 +113,7 @@ impl Outlook for Others<'_> {
         2 * alive.iter().filter(|alive| **alive).count() >= alive.len()
     }
 
-    fn absent_successors(&self, stripe: Id, count: usize) -> Vec<Peer> {
-        let place = |contact: &Contact| contact.ids().map(|id| id.distance_from(&stripe)).min();
-        let others = self.ring.peers().filter_map(|(contact, liveness)| {
-            Some((place(contact)?, contact.peer, liveness != Liveness::Alive))
-        });
-        let mut all: Vec<(Id, Peer, bool)> = others.collect();
-        all.extend(place(self.ring.me()).map(|at| (at, self.ring.me().peer, false)));
-        all.sort_unstable();
-        let near = all.into_iter().take(count);
-        near.filter(|(_, _, absent)| *absent)
-            .map(|(_, peer, _)| peer)
-            .collect()
+    fn suspects(&self, stripe: Id, count: usize) -> Vec<Peer> {
+        self.silent_among(stripe, count, |peer| !self.is_gone(peer))
     }
 }

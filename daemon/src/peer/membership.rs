@@ -50,10 +50,6 @@ impl Outlook for Membership {
         self.others(|others| others.alive())
     }
 
-    fn is_alive(&self, peer: Peer) -> bool {
-        self.core.is_alive(peer)
-    }
-
     fn is_gone(&self, peer: Peer) -> bool {
         self.others(|others| others.is_gone(peer))
     }
@@ -62,8 +58,8 @@ impl Outlook for Membership {
         self.others(|others| others.sees_most())
     }
 
-    fn absent_successors(&self, stripe: Id, count: usize) -> Vec<Peer> {
-        self.others(|others| others.absent_successors(stripe, count))
+    fn suspects(&self, stripe: Id, count: usize) -> Vec<Peer> {
+        self.others(|others| others.suspects(stripe, count))
     }
 }
 
@@ -156,6 +152,12 @@ impl Membership {
         let now = self.core.now();
         let look = |state: &State| look(Others::new(&state.engine.ring, &state.engine.custody, now));
         self.core.read(look)
+    }
+
+    /// Where this peer would look for a stripe if everybody were there: those of the first `count` that do
+    /// not answer now.
+    pub(crate) fn absent_successors(&self, stripe: Id, count: usize) -> Vec<Peer> {
+        self.others(|others| others.absent_successors(stripe, count))
     }
 
     /// Live and suspect peers, this one included: what a code is chosen for.

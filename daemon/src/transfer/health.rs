@@ -39,7 +39,9 @@ pub(crate) struct StripeHealth {
     /// Distinct indices on live peers.
     pub(crate) live: usize,
     pub(crate) health: Health,
-    /// Peers that were asked and did not answer.
+    /// Peers that were asked and answered.
+    pub(crate) answered: BTreeSet<Peer>,
+    /// Peers that were asked and did not.
     pub(crate) silent: BTreeSet<Peer>,
     /// Peers that have its tombstone.
     pub(crate) keepers: BTreeSet<Peer>,
@@ -70,6 +72,7 @@ impl StripeHealth {
     /// Where it is, to delete it.
     pub(super) fn seen(&self) -> Seen {
         let mut seen = Seen {
+            answered: self.answered.clone(),
             silent: self.silent.clone(),
             keepers: self.keepers.clone(),
             ..Seen::default()
@@ -360,6 +363,7 @@ fn judge(asked: Asked, answers: &[(Peer, StripeHoldings)]) -> StripeHealth {
         shards,
         live: live.len(),
         health,
+        answered,
         silent: BTreeSet::new(),
         keepers: answers
             .iter()

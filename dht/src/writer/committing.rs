@@ -1,8 +1,8 @@
 //! The holders of all stripes of a put make their shards permanent.
 //!
 //! Every holder is asked until it answers, the write time-out is over, or the ring counts it as dead. What it
-//! does not confirm counts as lost, and is made good from the other shards while there are enough of them, at
-//! most [`ROUNDS`] times. The put is a file if each stripe has enough confirmed shards then.
+//! does not confirm counts as lost, and is made good from the other shards where k of them are found, at most
+//! [`ROUNDS`] times. The put is a file if each stripe has enough confirmed shards then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -63,15 +63,20 @@ pub struct Committing {
 }
 
 impl Committing {
-    /// Commits `stripes` with `held`, who holds anything of them, be it a locator. With `degraded` k shards
-    /// of each are enough.
+    /// Commits `stripes` with their holders, and with `held`, who hold anything else of them, such as a
+    /// locator. With `degraded` k shards of each are enough.
     pub fn new(
         now: Time,
         stripes: Vec<Placed>,
-        held: BTreeMap<Peer, BTreeSet<Id>>,
+        mut held: BTreeMap<Peer, BTreeSet<Id>>,
         degraded: bool,
         write_timeout: Duration,
     ) -> Self {
+        for placed in &stripes {
+            for (_, peer) in &placed.holders {
+                held.entry(*peer).or_default().insert(placed.stripe);
+            }
+        }
         let positions = stripes.iter().enumerate();
         let mut committing = Self {
             positions: positions.map(|(at, placed)| (placed.stripe, at)).collect(),
@@ -208,16 +213,14 @@ impl Committing {
         self.stage == Stage::Over
     }
 
-    /// The first stripe that too few confirmed, once it is over: then the put is to be discarded.
-    pub fn short(&self) -> Option<&Placed> {
-        self.stripes
-            .iter()
-            .find(|placed| !placed.is_enough(self.degraded))
-    }
-
-    /// The stripes, each with who confirmed its shards.
-    pub fn into_stripes(self) -> Vec<Placed> {
-        self.stripes
+    /// The stripes, each with who confirmed its shards, or one that too few confirmed: then the put is to be
+    /// discarded. Nothing is confirmed before it is over.
+    pub fn into_outcome(self) -> Result<Vec<Placed>, Placed> {
+        let short = |placed: &&Placed| !self.is_over() || !placed.is_enough(self.degraded);
+        match self.stripes.iter().find(short) {
+            Some(short) => Err(short.clone()),
+            None => Ok(self.stripes),
+        }
     }
 }
 
@@ -312,13 +315,13 @@ mod tests {
             drive(&mut committing, &Dead(Vec::new()), |_, _| Some(true), None),
             3
         );
-        assert!(committing.short().is_none());
-        assert!(
-            committing
-                .into_stripes()
-                .iter()
-                .all(|placed| placed.holders.len() == 3)
-        );
+        let stripes = committing.into_outcome().unwrap();
+        assert!(stripes.iter().all(|placed| placed.holders.len() == 3));
+    }
+
+    #[test]
+    fn nothing_is_confirmed_before_it_is_over() {
+        assert!(committing(1).into_outcome().is_err());
     }
 
     #[test]
@@ -327,11 +330,8 @@ mod tests {
         let says = |at, of| Some(at != peer(1) || of != stripe(1));
         assert_eq!(drive(&mut committing, &Dead(Vec::new()), says, Some(peer(7))), 4);
         let holders = |placed: &Placed| placed.holders.iter().any(|(_, holder)| *holder == peer(7));
-        assert_eq!(
-            committing.stripes.iter().map(holders).collect::<Vec<_>>(),
-            [false, true]
-        );
-        assert!(committing.short().is_none());
+        let stripes = committing.into_outcome().unwrap();
+        assert_eq!(stripes.iter().map(holders).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]
@@ -342,14 +342,10 @@ mod tests {
         let mut dead = committing(1);
         assert_eq!(drive(&mut dead, &Dead(vec![peer(1)]), silent, None), 3);
         for committing in [patient, dead] {
-            assert_eq!(
-                committing.stripes.first().map(|placed| placed.holders.len()),
-                Some(2)
-            );
-            assert!(
-                committing.short().is_some(),
-                "2 of 2 + 1 are too few without --degraded"
-            );
+            let short = committing
+                .into_outcome()
+                .expect_err("2 of 2 + 1 are too few without --degraded");
+            assert_eq!(short.holders.len(), 2);
         }
     }
 
@@ -363,6 +359,6 @@ mod tests {
             Some(peer(7)),
         );
         assert_eq!(questions, 3 + ROUNDS);
-        assert_eq!(committing.short().map(|placed| placed.holders.len()), Some(0));
+        assert_eq!(committing.into_outcome().unwrap_err().holders, []);
     }
 }

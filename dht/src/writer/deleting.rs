@@ -47,7 +47,9 @@ pub struct Seen {
     pub held: BTreeSet<(u8, Peer)>,
     /// Shards that nobody showed and somebody has on record, with a peer that did not answer.
     pub unreachable: BTreeMap<u8, Peer>,
-    /// Peers that were asked and did not answer.
+    /// Peers that were asked and answered.
+    pub answered: BTreeSet<Peer>,
+    /// Peers that were asked and did not.
     pub silent: BTreeSet<Peer>,
     /// Peers that have its tombstone.
     pub keepers: BTreeSet<Peer>,
@@ -57,15 +59,12 @@ pub struct Seen {
 pub trait Outlook {
     /// Peers that answer, this one included.
     fn alive(&self) -> usize;
-    /// Whether a peer answers.
-    fn is_alive(&self, peer: Peer) -> bool;
     /// Whether a peer has been away for so long that its shards are made anew elsewhere.
     fn is_gone(&self, peer: Peer) -> bool;
     /// Whether at least half of the others that are not gone for good answer.
     fn sees_most(&self) -> bool;
-    /// Those of the first `count` peers from a stripe that would be there if everybody were, and do not
-    /// answer.
-    fn absent_successors(&self, stripe: Id, count: usize) -> Vec<Peer>;
+    /// Of the first `count` peers from a stripe that are not gone, those that do not answer.
+    fn suspects(&self, stripe: Id, count: usize) -> Vec<Peer>;
 }
 
 /// What the driver is to do.
@@ -153,7 +152,7 @@ impl Deleting {
             until: None,
             orders: VecDeque::new(),
             on_their_way: 0,
-            undone: 0,
+            undone: usize::MAX,
             left: 0,
             stage: Stage::Look,
             is_hasty: false,
@@ -169,7 +168,7 @@ impl Deleting {
     pub fn poll(&mut self, now: Time, others: &impl Outlook) -> Option<Delete> {
         loop {
             if self.is_hasty && self.on_their_way > 0 && self.orders.is_empty() {
-                self.stage = Stage::Over;
+                (self.stage, self.undone) = (Stage::Over, 0);
             }
             if self.stage == Stage::Spreading && self.on_their_way >= AT_ONCE {
                 return None;
@@ -262,7 +261,7 @@ impl Deleting {
     fn note_away(&mut self, others: &impl Outlook) {
         for (stripe, progress) in &self.progress {
             let away = self.away.entry(*stripe).or_default();
-            away.retain(|_, peer| !others.is_alive(*peer) || progress.seen.silent.contains(peer));
+            away.retain(|_, peer| !progress.seen.answered.contains(peer));
             away.extend(&progress.seen.unreachable);
             away.retain(|_, peer| !others.is_gone(*peer));
         }
@@ -294,6 +293,7 @@ impl Deleting {
         (self.undone, self.left) = (0, 0);
         for target in &self.targets {
             let Some(progress) = self.progress.get(&target.stripe) else {
+                self.undone += 1;
                 continue;
             };
             let unaware = unaware(*target, progress, self.away.get(&target.stripe), others);
@@ -321,12 +321,13 @@ impl Deleting {
         self.stage == Stage::Over
     }
 
-    /// Once it is over: shards that are left at peers that did not answer, fewer than k of each stripe, or of
-    /// how many stripes there may be more.
+    /// Shards that are left at peers that did not answer, fewer than k of each stripe, or of how many stripes
+    /// there may be more: of all, before it is over.
     pub fn outcome(&self) -> Result<usize, usize> {
         match self.undone {
-            0 => Ok(self.left),
-            undone => Err(undone),
+            0 if self.is_over() => Ok(self.left),
+            0 => Err(self.targets.len()),
+            undone => Err(undone.min(self.targets.len())),
         }
     }
 
@@ -361,8 +362,7 @@ fn unaware(
         return known;
     }
     let mut silent = seen.silent.clone();
-    let absent = others.absent_successors(target.stripe, usize::from(target.n) + SPARE);
-    silent.extend(absent.into_iter().filter(|peer| !others.is_gone(*peer)));
+    silent.extend(others.suspects(target.stripe, usize::from(target.n) + SPARE));
     known + silent.difference(&counted).count().min(missing)
 }
 
@@ -398,10 +398,15 @@ mod tests {
             }
         }
 
+        fn answers(&self, who: Peer) -> bool {
+            !self.away.iter().any(|away| peer(*away) == who)
+        }
+
         /// What is seen: shards where no tombstone is, the others under tombstones, and on record all.
         fn seen(&self, keepers: &BTreeSet<Peer>) -> Seen {
             let mut seen = Seen {
                 keepers: keepers.clone(),
+                answered: (0..8).map(peer).filter(|peer| self.answers(*peer)).collect(),
                 ..Seen::default()
             };
             for index in 0..TARGET.n {
@@ -421,20 +426,17 @@ mod tests {
             8 - self.away.len()
         }
 
-        fn is_alive(&self, who: Peer) -> bool {
-            !self.away.iter().any(|away| peer(*away) == who)
-        }
-
         fn is_gone(&self, who: Peer) -> bool {
-            self.gone && !self.is_alive(who)
+            self.gone && !self.answers(who)
         }
 
         fn sees_most(&self) -> bool {
             self.gone || self.away.len() <= 3
         }
 
-        fn absent_successors(&self, _: Id, _: usize) -> Vec<Peer> {
-            self.away.iter().map(|number| peer(*number)).collect()
+        fn suspects(&self, _: Id, _: usize) -> Vec<Peer> {
+            let away = self.away.iter().filter(|_| !self.gone);
+            away.map(|number| peer(*number)).collect()
         }
     }
 
@@ -460,7 +462,7 @@ mod tests {
                 }) => {
                     let free = (0..8)
                         .map(peer)
-                        .filter(|peer| ring.is_alive(*peer) && !had.contains(peer));
+                        .filter(|peer| ring.answers(*peer) && !had.contains(peer));
                     let taken: Vec<Peer> = free.take(count).collect();
                     keepers.extend(&taken);
                     deleting.handle_spread(stripe, taken);
@@ -536,6 +538,23 @@ mod tests {
             }
         }
         assert!(!deleting.is_over());
+    }
+
+    #[test]
+    fn who_comes_back_after_the_look_still_counts() {
+        let away = (0..4).map(|index| (index, peer(usize::from(index)))).collect();
+        let mut deleting = Deleting::new(vec![TARGET], BTreeMap::from([(STRIPE, away)]), TIMEOUT);
+        assert_eq!(deleting.poll(Time::ZERO, &Ring::whole()), Some(Delete::Look));
+        // Peers 0 to 3 were away when the others were asked, and nobody has them on record.
+        let mut seen = Ring::without(&[0, 1, 2, 3]).seen(&BTreeSet::from([peer(4), peer(5)]));
+        seen.unreachable.clear();
+        deleting.handle_look(vec![seen]);
+        while let Some(order) = deleting.poll(Time::ZERO, &Ring::whole()) {
+            if let Delete::Spread { stripe, .. } = order {
+                deleting.handle_spread(stripe, [peer(6)]);
+            }
+        }
+        assert!(!deleting.is_over() && deleting.outcome() == Err(1));
     }
 
     #[test]
