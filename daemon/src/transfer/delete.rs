@@ -277,7 +277,8 @@ async fn delete_stripes(
     }
 }
 
-/// Gives the tombstone of a stripe to `count` more of its preferred peers. Who took it.
+/// Gives the tombstone of a stripe to `count` more of its preferred peers. Who took it: nobody where a read
+/// finds a shard before it finds the tombstone; then the next round tries again.
 async fn spread(transfers: &Arc<Transfers>, stripe: Id, count: usize, keepers: &BTreeSet<Peer>) -> Vec<Peer> {
     let transfer = &Transfer::new(Operation::Delete);
     let Err(Unread::Deleted(tombstone)) = fetch_stripe(transfers, transfer, Wanted::of(stripe, 1)).await

@@ -22,7 +22,7 @@ use crate::wire::peer::PutSecret;
 pub(crate) struct Writing {
     pub(crate) secret: PutSecret,
     pub(crate) keep: Keep,
-    /// Fewer distinct indices than this fail the put, however long it waited.
+    /// Whether k shards of each stripe are enough, at once.
     pub(crate) degraded: bool,
     pub(crate) write_timeout: Duration,
     pub(crate) transfer: Arc<Transfer>,
@@ -60,11 +60,13 @@ pub(crate) struct Stored {
     pub(crate) header: Option<Header>,
 }
 
-/// Why a stripe did not find enough holders. The shards that were stored stay pending until discarded.
-#[derive(Debug, Default)]
-pub(crate) struct TooFewHolders {
-    pub(crate) placed: Placed,
-    pub(crate) why: Lacking,
+/// Why a stripe was not stored. Shards of it that were stay pending until discarded.
+#[derive(Debug)]
+pub(crate) enum NotStored {
+    /// It could not be coded.
+    Coding,
+    /// These holders took their shard, and why there are not more.
+    TooFewHolders(Placed, Lacking),
 }
 
 /// Peers that the policy of a stripe names, best first.
@@ -86,9 +88,9 @@ pub(crate) async fn store_stripe(
     transfers: &Arc<Transfers>,
     writing: &Writing,
     shards: Vec<VerifiedShard>,
-) -> Result<Stored, TooFewHolders> {
+) -> Result<Stored, NotStored> {
     let Some(first) = shards.first() else {
-        return Err(TooFewHolders::default());
+        return Err(NotStored::Coding);
     };
     let header = Some(first.header().clone()).filter(|header| header.policy() != Policy::Successors);
     let code = first.header().code();
@@ -102,7 +104,7 @@ pub(crate) async fn store_stripe(
     if placed.is_enough(writing.degraded) {
         return Ok(Stored { placed, header });
     }
-    Err(TooFewHolders { placed, why })
+    Err(NotStored::TooFewHolders(placed, why))
 }
 
 /// Rebuilds the shards of a stripe whose holders were lost since they were stored, from the others, and
@@ -156,6 +158,8 @@ async fn place(
                     placing.handle_answer(index, peer, answer);
                 } else if let Some(until) = placing.poll_timeout() {
                     core.sleep_until(until).await;
+                } else {
+                    break;
                 }
             }
         }

@@ -31,7 +31,7 @@ use super::events::Transfer;
 use super::lease::{Leased, Lost};
 use super::locate::locate_stripes;
 use super::options::PutOptions;
-use super::placing::{Stored, TooFewHolders, Writing, store_stripe};
+use super::placing::{NotStored, Stored, Writing, store_stripe};
 use super::report::{nothing_stored, of_put, too_few};
 use crate::clock::unix_ms;
 use crate::datadir::journal::{self, Exposed};
@@ -88,7 +88,7 @@ fn journal_done(journal: Option<journal::Put>) {
 }
 
 /// How storing a stripe ended.
-type Outcome = Result<Stored, TooFewHolders>;
+type Outcome = Result<Stored, NotStored>;
 /// A stripe being stored.
 type OnItsWay = JoinHandle<Outcome>;
 
@@ -321,8 +321,12 @@ impl<'a> Putting<'a> {
                 self.stripes.push(placed);
                 Ok(stripe)
             }
-            Ok(Err(short)) => Err(too_few(&short, self.options.degraded)),
-            Err(_) => Err(Failure::unexpected("coding a block failed; nothing was stored")),
+            Ok(Err(NotStored::TooFewHolders(placed, why))) => {
+                Err(too_few(&placed, why, self.options.degraded))
+            }
+            Ok(Err(NotStored::Coding)) | Err(_) => {
+                Err(Failure::unexpected("coding a block failed; nothing was stored"))
+            }
         }
     }
 
@@ -344,7 +348,10 @@ impl<'a> Putting<'a> {
         number: u64,
         plaintext: &[u8],
     ) -> Result<StripeId, Failure> {
-        let shards = self.sealing.manifest(level, number, plaintext)?;
+        let shards = self
+            .sealing
+            .manifest(level, number, plaintext)
+            .map_err(Failure::unexpected)?;
         self.store(shards).await
     }
 
@@ -380,7 +387,7 @@ impl<'a> Putting<'a> {
             Arc::clone(self.leased.lease()),
         ));
         let root = self.root(body)?;
-        let shards = self.sealing.manifest(0, 0, &root)?;
+        let shards = self.sealing.manifest(0, 0, &root).map_err(Failure::unexpected)?;
         self.expose(&shards)?;
         let stripe = self.store(shards).await?;
         self.locate().await;

@@ -37,19 +37,24 @@ pub(crate) async fn recover(transfers: Arc<Transfers>, unfinished: Vec<Unfinishe
     while !transfers.member.is_settled() || lone() {
         tokio::time::sleep(POLL).await;
     }
-    let (mut deletions, puts): (Vec<Unfinished>, Vec<Unfinished>) =
+    let (deletions, puts): (Vec<Unfinished>, Vec<Unfinished>) =
         unfinished.into_iter().partition(|one| one.deleting.is_some());
-    let transfers = &transfers;
+    // What has to wait for a peer keeps nothing else waiting.
+    tokio::join!(finish_all(&transfers, puts), resume_all(&transfers, deletions));
+}
+
+async fn finish_all(transfers: &Arc<Transfers>, puts: Vec<Unfinished>) {
     let finishing = stream::iter(puts).for_each_concurrent(WIDTH, |put| finish(transfers, put));
     finishing.await;
-    loop {
-        // One that has to wait for a peer does not keep the others waiting.
+}
+
+async fn resume_all(transfers: &Arc<Transfers>, mut deletions: Vec<Unfinished>) {
+    while !deletions.is_empty() {
         let attempts = stream::iter(deletions).map(|deletion| resume(transfers, deletion));
         deletions = attempts.buffer_unordered(WIDTH).filter_map(ready).collect().await;
-        if deletions.is_empty() {
-            return;
+        if !deletions.is_empty() {
+            tokio::time::sleep(delete::RESUME).await;
         }
-        tokio::time::sleep(delete::RESUME).await;
     }
 }
 

@@ -2,10 +2,9 @@
 
 use mutualstore_contract::reply::PutReport;
 use mutualstore_contract::units::counted;
-use mutualstore_dht::writer::Placed;
+use mutualstore_dht::writer::{Lacking, Placed};
 use mutualstore_erasure::Code;
 
-use super::placing::TooFewHolders;
 use crate::error::Failure;
 use crate::format::link::Link;
 use crate::format::placement::Placement;
@@ -47,8 +46,7 @@ pub(super) fn nothing_stored(error: impl Into<Failure>) -> Failure {
 }
 
 /// Too few peers took their shard of a stripe.
-pub(super) fn too_few(short: &TooFewHolders, degraded: bool) -> Failure {
-    let TooFewHolders { placed, why } = short;
+pub(super) fn too_few(placed: &Placed, why: Lacking, degraded: bool) -> Failure {
     let (found, n) = (placed.holders.len(), placed.n);
     let least = Placed::least(placed.k, placed.n, degraded);
     let peers = counted(n, "peer");
@@ -75,10 +73,10 @@ pub(super) fn too_few(short: &TooFewHolders, degraded: bool) -> Failure {
 
 /// Shards that were stored are lost again before the commit: their holders are gone, or gave them up when
 /// this daemon stood still for longer than they wait.
-pub(super) fn expired(placed: &Placed) -> Failure {
-    let (left, n, k) = (placed.holders.len(), placed.n, placed.k);
+pub(super) fn expired(placed: &Placed, needed: usize) -> Failure {
+    let (left, n) = (placed.holders.len(), placed.n);
     Failure::refused(format!(
-        "{left} of {n} shards of a stripe are left of those stored before ({k} needed): their peers are \
+        "{left} of {n} shards of a stripe are left of those stored before ({needed} needed): their peers are \
          gone, or this daemon stood still for longer than they wait; nothing was stored; put it again"
     ))
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use mutualstore_dht::writer::Outlook;
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::VerifiedShard;
 

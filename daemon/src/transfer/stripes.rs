@@ -11,7 +11,7 @@ use std::time::Instant;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use mutualstore_dht::placement::Placement;
-use mutualstore_dht::writer::{Outlook, SPARE};
+use mutualstore_dht::writer::SPARE;
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::{DecodeError, VerifiedShard, decode};
 use tokio::time::sleep_until;

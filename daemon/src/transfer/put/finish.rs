@@ -29,10 +29,9 @@ impl Putting<'_> {
         );
         let complete = |placed| complete_stripe(transfers, writing, placed);
         let committed = commit(&transfers.peers, writing.secret, committing, complete).await;
-        if let Some(short) = committed.short() {
-            return Err(expired(short));
-        }
-        self.stripes = committed.into_stripes();
+        let committed = committed.into_outcome();
+        let needed = |short: &Placed| Placed::least(short.k, short.n, self.options.degraded);
+        self.stripes = committed.map_err(|short| expired(&short, needed(&short)))?;
         self.list(link).await
     }
 
@@ -57,7 +56,10 @@ impl Putting<'_> {
         });
         let mended: Vec<Placed> = mending.buffered(WINDOW).collect().await;
         let beyond = |placed: &&Placed| placed.holders.len() < usize::from(placed.k);
-        let failure = mended.iter().find(beyond).map(expired);
+        let failure = mended
+            .iter()
+            .find(beyond)
+            .map(|lost| expired(lost, usize::from(lost.k)));
         self.stripes.extend(mended);
         failure.map_or(Ok(()), Err)
     }

@@ -1,9 +1,9 @@
 //! How the blocks of one file become shards: by its key, code and placement.
 
+use bytes::Bytes;
 use mutualstore_erasure::{Code, EncodeError, VerifiedShard, encode};
 use zeroize::Zeroizing;
 
-use crate::error::Failure;
 use crate::format::crypt::{self, BlockBuffer, FileCipher, Kind};
 use crate::format::manifest::INLINE_MAX;
 use crate::format::placement::Placement;
@@ -35,9 +35,7 @@ impl Sealing {
     /// Seals and codes a block of the file that begins with this segment.
     pub(super) fn data(&self, segment: u64, buffer: BlockBuffer) -> Result<Vec<VerifiedShard>, EncodeError> {
         let code = self.code_for(buffer.len());
-        let block = self.cipher.seal_block(Kind::Data, 0, segment, buffer);
-        let Placement { policy, anchor } = self.placement;
-        encode(code, policy, anchor, self.owner, block)
+        self.coded(code, self.cipher.seal_block(Kind::Data, 0, segment, buffer))
     }
 
     /// Seals and codes a block of the manifest: few bytes are copied, many are coded like the file.
@@ -46,11 +44,17 @@ impl Sealing {
         level: u8,
         number: u64,
         plaintext: &[u8],
-    ) -> Result<Vec<VerifiedShard>, Failure> {
-        let block = self.cipher.seal_bytes(Kind::Manifest, level, number, plaintext);
+    ) -> Result<Vec<VerifiedShard>, EncodeError> {
         let code = self.code_for(plaintext.len());
+        self.coded(
+            code,
+            self.cipher.seal_bytes(Kind::Manifest, level, number, plaintext),
+        )
+    }
+
+    fn coded(&self, code: Code, block: Bytes) -> Result<Vec<VerifiedShard>, EncodeError> {
         let Placement { policy, anchor } = self.placement;
-        encode(code, policy, anchor, self.owner, block).map_err(Failure::unexpected)
+        encode(code, policy, anchor, self.owner, block)
     }
 
     /// The file's code, or its small form for few bytes of plaintext.
