@@ -382,7 +382,7 @@ impl World {
                 let able = there.len() >= usize::from(shape.k);
                 self.check_repair(who, stripe);
                 let outcome = self.hand_out(who, stripe, Some(shape).filter(|_| able), &targets);
-                self.counters.regenerated += outcome.stored.len() as u64;
+                self.counters.work.regenerated += outcome.stored.len() as u64;
                 self.counters.moved = Some(stripe);
                 self.finish(who, job, outcome);
             }
@@ -398,7 +398,7 @@ impl World {
                     .then(|| self.truth.stripes.get(&stripe));
                 let shape = shape.flatten().map(|stripe| stripe.shape);
                 let outcome = self.hand_out(who, stripe, shape, &[(item.into(), to)]);
-                self.counters.copied += outcome.stored.len() as u64;
+                self.counters.work.copied += outcome.stored.len() as u64;
                 self.counters.moved = Some(stripe);
                 self.finish(who, job, outcome);
             }
@@ -499,7 +499,7 @@ impl World {
             return;
         }
         if self.discard(who, key).is_some() {
-            self.counters.dropped += u64::from(!expired);
+            self.counters.work.dropped += u64::from(!expired);
             self.counters.moved = Some(key.0);
             if expired {
                 self.check_expiry(who, key);

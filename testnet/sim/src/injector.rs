@@ -79,7 +79,7 @@ fn run_once(
         settled_s: run.settled_s,
         trace: world.trace(),
         acknowledged: world.writers.acknowledged,
-        work: Work::of(&world.counters),
+        work: world.counters.work,
         recent: Vec::new(),
     };
     (outcome, world)
@@ -475,14 +475,13 @@ impl Run<'_> {
             hosts.map(|host| host.sent).sum()
         };
         let before = sent(&self.world);
-        let kinds = self.world.counters.requests;
-        let work = self.world.counters;
+        let work = self.world.counters.work;
         // Stripes that lack shards for want of room are tried again and again.
         let mut stripes = self.world.truth.stripes.values();
         let short = stripes.any(|stripe| stripe.distinct() < usize::from(stripe.shape.n));
         let end = self.world.now + micros(IDLE);
         self.world.run(end);
-        let after = self.world.counters;
+        let work = self.world.counters.work - work;
         let hosts = self.world.those(Host::is_running);
         let mut bound = self.idle_bound(&hosts);
         if self.world.liars() > 0 {
@@ -490,12 +489,9 @@ impl Run<'_> {
             bound += bound / 4;
         }
         let requests = sent(&self.world) - before;
-        let kinds = after.requests.iter().zip(kinds);
-        let kinds: Vec<u64> = kinds.map(|(after, before)| after - before).collect();
         if requests > bound {
             let detail = format!(
-                "{requests} requests in {} s among {} hosts, expected {bound} at most; pings, neighbours, \
-                 lookups, departures, custody: {kinds:?}",
+                "{requests} requests in {} s among {} hosts, expected {bound} at most: {work:?}",
                 IDLE.as_secs(),
                 hosts.len()
             );
@@ -505,17 +501,17 @@ impl Run<'_> {
             // A liar may take what honest hosts have more than once, and they repair that, more and more
             // rarely.
             && self.world.liars() == 0
-            && after.regenerated + after.copied + after.dropped + after.located
-                > work.regenerated + work.copied + work.dropped + work.located
+            && work.moved() > 0
         {
             let detail = format!(
                 "{} shards regenerated, {} copied, {} dropped, {} locators written while nothing happened, \
                  last of {}",
-                after.regenerated - work.regenerated,
-                after.copied - work.copied,
-                after.dropped - work.dropped,
-                after.located - work.located,
-                after
+                work.regenerated,
+                work.copied,
+                work.dropped,
+                work.located,
+                self.world
+                    .counters
                     .moved
                     .map(|moved| format!("{moved:?}: {}", self.world.whereabouts(moved)))
                     .unwrap_or_default()

@@ -58,19 +58,6 @@ impl Hasher for PeerHasher {
     }
 }
 
-/// Which of the counters of requests it belongs to, if it is one.
-pub(super) fn sort(body: &Body) -> Option<usize> {
-    if let Body::RingRequest(_, request) = body {
-        return Some(match request {
-            ring::Request::Ping { .. } => 0,
-            ring::Request::Neighbours { .. } => 1,
-            ring::Request::Next { .. } => 2,
-            ring::Request::Leave { .. } => 3,
-        });
-    }
-    matches!(body, Body::CustodyRequest(..)).then_some(4)
-}
-
 pub(super) fn kind(body: &Body) -> u64 {
     match body {
         Body::RingRequest(..) => 1,

@@ -115,7 +115,7 @@ impl World {
                 let tenure = Tenure::Committed;
                 self.replace_locator(target, stripe, Stored { shape, tenure }, holders.clone())
             });
-            self.counters.located += u64::from(stored);
+            self.counters.work.located += u64::from(stored);
             self.counters.moved = Some(stripe);
             let list = if stored {
                 &mut outcome.stored

@@ -28,7 +28,7 @@ fn scenarios_of_the_tree_hold() {
     let all = scenarios();
     assert!(all.len() >= 10);
     for (name, scenario) in all {
-        let outcome = run(&scenario, 1, None);
+        let outcome = run(&scenario, scenario.seed.unwrap_or(1), None);
         assert!(outcome.violation.is_none(), "{name}: {:?}", outcome.violation);
         assert!(scenario.custody.is_none() || outcome.acknowledged > 0, "{name}");
     }

@@ -1,10 +1,11 @@
-//! How many messages and how much work on shards runs took, to compare two builds by.
+//! How many requests and how much work on shards a run took.
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Sub};
 
+use mutualstore_dht::ring;
 use serde::Serialize;
 
-use super::world::Counters;
+use super::message::Body;
 
 /// What was asked and done in all hosts together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -30,32 +31,55 @@ pub struct Work {
 }
 
 impl Work {
-    pub(super) fn of(counters: &Counters) -> Self {
-        let [pings, neighbours, lookups, departures, custody] = counters.requests;
+    /// Counts a message that arrived, if it is a request.
+    pub(super) fn count(&mut self, body: &Body) {
+        let kind = match body {
+            Body::RingRequest(_, ring::Request::Ping { .. }) => &mut self.pings,
+            Body::RingRequest(_, ring::Request::Neighbours { .. }) => &mut self.neighbours,
+            Body::RingRequest(_, ring::Request::Next { .. }) => &mut self.lookups,
+            Body::RingRequest(_, ring::Request::Leave { .. }) => &mut self.departures,
+            Body::CustodyRequest(..) => &mut self.custody,
+            Body::RingResponse(..)
+            | Body::RingFailure(_)
+            | Body::CustodyResponse(..)
+            | Body::CustodyFailure(_)
+            | Body::Hello { .. }
+            | Body::Disconnect
+            | Body::Writer(_) => return,
+        };
+        *kind += 1;
+    }
+
+    /// Shards and locators that were made, moved or dropped.
+    pub(super) fn moved(&self) -> u64 {
+        self.regenerated + self.copied + self.dropped + self.located
+    }
+
+    fn zip(self, other: Self, with: impl Fn(u64, u64) -> u64) -> Self {
         Self {
-            pings,
-            neighbours,
-            lookups,
-            departures,
-            custody,
-            regenerated: counters.regenerated,
-            copied: counters.copied,
-            dropped: counters.dropped,
-            located: counters.located,
+            pings: with(self.pings, other.pings),
+            neighbours: with(self.neighbours, other.neighbours),
+            lookups: with(self.lookups, other.lookups),
+            departures: with(self.departures, other.departures),
+            custody: with(self.custody, other.custody),
+            regenerated: with(self.regenerated, other.regenerated),
+            copied: with(self.copied, other.copied),
+            dropped: with(self.dropped, other.dropped),
+            located: with(self.located, other.located),
         }
     }
 }
 
 impl AddAssign for Work {
     fn add_assign(&mut self, more: Self) {
-        self.pings += more.pings;
-        self.neighbours += more.neighbours;
-        self.lookups += more.lookups;
-        self.departures += more.departures;
-        self.custody += more.custody;
-        self.regenerated += more.regenerated;
-        self.copied += more.copied;
-        self.dropped += more.dropped;
-        self.located += more.located;
+        *self = self.zip(more, |one, other| one + other);
+    }
+}
+
+impl Sub for Work {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        self.zip(before, |after, before| after - before)
     }
 }

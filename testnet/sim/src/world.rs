@@ -23,6 +23,7 @@ use super::link::{Links, Network};
 use super::local::Unrest;
 use super::memory::Memory;
 use super::message::{Body, Message, PeerHasher};
+use super::work::Work;
 use super::writer::Writers;
 use super::{below, generator, mix, sample};
 
@@ -97,15 +98,9 @@ impl Event {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) events: u64,
-    pub(crate) regenerated: u64,
-    pub(crate) copied: u64,
-    pub(crate) dropped: u64,
-    /// Locators written by primaries.
-    pub(crate) located: u64,
+    pub(crate) work: Work,
     /// The stripe that was repaired, copied, trimmed or located last.
     pub(crate) moved: Option<mutualstore_dht::Id>,
-    /// Requests that arrived: pings, questions to neighbours, steps of lookups, departures, custody.
-    pub(crate) requests: [u64; 5],
     /// Messages of rings sent, and their bytes if they were weighed.
     pub(crate) messages: u64,
     pub(crate) bytes: u64,

@@ -3,6 +3,10 @@
 //!
 //! A writer whose process is stopped goes on when that does; one that dies leaves its put to the leases, or
 //! to a commit that got through and spreads.
+//!
+//! Simpler than in the daemon: a client has one stripe, never `--degraded`; it sees at once where shards
+//! are that it looks for or rebuilds from; leases are not renewed, so that nothing is made good before the
+//! commit; a second attempt to delete knows nothing of the first.
 
 mod delete;
 mod put;

@@ -4,7 +4,7 @@ use mutualstore_dht::Peer;
 use mutualstore_dht::custody;
 use mutualstore_dht::ring::{self, Failure};
 
-use super::super::message::{Body, Message, kind, sort};
+use super::super::message::{Body, Message, kind};
 use super::{DIAL, Event, Who, World};
 
 impl World {
@@ -20,9 +20,7 @@ impl World {
             return;
         }
         let (up, dark) = (host.is_up(), host.dark);
-        if let Some(count) = sort(&message.body).and_then(|sort| self.counters.requests.get_mut(sort)) {
-            *count += 1;
-        }
+        self.counters.work.count(&message.body);
         self.note(
             self.now
                 ^ u64::from(message.from) << 20

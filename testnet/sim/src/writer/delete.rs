@@ -162,14 +162,13 @@ impl World {
         let mut known: BTreeMap<u8, Peer> = away.get(&stripe).cloned().unwrap_or_default();
         let ring = self.ring(through);
         let alive = ring.into_iter().flat_map(|ring| ring.alive().chain([ring.me()]));
-        let mut answered = BTreeSet::new();
         for peer in alive.map(|contact| contact.peer) {
             let who = self.who(peer).filter(|who| self.reaches(through, *who));
             let Some(host) = who.and_then(|who| self.host(who)) else {
                 seen.silent.insert(peer);
                 continue;
             };
-            answered.insert(peer);
+            seen.answered.insert(peer);
             for (_, index) in host
                 .disk
                 .range((stripe, 0)..=(stripe, u8::MAX))
@@ -186,7 +185,8 @@ impl World {
             known.extend(shards.map(|shard| (shard.index, shard.peer)));
         }
         let held: BTreeSet<u8> = seen.held.iter().map(|(index, _)| *index).collect();
-        known.retain(|index, peer| *index < shape.n && !held.contains(index) && !answered.contains(peer));
+        known
+            .retain(|index, peer| *index < shape.n && !held.contains(index) && !seen.answered.contains(peer));
         seen.unreachable = known;
         seen
     }

@@ -181,14 +181,18 @@ impl World {
     fn commit_step(&mut self, number: u64, put: &mut Put, mut committing: Committing) -> Step {
         match committing.poll(self.time()) {
             Some(Commit::Ask { to, .. }) => {
-                if let Some(to) = self.who(to) {
-                    put.asks.insert(to, self.now + DEADLINE);
-                    let message = Message::Commit {
-                        client: number,
-                        stripe: put.stripe,
-                    };
-                    self.write(put.writer, to, message);
-                }
+                let Some(to) = self.who(to) else {
+                    if let Some(ring) = self.ring(put.writer) {
+                        committing.handle_answer(self.time(), ring, to, &[]);
+                    }
+                    return Step::Go(Stage::Committing(committing));
+                };
+                put.asks.insert(to, self.now + DEADLINE);
+                let message = Message::Commit {
+                    client: number,
+                    stripe: put.stripe,
+                };
+                self.write(put.writer, to, message);
             }
             Some(Commit::Complete(placed)) if self.can_rebuild(put) => {
                 let placing = Placing::new(placed, self.may_return(put.writer));
@@ -196,7 +200,7 @@ impl World {
             }
             Some(Commit::Complete(placed)) => committing.handle_completed(placed),
             None if committing.is_over() => {
-                if committing.short().is_some() {
+                if committing.into_outcome().is_err() {
                     self.give_up(put);
                 } else {
                     self.writers.acknowledged += 1;
