@@ -59,6 +59,8 @@ pub enum Flaw {
     AcknowledgeEarly,
     /// A deletion is over before its holders have the tombstones.
     DeleteEarly,
+    /// A deletion ends where peers that are gone for long hold all there is, and nobody has a tombstone.
+    DeleteUnkept,
     /// A tombstone stays with the primary it was first reported to.
     TombstoneStays,
     /// Tombstones are not spread: whoever holds a shard keeps it.
@@ -98,7 +100,7 @@ impl Flaw {
     }
 
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 42] = [
+    pub const ALL: [(&str, Self); 43] = [
         ("adopt-unverified", Self::AdoptUnverified),
         ("join-with-part", Self::JoinWithPart),
         ("no-merge", Self::NoMerge),
@@ -126,6 +128,7 @@ impl Flaw {
         ("refused-for-ever", Self::RefusedForEver),
         ("acknowledge-early", Self::AcknowledgeEarly),
         ("delete-early", Self::DeleteEarly),
+        ("delete-unkept", Self::DeleteUnkept),
         ("tombstone-stays", Self::TombstoneStays),
         ("ignore-tombstones", Self::IgnoreTombstones),
         ("no-take-over", Self::NoTakeOver),

@@ -69,6 +69,16 @@ impl<'a> Others<'a> {
         self.counted() > Outlook::alive(self)
     }
 
+    /// Whether a peer has been away for so long that its shards are made anew elsewhere. One that was not met
+    /// since this peer started counts as silent from the start on.
+    fn is_gone(&self, peer: Peer) -> bool {
+        let delay = self.custody.repair_delay();
+        match self.ring.liveness(peer) {
+            Some(liveness) => self.standing(peer, liveness, delay) == Standing::Gone,
+            None => !self.ring.is_alive(peer),
+        }
+    }
+
     /// Where a stripe would be looked for if everybody were there: those of the first `count` peers from it
     /// that do not answer.
     pub fn absent_successors(&self, stripe: Id, count: usize) -> Vec<Peer> {
@@ -97,13 +107,8 @@ impl Outlook for Others<'_> {
         1 + self.ring.alive().count()
     }
 
-    /// A peer that was not met since this one started counts as silent from the start on.
-    fn is_gone(&self, peer: Peer) -> bool {
-        let delay = self.custody.repair_delay();
-        match self.ring.liveness(peer) {
-            Some(liveness) => self.standing(peer, liveness, delay) == Standing::Gone,
-            None => !self.ring.is_alive(peer),
-        }
+    fn is_excused(&self, peer: Peer, is_kept: bool) -> bool {
+        self.custody.is_forgotten(peer) || is_kept && self.is_gone(peer)
     }
 
     fn sees_most(&self) -> bool {
@@ -113,7 +118,7 @@ impl Outlook for Others<'_> {
         2 * alive.iter().filter(|alive| **alive).count() >= alive.len()
     }
 
-    fn suspects(&self, stripe: Id, count: usize) -> Vec<Peer> {
-        self.silent_among(stripe, count, |peer| !self.is_gone(peer))
+    fn suspects(&self, stripe: Id, count: usize, is_kept: bool) -> Vec<Peer> {
+        self.silent_among(stripe, count, |peer| !self.is_excused(peer, is_kept))
     }
 }

@@ -50,16 +50,16 @@ impl Outlook for Membership {
         self.others(|others| others.alive())
     }
 
-    fn is_gone(&self, peer: Peer) -> bool {
-        self.others(|others| others.is_gone(peer))
+    fn is_excused(&self, peer: Peer, is_kept: bool) -> bool {
+        self.others(|others| others.is_excused(peer, is_kept))
     }
 
     fn sees_most(&self) -> bool {
         self.others(|others| others.sees_most())
     }
 
-    fn suspects(&self, stripe: Id, count: usize) -> Vec<Peer> {
-        self.others(|others| others.suspects(stripe, count))
+    fn suspects(&self, stripe: Id, count: usize, is_kept: bool) -> Vec<Peer> {
+        self.others(|others| others.suspects(stripe, count, is_kept))
     }
 }
 

@@ -6,9 +6,10 @@
 //! passes without progress. Then what is deleted stays so.
 //!
 //! A shard that nobody spoke of may lie with a peer that did not answer, so as many count as there are such
-//! peers near the stripe. Where no holder is there to take a tombstone, this peer must see most of the
-//! others: one that is cut off from them would take them for gone, and everything for deleted. Who is gone
-//! for long finds the tombstones at the preferred peers when it comes back, as readers do.
+//! peers near the stripe. Who is gone for long does not count, for it finds the tombstones at the preferred
+//! peers when it comes back, as readers do. Where no holder was there to take a tombstone, it would find
+//! none: then only those who are said to be gone for good do not count, and this peer must see most of the
+//! others.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -59,12 +60,13 @@ pub struct Seen {
 pub trait Outlook {
     /// Peers that answer, this one included.
     fn alive(&self) -> usize;
-    /// Whether a peer has been away for so long that its shards are made anew elsewhere.
-    fn is_gone(&self, peer: Peer) -> bool;
+    /// Whether what a peer may hold is no matter: it is said to be gone for good, or, where it will find a
+    /// tombstone when it comes back, it has been away for so long that its shards are made anew elsewhere.
+    fn is_excused(&self, peer: Peer, is_kept: bool) -> bool;
     /// Whether at least half of the others that are not gone for good answer.
     fn sees_most(&self) -> bool;
-    /// Of the first `count` peers from a stripe that are not gone, those that do not answer.
-    fn suspects(&self, stripe: Id, count: usize) -> Vec<Peer>;
+    /// Of the first `count` peers from a stripe that are not excused, those that do not answer.
+    fn suspects(&self, stripe: Id, count: usize, is_kept: bool) -> Vec<Peer>;
 }
 
 /// What the driver is to do.
@@ -131,8 +133,10 @@ pub struct Deleting {
     undone: usize,
     left: usize,
     stage: Stage,
-    /// The planted flaw: orders given count as done.
+    /// A planted flaw: orders given count as done.
     is_hasty: bool,
+    /// A planted flaw: who is gone for long is excused where no tombstone is.
+    is_rash: bool,
 }
 
 impl Deleting {
@@ -156,12 +160,14 @@ impl Deleting {
             left: 0,
             stage: Stage::Look,
             is_hasty: false,
+            is_rash: false,
         }
     }
 
     /// Plants a flaw.
     pub fn plant(&mut self, flaw: Option<Flaw>) {
         self.is_hasty = Flaw::DeleteEarly.is_planted(flaw);
+        self.is_rash = Flaw::DeleteUnkept.is_planted(flaw);
     }
 
     /// The next thing to do.
@@ -263,7 +269,8 @@ impl Deleting {
             let away = self.away.entry(*stripe).or_default();
             away.retain(|_, peer| !progress.seen.answered.contains(peer));
             away.extend(&progress.seen.unreachable);
-            away.retain(|_, peer| !others.is_gone(*peer));
+            let is_kept = self.is_rash || !progress.keepers.is_empty();
+            away.retain(|_, peer| !others.is_excused(*peer, is_kept));
         }
     }
 
@@ -296,12 +303,18 @@ impl Deleting {
                 self.undone += 1;
                 continue;
             };
-            let unaware = unaware(*target, progress, self.away.get(&target.stripe), others);
-            let is_kept = match progress.keepers.len() {
+            let is_kept = self.is_rash || !progress.keepers.is_empty();
+            let unaware = unaware(
+                *target,
+                (progress, is_kept),
+                self.away.get(&target.stripe),
+                others,
+            );
+            let lasts = match progress.keepers.len() {
                 0 => sees_most,
                 keepers => keepers >= target.enough(others),
             };
-            self.undone += usize::from(unaware >= usize::from(target.k) || !is_kept);
+            self.undone += usize::from(unaware >= usize::from(target.k) || !lasts);
             self.left += unaware;
         }
         if self.undone < self.least {
@@ -342,7 +355,7 @@ impl Deleting {
 /// now, and as many that nobody spoke of as there are peers near it that did not answer.
 fn unaware(
     target: Target,
-    progress: &Progress,
+    (progress, is_kept): (&Progress, bool),
     away: Option<&BTreeMap<u8, Peer>>,
     others: &impl Outlook,
 ) -> usize {
@@ -362,7 +375,7 @@ fn unaware(
         return known;
     }
     let mut silent = seen.silent.clone();
-    silent.extend(others.suspects(target.stripe, usize::from(target.n) + SPARE));
+    silent.extend(others.suspects(target.stripe, usize::from(target.n) + SPARE, is_kept));
     known + silent.difference(&counted).count().min(missing)
 }
 
@@ -426,16 +439,16 @@ mod tests {
             8 - self.away.len()
         }
 
-        fn is_gone(&self, who: Peer) -> bool {
-            self.gone && !self.answers(who)
+        fn is_excused(&self, who: Peer, is_kept: bool) -> bool {
+            self.gone && is_kept && !self.answers(who)
         }
 
         fn sees_most(&self) -> bool {
             self.gone || self.away.len() <= 3
         }
 
-        fn suspects(&self, _: Id, _: usize) -> Vec<Peer> {
-            let away = self.away.iter().filter(|_| !self.gone);
+        fn suspects(&self, _: Id, _: usize, is_kept: bool) -> Vec<Peer> {
+            let away = self.away.iter().filter(|_| !(self.gone && is_kept));
             away.map(|number| peer(*number)).collect()
         }
     }
@@ -504,6 +517,16 @@ mod tests {
         ring.gone = true;
         drive(&mut deleting, &ring, |_, _| true);
         assert_eq!(deleting.outcome(), Ok(0));
+    }
+
+    /// All holders are gone, and come back: nobody would tell them.
+    #[test]
+    fn who_is_gone_for_long_counts_where_no_tombstone_is() {
+        let mut deleting = deleting();
+        let mut ring = Ring::without(&[0, 1, 2, 3, 4, 5]);
+        ring.gone = true;
+        assert_eq!(drive(&mut deleting, &ring, |_, _| true).0, TIMEOUT);
+        assert_eq!(deleting.outcome(), Err(1));
     }
 
     #[test]

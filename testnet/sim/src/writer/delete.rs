@@ -132,8 +132,8 @@ impl World {
     }
 
     /// A client was told that a stripe is deleted: of the shards that its host saw last, fewer than k can be
-    /// read where no tombstone is. Repairs on their way then, and hosts that were away for long, find the
-    /// tombstones later.
+    /// read where no tombstone is; and where nobody has a tombstone, hosts that it knows of do not have k
+    /// shards either. Repairs on their way, and hosts that were away for long, find the tombstones later.
     fn check_gone(&mut self, deletion: &Deletion) {
         let (through, id) = (deletion.through, deletion.stripe);
         let unaware = |(index, peer): &&(u8, Peer)| {
@@ -143,12 +143,21 @@ impl World {
                 .filter(|host| !host.is_deleted(id));
             host.and_then(|host| host.disk.get(&(id, *index))).is_some()
         };
-        let left: BTreeSet<u8> = deletion
-            .seen
-            .iter()
-            .filter(unaware)
-            .map(|(index, _)| *index)
-            .collect();
+        let seen = deletion.seen.iter().filter(unaware);
+        let mut left: BTreeSet<u8> = seen.map(|(index, _)| *index).collect();
+        if self.liars() == 0 && !self.hosts.iter().any(|host| host.is_deleted(id)) {
+            let stripe = self.truth.stripes.get(&id).into_iter();
+            let copies = stripe.flat_map(|stripe| &stripe.copies);
+            let known = |peer| {
+                self.ring(through)
+                    .is_some_and(|ring| ring.liveness(peer).is_some())
+            };
+            let stays = |who: Who| {
+                let host = self.host(who).filter(|host| !host.retired);
+                host.is_some_and(|host| known(host.peer))
+            };
+            left.extend(copies.filter(|(_, who)| stays(*who)).map(|(index, _)| *index));
+        }
         if left.len() >= usize::from(deletion.shape.k) {
             let detail =
                 format!("host {through} ended the deletion of {id:?}, of which {left:?} can be read");
