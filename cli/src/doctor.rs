@@ -44,13 +44,13 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum Grade {
     Ok,
     Warning,
     Bad,
 }
 
-impl State {
+impl Grade {
     fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -64,7 +64,7 @@ impl State {
 #[derive(Debug, Serialize)]
 struct Finding {
     check: &'static str,
-    state: State,
+    state: Grade,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     cure: Option<String>,
@@ -74,7 +74,7 @@ impl Finding {
     fn ok(check: &'static str, found: impl Into<String>) -> Self {
         Self {
             check,
-            state: State::Ok,
+            state: Grade::Ok,
             found: found.into(),
             cure: None,
         }
@@ -83,7 +83,7 @@ impl Finding {
     fn warning(check: &'static str, found: impl Into<String>, cure: impl Into<String>) -> Self {
         Self {
             check,
-            state: State::Warning,
+            state: Grade::Warning,
             found: found.into(),
             cure: Some(cure.into()),
         }
@@ -92,7 +92,7 @@ impl Finding {
     fn bad(check: &'static str, found: impl Into<String>, cure: impl Into<String>) -> Self {
         Self {
             check,
-            state: State::Bad,
+            state: Grade::Bad,
             found: found.into(),
             cure: Some(cure.into()),
         }
@@ -138,7 +138,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
     }
     let bad = findings
         .iter()
-        .filter(|finding| finding.state == State::Bad)
+        .filter(|finding| finding.state == Grade::Bad)
         .count();
     show(
         Report {
@@ -392,7 +392,7 @@ fn files_of_silent(dir: &Path) -> Option<Finding> {
         .find_map(|line| line.strip_prefix("Max open files"))?;
     let limit = line.split_whitespace().next()?.parse().ok()?;
     let open = fs::read_dir(process.join("fd")).ok()?.count() as u64;
-    Some(files(open, limit)).filter(|finding| finding.state != State::Ok)
+    Some(files(open, limit)).filter(|finding| finding.state != Grade::Ok)
 }
 
 fn files(open: u64, limit: u64) -> Finding {

@@ -8,6 +8,9 @@ use std::time::Duration;
 use mutualstore_dht::ring::{BookEntry, Event, LookupId, Ring, RingConfig};
 use mutualstore_dht::{Contact, Id, Peer, PeerState, Signature, Time};
 
+/// Length of successor lists.
+const R: usize = 4;
+
 fn main() {
     divan::main();
 }
@@ -16,7 +19,8 @@ fn main() {
 struct Network {
     rings: BTreeMap<Peer, Ring>,
     now: Time,
-    ended: Vec<LookupId>,
+    /// Lookups that ended, and the peers that each asked.
+    ended: Vec<(LookupId, usize)>,
 }
 
 fn contact(number: u16) -> Contact {
@@ -48,7 +52,8 @@ impl Network {
         let start = |number: u16| {
             let book = (number > 0).then(|| entry(contact(0))).into_iter().collect();
             let config = RingConfig {
-                r: 4,
+                r: R,
+                max_learned: 0,
                 ..RingConfig::default()
             };
             let ring = Ring::new(config, contact(number), book, number.into(), now);
@@ -76,8 +81,12 @@ impl Network {
             for (from, ring) in &mut self.rings {
                 calls.extend(std::iter::from_fn(|| ring.poll_transmit()).map(|call| (*from, call)));
                 while let Some(event) = ring.poll_event() {
-                    if let Event::LookupDone { id, outcome: Ok(_) } = event {
-                        self.ended.push(id);
+                    if let Event::LookupDone {
+                        id,
+                        outcome: Ok(found),
+                    } = event
+                    {
+                        self.ended.push((id, found.path.len()));
                     }
                 }
             }
@@ -94,21 +103,28 @@ impl Network {
         }
     }
 
-    fn lookup(&mut self, target: Id) {
+    /// Peers that were asked.
+    fn lookup(&mut self, target: Id) -> usize {
         let (_, ring) = self.rings.iter_mut().next().expect("there are peers");
-        let id = ring.lookup(self.now, target, 6);
+        let id = ring.lookup(self.now, target, R);
         self.deliver();
-        assert_eq!(self.ended.pop(), Some(id));
+        let (ended, asked) = self.ended.pop().expect("nothing is lost");
+        assert_eq!(ended, id);
+        asked
     }
 }
 
-/// From the first peer to points all around the circle, by the number of peers.
+/// From the first peer to points all around the circle, by the number of peers. Few others are remembered,
+/// so that most lookups ask.
 #[divan::bench(args = [16, 128], sample_count = 20)]
 fn lookup(bencher: divan::Bencher<'_, '_>, peers: u16) {
     let mut network = Network::new(peers);
-    let mut point = 0_u8;
-    bencher.bench_local(|| {
-        point = point.wrapping_add(61);
-        network.lookup(Id::new([point; 32]));
-    });
+    let asked: usize = points().map(|point| network.lookup(point)).sum();
+    assert!(asked > 0, "the first peer knows everybody");
+    let mut points = points().cycle();
+    bencher.bench_local(|| points.next().map(|point| network.lookup(point)));
+}
+
+fn points() -> impl Iterator<Item = Id> + Clone {
+    (0..=u8::MAX).map(|point| Id::new([point.wrapping_mul(61); 32]))
 }

@@ -111,7 +111,7 @@ impl Outlook for Others<'_> {
         self.custody.is_forgotten(peer) || is_kept && self.is_gone(peer)
     }
 
-    fn sees_most(&self) -> bool {
+    fn sees_half(&self) -> bool {
         let others = self.ring.peers();
         let counted = others.filter(|(contact, _)| !self.custody.is_forgotten(contact.peer));
         let alive: Vec<bool> = counted.map(|(_, liveness)| liveness == Liveness::Alive).collect();

@@ -12,13 +12,13 @@ fn status(ring: &str, peers_known: u64, used_bytes: u64, lost: u64) -> Status {
     .unwrap()
 }
 
-fn states(status: Status) -> Vec<State> {
+fn states(status: Status) -> Vec<Grade> {
     daemon(Ok(status)).iter().map(|finding| finding.state).collect()
 }
 
 #[test]
 fn what_is_wrong_has_a_cure() {
-    use State::{Bad, Ok, Warning};
+    use Grade::{Bad, Ok, Warning};
     assert_eq!(states(status("joined", 12, 0, 0)), [Ok; 7]);
     assert_eq!(
         states(status("alone", 1, 950, 1)),
@@ -58,7 +58,7 @@ fn who_belongs_to_another_network_is_not_taken_for_the_own_one() {
         .join
         .insert("/ip4/192.0.2.1/tcp/4001".to_owned(), why.to_owned());
     let finding = elsewhere(&status).unwrap();
-    assert_eq!(finding.state, State::Bad);
+    assert_eq!(finding.state, Grade::Bad);
     assert!(finding.found.starts_with("/ip4/192.0.2.1/tcp/4001, "));
     let known = refused("12D3: wrong network: the peers belong to different networks");
     assert!(!known.found.contains("own network"), "{}", known.found);
@@ -70,9 +70,9 @@ fn who_belongs_to_another_network_is_not_taken_for_the_own_one() {
 fn an_open_network_is_a_warning() {
     let mut status = status("joined", 12, 0, 0);
     for (open, state) in [
-        (None, State::Ok),
-        (Some(false), State::Ok),
-        (Some(true), State::Warning),
+        (None, Grade::Ok),
+        (Some(false), Grade::Ok),
+        (Some(true), Grade::Warning),
     ] {
         status.open = open;
         assert_eq!(admission(&status).state, state);
@@ -86,12 +86,12 @@ fn directories_and_secrets() {
     let found = directory(dir.path());
     assert_eq!(
         found.iter().map(|finding| finding.state).collect::<Vec<_>>(),
-        [State::Ok, State::Ok]
+        [Grade::Ok, Grade::Ok]
     );
     fs::write(dir.path().join("token"), "x").unwrap();
     fs::set_permissions(dir.path().join("token"), fs::Permissions::from_mode(0o644)).unwrap();
-    assert_eq!(directory(dir.path())[2].state, State::Bad);
-    assert_eq!(directory(Path::new("/nonexistent"))[0].state, State::Bad);
+    assert_eq!(directory(dir.path())[2].state, Grade::Bad);
+    assert_eq!(directory(Path::new("/nonexistent"))[0].state, Grade::Bad);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn codes_say_how_many_peers_they_need() {
 fn damaged_shards_are_a_warning() {
     let mut status = status("joined", 12, 0, 0);
     status.scrub.bad_total = 1;
-    assert_eq!(damage(&status).state, State::Warning);
+    assert_eq!(damage(&status).state, Grade::Warning);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn writes_that_failed_are_told() {
     let mut status = status("joined", 12, 0, 0);
     assert!(writes(&status).is_none());
     status.write_failures_total = 3;
-    assert_eq!(writes(&status).map(|finding| finding.state), Some(State::Bad));
+    assert_eq!(writes(&status).map(|finding| finding.state), Some(Grade::Bad));
 }
 
 #[test]
@@ -125,9 +125,9 @@ fn few_files_are_told_before_they_are_used_up() {
     let mut status = status("joined", 12, 0, 0);
     assert!(open_files(&status).is_none());
     for (open, limit, state) in [
-        (10, 1 << 20, State::Ok),
-        (10, 1024, State::Warning),
-        (60, 64, State::Bad),
+        (10, 1 << 20, Grade::Ok),
+        (10, 1024, Grade::Warning),
+        (60, 64, Grade::Bad),
     ] {
         (status.process.files_open, status.process.files_limit) = (open, Some(limit));
         assert_eq!(open_files(&status).map(|finding| finding.state), Some(state));
@@ -136,6 +136,6 @@ fn few_files_are_told_before_they_are_used_up() {
 
 #[test]
 fn a_clock_before_this_program_is_wrong() {
-    assert_eq!(clock(UNIX_EPOCH).state, State::Bad);
-    assert_eq!(clock(UNIX_EPOCH + Duration::from_secs(EARLIEST)).state, State::Ok);
+    assert_eq!(clock(UNIX_EPOCH).state, Grade::Bad);
+    assert_eq!(clock(UNIX_EPOCH + Duration::from_secs(EARLIEST)).state, Grade::Ok);
 }

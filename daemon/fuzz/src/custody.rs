@@ -14,7 +14,7 @@ use mutualstore_dht::custody::{
     Custody, CustodyConfig, Effect, Holding, Item, JobId, JobOutcome, Listing, MAX_ASKED, MAX_ENTRIES,
     Request, Response, Tenure, Transmit,
 };
-use mutualstore_dht::{Id, Member, Membership, Peer, PeerState, Time};
+use mutualstore_dht::{Flaw, Id, Member, Membership, Peer, PeerState, Time};
 
 use self::draw::{any_peer, item, many, other_peer, request, response, shape, stripe};
 use crate::ring::peer;
@@ -28,8 +28,12 @@ const MAX_DUE: usize = 256;
 
 /// The bytes are a seed, and calls.
 pub fn operations(bytes: &[u8]) {
+    operations_with(None, bytes);
+}
+
+fn operations_with(flaw: Option<Flaw>, bytes: &[u8]) {
     let mut input = Unstructured::new(bytes);
-    if let Ok(mut driver) = Driver::new(&mut input) {
+    if let Ok(mut driver) = Driver::new(flaw, &mut input) {
         while !input.is_empty() && driver.act(&mut input).is_ok() {
             driver.settle();
         }
@@ -90,8 +94,9 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(input: &mut Unstructured) -> Result<Self> {
+    fn new(flaw: Option<Flaw>, input: &mut Unstructured) -> Result<Self> {
         let config = CustodyConfig {
+            flaw,
             repair_delay: Duration::from_secs(30),
             exactly_k_delay: Duration::from_secs(10),
             ..CustodyConfig::default()
@@ -433,4 +438,30 @@ fn check_answer(request: &Request, answer: &Response) {
         | Request::Audited { .. } => *answer == Response::Taken,
     };
     assert!(fits, "{answer:?} answers {request:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+
+    use super::*;
+
+    #[test]
+    fn last_shard_that_may_go_is_noticed() {
+        for flaw in [Flaw::TrimWithoutConfirmation, Flaw::TrimForOne] {
+            let breaks = |flaw, seed| {
+                let mut input = vec![0; 4096];
+                ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut input);
+                catch_unwind(|| operations_with(flaw, &input)).is_err()
+            };
+            let caught = (0..200).find(|seed| breaks(Some(flaw), *seed));
+            assert!(
+                caught.is_some_and(|seed| !breaks(None, seed)),
+                "{flaw:?}: {caught:?}"
+            );
+        }
+    }
 }

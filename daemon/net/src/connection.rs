@@ -53,7 +53,7 @@ pub(super) enum AskError {
 
 /// How long a call waits for its answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Patience {
+pub(super) enum Wait {
     /// Until then.
     Until(Instant),
     /// As long as bytes move over the connection, with pauses of at most this; then the connection is given
@@ -224,20 +224,15 @@ impl Connection {
     }
 
     /// Sends a request within the limits of the class and waits for its answer.
-    pub(super) async fn ask(
-        &self,
-        head: Bytes,
-        payload: Bytes,
-        patience: Patience,
-    ) -> Result<Answer, AskError> {
-        let place = self.place(patience).await?;
+    pub(super) async fn ask(&self, head: Bytes, payload: Bytes, wait: Wait) -> Result<Answer, AskError> {
+        let place = self.place(wait).await?;
         let answer = self.send(Kind::Request, head, payload, Some(place))?;
-        match patience {
-            Patience::Until(deadline) => match timeout_at(deadline, answer).await {
+        match wait {
+            Wait::Until(deadline) => match timeout_at(deadline, answer).await {
                 Ok(answer) => answer.unwrap_or(Err(AskError::Lost)),
                 Err(_) => Err(AskError::TimedOut),
             },
-            Patience::Progress(pause) => self.progressing(answer, pause).await,
+            Wait::Progress(pause) => self.progressing(answer, pause).await,
         }
     }
 
@@ -280,11 +275,11 @@ impl Connection {
         dead
     }
 
-    async fn place(&self, patience: Patience) -> Result<OwnedSemaphorePermit, AskError> {
+    async fn place(&self, wait: Wait) -> Result<OwnedSemaphorePermit, AskError> {
         let place = Arc::clone(&self.window).acquire_owned();
-        let place = match patience {
-            Patience::Until(deadline) => timeout_at(deadline, place).await.map_err(|_| AskError::Busy)?,
-            Patience::Progress(_) => place.await,
+        let place = match wait {
+            Wait::Until(deadline) => timeout_at(deadline, place).await.map_err(|_| AskError::Busy)?,
+            Wait::Progress(_) => place.await,
         };
         place.map_err(|_| AskError::Retired)
     }

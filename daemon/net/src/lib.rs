@@ -53,7 +53,7 @@ pub use self::addresses::tcp_target;
 pub use self::config::{ClassCounters, NetConfig, NetCounters, NetworkInfo};
 pub use self::dial::STAGGER;
 
-use self::connection::{AskError, Patience};
+use self::connection::{AskError, Wait};
 pub use self::frame::{MAX_RPC_BODY, MAX_SHARD_HEAD, MAX_SHARD_PAYLOAD};
 use self::shared::{OpenFailure, Shared};
 
@@ -259,7 +259,7 @@ impl Net {
             let connection = timeout_at(deadline, self.shared.connection(to, Class::Rpc)).await;
             let connection = connection.map_err(|_| CallError::TimedOut)??;
             match connection
-                .ask(Bytes::new(), body.clone(), Patience::Until(deadline))
+                .ask(Bytes::new(), body.clone(), Wait::Until(deadline))
                 .await
             {
                 Ok((_, body)) => return Ok(body),
@@ -287,10 +287,10 @@ impl Net {
         if head.len() > MAX_SHARD_HEAD || payload.len() > MAX_SHARD_PAYLOAD {
             return Err(CallError::TooLarge);
         }
-        let patience = Patience::Progress(self.shared.config().progress_timeout);
+        let wait = Wait::Progress(self.shared.config().progress_timeout);
         for _ in 0..3 {
             let connection = self.shared.connection(to, Class::Shards).await?;
-            match connection.ask(head.clone(), payload.clone(), patience).await {
+            match connection.ask(head.clone(), payload.clone(), wait).await {
                 Err(AskError::Retired | AskError::Moved) => {}
                 answer => return answer.map_err(CallError::from),
             }

@@ -54,8 +54,8 @@ impl Outlook for Membership {
         self.others(|others| others.is_excused(peer, is_kept))
     }
 
-    fn sees_most(&self) -> bool {
-        self.others(|others| others.sees_most())
+    fn sees_half(&self) -> bool {
+        self.others(|others| others.sees_half())
     }
 
     fn suspects(&self, stripe: Id, count: usize, is_kept: bool) -> Vec<Peer> {

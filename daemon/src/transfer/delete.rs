@@ -166,7 +166,7 @@ pub(crate) async fn resume(transfers: &Arc<Transfers>, sealed: &str) -> ControlF
     };
     match delete(transfers, &link, &Transfer::new(Operation::Delete)).await {
         // A peer that does not see the others finds nothing too.
-        Err(failure) if failure.retry || failure.exit == exit::NOT_FOUND && !transfers.member.sees_most() => {
+        Err(failure) if failure.retry || failure.exit == exit::NOT_FOUND && !transfers.member.sees_half() => {
             tracing::debug!(%failure, "a deletion in the journal cannot be finished yet");
             return ControlFlow::Continue(());
         }

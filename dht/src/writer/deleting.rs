@@ -8,7 +8,7 @@
 //! A shard that nobody spoke of may lie with a peer that did not answer, so as many count as there are such
 //! peers near the stripe. Who is gone for long does not count, for it finds the tombstones at the preferred
 //! peers when it comes back, as readers do. Where no holder was there to take a tombstone, it would find
-//! none: then only those who are said to be gone for good do not count, and this peer must see most of the
+//! none: then only those who are said to be gone for good do not count, and this peer must see half of the
 //! others.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -64,7 +64,7 @@ pub trait Outlook {
     /// tombstone when it comes back, it has been away for so long that its shards are made anew elsewhere.
     fn is_excused(&self, peer: Peer, is_kept: bool) -> bool;
     /// Whether at least half of the others that are not gone for good answer.
-    fn sees_most(&self) -> bool;
+    fn sees_half(&self) -> bool;
     /// Of the first `count` peers from a stripe that are not excused, those that do not answer.
     fn suspects(&self, stripe: Id, count: usize, is_kept: bool) -> Vec<Peer>;
 }
@@ -296,7 +296,7 @@ impl Deleting {
     }
 
     fn judge(&mut self, now: Time, others: &impl Outlook) {
-        let sees_most = others.sees_most();
+        let sees_half = others.sees_half();
         (self.undone, self.left) = (0, 0);
         for target in &self.targets {
             let Some(progress) = self.progress.get(&target.stripe) else {
@@ -311,7 +311,7 @@ impl Deleting {
                 others,
             );
             let lasts = match progress.keepers.len() {
-                0 => sees_most,
+                0 => sees_half,
                 keepers => keepers >= target.enough(others),
             };
             self.undone += usize::from(unaware >= usize::from(target.k) || !lasts);
@@ -443,7 +443,7 @@ mod tests {
             self.gone && is_kept && !self.answers(who)
         }
 
-        fn sees_most(&self) -> bool {
+        fn sees_half(&self) -> bool {
             self.gone || self.away.len() <= 3
         }
 
@@ -607,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_found_is_deleted_only_where_most_are_seen() {
+    fn nothing_found_is_deleted_only_where_half_are_seen() {
         let unseen = |ring: &Ring| {
             let mut deleting = deleting();
             let mut now = Time::ZERO;
