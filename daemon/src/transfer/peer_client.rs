@@ -225,7 +225,10 @@ impl PeerClient {
                     Answer::Silent
                 } else {
                     tracing::debug!(peer = %contact.peer, %error, "refused a shard");
-                    Answer::Refused
+                    match error {
+                        AskError::Silent(CallError::Busy | CallError::Refused(_)) => Answer::Busy,
+                        AskError::Silent(_) | AskError::Refused(_) => Answer::Refused,
+                    }
                 }
             }
         }

@@ -148,7 +148,7 @@ async fn place(
             }
             Some(Place::Store { index, to }) => match shards.get(&index) {
                 Some(shard) => sends.push(send(transfers, writing, to, shard.clone())),
-                None => placing.handle_answer(index, to.peer, Answer::Refused),
+                None => break,
             },
             None => {
                 if let Some((index, peer, answer)) = sends.next().await {

@@ -2,7 +2,7 @@
 //!
 //! Each shard is sent to the next candidate; who refuses, is full or falls silent is replaced by the one
 //! after it. When no candidate is left, the driver looks for more, every [`AGAIN`] until [`Patience`] ends;
-//! the silent may be asked again then, for they may be back.
+//! who was silent or busy may be asked again then.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -33,8 +33,10 @@ pub enum Place {
 pub enum Answer {
     /// It is durable there.
     Stored,
-    /// It is leaving or busy, or takes this shard for none: the next one, please.
+    /// It takes this shard for none, or nothing from this peer: the next one, please.
     Refused,
+    /// It, or this side, could not do it now.
+    Busy,
     /// Its disk failed.
     Broken,
     /// It has no room.
@@ -73,7 +75,8 @@ pub struct Placing {
     left: VecDeque<u8>,
     queue: VecDeque<Contact>,
     tried: BTreeSet<Peer>,
-    silent: Vec<Peer>,
+    /// Who was silent or busy: to be asked again.
+    later: Vec<Peer>,
     in_flight: usize,
     /// Whether anybody was asked since the last look for candidates.
     asked: bool,
@@ -94,7 +97,7 @@ impl Placing {
             placed,
             left,
             queue: VecDeque::new(),
-            silent: Vec::new(),
+            later: Vec::new(),
             in_flight: 0,
             asked: false,
             broken: BTreeSet::new(),
@@ -113,7 +116,7 @@ impl Placing {
                     return Some(Place::Find(usize::from(self.placed.n) + SPARE + self.tried.len()));
                 }
                 Stage::Resting(until) if now >= until => {
-                    for peer in self.silent.drain(..) {
+                    for peer in self.later.drain(..) {
                         self.tried.remove(&peer);
                     }
                     self.stage = Stage::Find;
@@ -185,7 +188,7 @@ impl Placing {
         self.may_return |= !matches!(answer, Answer::Full | Answer::Stored);
         match answer {
             Answer::Stored => return self.placed.holders.push((index, peer)),
-            Answer::Silent => self.silent.push(peer),
+            Answer::Silent | Answer::Busy => self.later.push(peer),
             Answer::Broken => drop(self.broken.insert(peer)),
             Answer::Refused | Answer::Full => {}
         }
@@ -303,18 +306,21 @@ mod tests {
     }
 
     #[test]
-    fn silent_peer_is_asked_again() {
-        let (mut placing, mut patience) = placing(2, 3, false);
-        let back = Time::ZERO + Duration::from_secs(2);
-        let answer = |now, at| {
-            if at == peer(2) && now < back {
-                Answer::Silent
-            } else {
-                Answer::Stored
-            }
-        };
-        assert!(drive(&mut placing, &mut patience, |_| candidates(0..3), answer) >= Duration::from_secs(2));
-        assert_eq!(placing.into_outcome().0.holders.len(), 3);
+    fn silent_or_busy_peer_is_asked_again() {
+        for answer in [Answer::Silent, Answer::Busy] {
+            let (mut placing, mut patience) = placing(2, 3, false);
+            let back = Time::ZERO + Duration::from_secs(2);
+            let says = |now, at| {
+                if at == peer(2) && now < back {
+                    answer
+                } else {
+                    Answer::Stored
+                }
+            };
+            let took = drive(&mut placing, &mut patience, |_| candidates(0..3), says);
+            assert!((Duration::from_secs(2)..PATIENCE).contains(&took), "{took:?}");
+            assert_eq!(placing.into_outcome().0.holders.len(), 3);
+        }
     }
 
     #[test]
