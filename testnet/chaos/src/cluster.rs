@@ -8,16 +8,13 @@ use std::time::Duration;
 
 use mutualstore_client::Client;
 use mutualstore_contract::reply::RingState;
-use rand::SeedableRng;
-use rand::seq::IndexedRandom;
-use rand_chacha::ChaCha8Rng;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::disk::Disk;
 use super::proxy::{NetworkFault, Passed, Proxies, Proxy};
 use mutualstore_fleet::capacities::Capacities;
-use mutualstore_fleet::net::{self, FleetError, Known};
+use mutualstore_fleet::net::{self, FleetError, JOIN_WIDTH};
 use mutualstore_fleet::scratch::{RunOptions, fleet_in, temporary};
 use mutualstore_fleet::spawn::{self, Fleet, Launch, Recipe};
 use mutualstore_fleet::whole::{self, Member};
@@ -28,7 +25,6 @@ pub(super) const LIMIT: Duration = Duration::from_mins(3);
 const DISK_EVERY: usize = 4;
 /// What such a disk has beside the daemon's capacity.
 const DISK_SPARE: u64 = 24 << 20;
-const JOIN_WIDTH: usize = 3;
 
 /// One daemon.
 #[derive(Debug)]
@@ -41,6 +37,23 @@ struct Daemon {
     client: Option<Client>,
     /// It left for good.
     departed: bool,
+}
+
+impl Daemon {
+    /// The address of its proxy.
+    fn address(&self) -> String {
+        format!("/ip4/127.0.0.1/tcp/{}", self.proxy.port())
+    }
+
+    /// The daemon as a member of the ring, while it answers.
+    fn member(&self) -> Option<Member> {
+        Some(Member {
+            index: self.launch.index,
+            peer: self.peer.clone(),
+            listen: self.address(),
+            client: self.client.clone()?,
+        })
+    }
 }
 
 /// All daemons, by number; those that departed keep theirs. Each fault is a method.
@@ -114,41 +127,30 @@ impl Cluster {
             .proxies
             .open(port)
             .map_err(FleetError::io("cannot open a proxy"))?;
-        let announced = format!("/ip4/127.0.0.1/tcp/{}", proxy.port());
-        Ok(Daemon {
-            launch: Launch {
-                listen_port: port,
-                flags: vec!["--announce".to_owned(), announced],
-                ..Launch::new(index, data_dir, capacity_bytes)
-            },
+        let mut daemon = Daemon {
+            launch: Launch::new(index, data_dir, capacity_bytes),
             proxy,
             disk,
             peer: String::new(),
             client: None,
             departed: false,
-        })
+        };
+        daemon.launch.listen_port = port;
+        daemon.launch.flags = vec!["--announce".to_owned(), daemon.address()];
+        Ok(daemon)
     }
 
     /// Starts daemons that do not run, all at once, and returns when each has joined.
     pub(super) fn start(&self, numbers: &[usize]) -> Result<(), FleetError> {
         let launches: Vec<Launch> = numbers.iter().filter_map(|number| self.launch(*number)).collect();
-        let serving = {
-            let daemons = self.daemons.read();
-            let known = |daemon: &Daemon| {
-                Some(Known {
-                    listen: format!("/ip4/127.0.0.1/tcp/{}", daemon.proxy.port()),
-                    client: daemon.client.clone()?,
-                })
-            };
-            daemons.iter().filter_map(known).collect()
-        };
-        let started = net::start_all(&self.fleet, &self.recipe, &launches, serving, self.seed)?;
+        let known = self.answering();
+        let (started, outcome) = net::start_all(&self.fleet, &self.recipe, &launches, known, self.seed);
+        outcome?;
         for peer in started {
-            let client = Client::with_token_file(&peer.api, &peer.data_dir.join("token"));
-            let client = client.map_err(FleetError::from)?;
+            let member = peer.member()?;
             self.with(peer.index, |daemon| {
-                daemon.peer = peer.peer;
-                daemon.client = Some(client);
+                daemon.peer = member.peer;
+                daemon.client = Some(member.client);
             });
         }
         numbers.iter().try_for_each(|number| self.joined(*number))
@@ -161,20 +163,13 @@ impl Cluster {
             .iter()
             .filter(|daemon| daemon.launch.index != number && !daemon.departed && !daemon.peer.is_empty())
             .collect();
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(number as u64));
         let mut launch = daemons.get(number)?.launch.clone();
-        launch.join = others
-            .sample(&mut rng, JOIN_WIDTH)
-            .map(|other| format!("/ip4/127.0.0.1/tcp/{}", other.proxy.port()))
-            .collect();
+        let chosen = net::join_by(&others, self.seed, number);
+        launch.join = chosen.map(|other| other.address()).collect();
         // The very first start, one after the other: as the addresses of those just started.
-        if launch.join.is_empty() && number > 0 {
-            let earlier = daemons.get(..number).unwrap_or_default();
-            launch.join = earlier
-                .iter()
-                .take(JOIN_WIDTH)
-                .map(|other| format!("/ip4/127.0.0.1/tcp/{}", other.proxy.port()))
-                .collect();
+        if launch.join.is_empty() {
+            let earlier = daemons.iter().take(number.min(JOIN_WIDTH));
+            launch.join = earlier.map(Daemon::address).collect();
         }
         Some(launch)
     }
@@ -299,11 +294,12 @@ impl Cluster {
 
     /// Those that can be asked now.
     pub(super) fn serving(&self) -> Vec<(usize, Client)> {
-        let daemons = self.daemons.read();
-        let serving = daemons
-            .iter()
-            .filter_map(|daemon| Some((daemon.launch.index, daemon.client.clone()?)));
-        serving.collect()
+        let answering = self.answering().into_iter();
+        answering.map(|member| (member.index, member.client)).collect()
+    }
+
+    fn answering(&self) -> Vec<Member> {
+        self.daemons.read().iter().filter_map(Daemon::member).collect()
     }
 
     /// The API of a daemon, while it can be asked.
@@ -313,19 +309,8 @@ impl Cluster {
 
     /// Waits until all members form one ring.
     pub(super) fn whole(&self) -> Result<(), FleetError> {
-        let members: Vec<Member> = {
-            let daemons = self.daemons.read();
-            let member = |daemon: &Daemon| {
-                Some(Member {
-                    index: daemon.launch.index,
-                    peer: daemon.peer.clone(),
-                    client: daemon.client.clone()?,
-                })
-            };
-            daemons.iter().filter_map(member).collect()
-        };
         let ended = || self.fleet.any_ended().map(FleetError::from);
-        whole::wait(&members, LIMIT, ended)
+        whole::wait(&self.answering(), LIMIT, ended)
     }
 
     /// Leaves the directory where it is, with the logs of all daemons.

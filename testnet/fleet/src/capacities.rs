@@ -3,44 +3,35 @@
 use std::str::FromStr;
 
 use mutualstore_contract::units::{Size, UnitError};
+use serde::{Deserialize, Serialize};
 
-/// The capacities of a testnet's peers: one size for all, or a comma list repeated over the peers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Capacities(Vec<Size>);
+/// What an empty list stands for, in bytes.
+const DEFAULT: u64 = 1 << 30;
+
+/// The capacities of a testnet's peers in bytes: one size for all, or a list repeated over the peers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacities(Vec<u64>);
 
 impl Capacities {
     /// The same capacity, in bytes, for every peer.
     pub fn same(bytes: u64) -> Self {
-        Self(vec![Size(bytes)])
+        Self(vec![bytes])
     }
 
     /// A repeating list of capacities, in bytes; an empty list means 1 GiB for all.
     pub fn repeating(bytes: impl IntoIterator<Item = u64>) -> Self {
-        let sizes: Vec<Size> = bytes.into_iter().map(Size).collect();
-        if sizes.is_empty() {
-            Self::same(1 << 30)
-        } else {
-            Self(sizes)
-        }
+        Self(bytes.into_iter().collect())
     }
 
     /// Capacity of peer `index`, in bytes.
     pub fn of(&self, index: usize) -> u64 {
-        self.0
-            .iter()
-            .cycle()
-            .nth(index % self.0.len().max(1))
-            .map_or(0, |size| size.0)
+        let place = index % self.0.len().max(1);
+        self.0.get(place).copied().unwrap_or(DEFAULT)
     }
 
     /// The smallest capacity of the list, in bytes.
     pub fn smallest(&self) -> u64 {
-        self.0.iter().map(|size| size.0).min().unwrap_or(0)
-    }
-
-    /// The list in bytes, as it repeats.
-    pub fn list(&self) -> Vec<u64> {
-        self.0.iter().map(|size| size.0).collect()
+        self.0.iter().copied().min().unwrap_or(DEFAULT)
     }
 }
 
@@ -48,10 +39,8 @@ impl FromStr for Capacities {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.split(',')
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let sizes = text.split(',').map(str::parse::<Size>);
+        sizes.map(|size| Ok(size?.0)).collect::<Result<_, _>>().map(Self)
     }
 }
 

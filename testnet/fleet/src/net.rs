@@ -6,13 +6,14 @@ mod starting;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mutualstore_client::Client;
 use mutualstore_contract::reply::Status;
 use rand::SeedableRng;
-use rand::seq::{IndexedRandom, SliceRandom};
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -22,8 +23,8 @@ use crate::state::{self, Peer, StateError, Testnet};
 use crate::whole::{self, Member, NotWhole};
 
 pub use self::error::FleetError;
-use self::starting::{JOIN_WIDTH, is_newcomer, start_each};
-pub use self::starting::{Known, known, start_all};
+use self::starting::is_newcomer;
+pub use self::starting::{JOIN_WIDTH, join_by, start_all};
 
 /// A stopping daemon has 5 s by contract.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -98,7 +99,7 @@ pub fn up(dir: &Path, options: &UpOptions) -> Result<Testnet, FleetError> {
     let mut testnet = Testnet {
         peers: Vec::new(),
         unit_bytes: options.unit(),
-        capacities: options.capacities.list(),
+        capacities: options.capacities.clone(),
         api_base: options.api_base,
         seed: options.seed.unwrap_or_else(rand::random),
         flags: with_repair_delay(&options.flags, "5s"),
@@ -118,7 +119,7 @@ pub fn add(dir: &Path, binary: &Path, count: usize) -> Result<Testnet, FleetErro
             "no peer is alive to join; `testnet start` some first".to_owned(),
         ));
     }
-    let next = testnet.peers.iter().map(|peer| peer.index + 1).max().unwrap_or(0);
+    let next = testnet.next_index();
     let launches = launches(dir, &testnet, next..next + count)?;
     grow(&mut testnet, binary, &launches)?;
     testnet.save(dir)?;
@@ -160,10 +161,7 @@ pub fn kill(dir: &Path, victims: &Victims, wipe: bool) -> Result<Vec<usize>, Fle
         signal(peer, Signal::KILL)?;
     }
     for peer in &peers {
-        gone(peer, KILL_LIMIT).ok_or(FleetError::Undead {
-            index: peer.index,
-            pid: peer.pid,
-        })?;
+        killed(peer)?;
         if wipe {
             empty(&peer.data_dir)?;
         }
@@ -203,10 +201,7 @@ pub fn down(dir: &Path, wipe: bool) -> Result<(), FleetError> {
     for peer in testnet.alive() {
         if gone(peer, deadline.saturating_duration_since(Instant::now())).is_none() {
             signal(peer, Signal::KILL)?;
-            gone(peer, KILL_LIMIT).ok_or(FleetError::Undead {
-                index: peer.index,
-                pid: peer.pid,
-            })?;
+            killed(peer)?;
         }
     }
     testnet.refresh();
@@ -217,46 +212,53 @@ pub fn down(dir: &Path, wipe: bool) -> Result<(), FleetError> {
     Ok(())
 }
 
-/// The daemons that serve a testnet's live peers, and whether their ring is whole, are found here.
-pub fn members(testnet: &Testnet) -> Result<Vec<Member>, FleetError> {
-    testnet.alive().map(member).collect()
-}
-
 /// Starts `launches` and waits for the ring of all live peers. Where a daemon that was there before does not
 /// start, those that did go on; on any other failure what was started is killed.
 fn grow(testnet: &mut Testnet, binary: &Path, launches: &[Launch]) -> Result<(), FleetError> {
     if launches.is_empty() {
         return Ok(());
     }
+    let fleet = Fleet::new(None).map_err(FleetError::io("cannot watch for Ctrl-C"))?;
     let recipe = Recipe {
         binary: binary.to_owned(),
         unit_bytes: testnet.unit_bytes,
         flags: testnet.flags.clone(),
         tethered: false,
     };
-    let fleet = Fleet::new(None).map_err(FleetError::io("cannot watch for Ctrl-C"))?;
-    let alive = testnet.alive().map(known).collect::<Result<_, _>>()?;
-    let (started, failure) = start_each(&fleet, &recipe, launches, alive, testnet.seed);
-    testnet
-        .peers
-        .retain(|peer| started.iter().all(|new| new.index != peer.index));
-    testnet.peers.extend(started);
-    testnet.peers.sort_by_key(|peer| peer.index);
-    if let Some(failure) = failure {
+    if let Err(failure) = launch(testnet, &fleet, &recipe, launches) {
         // What was there before goes on without the one that does not start; a new network is given up.
         if launches.iter().any(|launch| !is_newcomer(&launch.data_dir)) {
             fleet.detach();
         }
         return Err(failure);
     }
-    wait_whole(&fleet, &testnet.alive().cloned().collect::<Vec<_>>())?;
+    wait_whole(&fleet, testnet)?;
     fleet.detach();
     Ok(())
 }
 
-/// Waits until `peers` form one ring; a daemon that ends meanwhile, or that is not let in, ends the wait.
-pub fn wait_whole(fleet: &Fleet, peers: &[Peer]) -> Result<(), FleetError> {
-    let members: Vec<Member> = peers.iter().map(member).collect::<Result<_, _>>()?;
+/// Starts `launches`, who join by live peers, and takes note of those that started.
+pub(crate) fn launch(
+    testnet: &mut Testnet,
+    fleet: &Fleet,
+    recipe: &Recipe,
+    launches: &[Launch],
+) -> Result<(), FleetError> {
+    let known = testnet.alive().map(Peer::member).collect::<Result<_, _>>()?;
+    let (started, outcome) = start_all(fleet, recipe, launches, known, testnet.seed);
+    testnet
+        .peers
+        .retain(|peer| started.iter().all(|new| new.index != peer.index));
+    testnet.peers.extend(started);
+    testnet.peers.sort_by_key(|peer| peer.index);
+    outcome
+}
+
+/// Waits until the live peers form one ring; a daemon that ends meanwhile, or that is not let in, ends the
+/// wait.
+pub fn wait_whole(fleet: &Fleet, testnet: &Testnet) -> Result<(), FleetError> {
+    let peers: Vec<&Peer> = testnet.alive().collect();
+    let members: Vec<Member> = peers.iter().map(|peer| peer.member()).collect::<Result<_, _>>()?;
     let limit =
         Duration::from_mins(1) + Duration::from_secs(2) * u32::try_from(peers.len()).unwrap_or(u32::MAX);
     let begun = Instant::now();
@@ -291,27 +293,18 @@ pub fn status(client: &Client) -> Result<Status, FleetError> {
     Ok(answer?.body)
 }
 
-fn member(peer: &Peer) -> Result<Member, FleetError> {
-    let client = Client::with_token_file(&peer.api, &peer.data_dir.join("token"))?;
-    Ok(Member {
-        index: peer.index,
-        peer: peer.peer.clone(),
-        client,
-    })
-}
-
-fn launches(
+/// First starts of the peers `indices` of a testnet in `dir`.
+pub(crate) fn launches(
     dir: &Path,
     testnet: &Testnet,
-    indices: std::ops::Range<usize>,
+    indices: Range<usize>,
 ) -> Result<Vec<Launch>, FleetError> {
-    let capacities = Capacities::repeating(testnet.capacities.iter().copied());
     let mut taken = BTreeSet::new();
     let launch = |index: usize| {
         Ok(Launch {
             api_port: api_port(testnet.api_base, index)?,
             listen_port: spawn::free_port(&mut taken),
-            ..Launch::new(index, dir.join(index.to_string()), capacities.of(index))
+            ..Launch::new(index, dir.join(index.to_string()), testnet.capacities.of(index))
         })
     };
     indices.map(launch).collect()
@@ -335,13 +328,10 @@ fn relaunch(testnet: &Testnet, peer: &Peer) -> Launch {
         .collect();
     let alive: Vec<&Peer> = others.iter().copied().filter(|other| other.alive).collect();
     let pool = if alive.is_empty() { others } else { alive };
-    let mut rng = ChaCha8Rng::seed_from_u64(testnet.seed.wrapping_add(peer.index as u64));
-    let join = pool
-        .sample(&mut rng, JOIN_WIDTH)
-        .map(|other| other.listen.clone());
+    let join = join_by(&pool, testnet.seed, peer.index);
     Launch {
         api_port: api_port(testnet.api_base, peer.index).unwrap_or(0),
-        join: join.collect(),
+        join: join.map(|other| other.listen.clone()).collect(),
         ..Launch::new(peer.index, peer.data_dir.clone(), peer.capacity_bytes)
     }
 }
@@ -392,6 +382,13 @@ fn signal(peer: &Peer, signal: Signal) -> Result<(), FleetError> {
             error.into(),
         )),
     }
+}
+
+/// Waits for the end of a process that got SIGKILL.
+fn killed(peer: &Peer) -> Result<(), FleetError> {
+    let Peer { index, pid, .. } = peer;
+    let undead = || FleetError::Failed(format!("process {pid} of peer {index} does not die"));
+    gone(peer, KILL_LIMIT).ok_or_else(undead)
 }
 
 /// Waits for the end of a process that need not be a child of ours.

@@ -1,6 +1,5 @@
 //! A testnet that exists only while a command runs: in a temporary directory, gone with it.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,8 +10,8 @@ use tempfile::TempDir;
 use crate::capacities::Capacities;
 use crate::net::{self, FleetError};
 use crate::proc;
-use crate::spawn::{self, Fleet, Launch, Recipe, SpawnError};
-use crate::state::Peer;
+use crate::spawn::{Fleet, Launch, Recipe, SpawnError};
+use crate::state::{Peer, Testnet};
 
 /// Daemons are quiet when together they use less of a core than this.
 const QUIET: f64 = 0.05;
@@ -56,11 +55,10 @@ impl RunOptions {
 pub struct Scratch {
     // Dropped in this order: nobody writes into a directory that is being removed.
     fleet: Fleet,
-    peers: Vec<Peer>,
+    /// Its peers are alive until they are killed here.
+    testnet: Testnet,
     dir: TempDir,
     recipe: Recipe,
-    capacities: Capacities,
-    seed: u64,
 }
 
 impl Scratch {
@@ -73,13 +71,20 @@ impl Scratch {
         seed: u64,
     ) -> Result<Self, FleetError> {
         let dir = temporary(run.place.as_deref(), prefix)?;
+        let recipe = run.recipe(capacities.smallest() / 8);
+        let testnet = Testnet {
+            peers: Vec::new(),
+            unit_bytes: recipe.unit_bytes,
+            capacities,
+            api_base: None,
+            seed,
+            flags: recipe.flags.clone(),
+        };
         let mut scratch = Self {
             fleet: fleet_in(&dir)?,
-            peers: Vec::new(),
+            testnet,
             dir,
-            recipe: run.recipe(capacities.smallest() / 8),
-            capacities,
-            seed,
+            recipe,
         };
         scratch.enter(peers)?;
         scratch.wait_whole()?;
@@ -94,45 +99,31 @@ impl Scratch {
 
     /// Like [`Self::enter`], with flags for these newcomers alone.
     pub fn enter_with(&mut self, count: usize, flags: &[String]) -> Result<Vec<usize>, FleetError> {
-        let next = self.peers.iter().map(|peer| peer.index + 1).max().unwrap_or(0);
-        let numbers: Vec<usize> = (next..next + count).collect();
-        let mut taken = BTreeSet::new();
-        let launch = |index: &usize| {
-            let data_dir = self.dir.path().join(index.to_string());
-            Launch {
-                listen_port: spawn::free_port(&mut taken),
-                flags: flags.to_vec(),
-                ..Launch::new(*index, data_dir, self.capacities.of(*index))
-            }
-        };
-        let launches: Vec<Launch> = numbers.iter().map(launch).collect();
+        let next = self.testnet.next_index();
+        let numbers = next..next + count;
+        let mut launches = net::launches(self.dir.path(), &self.testnet, numbers.clone())?;
+        for launch in &mut launches {
+            launch.flags = flags.to_vec();
+        }
         self.launch(&launches)?;
-        Ok(numbers)
+        Ok(numbers.collect())
     }
 
     /// Starts those of these peers that do not run, with what is on their disks, and returns when they serve.
     pub fn restart(&mut self, numbers: &[usize]) -> Result<(), FleetError> {
         let dead = |peer: &&Peer| !peer.alive && numbers.contains(&peer.index);
         let launch = |peer: &Peer| Launch::new(peer.index, peer.data_dir.clone(), peer.capacity_bytes);
-        let launches: Vec<Launch> = self.peers.iter().filter(dead).map(launch).collect();
+        let launches: Vec<Launch> = self.peers().iter().filter(dead).map(launch).collect();
         self.launch(&launches)
     }
 
     fn launch(&mut self, launches: &[Launch]) -> Result<(), FleetError> {
-        let known = self.peers.iter().filter(|peer| peer.alive);
-        let known = known.map(net::known).collect::<Result<_, _>>()?;
-        let started = net::start_all(&self.fleet, &self.recipe, launches, known, self.seed)?;
-        self.peers
-            .retain(|peer| started.iter().all(|new| new.index != peer.index));
-        self.peers.extend(started);
-        self.peers.sort_by_key(|peer| peer.index);
-        Ok(())
+        net::launch(&mut self.testnet, &self.fleet, &self.recipe, launches)
     }
 
     /// Waits until the peers that were not killed form one ring.
     pub fn wait_whole(&self) -> Result<(), FleetError> {
-        let alive: Vec<Peer> = self.peers.iter().filter(|peer| peer.alive).cloned().collect();
-        net::wait_whole(&self.fleet, &alive)
+        net::wait_whole(&self.fleet, &self.testnet)
     }
 
     /// Where the daemons keep their data.
@@ -142,16 +133,12 @@ impl Scratch {
 
     /// The peers, by index; killed ones have `alive` false.
     pub fn peers(&self) -> &[Peer] {
-        &self.peers
+        &self.testnet.peers
     }
 
     /// Numbers of the peers that were not killed.
     pub fn alive(&self) -> Vec<usize> {
-        self.peers
-            .iter()
-            .filter(|peer| peer.alive)
-            .map(|peer| peer.index)
-            .collect()
+        self.testnet.alive().map(|peer| peer.index).collect()
     }
 
     /// The same without some.
@@ -162,23 +149,23 @@ impl Scratch {
 
     /// The APIs of the peers that were not killed.
     pub fn clients(&self) -> Result<Vec<Client>, FleetError> {
-        self.alive().into_iter().map(|index| self.client(index)).collect()
+        let members = self.testnet.alive().map(Peer::member);
+        members.map(|member| Ok(member?.client)).collect()
     }
 
     /// The API of a peer.
     pub fn client(&self, index: usize) -> Result<Client, FleetError> {
-        let peer = self.peers.iter().find(|peer| peer.index == index);
+        let peer = self.peers().iter().find(|peer| peer.index == index);
         let peer = peer.ok_or_else(|| FleetError::Usage(format!("there is no peer {index}")))?;
-        Ok(Client::with_token_file(&peer.api, &peer.data_dir.join("token"))?)
+        Ok(peer.member()?.client)
     }
 
     /// SIGKILL; returns when the peer is gone.
     pub fn kill(&mut self, index: usize) {
         self.fleet.kill(index);
-        self.peers
-            .iter_mut()
-            .filter(|peer| peer.index == index)
-            .for_each(|peer| peer.alive = false);
+        for peer in &mut self.testnet.peers {
+            peer.alive &= peer.index != index;
+        }
     }
 
     /// Whether a peer that was told to leave has ended; it counts as killed then.
@@ -211,15 +198,14 @@ impl Scratch {
     pub fn settle(&self) -> Result<(), FleetError> {
         let begun = Instant::now();
         let mut before = self.cpu_time()?;
-        loop {
+        let mut used = Duration::MAX;
+        while used >= QUIET_WINDOW.mul_f64(QUIET) && begun.elapsed() <= QUIET_LIMIT {
             thread::sleep(QUIET_WINDOW);
             let now = self.cpu_time()?;
-            let used = now.saturating_sub(before).as_secs_f64();
-            if used < QUIET * QUIET_WINDOW.as_secs_f64() || begun.elapsed() > QUIET_LIMIT {
-                return Ok(());
-            }
+            used = now.saturating_sub(before);
             before = now;
         }
+        Ok(())
     }
 
     /// Fails once Ctrl-C or a signal takes the daemons down: what is seen of them then means nothing.
@@ -236,7 +222,7 @@ impl Scratch {
     }
 
     /// The end of the log of a daemon that ended by itself, if one did.
-    pub fn any_ended(&self) -> Option<spawn::SpawnError> {
+    pub fn any_ended(&self) -> Option<SpawnError> {
         self.fleet.any_ended()
     }
 }

@@ -6,7 +6,7 @@
 //! from them: it describes a daemon to talk to, not the ones to start.
 
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -51,7 +51,7 @@ pub struct Recipe {
 }
 
 /// One daemon to start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Launch {
     /// Number of the peer.
     pub index: usize,
@@ -77,10 +77,7 @@ impl Launch {
             index,
             data_dir,
             capacity_bytes,
-            api_port: 0,
-            listen_port: 0,
-            join: Vec::new(),
-            flags: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -180,14 +177,9 @@ pub fn free_port(taken: &mut BTreeSet<u16>) -> u16 {
     let Some(room) = first.checked_sub(LOWEST).filter(|room| *room > 0) else {
         return 0;
     };
-    for _ in 0..200 {
-        let port = LOWEST + rand::random::<u16>() % room;
-        if !taken.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            taken.insert(port);
-            return port;
-        }
-    }
-    0
+    let ports = (0..200).map(|_| LOWEST + rand::random::<u16>() % room);
+    let mut free = ports.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    free.find(|port| taken.insert(*port)).unwrap_or(0)
 }
 
 /// Looks again and again, with a pause between two looks, until something is there or the time is over.
@@ -273,8 +265,8 @@ fn arguments(recipe: &Recipe, launch: &Launch) -> Vec<OsString> {
     arguments
 }
 
+#[derive(Debug)]
 struct Running {
-    index: usize,
     data_dir: PathBuf,
     child: Child,
     /// Bytes of its log when it was started.
@@ -282,13 +274,14 @@ struct Running {
 }
 
 impl Running {
-    fn ended(&mut self) -> Option<SpawnError> {
-        let status = self.child.try_wait().ok().flatten()?;
-        Some(SpawnError::Exited {
-            index: self.index,
-            status,
-            log: log_since(&self.data_dir, self.log_before),
-        })
+    fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    fn ended(&mut self, index: usize) -> Option<SpawnError> {
+        let status = self.status()?;
+        let log = log_since(&self.data_dir, self.log_before);
+        Some(SpawnError::Exited { index, status, log })
     }
 
     fn kill(&mut self) {
@@ -298,32 +291,25 @@ impl Running {
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Roster {
     closed: bool,
-    running: Vec<Running>,
+    running: BTreeMap<usize, Running>,
 }
 
 impl Roster {
     fn close(&mut self) {
         self.closed = true;
-        self.running.iter_mut().for_each(Running::kill);
+        self.running.values_mut().for_each(Running::kill);
         self.running.clear();
     }
 }
 
-/// Daemons started by this process.
+/// Daemons started by this process, by number.
+#[derive(Debug)]
 pub struct Fleet {
     roster: Arc<Mutex<Roster>>,
     _on_interrupt: OnInterrupt,
-}
-
-impl std::fmt::Debug for Fleet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fleet")
-            .field("pids", &self.pids())
-            .finish_non_exhaustive()
-    }
 }
 
 impl Fleet {
@@ -377,30 +363,27 @@ impl Fleet {
             .and_then(|mut command| command.spawn())
             .map_err(failed)?;
         let pid = child.id();
-        roster.running.push(Running {
-            index: launch.index,
+        let running = Running {
             data_dir: launch.data_dir.clone(),
             child,
             log_before,
-        });
+        };
+        roster.running.insert(launch.index, running);
         Ok(pid)
     }
 
     /// SIGKILL for one daemon; returns when it is gone.
     pub fn kill(&self, index: usize) {
         let mut roster = self.roster.lock();
-        roster
-            .running
-            .iter_mut()
-            .filter(|daemon| daemon.index == index)
-            .for_each(Running::kill);
-        roster.running.retain(|daemon| daemon.index != index);
+        if let Some(mut daemon) = roster.running.remove(&index) {
+            daemon.kill();
+        }
     }
 
     /// Sends a signal to one daemon, if it runs.
     pub fn signal(&self, index: usize, signal: Signal) -> io::Result<()> {
         let roster = self.roster.lock();
-        let running = roster.running.iter().find(|daemon| daemon.index == index);
+        let running = roster.running.get(&index);
         let pid = running.and_then(|daemon| Pid::from_raw(i32::try_from(daemon.child.id()).ok()?));
         Ok(kill_process(pid.ok_or(Errno::SRCH)?, signal)?)
     }
@@ -409,11 +392,11 @@ impl Fleet {
     pub fn end(&self, index: usize, limit: Duration) -> Option<ExitStatus> {
         until(limit, POLL, || {
             let mut roster = self.roster.lock();
-            let Some(daemon) = roster.running.iter_mut().find(|daemon| daemon.index == index) else {
+            let Some(daemon) = roster.running.get_mut(&index) else {
                 return Some(None);
             };
-            let status = daemon.child.try_wait().ok().flatten()?;
-            roster.running.retain(|daemon| daemon.index != index);
+            let status = daemon.status()?;
+            roster.running.remove(&index);
             Some(Some(status))
         })
         .flatten()
@@ -421,16 +404,13 @@ impl Fleet {
 
     /// The first daemon found that ended by itself.
     pub fn any_ended(&self) -> Option<SpawnError> {
-        self.roster.lock().running.iter_mut().find_map(Running::ended)
+        let mut roster = self.roster.lock();
+        let mut running = roster.running.iter_mut();
+        running.find_map(|(index, daemon)| daemon.ended(*index))
     }
 
     fn ended(&self, index: usize) -> Option<SpawnError> {
-        self.roster
-            .lock()
-            .running
-            .iter_mut()
-            .find(|daemon| daemon.index == index)?
-            .ended()
+        self.roster.lock().running.get_mut(&index)?.ended(index)
     }
 
     /// Whether the daemons are being, or were, taken down.
@@ -440,11 +420,10 @@ impl Fleet {
 
     /// The daemons' process ids, with the peers' numbers.
     pub fn pids(&self) -> Vec<(usize, u32)> {
-        self.roster
-            .lock()
-            .running
-            .iter()
-            .map(|daemon| (daemon.index, daemon.child.id()))
+        let roster = self.roster.lock();
+        let running = roster.running.iter();
+        running
+            .map(|(index, daemon)| (*index, daemon.child.id()))
             .collect()
     }
 

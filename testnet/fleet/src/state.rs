@@ -8,10 +8,13 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use mutualstore_client::{Client, ClientError};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use crate::capacities::Capacities;
 use crate::proc;
+use crate::whole::Member;
 
 const FILE: &str = "testnet.json";
 const LOCK: &str = "lock";
@@ -40,6 +43,16 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The peer as a member of its ring, to be asked.
+    pub fn member(&self) -> Result<Member, ClientError> {
+        Ok(Member {
+            index: self.index,
+            peer: self.peer.clone(),
+            listen: self.listen.clone(),
+            client: Client::with_token_file(&self.api, &self.data_dir.join("token"))?,
+        })
+    }
+
     /// Whether the very process that was started still runs.
     pub fn runs(&self) -> bool {
         proc::start_ticks(self.pid) == Some(self.start_ticks)
@@ -53,8 +66,8 @@ pub struct Testnet {
     pub peers: Vec<Peer>,
     /// Capacity of one virtual node, bytes; a parameter of the network.
     pub unit_bytes: u64,
-    /// Capacities in bytes as they repeat over the peers.
-    pub capacities: Vec<u64>,
+    /// Capacities of the peers.
+    pub capacities: Capacities,
     /// Peer i has its API on this port + i; any free port when absent.
     pub api_base: Option<u16>,
     /// Seed of the choices made when peers join.
@@ -90,41 +103,31 @@ pub enum StateError {
     },
 }
 
-/// Held by the one command that may change a testnet directory.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
+/// Held, until dropped, by the one command that may change a testnet directory. Waits for the command that
+/// holds it; every command ends in bounded time.
+pub fn lock(dir: &Path) -> Result<File, StateError> {
+    let path = dir.join(LOCK);
+    let held = File::create(&path).and_then(|file| {
+        flock(&file, FlockOperation::LockExclusive)?;
+        Ok(file)
+    });
+    held.map_err(|error| unusable(dir, path, error))
 }
 
-/// Waits for the command that holds it; every command ends in bounded time.
-pub fn lock(dir: &Path) -> Result<Lock, StateError> {
-    let path = dir.join(LOCK);
-    let io_error = |source| StateError::Io {
-        path: path.clone(),
-        source,
-    };
-    let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    let file = match File::create(&path) {
-        Err(error) if missing(&error) => return Err(StateError::Missing { dir: dir.to_owned() }),
-        other => other.map_err(io_error)?,
-    };
-    flock(&file, FlockOperation::LockExclusive).map_err(|error| io_error(error.into()))?;
-    Ok(Lock { _file: file })
+/// A file of `dir` that is not there says that the testnet is not.
+fn unusable(dir: &Path, path: PathBuf, source: io::Error) -> StateError {
+    if source.kind() == io::ErrorKind::NotFound {
+        StateError::Missing { dir: dir.to_owned() }
+    } else {
+        StateError::Io { path, source }
+    }
 }
 
 impl Testnet {
     /// Reads the testnet of `dir` and looks which of its peers live.
     pub fn load(dir: &Path) -> Result<Self, StateError> {
         let path = dir.join(FILE);
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StateError::Missing { dir: dir.to_owned() });
-            }
-            other => other.map_err(|source| StateError::Io {
-                path: path.clone(),
-                source,
-            })?,
-        };
+        let bytes = fs::read(&path).map_err(|error| unusable(dir, path.clone(), error))?;
         let mut testnet: Self =
             serde_json::from_slice(&bytes).map_err(|source| StateError::Damaged { path, source })?;
         testnet.refresh();
@@ -133,19 +136,16 @@ impl Testnet {
 
     /// Replaces `dir/testnet.json` in one step.
     pub fn save(&self, dir: &Path) -> Result<(), StateError> {
-        let path = dir.join(FILE);
         let write = || -> io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(dir)?;
             serde_json::to_writer_pretty(&mut file, self)?;
             file.write_all(b"\n")?;
             file.as_file().sync_all()?;
-            file.persist(&path)?;
+            file.persist(dir.join(FILE))?;
             File::open(dir)?.sync_all()
         };
-        write().map_err(|source| StateError::Io {
-            path: path.clone(),
-            source,
-        })
+        let path = dir.join(FILE);
+        write().map_err(|source| StateError::Io { path, source })
     }
 
     /// Looks again which peers live.
@@ -158,6 +158,11 @@ impl Testnet {
     /// The peers that live.
     pub fn alive(&self) -> impl Iterator<Item = &Peer> {
         self.peers.iter().filter(|peer| peer.alive)
+    }
+
+    /// The number of the next newcomer.
+    pub fn next_index(&self) -> usize {
+        self.peers.iter().map(|peer| peer.index + 1).max().unwrap_or(0)
     }
 }
 
@@ -183,7 +188,7 @@ mod tests {
         Testnet {
             peers,
             unit_bytes: 1,
-            capacities: vec![1],
+            capacities: Capacities::same(1),
             api_base: None,
             seed: 7,
             flags: vec!["--x".to_owned()],

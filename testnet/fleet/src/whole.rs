@@ -21,6 +21,8 @@ pub struct Member {
     pub index: usize,
     /// Its peer id.
     pub peer: String,
+    /// The address that others join by.
+    pub listen: String,
     /// Its API.
     pub client: Client,
 }

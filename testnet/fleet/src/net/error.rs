@@ -77,14 +77,6 @@ pub enum FleetError {
         /// Why it failed.
         source: io::Error,
     },
-    /// A process survived SIGKILL.
-    #[error("process {pid} of peer {index} does not die")]
-    Undead {
-        /// Number of the peer.
-        index: usize,
-        /// Process id.
-        pid: u32,
-    },
 }
 
 impl From<NotWhole> for FleetError {
@@ -106,7 +98,7 @@ impl FleetError {
             Self::Refused(_) => exit::NOT_ALLOWED,
             Self::Spawn(error) => error.exit_code(),
             Self::Broken { error, .. } => error.exit_code(),
-            Self::Io { .. } | Self::Undead { .. } | Self::Failed(_) => exit::UNEXPECTED,
+            Self::Io { .. } | Self::Failed(_) => exit::UNEXPECTED,
         }
     }
 

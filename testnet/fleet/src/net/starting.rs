@@ -6,13 +6,13 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutualstore_client::Client;
 use mutualstore_contract::reply::DaemonFile;
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::{FleetError, member};
+use super::FleetError;
+use crate::parallel::each;
 use crate::proc;
 use crate::spawn::{self, Fleet, Launch, Recipe};
 use crate::state::Peer;
@@ -23,70 +23,37 @@ const START_WIDTH: usize = 6;
 /// A newcomer that has not joined by then is left to itself.
 const PLACED_LIMIT: Duration = Duration::from_secs(10);
 /// How many addresses a daemon is given to join.
-pub(super) const JOIN_WIDTH: usize = 3;
+pub const JOIN_WIDTH: usize = 3;
 
-/// A peer that others join by.
-#[derive(Clone, Debug)]
-pub struct Known {
-    /// Its address.
-    pub listen: String,
-    /// What it invites by.
-    pub client: Client,
+/// Who of `known` the peer `index` is to join by.
+pub fn join_by<T>(known: &[T], seed: u64, index: usize) -> impl Iterator<Item = &T> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed.wrapping_add(index as u64));
+    known.sample(&mut rng, JOIN_WIDTH)
 }
 
-/// What a running peer is to those that join by it.
-pub fn known(peer: &Peer) -> Result<Known, FleetError> {
-    let Member { client, .. } = member(peer)?;
-    let listen = peer.listen.clone();
-    Ok(Known { listen, client })
-}
-
-/// Starts daemons, a few at a time. Each joins by `known` peers and those started before it; launches that
-/// bring addresses of their own use these, and whoever is in no network yet is invited by one of the known.
-/// Returns when all serve, joined or not. Newcomers start one after the other: each chooses its places on the
-/// ring among those that are taken.
+/// Starts daemons, a few at a time, until one fails; which ones were started, by number, and the failure.
+/// Each joins by `known` peers and those started before it; launches that bring addresses of their own use
+/// these, and whoever is in no network yet is invited by one of the known. Returns when all serve, joined or
+/// not. Newcomers start one after the other: each chooses its places on the ring among those that are taken.
 pub fn start_all(
     fleet: &Fleet,
     recipe: &Recipe,
     launches: &[Launch],
-    known: Vec<Known>,
+    known: Vec<Member>,
     seed: u64,
-) -> Result<Vec<Peer>, FleetError> {
-    match start_each(fleet, recipe, launches, known, seed) {
-        (_, Some(failure)) => Err(failure),
-        (started, None) => Ok(started),
-    }
-}
-
-/// Starts daemons until one fails; which ones were started, by number.
-pub(super) fn start_each(
-    fleet: &Fleet,
-    recipe: &Recipe,
-    launches: &[Launch],
-    known: Vec<Known>,
-    seed: u64,
-) -> (Vec<Peer>, Option<FleetError>) {
-    let shared = Mutex::new(Starting {
-        next: 0,
+) -> (Vec<Peer>, Result<(), FleetError>) {
+    let newcomers = launches.iter().any(|launch| is_newcomer(&launch.data_dir));
+    let starting = Mutex::new(Starting {
         known,
         started: Vec::new(),
-        failure: None,
+        failed: false,
     });
-    let width = if launches.iter().any(|launch| is_newcomer(&launch.data_dir)) {
-        1
-    } else {
-        START_WIDTH
-    };
-    thread::scope(|scope| {
-        for _ in 0..width {
-            scope.spawn(|| while start_next(&shared, fleet, recipe, launches, seed) {});
-        }
+    let outcome = each(launches, if newcomers { 1 } else { START_WIDTH }, |_, launch| {
+        start_next(&starting, fleet, recipe, launch.clone(), seed)
     });
-    let Starting {
-        mut started, failure, ..
-    } = shared.into_inner();
+    let mut started = starting.into_inner().started;
     started.sort_by_key(|peer| peer.index);
-    (started, failure)
+    (started, outcome.map(drop))
 }
 
 /// Whether the daemon has no places on the ring yet.
@@ -102,7 +69,7 @@ fn is_member(data_dir: &Path) -> bool {
 }
 
 /// An invite by one of `known`, the first that is in a network; none when nobody is known.
-fn invitation(known: &[Known]) -> Result<Option<String>, FleetError> {
+fn invitation(known: &[Member]) -> Result<Option<String>, FleetError> {
     let deadline = Instant::now() + PLACED_LIMIT;
     loop {
         let mut refused = None;
@@ -121,14 +88,13 @@ fn invitation(known: &[Known]) -> Result<Option<String>, FleetError> {
 }
 
 /// Waits, not for long, until a newcomer has joined or is alone.
-fn wait_placed(fleet: &Fleet, peer: &Peer) {
-    let Ok(member) = member(peer) else { return };
+fn wait_placed(fleet: &Fleet, launch: &Launch, member: &Member) {
     let placed = || {
         let status = member.client.status();
         status.is_ok_and(|status| match status.body.ring.as_str() {
             "refused" => true,
             "joining" => false,
-            _ => !is_newcomer(&peer.data_dir),
+            _ => !is_newcomer(&launch.data_dir),
         })
     };
     let over = || placed() || fleet.any_ended().is_some();
@@ -136,47 +102,37 @@ fn wait_placed(fleet: &Fleet, peer: &Peer) {
 }
 
 struct Starting {
-    next: usize,
-    known: Vec<Known>,
+    known: Vec<Member>,
     started: Vec<Peer>,
-    failure: Option<FleetError>,
+    failed: bool,
 }
 
-/// Starts the next launch; false when none is left or one failed.
+/// Starts one more daemon, unless another failed.
 fn start_next(
     shared: &Mutex<Starting>,
     fleet: &Fleet,
     recipe: &Recipe,
-    launches: &[Launch],
+    mut launch: Launch,
     seed: u64,
-) -> bool {
-    let (launch, known) = {
-        let mut starting = shared.lock();
-        let Some(launch) = launches.get(starting.next).filter(|_| starting.failure.is_none()) else {
-            return false;
-        };
-        starting.next += 1;
-        let mut launch = launch.clone();
+) -> Result<(), FleetError> {
+    let known = {
+        let starting = shared.lock();
+        if starting.failed {
+            return Ok(());
+        }
         if launch.join.is_empty() {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed.wrapping_add(launch.index as u64));
-            let chosen = starting.known.sample(&mut rng, JOIN_WIDTH);
+            let chosen = join_by(&starting.known, seed, launch.index);
             launch.join = chosen.map(|peer| peer.listen.clone()).collect();
         }
-        (launch, starting.known.clone())
+        starting.known.clone()
     };
     let outcome = start_one(fleet, recipe, launch, &known);
     let mut starting = shared.lock();
-    match outcome {
-        Ok((peer, known)) => {
-            starting.known.push(known);
-            starting.started.push(peer);
-            true
-        }
-        Err(error) => {
-            starting.failure.get_or_insert(error);
-            false
-        }
-    }
+    starting.failed |= outcome.is_err();
+    let (peer, member) = outcome?;
+    starting.known.push(member);
+    starting.started.push(peer);
+    Ok(())
 }
 
 /// Starts a daemon, invited by one of those known if it is in no network yet.
@@ -184,18 +140,18 @@ fn start_one(
     fleet: &Fleet,
     recipe: &Recipe,
     mut launch: Launch,
-    inviters: &[Known],
-) -> Result<(Peer, Known), FleetError> {
+    inviters: &[Member],
+) -> Result<(Peer, Member), FleetError> {
     if !is_member(&launch.data_dir) {
         launch.join.extend(invitation(inviters)?);
     }
     let newcomer = is_newcomer(&launch.data_dir);
     let peer = peer_of(&launch, fleet.start(recipe, &launch)?);
+    let member = peer.member()?;
     if newcomer {
-        wait_placed(fleet, &peer);
+        wait_placed(fleet, &launch, &member);
     }
-    let known = known(&peer)?;
-    Ok((peer, known))
+    Ok((peer, member))
 }
 
 fn peer_of(launch: &Launch, file: DaemonFile) -> Peer {

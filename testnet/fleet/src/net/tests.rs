@@ -33,7 +33,7 @@ fn testnet(count: usize) -> Testnet {
     Testnet {
         peers: (0..count).map(dead).collect(),
         unit_bytes: 1,
-        capacities: vec![1, 2],
+        capacities: Capacities::repeating([1, 2]),
         api_base: Some(65_534),
         seed: 5,
         flags: Vec::new(),
