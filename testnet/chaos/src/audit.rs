@@ -8,7 +8,6 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
 
 use mutualstore_client::Client;
 use mutualstore_contract::exit;
@@ -17,14 +16,13 @@ use mutualstore_contract::reply::{FileStat, Health, StripeStat};
 use super::cluster::Cluster;
 use super::inside::{Estate, Inside, ShardName};
 use super::journal::{AckedFile, Fate, PutJournal};
-use super::workload::{Workload, is_wrong, read};
+use super::workload::{REMEMBERED, Workload, read};
 use mutualstore_fleet::net::FleetError;
 use mutualstore_fleet::parallel::each;
+use mutualstore_fleet::stream::is_wrong;
 
 /// Questions asked at the same time.
 const WIDTH: usize = 4;
-/// What was deleted may be read from a cache for 5 s.
-const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Who looks.
 pub(super) struct Audit<'a> {

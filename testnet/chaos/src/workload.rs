@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::cluster::Cluster;
 use super::journal::{AckedFile, Fate, PutJournal};
 use super::tolerance::Tolerance;
-use mutualstore_fleet::stream;
+use mutualstore_fleet::stream::{self, is_wrong};
 
 /// What one client keeps between two operations, so that the faults get their share of the processor.
 const PAUSE: Duration = Duration::from_millis(15);
@@ -26,7 +26,7 @@ const PLACEMENTS: [&str; 4] = ["successors", "random", "copysets", "buddies"];
 /// Files that are kept; above it deletions outweigh puts.
 const KEPT: usize = 120;
 /// What was deleted may be read from a cache for 5 s.
-const REMEMBERED: Duration = Duration::from_secs(10);
+pub(super) const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// How often an operation was tried, and how it went.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -219,9 +219,4 @@ fn size(rng: &mut ChaCha8Rng) -> u64 {
 /// Reads a file and compares it with what was put.
 pub(super) fn read(client: &Client, file: &AckedFile) -> Result<(), ClientError> {
     stream::get(client, &file.link, file.noise, file.size)
-}
-
-/// Whether a read failed because of what was read.
-pub(super) fn is_wrong(error: &ClientError) -> bool {
-    matches!(error, ClientError::Output(_))
 }

@@ -22,7 +22,7 @@ use crate::spawn::{self, Fleet, Launch, Recipe};
 use crate::state::{self, Peer, StateError, Testnet};
 use crate::whole::{self, Member, NotWhole};
 
-pub use self::error::FleetError;
+pub use self::error::{FleetError, require};
 use self::starting::is_newcomer;
 pub use self::starting::{JOIN_WIDTH, join_by, start_all};
 
@@ -80,9 +80,7 @@ pub fn with_repair_delay(flags: &[String], delay: &str) -> Vec<String> {
 
 /// Starts a new testnet in `dir` and returns when its ring is whole.
 pub fn up(dir: &Path, options: &UpOptions) -> Result<Testnet, FleetError> {
-    if options.peers == 0 {
-        return Err(FleetError::Usage("a testnet needs at least one peer".to_owned()));
-    }
+    require(options.peers > 0, "a testnet needs at least one peer")?;
     fs::create_dir_all(dir).map_err(FleetError::io(format!("cannot make {}", dir.display())))?;
     let dir = fs::canonicalize(dir).map_err(FleetError::io(format!("cannot find {}", dir.display())))?;
     let _lock = state::lock(&dir)?;
@@ -114,11 +112,8 @@ pub fn up(dir: &Path, options: &UpOptions) -> Result<Testnet, FleetError> {
 pub fn add(dir: &Path, binary: &Path, count: usize) -> Result<Testnet, FleetError> {
     let _lock = state::lock(dir)?;
     let mut testnet = Testnet::load(dir)?;
-    if testnet.alive().next().is_none() {
-        return Err(FleetError::Usage(
-            "no peer is alive to join; `testnet start` some first".to_owned(),
-        ));
-    }
+    let lives = testnet.alive().next().is_some();
+    require(lives, "no peer is alive to join; `testnet start` some first")?;
     let next = testnet.next_index();
     let launches = launches(dir, &testnet, next..next + count)?;
     grow(&mut testnet, binary, &launches)?;
@@ -266,12 +261,9 @@ pub fn wait_whole(fleet: &Fleet, testnet: &Testnet) -> Result<(), FleetError> {
         let ours = fleet.any_ended().map(FleetError::from);
         ours.or_else(|| {
             let gone = peers.iter().find(|peer| !peer.runs())?;
-            Some(FleetError::from(NotWhole {
-                waited: begun.elapsed(),
-                index: gone.index,
-                why: "runs no more".to_owned(),
-                refused: false,
-            }))
+            let waited = begun.elapsed();
+            let gone = NotWhole::new(gone.index, "runs no more");
+            Some(FleetError::from(NotWhole { waited, ..gone }))
         })
     };
     whole::wait(&members, limit, ended).map_err(|error| {
@@ -354,12 +346,11 @@ fn chosen<'a>(testnet: &'a Testnet, indices: &[usize]) -> Result<Vec<&'a Peer>, 
 
 /// `count` of `alive`, in ascending order.
 pub fn draw(alive: &[usize], count: usize, seed: u64) -> Result<Vec<usize>, FleetError> {
-    if count > alive.len() {
-        return Err(FleetError::Usage(format!(
-            "only {} peers are alive, not {count}",
-            alive.len()
-        )));
-    }
+    let there = alive.len();
+    require(
+        count <= there,
+        format!("only {there} peers are alive, not {count}"),
+    )?;
     Ok(pick(alive, count, seed))
 }
 

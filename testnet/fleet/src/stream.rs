@@ -112,6 +112,29 @@ impl Read for Noise {
     }
 }
 
+/// Bytes, and something that happens once so many of them were read.
+pub struct Midway<R, F> {
+    /// The bytes.
+    pub from: R,
+    /// How many are still to be read before it happens.
+    pub left: u64,
+    /// What happens; nothing when absent.
+    pub then: Option<F>,
+}
+
+impl<R: Read, F: FnOnce() -> io::Result<()>> Read for Midway<R, F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(into)?;
+        self.left = self.left.saturating_sub(read as u64);
+        if self.left == 0
+            && let Some(then) = self.then.take()
+        {
+            then()?;
+        }
+        Ok(read)
+    }
+}
+
 /// Takes bytes and refuses the first that is not the expected [`Noise`].
 pub struct Expecting {
     noise: Noise,
@@ -135,10 +158,7 @@ impl Write for Expecting {
         if self.expected == bytes {
             Ok(bytes.len())
         } else {
-            Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the bytes differ from those stored",
-            ))
+            Err(io::Error::other("the bytes differ from those stored"))
         }
     }
 
@@ -174,10 +194,12 @@ pub fn get(client: &Client, link: &str, seed: u64, bytes: u64) -> Result<(), Cli
         return Ok(());
     }
     let what = format!("{moved} bytes came back, not {bytes}");
-    Err(ClientError::Output(io::Error::new(
-        io::ErrorKind::InvalidData,
-        what,
-    )))
+    Err(ClientError::Output(io::Error::other(what)))
+}
+
+/// Whether a read failed because of what was read.
+pub fn is_wrong(error: &ClientError) -> bool {
+    matches!(error, ClientError::Output(_))
 }
 
 #[cfg(test)]

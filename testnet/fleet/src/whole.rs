@@ -71,6 +71,18 @@ pub fn wait<E: From<NotWhole>>(
     Ok(())
 }
 
+impl NotWhole {
+    /// A peer disagrees; how long was waited is not said.
+    pub fn new(index: usize, why: impl Into<String>) -> Self {
+        Self {
+            waited: Duration::ZERO,
+            index,
+            why: why.into(),
+            refused: false,
+        }
+    }
+}
+
 /// One look at every member; who disagrees, and why: one that is not let in, or else the first. Walks are
 /// dear, so states come first.
 fn look(members: &[Member]) -> Result<(), NotWhole> {
@@ -82,33 +94,22 @@ fn look(members: &[Member]) -> Result<(), NotWhole> {
         return Err(differs);
     }
     let expected: BTreeSet<&str> = members.iter().map(|member| member.peer.as_str()).collect();
-    for member in members {
-        walk(member, &expected).map_err(|why| differs(member, why))?;
-    }
-    Ok(())
-}
-
-fn differs(member: &Member, why: String) -> NotWhole {
-    NotWhole {
-        waited: Duration::ZERO,
-        index: member.index,
-        why,
-        refused: false,
-    }
+    members.iter().try_for_each(|member| walk(member, &expected))
 }
 
 /// What the member knows without asking anybody. Its `status`, which counts its files, only when it is not
 /// healthy.
 fn state(member: &Member, count: usize) -> Result<(), NotWhole> {
-    let silent = |error| differs(member, format!("does not answer: {error}"));
+    let differs = |why| NotWhole::new(member.index, why);
+    let silent = |error| differs(format!("does not answer: {error}"));
     if !member.client.healthy().map_err(silent)? {
         let status = member.client.status().map_err(silent)?.body;
         return Err(match status.refused {
             Some(why) => NotWhole {
                 refused: true,
-                ..differs(member, format!("is not let in: {why}"))
+                ..differs(format!("is not let in: {why}"))
             },
-            None => differs(member, "is joining".to_owned()),
+            None => differs("is joining".to_owned()),
         });
     }
     let ring = member.client.ring(RingQuery::default()).map_err(silent)?.body;
@@ -118,29 +119,27 @@ fn state(member: &Member, count: usize) -> Result<(), NotWhole> {
         .filter(|peer| peer.state == PeerState::Alive)
         .count();
     if known < count {
-        return Err(differs(member, format!("knows {known} of {count} peers")));
+        return Err(differs(format!("knows {known} of {count} peers")));
     }
     Ok(())
 }
 
-fn walk(member: &Member, expected: &BTreeSet<&str>) -> Result<(), String> {
+fn walk(member: &Member, expected: &BTreeSet<&str>) -> Result<(), NotWhole> {
+    let differs = |why| NotWhole::new(member.index, why);
+    let failed = |error| differs(format!("cannot walk: {error}"));
     let query = RingQuery {
         walk: true,
         ..RingQuery::default()
     };
-    let ring = member
-        .client
-        .ring(query)
-        .map_err(|error| format!("cannot walk: {error}"))?
-        .body;
+    let ring = member.client.ring(query).map_err(failed)?.body;
     let met: BTreeSet<&str> = ring.peers.iter().map(|peer| peer.peer.as_str()).collect();
     if met == *expected {
         return Ok(());
     }
     let missing = expected.difference(&met).count();
     let foreign = met.difference(expected).count();
-    Err(format!(
+    Err(differs(format!(
         "walks past {} peers: {missing} missing, {foreign} unexpected",
         met.len()
-    ))
+    )))
 }

@@ -114,3 +114,11 @@ impl FleetError {
         move |source| Self::Io { what, source }
     }
 }
+
+/// Fails with [`FleetError::Usage`] unless something holds.
+pub fn require(holds: bool, otherwise: impl Into<String>) -> Result<(), FleetError> {
+    if holds {
+        return Ok(());
+    }
+    Err(FleetError::Usage(otherwise.into()))
+}
