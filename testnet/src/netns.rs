@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use itertools::Itertools;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -28,7 +29,7 @@ use self::space::Space;
 pub use self::space::enter;
 use mutualstore_client::{Client, RingQuery};
 use mutualstore_contract::reply::PeerState;
-use mutualstore_fleet::net::FleetError;
+use mutualstore_fleet::net::{FleetError, require};
 use mutualstore_fleet::scratch::{RunOptions, fleet_in, temporary};
 use mutualstore_fleet::spawn::{Fleet, Launch};
 
@@ -70,10 +71,13 @@ pub enum Family {
 }
 
 impl Family {
-    fn listen(self) -> Vec<String> {
-        let v4 = (self != Self::Ipv6).then(|| format!("/ip4/0.0.0.0/tcp/{PORT}"));
-        let v6 = (self != Self::Ipv4).then(|| format!("/ip6/::/tcp/{PORT}"));
-        v4.into_iter().chain(v6).collect()
+    /// What this kind has of the two.
+    fn of(self, v4: String, v6: String) -> Vec<String> {
+        match self {
+            Self::Ipv4 => vec![v4],
+            Self::Ipv6 => vec![v6],
+            Self::Both => vec![v4, v6],
+        }
     }
 }
 
@@ -172,17 +176,12 @@ pub fn run(options: &NetnsOptions, note: &dyn Fn(String)) -> Result<NetnsReport,
 }
 
 fn check(options: &NetnsOptions) -> Result<(), FleetError> {
-    let usage = |why: String| Err(FleetError::Usage(why));
-    if !(2..=MAX_PEERS).contains(&options.peers) {
-        return usage(format!("--peers is 2 to {MAX_PEERS}"));
-    }
-    if !(1..=MAX_INTERFACES).contains(&options.interfaces) {
-        return usage(format!("--interfaces is 1 to {MAX_INTERFACES}"));
-    }
-    if options.starts == 0 || options.size_bytes == 0 {
-        return usage("--starts and --size are not 0".to_owned());
-    }
-    Ok(())
+    let peers = (2..=MAX_PEERS).contains(&options.peers);
+    require(peers, format!("--peers is 2 to {MAX_PEERS}"))?;
+    let interfaces = (1..=MAX_INTERFACES).contains(&options.interfaces);
+    require(interfaces, format!("--interfaces is 1 to {MAX_INTERFACES}"))?;
+    let something = options.starts > 0 && options.size_bytes > 0;
+    require(something, "--starts and --size are not 0")
 }
 
 fn line(report: &StartReport) -> String {
@@ -232,11 +231,10 @@ fn one(
     if let Err(problem) = stage.play(&place, &mut report, rng) {
         report.problems.push(problem.to_string());
     }
-    if report.loopback_told > 0 {
-        let told = report.loopback_told;
-        report
-            .problems
-            .push(format!("{told} loopback addresses were told"));
+    let told = report.loopback_told;
+    if told > 0 {
+        let text = format!("{told} loopback addresses were told");
+        report.problems.push(text);
     }
     drop(stage);
     // The temporary directory goes at the end anyway.
@@ -254,14 +252,12 @@ struct Member {
 
 impl Member {
     /// Where it says in `daemon.json` that it listens, without loopback, sorted.
-    fn listens(&self) -> Vec<String> {
+    fn listens(&self) -> String {
         let file = mutualstore_client::read_daemon_file(&self.data_dir);
         let listen = file.map(|file| file.listen).unwrap_or_default();
         let wide = listen.iter().filter(|address| !is_loopback(address));
-        let bare = wide.filter_map(|address| Some(address.split_once("/p2p/")?.0.to_owned()));
-        let mut bare: Vec<String> = bare.collect();
-        bare.sort();
-        bare
+        let bare = wide.filter_map(|address| Some(address.split_once("/p2p/")?.0));
+        bare.sorted().join(" ")
     }
 }
 
@@ -330,7 +326,8 @@ impl Stage<'_> {
             join.push(asked.map_err(FleetError::request("no invite"))?.body.invite);
         }
         let recipe = self.options.run.recipe(CAPACITY / 8);
-        let listen = family.listen().into_iter();
+        let (v4, v6) = (format!("/ip4/0.0.0.0/tcp/{PORT}"), format!("/ip6/::/tcp/{PORT}"));
+        let listen = family.of(v4, v6).into_iter();
         let launch = Launch {
             join,
             flags: listen
@@ -358,23 +355,13 @@ impl Stage<'_> {
     /// Waits until the daemon started last is a member.
     fn await_joined(&self, index: usize, report: &mut StartReport) -> Result<(), FleetError> {
         let member = self.member(index)?;
-        let begun = Instant::now();
-        while !Space::within(index, || member.client.healthy().unwrap_or(false))? {
-            if let Some(ended) = self.fleet.any_ended() {
-                return Err(ended.into());
-            }
-            if begun.elapsed() > JOIN_LIMIT + PATIENCE {
-                return Err(FleetError::Failed(format!("peer {index} did not join")));
-            }
-            thread::sleep(POLL);
-        }
-        if begun.elapsed() > JOIN_LIMIT {
-            let took = begun.elapsed().as_secs_f64();
-            report
-                .problems
-                .push(format!("peer {index} joined only after {took:.1} s"));
-        }
-        Ok(())
+        let joined = || match Space::within(index, || member.client.healthy().unwrap_or(false)) {
+            Ok(false) => Err(FleetError::Failed(format!("peer {index} did not join"))),
+            asked => asked.map(drop),
+        };
+        let late = format!("peer {index} joined");
+        self.wait(&mut report.problems, JOIN_LIMIT, &late, joined)
+            .map(drop)
     }
 
     /// Waits until every daemon holds the right contact of every peer, and answers how long that took.
@@ -385,78 +372,85 @@ impl Stage<'_> {
         when: &str,
     ) -> Result<f64, FleetError> {
         let begun = Instant::now();
-        while let Err(problem) = self.look(&mut report.loopback_told) {
+        let right = || {
+            self.look(&mut report.loopback_told).map_err(|problem| {
+                let waited = begun.elapsed().as_secs();
+                FleetError::Failed(format!("{when}, after {waited} s: {problem}"))
+            })
+        };
+        let late = format!("{when}: contacts were right");
+        self.wait(&mut report.problems, limit, &late, right)
+    }
+
+    /// Waits until `look` finds nothing wrong, and answers how many seconds that took: a problem when it is
+    /// later than `limit`.
+    fn wait(
+        &self,
+        problems: &mut Vec<String>,
+        limit: Duration,
+        late: &str,
+        mut look: impl FnMut() -> Result<(), FleetError>,
+    ) -> Result<f64, FleetError> {
+        let begun = Instant::now();
+        while let Err(problem) = look() {
             if let Some(ended) = self.fleet.any_ended() {
                 return Err(ended.into());
             }
             if begun.elapsed() > limit + PATIENCE {
-                return Err(FleetError::Failed(format!(
-                    "{when}, after {} s: {problem}",
-                    begun.elapsed().as_secs()
-                )));
+                return Err(problem);
             }
             thread::sleep(POLL);
         }
         let took = begun.elapsed();
+        let seconds = took.as_secs_f64();
         if took > limit {
-            let text = format!(
-                "{when}: contacts were right only after {:.1} s",
-                took.as_secs_f64()
-            );
-            report.problems.push(text);
+            problems.push(format!("{late} only after {seconds:.1} s"));
         }
-        Ok(took.as_secs_f64())
+        Ok(seconds)
     }
 
     /// One look at every contact on every daemon; the first that is wrong.
     fn look(&self, loopback: &mut usize) -> Result<(), String> {
-        let mut wrong = Ok(());
+        let mut wrong = Vec::new();
         for member in &self.peers {
-            let asked = Space::within(member.index, || member.client.ring(RingQuery::default()));
-            let ring = match asked {
-                Ok(Ok(ring)) => ring.body,
-                Ok(Err(error)) => return Err(format!("peer {} does not answer: {error}", member.index)),
-                Err(error) => return Err(error.to_string()),
-            };
-            let (listens, expected) = (member.listens(), self.space.expected(member.index, PORT));
+            let index = member.index;
+            let asked = Space::within(index, || member.client.ring(RingQuery::default()));
+            let asked = asked.map_err(|error| error.to_string())?;
+            let silent = |error| format!("peer {index} does not answer: {error}");
+            let ring = asked.map_err(silent)?.body;
+            let (listens, expected) = (member.listens(), self.space.expected(index, PORT).join(" "));
             if listens != expected {
-                let (listens, expected) = (listens.join(" "), expected.join(" "));
-                wrong = wrong.and(Err(format!(
-                    "daemon.json of peer {} has {listens}, not {expected}",
-                    member.index
-                )));
+                wrong.push(format!(
+                    "daemon.json of peer {index} has {listens}, not {expected}"
+                ));
             }
             let told = ring.peers.iter().flat_map(|peer| &peer.addresses);
             *loopback += told.filter(|address| is_loopback(address)).count();
-            for other in &self.peers {
-                let place = (member.index, other.index);
-                let Some(entry) = ring.peers.iter().find(|peer| peer.peer == other.peer) else {
-                    wrong = wrong.and(Err(format!("peer {} does not know peer {}", place.0, place.1)));
+            for Member {
+                index: other, peer, ..
+            } in &self.peers
+            {
+                let Some(entry) = ring.peers.iter().find(|entry| entry.peer == *peer) else {
+                    wrong.push(format!("peer {index} does not know peer {other}"));
                     continue;
                 };
-                let mut held = entry.addresses.clone();
-                held.sort();
-                let expected = self.space.expected(other.index, PORT);
-                if held != expected || entry.state != PeerState::Alive {
-                    let (held, state) = (held.join(" "), &entry.state);
-                    let expected = expected.join(" ");
-                    wrong = wrong.and(Err(format!(
-                        "on peer {} the contact of peer {} ({state}) has {held}, not {expected}",
-                        place.0, place.1
-                    )));
+                let (held, state) = (entry.addresses.iter().sorted().join(" "), &entry.state);
+                let expected = self.space.expected(*other, PORT).join(" ");
+                if held != expected || *state != PeerState::Alive {
+                    wrong.push(format!(
+                        "on peer {index} the contact of peer {other} ({state}) has {held}, not {expected}"
+                    ));
                 }
             }
         }
-        wrong
+        wrong.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// Two different peers.
     fn two(&self, rng: &mut ChaCha8Rng) -> (usize, usize) {
         let mut numbers: Vec<usize> = self.peers.iter().map(|member| member.index).collect();
         numbers.shuffle(rng);
-        let mut numbers = numbers.into_iter();
-        let one = numbers.next().unwrap_or_default();
-        (one, numbers.next().unwrap_or(one))
+        numbers.into_iter().next_tuple().unwrap_or_default()
     }
 
     fn member(&self, index: usize) -> Result<&Member, FleetError> {

@@ -4,6 +4,7 @@
 //! process in it ends, however it ends, the kernel takes namespaces, bridges and virtual cables away. As
 //! another user than root that takes a user namespace too, which some systems forbid.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
+use itertools::Itertools;
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -39,8 +41,7 @@ fn probe() -> Result<(), String> {
         })
     };
     heard("ip", &["-V"])?;
-    let words: Vec<&str> = unshare().into_iter().chain(["true"]).collect();
-    let tried = heard("unshare", &words)?;
+    let tried = heard("unshare", &[unshare(), "true"])?;
     if tried.status.success() {
         return Ok(());
     }
@@ -54,11 +55,11 @@ fn package(program: &str) -> &'static str {
 }
 
 /// What makes the namespaces: a user namespace as well unless this is root.
-fn unshare() -> [&'static str; 1] {
+fn unshare() -> &'static str {
     if rustix::process::geteuid().is_root() {
-        ["-nm"]
+        "-nm"
     } else {
-        ["-Urnm"]
+        "-Urnm"
     }
 }
 
@@ -69,7 +70,7 @@ pub fn enter(binary: &Path, arguments: &[OsString]) -> FleetError {
         return unavailable(why);
     }
     let mut command = Command::new("unshare");
-    command.args(unshare()).arg(binary).args(arguments);
+    command.arg(unshare()).arg(binary).args(arguments);
     unavailable(command.exec().to_string())
 }
 
@@ -97,8 +98,8 @@ pub(super) struct Space {
     peers: usize,
     interfaces: usize,
     family: Family,
-    /// How often each peer's interfaces got new addresses.
-    moves: Vec<Vec<u8>>,
+    /// How often interfaces got new addresses, by peer and interface.
+    moves: BTreeMap<(usize, usize), u8>,
 }
 
 impl Space {
@@ -119,7 +120,7 @@ impl Space {
             peers,
             interfaces,
             family,
-            moves: vec![vec![0; interfaces]; peers],
+            moves: BTreeMap::new(),
         };
         for peer in 0..peers {
             call(&["netns", "add", &name(peer)])?;
@@ -147,46 +148,25 @@ impl Space {
     /// Addresses of an interface, with the length of the network part.
     fn networks(&self, peer: usize, interface: usize) -> Vec<String> {
         let (v4, v6) = self.hosts(peer, interface);
-        let v4 = (self.family != Family::Ipv6).then(|| format!("{v4}/16"));
-        let v6 = (self.family != Family::Ipv4).then(|| format!("{v6}/64"));
-        v4.into_iter().chain(v6).collect()
+        self.family.of(format!("{v4}/16"), format!("{v6}/64"))
     }
 
     fn hosts(&self, peer: usize, interface: usize) -> (Ipv4Addr, Ipv6Addr) {
-        let moved = self.moves.get(peer).and_then(|moves| moves.get(interface));
-        let moved = moved.copied().unwrap_or(0);
+        let moved = self.moves.get(&(peer, interface)).copied().unwrap_or(0);
         // There are fewer of both than fit.
         let [network, host] = [interface, peer + 1].map(|number| u8::try_from(number).unwrap_or(u8::MAX));
-        let v6 = [
-            0xfd70 + u16::from(network),
-            0,
-            0,
-            0,
-            0,
-            0,
-            moved.into(),
-            host.into(),
-        ];
-        (
-            Ipv4Addr::new(10, network.saturating_add(70), moved, host),
-            v6.into(),
-        )
+        let v4 = Ipv4Addr::new(10, network.saturating_add(70), moved, host);
+        let v6 = (0xfd70 + u128::from(network)) << 112 | u128::from(moved) << 16 | u128::from(host);
+        (v4, v6.into())
     }
 
     /// What a contact of this peer is to hold, sorted.
     pub(super) fn expected(&self, peer: usize, port: u16) -> Vec<String> {
-        let mut expected = Vec::new();
-        for interface in 0..self.interfaces {
-            let (v4, v6) = self.hosts(peer, interface);
-            if self.family != Family::Ipv6 {
-                expected.push(format!("/ip4/{v4}/tcp/{port}"));
-            }
-            if self.family != Family::Ipv4 {
-                expected.push(format!("/ip6/{v6}/tcp/{port}"));
-            }
-        }
-        expected.sort();
-        expected
+        let hosts = (0..self.interfaces).map(|interface| self.hosts(peer, interface));
+        let (of, port) = (|v4, v6| self.family.of(v4, v6), format!("tcp/{port}"));
+        let expected =
+            hosts.flat_map(|(v4, v6)| of(format!("/ip4/{v4}/{port}"), format!("/ip6/{v6}/{port}")));
+        expected.sorted().collect()
     }
 
     /// An interface goes down and loses its addresses.
@@ -200,13 +180,7 @@ impl Space {
 
     /// The interface comes back with other addresses.
     pub(super) fn bring_back(&mut self, peer: usize, interface: usize) -> Result<(), FleetError> {
-        if let Some(moved) = self
-            .moves
-            .get_mut(peer)
-            .and_then(|moves| moves.get_mut(interface))
-        {
-            *moved += 1;
-        }
+        *self.moves.entry((peer, interface)).or_default() += 1;
         let networks = self.networks(peer, interface).into_iter();
         let add = networks.map(|address| format!("addr add {address} dev eth{interface}"));
         let up = format!("link set eth{interface} up");
@@ -301,7 +275,7 @@ mod tests {
             peers: 0,
             interfaces: 2,
             family: Family::Both,
-            moves: vec![vec![0, 0], vec![0, 0]],
+            moves: BTreeMap::new(),
         };
         assert_eq!(
             space.expected(0, 4001),
@@ -312,7 +286,7 @@ mod tests {
                 "/ip6/fd71::1/tcp/4001",
             ]
         );
-        space.moves[1][0] = 3;
+        space.moves.insert((1, 0), 3);
         assert_eq!(space.networks(1, 0), ["10.70.3.2/16", "fd70::3:2/64"]);
         assert_eq!(space.networks(1, 1), ["10.71.0.2/16", "fd71::2/64"]);
     }

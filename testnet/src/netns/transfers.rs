@@ -8,7 +8,7 @@ use mutualstore_client::PutOptions;
 use super::space::Space;
 use super::{DETOUR, SLOWER, Stage, StartReport};
 use mutualstore_fleet::net::FleetError;
-use mutualstore_fleet::stream::{Noise, get};
+use mutualstore_fleet::stream::{Midway, Noise, get};
 
 impl Stage<'_> {
     /// Takes the interfaces down that are to move, and puts meanwhile where the peer is still to be reached.
@@ -41,11 +41,10 @@ impl Stage<'_> {
         let size = self.options.size_bytes;
         let begun = Instant::now();
         let stored = Space::within(index, || {
-            let noise = Noise::new(seed);
-            let mut bytes = Interrupted {
-                from: noise.take(size),
+            let mut bytes = Midway {
+                from: Noise::new(seed).take(size),
                 left: size / 2,
-                then: Some(half_way),
+                then: Some(|| half_way().map_err(io::Error::other)),
             };
             let options = PutOptions::default();
             member
@@ -77,26 +76,6 @@ impl Stage<'_> {
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     pub(super) fn speed(&self, seconds: f64) -> f64 {
         self.options.size_bytes as f64 / 1e6 / seconds
-    }
-}
-
-/// Bytes, and something that happens when half of them were read.
-struct Interrupted<R, F> {
-    from: R,
-    left: u64,
-    then: Option<F>,
-}
-
-impl<R: Read, F: FnOnce() -> Result<(), FleetError>> Read for Interrupted<R, F> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.from.read(into)?;
-        self.left = self.left.saturating_sub(read as u64);
-        if self.left == 0
-            && let Some(then) = self.then.take()
-        {
-            then().map_err(io::Error::other)?;
-        }
-        Ok(read)
     }
 }
 
