@@ -12,6 +12,7 @@ use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use itertools::Itertools;
 use mutualstore_client::PutOptions;
 use mutualstore_contract::units::Size;
 
@@ -50,7 +51,7 @@ pub struct BenchOptions {
 /// `*-rss`, `size` is its resident memory in bytes; of `*-cpu`, `p50ms` is the milliseconds of CPU it used
 /// per second of doing nothing (10 ms are 1 % of a core). The last row is the repair of a killed peer, by
 /// `concurrency` others: bytes and shards rebuilt per second; none where too few peers are left.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
     /// Name of the case.
     pub case: String,
@@ -74,22 +75,17 @@ pub struct Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = |value: Option<f64>, digits: usize| {
-            value.map_or_else(String::new, |value| format!("{value:.digits$}"))
-        };
-        write!(
-            f,
-            "{},{},{},{},{},{},{},{},{}",
-            self.case,
-            self.size.map_or_else(String::new, |size| size.to_string()),
-            self.concurrency,
-            self.op,
-            number(self.mb_per_s, 1),
-            number(self.ops_per_s, 1),
-            number(self.p50_ms, 2),
-            number(self.p99_ms, 2),
-            number(self.cpu_s_per_gib, 2)
-        )
+        let size = self.size.iter().join("");
+        write!(f, "{},{size},{},{}", self.case, self.concurrency, self.op)?;
+        let rates = [(self.mb_per_s, 1), (self.ops_per_s, 1)];
+        let costs = [(self.p50_ms, 2), (self.p99_ms, 2), (self.cpu_s_per_gib, 2)];
+        for (value, digits) in rates.into_iter().chain(costs) {
+            f.write_str(",")?;
+            if let Some(value) = value {
+                write!(f, "{value:.digits$}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -103,10 +99,10 @@ struct Case {
 const SMALL: u64 = 4096;
 
 fn cases(options: &BenchOptions) -> Vec<Case> {
-    let (budget, most) = if options.quick {
-        (128 << 20, 16)
+    let (budget, most, small) = if options.quick {
+        (128 << 20, 16, [(1, 50), (16, 20)])
     } else {
-        (512 << 20, 64)
+        (512 << 20, 64, [(1, 300), (16, 100)])
     };
     let single = options.sizes.iter().map(|size| Case {
         name: Size(*size).to_string().replace(' ', ""),
@@ -116,10 +112,6 @@ fn cases(options: &BenchOptions) -> Vec<Case> {
             .unwrap_or(most)
             .clamp(1, most),
     });
-    let small = [
-        (1, if options.quick { 50 } else { 300 }),
-        (16, if options.quick { 20 } else { 100 }),
-    ];
     let small = small.map(|(clients, repeat)| Case {
         name: "4KiB".to_owned(),
         size: SMALL,
@@ -150,16 +142,10 @@ pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), Fle
             ..PutOptions::default()
         };
         let put = |work: &Work| {
-            let stored = put(
-                &scratch.client(work.client % peers)?,
-                work.seed,
-                case.size,
-                &options,
-            );
-            let link = stored
-                .map_err(FleetError::request(format!("put of {size} failed")))?
-                .link;
-            links.lock().insert(work.seed, link);
+            let client = scratch.client(work.client % peers)?;
+            let stored = put(&client, work.seed, case.size, &options)
+                .map_err(FleetError::request(format!("put of {size} failed")))?;
+            links.lock().insert(work.seed, stored.link);
             Ok(())
         };
         emit(&measure(&scratch, case, "put", seed, &put)?);
@@ -197,7 +183,7 @@ fn measure(
     first_seed: u64,
     operate: &(dyn Fn(&Work) -> Result<(), FleetError> + Sync),
 ) -> Result<Row, FleetError> {
-    let cpu = cpu_times(scratch)?;
+    let cpu = cpu_time(scratch)?;
     let begun = Instant::now();
     let run = |client: usize| -> Result<Vec<Duration>, FleetError> {
         let one = |number: usize| {
@@ -211,9 +197,7 @@ fn measure(
     let all = side_by_side(case.clients, run)?;
     let mut latencies = all.concat();
     let seconds = begun.elapsed().as_secs_f64().max(1e-9);
-    let cpu_seconds = total(cpu_times(scratch)?)
-        .saturating_sub(total(cpu))
-        .as_secs_f64();
+    let cpu_seconds = cpu_time(scratch)?.saturating_sub(cpu).as_secs_f64();
     latencies.sort_unstable();
     Ok(row(case, op, &latencies, seconds, cpu_seconds))
 }
@@ -250,8 +234,9 @@ fn cpu_times(scratch: &Scratch) -> Result<Vec<Duration>, FleetError> {
     scratch.pids().into_iter().map(time).collect()
 }
 
-fn total(times: Vec<Duration>) -> Duration {
-    times.into_iter().sum()
+/// Of all daemons together.
+fn cpu_time(scratch: &Scratch) -> Result<Duration, FleetError> {
+    Ok(cpu_times(scratch)?.into_iter().sum())
 }
 
 /// Memory and CPU of daemons that have nothing to do.
@@ -268,18 +253,12 @@ fn idle(scratch: &Scratch, name: &str, emit: &mut dyn FnMut(&Row)) -> Result<(),
             size,
             concurrency: index,
             op: "idle",
-            mb_per_s: None,
-            ops_per_s: None,
             p50_ms: cpu_ms,
-            p99_ms: None,
-            cpu_s_per_gib: None,
+            ..Row::default()
         };
         emit(&row("rss", Some(rss), None));
-        emit(&row(
-            "cpu",
-            None,
-            Some(after.saturating_sub(before).as_secs_f64() * 1e3 / seconds),
-        ));
+        let used = after.saturating_sub(before).as_secs_f64();
+        emit(&row("cpu", None, Some(used * 1e3 / seconds)));
     }
     Ok(())
 }

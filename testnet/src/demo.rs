@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{io, iter};
 
+use itertools::Itertools;
 use mutualstore_client::{Client, GetOptions, PutOptions};
 use mutualstore_contract::reply::Health;
 use mutualstore_contract::units::Size;
@@ -17,8 +18,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use mutualstore_fleet::capacities::Capacities;
-use mutualstore_fleet::net::{self, FleetError, status};
+use mutualstore_fleet::net::{self, FleetError, require, status};
 use mutualstore_fleet::scratch::{RunOptions, Scratch};
+use mutualstore_fleet::state::Peer;
 use mutualstore_fleet::stream::Hashing;
 
 pub use report::{DemoFile, DemoPeer, DemoReport, Step};
@@ -59,25 +61,16 @@ fn auto_code(peers: usize) -> (usize, usize) {
 fn check(options: &DemoOptions) -> Result<(), FleetError> {
     let DemoOptions { peers, kill, .. } = *options;
     let (k, n) = auto_code(peers);
-    let usage = |why: String| Err(FleetError::Usage(why));
-    if kill == 0 {
-        return usage("kill at least one peer, or nothing is demonstrated".to_owned());
-    }
-    if kill > n - k {
-        return usage(format!(
-            "the code of {peers} peers survives {} killed at once, not {kill}",
-            n - k
-        ));
-    }
-    if peers < n + kill {
-        return usage(format!(
-            "{} survivors of {peers} peers cannot hold {n} shards each on a peer of its own; take at least \
-             {} peers",
-            peers - kill,
-            n + kill
-        ));
-    }
-    Ok(())
+    require(kill > 0, "kill at least one peer, or nothing is demonstrated")?;
+    let most = n - k;
+    let much = format!("the code of {peers} peers survives {most} killed at once, not {kill}");
+    require(kill <= most, much)?;
+    let (survivors, least) = (peers - kill, n + kill);
+    let few = format!(
+        "{survivors} survivors of {peers} peers cannot hold {n} shards each on a peer of its own; take at \
+         least {least} peers"
+    );
+    require(peers >= least, few)
 }
 
 /// Runs the demonstration; `narrate` is given one line per step as it ends.
@@ -122,14 +115,11 @@ fn size_of(path: &Path) -> Result<u64, FleetError> {
     let meta = File::open(path)
         .and_then(|file| file.metadata())
         .map_err(unreadable(path))?;
-    if meta.is_file() {
-        Ok(meta.len())
-    } else {
-        Err(FleetError::Usage(format!(
-            "{} is not a regular file",
-            path.display()
-        )))
-    }
+    require(
+        meta.is_file(),
+        format!("{} is not a regular file", path.display()),
+    )?;
+    Ok(meta.len())
 }
 
 struct Demo<'a> {
@@ -199,8 +189,13 @@ impl Demo<'_> {
             });
         }
         let step = Step::new(begun.elapsed(), self.total());
-        let codes: BTreeSet<&str> = self.files.iter().map(|file| file.code.as_str()).collect();
-        let codes = codes.into_iter().collect::<Vec<_>>().join(", ");
+        let codes = self
+            .files
+            .iter()
+            .map(|file| &file.code)
+            .sorted()
+            .dedup()
+            .join(", ");
         self.narrate_step("put", &step, &format!("through peer 0, {codes}"));
         Ok(step)
     }
@@ -242,15 +237,11 @@ impl Demo<'_> {
         for victim in victims {
             self.scratch.kill(*victim);
         }
-        peers
-            .iter_mut()
-            .filter(|peer| victims.contains(&peer.index))
-            .for_each(|peer| peer.fate = fate);
-        let names: Vec<String> = victims.iter().map(ToString::to_string).collect();
-        (self.narrate)(&format!(
-            "SIGKILL                     peers {}",
-            names.join(" and ")
-        ));
+        for peer in peers.iter_mut().filter(|peer| victims.contains(&peer.index)) {
+            peer.fate = fate;
+        }
+        let names = victims.iter().join(" and ");
+        (self.narrate)(&format!("SIGKILL                     peers {names}"));
         killed_at
     }
 
@@ -273,11 +264,10 @@ impl Demo<'_> {
             incomplete = self.incomplete(client)?;
         }
         let waited = killed_at.elapsed();
-        let mut rebuilt = 0;
-        for client in &clients {
-            rebuilt += status(client)?.repair.bytes_total;
-        }
-        let step = Step::new(waited, rebuilt);
+        let rebuilt = clients
+            .iter()
+            .map(|client| Ok(status(client)?.repair.bytes_total));
+        let step = Step::new(waited, rebuilt.sum::<Result<_, FleetError>>()?);
         self.narrate_step("repair", &step, "since the kill; every stripe is complete again");
         Ok(step)
     }
@@ -288,10 +278,9 @@ impl Demo<'_> {
             match client.stat(&file.link) {
                 Ok(stat) if stat.body.health == Health::Safe => {}
                 Ok(stat) => {
-                    let full = |stripe: &&mutualstore_contract::reply::StripeStat| {
-                        stripe.live as usize != stripe.shards.len()
-                    };
-                    incomplete += stat.body.stripes.iter().filter(full).count().max(1);
+                    let stripes = stat.body.stripes.iter();
+                    let lacking = stripes.filter(|stripe| stripe.live as usize != stripe.shards.len());
+                    incomplete += lacking.count().max(1);
                 }
                 // Shaken by the kill; it settles.
                 Err(error) if error.retry() => incomplete += 1,
@@ -303,55 +292,46 @@ impl Demo<'_> {
 
     /// What each peer holds now.
     fn survey(&self) -> Result<Vec<DemoPeer>, FleetError> {
-        let mut peers = Vec::new();
-        for peer in self.scratch.peers() {
-            let status = status(&self.scratch.client(peer.index)?)?;
-            peers.push(DemoPeer {
+        let survey = |peer: &Peer| {
+            Ok(DemoPeer {
                 index: peer.index,
                 peer: peer.peer.clone(),
                 capacity_bytes: peer.capacity_bytes,
-                stored_bytes: status.used_bytes,
+                stored_bytes: status(&self.scratch.client(peer.index)?)?.used_bytes,
                 share: 0.0,
                 fate: "",
-            });
-        }
+            })
+        };
+        let mut peers = self
+            .scratch
+            .peers()
+            .iter()
+            .map(survey)
+            .collect::<Result<Vec<_>, FleetError>>()?;
         report::fill_shares(&mut peers);
         Ok(peers)
     }
 
     fn narrate_step(&self, what: &str, step: &Step, note: &str) {
-        let Step {
-            seconds,
-            bytes,
-            mb_per_s,
-        } = step;
-        (self.narrate)(&format!(
-            "{what:<16} {seconds:7.2} s  {:>9}  {mb_per_s:6.0} MB/s  {note}",
-            Size(*bytes)
-        ));
+        let (seconds, speed, size) = (step.seconds, step.mb_per_s, Size(step.bytes));
+        let line = format!("{what:<16} {seconds:7.2} s  {size:>9}  {speed:6.0} MB/s  {note}");
+        (self.narrate)(&line);
     }
 }
 
 fn identical(client: &Client, file: &DemoFile) -> Result<(), String> {
-    let mut output = Hashing::new(io::sink());
+    let (options, mut output) = (GetOptions::default(), Hashing::new(io::sink()));
     client
-        .get(
-            &file.link,
-            &GetOptions::default(),
-            &mut output,
-            None,
-            &mut |_, _| (),
-        )
+        .get(&file.link, &options, &mut output, None, &mut |_, _| ())
         .map_err(|error| error.to_string())?;
     let (size, sha256) = output.finish();
     if (size, &sha256) == (file.size_bytes, &file.sha256) {
-        Ok(())
-    } else {
-        Err(format!(
-            "{size} bytes with SHA-256 {sha256} instead of {} with {}",
-            file.size_bytes, file.sha256
-        ))
+        return Ok(());
     }
+    Err(format!(
+        "{size} bytes with SHA-256 {sha256} instead of {} with {}",
+        file.size_bytes, file.sha256
+    ))
 }
 
 #[cfg(test)]

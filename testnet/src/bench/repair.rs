@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mutualstore_client::Client;
 
-use super::{Row, cpu_times, total};
+use super::{Row, cpu_time};
 use mutualstore_fleet::net::{FleetError, status};
 use mutualstore_fleet::scratch::Scratch;
 
@@ -24,7 +24,7 @@ pub(super) fn measure(scratch: &mut Scratch) -> Result<Option<Row>, FleetError> 
     let held = status(&scratch.client(victim)?)?;
     scratch.kill(victim);
     let others = scratch.clients()?;
-    let cpu = total(cpu_times(scratch)?);
+    let cpu = cpu_time(scratch)?;
     let before = rebuilt(&others)?;
     // Begun at the last look that saw nothing rebuilt.
     let (mut begun, mut last, mut done) = (Instant::now(), Instant::now(), 0);
@@ -43,7 +43,7 @@ pub(super) fn measure(scratch: &mut Scratch) -> Result<Option<Row>, FleetError> 
     }
     let bytes = held.used_bytes as f64;
     let seconds = last.duration_since(begun).as_secs_f64().max(1e-9);
-    let cpu = total(cpu_times(scratch)?).saturating_sub(cpu).as_secs_f64();
+    let cpu = cpu_time(scratch)?.saturating_sub(cpu).as_secs_f64();
     Ok(Some(Row {
         case: "killed".to_owned(),
         size: Some(held.used_bytes),
@@ -51,9 +51,8 @@ pub(super) fn measure(scratch: &mut Scratch) -> Result<Option<Row>, FleetError> 
         op: "repair",
         mb_per_s: Some(bytes / 1e6 / seconds),
         ops_per_s: Some(held.shards as f64 / seconds),
-        p50_ms: None,
-        p99_ms: None,
         cpu_s_per_gib: Some(cpu / (bytes / f64::from(1 << 30))),
+        ..Row::default()
     }))
 }
 

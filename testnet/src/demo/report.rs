@@ -104,34 +104,24 @@ pub(super) fn fill_shares(peers: &mut [DemoPeer]) {
 
 impl DemoReport {
     fn peers_table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(UTF8_FULL_CONDENSED);
-        table.set_header(["peer", "id", "capacity", "stored", "share", "", "fate"]);
-        let largest = self
-            .peers
-            .iter()
-            .map(|peer| peer.share)
-            .fold(f64::MIN_POSITIVE, f64::max);
-        for peer in &self.peers {
-            let fate = if peer.fate.is_empty() { "lives" } else { peer.fate };
-            table.add_row([
+        let shares = self.peers.iter().map(|peer| peer.share);
+        let largest = shares.fold(f64::MIN_POSITIVE, f64::max);
+        let row = |peer: &DemoPeer| {
+            [
                 peer.index.to_string(),
                 short(&peer.peer).to_owned(),
                 Size(peer.capacity_bytes).to_string(),
                 Size(peer.stored_bytes).to_string(),
                 format!("{:.1} %", peer.share * 100.0),
                 bar(peer.share / largest),
-                fate.to_owned(),
-            ]);
-        }
-        right(&mut table, &[0, 2, 3, 4]);
-        table
+                if peer.fate.is_empty() { "lives" } else { peer.fate }.to_owned(),
+            ]
+        };
+        let header = ["peer", "id", "capacity", "stored", "share", "", "fate"];
+        table(header, self.peers.iter().map(row), &[0, 2, 3, 4])
     }
 
     fn steps_table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(UTF8_FULL_CONDENSED);
-        table.set_header(["", "seconds", "MB/s", "bytes"]);
         let steps = [
             ("put", self.put),
             ("get", self.get),
@@ -139,16 +129,15 @@ impl DemoReport {
             ("repair", self.repair),
             ("get after repair and two more kills", self.final_get),
         ];
-        for (name, step) in steps {
-            table.add_row([
+        let row = |(name, step): (&str, Step)| {
+            [
                 name.to_owned(),
                 format!("{:.2}", step.seconds),
                 format!("{:.0}", step.mb_per_s),
                 Size(step.bytes).to_string(),
-            ]);
-        }
-        right(&mut table, &[1, 2, 3]);
-        table
+            ]
+        };
+        table(["", "seconds", "MB/s", "bytes"], steps.map(row), &[1, 2, 3])
     }
 }
 
@@ -156,14 +145,8 @@ impl fmt::Display for DemoReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n{}", self.peers_table(), self.steps_table())?;
         for file in &self.files {
-            let DemoFile {
-                name,
-                size_bytes,
-                code,
-                sha256,
-                ..
-            } = file;
-            writeln!(f, "{name}: {} as {code}, SHA-256 {sha256}", Size(*size_bytes))?;
+            let (name, size, code) = (&file.name, Size(file.size_bytes), &file.code);
+            writeln!(f, "{name}: {size} as {code}, SHA-256 {}", file.sha256)?;
         }
         for failure in &self.failures {
             writeln!(f, "{failure}")?;
@@ -179,12 +162,21 @@ impl fmt::Display for DemoReport {
     }
 }
 
-fn right(table: &mut Table, columns: &[usize]) {
-    for column in columns {
-        if let Some(column) = table.column_mut(*column) {
+/// A table whose columns `right` hold figures.
+fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+    right: &[usize],
+) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(header).add_rows(rows);
+    for (at, column) in table.column_iter_mut().enumerate() {
+        if right.contains(&at) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
+    table
 }
 
 /// Peer ids share their beginning; the end tells them apart.
