@@ -13,7 +13,7 @@ use mutualstore_client::Client;
 use mutualstore_contract::exit;
 use mutualstore_contract::reply::{FileStat, Health, StripeStat};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, late};
 use super::inside::{Estate, Inside, ShardName};
 use super::journal::{AckedFile, Fate, PutJournal};
 use super::workload::{REMEMBERED, Workload, read};
@@ -21,13 +21,20 @@ use mutualstore_fleet::net::FleetError;
 use mutualstore_fleet::parallel::each;
 use mutualstore_fleet::stream::is_wrong;
 
+/// What a store may take on disk beside its shards: a twentieth of them,
+const OVERHEAD: u64 = 20;
+/// its reserve, its index and what is not worth compacting,
+const FIXED_OVERHEAD: u64 = 6 << 20;
+/// and for each tombstone and locator its record and its place in the index.
+const OF_SMALL_RECORD: u64 = 1 << 10;
 /// Questions asked at the same time.
 const WIDTH: usize = 4;
 
 /// Who looks.
 pub(super) struct Audit<'a> {
-    pub(super) cluster: &'a Cluster,
-    pub(super) journal: &'a PutJournal,
+    cluster: &'a Cluster,
+    journal: &'a PutJournal,
+    workload: &'a Workload<'a>,
     inside: &'a dyn Inside,
     /// Of all daemons that ended for good: links that no client may have received, since a put broke off
     /// and was finished by the daemon's journal, and stripes of puts that nobody will finish or take back.
@@ -58,6 +65,23 @@ impl Stock {
     pub(super) fn expected(&self) -> u64 {
         self.expected.values().map(|shards| shards.len() as u64).sum()
     }
+
+    /// Shards that all daemons hold.
+    pub(super) fn held(&self) -> u64 {
+        self.held.values().sum()
+    }
+
+    /// Whether the stores of so many daemons hold what they should, and take no more disk than that needs.
+    fn fits(&self, daemons: u64) -> bool {
+        let there = |(number, expected): (&usize, &BTreeSet<ShardName>)| {
+            self.held.get(number).unwrap_or(&0) >= &(expected.len() as u64)
+        };
+        let overhead =
+            self.used_bytes / OVERHEAD + FIXED_OVERHEAD * daemons + OF_SMALL_RECORD * self.small_records;
+        self.held() <= self.expected() + self.orphans
+            && self.disk_bytes <= self.used_bytes + overhead
+            && self.expected.iter().all(there)
+    }
 }
 
 impl fmt::Display for Stock {
@@ -80,10 +104,11 @@ impl fmt::Display for Stock {
 }
 
 impl<'a> Audit<'a> {
-    pub(super) fn new(cluster: &'a Cluster, journal: &'a PutJournal, inside: &'a dyn Inside) -> Self {
+    pub(super) fn new(workload: &'a Workload<'a>, inside: &'a dyn Inside) -> Self {
         Self {
-            cluster,
-            journal,
+            cluster: workload.cluster,
+            journal: workload.journal,
+            workload,
             inside,
             estate: Mutex::default(),
         }
@@ -93,25 +118,17 @@ impl<'a> Audit<'a> {
     pub(super) fn wait_safe(&self) -> Result<(), FleetError> {
         let mut left = self.journal.all(|file| file.fate == Fate::Stored);
         let mut worst = String::new();
-        let safe = self.cluster.until("every file to be safe", || {
+        let safe = self.cluster.in_time(|| {
             left.retain(|file| self.journal.fate(file) == Some(Fate::Stored));
-            let seen = self.ask(&left, health);
-            left = seen
-                .into_iter()
-                .filter_map(|(file, unsafe_because)| {
-                    worst = unsafe_because?;
-                    Some(file)
-                })
-                .collect();
+            let seen = self.ask(&left, health).into_iter();
+            let unsafe_ones = seen.filter_map(|(file, why)| {
+                worst = why?;
+                Some(file)
+            });
+            left = unsafe_ones.collect();
             left.is_empty().then_some(())
-        });
-        safe.map_err(|error| {
-            let FleetError::Late { what, waited } = error else {
-                return error;
-            };
-            let what = format!("{what} ({} are not: {worst})", left.len());
-            FleetError::Late { what, waited }
-        })
+        })?;
+        safe.ok_or_else(|| late(format!("every file to be safe ({} are not: {worst})", left.len())))
     }
 
     /// Takes note of what a daemon knew that ended for good.
@@ -127,30 +144,40 @@ impl<'a> Audit<'a> {
 
     /// Reads every file there should be through two daemons, and tries to read every file there should not
     /// be.
-    pub(super) fn read_all(&self, workload: &Workload<'_>) {
+    pub(super) fn read_all(&self) {
         for _ in 0..2 {
             let all = self.journal.all(|_| true);
             for (file, problem) in self.ask(&all, problem) {
                 if let Some(problem) = problem {
-                    workload.violation(format!("file {} ({} bytes): {problem}", file.noise, file.size));
+                    self.workload
+                        .violation(format!("file {} ({} bytes): {problem}", file.noise, file.size));
                 }
             }
         }
     }
 
+    /// Waits until daemons hold exactly the shards that files have. What never goes is a violation.
+    pub(super) fn settle(&self) -> Result<Stock, FleetError> {
+        let mut last = Stock::default();
+        let members = self.cluster.members().len() as u64;
+        let settled = self.cluster.in_time(|| {
+            last = self.stock()?;
+            last.fits(members).then_some(())
+        })?;
+        if settled.is_none() {
+            self.workload.violation(format!(
+                "shards that belong to no file, or belong elsewhere, or take too much: {last}"
+            ));
+        }
+        Ok(last)
+    }
+
     /// Compares the shards that daemons hold with those that files have; what is left over may still go.
-    pub(super) fn stock(&self) -> Option<Stock> {
+    fn stock(&self) -> Option<Stock> {
         let Estate { mut links, stripes } = self.estate.lock().clone();
         for (_, client) in self.cluster.serving() {
-            links.extend(
-                client
-                    .list(None, false)
-                    .ok()?
-                    .body
-                    .files
-                    .into_iter()
-                    .map(|file| file.link),
-            );
+            let listed = client.list(None, false).ok()?.body.files;
+            links.extend(listed.into_iter().map(|file| file.link));
         }
         for file in self.journal.all(|_| true) {
             match file.fate {
@@ -176,10 +203,8 @@ impl<'a> Audit<'a> {
             let expected = stock.expected.entry(number).or_default();
             if status.shards > expected.len() as u64 {
                 let misplaced = &self.inside.shards(&dir).ok()? - expected;
-                stock.orphans += misplaced
-                    .iter()
-                    .filter(|(stripe, _)| stripes.contains(stripe))
-                    .count() as u64;
+                let orphans = misplaced.iter().filter(|(stripe, _)| stripes.contains(stripe));
+                stock.orphans += orphans.count() as u64;
                 stock.misplaced.insert(number, misplaced);
             }
             stock.held.insert(number, status.shards);

@@ -1,7 +1,6 @@
 //! The daemons of a chaos run, each behind a proxy, some on a disk of their own: what can be done to them.
 
 use parking_lot::RwLock;
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -107,26 +106,19 @@ impl Cluster {
     fn daemon(&self, index: usize) -> Result<Daemon, FleetError> {
         let capacity_bytes = self.capacities.of(index);
         let mut data_dir = self.dir.path().join(index.to_string());
-        let disk = if index % DISK_EVERY == 1 && has_disks() {
+        let mut disk = None;
+        if index % DISK_EVERY == 1 && has_disks() {
             let made =
                 fs::create_dir(&data_dir).and_then(|()| Disk::make(&data_dir, capacity_bytes + DISK_SPARE));
-            let disk = made.map_err(FleetError::io("cannot make a disk in memory"))?;
-            data_dir = disk.path().join("data");
-            Some(disk)
-        } else {
-            None
-        };
-        let mut taken: BTreeSet<u16> = self
-            .daemons
-            .read()
-            .iter()
-            .map(|daemon| daemon.launch.listen_port)
-            .collect();
+            let made = made.map_err(FleetError::io("cannot make a disk in memory"))?;
+            data_dir = made.path().join("data");
+            disk = Some(made);
+        }
+        let daemons = self.daemons.read();
+        let mut taken = daemons.iter().map(|daemon| daemon.launch.listen_port).collect();
         let port = spawn::free_port(&mut taken);
-        let proxy = self
-            .proxies
-            .open(port)
-            .map_err(FleetError::io("cannot open a proxy"))?;
+        let proxy = self.proxies.open(port);
+        let proxy = proxy.map_err(FleetError::io("cannot open a proxy"))?;
         let mut daemon = Daemon {
             launch: Launch::new(index, data_dir, capacity_bytes),
             proxy,
@@ -183,11 +175,14 @@ impl Cluster {
     }
 
     /// Asks `done` again and again. A daemon that ends meanwhile by itself ends the wait.
-    pub(super) fn until<T>(&self, what: &str, mut done: impl FnMut() -> Option<T>) -> Result<T, FleetError> {
-        let what = what.to_owned();
+    pub(super) fn until<T>(&self, what: &str, done: impl FnMut() -> Option<T>) -> Result<T, FleetError> {
+        self.in_time(done)?.ok_or_else(|| late(what))
+    }
+
+    /// The same, with nothing when it is not done in time.
+    pub(super) fn in_time<T>(&self, mut done: impl FnMut() -> Option<T>) -> Result<Option<T>, FleetError> {
         let looked = || done().map(Ok).or_else(|| self.check().err().map(Err));
-        let seen = spawn::until(LIMIT, spawn::POLL, looked);
-        seen.unwrap_or(Err(FleetError::Late { what, waited: LIMIT }))
+        spawn::until(LIMIT, spawn::POLL, looked).transpose()
     }
 
     /// Fails when a daemon ended by itself or the run is being interrupted.
@@ -237,10 +232,8 @@ impl Cluster {
     }
 
     fn ended(&self, number: usize) -> Result<(), FleetError> {
-        let Some(status) = self.fleet.end(number, LIMIT) else {
-            let what = format!("peer {number} to end");
-            return Err(FleetError::Late { what, waited: LIMIT });
-        };
+        let ended = self.fleet.end(number, LIMIT);
+        let status = ended.ok_or_else(|| late(format!("peer {number} to end")))?;
         if status.success() {
             return Ok(());
         }
@@ -270,10 +263,8 @@ impl Cluster {
     }
 
     pub(super) fn has_disk(&self, number: usize) -> bool {
-        self.daemons
-            .read()
-            .get(number)
-            .is_some_and(|daemon| daemon.disk.is_some())
+        let daemons = self.daemons.read();
+        daemons.get(number).is_some_and(|daemon| daemon.disk.is_some())
     }
 
     pub(super) fn data_dir(&self, number: usize) -> Option<PathBuf> {
@@ -347,6 +338,14 @@ impl Cluster {
 
     fn with<T>(&self, number: usize, change: impl FnOnce(&mut Daemon) -> T) -> Option<T> {
         self.daemons.write().get_mut(number).map(change)
+    }
+}
+
+/// Something did not happen in the time that anything may take.
+pub(super) fn late(what: impl Into<String>) -> FleetError {
+    FleetError::Late {
+        what: what.into(),
+        waited: LIMIT,
     }
 }
 

@@ -2,6 +2,7 @@
 //! network is held to it.
 
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::fs::File as LogFile;
 use std::io::{self, Write};
 use std::path::Path;
@@ -36,13 +37,12 @@ pub(super) struct AckedFile {
 }
 
 #[derive(Debug)]
-pub(super) struct PutJournal {
-    state: Mutex<PutLog>,
-}
+pub(super) struct PutJournal(Mutex<PutLog>);
 
 #[derive(Debug)]
 struct PutLog {
-    files: Vec<AckedFile>,
+    /// By number.
+    files: BTreeMap<u64, AckedFile>,
     log: LogFile,
     broken: Option<io::Error>,
 }
@@ -50,19 +50,17 @@ struct PutLog {
 impl PutJournal {
     /// An empty journal that is written to `path` too, one JSON document per line.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            state: Mutex::new(PutLog {
-                files: Vec::new(),
-                log: LogFile::create(path)?,
-                broken: None,
-            }),
-        })
+        Ok(Self(Mutex::new(PutLog {
+            files: BTreeMap::new(),
+            log: LogFile::create(path)?,
+            broken: None,
+        })))
     }
 
     pub(super) fn acknowledged(&self, file: AckedFile) {
-        let mut state = self.state.lock();
+        let mut state = self.0.lock();
         state.note(&json!({ "put": file.noise, "size": file.size, "link": file.link, "peer": file.owner }));
-        state.files.push(file);
+        state.files.insert(file.noise, file);
     }
 
     /// From now on the file may be there or not.
@@ -76,24 +74,23 @@ impl PutJournal {
     }
 
     fn set(&self, file: &AckedFile, fate: Fate, what: &str) {
-        let mut state = self.state.lock();
+        let mut state = self.0.lock();
         state.note(&json!({ what: file.noise }));
-        if let Some(found) = state.files.iter_mut().find(|other| other.noise == file.noise) {
+        if let Some(found) = state.files.get_mut(&file.noise) {
             found.fate = fate;
         }
     }
 
     /// What the file is now.
     pub(super) fn fate(&self, file: &AckedFile) -> Option<Fate> {
-        let state = self.state.lock();
-        let found = state.files.iter().find(|other| other.noise == file.noise);
-        found.map(|file| file.fate)
+        self.0.lock().files.get(&file.noise).map(|file| file.fate)
     }
 
     /// All files of which `wanted` is true.
     pub(super) fn all(&self, wanted: impl Fn(&AckedFile) -> bool) -> Vec<AckedFile> {
-        let state = self.state.lock();
-        state.files.iter().filter(|file| wanted(file)).cloned().collect()
+        let state = self.0.lock();
+        let files = state.files.values().filter(|file| wanted(file));
+        files.cloned().collect()
     }
 
     /// One of them.
@@ -102,22 +99,19 @@ impl PutJournal {
         rng: &mut impl RngExt,
         wanted: impl Fn(&AckedFile) -> bool,
     ) -> Option<AckedFile> {
-        let state = self.state.lock();
-        state
-            .files
-            .iter()
-            .filter(|file| wanted(file))
-            .choose(rng)
-            .cloned()
+        let state = self.0.lock();
+        let files = state.files.values().filter(|file| wanted(file));
+        files.choose(rng).cloned()
     }
 
     pub(super) fn count(&self, wanted: impl Fn(&AckedFile) -> bool) -> usize {
-        self.state.lock().files.iter().filter(|file| wanted(file)).count()
+        let state = self.0.lock();
+        state.files.values().filter(|file| wanted(file)).count()
     }
 
     /// Fails when a line could not be written.
     pub(super) fn check(&self) -> io::Result<()> {
-        self.state.lock().broken.take().map_or(Ok(()), Err)
+        self.0.lock().broken.take().map_or(Ok(()), Err)
     }
 }
 

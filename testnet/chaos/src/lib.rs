@@ -18,12 +18,11 @@ mod report;
 mod tolerance;
 mod workload;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use audit::{Audit, Stock};
+use audit::Audit;
 use cluster::Cluster;
 use injector::FaultInjector;
 use journal::{Fate, PutJournal};
@@ -31,7 +30,7 @@ use tolerance::{FEWEST, Tolerance};
 use workload::Workload;
 
 use mutualstore_fleet::capacities::Capacities;
-use mutualstore_fleet::net::{self, FleetError};
+use mutualstore_fleet::net::{self, FleetError, require};
 use mutualstore_fleet::scratch::RunOptions;
 
 pub use injector::{Fault, Tally};
@@ -41,12 +40,6 @@ pub use report::ChaosReport;
 pub use workload::{Count, Operations};
 
 const CLIENTS: u64 = 4;
-/// What a store may take on disk beside its shards: a twentieth of them,
-const OVERHEAD: u64 = 20;
-/// its reserve, its index and what is not worth compacting,
-const FIXED_OVERHEAD: u64 = 6 << 20;
-/// and for each tombstone and locator its record and its place in the index.
-const OF_SMALL_RECORD: u64 = 1 << 10;
 /// Peers have 1, 2 or 3 times that.
 const CAPACITY: u64 = 256 << 20;
 /// The longest run; what it puts must fit.
@@ -79,14 +72,13 @@ pub fn run(
     inside: &dyn Inside,
     narrate: &dyn Fn(&str),
 ) -> Result<ChaosReport, FleetError> {
-    if options.peers < FEWEST {
-        let why = format!("take at least {FEWEST} peers: fewer cannot lose one and be whole again");
-        return Err(FleetError::Usage(why));
-    }
-    if !(options.minutes > 0.0 && options.minutes <= LONGEST) {
-        let why = format!("minutes must be more than 0 and at most {LONGEST}");
-        return Err(FleetError::Usage(why));
-    }
+    let few = format!("take at least {FEWEST} peers: fewer cannot lose one and be whole again");
+    require(options.peers >= FEWEST, few)?;
+    let in_range = options.minutes > 0.0 && options.minutes <= LONGEST;
+    require(
+        in_range,
+        format!("minutes must be more than 0 and at most {LONGEST}"),
+    )?;
     let seed = options.seed.unwrap_or_else(net::random_seed);
     let capacities = Capacities::repeating((1..=3).map(|ratio| ratio * CAPACITY));
     let mut run = options.run.clone();
@@ -121,8 +113,8 @@ fn carry_out(
     let journal = PutJournal::create(&cluster.dir().join("journal"));
     let journal = journal.map_err(FleetError::io("cannot write the journal"))?;
     let tolerance = Tolerance::of(options.peers);
-    let audit = Audit::new(cluster, &journal, inside);
     let workload = Workload::new(cluster, &journal, &tolerance);
+    let audit = Audit::new(&workload, inside);
     let injector = FaultInjector::new(cluster, &audit, &tolerance, inside, options.peers);
     let deadline = begun + Duration::from_secs_f64(options.minutes * 60.0);
     thread::scope(|scope| {
@@ -136,10 +128,10 @@ fn carry_out(
     })?;
     narrate("the audit");
     cluster.whole()?;
-    finish_deletions(&journal, &workload)?;
+    workload.finish_deletions()?;
     audit.wait_safe()?;
-    audit.read_all(&workload);
-    let stock = settle(&audit, &workload)?;
+    audit.read_all();
+    let stock = audit.settle()?;
     journal
         .check()
         .map_err(FleetError::io("cannot write the journal"))?;
@@ -154,7 +146,7 @@ fn carry_out(
         files_deleted: count(|fate| matches!(fate, Fate::Deleted(_))),
         files_half_deleted: count(|fate| *fate == Fate::Deleting),
         shards_expected: stock.expected(),
-        shards_held: stock.held.values().sum(),
+        shards_held: stock.held(),
         orphans: stock.orphans,
         used_bytes: stock.used_bytes,
         disk_bytes: stock.disk_bytes,
@@ -162,60 +154,4 @@ fn carry_out(
         operations: workload.operations(),
         kept: None,
     })
-}
-
-/// Deletions whose outcome is not known are asked for again, where the owner is still there. What never goes
-/// is a violation.
-fn finish_deletions(journal: &PutJournal, workload: &Workload<'_>) -> Result<(), FleetError> {
-    let mut last = String::new();
-    let finished = workload.cluster.until("deletions to be finished", || {
-        let begun = journal.all(|file| file.fate == Fate::Deleting);
-        let mut left = begun
-            .iter()
-            .filter(|file| workload.cluster.client(file.owner).is_some());
-        left.all(|file| {
-            let removed = workload.remove(file);
-            if let Err(error) = &removed {
-                last = format!(
-                    "file {} ({} bytes) through peer {}: {error}",
-                    file.noise, file.size, file.owner
-                );
-            }
-            removed.is_ok()
-        })
-        .then_some(())
-    });
-    if let Err(FleetError::Late { .. }) = finished {
-        workload.violation(format!("a deletion cannot be finished: {last}"));
-        return Ok(());
-    }
-    finished
-}
-
-/// Waits until daemons hold exactly the shards that files have. What never goes is a violation.
-fn settle(audit: &Audit<'_>, workload: &Workload<'_>) -> Result<Stock, FleetError> {
-    let mut last = Stock::default();
-    let fits = |stock: &Stock| {
-        let (held, expected) = (stock.held.values().sum::<u64>(), stock.expected());
-        let there = |(number, expected): (&usize, &BTreeSet<ShardName>)| {
-            stock.held.get(number).unwrap_or(&0) >= &(expected.len() as u64)
-        };
-        let fixed = FIXED_OVERHEAD * audit.cluster.members().len() as u64;
-        let disk = stock.used_bytes / OVERHEAD + fixed + OF_SMALL_RECORD * stock.small_records;
-        held <= expected + stock.orphans
-            && stock.disk_bytes <= stock.used_bytes + disk
-            && stock.expected.iter().all(there)
-    };
-    let settled = audit.cluster.until("shards to be where they belong", || {
-        last = audit.stock()?;
-        fits(&last).then_some(())
-    });
-    match settled {
-        Ok(()) => {}
-        Err(FleetError::Late { .. }) => workload.violation(format!(
-            "shards that belong to no file, or belong elsewhere, or take too much: {last}"
-        )),
-        Err(error) => return Err(error),
-    }
-    Ok(last)
 }

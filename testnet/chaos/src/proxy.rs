@@ -7,10 +7,10 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -40,14 +40,6 @@ pub(super) enum NetworkFault {
     Garbled,
 }
 
-/// What passed through all proxies.
-#[derive(Debug, Default)]
-struct Counters {
-    bytes: AtomicU64,
-    flipped: AtomicU64,
-    ended: AtomicU64,
-}
-
 /// What the proxies did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Passed {
@@ -63,7 +55,7 @@ pub struct Passed {
 #[derive(Debug)]
 pub(super) struct Proxies {
     runtime: Handle,
-    counters: Arc<Counters>,
+    passed: Arc<Mutex<Passed>>,
     _over: oneshot::Sender<()>,
 }
 
@@ -72,6 +64,14 @@ pub(super) struct Proxies {
 pub(super) struct Proxy {
     port: u16,
     network_fault: watch::Sender<NetworkFault>,
+}
+
+/// What the connections of a proxy go by.
+#[derive(Clone)]
+struct Link {
+    target: SocketAddr,
+    network_fault: watch::Receiver<NetworkFault>,
+    passed: Arc<Mutex<Passed>>,
 }
 
 impl Proxies {
@@ -84,7 +84,7 @@ impl Proxies {
         thread::Builder::new().name("proxies".to_owned()).spawn(serve)?;
         Ok(Self {
             runtime: handle,
-            counters: Arc::default(),
+            passed: Arc::default(),
             _over: over,
         })
     }
@@ -95,20 +95,19 @@ impl Proxies {
         let port = listener.local_addr()?.port();
         listener.set_nonblocking(true)?;
         let (network_fault, now) = watch::channel(NetworkFault::Clear);
-        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target));
-        self.runtime
-            .spawn(serve(listener, target, now, Arc::clone(&self.counters)));
+        let link = Link {
+            target: SocketAddr::from((Ipv4Addr::LOCALHOST, target)),
+            network_fault: now,
+            passed: Arc::clone(&self.passed),
+        };
+        let _runtime = self.runtime.enter();
+        self.runtime.spawn(serve(TcpListener::from_std(listener)?, link));
         Ok(Proxy { port, network_fault })
     }
 
     /// What passed so far.
     pub(super) fn passed(&self) -> Passed {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Passed {
-            bytes: count(&self.counters.bytes),
-            flipped_bits: count(&self.counters.flipped),
-            cut_connections: count(&self.counters.ended),
-        }
+        *self.passed.lock()
     }
 }
 
@@ -123,70 +122,52 @@ impl Proxy {
     }
 }
 
-async fn serve(
-    listener: std::net::TcpListener,
-    target: SocketAddr,
-    network_fault: watch::Receiver<NetworkFault>,
-    counters: Arc<Counters>,
-) {
-    let Ok(listener) = TcpListener::from_std(listener) else {
-        return;
-    };
+impl Link {
+    fn is_cut(&self) -> bool {
+        *self.network_fault.borrow() == NetworkFault::Cut
+    }
+
+    fn count_cut(&self) {
+        self.passed.lock().cut_connections += u64::from(self.is_cut());
+    }
+}
+
+async fn serve(listener: TcpListener, link: Link) {
     // An error of `accept` is that of one connection, or of too many: both pass.
-    while network_fault.has_changed().is_ok() {
+    while link.network_fault.has_changed().is_ok() {
         let Ok((near, _)) = listener.accept().await else {
             tokio::time::sleep(DELAY).await;
             continue;
         };
-        if *network_fault.borrow() == NetworkFault::Cut {
-            counters.ended.fetch_add(1, Ordering::Relaxed);
+        if link.is_cut() {
+            link.count_cut();
         } else {
-            tokio::spawn(connect(
-                near,
-                target,
-                network_fault.clone(),
-                Arc::clone(&counters),
-            ));
+            tokio::spawn(connect(near, link.clone()));
         }
     }
 }
 
-async fn connect(
-    near: TcpStream,
-    target: SocketAddr,
-    mut network_fault: watch::Receiver<NetworkFault>,
-    counters: Arc<Counters>,
-) {
-    let Ok(far) = TcpStream::connect(target).await else {
+async fn connect(near: TcpStream, mut link: Link) {
+    let Ok(far) = TcpStream::connect(link.target).await else {
         return;
     };
-    for stream in [&near, &far] {
-        if stream.set_nodelay(true).is_err() {
-            return;
-        }
+    if near.set_nodelay(true).and(far.set_nodelay(true)).is_err() {
+        return;
     }
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    let mut other = network_fault.clone();
+    let mut other = link.clone();
     // When one direction is cut, both are.
     tokio::select! {
-        () = carry(near_in, far_out, &mut network_fault, &counters, 0) => (),
+        () = carry(near_in, far_out, &mut link, 0) => (),
         // Not in step with the other direction, or an echo would undo it.
-        () = carry(far_in, near_out, &mut other, &counters, FLIP_EVERY / 2) => (),
+        () = carry(far_in, near_out, &mut other, FLIP_EVERY / 2) => (),
     }
-    if *network_fault.borrow() == NetworkFault::Cut {
-        counters.ended.fetch_add(1, Ordering::Relaxed);
-    }
+    link.count_cut();
 }
 
 /// Carries bytes until the connection or the network ends; `chunks` is the number of the first one.
-async fn carry(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    network_fault: &mut watch::Receiver<NetworkFault>,
-    counters: &Counters,
-    mut chunks: u32,
-) {
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, link: &mut Link, mut chunks: u32) {
     let mut buffer = vec![0; CHUNK];
     loop {
         let count = tokio::select! {
@@ -194,22 +175,19 @@ async fn carry(
                 Ok(count) if count > 0 => count,
                 Ok(_) | Err(_) => return,
             },
-            changed = network_fault.changed() => match changed {
-                Ok(()) if *network_fault.borrow() != NetworkFault::Cut => continue,
+            changed = link.network_fault.changed() => match changed {
+                Ok(()) if !link.is_cut() => continue,
                 Ok(()) | Err(_) => return,
             },
         };
         let chunk = buffer.get_mut(..count).unwrap_or_default();
-        let now = *network_fault.borrow_and_update();
+        let now = *link.network_fault.borrow_and_update();
         match now {
             NetworkFault::Clear => {}
             NetworkFault::Slow => tokio::time::sleep(DELAY).await,
             NetworkFault::Stalled => {
-                if network_fault
-                    .wait_for(|now| *now != NetworkFault::Stalled)
-                    .await
-                    .is_err()
-                {
+                let moves = |now: &NetworkFault| *now != NetworkFault::Stalled;
+                if link.network_fault.wait_for(moves).await.is_err() {
                     return;
                 }
             }
@@ -218,14 +196,14 @@ async fn carry(
                 chunks = chunks.wrapping_add(1);
                 if let Some(byte) = chunk.last_mut().filter(|_| chunks.is_multiple_of(FLIP_EVERY)) {
                     *byte ^= 1;
-                    counters.flipped.fetch_add(1, Ordering::Relaxed);
+                    link.passed.lock().flipped_bits += 1;
                 }
             }
         }
         if to.write_all(chunk).await.is_err() {
             return;
         }
-        counters.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        link.passed.lock().bytes += count as u64;
     }
 }
 

@@ -93,31 +93,19 @@ impl fmt::Display for ChaosReport {
 
 impl ChaosReport {
     fn fmt_operations(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Operations {
-            puts,
-            gets,
-            deletes,
-            checks,
-            ..
-        } = &self.operations;
+        let operations = &self.operations;
+        let (size, few) = (Size(operations.put_bytes), operations.puts_with_warning);
+        let note = format!("; {size}, {few} with fewer shards and told so");
+        let lines = [
+            ("puts", operations.puts, note.as_str()),
+            ("gets, compared", operations.gets, ""),
+            ("deletions", operations.deletes, ""),
+            ("reads of deleted files", operations.checks, ""),
+        ];
         writeln!(f)?;
-        let line = |what: &str, Count { done, failed }: &Count, note: String| {
-            format!("{what:<26} {done:>8} {failed:>8} refused or broken off{note}")
-        };
-        let size = Size(self.operations.put_bytes);
-        let few = self.operations.puts_with_warning;
-        writeln!(
-            f,
-            "{}",
-            line(
-                "puts",
-                puts,
-                format!("; {size}, {few} with fewer shards and told so")
-            )
-        )?;
-        writeln!(f, "{}", line("gets, compared", gets, String::new()))?;
-        writeln!(f, "{}", line("deletions", deletes, String::new()))?;
-        writeln!(f, "{}", line("reads of deleted files", checks, String::new()))?;
+        for (what, Count { done, failed }, note) in lines {
+            writeln!(f, "{what:<26} {done:>8} {failed:>8} refused or broken off{note}")?;
+        }
         writeln!(f)
     }
 

@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::cluster::Cluster;
 use super::journal::{AckedFile, Fate, PutJournal};
 use super::tolerance::Tolerance;
+use mutualstore_fleet::net::FleetError;
 use mutualstore_fleet::stream::{self, is_wrong};
 
 /// What one client keeps between two operations, so that the faults get their share of the processor.
@@ -130,16 +131,25 @@ impl<'a> Workload<'a> {
     }
 
     fn get(&self, rng: &mut ChaCha8Rng) {
-        let Some(file) = self.journal.any(rng, |file| file.fate == Fate::Stored) else {
+        let Some((file, number, outcome)) = self.read_any(rng, |file| file.fate == Fate::Stored) else {
             return;
         };
-        let Some((number, client)) = self.cluster.serving().choose(rng).cloned() else {
-            return;
-        };
-        match read(&client, &file) {
+        match outcome {
             Ok(()) => self.operations.lock().gets.done += 1,
             Err(error) => self.failed(number, &file, &error, |operations| &mut operations.gets),
         }
+    }
+
+    /// Reads one of such files through any daemon; which ones these were.
+    fn read_any(
+        &self,
+        rng: &mut ChaCha8Rng,
+        wanted: impl Fn(&AckedFile) -> bool,
+    ) -> Option<(AckedFile, usize, Result<(), ClientError>)> {
+        let file = self.journal.any(rng, wanted)?;
+        let (number, client) = self.cluster.serving().choose(rng).cloned()?;
+        let outcome = read(&client, &file);
+        Some((file, number, outcome))
     }
 
     /// Counts a read that failed for want of an answer; wrong bytes are a violation.
@@ -186,16 +196,37 @@ impl<'a> Workload<'a> {
         Ok(())
     }
 
+    /// Deletions whose outcome is not known are asked for again, where the owner is still there. What never
+    /// goes is a violation.
+    pub(super) fn finish_deletions(&self) -> Result<(), FleetError> {
+        let mut last = String::new();
+        let finished = self.cluster.in_time(|| {
+            let begun = self.journal.all(|file| file.fate == Fate::Deleting);
+            let mut left = begun
+                .iter()
+                .filter(|file| self.cluster.client(file.owner).is_some());
+            let removed = left.try_for_each(|file| {
+                let AckedFile {
+                    noise, size, owner, ..
+                } = file;
+                let removed = self.remove(file);
+                removed.map_err(|error| format!("file {noise} ({size} bytes) through peer {owner}: {error}"))
+            });
+            removed.map_err(|error| last = error).ok()
+        })?;
+        if finished.is_none() {
+            self.violation(format!("a deletion cannot be finished: {last}"));
+        }
+        Ok(())
+    }
+
     fn check_deleted(&self, rng: &mut ChaCha8Rng) {
         let long_gone =
             |file: &AckedFile| matches!(file.fate, Fate::Deleted(at) if at.elapsed() > REMEMBERED);
-        let Some(file) = self.journal.any(rng, long_gone) else {
+        let Some((file, number, outcome)) = self.read_any(rng, long_gone) else {
             return;
         };
-        let Some((number, client)) = self.cluster.serving().choose(rng).cloned() else {
-            return;
-        };
-        match read(&client, &file) {
+        match outcome {
             Ok(()) => self.violation(format!(
                 "peer {number} served file {}, which was deleted",
                 file.noise
