@@ -224,11 +224,12 @@ fn one(
     let fleet = fleet_in(dir)?;
     let mut stage = Stage {
         options,
+        place: &place,
         space,
         fleet,
         peers: Vec::new(),
     };
-    if let Err(problem) = stage.play(&place, &mut report, rng) {
+    if let Err(problem) = stage.play(&mut report, rng) {
         report.problems.push(problem.to_string());
     }
     let told = report.loopback_told;
@@ -247,38 +248,23 @@ struct Member {
     index: usize,
     peer: String,
     client: Client,
-    data_dir: PathBuf,
-}
-
-impl Member {
-    /// Where it says in `daemon.json` that it listens, without loopback, sorted.
-    fn listens(&self) -> String {
-        let file = mutualstore_client::read_daemon_file(&self.data_dir);
-        let listen = file.map(|file| file.listen).unwrap_or_default();
-        let wide = listen.iter().filter(|address| !is_loopback(address));
-        let bare = wide.filter_map(|address| Some(address.split_once("/p2p/")?.0));
-        bare.sorted().join(" ")
-    }
 }
 
 /// One start under way. The daemons go before the namespaces.
 struct Stage<'a> {
     options: &'a NetnsOptions,
+    /// Holds the data directories.
+    place: &'a Path,
     fleet: Fleet,
     peers: Vec<Member>,
     space: Space,
 }
 
 impl Stage<'_> {
-    fn play(
-        &mut self,
-        place: &Path,
-        report: &mut StartReport,
-        rng: &mut ChaCha8Rng,
-    ) -> Result<(), FleetError> {
+    fn play(&mut self, report: &mut StartReport, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
         for index in report.order.clone() {
             let host = self.peers.choose(rng).map(|member| member.index);
-            self.launch(place, report.family, index, host)?;
+            self.launch(report.family, index, host)?;
             self.await_joined(index, report)?;
         }
         report.contacts_seconds = Some(self.await_contacts(report, CONTACTS_LIMIT, "at the start")?);
@@ -307,22 +293,15 @@ impl Stage<'_> {
         self.get(report.moved_peer, &put.link, seed)?;
         self.get(reader, &after.link, seed)?;
         let newcomer = self.options.peers;
-        self.launch(place, report.family, newcomer, Some(report.moved_peer))?;
+        self.launch(report.family, newcomer, Some(report.moved_peer))?;
         self.await_joined(newcomer, report)
     }
 
     /// Starts a daemon in its namespace, invited by one that runs; the first one founds the network.
-    fn launch(
-        &mut self,
-        place: &Path,
-        family: Family,
-        index: usize,
-        host: Option<usize>,
-    ) -> Result<(), FleetError> {
+    fn launch(&mut self, family: Family, index: usize, host: Option<usize>) -> Result<(), FleetError> {
         let mut join = Vec::new();
         if let Some(host) = host {
-            let client = &self.member(host)?.client;
-            let asked = Space::within(host, || client.invite())?;
+            let asked = self.ask(host, Client::invite)?;
             join.push(asked.map_err(FleetError::request("no invite"))?.body.invite);
         }
         let recipe = self.options.run.recipe(CAPACITY / 8);
@@ -333,7 +312,7 @@ impl Stage<'_> {
             flags: listen
                 .flat_map(|address| ["--listen".to_owned(), address])
                 .collect(),
-            ..Launch::new(index, place.join(index.to_string()), CAPACITY)
+            ..Launch::new(index, self.data_dir(index), CAPACITY)
         };
         let fleet = &self.fleet;
         let started = Space::within(index, || {
@@ -343,19 +322,26 @@ impl Stage<'_> {
             Ok::<_, FleetError>((file.peer, client))
         });
         let (peer, client) = started??;
-        self.peers.push(Member {
-            index,
-            peer,
-            client,
-            data_dir: launch.data_dir,
-        });
+        self.peers.push(Member { index, peer, client });
         Ok(())
+    }
+
+    fn data_dir(&self, index: usize) -> PathBuf {
+        self.place.join(index.to_string())
+    }
+
+    /// Where a daemon says in `daemon.json` that it listens, without loopback, sorted.
+    fn listens(&self, index: usize) -> String {
+        let file = mutualstore_client::read_daemon_file(&self.data_dir(index));
+        let listen = file.map(|file| file.listen).unwrap_or_default();
+        let wide = listen.iter().filter(|address| !is_loopback(address));
+        let bare = wide.filter_map(|address| Some(address.split_once("/p2p/")?.0));
+        bare.sorted().join(" ")
     }
 
     /// Waits until the daemon started last is a member.
     fn await_joined(&self, index: usize, report: &mut StartReport) -> Result<(), FleetError> {
-        let member = self.member(index)?;
-        let joined = || match Space::within(index, || member.client.healthy().unwrap_or(false)) {
+        let joined = || match self.ask(index, |client| client.healthy().unwrap_or(false)) {
             Ok(false) => Err(FleetError::Failed(format!("peer {index} did not join"))),
             asked => asked.map(drop),
         };
@@ -414,11 +400,11 @@ impl Stage<'_> {
         let mut wrong = Vec::new();
         for member in &self.peers {
             let index = member.index;
-            let asked = Space::within(index, || member.client.ring(RingQuery::default()));
+            let asked = self.ask(index, |client| client.ring(RingQuery::default()));
             let asked = asked.map_err(|error| error.to_string())?;
             let silent = |error| format!("peer {index} does not answer: {error}");
             let ring = asked.map_err(silent)?.body;
-            let (listens, expected) = (member.listens(), self.space.expected(index, PORT).join(" "));
+            let (listens, expected) = (self.listens(index), self.space.expected(index, PORT).join(" "));
             if listens != expected {
                 wrong.push(format!(
                     "daemon.json of peer {index} has {listens}, not {expected}"
@@ -453,9 +439,11 @@ impl Stage<'_> {
         numbers.into_iter().next_tuple().unwrap_or_default()
     }
 
-    fn member(&self, index: usize) -> Result<&Member, FleetError> {
+    /// Does `work` with the API of a peer, where that is to be reached.
+    fn ask<T: Send>(&self, index: usize, work: impl FnOnce(&Client) -> T + Send) -> Result<T, FleetError> {
         let found = self.peers.iter().find(|member| member.index == index);
-        found.ok_or_else(|| FleetError::Failed(format!("peer {index} does not run")))
+        let member = found.ok_or_else(|| FleetError::Failed(format!("peer {index} does not run")))?;
+        Space::within(index, || work(&member.client))
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use mutualstore_client::Client;
 use mutualstore_contract::exit;
-use mutualstore_contract::reply::{FileStat, Health, StripeStat};
+use mutualstore_contract::reply::Health;
 
 use super::cluster::{Cluster, late};
 use super::inside::{Estate, Inside, ShardName};
@@ -252,24 +252,20 @@ fn problem(client: &Client, file: &AckedFile) -> Option<String> {
 
 /// The shards of a file, each with its holder; `None` when that cannot be said now.
 fn stat(client: &Client, link: &str) -> Option<Vec<(String, ShardName)>> {
-    match client.stat(link) {
-        Ok(reply) => Some(holders(&reply.body)),
+    let stripes = match client.stat(link) {
+        Ok(reply) => reply.body.stripes,
         // Deleted, or a deletion that nobody can finish was begun.
-        Err(error) if [exit::NOT_FOUND, exit::UNRECOVERABLE].contains(&error.exit_code()) => Some(Vec::new()),
-        Err(_) => None,
-    }
-}
-
-fn holders(stat: &FileStat) -> Vec<(String, ShardName)> {
-    let of = |stripe: &StripeStat| {
-        let held = stripe
-            .shards
-            .iter()
-            .filter_map(|shard| Some((shard.peer.clone()?, shard.index)));
-        held.map(|(peer, index)| (peer, (stripe.id.clone(), index)))
-            .collect::<Vec<_>>()
+        Err(error) if [exit::NOT_FOUND, exit::UNRECOVERABLE].contains(&error.exit_code()) => Vec::new(),
+        Err(_) => return None,
     };
-    stat.stripes.iter().flat_map(of).collect()
+    let mut shards = Vec::new();
+    for stripe in stripes {
+        for shard in stripe.shards {
+            let name = (stripe.id.clone(), shard.index);
+            shards.extend(shard.peer.map(|peer| (peer, name)));
+        }
+    }
+    Some(shards)
 }
 
 /// Bytes allocated to all files below a directory; what vanishes meanwhile takes none.

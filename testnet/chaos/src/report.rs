@@ -126,15 +126,12 @@ impl ChaosReport {
             self.shards_expected,
             self.orphans
         )?;
-        let Passed {
-            bytes,
-            flipped_bits,
-            cut_connections,
-        } = self.passed;
         writeln!(
             f,
-            "{} went between daemons; {flipped_bits} bits flipped, {cut_connections} connections cut",
-            Size(bytes)
+            "{} went between daemons; {} bits flipped, {} connections cut",
+            Size(self.passed.bytes),
+            self.passed.flipped_bits,
+            self.passed.cut_connections
         )?;
         for violation in &self.operations.violations {
             writeln!(f, "VIOLATION {violation}")?;

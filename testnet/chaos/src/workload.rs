@@ -38,6 +38,13 @@ pub struct Count {
     pub failed: u64,
 }
 
+impl Count {
+    fn note(&mut self, done: bool) {
+        self.done += u64::from(done);
+        self.failed += u64::from(!done);
+    }
+}
+
 /// What the clients did.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Operations {
@@ -113,11 +120,8 @@ impl<'a> Workload<'a> {
         };
         let outcome = stream::put(&client, noise, size, &options);
         let mut operations = self.operations.lock();
-        let Ok(report) = outcome else {
-            operations.puts.failed += 1;
-            return;
-        };
-        operations.puts.done += 1;
+        operations.puts.note(outcome.is_ok());
+        let Ok(report) = outcome else { return };
         operations.put_bytes += size;
         operations.puts_with_warning += u64::from(report.warning.is_some());
         drop(operations);
@@ -130,44 +134,44 @@ impl<'a> Workload<'a> {
         });
     }
 
-    fn get(&self, rng: &mut ChaCha8Rng) {
-        let Some((file, number, outcome)) = self.read_any(rng, |file| file.fate == Fate::Stored) else {
-            return;
-        };
-        match outcome {
-            Ok(()) => self.operations.lock().gets.done += 1,
-            Err(error) => self.failed(number, &file, &error, |operations| &mut operations.gets),
-        }
-    }
-
-    /// Reads one of such files through any daemon; which ones these were.
+    /// Reads one of such files through any daemon. Wrong bytes are a violation, and so is a deleted file.
     fn read_any(
         &self,
         rng: &mut ChaCha8Rng,
         wanted: impl Fn(&AckedFile) -> bool,
-    ) -> Option<(AckedFile, usize, Result<(), ClientError>)> {
-        let file = self.journal.any(rng, wanted)?;
-        let (number, client) = self.cluster.serving().choose(rng).cloned()?;
-        let outcome = read(&client, &file);
-        Some((file, number, outcome))
-    }
-
-    /// Counts a read that failed for want of an answer; wrong bytes are a violation.
-    fn failed(
-        &self,
-        number: usize,
-        file: &AckedFile,
-        error: &ClientError,
         count: fn(&mut Operations) -> &mut Count,
     ) {
-        if is_wrong(error) {
-            let noise = file.noise;
-            self.violation(format!(
-                "peer {number} served wrong bytes of file {noise}: {error}"
-            ));
-        } else {
-            count(&mut self.operations.lock()).failed += 1;
-        }
+        let Some(file) = self.journal.any(rng, wanted) else {
+            return;
+        };
+        let Some((number, client)) = self.cluster.serving().choose(rng).cloned() else {
+            return;
+        };
+        let (noise, gone) = (file.noise, matches!(file.fate, Fate::Deleted(_)));
+        let done = match read(&client, &file) {
+            Ok(()) if gone => {
+                let what = format!("peer {number} served file {noise}, which was deleted");
+                return self.violation(what);
+            }
+            Err(error) if is_wrong(&error) => {
+                let what = format!("peer {number} served wrong bytes of file {noise}: {error}");
+                return self.violation(what);
+            }
+            Ok(()) => true,
+            Err(error) => gone && error.exit_code() == exit::NOT_FOUND,
+        };
+        count(&mut self.operations.lock()).note(done);
+    }
+
+    fn get(&self, rng: &mut ChaCha8Rng) {
+        let stored = |file: &AckedFile| file.fate == Fate::Stored;
+        self.read_any(rng, stored, |operations| &mut operations.gets);
+    }
+
+    fn check_deleted(&self, rng: &mut ChaCha8Rng) {
+        let long_gone =
+            |file: &AckedFile| matches!(file.fate, Fate::Deleted(at) if at.elapsed() > REMEMBERED);
+        self.read_any(rng, long_gone, |operations| &mut operations.checks);
     }
 
     fn delete(&self, rng: &mut ChaCha8Rng) {
@@ -176,9 +180,7 @@ impl<'a> Workload<'a> {
             |file: &AckedFile| !matches!(file.fate, Fate::Deleted(_)) && serving.contains(&file.owner);
         if let Some(file) = self.journal.any(rng, unwanted) {
             let done = self.remove(&file).is_ok();
-            let mut operations = self.operations.lock();
-            operations.deletes.done += u64::from(done);
-            operations.deletes.failed += u64::from(!done);
+            self.operations.lock().deletes.note(done);
         }
     }
 
@@ -218,22 +220,6 @@ impl<'a> Workload<'a> {
             self.violation(format!("a deletion cannot be finished: {last}"));
         }
         Ok(())
-    }
-
-    fn check_deleted(&self, rng: &mut ChaCha8Rng) {
-        let long_gone =
-            |file: &AckedFile| matches!(file.fate, Fate::Deleted(at) if at.elapsed() > REMEMBERED);
-        let Some((file, number, outcome)) = self.read_any(rng, long_gone) else {
-            return;
-        };
-        match outcome {
-            Ok(()) => self.violation(format!(
-                "peer {number} served file {}, which was deleted",
-                file.noise
-            )),
-            Err(error) if error.exit_code() == exit::NOT_FOUND => self.operations.lock().checks.done += 1,
-            Err(error) => self.failed(number, &file, &error, |operations| &mut operations.checks),
-        }
     }
 }
 

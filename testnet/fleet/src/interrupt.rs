@@ -5,6 +5,7 @@
 //! it runs must take its own locks and must not wait for the main thread.
 
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::OnceLock;
 use std::thread;
@@ -17,16 +18,8 @@ pub const INTERRUPTED: u8 = 130;
 
 type Action = Box<dyn FnOnce() + Send>;
 
-#[derive(Default)]
-struct Registry {
-    next: u64,
-    actions: Vec<(u64, Action)>,
-}
-
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
-    next: 0,
-    actions: Vec::new(),
-});
+/// By ticket; the latest has the highest.
+static ACTIONS: Mutex<BTreeMap<u64, Action>> = Mutex::new(BTreeMap::new());
 static WATCHER: OnceLock<Result<(), io::ErrorKind>> = OnceLock::new();
 
 /// Keeps an action registered; dropping it takes the action out again without running it.
@@ -41,20 +34,16 @@ impl OnInterrupt {
     /// cannot be installed; then nothing is registered.
     pub fn run(action: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         watch()?;
-        let mut registry = REGISTRY.lock();
-        let ticket = registry.next;
-        registry.next += 1;
-        registry.actions.push((ticket, Box::new(action)));
+        let mut actions = ACTIONS.lock();
+        let ticket = actions.last_key_value().map_or(0, |(last, _)| last + 1);
+        actions.insert(ticket, Box::new(action));
         Ok(Self { ticket })
     }
 }
 
 impl Drop for OnInterrupt {
     fn drop(&mut self) {
-        REGISTRY
-            .lock()
-            .actions
-            .retain(|(ticket, _)| *ticket != self.ticket);
+        ACTIONS.lock().remove(&self.ticket);
     }
 }
 
@@ -70,8 +59,8 @@ fn start() -> io::Result<()> {
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if signals.forever().next().is_some() {
             // The lock stays held: a guard dropped now must not return to code that relies on it.
-            let mut registry = REGISTRY.lock();
-            while let Some((_, action)) = registry.actions.pop() {
+            let mut actions = ACTIONS.lock();
+            while let Some((_, action)) = actions.pop_last() {
                 action();
             }
             std::process::exit(i32::from(INTERRUPTED));

@@ -15,9 +15,11 @@ use mutualstore_contract::reply::Status;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::Signal;
 
 use crate::capacities::Capacities;
+use crate::proc;
 use crate::spawn::{self, Fleet, Launch, Recipe};
 use crate::state::{self, Peer, StateError, Testnet};
 use crate::whole::{self, Member, NotWhole};
@@ -84,16 +86,13 @@ pub fn up(dir: &Path, options: &UpOptions) -> Result<Testnet, FleetError> {
     fs::create_dir_all(dir).map_err(FleetError::io(format!("cannot make {}", dir.display())))?;
     let dir = fs::canonicalize(dir).map_err(FleetError::io(format!("cannot find {}", dir.display())))?;
     let _lock = state::lock(&dir)?;
-    match Testnet::load(&dir) {
-        Ok(_) => {
-            let place = dir.display();
-            return Err(FleetError::Usage(format!(
-                "{place} holds a testnet already; `testnet start` or `testnet down --wipe` it first"
-            )));
-        }
-        Err(StateError::Missing { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
+    let free = match Testnet::load(&dir) {
+        Err(StateError::Missing { .. }) => true,
+        found => found.map(|_| false)?,
+    };
+    let place = dir.display();
+    let taken = format!("{place} holds a testnet already; `testnet start` or `testnet down --wipe` it first");
+    require(free, taken)?;
     let mut testnet = Testnet {
         peers: Vec::new(),
         unit_bytes: options.unit(),
@@ -313,13 +312,9 @@ fn api_port(base: Option<u16>, index: usize) -> Result<u16, FleetError> {
 /// A daemon knows its ring from its address book; addresses are given all the same, for a wiped one. Dead
 /// ones serve too: their owners may be starting right now.
 fn relaunch(testnet: &Testnet, peer: &Peer) -> Launch {
-    let others: Vec<&Peer> = testnet
-        .peers
-        .iter()
-        .filter(|other| other.index != peer.index)
-        .collect();
-    let alive: Vec<&Peer> = others.iter().copied().filter(|other| other.alive).collect();
-    let pool = if alive.is_empty() { others } else { alive };
+    let others = testnet.peers.iter().filter(|other| other.index != peer.index);
+    let (alive, dead): (Vec<&Peer>, Vec<&Peer>) = others.partition(|other| other.alive);
+    let pool = if alive.is_empty() { dead } else { alive };
     let join = join_by(&pool, testnet.seed, peer.index);
     Launch {
         api_port: api_port(testnet.api_base, peer.index).unwrap_or(0),
@@ -333,15 +328,11 @@ fn chosen<'a>(testnet: &'a Testnet, indices: &[usize]) -> Result<Vec<&'a Peer>, 
     if indices.is_empty() {
         return Ok(testnet.peers.iter().collect());
     }
-    let unique: BTreeSet<usize> = indices.iter().copied().collect();
-    let find = |index: usize| {
-        testnet
-            .peers
-            .iter()
-            .find(|peer| peer.index == index)
-            .ok_or_else(|| FleetError::Usage(format!("this testnet has no peer {index}")))
+    let find = |index: &usize| {
+        let found = testnet.peers.iter().find(|peer| peer.index == *index);
+        found.ok_or_else(|| FleetError::Usage(format!("this testnet has no peer {index}")))
     };
-    unique.into_iter().map(find).collect()
+    BTreeSet::from_iter(indices).into_iter().map(find).collect()
 }
 
 /// `count` of `alive`, in ascending order.
@@ -366,12 +357,12 @@ pub fn pick<T: Copy + Ord>(from: &[T], count: usize, seed: u64) -> Vec<T> {
 }
 
 fn signal(peer: &Peer, signal: Signal) -> Result<(), FleetError> {
-    let pid = i32::try_from(peer.pid).ok().and_then(Pid::from_raw);
-    match pid.map_or(Err(rustix::io::Errno::SRCH), |pid| kill_process(pid, signal)) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(error) => Err(FleetError::io(format!("cannot signal process {}", peer.pid))(
-            error.into(),
-        )),
+    match proc::signal(peer.pid, signal) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => {
+            let failed = FleetError::io(format!("cannot signal process {}", peer.pid));
+            Err(failed(error.into()))
+        }
     }
 }
 

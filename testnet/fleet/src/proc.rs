@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use procfs::process::{Process, Stat};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 
 fn process(pid: u32) -> Option<Process> {
     Process::new(i32::try_from(pid).ok()?).ok()
@@ -22,13 +24,17 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     (!ended).then_some(stat.starttime)
 }
 
+/// Sends a signal to a process.
+pub fn signal(pid: u32, signal: Signal) -> Result<(), Errno> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    kill_process(pid.ok_or(Errno::SRCH)?, signal)
+}
+
 /// User and system CPU time a process has used so far.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
     let stat = stat(pid)?;
-    let ticks = stat.utime + stat.stime;
-    Some(Duration::from_millis(
-        ticks.saturating_mul(1000) / procfs::ticks_per_second().max(1),
-    ))
+    let ticks = (stat.utime + stat.stime).saturating_mul(1000);
+    Some(Duration::from_millis(ticks / procfs::ticks_per_second().max(1)))
 }
 
 /// Resident memory of a process in bytes (`VmRSS`).

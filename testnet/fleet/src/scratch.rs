@@ -181,10 +181,8 @@ impl Scratch {
     pub fn cpu_time(&self) -> Result<Duration, FleetError> {
         let time = |(_, pid)| proc::cpu_time(pid).unwrap_or_default();
         let sum = self.pids().into_iter().map(time).sum();
-        match self.any_ended() {
-            Some(ended) => Err(ended.into()),
-            None => Ok(sum),
-        }
+        let ended = self.fleet.any_ended().map(FleetError::from);
+        ended.map_or(Ok(sum), Err)
     }
 
     /// Resident memory of all live daemons, in bytes.
@@ -219,11 +217,6 @@ impl Scratch {
     /// Process ids of the live daemons, with the peers' numbers.
     pub fn pids(&self) -> Vec<(usize, u32)> {
         self.fleet.pids()
-    }
-
-    /// The end of the log of a daemon that ended by itself, if one did.
-    pub fn any_ended(&self) -> Option<SpawnError> {
-        self.fleet.any_ended()
     }
 }
 /// No daemons yet, in a directory that goes with them on Ctrl-C.

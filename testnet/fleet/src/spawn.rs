@@ -8,7 +8,7 @@
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -22,9 +22,10 @@ use std::time::{Duration, Instant};
 use mutualstore_contract::exit;
 use mutualstore_contract::reply::DaemonFile;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::interrupt::OnInterrupt;
+use crate::proc;
 
 /// Pause between two looks at something another process does.
 pub const POLL: Duration = Duration::from_millis(25);
@@ -34,8 +35,6 @@ const LOG_TAIL: u64 = 2 << 10;
 pub const LOG_FOLLOWS: &str = "its log says:\n";
 /// What the line begins with that says why a daemon ended.
 const LAST_LINE: &str = "error: ";
-/// In the data directory: what [`Launch::join`] holds, a line each.
-const JOIN_FILE: &str = "join";
 
 /// What all daemons of a fleet have in common.
 #[derive(Clone, Debug)]
@@ -79,6 +78,15 @@ impl Launch {
             capacity_bytes,
             ..Self::default()
         }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.data_dir.join("log")
+    }
+
+    /// The file of what [`Launch::join`] holds, a line each.
+    fn join_file(&self) -> PathBuf {
+        self.data_dir.join("join")
     }
 }
 
@@ -206,16 +214,10 @@ fn command(recipe: &Recipe, launch: &Launch) -> io::Result<Command> {
     if !launch.join.is_empty() {
         keep_join(launch)?;
     }
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(launch.data_dir.join("log"))?;
+    let log = File::options().create(true).append(true).open(launch.log())?;
     let mut command = Command::new(&recipe.binary);
-    command
-        .arg("daemon")
-        .arg("--data-dir")
-        .arg(&launch.data_dir)
-        .args(arguments(recipe, launch));
+    command.args(["daemon", "--data-dir"]).arg(&launch.data_dir);
+    command.args(arguments(recipe, launch));
     command.stdin(if recipe.tethered {
         Stdio::piped()
     } else {
@@ -233,12 +235,9 @@ fn command(recipe: &Recipe, launch: &Launch) -> io::Result<Command> {
 }
 
 fn keep_join(launch: &Launch) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(launch.data_dir.join(JOIN_FILE))?;
+    let mut options = File::options();
+    options.create(true).write(true).truncate(true).mode(0o600);
+    let mut file = options.open(launch.join_file())?;
     file.write_all(launch.join.join("\n").as_bytes())
 }
 
@@ -246,7 +245,7 @@ fn arguments(recipe: &Recipe, launch: &Launch) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = Vec::new();
     if !launch.join.is_empty() {
         let mut from_file = OsString::from("@");
-        from_file.push(launch.data_dir.join(JOIN_FILE));
+        from_file.push(launch.join_file());
         arguments.extend(["--join".into(), from_file]);
     }
     let mut flag = |name: &str, value: String| arguments.extend([name.into(), value.into()]);
@@ -358,7 +357,7 @@ impl Fleet {
         if roster.closed {
             return Err(SpawnError::Closed);
         }
-        let log_before = fs::metadata(launch.data_dir.join("log")).map_or(0, |log| log.len());
+        let log_before = fs::metadata(launch.log()).map_or(0, |log| log.len());
         let child = command(recipe, launch)
             .and_then(|mut command| command.spawn())
             .map_err(failed)?;
@@ -384,8 +383,8 @@ impl Fleet {
     pub fn signal(&self, index: usize, signal: Signal) -> io::Result<()> {
         let roster = self.roster.lock();
         let running = roster.running.get(&index);
-        let pid = running.and_then(|daemon| Pid::from_raw(i32::try_from(daemon.child.id()).ok()?));
-        Ok(kill_process(pid.ok_or(Errno::SRCH)?, signal)?)
+        let pid = running.ok_or(Errno::SRCH)?.child.id();
+        Ok(proc::signal(pid, signal)?)
     }
 
     /// Waits for the end of a daemon that is about to end by itself; `None` when it does not within `limit`.

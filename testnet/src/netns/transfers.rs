@@ -37,19 +37,16 @@ impl Stage<'_> {
         seed: u64,
         half_way: impl FnOnce() -> Result<(), FleetError> + Send,
     ) -> Result<Put, FleetError> {
-        let member = self.member(index)?;
         let size = self.options.size_bytes;
         let begun = Instant::now();
-        let stored = Space::within(index, || {
+        let stored = self.ask(index, |client| {
             let mut bytes = Midway {
                 from: Noise::new(seed).take(size),
                 left: size / 2,
                 then: Some(|| half_way().map_err(io::Error::other)),
             };
             let options = PutOptions::default();
-            member
-                .client
-                .put(&mut bytes, Some(size), &options, None, &mut |_, _| ())
+            client.put(&mut bytes, Some(size), &options, None, &mut |_, _| ())
         })?;
         let stored = stored.map_err(FleetError::request("put"))?.body;
         if stored.shards_stored < stored.shards_total {
@@ -66,9 +63,8 @@ impl Stage<'_> {
 
     /// Reads them again and answers how many seconds that took.
     pub(super) fn get(&self, index: usize, link: &str, seed: u64) -> Result<f64, FleetError> {
-        let member = self.member(index)?;
         let begun = Instant::now();
-        let read = Space::within(index, || get(&member.client, link, seed, self.options.size_bytes))?;
+        let read = self.ask(index, |client| get(client, link, seed, self.options.size_bytes))?;
         read.map_err(FleetError::request(format!("get through peer {index}")))?;
         Ok(begun.elapsed().as_secs_f64())
     }
