@@ -6,7 +6,6 @@
 
 mod repair;
 
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::thread;
@@ -136,29 +135,28 @@ pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), Fle
     idle(&scratch, "fresh", emit)?;
     let mut seed = 0;
     for case in &cases {
-        let (size, links) = (Size(case.size), Mutex::new(BTreeMap::new()));
+        let size = Size(case.size);
         let options = PutOptions {
             code: Some(options.code.clone()),
             ..PutOptions::default()
         };
-        let put = |work: &Work| {
-            let client = scratch.client(work.client % peers)?;
-            let stored = put(&client, work.seed, case.size, &options)
+        let put = |client: usize, seed: u64| {
+            let client = scratch.client(client % peers)?;
+            let stored = put(&client, seed, case.size, &options)
                 .map_err(FleetError::request(format!("put of {size} failed")))?;
-            links.lock().insert(work.seed, stored.link);
-            Ok(())
+            Ok((seed, stored.link))
         };
-        emit(&measure(&scratch, case, "put", seed, &put)?);
+        let (row, links) = measure(&scratch, case, "put", seed, &put)?;
+        emit(&row);
         scratch.settle()?;
-        let links = links.lock().clone();
-        let get = |work: &Work| {
+        let links = BTreeMap::from_iter(links);
+        let get = |client: usize, seed: u64| {
             // Far from the writer, which may have the blocks in memory.
-            let client = scratch.client((work.client + peers / 2) % peers)?;
-            let link = links.get(&work.seed).map_or("", String::as_str);
-            get(&client, link, work.seed, case.size)
-                .map_err(FleetError::request(format!("get of {size} failed")))
+            let client = scratch.client((client + peers / 2) % peers)?;
+            let link = links.get(&seed).map_or("", String::as_str);
+            get(&client, link, seed, case.size).map_err(FleetError::request(format!("get of {size} failed")))
         };
-        emit(&measure(&scratch, case, "get", seed, &get)?);
+        emit(&measure(&scratch, case, "get", seed, &get)?.0);
         scratch.settle()?;
         seed += (case.clients * case.repeat) as u64;
     }
@@ -169,37 +167,32 @@ pub fn run(options: &BenchOptions, emit: &mut dyn FnMut(&Row)) -> Result<(), Fle
     Ok(())
 }
 
-/// One operation of one client.
-struct Work {
-    client: usize,
-    seed: u64,
-}
-
-/// Runs a case's clients side by side and times every operation.
-fn measure(
+/// Runs a case's clients side by side and times every operation, given its client and seed; what came of
+/// them.
+fn measure<T: Send>(
     scratch: &Scratch,
     case: &Case,
     op: &'static str,
     first_seed: u64,
-    operate: &(dyn Fn(&Work) -> Result<(), FleetError> + Sync),
-) -> Result<Row, FleetError> {
+    operate: &(dyn Fn(usize, u64) -> Result<T, FleetError> + Sync),
+) -> Result<(Row, Vec<T>), FleetError> {
     let cpu = cpu_time(scratch)?;
     let begun = Instant::now();
-    let run = |client: usize| -> Result<Vec<Duration>, FleetError> {
+    let run = |client: usize| -> Result<Vec<(Duration, T)>, FleetError> {
         let one = |number: usize| {
             let seed = first_seed + (client * case.repeat + number) as u64;
             let begun = Instant::now();
-            operate(&Work { client, seed })?;
-            Ok(begun.elapsed())
+            let outcome = operate(client, seed)?;
+            Ok((begun.elapsed(), outcome))
         };
         (0..case.repeat).map(one).collect()
     };
     let all = side_by_side(case.clients, run)?;
-    let mut latencies = all.concat();
     let seconds = begun.elapsed().as_secs_f64().max(1e-9);
     let cpu_seconds = cpu_time(scratch)?.saturating_sub(cpu).as_secs_f64();
+    let (mut latencies, outcomes): (Vec<_>, Vec<_>) = all.into_iter().flatten().unzip();
     latencies.sort_unstable();
-    Ok(row(case, op, &latencies, seconds, cpu_seconds))
+    Ok((row(case, op, &latencies, seconds, cpu_seconds), outcomes))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates for people")]

@@ -81,7 +81,8 @@ pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, 
     } else {
         options.files.clone()
     };
-    let total = paths.iter().map(|path| size_of(path)).sum::<Result<u64, _>>()?;
+    let sizes = paths.iter().map(|path| Ok(open(path)?.1));
+    let total = sizes.sum::<Result<u64, FleetError>>()?;
     let seed = options.seed.unwrap_or_else(rand::random);
     // A peer holds at most one shard of a stripe, so this fits wherever the shards end up.
     let base = MINIMUM_CAPACITY.max(total);
@@ -107,19 +108,16 @@ pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, 
     .play(options, &paths, ring_seconds)
 }
 
-fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> FleetError {
-    move |error| FleetError::Usage(format!("cannot read {}: {error}", path.display()))
-}
-
-fn size_of(path: &Path) -> Result<u64, FleetError> {
-    let meta = File::open(path)
-        .and_then(|file| file.metadata())
-        .map_err(unreadable(path))?;
+/// A regular file, and its size.
+fn open(path: &Path) -> Result<(File, u64), FleetError> {
+    let unreadable = |error| FleetError::Usage(format!("cannot read {}: {error}", path.display()));
+    let file = File::open(path).map_err(unreadable)?;
+    let meta = file.metadata().map_err(unreadable)?;
     require(
         meta.is_file(),
         format!("{} is not a regular file", path.display()),
     )?;
-    Ok(meta.len())
+    Ok((file, meta.len()))
 }
 
 struct Demo<'a> {
@@ -166,8 +164,7 @@ impl Demo<'_> {
         let client = self.scratch.client(0)?;
         let begun = Instant::now();
         for path in paths {
-            let file = File::open(path).map_err(unreadable(path))?;
-            let length = file.metadata().map_err(unreadable(path))?.len();
+            let (file, length) = open(path)?;
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
             let mut reader = Hashing::new(file);
             let options = PutOptions {

@@ -88,7 +88,7 @@ pub fn run(
     let cluster = Cluster::start_all(&run, capacities, seed, options.peers)?;
     match carry_out(&cluster, options, seed, inside, narrate) {
         Ok(mut report) => {
-            if !report.operations.violations.is_empty() {
+            if !report.is_good() {
                 report.kept = Some(cluster.keep());
             }
             Ok(report)

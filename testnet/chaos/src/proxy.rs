@@ -7,7 +7,6 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,8 +14,8 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::{oneshot, watch};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
 
 const CHUNK: usize = 64 << 10;
 /// What a slow network adds to each chunk: 20 ms in one direction, at most 3.3 MB/s.
@@ -54,9 +53,8 @@ pub struct Passed {
 /// The proxies of a network; they end with this.
 #[derive(Debug)]
 pub(super) struct Proxies {
-    runtime: Handle,
+    runtime: Runtime,
     passed: Arc<Mutex<Passed>>,
-    _over: oneshot::Sender<()>,
 }
 
 /// The proxy of one daemon.
@@ -76,17 +74,11 @@ struct Link {
 
 impl Proxies {
     pub(super) fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
-        let (over, ends) = oneshot::channel::<()>();
-        let handle = runtime.handle().clone();
-        // Ends with the sender, whichever way.
-        let serve = move || drop(runtime.block_on(ends));
-        thread::Builder::new().name("proxies".to_owned()).spawn(serve)?;
-        Ok(Self {
-            runtime: handle,
-            passed: Arc::default(),
-            _over: over,
-        })
+        let mut runtime = Builder::new_multi_thread();
+        runtime.worker_threads(1).thread_name("proxies");
+        let runtime = runtime.enable_io().enable_time().build()?;
+        let passed = Arc::default();
+        Ok(Self { runtime, passed })
     }
 
     /// Opens a proxy on any free port in front of a port of this machine, where nobody needs to listen yet.
@@ -211,6 +203,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, link: &mut Link,
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
+    use std::thread;
 
     use super::*;
 

@@ -7,7 +7,7 @@ pub(super) struct Tolerance {
     pub(super) hurt: usize,
     pub(super) codes: &'static [&'static str],
     /// Shards of the widest code.
-    pub(super) widest: u64,
+    widest: usize,
 }
 
 /// Fewer peers cannot lose one and still be whole.
@@ -26,9 +26,7 @@ impl Tolerance {
 
     /// Peers there must be, hurt or not, so that a stripe finds places for all its shards.
     pub(super) fn needed(&self) -> usize {
-        usize::try_from(self.widest)
-            .unwrap_or(usize::MAX)
-            .saturating_add(self.hurt)
+        self.widest + self.hurt
     }
 }
 

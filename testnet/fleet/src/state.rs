@@ -80,27 +80,14 @@ pub struct Testnet {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// There is none.
-    #[error("no testnet in {}; start one with `mutualstore testnet up`", dir.display())]
-    Missing {
-        /// The directory.
-        dir: PathBuf,
-    },
+    #[error("no testnet in {}; start one with `mutualstore testnet up`", .0.display())]
+    Missing(PathBuf),
     /// It cannot be read or written.
-    #[error("cannot use {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    #[error("cannot use {}: {}", .0.display(), .1)]
+    Io(PathBuf, #[source] io::Error),
     /// It is not what this program writes.
-    #[error("{} is damaged: {source}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
+    #[error("{} is damaged: {}", .0.display(), .1)]
+    Damaged(PathBuf, #[source] serde_json::Error),
 }
 
 /// Held, until dropped, by the one command that may change a testnet directory. Waits for the command that
@@ -117,9 +104,9 @@ pub fn lock(dir: &Path) -> Result<File, StateError> {
 /// A file of `dir` that is not there says that the testnet is not.
 fn unusable(dir: &Path, path: PathBuf, source: io::Error) -> StateError {
     if source.kind() == io::ErrorKind::NotFound {
-        StateError::Missing { dir: dir.to_owned() }
+        StateError::Missing(dir.to_owned())
     } else {
-        StateError::Io { path, source }
+        StateError::Io(path, source)
     }
 }
 
@@ -129,7 +116,7 @@ impl Testnet {
         let path = dir.join(FILE);
         let bytes = fs::read(&path).map_err(|error| unusable(dir, path.clone(), error))?;
         let mut testnet: Self =
-            serde_json::from_slice(&bytes).map_err(|source| StateError::Damaged { path, source })?;
+            serde_json::from_slice(&bytes).map_err(|source| StateError::Damaged(path, source))?;
         testnet.refresh();
         Ok(testnet)
     }
@@ -145,7 +132,7 @@ impl Testnet {
             File::open(dir)?.sync_all()
         };
         let path = dir.join(FILE);
-        write().map_err(|source| StateError::Io { path, source })
+        write().map_err(|source| StateError::Io(path, source))
     }
 
     /// Looks again which peers live.

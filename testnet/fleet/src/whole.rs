@@ -56,11 +56,8 @@ pub fn wait<E: From<NotWhole>>(
         }
         let waited = begun.elapsed();
         refused_since = differs.refused.then(|| refused_since.unwrap_or(waited));
-        let enough = if differs.why.contains("same identity") {
-            TAKEN_FOR_A_TWIN
-        } else {
-            REFUSED
-        };
+        let twin = differs.why.contains("same identity");
+        let enough = if twin { TAKEN_FOR_A_TWIN } else { REFUSED };
         differs.refused = refused_since.is_some_and(|since| waited.saturating_sub(since) >= enough);
         differs.waited = waited;
         if differs.refused || waited > limit {
@@ -87,10 +84,9 @@ impl NotWhole {
 /// dear, so states come first.
 fn look(members: &[Member]) -> Result<(), NotWhole> {
     let states = members.iter().map(|member| state(member, members.len()));
-    let mut differing: Vec<NotWhole> = states.filter_map(Result::err).collect();
+    let differing = states.filter_map(Result::err);
     // The others only miss it.
-    differing.sort_by_key(|differs| !differs.refused);
-    if let Some(differs) = differing.into_iter().next() {
+    if let Some(differs) = differing.min_by_key(|differs| !differs.refused) {
         return Err(differs);
     }
     let expected: BTreeSet<&str> = members.iter().map(|member| member.peer.as_str()).collect();
@@ -113,11 +109,8 @@ fn state(member: &Member, count: usize) -> Result<(), NotWhole> {
         });
     }
     let ring = member.client.ring(RingQuery::default()).map_err(silent)?.body;
-    let known = ring
-        .peers
-        .iter()
-        .filter(|peer| peer.state == PeerState::Alive)
-        .count();
+    let states = ring.peers.iter().map(|peer| &peer.state);
+    let known = states.filter(|state| **state == PeerState::Alive).count();
     if known < count {
         return Err(differs(format!("knows {known} of {count} peers")));
     }
@@ -137,9 +130,7 @@ fn walk(member: &Member, expected: &BTreeSet<&str>) -> Result<(), NotWhole> {
         return Ok(());
     }
     let missing = expected.difference(&met).count();
-    let foreign = met.difference(expected).count();
-    Err(differs(format!(
-        "walks past {} peers: {missing} missing, {foreign} unexpected",
-        met.len()
-    )))
+    let (all, foreign) = (met.len(), met.difference(expected).count());
+    let why = format!("walks past {all} peers: {missing} missing, {foreign} unexpected");
+    Err(differs(why))
 }

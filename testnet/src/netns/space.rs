@@ -27,31 +27,24 @@ const NAMES: &str = "/run/netns";
 
 /// Whether namespaces can be made here; the error says why not.
 fn probe() -> Result<(), String> {
-    let heard = |program: &str, words: &[&str]| {
+    let heard = |program: &str, package: &str, words: &[&str]| {
         let output = Command::new(program).args(words).output();
         output.map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
-                format!(
-                    "there is no `{program}`; install it (Debian: {})",
-                    package(program)
-                )
+                format!("there is no `{program}`; install it (Debian: {package})")
             } else {
                 format!("cannot run `{program}`: {error}")
             }
         })
     };
-    heard("ip", &["-V"])?;
-    let tried = heard("unshare", &[unshare(), "true"])?;
+    heard("ip", "iproute2", &["-V"])?;
+    let tried = heard("unshare", "util-linux", &[unshare(), "true"])?;
     if tried.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&tried.stderr);
     let line = said.lines().next().unwrap_or("unshare failed without a word");
     Err(line.to_owned())
-}
-
-fn package(program: &str) -> &'static str {
-    if program == "ip" { "iproute2" } else { "util-linux" }
 }
 
 /// What makes the namespaces: a user namespace as well unless this is root.

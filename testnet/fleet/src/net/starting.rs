@@ -3,8 +3,7 @@
 use parking_lot::Mutex;
 use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mutualstore_contract::reply::DaemonFile;
 use rand::SeedableRng;
@@ -49,7 +48,9 @@ pub fn start_all(
         failed: false,
     });
     let outcome = each(launches, if newcomers { 1 } else { START_WIDTH }, |_, launch| {
-        start_next(&starting, fleet, recipe, launch.clone(), seed)
+        let started = start_next(&starting, fleet, recipe, launch.clone(), seed);
+        starting.lock().failed |= started.is_err();
+        started
     });
     let mut started = starting.into_inner().started;
     started.sort_by_key(|peer| peer.index);
@@ -70,21 +71,18 @@ fn is_member(data_dir: &Path) -> bool {
 
 /// An invite by one of `known`, the first that is in a network; none when nobody is known.
 fn invitation(known: &[Member]) -> Result<Option<String>, FleetError> {
-    let deadline = Instant::now() + PLACED_LIMIT;
-    loop {
-        let mut refused = None;
+    let mut invited = Ok(None);
+    let ask = || {
         for peer in known {
-            match peer.client.invite() {
-                Ok(reply) => return Ok(Some(reply.body.invite)),
-                Err(error) => refused = Some(error),
+            invited = peer.client.invite().map(|reply| Some(reply.body.invite));
+            if invited.is_ok() {
+                break;
             }
         }
-        match refused {
-            Some(error) if Instant::now() > deadline => return Err(error.into()),
-            Some(_) => thread::sleep(spawn::POLL),
-            None => return Ok(None),
-        }
-    }
+        invited.is_ok().then_some(())
+    };
+    spawn::until(PLACED_LIMIT, spawn::POLL, ask);
+    Ok(invited?)
 }
 
 /// Waits, not for long, until a newcomer has joined or is alone.
@@ -107,7 +105,7 @@ struct Starting {
     failed: bool,
 }
 
-/// Starts one more daemon, unless another failed.
+/// Starts one more daemon, unless another failed, invited by one of those known if it is in no network yet.
 fn start_next(
     shared: &Mutex<Starting>,
     fleet: &Fleet,
@@ -126,24 +124,8 @@ fn start_next(
         }
         starting.known.clone()
     };
-    let outcome = start_one(fleet, recipe, launch, &known);
-    let mut starting = shared.lock();
-    starting.failed |= outcome.is_err();
-    let (peer, member) = outcome?;
-    starting.known.push(member);
-    starting.started.push(peer);
-    Ok(())
-}
-
-/// Starts a daemon, invited by one of those known if it is in no network yet.
-fn start_one(
-    fleet: &Fleet,
-    recipe: &Recipe,
-    mut launch: Launch,
-    inviters: &[Member],
-) -> Result<(Peer, Member), FleetError> {
     if !is_member(&launch.data_dir) {
-        launch.join.extend(invitation(inviters)?);
+        launch.join.extend(invitation(&known)?);
     }
     let newcomer = is_newcomer(&launch.data_dir);
     let peer = peer_of(&launch, fleet.start(recipe, &launch)?);
@@ -151,7 +133,10 @@ fn start_one(
     if newcomer {
         wait_placed(fleet, &launch, &member);
     }
-    Ok((peer, member))
+    let mut starting = shared.lock();
+    starting.known.push(member);
+    starting.started.push(peer);
+    Ok(())
 }
 
 fn peer_of(launch: &Launch, file: DaemonFile) -> Peer {
