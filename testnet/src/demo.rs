@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{io, iter};
+use std::{io, iter, slice};
 
 use itertools::Itertools;
 use mutualstore_client::{Client, GetOptions, PutOptions};
@@ -76,11 +76,9 @@ fn check(options: &DemoOptions) -> Result<(), FleetError> {
 /// Runs the demonstration; `narrate` is given one line per step as it ends.
 pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, FleetError> {
     check(options)?;
-    let paths = if options.files.is_empty() {
-        vec![options.run.binary.clone()]
-    } else {
-        options.files.clone()
-    };
+    let binary = slice::from_ref(&options.run.binary);
+    let given = options.files.as_slice();
+    let paths = if given.is_empty() { binary } else { given };
     let sizes = paths.iter().map(|path| Ok(open(path)?.1));
     let total = sizes.sum::<Result<u64, FleetError>>()?;
     let seed = options.seed.unwrap_or_else(rand::random);
@@ -105,7 +103,7 @@ pub fn run(options: &DemoOptions, narrate: &dyn Fn(&str)) -> Result<DemoReport, 
         failures: Vec::new(),
         broken: BTreeSet::new(),
     }
-    .play(options, &paths, ring_seconds)
+    .play(options, paths, ring_seconds)
 }
 
 /// A regular file, and its size.
@@ -113,10 +111,8 @@ fn open(path: &Path) -> Result<(File, u64), FleetError> {
     let unreadable = |error| FleetError::Usage(format!("cannot read {}: {error}", path.display()));
     let file = File::open(path).map_err(unreadable)?;
     let meta = file.metadata().map_err(unreadable)?;
-    require(
-        meta.is_file(),
-        format!("{} is not a regular file", path.display()),
-    )?;
+    let other = format!("{} is not a regular file", path.display());
+    require(meta.is_file(), other)?;
     Ok((file, meta.len()))
 }
 

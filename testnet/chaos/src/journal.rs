@@ -13,7 +13,8 @@ use rand::seq::IteratorRandom;
 use serde_json::json;
 
 /// What a file has to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub(super) enum Fate {
     /// There, byte for byte.
     Stored,
@@ -63,19 +64,10 @@ impl PutJournal {
         state.files.insert(file.noise, file);
     }
 
-    /// From now on the file may be there or not.
-    pub(super) fn deleting(&self, file: &AckedFile) {
-        self.set(file, Fate::Deleting, "deleting");
-    }
-
-    /// From now on it is not.
-    pub(super) fn deleted(&self, file: &AckedFile) {
-        self.set(file, Fate::Deleted(Instant::now()), "deleted");
-    }
-
-    fn set(&self, file: &AckedFile, fate: Fate, what: &str) {
+    /// From now on the file is to be this.
+    pub(super) fn set(&self, file: &AckedFile, fate: Fate) {
         let mut state = self.0.lock();
-        state.note(&json!({ what: file.noise }));
+        state.note(&json!({ (fate.to_string()): file.noise }));
         if let Some(found) = state.files.get_mut(&file.noise) {
             found.fate = fate;
         }

@@ -64,34 +64,7 @@ impl ChaosReport {
     pub fn kills(&self) -> u64 {
         self.faults.values().map(|tally| tally.kills).sum()
     }
-}
 
-impl fmt::Display for ChaosReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<26} {:>8} {:>8}", "fault", "injected", "survived")?;
-        for fault in Fault::iter() {
-            let tally = self.faults.get(&fault).copied().unwrap_or_default();
-            let why = if fault == Fault::FillDisk && !self.disks {
-                "  (needs root, for disks of their own)"
-            } else {
-                ""
-            };
-            writeln!(f, "{fault:<26} {:>8} {:>8}{why}", tally.injected, tally.survived)?;
-        }
-        writeln!(
-            f,
-            "{:<26} {:>8}           {} of them SIGKILLs of daemons, in {:.0} s",
-            "all",
-            self.injected(),
-            self.kills(),
-            self.seconds
-        )?;
-        self.fmt_operations(f)?;
-        self.fmt_outcome(f)
-    }
-}
-
-impl ChaosReport {
     fn fmt_operations(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let operations = &self.operations;
         let (size, few) = (Size(operations.put_bytes), operations.puts_with_warning);
@@ -141,5 +114,30 @@ impl ChaosReport {
             write!(f, "; journal and logs are kept in {}", kept.display())?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for ChaosReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<26} {:>8} {:>8}", "fault", "injected", "survived")?;
+        for fault in Fault::iter() {
+            let tally = self.faults.get(&fault).copied().unwrap_or_default();
+            let why = if fault == Fault::FillDisk && !self.disks {
+                "  (needs root, for disks of their own)"
+            } else {
+                ""
+            };
+            writeln!(f, "{fault:<26} {:>8} {:>8}{why}", tally.injected, tally.survived)?;
+        }
+        writeln!(
+            f,
+            "{:<26} {:>8}           {} of them SIGKILLs of daemons, in {:.0} s",
+            "all",
+            self.injected(),
+            self.kills(),
+            self.seconds
+        )?;
+        self.fmt_operations(f)?;
+        self.fmt_outcome(f)
     }
 }

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mutualstore_client::{Client, ClientError, PutOptions};
 use mutualstore_contract::exit;
@@ -187,13 +187,13 @@ impl<'a> Workload<'a> {
     /// Deletes a file through its owner.
     pub(super) fn remove(&self, file: &AckedFile) -> Result<(), String> {
         let client = self.cluster.client(file.owner).ok_or("its daemon is down")?;
-        self.journal.deleting(file);
+        self.journal.set(file, Fate::Deleting);
         match client.delete(&file.link) {
             // An earlier attempt got through without an answer.
             Err(error) if error.exit_code() != exit::NOT_FOUND || file.fate != Fate::Deleting => {
                 return Err(error.to_string());
             }
-            Ok(_) | Err(_) => self.journal.deleted(file),
+            Ok(_) | Err(_) => self.journal.set(file, Fate::Deleted(Instant::now())),
         }
         Ok(())
     }

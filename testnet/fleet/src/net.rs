@@ -266,15 +266,16 @@ pub fn wait_whole(fleet: &Fleet, testnet: &Testnet) -> Result<(), FleetError> {
         })
     };
     whole::wait(&members, limit, ended).map_err(|error| {
-        let FleetError::NotWhole { source, .. } = error else {
+        let FleetError::NotWhole(mut differs) = error else {
             return error;
         };
-        if source.refused {
-            return FleetError::Refused(source);
+        if differs.refused {
+            return FleetError::Refused(differs);
         }
-        let peer = peers.iter().find(|peer| peer.index == source.index);
-        let log = peer.map_or_else(String::new, |peer| spawn::log_tail(&peer.data_dir));
-        FleetError::NotWhole { source, log }
+        if let Some(peer) = peers.iter().find(|peer| peer.index == differs.index) {
+            differs.log = spawn::log_tail(&peer.data_dir);
+        }
+        FleetError::NotWhole(differs)
     })
 }
 

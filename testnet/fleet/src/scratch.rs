@@ -219,6 +219,7 @@ impl Scratch {
         self.fleet.pids()
     }
 }
+
 /// No daemons yet, in a directory that goes with them on Ctrl-C.
 pub fn fleet_in(dir: &TempDir) -> Result<Fleet, FleetError> {
     Fleet::new(Some(dir.path().to_owned())).map_err(FleetError::io("cannot watch for Ctrl-C"))

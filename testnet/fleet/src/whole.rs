@@ -39,6 +39,8 @@ pub struct NotWhole {
     pub why: String,
     /// Whether waiting longer would not help: it is not let into its network.
     pub refused: bool,
+    /// The end of its log, where that is known.
+    pub log: String,
 }
 
 /// Waits until `members` form one ring, at most `limit`. `abort` is asked between two looks; what it
@@ -76,6 +78,7 @@ impl NotWhole {
             index,
             why: why.into(),
             refused: false,
+            log: String::new(),
         }
     }
 }

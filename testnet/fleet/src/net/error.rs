@@ -24,13 +24,8 @@ pub enum FleetError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     /// The daemons found no common ring; those started by this command were killed.
-    #[error("{source}; {LOG_FOLLOWS}{log}")]
-    NotWhole {
-        /// What was seen.
-        source: NotWhole,
-        /// The end of the log of the daemon that disagrees.
-        log: String,
-    },
+    #[error("{}; {LOG_FOLLOWS}{}", .0, .0.log)]
+    NotWhole(#[from] NotWhole),
     /// The network of a daemon does not let it in; those started by this command were killed.
     #[error("{0}; the daemons started just now were stopped, what they hold is untouched")]
     Refused(NotWhole),
@@ -77,15 +72,6 @@ pub enum FleetError {
         /// Why it failed.
         source: io::Error,
     },
-}
-
-impl From<NotWhole> for FleetError {
-    fn from(source: NotWhole) -> Self {
-        Self::NotWhole {
-            source,
-            log: String::new(),
-        }
-    }
 }
 
 impl FleetError {
