@@ -13,9 +13,9 @@ use mutualstore_client::Client;
 use mutualstore_contract::exit;
 use mutualstore_contract::reply::Health;
 
-use super::cluster::{Cluster, late};
+use super::cluster::late;
 use super::inside::{Estate, Inside, ShardName};
-use super::journal::{AckedFile, Fate, PutJournal};
+use super::journal::{AckedFile, Fate};
 use super::workload::{REMEMBERED, Workload, read};
 use mutualstore_fleet::net::FleetError;
 use mutualstore_fleet::parallel::each;
@@ -32,8 +32,6 @@ const WIDTH: usize = 4;
 
 /// Who looks.
 pub(super) struct Audit<'a> {
-    cluster: &'a Cluster,
-    journal: &'a PutJournal,
     workload: &'a Workload<'a>,
     inside: &'a dyn Inside,
     /// Of all daemons that ended for good: links that no client may have received, since a put broke off
@@ -106,8 +104,6 @@ impl fmt::Display for Stock {
 impl<'a> Audit<'a> {
     pub(super) fn new(workload: &'a Workload<'a>, inside: &'a dyn Inside) -> Self {
         Self {
-            cluster: workload.cluster,
-            journal: workload.journal,
             workload,
             inside,
             estate: Mutex::default(),
@@ -116,10 +112,10 @@ impl<'a> Audit<'a> {
 
     /// Waits until every file that was acknowledged before now has all its shards on live peers.
     pub(super) fn wait_safe(&self) -> Result<(), FleetError> {
-        let mut left = self.journal.all(|file| file.fate == Fate::Stored);
+        let mut left = self.workload.journal.all(|file| file.fate == Fate::Stored);
         let mut worst = String::new();
-        let safe = self.cluster.in_time(|| {
-            left.retain(|file| self.journal.fate(file) == Some(Fate::Stored));
+        let safe = self.workload.cluster.in_time(|| {
+            left.retain(|file| self.workload.journal.fate(file) == Some(Fate::Stored));
             let seen = self.ask(&left, health).into_iter();
             let unsafe_ones = seen.filter_map(|(file, why)| {
                 worst = why?;
@@ -133,7 +129,7 @@ impl<'a> Audit<'a> {
 
     /// Takes note of what a daemon knew that ended for good.
     pub(super) fn inherit(&self, number: usize) -> Result<(), FleetError> {
-        let dir = self.cluster.data_dir(number).unwrap_or_default();
+        let dir = self.workload.cluster.data_dir(number).unwrap_or_default();
         let left = self.inside.estate(&dir);
         let left = left.map_err(FleetError::io(format!("cannot read what peer {number} left")))?;
         let mut estate = self.estate.lock();
@@ -146,7 +142,7 @@ impl<'a> Audit<'a> {
     /// be.
     pub(super) fn read_all(&self) {
         for _ in 0..2 {
-            let all = self.journal.all(|_| true);
+            let all = self.workload.journal.all(|_| true);
             for (file, problem) in self.ask(&all, problem) {
                 if let Some(problem) = problem {
                     self.workload
@@ -159,8 +155,8 @@ impl<'a> Audit<'a> {
     /// Waits until daemons hold exactly the shards that files have. What never goes is a violation.
     pub(super) fn settle(&self) -> Result<Stock, FleetError> {
         let mut last = Stock::default();
-        let members = self.cluster.members().len() as u64;
-        let settled = self.cluster.in_time(|| {
+        let members = self.workload.cluster.members().len() as u64;
+        let settled = self.workload.cluster.in_time(|| {
             last = self.stock()?;
             last.fits(members).then_some(())
         })?;
@@ -175,11 +171,11 @@ impl<'a> Audit<'a> {
     /// Compares the shards that daemons hold with those that files have; what is left over may still go.
     fn stock(&self) -> Option<Stock> {
         let Estate { mut links, stripes } = self.estate.lock().clone();
-        for (_, client) in self.cluster.serving() {
+        for (_, client) in self.workload.cluster.serving() {
             let listed = client.list(None, false).ok()?.body.files;
             links.extend(listed.into_iter().map(|file| file.link));
         }
-        for file in self.journal.all(|_| true) {
+        for file in self.workload.journal.all(|_| true) {
             match file.fate {
                 Fate::Stored | Fate::Deleting => links.insert(file.link),
                 Fate::Deleted(_) => links.remove(&file.link),
@@ -189,16 +185,16 @@ impl<'a> Audit<'a> {
         let mut stock = Stock::default();
         for (_, stat) in self.ask(&links, |client, link| stat(client, link)) {
             for (peer, shard) in stat? {
-                let number = self.cluster.number_of(&peer)?;
+                let number = self.workload.cluster.number_of(&peer)?;
                 stock.expected.entry(number).or_default().insert(shard);
             }
         }
-        for (number, client) in self.cluster.serving() {
+        for (number, client) in self.workload.cluster.serving() {
             let status = client.status().ok()?.body;
             stock.used_bytes += status.used_bytes;
             let counted = client.metrics().ok()?;
             stock.small_records += counted.get("tombstones").ok()? + counted.get("locators").ok()?;
-            let dir = self.cluster.data_dir(number)?;
+            let dir = self.workload.cluster.data_dir(number)?;
             stock.disk_bytes += on_disk(&dir.join("shards"));
             let expected = stock.expected.entry(number).or_default();
             if status.shards > expected.len() as u64 {
@@ -218,7 +214,7 @@ impl<'a> Audit<'a> {
         items: &[T],
         question: impl Fn(&Client, &T) -> U + Sync,
     ) -> Vec<(T, U)> {
-        let serving = self.cluster.serving();
+        let serving = self.workload.cluster.serving();
         let Ok(asked) = each::<_, _, Infallible>(items, WIDTH, |place, item| {
             let client = serving.get(place % serving.len().max(1));
             Ok(client.map(|(_, client)| (item.clone(), question(client, item))))

@@ -90,8 +90,8 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Adds `count` daemons and returns their numbers once they joined.
-    pub(super) fn enter(&self, count: usize) -> Result<Vec<usize>, FleetError> {
+    /// Adds `count` daemons and returns once they joined.
+    pub(super) fn enter(&self, count: usize) -> Result<(), FleetError> {
         let mut numbers = Vec::new();
         for _ in 0..count {
             let number = self.daemons.read().len();
@@ -99,8 +99,7 @@ impl Cluster {
             self.daemons.write().push(daemon);
             numbers.push(number);
         }
-        self.start(&numbers)?;
-        Ok(numbers)
+        self.start(&numbers)
     }
 
     fn daemon(&self, index: usize) -> Result<Daemon, FleetError> {
@@ -244,8 +243,7 @@ impl Cluster {
 
     /// Removes all that a daemon stored which was killed.
     pub(super) fn wipe(&self, number: usize) -> Result<(), FleetError> {
-        let dir = self.data_dir(number);
-        dir.map_or(Ok(()), |dir| net::empty(&dir))
+        self.data_dir(number).map_or(Ok(()), |dir| net::empty(&dir))
     }
 
     pub(super) fn network_fault(&self, number: usize, network_fault: NetworkFault) {

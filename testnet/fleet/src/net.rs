@@ -139,18 +139,18 @@ pub fn start(dir: &Path, binary: &Path, indices: &[usize]) -> Result<Testnet, Fl
 pub fn kill(dir: &Path, victims: &Victims, wipe: bool) -> Result<Vec<usize>, FleetError> {
     let _lock = state::lock(dir)?;
     let mut testnet = Testnet::load(dir)?;
-    let indices = match victims {
-        Victims::Peers(indices) => chosen(&testnet, indices)?.iter().map(|peer| peer.index).collect(),
+    let peers = match victims {
+        Victims::Peers(indices) => chosen(&testnet, indices)?,
         Victims::Random { count, seed } => {
             let alive: Vec<usize> = testnet.alive().map(|peer| peer.index).collect();
-            draw(&alive, *count, *seed)?
+            let drawn = draw(&alive, *count, *seed)?;
+            testnet
+                .alive()
+                .filter(|peer| drawn.contains(&peer.index))
+                .collect()
         }
     };
-    let peers: Vec<&Peer> = testnet
-        .peers
-        .iter()
-        .filter(|peer| indices.contains(&peer.index))
-        .collect();
+    let indices = peers.iter().map(|peer| peer.index).collect();
     for peer in peers.iter().filter(|peer| peer.runs()) {
         signal(peer, Signal::KILL)?;
     }
