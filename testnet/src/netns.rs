@@ -379,9 +379,7 @@ impl Stage<'_> {
     ) -> Result<f64, FleetError> {
         let begun = Instant::now();
         while let Err(problem) = look() {
-            if let Some(ended) = self.fleet.any_ended() {
-                return Err(ended.into());
-            }
+            self.fleet.check()?;
             if begun.elapsed() > limit + PATIENCE {
                 return Err(problem);
             }

@@ -186,13 +186,8 @@ impl Cluster {
 
     /// Fails when a daemon ended by itself or the run is being interrupted.
     pub(super) fn check(&self) -> Result<(), FleetError> {
-        if let Some(error) = self.fleet.any_ended() {
-            return Err(error.into());
-        }
-        if self.fleet.is_closed() {
-            return Err(spawn::SpawnError::Closed.into());
-        }
-        Ok(())
+        self.fleet.check()?;
+        Ok(self.fleet.interrupted()?)
     }
 
     /// Kills a daemon with SIGKILL.
@@ -298,8 +293,7 @@ impl Cluster {
 
     /// Waits until all members form one ring.
     pub(super) fn whole(&self) -> Result<(), FleetError> {
-        let ended = || self.fleet.any_ended().map(FleetError::from);
-        whole::wait(&self.answering(), LIMIT, ended)
+        whole::wait(&self.answering(), LIMIT, || Ok(self.fleet.check()?))
     }
 
     /// Leaves the directory where it is, with the logs of all daemons.

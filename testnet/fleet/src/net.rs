@@ -256,16 +256,18 @@ pub fn wait_whole(fleet: &Fleet, testnet: &Testnet) -> Result<(), FleetError> {
     let limit =
         Duration::from_mins(1) + Duration::from_secs(2) * u32::try_from(peers.len()).unwrap_or(u32::MAX);
     let begun = Instant::now();
-    let ended = || {
-        let ours = fleet.any_ended().map(FleetError::from);
-        ours.or_else(|| {
-            let gone = peers.iter().find(|peer| !peer.runs())?;
-            let waited = begun.elapsed();
-            let gone = NotWhole::new(gone.index, "runs no more");
-            Some(FleetError::from(NotWhole { waited, ..gone }))
-        })
+    let check = || {
+        fleet.check()?;
+        let waited = begun.elapsed();
+        match peers.iter().find(|peer| !peer.runs()) {
+            Some(gone) => Err(FleetError::from(NotWhole {
+                waited,
+                ..NotWhole::new(gone.index, "runs no more")
+            })),
+            None => Ok(()),
+        }
     };
-    whole::wait(&members, limit, ended).map_err(|error| {
+    whole::wait(&members, limit, check).map_err(|error| {
         let FleetError::NotWhole(mut differs) = error else {
             return error;
         };

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::capacities::Capacities;
 use crate::net::{self, FleetError};
 use crate::proc;
-use crate::spawn::{Fleet, Launch, Recipe, SpawnError};
+use crate::spawn::{Fleet, Launch, Recipe};
 use crate::state::{Peer, Testnet};
 
 /// Daemons are quiet when together they use less of a core than this.
@@ -181,8 +181,8 @@ impl Scratch {
     pub fn cpu_time(&self) -> Result<Duration, FleetError> {
         let time = |(_, pid)| proc::cpu_time(pid).unwrap_or_default();
         let sum = self.pids().into_iter().map(time).sum();
-        let ended = self.fleet.any_ended().map(FleetError::from);
-        ended.map_or(Ok(sum), Err)
+        self.fleet.check()?;
+        Ok(sum)
     }
 
     /// Resident memory of all live daemons, in bytes.
@@ -208,10 +208,7 @@ impl Scratch {
 
     /// Fails once Ctrl-C or a signal takes the daemons down: what is seen of them then means nothing.
     pub fn interrupted(&self) -> Result<(), FleetError> {
-        if self.fleet.is_closed() {
-            return Err(SpawnError::Closed.into());
-        }
-        Ok(())
+        Ok(self.fleet.interrupted()?)
     }
 
     /// Process ids of the live daemons, with the peers' numbers.

@@ -401,20 +401,22 @@ impl Fleet {
         .flatten()
     }
 
-    /// The first daemon found that ended by itself.
-    pub fn any_ended(&self) -> Option<SpawnError> {
+    /// Fails when a daemon ended by itself.
+    pub fn check(&self) -> Result<(), SpawnError> {
         let mut roster = self.roster.lock();
         let mut running = roster.running.iter_mut();
-        running.find_map(|(index, daemon)| daemon.ended(*index))
+        let ended = running.find_map(|(index, daemon)| daemon.ended(*index));
+        ended.map_or(Ok(()), Err)
     }
 
     fn ended(&self, index: usize) -> Option<SpawnError> {
         self.roster.lock().running.get_mut(&index)?.ended(index)
     }
 
-    /// Whether the daemons are being, or were, taken down.
-    pub fn is_closed(&self) -> bool {
-        self.roster.lock().closed
+    /// Fails once Ctrl-C or a signal takes the daemons down: what is seen of them then means nothing.
+    pub fn interrupted(&self) -> Result<(), SpawnError> {
+        let closed = self.roster.lock().closed;
+        if closed { Err(SpawnError::Closed) } else { Ok(()) }
     }
 
     /// The daemons' process ids, with the peers' numbers.
@@ -541,7 +543,7 @@ mod tests {
             )
             .unwrap();
         assert!(crate::proc::start_ticks(pid).is_some());
-        assert!(fleet.any_ended().is_none());
+        assert!(fleet.check().is_ok());
         drop(fleet);
         assert_eq!(crate::proc::start_ticks(pid), None);
     }

@@ -43,19 +43,17 @@ pub struct NotWhole {
     pub log: String,
 }
 
-/// Waits until `members` form one ring, at most `limit`. `abort` is asked between two looks; what it
-/// answers ends the wait.
+/// Waits until `members` form one ring, at most `limit`. `check` is asked between two looks; its failure ends
+/// the wait.
 pub fn wait<E: From<NotWhole>>(
     members: &[Member],
     limit: Duration,
-    abort: impl Fn() -> Option<E>,
+    check: impl Fn() -> Result<(), E>,
 ) -> Result<(), E> {
     let begun = Instant::now();
     let mut refused_since: Option<Duration> = None;
     while let Err(mut differs) = look(members) {
-        if let Some(error) = abort() {
-            return Err(error);
-        }
+        check()?;
         let waited = begun.elapsed();
         refused_since = differs.refused.then(|| refused_since.unwrap_or(waited));
         let twin = differs.why.contains("same identity");

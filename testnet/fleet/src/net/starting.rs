@@ -95,7 +95,7 @@ fn wait_placed(fleet: &Fleet, launch: &Launch, member: &Member) {
             _ => !is_newcomer(&launch.data_dir),
         })
     };
-    let over = || placed() || fleet.any_ended().is_some();
+    let over = || placed() || fleet.check().is_err();
     spawn::until(PLACED_LIMIT, spawn::POLL, || over().then_some(()));
 }
 
