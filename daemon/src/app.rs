@@ -107,6 +107,15 @@ impl App {
         }
     }
 
+    /// Listens for other peers; fails where an address cannot be listened at.
+    pub(crate) async fn listen(&self) -> Result<(), Failure> {
+        let seed = self.member.data.identity()?;
+        let net = Net::start(*seed, net_config(&self.member), Arc::new(self.inbound())).await;
+        self.member.remote.set_net(net.map_err(Failure::usage)?);
+        self.member.publish_addresses();
+        Ok(())
+    }
+
     /// Begins all work that goes on as long as the daemon runs.
     pub(crate) fn spawn(&self, tasks: &mut JoinSet<()>, unfinished: Vec<Unfinished>) {
         let member = || Arc::clone(&self.member);
@@ -194,11 +203,6 @@ pub(crate) async fn open(data: DataDir, config: Config, network: Network) -> Res
         .map_err(|error| Failure::disk(error.kind(), format!("cannot read the shard index: {error}")))?;
     // A peer that is full says so from the start.
     app.keeper.publish_usage();
-    let net_config = net_config(&app.member);
-    let net = Net::start(*seed, net_config, Arc::new(app.inbound())).await;
-    let net = net.map_err(Failure::usage)?;
-    app.member.remote.set_net(net);
-    app.member.publish_addresses();
     Ok(Opened {
         app,
         unfinished,

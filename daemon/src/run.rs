@@ -183,6 +183,10 @@ async fn serve(data: DataDir, config: Config, given: SettingsLayer) -> Result<()
         unfinished,
         report,
     } = app::open(data, config, network).await?;
+    if let Err(failure) = app.listen().await {
+        app.keeper.close().await;
+        return Err(Ended::Refused(failure));
+    }
     let token = app.member.data.token()?;
     let mut tasks = JoinSet::new();
     let (judge, verdict) = join::verdict();

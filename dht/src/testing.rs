@@ -61,6 +61,8 @@ struct Message {
     delivery: Delivery,
 }
 
+/// Rings, the messages between them and what is cut off: the whole of a simulated network, which only tests
+/// look into.
 pub(crate) struct RingNet {
     pub(crate) now: Time,
     pub(crate) config: RingConfig,

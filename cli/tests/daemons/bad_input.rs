@@ -164,6 +164,21 @@ fn daemons_that_cannot_start() {
         api,
     ]);
     assert_eq!(taken.code, 2, "{}", taken.stderr);
+
+    // Nothing of it stays: the directory can still join any network.
+    let (three, nobodys) = (dir("three"), "/ip4/192.0.2.1/tcp/1");
+    let free = [
+        "daemon",
+        "--data-dir",
+        &three,
+        "--capacity",
+        "64MiB",
+        "--api",
+        "127.0.0.1:0",
+    ];
+    let unbound = say([&free[..], &["--listen", nobodys]].concat());
+    assert_eq!(unbound.code, 2, "{}", unbound.stderr);
+    assert!(!Path::new(&three).exists(), "{:?}", fs::read_dir(&three));
 }
 
 /// Words and files are shown so that a terminal obeys nothing and one line is enough.

@@ -269,9 +269,9 @@ async fn delete_stripes(
         Err(undone) => {
             transfers.remember_away(deleting.away());
             Err(Failure::refused(format!(
-                "{undone} of {} may still be read from peers that do not answer; what is deleted stays so, \
+                "{} of the file may still be read from peers that do not answer; what is deleted stays so, \
                  try again when they are back, or `mutualstore forget` those that will not be",
-                counted(stripes.len(), "stripe")
+                counted(undone, "stripe")
             )))
         }
     }

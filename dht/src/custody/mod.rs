@@ -82,7 +82,8 @@ const SWEEP_PERIODS: u32 = 10;
 /// Time between two instructions about one stripe, to let the first be followed and reported.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// The custody state machine of one peer.
+/// The custody state machine of one peer. All of its parts look at the same stripes, so it is one type; the
+/// methods of each role stand in that role's module.
 ///
 /// The methods come in families.
 ///

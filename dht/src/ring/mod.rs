@@ -133,7 +133,8 @@ impl Default for RingConfig {
 }
 
 /// One peer's part of the ring; see the module head. The parts of the protocol keep their state in a field
-/// each.
+/// each, and their methods in a module each: they all read and change the same table of peers, so they are
+/// one type.
 ///
 /// A peer that knows nobody is a ring of one:
 ///

@@ -53,6 +53,8 @@ pub(crate) struct Counters {
     pub(crate) failed_jobs: u64,
 }
 
+/// Custodians, their stores, the messages between them and what is to go wrong: the whole of a simulated
+/// network, which only tests look into.
 pub(crate) struct CustodyNet {
     pub(crate) now: Time,
     pub(crate) config: CustodyConfig,
