@@ -2,6 +2,7 @@
 //! reports.
 
 use std::fmt;
+use std::ops::Deref;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table as Drawn};
@@ -76,6 +77,19 @@ pub struct Table {
     /// Its rows.
     pub rows: Vec<Vec<Datum>>,
 }
+
+/// A table with a row for each item: the title, the items, and of each column the head, unit included, and
+/// the entry for an item.
+macro_rules! table {
+    ($title:expr, $items:expr, |$item:pat_param| { $($head:expr => $entry:expr,)* }) => {{
+        #[allow(unused_variables, reason = "few columns need all parts of an item")]
+        let table = $crate::findings::Table::of($title, $items, &[
+            $(($head, &|$item| $crate::findings::Datum::from($entry)),)*
+        ]);
+        table
+    }};
+}
+pub(super) use table;
 
 /// A column of a table: its head, unit included, and its entry for an item.
 pub(super) type Column<'a, T> = (&'a str, &'a dyn Fn(&T) -> Datum);
@@ -298,20 +312,53 @@ pub(super) fn ends(values: &[f64]) -> Option<(f64, f64)> {
     values.iter().copied().minmax().into_option()
 }
 
+/// Items that have something in common, at least one; all say of it what the first says.
+pub(super) struct Group<'a, T> {
+    first: &'a T,
+    /// In the order in which they come.
+    pub(super) all: Vec<&'a T>,
+}
+
+impl<T> Deref for Group<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.first
+    }
+}
+
+impl<T> Group<'_, T> {
+    /// What `value` says of each.
+    pub(super) fn values(&self, value: impl Fn(&T) -> f64) -> Vec<f64> {
+        self.all.iter().map(|item| value(item)).collect()
+    }
+
+    /// The mean of that.
+    pub(super) fn mean(&self, value: impl Fn(&T) -> f64) -> Option<f64> {
+        mean(&self.values(value))
+    }
+}
+
 /// Items with the same key, groups and items in the order in which they come.
 pub(super) fn grouped<'a, T, K: PartialEq>(
     items: impl IntoIterator<Item = &'a T>,
     key: impl Fn(&'a T) -> K,
-) -> Vec<(K, Vec<&'a T>)> {
-    let mut groups: Vec<(K, Vec<&'a T>)> = Vec::new();
-    for item in items {
-        let key = key(item);
+) -> Vec<Group<'a, T>> {
+    let mut groups: Vec<(K, Group<'a, T>)> = Vec::new();
+    for first in items {
+        let key = key(first);
         match groups.iter_mut().rev().find(|(other, _)| *other == key) {
-            Some((_, group)) => group.push(item),
-            None => groups.push((key, vec![item])),
+            Some((_, group)) => group.all.push(first),
+            None => groups.push((
+                key,
+                Group {
+                    first,
+                    all: vec![first],
+                },
+            )),
         }
     }
-    groups
+    groups.into_iter().map(|(_, group)| group).collect()
 }
 
 /// Different values in the order in which they come.

@@ -2,7 +2,7 @@
 
 use super::Reading;
 use crate::Findings;
-use crate::findings::{Figure, Point, Series, Table, distinct, grouped, mean, real};
+use crate::findings::{Figure, Group, Point, Series, grouped, mean, real, table};
 
 /// Bytes per second and peer, in kB.
 fn per_peer(reading: &Reading, bytes: f64) -> f64 {
@@ -18,32 +18,22 @@ fn bound(reading: &Reading) -> f64 {
 }
 
 pub(super) fn findings(readings: &[Reading]) -> Findings {
-    let table = Table::of(
-        "Files lost and bytes moved; rates in kB/s per peer",
-        readings,
-        &[
-            ("code", &|reading| reading.code.as_str().into()),
-            ("session s", &|reading| reading.session_seconds.into()),
-            ("repair after s", &|reading| reading.repair_delay_seconds.into()),
-            ("joined", &|reading| reading.joins.into()),
-            ("left", &|reading| reading.leaves.into()),
-            ("killed", &|reading| reading.kills.into()),
-            ("lost", &|reading| reading.files_lost.into()),
-            ("of", &|reading| reading.files.into()),
-            ("stored MB", &|reading| (reading.stored_bytes / 1e6).into()),
-            ("repaired MB", &|reading| {
-                (real(reading.repair_bytes) / 1e6).into()
-            }),
-            ("repaired", &|reading| {
-                per_peer(reading, real(reading.repair_bytes)).into()
-            }),
-            ("sent + received", &|reading| traffic(reading).into()),
-            ("bound", &|reading| bound(reading).into()),
-            ("bound, as it came", &|reading| {
-                per_peer(reading, reading.bound_seen_bytes).into()
-            }),
-        ],
-    );
+    let table = table!("Files lost and bytes moved; rates in kB/s per peer", readings, |reading| {
+        "code" => reading.code.as_str(),
+        "session s" => reading.session_seconds,
+        "repair after s" => reading.repair_delay_seconds,
+        "joined" => reading.joins,
+        "left" => reading.leaves,
+        "killed" => reading.kills,
+        "lost" => reading.files_lost,
+        "of" => reading.files,
+        "stored MB" => reading.stored_bytes / 1e6,
+        "repaired MB" => real(reading.repair_bytes) / 1e6,
+        "repaired" => per_peer(reading, real(reading.repair_bytes)),
+        "sent + received" => traffic(reading),
+        "bound" => bound(reading),
+        "bound, as it came" => per_peer(reading, reading.bound_seen_bytes),
+    });
     let delays = grouped(readings, |reading| reading.repair_delay_seconds);
     let (total, codes) = outcomes(readings);
     let mut notes: Vec<String> = NOTES.map(str::to_owned).into();
@@ -54,41 +44,35 @@ pub(super) fn findings(readings: &[Reading]) -> Findings {
             .partial_cmp(&(other.0, other.1))
             .unwrap_or(one.0.cmp(&other.0))
     });
+    let advice = best.map(|(.., note)| format!("of these codes the first choice under such churn is {note}"));
     Findings {
         tables: vec![table],
-        figures: delays
-            .iter()
-            .map(|(delay, chosen)| figure(chosen, *delay))
-            .collect(),
+        figures: delays.iter().map(figure).collect(),
         notes,
         summary: vec![total],
-        advice: best
-            .map(|(.., note)| format!("of these codes the first choice under such churn is {note}"))
-            .into_iter()
-            .collect(),
+        advice: advice.into_iter().collect(),
     }
 }
 
 /// Traffic over session length, a line for each code, with its bound.
-fn figure(chosen: &[&Reading], delay: u64) -> Figure {
-    let series = |code: &str, value: fn(&Reading) -> f64| {
-        let of_code = chosen.iter().copied().filter(|reading| reading.code == code);
-        let point = |(session, of): (u64, Vec<&Reading>)| {
-            let values: Vec<f64> = of.into_iter().map(value).collect();
-            Some(Point::new(real(session), mean(&values)?))
+fn figure(delay: &Group<'_, Reading>) -> Figure {
+    let codes = grouped(delay.all.iter().copied(), |reading| &reading.code);
+    let both = |code: &Group<'_, Reading>| {
+        let sessions = grouped(code.all.iter().copied(), |reading| reading.session_seconds);
+        let points = |value: fn(&Reading) -> f64| {
+            let point = |of: &Group<'_, Reading>| Some(Point::new(real(of.session_seconds), of.mean(value)?));
+            sessions.iter().filter_map(point).collect::<Vec<_>>()
         };
-        let sessions = grouped(of_code, |reading| reading.session_seconds);
-        sessions.into_iter().filter_map(point).collect::<Vec<_>>()
-    };
-    let codes = distinct(chosen.iter().map(|reading| reading.code.as_str()));
-    let both = |code: &&str| {
         [
-            Series::measured(*code, series(code, traffic)),
-            Series::reference(format!("{code}, bound"), series(code, bound)),
+            Series::measured(&code.code, points(traffic)),
+            Series::reference(format!("{}, bound", code.code), points(bound)),
         ]
     };
     Figure::new(
-        format!("Traffic under churn, repair after {delay} s"),
+        format!(
+            "Traffic under churn, repair after {} s",
+            delay.repair_delay_seconds
+        ),
         ["mean session, seconds", "kB/s per peer, both directions"],
         codes.iter().flat_map(both).collect(),
     )
@@ -104,28 +88,28 @@ const NOTES: [&str; 2] = [
 
 /// What became of all files in a sentence, and of each code: files lost, traffic over the bound, a sentence.
 fn outcomes(readings: &[Reading]) -> (String, Vec<(usize, f64, String)>) {
-    let lost = |readings: &[&Reading]| readings.iter().map(|reading| reading.files_lost).sum::<usize>();
-    let all: Vec<&Reading> = readings.iter().collect();
     let files: usize = readings.iter().map(|reading| reading.files).sum();
+    let lost: usize = readings.iter().map(|reading| reading.files_lost).sum();
     let gone: u64 = readings
         .iter()
         .map(|reading| reading.kills + reading.leaves)
         .sum();
-    let total = format!(
-        "{} of {files} files were lost while {gone} peers went.",
-        lost(&all)
-    );
-    let of_code = |(code, of_code): (&str, Vec<&Reading>)| {
-        let seen = of_code.iter().filter(|reading| reading.bound_seen_bytes > 0.0);
+    let total = format!("{lost} of {files} files were lost while {gone} peers went.");
+    let of_code = |of_code: Group<'_, Reading>| {
+        let seen = of_code
+            .all
+            .iter()
+            .filter(|reading| reading.bound_seen_bytes > 0.0);
         let ratio = |reading: &&Reading| traffic(reading) / per_peer(reading, reading.bound_seen_bytes);
         let ratio = mean(&seen.map(ratio).collect::<Vec<_>>())?;
-        let lost = lost(&of_code);
+        let lost = of_code.all.iter().map(|reading| reading.files_lost).sum();
         let note = format!(
-            "{code}: {lost} files lost; traffic {ratio:.1} times the bound with the departures that happened."
+            "{}: {lost} files lost; traffic {ratio:.1} times the bound with the departures that happened.",
+            of_code.code
         );
         Some((lost, ratio, note))
     };
-    let codes = grouped(readings, |reading| reading.code.as_str());
+    let codes = grouped(readings, |reading| &reading.code);
     (total, codes.into_iter().filter_map(of_code).collect())
 }
 

@@ -2,15 +2,14 @@
 
 mod predicted;
 
-use std::collections::BTreeSet;
-
+use itertools::Itertools;
 use mutualstore_erasure::Policy;
 
 use super::{Ingest, Reading, rate};
 use crate::Findings;
 use crate::findings::{
-    Column, Datum, Figure, Histogram, Point, Series, Table, decimal, distinct, grouped, mean, median,
-    quantile, real,
+    Datum, Figure, Group, Histogram, Point, Series, Table, decimal, distinct, grouped, median, quantile,
+    real, table,
 };
 
 /// Fewer repetitions give no percentiles worth the name.
@@ -44,41 +43,21 @@ impl Op {
     }
 }
 
-/// What all repetitions of a cell have in common.
-#[derive(Clone, PartialEq)]
-struct Key {
-    peers: usize,
-    placement: String,
-    file_bytes: u64,
-    rate_bits: Option<u64>,
-}
-
 /// The repetitions of one cell that came to full redundancy.
-struct Case<'a> {
-    key: Key,
-    readings: Vec<&'a Reading>,
+type Case<'a> = Group<'a, Reading>;
+
+fn cases(readings: &[Reading]) -> Vec<Case<'_>> {
+    grouped(readings.iter().filter(|reading| is_full(reading)), |reading| {
+        (
+            reading.peers,
+            &reading.placement,
+            reading.file_bytes,
+            reading.rate_bits,
+        )
+    })
 }
 
-impl<'a> Case<'a> {
-    fn all(readings: &'a [Reading]) -> Vec<Self> {
-        let key = |reading: &Reading| Key {
-            peers: reading.peers,
-            placement: reading.placement.clone(),
-            file_bytes: reading.file_bytes,
-            rate_bits: reading.rate_bits,
-        };
-        let groups = grouped(readings.iter().filter(|reading| is_full(reading)), key).into_iter();
-        groups.map(|(key, readings)| Self { key, readings }).collect()
-    }
-
-    fn of_key<'c>(cases: &'c [Self], key: &Key) -> Option<&'c Self> {
-        cases.iter().find(|case| case.key == *key)
-    }
-
-    fn values(&self, value: impl Fn(&Reading) -> f64) -> Vec<f64> {
-        self.readings.iter().map(|reading| value(reading)).collect()
-    }
-
+impl Case<'_> {
     fn seconds(&self, op: Op) -> Vec<f64> {
         self.values(|reading| op.seconds(reading))
     }
@@ -87,13 +66,16 @@ impl<'a> Case<'a> {
         median(self.seconds(op))
     }
 
+    fn quantile(&self, op: Op, at: f64) -> Option<f64> {
+        quantile(&self.seconds(op), at)
+    }
+
     /// Median and quartiles.
     fn point(&self, x: f64, op: Op) -> Option<Point> {
-        let seconds = self.seconds(op);
         Some(Point {
             x,
             y: self.median(op)?,
-            range: quantile(&seconds, 0.25).zip(quantile(&seconds, 0.75)),
+            range: self.quantile(op, 0.25).zip(self.quantile(op, 0.75)),
         })
     }
 }
@@ -103,8 +85,8 @@ fn is_full(reading: &Reading) -> bool {
 }
 
 pub(super) fn findings(ingest: &Ingest, readings: &[Reading]) -> Findings {
-    let cases = Case::all(readings);
-    let limits = distinct(cases.iter().map(|case| case.key.rate_bits));
+    let cases = cases(readings);
+    let limits = distinct(cases.iter().map(|case| case.rate_bits));
     let mut tables: Vec<Table> = Op::BOTH.map(|op| summary(&cases, op)).into();
     tables.extend([predicted::ingest_table(&cases), predicted::download_table(&cases)]);
     let figures = |op| {
@@ -135,68 +117,51 @@ pub(super) fn findings(ingest: &Ingest, readings: &[Reading]) -> Findings {
     }
 }
 
-/// The columns that say which case a row is of.
-const HEADS: [Column<'static, Key>; 3] = [
-    ("N", &|key| key.peers.into()),
-    ("placement", &|key| key.placement.as_str().into()),
-    ("file", &|key| decimal(key.file_bytes).into()),
-];
-
 fn summary(cases: &[Case<'_>], op: Op) -> Table {
-    let (explained, other, share) = match op {
+    let (title, other, share) = match op {
         Op::Ingest => (
-            "Ingest: from the first byte to full redundancy",
+            "Ingest: from the first byte to full redundancy, seconds",
             "daemon's own median",
             "writer keeps",
         ),
         Op::Download => (
-            "Download: from the request to the last byte, through another peer",
+            "Download: from the request to the last byte, through another peer, seconds",
             "MB/s",
             "reader has",
         ),
     };
-    // 10^6 bytes per second.
-    let speed = |reading: &Reading| real(reading.file_bytes) / 1e6 / reading.download_seconds.max(1e-9);
-    let others = |case: &Case<'_>| match op {
-        Op::Ingest => median(case.values(|reading| reading.daemon_seconds)),
-        Op::Download => median(case.values(speed)),
+    let others = |reading: &Reading| match op {
+        Op::Ingest => reading.daemon_seconds,
+        // 10^6 bytes per second.
+        Op::Download => real(reading.file_bytes) / 1e6 / reading.download_seconds.max(1e-9),
     };
-    let [peers, placement, file] = HEADS;
-    Table::of(
-        format!("{explained}, seconds"),
-        cases,
-        &[
-            (peers.0, &|case| peers.1(&case.key)),
-            (placement.0, &|case| placement.1(&case.key)),
-            (file.0, &|case| file.1(&case.key)),
-            ("link", &|case| {
-                case.key.rate_bits.map_or("none".to_owned(), rate).into()
-            }),
-            ("times", &|case| case.readings.len().into()),
-            ("median", &|case| case.median(op).into()),
-            ("mean", &|case| mean(&case.seconds(op)).into()),
-            ("p5", &|case| quantile(&case.seconds(op), 0.05).into()),
-            ("p95", &|case| quantile(&case.seconds(op), 0.95).into()),
-            (other, &|case| others(case).into()),
-            (share, &|case| {
-                mean(&case.values(|reading| op.share(reading))).into()
-            }),
-        ],
-    )
+    table!(title, cases, |case| {
+        "N" => case.peers,
+        "placement" => case.placement.as_str(),
+        "file" => decimal(case.file_bytes),
+        "link" => case.rate_bits.map_or("none".to_owned(), rate),
+        "times" => case.all.len(),
+        "median" => case.median(op),
+        "mean" => case.mean(|reading| op.seconds(reading)),
+        "p5" => case.quantile(op, 0.05),
+        "p95" => case.quantile(op, 0.95),
+        other => median(case.values(others)),
+        share => case.mean(|reading| op.share(reading)),
+    })
 }
 
 /// One series for each placement, with what `x` says of each case.
-fn series<'a>(cases: &[&'a Case<'a>], op: Op, x: impl Fn(&Key) -> f64) -> Vec<Series> {
-    let placements = distinct(cases.iter().map(|case| case.key.placement.as_str()));
-    let of_placement = |name: &str| {
-        let own = cases.iter().filter(|case| case.key.placement == name);
-        Series::measured(name, own.filter_map(|case| case.point(x(&case.key), op)))
+fn series<'a>(cases: &[&'a Case<'a>], op: Op, x: fn(&Reading) -> f64) -> Vec<Series> {
+    let placements = grouped(cases.iter().copied(), |case| &case.placement);
+    let of_placement = |own: Group<'a, Case<'a>>| {
+        let points = own.all.iter().filter_map(|case| case.point(x(case), op));
+        Series::measured(&own.placement, points)
     };
     placements.into_iter().map(of_placement).collect()
 }
 
 fn limited<'a>(cases: &'a [Case<'a>], limit: Option<u64>) -> impl Iterator<Item = &'a Case<'a>> {
-    cases.iter().filter(move |case| case.key.rate_bits == limit)
+    cases.iter().filter(move |case| case.rate_bits == limit)
 }
 
 fn at(limit: Option<u64>) -> String {
@@ -205,20 +170,15 @@ fn at(limit: Option<u64>) -> String {
 
 /// Of the largest file that was measured at most numbers of peers.
 fn against_peers(cases: &[Case<'_>], op: Op, limit: Option<u64>) -> Option<Figure> {
-    let counts = |bytes: u64| {
-        let same = limited(cases, limit).filter(|case| case.key.file_bytes == bytes);
-        same.map(|case| case.key.peers).collect::<BTreeSet<_>>().len()
-    };
-    let sizes = limited(cases, limit).map(|case| case.key.file_bytes);
+    let of_size = |bytes: u64| limited(cases, limit).filter(move |case| case.file_bytes == bytes);
+    let counts = |bytes: u64| of_size(bytes).map(|case| case.peers).unique().count();
+    let sizes = limited(cases, limit).map(|case| case.file_bytes);
     let bytes = sizes.max_by_key(|bytes| (counts(*bytes), *bytes))?;
-    let shown: Vec<&Case<'_>> = limited(cases, limit)
-        .filter(|case| case.key.file_bytes == bytes)
-        .collect();
-    let mut all = series(&shown, op, |key| real(key.peers));
+    let shown: Vec<&Case<'_>> = of_size(bytes).collect();
+    let mut all = series(&shown, op, |reading| real(reading.peers));
     if let Some(bits) = limit {
-        let copies = shown.first()?.readings.first()?.copies;
-        let peers = distinct(shown.iter().map(|case| case.key.peers));
-        all.extend(predicted::curves(op, copies, bytes, bits, &peers));
+        let peers = distinct(shown.iter().map(|case| case.peers));
+        all.extend(predicted::curves(op, shown.first()?.copies, bytes, bits, &peers));
     }
     Some(Figure::new(
         format!("{op} of {}, {}, by number of peers", decimal(bytes), at(limit)),
@@ -229,33 +189,26 @@ fn against_peers(cases: &[Case<'_>], op: Op, limit: Option<u64>) -> Option<Figur
 
 /// On the largest network.
 fn against_size(cases: &[Case<'_>], op: Op, limit: Option<u64>) -> Option<Figure> {
-    let peers = limited(cases, limit).map(|case| case.key.peers).max()?;
-    let shown: Vec<&Case<'_>> = limited(cases, limit)
-        .filter(|case| case.key.peers == peers)
-        .collect();
+    let peers = limited(cases, limit).map(|case| case.peers).max()?;
+    let shown: Vec<&Case<'_>> = limited(cases, limit).filter(|case| case.peers == peers).collect();
     Some(Figure::new(
         format!("{op} with {peers} peers, {}, by size", at(limit)),
         ["file size, bytes", "time, seconds"],
-        series(&shown, op, |key| real(key.file_bytes)),
+        series(&shown, op, |reading| real(reading.file_bytes)),
     ))
 }
 
 pub(super) fn histograms(readings: &[Reading]) -> Vec<Histogram> {
     let of_case = |case: &Case<'_>| {
-        let Key {
-            peers,
-            placement,
-            file_bytes,
-            rate_bits,
-        } = &case.key;
-        let (size, limit) = (decimal(*file_bytes), at(*rate_bits));
+        let (size, limit) = (decimal(case.file_bytes), at(case.rate_bits));
+        let of = format!("of {size}, {} peers, {}, {limit}", case.peers, case.placement);
         Op::BOTH.map(|op| Histogram {
-            title: format!("{op} of {size}, {peers} peers, {placement}, {limit}"),
+            title: format!("{op} {of}"),
             unit: "seconds".to_owned(),
             values: case.seconds(op),
         })
     };
-    Case::all(readings).iter().flat_map(of_case).collect()
+    cases(readings).iter().flat_map(of_case).collect()
 }
 
 const NOTES: [&str; 4] = [
@@ -276,7 +229,7 @@ const LOCATORS: &str = "Under all placements but successors the daemon also flus
 fn notes(ingest: &Ingest, readings: &[Reading], cases: &[Case<'_>]) -> Vec<String> {
     let mut notes: Vec<String> = NOTES.map(str::to_owned).into();
     let successors = Policy::Successors.to_string();
-    if cases.iter().any(|case| case.key.placement != successors) {
+    if cases.iter().any(|case| case.placement != successors) {
         notes.push(LOCATORS.to_owned());
     }
     let short = readings.iter().filter(|reading| !is_full(reading)).count();
@@ -286,30 +239,24 @@ fn notes(ingest: &Ingest, readings: &[Reading], cases: &[Case<'_>]) -> Vec<Strin
             readings.len()
         ));
     }
-    let sizes = grouped(cases, |case| (case.key.file_bytes, case.key.rate_bits));
-    for ((bytes, limit), same) in sizes {
-        let least = same.iter().map(|case| case.readings.len()).min();
+    for same in grouped(cases, |case| (case.file_bytes, case.rate_bits)) {
+        let least = same.all.iter().map(|case| case.all.len()).min();
         if let Some(least) = least.filter(|least| *least < ENOUGH) {
             notes.push(format!(
                 "{}, {}: from {least} repetitions on, fewer than {ENOUGH}; p5 and p95 are of few.",
-                decimal(bytes),
-                at(limit)
+                decimal(same.file_bytes),
+                at(same.rate_bits)
             ));
         }
     }
-    for (bytes, bits) in distinct(
-        ingest
-            .left_out()
-            .into_iter()
-            .map(|(_, bytes, bits)| (bytes, bits)),
-    ) {
-        notes.push(format!(
-            "{} at {} is left out where one repetition takes more than {} s.",
-            decimal(bytes),
-            rate(bits),
-            ingest.cell_seconds
-        ));
-    }
+    let left_out = ingest
+        .left_out()
+        .into_iter()
+        .map(|(_, bytes, bits)| (bytes, bits));
+    notes.extend(left_out.unique().map(|(bytes, bits)| {
+        let (size, link, most) = (decimal(bytes), rate(bits), ingest.cell_seconds);
+        format!("{size} at {link} is left out where one repetition takes more than {most} s.")
+    }));
     notes
 }
 
@@ -317,32 +264,32 @@ fn notes(ingest: &Ingest, readings: &[Reading], cases: &[Case<'_>]) -> Vec<Strin
 /// quartiles of these two overlap.
 fn policies(cases: &[Case<'_>], op: Op) -> Vec<String> {
     let of_limit = |limit: Option<u64>| {
-        let key = |case: &Case<'_>| (case.key.peers, case.key.file_bytes);
+        let key = |case: &Case<'_>| (case.peers, case.file_bytes);
         let largest = limited(cases, limit).map(key).max()?;
         let same = limited(cases, limit).filter(|case| key(case) == largest);
         let mut medians: Vec<(f64, &Case<'_>)> =
             same.filter_map(|case| Some((case.median(op)?, case))).collect();
         medians.sort_by(|one, other| one.0.total_cmp(&other.0));
         let ((least, fastest), (most, slowest)) = (*medians.first()?, *medians.last()?);
-        if fastest.key == slowest.key {
+        if fastest.placement == slowest.placement {
             return None;
         }
         let (peers, size) = (largest.0, decimal(largest.1));
         let of = format!("{op} of {size} with {peers} peers, {}", at(limit));
-        let apart = quantile(&fastest.seconds(op), 0.75)? < quantile(&slowest.seconds(op), 0.25)?;
+        let apart = fastest.quantile(op, 0.75)? < slowest.quantile(op, 0.25)?;
         let (low, high) = (Datum::from(least), Datum::from(most));
         Some(if apart {
             format!(
                 "{of}: {} is fastest with {low} s, {} takes {:.2} times as long.",
-                fastest.key.placement,
-                slowest.key.placement,
+                fastest.placement,
+                slowest.placement,
                 most / least.max(1e-9)
             )
         } else {
             format!("{of}: no placement stands out: medians from {low} to {high} s, quartiles overlap.")
         })
     };
-    let limits = distinct(cases.iter().map(|case| case.key.rate_bits));
+    let limits = distinct(cases.iter().map(|case| case.rate_bits));
     limits.into_iter().filter_map(of_limit).collect()
 }
 

@@ -4,30 +4,28 @@ use mutualstore_contract::units::Size;
 
 use super::{Case, Reading};
 use crate::Findings;
-use crate::findings::{Column, Datum, Figure, Point, Series, Table, ends, grouped, mean, real};
+use crate::findings::{Figure, Group, Point, Series, Table, ends, grouped, mean, real, table};
 
 /// The readings of all peers for one operation; several repetitions are averaged in the tables.
-type Operation<'a> = Vec<&'a Reading>;
+type Operation<'a> = Group<'a, Reading>;
 
-/// All repetitions of an operation, and a reading for what they have in common.
+/// All repetitions of an operation, and what they have in common.
 struct Kind<'a> {
-    first: &'a Reading,
+    of: Operation<'a>,
     repetitions: Vec<Operation<'a>>,
 }
 
 impl<'a> Kind<'a> {
     fn all(readings: &'a [Reading]) -> Vec<Self> {
-        let key = |reading: &'a Reading| {
+        let kinds = grouped(readings, |reading| {
             let sizes = (reading.shard_size_bytes, reading.file_bytes);
-            (reading.case, reading.op.as_str(), reading.code.as_str(), sizes)
+            (reading.case, &reading.op, &reading.code, sizes)
+        });
+        let kind = |of: Operation<'a>| {
+            let repetitions = grouped(of.all.iter().copied(), |reading| reading.repetition);
+            Self { of, repetitions }
         };
-        let kind = |(_, all): (_, Vec<&'a Reading>)| {
-            let first = *all.first()?;
-            let repetitions = grouped(all, |reading| reading.repetition);
-            let repetitions = repetitions.into_iter().map(|(_, operation)| operation).collect();
-            Some(Self { first, repetitions })
-        };
-        grouped(readings, key).into_iter().filter_map(kind).collect()
+        kinds.into_iter().map(kind).collect()
     }
 
     fn mean(&self, value: impl Fn(&Operation<'_>) -> f64) -> Option<f64> {
@@ -38,32 +36,28 @@ impl<'a> Kind<'a> {
         self.mean(|operation| value(evenness(operation)))
     }
 
-    fn of_first(&self, value: impl Fn(&Reading) -> f64) -> Option<f64> {
-        self.mean(|operation| operation.first().map_or(0.0, |reading| value(reading)))
-    }
-
     fn code(&self) -> String {
-        crate::shown_code(&self.first.code, &self.first.code_used)
+        crate::shown_code(&self.of.code, &self.of.code_used)
     }
 
     fn files(&self) -> String {
-        let size = Size(self.first.file_bytes);
-        match self.first.files {
+        let size = Size(self.of.file_bytes);
+        match self.of.files {
             1 => size.to_string(),
             files => format!("{files} × {size}"),
         }
     }
 
     fn shard(&self) -> Size {
-        Size(self.first.shard_size_bytes)
+        Size(self.of.shard_size_bytes)
     }
 
     fn case(&self) -> &'static str {
-        self.first.case.into()
+        self.of.case.into()
     }
 
     fn is_read(&self) -> bool {
-        self.first.op == "read"
+        self.of.op == "read"
     }
 }
 
@@ -82,24 +76,26 @@ struct Evenness {
     busiest_share: f64,
 }
 
+fn largest(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
+}
+
 fn evenness(operation: &Operation<'_>) -> Evenness {
-    let values = |value: &dyn Fn(&Reading) -> f64| -> Vec<f64> {
-        operation.iter().map(|reading| value(reading)).collect()
-    };
-    let largest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
     let expected = |reading: &Reading| reading.expected_requests.max(f64::MIN_POSITIVE);
-    let ratios = values(&|reading| real(reading.requests) / expected(reading));
+    let ratios = operation.values(|reading| real(reading.requests) / expected(reading));
     let squares: Vec<f64> = ratios.iter().map(|ratio| (ratio - 1.0).powi(2)).collect();
-    let placed = values(&|reading| reading.placed_requests / expected(reading));
-    let total: f64 = operation.iter().map(|reading| reading.expected_requests).sum();
+    let placed = operation.values(|reading| reading.placed_requests / expected(reading));
+    let total: f64 = operation.values(|reading| reading.expected_requests).iter().sum();
     // Of a binomial count with mean e = R p: variance e (1 - p), so of its ratio to e (1 - p) / e.
-    let chance =
-        values(&|reading| (1.0 - expected(reading) / total.max(f64::MIN_POSITIVE)) / expected(reading));
-    let bytes = values(&|reading| real(reading.served_bytes));
+    let chance = operation.mean(|reading| {
+        let expected = expected(reading);
+        (1.0 - expected / total.max(f64::MIN_POSITIVE)) / expected
+    });
+    let bytes = operation.values(|reading| real(reading.served_bytes));
     Evenness {
         largest: largest(&ratios),
         deviation: mean(&squares).unwrap_or(0.0).sqrt(),
-        by_chance: mean(&chance).unwrap_or(0.0).max(0.0).sqrt(),
+        by_chance: chance.unwrap_or(0.0).max(0.0).sqrt(),
         placed_largest: largest(&placed),
         busiest_share: largest(&bytes) / bytes.iter().sum::<f64>().max(1.0),
     }
@@ -107,44 +103,24 @@ fn evenness(operation: &Operation<'_>) -> Evenness {
 
 pub(super) fn findings(readings: &[Reading]) -> Findings {
     let kinds = Kind::all(readings);
-    let small = kinds.iter().filter(|kind| kind.first.case == Case::Small);
-    let reads: Vec<&Kind<'_>> = kinds
-        .iter()
-        .filter(|kind| kind.is_read() && kind.first.case != Case::Single)
-        .collect();
+    let small = kinds.iter().filter(|kind| kind.of.case == Case::Small);
+    let small = table!("Small files: peers that took part in one put or get", small, |kind| {
+        "op" => kind.of.op.as_str(),
+        "code" => kind.code(),
+        "files" => kind.files(),
+        "peers per file" => kind.mean(|operation| operation.peers_per_file),
+    });
+    let of_peers = || kinds.iter().filter(|kind| kind.of.case != Case::Single);
+    let reads: Vec<&Kind<'_>> = of_peers().filter(|kind| kind.is_read()).collect();
     let judged: Vec<(bool, String)> = reads.iter().map(|kind| verdict(kind)).collect();
     let even = judged.iter().filter(|(even, _)| *even).count();
-    let busiest = reads
-        .iter()
-        .filter_map(|kind| kind.even(|even| even.largest))
-        .fold(0.0, f64::max);
+    let busiest = reads.iter().filter_map(|kind| kind.even(|even| even.largest));
+    let busiest = busiest.fold(0.0, f64::max);
+    let notes = NOTES.map(str::to_owned).into_iter();
     Findings {
-        tables: vec![
-            summary(&kinds),
-            Table::of(
-                "Small files: peers that took part in one put or get",
-                small,
-                &[
-                    ("op", &|kind| kind.first.op.as_str().into()),
-                    ("code", &|kind| kind.code().into()),
-                    ("files", &|kind| kind.files().into()),
-                    ("peers per file", &|kind| {
-                        kind.of_first(|reading| reading.peers_per_file).into()
-                    }),
-                ],
-            ),
-            busiest_table(&kinds),
-        ],
-        figures: kinds
-            .iter()
-            .filter(|kind| kind.first.case != Case::Single)
-            .map(figure)
-            .collect(),
-        notes: NOTES
-            .map(str::to_owned)
-            .into_iter()
-            .chain(judged.iter().map(|(_, note)| note.clone()))
-            .collect(),
+        tables: vec![summary(&kinds), small, busiest_table(&kinds)],
+        figures: of_peers().map(figure).collect(),
+        notes: notes.chain(judged.iter().map(|(_, note)| note.clone())).collect(),
         summary: vec![format!(
             "of {} kinds of reads {even} were no less even than chance; the busiest peer served at most \
              {busiest:.2} times its part.",
@@ -158,90 +134,71 @@ pub(super) fn findings(readings: &[Reading]) -> Findings {
 }
 
 fn summary(kinds: &[Kind<'_>]) -> Table {
-    let requests = |operation: &Operation<'_>| operation.iter().map(|reading| real(reading.requests)).sum();
-    let each = |operation: &Operation<'_>| {
-        let expected: f64 = operation.iter().map(|reading| reading.expected_requests).sum();
-        expected / real(operation.len().max(1))
-    };
-    let columns: [Column<'_, &Kind<'_>>; 13] = [
-        ("case", &|kind| kind.case().into()),
-        ("op", &|kind| kind.first.op.as_str().into()),
-        ("code", &|kind| kind.code().into()),
-        ("file", &|kind| kind.files().into()),
-        ("shard", &|kind| kind.shard().to_string().into()),
-        ("peers", &|kind| {
-            kind.repetitions.first().map_or(0, Vec::len).into()
-        }),
-        ("requests", &|kind| kind.mean(requests).into()),
-        ("expected each", &|kind| kind.mean(each).into()),
-        ("largest", &|kind| kind.even(|even| even.largest).into()),
-        ("by placement", &|kind| {
-            kind.even(|even| even.placed_largest).into()
-        }),
-        ("deviation", &|kind| kind.even(|even| even.deviation).into()),
-        ("by chance", &|kind| kind.even(|even| even.by_chance).into()),
-        ("seconds", &|kind| kind.of_first(|reading| reading.seconds).into()),
-    ];
-    Table::of(
-        "Requests per peer, relative to its part by capacity (equal peers: B/N); means over repetitions",
-        kinds,
-        &columns,
-    )
+    let requests =
+        |operation: &Operation<'_>| operation.all.iter().map(|reading| real(reading.requests)).sum();
+    let each = |operation: &Operation<'_>| operation.mean(|reading| reading.expected_requests).unwrap_or(0.0);
+    let title =
+        "Requests per peer, relative to its part by capacity (equal peers: B/N); means over repetitions";
+    table!(title, kinds, |kind| {
+        "case" => kind.case(),
+        "op" => kind.of.op.as_str(),
+        "code" => kind.code(),
+        "file" => kind.files(),
+        "shard" => kind.shard().to_string(),
+        "peers" => kind.repetitions.first().map_or(0, |operation| operation.all.len()),
+        "requests" => kind.mean(requests),
+        "expected each" => kind.mean(each),
+        "largest" => kind.even(|even| even.largest),
+        "by placement" => kind.even(|even| even.placed_largest),
+        "deviation" => kind.even(|even| even.deviation),
+        "by chance" => kind.even(|even| even.by_chance),
+        "seconds" => kind.mean(|operation| operation.seconds),
+    })
 }
 
 fn busiest_table(kinds: &[Kind<'_>]) -> Table {
-    let single = |kind: &Kind<'_>| -> Datum {
-        let sizes = |reading: &Reading| (reading.file_bytes, reading.shard_size_bytes);
-        let same = |other: &&Kind<'_>| {
-            other.first.case == Case::Single && other.is_read() && sizes(other.first) == sizes(kind.first)
-        };
-        let single = kinds
+    let single = |kind: &Kind<'_>| {
+        let sizes = |kind: &Kind<'_>| (kind.of.file_bytes, kind.of.shard_size_bytes);
+        let mut singles = kinds
             .iter()
-            .find(same)
-            .and_then(|single| single.repetitions.first());
-        single
-            .map(|operation| 100.0 * evenness(operation).busiest_share)
-            .into()
+            .filter(|other| other.of.case == Case::Single && other.is_read());
+        let single = singles.find(|single| sizes(single) == sizes(kind))?;
+        Some(100.0 * evenness(single.repetitions.first()?).busiest_share)
     };
     let expected = |operation: &Operation<'_>| {
-        let values = operation.iter().map(|reading| reading.expected_bytes);
-        100.0 * values.clone().fold(0.0, f64::max) / values.sum::<f64>().max(f64::MIN_POSITIVE)
+        let bytes = operation.values(|reading| reading.expected_bytes);
+        100.0 * largest(&bytes) / bytes.iter().sum::<f64>().max(f64::MIN_POSITIVE)
     };
     let reads = kinds
         .iter()
-        .filter(|kind| kind.is_read() && kind.first.case != Case::Small);
-    Table::of(
-        "Reads: part of all bytes that the busiest peer served, beside a single server",
-        reads,
-        &[
-            ("case", &|kind| kind.case().into()),
-            ("code", &|kind| kind.code().into()),
-            ("file", &|kind| kind.files().into()),
-            ("shard", &|kind| kind.shard().to_string().into()),
-            ("busiest peer %", &|kind| {
-                kind.even(|even| 100.0 * even.busiest_share).into()
-            }),
-            ("capacity lets expect %", &|kind| kind.mean(expected).into()),
-            ("single server %", &|kind| single(kind)),
-        ],
-    )
+        .filter(|kind| kind.is_read() && kind.of.case != Case::Small);
+    let title = "Reads: part of all bytes that the busiest peer served, beside a single server";
+    table!(title, reads, |kind| {
+        "case" => kind.case(),
+        "code" => kind.code(),
+        "file" => kind.files(),
+        "shard" => kind.shard().to_string(),
+        "busiest peer %" => kind.even(|even| 100.0 * even.busiest_share),
+        "capacity lets expect %" => kind.mean(expected),
+        "single server %" => single(kind),
+    })
 }
 
 /// Requests of each peer beside what was expected.
 fn figure(kind: &Kind<'_>) -> Figure {
-    let peers = grouped(kind.repetitions.iter().flatten().copied(), |reading| reading.peer);
+    let peers = grouped(kind.of.all.iter().copied(), |reading| reading.peer);
     let points = |value: fn(&Reading) -> f64, ranged: bool| {
-        let point = move |(peer, of_peer): &(usize, Vec<&Reading>)| {
-            let values: Vec<f64> = of_peer.iter().map(|reading| value(reading)).collect();
+        let point = move |peer: &Group<'_, Reading>| {
+            let values = peer.values(value);
             Some(Point {
-                x: real(*peer),
+                x: real(peer.peer),
                 y: mean(&values)?,
                 range: ends(&values).filter(|_| ranged && values.len() > 1),
             })
         };
         peers.iter().filter_map(point).collect::<Vec<_>>()
     };
-    let (case, op, shard) = (kind.case(), &kind.first.op, kind.shard());
+    let (case, op, shard) = (kind.case(), &kind.of.op, kind.shard());
     Figure::new(
         format!("{case} {op} {}, {}, shards of {shard}", kind.code(), kind.files()),
         ["peer", "requests"],
@@ -313,7 +270,8 @@ mod tests {
     #[test]
     fn evenness_is_relative_to_capacity() {
         let readings = [reading(0, 0, 30, 20.0), reading(1, 0, 10, 20.0)];
-        let even = evenness(&readings.iter().collect());
+        let all = |readings| grouped(readings, |_| ()).remove(0);
+        let even = evenness(&all(&readings));
         assert_eq!(
             (even.largest, even.deviation, even.placed_largest),
             (1.5, 0.5, 1.0)
@@ -322,7 +280,7 @@ mod tests {
         // 40 requests, p = 1/2: sqrt(0.5 / 20).
         assert!((even.by_chance - 0.158).abs() < 0.001, "{even:?}");
         let weighted = [reading(0, 0, 30, 30.0), reading(1, 0, 10, 10.0)];
-        assert_eq!(Some(evenness(&weighted.iter().collect()).largest), Some(1.0));
+        assert_eq!(Some(evenness(&all(&weighted)).largest), Some(1.0));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use statrs::function::factorial::binomial;
 
 use super::{Loss, Reading, VIRTUAL_NODES};
 use crate::analysis::{self, Model, Ring, point};
-use crate::findings::{Figure, Point, Series, Table, distinct, grouped, real};
+use crate::findings::{Figure, Group, Point, Series, Table, grouped, real, table};
 
 /// Virtual nodes of each peer.
 const STEPS: [usize; 5] = [1, 2, 4, VIRTUAL_NODES, 16];
@@ -70,23 +70,19 @@ pub(super) fn of_virtual_nodes(loss: &Loss, readings: &[Reading]) -> Option<(Tab
 }
 
 fn rows(loss: &Loss, readings: &[Reading]) -> Vec<Row> {
-    let mut rows = Vec::new();
     let successors = Policy::Successors.to_string();
     let measured = readings.iter().filter(|reading| reading.placement == successors);
-    for (peers, code) in distinct(measured.map(|reading| (reading.peers, reading.code.clone()))) {
-        let living = readings
-            .iter()
-            .filter(|reading| (reading.peers, &reading.code) == (peers, &code))
-            .find_map(|reading| reading.ring_copysets);
-        let Some(code) = code.parse::<mutualstore_erasure::Code>().ok() else {
-            continue;
-        };
-        for virtual_nodes in STEPS {
+    let networks = grouped(measured, |reading| (reading.peers, &reading.code));
+    let of_network = |network: &Group<'_, Reading>| {
+        let code = network.code.parse().ok();
+        let living = network.all.iter().find_map(|reading| reading.ring_copysets);
+        let row = |virtual_nodes| {
             let living = living.filter(|_| virtual_nodes == VIRTUAL_NODES);
-            rows.extend(row(loss, (peers, code), virtual_nodes, living));
-        }
-    }
-    rows
+            row(loss, (network.peers, code?), virtual_nodes, living)
+        };
+        STEPS.into_iter().filter_map(row).collect::<Vec<_>>()
+    };
+    networks.iter().flat_map(of_network).collect()
 }
 
 fn row(
@@ -112,36 +108,37 @@ fn row(
 }
 
 fn table(loss: &Loss, rows: &[Row]) -> Table {
-    Table::of(
-        format!(
-            "Copysets of successors by virtual nodes: of drawn rings (the mean), of the living one, and what \
-             they cost {} files when as many peers die as one stripe does not bear",
-            loss.files
-        ),
-        rows,
-        &[
-            ("peers", &|row| row.peers.into()),
-            ("code", &|row| row.code.as_str().into()),
-            ("virtual nodes each", &|row| row.virtual_nodes.into()),
-            ("copysets, drawn", &|row| row.drawn.into()),
-            ("of the living ring", &|row| row.living.into()),
-            ("possible", &|row| row.possible.into()),
-            ("dead", &|row| row.dead.into()),
-            ("any file lost, expected %", &|row| (100.0 * row.any).into()),
-        ],
-    )
+    let title = format!(
+        "Copysets of successors by virtual nodes: of drawn rings (the mean), of the living one, and what \
+         they cost {} files when as many peers die as one stripe does not bear",
+        loss.files
+    );
+    table!(title, rows, |row| {
+        "peers" => row.peers,
+        "code" => row.code.as_str(),
+        "virtual nodes each" => row.virtual_nodes,
+        "copysets, drawn" => row.drawn,
+        "of the living ring" => row.living,
+        "possible" => row.possible,
+        "dead" => row.dead,
+        "any file lost, expected %" => 100.0 * row.any,
+    })
 }
 
 fn figure(rows: &[Row]) -> Figure {
-    let mut names = grouped(rows, |row| format!("{}, {} peers", row.code, row.peers));
-    names.sort_by(|one, other| one.0.cmp(&other.0));
-    let both = names.into_iter().flat_map(|(name, rows)| {
+    let name = |row: &Row| format!("{}, {} peers", row.code, row.peers);
+    let mut networks = grouped(rows, name);
+    networks.sort_by_key(|network| name(network));
+    let both = networks.iter().flat_map(|network| {
         let point = |row: &&Row, y| Point::new(real(row.virtual_nodes), y);
-        let drawn = rows.iter().map(|row| point(row, row.drawn));
-        let living = rows.iter().filter_map(|row| Some(point(row, real(row.living?))));
+        let drawn = network.all.iter().map(|row| point(row, row.drawn));
+        let living = network
+            .all
+            .iter()
+            .filter_map(|row| Some(point(row, real(row.living?))));
         [
-            Series::reference(name.clone(), drawn),
-            Series::measured(name, living),
+            Series::reference(name(network), drawn),
+            Series::measured(name(network), living),
         ]
     });
     Figure::new(

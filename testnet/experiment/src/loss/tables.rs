@@ -5,7 +5,7 @@ mod winners;
 use itertools::Itertools;
 
 use super::{Loss, Reading, rings};
-use crate::findings::{Datum, Figure, Point, Series, Table, distinct, grouped, mean, real};
+use crate::findings::{Figure, Group, Point, Series, Table, distinct, grouped, mean, real, table};
 use crate::{Experiment, Findings};
 
 /// Of all cells, so many must lie within what 95 of 100 networks give.
@@ -84,112 +84,84 @@ fn percent(reading: &Reading, files_lost: Option<f64>) -> Option<f64> {
     Some(100.0 * files_lost? / files(reading))
 }
 
+fn is_killed(reading: &Reading) -> bool {
+    reading.method == "killed"
+}
+
 fn losses(readings: &[Reading]) -> Table {
-    let with_killed = readings
-        .iter()
-        .filter(|reading| is_counted(reading))
-        .map(|counted| {
-            let same = |other: &&Reading| {
-                other.method == "killed"
-                    && (other.peers, other.dead) == (counted.peers, counted.dead)
-                    && scheme(other) == scheme(counted)
-            };
-            (counted, readings.iter().find(same))
-        });
-    let word = |inside: Option<bool>| inside.map(|inside| if inside { "yes" } else { "no" }).into();
-    Table::of(
-        "Files that lost a fragment, %: counted over kill patterns on the recorded map, killed for real, and \
-         expected",
-        with_killed,
-        &[
-            ("peers", &|(counted, _)| counted.peers.into()),
-            ("scheme", &|(counted, _)| scheme(counted).into()),
-            ("dead", &|(counted, _)| counted.dead.into()),
-            ("patterns", &|(counted, _)| counted.patterns.into()),
-            ("counted", &|(counted, _)| {
-                percent(counted, counted.files_lost).into()
-            }),
-            ("expected", &|(counted, _)| {
-                percent(counted, counted.predicted).into()
-            }),
-            ("95 % from", &|(counted, _)| {
-                percent(counted, counted.predicted_low).into()
-            }),
-            ("to", &|(counted, _)| {
-                percent(counted, counted.predicted_high).into()
-            }),
-            ("inside", &|(counted, _)| word(is_inside(counted))),
-            ("killed", &|(_, killed)| {
-                killed
-                    .and_then(|killed| percent(killed, killed.files_lost))
-                    .into()
-            }),
-            ("killed patterns", &|(_, killed)| {
-                killed.map(|killed| killed.patterns).into()
-            }),
-            ("inside ", &|(_, killed)| word(killed.and_then(is_inside))),
-            ("manifests", &|(counted, _)| {
-                percent(counted, counted.manifests_lost).into()
-            }),
-        ],
-    )
+    let counted = readings.iter().filter(|reading| is_counted(reading));
+    let with_killed = counted.map(|counted| {
+        let key = |reading: &Reading| (reading.peers, reading.dead, scheme(reading));
+        let mut killed = readings.iter().filter(|reading| is_killed(reading));
+        (counted, killed.find(|killed| key(killed) == key(counted)))
+    });
+    let word = |inside: Option<bool>| inside.map(|inside| if inside { "yes" } else { "no" });
+    let title = "Files that lost a fragment, %: counted over kill patterns on the recorded map, killed for \
+                 real, and expected";
+    table!(title, with_killed, |(counted, killed)| {
+        "peers" => counted.peers,
+        "scheme" => scheme(counted),
+        "dead" => counted.dead,
+        "patterns" => counted.patterns,
+        "counted" => percent(counted, counted.files_lost),
+        "expected" => percent(counted, counted.predicted),
+        "95 % from" => percent(counted, counted.predicted_low),
+        "to" => percent(counted, counted.predicted_high),
+        "inside" => word(is_inside(counted)),
+        "killed" => killed.and_then(|killed| percent(killed, killed.files_lost)),
+        "killed patterns" => killed.map(|killed| killed.patterns),
+        "inside " => word(killed.and_then(is_inside)),
+        "manifests" => percent(counted, counted.manifests_lost),
+    })
 }
 
 fn any(readings: &[Reading]) -> Table {
-    let part = |chance: Option<f64>| chance.map(|chance| 100.0 * chance).into();
-    Table::of(
-        "Chance that any file loses a fragment, %",
-        readings.iter().filter(|reading| is_counted(reading)),
-        &[
-            ("peers", &|counted| counted.peers.into()),
-            ("scheme", &|counted| scheme(counted).into()),
-            ("dead", &|counted| counted.dead.into()),
-            ("files", &|counted| counted.files.into()),
-            ("counted", &|counted| part(counted.any_lost)),
-            ("expected", &|counted| part(counted.predicted_any)),
-        ],
-    )
+    let part = |chance: Option<f64>| chance.map(|chance| 100.0 * chance);
+    let counted = readings.iter().filter(|reading| is_counted(reading));
+    table!("Chance that any file loses a fragment, %", counted, |counted| {
+        "peers" => counted.peers,
+        "scheme" => scheme(counted),
+        "dead" => counted.dead,
+        "files" => counted.files,
+        "counted" => part(counted.any_lost),
+        "expected" => part(counted.predicted_any),
+    })
 }
 
 fn schemes(loss: &Loss, readings: &[Reading]) -> Table {
+    let of_schemes = grouped(readings, |reading| (reading.peers, scheme(reading)));
     let cells = loss.cells().into_iter().filter_map(|cell| {
         let code = loss.code_of(&cell.scheme).ok()?.to_string();
-        let of_cell = |reading: &&Reading| {
-            let named = (&cell.scheme.placement, &cell.scheme.scope) == (&reading.placement, &reading.scope);
-            named && reading.peers == cell.peers && code == reading.code
+        let of_cell = |group: &&Group<'_, Reading>| {
+            let named = (&cell.scheme.placement, &cell.scheme.scope) == (&group.placement, &group.scope);
+            named && group.peers == cell.peers && code == group.code
         };
-        let of_cell: Vec<&Reading> = readings.iter().filter(of_cell).collect();
         Some((
-            *of_cell.first()?,
+            of_schemes.iter().find(of_cell)?,
             loss.model(cell.peers, &cell.scheme).ok()?,
-            of_cell,
         ))
     });
-    let of = |of_cell: &[&Reading], method: &str, value: fn(&Reading) -> Option<f64>| -> Datum {
-        let row = of_cell.iter().find(|reading| reading.method == method);
-        row.and_then(|reading| value(reading)).into()
+    let of = |rows: &Group<'_, Reading>, method: &str, value: fn(&Reading) -> Option<f64>| {
+        rows.all
+            .iter()
+            .find(|reading| reading.method == method)
+            .and_then(|reading| value(reading))
     };
     let memory = |reading: &Reading| Some(real(reading.resident_bytes?) / 1e6);
-    Table::of(
-        "Schemes: sets of peers that hold a fragment, the groups they come from, and when loss begins",
-        cells,
-        &[
-            ("peers", &|(first, ..)| first.peers.into()),
-            ("scheme", &|(first, ..)| scheme(first).into()),
-            ("copysets", &|(first, ..)| first.copysets.into()),
-            ("different files", &|(first, ..)| first.file_sets.into()),
-            ("groups", &|(_, model, _)| model.group_sizes().map(groups).into()),
-            ("loses from", &|(_, model, _)| model.first_loss().into()),
-            ("must lose from", &|(_, model, _)| model.certain_loss().into()),
-            ("put all s", &|(.., rows)| {
-                of(rows, "put", |reading| Some(reading.seconds))
-            }),
-            ("read all s", &|(.., rows)| {
-                of(rows, "get", |reading| Some(reading.seconds))
-            }),
-            ("memory of all daemons MB", &|(.., rows)| of(rows, "get", memory)),
-        ],
-    )
+    let title =
+        "Schemes: sets of peers that hold a fragment, the groups they come from, and when loss begins";
+    table!(title, cells, |(rows, model)| {
+        "peers" => rows.peers,
+        "scheme" => scheme(rows),
+        "copysets" => rows.copysets,
+        "different files" => rows.file_sets,
+        "groups" => model.group_sizes().map(groups),
+        "loses from" => model.first_loss(),
+        "must lose from" => model.certain_loss(),
+        "put all s" => of(rows, "put", |reading| Some(reading.seconds)),
+        "read all s" => of(rows, "get", |reading| Some(reading.seconds)),
+        "memory of all daemons MB" => of(rows, "get", memory),
+    })
 }
 
 /// `2 × 6`, `1 × 11 (one group of all)`.
@@ -197,7 +169,7 @@ fn groups(sizes: &[usize]) -> String {
     let each = grouped(sizes, |size| *size);
     let text = each
         .iter()
-        .map(|(length, same)| format!("{} × {length}", same.len()))
+        .map(|same| format!("{} × {}", same.all.len(), **same))
         .join(", ");
     if sizes.len() == 1 {
         format!("{text} (one group of all)")
@@ -211,42 +183,30 @@ fn detection(readings: &[Reading]) -> Table {
         let of = readings.iter().filter(|reading| reading.method == method);
         (method, of.collect::<Vec<&Reading>>())
     });
-    let average = |of: &[&Reading], value: &dyn Fn(&Reading) -> Option<f64>| -> Datum {
-        mean(&of.iter().filter_map(|reading| value(reading)).collect::<Vec<_>>()).into()
+    let average = |of: &[&Reading], value: fn(&Reading) -> Option<f64>| {
+        mean(&of.iter().filter_map(|reading| value(reading)).collect::<Vec<_>>())
     };
-    let per_file = |of: &[&Reading], value: fn(&Reading) -> Option<u64>| {
-        average(of, &|reading| Some(real(value(reading)?) / files(reading)))
-    };
-    Table::of(
-        "Ways to detect loss, and what they cost: mean over all kills, with all files of a cell looked at",
-        methods,
-        &[
-            ("method", &|(method, _)| (*method).into()),
-            ("kills", &|(_, of)| of.len().into()),
-            ("files", &|(_, of)| of.first().map(|reading| reading.files).into()),
-            ("unreadable files", &|(_, of)| {
-                average(of, &|reading| Some(reading.unreadable.unwrap_or(0.0)))
-            }),
-            ("seconds", &|(_, of)| {
-                average(of, &|reading| Some(reading.seconds))
-            }),
-            ("messages per file", &|(_, of)| {
-                per_file(of, |reading| reading.messages)
-            }),
-            ("bytes per file", &|(_, of)| {
-                per_file(of, |reading| reading.message_bytes)
-            }),
-        ],
-    )
+    let title =
+        "Ways to detect loss, and what they cost: mean over all kills, with all files of a cell looked at";
+    table!(title, methods, |(method, of)| {
+        "method" => *method,
+        "kills" => of.len(),
+        "files" => of.first().map(|reading| reading.files),
+        "unreadable files" => average(of, |reading| Some(reading.unreadable.unwrap_or(0.0))),
+        "seconds" => average(of, |reading| Some(reading.seconds)),
+        "messages per file" => average(of, |reading| Some(real(reading.messages?) / files(reading))),
+        "bytes per file" => average(of, |reading| Some(real(reading.message_bytes?) / files(reading))),
+    })
 }
 
 fn verdict(readings: &[Reading]) -> String {
-    let count = |chosen: &dyn Fn(&&Reading) -> bool| {
-        let verdicts: Vec<bool> = readings.iter().filter(chosen).filter_map(is_inside).collect();
+    let count = |chosen: fn(&Reading) -> bool| {
+        let chosen = readings.iter().filter(|reading| chosen(reading));
+        let verdicts: Vec<bool> = chosen.filter_map(is_inside).collect();
         (verdicts.iter().filter(|inside| **inside).count(), verdicts.len())
     };
-    let (counted, all) = count(&|reading| is_counted(reading));
-    let (killed, kills) = count(&|reading| reading.method == "killed");
+    let (counted, all) = count(is_counted);
+    let (killed, kills) = count(is_killed);
     let part = real(counted + killed) / real((all + kills).max(1));
     let aim = if part >= AIM {
         "as aimed at"
@@ -320,7 +280,7 @@ const FIGURES: [Kind; 3] = [
     Kind {
         title: "Files that lost a fragment, peers killed for real",
         y_label: LOST,
-        is_measured: |reading| reading.method == "killed",
+        is_measured: is_killed,
         measured: |reading| {
             let bounds = reading.mean_low.zip(reading.mean_high);
             let around = bounds.map(|(low, high)| (low / files(reading), high / files(reading)));
@@ -338,15 +298,12 @@ const FIGURES: [Kind; 3] = [
 ];
 
 /// Around it as far as networks of the model scatter around what the model expects.
-fn counted_part(reading: &Reading) -> Option<(f64, Option<(f64, f64)>)> {
+fn counted_part(reading: &Reading) -> Option<Measured> {
     let lost = reading.files_lost?;
     let part = |lost: f64| (lost / files(reading)).clamp(0.0, 1.0);
     let around = || {
-        let (low, high, expected) = (
-            reading.predicted_low?,
-            reading.predicted_high?,
-            reading.predicted?,
-        );
+        let (low, high) = (reading.predicted_low?, reading.predicted_high?);
+        let expected = reading.predicted?;
         Some((part(lost - (high - expected)), part(lost + (expected - low))))
     };
     Some((lost / files(reading), around()))
@@ -358,30 +315,31 @@ impl Kind {
         let names = distinct(here().filter(|reading| is_counted(reading)).map(scheme));
         let of = |name: String| {
             let same = || here().filter(|reading| scheme(reading) == name);
-            let expected = same().filter(|reading| is_counted(reading));
-            let expected = expected
-                .filter_map(|reading| Some(Point::new(real(reading.dead), (self.expected)(reading)?)));
+            let expected = same()
+                .filter(|reading| is_counted(reading))
+                .filter_map(|reading| {
+                    let y = (self.expected)(reading)?;
+                    Some(Point::new(real(reading.dead), y))
+                });
             let measured = same()
                 .filter(|reading| (self.is_measured)(reading))
                 .filter_map(|reading| {
                     let (y, range) = (self.measured)(reading)?;
-                    Some(Point {
-                        x: real(reading.dead),
-                        y,
-                        range,
-                    })
+                    let x = real(reading.dead);
+                    Some(Point { x, y, range })
                 });
-            let measured = Series::measured(name.clone(), measured);
-            let measured = (!measured.points.is_empty()).then_some(measured);
-            [Some(Series::reference(name.clone(), expected)), measured]
-                .into_iter()
-                .flatten()
+            let both = [
+                Series::reference(&name, expected),
+                Series::measured(&name, measured),
+            ];
+            both.into_iter()
+                .filter(|series| series.is_reference || !series.points.is_empty())
+                .collect::<Vec<_>>()
         };
-        let series = names.into_iter().flat_map(|name| of(name).collect::<Vec<_>>());
         Figure::new(
             format!("{}, N = {peers}", self.title),
             ["killed at once, peers", self.y_label],
-            series.collect(),
+            names.into_iter().flat_map(of).collect(),
         )
     }
 }

@@ -38,6 +38,17 @@ const fn ten(files: usize, file_bytes: u64, get_seconds: f64) -> Published {
     }
 }
 
+impl Published {
+    /// What `put` or `get` took, seconds.
+    pub(super) fn seconds(&self, op: &str) -> Option<f64> {
+        if op == "put" {
+            self.put_seconds
+        } else {
+            self.get_seconds
+        }
+    }
+}
+
 /// All of them.
 pub const TABLE: [Published; 6] = [
     one(10_000_000, 0.07, 4.7),

@@ -1,70 +1,67 @@
 //! What `timing` found, beside the published figures.
 
+use itertools::iproduct;
 use mutualstore_contract::units::Size;
 
 use super::Reading;
 use super::published::{self, Published};
 use crate::Findings;
-use crate::findings::{Figure, Point, Series, Table, decimal, distinct, ends, grouped, median, real};
+use crate::findings::{Figure, Group, Point, Series, decimal, distinct, ends, grouped, median, real, table};
 
-/// Readings of the same code, shards, cache, clients and files, the first for what they have in common.
-struct Case<'a> {
-    first: &'a Reading,
-    readings: Vec<&'a Reading>,
+/// Readings of the same code, shards, cache, clients and files.
+type Case<'a> = Group<'a, Reading>;
+
+/// Every case with a chosen reading, in the order in which they come.
+fn cases(readings: &[Reading], chosen: impl Fn(&Reading) -> bool) -> Vec<Case<'_>> {
+    let mut cases = grouped(readings, |reading| {
+        let transfer = (reading.clients, reading.files, reading.file_bytes, reading.cache);
+        (
+            reading.peers,
+            &reading.code,
+            &reading.code_used,
+            reading.shard_size_bytes,
+            transfer,
+        )
+    });
+    cases.retain(|case| case.all.iter().any(|reading| chosen(reading)));
+    cases
 }
 
-impl<'a> Case<'a> {
-    /// Every case with a chosen reading, in the order in which they come.
-    fn all(readings: &'a [Reading], chosen: impl Fn(&Reading) -> bool) -> Vec<Self> {
-        let key = |reading: &'a Reading| {
-            let transfer = (reading.clients, reading.files, reading.file_bytes, reading.cache);
-            let codes = (reading.code.as_str(), reading.code_used.as_str());
-            (reading.peers, codes, reading.shard_size_bytes, transfer)
-        };
-        let groups = grouped(readings, key).into_iter().map(|(_, readings)| readings);
-        let groups = groups.filter(|readings| readings.iter().any(|reading| chosen(reading)));
-        let case = |readings: Vec<&'a Reading>| {
-            let first = *readings.first()?;
-            Some(Self { first, readings })
-        };
-        groups.filter_map(case).collect()
-    }
-
-    fn values(&self, op: &str, value: impl Fn(&Reading) -> f64) -> Vec<f64> {
-        let of_op = self.readings.iter().filter(|reading| reading.op == op);
+impl Case<'_> {
+    fn of_op(&self, op: &str, value: impl Fn(&Reading) -> f64) -> Vec<f64> {
+        let of_op = self.all.iter().filter(|reading| reading.op == op);
         of_op.map(|reading| value(reading)).collect()
     }
 
     fn seconds(&self, op: &str) -> Option<f64> {
-        median(self.values(op, |reading| reading.seconds))
+        median(self.of_op(op, |reading| reading.seconds))
     }
 
     /// 10^6 bytes per second over all clients.
     fn rate(&self, op: &str) -> Option<f64> {
         let rate = |reading: &Reading| real(reading.moved_bytes) / 1e6 / reading.seconds.max(1e-9);
-        median(self.values(op, rate))
+        median(self.of_op(op, rate))
     }
 
     fn cpu(&self, op: &str) -> Option<f64> {
-        median(self.values(op, |reading| reading.daemons_cpu_seconds))
+        median(self.of_op(op, |reading| reading.daemons_cpu_seconds))
     }
 
-    fn code(&self) -> String {
-        crate::shown_code(&self.first.code, &self.first.code_used)
+    fn shown_code(&self) -> String {
+        crate::shown_code(&self.code, &self.code_used)
     }
 
     fn load(&self) -> String {
-        let Reading {
-            clients,
-            files,
-            file_bytes,
-            ..
-        } = self.first;
-        format!("{clients} × {files} × {}", decimal(*file_bytes))
+        format!("{} × {} × {}", self.clients, self.files, decimal(self.file_bytes))
     }
 
-    fn published(&self) -> Option<Published> {
-        published::find(self.first.clients, self.first.files, self.first.file_bytes)
+    fn shard(&self) -> Size {
+        Size(self.shard_size_bytes.unwrap_or(0))
+    }
+
+    /// What is published for an operation, seconds.
+    fn published(&self, op: &str) -> Option<f64> {
+        published::find(self.clients, self.files, self.file_bytes)?.seconds(op)
     }
 }
 
@@ -74,135 +71,82 @@ fn of_files(reading: &Reading) -> bool {
 }
 
 pub(super) fn findings(readings: &[Reading]) -> Findings {
-    let of_files = Case::all(readings, of_files);
-    let of_shards = Case::all(readings, |reading| reading.shard_size_bytes.is_some());
+    let of_files = cases(readings, of_files);
+    let of_shards = cases(readings, |reading| reading.shard_size_bytes.is_some());
     let verdicts = verdicts(&of_files);
     let quickest = of_shards
         .iter()
         .filter_map(|case| Some((case.rate("get")?, case)));
     let quickest = quickest.max_by(|one, other| one.0.total_cmp(&other.0));
+    let advice = quickest.map(|(rate, case)| {
+        let (size, code) = (case.shard(), case.shown_code());
+        format!("files come back fastest in shards of {size}: {rate:.0} MB/s as {code}.")
+    });
+    let published = table!("Seconds for all clients together, medians", &of_files, |case| {
+        "code" => case.shown_code(),
+        "clients × files" => case.load(),
+        "put s" => case.seconds("put"),
+        "published" => case.published("put"),
+        "get s" => case.seconds("get"),
+        "published" => case.published("get"),
+        "get again s" => case.seconds("get_again"),
+        "all get one s" => case.seconds("get_same"),
+        "put MB/s" => case.rate("put"),
+        "get MB/s" => case.rate("get"),
+    });
+    let shards = table!("Larger frames: shard size, medians", &of_shards, |case| {
+        "code" => case.shown_code(),
+        "file" => decimal(case.file_bytes),
+        "shard" => case.shard().to_string(),
+        "put s" => case.seconds("put"),
+        "get s" => case.seconds("get"),
+        "put MB/s" => case.rate("put"),
+        "get MB/s" => case.rate("get"),
+        "daemons' CPU s, put" => case.cpu("put"),
+        "get" => case.cpu("get"),
+    });
+    let of_ranges = cases(readings, |reading| reading.op == "ranges");
+    let title = "Cache: 64 KiB around every border of two shards, read twice, medians";
+    let cache = table!(title, &of_ranges, |case| {
+        "code" => case.shown_code(),
+        "cache" => if case.cache { "32 MiB" } else { "none" },
+        "first s" => case.seconds("ranges"),
+        "second s" => case.seconds("ranges_again"),
+    });
+    let notes = NOTES.map(str::to_owned).into_iter();
     Findings {
-        tables: vec![
-            published_table(&of_files),
-            shard_table(&of_shards),
-            cache_table(readings),
-        ],
+        tables: vec![published, shards, cache],
         figures: ["put", "get"].map(|op| sizes_figure(&of_files, op)).into(),
-        notes: NOTES
-            .map(str::to_owned)
-            .into_iter()
-            .chain(verdicts.clone())
-            .collect(),
+        notes: notes.chain(verdicts.clone()).collect(),
         summary: verdicts,
-        advice: quickest
-            .map(|(rate, case)| {
-                let size = Size(case.first.shard_size_bytes.unwrap_or(0));
-                format!(
-                    "files come back fastest in shards of {size}: {rate:.0} MB/s as {}.",
-                    case.code()
-                )
-            })
-            .into_iter()
-            .collect(),
+        advice: advice.into_iter().collect(),
     }
-}
-
-fn published_table(cases: &[Case<'_>]) -> Table {
-    Table::of(
-        "Seconds for all clients together, medians",
-        cases,
-        &[
-            ("code", &|case| case.code().into()),
-            ("clients × files", &|case| case.load().into()),
-            ("put s", &|case| case.seconds("put").into()),
-            ("published", &|case| {
-                case.published()
-                    .and_then(|published| published.put_seconds)
-                    .into()
-            }),
-            ("get s", &|case| case.seconds("get").into()),
-            ("published", &|case| {
-                case.published()
-                    .and_then(|published| published.get_seconds)
-                    .into()
-            }),
-            ("get again s", &|case| case.seconds("get_again").into()),
-            ("all get one s", &|case| case.seconds("get_same").into()),
-            ("put MB/s", &|case| case.rate("put").into()),
-            ("get MB/s", &|case| case.rate("get").into()),
-        ],
-    )
-}
-
-fn shard_table(cases: &[Case<'_>]) -> Table {
-    Table::of(
-        "Larger frames: shard size, medians",
-        cases,
-        &[
-            ("code", &|case| case.code().into()),
-            ("file", &|case| decimal(case.first.file_bytes).into()),
-            ("shard", &|case| {
-                Size(case.first.shard_size_bytes.unwrap_or(0)).to_string().into()
-            }),
-            ("put s", &|case| case.seconds("put").into()),
-            ("get s", &|case| case.seconds("get").into()),
-            ("put MB/s", &|case| case.rate("put").into()),
-            ("get MB/s", &|case| case.rate("get").into()),
-            ("daemons' CPU s, put", &|case| case.cpu("put").into()),
-            ("get", &|case| case.cpu("get").into()),
-        ],
-    )
-}
-
-fn cache_table(readings: &[Reading]) -> Table {
-    Table::of(
-        "Cache: 64 KiB around every border of two shards, read twice, medians",
-        Case::all(readings, |reading| reading.op == "ranges"),
-        &[
-            ("code", &|case| case.code().into()),
-            ("cache", &|case| {
-                if case.first.cache { "32 MiB" } else { "none" }.into()
-            }),
-            ("first s", &|case| case.seconds("ranges").into()),
-            ("second s", &|case| case.seconds("ranges_again").into()),
-        ],
-    )
 }
 
 /// One client, one file: seconds over its size, with the published ones.
 fn sizes_figure(cases: &[Case<'_>], op: &str) -> Figure {
-    let alone = |case: &&Case<'_>| case.first.clients == 1 && case.first.files == 1;
+    let alone = |case: &&Case<'_>| case.clients == 1 && case.files == 1;
     let cases: Vec<&Case<'_>> = cases.iter().filter(alone).collect();
     let point = |case: &&Case<'_>| {
-        let seconds = case.values(op, |reading| reading.seconds);
+        let seconds = case.of_op(op, |reading| reading.seconds);
         Some(Point {
-            x: real(case.first.file_bytes),
+            x: real(case.file_bytes),
             y: median(seconds.iter().copied())?,
             range: ends(&seconds),
         })
     };
     let series = |name: String| {
-        let of_code = cases.iter().filter(|case| case.code() == name);
+        let of_code = cases.iter().filter(|case| case.shown_code() == name);
         Series::measured(name.clone(), of_code.filter_map(point))
     };
-    let names = distinct(cases.iter().map(|case| case.code()));
+    let names = distinct(cases.iter().map(|case| case.shown_code()));
     let published = published::TABLE.iter().filter(|published| published.clients == 1);
-    let published = published.filter_map(|published| {
-        let seconds = if op == "put" {
-            published.put_seconds
-        } else {
-            published.get_seconds
-        };
-        Some(Point::new(real(published.file_bytes), seconds?))
-    });
+    let point = |published: &Published| Some(Point::new(real(published.file_bytes), published.seconds(op)?));
+    let published = Series::reference("published", published.filter_map(point));
     Figure::new(
         format!("{op} of one file by one client"),
         ["file size, bytes", "time, seconds"],
-        names
-            .into_iter()
-            .map(series)
-            .chain([Series::reference("published", published)])
-            .collect(),
+        names.into_iter().map(series).chain([published]).collect(),
     )
 }
 
@@ -216,21 +160,20 @@ const NOTES: [&str; 3] = [
 
 /// How much faster or slower than published.
 fn verdicts(cases: &[Case<'_>]) -> Vec<String> {
-    let verdict = |case: &Case<'_>, op: &str, theirs: Option<f64>| {
-        let (ours, theirs) = (case.seconds(op)?, theirs?);
+    let verdict = |(case, op): (&Case<'_>, &str)| {
+        let (theirs, ours) = (case.published(op)?, case.seconds(op)?);
         let verdict = if ours <= theirs {
             format!("{:.1} times as fast as published", theirs / ours.max(1e-9))
         } else {
             format!("{:.1} times as slow as published", ours / theirs)
         };
-        Some(format!("{} {op} of {}: {verdict}.", case.code(), case.load()))
+        Some(format!(
+            "{} {op} of {}: {verdict}.",
+            case.shown_code(),
+            case.load()
+        ))
     };
-    let both = |case| {
-        let published = Case::published(case)?;
-        let published = [("put", published.put_seconds), ("get", published.get_seconds)];
-        Some(published.map(|(op, theirs)| verdict(case, op, theirs)))
-    };
-    cases.iter().filter_map(both).flatten().flatten().collect()
+    iproduct!(cases, ["put", "get"]).filter_map(verdict).collect()
 }
 
 #[cfg(test)]

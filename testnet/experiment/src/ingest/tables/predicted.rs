@@ -4,8 +4,8 @@
 //! limit. Sealing, hashing, flushing and the messages to and fro overlap with sending or come after it, so a
 //! measurement should lie between the larger of both and their sum.
 
-use super::{Case, HEADS, Key, Op};
-use crate::findings::{Column, Datum, Point, Series, Table, decimal, grouped, median, real};
+use super::{Case, Op};
+use crate::findings::{Datum, Group, Point, Series, Table, decimal, grouped, median, real, table};
 use crate::ingest::model::{self, Link, Replication, Window};
 use crate::ingest::{Reading, rate};
 
@@ -80,36 +80,31 @@ enum Verdict {
 
 impl<'a> Comparison<'a> {
     fn all(cases: &'a [Case<'a>], op: Op) -> Vec<Self> {
-        cases
-            .iter()
-            .filter_map(|case| Self::of(cases, case, op))
-            .collect()
+        let of = |case| Self::of(cases, case, op);
+        cases.iter().filter_map(of).collect()
     }
 
     fn of(cases: &'a [Case<'a>], case: &'a Case<'a>, op: Op) -> Option<Self> {
-        let bits = case.key.rate_bits?;
+        let bits = case.rate_bits?;
         let link = link(bits);
-        let free = Key {
-            rate_bits: None,
-            ..case.key.clone()
+        // The same without a limit, of any size.
+        let free = || {
+            let same = |other: &&Case<'_>| (other.peers, &other.placement) == (case.peers, &case.placement);
+            cases
+                .iter()
+                .filter(same)
+                .filter(|other| other.rate_bits.is_none())
         };
-        let small = cases.iter().filter(|other| {
-            let size = other.key.file_bytes;
-            let same = Key {
-                file_bytes: size,
-                ..free.clone()
-            };
-            other.key == same && real(size) <= BLOCK_BYTES
-        });
-        let smallest = small
-            .min_by_key(|case| case.key.file_bytes)
-            .and_then(|case| case.median(Op::Ingest));
+        let small = free().filter(|other| real(other.file_bytes) <= BLOCK_BYTES);
+        let smallest = small.min_by_key(|other| other.file_bytes);
+        let smallest = smallest.and_then(|smallest| smallest.median(Op::Ingest));
+        let unlimited = free().find(|other| other.file_bytes == case.file_bytes);
         Some(Self {
             predicted: median(case.values(|reading| seconds(reading, op, &link)))?,
             measured: case.median(op)?,
             excess: median(case.values(|reading| op.seconds(reading) - seconds(reading, op, &link)))?,
-            unlimited: Case::of_key(cases, &free).and_then(|case| case.median(op)),
-            step: smallest.map(|smallest| smallest / steps(&case.key.placement)),
+            unlimited: unlimited.and_then(|unlimited| unlimited.median(op)),
+            step: smallest.map(|smallest| smallest / steps(&case.placement)),
             case,
             bits,
             link,
@@ -137,7 +132,7 @@ impl<'a> Comparison<'a> {
         let step = self.step?;
         self.of_all(Op::Ingest, |file| {
             let window = Window::of_daemon(file, &self.link, step);
-            bound(file.placed(&self.link, &window)) + (steps(&self.case.key.placement) - 1.0) * step
+            bound(file.placed(&self.link, &window)) + (steps(&self.case.placement) - 1.0) * step
         })
     }
 
@@ -159,65 +154,43 @@ impl From<Verdict> for Datum {
     }
 }
 
-/// A table whose own columns stand between those that say of which case a row is and those that compare.
-fn table<'a>(
-    title: &str,
-    comparisons: &'a [Comparison<'a>],
-    own: &[Column<'_, &'a Comparison<'a>>],
-    over: &str,
-) -> Table {
-    let [peers, placement, file] = HEADS;
-    let heads: [Column<'_, &'a Comparison<'a>>; 4] = [
-        (peers.0, &|row| peers.1(&row.case.key)),
-        (placement.0, &|row| placement.1(&row.case.key)),
-        (file.0, &|row| file.1(&row.case.key)),
-        ("link", &|row| rate(row.bits).into()),
-    ];
-    let compared: [Column<'_, &'a Comparison<'a>>; 4] = [
-        ("measured", &|row| row.measured.into()),
-        (over, &|row| row.deviation().into()),
-        ("without limit", &|row| row.unlimited.into()),
-        ("difference", &|row| row.verdict().into()),
-    ];
-    Table::of(title, comparisons, &[&heads, own, &compared].concat())
-}
-
 pub(super) fn ingest_table(cases: &[Case<'_>]) -> Table {
-    table(
-        "Ingest over limited links, medians in seconds: chain and direct fan-out by the link alone; placed, \
-         with a wait for each durable block, its manifest and the commit, each a part of what the smallest \
-         file takes without limit; beside the measurement",
-        &Comparison::all(cases, Op::Ingest),
-        &[
-            ("chain", &|row| {
-                row.of_all(Op::Ingest, |file| file.chain(&row.link)).into()
-            }),
-            ("direct", &|row| row.predicted.into()),
-            ("burst spares", &|row| {
-                row.of_all(Op::Ingest, |file| row.link.spared(file.sent_bytes()))
-                    .into()
-            }),
-            ("placed, least", &|row| row.placed(|(least, _)| least).into()),
-            ("most", &|row| row.placed(|(_, most)| most).into()),
-        ],
-        "over direct %",
-    )
+    let title = "Ingest over limited links, medians in seconds: chain and direct fan-out by the link alone; \
+                 placed, with a wait for each durable block, its manifest and the commit, each a part of \
+                 what the smallest file takes without limit; beside the measurement";
+    table!(title, &Comparison::all(cases, Op::Ingest), |row| {
+        "N" => row.case.peers,
+        "placement" => row.case.placement.as_str(),
+        "file" => decimal(row.case.file_bytes),
+        "link" => rate(row.bits),
+        "chain" => row.of_all(Op::Ingest, |file| file.chain(&row.link)),
+        "direct" => row.predicted,
+        "burst spares" => row.of_all(Op::Ingest, |file| row.link.spared(file.sent_bytes())),
+        "placed, least" => row.placed(|(least, _)| least),
+        "most" => row.placed(|(_, most)| most),
+        "measured" => row.measured,
+        "over direct %" => row.deviation(),
+        "without limit" => row.unlimited,
+        "difference" => row.verdict(),
+    })
 }
 
 pub(super) fn download_table(cases: &[Case<'_>]) -> Table {
     let fetched = |file: &Replication| (1.0 - file.kept) * file.file_bytes;
-    table(
-        "Download over limited links, medians in seconds: by the reader's link alone, beside the measurement",
-        &Comparison::all(cases, Op::Download),
-        &[
-            ("by the link", &|row| row.predicted.into()),
-            ("burst spares", &|row| {
-                row.of_all(Op::Download, |file| row.link.spared(fetched(file)))
-                    .into()
-            }),
-        ],
-        "over the link %",
-    )
+    let title =
+        "Download over limited links, medians in seconds: by the reader's link alone, beside the measurement";
+    table!(title, &Comparison::all(cases, Op::Download), |row| {
+        "N" => row.case.peers,
+        "placement" => row.case.placement.as_str(),
+        "file" => decimal(row.case.file_bytes),
+        "link" => rate(row.bits),
+        "by the link" => row.predicted,
+        "burst spares" => row.of_all(Op::Download, |file| row.link.spared(fetched(file))),
+        "measured" => row.measured,
+        "over the link %" => row.deviation(),
+        "without limit" => row.unlimited,
+        "difference" => row.verdict(),
+    })
 }
 
 /// By N, with the mean share on the peer's own disk.
@@ -249,10 +222,7 @@ pub(super) fn curves(op: Op, copies: u8, bytes: u64, bits: u64, peers: &[usize])
 pub(super) fn notes(cases: &[Case<'_>], op: Op) -> Vec<String> {
     let comparisons = Comparison::all(cases, op);
     let rates = grouped(&comparisons, |one| one.bits);
-    let mut notes: Vec<String> = rates
-        .iter()
-        .map(|(bits, compared)| note(op, *bits, compared))
-        .collect();
+    let mut notes: Vec<String> = rates.iter().map(|rate| note(op, rate)).collect();
     if op == Op::Ingest && !notes.is_empty() {
         notes.push(
             "By the links alone, copies cost the receiving peer the same wherever they go, so \
@@ -264,14 +234,14 @@ pub(super) fn notes(cases: &[Case<'_>], op: Op) -> Vec<String> {
     notes
 }
 
-fn note(op: Op, bits: u64, compared: &[&Comparison<'_>]) -> String {
-    let count = |wanted: Verdict| compared.iter().filter(|one| one.verdict() == wanted).count();
+fn note<'a>(op: Op, compared: &Group<'_, Comparison<'a>>) -> String {
+    let count = |wanted: Verdict| compared.all.iter().filter(|one| one.verdict() == wanted).count();
     let mut parts = vec![format!(
         "{} at {}: of {} cells, {} take what the link alone takes (± {:.0} %); {} take longer by no more \
          than the same takes without a limit (sealing, hashing, flushing, messages to and fro)",
         op,
-        rate(bits),
-        compared.len(),
+        rate(compared.bits),
+        compared.all.len(),
         count(Verdict::Link),
         100.0 * TOLERANCE,
         count(Verdict::Fixed),
@@ -282,19 +252,19 @@ fn note(op: Op, bits: u64, compared: &[&Comparison<'_>]) -> String {
             "{faster} take less: a link that pauses gets its burst again, which is not predicted"
         ));
     }
-    let more = |one: &&Comparison<'_>| match one.verdict() {
-        Verdict::More(seconds) => Some((seconds / one.measured.max(1e-9), one.case.key.clone())),
+    let more = |one: &Comparison<'a>| match one.verdict() {
+        Verdict::More(seconds) => Some((seconds / one.measured.max(1e-9), one.case)),
         Verdict::Link | Verdict::Faster | Verdict::Fixed | Verdict::Unknown => None,
     };
-    let more: Vec<(f64, Key)> = compared.iter().filter_map(more).collect();
-    if let Some((part, key)) = more.iter().max_by(|one, other| one.0.total_cmp(&other.0)) {
+    let more: Vec<(f64, &Case<'_>)> = compared.all.iter().filter_map(|one| more(one)).collect();
+    if let Some((part, case)) = more.iter().max_by(|one, other| one.0.total_cmp(&other.0)) {
         parts.push(format!(
             "{} take longer than both one after the other, most of all {} of {} with {} peers, by {:.0} % of \
              its time",
             more.len(),
-            key.placement,
-            decimal(key.file_bytes),
-            key.peers,
+            case.placement,
+            decimal(case.file_bytes),
+            case.peers,
             100.0 * part
         ));
     }

@@ -22,14 +22,16 @@ pub(super) fn notes(readings: &[Reading]) -> Vec<String> {
     let code: Name = |reading| reading.code.clone();
     let mut notes = Vec::new();
     for (shared, name) in [(code, placement as Name), (placement, code)] {
-        for ((of, peers, dead), group) in grouped(counted(), |r| (shared(r), r.peers, r.dead)) {
-            let lost = compare(&group, name, |r| Some(r.files_lost? / files(r)));
-            let any = compare(&group, name, |r| r.any_lost);
+        for group in grouped(counted(), |reading| {
+            (shared(reading), reading.peers, reading.dead)
+        }) {
+            let [any, lost] = compare(&group.all, name);
             let compared = [("files lost", lost), ("patterns that cost any file", any)].into_iter();
             let mut compared = compared.filter_map(|(what, compared)| Some(format!("{what}: {}", compared?)));
             let compared = compared.join("; ");
             if !compared.is_empty() {
-                notes.push(format!("{of}, {dead} of {peers} dead: {compared}."));
+                let (dead, peers) = (group.dead, group.peers);
+                notes.push(format!("{}, {dead} of {peers} dead: {compared}.", shared(&group)));
             }
         }
     }
@@ -38,45 +40,48 @@ pub(super) fn notes(readings: &[Reading]) -> Vec<String> {
 
 /// What loses least in the largest network, when as few peers die as cost a file under some scheme.
 pub(super) fn advice(readings: &[Reading]) -> Vec<String> {
-    let lossy = |reading: &&Reading| is_counted(reading) && reading.any_lost > Some(0.0);
-    let hardest = readings
-        .iter()
-        .filter(lossy)
-        .max_by_key(|reading| (reading.peers, Reverse(reading.dead)));
+    let counted = || readings.iter().filter(|reading| is_counted(reading));
+    let lossy = counted().filter(|reading| reading.any_lost > Some(0.0));
+    let hardest = lossy.max_by_key(|reading| (reading.peers, Reverse(reading.dead)));
     let Some(Reading { peers, dead, .. }) = hardest else {
         return Vec::new();
     };
-    let same = |reading: &&Reading| is_counted(reading) && (reading.peers, reading.dead) == (*peers, *dead);
-    let same: Vec<&Reading> = readings.iter().filter(same).collect();
-    let any = compare(&same, scheme, |reading| reading.any_lost);
-    let lost = compare(&same, scheme, |reading| {
-        Some(reading.files_lost? / files(reading))
-    });
+    let same = counted().filter(|reading| (reading.peers, reading.dead) == (*peers, *dead));
     let aims = [
-        ("to lose any file as seldom as possible", any),
-        ("to lose as few files as possible", lost),
+        "to lose any file as seldom as possible",
+        "to lose as few files as possible",
     ];
     let advice = |(aim, compared): (&str, Option<String>)| {
+        let best = compared?;
         Some(format!(
-            "{aim} when {dead} of {peers} peers die at once, take what does best: {}.",
-            compared?
+            "{aim} when {dead} of {peers} peers die at once, take what does best: {best}."
         ))
     };
-    aims.into_iter().filter_map(advice).collect()
+    let compared = compare(&same.collect::<Vec<_>>(), scheme);
+    aims.into_iter().zip(compared).filter_map(advice).collect()
+}
+
+/// The parts of the patterns that cost any file, and of the files lost.
+fn compare(readings: &[&Reading], name: Name) -> [Option<String>; 2] {
+    let parts: [fn(&Reading) -> Option<f64>; 2] = [
+        |reading| reading.any_lost,
+        |reading| Some(reading.files_lost? / files(reading)),
+    ];
+    parts.map(|part| extremes(readings, name, part))
 }
 
 /// The least and the greatest part, and with what; none where there is nothing to tell apart.
-fn compare(readings: &[&Reading], name: Name, part: impl Fn(&Reading) -> Option<f64>) -> Option<String> {
+fn extremes(readings: &[&Reading], name: Name, part: fn(&Reading) -> Option<f64>) -> Option<String> {
     let parts = readings
         .iter()
         .filter_map(|reading| Some((part(reading)?, name(reading))));
-    let parts: Vec<(f64, String)> = parts.collect();
-    let (least, most) = ends(&parts.iter().map(|(part, _)| *part).collect::<Vec<_>>())?;
+    let (parts, names): (Vec<f64>, Vec<String>) = parts.unzip();
+    let (least, most) = ends(&parts)?;
     if most <= least * ALIKE {
         return None;
     }
     let like = |like: &dyn Fn(f64) -> bool| {
-        let same = parts.iter().filter(|(part, _)| like(*part));
+        let same = parts.iter().zip(&names).filter(|(part, _)| like(**part));
         all_of(&same.map(|(_, name)| name.as_str()).collect::<Vec<_>>())
     };
     let times = if least > 0.0 {
