@@ -19,7 +19,7 @@ use itertools::iproduct;
 use mutualstore_erasure::Code;
 use serde::{Deserialize, Serialize};
 
-use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some, ensure};
+use super::{AUTO, Experiment, ExperimentError, Findings, Stage, check_code, check_some, ensure, parsed};
 
 /// Seconds to start a network, and to look for what was lost.
 const AROUND_SECONDS: f64 = 12.0;
@@ -152,12 +152,10 @@ impl Experiment for Churn {
         ensure(leave <= 100, || format!("{leave} of 100 sessions cannot be"))?;
         self.codes.iter().try_for_each(|code| {
             check_code(code, peers)?;
-            let parsed: Option<Code> = code.parse().ok();
-            ensure(parsed.is_some(), || {
+            ensure(code != AUTO, || {
                 format!("{code}: here the code must be spelled out")
             })?;
-            let spare = parsed.is_some_and(|code| usize::from(code.n()) < peers);
-            ensure(spare, || {
+            ensure(usize::from(parsed::<Code>(code)?.n()) < peers, || {
                 format!("{code} leaves none of {peers} peers to repair with")
             })
         })

@@ -18,11 +18,12 @@ mod tables;
 
 use std::time::Duration;
 
-use mutualstore_erasure::{Code, Policy};
+use itertools::iproduct;
 use serde::{Deserialize, Serialize};
 
 use super::findings::{decimal, distinct};
-use super::{Experiment, ExperimentError, Findings, Histogram, Stage, check_code, check_some, ensure};
+use super::{Experiment, ExperimentError, Findings, Histogram, Stage};
+use super::{check_code, check_placement, check_some, ensure, parsed};
 
 /// The least that daemons accept as `link_rate`, bits per second.
 pub const LEAST_RATE: u64 = 1_000_000;
@@ -130,15 +131,10 @@ impl Ingest {
 
     /// Numbers of daemons, sizes and limits that would take too long.
     fn left_out(&self) -> Vec<(usize, u64, u64)> {
-        let mut left = Vec::new();
-        for bits in &self.rates_bits {
-            for peers in self.limited_peers() {
-                let long = |bytes: &&u64| self.repetitions(peers, **bytes, Some(*bits)) == 0;
-                let sizes = self.sizes_bytes.iter().filter(long);
-                left.extend(sizes.map(|bytes| (peers, *bytes, *bits)));
-            }
-        }
-        left
+        let all = iproduct!(&self.rates_bits, self.limited_peers(), &self.sizes_bytes);
+        let all = all.map(|(bits, peers, bytes)| (peers, *bytes, *bits));
+        all.filter(|(peers, bytes, bits)| self.repetitions(*peers, *bytes, Some(*bits)) == 0)
+            .collect()
     }
 }
 
@@ -198,7 +194,6 @@ impl Experiment for Ingest {
     type Reading = Reading;
 
     fn check(&self) -> Result<(), ExperimentError> {
-        let usage = |text: String| Err(ExperimentError::Usage(text));
         check_some("number of peers", self.peers.len())?;
         check_some("placement", self.placements.len())?;
         check_some("file size", self.sizes_bytes.len())?;
@@ -206,52 +201,37 @@ impl Experiment for Ingest {
         check_some("second for each cell", usize::from(self.cell_seconds > 0))?;
         let full = !self.sizes_bytes.contains(&0);
         ensure(full, || "a file of 0 bytes has nothing to be copied".to_owned())?;
-        if let Some(bits) = self.rates_bits.iter().find(|bits| **bits < LEAST_RATE) {
+        let slowest = self.rates_bits.iter().find(|bits| **bits < LEAST_RATE);
+        slowest.map_or(Ok(()), |bits| {
             let (bits, least) = (rate(*bits), rate(LEAST_RATE));
-            return usage(format!(
-                "a link of {bits} is too slow for a peer; {least} is the least"
-            ));
-        }
+            let slow = format!("a link of {bits} is too slow for a peer; {least} is the least");
+            Err(ExperimentError::Usage(slow))
+        })?;
         let (code, least) = (self.code(), self.peers.iter().min().copied().unwrap_or(0));
         check_code(&code, least)?;
         ensure(least >= 2, || {
             "a file is read through another peer than the writer, so 2 are needed".to_owned()
         })?;
-        let parsed: Result<Code, _> = code.parse();
-        let parsed = parsed.map_err(|error| ExperimentError::Usage(format!("{code}: {error}")))?;
-        self.placements.iter().try_for_each(|placement| {
-            let policy: Result<Policy, _> = placement.parse();
-            match policy.map(|policy| policy.check(parsed)) {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => usage(format!("no groups can be formed: {error}")),
-                Err(error) => usage(format!("{placement}: {error}")),
-            }
-        })
+        let code = parsed(&code)?;
+        let mut placements = self.placements.iter();
+        placements.try_for_each(|placement| check_placement(placement, code))
     }
 
     /// By network.
     fn cells(&self) -> Vec<Cell> {
-        let mut networks: Vec<(usize, Option<u64>)> = self.peers.iter().map(|peers| (*peers, None)).collect();
-        for bits in &self.rates_bits {
-            networks.extend(self.limited_peers().into_iter().map(|peers| (peers, Some(*bits))));
-        }
-        let mut cells = Vec::new();
-        for (peers, rate_bits) in networks {
-            for file_bytes in &self.sizes_bytes {
-                let repetitions = self.repetitions(peers, *file_bytes, rate_bits);
-                if repetitions == 0 {
-                    continue;
-                }
-                cells.extend(self.placements.iter().map(|placement| Cell {
-                    peers,
-                    placement: placement.clone(),
-                    file_bytes: *file_bytes,
-                    rate_bits,
-                    repetitions,
-                }));
-            }
-        }
-        distinct(cells)
+        let unlimited = self.peers.iter().map(|peers| (*peers, None));
+        let limited = iproduct!(&self.rates_bits, self.limited_peers());
+        let networks = unlimited.chain(limited.map(|(bits, peers)| (peers, Some(*bits))));
+        let all = iproduct!(networks, &self.sizes_bytes, &self.placements);
+        let cell =
+            |((peers, rate_bits), file_bytes, placement): ((usize, Option<u64>), &u64, &String)| Cell {
+                peers,
+                placement: placement.clone(),
+                file_bytes: *file_bytes,
+                rate_bits,
+                repetitions: self.repetitions(peers, *file_bytes, rate_bits),
+            };
+        distinct(all.map(cell).filter(|cell| cell.repetitions > 0))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]

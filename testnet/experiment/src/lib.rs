@@ -27,13 +27,15 @@ mod stage;
 mod testing;
 pub mod timing;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use mutualstore_client::ClientError;
 use mutualstore_contract::exit;
-use mutualstore_erasure::Code;
+use mutualstore_erasure::{Code, Policy};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -44,7 +46,7 @@ pub use findings::{Findings, Histogram};
 pub use pace::Progress;
 pub use publish::publish;
 pub use run::{Outcome, Planned, ProgressSink, plan, run};
-pub use stage::{Network, Stage};
+pub use stage::Stage;
 
 /// What all experiments of a run have in common.
 #[derive(Clone, Debug)]
@@ -183,21 +185,28 @@ impl<E: Into<FleetError>> From<E> for ExperimentError {
     }
 }
 
+/// What a text says, or that it says nothing of the kind.
+fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, ExperimentError> {
+    text.parse()
+        .map_err(|error| ExperimentError::Usage(format!("{text}: {error}")))
+}
+
 /// `auto`, or a code that `peers` peers can hold one shard each of.
 fn check_code(code: &str, peers: usize) -> Result<(), ExperimentError> {
     if code == AUTO {
         return Ok(());
     }
-    let parsed: Code = code
-        .parse()
-        .map_err(|error| ExperimentError::Usage(format!("{code}: {error}")))?;
-    if usize::from(parsed.n()) > peers {
-        return Err(ExperimentError::Usage(format!(
-            "{code} needs {} peers; there are {peers}",
-            parsed.n()
-        )));
-    }
-    Ok(())
+    let shards = parsed::<Code>(code)?.n();
+    ensure(usize::from(shards) <= peers, || {
+        format!("{code} needs {shards} peers; there are {peers}")
+    })
+}
+
+/// A policy whose groups hold a stripe of this code.
+fn check_placement(placement: &str, code: Code) -> Result<(), ExperimentError> {
+    let checked = parsed::<Policy>(placement)?.check(code);
+    let unfit = |error| ExperimentError::Usage(format!("no groups can be formed: {error}"));
+    checked.map(drop).map_err(unfit)
 }
 
 /// Fails with what is wrong, unless it is fine.

@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use super::analysis::{self, Model, Scope};
 use super::shard_map::MAX_PEERS;
-use super::{Experiment, ExperimentError, Findings, Stage, check_some, ensure};
+use super::{Experiment, ExperimentError, Findings, Stage, check_placement, check_some, ensure, parsed};
 
 /// Most files of a network: each is read after every kill.
 const MAX_FILES: usize = 100_000;
@@ -170,7 +170,7 @@ impl Loss {
 
     /// Leaves out the numbers of dead that would leave nobody in the smallest network.
     pub fn keep_possible_kills(&mut self) {
-        let least = self.peers.iter().min().copied().unwrap_or(0);
+        let least = self.least_peers();
         self.kills.retain(|dead| *dead < least);
     }
 
@@ -182,20 +182,21 @@ impl Loss {
     }
 
     fn code_of(&self, scheme: &Scheme) -> Result<Code, ExperimentError> {
-        let code = scheme.code.as_ref().unwrap_or(&self.code);
-        code.parse()
-            .map_err(|error| ExperimentError::Usage(format!("{code}: {error}")))
+        parsed(scheme.code.as_ref().unwrap_or(&self.code))
+    }
+
+    fn least_peers(&self) -> usize {
+        self.peers.iter().min().copied().unwrap_or(0)
     }
 
     /// What theory says of a scheme.
     fn model(&self, peers: usize, scheme: &Scheme) -> Result<Model, ExperimentError> {
-        let usage = |error: &dyn fmt::Display| ExperimentError::Usage(format!("{scheme}: {error}"));
         let mut code = self.code_of(scheme)?;
         // Small fragments are copied, whatever the code.
         if self.file_bytes.div_ceil(u64::from(self.fragments.max(1))) <= SMALL {
             code = code.small();
         }
-        let policy: Policy = scheme.placement.parse().map_err(|error| usage(&error))?;
+        let policy: Policy = parsed(&scheme.placement)?;
         let scope = match scheme.scope.as_deref() {
             Some("fragment") => Scope::Fragment,
             Some(_) | None => Scope::File,
@@ -210,25 +211,17 @@ impl Loss {
             }
         };
         let fragments = usize::try_from(self.fragments).unwrap_or(usize::MAX);
-        Model::new(peers, code, placed, fragments).map_err(|error| usage(&error))
+        let unknown = |error| ExperimentError::Usage(format!("{scheme}: {error}"));
+        Model::new(peers, code, placed, fragments).map_err(unknown)
     }
 
     fn check_scheme(&self, scheme: &Scheme) -> Result<(), ExperimentError> {
         let code = self.code_of(scheme)?;
-        let usage = |text: String| Err(ExperimentError::Usage(text));
-        let (n, least) = (
-            usize::from(code.n()),
-            self.peers.iter().min().copied().unwrap_or(0),
-        );
-        if n > least {
-            return usage(format!("{code} needs {n} peers; {least} are to be started"));
-        }
-        let policy: Result<Policy, _> = scheme.placement.parse();
-        match policy.map(|policy| policy.check(code)) {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => usage(format!("no groups can be formed: {error}")),
-            Err(error) => usage(format!("{}: {error}", scheme.placement)),
-        }
+        let (n, least) = (usize::from(code.n()), self.least_peers());
+        ensure(n <= least, || {
+            format!("{code} needs {n} peers; {least} are to be started")
+        })?;
+        check_placement(&scheme.placement, code)
     }
 }
 
@@ -312,19 +305,15 @@ impl Experiment for Loss {
     type Reading = Reading;
 
     fn check(&self) -> Result<(), ExperimentError> {
-        check_some("peer", self.peers.iter().min().copied().unwrap_or(0))?;
+        check_some("peer", self.least_peers())?;
         check_some("scheme", self.schemes.len())?;
         check_some("file", self.files)?;
         check_some("kill", self.kills.iter().min().copied().unwrap_or(0))?;
-        check_some(
-            "sampled pattern",
-            usize::try_from(self.sampled).unwrap_or(usize::MAX),
-        )?;
+        check_some("sampled pattern", usize::from(self.sampled > 0))?;
         let few = self.peers.iter().all(|peers| *peers <= MAX_PEERS);
         ensure(few, || format!("at most {MAX_PEERS} peers"))?;
         ensure(self.files <= MAX_FILES, || format!("at most {MAX_FILES} files"))?;
-        let killed = self.kills.iter().max().copied().unwrap_or(0);
-        let least = self.peers.iter().min().copied().unwrap_or(0);
+        let (killed, least) = (self.kills.iter().max().copied().unwrap_or(0), self.least_peers());
         ensure(killed < least, || {
             format!("killing {killed} of {least} peers leaves nobody to ask")
         })?;

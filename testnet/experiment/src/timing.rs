@@ -9,11 +9,14 @@ mod measure;
 mod published;
 mod tables;
 
+use std::fmt;
 use std::time::Duration;
 
+use itertools::iproduct;
 use mutualstore_contract::units::Size;
 use serde::{Deserialize, Serialize};
 
+use super::findings::{decimal, distinct};
 use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some, ensure, expansion};
 
 pub use published::{Published, TABLE as PUBLISHED};
@@ -94,19 +97,29 @@ impl Timing {
     }
 }
 
+/// Files of several clients.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Number of clients.
+    pub clients: usize,
+    /// Files of each.
+    pub files: usize,
+    /// Size of each file.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} × {} × {}", self.clients, self.files, decimal(self.bytes))
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Load {
     /// Each client its own files, put, got, got again through a third peer, and one of them got by all.
-    Files {
-        /// Number of clients.
-        clients: usize,
-        /// Files of each.
-        files: usize,
-        /// Size of each file.
-        bytes: u64,
-    },
+    Files(Batch),
     /// Ranges across the borders of shards, each read twice.
     Ranges,
 }
@@ -182,55 +195,42 @@ impl Experiment for Timing {
 
     /// Those with a cache first: the network without one is another.
     fn cells(&self) -> Vec<Cell> {
+        let cell = |code: &String, shard_size_bytes, cache, load| Cell {
+            code: code.clone(),
+            shard_size_bytes,
+            cache,
+            load,
+            repetition: 0,
+        };
+        let files = |clients, files, bytes| {
+            Load::Files(Batch {
+                clients,
+                files,
+                bytes,
+            })
+        };
         let mut cells = Vec::new();
-        let last = self.codes.last();
-        let files = |clients, files, bytes| Load::Files {
-            clients,
-            files,
-            bytes,
-        };
         for code in &self.codes {
-            let cell = |load| Cell {
-                code: code.clone(),
-                shard_size_bytes: None,
-                cache: true,
-                load,
-                repetition: 0,
-            };
-            cells.extend(self.sizes_bytes.iter().map(|bytes| cell(files(1, 1, *bytes))));
-            cells.extend(
-                self.clients
-                    .iter()
-                    .map(|clients| cell(files(*clients, 1, self.large_bytes))),
-            );
-            let small = |clients: &usize| cell(files(*clients, self.small_files, self.small_bytes));
-            cells.extend(self.clients.iter().map(small));
+            let sizes = self.sizes_bytes.iter().map(|bytes| files(1, 1, *bytes));
+            let large = self
+                .clients
+                .iter()
+                .map(|clients| files(*clients, 1, self.large_bytes));
+            let small = |clients: &usize| files(*clients, self.small_files, self.small_bytes);
+            let loads = sizes.chain(large).chain(self.clients.iter().map(small));
+            cells.extend(loads.map(|load| cell(code, None, true, load)));
         }
-        let own = |shard_size_bytes, cache, load| {
-            last.map(|code| Cell {
-                code: code.clone(),
-                shard_size_bytes,
-                cache,
-                load,
-                repetition: 0,
-            })
-        };
-        let shards = self.shard_sizes_bytes.iter();
-        cells.extend(shards.filter_map(|bytes| own(Some(*bytes), true, files(1, 1, self.shard_file_bytes))));
-        cells.extend(
-            [true, false]
-                .into_iter()
-                .filter_map(|cache| own(None, cache, Load::Ranges)),
-        );
+        if let Some(code) = self.codes.last() {
+            let load = || files(1, 1, self.shard_file_bytes);
+            let shards = self.shard_sizes_bytes.iter();
+            cells.extend(shards.map(|bytes| cell(code, Some(*bytes), true, load())));
+            cells.extend([true, false].map(|cache| cell(code, None, cache, Load::Ranges)));
+        }
         // A size may be asked for twice, as one of the sizes and as the large one.
-        let mut cells = super::findings::distinct(cells);
-        let numbered = |cell: Cell| {
-            (0..self.repeat).map(move |repetition| Cell {
-                repetition,
-                ..cell.clone()
-            })
-        };
-        cells = cells.into_iter().flat_map(numbered).collect();
+        let numbered = iproduct!(distinct(cells), 0..self.repeat);
+        let mut cells: Vec<Cell> = numbered
+            .map(|(cell, repetition)| Cell { repetition, ..cell })
+            .collect();
         cells.sort_by_key(|cell| !cell.cache);
         cells
     }
@@ -238,13 +238,9 @@ impl Experiment for Timing {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn cost(&self, cell: &Cell) -> Duration {
         let seconds = match cell.load {
-            Load::Files {
-                clients,
-                files,
-                bytes,
-            } => {
-                let count = (clients * files) as f64;
-                let all = bytes as f64 * count;
+            Load::Files(batch) => {
+                let count = (batch.clients * batch.files) as f64;
+                let all = batch.bytes as f64 * count;
                 // Got twice or thrice, and deleted.
                 all * expansion(&cell.code) / PUT_RATE + 3.0 * all / GET_RATE + 4.0 * count * SMALL_SECONDS
             }
@@ -255,13 +251,7 @@ impl Experiment for Timing {
 
     fn label(&self, cell: &Cell) -> String {
         let load = match cell.load {
-            Load::Files {
-                clients,
-                files,
-                bytes,
-            } => {
-                format!("{clients} × {files} × {}", super::findings::decimal(bytes))
-            }
+            Load::Files(batch) => batch.to_string(),
             Load::Ranges => "ranges".to_owned(),
         };
         let shard = cell
@@ -289,19 +279,18 @@ mod tests {
         let full = Timing::full();
         full.check().unwrap();
         let cells = full.cells();
-        let distinct = super::super::findings::distinct(cells.clone());
-        assert_eq!(distinct.len(), cells.len());
+        assert_eq!(distinct(cells.clone()).len(), cells.len());
         for published in PUBLISHED {
             // The published small files have no size.
             let bytes = match published.file_bytes {
                 0 => full.small_bytes,
                 bytes => bytes,
             };
-            let load = Load::Files {
+            let load = Load::Files(Batch {
                 clients: published.clients,
                 files: published.files,
                 bytes,
-            };
+            });
             let same = |cell: &&Cell| cell.load == load && cell.shard_size_bytes.is_none();
             let found = cells.iter().filter(same).count();
             assert_eq!(found, full.codes.len() * full.repeat, "{published:?}");

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutualstore_client::{Client, ClientError, PutOptions};
+use mutualstore_client::{ClientError, PutOptions};
 use mutualstore_contract::exit;
 use mutualstore_contract::reply::Departure;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Cell, Churn, Reading};
-use crate::findings::mean;
-use crate::{ExperimentError, Network, Stage};
+use crate::findings::{mean, real};
+use crate::stage::{Stored, counters};
+use crate::{ExperimentError, Stage};
 use mutualstore_fleet::capacities::Capacities;
 use mutualstore_fleet::scratch::Scratch;
-use mutualstore_fleet::stream::{get, put};
 
 const LEAST_CAPACITY: u64 = 256 << 20;
 /// Between two looks at what the daemons count: what a killed one counted since the last is not known.
@@ -36,16 +36,11 @@ pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Read
     let files_seed = stage.seed(cell, "files");
     let bytes = churn.file_bytes * churn.files as u64;
     let delay = Duration::from_secs(cell.repair_delay_seconds);
-    let scratch = stage.network(&Network {
-        peers: churn.peers,
-        // Every peer could hold one shard of everything, and what it dropped until that is compacted.
-        capacities: Capacities::same((2 * bytes).max(LEAST_CAPACITY)),
-        flags: vec![
-            "--repair-delay".to_owned(),
-            format!("{}s", cell.repair_delay_seconds),
-        ],
-    })?;
-    let links = store(churn, cell, scratch, files_seed)?;
+    // Every peer could hold one shard of everything, and what it dropped until that is compacted.
+    let capacities = Capacities::same((2 * bytes).max(LEAST_CAPACITY));
+    let flags = format!("--repair-delay {}s", cell.repair_delay_seconds);
+    let scratch = stage.network(churn.peers, capacities, &flags)?;
+    let files = store(churn, cell, scratch, files_seed)?;
     scratch.settle()?;
     let mut book = Book::default();
     book.look(scratch);
@@ -66,12 +61,10 @@ pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Read
     };
     turmoil.run(Duration::from_secs(churn.duration_seconds))?;
     let seconds = turmoil.begun.elapsed().as_secs_f64();
-    let (joins, leaves, kills) = (turmoil.joins, turmoil.leaves, turmoil.kills);
+    turmoil.book.close(turmoil.scratch, delay)?;
+    let after = turmoil.book.total();
     let stored_bytes = mean(&turmoil.stored).unwrap_or(0.0);
-    let mut book = turmoil.book;
-    book.close(scratch, delay)?;
-    let after = book.total();
-    let files_lost = lost(scratch, &links, churn.file_bytes, delay)?;
+    let gone = real(turmoil.leaves + turmoil.kills);
     Ok(Reading {
         peers: churn.peers,
         code: cell.code.clone(),
@@ -79,39 +72,29 @@ pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Read
         repair_delay_seconds: cell.repair_delay_seconds,
         repetition: cell.repetition,
         seconds,
-        joins,
-        leaves,
-        kills,
+        joins: turmoil.joins,
+        leaves: turmoil.leaves,
+        kills: turmoil.kills,
         files: churn.files,
-        files_lost,
+        files_lost: lost(turmoil.scratch, &files, delay)?,
         stored_bytes,
         repaired_shards: after.shards - before.shards,
         repair_bytes: after.bytes - before.bytes,
         traffic_bytes: after.traffic - before.traffic,
-        bound_bytes: bound(stored_bytes, seconds / precise(cell.session_seconds)),
-        bound_seen_bytes: bound(
-            stored_bytes,
-            precise(leaves + kills) / precise(churn.peers as u64),
-        ),
+        bound_bytes: bound(stored_bytes, seconds / real(cell.session_seconds)),
+        bound_seen_bytes: bound(stored_bytes, gone / real(churn.peers)),
     })
 }
 
-/// Puts all files, each through another peer: their seeds and links.
-fn store(
-    churn: &Churn,
-    cell: &Cell,
-    scratch: &Scratch,
-    seed: u64,
-) -> Result<Vec<(u64, String)>, ExperimentError> {
+/// Puts all files, each through another peer.
+fn store(churn: &Churn, cell: &Cell, scratch: &Scratch, seed: u64) -> Result<Vec<Stored>, ExperimentError> {
     let options = PutOptions {
         code: Some(cell.code.clone()),
         ..PutOptions::default()
     };
     let one = |number: usize| {
         let seed = seed.wrapping_add(number as u64);
-        let client = scratch.client(number % churn.peers)?;
-        let stored = put(&client, seed, churn.file_bytes, &options);
-        Ok((seed, stored.map_err(ExperimentError::client("put"))?.link))
+        Stored::put(scratch, number % churn.peers, seed, churn.file_bytes, &options)
     };
     (0..churn.files).map(one).collect()
 }
@@ -120,11 +103,6 @@ fn store(
 /// much.
 fn bound(stored_bytes: f64, replacements: f64) -> f64 {
     2.0 * stored_bytes * replacements
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn precise(count: u64) -> f64 {
-    count as f64
 }
 
 /// What daemons count, as last seen: those that are gone keep theirs.
@@ -147,12 +125,25 @@ impl Book {
     fn look(&mut self, scratch: &Scratch) {
         self.used = 0;
         for peer in scratch.alive() {
-            if let Ok((counts, used)) = scratch
-                .client(peer)
-                .map_err(ExperimentError::from)
-                .and_then(|client| ask(&client))
-            {
-                self.peers.insert(peer, counts);
+            let names = [
+                "shards_repaired_total",
+                "shards_repaired_bytes_total",
+                "shard_sent_bytes_total",
+                "shard_received_bytes_total",
+                "used_bytes",
+            ];
+            let client = scratch.client(peer).map_err(ExperimentError::from);
+            let counted = client.and_then(|client| counters(&client, names));
+            if let Ok([shards, bytes, sent, received, used]) = counted {
+                let traffic = sent + received;
+                self.peers.insert(
+                    peer,
+                    Counts {
+                        shards,
+                        bytes,
+                        traffic,
+                    },
+                );
                 self.used += used;
             }
         }
@@ -183,17 +174,6 @@ impl Book {
         };
         self.peers.values().fold(Counts::default(), add)
     }
-}
-
-fn ask(client: &Client) -> Result<(Counts, u64), ExperimentError> {
-    let metrics = client.metrics().map_err(ExperimentError::client("metrics"))?;
-    let get = |name: &str| metrics.get(name).map_err(ExperimentError::client("metrics"));
-    let counts = Counts {
-        shards: get("shards_repaired_total")?,
-        bytes: get("shards_repaired_bytes_total")?,
-        traffic: get("shard_sent_bytes_total")? + get("shard_received_bytes_total")?,
-    };
-    Ok((counts, get("used_bytes")?))
 }
 
 /// Peers that come and go.
@@ -227,7 +207,7 @@ impl Turmoil<'_> {
             self.scratch.interrupted()?;
             if looked.is_none_or(|at| at.elapsed() >= LOOK) {
                 self.book.look(self.scratch);
-                self.stored.push(precise(self.book.used));
+                self.stored.push(real(self.book.used));
                 looked = Some(Instant::now());
             }
             self.see_off()?;
@@ -243,7 +223,7 @@ impl Turmoil<'_> {
 
     /// A peer's session begins.
     fn stay(&mut self, peer: usize) {
-        let length = exponential(&mut self.rng, precise(self.session));
+        let length = exponential(&mut self.rng, real(self.session));
         self.ends.insert(peer, self.begun.elapsed() + length);
     }
 
@@ -300,14 +280,9 @@ fn exponential(rng: &mut ChaCha8Rng, mean: f64) -> Duration {
 
 /// Files that cannot be read by anybody, though repair and the ring had their time. A file that comes back
 /// different is an error, not a loss.
-fn lost(
-    scratch: &Scratch,
-    links: &[(u64, String)],
-    bytes: u64,
-    repair_delay: Duration,
-) -> Result<usize, ExperimentError> {
+fn lost(scratch: &Scratch, files: &[Stored], repair_delay: Duration) -> Result<usize, ExperimentError> {
     let begun = Instant::now();
-    let mut missing: Vec<&(u64, String)> = links.iter().collect();
+    let mut missing: Vec<&Stored> = files.iter().collect();
     let mut turn = 0;
     loop {
         let (mut still, mut unclear) = (Vec::new(), None);
@@ -316,7 +291,7 @@ fn lost(
             let alive = scratch.alive();
             turn += 1;
             let through = alive.get(turn % alive.len().max(1)).copied().unwrap_or(0);
-            match get(&scratch.client(through)?, &file.1, file.0, bytes) {
+            match file.read(&scratch.client(through)?) {
                 Ok(()) => {}
                 Err(error @ (ClientError::Output(_) | ClientError::Unexpected { .. })) => {
                     return Err(ExperimentError::client("get")(error));

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use mutualstore_client::{Client, PutOptions};
+use mutualstore_client::PutOptions;
 
 use super::{Cell, Ingest, Reading};
-use crate::{ExperimentError, Network, Stage};
+use crate::stage::counters;
+use crate::{ExperimentError, Stage};
 use mutualstore_fleet::capacities::Capacities;
 use mutualstore_fleet::net;
 use mutualstore_fleet::scratch::Scratch;
@@ -16,16 +17,11 @@ const LEAST_CAPACITY: u64 = 1 << 30;
 pub(super) fn cell(ingest: &Ingest, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
     let seed = stage.seed(cell, "files");
     let largest = ingest.sizes_bytes.iter().max().copied().unwrap_or(0);
-    let mut flags = vec!["--repair".to_owned(), "off".to_owned()];
-    if let Some(bits) = cell.rate_bits {
-        flags.extend(["--link-rate".to_owned(), format!("{bits}bit")]);
-    }
-    let scratch = stage.network(&Network {
-        peers: cell.peers,
-        // A peer holds at most one copy of the one file that is there, and of some that are being deleted.
-        capacities: Capacities::same((4 * largest).max(LEAST_CAPACITY)),
-        flags,
-    })?;
+    let limit = cell.rate_bits.map(|bits| format!(" --link-rate {bits}bit"));
+    let flags = format!("--repair off{}", limit.unwrap_or_default());
+    // A peer holds at most one copy of the one file that is there, and of some that are being deleted.
+    let capacities = Capacities::same((4 * largest).max(LEAST_CAPACITY));
+    let scratch = stage.network(cell.peers, capacities, &flags)?;
     let repetition = |number: usize| file(ingest, cell, scratch, number, seed.wrapping_add(number as u64));
     (0..cell.repetitions).map(repetition).collect()
 }
@@ -57,18 +53,20 @@ fn file(
         ..PutOptions::default()
     };
     let (to, from) = (scratch.client(writer)?, scratch.client(reader)?);
-    let before = counted(&to, "shards_stored_bytes_total")?;
+    let kept = || counters(&to, ["shards_stored_bytes_total"]);
+    let [before] = kept()?;
     let begun = Instant::now();
     let stored = put(&to, seed, cell.file_bytes, &options);
     let report = stored.map_err(ExperimentError::client("put"))?;
     let ingested = begun.elapsed();
-    let kept = counted(&to, "shards_stored_bytes_total")?.saturating_sub(before);
-    let before = counted(&from, "shards_read_here_bytes_total")?;
+    let [kept] = kept()?.map(|after| after.saturating_sub(before));
+    let own = || counters(&from, ["shards_read_here_bytes_total"]);
+    let [before] = own()?;
     let begun = Instant::now();
     let got = get(&from, &report.link, seed, cell.file_bytes);
     got.map_err(ExperimentError::client("get"))?;
     let downloaded = begun.elapsed();
-    let own = counted(&from, "shards_read_here_bytes_total")?.saturating_sub(before);
+    let [own] = own()?.map(|after| after.saturating_sub(before));
     let deleted = to.delete(&report.link);
     deleted.map_err(ExperimentError::client("delete"))?;
     Ok(Reading {
@@ -88,11 +86,6 @@ fn file(
         kept_bytes: kept,
         own_bytes: own,
     })
-}
-
-fn counted(client: &Client, name: &str) -> Result<u64, ExperimentError> {
-    let metrics = client.metrics().map_err(ExperimentError::client("metrics"))?;
-    metrics.get(name).map_err(ExperimentError::client("metrics"))
 }
 
 #[cfg(test)]

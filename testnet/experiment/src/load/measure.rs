@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use mutualstore_client::{Metrics, PutOptions};
+use mutualstore_client::Client;
 use mutualstore_contract::reply::{FileStat, ShardState, StripeKind};
 
 use super::{Case, Cell, Load, Reading};
-use crate::stage::metrics;
-use crate::{AUTO, ExperimentError, Network, Stage};
+use crate::stage::{Stored, counters, put_options};
+use crate::{ExperimentError, Stage};
 use mutualstore_fleet::capacities::Capacities;
 use mutualstore_fleet::net;
 use mutualstore_fleet::scratch::Scratch;
-use mutualstore_fleet::stream::{get, put};
 
 const LEAST_CAPACITY: u64 = 1 << 30;
 /// Peers of the weighted network have so many times the least capacity.
@@ -23,37 +22,32 @@ pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
     let largest = load.sizes_bytes.iter().max().copied().unwrap_or(0);
     // Files are deleted after each cell, and a peer holds at most one shard of a stripe.
     let capacity = (2 * largest).max(LEAST_CAPACITY);
-    let weights = WEIGHTS.map(|weight| weight * capacity);
-    let scratch = stage.network(&Network {
-        peers: if cell.case == Case::Single { 1 } else { load.peers },
-        capacities: match cell.case {
-            Case::Weighted => Capacities::repeating(weights),
-            Case::Equal | Case::Small | Case::Degraded | Case::Single => Capacities::same(capacity),
-        },
-        flags: vec!["--repair".to_owned(), "off".to_owned()],
-    })?;
+    let peers = if cell.case == Case::Single { 1 } else { load.peers };
+    let capacities = match cell.case {
+        Case::Weighted => Capacities::repeating(WEIGHTS.map(|weight| weight * capacity)),
+        Case::Equal | Case::Small | Case::Degraded | Case::Single => Capacities::same(capacity),
+    };
+    let scratch = stage.network(peers, capacities, "--repair off")?;
     let count = scratch.peers().len();
     let draw = |range: usize, purpose: &str| {
         let seed = usize::try_from(seed % 1_000_003).unwrap_or(0);
         (seed + purpose.len()) % range.max(1)
     };
     let (writer, reader) = (draw(count, "writer"), draw(count, "the reader"));
-    let work = Work {
-        cell,
-        files: if cell.case == Case::Small {
-            load.small_files
-        } else {
-            1
-        },
-        seed,
+    let files = if cell.case == Case::Small {
+        load.small_files
+    } else {
+        1
     };
+    let options = put_options(&cell.code, Some(cell.shard_size_bytes));
     let mut stored = Vec::new();
-    let written = counted(scratch, work.files, |scratch, number| {
-        stored.push(work.put(scratch, writer, number)?);
+    let written = counted(scratch, files, |scratch, number| {
+        let seed = seed.wrapping_add(number as u64);
+        stored.push(Stored::put(scratch, writer, seed, cell.file_bytes, &options)?);
         Ok(())
     })?;
-    let stats = stats(scratch, writer, &stored)?;
-    let mut readings = work.readings(scratch, Op::Write, writer, &written, &stats);
+    let stats = stats(&scratch.client(writer)?, &stored)?;
+    let mut readings = readings(cell, scratch, Op::Write, writer, &written, &stats);
     let victims = if cell.case == Case::Degraded {
         net::pick(&scratch.alive_but(&[reader, writer]), 1, seed)
     } else {
@@ -63,13 +57,9 @@ pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         scratch.kill(*victim);
     }
     scratch.settle()?;
-    let read = counted(scratch, work.files, |scratch, number| {
-        let Some((seed, link)) = stored.get(number) else {
-            return Ok(());
-        };
-        let got = get(&scratch.client(reader)?, link, *seed, cell.file_bytes);
-        got.map_err(ExperimentError::client("get"))?;
-        Ok(())
+    let read = counted(scratch, files, |scratch, number| {
+        let file = stored.get(number);
+        file.map_or(Ok(()), |file| file.get(scratch, reader))
     })?;
     // The writer has the manifests in its cache since it was asked for the stat.
     let op = if reader == writer {
@@ -77,24 +67,16 @@ pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
     } else {
         Op::Read
     };
-    readings.extend(work.readings(scratch, op, reader, &read, &stats));
+    readings.extend(self::readings(cell, scratch, op, reader, &read, &stats));
     scratch.restart(&victims)?;
     scratch.wait_whole()?;
-    for (_, link) in &stored {
-        let deleted = scratch.client(writer)?.delete(link);
-        deleted.map_err(ExperimentError::client("delete"))?;
-    }
+    stored.iter().try_for_each(|file| file.delete(scratch))?;
     Ok(readings)
 }
 
-fn stats(
-    scratch: &Scratch,
-    through: usize,
-    stored: &[(u64, String)],
-) -> Result<Vec<FileStat>, ExperimentError> {
-    let client = scratch.client(through)?;
-    let ask = |(_, link): &(u64, String)| {
-        let stat = client.stat(link);
+fn stats(client: &Client, stored: &[Stored]) -> Result<Vec<FileStat>, ExperimentError> {
+    let ask = |file: &Stored| {
+        let stat = client.stat(&file.report.link);
         Ok(stat.map_err(ExperimentError::client("stat"))?.body)
     };
     stored.iter().map(ask).collect()
@@ -108,12 +90,6 @@ enum Op {
     ReadOfWriter,
 }
 
-struct Work<'a> {
-    cell: &'a Cell,
-    files: usize,
-    seed: u64,
-}
-
 /// What a peer did, in requests and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Served {
@@ -122,18 +98,19 @@ struct Served {
 }
 
 impl Served {
-    fn of(metrics: &Metrics) -> Result<Self, ExperimentError> {
-        let get = |name: &str| metrics.get(name).map_err(ExperimentError::client("metrics"));
-        let pair = |name: &str| {
-            Ok::<_, ExperimentError>((
-                get(&format!("{name}_total"))?,
-                get(&format!("{name}_bytes_total"))?,
-            ))
-        };
-        let (to_others, to_itself) = (pair("shards_served")?, pair("shards_read_here")?);
+    fn of(client: &Client) -> Result<Self, ExperimentError> {
+        let names = [
+            "shards_served_total",
+            "shards_served_bytes_total",
+            "shards_read_here_total",
+            "shards_read_here_bytes_total",
+            "shards_stored_total",
+            "shards_stored_bytes_total",
+        ];
+        let [served, served_bytes, own, own_bytes, stored, stored_bytes] = counters(client, names)?;
         Ok(Self {
-            stored: pair("shards_stored")?,
-            sent: (to_others.0 + to_itself.0, to_others.1 + to_itself.1),
+            stored: (stored, stored_bytes),
+            sent: (served + own, served_bytes + own_bytes),
         })
     }
 
@@ -157,10 +134,8 @@ struct Counted {
 }
 
 fn look(scratch: &Scratch) -> Result<BTreeMap<usize, Served>, ExperimentError> {
-    let all = metrics(scratch)?;
-    all.iter()
-        .map(|(peer, metrics)| Ok((*peer, Served::of(metrics)?)))
-        .collect()
+    let ask = |peer| Ok((peer, Served::of(&scratch.client(peer)?)?));
+    scratch.alive().into_iter().map(ask).collect()
 }
 
 /// Has every peer counted around the work on each file.
@@ -193,65 +168,48 @@ fn counted(
     })
 }
 
-impl Work<'_> {
-    fn put(&self, scratch: &Scratch, writer: usize, number: usize) -> Result<(u64, String), ExperimentError> {
-        let seed = self.seed.wrapping_add(number as u64);
-        let options = PutOptions {
-            code: Some(self.cell.code.clone()).filter(|code| code != AUTO),
-            shard_size: Some(self.cell.shard_size_bytes),
-            ..PutOptions::default()
-        };
-        let stored = put(&scratch.client(writer)?, seed, self.cell.file_bytes, &options);
-        let report = stored.map_err(ExperimentError::client("put"))?;
-        Ok((seed, report.link))
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "expectations")]
-    fn readings(
-        &self,
-        scratch: &Scratch,
-        op: Op,
-        asked: usize,
-        counted: &Counted,
-        stats: &[FileStat],
-    ) -> Vec<Reading> {
-        let is_write = op == Op::Write;
-        let alive: Vec<_> = scratch.peers().iter().filter(|peer| peer.alive).collect();
-        let capacity: u64 = alive.iter().map(|peer| peer.capacity_bytes).sum();
-        let ids: Vec<&str> = alive.iter().map(|peer| peer.peer.as_str()).collect();
-        let expected = Expected::of(stats, &ids, op);
-        let took_part = if is_write {
-            counted.took_part.0
-        } else {
-            counted.took_part.1
-        };
-        let reading = |peer: &&mutualstore_fleet::state::Peer| {
-            let served = counted.peers.get(&peer.index).copied().unwrap_or_default();
-            let (requests, served_bytes) = if is_write { served.stored } else { served.sent };
-            let share = peer.capacity_bytes as f64 / capacity.max(1) as f64;
-            Reading {
-                case: self.cell.case,
-                op: if is_write { "write" } else { "read" }.to_owned(),
-                code: self.cell.code.clone(),
-                code_used: stats.first().map(|stat| stat.code.clone()).unwrap_or_default(),
-                shard_size_bytes: self.cell.shard_size_bytes,
-                file_bytes: self.cell.file_bytes,
-                files: self.files,
-                repetition: self.cell.repetition,
-                peer: peer.index,
-                capacity_bytes: peer.capacity_bytes,
-                is_asked: peer.index == asked,
-                requests,
-                served_bytes,
-                expected_requests: expected.requests * share,
-                expected_bytes: expected.bytes * share,
-                placed_requests: expected.placed.get(peer.peer.as_str()).copied().unwrap_or(0.0),
-                peers_per_file: took_part as f64 / counted.files.max(1) as f64,
-                seconds: counted.took.as_secs_f64(),
-            }
-        };
-        alive.iter().map(reading).collect()
-    }
+#[expect(clippy::cast_precision_loss, reason = "expectations")]
+fn readings(
+    cell: &Cell,
+    scratch: &Scratch,
+    op: Op,
+    asked: usize,
+    counted: &Counted,
+    stats: &[FileStat],
+) -> Vec<Reading> {
+    let is_write = op == Op::Write;
+    let alive: Vec<_> = scratch.peers().iter().filter(|peer| peer.alive).collect();
+    let capacity: u64 = alive.iter().map(|peer| peer.capacity_bytes).sum();
+    let ids: Vec<&str> = alive.iter().map(|peer| peer.peer.as_str()).collect();
+    let expected = Expected::of(stats, &ids, op);
+    let (stored, sent) = counted.took_part;
+    let took_part = if is_write { stored } else { sent };
+    let reading = |peer: &&mutualstore_fleet::state::Peer| {
+        let served = counted.peers.get(&peer.index).copied().unwrap_or_default();
+        let (requests, served_bytes) = if is_write { served.stored } else { served.sent };
+        let share = peer.capacity_bytes as f64 / capacity.max(1) as f64;
+        Reading {
+            case: cell.case,
+            op: if is_write { "write" } else { "read" }.to_owned(),
+            code: cell.code.clone(),
+            code_used: stats.first().map(|stat| stat.code.clone()).unwrap_or_default(),
+            shard_size_bytes: cell.shard_size_bytes,
+            file_bytes: cell.file_bytes,
+            files: counted.files,
+            repetition: cell.repetition,
+            peer: peer.index,
+            capacity_bytes: peer.capacity_bytes,
+            is_asked: peer.index == asked,
+            requests,
+            served_bytes,
+            expected_requests: expected.requests * share,
+            expected_bytes: expected.bytes * share,
+            placed_requests: expected.placed.get(peer.peer.as_str()).copied().unwrap_or(0.0),
+            peers_per_file: took_part as f64 / counted.files.max(1) as f64,
+            seconds: counted.took.as_secs_f64(),
+        }
+    };
+    alive.iter().map(reading).collect()
 }
 
 /// What an operation on files that lie like this should ask of all live peers together, and of each holder.

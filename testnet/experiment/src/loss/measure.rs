@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use itertools::Itertools;
 use mutualstore_client::{Client, ClientError, PutOptions, RingQuery};
 use mutualstore_contract::exit;
-use mutualstore_contract::reply::{FileStat, Health, ShardState, StripeKind};
+use mutualstore_contract::reply::{FileStat, Health, ShardState, StripeKind, StripeStat};
 use mutualstore_erasure::Policy;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
@@ -15,14 +16,13 @@ use crate::analysis::Model;
 use crate::findings::{distinct, mean, real};
 use crate::patterns::{self, Patterns};
 use crate::shard_map::{FileMap, Kind, ShardMap, StripeMap, peer_set};
-use crate::stage::metrics;
-use crate::{ExperimentError, Network, Stage};
+use crate::stage::{Stored, counters};
+use crate::{ExperimentError, Stage};
 use mutualstore_fleet::capacities::Capacities;
 use mutualstore_fleet::net::{self, FleetError};
 use mutualstore_fleet::parallel::each;
 use mutualstore_fleet::scratch::Scratch;
 use mutualstore_fleet::spawn::until;
-use mutualstore_fleet::stream::{get, put};
 
 /// Far more than the files of a cell take.
 const CAPACITY: u64 = 1 << 30;
@@ -33,18 +33,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const AGAIN: Duration = Duration::from_millis(250);
 /// Nothing is rebuilt while dead peers are counted, and nobody reads from memory what no disk holds any more:
 /// whoever read a file before keeps its manifest in a cache.
-const FLAGS: [&str; 4] = ["--repair", "off", "--cache", "0"];
-
-/// A file in the network.
-struct Stored {
-    /// Of its bytes.
-    seed: u64,
-    /// Through which peer.
-    writer: usize,
-    link: String,
-    /// Stripe ids in the order of its map.
-    stripes: Vec<String>,
-}
+const FLAGS: &str = "--repair off --cache 0";
 
 /// A verdict on each file, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,18 +51,13 @@ impl Verdicts {
 
 pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
     let seed = stage.seed(cell, "files and victims");
-    let network = Network {
-        peers: cell.peers,
-        capacities: Capacities::same(CAPACITY),
-        flags: FLAGS.map(str::to_owned).to_vec(),
-    };
-    let scratch = stage.network(&network)?;
+    let scratch = stage.network(cell.peers, Capacities::same(CAPACITY), FLAGS)?;
     let begun = Instant::now();
-    let mut stored = store(loss, cell, scratch, seed)?;
+    let stored = store(loss, cell, scratch, seed)?;
     let put_seconds = begun.elapsed();
-    let map = look(scratch, &mut stored)?;
+    let (map, stripes) = look(scratch, &stored)?;
     let begun = Instant::now();
-    let missing = read(loss, scratch, &stored)?;
+    let missing = read(scratch, &stored)?;
     let get_seconds = begun.elapsed();
     if missing.contains(&true) {
         return Err(unexpected("a file that was just stored cannot be read"));
@@ -102,7 +86,12 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
             let everybody: Vec<usize> = scratch.alive();
             let seed = seed.wrapping_add((*dead * 1000 + pattern) as u64);
             let victims = net::pick(&everybody, *dead, seed);
-            readings.extend(pattern_of(&rows, scratch, &stored, &map, (pattern, &victims))?);
+            readings.extend(pattern_of(
+                &rows,
+                scratch,
+                (&stored, &stripes, &map),
+                (pattern, &victims),
+            )?);
         }
         readings.push(rows.summary(*dead, &readings));
     }
@@ -113,10 +102,7 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         rows.counted(*dead, &patterns, &counted, begun.elapsed())
     });
     readings.extend(all_patterns);
-    each(&stored, CLIENTS, |_, file| {
-        let deleted = scratch.client(file.writer)?.delete(&file.link);
-        deleted.map_err(ExperimentError::client("delete")).map(drop)
-    })?;
+    each(&stored, CLIENTS, |_, file| file.delete(scratch))?;
     let name = format!("{}-{}", cell.peers, cell.scheme);
     stage.keep("loss", &format!("map-{name}"), &map)?;
     Ok(readings)
@@ -154,35 +140,23 @@ fn store(loss: &Loss, cell: &Cell, scratch: &Scratch, seed: u64) -> Result<Vec<S
     };
     let alive = scratch.alive();
     each(&vec![(); loss.files], CLIENTS, |file, ()| {
-        let writer = through(&alive, file);
         let seed = seed.wrapping_add(file as u64);
-        let stored = put(&scratch.client(writer)?, seed, loss.file_bytes, &options);
-        Ok(Stored {
-            seed,
-            writer,
-            link: stored.map_err(ExperimentError::client("put"))?.link,
-            stripes: Vec::new(),
-        })
+        Stored::put(scratch, through(&alive, file), seed, loss.file_bytes, &options)
     })
 }
 
-/// Asks where every shard is, when all are there.
-fn look(scratch: &Scratch, stored: &mut [Stored]) -> Result<ShardMap, ExperimentError> {
-    let numbers: BTreeMap<&str, usize> = scratch
-        .peers()
-        .iter()
-        .map(|p| (p.peer.as_str(), p.index))
-        .collect();
-    let mut files = Vec::with_capacity(stored.len());
-    for file in stored {
-        let stat = whole(&scratch.client(file.writer)?, &file.link)?;
-        file.stripes = stat.stripes.iter().map(|stripe| stripe.id.clone()).collect();
-        files.push(file_map(&stat, &numbers));
-    }
-    Ok(ShardMap {
-        peers: scratch.peers().len(),
-        files,
-    })
+/// Asks where every shard is, when all are there; the map, and of each file the stripe ids in its order.
+fn look(scratch: &Scratch, stored: &[Stored]) -> Result<(ShardMap, Vec<Vec<String>>), ExperimentError> {
+    let peers = scratch.peers().iter();
+    let numbers: BTreeMap<&str, usize> = peers.map(|peer| (peer.peer.as_str(), peer.index)).collect();
+    let look = |file: &Stored| {
+        let stat = whole(&scratch.client(file.peer)?, &file.report.link)?;
+        let ids = stat.stripes.iter().map(|stripe| stripe.id.clone()).collect();
+        Ok::<_, ExperimentError>((file_map(&stat, &numbers), ids))
+    };
+    let (files, stripes) = stored.iter().map(look).process_results(|files| files.unzip())?;
+    let peers = scratch.peers().len();
+    Ok((ShardMap { peers, files }, stripes))
 }
 
 /// The stat of a file whose shards are all there: commits spread for a moment after the put.
@@ -196,7 +170,7 @@ fn whole(client: &Client, link: &str) -> Result<FileStat, ExperimentError> {
 }
 
 fn file_map(stat: &FileStat, numbers: &BTreeMap<&str, usize>) -> FileMap {
-    let stripe = |stripe: &mutualstore_contract::reply::StripeStat| {
+    let stripe = |stripe: &StripeStat| {
         let mut holders: Vec<Vec<usize>> = Vec::new();
         for shard in stripe.shards.iter().filter(|shard| shard.state == ShardState::Ok) {
             let index = shard.index as usize;
@@ -225,16 +199,15 @@ fn file_map(stat: &FileStat, numbers: &BTreeMap<&str, usize>) -> FileMap {
 fn pattern_of(
     rows: &Rows<'_>,
     scratch: &mut Scratch,
-    stored: &[Stored],
-    map: &ShardMap,
+    (stored, stripes, map): (&[Stored], &[Vec<String>], &ShardMap),
     (pattern, victims): (usize, &[usize]),
 ) -> Result<Vec<Reading>, ExperimentError> {
     for victim in victims {
         scratch.kill(*victim);
     }
     scratch.wait_whole()?;
-    let (unread, read_cost) = at_cost(scratch, || read(rows.loss, scratch, stored))?;
-    let (asked, asked_cost) = at_cost(scratch, || ask(scratch, stored, map))?;
+    let (unread, read_cost) = at_cost(scratch, || read(scratch, stored))?;
+    let (asked, asked_cost) = at_cost(scratch, || ask(scratch, stripes, map))?;
     let begun = Instant::now();
     let dead = peer_set(victims.iter().copied());
     let mapped = Verdicts {
@@ -291,27 +264,28 @@ fn at_cost<T>(
 /// Frames that the live daemons have sent to each other, and bytes.
 fn sent(scratch: &Scratch) -> Result<(u64, u64), ExperimentError> {
     let mut sum = (0, 0);
-    for (_, counted) in metrics(scratch)? {
-        for class in ["rpc", "shard"] {
-            let get = |what: &str| {
-                let counted = counted.get(&format!("{class}_{what}"));
-                counted.map_err(ExperimentError::client("metrics"))
-            };
-            sum.0 += get("frames_sent_total")?;
-            sum.1 += get("sent_bytes_total")?;
-        }
+    for peer in scratch.alive() {
+        let names = [
+            "rpc_frames_sent_total",
+            "rpc_sent_bytes_total",
+            "shard_frames_sent_total",
+            "shard_sent_bytes_total",
+        ];
+        let [frames, bytes, shard_frames, shard_bytes] = counters(&scratch.client(peer)?, names)?;
+        sum.0 += frames + shard_frames;
+        sum.1 += bytes + shard_bytes;
     }
     Ok(sum)
 }
 
 /// Reads every file through survivors in turn. Which cannot be read; anything but loss is a failure.
-fn read(loss: &Loss, scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, ExperimentError> {
+fn read(scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, ExperimentError> {
     let alive = scratch.alive();
     each(stored, CLIENTS, |number, file| {
         let client = scratch.client(through(&alive, number))?;
         let until = Instant::now() + PATIENCE;
         loop {
-            return match get(&client, &file.link, file.seed, loss.file_bytes) {
+            return match file.read(&client) {
                 Ok(()) => Ok(false),
                 Err(error) if [exit::NOT_FOUND, exit::UNRECOVERABLE].contains(&error.exit_code()) => Ok(true),
                 Err(error) if error.exit_code() == exit::REFUSED && Instant::now() < until => {
@@ -325,20 +299,17 @@ fn read(loss: &Loss, scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, 
 }
 
 /// Asks inventories and locators for every stripe by its id.
-fn ask(scratch: &Scratch, stored: &[Stored], map: &ShardMap) -> Result<Verdicts, ExperimentError> {
+fn ask(scratch: &Scratch, ids: &[Vec<String>], map: &ShardMap) -> Result<Verdicts, ExperimentError> {
     let alive = scratch.alive();
-    let verdicts = each(stored, CLIENTS, |number, file| {
+    let verdicts = each(ids, CLIENTS, |number, ids| {
         let client = scratch.client(through(&alive, number))?;
         let of_file = map.files.get(number);
         let stripes = of_file.into_iter().flat_map(|file| &file.stripes);
         let (mut fragment, mut manifest) = (false, false);
-        for (id, stripe) in file.stripes.iter().zip(stripes) {
+        for (id, stripe) in ids.iter().zip(stripes) {
             let told = client.lookup(id).map_err(ExperimentError::client("lookup"))?.body;
             let held = told.shards.iter().filter(|shard| shard.state == ShardState::Ok);
-            let mut indices: Vec<u32> = held.map(|shard| shard.index).collect();
-            indices.sort_unstable();
-            indices.dedup();
-            let lost = indices.len() < usize::from(stripe.needed);
+            let lost = held.map(|shard| shard.index).unique().count() < usize::from(stripe.needed);
             match stripe.kind {
                 Kind::Data => fragment |= lost,
                 Kind::Manifest => manifest |= lost,
@@ -411,11 +382,10 @@ impl Rows<'_> {
         verdicts: &Verdicts,
         cost: Cost,
     ) -> Reading {
-        let names: Vec<String> = victims.iter().map(ToString::to_string).collect();
         let lost = count(&verdicts.fragments);
         Reading {
             pattern: Some(pattern),
-            victims: names.join(" "),
+            victims: victims.iter().join(" "),
             files_lost: Some(lost),
             manifests_lost: Some(count(&verdicts.manifests)),
             unreadable: Some(count(&verdicts.unreadable())),
