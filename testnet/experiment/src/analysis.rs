@@ -28,8 +28,7 @@ mod binomial;
 mod groups;
 mod ring;
 
-use std::sync::OnceLock;
-
+pub use mutualstore_contract::reply::Scope;
 use mutualstore_erasure::Code;
 use rand::seq::{IndexedRandom, index};
 use rand::{RngExt, SeedableRng};
@@ -51,15 +50,6 @@ const DRAWS: u32 = 400;
 const DRAWN_PATTERNS: u64 = 400;
 /// Patterns on each drawn ring.
 const RING_PATTERNS: u64 = 2000;
-
-/// What stays in one group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// A whole file.
-    File,
-    /// Each fragment for itself.
-    Fragment,
-}
 
 /// Where fragments go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +108,8 @@ pub struct Model {
     scheme: Scheme,
     fragments: usize,
     groups: Option<Groups>,
-    /// Of `successors`, drawn when they are first asked for.
-    rings: OnceLock<Vec<HolderSets>>,
+    /// Those of drawn rings, under `successors`.
+    rings: Vec<HolderSets>,
 }
 
 impl Model {
@@ -133,29 +123,32 @@ impl Model {
         if shards > peers {
             return too_few(peers);
         }
-        let groups = match scheme {
+        let long = |size| ModelError::LongRun { size };
+        let (mut groups, mut rings) = (None, Vec::new());
+        match scheme {
+            Scheme::Random => {}
             Scheme::Successors(0) => return Err(ModelError::EmptyRing),
-            Scheme::Random | Scheme::Successors(_) => None,
-            Scheme::Copysets(_) => {
-                let groups = Groups::of_runs(peers, code);
-                Some(groups.map_err(|size| ModelError::LongRun { size })?)
+            Scheme::Successors(virtual_nodes) => {
+                let drawn = ring::drawn(peers, virtual_nodes);
+                rings.extend(drawn.iter().filter_map(|ring| ring.holder_sets(shards).ok()));
             }
+            Scheme::Copysets(_) => groups = Some(Groups::of_runs(peers, code).map_err(long)?),
             Scheme::Buddies(group, _) if group < shards => return too_few(group),
-            Scheme::Buddies(group, _) => Some(Groups::of_members(peers, group, code)),
-        };
+            Scheme::Buddies(group, _) => groups = Some(Groups::of_members(peers, group, code)),
+        }
         Ok(Self {
             peers,
             code,
             scheme,
             fragments,
             groups,
-            rings: OnceLock::new(),
+            rings,
         })
     }
 
     /// Sizes of the groups; none without groups.
-    pub fn group_sizes(&self) -> Option<&[usize]> {
-        self.groups.as_ref().map(Groups::sizes)
+    pub fn group_sizes(&self) -> Option<Vec<usize>> {
+        Some(self.groups.as_ref()?.sizes().collect())
     }
 
     /// Chance that a fragment is lost: h.
@@ -176,7 +169,7 @@ impl Model {
     /// Chance that any of so many files is lost.
     pub fn any_lost(&self, files: usize, killed: usize) -> f64 {
         let chance = match (&self.groups, self.scheme) {
-            (None, Scheme::Successors(virtual_nodes)) => self.on_rings(virtual_nodes, files, killed),
+            (None, Scheme::Successors(_)) => self.on_rings(files, killed),
             (None, _) => at_least_one(self.fragment_lost(killed), self.fragments * files),
             // One holder set for the whole file.
             (Some(groups), Scheme::Copysets(Scope::File)) => {
@@ -194,32 +187,14 @@ impl Model {
 
     /// Different sets of holders that a ring makes, the mean over drawn ones; none where there is no ring.
     pub fn copysets(&self) -> Option<f64> {
-        let Scheme::Successors(virtual_nodes) = self.scheme else {
-            return None;
-        };
-        let counts: Vec<f64> = self
-            .rings(virtual_nodes)
-            .iter()
-            .map(|sets| real(sets.distinct()))
-            .collect();
-        mean(&counts)
-    }
-
-    /// Of the drawn rings.
-    fn rings(&self, virtual_nodes: usize) -> &[HolderSets] {
-        self.rings.get_or_init(|| {
-            let rings = ring::drawn(self.peers, virtual_nodes);
-            let sets = rings
-                .iter()
-                .map(|ring| ring.holder_sets(usize::from(self.code.n())));
-            sets.filter_map(Result::ok).collect()
-        })
+        let counts = self.rings.iter().map(|sets| real(sets.distinct()));
+        mean(&counts.collect::<Vec<_>>())
     }
 
     /// The mean over drawn rings and patterns.
-    fn on_rings(&self, virtual_nodes: usize, files: usize, killed: usize) -> f64 {
+    fn on_rings(&self, files: usize, killed: usize) -> f64 {
         let (mut sum, mut count) = (0.0, 0.0);
-        for (sets, seed) in self.rings(virtual_nodes).iter().zip(0..) {
+        for (sets, seed) in self.rings.iter().zip(0..) {
             let patterns = Patterns::choose(self.peers, killed, RING_PATTERNS, seed);
             patterns.for_each(|dead| {
                 let lost = sets.lost(dead, usize::from(self.code.m()));
@@ -252,11 +227,11 @@ impl Model {
         let mut means: Vec<f64> = (0..DRAWS)
             .map(|draw| {
                 let stored = self.draw_files(files, &mut rng);
-                let patterns = match patterns {
-                    None => Patterns::choose(self.peers, killed, limit, seed.wrapping_add(u64::from(draw))),
-                    Some(_) => {
-                        Patterns::sample(self.peers, killed, limit, seed.wrapping_add(u64::from(draw)))
-                    }
+                let seed = seed.wrapping_add(u64::from(draw));
+                let patterns = if patterns.is_some() {
+                    Patterns::sample(self.peers, killed, limit, seed)
+                } else {
+                    Patterns::choose(self.peers, killed, limit, seed)
                 };
                 self.mean_lost(&stored, &patterns)
             })
@@ -282,7 +257,7 @@ impl Model {
     /// Holders of the fragments of so many files; fragments with the same holders once.
     fn draw_files(&self, files: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<PeerSet>> {
         let sets = match self.scheme {
-            Scheme::Successors(virtual_nodes) => self.rings(virtual_nodes).choose(rng),
+            Scheme::Successors(_) => self.rings.choose(rng),
             Scheme::Random | Scheme::Copysets(_) | Scheme::Buddies(..) => None,
         };
         (0..files).map(|_| self.draw_file(sets, rng)).collect()
@@ -290,7 +265,8 @@ impl Model {
 
     fn draw_file(&self, sets: Option<&HolderSets>, rng: &mut ChaCha8Rng) -> Vec<PeerSet> {
         let (peers, shards) = (self.peers, usize::from(self.code.n()));
-        let primary = rng.random_range(0..peers);
+        let any = |rng: &mut ChaCha8Rng| rng.random_range(0..peers);
+        let primary = any(rng);
         let group = |peer| self.groups.as_ref().map_or((0, peers), |groups| groups.of(peer));
         let run = |primary: usize| {
             let (first, size) = group(primary);
@@ -298,25 +274,20 @@ impl Model {
         };
         let some = |primary: usize, rng: &mut ChaCha8Rng| {
             let (first, size) = group(primary);
-            peer_set(
-                index::sample(rng, size, shards)
-                    .into_iter()
-                    .map(|member| first + member),
-            )
+            let members = index::sample(rng, size, shards).into_iter();
+            peer_set(members.map(|member| first + member))
         };
-        let mut each =
-            |one: &mut dyn FnMut(&mut ChaCha8Rng) -> PeerSet| (0..self.fragments).map(|_| one(rng)).collect();
-        match self.scheme {
-            Scheme::Random => each(&mut |rng| some(0, rng)),
-            Scheme::Copysets(Scope::File) => vec![run(primary)],
-            Scheme::Copysets(Scope::Fragment) => each(&mut |rng| run(rng.random_range(0..peers))),
-            Scheme::Buddies(_, Scope::File) => each(&mut |rng| some(primary, rng)),
-            Scheme::Buddies(_, Scope::Fragment) => each(&mut |rng| {
-                let primary = rng.random_range(0..peers);
-                some(primary, rng)
-            }),
-            Scheme::Successors(_) => each(&mut |rng| sets.map_or(PeerSet::default(), |sets| sets.draw(rng))),
-        }
+        let mut fragment = || match self.scheme {
+            Scheme::Random => some(0, rng),
+            Scheme::Copysets(Scope::File) => run(primary),
+            Scheme::Copysets(Scope::Fragment) => run(any(rng)),
+            Scheme::Buddies(_, Scope::File) => some(primary, rng),
+            Scheme::Buddies(_, Scope::Fragment) => some(any(rng), rng),
+            Scheme::Successors(_) => sets.map_or(PeerSet::default(), |sets| sets.draw(rng)),
+        };
+        let is_one = matches!(self.scheme, Scheme::Copysets(Scope::File));
+        let count = if is_one { 1 } else { self.fragments };
+        (0..count).map(|_| fragment()).collect()
     }
 }
 

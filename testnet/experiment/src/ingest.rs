@@ -21,7 +21,7 @@ use std::time::Duration;
 use itertools::iproduct;
 use serde::{Deserialize, Serialize};
 
-use super::findings::{decimal, distinct};
+use super::findings::{decimal, distinct, real};
 use super::{Experiment, ExperimentError, Findings, Histogram, Stage};
 use super::{check_code, check_placement, check_some, ensure, parsed};
 
@@ -94,13 +94,12 @@ impl Ingest {
     }
 
     /// Estimated seconds of one repetition.
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn repetition_seconds(&self, peers: usize, bytes: u64, rate_bits: Option<u64>) -> f64 {
-        let (bytes, copies) = (bytes as f64, f64::from(self.copies));
+        let (bytes, copies) = (real(bytes), f64::from(self.copies));
         let unlimited = bytes * copies / STORE_RATE + bytes / READ_RATE;
         let links = rate_bits.map_or(0.0, |bits| {
-            let moved = copies - model::kept(copies, peers as f64) + 1.0;
-            bytes * moved * 8.0 / bits as f64
+            let moved = copies - model::kept(copies, real(peers)) + 1.0;
+            bytes * moved * 8.0 / real(bits)
         });
         EACH + unlimited.max(links)
     }
@@ -109,14 +108,13 @@ impl Ingest {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
         reason = "a small positive number"
     )]
     fn repetitions(&self, peers: usize, bytes: u64, rate_bits: Option<u64>) -> usize {
         if rate_bits.is_none() {
             return self.repeat;
         }
-        let fit = self.cell_seconds as f64 / self.repetition_seconds(peers, bytes, rate_bits);
+        let fit = real(self.cell_seconds) / self.repetition_seconds(peers, bytes, rate_bits);
         (fit as usize).min(self.repeat)
     }
 
@@ -234,14 +232,13 @@ impl Experiment for Ingest {
         distinct(all.map(cell).filter(|cell| cell.repetitions > 0))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn cost(&self, cell: &Cell) -> Duration {
         let each = self.repetition_seconds(cell.peers, cell.file_bytes, cell.rate_bits);
         // The first on a network waits for it.
         let is_first = self.sizes_bytes.first() == Some(&cell.file_bytes)
             && self.placements.first() == Some(&cell.placement);
         let starts = if is_first { cell.peers } else { 0 };
-        Duration::from_secs_f64(QUIET + each * cell.repetitions as f64 + START * starts as f64)
+        Duration::from_secs_f64(QUIET + each * real(cell.repetitions) + START * real(starts))
     }
 
     fn label(&self, cell: &Cell) -> String {

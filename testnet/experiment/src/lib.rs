@@ -62,13 +62,13 @@ pub struct Options {
 }
 
 /// One experiment; its fields are its parameters.
-pub trait Experiment: Serialize {
+pub trait Experiment: fmt::Debug + Serialize {
     /// Of its directory, its CSV file and its command.
     const NAME: &'static str;
     /// What distinguishes one measurement from all others of the experiment.
-    type Cell: Clone + PartialEq + Serialize + DeserializeOwned;
+    type Cell: Clone + fmt::Debug + PartialEq + Serialize + DeserializeOwned;
     /// One row of the CSV file: flat, with the cell's parameters; units stand in the names of its fields.
-    type Reading: Serialize + DeserializeOwned;
+    type Reading: fmt::Debug + Serialize + DeserializeOwned;
 
     /// Fails where it cannot work with these parameters; nothing is begun then.
     fn check(&self) -> Result<(), ExperimentError>;

@@ -15,6 +15,7 @@ use itertools::iproduct;
 use mutualstore_contract::units::Size;
 use serde::{Deserialize, Serialize};
 
+use super::findings::real;
 use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some, ensure, expansion};
 
 const PUT_RATE: f64 = 100e6;
@@ -193,13 +194,12 @@ impl Experiment for Load {
         cells
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn cost(&self, cell: &Cell) -> Duration {
-        let bytes = cell.file_bytes as f64;
+        let bytes = real(cell.file_bytes);
         let moved = bytes * expansion(&cell.code) / PUT_RATE + bytes / GET_RATE;
         let seconds = match cell.case {
             Case::Equal | Case::Weighted | Case::Single => 1.5 + moved,
-            Case::Small => 1.5 + self.small_files as f64 * 0.05,
+            Case::Small => 1.5 + real(self.small_files) * 0.05,
             Case::Degraded => 5.0 + moved,
         };
         // The first on a network waits for it.
@@ -208,7 +208,7 @@ impl Experiment for Load {
             Case::Single => 1,
             Case::Equal | Case::Small | Case::Degraded | Case::Weighted => 0,
         };
-        Duration::from_secs_f64(seconds + starts as f64 * START)
+        Duration::from_secs_f64(seconds + real(starts) * START)
     }
 
     fn label(&self, cell: &Cell) -> String {

@@ -35,7 +35,8 @@ use itertools::iproduct;
 use mutualstore_erasure::{Code, Policy};
 use serde::{Deserialize, Serialize};
 
-use super::analysis::{self, Model, Scope};
+use super::analysis::{self, Model};
+use super::findings::real;
 use super::shard_map::MAX_PEERS;
 use super::{Experiment, ExperimentError, Findings, Stage, check_placement, check_some, ensure, parsed};
 
@@ -61,44 +62,37 @@ impl FromStr for Scheme {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (code, rest) = match text.split_once('@') {
-            Some((code, rest)) => (Some(code.to_owned()), rest),
-            None => (None, text),
-        };
-        let (placement, scope) = match rest.split_once('/') {
-            Some((placement, scope)) => (placement, Some(scope.to_owned())),
-            None => (rest, None),
-        };
-        if let Some(code) = &code {
-            code.parse::<Code>().map_err(|error| format!("{code}: {error}"))?;
+        let (code, rest) = text
+            .split_once('@')
+            .map_or((None, text), |(code, rest)| (Some(code), rest));
+        let (placement, scope) = rest
+            .split_once('/')
+            .map_or((rest, None), |(rest, scope)| (rest, Some(scope)));
+        let refused = |error: ExperimentError| error.to_string();
+        if let Some(code) = code {
+            parsed::<Code>(code).map_err(refused)?;
         }
-        let policy: Policy = placement
-            .parse()
-            .map_err(|error| format!("{placement}: {error}"))?;
-        match scope.as_deref() {
+        let policy: Policy = parsed(placement).map_err(refused)?;
+        match scope {
             None => {}
             Some("file" | "fragment") if policy.has_groups() => {}
             Some("file" | "fragment") => return Err(format!("{placement} has no groups, so no scope")),
             Some(other) => return Err(format!("{other} is no scope; expected file or fragment")),
         }
         Ok(Self {
-            code,
+            code: code.map(str::to_owned),
             placement: placement.to_owned(),
-            scope,
+            scope: scope.map(str::to_owned),
         })
     }
 }
 
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(code) = &self.code {
-            write!(f, "{code}@")?;
-        }
-        f.write_str(&self.placement)?;
-        match &self.scope {
-            Some(scope) => write!(f, "/{scope}"),
-            None => Ok(()),
-        }
+        let code = self.code.iter().flat_map(|code| [code.as_str(), "@"]);
+        let scope = self.scope.iter().flat_map(|scope| ["/", scope.as_str()]);
+        let mut parts = code.chain([self.placement.as_str()]).chain(scope);
+        parts.try_for_each(|part| f.write_str(part))
     }
 }
 
@@ -197,10 +191,8 @@ impl Loss {
             code = code.small();
         }
         let policy: Policy = parsed(&scheme.placement)?;
-        let scope = match scheme.scope.as_deref() {
-            Some("fragment") => Scope::Fragment,
-            Some(_) | None => Scope::File,
-        };
+        let scope = scheme.scope.as_deref().and_then(|scope| scope.parse().ok());
+        let scope = scope.unwrap_or_default();
         let placed = match policy {
             Policy::Successors => analysis::Scheme::Successors(VIRTUAL_NODES),
             Policy::Random => analysis::Scheme::Random,
@@ -335,13 +327,12 @@ impl Experiment for Loss {
         iproduct!(&self.peers, &self.schemes).map(cell).collect()
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn cost(&self, cell: &Cell) -> Duration {
-        let (peers, files) = (cell.peers as f64, self.files as f64);
-        let kills = (self.kills.len() * self.patterns) as f64;
+        let (peers, files) = (real(cell.peers), real(self.files));
+        let kills = real(self.kills.len() * self.patterns);
         let first = self.schemes.first() == Some(&cell.scheme);
         let start = if first { 1.0 + peers * 0.1 } else { 0.0 };
-        let dead = self.kills.iter().sum::<usize>() as f64 / self.kills.len().max(1) as f64;
+        let dead = real(self.kills.iter().sum::<usize>()) / real(self.kills.len().max(1));
         Duration::from_secs_f64(
             start + files * 0.1 + kills * (1.0 + files * 0.02 + dead * 0.3 + peers * 0.03),
         )

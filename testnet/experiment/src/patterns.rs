@@ -6,7 +6,7 @@ use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
 use super::findings::real;
-use super::shard_map::{FileMap, Kind, PeerSet, ShardMap, peer_set};
+use super::shard_map::{FileMap, Kind, PeerSet, ShardMap, StripeMap, peer_set};
 
 /// Patterns of `dead` among `peers`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,65 +85,50 @@ pub struct Counted {
     pub any_lost: f64,
 }
 
-/// A file, in a form that is quick to look at.
-struct Quick {
-    fragments: Vec<Bits>,
-    manifests: Vec<Bits>,
+/// A stripe in a form that is quick to look at: every holder has one index of its own in nearly all, so its
+/// loss is a matter of counting bits.
+struct Quick<'a> {
+    stripe: &'a StripeMap,
+    holders: PeerSet,
+    /// How many of them may be dead; none in another stripe.
+    tolerated: Option<usize>,
 }
 
-/// A stripe: every holder has one index of its own in nearly all, so its loss is a matter of counting bits.
-enum Bits {
-    Distinct { holders: PeerSet, tolerated: usize },
-    Other(super::shard_map::StripeMap),
-}
-
-impl Bits {
-    fn is_lost(&self, dead: &PeerSet) -> bool {
-        match self {
-            Self::Distinct { holders, tolerated } => holders.intersection_count(dead) > *tolerated,
-            Self::Other(stripe) => stripe.is_lost(dead),
-        }
-    }
-}
-
-impl Quick {
-    fn of(file: &FileMap) -> Self {
-        let of_kind = |kind| {
-            let stripes = file.stripes.iter().filter(move |stripe| stripe.kind == kind);
-            stripes.map(bits).collect()
-        };
+impl<'a> Quick<'a> {
+    fn of(stripe: &'a StripeMap) -> Self {
+        let (holders, shards) = (stripe.peers(), stripe.holders.len());
+        let distinct =
+            stripe.holders.iter().all(|holders| holders.len() == 1) && holders.count_ones(..) == shards;
+        let tolerated = shards
+            .checked_sub(usize::from(stripe.needed))
+            .filter(|_| distinct);
         Self {
-            fragments: of_kind(Kind::Data),
-            manifests: of_kind(Kind::Manifest),
+            stripe,
+            holders,
+            tolerated,
         }
     }
-}
 
-fn bits(stripe: &super::shard_map::StripeMap) -> Bits {
-    let holders = stripe.peers();
-    let shards = stripe.holders.len();
-    let distinct =
-        stripe.holders.iter().all(|holders| holders.len() == 1) && holders.count_ones(..) == shards;
-    match shards.checked_sub(usize::from(stripe.needed)) {
-        Some(tolerated) if distinct => Bits::Distinct { holders, tolerated },
-        Some(_) | None => Bits::Other(stripe.clone()),
+    fn is_lost(&self, dead: &PeerSet) -> bool {
+        match self.tolerated {
+            Some(tolerated) => self.holders.intersection_count(dead) > tolerated,
+            None => self.stripe.is_lost(dead),
+        }
     }
 }
 
 /// What the patterns would cost, on average.
-pub fn count(map: &ShardMap, patterns: &Patterns) -> Counted {
-    let files: Vec<Quick> = map.files.iter().map(Quick::of).collect();
+pub fn count<'m>(map: &'m ShardMap, patterns: &Patterns) -> Counted {
+    let of_kind = |file: &'m FileMap, kind| file.of_kind(kind).map(Quick::of).collect::<Vec<_>>();
+    let of_file = |file| (of_kind(file, Kind::Data), of_kind(file, Kind::Manifest));
+    let files: Vec<_> = map.files.iter().map(of_file).collect();
     let mut sum = Counted::default();
     let one = |is: bool| f64::from(u8::from(is));
     patterns.for_each(|dead| {
         let before = sum.files_lost;
-        for file in &files {
-            let fragments = file
-                .fragments
-                .iter()
-                .filter(|stripe| stripe.is_lost(dead))
-                .count();
-            let manifest = file.manifests.iter().any(|stripe| stripe.is_lost(dead));
+        for (fragments, manifests) in &files {
+            let fragments = fragments.iter().filter(|stripe| stripe.is_lost(dead)).count();
+            let manifest = manifests.iter().any(|stripe| stripe.is_lost(dead));
             sum.fragments_lost += real(fragments);
             sum.files_lost += one(fragments > 0);
             sum.manifests_lost += one(manifest);
@@ -165,7 +150,6 @@ pub fn count(map: &ShardMap, patterns: &Patterns) -> Counted {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::shard_map::StripeMap;
     use super::*;
 
     fn all(patterns: &Patterns) -> Vec<PeerSet> {

@@ -53,6 +53,7 @@ pub struct Outcome {
     pub histograms: Vec<Histogram>,
 }
 
+#[derive(Debug)]
 struct Plan<E: Experiment> {
     experiment: E,
     quick: bool,
@@ -61,14 +62,6 @@ struct Plan<E: Experiment> {
     journal: Journal,
     done: Vec<Done<E::Cell, E::Reading>>,
     cells: Vec<E::Cell>,
-}
-
-impl<E: Experiment> std::fmt::Debug for Plan<E> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plan")
-            .field("parameters", &self.parameters)
-            .finish_non_exhaustive()
-    }
 }
 
 /// The first column.

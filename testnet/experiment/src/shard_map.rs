@@ -70,7 +70,8 @@ impl StripeMap {
 }
 
 impl FileMap {
-    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &StripeMap> {
+    /// Its stripes of a kind.
+    pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &StripeMap> {
         self.stripes.iter().filter(move |stripe| stripe.kind == kind)
     }
 

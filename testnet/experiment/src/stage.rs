@@ -37,8 +37,8 @@ impl Stage {
         }
     }
 
-    /// Makes sure that a network of so many daemons with these capacities and flags stands, its ring whole and
-    /// its daemons quiet. One that stands already is as the last cell left it.
+    /// Makes sure that a network of so many daemons with these capacities and flags stands, its ring whole
+    /// and its daemons quiet. One that stands already is as the last cell left it.
     pub fn network(
         &mut self,
         peers: usize,

@@ -16,7 +16,7 @@ use itertools::iproduct;
 use mutualstore_contract::units::Size;
 use serde::{Deserialize, Serialize};
 
-use super::findings::{decimal, distinct};
+use super::findings::{decimal, distinct, real};
 use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some, ensure, expansion};
 
 pub use published::{Published, TABLE as PUBLISHED};
@@ -235,12 +235,11 @@ impl Experiment for Timing {
         cells
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn cost(&self, cell: &Cell) -> Duration {
         let seconds = match cell.load {
             Load::Files(batch) => {
-                let count = (batch.clients * batch.files) as f64;
-                let all = batch.bytes as f64 * count;
+                let count = real(batch.clients * batch.files);
+                let all = real(batch.bytes) * count;
                 // Got twice or thrice, and deleted.
                 all * expansion(&cell.code) / PUT_RATE + 3.0 * all / GET_RATE + 4.0 * count * SMALL_SECONDS
             }

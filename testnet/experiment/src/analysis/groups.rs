@@ -4,6 +4,8 @@
 //! dead, items are lost independently of each other; they are not once the dead are averaged over. So all
 //! chances are computed as averages over the dead of each group, group after group, which is exact.
 
+use std::convert::Infallible;
+
 use mutualstore_erasure::Code;
 
 use super::binomial::{binomial, hypergeometric, tail};
@@ -35,13 +37,22 @@ struct Fate {
 struct Law(Vec<Vec<Fate>>);
 
 impl Law {
-    /// Fragments on uniformly random members of the group.
-    fn members(size: usize, code: Code) -> Self {
+    /// The number of dead says what share of the fragments is lost.
+    fn certain(size: usize, lost: impl Fn(usize) -> f64) -> Self {
+        let chance = 1.0;
         let fates = (0..=size).map(|dead| {
-            let lost = tail(size, usize::from(code.n()), dead, usize::from(code.m()));
-            vec![Fate { chance: 1.0, lost }]
+            vec![Fate {
+                chance,
+                lost: lost(dead),
+            }]
         });
         Self(fates.collect())
+    }
+
+    /// Fragments on uniformly random members of the group.
+    fn members(size: usize, code: Code) -> Self {
+        let (shards, tolerated) = (usize::from(code.n()), usize::from(code.m()));
+        Self::certain(size, |dead| tail(size, shards, dead, tolerated))
     }
 
     /// Fragments on a random primary and those after it in the group's circle; counted over all subsets. None
@@ -49,13 +60,7 @@ impl Law {
     fn runs(size: usize, code: Code) -> Option<Self> {
         if size == usize::from(code.n()) {
             let lost = |dead| f64::from(u8::from(dead > usize::from(code.m())));
-            let fates = (0..=size).map(|dead| {
-                vec![Fate {
-                    chance: 1.0,
-                    lost: lost(dead),
-                }]
-            });
-            return Some(Self(fates.collect()));
+            return Some(Self::certain(size, lost));
         }
         if size > COUNTABLE {
             return None;
@@ -95,43 +100,47 @@ fn fates(counts: &[usize], size: usize) -> Vec<Fate> {
     .collect()
 }
 
-/// All groups, in order of the peers' numbers, with what can happen to each.
+/// All groups, in order of the peers' numbers: their sizes, and what can happen to each.
 #[derive(Clone, Debug)]
-pub(super) struct Groups {
-    sizes: Vec<usize>,
-    /// Of the first group, and of the last, which may be larger by one.
-    laws: [Law; 2],
-}
+pub(super) struct Groups(Vec<(usize, Law)>);
 
 impl Groups {
+    fn new<E>(peers: usize, size: usize, law: impl Fn(usize) -> Result<Law, E>) -> Result<Self, E> {
+        let mut groups: Vec<(usize, Law)> = Vec::new();
+        for size in partition(peers, size) {
+            let law = match groups.last() {
+                Some((last, law)) if *last == size => law.clone(),
+                Some(_) | None => law(size)?,
+            };
+            groups.push((size, law));
+        }
+        Ok(Self(groups))
+    }
+
     /// Groups of `size`, fragments on random members.
     pub(super) fn of_members(peers: usize, size: usize, code: Code) -> Self {
-        let sizes = partition(peers, size);
-        let [first, last] = ends(&sizes);
-        let laws = [Law::members(first, code), Law::members(last, code)];
-        Self { sizes, laws }
+        let Ok(groups) = Self::new::<Infallible>(peers, size, |size| Ok(Law::members(size, code)));
+        groups
     }
 
     /// Groups as large as the code has shards, fragments on runs of members; `Err` with the size that is too
     /// large.
     pub(super) fn of_runs(peers: usize, code: Code) -> Result<Self, usize> {
-        let sizes = partition(peers, usize::from(code.n()));
-        let [first, last] = ends(&sizes);
-        let law = |size| Law::runs(size, code).ok_or(size);
-        let laws = [law(first)?, law(last)?];
-        Ok(Self { sizes, laws })
+        Self::new(peers, usize::from(code.n()), |size| {
+            Law::runs(size, code).ok_or(size)
+        })
     }
 
-    pub(super) fn sizes(&self) -> &[usize] {
-        &self.sizes
+    pub(super) fn sizes(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().map(|(size, _)| *size)
     }
 
     /// The group of a peer: its first member and its size.
     pub(super) fn of(&self, peer: usize) -> (usize, usize) {
         let mut first = 0;
-        for size in &self.sizes {
+        for size in self.sizes() {
             if peer < first + size {
-                return (first, *size);
+                return (first, size);
             }
             first += size;
         }
@@ -140,16 +149,7 @@ impl Groups {
 
     /// The most dead, over all groups, that may leave everything alive.
     pub(super) fn harmless(&self) -> usize {
-        self.sizes.iter().map(|size| self.law(*size).harmless()).sum()
-    }
-
-    fn law(&self, size: usize) -> &Law {
-        let [first, last] = &self.laws;
-        if self.sizes.first() == Some(&size) {
-            first
-        } else {
-            last
-        }
+        self.0.iter().map(|(_, law)| law.harmless()).sum()
     }
 
     /// Chance that none of `items` is lost when `killed` peers die; `survives` makes the chance that an item
@@ -159,15 +159,15 @@ impl Groups {
     /// are dead. The next group takes d' of the dead (hypergeometric) and a of the items (binomial). Time:
     /// groups × killed × size × items².
     pub(super) fn none_lost(&self, items: usize, killed: usize, survives: impl Fn(f64) -> f64) -> f64 {
-        let all: usize = self.sizes.iter().sum();
+        let all: usize = self.sizes().sum();
         // Of no groups: no dead, and no items to lose.
         let mut kept = vec![vec![0.0; items + 1]; killed + 1];
         if let Some(none) = kept.first_mut().and_then(|row| row.first_mut()) {
             *none = 1.0;
         }
         let mut peers = 0;
-        for size in &self.sizes {
-            let alone = self.law(*size).kept(items, killed, &survives);
+        for (size, law) in &self.0 {
+            let alone = law.kept(items, killed, &survives);
             let share = real(*size) / real(peers + size);
             // Of the last group only the last cell is wanted.
             let last = peers + size == all;
@@ -235,10 +235,6 @@ fn merge(
         sum += chance * kept;
     }
     sum
-}
-
-fn ends(sizes: &[usize]) -> [usize; 2] {
-    [sizes.first(), sizes.last()].map(|size| size.copied().unwrap_or(0))
 }
 
 #[cfg(test)]

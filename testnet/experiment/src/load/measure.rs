@@ -7,6 +7,7 @@ use mutualstore_client::Client;
 use mutualstore_contract::reply::{FileStat, ShardState, StripeKind};
 
 use super::{Case, Cell, Load, Reading};
+use crate::findings::real;
 use crate::stage::{Stored, counters, put_options};
 use crate::{ExperimentError, Stage};
 use mutualstore_fleet::capacities::Capacities;
@@ -168,7 +169,6 @@ fn counted(
     })
 }
 
-#[expect(clippy::cast_precision_loss, reason = "expectations")]
 fn readings(
     cell: &Cell,
     scratch: &Scratch,
@@ -187,7 +187,7 @@ fn readings(
     let reading = |peer: &&mutualstore_fleet::state::Peer| {
         let served = counted.peers.get(&peer.index).copied().unwrap_or_default();
         let (requests, served_bytes) = if is_write { served.stored } else { served.sent };
-        let share = peer.capacity_bytes as f64 / capacity.max(1) as f64;
+        let share = real(peer.capacity_bytes) / real(capacity.max(1));
         Reading {
             case: cell.case,
             op: if is_write { "write" } else { "read" }.to_owned(),
@@ -205,7 +205,7 @@ fn readings(
             expected_requests: expected.requests * share,
             expected_bytes: expected.bytes * share,
             placed_requests: expected.placed.get(peer.peer.as_str()).copied().unwrap_or(0.0),
-            peers_per_file: took_part as f64 / counted.files.max(1) as f64,
+            peers_per_file: real(took_part) / real(counted.files.max(1)),
             seconds: counted.took.as_secs_f64(),
         }
     };
@@ -223,7 +223,6 @@ struct Expected<'a> {
 impl<'a> Expected<'a> {
     /// A write stores every shard of a stripe, a read needs k of them. The shard that `stat` names as whole
     /// at a live peer can be read there.
-    #[expect(clippy::cast_precision_loss, reason = "expectations")]
     fn of(stats: &'a [FileStat], alive: &[&str], op: Op) -> Self {
         let mut expected = Self::default();
         let stripes = stats.iter().flat_map(|stat| &stat.stripes);
@@ -234,15 +233,15 @@ impl<'a> Expected<'a> {
                 .filter(|holder| alive.contains(holder))
                 .collect();
             let needed = if op == Op::Write {
-                holders.len() as f64
+                real(holders.len())
             } else {
                 f64::from(stripe.needed)
             };
             let shard_bytes = stripe.length_bytes.div_ceil(u64::from(stripe.needed.max(1)));
             expected.requests += needed;
-            expected.bytes += needed * shard_bytes as f64;
+            expected.bytes += needed * real(shard_bytes);
             for holder in &holders {
-                *expected.placed.entry(holder).or_default() += needed / holders.len() as f64;
+                *expected.placed.entry(holder).or_default() += needed / real(holders.len());
             }
         }
         expected

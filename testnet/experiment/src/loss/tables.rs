@@ -155,7 +155,7 @@ fn schemes(loss: &Loss, readings: &[Reading]) -> Table {
         "scheme" => scheme(rows),
         "copysets" => rows.copysets,
         "different files" => rows.file_sets,
-        "groups" => model.group_sizes().map(groups),
+        "groups" => model.group_sizes().map(|sizes| groups(&sizes)),
         "loses from" => model.first_loss(),
         "must lose from" => model.certain_loss(),
         "put all s" => of(rows, "put", |reading| Some(reading.seconds)),

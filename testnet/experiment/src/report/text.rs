@@ -60,22 +60,11 @@ pub(super) fn short(value: f64) -> String {
 
 /// Digits and sign of a power, raised.
 pub(super) fn superscript(power: &str) -> String {
-    power
-        .chars()
-        .map(|digit| match digit {
-            '0' => '⁰',
-            '1' => '¹',
-            '2' => '²',
-            '3' => '³',
-            '4' => '⁴',
-            '5' => '⁵',
-            '6' => '⁶',
-            '7' => '⁷',
-            '8' => '⁸',
-            '9' => '⁹',
-            _ => '⁻',
-        })
-        .collect()
+    let raised = |digit: char| {
+        let at = "0123456789".find(digit);
+        at.and_then(|at| "⁰¹²³⁴⁵⁶⁷⁸⁹".chars().nth(at)).unwrap_or('⁻')
+    };
+    power.chars().map(raised).collect()
 }
 
 #[cfg(test)]
