@@ -38,26 +38,20 @@ fn report(outcomes: &[Outcome], options: &Options, command: &str) -> Report {
         title.push_str(" (quick run: less of everything)");
     }
     let processors = std::thread::available_parallelism();
+    let processors = processors.map_or_else(|_| "unknown".to_owned(), |count| count.to_string());
+    let version = env!("CARGO_PKG_VERSION");
     let cells: usize = outcomes.iter().map(|outcome| outcome.cells).sum();
+    let network = "all daemons on one machine, TCP over loopback, one process each";
     let mut setup = vec![
-        ("Command", format!("`{command}`")),
-        (
-            "Program",
-            concat!("mutualstore ", env!("CARGO_PKG_VERSION")).to_owned(),
-        ),
-        (
-            "Processors",
-            processors.map_or_else(|_| "unknown".to_owned(), |count| count.to_string()),
-        ),
-        (
-            "Network",
-            "all daemons on one machine, TCP over loopback, one process each".to_owned(),
-        ),
-        ("Seed", options.seed.to_string()),
-        ("Cells", cells.to_string()),
+        ("Command".to_owned(), format!("`{command}`")),
+        ("Program".to_owned(), format!("mutualstore {version}")),
+        ("Processors".to_owned(), processors),
+        ("Network".to_owned(), network.to_owned()),
+        ("Seed".to_owned(), options.seed.to_string()),
+        ("Cells".to_owned(), cells.to_string()),
     ];
     if !options.run.flags.is_empty() {
-        setup.push(("Flags of every daemon", options.run.flags.join(" ")));
+        setup.push(("Flags of every daemon".to_owned(), options.run.flags.join(" ")));
     }
     // Of several experiments each has a command of its own; one alone was given it.
     let own = |outcome: &Outcome| match outcomes {
@@ -67,10 +61,7 @@ fn report(outcomes: &[Outcome], options: &Options, command: &str) -> Report {
     Report {
         title,
         opening: opening(outcomes),
-        setup: setup
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect(),
+        setup,
         sections: outcomes
             .iter()
             .map(|outcome| section(outcome, &own(outcome)))

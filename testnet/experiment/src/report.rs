@@ -20,6 +20,8 @@ mod write;
 
 use std::collections::BTreeSet;
 
+use itertools::Itertools;
+
 use crate::findings::Table;
 pub use figure::{Axis, Drawn, Figure, Histogram, Panel, Scale, Spread};
 use palette::Palette;
@@ -59,6 +61,8 @@ pub enum Block {
     Paragraph(String),
     /// Items, each with a bullet.
     List(Vec<String>),
+    /// Names and values: a table without a number.
+    Pairs(Vec<(String, String)>),
     /// A numbered table.
     Table(Table),
     /// A numbered drawing.
@@ -70,14 +74,24 @@ impl Report {
         let blocks = self.sections.iter().flat_map(|section| &section.blocks);
         let figures = blocks.filter_map(|block| match block {
             Block::Figure(figure) => Some(figure),
-            Block::Paragraph(_) | Block::List(_) | Block::Table(_) => None,
+            Block::Paragraph(_) | Block::List(_) | Block::Pairs(_) | Block::Table(_) => None,
         });
-        Palette::new(
-            self.series_order
-                .iter()
-                .copied()
-                .chain(figures.flat_map(Figure::names)),
-        )
+        let order = self.series_order.iter().copied();
+        Palette::new(order.chain(figures.flat_map(Figure::names)))
+    }
+
+    /// What was measured on, as a part.
+    fn setup(&self) -> Section {
+        Section {
+            heading: "Set-up".to_owned(),
+            blocks: vec![Block::Pairs(self.setup.clone())],
+            sections: Vec::new(),
+        }
+    }
+
+    /// All parts, the set-up behind the opening.
+    fn parts<'a>(&'a self, setup: &'a Section) -> impl Iterator<Item = &'a Section> {
+        [&self.opening, setup].into_iter().chain(&self.sections)
     }
 }
 
@@ -121,23 +135,16 @@ struct Anchors(BTreeSet<String>);
 
 impl Anchors {
     fn unique(&mut self, text: &str) -> String {
-        let mut slug = String::new();
-        for letter in text.chars() {
-            if letter.is_ascii_alphanumeric() {
-                slug.push(letter.to_ascii_lowercase());
-            } else if !slug.is_empty() && !slug.ends_with('-') {
-                slug.push('-');
-            }
-        }
-        let slug: String = slug.trim_end_matches('-').chars().take(80).collect();
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric());
+        let slug = words
+            .filter(|word| !word.is_empty())
+            .join("-")
+            .to_ascii_lowercase();
+        let slug: String = slug.chars().take(80).collect();
         let slug = if slug.is_empty() { "part".to_owned() } else { slug };
-        let mut name = slug.clone();
-        let mut number = 2_u32;
-        while !self.0.insert(name.clone()) {
-            name = format!("{slug}-{number}");
-            number += 1;
-        }
-        name
+        let numbered = (2_u32..).map(|number| format!("{slug}-{number}"));
+        let mut names = std::iter::once(slug.clone()).chain(numbered);
+        names.find(|name| self.0.insert(name.clone())).unwrap_or_default()
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a figure shows, before it is drawn.
 
-use crate::findings::{Point, Series, mean, median, quantile};
+use itertools::Itertools;
+
+use crate::findings::{Point, Series, mean, median, quantile, real};
 
 /// A figure: panels side by side with one legend.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -123,11 +125,7 @@ impl Figure {
             1 => Some("1 value is not a number and not shown.".to_owned()),
             _ => Some(format!("{missing} values are not numbers and not shown.")),
         };
-        [aside, note.as_deref()]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(" ")
+        aside.into_iter().chain(note.as_deref()).join(" ")
     }
 }
 
@@ -176,18 +174,13 @@ impl Axis {
 impl Histogram {
     /// Bins as wide as Freedman and Diaconis 1981 advise, rounded up to 1, 2 or 5 times a power of ten:
     /// between 5 and 40 of them.
-    #[expect(clippy::cast_precision_loss, reason = "thousands of values, dozens of bins")]
     pub fn of(samples: &[f64]) -> Self {
-        let mut sorted: Vec<f64> = samples
-            .iter()
-            .copied()
-            .filter(|value| plottable(*value))
-            .collect();
-        sorted.sort_by(f64::total_cmp);
+        let shown = samples.iter().copied().filter(|value| plottable(*value));
+        let sorted: Vec<f64> = shown.sorted_by(f64::total_cmp).collect();
         let at = |part| quantile(&sorted, part).unwrap_or(f64::NAN);
         let (first, last) = (at(0.0), at(1.0));
         let spread = (last - first).max(first.abs().max(last.abs()) * 1e-9);
-        let wanted = 2.0 * (at(0.75) - at(0.25)) / (sorted.len() as f64).cbrt();
+        let wanted = 2.0 * (at(0.75) - at(0.25)) / real(sorted.len()).cbrt();
         let width = super::ticks::round_up(wanted.min(spread / 5.0).max(spread / 40.0));
         let width = if width > 0.0 { width } else { 1.0 };
         let mut bins: Vec<(f64, f64, u32)> = Vec::new();

@@ -11,8 +11,10 @@ pub(super) struct Markdown {
     pub(super) figures: Vec<(String, String)>,
 }
 
+#[derive(Default)]
 struct Writer {
     out: String,
+    contents: String,
     figures: Vec<(String, String)>,
     palette: super::palette::Palette,
     anchors: Anchors,
@@ -23,47 +25,15 @@ struct Writer {
 /// The report; figures get the names their links have.
 pub(super) fn render(report: &Report) -> Markdown {
     let mut writer = Writer {
-        out: format!("# {}\n", rich(&report.title)),
-        figures: Vec::new(),
         palette: report.palette(),
-        anchors: Anchors::default(),
-        files: Anchors::default(),
-        tables: 0,
+        ..Writer::default()
     };
-    let mut links = Anchors::default();
-    let mut contents = String::new();
-    list(&report.opening, 0, &mut links, &mut contents);
-    contents.push_str(&format_entry(0, "Set-up", &links.unique("set-up")));
-    for section in &report.sections {
-        list(section, 0, &mut links, &mut contents);
-    }
-    writer.block(contents.trim_end());
-    writer.section(&report.opening, 2);
-    writer.heading("Set-up", 2);
-    let mut table = Table::new("", ["", ""]);
-    let rows = report.setup.iter();
-    table.rows = rows
-        .map(|(name, value)| vec![name.as_str().into(), value.as_str().into()])
-        .collect();
-    writer.block(&grid(&table));
-    for section in &report.sections {
-        writer.section(section, 2);
+    for part in report.parts(&report.setup()) {
+        writer.section(part, 0);
     }
     Markdown {
-        text: writer.out,
+        text: format!("# {}\n\n{}{}", rich(&report.title), writer.contents, writer.out),
         figures: writer.figures,
-    }
-}
-
-fn format_entry(depth: usize, heading: &str, id: &str) -> String {
-    format!("{}- [{}](#{id})\n", "  ".repeat(depth), rich(heading))
-}
-
-fn list(section: &Section, depth: usize, links: &mut Anchors, into: &mut String) {
-    let id = links.unique(&section.heading);
-    into.push_str(&format_entry(depth, &section.heading, &id));
-    for part in &section.sections {
-        list(part, depth + 1, links, into);
     }
 }
 
@@ -79,16 +49,9 @@ fn special(letter: char, first: bool) -> bool {
 fn rich(text: &str) -> String {
     let mut out = String::new();
     for (code, piece) in pieces(text) {
-        if code {
-            // Bars are escaped even here, or they would end the cell of a table: so says GitHub.
-            let piece = piece.replace(['\n', '\r'], " ");
-            if piece.contains('|') || piece.trim().is_empty() {
-                escape(&piece, &mut out);
-            } else {
-                out.push('`');
-                out.push_str(&piece);
-                out.push('`');
-            }
+        // Bars are escaped even in code, or they would end the cell of a table: so says GitHub.
+        if code && !piece.contains('|') && !piece.trim().is_empty() {
+            out.extend(["`", &piece.replace(['\n', '\r'], " "), "`"]);
         } else {
             escape(piece, &mut out);
         }
@@ -137,37 +100,40 @@ fn grid(table: &Table) -> String {
 
 /// A cell keeps the blanks that align it.
 fn rich_cell(cell: &str) -> String {
-    let blanks = cell
-        .chars()
-        .rev()
-        .take_while(|letter| matches!(letter, '\u{2007}' | '\u{2008}'))
-        .count();
-    let end: String = cell.chars().skip(cell.chars().count() - blanks).collect();
-    rich(cell) + &end
+    let text = cell.trim_end_matches(['\u{2007}', '\u{2008}']);
+    rich(cell) + cell.strip_prefix(text).unwrap_or_default()
 }
 
 impl Writer {
     fn block(&mut self, text: &str) {
-        self.out.push('\n');
-        self.out.push_str(text.trim_end_matches('\n'));
-        self.out.push('\n');
+        self.out.extend(["\n", text.trim_end_matches('\n'), "\n"]);
     }
 
     /// With an anchor of its own: viewers make different ones of the same heading.
-    fn heading(&mut self, heading: &str, level: usize) {
-        let id = self.anchors.unique(heading);
-        let marks = "#".repeat(level.min(6));
-        self.block(&format!("<a id=\"{id}\"></a>\n\n{marks} {}", rich(heading)));
+    fn heading(&mut self, heading: &str, depth: usize) {
+        let (id, heading) = (self.anchors.unique(heading), rich(heading));
+        let (blanks, marks) = ("  ".repeat(depth), "#".repeat((depth + 2).min(6)));
+        let entry = format!("{blanks}- [{heading}](#{id})\n");
+        self.contents.push_str(&entry);
+        self.block(&format!("<a id=\"{id}\"></a>\n\n{marks} {heading}"));
     }
 
-    fn section(&mut self, section: &Section, level: usize) {
-        self.heading(&section.heading, level);
+    fn section(&mut self, section: &Section, depth: usize) {
+        self.heading(&section.heading, depth);
         for block in &section.blocks {
             match block {
                 Block::Paragraph(text) => self.block(&rich(text)),
                 Block::List(items) => {
-                    let items: Vec<_> = items.iter().map(|item| format!("- {}", rich(item))).collect();
-                    self.block(&items.join("\n"));
+                    let items = items.iter().map(|item| format!("- {}", rich(item)));
+                    self.block(&items.collect::<Vec<_>>().join("\n"));
+                }
+                Block::Pairs(pairs) => {
+                    let mut table = Table::new("", ["", ""]);
+                    let rows = pairs.iter().map(|(name, value)| [name, value]);
+                    table.rows = rows
+                        .map(|row| row.map(|text| text.as_str().into()).into())
+                        .collect();
+                    self.block(&grid(&table));
                 }
                 Block::Table(table) => {
                     self.tables += 1;
@@ -179,7 +145,7 @@ impl Writer {
             }
         }
         for part in &section.sections {
-            self.section(part, level + 1);
+            self.section(part, depth + 1);
         }
     }
 

@@ -14,6 +14,7 @@ const META: &str = "<meta charset=\"utf-8\"/>\
     <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\
     <meta name=\"color-scheme\" content=\"light dark\"/>";
 
+#[derive(Default)]
 struct Writer {
     palette: Palette,
     anchors: Anchors,
@@ -25,17 +26,11 @@ struct Writer {
 pub(super) fn render(report: &Report) -> String {
     let mut writer = Writer {
         palette: report.palette(),
-        anchors: Anchors::default(),
-        figures: 0,
-        tables: 0,
+        ..Writer::default()
     };
-    let (opening, opening_link) = writer.section(&report.opening, false);
-    let setup = writer.anchors.unique("set-up");
-    let sections: Vec<_> = report
-        .sections
-        .iter()
-        .map(|section| writer.section(section, false))
-        .collect();
+    let setup = report.setup();
+    let parts = report.parts(&setup).map(|part| writer.section(part, false));
+    let (sections, links): (Vec<_>, Vec<_>) = parts.unzip();
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -48,37 +43,13 @@ pub(super) fn render(report: &Report) -> String {
                 header { h1 { (rich(&report.title)) } }
                 nav aria-label="Contents" {
                     h2 { "Contents" }
-                    ul {
-                        (opening_link)
-                        (entry(&setup, "Set-up", None))
-                        @for (_, link) in &sections { (link) }
-                    }
+                    ul { @for link in links { (link) } }
                 }
-                main {
-                    (opening)
-                    section id=(setup) {
-                        h2 { "Set-up" }
-                        .wide { table.setup { tbody {
-                            @for (name, value) in &report.setup {
-                                tr { th scope="row" { (rich(name)) } td { (rich(value)) } }
-                            }
-                        } } }
-                    }
-                    @for (section, _) in &sections { (section) }
-                }
+                main { @for section in sections { (section) } }
             }
         }
     };
     legible(&page.into_string()) + "\n"
-}
-
-fn entry(id: &str, heading: &str, parts: Option<Markup>) -> Markup {
-    html! {
-        li {
-            a href={ "#" (id) } { (rich(heading)) }
-            @if let Some(parts) = parts { ul { (parts) } }
-        }
-    }
 }
 
 /// Text with its code; as elements, since that is what headings, cells and paragraphs take.
@@ -94,27 +65,36 @@ impl Writer {
     /// A section and its entry in the contents.
     fn section(&mut self, section: &Section, below: bool) -> (Markup, Markup) {
         let id = self.anchors.unique(&section.heading);
+        let heading = rich(&section.heading);
         let blocks: Vec<Markup> = section.blocks.iter().map(|block| self.block(block)).collect();
-        let parts: Vec<_> = section
-            .sections
-            .iter()
-            .map(|part| self.section(part, true))
-            .collect();
-        let links = (!parts.is_empty()).then(|| html! { @for (_, link) in &parts { (link) } });
-        let element = html! {
-            section id=(id) {
-                @if below { h3 { (rich(&section.heading)) } } @else { h2 { (rich(&section.heading)) } }
-                @for block in blocks { (block) }
-                @for (part, _) in &parts { (part) }
+        let parts = section.sections.iter().map(|part| self.section(part, true));
+        let (parts, links): (Vec<_>, Vec<_>) = parts.unzip();
+        let link = html! {
+            li {
+                a href={ "#" (id) } { (heading) }
+                @if !links.is_empty() { ul { @for link in links { (link) } } }
             }
         };
-        (element, entry(&id, &section.heading, links))
+        let element = html! {
+            section id=(id) {
+                @if below { h3 { (heading) } } @else { h2 { (heading) } }
+                @for part in blocks.into_iter().chain(parts) { (part) }
+            }
+        };
+        (element, link)
     }
 
     fn block(&mut self, block: &Block) -> Markup {
         match block {
             Block::Paragraph(text) => html! { p { (rich(text)) } },
             Block::List(items) => html! { ul { @for item in items { li { (rich(item)) } } } },
+            Block::Pairs(pairs) => html! {
+                .wide { table.setup { tbody {
+                    @for (name, value) in pairs {
+                        tr { th scope="row" { (rich(name)) } td { (rich(value)) } }
+                    }
+                } } }
+            },
             Block::Table(table) => self.table(table),
             Block::Figure(figure) => self.figure(figure),
         }

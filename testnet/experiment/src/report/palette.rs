@@ -1,5 +1,7 @@
 //! Which series has which colour and marker.
 
+use itertools::Itertools;
+
 /// Okabe & Ito 2008, "Color Universal Design", without black, which is the text's colour and the last.
 /// Yellow stands late: on white it is faint.
 const COLOURS: [&str; 8] = [
@@ -46,18 +48,13 @@ pub(super) struct Look {
 }
 
 /// Looks by name.
+#[derive(Default)]
 pub(super) struct Palette(Vec<String>);
 
 impl Palette {
     /// Gives looks in the order of first appearance.
     pub(super) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut known: Vec<String> = Vec::new();
-        for name in names {
-            if !known.iter().any(|other| other == name) {
-                known.push(name.to_owned());
-            }
-        }
-        Self(known)
+        Self(names.into_iter().unique().map(str::to_owned).collect())
     }
 
     /// The look of a series; of an unknown one that after the last.

@@ -15,6 +15,7 @@ use maud::{Markup, PreEscaped, html};
 use super::figure::{Drawn, Figure, Panel, Spread};
 use super::palette::Palette;
 use super::{legible, text};
+use crate::findings::real;
 use marks::Swatch;
 
 pub(super) const FONT: &str =
@@ -94,7 +95,6 @@ pub(super) fn legend(figure: &Figure, palette: &Palette) -> Markup {
 pub(super) fn document(figure: &Figure, palette: &Palette) -> String {
     let format = format(figure);
     let columns = columns(figure);
-    let real = |number: usize| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
     let width = (real(columns) * (format.width + GAP) + GAP).max(2.0 * GAP + 320.0);
     let mut body: Vec<Markup> = Vec::new();
     let mut top = GAP;

@@ -3,8 +3,11 @@
 //! Every range this module gives has a lower end below its upper end, both finite and, on a log axis,
 //! above 0.
 
+use itertools::Itertools;
+
 use super::figure::{Axis, Scale, plottable};
 use super::text::superscript;
+use crate::findings::real;
 
 /// A mark on an axis; small ones have no label.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,27 +50,20 @@ pub(super) fn round_up(value: f64) -> f64 {
 
 /// Step between at most about `most` ticks.
 fn step(low: f64, high: f64, most: usize, whole: bool) -> f64 {
-    let parts = f64::from(u32::try_from(most.max(1)).unwrap_or(u32::MAX));
-    let step = round_up((high - low) / parts);
+    let step = round_up((high - low) / real(most.max(1)));
     if whole { step.max(1.0) } else { step }
 }
 
 /// First and last value of an axis that shows `values`.
 pub(super) fn range(axis: &Axis, values: &[f64], room: Room) -> (f64, f64) {
     let log = axis.scale == Scale::Log;
-    if let Some((low, high)) = axis.range {
-        let possible = plottable(low) && plottable(high) && apart(low, high) && (!log || low > 0.0);
-        if possible {
-            return (low, high);
-        }
+    let possible = |low, high| plottable(low) && plottable(high) && apart(low, high) && (!log || low > 0.0);
+    if let Some(range) = axis.range.filter(|(low, high)| possible(*low, *high)) {
+        return range;
     }
     let shown = values.iter().copied();
     let shown = shown.filter(|value| plottable(*value) && (!log || *value > 1e-100));
-    let ends = shown.fold(None, |ends: Option<(f64, f64)>, value| {
-        let (low, high) = ends.unwrap_or((value, value));
-        Some((low.min(value), high.max(value)))
-    });
-    let Some((low, high)) = ends else {
+    let Some((low, high)) = shown.minmax().into_option() else {
         return if log { (0.1, 1.0) } else { (0.0, 1.0) };
     };
     if log {
@@ -86,11 +82,7 @@ fn log_range(low: f64, high: f64, room: Room) -> (f64, f64) {
     let (low, high) = (low.log10(), high.log10());
     let (low, high) = match room {
         Room::Padded | Room::Tight if high - low > 1e-9 => {
-            let pad = if room == Room::Padded {
-                (high - low) * 0.06
-            } else {
-                0.0
-            };
+            let pad = (high - low) * if room == Room::Padded { 0.06 } else { 0.0 };
             (low - pad, high + pad)
         }
         Room::Padded | Room::Tight => (low - 0.5, high + 0.5),
@@ -122,11 +114,7 @@ fn linear_range(low: f64, high: f64, room: Room, whole: bool) -> (f64, f64) {
     } else if low.abs() < f64::MIN_POSITIVE {
         return (0.0, 1.0);
     } else {
-        let pad = if whole {
-            (low.abs() / 2.0).max(1.0)
-        } else {
-            low.abs() / 2.0
-        };
+        let pad = (low.abs() / 2.0).max(f64::from(u8::from(whole)));
         (low - pad, high + pad)
     };
     match room {
@@ -157,10 +145,8 @@ pub(super) fn ticks(axis: &Axis, (low, high): (f64, f64), most: usize) -> Vec<Ti
     }
     let step = step(low, high, most, axis.scale == Scale::Count);
     let first = (low / step - 1e-9).ceil();
-    let places = (0..=u32::try_from(most).unwrap_or(u32::MAX).saturating_add(1))
-        .map(|number| (first + f64::from(number)) * step)
-        .take_while(|value| inside(*value));
-    labelled(&places.collect::<Vec<_>>())
+    let places = (0..=most.saturating_add(1)).map(|number| (first + real(number)) * step);
+    labelled(&places.take_while(|value| inside(*value)).collect::<Vec<_>>())
 }
 
 /// Labels with as many digits as the finest of them needs.
@@ -178,13 +164,11 @@ fn labelled(places: &[f64]) -> Vec<Tick> {
         Some(digits) if largest < 1e6 => minus(&format!("{value:.digits$}")),
         Some(_) | None => scientific(value),
     };
-    places
-        .iter()
-        .map(|value| Tick {
-            value: *value,
-            label: Some(label(*value)),
-        })
-        .collect()
+    let tick = |value: &f64| Tick {
+        value: *value,
+        label: Some(label(*value)),
+    };
+    places.iter().map(tick).collect()
 }
 
 /// `2×10⁹`.
@@ -207,7 +191,7 @@ fn minus(text: &str) -> String {
 fn log_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
     let (first, last) = ((low.log10() - 1e-9).ceil(), (high.log10() + 1e-9).floor());
     let decades = last - first;
-    let most = f64::from(u32::try_from(most.max(2)).unwrap_or(u32::MAX));
+    let most = real(most.max(2));
     // Every decade, or every second, third, ...
     let every = ((decades + 1.0) / most).ceil().max(1.0);
     // Short axes have labels at 2 and 5 as well.
@@ -230,13 +214,14 @@ fn log_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
             } else {
                 due
             };
-            let label = shown.then(|| {
+            let written = || {
                 if plain {
-                    format!("{value}")
+                    value.to_string()
                 } else {
                     scientific(value)
                 }
-            });
+            };
+            let label = shown.then(written);
             ticks.push(Tick { value, label });
         }
         power += 1.0;

@@ -7,6 +7,7 @@ use super::super::palette::Palette;
 use super::super::text;
 use super::super::ticks::{self, Room, Tick};
 use super::{Format, marks, px};
+use crate::findings::real;
 
 const LINE: f64 = 1.25;
 const TICK: f64 = 4.0;
@@ -75,11 +76,8 @@ impl Projection {
 
 fn letters(axis: &Axis, range: (f64, f64), length: f64, per_tick: f64) -> Vec<Tick> {
     // As many as have room, between 2 and 8.
-    let most = (2..=8_u32)
-        .rev()
-        .find(|count| f64::from(*count) * per_tick <= length)
-        .unwrap_or(2);
-    ticks::ticks(axis, range, most as usize)
+    let most = (2..=8).rev().find(|count| real(*count) * per_tick <= length);
+    ticks::ticks(axis, range, most.unwrap_or(2))
 }
 
 fn widest(ticks: &[Tick], size: f64) -> f64 {
@@ -125,7 +123,7 @@ fn heads(panel: &Panel, format: Format) -> (Vec<String>, Vec<String>) {
 }
 
 fn lines(count: usize, size: f64) -> f64 {
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX)) * size * LINE
+    real(count) * size * LINE
 }
 
 /// Height of what stands between the x axis and its label.

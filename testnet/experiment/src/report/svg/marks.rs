@@ -1,5 +1,6 @@
 //! What is drawn between the axes, and how the legend shows it.
 
+use itertools::Itertools;
 use maud::{Markup, html};
 
 use super::super::figure::{Drawn, Histogram, Panel, Spread, is_shown, plottable};
@@ -7,7 +8,7 @@ use super::super::palette::{Look, Marker, Palette};
 use super::super::text::short;
 use super::frame::Area;
 use super::px;
-use crate::findings::{Point, Series};
+use crate::findings::{Point, Series, real};
 
 pub(super) const SWATCH_WIDTH: f64 = 24.0;
 const RADIUS: f64 = 3.4;
@@ -65,7 +66,7 @@ impl Swatch {
 
 /// All series of a panel.
 pub(super) fn draw(panel: &Panel, palette: &Palette, spread: Spread, area: Area) -> Markup {
-    let clouds = f64::from(u32::try_from(panel.measured().count()).unwrap_or(u32::MAX));
+    let clouds = real(panel.measured().count());
     let step = step_aside(panel, area, clouds);
     // Beside each other, or intervals would hide each other.
     let mut aside = -(clouds + 1.0) / 2.0 * step;
@@ -97,11 +98,10 @@ pub(super) fn draw(panel: &Panel, palette: &Palette, spread: Spread, area: Area)
 fn step_aside(panel: &Panel, area: Area, clouds: f64) -> f64 {
     let values = panel.measured().flat_map(|series| &series.points);
     let shown = values.filter(|point| plottable(point.x));
-    let mut places: Vec<f64> = shown.map(|point| area.x.inside(point.x)).collect();
-    places.sort_by(f64::total_cmp);
-    let gaps = places
-        .windows(2)
-        .filter_map(|pair| Some(pair.last()? - pair.first()?));
+    let places = shown
+        .map(|point| area.x.inside(point.x))
+        .sorted_by(f64::total_cmp);
+    let gaps = places.tuple_windows().map(|(left, right)| right - left);
     let gap = gaps.filter(|gap| *gap > 1.0).fold(f64::INFINITY, f64::min);
     (gap * 0.6 / clouds).min(ASIDE)
 }
@@ -144,16 +144,13 @@ fn lone(points: &[Point], look: Look, area: Area) -> Markup {
 /// A line through values.
 fn curve(points: &[Point], look: Look, area: Area, width: f64, dashes: Option<&str>) -> Markup {
     let mut path = String::new();
-    for run in places(points, area)
-        .split(Option::is_none)
-        .filter(|run| run.len() > 1)
-    {
-        let steps = run
+    let places = places(points, area);
+    for run in places.split(Option::is_none).filter(|run| run.len() > 1) {
+        let mut steps = run
             .iter()
             .flatten()
             .map(|(x, y)| format!("{} {}", px(*x), px(*y)));
-        path.push('M');
-        path.push_str(&steps.collect::<Vec<_>>().join("L"));
+        path.extend(["M", &steps.join("L")]);
     }
     html! {
         path.curve d=(path) fill="none" stroke=(look.colour) stroke-width=(px(width)) stroke-linejoin="round"
@@ -195,8 +192,8 @@ fn point(series: &Series, value: Point, look: Look, area: Area, aside: f64) -> M
 fn marker(look: Look, (x, y): (f64, f64)) -> Markup {
     let corner = |(dx, dy): &(f64, f64)| format!("{} {}", px(x + dx * RADIUS), px(y + dy * RADIUS));
     let polygon = |corners: &[(f64, f64)]| {
-        let corners: Vec<_> = corners.iter().map(corner).collect();
-        (format!("M{}Z", corners.join("L")), None)
+        let path = format!("M{}Z", corners.iter().map(corner).join("L"));
+        (path, None)
     };
     let bars = |ends: [(f64, f64); 4]| {
         let [left, right, upper, lower] = ends.map(|end| corner(&end));
