@@ -92,7 +92,7 @@ pub struct Cell {
 }
 
 /// What came of a cell, a field for each column of the table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// Number of daemons at any time.
     pub peers: usize,

@@ -96,7 +96,8 @@ pub(super) type Column<'a, T> = (&'a str, &'a dyn Fn(&T) -> Datum);
 
 impl Table {
     /// An empty table.
-    pub fn new<const N: usize>(title: impl Into<String>, columns: [&str; N]) -> Self {
+    #[cfg(test)]
+    pub(crate) fn new<const N: usize>(title: &str, columns: [&str; N]) -> Self {
         Self {
             title: title.into(),
             columns: columns.map(str::to_owned).into(),
@@ -117,6 +118,7 @@ impl Table {
             rows: items.into_iter().map(row).collect(),
         }
     }
+
     /// Whether a column holds no words.
     pub(crate) fn is_numeric(&self, column: usize) -> bool {
         let mut data = self.rows.iter().filter_map(|row| row.get(column));
@@ -257,28 +259,22 @@ pub struct Findings {
 
 /// The middle of some values; of an even number, the mean of the two in the middle.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
-    let mut sorted: Vec<f64> = values.into_iter().collect();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    let upper = sorted.get(middle)?;
-    match sorted.len() % 2 {
-        1 => Some(*upper),
-        _ => Some(f64::midpoint(*sorted.get(middle.checked_sub(1)?)?, *upper)),
-    }
+    let sorted: Vec<f64> = values.into_iter().sorted_by(f64::total_cmp).collect();
+    let lower = sorted.get(sorted.len().checked_sub(1)? / 2)?;
+    let upper = sorted.get(sorted.len() / 2)?;
+    Some(f64::midpoint(*lower, *upper))
 }
 
 /// The value that a part `at` of all lies below, from 0 to 1; between two, as far along (Hyndman and Fan
 /// 1996, type 7).
 #[expect(
-    clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a place in a list"
 )]
 pub(crate) fn quantile(values: &[f64], at: f64) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let place = sorted.len().checked_sub(1)? as f64 * at.clamp(0.0, 1.0);
+    let sorted: Vec<f64> = values.iter().copied().sorted_by(f64::total_cmp).collect();
+    let place = real(sorted.len().checked_sub(1)?) * at.clamp(0.0, 1.0);
     let below = *sorted.get(place.floor() as usize)?;
     let above = *sorted.get(place.ceil() as usize)?;
     Some(below + (above - below) * place.fract())

@@ -86,7 +86,7 @@ impl Journal {
         }
         let mut journal = Self { path, file };
         let Some((head, cells)) = lines.split_first() else {
-            journal.write(&Head {
+            journal.append(&Head {
                 experiment: E::NAME.to_owned(),
                 parameters: parameters.clone(),
             })?;
@@ -103,10 +103,7 @@ impl Journal {
                 difference,
             });
         }
-        let done = cells
-            .iter()
-            .zip(2..)
-            .map(|(line, number)| journal.parse(number, line));
+        let done = (2..).zip(cells).map(|(number, line)| journal.parse(number, line));
         let done = done.collect::<Result<_, _>>()?;
         Ok((journal, done))
     }
@@ -118,15 +115,8 @@ impl Journal {
         })
     }
 
-    /// Keeps a cell; durable when this returns.
-    pub(super) fn append<C: Serialize, R: Serialize>(
-        &mut self,
-        done: &Done<C, R>,
-    ) -> Result<(), ExperimentError> {
-        self.write(done)
-    }
-
-    fn write(&mut self, line: &impl Serialize) -> Result<(), ExperimentError> {
+    /// Keeps a line, as of a cell; durable when this returns.
+    pub(super) fn append(&mut self, line: &impl Serialize) -> Result<(), ExperimentError> {
         let write = || -> io::Result<()> {
             let mut bytes = serde_json::to_vec(line)?;
             bytes.push(b'\n');

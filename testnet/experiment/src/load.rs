@@ -161,37 +161,30 @@ impl Experiment for Load {
 
     /// By network; those that kill come last among those on the same.
     fn cells(&self) -> Vec<Cell> {
-        let mut cells = Vec::new();
-        let mut add = |case, code: &str, shard_size_bytes, file_bytes| {
-            cells.extend((0..self.repeat).map(|repetition| Cell {
-                case,
-                code: code.to_owned(),
-                shard_size_bytes,
-                file_bytes,
-                repetition,
-            }));
-        };
         let (shards, sizes) = (&self.shard_sizes_bytes, &self.sizes_bytes);
-        for (code, shard, bytes) in iproduct!(&self.codes, shards, sizes) {
-            add(Case::Equal, code, *shard, *bytes);
-        }
-        let shard = self.shard_sizes_bytes.iter().min().copied().unwrap_or(1 << 20);
-        let largest = self.sizes_bytes.iter().max().copied().unwrap_or(1 << 20);
-        for case in [Case::Small, Case::Degraded, Case::Weighted] {
-            let bytes = if case == Case::Small {
-                self.small_bytes
-            } else {
-                largest
-            };
-            if case == Case::Degraded && self.peers < 2 {
-                continue;
-            }
-            self.codes.iter().for_each(|code| add(case, code, shard, bytes));
-        }
-        for (shard, bytes) in iproduct!(shards, sizes) {
-            add(Case::Single, "copies:1", *shard, *bytes);
-        }
-        cells
+        let equal = iproduct!(&self.codes, shards, sizes);
+        let equal = equal.map(|(code, shard, bytes)| (Case::Equal, code.as_str(), *shard, *bytes));
+        let shard = shards.iter().min().copied().unwrap_or(1 << 20);
+        let largest = sizes.iter().max().copied().unwrap_or(1 << 20);
+        let mut others = vec![
+            (Case::Small, self.small_bytes),
+            (Case::Degraded, largest),
+            (Case::Weighted, largest),
+        ];
+        others.retain(|(case, _)| *case != Case::Degraded || self.peers >= 2);
+        let others = iproduct!(others, &self.codes);
+        let others = others.map(|((case, bytes), code)| (case, code.as_str(), shard, bytes));
+        let single =
+            iproduct!(shards, sizes).map(|(shard, bytes)| (Case::Single, "copies:1", *shard, *bytes));
+        let all = iproduct!(equal.chain(others).chain(single), 0..self.repeat);
+        let cell = |((case, code, shard_size_bytes, file_bytes), repetition): ((_, &str, _, _), _)| Cell {
+            case,
+            code: code.to_owned(),
+            shard_size_bytes,
+            file_bytes,
+            repetition,
+        };
+        all.map(cell).collect()
     }
 
     fn cost(&self, cell: &Cell) -> Duration {

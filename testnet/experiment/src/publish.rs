@@ -7,7 +7,7 @@
 use itertools::Itertools;
 use serde_json::Value;
 
-use super::findings::{self, Table};
+use super::findings::{self, Table, table};
 use super::{ExperimentError, Options, Outcome};
 use crate::report::{Axis, Block, Drawn, Figure, Histogram, Panel, Report, Scale, Section, Spread, Written};
 
@@ -92,57 +92,47 @@ fn opening(outcomes: &[Outcome]) -> Section {
     }
 }
 
-/// What an experiment is about: heading, and what to know before the numbers.
-fn about(name: &str) -> (&'static str, &'static [&'static str]) {
+/// What an experiment is about: heading, and what to know before the numbers, a paragraph a line.
+fn about(name: &str) -> (&'static str, &'static str) {
     match name {
         "loss" => (
             "Loss when peers die together",
-            &[
-                "Files are stored under each scheme, then peers are killed by SIGKILL, with repair off. What \
-                 is lost is counted by reading every file back through survivors, by asking inventories and \
-                 locators, and on the recorded map of shards; all three must name the same files. The map \
-                 then stands in for kill patterns that were not carried out: all of them, or a large sample.",
-                "Expected: a fragment on n peers of which more than m are among the s dead is lost with the \
-                 tail of a hypergeometric distribution, for copies C(s,k) / C(N,k), whatever the policy. \
-                 Policies differ in how fragments of a file, and files, share their holders. random \
-                 spreads the risk: many files lose a little chance each, and with enough files some loss is \
-                 nearly certain. copysets gather it: loss is rare, and then large. buddies lie between.",
-                "Error bars: where 95 of 100 networks of this scheme lie around the value, by the model; \
-                 where peers were killed, the 95 % confidence interval of the mean over the patterns, which \
-                 are the units of the sample.",
-            ],
+            "Files are stored under each scheme, then peers are killed by SIGKILL, with repair off. What \
+             is lost is counted by reading every file back through survivors, by asking inventories and \
+             locators, and on the recorded map of shards; all three must name the same files. The map \
+             then stands in for kill patterns that were not carried out: all of them, or a large sample.\n\
+             Expected: a fragment on n peers of which more than m are among the s dead is lost with the \
+             tail of a hypergeometric distribution, for copies C(s,k) / C(N,k), whatever the policy. \
+             Policies differ in how fragments of a file, and files, share their holders. random \
+             spreads the risk: many files lose a little chance each, and with enough files some loss is \
+             nearly certain. copysets gather it: loss is rare, and then large. buddies lie between.\n\
+             Error bars: where 95 of 100 networks of this scheme lie around the value, by the model; \
+             where peers were killed, the 95 % confidence interval of the mean over the patterns, which \
+             are the units of the sample.",
         ),
         "ingest" => (
             "Time to full redundancy, and to download",
-            &[
-                "From the first byte received to n durable shards, and from the request to the last byte, \
-                 per policy, beside what links of a given rate let expect.",
-            ],
+            "From the first byte received to n durable shards, and from the request to the last byte, \
+             per policy, beside what links of a given rate let expect.",
         ),
         "load" => (
             "Load per peer",
-            &[
-                "Which peers serve how many requests and bytes while one client writes and reads a file; B \
-                 blocks on N equal peers should be served in parts of B/N, on unequal ones by capacity. A \
-                 single server bears all of it.",
-            ],
+            "Which peers serve how many requests and bytes while one client writes and reads a file; B \
+             blocks on N equal peers should be served in parts of B/N, on unequal ones by capacity. A \
+             single server bears all of it.",
         ),
         "churn" => (
             "Churn",
-            &[
-                "Peers join, leave and are killed as a Poisson process. Expected: the bound of Blake and \
-                 Rodrigues 2003; a peer that stores b bytes and stays for T seconds costs the network 2 b / \
-                 T bytes per second, in and out.",
-            ],
+            "Peers join, leave and are killed as a Poisson process. Expected: the bound of Blake and \
+             Rodrigues 2003; a peer that stores b bytes and stays for T seconds costs the network 2 b / \
+             T bytes per second, in and out.",
         ),
         "timing" => (
             "Timing",
-            &[
-                "The tables of file-system course projects on our system. Published figures come from other \
-                 machines and stand beside ours for orientation.",
-            ],
+            "The tables of file-system course projects on our system. Published figures come from other \
+             machines and stand beside ours for orientation.",
         ),
-        _ => ("Further measurements", &[]),
+        _ => ("Further measurements", ""),
     }
 }
 
@@ -150,8 +140,8 @@ fn section(outcome: &Outcome, command: &str) -> Section {
     let (heading, paragraphs) = about(outcome.experiment);
     let findings = &outcome.findings;
     let paragraphs = paragraphs
-        .iter()
-        .map(|paragraph| Block::Paragraph((*paragraph).to_owned()));
+        .lines()
+        .map(|paragraph| Block::Paragraph(paragraph.to_owned()));
     let tables = findings.tables.iter().filter(|table| !table.rows.is_empty());
     let discussion = (!findings.notes.is_empty()).then(|| Section {
         heading: "Discussion".to_owned(),
@@ -190,11 +180,11 @@ fn parameters(outcome: &Outcome) -> Table {
         (None, Some(items)) => items.iter().map(item).join(", "),
         (None, None) => value.to_string(),
     };
-    let mut table = Table::new("Parameters", ["parameter", "value"]);
     let fields = outcome.parameters.as_object().into_iter().flatten();
-    let rows = fields.map(|(name, value)| vec![name.replace('_', " ").into(), text(value).into()]);
-    table.rows = rows.collect();
-    table
+    table!("Parameters", fields, |(name, value)| {
+        "parameter" => name.replace('_', " "),
+        "value" => text(value),
+    })
 }
 
 /// Panels of one kind stand in one figure: a title `KIND, N = 12` names kind and panel.

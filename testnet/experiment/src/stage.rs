@@ -102,10 +102,7 @@ impl Stage {
         let cell = serde_json::to_value(cell).unwrap_or_default();
         let text = format!("{} {purpose} {cell}", self.seed);
         let digest = Sha256::digest(text.as_bytes());
-        digest
-            .iter()
-            .take(8)
-            .fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+        digest.first_chunk().copied().map_or(0, u64::from_be_bytes)
     }
 }
 

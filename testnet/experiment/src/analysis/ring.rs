@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use itertools::Itertools;
 use mutualstore_dht::choice::{CANDIDATES, choose};
 use mutualstore_dht::{Contact, Id, Peer, PeerState, Signature};
 use rand::{RngExt, SeedableRng};
@@ -83,25 +84,14 @@ impl Ring {
         let before = self.nodes.iter().cycle().skip(self.nodes.len().max(1) - 1);
         let arcs = self.nodes.iter().zip(before).enumerate();
         let sets = arcs.map(|(start, ((point, _), (last, _)))| {
-            let mut holders = Vec::new();
-            for (_, owner) in self.nodes.iter().cycle().skip(start).take(self.nodes.len()) {
-                if holders.len() == shards {
-                    break;
-                }
-                if !holders.contains(owner) {
-                    holders.push(*owner);
-                }
-            }
-            // The only node of a ring follows itself: the arc is the whole circle.
-            let arc = point.wrapping_sub(*last);
-            (
-                holders,
-                if arc == 0 {
-                    f64::from(self.nodes.len() == 1)
-                } else {
-                    share(arc)
-                },
-            )
+            let owners = self.nodes.iter().cycle().skip(start).take(self.nodes.len());
+            let holders = owners.map(|(_, owner)| *owner).unique().take(shards).collect();
+            // The only node of a ring follows itself: the arc is the whole circle, of 2^64 points.
+            let share = match point.wrapping_sub(*last) {
+                0 => f64::from(self.nodes.len() == 1),
+                arc => real(arc) / 2f64.powi(64),
+            };
+            (holders, share)
         });
         HolderSets::new(self.peers, shards, sets)
     }
@@ -110,11 +100,6 @@ impl Ring {
 /// The first 64 bits of an identifier: enough to tell apart those of one network.
 pub(crate) fn point(id: &Id) -> u64 {
     u64::from_be_bytes(id.as_bytes().first_chunk().copied().unwrap_or_default())
-}
-
-/// Part of the circle of 2^64.
-fn share(arc: u64) -> f64 {
-    real(arc) / 2f64.powi(64)
 }
 
 /// The different sets of holders of a ring, each with the share of all stripes that it holds.
@@ -148,11 +133,8 @@ impl HolderSets {
         if sets.is_empty() || !sum.is_finite() {
             return Err(ModelError::EmptyRing);
         }
-        let sets = sets
-            .into_iter()
-            .map(|(set, weight)| (set, weight / sum))
-            .collect();
-        Ok(Self { sets })
+        let sets = sets.into_iter().map(|(set, weight)| (set, weight / sum));
+        Ok(Self { sets: sets.collect() })
     }
 
     /// Number of different sets.
@@ -162,10 +144,8 @@ impl HolderSets {
 
     /// Share of all stripes of which more than `tolerated` holders are dead.
     pub fn lost(&self, dead: &PeerSet, tolerated: usize) -> f64 {
-        let lost = self
-            .sets
-            .iter()
-            .filter(|(set, _)| set.intersection_count(dead) > tolerated);
+        let is_lost = |set: &PeerSet| set.intersection_count(dead) > tolerated;
+        let lost = self.sets.iter().filter(|(set, _)| is_lost(set));
         lost.map(|(_, weight)| weight).sum()
     }
 

@@ -48,34 +48,30 @@ pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Read
     let mut turmoil = Turmoil {
         scratch,
         rng: ChaCha8Rng::seed_from_u64(seed),
-        session: cell.session_seconds,
         leave: f64::from(churn.leave_percent) / 100.0,
         begun: Instant::now(),
         ends: BTreeMap::new(),
         leaving: BTreeMap::new(),
         book,
         stored: Vec::new(),
-        joins: 0,
-        leaves: 0,
-        kills: 0,
+        reading: Reading {
+            peers: churn.peers,
+            code: cell.code.clone(),
+            session_seconds: cell.session_seconds,
+            repair_delay_seconds: cell.repair_delay_seconds,
+            repetition: cell.repetition,
+            files: churn.files,
+            ..Reading::default()
+        },
     };
     turmoil.run(Duration::from_secs(churn.duration_seconds))?;
     let seconds = turmoil.begun.elapsed().as_secs_f64();
     turmoil.book.close(turmoil.scratch, delay)?;
     let after = turmoil.book.total();
     let stored_bytes = mean(&turmoil.stored).unwrap_or(0.0);
-    let gone = real(turmoil.leaves + turmoil.kills);
+    let gone = real(turmoil.reading.leaves + turmoil.reading.kills);
     Ok(Reading {
-        peers: churn.peers,
-        code: cell.code.clone(),
-        session_seconds: cell.session_seconds,
-        repair_delay_seconds: cell.repair_delay_seconds,
-        repetition: cell.repetition,
         seconds,
-        joins: turmoil.joins,
-        leaves: turmoil.leaves,
-        kills: turmoil.kills,
-        files: churn.files,
         files_lost: lost(turmoil.scratch, &files, delay)?,
         stored_bytes,
         repaired_shards: after.shards - before.shards,
@@ -83,6 +79,7 @@ pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Read
         traffic_bytes: after.traffic - before.traffic,
         bound_bytes: bound(stored_bytes, seconds / real(cell.session_seconds)),
         bound_seen_bytes: bound(stored_bytes, gone / real(churn.peers)),
+        ..turmoil.reading
     })
 }
 
@@ -180,8 +177,6 @@ impl Book {
 struct Turmoil<'a> {
     scratch: &'a mut Scratch,
     rng: ChaCha8Rng,
-    /// Mean length, seconds.
-    session: u64,
     /// Probability that a session ends with a departure in order.
     leave: f64,
     begun: Instant,
@@ -192,9 +187,8 @@ struct Turmoil<'a> {
     book: Book,
     /// Bytes of shards on all peers at each look.
     stored: Vec<f64>,
-    joins: u64,
-    leaves: u64,
-    kills: u64,
+    /// Counts joins, leaves and kills.
+    reading: Reading,
 }
 
 impl Turmoil<'_> {
@@ -223,7 +217,7 @@ impl Turmoil<'_> {
 
     /// A peer's session begins.
     fn stay(&mut self, peer: usize) {
-        let length = exponential(&mut self.rng, real(self.session));
+        let length = exponential(&mut self.rng, real(self.reading.session_seconds));
         self.ends.insert(peer, self.begun.elapsed() + length);
     }
 
@@ -236,7 +230,7 @@ impl Turmoil<'_> {
             self.kill(peer);
         }
         for newcomer in self.scratch.enter(1)? {
-            self.joins += 1;
+            self.reading.joins += 1;
             self.stay(newcomer);
         }
         Ok(())
@@ -250,14 +244,14 @@ impl Turmoil<'_> {
     fn kill(&mut self, peer: usize) {
         self.book.look(self.scratch);
         self.scratch.kill(peer);
-        self.kills += 1;
+        self.reading.kills += 1;
     }
 
     /// Those that left have ended. One that cannot leave, or not soon, is killed.
     fn see_off(&mut self) -> Result<(), ExperimentError> {
         for (peer, since) in self.leaving.clone() {
             if self.scratch.has_left(peer) {
-                self.leaves += 1;
+                self.reading.leaves += 1;
                 self.leaving.remove(&peer);
                 continue;
             }

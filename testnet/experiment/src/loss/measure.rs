@@ -35,18 +35,11 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// whoever read a file before keeps its manifest in a cache.
 const FLAGS: &str = "--repair off --cache 0";
 
-/// A verdict on each file, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Verdicts {
-    fragments: Vec<bool>,
-    manifests: Vec<bool>,
-}
+/// Whether a file loses a fragment, and whether its manifest.
+type Verdict = (bool, bool);
 
-impl Verdicts {
-    fn unreadable(&self) -> Vec<bool> {
-        let both = self.fragments.iter().zip(&self.manifests);
-        both.map(|(fragment, manifest)| *fragment || *manifest).collect()
-    }
+fn is_unreadable((fragment, manifest): Verdict) -> bool {
+    fragment || manifest
 }
 
 pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
@@ -63,35 +56,37 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         return Err(unexpected("a file that was just stored cannot be read"));
     }
     let rows = Rows {
-        loss,
-        cell,
-        code: loss.code_of(&cell.scheme)?.to_string(),
-        copysets: map.copysets(),
-        file_sets: map.file_sets(),
+        base: Reading {
+            peers: cell.peers,
+            code: loss.code_of(&cell.scheme)?.to_string(),
+            placement: cell.scheme.placement.clone(),
+            scope: cell.scheme.scope.clone(),
+            files: loss.files,
+            fragments: loss.fragments,
+            patterns: 1,
+            copysets: map.copysets(),
+            file_sets: map.file_sets(),
+            ..Reading::default()
+        },
         model: loss.model(cell.peers, &cell.scheme)?,
         seed,
     };
     let put_row = Reading {
         ring_copysets: ring_copysets(loss, cell, scratch)?,
-        ..rows.timed("put", put_seconds)
+        ..rows.row("put", 0, put_seconds)
     };
     let get_row = Reading {
         resident_bytes: Some(scratch.resident_bytes()),
-        ..rows.timed("get", get_seconds)
+        ..rows.row("get", 0, get_seconds)
     };
     let mut readings = vec![put_row, get_row];
     let kills = distinct(loss.kills.iter().copied());
     for dead in &kills {
         for pattern in 0..loss.patterns {
-            let everybody: Vec<usize> = scratch.alive();
             let seed = seed.wrapping_add((*dead * 1000 + pattern) as u64);
-            let victims = net::pick(&everybody, *dead, seed);
-            readings.extend(pattern_of(
-                &rows,
-                scratch,
-                (&stored, &stripes, &map),
-                (pattern, &victims),
-            )?);
+            let victims = net::pick(&scratch.alive(), *dead, seed);
+            let files = (stored.as_slice(), stripes.as_slice(), &map);
+            readings.extend(pattern_of(&rows, scratch, files, (pattern, &victims))?);
         }
         readings.push(rows.summary(*dead, &readings));
     }
@@ -197,7 +192,7 @@ fn file_map(stat: &FileStat, numbers: &BTreeMap<&str, usize>) -> FileMap {
 
 /// Kills, counts in three ways, and starts the dead again.
 fn pattern_of(
-    rows: &Rows<'_>,
+    rows: &Rows,
     scratch: &mut Scratch,
     (stored, stripes, map): (&[Stored], &[Vec<String>], &ShardMap),
     (pattern, victims): (usize, &[usize]),
@@ -210,34 +205,36 @@ fn pattern_of(
     let (asked, asked_cost) = at_cost(scratch, || ask(scratch, stripes, map))?;
     let begun = Instant::now();
     let dead = peer_set(victims.iter().copied());
-    let mapped = Verdicts {
-        fragments: map.files.iter().map(|file| file.loses_fragment(&dead)).collect(),
-        manifests: map.files.iter().map(|file| file.loses_manifest(&dead)).collect(),
-    };
+    let verdict = |file: &FileMap| (file.loses_fragment(&dead), file.loses_manifest(&dead));
+    let mapped: Vec<Verdict> = map.files.iter().map(verdict).collect();
     let map_cost = Cost {
         took: begun.elapsed(),
         sent: None,
     };
     scratch.restart(victims)?;
     scratch.wait_whole()?;
-    if unread != mapped.unreadable() || asked != mapped {
-        let counts = [&unread, &asked.unreadable(), &mapped.unreadable()];
-        let counts = counts.map(|files| files.iter().filter(|lost| **lost).count());
-        let [read, asked, map] = counts;
+    let unreadable: Vec<bool> = mapped.iter().copied().map(is_unreadable).collect();
+    if unread != unreadable || asked != mapped {
+        let [read, map] = [&unread, &unreadable].map(|files| files.iter().filter(|lost| **lost).count());
+        let asked = asked.iter().filter(|verdict| is_unreadable(**verdict)).count();
         return Err(unexpected(&format!(
             "with the peers {victims:?} dead {read} files cannot be read, {asked} are lost by inventories \
              and {map} by the map: these must be the same files"
         )));
     }
-    let told = |verdicts: &Verdicts, method, cost| rows.killed(method, (pattern, victims), verdicts, cost);
-    let mut readings = vec![told(&mapped, "read", read_cost)];
-    for reading in &mut readings {
+    let told = |verdicts: &[Verdict], method, cost| rows.killed(method, (pattern, victims), verdicts, cost);
+    let read = Reading {
         // What cannot be read is not known to lack one or the other.
-        (reading.files_lost, reading.manifests_lost, reading.any_lost) = (None, None, None);
-    }
-    readings.push(told(&asked, "asked", asked_cost));
-    readings.push(told(&mapped, "map", map_cost));
-    Ok(readings)
+        files_lost: None,
+        manifests_lost: None,
+        any_lost: None,
+        ..told(&mapped, "read", read_cost)
+    };
+    Ok(vec![
+        read,
+        told(&asked, "asked", asked_cost),
+        told(&mapped, "map", map_cost),
+    ])
 }
 
 /// What it took to find out.
@@ -299,9 +296,9 @@ fn read(scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, ExperimentErr
 }
 
 /// Asks inventories and locators for every stripe by its id.
-fn ask(scratch: &Scratch, ids: &[Vec<String>], map: &ShardMap) -> Result<Verdicts, ExperimentError> {
+fn ask(scratch: &Scratch, ids: &[Vec<String>], map: &ShardMap) -> Result<Vec<Verdict>, ExperimentError> {
     let alive = scratch.alive();
-    let verdicts = each(ids, CLIENTS, |number, ids| {
+    each(ids, CLIENTS, |number, ids| {
         let client = scratch.client(through(&alive, number))?;
         let of_file = map.files.get(number);
         let stripes = of_file.into_iter().flat_map(|file| &file.stripes);
@@ -315,10 +312,8 @@ fn ask(scratch: &Scratch, ids: &[Vec<String>], map: &ShardMap) -> Result<Verdict
                 Kind::Manifest => manifest |= lost,
             }
         }
-        Ok::<_, ExperimentError>((fragment, manifest))
-    })?;
-    let (fragments, manifests) = verdicts.into_iter().unzip();
-    Ok(Verdicts { fragments, manifests })
+        Ok((fragment, manifest))
+    })
 }
 
 /// The live peer whose turn it is for a file.
@@ -337,58 +332,39 @@ fn confidence(values: &[f64]) -> Option<(f64, f64)> {
     Some((mean - half, mean + half))
 }
 
-/// What all rows of a cell have in common.
-struct Rows<'a> {
-    loss: &'a Loss,
-    cell: &'a Cell,
-    code: String,
-    copysets: usize,
-    file_sets: usize,
+/// What all rows of a cell are made of.
+struct Rows {
+    /// What they have in common.
+    base: Reading,
     model: Model,
     seed: u64,
 }
 
-fn count(files: &[bool]) -> f64 {
-    real(files.iter().filter(|lost| **lost).count())
-}
-
-impl Rows<'_> {
+impl Rows {
     fn row(&self, method: &str, dead: usize, took: Duration) -> Reading {
         Reading {
-            peers: self.cell.peers,
-            code: self.code.clone(),
-            placement: self.cell.scheme.placement.clone(),
-            scope: self.cell.scheme.scope.clone(),
-            files: self.loss.files,
-            fragments: self.loss.fragments,
             method: method.to_owned(),
             dead,
-            patterns: 1,
-            copysets: self.copysets,
-            file_sets: self.file_sets,
             seconds: took.as_secs_f64(),
-            ..Reading::default()
+            ..self.base.clone()
         }
-    }
-
-    fn timed(&self, method: &str, took: Duration) -> Reading {
-        self.row(method, 0, took)
     }
 
     fn killed(
         &self,
         method: &str,
         (pattern, victims): (usize, &[usize]),
-        verdicts: &Verdicts,
+        verdicts: &[Verdict],
         cost: Cost,
     ) -> Reading {
-        let lost = count(&verdicts.fragments);
+        let count = |of: fn(Verdict) -> bool| real(verdicts.iter().filter(|verdict| of(**verdict)).count());
+        let lost = count(|(fragment, _)| fragment);
         Reading {
             pattern: Some(pattern),
             victims: victims.iter().join(" "),
             files_lost: Some(lost),
-            manifests_lost: Some(count(&verdicts.manifests)),
-            unreadable: Some(count(&verdicts.unreadable())),
+            manifests_lost: Some(count(|(_, manifest)| manifest)),
+            unreadable: Some(count(is_unreadable)),
             any_lost: Some(f64::from(u8::from(lost > 0.0))),
             messages: cost.sent.map(|(frames, _)| frames),
             message_bytes: cost.sent.map(|(_, bytes)| bytes),
@@ -425,7 +401,7 @@ impl Rows<'_> {
         };
         let patterns = asked.len() as u64;
         let lost: Vec<f64> = asked.iter().filter_map(|reading| reading.files_lost).collect();
-        let interval = confidence(&lost).map(|(low, high)| (low.max(0.0), high.min(real(self.loss.files))));
+        let interval = confidence(&lost).map(|(low, high)| (low.max(0.0), high.min(real(self.base.files))));
         let took = Duration::from_secs_f64(asked.iter().map(|reading| reading.seconds).sum());
         Reading {
             patterns,
@@ -441,7 +417,7 @@ impl Rows<'_> {
 
     /// Adds what theory says of the mean over so many patterns, or over all.
     fn expected(&self, row: Reading, patterns: Option<u64>) -> Reading {
-        let files = self.loss.files;
+        let files = self.base.files;
         let of_files = |part: f64| Some(part * real(files));
         let seed = self.seed.wrapping_add(row.dead as u64);
         let (low, high) = self.model.interval(files, row.dead, patterns, seed);

@@ -46,11 +46,8 @@ struct Row {
 pub(super) fn of_virtual_nodes(loss: &Loss, readings: &[Reading]) -> Option<(Table, Figure, String)> {
     let rows = rows(loss, readings);
     let last = rows.last()?;
-    let of_last: Vec<&Row> = rows
-        .iter()
-        .filter(|row| (row.peers, &row.code) == (last.peers, &last.code))
-        .collect();
-    let first = of_last.first()?;
+    let of_last = |row: &&Row| (row.peers, &row.code) == (last.peers, &last.code);
+    let first = rows.iter().find(of_last)?;
     let note = format!(
         "Virtual nodes under `successors`, {} on {} peers: with one each {:.0} copysets and {:.0} % of a \
          chance to lose any of {} files when {} peers die, with {} each {:.0} copysets of {:.0} that are \

@@ -3,7 +3,7 @@
 use comfy_table::presets::ASCII_MARKDOWN;
 
 use super::{Anchors, Block, Report, Section, aligned, pieces, svg};
-use crate::findings::Table;
+use crate::findings::{Table, table};
 
 /// A text and the figures it links to: file name and document.
 pub(super) struct Markdown {
@@ -128,11 +128,10 @@ impl Writer {
                     self.block(&items.collect::<Vec<_>>().join("\n"));
                 }
                 Block::Pairs(pairs) => {
-                    let mut table = Table::new("", ["", ""]);
-                    let rows = pairs.iter().map(|(name, value)| [name, value]);
-                    table.rows = rows
-                        .map(|row| row.map(|text| text.as_str().into()).into())
-                        .collect();
+                    let table = table!("", pairs, |(name, value)| {
+                        "" => name.as_str(),
+                        "" => value.as_str(),
+                    });
                     self.block(&grid(&table));
                 }
                 Block::Table(table) => {

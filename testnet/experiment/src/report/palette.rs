@@ -1,6 +1,7 @@
 //! Which series has which colour and marker.
 
 use itertools::Itertools;
+use strum::VariantArray as _;
 
 /// Okabe & Ito 2008, "Color Universal Design", without black, which is the text's colour and the last.
 /// Yellow stands late: on white it is faint.
@@ -15,8 +16,9 @@ const COLOURS: [&str; 8] = [
     "#F0E442",
 ];
 
-/// Shape of a point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Shape of a point. There are as many as have no divisor in common with the colours: 56 pairs before one
+/// comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::VariantArray)]
 pub(super) enum Marker {
     Circle,
     Square,
@@ -27,17 +29,6 @@ pub(super) enum Marker {
     Cross,
 }
 
-// As many as have no divisor in common with the colours: 56 pairs before one comes again.
-const MARKERS: [Marker; 7] = [
-    Marker::Circle,
-    Marker::Square,
-    Marker::Triangle,
-    Marker::Diamond,
-    Marker::TriangleDown,
-    Marker::Plus,
-    Marker::Cross,
-];
-
 /// How a series looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Look {
@@ -46,6 +37,13 @@ pub(super) struct Look {
     /// Dashes of its curves, from the second round of colours on.
     pub(super) dashes: Option<&'static str>,
 }
+
+/// Of what has no colour of its own.
+pub(super) const NEUTRAL: Look = Look {
+    colour: "currentColor",
+    marker: Marker::Circle,
+    dashes: None,
+};
 
 /// Looks by name.
 #[derive(Default)]
@@ -61,9 +59,10 @@ impl Palette {
     pub(super) fn look(&self, name: &str) -> Look {
         let known = self.0.iter().position(|other| other == name);
         let at = known.unwrap_or(self.0.len());
+        let marker = Marker::VARIANTS.get(at % Marker::VARIANTS.len());
         Look {
             colour: COLOURS.get(at % COLOURS.len()).copied().unwrap_or("currentColor"),
-            marker: MARKERS.get(at % MARKERS.len()).copied().unwrap_or(Marker::Circle),
+            marker: marker.copied().unwrap_or(Marker::Circle),
             dashes: (at >= COLOURS.len()).then_some("6 3"),
         }
     }

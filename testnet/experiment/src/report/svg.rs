@@ -10,13 +10,14 @@
 mod frame;
 mod marks;
 
+use itertools::Itertools;
 use maud::{Markup, PreEscaped, html};
 
 use super::figure::{Drawn, Figure, Panel, Spread};
-use super::palette::Palette;
+use super::palette::{Look, NEUTRAL, Palette};
 use super::{legible, text};
 use crate::findings::real;
-use marks::Swatch;
+use marks::Mark;
 
 pub(super) const FONT: &str =
     "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif";
@@ -146,7 +147,8 @@ fn root(width: f64, height: f64, sized: bool, label: &str, body: &Markup) -> Mar
 
 /// A line of the legend: how something looks and what it is.
 struct Entry {
-    swatch: Swatch,
+    look: Look,
+    marks: Vec<Mark>,
     label: String,
 }
 
@@ -159,7 +161,7 @@ impl Entry {
         let (x, y) = (marks::SWATCH_WIDTH + 7.0, LEGEND_LINE / 2.0 + LEGEND_SIZE * 0.35);
         html! {
             g.legend transform={ "translate(" (px(left)) " " (px(top)) ")" } {
-                (self.swatch.draw(LEGEND_LINE))
+                (marks::swatch(self.look, &self.marks, LEGEND_LINE))
                 text x=(px(x)) y=(px(y)) font-size=(px(LEGEND_SIZE)) { (self.label) }
             }
         }
@@ -168,61 +170,53 @@ impl Entry {
 
 /// One entry per name, then what lines, points and intervals mean in general.
 fn entries(figure: &Figure, palette: &Palette) -> Vec<Entry> {
+    let entry = |look, label: &str, marks: &[(bool, Mark)]| Entry {
+        look,
+        marks: marks
+            .iter()
+            .filter(|(shown, _)| *shown)
+            .map(|(_, mark)| *mark)
+            .collect(),
+        label: label.to_owned(),
+    };
     let mut entries: Vec<Entry> = Vec::new();
     let mut both = false;
-    for name in figure.names() {
-        if entries.iter().any(|entry| entry.label == name) {
-            continue;
-        }
-        let mut swatch = Swatch {
-            look: Some(palette.look(name)),
-            filled: true,
-            ..Swatch::default()
+    for name in figure.names().unique() {
+        let is = |reference| {
+            figure
+                .series()
+                .any(|series| series.name == name && series.is_reference == reference)
         };
-        for same in figure.series().filter(|series| series.name == name) {
-            swatch.filled = false;
-            swatch.line |= same.is_reference;
-            swatch.marker |= !same.is_reference;
-            swatch.dotted |= !same.is_reference && figure.spread == Spread::Quartiles;
-        }
-        both |= swatch.line && swatch.marker;
-        let label = name.to_owned();
-        entries.push(Entry { swatch, label });
+        let (curve, points) = (is(true), is(false));
+        let dots = !curve && points && figure.spread == Spread::Quartiles;
+        both |= curve && points;
+        let bar = !curve && !points;
+        let marks = [
+            (bar, Mark::Bar),
+            (curve, Mark::Curve),
+            (dots, Mark::Dots),
+            (points, Mark::Marker),
+        ];
+        entries.push(entry(palette.look(name), name, &marks));
     }
-    entries.extend(keys(figure, both));
-    entries
-}
-
-/// Whether an entry of the key is shown, its label, and what draws its mark.
-type Key<'a> = (bool, &'a str, fn(&mut Swatch));
-
-/// What marks mean whatever their colour; `both`: some name has a curve and points.
-fn keys(figure: &Figure, both: bool) -> Vec<Entry> {
     let measured = figure.series().filter(|series| !series.is_reference);
-    let spread = measured
-        .flat_map(|series| &series.points)
-        .any(|point| point.range.is_some());
-    let histogram = |panel: &Panel| matches!(panel.drawn, Drawn::Histogram(..));
-    let histogram = figure.panels.iter().any(histogram);
+    let mut values = measured.flat_map(|series| &series.points);
+    let spread = values.any(|point| point.range.is_some());
+    let is_histogram = |panel: &Panel| matches!(panel.drawn, Drawn::Histogram(..));
+    let histogram = figure.panels.iter().any(is_histogram);
     let meaning = match figure.spread {
         Spread::Confidence95 => "95 % confidence interval",
         Spread::Quartiles => "median and quartiles",
     };
-    let keys: [Key<'_>; 5] = [
-        (both, "predicted", |swatch| swatch.line = true),
-        (both, "measured", |swatch| swatch.marker = true),
-        (spread, meaning, |swatch| swatch.interval = true),
-        (histogram, "mean", |swatch| swatch.upright = true),
-        (histogram, "median", |swatch| {
-            (swatch.upright, swatch.dotted) = (true, true);
-        }),
+    // What marks mean whatever their colour, where there are such.
+    let keys = [
+        (both, "predicted", Mark::Curve),
+        (both, "measured", Mark::Marker),
+        (spread, meaning, Mark::Interval),
+        (histogram, "mean", Mark::Mean),
+        (histogram, "median", Mark::Median),
     ];
-    let shown = keys.into_iter().filter(|(shown, ..)| *shown);
-    let entry = |(_, label, mark): Key<'_>| {
-        let mut swatch = Swatch::default();
-        mark(&mut swatch);
-        let label = label.to_owned();
-        Entry { swatch, label }
-    };
-    shown.map(entry).collect()
+    let keys = keys.into_iter().filter(|(shown, ..)| *shown);
+    entries.extend(keys.map(|(shown, label, mark)| entry(NEUTRAL, label, &[(shown, mark)])));
+    entries
 }

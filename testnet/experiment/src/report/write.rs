@@ -57,10 +57,11 @@ impl Report {
             source,
         })?;
         let markdown = markdown::render(self);
-        let mut figures = Vec::new();
-        for (name, figure) in &markdown.figures {
-            figures.push(replace(dir, name, figure)?);
-        }
+        let figures = markdown
+            .figures
+            .iter()
+            .map(|(name, figure)| replace(dir, name, figure));
+        let figures = figures.collect::<Result<_, _>>()?;
         Ok(Written {
             markdown: replace(dir, "report.md", &markdown.text)?,
             html: replace(dir, "report.html", &page::render(self))?,

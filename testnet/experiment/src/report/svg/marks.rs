@@ -20,45 +20,38 @@ const DASH: f64 = 18.0;
 /// How far measured values of the same x are moved apart at most, pixels.
 const ASIDE: f64 = 3.0;
 
-/// A sample in the legend.
-#[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "marks that may be combined")]
-pub(super) struct Swatch {
-    pub(super) look: Option<Look>,
-    pub(super) line: bool,
-    pub(super) dotted: bool,
-    pub(super) marker: bool,
-    pub(super) filled: bool,
-    pub(super) interval: bool,
-    pub(super) upright: bool,
+/// What a sample in the legend is made of, in the order of drawing.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Mark {
+    Bar,
+    Curve,
+    Dots,
+    Mean,
+    Median,
+    Interval,
+    Marker,
 }
 
-impl Swatch {
-    pub(super) fn draw(&self, height: f64) -> Markup {
-        let look = self.look.unwrap_or(Look {
-            colour: "currentColor",
-            marker: Marker::Circle,
-            dashes: None,
-        });
-        let (x, y) = (SWATCH_WIDTH / 2.0, height / 2.0);
-        let (width, dashes) = if self.line {
-            (1.8, look.dashes)
-        } else {
-            (1.2, Some(DOTS))
-        };
-        html! {
-            g {
-                @if self.filled {
-                    rect x=(px(x - 8.0)) y=(px(y - 6.0)) width="16" height="12" fill=(look.colour)
-                        fill-opacity=(FILL) {}
+/// A sample in the legend.
+pub(super) fn swatch(look: Look, marks: &[Mark], height: f64) -> Markup {
+    let (x, y) = (SWATCH_WIDTH / 2.0, height / 2.0);
+    let level = |width, dashes| segment("", (0.0, y), (SWATCH_WIDTH, y), look.colour, width, dashes);
+    let upright = |dashes| segment("", (x, y - 8.0), (x, y + 8.0), look.colour, 1.8, dashes);
+    html! {
+        g {
+            @for mark in marks {
+                @match mark {
+                    Mark::Bar => {
+                        rect x=(px(x - 8.0)) y=(px(y - 6.0)) width="16" height="12" fill=(look.colour)
+                            fill-opacity=(FILL) {}
+                    }
+                    Mark::Curve => (level(1.8, look.dashes)),
+                    Mark::Dots => (level(1.2, Some(DOTS))),
+                    Mark::Mean => (upright(None)),
+                    Mark::Median => (upright(Some(MEDIAN))),
+                    Mark::Interval => (bracket(x, y - 7.0, y + 7.0, look.colour)),
+                    Mark::Marker => (marker(look, (x, y))),
                 }
-                @if self.upright {
-                    (segment("", (x, y - 8.0), (x, y + 8.0), look.colour, 1.8, self.dotted.then_some(MEDIAN)))
-                } @else if self.line || self.dotted {
-                    (segment("", (0.0, y), (SWATCH_WIDTH, y), look.colour, width, dashes))
-                }
-                @if self.interval { (bracket(x, y - 7.0, y + 7.0, look.colour)) }
-                @if self.marker { (marker(look, (x, y))) }
             }
         }
     }
