@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use itertools::Itertools;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
@@ -143,17 +144,14 @@ fn difference(there: &Value, here: &Value) -> Option<String> {
     let (Value::Object(there), Value::Object(here)) = (there, here) else {
         return (there != here).then(|| "other parameters".to_owned());
     };
-    let names: std::collections::BTreeSet<&String> = there.keys().chain(here.keys()).collect();
+    let names = there.keys().chain(here.keys()).sorted().dedup();
     let shown = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
-    let differing: Vec<String> = names
-        .into_iter()
-        .filter(|name| there.get(*name) != here.get(*name))
-        .map(|name| {
-            let (there, here) = (shown(there.get(name)), shown(here.get(name)));
-            format!("{name} {there}, not {here}")
-        })
-        .collect();
-    (!differing.is_empty()).then(|| differing.join("; "))
+    let differing = names.filter(|name| there.get(*name) != here.get(*name));
+    let mut differing = differing.map(|name| {
+        let (there, here) = (shown(there.get(name)), shown(here.get(name)));
+        format!("{name} {there}, not {here}")
+    });
+    Some(differing.join("; ")).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

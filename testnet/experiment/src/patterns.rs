@@ -13,9 +13,9 @@ use super::shard_map::{FileMap, Kind, PeerSet, ShardMap, StripeMap, peer_set};
 pub struct Patterns {
     peers: usize,
     dead: usize,
-    /// All of them; otherwise so many, drawn uniformly and independently.
-    sample: Option<(u64, u64)>,
     count: u64,
+    /// All of them; otherwise drawn with this seed, uniformly and independently.
+    seed: Option<u64>,
 }
 
 impl Patterns {
@@ -25,8 +25,8 @@ impl Patterns {
         Self {
             peers,
             dead,
-            sample: all.is_none().then_some((limit, seed)),
             count: all.unwrap_or(limit),
+            seed: all.is_none().then_some(seed),
         }
     }
 
@@ -35,14 +35,14 @@ impl Patterns {
         Self {
             peers,
             dead: dead.min(peers),
-            sample: Some((count, seed)),
             count,
+            seed: Some(seed),
         }
     }
 
     /// Whether these are all there are.
     pub fn is_exhaustive(&self) -> bool {
-        self.sample.is_none()
+        self.seed.is_none()
     }
 
     /// How many patterns there are.
@@ -53,12 +53,12 @@ impl Patterns {
 
     /// One after the other.
     pub fn for_each(&self, mut visit: impl FnMut(&PeerSet)) {
-        let Some((count, seed)) = self.sample else {
+        let Some(seed) = self.seed else {
             let all = (0..self.peers).combinations(self.dead);
             return all.for_each(|members| visit(&peer_set(members)));
         };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        for _ in 0..count {
+        for _ in 0..self.count {
             visit(&peer_set(index::sample(&mut rng, self.peers, self.dead)));
         }
     }

@@ -54,18 +54,15 @@ fn report(outcomes: &[Outcome], options: &Options, command: &str) -> Report {
         setup.push(("Flags of every daemon".to_owned(), options.run.flags.join(" ")));
     }
     // Of several experiments each has a command of its own; one alone was given it.
-    let own = |outcome: &Outcome| match outcomes {
-        [_] => command.to_owned(),
-        _ => again(outcome, options),
+    let section = |outcome| match outcomes {
+        [_] => section(outcome, command),
+        _ => section(outcome, &again(outcome, options)),
     };
     Report {
         title,
         opening: opening(outcomes),
         setup,
-        sections: outcomes
-            .iter()
-            .map(|outcome| section(outcome, &own(outcome)))
-            .collect(),
+        sections: outcomes.iter().map(section).collect(),
         series_order: SERIES.to_vec(),
     }
 }
@@ -139,9 +136,7 @@ fn about(name: &str) -> (&'static str, &'static str) {
 fn section(outcome: &Outcome, command: &str) -> Section {
     let (heading, paragraphs) = about(outcome.experiment);
     let findings = &outcome.findings;
-    let paragraphs = paragraphs
-        .lines()
-        .map(|paragraph| Block::Paragraph(paragraph.to_owned()));
+    let paragraphs = paragraphs.lines().map(str::to_owned).map(Block::Paragraph);
     let tables = findings.tables.iter().filter(|table| !table.rows.is_empty());
     let discussion = (!findings.notes.is_empty()).then(|| Section {
         heading: "Discussion".to_owned(),

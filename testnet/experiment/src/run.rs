@@ -120,10 +120,6 @@ pub fn run(
 }
 
 impl<E: Experiment> Plan<E> {
-    fn is_done(&self, cell: &E::Cell) -> bool {
-        self.done.iter().any(|done| done.cell == *cell)
-    }
-
     fn measure(&mut self, cell: &E::Cell, stage: &mut Stage) -> Result<(), ExperimentError> {
         let begun = Instant::now();
         let readings = self.experiment.measure(cell, stage)?;
@@ -169,10 +165,9 @@ impl<E: Experiment> CarryOut for Plan<E> {
         pace: &mut Pace,
         progress: ProgressSink<'_>,
     ) -> Result<Outcome, ExperimentError> {
-        for cell in self.cells.clone() {
-            if self.is_done(&cell) {
-                continue;
-            }
+        let is_done = |cell: &&E::Cell| self.done.iter().any(|done| done.cell == **cell);
+        let left: Vec<E::Cell> = self.cells.iter().filter(|cell| !is_done(cell)).cloned().collect();
+        for cell in left {
             let label = self.experiment.label(&cell);
             let (done, all) = pace.count();
             progress(&Progress {

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 
 use fixedbitset::FixedBitSet;
+use itertools::Itertools;
+pub use mutualstore_contract::reply::StripeKind as Kind;
 use serde::{Deserialize, Serialize};
 
 /// Most peers of a map.
@@ -46,16 +48,6 @@ pub struct StripeMap {
     pub holders: Vec<Vec<usize>>,
 }
 
-/// What a stripe holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// A fragment of the file.
-    Data,
-    /// A part of its manifest.
-    Manifest,
-}
-
 impl StripeMap {
     /// Whether fewer than k distinct shards have a holder that is not dead.
     pub fn is_lost(&self, dead: &PeerSet) -> bool {
@@ -94,14 +86,12 @@ impl FileMap {
 impl ShardMap {
     /// Distinct sets of peers that hold a fragment: what Cidon et al. 2013 call copysets.
     pub fn copysets(&self) -> usize {
-        let sets: BTreeSet<PeerSet> = self.files.iter().flat_map(FileMap::holder_sets).collect();
-        sets.len()
+        self.files.iter().flat_map(FileMap::holder_sets).unique().count()
     }
 
     /// How many different collections of such sets files have.
     pub fn file_sets(&self) -> usize {
-        let sets: BTreeSet<BTreeSet<PeerSet>> = self.files.iter().map(FileMap::holder_sets).collect();
-        sets.len()
+        self.files.iter().map(FileMap::holder_sets).unique().count()
     }
 }
 

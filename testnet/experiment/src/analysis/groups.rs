@@ -168,23 +168,18 @@ impl Groups {
         let mut peers = 0;
         for (size, law) in &self.0 {
             let alone = law.kept(items, killed, &survives);
-            let share = real(*size) / real(peers + size);
-            // Of the last group only the last cell is wanted.
-            let last = peers + size == all;
-            let from = |whole| if last { whole } else { 0 };
-            let mut next = vec![vec![0.0; items + 1]; killed + 1];
-            for item in from(items)..=items {
-                let split: Vec<f64> = (0..=item).map(|inside| binomial(item, inside, share)).collect();
-                for (dead, row) in next.iter_mut().enumerate().skip(from(killed)) {
-                    if let Some(cell) = row.get_mut(item).filter(|_| dead <= peers + size) {
-                        *cell = merge(&kept, &alone, &split, dead, |inside| {
-                            hypergeometric(peers + size, *size, dead, inside)
-                        });
-                    }
-                }
-            }
-            kept = next;
             peers += size;
+            let share = real(*size) / real(peers);
+            // Of the last group only the last cell is wanted.
+            let from = |whole| if peers == all { whole } else { 0 };
+            let split = |item| (0..=item).map(|inside| binomial(item, inside, share)).collect();
+            let splits: Vec<Vec<f64>> = (from(items)..=items).map(split).collect();
+            let row = |dead| {
+                let drawn = |inside| hypergeometric(peers, *size, dead, inside);
+                let cell = |split: &Vec<f64>| merge(&kept, &alone, split, dead, drawn);
+                splits.iter().map(cell).collect()
+            };
+            kept = (from(killed)..=killed).map(row).collect();
         }
         let chance = kept.last().and_then(|row| row.last()).copied();
         chance.unwrap_or(1.0).clamp(0.0, 1.0)

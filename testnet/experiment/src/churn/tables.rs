@@ -39,11 +39,9 @@ pub(super) fn findings(readings: &[Reading]) -> Findings {
     let mut notes: Vec<String> = NOTES.map(str::to_owned).into();
     notes.push(total.clone());
     notes.extend(codes.iter().map(|(.., note)| note.clone()));
-    let best = codes.iter().min_by(|one, other| {
-        (one.0, one.1)
-            .partial_cmp(&(other.0, other.1))
-            .unwrap_or(one.0.cmp(&other.0))
-    });
+    let best = codes
+        .iter()
+        .min_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
     let advice = best.map(|(.., note)| format!("of these codes the first choice under such churn is {note}"));
     Findings {
         tables: vec![table],

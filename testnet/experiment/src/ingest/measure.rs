@@ -1,11 +1,9 @@
 //! One cell of `ingest`.
 
-use std::time::Instant;
-
 use mutualstore_client::PutOptions;
 
 use super::{Cell, Ingest, Reading};
-use crate::stage::counters;
+use crate::stage::{around, counters};
 use crate::{ExperimentError, Stage};
 use mutualstore_fleet::capacities::Capacities;
 use mutualstore_fleet::net;
@@ -53,20 +51,16 @@ fn file(
         ..PutOptions::default()
     };
     let (to, from) = (scratch.client(writer)?, scratch.client(reader)?);
-    let kept = || counters(&to, ["shards_stored_bytes_total"]);
-    let [before] = kept()?;
-    let begun = Instant::now();
-    let stored = put(&to, seed, cell.file_bytes, &options);
-    let report = stored.map_err(ExperimentError::client("put"))?;
-    let ingested = begun.elapsed();
-    let [kept] = kept()?.map(|after| after.saturating_sub(before));
-    let own = || counters(&from, ["shards_read_here_bytes_total"]);
-    let [before] = own()?;
-    let begun = Instant::now();
-    let got = get(&from, &report.link, seed, cell.file_bytes);
-    got.map_err(ExperimentError::client("get"))?;
-    let downloaded = begun.elapsed();
-    let [own] = own()?.map(|after| after.saturating_sub(before));
+    let stored = || counters(&to, ["shards_stored_bytes_total"]);
+    let (report, (ingested, [kept_bytes])) = around(stored, || {
+        let stored = put(&to, seed, cell.file_bytes, &options);
+        stored.map_err(ExperimentError::client("put"))
+    })?;
+    let read = || counters(&from, ["shards_read_here_bytes_total"]);
+    let ((), (downloaded, [own_bytes])) = around(read, || {
+        let got = get(&from, &report.link, seed, cell.file_bytes);
+        got.map_err(ExperimentError::client("get"))
+    })?;
     let deleted = to.delete(&report.link);
     deleted.map_err(ExperimentError::client("delete"))?;
     Ok(Reading {
@@ -83,8 +77,8 @@ fn file(
         download_seconds: downloaded.as_secs_f64(),
         shards_stored: report.shards_stored,
         shards_total: report.shards_total,
-        kept_bytes: kept,
-        own_bytes: own,
+        kept_bytes,
+        own_bytes,
     })
 }
 

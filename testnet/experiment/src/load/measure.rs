@@ -49,11 +49,8 @@ pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
     })?;
     let stats = stats(&scratch.client(writer)?, &stored)?;
     let mut readings = readings(cell, scratch, Op::Write, writer, &written, &stats);
-    let victims = if cell.case == Case::Degraded {
-        net::pick(&scratch.alive_but(&[reader, writer]), 1, seed)
-    } else {
-        Vec::new()
-    };
+    let victims = usize::from(cell.case == Case::Degraded);
+    let victims = net::pick(&scratch.alive_but(&[reader, writer]), victims, seed);
     for victim in &victims {
         scratch.kill(*victim);
     }
@@ -63,11 +60,8 @@ pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         file.map_or(Ok(()), |file| file.get(scratch, reader))
     })?;
     // The writer has the manifests in its cache since it was asked for the stat.
-    let op = if reader == writer {
-        Op::ReadOfWriter
-    } else {
-        Op::Read
-    };
+    let is_known = reader == writer;
+    let op = if is_known { Op::ReadOfWriter } else { Op::Read };
     readings.extend(self::readings(cell, scratch, op, reader, &read, &stats));
     scratch.restart(&victims)?;
     scratch.wait_whole()?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use itertools::Itertools;
 use mutualstore_client::{Client, ClientError, PutOptions, RingQuery};
 use mutualstore_contract::exit;
-use mutualstore_contract::reply::{FileStat, Health, ShardState, StripeKind, StripeStat};
+use mutualstore_contract::reply::{FileStat, Health, ShardState, StripeStat};
 use mutualstore_erasure::Policy;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
@@ -16,7 +16,7 @@ use crate::analysis::Model;
 use crate::findings::{distinct, mean, real};
 use crate::patterns::{self, Patterns};
 use crate::shard_map::{FileMap, Kind, ShardMap, StripeMap, peer_set};
-use crate::stage::{Stored, counters};
+use crate::stage::{Cost, Stored, around, counters};
 use crate::{ExperimentError, Stage};
 use mutualstore_fleet::capacities::Capacities;
 use mutualstore_fleet::net::{self, FleetError};
@@ -176,11 +176,7 @@ fn file_map(stat: &FileStat, numbers: &BTreeMap<&str, usize>) -> FileMap {
             }
         }
         StripeMap {
-            kind: if stripe.kind == StripeKind::Data {
-                Kind::Data
-            } else {
-                Kind::Manifest
-            },
+            kind: stripe.kind,
             needed: u8::try_from(stripe.needed).unwrap_or(u8::MAX),
             holders,
         }
@@ -201,16 +197,14 @@ fn pattern_of(
         scratch.kill(*victim);
     }
     scratch.wait_whole()?;
-    let (unread, read_cost) = at_cost(scratch, || read(scratch, stored))?;
-    let (asked, asked_cost) = at_cost(scratch, || ask(scratch, stripes, map))?;
-    let begun = Instant::now();
+    let look = || sent(scratch);
+    let (unread, read_cost) = around(look, || read(scratch, stored))?;
+    let (asked, asked_cost) = around(look, || ask(scratch, stripes, map))?;
     let dead = peer_set(victims.iter().copied());
     let verdict = |file: &FileMap| (file.loses_fragment(&dead), file.loses_manifest(&dead));
+    let begun = Instant::now();
     let mapped: Vec<Verdict> = map.files.iter().map(verdict).collect();
-    let map_cost = Cost {
-        took: begun.elapsed(),
-        sent: None,
-    };
+    let map_took = begun.elapsed();
     scratch.restart(victims)?;
     scratch.wait_whole()?;
     let unreadable: Vec<bool> = mapped.iter().copied().map(is_unreadable).collect();
@@ -222,7 +216,11 @@ fn pattern_of(
              and {map} by the map: these must be the same files"
         )));
     }
-    let told = |verdicts: &[Verdict], method, cost| rows.killed(method, (pattern, victims), verdicts, cost);
+    let told = |verdicts: &[Verdict], method, (took, [frames, bytes]): Cost<2>| Reading {
+        messages: Some(frames),
+        message_bytes: Some(bytes),
+        ..rows.killed(method, (pattern, victims), verdicts, took)
+    };
     let read = Reading {
         // What cannot be read is not known to lack one or the other.
         files_lost: None,
@@ -230,37 +228,13 @@ fn pattern_of(
         any_lost: None,
         ..told(&mapped, "read", read_cost)
     };
-    Ok(vec![
-        read,
-        told(&asked, "asked", asked_cost),
-        told(&mapped, "map", map_cost),
-    ])
+    let map = rows.killed("map", (pattern, victims), &mapped, map_took);
+    Ok(vec![read, told(&asked, "asked", asked_cost), map])
 }
 
-/// What it took to find out.
-#[derive(Clone, Copy)]
-struct Cost {
-    took: Duration,
-    /// Frames between peers, and their bytes, whatever else went on included.
-    sent: Option<(u64, u64)>,
-}
-
-fn at_cost<T>(
-    scratch: &Scratch,
-    work: impl FnOnce() -> Result<T, ExperimentError>,
-) -> Result<(T, Cost), ExperimentError> {
-    let before = sent(scratch)?;
-    let begun = Instant::now();
-    let outcome = work()?;
-    let took = begun.elapsed();
-    let after = sent(scratch)?;
-    let sent = Some((after.0.saturating_sub(before.0), after.1.saturating_sub(before.1)));
-    Ok((outcome, Cost { took, sent }))
-}
-
-/// Frames that the live daemons have sent to each other, and bytes.
-fn sent(scratch: &Scratch) -> Result<(u64, u64), ExperimentError> {
-    let mut sum = (0, 0);
+/// Frames that the live daemons have sent to each other, and bytes, whatever else went on included.
+fn sent(scratch: &Scratch) -> Result<[u64; 2], ExperimentError> {
+    let (mut all_frames, mut all_bytes) = (0, 0);
     for peer in scratch.alive() {
         let names = [
             "rpc_frames_sent_total",
@@ -269,10 +243,10 @@ fn sent(scratch: &Scratch) -> Result<(u64, u64), ExperimentError> {
             "shard_sent_bytes_total",
         ];
         let [frames, bytes, shard_frames, shard_bytes] = counters(&scratch.client(peer)?, names)?;
-        sum.0 += frames + shard_frames;
-        sum.1 += bytes + shard_bytes;
+        all_frames += frames + shard_frames;
+        all_bytes += bytes + shard_bytes;
     }
-    Ok(sum)
+    Ok([all_frames, all_bytes])
 }
 
 /// Reads every file through survivors in turn. Which cannot be read; anything but loss is a failure.
@@ -355,7 +329,7 @@ impl Rows {
         method: &str,
         (pattern, victims): (usize, &[usize]),
         verdicts: &[Verdict],
-        cost: Cost,
+        took: Duration,
     ) -> Reading {
         let count = |of: fn(Verdict) -> bool| real(verdicts.iter().filter(|verdict| of(**verdict)).count());
         let lost = count(|(fragment, _)| fragment);
@@ -366,9 +340,7 @@ impl Rows {
             manifests_lost: Some(count(|(_, manifest)| manifest)),
             unreadable: Some(count(is_unreadable)),
             any_lost: Some(f64::from(u8::from(lost > 0.0))),
-            messages: cost.sent.map(|(frames, _)| frames),
-            message_bytes: cost.sent.map(|(_, bytes)| bytes),
-            ..self.row(method, victims.len(), cost.took)
+            ..self.row(method, victims.len(), took)
         }
     }
 

@@ -224,9 +224,7 @@ fn verdict(readings: &[Reading]) -> String {
 
 /// Every cell outside, with what the numbers say of the reason.
 fn deviations(readings: &[Reading]) -> Vec<String> {
-    let outside = readings
-        .iter()
-        .filter(|reading| is_inside(reading) == Some(false));
+    let is_outside = |reading: &&Reading| is_inside(reading) == Some(false);
     let explain = |reading: &Reading| {
         let lost = reading.files_lost.unwrap_or_default();
         let why = match reading.fragments_lost {
@@ -252,7 +250,7 @@ fn deviations(readings: &[Reading]) -> Vec<String> {
             percent(reading, reading.predicted).unwrap_or_default(),
         )
     };
-    outside.map(explain).collect()
+    readings.iter().filter(is_outside).map(explain).collect()
 }
 
 /// A measured value with its interval, if it has one.
@@ -311,35 +309,29 @@ fn counted_part(reading: &Reading) -> Option<Measured> {
 
 impl Kind {
     fn figure(&self, peers: usize, readings: &[Reading]) -> Figure {
-        let here = || readings.iter().filter(|reading| reading.peers == peers);
-        let names = distinct(here().filter(|reading| is_counted(reading)).map(scheme));
-        let of = |name: String| {
-            let same = || here().filter(|reading| scheme(reading) == name);
-            let expected = same()
-                .filter(|reading| is_counted(reading))
-                .filter_map(|reading| {
-                    let y = (self.expected)(reading)?;
-                    Some(Point::new(real(reading.dead), y))
-                });
-            let measured = same()
-                .filter(|reading| (self.is_measured)(reading))
-                .filter_map(|reading| {
-                    let (y, range) = (self.measured)(reading)?;
-                    let x = real(reading.dead);
-                    Some(Point { x, y, range })
-                });
-            let both = [
-                Series::reference(&name, expected),
-                Series::measured(&name, measured),
-            ];
-            both.into_iter()
-                .filter(|series| series.is_reference || !series.points.is_empty())
-                .collect::<Vec<_>>()
-        };
+        let here = readings.iter().filter(|reading| reading.peers == peers);
+        let mut schemes = grouped(here, scheme);
+        schemes.retain(|of| of.all.iter().any(|reading| is_counted(reading)));
+        let both = schemes.iter().flat_map(|of| {
+            let expected = |reading: &&Reading| {
+                let y = (self.expected)(reading).filter(|_| is_counted(reading))?;
+                Some(Point::new(real(reading.dead), y))
+            };
+            let measured = |reading: &&Reading| {
+                let (y, range) = (self.measured)(reading).filter(|_| (self.is_measured)(reading))?;
+                let x = real(reading.dead);
+                Some(Point { x, y, range })
+            };
+            [
+                Series::reference(scheme(of), of.all.iter().filter_map(expected)),
+                Series::measured(scheme(of), of.all.iter().filter_map(measured)),
+            ]
+        });
+        let both = both.filter(|series| series.is_reference || !series.points.is_empty());
         Figure::new(
             format!("{}, N = {peers}", self.title),
             ["killed at once, peers", self.y_label],
-            names.into_iter().flat_map(of).collect(),
+            both.collect(),
         )
     }
 }

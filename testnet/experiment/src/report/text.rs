@@ -45,16 +45,11 @@ pub(super) fn short(value: f64) -> String {
         let text = format!("{value:.2e}");
         let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
         format!("{digits}×10{}", superscript(power))
-    } else if size >= 99.95 {
-        format!("{value:.0}")
-    } else if size >= 9.995 {
-        format!("{value:.1}")
-    } else if size >= 0.9995 {
-        format!("{value:.2}")
     } else {
         // Zeros behind the point do not count.
-        let zeros = [0.09995, 0.009_995].iter().filter(|limit| size < **limit).count();
-        format!("{value:.0$}", 3 + zeros)
+        let limits = [99.95, 9.995, 0.9995, 0.09995, 0.009_995];
+        let digits = limits.iter().filter(|limit| size < **limit).count();
+        format!("{value:.digits$}")
     }
 }
 

@@ -109,14 +109,16 @@ fn linear_range(low: f64, high: f64, room: Room, whole: bool) -> (f64, f64) {
         Room::Ticked if low >= 0.0 && low < 0.6 * high => (0.0, high),
         Room::Ticked | Room::Padded | Room::Tight => (low, high),
     };
-    let (low, high) = if apart(low, high) {
-        (low, high)
-    } else if low.abs() < f64::MIN_POSITIVE {
+    let narrow = !apart(low, high);
+    if narrow && low.abs() < f64::MIN_POSITIVE {
         return (0.0, 1.0);
+    }
+    let pad = if narrow {
+        (low.abs() / 2.0).max(f64::from(u8::from(whole)))
     } else {
-        let pad = (low.abs() / 2.0).max(f64::from(u8::from(whole)));
-        (low - pad, high + pad)
+        0.0
     };
+    let (low, high) = (low - pad, high + pad);
     match room {
         Room::Tight => (low, high),
         Room::Padded => {
@@ -176,12 +178,11 @@ fn scientific(value: f64) -> String {
     let rounded = format!("{value:.3e}");
     let (digits, power) = rounded.split_once('e').unwrap_or((&rounded, "0"));
     let digits = digits.trim_end_matches('0').trim_end_matches('.');
-    let times = if digits == "1" {
-        String::new()
-    } else {
-        format!("{}×", minus(digits))
-    };
-    format!("{times}10{}", superscript(power))
+    let power = superscript(power);
+    match digits {
+        "1" => format!("10{power}"),
+        _ => format!("{}×10{power}", minus(digits)),
+    }
 }
 
 fn minus(text: &str) -> String {
@@ -209,19 +210,13 @@ fn log_ticks(low: f64, high: f64, most: usize) -> Vec<Tick> {
                 continue;
             }
             let due = ((power - first) % every).abs() < 0.5;
-            let shown = if mid {
-                between && matches!(factor, 2 | 5)
+            let shown = (!mid && due) || (mid && between && matches!(factor, 2 | 5));
+            let written = if plain {
+                value.to_string()
             } else {
-                due
+                scientific(value)
             };
-            let written = || {
-                if plain {
-                    value.to_string()
-                } else {
-                    scientific(value)
-                }
-            };
-            let label = shown.then(written);
+            let label = shown.then_some(written);
             ticks.push(Tick { value, label });
         }
         power += 1.0;

@@ -104,12 +104,11 @@ impl Work<'_> {
         let mut whole = vec![0; usize::try_from(RANGES_BYTES).unwrap_or_default()];
         Noise::new(seed).fill(&mut whole);
         let shard = self.cell.shard_size_bytes.unwrap_or(1 << 20);
-        let borders =
-            (1..RANGES_BYTES / shard).map(|number| usize::try_from(number * shard).unwrap_or_default());
-        let borders: Vec<usize> = borders.collect();
+        let shard = usize::try_from(shard).unwrap_or(usize::MAX);
+        let borders = || (shard..whole.len()).step_by(shard);
         let client = self.scratch.client(self.peers / 2)?;
         let pass = || {
-            borders.iter().try_for_each(|border| {
+            borders().try_for_each(|border| {
                 let read = get_range(&client, &file.report.link, &whole, border - MARGIN, 2 * MARGIN);
                 read.map_err(ExperimentError::client("get of a range"))
             })
@@ -124,7 +123,7 @@ impl Work<'_> {
         for op in ["ranges", "ranges_again"] {
             let ((), timed) = self.timed(pass)?;
             readings.push(Reading {
-                moved_bytes: (borders.len() * 2 * MARGIN) as u64,
+                moved_bytes: (borders().count() * 2 * MARGIN) as u64,
                 ..self.reading(op, &file.report.code, batch, timed)
             });
         }

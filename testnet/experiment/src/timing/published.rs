@@ -18,23 +18,13 @@ pub struct Published {
     pub get_seconds: Option<f64>,
 }
 
-const fn one(file_bytes: u64, put_seconds: f64, get_seconds: f64) -> Published {
+const fn row(clients: usize, files: usize, file_bytes: u64, put: Option<f64>, get: f64) -> Published {
     Published {
-        clients: 1,
-        files: 1,
-        file_bytes,
-        put_seconds: Some(put_seconds),
-        get_seconds: Some(get_seconds),
-    }
-}
-
-const fn ten(files: usize, file_bytes: u64, get_seconds: f64) -> Published {
-    Published {
-        clients: 10,
+        clients,
         files,
         file_bytes,
-        put_seconds: None,
-        get_seconds: Some(get_seconds),
+        put_seconds: put,
+        get_seconds: Some(get),
     }
 }
 
@@ -51,12 +41,12 @@ impl Published {
 
 /// All of them.
 pub const TABLE: [Published; 6] = [
-    one(10_000_000, 0.07, 4.7),
-    one(100_000_000, 6.3, 11.2),
-    one(500_000_000, 13.9, 22.0),
-    one(1_500_000_000, 160.0, 124.0),
-    ten(1, 500_000_000, 9.2),
-    ten(100, 0, 28.0),
+    row(1, 1, 10_000_000, Some(0.07), 4.7),
+    row(1, 1, 100_000_000, Some(6.3), 11.2),
+    row(1, 1, 500_000_000, Some(13.9), 22.0),
+    row(1, 1, 1_500_000_000, Some(160.0), 124.0),
+    row(10, 1, 500_000_000, None, 9.2),
+    row(10, 100, 0, None, 28.0),
 ];
 
 /// The published figure for such a load.

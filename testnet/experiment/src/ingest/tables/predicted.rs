@@ -88,13 +88,11 @@ impl<'a> Comparison<'a> {
         let bits = case.rate_bits?;
         let link = link(bits);
         // The same without a limit, of any size.
-        let free = || {
-            let same = |other: &&Case<'_>| (other.peers, &other.placement) == (case.peers, &case.placement);
-            cases
-                .iter()
-                .filter(same)
-                .filter(|other| other.rate_bits.is_none())
+        let is_free = |other: &&Case<'_>| {
+            let same = (other.peers, &other.placement) == (case.peers, &case.placement);
+            same && other.rate_bits.is_none()
         };
+        let free = || cases.iter().filter(is_free);
         let small = free().filter(|other| real(other.file_bytes) <= BLOCK_BYTES);
         let smallest = small.min_by_key(|other| other.file_bytes);
         let smallest = smallest.and_then(|smallest| smallest.median(Op::Ingest));

@@ -43,9 +43,8 @@ pub(super) struct Area {
 
 impl Projection {
     fn new(axis: &Axis, (low, high): (f64, f64), from: f64, to: f64) -> Self {
-        let log = axis.scale == Scale::Log;
         Self {
-            log,
+            log: axis.scale == Scale::Log,
             low,
             high,
             from,
@@ -146,14 +145,14 @@ pub(super) fn margins(panels: &[Panel], format: Format) -> Margins {
         let left = EDGE + lines(y_label, format.label) + 6.0 + widest(&y_ticks, format.tick) + TICK + 3.0;
         let x_ticks = letters(&panel.x, x_range, across, format.tick * 3.2);
         let x_label = text::wrap(&panel.x.text(), format.label, across).len();
-        all.left = all.left.max(left);
-        all.right = all
-            .right
-            .max(EDGE + (widest(&x_ticks, format.tick) / 2.0).min(24.0));
-        all.top = all.top.max(top);
-        all.bottom = all
-            .bottom
-            .max(below(format) + lines(x_label, format.label) + EDGE);
+        let right = EDGE + (widest(&x_ticks, format.tick) / 2.0).min(24.0);
+        let bottom = below(format) + lines(x_label, format.label) + EDGE;
+        all = Margins {
+            left: all.left.max(left),
+            right: all.right.max(right),
+            top: all.top.max(top),
+            bottom: all.bottom.max(bottom),
+        };
     }
     all
 }
