@@ -226,7 +226,8 @@ impl Model {
         let limit = patterns.unwrap_or(DRAWN_PATTERNS).min(DRAWN_PATTERNS);
         let mut means: Vec<f64> = (0..DRAWS)
             .map(|draw| {
-                let stored = self.draw_files(files, &mut rng);
+                let sets = self.rings.choose(&mut rng);
+                let stored: Vec<_> = (0..files).map(|_| self.draw_file(sets, &mut rng)).collect();
                 let seed = seed.wrapping_add(u64::from(draw));
                 let patterns = if patterns.is_some() {
                     Patterns::sample(self.peers, killed, limit, seed)
@@ -254,15 +255,7 @@ impl Model {
         real(lost) / (real(stored.len()) * real(patterns.len())).max(1.0)
     }
 
-    /// Holders of the fragments of so many files; fragments with the same holders once.
-    fn draw_files(&self, files: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<PeerSet>> {
-        let sets = match self.scheme {
-            Scheme::Successors(_) => self.rings.choose(rng),
-            Scheme::Random | Scheme::Copysets(_) | Scheme::Buddies(..) => None,
-        };
-        (0..files).map(|_| self.draw_file(sets, rng)).collect()
-    }
-
+    /// Holders of the fragments of a file, on a ring if there is one; fragments with the same holders once.
     fn draw_file(&self, sets: Option<&HolderSets>, rng: &mut ChaCha8Rng) -> Vec<PeerSet> {
         let (peers, shards) = (self.peers, usize::from(self.code.n()));
         let any = |rng: &mut ChaCha8Rng| rng.random_range(0..peers);

@@ -19,7 +19,7 @@ use itertools::iproduct;
 use mutualstore_erasure::Code;
 use serde::{Deserialize, Serialize};
 
-use super::{AUTO, Experiment, ExperimentError, Findings, Stage, check_code, check_some, ensure, parsed};
+use super::{AUTO, Experiment, Findings, Result, Stage, check_code, check_some, ensure, parsed};
 
 /// Seconds to start a network, and to look for what was lost.
 const AROUND_SECONDS: f64 = 12.0;
@@ -135,7 +135,7 @@ impl Experiment for Churn {
     type Cell = Cell;
     type Reading = Reading;
 
-    fn check(&self) -> Result<(), ExperimentError> {
+    fn check(&self) -> Result<()> {
         check_some("peer", self.peers)?;
         check_some("code", self.codes.len())?;
         check_some("session length", self.sessions_seconds.len())?;
@@ -183,7 +183,7 @@ impl Experiment for Churn {
         format!("{}, sessions of {session} s, repair after {delay} s", cell.code)
     }
 
-    fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
+    fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>> {
         let measured = measure::cell(self, cell, stage);
         // Nobody can use what is left of it.
         if measured.is_ok() {
@@ -201,6 +201,7 @@ impl Experiment for Churn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ExperimentError;
 
     #[test]
     fn cells_hold_every_combination() {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table as Drawn};
+use comfy_table::{CellAlignment, Table as Drawn, TableStyle};
 use itertools::Itertools;
 use serde::Serialize;
 
@@ -131,23 +131,24 @@ impl Table {
         self.rows.iter().map(cells).collect()
     }
 
-    /// Sets numeric columns flush right.
-    pub(crate) fn align(&self, drawn: &mut Drawn) {
+    /// These heads and cells in a style of `comfy_table`, numeric columns flush right.
+    pub(crate) fn drawn(&self, style: TableStyle, heads: Vec<String>, cells: Vec<Vec<String>>) -> String {
+        let mut drawn = Drawn::new();
+        drawn.load_style(style);
+        drawn.set_header(heads);
+        drawn.add_rows(cells);
         for (index, column) in drawn.column_iter_mut().enumerate() {
             if self.is_numeric(index) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
+        drawn.to_string()
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut drawn = Drawn::new();
-        drawn.load_style(UTF8_FULL_CONDENSED);
-        drawn.set_header(&self.columns);
-        drawn.add_rows(self.cells());
-        self.align(&mut drawn);
+        let drawn = self.drawn(UTF8_FULL_CONDENSED, self.columns.clone(), self.cells());
         write!(f, "{}\n{drawn}", self.title)
     }
 }

@@ -22,7 +22,7 @@ use itertools::iproduct;
 use serde::{Deserialize, Serialize};
 
 use super::findings::{decimal, distinct, real};
-use super::{Experiment, ExperimentError, Findings, Histogram, Stage};
+use super::{Experiment, ExperimentError, Findings, Histogram, Result, Stage};
 use super::{check_code, check_placement, check_some, ensure, parsed};
 
 /// The least that daemons accept as `link_rate`, bits per second.
@@ -191,7 +191,7 @@ impl Experiment for Ingest {
     type Cell = Cell;
     type Reading = Reading;
 
-    fn check(&self) -> Result<(), ExperimentError> {
+    fn check(&self) -> Result<()> {
         check_some("number of peers", self.peers.len())?;
         check_some("placement", self.placements.len())?;
         check_some("file size", self.sizes_bytes.len())?;
@@ -253,7 +253,7 @@ impl Experiment for Ingest {
         )
     }
 
-    fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
+    fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>> {
         measure::cell(self, cell, stage)
     }
 

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Experiment, ExperimentError};
+use super::{Experiment, ExperimentError, Result};
 
 const FILE: &str = "cells.jsonl";
 
@@ -60,7 +60,7 @@ pub(super) type Opened<E> = (
 
 impl Journal {
     /// Opens the journal of experiment `E` in `out`, or begins it.
-    pub(super) fn open<E: Experiment>(out: &Path, parameters: &Value) -> Result<Opened<E>, ExperimentError> {
+    pub(super) fn open<E: Experiment>(out: &Path, parameters: &Value) -> Result<Opened<E>> {
         let dir = out.join(E::NAME);
         fs::create_dir_all(&dir).map_err(ExperimentError::out(&dir))?;
         let path = dir.join(FILE);
@@ -109,7 +109,7 @@ impl Journal {
         Ok((journal, done))
     }
 
-    fn parse<T: DeserializeOwned>(&self, line: usize, text: &[u8]) -> Result<T, ExperimentError> {
+    fn parse<T: DeserializeOwned>(&self, line: usize, text: &[u8]) -> Result<T> {
         serde_json::from_slice(text).map_err(|_| ExperimentError::Damaged {
             path: self.path.clone(),
             line,
@@ -117,7 +117,7 @@ impl Journal {
     }
 
     /// Keeps a line, as of a cell; durable when this returns.
-    pub(super) fn append(&mut self, line: &impl Serialize) -> Result<(), ExperimentError> {
+    pub(super) fn append(&mut self, line: &impl Serialize) -> Result<()> {
         let write = || -> io::Result<()> {
             let mut bytes = serde_json::to_vec(line)?;
             bytes.push(b'\n');
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::testing::{Square, Squares};
 
-    fn open(out: &Path, parameters: &Value) -> Result<Opened<Squares>, ExperimentError> {
+    fn open(out: &Path, parameters: &Value) -> Result<Opened<Squares>> {
         Journal::open::<Squares>(out, parameters)
     }
 

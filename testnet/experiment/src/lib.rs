@@ -71,7 +71,7 @@ pub trait Experiment: fmt::Debug + Serialize {
     type Reading: fmt::Debug + Serialize + DeserializeOwned;
 
     /// Fails where it cannot work with these parameters; nothing is begun then.
-    fn check(&self) -> Result<(), ExperimentError>;
+    fn check(&self) -> Result<()>;
 
     /// Everything to measure, in order; neighbours that share a network cost less.
     fn cells(&self) -> Vec<Self::Cell>;
@@ -83,11 +83,7 @@ pub trait Experiment: fmt::Debug + Serialize {
     fn label(&self, cell: &Self::Cell) -> String;
 
     /// Measures one cell.
-    fn measure(
-        &mut self,
-        cell: &Self::Cell,
-        stage: &mut Stage,
-    ) -> Result<Vec<Self::Reading>, ExperimentError>;
+    fn measure(&mut self, cell: &Self::Cell, stage: &mut Stage) -> Result<Vec<Self::Reading>>;
 
     /// What the readings say.
     fn findings(&self, readings: &[Self::Reading]) -> Findings;
@@ -144,6 +140,9 @@ pub enum ExperimentError {
     },
 }
 
+/// What comes of an experiment, or of a part of it.
+pub type Result<T, E = ExperimentError> = std::result::Result<T, E>;
+
 impl ExperimentError {
     /// The exit code the command ends with.
     pub fn exit_code(&self) -> u8 {
@@ -186,13 +185,13 @@ impl<E: Into<FleetError>> From<E> for ExperimentError {
 }
 
 /// What a text says, or that it says nothing of the kind.
-fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, ExperimentError> {
+fn parsed<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T> {
     text.parse()
         .map_err(|error| ExperimentError::Usage(format!("{text}: {error}")))
 }
 
 /// `auto`, or a code that `peers` peers can hold one shard each of.
-fn check_code(code: &str, peers: usize) -> Result<(), ExperimentError> {
+fn check_code(code: &str, peers: usize) -> Result<()> {
     if code == AUTO {
         return Ok(());
     }
@@ -203,23 +202,19 @@ fn check_code(code: &str, peers: usize) -> Result<(), ExperimentError> {
 }
 
 /// A policy whose groups hold a stripe of this code.
-fn check_placement(placement: &str, code: Code) -> Result<(), ExperimentError> {
+fn check_placement(placement: &str, code: Code) -> Result<()> {
     let checked = parsed::<Policy>(placement)?.check(code);
     let unfit = |error| ExperimentError::Usage(format!("no groups can be formed: {error}"));
     checked.map(drop).map_err(unfit)
 }
 
 /// Fails with what is wrong, unless it is fine.
-fn ensure(fine: bool, wrong: impl FnOnce() -> String) -> Result<(), ExperimentError> {
-    if fine {
-        Ok(())
-    } else {
-        Err(ExperimentError::Usage(wrong()))
-    }
+fn ensure(fine: bool, wrong: impl FnOnce() -> String) -> Result<()> {
+    fine.then_some(()).ok_or_else(|| ExperimentError::Usage(wrong()))
 }
 
 /// Fails when there are none of something of which some are needed.
-fn check_some(what: &str, count: usize) -> Result<(), ExperimentError> {
+fn check_some(what: &str, count: usize) -> Result<()> {
     ensure(count > 0, || format!("at least one {what} is needed"))
 }
 

@@ -16,7 +16,7 @@ use mutualstore_contract::units::Size;
 use serde::{Deserialize, Serialize};
 
 use super::findings::real;
-use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some, ensure, expansion};
+use super::{Experiment, Findings, Result, Stage, check_code, check_some, ensure, expansion};
 
 const PUT_RATE: f64 = 100e6;
 const GET_RATE: f64 = 200e6;
@@ -145,7 +145,7 @@ impl Experiment for Load {
     type Cell = Cell;
     type Reading = Reading;
 
-    fn check(&self) -> Result<(), ExperimentError> {
+    fn check(&self) -> Result<()> {
         check_some("peer", self.peers)?;
         check_some("code", self.codes.len())?;
         check_some("file size", self.sizes_bytes.len())?;
@@ -209,7 +209,7 @@ impl Experiment for Load {
         format!("{} {} {size}, shards of {shard}", cell.case, cell.code)
     }
 
-    fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
+    fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>> {
         measure::cell(self, cell, stage)
     }
 
@@ -221,6 +221,7 @@ impl Experiment for Load {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ExperimentError;
 
     #[test]
     fn cells_hold_every_combination_once() {

@@ -38,7 +38,9 @@ use serde::{Deserialize, Serialize};
 use super::analysis::{self, Model};
 use super::findings::real;
 use super::shard_map::MAX_PEERS;
-use super::{Experiment, ExperimentError, Findings, Stage, check_placement, check_some, ensure, parsed};
+use super::{
+    Experiment, ExperimentError, Findings, Result, Stage, check_placement, check_some, ensure, parsed,
+};
 
 /// Most files of a network: each is read after every kill.
 const MAX_FILES: usize = 100_000;
@@ -175,7 +177,7 @@ impl Loss {
         self.schemes = schemes.cloned().collect();
     }
 
-    fn code_of(&self, scheme: &Scheme) -> Result<Code, ExperimentError> {
+    fn code_of(&self, scheme: &Scheme) -> Result<Code> {
         parsed(scheme.code.as_ref().unwrap_or(&self.code))
     }
 
@@ -184,7 +186,7 @@ impl Loss {
     }
 
     /// What theory says of a scheme.
-    fn model(&self, peers: usize, scheme: &Scheme) -> Result<Model, ExperimentError> {
+    fn model(&self, peers: usize, scheme: &Scheme) -> Result<Model> {
         let mut code = self.code_of(scheme)?;
         // Small fragments are copied, whatever the code.
         if self.file_bytes.div_ceil(u64::from(self.fragments.max(1))) <= SMALL {
@@ -207,7 +209,7 @@ impl Loss {
         Model::new(peers, code, placed, fragments).map_err(unknown)
     }
 
-    fn check_scheme(&self, scheme: &Scheme) -> Result<(), ExperimentError> {
+    fn check_scheme(&self, scheme: &Scheme) -> Result<()> {
         let code = self.code_of(scheme)?;
         let (n, least) = (usize::from(code.n()), self.least_peers());
         ensure(n <= least, || {
@@ -296,7 +298,7 @@ impl Experiment for Loss {
     type Cell = Cell;
     type Reading = Reading;
 
-    fn check(&self) -> Result<(), ExperimentError> {
+    fn check(&self) -> Result<()> {
         check_some("peer", self.least_peers())?;
         check_some("scheme", self.schemes.len())?;
         check_some("file", self.files)?;
@@ -342,7 +344,7 @@ impl Experiment for Loss {
         format!("{} peers, {}", cell.peers, cell.scheme)
     }
 
-    fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
+    fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>> {
         measure::cell(self, cell, stage)
     }
 

@@ -8,7 +8,7 @@ use itertools::Itertools;
 use serde_json::Value;
 
 use super::findings::{self, Table, table};
-use super::{ExperimentError, Options, Outcome};
+use super::{ExperimentError, Options, Outcome, Result};
 use crate::report::{Axis, Block, Drawn, Figure, Histogram, Panel, Report, Scale, Section, Spread, Written};
 
 /// Panels in one figure, at most: beyond, they get too small to read.
@@ -27,7 +27,7 @@ const SERIES: [&str; 5] = [
 ];
 
 /// Writes the report of these experiments into the directory of results. `command` made it.
-pub fn publish(outcomes: &[Outcome], options: &Options, command: &str) -> Result<Written, ExperimentError> {
+pub fn publish(outcomes: &[Outcome], options: &Options, command: &str) -> Result<Written> {
     let written = report(outcomes, options, command).write(&options.out);
     written.map_err(|error| ExperimentError::out(&options.out)(std::io::Error::other(error)))
 }

@@ -11,7 +11,7 @@ use super::findings::{Histogram, distinct};
 use super::journal::{Done, Journal};
 use super::pace::{Pace, Progress};
 use super::stage::Stage;
-use super::{Experiment, ExperimentError, Findings, Options};
+use super::{Experiment, ExperimentError, Findings, Options, Result};
 use mutualstore_fleet::stream::replace;
 
 /// Is told how far a run is.
@@ -29,7 +29,7 @@ trait CarryOut: std::fmt::Debug {
         stage: &mut Stage,
         pace: &mut Pace,
         progress: ProgressSink<'_>,
-    ) -> Result<Outcome, ExperimentError>;
+    ) -> Result<Outcome>;
 }
 
 /// What came of an experiment.
@@ -80,7 +80,7 @@ struct Parameters<'a, E> {
 }
 
 /// Checks the parameters, opens the directory of results and finds what is left to measure. Starts nothing.
-pub fn plan<E: Experiment + 'static>(experiment: E, options: &Options) -> Result<Planned, ExperimentError> {
+pub fn plan<E: Experiment + 'static>(experiment: E, options: &Options) -> Result<Planned> {
     experiment.check()?;
     let parameters = serde_json::to_value(Parameters {
         seed: options.seed,
@@ -105,11 +105,7 @@ pub fn plan<E: Experiment + 'static>(experiment: E, options: &Options) -> Result
 }
 
 /// Measures what is left of all `planned`, one after the other.
-pub fn run(
-    planned: Vec<Planned>,
-    options: &Options,
-    progress: ProgressSink<'_>,
-) -> Result<Vec<Outcome>, ExperimentError> {
+pub fn run(planned: Vec<Planned>, options: &Options, progress: ProgressSink<'_>) -> Result<Vec<Outcome>> {
     let mut pace = Pace::default();
     for Planned(plan) in &planned {
         plan.announce(&mut pace);
@@ -120,7 +116,7 @@ pub fn run(
 }
 
 impl<E: Experiment> Plan<E> {
-    fn measure(&mut self, cell: &E::Cell, stage: &mut Stage) -> Result<(), ExperimentError> {
+    fn measure(&mut self, cell: &E::Cell, stage: &mut Stage) -> Result<()> {
         let begun = Instant::now();
         let readings = self.experiment.measure(cell, stage)?;
         stage.interrupted()?;
@@ -135,7 +131,7 @@ impl<E: Experiment> Plan<E> {
     }
 
     /// In one step, so that a reader sees it whole.
-    fn write_csv(&self) -> Result<(), ExperimentError> {
+    fn write_csv(&self) -> Result<()> {
         let mark = Mark { quick: self.quick };
         let write = || -> io::Result<()> {
             let mut writer = csv::Writer::from_writer(Vec::new());
@@ -164,7 +160,7 @@ impl<E: Experiment> CarryOut for Plan<E> {
         stage: &mut Stage,
         pace: &mut Pace,
         progress: ProgressSink<'_>,
-    ) -> Result<Outcome, ExperimentError> {
+    ) -> Result<Outcome> {
         let is_done = |cell: &&E::Cell| self.done.iter().any(|done| done.cell == **cell);
         let left: Vec<E::Cell> = self.cells.iter().filter(|cell| !is_done(cell)).cloned().collect();
         for cell in left {

@@ -3,14 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use mutualstore_client::{ByteRange, Client, ClientError, GetOptions, PutOptions};
+use mutualstore_client::{Client, ClientError, PutOptions};
 use mutualstore_contract::reply::PutReport;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{AUTO, ExperimentError, Options};
+use super::{AUTO, ExperimentError, Options, Result};
 use mutualstore_fleet::capacities::Capacities;
-use mutualstore_fleet::net::FleetError;
 use mutualstore_fleet::scratch::Scratch;
 use mutualstore_fleet::stream::{self, replace};
 
@@ -35,35 +34,20 @@ impl Stage {
 
     /// Makes sure that a network of so many daemons with these capacities and flags stands, its ring whole
     /// and its daemons quiet. One that stands already is as the last cell left it.
-    pub fn network(
-        &mut self,
-        peers: usize,
-        capacities: Capacities,
-        flags: &str,
-    ) -> Result<&mut Scratch, ExperimentError> {
+    pub fn network(&mut self, peers: usize, capacities: Capacities, flags: &str) -> Result<&mut Scratch> {
         let network = (peers, capacities, flags.to_owned());
-        if self
-            .standing
-            .as_ref()
-            .is_none_or(|(standing, _)| *standing != network)
-        {
-            // One at a time: the old daemons end before the new ones begin.
-            self.standing = None;
+        // One at a time: other daemons end before the new ones begin.
+        let standing = self.standing.take().filter(|(standing, _)| *standing == network);
+        let standing = if let Some(standing) = standing {
+            standing
+        } else {
             let mut run = self.options.run.clone();
             run.flags.extend(flags.split_whitespace().map(str::to_owned));
-            let capacities = network.1.clone();
-            let scratch = Scratch::up(
-                &run,
-                "mutualstore-experiment-",
-                peers,
-                capacities,
-                self.options.seed,
-            )?;
-            self.standing = Some((network, scratch));
-        }
-        let Some((_, scratch)) = &mut self.standing else {
-            return Err(FleetError::Usage("no network stands".to_owned()).into());
+            let (capacities, seed) = (network.1.clone(), self.options.seed);
+            let scratch = Scratch::up(&run, "mutualstore-experiment-", peers, capacities, seed)?;
+            (network, scratch)
         };
+        let (_, scratch) = self.standing.insert(standing);
         scratch.settle()?;
         Ok(scratch)
     }
@@ -74,21 +58,14 @@ impl Stage {
     }
 
     /// Fails when Ctrl-C has taken the daemons down: what was measured last may come from that.
-    pub(super) fn interrupted(&self) -> Result<(), ExperimentError> {
-        match &self.standing {
-            Some((_, scratch)) => Ok(scratch.interrupted()?),
-            None => Ok(()),
-        }
+    pub(super) fn interrupted(&self) -> Result<()> {
+        let standing = self.standing.as_ref();
+        standing.map_or(Ok(()), |(_, scratch)| Ok(scratch.interrupted()?))
     }
 
     /// Keeps something beside the readings of an experiment, as `OUT/EXPERIMENT/NAME.json`; an older one is
     /// replaced.
-    pub(super) fn keep(
-        &self,
-        experiment: &str,
-        name: &str,
-        what: &impl Serialize,
-    ) -> Result<(), ExperimentError> {
+    pub(super) fn keep(&self, experiment: &str, name: &str, what: &impl Serialize) -> Result<()> {
         let harmful = |c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c);
         let name = name.replace(harmful, "_");
         let path = self.options.out.join(experiment).join(format!("{name}.json"));
@@ -108,39 +85,8 @@ impl Stage {
     }
 }
 
-/// Reads `length` bytes from `first` on and compares them with the generated ones, of which `whole` is the
-/// file.
-pub(super) fn get_range(
-    client: &Client,
-    link: &str,
-    whole: &[u8],
-    first: usize,
-    length: usize,
-) -> Result<(), ClientError> {
-    let expected = whole.get(first..first + length).unwrap_or_default();
-    let range = ByteRange {
-        first: first as u64,
-        last: Some((first + length) as u64 - 1),
-    };
-    let options = GetOptions {
-        range: Some(range),
-        ..GetOptions::default()
-    };
-    let mut output = Vec::with_capacity(length);
-    client.get(link, &options, &mut output, None, &mut |_, _| ())?;
-    if output == expected {
-        return Ok(());
-    }
-    Err(ClientError::Unexpected {
-        what: format!("bytes {first} and following differ from those stored"),
-    })
-}
-
 /// What a daemon counts under these names.
-pub(super) fn counters<const N: usize>(
-    client: &Client,
-    names: [&str; N],
-) -> Result<[u64; N], ExperimentError> {
+pub(super) fn counters<const N: usize>(client: &Client, names: [&str; N]) -> Result<[u64; N]> {
     let metrics = client.metrics().map_err(ExperimentError::client("metrics"))?;
     let mut counters = [0; N];
     for (counter, name) in counters.iter_mut().zip(names) {
@@ -154,9 +100,9 @@ pub(super) type Cost<const N: usize> = (Duration, [u64; N]);
 
 /// Does some work and says what it cost by what `look` sees before and after.
 pub(super) fn around<T, const N: usize>(
-    look: impl Fn() -> Result<[u64; N], ExperimentError>,
-    work: impl FnOnce() -> Result<T, ExperimentError>,
-) -> Result<(T, Cost<N>), ExperimentError> {
+    look: impl Fn() -> Result<[u64; N]>,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<(T, Cost<N>)> {
     let before = look()?;
     let begun = Instant::now();
     let done = work()?;
@@ -197,7 +143,7 @@ impl Stored {
         seed: u64,
         bytes: u64,
         options: &PutOptions,
-    ) -> Result<Self, ExperimentError> {
+    ) -> Result<Self> {
         let report = stream::put(&scratch.client(peer)?, seed, bytes, options);
         let report = report.map_err(ExperimentError::client("put"))?;
         Ok(Self {
@@ -214,13 +160,13 @@ impl Stored {
     }
 
     /// The same through a peer.
-    pub(super) fn get(&self, scratch: &Scratch, peer: usize) -> Result<(), ExperimentError> {
+    pub(super) fn get(&self, scratch: &Scratch, peer: usize) -> Result<()> {
         let read = self.read(&scratch.client(peer)?);
         read.map_err(ExperimentError::client("get"))
     }
 
     /// Frees the disks of all that hold it.
-    pub(super) fn delete(&self, scratch: &Scratch) -> Result<(), ExperimentError> {
+    pub(super) fn delete(&self, scratch: &Scratch) -> Result<()> {
         let deleted = scratch.client(self.peer)?.delete(&self.report.link);
         deleted.map_err(ExperimentError::client("delete")).map(drop)
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use mutualstore_fleet::net::FleetError;
 
-use super::{Experiment, ExperimentError, Findings, Stage};
+use super::{Experiment, Findings, Result, Stage};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Squares {
@@ -26,7 +26,7 @@ impl Experiment for Squares {
     type Cell = u64;
     type Reading = Square;
 
-    fn check(&self) -> Result<(), ExperimentError> {
+    fn check(&self) -> Result<()> {
         Ok(())
     }
 
@@ -42,7 +42,7 @@ impl Experiment for Squares {
         format!("cell {cell}")
     }
 
-    fn measure(&mut self, cell: &u64, _: &mut Stage) -> Result<Vec<Square>, ExperimentError> {
+    fn measure(&mut self, cell: &u64, _: &mut Stage) -> Result<Vec<Square>> {
         if self.fails_at == Some(*cell) {
             return Err(FleetError::Unavailable("no end".to_owned()).into());
         }

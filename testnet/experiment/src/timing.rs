@@ -17,7 +17,7 @@ use mutualstore_contract::units::Size;
 use serde::{Deserialize, Serialize};
 
 use super::findings::{decimal, distinct, real};
-use super::{Experiment, ExperimentError, Findings, Stage, check_code, check_some, ensure, expansion};
+use super::{Experiment, Findings, Result, Stage, check_code, check_some, ensure, expansion};
 
 pub use published::{Published, TABLE as PUBLISHED};
 
@@ -176,7 +176,7 @@ impl Experiment for Timing {
     type Cell = Cell;
     type Reading = Reading;
 
-    fn check(&self) -> Result<(), ExperimentError> {
+    fn check(&self) -> Result<()> {
         check_some("peer", self.peers)?;
         check_some("code", self.codes.len())?;
         check_some("repetition", self.repeat)?;
@@ -260,7 +260,7 @@ impl Experiment for Timing {
         format!("{} {load}{}{cache}", cell.code, shard.unwrap_or_default())
     }
 
-    fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
+    fn measure(&mut self, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>> {
         measure::cell(self, cell, stage)
     }
 
@@ -272,6 +272,7 @@ impl Experiment for Timing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ExperimentError;
 
     #[test]
     fn cells_hold_every_published_case_once() {

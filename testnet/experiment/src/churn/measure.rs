@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutualstore_client::{ClientError, PutOptions};
+use mutualstore_client::ClientError;
 use mutualstore_contract::exit;
 use mutualstore_contract::reply::Departure;
 use rand::{RngExt, SeedableRng};
@@ -12,8 +12,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Cell, Churn, Reading};
 use crate::findings::{mean, real};
-use crate::stage::{Stored, counters};
-use crate::{ExperimentError, Stage};
+use crate::stage::{Stored, counters, put_options};
+use crate::{ExperimentError, Result, Stage};
 use mutualstore_fleet::capacities::Capacities;
 use mutualstore_fleet::scratch::Scratch;
 
@@ -30,7 +30,7 @@ const DENIED_LIMIT: Duration = Duration::from_secs(5);
 /// How long repairs, and files of which nobody says anything, are waited for, beside eight repair delays.
 const LIMIT: Duration = Duration::from_mins(1);
 
-pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Reading, ExperimentError> {
+pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Reading> {
     // The same sessions for every code and delay.
     let seed = stage.seed(&(cell.session_seconds, cell.repetition), "events");
     let files_seed = stage.seed(cell, "files");
@@ -84,11 +84,8 @@ pub(super) fn cell(churn: &Churn, cell: &Cell, stage: &mut Stage) -> Result<Read
 }
 
 /// Puts all files, each through another peer.
-fn store(churn: &Churn, cell: &Cell, scratch: &Scratch, seed: u64) -> Result<Vec<Stored>, ExperimentError> {
-    let options = PutOptions {
-        code: Some(cell.code.clone()),
-        ..PutOptions::default()
-    };
+fn store(churn: &Churn, cell: &Cell, scratch: &Scratch, seed: u64) -> Result<Vec<Stored>> {
+    let options = put_options(&cell.code, None);
     let one = |number: usize| {
         let seed = seed.wrapping_add(number as u64);
         Stored::put(scratch, number % churn.peers, seed, churn.file_bytes, &options)
@@ -132,15 +129,12 @@ impl Book {
             let client = scratch.client(peer).map_err(ExperimentError::from);
             let counted = client.and_then(|client| counters(&client, names));
             if let Ok([shards, bytes, sent, received, used]) = counted {
-                let traffic = sent + received;
-                self.peers.insert(
-                    peer,
-                    Counts {
-                        shards,
-                        bytes,
-                        traffic,
-                    },
-                );
+                let counts = Counts {
+                    shards,
+                    bytes,
+                    traffic: sent + received,
+                };
+                self.peers.insert(peer, counts);
                 self.used += used;
             }
         }
@@ -148,7 +142,7 @@ impl Book {
 
     /// Repairs that the last departures ask for belong to them: waits until nothing was repaired for longer
     /// than the delay.
-    fn close(&mut self, scratch: &Scratch, repair_delay: Duration) -> Result<(), ExperimentError> {
+    fn close(&mut self, scratch: &Scratch, repair_delay: Duration) -> Result<()> {
         let begun = Instant::now();
         let (mut last, mut changed) = (self.total().shards, Instant::now());
         while changed.elapsed() < repair_delay + QUIET && begun.elapsed() < LIMIT + 8 * repair_delay {
@@ -192,7 +186,7 @@ struct Turmoil<'a> {
 }
 
 impl Turmoil<'_> {
-    fn run(&mut self, duration: Duration) -> Result<(), ExperimentError> {
+    fn run(&mut self, duration: Duration) -> Result<()> {
         for peer in self.scratch.alive() {
             self.stay(peer);
         }
@@ -222,7 +216,7 @@ impl Turmoil<'_> {
     }
 
     /// A peer's session ends and another one's begins.
-    fn end(&mut self, peer: usize) -> Result<(), ExperimentError> {
+    fn end(&mut self, peer: usize) -> Result<()> {
         self.ends.remove(&peer);
         if self.rng.random_bool(self.leave) && self.ask_to_leave(peer) {
             self.leaving.insert(peer, Instant::now());
@@ -248,7 +242,7 @@ impl Turmoil<'_> {
     }
 
     /// Those that left have ended. One that cannot leave, or not soon, is killed.
-    fn see_off(&mut self) -> Result<(), ExperimentError> {
+    fn see_off(&mut self) -> Result<()> {
         for (peer, since) in self.leaving.clone() {
             if self.scratch.has_left(peer) {
                 self.reading.leaves += 1;
@@ -274,7 +268,7 @@ fn exponential(rng: &mut ChaCha8Rng, mean: f64) -> Duration {
 
 /// Files that cannot be read by anybody, though repair and the ring had their time. A file that comes back
 /// different is an error, not a loss.
-fn lost(scratch: &Scratch, files: &[Stored], repair_delay: Duration) -> Result<usize, ExperimentError> {
+fn lost(scratch: &Scratch, files: &[Stored], repair_delay: Duration) -> Result<usize> {
     let begun = Instant::now();
     let mut missing: Vec<&Stored> = files.iter().collect();
     let mut turn = 0;

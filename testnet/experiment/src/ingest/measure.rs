@@ -4,7 +4,7 @@ use mutualstore_client::PutOptions;
 
 use super::{Cell, Ingest, Reading};
 use crate::stage::{around, counters};
-use crate::{ExperimentError, Stage};
+use crate::{ExperimentError, Result, Stage};
 use mutualstore_fleet::capacities::Capacities;
 use mutualstore_fleet::net;
 use mutualstore_fleet::scratch::Scratch;
@@ -12,7 +12,7 @@ use mutualstore_fleet::stream::{get, put};
 
 const LEAST_CAPACITY: u64 = 1 << 30;
 
-pub(super) fn cell(ingest: &Ingest, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
+pub(super) fn cell(ingest: &Ingest, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>> {
     let seed = stage.seed(cell, "files");
     let largest = ingest.sizes_bytes.iter().max().copied().unwrap_or(0);
     let limit = cell.rate_bits.map(|bits| format!(" --link-rate {bits}bit"));
@@ -35,13 +35,7 @@ fn writer_and_reader(peers: &[usize], seed: u64) -> Option<(usize, usize)> {
 }
 
 /// Stores a file, reads it back, deletes it.
-fn file(
-    ingest: &Ingest,
-    cell: &Cell,
-    scratch: &Scratch,
-    repetition: usize,
-    seed: u64,
-) -> Result<Reading, ExperimentError> {
+fn file(ingest: &Ingest, cell: &Cell, scratch: &Scratch, repetition: usize, seed: u64) -> Result<Reading> {
     let Some((writer, reader)) = writer_and_reader(&scratch.alive(), seed) else {
         return Err(ExperimentError::Usage("two peers are needed".to_owned()));
     };

@@ -99,11 +99,8 @@ pub(super) fn findings(ingest: &Ingest, readings: &[Reading]) -> Findings {
         notes.extend(compared.iter().cloned());
         notes.extend(predicted::notes(&cases, op));
     }
-    let alike = compared
-        .iter()
-        .flatten()
-        .all(|note| note.contains("no placement stands out"));
-    let advice = if alike {
+    let alike = |note: &String| note.contains("no placement stands out");
+    let advice = if compared.iter().flatten().all(alike) {
         "placement makes no difference to speed here: choose it by what it loses."
     } else {
         "placement makes a difference to speed: weigh what is fastest above against what it loses."

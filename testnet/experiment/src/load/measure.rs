@@ -9,7 +9,7 @@ use mutualstore_contract::reply::{FileStat, ShardState, StripeKind};
 use super::{Case, Cell, Load, Reading};
 use crate::findings::real;
 use crate::stage::{Stored, counters, put_options};
-use crate::{ExperimentError, Stage};
+use crate::{ExperimentError, Result, Stage};
 use mutualstore_fleet::capacities::Capacities;
 use mutualstore_fleet::net;
 use mutualstore_fleet::scratch::Scratch;
@@ -18,7 +18,7 @@ const LEAST_CAPACITY: u64 = 1 << 30;
 /// Peers of the weighted network have so many times the least capacity.
 const WEIGHTS: [u64; 4] = [1, 2, 3, 4];
 
-pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
+pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>> {
     let seed = stage.seed(cell, "files");
     let largest = load.sizes_bytes.iter().max().copied().unwrap_or(0);
     // Files are deleted after each cell, and a peer holds at most one shard of a stripe.
@@ -69,7 +69,7 @@ pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
     Ok(readings)
 }
 
-fn stats(client: &Client, stored: &[Stored]) -> Result<Vec<FileStat>, ExperimentError> {
+fn stats(client: &Client, stored: &[Stored]) -> Result<Vec<FileStat>> {
     let ask = |file: &Stored| {
         let stat = client.stat(&file.report.link);
         Ok(stat.map_err(ExperimentError::client("stat"))?.body)
@@ -93,7 +93,7 @@ struct Served {
 }
 
 impl Served {
-    fn of(client: &Client) -> Result<Self, ExperimentError> {
+    fn of(client: &Client) -> Result<Self> {
         let names = [
             "shards_served_total",
             "shards_served_bytes_total",
@@ -128,7 +128,7 @@ struct Counted {
     took: Duration,
 }
 
-fn look(scratch: &Scratch) -> Result<BTreeMap<usize, Served>, ExperimentError> {
+fn look(scratch: &Scratch) -> Result<BTreeMap<usize, Served>> {
     let ask = |peer| Ok((peer, Served::of(&scratch.client(peer)?)?));
     scratch.alive().into_iter().map(ask).collect()
 }
@@ -137,8 +137,8 @@ fn look(scratch: &Scratch) -> Result<BTreeMap<usize, Served>, ExperimentError> {
 fn counted(
     scratch: &mut Scratch,
     files: usize,
-    mut work: impl FnMut(&mut Scratch, usize) -> Result<(), ExperimentError>,
-) -> Result<Counted, ExperimentError> {
+    mut work: impl FnMut(&mut Scratch, usize) -> Result<()>,
+) -> Result<Counted> {
     let first = look(scratch)?;
     let (mut before, mut took, mut took_part) = (first.clone(), Duration::ZERO, (0, 0));
     for file in 0..files {

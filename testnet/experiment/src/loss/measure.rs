@@ -14,10 +14,10 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 use super::{Cell, Loss, Reading, rings};
 use crate::analysis::Model;
 use crate::findings::{distinct, mean, real};
-use crate::patterns::{self, Patterns};
+use crate::patterns::{self, Counted, Patterns};
 use crate::shard_map::{FileMap, Kind, ShardMap, StripeMap, peer_set};
 use crate::stage::{Cost, Stored, around, counters};
-use crate::{ExperimentError, Stage};
+use crate::{ExperimentError, Result, Stage};
 use mutualstore_fleet::capacities::Capacities;
 use mutualstore_fleet::net::{self, FleetError};
 use mutualstore_fleet::parallel::each;
@@ -42,7 +42,7 @@ fn is_unreadable((fragment, manifest): Verdict) -> bool {
     fragment || manifest
 }
 
-pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>, ExperimentError> {
+pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Reading>> {
     let seed = stage.seed(cell, "files and victims");
     let scratch = stage.network(cell.peers, Capacities::same(CAPACITY), FLAGS)?;
     let begun = Instant::now();
@@ -104,7 +104,7 @@ pub(super) fn cell(loss: &Loss, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
 }
 
 /// How many sets of holders the ring makes for the code of this cell; none where something else chooses them.
-fn ring_copysets(loss: &Loss, cell: &Cell, scratch: &Scratch) -> Result<Option<usize>, ExperimentError> {
+fn ring_copysets(loss: &Loss, cell: &Cell, scratch: &Scratch) -> Result<Option<usize>> {
     if cell.scheme.placement != Policy::Successors.to_string() {
         return Ok(None);
     }
@@ -125,7 +125,7 @@ fn unexpected(what: &str) -> ExperimentError {
 }
 
 /// Stores all files, each through the next peer.
-fn store(loss: &Loss, cell: &Cell, scratch: &Scratch, seed: u64) -> Result<Vec<Stored>, ExperimentError> {
+fn store(loss: &Loss, cell: &Cell, scratch: &Scratch, seed: u64) -> Result<Vec<Stored>> {
     let options = PutOptions {
         code: Some(cell.scheme.code.clone().unwrap_or_else(|| loss.code.clone())),
         placement: Some(cell.scheme.placement.clone()),
@@ -141,7 +141,7 @@ fn store(loss: &Loss, cell: &Cell, scratch: &Scratch, seed: u64) -> Result<Vec<S
 }
 
 /// Asks where every shard is, when all are there; the map, and of each file the stripe ids in its order.
-fn look(scratch: &Scratch, stored: &[Stored]) -> Result<(ShardMap, Vec<Vec<String>>), ExperimentError> {
+fn look(scratch: &Scratch, stored: &[Stored]) -> Result<(ShardMap, Vec<Vec<String>>)> {
     let peers = scratch.peers().iter();
     let numbers: BTreeMap<&str, usize> = peers.map(|peer| (peer.peer.as_str(), peer.index)).collect();
     let look = |file: &Stored| {
@@ -155,7 +155,7 @@ fn look(scratch: &Scratch, stored: &[Stored]) -> Result<(ShardMap, Vec<Vec<Strin
 }
 
 /// The stat of a file whose shards are all there: commits spread for a moment after the put.
-fn whole(client: &Client, link: &str) -> Result<FileStat, ExperimentError> {
+fn whole(client: &Client, link: &str) -> Result<FileStat> {
     let whole = until(PATIENCE, AGAIN, || match client.stat(link) {
         Ok(stat) => (stat.body.health == Health::Safe).then_some(Ok(stat.body)),
         Err(error) => Some(Err(ExperimentError::client("stat")(error))),
@@ -186,13 +186,17 @@ fn file_map(stat: &FileStat, numbers: &BTreeMap<&str, usize>) -> FileMap {
     }
 }
 
+/// Which pattern it is of those with so many dead, and who they are.
+type Pattern<'a> = (usize, &'a [usize]);
+
 /// Kills, counts in three ways, and starts the dead again.
 fn pattern_of(
     rows: &Rows,
     scratch: &mut Scratch,
     (stored, stripes, map): (&[Stored], &[Vec<String>], &ShardMap),
-    (pattern, victims): (usize, &[usize]),
-) -> Result<Vec<Reading>, ExperimentError> {
+    pattern: Pattern<'_>,
+) -> Result<Vec<Reading>> {
+    let (_, victims) = pattern;
     for victim in victims {
         scratch.kill(*victim);
     }
@@ -219,7 +223,7 @@ fn pattern_of(
     let told = |verdicts: &[Verdict], method, (took, [frames, bytes]): Cost<2>| Reading {
         messages: Some(frames),
         message_bytes: Some(bytes),
-        ..rows.killed(method, (pattern, victims), verdicts, took)
+        ..rows.killed(method, pattern, verdicts, took)
     };
     let read = Reading {
         // What cannot be read is not known to lack one or the other.
@@ -228,12 +232,12 @@ fn pattern_of(
         any_lost: None,
         ..told(&mapped, "read", read_cost)
     };
-    let map = rows.killed("map", (pattern, victims), &mapped, map_took);
+    let map = rows.killed("map", pattern, &mapped, map_took);
     Ok(vec![read, told(&asked, "asked", asked_cost), map])
 }
 
 /// Frames that the live daemons have sent to each other, and bytes, whatever else went on included.
-fn sent(scratch: &Scratch) -> Result<[u64; 2], ExperimentError> {
+fn sent(scratch: &Scratch) -> Result<[u64; 2]> {
     let (mut all_frames, mut all_bytes) = (0, 0);
     for peer in scratch.alive() {
         let names = [
@@ -250,7 +254,7 @@ fn sent(scratch: &Scratch) -> Result<[u64; 2], ExperimentError> {
 }
 
 /// Reads every file through survivors in turn. Which cannot be read; anything but loss is a failure.
-fn read(scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, ExperimentError> {
+fn read(scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>> {
     let alive = scratch.alive();
     each(stored, CLIENTS, |number, file| {
         let client = scratch.client(through(&alive, number))?;
@@ -270,7 +274,7 @@ fn read(scratch: &Scratch, stored: &[Stored]) -> Result<Vec<bool>, ExperimentErr
 }
 
 /// Asks inventories and locators for every stripe by its id.
-fn ask(scratch: &Scratch, ids: &[Vec<String>], map: &ShardMap) -> Result<Vec<Verdict>, ExperimentError> {
+fn ask(scratch: &Scratch, ids: &[Vec<String>], map: &ShardMap) -> Result<Vec<Verdict>> {
     let alive = scratch.alive();
     each(ids, CLIENTS, |number, ids| {
         let client = scratch.client(through(&alive, number))?;
@@ -324,13 +328,8 @@ impl Rows {
         }
     }
 
-    fn killed(
-        &self,
-        method: &str,
-        (pattern, victims): (usize, &[usize]),
-        verdicts: &[Verdict],
-        took: Duration,
-    ) -> Reading {
+    fn killed(&self, method: &str, pattern: Pattern<'_>, verdicts: &[Verdict], took: Duration) -> Reading {
+        let (pattern, victims) = pattern;
         let count = |of: fn(Verdict) -> bool| real(verdicts.iter().filter(|verdict| of(**verdict)).count());
         let lost = count(|(fragment, _)| fragment);
         Reading {
@@ -344,13 +343,7 @@ impl Rows {
         }
     }
 
-    fn counted(
-        &self,
-        dead: usize,
-        patterns: &Patterns,
-        counted: &patterns::Counted,
-        took: Duration,
-    ) -> Reading {
+    fn counted(&self, dead: usize, patterns: &Patterns, counted: &Counted, took: Duration) -> Reading {
         let method = if patterns.is_exhaustive() { "all" } else { "sample" };
         Reading {
             patterns: patterns.len(),

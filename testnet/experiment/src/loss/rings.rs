@@ -3,7 +3,7 @@
 use mutualstore_client::ClientError;
 use mutualstore_contract::reply;
 use mutualstore_dht::Peer;
-use mutualstore_erasure::Policy;
+use mutualstore_erasure::{Code, Policy};
 use statrs::function::factorial::binomial;
 
 use super::{Loss, Reading, VIRTUAL_NODES};
@@ -71,37 +71,27 @@ fn rows(loss: &Loss, readings: &[Reading]) -> Vec<Row> {
     let measured = readings.iter().filter(|reading| reading.placement == successors);
     let networks = grouped(measured, |reading| (reading.peers, &reading.code));
     let of_network = |network: &Group<'_, Reading>| {
-        let code = network.code.parse().ok();
+        let (peers, code) = (network.peers, network.code.parse::<Code>().ok());
         let living = network.all.iter().find_map(|reading| reading.ring_copysets);
         let row = |virtual_nodes| {
-            let living = living.filter(|_| virtual_nodes == VIRTUAL_NODES);
-            row(loss, (network.peers, code?), virtual_nodes, living)
+            let (code, fragments) = (code?, usize::try_from(loss.fragments).ok()?);
+            let scheme = analysis::Scheme::Successors(virtual_nodes);
+            let model = Model::new(peers, code, scheme, fragments).ok()?;
+            let dead = model.first_loss();
+            Some(Row {
+                peers,
+                code: code.to_string(),
+                virtual_nodes,
+                drawn: model.copysets()?,
+                living: living.filter(|_| virtual_nodes == VIRTUAL_NODES),
+                possible: binomial(peers as u64, code.n().into()),
+                dead,
+                any: model.any_lost(loss.files, dead),
+            })
         };
         STEPS.into_iter().filter_map(row).collect::<Vec<_>>()
     };
     networks.iter().flat_map(of_network).collect()
-}
-
-fn row(
-    loss: &Loss,
-    (peers, code): (usize, mutualstore_erasure::Code),
-    virtual_nodes: usize,
-    living: Option<usize>,
-) -> Option<Row> {
-    let fragments = usize::try_from(loss.fragments).ok()?;
-    let scheme = analysis::Scheme::Successors(virtual_nodes);
-    let model = Model::new(peers, code, scheme, fragments).ok()?;
-    let dead = model.first_loss();
-    Some(Row {
-        peers,
-        code: code.to_string(),
-        virtual_nodes,
-        drawn: model.copysets()?,
-        living,
-        possible: binomial(peers as u64, code.n().into()),
-        dead,
-        any: model.any_lost(loss.files, dead),
-    })
 }
 
 fn table(loss: &Loss, rows: &[Row]) -> Table {

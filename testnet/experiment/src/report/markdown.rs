@@ -76,24 +76,17 @@ fn escape(text: &str, into: &mut String) {
 
 /// A table with its columns in line.
 fn grid(table: &Table) -> String {
-    let mut drawn = comfy_table::Table::new();
-    drawn.load_style(ASCII_MARKDOWN);
-    drawn.set_header(table.columns.iter().map(|heading| rich(heading)));
-    for row in aligned(table) {
-        drawn.add_row(row.iter().map(|cell| rich_cell(cell)));
-    }
-    table.align(&mut drawn);
-    let drawn = drawn.to_string();
+    let heads = table.columns.iter().map(|heading| rich(heading)).collect();
+    let rows = aligned(table).into_iter();
+    let rows = rows.map(|row| row.iter().map(|cell| rich_cell(cell)).collect());
+    let drawn = table.drawn(ASCII_MARKDOWN, heads, rows.collect());
     let (head, rest) = drawn.split_once('\n').unwrap_or((&drawn, ""));
     let (rule, rows) = rest.split_once('\n').unwrap_or((rest, ""));
     // A colon at the end of its rule sets a column flush right.
     let rules = rule.trim_matches('|').split('|').enumerate();
     let rules = rules.map(|(at, rule)| {
-        if table.is_numeric(at) {
-            format!("{}:", rule.get(1..).unwrap_or_default())
-        } else {
-            rule.to_owned()
-        }
+        let (from, end) = if table.is_numeric(at) { (1, ":") } else { (0, "") };
+        format!("{}{end}", rule.get(from..).unwrap_or_default())
     });
     format!("{head}\n|{}|\n{rows}", rules.collect::<Vec<_>>().join("|"))
 }

@@ -17,6 +17,7 @@ use super::figure::{Drawn, Figure, Panel, Spread};
 use super::palette::{Look, NEUTRAL, Palette};
 use super::{legible, text};
 use crate::findings::real;
+use frame::Margins;
 use marks::Mark;
 
 pub(super) const FONT: &str =
@@ -36,6 +37,7 @@ struct Format {
     title: f64,
     label: f64,
     tick: f64,
+    margins: Margins,
 }
 
 /// A length to a hundredth, as short as can be.
@@ -56,19 +58,23 @@ fn format(figure: &Figure) -> Format {
         2 => (473.0, 310.0, 12.5),
         _ => (310.0, 270.0, 12.0),
     };
-    Format {
+    let format = Format {
         width,
         height,
         title: letters,
         label: letters - 0.5,
         tick: letters - 1.0,
+        margins: Margins::default(),
+    };
+    Format {
+        margins: frame::margins(&figure.panels, format),
+        ..format
     }
 }
 
 /// The panels, each an `svg` of its own, for a page that lays them out.
 pub(super) fn panels(figure: &Figure, palette: &Palette) -> Markup {
     let format = format(figure);
-    let margins = frame::margins(&figure.panels, format);
     let label = |panel: &Panel| {
         let title = [figure.title.as_str(), panel.title.as_str()].join(" – ");
         let title = title.trim_end_matches(" – ");
@@ -77,7 +83,7 @@ pub(super) fn panels(figure: &Figure, palette: &Palette) -> Markup {
     html! {
         @for panel in &figure.panels {
             (root(format.width, format.height, false, &label(panel), &html! {
-                (frame::draw(panel, palette, figure.spread, format, margins))
+                (frame::draw(panel, palette, figure.spread, format))
             }))
         }
     }
@@ -115,11 +121,10 @@ pub(super) fn document(figure: &Figure, palette: &Palette) -> String {
         left += entry.width() + GAP;
     }
     top += LEGEND_LINE + 6.0;
-    let margins = frame::margins(&figure.panels, format);
     for row in figure.panels.chunks(columns) {
         for (at, panel) in row.iter().enumerate() {
             let left = GAP + real(at) * (format.width + GAP);
-            let drawing = frame::draw(panel, palette, figure.spread, format, margins);
+            let drawing = frame::draw(panel, palette, figure.spread, format);
             body.push(html! { g transform={ "translate(" (left) " " (top) ")" } { (drawing) } });
         }
         top += format.height + GAP;

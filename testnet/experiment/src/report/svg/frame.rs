@@ -158,14 +158,9 @@ pub(super) fn margins(panels: &[Panel], format: Format) -> Margins {
 }
 
 /// The panel, its upper left corner at 0, 0.
-pub(super) fn draw(
-    panel: &Panel,
-    palette: &Palette,
-    spread: Spread,
-    format: Format,
-    margins: Margins,
-) -> Markup {
+pub(super) fn draw(panel: &Panel, palette: &Palette, spread: Spread, format: Format) -> Markup {
     let (x_range, y_range) = ranges(panel);
+    let margins = format.margins;
     let (right, bottom) = (format.width - margins.right, format.height - margins.bottom);
     let area = Area {
         x: Projection::new(&panel.x, x_range, margins.left, right),
