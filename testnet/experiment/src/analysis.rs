@@ -28,6 +28,7 @@ mod binomial;
 mod groups;
 mod ring;
 
+use itertools::Itertools;
 pub use mutualstore_contract::reply::Scope;
 use mutualstore_erasure::Code;
 use rand::seq::{IndexedRandom, index};
@@ -224,20 +225,18 @@ impl Model {
     pub fn interval(&self, files: usize, killed: usize, patterns: Option<u64>, seed: u64) -> (f64, f64) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let limit = patterns.unwrap_or(DRAWN_PATTERNS).min(DRAWN_PATTERNS);
-        let mut means: Vec<f64> = (0..DRAWS)
-            .map(|draw| {
-                let sets = self.rings.choose(&mut rng);
-                let stored: Vec<_> = (0..files).map(|_| self.draw_file(sets, &mut rng)).collect();
-                let seed = seed.wrapping_add(u64::from(draw));
-                let patterns = if patterns.is_some() {
-                    Patterns::sample(self.peers, killed, limit, seed)
-                } else {
-                    Patterns::choose(self.peers, killed, limit, seed)
-                };
-                self.mean_lost(&stored, &patterns)
-            })
-            .collect();
-        means.sort_by(f64::total_cmp);
+        let mean_of = |draw| {
+            let sets = self.rings.choose(&mut rng);
+            let stored: Vec<_> = (0..files).map(|_| self.draw_file(sets, &mut rng)).collect();
+            let seed = seed.wrapping_add(u64::from(draw));
+            let patterns = if patterns.is_some() {
+                Patterns::sample(self.peers, killed, limit, seed)
+            } else {
+                Patterns::choose(self.peers, killed, limit, seed)
+            };
+            self.mean_lost(&stored, &patterns)
+        };
+        let means: Vec<f64> = (0..DRAWS).map(mean_of).sorted_by(f64::total_cmp).collect();
         let at = |part: usize| means.get(part * (means.len() - 1) / 1000).copied().unwrap_or(0.0);
         (at(25), at(975))
     }
@@ -246,11 +245,8 @@ impl Model {
         let tolerated = usize::from(self.code.m());
         let mut lost = 0usize;
         patterns.for_each(|dead| {
-            let is_lost = |file: &&Vec<PeerSet>| {
-                file.iter()
-                    .any(|holders| holders.intersection_count(dead) > tolerated)
-            };
-            lost += stored.iter().filter(is_lost).count();
+            let is_lost = |holders: &PeerSet| holders.intersection_count(dead) > tolerated;
+            lost += stored.iter().filter(|file| file.iter().any(is_lost)).count();
         });
         real(lost) / (real(stored.len()) * real(patterns.len())).max(1.0)
     }

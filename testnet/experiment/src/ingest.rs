@@ -22,7 +22,7 @@ use itertools::iproduct;
 use serde::{Deserialize, Serialize};
 
 use super::findings::{decimal, distinct, real};
-use super::{Experiment, ExperimentError, Findings, Histogram, Result, Stage};
+use super::{Experiment, Findings, Histogram, Result, Stage};
 use super::{check_code, check_placement, check_some, ensure, parsed};
 
 /// The least that daemons accept as `link_rate`, bits per second.
@@ -199,11 +199,11 @@ impl Experiment for Ingest {
         check_some("second for each cell", usize::from(self.cell_seconds > 0))?;
         let full = !self.sizes_bytes.contains(&0);
         ensure(full, || "a file of 0 bytes has nothing to be copied".to_owned())?;
-        let slowest = self.rates_bits.iter().find(|bits| **bits < LEAST_RATE);
-        slowest.map_or(Ok(()), |bits| {
-            let (bits, least) = (rate(*bits), rate(LEAST_RATE));
-            let slow = format!("a link of {bits} is too slow for a peer; {least} is the least");
-            Err(ExperimentError::Usage(slow))
+        self.rates_bits.iter().try_for_each(|bits| {
+            let (link, least) = (rate(*bits), rate(LEAST_RATE));
+            ensure(*bits >= LEAST_RATE, || {
+                format!("a link of {link} is too slow for a peer; {least} is the least")
+            })
         })?;
         let (code, least) = (self.code(), self.peers.iter().min().copied().unwrap_or(0));
         check_code(&code, least)?;
@@ -283,6 +283,7 @@ fn rate(bits: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ExperimentError;
 
     fn total(ingest: &Ingest) -> Duration {
         ingest.cells().iter().map(|cell| ingest.cost(cell)).sum()

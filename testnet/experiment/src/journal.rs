@@ -68,12 +68,9 @@ impl Journal {
             path: path.clone(),
             source,
         };
-        let open = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&path);
-        let mut file = open.map_err(failed)?;
+        let mut options = OpenOptions::new();
+        let options = options.read(true).append(true).create(true);
+        let mut file = options.open(&path).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Err(ExperimentError::Busy { path }),
             outcome => outcome.map_err(|error| failed(error.into()))?,

@@ -315,9 +315,8 @@ impl Experiment for Loss {
         ensure((1..=bytes).contains(&u64::from(fragments)), || {
             format!("{bytes} bytes cannot be cut into {fragments} fragments")
         })?;
-        self.schemes
-            .iter()
-            .try_for_each(|scheme| self.check_scheme(scheme))
+        let mut schemes = self.schemes.iter();
+        schemes.try_for_each(|scheme| self.check_scheme(scheme))
     }
 
     /// By network.

@@ -99,9 +99,8 @@ impl<'a> Quick<'a> {
         let (holders, shards) = (stripe.peers(), stripe.holders.len());
         let distinct =
             stripe.holders.iter().all(|holders| holders.len() == 1) && holders.count_ones(..) == shards;
-        let tolerated = shards
-            .checked_sub(usize::from(stripe.needed))
-            .filter(|_| distinct);
+        let tolerated = shards.checked_sub(stripe.needed.into());
+        let tolerated = tolerated.filter(|_| distinct);
         Self {
             stripe,
             holders,

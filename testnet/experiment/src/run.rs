@@ -24,12 +24,7 @@ pub struct Planned(Box<dyn CarryOut>);
 /// A [`Plan`] of any experiment.
 trait CarryOut: std::fmt::Debug {
     fn announce(&self, pace: &mut Pace);
-    fn carry_out(
-        &mut self,
-        stage: &mut Stage,
-        pace: &mut Pace,
-        progress: ProgressSink<'_>,
-    ) -> Result<Outcome>;
+    fn carry_out(&mut self, stage: &mut Stage, pace: &mut Pace, sink: ProgressSink<'_>) -> Result<Outcome>;
 }
 
 /// What came of an experiment.
@@ -155,18 +150,13 @@ impl<E: Experiment> CarryOut for Plan<E> {
         }
     }
 
-    fn carry_out(
-        &mut self,
-        stage: &mut Stage,
-        pace: &mut Pace,
-        progress: ProgressSink<'_>,
-    ) -> Result<Outcome> {
+    fn carry_out(&mut self, stage: &mut Stage, pace: &mut Pace, sink: ProgressSink<'_>) -> Result<Outcome> {
         let is_done = |cell: &&E::Cell| self.done.iter().any(|done| done.cell == **cell);
         let left: Vec<E::Cell> = self.cells.iter().filter(|cell| !is_done(cell)).cloned().collect();
         for cell in left {
             let label = self.experiment.label(&cell);
             let (done, all) = pace.count();
-            progress(&Progress {
+            sink(&Progress {
                 experiment: E::NAME,
                 cell: &label,
                 done,

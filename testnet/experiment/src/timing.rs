@@ -212,12 +212,10 @@ impl Experiment for Timing {
         let mut cells = Vec::new();
         for code in &self.codes {
             let sizes = self.sizes_bytes.iter().map(|bytes| files(1, 1, *bytes));
-            let large = self
-                .clients
-                .iter()
-                .map(|clients| files(*clients, 1, self.large_bytes));
+            let large = |clients: &usize| files(*clients, 1, self.large_bytes);
             let small = |clients: &usize| files(*clients, self.small_files, self.small_bytes);
-            let loads = sizes.chain(large).chain(self.clients.iter().map(small));
+            let (large, small) = (self.clients.iter().map(large), self.clients.iter().map(small));
+            let loads = sizes.chain(large).chain(small);
             cells.extend(loads.map(|load| cell(code, None, true, load)));
         }
         if let Some(code) = self.codes.last() {
@@ -228,9 +226,8 @@ impl Experiment for Timing {
         }
         // A size may be asked for twice, as one of the sizes and as the large one.
         let numbered = iproduct!(distinct(cells), 0..self.repeat);
-        let mut cells: Vec<Cell> = numbered
-            .map(|(cell, repetition)| Cell { repetition, ..cell })
-            .collect();
+        let cell = |(cell, repetition)| Cell { repetition, ..cell };
+        let mut cells: Vec<Cell> = numbered.map(cell).collect();
         cells.sort_by_key(|cell| !cell.cache);
         cells
     }
@@ -253,9 +250,8 @@ impl Experiment for Timing {
             Load::Files(batch) => batch.to_string(),
             Load::Ranges => "ranges".to_owned(),
         };
-        let shard = cell
-            .shard_size_bytes
-            .map(|bytes| format!(", shards of {}", Size(bytes)));
+        let shard = cell.shard_size_bytes.map(Size);
+        let shard = shard.map(|size| format!(", shards of {size}"));
         let cache = if cell.cache { "" } else { ", no cache" };
         format!("{} {load}{}{cache}", cell.code, shard.unwrap_or_default())
     }

@@ -221,12 +221,8 @@ fn merge(
         };
         let items = split.len();
         let outside = before.iter().take(items).rev();
-        let kept: f64 = split
-            .iter()
-            .zip(alone)
-            .zip(outside)
-            .map(|((split, alone), before)| split * alone * before)
-            .sum();
+        let all = split.iter().zip(alone).zip(outside);
+        let kept: f64 = all.map(|((split, alone), before)| split * alone * before).sum();
         sum += chance * kept;
     }
     sum

@@ -88,10 +88,8 @@ const NOTES: [&str; 2] = [
 fn outcomes(readings: &[Reading]) -> (String, Vec<(usize, f64, String)>) {
     let files: usize = readings.iter().map(|reading| reading.files).sum();
     let lost: usize = readings.iter().map(|reading| reading.files_lost).sum();
-    let gone: u64 = readings
-        .iter()
-        .map(|reading| reading.kills + reading.leaves)
-        .sum();
+    let gone = |reading: &Reading| reading.kills + reading.leaves;
+    let gone: u64 = readings.iter().map(gone).sum();
     let total = format!("{lost} of {files} files were lost while {gone} peers went.");
     let of_code = |of_code: Group<'_, Reading>| {
         let seen = of_code

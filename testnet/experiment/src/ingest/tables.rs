@@ -246,10 +246,8 @@ fn notes(ingest: &Ingest, readings: &[Reading], cases: &[Case<'_>]) -> Vec<Strin
             ));
         }
     }
-    let left_out = ingest
-        .left_out()
-        .into_iter()
-        .map(|(_, bytes, bits)| (bytes, bits));
+    let left_out = ingest.left_out().into_iter();
+    let left_out = left_out.map(|(_, bytes, bits)| (bytes, bits));
     notes.extend(left_out.unique().map(|(bytes, bits)| {
         let (size, link, most) = (decimal(bytes), rate(bits), ingest.cell_seconds);
         format!("{size} at {link} is left out where one repetition takes more than {most} s.")

@@ -35,11 +35,8 @@ pub(super) fn cell(load: &Load, cell: &Cell, stage: &mut Stage) -> Result<Vec<Re
         (seed + purpose.len()) % range.max(1)
     };
     let (writer, reader) = (draw(count, "writer"), draw(count, "the reader"));
-    let files = if cell.case == Case::Small {
-        load.small_files
-    } else {
-        1
-    };
+    let is_small = cell.case == Case::Small;
+    let files = if is_small { load.small_files } else { 1 };
     let options = put_options(&cell.code, Some(cell.shard_size_bytes));
     let mut stored = Vec::new();
     let written = counted(scratch, files, |scratch, number| {

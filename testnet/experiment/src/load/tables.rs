@@ -169,9 +169,8 @@ fn busiest_table(kinds: &[Kind<'_>]) -> Table {
         let bytes = operation.values(|reading| reading.expected_bytes);
         100.0 * largest(&bytes) / bytes.iter().sum::<f64>().max(f64::MIN_POSITIVE)
     };
-    let reads = kinds
-        .iter()
-        .filter(|kind| kind.is_read() && kind.of.case != Case::Small);
+    let is_shown = |kind: &&Kind<'_>| kind.is_read() && kind.of.case != Case::Small;
+    let reads = kinds.iter().filter(is_shown);
     let title = "Reads: part of all bytes that the busiest peer served, beside a single server";
     table!(title, reads, |kind| {
         "case" => kind.case(),
@@ -222,14 +221,10 @@ fn verdict(kind: &Kind<'_>) -> (bool, String) {
     let value = |value: fn(Evenness) -> f64| kind.even(value).unwrap_or(0.0);
     let (deviation, chance) = (value(|even| even.deviation), value(|even| even.by_chance));
     let is_even = deviation <= 1.5 * chance;
-    let verdict = if is_even {
-        "no less even than chance"
-    } else {
-        "less even than chance"
-    };
+    let less = if is_even { "no less" } else { "less" };
     let note = format!(
         "{} read of {} as {} with shards of {}: busiest peer {:.2} times its part ({:.2} by where the \
-         shards lie), {verdict} (deviation {deviation:.2}, by chance {chance:.2}).",
+         shards lie), {less} even than chance (deviation {deviation:.2}, by chance {chance:.2}).",
         kind.case(),
         kind.files(),
         kind.code(),

@@ -142,10 +142,8 @@ fn schemes(loss: &Loss, readings: &[Reading]) -> Table {
         ))
     });
     let of = |rows: &Group<'_, Reading>, method: &str, value: fn(&Reading) -> Option<f64>| {
-        rows.all
-            .iter()
-            .find(|reading| reading.method == method)
-            .and_then(|reading| value(reading))
+        let row = rows.all.iter().find(|reading| reading.method == method);
+        row.and_then(|reading| value(reading))
     };
     let memory = |reading: &Reading| Some(real(reading.resident_bytes?) / 1e6);
     let title =
@@ -167,15 +165,14 @@ fn schemes(loss: &Loss, readings: &[Reading]) -> Table {
 /// `2 × 6`, `1 × 11 (one group of all)`.
 fn groups(sizes: &[usize]) -> String {
     let each = grouped(sizes, |size| *size);
-    let text = each
-        .iter()
-        .map(|same| format!("{} × {}", same.all.len(), **same))
-        .join(", ");
-    if sizes.len() == 1 {
-        format!("{text} (one group of all)")
+    let shown = |same: &Group<'_, usize>| format!("{} × {}", same.all.len(), **same);
+    let text = each.iter().map(shown).join(", ");
+    let alone = if sizes.len() == 1 {
+        " (one group of all)"
     } else {
-        text
-    }
+        ""
+    };
+    text + alone
 }
 
 fn detection(readings: &[Reading]) -> Table {

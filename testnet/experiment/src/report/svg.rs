@@ -175,14 +175,10 @@ impl Entry {
 
 /// One entry per name, then what lines, points and intervals mean in general.
 fn entries(figure: &Figure, palette: &Palette) -> Vec<Entry> {
-    let entry = |look, label: &str, marks: &[(bool, Mark)]| Entry {
-        look,
-        marks: marks
-            .iter()
-            .filter(|(shown, _)| *shown)
-            .map(|(_, mark)| *mark)
-            .collect(),
-        label: label.to_owned(),
+    let entry = |look, label: &str, marks: &[(bool, Mark)]| {
+        let shown = marks.iter().filter(|(shown, _)| *shown);
+        let (marks, label) = (shown.map(|(_, mark)| *mark).collect(), label.to_owned());
+        Entry { look, marks, label }
     };
     let mut entries: Vec<Entry> = Vec::new();
     let mut both = false;

@@ -93,11 +93,8 @@ fn log_range(low: f64, high: f64, room: Room) -> (f64, f64) {
                 return (1.0 / round_up(1.0 / low), round_up(high));
             }
             let (low, high) = ((low + 1e-9).floor(), (high - 1e-9).ceil());
-            if high > low {
-                (low, high)
-            } else {
-                (low - 1.0, high + 1.0)
-            }
+            let pad = if high > low { 0.0 } else { 1.0 };
+            (low - pad, high + pad)
         }
     };
     (10_f64.powf(low), 10_f64.powf(high))
@@ -113,11 +110,8 @@ fn linear_range(low: f64, high: f64, room: Room, whole: bool) -> (f64, f64) {
     if narrow && low.abs() < f64::MIN_POSITIVE {
         return (0.0, 1.0);
     }
-    let pad = if narrow {
-        (low.abs() / 2.0).max(f64::from(u8::from(whole)))
-    } else {
-        0.0
-    };
+    let pad = (low.abs() / 2.0).max(f64::from(u8::from(whole)));
+    let pad = if narrow { pad } else { 0.0 };
     let (low, high) = (low - pad, high + pad);
     match room {
         Room::Tight => (low, high),

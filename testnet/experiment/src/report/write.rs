@@ -57,11 +57,8 @@ impl Report {
             source,
         })?;
         let markdown = markdown::render(self);
-        let figures = markdown
-            .figures
-            .iter()
-            .map(|(name, figure)| replace(dir, name, figure));
-        let figures = figures.collect::<Result<_, _>>()?;
+        let figure = |(name, figure): &(String, String)| replace(dir, name, figure);
+        let figures = markdown.figures.iter().map(figure).collect::<Result<_, _>>()?;
         Ok(Written {
             markdown: replace(dir, "report.md", &markdown.text)?,
             html: replace(dir, "report.html", &page::render(self))?,

@@ -71,10 +71,8 @@ impl Work<'_> {
             readings.push(self.reading("get_same", code, batch, same));
         }
         // Frees the disks for the next cell.
-        stored
-            .iter()
-            .flatten()
-            .try_for_each(|file| file.delete(self.scratch))?;
+        let mut files = stored.iter().flatten();
+        files.try_for_each(|file| file.delete(self.scratch))?;
         Ok(readings)
     }
 

@@ -195,10 +195,8 @@ pub(super) fn download_table(cases: &[Case<'_>]) -> Table {
 pub(super) fn curves(op: Op, copies: u8, bytes: u64, bits: u64, peers: &[usize]) -> Vec<Series> {
     let link = link(bits);
     let curve = |name: &str, seconds: &dyn Fn(f64) -> f64| {
-        let points = peers
-            .iter()
-            .map(|peers| Point::new(real(*peers), seconds(real(*peers))));
-        Series::reference(name, points)
+        let point = |peers: &usize| Point::new(real(*peers), seconds(real(*peers)));
+        Series::reference(name, peers.iter().map(point))
     };
     let at = |peers: f64| replication(bytes, copies, model::kept(copies.into(), peers));
     let read = |own: f64| model::download(real(bytes), own, 1.0, &link, &link);

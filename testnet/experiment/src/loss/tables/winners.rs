@@ -84,11 +84,8 @@ fn extremes(readings: &[&Reading], name: Name, part: fn(&Reading) -> Option<f64>
         let same = parts.iter().zip(&names).filter(|(part, _)| like(**part));
         all_of(&same.map(|(_, name)| name.as_str()).collect::<Vec<_>>())
     };
-    let times = if least > 0.0 {
-        format!(", {} times as many", Datum::from(most / least))
-    } else {
-        String::new()
-    };
+    let times = (least > 0.0).then(|| format!(", {} times as many", Datum::from(most / least)));
+    let times = times.unwrap_or_default();
     Some(format!(
         "fewest, {} %, with {}, most, {} %, with {}{times}",
         Datum::from(100.0 * least),

@@ -90,24 +90,18 @@ pub(super) fn draw(panel: &Panel, palette: &Palette, spread: Spread, area: Area)
 /// How far measured values of the same x are moved apart, pixels.
 fn step_aside(panel: &Panel, area: Area, clouds: f64) -> f64 {
     let values = panel.measured().flat_map(|series| &series.points);
-    let shown = values.filter(|point| plottable(point.x));
-    let places = shown
-        .map(|point| area.x.inside(point.x))
-        .sorted_by(f64::total_cmp);
+    let place = |point: &Point| plottable(point.x).then(|| area.x.inside(point.x));
+    let places = values.filter_map(place).sorted_by(f64::total_cmp);
     let gaps = places.tuple_windows().map(|(left, right)| right - left);
     let gap = gaps.filter(|gap| *gap > 1.0).fold(f64::INFINITY, f64::min);
     (gap * 0.6 / clouds).min(ASIDE)
 }
 
+/// Across and down, pixels.
+type Place = (f64, f64);
+
 /// A straight line.
-fn segment(
-    class: &str,
-    from: (f64, f64),
-    to: (f64, f64),
-    colour: &str,
-    width: f64,
-    dashes: Option<&str>,
-) -> Markup {
+fn segment(class: &str, from: Place, to: Place, colour: &str, width: f64, dashes: Option<&str>) -> Markup {
     html! {
         line class=[(!class.is_empty()).then_some(class)] x1=(px(from.0)) y1=(px(from.1)) x2=(px(to.0))
             y2=(px(to.1)) stroke=(colour) stroke-width=(px(width)) stroke-dasharray=[dashes] {}
@@ -115,7 +109,7 @@ fn segment(
 }
 
 /// Where values are drawn, where they can be.
-fn places(points: &[Point], area: Area) -> Vec<Option<(f64, f64)>> {
+fn places(points: &[Point], area: Area) -> Vec<Option<Place>> {
     let place = |point: &Point| is_shown(point).then(|| (area.x.inside(point.x), area.y.inside(point.y)));
     points.iter().map(place).collect()
 }
@@ -139,11 +133,8 @@ fn curve(points: &[Point], look: Look, area: Area, width: f64, dashes: Option<&s
     let mut path = String::new();
     let places = places(points, area);
     for run in places.split(Option::is_none).filter(|run| run.len() > 1) {
-        let mut steps = run
-            .iter()
-            .flatten()
-            .map(|(x, y)| format!("{} {}", px(*x), px(*y)));
-        path.extend(["M", &steps.join("L")]);
+        let step = |(x, y): &Place| format!("{} {}", px(*x), px(*y));
+        path.extend(["M", &run.iter().flatten().map(step).join("L")]);
     }
     html! {
         path.curve d=(path) fill="none" stroke=(look.colour) stroke-width=(px(width)) stroke-linejoin="round"
@@ -164,9 +155,8 @@ fn bracket(x: f64, low: f64, high: f64, colour: &str) -> Markup {
 fn point(series: &Series, value: Point, look: Look, area: Area, aside: f64) -> Markup {
     let x = area.x.clamp(area.x.inside(value.x) + aside);
     let mut said = format!("{}: {} at {}", series.name, short(value.y), short(value.x));
-    let ends = value
-        .range
-        .filter(|(low, high)| plottable(*low) && plottable(*high));
+    let is_shown = |(low, high): &(f64, f64)| plottable(*low) && plottable(*high);
+    let ends = value.range.filter(is_shown);
     if let Some((low, high)) = ends {
         said = format!("{said} ({} to {})", short(low), short(high));
     }
@@ -182,7 +172,7 @@ fn point(series: &Series, value: Point, look: Look, area: Area, aside: f64) -> M
     }
 }
 
-fn marker(look: Look, (x, y): (f64, f64)) -> Markup {
+fn marker(look: Look, (x, y): Place) -> Markup {
     let corner = |(dx, dy): &(f64, f64)| format!("{} {}", px(x + dx * RADIUS), px(y + dy * RADIUS));
     let polygon = |corners: &[(f64, f64)]| {
         let path = format!("M{}Z", corners.iter().map(corner).join("L"));
