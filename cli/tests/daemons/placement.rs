@@ -164,7 +164,10 @@ fn what_cannot_be_placed_is_refused_in_one_line() {
         assert!(put.stderr.contains(said), "{flags:?}: {}", put.stderr);
     }
     // It is peers that lack, not space.
-    net.run(0, &["put", file, "--code", "rs:8+4", "--degraded"])
+    let large = net.file("large");
+    std::fs::write(&large, noise(2, 100_000)).unwrap();
+    let large = large.to_str().unwrap();
+    net.run(0, &["put", large, "--code", "rs:8+4", "--degraded"])
         .fails(5);
     for (flags, said) in [
         (&["--peers", "2", "--kill", "1"][..], "needs 3 peers; 2"),
