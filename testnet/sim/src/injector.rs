@@ -475,13 +475,14 @@ impl Run<'_> {
             hosts.map(|host| host.sent).sum()
         };
         let before = sent(&self.world);
-        let work = self.world.counters.work;
+        let work = std::mem::take(&mut self.world.counters.work);
         // Stripes that lack shards for want of room are tried again and again.
         let mut stripes = self.world.truth.stripes.values();
         let short = stripes.any(|stripe| stripe.distinct() < usize::from(stripe.shape.n));
         let end = self.world.now + micros(IDLE);
         self.world.run(end);
-        let work = self.world.counters.work - work;
+        let idle = self.world.counters.work;
+        self.world.counters.work += work;
         let hosts = self.world.those(Host::is_running);
         let mut bound = self.idle_bound(&hosts);
         if self.world.liars() > 0 {
@@ -491,7 +492,7 @@ impl Run<'_> {
         let requests = sent(&self.world) - before;
         if requests > bound {
             let detail = format!(
-                "{requests} requests in {} s among {} hosts, expected {bound} at most: {work:?}",
+                "{requests} requests in {} s among {} hosts, expected {bound} at most: {idle:?}",
                 IDLE.as_secs(),
                 hosts.len()
             );
@@ -501,15 +502,15 @@ impl Run<'_> {
             // A liar may take what honest hosts have more than once, and they repair that, more and more
             // rarely.
             && self.world.liars() == 0
-            && work.moved() > 0
+            && idle.moved() > 0
         {
             let detail = format!(
                 "{} shards regenerated, {} copied, {} dropped, {} locators written while nothing happened, \
                  last of {}",
-                work.regenerated,
-                work.copied,
-                work.dropped,
-                work.located,
+                idle.regenerated,
+                idle.copied,
+                idle.dropped,
+                idle.located,
                 self.world
                     .counters
                     .moved

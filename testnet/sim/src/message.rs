@@ -7,8 +7,9 @@ use mutualstore_dht::{Contact, Id, custody, ring};
 use super::world::Who;
 use super::writer;
 
-/// What a message says.
-#[derive(Clone, Debug)]
+/// What a message says. The number of its kind is part of the trace.
+#[derive(Clone, Debug, strum::EnumDiscriminants)]
+#[strum_discriminants(vis(pub(super)), name(Kind))]
 pub(crate) enum Body {
     RingRequest(ring::RequestId, ring::Request),
     RingResponse(ring::RequestId, ring::Response),
@@ -55,19 +56,5 @@ impl Hasher for PeerHasher {
         if let Some(first) = bytes.first_chunk() {
             self.0 ^= u64::from_le_bytes(*first);
         }
-    }
-}
-
-pub(super) fn kind(body: &Body) -> u64 {
-    match body {
-        Body::RingRequest(..) => 1,
-        Body::RingResponse(..) => 2,
-        Body::RingFailure(_) => 3,
-        Body::CustodyRequest(..) => 4,
-        Body::CustodyResponse(..) => 5,
-        Body::CustodyFailure(_) => 6,
-        Body::Hello { .. } => 7,
-        Body::Disconnect => 8,
-        Body::Writer(_) => 9,
     }
 }

@@ -1,6 +1,6 @@
 //! How many requests and how much work on shards a run took.
 
-use std::ops::{AddAssign, Sub};
+use std::ops::AddAssign;
 
 use mutualstore_dht::ring;
 use serde::Serialize;
@@ -54,32 +54,18 @@ impl Work {
     pub(super) fn moved(&self) -> u64 {
         self.regenerated + self.copied + self.dropped + self.located
     }
-
-    fn zip(self, other: Self, with: impl Fn(u64, u64) -> u64) -> Self {
-        Self {
-            pings: with(self.pings, other.pings),
-            neighbours: with(self.neighbours, other.neighbours),
-            lookups: with(self.lookups, other.lookups),
-            departures: with(self.departures, other.departures),
-            custody: with(self.custody, other.custody),
-            regenerated: with(self.regenerated, other.regenerated),
-            copied: with(self.copied, other.copied),
-            dropped: with(self.dropped, other.dropped),
-            located: with(self.located, other.located),
-        }
-    }
 }
 
 impl AddAssign for Work {
     fn add_assign(&mut self, more: Self) {
-        *self = self.zip(more, |one, other| one + other);
-    }
-}
-
-impl Sub for Work {
-    type Output = Self;
-
-    fn sub(self, before: Self) -> Self {
-        self.zip(before, |after, before| after - before)
+        self.pings += more.pings;
+        self.neighbours += more.neighbours;
+        self.lookups += more.lookups;
+        self.departures += more.departures;
+        self.custody += more.custody;
+        self.regenerated += more.regenerated;
+        self.copied += more.copied;
+        self.dropped += more.dropped;
+        self.located += more.located;
     }
 }

@@ -92,6 +92,17 @@ impl Event {
             Self::Writer(_) | Self::Step(_) => [None, None],
         }
     }
+
+    /// The host and the life of it that it belongs to: only that process can do it.
+    fn process(&self) -> Option<(Who, u32)> {
+        match self {
+            Self::CallEnds(who, life, _)
+            | Self::Dial(who, life, ..)
+            | Self::Work(who, life, _)
+            | Self::Lie(who, life) => Some((*who, *life)),
+            Self::Arrive(_) | Self::Wake(_) | Self::Writer(_) | Self::Step(_) => None,
+        }
+    }
 }
 
 /// Counts of a run.
@@ -273,25 +284,19 @@ impl World {
         if let Some(memory) = &mut self.memory {
             memory.event(at, &event);
         }
+        if let Some((who, life)) = event.process()
+            && !self.lives(who, life)
+        {
+            self.stall(who, life, event);
+            return true;
+        }
         match event {
             Event::Arrive(message) => self.arrive(*message),
             Event::Wake(who) => self.wake(who),
-            Event::CallEnds(who, life, id) => self.call_ends(who, life, id),
+            Event::CallEnds(who, _, id) => self.call_fails(who, id),
             Event::Dial(who, life, via, wait) => self.dial(who, life, via, wait),
-            Event::Work(who, life, effect) => {
-                if self.lives(who, life) {
-                    self.perform(who, *effect);
-                } else {
-                    self.stall(who, life, Event::Work(who, life, effect));
-                }
-            }
-            Event::Lie(who, life) => {
-                if self.lives(who, life) {
-                    self.spread_lies(who);
-                } else {
-                    self.stall(who, life, Event::Lie(who, life));
-                }
-            }
+            Event::Work(who, _, effect) => self.perform(who, *effect),
+            Event::Lie(who, _) => self.spread_lies(who),
             Event::Writer(client) => self.advance(client),
             Event::Step(_) if self.peace => {}
             Event::Step(step) => self.steps.push_back(step),
@@ -299,14 +304,12 @@ impl World {
         true
     }
 
-    /// What a stopped process was about to do, it does when it goes on.
-    pub(crate) fn stall(&mut self, who: Who, life: u32, event: Event) {
-        if let Some(host) = self
+    /// What a stopped process was about to do, it does when it goes on. False: the process has ended.
+    pub(crate) fn stall(&mut self, who: Who, life: u32, event: Event) -> bool {
+        let stopped = self
             .host_mut(who)
-            .filter(|host| host.is_up() && host.life == life)
-        {
-            host.stalled.push(event);
-        }
+            .filter(|host| host.is_up() && host.life == life);
+        stopped.map(|host| host.stalled.push(event)).is_some()
     }
 
     /// Whether the host is in this life of it, and its process not stopped.
@@ -320,12 +323,7 @@ impl World {
 impl World {
     /// Gives the ring of a running host an input.
     pub(crate) fn act<R>(&mut self, who: Who, input: impl FnOnce(&mut Ring, Time) -> R) -> Option<R> {
-        let now = self.now;
-        let host = self.hosts.get_mut(who as usize)?;
-        let time = host.local(now);
-        let result = input(&mut host.engine.as_mut()?.ring, time);
-        self.settle(who);
-        Some(result)
+        self.drive(who, |engine, now| input(&mut engine.ring, now))
     }
 
     /// Gives the custody of a running host an input.
@@ -334,13 +332,9 @@ impl World {
         who: Who,
         input: impl FnOnce(&mut Custody, Time, &Ring) -> R,
     ) -> Option<R> {
-        let now = self.now;
-        let host = self.hosts.get_mut(who as usize)?;
-        let time = host.local(now);
-        let Engine { ring, custody, .. } = host.engine.as_mut()?;
-        let result = input(custody.as_mut()?, time, ring);
-        self.settle(who);
-        Some(result)
+        self.drive(who, |Engine { ring, custody, .. }, now| {
+            Some(input(custody.as_mut()?, now, ring))
+        })?
     }
 
     /// Gives both machines of a running host an input.

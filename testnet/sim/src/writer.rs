@@ -165,10 +165,8 @@ impl World {
         }
         let (who, life) = client.host();
         if !self.lives(who, life) {
-            let stopped = |host: &Host| host.is_up() && host.life == life;
-            if self.host(who).is_some_and(stopped) {
+            if self.stall(who, life, Event::Writer(number)) {
                 self.writers.clients.insert(number, client);
-                self.stall(who, life, Event::Writer(number));
             }
             return;
         }

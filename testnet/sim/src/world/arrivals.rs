@@ -4,7 +4,7 @@ use mutualstore_dht::Peer;
 use mutualstore_dht::custody;
 use mutualstore_dht::ring::{self, Failure};
 
-use super::super::message::{Body, Message, kind};
+use super::super::message::{Body, Kind, Message};
 use super::{DIAL, Event, Who, World};
 
 impl World {
@@ -25,7 +25,7 @@ impl World {
             self.now
                 ^ u64::from(message.from) << 20
                 ^ u64::from(message.to) << 40
-                ^ kind(&message.body) << 60,
+                ^ (Kind::from(&message.body) as u64 + 1) << 60,
         );
         if up {
             self.deliver(message);
@@ -149,10 +149,6 @@ impl World {
 
     /// Calls a join address until the ring has members.
     pub(super) fn dial(&mut self, who: Who, life: u32, via: Who, wait: u64) {
-        if !self.lives(who, life) {
-            self.stall(who, life, Event::Dial(who, life, via, wait));
-            return;
-        }
         let Some(peer) = self.host(via).map(|host| host.peer) else {
             return;
         };
@@ -160,10 +156,8 @@ impl World {
         if !known {
             let hello = self.hello(who, true);
             self.send(who, via, None, hello);
-            self.schedule(
-                self.now + wait,
-                Event::Dial(who, life, via, (wait * 2).min(DIAL.1)),
-            );
+            let again = Event::Dial(who, life, via, (wait * 2).min(DIAL.1));
+            self.schedule(self.now + wait, again);
         }
     }
 
@@ -172,17 +166,10 @@ impl World {
         self.host_mut(who)?.calls.remove(&id)
     }
 
-    fn call_fails(&mut self, who: Who, id: custody::RequestId) {
+    /// A request of custody gets no answer.
+    pub(super) fn call_fails(&mut self, who: Who, id: custody::RequestId) {
         if let Some(peer) = self.ended(who, id) {
             self.drive(who, |engine, now| engine.handle_custody_failure(now, id, peer));
-        }
-    }
-
-    pub(super) fn call_ends(&mut self, who: Who, life: u32, id: custody::RequestId) {
-        if self.lives(who, life) {
-            self.call_fails(who, id);
-        } else {
-            self.stall(who, life, Event::CallEnds(who, life, id));
         }
     }
 }
