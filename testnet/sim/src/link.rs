@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::chance;
-use super::scenario::ensure;
+use super::scenario::{ensure, within};
 use super::world::Who;
 
 /// How messages fare between hosts that are not parted.
@@ -47,19 +47,10 @@ impl Network {
             (0.0..=60_000.0).contains(&short) && (short..=60_000.0).contains(&long),
             || format!("`delay_ms` is {short} to {long}, expected 0 to 60000, the shorter first"),
         )?;
-        ensure((0.0..=60_000.0).contains(&self.jitter_ms), || {
-            format!("`jitter_ms` is {}, expected 0 to 60000", self.jitter_ms)
-        })?;
-        let shares = [
-            ("loss", self.loss),
-            ("duplicate", self.duplicate),
-            ("slow", self.slow),
-        ];
-        shares.into_iter().try_for_each(|(name, value)| {
-            ensure((0.0..=0.9).contains(&value), || {
-                format!("`{name}` is {value}, expected 0 to 0.9")
-            })
-        })
+        within("jitter_ms", self.jitter_ms, 0.0..=60_000.0, "")?;
+        within("loss", self.loss, 0.0..=0.9, "")?;
+        within("duplicate", self.duplicate, 0.0..=0.9, "")?;
+        within("slow", self.slow, 0.0..=0.9, "")
     }
 }
 

@@ -6,7 +6,7 @@ use mutualstore_dht::placement::Placement;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::scenario::{Keeping, ensure};
+use super::scenario::{Keeping, ensure, within};
 use super::{pick, stripe_id};
 
 /// Sets anchors apart from the stripes of the same run.
@@ -89,9 +89,7 @@ impl Keeping {
                 format!("`group` is {group}, expected n = {n} at least: a stripe lies in one run")
             })?;
         }
-        ensure((1..=1_000_000).contains(&shared), || {
-            format!("`stripes_per_anchor` is {shared}, expected 1 to 1000000")
-        })?;
+        within("stripes_per_anchor", shared, 1..=1_000_000, "")?;
         ensure(shared == 1 || policy.needs_roster(), || {
             format!(
                 "`stripes_per_anchor` is for `placement` copysets, buddies or mixed, which is {policy} here"

@@ -18,7 +18,7 @@
 
 mod limits;
 
-pub(super) use limits::ensure;
+pub(super) use limits::{ensure, within};
 
 use std::time::Duration;
 

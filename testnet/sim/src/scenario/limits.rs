@@ -1,5 +1,8 @@
 //! What is absurd about a scenario.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
 use mutualstore_dht::ring::RingConfig;
 
 use super::{Action, Keeping, MAX_PEERS, Pick, Scenario, Step};
@@ -20,26 +23,30 @@ pub(crate) fn ensure(fine: bool, wrong: impl FnOnce() -> String) -> Result<(), S
     if fine { Ok(()) } else { Err(wrong()) }
 }
 
+/// Fails unless a key is in its range; `unit` follows the bounds.
+pub(crate) fn within<T: PartialOrd + Display + Copy>(
+    name: &str,
+    value: T,
+    range: RangeInclusive<T>,
+    unit: &str,
+) -> Result<(), String> {
+    ensure(range.contains(&value), || {
+        let (least, most) = range.into_inner();
+        format!("`{name}` is {value}, expected {least} to {most}{unit}")
+    })
+}
+
 impl Scenario {
     /// Fails with what cannot be run, the first of it.
     pub(super) fn check(&self) -> Result<(), String> {
         let [few, many] = self.virtual_nodes;
-        let span = |name: &str, value: f64| {
-            ensure((0.0..=1e7).contains(&value), || {
-                format!("`{name}` is {value}, expected 0 to 10000000 seconds")
-            })
-        };
-        ensure((1..=MAX_PEERS).contains(&self.peers), || {
-            format!("`peers` is {}, expected 1 to {MAX_PEERS}", self.peers)
-        })?;
+        within("peers", self.peers, 1..=MAX_PEERS, "")?;
         ensure(few > 0 && few <= many && many <= 256, || {
             format!("`virtual_nodes` is {few} to {many}, expected 1 to 256, the smaller first")
         })?;
-        ensure((4..=256).contains(&self.r), || {
-            format!("`r` is {}, expected 4 to 256", self.r)
-        })?;
-        span("settle_s", self.settle_s)?;
-        span("join_every_s", self.join_every_s)?;
+        within("r", self.r, 4..=256, "")?;
+        within("settle_s", self.settle_s, 0.0..=1e7, " seconds")?;
+        within("join_every_s", self.join_every_s, 0.0..=1e7, " seconds")?;
         self.network.check()?;
         if let Some(keeping) = &self.custody {
             keeping.check(self.r)?;
@@ -98,7 +105,16 @@ impl Scenario {
     }
 
     fn check_excess(&self) -> Result<(), String> {
-        let needs_custody = self.step.iter().any(|step| step.action.needs_custody());
+        let needs_custody = self.step.iter().any(|step| {
+            matches!(
+                step.action,
+                Action::Put { .. }
+                    | Action::Delete { .. }
+                    | Action::Read { .. }
+                    | Action::ForgeOrders { .. }
+                    | Action::Lie { .. }
+            )
+        });
         ensure(self.custody.is_some() || !needs_custody, || {
             "steps that put, delete, read, forge orders or lie need a [custody] section".to_owned()
         })?;
@@ -150,19 +166,8 @@ impl Step {
 }
 
 impl Action {
-    fn needs_custody(&self) -> bool {
-        matches!(
-            self,
-            Self::Put { .. }
-                | Self::Delete { .. }
-                | Self::Read { .. }
-                | Self::ForgeOrders { .. }
-                | Self::Lie { .. }
-        )
-    }
-
-    /// The hosts it happens to, where it is said which.
-    fn who(&self) -> Option<&Pick> {
+    fn check(&self, hosts: f64) -> Result<(), String> {
+        let times = 1..=1_000_000;
         match self {
             Self::Kill { who }
             | Self::PowerOff { who }
@@ -176,54 +181,38 @@ impl Action {
             | Self::Leave { who }
             | Self::Wedge { who }
             | Self::Part { who, .. }
-            | Self::Clock { who, .. }
-            | Self::Lie { who, .. } => Some(who),
+            | Self::Clock { who, .. } => who.check(hosts),
+            Self::Heal {} => Ok(()),
+            Self::Network(change) => change.check(),
+            Self::Join { count, over_s } => {
+                let fine = (1..=MAX_PEERS).contains(count) && (0.0..=1e7).contains(over_s);
+                ensure(fine, || format!("{count} joins over {over_s} s are absurd"))
+            }
+            Self::Put { count, dawdle_s } => {
+                let fine = times.contains(count) && (0.0..=1e6).contains(dawdle_s);
+                ensure(fine, || format!("{count} puts that wait {dawdle_s} s are absurd"))
+            }
+            Self::ForgeOrders { count } | Self::Delete { count } | Self::Read { count } => {
+                ensure(times.contains(count), || {
+                    format!("{count} of them at once are absurd")
+                })
+            }
             // Sizes are checked alone.
-            Self::Resize { .. }
-            | Self::Join { .. }
-            | Self::Heal {}
-            | Self::Network(_)
-            | Self::Put { .. }
-            | Self::Delete { .. }
-            | Self::Read { .. }
-            | Self::ForgeOrders { .. } => None,
-        }
-    }
-
-    fn check(&self, hosts: f64) -> Result<(), String> {
-        if let Some(who) = self.who() {
-            who.check(hosts)?;
-        }
-        let times = 1..=1_000_000;
-        if let Self::Join { count, over_s } = self {
-            let fine = (1..=MAX_PEERS).contains(count) && (0.0..=1e7).contains(over_s);
-            return ensure(fine, || format!("{count} joins over {over_s} s are absurd"));
-        }
-        if let Self::Network(change) = self {
-            return change.check();
-        }
-        if let Self::Put { count, dawdle_s } = self {
-            let fine = times.contains(count) && (0.0..=1e6).contains(dawdle_s);
-            return ensure(fine, || format!("{count} puts that wait {dawdle_s} s are absurd"));
-        }
-        if let Self::ForgeOrders { count } | Self::Delete { count } | Self::Read { count } = self {
-            return ensure(times.contains(count), || {
-                format!("{count} of them at once are absurd")
-            });
-        }
-        if let Self::Resize { virtual_nodes, .. } = self {
-            let fine = (1..=256).contains(virtual_nodes);
-            return ensure(fine, || {
+            Self::Resize { virtual_nodes, .. } => ensure((1..=256).contains(virtual_nodes), || {
                 format!("{virtual_nodes} virtual nodes, expected 1 to 256")
-            });
+            }),
+            Self::Lie {
+                who,
+                stripes,
+                hosts: share,
+            } => {
+                who.check(hosts)?;
+                let fine = [stripes, share].iter().all(|share| (0.0..=1.0).contains(*share));
+                ensure(fine, || {
+                    format!("`stripes` and `hosts` are {stripes} and {share}, expected 0.0 to 1.0")
+                })
+            }
         }
-        if let Self::Lie { stripes, hosts, .. } = self {
-            let fine = [stripes, hosts].iter().all(|share| (0.0..=1.0).contains(*share));
-            return ensure(fine, || {
-                format!("`stripes` and `hosts` are {stripes} and {hosts}, expected 0.0 to 1.0")
-            });
-        }
-        Ok(())
     }
 }
 
