@@ -44,13 +44,9 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
         network: Network {
             delay_ms: [0.2, one_of(rng, &[1.0, 5.0, 40.0, 120.0])],
             jitter_ms: one_of(rng, &[0.5, 5.0, 50.0]),
-            slow: if chance(rng, 0.3) { 0.02 } else { 0.0 },
-            loss: if !gentle && chance(rng, 0.3) {
-                0.05 * uniform(rng)
-            } else {
-                0.0
-            },
-            duplicate: if chance(rng, 0.3) { 0.1 * uniform(rng) } else { 0.0 },
+            slow: sometimes(rng, 0.3, |_| 0.02),
+            loss: sometimes(rng, if gentle { 0.0 } else { 0.3 }, |rng| 0.05 * uniform(rng)),
+            duplicate: sometimes(rng, 0.3, |rng| 0.1 * uniform(rng)),
         },
         custody,
         step: Vec::new(),
@@ -60,7 +56,7 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
         .as_mut()
         .and_then(|custody| lay_out(custody, seed));
     let mut puts = 2 + below(rng, 20);
-    let faults = if gentle {
+    let mut faults = if gentle {
         gentle_faults(rng, r)
     } else if scenario.custody.is_some() && chance(rng, 0.3) {
         // Each side repairs what the other one has: afterwards there is much to trim, and two primaries that
@@ -70,7 +66,6 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
     } else {
         wild_faults(rng, peers)
     };
-    let mut faults = faults;
     if scenario.custody.is_some() && chance(rng, 0.6) {
         faults.push((Action::ForgeOrders { count: 3 }, 5.0));
     }
@@ -137,7 +132,7 @@ fn lie(scenario: &mut Scenario, seed: u64) {
     let mut at = end;
     for _ in 0..below(rng, 5) {
         at += 20.0 + 80.0 * uniform(rng);
-        let who = Pick::Count(1 + below(rng, 3));
+        let who = count(rng, 3);
         let loss = match below(rng, 4) {
             0 => Action::Retire { who: ONE },
             1 => Action::Kill { who },
@@ -154,30 +149,25 @@ fn lie(scenario: &mut Scenario, seed: u64) {
 /// A calm in the end, but that some primaries do not repair and a few hosts die.
 fn wedged_primaries(rng: &mut ChaCha8Rng, before: &[Step]) -> Vec<Step> {
     let begin = before.last().map_or(0.0, |step| step.at) + 1.0;
-    let quiet = Change {
-        loss: 0.0,
-        duplicate: 0.0,
-        slow: 0.0,
-        ..Change::default()
-    };
     let part = Pick::Share(0.1 + 0.3 * uniform(rng));
-    let put = Action::Put {
-        count: 1,
-        dawdle_s: 0.0,
-    };
     let steps = [
         (0.0, Action::Heal {}),
-        (0.0, Action::Network(quiet)),
+        (0.0, Action::Network(Change::default())),
         (0.0, Action::Thaw { who: ALL }),
         (0.0, Action::Restart { who: ALL }),
         (60.0, Action::Wedge { who: part }),
         (61.0, Action::Kill { who: count(rng, 2) }),
-        (400.0, put),
+        (400.0, put(1, 0.0)),
     ];
     steps
         .into_iter()
         .map(|(after, action)| Step::once(begin + after, action))
         .collect()
+}
+
+/// A number drawn with these odds, otherwise 0.
+fn sometimes(rng: &mut ChaCha8Rng, odds: f64, number: fn(&mut ChaCha8Rng) -> f64) -> f64 {
+    if chance(rng, odds) { number(rng) } else { 0.0 }
 }
 
 fn one_of<T: Copy + Default>(rng: &mut ChaCha8Rng, items: &[T]) -> T {
@@ -232,6 +222,18 @@ fn count(rng: &mut ChaCha8Rng, most: usize) -> Pick {
     Pick::Count(1 + below(rng, most))
 }
 
+fn join(count: usize, over_s: f64) -> Action {
+    Action::Join { count, over_s }
+}
+
+fn cut_off(who: Pick, one_way: bool) -> Action {
+    Action::Part { who, one_way }
+}
+
+fn put(count: usize, dawdle_s: f64) -> Action {
+    Action::Put { count, dawdle_s }
+}
+
 /// Faults that leave of r peers in a row one alive until the next round.
 fn gentle_faults(rng: &mut ChaCha8Rng, r: usize) -> Vec<Fault> {
     let few = (r / 4).max(1);
@@ -239,13 +241,7 @@ fn gentle_faults(rng: &mut ChaCha8Rng, r: usize) -> Vec<Fault> {
         (Action::Kill { who: count(rng, few) }, 25.0),
         (Action::PowerOff { who: ONE }, 30.0),
         (Action::Restart { who: count(rng, few) }, 20.0),
-        (
-            Action::Join {
-                count: 1 + below(rng, 4),
-                over_s: 0.5,
-            },
-            20.0,
-        ),
+        (join(1 + below(rng, 4), 0.5), 20.0),
         (Action::Leave { who: ONE }, 30.0),
         (Action::Wipe { who: ONE }, 30.0),
     ];
@@ -264,21 +260,9 @@ fn wild_faults(rng: &mut ChaCha8Rng, peers: usize) -> Vec<Fault> {
         (Action::RestartForgetful { who: count(rng, few) }, 20.0),
         (Action::Freeze { who: count(rng, few) }, 15.0),
         (Action::Thaw { who: MOST }, 12.0),
-        (
-            Action::Join {
-                count: 1 + below(rng, few),
-                over_s: 1.0,
-            },
-            20.0,
-        ),
+        (join(1 + below(rng, few), 1.0), 20.0),
         (Action::Leave { who: ONE }, 25.0),
-        (
-            Action::Part {
-                who: part,
-                one_way: chance(rng, 0.3),
-            },
-            50.0,
-        ),
+        (cut_off(part, chance(rng, 0.3)), 50.0),
         (Action::Heal {}, 30.0),
         (
             Action::Network(Change {
@@ -312,23 +296,11 @@ fn wild_faults(rng: &mut ChaCha8Rng, peers: usize) -> Vec<Fault> {
 fn split_faults(rng: &mut ChaCha8Rng) -> Vec<Fault> {
     let part = Pick::Share(0.3 + 0.3 * uniform(rng));
     vec![
-        (
-            Action::Part {
-                who: part,
-                one_way: chance(rng, 0.2),
-            },
-            30.0,
-        ),
+        (cut_off(part, chance(rng, 0.2)), 30.0),
         (Action::Heal {}, 20.0),
         (Action::Kill { who: ONE }, 20.0),
         (Action::Restart { who: MOST }, 15.0),
-        (
-            Action::Join {
-                count: 1,
-                over_s: 0.0,
-            },
-            20.0,
-        ),
+        (join(1, 0.0), 20.0),
     ]
 }
 
@@ -356,18 +328,8 @@ fn timetable(rng: &mut ChaCha8Rng, faults: Vec<Fault>, puts: usize) -> Vec<Step>
     }
     for _ in 0..puts {
         let at = length * uniform(rng);
-        let dawdle_s = if chance(rng, 0.4) {
-            30.0 * uniform(rng)
-        } else {
-            0.0
-        };
-        step(
-            at,
-            Action::Put {
-                count: 1 + below(rng, 3),
-                dawdle_s,
-            },
-        );
+        let dawdle_s = sometimes(rng, 0.4, |rng| 30.0 * uniform(rng));
+        step(at, put(1 + below(rng, 3), dawdle_s));
     }
     steps.sort_by(|a, b| a.at.total_cmp(&b.at));
     steps
@@ -416,29 +378,25 @@ pub fn batch(
     flaw: Option<Flaw>,
     stop: &(dyn Fn(&Batch) -> bool + Sync),
 ) -> Batch {
-    let shared = Mutex::new((Batch::default(), 0));
+    let batch = Mutex::new(Batch::default());
+    let left = Mutex::new(0..seeds);
+    let next = || left.lock().next();
     let width = thread::available_parallelism().map_or(1, NonZero::get);
     thread::scope(|scope| {
         for _ in 0..width {
             scope.spawn(|| {
-                while let Some(seed) = next(&shared, first, seeds) {
+                while let Some(number) = next() {
+                    let seed = first.wrapping_add(number);
                     let scenario = draw(seed, peers);
                     let outcome = injector::run(&scenario, seed, flaw);
-                    let mut shared = shared.lock();
-                    shared.0.add(seed, outcome);
-                    if stop(&shared.0) {
-                        shared.1 = seeds;
+                    let mut batch = batch.lock();
+                    batch.add(seed, outcome);
+                    if stop(&batch) {
+                        *left.lock() = 0..0;
                     }
                 }
             });
         }
     });
-    shared.into_inner().0
-}
-
-fn next(shared: &Mutex<(Batch, u64)>, first: u64, seeds: u64) -> Option<u64> {
-    let mut shared = shared.lock();
-    let number = shared.1;
-    shared.1 = (number + 1).min(seeds);
-    (number < seeds).then(|| first.wrapping_add(number))
+    batch.into_inner()
 }

@@ -48,41 +48,36 @@ pub struct Outcome {
 /// Runs a scenario with a seed, with a flaw planted in every host if one is given and the build has them;
 /// once more if an invariant does not hold, for the last events of those concerned.
 pub fn run(scenario: &Scenario, seed: u64, flaw: Option<Flaw>) -> Outcome {
-    let mut outcome = run_once(scenario, (seed, flaw), None).0;
-    if let Some(violation) = &outcome.violation {
-        let again = run_once(scenario, (seed, flaw), Some(Memory::about(violation))).1;
-        outcome.recent = again.memory.map(Memory::into_lines).unwrap_or_default();
-    }
-    outcome
-}
-
-fn run_once(
-    scenario: &Scenario,
-    (seed, flaw): (u64, Option<Flaw>),
-    memory: Option<Memory>,
-) -> (Outcome, World) {
-    let mut world = World::new(scenario.setup(seed, flaw));
-    world.memory = memory;
-    let mut run = Run {
-        scenario,
-        world,
-        lots: generator(seed, 4),
-        begun: 0,
-        settled_s: 0.0,
+    let play = |memory| {
+        let mut world = World::new(scenario.setup(seed, flaw));
+        world.memory = memory;
+        let mut run = Run {
+            scenario,
+            world,
+            lots: generator(seed, 4),
+            begun: 0,
+            settled_s: 0.0,
+        };
+        run.play();
+        (run.world, run.settled_s)
     };
-    run.play();
-    let world = run.world;
-    let outcome = Outcome {
+    let (world, settled_s) = play(None);
+    let mut outcome = Outcome {
         violation: world.checks.violation.clone(),
         events: world.counters.events,
         virtual_s: seconds(world.now),
-        settled_s: run.settled_s,
+        settled_s,
         trace: world.trace(),
         acknowledged: world.writers.acknowledged,
         work: world.counters.work,
         recent: Vec::new(),
     };
-    (outcome, world)
+    drop(world);
+    if let Some(violation) = &outcome.violation {
+        let (again, _) = play(Some(Memory::about(violation)));
+        outcome.recent = again.memory.map(Memory::into_lines).unwrap_or_default();
+    }
+    outcome
 }
 
 struct Run<'a> {
@@ -220,14 +215,11 @@ impl Run<'_> {
     fn act(&mut self, action: &Action) {
         let down = |host: &Host| !host.is_up() && !host.retired;
         let stopped = |host: &Host| host.is_up() && !host.is_running();
+        let crash = |how| move |world: &mut World, who| world.crash(who, how);
         match action {
             Action::Join { count, over_s } => self.join_many(*count, *over_s),
-            Action::Kill { who } => {
-                self.each(who, Host::is_up, |world, who| world.crash(who, Crash::Process));
-            }
-            Action::PowerOff { who } => {
-                self.each(who, Host::is_up, |world, who| world.crash(who, Crash::Machine));
-            }
+            Action::Kill { who } => self.each(who, Host::is_up, crash(Crash::Process)),
+            Action::PowerOff { who } => self.each(who, Host::is_up, crash(Crash::Machine)),
             Action::Restart { who } => self.each(who, down, World::start),
             Action::RestartForgetful { who } => {
                 self.each(who, down, |world, who| {
@@ -249,11 +241,7 @@ impl Run<'_> {
                 self.world.links.part(hosts, *one_way);
                 self.world.unrest.harmed = true;
             }
-            Action::Heal {} => {
-                self.world.links.heal();
-                self.world.unrest.last = self.world.now;
-                self.world.unrest.healed = self.world.now;
-            }
+            Action::Heal {} => self.world.heal(),
             Action::Network(change) => {
                 change.apply(&mut self.world.links.network);
                 self.world.unrest.last = self.world.now;
@@ -268,9 +256,8 @@ impl Run<'_> {
             }
             Action::Lie { who, stripes, hosts } => {
                 let (stripes, hosts) = (*stripes, *hosts);
-                self.each(who, Host::is_joined, |world, who| {
-                    world.lie(who, Lies { stripes, hosts });
-                });
+                let lies = Lies { stripes, hosts };
+                self.each(who, Host::is_joined, |world, who| world.lie(who, lies));
             }
             Action::ForgeOrders { count } => {
                 for _ in 0..*count {
@@ -338,10 +325,8 @@ impl Run<'_> {
             self.world.wedge(who, false);
         }
         self.world.peace = true;
-        self.world.unrest.last = self.world.now;
-        self.world.unrest.healed = self.world.now;
+        self.world.heal();
         self.world.steps.clear();
-        self.world.links.heal();
         let network = &mut self.world.links.network;
         self.world.unrest.harmed |= network.loss > 0.0 || network.slow > 0.0;
         (network.loss, network.duplicate, network.slow) = (0.0, 0.0, 0.0);
@@ -411,11 +396,8 @@ impl Run<'_> {
             wanted.extend(who.into_iter().map(|who| (who, target)));
         }
         // Lookups end in time rather than succeed: where round trips are long some are asked again.
-        let tries = if self.scenario.round_trip_s() > LONG_TRIP_S {
-            5
-        } else {
-            1
-        };
+        let far = self.scenario.round_trip_s() > LONG_TRIP_S;
+        let tries = if far { 5 } else { 1 };
         for last in (0..tries).rev() {
             let (again, wrong) = self.look_for(&wanted);
             let silent = again.first().filter(|_| last == 0);
@@ -491,10 +473,9 @@ impl Run<'_> {
         }
         let requests = sent(&self.world) - before;
         if requests > bound {
+            let (span, hosts) = (IDLE.as_secs(), hosts.len());
             let detail = format!(
-                "{requests} requests in {} s among {} hosts, expected {bound} at most: {idle:?}",
-                IDLE.as_secs(),
-                hosts.len()
+                "{requests} requests in {span} s among {hosts} hosts, expected {bound} at most: {idle:?}"
             );
             self.world
                 .violate(Violation::liveness("traffic is back to idle", detail));
@@ -527,19 +508,14 @@ impl Run<'_> {
     /// more for doubt.
     fn idle_bound(&self, hosts: &[Who]) -> u64 {
         let config = &self.world.setup.ring;
-        let rounds = IDLE.as_millis() / config.stabilize.as_millis().max(1) + 2;
-        let rounds = u64::try_from(rounds).unwrap_or(u64::MAX);
-        let count = u64::try_from(hosts.len()).unwrap_or(u64::MAX);
+        let rounds = micros(IDLE) / micros(config.stabilize).max(1) + 2;
+        let count = hosts.len() as u64;
         let nodes: u64 = hosts
             .iter()
             .filter_map(|who| self.world.host(*who))
             .map(|host| u64::from(host.virtual_nodes))
             .sum();
-        let fingers = if count > u64::try_from(config.r).unwrap_or(u64::MAX) {
-            2 * 8
-        } else {
-            0
-        };
+        let fingers = if count > config.r as u64 { 2 * 8 } else { 0 };
         let reports = self.world.setup.custody.as_ref().map_or(0, |custody| {
             IDLE.as_secs() / custody.exchange_idle.as_secs().max(1) + 2
         });
@@ -549,11 +525,8 @@ impl Run<'_> {
             0
         };
         // Forged orders have every holder ask about what it holds, more and more rarely.
-        let lies = if self.world.liars() > 0 {
-            count * count * 16
-        } else {
-            0
-        };
+        let lying = self.world.liars() > 0;
+        let lies = if lying { count * count * 16 } else { 0 };
         lies + rounds * (nodes + count * (4 + fingers)) + reports * count * count.min(64) + walks
     }
 }

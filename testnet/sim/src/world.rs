@@ -312,6 +312,13 @@ impl World {
         stopped.map(|host| host.stalled.push(event)).is_some()
     }
 
+    /// All partitions end.
+    pub(crate) fn heal(&mut self) {
+        self.links.heal();
+        self.unrest.last = self.now;
+        self.unrest.healed = self.now;
+    }
+
     /// Whether the host is in this life of it, and its process not stopped.
     pub(crate) fn lives(&self, who: Who, life: u32) -> bool {
         self.host(who)
