@@ -24,6 +24,7 @@ use mutualstore_dht::ring::{Liveness, Phase, Response, Ring};
 use mutualstore_dht::{Contact, Id, Peer, PeerState};
 
 use super::cycles::Cycles;
+use super::disk::{Stripe, holders, indices};
 use super::host::Host;
 use super::world::{Who, World, seconds};
 
@@ -132,15 +133,12 @@ impl World {
         let member = ring.is_member();
         let joined = ring.phase() == Phase::Joined;
         let born = self.host(who).map_or(0, |host| host.born);
-        let circle: Vec<(Id, Who)> = ring
-            .circle()
+        let circle = ring.circle();
+        let circle: Vec<(Id, Who)> = circle
             .filter_map(|(id, peer)| Some((id, self.who(peer)?)))
             .collect();
-        let own: Vec<Id> = circle
-            .iter()
-            .filter(|(_, owner)| *owner == who)
-            .map(|(id, _)| *id)
-            .collect();
+        let own = circle.iter().filter(|(_, owner)| *owner == who);
+        let own: Vec<Id> = own.map(|(id, _)| *id).collect();
         let old = self.checks.views.get(&who);
         let same = old.is_some_and(|old| old.circle == circle && old.member == member);
         let problem =
@@ -149,15 +147,17 @@ impl World {
             self.violate(Violation::ring("lists", format!("host {who} {problem}")));
             return;
         }
-        let versions: Vec<(Peer, u64)> = ring
-            .alive()
-            .map(|contact| (contact.peer, contact.version))
-            .collect();
+        let alive = ring.alive();
+        let versions: Vec<(Peer, u64)> = alive.map(|contact| (contact.peer, contact.version)).collect();
         let old = self.checks.views.remove(&who).unwrap_or_default();
         let stale = older(&old.versions, &versions);
         let wrong = match (old.joined, joined) {
-            (true, true) => self.check_heads(who, &old.circle, &circle),
-            (false, true) => self.check_join(who, &circle),
+            (true, true) => self
+                .check_heads(who, &old.circle, &circle)
+                .map(|problem| ("heads have answered", problem)),
+            (false, true) => self
+                .check_join(who, &circle)
+                .map(|problem| ("joins take the list", problem)),
             (_, false) => None,
         };
         let view = View {
@@ -172,12 +172,7 @@ impl World {
             self.checks.cycles.forget();
         }
         self.checks.views.insert(who, view);
-        if let Some(problem) = wrong {
-            let invariant = if old.joined {
-                "heads have answered"
-            } else {
-                "joins take the list"
-            };
+        if let Some((invariant, problem)) = wrong {
             self.violate(Violation::ring(invariant, problem));
         }
         if let Some(peer) = stale {
@@ -315,89 +310,57 @@ impl World {
         circle
     }
 
-    /// What keeps a stripe from being as it should.
+    /// What keeps some stripe from being as it should.
     pub(crate) fn stripe_problem(&self) -> Option<String> {
         let circle = self.true_circle();
-        for (id, stripe) in &self.truth.stripes {
-            if stripe.deleted {
-                match self.deletion_problem(&circle, *id, &stripe.copies, stripe.shape) {
-                    Some(problem) => return Some(problem),
-                    None => continue,
-                }
-            }
-            let reachable = |who: &Who| self.host(*who).is_some_and(Host::is_running);
-            let copies: Vec<(u8, Who)> = stripe
-                .copies
-                .iter()
-                .copied()
-                .filter(|(_, who)| reachable(who))
-                .collect();
-            let committed = copies
-                .iter()
-                .any(|(index, who)| self.is_committed((*id, *index), *who));
-            let indices: BTreeSet<u8> = copies.iter().map(|(index, _)| *index).collect();
-            if !committed {
-                if !copies.is_empty() {
-                    return Some(format!("stripe {id:?} is still pending on {copies:?}"));
-                }
-                continue;
-            }
-            if self.liars() > 0 {
-                match self.lied_problem(*id, stripe, &copies) {
-                    Some(problem) => {
-                        return Some(format!("{problem}; {}", self.record_at_primary(&circle, *id)));
-                    }
-                    None => continue,
-                }
-            }
-            if indices.len() < usize::from(stripe.shape.k) {
-                continue;
-            }
-            if stripe.shape.placement != Placement::Successors {
-                match self.policy_problem(&circle, *id, stripe.shape, &copies) {
-                    Some(problem) => {
-                        return Some(format!("{problem}; {}", self.record_at_primary(&circle, *id)));
-                    }
-                    None => continue,
-                }
-            }
-            let preferred_holders = self.preferred_holders(&circle, *id, stripe.shape);
-            let holders: BTreeSet<Who> = copies.iter().map(|(_, who)| *who).collect();
-            let lacks = indices.len() < usize::from(stripe.shape.n);
-            if preferred_holders.len() < usize::from(stripe.shape.n) || lacks && !self.has_taker(&circle, *id)
-            {
-                continue;
-            }
-            if indices.len() != usize::from(stripe.shape.n)
-                || holders != preferred_holders
-                || copies.len() != preferred_holders.len()
-            {
-                let known = self.record_at_primary(&circle, *id);
-                return Some(format!(
-                    "stripe {id:?} lies as {copies:?}, its places are {preferred_holders:?}; {known}"
-                ));
-            }
+        let mut stripes = self.truth.stripes.iter();
+        stripes.find_map(|(id, stripe)| self.problem_of(&circle, *id, stripe))
+    }
+
+    fn problem_of(&self, circle: &BTreeMap<Id, Who>, id: Id, stripe: &Stripe) -> Option<String> {
+        if stripe.deleted {
+            return self.deletion_problem(circle, id, stripe);
         }
-        None
+        let running = |(_, who): &&(u8, Who)| self.running(*who).is_some();
+        let copies: Vec<(u8, Who)> = stripe.copies.iter().filter(running).copied().collect();
+        if self.committed(id, &copies).next().is_none() {
+            return (!copies.is_empty()).then(|| format!("stripe {id:?} is still pending on {copies:?}"));
+        }
+        let known = |problem| format!("{problem}; {}", self.record_at_primary(circle, id));
+        if self.liars() > 0 {
+            return self.lied_problem(id, stripe, &copies).map(known);
+        }
+        let (indices, n) = (indices(&copies).len(), usize::from(stripe.shape.n));
+        if indices < usize::from(stripe.shape.k) {
+            return None;
+        }
+        if stripe.shape.placement != Placement::Successors {
+            return self.policy_problem(circle, id, stripe.shape, &copies).map(known);
+        }
+        let preferred_holders = self.preferred_holders(circle, id, stripe.shape);
+        if preferred_holders.len() < n || indices < n && !self.near(circle, id).any(|who| self.takes(who)) {
+            // Full hosts that hold the same index twice between them cannot take a missing one.
+            return None;
+        }
+        let well = indices == n && copies.len() == n && holders(&copies) == preferred_holders;
+        (!well).then(|| {
+            known(format!(
+                "stripe {id:?} lies as {copies:?}, its places are {preferred_holders:?}"
+            ))
+        })
     }
 
     /// What keeps a deleted stripe from being gone, as long as anybody has its tombstone.
-    fn deletion_problem(
-        &self,
-        circle: &BTreeMap<Id, Who>,
-        id: Id,
-        copies: &[(u8, Who)],
-        shape: Shape,
-    ) -> Option<String> {
-        let running = |who: Who| self.host(who).filter(|host| host.is_running());
-        let aware = |who: Who| running(who).is_some_and(|host| host.is_deleted(id));
+    fn deletion_problem(&self, circle: &BTreeMap<Id, Who>, id: Id, stripe: &Stripe) -> Option<String> {
+        let aware = |who: Who| self.running(who).is_some_and(|host| host.is_deleted(id));
         if !circle.values().any(|who| aware(*who)) || self.liars() > 0 {
             // A primary that lies spreads no tombstones.
             return None;
         }
-        let preferred_holders = distinct(circle, id).take(self.setup.ring.r.min(usize::from(shape.n)));
+        let preferred_holders = self.near(circle, id).take(usize::from(stripe.shape.n));
         let unaware: Vec<Who> = preferred_holders.filter(|who| !aware(*who)).collect();
-        let left: Vec<&(u8, Who)> = copies.iter().filter(|(_, who)| running(*who).is_some()).collect();
+        let running = |(_, who): &&(u8, Who)| self.running(*who).is_some();
+        let left: Vec<&(u8, Who)> = stripe.copies.iter().filter(running).collect();
         let located = self.those(|host| host.is_running() && host.disk.contains_key(&(id, LOCATOR)));
         (!unaware.is_empty() || !left.is_empty() || !located.is_empty()).then(|| {
             format!(
@@ -424,9 +387,9 @@ impl World {
         let record = custody.and_then(|custody| custody.stripe(id));
         let shards = record.map(|record| {
             let known = record.shards.iter();
-            known
-                .map(|shard| (shard.index, self.who(shard.peer), shard.committed, shard.standing))
-                .collect::<Vec<_>>()
+            let known =
+                known.map(|shard| (shard.index, self.who(shard.peer), shard.committed, shard.standing));
+            known.collect::<Vec<_>>()
         });
         format!(
             "its primary {primary} knows of {shards:?}, {:?}",
@@ -434,33 +397,22 @@ impl World {
         )
     }
 
-    /// Whether somebody among the r hosts can take a missing shard: full hosts that hold the same index twice
-    /// between them cannot.
-    fn has_taker(&self, circle: &BTreeMap<Id, Who>, id: Id) -> bool {
-        let takes = |who: &Who| {
-            let ring = self.ring(*who);
-            ring.is_some_and(|ring| ring.me().state == PeerState::Accepting)
-        };
-        distinct(circle, id)
-            .take(self.setup.ring.r)
-            .any(|who| takes(&who))
-    }
-
     /// The first n among the r hosts at or after a stripe that take shards, or are full and hold one of it.
     fn preferred_holders(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape) -> BTreeSet<Who> {
-        let sits = |who: &Who| {
-            let Some(host) = self.host(*who) else { return false };
-            match host.ring().map(|ring| ring.me().state) {
-                Some(PeerState::Accepting) => true,
-                Some(PeerState::Full) => host.disk.range((id, 0)..=(id, u8::MAX)).next().is_some(),
-                Some(PeerState::Draining) | None => false,
-            }
+        let sits = |who: &Who| match self.state(*who) {
+            Some(PeerState::Accepting) => true,
+            Some(PeerState::Full) => self
+                .host(*who)
+                .is_some_and(|host| host.records(id).next().is_some()),
+            Some(PeerState::Draining) | None => false,
         };
-        distinct(circle, id)
-            .take(self.setup.ring.r)
-            .filter(sits)
-            .take(usize::from(shape.n))
-            .collect()
+        let near = self.near(circle, id).filter(sits);
+        near.take(usize::from(shape.n)).collect()
+    }
+
+    /// The r hosts at or after a stripe.
+    pub(super) fn near(&self, circle: &BTreeMap<Id, Who>, id: Id) -> impl Iterator<Item = Who> {
+        distinct(circle, id).take(self.setup.ring.r)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use itertools::Itertools;
 use mutualstore_dht::custody::{
     self, Effect, Holding, Item, JobId, JobOutcome, LOCATOR, Request, Shape, TOMBSTONE, TrimOrder,
 };
@@ -36,14 +35,33 @@ pub(super) fn is_shard(index: u8) -> bool {
     index < LOCATOR
 }
 
+/// Distinct indices among these copies.
+pub(super) fn indices<'a>(copies: impl IntoIterator<Item = &'a (u8, Who)>) -> BTreeSet<u8> {
+    copies.into_iter().map(|(index, _)| *index).collect()
+}
+
+/// Distinct hosts among these copies.
+pub(super) fn holders(copies: &[(u8, Who)]) -> BTreeSet<Who> {
+    copies.iter().map(|(_, who)| *who).collect()
+}
+
 /// How firmly a shard is held, in microseconds of the simulation and with hosts by number.
 pub(crate) type Tenure = custody::Tenure<u64, Who>;
 
 impl Stored {
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(self.tenure, Tenure::Pending { .. })
+    }
+
     /// As custody of `host` counts time and names peers.
-    pub(crate) fn tenure(&self, host: &Host, hosts: &[Host]) -> custody::Tenure {
+    pub(crate) fn holding(&self, (stripe, index): (Id, u8), host: &Host, hosts: &[Host]) -> Holding {
         let peer = |who: Who| hosts.get(who as usize).map_or(host.peer, |writer| writer.peer);
-        self.tenure.map(|until| host.moment(until), peer)
+        Holding {
+            stripe,
+            item: index.into(),
+            shape: self.shape,
+            tenure: self.tenure.map(|until| host.moment(until), peer),
+        }
     }
 }
 
@@ -80,7 +98,7 @@ impl Stripe {
 
     /// Indices of which there is a durable copy.
     pub(crate) fn distinct(&self) -> usize {
-        self.copies.iter().map(|(index, _)| *index).unique().count()
+        indices(&self.copies).len()
     }
 }
 
@@ -108,46 +126,49 @@ impl Truth {
             stripe.copies.push((key.1, who));
         }
     }
-
-    fn remove(&mut self, key: (Id, u8), who: Who) {
-        if let Some(stripe) = self.stripes.get_mut(&key.0) {
-            stripe.copies.retain(|copy| *copy != (key.1, who));
-        }
-    }
 }
 
 impl World {
     /// Whether two running hosts reach each other.
     pub(crate) fn reaches(&self, from: Who, to: Who) -> bool {
-        let running = |who| self.host(who).is_some_and(Host::is_running);
+        let running = |who| self.running(who).is_some();
         from == to
             || running(from) && running(to) && self.links.passes(from, to) && self.links.passes(to, from)
     }
 
+    /// The host with this address, if `from` reaches it.
+    pub(crate) fn reached(&self, from: Who, peer: Peer) -> Option<Who> {
+        self.who(peer).filter(|to| self.reaches(from, *to))
+    }
+
+    /// Those of some copies of a stripe that are committed.
+    pub(super) fn committed<'a>(
+        &self,
+        id: Id,
+        copies: &'a [(u8, Who)],
+    ) -> impl Iterator<Item = &'a (u8, Who)> {
+        let committed = move |(index, who): &&(u8, Who)| self.is_committed((id, *index), *who);
+        copies.iter().filter(committed)
+    }
+
     /// Makes a shard durable on a running host and tells its custody. False: it is full.
     pub(crate) fn store(&mut self, who: Who, key: (Id, u8), stored: Stored) -> bool {
-        let Some(host) = self.hosts.get(who as usize).filter(|host| host.is_running()) else {
+        let Some(host) = self.running(who) else {
             return false;
         };
         if let Some(lies) = host.lies {
             return lies.are_about(who, key.0);
         }
         let old = host.disk.get(&key).copied();
-        let tombstone = key.1 == TOMBSTONE;
         let full = old.is_none() && host.is_full();
-        if !tombstone && (full || host.is_deleted(key.0)) {
+        if key.1 != TOMBSTONE && (full || host.is_deleted(key.0)) {
             return false;
         }
         // A committed shard never becomes pending.
         let stored = old
             .filter(|old| old.tenure == Tenure::Committed)
             .unwrap_or(stored);
-        let holding = Holding {
-            stripe: key.0,
-            item: key.1.into(),
-            shape: stored.shape,
-            tenure: stored.tenure(host, &self.hosts),
-        };
+        let holding = stored.holding(key, host, &self.hosts);
         if let Some(host) = self.host_mut(who) {
             host.disk.insert(key, stored);
         }
@@ -199,19 +220,20 @@ impl World {
         if key.1 == LOCATOR {
             host.locators.remove(&key.0);
         }
-        self.truth.remove(key, who);
+        if let Some(stripe) = self.truth.stripes.get_mut(&key.0) {
+            stripe.copies.retain(|copy| *copy != (key.1, who));
+        }
         Some(stored)
     }
 
     /// The writer gives up: its pending shards go.
     pub(crate) fn take_back(&mut self, who: Who, stripe: Id) {
         let Some(host) = self.host(who) else { return };
-        let shards = host.disk.range((stripe, 0)..=(stripe, u8::MAX));
-        let pending = shards.filter(|(_, stored)| matches!(stored.tenure, Tenure::Pending { .. }));
-        let keys: Vec<(Id, u8)> = pending.map(|(key, _)| *key).collect();
-        for key in keys {
-            self.discard(who, key);
-            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1.into()));
+        let pending = host.records(stripe).filter(|(_, stored)| stored.is_pending());
+        let pending: Vec<u8> = pending.map(|(index, _)| index).collect();
+        for index in pending {
+            self.discard(who, (stripe, index));
+            self.removed(who, (stripe, index));
         }
         self.publish(who);
     }
@@ -228,8 +250,13 @@ impl World {
             if let Some(stripe) = self.truth.stripes.get_mut(&key.0) {
                 stripe.risky.insert(key.1, until);
             }
-            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1.into()));
+            self.removed(who, key);
         }
+    }
+
+    /// Custody learns that something is no longer on its disk.
+    fn removed(&mut self, who: Who, (stripe, index): (Id, u8)) {
+        self.keep(who, |custody, now, _| custody.removed(now, stripe, index.into()));
     }
 
     /// Whether every acknowledged stripe outlives the loss of this host's disk, whatever is being trimmed.
@@ -244,9 +271,7 @@ impl World {
         let Some(stripe) = self.truth.stripes.get(&id).filter(|stripe| stripe.is_promised()) else {
             return true;
         };
-        let committed = |(index, at): &&(u8, Who)| self.is_committed((id, *index), *at);
-        let all = stripe.copies.iter().filter(committed);
-        let all: BTreeSet<u8> = all.map(|(index, _)| *index).collect();
+        let all = indices(self.committed(id, &stripe.copies));
         let risky = |index: &u8| stripe.is_risky(*index, self.now);
         let left = all
             .iter()
@@ -277,28 +302,31 @@ impl World {
             (None, Some(someone)) => [(one, *someone); 2],
             (None, None) => return,
         };
-        let name = |world: &Self, who: Who| world.host(who).map(|host| host.peer);
-        let mut others: BTreeMap<u8, Peer> = BTreeMap::new();
-        for (of, who) in copies.iter().filter(|(of, _)| *of != index) {
-            others.extend(name(self, *who).map(|peer| (*of, peer)));
-        }
+        let others = copies.iter().filter(|(of, _)| *of != index);
+        let others = others.filter_map(|(of, who)| Some((*of, self.peer(*who)?)));
+        let others: BTreeMap<u8, Peer> = others.collect();
         for (victim, keep) in pair {
-            let (Some(keep), Some(sender)) = (name(self, keep), name(self, one)) else {
+            let (Some(keep), Some(sender)) = (self.peer(keep), self.peer(one)) else {
                 continue;
             };
             let order = TrimOrder {
                 stripe: id,
                 item: Item::Shard(index),
                 keep,
-                others: others.iter().map(|(of, peer)| (*of, *peer)).collect(),
+                others: others.clone().into_iter().collect(),
             };
             let request = Request::Trim { orders: vec![order] };
-            if self.host(victim).is_some_and(Host::is_running) {
-                self.keep(victim, |custody, now, ring| {
-                    custody.handle_request(now, ring, sender, request)
-                });
+            if self.running(victim).is_some() {
+                self.forge(victim, sender, request);
             }
         }
+    }
+
+    /// Hands a host a request of custody as if `sender` had sent it.
+    pub(super) fn forge(&mut self, victim: Who, sender: Peer, request: Request) {
+        self.keep(victim, |custody, now, ring| {
+            custody.handle_request(now, ring, sender, request)
+        });
     }
 
     /// The client is told that its stripe is stored.
@@ -306,9 +334,7 @@ impl World {
         let Some(stripe) = self.truth.stripes.get(&id) else {
             return;
         };
-        let committed = |(index, who): &&(u8, Who)| self.is_committed((id, *index), *who);
-        let committed = stripe.copies.iter().filter(committed);
-        let committed = committed.unique_by(|(index, _)| *index).count();
+        let committed = indices(self.committed(id, &stripe.copies)).len();
         let (k, liars) = (usize::from(stripe.shape.k), self.liars());
         if let Some(stripe) = self.truth.stripes.get_mut(&id) {
             // Where fewer than all were stored, liars may have been too many of these: the client was told.
@@ -366,7 +392,9 @@ impl World {
             Effect::Regenerate { job, .. } | Effect::Copy { job, .. } | Effect::Locate { job, .. }
                 if wedged =>
             {
-                self.finish(who, job, JobOutcome::default());
+                self.drive(who, |engine, now| {
+                    engine.handle_job(now, job, JobOutcome::default());
+                });
             }
             Effect::Regenerate {
                 job,
@@ -381,10 +409,13 @@ impl World {
                 let there: BTreeSet<u8> = there.map(|(index, _)| *index).collect();
                 let able = there.len() >= usize::from(shape.k);
                 self.check_repair(who, stripe);
-                let outcome = self.hand_out(who, stripe, Some(shape).filter(|_| able), &targets);
+                let shape = Some(shape).filter(|_| able);
+                let targets = targets.into_iter().map(|(index, peer)| (index.into(), peer));
+                let outcome = self.hand_out(who, targets, |world, to, item| {
+                    shape.is_some_and(|shape| world.place_repaired(to, (stripe, item.into()), shape))
+                });
                 self.counters.work.regenerated += outcome.stored.len() as u64;
-                self.counters.moved = Some(stripe);
-                self.finish(who, job, outcome);
+                self.finish(who, job, stripe, outcome);
             }
             Effect::Copy {
                 job,
@@ -397,10 +428,11 @@ impl World {
                     .serves(who, from, (stripe, item.into()))
                     .then(|| self.truth.stripes.get(&stripe));
                 let shape = shape.flatten().map(|stripe| stripe.shape);
-                let outcome = self.hand_out(who, stripe, shape, &[(item.into(), to)]);
+                let outcome = self.hand_out(who, [(item, to)], |world, to, item| {
+                    shape.is_some_and(|shape| world.place_repaired(to, (stripe, item.into()), shape))
+                });
                 self.counters.work.copied += outcome.stored.len() as u64;
-                self.counters.moved = Some(stripe);
-                self.finish(who, job, outcome);
+                self.finish(who, job, stripe, outcome);
             }
             Effect::Locate {
                 job,
@@ -409,7 +441,7 @@ impl World {
                 to,
             } => {
                 let outcome = self.locate(who, stripe, &holders, &to);
-                self.finish(who, job, outcome);
+                self.finish(who, job, stripe, outcome);
             }
             Effect::Drop {
                 stripe,
@@ -428,7 +460,6 @@ impl World {
 
     /// Commits all shards of a stripe on one disk, and its locator; whether there are any shards.
     pub(crate) fn commit(&mut self, who: Who, stripe: Id) -> bool {
-        let mut any = false;
         let now = self.now;
         self.check_spread(who, stripe);
         if let Some(stripe) = self.truth.stripes.get_mut(&stripe) {
@@ -437,7 +468,7 @@ impl World {
         let Some(host) = self.host_mut(who) else {
             return false;
         };
-        let mut located = false;
+        let (mut any, mut located) = (false, false);
         for ((_, index), stored) in host.disk.range_mut((stripe, 0)..(stripe, TOMBSTONE)) {
             stored.tenure = Tenure::Committed;
             any |= is_shard(*index);
@@ -453,40 +484,46 @@ impl World {
     }
 
     fn serves(&self, asker: Who, peer: Peer, key: (Id, u8)) -> bool {
-        let holder = self.who(peer).filter(|holder| self.reaches(asker, *holder));
-        holder.and_then(|holder| self.host(holder)).is_some_and(|host| {
-            host.disk.contains_key(&key) && (key.1 == TOMBSTONE || !host.is_deleted(key.0))
-        })
+        self.reached(asker, peer)
+            .and_then(|holder| self.host(holder))
+            .is_some_and(|host| {
+                host.disk.contains_key(&key) && (key.1 == TOMBSTONE || !host.is_deleted(key.0))
+            })
     }
 
-    /// Stores shards at their targets, unless there is nothing to store.
-    fn hand_out(&mut self, who: Who, stripe: Id, shape: Option<Shape>, targets: &[(u8, Peer)]) -> JobOutcome {
-        let mut outcome = JobOutcome::default();
-        for (index, peer) in targets {
-            let to = self.who(*peer).filter(|to| self.reaches(who, *to));
-            let stored = match (shape, to) {
-                (Some(shape), Some(to)) if *index == TOMBSTONE => self.store_tombstone(to, stripe, shape),
-                (Some(shape), Some(to)) => {
-                    let tenure = Tenure::Committed;
-                    let stored = self.store(to, (stripe, *index), Stored { shape, tenure });
-                    if stored {
-                        self.commit(to, stripe);
-                    }
-                    stored
-                }
-                (None, _) | (_, None) => false,
-            };
-            let list = if stored {
-                &mut outcome.stored
-            } else {
-                &mut outcome.failed
-            };
-            list.push(((*index).into(), *peer));
+    /// Stores things at those of their targets that the host reaches.
+    pub(super) fn hand_out(
+        &mut self,
+        who: Who,
+        targets: impl IntoIterator<Item = (Item, Peer)>,
+        store: impl Fn(&mut Self, Who, Item) -> bool,
+    ) -> JobOutcome {
+        let (stored, failed) = targets.into_iter().partition(|(item, peer)| {
+            let to = self.reached(who, *peer);
+            to.is_some_and(|to| store(self, to, *item))
+        });
+        JobOutcome {
+            stored,
+            failed,
+            ..JobOutcome::default()
         }
-        outcome
     }
 
-    fn finish(&mut self, who: Who, job: JobId, outcome: JobOutcome) {
+    /// Stores a committed shard, or a tombstone.
+    fn place_repaired(&mut self, to: Who, key: (Id, u8), shape: Shape) -> bool {
+        if key.1 == TOMBSTONE {
+            return self.store_tombstone(to, key.0, shape);
+        }
+        let tenure = Tenure::Committed;
+        let stored = self.store(to, key, Stored { shape, tenure });
+        if stored {
+            self.commit(to, key.0);
+        }
+        stored
+    }
+
+    fn finish(&mut self, who: Who, job: JobId, stripe: Id, outcome: JobOutcome) {
+        self.counters.moved = Some(stripe);
         self.drive(who, |engine, now| engine.handle_job(now, job, outcome));
     }
 
@@ -494,7 +531,7 @@ impl World {
         let stored = self.host(who).and_then(|host| host.disk.get(&key).copied());
         if let Some(stored) = stored.filter(|stored| expired && stored.tenure == Tenure::Committed) {
             // The store knows better: the commit was made durable meanwhile.
-            self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1.into()));
+            self.removed(who, key);
             self.store(who, key, stored);
             return;
         }
@@ -506,7 +543,7 @@ impl World {
             }
             self.check_drop(who, key, expired);
         }
-        self.keep(who, |custody, now, _| custody.removed(now, key.0, key.1.into()));
+        self.removed(who, key);
         self.publish(who);
     }
 

@@ -9,7 +9,7 @@ use mutualstore_dht::placement::Roster;
 use mutualstore_dht::ring::{self, BookEntry, Event as RingEvent, Ring};
 use mutualstore_dht::{Contact, Engine, Id, Membership, Peer, Time};
 
-use super::disk::{Disk, is_shard};
+use super::disk::{Disk, Stored, is_shard};
 use super::liar::Lies;
 use super::message::{Body, Message};
 use super::world::{Event, Who};
@@ -82,6 +82,12 @@ impl Host {
         self.is_up() && self.frozen.is_none()
     }
 
+    /// Whether it is running and not about to leave.
+    pub(super) fn stays(&self) -> bool {
+        let phase = self.ring().map(Ring::phase);
+        self.is_running() && !matches!(phase, Some(ring::Phase::Leaving | ring::Phase::Left))
+    }
+
     pub(crate) fn is_joined(&self) -> bool {
         let phase = self.ring().map(Ring::phase);
         self.is_running() && phase == Some(ring::Phase::Joined)
@@ -91,6 +97,17 @@ impl Host {
     pub(crate) fn is_full(&self) -> bool {
         let shards = || self.disk.keys().filter(|(_, index)| is_shard(*index)).count();
         self.disk.len() >= self.capacity && shards() >= self.capacity
+    }
+
+    /// What is on its disk of a stripe, its locator and its tombstone included.
+    pub(super) fn records(&self, stripe: Id) -> impl Iterator<Item = (u8, &Stored)> {
+        let records = self.disk.range((stripe, 0)..=(stripe, u8::MAX));
+        records.map(|((_, index), stored)| (*index, stored))
+    }
+
+    /// The shards of a stripe on its disk.
+    pub(super) fn shards(&self, stripe: Id) -> impl Iterator<Item = (u8, &Stored)> {
+        self.records(stripe).filter(|(index, _)| is_shard(*index))
     }
 
     /// Whether a tombstone of the stripe is on its disk.

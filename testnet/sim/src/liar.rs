@@ -13,16 +13,14 @@
 //! stays and stands before; and in the end every stripe lies whole on honest hosts, but for as many indices
 //! as there are liars.
 
-use std::collections::BTreeSet;
-
 use mutualstore_dht::custody::{
     Entry, Holds, Item, LOCATOR, Listing, Report, Reported, Request, Response, Status, TOMBSTONE, TrimOrder,
 };
 use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Id, Membership, Peer, PeerState};
 
-use super::check::{Violation, distinct};
-use super::disk::{Stripe, Tenure};
+use super::check::Violation;
+use super::disk::{Stripe, Tenure, holders, indices};
 use super::host::Host;
 use super::world::{Event, Who, World};
 use super::{fraction, mix};
@@ -39,11 +37,8 @@ pub(crate) struct Lies {
 impl Lies {
     /// Whether a liar lies about a stripe.
     pub(super) fn are_about(self, who: Who, stripe: Id) -> bool {
-        let number = stripe
-            .as_bytes()
-            .first_chunk()
-            .copied()
-            .map_or(0, u64::from_le_bytes);
+        let number = stripe.as_bytes().first_chunk().copied();
+        let number = number.map_or(0, u64::from_le_bytes);
         fraction(mix(number ^ u64::from(who))) < self.stripes
     }
 
@@ -106,27 +101,22 @@ impl World {
                 continue;
             }
             self.send_lie(who, victim, Request::Report(self.claims(who, lies)));
-            let mut orders = self.orders((who, lies), victim);
-            while !orders.is_empty() {
-                let rest = orders.split_off(orders.len().min(ORDERS));
+            for orders in self.orders((who, lies), victim).chunks(ORDERS) {
+                let orders = orders.to_vec();
                 self.send_lie(who, victim, Request::Trim { orders });
-                orders = rest;
             }
         }
     }
 
     fn send_lie(&mut self, who: Who, victim: Who, request: Request) {
-        if let Some(liar) = self.host(who).map(|host| host.peer) {
-            self.keep(victim, |custody, now, ring| {
-                custody.handle_request(now, ring, liar, request)
-            });
+        if let Some(liar) = self.peer(who) {
+            self.forge(victim, liar, request);
         }
     }
 
     /// All indices of all stripes there are.
     fn claims(&self, who: Who, lies: Lies) -> Report {
-        let mut listings: Vec<Listing> = Vec::new();
-        for bucket in 0..=u8::MAX {
+        let listing = |bucket| {
             let in_bucket = |id: &Id| id.as_bytes().last() == Some(&bucket) && lies.are_about(who, *id);
             let stripes = self.truth.stripes.iter().filter(|(id, _)| in_bucket(id));
             let entries = stripes.flat_map(|(id, stripe)| {
@@ -138,18 +128,18 @@ impl World {
                     committed: true,
                 })
             });
-            listings.push(Listing {
+            Listing {
                 bucket,
                 from: Id::default(),
                 to: Id::new([0xff; 32]),
                 entries: entries.collect(),
-            });
-        }
+            }
+        };
         Report {
             instance: u64::from(who),
             sequence: self.now,
             total: 1,
-            listings,
+            listings: (0..=u8::MAX).map(listing).collect(),
         }
     }
 
@@ -165,7 +155,7 @@ impl World {
 
     /// Orders to drop all that a host holds, in favour of the liar.
     fn orders(&self, (who, lies): (Who, Lies), victim: Who) -> Vec<TrimOrder> {
-        let (Some(liar), Some(host)) = (self.host(who).map(|host| host.peer), self.host(victim)) else {
+        let (Some(liar), Some(host)) = (self.peer(who), self.host(victim)) else {
             return Vec::new();
         };
         let orders = host.disk.iter().filter(|((_, index), _)| *index < LOCATOR);
@@ -235,13 +225,11 @@ impl World {
             let contact = ring.contact(peer);
             contact.is_none_or(|contact| contact.state == PeerState::Draining)
         };
-        let doubled = host.disk.range((id, 0)..(id, LOCATOR)).count() > 1;
+        let doubled = host.shards(id).count() > 1;
         let anyone = scattered || doubled || ring.me().state == PeerState::Draining;
         let mine = place(host.peer).unwrap_or(usize::MAX);
         let fits = |who: Who| {
-            let Some(peer) = self.host(who).map(|host| host.peer) else {
-                return false;
-            };
+            let Some(peer) = self.peer(who) else { return false };
             let before = match place(peer) {
                 Some(place) => anyone || place < mine,
                 None => scattered,
@@ -252,11 +240,7 @@ impl World {
         let mut holders = copies.map(|(_, at)| *at).chain(self.those(Host::is_liar));
         if !holders.any(fits) {
             let near: Vec<Option<Who>> = members.iter().map(|member| self.who(member.peer)).collect();
-            let own: Vec<u8> = host
-                .disk
-                .range((id, 0)..(id, LOCATOR))
-                .map(|((_, of), _)| *of)
-                .collect();
+            let own: Vec<u8> = host.shards(id).map(|(of, _)| of).collect();
             let detail = format!(
                 "host {who}, which holds {own:?} and sees {near:?}, drops {id:?}:{index} of {:?}",
                 stripe.copies
@@ -269,12 +253,8 @@ impl World {
     /// What keeps a stripe from being as well off as honest hosts can have it: whole but for an index for
     /// each liar, or on all that take shards.
     pub(super) fn lied_problem(&self, id: Id, stripe: &Stripe, copies: &[(u8, Who)]) -> Option<String> {
-        let committed = copies
-            .iter()
-            .filter(|(index, who)| self.is_committed((id, *index), *who));
-        let committed: Vec<(u8, Who)> = committed.copied().collect();
-        let indices: BTreeSet<u8> = committed.iter().map(|(index, _)| *index).collect();
-        let holders: BTreeSet<Who> = committed.iter().map(|(_, who)| *who).collect();
+        let committed: Vec<(u8, Who)> = self.committed(id, copies).copied().collect();
+        let (indices, holders) = (indices(&committed), holders(&committed));
         let (k, n) = (usize::from(stripe.shape.k), usize::from(stripe.shape.n));
         if indices.len() < k {
             return stripe
@@ -283,24 +263,20 @@ impl World {
         }
         let circle = self.true_circle();
         let honest = |who: &Who| self.host(*who).is_some_and(|host| !host.is_liar());
-        let takes = |who: &Who| honest(who) && self.state(*who) == Some(PeerState::Accepting);
-        let near: Vec<Who> = distinct(&circle, id).take(self.setup.ring.r).collect();
-        let lacking = near
-            .iter()
-            .filter(|who| takes(who) && !holders.contains(who))
-            .count();
+        let near: Vec<Who> = self.near(&circle, id).collect();
+        let lacks = |who: &&Who| honest(who) && self.takes(**who) && !holders.contains(who);
+        let lacking = near.iter().filter(lacks).count();
         // Who takes over must hold a committed shard and be near, and must find the rest: where the id does
         // not tell where that lies, a primary that lies need not name who holds it.
         let hidden =
             stripe.shape.placement.needs_locators() && near.first().is_some_and(|primary| !honest(primary));
-        let holds = |host: &Host| {
-            let mut records = host.disk.range((id, 0)..(id, LOCATOR));
-            records.any(|(_, stored)| stored.tenure == Tenure::Committed)
+        let holds = |who: &Who| {
+            let shards = self.host(*who).into_iter().flat_map(|host| host.shards(id));
+            shards
+                .into_iter()
+                .any(|(_, stored)| stored.tenure == Tenure::Committed)
         };
-        let watched = near
-            .iter()
-            .filter(|who| honest(who))
-            .any(|who| self.host(*who).is_some_and(holds));
+        let watched = near.iter().any(|who| honest(who) && holds(who));
         let liars = self.those(|host| host.is_liar() && host.is_running()).len();
         let enough = indices.len().min(holders.len()) + liars >= n;
         (!enough && lacking > 0 && watched && !hidden).then(|| {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mutualstore_dht::custody::{Custody, Holding};
-use mutualstore_dht::ring::{Phase, Ring, SelfChange};
+use mutualstore_dht::ring::{Ring, SelfChange};
 use mutualstore_dht::{Contact, Engine, Peer, PeerState, Time};
 use sha2::{Digest, Sha256};
 
@@ -71,11 +71,8 @@ impl World {
         let mut config = self.setup.ring.clone();
         let custody = self.setup.custody.clone();
         let (choose, roster) = (self.setup.choose, self.setup.roster);
-        let Some(host) = self
-            .hosts
-            .get_mut(who as usize)
-            .filter(|host| !host.is_up() && !host.retired)
-        else {
+        let host = self.hosts.get_mut(who as usize);
+        let Some(host) = host.filter(|host| !host.is_up() && !host.retired) else {
             return;
         };
         host.life += 1;
@@ -122,20 +119,10 @@ impl World {
 
     /// Tells custody what the disk holds.
     fn inventory(&mut self, who: Who) {
-        let numbers: &Vec<Host> = &self.hosts;
-        let Some(host) = numbers.get(who as usize) else {
-            return;
-        };
-        let holdings: Vec<Holding> = host
-            .disk
-            .iter()
-            .map(|((stripe, index), stored)| Holding {
-                stripe: *stripe,
-                item: (*index).into(),
-                shape: stored.shape,
-                tenure: stored.tenure(host, &self.hosts),
-            })
-            .collect();
+        let Some(host) = self.host(who) else { return };
+        let disk = host.disk.iter();
+        let holdings = disk.map(|(key, stored)| stored.holding(*key, host, &self.hosts));
+        let holdings: Vec<Holding> = holdings.collect();
         let engine = self.host_mut(who).and_then(|host| host.engine.as_mut());
         if let Some(custody) = engine.and_then(|engine| engine.custody.as_mut()) {
             for holding in holdings {
@@ -241,25 +228,16 @@ impl World {
     /// One host of each group of running ones that know nobody outside.
     pub(crate) fn groups(&self) -> Vec<Who> {
         // Those about to leave join nobody to anybody.
-        let stays = |host: &Host| {
-            let phase = host.ring().map(Ring::phase);
-            host.is_running() && !matches!(phase, Some(Phase::Leaving | Phase::Left))
-        };
-        let running = self.those(stays);
+        let running = self.those(Host::stays);
         let mut group: BTreeMap<Who, Who> = running.iter().map(|who| (*who, *who)).collect();
         for who in &running {
             let Some(host) = self.host(*who) else { continue };
-            let known = host
-                .ring()
-                .into_iter()
-                .flat_map(Ring::peers)
-                .filter_map(|(contact, _)| self.who(contact.peer));
+            let known = host.ring().into_iter().flat_map(Ring::peers);
+            let known = known.filter_map(|(contact, _)| self.who(contact.peer));
             for other in known.chain(host.joins.iter().copied()) {
                 if let (Some(mine), Some(theirs)) = (group.get(who).copied(), group.get(&other).copied()) {
-                    group
-                        .values_mut()
-                        .filter(|of| **of == theirs)
-                        .for_each(|of| *of = mine);
+                    let merged = group.values_mut().filter(|of| **of == theirs);
+                    merged.for_each(|of| *of = mine);
                 }
             }
         }

@@ -17,11 +17,11 @@
 use std::collections::BTreeSet;
 
 use mutualstore_dht::custody::LOCATOR;
-use mutualstore_dht::ring::{Liveness, Phase, Ring};
-use mutualstore_dht::{Id, Peer, PeerState};
+use mutualstore_dht::ring::Liveness;
+use mutualstore_dht::{Id, Peer};
 
-use super::check::{Violation, distinct};
-use super::disk::Tenure;
+use super::check::Violation;
+use super::disk::indices;
 use super::host::Host;
 use super::world::{Who, World, micros, seconds};
 
@@ -70,10 +70,8 @@ impl World {
     /// A ring no longer counts a peer among the living.
     pub(super) fn check_declared_dead(&mut self, who: Who, peer: Peer) {
         let ring = self.ring(who);
-        let dead = matches!(
-            ring.and_then(|ring| ring.liveness(peer)),
-            Some(Liveness::Dead { .. })
-        );
+        let liveness = ring.and_then(|ring| ring.liveness(peer));
+        let dead = matches!(liveness, Some(Liveness::Dead { .. }));
         if dead && self.unrest.answering == Some(peer) {
             let detail = format!("host {who} counts {peer:?} as dead, which has just answered");
             self.violate(Violation::ring("who answers lives", detail));
@@ -81,11 +79,7 @@ impl World {
         let Some(declared_dead) = self.who(peer).filter(|_| self.is_unharmed()) else {
             return;
         };
-        let lives = |host: &Host| {
-            let phase = host.ring().map(Ring::phase);
-            host.is_running() && !matches!(phase, Some(Phase::Leaving | Phase::Left))
-        };
-        if dead && self.host(declared_dead).is_some_and(lives) {
+        if dead && self.host(declared_dead).is_some_and(Host::stays) {
             let detail = format!("host {who} counts host {declared_dead} as dead; nothing ever failed");
             self.violate(Violation::ring("the living are not declared dead", detail));
         }
@@ -111,9 +105,8 @@ impl World {
             };
             let peer = self.host(head)?.peer;
             if !known.contains(&head) && !ring.has_heard(peer) {
-                return Some(format!(
-                    "host {who} took host {head} for a first successor unheard"
-                ));
+                let problem = format!("host {who} took host {head} for a first successor unheard");
+                return Some(problem);
             }
         }
         None
@@ -133,9 +126,8 @@ impl World {
                 continue;
             };
             let listed = ring.successor_list(*id).count();
-            let others = theirs
-                .successors(*id)
-                .filter(|contact| contact.peer != ring.me().peer);
+            let others = theirs.successors(*id);
+            let others = others.filter(|contact| contact.peer != ring.me().peer);
             let expected = others.take(self.setup.ring.r).count();
             if listed < expected {
                 return Some(format!(
@@ -154,10 +146,8 @@ impl World {
         let born = self.host(who).map_or(0, |host| host.born);
         let since = promised.map_or(self.now, |promised| promised.max(born));
         let late = self.now - since >= SPREAD && self.is_calm();
-        let pending = self.host(who).is_some_and(|host| {
-            let mut shards = host.disk.range((id, 0)..=(id, u8::MAX));
-            shards.any(|(_, stored)| matches!(stored.tenure, Tenure::Pending { .. }))
-        });
+        let pending = |host: &Host| host.records(id).any(|(_, stored)| stored.is_pending());
+        let pending = self.host(who).is_some_and(pending);
         if late && pending {
             let since = seconds(self.now - since);
             let detail = format!("host {who} learned of the commit of {id:?} after {since} s");
@@ -175,23 +165,15 @@ impl World {
         }
         let copies = self.truth.stripes.get(&id).map(|stripe| stripe.copies.iter());
         let committed = copies.into_iter().flatten().find(|(index, holder)| {
-            let there = |host: &&Host| host.is_running() && host.born + CALM <= self.now;
-            let stored = self
-                .host(*holder)
-                .filter(there)
-                .and_then(|host| host.disk.get(&(id, *index)));
-            stored.is_some_and(|stored| stored.tenure == Tenure::Committed)
+            let host = self.running(*holder);
+            host.is_some_and(|host| host.born + CALM <= self.now) && self.is_committed((id, *index), *holder)
         });
         if let Some((_, holder)) = committed.copied()
-            && distinct(&self.true_circle(), id)
-                .take(self.setup.ring.r)
-                .any(|near| near == holder)
+            && self.near(&self.true_circle(), id).any(|near| near == holder)
         {
             let detail = format!("host {who} dropped {id:?}:{index}, committed on host {holder}");
-            self.violate(Violation::custody(
-                "no lease of a committed stripe runs out",
-                detail,
-            ));
+            let invariant = "no lease of a committed stripe runs out";
+            self.violate(Violation::custody(invariant, detail));
         }
     }
 
@@ -211,27 +193,18 @@ impl World {
         let circle = self.true_circle();
         for (id, stripe) in &self.truth.stripes {
             let there = |who: &Who| wedged.contains(who) || able.contains(who);
-            let live = stripe.copies.iter().filter(|(_, who)| there(who));
-            let indices: BTreeSet<u8> = live.clone().map(|(index, _)| *index).collect();
-            let near: Vec<Who> = distinct(&circle, *id).take(self.setup.ring.r).collect();
-            let counts = |who: &Who| {
-                let host = self.host(*who).filter(|_| able.contains(who));
-                let held = |host: &Host| host.disk.range((*id, 0)..=(*id, LOCATOR)).next().is_some();
-                host.is_some_and(held)
-            };
-            let watched = near.iter().any(counts);
+            let live = indices(stripe.copies.iter().filter(|(_, who)| there(who))).len();
+            let held = |host: &Host| host.disk.range((*id, 0)..=(*id, LOCATOR)).next().is_some();
+            let counts = |who| able.contains(&who) && self.host(who).is_some_and(held);
+            let watched = self.near(&circle, *id).any(counts);
             let (k, n) = (usize::from(stripe.shape.k), usize::from(stripe.shape.n));
-            let possible = watched && indices.len() >= k && n <= wedged.len() + able.len();
-            let takes = |who: &Who| self.state(*who) == Some(PeerState::Accepting);
-            let room = wedged.iter().chain(&able).all(takes);
+            let possible = watched && live >= k && n <= wedged.len() + able.len();
+            let room = wedged.iter().chain(&able).all(|who| self.takes(*who));
             let old = stripe
                 .promised
                 .is_some_and(|promised| promised + span <= self.now);
-            if possible && room && old && stripe.is_promised() && indices.len() < n {
-                let detail = format!(
-                    "{id:?} has {} of {n} indices, hosts {wedged:?} being wedged",
-                    indices.len()
-                );
+            if possible && room && old && stripe.is_promised() && live < n {
+                let detail = format!("{id:?} has {live} of {n} indices, hosts {wedged:?} being wedged");
                 return self.violate(Violation::custody("others take over", detail));
             }
         }
@@ -239,13 +212,9 @@ impl World {
 
     /// A primary regenerates shards of a stripe.
     pub(super) fn check_repair(&mut self, who: Who, id: Id) {
-        let promised = self
-            .truth
-            .stripes
-            .get(&id)
-            .is_some_and(|stripe| stripe.promised.is_some());
+        let promised = self.truth.stripes.get(&id).and_then(|stripe| stripe.promised);
         // Whoever claims to hold a committed shard has the others committed.
-        if !promised && self.liars() == 0 {
+        if promised.is_none() && self.liars() == 0 {
             let detail = format!("host {who} repairs {id:?}, whose put may yet be given up");
             self.violate(Violation::custody("no repair before the commit", detail));
         }

@@ -16,7 +16,7 @@ use mutualstore_dht::placement::{self, Placement, Roster};
 use mutualstore_dht::{Contact, Id, Member, Membership, Peer, PeerState};
 
 use super::check::{Violation, distinct};
-use super::disk::{Stored, Tenure};
+use super::disk::{Stored, Stripe, Tenure, holders, indices};
 use super::host::{Host, everybody};
 use super::pick;
 use super::world::{Who, World};
@@ -69,6 +69,11 @@ impl World {
         Some(self.host(who)?.ring()?.me().state)
     }
 
+    /// Whether a host that is up takes more shards.
+    pub(super) fn takes(&self, who: Who) -> bool {
+        self.state(who) == Some(PeerState::Accepting)
+    }
+
     /// Peers that a stripe's policy names in the view of one host, best first.
     pub(super) fn candidates(&self, who: Who, stripe: Id, shape: Shape, count: usize) -> Vec<Contact> {
         let Some(ring) = self.ring(who) else {
@@ -108,46 +113,37 @@ impl World {
         let named = named.filter_map(|(index, peer)| Some((*index, self.who(*peer)?)));
         let holders: Vec<(u8, Who)> = named.collect();
         let shape = self.truth.stripes.get(&stripe).map(|stripe| stripe.shape);
-        let mut outcome = JobOutcome::default();
-        for peer in to {
-            let target = self.who(*peer).filter(|to| self.reaches(who, *to));
-            let stored = shape.zip(target).is_some_and(|(shape, target)| {
-                let tenure = Tenure::Committed;
-                self.replace_locator(target, stripe, Stored { shape, tenure }, holders.clone())
-            });
-            self.counters.work.located += u64::from(stored);
-            self.counters.moved = Some(stripe);
-            let list = if stored {
-                &mut outcome.stored
-            } else {
-                &mut outcome.failed
-            };
-            list.push((Item::Locator, *peer));
-        }
+        let targets = to.iter().map(|peer| (Item::Locator, *peer));
+        let outcome = self.hand_out(who, targets, |world, to, _| {
+            let tenure = Tenure::Committed;
+            let stored = shape.map(|shape| Stored { shape, tenure });
+            stored.is_some_and(|stored| world.replace_locator(to, stripe, stored, holders.clone()))
+        });
+        self.counters.work.located += outcome.stored.len() as u64;
         outcome
+    }
+
+    /// Some acknowledged stripe that nobody deleted.
+    pub(super) fn random_stripe(&mut self) -> Option<(Id, Shape)> {
+        let there = |stripe: &Stripe| stripe.acked && !stripe.deleted;
+        let stripes = self.truth.stripes.iter().filter(|(_, stripe)| there(stripe));
+        let stripes: Vec<(Id, Shape)> = stripes.map(|(id, stripe)| (*id, stripe.shape)).collect();
+        pick(&mut self.rng, &stripes).copied()
     }
 
     /// A client reads an acknowledged stripe through a host.
     pub(super) fn read(&mut self, through: Who) {
-        let there = |stripe: &super::disk::Stripe| stripe.acked && !stripe.deleted;
-        let stripes = self.truth.stripes.iter().filter(|(_, stripe)| there(stripe));
-        let stripes: Vec<(Id, Shape)> = stripes.map(|(id, stripe)| (*id, stripe.shape)).collect();
-        let Some((id, shape)) = pick(&mut self.rng, &stripes).copied() else {
+        let Some((id, shape)) = self.random_stripe() else {
             return;
         };
         let Some(ring) = self.ring(through) else {
             return;
         };
         let near = ring.successors(id).take(self.setup.ring.r);
-        let near: Vec<Who> = near.filter_map(|contact| self.who(contact.peer)).collect();
-        let reached = |who: &Who| self.reaches(through, *who);
-        let near: Vec<Who> = near.into_iter().filter(reached).collect();
+        let near = near.filter_map(|contact| self.reached(through, contact.peer));
+        let near: Vec<Who> = near.collect();
         let found = self.found(id, &near);
-        let found: BTreeSet<u8> = found
-            .into_iter()
-            .filter(|(_, who)| reached(who))
-            .map(|(index, _)| index)
-            .collect();
+        let found = indices(found.iter().filter(|(_, who)| self.reaches(through, *who)));
         if found.len() < usize::from(shape.k) {
             let detail = format!(
                 "host {through} finds the indices {found:?} of {id:?}, {} needed, by what hosts {near:?} say",
@@ -169,7 +165,7 @@ impl World {
             named.extend(shards.filter_map(|shard| Some((shard.index, self.who(shard.peer)?))));
         }
         let holds = |(index, who): &(u8, Who)| {
-            let host = self.host(*who).filter(|host| host.is_running());
+            let host = self.running(*who);
             host.is_some_and(|host| host.disk.contains_key(&(id, *index)))
         };
         named.retain(holds);
@@ -234,23 +230,16 @@ impl World {
         let latest = everybody(ring);
         let truth = self.truth.stripes.get(&id).into_iter();
         let truth = truth.flat_map(|stripe| &stripe.copies);
-        let truth = truth.filter_map(|(_, who)| Some(self.host(*who)?.peer));
+        let truth = truth.filter_map(|(_, who)| self.peer(*who));
         let firsts: BTreeSet<Peer> = holders.iter().copied().chain(truth).collect();
         let mut firsts: Vec<Vec<Peer>> = firsts.into_iter().map(|peer| vec![peer]).collect();
         firsts.push(Vec::new());
         let mut named = BTreeSet::new();
         for roster in host.rosters.iter().chain([&latest]) {
             for first in &firsts {
-                let view = (ring, roster);
+                let (policy, view) = (shape.placement, (ring, roster));
                 let r = self.setup.ring.r;
-                named.extend(placement::replacements(
-                    shape.placement,
-                    id,
-                    shape.n,
-                    view,
-                    r,
-                    first,
-                ));
+                named.extend(placement::replacements(policy, id, shape.n, view, r, first));
             }
         }
         named
@@ -266,19 +255,17 @@ impl World {
         copies: &[(u8, Who)],
     ) -> Option<String> {
         let n = usize::from(shape.n);
-        let indices: BTreeSet<u8> = copies.iter().map(|(index, _)| *index).collect();
-        let holders: BTreeSet<Who> = copies.iter().map(|(_, who)| *who).collect();
+        let (indices, holders) = (indices(copies), holders(copies));
         let stays = |who: &&Who| self.state(**who) != Some(PeerState::Draining);
         let staying: Vec<Who> = holders.iter().filter(stays).copied().collect();
         let takers = self.takers(circle, id, shape, &staying);
         let able = takers.iter().chain(&staying).collect::<BTreeSet<_>>().len();
         let stuck = able < n || indices.len() < n && takers.is_empty();
-        let committed = |(index, who): &&(u8, Who)| self.is_committed((id, *index), *who);
         let well = copies.len() == n
             && indices.len() == n
             && holders.len() == n
             && staying.len() == n
-            && copies.iter().filter(committed).count() == n;
+            && self.committed(id, copies).count() == n;
         if !well && !stuck {
             return Some(format!(
                 "stripe {id:?} lies as {copies:?}, by {:?}; hosts {takers:?} take shards",
@@ -292,20 +279,17 @@ impl World {
     fn takers(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape, staying: &[Who]) -> Vec<Who> {
         let whole = Whole { world: self, circle };
         let roster = Roster::new(whole.successors(Id::default(), usize::MAX));
-        let peers = staying.iter().filter_map(|who| Some(self.host(*who)?.peer));
-        let peers: Vec<Peer> = peers.collect();
+        let peers: Vec<Peer> = staying.iter().filter_map(|who| self.peer(*who)).collect();
         let r = self.setup.ring.r;
         let named = placement::replacements(shape.placement, id, shape.n, (&whole, &roster), r, &peers);
         let named = named.into_iter().filter_map(|peer| self.who(peer));
-        named
-            .filter(|who| self.state(*who) == Some(PeerState::Accepting))
-            .collect()
+        named.filter(|who| self.takes(*who)).collect()
     }
 
     /// What is wrong with the locators of a stripe in the end: each of the first r peers that take shards has
     /// one, peers beyond those, or leaving, have none, and they and the primary lead to k shards.
     fn locator_problem(&self, circle: &BTreeMap<Id, Who>, id: Id, shape: Shape) -> Option<String> {
-        let near: Vec<Who> = distinct(circle, id).take(self.setup.ring.r).collect();
+        let near: Vec<Who> = self.near(circle, id).collect();
         let has = |host: &Host| {
             let stored = host.disk.get(&(id, LOCATOR));
             host.is_running().then_some(())?;
@@ -313,7 +297,7 @@ impl World {
         };
         let located = self.those(|host| has(host).is_some());
         let pending = self.those(|host| has(host) == Some(false));
-        let lacking = |who: &&Who| self.state(**who) == Some(PeerState::Accepting) && !located.contains(who);
+        let lacking = |who: &&Who| self.takes(**who) && !located.contains(who);
         let lacking: Vec<&Who> = near.iter().filter(lacking).collect();
         let (fit, misplaced): (Vec<Who>, Vec<Who>) = located
             .iter()
@@ -324,11 +308,7 @@ impl World {
                  {near:?}"
             ));
         }
-        let found: BTreeSet<u8> = self
-            .found(id, &near)
-            .into_iter()
-            .map(|(index, _)| index)
-            .collect();
+        let found = indices(&self.found(id, &near));
         (found.len() < usize::from(shape.k))
             .then(|| format!("of {id:?} hosts {near:?} lead to the indices {found:?} alone"))
     }

@@ -182,6 +182,11 @@ impl World {
         self.hosts.get_mut(who as usize)
     }
 
+    /// A host whose process runs and is not stopped.
+    pub(crate) fn running(&self, who: Who) -> Option<&Host> {
+        self.host(who).filter(|host| host.is_running())
+    }
+
     /// The ring of a host whose process runs.
     pub(crate) fn ring(&self, who: Who) -> Option<&Ring> {
         self.host(who)?.ring()
@@ -200,6 +205,10 @@ impl World {
 
     pub(crate) fn who(&self, peer: Peer) -> Option<Who> {
         self.numbers.get(&peer).copied()
+    }
+
+    pub(crate) fn peer(&self, who: Who) -> Option<Peer> {
+        self.host(who).map(|host| host.peer)
     }
 
     /// Numbers of the hosts for which `wanted` holds.
@@ -321,8 +330,7 @@ impl World {
 
     /// Whether the host is in this life of it, and its process not stopped.
     pub(crate) fn lives(&self, who: Who, life: u32) -> bool {
-        self.host(who)
-            .is_some_and(|host| host.is_running() && host.life == life)
+        self.running(who).is_some_and(|host| host.life == life)
     }
 }
 

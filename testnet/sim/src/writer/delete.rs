@@ -7,8 +7,7 @@ use mutualstore_dht::writer::{Delete, Deleting, SPARE, Seen, Target};
 use mutualstore_dht::{Id, Others, Peer, Time};
 
 use super::super::check::Violation;
-use super::super::disk::{Stripe, is_shard};
-use super::super::pick;
+use super::super::disk::{indices, is_shard};
 use super::super::world::{Who, World};
 use super::put::WRITE_TIMEOUT;
 use super::{Client, DEADLINE, Message};
@@ -32,10 +31,7 @@ pub(super) struct Deletion {
 impl World {
     /// The owner of an acknowledged stripe deletes it through some host.
     pub(crate) fn delete(&mut self, through: Who) {
-        let deletable = |stripe: &Stripe| stripe.acked && !stripe.deleted;
-        let stripes = self.truth.stripes.iter().filter(|(_, stripe)| deletable(stripe));
-        let stripes: Vec<(Id, Shape)> = stripes.map(|(id, stripe)| (*id, stripe.shape)).collect();
-        let Some((stripe, shape)) = pick(&mut self.rng, &stripes).copied() else {
+        let Some((stripe, shape)) = self.random_stripe() else {
             return;
         };
         let Some(host) = self.host(through) else { return };
@@ -137,26 +133,21 @@ impl World {
     fn check_gone(&mut self, deletion: &Deletion) {
         let (through, id) = (deletion.through, deletion.stripe);
         let unaware = |(index, peer): &&(u8, Peer)| {
-            let who = self.who(*peer).filter(|who| self.reaches(through, *who));
-            let host = who
-                .and_then(|who| self.host(who))
-                .filter(|host| !host.is_deleted(id));
-            host.and_then(|host| host.disk.get(&(id, *index))).is_some()
+            let host = self.reached(through, *peer).and_then(|who| self.host(who));
+            host.is_some_and(|host| !host.is_deleted(id) && host.disk.contains_key(&(id, *index)))
         };
         let seen = deletion.seen.iter().filter(unaware);
         let mut left: BTreeSet<u8> = seen.map(|(index, _)| *index).collect();
         if self.liars() == 0 && !self.hosts.iter().any(|host| host.is_deleted(id)) {
             let stripe = self.truth.stripes.get(&id).into_iter();
             let copies = stripe.flat_map(|stripe| &stripe.copies);
-            let known = |peer| {
-                self.ring(through)
-                    .is_some_and(|ring| ring.liveness(peer).is_some())
+            let stays = |(_, who): &&(u8, Who)| {
+                let ring = self.ring(through);
+                let host = self.host(*who).filter(|host| !host.retired);
+                host.zip(ring)
+                    .is_some_and(|(host, ring)| ring.liveness(host.peer).is_some())
             };
-            let stays = |who: Who| {
-                let host = self.host(who).filter(|host| !host.retired);
-                host.is_some_and(|host| known(host.peer))
-            };
-            left.extend(copies.filter(|(_, who)| stays(*who)).map(|(index, _)| *index));
+            left.extend(indices(copies.filter(stays)));
         }
         if left.len() >= usize::from(deletion.shape.k) {
             let detail =
@@ -172,17 +163,13 @@ impl World {
         let ring = self.ring(through);
         let alive = ring.into_iter().flat_map(|ring| ring.alive().chain([ring.me()]));
         for peer in alive.map(|contact| contact.peer) {
-            let who = self.who(peer).filter(|who| self.reaches(through, *who));
+            let who = self.reached(through, peer);
             let Some(host) = who.and_then(|who| self.host(who)) else {
                 seen.silent.insert(peer);
                 continue;
             };
             seen.answered.insert(peer);
-            for (_, index) in host
-                .disk
-                .range((stripe, 0)..=(stripe, u8::MAX))
-                .map(|(key, _)| *key)
-            {
+            for (index, _) in host.records(stripe) {
                 if index == TOMBSTONE {
                     seen.keepers.insert(peer);
                 } else if is_shard(index) {
@@ -202,9 +189,7 @@ impl World {
 
     /// A peer took a tombstone, or did not.
     pub(super) fn settle_tombstone(&self, deletion: &mut Deletion, from: Who, taken: bool) {
-        let Some(peer) = self.host(from).map(|host| host.peer) else {
-            return;
-        };
+        let Some(peer) = self.peer(from) else { return };
         if deletion.sent.remove(&from).is_none() {
             return;
         }
