@@ -107,11 +107,17 @@ impl World {
         stored
     }
 
+    /// Holders by the numbers of their hosts.
+    pub(super) fn by_number(&self, holders: &[(u8, Peer)]) -> Vec<(u8, Who)> {
+        let known = holders.iter();
+        known
+            .filter_map(|(index, peer)| Some((*index, self.who(*peer)?)))
+            .collect()
+    }
+
     /// A primary writes the locator of a stripe.
     pub(super) fn locate(&mut self, who: Who, stripe: Id, holders: &[(u8, Peer)], to: &[Peer]) -> JobOutcome {
-        let named = holders.iter();
-        let named = named.filter_map(|(index, peer)| Some((*index, self.who(*peer)?)));
-        let holders: Vec<(u8, Who)> = named.collect();
+        let holders = self.by_number(holders);
         let shape = self.truth.stripes.get(&stripe).map(|stripe| stripe.shape);
         let targets = to.iter().map(|peer| (Item::Locator, *peer));
         let outcome = self.hand_out(who, targets, |world, to, _| {

@@ -13,7 +13,7 @@ mod put;
 
 use std::collections::BTreeMap;
 
-use mutualstore_dht::custody::{LOCATOR, Shape};
+use mutualstore_dht::custody::{LOCATOR, Shape, TOMBSTONE};
 use mutualstore_dht::ring::LookupId;
 use mutualstore_dht::writer::Answer;
 use mutualstore_dht::{Contact, Id, Time};
@@ -99,21 +99,41 @@ impl Message {
     }
 }
 
+/// What a client asked a host for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    /// To keep what has this index: a shard, a locator or a tombstone.
+    Store(u8),
+    Commit,
+}
+
+/// What puts and deletions have in common.
+#[derive(Debug)]
+struct Session {
+    /// The number of the client.
+    number: u64,
+    /// Through which host, in which of its lives.
+    through: Who,
+    life: u32,
+    stripe: Id,
+    shape: Shape,
+    /// What is on its way, to whom, and until when an answer is waited for.
+    sent: BTreeMap<(Asked, Who), u64>,
+    /// When it goes on at the latest.
+    wake: u64,
+}
+
 /// What a client does.
 #[derive(Debug)]
-enum Client {
+enum Task {
     Put(Box<Put>),
     Delete(Box<Deletion>),
 }
 
-impl Client {
-    /// Through which host, in which of its lives.
-    fn host(&self) -> (Who, u32) {
-        match self {
-            Self::Put(put) => (put.writer, put.life),
-            Self::Delete(deletion) => (deletion.through, deletion.life),
-        }
-    }
+#[derive(Debug)]
+struct Client {
+    session: Session,
+    task: Task,
 }
 
 /// Clients that wait, and how earlier ones fared.
@@ -124,8 +144,6 @@ pub(crate) struct Writers {
     looking: BTreeMap<(Who, u32, LookupId), u64>,
     /// What they found.
     found: BTreeMap<u64, Vec<Contact>>,
-    /// When each client goes on at the latest.
-    wakes: BTreeMap<u64, u64>,
     next: u64,
     pub(crate) acknowledged: u64,
 }
@@ -133,15 +151,34 @@ pub(crate) struct Writers {
 impl World {
     /// Whether clients still wait: those of hosts that died do not.
     pub(crate) fn is_writing(&self) -> bool {
-        let mut hosts = self.writers.clients.values().map(Client::host);
-        hosts.any(|(who, life)| {
-            self.host(who)
-                .is_some_and(|host| host.is_up() && host.life == life)
+        let mut sessions = self.writers.clients.values().map(|client| &client.session);
+        sessions.any(|session| {
+            let host = self.host(session.through);
+            host.is_some_and(|host| host.is_up() && host.life == session.life)
         })
     }
 
-    fn write(&mut self, from: Who, to: Who, message: Message) {
-        self.send(from, to, None, Body::Writer(message));
+    /// A client begins what it does with a stripe.
+    fn open(&mut self, through: Who, stripe: Id, shape: Shape, task: Task) {
+        self.writers.next += 1;
+        let number = self.writers.next;
+        let session = Session {
+            number,
+            through,
+            life: self.host(through).map_or(0, |host| host.life),
+            stripe,
+            shape,
+            sent: BTreeMap::new(),
+            wake: u64::MAX,
+        };
+        self.writers.clients.insert(number, Client { session, task });
+        self.advance(number);
+    }
+
+    /// Sends off a message that is answered.
+    fn ask(&mut self, session: &mut Session, asked: Asked, to: Who, message: Message) {
+        session.sent.insert((asked, to), self.now + DEADLINE);
+        self.send(session.through, to, None, Body::Writer(message));
     }
 
     /// Now, as the machines of clients count it.
@@ -156,38 +193,33 @@ impl World {
 
     /// A client may have something to do.
     pub(crate) fn advance(&mut self, number: u64) {
-        let Some(client) = self.writers.clients.remove(&number) else {
+        let Some(mut client) = self.writers.clients.remove(&number) else {
             self.writers.found.remove(&number);
             return;
         };
-        if self.writers.wakes.get(&number).is_some_and(|at| *at <= self.now) {
-            self.writers.wakes.remove(&number);
+        if client.session.wake <= self.now {
+            client.session.wake = u64::MAX;
         }
-        let (who, life) = client.host();
+        let (who, life) = (client.session.through, client.session.life);
         if !self.lives(who, life) {
             if self.stall(who, life, Event::Writer(number)) {
                 self.writers.clients.insert(number, client);
             }
             return;
         }
-        let next = match client {
-            Client::Put(put) => self
-                .advance_put(number, put)
-                .map(|(put, due)| (Client::Put(put), due)),
-            Client::Delete(deletion) => self
-                .advance_delete(number, deletion)
-                .map(|(deletion, due)| (Client::Delete(deletion), due)),
+        self.expire(&mut client);
+        let Client { session, task } = &mut client;
+        let next = match task {
+            Task::Put(put) => self.advance_put(session, put),
+            Task::Delete(deletion) => self.advance_delete(session, deletion),
         };
-        if let Some((client, due)) = next {
-            self.writers.clients.insert(number, client);
-            let wake = self.writers.wakes.get(&number).copied();
-            if let Some(due) = due.filter(|due| wake.is_none_or(|wake| wake > *due)) {
-                self.writers.wakes.insert(number, due);
-                self.schedule(due, Event::Writer(number));
-            }
-        } else {
-            self.writers.wakes.remove(&number);
+        let Some(due) = next else { return };
+        let due = session.sent.values().copied().fold(due, u64::min);
+        if due < session.wake {
+            session.wake = due;
+            self.schedule(due, Event::Writer(number));
         }
+        self.writers.clients.insert(number, client);
     }
 
     pub(crate) fn writer_message(&mut self, to: Who, from: Who, from_life: u32, message: Message) {
@@ -237,30 +269,61 @@ impl World {
                 client,
                 taken: self.store_tombstone(to, stripe, shape),
             },
-            Message::Kept { client, .. }
-            | Message::Committed { client, .. }
-            | Message::TombstoneStored { client, .. } => return self.heard(client, from, &message),
+            Message::Kept {
+                client,
+                index,
+                answer,
+            } => return self.heard(client, Asked::Store(index), from, answer),
+            Message::Committed { client, held } => {
+                let answer = held.map_or(Answer::Silent, taken);
+                return self.heard(client, Asked::Commit, from, answer);
+            }
+            Message::TombstoneStored { client, taken: held } => {
+                return self.heard(client, Asked::Store(TOMBSTONE), from, taken(held));
+            }
         };
         self.send(to, from, Some(from_life), Body::Writer(answer));
     }
 
     /// Gives a client an answer, if it still waits.
-    fn heard(&mut self, number: u64, from: Who, answer: &Message) {
+    fn heard(&mut self, number: u64, asked: Asked, from: Who, answer: Answer) {
         let Some(mut client) = self.writers.clients.remove(&number) else {
             return;
         };
-        match (&mut client, answer) {
-            (Client::Put(put), Message::Kept { index, answer, .. }) => {
-                self.settle_store(put, *index, from, *answer);
-            }
-            (Client::Put(put), Message::Committed { held, .. }) => self.settle_ask(put, from, *held),
-            (Client::Delete(deletion), Message::TombstoneStored { taken, .. }) => {
-                self.settle_tombstone(deletion, from, *taken);
-            }
-            (Client::Put(_) | Client::Delete(_), _) => {}
-        }
+        self.answered(&mut client, asked, from, answer);
         self.writers.clients.insert(number, client);
         self.advance(number);
+    }
+
+    /// What was asked too long ago has no answer.
+    fn expire(&self, client: &mut Client) {
+        let sent = client.session.sent.iter();
+        let late = sent.filter(|(_, due)| **due <= self.now).map(|(sent, _)| *sent);
+        for (asked, who) in late.collect::<Vec<_>>() {
+            self.answered(client, asked, who, Answer::Silent);
+        }
+    }
+
+    /// A host answered, or does not.
+    fn answered(&self, client: &mut Client, asked: Asked, from: Who, answer: Answer) {
+        let Client { session, task } = client;
+        let waited = session.sent.remove(&(asked, from)).is_some();
+        let Some(peer) = self.peer(from) else { return };
+        match (task, asked) {
+            (Task::Put(put), Asked::Store(index)) => {
+                if answer == Answer::Stored {
+                    put.held.insert(from);
+                }
+                if waited {
+                    put.settle_store(index, peer, answer);
+                }
+            }
+            (Task::Put(put), Asked::Commit) if waited => self.settle_commit(session, put, peer, answer),
+            (Task::Delete(deletion), _) if waited => {
+                deletion.settle(session, peer, answer == Answer::Stored);
+            }
+            (Task::Put(_) | Task::Delete(_), _) => {}
+        }
     }
 
     fn answer(&self, who: Who, stored: bool) -> Answer {
@@ -272,4 +335,8 @@ impl World {
             Answer::Refused
         }
     }
+}
+
+fn taken(taken: bool) -> Answer {
+    if taken { Answer::Stored } else { Answer::Refused }
 }

@@ -2,28 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mutualstore_dht::custody::{Shape, TOMBSTONE};
+use mutualstore_dht::custody::TOMBSTONE;
 use mutualstore_dht::writer::{Delete, Deleting, SPARE, Seen, Target};
-use mutualstore_dht::{Id, Others, Peer, Time};
+use mutualstore_dht::{Id, Others, Peer};
 
 use super::super::check::Violation;
 use super::super::disk::{indices, is_shard};
 use super::super::world::{Who, World};
-use super::put::WRITE_TIMEOUT;
-use super::{Client, DEADLINE, Message};
+use super::put::{WRITE_TIMEOUT, at};
+use super::{Asked, Message, Session, Task};
 
 /// A stripe whose owner deletes it.
 #[derive(Debug)]
 pub(super) struct Deletion {
-    pub(super) through: Who,
-    pub(super) life: u32,
-    stripe: Id,
-    shape: Shape,
     deleting: Deleting,
     /// Shards and holders at the last look.
     seen: BTreeSet<(u8, Peer)>,
-    /// Tombstones on their way, and until when an answer is waited for.
-    sent: BTreeMap<Who, u64>,
     /// Who took one that was spread, while one is.
     spread: Option<BTreeSet<Peer>>,
 }
@@ -34,7 +28,6 @@ impl World {
         let Some((stripe, shape)) = self.random_stripe() else {
             return;
         };
-        let Some(host) = self.host(through) else { return };
         let target = Target {
             stripe,
             k: shape.k,
@@ -43,45 +36,27 @@ impl World {
         let mut deleting = Deleting::new(vec![target], BTreeMap::new(), WRITE_TIMEOUT);
         deleting.plant(self.setup.flaw);
         let deletion = Deletion {
-            through,
-            life: host.life,
-            stripe,
-            shape,
             deleting,
             seen: BTreeSet::new(),
-            sent: BTreeMap::new(),
             spread: None,
         };
-        self.writers.next += 1;
-        let number = self.writers.next;
-        self.writers
-            .clients
-            .insert(number, Client::Delete(Box::new(deletion)));
-        self.advance(number);
+        self.open(through, stripe, shape, Task::Delete(Box::new(deletion)));
     }
 
-    /// Takes all steps that a deletion can take. One that goes on, and when at the latest.
-    pub(super) fn advance_delete(
-        &mut self,
-        number: u64,
-        mut deletion: Box<Deletion>,
-    ) -> Option<(Box<Deletion>, Option<u64>)> {
-        let late = deletion.sent.iter().filter(|(_, due)| **due <= self.now);
-        for who in late.map(|(who, _)| *who).collect::<Vec<Who>>() {
-            self.settle_tombstone(&mut deletion, who, false);
-        }
-        let (through, stripe) = (deletion.through, deletion.stripe);
+    /// Takes all steps that a deletion can take. When it goes on at the latest; none when it has ended.
+    pub(super) fn advance_delete(&mut self, session: &mut Session, deletion: &mut Deletion) -> Option<u64> {
+        let (through, stripe) = (session.through, session.stripe);
         loop {
             let host = self.host(through)?;
             let others = Others::new(host.ring()?, host.custody()?, host.moment(self.now));
             match deletion.deleting.poll(self.time(), &others) {
                 Some(Delete::Look) => {
-                    let seen = self.look(through, stripe, deletion.shape, deletion.deleting.away());
+                    let seen = self.look(session, deletion.deleting.away());
                     deletion.seen.clone_from(&seen.held);
                     deletion.deleting.handle_look(vec![seen]);
                 }
                 Some(Delete::Replicate { to, stripes }) => match self.who(to) {
-                    Some(to) => self.send_tombstone(number, &mut deletion, to),
+                    Some(to) => self.send_tombstone(session, to),
                     None => deletion
                         .deleting
                         .handle_replicated(to, &stripes, &BTreeSet::new()),
@@ -97,41 +72,36 @@ impl World {
                     let free: Vec<Who> = free.take(count).filter_map(|peer| self.who(peer)).collect();
                     deletion.spread = Some(BTreeSet::new());
                     for to in &free {
-                        self.send_tombstone(number, &mut deletion, *to);
+                        self.send_tombstone(session, *to);
                     }
-                    deletion.end_spread();
+                    deletion.end_spread(session);
                 }
                 None if deletion.deleting.is_over() => {
                     if deletion.deleting.outcome().is_ok() {
-                        self.check_gone(&deletion);
+                        self.check_gone(session, deletion);
                     }
                     return None;
                 }
-                None => {
-                    let due = deletion.deleting.poll_timeout().map(Time::as_micros);
-                    let due = deletion.sent.values().copied().chain(due).min();
-                    return Some((deletion, due));
-                }
+                None => return Some(at(deletion.deleting.poll_timeout())),
             }
         }
     }
 
     /// Sends a tombstone.
-    fn send_tombstone(&mut self, number: u64, deletion: &mut Deletion, to: Who) {
-        deletion.sent.insert(to, self.now + DEADLINE);
+    fn send_tombstone(&mut self, session: &mut Session, to: Who) {
         let message = Message::StoreTombstone {
-            client: number,
-            stripe: deletion.stripe,
-            shape: deletion.shape,
+            client: session.number,
+            stripe: session.stripe,
+            shape: session.shape,
         };
-        self.write(deletion.through, to, message);
+        self.ask(session, Asked::Store(TOMBSTONE), to, message);
     }
 
     /// A client was told that a stripe is deleted: of the shards that its host saw last, fewer than k can be
     /// read where no tombstone is; and where nobody has a tombstone, hosts that it knows of do not have k
     /// shards either. Repairs on their way, and hosts that were away for long, find the tombstones later.
-    fn check_gone(&mut self, deletion: &Deletion) {
-        let (through, id) = (deletion.through, deletion.stripe);
+    fn check_gone(&mut self, session: &Session, deletion: &Deletion) {
+        let (through, id) = (session.through, session.stripe);
         let unaware = |(index, peer): &&(u8, Peer)| {
             let host = self.reached(through, *peer).and_then(|who| self.host(who));
             host.is_some_and(|host| !host.is_deleted(id) && host.disk.contains_key(&(id, *index)))
@@ -149,7 +119,7 @@ impl World {
             };
             left.extend(indices(copies.filter(stays)));
         }
-        if left.len() >= usize::from(deletion.shape.k) {
+        if left.len() >= usize::from(session.shape.k) {
             let detail =
                 format!("host {through} ended the deletion of {id:?}, of which {left:?} can be read");
             self.violate(Violation::custody("the deleted are gone", detail));
@@ -157,7 +127,8 @@ impl World {
     }
 
     /// What the living peers in the view of a host say of a stripe.
-    fn look(&self, through: Who, stripe: Id, shape: Shape, away: &BTreeMap<Id, BTreeMap<u8, Peer>>) -> Seen {
+    fn look(&self, session: &Session, away: &BTreeMap<Id, BTreeMap<u8, Peer>>) -> Seen {
+        let (through, stripe) = (session.through, session.stripe);
         let mut seen = Seen::default();
         let mut known: BTreeMap<u8, Peer> = away.get(&stripe).cloned().unwrap_or_default();
         let ring = self.ring(through);
@@ -181,36 +152,33 @@ impl World {
             known.extend(shards.map(|shard| (shard.index, shard.peer)));
         }
         let held: BTreeSet<u8> = seen.held.iter().map(|(index, _)| *index).collect();
-        known
-            .retain(|index, peer| *index < shape.n && !held.contains(index) && !seen.answered.contains(peer));
+        known.retain(|index, peer| {
+            *index < session.shape.n && !held.contains(index) && !seen.answered.contains(peer)
+        });
         seen.unreachable = known;
         seen
-    }
-
-    /// A peer took a tombstone, or did not.
-    pub(super) fn settle_tombstone(&self, deletion: &mut Deletion, from: Who, taken: bool) {
-        let Some(peer) = self.peer(from) else { return };
-        if deletion.sent.remove(&from).is_none() {
-            return;
-        }
-        if let Some(took) = &mut deletion.spread {
-            took.extend(taken.then_some(peer));
-            deletion.end_spread();
-        } else {
-            let stripe = deletion.stripe;
-            let taken: BTreeSet<Id> = taken.then_some(stripe).into_iter().collect();
-            deletion.deleting.handle_replicated(peer, &[stripe], &taken);
-        }
     }
 }
 
 impl Deletion {
+    /// A peer took a tombstone, or did not.
+    pub(super) fn settle(&mut self, session: &Session, peer: Peer, taken: bool) {
+        let stripe = session.stripe;
+        if let Some(took) = &mut self.spread {
+            took.extend(taken.then_some(peer));
+            self.end_spread(session);
+        } else {
+            let taken: BTreeSet<Id> = taken.then_some(stripe).into_iter().collect();
+            self.deleting.handle_replicated(peer, &[stripe], &taken);
+        }
+    }
+
     /// Once nobody is waited for, hands in who took the tombstone.
-    fn end_spread(&mut self) {
-        if self.sent.is_empty()
+    fn end_spread(&mut self, session: &Session) {
+        if session.sent.is_empty()
             && let Some(took) = self.spread.take()
         {
-            self.deleting.handle_spread(self.stripe, took);
+            self.deleting.handle_spread(session.stripe, took);
         }
     }
 }

@@ -1,18 +1,20 @@
 //! Puts of one stripe: drives `Placing` and `Committing` as the daemon does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mutualstore_dht::custody::{LOCATOR, Shape};
+use mutualstore_dht::custody::LOCATOR;
 use mutualstore_dht::ring::LookupId;
 use mutualstore_dht::writer::{Answer, Commit, Committing, Patience, Place, Placed, Placing};
-use mutualstore_dht::{Contact, Id, Membership, Others, Peer, PeerState, Time};
+use mutualstore_dht::{Contact, Membership, Others, Peer, PeerState, Time};
 
+use super::super::disk::indices;
 use super::super::host::Host;
+use super::super::message::Body;
 use super::super::policy::Policy;
 use super::super::scenario::Keeping;
 use super::super::world::{Event, Who, World, micros};
-use super::{Client, DEADLINE, Message};
+use super::{Asked, Message, Session, Task};
 
 /// As in the daemon unless it is told otherwise: how long a put waits for holders, and for their commits.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,38 +51,28 @@ impl Stage {
 enum Step {
     Go(Stage),
     /// Nothing before an answer, or before this time.
-    Wait(Stage, Option<u64>),
+    Wait(Stage, u64),
     End,
 }
 
 #[derive(Debug)]
 pub(super) struct Put {
-    pub(super) writer: Who,
-    pub(super) life: u32,
-    stripe: Id,
-    shape: Shape,
     /// None while a step of it is taken.
     stage: Option<Stage>,
     patience: Patience,
-    /// Shards and locators on their way, to whom, and until when an answer is waited for.
-    stores: BTreeMap<(u8, Who), u64>,
-    /// Who was asked to commit, likewise.
-    asks: BTreeMap<Who, u64>,
     /// Who holds anything of it.
-    held: BTreeSet<Who>,
+    pub(super) held: BTreeSet<Who>,
     dawdle: u64,
 }
 
 impl World {
     /// A client puts a stripe through `writer`. Nothing happens unless that host is in a ring.
     pub(crate) fn put(&mut self, writer: Who, (keeping, policy): (&Keeping, Policy), dawdle: Duration) {
-        let life = self.host(writer).map_or(0, |host| host.life);
         let settled = self.ring(writer).is_some_and(Membership::is_settled);
-        if !settled || !self.lives(writer, life) {
+        if !settled || self.running(writer).is_none() {
             return;
         }
-        self.writers.next += 1;
-        let number = self.writers.next;
+        let number = self.writers.next + 1;
         let stripe = super::super::stripe_id(self.setup.seed, number);
         let shape = keeping.shape(policy, self.setup.seed, number);
         let placed = Placed {
@@ -90,19 +82,12 @@ impl World {
             holders: Vec::new(),
         };
         let put = Put {
-            writer,
-            life,
-            stripe,
-            shape,
             stage: Some(Stage::Placing(Placing::new(placed, self.may_return(writer)))),
             patience: Patience::new(WRITE_TIMEOUT),
-            stores: BTreeMap::new(),
-            asks: BTreeMap::new(),
             held: BTreeSet::new(),
             dawdle: micros(dawdle),
         };
-        self.writers.clients.insert(number, Client::Put(Box::new(put)));
-        self.advance(number);
+        self.open(writer, stripe, shape, Task::Put(Box::new(put)));
     }
 
     fn may_return(&self, who: Who) -> bool {
@@ -113,63 +98,63 @@ impl World {
         self.host(who).and_then(others).unwrap_or(false)
     }
 
-    /// Takes all steps that a put can take. A put that goes on, and when at the latest.
-    pub(super) fn advance_put(&mut self, number: u64, mut put: Box<Put>) -> Option<(Box<Put>, Option<u64>)> {
-        self.expire(&mut put);
-        if let (Some(found), Some(placing)) = (
-            self.writers.found.remove(&number),
-            put.stage.as_mut().and_then(Stage::placing),
-        ) {
+    /// Takes all steps that a put can take. When it goes on at the latest; none when it has ended.
+    pub(super) fn advance_put(&mut self, session: &mut Session, put: &mut Put) -> Option<u64> {
+        if let Some(found) = self.writers.found.remove(&session.number)
+            && let Some(placing) = put.stage.as_mut().and_then(Stage::placing)
+        {
             placing.handle_candidates(found);
         }
         let mut stage = put.stage.take()?;
         loop {
-            match self.put_step(number, &mut put, stage) {
+            match self.put_step(session, put, stage) {
                 Step::Go(next) => stage = next,
                 Step::Wait(stage, due) => {
                     put.stage = Some(stage);
-                    let deadlines = put.stores.values().chain(put.asks.values()).copied();
-                    let due = deadlines.chain(due).min();
-                    return Some((put, due));
+                    return Some(due);
                 }
                 Step::End => return None,
             }
         }
     }
 
-    fn put_step(&mut self, number: u64, put: &mut Put, stage: Stage) -> Step {
+    fn put_step(&mut self, session: &mut Session, put: &mut Put, stage: Stage) -> Step {
         match stage {
             Stage::Placing(mut placing) => {
-                if !self.place(number, put, &mut placing) {
-                    let due = placing.poll_timeout().map(Time::as_micros);
+                if !self.place(session, put, &mut placing) {
+                    let due = at(placing.poll_timeout());
                     return Step::Wait(Stage::Placing(placing), due);
                 }
                 let (placed, _) = placing.into_outcome();
                 if placed.is_enough(false) {
                     return Step::Go(Stage::Resting(placed, self.now + put.dawdle));
                 }
-                self.give_up(put);
+                self.give_up(session, put);
                 Step::End
             }
             Stage::Resting(placed, until) if self.now < until => {
-                Step::Wait(Stage::Resting(placed, until), Some(until))
+                Step::Wait(Stage::Resting(placed, until), until)
             }
             Stage::Resting(placed, _) => {
-                self.leave_locators(number, put, &placed);
+                self.leave_locators(session, &placed);
                 Step::Go(Stage::Locating(placed))
             }
-            Stage::Locating(placed) if !put.stores.is_empty() => Step::Wait(Stage::Locating(placed), None),
+            Stage::Locating(placed) if !session.sent.is_empty() => {
+                Step::Wait(Stage::Locating(placed), u64::MAX)
+            }
             Stage::Locating(placed) => {
-                let held = put.held.iter().filter_map(|who| Some(self.host(*who)?.peer));
-                let held = held.map(|peer| (peer, BTreeSet::from([put.stripe]))).collect();
+                let held = put.held.iter().filter_map(|who| self.peer(*who));
+                let held = held
+                    .map(|peer| (peer, BTreeSet::from([session.stripe])))
+                    .collect();
                 let mut committing = Committing::new(self.time(), vec![placed], held, false, WRITE_TIMEOUT);
                 committing.plant(self.setup.flaw);
                 Step::Go(Stage::Committing(committing))
             }
-            Stage::Committing(committing) => self.commit_step(number, put, committing),
+            Stage::Committing(committing) => self.commit_step(session, put, committing),
             Stage::Completing(mut committing, mut placing) => {
-                if !self.place(number, put, &mut placing) {
-                    let due = placing.poll_timeout().map(Time::as_micros);
+                if !self.place(session, put, &mut placing) {
+                    let due = at(placing.poll_timeout());
                     return Step::Wait(Stage::Completing(committing, placing), due);
                 }
                 committing.handle_completed(placing.into_outcome().0);
@@ -178,38 +163,34 @@ impl World {
         }
     }
 
-    fn commit_step(&mut self, number: u64, put: &mut Put, mut committing: Committing) -> Step {
+    fn commit_step(&mut self, session: &mut Session, put: &mut Put, mut committing: Committing) -> Step {
         match committing.poll(self.time()) {
             Some(Commit::Ask { to, .. }) => {
                 let Some(to) = self.who(to) else {
-                    if let Some(ring) = self.ring(put.writer) {
+                    if let Some(ring) = self.ring(session.through) {
                         committing.handle_answer(self.time(), ring, to, &[]);
                     }
                     return Step::Go(Stage::Committing(committing));
                 };
-                put.asks.insert(to, self.now + DEADLINE);
-                let message = Message::Commit {
-                    client: number,
-                    stripe: put.stripe,
-                };
-                self.write(put.writer, to, message);
+                let (client, stripe) = (session.number, session.stripe);
+                self.ask(session, Asked::Commit, to, Message::Commit { client, stripe });
             }
-            Some(Commit::Complete(placed)) if self.can_rebuild(put) => {
-                let placing = Placing::new(placed, self.may_return(put.writer));
+            Some(Commit::Complete(placed)) if self.can_rebuild(session) => {
+                let placing = Placing::new(placed, self.may_return(session.through));
                 return Step::Go(Stage::Completing(committing, placing));
             }
             Some(Commit::Complete(placed)) => committing.handle_completed(placed),
             None if committing.is_over() => {
                 if committing.into_outcome().is_err() {
-                    self.give_up(put);
+                    self.give_up(session, put);
                 } else {
                     self.writers.acknowledged += 1;
-                    self.acknowledge(put.stripe);
+                    self.acknowledge(session.stripe);
                 }
                 return Step::End;
             }
             None => {
-                let due = committing.poll_timeout().map(Time::as_micros);
+                let due = at(committing.poll_timeout());
                 return Step::Wait(Stage::Committing(committing), due);
             }
         }
@@ -217,10 +198,10 @@ impl World {
     }
 
     /// Sends off what is to be placed now. Whether that is over.
-    fn place(&mut self, number: u64, put: &mut Put, placing: &mut Placing) -> bool {
+    fn place(&mut self, session: &mut Session, put: &mut Put, placing: &mut Placing) -> bool {
         loop {
             match placing.poll(self.time(), &mut put.patience) {
-                Some(Place::Find(count)) => match self.find(number, put, count) {
+                Some(Place::Find(count)) => match self.find(session, count) {
                     Some(found) => placing.handle_candidates(found),
                     None => return false,
                 },
@@ -229,15 +210,14 @@ impl World {
                         placing.handle_answer(index, to.peer, Answer::Silent);
                         continue;
                     };
-                    put.stores.insert((index, to), self.now + DEADLINE);
                     let message = Message::Keep {
-                        client: number,
-                        stripe: put.stripe,
+                        client: session.number,
+                        stripe: session.stripe,
                         index,
-                        shape: put.shape,
+                        shape: session.shape,
                         until: self.now + self.lease(),
                     };
-                    self.write(put.writer, to, message);
+                    self.ask(session, Asked::Store(index), to, message);
                 }
                 None => return placing.is_over(),
             }
@@ -245,13 +225,14 @@ impl World {
     }
 
     /// Peers that the policy names in the view of the writer; none yet where the ring is asked first.
-    fn find(&mut self, number: u64, put: &Put, count: usize) -> Option<Vec<Contact>> {
-        let (writer, stripe) = (put.writer, put.stripe);
-        if put.shape.placement.needs_locators() {
-            return Some(self.candidates(writer, stripe, put.shape, count));
+    fn find(&mut self, session: &Session, count: usize) -> Option<Vec<Contact>> {
+        let (writer, stripe) = (session.through, session.stripe);
+        if session.shape.placement.needs_locators() {
+            return Some(self.candidates(writer, stripe, session.shape, count));
         }
         let lookup = self.act(writer, |ring, now| ring.lookup(now, stripe, count))?;
-        self.writers.looking.insert((writer, put.life, lookup), number);
+        let looking = (writer, session.life, lookup);
+        self.writers.looking.insert(looking, session.number);
         self.writer_found(writer, lookup);
         None
     }
@@ -263,20 +244,17 @@ impl World {
             return;
         };
         let ended = |(host, id, _): &(Who, LookupId, _)| (*host, *id) == (who, lookup);
-        let Some((.., outcome)) = self
-            .lookups
-            .iter()
-            .position(ended)
-            .and_then(|at| self.lookups.remove(at))
-        else {
+        let at = self.lookups.iter().position(ended);
+        let Some((.., outcome)) = at.and_then(|at| self.lookups.remove(at)) else {
             return;
         };
         self.writers.looking.remove(&(who, life, lookup));
         let found = if let Ok(found) = outcome {
             found.contacts
         } else {
-            let near = self.writers.stripe(number).zip(self.ring(who));
-            let near = near.map(|(stripe, ring)| ring.successors(stripe).take(self.setup.ring.r));
+            let client = self.writers.clients.get(&number).zip(self.ring(who));
+            let near = client.map(|(client, ring)| ring.successors(client.session.stripe));
+            let near = near.map(|near| near.take(self.setup.ring.r));
             near.into_iter().flatten().cloned().collect()
         };
         self.writers.found.insert(number, found);
@@ -284,108 +262,66 @@ impl World {
     }
 
     /// Has those near the stripe's id keep its locator, where its holders lie elsewhere.
-    fn leave_locators(&mut self, number: u64, put: &mut Put, placed: &Placed) {
-        if !put.shape.placement.needs_locators() {
+    fn leave_locators(&mut self, session: &mut Session, placed: &Placed) {
+        if !session.shape.placement.needs_locators() {
             return;
         }
-        let near = self.ring(put.writer).map(|ring| {
-            let near = ring.successors(put.stripe).take(self.setup.ring.r);
-            let accepting = near.filter(|contact| contact.state == PeerState::Accepting);
-            accepting.map(|contact| contact.peer).collect::<Vec<Peer>>()
-        });
-        let near: Vec<Who> = near
-            .into_iter()
-            .flatten()
-            .filter_map(|peer| self.who(peer))
-            .collect();
-        let holders = placed.holders.iter();
-        let holders: Vec<(u8, Who)> = holders
-            .filter_map(|(index, peer)| Some((*index, self.who(*peer)?)))
-            .collect();
+        let ring = self.ring(session.through).into_iter();
+        let near = ring.flat_map(|ring| ring.successors(session.stripe).take(self.setup.ring.r));
+        let accepting = near.filter(|contact| contact.state == PeerState::Accepting);
+        let near: Vec<Who> = accepting.filter_map(|contact| self.who(contact.peer)).collect();
+        let holders = self.by_number(&placed.holders);
         for to in near {
-            put.stores.insert((LOCATOR, to), self.now + DEADLINE);
             let message = Message::Locate {
-                client: number,
-                stripe: put.stripe,
-                shape: put.shape,
+                client: session.number,
+                stripe: session.stripe,
+                shape: session.shape,
                 until: self.now + self.lease(),
                 holders: holders.clone(),
             };
-            self.write(put.writer, to, message);
+            self.ask(session, Asked::Store(LOCATOR), to, message);
         }
     }
 
     /// Whether the writer finds k shards to rebuild others from.
-    fn can_rebuild(&self, put: &Put) -> bool {
-        let stripe = self.truth.stripes.get(&put.stripe);
+    fn can_rebuild(&self, session: &Session) -> bool {
+        let stripe = self.truth.stripes.get(&session.stripe);
         let copies = stripe.into_iter().flat_map(|stripe| &stripe.copies);
-        let there = copies.filter(|(_, who)| self.reaches(put.writer, *who));
-        let there: BTreeSet<u8> = there.map(|(index, _)| *index).collect();
-        there.len() >= usize::from(put.shape.k)
+        let there = copies.filter(|(_, who)| self.reaches(session.through, *who));
+        indices(there).len() >= usize::from(session.shape.k)
     }
 
     /// Takes back everything stored; what does not arrive is left to the leases.
-    fn give_up(&mut self, put: &Put) {
+    fn give_up(&mut self, session: &Session, put: &Put) {
+        let stripe = session.stripe;
         for holder in &put.held {
-            self.write(put.writer, *holder, Message::Discard { stripe: put.stripe });
+            let message = Body::Writer(Message::Discard { stripe });
+            self.send(session.through, *holder, None, message);
         }
     }
 
-    /// What was asked too long ago has no answer.
-    fn expire(&mut self, put: &mut Put) {
-        let late: Vec<(u8, Who)> = put
-            .stores
-            .iter()
-            .filter(|(_, due)| **due <= self.now)
-            .map(|(to, _)| *to)
-            .collect();
-        for (index, who) in late {
-            self.settle_store(put, index, who, Answer::Silent);
-        }
-        let late: Vec<Who> = put
-            .asks
-            .iter()
-            .filter(|(_, due)| **due <= self.now)
-            .map(|(who, _)| *who)
-            .collect();
-        for who in late {
-            self.settle_ask(put, who, None);
-        }
-    }
-
-    /// A holder took a shard or a locator, or did not.
-    pub(super) fn settle_store(&self, put: &mut Put, index: u8, from: Who, answer: Answer) {
-        let waited = put.stores.remove(&(index, from)).is_some();
-        if answer == Answer::Stored {
-            put.held.insert(from);
-        }
-        let placing = put.stage.as_mut().and_then(Stage::placing);
-        if let (Some(placing), Some(host)) = (placing, self.host(from))
-            && waited
-            && index != LOCATOR
-        {
-            placing.handle_answer(index, host.peer, answer);
-        }
-    }
-
-    /// A holder committed, or has nothing to commit; none: it does not answer.
-    pub(super) fn settle_ask(&self, put: &mut Put, from: Who, held: Option<bool>) {
-        let waited = put.asks.remove(&from).is_some();
-        let (Some(host), Some(ring)) = (self.host(from), self.ring(put.writer)) else {
-            return;
-        };
-        if let Some(committing) = put.stage.as_mut().and_then(Stage::committing).filter(|_| waited) {
-            let answer = held.map(|held| (put.stripe, held));
-            committing.handle_answer(self.time(), ring, host.peer, answer.as_slice());
+    /// A holder committed, or has nothing to commit, or does not answer.
+    pub(super) fn settle_commit(&self, session: &Session, put: &mut Put, peer: Peer, answer: Answer) {
+        let committing = put.stage.as_mut().and_then(Stage::committing);
+        if let (Some(committing), Some(ring)) = (committing, self.ring(session.through)) {
+            let held = (answer != Answer::Silent).then_some(answer == Answer::Stored);
+            let answer = held.map(|held| (session.stripe, held));
+            committing.handle_answer(self.time(), ring, peer, answer.as_slice());
         }
     }
 }
 
-impl super::Writers {
-    fn stripe(&self, client: u64) -> Option<Id> {
-        match self.clients.get(&client)? {
-            Client::Put(put) => Some(put.stripe),
-            Client::Delete(_) => None,
+impl Put {
+    /// A holder took a shard or a locator, or did not.
+    pub(super) fn settle_store(&mut self, index: u8, peer: Peer, answer: Answer) {
+        let placing = self.stage.as_mut().and_then(Stage::placing);
+        if let Some(placing) = placing.filter(|_| index != LOCATOR) {
+            placing.handle_answer(index, peer, answer);
         }
     }
+}
+
+/// The time of a deadline, if there is one.
+pub(super) fn at(deadline: Option<Time>) -> u64 {
+    deadline.map_or(u64::MAX, Time::as_micros)
 }
