@@ -114,9 +114,8 @@ impl Lab {
     pub(crate) fn join(&mut self) {
         let via: Vec<Who> = (0..INVITING).filter_map(|_| self.member()).collect();
         let who = self.world.add(self.plan.virtual_nodes, 0, &via);
-        let ring = self.world.ring(who);
-        let ids: Vec<Id> = ring.map(|ring| ring.me().ids().collect()).unwrap_or_default();
-        self.circle.extend(ids.into_iter().map(|id| (id, who)));
+        let ids = self.world.ring(who).into_iter().flat_map(|ring| ring.me().ids());
+        self.circle.extend(ids.map(|id| (id, who)));
     }
 
     /// A random host that runs and is no newcomer, if there is one but for the first.
@@ -165,9 +164,7 @@ impl Lab {
     /// So many random hosts die without a word.
     pub(crate) fn kill(&mut self, count: usize) {
         for who in self.world.random_hosts(count, Host::is_up) {
-            let ring = self.world.ring(who);
-            let ids: Vec<Id> = ring.map(|ring| ring.me().ids().collect()).unwrap_or_default();
-            for id in ids {
+            for id in self.world.ring(who).into_iter().flat_map(|ring| ring.me().ids()) {
                 self.circle.remove(&id);
             }
             self.world.crash(who, Crash::Machine);
@@ -207,6 +204,14 @@ impl Lab {
         }
     }
 
+    /// What so many lookups at once come to.
+    pub(crate) fn search(&mut self, lookups: u64) -> Found {
+        for _ in 0..lookups {
+            self.look_up();
+        }
+        self.found()
+    }
+
     /// What the lookups that were begun since the last call came to; waits for them.
     pub(crate) fn found(&mut self) -> Found {
         let mut waited = 0;
@@ -234,15 +239,12 @@ impl Lab {
             self.found.timeouts += u64::from(found.timeouts);
             // Who looked for it now asks the first, and the next if that is dead: the final hop, which is not
             // counted.
-            let mut named = found
-                .contacts
-                .iter()
-                .filter_map(|contact| self.world.who(contact.peer));
-            let named = named.find(|who| self.world.host(*who).is_some_and(Host::is_running));
+            let contacts = found.contacts.iter();
+            let mut named = contacts.filter_map(|contact| self.world.who(contact.peer));
+            let named = named.find(|who| self.world.running(*who).is_some());
             let right = named.is_some() && (named == before || named == self.successor(target));
-            let newcomer = named
-                .and_then(|who| self.world.host(who))
-                .is_some_and(|host| !is_member(host));
+            let newcomer = named.and_then(|who| self.world.host(who));
+            let newcomer = newcomer.is_some_and(|host| !is_member(host));
             self.found.failures += u64::from(!right && !newcomer);
         }
     }

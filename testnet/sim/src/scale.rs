@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mutualstore_dht::ring::RingConfig;
 use procfs::process::Process;
 
-use super::lab::{Lab, Plan};
+use super::lab::{Found, Lab, Plan};
 
 /// How large, and how hard.
 #[derive(Clone, Copy, Debug)]
@@ -55,35 +55,6 @@ fn resident_bytes() -> Option<u64> {
     Some(Process::myself().ok()?.status().ok()?.vmrss? * 1024)
 }
 
-struct Clock {
-    begun: Instant,
-    virtual_s: f64,
-    events: u64,
-}
-
-impl Clock {
-    fn start(lab: &Lab) -> Self {
-        Self {
-            begun: Instant::now(),
-            virtual_s: lab.now(),
-            events: lab.counters().events,
-        }
-    }
-
-    fn stage(&self, lab: &Lab, what: String, well: bool) -> Stage {
-        let memory = resident_bytes().unwrap_or(0);
-        Stage {
-            what,
-            virtual_s: lab.now() - self.virtual_s,
-            took: self.begun.elapsed(),
-            events: lab.counters().events - self.events,
-            memory,
-            per_node: memory / (lab.nodes() as u64).max(1),
-            well,
-        }
-    }
-}
-
 /// Goes through all stages and hands on each one as it ends.
 pub fn run(size: Size, mut ended: impl FnMut(Stage)) {
     let mut lab = Lab::new(Plan {
@@ -97,40 +68,55 @@ pub fn run(size: Size, mut ended: impl FnMut(Stage)) {
         seed: size.seed,
     });
     let (look, most) = LOOK;
-    let clock = Clock::start(&lab);
-    lab.grow(size.peers, STORM / u32::try_from(size.peers).unwrap_or(u32::MAX));
-    let what = format!(
-        "{} peers x {} join within {} s",
-        size.peers,
-        size.virtual_nodes,
-        STORM.as_secs()
-    );
-    ended(clock.stage(&lab, what, true));
-
-    let clock = Clock::start(&lab);
-    let well = lab.settle(look, most).is_some();
-    ended(clock.stage(&lab, "one ring, every list right".to_owned(), well));
-
-    let clock = Clock::start(&lab);
-    lab.kill(size.peers / 10);
-    let well = lab.settle(look, most).is_some();
-    ended(clock.stage(
-        &lab,
-        format!("{} die at once, every list right again", size.peers / 10),
-        well,
-    ));
-
-    let clock = Clock::start(&lab);
-    for _ in 0..size.lookups {
-        lab.look_up();
-    }
-    let found = lab.found();
-    let what = format!(
-        "{} lookups: {:.2} hops, {:.3} time-outs, {} failed",
-        found.lookups,
-        found.mean_hops(),
-        found.mean_timeouts(),
-        found.failures
-    );
-    ended(clock.stage(&lab, what, found.failures == 0));
+    let mut stage = |act: &dyn Fn(&mut Lab) -> (String, bool)| {
+        let (begun, virtual_s, events) = (Instant::now(), lab.now(), lab.counters().events);
+        let (what, well) = act(&mut lab);
+        let memory = resident_bytes().unwrap_or(0);
+        ended(Stage {
+            what,
+            virtual_s: lab.now() - virtual_s,
+            took: begun.elapsed(),
+            events: lab.counters().events - events,
+            memory,
+            per_node: memory / (lab.nodes() as u64).max(1),
+            well,
+        });
+    };
+    let Size {
+        peers,
+        virtual_nodes,
+        lookups,
+        ..
+    } = size;
+    stage(&|lab| {
+        lab.grow(peers, STORM / u32::try_from(peers).unwrap_or(u32::MAX));
+        let within = STORM.as_secs();
+        (
+            format!("{peers} peers x {virtual_nodes} join within {within} s"),
+            true,
+        )
+    });
+    stage(&|lab| {
+        let well = lab.settle(look, most).is_some();
+        ("one ring, every list right".to_owned(), well)
+    });
+    stage(&|lab| {
+        lab.kill(peers / 10);
+        let well = lab.settle(look, most).is_some();
+        (
+            format!("{} die at once, every list right again", peers / 10),
+            well,
+        )
+    });
+    stage(&|lab| {
+        let found = lab.search(lookups);
+        let (hops, timeouts) = (found.mean_hops(), found.mean_timeouts());
+        let Found {
+            lookups, failures, ..
+        } = found;
+        (
+            format!("{lookups} lookups: {hops:.2} hops, {timeouts:.3} time-outs, {failures} failed"),
+            failures == 0,
+        )
+    });
 }

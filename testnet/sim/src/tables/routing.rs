@@ -48,20 +48,13 @@ fn grown(ring: &RingConfig, peers: usize, seed: u64) -> Lab {
     lab
 }
 
-fn search(lab: &mut Lab, lookups: u64) -> Found {
-    for _ in 0..lookups {
-        lab.look_up();
-    }
-    lab.found()
-}
-
 /// (a) Mean hops in rings of growing size.
 pub(super) fn paths(sizes: Sizes) -> Table {
     let round = Duration::from_secs(30);
     let (plain4, plain16) = (plain(4, round), plain(16, round));
     let learning16 = learning(&plain16);
     let hops = |peers: usize, ring: &RingConfig| {
-        two(search(&mut grown(ring, peers, sizes.seed), sizes.lookups).mean_hops())
+        two(grown(ring, peers, sizes.seed).search(sizes.lookups).mean_hops())
     };
     let peers = std::iter::successors(Some(8), |peers| Some(peers * 2));
     Table::of(
@@ -95,7 +88,7 @@ pub(super) fn failures(sizes: Sizes) -> Table {
         let measure = |ring: &RingConfig| {
             let mut lab = grown(ring, sizes.peers, sizes.seed);
             lab.kill(sizes.peers * percent as usize / 100);
-            search(&mut lab, sizes.lookups)
+            lab.search(sizes.lookups)
         };
         (
             percent,
