@@ -18,6 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use itertools::Itertools;
 use mutualstore_dht::custody::{Custody, LOCATOR, Shape};
 use mutualstore_dht::placement::Placement;
 use mutualstore_dht::ring::{Liveness, Phase, Response, Ring};
@@ -227,17 +228,8 @@ fn list_problem(
     host: impl Fn(Peer) -> Option<Who>,
 ) -> Option<String> {
     for id in own {
-        let after = circle.partition_point(|(other, _)| other <= id);
-        let (low, high) = circle.split_at(after);
-        let mut expected: Vec<Who> = Vec::new();
-        for (_, owner) in high.iter().chain(low) {
-            if expected.len() == r {
-                break;
-            }
-            if *owner != who && !expected.contains(owner) {
-                expected.push(*owner);
-            }
-        }
+        let owners = after(circle, *id).map(|(_, owner)| *owner);
+        let expected: Vec<Who> = owners.filter(|owner| *owner != who).unique().take(r).collect();
         let listed = || ring.successor_list(*id).map(|contact| host(contact.peer));
         if !listed().eq(expected.iter().map(|who| Some(*who))) {
             let listed: Vec<_> = listed().flatten().collect();
@@ -416,9 +408,15 @@ impl World {
     }
 }
 
+/// What is after a point of a sorted circle, once around.
+pub(super) fn after(circle: &[(Id, Who)], id: Id) -> impl Iterator<Item = &(Id, Who)> {
+    let after = circle.partition_point(|(other, _)| *other <= id);
+    let (low, high) = circle.split_at(after);
+    high.iter().chain(low)
+}
+
 /// Distinct hosts after a point (at it included).
 pub(crate) fn distinct(circle: &BTreeMap<Id, Who>, from: Id) -> impl Iterator<Item = Who> {
-    let mut seen = BTreeSet::new();
     let nodes = circle.range(from..).chain(circle.range(..from));
-    nodes.map(|(_, who)| *who).filter(move |who| seen.insert(*who))
+    nodes.map(|(_, who)| *who).unique()
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mutualstore_dht::Id;
 
-use super::check::View;
+use super::check::{View, after};
 use super::world::Who;
 
 /// Newcomers may meet each other before they meet the ring.
@@ -54,9 +54,7 @@ impl Cycles {
         if self.nodes.is_empty() {
             self.collect(views);
         } else if let Some(view) = views.get(&changed).filter(|view| view.member) {
-            for id in &view.own {
-                self.point(view, *id);
-            }
+            self.point(view);
         }
         self.follow(now)
     }
@@ -74,10 +72,8 @@ impl Cycles {
         });
         self.nodes = nodes.collect();
         self.nodes.sort_unstable_by_key(|node| node.id);
-        for (_, view) in views.iter().filter(|(_, view)| view.member) {
-            for id in &view.own {
-                self.point(view, *id);
-            }
+        for view in views.values().filter(|view| view.member) {
+            self.point(view);
         }
     }
 
@@ -85,17 +81,15 @@ impl Cycles {
         self.nodes.binary_search_by_key(id, |node| node.id).ok()
     }
 
-    /// Sets the pointer of a node by its owner's view.
-    fn point(&mut self, view: &View, id: Id) {
-        let after = view.circle.partition_point(|(other, _)| *other <= id);
-        let (low, high) = view.circle.split_at(after);
-        let mut found = high
-            .iter()
-            .chain(low)
-            .filter_map(|(other, _)| self.position(other));
-        let next = found.next().or_else(|| self.position(&id)).unwrap_or(0);
-        if let Some(node) = self.position(&id).and_then(|at| self.nodes.get_mut(at)) {
-            node.next = next;
+    /// Sets the pointers of a host's nodes by its view.
+    fn point(&mut self, view: &View) {
+        for id in &view.own {
+            let own = self.position(id);
+            let mut found = after(&view.circle, *id).filter_map(|(other, _)| self.position(other));
+            let next = found.next().or(own).unwrap_or(0);
+            if let Some(node) = own.and_then(|at| self.nodes.get_mut(at)) {
+                node.next = next;
+            }
         }
     }
 
@@ -140,20 +134,12 @@ impl Cycles {
         let has_met = |start: &&usize| self.cycle(**start).any(|(_, node)| node.met);
         let mut meeting: Vec<usize> = starts.iter().filter(has_met).copied().collect();
         if meeting.is_empty() {
-            meeting.extend(
-                starts
-                    .iter()
-                    .copied()
-                    .max_by_key(|start| self.cycle(*start).count()),
-            );
+            let longest = starts.iter().max_by_key(|start| self.cycle(**start).count());
+            meeting.extend(longest);
         }
         for start in meeting {
-            let new: Vec<usize> = self
-                .cycle(start)
-                .filter(|(_, node)| !node.met)
-                .map(|(at, _)| at)
-                .collect();
-            for at in new {
+            let new = self.cycle(start).filter(|(_, node)| !node.met);
+            for at in new.map(|(at, _)| at).collect::<Vec<usize>>() {
                 if let Some(node) = self.nodes.get_mut(at) {
                     node.met = true;
                     self.met.insert((node.owner, node.born));

@@ -165,9 +165,8 @@ impl World {
             return false;
         }
         // A committed shard never becomes pending.
-        let stored = old
-            .filter(|old| old.tenure == Tenure::Committed)
-            .unwrap_or(stored);
+        let committed = old.filter(|old| old.tenure == Tenure::Committed);
+        let stored = committed.unwrap_or(stored);
         let holding = stored.holding(key, host, &self.hosts);
         if let Some(host) = self.host_mut(who) {
             host.disk.insert(key, stored);
@@ -273,9 +272,8 @@ impl World {
         };
         let all = indices(self.committed(id, &stripe.copies));
         let risky = |index: &u8| stripe.is_risky(*index, self.now);
-        let left = all
-            .iter()
-            .filter(|index| !risky(index) && !stripe.copies.contains(&(**index, lost)));
+        let lasts = |index: &&u8| !risky(index) && !stripe.copies.contains(&(**index, lost));
+        let left = all.iter().filter(lasts);
         // Each liar may yet take an index, but for those that it must serve for already: nobody honest holds
         // them, so nobody drops another one unless a liar claims these.
         let served = (0..stripe.shape.n).filter(|index| !risky(index) && !all.contains(index));
@@ -362,11 +360,8 @@ impl World {
         let delay = match &effect {
             Effect::Regenerate { sources, .. } => {
                 let far: Vec<Who> = sources.iter().filter_map(|(_, peer)| self.who(*peer)).collect();
-                let trips = far
-                    .iter()
-                    .map(|from| self.links.delay(&mut self.rng, *from, who) * 2);
-                let trips = trips.max();
-                WORK + trips.unwrap_or_default() * 2
+                let delays = far.iter().map(|from| self.links.delay(&mut self.rng, *from, who));
+                WORK + delays.max().unwrap_or_default() * 4
             }
             Effect::Copy { from, to, .. } => {
                 let (from, to) = (self.who(*from).unwrap_or(who), self.who(*to).unwrap_or(who));

@@ -128,8 +128,8 @@ impl Run<'_> {
         }
         self.begun = self.world.now;
         for (number, step) in self.scenario.step.iter().enumerate() {
-            self.world
-                .schedule(self.begun + span(step.at), Event::Step(number));
+            let at = self.begun + span(step.at);
+            self.world.schedule(at, Event::Step(number));
         }
         let last = |step: &Step| span(step.until.unwrap_or(step.at)) + step.action.lasts();
         let end = self.begun + self.scenario.step.iter().map(last).max().unwrap_or(0) + 1;
@@ -142,7 +142,7 @@ impl Run<'_> {
         self.make_peace();
         self.settle();
         self.look_up();
-        self.listen();
+        self.world.listen();
     }
 
     /// Lets the initial hosts find each other: rings that form apart merge before there must be one.
@@ -312,8 +312,8 @@ impl Run<'_> {
         for _ in 0..count {
             for writer in self.world.random_hosts(1, Host::is_running) {
                 let policy = keeping.placement.draw(&mut self.lots);
-                self.world
-                    .put(writer, (keeping, policy), Duration::from_secs_f64(dawdle_s));
+                let dawdle = Duration::from_secs_f64(dawdle_s);
+                self.world.put(writer, (keeping, policy), dawdle);
             }
         }
     }
@@ -356,7 +356,7 @@ impl Run<'_> {
         let end = begun + span(self.scenario.settle_s);
         let mut well = None;
         while !self.is_broken() {
-            let problem = self.problem();
+            let problem = self.world.problem();
             if let Some((invariant, problem)) = problem {
                 well = None;
                 if self.world.now >= end {
@@ -375,18 +375,6 @@ impl Run<'_> {
         }
     }
 
-    /// What is not as it should be in the end.
-    fn problem(&self) -> Option<(&'static str, String)> {
-        match self.world.ring_problem() {
-            Some(problem) => Some(("the rings become one", problem)),
-            None if self.world.is_writing() => Some(("puts end", "clients still wait".to_owned())),
-            None => self
-                .world
-                .stripe_problem()
-                .map(|problem| ("stripes come to their places", problem)),
-        }
-    }
-
     /// Lookups from anywhere find what is there.
     fn look_up(&mut self) {
         let mut wanted: Vec<(Who, Id)> = Vec::new();
@@ -399,7 +387,7 @@ impl Run<'_> {
         let far = self.scenario.round_trip_s() > LONG_TRIP_S;
         let tries = if far { 5 } else { 1 };
         for last in (0..tries).rev() {
-            let (again, wrong) = self.look_for(&wanted);
+            let (again, wrong) = self.world.look_for(&wanted);
             let silent = again.first().filter(|_| last == 0);
             let problem = wrong.or_else(|| silent.map(|(.., detail)| detail.clone()));
             if let Some(detail) = problem {
@@ -409,25 +397,40 @@ impl Run<'_> {
             wanted = again.into_iter().map(|(who, target, _)| (who, target)).collect();
         }
     }
+}
+
+/// What must hold in the end.
+impl World {
+    /// What is not as it should be in the end.
+    fn problem(&self) -> Option<(&'static str, String)> {
+        if let Some(problem) = self.ring_problem() {
+            return Some(("the rings become one", problem));
+        }
+        if self.is_writing() {
+            return Some(("puts end", "clients still wait".to_owned()));
+        }
+        let problem = self.stripe_problem()?;
+        Some(("stripes come to their places", problem))
+    }
 
     /// Looks up all of these at once: those without an answer, and what is wrong about another one.
     fn look_for(&mut self, wanted: &[(Who, Id)]) -> (Vec<(Who, Id, String)>, Option<String>) {
-        let circle = self.world.true_circle();
-        self.world.lookups.clear();
+        let circle = self.true_circle();
+        self.lookups.clear();
         let mut asked: Vec<(Who, LookupId, Id)> = Vec::new();
         for (who, target) in wanted {
-            let id = self.world.act(*who, |ring, now| ring.lookup(now, *target, 3));
+            let id = self.act(*who, |ring, now| ring.lookup(now, *target, 3));
             asked.extend(id.map(|id| (*who, id, *target)));
         }
-        let end = self.world.now + micros(RingConfig::default().lookup_timeout) + LOOK;
-        self.world.run(end);
-        let answers: Vec<(Who, LookupId, Result<Found, _>)> = self.world.lookups.drain(..).collect();
+        let end = self.now + micros(RingConfig::default().lookup_timeout) + LOOK;
+        self.run(end);
+        let answers: Vec<(Who, LookupId, Result<Found, _>)> = self.lookups.drain(..).collect();
         let mut silent = Vec::new();
         for (who, id, target) in asked {
             let answer = answers.iter().find(|(at, lookup, _)| (*at, *lookup) == (who, id));
             let found: Option<Vec<Who>> = answer.and_then(|(.., outcome)| {
                 let contacts = outcome.as_ref().ok()?.contacts.iter();
-                let found = contacts.filter_map(|contact| self.world.who(contact.peer));
+                let found = contacts.filter_map(|contact| self.who(contact.peer));
                 Some(found.collect())
             });
             let expected: Vec<Who> = distinct(&circle, target).take(3).collect();
@@ -447,59 +450,58 @@ impl Run<'_> {
 
     /// Traffic is back to idle.
     fn listen(&mut self) {
-        if self.is_broken() {
+        if self.checks.violation.is_some() {
             return;
         }
         // What a liar sends is its own affair.
         let honest = |host: &&Host| !host.is_liar();
-        let sent = |world: &World| -> u64 {
+        let sent = |world: &Self| -> u64 {
             let hosts = world.hosts.iter().filter(honest);
             hosts.map(|host| host.sent).sum()
         };
-        let before = sent(&self.world);
-        let work = std::mem::take(&mut self.world.counters.work);
+        let before = sent(self);
+        let work = std::mem::take(&mut self.counters.work);
         // Stripes that lack shards for want of room are tried again and again.
-        let mut stripes = self.world.truth.stripes.values();
+        let mut stripes = self.truth.stripes.values();
         let short = stripes.any(|stripe| stripe.distinct() < usize::from(stripe.shape.n));
-        let end = self.world.now + micros(IDLE);
-        self.world.run(end);
-        let idle = self.world.counters.work;
-        self.world.counters.work += work;
-        let hosts = self.world.those(Host::is_running);
+        let end = self.now + micros(IDLE);
+        self.run(end);
+        let idle = self.counters.work;
+        self.counters.work += work;
+        let hosts = self.those(Host::is_running);
         let mut bound = self.idle_bound(&hosts);
-        if self.world.liars() > 0 {
+        if self.liars() > 0 {
             // Whom it orders to drop a shard asks for itself, and what it takes is repaired.
             bound += bound / 4;
         }
-        let requests = sent(&self.world) - before;
+        let requests = sent(self) - before;
         if requests > bound {
             let (span, hosts) = (IDLE.as_secs(), hosts.len());
             let detail = format!(
                 "{requests} requests in {span} s among {hosts} hosts, expected {bound} at most: {idle:?}"
             );
-            self.world
-                .violate(Violation::liveness("traffic is back to idle", detail));
+            self.violate(Violation::liveness("traffic is back to idle", detail));
         } else if !short
             // A liar may take what honest hosts have more than once, and they repair that, more and more
             // rarely.
-            && self.world.liars() == 0
+            && self.liars() == 0
             && idle.moved() > 0
         {
+            let last = self.counters.moved;
+            let last = last.map(|moved| format!("{moved:?}: {}", self.whereabouts(moved)));
+            let Work {
+                regenerated,
+                copied,
+                dropped,
+                located,
+                ..
+            } = idle;
             let detail = format!(
-                "{} shards regenerated, {} copied, {} dropped, {} locators written while nothing happened, \
-                 last of {}",
-                idle.regenerated,
-                idle.copied,
-                idle.dropped,
-                idle.located,
-                self.world
-                    .counters
-                    .moved
-                    .map(|moved| format!("{moved:?}: {}", self.world.whereabouts(moved)))
-                    .unwrap_or_default()
+                "{regenerated} shards regenerated, {copied} copied, {dropped} dropped, {located} locators \
+                 written while nothing happened, last of {}",
+                last.unwrap_or_default()
             );
-            self.world
-                .violate(Violation::liveness("repair is back to idle", detail));
+            self.violate(Violation::liveness("repair is back to idle", detail));
         }
     }
 
@@ -507,25 +509,22 @@ impl Run<'_> {
     /// more each round, lookups for fingers, a report to every primary each idle period and one
     /// more for doubt.
     fn idle_bound(&self, hosts: &[Who]) -> u64 {
-        let config = &self.world.setup.ring;
+        let config = &self.setup.ring;
         let rounds = micros(IDLE) / micros(config.stabilize).max(1) + 2;
         let count = hosts.len() as u64;
-        let nodes: u64 = hosts
-            .iter()
-            .filter_map(|who| self.world.host(*who))
-            .map(|host| u64::from(host.virtual_nodes))
-            .sum();
+        let running = hosts.iter().filter_map(|who| self.host(*who));
+        let nodes: u64 = running.map(|host| u64::from(host.virtual_nodes)).sum();
         let fingers = if count > config.r as u64 { 2 * 8 } else { 0 };
-        let reports = self.world.setup.custody.as_ref().map_or(0, |custody| {
+        let reports = self.setup.custody.as_ref().map_or(0, |custody| {
             IDLE.as_secs() / custody.exchange_idle.as_secs().max(1) + 2
         });
-        let walks = if self.world.hosts.iter().any(|host| host.walk.is_some()) {
+        let walks = if self.hosts.iter().any(|host| host.walk.is_some()) {
             (micros(IDLE) / WALK + 1) * count * (count + nodes / 16)
         } else {
             0
         };
         // Forged orders have every holder ask about what it holds, more and more rarely.
-        let lying = self.world.liars() > 0;
+        let lying = self.liars() > 0;
         let lies = if lying { count * count * 16 } else { 0 };
         lies + rounds * (nodes + count * (4 + fingers)) + reports * count * count.min(64) + walks
     }

@@ -20,7 +20,7 @@ use mutualstore_dht::custody::LOCATOR;
 use mutualstore_dht::ring::Liveness;
 use mutualstore_dht::{Id, Peer};
 
-use super::check::Violation;
+use super::check::{Violation, after};
 use super::disk::indices;
 use super::host::Host;
 use super::world::{Who, World, micros, seconds};
@@ -223,8 +223,6 @@ impl World {
 
 /// Owner of the first node after `id` that is not `but`.
 fn first_other(circle: &[(Id, Who)], id: Id, but: Who) -> Option<Who> {
-    let after = circle.partition_point(|(other, _)| *other <= id);
-    let (low, high) = circle.split_at_checked(after)?;
-    let mut owners = high.iter().chain(low).map(|(_, owner)| *owner);
+    let mut owners = after(circle, id).map(|(_, owner)| *owner);
     owners.find(|owner| *owner != but)
 }

@@ -48,9 +48,8 @@ impl Membership for Whole<'_> {
     }
 
     fn is_alive(&self, peer: Peer) -> bool {
-        self.world
-            .who(peer)
-            .is_some_and(|who| self.circle.values().any(|other| *other == who))
+        let who = self.world.who(peer);
+        who.is_some_and(|who| self.circle.values().any(|other| *other == who))
     }
 
     fn moves(&self) -> u64 {
@@ -213,10 +212,8 @@ impl World {
         let sources = sources.into_iter().map(|(_, peer)| peer);
         let holders: BTreeSet<Peer> = record.map(|shard| shard.peer).chain(sources).collect();
         let named = self.all_named(who, id, shape, &holders);
-        let off = targets
-            .iter()
-            .find(|(_, peer)| !named.contains(peer) && !holders.contains(peer));
-        if let Some((index, peer)) = off {
+        let fits = |peer: &Peer| named.contains(peer) || holders.contains(peer);
+        if let Some((index, peer)) = targets.iter().find(|(_, peer)| !fits(peer)) {
             let detail = format!(
                 "host {who} places {id:?}:{index} on host {:?}; {:?} names {:?}",
                 self.who(*peer),
@@ -305,9 +302,8 @@ impl World {
         let pending = self.those(|host| has(host) == Some(false));
         let lacking = |who: &&Who| self.takes(**who) && !located.contains(who);
         let lacking: Vec<&Who> = near.iter().filter(lacking).collect();
-        let (fit, misplaced): (Vec<Who>, Vec<Who>) = located
-            .iter()
-            .partition(|who| near.contains(who) && self.state(**who) != Some(PeerState::Draining));
+        let fits = |who: &&Who| near.contains(who) && self.state(**who) != Some(PeerState::Draining);
+        let (fit, misplaced): (Vec<Who>, Vec<Who>) = located.iter().partition(fits);
         if !lacking.is_empty() || !pending.is_empty() || !fit.is_empty() && !misplaced.is_empty() {
             return Some(format!(
                 "the locator of {id:?} lies on hosts {located:?}, pending on {pending:?}, the first being \
