@@ -4,8 +4,9 @@ use std::hash::Hasher;
 
 use mutualstore_dht::{Contact, Id, custody, ring};
 
+use super::disk::is_shard;
 use super::world::Who;
-use super::writer;
+use super::writer::{self, Ask};
 
 /// What a message says. The number of its kind is part of the trace.
 #[derive(Clone, Debug, strum::EnumDiscriminants)]
@@ -36,10 +37,13 @@ pub(crate) struct Message {
 impl Message {
     /// The index of the stripe that it brings.
     pub(super) fn shard_of(&self, id: Id) -> Option<u8> {
-        let Body::Writer(writer::Message::Keep { stripe, index, .. }) = &self.body else {
+        let Body::Writer(writer::Message::Request { stripe, ask, .. }) = &self.body else {
             return None;
         };
-        (*stripe == id).then_some(*index)
+        match ask {
+            Ask::Store(index) if *stripe == id && is_shard(*index) => Some(*index),
+            Ask::Store(_) | Ask::Commit => None,
+        }
     }
 }
 

@@ -28,83 +28,46 @@ use super::world::{Event, Who, World, micros};
 /// A peer that has not answered after so long does not.
 const DEADLINE: u64 = 1_000_000;
 
+/// What a client asks a host for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Ask {
+    /// To keep what has this index: a shard, a locator or a tombstone.
+    Store(u8),
+    Commit,
+}
+
 /// Between a writer and holders; `client` is the number of a put or a deletion.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Keep {
+    Request {
         client: u64,
-        stripe: Id,
-        index: u8,
-        shape: Shape,
-        until: u64,
-    },
-    Kept {
-        client: u64,
-        index: u8,
-        answer: Answer,
-    },
-    /// Answered by `Kept` with the index of locators.
-    Locate {
-        client: u64,
+        ask: Ask,
         stripe: Id,
         shape: Shape,
+        /// When the lease of what is kept ends.
         until: u64,
+        /// What a locator says.
         holders: Vec<(u8, Who)>,
     },
-    Commit {
+    Response {
         client: u64,
-        stripe: Id,
-    },
-    /// None: there is no answer.
-    Committed {
-        client: u64,
-        held: Option<bool>,
+        ask: Ask,
+        answer: Answer,
     },
     Discard {
         stripe: Id,
-    },
-    StoreTombstone {
-        client: u64,
-        stripe: Id,
-        shape: Shape,
-    },
-    TombstoneStored {
-        client: u64,
-        taken: bool,
     },
 }
 
 impl Message {
     /// What a closed port says to it.
     pub(crate) fn refused(&self) -> Option<Self> {
+        let Self::Request { client, ask, .. } = *self else {
+            return None;
+        };
         let answer = Answer::Silent;
-        Some(match *self {
-            Self::Keep { client, index, .. } => Self::Kept {
-                client,
-                index,
-                answer,
-            },
-            Self::Locate { client, .. } => Self::Kept {
-                client,
-                index: LOCATOR,
-                answer,
-            },
-            Self::Commit { client, .. } => Self::Committed { client, held: None },
-            Self::StoreTombstone { client, .. } => Self::TombstoneStored { client, taken: false },
-            Self::Discard { .. }
-            | Self::Kept { .. }
-            | Self::Committed { .. }
-            | Self::TombstoneStored { .. } => return None,
-        })
+        Some(Self::Response { client, ask, answer })
     }
-}
-
-/// What a client asked a host for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Asked {
-    /// To keep what has this index: a shard, a locator or a tombstone.
-    Store(u8),
-    Commit,
 }
 
 /// What puts and deletions have in common.
@@ -118,7 +81,7 @@ struct Session {
     stripe: Id,
     shape: Shape,
     /// What is on its way, to whom, and until when an answer is waited for.
-    sent: BTreeMap<(Asked, Who), u64>,
+    sent: BTreeMap<(Ask, Who), u64>,
     /// When it goes on at the latest.
     wake: u64,
 }
@@ -175,20 +138,24 @@ impl World {
         self.advance(number);
     }
 
-    /// Sends off a message that is answered.
-    fn ask(&mut self, session: &mut Session, asked: Asked, to: Who, message: Message) {
-        session.sent.insert((asked, to), self.now + DEADLINE);
-        self.send(session.through, to, None, Body::Writer(message));
+    /// Asks a host for something; `holders` is what a locator says.
+    fn ask(&mut self, session: &mut Session, ask: Ask, to: Who, holders: Vec<(u8, Who)>) {
+        session.sent.insert((ask, to), self.now + DEADLINE);
+        let lease = self.setup.custody.as_ref().map(|custody| custody.pending_lease);
+        let request = Message::Request {
+            client: session.number,
+            ask,
+            stripe: session.stripe,
+            shape: session.shape,
+            until: self.now + lease.map_or(0, micros),
+            holders,
+        };
+        self.send(session.through, to, None, Body::Writer(request));
     }
 
     /// Now, as the machines of clients count it.
     fn time(&self) -> Time {
         Time::from_micros(self.now)
-    }
-
-    fn lease(&self) -> u64 {
-        let custody = self.setup.custody.as_ref();
-        custody.map_or(0, |custody| micros(custody.pending_lease))
     }
 
     /// A client may have something to do.
@@ -223,74 +190,39 @@ impl World {
     }
 
     pub(crate) fn writer_message(&mut self, to: Who, from: Who, from_life: u32, message: Message) {
-        let answer = match message {
-            Message::Keep {
+        match message {
+            Message::Request {
                 client,
-                stripe,
-                index,
-                shape,
-                until,
-            } => {
-                let tenure = Tenure::Pending { until, writer: from };
-                let stored = until > self.now && self.store(to, (stripe, index), Stored { shape, tenure });
-                let answer = self.answer(to, stored);
-                Message::Kept {
-                    client,
-                    index,
-                    answer,
-                }
-            }
-            Message::Locate {
-                client,
+                ask,
                 stripe,
                 shape,
                 until,
                 holders,
             } => {
                 let tenure = Tenure::Pending { until, writer: from };
-                let stored =
-                    until > self.now && self.keep_locator(to, stripe, Stored { shape, tenure }, holders);
-                Message::Kept {
-                    client,
-                    index: LOCATOR,
-                    answer: self.answer(to, stored),
-                }
+                let stored = Stored { shape, tenure };
+                let done = match ask {
+                    Ask::Commit => self.commit(to, stripe),
+                    Ask::Store(TOMBSTONE) => self.store_tombstone(to, stripe, shape),
+                    Ask::Store(_) if until <= self.now => false,
+                    Ask::Store(LOCATOR) => self.keep_locator(to, stripe, stored, holders),
+                    Ask::Store(index) => self.store(to, (stripe, index), stored),
+                };
+                let answer = self.answer(to, done);
+                let response = Message::Response { client, ask, answer };
+                self.send(to, from, Some(from_life), Body::Writer(response));
             }
-            Message::Commit { client, stripe } => Message::Committed {
-                client,
-                held: Some(self.commit(to, stripe)),
-            },
-            Message::Discard { stripe } => return self.take_back(to, stripe),
-            Message::StoreTombstone {
-                client,
-                stripe,
-                shape,
-            } => Message::TombstoneStored {
-                client,
-                taken: self.store_tombstone(to, stripe, shape),
-            },
-            Message::Kept {
-                client,
-                index,
-                answer,
-            } => return self.heard(client, Asked::Store(index), from, answer),
-            Message::Committed { client, held } => {
-                let answer = held.map_or(Answer::Silent, taken);
-                return self.heard(client, Asked::Commit, from, answer);
-            }
-            Message::TombstoneStored { client, taken: held } => {
-                return self.heard(client, Asked::Store(TOMBSTONE), from, taken(held));
-            }
-        };
-        self.send(to, from, Some(from_life), Body::Writer(answer));
+            Message::Response { client, ask, answer } => self.heard(client, ask, from, answer),
+            Message::Discard { stripe } => self.take_back(to, stripe),
+        }
     }
 
     /// Gives a client an answer, if it still waits.
-    fn heard(&mut self, number: u64, asked: Asked, from: Who, answer: Answer) {
+    fn heard(&mut self, number: u64, ask: Ask, from: Who, answer: Answer) {
         let Some(mut client) = self.writers.clients.remove(&number) else {
             return;
         };
-        self.answered(&mut client, asked, from, answer);
+        self.answered(&mut client, ask, from, answer);
         self.writers.clients.insert(number, client);
         self.advance(number);
     }
@@ -299,18 +231,18 @@ impl World {
     fn expire(&self, client: &mut Client) {
         let sent = client.session.sent.iter();
         let late = sent.filter(|(_, due)| **due <= self.now).map(|(sent, _)| *sent);
-        for (asked, who) in late.collect::<Vec<_>>() {
-            self.answered(client, asked, who, Answer::Silent);
+        for (ask, who) in late.collect::<Vec<_>>() {
+            self.answered(client, ask, who, Answer::Silent);
         }
     }
 
     /// A host answered, or does not.
-    fn answered(&self, client: &mut Client, asked: Asked, from: Who, answer: Answer) {
+    fn answered(&self, client: &mut Client, ask: Ask, from: Who, answer: Answer) {
         let Client { session, task } = client;
-        let waited = session.sent.remove(&(asked, from)).is_some();
+        let waited = session.sent.remove(&(ask, from)).is_some();
         let Some(peer) = self.peer(from) else { return };
-        match (task, asked) {
-            (Task::Put(put), Asked::Store(index)) => {
+        match (task, ask) {
+            (Task::Put(put), Ask::Store(index)) => {
                 if answer == Answer::Stored {
                     put.held.insert(from);
                 }
@@ -318,7 +250,7 @@ impl World {
                     put.settle_store(index, peer, answer);
                 }
             }
-            (Task::Put(put), Asked::Commit) if waited => self.settle_commit(session, put, peer, answer),
+            (Task::Put(put), Ask::Commit) if waited => self.settle_commit(session, put, peer, answer),
             (Task::Delete(deletion), _) if waited => {
                 deletion.settle(session, peer, answer == Answer::Stored);
             }
@@ -335,8 +267,4 @@ impl World {
             Answer::Refused
         }
     }
-}
-
-fn taken(taken: bool) -> Answer {
-    if taken { Answer::Stored } else { Answer::Refused }
 }

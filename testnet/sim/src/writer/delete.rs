@@ -10,7 +10,7 @@ use super::super::check::Violation;
 use super::super::disk::{indices, is_shard};
 use super::super::world::{Who, World};
 use super::put::{WRITE_TIMEOUT, at};
-use super::{Asked, Message, Session, Task};
+use super::{Ask, Session, Task};
 
 /// A stripe whose owner deletes it.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl World {
                     deletion.deleting.handle_look(vec![seen]);
                 }
                 Some(Delete::Replicate { to, stripes }) => match self.who(to) {
-                    Some(to) => self.send_tombstone(session, to),
+                    Some(to) => self.ask(session, Ask::Store(TOMBSTONE), to, Vec::new()),
                     None => deletion
                         .deleting
                         .handle_replicated(to, &stripes, &BTreeSet::new()),
@@ -72,7 +72,7 @@ impl World {
                     let free: Vec<Who> = free.take(count).filter_map(|peer| self.who(peer)).collect();
                     deletion.spread = Some(BTreeSet::new());
                     for to in &free {
-                        self.send_tombstone(session, *to);
+                        self.ask(session, Ask::Store(TOMBSTONE), *to, Vec::new());
                     }
                     deletion.end_spread(session);
                 }
@@ -85,16 +85,6 @@ impl World {
                 None => return Some(at(deletion.deleting.poll_timeout())),
             }
         }
-    }
-
-    /// Sends a tombstone.
-    fn send_tombstone(&mut self, session: &mut Session, to: Who) {
-        let message = Message::StoreTombstone {
-            client: session.number,
-            stripe: session.stripe,
-            shape: session.shape,
-        };
-        self.ask(session, Asked::Store(TOMBSTONE), to, message);
     }
 
     /// A client was told that a stripe is deleted: of the shards that its host saw last, fewer than k can be

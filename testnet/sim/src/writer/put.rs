@@ -14,7 +14,7 @@ use super::super::message::Body;
 use super::super::policy::Policy;
 use super::super::scenario::Keeping;
 use super::super::world::{Event, Who, World, micros};
-use super::{Asked, Message, Session, Task};
+use super::{Ask, Message, Session, Task};
 
 /// As in the daemon unless it is told otherwise: how long a put waits for holders, and for their commits.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -172,8 +172,7 @@ impl World {
                     }
                     return Step::Go(Stage::Committing(committing));
                 };
-                let (client, stripe) = (session.number, session.stripe);
-                self.ask(session, Asked::Commit, to, Message::Commit { client, stripe });
+                self.ask(session, Ask::Commit, to, Vec::new());
             }
             Some(Commit::Complete(placed)) if self.can_rebuild(session) => {
                 let placing = Placing::new(placed, self.may_return(session.through));
@@ -210,14 +209,7 @@ impl World {
                         placing.handle_answer(index, to.peer, Answer::Silent);
                         continue;
                     };
-                    let message = Message::Keep {
-                        client: session.number,
-                        stripe: session.stripe,
-                        index,
-                        shape: session.shape,
-                        until: self.now + self.lease(),
-                    };
-                    self.ask(session, Asked::Store(index), to, message);
+                    self.ask(session, Ask::Store(index), to, Vec::new());
                 }
                 None => return placing.is_over(),
             }
@@ -272,14 +264,7 @@ impl World {
         let near: Vec<Who> = accepting.filter_map(|contact| self.who(contact.peer)).collect();
         let holders = self.by_number(&placed.holders);
         for to in near {
-            let message = Message::Locate {
-                client: session.number,
-                stripe: session.stripe,
-                shape: session.shape,
-                until: self.now + self.lease(),
-                holders: holders.clone(),
-            };
-            self.ask(session, Asked::Store(LOCATOR), to, message);
+            self.ask(session, Ask::Store(LOCATOR), to, holders.clone());
         }
     }
 
