@@ -330,16 +330,14 @@ impl World {
             return self.policy_problem(circle, id, stripe.shape, &copies).map(known);
         }
         let preferred_holders = self.preferred_holders(circle, id, stripe.shape);
-        if preferred_holders.len() < n || indices < n && !self.near(circle, id).any(|who| self.takes(who)) {
-            // Full hosts that hold the same index twice between them cannot take a missing one.
+        // Full hosts that hold the same index twice between them cannot take a missing one.
+        let stuck = indices < n && !self.near(circle, id).any(|who| self.takes(who));
+        if preferred_holders.len() < n || stuck {
             return None;
         }
         let well = indices == n && copies.len() == n && holders(&copies) == preferred_holders;
-        (!well).then(|| {
-            known(format!(
-                "stripe {id:?} lies as {copies:?}, its places are {preferred_holders:?}"
-            ))
-        })
+        let problem = || format!("stripe {id:?} lies as {copies:?}, its places are {preferred_holders:?}");
+        (!well).then(|| known(problem()))
     }
 
     /// What keeps a deleted stripe from being gone, as long as anybody has its tombstone.

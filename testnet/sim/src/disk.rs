@@ -406,9 +406,7 @@ impl World {
                 self.check_repair(who, stripe);
                 let shape = Some(shape).filter(|_| able);
                 let targets = targets.into_iter().map(|(index, peer)| (index.into(), peer));
-                let outcome = self.hand_out(who, targets, |world, to, item| {
-                    shape.is_some_and(|shape| world.place_repaired(to, (stripe, item.into()), shape))
-                });
+                let outcome = self.hand_out(who, (stripe, shape), targets, &[]);
                 self.counters.work.regenerated += outcome.stored.len() as u64;
                 self.finish(who, job, stripe, outcome);
             }
@@ -419,13 +417,10 @@ impl World {
                 from,
                 to,
             } => {
-                let shape = self
-                    .serves(who, from, (stripe, item.into()))
-                    .then(|| self.truth.stripes.get(&stripe));
-                let shape = shape.flatten().map(|stripe| stripe.shape);
-                let outcome = self.hand_out(who, [(item, to)], |world, to, item| {
-                    shape.is_some_and(|shape| world.place_repaired(to, (stripe, item.into()), shape))
-                });
+                let there = self.serves(who, from, (stripe, item.into()));
+                let known = self.truth.stripes.get(&stripe).filter(|_| there);
+                let shape = known.map(|stripe| stripe.shape);
+                let outcome = self.hand_out(who, (stripe, shape), [(item, to)], &[]);
                 self.counters.work.copied += outcome.stored.len() as u64;
                 self.finish(who, job, stripe, outcome);
             }
@@ -435,7 +430,11 @@ impl World {
                 holders,
                 to,
             } => {
-                let outcome = self.locate(who, stripe, &holders, &to);
+                let holders = self.by_number(&holders);
+                let shape = self.truth.stripes.get(&stripe).map(|stripe| stripe.shape);
+                let targets = to.into_iter().map(|peer| (Item::Locator, peer));
+                let outcome = self.hand_out(who, (stripe, shape), targets, &holders);
+                self.counters.work.located += outcome.stored.len() as u64;
                 self.finish(who, job, stripe, outcome);
             }
             Effect::Drop {
@@ -486,16 +485,18 @@ impl World {
             })
     }
 
-    /// Stores things at those of their targets that the host reaches.
-    pub(super) fn hand_out(
+    /// Stores things of a stripe, committed, at those of their targets that the host reaches; nothing of one
+    /// without a shape. `holders` is what a locator says.
+    fn hand_out(
         &mut self,
         who: Who,
+        (stripe, shape): (Id, Option<Shape>),
         targets: impl IntoIterator<Item = (Item, Peer)>,
-        store: impl Fn(&mut Self, Who, Item) -> bool,
+        holders: &[(u8, Who)],
     ) -> JobOutcome {
         let (stored, failed) = targets.into_iter().partition(|(item, peer)| {
-            let to = self.reached(who, *peer);
-            to.is_some_and(|to| store(self, to, *item))
+            let to = self.reached(who, *peer).zip(shape);
+            to.is_some_and(|(to, shape)| self.make_durable(to, (stripe, (*item).into()), shape, holders))
         });
         JobOutcome {
             stored,
@@ -504,17 +505,20 @@ impl World {
         }
     }
 
-    /// Stores a committed shard, or a tombstone.
-    fn place_repaired(&mut self, to: Who, key: (Id, u8), shape: Shape) -> bool {
-        if key.1 == TOMBSTONE {
-            return self.store_tombstone(to, key.0, shape);
-        }
+    fn make_durable(&mut self, to: Who, key: (Id, u8), shape: Shape, holders: &[(u8, Who)]) -> bool {
         let tenure = Tenure::Committed;
-        let stored = self.store(to, key, Stored { shape, tenure });
-        if stored {
-            self.commit(to, key.0);
+        let committed = Stored { shape, tenure };
+        match key.1 {
+            TOMBSTONE => self.store_tombstone(to, key.0, shape),
+            LOCATOR => self.replace_locator(to, key.0, committed, holders.to_vec()),
+            _ => {
+                let stored = self.store(to, key, committed);
+                if stored {
+                    self.commit(to, key.0);
+                }
+                stored
+            }
         }
-        stored
     }
 
     fn finish(&mut self, who: Who, job: JobId, stripe: Id, outcome: JobOutcome) {

@@ -271,10 +271,8 @@ impl World {
         let hidden =
             stripe.shape.placement.needs_locators() && near.first().is_some_and(|primary| !honest(primary));
         let holds = |who: &Who| {
-            let shards = self.host(*who).into_iter().flat_map(|host| host.shards(id));
-            shards
-                .into_iter()
-                .any(|(_, stored)| stored.tenure == Tenure::Committed)
+            let mut shards = self.host(*who).into_iter().flat_map(|host| host.shards(id));
+            shards.any(|(_, stored)| stored.tenure == Tenure::Committed)
         };
         let watched = near.iter().any(|who| honest(who) && holds(who));
         let liars = self.those(|host| host.is_liar() && host.is_running()).len();

@@ -18,22 +18,9 @@ pub(super) struct Memory {
     hosts: BTreeSet<Who>,
     /// The first digits of stripes, or of virtual nodes, as they appear in events.
     digits: BTreeSet<String>,
-    concerned: Lines,
+    concerned: VecDeque<String>,
     /// For violations whose words appear in no event.
-    all: Lines,
-}
-
-/// The last of them.
-#[derive(Debug, Default)]
-struct Lines(VecDeque<String>);
-
-impl Lines {
-    fn push(&mut self, line: String) {
-        if self.0.len() == REMEMBERED {
-            self.0.pop_front();
-        }
-        self.0.push_back(line);
-    }
+    all: VecDeque<String>,
 }
 
 impl Memory {
@@ -50,8 +37,8 @@ impl Memory {
         Self {
             hosts: hosts.collect(),
             digits: words().filter(is_id).map(str::to_owned).collect(),
-            concerned: Lines::default(),
-            all: Lines::default(),
+            concerned: VecDeque::new(),
+            all: VecDeque::new(),
         }
     }
 
@@ -76,14 +63,19 @@ impl Memory {
         }
         let line = format!("{:.6} s  {text}", seconds(now));
         if concerned {
-            self.concerned.push(line.clone());
+            self.concerned.push_back(line.clone());
         }
-        self.all.push(line);
+        self.all.push_back(line);
+        for lines in [&mut self.concerned, &mut self.all] {
+            if lines.len() > REMEMBERED {
+                lines.pop_front();
+            }
+        }
     }
 
     pub(super) fn into_lines(self) -> Vec<String> {
-        let few = self.concerned.0.len() < FEW;
+        let few = self.concerned.len() < FEW;
         let lines = if few { self.all } else { self.concerned };
-        lines.0.into()
+        lines.into()
     }
 }

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mutualstore_dht::custody::{Effect, Item, JobOutcome, LOCATOR, Shape};
+use mutualstore_dht::custody::{Effect, Item, LOCATOR, Shape};
 use mutualstore_dht::placement::{self, Placement, Roster};
 use mutualstore_dht::{Contact, Id, Member, Membership, Peer, PeerState};
 
@@ -98,7 +98,13 @@ impl World {
         newer || self.replace_locator(who, stripe, stored, holders)
     }
 
-    fn replace_locator(&mut self, who: Who, stripe: Id, stored: Stored, holders: Vec<(u8, Who)>) -> bool {
+    pub(super) fn replace_locator(
+        &mut self,
+        who: Who,
+        stripe: Id,
+        stored: Stored,
+        holders: Vec<(u8, Who)>,
+    ) -> bool {
         let stored = self.store(who, (stripe, LOCATOR), stored);
         if let Some(host) = self.host_mut(who).filter(|_| stored) {
             host.locators.insert(stripe, holders);
@@ -112,20 +118,6 @@ impl World {
         known
             .filter_map(|(index, peer)| Some((*index, self.who(*peer)?)))
             .collect()
-    }
-
-    /// A primary writes the locator of a stripe.
-    pub(super) fn locate(&mut self, who: Who, stripe: Id, holders: &[(u8, Peer)], to: &[Peer]) -> JobOutcome {
-        let holders = self.by_number(holders);
-        let shape = self.truth.stripes.get(&stripe).map(|stripe| stripe.shape);
-        let targets = to.iter().map(|peer| (Item::Locator, *peer));
-        let outcome = self.hand_out(who, targets, |world, to, _| {
-            let tenure = Tenure::Committed;
-            let stored = shape.map(|shape| Stored { shape, tenure });
-            stored.is_some_and(|stored| world.replace_locator(to, stripe, stored, holders.clone()))
-        });
-        self.counters.work.located += outcome.stored.len() as u64;
-        outcome
     }
 
     /// Some acknowledged stripe that nobody deleted.

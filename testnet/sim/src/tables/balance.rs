@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use itertools::Itertools;
 use mutualstore_dht::choice::{CANDIDATES, choose};
 use mutualstore_dht::contact::MAX_INDEX;
 use mutualstore_dht::{Contact, Id, Peer};
@@ -106,11 +107,8 @@ fn contacts(seed: u64, peers: usize, choosing: bool) -> Vec<Contact> {
         for last in (1..unused.len()).rev() {
             unused.swap(last, super::super::below(&mut rng, last + 1));
         }
-        let groups: Vec<Vec<u16>> = unused
-            .chunks(CANDIDATES)
-            .take(usize::from(nodes))
-            .map(<[u16]>::to_vec)
-            .collect();
+        let groups = unused.chunks(CANDIDATES).take(usize::from(nodes));
+        let groups: Vec<Vec<u16>> = groups.map(<[u16]>::to_vec).collect();
         let mut indices = if choosing {
             choose(peer, &[], &groups, all.iter())
         } else {
@@ -125,38 +123,26 @@ fn contacts(seed: u64, peers: usize, choosing: bool) -> Vec<Contact> {
 /// Least and largest load per capacity over the mean, when each point of the circle is stored by the first
 /// `n` distinct peers after it.
 fn spread(contacts: &[Contact], n: usize) -> (f64, f64) {
-    let nodes = (0..)
-        .zip(contacts)
-        .flat_map(|(at, contact)| contact.ids().map(move |id| (id, at)));
+    let numbered = (0..).zip(contacts);
+    let nodes = numbered.flat_map(|(at, contact)| contact.ids().map(move |id| (id, at)));
     let circle: BTreeMap<Id, usize> = nodes.collect();
     let mut loads = vec![0.0; contacts.len()];
     let mut before = circle.keys().next_back().copied().unwrap_or_default();
     for id in circle.keys() {
         let arc = fraction(id.distance_from(&before));
-        let mut holders: Vec<usize> = Vec::with_capacity(n);
-        for (_, at) in circle.range(*id..).chain(&circle) {
-            if !holders.contains(at) {
-                holders.push(*at);
-            }
-            if holders.len() == n {
-                break;
-            }
-        }
-        for holder in holders {
+        let after = circle.range(*id..).chain(&circle).map(|(_, at)| *at);
+        for holder in after.unique().take(n) {
             if let Some(load) = loads.get_mut(holder) {
                 *load += arc;
             }
         }
         before = *id;
     }
-    let capacities = contacts
-        .iter()
-        .map(|contact| f64::from(u32::try_from(contact.capacity).unwrap_or(1)));
+    let capacity = |contact: &Contact| f64::from(u32::try_from(contact.capacity).unwrap_or(1));
+    let capacities = contacts.iter().map(capacity);
     let mean = loads.iter().sum::<f64>() / capacities.clone().sum::<f64>();
-    let relative = loads
-        .iter()
-        .zip(capacities)
-        .map(|(load, capacity)| load / capacity / mean);
+    let relative = loads.iter().zip(capacities);
+    let relative = relative.map(|(load, capacity)| load / capacity / mean);
     relative.fold((f64::MAX, 0.0), |(least, most), load| {
         (f64::min(least, load), f64::max(most, load))
     })

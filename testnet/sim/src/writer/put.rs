@@ -21,28 +21,27 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 enum Stage {
-    Placing(Placing),
+    /// Shards are placed; while it commits, those that were lost since.
+    Placing(Placing, Option<Box<Committing>>),
     /// The writer pauses before it commits, as one that uploads more first.
     Resting(Placed, u64),
     /// Locators are on their way; nobody waits for one that does not arrive.
     Locating(Placed),
-    Committing(Committing),
-    /// Shards that were lost since are made good.
-    Completing(Committing, Placing),
+    Committing(Box<Committing>),
 }
 
 impl Stage {
     fn placing(&mut self) -> Option<&mut Placing> {
         match self {
-            Self::Placing(placing) | Self::Completing(_, placing) => Some(placing),
+            Self::Placing(placing, _) => Some(placing),
             Self::Resting(..) | Self::Locating(_) | Self::Committing(_) => None,
         }
     }
 
     fn committing(&mut self) -> Option<&mut Committing> {
         match self {
-            Self::Committing(committing) | Self::Completing(committing, _) => Some(committing),
-            Self::Placing(_) | Self::Resting(..) | Self::Locating(_) => None,
+            Self::Committing(committing) | Self::Placing(_, Some(committing)) => Some(committing),
+            Self::Placing(_, None) | Self::Resting(..) | Self::Locating(_) => None,
         }
     }
 }
@@ -81,8 +80,9 @@ impl World {
             n: shape.n,
             holders: Vec::new(),
         };
+        let placing = Placing::new(placed, self.may_return(writer));
         let put = Put {
-            stage: Some(Stage::Placing(Placing::new(placed, self.may_return(writer)))),
+            stage: Some(Stage::Placing(placing, None)),
             patience: Patience::new(WRITE_TIMEOUT),
             held: BTreeSet::new(),
             dawdle: micros(dawdle),
@@ -120,12 +120,16 @@ impl World {
 
     fn put_step(&mut self, session: &mut Session, put: &mut Put, stage: Stage) -> Step {
         match stage {
-            Stage::Placing(mut placing) => {
+            Stage::Placing(mut placing, committing) => {
                 if !self.place(session, put, &mut placing) {
                     let due = at(placing.poll_timeout());
-                    return Step::Wait(Stage::Placing(placing), due);
+                    return Step::Wait(Stage::Placing(placing, committing), due);
                 }
                 let (placed, _) = placing.into_outcome();
+                if let Some(mut committing) = committing {
+                    committing.handle_completed(placed);
+                    return Step::Go(Stage::Committing(committing));
+                }
                 if placed.is_enough(false) {
                     return Step::Go(Stage::Resting(placed, self.now + put.dawdle));
                 }
@@ -149,21 +153,13 @@ impl World {
                     .collect();
                 let mut committing = Committing::new(self.time(), vec![placed], held, false, WRITE_TIMEOUT);
                 committing.plant(self.setup.flaw);
-                Step::Go(Stage::Committing(committing))
+                Step::Go(Stage::Committing(Box::new(committing)))
             }
             Stage::Committing(committing) => self.commit_step(session, put, committing),
-            Stage::Completing(mut committing, mut placing) => {
-                if !self.place(session, put, &mut placing) {
-                    let due = at(placing.poll_timeout());
-                    return Step::Wait(Stage::Completing(committing, placing), due);
-                }
-                committing.handle_completed(placing.into_outcome().0);
-                Step::Go(Stage::Committing(committing))
-            }
         }
     }
 
-    fn commit_step(&mut self, session: &mut Session, put: &mut Put, mut committing: Committing) -> Step {
+    fn commit_step(&mut self, session: &mut Session, put: &mut Put, mut committing: Box<Committing>) -> Step {
         match committing.poll(self.time()) {
             Some(Commit::Ask { to, .. }) => {
                 let Some(to) = self.who(to) else {
@@ -176,7 +172,7 @@ impl World {
             }
             Some(Commit::Complete(placed)) if self.can_rebuild(session) => {
                 let placing = Placing::new(placed, self.may_return(session.through));
-                return Step::Go(Stage::Completing(committing, placing));
+                return Step::Go(Stage::Placing(placing, Some(committing)));
             }
             Some(Commit::Complete(placed)) => committing.handle_completed(placed),
             None if committing.is_over() => {
