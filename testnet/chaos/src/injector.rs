@@ -24,6 +24,9 @@ use mutualstore_fleet::net::FleetError;
 use mutualstore_fleet::parallel::each;
 use mutualstore_fleet::spawn::POLL;
 
+/// How something that is done to a cluster ends.
+type Done = Result<(), FleetError>;
+
 /// Kills of each victim in a storm.
 const STORM: usize = 5;
 /// Shards corrupted at one peer.
@@ -168,13 +171,7 @@ impl<'a> FaultInjector<'a> {
     }
 
     /// Hurts until `deadline` and until so many were killed, and returns when everybody is well again.
-    pub(super) fn run(
-        &self,
-        seed: u64,
-        deadline: Instant,
-        kills: u64,
-        narrate: &dyn Fn(&str),
-    ) -> Result<(), FleetError> {
+    pub(super) fn run(&self, seed: u64, deadline: Instant, kills: u64, narrate: &dyn Fn(&str)) -> Done {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut rounds = Deck::new(&CYCLE);
         let mut blips = Deck::new(&BLIPS);
@@ -187,7 +184,15 @@ impl<'a> FaultInjector<'a> {
                 "{} s left, {round:?}",
                 deadline.saturating_duration_since(Instant::now()).as_secs()
             ));
-            self.play(round, &mut blips, &mut rng)?;
+            match round {
+                Round::Blips => self.blips(&mut blips, &mut rng),
+                Round::Storm => self.storm(&mut rng),
+                Round::KillAll => self.kill_all(&mut rng),
+                Round::Wipe => self.wipe(&mut rng),
+                Round::Corrupt => self.corrupt(&mut rng),
+                Round::Add => self.add(),
+                Round::Drain => self.drain(&mut rng),
+            }?;
             self.cluster.check()?;
         }
         Ok(())
@@ -197,41 +202,21 @@ impl<'a> FaultInjector<'a> {
         self.tallies().values().map(|tally| tally.kills).sum()
     }
 
-    fn play(&self, round: Round, blips: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
-        match round {
-            Round::Blips => self.blips(blips, rng),
-            Round::Storm => self.storm(rng),
-            Round::KillAll => self.kill_all(rng),
-            Round::Wipe => self.wipe(rng),
-            Round::Corrupt => self.corrupt(rng),
-            Round::Add => self.add(),
-            Round::Drain => self.drain(rng),
-        }
-    }
-
     fn victims(&self, count: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
         self.cluster.members().sample(rng, count).copied().collect()
     }
 
-    fn blips(&self, deck: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
+    fn blips(&self, deck: &mut Deck<Fault>, rng: &mut ChaCha8Rng) -> Done {
         let mut chosen: Vec<(usize, Fault, Duration)> = Vec::new();
         for victim in self.victims(self.tolerance.hurt, rng) {
             let Some(fault) = deck.draw(rng) else { break };
             let length = Duration::from_millis(rng.random_range(300..9_000));
-            let with_disk = |number: &usize| {
-                self.cluster.has_disk(*number) && chosen.iter().all(|(taken, _, _)| taken != number)
-            };
-            let victim = if fault == Fault::FillDisk {
-                self.cluster
-                    .members()
-                    .into_iter()
-                    .filter(with_disk)
-                    .max()
-                    .unwrap_or(victim)
-            } else {
-                victim
-            };
-            if chosen.iter().all(|(taken, _, _)| *taken != victim) {
+            let free = |number: &usize| chosen.iter().all(|(taken, ..)| taken != number);
+            let able = |number: &usize| fault == Fault::FillDisk && self.cluster.has_disk(*number);
+            let members = self.cluster.members().into_iter();
+            let with_disk = members.filter(|number| able(number) && free(number)).max();
+            let victim = with_disk.unwrap_or(victim);
+            if free(&victim) {
                 chosen.push((victim, fault, length));
             }
         }
@@ -241,13 +226,20 @@ impl<'a> FaultInjector<'a> {
     }
 
     /// One fault from its beginning to the peer's recovery.
-    fn blip(&self, victim: usize, fault: Fault, length: Duration) -> Result<(), FleetError> {
-        self.note(fault, |tally| tally.injected += 1);
+    fn blip(&self, victim: usize, fault: Fault, length: Duration) -> Done {
+        self.inject(fault, 1, || {
+            self.hurt(victim, fault, length)?;
+            let well = || self.cluster.client(victim)?.healthy().ok()?.then_some(());
+            self.cluster
+                .until(&format!("peer {victim} to be well after: {fault}"), well)
+        })
+    }
+
+    fn hurt(&self, victim: usize, fault: Fault, length: Duration) -> Done {
         let cluster = self.cluster;
         match fault {
             Fault::Kill => {
                 cluster.kill(victim);
-                self.note(fault, |tally| tally.kills += 1);
                 thread::sleep(length);
                 cluster.start(&[victim])?;
             }
@@ -269,12 +261,8 @@ impl<'a> FaultInjector<'a> {
             Fault::Slow => self.disturb(victim, NetworkFault::Slow, length),
             Fault::Stall => self.disturb(victim, NetworkFault::Stalled, length),
             Fault::Garble => self.disturb(victim, NetworkFault::Garbled, length),
-            Fault::KillAll | Fault::WipeDisk | Fault::Corrupt | Fault::Add | Fault::Drain => return Ok(()),
+            Fault::KillAll | Fault::WipeDisk | Fault::Corrupt | Fault::Add | Fault::Drain => {}
         }
-        cluster.until(&format!("peer {victim} to be well after: {fault}"), || {
-            cluster.client(victim)?.healthy().ok()?.then_some(())
-        })?;
-        self.note(fault, |tally| tally.survived += 1);
         Ok(())
     }
 
@@ -284,11 +272,10 @@ impl<'a> FaultInjector<'a> {
         self.cluster.network_fault(victim, NetworkFault::Clear);
     }
 
-    fn storm(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
+    fn storm(&self, rng: &mut ChaCha8Rng) -> Done {
         for _ in 0..STORM {
-            let chosen: Vec<(usize, Duration)> = self
-                .victims(self.tolerance.hurt, rng)
-                .into_iter()
+            let victims = self.victims(self.tolerance.hurt, rng).into_iter();
+            let chosen: Vec<(usize, Duration)> = victims
                 .map(|victim| (victim, Duration::from_millis(rng.random_range(0..1_500))))
                 .collect();
             together(&chosen, |(victim, length)| {
@@ -298,104 +285,77 @@ impl<'a> FaultInjector<'a> {
         Ok(())
     }
 
-    fn kill_all(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
+    fn kill_all(&self, rng: &mut ChaCha8Rng) -> Done {
         let mut all = self.cluster.members();
         all.shuffle(rng);
-        self.note(Fault::KillAll, |tally| {
-            tally.injected += 1;
-            tally.kills += all.len() as u64;
-        });
-        thread::scope(|scope| {
-            for victim in &all {
-                scope.spawn(|| self.cluster.kill(*victim));
-            }
-        });
-        self.cluster.start(&all)?;
-        self.cluster.whole()?;
-        self.note(Fault::KillAll, |tally| tally.survived += 1);
-        Ok(())
+        self.note(Fault::KillAll, |tally| tally.kills += all.len() as u64);
+        self.inject(Fault::KillAll, 1, || {
+            together(&all, |victim| {
+                self.cluster.kill(*victim);
+                Ok(())
+            })?;
+            self.cluster.start(&all)?;
+            self.cluster.whole()
+        })
     }
 
-    fn wipe(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
-        self.audit.wait_safe()?;
+    fn wipe(&self, rng: &mut ChaCha8Rng) -> Done {
         let count = rng.random_range(1..=self.tolerance.hurt);
         let victims = self.victims(count, rng);
-        self.note(Fault::WipeDisk, |tally| {
-            tally.injected += victims.len() as u64;
-            tally.kills += victims.len() as u64;
-        });
-        together(&victims, |victim| {
-            self.cluster.kill(*victim);
-            self.audit.inherit(*victim)?;
-            self.cluster.wipe(*victim)
-        })?;
-        self.cluster.start(&victims)?;
-        self.audit.wait_safe()?;
-        self.note(Fault::WipeDisk, |tally| tally.survived += victims.len() as u64);
-        Ok(())
+        self.damage(Fault::WipeDisk, victims.len(), || {
+            together(&victims, |victim| {
+                self.cluster.kill(*victim);
+                self.audit.inherit(*victim)?;
+                self.cluster.wipe(*victim)
+            })?;
+            self.cluster.start(&victims)
+        })
     }
 
     /// The daemons run on meanwhile; then each is asked to read its shards again.
-    fn corrupt(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
-        self.audit.wait_safe()?;
+    fn corrupt(&self, rng: &mut ChaCha8Rng) -> Done {
         let count = rng.random_range(1..=self.tolerance.hurt);
-        let chosen: Vec<(usize, u64)> = self
-            .victims(count, rng)
-            .into_iter()
-            .map(|victim| (victim, rng.random()))
-            .collect();
-        self.note(Fault::Corrupt, |tally| tally.injected += chosen.len() as u64);
-        together(&chosen, |(victim, seed)| {
+        let victims = self.victims(count, rng).into_iter();
+        let chosen: Vec<(usize, u64)> = victims.map(|victim| (victim, rng.random())).collect();
+        let corrupt = |(victim, seed): &(usize, u64)| {
             let dir = self.cluster.data_dir(*victim).unwrap_or_default();
             let damaged = self.inside.damage(&dir, CORRUPTED, *seed);
-            damaged.map_err(FleetError::io(format!(
-                "cannot damage the shards of peer {victim}"
-            )))?;
-            self.cluster
-                .until(&format!("peer {victim} to re-read its shards"), || {
-                    self.cluster.client(*victim)?.scrub(true).ok()
-                })?;
-            Ok(())
-        })?;
-        self.audit.wait_safe()?;
-        self.note(Fault::Corrupt, |tally| tally.survived += chosen.len() as u64);
-        Ok(())
+            let what = format!("cannot damage the shards of peer {victim}");
+            damaged.map_err(FleetError::io(what))?;
+            let read = || self.cluster.client(*victim)?.scrub(true).ok();
+            let what = format!("peer {victim} to re-read its shards");
+            self.cluster.until(&what, read).map(drop)
+        };
+        self.damage(Fault::Corrupt, chosen.len(), || together(&chosen, corrupt))
     }
 
     /// Newcomers come while there are not more than one too many.
-    fn add(&self) -> Result<(), FleetError> {
+    fn add(&self) -> Done {
         if self.cluster.members().len() > self.peers {
             return Ok(());
         }
-        self.note(Fault::Add, |tally| tally.injected += 1);
-        self.cluster.enter(1)?;
-        self.note(Fault::Add, |tally| tally.survived += 1);
-        Ok(())
+        self.inject(Fault::Add, 1, || self.cluster.enter(1).map(drop))
     }
 
     /// One leaves while another is killed.
-    fn drain(&self, rng: &mut ChaCha8Rng) -> Result<(), FleetError> {
+    fn drain(&self, rng: &mut ChaCha8Rng) -> Done {
         if self.cluster.members().len() <= self.tolerance.needed().min(self.peers) {
             return Ok(());
         }
-        self.audit.wait_safe()?;
         let victims = self.victims(2, rng);
         let [leaver, killed] = victims.as_slice() else {
             return Ok(());
         };
-        self.note(Fault::Drain, |tally| tally.injected += 1);
-        together(&[true, false], |leaves| {
+        let begin = |leaves: &bool| {
             if *leaves {
                 return self.leave(*leaver);
             }
             self.blip(*killed, Fault::Kill, Duration::from_millis(500))
-        })?;
-        self.audit.wait_safe()?;
-        self.note(Fault::Drain, |tally| tally.survived += 1);
-        Ok(())
+        };
+        self.damage(Fault::Drain, 1, || together(&[true, false], begin))
     }
 
-    fn leave(&self, leaver: usize) -> Result<(), FleetError> {
+    fn leave(&self, leaver: usize) -> Done {
         let what = format!("peer {leaver} to hand over");
         let begin = || {
             let begun = self
@@ -424,6 +384,28 @@ impl<'a> FaultInjector<'a> {
         self.audit.inherit(leaver)
     }
 
+    /// Takes shards away: before that every file has all of them, and afterwards again.
+    fn damage(&self, fault: Fault, times: usize, work: impl FnOnce() -> Done) -> Done {
+        self.audit.wait_safe()?;
+        self.inject(fault, times, || {
+            work()?;
+            self.audit.wait_safe()
+        })
+    }
+
+    /// Counts a fault that happens so many times, and once more when all has gone well.
+    fn inject(&self, fault: Fault, times: usize, work: impl FnOnce() -> Done) -> Done {
+        let times = times as u64;
+        let kills = matches!(fault, Fault::Kill | Fault::WipeDisk);
+        self.note(fault, |tally| {
+            tally.injected += times;
+            tally.kills += if kills { times } else { 0 };
+        });
+        work()?;
+        self.note(fault, |tally| tally.survived += times);
+        Ok(())
+    }
+
     fn note(&self, fault: Fault, change: impl FnOnce(&mut Tally)) {
         let mut tallies = self.tallies.lock();
         change(tallies.entry(fault).or_default());
@@ -436,9 +418,6 @@ impl<'a> FaultInjector<'a> {
 }
 
 /// Does `work` with all items at the same time; the first failure, when all are through.
-fn together<T: Sync>(
-    items: &[T],
-    work: impl Fn(&T) -> Result<(), FleetError> + Sync,
-) -> Result<(), FleetError> {
+fn together<T: Sync>(items: &[T], work: impl Fn(&T) -> Done + Sync) -> Done {
     each(items, items.len(), |_, item| work(item)).map(drop)
 }
