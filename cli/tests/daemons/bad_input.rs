@@ -164,21 +164,25 @@ fn daemons_that_cannot_start() {
         api,
     ]);
     assert_eq!(taken.code, 2, "{}", taken.stderr);
+}
 
-    // Nothing of it stays: the directory can still join any network.
-    let (three, nobodys) = (dir("three"), "/ip4/192.0.2.1/tcp/1");
-    let free = [
+/// The directory can still join any network.
+#[test]
+fn nothing_stays_of_a_start_that_cannot_listen() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("new");
+    let nobodys = "/ip4/192.0.2.1/tcp/1";
+    let said = say([
         "daemon",
         "--data-dir",
-        &three,
+        dir.to_str().unwrap(),
         "--capacity",
         "64MiB",
-        "--api",
-        "127.0.0.1:0",
-    ];
-    let unbound = say([&free[..], &["--listen", nobodys]].concat());
-    assert_eq!(unbound.code, 2, "{}", unbound.stderr);
-    assert!(!Path::new(&three).exists(), "{:?}", fs::read_dir(&three));
+        "--listen",
+        nobodys,
+    ]);
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    assert!(!dir.exists(), "{:?}", fs::read_dir(&dir));
 }
 
 /// Words and files are shown so that a terminal obeys nothing and one line is enough.
