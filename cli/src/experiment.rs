@@ -424,13 +424,13 @@ fn carry_out(
         quoted(&options.out)
     );
     let steps = screen.steps();
-    let (bar, told) = (
+    let (bar, note) = (
         steps.bar().clone(),
         screen.note_later(format!("interrupted: {kept}")),
     );
     let interrupted = OnInterrupt::run(move || {
         bar.finish_and_clear();
-        told();
+        note();
     });
     let interrupted = interrupted.map_err(CliError::Signals)?;
     let mut measured = false;

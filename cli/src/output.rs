@@ -161,41 +161,41 @@ impl Screen {
     /// Says why the command failed, unless nobody listens.
     pub(crate) fn report(&self, error: &CliError) {
         if !error.is_broken_pipe() {
-            error_line(&self.told(error));
+            error_line(&self.text_of(error));
         }
     }
 
     /// [`Self::report`], which waits for the reader of standard error for `limit` at most.
     pub(crate) fn report_within(&self, error: &CliError, limit: Duration) {
-        let line = self.told(error);
-        let (done, told) = mpsc::channel::<()>();
-        let tell = move || {
+        let line = self.text_of(error);
+        let (done, written) = mpsc::channel::<()>();
+        let write = move || {
             error_line(&line);
             drop(done);
         };
-        if thread::Builder::new().spawn(tell).is_ok() {
+        if thread::Builder::new().spawn(write).is_ok() {
             // Whether it was read or not, the process ends now.
-            told.recv_timeout(limit).unwrap_or_default();
+            written.recv_timeout(limit).unwrap_or_default();
         }
     }
 
     /// One line, and below it the end of a daemon's log where the error brings one.
-    fn told(&self, error: &CliError) -> String {
-        let text = error.to_string();
-        let (first, log) = match text.split_once(LOG_FOLLOWS) {
+    fn text_of(&self, error: &CliError) -> String {
+        let message = error.to_string();
+        let (first, log) = match message.split_once(LOG_FOLLOWS) {
             Some((first, log)) => (format!("{first}{}", LOG_FOLLOWS.trim_end()), Some(log)),
-            None => (text, None),
+            None => (message, None),
         };
-        let mut told = format!(
+        let mut text = format!(
             "{} {}",
             self.painted("error:", RED),
             escape::line(&escape::shortened(&first))
         );
         if let Some(log) = log {
-            told.push('\n');
-            told.push_str(&escape::lines(log));
+            text.push('\n');
+            text.push_str(&escape::lines(log));
         }
-        told
+        text
     }
 
     /// A bar for a transfer; invisible without a terminal.
@@ -466,12 +466,12 @@ mod tests {
         rows.add([evil.to_owned()]);
         assert_eq!(rows.to_string(), "NAME\na\\u{1b}]0;T\\u{7}\\n\\u{202e}b");
         let screen = Screen::new(false, false);
-        let told = screen.told(&CliError::Usage("n".repeat(70_000)));
-        assert!(told.chars().count() < 400, "{told}");
-        let told = screen.told(&CliError::Usage(evil.to_owned()));
-        assert_eq!(told, "error: a\\u{1b}]0;T\\u{7}\\n\\u{202e}b");
-        let told = screen.told(&CliError::Usage(format!("{LOG_FOLLOWS}a\r\nb")));
-        assert_eq!(told, "error: its log says:\na\\r\nb");
+        let text = screen.text_of(&CliError::Usage("n".repeat(70_000)));
+        assert!(text.chars().count() < 400, "{text}");
+        let text = screen.text_of(&CliError::Usage(evil.to_owned()));
+        assert_eq!(text, "error: a\\u{1b}]0;T\\u{7}\\n\\u{202e}b");
+        let text = screen.text_of(&CliError::Usage(format!("{LOG_FOLLOWS}a\r\nb")));
+        assert_eq!(text, "error: its log says:\na\\r\nb");
     }
 
     #[test]

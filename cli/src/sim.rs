@@ -212,11 +212,11 @@ fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
     });
     bar.finish_and_clear();
     let planted = option(args.flaw.as_ref());
-    let told = |(seed, outcome): &(u64, Outcome)| {
+    let with_replay = |(seed, outcome): &(u64, Outcome)| {
         let replay = format!("mutualstore testnet sim fuzz --seeds 1 --peers {peers} --seed {seed}{planted}");
         (*seed, outcome.clone(), replay)
     };
-    let failures: Vec<_> = batch.failures.iter().map(told).collect();
+    let failures: Vec<_> = batch.failures.iter().map(with_replay).collect();
     if !screen.json {
         let took = begun.elapsed().as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "for people")]
@@ -250,7 +250,7 @@ fn planted(name: &str) -> Result<Flaw, CliError> {
 }
 
 /// A failure as a person wants to read it.
-fn told(seed: u64, outcome: &Outcome, replay: &str) -> String {
+fn explained(seed: u64, outcome: &Outcome, replay: &str) -> String {
     let mut text = String::new();
     for line in &outcome.recent {
         writeln!(text, "  {line}").unwrap_or_default();
@@ -287,7 +287,7 @@ fn finish(batch: &Batch, failures: &[(u64, Outcome, String)], screen: &Screen) -
     }
     if !screen.json {
         for (seed, outcome, replay) in failures {
-            screen.complaint(told(*seed, outcome, replay));
+            screen.complaint(explained(*seed, outcome, replay));
         }
     }
     match failures.len() {

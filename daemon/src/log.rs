@@ -78,7 +78,7 @@ impl Log {
         let output = Output {
             to: io::stderr(),
             dropped: Arc::clone(&dropped),
-            told: 0,
+            reported: 0,
             written: Arc::clone(&written),
         };
         let (queue, guard) = NonBlockingBuilder::default()
@@ -342,8 +342,8 @@ impl Repeats {
 struct Output<W> {
     to: W,
     dropped: Arc<OnceLock<ErrorCounter>>,
-    /// Dropped lines that were told of.
-    told: usize,
+    /// Dropped lines that were reported.
+    reported: usize,
     written: Arc<AtomicUsize>,
 }
 
@@ -352,12 +352,12 @@ impl<W: Write> Write for Output<W> {
     /// nobody can be told so.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let dropped = self.dropped.get().map_or(0, ErrorCounter::dropped_lines);
-        if dropped > self.told {
+        if dropped > self.reported {
             let text = format!(
                 "{} dropped: nobody read in time",
-                counted(dropped - self.told, "log line")
+                counted(dropped - self.reported, "log line")
             );
-            self.told = dropped;
+            self.reported = dropped;
             let (level, target) = (Level::WARN, module_path!());
             drop(
                 self.to
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_lines_are_told_of_when_there_is_room() {
+    fn dropped_lines_are_reported_when_there_is_room() {
         let (ours, mut pipe) = io::pipe().unwrap();
         let long = vec![b'x'; 1 << 20];
         let (mut queue, _guard) = NonBlockingBuilder::default()
@@ -464,7 +464,7 @@ mod tests {
         let mut output = Output {
             to: Vec::new(),
             dropped: Arc::clone(&dropped),
-            told: 0,
+            reported: 0,
             written: Arc::default(),
         };
         output.write_all(b"one\n").unwrap();

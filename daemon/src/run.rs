@@ -143,7 +143,7 @@ impl<E: Into<Failure>> From<E> for Ended {
 }
 
 /// Says in what state the shard store was found; how much damage was found.
-fn tell(report: &OpenReport) -> u64 {
+fn log_opened(report: &OpenReport) -> u64 {
     tracing::info!(
         clean = report.clean,
         shards = report.shards,
@@ -208,7 +208,7 @@ async fn serve(data: DataDir, config: Config, given: SettingsLayer) -> Result<()
     } else {
         drop(verdict);
     }
-    app.keeper.bad.add(tell(&report));
+    app.keeper.bad.add(log_opened(&report));
     app.spawn(&mut tasks, unfinished);
     let serving = api::serve(app.clone(), listener, token);
     tasks.spawn(async move {

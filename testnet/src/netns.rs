@@ -232,9 +232,9 @@ fn one(
     if let Err(problem) = stage.play(&mut report, rng) {
         report.problems.push(problem.to_string());
     }
-    let told = report.loopback_told;
-    if told > 0 {
-        let text = format!("{told} loopback addresses were told");
+    let published = report.loopback_told;
+    if published > 0 {
+        let text = format!("{published} loopback addresses were published");
         report.problems.push(text);
     }
     drop(stage);
@@ -408,8 +408,8 @@ impl Stage<'_> {
                     "daemon.json of peer {index} has {listens}, not {expected}"
                 ));
             }
-            let told = ring.peers.iter().flat_map(|peer| &peer.addresses);
-            *loopback += told.filter(|address| is_loopback(address)).count();
+            let published = ring.peers.iter().flat_map(|peer| &peer.addresses);
+            *loopback += published.filter(|address| is_loopback(address)).count();
             for Member {
                 index: other, peer, ..
             } in &self.peers

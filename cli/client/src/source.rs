@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_is_refused_or_told() {
+    fn every_change_is_refused_or_reported() {
         for change in [rewrite, append, shorten, restore_time, replace, remove] {
             let refused = read_while(false, change).unwrap_err();
             assert!(refused.get_ref().unwrap().is::<Changed>(), "{refused}");

@@ -361,11 +361,11 @@ struct Follower {
 impl Follower {
     fn start(client: &Client, id: &str, sink: Arc<dyn Fn(&str) + Send + Sync>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let (tell, reason) = mpsc::channel();
+        let (ended_with, reason) = mpsc::channel();
         let (client, id, ended) = (client.clone(), id.to_owned(), Arc::clone(&over));
         thread::spawn(move || {
             // Nobody may listen any more.
-            drop(tell.send(client.follow(&id, &*sink, &ended)));
+            drop(ended_with.send(client.follow(&id, &*sink, &ended)));
         });
         Self { over, reason }
     }

@@ -113,7 +113,7 @@ fn damaged_shards_are_a_warning() {
 }
 
 #[test]
-fn writes_that_failed_are_told() {
+fn writes_that_failed_are_reported() {
     let mut status = status("joined", 12, 0, 0);
     assert!(writes(&status).is_none());
     status.write_failures_total = 3;
@@ -121,7 +121,7 @@ fn writes_that_failed_are_told() {
 }
 
 #[test]
-fn few_files_are_told_before_they_are_used_up() {
+fn few_files_are_reported_before_they_are_used_up() {
     let mut status = status("joined", 12, 0, 0);
     assert!(open_files(&status).is_none());
     for (open, limit, state) in [

@@ -85,7 +85,7 @@ pub(super) fn scale(args: &ScaleArgs, screen: &Screen) -> Result<(), CliError> {
     let mut shown = Ok(());
     scale::run(size, |stage| {
         if !screen.json && shown.is_ok() {
-            shown = screen.line(told(&stage));
+            shown = screen.line(stage_line(&stage));
         }
         stages.push(stage);
     });
@@ -104,7 +104,7 @@ pub(super) fn scale(args: &ScaleArgs, screen: &Screen) -> Result<(), CliError> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-fn told(stage: &Stage) -> String {
+fn stage_line(stage: &Stage) -> String {
     let took = stage.took.as_secs_f64();
     format!(
         "{}: {:.0} s of virtual time in {took:.1} s ({:.2} times real time), {} events ({:.2} million/s), \

@@ -140,18 +140,27 @@ fn peer_on_every_interface_beside_one_on_loopback_reaches_it_and_is_reached() {
             let contacts = contacts(place);
             (contacts.len() == 2 && contacts.iter().all(|(alive, _)| *alive)).then_some(())
         });
-        let told: Vec<String> = contacts(place).into_iter().flat_map(|(_, told)| told).collect();
+        let published: Vec<String> = contacts(place)
+            .into_iter()
+            .flat_map(|(_, published)| published)
+            .collect();
         assert!(
-            told.iter()
+            published
+                .iter()
                 .any(|address| address == first.listen().split("/p2p/").next().unwrap())
         );
     }
-    // The one on every interface tells loopback only where the machine has nothing else.
-    let (_, told) = contacts(&wide).into_iter().next().unwrap();
+    // The one on every interface publishes loopback only where the machine has nothing else.
+    let (_, published) = contacts(&wide).into_iter().next().unwrap();
     assert!(
-        told.iter().all(|address| is_loopback(address)) || !told.iter().any(|address| is_loopback(address))
+        published.iter().all(|address| is_loopback(address))
+            || !published.iter().any(|address| is_loopback(address))
     );
-    assert!(second.listen().contains(&told[0]), "{told:?} {}", second.listen());
+    assert!(
+        second.listen().contains(&published[0]),
+        "{published:?} {}",
+        second.listen()
+    );
     // Both ways: each takes a copy of what the other one stores.
     let file = dir.path().join("file");
     std::fs::write(&file, crate::common::noise(7, 300_000)).unwrap();
@@ -176,8 +185,8 @@ fn daemon_listens_on_both_families_at_once_with_the_same_port() {
         return;
     }
     let _daemon = Daemon::start(dir.path(), &["--listen", &v4, "--listen", &v6]);
-    let (_, told) = contacts(dir.path()).into_iter().next().unwrap();
-    assert_eq!(told, [v4, v6]);
+    let (_, published) = contacts(dir.path()).into_iter().next().unwrap();
+    assert_eq!(published, [v4, v6]);
     let other = tempfile::tempdir().unwrap();
     let flags = ["--listen", &format!("/ip6/::1/tcp/{port}")];
     let said = say([

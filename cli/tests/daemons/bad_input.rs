@@ -94,8 +94,8 @@ fn links_paths_and_options() {
             .len(),
         1
     );
-    let told = net.testnet("ls", &["--json"]).ok().json();
-    let api = told["peers"][0]["api"].as_str().unwrap();
+    let listed = net.testnet("ls", &["--json"]).ok().json();
+    let api = listed["peers"][0]["api"].as_str().unwrap();
     let token = net.file("token");
     fs::write(&token, "wrong").unwrap();
     say(["status", "--api", api, "--token-file", token.to_str().unwrap()]).fails(8);
@@ -226,7 +226,7 @@ fn messages_are_one_readable_line() {
 }
 
 #[test]
-fn one_thing_is_told_in_the_singular() {
+fn one_thing_is_counted_in_the_singular() {
     let net = Net::up(1, &[]);
     net.put(0, &noise(1, 1000), &["--code", "copies:1"]);
     let said = net.run(0, &["doctor"]);
@@ -301,9 +301,9 @@ fn peers_that_wait_for_a_network() {
     );
     assert!(!found.contains("copies:1"), "{found}");
     for waiting in [&x, &y] {
-        let told = status(waiting);
+        let answer = status(waiting);
         assert_eq!(
-            (&told["ring"], &told["network"]),
+            (&answer["ring"], &answer["network"]),
             (&"joining".into(), &Value::Null)
         );
         assert!(!Client::open(Path::new(waiting)).unwrap().healthy().unwrap());
@@ -324,8 +324,8 @@ fn peers_that_wait_for_a_network() {
     let _founder = start(&founder, &address, &["--open"]);
     for peer in [&x, &y, &founder] {
         eventually("all are joined", || {
-            let told = status(peer);
-            (told["ring"] == "joined" && told["peers_known"] == 3).then_some(())
+            let answer = status(peer);
+            (answer["ring"] == "joined" && answer["peers_known"] == 3).then_some(())
         });
         assert!(Client::open(Path::new(peer)).unwrap().healthy().unwrap());
         say(["invite", "--data-dir", peer]).ok();

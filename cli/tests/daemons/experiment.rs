@@ -52,10 +52,10 @@ fn an_interrupted_run_is_carried_on() {
     kill_process(pid, Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
-    let told = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        told.starts_with("interrupted: what was measured is kept in "),
-        "{told}"
+        stderr.starts_with("interrupted: what was measured is kept in "),
+        "{stderr}"
     );
     assert_eq!(processes_at(&place.path().join("dir")), Vec::<u32>::new());
     assert_eq!(fs::read_dir(place.path().join("dir")).unwrap().count(), 0);

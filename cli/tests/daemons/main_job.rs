@@ -226,7 +226,7 @@ fn holds(dir: &std::path::Path, needle: &[u8]) -> bool {
 }
 
 #[test]
-fn load_follows_capacity_and_disks_tell_nothing() {
+fn load_follows_capacity_and_disks_reveal_nothing() {
     let net = Net::up(12, &["--seed", "5", "--capacity", "256MiB,512MiB,768MiB,1GiB"]);
     let clients: Vec<Client> = (0..12)
         .map(|index| Client::open(&net.data_dir(index)).unwrap())

@@ -82,8 +82,8 @@ impl Daemon {
 
     fn address(&self) -> String {
         let text = fs::read(self.dir.join("daemon.json")).unwrap();
-        let told: Value = serde_json::from_slice(&text).unwrap();
-        told["listen"][0].as_str().unwrap().to_owned()
+        let written: Value = serde_json::from_slice(&text).unwrap();
+        written["listen"][0].as_str().unwrap().to_owned()
     }
 
     fn invite(&self) -> String {
@@ -102,8 +102,8 @@ impl Daemon {
     #[track_caller]
     fn joins(&self, peers: u64) {
         eventually("it is joined", || {
-            let told = self.status();
-            (told["ring"] == "joined" && told["peers_known"] == peers).then_some(())
+            let status = self.status();
+            (status["ring"] == "joined" && status["peers_known"] == peers).then_some(())
         });
     }
 
@@ -208,9 +208,9 @@ fn a_joiner_that_waits_says_that_the_network_is_closed() {
     });
     let founder = Daemon::start(place.path(), "founder", &["--listen", &address]);
     eventually("it says why", || {
-        let told = joiner.status();
-        assert_eq!(told["ring"], "joining");
-        let why = told["join"][&address].as_str().unwrap().to_owned();
+        let status = joiner.status();
+        assert_eq!(status["ring"], "joining");
+        let why = status["join"][&address].as_str().unwrap().to_owned();
         why.contains("closed network").then_some(())
     });
     let finding = joiner.finding("ring");
@@ -480,8 +480,8 @@ fn what_cannot_be_rebuilt_is_named() {
         );
     }
     assert!(!said.stderr.contains("are back"), "{}", said.stderr);
-    let told = net.run(0, &["repair", "--wait", "--json"]).json();
-    assert_eq!(told["unrecoverable"][0]["gone"], true, "{told:#}");
+    let repaired = net.run(0, &["repair", "--wait", "--json"]).json();
+    assert_eq!(repaired["unrecoverable"][0]["gone"], true, "{repaired:#}");
 }
 
 #[test]

@@ -287,8 +287,8 @@ fn put_many(net: &Net, index: usize, count: usize) {
 
 /// `GET` of a path through peer `index`.
 fn get(net: &Net, index: usize, path: &str) -> Value {
-    let told = net.peers();
-    let api = told[index]["api"]
+    let peers = net.peers();
+    let api = peers[index]["api"]
         .as_str()
         .unwrap()
         .strip_prefix("http://")

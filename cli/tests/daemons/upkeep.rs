@@ -345,9 +345,12 @@ fn who_was_gone_before_all_restarted_can_be_forgotten() {
     }
     net.becomes(0, &link, "degraded");
     net.run(0, &["rm", &link]).fails(5);
-    let told = net.run(0, &["forget", lost, "--json"]).ok().json();
+    let forgotten = net.run(0, &["forget", lost, "--json"]).ok().json();
     assert_eq!(
-        (told["told"].as_u64(), told["silent"].as_array().map(Vec::len)),
+        (
+            forgotten["told"].as_u64(),
+            forgotten["silent"].as_array().map(Vec::len)
+        ),
         (Some(5), Some(0))
     );
     let fitting = net.put(0, b"small", &[]);

@@ -115,13 +115,13 @@ mod tests {
         let short = named(&"é".repeat(WORD - 1));
         assert!(matches!(shortened(&short), Cow::Borrowed(text) if text == short));
         for (word, most) in [("n", WORD + 40), ("é", WORD + 40), ("two words ", MESSAGE)] {
-            let told = named(&word.repeat(100_000));
-            let told = shortened(&told);
+            let long = named(&word.repeat(100_000));
+            let short = shortened(&long);
             assert!(
-                told.starts_with("cannot read ") && told.ends_with(": File name too long"),
-                "{told}"
+                short.starts_with("cannot read ") && short.ends_with(": File name too long"),
+                "{short}"
             );
-            assert!(told.contains('…') && told.chars().count() <= most, "{told}");
+            assert!(short.contains('…') && short.chars().count() <= most, "{short}");
         }
     }
 

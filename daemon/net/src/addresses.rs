@@ -59,7 +59,7 @@ pub(super) struct Place {
     /// Every address that can be dialled from somewhere, widest scope first.
     pub(super) listening: Vec<Multiaddr>,
     /// Those for the contact: of one scope, at most [`MAX_ADDRESSES`].
-    pub(super) told: Vec<Multiaddr>,
+    pub(super) published: Vec<Multiaddr>,
     /// Addresses of this machine.
     interfaces: Vec<Interface>,
 }
@@ -203,7 +203,7 @@ fn is_private(ip: IpAddr) -> bool {
 
 impl Place {
     /// Where a peer with these listeners can be dialled on a machine with these addresses. `announced` are
-    /// told instead when there are any; `before` is what was told last.
+    /// published instead when there are any; `before` is what was published last.
     pub(super) fn new(
         listeners: &[SocketAddr],
         announced: &[Multiaddr],
@@ -231,7 +231,7 @@ impl Place {
         });
         let widest = found.first().map(|(scope, ..)| *scope);
         let out_of_reach = widest != Some(Scope::Wide) && before.first().and_then(scope) == Some(Scope::Wide);
-        let told = if out_of_reach {
+        let published = if out_of_reach {
             before.to_vec()
         } else if announced.is_empty() {
             let widest = found.iter().filter(|(scope, ..)| Some(*scope) == widest);
@@ -241,7 +241,7 @@ impl Place {
         };
         Self {
             listening: found.iter().map(|(.., address)| multiaddr(*address)).collect(),
-            told: told.into_iter().take(MAX_ADDRESSES).collect(),
+            published: published.into_iter().take(MAX_ADDRESSES).collect(),
             interfaces,
         }
     }

@@ -229,7 +229,7 @@ impl Net {
     /// Where others are to dial this peer: `announce` if configured, else those of the listened addresses
     /// that reach farthest; none while no interface runs.
     pub fn contact_addresses(&self) -> Vec<String> {
-        texts(&self.shared.place().told)
+        texts(&self.shared.place().published)
     }
 
     /// Changes whenever [`listen_addresses`](Self::listen_addresses) or

@@ -222,7 +222,7 @@ impl Shared {
         let before = if self.met_here.load(Ordering::Relaxed) {
             &[]
         } else {
-            known.told.as_slice()
+            known.published.as_slice()
         };
         let place = Place::new(&self.listeners, &self.announced, before, interfaces);
         let changed = **known != place;

@@ -17,7 +17,7 @@ use crate::error::Failure;
 const WAIT: Duration = Duration::from_secs(10);
 
 pub(super) struct After {
-    /// Lines that were told before.
+    /// Lines that earlier answers had.
     after: usize,
 }
 

@@ -58,8 +58,8 @@ pub(super) async fn list(
     })
 }
 
-fn listed(told: Remembered) -> ListedFile {
-    let Remembered { file, health, age } = told;
+fn listed(remembered: Remembered) -> ListedFile {
+    let Remembered { file, health, age } = remembered;
     ListedFile {
         name: file.name,
         size_bytes: file.size_bytes,

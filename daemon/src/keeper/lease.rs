@@ -85,12 +85,12 @@ impl ShardKeeper {
             keys.retain(|(stripe, index)| state.engine.custody.begin_discard(*stripe, (*index).into()));
         });
         let store_keys: Vec<Key> = keys.iter().map(|(stripe, index)| key(*stripe, *index)).collect();
-        let told = store_keys.clone();
+        let discarded = store_keys.clone();
         let done = self.change(move |store| store.discard(&store_keys, token)).await;
         if let Err(error) = done {
             tracing::warn!(%error, "could not discard shards; their lease will end");
         }
-        self.report_removed(told);
+        self.report_removed(discarded);
         held
     }
 }

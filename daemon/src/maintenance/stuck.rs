@@ -59,8 +59,10 @@ impl Maintenance {
         let (mut lost, mut after) = (Vec::new(), None);
         loop {
             let (page, next) = self.transfers.page((after, PAGE), None, true).await?;
-            let here = page.into_iter().filter(|told| told.health == Some(Health::Lost));
-            lost.extend(here.map(|told| told.file).take(NAMED - lost.len()));
+            let here = page
+                .into_iter()
+                .filter(|remembered| remembered.health == Some(Health::Lost));
+            lost.extend(here.map(|remembered| remembered.file).take(NAMED - lost.len()));
             if next.is_none() || lost.len() == NAMED {
                 return Ok(lost);
             }

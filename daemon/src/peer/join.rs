@@ -112,8 +112,8 @@ impl Verdict {
     /// Waits for the first round, not for long; who refused, if that ends the start. From then on nothing
     /// does.
     pub(crate) async fn wait(mut self) -> Option<Refused> {
-        if let Ok(told) = timeout(FIRST_ROUND, &mut self.0).await {
-            return told.ok().flatten();
+        if let Ok(verdict) = timeout(FIRST_ROUND, &mut self.0).await {
+            return verdict.ok().flatten();
         }
         self.0.close();
         self.0.try_recv().ok().flatten()

@@ -211,8 +211,8 @@ pub(crate) async fn take_back(transfers: &Arc<Transfers>, exposed: &Exposed) {
             let tombstone = tombstone.clone();
             async move { send(transfers, vec![tombstone], holder.peer).await == [true] }
         });
-        let told = join_all(writing).await;
-        if !told.is_empty() && told.iter().all(|told| *told) {
+        let kept = join_all(writing).await;
+        if !kept.is_empty() && kept.iter().all(|kept| *kept) {
             return;
         }
         tokio::time::sleep(RESUME).await;

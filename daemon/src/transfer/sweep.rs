@@ -107,8 +107,8 @@ impl Drop for Kept {
 pub(crate) struct Watched {
     layout: Layout,
     health: Option<Health>,
-    /// When it was told, in seconds since the daemon began.
-    told: u32,
+    /// When it was answered, in seconds since the daemon began.
+    answered: u32,
     /// When it is to be asked again.
     due: u32,
     /// Because something happened.
@@ -213,7 +213,7 @@ impl Sweep {
         Watched {
             layout: self.keep(parts.collect()),
             health,
-            told: now,
+            answered: now,
             due: now.saturating_add(if safe { self.period() } else { seconds(FIRST) }),
             urgent: !safe,
             tries: 0,

@@ -10,11 +10,9 @@ use std::io;
 use std::sync::OnceLock;
 use std::thread;
 
+use mutualstore_contract::exit::INTERRUPTED;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-
-/// Exit code of an interrupted command.
-pub const INTERRUPTED: u8 = 130;
 
 type Action = Box<dyn FnOnce() + Send>;
 

@@ -85,12 +85,12 @@ fn body_holds_nothing_that_commands_a_terminal() {
         let text = String::from_utf8(answer.body.clone()).unwrap();
         assert!(!commands(&text), "{text:?}");
         let json = answer.json();
-        let told = if json["name"].is_null() {
+        let listed = if json["name"].is_null() {
             &json["files"][0]["name"]
         } else {
             &json["name"]
         };
-        assert_eq!(told, name);
+        assert_eq!(listed, name);
     }
     let refused = api.ask("PUT /v1/files?code=a%7f%c2%9b", &["Content-Length: 0"]);
     assert!(!commands(&String::from_utf8(refused.body).unwrap()));

@@ -32,7 +32,7 @@ fn addresses(list: &[&str]) -> Vec<Multiaddr> {
 }
 
 #[test]
-fn peer_with_a_wide_address_tells_neither_loopback_nor_link_local_ones() {
+fn peer_with_a_wide_address_publishes_neither_loopback_nor_link_local_ones() {
     let others = vec![
         interface(2, "10.9.0.3", 16),
         interface(2, "fe80::1", 64),
@@ -41,7 +41,7 @@ fn peer_with_a_wide_address_tells_neither_loopback_nor_link_local_ones() {
     ];
     let place = place(&["0.0.0.0:4001", "[::]:4001"], others);
     assert_eq!(
-        texts(&place.told),
+        texts(&place.published),
         ["/ip4/10.9.0.3/tcp/4001", "/ip6/fd00::3/tcp/4001"]
     );
     assert!(!place.is_on_loopback());
@@ -58,51 +58,54 @@ fn peer_with_a_wide_address_tells_neither_loopback_nor_link_local_ones() {
 }
 
 #[test]
-fn peer_on_loopback_only_tells_it() {
+fn peer_on_loopback_only_publishes_it() {
     let place = place(&["127.0.0.1:4001"], vec![interface(2, "10.9.0.3", 16)]);
-    assert_eq!(texts(&place.told), ["/ip4/127.0.0.1/tcp/4001"]);
+    assert_eq!(texts(&place.published), ["/ip4/127.0.0.1/tcp/4001"]);
     assert!(place.is_on_loopback());
 }
 
 #[test]
-fn machine_without_a_network_tells_loopback_until_it_has_one() {
+fn machine_without_a_network_publishes_loopback_until_it_has_one() {
     let alone = place(&["0.0.0.0:4001"], Vec::new());
-    assert_eq!(texts(&alone.told), ["/ip4/127.0.0.1/tcp/4001"]);
+    assert_eq!(texts(&alone.published), ["/ip4/127.0.0.1/tcp/4001"]);
     let linked = place(&["0.0.0.0:4001"], vec![interface(2, "169.254.7.7", 16)]);
-    assert_eq!(texts(&linked.told), ["/ip4/169.254.7.7/tcp/4001"]);
+    assert_eq!(texts(&linked.published), ["/ip4/169.254.7.7/tcp/4001"]);
 }
 
 #[test]
-fn peer_that_lost_its_network_tells_what_it_told_before_until_it_has_another() {
+fn peer_that_lost_its_network_publishes_what_it_did_before_until_it_has_another() {
     let listeners = listeners(&["0.0.0.0:4001"]);
     let before = addresses(&["/ip4/10.9.0.3/tcp/4001"]);
     let away = Place::new(&listeners, &[], &before, loopback());
-    assert_eq!(away.told, before);
+    assert_eq!(away.published, before);
     let mut interfaces = loopback();
     interfaces.push(interface(2, "10.9.0.44", 16));
-    let back = Place::new(&listeners, &[], &away.told, interfaces);
-    assert_eq!(texts(&back.told), ["/ip4/10.9.0.44/tcp/4001"]);
+    let back = Place::new(&listeners, &[], &away.published, interfaces);
+    assert_eq!(texts(&back.published), ["/ip4/10.9.0.44/tcp/4001"]);
     let local = Place::new(&listeners, &[], &[], loopback());
-    assert_eq!(texts(&local.told), ["/ip4/127.0.0.1/tcp/4001"]);
+    assert_eq!(texts(&local.published), ["/ip4/127.0.0.1/tcp/4001"]);
 }
 
 #[test]
-fn address_of_an_interface_that_is_down_is_not_told() {
+fn address_of_an_interface_that_is_down_is_not_published() {
     let down = Interface {
         runs: false,
         ..interface(2, "10.9.0.3", 16)
     };
     let up = interface(3, "10.8.0.3", 16);
     let place = place(&["0.0.0.0:1", "10.9.0.3:2", "10.8.0.3:3"], vec![down, up]);
-    assert_eq!(texts(&place.told), ["/ip4/10.8.0.3/tcp/1", "/ip4/10.8.0.3/tcp/3"]);
+    assert_eq!(
+        texts(&place.published),
+        ["/ip4/10.8.0.3/tcp/1", "/ip4/10.8.0.3/tcp/3"]
+    );
 }
 
 #[test]
-fn announced_addresses_are_told_as_given() {
+fn announced_addresses_are_published_as_given() {
     let announced = addresses(&["/dns4/example.org/tcp/9"]);
     let interfaces = vec![interface(2, "10.9.0.3", 16)];
     let place = Place::new(&listeners(&["0.0.0.0:1"]), &announced, &[], interfaces);
-    assert_eq!(place.told, announced);
+    assert_eq!(place.published, announced);
     assert_eq!(texts(&place.listening), ["/ip4/10.9.0.3/tcp/1"]);
 }
 
@@ -114,10 +117,10 @@ fn contact_of_a_machine_with_many_addresses_stays_within_its_limit() {
     others.push(interface(30, "fd00::3", 64));
     others.push(interface(31, "203.0.113.9", 24));
     let place = place(&["0.0.0.0:1", "[::]:1"], others);
-    let told = texts(&place.told);
-    assert_eq!(told.len(), MAX_ADDRESSES);
-    assert_eq!(told[0], "/ip4/203.0.113.9/tcp/1");
-    assert_eq!(told[1], "/ip6/fd00::3/tcp/1");
+    let published = texts(&place.published);
+    assert_eq!(published.len(), MAX_ADDRESSES);
+    assert_eq!(published[0], "/ip4/203.0.113.9/tcp/1");
+    assert_eq!(published[1], "/ip6/fd00::3/tcp/1");
 }
 
 #[test]
@@ -151,14 +154,14 @@ fn loopback_is_dialled_only_from_loopback_and_links_only_from_the_link() {
 #[test]
 fn best_known_address_is_tried_first_then_neighbours_in_turns_of_family() {
     let place = place(&["0.0.0.0:1"], vec![interface(2, "10.9.0.3", 16)]);
-    let told = addresses(&[
+    let theirs = addresses(&[
         "/ip4/198.51.100.7/tcp/9",
         "/ip4/10.8.0.7/tcp/9",
         "/ip6/fd00::7/tcp/9",
         "/ip4/10.9.0.7/tcp/9",
     ]);
     assert_eq!(
-        texts(&place.order(told.clone(), None)),
+        texts(&place.order(theirs.clone(), None)),
         [
             "/ip4/10.9.0.7/tcp/9",
             "/ip6/fd00::7/tcp/9",
@@ -167,7 +170,7 @@ fn best_known_address_is_tried_first_then_neighbours_in_turns_of_family() {
         ]
     );
     let best = "/ip4/10.8.0.7/tcp/9".parse().unwrap();
-    assert_eq!(place.order(told, Some(&best))[0], best);
+    assert_eq!(place.order(theirs, Some(&best))[0], best);
 }
 
 #[test]
@@ -182,8 +185,8 @@ fn this_machine_and_this_peer_are_recognized() {
 }
 
 #[test]
-fn named_addresses_are_told_where_the_system_lists_no_interfaces() {
+fn named_addresses_are_published_where_the_system_lists_no_interfaces() {
     let listeners = listeners(&["10.9.0.3:1", "[::]:2"]);
     let place = Place::new(&listeners, &[], &[], assumed(&listeners));
-    assert_eq!(texts(&place.told), ["/ip4/10.9.0.3/tcp/1"]);
+    assert_eq!(texts(&place.published), ["/ip4/10.9.0.3/tcp/1"]);
 }

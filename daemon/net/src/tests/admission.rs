@@ -347,10 +347,10 @@ async fn starting_says_what_is_wrong_with_an_address() {
             .all(|address| !address.contains("0.0.0.0") && !address.ends_with("tcp/0"))
     );
     assert!(addresses.iter().any(|address| address.contains("127.0.0.1")));
-    let told = everywhere.contact_addresses();
-    assert!(told.iter().all(|address| addresses.contains(address)));
-    let loopback = told.iter().filter(|address| address.contains("127.0.0.1"));
-    assert!(loopback.count() == 0 || told.len() == 1, "{told:?}");
+    let published = everywhere.contact_addresses();
+    assert!(published.iter().all(|address| addresses.contains(address)));
+    let loopback = published.iter().filter(|address| address.contains("127.0.0.1"));
+    assert!(loopback.count() == 0 || published.len() == 1, "{published:?}");
     everywhere.shutdown().await;
 }
 

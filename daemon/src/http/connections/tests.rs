@@ -12,8 +12,8 @@ fn limits() -> Limits {
     }
 }
 
-/// Whether the connection was told to end.
-fn told(connection: &Connection) -> bool {
+/// Whether the connection has been asked to end.
+fn is_to_end(connection: &Connection) -> bool {
     let mut end = std::pin::pin!(connection.end.notified());
     end.as_mut().enable()
 }
@@ -30,8 +30,8 @@ fn lagging(all: &Connections, lag: Duration) -> Arc<Connection> {
 fn fresh_connection_beyond_the_limit_ends_the_oldest() {
     let all = Connections::new(limits());
     let open: Vec<_> = (0..5).map(|_| all.open()).collect();
-    let told: Vec<_> = open.iter().map(|connection| told(connection)).collect();
-    assert_eq!(told, [true, true, false, false, false]);
+    let ended: Vec<_> = open.iter().map(|connection| is_to_end(connection)).collect();
+    assert_eq!(ended, [true, true, false, false, false]);
     all.close(&open[4]);
     all.close(&open[4]);
     assert_eq!(all.table().fresh.len(), 2);
@@ -44,7 +44,7 @@ fn known_connections_are_not_ended_for_fresh_ones() {
     for _ in 0..10 {
         all.open();
     }
-    assert!(!told(&known));
+    assert!(!is_to_end(&known));
 }
 
 #[test]
@@ -52,9 +52,9 @@ fn known_connection_beyond_the_limit_ends_the_one_that_lags_most() {
     let all = Connections::new(limits());
     let known: Vec<_> = [3, 9, 2, 0].map(|lag| lagging(&all, lag * SECOND)).into();
     let newest = lagging(&all, Duration::ZERO);
-    let ended: Vec<_> = known.iter().map(|connection| told(connection)).collect();
+    let ended: Vec<_> = known.iter().map(|connection| is_to_end(connection)).collect();
     assert_eq!(ended, [false, true, false, false]);
-    assert!(!told(&newest) && all.table().known.len() == 4);
+    assert!(!is_to_end(&newest) && all.table().known.len() == 4);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn known_connection_between_requests_makes_room_first() {
     known[3].answered();
     known[3].activity().since += SECOND;
     lagging(&all, Duration::ZERO);
-    assert!(told(&known[1]) && !told(&known[3]));
+    assert!(is_to_end(&known[1]) && !is_to_end(&known[3]));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn connections_at_work_are_not_ended_and_the_next_is_refused() {
     let known: Vec<_> = (0..4).map(|_| lagging(&all, Duration::ZERO)).collect();
     let next = all.open();
     assert_eq!(all.admit(&next), Err(Busy));
-    assert!(known.iter().all(|connection| !told(connection)) && !told(&next));
+    assert!(known.iter().all(|connection| !is_to_end(connection)) && !is_to_end(&next));
     all.close(&known[0]);
     assert_eq!(all.admit(&next), Ok(()));
 }
@@ -93,7 +93,7 @@ fn uploads_leave_slots_to_downloads_and_questions() {
     let fourth = lagging(&all, Duration::ZERO);
     uploads[1].activity().lag = 5 * SECOND;
     assert_eq!(all.upload(&fourth), Ok(()));
-    assert!(!told(&uploads[0]) && told(&uploads[1]) && !told(&third));
+    assert!(!is_to_end(&uploads[0]) && is_to_end(&uploads[1]) && !is_to_end(&third));
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn limits_shrink_with_the_files_a_process_may_open() {
 }
 
 #[tokio::test]
-async fn connection_that_is_told_to_end_ends() {
+async fn connection_that_is_asked_to_end_ends() {
     let all = Connections::new(limits());
     let connection = all.open();
     all.end_one();

@@ -192,7 +192,7 @@ impl Transfers {
             }
         }
         watched.health = Some(answer.health);
-        watched.told = now;
+        watched.answered = now;
         watched.holders |= answer.holders;
         if answer.health == Health::Safe {
             (watched.tries, watched.urgent) = (0, false);

@@ -47,18 +47,18 @@ impl Transfers {
             self.sweep.wake.notify_one();
         }
         let now = self.seconds();
-        let told = move |index: &mut Index<Watched>| {
+        let known = move |index: &mut Index<Watched>| {
             let remembered = |number| {
                 let watched = &index.get(number)?.watched;
-                Some((watched.health?, now.saturating_sub(watched.told)))
+                Some((watched.health?, now.saturating_sub(watched.answered)))
             };
             numbers.into_iter().map(remembered).collect::<Vec<_>>()
         };
-        let files = files.into_iter().zip(self.on_files(told).await?);
-        let files = files.map(|((_, file), told)| Remembered {
+        let files = files.into_iter().zip(self.on_files(known).await?);
+        let files = files.map(|((_, file), known)| Remembered {
             file,
-            health: told.map(|(health, _)| health),
-            age: told.map(|(_, age)| age),
+            health: known.map(|(health, _)| health),
+            age: known.map(|(_, age)| age),
         });
         Ok((files.collect(), next))
     }
@@ -92,7 +92,7 @@ impl Transfers {
                 };
                 *counter += 1;
                 if entry.watched.health.is_some() {
-                    oldest = oldest.max(Some(now.saturating_sub(entry.watched.told)));
+                    oldest = oldest.max(Some(now.saturating_sub(entry.watched.answered)));
                 }
                 let (code, _) = index.kind(entry);
                 match codes.iter_mut().find(|(known, _)| known == code) {

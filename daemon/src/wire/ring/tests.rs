@@ -165,14 +165,14 @@ fn forged() -> Contact {
 }
 
 #[test]
-fn forged_contacts_are_left_out_of_what_others_tell() {
+fn forged_contacts_are_left_out_of_answers() {
     let lists: [fn(Vec<Contact>) -> Response; 3] = [Response::Contacts, Response::Found, Response::Closer];
     for list in lists {
-        let told = |contacts| decode_response(&wire_response(&list(contacts)).encode_to_vec());
+        let decoded = |contacts| decode_response(&wire_response(&list(contacts)).encode_to_vec());
         let honest = signed([2; 32], contact());
-        let read = told(vec![forged(), honest.clone(), forged()]);
+        let read = decoded(vec![forged(), honest.clone(), forged()]);
         assert_eq!(read, Ok(list(vec![honest])));
-        assert!(told(vec![forged(); MAX_FORGED + 1]).is_err());
+        assert!(decoded(vec![forged(); MAX_FORGED + 1]).is_err());
     }
 }
 
