@@ -1,4 +1,5 @@
-//! `testnet adversary`.
+//! `testnet adversary`: runs one hostile member among temporary daemons and says whether what is promised to
+//! the others held.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! `testnet chaos`.
+//! `testnet chaos`: flags into a run that hurts temporary daemons while clients use them, its report into an
+//! exit code; and for the run, what only the daemon's code can read or damage in a data directory.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -1,4 +1,5 @@
-//! `testnet netns`.
+//! `testnet netns`: runs daemons in network namespaces of their own and prints, start by start, whether their
+//! addresses became known.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
