@@ -231,8 +231,8 @@ impl Turmoil<'_> {
     }
 
     fn ask_to_leave(&self, peer: usize) -> bool {
-        let told = self.scratch.client(peer).map(|client| client.leave(false));
-        matches!(told, Ok(Ok(_)))
+        let asked = self.scratch.client(peer).map(|client| client.leave(false));
+        matches!(asked, Ok(Ok(_)))
     }
 
     fn kill(&mut self, peer: usize) {

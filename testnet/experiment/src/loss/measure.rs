@@ -220,7 +220,7 @@ fn pattern_of(
              and {map} by the map: these must be the same files"
         )));
     }
-    let told = |verdicts: &[Verdict], method, (took, [frames, bytes]): Cost<2>| Reading {
+    let with_cost = |verdicts: &[Verdict], method, (took, [frames, bytes]): Cost<2>| Reading {
         messages: Some(frames),
         message_bytes: Some(bytes),
         ..rows.killed(method, pattern, verdicts, took)
@@ -230,10 +230,10 @@ fn pattern_of(
         files_lost: None,
         manifests_lost: None,
         any_lost: None,
-        ..told(&mapped, "read", read_cost)
+        ..with_cost(&mapped, "read", read_cost)
     };
     let map = rows.killed("map", pattern, &mapped, map_took);
-    Ok(vec![read, told(&asked, "asked", asked_cost), map])
+    Ok(vec![read, with_cost(&asked, "asked", asked_cost), map])
 }
 
 /// Frames that the live daemons have sent to each other, and bytes, whatever else went on included.
@@ -282,8 +282,8 @@ fn ask(scratch: &Scratch, ids: &[Vec<String>], map: &ShardMap) -> Result<Vec<Ver
         let stripes = of_file.into_iter().flat_map(|file| &file.stripes);
         let (mut fragment, mut manifest) = (false, false);
         for (id, stripe) in ids.iter().zip(stripes) {
-            let told = client.lookup(id).map_err(ExperimentError::client("lookup"))?.body;
-            let held = told.shards.iter().filter(|shard| shard.state == ShardState::Ok);
+            let found = client.lookup(id).map_err(ExperimentError::client("lookup"))?.body;
+            let held = found.shards.iter().filter(|shard| shard.state == ShardState::Ok);
             let lost = held.map(|shard| shard.index).unique().count() < usize::from(stripe.needed);
             match stripe.kind {
                 Kind::Data => fragment |= lost,
