@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mutualstore_dht::custody::{Custody, CustodyConfig, Holding, Item, Shape, Tenure};
 use mutualstore_dht::placement::Placement;
-use mutualstore_dht::{Id, Member, Membership, Peer, PeerState, Time};
+use mutualstore_dht::{Id, Member, Peer, PeerState, RingView, Time};
 
 const HOLDER: Peer = Peer::new([1; 32]);
 const PRIMARY: Peer = Peer::new([2; 32]);
@@ -18,7 +18,7 @@ fn main() {
 /// The view of one of the two: the other one is the primary of everything.
 struct View(Peer);
 
-impl Membership for View {
+impl RingView for View {
     fn me(&self) -> Peer {
         self.0
     }

@@ -5,11 +5,12 @@
 //! handed to `handle_*`. The daemon drives these types over libp2p, the simulator over a virtual network.
 //!
 //! * [`id`]: the circle of 256-bit identifiers.
+//! * [`peer`]: who a peer is.
 //! * [`contact`]: what one peer says of itself: virtual nodes, addresses, capacity, state.
 //! * `virtual_nodes`: which a peer has; [`choice`]: where new ones lie.
 //! * [`ring`]: membership and lookup.
 //! * [`placement`]: which peers should hold a stripe.
-//! * [`membership`]: what custody needs to know of the ring.
+//! * [`view`]: what custody needs to know of the ring.
 //! * [`custody`]: who must hold which shard, and what to do when somebody does not.
 //! * [`engine`]: ring and custody as one machine.
 //! * [`others`]: who is there, away for a while, or gone.
@@ -23,22 +24,24 @@ pub mod custody;
 pub mod engine;
 pub mod flaw;
 pub mod id;
-pub mod membership;
 pub mod others;
+pub mod peer;
 pub mod placement;
 pub mod ring;
 mod time;
+pub mod view;
 mod virtual_nodes;
 pub mod writer;
 
 #[cfg(test)]
 mod testing;
 
-pub use contact::{Contact, Peer, PeerState, SignContact, Signature, Unsigned};
+pub use contact::{Contact, PeerState, SignContact, Signature, Unsigned};
 pub use engine::Engine;
 pub use flaw::Flaw;
 pub use id::Id;
-pub use membership::{Member, Membership};
 pub use others::Others;
+pub use peer::Peer;
 pub use time::Time;
+pub use view::{Member, RingView};
 pub use virtual_nodes::VirtualNodes;

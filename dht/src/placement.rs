@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use crate::circle::Met;
-use crate::{Id, Member, Membership, Peer, PeerState};
+use crate::{Id, Member, Peer, PeerState, RingView};
 
 /// How the holders of a stripe are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -241,7 +241,7 @@ pub fn candidates(
     placement: Placement,
     stripe: Id,
     n: u8,
-    ring: &impl Membership,
+    ring: &impl RingView,
     roster: &Roster,
     limit: usize,
 ) -> Vec<Peer> {
@@ -272,7 +272,7 @@ pub fn replacements(
     placement: Placement,
     stripe: Id,
     n: u8,
-    (ring, roster): (&impl Membership, &Roster),
+    (ring, roster): (&impl RingView, &Roster),
     limit: usize,
     holders: &[Peer],
 ) -> Vec<Peer> {
@@ -297,7 +297,7 @@ pub fn replacements(
 }
 
 /// The successors of a stripe's points, each the first that was not met before.
-fn scattered(stripe: Id, ring: &impl Membership, limit: usize) -> Vec<Peer> {
+fn scattered(stripe: Id, ring: &impl RingView, limit: usize) -> Vec<Peer> {
     let mut met = Met::nobody(limit);
     let mut peers = Vec::with_capacity(limit);
     for i in (0..=u8::MAX).take(limit) {

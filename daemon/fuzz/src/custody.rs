@@ -14,7 +14,7 @@ use mutualstore_dht::custody::{
     Custody, CustodyConfig, Effect, Holding, Item, JobId, JobOutcome, Listing, MAX_ASKED, MAX_ENTRIES,
     Request, Response, Tenure, Transmit,
 };
-use mutualstore_dht::{Flaw, Id, Member, Membership, Peer, PeerState, Time};
+use mutualstore_dht::{Flaw, Id, Member, Peer, PeerState, RingView, Time};
 
 use self::draw::{any_peer, item, many, other_peer, request, response, shape, stripe};
 use crate::ring::peer;
@@ -49,7 +49,7 @@ struct View {
     settled: bool,
 }
 
-impl Membership for View {
+impl RingView for View {
     fn me(&self) -> Peer {
         peer(0)
     }

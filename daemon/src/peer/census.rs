@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mutualstore_dht::placement::{self, Placement, Roster};
 use mutualstore_dht::ring::Liveness;
-use mutualstore_dht::{Contact, Id, Member, Membership as _, Peer};
+use mutualstore_dht::{Contact, Id, Member, Peer, RingView as _};
 
 use super::Membership;
 
@@ -89,7 +89,7 @@ impl Census {
     }
 }
 
-impl mutualstore_dht::Membership for Census {
+impl mutualstore_dht::RingView for Census {
     fn me(&self) -> Peer {
         self.me
     }

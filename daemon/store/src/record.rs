@@ -23,14 +23,12 @@
 //! header says so, over what it said before. A body is a stranger's bytes and may imitate a record; the salt,
 //! random for each segment and never shown to anybody, keeps a scan after damage from believing one.
 
-use super::{Key, State};
+use super::types::{KEY_BYTES, Key, State};
 
 /// Bytes of a record's header.
 pub(super) const HEADER_BYTES: usize = 128;
 /// Every record begins at a multiple of this.
 pub(super) const ALIGN: u64 = 64;
-/// Bytes of a key in the body of a batch: stripe id, then index.
-pub(super) const KEY_BYTES: usize = 33;
 
 const MAGIC: [u8; 4] = *b"MSR1";
 const VERSION: u8 = 1;

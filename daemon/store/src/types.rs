@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::record::KEY_BYTES;
-
+/// Bytes of a key: stripe id, then index.
+pub(super) const KEY_BYTES: usize = 33;
 /// Index under which the tombstone of a deleted stripe is kept; no shard has it.
 pub const TOMBSTONE: u8 = u8::MAX;
 /// The index of records that are kept like shards, and counted apart from them: who holds the shards of a
@@ -38,7 +38,8 @@ impl Key {
     }
 }
 
-/// Whether a shard belongs to an acknowledged write.
+/// Whether a shard belongs to an acknowledged write, as it stands on disk. What custody makes of it with the
+/// settings of today is its `Tenure`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// It does.

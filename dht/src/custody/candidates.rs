@@ -5,7 +5,7 @@ use super::key::Slot;
 use super::peers::{Handle, ME};
 use super::types::Shape;
 use crate::placement::{self, Placement, Roster};
-use crate::{Flaw, Id, Membership, Peer, PeerState, Time};
+use crate::{Flaw, Id, Peer, PeerState, RingView, Time};
 
 /// Peers with their state, best first.
 pub(super) type Candidates = [(Handle, PeerState)];
@@ -36,7 +36,7 @@ impl Custody {
     pub(super) fn responsible(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         slot: Slot,
     ) -> Vec<(Handle, PeerState)> {
         let responsible = ring.successors(slot.stripe, self.config.r);
@@ -50,7 +50,7 @@ impl Custody {
     pub(super) fn policy_peers(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         slot: Slot,
         shape: Shape,
         holders: &[Handle],
@@ -84,7 +84,7 @@ impl Custody {
 
     /// Whether a peer may hold shards of a stripe of which something is held here: it is in the responsible
     /// set, or its policy names it.
-    pub fn may_hold(&mut self, now: Time, ring: &impl Membership, stripe: Id, peer: Peer) -> bool {
+    pub fn may_hold(&mut self, now: Time, ring: &impl RingView, stripe: Id, peer: Peer) -> bool {
         let slot = Slot::of(stripe);
         let shape = self.holder.shape_of(stripe);
         let Some(peer) = self.intern_alive(now, ring, peer) else {
@@ -99,7 +99,7 @@ impl Custody {
 
     /// The handle of a peer that others name, if the ring knows it alive. No other is remembered on others'
     /// word.
-    pub(super) fn intern_alive(&mut self, now: Time, ring: &impl Membership, peer: Peer) -> Option<Handle> {
+    pub(super) fn intern_alive(&mut self, now: Time, ring: &impl RingView, peer: Peer) -> Option<Handle> {
         (peer == ring.me() || ring.is_alive(peer)).then(|| self.peers.intern(now, peer, true))
     }
 

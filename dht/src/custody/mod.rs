@@ -66,7 +66,7 @@ pub use types::{
     StripeRecord, Tenure, Transmit,
 };
 
-use crate::{Id, Membership, Peer, Time};
+use crate::{Id, Peer, RingView, Time};
 use audit::Audits;
 use candidates::Rosters;
 use holder::Holder;
@@ -112,11 +112,11 @@ const RETRY: Duration = Duration::from_secs(10);
 /// ```
 /// use mutualstore_dht::custody::{Custody, CustodyConfig, Holding, Item, Shape, Tenure};
 /// use mutualstore_dht::placement::Placement;
-/// use mutualstore_dht::{Id, Member, Membership, Peer, PeerState, Time};
+/// use mutualstore_dht::{Id, Member, Peer, PeerState, RingView, Time};
 /// use std::time::Duration;
 ///
 /// struct Alone(Peer);
-/// impl Membership for Alone {
+/// impl RingView for Alone {
 ///     fn me(&self) -> Peer { self.0 }
 ///     fn successors(&self, _: Id, _: usize) -> Vec<Member> {
 ///         vec![Member { peer: self.0, state: PeerState::Accepting }]
@@ -195,7 +195,7 @@ impl Custody {
     }
 
     /// The ring's view changed, or may have.
-    pub fn membership_changed(&mut self, now: Time, ring: &impl Membership) {
+    pub fn membership_changed(&mut self, now: Time, ring: &impl RingView) {
         self.schedule.now = now;
         let observed = self.peers.observe(now, ring);
         for peer in &observed.arrived {
@@ -217,7 +217,7 @@ impl Custody {
     }
 
     /// Looks at every stripe now, asks every peer for a report, forgives failures.
-    pub fn check_now(&mut self, now: Time, ring: &impl Membership) {
+    pub fn check_now(&mut self, now: Time, ring: &impl RingView) {
         self.membership_changed(now, ring);
         self.forgive();
         for peer in self.peers.all() {
@@ -232,7 +232,7 @@ impl Custody {
     /// Somebody says that a peer will not be back: its shards count as lost as soon as the ring knows that it
     /// does not answer. Whether that is so by now. One that was not met since the start is missed too: what
     /// it holds nobody has spoken of.
-    pub fn forget(&mut self, now: Time, ring: &impl Membership, peer: Peer) -> bool {
+    pub fn forget(&mut self, now: Time, ring: &impl RingView, peer: Peer) -> bool {
         self.membership_changed(now, ring);
         let met = self.peers.find(peer);
         let handle = met.or_else(|| self.peers.note_unmet(now, peer, ring.is_alive(peer)));
@@ -261,7 +261,7 @@ impl Custody {
 /// Inputs of the clock; those of the network stand with the exchange, jobs with the primary.
 impl Custody {
     /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Time, ring: &impl Membership) {
+    pub fn handle_timeout(&mut self, now: Time, ring: &impl RingView) {
         self.schedule.now = now;
         let joined = ring.is_settled() && !self.schedule.settled;
         self.schedule.settled |= joined;
@@ -326,7 +326,7 @@ impl Custody {
 /// Getters; those of inventories and stripes stand with the holder and the primary.
 impl Custody {
     /// The primary of a stripe in the ring's view: its first successor, this peer possible.
-    pub fn primary_of(&self, ring: &impl Membership, stripe: Id) -> Option<Peer> {
+    pub fn primary_of(&self, ring: &impl RingView, stripe: Id) -> Option<Peer> {
         ring.successors(stripe, 1).first().map(|member| member.peer)
     }
 

@@ -17,7 +17,7 @@ use super::sync::exchange::{Incoming, Outgoing};
 use super::sync::outbox::Outbox;
 use super::timers::Timers;
 use super::types::Standing;
-use crate::{Id, Member, Membership, Peer, PeerState, Time};
+use crate::{Id, Member, Peer, PeerState, RingView, Time};
 
 /// The most peers of the ring that are compared to notice changes.
 const VIEW: usize = 4096;
@@ -197,7 +197,7 @@ impl Peers {
     }
 
     /// Takes over the ring's view.
-    pub(super) fn observe(&mut self, now: Time, ring: &impl Membership) -> Observed {
+    pub(super) fn observe(&mut self, now: Time, ring: &impl RingView) -> Observed {
         let view = ring.successors(Id::default(), VIEW);
         let mut observed = Observed::default();
         for member in &view {

@@ -43,7 +43,7 @@ impl Town {
     }
 }
 
-impl Membership for Town {
+impl RingView for Town {
     fn me(&self) -> Peer {
         peer(0)
     }

@@ -1,7 +1,7 @@
 //! What a ring wants done, and what it knows.
 
 use super::{BookEntry, Event, Liveness, Phase, Ring, Transmit};
-use crate::membership::{Member, Membership};
+use crate::view::{Member, RingView};
 use crate::{Contact, Id, Peer, Time};
 
 /// Outputs and getters.
@@ -122,7 +122,7 @@ impl Ring {
     }
 }
 
-impl Membership for Ring {
+impl RingView for Ring {
     fn me(&self) -> Peer {
         self.table.me().peer
     }

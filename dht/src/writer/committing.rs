@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Placed;
-use crate::{Flaw, Id, Membership, Peer, Time};
+use crate::{Flaw, Id, Peer, RingView, Time};
 
 /// Between two questions to a holder that did not answer.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -161,7 +161,7 @@ impl Committing {
 
     /// What a holder confirms and denies; about stripes not named it is asked again, while it lives and there
     /// is time.
-    pub fn handle_answer(&mut self, now: Time, ring: &impl Membership, from: Peer, answer: &[(Id, bool)]) {
+    pub fn handle_answer(&mut self, now: Time, ring: &impl RingView, from: Peer, answer: &[(Id, bool)]) {
         let Some(mut asked) = self.asked.remove(&from) else {
             return;
         };
@@ -235,7 +235,7 @@ mod tests {
     /// A ring in which all but these are alive.
     struct Dead(Vec<Peer>);
 
-    impl Membership for Dead {
+    impl RingView for Dead {
         fn me(&self) -> Peer {
             peer(0)
         }

@@ -7,7 +7,7 @@ use mutualstore_dht::custody::{self, Custody, TOMBSTONE};
 use mutualstore_dht::engine::Output;
 use mutualstore_dht::placement::Roster;
 use mutualstore_dht::ring::{self, BookEntry, Event as RingEvent, Ring};
-use mutualstore_dht::{Contact, Engine, Id, Membership, Peer, Time};
+use mutualstore_dht::{Contact, Engine, Id, Peer, RingView, Time};
 
 use super::disk::{Disk, Stored, is_shard};
 use super::liar::Lies;
@@ -127,7 +127,7 @@ impl Host {
 
 /// All peers a ring counts among the living.
 pub(super) fn everybody(ring: &Ring) -> Roster {
-    Roster::new(Membership::successors(ring, Id::default(), usize::MAX))
+    Roster::new(RingView::successors(ring, Id::default(), usize::MAX))
 }
 
 /// A request of custody, and how long it waits for an answer.

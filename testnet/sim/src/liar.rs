@@ -17,7 +17,7 @@ use mutualstore_dht::custody::{
     Entry, Holds, Item, LOCATOR, Listing, Report, Reported, Request, Response, Status, TOMBSTONE, TrimOrder,
 };
 use mutualstore_dht::placement::Placement;
-use mutualstore_dht::{Id, Membership, Peer, PeerState};
+use mutualstore_dht::{Id, Peer, PeerState, RingView};
 
 use super::check::Violation;
 use super::disk::{Stripe, Tenure, holders, indices};
@@ -218,7 +218,7 @@ impl World {
         let Some(ring) = host.ring().filter(|_| !stripe.is_risky(index, self.now)) else {
             return;
         };
-        let members = Membership::successors(ring, id, self.setup.ring.r);
+        let members = RingView::successors(ring, id, self.setup.ring.r);
         let place = |peer: Peer| members.iter().position(|member| member.peer == peer);
         let scattered = stripe.shape.placement != Placement::Successors;
         let leaves = |peer: Peer| {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mutualstore_dht::custody::{Effect, Item, LOCATOR, Shape};
 use mutualstore_dht::placement::{self, Placement, Roster};
-use mutualstore_dht::{Contact, Id, Member, Membership, Peer, PeerState};
+use mutualstore_dht::{Contact, Id, Member, Peer, PeerState, RingView};
 
 use super::check::{Violation, distinct};
 use super::disk::{Stored, Stripe, Tenure, holders, indices};
@@ -36,7 +36,7 @@ impl Whole<'_> {
     }
 }
 
-impl Membership for Whole<'_> {
+impl RingView for Whole<'_> {
     fn me(&self) -> Peer {
         let first = self.circle.values().next().and_then(|who| self.world.host(*who));
         first.map_or(Peer::new([0; 32]), |host| host.peer)

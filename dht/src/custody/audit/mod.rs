@@ -40,7 +40,7 @@ use crate::custody::sweep::Sweep;
 use crate::custody::timers::Timers;
 use crate::custody::types::CustodyConfig;
 use crate::custody::{Custody, Item, SLICE, Shape};
-use crate::{Flaw, Membership, Peer, Time};
+use crate::{Flaw, Peer, RingView, Time};
 
 /// How many repair delays a stripe may be short before the first other peer takes over.
 const PATIENCE: u32 = 4;
@@ -209,7 +209,7 @@ impl Custody {
     }
 
     /// Begins the audits that are due.
-    pub(super) fn handle_audits(&mut self, now: Time, ring: &impl Membership) {
+    pub(super) fn handle_audits(&mut self, now: Time, ring: &impl RingView) {
         while let Some((begun, slot)) = self.audits.begun.first().copied()
             && begun + LIMIT <= now
         {
@@ -236,7 +236,7 @@ impl Custody {
     }
 
     /// Audits the next slice of the stripes held here, as far as it is their turn.
-    fn walk(&mut self, now: Time, ring: &impl Membership) {
+    fn walk(&mut self, now: Time, ring: &impl RingView) {
         if !self.audits.sweep.is_running() {
             self.audits.sweep.start();
             self.audits.rounds = self.audits.rounds.wrapping_add(1);
@@ -267,7 +267,7 @@ impl Custody {
     }
 
     /// Audits a stripe of which a committed shard, or its locator, is held here; forgets it if there is none.
-    fn audit_held(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
+    fn audit_held(&mut self, now: Time, ring: &impl RingView, slot: Slot) {
         match self.holder.shape_of_committed(slot.stripe) {
             Some(shape) => self.begin_audit(now, ring, slot, Some(shape), None),
             None => self.audits.is_whole(slot),
@@ -279,7 +279,7 @@ impl Custody {
     pub(super) fn begin_audit(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         slot: Slot,
         shape: Option<Shape>,
         asker: Option<Handle>,
@@ -323,7 +323,7 @@ impl Custody {
 
     /// The peers to ask about a stripe, in this order: the responsible set; or where its id does not tell who
     /// holds it, the primary, this peer, and those that the policy names.
-    fn asked(&mut self, now: Time, ring: &impl Membership, slot: Slot) -> Vec<Handle> {
+    fn asked(&mut self, now: Time, ring: &impl RingView, slot: Slot) -> Vec<Handle> {
         let known = self.primary.known(slot);
         let shape = self
             .holder
@@ -344,7 +344,7 @@ impl Custody {
         peers
     }
 
-    fn ask(&mut self, now: Time, ring: &impl Membership, slot: Slot, peers: impl Iterator<Item = Handle>) {
+    fn ask(&mut self, now: Time, ring: &impl RingView, slot: Slot, peers: impl Iterator<Item = Handle>) {
         for peer in peers {
             let own = (peer == ME).then(|| self.holds(now, slot.stripe));
             let Some(audit) = self.audits.open.get_mut(&slot) else {
@@ -362,7 +362,7 @@ impl Custody {
     }
 
     /// Asks those whom the primary of a stripe names as holders.
-    fn ask_reported(&mut self, now: Time, ring: &impl Membership, slot: Slot, reported: &[Peer]) {
+    fn ask_reported(&mut self, now: Time, ring: &impl RingView, slot: Slot, reported: &[Peer]) {
         for name in reported.iter().filter(|peer| **peer != ring.me()) {
             let alive = self.intern_alive(now, ring, *name);
             let Some(audit) = self.audits.open.get_mut(&slot) else {
@@ -385,7 +385,7 @@ impl Custody {
     pub(super) fn handle_holds(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         from: Handle,
         slot: Slot,
         holds: Option<Holds>,
@@ -424,7 +424,7 @@ impl Custody {
     }
 
     /// Ends an audit that waits for nobody. One that found too few first asks those that were not asked yet.
-    fn conclude_audit(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
+    fn conclude_audit(&mut self, now: Time, ring: &impl RingView, slot: Slot) {
         let Some(audit) = self.audits.open.get_mut(&slot) else {
             return;
         };

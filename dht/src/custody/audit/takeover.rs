@@ -14,7 +14,7 @@ use crate::custody::key::Slot;
 use crate::custody::peers::Handle;
 use crate::custody::sync::DEADLINE;
 use crate::custody::{Custody, RETRY, Shape};
-use crate::{Flaw, Membership, Time};
+use crate::{Flaw, RingView, Time};
 
 /// How often a primary that says that it is at work is believed, for one loss.
 const BELIEFS: u32 = 4;
@@ -40,14 +40,7 @@ pub(super) struct Short {
 impl Custody {
     /// Draws the consequences of an audit of a stripe held here: remembers since when which indices were not
     /// seen, and takes over if that is too long.
-    pub(super) fn weigh(
-        &mut self,
-        now: Time,
-        ring: &impl Membership,
-        slot: Slot,
-        shape: Shape,
-        audit: &Audit,
-    ) {
+    pub(super) fn weigh(&mut self, now: Time, ring: &impl RingView, slot: Slot, shape: Shape, audit: &Audit) {
         let responsible = self.responsible(now, ring, slot);
         let rank = rank(&responsible).filter(|rank| *rank > 0);
         let seen: BTreeSet<u8> = audit.keepers(&self.config).into_keys().collect();

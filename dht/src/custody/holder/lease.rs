@@ -13,7 +13,7 @@ use crate::custody::peers::{Handle, ME};
 use crate::custody::primary::reports::KnownStripe;
 use crate::custody::sync::DEADLINE;
 use crate::custody::{Custody, Effect, Tenure};
-use crate::{Flaw, Id, Membership, Time};
+use crate::{Flaw, Id, RingView, Time};
 
 /// How many repair delays a peer that has met few others keeps a pending shard of which nobody knows.
 const LONELY_DELAYS: u32 = 10;
@@ -50,7 +50,7 @@ impl Custody {
     }
 
     /// The timer of a pending shard or of a tombstone fired.
-    pub(super) fn handle_lease(&mut self, now: Time, ring: &impl Membership, key: ItemKey) {
+    pub(super) fn handle_lease(&mut self, now: Time, ring: &impl RingView, key: ItemKey) {
         let Some(held) = self.holder.inventory.shards.get_mut(&key) else {
             return;
         };

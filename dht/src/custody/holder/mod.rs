@@ -20,7 +20,7 @@ use self::trim::Trims;
 use super::key::ItemKey;
 use super::peers::{Handle, ME};
 use super::{Custody, Effect, Holding, Item, Reported, SLICE, Shape, Tenure};
-use crate::{Flaw, Id, Membership, Time};
+use crate::{Flaw, Id, RingView, Time};
 
 /// What this peer holds, and what it is about to drop.
 #[derive(Debug)]
@@ -337,7 +337,7 @@ impl Custody {
     pub(super) fn handle_reported(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         primary: Handle,
         reported: &Reported,
     ) {
@@ -364,7 +364,7 @@ impl Custody {
     }
 
     /// Finds the primaries of shards, and ends trims, searches and leases that are due.
-    pub(super) fn handle_holder_timeout(&mut self, now: Time, ring: &impl Membership) {
+    pub(super) fn handle_holder_timeout(&mut self, now: Time, ring: &impl RingView) {
         for key in self.holder.inventory.unsettled(SLICE) {
             let primary = self.primary_of(ring, key.slot.stripe);
             let primary = primary.map(|primary| self.peers.intern(now, primary, true));

@@ -26,7 +26,7 @@ use crate::custody::message::{Holds, TrimOrder};
 use crate::custody::peers::{Handle, ME};
 use crate::custody::primary::reports::KnownStripe;
 use crate::custody::{Custody, Item, Shape};
-use crate::{Flaw, Membership, PeerState, Time};
+use crate::{Flaw, PeerState, RingView, Time};
 
 /// The most searches at one time. The orders of one peer begin an eighth of them at most, this peer's own
 /// half.
@@ -181,7 +181,7 @@ impl Searches {
 
 impl Custody {
     /// Ends the searches that took long enough.
-    pub(super) fn handle_searches(&mut self, now: Time, ring: &impl Membership) {
+    pub(super) fn handle_searches(&mut self, now: Time, ring: &impl RingView) {
         while let Some(key) = self.holder.searches.pop_due(now) {
             self.conclude_search(now, ring, key);
         }
@@ -192,7 +192,7 @@ impl Custody {
     pub(super) fn search(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         (key, shape): (ItemKey, Shape),
         ordered: Handle,
         order: &TrimOrder,
@@ -247,7 +247,7 @@ impl Custody {
     pub(in crate::custody) fn handle_search_answer(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         from: Handle,
         slot: Slot,
         holds: Option<&Holds>,
@@ -305,7 +305,7 @@ impl Custody {
 
     /// Ends a search once the holders found suffice and none of them has denied it before, or when it waits
     /// for nobody. Then they are asked to confirm, or it was in vain.
-    fn conclude_search(&mut self, now: Time, ring: &impl Membership, key: ItemKey) {
+    fn conclude_search(&mut self, now: Time, ring: &impl RingView, key: ItemKey) {
         let held = self
             .holder
             .inventory
@@ -335,7 +335,7 @@ impl Custody {
     fn legal_keepers(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         (key, shape): (ItemKey, Shape),
         search: &Search,
     ) -> BTreeMap<u8, Handle> {

@@ -31,7 +31,7 @@ use crate::custody::key::{ItemKey, Slot};
 use crate::custody::message::{Pin, Question, TrimOrder};
 use crate::custody::peers::{Handle, ME};
 use crate::custody::{Custody, Item, Tenure};
-use crate::{Flaw, Membership, PeerState, Time};
+use crate::{Flaw, PeerState, RingView, Time};
 
 /// The most trims under way at one time. Orders beyond are ignored and come again.
 const MAX_ACTIVE: usize = 4096;
@@ -224,7 +224,7 @@ impl Custody {
     pub(in crate::custody) fn handle_order(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         from: Handle,
         order: &TrimOrder,
     ) {

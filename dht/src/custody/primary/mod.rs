@@ -22,7 +22,7 @@ use super::{
     Custody, CustodyStats, Effect, Item, MAX_ENTRIES, RETRY, Report, Reported, SLICE, Shape, ShardRecord,
     StripeRecord,
 };
-use crate::{Flaw, Id, Membership, Time};
+use crate::{Flaw, Id, RingView, Time};
 
 /// Priorities of jobs. A repair's is how many indices more than k are matched, so the most endangered stripe
 /// comes first. Tombstones come after all repairs, then handoffs, and locators last.
@@ -113,7 +113,7 @@ impl Custody {
 
 impl Custody {
     /// Judges the stripes that are due, and starts jobs.
-    pub(super) fn handle_primary_timeout(&mut self, now: Time, ring: &impl Membership) {
+    pub(super) fn handle_primary_timeout(&mut self, now: Time, ring: &impl RingView) {
         for slot in self.primary.reports.unjudged(now, SLICE) {
             self.judge(now, ring, slot);
         }
@@ -122,7 +122,7 @@ impl Custody {
 
     /// Judges one stripe: notes its condition, queues a job, instructs holders, and sets the time of the next
     /// look.
-    fn judge(&mut self, now: Time, ring: &impl Membership, slot: Slot) {
+    fn judge(&mut self, now: Time, ring: &impl RingView, slot: Slot) {
         let responsible = self.responsible(now, ring, slot);
         let is_primary = responsible.first().is_some_and(|(primary, _)| *primary == ME);
         self.prune(now, slot, is_primary);
@@ -219,7 +219,7 @@ impl Custody {
     fn instruct(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         slot: Slot,
         orders: Vec<plan::Excess>,
         stable: Time,
@@ -347,7 +347,7 @@ impl Custody {
     pub(super) fn handle_report(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         holder: Handle,
         report: &Report,
     ) -> Reported {

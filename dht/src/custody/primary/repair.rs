@@ -9,7 +9,7 @@ use crate::custody::candidates::Candidates;
 use crate::custody::key::{ItemKey, Slot};
 use crate::custody::peers::{Handle, ME};
 use crate::custody::{Custody, Effect, Item, JobId, JobOutcome, Shape};
-use crate::{Flaw, Membership, Time};
+use crate::{Flaw, RingView, Time};
 
 /// How long a peer that failed to take a shard is not a target.
 const REFUSED: Duration = Duration::from_secs(10);
@@ -89,7 +89,7 @@ impl Custody {
     }
 
     /// Starts waiting jobs as far as the limits allow.
-    pub(super) fn launch(&mut self, now: Time, ring: &impl Membership) {
+    pub(super) fn launch(&mut self, now: Time, ring: &impl RingView) {
         while self.has_room(now)
             && let Some((_, slot)) = self.primary.jobs.waiting.pop_first()
         {
@@ -193,7 +193,7 @@ impl Custody {
     }
 
     /// The driver did a job, or failed to. Unknown jobs are ignored.
-    pub fn handle_job(&mut self, now: Time, ring: &impl Membership, id: JobId, outcome: JobOutcome) {
+    pub fn handle_job(&mut self, now: Time, ring: &impl RingView, id: JobId, outcome: JobOutcome) {
         self.schedule.now = now;
         let Some(job) = self.primary.jobs.running.remove(&id) else {
             return;

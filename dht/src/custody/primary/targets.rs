@@ -20,14 +20,14 @@ use crate::custody::key::Slot;
 use crate::custody::peers::{Handle, Peers};
 use crate::custody::{Custody, Item};
 use crate::placement::Placement;
-use crate::{Membership, PeerState, Time};
+use crate::{PeerState, RingView, Time};
 
 impl Custody {
     /// The preference list of a stripe: the peers that may hold its shards, best first.
     pub(super) fn preference(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         slot: Slot,
         responsible: &Candidates,
     ) -> Vec<(Handle, PeerState)> {

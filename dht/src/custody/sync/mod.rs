@@ -18,7 +18,7 @@ use crate::custody::peers::Handle;
 use crate::custody::{
     Custody, Effect, MAX_ENTRIES, Question, Report, Request, RequestId, Response, Transmit,
 };
-use crate::{Flaw, Membership, Peer, Time};
+use crate::{Flaw, Peer, RingView, Time};
 
 /// How long a request may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
@@ -58,7 +58,7 @@ impl Custody {
     pub fn handle_request(
         &mut self,
         now: Time,
-        ring: &impl Membership,
+        ring: &impl RingView,
         from: Peer,
         request: Request,
     ) -> Response {
@@ -131,7 +131,7 @@ impl Custody {
     }
 
     /// A request was answered. Unknown ids are ignored.
-    pub fn handle_response(&mut self, now: Time, ring: &impl Membership, id: RequestId, response: Response) {
+    pub fn handle_response(&mut self, now: Time, ring: &impl RingView, id: RequestId, response: Response) {
         self.schedule.now = now;
         let Some((peer, asked)) = self.sync.requests.remove(&id) else {
             return;
@@ -170,7 +170,7 @@ impl Custody {
     }
 
     /// A request was not answered in time, or could not be delivered. Unknown ids are ignored.
-    pub fn handle_failure(&mut self, now: Time, ring: &impl Membership, id: RequestId) {
+    pub fn handle_failure(&mut self, now: Time, ring: &impl RingView, id: RequestId) {
         self.schedule.now = now;
         if let Some((peer, asked)) = self.sync.requests.remove(&id) {
             self.unanswered(now, ring, peer, asked);
@@ -178,7 +178,7 @@ impl Custody {
         }
     }
 
-    fn unanswered(&mut self, now: Time, ring: &impl Membership, peer: Handle, asked: Asked) {
+    fn unanswered(&mut self, now: Time, ring: &impl RingView, peer: Handle, asked: Asked) {
         let retry = now + self.config.exchange_dirty * 2;
         let record = self.peers.get_mut(peer);
         match asked {

@@ -15,7 +15,7 @@ use crate::custody::*;
 use crate::placement::{Placement, Roster, replacements};
 use crate::ring::Event as RingEvent;
 use crate::testing;
-use crate::{Id, Membership, Peer, PeerState, Time};
+use crate::{Id, Peer, PeerState, RingView, Time};
 
 /// A file system's worth of shards: what survives a kill.
 pub(crate) type Disk = BTreeMap<(Id, Item), (Shape, Tenure)>;

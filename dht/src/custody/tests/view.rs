@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ring::Ring;
-use crate::{Id, Member, Membership, Peer, PeerState};
+use crate::{Id, Member, Peer, PeerState, RingView};
 
 pub(crate) enum View<'a> {
     Oracle {
@@ -15,11 +15,11 @@ pub(crate) enum View<'a> {
     Ring(&'a Ring),
 }
 
-impl Membership for View<'_> {
+impl RingView for View<'_> {
     fn me(&self) -> Peer {
         match self {
             Self::Oracle { me, .. } => *me,
-            Self::Ring(ring) => Membership::me(*ring),
+            Self::Ring(ring) => RingView::me(*ring),
         }
     }
 
@@ -34,14 +34,14 @@ impl Membership for View<'_> {
                     state: states[&peer],
                 })
                 .collect(),
-            Self::Ring(ring) => Membership::successors(*ring, id, limit),
+            Self::Ring(ring) => RingView::successors(*ring, id, limit),
         }
     }
 
     fn is_alive(&self, peer: Peer) -> bool {
         match self {
             Self::Oracle { living, .. } => living.contains(&peer),
-            Self::Ring(ring) => Membership::is_alive(*ring, peer),
+            Self::Ring(ring) => RingView::is_alive(*ring, peer),
         }
     }
 

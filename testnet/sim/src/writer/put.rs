@@ -6,7 +6,7 @@ use std::time::Duration;
 use mutualstore_dht::custody::LOCATOR;
 use mutualstore_dht::ring::LookupId;
 use mutualstore_dht::writer::{Answer, Commit, Committing, Patience, Place, Placed, Placing};
-use mutualstore_dht::{Contact, Membership, Others, Peer, PeerState, Time};
+use mutualstore_dht::{Contact, Others, Peer, PeerState, RingView, Time};
 
 use super::super::disk::indices;
 use super::super::host::Host;
@@ -67,7 +67,7 @@ pub(super) struct Put {
 impl World {
     /// A client puts a stripe through `writer`. Nothing happens unless that host is in a ring.
     pub(crate) fn put(&mut self, writer: Who, (keeping, policy): (&Keeping, Policy), dawdle: Duration) {
-        let settled = self.ring(writer).is_some_and(Membership::is_settled);
+        let settled = self.ring(writer).is_some_and(RingView::is_settled);
         if !settled || self.running(writer).is_none() {
             return;
         }

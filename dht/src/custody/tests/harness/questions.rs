@@ -6,7 +6,7 @@ impl CustodyNet {
     /// How many peers the ring of `peer` counts, itself included.
     pub(crate) fn knows(&self, peer: Peer) -> usize {
         let ring = self.rings.as_ref().map(|rings| rings.ring(peer));
-        ring.map_or(0, |ring| Membership::successors(ring, Id::default(), 1000).len())
+        ring.map_or(0, |ring| RingView::successors(ring, Id::default(), 1000).len())
     }
 
     /// The first accepting peers that are up and that the policy names, best first.

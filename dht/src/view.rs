@@ -12,7 +12,7 @@ pub struct Member {
 }
 
 /// What custody needs to know of the ring.
-pub trait Membership {
+pub trait RingView {
     /// The peer whose view this is.
     fn me(&self) -> Peer;
     /// Distinct live peers clockwise from `id`, the responsible one first, self included in its place; at
