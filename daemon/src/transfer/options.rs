@@ -95,7 +95,7 @@ impl PutOptions {
         let free: Vec<u64> = peers.iter().filter(takes).map(free_of).collect();
         let usable: u64 = free.iter().map(|free| (*free).min(each)).sum();
         let needed = each.saturating_mul(least);
-        // Where too few take shards, no space is what lacks: the put finds out.
+        // Where too few peers take shards, it is peers that lack: the put finds out.
         if (free.len() as u64) < least || usable >= needed {
             return Ok(());
         }

@@ -148,6 +148,7 @@ async fn place(
             }
             Some(Place::Store { index, to }) => match shards.get(&index) {
                 Some(shard) => sends.push(send(transfers, writing, to, shard.clone())),
+                // It places what it was given: all shards, or all that are missing.
                 None => break,
             },
             None => {

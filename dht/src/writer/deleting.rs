@@ -119,6 +119,13 @@ struct Progress {
     keepers: BTreeSet<Peer>,
 }
 
+impl Progress {
+    /// Whether somebody has its tombstone: who comes back finds it. A planted flaw believes so always.
+    fn is_kept(&self, is_rash: bool) -> bool {
+        is_rash || !self.keepers.is_empty()
+    }
+}
+
 /// A deletion of stripes, see the module head. Its fields are what it was given, what it knows by stripe, the
 /// order at hand and when it gives up: one state, which only the steps below change.
 #[derive(Debug)]
@@ -273,7 +280,7 @@ impl Deleting {
             let away = self.away.entry(*stripe).or_default();
             away.retain(|_, peer| !progress.seen.answered.contains(peer));
             away.extend(&progress.seen.unreachable);
-            let is_kept = self.is_rash || !progress.keepers.is_empty();
+            let is_kept = progress.is_kept(self.is_rash);
             away.retain(|_, peer| !others.is_excused(*peer, is_kept));
         }
     }
@@ -307,13 +314,7 @@ impl Deleting {
                 self.undone += 1;
                 continue;
             };
-            let is_kept = self.is_rash || !progress.keepers.is_empty();
-            let unaware = unaware(
-                *target,
-                (progress, is_kept),
-                self.away.get(&target.stripe),
-                others,
-            );
+            let unaware = self.unaware(*target, progress, others);
             let lasts = match progress.keepers.len() {
                 0 => sees_half,
                 keepers => keepers >= target.enough(others),
@@ -331,6 +332,34 @@ impl Deleting {
         } else {
             Stage::Resting(now + AGAIN)
         };
+    }
+
+    /// Shards of a stripe that may lie where no tombstone is: those known to, also by who is under a
+    /// tombstone now, and as many that nobody spoke of as there are peers near it that did not answer.
+    fn unaware(&self, target: Target, progress: &Progress, others: &impl Outlook) -> usize {
+        let Progress { seen, gone, .. } = progress;
+        let away = self.away.get(&target.stripe);
+        let (mut known, mut missing, mut counted) = (0, 0, BTreeSet::new());
+        for index in (0..target.n).filter(|index| !gone.contains(index)) {
+            if seen.held.iter().any(|(held, _)| *held == index) {
+                known += 1;
+            } else if let Some(peer) = away.and_then(|away| away.get(&index)) {
+                known += 1;
+                counted.insert(*peer);
+            } else {
+                missing += 1;
+            }
+        }
+        if missing == 0 {
+            return known;
+        }
+        let mut silent = seen.silent.clone();
+        silent.extend(others.suspects(
+            target.stripe,
+            usize::from(target.n) + SPARE,
+            progress.is_kept(self.is_rash),
+        ));
+        known + silent.difference(&counted).count().min(missing)
     }
 
     /// Whether nothing is left to do.
@@ -353,32 +382,4 @@ impl Deleting {
     pub fn away(&self) -> &BTreeMap<Id, BTreeMap<u8, Peer>> {
         &self.away
     }
-}
-
-/// Shards of a stripe that may lie where no tombstone is: those known to, also by who is under a tombstone
-/// now, and as many that nobody spoke of as there are peers near it that did not answer.
-fn unaware(
-    target: Target,
-    (progress, is_kept): (&Progress, bool),
-    away: Option<&BTreeMap<u8, Peer>>,
-    others: &impl Outlook,
-) -> usize {
-    let Progress { seen, gone, .. } = progress;
-    let (mut known, mut missing, mut counted) = (0, 0, BTreeSet::new());
-    for index in (0..target.n).filter(|index| !gone.contains(index)) {
-        if seen.held.iter().any(|(held, _)| *held == index) {
-            known += 1;
-        } else if let Some(peer) = away.and_then(|away| away.get(&index)) {
-            known += 1;
-            counted.insert(*peer);
-        } else {
-            missing += 1;
-        }
-    }
-    if missing == 0 {
-        return known;
-    }
-    let mut silent = seen.silent.clone();
-    silent.extend(others.suspects(target.stripe, usize::from(target.n) + SPARE, is_kept));
-    known + silent.difference(&counted).count().min(missing)
 }
