@@ -155,7 +155,7 @@ impl World {
     fn found(&self, id: Id, near: &[Who]) -> BTreeSet<(u8, Who)> {
         let mut named: BTreeSet<(u8, Who)> = BTreeSet::new();
         for (who, host) in near.iter().filter_map(|who| Some((*who, self.host(*who)?))) {
-            named.extend((0..LOCATOR).map(|index| (index, who)));
+            named.extend(host.shards(id).map(|(index, _)| (index, who)));
             named.extend(host.locators.get(&id).into_iter().flatten().copied());
             let record = host.custody().and_then(|custody| custody.stripe(id));
             let shards = record.into_iter().flat_map(|record| record.shards);
