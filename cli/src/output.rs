@@ -330,7 +330,7 @@ const GREEN: &str = "32";
 
 /// Colours whole words after the layout, which would count escape codes as width.
 fn coloured(text: &str) -> String {
-    const WORDS: [(&str, &str); 16] = [
+    const WORDS: [(&str, &str); 15] = [
         ("safe", GREEN),
         ("ok", GREEN),
         ("alive", GREEN),
@@ -342,7 +342,6 @@ fn coloured(text: &str) -> String {
         ("warning", YELLOW),
         ("endangered", RED),
         ("lost", RED),
-        ("corrupt", RED),
         ("missing", RED),
         ("unreachable", RED),
         ("gone", RED),

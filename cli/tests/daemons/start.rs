@@ -363,6 +363,8 @@ fn bare_names_are_paths_too() {
     let link = net.put(0, b"bytes", &["--quiet"]);
     there(&["get", &link, "-o", "bare"]).ok();
     assert_eq!(fs::read(net.file("bare")).unwrap(), b"bytes");
+    let said = there(&["get", &link, "-o", "nowhere/x"]).fails(2).stderr;
+    assert!(said.contains("nowhere/x: ") && !said.contains(".part"), "{said}");
     there(&["put", "bare", "--quiet"]).ok();
     let before = fs::read_dir(net.file("")).unwrap().count();
     symlink("nowhere", net.file("dangling")).unwrap();

@@ -149,9 +149,7 @@ fn shard_size(text: &str) -> Result<u32, Failure> {
     let Size(bytes) = text
         .parse()
         .map_err(|error| Failure::usage(format!("shard size: {error}")))?;
-    let size = u32::try_from(bytes).unwrap_or(u32::MAX);
-    check_shard_size(size).map_err(Failure::usage)?;
-    Ok(size)
+    check_shard_size(bytes).map_err(Failure::usage)
 }
 
 /// What is put is a whole file, its bytes as they come (RFC 9110 §8.4 and §14.4).

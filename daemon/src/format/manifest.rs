@@ -128,7 +128,7 @@ pub enum ManifestError {
     Fragments(#[from] FragmentsError),
     /// A shard size is not a multiple of 64 KiB up to 1 MiB.
     #[error("a shard size of {0} bytes is not possible: give a multiple of 64 KiB, at most 1 MiB")]
-    ShardSize(u32),
+    ShardSize(u64),
     /// A name or media type is too long.
     #[error("the {what} is {length} bytes long; at most {limit} are possible")]
     TooLong {
@@ -285,7 +285,7 @@ impl Manifest {
 
     fn check(&self) -> Result<(), ManifestError> {
         self.code.check()?;
-        check_shard_size(self.shard_size)?;
+        check_shard_size(self.shard_size.into())?;
         check_length("name", self.name.len(), MAX_NAME)?;
         check_length("media type", self.media_type.len(), MAX_MEDIA_TYPE)?;
         let policy = self.placement.policy.check(self.code)?;
@@ -335,11 +335,11 @@ impl fmt::Debug for Body {
 }
 
 /// Checks a shard size as a user may give it.
-pub const fn check_shard_size(shard_size: u32) -> Result<(), ManifestError> {
-    if shard_size == 0 || shard_size > MAX_SHARD_SIZE || !shard_size.is_multiple_of(SHARD_SIZE_STEP) {
-        return Err(ManifestError::ShardSize(shard_size));
-    }
-    Ok(())
+pub fn check_shard_size(shard_size: u64) -> Result<u32, ManifestError> {
+    u32::try_from(shard_size)
+        .ok()
+        .filter(|size| (1..=MAX_SHARD_SIZE).contains(size) && size.is_multiple_of(SHARD_SIZE_STEP))
+        .ok_or(ManifestError::ShardSize(shard_size))
 }
 
 fn check_length(what: &'static str, length: usize, limit: usize) -> Result<(), ManifestError> {

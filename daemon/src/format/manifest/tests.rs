@@ -219,7 +219,7 @@ fn limits_are_named() {
                 shard_size,
                 ..inline(b"")
             }),
-            ManifestError::ShardSize(shard_size)
+            ManifestError::ShardSize(shard_size.into())
         );
     }
     let name = "n".repeat(MAX_NAME + 1);

@@ -1,10 +1,10 @@
 //! Repairs in place of a primary that does not repair: what follows from an audit of a stripe.
 //!
 //! The i-th peer rebuilds an index that no audit has seen for its patience, which grows with i. Only holders
-//! know of a stripe: it stays as it is where none that is left repairs. Nobody's word puts a take-over off for
-//! ever. A primary that says that it is at work is believed a few times. Who says that the stripe is deleted
-//! shows the tombstone. Of audits in a row that lack an answer, or in which the primary names strangers, only
-//! the first few are in doubt.
+//! know of a stripe: it stays as it is where none that is left repairs. Nobody's word puts a take-over off
+//! for ever. A primary that says that it is at work is believed a few times. Who says that the stripe is
+//! deleted shows the tombstone. Of audits in a row that lack an answer, or in which the primary names
+//! strangers, only the first few are in doubt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
