@@ -2,6 +2,11 @@
 //! each in a way of its own that leaves its disk as it is. Before a disk is wiped or corrupted or a peer
 //! leaves for good, everybody is well and every file has all its shards, and afterwards the round ends only
 //! when it has them again: so what is lost is lost by the network, not by a killer without measure.
+//!
+//! The simulator injects its faults by code of its own. Its faults are moments of a scenario that a seed drew
+//! before the run, and nobody waits for what follows from one. These are episodes that are drawn as the run
+//! goes, from what is alive and whole at that moment, and each ends before the next round begins. Killing,
+//! restarting, pausing, cutting off and wiping are common to both, by name alone.
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
