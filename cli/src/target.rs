@@ -31,12 +31,7 @@ pub(crate) enum Target {
 impl Target {
     /// Opens the target for `path`. An existing file is refused unless `replace`.
     pub(crate) fn at(path: &Path, replace: bool) -> Result<Self, CliError> {
-        let refused = |error: io::Error| {
-            // The error of a temporary file names that file; why it failed is below.
-            let why = error.get_ref().and_then(|inner| inner.source());
-            let why = why.map_or_else(|| error.to_string(), ToString::to_string);
-            CliError::Usage(format!("cannot write {}: {why}", path.display()))
-        };
+        let refused = |error: io::Error| CliError::Usage(format!("cannot write {}: {error}", path.display()));
         let mut path = path.to_owned();
         match fs::metadata(&path) {
             Ok(meta) if meta.is_dir() => {
@@ -72,7 +67,8 @@ impl Target {
             // Less what the umask takes, as for any new file.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(directory_of(&path))
-            .map_err(refused)?;
+            // The error names the temporary file too.
+            .map_err(|error| refused(error.kind().into()))?;
         let doomed = temp.path().to_owned();
         let on_interrupt =
             OnInterrupt::run(move || drop(fs::remove_file(doomed))).map_err(CliError::Signals)?;
