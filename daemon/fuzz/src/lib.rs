@@ -9,6 +9,7 @@
 //! after the target has sealed them, which reaches the code behind the seal.
 //!
 //! * [`wire`]: what other peers send. [`format`](mod@format): what links, manifests and stripes are made of.
+//! * [`tree`]: what the names of an account are made of.
 //! * [`local`]: files of the data directory. [`http`]: headers of the HTTP API.
 //! * [`ring`], [`custody`]: the state machines, by sequences of calls.
 
@@ -26,6 +27,7 @@ pub mod local;
 pub mod ring;
 #[cfg(test)]
 mod seeds;
+pub mod tree;
 pub mod wire;
 
 /// One function that takes any bytes.
@@ -66,6 +68,11 @@ pub const TARGETS: &[Target] = &[
     target("tombstone", format::tombstone, SOME),
     target("sealed_block", format::sealed_block, SOME),
     target("key_file", format::key_file, MANY),
+    target("record", tree::record, SOME),
+    target("head", tree::head, MANY),
+    target("entry", tree::entry, MANY),
+    target("run_block", tree::run_block, MANY),
+    target("run_tail", tree::run_tail, MANY),
     target("journal", local::journal, FEW),
     target("configuration", local::configuration, SOME),
     target("address_book", local::address_book, SOME),

@@ -1,6 +1,7 @@
 //! What the corpora hold: a few inputs for each target, made by the real encoders.
 
 mod messages;
+mod tree;
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -78,6 +79,11 @@ pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
         "tombstone" => vec![block(32 + 32 + 2 + 40), block(32 + 32 + 2 + 1)],
         "sealed_block" => vec![block(32 + 13), block(32 + 13 + 100), block(32 + 13 + 4000)],
         "key_file" => key_files(),
+        "record" => vec![b"content".to_vec(), Vec::new(), tree::record()],
+        "head" => tree::heads(),
+        "entry" => tree::all_entries(),
+        "run_block" => vec![tree::block()],
+        "run_tail" => vec![tree::tail()],
         "journal" => journals(),
         "configuration" => configurations(),
         "address_book" => address_books(),
