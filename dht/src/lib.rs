@@ -15,6 +15,7 @@
 //! * [`engine`]: ring and custody as one machine.
 //! * [`others`]: who is there, away for a while, or gone.
 //! * [`writer`]: what a client's peer decides while it writes or deletes.
+//! * [`records`]: values that change: what holders keep, how one is written and read.
 //! * [`flaw`]: wrong variants of both, for testing the tests.
 
 pub mod choice;
@@ -27,6 +28,7 @@ pub mod id;
 pub mod others;
 pub mod peer;
 pub mod placement;
+pub mod records;
 pub mod ring;
 mod time;
 pub mod view;

@@ -11,11 +11,36 @@ use crate::ring::{
     BookEntry, Event, Failure, Found, LookupError, LookupId, Phase, Request, RequestId, Response, Ring,
     RingConfig,
 };
-use crate::{Contact, Id, Peer, PeerState, Signature, Time};
+use crate::{Contact, Id, Member, Peer, PeerState, RingView, Signature, Time};
 
 /// The peer with this number.
 pub(crate) fn peer(number: usize) -> Peer {
     Peer::new(Sha256::digest(number.to_be_bytes()).into())
+}
+
+/// A ring in which all but these are alive.
+pub(crate) struct Dead(pub(crate) Vec<Peer>);
+
+impl RingView for Dead {
+    fn me(&self) -> Peer {
+        peer(0)
+    }
+
+    fn successors(&self, _: Id, _: usize) -> Vec<Member> {
+        Vec::new()
+    }
+
+    fn is_alive(&self, peer: Peer) -> bool {
+        !self.0.contains(&peer)
+    }
+
+    fn moves(&self) -> u64 {
+        0
+    }
+
+    fn is_settled(&self) -> bool {
+        true
+    }
 }
 
 /// A contact of the peer with this number and so many virtual nodes.

@@ -1,7 +1,7 @@
 //! Accounts and the keys of their buckets.
 //!
-//! An account is 32 random bytes. People keep it as 24 words (BIP-39 in English: the words are the entropy, and
-//! there is no passphrase). All else follows by HKDF-SHA256 without salt:
+//! An account is 32 random bytes. People keep it as 24 words (BIP-39 in English: the words are the entropy,
+//! and there is no passphrase). All else follows by HKDF-SHA256 without salt:
 //!
 //! ```text
 //! account ── mutualstore/home/1 ──▶ W of the home bucket       other buckets: W is drawn at random
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_words_are_told_by_their_place() {
+    fn wrong_words_are_named_by_their_place() {
         let swapped = |from, to| Account::from_words(&ZEROS.replacen(from, to, 1)).unwrap_err();
         assert_eq!(swapped("abandon art", "abandonn art"), WordsError::Unknown(23));
         assert_eq!(swapped("abandon art", "able art"), WordsError::Checksum);

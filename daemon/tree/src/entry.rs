@@ -11,9 +11,9 @@
 //! fields: tag u16 ‖ length u32 ‖ value each, tags ascending; unknown ones are kept
 //! ```
 //!
-//! Integers are big-endian, times Unix milliseconds. A key is UTF-8 of 1 to 1024 bytes, and keys sort by their
-//! bytes. One that ends in `/` is a directory. The space keeps apart what people name and what the bucket
-//! needs besides.
+//! Integers are big-endian, times Unix milliseconds. A key is UTF-8 of 1 to 1024 bytes, and keys sort by
+//! their bytes. One that ends in `/` is a directory. The space keeps apart what people name and what the
+//! bucket needs besides.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ pub enum Space {
     Files,
     /// Settings of the bucket; in a home bucket the account's buckets and devices too.
     Settings,
-    /// Snapshots.
+    /// Moments of the bucket that were given a name.
     Snapshots,
     /// Uploads in parts, not complete yet.
     Uploads,
@@ -151,7 +151,7 @@ pub struct File {
     pub manifest: [u8; 32],
     /// What its blocks are sealed with.
     pub key: Zeroizing<[u8; 32]>,
-    /// Bytes.
+    /// How long it is, in bytes.
     pub size: u64,
     /// When it was modified, Unix milliseconds; before 1970 negative.
     pub modified_ms: i64,
@@ -405,7 +405,8 @@ pub(crate) mod tests {
         entry.write(&mut out);
         assert_eq!(
             hex::encode(&out),
-            "000b00323032362f612e6a706701a0c4506c00000200000000000000030000007300019e7044880000000000000000000004\
+            "000b00323032362f612e6a706701a0c4506c000002000000000000000300000073\
+             00019e7044880000000000000000000004\
              aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
              bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\
              0000000000001388ffffffffffffffff000a696d6167652f6a706567000400000000"

@@ -253,11 +253,15 @@ mod tests {
 
         /// A run is never passed over that has a key wanted.
         #[test]
-        fn bounds_take_in_all_keys(mut keys in prop::collection::vec(names(), 3..9), cut in 0..60usize, long: bool) {
+        fn bounds_take_in_all_keys(
+            mut keys in prop::collection::vec(names(), 3..9),
+            cut in 0..60usize,
+            long: bool,
+        ) {
             if long {
                 // Longer than what is kept of a bound.
-                let longer = |name: &Name| Name::new(name.space(), &format!("{}{}", "x".repeat(45), name.key()));
-                keys = keys.iter().map(|name| longer(name).unwrap()).collect();
+                let long = |name: &Name| format!("{}{}", "x".repeat(45), name.key());
+                keys = keys.iter().map(|name| Name::new(name.space(), &long(name)).unwrap()).collect();
             }
             keys.sort();
             let run = run(&keys[0], &keys[keys.len() - 1]);

@@ -1,8 +1,8 @@
 //! Records: the one kind of thing on the ring that changes.
 //!
-//! A bucket is an ed25519 key, and all that is said of its names is signed by it. Each device that writes says
-//! it in records of its own, of which the one with the highest sequence counts. So two devices never write over
-//! each other's word, and holders need only keep the highest of each writer.
+//! A bucket is an ed25519 key, and all that is said of its names is signed by it. Each device that writes
+//! says it in records of its own, of which the one with the highest sequence counts. So two devices never
+//! write over each other's word, and holders need only keep the highest of each writer.
 //!
 //! | offset | size | field (integers big-endian) |
 //! |---|---|---|
@@ -16,12 +16,12 @@
 //! | | 64 | ed25519 signature over `"mutualstore/record/1" ‖ network id ‖ all before` |
 //!
 //! The payload is `salt [16] ‖ AES-256-GCM(length u32 ‖ content ‖ zeros)`. Its key is HKDF-SHA256 of the
-//! bucket's read key without salt, with the info `"mutualstore/record/1" ‖ writer ‖ salt`. It is used once, so
-//! the nonce is zero. The associated data are the 70 bytes before the ciphertext. What peers learn of a
+//! bucket's read key without salt, with the info `"mutualstore/record/1" ‖ writer ‖ salt`. It is used once,
+//! so the nonce is zero. The associated data are the 70 bytes before the ciphertext. What peers learn of a
 //! bucket's size is the number of 4 KiB steps.
 //!
-//! An *end mark* says that the bucket's key counts no more. Its writer and sequence are 0 and it has no payload,
-//! so that there is but one.
+//! An *end mark* says that the bucket's key counts no more. Its writer and sequence are 0 and it has no
+//! payload, so that there is but one.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN, Nonce, UnboundKey};

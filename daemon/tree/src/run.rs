@@ -3,19 +3,21 @@
 //! ```text
 //! run   = blocks ‖ tail
 //! block = (shared u16 ‖ length u16 ‖ rest of the name ‖ version [16] ‖ length u32 ‖ body) each entry
-//! tail  = format u8 = 1 ‖ count u32 ‖ (length u32 of the block ‖ length u16 ‖ its first name) each block ‖ filter
+//! tail  = format u8 = 1 ‖ count u32 ‖ (length u32 of the block ‖ length u16 ‖ its first name) each block
+//!         ‖ filter
 //! ```
 //!
 //! Entries ascend by name and of one name descend by version. A name is written without the bytes that it
-//! shares with the one before it in its block, as in the tables of `LevelDB`. A block ends with the entry that takes
-//! it to 16 KiB, and a name may go on in the next.
+//! shares with the one before it in its block, as in the tables of `LevelDB`. A block ends with the entry
+//! that takes it to 16 KiB, and a name may go on in the next.
 //!
 //! The filter is Bloom's ("Space/time trade-offs in hash coding with allowable errors", 1970) with 10 bits a
-//! name and 7 of them set: the bits h + i·g modulo their number, for i from 0 to 6, where h and g are the first
-//! two u64 of SHA-256 over the name's bytes (Kirsch & Mitzenmacher 2006). One name in 120 that a run does not
-//! have passes.
+//! name and 7 of them set: the bits h + i·g modulo their number, for i from 0 to 6, where h and g are the
+//! first two u64 of SHA-256 over the name's bytes (Kirsch & Mitzenmacher 2006). One name in 120 that a run
+//! does not have passes.
 //!
-//! A run is an ordinary file, so encryption vouches for its bytes; reading it fails, and never panics, on any.
+//! A run is an ordinary file, so encryption vouches for its bytes; reading it fails, and never panics, on
+//! any.
 
 use std::ops::Range;
 

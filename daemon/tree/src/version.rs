@@ -1,8 +1,9 @@
 //! Versions: when something was written and by whom, in one order for all devices.
 //!
-//! A version is a hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", OPODIS 2014): milliseconds
-//! of the writer's clock, a counter within one, and the writer's number, so that no two writes share one.
-//! What is written later by somebody who saw an earlier version sorts above it, whatever the clocks say.
+//! A version is a hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", OPODIS 2014):
+//! milliseconds of the writer's clock, a counter within one, and the writer's number, so that no two writes
+//! share one. What is written later by somebody who saw an earlier version sorts above it, whatever the
+//! clocks say.
 
 use crate::codec::{Malformed, Reader};
 

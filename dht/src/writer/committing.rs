@@ -227,35 +227,9 @@ impl Committing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Member;
-    use crate::testing::peer;
+    use crate::testing::{Dead, peer};
 
     const TIMEOUT: Duration = Duration::from_secs(10);
-
-    /// A ring in which all but these are alive.
-    struct Dead(Vec<Peer>);
-
-    impl RingView for Dead {
-        fn me(&self) -> Peer {
-            peer(0)
-        }
-
-        fn successors(&self, _: Id, _: usize) -> Vec<Member> {
-            Vec::new()
-        }
-
-        fn is_alive(&self, peer: Peer) -> bool {
-            !self.0.contains(&peer)
-        }
-
-        fn moves(&self) -> u64 {
-            0
-        }
-
-        fn is_settled(&self) -> bool {
-            true
-        }
-    }
 
     fn stripe(number: u8) -> Id {
         Id::new([number; 32])
