@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -10,7 +9,7 @@ use mutualstore_client::Client;
 use mutualstore_daemon::format::link::Link;
 use serde_json::Value;
 
-use crate::common::{Net, Said, eventually, mutualstore, noise, say};
+use crate::common::{Net, Said, eventually, free_port, mutualstore, noise, say};
 
 const MIB: usize = 1 << 20;
 
@@ -279,8 +278,7 @@ fn peers_that_wait_for_a_network() {
         });
         daemon
     };
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let address = format!("/ip4/127.0.0.1/tcp/{}", free.port());
+    let address = format!("/ip4/127.0.0.1/tcp/{}", free_port());
     let anywhere = "/ip4/127.0.0.1/tcp/0";
     let _x = start(&x, anywhere, &["--join", &address]);
     let daemon: Value = serde_json::from_slice(&fs::read(format!("{x}/daemon.json")).unwrap()).unwrap();

@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::common::{Net, Said, eventually, mutualstore, noise, say, turn};
+use crate::common::{Net, Said, eventually, free_port, mutualstore, noise, say, turn};
 
 /// A daemon of this process, killed in the end.
 struct Daemon {
@@ -197,11 +197,7 @@ fn a_founded_network_is_closed_and_takes_only_the_invited() {
 fn a_joiner_that_waits_says_that_the_network_is_closed() {
     let _turn = turn();
     let place = tempfile::tempdir().unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let address = format!("/ip4/127.0.0.1/tcp/{}", free.port());
+    let address = format!("/ip4/127.0.0.1/tcp/{}", free_port());
     let joiner = Daemon::start(place.path(), "joiner", &["--join", &address]);
     eventually("it was tried", || {
         (joiner.status()["join"][&address] == "unreachable").then_some(())

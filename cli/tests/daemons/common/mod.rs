@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -268,6 +269,19 @@ fn number(peer: &Value) -> usize {
 
 fn id(peer: &Value) -> String {
     peer["peer"].as_str().unwrap().to_owned()
+}
+
+/// A port for somebody who is to listen there later. None that the system draws for outgoing connections:
+/// while nobody listens there, one of those might take it.
+pub(crate) fn free_port() -> u16 {
+    const LOWEST: u16 = 10_000;
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let drawn: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(drawn > LOWEST, "the system draws ports from {drawn} on");
+    let first = usize::try_from(std::process::id()).unwrap() % usize::from(drawn - LOWEST);
+    let mut ports = (LOWEST..drawn).cycle().skip(first);
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(free).unwrap()
 }
 
 /// Polls until there is an answer.

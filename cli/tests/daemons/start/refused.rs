@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Daemon, daemon};
-use crate::common::{Said, eventually, say, turn};
+use crate::common::{Said, eventually, free_port, say, turn};
 
 /// Runs a daemon that ends by itself before it serves.
 #[track_caller]
@@ -108,11 +108,7 @@ fn a_bare_join_of_a_closed_network_leaves_nothing_behind() {
     let _turn = turn();
     let place = tempfile::tempdir().unwrap();
     let place = place.path();
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let address = format!("/ip4/127.0.0.1/tcp/{}", free.port());
+    let address = format!("/ip4/127.0.0.1/tcp/{}", free_port());
     // Nobody answers yet: it waits, and remembers what for.
     let waiting = Daemon::start(place, "waiting", &["--join", &address]);
     assert!(waiting.output("out").starts_with("ready "));
