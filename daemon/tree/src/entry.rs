@@ -144,25 +144,46 @@ pub mod tag {
     pub const EXECUTABLE: u16 = 4;
 }
 
-/// Where a file lies, and what it is.
+/// What a file is found and opened by: `manifest [32] ‖ file key [32]`. It is a secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct File {
-    /// Stripe id of its manifest.
+pub struct Pointer {
+    /// Stripe id of the manifest's root block.
     pub manifest: [u8; 32],
     /// What its blocks are sealed with.
     pub key: Zeroizing<[u8; 32]>,
+}
+
+impl fmt::Debug for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pointer")
+    }
+}
+
+impl Pointer {
+    pub(crate) fn write(&self, out: &mut BytesMut) {
+        out.put_slice(&self.manifest);
+        out.put_slice(self.key.as_slice());
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            manifest: reader.array()?,
+            key: Zeroizing::new(reader.array()?),
+        })
+    }
+}
+
+/// Where a file lies, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// What finds it.
+    pub pointer: Pointer,
     /// How long it is, in bytes.
     pub size: u64,
     /// When it was modified, Unix milliseconds; before 1970 negative.
     pub modified_ms: i64,
     /// Media type, empty if unknown.
     pub media_type: String,
-}
-
-impl fmt::Debug for File {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "File of {} bytes", self.size)
-    }
 }
 
 /// What a key is at a version.
@@ -240,8 +261,7 @@ impl Entry {
         out.put_slice(&self.base.to_bytes());
         match &self.what {
             What::File(file) => {
-                out.put_slice(&file.manifest);
-                out.put_slice(file.key.as_slice());
+                file.pointer.write(&mut out);
                 out.put_u64(file.size);
                 out.put_i64(file.modified_ms);
                 put_short(&mut out, file.media_type.as_bytes());
@@ -262,8 +282,7 @@ impl Entry {
         let base = Version::read(&mut reader)?;
         let what = match kind {
             0 => What::File(File {
-                manifest: reader.array()?,
-                key: Zeroizing::new(reader.array()?),
+                pointer: Pointer::read(&mut reader)?,
                 size: reader.u64()?,
                 modified_ms: reader.array().map(i64::from_be_bytes)?,
                 media_type: reader.text("media type", MAX_MEDIA_TYPE)?.to_owned(),
@@ -312,8 +331,10 @@ pub(crate) mod tests {
                 "[a-z/]{0,20}"
             )
                 .prop_map(|(manifest, key, size, modified_ms, media_type)| What::File(File {
-                    manifest,
-                    key: Zeroizing::new(key),
+                    pointer: Pointer {
+                        manifest,
+                        key: Zeroizing::new(key)
+                    },
                     size,
                     modified_ms,
                     media_type,
@@ -393,8 +414,10 @@ pub(crate) mod tests {
                 writer: 4,
             },
             what: What::File(File {
-                manifest: [0xaa; 32],
-                key: Zeroizing::new([0xbb; 32]),
+                pointer: Pointer {
+                    manifest: [0xaa; 32],
+                    key: Zeroizing::new([0xbb; 32]),
+                },
                 size: 5000,
                 modified_ms: -1,
                 media_type: "image/jpeg".to_owned(),

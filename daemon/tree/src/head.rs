@@ -13,13 +13,11 @@
 //! `from` and `to` bound the keys of a run. They are cut to 40 bytes, so they may take in keys that the run
 //! does not have. Where all runs do not fit, the last is a *table*: a file of further runs.
 
-use std::fmt;
-
 use bytes::{BufMut, BytesMut};
 use zeroize::Zeroizing;
 
 use crate::codec::{Fields, Malformed, Reader, fields, put_fields, put_sequences, put_short, sequences};
-use crate::entry::{Entry, Name};
+use crate::entry::{Entry, Name, Pointer};
 use crate::record::MAX_CONTENT;
 
 /// The most bytes of entries in a head.
@@ -34,12 +32,10 @@ const FORMAT: u8 = 1;
 const BOUND: usize = 40;
 
 /// A sorted run of entries in a file of its own.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Stripe id of its manifest.
-    pub manifest: [u8; 32],
-    /// What it is sealed with.
-    pub key: Zeroizing<[u8; 32]>,
+    /// What finds it.
+    pub pointer: Pointer,
     /// Bytes of its blocks.
     pub blocks: u32,
     /// Bytes of what follows them.
@@ -52,12 +48,6 @@ pub struct Run {
     pub from: Vec<u8>,
     /// No key in it, cut to the length of this, comes behind it.
     pub to: Vec<u8>,
-}
-
-impl fmt::Debug for Run {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Run of {} entries, tier {}", self.entries, self.tier)
-    }
 }
 
 impl Run {
@@ -78,8 +68,7 @@ impl Run {
 
     /// Appends the run.
     pub fn write(&self, out: &mut BytesMut) {
-        out.put_slice(&self.manifest);
-        out.put_slice(self.key.as_slice());
+        self.pointer.write(out);
         out.put_u32(self.blocks);
         out.put_u32(self.tail);
         out.put_u32(self.entries);
@@ -91,8 +80,7 @@ impl Run {
     /// The run next in `reader`.
     pub fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         Ok(Self {
-            manifest: reader.array()?,
-            key: Zeroizing::new(reader.array()?),
+            pointer: Pointer::read(reader)?,
             blocks: reader.u32()?,
             tail: reader.u32()?,
             entries: reader.u32()?,
@@ -104,20 +92,12 @@ impl Run {
 }
 
 /// A run that its writer uses no more; it goes when nobody can be reading it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    /// Stripe id of its manifest.
-    pub manifest: [u8; 32],
-    /// What it is sealed with.
-    pub key: Zeroizing<[u8; 32]>,
+    /// What finds it.
+    pub pointer: Pointer,
     /// Since when, Unix milliseconds.
     pub since_ms: u64,
-}
-
-impl fmt::Debug for Dropped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Dropped since {}", self.since_ms)
-    }
 }
 
 /// What one device says of a bucket.
@@ -164,8 +144,7 @@ impl Head {
         }
         put_count(&mut out, self.dropped.len());
         for run in &self.dropped {
-            out.put_slice(&run.manifest);
-            out.put_slice(run.key.as_slice());
+            run.pointer.write(&mut out);
             out.put_u64(run.since_ms);
         }
         put_sequences(&mut out, &self.seen);
@@ -192,8 +171,7 @@ impl Head {
         let runs = runs.collect::<Result<_, _>>()?;
         let dropped = (0..reader.u16()?).map(|_| {
             Ok(Dropped {
-                manifest: reader.array()?,
-                key: Zeroizing::new(reader.array()?),
+                pointer: Pointer::read(&mut reader)?,
                 since_ms: reader.u64()?,
             })
         });
@@ -219,8 +197,10 @@ mod tests {
 
     fn run(from: &Name, to: &Name) -> Run {
         Run {
-            manifest: [1; 32],
-            key: Zeroizing::new([2; 32]),
+            pointer: Pointer {
+                manifest: [1; 32],
+                key: Zeroizing::new([2; 32]),
+            },
             blocks: 3,
             tail: 9,
             entries: 4,
@@ -243,7 +223,10 @@ mod tests {
                 device: "büro".to_owned(),
                 entries,
                 runs: runs.iter().map(|(from, to)| run(from, to)).collect(),
-                dropped: vec![Dropped { manifest: [6; 32], key: Zeroizing::new([7; 32]), since_ms: 8 }],
+                dropped: vec![Dropped {
+                    pointer: Pointer { manifest: [6; 32], key: Zeroizing::new([7; 32]) },
+                    since_ms: 8,
+                }],
                 seen,
                 fields: Fields::from([(900, Bytes::from_static(b"of a later version"))]),
             };

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use mutualstore_tree::account::WriteKey;
 use mutualstore_tree::codec::Fields;
-use mutualstore_tree::entry::{Entry, File, Name, Space, What, tag};
+use mutualstore_tree::entry::{Entry, File, Name, Pointer, Space, What, tag};
 use mutualstore_tree::head::{Dropped, Head, Run, TABLE};
 use mutualstore_tree::record::Record;
 use mutualstore_tree::run::{Writer, Written};
@@ -33,8 +33,10 @@ fn entry(space: Space, key: &str, ms: u64, what: What) -> Entry {
 /// Sorted as runs want them.
 fn entries() -> Vec<Entry> {
     let file = File {
-        manifest: [1; 32],
-        key: Zeroizing::new([2; 32]),
+        pointer: Pointer {
+            manifest: [1; 32],
+            key: Zeroizing::new([2; 32]),
+        },
         size: 3,
         modified_ms: -4,
         media_type: "text/plain".to_owned(),
@@ -71,8 +73,10 @@ pub(super) fn all_entries() -> Vec<Vec<u8>> {
 /// An empty one and one with all there is.
 pub(super) fn heads() -> Vec<Vec<u8>> {
     let run = Run {
-        manifest: [3; 32],
-        key: Zeroizing::new([4; 32]),
+        pointer: Pointer {
+            manifest: [3; 32],
+            key: Zeroizing::new([4; 32]),
+        },
         blocks: 5,
         tail: 6,
         entries: 7,
@@ -81,8 +85,10 @@ pub(super) fn heads() -> Vec<Vec<u8>> {
         to: b"\0b".to_vec(),
     };
     let dropped = Dropped {
-        manifest: [5; 32],
-        key: Zeroizing::new([6; 32]),
+        pointer: Pointer {
+            manifest: [5; 32],
+            key: Zeroizing::new([6; 32]),
+        },
         since_ms: 7,
     };
     let full = Head {
