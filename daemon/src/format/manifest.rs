@@ -334,7 +334,7 @@ impl fmt::Debug for Body {
     }
 }
 
-/// Checks a shard size as a user may give it.
+/// A shard size as a user may give it: a multiple of 64 KiB up to 1 MiB.
 pub fn check_shard_size(shard_size: u64) -> Result<u32, ManifestError> {
     u32::try_from(shard_size)
         .ok()

@@ -1,6 +1,6 @@
 //! What an account's names are made of: signed records that change, and the sorted tree that is in them.
 //!
-//! Nothing here does I/O or reads a clock; the daemon and the simulator drive the same code.
+//! Nothing here does I/O or reads a clock, so that the daemon and the simulator can drive the same code.
 //!
 //! * [`account`]: 32 bytes shown as 24 words, and the keys of buckets that follow from them.
 //! * [`record`]: the one kind of thing on the ring that changes: a value signed by a bucket's key.

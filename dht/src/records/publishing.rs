@@ -40,7 +40,8 @@ pub enum Published {
         /// Peers that a majority is.
         needed: usize,
     },
-    /// Another device uses this writer's number, and said this with it.
+    /// Another device uses this writer's number, and said this with it. It may turn out after a majority has
+    /// the record.
     Doubled(Vec<Stamp>),
     /// The key ended.
     Ended,
