@@ -119,6 +119,7 @@ impl Outlook for Others<'_> {
     }
 
     fn suspects(&self, stripe: Id, count: usize, is_kept: bool) -> Vec<Peer> {
+        let count = if is_kept { count } else { usize::MAX };
         self.silent_among(stripe, count, |peer| !self.is_excused(peer, is_kept))
     }
 }

@@ -9,7 +9,8 @@
 //! peers near the stripe. Who is gone for long does not count, for it finds the tombstones at the preferred
 //! peers when it comes back, as readers do. Where no holder was there to take a tombstone, it would find
 //! none: then only those who are said to be gone for good do not count, and this peer must see half of the
-//! others.
+//! others. Nor need they be near the stripe: a part of the ring that was cut off when it was stored has it
+//! among its own, wherever they are.
 
 #[cfg(test)]
 mod tests;
@@ -68,7 +69,8 @@ pub trait Outlook {
     fn is_excused(&self, peer: Peer, is_kept: bool) -> bool;
     /// Whether at least half of the others that are not gone for good answer.
     fn sees_half(&self) -> bool;
-    /// Of the first `count` peers from a stripe that are not excused, those that do not answer.
+    /// Of the first `count` peers from a stripe that are not excused, those that do not answer. Of all peers
+    /// where it is not kept.
     fn suspects(&self, stripe: Id, count: usize, is_kept: bool) -> Vec<Peer>;
 }
 
