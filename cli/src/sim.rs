@@ -130,8 +130,8 @@ fn play(args: &RunArgs, screen: &Screen) -> Result<(), CliError> {
         let outcome = injector::run(&scenario, seed, flaw);
         if !screen.json {
             screen.line(format!(
-                "{}: {}; {} events, {:.0} s of virtual time in {:.2} s, {} stripes acknowledged, trace \
-                 {:016x}",
+                "{}: {}; {} events, {:.0} s of virtual time in {:.2} s, {} stripes and {} records \
+                 acknowledged, trace {:016x}",
                 scenario.title.replace(char::is_control, " "),
                 match outcome.violation {
                     None => format!("holds, all well {:.0} s after the last fault", outcome.settled_s),
@@ -141,6 +141,7 @@ fn play(args: &RunArgs, screen: &Screen) -> Result<(), CliError> {
                 outcome.virtual_s,
                 begun.elapsed().as_secs_f64(),
                 outcome.acknowledged,
+                outcome.recorded,
                 outcome.trace,
             ))?;
         }
@@ -223,13 +224,14 @@ fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
         let rate = batch.events as f64 / took / 1e6;
         screen.line(format!(
             "{} scenarios: {} broken; {} events, {:.0} s of virtual time in {took:.1} s ({rate:.2} million \
-             events/s, {:.0} times real time), {} stripes acknowledged, trace {:016x}",
+             events/s, {:.0} times real time), {} stripes and {} records acknowledged, trace {:016x}",
             batch.seeds,
             batch.failures.len(),
             batch.events,
             batch.virtual_s,
             batch.virtual_s / took,
             batch.acknowledged,
+            batch.recorded,
             batch.trace,
         ))?;
     }

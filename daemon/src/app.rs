@@ -24,6 +24,7 @@ use crate::datadir::list::FileList;
 use crate::datadir::network::Network;
 use crate::error::Failure;
 use crate::format::crypt::public_key;
+use crate::keeper::records::RecordKeeper;
 use crate::keeper::{ShardKeeper, usage};
 use crate::maintenance::{Maintenance, compaction, scrub};
 use crate::metrics::Metrics;
@@ -82,10 +83,12 @@ impl App {
             parts.config.settings.tombstone_retention.0,
         );
         let keeper = Arc::new(ShardKeeper::new(store, retention, core, Arc::clone(&metrics)));
+        let records = Arc::new(RecordKeeper::new(Arc::clone(&keeper), parts.network.id));
         let member = Arc::new(Membership::new(parts));
         let transfers = Arc::new(transfers(PeerClient {
             member: Arc::clone(&member),
             keeper: Arc::clone(&keeper),
+            records,
             metrics,
         }));
         Self {
@@ -102,6 +105,7 @@ impl App {
         Inbound {
             member: Arc::clone(&self.member),
             keeper: Arc::clone(&self.keeper),
+            records: Arc::clone(&self.transfers.peers.records),
             transfers: Arc::clone(&self.transfers),
             maintenance: Arc::clone(&self.maintenance),
         }
@@ -198,7 +202,10 @@ pub(crate) async fn open(data: DataDir, config: Config, network: Network) -> Res
     let app = App::new(parts, started, store, |peers| {
         Transfers::new(peers, account, list, journal)
     });
-    let announced = app.keeper.announce_all().await;
+    let mut announced = app.keeper.announce_all().await;
+    if announced.is_ok() {
+        announced = app.transfers.peers.records.announce_all().await;
+    }
     announced
         .map_err(|error| Failure::disk(error.kind(), format!("cannot read the shard index: {error}")))?;
     // A peer that is full says so from the start.

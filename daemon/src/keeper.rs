@@ -9,6 +9,7 @@
 mod inbound;
 mod inventory;
 mod lease;
+pub(crate) mod records;
 pub(crate) mod usage;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use mutualstore_dht::custody::{LOCATOR, Shape, TOMBSTONE};
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::{Header, Shard, StripeId, VerifiedShard};
 use mutualstore_store::{
-    Compacted, GetError, Key, Meta, PutError, State as StoreState, Store, Stored, UpdateError, Usage,
+    Compacted, GetError, Key, Meta, PutError, RECORDS, State as StoreState, Store, Stored, UpdateError, Usage,
 };
 use tokio::sync::Semaphore;
 
@@ -222,6 +223,11 @@ impl ShardKeeper {
         self.store.used()
     }
 
+    /// Bytes that signed records may take.
+    pub(crate) fn reserve_bytes(&self) -> u64 {
+        self.store.reserve_bytes()
+    }
+
     /// How often the store was flushed to the disk.
     pub(crate) fn syncs(&self) -> u64 {
         self.store.syncs()
@@ -401,7 +407,8 @@ impl ShardKeeper {
             return Local::Deleted(Box::new(tombstone));
         }
         let mut held = self.held(stripe);
-        held.retain(|(index, _)| *index != LOCATOR);
+        // Nobody asks for a record as a shard in earnest, and as one it would look damaged.
+        held.retain(|(index, _)| *index < RECORDS);
         let found = held
             .iter()
             .find(|(index, _)| *index == want)

@@ -10,6 +10,7 @@ use mutualstore_dht::custody;
 use mutualstore_net::Service;
 
 use crate::keeper::ShardKeeper;
+use crate::keeper::records::RecordKeeper;
 use crate::maintenance::Maintenance;
 use crate::peer::Membership;
 use crate::transfer::Transfers;
@@ -21,6 +22,7 @@ use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
 pub(crate) struct Inbound {
     pub(crate) member: Arc<Membership>,
     pub(crate) keeper: Arc<ShardKeeper>,
+    pub(crate) records: Arc<RecordKeeper>,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) maintenance: Arc<Maintenance>,
 }
@@ -135,6 +137,8 @@ impl Inbound {
             PeerRequest::Probe => self.member.answer_probe(from).await,
             PeerRequest::Mending => PeerResponse::Mending(self.maintenance.mending()),
             PeerRequest::Mend(gone) => PeerResponse::Mending(self.maintenance.mend(gone)),
+            PeerRequest::TakeRecord(record) => PeerResponse::Taken(self.records.take(from, record).await),
+            PeerRequest::ReadRecords(id, have) => PeerResponse::Given(self.records.give(id, have).await),
             request @ (PeerRequest::Commit(..)
             | PeerRequest::Discard(..)
             | PeerRequest::Renew(..)

@@ -91,6 +91,26 @@ pub enum Flaw {
     BelieveTombstones,
     /// An index that a holder claims and does not hand out is not rebuilt.
     BelieveClaims,
+    /// Records that differ between their holders are not put together.
+    NoMergeOfRecords,
+    /// Records far from their id are dropped without asking who is nearer.
+    YieldUnasked,
+    /// A lower record of a writer replaces a higher one.
+    LowerReplaces,
+    /// Of two different records with one number and sequence only the last to come is kept.
+    KeepOneOfTwo,
+    /// A holder that has another record with the number and sequence of one that it is sent says nothing.
+    IgnoreDoubles,
+    /// A device that learns that another one uses its number keeps it.
+    KeepNumber,
+    /// A device writes its next record before the last one is acknowledged.
+    OvertakeOwn,
+    /// A record is acknowledged when one holder has it.
+    PublishToOne,
+    /// A reader asks those who should hold what it reads, and nobody more.
+    AskHoldersAlone,
+    /// A full reading ends without some of those that it asked.
+    FullReadOfSome,
 }
 
 impl Flaw {
@@ -100,7 +120,7 @@ impl Flaw {
     }
 
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 43] = [
+    pub const ALL: [(&str, Self); 53] = [
         ("adopt-unverified", Self::AdoptUnverified),
         ("join-with-part", Self::JoinWithPart),
         ("no-merge", Self::NoMerge),
@@ -144,5 +164,15 @@ impl Flaw {
         ("doubt-for-ever", Self::DoubtForEver),
         ("believe-tombstones", Self::BelieveTombstones),
         ("believe-claims", Self::BelieveClaims),
+        ("no-merge-of-records", Self::NoMergeOfRecords),
+        ("yield-unasked", Self::YieldUnasked),
+        ("lower-replaces", Self::LowerReplaces),
+        ("keep-one-of-two", Self::KeepOneOfTwo),
+        ("ignore-doubles", Self::IgnoreDoubles),
+        ("keep-number", Self::KeepNumber),
+        ("overtake-own", Self::OvertakeOwn),
+        ("publish-to-one", Self::PublishToOne),
+        ("ask-holders-alone", Self::AskHoldersAlone),
+        ("full-read-of-some", Self::FullReadOfSome),
     ];
 }

@@ -173,6 +173,11 @@ impl Driver {
         let (stripe, item) = (stripe(input)?, item(input)?);
         let until = self.now + Duration::from_secs(input.int_in_range(1..=100)?);
         let tenure = match item {
+            Item::Records(digest) => {
+                let digest = u64::from_be_bytes(digest);
+                self.custody.records_changed(self.now, stripe, Some(digest));
+                return Ok(());
+            }
             Item::Tombstone => Tenure::Deleted { until },
             Item::Locator | Item::Shard(_) if input.arbitrary()? => Tenure::Committed,
             Item::Locator | Item::Shard(_) => Tenure::Pending {
@@ -344,6 +349,14 @@ impl Driver {
                     *tenure = Tenure::Committed;
                 }
                 self.custody.committed(self.now, stripe);
+            }
+            Effect::Merge { job, from, to, .. } => {
+                assert!(!from.is_empty() && !to.is_empty());
+                self.jobs.push(job);
+            }
+            Effect::Yield { id, to } => {
+                assert!(!to.is_empty(), "records go in favour of nobody");
+                self.custody.records_changed(self.now, id, None);
             }
             Effect::Discover { .. } => {}
         }

@@ -15,12 +15,14 @@ use bytes::Bytes;
 use mutualstore_dht::custody::{
     Entry, Holds, Item, Listing, MAX_ENTRIES, Report, Reported, Request, Response, Shape, Status, TrimOrder,
 };
+use mutualstore_dht::records::Publish;
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::Header;
 
 use crate::keeper::shape_of;
 use crate::peer::Membership;
 use crate::wire::peer::{Mending, PeerRequest, PeerResponse, StripeHoldings, Token};
+use crate::wire::record::Given;
 use crate::wire::shard::{ShardRequest, ShardResponse, ShardStatus};
 
 /// Between two rounds of lies.
@@ -87,6 +89,8 @@ pub(crate) fn answer(member: &Membership, from: Peer, request: &PeerRequest) -> 
             Some(PeerResponse::Holdings(stripes.iter().map(held).collect()))
         }
         PeerRequest::Mending | PeerRequest::Mend(_) => Some(PeerResponse::Mending(Mending::default())),
+        PeerRequest::TakeRecord(_) => Some(PeerResponse::Taken(Publish::Stored)),
+        PeerRequest::ReadRecords(..) => Some(PeerResponse::Given(Given::default())),
         PeerRequest::Ring(_) | PeerRequest::Survey | PeerRequest::Probe => None,
     }
 }

@@ -42,7 +42,9 @@ impl ShardKeeper {
             | PeerRequest::Survey
             | PeerRequest::Mending
             | PeerRequest::Mend(_)
-            | PeerRequest::Probe => return PeerResponse::Refused("not about shards".into()),
+            | PeerRequest::Probe
+            | PeerRequest::TakeRecord(_)
+            | PeerRequest::ReadRecords(..) => return PeerResponse::Refused("not about shards".into()),
         };
         self.publish_usage();
         PeerResponse::Done(answer)

@@ -42,6 +42,27 @@ impl ShardKeeper {
         });
     }
 
+    /// Tells custody of the records under all ids, once, at start.
+    pub(super) fn announce_records(&self, digests: &[(Id, u64)]) {
+        self.core.with(|state, now| {
+            for (id, digest) in digests {
+                let holding = Holding {
+                    stripe: *id,
+                    item: Item::of_records(*digest),
+                    shape: Shape::RECORDS,
+                    tenure: Tenure::Committed,
+                };
+                state.engine.custody.insert(now, holding);
+            }
+        });
+    }
+
+    /// Tells custody that the records under an id have changed: their digest now; none: there are none.
+    pub(super) fn report_records(&self, id: Id, digest: Option<u64>) {
+        self.core
+            .with(|state, now| state.engine.custody.records_changed(now, id, digest));
+    }
+
     /// Whether the store does not hold a shard; an index that cannot be read says nothing.
     fn has_not(&self, key: Key) -> bool {
         let held = self.store.holds(key);
@@ -55,7 +76,9 @@ impl ShardKeeper {
         let believed = self
             .core
             .read(|state| state.engine.custody.held_after(after, limit));
-        let keys = believed.iter().map(|(stripe, item)| key(*stripe, (*item).into()));
+        // Records lie under their own hashes: custody hears of them by their digest alone.
+        let parts = believed.iter().filter(|(_, item)| item.records().is_none());
+        let keys = parts.map(|(stripe, item)| key(*stripe, (*item).into()));
         let gone: Vec<Key> = keys.filter(|key| self.has_not(*key)).collect();
         for key in &gone {
             tracing::info!(

@@ -10,7 +10,7 @@ use mutualstore_dht::writer::Answer;
 use mutualstore_dht::{Id, Peer};
 use mutualstore_erasure::{DecodeError, VerifiedShard, reconstruct};
 
-use super::Maintenance;
+use super::{Maintenance, records};
 use crate::format::locator::Locator;
 use crate::keeper::Keep;
 use crate::transfer::delete::replicate_tombstone;
@@ -72,6 +72,11 @@ pub(super) async fn perform(upkeep: Arc<Maintenance>, effect: Effect) {
             }
             upkeep.keeper.publish_usage();
         }
+        Effect::Merge { job, id, from, to } => {
+            let outcome = records::merge(&upkeep, id, from, to).await;
+            finish(&upkeep, job, outcome);
+        }
+        Effect::Yield { id, to } => records::give_way(&upkeep, id, to).await,
         Effect::Discover { point } => {
             // What it finds is the ring's to know; when it fails, custody asks again.
             if let Err(error) = upkeep.member.core.lookup(point, DISCOVERED).await {

@@ -1,6 +1,6 @@
 //! What keeps the network healthy from here: repair, scrub, compaction, departure.
 //!
-//! * [`jobs`]: custody's effects on real shards: regenerate, copy, drop, commit.
+//! * [`jobs`]: custody's effects on real shards: regenerate, copy, drop, commit; [`records`]: on signed records.
 //! * [`scrub`]: reads all shards again from time to time.
 //! * [`compaction`]: gives dead space of the shard store back.
 //! * [`departure`]: repair now, forget a peer, leave.
@@ -9,6 +9,7 @@
 pub(crate) mod compaction;
 pub(crate) mod departure;
 mod jobs;
+mod records;
 pub(crate) mod scrub;
 mod stuck;
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use mutualstore_contract::reply::ScrubReport;
 use mutualstore_dht::Id;
 use mutualstore_dht::custody::LOCATOR;
-use mutualstore_store::{Key, TOMBSTONE};
+use mutualstore_store::{Key, RECORDS, TOMBSTONE};
 use tokio::sync::{Notify, watch};
 
 use super::Maintenance;
@@ -122,6 +122,8 @@ async fn check(upkeep: &Maintenance, key: Key, findings: &mut ScrubReport) {
     findings.checked += 1;
     let bad = if key.index == TOMBSTONE {
         upkeep.keeper.tombstone(stripe).await.is_none() && !upkeep.keeper.is_deleted(stripe)
+    } else if key.index == RECORDS {
+        !upkeep.transfers.peers.records.is_sound(key.stripe).await
     } else if key.index == LOCATOR {
         upkeep.keeper.locator(stripe).await.is_none() && !upkeep.keeper.is_located(stripe)
     } else {

@@ -4,20 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mutualstore_dht::records::{Publish, RecordSet};
 use mutualstore_dht::writer::Answer;
 use mutualstore_dht::{Contact, Id, Peer};
 use mutualstore_erasure::{Header, Shard, StripeId, VerifiedShard};
 use mutualstore_net::CallError;
+use mutualstore_tree::record::Record;
 
 use super::events::{Operation, Transfer};
 use crate::format::locator::parse_holders;
 use crate::format::tombstone::Tombstone;
+use crate::keeper::records::RecordKeeper;
 use crate::keeper::{Keep, KeepError, Local, ShardKeeper, header_bytes};
 use crate::metrics::Metrics;
 use crate::peer::Membership;
 use crate::peer::remote::{AskError, refused_or};
 use crate::wire::peer::{PeerRequest, PeerResponse, Token};
+use crate::wire::record::Given;
 use crate::wire::shard::{ShardRequest, ShardStatus};
+
+/// How long a peer may take to keep a record, or to tell of some.
+const RECORD_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What came of asking one peer for a shard.
 #[derive(Debug)]
@@ -38,6 +45,7 @@ pub(crate) enum Fetched {
 pub(crate) struct PeerClient {
     pub(crate) member: Arc<Membership>,
     pub(crate) keeper: Arc<ShardKeeper>,
+    pub(crate) records: Arc<RecordKeeper>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -58,6 +66,38 @@ impl PeerClient {
             .ok_or(AskError::Silent(CallError::Unreachable))?;
         self.metrics.asked(&request);
         remote.ask(&contact, &request, deadline).await
+    }
+
+    /// Has a peer keep a record.
+    pub(crate) async fn take_record(&self, peer: Peer, record: &Record) -> Publish {
+        if peer == self.member.me {
+            return self.records.take_verified(peer, record.clone()).await;
+        }
+        let request = PeerRequest::TakeRecord(record.bytes.clone());
+        match self.ask(peer, request, RECORD_DEADLINE).await {
+            Ok(PeerResponse::Taken(answer)) => answer,
+            Ok(_) => Publish::Silent,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "did not take a record");
+                Publish::Silent
+            }
+        }
+    }
+
+    /// What a peer has of a key beyond `have`; none when it does not answer.
+    pub(crate) async fn read_records(&self, peer: Peer, id: Id, have: &RecordSet) -> Option<Given> {
+        if peer == self.member.me {
+            return Some(self.records.give(id, have.clone()).await);
+        }
+        let request = PeerRequest::ReadRecords(id, have.clone());
+        match self.ask(peer, request, RECORD_DEADLINE).await {
+            Ok(PeerResponse::Given(given)) => Some(given),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "did not tell of records");
+                None
+            }
+        }
     }
 
     /// Asks `contact` for shard `want` of `stripe` (or another one unless `exact`), and tells the transfer of

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use mutualstore_dht::custody::{
-    BUCKETS, Entry, Holds, Item, Listing, MAX_ASKED, MAX_ENTRIES, Pin, Question, Report, Reported, Request,
-    Response, Shape, Status, TrimOrder,
+    BUCKETS, Entry, Holds, Item, Listing, MAX_ASKED, MAX_ENTRIES, Pin, Question, RECORDS, Report, Reported,
+    Request, Response, Shape, Status, TrimOrder,
 };
 use mutualstore_dht::placement::Placement;
 use mutualstore_dht::{Id, Peer};
@@ -32,7 +32,7 @@ fn wire_stripes(stripes: &[Id]) -> wire::StripeList {
 fn entry(message: &wire::ListedShard) -> Result<Entry, Malformed> {
     Ok(Entry {
         stripe: id(&message.stripe)?,
-        item: item(message.index)?,
+        item: item(message.index, message.digest)?,
         shape: Shape {
             k: index(message.k)?,
             n: index(message.n)?,
@@ -80,6 +80,7 @@ fn wire_entry(entry: &Entry) -> wire::ListedShard {
         policy,
         group,
         anchor,
+        digest: entry.item.records().unwrap_or_default(),
     }
 }
 
@@ -120,9 +121,17 @@ fn report(message: &wire::Report) -> Result<Report, Malformed> {
     })
 }
 
-/// What a byte of an index stands for: a shard, the locator or the tombstone.
-fn item(number: u32) -> Result<Item, Malformed> {
-    index(number).map(Item::from)
+/// What a byte of an index stands for: a shard, the locator, the tombstone, or records with this digest.
+fn item(number: u32, digest: u64) -> Result<Item, Malformed> {
+    index(number).map(|index| of_byte(index, digest))
+}
+
+fn of_byte(byte: u8, digest: u64) -> Item {
+    if byte == RECORDS {
+        Item::of_records(digest)
+    } else {
+        Item::from(byte)
+    }
 }
 
 fn wire_item(item: Item) -> u32 {
@@ -137,7 +146,7 @@ fn order(message: &wire::TrimOrder) -> Result<TrimOrder, Malformed> {
     at_most(message.others.len(), 256)?;
     Ok(TrimOrder {
         stripe: id(&message.stripe)?,
-        item: item(message.index)?,
+        item: item(message.index, 0)?,
         keep: peer(&message.keep)?,
         others: message.others.iter().map(shard_at).collect::<Result<_, _>>()?,
     })
@@ -225,7 +234,7 @@ pub(super) fn request(message: wire::CustodyRequest) -> Result<Request, Malforme
                 let ask = |m: &wire::Question| {
                     Ok(Question {
                         stripe: id(&m.stripe)?,
-                        item: item(m.index)?,
+                        item: item(m.index, 0)?,
                         trim: (m.trim > 0).then_some(m.trim),
                     })
                 };
@@ -265,7 +274,7 @@ pub(super) fn request(message: wire::CustodyRequest) -> Result<Request, Malforme
 fn pin(m: &wire::Pin) -> Result<Pin, Malformed> {
     Ok(Pin {
         stripe: id(&m.stripe)?,
-        item: item(m.index)?,
+        item: item(m.index, 0)?,
         trim: m.trim,
     })
 }
@@ -312,7 +321,11 @@ fn holds(message: &wire::Holds) -> Result<Holds, Malformed> {
         return Err(Malformed("indices out of order"));
     }
     Ok(Holds {
-        items: message.indices.iter().copied().map(Item::from).collect(),
+        items: message
+            .indices
+            .iter()
+            .map(|byte| of_byte(*byte, message.digest))
+            .collect(),
         under_repair: message.minded,
         reported: message.told.iter().map(peer).collect::<Result<_, Malformed>>()?,
     })
@@ -332,6 +345,11 @@ pub(super) fn wire_response(response: &Response) -> wire::CustodyResponse {
         indices: holds.items.iter().copied().map(u8::from).collect(),
         minded: holds.under_repair,
         told: holds.reported.iter().map(wire_peer).collect(),
+        digest: holds
+            .items
+            .iter()
+            .find_map(|item| item.records())
+            .unwrap_or_default(),
     };
     let kind = match response {
         Response::Reported(reported) => Kind::Reported(wire_reported(reported)),

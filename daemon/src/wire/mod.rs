@@ -6,6 +6,7 @@
 pub mod contact;
 pub mod custody;
 pub mod peer;
+pub mod record;
 pub mod ring;
 pub mod shard;
 pub mod signed;

@@ -1,12 +1,14 @@
 //! Requests and answers on the RPC stream.
 
 use bytes::Bytes;
+use mutualstore_dht::records::{Publish, RecordSet};
 use mutualstore_dht::{Id, Peer, custody, ring};
 use mutualstore_proto::wire;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::contact::{id, index, peer, wire_id, wire_peer};
+use super::record::{self as wire_record, Given};
 use super::signed::Verifier;
 use super::{Malformed, custody as wire_custody, ring as wire_ring};
 use crate::format::crypt::SIGNATURE;
@@ -72,6 +74,10 @@ pub enum PeerRequest {
     Mend(Option<Peer>),
     /// How do I look from there? Answered by [`PeerResponse::Probed`].
     Probe,
+    /// Keep a record, not verified yet. Answered by [`PeerResponse::Taken`] once durable.
+    TakeRecord(Bytes),
+    /// What do you have of a key beyond this? Answered by [`PeerResponse::Given`].
+    ReadRecords(Id, RecordSet),
 }
 
 /// What a peer has to rebuild and has rebuilt.
@@ -128,6 +134,10 @@ pub enum PeerResponse {
         /// Whether it was taken.
         reached: bool,
     },
+    /// What became of a record.
+    Taken(Publish),
+    /// Records, as far as they fit.
+    Given(Given),
     /// Not now, for the reason given.
     Refused(String),
 }
@@ -203,6 +213,14 @@ impl PeerRequest {
                 now: true,
             }),
             Self::Probe => Kind::Probe(wire::Probe {}),
+            Self::TakeRecord(record) => Kind::TakeRecord(wire::TakeRecord {
+                record: record.clone(),
+            }),
+            Self::ReadRecords(id, have) => Kind::ReadRecords(wire::ReadRecords {
+                id: wire_id(id),
+                have: wire_record::wire_stamps(have.stamps()),
+                ended: have.is_ended(),
+            }),
         };
         wire::NodeRequest { kind: Some(kind) }.encode_to_vec().into()
     }
@@ -242,6 +260,8 @@ impl PeerRequest {
             Kind::Mend(m) if m.gone.is_empty() => Self::Mend(None),
             Kind::Mend(m) => Self::Mend(Some(peer(&m.gone)?)),
             Kind::Probe(wire::Probe {}) => Self::Probe,
+            Kind::TakeRecord(m) => Self::TakeRecord(wire_record::record(m.record)?),
+            Kind::ReadRecords(m) => Self::ReadRecords(id(&m.id)?, wire_record::set(&m.have, m.ended)?),
         })
     }
 }
@@ -270,6 +290,8 @@ impl PeerResponse {
                 unix_ms: *unix_ms,
                 reached: *reached,
             }),
+            Self::Taken(answer) => Kind::RecordTaken(wire_record::wire_taken(answer)),
+            Self::Given(given) => Kind::RecordsGiven(wire_record::wire_given(given)),
             Self::Refused(reason) => Kind::Declined(wire::Declined {
                 reason: reason.clone(),
             }),
@@ -310,6 +332,8 @@ impl PeerResponse {
                 unix_ms: m.unix_ms,
                 reached: m.reached,
             },
+            Kind::RecordTaken(m) => Self::Taken(wire_record::taken(&m)?),
+            Kind::RecordsGiven(m) => Self::Given(wire_record::given(m)?),
             Kind::Declined(m) => Self::Refused(m.reason),
         })
     }
@@ -390,10 +414,23 @@ impl StripeHoldings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mutualstore_dht::records::Stamp;
     use proptest::prelude::*;
 
     fn verifier() -> Verifier {
         Verifier::new([1; 32])
+    }
+
+    fn some_records() -> RecordSet {
+        let mut set = RecordSet::default();
+        for writer in 1..3 {
+            set.take(Stamp {
+                writer,
+                sequence: 7,
+                hash: [8; 32],
+            });
+        }
+        set
     }
 
     #[test]
@@ -409,6 +446,8 @@ mod tests {
             PeerRequest::Mend(None),
             PeerRequest::Mend(Some(Peer::new([8; 32]))),
             PeerRequest::Probe,
+            PeerRequest::TakeRecord(Bytes::from_static(b"record")),
+            PeerRequest::ReadRecords(Id::new([1; 32]), some_records()),
             PeerRequest::Locate(
                 [7; 16],
                 9,
@@ -442,6 +481,14 @@ mod tests {
                 unix_ms: 5,
                 reached: true,
             },
+            PeerResponse::Taken(Publish::Stored),
+            PeerResponse::Taken(Publish::Ended),
+            PeerResponse::Taken(Publish::Silent),
+            PeerResponse::Taken(Publish::Doubled(some_records().stamps().collect())),
+            PeerResponse::Given(Given {
+                records: vec![Bytes::from_static(b"record")],
+                set: some_records(),
+            }),
             PeerResponse::Refused("leaving".into()),
         ] {
             assert_eq!(PeerResponse::decode(response.encode(), &verifier()), Ok(response));

@@ -56,7 +56,9 @@ pub use self::compact::Compacted;
 pub use self::error::{CloseError, GetError, OpenError, PutError, UpdateError};
 pub use self::locate::{Located, locate};
 pub use self::recovery::OpenReport;
-pub use self::types::{Key, LOCATOR, Meta, PutOutcome, State, StoreConfig, Stored, TOMBSTONE, Usage};
+pub use self::types::{
+    Key, LOCATOR, Meta, PutOutcome, RECORDS, State, StoreConfig, Stored, TOMBSTONE, Usage,
+};
 
 /// Keys changed by one record.
 const BATCH_KEYS: usize = 1024;
@@ -514,6 +516,11 @@ impl Store {
     pub fn keys_after(&self, after: Option<Key>, limit: usize) -> io::Result<Vec<(Key, u32)>> {
         let entries = self.index.after(after, limit)?.into_iter();
         Ok(entries.map(|(key, entry)| (key, entry.meta().len)).collect())
+    }
+
+    /// Bytes that go through on a full disk, for deletions and for [`RECORDS`].
+    pub fn reserve_bytes(&self) -> u64 {
+        self.log.reserve_bytes()
     }
 
     /// What the store takes.

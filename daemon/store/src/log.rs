@@ -32,7 +32,7 @@ use super::entry::Entry;
 use super::error::{AppendError, Closed};
 use super::record::{HEADER_BYTES, Kind, RecordHeader};
 use super::segment::{FOOTER_BASE_BYTES, FOOTER_ENTRY_BYTES, Trailer, file_name};
-use super::{Key, LOCATOR, State, Usage};
+use super::{Key, LOCATOR, RECORDS, State, Usage};
 
 /// Segments open for reading at a time.
 const OPEN_FILES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
@@ -126,6 +126,8 @@ struct Inner {
     shards: u64,
     /// Counted among the shards too.
     locators: u64,
+    /// Counted among the shards too.
+    records: u64,
     tombstones: u64,
     reserved: u64,
 }
@@ -190,7 +192,7 @@ impl<'a> Draft<'a> {
     /// Whether it goes through on a full disk.
     fn urgent(&self) -> bool {
         match self.kind {
-            Kind::Put => matches!(self.state, State::Deleted { .. }),
+            Kind::Put => matches!(self.state, State::Deleted { .. }) || self.key.index == RECORDS,
             Kind::Renew => false,
             Kind::Drop | Kind::Commit | Kind::Restate | Kind::Footer | Kind::Dead => true,
         }
@@ -265,6 +267,7 @@ impl Log {
             pending_bytes: start.tally.pending_bytes,
             shards: start.tally.shards,
             locators: start.tally.locators,
+            records: start.tally.records,
             tombstones: start.tally.tombstones,
             reserved: 0,
         };
@@ -421,9 +424,14 @@ impl Log {
     /// Notes in the sums that a shard's entry changed. A record that is no longer pointed to is dead.
     pub(super) fn account(&self, key: &Key, before: Option<&Entry>, after: Option<&Entry>) {
         let mut inner = self.lock();
-        if key.index == LOCATOR {
-            inner.locators += u64::from(after.is_some());
-            inner.locators -= u64::from(before.is_some());
+        let apart = match key.index {
+            LOCATOR => Some(&mut inner.locators),
+            RECORDS => Some(&mut inner.records),
+            _ => None,
+        };
+        if let Some(count) = apart {
+            *count += u64::from(after.is_some());
+            *count -= u64::from(before.is_some());
         }
         if let Some(before) = before {
             let bytes = before.record_bytes();
@@ -493,8 +501,9 @@ impl Log {
             committed_bytes: inner.committed_bytes,
             pending_bytes: inner.pending_bytes,
             dead_bytes: inner.occupied().saturating_sub(live),
-            shards: inner.shards - inner.locators,
+            shards: inner.shards - inner.locators - inner.records,
             locators: inner.locators,
+            records: inner.records,
             tombstones: inner.tombstones,
             capacity: inner.capacity,
             free: inner.free(),
@@ -503,6 +512,10 @@ impl Log {
 
     pub(super) fn set_capacity(&self, capacity: u64) {
         self.lock().capacity = capacity;
+    }
+
+    pub(super) fn reserve_bytes(&self) -> u64 {
+        reserve_bytes(self.lock().capacity)
     }
 
     pub(super) fn syncs(&self) -> u64 {

@@ -6,7 +6,7 @@
 //! | 4 | 1 | version, 1 |
 //! | 5 | 1 | kind |
 //! | 6 | 1 | state: 0 committed, 1 pending, 2 tombstone |
-//! | 7 | 1 | shard index; 254 for a locator, 255 for a tombstone |
+//! | 7 | 1 | shard index; 253 for a signed record, 254 for a locator, 255 for a tombstone |
 //! | 8 | 8 | salt of the segment |
 //! | 16 | 8 | sequence |
 //! | 24 | 32 | stripe id |

@@ -9,6 +9,8 @@ pub const TOMBSTONE: u8 = u8::MAX;
 /// The index of records that are kept like shards, and counted apart from them: who holds the shards of a
 /// stripe.
 pub const LOCATOR: u8 = TOMBSTONE - 1;
+/// The index of values that change, each under its own hash: no shard has it. They go through on a full disk.
+pub const RECORDS: u8 = LOCATOR - 1;
 
 /// Names a shard: the stripe and the shard's place in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +105,8 @@ pub struct Usage {
     pub shards: u64,
     /// Locators held; their bytes count among those of shards.
     pub locators: u64,
+    /// Signed records held; their bytes count among those of shards.
+    pub records: u64,
     /// Deleted stripes whose tombstones are held.
     pub tombstones: u64,
     /// The bound on everything.

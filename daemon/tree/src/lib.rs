@@ -8,9 +8,11 @@
 //! * [`entry`]: a key of a bucket at one version: a file, a directory, a deletion, a setting.
 //! * [`head`]: what one device says of a bucket: its latest entries, and where the others lie.
 //! * [`run`]: entries that a head has no room for, sorted, in a file of their own.
+//! * [`bucket`]: what a device knows of a bucket, and what it says of it.
 //! * [`merge`]: the word of all devices put together: what a key is, was, and whether two wrote it at once.
 
 pub mod account;
+pub mod bucket;
 pub mod codec;
 pub mod entry;
 pub mod head;

@@ -5,6 +5,7 @@ use super::key::Slot;
 use super::peers::{Handle, ME};
 use super::types::Shape;
 use crate::placement::{self, Placement, Roster};
+use crate::records::ASKED;
 use crate::{Flaw, Id, Peer, PeerState, RingView, Time};
 
 /// Peers with their state, best first.
@@ -39,9 +40,29 @@ impl Custody {
         ring: &impl RingView,
         slot: Slot,
     ) -> Vec<(Handle, PeerState)> {
-        let responsible = ring.successors(slot.stripe, self.config.r);
-        responsible
-            .into_iter()
+        self.first(now, ring, slot, self.config.r)
+    }
+
+    /// The first peers from an id of records: as many as are asked for them, and some in place of those that
+    /// leave.
+    pub(super) fn responsible_for_records(
+        &mut self,
+        now: Time,
+        ring: &impl RingView,
+        slot: Slot,
+    ) -> Vec<(Handle, PeerState)> {
+        self.first(now, ring, slot, self.config.r.max(ASKED * 2))
+    }
+
+    fn first(
+        &mut self,
+        now: Time,
+        ring: &impl RingView,
+        slot: Slot,
+        count: usize,
+    ) -> Vec<(Handle, PeerState)> {
+        let first = ring.successors(slot.stripe, count).into_iter();
+        first
             .map(|member| (self.peers.intern(now, member.peer, true), member.state))
             .collect()
     }

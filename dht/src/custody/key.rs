@@ -23,6 +23,9 @@ impl Slot {
 pub enum Item {
     /// One of its n shards, by index.
     Shard(u8),
+    /// No part of a stripe: the records under this id, with this digest. As bytes, so that an item takes
+    /// nine: peers hold millions.
+    Records([u8; 8]),
     /// Who holds which of its shards, where that cannot be found from its id.
     Locator,
     /// Its owner's word that it is deleted.
@@ -35,6 +38,9 @@ pub const TOMBSTONE: u8 = u8::MAX;
 /// The byte that stands for a locator on disk and on the wire. No shard has this index: n is less.
 pub const LOCATOR: u8 = TOMBSTONE - 1;
 
+/// The byte that stands for records on disk and on the wire. No shard has this index.
+pub const RECORDS: u8 = LOCATOR - 1;
+
 impl Item {
     /// No other comes before it.
     pub(super) const FIRST: Self = Self::Shard(0);
@@ -45,7 +51,20 @@ impl Item {
     pub fn shard(self) -> Option<u8> {
         match self {
             Self::Shard(index) => Some(index),
-            Self::Locator | Self::Tombstone => None,
+            Self::Records(_) | Self::Locator | Self::Tombstone => None,
+        }
+    }
+
+    /// Records with this digest.
+    pub fn of_records(digest: u64) -> Self {
+        Self::Records(digest.to_be_bytes())
+    }
+
+    /// The digest of records; none for what is part of a stripe.
+    pub fn records(self) -> Option<u64> {
+        match self {
+            Self::Records(digest) => Some(u64::from_be_bytes(digest)),
+            Self::Shard(_) | Self::Locator | Self::Tombstone => None,
         }
     }
 
@@ -55,6 +74,7 @@ impl Item {
     }
 }
 
+/// Parts of stripes.
 impl From<u8> for Item {
     fn from(byte: u8) -> Self {
         match byte {
@@ -69,6 +89,7 @@ impl From<Item> for u8 {
     fn from(item: Item) -> Self {
         match item {
             Item::Shard(index) => index,
+            Item::Records(_) => RECORDS,
             Item::Locator => LOCATOR,
             Item::Tombstone => TOMBSTONE,
         }

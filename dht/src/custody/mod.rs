@@ -55,7 +55,7 @@ use std::time::Duration;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-pub use key::{Item, LOCATOR, TOMBSTONE};
+pub use key::{Item, LOCATOR, RECORDS, TOMBSTONE};
 pub use matching::Redundancy;
 pub use message::{
     BUCKETS, Entry, Holds, Listing, MAX_ASKED, MAX_ENTRIES, Pin, Question, Report, Reported, Request,

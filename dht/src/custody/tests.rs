@@ -6,6 +6,7 @@ mod faults;
 pub(super) mod harness;
 mod leases;
 mod policies;
+mod records;
 mod together;
 mod tombstones;
 mod view;
@@ -557,10 +558,10 @@ fn same_seed_gives_the_same_trace() {
 #[test]
 fn memory_per_shard_and_stripe_is_bounded() {
     // A full BTreeMap node wastes nothing, one after a split half of it: count half as much again.
-    // The anchor of a policy is 34 bytes of each.
+    // The anchor of a policy is 34 bytes of each, the digest of records 8 of a claim.
     let held = size_of::<(key::ItemKey, holder::Held)>();
     assert!(held * 3 / 2 <= 210, "{held}");
     let known =
         size_of::<(key::Slot, primary::reports::KnownStripe)>() + 6 * size_of::<primary::reports::Claim>();
-    assert!(known * 3 / 2 <= 400, "{known}");
+    assert!(known * 3 / 2 <= 480, "{known}");
 }

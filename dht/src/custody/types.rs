@@ -88,6 +88,14 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// What stands for the shape of records, which have none.
+    pub const RECORDS: Self = Self {
+        k: 1,
+        n: 1,
+        shard_len: 0,
+        placement: Placement::Successors,
+    };
+
     /// Whether 1 ≤ k ≤ n, and n fit into a run.
     pub fn is_valid(&self) -> bool {
         let fits = match self.placement {
@@ -102,6 +110,7 @@ impl Shape {
         match item {
             Item::Tombstone => true,
             Item::Locator => self.placement.needs_locators(),
+            Item::Records(_) => *self == Self::RECORDS,
             Item::Shard(index) => index < self.n,
         }
     }
@@ -237,6 +246,26 @@ pub enum Effect {
         /// Whether it is a pending shard whose lease ended: then a commit that was made durable meanwhile
         /// keeps it, and it is to be inserted again.
         expired: bool,
+    },
+    /// Read the records under an id from these peers, put them together, and give each of the others what it
+    /// lacks. Ends with `handle_job`.
+    Merge {
+        /// To be named in the outcome.
+        job: JobId,
+        /// The id.
+        id: Id,
+        /// Who says that it has some; this peer possible.
+        from: Vec<Peer>,
+        /// Who is to have them all; this peer possible.
+        to: Vec<Peer>,
+    },
+    /// Ask these peers whether they have at least the records under an id that this one has. If all do, and
+    /// nothing was taken in meanwhile, remove them here and call `records_changed`.
+    Yield {
+        /// The id.
+        id: Id,
+        /// All of them are nearer to the id.
+        to: Vec<Peer>,
     },
     /// Have the ring look up who follows this point: others name peers there that the ring does not know.
     /// What is found shows in the ring's view.

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use super::ASKED;
 use super::asking::Asking;
-use crate::{Peer, RingView, Time};
+use super::{ASKED, HOLDERS};
+use crate::{Flaw, Peer, RingView, Time};
 
 /// How long a reader waits for more answers than it has.
 const WAIT: Duration = Duration::from_secs(1);
@@ -36,13 +36,18 @@ pub struct Gathering {
 
 impl Gathering {
     /// Asks the first of `near`, the living peers from the id.
-    pub fn new(now: Time, near: &[Peer], full: bool, timeout: Duration) -> Self {
+    pub fn new(now: Time, near: &[Peer], full: bool, timeout: Duration, flaw: Option<Flaw>) -> Self {
+        let asked = if Flaw::AskHoldersAlone.is_planted(flaw) {
+            HOLDERS
+        } else {
+            ASKED
+        };
         Self {
             begun: now,
             until: now + timeout,
-            full,
+            full: full && !Flaw::FullReadOfSome.is_planted(flaw),
             answered: 0,
-            asking: Asking::new(now, near, ASKED),
+            asking: Asking::new(now, near, asked),
         }
     }
 
@@ -97,7 +102,7 @@ mod tests {
 
     /// Drives it: these are silent, all others answer. When it ended, and how.
     fn ended(near: &[Peer], full: bool, dead: &Dead, silent: &[Peer]) -> (Duration, Gathered) {
-        let mut gathering = Gathering::new(Time::ZERO, near, full, TIMEOUT);
+        let mut gathering = Gathering::new(Time::ZERO, near, full, TIMEOUT, None);
         let mut now = Time::ZERO;
         while gathering.state(now) == Gathered::Open {
             match gathering.poll(now) {

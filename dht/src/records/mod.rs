@@ -12,17 +12,17 @@
 //! one peer that acknowledged it is alive among the reader's first [`ASKED`], or once custody has merged the
 //! sets.
 //!
-//! Nothing drives these yet, and one thing is open. A device that lags behind its clone may send a record to
-//! few holders whose sequence is above one of the clone that was acknowledged: sets that merge then lose that
-//! of the clone. Records have to name what they replace.
+//! A device that lags behind its clone, and one that is cut off, are the subject of [`Author`].
 //!
 //! Bytes and signatures stay with the driver; what counts here is a record's [`Stamp`].
 
 mod asking;
+mod author;
 mod gathering;
 mod publishing;
 mod set;
 
+pub use author::Author;
 pub use gathering::{Gathered, Gathering};
 pub use publishing::{Publish, Published, Publishing};
 pub use set::{RecordSet, Stamp, Taken};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::asking::Asking;
 use super::{HOLDERS, Stamp};
-use crate::{Peer, RingView, Time};
+use crate::{Flaw, Peer, RingView, Time};
 
 /// What a peer made of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,7 @@ pub enum Published {
 /// See the module head.
 #[derive(Debug)]
 pub struct Publishing {
+    known: usize,
     needed: usize,
     stored: BTreeSet<Peer>,
     asking: Asking,
@@ -63,12 +64,20 @@ impl Publishing {
     /// are not gone, this one and suspect ones included.
     pub fn new(now: Time, near: &[Peer], known: usize, timeout: Duration) -> Self {
         Self {
+            known,
             needed: known.clamp(1, HOLDERS) / 2 + 1,
             stored: BTreeSet::new(),
             asking: Asking::new(now, near, HOLDERS),
             until: now + timeout,
             doubled: Vec::new(),
             ended: false,
+        }
+    }
+
+    /// Plants a flaw.
+    pub fn plant(&mut self, flaw: Option<Flaw>) {
+        if Flaw::PublishToOne.is_planted(flaw) {
+            self.needed = 1;
         }
     }
 
@@ -102,6 +111,11 @@ impl Publishing {
                 self.asking.end();
             }
         }
+    }
+
+    /// How many peers a majority is.
+    pub fn needed(&self) -> usize {
+        self.known.clamp(1, HOLDERS) / 2 + 1
     }
 
     /// How it stands.

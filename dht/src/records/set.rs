@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use super::MAX_WRITERS;
+use super::{MAX_WRITERS, Publish};
+use crate::Flaw;
 
 /// What tells one record from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +126,35 @@ impl RecordSet {
                 .filter(|old| !after.has(old))
                 .collect(),
         )
+    }
+
+    /// Takes a record in as a holder does, which answers this to the device that sent it.
+    pub fn offer(&mut self, stamp: Stamp, flaw: Option<Flaw>) -> (Taken, Publish) {
+        if Flaw::LowerReplaces.is_planted(flaw) {
+            self.writers.remove(&stamp.writer);
+        }
+        let equal = self
+            .writers
+            .get(&stamp.writer)
+            .is_some_and(|latest| latest.sequence == stamp.sequence);
+        if equal && Flaw::KeepOneOfTwo.is_planted(flaw) {
+            self.writers.remove(&stamp.writer);
+        }
+        let mut others: Vec<Stamp> = self
+            .of(stamp.writer)
+            .filter(|other| other.sequence >= stamp.sequence && *other != stamp)
+            .collect();
+        if Flaw::IgnoreDoubles.is_planted(flaw) {
+            others.clear();
+        }
+        let taken = self.take(stamp);
+        let answer = match taken {
+            Taken::Ended => Publish::Ended,
+            Taken::Full => Publish::Silent,
+            Taken::New(_) | Taken::Known | Taken::Older if others.is_empty() => Publish::Stored,
+            Taken::New(_) | Taken::Known | Taken::Older => Publish::Doubled(others),
+        };
+        (taken, answer)
     }
 
     /// The key ended: nothing is taken in any more.

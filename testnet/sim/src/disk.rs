@@ -251,6 +251,7 @@ impl World {
             }
             self.removed(who, key);
         }
+        self.lose_records(who);
     }
 
     /// Custody learns that something is no longer on its disk.
@@ -262,7 +263,7 @@ impl World {
     pub(crate) fn may_wipe(&self, who: Who) -> bool {
         let Some(host) = self.host(who) else { return false };
         let stripes: BTreeSet<Id> = host.disk.keys().map(|(stripe, _)| *stripe).collect();
-        stripes.into_iter().all(|id| self.outlives(id, who))
+        stripes.into_iter().all(|id| self.outlives(id, who)) && self.records_outlive(who)
     }
 
     /// Whether enough indices of a stripe are committed elsewhere.
@@ -367,7 +368,7 @@ impl World {
                 let (from, to) = (self.who(*from).unwrap_or(who), self.who(*to).unwrap_or(who));
                 WORK + self.links.delay(&mut self.rng, from, to) * 4
             }
-            Effect::Locate { .. } => WORK,
+            Effect::Locate { .. } | Effect::Merge { .. } | Effect::Yield { .. } => WORK,
             Effect::Drop { .. } | Effect::Commit { .. } | Effect::Discover { .. } => TOUCH,
         };
         self.after(delay, Event::Work(who, life, Box::new(effect)));
@@ -384,12 +385,14 @@ impl World {
     pub(crate) fn perform(&mut self, who: Who, effect: Effect) {
         let wedged = self.host(who).is_some_and(|host| host.wedged);
         match effect {
-            Effect::Regenerate { job, .. } | Effect::Copy { job, .. } | Effect::Locate { job, .. }
+            Effect::Regenerate { job, .. }
+            | Effect::Copy { job, .. }
+            | Effect::Locate { job, .. }
+            | Effect::Merge { job, .. }
                 if wedged =>
             {
-                self.drive(who, |engine, now| {
-                    engine.handle_job(now, job, JobOutcome::default());
-                });
+                let failed = JobOutcome::default();
+                self.drive(who, |engine, now| engine.handle_job(now, job, failed));
             }
             Effect::Regenerate {
                 job,
@@ -442,13 +445,13 @@ impl World {
                 item,
                 expired,
             } => self.drop_shard(who, (stripe, item.into()), expired),
+            Effect::Merge { job, id, from, to } => self.merge_records(who, job, id, (&from, to)),
+            Effect::Yield { id, to } => self.yield_records(who, id, &to),
             Effect::Discover { point } => {
                 let r = self.setup.ring.r;
                 self.act(who, |ring, now| ring.lookup(now, point, r));
             }
-            Effect::Commit { stripe } => {
-                self.commit(who, stripe);
-            }
+            Effect::Commit { stripe } => drop(self.commit(who, stripe)),
         }
     }
 

@@ -82,7 +82,38 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
     } else if scenario.custody.is_some() {
         lie(&mut scenario, seed);
     }
+    record(&mut scenario, seed);
     scenario
+}
+
+/// In two of three, devices publish and others read, and disks of devices are cloned: drawn from numbers of
+/// its own, as policies are.
+fn record(scenario: &mut Scenario, seed: u64) {
+    let mut rng = generator(seed, 7);
+    let rng = &mut rng;
+    let end = scenario.step.last().map(|step| step.at);
+    let Some(end) = end.filter(|_| scenario.custody.is_some() && chance(rng, 0.66)) else {
+        return;
+    };
+    let mut steps = Vec::new();
+    let pace = one_of(rng, &[1.0, 4.0, 12.0]);
+    let mut at = 0.0;
+    while at < end && steps.len() < 200 {
+        at += pace * 2.0 * uniform(rng);
+        let action = match below(rng, 3) {
+            0 => Action::ReadRecords { count: 2 },
+            _ => Action::Record {
+                count: 1 + below(rng, 3),
+            },
+        };
+        steps.push((at.min(end), action));
+    }
+    for _ in 0..below(rng, 3) {
+        steps.push((end * uniform(rng), Action::CloneDevice {}));
+    }
+    for (at, action) in steps {
+        insert(&mut scenario.step, Step::once(at, action));
+    }
 }
 
 /// One host leaves in order after this part of all steps.
@@ -114,6 +145,9 @@ fn lie(scenario: &mut Scenario, seed: u64) {
     // Where hosts are nearly full, what is taken and made good makes them full and not full in turn: views
     // are never all the latest.
     keeping.capacity = Keeping::default().capacity;
+    // The one honest holder left may be the seventh after the liar: it audits in each seventh round of a
+    // minute.
+    scenario.settle_s = 900.0;
     let spare = usize::from(keeping.n - keeping.k);
     let begin = end * uniform(rng);
     let mut part = |odds| if chance(rng, odds) { uniform(rng) } else { 1.0 };
@@ -348,6 +382,8 @@ pub struct Batch {
     pub virtual_s: f64,
     /// Stripes acknowledged.
     pub acknowledged: u64,
+    /// Records acknowledged.
+    pub recorded: u64,
     /// What they took.
     pub work: Work,
     /// Digest over all runs.
@@ -361,6 +397,7 @@ impl Batch {
         self.events += outcome.events;
         self.virtual_s += outcome.virtual_s;
         self.acknowledged += outcome.acknowledged;
+        self.recorded += outcome.recorded;
         self.work += outcome.work;
         self.trace = self.trace.wrapping_add(outcome.trace);
         if outcome.violation.is_some() {

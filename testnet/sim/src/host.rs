@@ -6,6 +6,7 @@ use std::time::Duration;
 use mutualstore_dht::custody::{self, Custody, TOMBSTONE};
 use mutualstore_dht::engine::Output;
 use mutualstore_dht::placement::Roster;
+use mutualstore_dht::records::RecordSet;
 use mutualstore_dht::ring::{self, BookEntry, Event as RingEvent, Ring};
 use mutualstore_dht::{Contact, Engine, Id, Peer, RingView, Time};
 
@@ -23,6 +24,8 @@ pub(crate) struct Host {
     pub(crate) disk: Disk,
     /// What its locators say: who holds which shard.
     pub(super) locators: BTreeMap<Id, Vec<(u8, Who)>>,
+    /// The records on its disk.
+    pub(super) sets: BTreeMap<Id, RecordSet>,
     /// Shards it takes, at most.
     pub(crate) capacity: usize,
     pub(super) contact: Contact,

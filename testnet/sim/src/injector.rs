@@ -39,6 +39,8 @@ pub struct Outcome {
     pub trace: u64,
     /// Stripes clients were told are stored.
     pub acknowledged: u64,
+    /// Records devices were told are stored.
+    pub recorded: u64,
     /// What it took.
     pub work: Work,
     /// The last events before the violation that concern the hosts or stripes it names, in words.
@@ -69,6 +71,7 @@ pub fn run(scenario: &Scenario, seed: u64, flaw: Option<Flaw>) -> Outcome {
         settled_s,
         trace: world.trace(),
         acknowledged: world.writers.acknowledged,
+        recorded: world.records.count(),
         work: world.counters.work,
         recent: Vec::new(),
     };
@@ -254,6 +257,9 @@ impl Run<'_> {
             Action::Read { count } => {
                 self.each(&Pick::Count(*count), Host::is_joined, World::read);
             }
+            Action::Record { count } => (0..*count).for_each(|_| self.world.record()),
+            Action::CloneDevice {} => self.world.clone_device(),
+            Action::ReadRecords { count } => (0..*count).for_each(|_| self.world.read_records()),
             Action::Lie { who, stripes, hosts } => {
                 let (stripes, hosts) = (*stripes, *hosts);
                 let lies = Lies { stripes, hosts };
@@ -263,6 +269,7 @@ impl Run<'_> {
                 for _ in 0..*count {
                     self.world.forge_order();
                 }
+                self.world.forge_yields();
             }
             Action::Resize { who, virtual_nodes } => {
                 self.each(who, down, |world, who| {
@@ -365,9 +372,16 @@ impl Run<'_> {
                 }
             } else {
                 let since = *well.get_or_insert(self.world.now);
-                if self.world.now >= end.min(begun + AFTERMATH) {
+                let over = self.world.now >= end.min(begun + AFTERMATH);
+                if over && !self.world.say_again() {
                     self.settled_s = seconds(since - begun);
                     return;
+                }
+                if self.world.now >= end + AFTERMATH {
+                    let detail = "what clones displaced does not come back".to_owned();
+                    return self
+                        .world
+                        .violate(Violation::liveness("devices say again", detail));
                 }
             }
             let next = self.world.now + LOOK;
@@ -408,6 +422,12 @@ impl World {
         }
         if self.is_writing() {
             return Some(("puts end", "clients still wait".to_owned()));
+        }
+        if self.is_recording() {
+            return Some(("records end", "devices still wait".to_owned()));
+        }
+        if let Some(problem) = self.record_problem() {
+            return Some(("records come to their places", problem));
         }
         let problem = self.stripe_problem()?;
         Some(("stripes come to their places", problem))
@@ -494,11 +514,12 @@ impl World {
                 copied,
                 dropped,
                 located,
+                merged,
                 ..
             } = idle;
             let detail = format!(
                 "{regenerated} shards regenerated, {copied} copied, {dropped} dropped, {located} locators \
-                 written while nothing happened, last of {}",
+                 written, {merged} sets of records put together while nothing happened, last of {}",
                 last.unwrap_or_default()
             );
             self.violate(Violation::liveness("repair is back to idle", detail));

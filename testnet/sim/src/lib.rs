@@ -35,6 +35,7 @@ mod memory;
 mod message;
 mod placed;
 pub mod policy;
+mod records;
 pub mod scale;
 pub mod scenario;
 pub mod tables;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mutualstore_dht::custody::{Custody, Holding};
+use mutualstore_dht::custody::{self, Custody, Holding, Item, Shape};
 use mutualstore_dht::ring::{Ring, SelfChange};
 use mutualstore_dht::{Contact, Engine, Peer, PeerState, Time};
 use sha2::{Digest, Sha256};
@@ -38,6 +38,7 @@ impl World {
             engine: None,
             disk: Disk::default(),
             locators: BTreeMap::new(),
+            sets: BTreeMap::new(),
             capacity,
             contact,
             book: Vec::new(),
@@ -122,7 +123,13 @@ impl World {
         let Some(host) = self.host(who) else { return };
         let disk = host.disk.iter();
         let holdings = disk.map(|(key, stored)| stored.holding(*key, host, &self.hosts));
-        let holdings: Vec<Holding> = holdings.collect();
+        let records = host.sets.iter().map(|(id, set)| Holding {
+            stripe: *id,
+            item: Item::of_records(set.digest()),
+            shape: Shape::RECORDS,
+            tenure: custody::Tenure::Committed,
+        });
+        let holdings: Vec<Holding> = holdings.chain(records).collect();
         let engine = self.host_mut(who).and_then(|host| host.engine.as_mut());
         if let Some(custody) = engine.and_then(|engine| engine.custody.as_mut()) {
             for holding in holdings {

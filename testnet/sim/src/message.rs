@@ -5,6 +5,7 @@ use std::hash::Hasher;
 use mutualstore_dht::{Contact, Id, custody, ring};
 
 use super::disk::is_shard;
+use super::records;
 use super::world::Who;
 use super::writer::{self, Ask};
 
@@ -21,6 +22,7 @@ pub(crate) enum Body {
     Hello { contact: Contact, answer: bool },
     Disconnect,
     Writer(writer::Message),
+    Records(records::Message),
 }
 
 /// From one life of a host to another host.

@@ -191,6 +191,8 @@ impl World {
             | Effect::Locate { .. }
             | Effect::Drop { .. }
             | Effect::Commit { .. }
+            | Effect::Merge { .. }
+            | Effect::Yield { .. }
             | Effect::Discover { .. } => return,
         };
         let shape = self.truth.stripes.get(&id).map(|stripe| stripe.shape);

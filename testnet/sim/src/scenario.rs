@@ -255,6 +255,18 @@ pub enum Action {
         /// How many, each through a host of its own.
         count: usize,
     },
+    /// Devices publish records.
+    Record {
+        /// How many, one after the other.
+        count: usize,
+    },
+    /// A device's disk is cloned, and both run.
+    CloneDevice {},
+    /// Readers put records together, through hosts of their own.
+    ReadRecords {
+        /// How many.
+        count: usize,
+    },
     /// Somebody who is not the primary orders holders to drop shards, most of which are not excess.
     ForgeOrders {
         /// For so many stripes.

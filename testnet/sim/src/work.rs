@@ -28,6 +28,8 @@ pub struct Work {
     pub dropped: u64,
     /// Locators written by primaries.
     pub located: u64,
+    /// Sets of records put together.
+    pub merged: u64,
 }
 
 impl Work {
@@ -45,14 +47,15 @@ impl Work {
             | Body::CustodyFailure(_)
             | Body::Hello { .. }
             | Body::Disconnect
-            | Body::Writer(_) => return,
+            | Body::Writer(_)
+            | Body::Records(_) => return,
         };
         *kind += 1;
     }
 
     /// Shards and locators that were made, moved or dropped.
     pub(super) fn moved(&self) -> u64 {
-        self.regenerated + self.copied + self.dropped + self.located
+        self.regenerated + self.copied + self.dropped + self.located + self.merged
     }
 }
 
@@ -67,5 +70,6 @@ impl AddAssign for Work {
         self.copied += more.copied;
         self.dropped += more.dropped;
         self.located += more.located;
+        self.merged += more.merged;
     }
 }

@@ -23,6 +23,7 @@ use super::link::{Links, Network};
 use super::local::Unrest;
 use super::memory::Memory;
 use super::message::{Body, Message, PeerHasher};
+use super::records::Records;
 use super::work::Work;
 use super::writer::Writers;
 use super::{below, generator, mix, sample};
@@ -77,6 +78,7 @@ pub(crate) enum Event {
     Work(Who, u32, Box<custody::Effect>),
     Lie(Who, u32),
     Writer(u64),
+    Record(u64),
     Step(usize),
 }
 
@@ -89,7 +91,7 @@ impl Event {
                 [Some(*who), None]
             }
             Self::Dial(who, _, other, _) => [Some(*who), Some(*other)],
-            Self::Writer(_) | Self::Step(_) => [None, None],
+            Self::Writer(_) | Self::Record(_) | Self::Step(_) => [None, None],
         }
     }
 
@@ -100,7 +102,7 @@ impl Event {
             | Self::Dial(who, life, ..)
             | Self::Work(who, life, _)
             | Self::Lie(who, life) => Some((*who, *life)),
-            Self::Arrive(_) | Self::Wake(_) | Self::Writer(_) | Self::Step(_) => None,
+            Self::Arrive(_) | Self::Wake(_) | Self::Writer(_) | Self::Record(_) | Self::Step(_) => None,
         }
     }
 }
@@ -126,6 +128,7 @@ pub(crate) struct World {
     pub(crate) links: Links,
     pub(crate) truth: Truth,
     pub(crate) writers: Writers,
+    pub(crate) records: Records,
     pub(crate) checks: Checks,
     pub(crate) counters: Counters,
     pub(crate) rng: ChaCha8Rng,
@@ -156,6 +159,7 @@ impl World {
             links: Links::new(setup.network.clone(), setup.seed),
             truth: Truth::default(),
             writers: Writers::default(),
+            records: Records::default(),
             checks: Checks::new(setup.ring.r),
             counters: Counters::default(),
             rng: generator(setup.seed, 1),
@@ -307,6 +311,7 @@ impl World {
             Event::Work(who, _, effect) => self.perform(who, *effect),
             Event::Lie(who, _) => self.spread_lies(who),
             Event::Writer(client) => self.advance(client),
+            Event::Record(operation) => self.advance_operation(operation),
             Event::Step(_) if self.peace => {}
             Event::Step(step) => self.steps.push_back(step),
         }

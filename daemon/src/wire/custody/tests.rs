@@ -13,7 +13,7 @@ fn any_peer() -> impl Strategy<Value = Peer> {
 }
 
 fn any_item() -> impl Strategy<Value = Item> {
-    any::<u8>().prop_map(Item::from)
+    any::<u8>().prop_map(|byte| of_byte(byte, 0))
 }
 
 fn any_listing() -> impl Strategy<Value = Listing> {

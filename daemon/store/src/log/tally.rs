@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Segment;
 use crate::entry::Entry;
-use crate::{Key, LOCATOR, State};
+use crate::{Key, LOCATOR, RECORDS, State};
 
 /// Segments with what the index says about them, and its sums.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +15,8 @@ pub(crate) struct Tally {
     pub(crate) shards: u64,
     /// Counted among the shards too.
     pub(crate) locators: u64,
+    /// Counted among the shards too.
+    pub(crate) records: u64,
     pub(crate) tombstones: u64,
 }
 
@@ -40,6 +42,7 @@ impl Tally {
         }
         self.shards += 1;
         self.locators += u64::from(key.index == LOCATOR);
+        self.records += u64::from(key.index == RECORDS);
         true
     }
 }

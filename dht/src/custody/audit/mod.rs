@@ -68,6 +68,8 @@ pub(super) struct Audit {
     /// A peer that answered lately did not answer this audit.
     doubtful: bool,
     pub(super) held: BTreeSet<(u8, Handle)>,
+    /// The digest of the records that a peer has under the id.
+    pub(super) records: BTreeMap<Handle, u64>,
     /// How many of those to ask were asked, if not all.
     asked: Option<usize>,
     /// The primary says that it is at work.
@@ -81,6 +83,8 @@ impl Audit {
         self.answered.insert(from);
         self.deleted
             .extend(holds.items.contains(&Item::Tombstone).then_some(from));
+        let records = holds.items.iter().find_map(|item| item.records());
+        self.records.extend(records.map(|digest| (from, digest)));
         let n = self.shape.map_or(u8::MAX, |shape| shape.n);
         let indices = holds
             .items
@@ -261,6 +265,13 @@ impl Custody {
             let turn = self.audits.rounds.wrapping_add(u32::from(slot.bucket));
             let due = rank(&responsible).is_some_and(|rank| rank > 0 && (whole || turn % rank == 0));
             if due && !self.audits.short.contains_key(&slot) {
+                if self
+                    .keys_of(slot.stripe)
+                    .iter()
+                    .any(|key| key.item.records().is_some())
+                {
+                    self.begin_audit(now, ring, slot, None, None);
+                }
                 self.audit_held(now, ring, slot);
             }
         }
@@ -310,6 +321,7 @@ impl Custody {
             again: BTreeSet::new(),
             doubtful: false,
             held: BTreeSet::new(),
+            records: BTreeMap::new(),
             asked: first,
             under_repair: false,
             deleted: BTreeSet::new(),
@@ -329,7 +341,11 @@ impl Custody {
             .holder
             .shape_of(slot.stripe)
             .or(known.map(KnownStripe::shape));
-        let responsible = self.responsible(now, ring, slot);
+        let responsible = if shape == Some(Shape::RECORDS) {
+            self.responsible_for_records(now, ring, slot)
+        } else {
+            self.responsible(now, ring, slot)
+        };
         let scattered = shape.filter(|shape| shape.placement.needs_locators());
         let Some(shape) = scattered else {
             return responsible.into_iter().map(|(peer, _)| peer).collect();
@@ -442,6 +458,9 @@ impl Custody {
             return;
         };
         self.audits.begun.remove(&(audit.begun, slot));
+        if audit.shape.is_none() {
+            self.weigh_records(now, ring, slot, &audit.records);
+        }
         let total = u8::try_from(audit.keepers(&self.config).len()).unwrap_or(u8::MAX);
         for asker in &audit.askers {
             self.peers.get_mut(*asker).outbox.audited(slot.stripe, total);

@@ -5,6 +5,7 @@
 
 mod inventory;
 mod lease;
+mod records;
 mod search;
 mod trim;
 
@@ -15,6 +16,8 @@ use std::time::Duration;
 use self::inventory::Inventory;
 pub(super) use self::inventory::{Held, HeldTenure};
 use self::lease::Inquiries;
+use self::records::Changes;
+pub(super) use self::records::QUIET;
 use self::search::Searches;
 use self::trim::Trims;
 use super::key::ItemKey;
@@ -31,6 +34,7 @@ pub(super) struct Holder {
     /// Shards the driver was asked to drop and may still find in the store.
     dropping: BTreeSet<ItemKey>,
     inquiries: Inquiries,
+    changes: Changes,
 }
 
 impl Holder {
@@ -41,6 +45,7 @@ impl Holder {
             searches: Searches::default(),
             dropping: BTreeSet::new(),
             inquiries: Inquiries::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -66,7 +71,8 @@ impl Holder {
     /// The shape of a stripe that is not deleted and of which a committed shard, or the locator, is held.
     pub(super) fn shape_of_committed(&self, stripe: Id) -> Option<Shape> {
         let mut shards = self.inventory.of(stripe);
-        let shard = shards.find(|(key, held)| key.item != Item::Tombstone && held.is_committed());
+        let is_part = |item| matches!(item, Item::Shard(_) | Item::Locator);
+        let shard = shards.find(|(key, held)| is_part(key.item) && held.is_committed());
         let shape = shard.map(|(_, held)| held.shape);
         shape.filter(|_| !self.is_deleted(stripe))
     }
@@ -106,6 +112,7 @@ impl Holder {
             self.inventory.leases.next(),
             self.trims.poll_timeout(),
             self.searches.poll_timeout(),
+            self.changes.poll_timeout(),
         ];
         timers.into_iter().flatten().min()
     }
@@ -365,6 +372,7 @@ impl Custody {
 
     /// Finds the primaries of shards, and ends trims, searches and leases that are due.
     pub(super) fn handle_holder_timeout(&mut self, now: Time, ring: &impl RingView) {
+        self.handle_changes(now);
         for key in self.holder.inventory.unsettled(SLICE) {
             let primary = self.primary_of(ring, key.slot.stripe);
             let primary = primary.map(|primary| self.peers.intern(now, primary, true));

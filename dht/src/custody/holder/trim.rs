@@ -229,6 +229,9 @@ impl Custody {
         order: &TrimOrder,
     ) {
         let key = ItemKey::new(order.stripe, order.item);
+        if key.item.records().is_some() {
+            return self.handle_order_to_yield(now, ring, key.slot);
+        }
         let Some(held) = self
             .holder
             .inventory

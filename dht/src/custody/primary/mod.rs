@@ -3,6 +3,7 @@
 //! Per stripe it keeps who says that he holds what (`reports`), decides the next step (`plan`, `targets`),
 //! has it done (`repair`) and has others check the result (`verify`).
 
+pub(super) mod merge;
 mod plan;
 mod repair;
 pub(super) mod reports;
@@ -11,6 +12,7 @@ mod verify;
 
 use std::collections::BTreeSet;
 
+use self::merge::Merges;
 use self::plan::{Assessment, Decision};
 use self::repair::Jobs;
 use self::reports::{Claim, Condition, KnownStripe, Reports};
@@ -35,6 +37,7 @@ const TOMBSTONES: u16 = 255;
 pub(super) struct Primary {
     reports: Reports,
     jobs: Jobs,
+    merges: Merges,
 }
 
 impl Primary {
@@ -137,23 +140,25 @@ impl Custody {
             known.unaudited = None;
             let holders: Vec<Handle> = known.claims.iter().map(|claim| claim.peer).collect();
             self.enqueue(slot, None);
-            self.primary
-                .reports
-                .set_condition(slot, Condition::Foreign, false);
-            self.primary.reports.wake(slot, None);
-            self.redirect(slot.stripe, holders);
-            return;
+            let reports = &mut self.primary.reports;
+            reports.set_condition(slot, Condition::Foreign, false);
+            reports.wake(slot, None);
+            return self.redirect(slot.stripe, holders);
         }
         known.tracked.get_or_insert(now);
+        let (records, alone) = self.judge_records(now, ring, slot);
+        let Some(known) = self.primary.reports.stripes.get_mut(&slot).filter(|_| !alone) else {
+            return self.primary.reports.wake(slot, records);
+        };
         let deleted = self.holder.is_deleted(slot.stripe);
         let replication = plan::replicate_tombstone(now, known, &self.peers, &responsible, deleted);
         if let Some(decision) = replication.filter(|_| !self.config.has(Flaw::IgnoreTombstones)) {
-            self.judge_deleted(now, slot, &decision, &responsible);
-            return;
+            return self.judge_deleted(now, slot, &decision, &responsible);
         }
         let assessment = Assessment::take(now, known, &self.peers, &self.config);
         let condition = assessment.condition(known);
-        let mut wakes = vec![assessment.wake, plan::refusal(now, &self.peers, &preference)];
+        let refusal = plan::refusal(now, &self.peers, &preference);
+        let mut wakes = vec![assessment.wake, records, refusal];
         let mut priority = None;
         let mut parked = false;
         let due = condition != Condition::Pending || self.config.has(Flaw::RepairBeforeCommit);

@@ -61,9 +61,14 @@ impl Jobs {
         }
     }
 
-    fn begin(&mut self, job: Job) -> JobId {
+    pub(super) fn next_id(&mut self) -> JobId {
         let id = JobId(self.next);
         self.next += 1;
+        id
+    }
+
+    fn begin(&mut self, job: Job) -> JobId {
+        let id = self.next_id();
         self.running.insert(id, job);
         id
     }
@@ -195,6 +200,9 @@ impl Custody {
     /// The driver did a job, or failed to. Unknown jobs are ignored.
     pub fn handle_job(&mut self, now: Time, ring: &impl RingView, id: JobId, outcome: JobOutcome) {
         self.schedule.now = now;
+        if self.handle_merge(now, id, &outcome) {
+            return;
+        }
         let Some(job) = self.primary.jobs.running.remove(&id) else {
             return;
         };
@@ -332,7 +340,7 @@ impl Custody {
     }
 }
 
-fn backoff(failures: u32) -> Duration {
+pub(super) fn backoff(failures: u32) -> Duration {
     let (first, longest) = BACKOFF;
     let doubled = first * 2u32.pow(failures.saturating_sub(1).min(16));
     doubled.min(longest)

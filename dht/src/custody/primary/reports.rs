@@ -68,6 +68,21 @@ pub(in crate::custody) struct KnownStripe {
     pub(super) unaudited: Option<Box<PendingAudit>>,
     /// Present after shards were moved: the peers that have a locator written since.
     pub(super) located: Option<BTreeSet<Handle>>,
+    /// Present where records of this id were put together.
+    pub(super) merging: Option<Box<Merging>>,
+}
+
+/// The last time that the records under an id were put together.
+#[derive(Debug, Default)]
+pub(super) struct Merging {
+    pub(super) running: bool,
+    pub(super) failures: u32,
+    /// Digests of sets that were put together with the others.
+    pub(super) included: BTreeSet<u64>,
+    /// They are not put together again before this.
+    pub(super) not_before: Time,
+    /// Holders are not told again before this that they are too far away.
+    pub(super) retry_at: Time,
 }
 
 /// The audit that a repair waits for.
@@ -97,6 +112,7 @@ impl KnownStripe {
             inconsistent: false,
             unaudited: None,
             located: None,
+            merging: None,
         }
     }
 
@@ -151,8 +167,8 @@ impl KnownStripe {
     }
 
     pub(in crate::custody) fn is_committed(&self) -> bool {
-        let mut shards = self.claims.iter().filter(|claim| claim.item != Item::Tombstone);
-        shards.any(|claim| claim.committed)
+        let mut claims = self.claims.iter();
+        claims.any(|claim| claim.committed && matches!(claim.item, Item::Shard(_) | Item::Locator))
     }
 }
 
@@ -184,6 +200,10 @@ impl Reports {
             *tally.entry(Condition::Foreign).or_default() += 1;
             KnownStripe::new(shape)
         });
+        if known.shape == Shape::RECORDS {
+            // Who speaks of records under the id of a stripe hides it from nobody.
+            known.shape = shape;
+        }
         if claim.committed && !known.is_committed() {
             known.retry_at = retry_at;
         }

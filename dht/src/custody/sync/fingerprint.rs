@@ -13,7 +13,8 @@ struct Bucket {
     count: u32,
 }
 
-/// The fingerprint of a set of (stripe, index, committed), in total and per bucket.
+/// The fingerprint of a set of (stripe, index, committed), of records with their digest, in total and per
+/// bucket.
 #[derive(Clone, Debug, Default)]
 pub(in crate::custody) struct Fingerprints {
     total: u64,
@@ -76,6 +77,9 @@ fn hash(key: ItemKey, committed: bool) -> u64 {
     hash.update(b"mutualstore/custody/1");
     hash.update(key.slot.stripe.as_bytes());
     hash.update([key.item.into(), u8::from(committed)]);
+    if let Some(digest) = key.item.records() {
+        hash.update(digest.to_be_bytes());
+    }
     let digest: [u8; 32] = hash.finalize().into();
     digest
         .first_chunk()

@@ -3,6 +3,8 @@
 //! real rings, on the ring's own network in memory, in step with this one.
 
 mod questions;
+mod records;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,6 +15,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use super::view::{View, successors};
 use crate::custody::*;
 use crate::placement::{Placement, Roster, replacements};
+use crate::records::RecordSet;
 use crate::ring::Event as RingEvent;
 use crate::testing;
 use crate::{Id, Peer, PeerState, RingView, Time};
@@ -23,6 +26,8 @@ pub(crate) type Disk = BTreeMap<(Id, Item), (Shape, Tenure)>;
 pub(crate) struct CustodyNode {
     pub(crate) custody: Option<Custody>,
     pub(crate) disk: Disk,
+    /// Records, which survive a kill too.
+    sets: BTreeMap<Id, RecordSet>,
     pub(crate) state: PeerState,
     /// Whom this node thinks alive.
     view: BTreeSet<Peer>,
@@ -49,6 +54,8 @@ pub(crate) struct Counters {
     pub(crate) located: u64,
     pub(crate) dropped: u64,
     pub(crate) jobs: u64,
+    /// Sets of records that were put together.
+    pub(crate) merged: u64,
     /// Jobs the disks could not do.
     pub(crate) failed_jobs: u64,
 }
@@ -180,6 +187,7 @@ impl CustodyNet {
             CustodyNode {
                 custody: None,
                 disk: Disk::new(),
+                sets: BTreeMap::new(),
                 state: PeerState::Accepting,
                 view: BTreeSet::new(),
                 deluded: false,
@@ -221,6 +229,10 @@ impl CustodyNet {
                     tenure,
                 },
             );
+        }
+        for (id, set) in &node.sets {
+            let item = Item::of_records(set.digest());
+            custody.insert(self.now, committed(*id, item, Shape::RECORDS));
         }
         node.custody = Some(custody);
         node.view = up.into_iter().collect();
@@ -314,6 +326,7 @@ impl CustodyNet {
                     self.counters.jobs += 1;
                     self.job_time
                 }
+                Effect::Merge { .. } | Effect::Yield { .. } => self.job_time,
                 Effect::Drop { .. } | Effect::Commit { .. } | Effect::Discover { .. } => Duration::ZERO,
             };
             self.schedule(after, Event::Work(peer, incarnation, effect));
@@ -399,105 +412,6 @@ impl CustodyNet {
         node.disk.insert(key, (holding.shape, holding.tenure));
         self.with(to, |custody, now, _| custody.insert(now, holding));
         true
-    }
-
-    /// Stores shards at their targets, unless there is nothing to store.
-    fn deliver(&mut self, stripe: Id, shape: Option<Shape>, targets: &[(Item, Peer)]) -> JobOutcome {
-        let mut outcome = JobOutcome::default();
-        for (item, to) in targets {
-            let stored = shape.is_some_and(|shape| self.store(*to, committed(stripe, *item, shape)));
-            let list = if stored {
-                &mut outcome.stored
-            } else {
-                &mut outcome.failed
-            };
-            list.push((*item, *to));
-        }
-        outcome
-    }
-
-    /// Writes locators, if anybody has something of the stripe.
-    fn locate(&mut self, stripe: Id, to: Vec<Peer>) -> JobOutcome {
-        let held = self.nodes.values().flat_map(|node| node.disk.iter());
-        let mut of_stripe = held.filter(|((other, _), _)| *other == stripe);
-        let shape = of_stripe.next().map(|(_, (shape, _))| *shape);
-        let targets: Vec<(Item, Peer)> = to.into_iter().map(|peer| (Item::Locator, peer)).collect();
-        let outcome = self.deliver(stripe, shape, &targets);
-        self.counters.located += outcome.stored.len() as u64;
-        outcome
-    }
-
-    fn work(&mut self, peer: Peer, effect: Effect) {
-        let wedged = self.nodes[&peer].wedged;
-        match effect {
-            Effect::Regenerate { job, .. } | Effect::Copy { job, .. } | Effect::Locate { job, .. }
-                if wedged =>
-            {
-                self.finish(peer, job, JobOutcome::default());
-            }
-            Effect::Regenerate {
-                job,
-                stripe,
-                shape,
-                sources,
-                targets,
-            } => {
-                let there = sources
-                    .iter()
-                    .filter(|(index, peer)| self.holds(*peer, stripe, Item::Shard(*index)));
-                let there: BTreeSet<u8> = there.map(|(index, _)| *index).collect();
-                let able = there.len() >= usize::from(shape.k) && !self.inconsistent;
-                let targets: Vec<(Item, Peer)> = targets
-                    .into_iter()
-                    .map(|(index, to)| (Item::Shard(index), to))
-                    .collect();
-                let mut outcome = self.deliver(stripe, Some(shape).filter(|_| able), &targets);
-                outcome.inconsistent = self.inconsistent;
-                self.counters.regenerated += outcome.stored.len() as u64;
-                self.finish(peer, job, outcome);
-            }
-            Effect::Copy {
-                job,
-                stripe,
-                item,
-                from,
-                to,
-            } => {
-                let shard = self.nodes[&from].disk.get(&(stripe, item));
-                let shape = shard.map(|(shape, _)| *shape).filter(|_| self.is_up(from));
-                let outcome = self.deliver(stripe, shape, &[(item, to)]);
-                self.counters.copied += outcome.stored.len() as u64;
-                self.finish(peer, job, outcome);
-            }
-            Effect::Locate { job, stripe, to, .. } => {
-                let outcome = self.locate(stripe, to);
-                self.finish(peer, job, outcome);
-            }
-            Effect::Discover { point } => {
-                if let Some(rings) = &mut self.rings {
-                    rings.with(peer, |ring, now| ring.lookup(now, point, 16));
-                }
-            }
-            Effect::Drop { stripe, item, .. } => {
-                self.counters.dropped += 1;
-                let node = self.nodes.get_mut(&peer).unwrap();
-                let dropped = node.disk.remove(&(stripe, item));
-                if let Some((_, Tenure::Committed)) = dropped.filter(|_| item != Item::Locator) {
-                    let mut disks = self.nodes.values().map(|node| &node.disk);
-                    assert!(
-                        disks.any(|disk| disk.contains_key(&(stripe, item))),
-                        "{peer:?} dropped the last copy of {stripe:?}:{item:?}"
-                    );
-                }
-                self.with(peer, |custody, now, _| custody.removed(now, stripe, item));
-            }
-            Effect::Commit { stripe } => {
-                let node = self.nodes.get_mut(&peer).unwrap();
-                let range = node.disk.range_mut((stripe, Item::FIRST)..=(stripe, Item::LAST));
-                range.for_each(|(_, (_, tenure))| *tenure = Tenure::Committed);
-                self.with(peer, |custody, now, _| custody.committed(now, stripe));
-            }
-        }
     }
 
     fn finish(&mut self, peer: Peer, job: JobId, outcome: JobOutcome) {

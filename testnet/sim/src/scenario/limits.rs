@@ -112,11 +112,14 @@ impl Scenario {
                     | Action::Delete { .. }
                     | Action::Read { .. }
                     | Action::ForgeOrders { .. }
+                    | Action::Record { .. }
+                    | Action::CloneDevice {}
+                    | Action::ReadRecords { .. }
                     | Action::Lie { .. }
             )
         });
         ensure(self.custody.is_some() || !needs_custody, || {
-            "steps that put, delete, read, forge orders or lie need a [custody] section".to_owned()
+            "steps that put, delete, read, record, forge orders or lie need a [custody] section".to_owned()
         })?;
         let steps: f64 = self.step.iter().map(Step::times).sum();
         ensure(steps <= MAX_STEPS, || {
@@ -182,7 +185,7 @@ impl Action {
             | Self::Wedge { who }
             | Self::Part { who, .. }
             | Self::Clock { who, .. } => who.check(hosts),
-            Self::Heal {} => Ok(()),
+            Self::Heal {} | Self::CloneDevice {} => Ok(()),
             Self::Network(change) => change.check(),
             Self::Join { count, over_s } => {
                 let fine = (1..=MAX_PEERS).contains(count) && (0.0..=1e7).contains(over_s);
@@ -192,11 +195,13 @@ impl Action {
                 let fine = times.contains(count) && (0.0..=1e6).contains(dawdle_s);
                 ensure(fine, || format!("{count} puts that wait {dawdle_s} s are absurd"))
             }
-            Self::ForgeOrders { count } | Self::Delete { count } | Self::Read { count } => {
-                ensure(times.contains(count), || {
-                    format!("{count} of them at once are absurd")
-                })
-            }
+            Self::ForgeOrders { count }
+            | Self::Delete { count }
+            | Self::Read { count }
+            | Self::Record { count }
+            | Self::ReadRecords { count } => ensure(times.contains(count), || {
+                format!("{count} of them at once are absurd")
+            }),
             // Sizes are checked alone.
             Self::Resize { virtual_nodes, .. } => ensure((1..=256).contains(virtual_nodes), || {
                 format!("{virtual_nodes} virtual nodes, expected 1 to 256")

@@ -43,6 +43,10 @@ impl World {
                 Some(message) => Body::Writer(message),
                 None => return,
             },
+            Body::Records(message) => match message.refused() {
+                Some(message) => Body::Records(message),
+                None => return,
+            },
             Body::RingResponse(..)
             | Body::RingFailure(_)
             | Body::CustodyResponse(..)
@@ -122,6 +126,7 @@ impl World {
                 self.act(to, |ring, now| ring.handle_disconnect(now, sender));
             }
             Body::Writer(message) => self.writer_message(to, from, from_life, message),
+            Body::Records(message) => self.record_message(to, from, from_life, message),
         }
     }
 

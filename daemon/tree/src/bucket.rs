@@ -1,0 +1,267 @@
+//! What a device knows of a bucket: its own head and those of the others, as far as they are in memory.
+//!
+//! Runs stand in files; who drives this reads those that [`Bucket::runs`] names and merges them in. The
+//! driver publishes [`Bucket::head`] after every change, keeps what it published, and moves entries to a run
+//! when [`Bucket::spill`] says so.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::codec::Fields;
+use crate::entry::{Entry, Name, What};
+use crate::head::{Head, INLINE, Run};
+use crate::run::{Writer, Written, precedes};
+use crate::version::{Clock, MAX_AHEAD_MS, Version};
+
+/// What tells a record from others: its writer, its sequence, and its hash where two devices use one number.
+pub type Source = (u64, u64, [u8; 32]);
+
+/// See the module head.
+#[derive(Debug)]
+pub struct Bucket {
+    own: Head,
+    clock: Clock,
+    /// Heads of others, by who said them. Of one writer there are two where two devices use its number.
+    others: BTreeMap<Source, Head>,
+}
+
+impl Bucket {
+    /// A bucket of which this device, that writes as `writer`, has said `own`.
+    pub fn new(writer: u64, own: Head) -> Self {
+        let last = own.entries.iter().map(|entry| entry.version).max();
+        Self {
+            clock: Clock::new(writer, last.unwrap_or_default()),
+            own,
+            others: BTreeMap::new(),
+        }
+    }
+
+    /// The head to publish.
+    pub fn head(&self) -> &Head {
+        &self.own
+    }
+
+    /// The same head goes on under another number: another device used the old one.
+    pub fn renumber(&mut self, writer: u64) {
+        let last = self.own.entries.iter().map(|entry| entry.version).max();
+        self.clock = Clock::new(writer, last.unwrap_or_default());
+    }
+
+    /// Whether the head of this record is known.
+    pub fn knows(&self, source: &Source) -> bool {
+        self.others.contains_key(source)
+    }
+
+    /// Takes in what another device says, in place of what it said before.
+    pub fn take(&mut self, source: Source, head: Head) {
+        let (writer, sequence, _) = source;
+        self.others
+            .retain(|(other, before, _), _| *other != writer || *before >= sequence);
+        let newest = self.others.keys().find(|(other, ..)| *other == writer);
+        if newest.is_none_or(|(_, newest, _)| *newest == sequence) {
+            self.others.insert(source, head);
+        }
+        let mut seen = BTreeMap::new();
+        for (writer, sequence, _) in self.others.keys() {
+            seen.insert(*writer, *sequence);
+        }
+        self.own.seen = seen.into_iter().collect();
+    }
+
+    fn heads(&self) -> impl Iterator<Item = &Head> {
+        std::iter::once(&self.own).chain(self.others.values())
+    }
+
+    /// All runs that anybody names.
+    pub fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.heads().flat_map(|head| &head.runs)
+    }
+
+    /// The entries of all heads that have names from `from` on and begin with `prefix`, sorted, as sources to
+    /// merge.
+    pub fn sources(&self, from: &[u8], prefix: &[u8]) -> Vec<Vec<Entry>> {
+        let sorted = |head: &Head| {
+            let wanted = |entry: &&Entry| {
+                let name = entry.name.to_bytes();
+                name.starts_with(prefix) && name.as_slice() >= from
+            };
+            let mut entries: Vec<Entry> = head.entries.iter().filter(wanted).cloned().collect();
+            entries.sort_by(|a, b| (&a.name, b.version).cmp(&(&b.name, a.version)));
+            entries
+        };
+        self.heads().map(sorted).collect()
+    }
+
+    /// Writes a name. `newest` is the version that it has, runs included; [`Version::ZERO`] if none.
+    pub fn write(&mut self, now_ms: u64, name: Name, newest: Version, what: What, fields: Fields) -> Entry {
+        let entry = Entry {
+            name,
+            version: self.clock.next(now_ms, newest),
+            base: newest,
+            what,
+            fields,
+        };
+        self.own.entries.push(entry.clone());
+        entry
+    }
+
+    /// Takes back a write that was not published.
+    pub fn take_back(&mut self, version: Version) {
+        self.own.entries.retain(|entry| entry.version != version);
+    }
+
+    /// Whether the entries of the own head take more than a head has room for.
+    pub fn is_full(&self) -> bool {
+        self.own.entries.iter().map(Entry::encoded_len).sum::<usize>() > INLINE
+    }
+
+    /// The entries of the own head as a run, which the driver stores and names in [`Bucket::spilled`].
+    pub fn spill(&self) -> (Written, Vec<Version>) {
+        let mut entries: Vec<&Entry> = self.own.entries.iter().collect();
+        entries.sort_by(|a, b| (&a.name, b.version).cmp(&(&b.name, a.version)));
+        debug_assert!(entries.is_sorted_by(|a, b| precedes(a, b)));
+        let mut writer = Writer::default();
+        let versions = entries.iter().map(|entry| entry.version).collect();
+        for entry in entries {
+            writer.push(entry);
+        }
+        (writer.finish(), versions)
+    }
+
+    /// The entries with these versions stand in a run now.
+    pub fn spilled(&mut self, run: Run, versions: &[Version]) {
+        self.own
+            .entries
+            .retain(|entry| !versions.contains(&entry.version));
+        self.own.runs.push(run);
+    }
+
+    /// Writers whose clocks are ahead of this one by more than versions go along with, milliseconds.
+    pub fn ahead(&self, now_ms: u64) -> impl Iterator<Item = (&str, u64)> {
+        self.others.values().filter_map(move |head| {
+            let newest = head.entries.iter().map(|entry| entry.version.ms).max()?;
+            let ahead = newest.checked_sub(now_ms.saturating_add(MAX_AHEAD_MS))?;
+            Some((head.device.as_str(), ahead + MAX_AHEAD_MS))
+        })
+    }
+
+    /// A setting of the bucket as the heads have it, the newest.
+    pub fn setting(&self, name: &Name) -> Option<Bytes> {
+        let entries = self.heads().flat_map(|head| &head.entries);
+        let newest = entries
+            .filter(|entry| entry.name == *name)
+            .max_by_key(|entry| entry.version)?;
+        match &newest.what {
+            What::Setting(value) => Some(value.clone()),
+            What::File(_) | What::Directory { .. } | What::Deleted | What::Snapshot(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::entry::Pointer;
+    use crate::merge::merge;
+
+    const THERE: What = What::Directory { modified_ms: 0 };
+
+    fn name(key: &str) -> Name {
+        Name::file(key).unwrap()
+    }
+
+    fn keys(bucket: &Bucket, prefix: &str) -> Vec<String> {
+        let prefix = [&[0], prefix.as_bytes()].concat();
+        let merged = merge(bucket.sources(&[], &prefix));
+        let there = merged.filter(|versions| versions.there().is_some());
+        there.map(|versions| versions.name().key().to_owned()).collect()
+    }
+
+    #[test]
+    fn heads_of_two_devices_list_the_same() {
+        let (mut one, mut two) = (Bucket::new(1, Head::default()), Bucket::new(2, Head::default()));
+        one.write(10, name("a/1"), Version::ZERO, THERE, Fields::new());
+        let b = two.write(11, name("b"), Version::ZERO, THERE, Fields::new());
+        two.take((1, 1, [0; 32]), one.head().clone());
+        two.write(12, name("b"), b.version, What::Deleted, Fields::new());
+        two.write(13, name("a/2"), Version::ZERO, THERE, Fields::new());
+        one.take((2, 3, [0; 32]), two.head().clone());
+        assert_eq!(keys(&one, ""), ["a/1", "a/2"]);
+        assert_eq!(keys(&two, ""), keys(&one, ""));
+        assert_eq!(keys(&one, "a/2"), ["a/2"]);
+        assert_eq!(one.head().seen, [(2, 3)]);
+    }
+
+    #[test]
+    fn only_the_latest_word_of_a_writer_counts_or_both_of_a_doubled_one() {
+        let mut bucket = Bucket::new(1, Head::default());
+        let head = |key: &str| {
+            let mut other = Bucket::new(2, Head::default());
+            other.write(10, name(key), Version::ZERO, THERE, Fields::new());
+            other.head().clone()
+        };
+        bucket.take((2, 1, [1; 32]), head("old"));
+        bucket.take((2, 2, [2; 32]), head("left"));
+        bucket.take((2, 2, [3; 32]), head("right"));
+        bucket.take((2, 1, [4; 32]), head("late"));
+        assert_eq!(keys(&bucket, ""), ["left", "right"]);
+        assert!(bucket.knows(&(2, 2, [2; 32])) && !bucket.knows(&(2, 1, [1; 32])));
+    }
+
+    #[test]
+    fn full_head_moves_to_a_run_and_nothing_is_lost() {
+        let mut bucket = Bucket::new(1, Head::default());
+        let mut written = 0;
+        while !bucket.is_full() {
+            bucket.write(
+                written,
+                name(&format!("{written:04}")),
+                Version::ZERO,
+                THERE,
+                Fields::new(),
+            );
+            written += 1;
+        }
+        let (run, versions) = bucket.spill();
+        // Written while the run is stored.
+        bucket.write(9999, name("later"), Version::ZERO, THERE, Fields::new());
+        let blocks = usize::try_from(run.blocks).unwrap();
+        let there = crate::run::entries(&run.bytes[..blocks]).unwrap();
+        assert_eq!(there.len() as u64, written);
+        let reference = Run {
+            pointer: Pointer {
+                manifest: [1; 32],
+                key: Zeroizing::new([2; 32]),
+            },
+            blocks: run.blocks,
+            tail: 0,
+            entries: run.entries,
+            tier: 0,
+            from: Run::bound(&there[0].name),
+            to: Run::bound(&there[there.len() - 1].name),
+        };
+        bucket.spilled(reference, &versions);
+        assert_eq!(keys(&bucket, ""), ["later"]);
+        assert_eq!(bucket.runs().count(), 1);
+        assert!(bucket.head().encode().is_ok());
+    }
+
+    #[test]
+    fn clock_that_is_ahead_shows() {
+        let mut bucket = Bucket::new(1, Head::default());
+        let mut other = Bucket::new(
+            2,
+            Head {
+                device: "desk".to_owned(),
+                ..Head::default()
+            },
+        );
+        other.write(1_000_000, name("a"), Version::ZERO, THERE, Fields::new());
+        bucket.take((2, 1, [0; 32]), other.head().clone());
+        assert_eq!(bucket.ahead(900_000).count(), 0);
+        assert_eq!(bucket.ahead(100_000).collect::<Vec<_>>(), [("desk", 900_000)]);
+    }
+}
