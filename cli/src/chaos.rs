@@ -146,7 +146,7 @@ mod tests {
             };
             list.append(&entry, ()).unwrap();
         }
-        list.append_sealed(&list.seal_deletion(&link(1))).unwrap();
+        list.append_sealed(&list.seal_deletion(&link(1), None)).unwrap();
         let (journal, _) = Journal::open(dir.path()).unwrap();
         let mut open = journal.begin(&[1; 16], 1).unwrap();
         open.stripe(&StripeId::from([3; 32]), &[]).unwrap();

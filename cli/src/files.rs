@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, StdinLock};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use mutualstore_client::{ByteRange, Changed, ClientError, GetOptions, PutOptions, Source};
 use mutualstore_contract::escape;
@@ -23,8 +23,14 @@ const ID_SHOWN: usize = 16;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct PutArgs {
-    /// The file, or - for standard input
-    path: PathBuf,
+    /// The file, or - for standard input; more of them, and directories with -r, where a name follows: last
+    /// /BUCKET/KEY, or /BUCKET/KEY/ for their own names in there. Without a name, what is put has a link
+    /// alone
+    #[arg(required = true, value_name = "PATH... [/BUCKET/KEY]")]
+    paths: Vec<PathBuf>,
+    /// Directories too, with all that is in them: run again, it puts what is missing
+    #[arg(long, short)]
+    recursive: bool,
     /// Name kept with the file [default: its own]
     #[arg(long, value_parser = name)]
     name: Option<String>,
@@ -72,9 +78,62 @@ fn name(text: &str) -> Result<String, String> {
 
 /// Stores a file; the link is the only thing on standard output.
 pub(crate) fn put(args: &PutArgs, screen: &Screen) -> Result<(), CliError> {
-    let mut input = open(&args.path, args.allow_changing)?;
+    let (sources, to) = destination_of(&args.paths)?;
+    if let Some(to) = to.filter(|_| args.recursive || sources.len() > 1) {
+        return put_all(args, sources, to, screen);
+    }
+    match sources {
+        [path] => put_one(args, path, to, screen),
+        _ => Err(CliError::Usage(
+            "several files, or a directory with -r, need a name at the end: /BUCKET/KEY/".to_owned(),
+        )),
+    }
+}
+
+/// What is to be put, and the name at the end, if there is one.
+fn destination_of(paths: &[PathBuf]) -> Result<(&[PathBuf], Option<&str>), CliError> {
+    let Some((last, sources)) = paths.split_last().filter(|(_, sources)| !sources.is_empty()) else {
+        return Ok((paths, None));
+    };
+    let name = last.to_str().filter(|name| name.starts_with('/'));
+    let name = name.ok_or_else(|| {
+        CliError::Usage(format!(
+            "{}: expected /BUCKET/KEY after what is to be put",
+            last.display()
+        ))
+    })?;
+    let name = crate::names::destination(name).map_err(|why| CliError::Usage(format!("{name}: {why}")))?;
+    Ok((sources, Some(name)))
+}
+
+fn put_all(args: &PutArgs, sources: &[PathBuf], to: &str, screen: &Screen) -> Result<(), CliError> {
+    let directory = sources.iter().find(|source| source.is_dir());
+    if let Some(directory) = directory.filter(|_| !args.recursive) {
+        let message = format!(
+            "{} is a directory; put -r takes it with all that is in it",
+            directory.display()
+        );
+        return Err(CliError::Usage(message));
+    }
+    if sources.len() > 1 && !to.ends_with('/') {
+        let message = format!("{to}: several files need a name that ends in /");
+        return Err(CliError::Usage(message));
+    }
+    let options = PutOptions {
+        code: args.code.clone(),
+        placement: args.placement.map(|policy| policy.to_string()),
+        scope: args.scope.clone(),
+        shard_size: args.shard_size.map(|size| size.0),
+        degraded: args.degraded,
+        ..PutOptions::default()
+    };
+    crate::tree::put(&args.connect.client()?, sources, to, &options, screen)
+}
+
+fn put_one(args: &PutArgs, path: &Path, to: Option<&str>, screen: &Screen) -> Result<(), CliError> {
+    let mut input = open(path, args.allow_changing)?;
     let mut length = input.length();
-    let own_name = args.path.file_name().filter(|_| !is_standard(&args.path));
+    let own_name = path.file_name().filter(|_| !is_standard(path));
     let options = PutOptions {
         name: args
             .name
@@ -86,6 +145,10 @@ pub(crate) fn put(args: &PutArgs, screen: &Screen) -> Result<(), CliError> {
         fragments: args.fragments,
         shard_size: args.shard_size.map(|size| size.0),
         degraded: args.degraded,
+        to: to.map(|to| crate::names::with_own(to, own_name)).transpose()?,
+        modified_ns: crate::local::modified_ns(path),
+        executable: crate::local::is_executable(path),
+        stage: false,
     };
     let client = args.connect.client()?;
     let mut spool = None;
@@ -110,7 +173,7 @@ pub(crate) fn put(args: &PutArgs, screen: &Screen) -> Result<(), CliError> {
     if let Some(what) = input.changed() {
         screen.warning(format!(
             "{} changed while it was read ({what}): what is stored may be a mixture",
-            args.path.display()
+            path.display()
         ));
         if let serde_json::Value::Object(document) = &mut reply.json {
             document.insert("source_changed".to_owned(), what.into());
@@ -199,12 +262,24 @@ fn spooled(input: &mut impl Read) -> Result<(File, u64), CliError> {
 pub(crate) struct GetArgs {
     #[command(flatten)]
     link: LinkArg,
+    /// With -r: the directory it goes to
+    #[arg(value_name = "DIR", requires = "recursive")]
+    dir: Option<PathBuf>,
+    /// All keys that begin with /BUCKET/PREFIX: run again, it gets what is missing
+    #[arg(long, short, requires = "dir")]
+    recursive: bool,
     /// Where to write it, - for standard output [default: its own name, here]
     #[arg(long, short, value_name = "PATH")]
     output: Option<PathBuf>,
     /// Only these bytes, counted from 0, the last included
     #[arg(long, value_name = "FIRST-LAST", value_parser = range)]
     range: Option<ByteRange>,
+    /// Of a file with a name: this version, as `ls --versions` shows it
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
+    /// Of a file with a name: as it was at this time, as in 2026-11-30T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "version")]
+    at: Option<u64>,
     /// Overwrite an existing file
     #[arg(long)]
     force: bool,
@@ -217,6 +292,15 @@ pub(crate) struct GetArgs {
 
 /// Fetches a file; whatever goes wrong, no half file shows up under its name.
 pub(crate) fn get(args: &GetArgs, screen: &Screen) -> Result<(), CliError> {
+    if let Some(dir) = &args.dir {
+        return crate::tree::get(
+            &args.connect.client()?,
+            &args.link.read()?,
+            dir,
+            args.force,
+            screen,
+        );
+    }
     let to_stdout = args.output.as_deref().is_some_and(is_standard);
     if to_stdout && screen.json {
         return Err(CliError::Usage(
@@ -236,6 +320,8 @@ pub(crate) fn get(args: &GetArgs, screen: &Screen) -> Result<(), CliError> {
     let options = GetOptions {
         range: args.range,
         without: args.without.clone(),
+        version: args.version.clone(),
+        at_ms: args.at,
     };
     let bar = screen.bar("get");
     let events = event_lines(&bar);
@@ -256,6 +342,14 @@ pub(crate) fn get(args: &GetArgs, screen: &Screen) -> Result<(), CliError> {
         screen.note(format!("{} ({})", escape::line(&shown), Size(size_bytes)));
     }
     Ok(())
+}
+
+/// Unix milliseconds.
+fn moment(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?}: expected a time like 2026-11-30T12:00:00Z");
+    let time = humantime::parse_rfc3339_weak(text).map_err(|_| wrong())?;
+    let since = time.duration_since(UNIX_EPOCH).map_err(|_| wrong())?;
+    u64::try_from(since.as_millis()).map_err(|_| wrong())
 }
 
 /// `FIRST-LAST`, both included; `FIRST-` reaches to the end.
@@ -279,8 +373,11 @@ fn range(text: &str) -> Result<ByteRange, String> {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct LsArgs {
-    /// Only names like this; * and ? stand for anything
+    /// Only names like this, * and ? stand for anything; or /BUCKET/PREFIX: the keys of a bucket; or /: the
+    /// buckets
     pattern: Option<String>,
+    #[command(flatten)]
+    named: crate::names::ListArgs,
     /// Ask the holders of every file how it is doing now, instead of what the daemon remembers
     #[arg(long)]
     fresh: bool,
@@ -290,7 +387,25 @@ pub(crate) struct LsArgs {
 
 /// Lists what was put through the daemon.
 pub(crate) fn ls(args: &LsArgs, screen: &Screen) -> Result<(), CliError> {
-    let reply = args.connect.client()?.list(args.pattern.as_deref(), args.fresh)?;
+    if let Some(path) = args
+        .pattern
+        .as_deref()
+        .and_then(|pattern| pattern.strip_prefix('/'))
+    {
+        return crate::names::list(&args.connect.client()?, path, &args.named, args.fresh, screen);
+    }
+    let client = args.connect.client()?;
+    if args.pattern.is_none() && !screen.json {
+        // A daemon that has not met the others cannot know them.
+        for bucket in client
+            .buckets()
+            .map(|reply| reply.body.buckets)
+            .unwrap_or_default()
+        {
+            screen.line(format!("/{}/", bucket.name))?;
+        }
+    }
+    let reply = client.list(args.pattern.as_deref(), args.fresh)?;
     if screen.json {
         return screen.document(&reply.json);
     }
@@ -375,6 +490,9 @@ pub(crate) fn stat(args: &StatArgs, screen: &Screen) -> Result<(), CliError> {
 pub(crate) struct RmArgs {
     #[command(flatten)]
     link: LinkArg,
+    /// All keys that begin with /BUCKET/PREFIX
+    #[arg(long, short)]
+    recursive: bool,
     #[command(flatten)]
     connect: Connect,
 }
@@ -382,6 +500,12 @@ pub(crate) struct RmArgs {
 /// Deletes a file on every holder.
 pub(crate) fn rm(args: &RmArgs, screen: &Screen) -> Result<(), CliError> {
     let link = args.link.read()?;
+    if args.recursive {
+        return crate::names::remove_all(&args.connect.client()?, &link, screen);
+    }
+    if link.starts_with('/') {
+        return crate::names::remove(&args.connect.client()?, &link, screen);
+    }
     let reply = args.connect.client()?.delete(&link)?;
     if screen.json {
         return screen.document(&reply.json);

@@ -3,6 +3,7 @@
 //! Client commands are thin: what they do happens in the daemon, and
 //! [`mutualstore_client`] talks to it. Deliberately absent: state of its own.
 
+mod account;
 mod adversary;
 mod chaos;
 mod connect;
@@ -13,6 +14,8 @@ mod experiment;
 mod files;
 mod key;
 mod link;
+mod local;
+mod names;
 mod netns;
 mod output;
 mod peers;
@@ -20,6 +23,7 @@ mod sim;
 mod store_bench;
 mod target;
 mod testnet;
+mod tree;
 mod upkeep;
 
 use std::env;
@@ -98,6 +102,16 @@ enum ClientCommand {
     Leave(upkeep::LeaveArgs),
     /// A peer is gone for good: rebuild what it held now instead of after `repair_delay`
     Forget(upkeep::ForgetArgs),
+    /// Copy a key, or with -r all that begin with it
+    Cp(names::MoveArgs),
+    /// Move a key, or with -r all that begin with it
+    Mv(names::MoveArgs),
+    /// Have an old version of a key show again
+    Restore(names::RestoreArgs),
+    /// Make and list the buckets that names are in
+    Bucket(names::BucketArgs),
+    /// Keep the account, which all names belong to, as 24 words, or bring it back from them
+    Account(account::Args),
     /// Keep identity and account secret elsewhere, or bring them back
     Key(key::Args),
     /// Print one line that lets another daemon join: addresses, network id and secret
@@ -188,6 +202,11 @@ fn run(command: ClientCommand, screen: &Screen) -> Result<(), CliError> {
         ClientCommand::Scrub(args) => upkeep::scrub(&args, screen),
         ClientCommand::Leave(args) => upkeep::leave(&args, screen),
         ClientCommand::Forget(args) => upkeep::forget(&args, screen),
+        ClientCommand::Cp(args) => names::copy(&args, false, screen),
+        ClientCommand::Mv(args) => names::copy(&args, true, screen),
+        ClientCommand::Restore(args) => names::restore(&args, screen),
+        ClientCommand::Bucket(args) => names::bucket(&args, screen),
+        ClientCommand::Account(args) => account::run(&args, screen),
         ClientCommand::Key(args) => key::run(&args, screen),
         ClientCommand::Invite(args) => peers::invite(&args, screen),
         ClientCommand::Doctor(args) => doctor::run(&args, screen),

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use mutualstore_client::ClientError;
 use mutualstore_daemon::datadir::files::directory_of;
@@ -78,6 +79,14 @@ impl Target {
             replace,
             _on_interrupt: on_interrupt,
         })
+    }
+
+    /// Sets time and executable bit of what was written, where it is a file.
+    pub(crate) fn set(&mut self, modified: SystemTime, executable: bool) -> Result<(), CliError> {
+        if let Self::File { temp, .. } = self {
+            crate::local::set(temp.as_file(), modified, executable).map_err(ClientError::Output)?;
+        }
+        Ok(())
     }
 
     /// Gives the complete file its name; answers where it is, if it is a file.

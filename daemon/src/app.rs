@@ -1,8 +1,9 @@
 //! The parts of a daemon put together: nothing else sees all of them.
 //!
 //! [`Membership`] has the ring and the other peers, [`ShardKeeper`] the local shards, [`Transfers`] the files
-//! that go in and out, [`Maintenance`] the work that nobody waits for. Each uses those named before it, and
-//! none those behind: what goes the other way goes through [`Outlet`] and [`Inbound`].
+//! that go in and out, [`Maintenance`] the work that nobody waits for, [`Names`] what files are called. Each
+//! uses those named before it, and none those behind: what goes the other way goes through [`Outlet`] and
+//! [`Inbound`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use mutualstore_dht::ring::{self, Ring, RingConfig};
 use mutualstore_dht::{Contact, Peer, PeerState, Signature, Time};
 use mutualstore_net::{Net, NetConfig};
 use mutualstore_store::{OpenError, OpenReport, Store, StoreConfig};
+use mutualstore_tree::account::Account;
 use tokio::task::JoinSet;
 
 use crate::clock::unix_ms;
@@ -28,6 +30,7 @@ use crate::keeper::records::RecordKeeper;
 use crate::keeper::{ShardKeeper, usage};
 use crate::maintenance::{Maintenance, compaction, scrub};
 use crate::metrics::Metrics;
+use crate::names::{self, Names};
 use crate::peer::core::Core;
 use crate::peer::driver::Outlet;
 use crate::peer::{Membership, Parts, census, driver, join, membership};
@@ -47,6 +50,7 @@ pub(crate) struct App {
     pub(crate) keeper: Arc<ShardKeeper>,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) maintenance: Arc<Maintenance>,
+    pub(crate) names: Arc<Names>,
     pub(crate) started: Instant,
     /// The same in Unix milliseconds.
     pub(crate) started_ms: u64,
@@ -75,30 +79,32 @@ impl App {
         parts: Parts,
         started: Instant,
         store: Store,
+        account: &Account,
         transfers: impl FnOnce(PeerClient) -> Transfers,
-    ) -> Self {
+    ) -> Result<Self, Failure> {
         let metrics = Arc::new(Metrics::default());
         let (core, retention) = (
             Arc::clone(&parts.core),
             parts.config.settings.tombstone_retention.0,
         );
         let keeper = Arc::new(ShardKeeper::new(store, retention, core, Arc::clone(&metrics)));
-        let records = Arc::new(RecordKeeper::new(Arc::clone(&keeper), parts.network.id));
         let member = Arc::new(Membership::new(parts));
+        let records = Arc::new(RecordKeeper::new(Arc::clone(&keeper), Arc::clone(&member)));
         let transfers = Arc::new(transfers(PeerClient {
             member: Arc::clone(&member),
             keeper: Arc::clone(&keeper),
             records,
             metrics,
         }));
-        Self {
+        Ok(Self {
             member,
             keeper,
             maintenance: Arc::new(Maintenance::new(Arc::clone(&transfers))),
+            names: Arc::new(Names::open(Arc::clone(&transfers), account)?),
             transfers,
             started,
             started_ms: unix_ms(),
-        }
+        })
     }
 
     fn inbound(&self) -> Inbound {
@@ -139,6 +145,7 @@ impl App {
             unfinished,
         ));
         tasks.spawn(transfer::cache::keep(Arc::clone(&self.transfers)));
+        tasks.spawn(names::keep(Arc::clone(&self.names)));
     }
 
     /// Stops without leaving the ring: the peer comes back.
@@ -199,9 +206,10 @@ pub(crate) async fn open(data: DataDir, config: Config, network: Network) -> Res
         verifier,
         hints,
     };
-    let app = App::new(parts, started, store, |peers| {
+    let names = Account::new(*account);
+    let app = App::new(parts, started, store, &names, |peers| {
         Transfers::new(peers, account, list, journal)
-    });
+    })?;
     let mut announced = app.keeper.announce_all().await;
     if announced.is_ok() {
         announced = app.transfers.peers.records.announce_all().await;

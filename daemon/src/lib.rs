@@ -2,8 +2,8 @@
 //!
 //! * [`run`]: the process: start, signals, the ready line. `app`: the parts put together.
 //! * `peer`: this peer as a member of its ring; `keeper`: the local shards, on [`mutualstore_store`];
-//!   `transfer`: files in and out; `maintenance`: repair, scrub, compaction, departure. Each uses those
-//!   before it.
+//!   `transfer`: files in and out; `names`: what they are called; `maintenance`: repair, scrub, compaction,
+//!   departure. Each uses those before it.
 //! * `serve`: what other peers ask, and which part answers; `api`: the HTTP API on loopback, on `http`, which
 //!   all HTTP listeners share.
 //! * [`mod@format`]: what links, manifests, tombstones and the like are made of; [`datadir`]: what stands in
@@ -26,6 +26,7 @@ mod keeper;
 mod log;
 mod maintenance;
 mod metrics;
+mod names;
 mod peer;
 mod process;
 mod run;
@@ -33,4 +34,5 @@ mod serve;
 mod transfer;
 pub mod wire;
 
+pub use mutualstore_tree::account;
 pub use run::run;

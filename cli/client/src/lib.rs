@@ -21,13 +21,15 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::{Response, StatusCode};
-use ureq::{Agent, Body};
+use ureq::typestate::WithBody;
+use ureq::{Agent, Body, RequestBuilder};
 
 pub use error::ClientError;
 pub use metrics::Metrics;
 use mutualstore_contract::exit;
 use mutualstore_contract::reply::{
-    DaemonFile, Deleted, FileList, FileStat, Identity, InviteReply, Lookup, Outside, Ring, Status,
+    AccountList, Batch, BatchReport, BucketList, DaemonFile, Deleted, DeletedName, DeviceList, FileList,
+    FileStat, Identity, InviteReply, Lookup, NameList, NewBucket, Outside, Ring, Settings, Status,
 };
 pub use source::{Changed, Source};
 pub use transfer::{ByteRange, EventSink, GetOptions, ProgressSink, PutOptions};
@@ -252,6 +254,102 @@ impl Client {
         self.ask(&format!("/v1/files/{}/stat", encoded(link)))
     }
 
+    /// The buckets of the daemon's account.
+    pub fn buckets(&self) -> Result<Reply<BucketList>, ClientError> {
+        self.ask_within("/v1/names", SURVEY_TIMEOUT)
+    }
+
+    /// Makes a bucket, unless there is one of this name. Whether there was none.
+    pub fn create_bucket(&self, name: &str) -> Result<Reply<NewBucket>, ClientError> {
+        let request = self
+            .agent
+            .put(format!("{}/v1/names/{}", self.base, encoded(name)));
+        let request = request.header("Authorization", &self.bearer);
+        let response = request
+            .config()
+            .timeout_global(Some(STALL_TIMEOUT))
+            .build()
+            .send_empty();
+        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+    }
+
+    /// The keys of a bucket, all pages.
+    pub fn names(&self, bucket: &str, query: &NamesQuery) -> Result<NameList, ClientError> {
+        let path = format!("/v1/names/{}", encoded(bucket));
+        let mut all = NameList {
+            names: Vec::new(),
+            prefixes: Vec::new(),
+            next: None,
+        };
+        let mut page = query.pairs();
+        loop {
+            let reply: Reply<NameList> = self.ask_within(&with_query(&path, &page), SURVEY_TIMEOUT)?;
+            all.names.extend(reply.body.names);
+            all.prefixes.extend(reply.body.prefixes);
+            let Some(next) = reply.body.next else {
+                return Ok(all);
+            };
+            page = query.pairs();
+            page.push(("after", next));
+        }
+    }
+
+    /// The accounts that the daemon serves.
+    pub fn accounts(&self) -> Result<Reply<AccountList>, ClientError> {
+        self.ask("/v1/account")
+    }
+
+    /// The devices of the account, by bucket.
+    pub fn devices(&self) -> Result<Reply<DeviceList>, ClientError> {
+        self.ask_within("/v1/account/devices", SURVEY_TIMEOUT)
+    }
+
+    /// What was set for a bucket.
+    pub fn settings(&self, bucket: &str) -> Result<Reply<Settings>, ClientError> {
+        self.ask(&format!("/v1/settings/{}", encoded(bucket)))
+    }
+
+    /// Sets what holds for a bucket. All that is set then.
+    pub fn set(&self, bucket: &str, settings: &Settings) -> Result<Reply<Settings>, ClientError> {
+        let url = format!("{}/v1/settings/{}", self.base, encoded(bucket));
+        self.send_json(self.agent.put(url), settings)
+    }
+
+    fn send_json<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder<WithBody>,
+        body: &impl serde::Serialize,
+    ) -> Result<Reply<T>, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Unexpected {
+            what: error.to_string(),
+        })?;
+        let request = request.header("Authorization", &self.bearer);
+        let response = request
+            .config()
+            .timeout_global(Some(STALL_TIMEOUT))
+            .build()
+            .send(&body[..]);
+        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+    }
+
+    /// Makes many changes of a bucket, all or none in the eyes of other devices.
+    pub fn apply(&self, bucket: &str, batch: &Batch) -> Result<Reply<BatchReport>, ClientError> {
+        let url = format!("{}/v1/names/{}", self.base, encoded(bucket));
+        self.send_json(self.agent.post(url), batch)
+    }
+
+    /// Marks a key of a bucket, `/BUCKET/KEY`, as deleted; its versions are kept.
+    pub fn delete_name(&self, name: &str) -> Result<Reply<DeletedName>, ClientError> {
+        let request = self.agent.delete(format!("{}{}", self.base, resource(name)));
+        let request = request.header("Authorization", &self.bearer);
+        let response = request
+            .config()
+            .timeout_global(Some(STALL_TIMEOUT))
+            .build()
+            .call();
+        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+    }
+
     /// Deletes a file on every holder; its owner's daemon alone can.
     pub fn delete(&self, link: &str) -> Result<Reply<Deleted>, ClientError> {
         let request = self
@@ -313,6 +411,48 @@ pub struct RingQuery {
     pub fingers: bool,
     /// Look up every virtual node from every other.
     pub check: bool,
+}
+
+/// Which keys of a bucket are wanted.
+#[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "four flags of a query")]
+pub struct NamesQuery {
+    /// Keys that begin so.
+    pub prefix: String,
+    /// Keys that go on behind this are shown up to it only.
+    pub delimiter: Option<String>,
+    /// All versions.
+    pub versions: bool,
+    /// What was deleted too.
+    pub deleted: bool,
+    /// Only keys that two devices wrote at the same time.
+    pub conflicts: bool,
+    /// Ask what others wrote this moment.
+    pub fresh: bool,
+}
+
+impl NamesQuery {
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        let flag = |name, set: bool| set.then(|| (name, "1".to_owned()));
+        let mut pairs = vec![("prefix", self.prefix.clone())];
+        pairs.extend(self.delimiter.clone().map(|text| ("delimiter", text)));
+        pairs.extend(flag("versions", self.versions));
+        pairs.extend(flag("deleted", self.deleted));
+        pairs.extend(flag("conflicts", self.conflicts));
+        pairs.extend(flag("fresh", self.fresh));
+        pairs
+    }
+}
+
+/// Where the API has what a link, or `/BUCKET/KEY`, stands for.
+fn resource(word: &str) -> String {
+    word.strip_prefix('/').map_or_else(
+        || format!("/v1/files/{}", encoded(word)),
+        |path| {
+            let parts: Vec<String> = path.split('/').map(encoded).collect();
+            format!("/v1/names/{}", parts.join("/"))
+        },
+    )
 }
 
 /// Turns an error status into the daemon's own words.

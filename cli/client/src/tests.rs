@@ -253,6 +253,8 @@ fn ranges_are_asked_and_checked() {
     let options = GetOptions {
         range: Some(ByteRange { first: 3, last: None }),
         without: vec![1, 2],
+        version: None,
+        at_ms: None,
     };
     let failure = client
         .get("mutual1x", &options, &mut Vec::new(), None, &mut |_, _| ())

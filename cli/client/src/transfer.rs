@@ -17,7 +17,7 @@ use ureq::http::StatusCode;
 use ureq::http::header::{CONTENT_LENGTH, ETAG};
 use ureq::{Body, RequestBuilder, SendBody};
 
-use super::{Client, ClientError, STALL_TIMEOUT, accepted, answer, decoded, encoded, with_query};
+use super::{Client, ClientError, STALL_TIMEOUT, accepted, answer, decoded, resource, with_query};
 use super::{FileHead, Reply, error};
 
 /// The daemon holds a poll for at most 10 s.
@@ -60,6 +60,14 @@ pub struct PutOptions {
     pub shard_size: Option<u64>,
     /// Accept exactly k durable shards.
     pub degraded: bool,
+    /// `/BUCKET/KEY`; without, the file has a link alone.
+    pub to: Option<String>,
+    /// Of a file with a name: when it was modified, Unix nanoseconds.
+    pub modified_ns: Option<i64>,
+    /// Of a file with a name: whether it is executable.
+    pub executable: bool,
+    /// Of a file with a name: it is stored, and gets its key by a batch.
+    pub stage: bool,
 }
 
 impl PutOptions {
@@ -72,6 +80,7 @@ impl PutOptions {
             ("fragments", self.fragments.map(|count| count.to_string())),
             ("shard_size", self.shard_size.map(|bytes| bytes.to_string())),
             ("degraded", self.degraded.then(|| "1".to_owned())),
+            ("stage", self.stage.then(|| "1".to_owned())),
         ];
         pairs
             .into_iter()
@@ -96,6 +105,10 @@ pub struct GetOptions {
     pub range: Option<ByteRange>,
     /// Shard indices not to read, to exercise reconstruction.
     pub without: Vec<u32>,
+    /// Of a file with a name: this version, not the newest.
+    pub version: Option<String>,
+    /// Of a file with a name: as it was at this moment, Unix milliseconds.
+    pub at_ms: Option<u64>,
 }
 
 impl Client {
@@ -108,7 +121,11 @@ impl Client {
         events: EventSink,
         progress: ProgressSink<'_>,
     ) -> Result<Reply<PutReport>, ClientError> {
-        let url = format!("{}{}", self.base, with_query("/v1/files", &options.query()));
+        let path = options
+            .to
+            .as_deref()
+            .map_or_else(|| "/v1/files".to_owned(), resource);
+        let url = format!("{}{}", self.base, with_query(&path, &options.query()));
         self.watched(events, |id| {
             let mut request = self.transfer(self.agent.put(url), id);
             if length.is_none_or(|length| length > ASK_FIRST) {
@@ -116,6 +133,12 @@ impl Client {
             }
             if let Some(length) = length {
                 request = request.header(CONTENT_LENGTH, length);
+            }
+            if let Some(modified) = options.modified_ns.filter(|_| options.to.is_some()) {
+                request = request.header("X-Mutualstore-Modified", modified);
+            }
+            if options.executable && options.to.is_some() {
+                request = request.header("X-Mutualstore-Executable", "1");
             }
             let mut upload = Upload {
                 input,
@@ -135,9 +158,7 @@ impl Client {
 
     /// Size and name of a file.
     pub fn head(&self, link: &str) -> Result<FileHead, ClientError> {
-        let request = self
-            .agent
-            .head(format!("{}/v1/files/{}", self.base, encoded(link)));
+        let request = self.agent.head(format!("{}{}", self.base, resource(link)));
         let request = request.header("Authorization", &self.bearer);
         let response = request
             .config()
@@ -177,16 +198,11 @@ impl Client {
         events: EventSink,
         progress: ProgressSink<'_>,
     ) -> Result<u64, ClientError> {
-        let without: Vec<_> = options
-            .without
-            .iter()
-            .map(|index| ("without", index.to_string()))
-            .collect();
-        let url = format!(
-            "{}{}",
-            self.base,
-            with_query(&format!("/v1/files/{}", encoded(link)), &without)
-        );
+        let without = options.without.iter();
+        let mut query: Vec<_> = without.map(|index| ("without", index.to_string())).collect();
+        query.extend(options.version.clone().map(|version| ("version", version)));
+        query.extend(options.at_ms.map(|ms| ("at", ms.to_string())));
+        let url = format!("{}{}", self.base, with_query(&resource(link), &query));
         let mut download = Download {
             range: options.range,
             etag: None,

@@ -1,7 +1,7 @@
 //! Real daemons, driven through the binary. One test program, so that it is linked once; tests that start
 //! daemons run one at a time.
 //!
-//! * [`main_job`], [`upkeep`], [`fragments`], [`placement`]: what a network of daemons is for.
+//! * [`main_job`], [`names`], [`upkeep`], [`fragments`], [`placement`]: what a network of daemons is for.
 //! * [`bad_input`]: what the command line refuses.
 //! * [`addresses`], [`admission`], [`api`], [`liar`], [`start`], [`transfers`]: what people try, and what
 //!   goes wrong around them: kinds of faults seen on real networks.
@@ -23,6 +23,7 @@ mod experiment;
 mod fragments;
 mod liar;
 mod main_job;
+mod names;
 mod placement;
 mod start;
 mod transfers;

@@ -35,12 +35,14 @@ macro_rules! words {
 }
 
 mod file;
+mod names;
 mod peer;
 mod upkeep;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::file::*;
+pub use self::names::*;
 pub use self::peer::*;
 pub use self::upkeep::*;
 

@@ -64,7 +64,7 @@ impl FromQuery for PutQuery {
     }
 }
 
-fn named(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn named(headers: &HeaderMap) -> Option<&str> {
     headers
         .get(TRANSFER)
         .and_then(|value| value.to_str().ok())
@@ -72,8 +72,13 @@ fn named(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl PutQuery {
+    /// Whether a code was asked for.
+    pub(super) fn has_code(&self) -> bool {
+        self.code.is_some()
+    }
+
     /// `default` is the policy where none is named, `length` the bytes of the body where they are known.
-    fn options(self, default: Policy, length: Option<u64>) -> Result<PutOptions, Failure> {
+    pub(super) fn options(self, default: Policy, length: Option<u64>) -> Result<PutOptions, Failure> {
         let code = match self.code.as_deref() {
             None | Some("auto") => None,
             Some(text) => Some(
@@ -108,6 +113,7 @@ impl PutQuery {
             fragments,
             degraded: self.degraded,
             length,
+            bucket: None,
         })
     }
 }
@@ -141,7 +147,7 @@ fn fragments(text: &str, length: Option<u64>) -> Result<Fragments, Failure> {
     Ok(Fragments { count, size })
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
@@ -153,7 +159,7 @@ fn shard_size(text: &str) -> Result<u32, Failure> {
 }
 
 /// What is put is a whole file, its bytes as they come (RFC 9110 §8.4 and §14.4).
-fn check_whole(headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn check_whole(headers: &HeaderMap) -> Result<(), Failure> {
     if headers.contains_key(CONTENT_RANGE) {
         return Err(Failure::usage(
             "Content-Range: a part of a file cannot be put; nothing was stored; send all of it",
@@ -208,7 +214,7 @@ fn parse_link(text: &str) -> Result<Link, Failure> {
 }
 
 /// Shard indices not to be used, as if they were lost: `without=0&without=3`.
-fn without_of(query: Option<&str>) -> Result<Vec<u8>, Failure> {
+pub(super) fn without_of(query: Option<&str>) -> Result<Vec<u8>, Failure> {
     let pairs = query
         .unwrap_or_default()
         .split('&')
@@ -230,8 +236,9 @@ pub(super) async fn get_file(
 ) -> Result<Response, Refusal> {
     let transfer = api.app.transfers.running.begin(named(&headers), Operation::Get);
     let slot = via.all.download(&via.connection).map_err(Failure::refused);
-    let outcome = match slot.and_then(|()| without_of(query.as_deref())) {
-        Ok(without) => answer(&api, &link, &without, (&method, &headers), &transfer).await,
+    let given = slot.and_then(|()| Ok((without_of(query.as_deref())?, parse_link(&link)?)));
+    let outcome = match given {
+        Ok((without, link)) => answer(&api, &link, &without, (&method, &headers), &transfer).await,
         Err(failure) => Err(failure),
     };
     if let Err(failure) = &outcome {
@@ -246,17 +253,17 @@ fn validators(link: &Link, created: Option<u64>) -> Validators {
     Validators::new(&hex::encode(link.manifest), modified)
 }
 
-async fn answer(
+/// The bytes of a file, as far as its conditions and range want them.
+pub(super) async fn answer(
     api: &Api,
-    link: &str,
+    link: &Link,
     without: &[u8],
     (method, headers): (&Method, &HeaderMap),
     transfer: &Arc<Transfer>,
 ) -> Result<Response, Failure> {
-    let link = parse_link(link)?;
-    let file = get::open(&api.app.transfers, transfer, &link).await?;
+    let file = get::open(&api.app.transfers, transfer, link).await?;
     let size = file.manifest.size;
-    let current = validators(&link, Some(file.manifest.created));
+    let current = validators(link, Some(file.manifest.created));
     let part = match conditions::select(method, headers, &current, size) {
         Selected::Whole => None,
         Selected::Part(first, last) => Some((first, last)),

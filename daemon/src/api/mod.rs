@@ -4,7 +4,7 @@
 //! (see [`Failure`](crate::error::Failure)). How many connections are served and for how long stands in
 //! [`connections`](crate::http::connections).
 //!
-//! * [`files`]: put, get, stat; [`list`]: the list of files.
+//! * [`files`]: put, get, stat; [`list`]: the list of files; [`names`]: the same by name, in buckets.
 //! * [`info`]: status, ring, lookup, health; [`metrics`]: what Prometheus reads.
 //! * [`upkeep`]: repair, forget, scrub, leave.
 //! * [`events`]: what a running transfer noticed.
@@ -17,6 +17,7 @@ mod guard;
 mod info;
 mod list;
 mod metrics;
+mod names;
 mod query;
 mod upkeep;
 
@@ -102,6 +103,21 @@ fn router(api: Api) -> Router {
             get(files::get_file).delete(files::delete_file),
         )
         .route("/v1/files/{link}/stat", get(files::stat))
+        .route("/v1/account", get(names::accounts))
+        .route("/v1/account/devices", get(names::devices))
+        .route("/v1/settings/{bucket}", get(names::settings).put(names::set))
+        .route("/v1/names", get(names::buckets))
+        .route(
+            "/v1/names/{bucket}",
+            get(names::list).put(names::create).post(names::apply),
+        )
+        .route(
+            "/v1/names/{bucket}/{*key}",
+            get(names::get_file)
+                .put(names::put_file)
+                .post(names::put_file)
+                .delete(names::delete),
+        )
         .route("/v1/transfers/{id}/events", get(events::events))
         .route("/v1/identity", get(info::identity))
         .route("/v1/status", get(info::status))

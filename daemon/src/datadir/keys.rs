@@ -10,6 +10,7 @@
 use std::path::Path;
 
 use mutualstore_dht::Peer;
+use mutualstore_tree::account::Account;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -122,6 +123,32 @@ impl DataDir {
         }
         Ok(())
     }
+}
+
+/// The account in the data directory `dir`, which a daemon may be using; none before its first start.
+pub fn account(dir: &Path) -> Result<Option<Account>, FileError> {
+    let path = dir.join("account");
+    let Some(content) = read_optional(&path)? else {
+        return Ok(None);
+    };
+    let secret = secret(&content).ok_or_else(|| FileError::Damaged {
+        path,
+        problem: "expected 64 hex digits".to_owned(),
+        cure: "restore it from a copy",
+    })?;
+    Ok(Some(Account::new(*secret)))
+}
+
+/// Takes an account into a data directory that has none, or this one.
+pub fn import_account(dir: &DataDir, account: &Account) -> Result<(), ImportError> {
+    match self::account(dir.path())? {
+        Some(there) if there == *account => return Ok(()),
+        Some(_) => return Err(ImportError::Taken("account")),
+        None => {}
+    }
+    let text = Zeroizing::new(hex::encode(account.bytes()) + "\n");
+    write_atomic(&dir.path().join("account"), text.as_bytes(), 0o600)?;
+    Ok(())
 }
 
 fn secret(text: &[u8]) -> Option<Zeroizing<[u8; 32]>> {

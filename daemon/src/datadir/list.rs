@@ -100,6 +100,35 @@ impl Line {
 struct Deletion {
     #[serde(with = "link_text")]
     deleted: Link,
+    /// What the owner key of a file in a bucket follows from, as hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "seed_text")]
+    bucket: Option<Zeroizing<[u8; 32]>>,
+}
+
+mod seed_text {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use zeroize::Zeroizing;
+
+    #[expect(clippy::ref_option, reason = "what serde calls")]
+    pub(super) fn serialize<S: Serializer>(
+        seed: &Option<Zeroizing<[u8; 32]>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = seed
+            .as_ref()
+            .map(|seed| Zeroizing::new(hex::encode(seed.as_slice())));
+        text.as_ref().map(|text| text.as_str()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Zeroizing<[u8; 32]>>, D::Error> {
+        let text = Zeroizing::new(String::deserialize(deserializer)?);
+        let bytes = hex::decode(text.as_bytes()).map(Zeroizing::new);
+        let seed = bytes.ok().and_then(|bytes| bytes.as_slice().try_into().ok());
+        let seed = seed.ok_or_else(|| serde::de::Error::custom("expected 64 hex digits"))?;
+        Ok(Some(Zeroizing::new(seed)))
+    }
 }
 
 /// Why the list could not be read or an entry not be noted.
@@ -224,20 +253,22 @@ impl<W: Default> FileList<W> {
         self.cipher.seal(&json)
     }
 
-    /// A deletion as it stands in the list.
-    pub fn seal_deletion(&self, link: &Link) -> String {
+    /// A deletion as it stands in the list; `bucket` is what the owner key of a file in one follows from.
+    pub fn seal_deletion(&self, link: &Link, bucket: Option<&Zeroizing<[u8; 32]>>) -> String {
         let entry = Deletion {
             deleted: link.clone(),
+            bucket: bucket.cloned(),
         };
         let json = Zeroizing::new(serde_json::to_vec(&entry).unwrap_or_default());
         self.cipher.seal(&json)
     }
 
-    /// The link in a [sealed](Self::seal_deletion) deletion, if it is undamaged and of this account.
-    pub fn open_deletion(&self, sealed: &str) -> Option<Link> {
+    /// The link in a [sealed](Self::seal_deletion) deletion, and the bucket, if it is undamaged and of this
+    /// account.
+    pub fn open_deletion(&self, sealed: &str) -> Option<(Link, Option<Zeroizing<[u8; 32]>>)> {
         let opened = self.cipher.open(sealed.as_bytes())?;
         let entry: Deletion = serde_json::from_slice(&opened).ok()?;
-        Some(entry.deleted)
+        Some((entry.deleted, entry.bucket))
     }
 
     /// Notes a put, and what is remembered of it. Durable on return.

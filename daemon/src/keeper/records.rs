@@ -17,6 +17,8 @@ use mutualstore_store::{GetError, Key, RECORDS, State as StoreState, Store};
 use mutualstore_tree::record::{Kind, Record, record_id};
 
 use super::{KeepError, ShardKeeper};
+use crate::clock::unix_ms;
+use crate::peer::Membership;
 use crate::wire::peer::NO_TOKEN;
 use crate::wire::record::{Given, MAX_GIVEN};
 
@@ -37,7 +39,7 @@ struct Kept {
 /// Signed records of all keys.
 pub(crate) struct RecordKeeper {
     keeper: Arc<ShardKeeper>,
-    network: [u8; 32],
+    member: Arc<Membership>,
     keys: Mutex<BTreeMap<Id, Kept>>,
 }
 
@@ -89,10 +91,10 @@ impl Kept {
 
 impl RecordKeeper {
     /// None of the records yet.
-    pub(crate) fn new(keeper: Arc<ShardKeeper>, network: [u8; 32]) -> Self {
+    pub(crate) fn new(keeper: Arc<ShardKeeper>, member: Arc<Membership>) -> Self {
         Self {
             keeper,
-            network,
+            member,
             keys: Mutex::default(),
         }
     }
@@ -100,7 +102,7 @@ impl RecordKeeper {
     /// Reads all records in the store and tells custody of them, once, at start. What others replaced and a
     /// crash left goes.
     pub(crate) async fn announce_all(&self) -> std::io::Result<()> {
-        let network = self.network;
+        let network = self.network();
         let read = self.keeper.blocking(move |store| read_all(store, &network)).await;
         let Read { keys, stale } = read.unwrap_or_else(|| Ok(Read::default()))?;
         let digests = keys.iter().map(|(id, kept)| (*id, kept.set.digest()));
@@ -114,7 +116,7 @@ impl RecordKeeper {
     /// Whether a record that the store lists can be read; one that cannot is dropped, and comes again from
     /// other holders.
     pub(crate) async fn is_sound(&self, hash: [u8; 32]) -> bool {
-        let network = self.network;
+        let network = self.network();
         let read = self.keeper.blocking(move |store| {
             let stored = store.get(place(hash));
             match stored {
@@ -141,6 +143,11 @@ impl RecordKeeper {
         }
     }
 
+    /// The network that records are signed for, which a joiner learns as it joins.
+    fn network(&self) -> [u8; 32] {
+        self.member.network().id
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Id, Kept>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,7 +160,7 @@ impl RecordKeeper {
 
     /// Takes in a record that came from another peer, not verified yet; durable when this returns.
     pub(crate) async fn take(&self, from: Peer, bytes: Bytes) -> Publish {
-        match Record::parse(&bytes, &self.network) {
+        match Record::parse(&bytes, &self.network()) {
             Ok(record) => self.take_verified(from, record).await,
             Err(error) => {
                 tracing::debug!(%from, %error, "refused a record");
@@ -226,6 +233,7 @@ impl RecordKeeper {
         Given {
             records: read.await.unwrap_or_default(),
             set,
+            clock_ms: unix_ms(),
         }
     }
 

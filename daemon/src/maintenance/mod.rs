@@ -1,6 +1,7 @@
 //! What keeps the network healthy from here: repair, scrub, compaction, departure.
 //!
-//! * [`jobs`]: custody's effects on real shards: regenerate, copy, drop, commit; [`records`]: on signed records.
+//! * [`jobs`]: custody's effects on real shards: regenerate, copy, drop, commit; [`records`]: on signed
+//!   records.
 //! * [`scrub`]: reads all shards again from time to time.
 //! * [`compaction`]: gives dead space of the shard store back.
 //! * [`departure`]: repair now, forget a peer, leave.

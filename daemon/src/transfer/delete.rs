@@ -125,7 +125,7 @@ async fn deleted_before(transfers: &Arc<Transfers>, link: &Link) -> Result<Delet
 /// Deletes a file and takes it off the list of files. After a crash the deletion is finished.
 pub(crate) async fn delete_listed(transfers: &Arc<Transfers>, link: &Link) -> Result<Deleted, Failure> {
     transfers.member.check_link(link)?;
-    let sealed = transfers.files.seal_deletion(link);
+    let sealed = transfers.files.seal_deletion(link, None);
     let journal = spare::with(transfers.member.data.path(), || {
         let mut journal = transfers.writes.journal.begin(&rand::random(), unix_ms())?;
         match journal.mark_deleting(&sealed) {
@@ -160,7 +160,7 @@ pub(crate) async fn delete_listed(transfers: &Arc<Transfers>, link: &Link) -> Re
 
 /// Tries to finish a deletion that a crash interrupted. It is to be continued while too few holders answer.
 pub(crate) async fn resume(transfers: &Arc<Transfers>, sealed: &str) -> ControlFlow<()> {
-    let Some(link) = transfers.files.open_deletion(sealed) else {
+    let Some((link, _)) = transfers.files.open_deletion(sealed) else {
         tracing::warn!("a deletion in the journal is damaged or of another account; given up");
         return ControlFlow::Break(());
     };
@@ -188,15 +188,16 @@ pub(crate) async fn resume(transfers: &Arc<Transfers>, sealed: &str) -> ControlF
 pub(crate) async fn take_back(transfers: &Arc<Transfers>, exposed: &Exposed) {
     let link = transfers.files.open_deletion(&exposed.deletion);
     let header = Header::decode(&exposed.header).ok();
-    let (Some(link), Some(header)) = (link, header) else {
+    let (Some((link, bucket)), Some(header)) = (link, header) else {
         tracing::warn!("a small put in the journal is damaged or of another account; what it stored stays");
         return;
     };
     let stripe = Id::new(*header.id().as_bytes());
+    let root = bucket.as_ref().unwrap_or(&transfers.account);
     let tombstone = WireTombstone {
         stripe,
         header: header.encode(),
-        signature: Bytes::copy_from_slice(&sign_deletion(&transfers.account, &link.key, stripe.as_bytes())),
+        signature: Bytes::copy_from_slice(&sign_deletion(root, &link.key, stripe.as_bytes())),
     };
     let preferred = usize::from(header.code().n());
     loop {

@@ -8,6 +8,7 @@ use mutualstore_dht::ring::Phase;
 use mutualstore_dht::writer::Placed;
 use mutualstore_dht::{Contact, PeerState};
 use mutualstore_erasure::{Code, Policy};
+use zeroize::Zeroizing;
 
 use crate::error::Failure;
 use crate::format::manifest::{Geometry, MAX_SHARD_SIZE};
@@ -30,6 +31,9 @@ pub(crate) struct PutOptions {
     pub(crate) degraded: bool,
     /// Bytes of the file, where they are known.
     pub(crate) length: Option<u64>,
+    /// Of a file in a bucket: what its owner key follows from. Such files have names, and are not in the list
+    /// of files.
+    pub(crate) bucket: Option<Zeroizing<[u8; 32]>>,
 }
 
 /// Into how many fragments to cut a file.

@@ -167,7 +167,11 @@ impl<'a> Putting<'a> {
             .begin(&secret.0, unix_ms())
             .map_err(nothing_stored)?;
         Ok(Self {
-            sealing: Arc::new(Sealing::new(&transfers.account, code, &options)),
+            sealing: Arc::new(Sealing::new(
+                options.bucket.as_ref().unwrap_or(&transfers.account),
+                code,
+                &options,
+            )),
             writing: Arc::new(writing),
             journal: Some(journal),
             exposed: None,
@@ -403,7 +407,10 @@ impl<'a> Putting<'a> {
         };
         let exposed = Exposed {
             header: header.encode().to_vec(),
-            deletion: self.transfers.files.seal_deletion(&self.link(header.id())),
+            deletion: self
+                .transfers
+                .files
+                .seal_deletion(&self.link(header.id()), self.options.bucket.as_ref()),
         };
         if let Some(journal) = &mut self.journal {
             let marked = journal.mark_exposed(&exposed.header, &exposed.deletion);
@@ -465,8 +472,12 @@ impl<'a> Putting<'a> {
         }
     }
 
-    /// Notes the file in the local list; from here it is a file.
+    /// Notes the file in the local list, unless it is in a bucket; from here it is a file.
     async fn list(&mut self, link: &Link) -> Result<(), Failure> {
+        if self.options.bucket.is_some() {
+            journal_done(self.journal.take());
+            return Ok(());
+        }
         let (transfers, listed) = (Arc::clone(self.transfers), self.listed(link));
         let watched = transfers.sweep.of_put(&transfers, &self.stripes);
         let noted = tokio::task::spawn_blocking(move || transfers.files.append(&listed, watched)).await;

@@ -95,7 +95,7 @@ async fn finish(transfers: &Arc<Transfers>, put: Unfinished) {
         tracing::info!("finished a put that was being committed when the daemon stopped");
     } else if let Some(exposed) = &put.exposed {
         let listed = match transfers.files.open_deletion(&exposed.deletion) {
-            Some(link) => transfers.listed(&link).await,
+            Some((link, _)) => transfers.listed(&link).await,
             None => Ok(None),
         };
         let listed = match listed {

@@ -488,6 +488,7 @@ mod tests {
             PeerResponse::Given(Given {
                 records: vec![Bytes::from_static(b"record")],
                 set: some_records(),
+                clock_ms: 7,
             }),
             PeerResponse::Refused("leaving".into()),
         ] {

@@ -13,10 +13,12 @@ pub const MAX_GIVEN: usize = 32;
 /// What a peer has of a key beyond what the asker has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Given {
-    /// At most [`MAX_TOLD`], not verified yet.
+    /// At most [`MAX_GIVEN`], not verified yet.
     pub records: Vec<Bytes>,
     /// All that it has.
     pub set: RecordSet,
+    /// What its clock says, Unix milliseconds.
+    pub clock_ms: u64,
 }
 
 fn wire_stamp(stamp: &Stamp) -> wire::RecordStamp {
@@ -92,6 +94,7 @@ pub(super) fn wire_given(given: &Given) -> wire::RecordsGiven {
         records: given.records.clone(),
         all: wire_stamps(given.set.stamps()),
         ended: given.set.is_ended(),
+        clock: given.clock_ms,
     }
 }
 
@@ -106,5 +109,6 @@ pub(super) fn given(message: wire::RecordsGiven) -> Result<Given, Malformed> {
             .map(record)
             .collect::<Result<_, _>>()?,
         set: set(&message.all, message.ended)?,
+        clock_ms: message.clock,
     })
 }

@@ -4,7 +4,8 @@
 //! and there is no passphrase). All else follows by HKDF-SHA256 without salt:
 //!
 //! ```text
-//! account ── mutualstore/home/1 ──▶ W of the home bucket       other buckets: W is drawn at random
+//! account ── mutualstore/home/1 ──▶ W of the home bucket
+//! W of home ── mutualstore/bucket/1 ‖ name ──▶ W of the first bucket of that name; later ones are drawn
 //! W ── mutualstore/sign/1 ──▶ ed25519 seed; its public key is the bucket's name on the ring
 //! W ── mutualstore/read/1 ──▶ R, which opens what is said of the bucket
 //! W ── mutualstore/owner/1 ──▶ O, from which the owner keys of the bucket's files follow
@@ -90,6 +91,11 @@ impl Account {
         text
     }
 
+    /// The 32 bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The bucket that names the account's other buckets.
     pub fn home(&self) -> WriteKey {
         WriteKey(expand(&self.0, &[b"mutualstore/home/1"]))
@@ -132,6 +138,12 @@ impl WriteKey {
     /// R, which opens what is said of the bucket.
     pub fn read_key(&self) -> ReadKey {
         ReadKey(expand(&self.0, &[b"mutualstore/read/1"]))
+    }
+
+    /// W of the account's first bucket of this name, where this is the home bucket.
+    #[must_use]
+    pub fn bucket(&self, name: &str) -> Self {
+        Self(expand(&self.0, &[b"mutualstore/bucket/1", name.as_bytes()]))
     }
 
     /// O, from which the owner keys of files follow.

@@ -1,18 +1,19 @@
 //! What a device knows of a bucket: its own head and those of the others, as far as they are in memory.
 //!
 //! Runs stand in files; who drives this reads those that [`Bucket::runs`] names and merges them in. The
-//! driver publishes [`Bucket::head`] after every change, keeps what it published, and moves entries to a run
-//! when [`Bucket::spill`] says so.
+//! driver publishes [`Bucket::head`] after every change, keeps what it published, and moves entries to runs
+//! when the head [is full](Bucket::is_full).
 
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::codec::Fields;
 use crate::entry::{Entry, Name, What};
-use crate::head::{Head, INLINE, Run};
-use crate::run::{Writer, Written, precedes};
+use crate::head::{Dropped, Head, INLINE, Run, TABLE};
+use crate::run::precedes;
 use crate::version::{Clock, MAX_AHEAD_MS, Version};
+
+/// The most dropped runs that a head names, the latest. What older ones take is not freed.
+const MAX_DROPPED: usize = 32;
 
 /// What tells a record from others: its writer, its sequence, and its hash where two devices use one number.
 pub type Source = (u64, u64, [u8; 32]);
@@ -102,6 +103,7 @@ impl Bucket {
             what,
             fields,
         };
+        self.own.wrote(now_ms);
         self.own.entries.push(entry.clone());
         entry
     }
@@ -116,25 +118,43 @@ impl Bucket {
         self.own.entries.iter().map(Entry::encoded_len).sum::<usize>() > INLINE
     }
 
-    /// The entries of the own head as a run, which the driver stores and names in [`Bucket::spilled`].
-    pub fn spill(&self) -> (Written, Vec<Version>) {
-        let mut entries: Vec<&Entry> = self.own.entries.iter().collect();
+    /// The entries of the own head, sorted: what the driver stores as a run and names in [`Bucket::spilled`].
+    pub fn inline(&self) -> Vec<Entry> {
+        let mut entries = self.own.entries.clone();
         entries.sort_by(|a, b| (&a.name, b.version).cmp(&(&b.name, a.version)));
-        debug_assert!(entries.is_sorted_by(|a, b| precedes(a, b)));
-        let mut writer = Writer::default();
-        let versions = entries.iter().map(|entry| entry.version).collect();
-        for entry in entries {
-            writer.push(entry);
-        }
-        (writer.finish(), versions)
+        debug_assert!(entries.is_sorted_by(precedes));
+        entries
     }
 
-    /// The entries with these versions stand in a run now.
-    pub fn spilled(&mut self, run: Run, versions: &[Version]) {
+    /// These entries of the own head stand in runs now.
+    pub fn spilled(&mut self, entries: &[Entry], runs: Vec<Run>) {
+        let versions: BTreeSet<Version> = entries.iter().map(|entry| entry.version).collect();
         self.own
             .entries
             .retain(|entry| !versions.contains(&entry.version));
-        self.own.runs.push(run);
+        self.own.runs.extend(runs);
+    }
+
+    /// The lowest tier of which the own head has so many runs, and those, oldest first.
+    pub fn to_merge(&self, together: usize) -> Option<(u8, Vec<Run>)> {
+        let tiers: BTreeSet<u8> = self.own.runs.iter().map(|run| run.tier).collect();
+        tiers.into_iter().find_map(|tier| {
+            let runs = self.own.runs.iter().filter(|run| run.tier == tier);
+            let runs: Vec<Run> = runs.cloned().collect();
+            (runs.len() >= together && tier < TABLE - 1).then_some((tier, runs))
+        })
+    }
+
+    /// What stood in `old` runs stands in `new` ones now.
+    pub fn merged(&mut self, now_ms: u64, old: &[Run], new: Vec<Run>) {
+        self.own.runs.retain(|run| !old.contains(run));
+        self.own.runs.extend(new);
+        self.own.dropped.extend(old.iter().map(|run| Dropped {
+            pointer: run.pointer.clone(),
+            since_ms: now_ms,
+        }));
+        let beyond = self.own.dropped.len().saturating_sub(MAX_DROPPED);
+        self.own.dropped.drain(..beyond);
     }
 
     /// Writers whose clocks are ahead of this one by more than versions go along with, milliseconds.
@@ -146,16 +166,12 @@ impl Bucket {
         })
     }
 
-    /// A setting of the bucket as the heads have it, the newest.
-    pub fn setting(&self, name: &Name) -> Option<Bytes> {
-        let entries = self.heads().flat_map(|head| &head.entries);
-        let newest = entries
-            .filter(|entry| entry.name == *name)
-            .max_by_key(|entry| entry.version)?;
-        match &newest.what {
-            What::Setting(value) => Some(value.clone()),
-            What::File(_) | What::Directory { .. } | What::Deleted | What::Snapshot(_) => None,
-        }
+    /// Devices that said something: what they are called, their numbers, and when they last wrote a key, Unix
+    /// milliseconds. This one first.
+    pub fn devices(&self) -> impl Iterator<Item = (&str, u64, Option<u64>)> {
+        let others = self.others.iter().map(|((writer, ..), head)| (*writer, head));
+        let all = std::iter::once((self.clock.writer(), &self.own)).chain(others);
+        all.map(|(writer, head)| (head.device.as_str(), writer, head.written_ms()))
     }
 }
 
@@ -166,6 +182,7 @@ mod tests {
     use super::*;
     use crate::entry::Pointer;
     use crate::merge::merge;
+    use crate::run::cut;
 
     const THERE: What = What::Directory { modified_ms: 0 };
 
@@ -225,9 +242,13 @@ mod tests {
             );
             written += 1;
         }
-        let (run, versions) = bucket.spill();
+        let inline = bucket.inline();
+        let cut = cut(&inline, usize::MAX);
         // Written while the run is stored.
         bucket.write(9999, name("later"), Version::ZERO, THERE, Fields::new());
+        let [(run, first, last)] = cut.as_slice() else {
+            panic!("{} runs", cut.len());
+        };
         let blocks = usize::try_from(run.blocks).unwrap();
         let there = crate::run::entries(&run.bytes[..blocks]).unwrap();
         assert_eq!(there.len() as u64, written);
@@ -240,10 +261,10 @@ mod tests {
             tail: 0,
             entries: run.entries,
             tier: 0,
-            from: Run::bound(&there[0].name),
-            to: Run::bound(&there[there.len() - 1].name),
+            from: Run::bound(&first.name),
+            to: Run::bound(&last.name),
         };
-        bucket.spilled(reference, &versions);
+        bucket.spilled(&inline, vec![reference]);
         assert_eq!(keys(&bucket, ""), ["later"]);
         assert_eq!(bucket.runs().count(), 1);
         assert!(bucket.head().encode().is_ok());

@@ -142,6 +142,8 @@ pub mod tag {
     pub const ETAG: u16 = 3;
     /// The file is executable; no value.
     pub const EXECUTABLE: u16 = 4;
+    /// What the time of modification has beyond whole milliseconds, in nanoseconds: u32, not 0.
+    pub const NANOSECONDS: u16 = 5;
 }
 
 /// What a file is found and opened by: `manifest [32] ‖ file key [32]`. It is a secret.

@@ -13,7 +13,7 @@
 //! `from` and `to` bound the keys of a run. They are cut to 40 bytes, so they may take in keys that the run
 //! does not have. Where all runs do not fit, the last is a *table*: a file of further runs.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use zeroize::Zeroizing;
 
 use crate::codec::{Fields, Malformed, Reader, fields, put_fields, put_sequences, put_short, sequences};
@@ -27,6 +27,8 @@ pub const TABLE: u8 = u8::MAX;
 /// The longest name of a device, in bytes.
 pub const MAX_DEVICE: usize = 64;
 
+/// The tag of the moment when a key was last written: u64, Unix milliseconds.
+const WRITTEN: u16 = 1;
 const FORMAT: u8 = 1;
 /// Bytes kept of the first and the last key of a run.
 const BOUND: usize = 40;
@@ -125,6 +127,18 @@ pub struct Head {
 pub struct TooLarge(pub usize);
 
 impl Head {
+    /// When a key was last written, Unix milliseconds.
+    pub fn written_ms(&self) -> Option<u64> {
+        let value = self.fields.get(&WRITTEN)?;
+        value.as_ref().try_into().ok().map(u64::from_be_bytes)
+    }
+
+    /// A key is written at this moment.
+    pub(crate) fn wrote(&mut self, now_ms: u64) {
+        self.fields
+            .insert(WRITTEN, Bytes::copy_from_slice(&now_ms.to_be_bytes()));
+    }
+
     /// The content of the record.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, TooLarge> {
         let mut out = BytesMut::with_capacity(MAX_CONTENT);

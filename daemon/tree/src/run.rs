@@ -235,8 +235,24 @@ pub fn entries(block: &[u8]) -> Result<Vec<Entry>, Malformed> {
     Ok(entries)
 }
 
+/// Sorted entries as runs of about `most` bytes, with the first and the last entry of each.
+pub fn cut(entries: &[Entry], most: usize) -> Vec<(Written, &Entry, &Entry)> {
+    let mut runs = Vec::new();
+    let mut writer = Writer::default();
+    let mut first = entries.first();
+    for (at, entry) in entries.iter().enumerate() {
+        writer.push(entry);
+        let next = entries.get(at + 1);
+        if let Some(begun) = first.filter(|_| writer.len() >= most || next.is_none()) {
+            runs.push((std::mem::take(&mut writer).finish(), begun, entry));
+            first = next;
+        }
+    }
+    runs
+}
+
 /// Whether one entry comes before the other in runs and listings.
-pub(crate) fn precedes(a: &Entry, b: &Entry) -> bool {
+pub fn precedes(a: &Entry, b: &Entry) -> bool {
     (&a.name, b.version) < (&b.name, a.version)
 }
 

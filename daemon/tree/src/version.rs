@@ -70,6 +70,11 @@ impl Clock {
         }
     }
 
+    /// Whose clock it is.
+    pub fn writer(&self) -> u64 {
+        self.writer
+    }
+
     /// The version of something written at `now_ms` in place of `newest`.
     pub fn next(&mut self, now_ms: u64, newest: Version) -> Version {
         let after = |(ms, counter): (u64, u16)| match counter.checked_add(1) {

@@ -168,7 +168,7 @@ fn deleted_files_keep_their_numbers_after_a_restart() {
         list.append(&listed(name), ()).unwrap();
     }
     assert_eq!(list.find(&listed("b").link.manifest).unwrap(), Some(listed("b")));
-    list.append_sealed(&list.seal_deletion(&listed("b").link))
+    list.append_sealed(&list.seal_deletion(&listed("b").link, None))
         .unwrap();
     // Once more: it stands there twice.
     list.append_sealed(&list.seal(&listed("c"))).unwrap();

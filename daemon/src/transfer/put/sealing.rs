@@ -19,10 +19,10 @@ pub(super) struct Sealing {
 }
 
 impl Sealing {
-    /// A new file of `account`, with a key of its own.
-    pub(super) fn new(account: &[u8; 32], code: Code, options: &PutOptions) -> Self {
+    /// A new file of an account or bucket, with a key of its own.
+    pub(super) fn new(root: &[u8; 32], code: Code, options: &PutOptions) -> Self {
         let key = crypt::random_key();
-        let owner = crypt::owner_key(account, &key);
+        let owner = crypt::owner_key(root, &key);
         Self {
             placement: Placement::new(options.policy, options.scope, &owner),
             cipher: FileCipher::new(&key),

@@ -1,0 +1,351 @@
+//! Files by name: buckets, versions, several devices of one account, and an account from its words.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use crate::common::{Net, Said, eventually, mutualstore, noise};
+
+/// `account restore` into a data directory, with these words on standard input.
+fn restore(dir: &Path, words: &str) -> Said {
+    let mut command = mutualstore();
+    command.args(["account", "restore", "--data-dir"]).arg(dir);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(words.as_bytes()).unwrap();
+    Said::of(child.wait_with_output().unwrap())
+}
+
+fn phrase(net: &Net, index: usize) -> String {
+    net.run(index, &["account", "phrase"]).ok().word()
+}
+
+/// Makes a peer a device of the account with these words, which it was not before.
+fn adopt(net: &Net, index: usize, words: &str) {
+    net.kill(index);
+    let dir = net.data_dir(index);
+    fs::remove_file(dir.join("account")).unwrap();
+    // None if it wrote no names.
+    drop(fs::remove_dir_all(dir.join("names")));
+    restore(&dir, words).ok();
+    net.start(index);
+}
+
+fn put(net: &Net, index: usize, bytes: &[u8], name: &str) {
+    let file = net.file("source");
+    fs::write(&file, bytes).unwrap();
+    net.run(index, &["put", file.to_str().unwrap(), name]).ok();
+}
+
+fn get(net: &Net, index: usize, words: &[&str]) -> Said {
+    net.run(index, &[&["get", "-o", "-"], words].concat())
+}
+
+/// The keys of a listing, with what they are.
+fn keys(net: &Net, index: usize, words: &[&str]) -> Vec<(String, String)> {
+    let listed = net
+        .run(index, &[&["ls", "--fresh", "--json"], words].concat())
+        .ok()
+        .json();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let names = listed["names"].as_array().unwrap().iter();
+    let prefixes = listed["prefixes"].as_array().unwrap().iter();
+    let names = names.map(|name| (text(&name["key"]), text(&name["kind"])));
+    names
+        .chain(prefixes.map(|prefix| (text(prefix), "prefix".to_owned())))
+        .collect()
+}
+
+#[test]
+fn names_are_the_same_on_all_devices_and_come_back_from_words() {
+    let net = Net::up(6, &["--seed", "91"]);
+    let words = phrase(&net, 0);
+    assert_eq!(words.split(' ').count(), 24);
+    adopt(&net, 1, &words);
+    net.run(0, &["bucket", "create", "photos"]).ok();
+    let (old, new) = (noise(1, 100_000), noise(2, 5000));
+    put(&net, 0, &old, "/photos/2026/a.jpg");
+    put(&net, 0, b"b", "/photos/b");
+
+    let there = |key: &str, kind: &str| (key.to_owned(), kind.to_owned());
+    assert_eq!(
+        keys(&net, 1, &["/photos"]),
+        [there("b", "file"), there("2026/", "prefix")]
+    );
+    assert_eq!(get(&net, 1, &["/photos/2026/a.jpg"]).ok().stdout, old);
+    put(&net, 1, &new, "/photos/2026/a.jpg");
+    eventually("the first device sees what the second wrote", || {
+        (get(&net, 0, &["/photos/2026/a.jpg"]).ok().stdout == new).then_some(())
+    });
+    let versions = net
+        .run(0, &["ls", "--versions", "--json", "/photos/2026/"])
+        .ok()
+        .json();
+    let versions = versions["names"].as_array().unwrap();
+    assert_eq!(versions.len(), 2);
+    let oldest = versions[1]["version"].as_str().unwrap();
+    assert_eq!(
+        get(&net, 0, &["--version", oldest, "/photos/2026/a.jpg"])
+            .ok()
+            .stdout,
+        old
+    );
+
+    net.run(0, &["rm", "/photos/b"]).ok();
+    assert_eq!(keys(&net, 1, &["/photos"]), [there("2026/", "prefix")]);
+    assert!(keys(&net, 1, &["--deleted", "/photos"]).contains(&there("b", "deleted")));
+    get(&net, 1, &["/photos/b"]).fails(3);
+    net.run(1, &["rm", "/photos/b"]).fails(3);
+
+    is_set_and_listed(&net);
+
+    // Both devices are lost.
+    adopt(&net, 2, &words);
+    for index in [0, 1] {
+        net.testnet("kill", &["--peer", &index.to_string(), "--wipe"])
+            .ok();
+    }
+    eventually("what was written is there", || {
+        let said = get(&net, 2, &["/photos/2026/a.jpg"]);
+        (said.code == 0 && said.stdout == new).then_some(())
+    });
+    assert_eq!(keys(&net, 2, &["-r", "/photos"]), [there("2026/a.jpg", "file")]);
+    assert_eq!(net.run(2, &["ls", "/"]).ok().word(), "/photos/");
+}
+
+/// Devices are listed, and what is set for a bucket holds.
+fn is_set_and_listed(net: &Net) {
+    let devices = net.run(1, &["account", "devices", "--json"]).ok().json();
+    let of = |bucket: &str| {
+        let devices = devices["devices"].as_array().unwrap().iter();
+        devices.filter(|device| device["bucket"] == bucket).count()
+    };
+    assert_eq!((of(""), of("photos")), (1, 2));
+    net.run(
+        0,
+        &["bucket", "set", "photos", "code=copies:2", "keep-versions=7d"],
+    )
+    .ok();
+    let set = net.run(0, &["bucket", "set", "photos"]).ok().text();
+    assert_eq!(set, "code=copies:2\nkeep-versions=7d\n");
+    net.run(0, &["bucket", "set", "photos", "code=copies:0"]).fails(2);
+    net.run(0, &["bucket", "set", "photos", "colour=red"]).fails(2);
+    put(net, 0, b"coded", "/photos/coded");
+    assert_eq!(
+        net.run(0, &["ls", "--fresh", "--json", "/photos/coded"])
+            .ok()
+            .json()["names"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    net.run(0, &["rm", "/photos/coded"]).ok();
+}
+
+#[test]
+fn many_names_are_there_after_all_restart() {
+    let net = Net::up(4, &["--seed", "92"]);
+    let words = phrase(&net, 0);
+    net.run(0, &["bucket", "create", "many"]).ok();
+    let mut expected = Vec::new();
+    for number in 0..150 {
+        let name = format!("{:03}", number * 7 % 150);
+        put(&net, 0, name.as_bytes(), &format!("/many/{name}"));
+        expected.push((name, "file".to_owned()));
+    }
+    expected.sort();
+    assert_eq!(keys(&net, 0, &["-r", "/many"]), expected);
+    for index in 0..4 {
+        net.kill(index);
+    }
+    for index in 0..4 {
+        net.start(index);
+    }
+    adopt(&net, 3, &words);
+    for index in [0, 3] {
+        eventually("all names are back", || {
+            let said = net.run(index, &["ls", "-r", "--json", "/many"]);
+            let listed = (said.code == 0).then(|| said.json())?;
+            (listed["names"].as_array()?.len() == 150).then_some(())
+        });
+        assert_eq!(keys(&net, index, &["-r", "/many"]), expected);
+        assert_eq!(get(&net, index, &["/many/077"]).ok().stdout, b"077");
+    }
+}
+
+#[test]
+fn wrong_words_and_names_are_one_line_each() {
+    let net = Net::up(3, &["--seed", "93"]);
+    let words = phrase(&net, 0);
+    let place = net.file("fresh");
+    let refuses = |words: &str, why: &str| {
+        let said = restore(&place, words).fails(2);
+        assert!(said.stderr.contains(why), "{}", said.stderr);
+        assert!(!place.join("account").exists());
+    };
+    refuses("", "0 words");
+    let (first, rest) = words.split_once(' ').unwrap();
+    refuses(&format!("{first}x {rest}"), "word 1 is none");
+    refuses(rest, "23 words");
+    restore(
+        &place,
+        &format!("  {}\n", words.to_uppercase().replace(' ', "\n")),
+    )
+    .ok();
+    restore(&place, &words).ok();
+    let other = phrase(&net, 1);
+    let said = restore(&place, &other).fails(2);
+    assert!(said.stderr.contains("another account"), "{}", said.stderr);
+
+    for bucket in ["ab", "Photos", "10.0.0.1", "a_b"] {
+        net.run(0, &["bucket", "create", bucket]).fails(2);
+    }
+    let file = net.file("file");
+    fs::write(&file, "x").unwrap();
+    let put = |to: &str| net.run(0, &["put", file.to_str().unwrap(), to]);
+    put("/nowhere/x").fails(3);
+    put("nowhere").fails(2);
+    net.run(0, &["bucket", "create", "there"]).ok();
+    put(&format!("/there/{}", "k".repeat(1025))).fails(2);
+    put(&format!("/there/{}", "k".repeat(1024))).ok();
+    get(&net, 0, &["/there/other"]).fails(3);
+    for index in 0..3 {
+        let log = mutualstore_fleet::spawn::log_tail(&net.data_dir(index));
+        assert!(!log.contains(rest), "words stand in a log");
+    }
+}
+
+/// What is below a directory: for each path what it is, its bytes, its time, and whether it is executable.
+fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime, bool)> {
+    let mut all = BTreeMap::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(at) = left.pop() {
+        for entry in fs::read_dir(&at).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let bytes = if meta.is_file() {
+                fs::read(&path).unwrap()
+            } else {
+                Vec::new()
+            };
+            let executable = meta.is_file() && meta.permissions().mode() & 0o111 != 0;
+            if meta.is_dir() {
+                left.push(path.clone());
+            }
+            let rest = path.strip_prefix(dir).unwrap().to_owned();
+            all.insert(rest, (bytes, meta.modified().unwrap(), executable));
+        }
+    }
+    all
+}
+
+/// Makes a directory with so many small files, some of them executable, and an empty directory.
+fn grow(dir: &Path, files: usize) {
+    for number in 0..files {
+        let inner = dir.join(format!("{}/{}", number % 7, number % 13));
+        fs::create_dir_all(&inner).unwrap();
+        let path = inner.join(format!("file {number}.txt"));
+        fs::write(&path, noise(number as u64, number % 900)).unwrap();
+        if number % 5 == 0 {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    fs::create_dir_all(dir.join("empty/inner")).unwrap();
+    let old = UNIX_EPOCH + Duration::new(86_400 * 365, 123_456_789);
+    fs::File::open(dir.join("empty/inner"))
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
+}
+
+fn written(said: &Said) -> (u64, u64) {
+    let json = said.json();
+    (
+        json["written"].as_u64().unwrap(),
+        json["unchanged"].as_u64().unwrap(),
+    )
+}
+
+#[test]
+fn trees_come_back_the_same_on_another_device() {
+    let net = Net::up(4, &["--seed", "94"]);
+    let words = phrase(&net, 0);
+    adopt(&net, 1, &words);
+    net.run(0, &["bucket", "create", "trees"]).ok();
+    let source = net.file("source-tree");
+    grow(&source, 700);
+    std::os::unix::fs::symlink("elsewhere", source.join("link")).unwrap();
+    let put = ["put", "-r", source.to_str().unwrap(), "/trees/copy", "--json"];
+    let mut first = net
+        .command(0, &put)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the first keys are there", || {
+        let listed = net.run(1, &["ls", "-r", "--json", "/trees"]).ok().json();
+        (listed["names"].as_array()?.len() >= 400).then_some(())
+    });
+    // Over by then, perhaps.
+    drop(first.kill());
+    first.wait().unwrap();
+    let said = net.run(0, &put).ok();
+    assert!(said.stderr.contains("link"), "{}", said.stderr);
+    let (new, unchanged) = written(&said);
+    assert!(unchanged >= 400, "{unchanged}");
+    assert_eq!(written(&net.run(1, &put).ok()), (0, new + unchanged));
+
+    let target = net.file("target-tree");
+    let take = ["get", "-r", "/trees/copy", target.to_str().unwrap(), "--json"];
+    fs::create_dir_all(&target).unwrap();
+    net.run(1, &take).ok();
+    fs::remove_file(source.join("link")).unwrap();
+    let there = tree(&target);
+    for (path, expected) in tree(&source) {
+        // Removing the link changed the time of what it was in, which has no key of its own here.
+        assert!(there.get(&path) == Some(&expected), "{}", path.display());
+    }
+    assert_eq!(there.len(), tree(&source).len());
+    assert_eq!(written(&net.run(1, &take).ok()).0, 0);
+
+    net.run(0, &["mv", "-r", "/trees/copy/0/", "/trees/moved/"]).ok();
+    net.run(0, &["cp", "/trees/moved/1/file 14.txt", "/trees/one"])
+        .ok();
+    net.run(0, &["rm", "-r", "/trees/copy/1/"]).ok();
+    let listed = keys(&net, 1, &["-r", "/trees/moved/"]);
+    assert_eq!(listed.iter().filter(|(_, kind)| kind == "file").count(), 100);
+    assert!(keys(&net, 1, &["-r", "/trees/copy/0/"]).is_empty());
+    assert!(keys(&net, 1, &["-r", "/trees/copy/1/"]).is_empty());
+    assert_eq!(get_bytes(&net, "/trees/one"), noise(14, 14));
+    net.run(0, &["mv", "/trees/one", "/trees/two"]).ok();
+    get(&net, 0, &["/trees/one"]).fails(3);
+    let versions = net
+        .run(0, &["ls", "--versions", "--json", "/trees/one"])
+        .ok()
+        .json();
+    let old = versions["names"][1]["version"].as_str().unwrap().to_owned();
+    net.run(0, &["restore", "/trees/one", "--version", &old]).ok();
+    assert_eq!(get_bytes(&net, "/trees/one"), noise(14, 14));
+
+    net.run(0, &["bucket", "create", "other"]).ok();
+    net.run(0, &["cp", "-r", "/trees/moved/", "/other/moved/"]).ok();
+    let listed = keys(&net, 1, &["-r", "/other/"]);
+    assert_eq!(listed.iter().filter(|(_, kind)| kind == "file").count(), 100);
+    assert_eq!(get_bytes(&net, "/other/moved/1/file 14.txt"), noise(14, 14));
+    net.run(0, &["mv", "/trees/none", "/trees/some"]).fails(3);
+    net.run(0, &["rm", "-r", "/trees/none/"]).fails(3);
+}
+
+fn get_bytes(net: &Net, name: &str) -> Vec<u8> {
+    get(net, 0, &[name]).ok().stdout
+}

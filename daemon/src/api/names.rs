@@ -1,0 +1,545 @@
+//! Files by name over HTTP: buckets, listings, put, get, delete.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::Response;
+use mutualstore_contract::reply::{
+    AccountInfo, AccountList, Batch, BatchReport, Bucket, BucketList, DeletedName, Device, DeviceList,
+    ListedName, NameKind, NameList, NamedPut, NewBucket, PutReport, Settings,
+};
+use mutualstore_tree::codec::Fields;
+use mutualstore_tree::entry::{self, Entry, Name, What};
+use mutualstore_tree::merge::Versions;
+use mutualstore_tree::version::Version;
+
+use super::files::{PutQuery, answer, check_whole, content_length, named, timestamp, without_of};
+use super::query::{FromQuery, Given, Query};
+use super::{Api, Refusal, json};
+use crate::clock::unix_ms;
+use crate::error::Failure;
+use crate::format::link::Link;
+use crate::format::names::base_name;
+use crate::http::conditions::{self, Validators};
+use crate::http::serve::Via;
+use crate::names::{DeviceOf, Names, OpenBucket, fields_of, file_of, link, nanoseconds, prefix_of};
+use crate::transfer::events::{Operation, Transfer};
+use crate::transfer::options::PutOptions;
+use crate::transfer::{Transfers, put};
+
+/// When a file was modified, Unix nanoseconds.
+const MODIFIED: &str = "x-mutualstore-modified";
+/// Whether a file is executable: 1.
+const EXECUTABLE: &str = "x-mutualstore-executable";
+/// Bytes of a bucket's settings.
+const MOST_OF_SETTINGS: usize = 64 << 10;
+/// Bytes of many changes at once.
+const MOST_OF_A_BATCH: usize = 64 << 20;
+/// Keys of a page, unless asked otherwise and at most.
+const PAGE: usize = 1000;
+
+fn hex_of(version: Version) -> String {
+    hex::encode(version.to_bytes())
+}
+
+fn key_of(key: &str) -> Result<Name, Failure> {
+    Name::file(key).map_err(Failure::usage)
+}
+
+fn not_there() -> Failure {
+    Failure::not_found("no such key in this bucket")
+}
+
+pub(super) async fn buckets(State(api): State<Api>) -> Result<Response, Refusal> {
+    let buckets = api.app.names.buckets().await?;
+    let listed = |versions: &Versions| Bucket {
+        name: Names::bucket_name(versions).to_owned(),
+        created: timestamp(versions.newest().version.ms),
+    };
+    json(&BucketList {
+        buckets: buckets.iter().map(listed).collect(),
+    })
+}
+
+pub(super) async fn create(State(api): State<Api>, Path(bucket): Path<String>) -> Result<Response, Refusal> {
+    let is_new = api.app.names.create(&bucket).await?;
+    let mut response = json(&NewBucket { bucket, new: is_new })?;
+    if is_new {
+        *response.status_mut() = StatusCode::CREATED;
+    }
+    Ok(response)
+}
+
+pub(super) async fn settings(
+    State(api): State<Api>,
+    Path(bucket): Path<String>,
+) -> Result<Response, Refusal> {
+    let settings = api.app.names.settings(&bucket).await?;
+    json(&Settings { settings })
+}
+
+pub(super) async fn set(
+    State(api): State<Api>,
+    Path(bucket): Path<String>,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let body = axum::body::to_bytes(body, MOST_OF_SETTINGS).await;
+    let body = body.map_err(|_| Failure::usage("the settings are longer than 64 KiB, or broke off"))?;
+    let settings: Settings = serde_json::from_slice(&body)
+        .map_err(|error| Failure::usage(format!("these are no settings of a bucket: {error}")))?;
+    let names = &api.app.names;
+    names.set(&bucket, &settings.settings).await?;
+    let settings = names.settings(&bucket).await?;
+    json(&Settings { settings })
+}
+
+pub(super) async fn accounts(State(api): State<Api>) -> Result<Response, Refusal> {
+    let account = api.app.names.account();
+    json(&AccountList {
+        accounts: vec![AccountInfo { account }],
+    })
+}
+
+pub(super) async fn devices(State(api): State<Api>) -> Result<Response, Refusal> {
+    let listed = |(bucket, of): (String, DeviceOf)| Device {
+        device: of.device,
+        bucket,
+        writer: format!("{:016x}", of.writer),
+        written: of.written_ms.map(timestamp),
+        this: of.this,
+    };
+    let devices = api.app.names.devices().await?;
+    json(&DeviceList {
+        devices: devices.into_iter().map(listed).collect(),
+    })
+}
+
+pub(super) struct ListQuery {
+    prefix: String,
+    delimiter: Option<String>,
+    after: Option<String>,
+    limit: usize,
+    which: Which,
+    fresh: bool,
+}
+
+/// What of each key is listed.
+struct Which {
+    /// All versions.
+    versions: bool,
+    /// What was deleted too.
+    deleted: bool,
+    /// Only keys that two devices wrote at the same time.
+    conflicts: bool,
+}
+
+impl FromQuery for ListQuery {
+    fn from_query(given: &mut Given) -> Result<Self, Failure> {
+        Ok(Self {
+            prefix: given.text("prefix").unwrap_or_default(),
+            delimiter: given.text("delimiter").filter(|delimiter| !delimiter.is_empty()),
+            after: given.text("after"),
+            limit: given.number("limit")?.unwrap_or(PAGE).clamp(1, PAGE),
+            which: Which {
+                versions: given.flag("versions")?,
+                deleted: given.flag("deleted")?,
+                conflicts: given.flag("conflicts")?,
+            },
+            fresh: given.flag("fresh")?,
+        })
+    }
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Path(bucket): Path<String>,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Refusal> {
+    let names = &api.app.names;
+    let open = names.bucket(&bucket, query.fresh).await?;
+    let all = open
+        .list(names.transfers(), &prefix_of(&query.prefix), query.fresh)
+        .await?;
+    json(&page(&all, &query))
+}
+
+/// The page of a listing that a query asks for.
+fn page(all: &[Versions], query: &ListQuery) -> NameList {
+    let mut page = NameList {
+        names: Vec::new(),
+        prefixes: Vec::new(),
+        next: None,
+    };
+    let mut last = None;
+    let mut taken = 0;
+    for versions in all {
+        let key = versions.name().key();
+        let begins = query
+            .after
+            .as_deref()
+            .is_some_and(|after| key <= after || is_within(key, after, query));
+        let shown = shown(versions, query);
+        if begins || shown.is_empty() {
+            continue;
+        }
+        let common = common_prefix(key, query);
+        if common.is_some() && page.prefixes.last().map(String::as_str) == common {
+            continue;
+        }
+        if taken == query.limit {
+            page.next = last;
+            return page;
+        }
+        taken += 1;
+        if let Some(common) = common {
+            page.prefixes.push(common.to_owned());
+            last = Some(common.to_owned());
+        } else {
+            page.names.extend(shown);
+            last = Some(key.to_owned());
+        }
+    }
+    page
+}
+
+/// What of a key comes up to the delimiter behind the prefix, if anything comes behind that.
+fn common_prefix<'a>(key: &'a str, query: &ListQuery) -> Option<&'a str> {
+    let delimiter = query.delimiter.as_deref()?;
+    let rest = key.get(query.prefix.len()..)?;
+    let at = rest.find(delimiter)? + delimiter.len();
+    (at < rest.len())
+        .then(|| key.get(..query.prefix.len() + at))
+        .flatten()
+}
+
+/// Whether a key belongs to a common prefix that an earlier page ended with.
+fn is_within(key: &str, after: &str, query: &ListQuery) -> bool {
+    common_prefix(key, query).is_some_and(|common| common <= after)
+}
+
+fn shown(versions: &Versions, query: &ListQuery) -> Vec<ListedName> {
+    if query.which.conflicts && !versions.conflicts() {
+        return Vec::new();
+    }
+    let wanted: Vec<&Entry> = if query.which.versions {
+        versions.all().collect()
+    } else {
+        let newest = versions.newest();
+        let is_wanted = newest.is_there() || query.which.deleted;
+        Some(newest).filter(|_| is_wanted).into_iter().collect()
+    };
+    wanted
+        .into_iter()
+        .filter_map(|entry| listed(versions, entry))
+        .collect()
+}
+
+fn listed(versions: &Versions, entry: &Entry) -> Option<ListedName> {
+    let written = i64::try_from(entry.version.ms).unwrap_or(i64::MAX);
+    let (kind, size_bytes, modified_ms) = match &entry.what {
+        What::File(file) => (NameKind::File, file.size, file.modified_ms),
+        What::Directory { modified_ms } => (NameKind::Directory, 0, *modified_ms),
+        What::Deleted => (NameKind::Deleted, 0, written),
+        What::Snapshot(_) | What::Setting(_) => return None,
+    };
+    Some(ListedName {
+        key: entry.name.key().to_owned(),
+        kind,
+        size_bytes,
+        modified: timestamp(u64::try_from(modified_ms).unwrap_or_default()),
+        modified_ns: nanoseconds(modified_ms, &entry.fields),
+        executable: entry.fields.contains_key(&entry::tag::EXECUTABLE),
+        version: hex_of(entry.version),
+        written: timestamp(entry.version.ms),
+        conflicts: versions.unseen_by(entry).next().is_some(),
+    })
+}
+
+/// What the client says of a file besides its bytes.
+fn described(headers: &HeaderMap) -> Result<(i64, Fields), Failure> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let modified_ns = match text(MODIFIED) {
+        Some(text) => text
+            .parse::<i64>()
+            .map_err(|_| Failure::usage(format!("header {MODIFIED}: expected Unix nanoseconds")))?,
+        None => i64::try_from(unix_ms())
+            .unwrap_or_default()
+            .saturating_mul(1_000_000),
+    };
+    Ok(fields_of(modified_ns, text(EXECUTABLE) == Some("1")))
+}
+
+pub(super) struct NamedPutQuery {
+    put: PutQuery,
+    /// The file is stored, and gets its key by a batch.
+    stage: bool,
+    /// `auto` too is a code that was asked for.
+    code_given: bool,
+}
+
+impl FromQuery for NamedPutQuery {
+    fn from_query(given: &mut Given) -> Result<Self, Failure> {
+        let stage = given.flag("stage")?;
+        let put = PutQuery::from_query(given)?;
+        Ok(Self {
+            stage,
+            code_given: put.has_code(),
+            put,
+        })
+    }
+}
+
+/// A put that may begin.
+struct Prepared {
+    open: Arc<OpenBucket>,
+    name: Name,
+    options: PutOptions,
+    modified_ms: i64,
+    fields: Fields,
+    stage: bool,
+}
+
+impl Prepared {
+    async fn new(
+        api: &Api,
+        via: &Via,
+        (bucket, key): (&str, &str),
+        query: NamedPutQuery,
+        headers: &HeaderMap,
+    ) -> Result<Self, Failure> {
+        let name = key_of(key)?;
+        let policy = api.app.member.config.settings.placement;
+        let mut options = query.put.options(policy, content_length(headers))?;
+        check_whole(headers)?;
+        if name.is_directory() && options.length != Some(0) {
+            return Err(Failure::usage(
+                "a key that ends in / is a directory; it has no bytes",
+            ));
+        }
+        let (modified_ms, fields) = described(headers)?;
+        via.all.upload(&via.connection).map_err(Failure::refused)?;
+        let names = &api.app.names;
+        let open = names.bucket(bucket, false).await?;
+        if headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH) {
+            let versions = open.versions(names.transfers(), &name, true).await?;
+            let there = versions.as_ref().and_then(Versions::there);
+            let current = there.and_then(validators_of);
+            conditions::precondition(&Method::PUT, headers, current.as_ref())
+                .map_err(|_| Failure::precondition())?;
+        }
+        base_name(key).clone_into(&mut options.name);
+        options.bucket = Some(open.owner_seed());
+        if options.code.is_none() && !query.code_given {
+            options.code = open.code(names.transfers()).await?;
+        }
+        Ok(Self {
+            open,
+            name,
+            options,
+            modified_ms,
+            fields,
+            stage: query.stage,
+        })
+    }
+
+    /// Stores the file, if it is one, and gives it its name, unless that is to come later.
+    async fn run(
+        self,
+        transfers: &Arc<Transfers>,
+        body: Body,
+        transfer: &Arc<Transfer>,
+    ) -> Result<(Option<PutReport>, Option<Version>), Failure> {
+        if self.name.is_directory() {
+            let modified_ms = self.modified_ms;
+            let what = What::Directory { modified_ms };
+            let version = self.open.write(transfers, self.name, what, self.fields).await?;
+            return Ok((None, Some(version)));
+        }
+        let report = put::put(transfers, self.options, body.into_data_stream(), transfer).await?;
+        if self.stage {
+            return Ok((Some(report), None));
+        }
+        let what = file_of(&self.name, &report.link, report.size_bytes, self.modified_ms)?;
+        let version = self.open.write(transfers, self.name, what, self.fields).await?;
+        Ok((Some(report), Some(version)))
+    }
+}
+
+pub(super) async fn put_file(
+    State(api): State<Api>,
+    Extension(via): Extension<Via>,
+    Path((bucket, key)): Path<(String, String)>,
+    query: Result<Query<NamedPutQuery>, Refusal>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let transfers = Arc::clone(&api.app.transfers);
+    let transfer = transfers.running.begin(named(&headers), Operation::Put);
+    let prepared = match query.map_err(|Refusal(failure)| failure) {
+        Ok(Query(query)) => Prepared::new(&api, &via, (&bucket, &key), query, &headers).await,
+        Err(failure) => Err(failure),
+    };
+    let prepared = prepared.inspect_err(|failure| transfer.finish(Err(failure.clone())))?;
+    let task = tokio::spawn(async move {
+        let outcome = prepared.run(&transfers, body, &transfer).await;
+        transfer.finish(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
+        outcome
+    });
+    let broke_off =
+        |_| Failure::unexpected("the put broke off; look with `mutualstore ls` what became of it");
+    let (file, version) = task.await.map_err(broke_off)??;
+    let mut response = json(&NamedPut {
+        file,
+        bucket,
+        key,
+        version: version.map(hex_of),
+    })?;
+    *response.status_mut() = StatusCode::CREATED;
+    Ok(response)
+}
+
+/// What tells what a key is from what it was.
+fn validators_of(entry: &Entry) -> Option<Validators> {
+    match &entry.what {
+        What::File(file) => {
+            let modified = u64::try_from(file.modified_ms).ok();
+            let modified = modified.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+            Some(Validators::new(&hex::encode(file.pointer.manifest), modified))
+        }
+        What::Directory { .. } => Some(Validators::new(&hex_of(entry.version), None)),
+        What::Deleted | What::Snapshot(_) | What::Setting(_) => None,
+    }
+}
+
+/// Many changes at once.
+pub(super) async fn apply(
+    State(api): State<Api>,
+    Path(bucket): Path<String>,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let body = axum::body::to_bytes(body, MOST_OF_A_BATCH).await;
+    let body = body.map_err(|_| Failure::usage("the changes are longer than 64 MiB, or broke off"))?;
+    let batch: Batch = serde_json::from_slice(&body)
+        .map_err(|error| Failure::usage(format!("these are no changes of a bucket: {error}")))?;
+    let names = Arc::clone(&api.app.names);
+    let task = tokio::spawn(async move { names.apply(&bucket, &batch).await });
+    let broke_off =
+        |_| Failure::unexpected("the changes broke off; look with `mutualstore ls` what became of them");
+    let written = task.await.map_err(broke_off)??;
+    json(&BatchReport { written })
+}
+
+/// What a query says of the version that is wanted, and the rest of it.
+#[derive(Default)]
+struct Wanted {
+    version: Option<String>,
+    /// As it was at this moment, Unix milliseconds.
+    at: Option<String>,
+    fresh: bool,
+    rest: String,
+}
+
+impl Wanted {
+    fn of(query: Option<&str>) -> Self {
+        let mut wanted = Self::default();
+        let pairs = query.unwrap_or_default().split('&');
+        for pair in pairs.filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("version", text)) => wanted.version = Some(text.to_owned()),
+                Some(("at", text)) => wanted.at = Some(text.to_owned()),
+                Some(("fresh", "1")) => wanted.fresh = true,
+                Some(_) | None => {
+                    wanted.rest.push_str(pair);
+                    wanted.rest.push('&');
+                }
+            }
+        }
+        wanted
+    }
+}
+
+pub(super) async fn get_file(
+    State(api): State<Api>,
+    Extension(via): Extension<Via>,
+    Path((bucket, key)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let transfer = api.app.transfers.running.begin(named(&headers), Operation::Get);
+    let outcome = async {
+        via.all.download(&via.connection).map_err(Failure::refused)?;
+        let wanted = Wanted::of(query.as_deref());
+        let without = without_of(Some(&wanted.rest))?;
+        let found = find(&api, &bucket, &key, &wanted).await?;
+        answer(&api, &found, &without, (&method, &headers), &transfer).await
+    };
+    let outcome = outcome.await;
+    if let Err(failure) = &outcome {
+        transfer.finish(Err(failure.clone()));
+    }
+    outcome.map_err(Refusal)
+}
+
+/// The link of what a key is, or was at a version.
+async fn find(api: &Api, bucket: &str, key: &str, wanted: &Wanted) -> Result<Link, Failure> {
+    let name = key_of(key)?;
+    let names = &api.app.names;
+    let open = names.bucket(bucket, wanted.fresh).await?;
+    let versions = open
+        .versions(names.transfers(), &name, wanted.fresh)
+        .await?
+        .ok_or_else(not_there)?;
+    let at = wanted.at.as_ref().map(|text| {
+        text.parse::<u64>()
+            .map_err(|_| Failure::usage(format!("at={text}: expected Unix milliseconds")))
+    });
+    let at = at.transpose()?;
+    let entry = match &wanted.version {
+        None if at.is_some() => at.and_then(|at| versions.as_of(at)),
+        Some(text) => versions.all().find(|entry| hex_of(entry.version) == *text),
+        None => versions.there(),
+    };
+    match entry.map(|entry| &entry.what) {
+        Some(What::File(file)) => Ok(link(names.transfers(), &file.pointer)),
+        Some(What::Directory { .. }) => Err(Failure::usage(
+            "the key is a directory; `mutualstore ls` lists it",
+        )),
+        Some(What::Deleted | What::Snapshot(_) | What::Setting(_)) | None => Err(not_there()),
+    }
+}
+
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Path((bucket, key)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let name = key_of(&key)?;
+    let names = Arc::clone(&api.app.names);
+    let conditional = headers.contains_key(IF_MATCH);
+    let open = names.bucket(&bucket, conditional).await?;
+    let versions = open.versions(names.transfers(), &name, conditional).await?;
+    let there = versions.as_ref().and_then(Versions::there);
+    conditions::precondition(&Method::DELETE, &headers, there.and_then(validators_of).as_ref())
+        .map_err(|_| Failure::precondition())?;
+    if there.is_none() {
+        return Err(not_there().into());
+    }
+    let task = tokio::spawn(async move {
+        let transfers = names.transfers();
+        open.write(transfers, name, What::Deleted, Fields::new()).await
+    });
+    let broke_off =
+        |_| Failure::unexpected("the deletion broke off; look with `mutualstore ls` what became of it");
+    let version = task.await.map_err(broke_off)??;
+    json(&DeletedName {
+        bucket,
+        key,
+        version: hex_of(version),
+    })
+}

@@ -1,0 +1,237 @@
+//! Many changes of a bucket at once: all or none in the eyes of other devices.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use mutualstore_contract::reply::{Batch, CopyName, Enter, RemoveName, Scope};
+use mutualstore_tree::codec::Fields;
+use mutualstore_tree::entry::{Entry, File, Name, What, tag};
+use mutualstore_tree::merge::Versions;
+
+use super::{Change, Names, OpenBucket, link, pointer};
+use crate::error::Failure;
+use crate::format::link::Link;
+use crate::format::manifest::MAX_SHARD_SIZE;
+use crate::format::names::{base_name, media_type_of};
+use crate::transfer::events::{Operation, Transfer};
+use crate::transfer::options::PutOptions;
+use crate::transfer::{Transfers, get, put};
+
+/// Files that are copied into another bucket at the same time.
+const WIDTH: usize = 8;
+/// The most changes of one batch.
+const MOST: usize = 100_000;
+
+fn key_of(key: &str) -> Result<Name, Failure> {
+    Name::file(key).map_err(Failure::usage)
+}
+
+fn not_there(key: &str) -> Failure {
+    Failure::not_found(format!("no key {key:?} in this bucket; nothing was changed"))
+}
+
+/// What a stored file is under a key.
+pub(crate) fn file_of(name: &Name, stored: &str, size: u64, modified_ms: i64) -> Result<What, Failure> {
+    let stored: Link = stored.parse()?;
+    let media_type = media_type_of(base_name(name.key()));
+    Ok(What::File(File {
+        pointer: pointer(&stored),
+        size,
+        modified_ms,
+        media_type: media_type.unwrap_or_default().to_owned(),
+    }))
+}
+
+/// Whole milliseconds of a time, Unix nanoseconds, and the fields that say the rest.
+pub(crate) fn fields_of(modified_ns: i64, executable: bool) -> (i64, Fields) {
+    let mut fields = Fields::new();
+    if executable {
+        fields.insert(tag::EXECUTABLE, Bytes::new());
+    }
+    let rest = u32::try_from(modified_ns.rem_euclid(1_000_000)).unwrap_or_default();
+    if rest != 0 {
+        fields.insert(tag::NANOSECONDS, Bytes::copy_from_slice(&rest.to_be_bytes()));
+    }
+    (modified_ns.div_euclid(1_000_000), fields)
+}
+
+/// The time that milliseconds and fields say, Unix nanoseconds.
+pub(crate) fn nanoseconds(modified_ms: i64, fields: &Fields) -> i64 {
+    let rest = fields.get(&tag::NANOSECONDS);
+    let rest = rest
+        .and_then(|rest| rest.as_ref().try_into().ok())
+        .map_or(0, u32::from_be_bytes);
+    modified_ms.saturating_mul(1_000_000).saturating_add(rest.into())
+}
+
+fn entered(one: &Enter) -> Result<Change, Failure> {
+    let name = key_of(&one.key)?;
+    let (modified_ms, fields) = fields_of(one.modified_ns, one.executable);
+    let what = file_of(&name, &one.link, one.size_bytes, modified_ms)?;
+    Ok(Change { name, what, fields })
+}
+
+fn deletion(name: Name) -> Change {
+    Change {
+        name,
+        what: What::Deleted,
+        fields: Fields::new(),
+    }
+}
+
+impl Names {
+    /// Makes all these changes of a bucket. How many keys were written.
+    pub(crate) async fn apply(&self, bucket: &str, batch: &Batch) -> Result<u64, Failure> {
+        let open = self.bucket(bucket, false).await?;
+        let mut changes = batch
+            .enter
+            .iter()
+            .map(entered)
+            .collect::<Result<Vec<Change>, Failure>>()?;
+        for directory in &batch.directories {
+            let name = key_of(&directory.key)?;
+            if !name.is_directory() {
+                return Err(Failure::usage(format!(
+                    "{:?} does not end in /, as directories do",
+                    name.key()
+                )));
+            }
+            let (modified_ms, fields) = fields_of(directory.modified_ns, false);
+            let what = What::Directory { modified_ms };
+            changes.push(Change { name, what, fields });
+        }
+        for copy in &batch.copy {
+            self.copy(bucket, &open, copy, &mut changes).await?;
+        }
+        for RemoveName { key, recursive } in &batch.remove {
+            let there = self.matching(&open, key, *recursive).await?;
+            changes.extend(there.into_iter().map(|entry| deletion(entry.name)));
+        }
+        if changes.len() > MOST {
+            let text = format!(
+                "these are {} changes; at most {MOST} are possible at once",
+                changes.len()
+            );
+            return Err(Failure::usage(text));
+        }
+        let written = changes.len() as u64;
+        if written > 0 {
+            open.write_all(self.transfers(), changes).await?;
+        }
+        Ok(written)
+    }
+
+    /// What a key is, or all that begin with it are.
+    async fn matching(&self, open: &OpenBucket, key: &str, recursive: bool) -> Result<Vec<Entry>, Failure> {
+        let found: Vec<Entry> = if recursive {
+            let all = open.list(self.transfers(), &super::prefix_of(key), false).await?;
+            all.iter().filter_map(Versions::there).cloned().collect()
+        } else {
+            let versions = open.versions(self.transfers(), &key_of(key)?, false).await?;
+            versions
+                .as_ref()
+                .and_then(Versions::there)
+                .cloned()
+                .into_iter()
+                .collect()
+        };
+        if found.is_empty() {
+            return Err(not_there(key));
+        }
+        Ok(found)
+    }
+
+    /// Adds what copying comes to: the new keys of this bucket, and the old ones that are deleted. What goes
+    /// to another bucket is stored and written there at once.
+    async fn copy(
+        &self,
+        bucket: &str,
+        open: &OpenBucket,
+        copy: &CopyName,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Failure> {
+        let found = match &copy.version {
+            None => self.matching(open, &copy.from, copy.recursive).await?,
+            Some(version) => {
+                let versions = open
+                    .versions(self.transfers(), &key_of(&copy.from)?, false)
+                    .await?;
+                let all = versions.iter().flat_map(Versions::all);
+                let wanted = |entry: &&Entry| hex::encode(entry.version.to_bytes()) == *version;
+                let found: Vec<Entry> = all
+                    .filter(wanted)
+                    .filter(|entry| entry.is_there())
+                    .cloned()
+                    .collect();
+                if found.is_empty() {
+                    return Err(Failure::not_found(
+                        "no such version of this key; nothing was changed",
+                    ));
+                }
+                found
+            }
+        };
+        let mut new = Vec::new();
+        for entry in &found {
+            let rest = entry.name.key().get(copy.from.len()..).unwrap_or_default();
+            new.push(Change {
+                name: key_of(&format!("{}{rest}", copy.to))?,
+                what: entry.what.clone(),
+                fields: entry.fields.clone(),
+            });
+        }
+        match copy.bucket.as_deref().filter(|other| *other != bucket) {
+            None => changes.extend(new),
+            Some(other) => {
+                let target = self.bucket(other, false).await?;
+                let owner = target.owner_seed();
+                let stored = stream::iter(new).map(|change| restored(self.transfers(), &owner, change));
+                let stored: Vec<Change> = stored.buffered(WIDTH).try_collect().await?;
+                target.write_all(self.transfers(), stored).await?;
+            }
+        }
+        let stays = |name: &Name| changes.iter().any(|change| change.name == *name);
+        if copy.moved {
+            let old: Vec<Change> = found
+                .into_iter()
+                .filter(|entry| !stays(&entry.name))
+                .map(|entry| deletion(entry.name))
+                .collect();
+            changes.extend(old);
+        }
+        Ok(())
+    }
+}
+
+/// The same change with its file stored again, for another bucket: its owner is another one.
+async fn restored(transfers: &Arc<Transfers>, owner: &[u8; 32], change: Change) -> Result<Change, Failure> {
+    let What::File(file) = &change.what else {
+        return Ok(change);
+    };
+    let transfer = Arc::new(Transfer::new(Operation::Get));
+    let opened = get::open(transfers, &transfer, &link(transfers, &file.pointer)).await?;
+    let (size, policy) = (opened.manifest.size, opened.manifest.placement.policy);
+    let options = PutOptions {
+        name: base_name(change.name.key()).to_owned(),
+        code: None,
+        shard_size: MAX_SHARD_SIZE,
+        policy,
+        scope: Scope::default(),
+        fragments: None,
+        degraded: false,
+        length: Some(size),
+        bucket: Some(zeroize::Zeroizing::new(*owner)),
+    };
+    let body = if size == 0 {
+        stream::empty().left_stream()
+    } else {
+        get::stream(transfers, transfer, opened, 0..size, &[])
+            .await?
+            .right_stream()
+    };
+    let putting = Arc::new(Transfer::new(Operation::Put));
+    let report = put::put(transfers, options, std::pin::pin!(body), &putting).await?;
+    let what = file_of(&change.name, &report.link, size, file.modified_ms)?;
+    Ok(Change { what, ..change })
+}
