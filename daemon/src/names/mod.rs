@@ -3,6 +3,7 @@
 //! * [`batch`]: many changes at once.
 //! * [`exchange`]: records of one key, to their holders and from them.
 //! * [`open`]: one bucket, open: what is known of it, and what this device says of it.
+//! * [`state`]: what of it is in memory.
 //! * [`runs`]: entries that a head has no room for, as files.
 //!
 //! The account's home bucket names the others: its setting `bucket/NAME` is the secret that the bucket is
@@ -13,6 +14,7 @@ mod batch;
 mod exchange;
 mod open;
 mod runs;
+mod state;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,8 +29,9 @@ use mutualstore_tree::entry::{Entry, Name, Space, What};
 use mutualstore_tree::merge::Versions;
 
 pub(crate) use self::batch::{fields_of, file_of, nanoseconds};
-pub(crate) use self::open::{Change, DeviceOf, OpenBucket};
+pub(crate) use self::open::OpenBucket;
 pub(crate) use self::runs::{link, pointer};
+pub(crate) use self::state::{Change, DeviceOf};
 use crate::error::Failure;
 use crate::transfer::Transfers;
 

@@ -32,6 +32,7 @@ use zeroize::Zeroizing;
 
 use super::exchange::{self, Known};
 use super::runs;
+use super::state::{Change, DeviceOf, State};
 use crate::clock::unix_ms;
 use crate::datadir::files::{FileError, read_optional, write_atomic};
 use crate::error::Failure;
@@ -41,30 +42,6 @@ use crate::transfer::Transfers;
 const RENUMBERED: usize = 4;
 /// What was heard of others is so old at most when names are read.
 const FRESH: Duration = Duration::from_secs(2);
-
-/// What a name is to become.
-#[derive(Clone, Debug)]
-pub(crate) struct Change {
-    /// The name.
-    pub(crate) name: Name,
-    /// What it is then.
-    pub(crate) what: What,
-    /// More of it.
-    pub(crate) fields: Fields,
-}
-
-/// A device that said something of a bucket.
-#[derive(Clone, Debug)]
-pub(crate) struct DeviceOf {
-    /// What it is called.
-    pub(crate) device: String,
-    /// The number that it writes under.
-    pub(crate) writer: u64,
-    /// When it last wrote a key, Unix milliseconds.
-    pub(crate) written_ms: Option<u64>,
-    /// It is this one.
-    pub(crate) this: bool,
-}
 
 /// What is to be done so that holders have a change.
 enum Next {
@@ -82,90 +59,6 @@ pub(crate) struct OpenBucket {
     state: Mutex<State>,
     /// Whose turn it is to talk with holders.
     turn: tokio::sync::Mutex<()>,
-}
-
-struct State {
-    bucket: Bucket,
-    author: Author,
-    known: Known,
-    /// Entries of runs, by what finds them.
-    runs: BTreeMap<[u8; 32], Arc<Vec<Entry>>>,
-    /// The own record that is sent again until holders have it.
-    pending: Option<Record>,
-    /// How many changes there were, how many the last record says, and how many holders have.
-    changes: u64,
-    in_record: u64,
-    said: u64,
-    gathered: Option<Instant>,
-    /// How far the clocks of others are ahead, milliseconds.
-    clock_ahead_ms: Option<i64>,
-    unwritten: bool,
-}
-
-impl State {
-    /// Takes the heads of all known records into what is known of the bucket.
-    fn take_known(&mut self, key: &WriteKey) {
-        let read = key.read_key();
-        for record in self.known.records.values() {
-            let source = (record.writer, record.sequence, record.hash);
-            if record.writer == self.author.writer() || self.bucket.knows(&source) {
-                continue;
-            }
-            let head = record
-                .open(&read)
-                .ok()
-                .and_then(|content| Head::parse(&content).ok());
-            let Some(head) = head else {
-                tracing::warn!("a device says something of a bucket that this version cannot read");
-                continue;
-            };
-            self.bucket.take(source, head);
-        }
-    }
-
-    /// Another device uses the number of this one: all is said again under a new one.
-    fn renumber(&mut self) {
-        tracing::warn!("another device writes under the number of this one; it draws a new one");
-        let writer = rand::random();
-        self.author.renumber(writer, None);
-        self.bucket.renumber(writer);
-        self.pending = None;
-        self.changes += 1;
-    }
-
-    /// A run that is not in memory.
-    fn lacking(&self) -> Option<Run> {
-        let lacks = |run: &&Run| !self.runs.contains_key(&run.pointer.manifest);
-        self.bucket.runs().find(lacks).cloned()
-    }
-
-    /// All entries from `from` on whose names begin with `prefix`.
-    fn merged(&self, from: &[u8], prefix: &[u8]) -> Vec<Versions> {
-        let mut sources = self.bucket.sources(from, prefix);
-        for run in self.bucket.runs().filter(|run| run.may_have(prefix)) {
-            let entries = self.runs.get(&run.pointer.manifest);
-            let entries = entries.map(|entries| entries.as_slice()).unwrap_or_default();
-            let least = from.max(prefix);
-            let begin = entries.partition_point(|entry| entry.name.to_bytes().as_slice() < least);
-            let rest = entries.get(begin..).unwrap_or_default().iter();
-            let part = rest.take_while(|entry| entry.name.to_bytes().starts_with(prefix));
-            sources.push(part.cloned().collect());
-        }
-        merge(sources).collect()
-    }
-
-    fn enter(&mut self, Change { name, what, fields }: Change) -> Version {
-        let newest = self.versions(&name).map(|versions| versions.newest().version);
-        let newest = newest.unwrap_or_default();
-        self.bucket.write(unix_ms(), name, newest, what, fields).version
-    }
-
-    fn versions(&self, name: &Name) -> Option<Versions> {
-        let bytes = name.to_bytes();
-        let all = self.merged(&bytes, &bytes).into_iter();
-        all.take_while(|versions| versions.name() <= name)
-            .find(|versions| versions.name() == name)
-    }
 }
 
 impl OpenBucket {
