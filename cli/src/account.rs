@@ -36,7 +36,16 @@ enum Command {
     /// List the devices that wrote names, and when they last did
     Devices(Connect),
     /// Take the 24 words from standard input into a data directory without any account
-    Restore(Dir),
+    Restore(RestoreArgs),
+}
+
+#[derive(clap::Args, Debug)]
+struct RestoreArgs {
+    /// Standard input, which the words come from in any case: they must not stand among the arguments
+    #[arg(value_parser = ["-"])]
+    words: Option<String>,
+    #[command(flatten)]
+    dir: Dir,
 }
 
 #[derive(clap::Args, Debug)]
@@ -53,7 +62,7 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
         Command::Phrase(dir) => phrase(dir, screen),
         Command::List(connect) => list(&connect.client()?, screen),
         Command::Devices(connect) => devices(&connect.client()?, screen),
-        Command::Restore(dir) => {
+        Command::Restore(RestoreArgs { dir, .. }) => {
             let words = words(io::stdin().lock(), io::stdin().is_terminal()).map_err(CliError::Usage)?;
             let account = Account::from_words(&words)
                 .map_err(|error| CliError::Usage(format!("{error}; nothing was restored")))?;

@@ -19,6 +19,7 @@ mod names;
 mod netns;
 mod output;
 mod peers;
+mod put;
 mod sim;
 mod store_bench;
 mod target;
@@ -79,7 +80,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum ClientCommand {
     /// Store a file and print its link
-    Put(files::PutArgs),
+    Put(put::PutArgs),
     /// Fetch a file by its link
     Get(files::GetArgs),
     /// List what was put through this daemon
@@ -190,7 +191,7 @@ fn misuse(error: &clap::Error) -> ExitCode {
 fn run(command: ClientCommand, screen: &Screen) -> Result<(), CliError> {
     interrupt::watch().map_err(CliError::Signals)?;
     match command {
-        ClientCommand::Put(args) => files::put(&args, screen),
+        ClientCommand::Put(args) => put::put(&args, screen),
         ClientCommand::Get(args) => files::get(&args, screen),
         ClientCommand::Ls(args) => files::ls(&args, screen),
         ClientCommand::Stat(args) => files::stat(&args, screen),

@@ -1,12 +1,15 @@
 //! `bucket`, and what `put`, `ls` and `rm` do with names: `/BUCKET/KEY`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
 use clap::Subcommand;
 use mutualstore_client::{Client, NamesQuery};
-use mutualstore_contract::reply::{Batch, CopyName, ListedName, NameKind, RemoveName, Settings};
+use mutualstore_contract::escape;
+use mutualstore_contract::reply::{
+    Batch, Bucket, CopyName, Health, ListedName, NameKind, NameList, RemoveName, Settings,
+};
 use mutualstore_contract::units::{Size, counted};
-use mutualstore_daemon::format::names::harmless;
 
 use crate::connect::Connect;
 use crate::output::{CliError, Rows, Screen};
@@ -23,7 +26,7 @@ enum Command {
     Create(CreateArgs),
     /// List the buckets
     Ls(Connect),
-    /// Set what holds for a bucket, or show what was set: keep-versions=30d, code=rs:4+2
+    /// Set what holds for a bucket, or show what was set
     Set(SetArgs),
 }
 
@@ -31,9 +34,12 @@ enum Command {
 struct SetArgs {
     /// The bucket
     name: String,
-    /// keep-versions=TIME: how long old versions are kept; code=CODE: the code of its files
-    #[arg(value_name = "NAME=VALUE")]
-    settings: Vec<String>,
+    /// How long old versions are kept, as in 30d
+    #[arg(long, value_name = "TIME")]
+    keep_versions: Option<String>,
+    /// The code of its files: auto, copies:N, xor:K or rs:K+M
+    #[arg(long)]
+    code: Option<String>,
     #[command(flatten)]
     connect: Connect,
 }
@@ -85,14 +91,13 @@ pub(crate) fn bucket(args: &BucketArgs, screen: &Screen) -> Result<(), CliError>
 }
 
 fn set(args: &SetArgs, screen: &Screen) -> Result<(), CliError> {
-    let pair = |text: &String| {
-        let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
-        let pair = pair.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        pair.ok_or_else(|| CliError::Usage(format!("{text:?}: expected NAME=VALUE; nothing was set")))
-    };
-    let settings = args.settings.iter().map(pair).collect::<Result<_, _>>()?;
+    let given = [("keep-versions", &args.keep_versions), ("code", &args.code)];
+    let given = given
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
+    let settings: BTreeMap<String, String> = given.collect();
     let client = args.connect.client()?;
-    let reply = if args.settings.is_empty() {
+    let reply = if settings.is_empty() {
         client.settings(&args.name)?
     } else {
         client.set(&args.name, &Settings { settings })?
@@ -101,7 +106,7 @@ fn set(args: &SetArgs, screen: &Screen) -> Result<(), CliError> {
         return screen.document(&reply.json);
     }
     for (name, value) in reply.body.settings {
-        screen.line(format!("{}={}", harmless(&name), harmless(&value)))?;
+        screen.line(format!("{}={}", escape::line(&name), escape::line(&value)))?;
     }
     Ok(())
 }
@@ -109,7 +114,8 @@ fn set(args: &SetArgs, screen: &Screen) -> Result<(), CliError> {
 fn buckets(client: &Client, screen: &Screen) -> Result<(), CliError> {
     let reply = client.buckets()?;
     if screen.json {
-        return screen.document(&reply.json);
+        let buckets = reply.body.buckets;
+        return screen.document(&serde_json::json!({ "buckets": buckets, "files": [], "next": null }));
     }
     for bucket in reply.body.buckets {
         screen.line(format!("/{}/", bucket.name))?;
@@ -125,61 +131,88 @@ pub(crate) fn list(
     fresh: bool,
     screen: &Screen,
 ) -> Result<(), CliError> {
-    if path.is_empty() {
-        return buckets(client, screen);
-    }
-    let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
-    let query = NamesQuery {
-        prefix: prefix.to_owned(),
-        delimiter: (!args.recursive).then(|| "/".to_owned()),
-        versions: args.versions,
-        deleted: args.deleted,
-        conflicts: args.conflicts,
-        fresh,
+    let listed = if path.is_empty() {
+        if !args.recursive {
+            return buckets(client, screen);
+        }
+        everywhere(client, args, fresh)?
+    } else {
+        let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
+        client.names(bucket, &args.query(prefix, fresh))?
     };
-    let listed = client.names(bucket, &query)?;
     if screen.json {
-        return screen.document(&serde_json::json!(listed));
+        return screen.document(&listed);
     }
     if args.long || args.versions {
-        let mut rows = Rows::new(["KEY", "KIND", "SIZE", "MODIFIED", "VERSION", ""], &[2]);
+        let mut rows = Rows::new(["KEY", "KIND", "SIZE", "MODIFIED", "HEALTH", "VERSION", ""], &[2]);
         for prefix in &listed.prefixes {
             let blank = String::new;
-            rows.add([
-                harmless(prefix),
-                "prefix".to_owned(),
-                blank(),
-                blank(),
-                blank(),
-                blank(),
-            ]);
+            let (key, kind) = (escape::line(prefix).into_owned(), "prefix".to_owned());
+            rows.add([key, kind, blank(), blank(), blank(), blank(), blank()]);
         }
-        for name in &listed.names {
+        for name in &listed.files {
             rows.add(row(name));
         }
         return screen.table(&rows);
     }
     for prefix in &listed.prefixes {
-        screen.line(harmless(prefix))?;
+        screen.line(escape::line(prefix))?;
     }
-    for name in &listed.names {
-        screen.line(harmless(&name.key))?;
+    for name in &listed.files {
+        screen.line(escape::line(&name.name))?;
     }
     Ok(())
 }
 
-fn row(name: &ListedName) -> [String; 6] {
+impl ListArgs {
+    fn query(&self, prefix: &str, fresh: bool) -> NamesQuery {
+        NamesQuery {
+            prefix: prefix.to_owned(),
+            delimiter: (!self.recursive).then(|| "/".to_owned()),
+            versions: self.versions,
+            deleted: self.deleted,
+            conflicts: self.conflicts,
+            fresh,
+            health: fresh && self.long,
+        }
+    }
+
+    /// Whether anything is asked for that only keys have.
+    pub(crate) fn is_plain(&self) -> bool {
+        !(self.long || self.recursive || self.versions || self.deleted || self.conflicts)
+    }
+}
+
+/// The keys of all buckets, as `/BUCKET/KEY`.
+fn everywhere(client: &Client, args: &ListArgs, fresh: bool) -> Result<NameList, CliError> {
+    let mut all = NameList {
+        files: Vec::new(),
+        prefixes: Vec::new(),
+        next: None,
+    };
+    for Bucket { name: bucket, .. } in client.buckets()?.body.buckets {
+        let listed = client.names(&bucket, &args.query("", fresh))?;
+        all.files.extend(listed.files.into_iter().map(|file| ListedName {
+            name: format!("/{bucket}/{}", file.name),
+            ..file
+        }));
+    }
+    Ok(all)
+}
+
+fn row(name: &ListedName) -> [String; 7] {
     let size = match name.kind {
         NameKind::File => Size(name.size_bytes).to_string(),
         NameKind::Directory | NameKind::Deleted => String::new(),
     };
     [
-        harmless(&name.key),
+        escape::line(&name.name).into_owned(),
         name.kind.to_string(),
         size,
         name.modified.clone(),
+        name.health.map_or("", Health::as_str).to_owned(),
         name.version.clone(),
-        if name.conflicts { "conflict" } else { "" }.to_owned(),
+        if name.conflict { "conflict" } else { "" }.to_owned(),
     ]
 }
 
@@ -189,11 +222,16 @@ pub(crate) fn remove(client: &Client, name: &str, screen: &Screen) -> Result<(),
     if screen.json {
         return screen.document(&reply.json);
     }
+    note_deleted(name, screen);
+    Ok(())
+}
+
+/// Says what deleting a name does, and does not.
+pub(crate) fn note_deleted(name: &str, screen: &Screen) {
     screen.note(format!(
         "deleted {}; its versions are kept, and take the space that they took",
-        harmless(name)
+        escape::line(name)
     ));
-    Ok(())
 }
 
 /// Where a file is to be put: `/BUCKET/KEY`.
@@ -230,7 +268,7 @@ pub(crate) struct MoveArgs {
     from: String,
     /// Where to: /BUCKET/KEY, or /BUCKET/KEY/ for the same name in there
     to: String,
-    /// All keys that begin with it
+    /// All keys below it too
     #[arg(long, short)]
     recursive: bool,
     #[command(flatten)]

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use indicatif::ProgressBar;
-use mutualstore_client::{Client, GetOptions, NamesQuery, PutOptions, Source};
+use mutualstore_client::{Client, GetOptions, NamesQuery, Naming, PutOptions, Source};
 use mutualstore_contract::reply::{Batch, Enter, EnterDirectory, ListedName, NameKind};
 use mutualstore_contract::units::counted;
 
@@ -24,7 +24,7 @@ use crate::target::Target;
 /// Files on their way at the same time.
 const WIDTH: usize = 8;
 /// Files that get their keys together.
-const BATCH: usize = 500;
+const BATCH: usize = 100;
 
 /// What is to be put.
 struct Local {
@@ -171,8 +171,8 @@ pub(crate) fn put(
         prefix: prefix.to_owned(),
         ..NamesQuery::default()
     };
-    let there = client.names(bucket, &query)?.names;
-    let there: BTreeMap<&str, &ListedName> = there.iter().map(|name| (name.key.as_str(), name)).collect();
+    let there = client.names(bucket, &query)?.files;
+    let there: BTreeMap<&str, &ListedName> = there.iter().map(|name| (name.name.as_str(), name)).collect();
     let new = |local: &&Local| there.get(local.key.as_str()).is_none_or(|there| !local.is(there));
     let wanted: Vec<&Local> = found.iter().filter(new).collect();
     let total: u64 = wanted.iter().map(|local| local.length).sum();
@@ -209,13 +209,13 @@ fn put_part(
         modified_ns: local.modified_ns,
     });
     let files: Vec<&Local> = part.iter().copied().filter(|local| !local.directory).collect();
-    Crew::run(&files, |local| {
+    let outcome = Crew::run(&files, |local| {
         let unreadable =
             |error: io::Error| CliError::Usage(format!("cannot read {}: {error}", local.path.display()));
         let mut source = Source::open(&local.path, false).map_err(unreadable)?;
         let options = PutOptions {
             to: Some(format!("/{bucket}/{}", local.key)),
-            stage: true,
+            naming: Naming::Stage,
             ..options.clone()
         };
         let length = source.length();
@@ -231,14 +231,17 @@ fn put_part(
             executable: local.executable,
         });
         Ok(())
-    })?;
+    });
+    // What is stored gets its key, also where the rest failed.
     let batch = Batch {
         enter: entered.into_inner().unwrap_or_else(PoisonError::into_inner),
         directories: directories.collect(),
         ..Batch::default()
     };
-    client.apply(bucket, &batch)?;
-    Ok(())
+    if !batch.enter.is_empty() || !batch.directories.is_empty() {
+        client.apply(bucket, &batch)?;
+    }
+    outcome
 }
 
 /// Where a key goes below a directory; none if no file can have such a path.
@@ -262,7 +265,7 @@ struct Wanted {
 
 /// What goes where. What a file system cannot have is named and left out.
 fn wanted(names: Vec<ListedName>, prefix: &str, dir: &Path, screen: &Screen) -> Vec<Wanted> {
-    let keys: BTreeSet<String> = names.iter().map(|name| name.key.clone()).collect();
+    let keys: BTreeSet<String> = names.iter().map(|name| name.name.clone()).collect();
     let is_parent = |key: &str| {
         let inside = format!("{key}/");
         keys.range(inside.clone()..)
@@ -271,19 +274,19 @@ fn wanted(names: Vec<ListedName>, prefix: &str, dir: &Path, screen: &Screen) -> 
     };
     let mut all = Vec::new();
     for name in names {
-        let rest = name.key.get(prefix.len()..).unwrap_or_default();
+        let rest = name.name.get(prefix.len()..).unwrap_or_default();
         if rest.is_empty() {
             continue;
         }
         match place(dir, rest) {
-            Some(path) if name.kind == NameKind::Directory || !is_parent(&name.key) => {
+            Some(path) if name.kind == NameKind::Directory || !is_parent(&name.name) => {
                 all.push(Wanted { name, path });
             }
             Some(_) => screen.warning(format!(
                 "{:?} is a file and a directory; the file is left out",
-                name.key
+                name.name
             )),
-            None => screen.warning(format!("{:?} can be no path here; left out", name.key)),
+            None => screen.warning(format!("{:?} can be no path here; left out", name.name)),
         }
     }
     all
@@ -307,7 +310,7 @@ pub(crate) fn get(
         prefix: prefix.clone(),
         ..NamesQuery::default()
     };
-    let names = client.names(bucket, &query)?.names;
+    let names = client.names(bucket, &query)?.files;
     if names.is_empty() {
         return Err(CliError::Found {
             code: mutualstore_contract::exit::NOT_FOUND,
@@ -380,7 +383,7 @@ fn get_one(client: &Client, bucket: &str, one: &Wanted, force: bool) -> Result<(
         version: Some(one.name.version.clone()),
         ..GetOptions::default()
     };
-    let name = format!("/{bucket}/{}", one.name.key);
+    let name = format!("/{bucket}/{}", one.name.name);
     client.get(&name, &options, &mut target, None, &mut |_, _| ())?;
     target.set(time_of(one.name.modified_ns), one.name.executable)?;
     target.finish()?;

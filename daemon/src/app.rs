@@ -36,6 +36,7 @@ use crate::peer::driver::Outlet;
 use crate::peer::{Membership, Parts, census, driver, join, membership};
 use crate::serve::Inbound;
 use crate::transfer::peer_client::PeerClient;
+use crate::transfer::recover::Nameless;
 use crate::transfer::{self, Transfers};
 use crate::wire::signed::{Signer, Verifier};
 
@@ -140,10 +141,12 @@ impl App {
         #[cfg(feature = "adversary")]
         tasks.spawn(crate::adversary::liar::act(member()));
         tasks.spawn(transfer::sweep::run(Arc::clone(&self.transfers)));
+        let (nameless, unfinished) = Nameless::split(&self.transfers, unfinished);
         tasks.spawn(transfer::recover::recover(
             Arc::clone(&self.transfers),
             unfinished,
         ));
+        tasks.spawn(names::recover(Arc::clone(&self.names), nameless));
         tasks.spawn(transfer::cache::keep(Arc::clone(&self.transfers)));
         tasks.spawn(names::keep(Arc::clone(&self.names)));
     }

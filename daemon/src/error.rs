@@ -157,6 +157,8 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use mutualstore_tree::codec::Malformed;
+
     use super::*;
     use crate::config::ConfigError;
     use crate::datadir::files::FileError;
@@ -189,7 +191,7 @@ mod tests {
             (list(denied()).into(), 1),
             (ListError::Broken { path: "x".into() }.into(), 1),
             (ManifestError::ShardSize(1).into(), 2),
-            (ManifestError::Truncated.into(), 1),
+            (ManifestError::Malformed(Malformed::Truncated).into(), 1),
         ] {
             let failure: Failure = failure;
             assert_eq!(failure.exit, exit, "{failure}");

@@ -11,6 +11,7 @@ mod source;
 mod transfer;
 mod upkeep;
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::io::Read as _;
@@ -32,7 +33,7 @@ use mutualstore_contract::reply::{
     FileStat, Identity, InviteReply, Lookup, NameList, NewBucket, Outside, Ring, Settings, Status,
 };
 pub use source::{Changed, Source};
-pub use transfer::{ByteRange, EventSink, GetOptions, ProgressSink, PutOptions};
+pub use transfer::{ByteRange, EventSink, GetOptions, Naming, ProgressSink, PutOptions};
 
 /// A ring walk visits every peer, dead ones by time-out.
 const QUESTION_TIMEOUT: Duration = Duration::from_mins(2);
@@ -40,6 +41,8 @@ const QUESTION_TIMEOUT: Duration = Duration::from_mins(2);
 const SURVEY_TIMEOUT: Duration = Duration::from_mins(10);
 /// A daemon that does not even say who it is within this hangs.
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Many changes at once.
+const BATCH_TIMEOUT: Duration = Duration::from_hours(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that was idle for longer is not used again; the daemon closes it after 10 s.
 const IDLE_AGE: Duration = Duration::from_secs(5);
@@ -214,9 +217,37 @@ impl Client {
         self.ask(&with_query("/v1/ring", &query))
     }
 
-    /// Who is responsible for an identifier (hexadecimal) or a link.
-    pub fn lookup(&self, id_or_link: &str) -> Result<Reply<Lookup>, ClientError> {
-        self.ask(&format!("/v1/lookup/{}", encoded(id_or_link)))
+    /// Who is responsible for an identifier (hexadecimal), a link, or a file in a bucket.
+    pub fn lookup(&self, what: &str) -> Result<Reply<Lookup>, ClientError> {
+        self.ask(&format!("/v1/lookup/{}", encoded(&self.link_of(what)?)))
+    }
+
+    /// The link of what `/BUCKET/KEY` shows; a link is its own.
+    fn link_of<'a>(&self, word: &'a str) -> Result<Cow<'a, str>, ClientError> {
+        let Some((bucket, key)) = word.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+            return Ok(Cow::Borrowed(word));
+        };
+        let query = NamesQuery {
+            prefix: key.to_owned(),
+            ..NamesQuery::default()
+        };
+        // A key comes before all that begin with it.
+        let mut pairs = query.pairs();
+        pairs.push(("limit", "1".to_owned()));
+        let path = format!("/v1/names/{}", encoded(bucket));
+        let reply: Reply<NameList> = self.ask_within(&with_query(&path, &pairs), SURVEY_TIMEOUT)?;
+        let first = reply
+            .body
+            .files
+            .into_iter()
+            .next()
+            .filter(|file| file.name == key);
+        let link = first.and_then(|file| file.link);
+        link.map(Cow::Owned).ok_or_else(|| ClientError::Refused {
+            code: exit::NOT_FOUND,
+            message: format!("no file of this name in the bucket: {word}"),
+            retry: false,
+        })
     }
 
     /// The files put through this daemon, of all pages; `pattern` knows `*` and `?`. Their health is what the
@@ -249,9 +280,9 @@ impl Client {
         })
     }
 
-    /// Every stripe and shard of a file, asked now.
+    /// Every stripe and shard of a file, behind a link or `/BUCKET/KEY`, asked now.
     pub fn stat(&self, link: &str) -> Result<Reply<FileStat>, ClientError> {
-        self.ask(&format!("/v1/files/{}/stat", encoded(link)))
+        self.ask(&format!("/v1/files/{}/stat", encoded(&self.link_of(link)?)))
     }
 
     /// The buckets of the daemon's account.
@@ -261,30 +292,37 @@ impl Client {
 
     /// Makes a bucket, unless there is one of this name. Whether there was none.
     pub fn create_bucket(&self, name: &str) -> Result<Reply<NewBucket>, ClientError> {
-        let request = self
-            .agent
-            .put(format!("{}/v1/names/{}", self.base, encoded(name)));
+        let url = format!("{}/v1/names/{}", self.base, encoded(name));
+        let request = self.patient(self.agent.put(url), STALL_TIMEOUT);
+        self.answered(request.send_empty())
+    }
+
+    /// A request that may take so long.
+    fn patient<B>(&self, request: RequestBuilder<B>, limit: Duration) -> RequestBuilder<B> {
         let request = request.header("Authorization", &self.bearer);
-        let response = request
-            .config()
-            .timeout_global(Some(STALL_TIMEOUT))
-            .build()
-            .send_empty();
-        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+        request.config().timeout_global(Some(limit)).build()
+    }
+
+    /// The daemon's answer to a request that was sent.
+    fn answered<T: DeserializeOwned>(
+        &self,
+        sent: Result<Response<Body>, ureq::Error>,
+    ) -> Result<Reply<T>, ClientError> {
+        answer(accepted(sent.map_err(|error| self.broken(&error))?)?)
     }
 
     /// The keys of a bucket, all pages.
     pub fn names(&self, bucket: &str, query: &NamesQuery) -> Result<NameList, ClientError> {
         let path = format!("/v1/names/{}", encoded(bucket));
         let mut all = NameList {
-            names: Vec::new(),
+            files: Vec::new(),
             prefixes: Vec::new(),
             next: None,
         };
         let mut page = query.pairs();
         loop {
             let reply: Reply<NameList> = self.ask_within(&with_query(&path, &page), SURVEY_TIMEOUT)?;
-            all.names.extend(reply.body.names);
+            all.files.extend(reply.body.files);
             all.prefixes.extend(reply.body.prefixes);
             let Some(next) = reply.body.next else {
                 return Ok(all);
@@ -312,7 +350,7 @@ impl Client {
     /// Sets what holds for a bucket. All that is set then.
     pub fn set(&self, bucket: &str, settings: &Settings) -> Result<Reply<Settings>, ClientError> {
         let url = format!("{}/v1/settings/{}", self.base, encoded(bucket));
-        self.send_json(self.agent.put(url), settings)
+        self.send_json(self.patient(self.agent.put(url), STALL_TIMEOUT), settings)
     }
 
     fn send_json<T: DeserializeOwned>(
@@ -323,45 +361,26 @@ impl Client {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Unexpected {
             what: error.to_string(),
         })?;
-        let request = request.header("Authorization", &self.bearer);
-        let response = request
-            .config()
-            .timeout_global(Some(STALL_TIMEOUT))
-            .build()
-            .send(&body[..]);
-        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+        self.answered(request.send(&body[..]))
     }
 
     /// Makes many changes of a bucket, all or none in the eyes of other devices.
     pub fn apply(&self, bucket: &str, batch: &Batch) -> Result<Reply<BatchReport>, ClientError> {
         let url = format!("{}/v1/names/{}", self.base, encoded(bucket));
-        self.send_json(self.agent.post(url), batch)
+        // What goes to another bucket is stored there anew.
+        self.send_json(self.patient(self.agent.post(url), BATCH_TIMEOUT), batch)
     }
 
     /// Marks a key of a bucket, `/BUCKET/KEY`, as deleted; its versions are kept.
     pub fn delete_name(&self, name: &str) -> Result<Reply<DeletedName>, ClientError> {
-        let request = self.agent.delete(format!("{}{}", self.base, resource(name)));
-        let request = request.header("Authorization", &self.bearer);
-        let response = request
-            .config()
-            .timeout_global(Some(STALL_TIMEOUT))
-            .build()
-            .call();
-        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+        let url = format!("{}{}", self.base, resource(name));
+        self.answered(self.patient(self.agent.delete(url), STALL_TIMEOUT).call())
     }
 
     /// Deletes a file on every holder; its owner's daemon alone can.
     pub fn delete(&self, link: &str) -> Result<Reply<Deleted>, ClientError> {
-        let request = self
-            .agent
-            .delete(format!("{}/v1/files/{}", self.base, encoded(link)))
-            .header("Authorization", &self.bearer);
-        let response = request
-            .config()
-            .timeout_global(Some(STALL_TIMEOUT))
-            .build()
-            .call();
-        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+        let url = format!("{}/v1/files/{}", self.base, encoded(link));
+        self.answered(self.patient(self.agent.delete(url), STALL_TIMEOUT).call())
     }
 
     /// How the peer looks to a few others, asked now.
@@ -379,12 +398,8 @@ impl Client {
     }
 
     fn ask_within<T: DeserializeOwned>(&self, path: &str, limit: Duration) -> Result<Reply<T>, ClientError> {
-        let response = Self::again(|| {
-            let request = self.agent.get(format!("{}{path}", self.base));
-            let request = request.header("Authorization", &self.bearer);
-            request.config().timeout_global(Some(limit)).build().call()
-        });
-        answer(accepted(response.map_err(|error| self.broken(&error))?)?)
+        let url = format!("{}{path}", self.base);
+        self.answered(Self::again(|| self.patient(self.agent.get(&url), limit).call()))
     }
 
     /// Asks once more, on a new connection, when the one at hand broke without an answer: a daemon may end a
@@ -415,7 +430,7 @@ pub struct RingQuery {
 
 /// Which keys of a bucket are wanted.
 #[derive(Clone, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "four flags of a query")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a query")]
 pub struct NamesQuery {
     /// Keys that begin so.
     pub prefix: String,
@@ -429,6 +444,8 @@ pub struct NamesQuery {
     pub conflicts: bool,
     /// Ask what others wrote this moment.
     pub fresh: bool,
+    /// Ask the holders of every file how it is doing.
+    pub health: bool,
 }
 
 impl NamesQuery {
@@ -440,6 +457,7 @@ impl NamesQuery {
         pairs.extend(flag("deleted", self.deleted));
         pairs.extend(flag("conflicts", self.conflicts));
         pairs.extend(flag("fresh", self.fresh));
+        pairs.extend(flag("health", self.health));
         pairs
     }
 }

@@ -66,8 +66,20 @@ pub struct PutOptions {
     pub modified_ns: Option<i64>,
     /// Of a file with a name: whether it is executable.
     pub executable: bool,
-    /// Of a file with a name: it is stored, and gets its key by a batch.
-    pub stage: bool,
+    /// Of a file with a name: how it gets it.
+    pub naming: Naming,
+}
+
+/// How a file gets its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// As a new version of it.
+    #[default]
+    Replace,
+    /// Where it is taken, another one is found, and the bucket is made if need be.
+    Free,
+    /// By a batch, later.
+    Stage,
 }
 
 impl PutOptions {
@@ -80,7 +92,8 @@ impl PutOptions {
             ("fragments", self.fragments.map(|count| count.to_string())),
             ("shard_size", self.shard_size.map(|bytes| bytes.to_string())),
             ("degraded", self.degraded.then(|| "1".to_owned())),
-            ("stage", self.stage.then(|| "1".to_owned())),
+            ("stage", (self.naming == Naming::Stage).then(|| "1".to_owned())),
+            ("free", (self.naming == Naming::Free).then(|| "1".to_owned())),
         ];
         pairs
             .into_iter()

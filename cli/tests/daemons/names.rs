@@ -57,9 +57,9 @@ fn keys(net: &Net, index: usize, words: &[&str]) -> Vec<(String, String)> {
         .ok()
         .json();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let names = listed["names"].as_array().unwrap().iter();
+    let names = listed["files"].as_array().unwrap().iter();
     let prefixes = listed["prefixes"].as_array().unwrap().iter();
-    let names = names.map(|name| (text(&name["key"]), text(&name["kind"])));
+    let names = names.map(|name| (text(&name["name"]), text(&name["kind"])));
     names
         .chain(prefixes.map(|prefix| (text(prefix), "prefix".to_owned())))
         .collect()
@@ -90,7 +90,7 @@ fn names_are_the_same_on_all_devices_and_come_back_from_words() {
         .run(0, &["ls", "--versions", "--json", "/photos/2026/"])
         .ok()
         .json();
-    let versions = versions["names"].as_array().unwrap();
+    let versions = versions["files"].as_array().unwrap();
     assert_eq!(versions.len(), 2);
     let oldest = versions[1]["version"].as_str().unwrap();
     assert_eq!(
@@ -132,18 +132,28 @@ fn is_set_and_listed(net: &Net) {
     assert_eq!((of(""), of("photos")), (1, 2));
     net.run(
         0,
-        &["bucket", "set", "photos", "code=copies:2", "keep-versions=7d"],
+        &[
+            "bucket",
+            "set",
+            "photos",
+            "--code",
+            "copies:2",
+            "--keep-versions",
+            "7d",
+        ],
     )
     .ok();
     let set = net.run(0, &["bucket", "set", "photos"]).ok().text();
     assert_eq!(set, "code=copies:2\nkeep-versions=7d\n");
-    net.run(0, &["bucket", "set", "photos", "code=copies:0"]).fails(2);
-    net.run(0, &["bucket", "set", "photos", "colour=red"]).fails(2);
+    net.run(0, &["bucket", "set", "photos", "--code", "copies:0"])
+        .fails(2);
+    net.run(0, &["bucket", "set", "photos", "--colour", "red"])
+        .fails(2);
     put(net, 0, b"coded", "/photos/coded");
     assert_eq!(
         net.run(0, &["ls", "--fresh", "--json", "/photos/coded"])
             .ok()
-            .json()["names"]
+            .json()["files"]
             .as_array()
             .unwrap()
             .len(),
@@ -176,7 +186,7 @@ fn many_names_are_there_after_all_restart() {
         eventually("all names are back", || {
             let said = net.run(index, &["ls", "-r", "--json", "/many"]);
             let listed = (said.code == 0).then(|| said.json())?;
-            (listed["names"].as_array()?.len() == 150).then_some(())
+            (listed["files"].as_array()?.len() == 150).then_some(())
         });
         assert_eq!(keys(&net, index, &["-r", "/many"]), expected);
         assert_eq!(get(&net, index, &["/many/077"]).ok().stdout, b"077");
@@ -294,7 +304,7 @@ fn trees_come_back_the_same_on_another_device() {
         .unwrap();
     eventually("the first keys are there", || {
         let listed = net.run(1, &["ls", "-r", "--json", "/trees"]).ok().json();
-        (listed["names"].as_array()?.len() >= 400).then_some(())
+        (listed["files"].as_array()?.len() >= 400).then_some(())
     });
     // Over by then, perhaps.
     drop(first.kill());
@@ -333,7 +343,7 @@ fn trees_come_back_the_same_on_another_device() {
         .run(0, &["ls", "--versions", "--json", "/trees/one"])
         .ok()
         .json();
-    let old = versions["names"][1]["version"].as_str().unwrap().to_owned();
+    let old = versions["files"][1]["version"].as_str().unwrap().to_owned();
     net.run(0, &["restore", "/trees/one", "--version", &old]).ok();
     assert_eq!(get_bytes(&net, "/trees/one"), noise(14, 14));
 
@@ -344,6 +354,110 @@ fn trees_come_back_the_same_on_another_device() {
     assert_eq!(get_bytes(&net, "/other/moved/1/file 14.txt"), noise(14, 14));
     net.run(0, &["mv", "/trees/none", "/trees/some"]).fails(3);
     net.run(0, &["rm", "-r", "/trees/none/"]).fails(3);
+}
+
+#[test]
+fn file_without_a_destination_is_one_of_the_account() {
+    let net = Net::up(3, &["--seed", "95"]);
+    let file = net.file("thesis.pdf");
+    fs::write(&file, "one").unwrap();
+    let put = |flags: &[&str]| {
+        let said = net
+            .run(0, &[&["put", file.to_str().unwrap()], flags].concat())
+            .ok();
+        (said.word(), said.stderr.trim().to_owned())
+    };
+    let (first, name) = put(&[]);
+    assert_eq!(name, "/files/thesis.pdf");
+    fs::write(&file, "two").unwrap();
+    let (second, name) = put(&[]);
+    assert_eq!(name, "/files/thesis.pdf (2)");
+    assert_eq!(put(&["--name", "other"]).1, "/files/other");
+    let (unnamed, name) = put(&["--unnamed"]);
+    assert_eq!(name, "");
+    let of_files = keys(&net, 0, &["/files/"]).into_iter().map(|(key, _)| key);
+    assert_eq!(
+        of_files.collect::<Vec<_>>(),
+        ["other", "thesis.pdf", "thesis.pdf (2)"]
+    );
+    assert_eq!(get(&net, 0, &["/files/thesis.pdf"]).ok().stdout, b"one");
+    assert_eq!(get(&net, 0, &[&second]).ok().stdout, b"two");
+
+    let listed = net.run(0, &["ls", "--json"]).ok().json();
+    assert_eq!(listed["buckets"][0]["name"], "files");
+    assert_eq!(listed["files"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["files"][0]["link"], unnamed);
+    let all = net.run(0, &["ls", "-r", "--json", "/"]).ok().json();
+    assert_eq!(all["files"][1]["name"], "/files/thesis.pdf");
+    assert_eq!(all["files"][1]["link"], first);
+    let long = net
+        .run(0, &["ls", "-l", "--fresh", "--json", "/files/"])
+        .ok()
+        .json();
+    assert_eq!(long["files"][1]["health"], "safe");
+    let stat = net.run(0, &["stat", "--json", "/files/thesis.pdf"]).ok().json();
+    assert_eq!(stat["size_bytes"], 3);
+    net.run(0, &["lookup", "/files/thesis.pdf"]).ok();
+    net.run(0, &["stat", "/files/thesis"]).fails(3);
+
+    // The name goes; the file stays, as an old version does.
+    let said = net.run(0, &["rm", &first]).ok();
+    assert!(said.stderr.contains("/files/thesis.pdf;"), "{}", said.stderr);
+    get(&net, 0, &["/files/thesis.pdf"]).fails(3);
+    let said = net.run(0, &["rm", &first]).fails(2);
+    assert!(said.stderr.contains("old version"), "{}", said.stderr);
+    assert_eq!(get(&net, 0, &[&first]).ok().stdout, b"one");
+    assert_eq!(put(&[]).1, "/files/thesis.pdf");
+    net.run(0, &["rm", &unnamed]).ok();
+    get(&net, 0, &[&unnamed]).fails(3);
+}
+
+/// How many files of the data directory's journal there are.
+fn journalled(net: &Net, index: usize) -> usize {
+    fs::read_dir(net.data_dir(index).join("journal")).unwrap().count()
+}
+
+#[test]
+fn what_holders_do_not_take_is_noted_and_goes_out_later() {
+    let net = Net::up(4, &["--seed", "96"]);
+    let words = phrase(&net, 0);
+    adopt(&net, 1, &words);
+    net.run(0, &["bucket", "create", "notes"]).ok();
+    for number in 0..60 {
+        put(
+            &net,
+            0,
+            b"x",
+            &format!("/notes/{number:02}/{}", "long".repeat(60)),
+        );
+    }
+    put(&net, 0, b"y", "/notes/stays");
+    assert_eq!(journalled(&net, 0), 0);
+    for index in 1..4 {
+        net.kill(index);
+    }
+    // More than a record holds, and after it one name.
+    let said = net.run(0, &["rm", "-r", "/notes/"]).fails(5);
+    assert!(said.stderr.contains("noted here"), "{}", said.stderr);
+    net.run(0, &["mv", "/notes/stays", "/notes/moved"]).fails(3);
+    let gone = |index: usize| {
+        let said = net.run(index, &["ls", "-r", "--json", "/notes"]);
+        (said.code == 0 && said.json()["files"].as_array().unwrap().is_empty()).then_some(())
+    };
+    eventually("what is noted shows here", || gone(0));
+    net.kill(0);
+    for index in 1..4 {
+        net.start(index);
+    }
+    assert_eq!(keys(&net, 1, &["-r", "/notes"]).len(), 61);
+    net.start(0);
+    eventually("what was noted went out", || gone(1));
+    eventually("what went out is noted no longer", || {
+        let dirs = fs::read_dir(net.data_dir(0).join("names")).unwrap();
+        let mut noted = dirs.map(|dir| dir.unwrap().path().join("noted"));
+        (!noted.any(|path| path.exists())).then_some(())
+    });
+    assert_eq!(journalled(&net, 0), 0);
 }
 
 fn get_bytes(net: &Net, name: &str) -> Vec<u8> {

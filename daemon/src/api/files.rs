@@ -13,6 +13,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use mutualstore_contract::exit;
 use mutualstore_contract::reply::{FileStat, Health, Scope, ShardStat, StripeKind, StripeStat};
 use mutualstore_contract::units::Size;
 use mutualstore_erasure::{Code, HASH_LEN, Policy};
@@ -198,6 +199,7 @@ pub(super) async fn put_file(
     // itself.
     let task = tokio::spawn(async move {
         let outcome = put::put(&transfers, options, body.into_data_stream(), &transfer).await;
+        let outcome = outcome.map(|(report, _)| report);
         transfer.finish(outcome.as_ref().map(|_| ()).map_err(Clone::clone));
         outcome
     });
@@ -353,11 +355,23 @@ pub(super) async fn delete_file(
     Path(link): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let (api, link) = (Arc::clone(&api.app.transfers), parse_link(&link)?);
+    let link = parse_link(&link)?;
+    let (transfers, names) = (Arc::clone(&api.app.transfers), Arc::clone(&api.app.names));
     conditions::precondition(&Method::DELETE, &headers, Some(&validators(&link, None)))
         .map_err(|_| Failure::precondition())?;
     // On a task of its own: a client that goes away does not interrupt it.
-    let task = tokio::spawn(async move { delete::delete_listed(&api, &link).await });
+    let task = tokio::spawn(async move {
+        // A file that was put without a name is deleted whatever becomes of names.
+        if transfers.listed(&link).await?.is_none() {
+            match names.delete_link(&link).await {
+                Ok(Some(deleted)) => return Ok(deleted),
+                Err(failure) if failure.exit == exit::USAGE => return Err(failure),
+                // Without names, only whoever put it can.
+                Ok(None) | Err(_) => {}
+            }
+        }
+        delete::delete_listed(&transfers, &link).await
+    });
     let broke_off =
         |_| Failure::unexpected("the deletion broke off; the next start of the daemon finishes it");
     json(&task.await.map_err(broke_off)??)

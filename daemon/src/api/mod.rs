@@ -4,7 +4,8 @@
 //! (see [`Failure`](crate::error::Failure)). How many connections are served and for how long stands in
 //! [`connections`](crate::http::connections).
 //!
-//! * [`files`]: put, get, stat; [`list`]: the list of files; [`names`]: the same by name, in buckets.
+//! * [`files`]: put, get, stat; [`list`]: the list of files; [`names`]: the same by name, in buckets, and
+//!   [`names_list`]: their lists.
 //! * [`info`]: status, ring, lookup, health; [`metrics`]: what Prometheus reads.
 //! * [`upkeep`]: repair, forget, scrub, leave.
 //! * [`events`]: what a running transfer noticed.
@@ -18,6 +19,7 @@ mod info;
 mod list;
 mod metrics;
 mod names;
+mod names_list;
 mod query;
 mod upkeep;
 
@@ -109,7 +111,7 @@ fn router(api: Api) -> Router {
         .route("/v1/names", get(names::buckets))
         .route(
             "/v1/names/{bucket}",
-            get(names::list).put(names::create).post(names::apply),
+            get(names_list::list).put(names::create).post(names::apply),
         )
         .route(
             "/v1/names/{bucket}/{*key}",

@@ -11,10 +11,10 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use mutualstore_contract::reply::{
     AccountInfo, AccountList, Batch, BatchReport, Bucket, BucketList, DeletedName, Device, DeviceList,
-    ListedName, NameKind, NameList, NamedPut, NewBucket, PutReport, Settings,
+    NamedPut, NewBucket, PutReport, Settings,
 };
 use mutualstore_tree::codec::Fields;
-use mutualstore_tree::entry::{self, Entry, Name, What};
+use mutualstore_tree::entry::{Entry, Name, What};
 use mutualstore_tree::merge::Versions;
 use mutualstore_tree::version::Version;
 
@@ -27,7 +27,7 @@ use crate::format::link::Link;
 use crate::format::names::base_name;
 use crate::http::conditions::{self, Validators};
 use crate::http::serve::Via;
-use crate::names::{DeviceOf, Names, OpenBucket, fields_of, file_of, link, nanoseconds, prefix_of};
+use crate::names::{Change, DeviceOf, Names, OpenBucket, fields_of, file_of, hex_of, link};
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::options::PutOptions;
 use crate::transfer::{Transfers, put};
@@ -39,13 +39,7 @@ const EXECUTABLE: &str = "x-mutualstore-executable";
 /// Bytes of a bucket's settings.
 const MOST_OF_SETTINGS: usize = 64 << 10;
 /// Bytes of many changes at once.
-const MOST_OF_A_BATCH: usize = 64 << 20;
-/// Keys of a page, unless asked otherwise and at most.
-const PAGE: usize = 1000;
-
-fn hex_of(version: Version) -> String {
-    hex::encode(version.to_bytes())
-}
+const MOST_OF_A_BATCH: usize = 8 << 20;
 
 fn key_of(key: &str) -> Result<Name, Failure> {
     Name::file(key).map_err(Failure::usage)
@@ -119,147 +113,6 @@ pub(super) async fn devices(State(api): State<Api>) -> Result<Response, Refusal>
     })
 }
 
-pub(super) struct ListQuery {
-    prefix: String,
-    delimiter: Option<String>,
-    after: Option<String>,
-    limit: usize,
-    which: Which,
-    fresh: bool,
-}
-
-/// What of each key is listed.
-struct Which {
-    /// All versions.
-    versions: bool,
-    /// What was deleted too.
-    deleted: bool,
-    /// Only keys that two devices wrote at the same time.
-    conflicts: bool,
-}
-
-impl FromQuery for ListQuery {
-    fn from_query(given: &mut Given) -> Result<Self, Failure> {
-        Ok(Self {
-            prefix: given.text("prefix").unwrap_or_default(),
-            delimiter: given.text("delimiter").filter(|delimiter| !delimiter.is_empty()),
-            after: given.text("after"),
-            limit: given.number("limit")?.unwrap_or(PAGE).clamp(1, PAGE),
-            which: Which {
-                versions: given.flag("versions")?,
-                deleted: given.flag("deleted")?,
-                conflicts: given.flag("conflicts")?,
-            },
-            fresh: given.flag("fresh")?,
-        })
-    }
-}
-
-pub(super) async fn list(
-    State(api): State<Api>,
-    Path(bucket): Path<String>,
-    Query(query): Query<ListQuery>,
-) -> Result<Response, Refusal> {
-    let names = &api.app.names;
-    let open = names.bucket(&bucket, query.fresh).await?;
-    let all = open
-        .list(names.transfers(), &prefix_of(&query.prefix), query.fresh)
-        .await?;
-    json(&page(&all, &query))
-}
-
-/// The page of a listing that a query asks for.
-fn page(all: &[Versions], query: &ListQuery) -> NameList {
-    let mut page = NameList {
-        names: Vec::new(),
-        prefixes: Vec::new(),
-        next: None,
-    };
-    let mut last = None;
-    let mut taken = 0;
-    for versions in all {
-        let key = versions.name().key();
-        let begins = query
-            .after
-            .as_deref()
-            .is_some_and(|after| key <= after || is_within(key, after, query));
-        let shown = shown(versions, query);
-        if begins || shown.is_empty() {
-            continue;
-        }
-        let common = common_prefix(key, query);
-        if common.is_some() && page.prefixes.last().map(String::as_str) == common {
-            continue;
-        }
-        if taken == query.limit {
-            page.next = last;
-            return page;
-        }
-        taken += 1;
-        if let Some(common) = common {
-            page.prefixes.push(common.to_owned());
-            last = Some(common.to_owned());
-        } else {
-            page.names.extend(shown);
-            last = Some(key.to_owned());
-        }
-    }
-    page
-}
-
-/// What of a key comes up to the delimiter behind the prefix, if anything comes behind that.
-fn common_prefix<'a>(key: &'a str, query: &ListQuery) -> Option<&'a str> {
-    let delimiter = query.delimiter.as_deref()?;
-    let rest = key.get(query.prefix.len()..)?;
-    let at = rest.find(delimiter)? + delimiter.len();
-    (at < rest.len())
-        .then(|| key.get(..query.prefix.len() + at))
-        .flatten()
-}
-
-/// Whether a key belongs to a common prefix that an earlier page ended with.
-fn is_within(key: &str, after: &str, query: &ListQuery) -> bool {
-    common_prefix(key, query).is_some_and(|common| common <= after)
-}
-
-fn shown(versions: &Versions, query: &ListQuery) -> Vec<ListedName> {
-    if query.which.conflicts && !versions.conflicts() {
-        return Vec::new();
-    }
-    let wanted: Vec<&Entry> = if query.which.versions {
-        versions.all().collect()
-    } else {
-        let newest = versions.newest();
-        let is_wanted = newest.is_there() || query.which.deleted;
-        Some(newest).filter(|_| is_wanted).into_iter().collect()
-    };
-    wanted
-        .into_iter()
-        .filter_map(|entry| listed(versions, entry))
-        .collect()
-}
-
-fn listed(versions: &Versions, entry: &Entry) -> Option<ListedName> {
-    let written = i64::try_from(entry.version.ms).unwrap_or(i64::MAX);
-    let (kind, size_bytes, modified_ms) = match &entry.what {
-        What::File(file) => (NameKind::File, file.size, file.modified_ms),
-        What::Directory { modified_ms } => (NameKind::Directory, 0, *modified_ms),
-        What::Deleted => (NameKind::Deleted, 0, written),
-        What::Snapshot(_) | What::Setting(_) => return None,
-    };
-    Some(ListedName {
-        key: entry.name.key().to_owned(),
-        kind,
-        size_bytes,
-        modified: timestamp(u64::try_from(modified_ms).unwrap_or_default()),
-        modified_ns: nanoseconds(modified_ms, &entry.fields),
-        executable: entry.fields.contains_key(&entry::tag::EXECUTABLE),
-        version: hex_of(entry.version),
-        written: timestamp(entry.version.ms),
-        conflicts: versions.unseen_by(entry).next().is_some(),
-    })
-}
-
 /// What the client says of a file besides its bytes.
 fn described(headers: &HeaderMap) -> Result<(i64, Fields), Failure> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -278,16 +131,22 @@ pub(super) struct NamedPutQuery {
     put: PutQuery,
     /// The file is stored, and gets its key by a batch.
     stage: bool,
+    /// A taken key becomes another one, and the bucket is made if there is none.
+    free: bool,
     /// `auto` too is a code that was asked for.
     code_given: bool,
 }
 
 impl FromQuery for NamedPutQuery {
     fn from_query(given: &mut Given) -> Result<Self, Failure> {
-        let stage = given.flag("stage")?;
+        let (stage, free) = (given.flag("stage")?, given.flag("free")?);
+        if stage && free {
+            return Err(Failure::usage("stage and free exclude each other"));
+        }
         let put = PutQuery::from_query(given)?;
         Ok(Self {
             stage,
+            free,
             code_given: put.has_code(),
             put,
         })
@@ -296,12 +155,14 @@ impl FromQuery for NamedPutQuery {
 
 /// A put that may begin.
 struct Prepared {
+    names: Arc<Names>,
     open: Arc<OpenBucket>,
     name: Name,
     options: PutOptions,
     modified_ms: i64,
     fields: Fields,
     stage: bool,
+    free: bool,
 }
 
 impl Prepared {
@@ -323,7 +184,13 @@ impl Prepared {
         }
         let (modified_ms, fields) = described(headers)?;
         via.all.upload(&via.connection).map_err(Failure::refused)?;
-        let names = &api.app.names;
+        let names = Arc::clone(&api.app.names);
+        if query.stage {
+            names.check_stage()?;
+        }
+        if query.free {
+            names.create(bucket).await?;
+        }
         let open = names.bucket(bucket, false).await?;
         if headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH) {
             let versions = open.versions(names.transfers(), &name, true).await?;
@@ -333,17 +200,19 @@ impl Prepared {
                 .map_err(|_| Failure::precondition())?;
         }
         base_name(key).clone_into(&mut options.name);
-        options.bucket = Some(open.owner_seed());
+        options.bucket = Some(open.place(query.stage));
         if options.code.is_none() && !query.code_given {
             options.code = open.code(names.transfers()).await?;
         }
         Ok(Self {
+            names,
             open,
             name,
             options,
             modified_ms,
             fields,
             stage: query.stage,
+            free: query.free,
         })
     }
 
@@ -353,20 +222,31 @@ impl Prepared {
         transfers: &Arc<Transfers>,
         body: Body,
         transfer: &Arc<Transfer>,
-    ) -> Result<(Option<PutReport>, Option<Version>), Failure> {
+    ) -> Result<(Option<PutReport>, Option<(Name, Version)>), Failure> {
         if self.name.is_directory() {
             let modified_ms = self.modified_ms;
             let what = What::Directory { modified_ms };
-            let version = self.open.write(transfers, self.name, what, self.fields).await?;
-            return Ok((None, Some(version)));
+            let change = Change::new(self.name, what, self.fields);
+            let written = self.open.write_all(transfers, vec![change]).await?;
+            return Ok((None, written.into_iter().next()));
         }
-        let report = put::put(transfers, self.options, body.into_data_stream(), transfer).await?;
-        if self.stage {
-            return Ok((Some(report), None));
-        }
+        let place = self.open.place(self.stage);
+        let (report, kept) = put::put(transfers, self.options, body.into_data_stream(), transfer).await?;
+        let kept = match kept {
+            Some(kept) if self.stage => {
+                self.names.stage(report.link.parse()?, place, kept);
+                return Ok((Some(report), None));
+            }
+            kept => kept,
+        };
         let what = file_of(&self.name, &report.link, report.size_bytes, self.modified_ms)?;
-        let version = self.open.write(transfers, self.name, what, self.fields).await?;
-        Ok((Some(report), Some(version)))
+        let change = Change {
+            kept,
+            free: self.free,
+            ..Change::new(self.name, what, self.fields)
+        };
+        let written = self.open.write_all(transfers, vec![change]).await?;
+        Ok((Some(report), written.into_iter().next()))
     }
 }
 
@@ -392,12 +272,16 @@ pub(super) async fn put_file(
     });
     let broke_off =
         |_| Failure::unexpected("the put broke off; look with `mutualstore ls` what became of it");
-    let (file, version) = task.await.map_err(broke_off)??;
+    let (file, written) = task.await.map_err(broke_off)??;
+    let (key, version) = match written {
+        Some((name, version)) => (name.key().to_owned(), Some(hex_of(version))),
+        None => (key, None),
+    };
     let mut response = json(&NamedPut {
         file,
         bucket,
         key,
-        version: version.map(hex_of),
+        version,
     })?;
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
@@ -419,11 +303,13 @@ fn validators_of(entry: &Entry) -> Option<Validators> {
 /// Many changes at once.
 pub(super) async fn apply(
     State(api): State<Api>,
+    Extension(via): Extension<Via>,
     Path(bucket): Path<String>,
     body: Body,
 ) -> Result<Response, Refusal> {
+    via.all.upload(&via.connection).map_err(Failure::refused)?;
     let body = axum::body::to_bytes(body, MOST_OF_A_BATCH).await;
-    let body = body.map_err(|_| Failure::usage("the changes are longer than 64 MiB, or broke off"))?;
+    let body = body.map_err(|_| Failure::usage("the changes are longer than 8 MiB, or broke off"))?;
     let batch: Batch = serde_json::from_slice(&body)
         .map_err(|error| Failure::usage(format!("these are no changes of a bucket: {error}")))?;
     let names = Arc::clone(&api.app.names);

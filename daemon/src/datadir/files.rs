@@ -121,6 +121,36 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), FileEr
     })
 }
 
+/// Removes what a crash in [`write_atomic`] left in a directory, if there is one.
+pub(crate) fn remove_temporaries(directory: &Path) -> Result<(), FileError> {
+    let io = |source| FileError::Io {
+        action: "read",
+        path: directory.to_owned(),
+        source,
+    };
+    let (begin, end) = TEMPORARY;
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(io)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name();
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with(begin) && name.ends_with(end))
+        {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(|source| FileError::Io {
+                action: "remove",
+                path,
+                source,
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// The directory that `path` is an entry of; of a bare name the working directory, whose name is not empty.
 pub fn directory_of(path: &Path) -> &Path {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -216,7 +246,7 @@ impl DataDir {
             path: path.to_owned(),
             lock: file,
         };
-        directory.remove_temporaries()?;
+        remove_temporaries(&directory.path)?;
         Ok(directory)
     }
 
@@ -369,32 +399,6 @@ impl DataDir {
             source,
         })?;
         write_atomic(&path, &json, 0o644)
-    }
-
-    /// Removes what a crash in [`write_atomic`] left.
-    fn remove_temporaries(&self) -> Result<(), FileError> {
-        let io = |source| FileError::Io {
-            action: "read",
-            path: self.path.clone(),
-            source,
-        };
-        let (begin, end) = TEMPORARY;
-        for entry in fs::read_dir(&self.path).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            let name = entry.file_name();
-            if name
-                .to_str()
-                .is_some_and(|name| name.starts_with(begin) && name.ends_with(end))
-            {
-                let path = entry.path();
-                fs::remove_file(&path).map_err(|source| FileError::Io {
-                    action: "remove",
-                    path,
-                    source,
-                })?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -7,7 +7,8 @@
 //! record = length u32 ‖ CRC-32 of the body u32 ‖ body          length: of the body; big-endian
 //! body   = 1 ‖ started u64                                     Unix time in milliseconds; the first record
 //!        | 2 ‖ stripe id 32 ‖ count u8 ‖ count × (index u8 ‖ peer 32)
-//!        | 3 ‖ sealed entry of the file list                   committing: every stripe stands before it
+//!        | 3 ‖ sealed entry of the file list                   committing: every stripe stands before it;
+//!                                                              of a file in a bucket a sealed deletion
 //!        | 4 ‖ sealed deletion as in the file list             a file is being deleted; the last record
 //!        | 5 ‖ length u16 ‖ stripe header ‖ sealed deletion    a file of one stripe, committed when stored
 //! ```
@@ -69,6 +70,13 @@ impl From<JournalError> for Failure {
 pub struct Put {
     path: PathBuf,
     file: File,
+}
+
+/// An entry of the journal that stays until the name of its file is written down. Dropped without
+/// [`Kept::finish`], it stays for the next start.
+#[derive(Debug)]
+pub struct Kept {
+    path: PathBuf,
 }
 
 /// A put that a crash interrupted.
@@ -220,7 +228,12 @@ impl Put {
     /// Takes it out of the journal: a put is committed, or discarded everywhere; a deletion is done, or given
     /// up.
     pub fn finish(self) -> Result<(), JournalError> {
-        fs::remove_file(&self.path).map_err(|source| self.error(source))
+        self.keep().finish()
+    }
+
+    /// Nothing more is noted of it.
+    pub fn keep(self) -> Kept {
+        Kept { path: self.path }
     }
 
     fn append(&mut self, body: &[u8]) -> Result<(), JournalError> {
@@ -238,15 +251,27 @@ impl Put {
     }
 }
 
-impl Unfinished {
-    /// Takes the put out of the journal: it was committed, or discarded everywhere.
+impl Kept {
+    /// Takes it out of the journal.
     pub fn finish(self) -> Result<(), JournalError> {
-        let Self { path, .. } = self;
+        let Self { path } = self;
         fs::remove_file(&path).map_err(|source| JournalError {
             action: "write",
             path,
             source,
         })
+    }
+}
+
+impl Unfinished {
+    /// Takes the put out of the journal: it was committed, or discarded everywhere.
+    pub fn finish(self) -> Result<(), JournalError> {
+        self.keep().finish()
+    }
+
+    /// It goes on to wait for its name.
+    pub fn keep(self) -> Kept {
+        Kept { path: self.path }
     }
 
     fn parse(token: PutToken, path: PathBuf, mut content: &[u8]) -> Self {

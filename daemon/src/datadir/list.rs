@@ -95,39 +95,47 @@ impl Line {
     }
 }
 
-/// A file was deleted.
+/// A file was deleted, or is to be if nothing names it.
 #[derive(Serialize, Deserialize)]
 struct Deletion {
     #[serde(with = "link_text")]
     deleted: Link,
-    /// What the owner key of a file in a bucket follows from, as hexadecimal digits.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "seed_text")]
-    bucket: Option<Zeroizing<[u8; 32]>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bucket: Option<InBucket>,
 }
 
-mod seed_text {
+/// Where in a bucket a file belongs. Such files have names, and are not in the list of files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InBucket {
+    /// What the owner keys of the bucket's files follow from.
+    #[serde(with = "bytes_text")]
+    pub owner: Zeroizing<[u8; 32]>,
+    /// The bucket's public key.
+    #[serde(with = "bytes_text")]
+    pub public: [u8; 32],
+    /// It gets its name by a later request, within a day.
+    pub staged: bool,
+}
+
+mod bytes_text {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use zeroize::Zeroizing;
 
-    #[expect(clippy::ref_option, reason = "what serde calls")]
     pub(super) fn serialize<S: Serializer>(
-        seed: &Option<Zeroizing<[u8; 32]>>,
+        bytes: &impl AsRef<[u8]>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let text = seed
-            .as_ref()
-            .map(|seed| Zeroizing::new(hex::encode(seed.as_slice())));
-        text.as_ref().map(|text| text.as_str()).serialize(serializer)
+        Zeroizing::new(hex::encode(bytes)).serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, T: From<[u8; 32]>>(
         deserializer: D,
-    ) -> Result<Option<Zeroizing<[u8; 32]>>, D::Error> {
+    ) -> Result<T, D::Error> {
         let text = Zeroizing::new(String::deserialize(deserializer)?);
-        let bytes = hex::decode(text.as_bytes()).map(Zeroizing::new);
-        let seed = bytes.ok().and_then(|bytes| bytes.as_slice().try_into().ok());
-        let seed = seed.ok_or_else(|| serde::de::Error::custom("expected 64 hex digits"))?;
-        Ok(Some(Zeroizing::new(seed)))
+        let mut bytes = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(text.as_bytes(), bytes.as_mut_slice())
+            .map_err(|_| serde::de::Error::custom("expected 64 hex digits"))?;
+        Ok(T::from(*bytes))
     }
 }
 
@@ -253,8 +261,8 @@ impl<W: Default> FileList<W> {
         self.cipher.seal(&json)
     }
 
-    /// A deletion as it stands in the list; `bucket` is what the owner key of a file in one follows from.
-    pub fn seal_deletion(&self, link: &Link, bucket: Option<&Zeroizing<[u8; 32]>>) -> String {
+    /// A deletion as it stands in the list, or in the journal.
+    pub fn seal_deletion(&self, link: &Link, bucket: Option<&InBucket>) -> String {
         let entry = Deletion {
             deleted: link.clone(),
             bucket: bucket.cloned(),
@@ -265,7 +273,7 @@ impl<W: Default> FileList<W> {
 
     /// The link in a [sealed](Self::seal_deletion) deletion, and the bucket, if it is undamaged and of this
     /// account.
-    pub fn open_deletion(&self, sealed: &str) -> Option<(Link, Option<Zeroizing<[u8; 32]>>)> {
+    pub fn open_deletion(&self, sealed: &str) -> Option<(Link, Option<InBucket>)> {
         let opened = self.cipher.open(sealed.as_bytes())?;
         let entry: Deletion = serde_json::from_slice(&opened).ok()?;
         Some((entry.deleted, entry.bucket))

@@ -20,8 +20,8 @@
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
+use mutualstore_tree::account::derive;
 use ring::aead::{self, Aad, LessSafeKey, UnboundKey};
-use ring::hkdf;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -122,16 +122,7 @@ pub fn public_key(seed: &[u8; 32]) -> [u8; 32] {
 }
 
 fn owner_seed(account: &[u8; 32], file_key: &[u8; 32]) -> Zeroizing<[u8; 32]> {
-    derive(b"mutualstore/owner/1", account, file_key)
-}
-
-fn derive(salt: &[u8], secret: &[u8; 32], info: &[u8]) -> Zeroizing<[u8; 32]> {
-    let mut key = Zeroizing::new([0; 32]);
-    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret);
-    prk.expand(&[info], hkdf::HKDF_SHA256)
-        .and_then(|okm| okm.fill(key.as_mut_slice()))
-        .expect("HKDF-SHA256 gives 32 bytes");
-    key
+    derive(b"mutualstore/owner/1", account, &[file_key])
 }
 
 /// Seals the lines of local files that hold links and names, so that neither stands on a disk in the clear:

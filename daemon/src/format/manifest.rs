@@ -34,6 +34,7 @@ use std::num::NonZeroU32;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use mutualstore_erasure::{Code, CodeError, GroupError, HASH_LEN, Policy, PolicyError, StripeId};
+use mutualstore_tree::codec::{Malformed, Reader};
 
 use crate::error::Failure;
 
@@ -102,12 +103,9 @@ pub enum Body {
 /// Why there is no such manifest. Nothing was made of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// It ends too early.
-    #[error("the manifest is truncated")]
-    Truncated,
-    /// It goes on after its end.
-    #[error("the manifest has {0} bytes too many")]
-    Trailing(usize),
+    /// It ends too early, or goes on after its end.
+    #[error("the manifest is damaged: {0}")]
+    Malformed(#[from] Malformed),
     /// It was written by a later version.
     #[error("the manifest has version {0}; this program reads version {VERSION}")]
     Version(u8),
@@ -170,8 +168,7 @@ impl From<ManifestError> for Failure {
             | ManifestError::Code(_)
             | ManifestError::Group(_)
             | ManifestError::Fragments(_) => Self::usage(error),
-            ManifestError::Truncated
-            | ManifestError::Trailing(_)
+            ManifestError::Malformed(_)
             | ManifestError::Version(_)
             | ManifestError::Text
             | ManifestError::Kind(_)
@@ -233,33 +230,33 @@ impl Manifest {
     /// Reads the plaintext of a root block.
     pub fn parse(root: &Bytes) -> Result<Self, ManifestError> {
         let mut reader = Reader(root);
-        let [version] = reader.array()?;
+        let version = reader.u8()?;
         if version != VERSION {
             return Err(ManifestError::Version(version));
         }
-        let size = u64::from_be_bytes(reader.array()?);
-        let created = u64::from_be_bytes(reader.array()?);
+        let size = reader.u64()?;
+        let created = reader.u64()?;
         let code = Code::from_wire(reader.array()?)?;
-        let shard_size = u32::from_be_bytes(reader.array()?);
-        let name = reader.text("name", MAX_NAME)?;
-        let media_type = reader.text("media type", MAX_MEDIA_TYPE)?;
-        let [mut kind] = reader.array()?;
+        let shard_size = reader.u32()?;
+        let name = text(&mut reader, "name", MAX_NAME)?;
+        let media_type = text(&mut reader, "media type", MAX_MEDIA_TYPE)?;
+        let mut kind = reader.u8()?;
         let is_placed = kind == PLACED;
         let (mut placement, mut fragments) = (Placement::default(), None);
         if is_placed {
-            let [policy] = reader.array()?;
+            let policy = reader.u8()?;
             placement.policy = Policy::from_wire(policy)?;
             placement.anchor = reader.array()?;
-            fragments = NonZeroU32::new(u32::from_be_bytes(reader.array()?));
-            [kind] = reader.array()?;
+            fragments = NonZeroU32::new(reader.u32()?);
+            kind = reader.u8()?;
         }
         let body = match kind {
             INLINE => Body::Inline(root.slice_ref(reader.take(reader.0.len())?)),
             STRIPES => {
-                let [depth] = reader.array()?;
+                let depth = reader.u8()?;
                 Body::Stripes {
                     depth,
-                    ids: reader.ids()?,
+                    ids: ids(&mut reader)?,
                 }
             }
             kind => return Err(ManifestError::Kind(kind)),
@@ -367,43 +364,18 @@ fn put_ids(out: &mut BytesMut, ids: &[StripeId]) {
     }
 }
 
-/// What is left to read.
-struct Reader<'a>(&'a [u8]);
+fn text(reader: &mut Reader<'_>, what: &'static str, limit: usize) -> Result<String, ManifestError> {
+    let length = usize::from(reader.u16()?);
+    check_length(what, length, limit)?;
+    let text = str::from_utf8(reader.take(length)?).map_err(|_| ManifestError::Text)?;
+    Ok(text.to_owned())
+}
 
-impl<'a> Reader<'a> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], ManifestError> {
-        let (array, rest) = self.0.split_first_chunk().ok_or(ManifestError::Truncated)?;
-        self.0 = rest;
-        Ok(*array)
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], ManifestError> {
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or(ManifestError::Truncated)?;
-        self.0 = rest;
-        Ok(bytes)
-    }
-
-    fn text(&mut self, what: &'static str, limit: usize) -> Result<String, ManifestError> {
-        let length = usize::from(u16::from_be_bytes(self.array()?));
-        check_length(what, length, limit)?;
-        let text = str::from_utf8(self.take(length)?).map_err(|_| ManifestError::Text)?;
-        Ok(text.to_owned())
-    }
-
-    fn ids(&mut self) -> Result<Vec<StripeId>, ManifestError> {
-        let count = usize::from(u16::from_be_bytes(self.array()?));
-        let bytes = self.take(count * HASH_LEN)?;
-        let (ids, _) = bytes.as_chunks();
-        Ok(ids.iter().map(|id| StripeId::from(*id)).collect())
-    }
-
-    const fn end(self) -> Result<(), ManifestError> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(ManifestError::Trailing(self.0.len()))
-        }
-    }
+fn ids(reader: &mut Reader<'_>) -> Result<Vec<StripeId>, ManifestError> {
+    let count = usize::from(reader.u16()?);
+    let bytes = reader.take(count * HASH_LEN)?;
+    let (ids, _) = bytes.as_chunks();
+    Ok(ids.iter().map(|id| StripeId::from(*id)).collect())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use mutualstore_dht::records::{Publish, RecordSet, Stamp, Taken};
+use mutualstore_dht::records::{Publish, RecordSet, Taken};
 use mutualstore_dht::{Id, Peer};
 use mutualstore_store::{GetError, Key, RECORDS, State as StoreState, Store};
 use mutualstore_tree::record::{Kind, Record, record_id};
@@ -20,7 +20,7 @@ use super::{KeepError, ShardKeeper};
 use crate::clock::unix_ms;
 use crate::peer::Membership;
 use crate::wire::peer::NO_TOKEN;
-use crate::wire::record::{Given, MAX_GIVEN};
+use crate::wire::record::{Given, MAX_GIVEN, stamp_of};
 
 /// Keys that one peer may bring first have this part of the reserve.
 const SHARE: u64 = 8;
@@ -31,7 +31,8 @@ struct Kept {
     set: RecordSet,
     /// The hash of the end mark.
     end: Option<[u8; 32]>,
-    bytes: u64,
+    /// Bytes of each record that is kept, by its hash.
+    sizes: BTreeMap<[u8; 32], u64>,
     /// Who brought the first record; none: it was here at the start.
     brought: Option<Peer>,
 }
@@ -41,15 +42,6 @@ pub(crate) struct RecordKeeper {
     keeper: Arc<ShardKeeper>,
     member: Arc<Membership>,
     keys: Mutex<BTreeMap<Id, Kept>>,
-}
-
-/// Which stamp a record has.
-fn stamp(record: &Record) -> Stamp {
-    Stamp {
-        writer: record.writer,
-        sequence: record.sequence,
-        hash: record.hash,
-    }
 }
 
 fn place(hash: [u8; 32]) -> Key {
@@ -62,14 +54,16 @@ fn place(hash: [u8; 32]) -> Key {
 impl Kept {
     /// Takes a record in. What it answers, and the hashes of what is not kept after this.
     fn offer(&mut self, record: &Record) -> (Publish, Vec<[u8; 32]>) {
-        match record.kind {
+        self.sizes.insert(record.hash, record.bytes.len() as u64);
+        let (answer, out) = match record.kind {
             Kind::End => {
                 self.set.end();
-                self.end = Some(record.hash);
-                (Publish::Stored, Vec::new())
+                let kept = *self.end.get_or_insert(record.hash);
+                let out = (kept != record.hash).then_some(record.hash);
+                (Publish::Stored, out.into_iter().collect())
             }
             Kind::Head => {
-                let (taken, answer) = self.set.offer(stamp(record), None);
+                let (taken, answer) = self.set.offer(stamp_of(record), None);
                 let out = match taken {
                     Taken::New(out) => out.into_iter().map(|stamp| stamp.hash).collect(),
                     Taken::Known => Vec::new(),
@@ -77,14 +71,22 @@ impl Kept {
                 };
                 (answer, out)
             }
+        };
+        for hash in &out {
+            self.sizes.remove(hash);
         }
+        (answer, out)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.sizes.values().sum()
     }
 
     /// Whether a record would be kept, and is not yet.
     fn wants(&self, record: &Record) -> bool {
         match record.kind {
             Kind::End => self.end.is_none(),
-            Kind::Head => matches!(self.set.clone().take(stamp(record)), Taken::New(_)),
+            Kind::Head => matches!(self.set.clone().take(stamp_of(record)), Taken::New(_)),
         }
     }
 }
@@ -198,7 +200,6 @@ impl RecordKeeper {
                 ..Kept::default()
             });
             let (answer, out) = kept.offer(&record);
-            kept.bytes = kept.set.stamps().count() as u64 * size;
             (answer, out, kept.set.digest())
         };
         self.drop_records(out).await;
@@ -209,9 +210,9 @@ impl RecordKeeper {
     /// Whether there is room for a record of a key.
     fn has_room(&self, keys: &BTreeMap<Id, Kept>, from: Peer, known: bool, size: u64) -> bool {
         let reserve = self.keeper.reserve_bytes();
-        let all: u64 = keys.values().map(|kept| kept.bytes).sum();
+        let all: u64 = keys.values().map(Kept::bytes).sum();
         let theirs = keys.values().filter(|kept| kept.brought == Some(from));
-        let theirs: u64 = theirs.map(|kept| kept.bytes).sum();
+        let theirs: u64 = theirs.map(Kept::bytes).sum();
         all + size <= reserve && (known || theirs + size <= reserve / SHARE)
     }
 
@@ -286,7 +287,6 @@ fn read_all(store: &Store, network: &[u8; 32]) -> std::io::Result<Read> {
             continue;
         };
         let kept = read.keys.entry(Id::new(record_id(&record.key))).or_default();
-        kept.bytes += record.bytes.len() as u64;
         read.stale.extend(kept.offer(&record).1);
     }
     Ok(read)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use mutualstore_contract::reply::{Batch, CopyName, Enter, RemoveName, Scope};
+use mutualstore_contract::reply::{Batch, CopyName, Enter, RemoveName};
 use mutualstore_tree::codec::Fields;
 use mutualstore_tree::entry::{Entry, File, Name, What, tag};
 use mutualstore_tree::merge::Versions;
@@ -12,7 +12,6 @@ use mutualstore_tree::merge::Versions;
 use super::{Change, Names, OpenBucket, link, pointer};
 use crate::error::Failure;
 use crate::format::link::Link;
-use crate::format::manifest::MAX_SHARD_SIZE;
 use crate::format::names::{base_name, media_type_of};
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::options::PutOptions;
@@ -29,6 +28,14 @@ fn key_of(key: &str) -> Result<Name, Failure> {
 
 fn not_there(key: &str) -> Failure {
     Failure::not_found(format!("no key {key:?} in this bucket; nothing was changed"))
+}
+
+/// Whether a key is `above` or lies below it as paths do: `a/b` below `a` and `a/`, `ab` below neither.
+fn is_below(key: &str, above: &str) -> bool {
+    let rest = key.strip_prefix(above);
+    rest.is_some_and(|rest| {
+        above.is_empty() || above.ends_with('/') || rest.is_empty() || rest.starts_with('/')
+    })
 }
 
 /// What a stored file is under a key.
@@ -69,26 +76,22 @@ fn entered(one: &Enter) -> Result<Change, Failure> {
     let name = key_of(&one.key)?;
     let (modified_ms, fields) = fields_of(one.modified_ns, one.executable);
     let what = file_of(&name, &one.link, one.size_bytes, modified_ms)?;
-    Ok(Change { name, what, fields })
+    Ok(Change {
+        staged: true,
+        ..Change::new(name, what, fields)
+    })
 }
 
 fn deletion(name: Name) -> Change {
-    Change {
-        name,
-        what: What::Deleted,
-        fields: Fields::new(),
-    }
+    Change::new(name, What::Deleted, Fields::new())
 }
 
 impl Names {
     /// Makes all these changes of a bucket. How many keys were written.
     pub(crate) async fn apply(&self, bucket: &str, batch: &Batch) -> Result<u64, Failure> {
         let open = self.bucket(bucket, false).await?;
-        let mut changes = batch
-            .enter
-            .iter()
-            .map(entered)
-            .collect::<Result<Vec<Change>, Failure>>()?;
+        let entered = batch.enter.iter().map(entered);
+        let mut changes = entered.collect::<Result<Vec<Change>, Failure>>()?;
         for directory in &batch.directories {
             let name = key_of(&directory.key)?;
             if !name.is_directory() {
@@ -99,7 +102,7 @@ impl Names {
             }
             let (modified_ms, fields) = fields_of(directory.modified_ns, false);
             let what = What::Directory { modified_ms };
-            changes.push(Change { name, what, fields });
+            changes.push(Change::new(name, what, fields));
         }
         for copy in &batch.copy {
             self.copy(bucket, &open, copy, &mut changes).await?;
@@ -117,16 +120,20 @@ impl Names {
         }
         let written = changes.len() as u64;
         if written > 0 {
-            open.write_all(self.transfers(), changes).await?;
+            open.ready(self.transfers()).await?;
+            self.unstage(&open, &mut changes)?;
+            open.enter(self.transfers(), changes).await?;
         }
         Ok(written)
     }
 
-    /// What a key is, or all that begin with it are.
+    /// What a key is, and with `recursive` all below it.
     async fn matching(&self, open: &OpenBucket, key: &str, recursive: bool) -> Result<Vec<Entry>, Failure> {
         let found: Vec<Entry> = if recursive {
             let all = open.list(self.transfers(), &super::prefix_of(key), false).await?;
-            all.iter().filter_map(Versions::there).cloned().collect()
+            all.filter(|versions| is_below(versions.name().key(), key))
+                .filter_map(|versions| versions.there().cloned())
+                .collect()
         } else {
             let versions = open.versions(self.transfers(), &key_of(key)?, false).await?;
             versions
@@ -158,7 +165,7 @@ impl Names {
                     .versions(self.transfers(), &key_of(&copy.from)?, false)
                     .await?;
                 let all = versions.iter().flat_map(Versions::all);
-                let wanted = |entry: &&Entry| hex::encode(entry.version.to_bytes()) == *version;
+                let wanted = |entry: &&Entry| super::hex_of(entry.version) == *version;
                 let found: Vec<Entry> = all
                     .filter(wanted)
                     .filter(|entry| entry.is_there())
@@ -175,18 +182,14 @@ impl Names {
         let mut new = Vec::new();
         for entry in &found {
             let rest = entry.name.key().get(copy.from.len()..).unwrap_or_default();
-            new.push(Change {
-                name: key_of(&format!("{}{rest}", copy.to))?,
-                what: entry.what.clone(),
-                fields: entry.fields.clone(),
-            });
+            let name = key_of(&format!("{}{rest}", copy.to))?;
+            new.push(Change::new(name, entry.what.clone(), entry.fields.clone()));
         }
         match copy.bucket.as_deref().filter(|other| *other != bucket) {
             None => changes.extend(new),
             Some(other) => {
                 let target = self.bucket(other, false).await?;
-                let owner = target.owner_seed();
-                let stored = stream::iter(new).map(|change| restored(self.transfers(), &owner, change));
+                let stored = stream::iter(new).map(|change| stored_again(self.transfers(), &target, change));
                 let stored: Vec<Change> = stored.buffered(WIDTH).try_collect().await?;
                 target.write_all(self.transfers(), stored).await?;
             }
@@ -205,23 +208,22 @@ impl Names {
 }
 
 /// The same change with its file stored again, for another bucket: its owner is another one.
-async fn restored(transfers: &Arc<Transfers>, owner: &[u8; 32], change: Change) -> Result<Change, Failure> {
+async fn stored_again(
+    transfers: &Arc<Transfers>,
+    target: &OpenBucket,
+    change: Change,
+) -> Result<Change, Failure> {
     let What::File(file) = &change.what else {
         return Ok(change);
     };
     let transfer = Arc::new(Transfer::new(Operation::Get));
     let opened = get::open(transfers, &transfer, &link(transfers, &file.pointer)).await?;
-    let (size, policy) = (opened.manifest.size, opened.manifest.placement.policy);
+    let size = opened.manifest.size;
     let options = PutOptions {
         name: base_name(change.name.key()).to_owned(),
-        code: None,
-        shard_size: MAX_SHARD_SIZE,
-        policy,
-        scope: Scope::default(),
-        fragments: None,
-        degraded: false,
-        length: Some(size),
-        bucket: Some(zeroize::Zeroizing::new(*owner)),
+        policy: opened.manifest.placement.policy,
+        code: target.code(transfers).await?,
+        ..PutOptions::of_bucket(target.place(false), size)
     };
     let body = if size == 0 {
         stream::empty().left_stream()
@@ -231,7 +233,27 @@ async fn restored(transfers: &Arc<Transfers>, owner: &[u8; 32], change: Change) 
             .right_stream()
     };
     let putting = Arc::new(Transfer::new(Operation::Put));
-    let report = put::put(transfers, options, std::pin::pin!(body), &putting).await?;
+    let (report, kept) = put::put(transfers, options, std::pin::pin!(body), &putting).await?;
     let what = file_of(&change.name, &report.link, size, file.modified_ms)?;
-    Ok(Change { what, ..change })
+    Ok(Change { what, kept, ..change })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn below_is_as_paths_are() {
+        for (key, above, is) in [
+            ("a/b", "a", true),
+            ("a/b", "a/", true),
+            ("a/", "a", true),
+            ("a", "a", true),
+            ("ab", "a", false),
+            ("ab", "", true),
+            ("b/a", "a", false),
+        ] {
+            assert_eq!(is_below(key, above), is, "{key} {above}");
+        }
+    }
 }

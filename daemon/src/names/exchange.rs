@@ -1,35 +1,23 @@
 //! Records of one key out to their holders, and in from them: drives [`Publishing`] and [`Gathering`].
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use mutualstore_dht::records::{
-    ASKED, Author, Gathered, Gathering, HOLDERS, Published, Publishing, RecordSet, Stamp,
+    ASKED, Author, Gathered, Gathering, HOLDERS, Published, Publishing, RecordSet,
 };
 use mutualstore_dht::{Id, Others, Peer, PeerState};
-use mutualstore_tree::record::{Kind, Record, record_id};
+use mutualstore_tree::record::{Record, record_id};
 
-use crate::clock::unix_ms;
 use crate::error::Failure;
 use crate::transfer::peer_client::PeerClient;
+use crate::transfer::records::{Known, hear};
 
 /// Peers looked up in place of those that die meanwhile.
 const SPARE: usize = 4;
 /// Others' clocks that tell whether the own one is wrong.
 const CLOCKS: usize = 3;
-/// The most answers of one peer to one reading.
-const MOST_ANSWERS: usize = 32;
-
-/// The stamp of a record.
-pub(super) fn stamp(record: &Record) -> Stamp {
-    Stamp {
-        writer: record.writer,
-        sequence: record.sequence,
-        hash: record.hash,
-    }
-}
 
 /// The first living peers from an id, and of those the ones that do not leave.
 async fn near(peers: &PeerClient, id: Id) -> Result<(Vec<Peer>, Vec<Peer>), Failure> {
@@ -78,78 +66,6 @@ pub(super) async fn publish(
     Ok(publishing.state())
 }
 
-/// What peers have of a key, put together with what is known here.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Known {
-    pub(super) set: RecordSet,
-    /// By hash: those of the set, and no others.
-    pub(super) records: BTreeMap<[u8; 32], Record>,
-    pub(super) end: Option<Record>,
-}
-
-impl Known {
-    /// Takes in a record of this key.
-    pub(super) fn take(&mut self, record: Record) {
-        match record.kind {
-            Kind::End => {
-                self.set.end();
-                self.end = Some(record);
-            }
-            Kind::Head => {
-                self.set.take(stamp(&record));
-                self.records.insert(record.hash, record);
-                let set = &self.set;
-                let kept = |hash: &[u8; 32]| set.stamps().any(|stamp| stamp.hash == *hash);
-                self.records.retain(|hash, _| kept(hash));
-            }
-        }
-    }
-}
-
-/// What one peer has beyond what was known.
-struct Answer {
-    records: Vec<Record>,
-    /// All that it has.
-    set: RecordSet,
-    /// How far its clock is ahead of this one's, milliseconds.
-    ahead_ms: i64,
-}
-
-/// Asks one peer for all that it has beyond `have`. None when it does not answer.
-async fn ask(peers: &PeerClient, peer: Peer, id: Id, mut have: RecordSet) -> Option<Answer> {
-    let network = peers.member.network().id;
-    let mut answer = Answer {
-        records: Vec::new(),
-        set: RecordSet::default(),
-        ahead_ms: 0,
-    };
-    for _ in 0..MOST_ANSWERS {
-        let asked = unix_ms();
-        let given = peers.read_records(peer, id, &have).await?;
-        let now = asked.midpoint(unix_ms());
-        let far = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
-        answer.ahead_ms = far(given.clock_ms).saturating_sub(far(now));
-        let before = have.digest();
-        for bytes in given.records {
-            let record = Record::parse(&bytes, &network).ok();
-            let Some(record) = record.filter(|record| Id::new(record_id(&record.key)) == id) else {
-                tracing::warn!(%peer, "was given a record that its key did not sign");
-                continue;
-            };
-            match record.kind {
-                Kind::End => have.end(),
-                Kind::Head => drop(have.take(stamp(&record))),
-            }
-            answer.records.push(record);
-        }
-        answer.set = given.set;
-        if answer.set.newer_than(&have).is_empty() || have.digest() == before {
-            break;
-        }
-    }
-    Some(answer)
-}
-
 /// What a reading heard besides records.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
@@ -192,8 +108,8 @@ pub(super) async fn gather(
             }
         }
         if let Some(peer) = gathering.poll(core.now()) {
-            let have = known.set.clone();
-            asks.push(async move { (peer, ask(peers, peer, id, have).await) });
+            let have = known.set().clone();
+            asks.push(async move { (peer, hear(peers, peer, id, have).await) });
             continue;
         }
         let due = gathering.poll_timeout();
@@ -220,7 +136,7 @@ pub(super) async fn gather(
 
 /// Gives holders what all that answered lack and this device has seen: they lost it, or hide it.
 async fn remind(peers: &PeerClient, known: &Known, heard: &RecordSet, staying: &[Peer]) {
-    let lacking = known.set.newer_than(heard);
+    let lacking = known.beyond(heard);
     if lacking.is_empty() {
         return;
     }
@@ -229,8 +145,7 @@ async fn remind(peers: &PeerClient, known: &Known, heard: &RecordSet, staying: &
         "holders of a bucket have less than was seen; they get it again"
     );
     for peer in staying.iter().take(HOLDERS) {
-        let lacking = lacking.iter().filter_map(|stamp| known.records.get(&stamp.hash));
-        for record in lacking {
+        for record in &lacking {
             peers.take_record(*peer, record).await;
         }
     }

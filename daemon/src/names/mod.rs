@@ -1,38 +1,47 @@
 //! The names of this peer's account: buckets, and what their keys are.
 //!
 //! * [`batch`]: many changes at once.
+//! * [`disk`]: what of it is on disk.
 //! * [`exchange`]: records of one key, to their holders and from them.
 //! * [`open`]: one bucket, open: what is known of it, and what this device says of it.
 //! * [`state`]: what of it is in memory.
 //! * [`runs`]: entries that a head has no room for, as files.
+//! * [`staged`]: files that are stored and have no name yet, also those that a crash left.
 //!
 //! The account's home bucket names the others: its setting `bucket/NAME` is the secret that the bucket is
 //! written with. The first of a name follows from home and name, so two devices that make it at once, apart,
 //! make the same.
 
 mod batch;
+mod disk;
 mod exchange;
 mod open;
 mod runs;
+mod staged;
 mod state;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use mutualstore_contract::reply::Deleted;
 use mutualstore_erasure::Code;
 use mutualstore_tree::account::{Account, WriteKey};
 use mutualstore_tree::codec::Fields;
 use mutualstore_tree::entry::{Entry, Name, Space, What};
 use mutualstore_tree::merge::Versions;
+use mutualstore_tree::version::Version;
 
 pub(crate) use self::batch::{fields_of, file_of, nanoseconds};
 pub(crate) use self::open::OpenBucket;
 pub(crate) use self::runs::{link, pointer};
+use self::staged::Staged;
+pub(crate) use self::staged::recover;
 pub(crate) use self::state::{Change, DeviceOf};
 use crate::error::Failure;
+use crate::format::link::Link;
+use crate::format::names::base_name;
 use crate::transfer::Transfers;
 
 /// How often what did not go out is tried again.
@@ -45,10 +54,15 @@ const SETTING: &str = "set/";
 /// See the module head.
 pub(crate) struct Names {
     transfers: Arc<Transfers>,
-    dir: PathBuf,
     home: Arc<OpenBucket>,
     /// By public key.
     open: Mutex<BTreeMap<[u8; 32], Arc<OpenBucket>>>,
+    staged: Mutex<BTreeMap<[u8; 32], Staged>>,
+}
+
+/// A version as people and scripts get it: 32 hexadecimal digits.
+pub(crate) fn hex_of(version: Version) -> String {
+    hex::encode(version.to_bytes())
 }
 
 /// What the names of files sort by whose keys begin so.
@@ -116,13 +130,12 @@ fn key_of(entry: &Entry) -> Option<WriteKey> {
 impl Names {
     /// The names of an account, as this device left them.
     pub(crate) fn open(transfers: Arc<Transfers>, account: &Account) -> Result<Self, Failure> {
-        let dir = transfers.member.data.path().join("names");
-        let home = Arc::new(OpenBucket::open(&transfers, &dir, account.home())?);
+        let home = Arc::new(OpenBucket::open(&transfers, account.home())?);
         Ok(Self {
             transfers,
-            dir,
             home,
             open: Mutex::default(),
+            staged: Mutex::default(),
         })
     }
 
@@ -130,10 +143,7 @@ impl Names {
     pub(crate) async fn buckets(&self) -> Result<Vec<Versions>, Failure> {
         let prefix = setting_of("")?;
         let all = self.home.list(&self.transfers, &prefix.to_bytes(), false).await?;
-        Ok(all
-            .into_iter()
-            .filter(|versions| versions.there().is_some())
-            .collect())
+        Ok(all.filter(|versions| versions.there().is_some()).collect())
     }
 
     /// What a bucket of [`Names::buckets`] is called.
@@ -189,7 +199,7 @@ impl Names {
             let name = versions.name().key().strip_prefix(SETTING)?.to_owned();
             Some((name, String::from_utf8(value.to_vec()).ok()?))
         };
-        Ok(all.iter().filter_map(text).collect())
+        Ok(all.filter_map(|versions| text(&versions)).collect())
     }
 
     /// Sets what holds for a bucket.
@@ -198,11 +208,8 @@ impl Names {
         let mut changes = Vec::new();
         for (name, value) in settings {
             check_setting(name, value)?;
-            changes.push(Change {
-                name: setting(name)?,
-                what: What::Setting(Bytes::copy_from_slice(value.as_bytes())),
-                fields: Fields::new(),
-            });
+            let what = What::Setting(Bytes::copy_from_slice(value.as_bytes()));
+            changes.push(Change::new(setting(name)?, what, Fields::new()));
         }
         if !changes.is_empty() {
             open.write_all(&self.transfers, changes).await?;
@@ -239,7 +246,7 @@ impl Names {
         if let Some(bucket) = open.get(&public) {
             return Ok(Arc::clone(bucket));
         }
-        let bucket = Arc::new(OpenBucket::open(&self.transfers, &self.dir, key)?);
+        let bucket = Arc::new(OpenBucket::open(&self.transfers, key)?);
         open.insert(public, Arc::clone(&bucket));
         Ok(bucket)
     }
@@ -247,6 +254,67 @@ impl Names {
     /// The transfers that names stand on.
     pub(crate) fn transfers(&self) -> &Arc<Transfers> {
         &self.transfers
+    }
+
+    /// Deletes the name that a link is in a bucket; none if it is in none. The name.
+    pub(crate) async fn delete_link(&self, link: &Link) -> Result<Option<Deleted>, Failure> {
+        for versions in self.buckets().await? {
+            let bucket = Self::bucket_name(&versions);
+            let open = self.bucket(bucket, false).await?;
+            open.refresh(&self.transfers, false).await?;
+            let Some((entry, shows)) = open.key_of(&link.manifest) else {
+                continue;
+            };
+            let named = format!("/{bucket}/{}", entry.name.key());
+            let What::File(file) = &entry.what else { continue };
+            if !shows {
+                return Err(Failure::usage(format!(
+                    "this is an old version of {named}; old versions are kept, and nothing was deleted"
+                )));
+            }
+            let (size_bytes, name) = (file.size, entry.name.clone());
+            open.write(&self.transfers, name, What::Deleted, Fields::new())
+                .await?;
+            return Ok(Some(Deleted {
+                name: base_name(entry.name.key()).to_owned(),
+                size_bytes,
+                stripes: 0,
+                shards_left: 0,
+                named: Some(named),
+            }));
+        }
+        Ok(None)
+    }
+
+    /// The bucket with this public key, if it is one of the account's.
+    async fn by_public(&self, public: &[u8; 32]) -> Result<Option<Arc<OpenBucket>>, Failure> {
+        if self.home.key().public() == *public {
+            return Ok(Some(Arc::clone(&self.home)));
+        }
+        let keys = self
+            .home
+            .list(&self.transfers, &setting_of("")?.to_bytes(), false)
+            .await?;
+        let mut keys = keys.flat_map(|versions| versions.all().filter_map(key_of).collect::<Vec<_>>());
+        let key = keys.find(|key| key.public() == *public);
+        key.map(|key| self.opened(key)).transpose()
+    }
+
+    /// Opens the buckets of which this device has something to say, so that it goes out.
+    async fn reopen(&self) -> Result<(), Failure> {
+        let data = self.transfers.member.data.path();
+        for key in self
+            .buckets()
+            .await?
+            .iter()
+            .filter_map(Versions::there)
+            .filter_map(key_of)
+        {
+            if disk::has_own(data, &key.public()) {
+                self.opened(key)?;
+            }
+        }
+        Ok(())
     }
 
     fn all(&self) -> Vec<Arc<OpenBucket>> {
@@ -260,8 +328,11 @@ impl Names {
 
 /// Sends again what holders did not take, and keeps on disk what was seen of others.
 pub(crate) async fn keep(names: Arc<Names>) {
+    let mut reopened = false;
     loop {
         tokio::time::sleep(AGAIN).await;
+        reopened = reopened || names.reopen().await.is_ok();
+        names.end_stages().await;
         for bucket in names.all() {
             bucket.keep_seen();
             if let Err(failure) = bucket.go_on(&names.transfers).await {

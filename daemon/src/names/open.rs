@@ -1,21 +1,12 @@
 //! One bucket of this peer's account, open: what is known of it, and what this device says of it.
 //!
-//! In `names/<public key>/` of the data directory stand the device's own last record (`own`), written before
-//! it is sent, the one that is to follow where holders did not take that (`next`), and those of others that
-//! it has seen (`seen`), which it holds against holders that answer less. All are sealed as they are on the
-//! ring.
-//!
 //! Writes gather: each enters its entries, and whoever has the turn next says all that was entered since. A
-//! record that too few holders took is sent again until they do, before any other.
+//! record that too few holders took is sent again until they do, before any other. What cannot be said yet is
+//! [noted on disk](super::disk).
 
-use std::collections::BTreeMap;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use mutualstore_dht::Id;
 use mutualstore_dht::records::{Author, Published};
 use mutualstore_erasure::Code;
@@ -28,15 +19,19 @@ use mutualstore_tree::merge::{Versions, merge};
 use mutualstore_tree::record::{Record, record_id};
 use mutualstore_tree::run::cut;
 use mutualstore_tree::version::{MAX_AHEAD_MS, Version};
-use zeroize::Zeroizing;
+use tokio::task::block_in_place;
 
-use super::exchange::{self, Known};
-use super::runs;
+use super::disk::Disk;
 use super::state::{Change, DeviceOf, State};
+use super::{exchange, runs};
 use crate::clock::unix_ms;
-use crate::datadir::files::{FileError, read_optional, write_atomic};
+use crate::datadir::files::FileError;
+use crate::datadir::journal::Kept;
+use crate::datadir::list::InBucket;
 use crate::error::Failure;
 use crate::transfer::Transfers;
+use crate::transfer::options::PutOptions;
+use crate::wire::record::stamp_of;
 
 /// How often a device draws a new number before it gives up.
 const RENUMBERED: usize = 4;
@@ -55,7 +50,7 @@ enum Next {
 pub(crate) struct OpenBucket {
     key: WriteKey,
     id: Id,
-    dir: PathBuf,
+    disk: Disk,
     state: Mutex<State>,
     /// Whose turn it is to talk with holders.
     turn: tokio::sync::Mutex<()>,
@@ -63,81 +58,38 @@ pub(crate) struct OpenBucket {
 
 impl OpenBucket {
     /// The bucket as this device left it; a new one if it was never opened here.
-    pub(super) fn open(transfers: &Transfers, names: &Path, key: WriteKey) -> Result<Self, Failure> {
+    pub(super) fn open(transfers: &Transfers, key: WriteKey) -> Result<Self, FileError> {
         let network = transfers.member.network().id;
-        let public = key.public();
-        let dir = names.join(hex::encode(public));
-        let read = |name: &str| -> Result<Option<(Record, Head)>, FileError> {
-            let bytes = read_optional(&dir.join(name))?;
-            let record =
-                bytes.and_then(|bytes| Record::parse(&Bytes::copy_from_slice(&bytes), &network).ok());
-            Ok(record.and_then(|record| {
-                let content = record.open(&key.read_key()).ok()?;
-                Some((record, Head::parse(&content).ok()?))
-            }))
-        };
-        let (own, next) = (read("own")?, read("next")?);
-        let next = next.filter(|(next, _)| {
-            own.as_ref()
-                .is_some_and(|(own, _)| own.writer == next.writer && own.sequence < next.sequence)
-        });
+        let disk = Disk::new(transfers.member.data.path(), &key);
+        let own = disk.own(&network)?;
         let author = own.as_ref().map_or_else(
             || Author::new(rand::random()),
-            |(record, _)| Author::after(exchange::stamp(record), false),
+            |record| Author::after(stamp_of(record), false),
         );
-        let changes = u64::from(next.is_some());
-        let head = next
-            .or_else(|| own.clone())
-            .map(|(_, head)| head)
-            .unwrap_or_default();
+        let content = own.as_ref().and_then(|record| record.open(&key.read_key()).ok());
+        let head = content.and_then(|content| Head::parse(&content).ok());
         let head = Head {
             instance: rand::random(),
             device: device(),
-            ..head
+            ..head.unwrap_or_default()
         };
-        let state = State {
-            bucket: Bucket::new(author.writer(), head),
-            author,
-            known: Known::default(),
-            runs: BTreeMap::new(),
-            pending: own.map(|(record, _)| record),
-            changes,
-            in_record: 0,
-            said: 0,
-            gathered: None,
-            clock_ahead_ms: None,
-            unwritten: false,
-        };
-        let this = Self {
-            id: Id::new(record_id(&public)),
+        let mut state = State::new(Bucket::new(author.writer(), head), author, own);
+        state.enter_again(disk.noted()?);
+        for record in disk.seen(&network)? {
+            state.known.take(record);
+        }
+        state.take_known(&key);
+        Ok(Self {
+            id: Id::new(record_id(&key.public())),
             key,
-            dir,
+            disk,
             state: Mutex::new(state),
             turn: tokio::sync::Mutex::new(()),
-        };
-        this.read_seen(&network)?;
-        Ok(this)
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes a file of the bucket's directory, which is made by the first one.
-    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-        let cannot_make = |error: std::io::Error| {
-            Failure::disk(
-                error.kind(),
-                format!("cannot make {}: {error}", self.dir.display()),
-            )
-        };
-        let mut builder = DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)
-            .map_err(cannot_make)?;
-        Ok(write_atomic(&self.dir.join(name), bytes, 0o600)?)
     }
 
     /// What it is written with.
@@ -145,55 +97,32 @@ impl OpenBucket {
         &self.key
     }
 
-    /// What the owner keys of its files follow from.
-    pub(crate) fn owner_seed(&self) -> Zeroizing<[u8; 32]> {
-        self.key.owner_seed()
-    }
-
-    /// Records of others that this device has seen.
-    fn read_seen(&self, network: &[u8; 32]) -> Result<(), FileError> {
-        let seen = read_optional(&self.dir.join("seen"))?.unwrap_or_default();
-        let mut rest = seen.as_slice();
-        let mut state = self.state();
-        while let Some((length, after)) = rest.split_first_chunk() {
-            let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-            let Some((bytes, after)) = after.split_at_checked(length) else {
-                break;
-            };
-            if let Ok(record) = Record::parse(&Bytes::copy_from_slice(bytes), network) {
-                state.known.take(record);
-            }
-            rest = after;
+    /// Where a file of it belongs. `staged`: it gets its name by a later request.
+    pub(crate) fn place(&self, staged: bool) -> InBucket {
+        InBucket {
+            owner: self.key.owner_seed(),
+            public: self.key.public(),
+            staged,
         }
-        state.take_known(&self.key);
-        Ok(())
     }
 
     /// Writes down what was seen of others, if there is something new.
     pub(super) fn keep_seen(&self) {
-        let mut out = Vec::new();
-        {
+        let known = {
             let mut state = self.state();
             if !std::mem::take(&mut state.unwritten) {
                 return;
             }
-            for record in state.known.records.values().chain(&state.known.end) {
-                out.extend(
-                    u32::try_from(record.bytes.len())
-                        .unwrap_or(u32::MAX)
-                        .to_be_bytes(),
-                );
-                out.extend(&record.bytes);
-            }
-        }
-        if let Err(failure) = self.write_file("seen", &out) {
+            state.known.clone()
+        };
+        if let Err(failure) = block_in_place(|| self.disk.write_seen(known.all())) {
             tracing::warn!(%failure, "what other devices said is not remembered");
             self.state().unwritten = true;
         }
     }
 
     /// Hears what others said lately, unless that was done a moment ago, and has their runs in memory.
-    async fn refresh(&self, transfers: &Arc<Transfers>, fresh: bool) -> Result<(), Failure> {
+    pub(super) async fn refresh(&self, transfers: &Arc<Transfers>, fresh: bool) -> Result<(), Failure> {
         let is_due =
             |state: &State| fresh || state.gathered.is_none_or(|gathered| gathered.elapsed() > FRESH);
         if is_due(&self.state()) {
@@ -212,10 +141,13 @@ impl OpenBucket {
         let mut state = self.state();
         state.clock_ahead_ms = heard.clock_ahead_ms();
         state.gathered = Some(Instant::now());
-        if known.set.digest() != state.known.set.digest() {
+        if known.set().digest() != state.known.set().digest() {
             state.known = known;
             state.unwritten = true;
-            if state.author.is_doubled(state.known.set.of(state.author.writer())) {
+            if state
+                .author
+                .is_doubled(state.known.set().of(state.author.writer()))
+            {
                 state.renumber();
             }
             state.take_known(&self.key);
@@ -238,9 +170,20 @@ impl OpenBucket {
         transfers: &Arc<Transfers>,
         prefix: &[u8],
         fresh: bool,
-    ) -> Result<Vec<Versions>, Failure> {
+    ) -> Result<impl Iterator<Item = Versions> + use<>, Failure> {
+        self.list_from(transfers, &[], prefix, fresh).await
+    }
+
+    /// The same, from a name on.
+    pub(crate) async fn list_from(
+        &self,
+        transfers: &Arc<Transfers>,
+        from: &[u8],
+        prefix: &[u8],
+        fresh: bool,
+    ) -> Result<impl Iterator<Item = Versions> + use<>, Failure> {
         self.refresh(transfers, fresh).await?;
-        Ok(self.state().merged(&[], prefix))
+        Ok(self.state().merged(from, prefix))
     }
 
     /// All versions of a name.
@@ -254,16 +197,37 @@ impl OpenBucket {
         Ok(self.state().versions(name))
     }
 
+    /// The code that its files get unless another one is asked for, as far as it is known.
+    fn known_code(&self) -> Option<Code> {
+        let name = super::setting("code").ok()?;
+        let versions = self.state().versions(&name)?;
+        match &versions.there()?.what {
+            What::Setting(value) => str::from_utf8(value).ok()?.parse().ok(),
+            What::File(_) | What::Directory { .. } | What::Deleted | What::Snapshot(_) => None,
+        }
+    }
+
     /// The code that its files get unless another one is asked for.
     pub(crate) async fn code(&self, transfers: &Arc<Transfers>) -> Result<Option<Code>, Failure> {
-        let name = super::setting("code")?;
-        let versions = self.versions(transfers, &name, false).await?;
-        let there = versions.as_ref().and_then(Versions::there);
-        let text = there.and_then(|entry| match &entry.what {
-            What::Setting(value) => str::from_utf8(value).ok(),
-            What::File(_) | What::Directory { .. } | What::Deleted | What::Snapshot(_) => None,
-        });
-        Ok(text.and_then(|text| text.parse().ok()))
+        self.refresh(transfers, false).await?;
+        Ok(self.known_code())
+    }
+
+    /// Whether something that is known of it finds this manifest.
+    pub(super) async fn refers(
+        &self,
+        transfers: &Arc<Transfers>,
+        manifest: &[u8; 32],
+    ) -> Result<bool, Failure> {
+        self.refresh(transfers, false).await?;
+        let state = self.state();
+        let is_run = state.bucket.runs().any(|run| run.pointer.manifest == *manifest);
+        Ok(is_run || state.key_of(manifest).is_some())
+    }
+
+    /// The key and version that a manifest is, and whether it shows.
+    pub(super) fn key_of(&self, manifest: &[u8; 32]) -> Option<(Entry, bool)> {
+        self.state().key_of(manifest)
     }
 
     /// The devices that said something of the bucket; this one only if it wrote.
@@ -293,32 +257,46 @@ impl OpenBucket {
         what: What,
         fields: Fields,
     ) -> Result<Version, Failure> {
-        let change = Change { name, what, fields };
-        let versions = self.write_all(transfers, vec![change]).await?;
-        Ok(versions.first().copied().unwrap_or_default())
+        let change = Change::new(name, what, fields);
+        let written = self.write_all(transfers, vec![change]).await?;
+        Ok(written.first().map(|(_, version)| *version).unwrap_or_default())
     }
 
-    /// Writes names, all or none in the eyes of others. On return a majority of the holders has them.
+    /// Writes names, all or none in the eyes of others. On return a majority of the holders has them. Which
+    /// they are, and their versions.
     pub(crate) async fn write_all(
         &self,
         transfers: &Arc<Transfers>,
         changes: Vec<Change>,
-    ) -> Result<Vec<Version>, Failure> {
+    ) -> Result<Vec<(Name, Version)>, Failure> {
+        self.ready(transfers).await?;
+        self.enter(transfers, changes).await
+    }
+
+    /// Whether names can be written now, and why not.
+    pub(super) async fn ready(&self, transfers: &Arc<Transfers>) -> Result<(), Failure> {
         if let Err(failure) = self.refresh(transfers, false).await {
             // What was known goes on being known; of a bucket that was never heard of nothing is.
             if self.state().gathered.is_none() {
                 return Err(failure);
             }
         }
-        self.check_clock()?;
-        let (change, versions) = {
+        self.check_clock()
+    }
+
+    /// Writes names, where it is [ready](Self::ready).
+    pub(super) async fn enter(
+        &self,
+        transfers: &Arc<Transfers>,
+        changes: Vec<Change>,
+    ) -> Result<Vec<(Name, Version)>, Failure> {
+        let (change, written) = {
             let mut state = self.state();
-            let versions: Vec<Version> = changes.into_iter().map(|change| state.enter(change)).collect();
-            state.changes += 1;
-            (state.changes, versions)
+            let written = state.enter(changes)?;
+            (state.changes, written)
         };
         self.say(transfers, change).await?;
-        Ok(versions)
+        Ok(written)
     }
 
     /// Refuses to write under a wrong clock: what it writes would show too early, or hide what others write.
@@ -347,33 +325,50 @@ impl OpenBucket {
         self.say(transfers, change).await
     }
 
-    /// Has holders take what this device says, so many changes included.
+    /// Has holders take what this device says, so many changes included. What they do not take is noted.
     async fn say(&self, transfers: &Arc<Transfers>, change: u64) -> Result<(), Failure> {
         let _turn = self.turn.lock().await;
+        let said = self.say_all(transfers, change).await;
+        let Err(failure) = said else { return Ok(()) };
+        let message = match block_in_place(|| self.note()) {
+            Ok(()) => format!(
+                "this is noted here, and goes out by itself as soon as it can: {}",
+                failure.message
+            ),
+            Err(disk) => {
+                tracing::warn!(failure = %disk, "what holders did not take stands in memory alone");
+                format!(
+                    "this stands in the daemon's memory alone, and goes out by itself as soon as it can: {}; \
+                     it cannot be noted: {}",
+                    failure.message, disk.message
+                )
+            }
+        };
+        Err(Failure { message, ..failure })
+    }
+
+    async fn say_all(&self, transfers: &Arc<Transfers>, change: u64) -> Result<(), Failure> {
         let mut doubled = 0;
         loop {
             self.make_room(transfers).await?;
-            let (record, author) = match self.next_record(transfers, change)? {
+            let (record, author) = match block_in_place(|| self.next_record(transfers, change))? {
                 Some(Next::Record(record, author)) => (record, author),
                 Some(Next::NoRoom) => continue,
                 None => return Ok(()),
             };
             let timeout = transfers.member.config.settings.write_timeout.0;
-            let published = exchange::publish(&transfers.peers, &record, &author, timeout).await;
-            match published.inspect_err(|_| self.note(transfers))? {
+            match exchange::publish(&transfers.peers, &record, &author, timeout).await? {
                 Published::Acknowledged => {
                     let mut state = self.state();
-                    state.author.acknowledge(exchange::stamp(&record));
+                    state.author.acknowledge(stamp_of(&record));
                     state.pending = None;
                     state.said = state.in_record;
                     state.known.take(record);
                     state.unwritten = true;
                 }
                 Published::Short { stored, needed } => {
-                    self.note(transfers);
                     return Err(Failure::refused(format!(
-                        "the name is noted here, and with {stored} of the {needed} peers that it takes; that \
-                         goes on in the background"
+                        "{stored} of the {needed} peers that it takes have it"
                     )));
                 }
                 Published::Doubled(_) => {
@@ -411,46 +406,43 @@ impl OpenBucket {
             // More came since room was made.
             return Ok(Some(Next::NoRoom));
         }
-        let record = self.record_of(transfers, &state)?;
-        // It must know its own, whatever happens next.
-        self.write_file("own", &record.bytes)?;
-        state.author.next(record.hash);
-        state.pending = Some(record.clone());
-        state.in_record = state.changes;
-        Ok(Some(Next::Record(record, state.author.clone())))
-    }
-
-    /// What this device would say next.
-    fn record_of(&self, transfers: &Transfers, state: &State) -> Result<Record, Failure> {
         let content = state.bucket.head().encode().map_err(Failure::unexpected)?;
         let place = (state.author.writer(), state.author.next_sequence());
         let network = transfers.member.network().id;
-        Record::head(&self.key, &network, place, &content).map_err(Failure::unexpected)
+        let record = Record::head(&self.key, &network, place, &content).map_err(Failure::unexpected)?;
+        // It must know its own, whatever happens next.
+        self.disk.write_own(&record)?;
+        if state.noted > 0 {
+            self.disk.forget_noted();
+            state.noted = 0;
+        }
+        state.said_by(record.clone());
+        Ok(Some(Next::Record(record, state.author.clone())))
     }
 
-    /// Writes down what the last record does not say yet.
-    fn note(&self, transfers: &Transfers) {
-        let state = self.state();
-        if state.in_record >= state.changes {
-            return;
+    /// Notes what the last record does not say.
+    fn note(&self) -> Result<(), Failure> {
+        let mut state = self.state();
+        if !state.unsaid.is_empty() && state.noted < state.changes {
+            self.disk.note(&state.unsaid)?;
+            state.noted = state.changes;
         }
-        let record = self.record_of(transfers, &state);
-        let noted = record.and_then(|record| self.write_file("next", &record.bytes));
-        if let Err(failure) = noted {
-            tracing::warn!(%failure, "what holders did not take stands in memory alone");
-        }
+        Ok(())
     }
 
     /// Moves entries to runs where the head is full, and puts small runs together.
     async fn make_room(&self, transfers: &Arc<Transfers>) -> Result<(), Failure> {
-        let owner = self.owner_seed();
         let inline = {
             let state = self.state();
             (state.pending.is_none() && state.bucket.is_full()).then(|| state.bucket.inline())
         };
         let Some(inline) = inline else { return Ok(()) };
-        let stored = self.store(transfers, &owner, inline.clone(), 0).await?;
-        self.state().bucket.spilled(&inline, stored);
+        let (stored, kept) = self.store(transfers, &inline, 0).await?;
+        {
+            let mut state = self.state();
+            state.bucket.spilled(&inline, stored);
+            state.kept.extend(kept);
+        }
         loop {
             let Some((tier, old)) = self.state().bucket.to_merge(runs::TOGETHER) else {
                 return Ok(());
@@ -465,8 +457,9 @@ impl OpenBucket {
                     .flat_map(|versions| versions.all().cloned().collect::<Vec<_>>())
                     .collect()
             };
-            let new = self.store(transfers, &owner, entries, tier + 1).await?;
+            let (new, kept) = self.store(transfers, &entries, tier + 1).await?;
             let mut state = self.state();
+            state.kept.extend(kept);
             state.bucket.merged(unix_ms(), &old, new);
             for run in &old {
                 state.runs.remove(&run.pointer.manifest);
@@ -474,26 +467,31 @@ impl OpenBucket {
         }
     }
 
-    /// Stores sorted entries as runs, which are in memory then.
+    /// Stores sorted entries as runs, which are in memory then, and what the journal has of them.
     async fn store(
         &self,
         transfers: &Arc<Transfers>,
-        owner: &[u8; 32],
-        entries: Vec<Entry>,
+        entries: &[Entry],
         tier: u8,
-    ) -> Result<Vec<Run>, Failure> {
-        let mut stored = Vec::new();
-        for (written, first, last) in cut(&entries, runs::MOST) {
-            let part = entries.iter().skip_while(|entry| *entry != first);
-            let part: Vec<Entry> = part
-                .take(usize::try_from(written.entries).unwrap_or(usize::MAX))
-                .cloned()
-                .collect();
-            let run = runs::store(transfers, owner, written, (first, last), tier).await?;
-            self.state().runs.insert(run.pointer.manifest, Arc::new(part));
+    ) -> Result<(Vec<Run>, Vec<Kept>), Failure> {
+        let (mut stored, mut all_kept) = (Vec::new(), Vec::new());
+        for (written, part) in cut(entries, runs::MOST) {
+            let (run, kept) = runs::store(transfers, self, written, part, tier).await?;
+            self.state()
+                .runs
+                .insert(run.pointer.manifest, Arc::new(part.to_vec()));
             stored.push(run);
+            all_kept.extend(kept);
         }
-        Ok(stored)
+        Ok((stored, all_kept))
+    }
+
+    /// What the files of runs are stored with.
+    pub(super) fn of_runs(&self, length: u64) -> PutOptions {
+        PutOptions {
+            code: self.known_code(),
+            ..PutOptions::of_bucket(self.place(false), length)
+        }
     }
 }
 

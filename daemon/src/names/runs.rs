@@ -6,23 +6,21 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::{TryStreamExt, stream};
-use mutualstore_contract::reply::Scope;
-use mutualstore_erasure::Policy;
 use mutualstore_tree::entry::{Entry, Pointer};
 use mutualstore_tree::head::Run;
 use mutualstore_tree::run::{self, Tail, Written};
 
+use super::OpenBucket;
+use crate::datadir::journal::Kept;
 use crate::error::Failure;
 use crate::format::link::Link;
-use crate::format::manifest::MAX_SHARD_SIZE;
 use crate::transfer::events::{Operation, Transfer};
-use crate::transfer::options::PutOptions;
 use crate::transfer::{Transfers, get, put};
 
 /// So many runs of a tier are put together.
 pub(super) const TOGETHER: usize = 8;
-/// Bytes of a run, about, at most.
-pub(super) const MOST: usize = 1 << 20;
+/// Bytes of a run, about, at most: with the index, a block of four shards.
+pub(super) const MOST: usize = (4 << 20) - (64 << 10);
 
 /// The link of what a pointer finds.
 pub(crate) fn link(transfers: &Transfers, pointer: &Pointer) -> Link {
@@ -45,30 +43,21 @@ fn damaged(why: impl std::fmt::Display) -> Failure {
     Failure::unexpected(format!("a list of names is damaged ({why}); nothing was changed"))
 }
 
-/// Stores a run of the bucket whose owner keys follow from `owner`.
+/// Stores a run of a bucket. What the journal has of it stays until the own record names it.
 pub(super) async fn store(
     transfers: &Arc<Transfers>,
-    owner: &[u8; 32],
+    bucket: &OpenBucket,
     written: Written,
-    (first, last): (&Entry, &Entry),
+    entries: &[Entry],
     tier: u8,
-) -> Result<Run, Failure> {
+) -> Result<(Run, Option<Kept>), Failure> {
     let length = written.bytes.len() as u64;
-    let options = PutOptions {
-        name: String::new(),
-        code: None,
-        shard_size: MAX_SHARD_SIZE,
-        policy: Policy::default(),
-        scope: Scope::default(),
-        fragments: None,
-        degraded: false,
-        length: Some(length),
-        bucket: Some(zeroize::Zeroizing::new(*owner)),
-    };
     let body = stream::iter([Ok::<Bytes, std::convert::Infallible>(written.bytes)]);
-    let report = put::put(transfers, options, body, &Arc::new(Transfer::new(Operation::Put))).await?;
+    let transfer = Arc::new(Transfer::new(Operation::Put));
+    let (report, kept) = put::put(transfers, bucket.of_runs(length), body, &transfer).await?;
     let link: Link = report.link.parse()?;
-    Ok(Run {
+    let bound = |entry: Option<&Entry>| entry.map(|entry| Run::bound(&entry.name)).unwrap_or_default();
+    let run = Run {
         pointer: pointer(&link),
         blocks: written.blocks,
         tail: u32::try_from(length)
@@ -76,9 +65,10 @@ pub(super) async fn store(
             .saturating_sub(written.blocks),
         entries: written.entries,
         tier,
-        from: Run::bound(&first.name),
-        to: Run::bound(&last.name),
-    })
+        from: bound(entries.first()),
+        to: bound(entries.last()),
+    };
+    Ok((run, kept))
 }
 
 /// Reads all entries of a run.

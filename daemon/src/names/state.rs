@@ -8,17 +8,22 @@ use mutualstore_dht::records::Author;
 use mutualstore_tree::account::WriteKey;
 use mutualstore_tree::bucket::Bucket;
 use mutualstore_tree::codec::Fields;
-use mutualstore_tree::entry::{Entry, Name, What};
+use mutualstore_tree::entry::{Entry, Name, Pointer, What};
 use mutualstore_tree::head::{Head, Run};
 use mutualstore_tree::merge::{Versions, merge};
 use mutualstore_tree::record::Record;
 use mutualstore_tree::version::Version;
 
-use super::exchange::Known;
 use crate::clock::unix_ms;
+use crate::datadir::journal::Kept;
+use crate::error::Failure;
+use crate::transfer::records::Known;
+
+/// So many names are looked up one by one.
+const FEW: usize = 16;
 
 /// What a name is to become.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Change {
     /// The name.
     pub(crate) name: Name,
@@ -26,6 +31,36 @@ pub(crate) struct Change {
     pub(crate) what: What,
     /// More of it.
     pub(crate) fields: Fields,
+    /// What the journal has of its file.
+    pub(crate) kept: Option<Kept>,
+    /// Its file waits for its name.
+    pub(crate) staged: bool,
+    /// Where there is something of this name, it gets `NAME (2)` or the next one that is free.
+    pub(crate) free: bool,
+}
+
+impl Change {
+    /// A change that no put made.
+    pub(crate) fn new(name: Name, what: What, fields: Fields) -> Self {
+        Self {
+            name,
+            what,
+            fields,
+            kept: None,
+            staged: false,
+            free: false,
+        }
+    }
+
+    /// What finds the file, where it waits for this name.
+    pub(super) fn staged_file(&self) -> Option<&Pointer> {
+        match &self.what {
+            What::File(file) if self.staged => Some(&file.pointer),
+            What::File(_) | What::Directory { .. } | What::Deleted | What::Snapshot(_) | What::Setting(_) => {
+                None
+            }
+        }
+    }
 }
 
 /// A device that said something of a bucket.
@@ -54,6 +89,11 @@ pub(super) struct State {
     pub(super) changes: u64,
     pub(super) in_record: u64,
     pub(super) said: u64,
+    /// What the last record does not say yet, and how many of the changes are on disk besides.
+    pub(super) unsaid: Vec<Entry>,
+    pub(super) noted: u64,
+    /// Puts that stay in the journal until the own record says their names.
+    pub(super) kept: Vec<Kept>,
     pub(super) gathered: Option<Instant>,
     /// How far the clocks of others are ahead, milliseconds.
     pub(super) clock_ahead_ms: Option<i64>,
@@ -61,10 +101,42 @@ pub(super) struct State {
 }
 
 impl State {
+    /// What is known after a start: the own record, which may not be with its holders.
+    pub(super) fn new(bucket: Bucket, author: Author, own: Option<Record>) -> Self {
+        Self {
+            bucket,
+            author,
+            known: Known::default(),
+            runs: BTreeMap::new(),
+            pending: own,
+            changes: 0,
+            in_record: 0,
+            said: 0,
+            unsaid: Vec::new(),
+            noted: 0,
+            kept: Vec::new(),
+            gathered: None,
+            clock_ahead_ms: None,
+            unwritten: false,
+        }
+    }
+
+    /// The version that a manifest is, and whether it shows.
+    pub(super) fn key_of(&self, manifest: &[u8; 32]) -> Option<(Entry, bool)> {
+        let is = |entry: &&Entry| match &entry.what {
+            What::File(file) => file.pointer.manifest == *manifest,
+            What::Directory { .. } | What::Deleted | What::Snapshot(_) | What::Setting(_) => false,
+        };
+        self.merged(&[], &[]).find_map(|versions| {
+            let entry = versions.all().find(is)?;
+            Some((entry.clone(), entry.version == versions.newest().version))
+        })
+    }
+
     /// Takes the heads of all known records into what is known of the bucket.
     pub(super) fn take_known(&mut self, key: &WriteKey) {
         let read = key.read_key();
-        for record in self.known.records.values() {
+        for record in self.known.heads() {
             let source = (record.writer, record.sequence, record.hash);
             if record.writer == self.author.writer() || self.bucket.knows(&source) {
                 continue;
@@ -99,8 +171,8 @@ impl State {
         self.bucket.runs().find(lacks).cloned()
     }
 
-    /// All entries from `from` on whose names begin with `prefix`.
-    pub(super) fn merged(&self, from: &[u8], prefix: &[u8]) -> Vec<Versions> {
+    /// All names from `from` on that begin with `prefix`.
+    pub(super) fn merged(&self, from: &[u8], prefix: &[u8]) -> impl Iterator<Item = Versions> + use<> {
         let mut sources = self.bucket.sources(from, prefix);
         for run in self.bucket.runs().filter(|run| run.may_have(prefix)) {
             let entries = self.runs.get(&run.pointer.manifest);
@@ -111,21 +183,99 @@ impl State {
             let part = rest.take_while(|entry| entry.name.to_bytes().starts_with(prefix));
             sources.push(part.cloned().collect());
         }
-        merge(sources).collect()
+        merge(sources)
     }
 
-    /// Writes a name here.
-    pub(super) fn enter(&mut self, Change { name, what, fields }: Change) -> Version {
-        let newest = self.versions(&name).map(|versions| versions.newest().version);
-        let newest = newest.unwrap_or_default();
-        self.bucket.write(unix_ms(), name, newest, what, fields).version
+    /// The name itself, or the first of those numbered from 2 on of which there is nothing.
+    fn free(&self, name: &Name) -> Result<Name, Failure> {
+        let is_taken = |name: &Name| {
+            let versions = self.versions(name);
+            versions.is_some_and(|versions| versions.there().is_some())
+        };
+        let mut free = name.clone();
+        let mut number = 2;
+        while is_taken(&free) {
+            free = Name::file(&format!("{} ({number})", name.key())).map_err(Failure::usage)?;
+            number += 1;
+        }
+        Ok(free)
+    }
+
+    /// Writes names here. Which they are, and their versions.
+    pub(super) fn enter(&mut self, mut changes: Vec<Change>) -> Result<Vec<(Name, Version)>, Failure> {
+        for change in changes.iter_mut().filter(|change| change.free) {
+            change.name = self.free(&change.name)?;
+        }
+        let mut newest = self.newest(&changes);
+        let mut written = Vec::with_capacity(changes.len());
+        for change in changes {
+            let Change {
+                name,
+                what,
+                fields,
+                kept,
+                ..
+            } = change;
+            let before = newest.get(&name).copied().unwrap_or_default();
+            let entry = self.bucket.write(unix_ms(), name, before, what, fields);
+            newest.insert(entry.name.clone(), entry.version);
+            written.push((entry.name.clone(), entry.version));
+            self.unsaid.push(entry);
+            self.kept.extend(kept);
+        }
+        self.changes += 1;
+        Ok(written)
+    }
+
+    /// The newest versions of the names that are to change.
+    fn newest(&self, changes: &[Change]) -> BTreeMap<Name, Version> {
+        let names: BTreeSet<&Name> = changes.iter().map(|change| &change.name).collect();
+        let of = |versions: Versions| (versions.name().clone(), versions.newest().version);
+        match (names.first(), names.last()) {
+            // One walk for many.
+            (Some(first), Some(last)) if names.len() > FEW => self
+                .merged(&first.to_bytes(), &[])
+                .take_while(|versions| versions.name() <= *last)
+                .filter(|versions| names.contains(versions.name()))
+                .map(of)
+                .collect(),
+            _ => names
+                .iter()
+                .filter_map(|name| self.versions(name).map(of))
+                .collect(),
+        }
+    }
+
+    /// What is on disk that the last record does not say is written again.
+    pub(super) fn enter_again(&mut self, noted: Vec<Entry>) {
+        if !noted.is_empty() {
+            self.changes += 1;
+            self.noted = self.changes;
+        }
+        for entry in &noted {
+            self.bucket.enter(entry.clone());
+        }
+        self.unsaid = noted;
+    }
+
+    /// The record that is sent says all there is.
+    pub(super) fn said_by(&mut self, record: Record) {
+        self.author.next(record.hash);
+        self.pending = Some(record);
+        self.in_record = self.changes;
+        self.unsaid.clear();
+        for kept in self.kept.drain(..) {
+            if let Err(error) = kept.finish() {
+                tracing::warn!(%error, "the journal of a put stays; the next start sees to it");
+            }
+        }
     }
 
     /// All versions of a name.
     pub(super) fn versions(&self, name: &Name) -> Option<Versions> {
         let bytes = name.to_bytes();
-        let all = self.merged(&bytes, &bytes).into_iter();
-        all.take_while(|versions| versions.name() <= name)
+        self.merged(&bytes, &bytes)
+            .take_while(|versions| versions.name() <= name)
             .find(|versions| versions.name() == name)
     }
 }

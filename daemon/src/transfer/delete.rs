@@ -44,22 +44,23 @@ pub(super) const RESUME: Duration = Duration::from_secs(10);
 /// Stripes of deletions that were refused of which is remembered who holds shards.
 const REMEMBERED: usize = 1 << 16;
 
-/// Deletes the file behind a link. Only the account that put it can. On return fewer than k shards of each
+/// Deletes the file behind a link, whose owner key follows from `root`. On return fewer than k shards of each
 /// stripe lie on peers that do not know; when it fails, what is deleted stays so and the rest can be deleted
 /// by another attempt. None if an earlier attempt had deleted all but the rest of the root.
 pub(crate) async fn delete(
     transfers: &Arc<Transfers>,
     link: &Link,
+    root: &[u8; 32],
     transfer: &Transfer,
 ) -> Result<Option<Deleted>, Failure> {
     transfers.member.check_admitted()?;
     transfers.member.check_link(link)?;
-    let root = Wanted::of(Id::new(link.manifest), 1);
-    let owner = owner_key(&transfers.account, &link.key);
-    let shards = match fetch_stripe(transfers, transfer, root).await {
+    let owner = owner_key(root, &link.key);
+    let manifest = Wanted::of(Id::new(link.manifest), 1);
+    let shards = match fetch_stripe(transfers, transfer, manifest).await {
         Ok(shards) => shards,
         Err(Unread::Deleted(tombstone)) if *tombstone.header().owner() == owner => {
-            finish_root(transfers, link, tombstone.header()).await?;
+            finish_root(transfers, (link, root), tombstone.header()).await?;
             return Ok(None);
         }
         Err(Unread::Short(failure)) if failure.exit == exit::UNRECOVERABLE => {
@@ -86,7 +87,7 @@ pub(crate) async fn delete(
     let index = manifest.split_off(1.min(manifest.len()));
     let mut shards_left = 0;
     for part in [data, index, manifest] {
-        shards_left += delete_stripes(transfers, link, &part).await?;
+        shards_left += delete_stripes(transfers, (link, root), &part).await?;
     }
     transfers.keeper.publish_usage();
     Ok(Some(Deleted {
@@ -94,18 +95,25 @@ pub(crate) async fn delete(
         size_bytes: file.manifest.size,
         stripes: file.layout.len() as u64,
         shards_left: shards_left as u64,
+        named: None,
     }))
 }
 
 /// The root of the manifest has a tombstone already: an earlier attempt came so far, or all the way.
-async fn finish_root(transfers: &Arc<Transfers>, link: &Link, header: &Header) -> Result<(), Failure> {
-    let root = Asked {
+async fn finish_root(
+    transfers: &Arc<Transfers>,
+    (link, root): (&Link, &[u8; 32]),
+    header: &Header,
+) -> Result<(), Failure> {
+    let manifest = Asked {
         stripe: Id::new(link.manifest),
         k: header.code().k(),
         n: header.code().n(),
         placement: Placement::Successors,
     };
-    delete_stripes(transfers, link, &[root]).await.map(drop)
+    delete_stripes(transfers, (link, root), &[manifest])
+        .await
+        .map(drop)
 }
 
 /// What was deleted by an earlier attempt, if the list of files does not say so yet.
@@ -119,6 +127,7 @@ async fn deleted_before(transfers: &Arc<Transfers>, link: &Link) -> Result<Delet
         size_bytes: entry.size_bytes,
         stripes: 0,
         shards_left: 0,
+        named: None,
     })
 }
 
@@ -137,7 +146,14 @@ pub(crate) async fn delete_listed(transfers: &Arc<Transfers>, link: &Link) -> Re
             }
         }
     })?;
-    let deleted = match delete(transfers, link, &Transfer::new(Operation::Delete)).await {
+    let deleted = match delete(
+        transfers,
+        link,
+        &transfers.account,
+        &Transfer::new(Operation::Delete),
+    )
+    .await
+    {
         Ok(Some(deleted)) => Ok(deleted),
         Ok(None) => deleted_before(transfers, link).await,
         Err(failure) => Err(failure),
@@ -164,7 +180,14 @@ pub(crate) async fn resume(transfers: &Arc<Transfers>, sealed: &str) -> ControlF
         tracing::warn!("a deletion in the journal is damaged or of another account; given up");
         return ControlFlow::Break(());
     };
-    match delete(transfers, &link, &Transfer::new(Operation::Delete)).await {
+    match delete(
+        transfers,
+        &link,
+        &transfers.account,
+        &Transfer::new(Operation::Delete),
+    )
+    .await
+    {
         // A peer that does not see the others finds nothing too.
         Err(failure) if failure.retry || failure.exit == exit::NOT_FOUND && !transfers.member.sees_half() => {
             tracing::debug!(%failure, "a deletion in the journal cannot be finished yet");
@@ -193,7 +216,7 @@ pub(crate) async fn take_back(transfers: &Arc<Transfers>, exposed: &Exposed) {
         return;
     };
     let stripe = Id::new(*header.id().as_bytes());
-    let root = bucket.as_ref().unwrap_or(&transfers.account);
+    let root = bucket.as_ref().map_or(&transfers.account, |bucket| &bucket.owner);
     let tombstone = WireTombstone {
         stripe,
         header: header.encode(),
@@ -223,7 +246,7 @@ pub(crate) async fn take_back(transfers: &Arc<Transfers>, exposed: &Exposed) {
 /// Deletes stripes. Returns how many shards are left at peers that did not answer.
 async fn delete_stripes(
     transfers: &Arc<Transfers>,
-    link: &Link,
+    (link, root): (&Link, &[u8; 32]),
     stripes: &[Asked],
 ) -> Result<usize, Failure> {
     let core = &transfers.member.core;
@@ -241,7 +264,7 @@ async fn delete_stripes(
                 deleting.handle_look(found.iter().map(StripeHealth::seen).collect());
             }
             Some(Delete::Replicate { to, stripes }) => replicating.push(async move {
-                let taken = replicate_tombstones(transfers, link, &stripes, to).await;
+                let taken = replicate_tombstones(transfers, (link, root), &stripes, to).await;
                 (to, stripes, taken)
             }),
             Some(Delete::Spread {
@@ -335,7 +358,7 @@ impl Transfers {
 /// Signs the deletion of stripes for a holder of their shards. Returns those it confirmed.
 async fn replicate_tombstones(
     transfers: &Arc<Transfers>,
-    link: &Link,
+    (link, root): (&Link, &[u8; 32]),
     stripes: &[Id],
     peer: Peer,
 ) -> BTreeSet<Id> {
@@ -344,11 +367,7 @@ async fn replicate_tombstones(
         let sign = |stripe: &Id| WireTombstone {
             stripe: *stripe,
             header: Bytes::new(),
-            signature: Bytes::copy_from_slice(&sign_deletion(
-                &transfers.account,
-                &link.key,
-                stripe.as_bytes(),
-            )),
+            signature: Bytes::copy_from_slice(&sign_deletion(root, &link.key, stripe.as_bytes())),
         };
         let done = send(transfers, chunk.iter().map(sign).collect(), peer).await;
         let confirmed = chunk.iter().zip(done).filter(|(_, done)| *done);

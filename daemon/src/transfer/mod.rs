@@ -9,6 +9,7 @@
 //! * [`options`]: what a put is asked to do.
 //! * [`put`], [`get`]: a file; [`lease`]: what keeps the shards of a put at their holders; [`commit`]: its
 //!   end there; [`report`]: what the person hears of it.
+//! * [`records`]: records of one key, as several peers have them.
 //! * [`locate`]: what is left with the first peers of a stripe whose holders lie elsewhere.
 //! * [`delete`]: the end of a file, by its owner.
 //! * [`health`]: how stripes are doing, asked of their holders; [`sweep`]: how all files are doing,
@@ -30,6 +31,7 @@ pub(crate) mod peer_client;
 pub(crate) mod placing;
 pub(crate) mod put;
 pub(crate) mod read_ahead;
+pub(crate) mod records;
 pub(crate) mod recover;
 pub(crate) mod report;
 pub(crate) mod round_robin;

@@ -8,8 +8,8 @@ use mutualstore_dht::ring::Phase;
 use mutualstore_dht::writer::Placed;
 use mutualstore_dht::{Contact, PeerState};
 use mutualstore_erasure::{Code, Policy};
-use zeroize::Zeroizing;
 
+use crate::datadir::list::InBucket;
 use crate::error::Failure;
 use crate::format::manifest::{Geometry, MAX_SHARD_SIZE};
 use crate::keeper::usage::FULL_ABOVE;
@@ -31,9 +31,8 @@ pub(crate) struct PutOptions {
     pub(crate) degraded: bool,
     /// Bytes of the file, where they are known.
     pub(crate) length: Option<u64>,
-    /// Of a file in a bucket: what its owner key follows from. Such files have names, and are not in the list
-    /// of files.
-    pub(crate) bucket: Option<Zeroizing<[u8; 32]>>,
+    /// Of a file in a bucket.
+    pub(crate) bucket: Option<InBucket>,
 }
 
 /// Into how many fragments to cut a file.
@@ -68,6 +67,21 @@ fn check_member(transfers: &Transfers) -> Result<(), Failure> {
 }
 
 impl PutOptions {
+    /// Of a file of so many bytes in a bucket.
+    pub(crate) fn of_bucket(bucket: InBucket, length: u64) -> Self {
+        Self {
+            name: String::new(),
+            code: None,
+            shard_size: MAX_SHARD_SIZE,
+            policy: Policy::default(),
+            scope: Scope::default(),
+            fragments: None,
+            degraded: false,
+            length: Some(length),
+            bucket: Some(bucket),
+        }
+    }
+
     /// The code to use, and what the person should know about it.
     pub(super) fn decide(&self, transfers: &Transfers) -> Result<(Code, Option<String>), Failure> {
         transfers.member.check_admitted()?;

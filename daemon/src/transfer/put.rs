@@ -34,7 +34,7 @@ use super::options::PutOptions;
 use super::placing::{NotStored, Stored, Writing, store_stripe};
 use super::report::{nothing_stored, of_put, too_few};
 use crate::clock::unix_ms;
-use crate::datadir::journal::{self, Exposed};
+use crate::datadir::journal::{self, Exposed, Kept};
 use crate::datadir::list::Listed;
 use crate::error::Failure;
 use crate::format::crypt::BlockBuffer;
@@ -49,13 +49,13 @@ use crate::wire::peer::PutSecret;
 /// Stripes on their way at the same time, per put; fewer on a slow link.
 const WINDOW: usize = 3;
 
-/// Stores what `body` yields as one file.
+/// Stores what `body` yields as one file. One in a bucket stays in the journal until that names it.
 pub(crate) async fn put<E: std::fmt::Display>(
     transfers: &Arc<Transfers>,
     options: PutOptions,
     body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     transfer: &Arc<Transfer>,
-) -> Result<PutReport, Failure> {
+) -> Result<(PutReport, Option<Kept>), Failure> {
     let begun = Instant::now();
     let (code, warning) = options.decide(transfers)?;
     let mut putting = Putting::new(transfers, options, code, transfer)?;
@@ -78,7 +78,7 @@ pub(crate) async fn put<E: std::fmt::Display>(
     report.size_bytes = putting.size;
     report.seconds = begun.elapsed().as_secs_f64();
     report.warning = warning.or(report.warning).or_else(|| putting.one_group());
-    Ok(report)
+    Ok((report, putting.journal.take().map(journal::Put::keep)))
 }
 
 fn journal_done(journal: Option<journal::Put>) {
@@ -168,7 +168,10 @@ impl<'a> Putting<'a> {
             .map_err(nothing_stored)?;
         Ok(Self {
             sealing: Arc::new(Sealing::new(
-                options.bucket.as_ref().unwrap_or(&transfers.account),
+                options
+                    .bucket
+                    .as_ref()
+                    .map_or(&transfers.account, |bucket| &bucket.owner),
                 code,
                 &options,
             )),
@@ -475,7 +478,6 @@ impl<'a> Putting<'a> {
     /// Notes the file in the local list, unless it is in a bucket; from here it is a file.
     async fn list(&mut self, link: &Link) -> Result<(), Failure> {
         if self.options.bucket.is_some() {
-            journal_done(self.journal.take());
             return Ok(());
         }
         let (transfers, listed) = (Arc::clone(self.transfers), self.listed(link));

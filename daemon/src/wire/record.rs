@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use mutualstore_dht::records::{MAX_WRITERS, Publish, RecordSet, Stamp};
 use mutualstore_proto::wire;
-use mutualstore_tree::record::MAX_RECORD;
+use mutualstore_tree::record::{MAX_RECORD, Record};
 
 use super::Malformed;
 
@@ -19,6 +19,15 @@ pub struct Given {
     pub set: RecordSet,
     /// What its clock says, Unix milliseconds.
     pub clock_ms: u64,
+}
+
+/// The stamp of a record.
+pub fn stamp_of(record: &Record) -> Stamp {
+    Stamp {
+        writer: record.writer,
+        sequence: record.sequence,
+        hash: record.hash,
+    }
 }
 
 fn wire_stamp(stamp: &Stamp) -> wire::RecordStamp {

@@ -195,8 +195,14 @@ impl fmt::Debug for ReadKey {
 
 /// HKDF-SHA256 without salt.
 pub(crate) fn expand(secret: &[u8; 32], info: &[&[u8]]) -> Secret {
+    derive(&[], secret, info)
+}
+
+/// HKDF-SHA256: 32 bytes.
+#[expect(clippy::missing_panics_doc, reason = "HKDF-SHA256 gives 32 bytes")]
+pub fn derive(salt: &[u8], secret: &[u8; 32], info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let mut key = Zeroizing::new([0; 32]);
-    let prk = Salt::new(HKDF_SHA256, &[]).extract(secret);
+    let prk = Salt::new(HKDF_SHA256, salt).extract(secret);
     prk.expand(info, HKDF_SHA256)
         .and_then(|okm| okm.fill(key.as_mut_slice()))
         .expect("HKDF-SHA256 gives 32 bytes");

@@ -108,9 +108,12 @@ impl Bucket {
         entry
     }
 
-    /// Takes back a write that was not published.
-    pub fn take_back(&mut self, version: Version) {
-        self.own.entries.retain(|entry| entry.version != version);
+    /// Takes in an entry that this device wrote and its head does not say, as after a crash.
+    pub fn enter(&mut self, entry: Entry) {
+        self.clock.saw(entry.version);
+        if !self.own.entries.contains(&entry) {
+            self.own.entries.push(entry);
+        }
     }
 
     /// Whether the entries of the own head take more than a head has room for.
@@ -246,7 +249,7 @@ mod tests {
         let cut = cut(&inline, usize::MAX);
         // Written while the run is stored.
         bucket.write(9999, name("later"), Version::ZERO, THERE, Fields::new());
-        let [(run, first, last)] = cut.as_slice() else {
+        let [(run, part)] = cut.as_slice() else {
             panic!("{} runs", cut.len());
         };
         let blocks = usize::try_from(run.blocks).unwrap();
@@ -261,8 +264,8 @@ mod tests {
             tail: 0,
             entries: run.entries,
             tier: 0,
-            from: Run::bound(&first.name),
-            to: Run::bound(&last.name),
+            from: Run::bound(&part[0].name),
+            to: Run::bound(&part[part.len() - 1].name),
         };
         bucket.spilled(&inline, vec![reference]);
         assert_eq!(keys(&bucket, ""), ["later"]);

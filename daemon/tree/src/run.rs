@@ -235,17 +235,18 @@ pub fn entries(block: &[u8]) -> Result<Vec<Entry>, Malformed> {
     Ok(entries)
 }
 
-/// Sorted entries as runs of about `most` bytes, with the first and the last entry of each.
-pub fn cut(entries: &[Entry], most: usize) -> Vec<(Written, &Entry, &Entry)> {
+/// Sorted entries as runs of about `most` bytes, with the entries of each.
+pub fn cut(entries: &[Entry], most: usize) -> Vec<(Written, &[Entry])> {
     let mut runs = Vec::new();
     let mut writer = Writer::default();
-    let mut first = entries.first();
+    let mut begin = 0;
     for (at, entry) in entries.iter().enumerate() {
         writer.push(entry);
-        let next = entries.get(at + 1);
-        if let Some(begun) = first.filter(|_| writer.len() >= most || next.is_none()) {
-            runs.push((std::mem::take(&mut writer).finish(), begun, entry));
-            first = next;
+        let end = at + 1;
+        if writer.len() >= most || end == entries.len() {
+            let part = entries.get(begin..end).unwrap_or_default();
+            runs.push((std::mem::take(&mut writer).finish(), part));
+            begin = end;
         }
     }
     runs

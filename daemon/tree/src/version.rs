@@ -75,6 +75,11 @@ impl Clock {
         self.writer
     }
 
+    /// What it gives next is above this version, which it gave before.
+    pub fn saw(&mut self, version: Version) {
+        self.last = self.last.max((version.ms, version.counter));
+    }
+
     /// The version of something written at `now_ms` in place of `newest`.
     pub fn next(&mut self, now_ms: u64, newest: Version) -> Version {
         let after = |(ms, counter): (u64, u16)| match counter.checked_add(1) {

@@ -162,7 +162,7 @@ impl Net {
     pub(crate) fn put(&self, index: usize, bytes: &[u8], flags: &[&str]) -> String {
         let path = self.file("to-put");
         fs::write(&path, bytes).unwrap();
-        let mut words = vec!["put", path.to_str().unwrap()];
+        let mut words = vec!["put", "--unnamed", path.to_str().unwrap()];
         words.extend(flags);
         self.run(index, &words).ok().word()
     }

@@ -120,6 +120,9 @@ pub struct Deleted {
     pub stripes: u64,
     /// Shards at peers that did not answer; they go when these come back.
     pub shards_left: u64,
+    /// The file has a name, `/BUCKET/KEY`: that is deleted, and nothing else yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<String>,
 }
 
 /// Answer to `stat`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::PutReport;
+use super::{Health, PutReport};
 
 words! {
     /// What a key of a bucket is.
@@ -47,7 +47,7 @@ pub struct NewBucket {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedName {
     /// The key.
-    pub key: String,
+    pub name: String,
     /// What it is.
     pub kind: NameKind,
     /// Bytes of a file.
@@ -63,14 +63,18 @@ pub struct ListedName {
     /// When this version was written, RFC 3339.
     pub written: String,
     /// Another device wrote the key at the same time; the older version is kept.
-    pub conflicts: bool,
+    pub conflict: bool,
+    /// Of a file: its link.
+    pub link: Option<String>,
+    /// Of a file, where that was asked for: how it is doing.
+    pub health: Option<Health>,
 }
 
 /// A page of the keys of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameList {
     /// In the order of their bytes.
-    pub names: Vec<ListedName>,
+    pub files: Vec<ListedName>,
     /// Of keys that go on behind the delimiter, what comes up to it.
     pub prefixes: Vec<String>,
     /// What to give as `after` for the next page; none on the last one.

@@ -6,8 +6,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use mutualstore_erasure::{HASH_LEN, StripeId};
+use mutualstore_tree::codec::Reader;
 
-use super::{Body, FANOUT, ManifestError, Reader, VERSION, put_ids};
+use super::{Body, FANOUT, ManifestError, VERSION, ids, put_ids};
 
 /// A part of the list that has to be stored as a block of its own: sealed with kind manifest, level
 /// [`IndexBlock::level`] and first segment [`IndexBlock::number`] (it is one segment).
@@ -33,11 +34,11 @@ impl IndexBlock {
     /// Reads the plaintext of the index block at `place` of a file of `blocks` data stripes.
     pub fn parse(place: IndexPlace, blocks: u64, plaintext: &[u8]) -> Result<Self, ManifestError> {
         let mut reader = Reader(plaintext);
-        let [version] = reader.array()?;
+        let version = reader.u8()?;
         if version != VERSION {
             return Err(ManifestError::Version(version));
         }
-        let ids = reader.ids()?;
+        let ids = ids(&mut reader)?;
         reader.end()?;
         let IndexPlace { level, number, .. } = place;
         if ids.len() as u64 != ids_in(blocks, level, number) {

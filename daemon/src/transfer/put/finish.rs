@@ -15,7 +15,11 @@ use crate::transfer::report::{expired, nothing_stored};
 impl Putting<'_> {
     /// The point of no return: every stripe is durable, so each holder makes its shards permanent.
     pub(super) async fn commit(&mut self, link: &Link) -> Result<(), Failure> {
-        let sealed = self.transfers.files.seal(&self.listed(link));
+        let files = &self.transfers.files;
+        let sealed = match &self.options.bucket {
+            None => files.seal(&self.listed(link)),
+            in_bucket => files.seal_deletion(link, in_bucket.as_ref()),
+        };
         if let Some(journal) = &mut self.journal {
             journal.mark_committing(&sealed).map_err(nothing_stored)?;
         }
