@@ -270,6 +270,7 @@ fn daemon(status: Result<Status, ClientError>) -> Vec<Finding> {
         damage(&status),
     ];
     findings.extend(elsewhere(&status));
+    findings.extend(names(&status));
     findings.extend(writes(&status));
     findings.extend(plain_api(&status));
     findings.extend(open_files(&status));
@@ -365,6 +366,25 @@ fn damage(status: &Status) -> Finding {
         return Finding::warning("shards", found, cure);
     }
     Finding::ok("shards", found)
+}
+
+/// What is wrong with the buckets of the account.
+fn names(status: &Status) -> Option<Finding> {
+    if status.records_rolled_back_total > 0 {
+        let found = format!(
+            "{} of buckets were gone from all holders that answered; what this device had seen is back",
+            counted(status.records_rolled_back_total, "record")
+        );
+        let cure = "holders lost their disks, went back to old copies, or lie: start the account's other \
+                    devices, which bring back what they have seen";
+        return Some(Finding::warning("names", found, cure));
+    }
+    let found = format!(
+        "changes of {} stand here alone",
+        counted(status.buckets_waiting, "bucket")
+    );
+    let cure = "they go out when enough peers are there: `mutualstore ring` shows which are";
+    (status.buckets_waiting > 0).then(|| Finding::warning("names", found, cure))
 }
 
 /// Writes of the daemon that its disk failed.

@@ -105,13 +105,11 @@ impl PutArgs {
     }
 
     /// What is put without a destination, and has a name, gets one.
-    fn free_name(&self, path: &Path) -> Result<Option<String>, CliError> {
+    fn free_name(&self, path: &Path) -> Option<String> {
         let own = path.file_name().filter(|_| !is_standard(path));
-        match (&self.name, own) {
-            (Some(name), _) => Ok(Some(format!("{DEFAULT}{name}"))),
-            (None, Some(own)) => crate::names::with_own(DEFAULT, Some(own)).map(Some),
-            (None, None) => Ok(None),
-        }
+        let own = own.map(|own| own.to_string_lossy().into_owned());
+        let name = self.name.clone().or(own)?;
+        Some(format!("{DEFAULT}{name}"))
     }
 }
 
@@ -172,7 +170,7 @@ fn put_one(args: &PutArgs, path: &Path, to: Option<&str>, screen: &Screen) -> Re
     let named = match to {
         Some(to) => Some(crate::names::with_own(to, own_name)?),
         None if args.unnamed => None,
-        None => args.free_name(path)?,
+        None => args.free_name(path),
     };
     let options = PutOptions {
         name: args

@@ -288,7 +288,7 @@ fn bodies_beyond_the_slots_end_those_that_stood_still_longest() {
     // There are slots for 128, fewer where few files may be open.
     let later = stalled(&api, 150, b"");
     eventually("one more file is stored", || {
-        let said = net.run(0, &["put", net.file("to-put").to_str().unwrap()]);
+        let said = net.run(0, &["put", "--unnamed", net.file("to-put").to_str().unwrap()]);
         (said.code == 0).then_some(())
     });
     assert!(first.iter().any(is_ended), "the first made room");

@@ -349,7 +349,11 @@ fn a_full_peer_refuses_and_keeps_what_it_has() {
     let before = net.stored();
     let path = net.file("big");
     fs::write(&path, noise(2, 64 * MIB)).unwrap();
-    assert_eq!(net.run(0, &["put", path.to_str().unwrap(), "--quiet"]).code, 7);
+    assert_eq!(
+        net.run(0, &["put", "--unnamed", path.to_str().unwrap(), "--quiet"])
+            .code,
+        7
+    );
     eventually("the space is free again", || {
         (net.stored() == before).then_some(())
     });

@@ -10,6 +10,7 @@ use mutualstore_daemon::format::crypt::{
 };
 use mutualstore_daemon::format::link::{Link, PREFIX};
 use mutualstore_daemon::format::locator::Locator;
+use mutualstore_daemon::format::manifest::parts::Joined;
 use mutualstore_daemon::format::manifest::{FANOUT, Geometry, IndexBlock, IndexPlace, Manifest};
 use mutualstore_daemon::format::tombstone::Tombstone;
 use mutualstore_erasure::{
@@ -132,8 +133,12 @@ pub fn key_file(bytes: &[u8]) {
     check(&[bytes, format!("check {}\n", hex::encode(checksum)).as_bytes()].concat());
 }
 
-/// The root of a manifest: one form, and stripes that make up the file.
+/// The root of a manifest: one form, and stripes that make up the file, or parts that do.
 pub fn manifest(bytes: &[u8]) {
+    if let Ok(joined) = Joined::parse(bytes) {
+        assert_eq!(joined.encode().expect("what was parsed is valid"), bytes);
+        assert_eq!(joined.list.clone().split(), Ok(joined.list));
+    }
     let Ok(manifest) = Manifest::parse(&Bytes::copy_from_slice(bytes)) else {
         return;
     };

@@ -16,6 +16,7 @@ use mutualstore_daemon::datadir::network::{Invite, Network};
 use mutualstore_daemon::format::crypt::public_key;
 use mutualstore_daemon::format::link::Link;
 use mutualstore_daemon::format::locator::write_holders;
+use mutualstore_daemon::format::manifest::parts::{Joined, List, Making, Part};
 use mutualstore_daemon::format::manifest::{Body, IndexBlock, Manifest};
 use mutualstore_daemon::format::placement::Placement;
 use mutualstore_daemon::wire::contact::encode_contact;
@@ -24,6 +25,7 @@ use mutualstore_dht::{Contact, Id, Peer, PeerState, SignContact, Signature};
 use mutualstore_erasure::{Code, Header, Policy, StripeId, encode};
 use mutualstore_net::frame;
 use mutualstore_store::{Key, State, Store, StoreConfig};
+use mutualstore_tree::codec::Fields;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use tempfile::tempdir;
@@ -73,6 +75,7 @@ pub(crate) fn of(target: &str) -> Vec<Vec<u8>> {
         "manifest" => manifests()
             .iter()
             .map(|manifest| manifest.encode().unwrap().into())
+            .chain([joined()])
             .collect(),
         "index_block" => index_blocks(),
         "locator" => locators(),
@@ -206,6 +209,32 @@ fn invite_body() -> Vec<u8> {
     let mut body = bs58::decode(&text["mutualinvite1".len()..]).into_vec().unwrap();
     body.truncate(body.len() - 4);
     body
+}
+
+/// A root of two parts.
+fn joined() -> Vec<u8> {
+    let making = Making {
+        code: Code::ReedSolomon { data: 4, parity: 2 },
+        shard_size: 1 << 20,
+        placement: Placement::default(),
+    };
+    let part = |size, ids: u8| Part {
+        key: Zeroizing::new([3; 32]),
+        size,
+        making,
+        fragments: None,
+        depth: 0,
+        ids: (0..ids).map(|number| StripeId::from([number; 32])).collect(),
+    };
+    let root = Joined {
+        created: 1_700_000_000_000,
+        making,
+        name: "a.bin".to_owned(),
+        media_type: String::new(),
+        list: List::Parts(vec![part(5 << 20, 2), part(7, 1)]),
+        fields: Fields::new(),
+    };
+    root.encode().unwrap().into()
 }
 
 fn manifests() -> Vec<Manifest> {

@@ -79,11 +79,14 @@ pub(super) async fn status(
             alive + 1,
         )
     });
+    let (buckets_waiting, records_rolled_back_total) = api.app.names.outlook();
     json(&Status {
+        buckets_waiting,
+        records_rolled_back_total,
         peer: api.app.member.me.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         capacity_bytes: usage.capacity,
-        used_bytes: usage.committed_bytes,
+        used_bytes: usage.committed_bytes.saturating_sub(usage.records_bytes),
         pending_bytes: usage.pending_bytes,
         shards: usage.shards,
         locators: usage.locators,

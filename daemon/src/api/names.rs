@@ -156,6 +156,7 @@ impl FromQuery for NamedPutQuery {
 /// A put that may begin.
 struct Prepared {
     names: Arc<Names>,
+    bucket: String,
     open: Arc<OpenBucket>,
     name: Name,
     options: PutOptions,
@@ -188,10 +189,11 @@ impl Prepared {
         if query.stage {
             names.check_stage()?;
         }
-        if query.free {
-            names.create(bucket).await?;
-        }
-        let open = names.bucket(bucket, false).await?;
+        let open = if query.free {
+            names.bucket_or_new(bucket).await?
+        } else {
+            names.bucket(bucket, false).await?
+        };
         if headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH) {
             let versions = open.versions(names.transfers(), &name, true).await?;
             let there = versions.as_ref().and_then(Versions::there);
@@ -206,6 +208,7 @@ impl Prepared {
         }
         Ok(Self {
             names,
+            bucket: bucket.to_owned(),
             open,
             name,
             options,
@@ -240,6 +243,9 @@ impl Prepared {
             kept => kept,
         };
         let what = file_of(&self.name, &report.link, report.size_bytes, self.modified_ms)?;
+        if self.free {
+            self.names.create(&self.bucket).await?;
+        }
         let change = Change {
             kept,
             free: self.free,

@@ -24,9 +24,12 @@
 //! in its manifest. How the bytes of a file lie in its stripes is [`Geometry`]; where these are,
 //! [`Placement`].
 //!
+//! Files that were put together from parts have manifests of version 2: [`parts`].
+//!
 //! Not here: making a name safe to write, which readers do because a manifest may be a stranger's.
 
 pub mod geometry;
+pub mod parts;
 pub mod tree;
 
 use std::fmt;

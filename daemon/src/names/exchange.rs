@@ -1,5 +1,6 @@
 //! Records of one key out to their holders, and in from them: drives [`Publishing`] and [`Gathering`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -9,8 +10,10 @@ use mutualstore_dht::records::{
 };
 use mutualstore_dht::{Id, Others, Peer, PeerState};
 use mutualstore_tree::record::{Record, record_id};
+use tokio::sync::Semaphore;
 
 use crate::error::Failure;
+use crate::transfer::Transfers;
 use crate::transfer::peer_client::PeerClient;
 use crate::transfer::records::{Known, hear};
 
@@ -34,15 +37,17 @@ async fn near(peers: &PeerClient, id: Id) -> Result<(Vec<Peer>, Vec<Peer>), Fail
     ))
 }
 
-/// Sends a record to its holders. Returns as soon as it counts, or cannot.
+/// Sends a record to its holders. Returns as soon as it counts, or cannot; the others, as far as there is a
+/// permit, have it a moment later.
 pub(super) async fn publish(
-    peers: &PeerClient,
+    transfers: &Arc<Transfers>,
     record: &Record,
     author: &Author,
-    timeout: Duration,
+    behind: &Arc<Semaphore>,
 ) -> Result<Published, Failure> {
-    let core = &peers.member.core;
-    let (_, staying) = near(peers, Id::new(record_id(&record.key))).await?;
+    let core = &transfers.member.core;
+    let timeout = transfers.member.config.settings.write_timeout.0;
+    let (_, staying) = near(&transfers.peers, Id::new(record_id(&record.key))).await?;
     let known = core.read(|state| {
         let engine = &state.engine;
         Others::new(&engine.ring, &engine.custody, core.now()).counted()
@@ -51,7 +56,8 @@ pub(super) async fn publish(
     let mut asks = FuturesUnordered::new();
     while !publishing.is_over() && matches!(publishing.state(), Published::Short { .. }) {
         if let Some(peer) = publishing.poll(core.now()) {
-            asks.push(async move { (peer, peers.take_record(peer, record).await) });
+            let (transfers, record) = (Arc::clone(transfers), record.clone());
+            asks.push(async move { (peer, transfers.peers.take_record(peer, &record).await) });
             continue;
         }
         let due = publishing.poll_timeout();
@@ -63,7 +69,17 @@ pub(super) async fn publish(
             else => break,
         }
     }
-    Ok(publishing.state())
+    let published = publishing.state();
+    if published == Published::Acknowledged
+        && !asks.is_empty()
+        && let Ok(permit) = Arc::clone(behind).try_acquire_owned()
+    {
+        tokio::spawn(async move {
+            while asks.next().await.is_some() {}
+            drop(permit);
+        });
+    }
+    Ok(published)
 }
 
 /// What a reading heard besides records.
@@ -72,6 +88,8 @@ pub(super) struct Heard {
     set: RecordSet,
     /// How far the clocks of others are ahead of this one's, milliseconds.
     ahead_ms: Vec<i64>,
+    /// Records that all who answered lacked.
+    pub(super) lost: usize,
 }
 
 impl Heard {
@@ -130,15 +148,16 @@ pub(super) async fn gather(
             () = core.sleep_until(due) => {}
         }
     }
-    remind(peers, known, &heard.set, &staying).await;
+    heard.lost = remind(peers, known, &heard.set, &staying).await;
     Ok(heard)
 }
 
-/// Gives holders what all that answered lack and this device has seen: they lost it, or hide it.
-async fn remind(peers: &PeerClient, known: &Known, heard: &RecordSet, staying: &[Peer]) {
+/// Gives holders what all that answered lack and this device has seen: they lost it, or hide it. How much
+/// that is.
+async fn remind(peers: &PeerClient, known: &Known, heard: &RecordSet, staying: &[Peer]) -> usize {
     let lacking = known.beyond(heard);
     if lacking.is_empty() {
-        return;
+        return 0;
     }
     tracing::warn!(
         records = lacking.len(),
@@ -149,4 +168,5 @@ async fn remind(peers: &PeerClient, known: &Known, heard: &RecordSet, staying: &
             peers.take_record(*peer, record).await;
         }
     }
+    lacking.len()
 }

@@ -164,6 +164,19 @@ impl Names {
         self.opened(key)
     }
 
+    /// The bucket of this name, or the one that [`Names::create`] would make, which nobody knows of yet.
+    pub(crate) async fn bucket_or_new(&self, name: &str) -> Result<Arc<OpenBucket>, Failure> {
+        check_bucket_name(name)?;
+        let versions = self
+            .home
+            .versions(&self.transfers, &setting_of(name)?, false)
+            .await?;
+        match versions {
+            None => self.opened(self.home.key().bucket(name)),
+            Some(_) => self.bucket(name, false).await,
+        }
+    }
+
     /// Makes a bucket, unless there is one of this name. Whether there was none.
     pub(crate) async fn create(&self, name: &str) -> Result<bool, Failure> {
         check_bucket_name(name)?;
@@ -249,6 +262,15 @@ impl Names {
         let bucket = Arc::new(OpenBucket::open(&self.transfers, key)?);
         open.insert(public, Arc::clone(&bucket));
         Ok(bucket)
+    }
+
+    /// How many buckets have changes that holders do not have yet, and how many records holders had and lost.
+    pub(crate) fn outlook(&self) -> (u64, u64) {
+        let all = self.all();
+        let outlooks = all.iter().map(|bucket| bucket.outlook());
+        outlooks.fold((0, 0), |(waiting, lost), (waits, more)| {
+            (waiting + u64::from(waits), lost + more)
+        })
     }
 
     /// The transfers that names stand on.

@@ -4,6 +4,7 @@
 //! record that too few holders took is sent again until they do, before any other. What cannot be said yet is
 //! [noted on disk](super::disk).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use mutualstore_tree::merge::{Versions, merge};
 use mutualstore_tree::record::{Record, record_id};
 use mutualstore_tree::run::cut;
 use mutualstore_tree::version::{MAX_AHEAD_MS, Version};
+use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
 
 use super::disk::Disk;
@@ -30,11 +32,15 @@ use crate::datadir::journal::Kept;
 use crate::datadir::list::InBucket;
 use crate::error::Failure;
 use crate::transfer::Transfers;
-use crate::transfer::options::PutOptions;
+use crate::transfer::options::{PutOptions, check_member};
 use crate::wire::record::stamp_of;
 
 /// How often a device draws a new number before it gives up.
 const RENUMBERED: usize = 4;
+/// Records on their way to the last of their holders at the same time.
+const BEHIND: usize = 4;
+/// A device says at least so often that it lives.
+const DAILY_MS: u64 = 24 * 60 * 60 * 1000;
 /// What was heard of others is so old at most when names are read.
 const FRESH: Duration = Duration::from_secs(2);
 
@@ -54,6 +60,10 @@ pub(crate) struct OpenBucket {
     state: Mutex<State>,
     /// Whose turn it is to talk with holders.
     turn: tokio::sync::Mutex<()>,
+    /// For records that count already and are on their way to the rest of their holders.
+    behind: Arc<Semaphore>,
+    /// Records that holders had and no longer have, since the start.
+    rolled_back: AtomicU64,
 }
 
 impl OpenBucket {
@@ -85,6 +95,8 @@ impl OpenBucket {
             disk,
             state: Mutex::new(state),
             turn: tokio::sync::Mutex::new(()),
+            behind: Arc::new(Semaphore::new(BEHIND)),
+            rolled_back: AtomicU64::new(0),
         })
     }
 
@@ -123,6 +135,8 @@ impl OpenBucket {
 
     /// Hears what others said lately, unless that was done a moment ago, and has their runs in memory.
     pub(super) async fn refresh(&self, transfers: &Arc<Transfers>, fresh: bool) -> Result<(), Failure> {
+        transfers.member.check_admitted()?;
+        check_member(transfers)?;
         let is_due =
             |state: &State| fresh || state.gathered.is_none_or(|gathered| gathered.elapsed() > FRESH);
         if is_due(&self.state()) {
@@ -138,6 +152,7 @@ impl OpenBucket {
         let mut known = self.state().known.clone();
         let timeout = transfers.member.config.settings.write_timeout.0;
         let heard = exchange::gather(&transfers.peers, self.id, &mut known, false, timeout).await?;
+        self.rolled_back.fetch_add(heard.lost as u64, Ordering::Relaxed);
         let mut state = self.state();
         state.clock_ahead_ms = heard.clock_ahead_ms();
         state.gathered = Some(Instant::now());
@@ -313,10 +328,21 @@ impl OpenBucket {
         )))
     }
 
-    /// Sends what did not go out yet.
+    /// What holders do not have yet, and what they had: whether a change waits, and records they lost.
+    pub(super) fn outlook(&self) -> (bool, u64) {
+        let state = self.state();
+        let waits = state.pending.is_some() || state.said < state.changes;
+        (waits, self.rolled_back.load(Ordering::Relaxed))
+    }
+
+    /// Sends what did not go out yet, and once a day that this device lives.
     pub(super) async fn go_on(&self, transfers: &Arc<Transfers>) -> Result<(), Failure> {
         let change = {
-            let state = self.state();
+            let mut state = self.state();
+            if state.bucket.was_silent_for(unix_ms()) > DAILY_MS {
+                state.bucket.touch(unix_ms());
+                state.changes += 1;
+            }
             if state.pending.is_none() && state.said >= state.changes {
                 return Ok(());
             }
@@ -356,8 +382,7 @@ impl OpenBucket {
                 Some(Next::NoRoom) => continue,
                 None => return Ok(()),
             };
-            let timeout = transfers.member.config.settings.write_timeout.0;
-            match exchange::publish(&transfers.peers, &record, &author, timeout).await? {
+            match exchange::publish(transfers, &record, &author, &self.behind).await? {
                 Published::Acknowledged => {
                     let mut state = self.state();
                     state.author.acknowledge(stamp_of(&record));

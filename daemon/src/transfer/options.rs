@@ -51,7 +51,7 @@ fn free_of(contact: &Contact) -> u64 {
 }
 
 /// Refuses a put that needs to know others as long as this peer has not met its network.
-fn check_member(transfers: &Transfers) -> Result<(), Failure> {
+pub(crate) fn check_member(transfers: &Transfers) -> Result<(), Failure> {
     if transfers.member.phase() != Phase::Joining {
         return Ok(());
     }

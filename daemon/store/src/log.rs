@@ -128,6 +128,7 @@ struct Inner {
     locators: u64,
     /// Counted among the shards too.
     records: u64,
+    records_bytes: u64,
     tombstones: u64,
     reserved: u64,
 }
@@ -268,6 +269,7 @@ impl Log {
             shards: start.tally.shards,
             locators: start.tally.locators,
             records: start.tally.records,
+            records_bytes: start.tally.records_bytes,
             tombstones: start.tally.tombstones,
             reserved: 0,
         };
@@ -433,6 +435,10 @@ impl Log {
             *count += u64::from(after.is_some());
             *count -= u64::from(before.is_some());
         }
+        if key.index == RECORDS {
+            inner.records_bytes += after.map_or(0, Entry::record_bytes);
+            inner.records_bytes -= before.map_or(0, Entry::record_bytes);
+        }
         if let Some(before) = before {
             let bytes = before.record_bytes();
             match before.state {
@@ -504,6 +510,7 @@ impl Log {
             shards: inner.shards - inner.locators - inner.records,
             locators: inner.locators,
             records: inner.records,
+            records_bytes: inner.records_bytes,
             tombstones: inner.tombstones,
             capacity: inner.capacity,
             free: inner.free(),

@@ -107,6 +107,8 @@ pub struct Usage {
     pub locators: u64,
     /// Signed records held; their bytes count among those of shards.
     pub records: u64,
+    /// These bytes.
+    pub records_bytes: u64,
     /// Deleted stripes whose tombstones are held.
     pub tombstones: u64,
     /// The bound on everything.

@@ -108,6 +108,17 @@ impl Bucket {
         entry
     }
 
+    /// For how long this device said nothing, milliseconds; 0 if it never did.
+    pub fn was_silent_for(&self, now_ms: u64) -> u64 {
+        let last = self.own.written_ms();
+        last.map_or(0, |last| now_ms.saturating_sub(last))
+    }
+
+    /// This device says that it lives.
+    pub fn touch(&mut self, now_ms: u64) {
+        self.own.wrote(now_ms);
+    }
+
     /// Takes in an entry that this device wrote and its head does not say, as after a crash.
     pub fn enter(&mut self, entry: Entry) {
         self.clock.saw(entry.version);

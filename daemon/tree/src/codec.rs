@@ -94,7 +94,7 @@ pub(crate) fn put_short(out: &mut BytesMut, bytes: &[u8]) {
 pub type Fields = BTreeMap<u16, Bytes>;
 
 /// Writes fields: tag u16, length u32 and value each.
-pub(crate) fn put_fields(out: &mut BytesMut, fields: &Fields) {
+pub fn put_fields(out: &mut BytesMut, fields: &Fields) {
     for (tag, value) in fields {
         out.put_u16(*tag);
         out.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
@@ -103,7 +103,7 @@ pub(crate) fn put_fields(out: &mut BytesMut, fields: &Fields) {
 }
 
 /// All that is left, as fields with ascending tags.
-pub(crate) fn fields(mut reader: Reader<'_>) -> Result<Fields, Malformed> {
+pub fn fields(mut reader: Reader<'_>) -> Result<Fields, Malformed> {
     let mut fields = Fields::new();
     while !reader.0.is_empty() {
         let tag = reader.u16()?;

@@ -127,7 +127,7 @@ pub struct Head {
 pub struct TooLarge(pub usize);
 
 impl Head {
-    /// When a key was last written, Unix milliseconds.
+    /// When the device last wrote, which it does daily at least, Unix milliseconds.
     pub fn written_ms(&self) -> Option<u64> {
         let value = self.fields.get(&WRITTEN)?;
         value.as_ref().try_into().ok().map(u64::from_be_bytes)

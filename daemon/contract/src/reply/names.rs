@@ -192,7 +192,7 @@ pub struct Device {
     pub bucket: String,
     /// The number that it writes under, 16 hexadecimal digits.
     pub writer: String,
-    /// When it last wrote a key, RFC 3339; none if it did not.
+    /// When it last wrote, which it does daily at least, RFC 3339; none if it never did.
     pub written: Option<String>,
     /// It is this one.
     pub this: bool,

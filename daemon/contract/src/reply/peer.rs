@@ -126,6 +126,12 @@ pub struct Status {
     /// What the scrub and other reads found.
     #[serde(default)]
     pub scrub: ScrubCounters,
+    /// Buckets with changes that stand here alone, as too few holders could be had.
+    #[serde(default)]
+    pub buckets_waiting: u64,
+    /// Records of buckets that holders had and no longer have, since the daemon started; they got them again.
+    #[serde(default)]
+    pub records_rolled_back_total: u64,
     /// Changes of the shard store that its disk failed, since the daemon started.
     #[serde(default)]
     pub write_failures_total: u64,

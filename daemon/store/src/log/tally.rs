@@ -17,6 +17,8 @@ pub(crate) struct Tally {
     pub(crate) locators: u64,
     /// Counted among the shards too.
     pub(crate) records: u64,
+    /// Counted among the committed bytes too.
+    pub(crate) records_bytes: u64,
     pub(crate) tombstones: u64,
 }
 
@@ -42,7 +44,10 @@ impl Tally {
         }
         self.shards += 1;
         self.locators += u64::from(key.index == LOCATOR);
-        self.records += u64::from(key.index == RECORDS);
+        if key.index == RECORDS {
+            self.records += 1;
+            self.records_bytes += bytes;
+        }
         true
     }
 }
