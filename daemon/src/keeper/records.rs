@@ -202,7 +202,10 @@ impl RecordKeeper {
             let (answer, out) = kept.offer(&record);
             (answer, out, kept.set.digest())
         };
-        self.drop_records(out).await;
+        // Nobody waits for what was replaced to go.
+        if !out.is_empty() {
+            tokio::spawn(drop_records(Arc::clone(&self.keeper), out));
+        }
         self.keeper.report_records(id, Some(digest));
         answer
     }
@@ -255,14 +258,18 @@ impl RecordKeeper {
     }
 
     async fn drop_records(&self, hashes: Vec<[u8; 32]>) {
-        if hashes.is_empty() {
-            return;
-        }
-        let keys: Vec<Key> = hashes.into_iter().map(place).collect();
-        let removed: Result<u64, KeepError> = self.keeper.change(move |store| store.remove(&keys)).await;
-        if let Err(error) = removed {
-            tracing::warn!(%error, "records that others replaced take space until the next start");
-        }
+        drop_records(Arc::clone(&self.keeper), hashes).await;
+    }
+}
+
+async fn drop_records(keeper: Arc<ShardKeeper>, hashes: Vec<[u8; 32]>) {
+    if hashes.is_empty() {
+        return;
+    }
+    let keys: Vec<Key> = hashes.into_iter().map(place).collect();
+    let removed: Result<u64, KeepError> = keeper.change(move |store| store.remove(&keys)).await;
+    if let Err(error) = removed {
+        tracing::warn!(%error, "records that others replaced take space until the next start");
     }
 }
 
