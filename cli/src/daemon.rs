@@ -69,6 +69,7 @@ mod tests {
 --pending-lease <TIME>
 --write-timeout <TIME>
 --tombstone-retention <TIME>
+--purge-grace <TIME>
 --link-rate <RATE>
 --stabilize <TIME>
 --cache <SIZE>

@@ -102,6 +102,10 @@ pub struct Settings {
     #[config(env = "MUTUALSTORE_TOMBSTONE_RETENTION", default = "30d")]
     #[config(layer_attr(arg(long, value_name = "TIME")))]
     pub tombstone_retention: TimeSpan,
+    /// How long lists of names are kept that others replaced: readers may still be at them
+    #[config(env = "MUTUALSTORE_PURGE_GRACE", default = "24h")]
+    #[config(layer_attr(arg(long, value_name = "TIME")))]
+    pub purge_grace: TimeSpan,
     /// Most that is sent to all peers together per second, and as much received, like 100Mbit; 1Mbit at least
     // Requests of ring and custody go before shards. Not counted are handshakes and what encryption and TCP
     // add, about 4 %; a burst of 64 KiB, or of 10 ms if that is more, may go beyond it.

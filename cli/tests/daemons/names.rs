@@ -460,6 +460,40 @@ fn what_holders_do_not_take_is_noted_and_goes_out_later() {
     assert_eq!(journalled(&net, 0), 0);
 }
 
+/// Shards of all peers.
+fn shards(net: &Net) -> u64 {
+    let held = net.alive().into_iter();
+    held.map(|index| net.status(index)["shards"].as_u64().unwrap())
+        .sum()
+}
+
+#[test]
+fn lists_of_names_that_were_put_together_go() {
+    let net = Net::up(3, &["--seed", "97", "--", "--purge-grace", "2s"]);
+    let words = phrase(&net, 0);
+    adopt(&net, 1, &words);
+    net.run(0, &["bucket", "create", "lists"]).ok();
+    // A head holds some 8 KiB of them, and eight lists become one.
+    let key = |number: usize| format!("{number:02}/{}", "long".repeat(200));
+    for number in 0..85 {
+        put(&net, 0, b"", &format!("/lists/{}", key(number)));
+    }
+    // Small files are two copies in a ring of three.
+    let files = 85 * 2;
+    eventually("eight lists are one", || {
+        let left = shards(&net).checked_sub(files)?;
+        // One that eight became, and those since; each has three shards at most.
+        (left > 0 && left <= 3 * 3).then_some(())
+    });
+    assert_eq!(keys(&net, 1, &["-r", "/lists"]).len(), 85);
+    net.kill(0);
+    net.start(0);
+    eventually("all is there after a restart", || {
+        let said = net.run(0, &["ls", "-r", "--json", "/lists"]);
+        (said.code == 0 && said.json()["files"].as_array()?.len() == 85).then_some(())
+    });
+}
+
 fn get_bytes(net: &Net, name: &str) -> Vec<u8> {
     get(net, 0, &[name]).ok().stdout
 }

@@ -37,6 +37,7 @@ impl Settings {
         at_least("pending_lease", self.pending_lease, TimeSpan(second))?;
         at_least("write_timeout", self.write_timeout, TimeSpan(moment))?;
         at_least("tombstone_retention", self.tombstone_retention, TimeSpan(second))?;
+        at_least("purge_grace", self.purge_grace, TimeSpan(second))?;
         at_least("stabilize", self.stabilize, TimeSpan(moment / 2))?;
         if self.stabilize.0 > Duration::from_hours(1) {
             return Err(bounds(

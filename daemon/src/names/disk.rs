@@ -4,6 +4,7 @@
 //! * `noted`: entries that this record does not say, because holders could not be had: one line, sealed under
 //!   the bucket's read key.
 //! * `seen`: records of others that it has seen, which it holds against holders that answer less.
+//! * `dropped`: runs of its own that others replaced, and when: a sealed line each.
 //!
 //! Records are sealed as they are on the ring. `own` has two slots that are written in turn and in place: a
 //! write costs one flush and no space, so it succeeds on a full disk, and a crash in the middle of it leaves
@@ -13,6 +14,7 @@
 //! slot = generation u64 ‖ length u32 ‖ record ‖ SHA-256 of all before [32]     20 KiB; big-endian
 //! seen = (length u32 ‖ record) each
 //! noted, opened = count u32 ‖ entries
+//! a line of dropped, opened = as in a head
 //! ```
 
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -25,6 +27,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use mutualstore_tree::account::WriteKey;
 use mutualstore_tree::codec::{Malformed, Reader};
 use mutualstore_tree::entry::Entry;
+use mutualstore_tree::head::Dropped;
 use mutualstore_tree::record::{MAX_RECORD, Record};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -177,6 +180,29 @@ impl Disk {
         self.write("seen", &out)
     }
 
+    /// Runs that others replaced and that are not deleted yet.
+    pub(super) fn dropped(&self) -> Result<Vec<Dropped>, FileError> {
+        let content = read_optional(&self.dir.join("dropped"))?.unwrap_or_default();
+        let lines = content
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
+        Ok(lines
+            .filter_map(|line| Dropped::read(&mut Reader(&self.cipher.open(line)?)).ok())
+            .collect())
+    }
+
+    /// Writes down all runs that others replaced and that are not deleted yet.
+    pub(super) fn write_dropped(&self, all: &[Dropped]) -> Result<(), Failure> {
+        let mut lines = String::new();
+        for one in all {
+            let mut opened = BytesMut::new();
+            one.write(&mut opened);
+            lines.push_str(&self.cipher.seal(&opened));
+            lines.push('\n');
+        }
+        self.write("dropped", lines.as_bytes())
+    }
+
     /// Writes a file of the directory, with the space kept back if there is no other.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
         spare::with(&self.data, || {
@@ -243,7 +269,7 @@ fn next_seen(reader: &mut Reader<'_>, network: &[u8; 32]) -> Option<Record> {
 #[cfg(test)]
 mod tests {
     use mutualstore_tree::codec::Fields;
-    use mutualstore_tree::entry::{Name, What};
+    use mutualstore_tree::entry::{Name, Pointer, What};
     use mutualstore_tree::version::Version;
 
     use super::*;
@@ -317,6 +343,22 @@ mod tests {
         assert_eq!(disk.noted().unwrap(), []);
         disk.forget_noted();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn dropped_runs_come_back() {
+        let data = tempfile::tempdir().unwrap();
+        let disk = Disk::new(data.path(), &WriteKey::random());
+        assert_eq!(disk.dropped().unwrap(), []);
+        let dropped = [3, 4].map(|byte| Dropped {
+            pointer: Pointer {
+                manifest: [byte; 32],
+                key: Zeroizing::new([7; 32]),
+            },
+            since_ms: byte.into(),
+        });
+        disk.write_dropped(&dropped).unwrap();
+        assert_eq!(disk.dropped().unwrap(), dropped);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! * [`open`]: one bucket, open: what is known of it, and what this device says of it.
 //! * [`state`]: what of it is in memory.
 //! * [`runs`]: entries that a head has no room for, as files.
+//! * [`purge`]: runs that others replaced go.
 //! * [`staged`]: files that are stored and have no name yet, also those that a crash left.
 //!
 //! The account's home bucket names the others: its setting `bucket/NAME` is the secret that the bucket is
@@ -16,6 +17,7 @@ mod batch;
 mod disk;
 mod exchange;
 mod open;
+mod purge;
 mod runs;
 mod staged;
 mod state;
@@ -357,7 +359,8 @@ pub(crate) async fn keep(names: Arc<Names>) {
         names.end_stages().await;
         for bucket in names.all() {
             bucket.keep_seen();
-            if let Err(failure) = bucket.go_on(&names.transfers).await {
+            let gone_on = bucket.go_on(&names.transfers).await;
+            if let Err(failure) = gone_on.and(bucket.purge(&names.transfers).await) {
                 tracing::debug!(%failure, "names wait");
             }
         }

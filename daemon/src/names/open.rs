@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use mutualstore_contract::exit;
 use mutualstore_dht::Id;
 use mutualstore_dht::records::{Author, Published};
 use mutualstore_erasure::Code;
@@ -15,7 +16,7 @@ use mutualstore_tree::account::WriteKey;
 use mutualstore_tree::bucket::Bucket;
 use mutualstore_tree::codec::Fields;
 use mutualstore_tree::entry::{Entry, Name, What};
-use mutualstore_tree::head::{Head, Run};
+use mutualstore_tree::head::{Dropped, Head, Run, TooLarge};
 use mutualstore_tree::merge::{Versions, merge};
 use mutualstore_tree::record::{Record, record_id};
 use mutualstore_tree::run::cut;
@@ -85,6 +86,7 @@ impl OpenBucket {
         };
         let mut state = State::new(Bucket::new(author.writer(), head), author, own);
         state.enter_again(disk.noted()?);
+        state.dropped = disk.dropped()?;
         for record in disk.seen(&network)? {
             state.known.take(record);
         }
@@ -100,7 +102,7 @@ impl OpenBucket {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -142,16 +144,16 @@ impl OpenBucket {
         if is_due(&self.state()) {
             let _turn = self.turn.lock().await;
             if is_due(&self.state()) {
-                self.gather(transfers).await?;
+                self.gather(transfers, false).await?;
             }
         }
         self.load_runs(transfers).await
     }
 
-    async fn gather(&self, transfers: &Arc<Transfers>) -> Result<(), Failure> {
+    async fn gather(&self, transfers: &Arc<Transfers>, full: bool) -> Result<(), Failure> {
         let mut known = self.state().known.clone();
         let timeout = transfers.member.config.settings.write_timeout.0;
-        let heard = exchange::gather(&transfers.peers, self.id, &mut known, false, timeout).await?;
+        let heard = exchange::gather(&transfers.peers, self.id, &mut known, full, timeout).await?;
         self.rolled_back.fetch_add(heard.lost as u64, Ordering::Relaxed);
         let mut state = self.state();
         state.clock_ahead_ms = heard.clock_ahead_ms();
@@ -170,13 +172,48 @@ impl OpenBucket {
         Ok(())
     }
 
+    /// Has all runs in memory. One that is gone may have been replaced, which its writer has said by then.
     async fn load_runs(&self, transfers: &Arc<Transfers>) -> Result<(), Failure> {
+        match self.read_runs(transfers).await {
+            Err(failure) if failure.exit == exit::NOT_FOUND => {
+                let turn = self.turn.lock().await;
+                self.gather(transfers, false).await?;
+                drop(turn);
+                self.read_runs(transfers).await
+            }
+            read => read,
+        }
+    }
+
+    async fn read_runs(&self, transfers: &Arc<Transfers>) -> Result<(), Failure> {
         loop {
             let lacking = self.state().lacking();
             let Some(run) = lacking else { return Ok(()) };
             let entries = runs::read(transfers, &run).await?;
             self.state().runs.insert(run.pointer.manifest, Arc::new(entries));
         }
+    }
+
+    /// Hears what all who keep the bucket's records have.
+    pub(super) async fn gather_fully(&self, transfers: &Arc<Transfers>) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        self.gather(transfers, true).await
+    }
+
+    /// Whether a known head names a run.
+    pub(super) fn names_run(&self, manifest: &[u8; 32]) -> bool {
+        let state = self.state();
+        state.bucket.runs().any(|run| run.pointer.manifest == *manifest)
+    }
+
+    /// These runs are deleted.
+    pub(super) fn forget_dropped(&self, gone: &[Dropped]) -> Result<(), Failure> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.state();
+        state.dropped.retain(|run| !gone.contains(run));
+        block_in_place(|| self.disk.write_dropped(&state.dropped))
     }
 
     /// All names that begin with `prefix` (see [`Name::to_bytes`]), with all their versions.
@@ -235,9 +272,7 @@ impl OpenBucket {
         manifest: &[u8; 32],
     ) -> Result<bool, Failure> {
         self.refresh(transfers, false).await?;
-        let state = self.state();
-        let is_run = state.bucket.runs().any(|run| run.pointer.manifest == *manifest);
-        Ok(is_run || state.key_of(manifest).is_some())
+        Ok(self.names_run(manifest) || self.key_of(manifest).is_some())
     }
 
     /// The key and version that a manifest is, and whether it shows.
@@ -404,7 +439,7 @@ impl OpenBucket {
                              again and again?",
                         ));
                     }
-                    self.gather(transfers).await?;
+                    self.gather(transfers, false).await?;
                     let mut state = self.state();
                     if state.author.writer() == record.writer {
                         state.renumber();
@@ -431,7 +466,7 @@ impl OpenBucket {
             // More came since room was made.
             return Ok(Some(Next::NoRoom));
         }
-        let content = state.bucket.head().encode().map_err(Failure::unexpected)?;
+        let content = state.bucket.head().encode().map_err(too_many)?;
         let place = (state.author.writer(), state.author.next_sequence());
         let network = transfers.member.network().id;
         let record = Record::head(&self.key, &network, place, &content).map_err(Failure::unexpected)?;
@@ -469,10 +504,10 @@ impl OpenBucket {
             state.kept.extend(kept);
         }
         loop {
-            let Some((tier, old)) = self.state().bucket.to_merge(runs::TOGETHER) else {
+            let Some((tier, old)) = self.state().bucket.to_merge(runs::TOGETHER, runs::FULL) else {
                 return Ok(());
             };
-            self.load_runs(transfers).await?;
+            self.read_runs(transfers).await?;
             let entries: Vec<Entry> = {
                 let state = self.state();
                 let sources = old.iter().filter_map(|run| state.runs.get(&run.pointer.manifest));
@@ -486,6 +521,13 @@ impl OpenBucket {
             let mut state = self.state();
             state.kept.extend(kept);
             state.bucket.merged(unix_ms(), &old, new);
+            state.dropped.extend(old.iter().map(|run| Dropped {
+                pointer: run.pointer.clone(),
+                since_ms: unix_ms(),
+            }));
+            if let Err(failure) = block_in_place(|| self.disk.write_dropped(&state.dropped)) {
+                tracing::warn!(%failure, "lists of names that were put together may stay for good");
+            }
             for run in &old {
                 state.runs.remove(&run.pointer.manifest);
             }
@@ -518,6 +560,13 @@ impl OpenBucket {
             ..PutOptions::of_bucket(self.place(false), length)
         }
     }
+}
+
+/// The head has no room for more runs.
+fn too_many(error: TooLarge) -> Failure {
+    Failure::refused(format!(
+        "this device wrote more names into the bucket than this version takes ({error})"
+    ))
 }
 
 /// What this device is called: the name of its machine.

@@ -22,6 +22,9 @@ pub(super) const TOGETHER: usize = 8;
 /// Bytes of a run, about, at most: with the index, a block of four shards.
 pub(super) const MOST: usize = (4 << 20) - (64 << 10);
 
+/// A run of so many bytes is not put together with others any more.
+pub(super) const FULL: u32 = 2 << 20;
+
 /// The link of what a pointer finds.
 pub(crate) fn link(transfers: &Transfers, pointer: &Pointer) -> Link {
     Link {

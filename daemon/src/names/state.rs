@@ -9,7 +9,7 @@ use mutualstore_tree::account::WriteKey;
 use mutualstore_tree::bucket::Bucket;
 use mutualstore_tree::codec::Fields;
 use mutualstore_tree::entry::{Entry, Name, Pointer, What};
-use mutualstore_tree::head::{Head, Run};
+use mutualstore_tree::head::{Dropped, Head, Run};
 use mutualstore_tree::merge::{Versions, merge};
 use mutualstore_tree::record::Record;
 use mutualstore_tree::version::Version;
@@ -92,6 +92,10 @@ pub(super) struct State {
     /// What the last record does not say yet, and how many of the changes are on disk besides.
     pub(super) unsaid: Vec<Entry>,
     pub(super) noted: u64,
+    /// Runs that others replaced and that are not deleted yet.
+    pub(super) dropped: Vec<Dropped>,
+    /// When those whose time has come are looked at next.
+    pub(super) purge_at: Instant,
     /// Puts that stay in the journal until the own record says their names.
     pub(super) kept: Vec<Kept>,
     pub(super) gathered: Option<Instant>,
@@ -114,6 +118,8 @@ impl State {
             said: 0,
             unsaid: Vec::new(),
             noted: 0,
+            dropped: Vec::new(),
+            purge_at: Instant::now(),
             kept: Vec::new(),
             gathered: None,
             clock_ahead_ms: None,

@@ -142,18 +142,26 @@ impl Bucket {
 
     /// These entries of the own head stand in runs now.
     pub fn spilled(&mut self, entries: &[Entry], runs: Vec<Run>) {
-        let versions: BTreeSet<Version> = entries.iter().map(|entry| entry.version).collect();
+        let moved: BTreeSet<(&Name, Version)> =
+            entries.iter().map(|entry| (&entry.name, entry.version)).collect();
         self.own
             .entries
-            .retain(|entry| !versions.contains(&entry.version));
+            .retain(|entry| !moved.contains(&(&entry.name, entry.version)));
         self.own.runs.extend(runs);
     }
 
-    /// The lowest tier of which the own head has so many runs, and those, oldest first.
-    pub fn to_merge(&self, together: usize) -> Option<(u8, Vec<Run>)> {
+    /// The lowest tier of which the own head has so many runs of less than `full` bytes, and those, oldest
+    /// first.
+    pub fn to_merge(&self, together: usize, full: u32) -> Option<(u8, Vec<Run>)> {
         let tiers: BTreeSet<u8> = self.own.runs.iter().map(|run| run.tier).collect();
         tiers.into_iter().find_map(|tier| {
-            let runs = self.own.runs.iter().filter(|run| run.tier == tier);
+            let is_small = |run: &&Run| run.blocks < full;
+            let runs = self
+                .own
+                .runs
+                .iter()
+                .filter(|run| run.tier == tier)
+                .filter(is_small);
             let runs: Vec<Run> = runs.cloned().collect();
             (runs.len() >= together && tier < TABLE - 1).then_some((tier, runs))
         })

@@ -102,6 +102,22 @@ pub struct Dropped {
     pub since_ms: u64,
 }
 
+impl Dropped {
+    /// Writes it as it stands in a head.
+    pub fn write(&self, out: &mut BytesMut) {
+        self.pointer.write(out);
+        out.put_u64(self.since_ms);
+    }
+
+    /// Reads one.
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            pointer: Pointer::read(reader)?,
+            since_ms: reader.u64()?,
+        })
+    }
+}
+
 /// What one device says of a bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
@@ -158,8 +174,7 @@ impl Head {
         }
         put_count(&mut out, self.dropped.len());
         for run in &self.dropped {
-            run.pointer.write(&mut out);
-            out.put_u64(run.since_ms);
+            run.write(&mut out);
         }
         put_sequences(&mut out, &self.seen);
         put_fields(&mut out, &self.fields);
@@ -183,12 +198,7 @@ impl Head {
         let entries = entries.collect::<Result<_, _>>()?;
         let runs = (0..reader.u16()?).map(|_| Run::read(&mut reader));
         let runs = runs.collect::<Result<_, _>>()?;
-        let dropped = (0..reader.u16()?).map(|_| {
-            Ok(Dropped {
-                pointer: Pointer::read(&mut reader)?,
-                since_ms: reader.u64()?,
-            })
-        });
+        let dropped = (0..reader.u16()?).map(|_| Dropped::read(&mut reader));
         Ok(Self {
             instance,
             device,
