@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mutualstore_chaos::{self as chaos, ChaosOptions, Estate, Inside, ShardName};
+use mutualstore_chaos::{self as chaos, ChaosOptions, Estate, Inside, NamedFiles, ShardName};
 use mutualstore_contract::exit;
 use mutualstore_daemon::datadir::files::DataDir;
 use mutualstore_daemon::datadir::journal::Journal;
 use mutualstore_daemon::datadir::list::FileList;
+use mutualstore_daemon::{Left, left, listed_in};
 use mutualstore_erasure::Header;
-use mutualstore_store::{LOCATOR, TOMBSTONE, locate};
+use mutualstore_store::{LOCATOR, RECORDS, TOMBSTONE, locate};
 
 use crate::corrupt::{Choice, damage};
 use crate::output::{CliError, Screen};
@@ -82,10 +83,19 @@ impl Inside for DaemonCode {
         let held = locate(&data_dir.join("shards"))?;
         let shards = held
             .into_keys()
-            .filter(|key| ![TOMBSTONE, LOCATOR].contains(&key.index));
+            .filter(|key| ![TOMBSTONE, LOCATOR, RECORDS].contains(&key.index));
         Ok(shards
             .map(|key| (hex::encode(key.stripe), u32::from(key.index)))
             .collect())
+    }
+
+    fn named(&self, data_dir: &Path) -> io::Result<NamedFiles> {
+        let Left { files, lists } = left(data_dir).map_err(io::Error::other)?;
+        Ok(NamedFiles { files, lists })
+    }
+
+    fn listed_in(&self, list: Vec<u8>, entries: u32, data_dir: &Path) -> io::Result<BTreeSet<String>> {
+        listed_in(&list.into(), entries, data_dir).map_err(io::Error::other)
     }
 
     fn estate(&self, data_dir: &Path) -> io::Result<Estate> {
@@ -95,7 +105,10 @@ impl Inside for DaemonCode {
         let files =
             FileList::<()>::open(data_dir, &account).and_then(|list| list.page(None, usize::MAX, None));
         let (_, unfinished) = Journal::open(data_dir).map_err(io::Error::other)?;
-        let mut estate = Estate::default();
+        let mut estate = Estate {
+            named: self.named(data_dir)?,
+            ..Estate::default()
+        };
         for (_, file) in files.map_err(io::Error::other)?.files {
             estate.links.insert(file.link);
         }

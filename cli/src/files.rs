@@ -80,8 +80,11 @@ pub(crate) fn get(args: &GetArgs, screen: &Screen) -> Result<(), CliError> {
         Some(_) if to_stdout => Target::Stdout(io::stdout()),
         Some(path) => Target::at(path, args.force)?,
         None => {
-            let name = client.head(&link)?.name.unwrap_or_default();
-            Target::at(Path::new(&harmless(&name)), args.force)?
+            let name = match link.strip_prefix('/') {
+                Some(path) => path.rsplit('/').next().map(str::to_owned),
+                None => client.head(&link)?.name,
+            };
+            Target::at(Path::new(&harmless(&name.unwrap_or_default())), args.force)?
         }
     };
     let options = GetOptions {

@@ -35,4 +35,5 @@ mod transfer;
 pub mod wire;
 
 pub use mutualstore_tree::account;
+pub use names::{Left, left, listed_in};
 pub use run::run;

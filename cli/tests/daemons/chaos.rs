@@ -31,7 +31,7 @@ fn nothing_acknowledged_is_lost() {
     }
     let kills: u64 = faults.values().map(|toll| toll["kills"].as_u64().unwrap()).sum();
     assert!(kills >= KILLS, "{kills}");
-    for operation in ["puts", "gets", "deletes", "checks"] {
+    for operation in ["puts", "gets", "deletes", "checks", "named_writes", "named_reads"] {
         assert!(
             report["operations"][operation]["done"].as_u64() > Some(0),
             "{operation}"

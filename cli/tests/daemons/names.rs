@@ -460,6 +460,59 @@ fn what_holders_do_not_take_is_noted_and_goes_out_later() {
     assert_eq!(journalled(&net, 0), 0);
 }
 
+/// Copies a directory of files and directories.
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.metadata().unwrap().is_dir() {
+            copy_all(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// Two devices go on from one disk: under the same number, until holders say so.
+#[test]
+fn devices_with_a_cloned_disk_lose_nothing() {
+    let net = Net::up(5, &["--seed", "98"]);
+    let words = phrase(&net, 0);
+    net.run(0, &["bucket", "create", "twins"]).ok();
+    put(&net, 0, b"before", "/twins/before");
+    adopt(&net, 1, &words);
+    net.kill(0);
+    net.kill(1);
+    let names = |index: usize| net.data_dir(index).join("names");
+    drop(fs::remove_dir_all(names(1)));
+    copy_all(&names(0), &names(1));
+    net.start(0);
+    net.start(1);
+    let mut expected: Vec<(String, String)> = vec![("before".to_owned(), "file".to_owned())];
+    for number in 0..12 {
+        for device in [0, 1] {
+            let key = format!("{number:02} of {device}");
+            put(&net, device, key.as_bytes(), &format!("/twins/{key}"));
+            expected.push((key, "file".to_owned()));
+        }
+    }
+    expected.sort();
+    for device in [0, 1] {
+        eventually("both list all", || {
+            (keys(&net, device, &["-r", "/twins"]) == expected).then_some(())
+        });
+        assert_eq!(get(&net, device, &["/twins/07 of 1"]).ok().stdout, b"07 of 1");
+    }
+    let devices = net.run(0, &["account", "devices", "--json"]).ok().json();
+    let of = devices["devices"].as_array().unwrap().iter();
+    let writers = of
+        .filter(|device| device["bucket"] == "twins")
+        .map(|device| device["writer"].as_str().unwrap());
+    let writers: std::collections::BTreeSet<&str> = writers.collect();
+    assert!(writers.len() >= 2, "{writers:?}");
+}
+
 /// Shards of all peers.
 fn shards(net: &Net) -> u64 {
     let held = net.alive().into_iter();

@@ -154,6 +154,11 @@ impl RecordKeeper {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The keys of which something is kept.
+    pub(crate) fn ids(&self) -> Vec<Id> {
+        self.lock().keys().copied().collect()
+    }
+
     /// What is kept of a key.
     pub(crate) fn set(&self, id: Id) -> RecordSet {
         let keys = self.lock();

@@ -9,7 +9,7 @@ use mutualstore_contract::units::counted;
 use mutualstore_dht::ring::{Phase, SelfChange};
 use mutualstore_dht::{Engine, Peer, PeerState};
 
-use super::Maintenance;
+use super::{Maintenance, records};
 use crate::error::Failure;
 use crate::wire::peer::{Mending, PeerRequest, PeerResponse};
 
@@ -157,13 +157,16 @@ async fn depart(upkeep: Arc<Maintenance>) {
 
 /// Waits until this peer is rid of its committed shards: a holder drops one only when another peer keeps it
 /// and all of its stripe are there without it.
-async fn drained(upkeep: &Maintenance) -> Result<(), String> {
+async fn drained(upkeep: &Arc<Maintenance>) -> Result<(), String> {
     let patience = STUCK.max(upkeep.member.config.settings.repair_delay.0.min(STUCK) * 2);
     let (mut least, mut since) = (u64::MAX, Instant::now());
     loop {
         let usage = upkeep.keeper.usage();
         if usage.committed_bytes == 0 {
             return Ok(());
+        }
+        if usage.records > 0 {
+            records::hand_over(upkeep).await;
         }
         if usage.committed_bytes < least {
             (least, since) = (usage.committed_bytes, Instant::now());
@@ -172,7 +175,11 @@ async fn drained(upkeep: &Maintenance) -> Result<(), String> {
                 .keeper
                 .irreplaceable()
                 .unwrap_or_else(|| "nobody has taken any for a while".to_owned());
-            let shards = counted(usage.shards, "shard");
+            let shards = if usage.shards > 0 {
+                counted(usage.shards, "shard")
+            } else {
+                counted(usage.records, "signed record")
+            };
             return Err(format!("still only here: {shards}: {why}"));
         }
         tokio::time::sleep(LOOK).await;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use mutualstore_dht::custody::{Item, JobOutcome};
-use mutualstore_dht::records::Publish;
+use mutualstore_dht::records::{HOLDERS, Publish};
 use mutualstore_dht::{Id, Peer};
 
 use super::Maintenance;
-use crate::transfer::records::{Known, hear};
+use crate::transfer::records::{Known, hear, near};
 
 /// Reads what some peers have of a key, puts it together, and gives each of the others what it lacks.
 pub(super) async fn merge(upkeep: &Arc<Maintenance>, id: Id, from: Vec<Peer>, to: Vec<Peer>) -> JobOutcome {
@@ -51,6 +51,30 @@ async fn bring(upkeep: &Maintenance, id: Id, peer: Peer, known: &Known) -> (Peer
         taken &= matches!(answer, Publish::Stored | Publish::Doubled(_) | Publish::Ended);
     }
     (peer, taken)
+}
+
+/// Gives all records that this peer has to the first peers from their keys that stay, and drops them here.
+/// Custody does not wait for a key that is written all the time; who leaves does not wait for custody.
+pub(super) async fn hand_over(upkeep: &Arc<Maintenance>) {
+    let (peers, me) = (&upkeep.transfers.peers, upkeep.member.me);
+    for id in peers.records.ids() {
+        let Ok((_, staying)) = near(peers, id).await else {
+            return;
+        };
+        let to: Vec<Peer> = staying
+            .into_iter()
+            .filter(|peer| *peer != me)
+            .take(HOLDERS)
+            .collect();
+        let mut known = Known::default();
+        if to.is_empty() || !read(upkeep, id, me, &mut known).await {
+            continue;
+        }
+        for peer in &to {
+            bring(upkeep, id, *peer, &known).await;
+        }
+        give_way(upkeep, id, to).await;
+    }
 }
 
 /// Drops the records of a key here if these peers, which are nearer, have at least the same.

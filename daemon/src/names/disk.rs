@@ -53,15 +53,18 @@ pub(super) struct Disk {
 impl Disk {
     /// The directory of a bucket, which the first write makes.
     pub(super) fn new(data: &Path, key: &WriteKey) -> Self {
-        let dir = dir_of(data, &key.public());
-        if let Err(error) = files::remove_temporaries(&dir) {
-            tracing::debug!(%error, "what a crash left of a write stays");
-        }
         Self {
-            dir,
+            dir: dir_of(data, &key.public()),
             data: data.to_owned(),
             cipher: LineCipher::new(key.read_key().bytes()),
             generation: AtomicU64::new(0),
+        }
+    }
+
+    /// Removes what a crash left of writes. Nobody else may write meanwhile.
+    pub(super) fn clean(&self) {
+        if let Err(error) = files::remove_temporaries(&self.dir) {
+            tracing::debug!(%error, "what a crash left of a write stays");
         }
     }
 

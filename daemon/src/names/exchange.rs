@@ -5,37 +5,18 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use mutualstore_dht::records::{
-    ASKED, Author, Gathered, Gathering, HOLDERS, Published, Publishing, RecordSet,
-};
-use mutualstore_dht::{Id, Others, Peer, PeerState};
+use mutualstore_dht::records::{Author, Gathered, Gathering, HOLDERS, Published, Publishing, RecordSet};
+use mutualstore_dht::{Id, Others, Peer};
 use mutualstore_tree::record::{Record, record_id};
 use tokio::sync::Semaphore;
 
 use crate::error::Failure;
 use crate::transfer::Transfers;
 use crate::transfer::peer_client::PeerClient;
-use crate::transfer::records::{Known, hear};
+use crate::transfer::records::{Known, hear, near};
 
-/// Peers looked up in place of those that die meanwhile.
-const SPARE: usize = 4;
 /// Others' clocks that tell whether the own one is wrong.
 const CLOCKS: usize = 3;
-
-/// The first living peers from an id, and of those the ones that do not leave.
-async fn near(peers: &PeerClient, id: Id) -> Result<(Vec<Peer>, Vec<Peer>), Failure> {
-    let found = peers.member.core.lookup(id, ASKED + SPARE).await;
-    let contacts = found
-        .map_err(|error| Failure::refused(error.to_string()))?
-        .contacts;
-    let staying = contacts
-        .iter()
-        .filter(|contact| contact.state != PeerState::Draining);
-    Ok((
-        contacts.iter().map(|contact| contact.peer).collect(),
-        staying.map(|contact| contact.peer).collect(),
-    ))
-}
 
 /// Sends a record to its holders. Returns as soon as it counts, or cannot; the others, as far as there is a
 /// permit, have it a moment later.
@@ -169,4 +150,28 @@ async fn remind(peers: &PeerClient, known: &Known, heard: &RecordSet, staying: &
         }
     }
     lacking.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clock_is_held_against_the_median_of_three_others() {
+        let ahead = |ahead_ms: &[i64]| {
+            let heard = Heard {
+                ahead_ms: ahead_ms.to_vec(),
+                ..Heard::default()
+            };
+            heard.clock_ahead_ms()
+        };
+        assert_eq!(ahead(&[]), None);
+        assert_eq!(ahead(&[-5, 3]), None);
+        // One that lies is no median.
+        assert_eq!(ahead(&[i64::MAX, 2, -1]), Some(2));
+        assert_eq!(
+            ahead(&[-3_600_000, -3_600_007, 5, -3_599_999, -3_600_001]),
+            Some(-3_600_000)
+        );
+    }
 }

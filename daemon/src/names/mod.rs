@@ -3,6 +3,7 @@
 //! * [`batch`]: many changes at once.
 //! * [`disk`]: what of it is on disk.
 //! * [`exchange`]: records of one key, to their holders and from them.
+//! * [`left`]: what a data directory knows of buckets.
 //! * [`open`]: one bucket, open: what is known of it, and what this device says of it.
 //! * [`state`]: what of it is in memory.
 //! * [`runs`]: entries that a head has no room for, as files.
@@ -16,6 +17,7 @@
 mod batch;
 mod disk;
 mod exchange;
+mod left;
 mod open;
 mod purge;
 mod runs;
@@ -36,6 +38,7 @@ use mutualstore_tree::merge::Versions;
 use mutualstore_tree::version::Version;
 
 pub(crate) use self::batch::{fields_of, file_of, nanoseconds};
+pub use self::left::{Left, left, listed_in};
 pub(crate) use self::open::OpenBucket;
 pub(crate) use self::runs::{link, pointer};
 use self::staged::Staged;

@@ -72,6 +72,7 @@ impl OpenBucket {
     pub(super) fn open(transfers: &Transfers, key: WriteKey) -> Result<Self, FileError> {
         let network = transfers.member.network().id;
         let disk = Disk::new(transfers.member.data.path(), &key);
+        disk.clean();
         let own = disk.own(&network)?;
         let author = own.as_ref().map_or_else(
             || Author::new(rand::random()),

@@ -91,7 +91,12 @@ pub(super) async fn read(transfers: &Arc<Transfers>, run: &Run) -> Result<Vec<En
         }
     }
     let bytes = bytes.freeze();
-    let blocks = usize::try_from(run.blocks).unwrap_or(usize::MAX);
+    entries_of(&bytes, run.blocks)
+}
+
+/// The entries of a run whose blocks take so many bytes.
+pub(super) fn entries_of(bytes: &Bytes, blocks: u32) -> Result<Vec<Entry>, Failure> {
+    let blocks = usize::try_from(blocks).unwrap_or(usize::MAX);
     let tail = Tail::parse(&bytes.slice(blocks.min(bytes.len())..)).map_err(damaged)?;
     let mut entries = Vec::new();
     for block in 0..tail.blocks() {

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use mutualstore_dht::records::{RecordSet, Stamp};
-use mutualstore_dht::{Id, Peer};
+use mutualstore_dht::records::{ASKED, RecordSet, Stamp};
+use mutualstore_dht::{Id, Peer, PeerState};
 use mutualstore_tree::record::{Kind, Record, record_id};
 
 use super::peer_client::PeerClient;
 use crate::clock::unix_ms;
+use crate::error::Failure;
 use crate::wire::record::stamp_of;
 
+/// Peers looked up in place of those that die meanwhile.
+const SPARE: usize = 4;
 /// The most answers of one peer to one reading.
 const MOST_ANSWERS: usize = 32;
 
@@ -64,6 +67,21 @@ impl Known {
         };
         self.all().filter(lacks).collect()
     }
+}
+
+/// The first living peers from an id, and of those the ones that do not leave.
+pub(crate) async fn near(peers: &PeerClient, id: Id) -> Result<(Vec<Peer>, Vec<Peer>), Failure> {
+    let found = peers.member.core.lookup(id, ASKED + SPARE).await;
+    let contacts = found
+        .map_err(|error| Failure::refused(error.to_string()))?
+        .contacts;
+    let staying = contacts
+        .iter()
+        .filter(|contact| contact.state != PeerState::Draining);
+    Ok((
+        contacts.iter().map(|contact| contact.peer).collect(),
+        staying.map(|contact| contact.peer).collect(),
+    ))
 }
 
 /// What one peer has beyond what was known.

@@ -9,12 +9,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use mutualstore_client::Client;
+use mutualstore_client::{Client, GetOptions};
 use mutualstore_contract::exit;
 use mutualstore_contract::reply::Health;
 
 use super::cluster::late;
-use super::inside::{Estate, Inside, ShardName};
+use super::inside::{Estate, Inside, NamedFiles, ShardName};
 use super::journal::{AckedFile, Fate};
 use super::workload::{REMEMBERED, Workload, read};
 use mutualstore_fleet::net::FleetError;
@@ -37,6 +37,8 @@ pub(super) struct Audit<'a> {
     /// Of all daemons that ended for good: links that no client may have received, since a put broke off
     /// and was finished by the daemon's journal, and stripes of puts that nobody will finish or take back.
     estate: Mutex<Estate>,
+    /// Links of the files that lists of names have which were read.
+    lists: Mutex<BTreeMap<String, BTreeSet<String>>>,
 }
 
 /// Shards that should be there, and those that are.
@@ -107,6 +109,7 @@ impl<'a> Audit<'a> {
             workload,
             inside,
             estate: Mutex::default(),
+            lists: Mutex::default(),
         }
     }
 
@@ -135,6 +138,7 @@ impl<'a> Audit<'a> {
         let mut estate = self.estate.lock();
         estate.links.extend(left.links);
         estate.stripes.extend(left.stripes);
+        estate.named.extend(left.named);
         Ok(())
     }
 
@@ -170,7 +174,12 @@ impl<'a> Audit<'a> {
 
     /// Compares the shards that daemons hold with those that files have; what is left over may still go.
     fn stock(&self) -> Option<Stock> {
-        let Estate { mut links, stripes } = self.estate.lock().clone();
+        let Estate {
+            mut links,
+            stripes,
+            named,
+        } = self.estate.lock().clone();
+        links.extend(self.named(named)?);
         for (_, client) in self.workload.cluster.serving() {
             let listed = client.list(None, false).ok()?.body.files;
             links.extend(listed.into_iter().map(|file| file.link));
@@ -206,6 +215,37 @@ impl<'a> Audit<'a> {
             stock.held.insert(number, status.shards);
         }
         Some(stock)
+    }
+
+    /// Links of all files of buckets and of the lists of their names, by what is known of them anywhere.
+    fn named(&self, mut named: NamedFiles) -> Option<BTreeSet<String>> {
+        let cluster = self.workload.cluster;
+        let serving = cluster.serving();
+        let (dir, client) = serving
+            .first()
+            .and_then(|(number, client)| Some((cluster.data_dir(*number)?, client)))?;
+        for (number, _) in &serving {
+            named.extend(self.inside.named(&cluster.data_dir(*number)?).ok()?);
+        }
+        let mut links = named.files;
+        let mut read = self.lists.lock();
+        for (link, entries) in named.lists {
+            if entries > 0 && !read.contains_key(&link) {
+                let mut list = Vec::new();
+                let got = client.get(&link, &GetOptions::default(), &mut list, None, &mut |_, _| ());
+                match got {
+                    Ok(_) => {}
+                    // Its time was over, and what it listed is elsewhere.
+                    Err(error) if error.exit_code() == exit::NOT_FOUND => continue,
+                    Err(_) => return None,
+                }
+                let listed = self.inside.listed_in(list, entries, &dir).ok()?;
+                read.insert(link.clone(), listed);
+            }
+            links.insert(link);
+        }
+        links.extend(read.values().flatten().cloned());
+        Some(links)
     }
 
     /// Puts a question about each item to the daemons in turn, a few at a time.

@@ -10,6 +10,7 @@ use mutualstore_contract::reply::RingState;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::account::Account;
 use super::disk::Disk;
 use super::proxy::{NetworkFault, Passed, Proxies, Proxy};
 use mutualstore_fleet::capacities::Capacities;
@@ -64,6 +65,7 @@ pub(super) struct Cluster {
     dir: TempDir,
     proxies: Proxies,
     recipe: Recipe,
+    account: Account,
     capacities: Capacities,
     seed: u64,
 }
@@ -77,7 +79,9 @@ impl Cluster {
         count: usize,
     ) -> Result<Self, FleetError> {
         let dir = temporary(run.place.as_deref(), "mutualstore-chaos-")?;
+        let account = Account::make(&run.binary, &dir.path().join("account"))?;
         let cluster = Self {
+            account,
             fleet: fleet_in(&dir)?,
             daemons: RwLock::default(),
             dir,
@@ -133,6 +137,11 @@ impl Cluster {
 
     /// Starts daemons that do not run, all at once, and returns when each has joined.
     pub(super) fn start(&self, numbers: &[usize]) -> Result<(), FleetError> {
+        for number in numbers.iter().filter(|number| Account::has(**number)) {
+            if let Some(dir) = self.data_dir(*number) {
+                self.account.restore(&dir)?;
+            }
+        }
         let launches: Vec<Launch> = numbers.iter().filter_map(|number| self.launch(*number)).collect();
         let known = self.answering();
         let (started, outcome) = net::start_all(&self.fleet, &self.recipe, &launches, known, self.seed);

@@ -2,17 +2,20 @@
 //! audit of what was acknowledged to the clients.
 //!
 //! What is asserted: no read ever brings wrong bytes, nor a file that was deleted; in the end every file that
-//! was acknowledged and not deleted is identical, every deleted one is gone, the ring is one, every stripe
-//! has all its shards, and daemons hold no shard that belongs to no file. Operations may fail meanwhile; they
-//! are counted. Who is hurt when and how follows from the seed, what happens between does not: daemons are
+//! was acknowledged and not deleted is identical, every deleted one is gone, all devices of the account that
+//! some daemons share list the same names with every acknowledged version, the ring is one, every stripe has
+//! all its shards, and daemons hold no shard that belongs to no file. Operations may fail meanwhile; they are
+//! counted. Who is hurt when and how follows from the seed, what happens between does not: daemons are
 //! real.
 
+mod account;
 mod audit;
 mod cluster;
 mod disk;
 mod injector;
 mod inside;
 mod journal;
+mod names;
 mod proxy;
 mod report;
 mod tolerance;
@@ -34,7 +37,7 @@ use mutualstore_fleet::net::{self, FleetError, require};
 use mutualstore_fleet::scratch::RunOptions;
 
 pub use injector::{Fault, Tally};
-pub use inside::{Estate, Inside, ShardName};
+pub use inside::{Estate, Inside, NamedFiles, ShardName};
 pub use proxy::Passed;
 pub use report::ChaosReport;
 pub use workload::{Count, Operations};
@@ -110,6 +113,7 @@ fn carry_out(
 ) -> Result<ChaosReport, FleetError> {
     let begun = Instant::now();
     cluster.whole()?;
+    names::begin(cluster)?;
     let journal = PutJournal::create(&cluster.dir().join("journal"));
     let journal = journal.map_err(FleetError::io("cannot write the journal"))?;
     let tolerance = Tolerance::of(options.peers);
@@ -129,6 +133,7 @@ fn carry_out(
     narrate("the audit");
     cluster.whole()?;
     workload.finish_deletions()?;
+    workload.names.audit(&workload)?;
     audit.wait_safe()?;
     audit.read_all();
     let stock = audit.settle()?;
@@ -144,6 +149,7 @@ fn carry_out(
         disks: cluster::has_disks(),
         files_stored: count(|fate| *fate == Fate::Stored),
         files_deleted: count(|fate| matches!(fate, Fate::Deleted(_))),
+        versions_named: workload.names.count(),
         files_half_deleted: count(|fate| *fate == Fate::Deleting),
         shards_expected: stock.expected(),
         shards_held: stock.held(),

@@ -29,6 +29,8 @@ pub struct ChaosReport {
     pub files_stored: u64,
     /// Files deleted, each gone.
     pub files_deleted: u64,
+    /// Versions of names that were acknowledged, each on all devices of the account.
+    pub versions_named: u64,
     /// Files whose owner left before it could delete them: there or not.
     pub files_half_deleted: u64,
     /// Shards that all files have together.
@@ -74,6 +76,8 @@ impl ChaosReport {
             ("gets, compared", operations.gets, ""),
             ("deletions", operations.deletes, ""),
             ("reads of deleted files", operations.checks, ""),
+            ("writes of names", operations.named_writes, ""),
+            ("reads of names, compared", operations.named_reads, ""),
         ];
         writeln!(f)?;
         for (what, Count { done, failed }, note) in lines {
@@ -85,8 +89,9 @@ impl ChaosReport {
     fn fmt_outcome(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} files identical, {} deleted ones gone, {} whose deletion nobody could finish",
-            self.files_stored, self.files_deleted, self.files_half_deleted
+            "{} files identical, {} deleted ones gone, {} whose deletion nobody could finish; {} versions of \
+             names on all devices",
+            self.files_stored, self.files_deleted, self.files_half_deleted, self.versions_named
         )?;
         writeln!(
             f,

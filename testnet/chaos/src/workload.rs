@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::cluster::Cluster;
 use super::journal::{AckedFile, Fate, PutJournal};
+use super::names::Names;
 use super::tolerance::Tolerance;
 use mutualstore_fleet::net::FleetError;
 use mutualstore_fleet::stream::{self, is_wrong};
@@ -39,7 +40,7 @@ pub struct Count {
 }
 
 impl Count {
-    fn note(&mut self, done: bool) {
+    pub(super) fn note(&mut self, done: bool) {
         self.done += u64::from(done);
         self.failed += u64::from(!done);
     }
@@ -60,6 +61,10 @@ pub struct Operations {
     pub deletes: Count,
     /// Attempts to read what was deleted; done means not found.
     pub checks: Count,
+    /// Names written through a device of the account: put, deleted, moved.
+    pub named_writes: Count,
+    /// Versions of names read and compared with what was put.
+    pub named_reads: Count,
     /// What must never happen.
     pub violations: Vec<String>,
 }
@@ -70,6 +75,7 @@ pub(super) struct Workload<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) journal: &'a PutJournal,
     pub(super) tolerance: &'a Tolerance,
+    pub(super) names: Names,
     pub(super) over: AtomicBool,
     operations: Mutex<Operations>,
 }
@@ -80,6 +86,7 @@ impl<'a> Workload<'a> {
             cluster,
             journal,
             tolerance,
+            names: Names::default(),
             over: AtomicBool::new(false),
             operations: Mutex::default(),
         }
@@ -90,10 +97,11 @@ impl<'a> Workload<'a> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         while !self.over.load(Ordering::Acquire) {
             let stored = self.journal.count(|file| file.fate == Fate::Stored);
-            match rng.random_range(0..100) {
+            match rng.random_range(0..125) {
                 0..40 if stored < KEPT => self.put(&mut rng),
                 0..20 | 40..48 => self.delete(&mut rng),
                 48..56 => self.check_deleted(&mut rng),
+                100.. => self.names.operate(self, &mut rng),
                 _ => self.get(&mut rng),
             }
             thread::sleep(PAUSE);
@@ -102,6 +110,11 @@ impl<'a> Workload<'a> {
 
     pub(super) fn operations(&self) -> Operations {
         self.operations.lock().clone()
+    }
+
+    /// Takes note of what a client did.
+    pub(super) fn count(&self, change: impl FnOnce(&mut Operations)) {
+        change(&mut self.operations.lock());
     }
 
     pub(super) fn violation(&self, what: String) {
