@@ -128,8 +128,8 @@ fn take(dir: &Dir, account: &Account, what: &str, screen: &Screen) -> Result<(),
         return screen.document(&json!({ "data_dir": path.to_string_lossy() }));
     }
     screen.note(format!(
-        "the account {what} in {}; start a daemon on it; then `mutualstore account devices` shows which device \
-         wrote last, and when",
+        "the account {what} in {}; start a daemon on it; then `mutualstore account devices` shows who wrote \
+         last, and when",
         path.display()
     ));
     Ok(())

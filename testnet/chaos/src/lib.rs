@@ -133,7 +133,9 @@ fn carry_out(
     narrate("the audit");
     cluster.whole()?;
     workload.finish_deletions()?;
-    workload.names.audit(&workload)?;
+    for wrong in workload.names.audit(cluster)? {
+        workload.violation(wrong);
+    }
     audit.wait_safe()?;
     audit.read_all();
     let stock = audit.settle()?;

@@ -14,7 +14,6 @@ use rand_chacha::ChaCha8Rng;
 
 use super::account::Account;
 use super::cluster::Cluster;
-use super::workload::Workload;
 
 /// The bucket.
 const BUCKET: &str = "chaos";
@@ -31,6 +30,16 @@ struct Written {
     version: String,
     /// Seed and number of its bytes; none of a deletion.
     bytes: Option<(u64, u64)>,
+}
+
+/// How an operation went.
+pub(super) enum Outcome {
+    /// A name was written, or not.
+    Write(bool),
+    /// A version was read, or not.
+    Read(bool),
+    /// What must never happen.
+    Wrong(String),
 }
 
 /// All versions that were acknowledged.
@@ -64,35 +73,24 @@ pub(super) fn begin(cluster: &Cluster) -> Result<(), FleetError> {
 }
 
 impl Names {
-    /// One operation of a client through any device.
-    pub(super) fn operate(&self, workload: &Workload<'_>, rng: &mut ChaCha8Rng) {
-        let Some((number, client)) = device(workload.cluster, rng) else {
-            return;
-        };
-        let (done, read) = match rng.random_range(0..10) {
-            0..5 => (self.put(&client, rng), false),
-            5 => (self.delete(&client, rng), false),
-            6 => (rename(&client, rng), false),
+    /// One operation of a client through any device; none where no device answers.
+    pub(super) fn operate(&self, cluster: &Cluster, rng: &mut ChaCha8Rng) -> Option<Outcome> {
+        let (number, client) = device(cluster, rng)?;
+        Some(match rng.random_range(0..10) {
+            0..5 => Outcome::Write(self.put(&client, rng)),
+            5 => Outcome::Write(self.delete(&client, rng)),
+            6 => Outcome::Write(rename(&client, rng)),
             _ => {
-                let Some(written) = self.any(rng) else { return };
+                let written = self.any(rng)?;
                 match read_version(&client, &written) {
                     Err(error) if is_wrong(&error) => {
                         let key = &written.key;
-                        workload.violation(format!("peer {number} served wrong bytes of {key:?}: {error}"));
-                        return;
+                        Outcome::Wrong(format!("peer {number} served wrong bytes of {key:?}: {error}"))
                     }
-                    outcome => (outcome.is_ok(), true),
+                    outcome => Outcome::Read(outcome.is_ok()),
                 }
             }
-        };
-        workload.count(|operations| {
-            let count = if read {
-                &mut operations.named_reads
-            } else {
-                &mut operations.named_writes
-            };
-            count.note(done);
-        });
+        })
     }
 
     fn any(&self, rng: &mut ChaCha8Rng) -> Option<Written> {
@@ -135,11 +133,11 @@ impl Names {
     }
 
     /// Waits until all devices list the same, with every acknowledged version, and reads all of these. What
-    /// never comes is a violation.
-    pub(super) fn audit(&self, workload: &Workload<'_>) -> Result<(), FleetError> {
+    /// never comes.
+    pub(super) fn audit(&self, cluster: &Cluster) -> Result<Vec<String>, FleetError> {
         let mut last = String::new();
-        let agreed = workload.cluster.in_time(|| {
-            last = match self.disagreement(workload.cluster) {
+        let agreed = cluster.in_time(|| {
+            last = match self.disagreement(cluster) {
                 Ok(None) => return Some(()),
                 Ok(Some(what)) => what,
                 Err(error) => error.to_string(),
@@ -147,23 +145,23 @@ impl Names {
             None
         })?;
         if agreed.is_none() {
-            workload.violation(format!("names: {last}"));
-            return Ok(());
+            return Ok(vec![format!("names: {last}")]);
         }
-        let devices = devices(workload.cluster);
+        let devices = devices(cluster);
         let all: Vec<Written> = self.0.lock().iter().cloned().collect();
+        let mut wrong = Vec::new();
         for (written, place) in all.iter().filter(|written| written.bytes.is_some()).zip(0..) {
             let Some((number, client)) = devices.get(place % devices.len().max(1)) else {
                 continue;
             };
             if let Err(error) = read_version(client, written) {
                 let Written { key, version, .. } = written;
-                workload.violation(format!(
+                wrong.push(format!(
                     "version {version} of {key:?} cannot be read through peer {number}: {error}"
                 ));
             }
         }
-        Ok(())
+        Ok(wrong)
     }
 
     /// What devices do not agree about, or do not have, if anything.

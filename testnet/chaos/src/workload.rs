@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::cluster::Cluster;
 use super::journal::{AckedFile, Fate, PutJournal};
-use super::names::Names;
+use super::names::{Names, Outcome};
 use super::tolerance::Tolerance;
 use mutualstore_fleet::net::FleetError;
 use mutualstore_fleet::stream::{self, is_wrong};
@@ -40,7 +40,7 @@ pub struct Count {
 }
 
 impl Count {
-    pub(super) fn note(&mut self, done: bool) {
+    fn note(&mut self, done: bool) {
         self.done += u64::from(done);
         self.failed += u64::from(!done);
     }
@@ -101,7 +101,7 @@ impl<'a> Workload<'a> {
                 0..40 if stored < KEPT => self.put(&mut rng),
                 0..20 | 40..48 => self.delete(&mut rng),
                 48..56 => self.check_deleted(&mut rng),
-                100.. => self.names.operate(self, &mut rng),
+                100.. => self.name(&mut rng),
                 _ => self.get(&mut rng),
             }
             thread::sleep(PAUSE);
@@ -112,13 +112,19 @@ impl<'a> Workload<'a> {
         self.operations.lock().clone()
     }
 
-    /// Takes note of what a client did.
-    pub(super) fn count(&self, change: impl FnOnce(&mut Operations)) {
-        change(&mut self.operations.lock());
-    }
-
     pub(super) fn violation(&self, what: String) {
         self.operations.lock().violations.push(what);
+    }
+
+    fn name(&self, rng: &mut ChaCha8Rng) {
+        let outcome = self.names.operate(self.cluster, rng);
+        let mut operations = self.operations.lock();
+        match outcome {
+            Some(Outcome::Write(done)) => operations.named_writes.note(done),
+            Some(Outcome::Read(done)) => operations.named_reads.note(done),
+            Some(Outcome::Wrong(what)) => operations.violations.push(what),
+            None => {}
+        }
     }
 
     fn put(&self, rng: &mut ChaCha8Rng) {
