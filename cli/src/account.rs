@@ -42,8 +42,8 @@ enum Command {
 #[derive(clap::Args, Debug)]
 struct RestoreArgs {
     /// Standard input, which the words come from in any case: they must not stand among the arguments
-    #[arg(value_parser = ["-"])]
-    words: Option<String>,
+    #[arg(value_name = "-", num_args = 0..)]
+    words: Vec<String>,
     #[command(flatten)]
     dir: Dir,
 }
@@ -62,7 +62,15 @@ pub(crate) fn run(args: &Args, screen: &Screen) -> Result<(), CliError> {
         Command::Phrase(dir) => phrase(dir, screen),
         Command::List(connect) => list(&connect.client()?, screen),
         Command::Devices(connect) => devices(&connect.client()?, screen),
-        Command::Restore(RestoreArgs { dir, .. }) => {
+        Command::Restore(RestoreArgs { dir, words: given }) => {
+            if !given.is_empty() && *given != ["-"] {
+                // What was given is not said again: it may be the words.
+                return Err(CliError::Usage(
+                    "the words come from standard input, never from arguments, which everybody here can see; \
+                     nothing was restored"
+                        .to_owned(),
+                ));
+            }
             let words = words(io::stdin().lock(), io::stdin().is_terminal()).map_err(CliError::Usage)?;
             let account = Account::from_words(&words)
                 .map_err(|error| CliError::Usage(format!("{error}; nothing was restored")))?;

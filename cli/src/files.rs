@@ -75,6 +75,7 @@ pub(crate) fn get(args: &GetArgs, screen: &Screen) -> Result<(), CliError> {
         ));
     }
     let link = args.link.read()?;
+    crate::names::check_key(&link)?;
     let client = args.connect.client()?;
     let mut target = match &args.output {
         Some(_) if to_stdout => Target::Stdout(io::stdout()),
@@ -284,6 +285,7 @@ pub(crate) fn rm(args: &RmArgs, screen: &Screen) -> Result<(), CliError> {
     if args.recursive {
         return crate::names::remove_all(&args.connect.client()?, &link, screen);
     }
+    crate::names::check_key(&link)?;
     if link.starts_with('/') {
         return crate::names::remove(&args.connect.client()?, &link, screen);
     }

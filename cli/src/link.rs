@@ -13,8 +13,8 @@ const MOST: u64 = 4 << 10;
 /// The argument of a command that takes a link.
 #[derive(clap::Args, Debug)]
 pub(crate) struct LinkArg {
-    /// The link that put printed; - reads it from standard input, where other users of this machine cannot
-    /// see it
+    /// The link that put printed, or /BUCKET/KEY; - reads it from standard input, where other users of this
+    /// machine cannot see it
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     link: String,
 }

@@ -79,21 +79,21 @@ enum Command {
 /// What ends by itself.
 #[derive(Debug, Subcommand)]
 enum ClientCommand {
-    /// Store a file and print its link
+    /// Store a file, or with -r directories, under a name; print its link
     Put(put::PutArgs),
-    /// Fetch a file by its link
+    /// Fetch a file by its link or /BUCKET/KEY, or with -r all below a key
     Get(files::GetArgs),
-    /// List what was put through this daemon
+    /// List keys of a bucket, buckets, or what was put through this daemon without a name
     Ls(files::LsArgs),
     /// Show every stripe and shard of a file, asked now
     Stat(files::StatArgs),
-    /// Delete a file on every holder (only the account that put it can)
+    /// Delete a file on every holder (only the account that put it can), or mark a name as deleted
     Rm(files::RmArgs),
     /// Show this peer: capacity, use, ring, repair
     Status(peers::StatusArgs),
     /// Show the peers of the ring
     Ring(peers::RingArgs),
-    /// Show who is responsible for an identifier or a link
+    /// Show who is responsible for an identifier, a link or /BUCKET/KEY
     Lookup(peers::LookupArgs),
     /// Rebuild what is missing now instead of in the background
     Repair(upkeep::RepairArgs),

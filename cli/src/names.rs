@@ -46,7 +46,7 @@ struct SetArgs {
 
 #[derive(clap::Args, Debug)]
 struct CreateArgs {
-    /// Its name: 3 to 63 characters of a-z, 0-9, - and .
+    /// Its name: 3 to 63 characters: a-z, 0-9, . and -
     name: String,
     #[command(flatten)]
     connect: Connect,
@@ -254,12 +254,23 @@ pub(crate) fn with_own(to: &str, own: Option<&OsStr>) -> Result<String, CliError
     Ok(format!("{to}{own}"))
 }
 
-/// Splits `/BUCKET/KEY`.
+/// Splits `/BUCKET/KEY`; the key may be empty where it stands for all of a bucket.
 pub(crate) fn split(name: &str) -> Result<(&str, &str), CliError> {
-    let parts = name.strip_prefix('/').and_then(|path| path.split_once('/'));
+    let path = name.strip_prefix('/');
+    let parts = path.map(|path| path.split_once('/').unwrap_or((path, "")));
     parts
         .filter(|(bucket, _)| !bucket.is_empty())
         .ok_or_else(|| CliError::Usage(format!("{name:?}: expected /BUCKET/KEY")))
+}
+
+/// Refuses what names a bucket and no key in it; links pass.
+pub(crate) fn check_key(word: &str) -> Result<(), CliError> {
+    if word.starts_with('/') && split(word)?.1.is_empty() {
+        return Err(CliError::Usage(format!(
+            "{word:?} names no key: expected /BUCKET/KEY, or -r for all keys of the bucket"
+        )));
+    }
+    Ok(())
 }
 
 #[derive(clap::Args, Debug)]
@@ -290,13 +301,10 @@ pub(crate) struct RestoreArgs {
 pub(crate) fn copy(args: &MoveArgs, moved: bool, screen: &Screen) -> Result<(), CliError> {
     let (bucket, from) = split(&args.from)?;
     let (other, to) = split(&args.to)?;
-    let own = from.trim_end_matches('/');
-    let own = own.rsplit_once('/').map_or(own, |(_, own)| own);
-    let to = if to.is_empty() || to.ends_with('/') && !(args.recursive && from.ends_with('/')) {
-        format!("{to}{own}{}", if from.ends_with('/') { "/" } else { "" })
-    } else {
-        to.to_owned()
-    };
+    if !args.recursive {
+        check_key(&args.from)?;
+    }
+    let to = target(from, to, args.recursive);
     let copy = CopyName {
         from: from.to_owned(),
         to,
@@ -311,6 +319,21 @@ pub(crate) fn copy(args: &MoveArgs, moved: bool, screen: &Screen) -> Result<(), 
     };
     let what = if moved { "moved" } else { "copied" };
     apply(&args.connect.client()?, bucket, &batch, what, screen)
+}
+
+/// What `from` is to become. Directories stay directories: what ends in `/` goes on to.
+fn target(from: &str, to: &str, recursive: bool) -> String {
+    let is_directory = from.is_empty() || from.ends_with('/');
+    let own = from.trim_end_matches('/');
+    let own = own.rsplit_once('/').map_or(own, |(_, own)| own);
+    let into = to.is_empty() || to.ends_with('/');
+    let end = if is_directory { "/" } else { "" };
+    match (into, recursive && is_directory) {
+        // All that is in it.
+        (true, true) => to.to_owned(),
+        (true, false) => format!("{to}{own}{end}"),
+        (false, _) => format!("{to}{end}"),
+    }
 }
 
 /// An old version of a key shows again, as a new one.
@@ -357,6 +380,25 @@ fn apply(client: &Client, bucket: &str, batch: &Batch, what: &str, screen: &Scre
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_become_directories() {
+        for (from, to, recursive, becomes) in [
+            ("a", "b", false, "b"),
+            ("a/x", "b/", false, "b/x"),
+            ("a/x", "", false, "x"),
+            ("e/", "f", false, "f/"),
+            ("e/", "f/", false, "f/e/"),
+            ("a/", "b", true, "b/"),
+            ("a/", "b/", true, "b/"),
+            ("a", "b/", true, "b/a"),
+            ("a", "b", true, "b"),
+            ("", "b", true, "b/"),
+            ("", "", true, ""),
+        ] {
+            assert_eq!(target(from, to, recursive), becomes, "{from} {to} {recursive}");
+        }
+    }
 
     #[test]
     fn destinations_name_a_bucket() {

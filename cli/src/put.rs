@@ -277,7 +277,7 @@ fn open(path: &Path, allow_changing: bool) -> Result<Input, CliError> {
     let source = Source::open(path, allow_changing).map_err(unreadable)?;
     if source.is_dir().map_err(unreadable)? {
         let message = format!(
-            "{} is a directory; put stores one file (pack it first)",
+            "{} is a directory; `put -r` takes it with all that is in it",
             path.display()
         );
         return Err(CliError::Usage(message));

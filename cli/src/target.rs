@@ -14,6 +14,10 @@ use tempfile::NamedTempFile;
 
 use crate::output::CliError;
 
+/// How the names of temporary files begin and end.
+const BEGIN: &str = ".mutualstore-";
+const END: &str = ".part";
+
 /// An output that was opened; dropping it unfinished leaves nothing behind.
 pub(crate) enum Target {
     /// Standard output.
@@ -63,8 +67,8 @@ impl Target {
             Err(error) => return Err(refused(error)),
         }
         let temp = tempfile::Builder::new()
-            .prefix(".mutualstore-")
-            .suffix(".part")
+            .prefix(&format!("{BEGIN}{}-", std::process::id()))
+            .suffix(END)
             // Less what the umask takes, as for any new file.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(directory_of(&path))
@@ -108,6 +112,21 @@ impl Target {
                 format!("{} exists by now; --force overwrites it", path.display()),
             )),
             Err(error) => Err(ClientError::Output(error.error).into()),
+        }
+    }
+}
+
+/// Removes what gets left in a directory that were killed: the name of each has its process.
+pub(crate) fn remove_stale(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| {
+            let rest = name.strip_prefix(BEGIN)?.strip_suffix(END)?;
+            rest.split_once('-')?.0.parse::<u32>().ok()
+        });
+        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+            // It is in nobody's way.
+            drop(fs::remove_file(entry.path()));
         }
     }
 }

@@ -7,19 +7,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use indicatif::ProgressBar;
-use mutualstore_client::{Client, GetOptions, NamesQuery, Naming, PutOptions, Source};
+use mutualstore_client::{Client, ClientError, GetOptions, NamesQuery, Naming, PutOptions, Source};
+use mutualstore_contract::exit;
 use mutualstore_contract::reply::{Batch, Enter, EnterDirectory, ListedName, NameKind};
 use mutualstore_contract::units::counted;
 
 use crate::local::{is_executable_of, modified_ns_of, time_of};
 use crate::names::split;
 use crate::output::{CliError, Screen, advance};
-use crate::target::Target;
+use crate::target::{Target, remove_stale};
 
 /// Files on their way at the same time.
 const WIDTH: usize = 8;
@@ -96,11 +97,10 @@ fn locals(sources: &[PathBuf], prefix: &str, screen: &Screen) -> Result<Vec<Loca
     let mut found = Vec::new();
     for source in sources {
         let key = if prefix.is_empty() || prefix.ends_with('/') {
-            let name = source.canonicalize().ok();
-            let name = name
-                .as_deref()
-                .and_then(Path::file_name)
-                .and_then(|name| name.to_str());
+            let whole = source.canonicalize();
+            let whole = whole
+                .map_err(|error| CliError::Usage(format!("cannot read {}: {error}", source.display())))?;
+            let name = whole.file_name().and_then(|name| name.to_str());
             let name = name.ok_or_else(|| {
                 CliError::Usage(format!(
                     "{} has no name that a key can have; name one",
@@ -177,71 +177,124 @@ pub(crate) fn put(
     let wanted: Vec<&Local> = found.iter().filter(new).collect();
     let total: u64 = wanted.iter().map(|local| local.length).sum();
     let bar = screen.bar("put");
-    let done = AtomicU64::new(0);
+    let putting = Putting {
+        client,
+        bucket,
+        options,
+        screen,
+        bar: &bar,
+        done: AtomicU64::new(0),
+        total,
+        warned: AtomicBool::new(false),
+    };
+    let mut left_out = 0;
     for part in wanted.chunks(BATCH) {
-        put_part(client, bucket, part, options, (&bar, &done, total))?;
+        left_out += putting.part(part)?;
     }
     bar.finish_and_clear();
-    let skipped = found.len() - wanted.len();
+    let (skipped, written) = (found.len() - wanted.len(), wanted.len() - left_out);
     if screen.json {
-        return screen.document(&serde_json::json!({
-            "written": wanted.len(), "unchanged": skipped, "size_bytes": total,
-        }));
+        screen.document(&serde_json::json!({
+            "written": written, "unchanged": skipped, "left_out": left_out, "size_bytes": total,
+        }))?;
+    } else {
+        screen.note(format!(
+            "{} put under {to}, {skipped} unchanged",
+            counted(written, "key")
+        ));
     }
-    screen.note(format!(
-        "{} put under {to}, {skipped} unchanged",
-        counted(wanted.len(), "key")
-    ));
-    Ok(())
+    if left_out == 0 {
+        return Ok(());
+    }
+    Err(CliError::Found {
+        code: exit::REFUSED,
+        message: format!(
+            "{} could not be read, or changed meanwhile; all else is put; run it again for the rest",
+            counted(left_out, "file")
+        ),
+    })
 }
 
-fn put_part(
-    client: &Client,
-    bucket: &str,
-    part: &[&Local],
-    options: &PutOptions,
-    (bar, done, total): (&ProgressBar, &AtomicU64, u64),
-) -> Result<(), CliError> {
-    let entered = Mutex::new(Vec::new());
-    let directories = part.iter().filter(|local| local.directory);
-    let directories = directories.map(|local| EnterDirectory {
-        key: local.key.clone(),
-        modified_ns: local.modified_ns,
-    });
-    let files: Vec<&Local> = part.iter().copied().filter(|local| !local.directory).collect();
-    let outcome = Crew::run(&files, |local| {
-        let unreadable =
-            |error: io::Error| CliError::Usage(format!("cannot read {}: {error}", local.path.display()));
-        let mut source = Source::open(&local.path, false).map_err(unreadable)?;
+/// A put of many files.
+struct Putting<'a> {
+    client: &'a Client,
+    bucket: &'a str,
+    options: &'a PutOptions,
+    screen: &'a Screen,
+    bar: &'a ProgressBar,
+    done: AtomicU64,
+    /// Bytes of all files.
+    total: u64,
+    /// The daemon's warning was shown.
+    warned: AtomicBool,
+}
+
+impl Putting<'_> {
+    /// Puts files, which get their keys together, and directories. How many files could not be read.
+    fn part(&self, part: &[&Local]) -> Result<usize, CliError> {
+        let entered = Mutex::new(Vec::new());
+        let left_out = AtomicUsize::new(0);
+        let directories = part.iter().filter(|local| local.directory);
+        let directories = directories.map(|local| EnterDirectory {
+            key: local.key.clone(),
+            modified_ns: local.modified_ns,
+        });
+        let files: Vec<&Local> = part.iter().copied().filter(|local| !local.directory).collect();
+        let outcome = Crew::run(&files, |local| {
+            match self.stage(local) {
+                Ok(entry) => entered.lock().unwrap_or_else(PoisonError::into_inner).push(entry),
+                Err(ClientError::Input(error)) => {
+                    left_out.fetch_add(1, Ordering::Relaxed);
+                    let path = local.path.display();
+                    self.bar.suspend(|| {
+                        self.screen
+                            .warning(format!("cannot read {path}: {error}; left out"));
+                    });
+                }
+                Err(error) => return Err(error.into()),
+            }
+            Ok(())
+        });
+        // What is stored gets its key, also where the rest failed.
+        let batch = Batch {
+            enter: entered.into_inner().unwrap_or_else(PoisonError::into_inner),
+            directories: directories.collect(),
+            ..Batch::default()
+        };
+        if !batch.enter.is_empty() || !batch.directories.is_empty() {
+            self.client.apply(self.bucket, &batch)?;
+        }
+        outcome?;
+        Ok(left_out.into_inner())
+    }
+
+    /// Stores a file that gets its key later.
+    fn stage(&self, local: &Local) -> Result<Enter, ClientError> {
+        let mut source = Source::open(&local.path, false).map_err(ClientError::Input)?;
         let options = PutOptions {
-            to: Some(format!("/{bucket}/{}", local.key)),
+            to: Some(format!("/{}/{}", self.bucket, local.key)),
             naming: Naming::Stage,
-            ..options.clone()
+            ..self.options.clone()
         };
         let length = source.length();
-        let reply = client.put(&mut source, length, &options, None, &mut |_, _| ())?;
-        let moved = done.fetch_add(local.length, Ordering::Relaxed) + local.length;
-        advance(bar, moved, Some(total));
-        let mut entered = entered.lock().unwrap_or_else(PoisonError::into_inner);
-        entered.push(Enter {
+        let reply = self
+            .client
+            .put(&mut source, length, &options, None, &mut |_, _| ())?;
+        if let Some(warning) = &reply.body.warning
+            && !self.warned.swap(true, Ordering::Relaxed)
+        {
+            self.bar.suspend(|| self.screen.warning(warning));
+        }
+        let moved = self.done.fetch_add(local.length, Ordering::Relaxed) + local.length;
+        advance(self.bar, moved, Some(self.total));
+        Ok(Enter {
             key: local.key.clone(),
             link: reply.body.link,
             size_bytes: reply.body.size_bytes,
             modified_ns: local.modified_ns,
             executable: local.executable,
-        });
-        Ok(())
-    });
-    // What is stored gets its key, also where the rest failed.
-    let batch = Batch {
-        enter: entered.into_inner().unwrap_or_else(PoisonError::into_inner),
-        directories: directories.collect(),
-        ..Batch::default()
-    };
-    if !batch.enter.is_empty() || !batch.directories.is_empty() {
-        client.apply(bucket, &batch)?;
+        })
     }
-    outcome
 }
 
 /// Where a key goes below a directory; none if no file can have such a path.
@@ -313,7 +366,7 @@ pub(crate) fn get(
     let names = client.names(bucket, &query)?.files;
     if names.is_empty() {
         return Err(CliError::Found {
-            code: mutualstore_contract::exit::NOT_FOUND,
+            code: exit::NOT_FOUND,
             message: format!("no key begins with {from:?}; nothing was written"),
         });
     }
@@ -332,12 +385,16 @@ pub(crate) fn get(
             fs::create_dir_all(parent).map_err(|error| unwritable(parent, &error))?;
         }
     }
+    let parents: BTreeSet<&Path> = all.iter().filter_map(|one| one.path.parent()).collect();
+    for parent in parents {
+        remove_stale(parent);
+    }
     let files: Vec<&Wanted> = all.iter().filter(|one| one.name.kind == NameKind::File).collect();
     let missing: Vec<&Wanted> = files.iter().copied().filter(|one| !is_here(one)).collect();
     let total: u64 = missing.iter().map(|one| one.name.size_bytes).sum();
     let (bar, done) = (screen.bar("get"), AtomicU64::new(0));
     Crew::run(&missing, |one| {
-        get_one(client, bucket, one, force)?;
+        get_one(client, bucket, one, (force, screen))?;
         let moved = done.fetch_add(one.name.size_bytes, Ordering::Relaxed) + one.name.size_bytes;
         advance(&bar, moved, Some(total));
         Ok(())
@@ -377,14 +434,20 @@ fn is_here(one: &Wanted) -> bool {
     })
 }
 
-fn get_one(client: &Client, bucket: &str, one: &Wanted, force: bool) -> Result<(), CliError> {
+fn get_one(
+    client: &Client,
+    bucket: &str,
+    one: &Wanted,
+    (force, screen): (bool, &Screen),
+) -> Result<(), CliError> {
     let mut target = Target::at(&one.path, force)?;
     let options = GetOptions {
         version: Some(one.name.version.clone()),
         ..GetOptions::default()
     };
     let name = format!("/{bucket}/{}", one.name.name);
-    client.get(&name, &options, &mut target, None, &mut |_, _| ())?;
+    let got = client.get(&name, &options, &mut target, None, &mut |_, _| ());
+    got.inspect_err(|_| screen.warning(format!("{name:?} is not got")))?;
     target.set(time_of(one.name.modified_ns), one.name.executable)?;
     target.finish()?;
     Ok(())

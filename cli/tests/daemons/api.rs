@@ -1,7 +1,7 @@
 //! The HTTP API under slow, idle and many clients, and what it refuses; [`conditional`]: its conditional and
 //! range requests; [`texts`]: what it says of bad queries.
 
-mod client;
+pub(crate) mod client;
 mod conditional;
 mod texts;
 

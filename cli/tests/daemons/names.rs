@@ -1,15 +1,16 @@
 //! Files by name: buckets, versions, several devices of one account, and an account from its words.
 
-use std::collections::BTreeMap;
+mod trees;
+
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
 
 use serde_json::Value;
 
+use crate::api::client::Api;
 use crate::common::{Net, Said, eventually, mutualstore, noise};
 
 /// `account restore` into a data directory, with these words on standard input.
@@ -235,127 +236,6 @@ fn wrong_words_and_names_are_one_line_each() {
     }
 }
 
-/// What is below a directory: for each path what it is, its bytes, its time, and whether it is executable.
-fn tree(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime, bool)> {
-    let mut all = BTreeMap::new();
-    let mut left = vec![dir.to_owned()];
-    while let Some(at) = left.pop() {
-        for entry in fs::read_dir(&at).unwrap() {
-            let path = entry.unwrap().path();
-            let meta = fs::symlink_metadata(&path).unwrap();
-            let bytes = if meta.is_file() {
-                fs::read(&path).unwrap()
-            } else {
-                Vec::new()
-            };
-            let executable = meta.is_file() && meta.permissions().mode() & 0o111 != 0;
-            if meta.is_dir() {
-                left.push(path.clone());
-            }
-            let rest = path.strip_prefix(dir).unwrap().to_owned();
-            all.insert(rest, (bytes, meta.modified().unwrap(), executable));
-        }
-    }
-    all
-}
-
-/// Makes a directory with so many small files, some of them executable, and an empty directory.
-fn grow(dir: &Path, files: usize) {
-    for number in 0..files {
-        let inner = dir.join(format!("{}/{}", number % 7, number % 13));
-        fs::create_dir_all(&inner).unwrap();
-        let path = inner.join(format!("file {number}.txt"));
-        fs::write(&path, noise(number as u64, number % 900)).unwrap();
-        if number % 5 == 0 {
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-    }
-    fs::create_dir_all(dir.join("empty/inner")).unwrap();
-    let old = UNIX_EPOCH + Duration::new(86_400 * 365, 123_456_789);
-    fs::File::open(dir.join("empty/inner"))
-        .unwrap()
-        .set_modified(old)
-        .unwrap();
-}
-
-fn written(said: &Said) -> (u64, u64) {
-    let json = said.json();
-    (
-        json["written"].as_u64().unwrap(),
-        json["unchanged"].as_u64().unwrap(),
-    )
-}
-
-#[test]
-fn trees_come_back_the_same_on_another_device() {
-    let net = Net::up(4, &["--seed", "94"]);
-    let words = phrase(&net, 0);
-    adopt(&net, 1, &words);
-    net.run(0, &["bucket", "create", "trees"]).ok();
-    let source = net.file("source-tree");
-    grow(&source, 700);
-    std::os::unix::fs::symlink("elsewhere", source.join("link")).unwrap();
-    let put = ["put", "-r", source.to_str().unwrap(), "/trees/copy", "--json"];
-    let mut first = net
-        .command(0, &put)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    eventually("the first keys are there", || {
-        let listed = net.run(1, &["ls", "-r", "--json", "/trees"]).ok().json();
-        (listed["files"].as_array()?.len() >= 400).then_some(())
-    });
-    // Over by then, perhaps.
-    drop(first.kill());
-    first.wait().unwrap();
-    let said = net.run(0, &put).ok();
-    assert!(said.stderr.contains("link"), "{}", said.stderr);
-    let (new, unchanged) = written(&said);
-    assert!(unchanged >= 400, "{unchanged}");
-    assert_eq!(written(&net.run(1, &put).ok()), (0, new + unchanged));
-
-    let target = net.file("target-tree");
-    let take = ["get", "-r", "/trees/copy", target.to_str().unwrap(), "--json"];
-    fs::create_dir_all(&target).unwrap();
-    net.run(1, &take).ok();
-    fs::remove_file(source.join("link")).unwrap();
-    let there = tree(&target);
-    for (path, expected) in tree(&source) {
-        // Removing the link changed the time of what it was in, which has no key of its own here.
-        assert!(there.get(&path) == Some(&expected), "{}", path.display());
-    }
-    assert_eq!(there.len(), tree(&source).len());
-    assert_eq!(written(&net.run(1, &take).ok()).0, 0);
-
-    net.run(0, &["mv", "-r", "/trees/copy/0/", "/trees/moved/"]).ok();
-    net.run(0, &["cp", "/trees/moved/1/file 14.txt", "/trees/one"])
-        .ok();
-    net.run(0, &["rm", "-r", "/trees/copy/1/"]).ok();
-    let listed = keys(&net, 1, &["-r", "/trees/moved/"]);
-    assert_eq!(listed.iter().filter(|(_, kind)| kind == "file").count(), 100);
-    assert!(keys(&net, 1, &["-r", "/trees/copy/0/"]).is_empty());
-    assert!(keys(&net, 1, &["-r", "/trees/copy/1/"]).is_empty());
-    assert_eq!(get_bytes(&net, "/trees/one"), noise(14, 14));
-    net.run(0, &["mv", "/trees/one", "/trees/two"]).ok();
-    get(&net, 0, &["/trees/one"]).fails(3);
-    let versions = net
-        .run(0, &["ls", "--versions", "--json", "/trees/one"])
-        .ok()
-        .json();
-    let old = versions["files"][1]["version"].as_str().unwrap().to_owned();
-    net.run(0, &["restore", "/trees/one", "--version", &old]).ok();
-    assert_eq!(get_bytes(&net, "/trees/one"), noise(14, 14));
-
-    net.run(0, &["bucket", "create", "other"]).ok();
-    net.run(0, &["cp", "-r", "/trees/moved/", "/other/moved/"]).ok();
-    let listed = keys(&net, 1, &["-r", "/other/"]);
-    assert_eq!(listed.iter().filter(|(_, kind)| kind == "file").count(), 100);
-    assert_eq!(get_bytes(&net, "/other/moved/1/file 14.txt"), noise(14, 14));
-    net.run(0, &["mv", "/trees/none", "/trees/some"]).fails(3);
-    net.run(0, &["rm", "-r", "/trees/none/"]).fails(3);
-}
-
 #[test]
 fn file_without_a_destination_is_one_of_the_account() {
     let net = Net::up(3, &["--seed", "95"]);
@@ -460,6 +340,30 @@ fn what_holders_do_not_take_is_noted_and_goes_out_later() {
     assert_eq!(journalled(&net, 0), 0);
 }
 
+/// Requests with conditions at the same time: one of them is the first.
+#[test]
+fn conditions_hold_when_the_key_changes() {
+    let net = Net::up(3, &["--seed", "99"]);
+    net.run(0, &["bucket", "create", "races"]).ok();
+    let api = Api::of(&net, 0);
+    let headers = ["If-None-Match: *", "Content-Length: 1", "Connection: close"];
+    let put = || {
+        let head = api.head("PUT /v1/names/races/one", &headers);
+        api.raw(&(head + "x")).status
+    };
+    for _ in 0..5 {
+        let made = thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(put)).collect();
+            all.into_iter()
+                .map(|one| one.join().unwrap())
+                .filter(|status| *status == 201)
+                .count()
+        });
+        assert_eq!(made, 1);
+        net.run(0, &["rm", "/races/one"]).ok();
+    }
+}
+
 /// Copies a directory of files and directories.
 fn copy_all(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -545,8 +449,4 @@ fn lists_of_names_that_were_put_together_go() {
         let said = net.run(0, &["ls", "-r", "--json", "/lists"]);
         (said.code == 0 && said.json()["files"].as_array()?.len() == 85).then_some(())
     });
-}
-
-fn get_bytes(net: &Net, name: &str) -> Vec<u8> {
-    get(net, 0, &[name]).ok().stdout
 }

@@ -27,7 +27,7 @@ use crate::format::link::Link;
 use crate::format::names::base_name;
 use crate::http::conditions::{self, Validators};
 use crate::http::serve::Via;
-use crate::names::{Change, DeviceOf, Names, OpenBucket, fields_of, file_of, hex_of, link};
+use crate::names::{Change, Condition, DeviceOf, Names, OpenBucket, fields_of, file_of, hex_of, link};
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::options::PutOptions;
 use crate::transfer::{Transfers, put};
@@ -164,6 +164,7 @@ struct Prepared {
     fields: Fields,
     stage: bool,
     free: bool,
+    condition: Option<Condition>,
 }
 
 impl Prepared {
@@ -194,12 +195,12 @@ impl Prepared {
         } else {
             names.bucket(bucket, false).await?
         };
-        if headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH) {
+        let condition = condition(Method::PUT, headers);
+        if let Some(condition) = &condition {
             let versions = open.versions(names.transfers(), &name, true).await?;
-            let there = versions.as_ref().and_then(Versions::there);
-            let current = there.and_then(validators_of);
-            conditions::precondition(&Method::PUT, headers, current.as_ref())
-                .map_err(|_| Failure::precondition())?;
+            if !condition(versions.as_ref().and_then(Versions::there)) {
+                return Err(Failure::precondition());
+            }
         }
         base_name(key).clone_into(&mut options.name);
         options.bucket = Some(open.place(query.stage));
@@ -216,6 +217,7 @@ impl Prepared {
             fields,
             stage: query.stage,
             free: query.free,
+            condition,
         })
     }
 
@@ -229,7 +231,10 @@ impl Prepared {
         if self.name.is_directory() {
             let modified_ms = self.modified_ms;
             let what = What::Directory { modified_ms };
-            let change = Change::new(self.name, what, self.fields);
+            let change = Change {
+                condition: self.condition,
+                ..Change::new(self.name, what, self.fields)
+            };
             let written = self.open.write_all(transfers, vec![change]).await?;
             return Ok((None, written.into_iter().next()));
         }
@@ -249,6 +254,7 @@ impl Prepared {
         let change = Change {
             kept,
             free: self.free,
+            condition: self.condition,
             ..Change::new(self.name, what, self.fields)
         };
         let written = self.open.write_all(transfers, vec![change]).await?;
@@ -291,6 +297,17 @@ pub(super) async fn put_file(
     })?;
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
+}
+
+/// What the headers of a request say must hold of a key, if they say something. It holds at the moment that
+/// the key changes on this device; what another device wrote in the same moments is a conflict.
+fn condition(method: Method, headers: &HeaderMap) -> Option<Condition> {
+    let is_conditional = headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH);
+    let headers = is_conditional.then(|| headers.clone())?;
+    Some(Box::new(move |there| {
+        let current = there.and_then(validators_of);
+        conditions::precondition(&method, &headers, current.as_ref()).is_ok()
+    }))
 }
 
 /// What tells what a key is from what it was.
@@ -397,6 +414,9 @@ async fn find(api: &Api, bucket: &str, key: &str, wanted: &Wanted) -> Result<Lin
         Some(text) => versions.all().find(|entry| hex_of(entry.version) == *text),
         None => versions.there(),
     };
+    if entry.is_none() && wanted.version.is_some() {
+        return Err(Failure::not_found("no such version of this key"));
+    }
     match entry.map(|entry| &entry.what) {
         Some(What::File(file)) => Ok(link(names.transfers(), &file.pointer)),
         Some(What::Directory { .. }) => Err(Failure::usage(
@@ -413,18 +433,21 @@ pub(super) async fn delete(
 ) -> Result<Response, Refusal> {
     let name = key_of(&key)?;
     let names = Arc::clone(&api.app.names);
-    let conditional = headers.contains_key(IF_MATCH);
-    let open = names.bucket(&bucket, conditional).await?;
-    let versions = open.versions(names.transfers(), &name, conditional).await?;
-    let there = versions.as_ref().and_then(Versions::there);
-    conditions::precondition(&Method::DELETE, &headers, there.and_then(validators_of).as_ref())
-        .map_err(|_| Failure::precondition())?;
-    if there.is_none() {
+    let condition = condition(Method::DELETE, &headers);
+    let open = names.bucket(&bucket, condition.is_some()).await?;
+    let versions = open
+        .versions(names.transfers(), &name, condition.is_some())
+        .await?;
+    if versions.as_ref().and_then(Versions::there).is_none() {
         return Err(not_there().into());
     }
+    let change = Change {
+        condition,
+        ..Change::new(name, What::Deleted, Fields::new())
+    };
     let task = tokio::spawn(async move {
-        let transfers = names.transfers();
-        open.write(transfers, name, What::Deleted, Fields::new()).await
+        let written = open.write_all(names.transfers(), vec![change]).await?;
+        Ok::<_, Failure>(written.first().map(|(_, version)| *version).unwrap_or_default())
     });
     let broke_off =
         |_| Failure::unexpected("the deletion broke off; look with `mutualstore ls` what became of it");

@@ -115,7 +115,6 @@ fn page(
         next: None,
     };
     let mut last = None;
-    let mut taken = 0;
     for versions in all {
         let key = versions.name().key();
         let begins = query
@@ -130,11 +129,11 @@ fn page(
         if common.is_some() && page.prefixes.last().map(String::as_str) == common {
             continue;
         }
-        if taken == query.limit {
+        // All versions of a key are on one page.
+        if page.files.len() + page.prefixes.len() >= query.limit {
             page.next = last;
             return page;
         }
-        taken += 1;
         if let Some(common) = common {
             page.prefixes.push(common.to_owned());
             last = Some(common.to_owned());
@@ -146,14 +145,12 @@ fn page(
     page
 }
 
-/// What of a key comes up to the delimiter behind the prefix, if anything comes behind that.
+/// What of a key comes up to the delimiter behind the prefix, if there is one.
 fn common_prefix<'a>(key: &'a str, query: &ListQuery) -> Option<&'a str> {
     let delimiter = query.delimiter.as_deref()?;
     let rest = key.get(query.prefix.len()..)?;
     let at = rest.find(delimiter)? + delimiter.len();
-    (at < rest.len())
-        .then(|| key.get(..query.prefix.len() + at))
-        .flatten()
+    key.get(..query.prefix.len() + at)
 }
 
 /// Whether a key belongs to a common prefix that an earlier page ended with.

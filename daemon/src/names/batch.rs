@@ -104,8 +104,9 @@ impl Names {
             let what = What::Directory { modified_ms };
             changes.push(Change::new(name, what, fields));
         }
+        let mut elsewhere = 0;
         for copy in &batch.copy {
-            self.copy(bucket, &open, copy, &mut changes).await?;
+            elsewhere += self.copy(bucket, &open, copy, &mut changes).await?;
         }
         for RemoveName { key, recursive } in &batch.remove {
             let there = self.matching(&open, key, *recursive).await?;
@@ -124,7 +125,7 @@ impl Names {
             self.unstage(&open, &mut changes)?;
             open.enter(self.transfers(), changes).await?;
         }
-        Ok(written)
+        Ok(written + elsewhere)
     }
 
     /// What a key is, and with `recursive` all below it.
@@ -150,14 +151,15 @@ impl Names {
     }
 
     /// Adds what copying comes to: the new keys of this bucket, and the old ones that are deleted. What goes
-    /// to another bucket is stored and written there at once.
+    /// to another bucket is stored and written there at once; how many keys that are.
     async fn copy(
         &self,
         bucket: &str,
         open: &OpenBucket,
         copy: &CopyName,
         changes: &mut Vec<Change>,
-    ) -> Result<(), Failure> {
+    ) -> Result<u64, Failure> {
+        let mut elsewhere = 0;
         let found = match &copy.version {
             None => self.matching(open, &copy.from, copy.recursive).await?,
             Some(version) => {
@@ -183,6 +185,14 @@ impl Names {
         for entry in &found {
             let rest = entry.name.key().get(copy.from.len()..).unwrap_or_default();
             let name = key_of(&format!("{}{rest}", copy.to))?;
+            if name.is_directory() != entry.name.is_directory() {
+                return Err(Failure::usage(format!(
+                    "{:?} cannot become {:?}: keys of directories end in /, those of files do not; nothing \
+                     was changed",
+                    entry.name.key(),
+                    name.key()
+                )));
+            }
             new.push(Change::new(name, entry.what.clone(), entry.fields.clone()));
         }
         match copy.bucket.as_deref().filter(|other| *other != bucket) {
@@ -191,6 +201,7 @@ impl Names {
                 let target = self.bucket(other, false).await?;
                 let stored = stream::iter(new).map(|change| stored_again(self.transfers(), &target, change));
                 let stored: Vec<Change> = stored.buffered(WIDTH).try_collect().await?;
+                elsewhere = stored.len() as u64;
                 target.write_all(self.transfers(), stored).await?;
             }
         }
@@ -203,7 +214,7 @@ impl Names {
                 .collect();
             changes.extend(old);
         }
-        Ok(())
+        Ok(elsewhere)
     }
 }
 

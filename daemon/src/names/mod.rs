@@ -43,7 +43,7 @@ pub(crate) use self::open::OpenBucket;
 pub(crate) use self::runs::{link, pointer};
 use self::staged::Staged;
 pub(crate) use self::staged::recover;
-pub(crate) use self::state::{Change, DeviceOf};
+pub(crate) use self::state::{Change, Condition, DeviceOf};
 use crate::error::Failure;
 use crate::format::link::Link;
 use crate::format::names::base_name;
@@ -226,6 +226,11 @@ impl Names {
         let mut changes = Vec::new();
         for (name, value) in settings {
             check_setting(name, value)?;
+            if let ("code", Ok(code)) = (name.as_str(), value.parse::<Code>()) {
+                let r = usize::try_from(self.transfers.member.network().r).unwrap_or(usize::MAX);
+                code.check_ring(r)
+                    .map_err(|error| Failure::usage(format!("code {code}: {error}; nothing was set")))?;
+            }
             let what = What::Setting(Bytes::copy_from_slice(value.as_bytes()));
             changes.push(Change::new(setting(name)?, what, Fields::new()));
         }

@@ -138,6 +138,11 @@ impl OpenBucket {
 
     /// Hears what others said lately, unless that was done a moment ago, and has their runs in memory.
     pub(super) async fn refresh(&self, transfers: &Arc<Transfers>, fresh: bool) -> Result<(), Failure> {
+        self.hear(transfers, fresh).await?;
+        self.load_runs(transfers).await
+    }
+
+    async fn hear(&self, transfers: &Arc<Transfers>, fresh: bool) -> Result<(), Failure> {
         transfers.member.check_admitted()?;
         check_member(transfers)?;
         let is_due =
@@ -148,7 +153,7 @@ impl OpenBucket {
                 self.gather(transfers, false).await?;
             }
         }
-        self.load_runs(transfers).await
+        Ok(())
     }
 
     async fn gather(&self, transfers: &Arc<Transfers>, full: bool) -> Result<(), Failure> {
@@ -283,7 +288,7 @@ impl OpenBucket {
 
     /// The devices that said something of the bucket; this one only if it wrote.
     pub(super) async fn devices(&self, transfers: &Arc<Transfers>) -> Result<Vec<DeviceOf>, Failure> {
-        self.refresh(transfers, false).await?;
+        self.hear(transfers, false).await?;
         let state = self.state();
         let own = state.author.writer();
         let devices = state
@@ -392,17 +397,17 @@ impl OpenBucket {
         let _turn = self.turn.lock().await;
         let said = self.say_all(transfers, change).await;
         let Err(failure) = said else { return Ok(()) };
+        // Nothing was refused.
+        let why = failure.message.strip_prefix("refused for now: ");
+        let why = why.unwrap_or(&failure.message);
         let message = match block_in_place(|| self.note()) {
-            Ok(()) => format!(
-                "this is noted here, and goes out by itself as soon as it can: {}",
-                failure.message
-            ),
+            Ok(()) => format!("this is noted here only, and goes out by itself; do not repeat it: {why}"),
             Err(disk) => {
                 tracing::warn!(failure = %disk, "what holders did not take stands in memory alone");
                 format!(
-                    "this stands in the daemon's memory alone, and goes out by itself as soon as it can: {}; \
-                     it cannot be noted: {}",
-                    failure.message, disk.message
+                    "this stands in the daemon's memory alone, and goes out by itself: {why}; it cannot be \
+                     noted: {}",
+                    disk.message
                 )
             }
         };

@@ -23,7 +23,6 @@ use crate::transfer::records::Known;
 const FEW: usize = 16;
 
 /// What a name is to become.
-#[derive(Debug)]
 pub(crate) struct Change {
     /// The name.
     pub(crate) name: Name,
@@ -37,7 +36,12 @@ pub(crate) struct Change {
     pub(crate) staged: bool,
     /// Where there is something of this name, it gets `NAME (2)` or the next one that is free.
     pub(crate) free: bool,
+    /// What must hold of what the name shows, at the moment it changes here.
+    pub(crate) condition: Option<Condition>,
 }
+
+/// Whether a name that shows this may change.
+pub(crate) type Condition = Box<dyn Fn(Option<&Entry>) -> bool + Send + Sync>;
 
 impl Change {
     /// A change that no put made.
@@ -49,6 +53,7 @@ impl Change {
             kept: None,
             staged: false,
             free: false,
+            condition: None,
         }
     }
 
@@ -133,10 +138,14 @@ impl State {
             What::File(file) => file.pointer.manifest == *manifest,
             What::Directory { .. } | What::Deleted | What::Snapshot(_) | What::Setting(_) => false,
         };
-        self.merged(&[], &[]).find_map(|versions| {
-            let entry = versions.all().find(is)?;
-            Some((entry.clone(), entry.version == versions.newest().version))
-        })
+        let mut old = None;
+        for versions in self.merged(&[], &[]) {
+            if versions.there().as_ref().is_some_and(is) {
+                return Some((versions.newest().clone(), true));
+            }
+            old = old.or_else(|| versions.all().find(is).map(|entry| (entry.clone(), false)));
+        }
+        old
     }
 
     /// Takes the heads of all known records into what is known of the bucket.
@@ -211,6 +220,15 @@ impl State {
     pub(super) fn enter(&mut self, mut changes: Vec<Change>) -> Result<Vec<(Name, Version)>, Failure> {
         for change in changes.iter_mut().filter(|change| change.free) {
             change.name = self.free(&change.name)?;
+        }
+        for change in &changes {
+            let Some(condition) = &change.condition else {
+                continue;
+            };
+            let versions = self.versions(&change.name);
+            if !condition(versions.as_ref().and_then(Versions::there)) {
+                return Err(Failure::precondition());
+            }
         }
         let mut newest = self.newest(&changes);
         let mut written = Vec::with_capacity(changes.len());

@@ -19,7 +19,7 @@ const MAX_DROPPED: usize = 32;
 pub type Source = (u64, u64, [u8; 32]);
 
 /// See the module head.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Bucket {
     own: Head,
     clock: Clock,

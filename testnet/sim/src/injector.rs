@@ -375,6 +375,10 @@ impl Run<'_> {
                 let over = self.world.now >= end.min(begun + AFTERMATH);
                 if over && !self.world.say_again() {
                     self.settled_s = seconds(since - begun);
+                    if let Some(detail) = self.world.tree_problem() {
+                        let invariant = "the tree has what was acknowledged";
+                        self.world.violate(Violation::custody(invariant, detail));
+                    }
                     return;
                 }
                 if self.world.now >= end + AFTERMATH {

@@ -6,6 +6,7 @@
 
 mod checks;
 mod holders;
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,9 +15,11 @@ use mutualstore_dht::records::{
     ASKED, Author, Gathered, Gathering, Publish, Published, Publishing, RecordSet, Stamp,
 };
 use mutualstore_dht::{Id, Others, Peer, PeerState, RingView, Time};
+use mutualstore_tree::bucket::Bucket;
 use rand_chacha::rand_core::Rng;
 
 use self::checks::{Acknowledged, Owed};
+use self::tree::Tree;
 use super::host::Host;
 use super::message::Body;
 use super::world::{Event, Who, World};
@@ -76,6 +79,8 @@ struct Device {
     busy: bool,
     /// How much of each device, the original of a clone among them, its next record says.
     says: Says,
+    /// What that is.
+    bucket: Bucket,
 }
 
 /// How many things of which device.
@@ -127,6 +132,7 @@ pub(crate) struct Records {
     next: u64,
     /// What each record says, by its hash.
     said: BTreeMap<[u8; 32], Says>,
+    tree: Tree,
     /// Numbers under which two majorities without a common holder have acknowledged different things.
     split: BTreeSet<u64>,
     acknowledged: BTreeMap<Id, Acknowledged>,
@@ -150,10 +156,12 @@ impl World {
                 return;
             };
             let bucket = self.rng.next_u64() % BUCKETS;
+            let writer = self.rng.next_u64();
             let device = Device {
                 through,
                 id: super::stripe_id(self.setup.seed ^ 0x7265_636f, bucket),
-                author: Author::new(self.rng.next_u64()),
+                author: Author::new(writer),
+                bucket: Tree::bucket(writer),
                 busy: false,
                 says: Says::new(),
             };
@@ -233,6 +241,7 @@ impl World {
             {
                 of.through = through;
                 of.author = Author::new(hash);
+                of.bucket.renumber(hash);
                 of.busy = false;
             }
             return;
@@ -247,6 +256,9 @@ impl World {
             *of.says.entry(device).or_default() += 1;
             let stamp = of.author.next(bytes);
             self.records.said.insert(stamp.hash, of.says.clone());
+            let tree = &mut self.records.tree;
+            tree.write(device, &mut of.bucket, self.now / 1000, hash);
+            tree.said(stamp.hash, &of.bucket);
             stamp
         });
         let mut publishing = Publishing::new(now, &near, known, TIMEOUT);
@@ -455,7 +467,11 @@ impl World {
                 let says = of.says.entry(*other).or_default();
                 *says = (*says).max(*count);
             }
+            for stamp in others {
+                self.records.tree.heard(&mut of.bucket, stamp);
+            }
             of.author.renumber(number, self.setup.flaw);
+            of.bucket.renumber(of.author.writer());
         }
         self.publish_record(device);
     }

@@ -7,21 +7,21 @@ use std::net::{SocketAddr, TcpStream};
 use crate::common::{LIMIT, Net};
 
 /// Where a peer's API is, and the token it wants.
-pub(super) struct Api {
-    pub(super) address: SocketAddr,
-    pub(super) token: String,
+pub(crate) struct Api {
+    pub(crate) address: SocketAddr,
+    pub(crate) token: String,
 }
 
 /// An answer as it came.
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
     /// Reads up to the end of the connection.
-    pub(super) fn read(stream: &mut TcpStream) -> Self {
+    pub(crate) fn read(stream: &mut TcpStream) -> Self {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
         let end = bytes.windows(4).position(|part| part == b"\r\n\r\n").unwrap();
@@ -39,7 +39,7 @@ impl Answer {
         }
     }
 
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let named = self
             .headers
             .iter()
@@ -48,13 +48,13 @@ impl Answer {
     }
 
     #[track_caller]
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
 impl Api {
-    pub(super) fn of(net: &Net, index: usize) -> Self {
+    pub(crate) fn of(net: &Net, index: usize) -> Self {
         let peer = &net.peers()[index];
         let address = peer["api"].as_str().unwrap().strip_prefix("http://").unwrap();
         let token = fs::read_to_string(net.data_dir(index).join("token")).unwrap();
@@ -64,14 +64,14 @@ impl Api {
         }
     }
 
-    pub(super) fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream
     }
 
     /// The head of a request with the token.
-    pub(super) fn head(&self, line: &str, headers: &[&str]) -> String {
+    pub(crate) fn head(&self, line: &str, headers: &[&str]) -> String {
         let bearer = format!("Authorization: Bearer {}", self.token);
         let mut lines = vec![
             format!("{line} HTTP/1.1"),
@@ -83,13 +83,13 @@ impl Api {
     }
 
     /// Sends a request as it is and answers how it was answered, up to the end of the connection.
-    pub(super) fn raw(&self, request: &str) -> Answer {
+    pub(crate) fn raw(&self, request: &str) -> Answer {
         let mut stream = self.connect();
         stream.write_all(request.as_bytes()).unwrap();
         Answer::read(&mut stream)
     }
 
-    pub(super) fn ask(&self, line: &str, headers: &[&str]) -> Answer {
+    pub(crate) fn ask(&self, line: &str, headers: &[&str]) -> Answer {
         let headers: Vec<&str> = headers.iter().copied().chain(["Connection: close"]).collect();
         self.raw(&self.head(line, &headers))
     }

@@ -4,7 +4,7 @@
 //! that heard a holder of it has it.
 //!
 //! **In the end**: the first five that stay have the same under each id, nobody else has any, and it is all
-//! that any disk had.
+//! that any disk had. The tree that it makes has every entry that was acknowledged.
 //!
 //! One thing may be displaced for a time: what two devices with one number had acknowledged by majorities
 //! without a common holder, see [`mutualstore_dht::records::Author`]. In the end it is there too.
@@ -142,15 +142,28 @@ impl World {
         }
     }
 
-    /// Devices that were told of something that is on no disk.
+    /// What those that run have under an id, put together.
+    fn latest(&self, id: Id) -> RecordSet {
+        let mut all = RecordSet::default();
+        let running = self.hosts.iter().filter(|host| host.is_running());
+        for set in running.filter_map(|host| host.sets.get(&id)) {
+            set.stamps().for_each(|stamp| drop(all.take(stamp)));
+        }
+        all
+    }
+
+    /// Devices that were told of something that no reader sees any more.
     pub(super) fn displaced(&self) -> Vec<usize> {
         let acknowledged = self.records.acknowledged.iter();
-        let all = acknowledged
-            .flat_map(|(id, of)| of.of.iter().map(move |(device, latest)| (*id, *device, latest)));
-        all.filter(|(.., latest)| self.records.split.contains(&latest.writer))
-            .filter(|(id, device, latest)| !self.is_kept(*id, *device, latest.count))
-            .map(|(_, device, _)| device)
-            .collect()
+        let displaced = acknowledged.flat_map(|(id, of)| {
+            let latest = self.latest(*id);
+            let of = of.of.iter();
+            of.filter(|(_, said)| self.records.split.contains(&said.writer))
+                .filter(|(device, said)| !self.records.has(&latest, **device, said.count))
+                .map(|(device, _)| *device)
+                .collect::<Vec<usize>>()
+        });
+        displaced.collect()
     }
 
     /// A host dropped the records of a key in favour of others.
@@ -285,6 +298,25 @@ impl World {
                 let digests: Vec<_> = digests.collect();
                 format!("records of {id:?} lie on hosts {digests:?}, and their places are {near:?}")
             })
+        })
+    }
+
+    /// An entry that was acknowledged and that the tree does not have in the end, if there is one.
+    pub(crate) fn tree_problem(&self) -> Option<String> {
+        self.records.acknowledged.iter().find_map(|(id, acknowledged)| {
+            let all = self.latest(*id);
+            let kept = acknowledged
+                .of
+                .iter()
+                .filter(|(_, latest)| !latest.holders.is_empty());
+            let mut missing = kept.filter_map(|(device, latest)| {
+                let (name, version) = self.records.tree.missing(&all, *device, latest.count)?;
+                let key = name.key().trim_end();
+                Some(format!(
+                    "version {version:?} of {key:?} by device {device} under {id:?}"
+                ))
+            });
+            missing.next()
         })
     }
 
