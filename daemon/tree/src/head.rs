@@ -217,7 +217,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::entry::What;
     use crate::entry::tests::{entries, names};
+    use crate::version::Version;
 
     fn run(from: &Name, to: &Name) -> Run {
         Run {
@@ -278,6 +280,54 @@ mod tests {
                 prop_assert!(run.may_have(&key[..cut.min(key.len())]));
             }
         }
+    }
+
+    #[test]
+    fn heads_are_these_bytes() {
+        let name = Name::file("a").unwrap();
+        let entry = Entry {
+            name: name.clone(),
+            version: Version {
+                ms: 0x0102,
+                counter: 3,
+                writer: 4,
+            },
+            base: Version::ZERO,
+            what: What::Deleted,
+            fields: Fields::new(),
+        };
+        let head = Head {
+            instance: 5,
+            device: "pc".to_owned(),
+            entries: vec![entry],
+            runs: vec![run(&name, &name)],
+            dropped: vec![Dropped {
+                pointer: Pointer {
+                    manifest: [6; 32],
+                    key: Zeroizing::new([7; 32]),
+                },
+                since_ms: 8,
+            }],
+            seen: vec![(9, 10)],
+            fields: Fields::from([(WRITTEN, Bytes::from_static(&[0, 0, 0, 0, 0, 0, 0, 11]))]),
+        };
+        let pointer = |manifest: &str, key: &str| manifest.repeat(32) + &key.repeat(32);
+        let expected = [
+            "01000000000000000500027063",
+            "0001",
+            "0002006100000000010200030000000000000004",
+            "000000110200000000000000000000000000000000",
+            "0001",
+            &pointer("01", "02"),
+            "0000000300000009000000040500020061",
+            "00020061",
+            "0001",
+            &pointer("06", "07"),
+            "0000000000000008",
+            "00010000000000000009000000000000000a",
+            "000100000008000000000000000b",
+        ];
+        assert_eq!(hex::encode(head.encode().unwrap().as_slice()), expected.concat());
     }
 
     #[test]

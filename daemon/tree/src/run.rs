@@ -262,6 +262,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::codec::Fields;
+    use crate::entry::What;
     use crate::entry::tests::entries as any_entries;
 
     fn sorted(mut entries: Vec<Entry>) -> Vec<Entry> {
@@ -285,6 +287,38 @@ mod tests {
         let range = tail.range(block).unwrap();
         let range = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
         entries(&written.bytes[range]).unwrap()
+    }
+
+    #[test]
+    fn runs_are_these_bytes() {
+        let entry = |key: &str, ms| Entry {
+            name: Name::file(key).unwrap(),
+            version: Version {
+                ms,
+                counter: 0,
+                writer: 1,
+            },
+            base: Version::ZERO,
+            what: What::Deleted,
+            fields: Fields::new(),
+        };
+        let (written, _) = write(&[entry("ab", 2), entry("ac", 3)]);
+        let body = "000000110200000000000000000000000000000000";
+        let expected = [
+            // Nothing shared, and the name whole; then two bytes of it, the space among them.
+            "00000003006162",
+            "00000000000200000000000000000001",
+            body,
+            "0002000163",
+            "00000000000300000000000000000001",
+            body,
+            // The tail: one block, its length and first name, and 20 bits of filter in three bytes.
+            "0100000001",
+            "000000560003006162",
+            "ca8da8",
+        ];
+        assert_eq!(hex::encode(&written.bytes), expected.concat());
+        assert_eq!((written.blocks, written.entries), (0x56, 2));
     }
 
     proptest! {
