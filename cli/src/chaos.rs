@@ -155,6 +155,7 @@ mod tests {
                 code: "copies:2".to_owned(),
                 placement: "random".to_owned(),
                 stripes: 1,
+                named: false,
                 link: link(byte),
             };
             list.append(&entry, ()).unwrap();

@@ -280,6 +280,10 @@ fn file_without_a_destination_is_one_of_the_account() {
     net.run(0, &["lookup", "/files/thesis.pdf"]).ok();
     net.run(0, &["stat", "/files/thesis"]).fails(3);
 
+    // All that was put here is watched, with a name or without.
+    let status = net.run(0, &["status", "--json"]).ok().json();
+    assert_eq!(status["files"]["safe"], 4);
+
     // The name goes; the file stays, as an old version does.
     let said = net.run(0, &["rm", &first]).ok();
     assert!(said.stderr.contains("/files/thesis.pdf;"), "{}", said.stderr);

@@ -1,10 +1,11 @@
 //! The local file list: what was put through this daemon and not deleted through it.
 //!
 //! `DIR/files`, one sealed JSON object per line (names and links do not stand on the disk in the clear): the
-//! file that was put, or `{"deleted": link}`. Appended and synced before a put or a deletion is acknowledged;
-//! puts that end together share a sync. A line that a crash cut short is skipped and closed by the next
-//! append. The whole list is read once, before it is first asked for (some five seconds for a million files);
-//! in memory is an [`index`] of it, and what is shown is read from its lines.
+//! file that was put, or `{"deleted": link}`. Files in buckets stand there too, for the health of all that
+//! was put through this daemon. Appended and synced before a put or a deletion is acknowledged; puts that end
+//! together share a sync. A line that a crash cut short is skipped and closed by the next append. The whole
+//! list is read once, before it is first asked for (some five seconds for a million files); in memory is an
+//! [`index`] of it, and what is shown is read from its lines.
 //!
 //! Deliberately absent: what is stored elsewhere, and health, which is asked from the holders and remembered
 //! in the index.
@@ -50,6 +51,9 @@ pub struct Listed {
     /// How many stripes it has, those of its manifest included; 0 where an older version put it.
     #[serde(default)]
     pub stripes: u64,
+    /// It has a name in a bucket: it is watched, and not listed here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub named: bool,
     /// What it is found and opened by.
     #[serde(with = "link_text")]
     pub link: Link,
@@ -66,6 +70,9 @@ pub struct Shown {
     pub created: u64,
     /// The code of its blocks.
     pub code: String,
+    /// It has a name in a bucket.
+    #[serde(default)]
+    pub named: bool,
     /// The link as text. Unlike that of [`Listed`] it is not parsed, which takes longer than all the rest.
     pub link: String,
 }
@@ -284,6 +291,25 @@ impl<W: Default> FileList<W> {
         self.append_line(&self.seal(entry), &Line::of(entry), watched)
     }
 
+    /// Notes a put of a file in a bucket, whose name is durable elsewhere: a crash may take the note away.
+    pub fn append_named(&self, entry: &Listed, watched: W) -> Result<(), ListError> {
+        self.write_line(&self.seal(entry), &Line::of(entry), watched)
+            .map(drop)
+    }
+
+    /// A file in a bucket is gone, and no longer watched.
+    pub fn forget_named(&self, link: &Link) -> Result<(), ListError> {
+        if self.entry(&link.manifest)?.is_some_and(|entry| entry.named) {
+            let sealed = self.seal_deletion(link, None);
+            let gone = Line {
+                deleted: Some(link.clone()),
+                ..Line::default()
+            };
+            self.write_line(&sealed, &gone, W::default())?;
+        }
+        Ok(())
+    }
+
     /// Notes a put or a deletion whose entry was [sealed](Self::seal) before. Durable on return. An entry may
     /// stand in the list twice; it is shown once.
     pub fn append_sealed(&self, sealed: &str) -> Result<(), ListError> {
@@ -417,7 +443,9 @@ impl<W: Default> FileList<W> {
             after = Some(*last);
             for (number, offset, length) in lines {
                 let listed = self.read(&file, offset, length)?;
-                let fits = |listed: &Shown| pattern.is_none_or(|pattern| matches(pattern, &listed.name));
+                let fits = |listed: &Shown| {
+                    !listed.named && pattern.is_none_or(|pattern| matches(pattern, &listed.name))
+                };
                 let Some(listed) = listed.filter(fits) else {
                     continue;
                 };
@@ -448,8 +476,12 @@ impl<W: Default> FileList<W> {
         Ok(listed)
     }
 
-    /// The file with this manifest, unless it is deleted.
+    /// The file with this manifest, unless it is deleted, or has a name in a bucket.
     pub fn find(&self, manifest: &[u8; 32]) -> Result<Option<Listed>, ListError> {
+        Ok(self.entry(manifest)?.filter(|listed| !listed.named))
+    }
+
+    fn entry(&self, manifest: &[u8; 32]) -> Result<Option<Listed>, ListError> {
         let number = self.index(|index| index.find(manifest))?;
         let found = number.map(|number| self.listed(&[number])).transpose()?;
         Ok(found.and_then(|mut found| found.pop()).map(|(_, listed)| listed))

@@ -144,13 +144,16 @@ impl OpenBucket {
 
     async fn hear(&self, transfers: &Arc<Transfers>, fresh: bool) -> Result<(), Failure> {
         transfers.member.check_admitted()?;
-        check_member(transfers)?;
         let is_due =
             |state: &State| fresh || state.gathered.is_none_or(|gathered| gathered.elapsed() > FRESH);
         if is_due(&self.state()) {
             let _turn = self.turn.lock().await;
-            if is_due(&self.state()) {
-                self.gather(transfers, false).await?;
+            if is_due(&self.state())
+                && let Err(failure) = self.gather(transfers, false).await
+            {
+                // Who has met nobody yet is told that.
+                check_member(transfers)?;
+                return Err(failure);
             }
         }
         Ok(())

@@ -90,6 +90,7 @@ pub(crate) async fn delete(
         shards_left += delete_stripes(transfers, (link, root), &part).await?;
     }
     transfers.keeper.publish_usage();
+    forget_named(transfers, link).await;
     Ok(Some(Deleted {
         name: file.manifest.name,
         size_bytes: file.manifest.size,
@@ -97,6 +98,15 @@ pub(crate) async fn delete(
         shards_left: shards_left as u64,
         named: None,
     }))
+}
+
+/// A file in a bucket is not watched any more.
+async fn forget_named(transfers: &Arc<Transfers>, link: &Link) {
+    let (transfers, link) = (Arc::clone(transfers), link.clone());
+    let forgotten = tokio::task::spawn_blocking(move || transfers.files.forget_named(&link)).await;
+    if let Ok(Err(error)) = forgotten {
+        tracing::warn!(%error, "a file that is gone stays among those that are watched");
+    }
 }
 
 /// The root of the manifest has a tombstone already: an earlier attempt came so far, or all the way.
@@ -237,7 +247,7 @@ pub(crate) async fn take_back(transfers: &Arc<Transfers>, exposed: &Exposed) {
         });
         let kept = join_all(writing).await;
         if !kept.is_empty() && kept.iter().all(|kept| *kept) {
-            return;
+            return forget_named(transfers, &link).await;
         }
         tokio::time::sleep(RESUME).await;
     }

@@ -471,17 +471,22 @@ impl<'a> Putting<'a> {
             code: self.sealing.code.to_string(),
             placement: self.sealing.placement.policy.to_string(),
             stripes: self.stripes.len() as u64,
+            named: self.options.bucket.is_some(),
             link: link.clone(),
         }
     }
 
-    /// Notes the file in the local list, unless it is in a bucket; from here it is a file.
+    /// Notes the file in the local list; from here it is a file. The journal of one in a bucket stays.
     async fn list(&mut self, link: &Link) -> Result<(), Failure> {
-        if self.options.bucket.is_some() {
-            return Ok(());
-        }
         let (transfers, listed) = (Arc::clone(self.transfers), self.listed(link));
         let watched = transfers.sweep.of_put(&transfers, &self.stripes);
+        if listed.named {
+            let noted = tokio::task::spawn_blocking(move || transfers.files.append_named(&listed, watched));
+            if let Err(error) = noted.await.map_err(Failure::unexpected)? {
+                tracing::warn!(%error, "how a file is doing is not watched");
+            }
+            return Ok(());
+        }
         let noted = tokio::task::spawn_blocking(move || transfers.files.append(&listed, watched)).await;
         noted.map_err(Failure::unexpected)?.map_err(nothing_stored)?;
         journal_done(self.journal.take());

@@ -14,6 +14,7 @@ fn listed(name: &str) -> Listed {
         code: "rs:4+2".to_owned(),
         placement: "successors".to_owned(),
         stripes: 1,
+        named: false,
         link: Link {
             manifest: Sha256::digest(name).into(),
             key: Zeroizing::new([2; 32]),
@@ -29,6 +30,7 @@ fn shown(name: &str) -> Shown {
         size_bytes: listed.size_bytes,
         created: listed.created,
         code: listed.code,
+        named: listed.named,
         link: listed.link.to_string(),
     }
 }
@@ -50,6 +52,34 @@ fn files(list: &FileList, pattern: Option<&str>) -> Vec<Shown> {
 
 fn names(list: &FileList, pattern: Option<&str>) -> Vec<String> {
     files(list, pattern).into_iter().map(|entry| entry.name).collect()
+}
+
+#[test]
+fn files_in_buckets_are_watched_and_not_listed() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || FileList::<()>::open(directory.path(), &[1; 32]).unwrap();
+    let list = open();
+    list.append(&listed("plain"), ()).unwrap();
+    let named = Listed {
+        named: true,
+        ..listed("named")
+    };
+    list.append_named(&named, ()).unwrap();
+    let watched = |list: &FileList| list.index(|index| index.len()).unwrap();
+    for list in [list, open()] {
+        assert_eq!(names(&list, None), ["plain"]);
+        assert_eq!(list.find(&named.link.manifest).unwrap(), None);
+        assert_eq!(watched(&list), 2);
+    }
+    let list = open();
+    list.forget_named(&named.link).unwrap();
+    list.forget_named(&listed("plain").link).unwrap();
+    for list in [list, open()] {
+        assert_eq!(
+            (names(&list, None), watched(&list)),
+            (vec!["plain".to_owned()], 1)
+        );
+    }
 }
 
 #[test]

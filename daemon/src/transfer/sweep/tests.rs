@@ -14,6 +14,7 @@ fn files(all: Vec<Watched>) -> (tempfile::TempDir, FileList<Watched>) {
             code: "copies:2".to_owned(),
             placement: "successors".to_owned(),
             stripes: 1,
+            named: false,
             link: Link {
                 manifest: [number; 32],
                 key: [2; 32].into(),
