@@ -12,6 +12,9 @@ use mutualstore_contract::escape;
 use mutualstore_contract::exit;
 use mutualstore_contract::reply::ErrorBody;
 
+/// What the message of a [`Failure::refused`] begins with.
+const REFUSED: &str = "refused for now: ";
+
 /// What a user is told when an operation fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -41,7 +44,12 @@ impl Failure {
 
     /// Not now: not joined, too few peers, no quorum, time-out. A retry may help.
     pub fn refused(why: impl fmt::Display) -> Self {
-        Self::new(exit::REFUSED, 503, true, format!("refused for now: {why}"))
+        Self::new(exit::REFUSED, 503, true, format!("{REFUSED}{why}"))
+    }
+
+    /// Why it failed, without the words that say that it was refused.
+    pub fn reason(&self) -> &str {
+        self.message.strip_prefix(REFUSED).unwrap_or(&self.message)
     }
 
     /// The peers that were asked have no space left.

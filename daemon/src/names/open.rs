@@ -400,9 +400,7 @@ impl OpenBucket {
         let _turn = self.turn.lock().await;
         let said = self.say_all(transfers, change).await;
         let Err(failure) = said else { return Ok(()) };
-        // Nothing was refused.
-        let why = failure.message.strip_prefix("refused for now: ");
-        let why = why.unwrap_or(&failure.message);
+        let why = failure.reason();
         let message = match block_in_place(|| self.note()) {
             Ok(()) => format!("this is noted here only, and goes out by itself; do not repeat it: {why}"),
             Err(disk) => {

@@ -9,8 +9,7 @@
 //!   reached, and on a full file system too, thanks to a reserve.
 //! - The index is a cache of the segments: after an unclean stop, and whenever it looks wrong, it is rebuilt.
 //!
-//! All operations block and may be called by many threads at once; the [`log`] has the rules by which they
-//! meet.
+//! All operations block and may be called by many threads at once, by the rules of the [`log`].
 //!
 //! In `dir`: `segments/` ([`segment`], [`record`]: the formats), `index/` ([`index`], [`entry`]), `lock`,
 //! `reserve`, `format` (one line that names the version of all this).

@@ -215,7 +215,7 @@ pub struct AccountInfo {
 /// The accounts that a daemon serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountList {
-    /// One, for now.
+    /// The account of the data directory, and no other.
     pub accounts: Vec<AccountInfo>,
 }
 
