@@ -34,7 +34,7 @@ enum Command {
 struct SetArgs {
     /// The bucket
     name: String,
-    /// How long old versions are kept, as in 30d
+    /// How long old versions are to be kept, as in 30d: noted, and not acted on yet
     #[arg(long, value_name = "TIME")]
     keep_versions: Option<String>,
     /// The code of its files: auto, copies:N, xor:K or rs:K+M

@@ -27,7 +27,9 @@ use crate::format::link::Link;
 use crate::format::names::base_name;
 use crate::http::conditions::{self, Validators};
 use crate::http::serve::Via;
-use crate::names::{Change, Condition, DeviceOf, Names, OpenBucket, fields_of, file_of, hex_of, link};
+use crate::names::{
+    Change, Condition, DeviceOf, Names, OpenBucket, fields_of, file_name, file_of, hex_of, link,
+};
 use crate::transfer::events::{Operation, Transfer};
 use crate::transfer::options::PutOptions;
 use crate::transfer::{Transfers, put};
@@ -40,10 +42,6 @@ const EXECUTABLE: &str = "x-mutualstore-executable";
 const MOST_OF_SETTINGS: usize = 64 << 10;
 /// Bytes of many changes at once.
 const MOST_OF_A_BATCH: usize = 8 << 20;
-
-fn key_of(key: &str) -> Result<Name, Failure> {
-    Name::file(key).map_err(Failure::usage)
-}
 
 fn not_there() -> Failure {
     Failure::not_found("no such key in this bucket")
@@ -175,7 +173,7 @@ impl Prepared {
         query: NamedPutQuery,
         headers: &HeaderMap,
     ) -> Result<Self, Failure> {
-        let name = key_of(key)?;
+        let name = file_name(key)?;
         let policy = api.app.member.config.settings.placement;
         let mut options = query.put.options(policy, content_length(headers))?;
         check_whole(headers)?;
@@ -397,7 +395,7 @@ pub(super) async fn get_file(
 
 /// The link of what a key is, or was at a version.
 async fn find(api: &Api, bucket: &str, key: &str, wanted: &Wanted) -> Result<Link, Failure> {
-    let name = key_of(key)?;
+    let name = file_name(key)?;
     let names = &api.app.names;
     let open = names.bucket(bucket, wanted.fresh).await?;
     let versions = open
@@ -431,7 +429,7 @@ pub(super) async fn delete(
     Path((bucket, key)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let name = key_of(&key)?;
+    let name = file_name(&key)?;
     let names = Arc::clone(&api.app.names);
     let condition = condition(Method::DELETE, &headers);
     let open = names.bucket(&bucket, condition.is_some()).await?;

@@ -9,7 +9,7 @@ use mutualstore_tree::codec::Fields;
 use mutualstore_tree::entry::{Entry, File, Name, What, tag};
 use mutualstore_tree::merge::Versions;
 
-use super::{Change, Names, OpenBucket, link, pointer};
+use super::{Change, Names, OpenBucket, file_name, link, pointer};
 use crate::error::Failure;
 use crate::format::link::Link;
 use crate::format::names::{base_name, media_type_of};
@@ -21,10 +21,6 @@ use crate::transfer::{Transfers, get, put};
 const WIDTH: usize = 8;
 /// The most changes of one batch.
 const MOST: usize = 100_000;
-
-fn key_of(key: &str) -> Result<Name, Failure> {
-    Name::file(key).map_err(Failure::usage)
-}
 
 fn not_there(key: &str) -> Failure {
     Failure::not_found(format!("no key {key:?} in this bucket; nothing was changed"))
@@ -73,7 +69,7 @@ pub(crate) fn nanoseconds(modified_ms: i64, fields: &Fields) -> i64 {
 }
 
 fn entered(one: &Enter) -> Result<Change, Failure> {
-    let name = key_of(&one.key)?;
+    let name = file_name(&one.key)?;
     let (modified_ms, fields) = fields_of(one.modified_ns, one.executable);
     let what = file_of(&name, &one.link, one.size_bytes, modified_ms)?;
     Ok(Change {
@@ -93,7 +89,7 @@ impl Names {
         let entered = batch.enter.iter().map(entered);
         let mut changes = entered.collect::<Result<Vec<Change>, Failure>>()?;
         for directory in &batch.directories {
-            let name = key_of(&directory.key)?;
+            let name = file_name(&directory.key)?;
             if !name.is_directory() {
                 return Err(Failure::usage(format!(
                     "{:?} does not end in /, as directories do",
@@ -136,7 +132,7 @@ impl Names {
                 .filter_map(|versions| versions.there().cloned())
                 .collect()
         } else {
-            let versions = open.versions(self.transfers(), &key_of(key)?, false).await?;
+            let versions = open.versions(self.transfers(), &file_name(key)?, false).await?;
             versions
                 .as_ref()
                 .and_then(Versions::there)
@@ -164,7 +160,7 @@ impl Names {
             None => self.matching(open, &copy.from, copy.recursive).await?,
             Some(version) => {
                 let versions = open
-                    .versions(self.transfers(), &key_of(&copy.from)?, false)
+                    .versions(self.transfers(), &file_name(&copy.from)?, false)
                     .await?;
                 let all = versions.iter().flat_map(Versions::all);
                 let wanted = |entry: &&Entry| super::hex_of(entry.version) == *version;
@@ -184,7 +180,7 @@ impl Names {
         let mut new = Vec::new();
         for entry in &found {
             let rest = entry.name.key().get(copy.from.len()..).unwrap_or_default();
-            let name = key_of(&format!("{}{rest}", copy.to))?;
+            let name = file_name(&format!("{}{rest}", copy.to))?;
             if name.is_directory() != entry.name.is_directory() {
                 return Err(Failure::usage(format!(
                     "{:?} cannot become {:?}: keys of directories end in /, those of files do not; nothing \

@@ -9,7 +9,7 @@ use mutualstore_tree::entry::{Entry, Pointer, Space, What};
 use mutualstore_tree::head::Head;
 
 use super::disk::Disk;
-use super::{BUCKET, key_of, runs};
+use super::{BUCKET, runs, write_key_of};
 use crate::datadir::files::{FileError, read_optional};
 use crate::datadir::keys::account;
 use crate::datadir::network::Network;
@@ -34,7 +34,7 @@ pub fn left(data_dir: &Path) -> Result<Left, FileError> {
     let mut keys = vec![home.clone()];
     for entry in left.take(data_dir, &home, &network)? {
         let is_bucket = entry.name.space() == Space::Settings && entry.name.key().starts_with(BUCKET);
-        keys.extend(key_of(&entry).filter(|_| is_bucket));
+        keys.extend(write_key_of(&entry).filter(|_| is_bucket));
     }
     for key in &keys {
         left.take(data_dir, key, &network)?;

@@ -77,6 +77,11 @@ pub(crate) fn prefix_of(key: &str) -> Vec<u8> {
     [&[space], key.as_bytes()].concat()
 }
 
+/// The name of a file or directory with this key.
+pub(crate) fn file_name(key: &str) -> Result<Name, Failure> {
+    Name::file(key).map_err(Failure::usage)
+}
+
 /// Whether a text can name a bucket, and why not.
 fn check_bucket_name(name: &str) -> Result<(), Failure> {
     let sound = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
@@ -125,7 +130,7 @@ fn setting_of(bucket: &str) -> Result<Name, Failure> {
 }
 
 /// The write key that a setting is.
-fn key_of(entry: &Entry) -> Option<WriteKey> {
+fn write_key_of(entry: &Entry) -> Option<WriteKey> {
     match &entry.what {
         What::Setting(value) => value.as_ref().try_into().ok().map(WriteKey::new),
         What::File(_) | What::Directory { .. } | What::Deleted | What::Snapshot(_) => None,
@@ -162,7 +167,7 @@ impl Names {
         check_bucket_name(name)?;
         let setting = setting_of(name)?;
         let versions = self.home.versions(&self.transfers, &setting, fresh).await?;
-        let key = versions.as_ref().and_then(Versions::there).and_then(key_of);
+        let key = versions.as_ref().and_then(Versions::there).and_then(write_key_of);
         let key = key.ok_or_else(|| {
             Failure::not_found("no such bucket; `mutualstore bucket ls` lists those there are")
         })?;
@@ -294,7 +299,7 @@ impl Names {
             let bucket = Self::bucket_name(&versions);
             let open = self.bucket(bucket, false).await?;
             open.refresh(&self.transfers, false).await?;
-            let Some((entry, shows)) = open.key_of(&link.manifest) else {
+            let Some((entry, shows)) = open.version_of(&link.manifest) else {
                 continue;
             };
             let named = format!("/{bucket}/{}", entry.name.key());
@@ -327,7 +332,7 @@ impl Names {
             .home
             .list(&self.transfers, &setting_of("")?.to_bytes(), false)
             .await?;
-        let mut keys = keys.flat_map(|versions| versions.all().filter_map(key_of).collect::<Vec<_>>());
+        let mut keys = keys.flat_map(|versions| versions.all().filter_map(write_key_of).collect::<Vec<_>>());
         let key = keys.find(|key| key.public() == *public);
         key.map(|key| self.opened(key)).transpose()
     }
@@ -340,7 +345,7 @@ impl Names {
             .await?
             .iter()
             .filter_map(Versions::there)
-            .filter_map(key_of)
+            .filter_map(write_key_of)
         {
             if disk::has_own(data, &key.public()) {
                 self.opened(key)?;

@@ -281,12 +281,12 @@ impl OpenBucket {
         manifest: &[u8; 32],
     ) -> Result<bool, Failure> {
         self.refresh(transfers, false).await?;
-        Ok(self.names_run(manifest) || self.key_of(manifest).is_some())
+        Ok(self.names_run(manifest) || self.version_of(manifest).is_some())
     }
 
     /// The key and version that a manifest is, and whether it shows.
-    pub(super) fn key_of(&self, manifest: &[u8; 32]) -> Option<(Entry, bool)> {
-        self.state().key_of(manifest)
+    pub(super) fn version_of(&self, manifest: &[u8; 32]) -> Option<(Entry, bool)> {
+        self.state().version_of(manifest)
     }
 
     /// The devices that said something of the bucket; this one only if it wrote.

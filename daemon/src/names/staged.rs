@@ -82,7 +82,7 @@ impl Names {
                 continue;
             };
             let named = || {
-                let named = open.key_of(&pointer.manifest);
+                let named = open.version_of(&pointer.manifest);
                 named.is_some_and(|(entry, _)| entry.name == change.name && entry.what == change.what)
             };
             if !waits(pointer) && !named() {

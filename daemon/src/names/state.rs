@@ -133,7 +133,7 @@ impl State {
     }
 
     /// The version that a manifest is, and whether it shows.
-    pub(super) fn key_of(&self, manifest: &[u8; 32]) -> Option<(Entry, bool)> {
+    pub(super) fn version_of(&self, manifest: &[u8; 32]) -> Option<(Entry, bool)> {
         let is = |entry: &&Entry| match &entry.what {
             What::File(file) => file.pointer.manifest == *manifest,
             What::Directory { .. } | What::Deleted | What::Snapshot(_) | What::Setting(_) => false,
