@@ -14,8 +14,9 @@
 //!   acknowledged *n* said, and nothing is lost where it is displaced.
 //!
 //! Where a partition lasts until both sides count the other as gone, two majorities have no holder in common.
-//! Then a device may find, when the sides meet, that a record of its number displaced its own. It learns that
-//! when it reads or writes next, draws another number and says all again.
+//! Then a device may find, when the sides meet, that a record of its number displaced its own. So it may
+//! where three devices go on from one disk, for holders keep two records of one number and sequence. It
+//! learns that when it reads or writes next, draws another number and says all again.
 
 use std::collections::VecDeque;
 

@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::thread;
 
 use mutualstore_dht::Flaw;
+use mutualstore_dht::records::HOLDERS;
 use parking_lot::Mutex;
 use rand_chacha::ChaCha8Rng;
 
@@ -95,6 +96,8 @@ fn record(scenario: &mut Scenario, seed: u64) {
     let Some(end) = end.filter(|_| scenario.custody.is_some() && chance(rng, 0.66)) else {
         return;
     };
+    // Daemons take no less: who holds records learns by lookups of those that are nearer.
+    scenario.r = scenario.r.max(HOLDERS);
     let mut steps = Vec::new();
     let pace = one_of(rng, &[1.0, 4.0, 12.0]);
     let mut at = 0.0;

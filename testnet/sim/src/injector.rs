@@ -382,7 +382,7 @@ impl Run<'_> {
                     return;
                 }
                 if self.world.now >= end + AFTERMATH {
-                    let detail = "what clones displaced does not come back".to_owned();
+                    let detail = self.world.displaced_detail();
                     return self
                         .world
                         .violate(Violation::liveness("devices say again", detail));

@@ -133,8 +133,11 @@ pub(crate) struct Records {
     /// What each record says, by its hash.
     said: BTreeMap<[u8; 32], Says>,
     tree: Tree,
-    /// Numbers under which two majorities without a common holder have acknowledged different things.
+    /// Numbers under which two majorities without a common holder have acknowledged different things, or
+    /// three devices said their next thing: what is acknowledged may be displaced, until it is said again.
     split: BTreeSet<u64>,
+    /// How many records there are of one number and sequence.
+    alike: BTreeMap<(u64, u64), usize>,
     acknowledged: BTreeMap<Id, Acknowledged>,
     /// Readings that ended with an answer.
     pub(crate) read: u64,
@@ -234,9 +237,11 @@ impl World {
             ))
         });
         let Some((near, known)) = near else {
-            // The device moves on when its host is gone for good.
-            if self.hosts.get(through as usize).is_some_and(|host| host.retired)
-                && let Some(through) = self.random_hosts(1, Host::is_joined).first().copied()
+            // The device moves on when its host is gone for good, or lies.
+            let lost = |host: &Host| host.retired || host.is_liar();
+            let honest = |host: &Host| host.is_joined() && !host.is_liar();
+            if self.hosts.get(through as usize).is_some_and(lost)
+                && let Some(through) = self.random_hosts(1, honest).first().copied()
                 && let Some(of) = self.records.devices.get_mut(device)
             {
                 of.through = through;
@@ -255,6 +260,16 @@ impl World {
         let stamp = of.author.pending(flaw).unwrap_or_else(|| {
             *of.says.entry(device).or_default() += 1;
             let stamp = of.author.next(bytes);
+            let alike = self
+                .records
+                .alike
+                .entry((stamp.writer, stamp.sequence))
+                .or_default();
+            *alike += 1;
+            // Holders keep two.
+            if *alike > 2 {
+                self.records.split.insert(stamp.writer);
+            }
             self.records.said.insert(stamp.hash, of.says.clone());
             let tree = &mut self.records.tree;
             tree.write(device, &mut of.bucket, self.now / 1000, hash);
@@ -454,19 +469,11 @@ impl World {
     }
 
     /// Another device uses the number of this one: it draws a new one, takes in what the other said, and says
-    /// all again.
+    /// all of its own again.
     fn renumber(&mut self, device: usize, others: &[Stamp]) {
         let number = self.rng.next_u64();
         if let Some(of) = self.records.devices.get_mut(device) {
             of.busy = false;
-            for (other, count) in others
-                .iter()
-                .filter_map(|stamp| self.records.said.get(&stamp.hash))
-                .flatten()
-            {
-                let says = of.says.entry(*other).or_default();
-                *says = (*says).max(*count);
-            }
             for stamp in others {
                 self.records.tree.heard(&mut of.bucket, stamp);
             }

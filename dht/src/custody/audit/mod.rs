@@ -263,15 +263,20 @@ impl Custody {
         for slot in slots {
             let responsible = self.responsible(now, ring, slot);
             let turn = self.audits.rounds.wrapping_add(u32::from(slot.bucket));
-            let due = rank(&responsible).is_some_and(|rank| rank > 0 && (whole || turn % rank == 0));
-            if due && !self.audits.short.contains_key(&slot) {
-                if self
-                    .keys_of(slot.stripe)
-                    .iter()
-                    .any(|key| key.item.records().is_some())
-                {
-                    self.begin_audit(now, ring, slot, None, None);
-                }
+            let is_due = |rank: u32| rank > 0 && (whole || turn % rank == 0);
+            let keys = self.keys_of(slot.stripe);
+            let records = keys.iter().any(|key| key.item.records().is_some());
+            // Who holds records audits them wherever it stands: nobody nearer need know of them.
+            let beyond = records.then_some(self.config.r);
+            let beyond = beyond.and_then(|last| u32::try_from(last).ok());
+            let own = rank(&responsible);
+            if self.audits.short.contains_key(&slot) {
+                continue;
+            }
+            if records && own.or(beyond).is_some_and(is_due) {
+                self.begin_audit(now, ring, slot, None, None);
+            }
+            if own.is_some_and(is_due) {
                 self.audit_held(now, ring, slot);
             }
         }

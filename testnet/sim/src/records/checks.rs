@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use itertools::Itertools;
 use mutualstore_dht::Id;
 use mutualstore_dht::records::{HOLDERS, RecordSet, Stamp};
 
@@ -150,6 +151,18 @@ impl World {
             set.stamps().for_each(|stamp| drop(all.take(stamp)));
         }
         all
+    }
+
+    /// What devices were told of and no reader sees any more.
+    pub(crate) fn displaced_detail(&self) -> String {
+        let devices = self.displaced().into_iter().map(|device| {
+            let of = self.records.devices.get(device);
+            format!("device {device} through {:?}", of.map(|of| of.through))
+        });
+        format!(
+            "displaced and not back: what was said by {}",
+            devices.format(", ")
+        )
     }
 
     /// Devices that were told of something that no reader sees any more.
