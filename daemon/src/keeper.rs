@@ -224,8 +224,8 @@ impl ShardKeeper {
     }
 
     /// Bytes that signed records may take.
-    pub(crate) fn reserve_bytes(&self) -> u64 {
-        self.store.reserve_bytes()
+    pub(crate) fn signed_bytes(&self) -> u64 {
+        self.store.signed_bytes()
     }
 
     /// How often the store was flushed to the disk.

@@ -4,8 +4,9 @@
 //! crash in between leaves both, and the next start takes the higher one. Of records the store promises what
 //! it does of shards.
 //!
-//! Records live in the store's reserve, so that a full disk can be emptied by what they say. So all of them
-//! together are bounded by it, and those of keys that one peer was the first to bring by an eighth.
+//! The store keeps room for records that shards never take, so that a full disk can be emptied by what they
+//! say. So all of them together are bounded by it, and those of keys that one peer was the first to bring by
+//! an eighth.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,7 @@ use crate::peer::Membership;
 use crate::wire::peer::NO_TOKEN;
 use crate::wire::record::{Given, MAX_GIVEN, stamp_of};
 
-/// Keys that one peer may bring first have this part of the reserve.
+/// Keys that one peer may bring first have this part of the room.
 const SHARE: u64 = 8;
 
 /// What is kept of one key.
@@ -217,11 +218,11 @@ impl RecordKeeper {
 
     /// Whether there is room for a record of a key.
     fn has_room(&self, keys: &BTreeMap<Id, Kept>, from: Peer, known: bool, size: u64) -> bool {
-        let reserve = self.keeper.reserve_bytes();
+        let room = self.keeper.signed_bytes();
         let all: u64 = keys.values().map(Kept::bytes).sum();
         let theirs = keys.values().filter(|kept| kept.brought == Some(from));
         let theirs: u64 = theirs.map(Kept::bytes).sum();
-        all + size <= reserve && (known || theirs + size <= reserve / SHARE)
+        all + size <= room && (known || theirs + size <= room / SHARE)
     }
 
     /// What is kept of a key, and as many of the records that `have` lacks as one answer takes.

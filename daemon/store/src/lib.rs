@@ -517,9 +517,9 @@ impl Store {
         Ok(entries.map(|(key, entry)| (key, entry.meta().len)).collect())
     }
 
-    /// Bytes that go through on a full disk, for deletions and for [`RECORDS`].
-    pub fn reserve_bytes(&self) -> u64 {
-        self.log.reserve_bytes()
+    /// Bytes that are kept free of shards for [`RECORDS`]: 1/64 of the capacity, 128 KiB to 1 GiB.
+    pub fn signed_bytes(&self) -> u64 {
+        self.log.signed_bytes()
     }
 
     /// What the store takes.

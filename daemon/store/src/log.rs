@@ -139,7 +139,8 @@ impl Inner {
     }
 
     /// What puts may still take: the capacity less all there is, less the footer the active segment will get,
-    /// less twice the reserve (once for its file, once for the records that delete and commit).
+    /// less twice the reserve (once for its file, once for the records that delete and commit), less what
+    /// signed records may still take.
     fn free(&self) -> u64 {
         let footer = self.active.as_ref().map_or(0, |active| {
             FOOTER_BASE_BYTES + u64::from(active.records) * FOOTER_ENTRY_BYTES
@@ -147,13 +148,19 @@ impl Inner {
         let taken = self.occupied()
             + footer
             + (self.shards + self.tombstones) * INDEX_BYTES
-            + 2 * reserve_bytes(self.capacity);
+            + 2 * reserve_bytes(self.capacity)
+            + signed_bytes(self.capacity).saturating_sub(self.records_bytes);
         self.capacity.saturating_sub(taken)
     }
 }
 
 fn reserve_bytes(capacity: u64) -> u64 {
     (capacity / 512).clamp(128 << 10, 1 << 20)
+}
+
+/// What is kept free of shards for signed records.
+fn signed_bytes(capacity: u64) -> u64 {
+    (capacity / 64).clamp(128 << 10, 1 << 30)
 }
 
 /// A record to be.
@@ -521,8 +528,8 @@ impl Log {
         self.lock().capacity = capacity;
     }
 
-    pub(super) fn reserve_bytes(&self) -> u64 {
-        reserve_bytes(self.lock().capacity)
+    pub(super) fn signed_bytes(&self) -> u64 {
+        signed_bytes(self.lock().capacity)
     }
 
     pub(super) fn syncs(&self) -> u64 {
