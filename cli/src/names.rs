@@ -137,7 +137,8 @@ pub(crate) fn list(
         }
         everywhere(client, args, fresh)?
     } else {
-        let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
+        let path = format!("/{path}");
+        let (bucket, prefix) = split(&path)?;
         client.names(bucket, &args.query(prefix, fresh))?
     };
     if screen.json {

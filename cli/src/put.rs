@@ -16,9 +16,9 @@ use crate::output::{CliError, Screen, advance, event_lines};
 #[derive(clap::Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command")]
 pub(crate) struct PutArgs {
-    /// The file, or - for standard input; more of them, and directories with -r, where a name follows: last
-    /// /BUCKET/KEY, or /BUCKET/KEY/ for their own names in there. Without, a file gets /files/NAME, or
-    /// `NAME (2)` where that is taken, and standard input without --name a link alone
+    /// Files, or - for standard input, and with -r directories; last /BUCKET/KEY, or /BUCKET/KEY/ for their
+    /// own names in there. Without, a file gets /files/NAME, or `NAME (2)` where that is taken, and standard
+    /// input without --name a link alone
     #[arg(required = true, value_name = "PATH... [/BUCKET/KEY]")]
     paths: Vec<PathBuf>,
     /// Directories too, with all that is in them: run again, it puts what is missing
@@ -75,28 +75,56 @@ fn name(text: &str) -> Result<String, String> {
 /// Where a file goes that is put without a destination.
 const DEFAULT: &str = "/files/";
 
-/// Stores a file; the link is the only thing on standard output.
+/// Stores files; the links are the only thing on standard output.
 pub(crate) fn put(args: &PutArgs, screen: &Screen) -> Result<(), CliError> {
     let (sources, to) = destination_of(&args.paths)?;
-    args.check(to)?;
-    if args.recursive || sources.len() > 1 {
+    args.check(sources, to)?;
+    if args.recursive || (sources.len() > 1 && to.is_some()) {
         return put_all(args, sources, to, screen);
     }
-    match sources {
-        [path] => put_one(args, path, to, screen),
-        _ => Err(CliError::Usage("nothing to put".to_owned())),
+    if sources.len() > 1 {
+        // Nothing is stored where one of them is none.
+        for path in sources {
+            open(path, args.allow_changing)?;
+        }
     }
+    let mut stored = Vec::new();
+    for path in sources {
+        let file = put_one(args, path, to, screen)?;
+        if !screen.json {
+            note(&file, screen)?;
+        }
+        stored.push(file);
+    }
+    match stored.as_slice() {
+        _ if !screen.json => Ok(()),
+        [file] => screen.document(file),
+        files => screen.document(&serde_json::json!({ "files": files })),
+    }
+}
+
+/// Says what a file that was put is called, and its link.
+fn note(stored: &serde_json::Value, screen: &Screen) -> Result<(), CliError> {
+    let text = |field: &str| stored.get(field)?.as_str().map(escape::line);
+    if let (Some(bucket), Some(key)) = (text("bucket"), text("key")) {
+        screen.note(format!("/{bucket}/{key}"));
+        screen.note("its link reads this version, for as long as the version is kept");
+    }
+    screen.line(text("link").unwrap_or_default())
 }
 
 impl PutArgs {
     /// Refuses what makes no sense together.
-    fn check(&self, to: Option<&str>) -> Result<(), CliError> {
+    fn check(&self, sources: &[PathBuf], to: Option<&str>) -> Result<(), CliError> {
         let refused = |why: &str| Err(CliError::Usage(format!("{why}; nothing was stored")));
         if to.is_some() && self.unnamed {
             return refused("--unnamed and a name exclude each other");
         }
         if (to.is_some() || self.recursive) && self.name.is_some() {
             return refused("--name is for a file without /BUCKET/KEY, where the key is the name");
+        }
+        if sources.len() > 1 && self.name.is_some() {
+            return refused("--name is for one file");
         }
         if self.recursive && (self.fragments.is_some() || self.allow_changing) {
             return refused("-r goes with neither --fragments nor --allow-changing");
@@ -118,23 +146,14 @@ fn destination_of(paths: &[PathBuf]) -> Result<(&[PathBuf], Option<&str>), CliEr
     let Some((last, sources)) = paths.split_last().filter(|(_, sources)| !sources.is_empty()) else {
         return Ok((paths, None));
     };
-    let name = last.to_str().filter(|name| name.starts_with('/'));
-    let name = name.ok_or_else(|| {
-        CliError::Usage(format!(
-            "{}: expected /BUCKET/KEY after what is to be put",
-            last.display()
-        ))
-    })?;
+    let Some(name) = last.to_str().filter(|name| name.starts_with('/')) else {
+        return Ok((paths, None));
+    };
     let name = crate::names::destination(name).map_err(|why| CliError::Usage(format!("{name}: {why}")))?;
     Ok((sources, Some(name)))
 }
 
 fn put_all(args: &PutArgs, sources: &[PathBuf], to: Option<&str>, screen: &Screen) -> Result<(), CliError> {
-    if to.is_none() && !args.recursive {
-        return Err(CliError::Usage(
-            "several files need a name at the end: /BUCKET/KEY/".to_owned(),
-        ));
-    }
     let client = args.connect.client()?;
     if to.is_none() {
         client.create_bucket(DEFAULT.trim_matches('/'))?;
@@ -163,7 +182,13 @@ fn put_all(args: &PutArgs, sources: &[PathBuf], to: Option<&str>, screen: &Scree
     crate::tree::put(&client, sources, to, &options, screen)
 }
 
-fn put_one(args: &PutArgs, path: &Path, to: Option<&str>, screen: &Screen) -> Result<(), CliError> {
+/// Stores a file; what the daemon says of it.
+fn put_one(
+    args: &PutArgs,
+    path: &Path,
+    to: Option<&str>,
+    screen: &Screen,
+) -> Result<serde_json::Value, CliError> {
     let mut input = open(path, args.allow_changing)?;
     let mut length = input.length();
     let own_name = path.file_name().filter(|_| !is_standard(path));
@@ -221,14 +246,7 @@ fn put_one(args: &PutArgs, path: &Path, to: Option<&str>, screen: &Screen) -> Re
             document.insert("source_changed".to_owned(), what.into());
         }
     }
-    if screen.json {
-        return screen.document(&reply.json);
-    }
-    let text = |field: &str| reply.json.get(field)?.as_str().map(escape::line);
-    if let (Some(bucket), Some(key)) = (text("bucket"), text("key")) {
-        screen.note(format!("/{bucket}/{key}"));
-    }
-    screen.line(&reply.body.link)
+    Ok(reply.json)
 }
 
 /// Whether a path is standard input or output.

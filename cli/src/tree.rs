@@ -371,57 +371,49 @@ pub(crate) fn get(
         });
     }
     let all = wanted(names, &prefix, dir, screen);
-    let unwritable =
-        |path: &Path, error: &io::Error| CliError::Usage(format!("cannot write {}: {error}", path.display()));
-    fs::create_dir_all(dir).map_err(|error| unwritable(dir, &error))?;
-    for one in &all {
-        let is_directory = one.name.kind == NameKind::Directory;
-        let parent = if is_directory {
-            Some(one.path.as_path())
-        } else {
-            one.path.parent()
-        };
-        if let Some(parent) = parent {
-            fs::create_dir_all(parent).map_err(|error| unwritable(parent, &error))?;
-        }
-    }
-    let parents: BTreeSet<&Path> = all.iter().filter_map(|one| one.path.parent()).collect();
-    for parent in parents {
-        remove_stale(parent);
-    }
+    make_room(&all, dir)?;
     let files: Vec<&Wanted> = all.iter().filter(|one| one.name.kind == NameKind::File).collect();
     let missing: Vec<&Wanted> = files.iter().copied().filter(|one| !is_here(one)).collect();
     let total: u64 = missing.iter().map(|one| one.name.size_bytes).sum();
+    let differing = AtomicUsize::new(0);
     let (bar, done) = (screen.bar("get"), AtomicU64::new(0));
     Crew::run(&missing, |one| {
+        if !force && fs::symlink_metadata(&one.path).is_ok() {
+            differing.fetch_add(1, Ordering::Relaxed);
+            let path = one.path.display();
+            bar.suspend(|| screen.warning(format!("{path} is here and differs; left out")));
+            return Ok(());
+        }
         get_one(client, bucket, one, (force, screen))?;
         let moved = done.fetch_add(one.name.size_bytes, Ordering::Relaxed) + one.name.size_bytes;
         advance(&bar, moved, Some(total));
         Ok(())
     })?;
     bar.finish_and_clear();
-    // Inner ones first: what is written into a directory changes its time.
-    for one in all
-        .iter()
-        .rev()
-        .filter(|one| one.name.kind == NameKind::Directory)
-    {
-        let open = File::open(&one.path);
-        let set = open.and_then(|dir| dir.set_modified(time_of(one.name.modified_ns)));
-        set.map_err(|error| unwritable(&one.path, &error))?;
-    }
-    let skipped = files.len() - missing.len();
+    set_times(&all)?;
+    let (skipped, differing) = (files.len() - missing.len(), differing.into_inner());
+    let written = missing.len() - differing;
     if screen.json {
-        return screen.document(&serde_json::json!({
-            "written": missing.len(), "unchanged": skipped, "size_bytes": total,
-        }));
+        screen.document(&serde_json::json!({
+            "written": written, "unchanged": skipped, "left_out": differing, "size_bytes": done.into_inner(),
+        }))?;
+    } else {
+        screen.note(format!(
+            "{} written to {}, {skipped} unchanged",
+            counted(written, "file"),
+            dir.display()
+        ));
     }
-    screen.note(format!(
-        "{} written to {}, {skipped} unchanged",
-        counted(missing.len(), "file"),
-        dir.display()
-    ));
-    Ok(())
+    if differing == 0 {
+        return Ok(());
+    }
+    Err(CliError::Found {
+        code: exit::USAGE,
+        message: format!(
+            "{} differ here and stayed as they are; all else is written; --force overwrites them",
+            counted(differing, "file")
+        ),
+    })
 }
 
 /// Whether a file of the same size and time is where it goes.
@@ -432,6 +424,35 @@ fn is_here(one: &Wanted) -> bool {
             && modified_ns_of(&meta) == Some(one.name.modified_ns)
             && is_executable_of(&meta) == one.name.executable
     })
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> CliError {
+    CliError::Usage(format!("cannot write {}: {error}", path.display()))
+}
+
+/// Makes all directories, and removes what an interrupted `get` left in them.
+fn make_room(all: &[Wanted], dir: &Path) -> Result<(), CliError> {
+    let directory = |one: &'_ Wanted| match one.name.kind {
+        NameKind::Directory => Some(one.path.clone()),
+        NameKind::File | NameKind::Deleted => one.path.parent().map(Path::to_owned),
+    };
+    for dir in std::iter::once(dir.to_owned()).chain(all.iter().filter_map(directory)) {
+        fs::create_dir_all(&dir).map_err(|error| unwritable(&dir, &error))?;
+    }
+    let parents: BTreeSet<&Path> = all.iter().filter_map(|one| one.path.parent()).collect();
+    parents.into_iter().for_each(remove_stale);
+    Ok(())
+}
+
+/// Gives directories their times, inner ones first: what is written into a directory changes its time.
+fn set_times(all: &[Wanted]) -> Result<(), CliError> {
+    let directories = all.iter().filter(|one| one.name.kind == NameKind::Directory);
+    for one in directories.rev() {
+        let open = File::open(&one.path);
+        let set = open.and_then(|dir| dir.set_modified(time_of(one.name.modified_ns)));
+        set.map_err(|error| unwritable(&one.path, &error))?;
+    }
+    Ok(())
 }
 
 fn get_one(

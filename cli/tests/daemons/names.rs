@@ -1,6 +1,7 @@
 //! Files by name: buckets, versions, several devices of one account, and an account from its words.
 
 mod trees;
+mod trouble;
 
 use std::fs;
 use std::io::Write;
@@ -245,7 +246,8 @@ fn file_without_a_destination_is_one_of_the_account() {
         let said = net
             .run(0, &[&["put", file.to_str().unwrap()], flags].concat())
             .ok();
-        (said.word(), said.stderr.trim().to_owned())
+        let name = said.stderr.lines().next().unwrap_or_default();
+        (said.word(), name.to_owned())
     };
     let (first, name) = put(&[]);
     assert_eq!(name, "/files/thesis.pdf");
@@ -294,6 +296,18 @@ fn file_without_a_destination_is_one_of_the_account() {
     assert_eq!(put(&[]).1, "/files/thesis.pdf");
     net.run(0, &["rm", &unnamed]).ok();
     get(&net, 0, &[&unnamed]).fails(3);
+
+    // Several, each under its own name.
+    let other = net.file("a.txt");
+    fs::write(&other, "a").unwrap();
+    let both = ["put", "--json", file.to_str().unwrap(), "a.txt"];
+    let stored = net.run(0, &both).ok().json();
+    let stored = stored["files"].as_array().unwrap();
+    assert_eq!(
+        (&stored[0]["key"], &stored[1]["key"]),
+        (&"thesis.pdf (3)".into(), &"a.txt".into())
+    );
+    net.run(0, &["ls", "//"]).fails(2);
 }
 
 /// How many files of the data directory's journal there are.

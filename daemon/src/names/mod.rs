@@ -162,16 +162,24 @@ impl Names {
         key.strip_prefix(BUCKET).unwrap_or(key)
     }
 
-    /// The bucket of this name. `fresh`: what others did lately is asked for first.
+    /// The bucket of this name. `fresh`: what others did lately is asked for first, as it is before it is
+    /// said that there is none.
     pub(crate) async fn bucket(&self, name: &str, fresh: bool) -> Result<Arc<OpenBucket>, Failure> {
         check_bucket_name(name)?;
-        let setting = setting_of(name)?;
-        let versions = self.home.versions(&self.transfers, &setting, fresh).await?;
-        let key = versions.as_ref().and_then(Versions::there).and_then(write_key_of);
+        let mut key = self.bucket_key(name, fresh).await?;
+        if key.is_none() && !fresh {
+            key = self.bucket_key(name, true).await?;
+        }
         let key = key.ok_or_else(|| {
             Failure::not_found("no such bucket; `mutualstore bucket ls` lists those there are")
         })?;
         self.opened(key)
+    }
+
+    async fn bucket_key(&self, name: &str, fresh: bool) -> Result<Option<WriteKey>, Failure> {
+        let setting = setting_of(name)?;
+        let versions = self.home.versions(&self.transfers, &setting, fresh).await?;
+        Ok(versions.as_ref().and_then(Versions::there).and_then(write_key_of))
     }
 
     /// The bucket of this name, or the one that [`Names::create`] would make, which nobody knows of yet.

@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
 
 use super::disk::Disk;
-use super::state::{Change, DeviceOf, State};
+use super::state::{Change, DeviceOf, State, device};
 use super::{exchange, runs};
 use crate::clock::unix_ms;
 use crate::datadir::files::FileError;
@@ -47,8 +47,8 @@ const FRESH: Duration = Duration::from_secs(2);
 
 /// What is to be done so that holders have a change.
 enum Next {
-    /// Send this.
-    Record(Record, Author),
+    /// Send this. With a number: it says so many entries of the head, and has no room for more.
+    Record(Record, Author, Option<usize>),
     /// Make room in the head.
     NoRoom,
 }
@@ -144,11 +144,10 @@ impl OpenBucket {
 
     async fn hear(&self, transfers: &Arc<Transfers>, fresh: bool) -> Result<(), Failure> {
         transfers.member.check_admitted()?;
-        let is_due =
-            |state: &State| fresh || state.gathered.is_none_or(|gathered| gathered.elapsed() > FRESH);
-        if is_due(&self.state()) {
+        let is_due = || fresh || self.state().is_due(FRESH);
+        if is_due() {
             let _turn = self.turn.lock().await;
-            if is_due(&self.state())
+            if is_due()
                 && let Err(failure) = self.gather(transfers, false).await
             {
                 // Who has met nobody yet is told that.
@@ -166,7 +165,7 @@ impl OpenBucket {
         self.rolled_back.fetch_add(heard.lost as u64, Ordering::Relaxed);
         let mut state = self.state();
         state.clock_ahead_ms = heard.clock_ahead_ms();
-        state.gathered = Some(Instant::now());
+        state.gathered = Some((Instant::now(), unix_ms()));
         if known.set().digest() != state.known.set().digest() {
             state.known = known;
             state.unwritten = true;
@@ -418,12 +417,18 @@ impl OpenBucket {
     async fn say_all(&self, transfers: &Arc<Transfers>, change: u64) -> Result<(), Failure> {
         let mut doubled = 0;
         loop {
-            self.make_room(transfers).await?;
-            let (record, author) = match block_in_place(|| self.next_record(transfers, change))? {
-                Some(Next::Record(record, author)) => (record, author),
-                Some(Next::NoRoom) => continue,
-                None => return Ok(()),
+            let cramped = match self.make_room(transfers).await {
+                Ok(()) => false,
+                // A full ring takes no lists of names, and `rm` has to go through there.
+                Err(failure) if failure.exit == exit::NO_SPACE && self.state().may_begin_anew() => true,
+                Err(failure) => return Err(failure),
             };
+            let (record, author, part) =
+                match block_in_place(|| self.next_record(transfers, change, cramped))? {
+                    Some(Next::Record(record, author, part)) => (record, author, part),
+                    Some(Next::NoRoom) => continue,
+                    None => return Ok(()),
+                };
             match exchange::publish(transfers, &record, &author, &self.behind).await? {
                 Published::Acknowledged => {
                     let mut state = self.state();
@@ -432,6 +437,9 @@ impl OpenBucket {
                     state.said = state.in_record;
                     state.known.take(record);
                     state.unwritten = true;
+                    if let Some(said) = part {
+                        state.begin_anew(said, &self.key);
+                    }
                 }
                 Published::Short { stored, needed } => {
                     return Err(Failure::refused(format!(
@@ -460,31 +468,43 @@ impl OpenBucket {
         }
     }
 
-    /// The record to send next; none if holders have so many changes.
-    fn next_record(&self, transfers: &Transfers, change: u64) -> Result<Option<Next>, Failure> {
+    /// The record to send next; none if holders have so many changes. `cramped`: the head cannot be made
+    /// shorter.
+    fn next_record(
+        &self,
+        transfers: &Transfers,
+        change: u64,
+        cramped: bool,
+    ) -> Result<Option<Next>, Failure> {
         let mut state = self.state();
         if let Some(pending) = &state.pending {
-            return Ok(Some(Next::Record(pending.clone(), state.author.clone())));
+            return Ok(Some(Next::Record(pending.clone(), state.author.clone(), None)));
         }
         if state.said >= change {
             return Ok(None);
         }
-        if state.bucket.is_full() {
+        let is_full = state.bucket.is_full();
+        if is_full && !cramped {
             // More came since room was made.
             return Ok(Some(Next::NoRoom));
         }
-        let content = state.bucket.head().encode().map_err(too_many)?;
+        let (head, said) = state.bucket.head_in_part();
+        let content = head.encode().map_err(too_many)?;
         let place = (state.author.writer(), state.author.next_sequence());
         let network = transfers.member.network().id;
         let record = Record::head(&self.key, &network, place, &content).map_err(Failure::unexpected)?;
         // It must know its own, whatever happens next.
         self.disk.write_own(&record)?;
+        if is_full {
+            state.said_in_part_by(record.clone(), &head.entries);
+            return Ok(Some(Next::Record(record, state.author.clone(), Some(said))));
+        }
         if state.noted > 0 {
             self.disk.forget_noted();
             state.noted = 0;
         }
         state.said_by(record.clone());
-        Ok(Some(Next::Record(record, state.author.clone())))
+        Ok(Some(Next::Record(record, state.author.clone(), None)))
     }
 
     /// Notes what the last record does not say.
@@ -574,14 +594,4 @@ fn too_many(error: TooLarge) -> Failure {
     Failure::refused(format!(
         "this device wrote more names into the bucket than this version takes ({error})"
     ))
-}
-
-/// What this device is called: the name of its machine.
-fn device() -> String {
-    let name = rustix::system::uname();
-    let mut name = name.nodename().to_string_lossy().into_owned();
-    while name.len() > mutualstore_tree::head::MAX_DEVICE {
-        name.pop();
-    }
-    name
 }

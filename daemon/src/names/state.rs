@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mutualstore_dht::records::Author;
 use mutualstore_tree::account::WriteKey;
@@ -12,13 +12,16 @@ use mutualstore_tree::entry::{Entry, Name, Pointer, What};
 use mutualstore_tree::head::{Dropped, Head, Run};
 use mutualstore_tree::merge::{Versions, merge};
 use mutualstore_tree::record::Record;
-use mutualstore_tree::version::Version;
+use mutualstore_tree::version::{MAX_AHEAD_MS, Version};
 
 use crate::clock::unix_ms;
 use crate::datadir::journal::Kept;
 use crate::error::Failure;
 use crate::transfer::records::Known;
 
+/// Numbers under which devices wrote into a bucket, before one draws another for want of room in its record;
+/// 256 of them can live.
+const MOST_NUMBERS: usize = 192;
 /// So many names are looked up one by one.
 const FEW: usize = 16;
 
@@ -103,7 +106,8 @@ pub(super) struct State {
     pub(super) purge_at: Instant,
     /// Puts that stay in the journal until the own record says their names.
     pub(super) kept: Vec<Kept>,
-    pub(super) gathered: Option<Instant>,
+    /// When others were heard, and what this device's clock said then.
+    pub(super) gathered: Option<(Instant, u64)>,
     /// How far the clocks of others are ahead, milliseconds.
     pub(super) clock_ahead_ms: Option<i64>,
     pub(super) unwritten: bool,
@@ -130,6 +134,15 @@ impl State {
             clock_ahead_ms: None,
             unwritten: false,
         }
+    }
+
+    /// Whether it is time to hear others: after so long, or where the clock was set meanwhile.
+    pub(super) fn is_due(&self, after: Duration) -> bool {
+        self.gathered.is_none_or(|(gathered, clock_ms)| {
+            let elapsed = gathered.elapsed();
+            let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            elapsed > after || clock_ms.saturating_add(elapsed_ms).abs_diff(unix_ms()) > MAX_AHEAD_MS
+        })
     }
 
     /// The version that a manifest is, and whether it shows.
@@ -282,6 +295,26 @@ impl State {
         self.unsaid = noted;
     }
 
+    /// Whether the device may go on under another number: there are so many of a bucket at most.
+    pub(super) fn may_begin_anew(&self) -> bool {
+        self.known.set().writers() < MOST_NUMBERS
+    }
+
+    /// What the last record has no room for is said under another number; all have that record.
+    pub(super) fn begin_anew(&mut self, said: usize, key: &WriteKey) {
+        let writer = rand::random();
+        self.author.renumber(writer, None);
+        self.bucket.begin_anew(writer, said);
+        self.take_known(key);
+    }
+
+    /// The record that is sent says the first entries of the head, and none of those that came since.
+    pub(super) fn said_in_part_by(&mut self, record: Record, said: &[Entry]) {
+        self.author.next(record.hash);
+        self.pending = Some(record);
+        self.unsaid.retain(|entry| !said.contains(entry));
+    }
+
     /// The record that is sent says all there is.
     pub(super) fn said_by(&mut self, record: Record) {
         self.author.next(record.hash);
@@ -302,4 +335,14 @@ impl State {
             .take_while(|versions| versions.name() <= name)
             .find(|versions| versions.name() == name)
     }
+}
+
+/// What this device is called: the name of its machine.
+pub(super) fn device() -> String {
+    let name = rustix::system::uname();
+    let mut name = name.nodename().to_string_lossy().into_owned();
+    while name.len() > mutualstore_tree::head::MAX_DEVICE {
+        name.pop();
+    }
+    name
 }

@@ -49,6 +49,19 @@ impl Bucket {
         self.clock = Clock::new(writer, last.unwrap_or_default());
     }
 
+    /// Under another number the device says what the old one does not: all but the first `said` entries. The
+    /// old number's last record stays what it is, another's from here on.
+    pub fn begin_anew(&mut self, writer: u64, said: usize) {
+        let entries = self.own.entries.split_off(said.min(self.own.entries.len()));
+        self.own = Head {
+            entries,
+            runs: Vec::new(),
+            dropped: Vec::new(),
+            ..std::mem::take(&mut self.own)
+        };
+        self.clock = self.clock.under(writer);
+    }
+
     /// Whether the head of this record is known.
     pub fn knows(&self, source: &Source) -> bool {
         self.others.contains_key(source)
@@ -129,7 +142,26 @@ impl Bucket {
 
     /// Whether the entries of the own head take more than a head has room for.
     pub fn is_full(&self) -> bool {
-        self.own.entries.iter().map(Entry::encoded_len).sum::<usize>() > INLINE
+        self.room_for() < self.own.entries.len()
+    }
+
+    /// How many entries of the own head, oldest first, a head has room for; one at least.
+    fn room_for(&self) -> usize {
+        let lengths = self.own.entries.iter().map(Entry::encoded_len);
+        let mut ends = lengths.scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        });
+        ends.position(|end| end > INLINE)
+            .map_or(self.own.entries.len(), |fit| fit.max(1))
+    }
+
+    /// The head with as many of its entries, oldest first, as there is room for; how many those are.
+    pub fn head_in_part(&self) -> (Head, usize) {
+        let fit = self.room_for();
+        let mut head = self.own.clone();
+        head.entries.truncate(fit);
+        (head, fit)
     }
 
     /// The entries of the own head, sorted: what the driver stores as a run and names in [`Bucket::spilled`].
@@ -290,6 +322,26 @@ mod tests {
         assert_eq!(keys(&bucket, ""), ["later"]);
         assert_eq!(bucket.runs().count(), 1);
         assert!(bucket.head().encode().is_ok());
+    }
+
+    #[test]
+    fn what_a_head_has_no_room_for_is_said_under_other_numbers() {
+        let mut bucket = Bucket::new(1, Head::default());
+        let expected: Vec<String> = (0..40).map(|number| format!("{number:0900}")).collect();
+        for (now, key) in (10..).zip(&expected) {
+            bucket.write(now, name(key), Version::ZERO, THERE, Fields::new());
+        }
+        let mut reader = Bucket::new(99, Head::default());
+        for writer in 2.. {
+            let (head, said) = bucket.head_in_part();
+            assert!(head.encode().is_ok());
+            reader.take((writer, 1, [0; 32]), head);
+            if !bucket.is_full() {
+                break;
+            }
+            bucket.begin_anew(writer, said);
+        }
+        assert_eq!(keys(&reader, ""), expected);
     }
 
     #[test]
