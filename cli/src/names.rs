@@ -211,7 +211,7 @@ fn row(name: &ListedName) -> [String; 7] {
         name.kind.to_string(),
         size,
         name.modified.clone(),
-        name.health.map_or("", Health::as_str).to_owned(),
+        name.health.map_or("-", Health::as_str).to_owned(),
         name.version.clone(),
         if name.conflict { "conflict" } else { "" }.to_owned(),
     ]

@@ -1,8 +1,8 @@
 //! Signed records kept here, under their hashes in the store, and what they are of which key.
 //!
-//! A record that comes is verified, made durable, and only then counts. What it replaces goes after that: a
-//! crash in between leaves both, and the next start takes the higher one. Of records the store promises what
-//! it does of shards.
+//! A record that comes is verified, made durable, and only then counts. What it replaces goes after that,
+//! with others, since each removal costs a flush: a crash in between leaves both, and the next start takes
+//! the higher one. Of records the store promises what it does of shards.
 //!
 //! The store keeps room for records that shards never take, so that a full disk can be emptied by what they
 //! say. So all of them together are bounded by it, and those of keys that one peer was the first to bring by
@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mutualstore_dht::records::{Publish, RecordSet, Taken};
@@ -23,6 +24,8 @@ use crate::peer::Membership;
 use crate::wire::peer::NO_TOKEN;
 use crate::wire::record::{Given, MAX_GIVEN, stamp_of};
 
+/// Records that were replaced go so long after the first of them, or when there are so many.
+const TOGETHER: (Duration, usize) = (Duration::from_secs(1), 64);
 /// Keys that one peer may bring first have this part of the room.
 const SHARE: u64 = 8;
 
@@ -43,6 +46,8 @@ pub(crate) struct RecordKeeper {
     keeper: Arc<ShardKeeper>,
     member: Arc<Membership>,
     keys: Mutex<BTreeMap<Id, Kept>>,
+    /// Hashes of records that were replaced and are still in the store.
+    replaced: Mutex<Vec<[u8; 32]>>,
 }
 
 fn place(hash: [u8; 32]) -> Key {
@@ -99,6 +104,7 @@ impl RecordKeeper {
             keeper,
             member,
             keys: Mutex::default(),
+            replaced: Mutex::default(),
         }
     }
 
@@ -167,7 +173,7 @@ impl RecordKeeper {
     }
 
     /// Takes in a record that came from another peer, not verified yet; durable when this returns.
-    pub(crate) async fn take(&self, from: Peer, bytes: Bytes) -> Publish {
+    pub(crate) async fn take(self: &Arc<Self>, from: Peer, bytes: Bytes) -> Publish {
         match Record::parse(&bytes, &self.network()) {
             Ok(record) => self.take_verified(from, record).await,
             Err(error) => {
@@ -178,7 +184,7 @@ impl RecordKeeper {
     }
 
     /// Takes in a verified record; durable when this returns.
-    pub(crate) async fn take_verified(&self, from: Peer, record: Record) -> Publish {
+    pub(crate) async fn take_verified(self: &Arc<Self>, from: Peer, record: Record) -> Publish {
         let id = Id::new(record_id(&record.key));
         let size = record.bytes.len() as u64;
         {
@@ -208,10 +214,7 @@ impl RecordKeeper {
             let (answer, out) = kept.offer(&record);
             (answer, out, kept.set.digest())
         };
-        // Nobody waits for what was replaced to go.
-        if !out.is_empty() {
-            tokio::spawn(drop_records(Arc::clone(&self.keeper), out));
-        }
+        self.drop_later(out);
         self.keeper.report_records(id, Some(digest));
         answer
     }
@@ -263,19 +266,42 @@ impl RecordKeeper {
         }
     }
 
-    async fn drop_records(&self, hashes: Vec<[u8; 32]>) {
-        drop_records(Arc::clone(&self.keeper), hashes).await;
+    /// Drops records that were replaced, a moment later and with others.
+    fn drop_later(self: &Arc<Self>, hashes: Vec<[u8; 32]>) {
+        if hashes.is_empty() {
+            return;
+        }
+        let (first, enough) = {
+            let mut replaced = self.replaced();
+            let first = replaced.is_empty();
+            replaced.extend(hashes);
+            (first, replaced.len() >= TOGETHER.1)
+        };
+        if first || enough {
+            let this = Arc::clone(self);
+            tokio::spawn(async move {
+                if !enough {
+                    tokio::time::sleep(TOGETHER.0).await;
+                }
+                let replaced = std::mem::take(&mut *this.replaced());
+                this.drop_records(replaced).await;
+            });
+        }
     }
-}
 
-async fn drop_records(keeper: Arc<ShardKeeper>, hashes: Vec<[u8; 32]>) {
-    if hashes.is_empty() {
-        return;
+    fn replaced(&self) -> MutexGuard<'_, Vec<[u8; 32]>> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    let keys: Vec<Key> = hashes.into_iter().map(place).collect();
-    let removed: Result<u64, KeepError> = keeper.change(move |store| store.remove(&keys)).await;
-    if let Err(error) = removed {
-        tracing::warn!(%error, "records that others replaced take space until the next start");
+
+    async fn drop_records(&self, hashes: Vec<[u8; 32]>) {
+        if hashes.is_empty() {
+            return;
+        }
+        let keys: Vec<Key> = hashes.into_iter().map(place).collect();
+        let removed: Result<u64, KeepError> = self.keeper.change(move |store| store.remove(&keys)).await;
+        if let Err(error) = removed {
+            tracing::warn!(%error, "records that others replaced take space until the next start");
+        }
     }
 }
 

@@ -398,7 +398,7 @@ impl OpenBucket {
     async fn say(&self, transfers: &Arc<Transfers>, change: u64) -> Result<(), Failure> {
         let _turn = self.turn.lock().await;
         let said = self.say_all(transfers, change).await;
-        let Err(failure) = said else { return Ok(()) };
+        let Err(mut failure) = said else { return Ok(()) };
         let why = failure.reason();
         let message = match block_in_place(|| self.note()) {
             Ok(()) => format!("this is noted here only, and goes out by itself; do not repeat it: {why}"),
@@ -411,7 +411,9 @@ impl OpenBucket {
                 )
             }
         };
-        Err(Failure { message, ..failure })
+        // Sent again it would be written twice.
+        (failure.message, failure.retry) = (message, false);
+        Err(failure)
     }
 
     async fn say_all(&self, transfers: &Arc<Transfers>, change: u64) -> Result<(), Failure> {
