@@ -69,6 +69,8 @@ pub(super) struct Heard {
     set: RecordSet,
     /// How far the clocks of others are ahead of this one's, milliseconds.
     ahead_ms: Vec<i64>,
+    /// There are others, and none of them answered.
+    pub(super) is_alone: bool,
     /// Records that all who answered lacked.
     pub(super) lost: usize,
 }
@@ -129,6 +131,7 @@ pub(super) async fn gather(
             () = core.sleep_until(due) => {}
         }
     }
+    heard.is_alone = heard.ahead_ms.is_empty() && near.iter().any(|peer| *peer != peers.member.me);
     heard.lost = remind(peers, known, &heard.set, &staying).await;
     Ok(heard)
 }

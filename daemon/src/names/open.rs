@@ -20,7 +20,7 @@ use mutualstore_tree::head::{Dropped, Head, Run, TooLarge};
 use mutualstore_tree::merge::{Versions, merge};
 use mutualstore_tree::record::{Record, record_id};
 use mutualstore_tree::run::cut;
-use mutualstore_tree::version::{MAX_AHEAD_MS, Version};
+use mutualstore_tree::version::Version;
 use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
 
@@ -161,10 +161,19 @@ impl OpenBucket {
     async fn gather(&self, transfers: &Arc<Transfers>, full: bool) -> Result<(), Failure> {
         let mut known = self.state().known.clone();
         let timeout = transfers.member.config.settings.write_timeout.0;
-        let heard = exchange::gather(&transfers.peers, self.id, &mut known, full, timeout).await?;
+        let heard = exchange::gather(&transfers.peers, self.id, &mut known, full, timeout).await;
+        if let Some(alone) = heard
+            .as_ref()
+            .map_or((!full).then_some(true), |heard| Some(heard.is_alone))
+        {
+            self.state().unheard = alone;
+        }
+        let heard = heard?;
         self.rolled_back.fetch_add(heard.lost as u64, Ordering::Relaxed);
         let mut state = self.state();
-        state.clock_ahead_ms = heard.clock_ahead_ms();
+        if !heard.is_alone {
+            state.clock_ahead_ms = heard.clock_ahead_ms();
+        }
         state.gathered = Some((Instant::now(), unix_ms()));
         if known.set().digest() != state.known.set().digest() {
             state.known = known;
@@ -339,7 +348,7 @@ impl OpenBucket {
                 return Err(failure);
             }
         }
-        self.check_clock()
+        self.state().check_clock()
     }
 
     /// Writes names, where it is [ready](Self::ready).
@@ -355,20 +364,6 @@ impl OpenBucket {
         };
         self.say(transfers, change).await?;
         Ok(written)
-    }
-
-    /// Refuses to write under a wrong clock: what it writes would show too early, or hide what others write.
-    fn check_clock(&self) -> Result<(), Failure> {
-        let ahead = self.state().clock_ahead_ms.unwrap_or_default();
-        if ahead.unsigned_abs() <= MAX_AHEAD_MS {
-            return Ok(());
-        }
-        let seconds = humantime::format_duration(Duration::from_secs(ahead.unsigned_abs() / 1000));
-        let which = if ahead > 0 { "behind" } else { "ahead of" };
-        Err(Failure::refused(format!(
-            "this machine's clock is {seconds} {which} those of the other peers; names are not written until \
-             it is right"
-        )))
     }
 
     /// What holders do not have yet, and what they had: whether a change waits, and records they lost.
@@ -391,6 +386,9 @@ impl OpenBucket {
             }
             state.changes
         };
+        if self.state().unheard {
+            self.hear(transfers, true).await?;
+        }
         self.say(transfers, change).await
     }
 
@@ -419,6 +417,7 @@ impl OpenBucket {
     async fn say_all(&self, transfers: &Arc<Transfers>, change: u64) -> Result<(), Failure> {
         let mut doubled = 0;
         loop {
+            self.state().prepare(change)?;
             let cramped = match self.make_room(transfers).await {
                 Ok(()) => false,
                 // A full ring takes no lists of names, and `rm` has to go through there.

@@ -110,6 +110,8 @@ pub(super) struct State {
     pub(super) gathered: Option<(Instant, u64)>,
     /// How far the clocks of others are ahead, milliseconds.
     pub(super) clock_ahead_ms: Option<i64>,
+    /// There are others, and none of them answered.
+    pub(super) unheard: bool,
     pub(super) unwritten: bool,
 }
 
@@ -132,8 +134,37 @@ impl State {
             kept: Vec::new(),
             gathered: None,
             clock_ahead_ms: None,
+            unheard: false,
             unwritten: false,
         }
+    }
+
+    /// Refuses to write under a wrong clock: what it writes would show too early, or hide what others write.
+    pub(super) fn check_clock(&self) -> Result<(), Failure> {
+        let ahead = self.clock_ahead_ms.unwrap_or_default();
+        if ahead.unsigned_abs() <= MAX_AHEAD_MS {
+            return Ok(());
+        }
+        let seconds = humantime::format_duration(Duration::from_secs(ahead.unsigned_abs() / 1000));
+        let which = if ahead > 0 { "behind" } else { "ahead of" };
+        Err(Failure::refused(format!(
+            "this machine's clock is {seconds} {which} those of the other peers; names are not written until \
+             it is right"
+        )))
+    }
+
+    /// Whether a record may be made that says so many changes, if it is to be made. Dates again what nobody
+    /// was told of: where nobody answers, nobody says what time it is.
+    pub(super) fn prepare(&mut self, change: u64) -> Result<(), Failure> {
+        if self.pending.is_some() || self.said >= change {
+            return Ok(());
+        }
+        if self.unheard {
+            return Err(Failure::refused("no other peer answers"));
+        }
+        self.check_clock()?;
+        self.bucket.date_again(unix_ms(), &mut self.unsaid);
+        Ok(())
     }
 
     /// Whether it is time to hear others: after so long, or where the clock was set meanwhile.

@@ -132,6 +132,26 @@ impl Bucket {
         self.own.wrote(now_ms);
     }
 
+    /// Entries of the own head that nobody was told of, and that a clock far ahead dated, get the time of one
+    /// that was put right meanwhile.
+    pub fn date_again(&mut self, now_ms: u64, unsaid: &mut [Entry]) {
+        let is_wrong = |version: Version| version.ms > now_ms.saturating_add(MAX_AHEAD_MS);
+        let mut dated: BTreeMap<(Name, Version), Version> = BTreeMap::new();
+        for entry in unsaid.iter_mut().filter(|entry| is_wrong(entry.version)) {
+            let before = (entry.name.clone(), entry.base);
+            let base = dated.get(&before).copied().unwrap_or(entry.base);
+            let mut own = self.own.entries.iter_mut();
+            let own = own.find(|own| own.name == entry.name && own.version == entry.version);
+            // What replaces something of that time has to be above it.
+            if let Some(own) = own.filter(|_| !is_wrong(base)) {
+                own.base = base;
+                own.version = self.clock.next(now_ms, base);
+                dated.insert((entry.name.clone(), entry.version), own.version);
+                *entry = own.clone();
+            }
+        }
+    }
+
     /// Takes in an entry that this device wrote and its head does not say, as after a crash.
     pub fn enter(&mut self, entry: Entry) {
         self.clock.saw(entry.version);
@@ -342,6 +362,27 @@ mod tests {
             bucket.begin_anew(writer, said);
         }
         assert_eq!(keys(&reader, ""), expected);
+    }
+
+    #[test]
+    fn what_nobody_heard_is_dated_again() {
+        const YEARS: u64 = 100_000_000_000;
+        let mut bucket = Bucket::new(1, Head::default());
+        let said = bucket.write(1000, name("a"), Version::ZERO, THERE, Fields::new());
+        let one = bucket.write(YEARS, name("a"), said.version, What::Deleted, Fields::new());
+        let two = bucket.write(YEARS, name("a"), one.version, THERE, Fields::new());
+        let ahead = Version {
+            ms: 2 * YEARS,
+            ..said.version
+        };
+        let other = bucket.write(YEARS, name("b"), ahead, What::Deleted, Fields::new());
+        let mut unsaid = vec![one, two, other.clone()];
+        bucket.date_again(2000, &mut unsaid);
+        let versions: Vec<u64> = unsaid.iter().map(|entry| entry.version.ms).collect();
+        assert_eq!(versions[0], 2000);
+        assert!(versions[1] > 2000 && versions[1] < 3000 && unsaid[1].base == unsaid[0].version);
+        assert_eq!(unsaid[2], other);
+        assert_eq!(bucket.head().entries[1..], unsaid);
     }
 
     #[test]

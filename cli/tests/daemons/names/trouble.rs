@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::{adopt, get, keys, phrase, put};
-use crate::common::{Net, eventually, mutualstore, noise};
+use crate::common::{Net, Said, eventually, mutualstore, noise};
 
 /// A daemon of its own, killed when it is dropped.
 struct Alone(Child);
@@ -101,7 +101,7 @@ fn wrong_clocks_lose_and_hide_nothing() {
         let mut start = net.testnet_command("start", &["--peer", &index.to_string()]);
         start.env("LD_PRELOAD", &clock);
         start.env("CLOCK_AHEAD_S", ahead_s.to_string());
-        assert!(start.status().unwrap().success());
+        Said::of(start.output().unwrap()).ok();
     };
     // Of clocks a minute off, what is written later shows, whoever wrote it.
     restart(0, 60);
@@ -141,6 +141,16 @@ fn wrong_clocks_lose_and_hide_nothing() {
     net.kill(1);
     net.start(1);
     eventually("the clock is right again", || (write().code == 0).then_some(()));
+    // Nor when nobody answers any more who says what time it is.
+    restart(1, 100_000_000);
+    keys(&net, 1, &["/times/"]);
+    let others = [0, 2, 3, 4];
+    others.into_iter().for_each(|index| net.kill(index));
+    let said = net.run(1, &["rm", "/times/late"]).fails(5);
+    assert!(said.stderr.contains("this machine's clock"), "{}", said.stderr);
+    net.kill(1);
+    others.into_iter().for_each(|index| net.start(index));
+    net.start(1);
     let there = |key: &str| (key.to_owned(), "file".to_owned());
     assert_eq!(keys(&net, 0, &["/times/"]), [there("late"), there("one")]);
 }
