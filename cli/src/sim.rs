@@ -67,6 +67,9 @@ struct FuzzArgs {
     /// flaws`
     #[arg(long, value_name = "NAME")]
     flaw: Option<String>,
+    /// Records alone, without shards: what devices say of names, with everything else within a minute
+    #[arg(long)]
+    records: bool,
     /// Print the scenario of the first seed as a file, and run nothing
     #[arg(long, conflicts_with_all = ["json", "seeds"])]
     print: bool,
@@ -183,8 +186,13 @@ fn read(file: &PathBuf) -> Result<String, CliError> {
 
 fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
     let peers = usize::from(args.peers);
+    let draw = if args.records {
+        fuzz::draw_records
+    } else {
+        fuzz::draw
+    };
     if args.print {
-        return screen.line(fuzz::draw(args.seed, peers).to_toml());
+        return screen.line(draw(args.seed, peers).to_toml());
     }
     let flaw = match &args.flaw {
         Some(name) if name == "list" => {
@@ -207,14 +215,16 @@ fn fuzz(args: &FuzzArgs, screen: &Screen) -> Result<(), CliError> {
     }
     let begun = Instant::now();
     let bar = screen.counter(args.seeds);
-    let batch = fuzz::batch((args.seed, args.seeds), peers, flaw, &|batch: &Batch| {
+    let batch = fuzz::batch((args.seed, args.seeds), (draw, peers), flaw, &|batch: &Batch| {
         bar.set_position(batch.seeds);
         flaw.is_some() && !batch.failures.is_empty()
     });
     bar.finish_and_clear();
     let planted = option(args.flaw.as_ref());
+    let records = if args.records { " --records" } else { "" };
     let with_replay = |(seed, outcome): &(u64, Outcome)| {
-        let replay = format!("mutualstore testnet sim fuzz --seeds 1 --peers {peers} --seed {seed}{planted}");
+        let replay =
+            format!("mutualstore testnet sim fuzz{records} --seeds 1 --peers {peers} --seed {seed}{planted}");
         (*seed, outcome.clone(), replay)
     };
     let failures: Vec<_> = batch.failures.iter().map(with_replay).collect();

@@ -42,13 +42,7 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
         disconnects: chance(rng, 0.7),
         one_ring: gentle,
         settle_s: 400.0,
-        network: Network {
-            delay_ms: [0.2, one_of(rng, &[1.0, 5.0, 40.0, 120.0])],
-            jitter_ms: one_of(rng, &[0.5, 5.0, 50.0]),
-            slow: sometimes(rng, 0.3, |_| 0.02),
-            loss: sometimes(rng, if gentle { 0.0 } else { 0.3 }, |rng| 0.05 * uniform(rng)),
-            duplicate: sometimes(rng, 0.3, |rng| 0.1 * uniform(rng)),
-        },
+        network: network(rng, gentle),
         custody,
         step: Vec::new(),
     };
@@ -74,7 +68,8 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
         faults.push((Action::Delete { count: 2 }, 20.0));
     }
     let puts = if scenario.custody.is_some() { puts } else { 0 };
-    scenario.step = timetable(rng, faults, puts);
+    let length = 60.0 + 120.0 * uniform(rng);
+    scenario.step = timetable(rng, faults, puts, length);
     if let Some(share) = drains {
         drain(&mut scenario.step, share);
     }
@@ -83,17 +78,75 @@ pub fn draw(seed: u64, peers: usize) -> Scenario {
     } else if scenario.custody.is_some() {
         lie(&mut scenario, seed);
     }
-    record(&mut scenario, seed);
+    let mut rng = generator(seed, 7);
+    if chance(&mut rng, 0.66) {
+        record(&mut scenario, &mut rng);
+    }
     scenario
 }
 
-/// In two of three, devices publish and others read, and disks of devices are cloned: drawn from numbers of
-/// its own, as policies are.
-fn record(scenario: &mut Scenario, seed: u64) {
-    let mut rng = generator(seed, 7);
+/// The same with records alone: no stripe is put, and all that happens does so within a minute.
+pub fn draw_records(seed: u64, peers: usize) -> Scenario {
+    let mut rng = generator(seed, 8);
     let rng = &mut rng;
+    let gentle = chance(rng, 0.34);
+    let r = one_of(rng, &[6, 8, 16]);
+    let most = 1 + u16::try_from(below(rng, 5)).unwrap_or(0);
+    let faults = if gentle {
+        gentle_faults(rng, r)
+    } else if chance(rng, 0.3) {
+        split_faults(rng)
+    } else {
+        wild_faults(rng, peers)
+    };
+    // Within a minute as often as otherwise within three.
+    let mut faults: Vec<Fault> = faults
+        .into_iter()
+        .map(|(action, mean)| (action, mean / 3.0))
+        .collect();
+    if chance(rng, 0.4) {
+        faults.push((Action::ForgeOrders { count: 3 }, 3.0));
+    }
+    let length = 20.0 + 40.0 * uniform(rng);
+    let mut scenario = Scenario {
+        title: format!("records, drawn from seed {seed}"),
+        source: format!("mutualstore testnet sim fuzz --records --peers {peers} --seed {seed} --seeds 1"),
+        seed: Some(seed),
+        peers: (peers / 2 + below(rng, peers / 2 + 1)).max(1),
+        virtual_nodes: [1, most],
+        r,
+        max_learned: None,
+        choose: false,
+        join_every_s: one_of(rng, &[0.0, 0.02, 0.2]),
+        disconnects: chance(rng, 0.7),
+        one_ring: gentle,
+        settle_s: 400.0,
+        network: network(rng, gentle),
+        custody: Some(Keeping::default()),
+        step: timetable(rng, faults, 0, length),
+    };
+    if chance(rng, 0.2) {
+        lie(&mut scenario, seed);
+    }
+    record(&mut scenario, rng);
+    scenario
+}
+
+fn network(rng: &mut ChaCha8Rng, gentle: bool) -> Network {
+    Network {
+        delay_ms: [0.2, one_of(rng, &[1.0, 5.0, 40.0, 120.0])],
+        jitter_ms: one_of(rng, &[0.5, 5.0, 50.0]),
+        slow: sometimes(rng, 0.3, |_| 0.02),
+        loss: sometimes(rng, if gentle { 0.0 } else { 0.3 }, |rng| 0.05 * uniform(rng)),
+        duplicate: sometimes(rng, 0.3, |rng| 0.1 * uniform(rng)),
+    }
+}
+
+/// Devices publish and others read, and disks of devices are cloned: drawn from numbers of its own, as
+/// policies are.
+fn record(scenario: &mut Scenario, rng: &mut ChaCha8Rng) {
     let end = scenario.step.last().map(|step| step.at);
-    let Some(end) = end.filter(|_| scenario.custody.is_some() && chance(rng, 0.66)) else {
+    let Some(end) = end.filter(|_| scenario.custody.is_some()) else {
         return;
     };
     // Daemons take no less: who holds records learns by lookups of those that are nearer.
@@ -347,8 +400,7 @@ fn subset(rng: &mut ChaCha8Rng, all: Vec<Fault>) -> Vec<Fault> {
 }
 
 /// When what happens.
-fn timetable(rng: &mut ChaCha8Rng, faults: Vec<Fault>, puts: usize) -> Vec<Step> {
-    let length = 60.0 + 120.0 * uniform(rng);
+fn timetable(rng: &mut ChaCha8Rng, faults: Vec<Fault>, puts: usize, length: f64) -> Vec<Step> {
     let calm = 15.0 * uniform(rng);
     let mut steps = Vec::new();
     let mut step = |at: f64, action: Action| steps.push(Step::once(at, action));
@@ -410,11 +462,11 @@ impl Batch {
     }
 }
 
-/// Runs the scenarios of `seeds` seeds from `first` on, on all processors. After each run `stop` is asked
-/// whether to go on.
+/// Runs the scenarios that `draw` draws of `seeds` seeds from `first` on, on all processors. After each run
+/// `stop` is asked whether to go on.
 pub fn batch(
     (first, seeds): (u64, u64),
-    peers: usize,
+    (draw, peers): (fn(u64, usize) -> Scenario, usize),
     flaw: Option<Flaw>,
     stop: &(dyn Fn(&Batch) -> bool + Sync),
 ) -> Batch {

@@ -35,16 +35,28 @@ fn scenarios_of_the_tree_hold() {
     }
 }
 
-#[test]
-fn random_scenarios_hold() {
-    let batch = fuzz::batch((1, 2000), 20, None, &|_| false);
+/// Runs scenarios, of which none may break.
+fn hold(seeds: u64, of: (fn(u64, usize) -> Scenario, usize)) -> fuzz::Batch {
+    let batch = fuzz::batch((1, seeds), of, None, &|_| false);
     let broken: Vec<_> = batch
         .failures
         .iter()
         .map(|(seed, outcome)| (seed, &outcome.violation))
         .collect();
     assert!(broken.is_empty(), "{broken:?}");
+    batch
+}
+
+#[test]
+fn random_scenarios_hold() {
+    let batch = hold(2000, (fuzz::draw, 20));
     assert!(batch.acknowledged > 2000 && batch.recorded > 2000);
+}
+
+#[test]
+fn random_records_hold() {
+    let batch = hold(500, (fuzz::draw_records, 14));
+    assert!(batch.recorded > 5000);
 }
 
 #[test]
@@ -119,7 +131,9 @@ fn step_of_delays_lasts_until_the_peace() {
 
 /// The first of these random scenarios that meets a flaw, and what it broke.
 fn caught_at_random(flaw: Flaw, seeds: (u64, u64)) -> Option<String> {
-    let batch = fuzz::batch(seeds, 20, Some(flaw), &|batch| !batch.failures.is_empty());
+    let batch = fuzz::batch(seeds, (fuzz::draw, 20), Some(flaw), &|batch| {
+        !batch.failures.is_empty()
+    });
     let (seed, outcome) = batch.failures.first()?;
     assert!(!outcome.recent.is_empty(), "nothing to read");
     let invariant = outcome.violation.as_ref()?.invariant;

@@ -318,10 +318,12 @@ impl World {
     pub(crate) fn tree_problem(&self) -> Option<String> {
         self.records.acknowledged.iter().find_map(|(id, acknowledged)| {
             let all = self.latest(*id);
+            // One that left may have the only copy, and stays away.
+            let runs = |who: &Who| self.host(*who).is_some_and(Host::is_running);
             let kept = acknowledged
                 .of
                 .iter()
-                .filter(|(_, latest)| !latest.holders.is_empty());
+                .filter(|(_, latest)| latest.holders.iter().any(runs));
             let mut missing = kept.filter_map(|(device, latest)| {
                 let (name, version) = self.records.tree.missing(&all, *device, latest.count)?;
                 let key = name.key().trim_end();

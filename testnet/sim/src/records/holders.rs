@@ -65,13 +65,17 @@ impl World {
         let stamps: Vec<Stamp> = sets.flat_map(RecordSet::stamps).collect();
         let mut outcome = JobOutcome::default();
         let all = there.len() == from.len();
+        let digest = |world: &Self, who: Option<Who>| world.host(who?)?.sets.get(&id).map(RecordSet::digest);
+        let mut changed = false;
         for peer in to {
             let target = self.reached(who, peer);
+            let before = digest(self, target);
             for stamp in &stamps {
                 if let Some(target) = target {
                     self.take_record(target, id, *stamp, false);
                 }
             }
+            changed |= digest(self, target) != before;
             let list = if target.is_some() && all {
                 &mut outcome.stored
             } else {
@@ -79,7 +83,7 @@ impl World {
             };
             list.push((Item::of_records(0), peer));
         }
-        self.counters.work.merged += 1;
+        self.counters.work.merged += u64::from(changed);
         self.drive(who, |engine, now| engine.handle_job(now, job, outcome));
     }
 
