@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// When a file was modified, Unix nanoseconds.
 pub(crate) fn modified_ns_of(meta: &Metadata) -> Option<i64> {
     let modified = meta.modified().ok()?;
-    let ns = |span: std::time::Duration| i64::try_from(span.as_nanos()).ok();
+    // What is beyond the year 2262 becomes its spring.
+    let ns = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
     match modified.duration_since(UNIX_EPOCH) {
-        Ok(since) => ns(since),
-        Err(before) => ns(before.duration()).map(|ns| -ns),
+        Ok(since) => Some(ns(since)),
+        Err(before) => Some(-ns(before.duration())),
     }
 }
 

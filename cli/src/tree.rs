@@ -169,6 +169,7 @@ pub(crate) fn put(
     let found = locals(sources, prefix, screen)?;
     let query = NamesQuery {
         prefix: prefix.to_owned(),
+        fresh: true,
         ..NamesQuery::default()
     };
     let there = client.names(bucket, &query)?.files;
@@ -361,6 +362,7 @@ pub(crate) fn get(
     };
     let query = NamesQuery {
         prefix: prefix.clone(),
+        fresh: true,
         ..NamesQuery::default()
     };
     let names = client.names(bucket, &query)?.files;

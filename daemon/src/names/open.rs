@@ -162,11 +162,11 @@ impl OpenBucket {
         let mut known = self.state().known.clone();
         let timeout = transfers.member.config.settings.write_timeout.0;
         let heard = exchange::gather(&transfers.peers, self.id, &mut known, full, timeout).await;
-        if let Some(alone) = heard
-            .as_ref()
-            .map_or((!full).then_some(true), |heard| Some(heard.is_alone))
-        {
-            self.state().unheard = alone;
+        match &heard {
+            Ok(heard) => self.state().unheard = heard.is_alone,
+            // A full reading fails where one of many is silent.
+            Err(_) if full => {}
+            Err(_) => self.state().unheard = true,
         }
         let heard = heard?;
         self.rolled_back.fetch_add(heard.lost as u64, Ordering::Relaxed);

@@ -145,11 +145,15 @@ fn wrong_clocks_lose_and_hide_nothing() {
     restart(1, 100_000_000);
     keys(&net, 1, &["/times/"]);
     let others = [0, 2, 3, 4];
-    others.into_iter().for_each(|index| net.kill(index));
+    for index in others {
+        net.kill(index);
+    }
     let said = net.run(1, &["rm", "/times/late"]).fails(5);
     assert!(said.stderr.contains("this machine's clock"), "{}", said.stderr);
     net.kill(1);
-    others.into_iter().for_each(|index| net.start(index));
+    for index in others {
+        net.start(index);
+    }
     net.start(1);
     let there = |key: &str| (key.to_owned(), "file".to_owned());
     assert_eq!(keys(&net, 0, &["/times/"]), [there("late"), there("one")]);
