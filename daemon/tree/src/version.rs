@@ -54,7 +54,7 @@ impl Version {
     }
 }
 
-/// The clock of one writer. What it gives for a key is above what the key had.
+/// The clock of one writer. What it gives for a key is above what the key had, so never the same twice.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     writer: u64,

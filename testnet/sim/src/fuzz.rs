@@ -142,8 +142,7 @@ fn network(rng: &mut ChaCha8Rng, gentle: bool) -> Network {
     }
 }
 
-/// Devices publish and others read, and disks of devices are cloned: drawn from numbers of its own, as
-/// policies are.
+/// Devices publish and others read, and disks of devices are cloned.
 fn record(scenario: &mut Scenario, rng: &mut ChaCha8Rng) {
     let end = scenario.step.last().map(|step| step.at);
     let Some(end) = end.filter(|_| scenario.custody.is_some()) else {

@@ -1,4 +1,4 @@
-//! Names where somebody is wrong: a member that lies, a clock.
+//! Names in trouble: a member that lies, clocks that are wrong, a full ring.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -7,7 +7,8 @@
 //! that any disk had. The tree that it makes has every entry that was acknowledged.
 //!
 //! One thing may be displaced for a time: what two devices with one number had acknowledged by majorities
-//! without a common holder, see [`mutualstore_dht::records::Author`]. In the end it is there too.
+//! without a common holder, or one of three that went on from one disk, see
+//! [`mutualstore_dht::records::Author`]. In the end it is there too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
